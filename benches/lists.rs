@@ -10,9 +10,9 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
+use model::Clock;
+use model::{AuthId, CallUuid, Direction, Timestamp};
 use offhook::api::{Glance, LiveFilter, newest};
-use offhook::clock::Clock;
-use offhook::model::{AuthId, CallUuid, Direction, Timestamp};
 use offhook::observe::Health;
 use offhook::store::{CallFilter, Compare, Scope, Store};
 use sqlx::ConnectOptions as _;

@@ -7,15 +7,15 @@
 
 use std::hint::black_box;
 
-use offhook::call::machine::{
+use machine::{
     CallSetup, CallTime, CallUrls, FetchId, Fetched, GraphAction, GraphOutcome, Input, Machine, MachineLimits,
     MediaFact, Termination,
 };
-use offhook::clock::Clock;
-use offhook::model::{AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, Timestamp, Wacid};
-use offhook::xml::Document;
-use offhook::xml::ast::DocUrl;
+use model::Clock;
+use model::{AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, Timestamp, Wacid};
 use std::sync::Arc;
+use xml::Document;
+use xml::ast::DocUrl;
 
 const MENU: &str = r#"<Response>
 <GetInput action="https://app.example.com/menu" numDigits="3">
@@ -94,7 +94,7 @@ fn measured(made: impl Fn() -> Machine, at: u64, input: impl Fn() -> Input) -> (
 }
 
 fn main() {
-    let Some(menu) = offhook::xml::parse(MENU.as_bytes(), None).document else { return };
+    let Some(menu) = xml::parse(MENU.as_bytes(), None).document else { return };
     let typed = |machine: Machine, keys: &[(u64, char)]| {
         keys.iter().fold(machine, |mut machine, (at, key)| {
             step(&mut machine, *at, digit(*key));

@@ -18,14 +18,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const MENU: &str = include_str!("menu.xml");
 
 fn main() {
-    let parsed = offhook::xml::parse(MENU.as_bytes(), None);
+    let parsed = xml::parse(MENU.as_bytes(), None);
     assert!(parsed.findings.is_empty(), "the menu is clean");
     let Some(document) = parsed.document else { return };
-    let mut parse = || drop(black_box(offhook::xml::parse(black_box(MENU.as_bytes()), None)));
+    let mut parse = || drop(black_box(xml::parse(black_box(MENU.as_bytes()), None)));
     let mut split = || {
         black_box(events(black_box(MENU)));
     };
-    let mut write = || drop(black_box(offhook::xml::write::document(black_box(&document.elements))));
+    let mut write = || drop(black_box(xml::write::document(black_box(&document.elements))));
     let [parse, split, write] = paired::best([&mut parse, &mut split, &mut write]);
     println!("a menu of {} bytes, {} events", MENU.len(), events(MENU));
     paired::ratio("parse and validate, over quick-xml's events alone", parse, split, 2.0);

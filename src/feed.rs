@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use crate::model::{AuthId, CallUuid, E164, Timestamp};
+use model::{AuthId, CallUuid, E164, Timestamp};
 
 /// News kept for who is slow.
 const KEPT: usize = 4_096;

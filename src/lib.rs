@@ -35,8 +35,6 @@ pub mod call;
 #[allow(clippy::indexing_slicing, clippy::string_slice, reason = "prints for people what they asked for")]
 pub mod cli;
 #[forbid(unsafe_code)]
-pub mod clock;
-#[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod config;
 #[forbid(unsafe_code)]
@@ -64,9 +62,6 @@ pub mod inbox;
 pub mod media;
 #[forbid(unsafe_code)]
 pub mod meta;
-#[forbid(unsafe_code)]
-#[cfg_attr(not(test), deny(clippy::as_conversions))]
-pub mod model;
 #[forbid(unsafe_code)]
 pub mod node;
 #[forbid(unsafe_code)]
@@ -108,6 +103,3 @@ pub mod stream;
 #[forbid(unsafe_code)]
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod webhook;
-#[forbid(unsafe_code)]
-#[cfg_attr(not(test), deny(clippy::as_conversions))]
-pub mod xml;

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// Rooms by row, lowest first. The longest name that a path begins with is its room.
 const ROWS: &[&[&str]] = &[
-    // Pure: no IO, no clock, no lock.
-    &["model", "xml", "call::machine", "media::prompt", "media::conceal"],
-    &["config", "observe", "clock", "feed", "ffi", "egress"],
+    &["media::prompt", "media::conceal"],
+    &["config", "observe", "feed", "ffi", "egress"],
     &["admission", "answer", "media", "meta", "notices", "speech", "store", "stream", "objects", "openid"],
     &["agents", "call", "doctor", "erasure", "inbox", "numbers", "people"],
     &["webhook", "api", "phone", "console"],
@@ -21,12 +20,6 @@ const ROWS: &[&[&str]] = &[
 
 /// Neighbours in a row that do know each other: (who, whom).
 const NEIGHBOURS: &[(&str, &str)] = &[
-    ("xml", "model"),
-    ("call::machine", "model"),
-    ("call::machine", "xml"),
-    // The time is everybody's, and handed in from above.
-    ("observe", "clock"),
-    ("egress", "clock"),
     ("egress", "observe"),
     ("egress", "ffi"),
     // The pure rule by which a customer's URL is refused.
@@ -53,7 +46,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
 ];
 
 /// The simulator is outside the node: it meets it over HTTP and UDP, and shares only words and tools with it.
-const SIM_MAY: &[&str] = &["model", "meta", "media", "media::prompt", "ffi", "clock", "observe"];
+const SIM_MAY: &[&str] = &["meta", "media", "media::prompt", "ffi", "observe"];
 
 /// Who has a client for HTTP or connects: customers' servers and the operator's own speech endpoints and storage
 /// (`egress`), Graph, the recogniser's socket, the trace collector, the stand-in.
@@ -210,19 +203,13 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 
 #[test]
 fn paths_are_found_however_they_are_written() {
-    let text = "use crate::model::{AuthId, CallUuid};\nuse crate::{\n    clock::Clock,\n    call::machine::{Input, x::{Y}},\n};\n\
+    let text = "use crate::store::{Seal, Row};\nuse crate::{\n    feed::Feed,\n    call::rooms::{Input, x::{Y}},\n};\n\
         // crate::cli\nfn f() -> crate::store::Store {}\npub(crate) fn g() {}\n#[cfg(test)]\nmod tests { use crate::node::X; }\n";
-    let expected = [
-        "model::AuthId",
-        "model::CallUuid",
-        "clock::Clock",
-        "call::machine::Input",
-        "call::machine::x::Y",
-        "store::Store",
-    ];
+    let expected =
+        ["store::Seal", "store::Row", "feed::Feed", "call::rooms::Input", "call::rooms::x::Y", "store::Store"];
     assert_eq!(imports(text), expected);
-    assert_eq!(room("call::machine::Input"), Some("call::machine"));
+    assert_eq!(room("media::prompt::Frame"), Some("media::prompt"));
     assert_eq!((room("callous"), room("call::shell")), (None, Some("call")));
-    assert_eq!(module_of(Path::new("call/machine/mod.rs")), "call::machine");
+    assert_eq!(module_of(Path::new("call/rooms/mod.rs")), "call::rooms");
     assert!(allowed("api", "store") && !allowed("store", "api") && !allowed("media", "speech"));
 }

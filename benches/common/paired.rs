@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use offhook::clock::Clock;
+use model::Clock;
 
 /// How long a batch is to take: far below a time slice of the scheduler.
 const BATCH: Duration = Duration::from_micros(30);

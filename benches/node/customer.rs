@@ -11,7 +11,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use offhook::clock::Clock;
+use model::Clock;
 use tokio::sync::{mpsc, watch};
 
 /// Speaks until the caller hangs up, and asks for nothing.

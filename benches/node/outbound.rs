@@ -6,7 +6,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use http::Request;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use offhook::clock::Clock;
+use model::Clock;
 use offhook::sim::client::ask;
 use offhook::sim::{Answering, CallScript, HangupRule, PhoneKind, world};
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use offhook::clock::Clock;
+use model::Clock;
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::pressure::Strain;
-use crate::model::{Line, Place};
+use model::{Line, Place};
 
 /// Calls that are let in without a break while those before them wait: all that a number may have (1,000 by default)
 /// may come at one instant.
@@ -123,8 +123,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{BURST, Backlog, CALM, FEW, FEWER, Found, PATIENCE, Strain, TARGET};
-    use crate::clock::Clock;
-    use crate::model::{Place, Timestamp};
+    use model::Clock;
+    use model::{Place, Timestamp};
 
     #[test]
     fn r10_a_burst_waits_and_a_backlog_is_refused() {

@@ -13,9 +13,10 @@ use super::cps::{Permit, Ring};
 use super::index::{Found, Index};
 use super::mail::MailRoutes;
 use super::slots::Slots;
-use crate::config::{Permissions, Secret};
-use crate::model::{AppId, AuthId, E164, Method, PhoneNumberId, WabaId};
-use crate::xml::ast::DocUrl;
+use crate::config::Permissions;
+use model::Secret;
+use model::{AppId, AuthId, E164, Method, PhoneNumberId, WabaId};
+use xml::ast::DocUrl;
 
 /// A number as the configuration and the store describe it.
 #[derive(Clone, Debug)]

@@ -9,8 +9,8 @@ use super::directory::{AccountEntry, Directory, NumberEntry, Permits};
 use super::geo::{self, Barred};
 use super::permission::{Consents, Engaged, PairKey, Refusal};
 use super::slots::Slot;
-use crate::model::{Direction, PhoneNumberId, Timestamp};
 use crate::observe::names;
+use model::{Direction, PhoneNumberId, Timestamp};
 
 /// Why a call may not start: `result` of `offhook_admission_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,7 +1,7 @@
 //! From which countries' numbers calls may go out (L18): by the *business* number's country code only; whom they call
 //! makes no difference, and who calls them neither (L19).
 
-use crate::model::{Country, E164, Origin};
+use model::{Country, E164, Origin};
 
 /// Territories that the bar of the United States takes in (`plivo-limits.md` L18).
 const US_TERRITORIES: [&str; 5] = ["PR", "VI", "GU", "AS", "MP"];
@@ -37,7 +37,7 @@ impl std::fmt::Display for Barred {
 mod tests {
     use super::{Barred, barred};
     use crate::config::Permissions;
-    use crate::model::{Country, E164};
+    use model::{Country, E164};
 
     #[test]
     fn l18_the_six_countries_and_their_neighbours() {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 
 use super::directory::NumberEntry;
-use crate::model::PhoneNumberId;
+use model::PhoneNumberId;
 
 /// The last edition of any index: no two share one, so that a thread's copy says by it whose it is, too.
 static LAST: AtomicU64 = AtomicU64::new(0);

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use uuid::Uuid;
 
-use crate::config::Secret;
-use crate::model::{AuthId, PhoneNumberId, Routing, Timestamp};
-use crate::xml::ast::DocUrl;
+use model::Secret;
+use model::{AuthId, PhoneNumberId, Routing, Timestamp};
+use xml::ast::DocUrl;
 
 /// A URL that an account's events are posted to.
 #[derive(Clone, Debug)]

@@ -13,8 +13,8 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::backlog::Backlog;
-use crate::model::Place;
 use crate::observe::{Health, names};
+use model::Place;
 
 /// What a node has too much of: `why` of `offhook_overloaded_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,8 +186,8 @@ impl Drop for Starting {
 mod tests {
     use super::super::backlog::BURST;
     use super::{Health, Pressure, Strain};
-    use crate::clock::Clock;
-    use crate::model::Timestamp;
+    use model::Clock;
+    use model::Timestamp;
 
     #[test]
     fn every_strain_has_its_series_from_the_start() {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::Clock;
-use crate::model::{AuthId, Direction, E164, PhoneNumberId, Timestamp, WabaId};
+use model::Clock;
+use model::{AuthId, Direction, E164, PhoneNumberId, Timestamp, WabaId};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -320,9 +320,8 @@ fn live_counters_survive_a_replacement_and_an_absence() {
 
 #[test]
 fn a_thread_that_looked_sees_what_replaces_it_and_keeps_none_of_it() {
-    let accounts = |token: &str| {
-        vec![AccountSpec { tokens: vec![crate::config::Secret::new(token)], ..account("MA1", None, Some(100)) }]
-    };
+    let accounts =
+        |token: &str| vec![AccountSpec { tokens: vec![model::Secret::new(token)], ..account("MA1", None, Some(100)) }];
     let numbers = |ids: &[&str]| ids.iter().map(|id| number(&format!("91803573745{id}"), id, "MA1", 1)).collect();
     let directory = Directory::new(10);
     directory.replace(accounts("first"), numbers(&["1", "2"])).unwrap();

@@ -13,10 +13,11 @@ use super::contract::{self, Piece, Question};
 use super::events::Events;
 use super::llm::{self, Tail};
 use crate::answer::{EVENT_SIGNATURE, sign_event};
-use crate::clock::Clock;
-use crate::config::{Model, Secret};
+use crate::config::Model;
 use crate::egress::{Egress, EgressError, EgressRequest, EgressStream, USER_AGENT, Want};
 use crate::store::{Agent, AgentKind};
+use model::Clock;
+use model::Secret;
 
 const EVENT_ID: HeaderName = HeaderName::from_static("x-offhook-event-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-offhook-attempt");
@@ -385,7 +386,7 @@ mod tests {
             main_account: "MA1".into(),
             spec,
             secrets: AgentSecrets::default(),
-            created: crate::model::Timestamp::from_secs(0),
+            created: model::Timestamp::from_secs(0),
         };
         let question = Question {
             conversation: Uuid::nil(),

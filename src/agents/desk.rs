@@ -19,9 +19,9 @@ use super::contract::{Action, Channel, Line, Piece, Question, Reply, Role, Said,
 use super::pace::Pace;
 use super::places::Places;
 use crate::inbox::{Inbox, NotSent, Outgoing, Turn, words};
-use crate::model::{ConversationStatus, Direction, NoticeTopic, stable_id};
 use crate::notices::Notice;
 use crate::store::{Agent, AgentChannel, ConversationChange, Owed, Scope, StoreError, Then};
+use model::{ConversationStatus, Direction, NoticeTopic, stable_id};
 
 /// Turns of one conversation that wait in memory; a further one waits in the store.
 const LANE_MAX: usize = 32;
@@ -316,7 +316,7 @@ impl Desk {
 
     /// Whether that is a business number of this node's.
     fn is_ours(&self, user: &str) -> bool {
-        let number = crate::model::E164::parse(user);
+        let number = model::E164::parse(user);
         number.is_ok_and(|number| self.agents.directory().tables().by_number(&number).is_some())
     }
 

@@ -24,11 +24,11 @@ pub use voice::VoiceAgents;
 use uuid::Uuid;
 
 use crate::admission::Directory;
-use crate::clock::Clock;
 use crate::config::Model;
 use crate::egress::Egress;
 use crate::notices::Notices;
 use crate::store::{Agent, Store};
+use model::Clock;
 
 /// What agents are asked with.
 pub struct AgentsParts {

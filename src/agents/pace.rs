@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn more_than_ten_turns_in_a_minute_are_too_many() {
-        let (mut pace, begin) = (Pace::default(), crate::clock::Clock::real().now());
+        let (mut pace, begin) = (Pace::default(), model::Clock::real().now());
         let at = |secs: u64| begin + Duration::from_secs(secs);
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         for n in 0..10 {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 
 use uuid::Uuid;
 
-use crate::model::AuthId;
+use model::AuthId;
 
 /// Turns under way at a time: of all, of one account with its subaccounts, of one agent.
 const AT_ONCE: usize = 256;

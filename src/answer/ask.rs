@@ -13,10 +13,10 @@ use super::fragment::Settings;
 use super::hops::{Hops, Sent};
 use super::sign::{EVENT_SIGNATURE, SigningKeys, sign, sign_event};
 use super::{params, params::GetUrl};
-use crate::clock::Clock;
-use crate::config::Secret;
 use crate::egress::{CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, REDIRECTS_MAX, USER_AGENT, Want};
-use crate::model::{Method, SpanId, TraceId, traceparent};
+use model::Clock;
+use model::Secret;
+use model::{Method, SpanId, TraceId, traceparent};
 
 const EVENT_ID: HeaderName = HeaderName::from_static("x-offhook-event-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-offhook-attempt");

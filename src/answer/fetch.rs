@@ -13,12 +13,12 @@ use super::fragment::Settings;
 use super::hops::Hops;
 use super::params;
 use super::sign::SigningKeys;
-use crate::call::machine::{FetchFailure, FetchKind, Params};
-use crate::clock::Clock;
 use crate::egress::{Egress, EgressError, EgressResponse, Want};
-use crate::model::{CallUuid, Method};
 use crate::observe::names;
-use crate::xml::ast::DocUrl;
+use machine::{FetchFailure, FetchKind, Params};
+use model::Clock;
+use model::{CallUuid, Method};
+use xml::ast::DocUrl;
 
 /// A document wished for.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use std::time::Instant;
 use http::HeaderMap;
 
 use crate::egress::Stage;
-use crate::model::{Method, SpanId};
+use model::{Method, SpanId};
 
 /// One request to one URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

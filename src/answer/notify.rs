@@ -17,12 +17,12 @@ use super::fragment::Settings;
 use super::hops::Hops;
 use super::sign::SigningKeys;
 use super::{params, schedule};
-use crate::call::machine::{EVENT_BODY, Notice, NoticeKind, Param};
-use crate::clock::Clock;
-use crate::config::Secret;
 use crate::egress::{CustomerUrl, Egress, Want};
-use crate::model::CallUuid;
 use crate::observe::names;
+use machine::{EVENT_BODY, Notice, NoticeKind, Param};
+use model::CallUuid;
+use model::Clock;
+use model::Secret;
 
 /// A callback to be sent now.
 #[derive(Clone, Debug)]

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use url::form_urlencoded::{self, Serializer};
 
-use crate::call::machine::Params;
 use crate::egress::URL_BYTES_MAX;
+use machine::Params;
 
 /// Parameters as they go out: in byte order, decoded.
 pub(super) fn pairs(params: &Params) -> Vec<(&str, &str)> {

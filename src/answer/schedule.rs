@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 
 use super::dice::Dice;
 use crate::egress::EgressError;
-use crate::model::Timestamp;
+use model::Timestamp;
 
 /// Pauses in seconds; after the last one, that one again.
 const PAUSES: [u64; 7] = [1, 5, 30, 120, 600, 1_800, 3_600];
@@ -65,7 +65,7 @@ mod tests {
 
     use super::{GIVE_UP_AFTER, is_passing, next_pause, retry_after};
     use crate::answer::Dice;
-    use crate::model::Timestamp;
+    use model::Timestamp;
 
     #[test]
     fn r04_the_schedule_runs_to_24_hours() {

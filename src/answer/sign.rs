@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
 use url::form_urlencoded;
 
-use crate::config::Secret;
-use crate::model::Method;
+use model::Method;
+use model::Secret;
 
 /// The header of [`sign_event`].
 pub const EVENT_SIGNATURE: HeaderName = HeaderName::from_static("x-offhook-signature");
@@ -141,8 +141,8 @@ mod tests {
     use serde_json::Value;
 
     use super::{SigningKeys, sign, v2_text, v3_text};
-    use crate::config::Secret;
-    use crate::model::Method;
+    use model::Method;
+    use model::Secret;
 
     fn vectors() -> Value {
         serde_json::from_str(include_str!("../../fixtures/signature-vectors.json")).unwrap()

@@ -14,13 +14,13 @@ use super::{
     AT_ONCE_PER_HOST, Delivery, Dice, DocumentBody, FetchJob, Fetcher, Hops, NoticeJob, NoticeOutcome, Notifier,
     SigningKeys, Validity, sign,
 };
-use crate::call::machine::{FetchFailure, FetchKind, Notice, NoticeKind, Param, Params};
-use crate::clock::Clock;
-use crate::config::Secret;
 use crate::egress::testing::{Reply, Seen, Server, egress, open_guard};
 use crate::egress::{Egress, Guard};
-use crate::model::{CallUuid, Method};
-use crate::xml::ast::DocUrl;
+use machine::{FetchFailure, FetchKind, Notice, NoticeKind, Param, Params};
+use model::Clock;
+use model::Secret;
+use model::{CallUuid, Method};
+use xml::ast::DocUrl;
 
 const CALL: CallUuid = CallUuid(Uuid::from_u128(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736));
 const MENU: &[u8] = b"<Response><Speak>Press one</Speak></Response>";

@@ -23,10 +23,11 @@ use subtle::{Choice, ConstantTimeEq as _};
 use uuid::Uuid;
 
 use crate::admission::Ring;
-use crate::config::{self, Role, Secret};
-use crate::model::{AuthId, network_of};
+use crate::config;
 use crate::people::{KeyHolder, Person};
 use crate::store::Scope;
+use model::{AuthId, network_of};
+use model::{Role, Secret};
 
 type Digest = [u8; 32];
 
@@ -238,8 +239,8 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::{Accounts, Denied, Guard, Role, STANDARD, config, network_of};
-    use crate::config::Secret;
     use base64::Engine as _;
+    use model::Secret;
 
     const ID: &str = "MAXXXXXXXXXXXXXXXXXX";
 
@@ -294,7 +295,7 @@ mod tests {
 
     #[test]
     fn l21_an_account_asks_300_times_in_5_seconds() {
-        let clock = crate::clock::Clock::stepped(Default::default());
+        let clock = model::Clock::stepped(Default::default());
         let guard = Guard::new(clock.now());
         let asked = || guard.asked(clock.now(), &ID.into());
         for n in 0..300 {
@@ -310,13 +311,13 @@ mod tests {
 
     #[test]
     fn r15_failures_are_limited_by_address() {
-        let guard = Guard::new(crate::clock::Clock::real().now());
+        let guard = Guard::new(model::Clock::real().now());
         let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
         let refused = (0..70).filter(|_| guard.failed(ip("203.0.113.1")) != Denied::Unknown).count();
         assert!((9..=10).contains(&refused), "{refused}");
         assert_eq!(guard.failed(ip("203.0.113.2")), Denied::Unknown, "another address is another");
         // A flood from many networks costs each of them little, and remembers a bounded number.
-        let begun = crate::clock::Clock::real();
+        let begun = model::Clock::real();
         let at = begun.now();
         for n in 0..150_000u128 {
             guard.failed(std::net::Ipv6Addr::from_bits((0x2001_0db9 << 96) + (n << 64)).into());

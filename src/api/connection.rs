@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::heads::{BadHead, Heads};
 use super::server::HttpLimits;
-use crate::clock::Clock;
+use model::Clock;
 
 /// What is known of a connection; shared by its stream, its requests and the sweep.
 pub(super) struct Conn {
@@ -264,7 +264,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::{BadHead, Clock, Conn, HttpLimits};
-    use crate::model::Timestamp;
+    use model::Timestamp;
 
     #[test]
     fn r14_a_head_that_was_not_seen_as_hyper_shows_it_is_refused() {

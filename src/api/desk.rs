@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use super::auth::Member;
 use super::{Api, Shared, number, plivo, served};
-use crate::config::Role;
 use crate::people::Person;
+use model::Role;
 
 /// The APIs, by whoever has them; cheap to clone.
 #[derive(Clone)]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use futures_util::stream::BoxStream;
 
 use crate::call::course::Course;
-use crate::call::machine::{Command, RecordOrder, StreamOrder};
 use crate::call::streams::StreamView;
-use crate::model::{AuthId, CallUuid, Direction, StreamId, Timestamp};
 use crate::store::Scope;
-use crate::xml::ast::Target;
+use machine::{Command, RecordOrder, StreamOrder};
+use model::{AuthId, CallUuid, Direction, StreamId, Timestamp};
+use xml::ast::Target;
 
 /// A call that is up, as the APIs show it.
 #[derive(Clone, Debug)]

@@ -47,16 +47,16 @@ use crate::agents::Agents;
 use crate::call::phones::Phones;
 use crate::call::rooms::Rooms;
 use crate::call::{PermissionDesk, Recordings};
-use crate::clock::Clock;
 use crate::erasure::Eraser;
 use crate::feed::Feed;
 use crate::inbox::Inbox;
-use crate::model::AuthId;
 use crate::numbers::Numbers;
 use crate::people::People;
 use crate::speech::catalogue::Catalogue;
 use crate::store::{Passwords, Scope, Store};
 use auth::{Accounts, Guard};
+use model::AuthId;
+use model::Clock;
 use once::Once;
 
 /// What the APIs answer from.

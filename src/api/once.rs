@@ -23,9 +23,9 @@ use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 
 use super::segments;
-use crate::clock::Clock;
-use crate::model::AuthId;
 use crate::store::{GivenAnswer, Scope, Store};
+use model::AuthId;
+use model::Clock;
 
 /// Answers kept in memory at most, while the store takes none; the oldest go first.
 const KEPT_MAX: u64 = 10_000;

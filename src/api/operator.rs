@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::model::Timestamp;
+use model::Timestamp;
 
 /// The node, as its owner commands it.
 pub trait Operator: Send + Sync + 'static {

@@ -9,9 +9,9 @@ use futures_util::{StreamExt as _, stream};
 use super::Api;
 use crate::admission::NumberEntry;
 use crate::call::dialer::{CallOrder, NotPlaced};
-use crate::model::{CallUuid, E164};
 use crate::store::Scope;
-use crate::xml::ast::DocUrl;
+use model::{CallUuid, E164};
+use xml::ast::DocUrl;
 
 /// Longest URL that a customer gives, in bytes.
 pub(super) const URL_BYTES_MAX: usize = 2_048;

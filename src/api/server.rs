@@ -28,8 +28,8 @@ use tower::ServiceExt as _;
 use super::connection::{Answering, Conn, Watched};
 use super::heads::HEAD_BYTES_MAX;
 use super::{error, leftover};
-use crate::clock::Clock;
 use crate::observe::names;
+use model::Clock;
 
 /// The handler of `/webhooks/meta`, all methods: raw bytes in, an answer out at once.
 pub type WebhookDoor = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;

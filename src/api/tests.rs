@@ -28,22 +28,23 @@ use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, 
 use crate::admission::{AccountSpec, Directory, Gate, NumberEntry, NumberSpec};
 use crate::call::course::Course;
 use crate::call::dialer::{CallOrder, NotPlaced};
-use crate::call::machine::{Command, RecordOrder, StreamOrder};
 use crate::call::phones::Phones;
 use crate::call::streams::{StreamStatus, StreamView};
 use crate::call::{PermissionDesk, Recordings};
-use crate::clock::Clock;
-use crate::config::{Account, ApiKey, Role, Secret};
+use crate::config::{Account, ApiKey};
 use crate::egress::testing::{Reply, Server};
 use crate::inbox::{Inbox, InboxParts};
 use crate::meta::{Graph, GraphConfig, Policy};
-use crate::model::{CallType, CallUuid, Direction, E164, HangupCause, StreamId, Timestamp};
 use crate::observe::Health;
 use crate::people::People;
 use crate::speech::catalogue::Catalogue;
 use crate::speech::config::SpeechConfig;
 use crate::store::{CallEnd, CallStart, Passwords, Scope, Store};
-use crate::xml::ast::{DocUrl, Target};
+use machine::{Command, RecordOrder, StreamOrder};
+use model::Clock;
+use model::{CallType, CallUuid, Direction, E164, HangupCause, StreamId, Timestamp};
+use model::{Role, Secret};
+use xml::ast::{DocUrl, Target};
 
 mod control;
 mod lists;
@@ -87,7 +88,7 @@ impl Operator for Calls {
             vec![NodeStatus {
                 id: "n1".to_owned(),
                 version: "0",
-                started: crate::model::Timestamp::from_micros(1_000_000),
+                started: model::Timestamp::from_micros(1_000_000),
                 state: if self.drained.load(Ordering::Relaxed) { NodeState::Draining } else { NodeState::Ready },
                 not_ready: None,
                 live_calls: 3,
@@ -661,7 +662,7 @@ async fn one_call_is_shown_with_its_remarks_and_findings() {
     let of = |call: CallUuid| format!("calls/{call}/");
     let end = CallEnd {
         remarks: vec!["the answer URL failed".to_owned()],
-        findings: crate::xml::parse(b"<Response/>", None).findings,
+        findings: xml::parse(b"<Response/>", None).findings,
         ..CallEnd::unanswered(HangupCause::EndOfInstructions, Direction::Inbound, at(99))
     };
     assert!(node.store.call_concluded(start(47, MAIN), end).await.unwrap());
@@ -813,12 +814,12 @@ async fn a_call_is_ordered_with_every_field() {
     assert_eq!(answer.json()["request_uuid"], uuid(1_001).to_string());
     let order = node.calls.orders.lock().unwrap()[0].clone();
     assert_eq!(order.to, [E164::parse("919412341234").unwrap()]);
-    assert_eq!((order.answer.1, order.hangup.1), (crate::model::Method::Get, crate::model::Method::Post));
-    assert_eq!(order.fallback.map(|(url, method)| (url.0.to_string(), method)).unwrap().1, crate::model::Method::Get);
+    assert_eq!((order.answer.1, order.hangup.1), (model::Method::Get, model::Method::Post));
+    assert_eq!(order.fallback.map(|(url, method)| (url.0.to_string(), method)).unwrap().1, model::Method::Get);
     assert_eq!(order.time_limit.as_secs(), 30);
     assert_eq!(order.headers, [("A".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
     let outbound = order.outbound;
-    assert_eq!(outbound.ring.unwrap().1, crate::model::Method::Get);
+    assert_eq!(outbound.ring.unwrap().1, model::Method::Get);
     assert_eq!((outbound.ring_timeout_ms, outbound.hangup_on_ring_ms), (600_000, Some(0)));
     assert_eq!((outbound.send_digits.as_deref(), outbound.parent_call), (Some("1w2#@200"), Some(uuid(9))));
 

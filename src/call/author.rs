@@ -8,12 +8,12 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::machine::{FetchFailure, Params};
 use crate::admission::{Directory, NumberSpec};
 use crate::media::prompt::Prompt;
-use crate::model::{AuthId, CallUuid, Method};
 use crate::store::CallLine;
-use crate::xml::ast::DocUrl;
+use machine::{FetchFailure, Params};
+use model::{AuthId, CallUuid, Method};
+use xml::ast::DocUrl;
 
 /// What these URLs begin with.
 const BELOW: &str = "https://agent.invalid/";

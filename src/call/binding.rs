@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use tracing::{error, info};
 
-use super::machine::{CallSetup, Input, PhoneStatus, Termination};
-use crate::config::Secret;
 use crate::media::sdp::Offer;
-use crate::model::{CallUuid, Direction, PhoneNumberId, Wacid};
 use crate::observe::names;
 use crate::store::PlacedCall;
+use machine::{CallSetup, Input, PhoneStatus, Termination};
+use model::Secret;
+use model::{CallUuid, Direction, PhoneNumberId, Wacid};
 
 /// Meta's name of a call: its id, at one number.
 pub type CallKey = (PhoneNumberId, Wacid);
@@ -361,9 +361,9 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::{Bindings, CallEvent, PARK, PARKED_MAX};
-    use crate::call::machine::{PhoneStatus, Termination};
-    use crate::clock::Clock;
-    use crate::model::{CallUuid, Timestamp};
+    use machine::{PhoneStatus, Termination};
+    use model::Clock;
+    use model::{CallUuid, Timestamp};
 
     fn key(wacid: &str) -> super::CallKey {
         ("106540352242922".into(), wacid.into())

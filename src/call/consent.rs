@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use super::machine::GraphOutcome;
 use crate::admission::NumberEntry;
 use crate::admission::permission::{Consents, Counter, Event, PairKey, Refusal, Told, View, Why};
-use crate::clock::Clock;
 use crate::meta::permissions::{CallPermissions, Limit, Request};
 use crate::meta::{Graph, code};
-use crate::model::Timestamp;
+use machine::GraphOutcome;
+use model::Clock;
+use model::Timestamp;
 
 const DAY_SECS: u64 = 86_400;
 const WEEK_SECS: u64 = 604_800;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::sound;
 use super::trace::Trace;
 use crate::media::{Quality, Way};
-use crate::model::CallQuality;
+use model::CallQuality;
 
 /// Milliseconds between two looks, at first: as often as most peers report how they hear us.
 const EVERY_MS: u32 = 5_000;

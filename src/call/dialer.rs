@@ -11,15 +11,15 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::machine::{CallSetup, CallTime, CallUrls, Outbound, RING_MAX_MS, abandoned, not_added};
 use super::queues::{Exit, Queues, Rules, Waiting};
 use super::registry::{LetIn, Outgoing, Registry};
 use super::services::Services;
 use crate::admission::{Admitted, Denied, Gate, NumberEntry};
 use crate::answer::SigningKeys;
-use crate::model::{CallType, CallUuid, Direction, E164, HangupCause, Method};
 use crate::store::{CallEnd, CallStart, Conclusion};
-use crate::xml::ast::DocUrl;
+use machine::{CallSetup, CallTime, CallUrls, Outbound, RING_MAX_MS, abandoned, not_added};
+use model::{CallType, CallUuid, Direction, E164, HangupCause, Method};
+use xml::ast::DocUrl;
 
 /// Calls to be placed: one to each of `to`, alike but for that.
 #[derive(Clone, Debug)]

@@ -11,10 +11,10 @@ use futures_util::future::{BoxFuture, ready};
 use uuid::Uuid;
 
 use super::author::{Author, SaidLine, Wish, url_of};
-use super::machine::FetchFailure;
 use crate::media::prompt::Prompt;
-use crate::model::{AuthId, CallUuid, Method};
-use crate::xml::ast::DocUrl;
+use machine::FetchFailure;
+use model::{AuthId, CallUuid, Method};
+use xml::ast::DocUrl;
 
 /// How long a document waits for its call.
 const WAITS: Duration = Duration::from_secs(60);
@@ -145,7 +145,7 @@ impl Author for WithDrafts {
 mod tests {
     use super::*;
     use crate::call::author::{NoAuthor, path_of};
-    use crate::clock::Clock;
+    use model::Clock;
 
     const TEXT: &str = "<Response><Speak>Hi</Speak></Response>";
 

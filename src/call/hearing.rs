@@ -14,13 +14,13 @@ use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, warn};
 
-use super::machine::{Input, Listening, RecognitionId, SpeechFact};
 use super::shell::Mailbox;
 use crate::ffi::opus::Rate;
 use crate::media::voice::Judge;
 use crate::media::workers::{Going, Job, Workers};
 use crate::media::{LegHandle, Line, Patience, Sides};
 use crate::speech::recognise::{Ask, Interim, Recognisers, Sound};
+use machine::{Input, Listening, RecognitionId, SpeechFact};
 
 /// Milliseconds of a frame.
 const FRAME_MS: u64 = 20;

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::machine::{EVENT_BODY, Notice, Param};
+use machine::{EVENT_BODY, Notice, Param};
 
 const NAME: &str = "media:";
 /// Where an event has it, and the form of Plivo's shape.
@@ -45,9 +45,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::call::machine::NoticeKind;
-    use crate::model::Method;
-    use crate::xml::ast::DocUrl;
+    use machine::NoticeKind;
+    use model::Method;
+    use xml::ast::DocUrl;
 
     fn value<'a>(notice: &'a Notice, name: &str) -> &'a str {
         notice.params.get(name).map(Param::reveal).unwrap_or_default()

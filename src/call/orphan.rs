@@ -8,13 +8,13 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::author::SaidLine;
-use super::machine::{CallSetup, CallTime, GraphAction, Summary, abandoned};
 use super::record;
 use super::registry::{CallKey, Registry};
 use super::services::Services;
-use crate::model::{CallType, Direction, HangupCause};
 use crate::observe::names;
 use crate::store::{CallEnd, CallLine, Conclusion, Farewell, Orphan, PlacedCall, StoreError};
+use machine::{CallSetup, CallTime, GraphAction, Summary, abandoned};
+use model::{CallType, Direction, HangupCause};
 
 /// How often a node with live calls says that it lives. With the time a write takes, a record loses less than a second.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(400);

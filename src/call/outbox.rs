@@ -17,14 +17,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::machine::NoticeKind;
+use super::links;
 use super::trace::{Request, Sink, Trace, Traced, since as us_since};
-use super::{links, log};
 use crate::admission::{Directory, Webhook};
 use crate::answer::{Delivery, Hops, NoticeJob, NoticeOutcome, Notifier, SigningKeys};
-use crate::clock::Clock;
-use crate::model::{AuthId, Timestamp};
 use crate::store::{Callback, NewCallback, Settled, Settlement, Store, StoreError, WEBHOOK, Written};
+use machine::NoticeKind;
+use machine::log;
+use model::Clock;
+use model::{AuthId, Timestamp};
 
 /// How often the store is asked for what is due, at least: an operator's "once more" comes by no other way.
 const POLL: Duration = Duration::from_secs(1);

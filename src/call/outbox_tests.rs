@@ -7,13 +7,14 @@ use uuid::Uuid;
 use super::*;
 use crate::admission::AccountSpec;
 use crate::answer::{AT_ONCE_PER_HOST, Dice};
-use crate::call::machine::{Notice, NoticeKind, Param};
-use crate::config::{Database, Secret};
+use crate::config::Database;
 use crate::egress::testing::{Reply, Server, egress, open_guard};
-use crate::model::{CallUuid, Method};
 use crate::observe::Health;
 use crate::store::{Archive, CallbackState, Callbacks, NewCallback, Rearm, rearm};
-use crate::xml::ast::DocUrl;
+use machine::{Notice, NoticeKind, Param};
+use model::Secret;
+use model::{CallUuid, Method};
+use xml::ast::DocUrl;
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
 

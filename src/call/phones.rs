@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::mpsc;
 
 use super::captions::Caption;
-use crate::model::{AuthId, CallUuid, EndpointId, EndpointName, HangupCause};
+use model::{AuthId, CallUuid, EndpointId, EndpointName, HangupCause};
 
 /// Places of one endpoint at a time.
 pub const PLACES_MAX: usize = 10;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::dialer::NotPlaced;
-use super::machine::CallSetup;
 use crate::admission::permission::{Consents, Engaged};
 use crate::admission::{Admitted, Denied, Gate, NumberEntry, Reason};
-use crate::clock::Clock;
-use crate::model::{AuthId, CallUuid, Direction, E164, HangupCause};
 use crate::observe::names;
+use machine::CallSetup;
+use model::Clock;
+use model::{AuthId, CallUuid, Direction, E164, HangupCause};
 
 /// Calls of an account that wait, and how long one does at most (L6).
 pub const QUEUE_MAX: usize = 1_000;

@@ -3,10 +3,10 @@
 
 use tracing::{debug, info};
 
-use super::machine::Summary;
-use crate::model::HangupCause;
 use crate::observe::names::outcome as word;
-use crate::xml::ast::{Finding, Severity};
+use machine::Summary;
+use model::HangupCause;
+use xml::ast::{Finding, Severity};
 
 /// Findings of one document that a line of the log names.
 const LOGGED: usize = 10;

@@ -22,7 +22,6 @@ pub use super::binding::{CallKey, EventTold};
 use super::course::Sampler;
 use super::farewell;
 use super::live::LiveLog;
-use super::machine::{CallSetup, CallState, CallUrls, GraphAction, Input, Termination};
 use super::services::Services;
 use super::shell::{self, Begin, Peer, Way};
 use super::streams::StreamViews;
@@ -30,12 +29,13 @@ use super::trace::{Journal, Traced};
 use super::turns::Turns;
 use crate::admission::permission::{Engaged, PairKey};
 use crate::admission::{Admitted, Gate, NumberEntry, Reason, Starting, Strain};
-use crate::config::Secret;
 use crate::media::sdp::Offer;
 use crate::meta::ActionRequest;
-use crate::model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, TraceId, Wacid};
 use crate::observe::names;
 use crate::store::{CallStart, PlacedCall};
+use machine::{CallSetup, CallState, CallUrls, GraphAction, Input, Termination};
+use model::Secret;
+use model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, TraceId, Wacid};
 
 /// Calls of a node, whatever the numbers' limits allow: past it they are refused as `overloaded` (R10).
 const LIVE_MAX: usize = 20_000;

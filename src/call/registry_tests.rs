@@ -10,23 +10,23 @@ use super::*;
 use crate::admission::permission::Consents;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
-use crate::call::machine::{Command, MachineLimits};
 use crate::call::{
     CallSettings, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig, RejectThread, farewell,
 };
-use crate::clock::Clock;
-use crate::config::Secret;
 use crate::egress::testing::{Reply, Server, egress, open_guard};
 use crate::media::{Media, MediaConfig};
 use crate::meta::{Graph, GraphConfig};
-use crate::model::{E164, Method};
 use crate::observe::Health;
 use crate::speech::config::SpeechConfig;
 use crate::speech::library::Library;
 use crate::speech::recognise::Recognisers;
 use crate::store::{Scope, Store};
 use crate::stream::Streams;
-use crate::xml::ast::DocUrl;
+use machine::{Command, MachineLimits};
+use model::Clock;
+use model::Secret;
+use model::{E164, Method};
+use xml::ast::DocUrl;
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
 const PHONE_NUMBER_ID: &str = "106540352242922";

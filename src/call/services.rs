@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use super::author::{self, Author, SaidLine};
 use super::consent::PermissionDesk;
-use super::machine::{CallSetup, MachineLimits, Notice, Summary};
 use super::news::CallNews;
 use super::outbox::Outbox;
 use super::phones::Phones;
@@ -18,7 +17,6 @@ use super::rooms::Rooms;
 use super::trace::Sink;
 use crate::admission::{AccountEntry, Pressure};
 use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
-use crate::clock::Clock;
 use crate::feed::Feed;
 use crate::media::Media;
 use crate::meta::Graph;
@@ -27,6 +25,8 @@ use crate::speech::library::Library;
 use crate::speech::recognise::Recognisers;
 use crate::store::{NewCallback, Store};
 use crate::stream::Streams;
+use machine::{CallSetup, MachineLimits, Notice, Summary};
+use model::Clock;
 
 /// The services below a call.
 ///

@@ -28,11 +28,6 @@ use tracing::{Instrument, debug, info, warn};
 
 use super::captions::Captions;
 use super::hearing::Hearing;
-use super::log;
-use super::machine::{
-    CallState, CallTime, Command, FetchId, GraphAction, Input, InstructionOutcome, LegWish, NoticeKind, Output, PlayId,
-    RecordFact, Sound,
-};
 use super::phones::{KeyWay, Line};
 use super::registry::Registry;
 use super::services::Services;
@@ -46,10 +41,15 @@ use crate::answer::SigningKeys;
 use crate::media::prompt::Prompt;
 use crate::media::sdp::{self, Offer};
 use crate::media::{BridgeEnd, LegEvent, LegHandle, OfferedLeg};
-use crate::model::{CallQuality, CallUuid, Direction, HangupCause, Leg, Wacid};
 use crate::observe::names;
 use crate::store::{NewCallback, StoreError};
 use crate::stream::StreamHandle;
+use machine::log;
+use machine::{
+    CallState, CallTime, Command, FetchId, GraphAction, Input, InstructionOutcome, LegWish, NoticeKind, Output, PlayId,
+    RecordFact, Sound,
+};
+use model::{CallQuality, CallUuid, Direction, HangupCause, Leg, Wacid};
 use speech::Interims;
 
 pub(super) use begin::{Begin, Peer, Way};
@@ -428,12 +428,12 @@ impl Shell {
         }
     }
 
-    fn callback(&self, notice: super::machine::Notice) -> NewCallback {
+    fn callback(&self, notice: machine::Notice) -> NewCallback {
         self.services.callback(&self.view.setup, notice)
     }
 
     /// A callback goes out once it is in the outbox.
-    fn notify(&mut self, notice: super::machine::Notice) {
+    fn notify(&mut self, notice: machine::Notice) {
         if notice.kind == NoticeKind::Action {
             self.interims = None;
         }

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use crate::media::{Missing, Quality, Way};
-use crate::model::{CallQuality, SoundWay};
 use crate::observe::names;
+use model::{CallQuality, SoundWay};
 
 /// A remark for a call whose media lacks something after so long.
 pub(super) fn remark(missing: Missing, waited: Duration, checking: bool) -> String {

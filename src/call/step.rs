@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::machine::{CallTime, GraphAction, Input, Machine, Output};
+use machine::{CallTime, GraphAction, Input, Machine, Output};
 
 /// T_window at its shortest (`meta-calling.md` §7).
 const ANSWER_WINDOW: Duration = Duration::from_secs(30);

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::machine::StreamOrder;
-use crate::model::{StreamId, Timestamp};
+use machine::StreamOrder;
+use model::{StreamId, Timestamp};
 
 /// Streams of one call that are listed: the newest. A call has one at a time.
 const KEPT_MAX: usize = 100;
@@ -110,8 +110,8 @@ fn add(views: &mut VecDeque<StreamView>, stream: StreamId, order: &StreamOrder, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::machine::{StreamFormat, StreamTrack};
-    use crate::xml::ast::DocUrl;
+    use machine::{StreamFormat, StreamTrack};
+    use xml::ast::DocUrl;
 
     fn order() -> StreamOrder {
         StreamOrder {

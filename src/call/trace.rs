@@ -12,12 +12,12 @@ use tracing::warn;
 
 use super::course::Course;
 use super::live::LiveLog;
-use super::log::{self, LogError};
-use super::machine::{FetchId, FetchKind, GraphAction};
 use crate::answer::Hop;
 use crate::meta::Try;
-use crate::model::{CallQuality, CallUuid, SpanId, Timestamp};
 use crate::store::EventLog;
+use machine::log::{self, LogError};
+use machine::{FetchId, FetchKind, GraphAction};
+use model::{CallQuality, CallUuid, SpanId, Timestamp};
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -265,8 +265,8 @@ pub(super) fn since(zero: Instant, at: Instant) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::{Ended, GraphTry, Request, Trace};
-    use crate::call::machine::{FetchId, FetchKind, GraphAction};
-    use crate::model::SpanId;
+    use machine::{FetchId, FetchKind, GraphAction};
+    use model::SpanId;
 
     #[test]
     fn lines_of_a_trace_are_what_they_are() {

@@ -17,14 +17,14 @@ use bar::{fetch_bar, fetch_name, graph_bar, graph_name, verdict};
 pub use bodies::{BODY_MAX, Body, Kept, Kind, Sent};
 
 use super::course::Course;
-use super::log::{Header, Line, LogError, Reader};
-use super::machine::{
+use super::trace::Trace;
+use machine::log::{Header, Line, LogError, Reader};
+use machine::{
     CallSetup, CallState, CallTime, Destination, Fetched, GraphAction, Input, InstructionOutcome, LegNews, MediaFact,
     MediaOrder, Notice, Output, PlayId, SpeechFact,
 };
-use super::trace::Trace;
-use crate::model::{CallQuality, CallType, CallUuid, Direction, Timestamp, TraceId, Wacid, last_four};
-use crate::xml::ast::Finding;
+use model::{CallQuality, CallType, CallUuid, Direction, Timestamp, TraceId, Wacid, last_four};
+use xml::ast::Finding;
 
 /// Bars kept of one call: a menu of an hour stays below, and a log from outside can't have more.
 const BARS_MAX: usize = 2_000;

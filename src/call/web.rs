@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::machine::{CallSetup, CallUrls, Input, PhoneStatus, Termination};
 use super::phones::{KeyWay, Owner, PlaceId};
 use super::registry::{LiveCall, Outgoing, Registry};
 use super::shell::{Peer, Way, What};
 use crate::admission::WebAdmitted;
 use crate::media::sdp::Offer;
-use crate::model::{CallType, CallUuid, Digit, Direction, EndpointName, Leg, Timestamp};
+use machine::{CallSetup, CallUrls, Input, PhoneStatus, Termination};
+use model::{CallType, CallUuid, Digit, Direction, EndpointName, Leg, Timestamp};
 
 /// How long a phone whose socket was lost may take to come back to its calls; their sound goes on meanwhile.
 pub const BACK_WITHIN: Duration = Duration::from_secs(15);

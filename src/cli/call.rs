@@ -10,12 +10,12 @@ use base64::Engine as _;
 
 use super::simulated::{self, NodeFacts, Stop};
 use super::{Exit, print};
-use crate::config::Secret;
-use crate::model::{E164, digits_of};
 use crate::node::dev::{Dev, DevOptions};
 use crate::sim::client::{self, Client};
 use crate::sim::control::{CallOrder, HangupOrder};
 use crate::sim::{CallEvent, Ended, Faults, Happened, HungUpBy, caller, sound};
+use model::Secret;
+use model::{E164, digits_of};
 
 /// Longest line of a call's events: a recording of half an hour stands in one.
 const LINE_BYTES_MAX: usize = 128 << 20;

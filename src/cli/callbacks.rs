@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::config::StoreArgs;
 use super::{Exit, print};
-use crate::clock::Clock;
-use crate::model::Timestamp;
 use crate::store::{Archive, CallbackState, CallbackView, Callbacks, Rearm};
+use model::Clock;
+use model::Timestamp;
 
 /// `offhook callbacks …`.
 #[derive(clap::Args, Clone, Debug)]

@@ -9,8 +9,8 @@ use super::config::StoreArgs;
 use super::{Exit, print};
 use crate::config::Database;
 use crate::inbox::words;
-use crate::model::E164;
 use crate::store::{Archive, Conversation, Message, Scope, StoreError};
+use model::E164;
 
 /// Conversations, and messages of one, read at a time.
 const PAGE: u32 = 500;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{Exit, config, print};
-use crate::clock::Clock;
 use crate::doctor::{Doctor, Line, State, worst};
+use model::Clock;
 
 /// Options of `offhook doctor`.
 #[derive(clap::Args, Clone, Debug)]

@@ -8,10 +8,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
 use super::{Exit, print};
-use crate::config::Secret;
 use crate::egress::{Egress, EgressConfig, EgressRequest, EgressResponse, Guard, Want};
-use crate::model::is_loopback;
 use crate::sim::world;
+use model::Secret;
+use model::is_loopback;
 
 /// Which node.
 #[derive(clap::Args, Clone, Debug)]

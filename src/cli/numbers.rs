@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::node_api::{NodeApi, NodeArgs};
 use super::numbers_file::{ExportArgs, ImportArgs, export, import};
 use super::{Exit, print};
-use crate::config::Secret;
-use crate::model::E164;
+use model::E164;
+use model::Secret;
 
 /// `offhook numbers …`.
 #[derive(clap::Args, Clone, Debug)]

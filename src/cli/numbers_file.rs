@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::node_api::{NodeApi, NodeArgs};
 use super::numbers::all;
 use super::{Exit, print};
-use crate::model::E164;
+use model::E164;
 
 /// Options of `offhook numbers export`.
 #[derive(clap::Args, Clone, Debug)]

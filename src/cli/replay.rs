@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::{Exit, print};
-use crate::call::machine::{Field, Output};
-use crate::call::replay::{Difference, Replayed, Step, replay};
+use machine::replay::{Difference, Replayed, Step, replay};
+use machine::{Field, Output};
 
 /// Options of `offhook replay`.
 #[derive(clap::Args, Clone, Debug)]

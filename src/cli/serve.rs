@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Exit;
-use crate::clock::Clock;
 use crate::node::{Node, Signals, until_stopped};
+use model::Clock;
 
 /// Options of `offhook serve`.
 #[derive(clap::Args, Clone, Debug)]

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Exit;
-use crate::model::digits_of;
 use crate::sim::SimNumber;
 use crate::sim::client::{self, Client, Lines};
 use crate::sim::control::CallOrder;
+use model::digits_of;
 
 /// A node or simulator on this machine answers at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);

@@ -7,7 +7,6 @@ mod fault;
 mod oidc;
 mod read;
 mod reader;
-mod secret;
 mod storage;
 mod tree;
 mod types;
@@ -21,11 +20,10 @@ use crate::egress::{CustomerUrl, Guard, Refusal};
 use fault::Fault;
 pub use fault::Problem;
 pub use oidc::{Allow, Oidc};
-pub use secret::Secret;
 pub use storage::{Recordings, S3};
 pub use types::{
     Account, Answer, ApiKey, Cluster, Config, Database, Limits, Listen, Media, Meta, Model, Number, Permissions,
-    Public, Retention, Role, Store, User, Waba, Webhook,
+    Public, Retention, Store, User, Waba, Webhook,
 };
 
 impl Config {

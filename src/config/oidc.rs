@@ -2,12 +2,12 @@
 
 use url::Url;
 
-use super::Secret;
 use super::read::{Names, ROLES, absolute, auth_id, is_kept_secret};
 use super::reader::{Complaint, Context, Section, list, one_of, text};
 use super::tree::Node;
-use super::types::Role;
-use crate::model::AuthId;
+use model::AuthId;
+use model::Role;
+use model::Secret;
 
 /// `[oidc]`.
 #[derive(Clone, Debug)]

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::Secret;
 use super::fault::Place;
 use super::reader::{
     Complaint, Context, Section, address, flag, list, number, one_of, parsed, prefix, suggestion, text, whole,
@@ -14,11 +13,13 @@ use super::reader::{
 use super::tree::{self, Node, Table, Value};
 use super::types::{
     Account, Answer, ApiKey, Cluster, Config, Database, Limits, Listen, Media, Meta, Model, Number, Permissions,
-    Public, Retention, Role, Store, User, Waba, Webhook,
+    Public, Retention, Store, User, Waba, Webhook,
 };
 use super::{oidc, storage};
-use crate::model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId, is_loopback, leads_to};
-use crate::xml::ast::DocUrl;
+use model::Role;
+use model::Secret;
+use model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId, is_loopback, leads_to};
+use xml::ast::DocUrl;
 
 pub(super) const ROLES: &[(&str, Role)] = &[("owner", Role::Owner), ("admin", Role::Admin), ("agent", Role::Agent)];
 const METHODS: &[(&str, Method)] = &[("GET", Method::Get), ("POST", Method::Post)];

@@ -5,10 +5,11 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use super::Sources;
 use super::fault::{Fault, Place};
 use super::tree::{Node, Table, Value};
-use super::{Secret, Sources};
-use crate::model::E164;
+use model::E164;
+use model::Secret;
 
 /// What reading needs beside the tree, and the faults it finds.
 pub(super) struct Context<'a> {

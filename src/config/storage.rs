@@ -2,10 +2,10 @@
 
 use url::Url;
 
-use super::Secret;
 use super::read::base_url;
 use super::reader::{Complaint, Section, flag, text};
 use super::tree::Node;
+use model::Secret;
 
 /// `[recordings]`.
 #[derive(Clone, Debug, Default)]

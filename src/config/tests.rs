@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use super::{Config, Problem, Role};
-use crate::model::{Method, WabaId};
+use super::{Config, Problem};
+use model::Role;
+use model::{Method, WabaId};
 
 const SECRETS: &str = "[meta]\napp_secret = \"s\"\nverify_token = \"v\"\n";
 const ACCOUNT: &str = "[[account]]\nauth_id = \"MAXXXXXXXXXXXXXXXXXX\"\nauth_token = \"t\"\n";
@@ -155,7 +156,7 @@ fn the_whole_file_of_the_contract_is_read() {
     assert_eq!(c.public.media_ips.len(), 1);
     assert_eq!(c.meta.app_secret.reveal(), "the-app-secret");
     assert!(c.meta.app_secret_previous.is_none(), "an optional secret whose variable isn't there is absent");
-    assert_eq!(c.access_token(&WabaId::from("1029384756")).map(super::Secret::reveal), Some("the-access-token"));
+    assert_eq!(c.access_token(&WabaId::from("1029384756")).map(model::Secret::reveal), Some("the-access-token"));
     let keys: Vec<_> = c.accounts[0].api_keys.iter().map(|k| (k.key.reveal(), k.role)).collect();
     assert_eq!(keys, [("the-agent-key", Role::Agent), ("plain", Role::Owner)]);
     assert_eq!(c.accounts[1].parent.as_ref(), Some(&c.accounts[0].auth_id));

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::Secret;
 use super::oidc::Oidc;
 use super::storage::Recordings;
-use crate::model::{AppId, AuthId, Country, E164, Method, PhoneNumberId, WabaId};
-use crate::xml::ast::DocUrl;
+use model::Secret;
+use model::{AppId, AuthId, Country, E164, Method, PhoneNumberId, Role, WabaId};
+use xml::ast::DocUrl;
 
 /// Everything a node is told.
 #[derive(Clone, Debug)]
@@ -341,16 +341,8 @@ pub struct Webhook {
 impl Webhook {
     /// Its id: the same at each start and on each node.
     pub fn id(&self) -> uuid::Uuid {
-        crate::model::stable_id("webhook", &[self.account.as_str(), &self.name])
+        model::stable_id("webhook", &[self.account.as_str(), &self.name])
     }
-}
-
-/// What a person or a key may do (`number-api.md` §1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    Agent,
-    Admin,
-    Owner,
 }
 
 /// `[[account]]`.

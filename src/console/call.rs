@@ -18,8 +18,8 @@ use super::view::{self, When};
 use super::{App, Console};
 use crate::api::{waterfall_of, whole_log};
 use crate::call::waterfall::{Bar, Body, Kept, Kind, Sent, Waterfall};
-use crate::model::{CallQuality, CallUuid, SoundWay};
 use crate::store::{RecordingFilter, StoreError};
+use model::{CallQuality, CallUuid, SoundWay};
 
 /// Bytes of bodies that a page has in all: what comes after is a download away.
 const BODIES_MAX: usize = 512 << 10;
@@ -274,7 +274,7 @@ fn ticks(lang: Lang, last: i64) -> Vec<(i64, String)> {
     (0..=4).map(|quarter| (quarter * WIDTH / 4, lang.took(last / 4 * quarter))).collect()
 }
 
-fn found(finding: &crate::xml::ast::Finding) -> Found {
+fn found(finding: &xml::ast::Finding) -> Found {
     Found {
         rule: finding.rule.clone(),
         line: usize::try_from(finding.at.line).unwrap_or_default(),

@@ -13,8 +13,8 @@ use super::i18n::Lang;
 use super::page::{Page, failed, html};
 use super::view::{self, When};
 use crate::api::{LiveCall, LiveStatus};
-use crate::model::{CallUuid, Direction, Timestamp};
 use crate::store::{CallFilter, CallRecord, Compare};
+use model::{CallUuid, Direction, Timestamp};
 
 /// Calls of a page, and of those that are up.
 const PAGE: u32 = 50;
@@ -268,7 +268,7 @@ fn arrow(direction: Direction) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::AuthId;
+    use model::AuthId;
 
     fn call(from: &str, name: &str, direction: Direction, status: LiveStatus) -> LiveCall {
         LiveCall {

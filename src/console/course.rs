@@ -6,7 +6,7 @@ use super::chart::{self, Line};
 use super::i18n::Lang;
 use super::view;
 use crate::call::course::{Course, Moment};
-use crate::model::SoundWay;
+use model::SoundWay;
 
 /// One drawing: its values, with the marks of its axis from the top down.
 pub(super) struct Graph {

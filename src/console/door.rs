@@ -15,9 +15,9 @@ use super::i18n::Lang;
 use super::page::{self, Page};
 use crate::api::session;
 use crate::api::{Answered, read_body, server};
-use crate::config::Role;
-use crate::model::EndpointName;
 use crate::people::Person;
+use model::EndpointName;
+use model::Role;
 
 /// How somebody likes their pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

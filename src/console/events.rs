@@ -28,7 +28,7 @@ use super::parts::{self, Shown};
 use super::{App, Console, door};
 use crate::api::session;
 use crate::feed::{News, What};
-use crate::model::AuthId;
+use model::AuthId;
 
 /// News that come within are told together.
 const TOGETHER: Duration = Duration::from_millis(200);

@@ -15,7 +15,7 @@ use super::page::{Page, failed, forbidden, missing, respond};
 use super::view;
 use super::{App, Console};
 use crate::api::Answered;
-use crate::model::E164;
+use model::E164;
 
 /// A number as the API has it.
 #[derive(Clone, Deserialize)]

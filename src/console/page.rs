@@ -9,7 +9,7 @@ use super::door::{self, Taste, Visitor};
 use super::i18n::Lang;
 use super::{App, Console};
 use crate::api::Desk;
-use crate::config::Role;
+use model::Role;
 
 /// A place in the navigation.
 pub(super) struct Place {

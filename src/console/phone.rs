@@ -11,8 +11,8 @@ use super::door::{Posted, Visitor};
 use super::page::{Page, missing, respond};
 use super::{App, Console};
 use crate::api::Answered;
-use crate::config::Role;
 use crate::people::Token;
+use model::Role;
 
 /// An endpoint.
 pub(super) struct Named {

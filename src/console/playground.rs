@@ -19,12 +19,12 @@ use super::phone::{Named, endpoints};
 use super::view;
 use super::{App, Console};
 use crate::answer::SigningKeys;
-use crate::call::machine::{CallUrls, MachineLimits};
 use crate::call::walk::{Bounds, Caller, Calling, Job, Key, Step};
-use crate::model::{Digit, Method, PhoneNumberId};
 use crate::people::Token;
-use crate::xml;
-use crate::xml::ast::DocUrl;
+use machine::{CallUrls, MachineLimits};
+use model::{Digit, Method, PhoneNumberId};
+use xml;
+use xml::ast::DocUrl;
 
 /// A document is 100 KiB at most (`[answer].max_body_bytes`).
 const SOURCE_MAX: usize = 100 << 10;

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::i18n::Lang;
-use crate::call::machine::{self, CallState, CallTime, Fetched, Input, InstructionOutcome, Output, Said};
-use crate::call::replay::replay;
+use machine::replay::replay;
+use machine::{self, CallState, CallTime, Fetched, Input, InstructionOutcome, Output, Said};
 
 /// Steps that are shown.
 const STEPS_MAX: usize = 600;

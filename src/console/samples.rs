@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Gate;
 use crate::api::{LiveCalls, LiveFilter};
-use crate::clock::Clock;
-use crate::model::AuthId;
 use crate::store::Scope;
+use model::AuthId;
+use model::Clock;
 
 const EVERY: Duration = Duration::from_secs(10);
 /// An hour of them.

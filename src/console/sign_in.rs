@@ -11,8 +11,8 @@ use super::i18n::Lang;
 use super::page::{Page, respond};
 use super::{App, Console};
 use crate::api::session::{COOKIE, COOKIE_SECURE, token};
-use crate::config::Secret;
 use crate::people::{NotDone, NotIn, PASSWORD_MIN, Token};
+use model::Secret;
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]

@@ -71,7 +71,7 @@ fn every_text_is_in_every_catalogue_and_none_is_for_nothing() {
 
 #[test]
 fn each_cause_has_words() {
-    let source = include_str!("../model/cause.rs");
+    let source = include_str!("../../crates/model/src/cause.rs");
     for word in source.split("=> \"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
         let is_cause = word.contains('_') && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
         assert!(!is_cause || Lang::En.find(&format!("cause.{word}")).is_some(), "{word}");
@@ -107,7 +107,7 @@ fn r20_the_pages_have_nothing_inline() {
 fn the_snippets_run_and_have_an_element_of_each_kind_among_them() {
     let mut all = String::new();
     for (name, source) in super::playground::SNIPPETS {
-        assert!(crate::xml::parse(source.as_bytes(), None).document.is_some(), "{name}");
+        assert!(xml::parse(source.as_bytes(), None).document.is_some(), "{name}");
         all.push_str(source);
     }
     for element in [

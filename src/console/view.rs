@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::i18n::Lang;
-use crate::model::{Direction, Timestamp};
+use model::{Direction, Timestamp};
 
 /// A moment: for programs, and in UTC for readers without the script, which makes it local.
 #[derive(Clone, Debug)]

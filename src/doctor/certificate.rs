@@ -2,7 +2,7 @@
 //! library judges everything else, and tells no dates.
 
 use super::Line;
-use crate::model::Timestamp;
+use model::Timestamp;
 
 /// Fewer days left than this: somebody should look why it is not renewed.
 const DAYS: i64 = 14;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::{Doctor, Line};
 use crate::admission::book::{MetaApp, Waba};
-use crate::call::machine::GraphOutcome;
-use crate::config::Secret;
 use crate::meta::numbers::{FIELDS_NEEDED, Subscription, TokenFacts};
-use crate::model::Timestamp;
+use machine::GraphOutcome;
+use model::Secret;
+use model::Timestamp;
 
 /// Further apart than that, Meta's times and ours spoil calls: a connect older than 60 s is stale.
 const CLOCKS_APART_WARNING: u64 = 5;

@@ -16,12 +16,13 @@ use serde::Serialize;
 
 use crate::admission::book::Book;
 use crate::answer::{Dice, Fetcher};
-use crate::clock::Clock;
-use crate::config::{Config, Database, Secret};
+use crate::config::{Config, Database};
 use crate::egress::{Egress, EgressConfig, Guard};
 use crate::meta::{Graph, GraphConfig};
-use crate::model::is_loopback;
 use crate::store::{Archive, Setting, StoreError, WebhookUse};
+use model::Clock;
+use model::Secret;
+use model::is_loopback;
 
 /// How one thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -7,9 +7,9 @@ use super::{Doctor, Line};
 use crate::admission::book::Number;
 use crate::answer::Settings;
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
-use crate::model::PhoneNumberId;
 use crate::numbers::{Checked, UrlCheck, check_url, urls_of};
 use crate::store::WebhookUse;
+use model::PhoneNumberId;
 
 /// An answer URL slower than that is heard: the user waits in silence.
 const SLOW_MS: u128 = 1_500;

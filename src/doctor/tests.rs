@@ -9,9 +9,9 @@ use super::numbers::{calling, registered, standing, url};
 use crate::admission::book::{Number, NumberSet, testing};
 use crate::config::Listen;
 use crate::meta::numbers::{CallingSettings, PhoneNumber, Subscription, TokenFacts};
-use crate::model::{Method, Timestamp};
 use crate::numbers::{Checked, UrlCheck};
-use crate::xml::ast::DocUrl;
+use model::{Method, Timestamp};
+use xml::ast::DocUrl;
 
 fn number(calling_enabled: bool) -> Number {
     testing::number(NumberSet { calling_enabled, ..NumberSet::default() })

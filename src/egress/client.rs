@@ -27,7 +27,7 @@ use super::resolve::{Resolve, Resolver, SystemResolver};
 use super::socket::tls_for_sockets;
 use super::tls::client_tls_with;
 use super::url::CustomerUrl;
-use crate::clock::Clock;
+use model::Clock;
 
 /// Head of an answer at most (R14's figures, the other way round).
 const HEAD_BYTES_MAX: usize = 64 * 1024;

@@ -24,8 +24,8 @@ use url::Host;
 use super::resolve::Resolver;
 use super::url::CustomerUrl;
 use super::{EgressError, Guard};
-use crate::clock::Clock;
 use crate::ffi::process::no_descriptor_left;
+use model::Clock;
 
 /// Look-up, connect and TLS together at most, whoever still waits (the largest `ct` of `plivo-callbacks.md` §4.2).
 const CONNECT_MAX: Duration = Duration::from_secs(10);

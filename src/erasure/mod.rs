@@ -14,10 +14,10 @@ use uuid::Uuid;
 use crate::admission::book::{Keeper, Number};
 use crate::admission::permission::{Consents, PairKey};
 use crate::call::Recordings;
-use crate::clock::Clock;
 use crate::inbox::Inbox;
-use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 use crate::store::{Erasure, Store, StoreError, Until};
+use model::Clock;
+use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 
 /// Calls, or recordings of one, looked at together.
 const AT_ONCE: u32 = 100;

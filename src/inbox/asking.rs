@@ -8,8 +8,8 @@ use super::sending::{NotSent, Outgoing};
 use super::{Inbox, Pair};
 use crate::admission::NumberEntry;
 use crate::admission::permission::{Event, PairKey, Unclaimed};
-use crate::call::machine::GraphOutcome;
 use crate::meta::code;
+use machine::GraphOutcome;
 
 /// Interactive type, and the component of a template.
 const REQUEST: &str = "call_permission_request";

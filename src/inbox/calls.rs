@@ -11,10 +11,10 @@ use super::Inbox;
 use super::incoming::report_ids;
 use crate::admission::NumberEntry;
 use crate::call::author::SaidLine;
-use crate::call::machine::{CallSetup, CallTime, Summary};
 use crate::call::news::CallNews;
-use crate::model::{CallType, CallUuid, Direction, MessageStatus, Timestamp, stable_id};
 use crate::store::{CallStart, Came, NewCallback, NewMessage, Pair, UserName};
+use machine::{CallSetup, CallTime, Summary};
+use model::{CallType, CallUuid, Direction, MessageStatus, Timestamp, stable_id};
 
 /// What webhooks hear of a call; the ids of these events are made of the call's.
 const EVENTS: [&str; 4] = ["call.started", "call.answered", "call.missed", "call.ended"];

@@ -9,9 +9,9 @@ use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::{Inbox, Outgoing, words};
-use crate::call::machine::GraphOutcome;
 use crate::meta::Upload;
 use crate::store::{Conversation, Pair, StoreError, UploadRow};
+use machine::GraphOutcome;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

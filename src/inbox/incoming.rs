@@ -12,11 +12,11 @@ use crate::admission::NumberEntry;
 use crate::admission::permission::State;
 use crate::call::links;
 use crate::feed::What;
-use crate::model::{AuthId, Direction, E164, MessageStatus, NoticeTopic, PhoneNumberId, Timestamp, stable_id};
 use crate::notices::Notice;
 use crate::observe::names;
 use crate::store::{Came, Draft, DraftForm, InboxFound, NewMessage, Pair, StatusCame, StoreError, UserName};
-use crate::xml::ast::DocUrl;
+use model::{AuthId, Direction, E164, MessageStatus, NoticeTopic, PhoneNumberId, Timestamp, stable_id};
+use xml::ast::DocUrl;
 
 /// Ends when something is in the store or the journal: `false` if it can't come there.
 pub type Stored = Pin<Box<dyn Future<Output = bool> + Send>>;

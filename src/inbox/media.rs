@@ -15,9 +15,9 @@ use uuid::Uuid;
 
 use super::{Inbox, words};
 use crate::admission::NumberEntry;
-use crate::model::Timestamp;
 use crate::observe::names;
 use crate::store::{Message, NewMessage, Pair, Scope, StoreError};
+use model::Timestamp;
 
 /// How long a link is good.
 const LINK: Duration = Duration::from_secs(3_600);

@@ -33,12 +33,12 @@ use uuid::Uuid;
 use crate::admission::permission::Consents;
 use crate::admission::{Directory, NumberEntry};
 use crate::call::Outbox;
-use crate::clock::Clock;
 use crate::feed::{Feed, What};
 use crate::meta::Graph;
-use crate::model::{AuthId, PhoneNumberId, Routing};
 use crate::notices::Notices;
 use crate::store::{NewMessage, Pair, Store, UserName, Written};
+use model::Clock;
+use model::{AuthId, PhoneNumberId, Routing};
 
 pub use dropped::Dropped;
 pub use files::{FILES, FileKind, NotUploaded};

@@ -10,14 +10,14 @@ use uuid::Uuid;
 use super::Inbox;
 use super::incoming::came_ids;
 use crate::admission::{NumberEntry, Webhook, Webhooks};
-use crate::config::Secret;
 use crate::feed::What;
-use crate::model::{AuthId, Direction, Routing, Timestamp, stable_id};
 use crate::store::{
     Agent, Conversation, ConversationChange, NewCallback, Pair, Reroute, Scope, StoreError, Until, WebhookRow,
     WebhookWrite,
 };
-use crate::xml::ast::DocUrl;
+use model::Secret;
+use model::{AuthId, Direction, Routing, Timestamp, stable_id};
+use xml::ast::DocUrl;
 
 /// How long a change of routing waits for an agent's answer that is on its way to Meta.
 const GATE: Duration = Duration::from_secs(15);
@@ -234,10 +234,7 @@ impl Inbox {
     }
 
     /// Waits for agents' answers that are on their way to Meta, and lets no further one begin.
-    pub(super) async fn hold(
-        &self,
-        number: &crate::model::PhoneNumberId,
-    ) -> Option<tokio::sync::OwnedRwLockWriteGuard<()>> {
+    pub(super) async fn hold(&self, number: &model::PhoneNumberId) -> Option<tokio::sync::OwnedRwLockWriteGuard<()>> {
         tokio::time::timeout(GATE, self.gate(number).write_owned()).await.ok()
     }
 
@@ -597,7 +594,7 @@ fn of_file(webhook: &crate::config::Webhook) -> Webhook {
         name: webhook.name.clone(),
         url: webhook.url.clone(),
         secrets: secrets.into(),
-        created: crate::model::Timestamp::default(),
+        created: model::Timestamp::default(),
         in_file: true,
     }
 }

@@ -17,9 +17,9 @@ use super::asking::asks;
 use super::incoming::{About, opaque_of};
 use super::{Inbox, Turn, words};
 use crate::admission::permission::Refusal;
-use crate::call::machine::GraphOutcome;
-use crate::model::{Direction, MessageStatus, PhoneNumberId, Timestamp, stable_id};
 use crate::store::{Answers, Conversation, Going, Gone, LeftMessage, NewMessage, Pair, StoreError, Then};
+use machine::GraphOutcome;
+use model::{Direction, MessageStatus, PhoneNumberId, Timestamp, stable_id};
 
 /// How long a user may be written to freely after they wrote or called.
 pub const WINDOW: Duration = Duration::from_secs(24 * 3_600);

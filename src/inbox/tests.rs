@@ -11,12 +11,12 @@ use super::*;
 use crate::admission::{AccountSpec, NumberSpec};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
 use crate::call::OutboxLimits;
-use crate::config::Secret;
 use crate::egress::testing::{Reply, Seen, Server, egress, open_guard};
 use crate::meta::GraphConfig;
-use crate::model::{E164, MessageStatus, Timestamp};
 use crate::observe::Health;
 use crate::store::{Agent, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter, Scope};
+use model::Secret;
+use model::{E164, MessageStatus, Timestamp};
 
 struct World {
     inbox: Inbox,
@@ -103,7 +103,7 @@ impl World {
 
     async fn says(&self, user: &str, kind: &str, content: serde_json::Value) -> Uuid {
         let wamid = format!("wamid.{}", self.written.fetch_add(1, Ordering::Relaxed));
-        let id = crate::model::stable_id("message", &["106", &wamid]);
+        let id = model::stable_id("message", &["106", &wamid]);
         let sender = Sender { wa_id: Some(user.to_owned()), bsuid: None, name: "Asha".to_owned() };
         let said = UserMessage { wamid, sender, timestamp: None, kind: kind.to_owned(), content };
         assert!(self.inbox.came(&self.number, said).unwrap().unwrap().await);
@@ -177,7 +177,7 @@ fn inbox(store: &Store, directory: &Arc<Directory>, clock: &Clock, graph: &Serve
 }
 
 fn world_id(user: &str) -> Uuid {
-    crate::model::stable_id("conversation", &["106", user])
+    model::stable_id("conversation", &["106", user])
 }
 
 const AGENT: Uuid = Uuid::from_u128(7);
@@ -395,8 +395,7 @@ async fn s4_09_all_conversations_change_by_one_row_and_one_alone_counts_over_it(
 #[tokio::test]
 async fn r03_what_was_taken_for_sending_goes_out_after_a_restart_and_what_meta_may_have_does_not() {
     let mut world = World::with(|_| Reply::Never).await;
-    let order =
-        WebhookOrder { name: "crm".to_owned(), url: crate::xml::ast::DocUrl("https://crm.example.com/".into()) };
+    let order = WebhookOrder { name: "crm".to_owned(), url: xml::ast::DocUrl("https://crm.example.com/".into()) };
     let webhook = world.inbox.make_webhook(&"MA1".into(), order).await.unwrap().id;
     world.inbox.route_number(&world.number, Routing::Webhook(Some(webhook)), false).await.unwrap();
     world.writes("91", "hello").await;
@@ -428,8 +427,7 @@ async fn r03_what_was_taken_for_sending_goes_out_after_a_restart_and_what_meta_m
 #[tokio::test]
 async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     let mut world = World::with(|_| Reply::Never).await;
-    let order =
-        WebhookOrder { name: "crm".to_owned(), url: crate::xml::ast::DocUrl("https://crm.example.com/".into()) };
+    let order = WebhookOrder { name: "crm".to_owned(), url: xml::ast::DocUrl("https://crm.example.com/".into()) };
     let webhook = world.inbox.make_webhook(&"MA1".into(), order).await.unwrap().id;
     world.inbox.route_number(&world.number, Routing::Webhook(Some(webhook)), false).await.unwrap();
     let mut sent = Vec::new();
@@ -647,10 +645,8 @@ async fn s4_19_an_agent_that_is_removed_while_a_number_is_given_to_it_answers_no
 async fn s4_19_a_conversation_subscribed_and_unsubscribed_at_once_tells_of_one_of_the_two_orders() {
     let world = World::start().await;
     let scope = Scope::of("MA1".into());
-    let order = |name: &str| WebhookOrder {
-        name: name.to_owned(),
-        url: crate::xml::ast::DocUrl("https://crm.example.com/".into()),
-    };
+    let order =
+        |name: &str| WebhookOrder { name: name.to_owned(), url: xml::ast::DocUrl("https://crm.example.com/".into()) };
     let own = world.inbox.make_webhook(&"MA1".into(), order("own")).await.unwrap().id;
     let usual = world.inbox.make_webhook(&"MA1".into(), order("usual")).await.unwrap().id;
     world.inbox.route_number(&world.number, Routing::Webhook(Some(usual)), true).await.unwrap();
@@ -690,10 +686,8 @@ async fn s4_19_a_conversation_subscribed_and_unsubscribed_at_once_tells_of_one_o
 #[tokio::test]
 async fn s4_03_a_main_accounts_only_webhook_is_its_own() {
     let world = World::start().await;
-    let order = |name: &str| WebhookOrder {
-        name: name.to_owned(),
-        url: crate::xml::ast::DocUrl("https://crm.example.com/".into()),
-    };
+    let order =
+        |name: &str| WebhookOrder { name: name.to_owned(), url: xml::ast::DocUrl("https://crm.example.com/".into()) };
     let scope = Scope::of("MA1".into());
     let subs = world.inbox.make_webhook(&"SA1".into(), order("sub")).await.unwrap().id;
     assert_eq!(world.inbox.webhook_of(&world.number), None, "its subaccount's is none of its own");
@@ -707,7 +701,7 @@ async fn s4_03_a_main_accounts_only_webhook_is_its_own() {
 #[tokio::test]
 async fn webhooks_of_an_account_that_is_gone_are_its_heirs() {
     let world = World::start().await;
-    let url = crate::xml::ast::DocUrl("https://crm.example.com/".into());
+    let url = xml::ast::DocUrl("https://crm.example.com/".into());
     let made = world.inbox.make_webhook(&"SA1".into(), WebhookOrder { name: "sub".to_owned(), url }).await.unwrap();
     world.inbox.inherit_webhooks(&"SA1".into(), &"MA1".into()).await.unwrap();
     let found = world.inbox.webhook(&Scope::of("MA1".into()), made.id).unwrap();
@@ -719,10 +713,8 @@ async fn webhooks_of_an_account_that_is_gone_are_its_heirs() {
 #[tokio::test]
 async fn webhooks_change_one_after_the_other_and_nothing_goes_to_one_that_was_removed() {
     let world = World::start().await;
-    let order = |name: &str| WebhookOrder {
-        name: name.to_owned(),
-        url: crate::xml::ast::DocUrl("https://crm.example.com/".into()),
-    };
+    let order =
+        |name: &str| WebhookOrder { name: name.to_owned(), url: xml::ast::DocUrl("https://crm.example.com/".into()) };
     let scope = Scope::of("MA1".into());
     let made = world.inbox.make_webhook(&"MA1".into(), order("one")).await.unwrap();
     let (rotated, renamed) = tokio::join!(

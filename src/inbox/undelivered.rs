@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::call::GivenUp;
-use crate::model::{AuthId, NoticeTopic, Timestamp};
 use crate::notices::Notice;
+use model::{AuthId, NoticeTopic, Timestamp};
 
 /// For so long nothing more is said of the same receiver.
 const QUIET: Duration = Duration::from_secs(3_600);
@@ -47,7 +47,7 @@ mod tests {
 
     use super::Undelivered;
     use crate::call::GivenUp;
-    use crate::model::{NoticeTopic, Timestamp};
+    use model::{NoticeTopic, Timestamp};
 
     #[test]
     fn s3_24_what_is_given_up_is_told_once_an_hour_for_each_receiver() {

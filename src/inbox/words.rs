@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::model::{AuthId, E164, Timestamp};
 use crate::store::{NewMessage, UserName};
+use model::{AuthId, E164, Timestamp};
 
 /// Longest text of a message as lists show it, in characters.
 const SHORT: usize = 200;
@@ -249,7 +249,7 @@ pub fn bounded(value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Direction, MessageStatus};
+    use model::{Direction, MessageStatus};
 
     #[test]
     fn a_location_has_its_numbers_bare_however_they_came() {

@@ -4,7 +4,7 @@
 //! power lies around one pitch, and that pitch stays where it is: a vowel's is spread over its harmonics, and moves.
 //! Pure: frames in, a fact out.
 
-use crate::xml::ast::Beep;
+use xml::ast::Beep;
 
 /// Samples of a frame: 20 ms at 16 kHz.
 const FRAME: usize = 320;

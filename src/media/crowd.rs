@@ -104,9 +104,9 @@ mod tests {
     use std::time::Duration;
 
     use super::{Crowd, Path, PortId, sender};
-    use crate::clock::Clock;
     use crate::media::LegId;
-    use crate::model::Timestamp;
+    use model::Clock;
+    use model::Timestamp;
 
     #[test]
     fn a_path_is_a_crowds_while_it_has_several_legs() {

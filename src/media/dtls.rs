@@ -206,7 +206,7 @@ mod tests {
     use str0m::crypto::dtls::{DtlsInstance, DtlsOutput, DtlsVersion};
 
     use super::crypto;
-    use crate::clock::Clock;
+    use model::Clock;
 
     /// What it sends now, and when it wants to be asked again.
     fn output(instance: &mut dyn DtlsInstance) -> (usize, Option<std::time::Instant>) {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::model::Digit;
+use model::Digit;
 
 /// An event without an end packet counts this long after its last packet.
 const LOST_END: Duration = Duration::from_millis(200);
@@ -244,7 +244,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Receiver, Sender, Step};
-    use crate::clock::Clock;
+    use model::Clock;
 
     const S: u32 = 7;
 

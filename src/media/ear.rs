@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::beep::BeepEar;
 use super::voice::Judge;
-use crate::call::machine::Voice;
 use crate::ffi::opus::{Decoder, Rate};
-use crate::xml::ast::Beep;
+use machine::Voice;
+use xml::ast::Beep;
 
 /// Pauses shorter than this are part of speech.
 const PAUSE: Duration = Duration::from_millis(300);

@@ -3,7 +3,7 @@
 //! A leg has layers only while something is played so. One sound at a time passes through as it is, ready frames of a
 //! prompt; where several are heard at once they are decoded, added and encoded anew, for that while only.
 
-use crate::call::machine::{Aside, AsideKind, PlayId};
+use machine::{Aside, AsideKind, PlayId};
 
 use super::LegEvent;
 use super::blend::Blend;
@@ -135,7 +135,7 @@ mod tests {
     use crate::ffi::opus::{Decoder, Rate};
     use crate::media::blend::testing::{strength, tone};
     use crate::media::prompt::Prompt;
-    use crate::xml::ast::Repeat;
+    use xml::ast::Repeat;
 
     fn aside(kind: AsideKind, mix: bool) -> Aside {
         Aside { kind, items: Vec::new(), again: false, mix, length_ms: None }

@@ -38,9 +38,9 @@ use super::tones::InBand;
 use super::transport::Transport;
 use super::watchdog::{Missing, Watchdog};
 use super::{EventSink, LegEvent};
-use crate::call::machine::{Aside, MediaFact, MediaFault, PlayId};
-use crate::model::{Digit, Timestamp};
-use crate::xml::ast::Beep;
+use machine::{Aside, MediaFact, MediaFault, PlayId};
+use model::{Digit, Timestamp};
+use xml::ast::Beep;
 
 /// Opus's RTP clock.
 const RTP_CLOCK: u32 = 48_000;

@@ -70,19 +70,19 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
-use crate::call::machine::{Aside, MediaFact, PlayId, Voice};
-use crate::clock::Clock;
 use crate::ffi::opus;
 use crate::ffi::sockets::interface_addresses;
-use crate::model::{Digit, leads_to};
-use crate::xml::ast::Beep;
 use agent::{Agent, Credentials, Homes, Identity};
 use leg::{Counters, Leg, LegOrder, Making};
+use machine::{Aside, MediaFact, PlayId, Voice};
+use model::Clock;
+use model::{Digit, leads_to};
 use ports::Ports;
 use prompt::Frame;
 use sdp::{Offer, Ours};
 use shard::{NewLeg, Order, Shard, Tally};
 use workers::Workers;
+use xml::ast::Beep;
 
 /// What a leg reports, to the [`EventSink`] it was made with.
 #[derive(Clone, Debug, PartialEq)]

@@ -15,9 +15,9 @@ use super::sdp::Offer;
 use super::stun::{self, Kind};
 use super::test_peer::{Manner, Peer};
 use super::{LegEvent, Media, MediaConfig, Missing};
-use crate::call::machine::{MediaFact, MediaFault};
-use crate::clock::Clock;
-use crate::model::Timestamp;
+use machine::{MediaFact, MediaFault};
+use model::Clock;
+use model::Timestamp;
 
 const STEP: Duration = Duration::from_millis(5);
 const OURS: ([u8; 4], u16) = ([10, 0, 0, 1], 40_000);
@@ -487,7 +487,7 @@ fn digits_of_ours_arrive_through_bad_weather() {
     world.connect();
     world.weather = Weather { lost: 20, doubled: 5, jitter_ms: 30 };
     world.peer.heard.clear();
-    let play = crate::call::machine::PlayId(4);
+    let play = machine::PlayId(4);
     world.order(LegOrder::SendDigits(play, "0123456789*#".to_owned()));
     world.until(Duration::from_secs(10), |w| w.has(&LegEvent::DigitsSent(play))).expect("sent");
     world.pass(Duration::from_secs(1));

@@ -54,7 +54,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{Pace, SLOTS};
-    use crate::clock::Clock;
+    use model::Clock;
 
     const MS: Duration = Duration::from_millis(1);
 

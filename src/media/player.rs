@@ -2,11 +2,11 @@
 //!
 //! Pure: prompts may still be in the making, then the step is silence. Who plays, when, and to whom is `leg`'s.
 
-use crate::call::machine::PlayId;
 use crate::ffi::cache::fetch;
 use crate::media::LegEvent;
 use crate::media::prompt::{Cursor, Frame, Prompt, Slot};
-use crate::xml::ast::Repeat;
+use machine::PlayId;
+use xml::ast::Repeat;
 
 use std::sync::{Arc, OnceLock};
 
@@ -154,10 +154,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::{PlayItem, Player, Step};
-    use crate::call::machine::PlayId;
     use crate::media::LegEvent;
     use crate::media::prompt::{Frame, Prompt};
-    use crate::xml::ast::Repeat;
+    use machine::PlayId;
+    use xml::ast::Repeat;
 
     const PLAY: PlayId = PlayId(3);
 

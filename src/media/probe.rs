@@ -12,9 +12,9 @@ use super::leg::{Counters, LegOrder};
 use super::outbox::Outbox;
 use super::sdp::Offer;
 use super::{LegEvent, Media, MediaConfig};
-use crate::call::machine::MediaFact;
-use crate::clock::Clock;
-use crate::model::Timestamp;
+use machine::MediaFact;
+use model::Clock;
+use model::Timestamp;
 
 const OURS: ([u8; 4], u16) = ([10, 0, 0, 1], 40_000);
 const THEIRS: ([u8; 4], u16) = ([10, 0, 0, 2], 3_480);

@@ -194,7 +194,7 @@ impl Reception {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
+    use model::Clock;
 
     fn reception(packets: impl IntoIterator<Item = (u64, u64)>) -> Reception {
         let start = Clock::real().now();

@@ -23,11 +23,11 @@ use super::pace::{Pace, SLOTS};
 use super::ports::{Port, PortId, Ports};
 use super::stun::{self, Kind, TransactionId};
 use super::{EventSink, LegEvent, LegId};
-use crate::call::machine::{MediaFact, MediaFault};
-use crate::clock::Clock;
 use crate::ffi::process::thread_first;
 use crate::ffi::sockets::{BATCH, Inbox, PollSet, send_all};
 use crate::observe::names;
+use machine::{MediaFact, MediaFault};
+use model::Clock;
 
 /// With no leg there is no hurry: a first one's order wakes the thread, and until then only strangers send something.
 const IDLE: Duration = Duration::from_millis(500);

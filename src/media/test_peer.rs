@@ -19,7 +19,7 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 use super::crowd;
 use super::sdp::{Offer, Setup};
 use super::stun::{self, Kind};
-use crate::clock::Clock;
+use model::Clock;
 
 /// Long enough for a machine that builds eight other things.
 const PATIENCE: Duration = Duration::from_secs(20);

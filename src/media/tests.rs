@@ -14,10 +14,10 @@ use super::test_peer::{Heard, Manner, Peer, pump, pump_for, socket};
 use super::{
     EventSink, FEED_MAX, Feed, LegEvent, LegHandle, Line, Media, MediaConfig, MediaError, Patience, PlayItem, Sides,
 };
-use crate::call::machine::{MediaFact, MediaFault, PlayId};
-use crate::clock::Clock;
 use crate::ffi::opus::{Decoder, Encoder, Rate};
-use crate::xml::ast::Repeat;
+use machine::{MediaFact, MediaFault, PlayId};
+use model::Clock;
+use xml::ast::Repeat;
 
 const PLAY: PlayId = PlayId(1);
 

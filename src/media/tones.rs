@@ -8,7 +8,7 @@ use std::f32::consts::TAU;
 use super::dtmf::Step;
 use super::prompt::Frame;
 use crate::ffi::opus::{Decoder, Encoder, Rate};
-use crate::model::Digit;
+use model::Digit;
 
 /// Hertz of the rows and columns of a keypad.
 const ROWS: [f32; 4] = [697.0, 770.0, 852.0, 941.0];
@@ -165,7 +165,7 @@ fn whole(sample: f32) -> i16 {
 mod tests {
     use super::{FRAME, Tones, sound};
     use crate::ffi::opus::{Decoder, Encoder, Rate};
-    use crate::model::Digit;
+    use model::Digit;
 
     /// Through Opus, as they come over a network.
     fn coded(frames: &[[i16; FRAME]]) -> Vec<i16> {

@@ -15,7 +15,7 @@ use super::rtcp::{self, Block, Item, Sender};
 use super::rtp::{self, Header};
 use super::srtp::{Keys, Transform, Window};
 use crate::ffi::cache::fetch;
-use crate::model::Timestamp;
+use model::Timestamp;
 
 /// From one report of ours to the next (RFC 3550 §6.2), and to the first.
 const REPORTS: Duration = Duration::from_secs(5);

@@ -63,7 +63,7 @@ impl Watchdog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
+    use model::Clock;
 
     #[test]
     fn it_tells_twice_and_only_what_is_missing_then() {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::clock::Clock;
+use model::Clock;
 
 /// Jobs on their way to a thread.
 const NEW_MAX: usize = 1_024;
@@ -154,7 +154,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{Going, Job, Workers};
-    use crate::clock::Clock;
+    use model::Clock;
 
     /// Tells each of its beats, and what it does after so many.
     struct Counting(SyncSender<u32>, u32, fn() -> Going);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::error::{Again, Trouble, Verdict};
 use super::retry::{Budget, Fault, Policy};
 use super::types::Action;
-use crate::call::machine::GraphOutcome;
+use machine::GraphOutcome;
 
 /// A request under way.
 #[derive(Debug)]
@@ -145,8 +145,8 @@ pub(super) fn outcome(fault: Fault) -> GraphOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
-    use crate::model::Timestamp;
+    use model::Clock;
+    use model::Timestamp;
 
     const BUSY: Result<Verdict, Fault> =
         Ok(Verdict::Again(Again { trouble: Trouble::Server { status: 503 }, once: false, after: None }));

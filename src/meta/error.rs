@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::types::{Action, CallAnswer, ErrorBody, ErrorDetail};
-use crate::model::Wacid;
+use model::Wacid;
 
 /// Codes of errors that somebody does more about than to give up (§4.6).
 pub mod code {

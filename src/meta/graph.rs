@@ -24,12 +24,12 @@ use super::error::{Again, Trouble, Verdict, classify, is_alarm, is_token_refused
 use super::retry::{Budget, Fault, Policy};
 use super::types::{Action, CallRequest, SdpType, Session};
 use super::upload::FileBody;
-use crate::call::machine::{GraphAction, GraphOutcome};
-use crate::clock::Clock;
-use crate::config::Secret;
 use crate::egress::client_tls;
-use crate::model::{Line, PhoneNumberId, Place, Wacid};
 use crate::observe::names;
+use machine::{GraphAction, GraphOutcome};
+use model::Clock;
+use model::Secret;
+use model::{Line, PhoneNumberId, Place, Wacid};
 
 /// Where Graph is and how it is asked; the defaults are those of `meta-calling.md` §4.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::model::CallUuid;
+use model::CallUuid;
 
 /// What the server does with one request.
 #[derive(Clone, Debug)]
@@ -416,7 +416,7 @@ async fn r06_a_message_that_meta_may_have_is_not_sent_twice() {
 #[tokio::test]
 async fn r10_a_line_that_stands_still_forbids_further_calls_and_rejects() {
     let server = Server::start(vec![Reply::Silence; 8]).await;
-    let clock = Clock::stepped(crate::model::Timestamp::default());
+    let clock = Clock::stepped(model::Timestamp::default());
     let mut config = config(&server.url);
     config.under_way_max = 4;
     let graph = Arc::new(Graph::new(config, clock.clone()).unwrap());

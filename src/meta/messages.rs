@@ -10,9 +10,9 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::graph::Graph;
 use super::question::Question;
-use crate::call::machine::GraphOutcome;
-use crate::config::Secret;
-use crate::model::PhoneNumberId;
+use machine::GraphOutcome;
+use model::PhoneNumberId;
+use model::Secret;
 
 /// Largest file that is fetched: Meta's own bound of a document.
 const FILE_MAX: usize = 100 << 20;

@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::graph::Graph;
 use super::question::Question;
-use crate::call::machine::GraphOutcome;
-use crate::config::Secret;
-use crate::model::{PhoneNumberId, Timestamp, WabaId, digits_of};
+use machine::GraphOutcome;
+use model::Secret;
+use model::{PhoneNumberId, Timestamp, WabaId, digits_of};
 
 /// What is asked of a number.
 const FIELDS: &str = "id,display_phone_number,verified_name,quality_rating,platform_type,status";

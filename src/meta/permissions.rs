@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::graph::Graph;
 use super::question::Question;
-use crate::call::machine::GraphOutcome;
-use crate::config::Secret;
-use crate::model::{PermissionStatus, PhoneNumberId, Timestamp};
+use machine::GraphOutcome;
+use model::Secret;
+use model::{PermissionStatus, PhoneNumberId, Timestamp};
 
 /// How a user is asked.
 #[derive(Clone, PartialEq)]

@@ -9,10 +9,10 @@ use super::asking::outcome;
 use super::error::{Verdict, classify_question, leaves_open};
 use super::graph::{ANSWER_MAX, Graph, Kind, retry_after};
 use super::retry::Fault;
-use crate::call::machine::GraphOutcome;
-use crate::config::Secret;
-use crate::model::PhoneNumberId;
 use crate::observe::names;
+use machine::GraphOutcome;
+use model::PhoneNumberId;
+use model::Secret;
 
 /// A request; the same at each try.
 pub(super) struct Question<'a> {

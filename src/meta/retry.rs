@@ -172,8 +172,8 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
-    use crate::model::Timestamp;
+    use model::Clock;
+    use model::Timestamp;
 
     fn millis(pauses: &[Option<Duration>]) -> Vec<u128> {
         pauses.iter().map_while(|p| p.map(|p| p.as_millis())).collect()

@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::call::machine::GraphAction;
-use crate::model::{CallUuid, Wacid};
+use machine::GraphAction;
+use model::{CallUuid, Wacid};
 
 /// What is asked of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

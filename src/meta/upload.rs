@@ -20,10 +20,10 @@ use super::asking::outcome;
 use super::error::{Verdict, classify_question, is_alarm};
 use super::graph::{ANSWER_MAX, Graph, retry_after};
 use super::retry::Fault;
-use crate::call::machine::GraphOutcome;
-use crate::config::Secret;
-use crate::model::PhoneNumberId;
 use crate::observe::names;
+use machine::GraphOutcome;
+use model::PhoneNumberId;
+use model::Secret;
 
 /// One file, to Meta's answer.
 const FILE_TIME: Duration = Duration::from_secs(120);

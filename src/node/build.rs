@@ -24,7 +24,6 @@ use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::api;
 use crate::api::server::Served;
 use crate::call::drafts::{self, WithDrafts};
-use crate::call::machine::MachineLimits;
 use crate::call::news::CallNews;
 use crate::call::phones::Phones;
 use crate::call::recordings::Copies;
@@ -34,8 +33,7 @@ use crate::call::{
     CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig, Registry, RejectThread,
     Services, farewell, orphan,
 };
-use crate::clock::Clock;
-use crate::config::{self, Config, Secret};
+use crate::config::{self, Config};
 use crate::console::{self, Console, DRAFT_PATH, Drafts, Samples, SignUpWindow};
 use crate::egress::{Egress, EgressConfig, Guard, prepare};
 use crate::erasure::{Eraser, ErasureParts};
@@ -43,7 +41,6 @@ use crate::feed::Feed;
 use crate::inbox::{Inbox, InboxParts};
 use crate::media::{Media, MediaConfig, Mixer};
 use crate::meta::{Graph, GraphConfig};
-use crate::model::{Timestamp, is_loopback};
 use crate::notices::Notices;
 use crate::numbers::{self, Numbers};
 use crate::objects::Bucket;
@@ -60,6 +57,10 @@ use crate::speech::recognise::Recognisers;
 use crate::store::{Passwords, Store, StoreOptions};
 use crate::stream::Streams;
 use crate::webhook::{self, CallKey, Door, DoorConfig};
+use machine::MachineLimits;
+use model::Clock;
+use model::Secret;
+use model::{Timestamp, is_loopback};
 
 /// T_media_dead (`meta-calling.md` §7).
 const MEDIA_DEAD: Duration = Duration::from_secs(30);

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::drain::EndTimes;
 use super::{Node, StartError};
-use crate::clock::Clock;
-use crate::config::{self, Config, Secret};
-use crate::model::{E164, Method};
+use crate::config::{self, Config};
 use crate::sim::{Allow, Faults, Sim, SimNumber, SimOptions, demo, world};
-use crate::xml::ast::DocUrl;
+use model::Clock;
+use model::Secret;
+use model::{E164, Method};
+use xml::ast::DocUrl;
 
 /// How a development world is to be.
 #[derive(Clone, Debug, Default)]
@@ -271,14 +272,14 @@ fn configuration(
         auth_token: secret(world::AUTH_TOKEN),
         auth_token_previous: None,
         cps: None,
-        api_keys: vec![config::ApiKey { key: secret(world::API_KEY), role: config::Role::Owner }],
+        api_keys: vec![config::ApiKey { key: secret(world::API_KEY), role: model::Role::Owner }],
         parent: None,
     });
     config.users.push(config::User {
         name: world::PERSON.to_owned(),
         password: secret(world::PASSWORD),
         account: world::ACCOUNT.into(),
-        role: config::Role::Owner,
+        role: model::Role::Owner,
     });
     config.wabas.push(config::Waba { id: world::WABA.into(), account: world::ACCOUNT.into(), access_token: None });
     if let Ok(number) = E164::parse(number) {

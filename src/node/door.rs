@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use crate::admission::{Admitted, NumberEntry, Reason, Starting};
 use crate::call::CallEvent;
-use crate::call::machine::Termination;
 use crate::call::registry::{self, EventTold, Registry, Told};
 use crate::media::Media;
 use crate::media::sdp::Offer;
-use crate::model::{CallUuid, PhoneNumberId, Wacid};
 use crate::webhook::{Busy, CallKey, Calls, Full, Heard, Incoming, Known, Said};
+use machine::Termination;
+use model::{CallUuid, PhoneNumberId, Wacid};
 
 /// The registry, seen by the webhook's door.
 pub(super) struct Doorway {

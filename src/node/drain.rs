@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::Node;
-use crate::model::HangupCause;
+use model::HangupCause;
 
 /// How long each step of the end may take; together they keep R9's figures.
 #[derive(Clone, Copy)]

@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 
 use super::{Node, Signals, until_stopped};
 use crate::call::PANICS;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::egress::testing::{Reply, Server};
 use crate::observe::logs::{LogFormat, LogLevel, LogSettings, install};
+use model::Clock;
 
 const NUMBER: &str = "918035737458";
 const PHONE_NUMBER_ID: &str = "106540352242922";

@@ -10,14 +10,14 @@ use crate::admission::{Gate, NumberEntry};
 use crate::api::{Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, Placing, Told, newest};
 use crate::call::course::Course;
 use crate::call::dialer::{CallOrder, Dialer, NotPlaced};
-use crate::call::machine::{CallSetup, Command, RecordOrder, StreamOrder};
 use crate::call::streams::StreamView;
 use crate::call::{self, Registry};
-use crate::clock::Clock;
 use crate::egress::{CustomerUrl, Guard};
-use crate::model::{CallUuid, E164, StreamId};
 use crate::store::Scope;
-use crate::xml::ast::{DocUrl, Target};
+use machine::{CallSetup, Command, RecordOrder, StreamOrder};
+use model::Clock;
+use model::{CallUuid, E164, StreamId};
+use xml::ast::{DocUrl, Target};
 
 /// The registry, seen by the APIs: each question within the asker's scope.
 pub(super) struct Live {

@@ -10,10 +10,10 @@ use crate::admission::Directory;
 use crate::admission::book::{Keeper, NotChanged};
 use crate::admission::permission::Consents;
 use crate::api::auth::Accounts;
-use crate::clock::Clock;
 use crate::inbox::Inbox;
-use crate::model::E164;
 use crate::numbers;
+use model::Clock;
+use model::E164;
 
 /// How often it is looked whether a token's overlap is over.
 const LOOK: Duration = Duration::from_secs(5);

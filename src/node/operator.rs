@@ -9,9 +9,9 @@ use crate::admission::Gate;
 use crate::api::{Exchange, NodeState, NodeStatus, Operator, Reload};
 use crate::call::phones::Phones;
 use crate::call::{Dialer, Registry};
-use crate::model::Timestamp;
 use crate::observe::tally::{is_fetched, is_granted};
 use crate::observe::{Health, Metrics, Tally, names};
+use model::Timestamp;
 
 /// The way into a drain; cheap to clone.
 #[derive(Clone)]

@@ -27,9 +27,9 @@ use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanProcessor as _}
 
 use crate::call::trace::{Sink, Traced};
 use crate::call::waterfall::{Bar, Waterfall, What};
-use crate::clock::Clock;
 use crate::egress::client_tls;
-use crate::model::{self, CallUuid, Timestamp};
+use model::Clock;
+use model::{self, CallUuid, Timestamp};
 
 /// Calls that wait for their spans to be made.
 const QUEUE: usize = 1_024;
@@ -288,7 +288,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::{SpanId, SpanKind, Status, Timestamp, Traced, spans};
-    use crate::call::log::{Line, Reader};
+    use machine::log::{Line, Reader};
 
     const LOG: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/waterfalls/slow_server.jsonl"));
 

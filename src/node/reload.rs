@@ -17,12 +17,13 @@ use super::build;
 use crate::admission::book::Keeper;
 use crate::api::{Finding, Reload, Reloaded};
 use crate::call::Services;
-use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Secret};
+use crate::config::{Config, ConfigError};
 use crate::inbox::{Dropped, Inbox};
-use crate::model::E164;
 use crate::people::People;
 use crate::webhook::DoorConfig;
+use model::Clock;
+use model::E164;
+use model::Secret;
 
 /// Reads the configuration anew; the command line knows from where.
 pub type Loader = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
@@ -271,7 +272,8 @@ fn is_same(was: Option<&Secret>, is: Option<&Secret>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::fixed;
-    use crate::config::{Config, Secret};
+    use crate::config::Config;
+    use model::Secret;
 
     #[test]
     fn what_needs_a_restart_is_named_and_nothing_else() {

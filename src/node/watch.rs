@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::admission::{Lag, Pressure};
-use crate::clock::Clock;
+use model::Clock;
 
 /// Below that much memory left no further call is taken: what the live ones may still need.
 const MEMORY_LEFT_MIN: u64 = 64 << 20;

@@ -6,10 +6,10 @@
 
 use uuid::Uuid;
 
-use crate::clock::Clock;
 use crate::feed::{Feed, What};
-use crate::model::{AuthId, CallUuid, NoticeTopic};
 use crate::store::{NoticeRow, Store};
+use model::Clock;
+use model::{AuthId, CallUuid, NoticeTopic};
 
 /// Characters of a notification at most.
 const TEXT_MAX: usize = 500;

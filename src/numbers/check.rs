@@ -7,12 +7,12 @@ use uuid::Uuid;
 use super::{No, Numbers, Parts};
 use crate::admission::book::{Book, Number};
 use crate::answer::{DocumentBody, FetchJob, Fetcher, Hops, SigningKeys, Validity};
-use crate::call::machine::{FetchFailure, FetchKind, Param, Params};
-use crate::clock::Clock;
-use crate::model::{CallUuid, E164, Method};
 use crate::store::Scope;
-use crate::xml::ast::{DocUrl, Finding};
-use crate::xml::{self, MAX_BODY};
+use machine::{FetchFailure, FetchKind, Param, Params};
+use model::Clock;
+use model::{CallUuid, E164, Method};
+use xml::ast::{DocUrl, Finding};
+use xml::{self, MAX_BODY};
 
 /// Each URL gets so long.
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -3,11 +3,11 @@
 use super::register::reason;
 use super::{No, Numbers};
 use crate::admission::book::{Elsewhere, Made, MetaApp, Number, NumberSet};
-use crate::call::machine::GraphOutcome;
-use crate::config::Secret;
 use crate::meta::numbers::PhoneNumber;
-use crate::model::{AuthId, E164, NoticeTopic, PhoneNumberId, WabaId};
 use crate::store::Scope;
+use machine::GraphOutcome;
+use model::Secret;
+use model::{AuthId, E164, NoticeTopic, PhoneNumberId, WabaId};
 
 /// WABAs of an account that are looked through for a number that came without one.
 const WABAS_ASKED_MAX: usize = 20;

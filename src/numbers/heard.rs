@@ -7,9 +7,9 @@ use tokio::sync::mpsc;
 use super::panel::calling;
 use super::{Known, No, Numbers};
 use crate::admission::book::Calling;
-use crate::config::Secret;
 use crate::meta::numbers::CallingSettings;
-use crate::model::{E164, NoticeTopic, PhoneNumberId, WabaId};
+use model::Secret;
+use model::{E164, NoticeTopic, PhoneNumberId, WabaId};
 
 /// Longest word that is kept of a webhook, in characters.
 const WORD_MAX: usize = 100;

@@ -32,15 +32,15 @@ pub use sync::Synced;
 
 use crate::admission::book::{Book, Elsewhere, Keeper, NotChanged, Number};
 use crate::answer::Fetcher;
-use crate::call::machine::GraphOutcome;
-use crate::clock::Clock;
-use crate::config::Secret;
 use crate::egress::Guard;
 use crate::feed::{Feed, What};
 use crate::meta::Graph;
-use crate::model::{E164, NoticeTopic, PhoneNumberId, Routing};
 use crate::notices::{Notice, Notices};
 use crate::store::{Scope, StoreError};
+use machine::GraphOutcome;
+use model::Clock;
+use model::Secret;
+use model::{E164, NoticeTopic, PhoneNumberId, Routing};
 
 /// Webhooks about numbers that wait to be looked into; the next reconcile finds what is dropped.
 const HEARD_MAX: usize = 1_024;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::Routed;
 use crate::admission::book::{Book, Link, Number, NumberSet, Registration};
-use crate::model::E164;
+use model::E164;
 
 /// Numbers that serve and are not as they were, each with its event's `data`: `changed` names the fields of its resource,
 /// `number` has them all; `routed` tells who answers a number. One that went out of service tells nobody

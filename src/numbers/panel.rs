@@ -5,9 +5,9 @@ use super::{NO_NUMBER, No, Numbers};
 use crate::admission::book::{Book, Calling, Configuration, Link, Number, NumberSet};
 use crate::egress::{CustomerUrl, Guard};
 use crate::meta::numbers::{CallingChange, CallingSettings};
-use crate::model::{E164, Method};
 use crate::store::Scope;
-use crate::xml::ast::DocUrl;
+use model::{E164, Method};
+use xml::ast::DocUrl;
 
 /// Longest alias, in characters.
 const ALIAS_CHARS_MAX: usize = 100;

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sync::is_token_refused;
 use super::{Known, Numbers};
-use crate::model::{E164, NoticeTopic};
+use model::{E164, NoticeTopic};
 
 /// From one look to the next.
 const EVERY: Duration = Duration::from_secs(15 * 60);

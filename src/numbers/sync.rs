@@ -4,11 +4,11 @@
 use super::panel::calling;
 use super::{Known, NO_WABA, No, Numbers};
 use crate::admission::book::{Elsewhere, Made, NumberSet, Registration, Told};
-use crate::call::machine::GraphOutcome;
-use crate::config::Secret;
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
-use crate::model::{AuthId, E164, NoticeTopic, PhoneNumberId, Timestamp, WabaId};
 use crate::store::Scope;
+use machine::GraphOutcome;
+use model::Secret;
+use model::{AuthId, E164, NoticeTopic, PhoneNumberId, Timestamp, WabaId};
 
 /// What a sync changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

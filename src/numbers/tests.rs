@@ -6,10 +6,11 @@ use super::sync::{Said, has_fallen};
 use super::{Change, Credentials, NewsOfMeta, No, heard_in};
 use crate::admission::book::testing::number;
 use crate::admission::book::{Book, Configuration, Link, Number, NumberSet, Registration};
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::egress::Guard;
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
-use crate::model::Timestamp;
+use model::Secret;
+use model::Timestamp;
 
 fn book() -> Book {
     Book::of_file(&Config::with(Secret::new("a"), Secret::new("b")))
@@ -68,7 +69,7 @@ fn s0_08_s0_16_rules_are_looked_at_where_the_change_is_about_them() {
     let with = Change { answer_url: some("https://a.example.com/"), ..on.clone() };
     assert_eq!(fault(&with, &of), None);
     assert_eq!(fault(&with, &Number { waba: None, ..of.clone() }), Some("no_waba"), "s1.04");
-    let answer = Link { url: Some(crate::xml::ast::DocUrl("https://a.example.com/".into())), ..Link::default() };
+    let answer = Link { url: Some(xml::ast::DocUrl("https://a.example.com/".into())), ..Link::default() };
     let live = number(NumberSet { calling_enabled: true, answer, ..NumberSet::default() });
     assert_eq!(fault(&Change { answer_url: Some(None), ..Change::default() }, &live), Some("answerUrl"));
     assert_eq!(fault(&Change { alias: Some("x".to_owned()), ..Change::default() }, &live), None);

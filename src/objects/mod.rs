@@ -24,9 +24,9 @@ use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::clock::Clock;
 use crate::config::S3;
 use crate::egress::{DirectClient, chain, direct_client};
+use model::Clock;
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// Until the head of an answer that carries nothing of ours.

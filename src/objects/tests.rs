@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::Secret;
-use crate::model::Timestamp;
+use model::Secret;
+use model::Timestamp;
 
 fn config(path_style: bool) -> S3 {
     S3 {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
 use super::{Tallies, logs, names};
-use crate::model::Direction;
+use model::Direction;
 
 /// Seconds: a fetch, a Graph request or a set-up takes milliseconds when all is well and stops being one at 20 s.
 const SECONDS: &[f64] =

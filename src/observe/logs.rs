@@ -20,7 +20,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use super::json_line::JsonLine;
 use super::names;
-use crate::clock::Clock;
+use model::Clock;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -211,7 +211,7 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::{Clock, LogFormat, LogLevel, LogSettings, filter, subscriber};
-    use crate::model::{E164, Timestamp};
+    use model::{E164, Timestamp};
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);

@@ -270,7 +270,7 @@ pub mod instruction {
 
     pub const ALL: &[&str] = &[DONE, SKIPPED, FAILED, CUT];
     /// `element`: what may stand in a document (`plivo-xml.md` §5).
-    pub const ELEMENTS: &[&str] = crate::xml::ast::ElementKind::NAMES;
+    pub const ELEMENTS: &[&str] = xml::ast::ElementKind::NAMES;
 }
 
 /// `what` of [`MEDIA_MISSING_TOTAL`].

@@ -12,8 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::ConstantTimeEq as _;
 
-use crate::config::Secret;
-use crate::model::Timestamp;
+use model::Secret;
+use model::Timestamp;
 
 /// Somebody may take so long to sign in at the provider.
 pub const AT_MOST: Duration = Duration::from_secs(600);

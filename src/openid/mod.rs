@@ -17,9 +17,9 @@ use url::Url;
 pub use flow::{AT_MOST, Flow};
 pub use token::{Claims, TokenFault};
 
-use crate::clock::Clock;
 use crate::config::Oidc;
 use crate::egress::{DirectClient, direct_client};
+use model::Clock;
 use provider::{Known, Seen};
 
 /// Where it sends people back to, below the public base URL.

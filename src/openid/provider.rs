@@ -19,9 +19,9 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 
 use super::flow::Flow;
 use super::{Inner, OpenIdError, TokenFault};
-use crate::config::Secret;
 use crate::egress::chain;
-use crate::model::is_loopback;
+use model::Secret;
+use model::is_loopback;
 
 /// Somebody is waiting in front of their browser.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::testing::oidc;
 use super::{OpenIdError, Provider};
-use crate::clock::Clock;
-use crate::model::Timestamp;
+use model::Clock;
+use model::Timestamp;
 
 /// A provider with so many keys, and what is otherwise wrong with its configuration.
 struct Small {

@@ -6,8 +6,9 @@ use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{AlgorithmFamily, DecodingKey, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 
-use crate::config::{Oidc, Role};
-use crate::model::Timestamp;
+use crate::config::Oidc;
+use model::Role;
+use model::Timestamp;
 
 /// Between the provider's clock and ours.
 const SKEW: Duration = Duration::from_secs(60);

@@ -4,10 +4,10 @@
 use uuid::Uuid;
 
 use super::{MOST, NAME_MAX, People, Token};
-use crate::config::Role;
-use crate::model::AuthId;
 use crate::openid::Claims;
 use crate::store::{Scope, Session, StoreError, User, UserChange, UserLink};
+use model::AuthId;
+use model::Role;
 
 /// Whose users new people become.
 #[derive(Clone, Debug)]

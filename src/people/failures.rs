@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::model::network_of;
+use model::network_of;
 
 /// Wrong tries of one address at one name: past it none is taken for the rest of the time.
 const TRIES_MAX: u32 = 10;
@@ -115,7 +115,7 @@ fn left(count: &Count, most: u32, (now, within): (Instant, Duration)) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
+    use model::Clock;
 
     fn addresses<const N: usize>(texts: [&str; N]) -> [IpAddr; N] {
         texts.map(|ip| ip.parse().unwrap())
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn r15_ten_wrong_tries_of_one_address_at_one_name_shut_it_for_ten_minutes() {
-        let clock = Clock::stepped(crate::model::Timestamp::default());
+        let clock = Clock::stepped(model::Timestamp::default());
         let failures = Failures::default();
         let wait = |name: &str, from: IpAddr| match failures.begin(name, from, clock.now()) {
             Ok(begun) => {
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn r15_tries_at_a_time_count_like_tries_one_after_the_other() {
-        let clock = Clock::stepped(crate::model::Timestamp::default());
+        let clock = Clock::stepped(model::Timestamp::default());
         let failures = Failures::default();
         let [here, there] = addresses(["192.0.2.1", "198.51.100.1"]);
         let begun: Vec<_> = (0..64).filter_map(|_| failures.begin("asha", here, clock.now()).ok()).collect();
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn r15_one_address_is_wrong_sixty_times_a_minute_at_whatever_names() {
-        let clock = Clock::stepped(crate::model::Timestamp::default());
+        let clock = Clock::stepped(model::Timestamp::default());
         let failures = Failures::default();
         let [here, there] = addresses(["192.0.2.1", "198.51.100.1"]);
         for n in 0..NETWORK_MAX {

@@ -22,13 +22,14 @@ pub use arrival::{Newcomers, NotWelcome, Rules};
 pub use failures::Failures;
 pub use token::Token;
 
-use crate::clock::Clock;
-use crate::config::{self, Role, Secret};
+use crate::config;
 use crate::feed::{Feed, What};
-use crate::model::{AuthId, Timestamp};
 use crate::store::{
     Invitation, MadeKey, PasswordError, Passwords, Scope, Session, Store, StoreError, User, UserChange,
 };
+use model::Clock;
+use model::{AuthId, Timestamp};
+use model::{Role, Secret};
 
 /// R20: a session that is not used, and any.
 const IDLE: Duration = Duration::from_secs(12 * 3600);

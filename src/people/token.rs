@@ -5,7 +5,7 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::config::Secret;
+use model::Secret;
 
 const BYTES: usize = 32;
 /// As text.

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use super::Inner;
 use super::message::Trouble;
-use crate::config::Secret;
-use crate::model::EndpointName;
 use crate::people::{Person, Token};
 use crate::store::Endpoint;
+use model::EndpointName;
+use model::Secret;
 
 /// An endpoint's name, as it is or out of its SIP address.
 fn named(text: &str) -> Option<EndpointName> {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::call::phones::ToPhone;
-use crate::config::Secret;
-use crate::model::CallUuid;
+use model::CallUuid;
+use model::Secret;
 
 /// What a phone says. Fields that are not known are passed over, so that a newer phone can speak with an older node.
 #[derive(Deserialize)]

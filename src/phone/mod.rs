@@ -29,10 +29,10 @@ use crate::answer::Dice;
 use crate::call::Registry;
 use crate::call::drafts::Drafts;
 use crate::call::phones::Phones;
-use crate::clock::Clock;
 use crate::people::{Failures, People, cookie};
 use crate::speech::recognise::Recognisers;
 use crate::store::{Passwords, Store};
+use model::Clock;
 use sessions::Sessions;
 
 /// The longest message, in bytes: an offer of 16 KiB as JSON has it.

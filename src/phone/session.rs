@@ -14,14 +14,14 @@ use super::sessions::Found;
 use super::transfer::transfer;
 use super::{Inner, Seat, login};
 use crate::admission::{ApplicationSpec, Reason};
-use crate::call::machine::CallUrls;
 use crate::call::phones::{Owner, PlaceId, Registration, ToPhone};
 use crate::call::web::{BACK_WITHIN, NotDone, Silence, WebCall};
 use crate::media::sdp::Offer;
-use crate::model::{CallUuid, Digit, Direction, E164};
 use crate::observe::names;
 use crate::people::Token;
 use crate::store::Endpoint;
+use machine::CallUrls;
+use model::{CallUuid, Digit, Direction, E164};
 
 /// Until somebody says who they are.
 const LOGIN_WITHIN: Duration = Duration::from_secs(10);

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::call::phones::PlaceId;
 use crate::call::web::BACK_WITHIN;
-use crate::model::{CallUuid, EndpointId};
+use model::{CallUuid, EndpointId};
 
 /// By the secret.
 #[derive(Default)]

@@ -5,11 +5,11 @@ use super::Inner;
 use super::message::Trouble;
 use super::session::refusal;
 use crate::call::Told;
-use crate::call::machine::Command;
 use crate::call::phones::{Owner, PlaceId};
 use crate::call::web::NotDone;
-use crate::model::{CallUuid, EndpointName};
-use crate::xml;
+use machine::Command;
+use model::{CallUuid, EndpointName};
+use xml;
 
 /// Hands a call of `place` to the endpoint of that name.
 pub(super) fn transfer(

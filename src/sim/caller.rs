@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::meta::life::CallMsg;
 use super::world::SimNumber;
-use crate::model::Digit;
+use model::Digit;
 
 /// Events that may wait for a slow reader; past it all but the last are dropped.
 pub(crate) const EVENTS_MAX: usize = 1024;

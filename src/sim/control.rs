@@ -91,7 +91,7 @@ async fn place(State(world): State<Arc<World>>, body: Bytes) -> Response {
 /// The script that an order asks for.
 fn script_of(world: &World, order: CallOrder) -> Result<CallScript, String> {
     let to = order.to.unwrap_or_else(|| super::world::NUMBER.to_owned());
-    let to = crate::model::digits_of(&to);
+    let to = model::digits_of(&to);
     let to = match (order.phone_number_id, order.waba) {
         (Some(phone_number_id), waba) => SimNumber {
             number: to,
@@ -119,7 +119,7 @@ fn script_of(world: &World, order: CallOrder) -> Result<CallScript, String> {
     };
     let usual = CallScript::default();
     Ok(CallScript {
-        from: order.from.map_or(usual.from.clone(), |f| crate::model::digits_of(&f)),
+        from: order.from.map_or(usual.from.clone(), |f| model::digits_of(&f)),
         name: order.name.unwrap_or(usual.name.clone()),
         to,
         node_url: order.node,

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::World;
 use super::client::{self, Lines};
 use super::meta::life::CallMsg;
-use crate::model::{CallUuid, HangupCause};
+use model::{CallUuid, HangupCause};
 
 /// Longest line of an event log that is read; documents stand in it.
 const LINE_BYTES_MAX: usize = 4 << 20;

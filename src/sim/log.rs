@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use crate::clock::Clock;
+use model::Clock;
 
 /// Lines kept.
 const LINES_MAX: usize = 10_000;

@@ -55,7 +55,7 @@ use self::meta::settings::Settings;
 use self::meta::webhook::{Door, Webhooks};
 use self::wire::{Cut, Wires};
 use self::world::Numbers;
-use crate::clock::Clock;
+use model::Clock;
 
 /// Relays that a load's calls take by turns where nobody says how many: each is an address of its own, as Meta's are. The
 /// more there are the fewer ports a node needs, and the fuller its batches are.

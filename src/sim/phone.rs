@@ -94,7 +94,7 @@ struct Wanted {
 /// The number that is meant; the usual one where there is no such.
 fn called(world: &World, to: Option<&str>) -> SimNumber {
     let usual = CallScript::default().to;
-    let wanted = to.and_then(|to| world.number(&crate::model::digits_of(to)));
+    let wanted = to.and_then(|to| world.number(&model::digits_of(to)));
     wanted.or_else(|| world.number(&usual.number)).unwrap_or(usual)
 }
 

@@ -18,8 +18,8 @@ use super::markup;
 use super::provider::{BoxFuture, Provider, Sink, SpeechError};
 use super::script::Say;
 use super::voices;
-use crate::clock::Clock;
 use crate::ffi::voice::RATE;
+use model::Clock;
 
 /// Pico makes 200 s of speech a second of CPU: two are plenty, and bound what a bad text can burn.
 const HELPERS: usize = 2;

@@ -7,8 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::call::machine::Sound;
 use crate::media::prompt::Prompt;
+use machine::Sound;
 
 /// The prompts there are.
 pub(super) struct Cache {
@@ -145,10 +145,10 @@ mod tests {
     use std::time::Duration;
 
     use super::{Cache, Found, Kept};
-    use crate::call::machine::Sound;
-    use crate::clock::Clock;
     use crate::media::prompt::Prompt;
-    use crate::model::Timestamp;
+    use machine::Sound;
+    use model::Clock;
+    use model::Timestamp;
 
     fn sound(ms: u32) -> Sound {
         Sound::Silence { ms }

@@ -9,7 +9,7 @@ use super::espeak::{self, Espeak};
 use super::language::{self, Embedded, Speaker, primary};
 use super::openai;
 use super::provider::Provider as _;
-use crate::xml::ast::{SsmlTag, Voice};
+use xml::ast::{SsmlTag, Voice};
 
 /// Every voice in every language that it speaks.
 #[derive(Clone, Debug, Serialize, ToSchema)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::config::Secret;
+use model::Secret;
 
 /// How prompts are made. The default needs nothing installed and nothing set.
 #[derive(Clone, Debug, Deserialize)]

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use http::{HeaderValue, Uri};
 use http_body_util::Full;
 
-use crate::config::Secret;
 pub(super) use crate::egress::chain;
 use crate::egress::{DirectClient, direct_client};
+use model::Secret;
 
 /// An address must be reached at once: a caller is waiting.
 pub(super) const CONNECT: Duration = Duration::from_secs(3);
@@ -59,7 +59,7 @@ mod tests {
     use rstest::rstest;
 
     use super::{bearer, endpoint};
-    use crate::config::Secret;
+    use model::Secret;
 
     #[rstest]
     #[case("https://api.example.com/v1", Some("https://api.example.com/v1/audio/speech"))]

@@ -1,7 +1,7 @@
 //! Which language a prompt is spoken in: of Polly names, of BCP 47 tags, and which embedded voice is nearest.
 
-use crate::xml::CLASSIC_LANGUAGES;
-use crate::xml::ast::Voice;
+use xml::CLASSIC_LANGUAGES;
+use xml::ast::Voice;
 
 /// A voice inside the binary: one a language (`media-notes` §9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -203,7 +203,7 @@ mod tests {
     use rstest::rstest;
 
     use super::{Embedded, Speaker};
-    use crate::xml::ast::Voice;
+    use xml::ast::Voice;
 
     #[rstest]
     #[case("en-US", Some("en-US"))]

@@ -25,11 +25,11 @@ use super::resample::RATE;
 use super::script::{Part, Say, Script};
 use super::shelf::Shelf;
 use super::writing;
-use crate::call::machine::Sound;
-use crate::clock::Clock;
 use crate::egress::{Egress, FetchedFile, FileAnswer, OnPiece};
 use crate::media::prompt::{Frame, Prompt, Slot, Writer};
-use crate::xml::ast::{DocUrl, Voice};
+use machine::Sound;
+use model::Clock;
+use xml::ast::{DocUrl, Voice};
 
 /// A file's bytes (`plivo-xml.md` §5.3).
 const FILE_BYTES_MAX: usize = 10 << 20;

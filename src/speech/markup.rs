@@ -102,7 +102,7 @@ mod tests {
     use super::pico;
     use crate::speech::language::{Embedded, Speaker};
     use crate::speech::script::{Part, Run, Say, Script, Style};
-    use crate::xml::ast::{Speech, SpeechNode};
+    use xml::ast::{Speech, SpeechNode};
 
     const USUAL: &str = "<speed level=\"100\"><pitch level=\"100\"><volume level=\"18\">";
 

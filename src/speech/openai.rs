@@ -12,7 +12,7 @@ use super::language::{Speaker, primary};
 use super::provider::{BoxFuture, Provider, Sink, SpeechError};
 use super::script::Say;
 use super::wav::WavReader;
-use crate::config::Secret;
+use model::Secret;
 
 /// No answer to 3,000 characters is longer (half an hour at 48 kHz).
 const BODY_BYTES_MAX: usize = 176 << 20;

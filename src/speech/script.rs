@@ -6,7 +6,7 @@
 
 use super::language::Speaker;
 use super::say_as;
-use crate::xml::ast::{Speech, SpeechNode, SsmlTag};
+use xml::ast::{Speech, SpeechNode, SsmlTag};
 
 /// Between paragraphs, as long as SSML's `x-strong` break.
 const PARAGRAPH_MS: u32 = 1_000;

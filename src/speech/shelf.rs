@@ -14,10 +14,10 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::config::SpeechConfig;
-use crate::call::machine::Sound;
-use crate::clock::Clock;
 use crate::ffi::opus::silence_frame;
 use crate::media::prompt::Frame;
+use machine::Sound;
+use model::Clock;
 
 /// How a file begins: its kind and version. Another encoder, another voice: another version.
 const MAGIC: &[u8; 8] = b"OFHPROM2";
@@ -218,12 +218,12 @@ mod tests {
     use std::fs;
 
     use super::{Shelf, pack, silence_frame, unpack};
-    use crate::call::machine::Sound;
-    use crate::clock::Clock;
     use crate::media::prompt::Frame;
-    use crate::model::Timestamp;
     use crate::speech::config::SpeechConfig;
-    use crate::xml::ast::{Speech, SpeechNode, Voice};
+    use machine::Sound;
+    use model::Clock;
+    use model::Timestamp;
+    use xml::ast::{Speech, SpeechNode, Voice};
 
     fn sound(text: &str) -> Sound {
         let speech = Speech(vec![SpeechNode::Text(text.to_owned())]);

@@ -13,8 +13,8 @@ use super::seal::Seal;
 use super::sql::{self, Conn, QueryBuilder, Row};
 use super::tenures::{JOIN, OWN};
 use super::{Scope, Store, StoreError, failed};
-use crate::config::Secret;
-use crate::model::{AuthId, E164, Timestamp};
+use model::Secret;
+use model::{AuthId, E164, Timestamp};
 
 /// Who thinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

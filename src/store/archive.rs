@@ -14,8 +14,9 @@ use super::{
     CallRecord, CallbackView, Callbacks, Conversation, Message, Scope, Setting, StoreError, WebhookUse, callbacks,
     calls, conversations, settings, webhooks,
 };
-use crate::config::{Database, Secret};
-use crate::model::CallUuid;
+use crate::config::Database;
+use model::CallUuid;
+use model::Secret;
 
 /// A store, open for reading.
 #[derive(Clone, Debug)]

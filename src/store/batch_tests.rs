@@ -3,13 +3,13 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::model::{Direction, E164, MessageStatus, Routing};
 use crate::observe::Health;
 use crate::store::tests::{MAIN, begin, callback, end, secs, start, uuid};
 use crate::store::{
     Came, Concluded, Conclusion, Draft, DraftForm, InboxFound, NewMessage, Pair, Scope, Settled, Settlement, Store,
     UserName,
 };
+use model::{Direction, E164, MessageStatus, Routing};
 
 /// The message `n` of a user, told to the number's URL.
 fn came(n: u128, user: u128) -> Came {

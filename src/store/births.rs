@@ -14,8 +14,8 @@ use std::sync::{PoisonError, RwLock};
 
 use serde::Deserialize;
 
-use crate::call::machine::CallSetup;
-use crate::model::{CallUuid, Timestamp, Wacid};
+use machine::CallSetup;
+use model::{CallUuid, Timestamp, Wacid};
 
 /// Past this, the file is emptied as soon as all in it is in the database.
 const TIDY_BYTES: u64 = 256 * 1024;

@@ -13,10 +13,10 @@ use super::open::beside_a_node;
 use super::seal::Seal;
 use super::sql::{self, All, Conn, Outcome, Pool, Query, Row};
 use super::{Scope, StoreError, Unread, calls, failed, inbox, word};
-use crate::call::machine::{EVENT_TYPE, MPC_END, Notice, NoticeKind, Param, Params};
 use crate::config::Database;
-use crate::model::{AuthId, CallUuid, Timestamp};
-use crate::xml::ast::DocUrl;
+use machine::{EVENT_TYPE, MPC_END, Notice, NoticeKind, Param, Params};
+use model::{AuthId, CallUuid, Timestamp};
+use xml::ast::DocUrl;
 
 /// A callback as it is put into the outbox.
 #[derive(Clone, Debug, PartialEq)]

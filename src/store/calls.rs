@@ -8,9 +8,9 @@ use uuid::Uuid;
 use super::births::{Beginning, Naming, Notes};
 use super::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
 use super::{Scope, StoreError, Unread, failed, word};
-use crate::call::machine::{CallSetup, CallTime, GraphAction, Summary};
-use crate::model::{AuthId, CallQuality, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
-use crate::xml::ast::Finding;
+use machine::{CallSetup, CallTime, GraphAction, Summary};
+use model::{AuthId, CallQuality, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
+use xml::ast::Finding;
 
 /// What is known of a call from its beginning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

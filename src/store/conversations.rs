@@ -9,7 +9,7 @@ use super::inbox::{Insights, NewMessage, Pair, Standing, pair};
 use super::sql::{self, Pool, QueryBuilder, Row};
 use super::tenures::{JOIN, STANDING, standing};
 use super::{Scope, StoreError, Unread, failed};
-use crate::model::{ConversationStatus, Direction, E164, MessageStatus, Timestamp};
+use model::{ConversationStatus, Direction, E164, MessageStatus, Timestamp};
 
 /// A conversation, with what a list shows of it.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::sql::{self, Pool, Row};
 use super::{CallbackState, StoreError, Unread, failed};
-use crate::model::Timestamp;
+use model::Timestamp;
 
 /// An event that was, or is to be, delivered.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 use super::calls::within;
 use super::sql::{self, Conn, Pool, QueryBuilder, Row};
 use super::{Scope, Store, StoreError, failed};
-use crate::model::{AppId, AuthId, EndpointId, EndpointName, Timestamp};
+use model::{AppId, AuthId, EndpointId, EndpointName, Timestamp};
 
 /// An endpoint. Its `Debug` has no password in it, not even the hash.
 #[derive(Clone, PartialEq, Eq)]

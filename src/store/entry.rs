@@ -13,9 +13,9 @@ use super::permissions::{PermissionReply, PermissionRow};
 use super::queue::{Birth, Conclusion, PermissionWrite, Write};
 use super::recordings::{RecordingConclusion, RecordingEnd, RecordingStart};
 use super::seal::Seal;
-use crate::call::machine::{Notice, NoticeKind, Param};
-use crate::model::{AuthId, CallUuid, Method, Timestamp, Wacid};
-use crate::xml::ast::DocUrl;
+use machine::{Notice, NoticeKind, Param};
+use model::{AuthId, CallUuid, Method, Timestamp, Wacid};
+use xml::ast::DocUrl;
 
 /// One write.
 #[derive(Serialize, Deserialize)]

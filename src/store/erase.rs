@@ -12,7 +12,7 @@ use super::seal::Seal;
 use super::sql::{self, Conn};
 use super::{Store, StoreError, failed};
 use crate::config::Database;
-use crate::model::{CallUuid, Timestamp};
+use model::{CallUuid, Timestamp};
 
 /// Rows in one write.
 const AT_ONCE: u32 = 500;

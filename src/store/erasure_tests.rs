@@ -6,9 +6,9 @@ use super::sql;
 use super::testing::pool;
 use super::tests::{MAIN, callback, end, secs, setup, start, uuid};
 use super::{CallStart, Conclusion, Erasure, Heard, RecordingConclusion, RecordingEnd, RecordingStart, Scope, Store};
-use crate::call::machine::RecordEnd;
-use crate::model::CallUuid;
 use crate::observe::Health;
+use machine::RecordEnd;
+use model::CallUuid;
 
 const PERSON: &str = "919412341234";
 const BSUID: &str = "IN.4711";

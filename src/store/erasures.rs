@@ -12,7 +12,7 @@ use super::deed::Deed;
 use super::seal::Seal;
 use super::sql::{self, Conn, QueryBuilder, Row};
 use super::{Conversation, Scope, Store, StoreError, conversations, failed, given};
-use crate::model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
+use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 
 /// A person who is to be forgotten, and where.
 #[derive(Clone, PartialEq, Eq)]

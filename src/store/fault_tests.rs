@@ -13,8 +13,9 @@ use super::testing::{is_postgres, pool, skipped_on_postgres};
 
 use super::tests::{MAIN, begin, callback, end, secs, start, uuid};
 use super::{Conclusion, Part, Scope, Settled, Settlement, Store, StoreError, StoreOptions};
-use crate::config::{Database, Secret};
+use crate::config::Database;
 use crate::observe::Health;
+use model::Secret;
 
 /// What fails just now, and how often was tried.
 #[derive(Default)]

@@ -7,7 +7,7 @@ use super::deed::Deed;
 use super::seal::Seal;
 use super::sql::{self, Conn, QueryBuilder};
 use super::{Store, StoreError, callbacks, failed, permissions};
-use crate::model::Timestamp;
+use model::Timestamp;
 
 /// Calls whose logs go in one write, and callbacks that do.
 const AT_ONCE: u32 = 500;

@@ -9,7 +9,7 @@ use super::deed::Deed;
 use super::seal::Seal;
 use super::sql::{self, Conn, QueryBuilder};
 use super::{Store, StoreError, failed};
-use crate::model::{AuthId, Timestamp};
+use model::{AuthId, Timestamp};
 
 /// Kept of each account's at most; the oldest go first.
 const KEPT: u32 = 10_000;

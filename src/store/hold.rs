@@ -133,7 +133,7 @@ mod tests {
     #[tokio::test]
     async fn r03_a_database_that_forgot_its_node_is_held_again() {
         let Ok(url) = std::env::var(VARIABLE) else { return };
-        let at = Database::Postgres(crate::config::Secret::new(url));
+        let at = Database::Postgres(model::Secret::new(url));
         let name = uuid::Uuid::new_v4().to_string();
         let hold = Store::hold(&at, &name).await.unwrap();
         let pool = crate::store::open::beside_a_node(&at, false).await.unwrap();

@@ -2,7 +2,7 @@
 
 use super::sql::{self, Conn, Pool, Values};
 use super::{StoreError, failed};
-use crate::model::Timestamp;
+use model::Timestamp;
 
 /// What a key stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::conversations::{COLUMNS, Conversation, ConversationFilter, conversati
 use super::sql::{self, Pool, QueryBuilder, Row};
 use super::tenures::{BY_NUMBER, JOIN, OWN, STANDING};
 use super::{Scope, StoreError, Unread, failed};
-use crate::model::{ConversationStatus, digits_of};
+use model::{ConversationStatus, digits_of};
 
 /// A page of a list.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -271,10 +271,10 @@ fn like(search: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{E164, Routing, Timestamp};
     use crate::observe::Health;
     use crate::store::Store;
     use crate::store::{Pair, UserName};
+    use model::{E164, Routing, Timestamp};
 
     /// An index has the order of every list: however many there are, a page looks at no more than [`LOOKED_AT`].
     #[tokio::test]
@@ -393,7 +393,7 @@ mod tests {
         sqlx::query(fill).execute(&pool).await.unwrap();
         pool.close().await;
         let store = Store::open(&file, Health::new()).await.unwrap();
-        let clock = crate::clock::Clock::real();
+        let clock = model::Clock::real();
         let none = ConversationFilter::default;
         let middle = Some((1_790_000_500_000_000, Uuid::nil()));
         let search = |text: &str| ConversationFilter { search: text.to_owned(), ..none() };

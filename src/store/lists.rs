@@ -212,9 +212,9 @@ mod tests {
 
     use super::super::tests::{end, secs, start};
     use super::*;
-    use crate::model::Direction;
     use crate::observe::Health;
     use crate::store::{CallEnd, CallStart, Store};
+    use model::Direction;
 
     const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
     const SUB: &str = "SAAAAAAAAAAAAAAAAAAA";

@@ -12,7 +12,7 @@ use super::sql;
 use super::tenures::{self, Claim, Tenure};
 use super::webhooks::{self, WebhookRow, WebhookUse, WebhookWrite};
 use super::{NewCallback, Scope, Store, StoreError, Written, failed};
-use crate::model::{E164, PhoneNumberId, Routing, Timestamp};
+use model::{E164, PhoneNumberId, Routing, Timestamp};
 
 impl Store {
     /// Writes a user's message, or a call's line, with its conversation and what reports it. Queued when this returns,

@@ -103,10 +103,11 @@ use self::open::{BUSY, Opened};
 use self::seal::Seal;
 use self::sql::Pool;
 use self::writer::Begin;
-use crate::call::machine::{CallSetup, Notice};
-use crate::config::{Database, Secret};
-use crate::model::{CallUuid, PhoneNumberId, Timestamp, Wacid};
+use crate::config::Database;
 use crate::observe::Health;
+use machine::{CallSetup, Notice};
+use model::Secret;
+use model::{CallUuid, PhoneNumberId, Timestamp, Wacid};
 use uuid::Uuid;
 
 /// What can be made to fail.

@@ -9,7 +9,7 @@ use super::deed::Deed;
 use super::seal::Seal;
 use super::sql::{self, Conn, QueryBuilder, Row};
 use super::{Scope, Store, StoreError, failed};
-use crate::model::{AuthId, CallUuid, NoticeTopic, Timestamp};
+use model::{AuthId, CallUuid, NoticeTopic, Timestamp};
 
 /// A notification.
 #[derive(Clone, Debug, PartialEq, Eq)]

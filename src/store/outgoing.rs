@@ -6,7 +6,7 @@ use super::inbox::{Going, Gone, InboxFound, insert, pair};
 use super::sql::{self, Conn};
 use super::tenures::{JOIN, STANDING, standing};
 use super::turns;
-use crate::model::Timestamp;
+use model::Timestamp;
 
 pub(super) async fn going(to: &mut Conn, going: &Going) -> Result<Gone, sqlx::Error> {
     let select = format!(

@@ -12,8 +12,8 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 
-use crate::config::Secret;
-use crate::model::network_of;
+use model::Secret;
+use model::network_of;
 
 /// R15: 19 MiB, twice over.
 const MEMORY_KIB: u32 = 19 * 1024;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sql::{self, Conn, Pool};
 use super::{StoreError, failed};
-use crate::model::{PhoneNumberId, Timestamp};
+use model::{PhoneNumberId, Timestamp};
 
 /// A (business number, user), and what is kept of it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,9 +24,9 @@ use super::permissions::{PermissionReply, PermissionRow};
 use super::recordings::{CopyWrite, RecordingConclusion, RecordingStart, TranscriptWrite};
 use super::settings::SettingWrite;
 use super::writer::{self, Begin, Writer};
-use crate::call::machine::CallSetup;
-use crate::model::{CallUuid, PhoneNumberId, Timestamp, Wacid};
 use crate::observe::names;
+use machine::CallSetup;
+use model::{CallUuid, PhoneNumberId, Timestamp, Wacid};
 
 /// Writes waiting at most.
 pub(super) const QUEUE: usize = 16_384;

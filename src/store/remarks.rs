@@ -7,7 +7,7 @@ use super::Store;
 use super::deed::Deed;
 use super::seal::Seal;
 use super::sql::{self, Conn};
-use crate::model::CallUuid;
+use model::CallUuid;
 
 /// Remarks that a record may have and still be given another.
 const REMARKS_MAX: usize = 100;
@@ -52,8 +52,8 @@ mod tests {
     use super::super::tests::setup;
     use super::super::{CallEnd, CallStart, Scope};
     use super::*;
-    use crate::model::{Direction, HangupCause, Timestamp};
     use crate::observe::health::Health;
+    use model::{Direction, HangupCause, Timestamp};
 
     #[tokio::test]
     async fn a_record_that_has_its_end_is_given_a_remark_and_an_open_one_is_not() {

@@ -16,9 +16,9 @@ use super::deed::Deed;
 use super::seal::Seal;
 use super::sql::{self, Conn};
 use super::{Store, StoreError, failed};
-use crate::call::machine::{MemberId, Role};
-use crate::model::{AuthId, CallUuid, Direction, Timestamp};
-use crate::xml::ast::Target;
+use machine::{MemberId, Role};
+use model::{AuthId, CallUuid, Direction, Timestamp};
+use xml::ast::Target;
 
 /// Those that are kept, the latest ones.
 const ENDED_ROOMS_MAX: u32 = 1_000;
@@ -300,9 +300,9 @@ fn read_of<T: serde::de::DeserializeOwned>(row: &sql::Row) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Method;
     use crate::observe::health::Health;
-    use crate::xml::ast::DocUrl;
+    use model::Method;
+    use xml::ast::DocUrl;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_micros(seconds * 1_000_000)

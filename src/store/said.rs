@@ -11,7 +11,7 @@ use super::deed::Deed;
 use super::seal::Seal;
 use super::sql::{self, Conn};
 use super::{Store, StoreError, failed};
-use crate::model::CallUuid;
+use model::CallUuid;
 
 /// A line. Its `Debug` does not show it (R22).
 #[derive(Clone, PartialEq, Eq)]

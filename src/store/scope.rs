@@ -1,6 +1,6 @@
 //! Whose data a query may see (`plivo-call-api.md` 1.1).
 
-use crate::model::AuthId;
+use model::AuthId;
 
 /// Whose data a query may see (`plivo-call-api.md` 1.1).
 #[derive(Clone, Debug, PartialEq, Eq)]

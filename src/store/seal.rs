@@ -12,7 +12,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{hkdf, hmac, rand};
 use zeroize::Zeroizing;
 
-use crate::config::Secret;
+use model::Secret;
 
 /// The key file's name, in `store.data_dir`.
 const FILE: &str = "store.key";
@@ -152,7 +152,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::{FILE, Seal};
-    use crate::config::Secret;
+    use model::Secret;
 
     fn of(secret: &str) -> Seal {
         Seal::of(Some(&Secret::new(secret)), std::path::Path::new("/nowhere")).unwrap()

@@ -9,9 +9,9 @@ use super::testing::pool;
 
 use super::tests::{MAIN, callback, end, secs, start};
 use super::{Callback, Conclusion, NewCallback, Part, Settled, Settlement, Store, StoreOptions};
-use crate::call::machine::Param;
-use crate::config::Secret;
 use crate::observe::Health;
+use machine::Param;
+use model::Secret;
 
 /// Longer than any digits that numbers and ids could hold by chance.
 const DIGITS: &str = "47110815471108154711";

@@ -3,8 +3,8 @@
 use super::seal::Seal;
 use super::sql::{self, Conn, Pool};
 use super::{StoreError, failed};
-use crate::config::Secret;
-use crate::model::Timestamp;
+use model::Secret;
+use model::Timestamp;
 
 /// What a setting is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,10 +103,10 @@ pub(super) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<Setting>, StoreE
 #[cfg(test)]
 mod tests {
     use super::{Setting, SettingKind, SettingWrite};
-    use crate::config::Secret;
-    use crate::model::Timestamp;
     use crate::observe::Health;
     use crate::store::{Fail, Part, Store, StoreOptions};
+    use model::Secret;
+    use model::Timestamp;
 
     fn write(id: &str, body: Option<&str>, secret: Option<&str>) -> SettingWrite {
         let body = body.map(|body| (body.to_owned(), secret.map(Secret::new)));

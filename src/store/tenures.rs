@@ -5,7 +5,7 @@
 use super::inbox::{Pair, Reroute, Standing, routing};
 use super::sql::{self, Conn, Pool, Row};
 use super::{StoreError, failed};
-use crate::model::{AuthId, PhoneNumberId, Routing};
+use model::{AuthId, PhoneNumberId, Routing};
 
 /// What joins a conversation `c` with its number's row.
 pub(super) const JOIN: &str = "LEFT JOIN number_tenures n ON n.phone_number_id = c.phone_number_id";

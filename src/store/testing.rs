@@ -9,7 +9,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use super::open;
 use super::sql::Pool;
-use crate::config::{Database, Secret};
+use crate::config::Database;
+use model::Secret;
 
 pub(super) const VARIABLE: &str = "OFFHOOK_TEST_POSTGRES";
 

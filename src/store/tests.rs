@@ -9,10 +9,10 @@ use super::{
     CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, KeyKind, NewCallback, Orphan, Scope,
     SeenKey, Settled, Settlement, Store, StoreError,
 };
-use crate::call::machine::{CallSetup, CallUrls, GraphAction, MPC_END, MachineLimits, Notice, NoticeKind, Param};
-use crate::model::{CallType, CallUuid, Direction, HangupCause, Method, Timestamp};
 use crate::observe::Health;
-use crate::xml::ast::{DocUrl, Finding, Position, Severity};
+use machine::{CallSetup, CallUrls, GraphAction, MPC_END, MachineLimits, Notice, NoticeKind, Param};
+use model::{CallType, CallUuid, Direction, HangupCause, Method, Timestamp};
+use xml::ast::{DocUrl, Finding, Position, Severity};
 
 pub(super) const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
 const SUB: &str = "SAAAAAAAAAAAAAAAAAAA";

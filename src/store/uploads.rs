@@ -8,7 +8,7 @@ use super::deed::Deed;
 use super::seal::Seal;
 use super::sql::{self, Conn};
 use super::{Store, StoreError, failed};
-use crate::model::{AuthId, Timestamp};
+use model::{AuthId, Timestamp};
 
 /// Rows in one write.
 const AT_ONCE: u32 = 500;

@@ -7,8 +7,8 @@ use super::seal::Seal;
 use super::sql::{self, Conn, Pool, Row};
 use super::tenures::{JOIN, OWN};
 use super::{StoreError, failed};
-use crate::config::Secret;
-use crate::model::{AuthId, PhoneNumberId, Routing, Timestamp};
+use model::Secret;
+use model::{AuthId, PhoneNumberId, Routing, Timestamp};
 
 /// A webhook's row. Its secrets' `Debug` shows nothing.
 #[derive(Clone, Debug)]

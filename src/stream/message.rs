@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::mulaw;
-use crate::call::machine::{StreamFormat, StreamOrder, StreamTrack};
+use machine::{StreamFormat, StreamOrder, StreamTrack};
 
 /// Padding or none: libraries differ.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -349,7 +349,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::xml::ast::DocUrl;
+    use xml::ast::DocUrl;
 
     fn phrases() -> Phrases {
         Phrases {

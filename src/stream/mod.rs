@@ -26,14 +26,14 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use crate::answer::{Dice, SigningKeys};
-use crate::call::machine::{StreamFact, StreamFormat, StreamOrder, StreamTrack};
-use crate::clock::Clock;
 use crate::egress::Egress;
 use crate::ffi::opus::Rate;
 use crate::media::workers::Workers;
 use crate::media::{CableEnd, Feed, LegHandle, Sides, Tap};
-use crate::model::{AuthId, CallUuid, Digit, StreamId, Timestamp};
+use machine::{StreamFact, StreamFormat, StreamOrder, StreamTrack};
 use message::{Ours, Phrases};
+use model::Clock;
+use model::{AuthId, CallUuid, Digit, StreamId, Timestamp};
 use outbox::Outbox;
 use queue::Queue;
 use sound::Sound;

@@ -16,11 +16,11 @@ use super::Shared;
 use super::message::{self, Fault, Ours, Theirs};
 use super::outbox::Going;
 use crate::answer::{Dice, SigningKeys, sign};
-use crate::call::machine::StreamFact;
-use crate::clock::Clock;
 use crate::egress::{CustomerUrl, Egress, EgressError, Socket, USER_AGENT, is_too_large};
-use crate::model::{Method, StreamId};
 use crate::observe::names;
+use machine::StreamFact;
+use model::Clock;
+use model::{Method, StreamId};
 
 /// One try: look-up, TCP, TLS and upgrade (`plivo-callbacks.md` §3.9).
 const CONNECT: Duration = Duration::from_secs(5);

@@ -17,16 +17,16 @@ use tokio_util::task::TaskTracker;
 
 use super::{StreamHandle, StreamJob, Streams};
 use crate::answer::{Dice, SigningKeys};
-use crate::call::machine::{StreamFact, StreamFormat, StreamOrder, StreamTrack};
-use crate::clock::Clock;
-use crate::config::Secret;
 use crate::egress::testing::{egress, open_guard};
 use crate::ffi::opus::{Decoder, Encoder, Rate};
 use crate::media::prompt::Frame;
 use crate::media::test_peer::{Manner, Peer, now, pump};
 use crate::media::{LegHandle, Media, MediaConfig};
-use crate::model::{CallUuid, StreamId};
-use crate::xml::ast::DocUrl;
+use machine::{StreamFact, StreamFormat, StreamOrder, StreamTrack};
+use model::Clock;
+use model::Secret;
+use model::{CallUuid, StreamId};
+use xml::ast::DocUrl;
 
 fn order(url: &str) -> StreamOrder {
     StreamOrder {

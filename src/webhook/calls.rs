@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::items::{CallKey, Connect};
 use crate::admission::{Admitted, NumberEntry, Reason};
-use crate::call::machine::{PhoneStatus, Termination};
-use crate::model::{CallUuid, PhoneNumberId, Timestamp, Wacid};
+use machine::{PhoneStatus, Termination};
+use model::{CallUuid, PhoneNumberId, Timestamp, Wacid};
 
 /// Who runs the calls. Nothing here may block or wait: the 200 comes after it.
 pub trait Calls: Send + Sync {

@@ -10,10 +10,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::items::{CallKey, Connect, Item, Sdp, What};
 use super::kind::Kind;
 use super::read::{self, Value};
-use crate::call::machine::{PhoneStatus, Termination};
 use crate::meta::call_named;
-use crate::model::{CallUuid, Direction, PhoneNumberId, digits_of};
 use crate::numbers::{self, NewsOfMeta};
+use machine::{PhoneStatus, Termination};
+use model::{CallUuid, Direction, PhoneNumberId, digits_of};
 
 /// The body is not JSON as `meta-calling.md` §2.2 has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -212,8 +212,8 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
-    use crate::model::Timestamp;
+    use model::Clock;
+    use model::Timestamp;
 
     fn spread(n: u32) -> u128 {
         key_of(&[&n.to_be_bytes()])

@@ -2,10 +2,10 @@
 
 use super::kind::Kind;
 use crate::admission::permission::Reply;
-use crate::call::machine::{PhoneStatus, Termination};
 use crate::inbox::{StatusTold, UserMessage};
-use crate::model::{CallUuid, Direction, E164, PhoneNumberId, Wacid};
 use crate::numbers::NewsOfMeta;
+use machine::{PhoneStatus, Termination};
+use model::{CallUuid, Direction, E164, PhoneNumberId, Wacid};
 
 /// What tells one call from another: Meta's id, at one number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

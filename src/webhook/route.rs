@@ -15,14 +15,14 @@ use super::kind::Kind;
 use super::verify::Secrets;
 use crate::admission::permission::{Consents, PairKey, Stored};
 use crate::admission::{Gate, NumberEntry, Pressure, Reason, Refused};
-use crate::call::machine::Termination;
-use crate::clock::Clock;
-use crate::config::Secret;
 use crate::inbox::{self, Inbox, StatusTold, UserMessage};
-use crate::model::{CallUuid, Direction, PhoneNumberId, Timestamp, Wacid};
 use crate::numbers::NewsOfMeta;
 use crate::observe::names;
 use crate::store::{KeyKind, SeenKey};
+use machine::Termination;
+use model::Clock;
+use model::Secret;
+use model::{CallUuid, Direction, PhoneNumberId, Timestamp, Wacid};
 
 /// What the door must know of Meta.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use aws_lc_rs::hmac;
 use http::HeaderMap;
 use subtle::ConstantTimeEq;
 
-use crate::config::Secret;
+use model::Secret;
 
 /// What Meta and we both know.
 pub struct Secrets {
@@ -138,7 +138,7 @@ mod tests {
         first[7] = b'0';
         last[70] = b'0';
         let sides = [headers(&[&first]), headers(&[&last])];
-        let clock = crate::clock::Clock::real();
+        let clock = model::Clock::real();
         let mut took = [Vec::new(), Vec::new()];
         // In turns, so that what else the machine does falls on both sides alike.
         for _ in 0..ROUNDS {

@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use offhook::clock::Clock;
+use model::Clock;
 
 use crate::alloc::{largest_in, worked};
 

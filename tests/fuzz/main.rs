@@ -377,13 +377,13 @@ fn r18_any_body_is_judged_in_time_and_memory() {
         let mut quickest = std::time::Duration::MAX;
         for _ in 0..5 {
             let begun = alloc::worked();
-            let most = alloc::most_in(|| drop(offhook::xml::parse(&body, None)));
+            let most = alloc::most_in(|| drop(xml::parse(&body, None)));
             quickest = quickest.min(alloc::worked() - begun);
             assert!(most < 4 << 20, "{name}: {most} bytes");
         }
         assert!(quickest.as_millis() < millis, "{name}: {quickest:?}");
         let small = std::thread::Builder::new().stack_size(256 << 10);
-        small.spawn(move || drop(offhook::xml::parse(&body, None))).unwrap().join().unwrap();
+        small.spawn(move || drop(xml::parse(&body, None))).unwrap().join().unwrap();
     }
 }
 

@@ -9,16 +9,18 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt as _;
+use machine::{Command, RecordOrder, StreamOrder};
+use model::Clock;
+use model::Secret;
+use model::{CallUuid, E164, StreamId};
 use offhook::admission::book::Keeper;
 use offhook::admission::permission::Consents;
 use offhook::admission::{Directory, Gate, NumberEntry};
 use offhook::api::{self, Api, LiveCall, LiveCalls, LiveFilter, NodeStatus, Operator, Placing, Reload, Told};
 use offhook::call::PermissionDesk;
 use offhook::call::dialer::{CallOrder, NotPlaced};
-use offhook::call::machine::{Command, RecordOrder, StreamOrder};
 use offhook::call::streams::StreamView;
-use offhook::clock::Clock;
-use offhook::config::{Config, Secret};
+use offhook::config::Config;
 use offhook::egress::{CustomerUrl, Egress, EgressConfig, Guard, is_public};
 use offhook::ffi::opus::{Decoder, Encoder, Rate};
 use offhook::media::dtmf::Receiver;
@@ -26,14 +28,13 @@ use offhook::media::probe::Probe;
 use offhook::media::sdp::{Offer, Ours};
 use offhook::media::stun;
 use offhook::meta::{Graph, GraphConfig};
-use offhook::model::{CallUuid, E164, StreamId};
 use offhook::observe::Health;
 use offhook::store::{Scope, Store};
 use offhook::webhook::{Secrets, What};
-use offhook::xml::ast::{DocUrl, Target};
-use offhook::{answer, call, speech, webhook, xml};
+use offhook::{answer, call, speech, webhook};
 use tower::ServiceExt as _;
 use url::Host;
+use xml::ast::{DocUrl, Target};
 
 /// A webhook's body.
 pub fn webhook(body: &[u8]) {
@@ -603,7 +604,7 @@ pub fn rest(bytes: &[u8]) {
 /// A call's event log.
 pub fn event_log(bytes: &[u8]) {
     let mut steps = 0u64;
-    if let Ok(replayed) = call::replay::replay(bytes, |_| steps += 1) {
+    if let Ok(replayed) = machine::replay::replay(bytes, |_| steps += 1) {
         assert_eq!(replayed.same + u64::from(replayed.difference.is_some()), steps);
     }
 }

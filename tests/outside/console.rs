@@ -351,7 +351,7 @@ async fn r16_a_call_is_a_page_for_its_account_and_nobody_elses() {
     assert!(asha.get("/console/calls/").await.text().contains(&uuid));
     assert!(asha.get(&format!("/console/calls/{uuid}/?step=2")).await.text().contains("aria-current=\"step\""));
     let log = asha.get(&format!("/console/calls/{uuid}/log.jsonl")).await;
-    let replayed = offhook::call::replay::replay(log.text().as_bytes(), |_| {}).expect("the log reads");
+    let replayed = machine::replay::replay(log.text().as_bytes(), |_| {}).expect("the log reads");
     assert_eq!(replayed.difference, None);
     for path in [format!("/console/calls/{uuid}/"), format!("/console/calls/{uuid}/log.jsonl")] {
         assert_eq!(eve.get(&path).await.status, 404, "{path}");

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use offhook::call::machine::{CallSetup, CallUrls, MachineLimits};
-use offhook::clock::Clock;
-use offhook::model::{CallType, CallUuid, Direction, Method};
+use machine::{CallSetup, CallUrls, MachineLimits};
+use model::Clock;
+use model::{CallType, CallUuid, Direction, Method};
 use offhook::store::{CallFilter, CallStart, Scope};
-use offhook::xml::ast::DocUrl;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use xml::ast::DocUrl;
 
 use super::support::app::{App, Seen};
 use super::support::database;

@@ -135,7 +135,7 @@ async fn the_days_left_of_the_public_urls_certificate_are_told() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("its address").port();
     let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
-    let now = offhook::clock::Clock::real().wall().secs();
+    let now = model::Clock::real().wall().secs();
     let ends =
         jiff::Timestamp::from_second(now + 5 * 86_400 + 3_600).expect("a time").to_zoned(jiff::tz::TimeZone::UTC);
     let (year, month, day) = (ends.year(), ends.month(), ends.day());

@@ -202,7 +202,7 @@ async fn r09_drain_rejects_new_calls_and_lets_live_ones_go_on() {
     let mut world = world(|_| ()).await;
     let live = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&live, "pre_accept").await;
-    let signalled = offhook::clock::Clock::real().now();
+    let signalled = model::Clock::real().now();
     world.node.signal("TERM");
     let ready = format!("{}/readyz", world.node.admin);
     let mut every = tokio::time::interval(std::time::Duration::from_millis(10));
@@ -229,7 +229,7 @@ async fn r09_what_is_left_after_the_drain_time_ends_as_drained() {
     let mut world = world(|w| w.drain_seconds = 1).await;
     let live = connect(&world.node, &silent_offer()).await;
     world.app.wait("/answer").await;
-    let signalled = offhook::clock::Clock::real().now();
+    let signalled = model::Clock::real().now();
     world.node.signal("TERM");
     world.graph.wait(&live, "reject").await;
     let hangup = world.app.wait("/hangup").await;
@@ -255,11 +255,11 @@ async fn r09_of_a_hundred_calls_none_is_cut_before_the_time() {
     let cut = first_cut.clone();
     world.graph.script(move |asked| {
         if asked["action"] == "reject" || asked["action"] == "terminate" {
-            cut.get_or_init(|| offhook::clock::Clock::real().now());
+            cut.get_or_init(|| model::Clock::real().now());
         }
         None
     });
-    let signalled = offhook::clock::Clock::real().now();
+    let signalled = model::Clock::real().now();
     world.node.signal("TERM");
     assert_eq!(world.node.wait(), Some(0));
     let took = signalled.elapsed().as_secs_f64();
@@ -278,7 +278,7 @@ async fn r09_a_second_signal_ends_everything_within_two_seconds() {
     world.app.wait("/answer").await;
     world.node.signal("TERM");
     world.node.until_metric("offhook_calls_active", &[], 1.0).await;
-    let signalled = offhook::clock::Clock::real().now();
+    let signalled = model::Clock::real().now();
     world.node.signal("TERM");
     world.graph.wait(&live, "reject").await;
     assert_eq!(world.node.wait(), Some(0));
@@ -299,7 +299,7 @@ async fn r09_a_second_signal_waits_for_no_application() {
     world.graph.script(|asked| (asked["action"] == "reject").then(|| (500, String::new())));
     world.node.signal("TERM");
     world.node.until_metric("offhook_draining", &[], 1.0).await;
-    let signalled = offhook::clock::Clock::real().now();
+    let signalled = model::Clock::real().now();
     world.node.signal("TERM");
     assert_eq!(world.node.wait(), Some(0));
     assert!(signalled.elapsed().as_secs_f64() < 2.5, "{:?}", signalled.elapsed());

@@ -129,7 +129,7 @@ async fn r09_a_call_that_is_still_closing_at_a_second_signal_is_exported() {
     graph.wait(&wacid, "accept").await;
     node.signal("TERM");
     node.until_metric("offhook_draining", &[], 1.0).await;
-    let signalled = offhook::clock::Clock::real().now();
+    let signalled = model::Clock::real().now();
     node.signal("TERM");
     // Meta takes the end and never says that the call is over.
     graph.wait(&wacid, "terminate").await;

@@ -19,7 +19,7 @@ use crate::support::node::{APP_SECRET, Node, Wanted};
 use crate::support::{figures, has_peer, http, sign};
 
 fn now() -> Instant {
-    offhook::clock::Clock::real().now()
+    model::Clock::real().now()
 }
 
 /// A sender that keeps its connections, as Meta does.

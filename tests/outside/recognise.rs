@@ -8,15 +8,15 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
-use offhook::call::machine::Sound;
-use offhook::clock::Clock;
+use machine::Sound;
+use model::Clock;
 use offhook::egress::FileAnswer;
 use offhook::media::prompt::{Frame, Slot};
 use offhook::sim::{CallScript, HangupRule, Happened, Sim};
 use offhook::speech::config::SpeechConfig;
 use offhook::speech::library::{FileFetch, Library};
 use offhook::speech::provider::BoxFuture;
-use offhook::xml::ast::{DocUrl, Speech, SpeechNode, Voice};
+use xml::ast::{DocUrl, Speech, SpeechNode, Voice};
 
 use crate::support::app::App;
 use crate::support::has_peer;
@@ -237,7 +237,7 @@ async fn interim_results_come_before_the_action_and_none_after_it() {
     let log = crate::support::http::send("GET", &url, &key, "").await.text();
     assert!(log.contains("xxxxxx") && !log.contains("this table"), "{log}");
     assert!(!world.node.log().contains("this table"), "not in the node's log");
-    let replayed = offhook::call::replay::replay(log.as_bytes(), |_| {}).expect("the log reads");
+    let replayed = machine::replay::replay(log.as_bytes(), |_| {}).expect("the log reads");
     assert_eq!(replayed.difference, None);
 }
 

@@ -302,7 +302,7 @@ async fn r13_a_flood_of_bad_signatures_leaves_good_ones_quick() {
     // On a machine that is busy with something else a second and a third try may do.
     let mut told = Vec::new();
     for _ in 0..3 {
-        let clock = offhook::clock::Clock::real();
+        let clock = model::Clock::real();
         let until = clock.now() + std::time::Duration::from_secs(seconds);
         let mut flood = tokio::task::JoinSet::new();
         for _ in 0..8 {

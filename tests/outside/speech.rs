@@ -5,14 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use offhook::call::machine::Sound;
-use offhook::clock::Clock;
+use machine::Sound;
+use model::Clock;
 use offhook::egress::FileAnswer;
 use offhook::media::prompt::{Prompt, Slot};
 use offhook::speech::config::SpeechConfig;
 use offhook::speech::library::{FileFetch, Library};
 use offhook::speech::provider::BoxFuture;
-use offhook::xml::ast::{DocUrl, Speech, SpeechNode, Voice};
+use xml::ast::{DocUrl, Speech, SpeechNode, Voice};
 
 struct NoFiles;
 

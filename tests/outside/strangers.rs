@@ -14,7 +14,7 @@ fn rate() -> Option<u64> {
 }
 
 fn now() -> std::time::Instant {
-    offhook::clock::Clock::real().now()
+    model::Clock::real().now()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +59,7 @@ async fn r19_junk_gets_nothing_back_and_costs_a_live_call_nothing() {
             vec![0x40, 0, 0, 4, 1, 2, 3, 4],
             vec![0xff; 1_200],
         ];
-        let clock = offhook::clock::Clock::real();
+        let clock = model::Clock::real();
         let begun = clock.now();
         let mut sent = 0u64;
         while sent < seconds * per_second {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use model::Method;
+use model::Secret;
 use offhook::answer::{SigningKeys, sign};
-use offhook::config::Secret;
 use offhook::ffi::opus::{Encoder, Rate};
-use offhook::model::Method;
 use offhook::sim::{Answers, CallEvent, CallEvents, CallScript, HangupRule, Happened, KeysStart, Order, caller};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;

@@ -118,7 +118,7 @@ async fn an_endpoint_calls_by_its_application_and_is_hung_up_over_the_api() {
         log.contains("\"call_type\":\"web\"") && !log.contains("P2uYro0UCOQ4zxjKXaWCBui1") && !log.contains(PASSWORD),
         "{log}"
     );
-    let replayed = offhook::call::replay::replay(log.as_bytes(), |_| {}).expect("the log reads");
+    let replayed = machine::replay::replay(log.as_bytes(), |_| {}).expect("the log reads");
     assert_eq!(replayed.difference, None);
     assert!(!world.node.log().contains(PASSWORD), "no password in a log");
     assert_eq!(world.node.metric("offhook_calls_active", &[]).await, 0.0);

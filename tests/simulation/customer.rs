@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use offhook::call::machine::{FetchFailure, FetchId, FetchKind, Fetched, FirstFault, NoticeKind, Refusal};
-use offhook::model::CallUuid;
-use offhook::xml::{Document, Parsed};
+use machine::{FetchFailure, FetchId, FetchKind, Fetched, FirstFault, NoticeKind, Refusal};
+use model::CallUuid;
 use uuid::Uuid;
+use xml::{Document, Parsed};
 
 use crate::plan::MS;
 use crate::world::{Event, World};
@@ -65,7 +65,7 @@ pub enum Answered {
 
 fn parsed(text: &'static str) -> Parsed {
     thread_local!(static PARSED: RefCell<BTreeMap<&'static str, Parsed>> = const { RefCell::new(BTreeMap::new()) });
-    PARSED.with_borrow_mut(|all| all.entry(text).or_insert_with(|| offhook::xml::parse(text.as_bytes(), None)).clone())
+    PARSED.with_borrow_mut(|all| all.entry(text).or_insert_with(|| xml::parse(text.as_bytes(), None)).clone())
 }
 
 fn read(text: &'static str) -> Fetched {

@@ -4,15 +4,15 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
+use machine::{CallSetup, CallTime, CallUrls, Command, Input, Outbound, abandoned};
+use model::{CallType, CallUuid, Direction, E164, HangupCause, Method};
 use offhook::admission::permission::{Engaged, Event as PermissionEvent, PairKey};
 use offhook::admission::{Admitted, NumberEntry};
 use offhook::call::binding::Party as _;
 use offhook::call::dialer::NotPlaced;
-use offhook::call::machine::{CallSetup, CallTime, CallUrls, Command, Input, Outbound, abandoned};
 use offhook::call::queues::{Exit, Rules, Waiting};
-use offhook::model::{CallType, CallUuid, Direction, E164, HangupCause, Method};
 use offhook::store::{CallEnd, CallStart};
-use offhook::xml::ast::DocUrl;
+use xml::ast::DocUrl;
 
 use crate::meta::{MetaCall, Placed, phone_number_id, user};
 use crate::node::{Begin, Node};

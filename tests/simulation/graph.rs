@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use machine::{GraphAction, GraphOutcome, Input};
+use model::{CallUuid, Wacid};
 use offhook::admission::permission;
 use offhook::call::consent::refusal_of;
-use offhook::call::machine::{GraphAction, GraphOutcome, Input};
 use offhook::meta::{Action, Asking, Fault, Next, Verdict};
-use offhook::model::{CallUuid, Wacid};
 use offhook::webhook::CallKey;
 
 use crate::meta::{CallIx, Reply};

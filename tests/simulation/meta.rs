@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
-use offhook::call::machine::{Command, Input, MediaFact, MediaFault};
+use machine::{Command, Input, MediaFact, MediaFault};
+use model::{CallUuid, Digit, Leg};
 use offhook::meta::Action;
-use offhook::model::{CallUuid, Digit, Leg};
 use offhook::webhook::{CallKey, Effect};
 
 use crate::plan::{MS, SECOND};
@@ -435,7 +435,7 @@ impl World {
         }
     }
 
-    pub fn hung_up_by_api(&mut self, call: offhook::model::CallUuid) -> Go {
+    pub fn hung_up_by_api(&mut self, call: model::CallUuid) -> Go {
         if self.node.as_ref().is_some_and(|node| node.calls.get(&call).is_some_and(|call| !call.is_closing())) {
             self.note(format_args!("API: hang up {call}"));
             self.tell(call, Input::Command { command: Command::Hangup });

@@ -6,20 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
+use machine::{CallSetup, CallUrls, Input, MachineLimits, MediaFact, Termination};
+use model::Clock;
+use model::Secret;
+use model::{AuthId, CallType, CallUuid, Direction, E164, HangupCause, Method, PhoneNumberId, Wacid};
 use offhook::admission::permission::{Engaged, PairKey};
 use offhook::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Reason, Slot, Slots};
 use offhook::call::CallEvent;
 use offhook::call::binding::{self, AtMeta, Bindings, EventTold, Parties, Party};
-use offhook::call::machine::{CallSetup, CallUrls, Input, MachineLimits, MediaFact, Termination};
 use offhook::call::queues::Queues;
-use offhook::clock::Clock;
-use offhook::config::Secret;
 use offhook::media::sdp::Offer;
 use offhook::meta::{Budget, Policy};
-use offhook::model::{AuthId, CallType, CallUuid, Direction, E164, HangupCause, Method, PhoneNumberId, Wacid};
 use offhook::store::CallStart;
 use offhook::webhook::{Busy, CallKey, Calls, Door, DoorConfig, Effect, Full, Heard, Incoming, Known, Said};
-use offhook::xml::ast::DocUrl;
+use xml::ast::DocUrl;
 
 use crate::dice::Dice;
 use crate::graph::Request;

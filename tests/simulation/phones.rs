@@ -1,7 +1,7 @@
 //! Users who are called: Graph's `connect`, and what their phones do. Meta tells of it by webhook, in any order.
 
-use offhook::call::machine::{Input, MediaFact};
-use offhook::model::Leg;
+use machine::{Input, MediaFact};
+use model::Leg;
 
 use crate::meta::{CallIx, MetaCall, Phase, Reply, Said, phone_number_id};
 use crate::plan::{MS, SECOND};

@@ -1,10 +1,10 @@
 //! What must hold of calls that the business places, held against a small account of its own: who waits, what a user
 //! permits, which calls at Meta somebody here has heard of.
 
+use model::{AuthId, CallUuid, HangupCause};
 use offhook::admission::Reason;
 use offhook::call::dialer::NotPlaced;
 use offhook::meta::Action;
-use offhook::model::{AuthId, CallUuid, HangupCause};
 use offhook::webhook::Effect;
 
 use crate::dialer::is_denied;

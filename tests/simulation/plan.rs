@@ -3,7 +3,7 @@
 //! Each fault is off in most runs and frequent in some, so that every run is about a few of them: faults that are
 //! always all there hide each other.
 
-use offhook::call::machine::MachineLimits;
+use machine::MachineLimits;
 
 use crate::dice::Dice;
 

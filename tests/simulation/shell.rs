@@ -7,19 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use offhook::admission::Slot;
-use offhook::admission::permission::{self, Engaged};
-use offhook::call::log;
-use offhook::call::machine::{
+use machine::log;
+use machine::replay::replay;
+use machine::{
     CallSetup, CallState, CallTime, DialError, FetchFailure, FetchId, Fetched, GraphAction, GraphOutcome, Input,
     LegNews, MediaOrder, Output, PlayId, RecordEnd, RecordFact, Voice,
 };
-use offhook::call::replay::replay;
+use model::{CallUuid, Direction, HangupCause, Leg, Wacid};
+use offhook::admission::Slot;
+use offhook::admission::permission::{self, Engaged};
 use offhook::call::step::{Step, Stepper};
-use offhook::model::{CallUuid, Direction, HangupCause, Leg, Wacid};
 use offhook::store::CallEnd;
 use offhook::webhook::CallKey;
-use offhook::xml::ast::Repeat;
+use xml::ast::Repeat;
 
 use crate::meta::CallIx;
 use crate::node::{Begin, Fact, Node, View};

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use machine::{CallSetup, CallTime, GraphAction, GraphOutcome, Notice, NoticeKind, abandoned};
+use model::{CallUuid, Direction, HangupCause, Timestamp, Wacid};
 use offhook::admission::permission::Consents;
 use offhook::answer::next_pause;
-use offhook::call::machine::{CallSetup, CallTime, GraphAction, GraphOutcome, Notice, NoticeKind, abandoned};
 use offhook::call::orphan::{PLACED_SINCE, closing};
-use offhook::model::{CallUuid, Direction, HangupCause, Timestamp, Wacid};
 use offhook::store::{CallEnd, CallStart, Orphan, PlacedCall};
 use offhook::webhook::{CONNECT_AGAIN, CallKey};
 use uuid::Uuid;

@@ -5,15 +5,15 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use machine::{CallSetup, CallUrls, MachineLimits};
+use model::Clock;
+use model::{CallType, CallUuid, Direction, E164, HangupCause, Method, Timestamp};
 use offhook::admission::permission::{Consents, Engaged};
 use offhook::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec};
 use offhook::call::dialer::NotPlaced;
-use offhook::call::machine::{CallSetup, CallUrls, MachineLimits};
 use offhook::call::queues::{Exit, QUEUE_MAX, Queues, Rules, WAIT_MAX, Waiting};
-use offhook::clock::Clock;
 use offhook::config::Permissions;
-use offhook::model::{CallType, CallUuid, Direction, E164, HangupCause, Method, Timestamp};
-use offhook::xml::ast::DocUrl;
+use xml::ast::DocUrl;
 
 use crate::meta::{number, phone_number_id, user};
 use crate::node::MAIN;

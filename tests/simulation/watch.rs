@@ -3,12 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use machine::{CallState, CallTime, FetchId, GraphAction, GraphOutcome, MediaOrder, NoticeKind, Output, Summary};
+use model::{CallUuid, HangupCause};
 use offhook::admission::Reason;
-use offhook::call::machine::{
-    CallState, CallTime, FetchId, GraphAction, GraphOutcome, MediaOrder, NoticeKind, Output, Summary,
-};
 use offhook::meta::Action;
-use offhook::model::{CallUuid, HangupCause};
 use offhook::webhook::{CallKey, Effect};
 
 use crate::meta::{CallIx, Phase, Said};

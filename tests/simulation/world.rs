@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use machine::{FetchFailure, FetchId, Fetched, Input};
+use model::Clock;
+use model::{CallUuid, Timestamp};
 use offhook::admission::permission::{self, PairKey, Reply};
-use offhook::call::machine::{FetchFailure, FetchId, Fetched, Input};
-use offhook::clock::Clock;
 use offhook::meta::{Fault, Verdict};
-use offhook::model::{CallUuid, Timestamp};
 use uuid::Uuid;
 
 use crate::customer::Customer;

@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::panel::NumberSet;
 use super::tokens::Rotated;
-use crate::config::{ApiKey, Permissions, Secret};
-use crate::model::{AppId, AuthId, E164, Method, PhoneNumberId, Timestamp, WabaId};
+use crate::config::{ApiKey, Permissions};
 use crate::store::{SettingKind, SettingWrite};
-use crate::xml::ast::DocUrl;
+use model::Secret;
+use model::{AppId, AuthId, E164, Method, PhoneNumberId, Timestamp, WabaId};
+use xml::ast::DocUrl;
 
 /// An account or a subaccount.
 #[derive(Clone, Debug)]

@@ -25,9 +25,10 @@ pub use tokens::{NotRotated, Rotated};
 
 use self::entries::AccountRow;
 use super::directory::{AccountSpec, ApplicationSpec, Specs};
-use crate::config::{self, Config, Secret};
-use crate::model::{AppId, AuthId, E164, Timestamp, WabaId};
+use crate::config::{self, Config};
 use crate::store::{Scope, Setting, SettingKind, SettingWrite};
+use model::Secret;
+use model::{AppId, AuthId, E164, Timestamp, WabaId};
 
 /// All of it, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -296,7 +297,7 @@ impl<'c> Reading<'c> {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::{Number, NumberSet};
-    use crate::model::E164;
+    use model::E164;
 
     /// A number of the account `MA` and the WABA `1`.
     pub(crate) fn number(set: NumberSet) -> Number {

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use super::entries::{Application, Link, Number, Waba, WabaRow};
 use super::{Book, Key, Made, NumberSet, Reading, Registration};
 use crate::admission::directory::NumberSpec;
-use crate::config::{self, Config, Secret};
-use crate::model::{AppId, AuthId, E164, PhoneNumberId, Timestamp, WabaId};
+use crate::config::{self, Config};
 use crate::store::{Scope, SettingKind};
+use model::Secret;
+use model::{AppId, AuthId, E164, PhoneNumberId, Timestamp, WabaId};
 
 /// Numbers of a main account and its subaccounts at most.
 const NUMBERS_MAX: usize = 10_000;
@@ -471,11 +472,11 @@ mod tests {
             calling_named: false,
             app_id: None,
             answer_url: None,
-            answer_method: crate::model::Method::Post,
+            answer_method: model::Method::Post,
             fallback_url: None,
-            fallback_method: crate::model::Method::Post,
+            fallback_method: model::Method::Post,
             hangup_url: None,
-            hangup_method: crate::model::Method::Post,
+            hangup_method: model::Method::Post,
             webhook_url: None,
             calls_per_number: None,
             permissions: config::Permissions::default(),

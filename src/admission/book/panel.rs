@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::entries::Link;
 use crate::config;
-use crate::model::{AppId, AuthId, PhoneNumberId, Timestamp, WabaId};
-use crate::xml::ast::DocUrl;
+use model::{AppId, AuthId, PhoneNumberId, Timestamp, WabaId};
+use xml::ast::DocUrl;
 
 /// A number's row. What an older version did not write has its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::entries::{Account, AccountRow};
 use super::{Book, Key, Reading};
-use crate::config::{self, Secret};
-use crate::model::{AuthId, Timestamp};
+use crate::config;
 use crate::store::{Setting, SettingKind};
+use model::Secret;
+use model::{AuthId, Timestamp};
 
 /// An account's token that was made here.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::window::{Never, Times};
 use crate::config::Permissions;
-use crate::model::{PermissionStatus, Timestamp};
+use model::{PermissionStatus, Timestamp};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Timestamp;
+use model::Timestamp;
 
 /// Times kept at most, the newest: a limit above it is left to Meta.
 const KEPT_MAX: usize = 1_000;

@@ -150,7 +150,7 @@ mod tests {
                 wait("7"),
                 busy(),
             ] {
-                let parsed = crate::xml::parse_with_limit(xml.as_bytes(), None, 102_400);
+                let parsed = xml::parse_with_limit(xml.as_bytes(), None, 102_400);
                 assert!(parsed.document.is_some(), "{:?}\n{xml}", parsed.findings);
                 assert_eq!(
                     xml.matches("<Hangup").count(),

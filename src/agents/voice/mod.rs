@@ -24,14 +24,14 @@ use super::asking::Hearer;
 use super::contract::{Action, Channel, Line, Piece, Question, Reply, Role, Said, User, text_of};
 use super::sentences::Sentences;
 use crate::call::author::{Author, SaidLine, Wish};
-use crate::call::machine::{FetchFailure, Param, Params};
 use crate::inbox::Inbox;
 use crate::media::prompt::Prompt;
-use crate::model::{AuthId, CallType, CallUuid, E164, NoticeTopic};
 use crate::notices::Notice;
 use crate::speech::library::Library;
 use crate::store::{Agent, AgentChannel, AgentSpec, CallLine, Scope, Store};
 use document::Heard;
+use machine::{FetchFailure, Param, Params};
+use model::{AuthId, CallType, CallUuid, E164, NoticeTopic};
 use voiced::{Voiced, heard_of};
 
 /// Calls with a session at most; a further one finds the agent busy.

@@ -8,11 +8,11 @@ use tokio::sync::mpsc;
 
 use super::Progress;
 use super::voiced::FRAME;
-use crate::call::machine::Sound;
 use crate::media::prompt::{Prompt, Slot, Writer};
 use crate::speech::library::Library;
 use crate::store::AgentSpec;
-use crate::xml::ast::{Speech, SpeechNode, Voice};
+use machine::Sound;
+use xml::ast::{Speech, SpeechNode, Voice};
 
 /// How often it is looked whether the next frames are made.
 const LOOK: Duration = Duration::from_millis(20);

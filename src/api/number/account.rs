@@ -8,7 +8,7 @@ use super::super::LiveStatus;
 use super::super::routes::{Answer, Content, Route, of};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
-use crate::model::{AuthId, E164};
+use model::{AuthId, E164};
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {

@@ -15,10 +15,10 @@ use super::Timestamp3339;
 use super::ask::{self, Asked, CHANGED, Fault, given};
 use super::bodies::{Taken, one_of};
 use super::conversations::not_routed;
-use crate::config::Secret;
 use crate::feed::What;
-use crate::model::E164;
 use crate::store::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec, Scope};
+use model::E164;
+use model::Secret;
 
 const MISSING: Answer =
     Answer { status: 404, what: "There is none", content: Content::Json(of::<error::OurBody<'static>>) };

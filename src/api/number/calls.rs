@@ -9,9 +9,9 @@ use super::super::routes::{Answer, Content, Kind, Query, Route, of};
 use super::super::{Glance, LiveCall, LiveFilter, LiveStatus};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
-use crate::model::{AuthId, CallQuality, CallUuid, Direction, Timestamp};
 use crate::store::{CallFilter, CallRecord, Compare};
-use crate::xml::ast::Finding;
+use model::{AuthId, CallQuality, CallUuid, Direction, Timestamp};
+use xml::ast::Finding;
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[

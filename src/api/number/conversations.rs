@@ -17,8 +17,8 @@ use super::bodies::Taken;
 use crate::admission::NumberEntry;
 use crate::api::Api;
 use crate::inbox::{NotRouted, words};
-use crate::model::{ConversationStatus, Direction};
 use crate::store::{Conversation, ConversationChange, ConversationFilter, Message};
+use model::{ConversationStatus, Direction};
 
 const JSON: &str = "application/json";
 

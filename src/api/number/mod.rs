@@ -45,8 +45,8 @@ use super::auth::{Denied, Member};
 use super::once::Rules;
 use super::routes::{self, Found, Route};
 use super::{App, Shared, error, peer, segments, session, with_header};
-use crate::model::Timestamp;
 use ask::{Asked, Fault};
+use model::Timestamp;
 
 /// Answers to POSTs are given again for a day (§1).
 pub(super) const ONCE: Rules = Rules { kept: Duration::from_secs(86_400), key_max: 255, fault: internal };

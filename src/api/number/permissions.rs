@@ -17,10 +17,10 @@ use super::bodies::Taken;
 use crate::admission::NumberEntry;
 use crate::admission::permission::{State, View};
 use crate::call::consent::{NotSent, Sent};
-use crate::call::machine::GraphOutcome;
 use crate::meta::code;
 use crate::meta::permissions::Request;
-use crate::model::Timestamp;
+use machine::GraphOutcome;
+use model::Timestamp;
 
 /// What is read of bodies.
 pub(super) const BODIES: &[Taken] = &[Taken::looked_at(

@@ -20,12 +20,12 @@ use crate::admission::permission::Why;
 use crate::admission::{Because, Denied, NumberEntry, Reason};
 use crate::call::author;
 use crate::call::dialer::{CallOrder, NotPlaced};
-use crate::call::machine::Outbound;
 use crate::inbox::Inbox;
-use crate::model::{CallUuid, E164, EndpointName, Method};
 use crate::store::AgentChannel;
-use crate::xml::Document;
-use crate::xml::ast::DocUrl;
+use machine::Outbound;
+use model::{CallUuid, E164, EndpointName, Method};
+use xml::Document;
+use xml::ast::DocUrl;
 
 /// What is read of bodies.
 pub(super) const BODIES: &[Taken] = &[Taken::of::<Order>("placeCall")];
@@ -214,7 +214,7 @@ async fn connecting(asked: &Asked, endpoint: &str, to: &E164) -> Result<Arc<Docu
     let address = name.sip_address(&api.host);
     // A name has nothing that XML would mind, and no more have digits.
     let xml = format!("<Response><Dial callerId=\"{to}\"><User>{address}</User></Dial></Response>");
-    let parsed = crate::xml::parse(xml.as_bytes(), None);
+    let parsed = xml::parse(xml.as_bytes(), None);
     parsed.document.ok_or_else(|| Box::new(super::internal()))
 }
 

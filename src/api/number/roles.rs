@@ -3,7 +3,7 @@
 
 use http::Method;
 
-use crate::config::Role;
+use model::Role;
 
 /// Operations that differ from the rule: method, path behind `/api/v1/` (`*`: any part; a last `**`: all that is below), role.
 const EXCEPTIONS: &[(&str, &[&str], Role)] = &[

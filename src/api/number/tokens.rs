@@ -18,8 +18,8 @@ use super::ask::{self, Asked, Fault};
 use super::bodies::Taken;
 use super::users::account_of;
 use crate::admission::book::{NotChanged, NotRotated};
-use crate::config::Secret;
-use crate::model::AuthId;
+use model::AuthId;
+use model::Secret;
 
 /// What is read of bodies.
 pub(super) const BODIES: &[Taken] = &[Taken::of::<Wanted>("rotateToken")];

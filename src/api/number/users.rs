@@ -14,10 +14,10 @@ use super::super::{decoded, error};
 use super::Timestamp3339;
 use super::ask::{self, Asked, CHANGED, Fault, Page, given};
 use super::bodies::Taken;
-use crate::config::{Role, Secret};
-use crate::model::AuthId;
 use crate::people::{Change, NewUser, NotDone, Token};
 use crate::store::User;
+use model::AuthId;
+use model::{Role, Secret};
 
 const ONE: &str = "/api/v1/users/{user_id}/";
 const JSON: &str = "application/json";

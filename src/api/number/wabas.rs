@@ -12,7 +12,7 @@ use super::ask::{self, Asked, CHANGED, DRY_RUN, Fault, Page};
 use super::bodies::Taken;
 use super::numbers::{self, SyncShown};
 use crate::admission::book::{Book, Waba};
-use crate::model::{AuthId, WabaId};
+use model::{AuthId, WabaId};
 
 const NONE: &str = "there is no such WABA";
 

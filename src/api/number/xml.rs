@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use super::super::error;
 use super::super::routes::{Answer, Body, Content, Route, of};
 use super::ask::{self, Asked, Fault};
-use crate::xml;
+use xml;
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {
@@ -17,11 +17,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
     query: &[],
     body: Some(Body { content_type: "application/xml", what: "The document" }),
     answers: &[
-        Answer {
-            status: 200,
-            what: "What is wrong with it",
-            content: Content::Json(of::<crate::xml::Report<'static>>),
-        },
+        Answer { status: 200, what: "What is wrong with it", content: Content::Json(of::<xml::Report<'static>>) },
         Answer { status: 413, what: "Larger than 256 KiB", content: Content::Json(of::<error::OurBody<'static>>) },
         Answer { status: 415, what: "Compressed", content: Content::Json(of::<error::OurBody<'static>>) },
     ],

@@ -13,9 +13,9 @@ use super::paging::{Meta, paged};
 use super::query;
 use super::{Ask, CONFLICT, LIMIT, No, OFFSET, changed, customer_url, method, own_uri, random_digits, settle, uri};
 use crate::admission::book::{Application, Book, Link, TooMany, Used};
-use crate::model::{AppId, Method};
 use crate::store::Scope;
-use crate::xml::ast::DocUrl;
+use model::{AppId, Method};
+use xml::ast::DocUrl;
 
 const NOT_FOUND: &str = "application not found";
 /// Longest name, in characters.

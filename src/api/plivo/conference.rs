@@ -11,10 +11,10 @@ use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{Api, decoded, error};
 use super::recording::{self, Started};
 use super::{Ask, CONFLICT, No, control, customer_url};
-use crate::call::machine::{RoomKind, Sound, SoundItem};
 use crate::call::rooms::{Asked, MemberAsk, Members};
 use crate::media::Played;
-use crate::xml::ast::Speak;
+use machine::{RoomKind, Sound, SoundItem};
+use xml::ast::Speak;
 
 const NO_ROOM: No = No::NotFound("conference not found");
 const NO_MEMBER: No = No::NotFound("member not found");

@@ -12,10 +12,10 @@ use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{Api, LiveCall, LiveStatus, Told, error};
 use super::place::url;
 use super::{KEYS_MAX, No, URL_BYTES_MAX, are_keys};
-use crate::call::machine::{Aside, AsideKind, Command, Legs, Sound, SoundItem};
-use crate::model::CallUuid;
 use crate::store::Scope;
-use crate::xml::ast::{DocUrl, ElementKind, Speak, Speech, SpeechNode, Target};
+use machine::{Aside, AsideKind, Command, Legs, Sound, SoundItem};
+use model::CallUuid;
+use xml::ast::{DocUrl, ElementKind, Speak, Speech, SpeechNode, Target};
 
 const NOT_FOUND: No = No::NotFound("call not found");
 const NO_B_LEG: No = No::NotFound("the call has no B leg");
@@ -299,7 +299,7 @@ fn inside_speak(text: &str) -> &str {
 fn element(attribute: &str, value: &str, content: &str) -> Result<Speak, String> {
     let value = value.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
     let document = format!("<Response><Speak {attribute}=\"{value}\">{content}</Speak></Response>");
-    let parsed = crate::xml::parse(document.as_bytes(), None);
+    let parsed = xml::parse(document.as_bytes(), None);
     let speak = parsed.document.as_deref().and_then(|document| match document.elements.as_slice() {
         // Another one has closed this, and begun something else.
         [only] => match &only.kind {
@@ -309,7 +309,7 @@ fn element(attribute: &str, value: &str, content: &str) -> Result<Speak, String>
         _ => None,
     });
     speak.ok_or_else(|| {
-        let error = parsed.findings.iter().find(|f| f.severity == crate::xml::ast::Severity::Error);
+        let error = parsed.findings.iter().find(|f| f.severity == xml::ast::Severity::Error);
         error.map_or_else(|| "it is no content of one Speak".to_owned(), |finding| finding.message.clone())
     })
 }
@@ -319,7 +319,7 @@ mod tests {
     use http::{HeaderMap, HeaderValue, header};
 
     use super::*;
-    use crate::xml::ast::Voice;
+    use xml::ast::Voice;
 
     fn fields(body: &serde_json::Value) -> Fields {
         let json = HeaderValue::from_static("application/json");

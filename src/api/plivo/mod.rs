@@ -38,9 +38,9 @@ use super::placing::{URL_BYTES_MAX, customer_url};
 use super::routes::{self, Answer, Body, Content, Found, Kind, Query, Route, of};
 use super::{Api, App, Shared, decoded, error, peer, segments, with_header};
 use crate::admission::book::NotChanged;
-use crate::call::machine::AsideKind;
-use crate::model::AuthId;
 use crate::store::Scope;
+use machine::AsideKind;
+use model::AuthId;
 
 /// What Plivo has and we have not.
 const NOT_HERE: &str = "not available on this server";
@@ -335,11 +335,11 @@ fn uri(scope: &Scope, rest: &str) -> String {
 }
 
 /// How a URL is to be asked.
-fn method(fields: &Fields, name: &str) -> Result<Option<crate::model::Method>, String> {
+fn method(fields: &Fields, name: &str) -> Result<Option<model::Method>, String> {
     match fields.text(name)?.map(|word| word.to_ascii_uppercase()).as_deref() {
         None => Ok(None),
-        Some("POST") => Ok(Some(crate::model::Method::Post)),
-        Some("GET") => Ok(Some(crate::model::Method::Get)),
+        Some("POST") => Ok(Some(model::Method::Post)),
+        Some("GET") => Ok(Some(model::Method::Get)),
         Some(_) => Err(format!("{name} must be GET or POST")),
     }
 }

@@ -14,10 +14,10 @@ use super::query::{self, Pairs, value};
 use super::{
     Ask, BARRED, CONFLICT, LIMIT, NOT_ALLOWED, No, OFFSET, begun_seconds, multi_party_add, multi_party_record, uri,
 };
-use crate::call::machine::RoomKind;
 use crate::call::rooms::{Asked, MemberAsk, MemberView, Members, RoomView};
 use crate::media::Played;
-use crate::model::{AuthId, Direction, HangupCause, Timestamp, WireCause};
+use machine::RoomKind;
+use model::{AuthId, Direction, HangupCause, Timestamp, WireCause};
 
 pub(super) const NO_ROOM: No = No::NotFound("multiparty call not found");
 pub(super) const NO_MEMBER: No = No::NotFound("participant not found");
@@ -356,7 +356,7 @@ fn of_room(ask: &Ask, room: &RoomView, member: &MemberView) -> Participant {
         mpc_uuid: room.id.to_string(),
         mute: member.muted,
         resource_uri: uri(&ask.scope, &format!("MultiPartyCall/uuid_{}/Participant/{}/", room.id, member.member)),
-        role: member.role.map_or("", crate::call::machine::Role::as_str),
+        role: member.role.map_or("", machine::Role::as_str),
         start_mpc_on_enter: member.starts,
     }
 }

@@ -16,10 +16,10 @@ use super::multi_party::{NO_ROOM, room};
 use super::place::{CALLER_NAME_CHARS_MAX, RING_MAX, digits, refused, sip_headers, targets, url};
 use super::{Ask, No};
 use crate::call::dialer::{CallOrder, Each};
-use crate::call::machine::{Command, Confirm, Outbound, RoomMusic};
-use crate::model::{CallUuid, Digit, E164, Method};
-use crate::xml::Document;
-use crate::xml::ast::DocUrl;
+use machine::{Command, Confirm, Outbound, RoomMusic};
+use model::{CallUuid, Digit, E164, Method};
+use xml::Document;
+use xml::ast::DocUrl;
 
 /// The key is waited for so long, as a `Dial`'s is.
 const CONFIRM_MS: u64 = 120_000;
@@ -102,9 +102,9 @@ fn document(fields: &Fields, name: &str) -> Result<std::sync::Arc<Document>, Str
         }
     }
     xml += &format!(">{}</MultiPartyCall></Response>", escaped(name));
-    let parsed = crate::xml::parse(xml.as_bytes(), None);
+    let parsed = xml::parse(xml.as_bytes(), None);
     parsed.document.ok_or_else(|| {
-        let error = parsed.findings.iter().find(|f| f.severity == crate::xml::ast::Severity::Error);
+        let error = parsed.findings.iter().find(|f| f.severity == xml::ast::Severity::Error);
         let message = error.map_or("it is no multi-party call", |finding| finding.message.as_str());
         // The field's own spelling.
         let field = {
@@ -310,7 +310,7 @@ mod tests {
         let body =
             json!({"role": "agent", "record_coach_voice": true, "start_recording_audio": "https://a.example.com/on"});
         let made = document(&fields(&body), "A & B").expect("a document");
-        let crate::xml::ast::ElementKind::MultiPartyCall(call) = &made.elements[0].kind else { panic!() };
+        let xml::ast::ElementKind::MultiPartyCall(call) = &made.elements[0].kind else { panic!() };
         assert_eq!((call.name.as_str(), call.role.as_str()), ("A & B", "agent"));
         for (name, value) in [("recordCoachVoice", "true"), ("startRecordingAudio", "https://a.example.com/on")] {
             assert!(call.attributes.contains(&(name.to_owned(), value.to_owned())), "{name}");

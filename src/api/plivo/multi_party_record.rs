@@ -14,10 +14,10 @@ use super::multi_party::{KIND, NO_MEMBER, NO_ROOM};
 use super::place::url;
 use super::recording::{ROOM_MAX_MS, is_mp3};
 use super::{Ask, CONFLICT, No};
-use crate::call::machine::{MemberId, RecordOrder, TrackNews, TranscriptOrder};
 use crate::call::rooms::Tracked;
 use crate::media::record::Format;
-use crate::xml::ast::Target;
+use machine::{MemberId, RecordOrder, TrackNews, TranscriptOrder};
+use xml::ast::Target;
 
 const NOT_RECORDED: No = No::NotFound("it is not being recorded");
 const GONE: &[Answer] = &[Answer { status: 204, what: "It is told", content: Content::Nothing }];

@@ -12,8 +12,8 @@ use super::paging::{Meta, paged};
 use super::query::{self, Pairs};
 use super::{Ask, LIMIT, No, OFFSET, decoded, own_uri, settle, uri};
 use crate::admission::book::{Book, Number};
-use crate::model::{AppId, AuthId, E164, Origin};
 use crate::store::Scope;
+use model::{AppId, AuthId, E164, Origin};
 
 const NOT_FOUND: &str = "number not found";
 /// Longest alias, in characters.
@@ -91,7 +91,7 @@ impl<'a> Shown<'a> {
         // What is in force, whoever it comes from.
         let entry = api.gate.directory().tables().by_number(&number.number).cloned();
         let spec = entry.as_ref().map(|entry| &entry.spec);
-        let url = |url: Option<&(crate::xml::ast::DocUrl, crate::model::Method)>| url.map(|(url, _)| url.0.to_string());
+        let url = |url: Option<&(xml::ast::DocUrl, model::Method)>| url.map(|(url, _)| url.0.to_string());
         let owner = book.owner(number);
         let calling_enabled = spec.is_some_and(|spec| spec.calling_enabled);
         Self {

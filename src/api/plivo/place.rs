@@ -14,10 +14,10 @@ use super::super::{Api, error};
 use super::{KEYS_MAX, No, are_keys, customer_url, method};
 use crate::admission::{Denied, Reason};
 use crate::call::dialer::{CallOrder, NotPlaced};
-use crate::call::machine::{Outbound, header_name};
-use crate::model::{CallUuid, E164, Method};
 use crate::store::Scope;
-use crate::xml::ast::DocUrl;
+use machine::{Outbound, header_name};
+use model::{CallUuid, E164, Method};
+use xml::ast::DocUrl;
 
 /// L7.
 const TARGETS_MAX: usize = 1_000;

@@ -4,8 +4,8 @@
 use jiff::civil::DateTime;
 
 use super::No;
-use crate::model::{Direction, Timestamp, digits_of};
 use crate::store::{CallFilter, Compare};
+use model::{Direction, Timestamp, digits_of};
 
 /// A query's pairs.
 pub(super) type Pairs = [(String, String)];
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn times_have_four_forms() {
         let day = 1_795_132_800; // 2026-11-20
-        let secs = |text: &str| time(text).map(crate::model::Timestamp::micros);
+        let secs = |text: &str| time(text).map(model::Timestamp::micros);
         assert_eq!(secs("2026-11-20"), Some(day * 1_000_000));
         assert_eq!(secs("2026-11-20 06:03"), Some((day + 6 * 3600 + 180) * 1_000_000));
         assert_eq!(secs("2026-11-20 06:03:11"), Some((day + 6 * 3600 + 191) * 1_000_000));

@@ -15,11 +15,11 @@ use super::control::{answered, tell};
 use super::paging::{Meta, page};
 use super::place::url;
 use super::{Ask, CONFLICT, LIMIT, No, OFFSET, query, uri};
-use crate::call::machine::{Command, RecordOrder, RoomKind, TranscriptOrder};
 use crate::media::record::Format;
-use crate::model::Timestamp;
 use crate::store::{Compare, Recording, RecordingFilter, RoomFilter};
-use crate::xml::ast::Target;
+use machine::{Command, RecordOrder, RoomKind, TranscriptOrder};
+use model::Timestamp;
+use xml::ast::Target;
 
 /// Of a room, in milliseconds: as long as a recording may be.
 pub(super) const ROOM_MAX_MS: u64 = 14_400_000;

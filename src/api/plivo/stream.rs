@@ -13,10 +13,10 @@ use super::control::{answered, tell};
 use super::paging::{Meta, paged};
 use super::place::url;
 use super::{Ask, CONFLICT, LIMIT, No, OFFSET, URL_BYTES_MAX, begun_seconds, uri};
-use crate::call::machine::{Command, StreamFormat, StreamOrder, StreamTrack};
 use crate::call::streams::StreamView;
-use crate::model::StreamId;
-use crate::xml::ast::DocUrl;
+use machine::{Command, StreamFormat, StreamOrder, StreamTrack};
+use model::StreamId;
+use xml::ast::DocUrl;
 
 /// L37.
 const TIMEOUT_MAX: u64 = 86_400;
@@ -141,12 +141,12 @@ fn object(api: &Api, ask: &Ask, call: &LiveCall, view: StreamView) -> Object {
         bill_duration,
         call_uuid: call.call.to_string(),
         created_at: view.created.plivo_cdr(),
-        end_time: view.ended.map(crate::model::Timestamp::plivo_cdr),
+        end_time: view.ended.map(model::Timestamp::plivo_cdr),
         plivo_auth_id: call.account.to_string(),
         resource_uri: uri(&ask.scope, &format!("Call/{}/Stream/{}/", call.call, view.stream)),
         rounded_bill_duration: bill_duration.to_string(),
         service_url: view.order.url.0.to_string(),
-        start_time: view.started.map(crate::model::Timestamp::plivo_cdr),
+        start_time: view.started.map(model::Timestamp::plivo_cdr),
         status: view.status.as_str(),
         status_callback_url: view.order.status.as_ref().map(|(url, _)| url.0.to_string()),
         stream_id: view.stream.to_string(),

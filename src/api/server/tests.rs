@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{HttpLimits, Peer, Served, bind, client, serve};
-use crate::clock::Clock;
+use model::Clock;
 
 struct Running {
     at: SocketAddr,

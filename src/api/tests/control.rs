@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{Answer, MAIN, OTHER, Running, SUB, run, uuid};
-use crate::call::machine::{AsideKind, Command, Legs, Sound};
-use crate::model::Method;
+use machine::{AsideKind, Command, Legs, Sound};
+use model::Method;
 
 impl Running {
     /// A POST with a JSON body.

@@ -9,7 +9,7 @@ pub(super) fn file(accounts: Vec<Account>) -> config::Config {
     let mut file = config::Config::with(Secret::new("a"), Secret::new("b"));
     file.accounts = accounts;
     for (n, (number, id, account)) in NUMBERS.into_iter().enumerate() {
-        let waba = crate::model::WabaId::from(format!("70{n}"));
+        let waba = model::WabaId::from(format!("70{n}"));
         file.wabas.push(config::Waba { id: waba.clone(), account: account.into(), access_token: None });
         file.numbers.push(config::Number {
             number: E164::parse(number).unwrap(),
@@ -248,7 +248,7 @@ async fn an_application_answers_a_number_that_has_no_url_of_its_own() {
         assert_eq!(node.main("POST", &format!("Number/{number}/"), json!({"app_id": app})).await.0, 202);
     }
     let (url, method) = spec("1009").answer.unwrap();
-    assert_eq!((&*url.0, method), ("https://app.example.com/menu", crate::model::Method::Get));
+    assert_eq!((&*url.0, method), ("https://app.example.com/menu", model::Method::Get));
     assert_eq!(&*spec("1009").hangup.unwrap().0.0, "https://app.example.com/bye");
     assert!(spec("1009").calling_enabled);
     assert_eq!(&*spec("1001").answer.unwrap().0.0, "https://app.example.com/own", "its own comes first");
@@ -256,10 +256,7 @@ async fn an_application_answers_a_number_that_has_no_url_of_its_own() {
     // What the endpoints ask for.
     let tables = node.gate.directory().tables().clone();
     let default = tables.endpoints_application(&SUB.into()).unwrap();
-    assert_eq!(
-        (default.id.as_str(), tables.application(&crate::model::AppId::from(app.as_str())).is_some()),
-        (&*app, true)
-    );
+    assert_eq!((default.id.as_str(), tables.application(&model::AppId::from(app.as_str())).is_some()), (&*app, true));
     // Changed, the next call goes elsewhere; a second default takes the first one's place.
     let path = format!("Application/{app}/");
     assert_eq!(

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::{MAIN, OTHER, Running, run, uuid};
 use crate::api::number::{self, roles};
-use crate::config::Role;
 use crate::people::NewUser;
+use model::Role;
 
 /// A path with these in the place of its parameters.
 fn filled(path: &str, named: &[(&str, &str)]) -> String {

@@ -10,10 +10,10 @@ use super::Inner;
 use crate::answer::next_pause;
 use crate::config::S3;
 use crate::media::record::{self, Format};
-use crate::model::Timestamp;
 use crate::objects::{Bucket, BucketError};
 use crate::observe::names::{self, copied};
 use crate::store::{CopyWrite, Recording};
+use model::Timestamp;
 
 /// Where the times of callbacks give none.
 const PAUSE: Duration = Duration::from_secs(60);

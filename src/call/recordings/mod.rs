@@ -22,16 +22,16 @@ use uuid::Uuid;
 
 pub use copies::Copies;
 
-use super::machine::{Notice, NoticeKind, Param, RecordEnd, RecordFact, RecordOrder, recorded};
 use super::outbox::Outbox;
 use crate::answer::{Dice, SigningKeys};
-use crate::clock::Clock;
 use crate::media::record::{self, Format, Left, Order, Recorder, Source, Tape};
-use crate::model::{AuthId, CallUuid, Digit, Timestamp};
 use crate::speech::recognise::Recognisers;
 use crate::store::{
     NewCallback, Recording, RecordingConclusion, RecordingEnd, RecordingStart, Scope, Store, StoreError,
 };
+use machine::{Notice, NoticeKind, Param, RecordEnd, RecordFact, RecordOrder, recorded};
+use model::Clock;
+use model::{AuthId, CallUuid, Digit, Timestamp};
 
 /// The folder's name in `store.data_dir`.
 const FOLDER: &str = "recordings";

@@ -12,12 +12,12 @@ use tokio::sync::mpsc;
 use super::Inner;
 use super::stretches::{Cutter, Stretch};
 use crate::answer::next_pause;
-use crate::call::machine::{TranscriptOrder, transcribed};
 use crate::media::record::{self, Format};
-use crate::model::Method;
 use crate::observe::names::{self, transcript};
 use crate::speech::recognise::{Ask, RecogniseError, Sound};
 use crate::store::{NewCallback, ToTranscribe, TranscriptWrite};
+use machine::{TranscriptOrder, transcribed};
+use model::Method;
 
 /// Tries in all; the pauses between them are those of callbacks.
 const TRIES_MAX: u32 = 6;
@@ -170,7 +170,7 @@ fn text(order: &TranscriptOrder, said: &[Said], stereo: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xml::ast::{DocUrl, Target};
+    use xml::ast::{DocUrl, Target};
 
     fn order(full: bool, method: Method) -> TranscriptOrder {
         TranscriptOrder { to: Target { url: DocUrl("https://a.example.com/".into()), method }, full }

@@ -4,10 +4,10 @@ use std::sync::{Arc, PoisonError};
 
 use super::{LiveCall, Outgoing, Registry};
 use crate::admission::{AccountEntry, Because, Denied, NumberEntry, Reason};
-use crate::call::machine::{CallSetup, CallUrls, Destination, DialError, DialOrder, Input, LegNews, LegWish, Outbound};
-use crate::model::{CallType, Direction, E164, EndpointName, HangupCause};
 use crate::observe::names;
 use crate::store::Scope;
+use machine::{CallSetup, CallUrls, Destination, DialError, DialOrder, Input, LegNews, LegWish, Outbound};
+use model::{CallType, Direction, E164, EndpointName, HangupCause};
 
 impl Registry {
     /// Begins a leg that `a_leg` dials.

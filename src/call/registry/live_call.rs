@@ -7,17 +7,17 @@ use std::time::Instant;
 use super::super::binding::{AtMeta, Party};
 use super::super::course::{Course, Sampler};
 use super::super::live::LiveLog;
-use super::super::machine::{CallSetup, CallState, CallTime, Command, Input, RecordOrder, StreamOrder};
 use super::super::phones::Line;
 use super::super::shell::{Mailbox, What};
 use super::super::streams::{StreamView, StreamViews};
 use super::Told;
 use crate::answer::SigningKeys;
-use crate::config::Secret;
 use crate::feed::Feed;
 use crate::media::sdp::Offer;
-use crate::model::{CallUuid, StreamId, Timestamp, Wacid};
-use crate::xml::ast::Target;
+use machine::{CallSetup, CallState, CallTime, Command, Input, RecordOrder, StreamOrder};
+use model::Secret;
+use model::{CallUuid, StreamId, Timestamp, Wacid};
+use xml::ast::Target;
 
 /// A live call, seen from outside.
 #[derive(Debug)]

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::super::machine::{
-    Command, Input, MemberId, RecordEnd, RecordOrder, Role, RoomKind, RoomNews, RoomOut, SoundItem, TrackNews,
-};
 use super::state::Member;
 use super::{Caller, Cell, Inside, Rooms, locked};
 use crate::media::{Audience, Played};
-use crate::model::{AuthId, CallUuid, Direction, HangupCause, Timestamp};
 use crate::store::{EndedRoom, KeptMember, LeftMember, OpenRoom, Scope};
-use crate::xml::ast::Target;
+use machine::{
+    Command, Input, MemberId, RecordEnd, RecordOrder, Role, RoomKind, RoomNews, RoomOut, SoundItem, TrackNews,
+};
+use model::{AuthId, CallUuid, Direction, HangupCause, Timestamp};
+use xml::ast::Target;
 
 /// A room as it is.
 #[derive(Clone, Debug)]

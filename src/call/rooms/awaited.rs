@@ -4,9 +4,9 @@
 use uuid::Uuid;
 
 use super::{Key, Rooms, Tables, locked};
-use crate::call::machine::{CallSetup, Input, RoomKind, placed_for};
 use crate::call::shell::Mailbox;
-use crate::model::HangupCause;
+use machine::{CallSetup, Input, RoomKind, placed_for};
+use model::HangupCause;
 
 /// One of them.
 pub(super) struct Awaited {

@@ -8,12 +8,10 @@ use uuid::Uuid;
 
 use super::ask::member_view;
 use super::{Cell, ENDED_MAX, Inside, Rooms, locked};
-use crate::call::machine::{
-    CallSetup, CallTime, MemberId, Notice, NoticeKind, Param, Role, RoomKind, Seat, cut_off, lasted,
-};
-use crate::model::{CallUuid, HangupCause, Timestamp, stable_id};
 use crate::store::{EndedRoom, LeftMember, NewCallback, OpenMember, Orphan, OrphanRoom, Store, StoreError};
-use crate::xml::ast::Target;
+use machine::{CallSetup, CallTime, MemberId, Notice, NoticeKind, Param, Role, RoomKind, Seat, cut_off, lasted};
+use model::{CallUuid, HangupCause, Timestamp, stable_id};
+use xml::ast::Target;
 
 /// What is written of a member that has left.
 pub(super) enum LeftRow {
@@ -183,12 +181,12 @@ mod tests {
 
     use super::super::MemberView;
     use super::*;
-    use crate::clock::Clock;
-    use crate::model::{AuthId, Method};
     use crate::observe::Health;
     use crate::store::tests::setup;
     use crate::store::{CallStart, Callback, KeptMember, OpenRoom, Scope, Settled, Settlement};
-    use crate::xml::ast::DocUrl;
+    use model::Clock;
+    use model::{AuthId, Method};
+    use xml::ast::DocUrl;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_micros(seconds * 1_000_000)

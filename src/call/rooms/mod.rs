@@ -16,23 +16,21 @@ use std::time::{Duration, Instant};
 
 pub use ask::{Asked, Left, MemberAsk, MemberView, Members, RoomView, Tracked};
 
-use super::machine::{
-    CallSetup, Command, Input, Legs, MemberId, RecordFact, RoomEntry, RoomKind, RoomNews, Sound, SoundItem,
-};
 use super::recordings::OfRoom;
 use super::shell::Mailbox;
-use crate::clock::Clock;
 use crate::media::prompt::Prompt;
 use crate::media::record::{Part, Pause, Source, Tape};
 use crate::media::workers::Workers;
 use crate::media::{Audience, CableEnd, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played, cable};
-use crate::model::{AuthId, CallUuid, Digit, HangupCause, Timestamp};
 use crate::store::{EndedRoom, LEFT_MAX, Store};
-use crate::xml::ast::{Repeat, Target};
 use awaited::Awaited;
 use kept::LeftRow;
 pub(super) use kept::exit_id;
+use machine::{CallSetup, Command, Input, Legs, MemberId, RecordFact, RoomEntry, RoomKind, RoomNews, Sound, SoundItem};
+use model::Clock;
+use model::{AuthId, CallUuid, Digit, HangupCause, Timestamp};
 use state::{Effect, Room};
+use xml::ast::{Repeat, Target};
 
 /// Multi-party calls that are over and still shown.
 const ENDED_MAX: usize = 1_000;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::call::machine::{MemberId, Role, RoomEntry, RoomNews, RoomOut};
 use crate::media::{MixPart, Says};
-use crate::xml::ast::Target;
+use machine::{MemberId, Role, RoomEntry, RoomNews, RoomOut};
+use xml::ast::Target;
 
 /// So many addresses are told that a room is over.
 const TOLD_MAX: usize = 32;

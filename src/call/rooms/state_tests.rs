@@ -7,10 +7,10 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::{Effect, Room};
-use crate::call::machine::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut};
 use crate::media::{MixPart, Says};
-use crate::model::Method;
-use crate::xml::ast::{DocUrl, Target};
+use machine::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut};
+use model::Method;
+use xml::ast::{DocUrl, Target};
 
 fn entry() -> RoomEntry {
     RoomEntry {

@@ -7,16 +7,14 @@ use tracing::{Instrument as _, debug, warn};
 
 use super::super::author::{self, Wish};
 use super::super::consent::refusal_of;
-use super::super::machine::{
-    FetchFailure, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input, Params, Refusal,
-};
 use super::super::trace::{Journal, Request, Trace};
 use super::{Asked, Shell};
 use crate::answer::{DocumentBody, FetchJob, Hops, Validity};
 use crate::meta::{About, ActionRequest};
-use crate::model::Method;
 use crate::observe::names;
-use crate::xml::ast::{DocUrl, Finding, Severity};
+use machine::{FetchFailure, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input, Params, Refusal};
+use model::Method;
+use xml::ast::{DocUrl, Finding, Severity};
 
 /// How long a request to Graph waits for the answer to the one before it, so that Meta sees a call's requests in
 /// the order they were decided on, whatever connections carry them; past it, it goes out all the same.
@@ -139,7 +137,7 @@ impl Shell {
         let work = async move {
             let read = |body: DocumentBody| {
                 let begun = clock.now();
-                let parsed = crate::xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_body);
+                let parsed = xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_body);
                 traced.parse = Some(clock.now().saturating_duration_since(begun));
                 let validity = if parsed.ok() { Validity::Valid } else { Validity::Invalid };
                 (Fetched::from(parsed), validity)
@@ -175,7 +173,7 @@ impl Shell {
         let work = async move {
             let late = |_| Err(FetchFailure::Timeout);
             let written = tokio::time::timeout(within, written).await.unwrap_or_else(late);
-            let result = written.map(|xml| crate::xml::parse_with_limit(xml.as_bytes(), None, max_body).into());
+            let result = written.map(|xml| xml::parse_with_limit(xml.as_bytes(), None, max_body).into());
             mailbox.tell(Input::Fetched { fetch, result });
         };
         let task = self.services.tasks.spawn(work.in_current_span());
@@ -201,7 +199,7 @@ fn said(message: &str) -> String {
 /// A fetch's line of the trace: written when this is dropped, so that one that is broken off leaves its line too.
 struct TracedFetch {
     journal: Journal,
-    clock: crate::clock::Clock,
+    clock: model::Clock,
     fetch: FetchId,
     kind: FetchKind,
     from: Instant,
@@ -236,7 +234,7 @@ mod tests {
             (b"<Response><Speak>\xff</Speak></Response>", Some("utf-8")),
             (b"<Response>\n<Spek>a</Spek></Response>", None),
         ] {
-            let Fetched::Refused { refusal } = crate::xml::parse_with_limit(body, charset, 10_000).into() else {
+            let Fetched::Refused { refusal } = xml::parse_with_limit(body, charset, 10_000).into() else {
                 panic!("it was taken: {body:?}");
             };
             let first = first_error(&refusal).expect("an error");

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::super::machine::CallSetup;
 use super::super::phones::Line;
 use super::super::registry::{LetIn, LiveCall, Registry};
 use super::super::trace::Journal;
@@ -14,6 +13,7 @@ use super::{Fact, Mailbox};
 use crate::admission::permission::Engaged;
 use crate::admission::{AccountEntry, NumberEntry, Slot};
 use crate::media::sdp::Offer;
+use machine::CallSetup;
 
 /// What a call is begun with.
 pub(in crate::call) struct Begin {

@@ -2,17 +2,17 @@
 
 use tracing::{Instrument as _, info};
 
-use super::super::machine::{CallTime, GraphAction, Summary, abandoned};
 use super::super::registry::LiveCall;
 use super::super::services::Services;
 use super::super::{farewell, record};
 use super::phone;
 use super::{Media, Shell};
 use crate::admission::permission::Event;
-use crate::model::{Direction, HangupCause, NoticeTopic};
 use crate::notices::Notice;
 use crate::observe::names;
 use crate::store::{CallEnd, CallStart, Conclusion, Farewell};
+use machine::{CallTime, GraphAction, Summary, abandoned};
+use model::{Direction, HangupCause, NoticeTopic};
 
 impl Shell {
     /// The call is terminal: its record is written and its hangup callback goes out. Neither is waited for.

@@ -1,9 +1,9 @@
 //! A call and the legs that it dialled, or the leg that dialled it: what they want and tell goes from mailbox to mailbox.
 
 use super::{Media, Shell};
-use crate::call::machine::{Command, DialOrder, Input, LegNews, LegWish, MediaOrder};
 use crate::media::{BridgeEnd, bridge};
-use crate::model::{CallUuid, HangupCause};
+use machine::{Command, DialOrder, Input, LegNews, LegWish, MediaOrder};
+use model::{CallUuid, HangupCause};
 
 use super::What;
 

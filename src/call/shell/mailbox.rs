@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::super::machine::Input;
 use super::super::web::Silence;
 use crate::media::sdp::Offer;
 use crate::media::{BridgeEnd, Missing};
-use crate::model::CallUuid;
 use crate::observe::names;
+use machine::Input;
+use model::CallUuid;
 
 /// Facts waiting for one call. A call sees a few a second; a full mailbox is a fault, counted and logged.
 const MAILBOX: usize = 256;
@@ -51,7 +51,7 @@ pub(in crate::call) struct Mailbox {
     call: CallUuid,
     /// Boxed: the channel keeps room for 32 at a time, for each call.
     facts: mpsc::Sender<Box<Fact>>,
-    clock: crate::clock::Clock,
+    clock: model::Clock,
 }
 
 impl Mailbox {
@@ -80,7 +80,7 @@ impl Mailbox {
 }
 
 /// A mailbox and the end the shell reads.
-pub(in crate::call) fn mailbox(call: CallUuid, clock: &crate::clock::Clock) -> (Mailbox, mpsc::Receiver<Box<Fact>>) {
+pub(in crate::call) fn mailbox(call: CallUuid, clock: &model::Clock) -> (Mailbox, mpsc::Receiver<Box<Fact>>) {
     let (facts, inbox) = mpsc::channel(MAILBOX);
     (Mailbox { call, facts, clock: clock.clone() }, inbox)
 }

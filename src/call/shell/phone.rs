@@ -9,11 +9,11 @@ use tracing::warn;
 
 use super::{Media, Shell, leg_events};
 use crate::call::captions::{Captions, Maker};
-use crate::call::machine::{GraphAction, GraphOutcome, Input, PhoneStatus, Summary, Termination};
 use crate::call::phones::{Ended, ToPhone};
 use crate::call::web::Silence;
 use crate::media::sdp::Offer;
-use crate::model::{CallType, Direction, HangupCause};
+use machine::{GraphAction, GraphOutcome, Input, PhoneStatus, Summary, Termination};
+use model::{CallType, Direction, HangupCause};
 
 /// How a call ended, as its phone is told.
 pub(super) fn ended(summary: &Summary) -> Ended {

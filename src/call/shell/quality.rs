@@ -8,7 +8,7 @@ use super::{Media, Shell};
 use crate::call::sound;
 use crate::call::trace::Trace;
 use crate::media::{Missing, Quality};
-use crate::model::CallQuality;
+use model::CallQuality;
 
 impl Shell {
     /// Some seconds after `accept` there is no sound.

@@ -1,11 +1,11 @@
 //! A call and the room that it is in: it enters with its leg's sound, and leaves with what is told of it.
 
 use super::{Media, Shell};
-use crate::call::machine::{Notice, NoticeKind, RecordOrder, RoomNews, RoomOut, RoomWish, lasted};
 use crate::call::rooms::exit_id;
 use crate::media::record::Format;
 use crate::store::NewCallback;
-use crate::xml::ast::Target;
+use machine::{Notice, NoticeKind, RecordOrder, RoomNews, RoomOut, RoomWish, lasted};
+use xml::ast::Target;
 
 use super::Input;
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::super::author;
-use super::super::machine::{Aside, Input, MediaFact, MediaFault, MediaOrder, Sound};
 use super::leg_events;
 use super::{Media, Shell};
 use crate::media::PlayItem;
 use crate::media::prompt::Prompt;
-use crate::model::Leg;
+use machine::{Aside, Input, MediaFact, MediaFault, MediaOrder, Sound};
+use model::Leg;
 
 /// Prompts a call keeps ready ahead of their playing.
 const PREPARED_MAX: usize = 64;

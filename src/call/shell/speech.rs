@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use super::{Media, Shell};
 use crate::answer::{Hops, NoticeJob, Notifier};
 use crate::call::hearing::{Hearing, Listener};
-use crate::call::machine::{Input, Notice, RecognitionId, SpeechFact, SpeechOrder};
+use machine::{Input, Notice, RecognitionId, SpeechFact, SpeechOrder};
 
 /// Interim results that wait for the one before them: a second's. Those past them are stale before they could go out.
 const INTERIMS: usize = 5;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{Media, Shell};
-use crate::call::machine::{CallTime, Input, StreamWish};
-use crate::model::{Digit, StreamId};
 use crate::stream::StreamJob;
+use machine::{CallTime, Input, StreamWish};
+use model::{Digit, StreamId};
 
 impl Shell {
     pub(super) fn stream(&mut self, at: CallTime, id: StreamId, wish: StreamWish) {

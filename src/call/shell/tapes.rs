@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::super::machine::{Input, MediaOrder, RecordEnd, RecordFact, RecordId, RecordOrder};
 use super::super::recordings::{ActionAsked, OfRoom, Taking};
 use super::{Media, Shell};
 use crate::media::record::{Format, Part, Pause, RATE, Tape};
 use crate::media::{Line, Patience, Sides};
-use crate::model::Digit;
+use machine::{Input, MediaOrder, RecordEnd, RecordFact, RecordId, RecordOrder};
+use model::Digit;
 
 /// The recordings of a call that are not over.
 #[derive(Default)]

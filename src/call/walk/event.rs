@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::call::machine::{FetchKind, InstructionOutcome, NoticeKind, Params};
-use crate::model::{HangupCause, Method};
-use crate::xml::ast::Finding;
+use machine::{FetchKind, InstructionOutcome, NoticeKind, Params};
+use model::{HangupCause, Method};
+use xml::ast::Finding;
 
 /// Something happened, at that time of the call.
 #[derive(Clone, Debug, Serialize)]

@@ -1,8 +1,8 @@
 //! How long a prompt is to somebody who reads it: an estimate where only a voice or a file would know. Pure.
 
 use super::event::Heard;
-use crate::call::machine::{Sound, SoundItem};
-use crate::xml::ast::{Repeat, Speech, SpeechNode, Voice};
+use machine::{Sound, SoundItem};
+use xml::ast::{Repeat, Speech, SpeechNode, Voice};
 
 /// A voice says about 15 characters a second.
 const CHARACTER_MS: u64 = 65;
@@ -89,8 +89,8 @@ pub(super) fn of_tones(digits: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::{Length, of, of_tones};
-    use crate::call::machine::{Sound, SoundItem};
-    use crate::xml::ast::{DocUrl, Repeat};
+    use machine::{Sound, SoundItem};
+    use xml::ast::{DocUrl, Repeat};
 
     #[test]
     fn lengths_add_up() {

@@ -18,15 +18,15 @@ use bytes::Bytes;
 
 pub use event::{Event, Heard, Step, Walked};
 
-use super::machine::{
+use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
+use machine::{
     CallSetup, CallState, CallTime, CallUrls, Destination, DialOrder, GraphAction, GraphOutcome, Input,
     InstructionOutcome, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaOrder, NoticeKind, Output, PlayId,
     RecordEnd, RecordFact, RoomNews, RoomOut, RoomWish, StreamFact, StreamWish, Summary, Termination,
 };
-use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
-use crate::clock::Clock;
-use crate::model::{AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, PhoneNumberId, StreamId, Wacid};
-use crate::xml::ast::Severity;
+use model::Clock;
+use model::{AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, PhoneNumberId, StreamId, Wacid};
+use xml::ast::Severity;
 
 /// From the end of a prompt to the first key, and from key to key: well within every clock of a collection.
 const FIRST_KEY_MS: u64 = 300;
@@ -555,7 +555,7 @@ impl Walk<'_> {
     }
 
     /// Whether the callback has nowhere to go: the answer document was a file.
-    fn is_nowhere(&self, notice: &super::machine::Notice) -> bool {
+    fn is_nowhere(&self, notice: &machine::Notice) -> bool {
         self.job.document.is_some() && notice.kind == NoticeKind::Hangup && notice.url == self.job.calling.urls.answer
     }
 }

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use super::Walk;
 use super::event::{Event, millis};
 use crate::answer::{DocumentBody, FetchJob, Hop, Hops, NoticeJob, NoticeOutcome, Sent, Validity};
-use crate::call::machine::{FetchFailure, FetchId, FetchKind, Fetched, Input, Notice, Params};
-use crate::model::Method;
-use crate::xml::ast::{DocUrl, Severity};
-use crate::xml::{self, Parsed};
+use machine::{FetchFailure, FetchId, FetchKind, Fetched, Input, Notice, Params};
+use model::Method;
+use xml::ast::{DocUrl, Severity};
+use xml::{self, Parsed};
 
 /// A document that the machine wishes for.
 pub(super) struct Wanted {

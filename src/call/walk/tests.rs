@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::{Bounds, Callee, Caller, Calling, Event, Heard, Job, Key, Step, Walked, Walker};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier, SigningKeys};
-use crate::call::machine::{CallUrls, InstructionOutcome, MachineLimits};
-use crate::clock::Clock;
-use crate::config::Secret;
 use crate::egress::testing::{egress, open_guard};
-use crate::model::{AuthId, Digit, HangupCause, Method, PhoneNumberId};
-use crate::xml::ast::DocUrl;
+use machine::{CallUrls, InstructionOutcome, MachineLimits};
+use model::Clock;
+use model::Secret;
+use model::{AuthId, Digit, HangupCause, Method, PhoneNumberId};
+use xml::ast::DocUrl;
 
 fn keys(text: &str) -> Vec<Key> {
     text.chars().map(|c| Key { after: Duration::ZERO, digit: Digit::try_from(c).expect("a key") }).collect()

@@ -1,10 +1,10 @@
 //! One bar of a waterfall: what took time, in parts, and how it ended.
 
-use super::super::machine::{FetchKind, GraphAction};
 use super::super::trace::{Ended, GraphTry, Request};
 use super::What;
 use super::bodies::Body;
-use crate::model::SpanId;
+use machine::{FetchKind, GraphAction};
+use model::SpanId;
 
 /// Shorter parts are nobody's delay.
 const PART_MIN_US: i64 = 50;

@@ -6,13 +6,13 @@
 
 use serde_json::{Value, json};
 
-use super::super::machine::{
+use crate::media::sdp::SHOWN_MAX;
+use crate::meta::{CallAnswer, CallId, CallRequest, SdpType, Session, callback_data};
+use machine::{
     CallSetup, FetchFailure, Fetched, GraphAction, GraphOutcome, Notice, Outbound, Params, PhoneStatus, Refusal,
     Termination,
 };
-use crate::media::sdp::SHOWN_MAX;
-use crate::meta::{CallAnswer, CallId, CallRequest, SdpType, Session, callback_data};
-use crate::model::{CallType, Direction, Method, Wacid};
+use model::{CallType, Direction, Method, Wacid};
 
 /// Bytes of a body that are shown.
 pub const BODY_MAX: usize = 4 * 1024;
@@ -130,7 +130,7 @@ impl Body {
 
     /// A request with parameters to a customer.
     pub(super) fn form(method: Method, url: &str, params: &Params) -> Self {
-        let line = |(name, value): (&_, &super::super::machine::Param)| {
+        let line = |(name, value): (&_, &machine::Param)| {
             let value = serde_json::to_value(value).ok();
             let value = value.as_ref().and_then(Value::as_str).unwrap_or_default();
             format!("{name}={value}\n")

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use super::super::machine::{CallSetup, Notice};
 use super::bodies::{self, Body, Kept, Sent};
 use super::{Asked, Drawing, WEBHOOK};
 use crate::meta::SdpType;
-use crate::model::{CallType, Direction};
+use machine::{CallSetup, Notice};
+use model::{CallType, Direction};
 
 /// What a call begins with: Meta's webhook, or somebody's word.
 fn began_by(setup: &CallSetup) -> &'static str {

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use super::super::print::plain;
 use super::spark;
 use crate::call::waterfall::{Bar, Waterfall, What};
-use crate::model::{CallQuality, SoundWay};
-use crate::xml::ast::Severity;
+use model::{CallQuality, SoundWay};
+use xml::ast::Severity;
 
 /// How to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,7 +326,7 @@ mod tests {
 
     use super::{Paint, sound, time, waterfall};
     use crate::call::waterfall::{Bar, Waterfall, What};
-    use crate::model::{CallQuality, SoundWay};
+    use model::{CallQuality, SoundWay};
 
     fn menu() -> Waterfall {
         let log = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/waterfalls/menu.jsonl"));

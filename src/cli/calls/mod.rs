@@ -16,8 +16,8 @@ use serde_json::json;
 use super::{Exit, print};
 use crate::call::course::Course;
 use crate::call::waterfall::{Bar, Waterfall};
-use crate::model::{CallUuid, Timestamp};
 use draw::Paint;
+use model::{CallUuid, Timestamp};
 use source::{Source, Where};
 
 /// `offhook calls …`.

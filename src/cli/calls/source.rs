@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::super::node_api::NodeApi;
 use super::super::{Exit, config};
-use crate::config::{Database, Secret, Store};
-use crate::model::{CallUuid, last_four};
+use crate::config::{Database, Store};
 use crate::store::{Archive, CallRecord, StoreError};
+use model::Secret;
+use model::{CallUuid, last_four};
 
 /// Where to read; at most one.
 #[derive(clap::Args, Clone, Debug)]

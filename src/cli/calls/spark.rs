@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::call::course::{Course, Moment};
-use crate::model::SoundWay;
+use model::SoundWay;
 
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Blocks of a line at most; of those that share one the worst is drawn.

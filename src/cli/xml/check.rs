@@ -11,7 +11,7 @@ use super::source::{self, STDIN};
 use crate::speech::catalogue;
 use crate::speech::config::SpeechConfig;
 use crate::speech::recognise::Recognisers;
-use crate::xml::{self, Abilities, Parsed};
+use xml::{self, Abilities, Parsed};
 
 /// Options of `offhook xml check`.
 #[derive(clap::Args, Clone, Debug)]

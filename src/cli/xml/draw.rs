@@ -3,8 +3,8 @@
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-use crate::xml::ast::{Finding, Severity};
-use crate::xml::{self, Parsed};
+use xml::ast::{Finding, Severity};
+use xml::{self, Parsed};
 
 /// The findings for people: each with its line and a caret under the spot.
 pub(super) fn told(source: &str, parsed: &Parsed, colour: bool) -> String {
@@ -76,7 +76,7 @@ fn word(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::told;
-    use crate::xml;
+    use xml;
 
     #[test]
     fn a_finding_is_drawn_with_its_line_and_a_caret() {

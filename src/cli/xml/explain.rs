@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::super::{Exit, print};
 use super::check::Format;
-use crate::xml::ast::Severity;
-use crate::xml::explain::{Explanation, all, explanation};
+use xml::ast::Severity;
+use xml::explain::{Explanation, all, explanation};
 
 /// A rule as `--explain RULE --json` prints it.
 #[derive(Serialize)]
@@ -88,7 +88,7 @@ fn wrapped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{told, wrapped};
-    use crate::xml::explain::explanation;
+    use xml::explain::explanation;
 
     #[test]
     fn an_explanation_has_its_parts() {

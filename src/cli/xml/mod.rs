@@ -1,6 +1,6 @@
 //! `offhook xml`: documents, before a caller meets them. `check` lints, `run` walks an application without a call.
 //!
-//! Reads, prints and picks the exit code; what is right and wrong is `crate::xml`'s business.
+//! Reads, prints and picks the exit code; what is right and wrong is `xml`'s business.
 
 mod check;
 mod draw;

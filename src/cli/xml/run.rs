@@ -14,16 +14,17 @@ use crate::admission::Specs;
 use crate::admission::book::Book;
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier, SigningKeys};
 use crate::call::CallSettings;
-use crate::call::machine::{CallUrls, MachineLimits};
 use crate::call::walk::{Bounds, Callee, Caller, Calling, Job, Key, Walker};
-use crate::clock::Clock;
-use crate::config::{Config, Secret};
-use crate::model::{AuthId, Method, PhoneNumberId, digits_of};
+use crate::config::Config;
 use crate::node;
 use crate::sim::caller::{KeyStep, parse_keys};
 use crate::sim::world;
-use crate::xml::MAX_BODY;
-use crate::xml::ast::DocUrl;
+use machine::{CallUrls, MachineLimits};
+use model::Clock;
+use model::Secret;
+use model::{AuthId, Method, PhoneNumberId, digits_of};
+use xml::MAX_BODY;
+use xml::ast::DocUrl;
 
 /// Options of `offhook xml run`.
 #[derive(clap::Args, Clone, Debug)]

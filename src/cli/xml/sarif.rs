@@ -4,10 +4,10 @@
 use serde_json::{Value, json};
 
 use super::source::{STDIN, is_url};
-use crate::xml::ast::{Finding, Severity};
-use crate::xml::explain::{Explanation, all};
-use crate::xml::rules::{self, Rule};
-use crate::xml::{self, Parsed};
+use xml::ast::{Finding, Severity};
+use xml::explain::{Explanation, all};
+use xml::rules::{self, Rule};
+use xml::{self, Parsed};
 
 /// The schema's own address.
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
@@ -141,7 +141,7 @@ mod tests {
     use serde_json::Value;
 
     use super::{Sarif, uri};
-    use crate::xml::{self, rules};
+    use xml::{self, rules};
 
     /// What the schema asks of the objects that we write: required keys, and all keys that there may be (each has
     /// `additionalProperties: false`; a few that we don't write are left out here).

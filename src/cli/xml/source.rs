@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::super::runtime;
 use crate::answer::charset;
 use crate::egress::{self, Egress, EgressConfig, EgressError, EgressRequest, Guard, Want};
-use crate::xml::{self, MAX_BODY, Parsed};
+use xml::{self, MAX_BODY, Parsed};
 
 /// Standard input, as an argument.
 pub(super) const STDIN: &str = "-";

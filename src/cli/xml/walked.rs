@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::super::print;
-use crate::call::machine::{InstructionOutcome, Params};
 use crate::call::walk::{Event, Heard, Step, Walked};
-use crate::xml::ast::Severity;
+use machine::{InstructionOutcome, Params};
+use xml::ast::Severity;
 
 /// Lines of a document that are shown; further ones are counted.
 const LINES_MAX: usize = 60;
@@ -237,9 +237,9 @@ fn verdict(walked: &Walked, strict: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Printer, numbered, placed, time, verdict};
-    use crate::call::machine::{FetchKind, Param, Params};
     use crate::call::walk::{Event, Heard, Step, Walked};
-    use crate::model::Method;
+    use machine::{FetchKind, Param, Params};
+    use model::Method;
 
     fn request(digits: &str) -> Step {
         let params = [("CallStatus", "ringing"), ("Digits", digits)];

@@ -111,7 +111,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{APART, COPIES_EARLY, COPIES_MAX, Checks};
-    use crate::clock::Clock;
+    use model::Clock;
 
     const MS: Duration = Duration::from_millis(1);
 

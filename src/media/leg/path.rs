@@ -13,7 +13,6 @@ use str0m::rtp::{RtpPacket, RtpWrite};
 use str0m::{Event, Input, Output, RtcError};
 
 use super::{Leg, count};
-use crate::call::machine::{MediaFact, MediaFault};
 use crate::media::LegEvent;
 use crate::media::agent::carry_rtp;
 use crate::media::inlet::Heard;
@@ -23,6 +22,7 @@ use crate::media::rtp::{Looks, looks};
 use crate::media::stun;
 use crate::media::tap::Tapped;
 use crate::media::transport::{Making, Received, Sending, Transport};
+use machine::{MediaFact, MediaFault};
 
 /// SSRCs of the peer that the agent knows at a time; more than one comes of a change on its side.
 const SSRCS_MAX: usize = 4;

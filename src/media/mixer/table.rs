@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, VecDeque};
 use super::groups::{Encoders, SOUNDS_MAX, Sounds};
 use super::loudness::{Floor, Loudness};
 use super::{Audience, MixEvent, MixPart, Played, Says, sum};
-use crate::call::machine::PlayId;
 use crate::ffi::opus::{Decoder, Encoder, Rate, silence_frame};
 use crate::media::player::{PlayItem, Player, Step};
 use crate::media::prompt::Frame;
+use machine::PlayId;
 
 const RATE: Rate = Rate::Hz16000;
 const SAMPLES: usize = RATE.frame();
@@ -266,7 +266,7 @@ mod tests {
 
     use super::*;
     use crate::media::prompt::Prompt;
-    use crate::xml::ast::Repeat;
+    use xml::ast::Repeat;
 
     const ALL: MixPart = MixPart { says: Says::ToAll, hears: true, agent: false, recorded: true };
 

@@ -24,9 +24,9 @@ pub use read::{Heard, read};
 pub use source::{Part, Pause, Source};
 
 use super::voice::Judge;
-use crate::call::machine::RecordEnd;
 use crate::ffi::opus::Rate;
 use file::SoundFile;
+use machine::RecordEnd;
 
 /// What recordings are made of: 16 kHz, as much as a WhatsApp call has.
 pub const RATE: Rate = Rate::Hz16000;

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::clock::Clock;
 use crate::media::srtp::Profile;
+use model::Clock;
 
 const OURS: u32 = 7;
 const THEIRS: u32 = 9;

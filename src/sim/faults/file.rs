@@ -10,9 +10,9 @@ use super::callee::{Manner, ORDERS};
 use super::net::{MediaFault, MediaHow};
 use super::offer::OfferFault;
 use super::{Act, Faults, FaultsError, GraphBody, GraphDeed, GraphHow, Hook, HookDeed, Rule, Sign, Storm};
-use crate::model::digits_of;
 use crate::sim::caller::Answers;
 use crate::sim::meta::graph::Action;
+use model::digits_of;
 
 /// Longest of all times, in milliseconds: an hour.
 const MS_MAX: i64 = 3_600_000;

@@ -221,7 +221,7 @@ fn through(net: &mut Net, start: Instant, count: u8) -> Vec<(Duration, Vec<u8>)>
 
 #[test]
 fn h6_the_network_loses_delays_doubles_and_is_repeatable() {
-    let start = crate::clock::Clock::real().now();
+    let start = model::Clock::real().now();
     let run = |fault: MediaFault, seed| through(&mut Net::new(vec![fault], seed), start, 100);
     let lossy = MediaFault { loss: 30.0, ..MediaFault::default() };
     let left = run(lossy.clone(), 1).len();

@@ -28,7 +28,7 @@ use self::relay::Task;
 use super::caller::KeyStep;
 use super::faults::net::Net;
 use super::log::SimLog;
-use crate::clock::Clock;
+use model::Clock;
 
 /// Orders that may wait.
 const ORDERS_MAX: usize = 4_096;

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::Digit;
 use crate::sim::caller::KeyStep;
+use model::Digit;
 
 /// Samples of 20 ms on the 48 kHz RTP clock.
 pub(crate) const TICK_SAMPLES: u32 = 960;

@@ -20,7 +20,7 @@ use super::stun;
 use crate::media::dtls::{self, Keyring, with_keyring};
 use crate::media::rtp::{Looks, looks};
 use crate::media::transport::{Making, Transport};
-use crate::model::Timestamp;
+use model::Timestamp;
 
 /// SSRCs that one call may bring; a node has one.
 const SSRC_MAX: usize = 8;

@@ -18,7 +18,6 @@ use super::mouth::{self, Mouth, Spoken};
 use super::peer::{Datagram, Identity, MetaSide, Peer, PeerEvent};
 use super::stun;
 use super::{LegId, LegPlan, LegSink, LegTold, Order};
-use crate::clock::Clock;
 use crate::ffi::sockets::{BATCH, Inbox, enlarge_buffers, send_all};
 use crate::media::dtmf;
 use crate::media::outbox::Outbox;
@@ -26,6 +25,7 @@ use crate::media::rtp::{Looks, looks};
 use crate::media::transport::Sending;
 use crate::sim::faults::net::{MediaHow, Net};
 use crate::sim::log::{Logged, SimLog};
+use model::Clock;
 
 /// One tick; [`SLOTS`] of them are the 20 ms of a packet.
 const TICK: Duration = Duration::from_millis(5);

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::graph::{self, GraphFault};
 use super::permissions::Asked;
-use crate::model::digits_of;
 use crate::sim::World;
+use model::digits_of;
 
 /// Types of §4.3 beside `interactive`.
 const TYPES: &[&str] =

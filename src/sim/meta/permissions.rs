@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use super::body;
 use super::graph::GraphFault;
 use super::messages::user_of;
-use crate::model::{Country, E164, Origin};
 use crate::sim::world::SimNumber;
 use crate::sim::{World, locked};
+use model::{Country, E164, Origin};
 
 const DAY: i64 = 86_400;
 const WEEK: i64 = 7 * DAY;

@@ -14,9 +14,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::numbers::Grant;
-use crate::model::is_loopback;
 use crate::sim::World;
 use crate::sim::control::only_from_here_or_elsewhere;
+use model::is_loopback;
 
 const BODY_BYTES_MAX: usize = 16_384;
 const TEXT_MAX: usize = 2_048;
@@ -120,10 +120,10 @@ async fn open(State(world): State<Arc<World>>, Query(opened): Query<Opened>) -> 
 }
 
 async fn fill_in(State(world): State<Arc<World>>, Form(filled): Form<Filled>) -> Response {
-    let number = crate::model::digits_of(&filled.number);
+    let number = model::digits_of(&filled.number);
     let wrong = if filled.sms.trim() != SMS {
         "That is not the code of the SMS."
-    } else if crate::model::E164::parse(&number).is_err() {
+    } else if model::E164::parse(&number).is_err() {
         "A number is its digits with the country code."
     } else if filled.name.trim().is_empty() || filled.name.len() > TEXT_MAX {
         "The business needs a name."

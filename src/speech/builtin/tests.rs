@@ -10,13 +10,13 @@ use rstest::rstest;
 use tokio::net::UnixStream;
 
 use super::{Builtin, Helper, PIECE, Start, frame};
-use crate::clock::Clock;
-use crate::model::Timestamp;
 use crate::speech::helper;
 use crate::speech::language::{Embedded, Speaker};
 use crate::speech::provider::{Provider, Sink, SpeechError};
 use crate::speech::script::{Part, Say, Script};
-use crate::xml::ast::{Speech, SpeechNode};
+use model::Clock;
+use model::Timestamp;
+use xml::ast::{Speech, SpeechNode};
 
 fn say(text: &str, language: &str, man: bool) -> Say {
     let speech = Speech(vec![SpeechNode::Text(text.to_owned())]);

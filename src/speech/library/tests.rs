@@ -11,15 +11,15 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::{FileFetch, Library, kept_for, tone};
-use crate::call::machine::Sound;
-use crate::clock::Clock;
 use crate::egress::{FetchedFile, FileAnswer, OnPiece};
 use crate::ffi::opus::{Decoder, Rate};
 use crate::media::prompt::{Prompt, Slot};
-use crate::model::Timestamp;
 use crate::speech::provider::{BoxFuture, Provider, Sink, SpeechError};
 use crate::speech::script::Say;
-use crate::xml::ast::{DocUrl, Speech, SpeechNode, Voice};
+use machine::Sound;
+use model::Clock;
+use model::Timestamp;
+use xml::ast::{DocUrl, Speech, SpeechNode, Voice};
 
 /// Says as many frames as the text has bytes, when it is let.
 struct Parrot {

@@ -14,11 +14,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use super::OpenAi;
-use crate::config::Secret;
 use crate::speech::config::SpeechConfig;
 use crate::speech::language::Speaker;
 use crate::speech::provider::{Provider, Sink, SpeechError};
 use crate::speech::script::{Run, Say, Style};
+use model::Secret;
 
 /// A server that answers everything alike, in pieces; what it was asked is kept.
 struct Server {

@@ -4,7 +4,7 @@ use rstest::rstest;
 
 use super::{Part, Script};
 use crate::speech::language::Speaker;
-use crate::xml::ast::{Speech, SpeechNode, SsmlTag};
+use xml::ast::{Speech, SpeechNode, SsmlTag};
 
 fn text(text: &str) -> SpeechNode {
     SpeechNode::Text(text.to_owned())

@@ -20,7 +20,7 @@ use super::sql::{self, Conn, Query, QueryBuilder, Row};
 use super::tenures::{self, Claim, GENERATION, JOIN, STANDING, standing};
 use super::turns;
 use super::webhooks::{self, WebhookWrite};
-use crate::model::{ConversationStatus, E164, Routing, Timestamp};
+use model::{ConversationStatus, E164, Routing, Timestamp};
 
 /// A write about messages and conversations.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::call::machine::{EVENT_BODY, EVENT_TYPE, Notice, NoticeKind, Param};
-use crate::model::{
-    AuthId, CallUuid, ConversationStatus, Direction, E164, MessageStatus, Method, PhoneNumberId, Routing, Timestamp,
-};
 use crate::store::NewCallback;
 use crate::store::turns::Answers;
-use crate::xml::ast::DocUrl;
+use machine::{EVENT_BODY, EVENT_TYPE, Notice, NoticeKind, Param};
+use model::{
+    AuthId, CallUuid, ConversationStatus, Direction, E164, MessageStatus, Method, PhoneNumberId, Routing, Timestamp,
+};
+use xml::ast::DocUrl;
 
 /// Whose conversation: a business number and a user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,9 +3,9 @@
 use uuid::Uuid;
 
 use super::{Invitation, MadeKey, PeopleWrite, Session, User, UserChange, UserLink};
-use crate::config::Role;
-use crate::model::Timestamp;
 use crate::store::{Scope, Store, StoreError};
+use model::Role;
+use model::Timestamp;
 
 impl Store {
     /// One of a scope's users.

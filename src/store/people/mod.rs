@@ -14,8 +14,8 @@ use super::queue::EventLog;
 use super::seal::Seal;
 use super::sql::{self, Conn, Pool, QueryBuilder, Row};
 use super::{Scope, StoreError, failed};
-use crate::config::Role;
-use crate::model::{AuthId, Timestamp};
+use model::Role;
+use model::{AuthId, Timestamp};
 
 /// Somebody who signs in to the console. Its `Debug` has no password in it, not even the hash.
 #[derive(Clone, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use uuid::Uuid;
 use super::{
     CopyWrite, Recording, RecordingConclusion, RecordingFilter, RecordingStart, RecordingWork, TranscriptWrite,
 };
-use crate::model::Timestamp;
 use crate::store::{Scope, Store, StoreError, Written};
+use model::Timestamp;
 
 impl Store {
     /// Notes a recording that begins. Returns at once; a beginning that is lost [`Store::conclude_recording`] makes good for.

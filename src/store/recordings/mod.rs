@@ -11,8 +11,8 @@ use super::calls::within;
 use super::seal::Seal;
 use super::sql::{self, Conn, Pool, QueryBuilder, Row};
 use super::{Compare, Scope, StoreError, failed};
-use crate::call::machine::{Notice, RecordEnd, TranscriptOrder};
-use crate::model::{AuthId, CallUuid, Timestamp};
+use machine::{Notice, RecordEnd, TranscriptOrder};
+use model::{AuthId, CallUuid, Timestamp};
 
 /// A recording that begins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -552,9 +552,9 @@ mod tests {
     }
     #[tokio::test]
     async fn what_is_said_is_written_down_before_the_file_goes_and_told_once() {
-        use crate::call::machine::transcribed;
-        use crate::model::Method;
-        use crate::xml::ast::{DocUrl, Target};
+        use machine::transcribed;
+        use model::Method;
+        use xml::ast::{DocUrl, Target};
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let at = Timestamp::from_secs;

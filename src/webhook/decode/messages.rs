@@ -7,7 +7,7 @@ use super::super::read::Value;
 use super::{Around, Arrays, around, digits, each_item, first_code, first_words, text, usable_id};
 use crate::admission::permission::Reply;
 use crate::inbox::{Sender, StatusTold, UserMessage, words};
-use crate::model::{MessageStatus, Timestamp};
+use model::{MessageStatus, Timestamp};
 
 pub(super) fn messages(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
     let names = ["metadata", "contacts", "messages", "statuses", "errors"];

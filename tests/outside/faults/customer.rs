@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::any;
-use offhook::clock::Clock;
+use model::Clock;
 use offhook::node::dev::{Dev, DevOptions};
 use offhook::sim::{CallScript, HangupRule, Happened, HungUpBy, SimNumber, world};
 

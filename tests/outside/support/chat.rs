@@ -81,7 +81,7 @@ impl Chat {
     pub async fn sends_as(&self, user: &str, wamid: &str, mut message: Value) -> u16 {
         message["from"] = json!(user);
         message["id"] = json!(wamid);
-        let now = offhook::clock::Clock::real().wall().secs();
+        let now = model::Clock::real().wall().secs();
         message["timestamp"] = json!(now.to_string());
         let value = json!({
             "messaging_product": "whatsapp",

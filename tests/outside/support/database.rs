@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::str::FromStr as _;
 
-use offhook::config::{Database, Secret};
+use model::Secret;
+use offhook::config::Database;
 use offhook::observe::Health;
 use offhook::store::{Store, StoreOptions};
 use sqlx::postgres::PgConnectOptions;

@@ -104,7 +104,7 @@ pub fn wacid() -> String {
 
 /// The body of a connect webhook with this offer.
 pub fn connect_body(wacid: &str, sdp: &str) -> Value {
-    let now = offhook::clock::Clock::real().wall().secs().to_string();
+    let now = model::Clock::real().wall().secs().to_string();
     call_item(json!({
         "id": wacid, "from": "919412341234", "to": NUMBER, "event": "connect", "timestamp": now,
         "direction": "USER_INITIATED", "session": {"sdp_type": "offer", "sdp": sdp},
@@ -113,7 +113,7 @@ pub fn connect_body(wacid: &str, sdp: &str) -> Value {
 
 /// The body of a terminate webhook.
 pub fn terminate_body(wacid: &str) -> Value {
-    let now = offhook::clock::Clock::real().wall().secs().to_string();
+    let now = model::Clock::real().wall().secs().to_string();
     call_item(json!({
         "id": wacid, "from": "919412341234", "to": NUMBER, "event": "terminate", "timestamp": now,
         "direction": "USER_INITIATED", "status": "COMPLETED",

@@ -1,7 +1,7 @@
 //! What Graph says, in answers and in refusals.
 
 use super::*;
-use crate::model::PermissionStatus;
+use model::PermissionStatus;
 
 fn told(status: PermissionStatus) -> Event {
     Event::Told(Told { status, ..Told::default() })

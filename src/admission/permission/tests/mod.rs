@@ -2,10 +2,10 @@
 //! everything and counts it again each time.
 
 mod graph;
-mod model;
+mod oracle;
 
 use super::*;
-use crate::model::Timestamp;
+use model::Timestamp;
 
 const NOW: i64 = 1_790_000_000;
 const HOUR: i64 = 3_600;

@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::super::ask::{self, Fault, given};
 use super::super::bodies::one_of;
-use crate::config::Secret;
-use crate::model::{E164, PhoneNumberId, WabaId};
 use crate::numbers::{Change, Credentials, SignUp};
+use model::Secret;
+use model::{E164, PhoneNumberId, WabaId};
 
 /// Longest id of Meta's, name and token, in characters.
 const ID_MAX: usize = 64;

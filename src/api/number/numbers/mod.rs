@@ -16,15 +16,15 @@ use super::ask::{self, Asked, CHANGED, Fault};
 use super::bodies::Taken;
 use super::conversations::not_routed;
 use crate::admission::book::{Configuration, Elsewhere, Number};
-use crate::call::machine::GraphOutcome;
-use crate::config::Secret;
-use crate::model::{E164, Method, Routing, Timestamp};
 use crate::numbers::{Change, Checked, No, SignUp, Synced, UrlCheck};
 use crate::store::{Agent, AgentChannel, Scope, StoreError};
-use crate::xml::ast::Finding;
 use given::{Connect, Panel, Pin, Signed};
+use machine::GraphOutcome;
+use model::Secret;
+use model::{E164, Method, Routing, Timestamp};
 use shown::Shown;
 pub(super) use shown::tag_of;
+use xml::ast::Finding;
 
 const NONE: &str = "there is no such number";
 
@@ -385,7 +385,7 @@ fn passes(asked: &Asked, number: &Number) -> bool {
     let told = &number.set.told;
     let has = |text: &str, part: &str| text.to_lowercase().contains(&part.to_lowercase());
     let found = |part: &str| {
-        let digits = crate::model::digits_of(part);
+        let digits = model::digits_of(part);
         (!digits.is_empty() && number.number.as_str().contains(&digits))
             || has(&number.set.alias, part)
             || has(&told.verified_name, part)

@@ -9,8 +9,8 @@ use super::super::Timestamp3339;
 use super::super::ask;
 use super::{time, word};
 use crate::admission::book::{Book, Link, Number, NumberSet, Registration};
-use crate::model::Origin;
 use crate::numbers::{platform_of, quality_of};
+use model::Origin;
 
 /// A number.
 #[derive(Serialize, ToSchema)]

@@ -20,10 +20,10 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 
-use crate::clock::Clock;
 use crate::sim::client;
 use crate::sim::world::{ACCESS_TOKEN, APP_SECRET, PHONE_NUMBER_ID, VERIFY_TOKEN};
 use crate::sim::{Sim, SimOptions, SimTimes};
+use model::Clock;
 
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(10);

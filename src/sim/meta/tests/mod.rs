@@ -13,12 +13,12 @@ use http::Request;
 use serde_json::{Value, json};
 
 use self::business::{Browser, Business, Heard, Hook, Manners, Node, quick};
-use crate::clock::Clock;
 use crate::ffi::opus::{Encoder, Rate};
 use crate::sim::caller::parse_keys;
 use crate::sim::log::Logged;
 use crate::sim::world::{ACCESS_TOKEN, PHONE_NUMBER_ID};
 use crate::sim::{CallEvents, CallScript, Ended, HangupRule, Happened, HungUpBy};
+use model::Clock;
 
 fn stays() -> CallScript {
     CallScript { hangup: HangupRule::Never, ..CallScript::default() }

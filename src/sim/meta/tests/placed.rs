@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::business::{Hook, Node};
 use super::text;
-use crate::clock::Clock;
 use crate::sim::meta::offer::tests::fixture;
 use crate::sim::world::{PHONE_NUMBER_ID, USER};
 use crate::sim::{Allow, Faults};
+use model::Clock;
 
 /// An offer of the business's, to a path that nobody is at.
 fn offer() -> String {

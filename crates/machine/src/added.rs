@@ -1,0 +1,91 @@
+//! Calls that are placed to enter a multi-party call (`plivo-call-api.md` §4): what those who are in it hear until such a
+//! call is answered, which is `dial_music`.
+//!
+//! The room is asked by its name, since the call is not in it yet; where there is none of that name, nobody hears anything.
+
+use serde::{Deserialize, Serialize};
+
+use super::desk::Desk;
+use super::element;
+use super::input::{FetchFailure, Fetched};
+use super::params::Event;
+use super::room::RoomWish;
+use super::timers::Timer;
+use super::{CallSetup, FetchId, Output, SoundItem};
+use xml::ast::{DocUrl, ElementKind};
+
+/// What is heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "music", rename_all = "snake_case")]
+pub enum RoomMusic {
+    /// A ring-back tone.
+    RingBack,
+    /// The sounds of a document, again and again.
+    Document { url: DocUrl },
+}
+
+/// How far it is.
+#[derive(Debug, Default)]
+pub(super) struct Ringing {
+    fetch: Option<FetchId>,
+    /// The room has been told.
+    heard: bool,
+}
+
+/// The call is on its way to the user.
+pub(super) fn begin(desk: &mut Desk) {
+    match desk.setup.outbound.as_ref().and_then(|placed| placed.room_music.clone()) {
+        Some(RoomMusic::RingBack) => ring(desk, element::ring_back()),
+        Some(RoomMusic::Document { url }) => {
+            desk.ringing.fetch = Some(element::fetch_sounds(desk, &url, Event::DialMusic));
+        }
+        None => {}
+    }
+}
+
+/// Its document came, or not: then it is as if none was asked for (`plivo-callbacks.md` §4.3).
+pub(super) fn fetched(desk: &mut Desk, fetch: FetchId, result: Result<Fetched, FetchFailure>) {
+    if desk.ringing.fetch.take_if(|open| *open == fetch).is_none() {
+        return;
+    }
+    desk.timers.clear(Timer::Fetch);
+    let items = element::sounds_fetched(desk, "dial_music", result);
+    ring(desk, if items.is_empty() { element::ring_back() } else { items });
+}
+
+/// Whoever fetches has forgotten us.
+pub(super) fn fetch_timed_out(desk: &mut Desk) {
+    if let Some(fetch) = desk.ringing.fetch {
+        desk.wish(Output::CancelFetch { fetch });
+        fetched(desk, fetch, Err(FetchFailure::Timeout));
+    }
+}
+
+/// It has been answered, or never will be.
+pub(super) fn over(desk: &mut Desk) {
+    if let Some(fetch) = desk.ringing.fetch.take() {
+        desk.cancel_fetch(fetch);
+    }
+    if std::mem::take(&mut desk.ringing.heard) {
+        desk.wish(Output::Room { room: RoomWish::RingOver });
+    }
+}
+
+/// The multi-party call that a call is placed for, by its name, and its id where it was there when that was ordered.
+pub fn placed_for(setup: &CallSetup) -> Option<(&str, Option<uuid::Uuid>)> {
+    let placed = setup.outbound.as_ref()?;
+    let name = placed.document.as_ref()?.elements.iter().find_map(|element| match &element.kind {
+        ElementKind::MultiPartyCall(call) => Some(call.name.as_str()),
+        _ => None,
+    });
+    Some((name?, placed.room))
+}
+
+fn ring(desk: &mut Desk, items: Vec<SoundItem>) {
+    let name = placed_for(&desk.setup).map(|(name, _)| name.to_owned());
+    if let Some(name) = name {
+        element::prepare(desk, &items);
+        desk.wish(Output::Room { room: RoomWish::Ring { name, items } });
+        desk.ringing.heard = true;
+    }
+}

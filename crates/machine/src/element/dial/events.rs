@@ -1,0 +1,89 @@
+//! What a `Dial` tells the application: its callbacks for each target, and its action (`plivo-callbacks.md` §3.3).
+
+use super::Dialing;
+use crate::desk::Desk;
+use crate::dial::DialError;
+use crate::params::{self, Event};
+use crate::{Notice, NoticeKind, Output, Param, Params};
+use model::{Direction, HangupCause};
+
+/// What happened to a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Happened<'a> {
+    /// It never was placed where there is an error.
+    Hangup {
+        cause: HangupCause,
+        error: Option<DialError>,
+    },
+    Answer,
+    Connected,
+    Digits {
+        pattern: &'a str,
+        by_a: bool,
+    },
+}
+
+impl Dialing {
+    /// Tells `callbackUrl`, if there is one.
+    pub(super) fn tell(&self, desk: &mut Desk, at: usize, what: Happened<'_>) {
+        let (Some(target), Some(leg)) = (&self.dial.callback, self.legs.get(at)) else { return };
+        let (event, action, status) = match what {
+            Happened::Hangup { .. } => (Event::DialHangup, "hangup", "hangup"),
+            Happened::Answer => (Event::DialAnswer, "answer", "answer"),
+            Happened::Connected => (Event::DialConnected, "connected", "connected"),
+            Happened::Digits { .. } => (Event::DialDigitsMatch, "digits", "connected"),
+        };
+        let mut params = params::common(desk, event);
+        let mut put = |name: &'static str, value: String| {
+            params.insert(name.into(), Param::Plain(value.into()));
+        };
+        put("DialAction", action.to_owned());
+        put("DialBLegStatus", status.to_owned());
+        put("DialALegUUID", desk.setup.call.to_string());
+        put("DialBLegUUID", leg.call.to_string());
+        put("DialBLegFrom", leg.from.clone());
+        put("DialBLegTo", leg.to.clone());
+        put("DialBLegPosition", leg.position.to_string());
+        match what {
+            Happened::Answer | Happened::Connected => {}
+            Happened::Digits { pattern, by_a } => {
+                put("DialDigitsMatch", pattern.to_owned());
+                put("DialDigitsPressedBy", if by_a { "ALeg" } else { "BLeg" }.to_owned());
+            }
+            Happened::Hangup { cause, error } => {
+                let seconds_since = |from| desk.seconds_since(from).to_string();
+                let wire = cause.wire(Direction::Outbound);
+                let length = if error.is_some() { "0".to_owned() } else { seconds_since(leg.begun) };
+                put("DialBLegDuration", length);
+                put("DialBLegBillDuration", leg.answered.map_or_else(|| "0".to_owned(), seconds_since));
+                put("DialBLegHangupCause", wire.word.to_owned());
+                put("DialBLegHangupCauseCode", wire.code.to_string());
+                put("DialBLegHangupCauseName", wire.name.to_owned());
+                put("DialBLegHangupSource", wire.source.as_str().to_owned());
+                if let Some(error) = error {
+                    put("DialError", error.as_str().to_owned());
+                }
+            }
+        }
+        let notice = Notice { kind: NoticeKind::Dial, url: target.url.clone(), method: target.method, params };
+        desk.wish(Output::Notify { notice });
+    }
+
+    /// What the action adds.
+    pub(super) fn outcome(&self, desk: &Desk) -> Params {
+        let plain = |text: &str| Param::Plain(text.to_owned().into());
+        let (status, cause) = self.status();
+        let winner = self.winner.and_then(|at| self.legs.get(at));
+        let mut params = Params::from([
+            ("DialStatus".into(), plain(status)),
+            ("DialRingStatus".into(), plain(if self.rang || winner.is_some() { "true" } else { "false" })),
+            ("DialHangupCause".into(), plain(cause.wire(Direction::Outbound).word)),
+            ("DialALegUUID".into(), plain(&desk.setup.call.to_string())),
+            ("DialBLegUUID".into(), plain(&winner.map(|leg| leg.call.to_string()).unwrap_or_default())),
+        ]);
+        if let Some(error) = self.failed_before_placing() {
+            params.insert("DialError".into(), plain(error.as_str()));
+        }
+        params
+    }
+}

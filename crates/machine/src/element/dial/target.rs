@@ -1,0 +1,97 @@
+//! Who a target of a `Dial` is, and which rule forbids it whatever the world says (`plivo-xml.md` §6).
+
+use crate::desk::Desk;
+use crate::dial::{Destination, DialError};
+use model::{CallType, Direction};
+use xml::ast::{Dial, DialAddress, DialTarget};
+
+/// The host that Plivo's own documents name (`plivo-xml.md` §6).
+const PLIVO_HOST: &str = "phone.plivo.com";
+
+/// `DialBLegFrom` and `DialBLegTo`.
+pub(super) fn parties(dial: &Dial, target: &DialTarget, desk: &Desk) -> (String, String) {
+    let caller = target.caller_id.as_ref().or(dial.caller_id.as_ref());
+    let from = match (caller, dial.whatsapp) {
+        (Some(caller), true) => digits(caller),
+        (Some(caller), false) => caller.clone(),
+        (None, _) => desk.setup.from.clone(),
+    };
+    let to = match &target.address {
+        DialAddress::Pstn(to) | DialAddress::WhatsappUser(to) | DialAddress::Sip(to) => to.clone(),
+    };
+    (from, to)
+}
+
+/// Where it goes, or the rule that forbids it.
+pub(super) fn destination(desk: &Desk, target: &DialTarget, from: &str) -> Result<Destination, DialError> {
+    // What an endpoint dialled is no number of its own: it is whom its document calls, as a rule.
+    let has_number = desk.setup.call_type == CallType::Whatsapp;
+    let own = |number: &str| has_number && (number == desk.setup.from || number == desk.setup.to);
+    match &target.address {
+        DialAddress::Pstn(_) => Err(DialError::PstnForwardingNotSupported),
+        DialAddress::WhatsappUser(user) => {
+            if desk.setup.call_type == CallType::Whatsapp && !desk.setup.limits.allow_wa_bridge {
+                return Err(DialError::WhatsappToWhatsappNotSupported);
+            }
+            if own(user) || user == from {
+                return Err(DialError::Loop);
+            }
+            Ok(Destination::Whatsapp { caller: from.to_owned(), user: user.clone() })
+        }
+        DialAddress::Sip(address) => {
+            let (name, host) = name_and_host(address).ok_or(DialError::SipNotSupported)?;
+            let ours = &desk.setup.limits.sip_host;
+            if !(host.eq_ignore_ascii_case(PLIVO_HOST) || host.eq_ignore_ascii_case(ours)) {
+                return Err(DialError::SipNotSupported);
+            }
+            let caller = match desk.setup.direction {
+                Direction::Inbound => &desk.setup.from,
+                Direction::Outbound => &desk.setup.to,
+            };
+            if name_and_host(caller).is_some_and(|(own, _)| own == name) {
+                return Err(DialError::Loop);
+            }
+            Ok(Destination::Endpoint { caller: from.to_owned(), name: name.to_owned() })
+        }
+    }
+}
+
+/// NAME and HOST of `sip:NAME@HOST`, without port, parameters and headers.
+fn name_and_host(address: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = address.split_once(':')?;
+    if !scheme.eq_ignore_ascii_case("sip") && !scheme.eq_ignore_ascii_case("sips") {
+        return None;
+    }
+    let (name, host) = rest.split_once('@')?;
+    let host = host.split([';', '?']).next().unwrap_or(host);
+    let host = match (host.strip_prefix('['), host.rsplit_once(':')) {
+        (Some(v6), _) => v6.split(']').next().unwrap_or(v6),
+        (None, Some((host, _port))) => host,
+        (None, None) => host,
+    };
+    (!name.is_empty() && !host.is_empty()).then_some((name, host))
+}
+
+/// A number as it goes over the wire.
+fn digits(number: &str) -> String {
+    number.chars().filter(char::is_ascii_digit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name_and_host;
+
+    #[test]
+    fn sip_addresses_have_a_name_and_a_host() {
+        for (address, expected) in [
+            ("sip:asha@calls.example.com", Some(("asha", "calls.example.com"))),
+            ("SIPS:asha@calls.example.com:5061;transport=tls", Some(("asha", "calls.example.com"))),
+            ("sip:asha@[::1]:5060?subject=x", Some(("asha", "::1"))),
+            ("sip:calls.example.com", None),
+            ("tel:+919812345678", None),
+            ("919812345678", None),
+        ] {
+            assert_eq!(name_and_host(address), expected, "{address}");
+        }
+    }
+}

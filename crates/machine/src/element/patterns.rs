@@ -1,0 +1,60 @@
+//! `digitsMatch`, `digitsMatchBLeg`: rows of keys that the application wants to hear of.
+
+use std::collections::VecDeque;
+
+use model::Digit;
+
+/// The longest pattern (`plivo-xml.md` §3).
+const KEYS_MAX: usize = 16;
+
+/// The patterns, and the keys that may yet become one of them.
+pub(super) struct Patterns {
+    /// With how many of the latest keys are still free for it: a key is used once by each pattern.
+    patterns: Vec<(String, usize)>,
+    keys: VecDeque<char>,
+}
+
+impl Patterns {
+    pub(super) fn new(patterns: &[String]) -> Self {
+        Self { patterns: patterns.iter().map(|pattern| (pattern.clone(), 0)).collect(), keys: VecDeque::new() }
+    }
+
+    /// The patterns that this key completes.
+    pub(super) fn pressed(&mut self, digit: Digit) -> Vec<String> {
+        if self.patterns.is_empty() || digit.is_letter() {
+            return Vec::new();
+        }
+        if self.keys.len() == KEYS_MAX {
+            self.keys.pop_front();
+        }
+        self.keys.push_back(digit.as_char());
+        let mut complete = Vec::new();
+        for (pattern, free) in &mut self.patterns {
+            *free = (*free + 1).min(KEYS_MAX);
+            let is_there =
+                pattern.len() <= *free && pattern.chars().rev().eq(self.keys.iter().rev().take(pattern.len()).copied());
+            if is_there {
+                *free = 0;
+                complete.push(pattern.clone());
+            }
+        }
+        complete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Patterns;
+    use model::Digit;
+
+    #[test]
+    fn each_pattern_uses_a_key_once() {
+        let mut patterns =
+            Patterns::new(&["1".to_owned(), "12".to_owned(), "**".to_owned(), "1234567890123456".to_owned()]);
+        let mut pressed = |key: char| patterns.pressed(Digit::try_from(key).unwrap()).join(",");
+        let said: Vec<String> = "112***A*".chars().map(&mut pressed).collect();
+        assert_eq!(said, ["1", "1", "12", "", "**", "", "", "**"]);
+        let said: Vec<String> = "1234567890123456".chars().map(pressed).collect();
+        assert_eq!(said.last().unwrap(), "1234567890123456");
+    }
+}

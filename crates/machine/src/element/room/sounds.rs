@@ -1,0 +1,293 @@
+//! What a call in a room hears beside its members: music while it waits or is on hold; and what the members hear when it
+//! comes and goes.
+//!
+//! Documents are fetched one after the other, that of coming in before it is needed no more, that of leaving before it is
+//! needed: a call that has been hung up fetches nothing.
+
+use std::collections::VecDeque;
+
+use super::super::super::desk::Desk;
+use super::super::super::document::Gate;
+use super::super::super::params::Event;
+use super::super::super::room::RoomWish;
+use super::super::super::timers::Timer;
+use super::super::super::{FetchFailure, FetchId, Fetched, Output, PlayId, Sound, SoundItem};
+use super::super::round::{Round, prepare};
+use super::super::{fetch_sounds_at, sounds_fetched};
+use xml::ast::{MemberSound, Target};
+
+/// Plivo names the beeps and not how they sound.
+const BEEP: Sound = Sound::Tone { hz: 800, ms: 200 };
+const BETWEEN: Sound = Sound::Silence { ms: 100 };
+
+/// A document that may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    Wait,
+    Hold,
+    Enter,
+    Exit,
+    RecordBegun,
+    RecordEnded,
+}
+
+/// See the module's note.
+pub(super) struct Sounds {
+    wait: Tune,
+    hold: Tune,
+    enter: MemberSound,
+    exit: MemberSound,
+    /// Of `exit`, once it is here.
+    exit_items: Vec<SoundItem>,
+    record_begun: Cue,
+    record_ended: Cue,
+    events: Events,
+    asked: VecDeque<Which>,
+    open: Option<(FetchId, Which)>,
+}
+
+/// `Event` of each document's request.
+pub(super) struct Events {
+    pub(super) wait: Event,
+    pub(super) hold: Event,
+    pub(super) enter: Event,
+    pub(super) exit: Event,
+    /// That the recording begins or has ended.
+    pub(super) record: Event,
+}
+
+/// Something that all hear when it happens. It may happen before its document is here.
+#[derive(Default)]
+struct Cue {
+    target: Option<Target>,
+    items: Option<Vec<SoundItem>>,
+    due: bool,
+}
+
+impl Cue {
+    fn of(target: Option<Target>) -> Self {
+        Self { target, ..Self::default() }
+    }
+
+    /// Its document is here, or never will be.
+    fn have(&mut self, desk: &mut Desk, items: Vec<SoundItem>) {
+        match std::mem::take(&mut self.due) {
+            true => into_the_room(desk, items.clone()),
+            false => prepare(desk, &items),
+        }
+        self.items = Some(items);
+    }
+
+    /// It has happened.
+    fn play(&mut self, desk: &mut Desk) {
+        match &self.items {
+            Some(items) => into_the_room(desk, items.clone()),
+            None => self.due = self.target.is_some(),
+        }
+    }
+}
+
+/// Music that is there, or can be asked for.
+#[derive(Default)]
+struct Tune {
+    target: Option<Target>,
+    asked: bool,
+    round: Option<Round>,
+}
+
+impl Tune {
+    fn of(target: Option<Target>) -> Self {
+        Self { target, ..Self::default() }
+    }
+}
+
+impl Sounds {
+    pub(super) fn new(
+        wait: Option<Target>,
+        hold: Option<Target>,
+        enter: MemberSound,
+        exit: MemberSound,
+        events: Events,
+    ) -> Self {
+        let exit_items = beeps(&exit);
+        Self {
+            wait: Tune::of(wait),
+            hold: Tune::of(hold),
+            enter,
+            exit,
+            exit_items,
+            record_begun: Cue::default(),
+            record_ended: Cue::default(),
+            events,
+            asked: VecDeque::new(),
+            open: None,
+        }
+    }
+
+    /// With these documents for all when a recording begins and when it ends.
+    pub(super) fn of_recording(self, begun: Option<Target>, ended: Option<Target>) -> Self {
+        Self { record_begun: Cue::of(begun), record_ended: Cue::of(ended), ..self }
+    }
+
+    /// The recording that this one has asked for begins.
+    pub(super) fn record_begun(&mut self, desk: &mut Desk) {
+        self.record_begun.play(desk);
+    }
+
+    /// It has ended, and the room goes on.
+    pub(super) fn record_ended(&mut self, desk: &mut Desk) {
+        self.record_ended.play(desk);
+    }
+
+    /// The call is in the room.
+    pub(super) fn entered(&mut self, desk: &mut Desk, waits: bool, held: bool) {
+        self.want(waits, held);
+        match &self.enter {
+            MemberSound::None => {}
+            MemberSound::Beep(_) => into_the_room(desk, beeps(&self.enter)),
+            MemberSound::Document(_) => self.asked.push_back(Which::Enter),
+        }
+        if matches!(self.exit, MemberSound::Document(_)) {
+            self.asked.push_back(Which::Exit);
+        }
+        for (cue, which) in [(&self.record_begun, Which::RecordBegun), (&self.record_ended, Which::RecordEnded)] {
+            if cue.target.is_some() {
+                self.asked.push_back(which);
+            }
+        }
+        self.ask(desk);
+    }
+
+    /// Asks for the music that will be needed.
+    fn want(&mut self, waits: bool, held: bool) {
+        for (wanted, tune, which) in [(waits, &mut self.wait, Which::Wait), (held, &mut self.hold, Which::Hold)] {
+            if wanted && tune.target.is_some() && !std::mem::replace(&mut tune.asked, true) {
+                self.asked.push_back(which);
+            }
+        }
+    }
+
+    /// The next document, if none is under way.
+    fn ask(&mut self, desk: &mut Desk) {
+        while self.open.is_none() {
+            let Some(which) = self.asked.pop_front() else { return };
+            let (target, event) = match which {
+                Which::Wait => (self.wait.target.clone(), self.events.wait),
+                Which::Hold => (self.hold.target.clone(), self.events.hold),
+                Which::Enter => (document(&self.enter), self.events.enter),
+                Which::Exit => (document(&self.exit), self.events.exit),
+                Which::RecordBegun => (self.record_begun.target.clone(), self.events.record),
+                Which::RecordEnded => (self.record_ended.target.clone(), self.events.record),
+            };
+            if let Some(target) = target {
+                self.open = Some((fetch_sounds_at(desk, target, event), which));
+            }
+        }
+    }
+
+    /// A document came, or not: then it is as if there was none (`plivo-callbacks.md` §4.3).
+    pub(super) fn fetched(&mut self, desk: &mut Desk, fetch: FetchId, result: Result<Fetched, FetchFailure>) {
+        let Some((_, which)) = self.open.take_if(|(open, _)| *open == fetch) else { return };
+        desk.timers.clear(Timer::Fetch);
+        let what = match which {
+            Which::Wait => "the wait sound",
+            Which::Hold => "the hold music",
+            Which::Enter => "the enter sound",
+            Which::Exit => "the exit sound",
+            Which::RecordBegun => "startRecordingAudio",
+            Which::RecordEnded => "stopRecordingAudio",
+        };
+        let items = sounds_fetched(desk, what, result);
+        match which {
+            Which::Wait => self.wait.round = Some(Round::of(desk, items, Vec::new())),
+            Which::Hold => self.hold.round = Some(Round::of(desk, items, Vec::new())),
+            Which::Enter => into_the_room(desk, items),
+            Which::RecordBegun => self.record_begun.have(desk, items),
+            Which::RecordEnded => self.record_ended.have(desk, items),
+            Which::Exit => {
+                prepare(desk, &items);
+                self.exit_items = items;
+            }
+        }
+        self.ask(desk);
+    }
+
+    /// Whoever fetches has forgotten us.
+    pub(super) fn timed_out(&mut self, desk: &mut Desk) {
+        if let Some((fetch, _)) = self.open {
+            desk.wish(Output::CancelFetch { fetch });
+            self.fetched(desk, fetch, Err(FetchFailure::Timeout));
+        }
+    }
+
+    /// Plays what is to be heard now, and nothing else.
+    pub(super) fn tune(&mut self, desk: &mut Desk, gate: Gate, waits: bool, held: bool) {
+        self.want(waits, held);
+        self.ask(desk);
+        let (on, off) = match (held, waits) {
+            (true, _) => (Some(&mut self.hold), [Some(&mut self.wait), None]),
+            (false, true) => (Some(&mut self.wait), [Some(&mut self.hold), None]),
+            (false, false) => (None, [Some(&mut self.wait), Some(&mut self.hold)]),
+        };
+        for tune in off.into_iter().flatten() {
+            if let Some(round) = &mut tune.round {
+                round.stop(desk);
+            }
+        }
+        if let Some(round) = on.and_then(|tune| tune.round.as_mut()) {
+            round.play(desk, gate);
+        }
+    }
+
+    pub(super) fn played(&mut self, desk: &mut Desk, gate: Gate, ended: PlayId) {
+        for tune in [&mut self.wait, &mut self.hold] {
+            if let Some(round) = tune.round.as_mut().filter(|round| round.is_playing(ended)) {
+                round.played(desk, gate, ended);
+            }
+        }
+    }
+
+    pub(super) fn is_playing(&self, which: PlayId) -> bool {
+        [&self.wait, &self.hold].iter().any(|tune| tune.round.as_ref().is_some_and(|round| round.is_playing(which)))
+    }
+
+    /// Silence, and nothing more is fetched.
+    pub(super) fn stop(&mut self, desk: &mut Desk) {
+        for tune in [&mut self.wait, &mut self.hold] {
+            if let Some(round) = &mut tune.round {
+                round.stop(desk);
+            }
+        }
+        self.asked.clear();
+        if let Some((fetch, _)) = self.open.take() {
+            desk.cancel_fetch(fetch);
+        }
+    }
+
+    /// What those who stay hear.
+    pub(super) fn of_leaving(&mut self) -> Vec<SoundItem> {
+        std::mem::take(&mut self.exit_items)
+    }
+}
+
+fn into_the_room(desk: &mut Desk, items: Vec<SoundItem>) {
+    if !items.is_empty() {
+        prepare(desk, &items);
+        desk.wish(Output::Room { room: RoomWish::Sound { items } });
+    }
+}
+
+fn document(sound: &MemberSound) -> Option<Target> {
+    match sound {
+        MemberSound::None | MemberSound::Beep(_) => None,
+        MemberSound::Document(target) => Some(target.clone()),
+    }
+}
+
+fn beeps(sound: &MemberSound) -> Vec<SoundItem> {
+    match sound {
+        MemberSound::None | MemberSound::Document(_) => Vec::new(),
+        MemberSound::Beep(2) => [BEEP, BETWEEN, BEEP].map(SoundItem::once).into(),
+        MemberSound::Beep(_) => vec![SoundItem::once(BEEP)],
+    }
+}

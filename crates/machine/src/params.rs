@@ -1,0 +1,271 @@
+//! Parameters of the requests a call makes to its customer (`plivo-callbacks.md` §1–§3), as pure values.
+//!
+//! Which URL they go to and how they are signed is the business of `answer`.
+
+use std::borrow::Cow;
+
+use uuid::Uuid;
+
+use super::desk::Desk;
+use super::{CallTime, Param, Params};
+use model::{CallUuid, Direction, HangupCause};
+
+/// `Event` of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The answer and fallback URLs.
+    StartApp,
+    /// Action, redirect and transfer URLs.
+    Redirect,
+    /// The ring URL.
+    Ring,
+    /// The hangup URL.
+    Hangup,
+    /// `callbackUrl` of `Dial`.
+    DialAnswer,
+    DialConnected,
+    DialDigitsMatch,
+    DialHangup,
+    /// `confirmSound` and `dialMusic` of `Dial`.
+    DialConfirm,
+    DialMusic,
+    /// `interimSpeechResultsCallback` of `GetInput`.
+    InterimSpeech,
+    /// `callbackUrl` of `Conference`.
+    ConferenceEnter,
+    ConferenceExit,
+    ConferenceDigitsMatch,
+    ConferenceFloor,
+    ConferenceRecord,
+    /// `waitSound`, `enterSound` and `exitSound` of it.
+    ConferenceWait,
+    ConferenceEnterSound,
+    ConferenceExitSound,
+    /// `statusCallbackUrl` of `MultiPartyCall`: `EventName` says what happened.
+    MultiPartyCall,
+    /// Its music and sounds.
+    MpcWait,
+    MpcHold,
+    MpcEnterSound,
+    MpcExitSound,
+    MpcRecordSound,
+    /// `statusCallbackUrl` of `Stream`.
+    StartStream,
+    StopStream,
+    DroppedStream,
+    DegradedStream,
+    PlayedStream,
+    ClearedAudio,
+    /// `callbackUrl` of `Record`.
+    RecordStop,
+}
+
+impl Event {
+    /// The word on the wire.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Redirect => "Redirect",
+            Self::Ring => "Ring",
+            Self::DialAnswer => "DialAnswer",
+            Self::DialConnected => "DialConnected",
+            Self::DialDigitsMatch => "DialDigitsMatch",
+            Self::DialHangup => "DialHangup",
+            Self::DialConfirm => "DialConfirm",
+            Self::DialMusic => "DialMusic",
+            Self::InterimSpeech => "InterimSpeech",
+            Self::ConferenceEnter => "ConferenceEnter",
+            Self::ConferenceExit => "ConferenceExit",
+            Self::ConferenceDigitsMatch => "ConferenceDigitsMatch",
+            Self::ConferenceFloor => "ConferenceFloor",
+            Self::ConferenceRecord => "ConferenceRecord",
+            Self::ConferenceWait => "ConferenceWait",
+            Self::ConferenceEnterSound => "ConferenceEnterSound",
+            Self::ConferenceExitSound => "ConferenceExitSound",
+            Self::MultiPartyCall => "MultiPartyCall",
+            Self::MpcWait => "MPCWait",
+            Self::MpcHold => "MPCHold",
+            Self::MpcEnterSound => "MPCEnterSound",
+            Self::MpcExitSound => "MPCExitSound",
+            Self::MpcRecordSound => "MPCRecordSound",
+            Self::StartStream => "StartStream",
+            Self::StopStream => "StopStream",
+            Self::DroppedStream => "DroppedStream",
+            Self::DegradedStream => "DegradedStream",
+            Self::PlayedStream => "PlayedStream",
+            Self::ClearedAudio => "ClearedAudio",
+            Self::RecordStop => "RecordStop",
+            Self::StartApp => "StartApp",
+            Self::Hangup => "Hangup",
+        }
+    }
+}
+
+/// How a call ended, as far as parameters tell it.
+pub(super) struct Ending {
+    pub(super) cause: HangupCause,
+    pub(super) at: CallTime,
+    pub(super) duration_secs: u64,
+    pub(super) bill_secs: u64,
+}
+
+/// Offhook does not bill; Plivo's names are there all the same.
+const NO_COST: &str = "0.00000";
+
+/// The parameters every request carries (§1.1), and those an answered call adds (§1.2).
+pub(super) fn common(desk: &Desk, event: Event) -> Params {
+    all(desk, event, None)
+}
+
+/// As `Display` writes it, without what a formatter costs.
+fn hyphenated(call: CallUuid) -> String {
+    call.0.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
+}
+
+/// The parameters of the hangup request (§1.2, §2).
+pub(super) fn hangup(desk: &Desk, ending: &Ending) -> Params {
+    all(desk, Event::Hangup, Some(ending))
+}
+
+/// `CallStatus` of a call that was answered and has ended.
+pub(super) const COMPLETED: &str = "completed";
+
+/// `CallStatus` of a call that has ended by this (`plivo-callbacks.md` §1.3).
+pub(super) fn final_status(desk: &Desk, cause: HangupCause) -> &'static str {
+    match (desk.setup.direction, desk.answered) {
+        (Direction::Outbound, None) => cause.wire(Direction::Outbound).unanswered_status(),
+        (Direction::Outbound, Some(_)) | (Direction::Inbound, _) => COMPLETED,
+    }
+}
+
+/// In the order of the wire, in which [`Params`] takes them fastest.
+fn all(desk: &Desk, event: Event, ending: Option<&Ending>) -> Params {
+    let setup = &desk.setup;
+    let mut params = Params::with_capacity(32);
+    let mut put = |name: &'static str, value: Cow<'static, str>| {
+        params.insert(name.into(), Param::Plain(value));
+    };
+    let call = hyphenated(setup.call);
+    let dialled = setup.dialled();
+    // The request's UUID is the call's (`plivo-call-api.md` §2.1).
+    let ordered = dialled.is_none() && setup.direction == Direction::Outbound;
+    if let Some(dialled) = &dialled {
+        if let Some(request) = dialled.a_request {
+            put("ALegRequestUUID", hyphenated(request).into());
+        }
+        put("ALegUUID", hyphenated(dialled.a_leg).into());
+    } else if ordered {
+        put("ALegRequestUUID", call.clone().into());
+        put("ALegUUID", call.clone().into());
+    }
+    match (desk.answered, ending) {
+        (Some(answered), _) => put("AnswerTime", desk.wall(answered).plivo_secs().into()),
+        (None, Some(_)) => put("AnswerTime", "".into()),
+        (None, None) => {}
+    }
+    if let Some(ending) = ending {
+        put("BillDuration", ending.bill_secs.to_string().into());
+    }
+    put("BillRate", NO_COST.into());
+    let wire = ending.map(|ending| ending.cause.wire(setup.direction));
+    let status = match (ending, desk.answered) {
+        (None, Some(_)) => "in-progress",
+        (None, None) => "ringing",
+        (Some(ending), _) => final_status(desk, ending.cause),
+    };
+    put("CallStatus", status.into());
+    put("CallType", setup.call_type.as_str().into());
+    if ordered {
+        put("CallUUID", call.clone().into());
+        put("RequestUUID", call.into());
+    } else {
+        put("CallUUID", call.into());
+    }
+    put("CallerName", setup.caller_name.clone().into());
+    put("Direction", setup.direction.as_str().into());
+    if let Some(ending) = ending {
+        put("Duration", ending.duration_secs.to_string().into());
+        put("EndTime", desk.wall(ending.at).plivo_secs().into());
+    }
+    put("Event", event.word().into());
+    put("From", setup.from.clone().into());
+    if let Some(wire) = wire {
+        put("HangupCause", wire.word.into());
+        put("HangupCauseCode", wire.code.to_string().into());
+        put("HangupCauseName", wire.name.into());
+        put("HangupSource", wire.source.as_str().into());
+    }
+    put("ParentAuthID", setup.parent_account.as_str().to_owned().into());
+    if matches!(event, Event::StartApp | Event::Hangup) {
+        put("STIRVerification", "Not Applicable".into());
+    }
+    put("SessionStart", setup.started.plivo_micros().into());
+    if desk.document_in || ending.is_some() {
+        put("StartTime", setup.started.plivo_secs().into());
+    }
+    put("To", setup.to.clone().into());
+    if ending.is_some() {
+        put("TotalCost", NO_COST.into());
+    }
+    if let Some(wacid) = &setup.wacid {
+        put("WhatsAppCallID", wacid.as_str().to_owned().into());
+    }
+    if let Some(payload) = &setup.cta_payload {
+        put("WhatsAppCtaPayload", payload.clone().into());
+    }
+    if let Some(payload) = &setup.deeplink_payload {
+        put("WhatsAppDeeplinkPayload", payload.clone().into());
+    }
+    for (name, value) in &setup.headers {
+        params.insert(format!("X-PH-{name}").into(), Param::Plain(value.clone().into()));
+    }
+    params
+}
+
+/// What a `GetInput` action adds to keys (§3.1).
+pub(super) fn keys_of_get_input(digits: Param) -> Params {
+    of_get_input("dtmf", digits, word(""), word(""))
+}
+
+/// What a `GetInput` action adds to speech (§3.1); `confidence` in per cent.
+pub(super) fn speech_of_get_input(text: Param, confidence: u8) -> Params {
+    of_get_input("speech", word(""), text, plain(share(confidence)))
+}
+
+fn of_get_input(kind: &'static str, digits: Param, speech: Param, confidence: Param) -> Params {
+    Params::from([
+        ("BilledAmount".into(), word(NO_COST)),
+        ("Digits".into(), digits),
+        ("InputType".into(), word(kind)),
+        ("Speech".into(), speech),
+        ("SpeechConfidenceScore".into(), confidence),
+    ])
+}
+
+/// What an interim result adds (§3.1); `stability` in per cent, `sequence` from 1.
+pub(super) fn interim(stable: Param, unstable: Param, stability: u8, sequence: u32) -> Params {
+    Params::from([
+        ("SequenceNumber".into(), plain(sequence.to_string())),
+        ("Stability".into(), plain(share(stability))),
+        ("StableSpeech".into(), stable),
+        ("UnstableSpeech".into(), unstable),
+    ])
+}
+
+fn plain(text: String) -> Param {
+    Param::Plain(text.into())
+}
+
+fn word(text: &'static str) -> Param {
+    Param::Plain(text.into())
+}
+
+/// Per cent as `0.00` to `1.00`.
+fn share(percent: u8) -> String {
+    let percent = percent.min(100);
+    format!("{}.{:02}", percent / 100, percent % 100)
+}
+
+/// What a `GetDigits` action adds (§3.2).
+pub(super) fn keys_of_get_digits(digits: Param) -> Params {
+    Params::from([("Digits".into(), digits)])
+}

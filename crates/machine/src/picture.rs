@@ -1,0 +1,129 @@
+//! What a machine holds at a moment, in words, for people who step through a call: nothing decides by it.
+//!
+//! Always the same fields in the same order; one that has nothing to say is empty, so that what a step changed can be
+//! seen. Each part of the machine draws what only it knows. Keys that must stay out of logs are `x` here, too.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::{CallTime, Machine};
+
+/// A field of a machine and what it says: a line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    pub name: &'static str,
+    pub lines: Vec<Line>,
+}
+
+/// One thing that a field says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line(pub Vec<Said>);
+
+/// A part of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// One of ours, of which a page may have its own.
+    Word(&'static str),
+    /// What came from outside, a name of the application's, a number.
+    Text(String),
+    /// A moment of the call.
+    At(CallTime),
+}
+
+impl Display for Said {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Word(word) => f.write_str(word),
+            Self::Text(text) => f.write_str(text),
+            Self::At(at) => write!(f, "{} ms", at.0),
+        }
+    }
+}
+
+impl Display for Line {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (n, said) in self.0.iter().enumerate() {
+            f.write_str(if n > 0 { " " } else { "" })?;
+            said.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// The fields, in their order.
+pub const FIELDS: [&str; 17] = [
+    "state",
+    "answered",
+    "slot",
+    "graph",
+    "document",
+    "instruction",
+    "waits_for",
+    "digits",
+    "typed_ahead",
+    "legs",
+    "room",
+    "stream",
+    "recording",
+    "beside",
+    "hung_up",
+    "ended",
+    "timers",
+];
+
+/// A picture being drawn.
+pub(super) struct Sketch(Vec<Field>);
+
+impl Sketch {
+    fn new() -> Self {
+        Self(FIELDS.iter().map(|name| Field { name, lines: Vec::new() }).collect())
+    }
+
+    /// A line before all others of its field.
+    pub(super) fn say_first<const N: usize>(&mut self, name: &'static str, line: [Said; N]) {
+        self.insert(name, false, Line(line.into()));
+    }
+
+    /// One more line of a field.
+    pub(super) fn say<const N: usize>(&mut self, name: &'static str, line: [Said; N]) {
+        self.insert(name, true, Line(line.into()));
+    }
+
+    fn insert(&mut self, name: &str, last: bool, mut line: Line) {
+        line.0.retain(|said| !matches!(said, Said::Text(text) if text.is_empty()));
+        let field = self.0.iter_mut().find(|field| field.name == name);
+        debug_assert!(field.is_some(), "{name} is no field");
+        if let Some(field) = field {
+            let at = if last { field.lines.len() } else { 0 };
+            field.lines.insert(at, line);
+        }
+    }
+}
+
+/// A word of ours.
+pub(crate) fn word(word: &'static str) -> Said {
+    Said::Word(word)
+}
+
+/// Anything else.
+pub(crate) fn text(text: impl Display) -> Said {
+    Said::Text(text.to_string())
+}
+
+impl Machine {
+    /// What it holds now. Pure, and the same for the same facts; before the first one every field is empty.
+    pub fn picture(&self) -> Vec<Field> {
+        let mut sketch = Sketch::new();
+        if let Some(call) = &self.call {
+            if let Some(state) = &call.state {
+                state.draw(&call.desk, &mut sketch);
+            }
+            call.desk.draw(&mut sketch);
+        }
+        sketch.0
+    }
+}
+
+/// The beginning of a long name.
+pub(crate) fn brief(id: impl Display) -> String {
+    id.to_string().chars().take(8).collect()
+}

@@ -1,0 +1,205 @@
+//! Runs a recorded call's event log through the call machine again.
+//!
+//! The same facts at the same times must lead to the same wishes, byte for byte as JSON. Nothing is carried out.
+
+use std::io::BufRead;
+
+use serde_json::Value;
+
+use crate::log::{Entry, Header, LogError, Reader};
+use crate::{CallState, CallTime, Input, Machine, Output};
+
+/// One fact, replayed.
+pub struct Step<'a> {
+    /// The log's line.
+    pub line: u64,
+    pub at: CallTime,
+    pub input: &'a Input,
+    /// What the machine wishes for now.
+    pub outputs: &'a [Output],
+    /// As the fact left it.
+    pub machine: &'a Machine,
+}
+
+/// The first place where this machine decides otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    pub line: u64,
+    pub at: CallTime,
+    /// The fact, in words.
+    pub input: String,
+    /// Which wish of that fact, from 1.
+    pub wish: usize,
+    /// What the log has there; none: the log ends.
+    pub expected: Option<Value>,
+    /// What the machine wishes for there; none: nothing more.
+    pub actual: Option<Value>,
+}
+
+/// How a replay ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replayed {
+    pub header: Header,
+    /// Facts that led to the same decisions.
+    pub same: u64,
+    pub difference: Option<Difference>,
+    /// The log's last line, where it is cut short; it was not replayed.
+    pub cut: Option<u64>,
+    /// The last fact ended the call.
+    pub over: bool,
+}
+
+/// Replays a log up to its end or its first difference; `on_step` sees each fact.
+///
+/// # Errors
+/// The log can't be read.
+pub fn replay(log: impl BufRead, mut on_step: impl FnMut(&Step<'_>)) -> Result<Replayed, LogError> {
+    let (header, mut reader) = Reader::open(log)?;
+    let mut machine = Machine::new();
+    let mut same = 0;
+    let cut = loop {
+        let Entry { at, input, outputs: expected } = match reader.next_entry() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break None,
+            Err(LogError::Cut { line }) => break Some(line),
+            Err(e) => return Err(e),
+        };
+        let line = reader.line();
+        machine.handle(at, input.clone());
+        let outputs: Vec<Output> = std::iter::from_fn(|| machine.poll()).collect();
+        on_step(&Step { line, at, input: &input, outputs: &outputs, machine: &machine });
+        let actual =
+            outputs.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>().map_err(LogError::Write)?;
+        if let Some((index, expected, actual)) = first_difference(&expected, &actual) {
+            let input = input.to_string();
+            let difference = Difference { line, at, input, wish: index + 1, expected, actual };
+            let over = is_over(&machine);
+            return Ok(Replayed { header, same, difference: Some(difference), cut: None, over });
+        }
+        same += 1;
+    };
+    Ok(Replayed { header, same, difference: None, cut, over: is_over(&machine) })
+}
+
+fn is_over(machine: &Machine) -> bool {
+    machine.state() == Some(CallState::Over)
+}
+
+fn first_difference(expected: &[Value], actual: &[Value]) -> Option<(usize, Option<Value>, Option<Value>)> {
+    let longest = expected.len().max(actual.len());
+    (0..longest)
+        .map(|index| (index, expected.get(index), actual.get(index)))
+        .find(|(_, expected, actual)| expected != actual)
+        .map(|(index, expected, actual)| (index, expected.cloned(), actual.cloned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Difference, replay};
+
+    const LOG: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/calls/menu_by_keys.jsonl"));
+
+    fn difference(log: &str) -> Option<Difference> {
+        replay(log.as_bytes(), |_| {}).expect("the log reads").difference
+    }
+
+    #[test]
+    fn the_same_log_leads_to_the_same_decisions() {
+        let mut steps = Vec::new();
+        let replayed = replay(LOG.as_bytes(), |step| steps.push(step.line)).expect("the log reads");
+        assert_eq!(replayed.difference, None);
+        assert_eq!(replayed.same, steps.len() as u64);
+        assert_eq!(steps.len(), LOG.lines().count() - 1);
+    }
+
+    #[test]
+    fn a_log_that_is_cut_is_replayed_up_to_there() {
+        let lines = LOG.lines().count() as u64;
+        let whole = replay(LOG.as_bytes(), |_| {}).expect("the log reads");
+        assert_eq!((whole.cut, whole.over), (None, true));
+        let unbroken = replay(LOG.trim_end().as_bytes(), |_| {}).expect("the log reads");
+        assert_eq!(unbroken, whole, "a line that is whole is whole, with its line break or without");
+
+        let cut = LOG.trim_end().strip_suffix('}').expect("an object");
+        let replayed = replay(cut.as_bytes(), |_| {}).expect("the log reads");
+        assert_eq!((replayed.same, replayed.cut, replayed.over), (whole.same - 1, Some(lines), false));
+        let before = LOG.trim_end().rsplit_once('\n').expect("lines").0;
+        let replayed = replay(format!("{before}\n").as_bytes(), |_| {}).expect("the log reads");
+        assert_eq!((replayed.same, replayed.cut, replayed.over), (whole.same - 1, None, false));
+
+        let third = LOG.lines().nth(2).expect("a third line");
+        let middle = LOG.replacen(third, third.strip_suffix('}').expect("an object"), 1);
+        let error = replay(middle.as_bytes(), |_| {}).expect_err("unreadable").to_string();
+        assert!(error.starts_with("read line 3, column"), "{error}");
+    }
+
+    #[test]
+    fn the_first_difference_is_told_with_what_was_logged_and_what_is_decided_now() {
+        let other = LOG.replacen("\"Digits\":\"1\"", "\"Digits\":\"2\"", 1);
+        let found = difference(&other).expect("a difference");
+        assert_eq!((found.at.0, found.input.as_str(), found.wish), (1500, "digit A 1", 3));
+        assert_eq!(found.expected.expect("logged")["params"]["Digits"], "2");
+        assert_eq!(found.actual.expect("decided")["params"]["Digits"], "1");
+    }
+
+    #[test]
+    fn a_wish_too_many_or_too_few_is_a_difference() {
+        let wish = "{\"wish\":\"graph\",\"action\":\"pre_accept\"}";
+        let more = LOG.replacen(wish, &format!("{wish},{wish}"), 1);
+        let found = difference(&more).expect("a difference");
+        assert_eq!(found.at.0, 0);
+        let fewer = LOG.replacen(",{\"wish\":\"state\",\"state\":\"preparing\"}", "", 1);
+        let found = difference(&fewer).expect("a difference");
+        assert_eq!((found.wish, found.expected), (4, None));
+    }
+
+    /// What each step changed of the machine's fields.
+    #[test]
+    fn what_the_machine_holds_is_shown_step_by_step() {
+        let mut before = crate::Machine::new().picture();
+        assert!(before.iter().all(|field| field.lines.is_empty()), "nothing before the first fact");
+        assert_eq!(before.iter().map(|field| field.name).collect::<Vec<_>>(), crate::FIELDS);
+        let mut table = Vec::new();
+        replay(LOG.as_bytes(), |step| {
+            let now = step.machine.picture();
+            assert_eq!(now, step.machine.picture(), "looking changes nothing");
+            let changed = now.iter().zip(&before).filter(|(now, was)| now != was).map(|(field, _)| {
+                let lines: Vec<String> = field.lines.iter().map(ToString::to_string).collect();
+                format!("{}={}", field.name, lines.join(" · "))
+            });
+            table.push(format!("{} {}", step.at.0, changed.collect::<Vec<_>>().join("; ")));
+            before = now;
+        })
+        .expect("the log reads");
+        let expected = [
+            "0 state=preparing; slot=held; graph=pre_accept under_way; waits_for=media_path · fetch 1 answer; legs=A …5678 \
+             path_not_up; timers=accept_wait 3000 ms · fetch 11000 ms · accept_deadline 20000 ms",
+            "90 graph=pre_accept answered",
+            "150 waits_for=fetch 1 answer; legs=A …5678 path_up",
+            "200 state=accepting; graph=pre_accept answered · accept under_way; document=number 1 element 0/2; \
+             waits_for=accepts_answer · answered_and_connected; timers=reap 90200 ms",
+            "350 state=live; answered=350 ms; graph=pre_accept answered · accept answered; document=number 1 element 1/2; \
+             instruction=<GetInput> line 2; waits_for=prompt_or_key 1; digits=attempts_left 0; timers=max_call 14400350 ms",
+            "1500 instruction=; waits_for=fetch 2 action; digits=; timers=fetch 12500 ms · max_call 14400350 ms",
+            "1650 document=number 2 element 1/1; instruction=<Speak> line 2; waits_for=play 2; timers=max_call 14400350 ms",
+            "2900 state=closing; graph=pre_accept answered · accept answered · terminate under_way; document=; instruction=; \
+             waits_for=metas_goodbye; legs=A …5678 path_closed; ended=end_of_instructions; timers=reap 92900 ms",
+            "3100 graph=pre_accept answered · accept answered · terminate answered; timers=close 8100 ms · reap 92900 ms",
+            "3200 state=over; slot=given_back; waits_for=; hung_up=COMPLETED; timers=",
+        ];
+        assert_eq!(table, expected);
+    }
+
+    #[test]
+    fn keys_that_must_stay_out_of_logs_are_shown_to_nobody() {
+        let log = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/calls/log_false_hides_keys.jsonl"));
+        let mut digits = Vec::new();
+        replay(log.as_bytes(), |step| {
+            let picture = step.machine.picture();
+            let field = picture.iter().find(|field| field.name == "digits").expect("the field");
+            digits.extend(field.lines.first().map(ToString::to_string).filter(|line| !line.starts_with("attempts")));
+        })
+        .expect("the log reads");
+        assert_eq!(digits, ["x", "xx", "xxx"]);
+    }
+}

@@ -1,0 +1,54 @@
+//! `log="false"`: keys stay out of the event log, and the log still replays to the same decisions.
+
+use super::{Bench, digit, document, setup};
+use crate::{CallTime, FetchId, Input, Machine, Output};
+use model::Digit;
+
+const PIN: &str = r##"<Response>
+<Speak>Your PIN</Speak>
+<GetDigits action="https://app.example.com/pin" numDigits="4" validDigits="123456789" log="false">
+<Speak>now</Speak>
+</GetDigits>
+<GetInput action="https://app.example.com/menu" numDigits="1"/>
+</Response>"##;
+
+fn key(c: char) -> Digit {
+    Digit::try_from(c).expect("a key")
+}
+
+#[test]
+fn keys_of_a_hidden_collection_are_replaced_by_such_as_decide_alike() {
+    let mut bench = Bench::live(setup(), document(PIN));
+    // Typed ahead, for the hidden collection.
+    assert!(bench.machine.hides_input());
+    assert_eq!(bench.machine.redact(key('7')).as_char(), '1');
+    assert_eq!(bench.machine.redact(key('0')).as_char(), '0', "an invalid key stays an invalid one");
+    assert_eq!(bench.machine.redact(key('*')).as_char(), '0');
+    assert_eq!(bench.machine.redact(key('#')).as_char(), '#', "the finishing key stays itself");
+    bench.give(digit('7'));
+    bench.give(Input::Played { leg: model::Leg::A, play: bench.playing().expect("a prompt").1 });
+    for c in ['8', '9', '5'] {
+        assert!(bench.machine.hides_input());
+        bench.give(digit(c));
+    }
+    let Some((_, Output::Fetch { fetch, params, .. })) = bench.wishes.last() else {
+        panic!("the action is asked for, not {:?}", bench.wishes.last())
+    };
+    assert_eq!(*fetch, FetchId(2));
+    let digits = params.get("Digits").expect("digits");
+    assert_eq!(digits.reveal(), "7895", "the wire has the digits");
+    assert_eq!(serde_json::to_string(digits).expect("JSON"), "\"xxxx\"");
+    assert_eq!(format!("{digits:?}"), "\"xxxx\"");
+    // One typed too many says something about the others.
+    assert!(bench.machine.hides_input());
+}
+
+#[test]
+fn a_visible_collection_hides_nothing() {
+    let xml = r#"<Response><GetInput action="https://app.example.com/menu"/></Response>"#;
+    let mut bench = Bench::live(setup(), document(xml));
+    assert!(!bench.machine.hides_input());
+    let fact = digit('4');
+    assert!(matches!(bench.machine.loggable(CallTime(0), &fact), std::borrow::Cow::Borrowed(_)));
+    assert!(!Machine::new().hides_input());
+}

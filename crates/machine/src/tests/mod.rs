@@ -1,0 +1,164 @@
+//! The machine from outside: scenarios, timed traces, properties. Cases are in the files beside this one; here
+//! is what they share.
+
+mod callback_rows;
+mod log_false;
+mod parameters;
+mod placed;
+mod properties;
+mod scenarios;
+mod traces;
+
+use std::sync::Arc;
+
+use super::{
+    Aside, AsideKind, CallSetup, CallTime, CallUrls, Command, FetchId, Fetched, GraphAction, GraphOutcome, Input, Legs,
+    Machine, MachineLimits, MediaFact, MediaOrder, Output, PlayId, RecordOrder, Sound, SoundItem, StreamFormat,
+    StreamOrder, StreamTrack,
+};
+use model::{AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, StreamId, Timestamp, Wacid};
+use xml::Document;
+use xml::ast::{DocUrl, Repeat, Target};
+
+/// What most calls begin with.
+fn setup() -> CallSetup {
+    CallSetup {
+        call: CallUuid(uuid::Uuid::from_u128(0x3f0c_2f1a_6a1e_4f0e_9a2b_5d7f_3f0a_9b11)),
+        direction: Direction::Inbound,
+        call_type: CallType::Whatsapp,
+        wacid: Some(Wacid::from("wacid.HBgMOTE5ODEyMzQ1Njc4")),
+        phone_number_id: PhoneNumberId::from("106540352242922"),
+        from: "919812345678".to_owned(),
+        to: "918035737458".to_owned(),
+        caller_name: "Asha".to_owned(),
+        cta_payload: None,
+        deeplink_payload: None,
+        account: AuthId::from("MAXXXXXXXXXXXXXXXXXX"),
+        parent_account: AuthId::from("MAXXXXXXXXXXXXXXXXXX"),
+        urls: CallUrls {
+            answer: url("https://app.example.com/answer"),
+            answer_method: Method::Post,
+            fallback: None,
+            hangup: (url("https://app.example.com/hangup"), Method::Post),
+        },
+        // 2026-11-20 06:03:11.120394
+        started: Timestamp::from_micros(1_795_154_591_120_394),
+        limits: MachineLimits { sip_host: "calls.example.com".to_owned(), ..MachineLimits::default() },
+        headers: Vec::new(),
+        outbound: None,
+    }
+}
+
+fn url(text: &str) -> DocUrl {
+    DocUrl(text.into())
+}
+
+fn document(xml: &str) -> Arc<Document> {
+    xml::parse(xml.as_bytes(), None).document.unwrap_or_else(|| panic!("not a valid document: {xml}"))
+}
+
+fn digit(key: char) -> Input {
+    Input::Digit { leg: Leg::A, digit: Digit::try_from(key).expect("a key") }
+}
+
+fn fetched(fetch: FetchId, document: Arc<Document>) -> Input {
+    Input::Fetched { fetch, result: Ok(Fetched::Document { document }) }
+}
+
+/// A machine under a stepped clock, which fires its own timers and remembers every wish.
+struct Bench {
+    machine: Machine,
+    now: u64,
+    wishes: Vec<(u64, Output)>,
+    /// The latest play that came to its end.
+    played: u32,
+}
+
+impl Bench {
+    fn new(setup: CallSetup) -> Self {
+        let mut bench = Self { machine: Machine::new(), now: 0, wishes: Vec::new(), played: 0 };
+        bench.give(Input::Offered { setup: Box::new(setup) });
+        bench
+    }
+
+    /// A call that is answered and whose media is up, running `document`, at 0 ms.
+    fn live(setup: CallSetup, document: Arc<Document>) -> Self {
+        let mut bench = Self::new(setup);
+        bench.give(Input::Graph { action: GraphAction::PreAccept, outcome: GraphOutcome::Done });
+        bench.give(Input::Media { leg: Leg::A, what: MediaFact::Connected });
+        bench.give(fetched(FetchId(1), document));
+        bench.give(Input::Graph { action: GraphAction::Accept, outcome: GraphOutcome::Done });
+        bench
+    }
+
+    fn give(&mut self, input: Input) {
+        if let Input::Played { play, .. } = &input {
+            self.played = self.played.max(play.0);
+        }
+        self.machine.handle(CallTime(self.now), input);
+        while let Some(wish) = self.machine.poll() {
+            self.wishes.push((self.now, wish));
+        }
+    }
+
+    /// The play that is heard: when it was ordered, and its name.
+    fn playing(&self) -> Option<(u64, PlayId)> {
+        let last = self.wishes.iter().rev().find_map(|(at, wish)| match wish {
+            Output::Media { order: MediaOrder::Play { play, .. }, .. } => Some(Some((*at, *play))),
+            Output::Media { order: MediaOrder::Stop { .. } | MediaOrder::Close, .. } => Some(None),
+            _ => None,
+        });
+        last.flatten().filter(|(_, play)| play.0 > self.played)
+    }
+}
+
+/// What REST has recorded.
+fn recorded_over_rest() -> RecordOrder {
+    RecordOrder {
+        id: Some(uuid::Uuid::from_u128(0x7e57)),
+        held: false,
+        mp3: true,
+        stereo: true,
+        own: false,
+        max_ms: 60_000,
+        silence_ms: None,
+        callback: None,
+        action: None,
+        transcript: None,
+    }
+}
+
+/// One of the things that REST asks of a call.
+fn asked_over_rest(what: u8) -> Command {
+    let url = || DocUrl("https://a.example.com/rest".into());
+    let target = || Some(Target { url: url(), method: Method::Post });
+    let item = SoundItem { sound: Sound::File { url: url() }, repeat: Repeat::Times(1) };
+    let aside = |kind| Aside { kind, items: vec![item.clone()], again: false, mix: true, length_ms: None };
+    match what {
+        0 => Command::Play { legs: Legs::A, aside: aside(AsideKind::Play) },
+        1 => Command::Play { legs: Legs::Both, aside: aside(AsideKind::Speak) },
+        2 => Command::StopPlay { what: AsideKind::Play },
+        7 => Command::Stream {
+            stream: StreamId(uuid::Uuid::from_u128(7)),
+            order: Box::new(StreamOrder {
+                url: DocUrl("wss://a.example.com/rest".into()),
+                bidirectional: true,
+                track: StreamTrack::Inbound,
+                timeout_s: 3,
+                status: Some((url(), Method::Post)),
+                format: StreamFormat::L16At16000,
+                extra_headers: Vec::new(),
+                keep_call_alive: false,
+                noise_level: None,
+                in_room: false,
+            }),
+        },
+        8 => Command::StopStream { stream: None },
+        3 => Command::SendDigits { legs: Legs::A, digits: "1w2".to_owned() },
+        4 => Command::Transfer { aleg: None, bleg: target() },
+        5 => Command::Transfer { aleg: target(), bleg: target() },
+        9 => Command::Record { order: Box::new(recorded_over_rest()), callback: target() },
+        10 => Command::StopRecord,
+        _ => Command::Transfer { aleg: target(), bleg: None },
+    }
+}

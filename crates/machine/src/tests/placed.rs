@@ -1,0 +1,180 @@
+//! Calls that we place, under whatever order of facts: concluded once, over once, and nothing said after it.
+
+use proptest::prelude::*;
+
+use super::{document, fetched, setup};
+use crate::{
+    CallSetup, CallState, CallTime, Command, Confirm, FetchFailure, FetchId, FetchKind, GraphAction, GraphOutcome,
+    Input, Machine, MediaFact, MediaFault, MediaOrder, Outbound, Output, Param, PhoneStatus, PlayId, RoomMusic,
+    RoomWish, Termination, not_added,
+};
+use model::{Digit, Direction, HangupCause, Leg, Method};
+
+fn placed() -> CallSetup {
+    let outbound = Outbound {
+        ring_timeout_ms: 20_000,
+        hangup_on_ring_ms: Some(15_000),
+        send_digits: Some("1w2".to_owned()),
+        ..Outbound::default()
+    };
+    CallSetup { direction: Direction::Outbound, wacid: None, outbound: Some(Box::new(outbound)), ..setup() }
+}
+
+/// One that is to enter a multi-party call, confirms it first, and is heard to ring there.
+fn placed_for_a_room(music: bool, key: bool) -> CallSetup {
+    let setup = placed();
+    let url = || xml::ast::DocUrl("https://a.example.com/".into());
+    let outbound = Outbound {
+        document: Some(document("<Response><MultiPartyCall role='agent'>Care</MultiPartyCall></Response>")),
+        confirm: Some(Confirm {
+            sound: music.then(url),
+            method: Method::Get,
+            key: key.then(|| Digit::try_from('1').expect("a key")),
+            timeout_ms: 5_000,
+        }),
+        room_music: Some(if music { RoomMusic::Document { url: url() } } else { RoomMusic::RingBack }),
+        ..*setup.outbound.expect("it is placed")
+    };
+    CallSetup { outbound: Some(Box::new(outbound)), ..setup }
+}
+
+fn facts() -> impl Strategy<Value = Input> {
+    let status = |status| Just(Input::Status { status });
+    let graph = |action, outcome| Just(Input::Graph { action, outcome });
+    let media = |what| Just(Input::Media { leg: Leg::A, what });
+    prop_oneof![
+        6 => Just(Input::Bound { wacid: "wacid.a".into() }),
+        3 => graph(GraphAction::Connect, GraphOutcome::Done),
+        1 => graph(GraphAction::Connect, GraphOutcome::Timeout),
+        1 => graph(GraphAction::Connect, GraphOutcome::ServerError { status: 500 }),
+        1 => graph(GraphAction::Connect, GraphOutcome::Unreachable),
+        2 => graph(GraphAction::Terminate, GraphOutcome::Done),
+        1 => graph(GraphAction::Terminate, GraphOutcome::Timeout),
+        4 => Just(Input::SdpAnswer { usable: true }),
+        1 => Just(Input::SdpAnswer { usable: false }),
+        4 => status(PhoneStatus::Ringing),
+        6 => status(PhoneStatus::Accepted),
+        1 => status(PhoneStatus::Rejected),
+        4 => media(MediaFact::Connected),
+        1 => media(MediaFact::Flowing),
+        1 => media(MediaFact::Lost { fault: MediaFault::DtlsClosed }),
+        4 => Just(fetched(FetchId(1), document("<Response><Speak>Hello</Speak><Wait length=\"3\"/></Response>"))),
+        1 => Just(Input::Fetched { fetch: FetchId(1), result: Err(FetchFailure::Timeout) }),
+        3 => Just(Input::Played { leg: Leg::A, play: PlayId(2) }),
+        2 => Just(Input::DigitsSent { leg: Leg::A, play: PlayId(1) }),
+        1 => Just(Input::Terminated { termination: Termination::default() }),
+        1 => Just(Input::Command { command: Command::Hangup }),
+        2 => (0..7u8).prop_map(|what| Input::Command { command: super::asked_over_rest(what) }),
+        1 => Just(Input::Cut { cause: HangupCause::Drained }),
+        2 => Just(super::digit('1')),
+        6 => Just(Input::Timer),
+    ]
+}
+
+#[derive(Default)]
+struct Watch {
+    connects: u32,
+    concluded: u32,
+    freed: u32,
+    rang: u32,
+    begun: bool,
+    open: bool,
+    over: bool,
+    /// It rings in a room.
+    rings: bool,
+    /// It may be heard to ring by a document's sounds.
+    has_music: bool,
+}
+
+impl Watch {
+    fn see(&mut self, output: &Output, answered: bool) {
+        assert!(!self.over, "after Over: {output}");
+        match output {
+            Output::Graph { action: GraphAction::Connect } => self.connects += 1,
+            Output::Graph { action } => assert_eq!(*action, GraphAction::Terminate, "of a call that we placed"),
+            Output::Fetch { kind: FetchKind::Sound, .. } if self.has_music => {}
+            Output::Fetch { .. } => assert!(answered, "a document before the user has picked up"),
+            Output::Room { room: RoomWish::Ring { .. } } => {
+                assert!(!std::mem::replace(&mut self.rings, true), "it rings once");
+            }
+            Output::Room { room: RoomWish::RingOver } => assert!(std::mem::take(&mut self.rings), "it does not ring"),
+            Output::Room { room: RoomWish::Enter { .. } } => assert!(answered && !self.rings, "in before it is there"),
+            Output::Media { order: MediaOrder::Begin, .. } => self.begun = true,
+            Output::Media { order: MediaOrder::Open, .. } => self.open = true,
+            Output::Media {
+                order: MediaOrder::Play { .. } | MediaOrder::SendDigits { .. } | MediaOrder::Aside { .. },
+                ..
+            } => {
+                assert!(answered && self.open, "sound before the user has picked up");
+            }
+            Output::Notify { .. } => self.rang += 1,
+            Output::FreeSlot => self.freed += 1,
+            Output::Concluded { summary } => {
+                self.concluded += 1;
+                assert!(!self.rings, "heard to ring after its end");
+                assert_eq!(summary.answered.is_some(), answered);
+            }
+            Output::Over => self.over = true,
+            _ => {}
+        }
+        assert!(self.connects == 1 && self.concluded <= 1 && self.freed <= 1);
+        assert!(self.freed == 0 || self.concluded == 1, "the slot of a call that goes on");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_placed_call_ends_once_whatever_comes_in_whatever_order(
+        room in proptest::option::of((any::<bool>(), any::<bool>())),
+        facts in proptest::collection::vec((facts(), 0u64..6_000), 0..40),
+    ) {
+        let has_music = room.is_some_and(|(music, _)| music);
+        let (mut machine, mut watch, mut at) = (Machine::new(), Watch { has_music, ..Watch::default() }, 0);
+        let setup = room.map_or_else(placed, |(music, key)| placed_for_a_room(music, key));
+        let mut give = |machine: &mut Machine, at: u64, input: Input| {
+            machine.handle(CallTime(at), input);
+            while let Some(output) = machine.poll() {
+                watch.see(&output, machine.answered().is_some());
+            }
+            // What was due before may come out together with the answer.
+            assert!(!watch.rings || machine.answered().is_none(), "it rings while it rings");
+        };
+        give(&mut machine, 0, Input::Placed { setup: Box::new(setup) });
+        for (fact, pause) in facts {
+            at += pause;
+            give(&mut machine, at, fact);
+        }
+        // Left alone, it comes to its end by its own timers.
+        while let Some(due) = machine.poll_timeout() {
+            at = at.max(due.0);
+            prop_assert!(at < 24 * 3_600_000, "it never ends");
+            give(&mut machine, at, Input::Timer);
+        }
+        prop_assert_eq!(machine.state(), Some(CallState::Over));
+        prop_assert!(watch.over && watch.concluded == 1);
+    }
+}
+
+/// A call that was to enter a multi-party call and never went out (`plivo-callbacks.md` §3.6).
+#[test]
+fn who_is_not_added_after_all_is_told_of_where_that_is_asked_for() {
+    let with = |events: &str| {
+        let document = document(&format!(
+            "<Response><MultiPartyCall role='agent' statusCallbackUrl='https://a.example.com/status' \
+             statusCallbackEvents='{events}'>Care</MultiPartyCall></Response>"
+        ));
+        let outbound = Outbound { document: Some(document), ..Outbound::default() };
+        not_added(&CallSetup { outbound: Some(Box::new(outbound)), ..placed() }, HangupCause::CpsExceeded)
+    };
+    let notice = with("add-participant-api-events").expect("it is asked for");
+    let param = |name: &str| match notice.params.get(name) {
+        Some(Param::Plain(text)) => text.to_string(),
+        other => panic!("{name}: {other:?}"),
+    };
+    assert_eq!(&*notice.url.0, "https://a.example.com/status");
+    assert_eq!((param("EventName"), param("MPCName")), ("AddParticipantFailed".to_owned(), "Care".to_owned()));
+    assert_eq!((param("MPCUUID"), param("MemberID")), (String::new(), String::new()), "there is none yet");
+    assert_eq!(param("CallStatus"), HangupCause::CpsExceeded.wire(Direction::Outbound).unanswered_status());
+    assert_eq!(param("ParticipantCallUUID"), setup().call.to_string());
+    assert!(with("mpc-state-changes").is_none() && not_added(&placed(), HangupCause::CpsExceeded).is_none());
+}

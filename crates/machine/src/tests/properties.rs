@@ -1,0 +1,648 @@
+//! Whatever happens in whatever order: one end, said once, and nothing after it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::{Bench, digit, document, fetched, setup};
+use crate::log;
+use crate::replay::replay;
+use crate::{
+    CallSetup, CallState, CallTime, Command, DialError, FetchFailure, FetchId, FetchKind, Fetched, FirstFault,
+    GraphAction, GraphOutcome, Input, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaFault, MediaOrder,
+    Output, PlayId, RecognitionId, RecordEnd, RecordFact, RecordId, Refusal, RoomNews, RoomOut, RoomWish, SpeechFact,
+    SpeechOrder, StreamFact, StreamWish, Termination, TrackNews, Voice,
+};
+use model::{CallUuid, Digit, HangupCause, Leg, StreamId};
+use xml::Document;
+
+/// What a caller says, now and then.
+const SAID: &str = "book a table";
+
+const DOCUMENTS: [&str; 16] = [
+    "<Response><Speak>Hello</Speak></Response>",
+    "<Response/>",
+    "<Response><Wait length='3' silence='true' minSilence='1000'/><Speak loop='0'>Hello</Speak></Response>",
+    "<Response><GetInput action='https://a.example.com/x' numDigits='2' retries='3'><Speak>Keys</Speak></GetInput></Response>",
+    "<Response><GetDigits action='https://a.example.com/x' validDigits='12' retries='2' log='false' playBeep='true' \
+     invalidDigitsSound='https://a.example.com/no.wav'><Play>https://a.example.com/p.wav</Play></GetDigits>\
+     <GetInput action='https://a.example.com/y' redirect='false'/><Wait/></Response>",
+    "<Response><Redirect>https://a.example.com/next</Redirect></Response>",
+    "<Response><PreAnswer><Wait length='2'/><GetDigits/></PreAnswer><Hangup schedule='4'/><Play loop='0'>https://a.example.com/p.wav</Play></Response>",
+    "<Response><DTMF>12</DTMF><DTMF async='false'>3</DTMF><Hangup/></Response>",
+    "<Response><Hangup reason='busy'/></Response>",
+    "<Response><Speak>Hello</Speak><Record action='https://a.example.com/x' callbackUrl='https://a.example.com/r' \
+     timeout='2' maxLength='5'/></Response>",
+    "<Response><Record recordSession='true' action='https://a.example.com/x' redirect='false'/>\
+     <Record startOnDialAnswer='true' action='https://a.example.com/x'/><Record playBeep='false' finishOnKey='12'/>\
+     <GetDigits action='https://a.example.com/y' log='false'/></Response>",
+    "<Response><Dial callType='whatsapp' callerId='918035737458' dialMusic='https://a.example.com/music' hangupOnStar='true' \
+     timeout='5' timeLimit='7' digitsMatch='1,2#' digitsMatchBLeg='9' action='https://a.example.com/x' \
+     callbackUrl='https://a.example.com/events'><User>919412341234</User><User>919412341235</User></Dial>\
+     <GetDigits action='https://a.example.com/y' validDigits='19' log='false'/></Response>",
+    "<Response><GetInput action='https://a.example.com/x' inputType='dtmf speech' retries='3' startInputTimeout='4' \
+     interimSpeechResultsCallback='https://a.example.com/so-far'><Speak>Say it</Speak><Wait length='3' silence='true' minSilence='500'/><Wait/></GetInput>\
+     <GetInput action='https://a.example.com/y' inputType='speech' redirect='false' log='false'/></Response>",
+    "<Response><Conference digitsMatch='1,2#' hangupOnStar='true' waitSound='https://a.example.com/music' enterSound='beep:1' \
+     exitSound='https://a.example.com/out' callbackUrl='https://a.example.com/events' timeLimit='5' \
+     action='https://a.example.com/x'>room</Conference></Response>",
+    "<Response><MultiPartyCall role='customer' waitTime='3' waitMusicUrl='https://a.example.com/music' \
+     customerHoldMusicUrl='https://a.example.com/hold' statusCallbackUrl='https://a.example.com/events'>room</MultiPartyCall>\
+     <Speak>Hello</Speak></Response>",
+    "<Response><Stream statusCallbackUrl='https://a.example.com/s'>wss://a.example.com/one</Stream><Stream keepCallAlive='true' \
+     bidirectional='true' streamTimeout='3' statusCallbackUrl='https://a.example.com/s'>wss://a.example.com/two</Stream></Response>",
+];
+
+/// A fact as the generator picks it; ids count from what the machine wished for last.
+#[derive(Clone, Debug)]
+enum Pick {
+    Graph(u8, u8),
+    Fetched(u8, u8),
+    FetchFailed(u8),
+    Refused(u8),
+    Media(u8),
+    Played(u8),
+    PlayFailed,
+    Digit(char),
+    DigitsSent(u8),
+    Voice(Option<u8>),
+    Speech(u8, u8),
+    Recorded(u8, bool),
+    Terminated,
+    Hangup,
+    Command(u8),
+    Cut,
+    Timer,
+    Offered,
+    /// What one of the legs dialled last tells.
+    Leg(u8, u8),
+    /// What the room tells.
+    Room(u8),
+    /// What the stream opened last tells.
+    Stream(u8),
+}
+
+fn pick() -> impl Strategy<Value = Pick> {
+    prop_oneof![
+        6 => (0..4u8, 0..7u8).prop_map(|(action, outcome)| Pick::Graph(action, outcome)),
+        6 => (0..16u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
+        12 => (0..4u8, 0..9u8).prop_map(|(leg, news)| Pick::Leg(leg, news)),
+        8 => (0..15u8).prop_map(Pick::Room),
+        2 => (0..6u8).prop_map(Pick::FetchFailed),
+        1 => (0..5u8).prop_map(Pick::Refused),
+        4 => (0..7u8).prop_map(Pick::Media),
+        8 => (0..3u8).prop_map(Pick::Played),
+        2 => Just(Pick::PlayFailed),
+        10 => prop::sample::select(vec!['0', '1', '2', '9', '#', '*', 'A']).prop_map(Pick::Digit),
+        2 => (0..2u8).prop_map(Pick::DigitsSent),
+        2 => prop::option::of(0..9u8).prop_map(Pick::Voice),
+        8 => (0..8u8, 0..2u8).prop_map(|(what, back)| Pick::Speech(what, back)),
+        6 => (0..2u8, any::<bool>()).prop_map(|(back, ended)| Pick::Recorded(back, ended)),
+        1 => Just(Pick::Terminated),
+        1 => Just(Pick::Hangup),
+        4 => (0..11u8).prop_map(Pick::Command),
+        4 => (0..8u8).prop_map(Pick::Stream),
+        1 => Just(Pick::Cut),
+        6 => Just(Pick::Timer),
+        1 => Just(Pick::Offered),
+    ]
+}
+
+/// What a run knows from outside, and what it has seen.
+struct Watch {
+    machine: Machine,
+    documents: Vec<Arc<Document>>,
+    at: u64,
+    log: String,
+    fetch: u32,
+    play: u32,
+    recognition: u32,
+    /// The recognition that has begun and not ended.
+    hearing: Option<u32>,
+    /// The one that is telling its result; an overdue timer may still come before it.
+    told: Option<u32>,
+    open_fetch: Option<FetchId>,
+    /// The open one whose answer is being given; an overdue timer may still come before it.
+    answered_fetch: Option<FetchId>,
+    document_given: bool,
+    accept_sent: bool,
+    reject_sent: bool,
+    accepted: bool,
+    connected: bool,
+    closed: bool,
+    concluded: u32,
+    over: bool,
+    /// Legs dialled, in order, and those that have not ended yet.
+    legs: Vec<CallUuid>,
+    up: BTreeSet<CallUuid>,
+    /// The one that is telling its end; an overdue timer may still come before it.
+    ended: Option<CallUuid>,
+    joined: bool,
+    /// It has asked to be let into a room, and has not left it.
+    in_room: bool,
+    /// The stream opened last, and whether it is open.
+    stream: StreamId,
+    streaming: bool,
+    /// Streams that REST asked for.
+    asked: u128,
+    /// The recording ordered last, and those that are on.
+    record: u32,
+    rolling: BTreeSet<RecordId>,
+}
+
+impl Watch {
+    fn new(setup: CallSetup) -> Self {
+        let documents = DOCUMENTS.iter().map(|xml| document(xml)).collect();
+        let header = log::header_line(&log::Header::of(setup.call)).expect("JSON");
+        let mut watch = Self {
+            machine: Machine::new(),
+            documents,
+            at: 0,
+            log: header,
+            fetch: 0,
+            play: 0,
+            recognition: 0,
+            hearing: None,
+            told: None,
+            open_fetch: None,
+            answered_fetch: None,
+            document_given: false,
+            accept_sent: false,
+            reject_sent: false,
+            accepted: false,
+            connected: false,
+            closed: false,
+            concluded: 0,
+            over: false,
+            legs: Vec::new(),
+            up: BTreeSet::new(),
+            ended: None,
+            joined: false,
+            in_room: false,
+            stream: StreamId(uuid::Uuid::nil()),
+            streaming: false,
+            asked: 0,
+            record: 0,
+            rolling: BTreeSet::new(),
+        };
+        watch.give(Input::Offered { setup: Box::new(setup) });
+        watch
+    }
+
+    fn input(&mut self, pick: &Pick) -> Input {
+        let fetch = FetchId(self.fetch);
+        let back = |from: u32, by: u8| from.saturating_sub(u32::from(by));
+        match pick {
+            Pick::Graph(action, outcome) => Input::Graph {
+                action: [GraphAction::PreAccept, GraphAction::Accept, GraphAction::Terminate, GraphAction::Accept]
+                    [usize::from(*action)],
+                outcome: [
+                    GraphOutcome::Done,
+                    GraphOutcome::Done,
+                    GraphOutcome::Done,
+                    GraphOutcome::Gone,
+                    GraphOutcome::Timeout,
+                    GraphOutcome::RateLimited { code: 4 },
+                    GraphOutcome::ServerError { status: 500 },
+                ][usize::from(*outcome)]
+                .clone(),
+            },
+            Pick::Fetched(doc, by) => {
+                fetched(FetchId(back(self.fetch, by / 3)), self.documents[usize::from(*doc)].clone())
+            }
+            Pick::FetchFailed(how) => Input::Fetched {
+                fetch,
+                result: Err([
+                    FetchFailure::Timeout,
+                    FetchFailure::Unreachable { what: "no route".to_owned() },
+                    FetchFailure::Status { status: 404 },
+                    FetchFailure::UrlRefused { what: "loopback".to_owned() },
+                    FetchFailure::TooLarge,
+                    FetchFailure::Invalid { what: "br".to_owned() },
+                ][usize::from(*how)]
+                .clone()),
+            },
+            Pick::Refused(first) => {
+                let first = [
+                    FirstFault::ActionUrl,
+                    FirstFault::RedirectUrl,
+                    FirstFault::ActionMethod,
+                    FirstFault::RedirectMethod,
+                    FirstFault::Other,
+                ][usize::from(*first)];
+                Input::Fetched {
+                    fetch,
+                    result: Ok(Fetched::Refused { refusal: Refusal { findings: Vec::new(), first } }),
+                }
+            }
+            Pick::Media(what) => Input::Media {
+                leg: Leg::A,
+                what: [
+                    MediaFact::IceUp,
+                    MediaFact::Connected,
+                    MediaFact::Connected,
+                    MediaFact::Connected,
+                    MediaFact::FirstPacket,
+                    MediaFact::Lost { fault: MediaFault::DtlsClosed },
+                    MediaFact::Lost { fault: MediaFault::Silent },
+                ][usize::from(*what)]
+                .clone(),
+            },
+            Pick::Played(by) => Input::Played { leg: Leg::A, play: PlayId(back(self.play, by / 2)) },
+            Pick::PlayFailed => {
+                Input::PlayFailed { leg: Leg::A, play: PlayId(self.play), item: 0, reason: "gone\n".to_owned() }
+            }
+            Pick::Digit(key) => digit(*key),
+            Pick::DigitsSent(by) => Input::DigitsSent { leg: Leg::A, play: PlayId(back(self.play, *by)) },
+            Pick::Voice(None) => Input::Voice { leg: Leg::A, what: Voice::Began },
+            Pick::Voice(Some(8)) => Input::Voice { leg: Leg::A, what: Voice::Beep },
+            Pick::Voice(Some(ago)) => {
+                Input::Voice { leg: Leg::A, what: Voice::Ended { ago_ms: 300 * u64::from(*ago) } }
+            }
+            Pick::Speech(what, by) => Input::Speech {
+                recognition: RecognitionId(back(self.recognition, *by)),
+                what: match what {
+                    0 => SpeechFact::Began,
+                    1 => SpeechFact::Lasting,
+                    2 => SpeechFact::Ended { ago_ms: 300 },
+                    3 => {
+                        SpeechFact::Interim { stable: "one".to_owned(), unstable: "two more".to_owned(), stability: 33 }
+                    }
+                    4 => SpeechFact::Understood { text: String::new(), confidence: 100 },
+                    5 => SpeechFact::Understood { text: SAID.to_owned(), confidence: 87 },
+                    6 => SpeechFact::Failed { reason: "gone".to_owned() },
+                    _ => SpeechFact::Unavailable,
+                },
+            },
+            Pick::Recorded(by, false) => Input::Recorded {
+                record: RecordId(back(self.record, *by)),
+                what: RecordFact::Ready { id: uuid::Uuid::nil(), url: "https://a.example.com/r.wav".to_owned() },
+            },
+            Pick::Recorded(by, true) => Input::Recorded {
+                record: RecordId(back(self.record, *by)),
+                what: RecordFact::Ended { end: RecordEnd::Silence, duration_ms: 1, start_ms: 1, end_ms: 2, why: None },
+            },
+            Pick::Terminated => Input::Terminated { termination: Termination::default() },
+            Pick::Hangup => Input::Command { command: Command::Hangup },
+            Pick::Command(what) => {
+                let mut command = super::asked_over_rest(*what);
+                if let Command::Stream { stream, .. } = &mut command {
+                    // Each has an id of its own.
+                    self.asked += 1;
+                    *stream = StreamId(uuid::Uuid::from_u128(self.asked));
+                }
+                Input::Command { command }
+            }
+            Pick::Cut => Input::Cut { cause: HangupCause::Drained },
+            Pick::Timer => Input::Timer,
+            Pick::Leg(which, news) => {
+                // Now and then one of an earlier Dial.
+                let call = self.legs.iter().rev().nth(usize::from(*which));
+                let news = match news {
+                    0 => LegNews::Refused { error: DialError::NoPermission, detail: String::new() },
+                    1 => LegNews::Placed,
+                    2 => LegNews::Ringing,
+                    3 | 4 => LegNews::Answered,
+                    5 | 6 => LegNews::Ready,
+                    7 => LegNews::Key { digit: Digit::try_from('9').expect("a key") },
+                    _ => LegNews::Ended { cause: HangupCause::Rejected },
+                };
+                Input::Dialled { call: call.copied().unwrap_or(CallUuid(uuid::Uuid::nil())), news }
+            }
+            Pick::Room(news) => {
+                let room = uuid::Uuid::nil();
+                let entered = |begins| RoomNews::Entered {
+                    room,
+                    member: 1,
+                    first: begins,
+                    begins,
+                    starts: begins,
+                    room_left_ms: Some(4_000),
+                };
+                let news = match news {
+                    0 => entered(true),
+                    1 | 2 => entered(false),
+                    3 => RoomNews::Full { room },
+                    4 => RoomNews::Begins { starts: false },
+                    5 => RoomNews::Waits,
+                    6 => RoomNews::Held { on: true },
+                    7 => RoomNews::Held { on: false },
+                    8 => RoomNews::Floor { has: true },
+                    9 => RoomNews::Out { why: RoomOut::Kicked },
+                    12 => RoomNews::Track {
+                        what: TrackNews::Begin { how: Box::new(super::recorded_over_rest()), callback: None },
+                    },
+                    13 => RoomNews::Track { what: TrackNews::Pause { on: true } },
+                    14 => RoomNews::Track { what: TrackNews::Stop },
+                    10 => RoomNews::Out { why: RoomOut::Ended },
+                    _ => RoomNews::Muted { on: true },
+                };
+                Input::Room { news }
+            }
+            Pick::Offered => Input::Offered { setup: Box::new(setup()) },
+            Pick::Stream(what) => Input::Stream {
+                stream: self.stream,
+                what: match what {
+                    0..=2 => StreamFact::Opened,
+                    3 => StreamFact::Failed { why: "no route\n".to_owned() },
+                    4 => StreamFact::Closed,
+                    5 => StreamFact::Played { name: "x".to_owned() },
+                    6 => StreamFact::SendDigits { digits: "1".to_owned() },
+                    _ => StreamFact::Lost { why: "gone".to_owned() },
+                },
+            },
+        }
+    }
+
+    fn give(&mut self, input: Input) {
+        match &input {
+            Input::Fetched { fetch, result } if self.open_fetch == Some(*fetch) => {
+                self.answered_fetch = Some(*fetch);
+                self.document_given |= matches!(result, Ok(Fetched::Document { .. }));
+            }
+            // Before it was asked for, too: an overdue timer may send it in the same step.
+            Input::Graph { action: GraphAction::Accept, outcome: GraphOutcome::Done } => self.accepted = true,
+            Input::Media { what: MediaFact::Connected, .. } => self.connected = true,
+            Input::Speech {
+                recognition,
+                what: SpeechFact::Understood { .. } | SpeechFact::Failed { .. } | SpeechFact::Unavailable,
+            } => self.told = Some(recognition.0),
+            Input::Dialled { call, news: LegNews::Refused { .. } | LegNews::Ended { .. } } => self.ended = Some(*call),
+            _ => {}
+        }
+        let logged = self.machine.loggable(CallTime(self.at), &input).into_owned();
+        self.machine.handle(CallTime(self.at), input);
+        let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll()).collect();
+        self.log.push_str(&log::entry_line(CallTime(self.at), &logged, &outputs).expect("JSON"));
+        outputs.iter().for_each(|output| self.check(output));
+        if let Some(ended) = self.ended.take() {
+            self.up.remove(&ended);
+        }
+        if self.hearing == self.told.take() {
+            self.hearing = None;
+        }
+        self.open_fetch = self.open_fetch.filter(|open| self.answered_fetch != Some(*open));
+        assert!(self.machine.poll_timeout().is_none_or(|due| due.0 >= self.at), "a timer stays behind");
+        assert_eq!(self.over, self.machine.state() == Some(CallState::Over));
+    }
+
+    fn check(&mut self, output: &Output) {
+        assert!(!self.over, "after Over: {output}");
+        match output {
+            Output::Graph { action: GraphAction::Accept } => {
+                assert!(!self.accept_sent, "accepted twice");
+                assert!(self.document_given, "accepted without a document");
+                self.accept_sent = true;
+            }
+            Output::Graph { action: GraphAction::Reject } => self.reject_sent = true,
+            Output::Fetch { fetch, .. } => {
+                assert!(self.open_fetch.is_none() || self.open_fetch == self.answered_fetch, "two fetches at once");
+                assert!(fetch.0 > self.fetch);
+                (self.fetch, self.open_fetch) = (fetch.0, Some(*fetch));
+            }
+            Output::CancelFetch { fetch } => {
+                assert_eq!(self.open_fetch.take(), Some(*fetch), "cancelled what was not open");
+            }
+            Output::Media { order, .. } => {
+                assert!(!self.closed, "ordered after Close: {order}");
+                match order {
+                    MediaOrder::Play { play, .. }
+                    | MediaOrder::SendDigits { play, .. }
+                    | MediaOrder::Aside { play, .. } => {
+                        assert!(self.accept_sent && self.accepted, "sound before the call is up");
+                        // What REST asks for waits at the leg for the path.
+                        assert!(self.connected || !matches!(order, MediaOrder::Play { .. }), "a prompt without a path");
+                        assert!(play.0 > self.play);
+                        self.play = play.0;
+                    }
+                    MediaOrder::Close => self.closed = true,
+                    MediaOrder::Open => assert!(self.accept_sent && self.accepted),
+                    MediaOrder::Begin
+                    | MediaOrder::Stop { .. }
+                    | MediaOrder::Listen { .. }
+                    | MediaOrder::Beep { .. } => {}
+                    MediaOrder::Record { record, how } => {
+                        assert!(record.0 > self.record, "a name twice");
+                        self.record = record.0;
+                        if !how.held {
+                            assert!(self.accepted && self.connected, "recorded before it is heard");
+                            self.rolling.insert(*record);
+                        }
+                    }
+                    MediaOrder::RecordGo { record } => {
+                        assert!(self.accepted && self.connected, "recorded before it is heard");
+                        assert!(self.rolling.insert(*record), "began twice");
+                    }
+                    MediaOrder::RecordStop { record, .. } | MediaOrder::RecordPause { record, .. } => {
+                        assert!(record.0 <= self.record);
+                    }
+                    MediaOrder::Part => {
+                        assert!(std::mem::take(&mut self.joined), "parted from nobody");
+                    }
+                    MediaOrder::Join => panic!("only a B-leg is joined"),
+                }
+            }
+            Output::Speech { recognition, order } => match order {
+                SpeechOrder::Begin { .. } => {
+                    assert!(recognition.0 > self.recognition && !self.closed);
+                    // One that has told its result is over by itself.
+                    (self.recognition, self.hearing) = (recognition.0, Some(recognition.0));
+                }
+                SpeechOrder::Finish => assert_eq!(self.hearing, Some(recognition.0), "finished what does not hear"),
+                SpeechOrder::Stop => {
+                    assert_eq!(self.hearing.take(), Some(recognition.0), "stopped what does not hear");
+                }
+            },
+            Output::Stream { stream, wish } => match wish {
+                StreamWish::Open(_) => {
+                    assert!(!self.streaming, "two streams at once");
+                    (self.stream, self.streaming) = (*stream, true);
+                }
+                StreamWish::Begin => assert!(self.streaming && self.stream == *stream && self.accepted),
+                // One that was refused is closed too.
+                StreamWish::Close { .. } => self.streaming &= self.stream != *stream,
+            },
+            Output::Concluded { summary } => {
+                self.concluded += 1;
+                assert!(!self.streaming, "a stream outlives its call");
+                let left = self.up.iter().filter(|leg| self.ended != Some(**leg)).count();
+                assert!(!self.in_room, "it is over and still in a room");
+                assert_eq!(left, 0, "a leg outlives the call that dialled it");
+                assert!(self.closed && (self.open_fetch.is_none() || self.open_fetch == self.answered_fetch));
+                assert!(summary.bill_secs <= summary.duration_secs && summary.ended.0 <= self.at);
+                assert_eq!(summary.answered.is_some(), self.machine.answered().is_some());
+            }
+            Output::Dial { order } => {
+                assert!(self.up.insert(order.call), "dialled twice");
+                self.legs.push(order.call);
+            }
+            Output::Order { call, leg } => {
+                assert!(self.up.contains(call), "ordered a leg that is gone: {output}");
+                match leg {
+                    LegWish::Proceed => {}
+                    LegWish::Join => {
+                        assert!(self.connected && !self.joined);
+                        self.joined = true;
+                    }
+                    LegWish::HangUp { .. } => {
+                        self.up.remove(call);
+                    }
+                    LegWish::Ask { command } => {
+                        if matches!(**command, Command::Transfer { .. }) {
+                            self.up.remove(call);
+                        }
+                    }
+                }
+            }
+            Output::Room { room } => match room {
+                RoomWish::Enter { .. } => {
+                    assert!(self.connected && !std::mem::replace(&mut self.in_room, true), "in two rooms");
+                }
+                RoomWish::Leave { .. } => assert!(std::mem::take(&mut self.in_room), "left what it was not in"),
+                RoomWish::Sound { .. } | RoomWish::Key { .. } | RoomWish::Record { .. } => assert!(self.in_room),
+                RoomWish::Ring { .. } | RoomWish::RingOver => panic!("nobody placed this call for a room"),
+            },
+            Output::News { .. } => panic!("this is no B-leg"),
+            Output::Over => self.over = true,
+            _ => {}
+        }
+        assert!(!(self.accept_sent && self.reject_sent), "both an accept and a reject (R6)");
+        assert!(self.concluded <= 1, "concluded twice");
+    }
+}
+
+fn limits() -> impl Strategy<Value = MachineLimits> {
+    (prop::sample::select(vec![0u64, 500, 3_000]), prop::sample::select(vec![2_000u64, 20_000, 60_000])).prop_map(
+        |(accept_wait_ms, max_call_ms)| MachineLimits {
+            accept_wait_ms,
+            max_call_ms,
+            allow_wa_bridge: true,
+            ..MachineLimits::default()
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn r03_r06_every_call_ends_once_whatever_happens(
+        limits in limits(),
+        with_fallback in any::<bool>(),
+        accepted in any::<bool>(),
+        facts in prop::collection::vec((prop_oneof![3 => 0..50u64, 2 => 0..4_000u64], pick()), 0..60),
+    ) {
+        let mut setup = CallSetup { limits, ..setup() };
+        if with_fallback {
+            setup.urls.fallback = Some((super::url("https://app.example.com/fallback"), model::Method::Get));
+        }
+        let mut watch = Watch::new(setup);
+        if accepted {
+            for fact in [Pick::Graph(0, 0), Pick::Media(1), Pick::Fetched(4, 0), Pick::Graph(1, 0)] {
+                let input = watch.input(&fact);
+                watch.give(input);
+            }
+        }
+        for (passes, fact) in &facts {
+            watch.at += passes;
+            let input = watch.input(fact);
+            watch.give(input);
+        }
+        // Nobody says anything more: time alone ends every call.
+        while let Some(due) = watch.machine.poll_timeout() {
+            watch.at = watch.at.max(due.0);
+            watch.give(Input::Timer);
+        }
+        prop_assert!(watch.over, "left in {:?}", watch.machine.state());
+        prop_assert_eq!(watch.concluded, 1);
+        let replayed = replay(watch.log.as_bytes(), |_| {}).expect("the log reads");
+        prop_assert_eq!(replayed.difference, None);
+    }
+
+    #[test]
+    fn facts_before_the_offer_do_nothing(facts in prop::collection::vec(pick(), 0..10)) {
+        let mut watch = Watch::new(setup());
+        let mut machine = Machine::new();
+        for fact in facts.iter().filter(|fact| !matches!(fact, Pick::Offered)) {
+            machine.handle(CallTime(1), watch.input(fact));
+            prop_assert_eq!(machine.poll(), None);
+            prop_assert_eq!(machine.poll_timeout(), None);
+        }
+    }
+}
+
+const AGAIN: &str = "<Response><Redirect>https://app.example.com/again</Redirect></Response>";
+
+/// The cause of the call's end, and how many documents were asked for.
+fn circle(bench: &mut Bench, mut next: impl FnMut(&mut Bench, FetchId)) -> (HangupCause, usize) {
+    loop {
+        let last = bench.wishes.iter().rev().find_map(|(_, wish)| match wish {
+            Output::Concluded { summary } => Some(Err(summary.cause)),
+            Output::Fetch { fetch, .. } => Some(Ok(*fetch)),
+            _ => None,
+        });
+        match last.expect("a fetch at least") {
+            Ok(fetch) => next(bench, fetch),
+            Err(cause) => {
+                let fetches = bench.wishes.iter().filter(|(_, wish)| matches!(wish, Output::Fetch { .. })).count();
+                return (cause, fetches);
+            }
+        }
+    }
+}
+
+#[test]
+fn r07_a_hundred_documents_without_anything_that_takes_time_are_a_loop_and_one_more() {
+    let mut bench = Bench::new(setup());
+    let ended = circle(&mut bench, |bench, fetch| bench.give(fetched(fetch, document(AGAIN))));
+    assert_eq!(ended, (HangupCause::InstructionLoop, 101));
+    assert!(bench.wishes.iter().any(|(_, wish)| matches!(wish, Output::Graph { action: GraphAction::Reject })));
+}
+
+#[test]
+fn r07_two_thousand_documents_are_the_most_a_call_may_have() {
+    let waits = "<Response><Wait/><Redirect>https://app.example.com/again</Redirect></Response>";
+    let limits = MachineLimits { accept_deadline_ms: u64::MAX, ..MachineLimits::default() };
+    let mut bench = Bench::new(CallSetup { limits, ..setup() });
+    let waits = document(waits);
+    let ended = circle(&mut bench, |bench, fetch| {
+        bench.give(fetched(fetch, waits.clone()));
+        bench.now += 1_000;
+        bench.give(Input::Timer);
+    });
+    assert_eq!(ended, (HangupCause::InstructionLoop, 2_000));
+}
+
+#[test]
+fn something_that_takes_time_begins_the_count_again() {
+    let mut bench = Bench::new(setup());
+    let mut documents = 0;
+    let waits = document("<Response><Wait/><Redirect>https://app.example.com/again</Redirect></Response>");
+    let ended = circle(&mut bench, |bench, fetch| {
+        documents += 1;
+        let rests = documents == 60;
+        bench.give(fetched(fetch, if rests { waits.clone() } else { document(AGAIN) }));
+        if rests {
+            bench.now += 1_000;
+            bench.give(Input::Timer);
+        }
+    });
+    assert_eq!(ended, (HangupCause::InstructionLoop, 161));
+    assert!(matches!(bench.wishes[2], (0, Output::Fetch { kind: FetchKind::Answer, .. })));
+}
+
+#[test]
+fn a_thousand_collections_end_one_by_one() {
+    let many = "<GetDigits action='https://app.example.com/x' redirect='false' numDigits='1'/>".repeat(1_000);
+    let xml = format!("<Response><Speak>Hello</Speak>{many}</Response>");
+    let mut bench = Bench::live(setup(), document(&xml));
+    bench.give(digit('1'));
+    bench.give(Input::Played { leg: Leg::A, play: PlayId(1) });
+    for _ in 1..1_000 {
+        bench.give(digit('1'));
+    }
+    let notices = bench.wishes.iter().filter(|(_, wish)| matches!(wish, Output::Notify { .. })).count();
+    assert_eq!(notices, 1_000);
+    assert_eq!(bench.machine.state(), Some(CallState::Closing));
+}

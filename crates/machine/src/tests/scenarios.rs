@@ -1,0 +1,710 @@
+//! `fixtures/scenarios/*.scn`: facts at the left, the wishes that follow indented.
+//!
+//! ```text
+//! # A comment.
+//! doc menu
+//!   <Response>…</Response>
+//!
+//! @0      offered accept_wait_ms=0
+//!           graph pre_accept
+//! @120    fetched menu
+//! ```
+//! The runner fires timers itself (`@T  timer` lines are written, not read), runs every call's event log through
+//! `replay` as well, and compares the whole file. `UPDATE=1 cargo test scenarios` writes what happens now.
+//!
+//! | fact | words |
+//! |---|---|
+//! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= wa_bridge=1 transcribes=1 web=1` and any `*_ms` of the limits |
+//! | `placed` | the same, and `ring=1 ring_timeout_ms= hangup_on_ring_ms= send_digits=`; a B-leg by `dialled=1 confirm=1 key= tells_keys=1`; for a room by `room=ROOM events=1 confirm=1\|no-sound key= music=ring\|document` |
+//! | `bound`, `sdp-answer`, `sdp-answer unusable` | |
+//! | `status` | `ringing accepted rejected` |
+//! | `graph ACTION` | `done gone refused rate_limited server_error timeout unreachable`, `code=` of Graph's |
+//! | `fetched DOC`, `refused WHAT`, `fetch-failed HOW`, `fetched-nothing` | of the fetch wished for last, or `fetch=N` |
+//! | `media A` | `ice-up connected first-packet flowing lost silent|fingerprint|dtls-closed|dtls-failed|broken` |
+//! | `play-started A`, `played A`, `play-failed A item=0 WHY` | of the play ordered last, or `play=N` |
+//! | `digit A 5`, `digits-sent A` | |
+//! | `speech` | `began`, `lasting`, `ended 300 ms ago`, `interim 50 STABLE / UNSTABLE`, `understood 87 WORDS`, `failed WHY`, `unavailable`; of the recognition begun last, or `recognition=N` |
+//! | `terminated STATUS`, `duration=5` | |
+//! | `leg 1` | of the B-leg dialled last at that place: `placed ringing answered ready`, `key 5`, `ended CAUSE`, `refused ERROR` |
+//! | `stream` | of the stream opened last: `opened closed cleared`, `failed WHY`, `lost WHY`, `degraded 30`, `played NAME`, `send-digits 12` |
+//! | `ordered` | of a B-leg: `proceed join`, `hang-up CAUSE`, `ask` with a command |
+//! | `room entered 7` | of a member: `first starts waits`, `left_ms=` |
+//! | `room` | `full begins waits recorded`, `recorded begun`, `record-ended`, `floor speech audio muted held coaches` `on off`, `out kicked ended stopped alone` |
+//! | `command hangup`, `cut CAUSE` | |
+//! | `command transfer A URL` | with `B URL` behind it, or that alone |
+//! | `command run ROOM` | a document with that multi-party call, `events=1`; `placed room=ROOM` begins with it |
+//! | `command play over\|instead URL…`, `command speak over\|instead TEXT`, `command stop play\|speak` | `legs= length_ms= again=1` |
+//! | `command send-digits 12` | `legs=` |
+//! | `command stream URL`, `command stop stream` | its status goes to `…/rest`; `noise=1` |
+//! | `recording` | of the recording ordered last, or `record=N`: `ready`, `ended REASON 3200` |
+//! | `command record`, `command stop record` | with `callback=1` |
+//! | `wait` | nothing: time passes |
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{digit, setup, url};
+use crate::log;
+use crate::replay;
+use crate::{
+    Aside, AsideKind, CallSetup, CallTime, Command, Confirm, DialledBy, FetchFailure, FetchId, Fetched, FirstFault,
+    GraphAction, GraphOutcome, Input, LegNews, LegWish, Legs, Machine, MediaFact, MediaFault, MediaOrder, Outbound,
+    Output, PhoneStatus, PlayId, RecognitionId, RecordEnd, RecordFact, RecordId, RecordOrder, Refusal, RoomMusic,
+    RoomNews, Sound, SoundItem, SpeechFact, StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish,
+    Termination, TrackNews, Voice,
+};
+use model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, StreamId};
+use xml::ast::{Finding, Position, Repeat, Severity, Speech, SpeechNode, Target};
+use xml::{self, Document};
+
+/// Scenarios whose event log is kept as a golden one in `fixtures/calls`.
+const GOLDEN: [&str; 6] = [
+    "menu_by_keys",
+    "log_false_hides_keys",
+    "fallback_after_a_refused_answer",
+    "terminate_while_accepting",
+    "closing_when_terminate_fails",
+    "retries_of_get_digits",
+];
+
+fn fixtures(what: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(what)
+}
+
+#[test]
+fn every_scenario_happens_as_written() {
+    let update = std::env::var_os("UPDATE").is_some();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(fixtures("scenarios"))
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "scn"))
+        .collect();
+    files.sort();
+    assert!(files.len() >= 40, "{} scenarios only", files.len());
+    let mut failures = String::new();
+    for path in files {
+        let name = path.file_stem().and_then(|s| s.to_str()).expect("a name").to_owned();
+        let text = std::fs::read_to_string(&path).expect("a scenario");
+        let ran = Scenario::read(&name, &text).run();
+        if update {
+            std::fs::write(&path, &ran.text).expect("written");
+        } else if let Some((line, expected, actual)) = first_difference(&text, &ran.text) {
+            let _ = writeln!(failures, "{name}.scn line {line}\n  expected {expected}\n  actual   {actual}");
+        }
+        let replayed = replay::replay(ran.log.as_bytes(), |_| {}).expect("the log reads");
+        if let Some(difference) = replayed.difference {
+            let _ = writeln!(failures, "{name}.scn replays otherwise: {difference:?}");
+        }
+        if GOLDEN.contains(&name.as_str()) {
+            let golden = fixtures("calls").join(format!("{name}.jsonl"));
+            if update {
+                std::fs::write(&golden, &ran.log).expect("written");
+            } else if std::fs::read_to_string(&golden).ok().as_ref() != Some(&ran.log) {
+                let _ = writeln!(failures, "fixtures/calls/{name}.jsonl is not the log of this run");
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures}UPDATE=1 writes what happens now");
+}
+
+#[test]
+fn every_golden_log_replays_line_by_line() {
+    let mut logs = 0;
+    for entry in std::fs::read_dir(fixtures("calls")).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        let log = std::fs::read(&path).expect("a log");
+        let mut steps = 0;
+        let replayed = replay::replay(log.as_slice(), |_| steps += 1).expect("the log reads");
+        assert_eq!(replayed.difference, None, "{}", path.display());
+        assert!(steps > 3, "{}", path.display());
+        logs += 1;
+    }
+    assert_eq!(logs, GOLDEN.len());
+}
+
+fn first_difference(expected: &str, actual: &str) -> Option<(usize, String, String)> {
+    let (mut expected, mut actual) = (expected.lines(), actual.lines());
+    let mut line = 0;
+    loop {
+        line += 1;
+        match (expected.next(), actual.next()) {
+            (None, None) => return None,
+            (a, b) if a == b => {}
+            (a, b) => {
+                return Some((line, a.unwrap_or("the end").to_owned(), b.unwrap_or("the end").to_owned()));
+            }
+        }
+    }
+}
+
+struct Fact {
+    /// Comment lines before it.
+    comments: Vec<String>,
+    at: u64,
+    words: String,
+}
+
+struct Scenario {
+    name: String,
+    /// What stands before the first fact, verbatim.
+    head: String,
+    documents: BTreeMap<String, Arc<Document>>,
+    facts: Vec<Fact>,
+}
+
+struct Ran {
+    text: String,
+    log: String,
+}
+
+impl Scenario {
+    fn read(name: &str, text: &str) -> Self {
+        let (mut head, mut sources) = (String::new(), BTreeMap::<String, String>::new());
+        let (mut facts, mut comments, mut open) = (Vec::new(), Vec::new(), None::<String>);
+        for line in text.lines() {
+            if let Some(fact) = line.strip_prefix('@') {
+                let (at, words) = fact.split_once(char::is_whitespace).unwrap_or((fact, ""));
+                let words = words.trim().to_owned();
+                if words != "timer" {
+                    let at = at.parse().unwrap_or_else(|_| panic!("{name}: a time in {line:?}"));
+                    facts.push(Fact { comments: std::mem::take(&mut comments), at, words });
+                }
+            } else if !facts.is_empty() || !comments.is_empty() {
+                if line.starts_with('#') {
+                    comments.push(line.to_owned());
+                }
+            } else {
+                head.push_str(line);
+                head.push('\n');
+                if let Some(doc) = line.strip_prefix("doc ") {
+                    open = Some(doc.trim().to_owned());
+                    sources.insert(doc.trim().to_owned(), String::new());
+                } else if let (Some(xml), Some(doc)) = (line.strip_prefix("  "), &open) {
+                    let source = sources.get_mut(doc).expect("it was opened");
+                    source.push_str(xml);
+                    source.push('\n');
+                } else {
+                    open = None;
+                }
+            }
+        }
+        let documents = sources
+            .into_iter()
+            .map(|(doc, xml)| {
+                let parsed = xml::parse(xml.as_bytes(), None);
+                let document = parsed.document.unwrap_or_else(|| panic!("{name}: {doc}: {:?}", parsed.findings));
+                (doc, document)
+            })
+            .collect();
+        Self { name: name.to_owned(), head, documents, facts }
+    }
+
+    fn run(&self) -> Ran {
+        let mut run = Run {
+            scenario: self,
+            machine: Machine::new(),
+            text: self.head.clone(),
+            log: String::new(),
+            fetch: FetchId(0),
+            play: PlayId(0),
+            recognition: RecognitionId(0),
+            stream: StreamId(uuid::Uuid::nil()),
+            record: RecordId(0),
+            legs: BTreeMap::new(),
+        };
+        for fact in &self.facts {
+            while let Some(due) = run.machine.poll_timeout().filter(|due| due.0 < fact.at) {
+                run.give(due.0, "timer", Input::Timer);
+            }
+            for comment in &fact.comments {
+                let _ = writeln!(run.text, "{comment}");
+            }
+            match run.input(&fact.words) {
+                Some(input) => run.give(fact.at, &fact.words, input),
+                None => {
+                    let _ = writeln!(run.text, "{:<8}{}", format!("@{}", fact.at), fact.words);
+                }
+            }
+        }
+        Ran { text: run.text, log: run.log }
+    }
+}
+
+struct Run<'a> {
+    scenario: &'a Scenario,
+    machine: Machine,
+    text: String,
+    log: String,
+    /// The fetch wished for last, and the play or digits ordered last.
+    fetch: FetchId,
+    play: PlayId,
+    recognition: RecognitionId,
+    /// The stream opened last.
+    stream: StreamId,
+    /// The recording ordered last.
+    record: RecordId,
+    /// The B-legs dialled last, by their places.
+    legs: BTreeMap<u8, CallUuid>,
+}
+
+impl Run<'_> {
+    fn give(&mut self, at: u64, words: &str, input: Input) {
+        let _ = writeln!(self.text, "{:<8}{words}", format!("@{at}"));
+        if let (true, Input::Offered { setup } | Input::Placed { setup }) = (self.log.is_empty(), &input) {
+            self.log = log::header_line(&log::Header { offhook: "0.1.0".to_owned(), call: setup.call, trace_id: None })
+                .expect("JSON");
+        }
+        let logged = self.machine.loggable(CallTime(at), &input).into_owned();
+        self.machine.handle(CallTime(at), input);
+        let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll()).collect();
+        for output in &outputs {
+            let _ = writeln!(self.text, "          {output}");
+            match output {
+                Output::Fetch { fetch, .. } => self.fetch = *fetch,
+                Output::Speech { recognition, .. } => self.recognition = *recognition,
+                Output::Stream { stream, wish: StreamWish::Open(_) } => self.stream = *stream,
+                Output::Media { order: MediaOrder::Record { record, .. }, .. } => self.record = *record,
+                Output::Dial { order } => {
+                    self.legs.insert(order.position, order.call);
+                }
+                Output::Media {
+                    order:
+                        MediaOrder::Play { play, .. } | MediaOrder::SendDigits { play, .. } | MediaOrder::Aside { play, .. },
+                    ..
+                } => {
+                    self.play = *play;
+                }
+                _ => {}
+            }
+        }
+        self.log.push_str(&log::entry_line(CallTime(at), &logged, &outputs).expect("JSON"));
+    }
+
+    fn input(&self, words: &str) -> Option<Input> {
+        let plain: Vec<&str> = words.split_whitespace().filter(|w| !w.contains('=')).collect();
+        let options: BTreeMap<&str, &str> = words.split_whitespace().filter_map(|w| w.split_once('=')).collect();
+        let number = |name: &str| options.get(name).map(|n| n.parse::<u32>().expect("a number"));
+        let fetch = number("fetch").map_or(self.fetch, FetchId);
+        let play = number("play").map_or(self.play, PlayId);
+        let leg = Leg::A;
+        Some(match plain.as_slice() {
+            ["wait"] => return None,
+            ["recording", words @ ..] => {
+                Input::Recorded { record: number("record").map_or(self.record, RecordId), what: recording(words) }
+            }
+            ["offered"] => Input::Offered { setup: Box::new(offer(&options)) },
+            ["placed"] => Input::Placed { setup: Box::new(order(&options)) },
+            ["bound"] => Input::Bound { wacid: "wacid.bound".into() },
+            ["sdp-answer"] => Input::SdpAnswer { usable: true },
+            ["sdp-answer", "unusable"] => Input::SdpAnswer { usable: false },
+            ["status", "ringing"] => Input::Status { status: PhoneStatus::Ringing },
+            ["status", "accepted"] => Input::Status { status: PhoneStatus::Accepted },
+            ["status", "rejected"] => Input::Status { status: PhoneStatus::Rejected },
+            ["graph", action, outcome] => {
+                let outcome = with_code(outcome_of(outcome), number("code"));
+                Input::Graph { action: graph_action(action), outcome }
+            }
+            ["fetched", doc] => {
+                let document = self.scenario.documents.get(*doc).cloned();
+                let document = document.unwrap_or_else(|| panic!("{}: no doc {doc}", self.scenario.name));
+                Input::Fetched { fetch, result: Ok(Fetched::Document { document }) }
+            }
+            ["fetched-nothing"] => Input::Fetched { fetch, result: Ok(Fetched::Ignored) },
+            ["refused", what] => Input::Fetched { fetch, result: Ok(Fetched::Refused { refusal: refusal(what) }) },
+            ["fetch-failed", how] => Input::Fetched { fetch, result: Err(failure(how)) },
+            ["media", "A", what @ ..] => Input::Media { leg, what: media_fact(what) },
+            ["play-started", "A"] => Input::PlayStarted { leg, play },
+            ["played", "A"] => Input::Played { leg, play },
+            ["play-failed", "A", why @ ..] => {
+                let item = u16::try_from(number("item").unwrap_or(0)).expect("an item");
+                Input::PlayFailed { leg, play, item, reason: why.join(" ") }
+            }
+            ["digit", "A", key] => digit(key.chars().next().expect("a key")),
+            ["voice", "A", "beep"] => Input::Voice { leg, what: Voice::Beep },
+            ["voice", "A", "began"] => Input::Voice { leg, what: Voice::Began },
+            ["voice", "A", "ended", ago_ms, "ms", "ago"] => {
+                Input::Voice { leg, what: Voice::Ended { ago_ms: ago_ms.parse().expect("milliseconds") } }
+            }
+            ["speech", what @ ..] => {
+                let recognition = number("recognition").map_or(self.recognition, RecognitionId);
+                Input::Speech { recognition, what: speech_fact(what) }
+            }
+            ["digits-sent", "A"] => Input::DigitsSent { leg, play },
+            ["terminated", status] => Input::Terminated {
+                termination: Termination {
+                    status: Some((*status).to_owned()),
+                    duration_secs: number("duration").map(u64::from),
+                    ..Termination::default()
+                },
+            },
+            ["leg", place, news @ ..] => {
+                let call = self.legs.get(&place.parse().expect("a place")).copied().expect("it was dialled");
+                Input::Dialled { call, news: leg_news(news) }
+            }
+            ["stream", what @ ..] => Input::Stream { stream: self.stream, what: stream_fact(what) },
+            ["ordered", "proceed"] => Input::Ordered { leg: LegWish::Proceed },
+            ["ordered", "join"] => Input::Ordered { leg: LegWish::Join },
+            ["ordered", "hang-up", why] => Input::Ordered { leg: LegWish::HangUp { cause: cause(why) } },
+            ["ordered", "ask", words @ ..] => {
+                Input::Ordered { leg: LegWish::Ask { command: Box::new(command(words, &options)) } }
+            }
+            ["room", words @ ..] => Input::Room { news: room_news(words, &options) },
+            ["command", words @ ..] => Input::Command { command: command(words, &options) },
+            ["cut", "drained"] => Input::Cut { cause: HangupCause::Drained },
+            ["cut", "internal_error"] => Input::Cut { cause: HangupCause::InternalError },
+            other => panic!("{}: no such fact: {other:?}", self.scenario.name),
+        })
+    }
+}
+
+/// What a recogniser tells.
+fn speech_fact(words: &[&str]) -> SpeechFact {
+    let per_cent = |word: &str| word.parse().expect("per cent");
+    match words {
+        ["began"] => SpeechFact::Began,
+        ["lasting"] => SpeechFact::Lasting,
+        ["ended", ago_ms, "ms", "ago"] => SpeechFact::Ended { ago_ms: ago_ms.parse().expect("milliseconds") },
+        ["interim", stability, text @ ..] => {
+            let text = text.join(" ");
+            let (stable, unstable) = text.split_once('/').expect("a / between");
+            let (stable, unstable) = (stable.trim().to_owned(), unstable.trim().to_owned());
+            SpeechFact::Interim { stable, unstable, stability: per_cent(stability) }
+        }
+        ["understood", confidence, text @ ..] => {
+            SpeechFact::Understood { text: text.join(" "), confidence: per_cent(confidence) }
+        }
+        ["failed", why @ ..] => SpeechFact::Failed { reason: why.join(" ") },
+        ["unavailable"] => SpeechFact::Unavailable,
+        other => panic!("no such speech: {other:?}"),
+    }
+}
+
+/// What somebody asks for over REST: `transfer A URL`, `play over URL…`, `speak instead TEXT`, with `length_ms=`, `again=`
+/// and `legs=` as they are wanted.
+fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
+    let legs = match options.get("legs") {
+        None | Some(&"aleg") => Legs::A,
+        Some(&"bleg") => Legs::B,
+        Some(_) => Legs::Both,
+    };
+    let item = |sound| SoundItem { sound, repeat: Repeat::Times(1) };
+    let aside = |kind, how: &str, items| Aside {
+        kind,
+        items,
+        again: options.contains_key("again"),
+        mix: how == "over",
+        length_ms: options.get("length_ms").map(|ms| ms.parse().expect("milliseconds")),
+    };
+    let target = |at: &str| Target { url: url(at), method: Method::Post };
+    match words {
+        ["hangup"] => Command::Hangup,
+        ["transfer", "A", at] => Command::Transfer { aleg: Some(target(at)), bleg: None },
+        ["transfer", "B", at] => Command::Transfer { aleg: None, bleg: Some(target(at)) },
+        ["run", name] => Command::Run {
+            document: super::document(&room_xml(name, options.contains_key("events"))),
+            room: Some(uuid::Uuid::from_u128(0x700)),
+        },
+        ["transfer", "A", a, "B", b] => Command::Transfer { aleg: Some(target(a)), bleg: Some(target(b)) },
+        ["play", how, urls @ ..] => {
+            let items = urls.iter().map(|at| item(Sound::File { url: url(at) })).collect();
+            Command::Play { legs, aside: aside(AsideKind::Play, how, items) }
+        }
+        ["speak", how, text @ ..] => {
+            let speech = Speech(vec![SpeechNode::Text(text.join(" "))]);
+            let sound = Sound::Speak { speech, voice: xml::ast::Voice::Woman, language: None };
+            Command::Play { legs, aside: aside(AsideKind::Speak, how, vec![item(sound)]) }
+        }
+        ["stream", at] => Command::Stream {
+            stream: StreamId(uuid::Uuid::from_u128(0x20)),
+            order: Box::new(StreamOrder {
+                url: url(at),
+                bidirectional: true,
+                track: StreamTrack::Inbound,
+                timeout_s: 60,
+                status: Some((url("https://app.example.com/rest"), Method::Post)),
+                format: StreamFormat::Mulaw8000,
+                extra_headers: Vec::new(),
+                keep_call_alive: false,
+                noise_level: options.get("noise").map(|_| 85),
+                in_room: false,
+            }),
+        },
+        ["stop", "stream"] => Command::StopStream { stream: None },
+        ["stop", "play"] => Command::StopPlay { what: AsideKind::Play },
+        ["stop", "speak"] => Command::StopPlay { what: AsideKind::Speak },
+        ["record"] => Command::Record {
+            order: Box::new(super::recorded_over_rest()),
+            callback: options.get("callback").map(|_| target("https://app.example.com/recorded")),
+        },
+        ["stop", "record"] => Command::StopRecord,
+        ["send-digits", digits] => Command::SendDigits { legs, digits: (*digits).to_owned() },
+        other => panic!("no such command: {other:?}"),
+    }
+}
+
+fn stream_fact(words: &[&str]) -> StreamFact {
+    match words {
+        ["opened"] => StreamFact::Opened,
+        ["failed", why @ ..] => StreamFact::Failed { why: why.join(" ") },
+        ["lost", why @ ..] => StreamFact::Lost { why: why.join(" ") },
+        ["closed"] => StreamFact::Closed,
+        ["degraded", percent] => StreamFact::Degraded { percent: percent.parse().expect("percent") },
+        ["played", name] => StreamFact::Played { name: (*name).to_owned() },
+        ["cleared"] => StreamFact::Cleared,
+        ["send-digits", digits] => StreamFact::SendDigits { digits: (*digits).to_owned() },
+        other => panic!("no such fact of a stream: {other:?}"),
+    }
+}
+
+fn offer(options: &BTreeMap<&str, &str>) -> CallSetup {
+    let mut setup = setup();
+    for (name, value) in options {
+        let text = || (*value).to_owned();
+        let ms = || value.parse().unwrap_or_else(|_| panic!("milliseconds in {name}={value}"));
+        match *name {
+            "from" => setup.from = text(),
+            "to" => setup.to = text(),
+            "name" => setup.caller_name = text(),
+            "cta" => setup.cta_payload = Some(text()),
+            "deeplink" => setup.deeplink_payload = Some(text()),
+            "fallback" => setup.urls.fallback = Some((url(value), Method::Post)),
+            "answer_method" if *value == "GET" => setup.urls.answer_method = Method::Get,
+            "accept_wait_ms" => setup.limits.accept_wait_ms = ms(),
+            "accept_deadline_ms" => setup.limits.accept_deadline_ms = ms(),
+            "media_setup_ms" => setup.limits.media_setup_ms = ms(),
+            "max_call_ms" => setup.limits.max_call_ms = ms(),
+            "fetch_ms" => setup.limits.fetch_ms = ms(),
+            "answer_budget_ms" => setup.limits.answer_budget_ms = ms(),
+            "wa_bridge" => setup.limits.allow_wa_bridge = *value == "1",
+            "transcribes" => setup.limits.transcribes = *value == "1",
+            "web" => {
+                setup.call_type = CallType::Web;
+                setup.wacid = None;
+                setup.phone_number_id = "".into();
+            }
+            other => panic!("no such option: {other}"),
+        }
+    }
+    setup
+}
+
+/// A call that we place, with what a scenario says of it.
+fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
+    let ours = [
+        "ring",
+        "ring_timeout_ms",
+        "hangup_on_ring_ms",
+        "send_digits",
+        "dialled",
+        "confirm",
+        "key",
+        "tells_keys",
+        "room",
+        "music",
+        "events",
+    ];
+    let (placed, others): (BTreeMap<_, _>, BTreeMap<_, _>) = options.iter().partition(|(name, _)| ours.contains(name));
+    let mut setup = offer(&others);
+    let ms = |name: &str| placed.get(name).map(|value| value.parse().expect("milliseconds"));
+    setup.direction = Direction::Outbound;
+    setup.wacid = None;
+    std::mem::swap(&mut setup.from, &mut setup.to);
+    let confirm = placed.get("confirm").map(|sound| Confirm {
+        sound: (*sound != "no-sound").then(|| url("https://app.example.com/confirm")),
+        method: if placed.contains_key("room") { Method::Get } else { Method::Post },
+        key: placed.get("key").map(|key| Digit::try_from(key.chars().next().expect("a key")).expect("a key")),
+        timeout_ms: 5_000,
+    });
+    let is_dialled = placed.contains_key("dialled");
+    setup.outbound = Some(Box::new(Outbound {
+        ring: placed.get("ring").map(|_| (url("https://app.example.com/ring"), Method::Post)),
+        ring_timeout_ms: ms("ring_timeout_ms").unwrap_or(60_000),
+        hangup_on_ring_ms: ms("hangup_on_ring_ms"),
+        send_digits: placed.get("send_digits").map(|digits| (*digits).to_owned()),
+        parent_call: None,
+        needs_company: false,
+        dialled: placed.get("dialled").map(|_| {
+            Box::new(DialledBy {
+                a_leg: CallUuid(uuid::Uuid::from_u128(0xa)),
+                a_request: None,
+                confirm: confirm.clone(),
+                tells_keys: placed.contains_key("tells_keys"),
+            })
+        }),
+        document: placed.get("room").map(|name| super::document(&room_xml(name, placed.contains_key("events")))),
+        confirm: confirm.filter(|_| !is_dialled),
+        room: placed.get("room").map(|_| uuid::Uuid::from_u128(0x700)),
+        room_music: placed.get("music").map(|music| match *music {
+            "ring" => RoomMusic::RingBack,
+            _ => RoomMusic::Document { url: url("https://app.example.com/ringing") },
+        }),
+    }));
+    setup
+}
+
+/// A document with one multi-party call; with `events` its status callback is told how far who is added has come.
+fn room_xml(name: &str, events: bool) -> String {
+    let told = "statusCallbackUrl='https://app.example.com/status' statusCallbackEvents='add-participant-api-events'";
+    let told = if events { told } else { "" };
+    format!("<Response><MultiPartyCall role='customer' {told}>{name}</MultiPartyCall></Response>")
+}
+
+/// Of recordings that begin when the call does.
+fn recording(words: &[&str]) -> RecordFact {
+    match words {
+        ["ready"] => RecordFact::Ready {
+            id: uuid::Uuid::from_u128(0x7e57),
+            url: "https://calls.example.com/recordings/7e57.mp3".to_owned(),
+        },
+        ["ended", end, duration_ms] => {
+            let duration_ms = duration_ms.parse().expect("milliseconds");
+            let end = RecordEnd::from_word(end).expect("an end");
+            let start_ms = setup().started.micros() / 1_000;
+            let why = (end == RecordEnd::Failed).then(|| "the disk is full".to_owned());
+            RecordFact::Ended { end, duration_ms, start_ms, end_ms: start_ms.saturating_add_unsigned(duration_ms), why }
+        }
+        other => panic!("no such news of a recording: {other:?}"),
+    }
+}
+
+fn leg_news(words: &[&str]) -> LegNews {
+    match words {
+        ["placed"] => LegNews::Placed,
+        ["ringing"] => LegNews::Ringing,
+        ["answered"] => LegNews::Answered,
+        ["ready"] => LegNews::Ready,
+        ["key", key] => LegNews::Key { digit: Digit::try_from(key.chars().next().expect("a key")).expect("a key") },
+        ["ended", why] => LegNews::Ended { cause: cause(why) },
+        ["refused", error] => LegNews::Refused {
+            error: serde_json::from_value(serde_json::Value::from(*error)).expect("an error"),
+            detail: String::new(),
+        },
+        other => panic!("no such news: {other:?}"),
+    }
+}
+
+/// What a room tells.
+fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomNews {
+    let room = uuid::Uuid::from_u128(0x700);
+    let ms = |name: &str| options.get(name).map(|ms| ms.parse().expect("milliseconds"));
+    match words {
+        ["entered", member, how @ ..] => RoomNews::Entered {
+            room,
+            member: member.parse().expect("a member"),
+            first: how.contains(&"first"),
+            begins: !how.contains(&"waits"),
+            starts: how.contains(&"starts"),
+            room_left_ms: ms("left_ms"),
+        },
+        ["full"] => RoomNews::Full { room },
+        ["begins", how @ ..] => RoomNews::Begins { starts: how.contains(&"starts") },
+        ["waits"] => RoomNews::Waits,
+        ["floor", on] => RoomNews::Floor { has: *on == "on" },
+        ["speech", on] => RoomNews::Speech { on: *on == "on" },
+        ["audio", on] => RoomNews::Audio { on: *on == "on" },
+        ["record-ended"] => RoomNews::RecordEnded,
+        ["record-failed", why @ ..] => RoomNews::RecordFailed { why: why.join(" ") },
+        ["muted", on] => RoomNews::Muted { on: *on == "on" },
+        ["held", on] => RoomNews::Held { on: *on == "on" },
+        ["recorded", how @ ..] => RoomNews::Recorded {
+            id: uuid::Uuid::from_u128(5),
+            url: "https://calls.example.com/recordings/5.mp3".to_owned(),
+            begun: how.contains(&"begun"),
+        },
+        ["track"] => {
+            let how = Box::new(RecordOrder { own: true, stereo: false, ..super::recorded_over_rest() });
+            let callback = Some(Target { url: url("https://app.example.com/track"), method: Method::Post });
+            RoomNews::Track { what: TrackNews::Begin { how, callback } }
+        }
+        ["track", "stop"] => RoomNews::Track { what: TrackNews::Stop },
+        ["track", word] => RoomNews::Track { what: TrackNews::Pause { on: *word == "pause" } },
+        ["coaches", on] => RoomNews::Coaches { on: *on == "on" },
+        ["out", why] => RoomNews::Out { why: serde_json::from_value(serde_json::Value::from(*why)).expect("a reason") },
+        other => panic!("no such news: {other:?}"),
+    }
+}
+
+/// A cause that is one word.
+fn cause(word: &str) -> HangupCause {
+    serde_json::from_value(serde_json::Value::from(word)).unwrap_or_else(|_| panic!("no such cause: {word}"))
+}
+
+/// The same outcome with another code of Graph's.
+fn with_code(outcome: GraphOutcome, code: Option<u32>) -> GraphOutcome {
+    match (outcome, code) {
+        (GraphOutcome::Refused { status, details, .. }, Some(code)) => {
+            GraphOutcome::Refused { status, code: code.into(), details }
+        }
+        (GraphOutcome::RateLimited { .. }, Some(code)) => GraphOutcome::RateLimited { code: code.into() },
+        (other, _) => other,
+    }
+}
+
+fn graph_action(word: &str) -> GraphAction {
+    use GraphAction as G;
+    let all = [G::Connect, G::PreAccept, G::Accept, G::Reject, G::Terminate];
+    all.into_iter().find(|action| action.as_str() == word).unwrap_or_else(|| panic!("no such action: {word}"))
+}
+
+fn outcome_of(word: &str) -> GraphOutcome {
+    match word {
+        "done" => GraphOutcome::Done,
+        "gone" => GraphOutcome::Gone,
+        "refused" => GraphOutcome::Refused { status: 400, code: 100, details: "Invalid parameter".to_owned() },
+        "rate_limited" => GraphOutcome::RateLimited { code: 4 },
+        "server_error" => GraphOutcome::ServerError { status: 503 },
+        "timeout" => GraphOutcome::Timeout,
+        "unreachable" => GraphOutcome::Unreachable,
+        other => panic!("no such outcome: {other}"),
+    }
+}
+
+fn failure(word: &str) -> FetchFailure {
+    let what = "as the scenario says".to_owned();
+    match word {
+        "timeout" => FetchFailure::Timeout,
+        "unreachable" => FetchFailure::Unreachable { what },
+        "status" => FetchFailure::Status { status: 500 },
+        "url-refused" => FetchFailure::UrlRefused { what },
+        "too-large" => FetchFailure::TooLarge,
+        "invalid" => FetchFailure::Invalid { what },
+        other => panic!("no such failure: {other}"),
+    }
+}
+
+fn refusal(word: &str) -> Refusal {
+    let (first, rule) = match word {
+        "action-url" => (FirstFault::ActionUrl, "E311"),
+        "redirect-url" => (FirstFault::RedirectUrl, "E311"),
+        "action-method" => (FirstFault::ActionMethod, "E312"),
+        "redirect-method" => (FirstFault::RedirectMethod, "E312"),
+        "xml" => (FirstFault::Other, "E103"),
+        other => panic!("no such refusal: {other}"),
+    };
+    let finding = Finding {
+        rule: rule.into(),
+        severity: Severity::Error,
+        at: Position { line: 2, column: 3 },
+        message: "as the scenario says".to_owned(),
+        hint: String::new(),
+    };
+    Refusal { findings: vec![finding], first }
+}
+
+fn media_fact(words: &[&str]) -> MediaFact {
+    let lost = |fault| MediaFact::Lost { fault };
+    match words {
+        ["ice-up"] => MediaFact::IceUp,
+        ["connected"] => MediaFact::Connected,
+        ["first-packet"] => MediaFact::FirstPacket,
+        ["flowing"] => MediaFact::Flowing,
+        ["lost", "silent"] => lost(MediaFault::Silent),
+        ["lost", "fingerprint"] => lost(MediaFault::Fingerprint),
+        ["lost", "dtls-closed"] => lost(MediaFault::DtlsClosed),
+        ["lost", "dtls-failed"] => lost(MediaFault::DtlsFailed),
+        ["lost", "broken"] => lost(MediaFault::Broken),
+        other => panic!("no such media fact: {other:?}"),
+    }
+}

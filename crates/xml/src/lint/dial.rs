@@ -1,0 +1,172 @@
+//! `Dial` with `Number` and `User` (`plivo-xml.md` §5.7).
+
+use crate::ast::{Dial, DialAddress, DialMusic, DialTarget};
+use crate::attributes::{self, Table};
+use crate::findings::{Findings, quoted};
+use crate::rules;
+use crate::tree::Node;
+use crate::value::{self, Kind};
+
+use super::{body, children, no_children, stray_text};
+
+const DIAL: Table = &[
+    ("callType", Kind::one_of(&["voice", "whatsapp"])),
+    ("callerId", Kind::Text(50)),
+    ("callerName", Kind::Text(50)),
+    ("action", Kind::Url),
+    ("method", Kind::Method),
+    ("redirect", Kind::Bool),
+    ("timeout", Kind::Int(1, 600)),
+    ("timeLimit", Kind::Int(1, 86_400)),
+    ("hangupOnStar", Kind::Bool),
+    ("confirmSound", Kind::Url),
+    ("confirmKey", Kind::Key),
+    ("confirmTimeout", Kind::Int(1, 600)),
+    ("dialMusic", Kind::UrlOr(&["real", "none"])),
+    ("callbackUrl", Kind::Url),
+    ("callbackMethod", Kind::Method),
+    ("digitsMatch", Kind::DigitsList),
+    ("digitsMatchBLeg", Kind::DigitsList),
+    ("sipHeaders", Kind::Pairs(usize::MAX)),
+];
+
+const NUMBER: Table = &[
+    ("sendDigits", Kind::SendDigits),
+    ("sendOnPreanswer", Kind::Bool),
+    ("sendDigitsMode", Kind::one_of(&["rfc2833"])),
+    ("sipHeaders", Kind::Pairs(usize::MAX)),
+    ("callerId", Kind::Text(50)),
+    ("callerName", Kind::Text(50)),
+];
+
+const USER: Table = &[
+    ("sendDigits", Kind::SendDigits),
+    ("sendOnPreanswer", Kind::Bool),
+    ("sipHeaders", Kind::Pairs(usize::MAX)),
+    ("sipAuthUsername", Kind::Any),
+    ("sipAuthPassword", Kind::Secret(8, 128)),
+    ("callerId", Kind::Text(50)),
+    ("callerName", Kind::Text(50)),
+];
+
+const TARGETS: &[&str] = &["Number", "User"];
+
+/// Targets of one `Dial` (L8).
+const MAX_TARGETS: usize = 20;
+
+pub(super) fn dial(node: &Node<'_>, findings: &mut Findings) -> Dial {
+    let whatsapp = node.raw("callType").is_some_and(|v| v.eq_ignore_ascii_case("whatsapp"));
+    let instead = [("callerId", Kind::Phone)];
+    let a = attributes::check(node, DIAL, if whatsapp { &instead } else { &[] }, findings);
+    if whatsapp && !a.has("callerId") {
+        let hint = "add callerId=\"…\" with a WhatsApp number of yours that has calling enabled";
+        findings.add(rules::E401, node.at, "Dial with callType=\"whatsapp\" needs callerId", hint);
+    }
+    if !a.has("confirmSound") {
+        a.without_effect("confirmKey", "without confirmSound", findings);
+    }
+    if !a.has("confirmKey") {
+        a.without_effect("confirmTimeout", "without confirmKey", findings);
+    }
+    match node.elements().filter(|child| TARGETS.contains(&child.name)).count() {
+        0 => {
+            let hint = if whatsapp { "add <User>919412341234</User>" } else { "add <User>sip:name@host</User>" };
+            findings.add(rules::E206, node.at, "Dial has nobody to call", hint);
+        }
+        1..=MAX_TARGETS => {}
+        more => {
+            let message = format!("Dial has {more} targets");
+            findings.add(rules::E206, node.at, message, format!("at most {MAX_TARGETS} Number and User elements"));
+        }
+    }
+    stray_text(node, findings);
+    let targets = children(node, TARGETS, findings, |child, findings| target(child, whatsapp, findings));
+    Dial {
+        whatsapp,
+        caller_id: a.owned("callerId"),
+        caller_name: a.owned("callerName"),
+        action: a.target("action", "method"),
+        redirect: a.flag("redirect", true),
+        timeout: a.seconds("timeout", 120),
+        time_limit: a.seconds("timeLimit", 14_400),
+        hangup_on_star: a.flag("hangupOnStar", false),
+        confirm_sound: a.url("confirmSound"),
+        confirm_key: a.keys("confirmKey").and_then(|mut keys| keys.next()),
+        confirm_timeout: a.seconds("confirmTimeout", 120),
+        dial_music: match a.word("dialMusic") {
+            Some("none") => DialMusic::None,
+            Some(_) => DialMusic::RingBack,
+            None => a.url("dialMusic").map_or(DialMusic::RingBack, DialMusic::Document),
+        },
+        callback: a.target("callbackUrl", "callbackMethod"),
+        digits_match: a.list("digitsMatch"),
+        digits_match_b_leg: a.list("digitsMatchBLeg"),
+        sip_headers: a.pairs("sipHeaders"),
+        targets,
+    }
+}
+
+fn target(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<DialTarget> {
+    let a = attributes::check(node, if node.name == "Number" { NUMBER } else { USER }, &[], findings);
+    let address = address(node, whatsapp, findings);
+    no_children(node, findings);
+    Some(DialTarget {
+        at: node.at,
+        address: address?,
+        send_digits: a.owned("sendDigits"),
+        send_on_preanswer: a.flag("sendOnPreanswer", false),
+        sip_headers: a.pairs("sipHeaders"),
+        caller_id: a.owned("callerId"),
+        caller_name: a.owned("callerName"),
+    })
+}
+
+/// Whom the target names: E402, W401, W403.
+fn address(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<DialAddress> {
+    let body = body(node);
+    let mut wrong = |message: String, hint: &'static str| {
+        findings.add(rules::E402, node.at, message, hint);
+        None
+    };
+    if body.is_empty() {
+        let hint = if whatsapp { "write the user's WhatsApp number" } else { "write the address to call" };
+        return wrong(format!("{} is empty", node.name), hint);
+    }
+    let is_number = node.name == "Number";
+    if whatsapp && is_number {
+        let hint = "write <User> instead: the phone network is not reached with callType=\"whatsapp\"";
+        return wrong("Number inside a WhatsApp Dial".to_owned(), hint);
+    }
+    if whatsapp || is_number {
+        let digits = match value::phone(&body) {
+            Ok(digits) => digits,
+            Err(note) => {
+                let what = note.what;
+                let hint = "write country code and number, 5 to 15 digits, such as 919412341234";
+                return wrong(format!("{} {} {what}", node.name, quoted(&body)), hint);
+            }
+        };
+        if whatsapp {
+            return Some(DialAddress::WhatsappUser(digits));
+        }
+        let hint = "call WhatsApp users with callType=\"whatsapp\" and <User>, your own people with <User>sip:…";
+        findings.add(rules::W401, node.at, "Number is never reached: there is no phone network here", hint);
+        return Some(DialAddress::Pstn(digits));
+    }
+    if !is_sip_address(&body) {
+        let hint = "write sip:name@host, or add callType=\"whatsapp\" to Dial for a WhatsApp number";
+        return wrong(format!("User {} is not a SIP address", quoted(&body)), hint);
+    }
+    let hint = "fine if NAME in sip:NAME@… is an endpoint of this platform; no other SIP host is called";
+    findings.add(rules::W403, node.at, "a SIP address reaches this platform's own endpoints only", hint);
+    Some(DialAddress::Sip(body.into_owned()))
+}
+
+fn is_sip_address(address: &str) -> bool {
+    let Some((scheme, rest)) = address.split_once(':') else { return false };
+    let (user, host) = rest.split_once('@').unwrap_or(("-", rest));
+    (scheme.eq_ignore_ascii_case("sip") || scheme.eq_ignore_ascii_case("sips"))
+        && !user.is_empty()
+        && !host.is_empty()
+        && !address.contains(|c: char| c.is_whitespace() || c.is_control())
+}

@@ -1,0 +1,104 @@
+//! The elements of `plivo-xml.md` §5.12: `DTMF`, `Redirect`, `Hangup`, `PreAnswer`, `Message`.
+
+use crate::ast::{DocUrl, Dtmf, Hangup, HangupReason, Message, PreAnswer, Redirect, Target};
+use crate::attributes::{self, Table};
+use crate::findings::{Findings, FirstFault, Note, quoted};
+use crate::rules;
+use crate::tree::Node;
+use crate::value::{self, Case, Kind, Value, Words, is_dial_string};
+
+use super::{PRE_ANSWER, children, element, no_children, required_body, siblings, stray_text, text_body};
+
+const DTMF: Table = &[("async", Kind::Bool)];
+const REDIRECT: Table = &[("method", Kind::Method)];
+const HANGUP: Table = &[("reason", Kind::one_of(&["rejected", "busy"])), ("schedule", Kind::Int(1, 86_400))];
+const MESSAGE: Table = &[
+    ("src", Kind::Phone),
+    ("dst", Kind::Phones),
+    ("type", Kind::Enum(Words { words: &["sms"], tolerated: &["whatsapp"], case: Case::Noted })),
+    ("callbackUrl", Kind::Url),
+    ("callbackMethod", Kind::Method),
+];
+
+/// A body that is a URL: E205, E311, W311.
+pub(super) fn url_body(node: &Node<'_>, kind: Kind, findings: &mut Findings) -> Option<DocUrl> {
+    let body = required_body(node, "an absolute URL", findings)?;
+    let (value, note) = match value::check(kind, &body) {
+        Ok((value, note)) => (Some(value), note),
+        Err(note) => (None, Some(note)),
+    };
+    if let Some(note) = note {
+        let Note { rule, what, hint } = *note;
+        let fault =
+            if node.name == "Redirect" && rule == rules::E311 { FirstFault::RedirectUrl } else { FirstFault::Other };
+        // A user name in a URL comes with a password.
+        let shown = if body.contains('@') { String::new() } else { format!("{} ", quoted(&body)) };
+        findings.add_fault(rule, node.at, format!("the URL {shown}in {} {what}", node.name), hint, fault);
+    }
+    if let Some(Value::Text(url)) = value { Some(DocUrl(url.into())) } else { None }
+}
+
+pub(super) fn dtmf(node: &Node<'_>, findings: &mut Findings) -> Dtmf {
+    let attributes = attributes::check(node, DTMF, &[], findings);
+    let digits = required_body(node, "the digits to send", findings).unwrap_or_default();
+    if !digits.is_empty() && !is_dial_string(&digits) {
+        let message = format!("DTMF {} cannot be sent as digits", quoted(&digits));
+        findings.add(rules::E301, node.at, message, "write 1 to 64 of 0-9 * #, w for half a second, W for a second");
+    }
+    no_children(node, findings);
+    Dtmf { digits: digits.into_owned(), asynchronous: attributes.flag("async", true) }
+}
+
+pub(super) fn redirect(node: &Node<'_>, findings: &mut Findings) -> Option<Redirect> {
+    let attributes = attributes::check(node, REDIRECT, &[], findings);
+    let url = url_body(node, Kind::Url, findings);
+    no_children(node, findings);
+    Some(Redirect { target: Target { url: url?, method: attributes.method("method") } })
+}
+
+pub(super) fn hangup(node: &Node<'_>, findings: &mut Findings) -> Hangup {
+    let attributes = attributes::check(node, HANGUP, &[], findings);
+    stray_text(node, findings);
+    no_children(node, findings);
+    let reason = match attributes.word("reason") {
+        Some("rejected") => Some(HangupReason::Rejected),
+        Some("busy") => Some(HangupReason::Busy),
+        _ => None,
+    };
+    Hangup { reason, schedule: attributes.maybe_seconds("schedule") }
+}
+
+pub(super) fn pre_answer(node: &Node<'_>, findings: &mut Findings) -> PreAnswer {
+    attributes::check(node, &[], &[], findings);
+    stray_text(node, findings);
+    let elements = children(node, PRE_ANSWER, findings, |child, findings| {
+        if matches!(child.name, "Speak" | "Play" | "GetDigits" | "DTMF") {
+            let message = format!("{} is skipped: WhatsApp carries no sound before the answer", child.name);
+            findings.add(rules::W402, child.at, message, "move it behind PreAnswer");
+        }
+        element(child, findings)
+    });
+    siblings(node, PRE_ANSWER, findings);
+    PreAnswer { children: elements }
+}
+
+pub(super) fn message(node: &Node<'_>, findings: &mut Findings) -> Message {
+    let attributes = attributes::check(node, MESSAGE, &[], findings);
+    attributes.require("src", findings);
+    attributes.require("dst", findings);
+    let text = text_body(node, "the text", 1_600, findings);
+    findings.add(
+        rules::W404,
+        node.at,
+        "Message is skipped: this platform sends no SMS",
+        "send a WhatsApp message with Meta's Cloud API instead",
+    );
+    no_children(node, findings);
+    Message {
+        text,
+        src: attributes.owned("src").unwrap_or_default(),
+        dst: attributes.list("dst"),
+        kind: attributes.word("type").unwrap_or("sms").to_owned(),
+        callback: attributes.target("callbackUrl", "callbackMethod"),
+    }
+}

@@ -1,0 +1,283 @@
+//! `Speak` and the SSML in it (`plivo-xml.md` §5.2).
+
+use crate::ast::{Repeat, Speak, Speech, SpeechNode, SsmlTag, Voice};
+use crate::attributes::{self, Table};
+use crate::findings::Findings;
+use crate::grammar::is_space;
+use crate::rules;
+use crate::tree::{Content, Node};
+use crate::value::{Case, Kind, Words, break_millis};
+
+use super::{children, stray_text};
+
+const SPEAK: Table = &[("voice", Kind::Voice), ("language", Kind::Lang), ("loop", Kind::Int(0, 10_000))];
+
+/// Characters of text in one `Speak` (L2).
+const MAX_TEXT: usize = 3_000;
+
+/// The SSML elements.
+pub(super) const SSML_NAMES: &[&str] =
+    &["break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"];
+
+const IN_LANG: &[&str] = &["break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"];
+const IN_P: &[&str] = &["break", "emphasis", "lang", "phoneme", "prosody", "say-as", "sub", "s", "w"];
+const IN_S: &[&str] = &["break", "emphasis", "lang", "phoneme", "prosody", "say-as", "sub", "w"];
+const IN_W: &[&str] = &["break", "emphasis", "phoneme", "prosody", "say-as", "sub"];
+
+const BREAK: Table = &[
+    ("strength", Kind::exactly(&["none", "x-weak", "weak", "medium", "strong", "x-strong"])),
+    ("time", Kind::BreakTime),
+];
+const EMPHASIS: Table = &[("level", Kind::exactly(&["strong", "moderate", "reduced"]))];
+const LANG: Table = &[("xml:lang", Kind::Lang)];
+const PHONEME: Table = &[("alphabet", Kind::exactly(&["ipa", "x-sampa"])), ("ph", Kind::Any)];
+const PROSODY: Table = &[("volume", Kind::Volume), ("rate", Kind::Rate), ("pitch", Kind::Pitch)];
+const SAY_AS: Table = &[
+    (
+        "interpret-as",
+        Kind::exactly(&[
+            "character",
+            "characters",
+            "spell-out",
+            "cardinal",
+            "number",
+            "ordinal",
+            "digits",
+            "fraction",
+            "unit",
+            "date",
+            "time",
+            "address",
+            "expletive",
+            "telephone",
+        ]),
+    ),
+    ("format", Kind::exactly(&["mdy", "dmy", "ymd", "md", "dm", "ym", "my", "d", "m", "y", "yyyymmdd"])),
+];
+const SUB: Table = &[("alias", Kind::Any)];
+const W: Table = &[(
+    "role",
+    Kind::Enum(Words {
+        words: &[
+            "amazon:VB",
+            "amazon:VBD",
+            "amazon:NN",
+            "amazon:SENSE_1",
+            "ivona:VB",
+            "ivona:VBD",
+            "ivona:NN",
+            "ivona:SENSE_1",
+        ],
+        tolerated: &[],
+        case: Case::Exact,
+    }),
+)];
+
+/// An SSML element's attributes, those it must have, and what may stand in it.
+struct Rules {
+    attributes: Table,
+    required: &'static [&'static str],
+    children: &'static [&'static str],
+}
+
+fn rules_of(name: &str) -> Option<Rules> {
+    let (attributes, required, children): (Table, &[&str], &[&str]) = match name {
+        "break" => (BREAK, &[], &[]),
+        "emphasis" => (EMPHASIS, &[], IN_S),
+        "lang" => (LANG, &["xml:lang"], IN_LANG),
+        "p" => (&[], &[], IN_P),
+        "phoneme" => (PHONEME, &["alphabet", "ph"], &[]),
+        "prosody" => (PROSODY, &[], IN_LANG),
+        "s" => (&[], &[], IN_S),
+        "say-as" => (SAY_AS, &["interpret-as"], &[]),
+        "sub" => (SUB, &["alias"], &[]),
+        "w" => (W, &["role"], IN_W),
+        _ => return None,
+    };
+    Some(Rules { attributes, required, children })
+}
+
+pub(super) fn is_ssml(name: &str) -> bool {
+    SSML_NAMES.contains(&name)
+}
+
+pub(super) fn speak(node: &Node<'_>, findings: &mut Findings) -> Speak {
+    let raw_voice = node.raw("voice");
+    let classic = raw_voice.is_none_or(|v| v.eq_ignore_ascii_case("WOMAN") || v.eq_ignore_ascii_case("MAN"));
+    let instead = [("language", Kind::ClassicLang)];
+    let attributes = attributes::check(node, SPEAK, if classic { &instead } else { &[] }, findings);
+    let speech = speech(node);
+    // Most are short in bytes too, and need not be counted.
+    let characters = Some(speech.bytes()).filter(|bytes| *bytes <= MAX_TEXT).unwrap_or_else(|| speech.characters());
+    if characters > MAX_TEXT {
+        let message = format!("the text has {characters} characters");
+        findings.add(
+            rules::E304,
+            node.at,
+            message,
+            format!("at most {MAX_TEXT} characters: split it into several Speak"),
+        );
+    }
+    let marked_up = node.elements().any(|child| is_ssml(child.name));
+    if characters == 0 && !marked_up {
+        findings.add(
+            rules::W306,
+            node.at,
+            "Speak has no text: it says nothing",
+            "write what shall be said, or remove it",
+        );
+    }
+    if marked_up && !raw_voice.is_some_and(|v| v.starts_with("Polly.")) {
+        findings.add(
+            rules::W313,
+            node.at,
+            "SSML with a voice that is not a Polly one: it works here, but not with Plivo",
+            "write voice=\"Polly.Joanna\" or another Polly voice",
+        );
+    }
+    children(node, IN_LANG, findings, ssml);
+    let voice = match attributes.text("voice") {
+        Some("MAN") => Voice::Man,
+        Some(name) => name.strip_prefix("Polly.").map_or(Voice::Woman, |name| Voice::Polly(name.to_owned())),
+        None => Voice::Woman,
+    };
+    Speak { speech, voice, language: attributes.owned("language"), repeat: repeat(attributes.number("loop")) }
+}
+
+/// `loop` as `Speak` and `Play` have it.
+pub(super) fn repeat(number: Option<u32>) -> Repeat {
+    match number {
+        Some(0) => Repeat::Endless,
+        Some(n) => Repeat::Times(u16::try_from(n).unwrap_or(u16::MAX)),
+        None => Repeat::Times(1),
+    }
+}
+
+/// Checks one SSML element and what is in it. Recurses no deeper than the tree, 16.
+fn ssml(node: &Node<'_>, findings: &mut Findings) -> Option<()> {
+    let rules = rules_of(node.name)?;
+    let attributes = attributes::check(node, rules.attributes, &[], findings);
+    for name in rules.required {
+        attributes.require(name, findings);
+    }
+    if node.name == "prosody" && !PROSODY.iter().any(|(name, _)| attributes.has(name)) {
+        findings.add(
+            rules::E302,
+            node.at,
+            "prosody needs volume, rate or pitch",
+            "add rate=\"slow\" or another of them",
+        );
+    }
+    if attributes.word("interpret-as").is_some_and(|kind| kind != "date") {
+        attributes.without_effect("format", "unless interpret-as is date", findings);
+    }
+    if node.name == "break" {
+        stray_text(node, findings);
+    }
+    children(node, rules.children, findings, ssml);
+    None
+}
+
+/// What is to be said. White space collapses over the borders of tags too; what is not SSML adds nothing.
+fn speech(node: &Node<'_>) -> Speech {
+    let mut said = collect(node, &mut true);
+    trim_end(&mut said);
+    said
+}
+
+/// `spaced`: the last character was white space, or nothing has been said yet.
+fn collect(node: &Node<'_>, spaced: &mut bool) -> Speech {
+    let mut out = Vec::with_capacity(node.content().count());
+    for content in node.content() {
+        match content {
+            Content::Text(text) => collapse(&text.value, spaced, &mut out),
+            Content::Element(child) => match SsmlTag::named(child.name) {
+                Some(name) => {
+                    let known = rules_of(child.name).map_or(&[][..], |rules| rules.attributes);
+                    let meant = child.attributes.iter().filter(|a| known.iter().any(|(name, _)| *name == a.name));
+                    let attributes =
+                        meant.filter_map(|a| Some((a.name.to_owned(), child.raw(a.name)?.to_owned()))).collect();
+                    out.push(SpeechNode::Tag { name, attributes, content: collect(&child, spaced) });
+                }
+                None if child.name == "break" => out.push(SpeechNode::Break { millis: pause(&child) }),
+                // Not SSML: refused, its text counts for nothing.
+                None => {}
+            },
+        }
+    }
+    Speech(out)
+}
+
+/// Whether there is nothing to collapse but perhaps a space at the beginning.
+fn is_collapsed(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let breaks = bytes.iter().fold(false, |any, b| any | matches!(b, b'\t' | b'\n' | b'\r'));
+    let pairs = bytes.iter().zip(bytes.iter().skip(1));
+    !breaks && !pairs.fold(false, |any, (a, b)| any | ((*a == b' ') & (*b == b' ')))
+}
+
+fn collapse(text: &str, spaced: &mut bool, out: &mut Vec<SpeechNode>) {
+    let said = if is_collapsed(text) {
+        let text = if *spaced { text.strip_prefix(' ').unwrap_or(text) } else { text };
+        *spaced = if text.is_empty() { *spaced } else { text.ends_with(' ') };
+        text.to_owned()
+    } else {
+        let mut said = String::with_capacity(text.len());
+        for c in text.chars() {
+            if !is_space(c) {
+                said.push(c);
+                *spaced = false;
+            } else if !*spaced {
+                said.push(' ');
+                *spaced = true;
+            }
+        }
+        said
+    };
+    if said.is_empty() {
+        return;
+    }
+    match out.last_mut() {
+        // Around an element that was left out.
+        Some(SpeechNode::Text(before)) => before.push_str(&said),
+        _ => out.push(SpeechNode::Text(said)),
+    }
+}
+
+/// Takes the one space off that may stand at the very end. Gives whether text was found.
+fn trim_end(speech: &mut Speech) -> bool {
+    for at in (0..speech.0.len()).rev() {
+        let found = match speech.0.get_mut(at) {
+            Some(SpeechNode::Text(text)) => {
+                if text.ends_with(' ') {
+                    text.pop();
+                }
+                if text.is_empty() {
+                    speech.0.remove(at);
+                }
+                true
+            }
+            Some(SpeechNode::Tag { content, .. }) => trim_end(content),
+            Some(SpeechNode::Break { .. }) | None => false,
+        };
+        if found {
+            return true;
+        }
+    }
+    false
+}
+
+/// The length of a `break`: `time` before `strength`. The lengths of the strengths are this house's.
+fn pause(node: &Node<'_>) -> u32 {
+    if let Some(millis) = node.raw("time").and_then(break_millis) {
+        return millis;
+    }
+    match node.raw("strength") {
+        Some("none") => 0,
+        Some("x-weak") => 100,
+        Some("weak") => 250,
+        Some("strong") => 700,
+        Some("x-strong") => 1_200,
+        _ => 400,
+    }
+}

@@ -1,9 +1,0 @@
-//! `Redirect`: another document takes over (`plivo-xml.md` §5.12, §4 rule 4).
-
-use super::Flow;
-use crate::call::machine::FetchKind;
-use crate::xml::ast::Redirect;
-
-pub(super) fn start(redirect: &Redirect) -> Flow {
-    Flow::Transfer { kind: FetchKind::Redirect, target: redirect.target.clone() }
-}
