@@ -11,12 +11,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use model::Clock;
+use model::Health;
 use model::{AuthId, CallUuid, Direction, Timestamp};
 use offhook::api::{Glance, LiveFilter, newest};
-use offhook::observe::Health;
-use offhook::store::{CallFilter, Compare, Scope, Store};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;
+use store::{CallFilter, Compare, Scope, Store};
 
 const MAIN: &str = "MA000000000000000000";
 /// Six calls a second, from 2026-11-20 on: two days of them are a million.
@@ -164,7 +164,7 @@ async fn fill(file: &Path, records: i64) -> Outcome<()> {
             $2 + n * $3 + 2000000, n * 7919 % 600, n * 7919 % 600, CASE n % 5 WHEN 0 THEN 4010 ELSE 4000 END, \
             'Normal Hangup', CASE n % 5 WHEN 0 THEN 'Plivo' ELSE 'Caller' END, 'NORMAL_CLEARING', 'caller_hangup', '[]', \
             '[]' FROM n";
-    let tallies = include_str!("../src/store/migrations/0008_lists.sql");
+    let tallies = include_str!("../crates/store/src/migrations/0008_lists.sql");
     let (_, tallies) = tallies.split_once("-- The calls that are there already.").ok_or("the migration's last part")?;
     let mut db = SqliteConnectOptions::new().filename(file).pragma("synchronous", "OFF").connect().await?;
     sqlx::query(ROWS).bind(records).bind(BEGAN_US).bind(APART_US).execute(&mut db).await?;

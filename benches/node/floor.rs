@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use offhook::sim::world;
+use sim::world;
 use tokio::sync::oneshot;
 
 /// What a node answers an offer of the simulator's with, of the usual length.

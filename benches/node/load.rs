@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use http::Request;
-use offhook::sim::client::{Client, Lines, send};
-use offhook::sim::control::CallOrder;
-use offhook::sim::load::{LoadEvent, LoadOrder, Summary};
-use offhook::sim::world;
+use sim::client::{Client, Lines, send};
+use sim::control::CallOrder;
+use sim::load::{LoadEvent, LoadOrder, Summary};
+use sim::world;
 
 /// What a load is to be.
 #[derive(Clone, Copy)]

@@ -21,7 +21,7 @@ mod sound;
 mod start;
 mod subject;
 
-use offhook::sim::{Allow, LOAD_RELAYS, Sim, SimOptions, client};
+use sim::{Allow, LOAD_RELAYS, Sim, SimOptions, client};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

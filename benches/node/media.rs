@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use offhook::sim::LOAD_RELAYS;
+use sim::LOAD_RELAYS;
 
 use super::load::{self, Wanted};
 use super::media_floor::{Floor, Peers, SECONDS, median};

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use media::sockets::{BATCH, Inbox, PollSet, enlarge_buffers, send_all};
 use model::Clock;
-use offhook::ffi::sockets::{BATCH, Inbox, PollSet, enlarge_buffers, send_all};
 use tokio::io::Interest;
 
 use super::process::Process;

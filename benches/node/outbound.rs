@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::Request;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use model::Clock;
-use offhook::sim::client::ask;
-use offhook::sim::{Answering, CallScript, HangupRule, PhoneKind, world};
+use sim::client::ask;
+use sim::{Answering, CallScript, HangupRule, PhoneKind, world};
 
 use super::load::{self, Wanted};
 use super::subject::Offhook;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use offhook::sim::client::ask;
-use offhook::sim::load::{Percentiles, Summary};
+use sim::client::ask;
+use sim::load::{Percentiles, Summary};
 
 use super::load::{self, Wanted};
 use super::subject::Offhook;

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use offhook::sim::load::Summary;
+use sim::load::Summary;
 
 use super::load::{self, Wanted};
 use super::process::Process;

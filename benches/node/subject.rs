@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use offhook::sim::client::{Client, ask};
-use offhook::sim::world;
+use sim::client::{Client, ask};
+use sim::world;
 
 use super::process::Process;
 

@@ -63,7 +63,7 @@ pub struct AccountSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplicationSpec {
     pub id: AppId,
-    /// Who has it: for [`crate::store::Scope::holds`] with its account's main one.
+    /// Who has it: for [`store::Scope::holds`] with its account's main one.
     pub account: AuthId,
     pub answer: Option<(DocUrl, Method)>,
     pub fallback: Option<(DocUrl, Method)>,

@@ -9,7 +9,7 @@ use super::directory::{AccountEntry, Directory, NumberEntry, Permits};
 use super::geo::{self, Barred};
 use super::permission::{Consents, Engaged, PairKey, Refusal};
 use super::slots::Slot;
-use crate::observe::names;
+use model::metric;
 use model::{Direction, PhoneNumberId, Timestamp};
 
 /// Why a call may not start: `result` of `offhook_admission_total`.
@@ -31,7 +31,7 @@ pub enum Reason {
 impl Reason {
     /// The metric label and the word in logs.
     pub fn as_str(self) -> &'static str {
-        use names::admission as word;
+        use metric::admission as word;
         match self {
             Self::NumberFull => word::NUMBER_FULL,
             Self::CpsExceeded => word::CPS_EXCEEDED,
@@ -385,15 +385,15 @@ impl Gate {
         Ok((slot, permits, offer))
     }
 
-    /// Counts a decision in `offhook_admission_total`; `result` is a word of `observe::names::admission`.
+    /// Counts a decision in `offhook_admission_total`; `result` is a word of `model::metric::admission`.
     pub fn count(&self, direction: Direction, result: &'static str) {
-        metrics::counter!(names::ADMISSION_TOTAL, "direction" => direction.as_str(), "result" => result).increment(1);
+        metrics::counter!(metric::ADMISSION_TOTAL, "direction" => direction.as_str(), "result" => result).increment(1);
     }
 
     /// Writes [`Directory::slots_in_use`] to `offhook_number_slots_in_use`; for whoever renders the metrics.
     pub fn publish_gauges(&self) {
         for (number, used) in self.directory.slots_in_use() {
-            metrics::gauge!(names::NUMBER_SLOTS_IN_USE, "number" => number.to_string()).set(f64::from(used));
+            metrics::gauge!(metric::NUMBER_SLOTS_IN_USE, "number" => number.to_string()).set(f64::from(used));
         }
     }
 }

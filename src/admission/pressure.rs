@@ -13,8 +13,8 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::backlog::Backlog;
-use crate::observe::{Health, names};
 use model::Place;
+use model::{Health, metric};
 
 /// What a node has too much of: `why` of `offhook_overloaded_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Strain {
 
     /// Counts a call that was refused for it.
     pub fn count(self) {
-        metrics::counter!(names::OVERLOADED_TOTAL, "why" => self.as_str()).increment(1);
+        metrics::counter!(metric::OVERLOADED_TOTAL, "why" => self.as_str()).increment(1);
     }
 }
 
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn every_strain_has_its_series_from_the_start() {
-        assert_eq!(Strain::ALL.map(Strain::as_str).as_slice(), crate::observe::names::STRAINS);
+        assert_eq!(Strain::ALL.map(Strain::as_str).as_slice(), model::metric::STRAINS);
     }
 
     #[test]

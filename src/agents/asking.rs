@@ -14,10 +14,10 @@ use super::events::Events;
 use super::llm::{self, Tail};
 use crate::answer::{EVENT_SIGNATURE, sign_event};
 use crate::config::Model;
-use crate::egress::{Egress, EgressError, EgressRequest, EgressStream, USER_AGENT, Want};
-use crate::store::{Agent, AgentKind};
+use egress::{Egress, EgressError, EgressRequest, EgressStream, USER_AGENT, Want};
 use model::Clock;
 use model::Secret;
+use store::{Agent, AgentKind};
 
 const EVENT_ID: HeaderName = HeaderName::from_static("x-offhook-event-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-offhook-attempt");
@@ -329,8 +329,8 @@ mod tests {
 
     use super::super::contract::{Channel, Reply, Said, User};
     use super::*;
-    use crate::egress::testing::{self, Server, egress, open_guard};
-    use crate::store::{AgentSecrets, AgentSpec};
+    use egress::testing::{self, Server, egress, open_guard};
+    use store::{AgentSecrets, AgentSpec};
 
     #[test]
     fn where_completions_are() {

@@ -20,8 +20,8 @@ use super::pace::Pace;
 use super::places::Places;
 use crate::inbox::{Inbox, NotSent, Outgoing, Turn, words};
 use crate::notices::Notice;
-use crate::store::{Agent, AgentChannel, ConversationChange, Owed, Scope, StoreError, Then};
 use model::{ConversationStatus, Direction, NoticeTopic, stable_id};
+use store::{Agent, AgentChannel, ConversationChange, Owed, Scope, StoreError, Then};
 
 /// Turns of one conversation that wait in memory; a further one waits in the store.
 const LANE_MAX: usize = 32;
@@ -332,7 +332,7 @@ impl Desk {
             }
         };
         let asked = (message.at, message.id);
-        let said = |m: &&crate::store::NewMessage| {
+        let said = |m: &&store::NewMessage| {
             let waits = m.direction == Direction::Inbound && (m.at, m.id) >= asked;
             !waits && m.kind != "call" && !m.text.is_empty()
         };

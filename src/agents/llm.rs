@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::contract::{Action, Channel, Line, Question, Role};
-use crate::store::AgentSpec;
+use store::AgentSpec;
 
 /// Characters of what went before that a model is given at most: some 6,000 tokens.
 const HISTORY_CHARS_MAX: usize = 24_000;
@@ -180,7 +180,7 @@ mod tests {
 
     use super::super::contract::{Said, User};
     use super::*;
-    use crate::store::{AgentChannel, AgentKind};
+    use store::{AgentChannel, AgentKind};
 
     fn spec() -> AgentSpec {
         AgentSpec {

@@ -25,10 +25,10 @@ use uuid::Uuid;
 
 use crate::admission::Directory;
 use crate::config::Model;
-use crate::egress::Egress;
 use crate::notices::Notices;
-use crate::store::{Agent, Store};
+use egress::Egress;
 use model::Clock;
+use store::{Agent, Store};
 
 /// What agents are asked with.
 pub struct AgentsParts {

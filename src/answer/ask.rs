@@ -13,7 +13,7 @@ use super::fragment::Settings;
 use super::hops::{Hops, Sent};
 use super::sign::{EVENT_SIGNATURE, SigningKeys, sign, sign_event};
 use super::{params, params::GetUrl};
-use crate::egress::{CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, REDIRECTS_MAX, USER_AGENT, Want};
+use egress::{CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, REDIRECTS_MAX, USER_AGENT, Want};
 use model::Clock;
 use model::Secret;
 use model::{Method, SpanId, TraceId, traceparent};

@@ -13,10 +13,10 @@ use super::fragment::Settings;
 use super::hops::Hops;
 use super::params;
 use super::sign::SigningKeys;
-use crate::egress::{Egress, EgressError, EgressResponse, Want};
-use crate::observe::names;
+use egress::{Egress, EgressError, EgressResponse, Want};
 use machine::{FetchFailure, FetchKind, Params};
 use model::Clock;
+use model::metric;
 use model::{CallUuid, Method};
 use xml::ast::DocUrl;
 
@@ -85,11 +85,11 @@ impl Fetcher {
         let begun = self.clock.now();
         let fetched = self.fetch(job).await.map(read);
         let outcome = match &fetched {
-            Ok((_, Validity::Valid)) => names::fetch::OK,
-            Ok((_, Validity::Invalid)) => names::fetch::INVALID,
+            Ok((_, Validity::Valid)) => metric::fetch::OK,
+            Ok((_, Validity::Invalid)) => metric::fetch::INVALID,
             Err(failure) => failure.outcome(),
         };
-        metrics::histogram!(names::ANSWER_FETCH_SECONDS, "kind" => job.kind.as_str(), "outcome" => outcome)
+        metrics::histogram!(metric::ANSWER_FETCH_SECONDS, "kind" => job.kind.as_str(), "outcome" => outcome)
             .record(self.clock.now().duration_since(begun));
         fetched.map(|(read, _)| read)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use url::form_urlencoded;
 
-use crate::egress::{EgressError, EgressResponse};
+use egress::{EgressError, EgressResponse};
 
 /// Times and retries for one URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::{RetryOn, Settings};
-    use crate::egress::{EgressError, EgressResponse, Refusal};
+    use egress::{EgressError, EgressResponse, Refusal};
 
     #[test]
     fn reads_what_is_in_range_and_names_the_rest() {

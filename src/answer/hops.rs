@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
-use crate::egress::Stage;
+use egress::Stage;
 use model::{Method, SpanId};
 
 /// One request to one URL.

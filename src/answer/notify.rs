@@ -17,12 +17,12 @@ use super::fragment::Settings;
 use super::hops::Hops;
 use super::sign::SigningKeys;
 use super::{params, schedule};
-use crate::egress::{CustomerUrl, Egress, Want};
-use crate::observe::names;
+use egress::{CustomerUrl, Egress, Want};
 use machine::{EVENT_BODY, Notice, NoticeKind, Param};
 use model::CallUuid;
 use model::Clock;
 use model::Secret;
+use model::metric;
 
 /// A callback to be sent now.
 #[derive(Clone, Debug)]
@@ -59,9 +59,9 @@ impl NoticeOutcome {
     /// `outcome` of `offhook_callback_total`.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Delivered { .. } => names::delivery::DELIVERED,
-            Self::Retry { .. } => names::delivery::RETRY,
-            Self::Failed { .. } => names::delivery::FAILED,
+            Self::Delivered { .. } => metric::delivery::DELIVERED,
+            Self::Retry { .. } => metric::delivery::RETRY,
+            Self::Failed { .. } => metric::delivery::FAILED,
         }
     }
 }
@@ -209,7 +209,7 @@ impl Inner {
 /// Counted and logged. Numbers and tokens stay out.
 fn report(job: &NoticeJob, delivery: &Delivery) {
     let (kind, attempts) = (job.notice.kind.as_str(), delivery.attempts);
-    metrics::counter!(names::CALLBACK_TOTAL, "kind" => kind, "outcome" => delivery.outcome.as_str()).increment(1);
+    metrics::counter!(metric::CALLBACK_TOTAL, "kind" => kind, "outcome" => delivery.outcome.as_str()).increment(1);
     match &delivery.outcome {
         NoticeOutcome::Delivered { status } => {
             tracing::debug!(call_uuid = %job.call, kind, attempts, status, "a callback was delivered");

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use url::form_urlencoded::{self, Serializer};
 
-use crate::egress::URL_BYTES_MAX;
+use egress::URL_BYTES_MAX;
 use machine::Params;
 
 /// Parameters as they go out: in byte order, decoded.
@@ -90,7 +90,7 @@ mod tests {
     use url::form_urlencoded;
 
     use super::{cut, encoded_len, form, get_url, missing};
-    use crate::egress::URL_BYTES_MAX;
+    use egress::URL_BYTES_MAX;
 
     #[test]
     fn the_bodies_of_the_signature_vectors() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 
 use super::dice::Dice;
-use crate::egress::EgressError;
+use egress::EgressError;
 use model::Timestamp;
 
 /// Pauses in seconds; after the last one, that one again.

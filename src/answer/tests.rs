@@ -14,8 +14,8 @@ use super::{
     AT_ONCE_PER_HOST, Delivery, Dice, DocumentBody, FetchJob, Fetcher, Hops, NoticeJob, NoticeOutcome, Notifier,
     SigningKeys, Validity, sign,
 };
-use crate::egress::testing::{Reply, Seen, Server, egress, open_guard};
-use crate::egress::{Egress, Guard};
+use egress::testing::{Reply, Seen, Server, egress, open_guard};
+use egress::{Egress, Guard};
 use machine::{FetchFailure, FetchKind, Notice, NoticeKind, Param, Params};
 use model::Clock;
 use model::Secret;

@@ -25,9 +25,9 @@ use uuid::Uuid;
 use crate::admission::Ring;
 use crate::config;
 use crate::people::{KeyHolder, Person};
-use crate::store::Scope;
 use model::{AuthId, network_of};
 use model::{Role, Secret};
+use store::Scope;
 
 type Digest = [u8; 32];
 

@@ -9,8 +9,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::store::StoreError;
 use model::Timestamp;
+use store::StoreError;
 
 /// An answer in our own shape: `{"error":{"code","message","field","requestId","meta"}}`.
 pub fn json(status: StatusCode, code: &str, message: &str, field: Option<&str>) -> Response {

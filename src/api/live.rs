@@ -6,9 +6,9 @@ use futures_util::stream::BoxStream;
 
 use crate::call::course::Course;
 use crate::call::streams::StreamView;
-use crate::store::Scope;
 use machine::{Command, RecordOrder, StreamOrder};
 use model::{AuthId, CallUuid, Direction, StreamId, Timestamp};
+use store::Scope;
 use xml::ast::Target;
 
 /// A call that is up, as the APIs show it.

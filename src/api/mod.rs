@@ -3,7 +3,7 @@
 //! `server` is the public listener; `auth` and `session` say who asks; `plivo` and `number` are the two APIs,
 //! `routes` says what they serve, `openapi` makes a document of it. They ask the store
 //! for ended calls and [`LiveCalls`] for those that are up, and have calls placed by [`Placing`]; they never reach into a call. Tenants meet nowhere: each
-//! query takes the caller's [`crate::store::Scope`] (R16).
+//! query takes the caller's [`store::Scope`] (R16).
 
 pub mod auth;
 mod body;
@@ -52,12 +52,12 @@ use crate::feed::Feed;
 use crate::inbox::Inbox;
 use crate::numbers::Numbers;
 use crate::people::People;
-use crate::speech::catalogue::Catalogue;
-use crate::store::{Passwords, Scope, Store};
 use auth::{Accounts, Guard};
 use model::AuthId;
 use model::Clock;
 use once::Once;
+use speech::catalogue::Catalogue;
+use store::{Passwords, Scope, Store};
 
 /// What the APIs answer from.
 pub struct Api {

@@ -23,9 +23,9 @@ use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 
 use super::segments;
-use crate::store::{GivenAnswer, Scope, Store};
 use model::AuthId;
 use model::Clock;
+use store::{GivenAnswer, Scope, Store};
 
 /// Answers kept in memory at most, while the store takes none; the oldest go first.
 const KEPT_MAX: u64 = 10_000;
@@ -241,8 +241,8 @@ mod tests {
     use axum::response::IntoResponse as _;
 
     use super::*;
-    use crate::observe::Health;
-    use crate::store::{Fail, Part, StoreOptions};
+    use model::Health;
+    use store::{Fail, Part, StoreOptions};
 
     fn once(store: &Store) -> Once {
         let fault = || StatusCode::INTERNAL_SERVER_ERROR.into_response();

@@ -9,8 +9,8 @@ use futures_util::{StreamExt as _, stream};
 use super::Api;
 use crate::admission::NumberEntry;
 use crate::call::dialer::{CallOrder, NotPlaced};
-use crate::store::Scope;
 use model::{CallUuid, E164};
+use store::Scope;
 use xml::ast::DocUrl;
 
 /// Longest URL that a customer gives, in bytes.

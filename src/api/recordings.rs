@@ -17,8 +17,8 @@ use tokio::io::AsyncSeekExt as _;
 use uuid::Uuid;
 
 use super::{Api, App, error};
-use crate::media::record::{Format, name};
 use crate::objects::{self, BucketError};
+use media::record::{Format, name};
 
 /// How long whoever is sent to the bucket may read there.
 const LINK: Duration = Duration::from_secs(300);

@@ -28,8 +28,8 @@ use tower::ServiceExt as _;
 use super::connection::{Answering, Conn, Watched};
 use super::heads::HEAD_BYTES_MAX;
 use super::{error, leftover};
-use crate::observe::names;
 use model::Clock;
+use model::metric;
 
 /// The handler of `/webhooks/meta`, all methods: raw bytes in, an answer out at once.
 pub type WebhookDoor = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
@@ -106,7 +106,7 @@ pub async fn serve(listener: TcpListener, served: Served, cancel: CancellationTo
         builder: builder(),
         open: Mutex::default(),
         cancel: cancel.clone(),
-        gauge: served.counted.then(|| metrics::gauge!(names::HTTP_CONNECTIONS)),
+        gauge: served.counted.then(|| metrics::gauge!(metric::HTTP_CONNECTIONS)),
         served,
     });
     let tasks = TaskTracker::new();
@@ -203,7 +203,7 @@ impl Server {
     /// Ends of connections that aren't their peers' doing.
     fn closed(&self, reason: &'static str) {
         if self.served.counted {
-            metrics::counter!(names::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => reason).increment(1);
+            metrics::counter!(metric::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => reason).increment(1);
         }
     }
 

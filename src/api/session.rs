@@ -27,7 +27,7 @@ pub(super) async fn member(
 ) -> Result<Option<Member>, Box<Response>> {
     let secure = shared.api.base_url.starts_with("https:");
     let Some(token) = token(headers, secure) else { return Ok(None) };
-    let ours = |error: crate::store::StoreError| {
+    let ours = |error: store::StoreError| {
         tracing::warn!(%error, "a session could not be read");
         Box::new(error::store(&error))
     };

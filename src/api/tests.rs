@@ -32,18 +32,18 @@ use crate::call::phones::Phones;
 use crate::call::streams::{StreamStatus, StreamView};
 use crate::call::{PermissionDesk, Recordings};
 use crate::config::{Account, ApiKey};
-use crate::egress::testing::{Reply, Server};
 use crate::inbox::{Inbox, InboxParts};
 use crate::meta::{Graph, GraphConfig, Policy};
-use crate::observe::Health;
 use crate::people::People;
-use crate::speech::catalogue::Catalogue;
-use crate::speech::config::SpeechConfig;
-use crate::store::{CallEnd, CallStart, Passwords, Scope, Store};
+use egress::testing::{Reply, Server};
 use machine::{Command, RecordOrder, StreamOrder};
 use model::Clock;
+use model::Health;
 use model::{CallType, CallUuid, Direction, E164, HangupCause, StreamId, Timestamp};
 use model::{Role, Secret};
+use speech::catalogue::Catalogue;
+use speech::config::SpeechConfig;
+use store::{CallEnd, CallStart, Passwords, Scope, Store};
 use xml::ast::{DocUrl, Target};
 
 mod control;
@@ -110,13 +110,13 @@ impl Placing for Calls {
         scope.holds(&entry.account.auth_id, &entry.account.main().auth_id).then_some(entry)
     }
     fn url(&self, text: &str) -> Result<DocUrl, String> {
-        let guard = crate::egress::Guard::new(false, Vec::new());
-        crate::egress::CustomerUrl::parse(text, &guard).map_err(|refusal| refusal.to_string())?;
+        let guard = egress::Guard::new(false, Vec::new());
+        egress::CustomerUrl::parse(text, &guard).map_err(|refusal| refusal.to_string())?;
         Ok(DocUrl(text.into()))
     }
     fn socket_url(&self, text: &str) -> Result<DocUrl, String> {
-        let guard = crate::egress::Guard::new(false, Vec::new());
-        crate::egress::CustomerUrl::socket(text, &guard).map_err(|refusal| refusal.to_string())?;
+        let guard = egress::Guard::new(false, Vec::new());
+        egress::CustomerUrl::socket(text, &guard).map_err(|refusal| refusal.to_string())?;
         Ok(DocUrl(text.into()))
     }
     fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
@@ -417,8 +417,8 @@ async fn run() -> Running {
                 store: store.clone(),
                 directory: tables.clone(),
                 notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
-                egress: crate::egress::testing::egress(crate::egress::testing::open_guard(), Vec::new()),
-                house: crate::egress::testing::egress(crate::egress::testing::open_guard(), Vec::new()),
+                egress: egress::testing::egress(egress::testing::open_guard(), Vec::new()),
+                house: egress::testing::egress(egress::testing::open_guard(), Vec::new()),
                 model: None,
                 clock: clock.clone(),
             }),
@@ -437,14 +437,14 @@ async fn run() -> Running {
 /// Numbers whose URLs are asked by nobody.
 fn numbers_of(store: &Store, keeper: &Keeper, graph: &Arc<Graph>, clock: &Clock) -> crate::numbers::Numbers {
     use crate::answer::{Dice, Fetcher};
-    use crate::egress::testing::{egress, open_guard};
+    use egress::testing::{egress, open_guard};
     crate::numbers::Numbers::new(crate::numbers::Parts {
         keeper: keeper.clone(),
         graph: graph.clone(),
         clock: clock.clone(),
         feed: crate::feed::Feed::new(),
         notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
-        guard: crate::egress::Guard::new(false, Vec::new()),
+        guard: egress::Guard::new(false, Vec::new()),
         fetcher: Fetcher::new(egress(open_guard(), Vec::new()), clock.clone(), Dice::system()),
         tasks: tokio_util::task::TaskTracker::new(),
     })
@@ -454,7 +454,7 @@ fn numbers_of(store: &Store, keeper: &Keeper, graph: &Arc<Graph>, clock: &Clock)
 fn outbox_of(store: &Store, tables: &Arc<Directory>, clock: &Clock) -> crate::call::Outbox {
     use crate::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
     use crate::call::{Outbox, OutboxLimits};
-    use crate::egress::testing::{egress, open_guard};
+    use egress::testing::{egress, open_guard};
     let out = egress(open_guard(), Vec::new());
     let notifier = Notifier::new(out, clock.clone(), Dice::system(), AT_ONCE_PER_HOST);
     let limits = OutboxLimits::default();
@@ -464,14 +464,14 @@ fn outbox_of(store: &Store, tables: &Arc<Directory>, clock: &Clock) -> crate::ca
 fn recordings_of(store: &Store, folder: &std::path::Path, outbox: crate::call::Outbox, clock: &Clock) -> Recordings {
     use crate::answer::Dice;
     use crate::call::RecordingsConfig;
-    use crate::speech::recognise::Recognisers;
+    use speech::recognise::Recognisers;
     let config = RecordingsConfig {
         data_dir: folder.to_owned(),
         base_url: "https://calls.example.com".to_owned(),
         node_id: "node".to_owned(),
         threads: 1,
         copies: None,
-        recognisers: Recognisers::new(&crate::speech::config::SpeechConfig::default()).unwrap(),
+        recognisers: Recognisers::new(&speech::config::SpeechConfig::default()).unwrap(),
     };
     let tasks = tokio_util::task::TaskTracker::new();
     Recordings::start(config, store.clone(), outbox, clock.clone(), Dice::system(), tasks).unwrap()

@@ -9,10 +9,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use crate::admission::{Directory, NumberSpec};
-use crate::media::prompt::Prompt;
-use crate::store::CallLine;
 use machine::{FetchFailure, Params};
+use media::prompt::Prompt;
 use model::{AuthId, CallUuid, Method};
+use store::CallLine;
 use xml::ast::DocUrl;
 
 /// What these URLs begin with.

@@ -4,6 +4,7 @@
 //! together at once; any other waits here for the id, a moment, and is forgotten then. What turns up at Meta and is no
 //! call of ours any more is ended there. Decided without tokio: `registry` has the calls, `tests/simulation` others.
 
+use crate::observe;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,12 +13,12 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use tracing::{error, info};
 
-use crate::media::sdp::Offer;
-use crate::observe::names;
-use crate::store::PlacedCall;
 use machine::{CallSetup, Input, PhoneStatus, Termination};
+use media::sdp::Offer;
 use model::Secret;
+use model::metric;
 use model::{CallUuid, Direction, PhoneNumberId, Wacid};
+use store::PlacedCall;
 
 /// Meta's name of a call: its id, at one number.
 pub type CallKey = (PhoneNumberId, Wacid);
@@ -306,7 +307,7 @@ impl Bindings {
         if parked.len() < PARKED_MAX {
             parked.push_back((now, key.clone(), event.clone()));
         } else {
-            names::queue::refused(names::queue::PARKED);
+            observe::count_refused(metric::queue::PARKED);
         }
         None
     }

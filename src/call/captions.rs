@@ -15,11 +15,11 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug};
 
 use super::phones;
-use crate::ffi::opus::Rate;
-use crate::media::voice::Judge;
-use crate::media::workers::{Going, Job, Workers};
-use crate::media::{LegHandle, Line, Patience, Sides};
-use crate::speech::recognise::{Ask, Interim, Recognisers, Sound};
+use media::opus::Rate;
+use media::voice::Judge;
+use media::workers::{Going, Job, Workers};
+use media::{LegHandle, Line, Patience, Sides};
+use speech::recognise::{Ask, Interim, Recognisers, Sound};
 
 /// Frames before the first voice that are part of it: a soft onset, and those that the judge waits for.
 const ONSET: usize = 20;

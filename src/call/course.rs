@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sound;
 use super::trace::Trace;
-use crate::media::{Quality, Way};
+use media::{Quality, Way};
 use model::CallQuality;
 
 /// Milliseconds between two looks, at first: as often as most peers report how they hear us.

@@ -16,9 +16,9 @@ use super::registry::{LetIn, Outgoing, Registry};
 use super::services::Services;
 use crate::admission::{Admitted, Denied, Gate, NumberEntry};
 use crate::answer::SigningKeys;
-use crate::store::{CallEnd, CallStart, Conclusion};
 use machine::{CallSetup, CallTime, CallUrls, Outbound, RING_MAX_MS, abandoned, not_added};
 use model::{CallType, CallUuid, Direction, E164, HangupCause, Method};
+use store::{CallEnd, CallStart, Conclusion};
 use xml::ast::DocUrl;
 
 /// Calls to be placed: one to each of `to`, alike but for that.

@@ -11,8 +11,8 @@ use futures_util::future::{BoxFuture, ready};
 use uuid::Uuid;
 
 use super::author::{Author, SaidLine, Wish, url_of};
-use crate::media::prompt::Prompt;
 use machine::FetchFailure;
+use media::prompt::Prompt;
 use model::{AuthId, CallUuid, Method};
 use xml::ast::DocUrl;
 

@@ -12,7 +12,7 @@ use super::services::Services;
 use crate::admission::Directory;
 use crate::answer::next_pause;
 use crate::meta::ActionRequest;
-use crate::store::{FarewellDue, StoreError};
+use store::{FarewellDue, StoreError};
 
 /// How long the process that ended a call asks Graph itself: longer than a call closes at most.
 pub(super) const OURS: Duration = Duration::from_secs(120);

@@ -15,12 +15,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, warn};
 
 use super::shell::Mailbox;
-use crate::ffi::opus::Rate;
-use crate::media::voice::Judge;
-use crate::media::workers::{Going, Job, Workers};
-use crate::media::{LegHandle, Line, Patience, Sides};
-use crate::speech::recognise::{Ask, Interim, Recognisers, Sound};
 use machine::{Input, Listening, RecognitionId, SpeechFact};
+use media::opus::Rate;
+use media::voice::Judge;
+use media::workers::{Going, Job, Workers};
+use media::{LegHandle, Line, Patience, Sides};
+use speech::recognise::{Ask, Interim, Recognisers, Sound};
 
 /// Milliseconds of a frame.
 const FRAME_MS: u64 = 20;

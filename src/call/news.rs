@@ -1,9 +1,9 @@
 //! Who hears of calls beside their own callbacks: conversations and webhooks. Given once, when the node is assembled.
 
 use super::author::SaidLine;
-use crate::store::NewCallback;
 use machine::{CallSetup, Summary};
 use model::Timestamp;
+use store::NewCallback;
 
 /// Hears of calls. Nothing here may block or wait.
 pub trait CallNews: Send + Sync {

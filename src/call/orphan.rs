@@ -11,10 +11,10 @@ use super::author::SaidLine;
 use super::record;
 use super::registry::{CallKey, Registry};
 use super::services::Services;
-use crate::observe::names;
-use crate::store::{CallEnd, CallLine, Conclusion, Farewell, Orphan, PlacedCall, StoreError};
 use machine::{CallSetup, CallTime, GraphAction, Summary, abandoned};
+use model::metric;
 use model::{CallType, Direction, HangupCause};
+use store::{CallEnd, CallLine, Conclusion, Farewell, Orphan, PlacedCall, StoreError};
 
 /// How often a node with live calls says that it lives. With the time a write takes, a record loses less than a second.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(400);
@@ -117,7 +117,7 @@ fn end(services: &Services, orphan: &Orphan, said: Vec<CallLine>) -> Conclusion 
     match hangup {
         Some((setup, summary)) => {
             let direction = summary.direction.as_str();
-            metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
+            metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
                 .increment(1);
             callbacks = services.reports_of(&setup, &summary, &said);
         }

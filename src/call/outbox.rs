@@ -21,11 +21,11 @@ use super::links;
 use super::trace::{Request, Sink, Trace, Traced, since as us_since};
 use crate::admission::{Directory, Webhook};
 use crate::answer::{Delivery, Hops, NoticeJob, NoticeOutcome, Notifier, SigningKeys};
-use crate::store::{Callback, NewCallback, Settled, Settlement, Store, StoreError, WEBHOOK, Written};
 use machine::NoticeKind;
 use machine::log;
 use model::Clock;
 use model::{AuthId, Timestamp};
+use store::{Callback, NewCallback, Settled, Settlement, Store, StoreError, WEBHOOK, Written};
 
 /// How often the store is asked for what is due, at least: an operator's "once more" comes by no other way.
 const POLL: Duration = Duration::from_secs(1);

@@ -7,13 +7,13 @@ use uuid::Uuid;
 use super::*;
 use crate::admission::AccountSpec;
 use crate::answer::{AT_ONCE_PER_HOST, Dice};
-use crate::config::Database;
-use crate::egress::testing::{Reply, Server, egress, open_guard};
-use crate::observe::Health;
-use crate::store::{Archive, CallbackState, Callbacks, NewCallback, Rearm, rearm};
+use egress::testing::{Reply, Server, egress, open_guard};
 use machine::{Notice, NoticeKind, Param};
+use model::Health;
 use model::Secret;
 use model::{CallUuid, Method};
+use store::Database;
+use store::{Archive, CallbackState, Callbacks, NewCallback, Rearm, rearm};
 use xml::ast::DocUrl;
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
@@ -201,7 +201,7 @@ async fn r04_an_attempt_that_the_stop_cuts_off_is_counted() {
     let before = Clock::real().steady();
     assert_eq!(node.outbox.drain(Duration::ZERO).await, 3);
     node.store.close().await;
-    let at = crate::store::testing::place(&room.folder.path().join("o.db")).await;
+    let at = Database::from(&room.folder.path().join("o.db"));
     let archive = Archive::open(&at).await.unwrap();
     let mut rows = archive.callbacks(Callbacks::All, 9).await.unwrap();
     rows.sort_by_key(|row| row.id);
@@ -242,7 +242,7 @@ async fn what_the_stop_finds_waiting_is_due_as_it_was() {
     hole.until_seen(AT_ONCE_PER_HOST).await;
     assert_eq!(node.outbox.drain(Duration::ZERO).await, 40);
     node.store.close().await;
-    let at = crate::store::testing::place(&room.folder.path().join("o.db")).await;
+    let at = Database::from(&room.folder.path().join("o.db"));
     let rows = Archive::open(&at).await.unwrap().callbacks(Callbacks::Waiting, 99).await.unwrap();
     let begun = rows.iter().filter(|row| row.attempts == 1).count();
     assert_eq!((rows.len(), begun), (40, AT_ONCE_PER_HOST));
@@ -316,7 +316,7 @@ async fn r04_an_operator_sends_what_was_given_up_once_more() {
     let now = Clock::real().steady();
     let no_store = Database::File(file.clone());
     assert!(rearm(&no_store, Rearm::AllFailed, now).await.is_err(), "no store yet");
-    let at = crate::store::testing::place(&file).await;
+    let at = Database::from(&file);
     let node = room.node(OutboxLimits::default()).await;
     node.outbox.start();
     node.notify(1, 1, NoticeKind::Hangup, &server.url("/hangup")).await;
@@ -362,7 +362,7 @@ async fn r22_what_another_key_sealed_is_not_sent_without_its_digits() {
 
     let node = room.node(OutboxLimits::default()).await;
     node.outbox.start();
-    let at = crate::store::testing::place(&file).await;
+    let at = Database::from(&file);
     let archive = Archive::open(&at).await.unwrap();
     let failed = loop {
         let failed = archive.callbacks(Callbacks::Failed, 9).await.unwrap();

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use super::dialer::NotPlaced;
 use crate::admission::permission::{Consents, Engaged};
 use crate::admission::{Admitted, Denied, Gate, NumberEntry, Reason};
-use crate::observe::names;
+use crate::observe;
 use machine::CallSetup;
 use model::Clock;
+use model::metric;
 use model::{AuthId, CallUuid, Direction, E164, HangupCause};
 
 /// Calls of an account that wait, and how long one does at most (L6).
@@ -112,7 +113,7 @@ impl Queues {
         }
         let waiting = self.0.get(&number.account.auth_id).map_or(0, VecDeque::len);
         if waiting + to.len() > QUEUE_MAX {
-            names::queue::refused(names::queue::DIALER);
+            observe::count_refused(metric::queue::DIALER);
             let now = clock.now();
             let next = gate.next_permit(now, &number.account);
             return Err(NotPlaced::QueueFull { after: next.saturating_duration_since(now) });
@@ -199,7 +200,7 @@ fn try_one(waiting: Waiting, queue: &mut VecDeque<Waiting>, rules: Rules<'_>, ex
     match gate.admit_business(now, clock.wall(), &setup.phone_number_id, &setup.to, consents) {
         Ok(let_in) => {
             match exit.start(&waiting, let_in, now) {
-                Ok(()) => gate.count(Direction::Outbound, names::admission::ADMITTED),
+                Ok(()) => gate.count(Direction::Outbound, metric::admission::ADMITTED),
                 Err(admitted) => {
                     admitted.withdraw();
                     gate.count(Direction::Outbound, Reason::Overloaded.as_str());

@@ -3,9 +3,9 @@
 
 use tracing::{debug, info};
 
-use crate::observe::names::outcome as word;
 use machine::Summary;
 use model::HangupCause;
+use model::metric::outcome as word;
 use xml::ast::{Finding, Severity};
 
 /// Findings of one document that a line of the log names.

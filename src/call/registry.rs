@@ -29,13 +29,14 @@ use super::trace::{Journal, Traced};
 use super::turns::Turns;
 use crate::admission::permission::{Engaged, PairKey};
 use crate::admission::{Admitted, Gate, NumberEntry, Reason, Starting, Strain};
-use crate::media::sdp::Offer;
 use crate::meta::ActionRequest;
-use crate::observe::names;
-use crate::store::{CallStart, PlacedCall};
+use crate::observe;
 use machine::{CallSetup, CallState, CallUrls, GraphAction, Input, Termination};
+use media::sdp::Offer;
 use model::Secret;
+use model::metric;
 use model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, TraceId, Wacid};
+use store::{CallStart, PlacedCall};
 
 /// Calls of a node, whatever the numbers' limits allow: past it they are refused as `overloaded` (R10).
 const LIVE_MAX: usize = 20_000;
@@ -215,7 +216,7 @@ impl Registry {
             Direction::Inbound => inbound,
             Direction::Outbound => outbound,
         };
-        gauge.get_or_init(|| metrics::gauge!(names::CALLS_ACTIVE, "direction" => direction.as_str()))
+        gauge.get_or_init(|| metrics::gauge!(metric::CALLS_ACTIVE, "direction" => direction.as_str()))
     }
 }
 
@@ -405,7 +406,7 @@ impl Registry {
     /// Too many are under way.
     pub fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Result<(), RejectsFull> {
         let full = || {
-            names::queue::refused(names::queue::REJECTS);
+            observe::count_refused(metric::queue::REJECTS);
             RejectsFull
         };
         let room = self.0.rejects.clone().try_acquire_owned().map_err(|_| full())?;

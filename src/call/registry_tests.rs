@@ -13,19 +13,19 @@ use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::call::{
     CallSettings, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig, RejectThread, farewell,
 };
-use crate::egress::testing::{Reply, Server, egress, open_guard};
-use crate::media::{Media, MediaConfig};
 use crate::meta::{Graph, GraphConfig};
-use crate::observe::Health;
-use crate::speech::config::SpeechConfig;
-use crate::speech::library::Library;
-use crate::speech::recognise::Recognisers;
-use crate::store::{Scope, Store};
 use crate::stream::Streams;
+use egress::testing::{Reply, Server, egress, open_guard};
 use machine::{Command, MachineLimits};
+use media::{Media, MediaConfig};
 use model::Clock;
+use model::Health;
 use model::Secret;
 use model::{E164, Method};
+use speech::config::SpeechConfig;
+use speech::library::Library;
+use speech::recognise::Recognisers;
+use store::{Scope, Store};
 use xml::ast::DocUrl;
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";

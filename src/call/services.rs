@@ -18,15 +18,15 @@ use super::trace::Sink;
 use crate::admission::{AccountEntry, Pressure};
 use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
 use crate::feed::Feed;
-use crate::media::Media;
 use crate::meta::Graph;
 use crate::notices::Notices;
-use crate::speech::library::Library;
-use crate::speech::recognise::Recognisers;
-use crate::store::{NewCallback, Store};
 use crate::stream::Streams;
 use machine::{CallSetup, MachineLimits, Notice, Summary};
+use media::Media;
 use model::Clock;
+use speech::library::Library;
+use speech::recognise::Recognisers;
+use store::{NewCallback, Store};
 
 /// The services below a call.
 ///

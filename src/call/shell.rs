@@ -38,19 +38,19 @@ use super::{farewell, record};
 use crate::admission::permission::{Engaged, Event};
 use crate::admission::{NumberEntry, Slot};
 use crate::answer::SigningKeys;
-use crate::media::prompt::Prompt;
-use crate::media::sdp::{self, Offer};
-use crate::media::{BridgeEnd, LegEvent, LegHandle, OfferedLeg};
-use crate::observe::names;
-use crate::store::{NewCallback, StoreError};
 use crate::stream::StreamHandle;
 use machine::log;
 use machine::{
     CallState, CallTime, Command, FetchId, GraphAction, Input, InstructionOutcome, LegWish, NoticeKind, Output, PlayId,
     RecordFact, Sound,
 };
+use media::prompt::Prompt;
+use media::sdp::{self, Offer};
+use media::{BridgeEnd, LegEvent, LegHandle, OfferedLeg};
+use model::metric;
 use model::{CallQuality, CallUuid, Direction, HangupCause, Leg, Wacid};
 use speech::Interims;
+use store::{NewCallback, StoreError};
 
 pub(super) use begin::{Begin, Peer, Way};
 pub(super) use ending::end_after_fault;
@@ -250,7 +250,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
 }
 
 /// Where a leg's events go: the call's mailbox, as facts.
-fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> crate::media::EventSink {
+fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
     let (mailbox, line) = (mailbox.clone(), line.cloned());
     Arc::new(move |event| {
         let leg = Leg::A;
@@ -459,13 +459,13 @@ impl Shell {
                 debug!(element, line, "instruction");
                 return;
             }
-            InstructionOutcome::Done => names::instruction::DONE,
-            InstructionOutcome::Skipped => names::instruction::SKIPPED,
-            InstructionOutcome::Failed => names::instruction::FAILED,
-            InstructionOutcome::Cut => names::instruction::CUT,
+            InstructionOutcome::Done => metric::instruction::DONE,
+            InstructionOutcome::Skipped => metric::instruction::SKIPPED,
+            InstructionOutcome::Failed => metric::instruction::FAILED,
+            InstructionOutcome::Cut => metric::instruction::CUT,
         };
         debug!(element, line, outcome = word, note, "instruction");
-        metrics::counter!(names::INSTRUCTIONS_TOTAL, "element" => element.to_owned(), "outcome" => word).increment(1);
+        metrics::counter!(metric::INSTRUCTIONS_TOTAL, "element" => element.to_owned(), "outcome" => word).increment(1);
     }
 
     fn state(&mut self, at: CallTime, state: CallState) {

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use crate::media::{Missing, Quality, Way};
-use crate::observe::names;
+use media::{Missing, Quality, Way};
+use model::metric;
 use model::{CallQuality, SoundWay};
 
 /// A remark for a call whose media lacks something after so long.
@@ -40,7 +40,7 @@ pub(super) fn remark(missing: Missing, waited: Duration, checking: bool) -> Stri
 
 /// Counts it.
 pub(super) fn count_missing(missing: Missing) {
-    metrics::counter!(names::MEDIA_MISSING_TOTAL, "what" => missing.as_str()).increment(1);
+    metrics::counter!(metric::MEDIA_MISSING_TOTAL, "what" => missing.as_str()).increment(1);
 }
 
 /// What the record keeps; none where nothing was measured.
@@ -70,15 +70,15 @@ fn rounded(n: f32) -> f64 {
 
 /// Adds a call's quality to the metrics.
 pub(super) fn observe(quality: &CallQuality) {
-    for (direction, way) in [(names::packets::IN, &quality.inbound), (names::packets::OUT, &quality.outbound)] {
+    for (direction, way) in [(metric::packets::IN, &quality.inbound), (metric::packets::OUT, &quality.outbound)] {
         if let Some(way) = way {
-            metrics::histogram!(names::MEDIA_LOSS_RATIO, "direction" => direction).record(way.loss_percent / 100.0);
-            metrics::histogram!(names::MEDIA_JITTER_SECONDS, "direction" => direction).record(way.jitter_ms / 1_000.0);
-            metrics::histogram!(names::MEDIA_MOS, "direction" => direction).record(way.mos);
+            metrics::histogram!(metric::MEDIA_LOSS_RATIO, "direction" => direction).record(way.loss_percent / 100.0);
+            metrics::histogram!(metric::MEDIA_JITTER_SECONDS, "direction" => direction).record(way.jitter_ms / 1_000.0);
+            metrics::histogram!(metric::MEDIA_MOS, "direction" => direction).record(way.mos);
         }
     }
     if let Some(trip) = quality.round_trip_ms {
-        metrics::histogram!(names::MEDIA_ROUND_TRIP_SECONDS).record(trip / 1_000.0);
+        metrics::histogram!(metric::MEDIA_ROUND_TRIP_SECONDS).record(trip / 1_000.0);
     }
 }
 

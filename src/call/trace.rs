@@ -14,10 +14,10 @@ use super::course::Course;
 use super::live::LiveLog;
 use crate::answer::Hop;
 use crate::meta::Try;
-use crate::store::EventLog;
 use machine::log::{self, LogError};
 use machine::{FetchId, FetchKind, GraphAction};
 use model::{CallQuality, CallUuid, SpanId, Timestamp};
+use store::EventLog;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -67,8 +67,8 @@ mod tests {
 
     use super::{EACH, Turns};
     use crate::admission::Pressure;
-    use crate::observe::Health;
     use model::Clock;
+    use model::Health;
 
     /// Set-ups that wait begin in the order they came, and between any two that need a turn given back what was ready
     /// before has run.

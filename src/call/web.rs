@@ -10,8 +10,8 @@ use super::phones::{KeyWay, Owner, PlaceId};
 use super::registry::{LiveCall, Outgoing, Registry};
 use super::shell::{Peer, Way, What};
 use crate::admission::WebAdmitted;
-use crate::media::sdp::Offer;
 use machine::{CallSetup, CallUrls, Input, PhoneStatus, Termination};
+use media::sdp::Offer;
 use model::{CallType, CallUuid, Digit, Direction, EndpointName, Leg, Timestamp};
 
 /// How long a phone whose socket was lost may take to come back to its calls; their sound goes on meanwhile.

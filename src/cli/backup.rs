@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::config::StoreArgs;
 use super::{Exit, print};
-use crate::config::Database;
-use crate::store::{self, BackupError};
+use store::Database;
+use store::{self, BackupError};
 
 /// Options of `offhook backup`.
 #[derive(clap::Args, Clone, Debug)]

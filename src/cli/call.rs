@@ -11,11 +11,11 @@ use base64::Engine as _;
 use super::simulated::{self, NodeFacts, Stop};
 use super::{Exit, print};
 use crate::node::dev::{Dev, DevOptions};
-use crate::sim::client::{self, Client};
-use crate::sim::control::{CallOrder, HangupOrder};
-use crate::sim::{CallEvent, Ended, Faults, Happened, HungUpBy, caller, sound};
 use model::Secret;
 use model::{E164, digits_of};
+use sim::client::{self, Client};
+use sim::control::{CallOrder, HangupOrder};
+use sim::{CallEvent, Ended, Faults, Happened, HungUpBy, caller, sound};
 
 /// Longest line of a call's events: a recording of half an hour stands in one.
 const LINE_BYTES_MAX: usize = 128 << 20;
@@ -284,7 +284,7 @@ fn last_words(ended: &Ended) -> String {
 #[cfg(test)]
 mod tests {
     use super::{in_contract, words};
-    use crate::sim::{Ended, Happened, HungUpBy};
+    use sim::{Ended, Happened, HungUpBy};
 
     #[test]
     fn people_get_a_line_and_machines_only_the_words_of_the_contract() {

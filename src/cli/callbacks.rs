@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::config::StoreArgs;
 use super::{Exit, print};
-use crate::store::{Archive, CallbackState, CallbackView, Callbacks, Rearm};
 use model::Clock;
 use model::Timestamp;
+use store::{Archive, CallbackState, CallbackView, Callbacks, Rearm};
 
 /// `offhook callbacks …`.
 #[derive(clap::Args, Clone, Debug)]
@@ -99,7 +99,7 @@ async fn retry(args: RetryArgs) -> Exit {
         Err(exit) => return exit,
     };
     let which = args.id.as_deref().map_or(Rearm::AllFailed, Rearm::One);
-    match crate::store::rearm(&store, which, Clock::real().steady()).await {
+    match store::rearm(&store, which, Clock::real().steady()).await {
         Ok(0) => match args.id {
             Some(id) => Exit::failed(format_args!(
                 "no callback {} waits or was given up in {store}; `offhook callbacks list` shows them",

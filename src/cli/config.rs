@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{Exit, print};
-use crate::config::{Config, ConfigError, Database, Store};
-use crate::speech::config::SpeechConfig;
+use crate::config::{Config, ConfigError};
+use speech::config::SpeechConfig;
+use store::Database;
 
 /// `offhook config …`.
 #[derive(clap::Args, Clone, Debug)]
@@ -54,7 +55,7 @@ impl StoreArgs {
     /// As [`load`].
     pub fn database(&self) -> Result<Database, Exit> {
         match &self.data_dir {
-            Some(folder) => Ok(Database::File(folder.join(Store::FILE_NAME))),
+            Some(folder) => Ok(Database::File(folder.join(store::SQLITE_FILE_NAME))),
             None => load(&self.config).map(|config| config.store.database),
         }
     }

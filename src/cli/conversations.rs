@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use super::config::StoreArgs;
 use super::{Exit, print};
-use crate::config::Database;
 use crate::inbox::words;
-use crate::store::{Archive, Conversation, Message, Scope, StoreError};
 use model::E164;
+use store::Database;
+use store::{Archive, Conversation, Message, Scope, StoreError};
 
 /// Conversations, and messages of one, read at a time.
 const PAGE: u32 = 500;

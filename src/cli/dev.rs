@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Exit, print};
 use crate::node::StartError;
 use crate::node::dev::{Dev, DevError, DevOptions};
-use crate::sim::{Faults, world};
+use sim::{Faults, world};
 
 /// Options of `offhook dev`.
 #[derive(clap::Args, Clone, Debug)]

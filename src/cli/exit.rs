@@ -2,7 +2,7 @@
 
 use super::print;
 use crate::node::StartError;
-use crate::store::StoreError;
+use store::StoreError;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

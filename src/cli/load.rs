@@ -10,12 +10,12 @@ use std::net::SocketAddr;
 use super::simulated::{self, NodeFacts, Stop};
 use super::{Exit, print};
 use crate::node::dev::{Dev, DevOptions, LoadOptions};
-use crate::sim::client::{self, Client};
-use crate::sim::control::{CallOrder, HOLD_MAX, StopOrder};
-use crate::sim::load::{LoadEvent, LoadOrder, Percentiles, Progress, Summary};
-use crate::sim::{LOAD_RELAYS, Sim, SimNumber, SimOptions, world};
 use model::Secret;
 use model::{E164, digits_of};
+use sim::client::{self, Client};
+use sim::control::{CallOrder, HOLD_MAX, StopOrder};
+use sim::load::{LoadEvent, LoadOrder, Percentiles, Progress, Summary};
+use sim::{LOAD_RELAYS, Sim, SimNumber, SimOptions, world};
 
 /// Longest line of a report.
 const LINE_BYTES_MAX: usize = 1 << 20;

@@ -28,11 +28,12 @@ pub mod voices;
 pub mod xml;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit};
 use tokio::runtime::{Builder, Runtime};
 
 pub use exit::Exit;
 
-use crate::ffi::process;
 use crate::observe::logs::{self, LogFormat, LogLevel, LogSettings};
 
 /// `offhook`: call control for WhatsApp calls.
@@ -139,11 +140,14 @@ pub fn main() -> std::process::ExitCode {
         level: cli.logs.log_level,
         otherwise: if cli.command.is_node() { LogLevel::Info } else { LogLevel::Warn },
     });
-    if let Err(e) = process::no_core_dumps() {
-        tracing::warn!(error = %e, "could not switch core dumps off: one would hold secrets");
+    // A core dump would hold secrets.
+    let no_core = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(e) = rustix::process::setrlimit(Resource::Core, no_core) {
+        tracing::warn!(error = %e, "core dumps could not be disabled");
     }
     if cli.command.is_node() || matches!(cli.command, Command::Backup(_)) {
-        process::private_files();
+        // Files that the node creates are for their owner only.
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
     }
     print::settled(run(cli.command)).into()
 }

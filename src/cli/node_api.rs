@@ -8,10 +8,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
 use super::{Exit, print};
-use crate::egress::{Egress, EgressConfig, EgressRequest, EgressResponse, Guard, Want};
-use crate::sim::world;
+use egress::{Egress, EgressConfig, EgressRequest, EgressResponse, Guard, Want};
 use model::Secret;
 use model::is_loopback;
+use sim::world;
 
 /// Which node.
 #[derive(clap::Args, Clone, Debug)]

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Exit;
-use crate::sim::SimNumber;
-use crate::sim::client::{self, Client, Lines};
-use crate::sim::control::CallOrder;
 use model::digits_of;
+use sim::SimNumber;
+use sim::client::{self, Client, Lines};
+use sim::control::CallOrder;
 
 /// A node or simulator on this machine answers at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -146,7 +146,7 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::NodeFacts;
-    use crate::sim::control::CallOrder;
+    use sim::control::CallOrder;
 
     fn facts(numbers: &str) -> NodeFacts {
         let text = format!(r#"{{"version":"0.1.0","graph_url":"http://127.0.0.1:4000/v23.0","numbers":[{numbers}]}}"#);

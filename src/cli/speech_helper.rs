@@ -1,7 +1,7 @@
 //! The hidden `offhook speech-helper`: the embedded synthesiser in a process of its own.
 
 use super::Exit;
-use crate::speech::helper;
+use speech::helper;
 
 /// Serves its parent until standard input closes.
 pub(super) fn run() -> Exit {

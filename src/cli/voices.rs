@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::{Exit, config, print};
-use crate::speech::catalogue::{Catalogue, Entry};
-use crate::speech::config::SpeechConfig;
+use speech::catalogue::{Catalogue, Entry};
+use speech::config::SpeechConfig;
 
 /// Options of `offhook voices`.
 #[derive(clap::Args, Clone, Debug)]
@@ -61,7 +61,7 @@ fn table(voices: &[Entry]) -> String {
 #[cfg(test)]
 mod tests {
     use super::table;
-    use crate::speech::catalogue::Entry;
+    use speech::catalogue::Entry;
 
     #[test]
     fn a_line_a_voice() {

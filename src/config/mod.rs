@@ -16,14 +16,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::egress::{CustomerUrl, Guard, Refusal};
+use egress::{CustomerUrl, Guard, Refusal};
 use fault::Fault;
 pub use fault::Problem;
 pub use oidc::{Allow, Oidc};
 pub use storage::{Recordings, S3};
 pub use types::{
-    Account, Answer, ApiKey, Cluster, Config, Database, Limits, Listen, Media, Meta, Model, Number, Permissions,
-    Public, Retention, Store, User, Waba, Webhook,
+    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Model, Number, Permissions, Public,
+    Retention, Store, User, Waba, Webhook,
 };
 
 impl Config {

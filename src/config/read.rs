@@ -12,13 +12,14 @@ use super::reader::{
 };
 use super::tree::{self, Node, Table, Value};
 use super::types::{
-    Account, Answer, ApiKey, Cluster, Config, Database, Limits, Listen, Media, Meta, Model, Number, Permissions,
-    Public, Retention, Store, User, Waba, Webhook,
+    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Model, Number, Permissions, Public,
+    Retention, Store, User, Waba, Webhook,
 };
 use super::{oidc, storage};
 use model::Role;
 use model::Secret;
 use model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId, is_loopback, leads_to};
+use store::Database;
 use xml::ast::DocUrl;
 
 pub(super) const ROLES: &[(&str, Role)] = &[("owner", Role::Owner), ("admin", Role::Admin), ("agent", Role::Agent)];

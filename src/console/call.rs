@@ -18,8 +18,8 @@ use super::view::{self, When};
 use super::{App, Console};
 use crate::api::{waterfall_of, whole_log};
 use crate::call::waterfall::{Bar, Body, Kept, Kind, Sent, Waterfall};
-use crate::store::{RecordingFilter, StoreError};
 use model::{CallQuality, CallUuid, SoundWay};
+use store::{RecordingFilter, StoreError};
 
 /// Bytes of bodies that a page has in all: what comes after is a download away.
 const BODIES_MAX: usize = 512 << 10;

@@ -13,8 +13,8 @@ use super::i18n::Lang;
 use super::page::{Page, failed, html};
 use super::view::{self, When};
 use crate::api::{LiveCall, LiveStatus};
-use crate::store::{CallFilter, CallRecord, Compare};
 use model::{CallUuid, Direction, Timestamp};
+use store::{CallFilter, CallRecord, Compare};
 
 /// Calls of a page, and of those that are up.
 const PAGE: u32 = 50;

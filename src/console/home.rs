@@ -9,7 +9,7 @@ use super::calls::{self, Row};
 use super::door::Visitor;
 use super::page::{Page, html};
 use crate::api::LiveStatus;
-use crate::store::CallFilter;
+use store::CallFilter;
 
 #[derive(Template)]
 #[template(path = "home.html")]

@@ -16,9 +16,9 @@ use super::samples::{Failed, KEPT, Sample};
 use super::{App, Console, chart, view};
 use crate::api::{Exchange, LiveStatus, NodeState, NodeStatus};
 use crate::config::Permissions;
-use crate::store::{CallFilter, CallRecord, Compare, Scope};
 use model::Role;
 use model::{CallType, Direction, Timestamp};
+use store::{CallFilter, CallRecord, Compare, Scope};
 
 /// Calls of the last hour that are looked at.
 const LOOKED_AT: u32 = 2_000;

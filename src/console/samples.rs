@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Gate;
 use crate::api::{LiveCalls, LiveFilter};
-use crate::store::Scope;
 use model::AuthId;
 use model::Clock;
+use store::Scope;
 
 const EVERY: Duration = Duration::from_secs(10);
 /// An hour of them.

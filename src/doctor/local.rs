@@ -8,8 +8,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::{Doctor, Line, certificate};
-use crate::config::{Database, Listen};
-use crate::egress::{EgressError, EgressRequest, Want, is_public};
+use crate::config::Listen;
+use egress::{EgressError, EgressRequest, Want, is_public};
+use store::Database;
 
 /// What the node must answer within.
 const WITHIN: Duration = Duration::from_secs(10);

@@ -16,13 +16,14 @@ use serde::Serialize;
 
 use crate::admission::book::Book;
 use crate::answer::{Dice, Fetcher};
-use crate::config::{Config, Database};
-use crate::egress::{Egress, EgressConfig, Guard};
+use crate::config::Config;
 use crate::meta::{Graph, GraphConfig};
-use crate::store::{Archive, Setting, StoreError, WebhookUse};
+use egress::{Egress, EgressConfig, Guard};
 use model::Clock;
 use model::Secret;
 use model::is_loopback;
+use store::Database;
+use store::{Archive, Setting, StoreError, WebhookUse};
 
 /// How one thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

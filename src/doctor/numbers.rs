@@ -8,8 +8,8 @@ use crate::admission::book::Number;
 use crate::answer::Settings;
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
 use crate::numbers::{Checked, UrlCheck, check_url, urls_of};
-use crate::store::WebhookUse;
 use model::PhoneNumberId;
+use store::WebhookUse;
 
 /// An answer URL slower than that is heard: the user waits in silence.
 const SLOW_MS: u128 = 1_500;

@@ -15,9 +15,9 @@ use crate::admission::book::{Keeper, Number};
 use crate::admission::permission::{Consents, PairKey};
 use crate::call::Recordings;
 use crate::inbox::Inbox;
-use crate::store::{Erasure, Store, StoreError, Until};
 use model::Clock;
 use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
+use store::{Erasure, Store, StoreError, Until};
 
 /// Calls, or recordings of one, looked at together.
 const AT_ONCE: u32 = 100;

@@ -12,9 +12,9 @@ use super::incoming::report_ids;
 use crate::admission::NumberEntry;
 use crate::call::author::SaidLine;
 use crate::call::news::CallNews;
-use crate::store::{CallStart, Came, NewCallback, NewMessage, Pair, UserName};
 use machine::{CallSetup, CallTime, Summary};
 use model::{CallType, CallUuid, Direction, MessageStatus, Timestamp, stable_id};
+use store::{CallStart, Came, NewCallback, NewMessage, Pair, UserName};
 
 /// What webhooks hear of a call; the ids of these events are made of the call's.
 const EVENTS: [&str; 4] = ["call.started", "call.answered", "call.missed", "call.ended"];

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Inbox;
-use crate::store::StoreError;
 use model::E164;
+use store::StoreError;
 
 /// A webhook that is not to be there any more, and what goes to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

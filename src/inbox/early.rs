@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Inbox;
-use crate::store::{InboxFound, StatusCame};
 use model::{AuthId, PhoneNumberId};
+use store::{InboxFound, StatusCame};
 
 /// So many wait at most; a further one is dropped, as one of another's message is.
 const WAITING_MAX: usize = 1_024;

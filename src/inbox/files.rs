@@ -10,8 +10,8 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::{Inbox, Outgoing, words};
 use crate::meta::Upload;
-use crate::store::{Conversation, Pair, StoreError, UploadRow};
 use machine::GraphOutcome;
+use store::{Conversation, Pair, StoreError, UploadRow};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

@@ -13,9 +13,10 @@ use crate::admission::permission::State;
 use crate::call::links;
 use crate::feed::What;
 use crate::notices::Notice;
-use crate::observe::names;
-use crate::store::{Came, Draft, DraftForm, InboxFound, NewMessage, Pair, StatusCame, StoreError, UserName};
+use crate::observe;
+use model::metric;
 use model::{AuthId, Direction, E164, MessageStatus, NoticeTopic, PhoneNumberId, Timestamp, stable_id};
+use store::{Came, Draft, DraftForm, InboxFound, NewMessage, Pair, StatusCame, StoreError, UserName};
 use xml::ast::DocUrl;
 
 /// Ends when something is in the store or the journal: `false` if it can't come there.
@@ -231,7 +232,7 @@ impl Inbox {
 
     fn turn(&self, turn: Turn) {
         if let Err(TrySendError::Full(turn) | TrySendError::Closed(turn)) = self.0.turns.try_send(turn) {
-            names::queue::refused(names::queue::TURNS);
+            observe::count_refused(metric::queue::TURNS);
             // It is owed in the store, and found there.
             tracing::debug!(conversation = %turn.pair.conversation, "no room for a message to an agent: it is answered later");
         }

@@ -15,9 +15,10 @@ use uuid::Uuid;
 
 use super::{Inbox, words};
 use crate::admission::NumberEntry;
-use crate::observe::names;
-use crate::store::{Message, NewMessage, Pair, Scope, StoreError};
+use crate::observe;
 use model::Timestamp;
+use model::metric;
+use store::{Message, NewMessage, Pair, Scope, StoreError};
 
 /// How long a link is good.
 const LINK: Duration = Duration::from_secs(3_600);
@@ -232,7 +233,7 @@ impl Inbox {
             return;
         }
         let Ok(line) = shelf.waiting.clone().try_acquire_owned() else {
-            names::queue::refused(names::queue::MEDIA);
+            observe::count_refused(metric::queue::MEDIA);
             return;
         };
         let (inbox, number, message) = (self.clone(), number.clone(), message.clone());

@@ -36,9 +36,9 @@ use crate::call::Outbox;
 use crate::feed::{Feed, What};
 use crate::meta::Graph;
 use crate::notices::Notices;
-use crate::store::{NewMessage, Pair, Store, UserName, Written};
 use model::Clock;
 use model::{AuthId, PhoneNumberId, Routing};
+use store::{NewMessage, Pair, Store, UserName, Written};
 
 pub use dropped::Dropped;
 pub use files::{FILES, FileKind, NotUploaded};

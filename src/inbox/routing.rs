@@ -11,12 +11,12 @@ use super::Inbox;
 use super::incoming::came_ids;
 use crate::admission::{NumberEntry, Webhook, Webhooks};
 use crate::feed::What;
-use crate::store::{
+use model::Secret;
+use model::{AuthId, Direction, Routing, Timestamp, stable_id};
+use store::{
     Agent, Conversation, ConversationChange, NewCallback, Pair, Reroute, Scope, StoreError, Until, WebhookRow,
     WebhookWrite,
 };
-use model::Secret;
-use model::{AuthId, Direction, Routing, Timestamp, stable_id};
 use xml::ast::DocUrl;
 
 /// How long a change of routing waits for an agent's answer that is on its way to Meta.
@@ -543,9 +543,9 @@ impl Inbox {
         });
     }
 
-    fn account_event(&self, account: &AuthId, kind: &str, data: Value, id: Uuid) -> crate::store::Draft {
+    fn account_event(&self, account: &AuthId, kind: &str, data: Value, id: Uuid) -> store::Draft {
         let parts = self.parts();
-        crate::store::Draft {
+        store::Draft {
             event_id: id,
             account: account.clone(),
             main_account: self.main_of(account).into_owned(),

@@ -17,9 +17,9 @@ use super::asking::asks;
 use super::incoming::{About, opaque_of};
 use super::{Inbox, Turn, words};
 use crate::admission::permission::Refusal;
-use crate::store::{Answers, Conversation, Going, Gone, LeftMessage, NewMessage, Pair, StoreError, Then};
 use machine::GraphOutcome;
 use model::{Direction, MessageStatus, PhoneNumberId, Timestamp, stable_id};
+use store::{Answers, Conversation, Going, Gone, LeftMessage, NewMessage, Pair, StoreError, Then};
 
 /// How long a user may be written to freely after they wrote or called.
 pub const WINDOW: Duration = Duration::from_secs(24 * 3_600);
@@ -364,7 +364,7 @@ impl Inbox {
         if self.is_silent(pair) {
             return false;
         }
-        let scope = crate::store::Scope::Main(pair.main_account.clone());
+        let scope = store::Scope::Main(pair.main_account.clone());
         let found = self.parts().store.conversation(&scope, pair.conversation).await;
         found.is_ok_and(|found| found.is_some_and(|c| c.standing.answers(epoch).is_some()))
     }

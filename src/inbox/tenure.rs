@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::Inbox;
 use crate::admission::NumberEntry;
-use crate::store::{Claim, Scope, StoreError, Tenure};
 use model::{AuthId, PhoneNumberId, Routing, stable_id};
+use store::{Claim, Scope, StoreError, Tenure};
 
 /// By number; one that is not there was never written to.
 #[derive(Debug, Default)]

@@ -11,12 +11,12 @@ use super::*;
 use crate::admission::{AccountSpec, NumberSpec};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
 use crate::call::OutboxLimits;
-use crate::egress::testing::{Reply, Seen, Server, egress, open_guard};
 use crate::meta::GraphConfig;
-use crate::observe::Health;
-use crate::store::{Agent, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter, Scope};
+use egress::testing::{Reply, Seen, Server, egress, open_guard};
+use model::Health;
 use model::Secret;
 use model::{E164, MessageStatus, Timestamp};
+use store::{Agent, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter, Scope};
 
 struct World {
     inbox: Inbox,
@@ -578,7 +578,7 @@ async fn an_answer_is_owed_until_it_is_given_once() {
     let (first, second) = (turns.recv().await.unwrap(), turns.recv().await.unwrap());
     assert_eq!(owed().await.len(), 2);
     assert!(world.store.turns_owed("another", (i64::MIN, Uuid::nil()), 50).await.unwrap().is_empty());
-    let then = Some(crate::store::Then::Escalate);
+    let then = Some(store::Then::Escalate);
     world.inbox.reply(&first, vec![Outgoing::text("a"), Outgoing::text("b")], then).await.unwrap();
     let doubled = world.inbox.reply(&first, vec![Outgoing::text("again")], None).await;
     assert!(matches!(doubled, Err(NotSent::Stale)), "{doubled:?}");

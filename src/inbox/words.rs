@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::store::{NewMessage, UserName};
 use model::{AuthId, E164, Timestamp};
+use store::{NewMessage, UserName};
 
 /// Longest text of a message as lists show it, in characters.
 const SHORT: usize = 200;

@@ -3,6 +3,7 @@
 //! Connections are kept alive. At most 64 requests are under way per phone number, a bounded number wait, and each
 //! try ends within its time (R6). Tokens travel in one header, marked sensitive, and stand in no log.
 
+use crate::observe;
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,13 +23,14 @@ use tokio_util::sync::CancellationToken;
 use super::asking::{Asking, Next};
 use super::error::{Again, Trouble, Verdict, classify, is_alarm, is_token_refused};
 use super::retry::{Budget, Fault, Policy};
+use super::status_label;
 use super::types::{Action, CallRequest, SdpType, Session};
 use super::upload::FileBody;
-use crate::egress::client_tls;
-use crate::observe::names;
+use egress::client_tls;
 use machine::{GraphAction, GraphOutcome};
 use model::Clock;
 use model::Secret;
+use model::metric;
 use model::{Line, PhoneNumberId, Place, Wacid};
 
 /// Where Graph is and how it is asked; the defaults are those of `meta-calling.md` §4.
@@ -153,7 +155,7 @@ pub struct Try {
     /// It left its number's queue; none where it never did.
     pub sent: Option<Instant>,
     pub ended: Instant,
-    /// Status, or a word of `observe::names::graph`.
+    /// Status, or a word of `status_label`.
     pub how: Result<u16, &'static str>,
 }
 
@@ -404,15 +406,15 @@ impl Graph {
         }
         let how = match &answered {
             Ok((status, _)) => Ok(*status),
-            Err(Fault::Timeout) => Err(names::graph::TIMEOUT),
-            Err(_) => Err(names::graph::ERROR),
+            Err(Fault::Timeout) => Err(status_label::TIMEOUT),
+            Err(_) => Err(status_label::ERROR),
         };
         let ended = self.clock.now();
         on_try(Try { begun, sent, ended, how });
         let took = ended.saturating_duration_since(begun).as_secs_f64();
         let action = sending.action.as_str();
-        let status = how.map_or_else(str::to_owned, names::graph::status);
-        metrics::histogram!(names::GRAPH_REQUEST_SECONDS, "action" => action, "status" => status).record(took);
+        let status = how.map_or_else(str::to_owned, status_label::of);
+        metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => action, "status" => status).record(took);
         Ok(answered.map(|(_, verdict)| verdict))
     }
 
@@ -538,7 +540,7 @@ impl Lane {
         let (place, ahead) = line.join(now);
         let mut waiting = Waiting { line, place, served: false };
         if ahead >= self.waiting_max {
-            names::queue::refused(names::queue::GRAPH);
+            observe::count_refused(metric::queue::GRAPH);
             return Err(OURS_FULL);
         }
         if let (None, Some(turns)) = (&turn, turns) {

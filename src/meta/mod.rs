@@ -11,6 +11,7 @@ pub mod numbers;
 pub mod permissions;
 mod question;
 mod retry;
+mod status_label;
 mod types;
 mod upload;
 

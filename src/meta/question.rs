@@ -9,10 +9,11 @@ use super::asking::outcome;
 use super::error::{Verdict, classify_question, leaves_open};
 use super::graph::{ANSWER_MAX, Graph, Kind, retry_after};
 use super::retry::Fault;
-use crate::observe::names;
+use super::status_label;
 use machine::GraphOutcome;
 use model::PhoneNumberId;
 use model::Secret;
+use model::metric;
 
 /// A request; the same at each try.
 pub(super) struct Question<'a> {
@@ -94,12 +95,12 @@ impl Graph {
         };
         let answered = tokio::time::timeout(self.config.request_timeout, exchange).await.unwrap_or(Err(Fault::Timeout));
         let status = match &answered {
-            Ok((status, ..)) => names::graph::status(*status),
-            Err(Fault::Timeout) => names::graph::TIMEOUT.to_owned(),
-            Err(_) => names::graph::ERROR.to_owned(),
+            Ok((status, ..)) => status_label::of(*status),
+            Err(Fault::Timeout) => status_label::TIMEOUT.to_owned(),
+            Err(_) => status_label::ERROR.to_owned(),
         };
         let took = self.clock.now().saturating_duration_since(begun).as_secs_f64();
-        metrics::histogram!(names::GRAPH_REQUEST_SECONDS, "action" => question.word, "status" => status).record(took);
+        metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => question.word, "status" => status).record(took);
         answered.map(|(_, verdict, body)| (verdict, body))
     }
 

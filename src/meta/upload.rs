@@ -20,10 +20,11 @@ use super::asking::outcome;
 use super::error::{Verdict, classify_question, is_alarm};
 use super::graph::{ANSWER_MAX, Graph, retry_after};
 use super::retry::Fault;
-use crate::observe::names;
+use super::status_label;
 use machine::GraphOutcome;
 use model::PhoneNumberId;
 use model::Secret;
+use model::metric;
 
 /// One file, to Meta's answer.
 const FILE_TIME: Duration = Duration::from_secs(120);
@@ -62,12 +63,12 @@ impl Graph {
         let exchange = self.exchange_upload(uri, headers, form.body(upload.file, upload.bytes));
         let answered = tokio::time::timeout(FILE_TIME, exchange).await.unwrap_or(Err(Fault::Timeout));
         let status = match &answered {
-            Ok((status, ..)) => names::graph::status(*status),
-            Err(Fault::Timeout) => names::graph::TIMEOUT.to_owned(),
-            Err(_) => names::graph::ERROR.to_owned(),
+            Ok((status, ..)) => status_label::of(*status),
+            Err(Fault::Timeout) => status_label::TIMEOUT.to_owned(),
+            Err(_) => status_label::ERROR.to_owned(),
         };
         let took = self.clock.now().saturating_duration_since(begun).as_secs_f64();
-        metrics::histogram!(names::GRAPH_REQUEST_SECONDS, "action" => OTHER, "status" => status).record(took);
+        metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => OTHER, "status" => status).record(took);
         match answered {
             Ok((_, Verdict::Done, said)) => {
                 let said: Value = serde_json::from_slice(&said).unwrap_or_default();

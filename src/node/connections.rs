@@ -1,9 +1,9 @@
 //! How many connections a node has, by the file descriptors that the system gives it.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
 use crate::api::server::HttpLimits;
-use crate::ffi::process::raise_descriptor_limit;
 
 /// Descriptors that a node has open before anything comes: its store, its listeners, its logs.
 const OWN_DESCRIPTORS: usize = 64;
@@ -16,16 +16,25 @@ pub(super) struct Connections {
     pub(super) graph: Option<usize>,
 }
 
+/// File descriptors to ask the system for: connections in and out, media ports and the store.
+const DESCRIPTORS: u64 = 32_768;
+
+/// Raises the soft limit of open files towards [`DESCRIPTORS`], as far as the hard limit allows, and returns it.
+pub(super) fn raise_descriptor_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    let raised = hard.min(DESCRIPTORS);
+    let descriptors = match soft < raised {
+        true if setrlimit(Resource::Nofile, Rlimit { current: Some(raised), ..limit }).is_ok() => raised,
+        _ => soft,
+    };
+    usize::try_from(descriptors).unwrap_or(usize::MAX)
+}
+
 impl Connections {
     pub(super) fn of_this_process() -> Self {
         let usual = HttpLimits::default();
-        let descriptors = match raise_descriptor_limit() {
-            Ok(descriptors) => descriptors,
-            Err(e) => {
-                warn!(error = %e, "could not see how many file descriptors there may be");
-                return Self { http: usual, graph: None };
-            }
-        };
+        let descriptors = raise_descriptor_limit();
         if descriptors / 2 >= usual.connections {
             return Self { http: usual, graph: None };
         }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::drain::EndTimes;
 use super::{Node, StartError};
 use crate::config::{self, Config};
-use crate::sim::{Allow, Faults, Sim, SimNumber, SimOptions, demo, world};
 use model::Clock;
 use model::Secret;
 use model::{E164, Method};
+use sim::{Allow, Faults, Sim, SimNumber, SimOptions, demo, world};
 use xml::ast::DocUrl;
 
 /// How a development world is to be.
@@ -120,7 +120,7 @@ pub enum DevError {
     #[error("make a folder for the data: {0}")]
     Folder(std::io::Error),
     #[error("start the simulated Meta: {0}")]
-    Sim(#[from] crate::sim::SimError),
+    Sim(#[from] sim::SimError),
     #[error("start the demo application: {0}")]
     Demo(std::io::Error),
     #[error("start the node: could not {0}")]
@@ -262,7 +262,7 @@ fn configuration(
     }
     config.meta.access_token = Some(secret(world::ACCESS_TOKEN));
     config.meta.app_id = Some(world::APP_ID.to_owned());
-    config.store = config::Store::at(folder.join(config::Store::FILE_NAME));
+    config.store = config::Store::at(folder.join(store::SQLITE_FILE_NAME));
     config.answer.allow_insecure = true;
     config.limits.drain_seconds = 2;
     // The simulated Meta minds who allowed to be called.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crate::admission::{Admitted, NumberEntry, Reason, Starting};
 use crate::call::CallEvent;
 use crate::call::registry::{self, EventTold, Registry, Told};
-use crate::media::Media;
-use crate::media::sdp::Offer;
 use crate::webhook::{Busy, CallKey, Calls, Full, Heard, Incoming, Known, Said};
 use machine::Termination;
+use media::Media;
+use media::sdp::Offer;
 use model::{CallUuid, PhoneNumberId, Wacid};
 
 /// The registry, seen by the webhook's door.

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use super::{Node, Signals, until_stopped};
 use crate::call::PANICS;
 use crate::config::Config;
-use crate::egress::testing::{Reply, Server};
 use crate::observe::logs::{LogFormat, LogLevel, LogSettings, install};
+use egress::testing::{Reply, Server};
 use model::Clock;
 
 const NUMBER: &str = "918035737458";

@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::door::Doorway;
-use crate::store::{KeyKind, SeenKey, Store, StoreError};
 use crate::webhook::{Door, Ledger};
 use model::Clock;
 use model::Timestamp;
+use store::{KeyKind, SeenKey, Store, StoreError};
 
 /// Known before the node is ready. An older connect is stale anyway, an older tombstone forgotten: only the word that a
 /// copy is counted under hangs on the rest.

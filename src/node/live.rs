@@ -12,11 +12,11 @@ use crate::call::course::Course;
 use crate::call::dialer::{CallOrder, Dialer, NotPlaced};
 use crate::call::streams::StreamView;
 use crate::call::{self, Registry};
-use crate::egress::{CustomerUrl, Guard};
-use crate::store::Scope;
+use egress::{CustomerUrl, Guard};
 use machine::{CallSetup, Command, RecordOrder, StreamOrder};
 use model::Clock;
 use model::{CallUuid, E164, StreamId};
+use store::Scope;
 use xml::ast::{DocUrl, Target};
 
 /// The registry, seen by the APIs: each question within the asker's scope.

@@ -29,8 +29,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::book::OpenError;
 use crate::call::{Outbox, Recordings, Registry};
-use crate::media::Media;
-use crate::store::{Hold, Store};
+use media::Media;
+use store::{Hold, Store};
 
 pub use build::call_settings;
 pub use drain::{Signals, until_stopped};
@@ -42,7 +42,7 @@ pub enum StartError {
     #[error("{0}")]
     Listen(String),
     #[error("start: {0}")]
-    Store(#[from] crate::store::StoreError),
+    Store(#[from] store::StoreError),
     #[error("open the media ports from {at}: {source}; see listen.media and public.media_ips")]
     Media {
         at: SocketAddr,

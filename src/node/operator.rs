@@ -10,8 +10,9 @@ use crate::api::{Exchange, NodeState, NodeStatus, Operator, Reload};
 use crate::call::phones::Phones;
 use crate::call::{Dialer, Registry};
 use crate::observe::tally::{is_fetched, is_granted};
-use crate::observe::{Health, Metrics, Tally, names};
+use crate::observe::{Metrics, Tally};
 use model::Timestamp;
+use model::{Health, metric};
 
 /// The way into a drain; cheap to clone.
 #[derive(Clone)]
@@ -26,7 +27,7 @@ impl Drain {
     /// `/readyz` says no and new calls are rejected as `draining`; live ones go on.
     pub(super) fn begin(&self) {
         self.health.draining();
-        metrics::gauge!(names::DRAINING).set(1.0);
+        metrics::gauge!(metric::DRAINING).set(1.0);
         self.gate.drain();
         // They would be refused when their turn comes: their customers hear it now.
         self.dialer.drain();

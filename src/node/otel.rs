@@ -27,7 +27,7 @@ use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanProcessor as _}
 
 use crate::call::trace::{Sink, Traced};
 use crate::call::waterfall::{Bar, Waterfall, What};
-use crate::egress::client_tls;
+use egress::client_tls;
 use model::Clock;
 use model::{self, CallUuid, Timestamp};
 

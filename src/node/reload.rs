@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(fixed(&was, &is), [""; 0]);
         is.listen.admin.set_port(1);
         is.listen.media_ports = 1;
-        is.store.database = crate::config::Database::File("elsewhere.db".into());
+        is.store.database = store::Database::File("elsewhere.db".into());
         is.store.secret_key = Some(Secret::new("another"));
         is.answer.allow_insecure = true;
         is.speech.insert("provider".to_owned(), "espeak".into());

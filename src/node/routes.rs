@@ -71,7 +71,7 @@ async fn discover(State(facts): State<Arc<Facts>>) -> Json<Value> {
     // Who says no number means the demo's: the playground's is called from its page.
     let numbers: Vec<Value> = tables
         .numbers()
-        .filter(|n| n.spec.number.as_str() != crate::sim::world::PLAYGROUND)
+        .filter(|n| n.spec.number.as_str() != sim::world::PLAYGROUND)
         .map(|n| {
             json!({
                 "number": n.spec.number.as_str(),

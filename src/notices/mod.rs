@@ -7,9 +7,9 @@
 use uuid::Uuid;
 
 use crate::feed::{Feed, What};
-use crate::store::{NoticeRow, Store};
 use model::Clock;
 use model::{AuthId, CallUuid, NoticeTopic};
+use store::{NoticeRow, Store};
 
 /// Characters of a notification at most.
 const TEXT_MAX: usize = 500;
@@ -78,8 +78,8 @@ impl Notices {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::Health;
-    use crate::store::{NoticeFilter, Scope};
+    use model::Health;
+    use store::{NoticeFilter, Scope};
 
     #[tokio::test]
     async fn s3_24_a_notice_is_stored_bounded_and_told() {

@@ -7,10 +7,10 @@ use uuid::Uuid;
 use super::{No, Numbers, Parts};
 use crate::admission::book::{Book, Number};
 use crate::answer::{DocumentBody, FetchJob, Fetcher, Hops, SigningKeys, Validity};
-use crate::store::Scope;
 use machine::{FetchFailure, FetchKind, Param, Params};
 use model::Clock;
 use model::{CallUuid, E164, Method};
+use store::Scope;
 use xml::ast::{DocUrl, Finding};
 use xml::{self, MAX_BODY};
 

@@ -4,10 +4,10 @@ use super::register::reason;
 use super::{No, Numbers};
 use crate::admission::book::{Elsewhere, Made, MetaApp, Number, NumberSet};
 use crate::meta::numbers::PhoneNumber;
-use crate::store::Scope;
 use machine::GraphOutcome;
 use model::Secret;
 use model::{AuthId, E164, NoticeTopic, PhoneNumberId, WabaId};
+use store::Scope;
 
 /// WABAs of an account that are looked through for a number that came without one.
 const WABAS_ASKED_MAX: usize = 20;

@@ -2,8 +2,8 @@
 
 use super::{NO_NUMBER, NO_WABA, No, Numbers};
 use crate::admission::book::Book;
-use crate::store::Scope;
 use model::{AuthId, E164, WabaId};
+use store::Scope;
 
 impl Numbers {
     /// Nothing comes in and nothing goes out from now on; calls that are up go on.

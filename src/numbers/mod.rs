@@ -32,15 +32,15 @@ pub use sync::Synced;
 
 use crate::admission::book::{Book, Elsewhere, Keeper, NotChanged, Number};
 use crate::answer::Fetcher;
-use crate::egress::Guard;
 use crate::feed::{Feed, What};
 use crate::meta::Graph;
 use crate::notices::{Notice, Notices};
-use crate::store::{Scope, StoreError};
+use egress::Guard;
 use machine::GraphOutcome;
 use model::Clock;
 use model::Secret;
 use model::{E164, NoticeTopic, PhoneNumberId, Routing};
+use store::{Scope, StoreError};
 
 /// Webhooks about numbers that wait to be looked into; the next reconcile finds what is dropped.
 const HEARD_MAX: usize = 1_024;

@@ -3,10 +3,10 @@
 
 use super::{NO_NUMBER, No, Numbers};
 use crate::admission::book::{Book, Calling, Configuration, Link, Number, NumberSet};
-use crate::egress::{CustomerUrl, Guard};
 use crate::meta::numbers::{CallingChange, CallingSettings};
-use crate::store::Scope;
+use egress::{CustomerUrl, Guard};
 use model::{E164, Method};
+use store::Scope;
 use xml::ast::DocUrl;
 
 /// Longest alias, in characters.

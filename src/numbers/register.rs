@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{Known, NO_NUMBER, No, Numbers};
 use crate::admission::book::{NumberSet, Registration};
-use crate::store::Scope;
 use machine::GraphOutcome;
 use model::Secret;
 use model::{E164, NoticeTopic, Timestamp};
+use store::Scope;
 
 /// After a failure Meta is not asked again sooner: it counts attempts, and locks a number after a few.
 const PAUSE: Duration = Duration::from_secs(60);

@@ -5,10 +5,10 @@ use super::panel::calling;
 use super::{Known, NO_WABA, No, Numbers};
 use crate::admission::book::{Elsewhere, Made, NumberSet, Registration, Told};
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
-use crate::store::Scope;
 use machine::GraphOutcome;
 use model::Secret;
 use model::{AuthId, E164, NoticeTopic, PhoneNumberId, Timestamp, WabaId};
+use store::Scope;
 
 /// What a sync changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use super::{Change, Credentials, NewsOfMeta, No, heard_in};
 use crate::admission::book::testing::number;
 use crate::admission::book::{Book, Configuration, Link, Number, NumberSet, Registration};
 use crate::config::Config;
-use crate::egress::Guard;
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
+use egress::Guard;
 use model::Secret;
 use model::Timestamp;
 

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use crate::config::S3;
-use crate::egress::{DirectClient, chain, direct_client};
+use egress::{DirectClient, chain, direct_client};
 use model::Clock;
 
 const CONNECT: Duration = Duration::from_secs(5);

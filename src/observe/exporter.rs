@@ -9,9 +9,10 @@ use http::{Method, Request, Response, StatusCode, header};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::health::Health;
-use super::{Tallies, logs, names};
+use super::{Tallies, logs};
 use model::Direction;
+use model::Health;
+use model::metric;
 
 /// Seconds: a fetch, a Graph request or a set-up takes milliseconds when all is well and stops being one at 20 s.
 const SECONDS: &[f64] =
@@ -34,8 +35,8 @@ impl Metrics {
         static INSTALLED: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
         let handle = INSTALLED.get_or_init(|| {
             let mut builder = PrometheusBuilder::new();
-            for (name, kind, _) in names::ALL {
-                if *kind == names::Kind::Histogram {
+            for (name, kind, _) in metric::ALL {
+                if *kind == metric::Kind::Histogram {
                     let matcher = Matcher::Full((*name).to_owned());
                     builder = builder.set_buckets_for_metric(matcher, buckets(name)).map_err(|e| e.to_string())?;
                 }
@@ -84,65 +85,65 @@ impl Metrics {
 /// Names, kinds and help lines; and a first 0 for every name, and for each value of its labels where these are few, so
 /// that a rate has a beginning and a name that is missing is one of another version.
 fn describe() {
-    for (name, kind, help) in names::ALL.iter().copied() {
+    for (name, kind, help) in metric::ALL.iter().copied() {
         match kind {
-            names::Kind::Counter => metrics::describe_counter!(name, help),
-            names::Kind::Gauge => metrics::describe_gauge!(name, help),
-            names::Kind::Histogram => metrics::describe_histogram!(name, metrics::Unit::Seconds, help),
+            metric::Kind::Counter => metrics::describe_counter!(name, help),
+            metric::Kind::Gauge => metrics::describe_gauge!(name, help),
+            metric::Kind::Histogram => metrics::describe_histogram!(name, metrics::Unit::Seconds, help),
         }
     }
     let revision = option_env!("OFFHOOK_REVISION").unwrap_or("unknown");
-    metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
-    metrics::gauge!(names::CLUSTER_DEGRADED).set(0.0);
-    metrics::gauge!(names::DRAINING).set(0.0);
-    metrics::gauge!(names::STORE_JOURNAL_BYTES).set(0.0);
-    metrics::gauge!(names::HTTP_CONNECTIONS).set(0.0);
+    metrics::gauge!(metric::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
+    metrics::gauge!(metric::CLUSTER_DEGRADED).set(0.0);
+    metrics::gauge!(metric::DRAINING).set(0.0);
+    metrics::gauge!(metric::STORE_JOURNAL_BYTES).set(0.0);
+    metrics::gauge!(metric::HTTP_CONNECTIONS).set(0.0);
     for direction in [Direction::Inbound, Direction::Outbound].map(Direction::as_str) {
-        metrics::gauge!(names::CALLS_ACTIVE, "direction" => direction).set(0.0);
-        for outcome in names::outcome::ALL.iter().copied() {
-            metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => outcome).absolute(0);
+        metrics::gauge!(metric::CALLS_ACTIVE, "direction" => direction).set(0.0);
+        for outcome in metric::outcome::ALL.iter().copied() {
+            metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => outcome).absolute(0);
         }
-        for result in names::admission::ALL.iter().copied() {
-            metrics::counter!(names::ADMISSION_TOTAL, "direction" => direction, "result" => result).absolute(0);
+        for result in metric::admission::ALL.iter().copied() {
+            metrics::counter!(metric::ADMISSION_TOTAL, "direction" => direction, "result" => result).absolute(0);
         }
     }
-    for queue in names::queue::ALL.iter().copied() {
-        metrics::counter!(names::QUEUE_REFUSED_TOTAL, "queue" => queue).absolute(0);
+    for queue in metric::queue::ALL.iter().copied() {
+        metrics::counter!(metric::QUEUE_REFUSED_TOTAL, "queue" => queue).absolute(0);
     }
-    for why in names::STRAINS.iter().copied() {
-        metrics::counter!(names::OVERLOADED_TOTAL, "why" => why).absolute(0);
+    for why in metric::STRAINS.iter().copied() {
+        metrics::counter!(metric::OVERLOADED_TOTAL, "why" => why).absolute(0);
     }
-    for outcome in names::STREAM_ENDS.iter().copied() {
-        metrics::counter!(names::STREAMS_TOTAL, "outcome" => outcome).absolute(0);
+    for outcome in metric::STREAM_ENDS.iter().copied() {
+        metrics::counter!(metric::STREAMS_TOTAL, "outcome" => outcome).absolute(0);
     }
-    for outcome in names::recognised::ALL.iter().copied() {
-        metrics::counter!(names::RECOGNITIONS_TOTAL, "outcome" => outcome).absolute(0);
+    for outcome in metric::recognised::ALL.iter().copied() {
+        metrics::counter!(metric::RECOGNITIONS_TOTAL, "outcome" => outcome).absolute(0);
     }
-    for outcome in names::transcript::ALL.iter().copied() {
-        metrics::counter!(names::TRANSCRIPTS_TOTAL, "outcome" => outcome).absolute(0);
+    for outcome in metric::transcript::ALL.iter().copied() {
+        metrics::counter!(metric::TRANSCRIPTS_TOTAL, "outcome" => outcome).absolute(0);
     }
-    for outcome in names::copied::ALL.iter().copied() {
-        metrics::counter!(names::RECORDING_COPIES_TOTAL, "outcome" => outcome).absolute(0);
+    for outcome in metric::copied::ALL.iter().copied() {
+        metrics::counter!(metric::RECORDING_COPIES_TOTAL, "outcome" => outcome).absolute(0);
     }
-    metrics::counter!(names::STREAM_MESSAGES_DROPPED_TOTAL).absolute(0);
-    metrics::gauge!(names::STREAMS_ACTIVE).set(0.0);
-    for reason in names::CONNECTION_ENDS.iter().copied() {
-        metrics::counter!(names::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => reason).absolute(0);
+    metrics::counter!(metric::STREAM_MESSAGES_DROPPED_TOTAL).absolute(0);
+    metrics::gauge!(metric::STREAMS_ACTIVE).set(0.0);
+    for reason in metric::CONNECTION_ENDS.iter().copied() {
+        metrics::counter!(metric::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => reason).absolute(0);
     }
-    for direction in [names::packets::IN, names::packets::OUT] {
-        metrics::counter!(names::MEDIA_PACKETS_TOTAL, "direction" => direction).absolute(0);
+    for direction in [metric::packets::IN, metric::packets::OUT] {
+        metrics::counter!(metric::MEDIA_PACKETS_TOTAL, "direction" => direction).absolute(0);
     }
-    for outcome in names::delivery::ALL.iter().copied() {
+    for outcome in metric::delivery::ALL.iter().copied() {
         for kind in ["hangup", "action"] {
-            metrics::counter!(names::CALLBACK_TOTAL, "kind" => kind, "outcome" => outcome).absolute(0);
+            metrics::counter!(metric::CALLBACK_TOTAL, "kind" => kind, "outcome" => outcome).absolute(0);
         }
     }
-    for what in names::missing::ALL.iter().copied() {
-        metrics::counter!(names::MEDIA_MISSING_TOTAL, "what" => what).absolute(0);
+    for what in metric::missing::ALL.iter().copied() {
+        metrics::counter!(metric::MEDIA_MISSING_TOTAL, "what" => what).absolute(0);
     }
-    for element in names::instruction::ELEMENTS.iter().copied() {
-        for outcome in names::instruction::ALL.iter().copied() {
-            metrics::counter!(names::INSTRUCTIONS_TOTAL, "element" => element, "outcome" => outcome).absolute(0);
+    for element in xml::ast::ElementKind::NAMES.iter().copied() {
+        for outcome in metric::instruction::ALL.iter().copied() {
+            metrics::counter!(metric::INSTRUCTIONS_TOTAL, "element" => element, "outcome" => outcome).absolute(0);
         }
     }
     for (kind, result) in [
@@ -152,27 +153,27 @@ fn describe() {
         ("calls.terminate", "ended"),
         ("body", "bad_signature"),
     ] {
-        metrics::counter!(names::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => result).absolute(0);
+        metrics::counter!(metric::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => result).absolute(0);
     }
     // A histogram is there once its handle was taken.
-    let _ = metrics::histogram!(names::SETUP_SECONDS);
-    let _ = metrics::histogram!(names::MEDIA_ROUND_TRIP_SECONDS);
-    for direction in [names::packets::IN, names::packets::OUT] {
-        let _ = metrics::histogram!(names::MEDIA_LOSS_RATIO, "direction" => direction);
-        let _ = metrics::histogram!(names::MEDIA_JITTER_SECONDS, "direction" => direction);
-        let _ = metrics::histogram!(names::MEDIA_MOS, "direction" => direction);
+    let _ = metrics::histogram!(metric::SETUP_SECONDS);
+    let _ = metrics::histogram!(metric::MEDIA_ROUND_TRIP_SECONDS);
+    for direction in [metric::packets::IN, metric::packets::OUT] {
+        let _ = metrics::histogram!(metric::MEDIA_LOSS_RATIO, "direction" => direction);
+        let _ = metrics::histogram!(metric::MEDIA_JITTER_SECONDS, "direction" => direction);
+        let _ = metrics::histogram!(metric::MEDIA_MOS, "direction" => direction);
     }
     for kind in ["answer", "fallback", "action", "redirect"] {
-        let _ = metrics::histogram!(names::ANSWER_FETCH_SECONDS, "kind" => kind, "outcome" => names::fetch::OK);
+        let _ = metrics::histogram!(metric::ANSWER_FETCH_SECONDS, "kind" => kind, "outcome" => metric::fetch::OK);
     }
     for action in ["pre_accept", "accept", "reject", "terminate"] {
-        let _ = metrics::histogram!(names::GRAPH_REQUEST_SECONDS, "action" => action, "status" => "200");
+        let _ = metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => action, "status" => "200");
     }
     for name in [
-        names::MEDIA_LATE_TICKS_TOTAL,
-        names::STORE_ERRORS_TOTAL,
-        names::EVENT_LOG_REFUSED_TOTAL,
-        names::LOG_LINES_DROPPED_TOTAL,
+        metric::MEDIA_LATE_TICKS_TOTAL,
+        metric::STORE_ERRORS_TOTAL,
+        metric::EVENT_LOG_REFUSED_TOTAL,
+        metric::LOG_LINES_DROPPED_TOTAL,
     ] {
         metrics::counter!(name).absolute(0);
     }
@@ -180,8 +181,8 @@ fn describe() {
 
 fn buckets(metric: &str) -> &'static [f64] {
     match metric {
-        names::MEDIA_LOSS_RATIO => &[0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5],
-        names::MEDIA_MOS => &[1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.4],
+        metric::MEDIA_LOSS_RATIO => &[0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5],
+        metric::MEDIA_MOS => &[1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.4],
         _ => SECONDS,
     }
 }
@@ -220,7 +221,7 @@ mod tests {
     use http::{Method, Request};
     use tower::ServiceExt as _;
 
-    use super::{Health, Metrics, names, router};
+    use super::{Health, Metrics, metric, router};
 
     #[tokio::test]
     async fn admin_listener_tells_of_everything() {
@@ -244,10 +245,10 @@ mod tests {
         assert_eq!(get("/webhooks/meta").await.0, 404);
         assert_eq!(ask(Method::POST, "/metrics").await.0, 405);
 
-        refresher.refresh_with(|| metrics::gauge!(names::NUMBER_SLOTS_IN_USE, "number" => "918035737458").set(1.0));
+        refresher.refresh_with(|| metrics::gauge!(metric::NUMBER_SLOTS_IN_USE, "number" => "918035737458").set(1.0));
         // All else is there before anything has happened.
         let (_, text) = get("/metrics").await;
-        for (name, _, _) in names::ALL {
+        for (name, _, _) in metric::ALL {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
             assert!(text.lines().any(|l| l.starts_with(name)), "{name} has a value");
         }

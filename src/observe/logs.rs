@@ -19,8 +19,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use super::json_line::JsonLine;
-use super::names;
 use model::Clock;
+use model::metric;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -77,7 +77,7 @@ fn filter(settings: LogSettings, rust_log: Option<&str>) -> EnvFilter {
 /// Below INFO only our own lines, whatever was asked for: libraries trace what goes over the wire, with keys, passwords, and
 /// what people say (R22).
 fn ceiling() -> Targets {
-    Targets::new().with_default(LevelFilter::INFO).with_target(env!("CARGO_PKG_NAME"), LevelFilter::TRACE)
+    Targets::new().with_default(LevelFilter::INFO).with_target("offhook", LevelFilter::TRACE)
 }
 
 /// Installs the subscriber, and a hook that makes a panic one log line. Once a process; again does nothing.
@@ -94,7 +94,7 @@ pub fn install(settings: LogSettings) {
     }
 }
 
-/// Lines left out so far by the bound of their kind; also the counter [`names::LOG_LINES_DROPPED_TOTAL`].
+/// Lines left out so far by the bound of their kind; also the counter [`metric::LOG_LINES_DROPPED_TOTAL`].
 pub fn left_out() -> u64 {
     LEFT_OUT.load(Ordering::Relaxed)
 }
@@ -144,7 +144,7 @@ impl<S: Subscriber> Layer<S> for Bound {
         if !admitted {
             static COUNTER: OnceLock<metrics::Counter> = OnceLock::new();
             LEFT_OUT.fetch_add(1, Ordering::Relaxed);
-            COUNTER.get_or_init(|| metrics::counter!(names::LOG_LINES_DROPPED_TOTAL)).increment(1);
+            COUNTER.get_or_init(|| metrics::counter!(metric::LOG_LINES_DROPPED_TOTAL)).increment(1);
         }
         admitted
     }

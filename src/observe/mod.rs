@@ -4,12 +4,14 @@
 //! up what carries it out. It knows no call and no configuration.
 
 pub mod exporter;
-pub mod health;
 mod json_line;
 pub mod logs;
-pub mod names;
 pub mod tally;
 
 pub use exporter::Metrics;
-pub use health::Health;
 pub use tally::{Tallies, Tally};
+
+/// Counts an entry that a full queue refused. `queue` is a word of [`model::metric::queue`].
+pub fn count_refused(queue: &'static str) {
+    metrics::counter!(model::metric::QUEUE_REFUSED_TOTAL, "queue" => queue).increment(1);
+}

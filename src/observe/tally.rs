@@ -1,7 +1,7 @@
 //! What the recorder has counted of exchanges with others, for those who show it: read from the Prometheus text, so that
 //! nothing is counted twice.
 
-use super::names;
+use model::metric;
 
 /// How often something was asked of somebody, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +31,8 @@ impl Tallies {
             found
         };
         Self {
-            fetches: of(names::ANSWER_FETCH_SECONDS, "kind", "outcome"),
-            graph: of(names::GRAPH_REQUEST_SECONDS, "action", "status"),
+            fetches: of(metric::ANSWER_FETCH_SECONDS, "kind", "outcome"),
+            graph: of(metric::GRAPH_REQUEST_SECONDS, "action", "status"),
         }
     }
 
@@ -47,7 +47,7 @@ impl Tallies {
 
 /// Whether an `outcome` of a fetch is a good one.
 pub fn is_fetched(outcome: &str) -> bool {
-    outcome == names::fetch::OK
+    outcome == metric::fetch::OK
 }
 
 /// Whether a `status` of a Graph request is a good one.

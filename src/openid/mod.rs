@@ -18,7 +18,7 @@ pub use flow::{AT_MOST, Flow};
 pub use token::{Claims, TokenFault};
 
 use crate::config::Oidc;
-use crate::egress::{DirectClient, direct_client};
+use egress::{DirectClient, direct_client};
 use model::Clock;
 use provider::{Known, Seen};
 

@@ -19,7 +19,7 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 
 use super::flow::Flow;
 use super::{Inner, OpenIdError, TokenFault};
-use crate::egress::chain;
+use egress::chain;
 use model::Secret;
 use model::is_loopback;
 

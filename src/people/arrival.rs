@@ -5,9 +5,9 @@ use uuid::Uuid;
 
 use super::{MOST, NAME_MAX, People, Token};
 use crate::openid::Claims;
-use crate::store::{Scope, Session, StoreError, User, UserChange, UserLink};
 use model::AuthId;
 use model::Role;
+use store::{Scope, Session, StoreError, User, UserChange, UserLink};
 
 /// Whose users new people become.
 #[derive(Clone, Debug)]

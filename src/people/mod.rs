@@ -24,12 +24,10 @@ pub use token::Token;
 
 use crate::config;
 use crate::feed::{Feed, What};
-use crate::store::{
-    Invitation, MadeKey, PasswordError, Passwords, Scope, Session, Store, StoreError, User, UserChange,
-};
 use model::Clock;
 use model::{AuthId, Timestamp};
 use model::{Role, Secret};
+use store::{Invitation, MadeKey, PasswordError, Passwords, Scope, Session, Store, StoreError, User, UserChange};
 
 /// R20: a session that is not used, and any.
 const IDLE: Duration = Duration::from_secs(12 * 3600);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::*;
-use crate::observe::Health;
+use model::Health;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use super::Inner;
 use super::message::Trouble;
 use crate::people::{Person, Token};
-use crate::store::Endpoint;
 use model::EndpointName;
 use model::Secret;
+use store::Endpoint;
 
 /// An endpoint's name, as it is or out of its SIP address.
 fn named(text: &str) -> Option<EndpointName> {
@@ -65,11 +65,11 @@ pub(super) async fn endpoint(inner: &Inner, name: &str, password: Secret, from: 
             tracing::info!(endpoint = %name, "a phone came with a wrong name or password");
             return Err(UNAUTHORIZED);
         }
-        Err(crate::store::PasswordError::Busy) => {
+        Err(store::PasswordError::Busy) => {
             begun.untried();
             return Err(Trouble::new("busy", "too many phones log in at this moment; try again in a second"));
         }
-        Err(e @ crate::store::PasswordError::Hash) => {
+        Err(e @ store::PasswordError::Hash) => {
             begun.untried();
             return Err(ours(&e));
         }

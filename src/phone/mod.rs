@@ -30,10 +30,10 @@ use crate::call::Registry;
 use crate::call::drafts::Drafts;
 use crate::call::phones::Phones;
 use crate::people::{Failures, People, cookie};
-use crate::speech::recognise::Recognisers;
-use crate::store::{Passwords, Store};
 use model::Clock;
 use sessions::Sessions;
+use speech::recognise::Recognisers;
+use store::{Passwords, Store};
 
 /// The longest message, in bytes: an offer of 16 KiB as JSON has it.
 const MESSAGE_BYTES_MAX: usize = 48 << 10;

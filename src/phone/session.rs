@@ -16,12 +16,12 @@ use super::{Inner, Seat, login};
 use crate::admission::{ApplicationSpec, Reason};
 use crate::call::phones::{Owner, PlaceId, Registration, ToPhone};
 use crate::call::web::{BACK_WITHIN, NotDone, Silence, WebCall};
-use crate::media::sdp::Offer;
-use crate::observe::names;
 use crate::people::Token;
-use crate::store::Endpoint;
 use machine::CallUrls;
+use media::sdp::Offer;
+use model::metric;
 use model::{CallUuid, Digit, Direction, E164};
+use store::Endpoint;
 
 /// Until somebody says who they are.
 const LOGIN_WITHIN: Duration = Duration::from_secs(10);
@@ -427,7 +427,7 @@ impl Session {
         };
         match inner.registry.start_web(admitted, web) {
             Ok(call) => {
-                inner.gate.count(Direction::Inbound, names::admission::ADMITTED);
+                inner.gate.count(Direction::Inbound, metric::admission::ADMITTED);
                 Ok(call)
             }
             Err(admitted) => {

@@ -9,7 +9,7 @@ use nnnoiseless::DenoiseState;
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Fft, FixedSync, Resampler as _};
 
-use crate::ffi::opus::Rate;
+use media::opus::Rate;
 
 /// Samples that the network takes at a time: 10 ms.
 const PIECE: usize = DenoiseState::FRAME_SIZE;
@@ -126,7 +126,7 @@ impl Hush {
 #[cfg(test)]
 mod tests {
     use super::{Down, Hush};
-    use crate::ffi::opus::Rate;
+    use media::opus::Rate;
 
     /// A rumble as rooms and cars have it (its power falls with the pitch), the same each time.
     fn noise(samples: usize, loud: f32) -> Vec<i16> {

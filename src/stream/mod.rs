@@ -26,11 +26,11 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use crate::answer::{Dice, SigningKeys};
-use crate::egress::Egress;
-use crate::ffi::opus::Rate;
-use crate::media::workers::Workers;
-use crate::media::{CableEnd, Feed, LegHandle, Sides, Tap};
+use egress::Egress;
 use machine::{StreamFact, StreamFormat, StreamOrder, StreamTrack};
+use media::opus::Rate;
+use media::workers::Workers;
+use media::{CableEnd, Feed, LegHandle, Sides, Tap};
 use message::{Ours, Phrases};
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, StreamId, Timestamp};

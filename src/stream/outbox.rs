@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::observe::names;
+use model::metric;
 
 /// Sound that waits at most, in messages: five seconds of one track.
 const MEDIA_MAX: usize = 250;
@@ -65,7 +65,7 @@ impl Outbox {
             inner.waiting.remove(oldest);
             inner.media -= 1;
             inner.dropped += 1;
-            metrics::counter!(names::STREAM_MESSAGES_DROPPED_TOTAL).increment(1);
+            metrics::counter!(metric::STREAM_MESSAGES_DROPPED_TOTAL).increment(1);
         }
         inner.sequence += 1;
         let text = text(inner.sequence);

@@ -16,10 +16,10 @@ use super::Shared;
 use super::message::{self, Fault, Ours, Theirs};
 use super::outbox::Going;
 use crate::answer::{Dice, SigningKeys, sign};
-use crate::egress::{CustomerUrl, Egress, EgressError, Socket, USER_AGENT, is_too_large};
-use crate::observe::names;
+use egress::{CustomerUrl, Egress, EgressError, Socket, USER_AGENT, is_too_large};
 use machine::StreamFact;
 use model::Clock;
+use model::metric;
 use model::{Method, StreamId};
 
 /// One try: look-up, TCP, TLS and upgrade (`plivo-callbacks.md` §3.9).
@@ -101,7 +101,7 @@ pub(super) async fn run(shared: Arc<Shared>, way: Way) {
 }
 
 fn count(outcome: &'static str) {
-    metrics::counter!(names::STREAMS_TOTAL, "outcome" => outcome).increment(1);
+    metrics::counter!(metric::STREAMS_TOTAL, "outcome" => outcome).increment(1);
 }
 
 /// Counted as long as it is there.
@@ -109,14 +109,14 @@ struct Active;
 
 impl Active {
     fn new() -> Self {
-        metrics::gauge!(names::STREAMS_ACTIVE).increment(1);
+        metrics::gauge!(metric::STREAMS_ACTIVE).increment(1);
         Self
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        metrics::gauge!(names::STREAMS_ACTIVE).decrement(1);
+        metrics::gauge!(metric::STREAMS_ACTIVE).decrement(1);
     }
 }
 

@@ -7,10 +7,10 @@ use std::time::Instant;
 use super::hush::{Down, Hush};
 use super::message::{Ours, Track};
 use super::{Shared, epoch_ms, rate};
-use crate::ffi::opus::{Encoder, Rate};
-use crate::media::workers::{Going, Job};
-use crate::media::{Feed, Line, Patience, Tap};
 use machine::{StreamFact, StreamTrack};
+use media::opus::{Encoder, Rate};
+use media::workers::{Going, Job};
+use media::{Feed, Line, Patience, Tap};
 
 /// Frames that are kept at the leg: three of its ticks, whatever keeps this thread.
 const AHEAD: usize = 3;

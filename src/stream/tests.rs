@@ -17,12 +17,12 @@ use tokio_util::task::TaskTracker;
 
 use super::{StreamHandle, StreamJob, Streams};
 use crate::answer::{Dice, SigningKeys};
-use crate::egress::testing::{egress, open_guard};
-use crate::ffi::opus::{Decoder, Encoder, Rate};
-use crate::media::prompt::Frame;
-use crate::media::test_peer::{Manner, Peer, now, pump};
-use crate::media::{LegHandle, Media, MediaConfig};
+use egress::testing::{egress, open_guard};
 use machine::{StreamFact, StreamFormat, StreamOrder, StreamTrack};
+use media::opus::{Decoder, Encoder, Rate};
+use media::prompt::Frame;
+use media::test_peer::{Manner, Peer, now, pump};
+use media::{LegHandle, Media, MediaConfig};
 use model::Clock;
 use model::Secret;
 use model::{CallUuid, StreamId};

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::kind::Kind;
 use crate::admission::Reason;
-use crate::observe::names;
+use model::metric;
 
 /// What became of an item: `result` of `offhook_webhook_events_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,5 +88,5 @@ impl Drop for Tally {
 }
 
 pub(super) fn count(kind: &'static str, effect: Effect) {
-    metrics::counter!(names::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => effect.as_str()).increment(1);
+    metrics::counter!(metric::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => effect.as_str()).increment(1);
 }

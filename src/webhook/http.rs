@@ -1,5 +1,6 @@
 //! `/webhooks/meta` on the public listener (`interface.md` §3, `meta-calling.md` §2.1).
 
+use crate::observe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::calls::Calls;
 use super::effect::Effect;
 use super::kind::Kind;
 use super::route::Door;
-use crate::observe::names;
+use model::metric;
 
 /// 3 MiB: Meta's stated ceiling, and ours.
 const BODY_MAX: usize = 3 * 1024 * 1024;
@@ -83,14 +84,14 @@ async fn event<C: Calls, B: Body>(door: &Door<C>, request: Request<B>, body_time
     };
     // Before the body is read and its signature reckoned: here a webhook costs the least, and Meta brings it again.
     if !door.takes_webhook() {
-        names::queue::refused(names::queue::WEBHOOKS);
+        observe::count_refused(metric::queue::WEBHOOKS);
         return refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE);
     }
     let mut room = Room { held: 0, shared: &door.reading };
     let body = match tokio::time::timeout(body_time, read(body.as_mut(), &mut room)).await {
         Ok(Ok(body)) => body,
         Ok(Err(Unread::NoRoom)) => {
-            names::queue::refused(names::queue::BODIES);
+            observe::count_refused(metric::queue::BODIES);
             return refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE);
         }
         Ok(Err(Unread::TooLarge)) => {

@@ -17,12 +17,12 @@ use crate::admission::permission::{Consents, PairKey, Stored};
 use crate::admission::{Gate, NumberEntry, Pressure, Reason, Refused};
 use crate::inbox::{self, Inbox, StatusTold, UserMessage};
 use crate::numbers::NewsOfMeta;
-use crate::observe::names;
-use crate::store::{KeyKind, SeenKey};
 use machine::Termination;
 use model::Clock;
 use model::Secret;
+use model::metric;
 use model::{CallUuid, Direction, PhoneNumberId, Timestamp, Wacid};
+use store::{KeyKind, SeenKey};
 
 /// What the door must know of Meta.
 #[derive(Clone, Debug)]
@@ -480,7 +480,7 @@ impl<C: Calls> Door<C> {
                     self.gate.count(Direction::Inbound, Reason::Overloaded.as_str());
                     return self.reject(&number, key.wacid, Reason::Overloaded);
                 }
-                self.gate.count(Direction::Inbound, names::admission::ADMITTED);
+                self.gate.count(Direction::Inbound, metric::admission::ADMITTED);
                 // Its terminate may have come while it was being started, and found nothing to end.
                 if self.tombstones.contains(tombstone(&key), now) {
                     self.calls.terminated(&key, None, Termination::default());

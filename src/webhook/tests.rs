@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use super::*;
 use crate::admission::permission::{Consents, PairKey, Rules, State};
 use crate::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Pressure, Reason, Slot};
-use crate::media::sdp::Offer;
-use crate::observe::Health;
-use crate::store::Store;
 use machine::{PhoneStatus, Termination};
+use media::sdp::Offer;
 use model::Clock;
+use model::Health;
 use model::Secret;
 use model::{CallUuid, E164, PhoneNumberId, Timestamp, WabaId, Wacid};
+use store::Store;
 
 pub(super) fn fixture(file: &str) -> Vec<u8> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/meta").join(file);

@@ -5,12 +5,19 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use egress::{CustomerUrl, Egress, EgressConfig, Guard, is_public};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt as _;
 use machine::{Command, RecordOrder, StreamOrder};
+use media::dtmf::Receiver;
+use media::opus::{Decoder, Encoder, Rate};
+use media::probe::Probe;
+use media::sdp::{Offer, Ours};
+use media::stun;
 use model::Clock;
+use model::Health;
 use model::Secret;
 use model::{CallUuid, E164, StreamId};
 use offhook::admission::book::Keeper;
@@ -21,17 +28,10 @@ use offhook::call::PermissionDesk;
 use offhook::call::dialer::{CallOrder, NotPlaced};
 use offhook::call::streams::StreamView;
 use offhook::config::Config;
-use offhook::egress::{CustomerUrl, Egress, EgressConfig, Guard, is_public};
-use offhook::ffi::opus::{Decoder, Encoder, Rate};
-use offhook::media::dtmf::Receiver;
-use offhook::media::probe::Probe;
-use offhook::media::sdp::{Offer, Ours};
-use offhook::media::stun;
 use offhook::meta::{Graph, GraphConfig};
-use offhook::observe::Health;
-use offhook::store::{Scope, Store};
 use offhook::webhook::{Secrets, What};
-use offhook::{answer, call, speech, webhook};
+use offhook::{answer, call, webhook};
+use store::{Scope, Store};
 use tower::ServiceExt as _;
 use url::Host;
 use xml::ast::{DocUrl, Target};
@@ -505,7 +505,7 @@ fn rest_api() -> &'static Rest {
         let outbox =
             call::Outbox::new(store.clone(), notifier, nobody, clock.clone(), node_id.clone(), Default::default());
         let (data_dir, base_url) = (dir.path().to_owned(), "http://localhost".to_owned());
-        let recognisers = offhook::speech::recognise::Recognisers::new(&Default::default()).expect("none is named");
+        let recognisers = speech::recognise::Recognisers::new(&Default::default()).expect("none is named");
         let kept = call::RecordingsConfig { data_dir, base_url, node_id, threads: 1, copies: None, recognisers };
         let (dice, tasks) = (answer::Dice::system(), Default::default());
         let recordings = {
@@ -564,7 +564,7 @@ fn rest_api() -> &'static Rest {
             base_url: "http://localhost".to_owned(),
             phones: Default::default(),
             rooms,
-            voices: Arc::new(offhook::speech::catalogue::Catalogue::of(&Default::default())),
+            voices: Arc::new(speech::catalogue::Catalogue::of(&Default::default())),
             recordings,
             agents,
             eraser,

@@ -1,7 +1,7 @@
 //! Agents over HTTP: made, changed, removed; and calls that they take, with a stand-in for their server and for a model.
 
-use offhook::sim::{CallEvent, CallScript, HangupRule, Happened, HungUpBy, Sim, caller};
 use serde_json::{Value, json};
+use sim::{CallEvent, CallScript, HangupRule, Happened, HungUpBy, Sim, caller};
 use tokio::sync::mpsc;
 
 use crate::recognise::{Endpoint, say};

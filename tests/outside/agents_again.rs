@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
-use offhook::sim::{CallScript, HangupRule, caller};
 use serde_json::{Value, json};
+use sim::{CallScript, HangupRule, caller};
 use tokio::sync::mpsc;
 
 use crate::agents::is_begin_of;

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use offhook::sim::{CallEvent, CallScript, Ended, HangupRule, Happened};
 use serde_json::Value;
+use sim::{CallEvent, CallScript, Ended, HangupRule, Happened};
 
 use super::dial::{heard_ms, tone};
 use super::outbound::{World, world};

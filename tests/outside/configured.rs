@@ -1,7 +1,7 @@
 //! What the settings of a number do (S0): to its messages, their deliveries and its calls, as customers and users meet it.
 
-use offhook::sim::{Answers, CallScript, HangupRule, Order};
 use serde_json::{Value, json};
+use sim::{Answers, CallScript, HangupRule, Order};
 
 use crate::outbound::{World, user, world};
 use crate::support::agent::{AgentServer, reply};

@@ -192,7 +192,7 @@ async fn an_owner_sees_the_node_and_what_failed_and_drains_it_unless_others_shar
     })
     .await;
     // The answer URL is not there: a fetch that fails.
-    let call = world.sim.place_call(offhook::sim::CallScript::default());
+    let call = world.sim.place_call(sim::CallScript::default());
     drop(call.all().await);
     let asha = Session::of(&world, "asha").await;
     let page = asha.get("/console/operations/").await.text();

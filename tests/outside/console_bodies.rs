@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use offhook::sim::{CallScript, HangupRule, caller};
 use serde_json::Value;
+use sim::{CallScript, HangupRule, caller};
 
 use crate::console::{Session, people, signed_in};
 use crate::console_look::look;

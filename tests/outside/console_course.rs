@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use offhook::sim::{CallScript, Faults, HangupRule};
 use serde_json::Value;
+use sim::{CallScript, Faults, HangupRule};
 
 use crate::console::{people, signed_in};
 use crate::outbound::{World, world};

@@ -202,7 +202,7 @@ pub async fn with_numbers() -> World {
             people(),
             crate::support::node::AUTH_ID
         );
-        wanted.meta = format!("app_id = \"{}\"", offhook::sim::world::APP_ID);
+        wanted.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
     })
     .await;
     for (number, id, waba, name, platform) in [

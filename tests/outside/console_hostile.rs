@@ -1,8 +1,8 @@
 //! Names that want to break out are text on every page, in a real Chromium: nothing of them runs, and nothing is asked of
 //! elsewhere (R20).
 
-use offhook::sim::{CallScript, HangupRule, PhoneKind};
 use serde_json::{Value, json};
+use sim::{CallScript, HangupRule, PhoneKind};
 
 use crate::console::{Session, signed_in, with_people};
 use crate::console_look::writes;

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use offhook::sim::{Answers, CallScript, Order, PhoneKind, Sim};
 use serde_json::{Value, json};
+use sim::{Answers, CallScript, Order, PhoneKind, Sim};
 
 use crate::console::{people, signed_in};
 use crate::outbound::{World, user, world};

@@ -1,8 +1,8 @@
 //! How the console's pages come across, in a real Chromium: to assistive technology (axe-core), in light and dark and on a
 //! small screen, and how fast they are there.
 
-use offhook::sim::{CallScript, caller};
 use serde_json::{Value, json};
+use sim::{CallScript, caller};
 
 use crate::console::{Session, call, signed_in, with_people};
 use crate::outbound::World;

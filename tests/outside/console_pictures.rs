@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use offhook::sim::{CallScript, Faults, HangupRule, caller};
 use serde_json::{Value, json};
+use sim::{CallScript, Faults, HangupRule, caller};
 
 use crate::console::{people, signed_in};
 use crate::console_flows::orders;

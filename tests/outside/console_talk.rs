@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use offhook::sim::{Answers, CallScript, HangupRule, Order, caller};
 use serde_json::{Value, json};
+use sim::{Answers, CallScript, HangupRule, Order, caller};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 

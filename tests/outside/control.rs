@@ -8,8 +8,8 @@ use axum::extract::Path;
 use axum::http::header;
 use axum::routing::get;
 use base64::Engine as _;
-use offhook::sim::{Answers, CallEvent, CallEvents, CallScript, Happened, Order};
 use serde_json::{Value, json};
+use sim::{Answers, CallEvent, CallEvents, CallScript, Happened, Order};
 
 use crate::outbound::{World, user, world};
 use crate::support::http;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use offhook::sim::{CallScript, HangupRule};
+use sim::{CallScript, HangupRule};
 
 use super::dial::tone;
 use super::outbound::{World, world};

@@ -6,9 +6,9 @@ use std::time::Duration;
 use machine::{CallSetup, CallUrls, MachineLimits};
 use model::Clock;
 use model::{CallType, CallUuid, Direction, Method};
-use offhook::store::{CallFilter, CallStart, Scope};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use store::{CallFilter, CallStart, Scope};
 use xml::ast::DocUrl;
 
 use super::support::app::{App, Seen};

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use offhook::sim::sound::frames_of_wav;
-use offhook::sim::{Answering, Answers, CallEvent, CallScript, Ended, HangupRule, Happened, HungUpBy, caller};
+use sim::sound::frames_of_wav;
+use sim::{Answering, Answers, CallEvent, CallScript, Ended, HangupRule, Happened, HungUpBy, caller};
 
 use super::outbound::{World, world};
 use crate::support::app::Seen;

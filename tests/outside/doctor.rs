@@ -2,8 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use offhook::sim::Sim;
 use serde_json::{Value, json};
+use sim::Sim;
 
 use crate::support::app::App;
 use crate::support::http;
@@ -23,7 +23,7 @@ impl World {
         app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
         let sim = Sim::start(sim_options()).await.expect("sim");
         let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-        wanted.meta = format!("app_id = \"{}\"", offhook::sim::world::APP_ID);
+        wanted.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
         let node = Node::start(&wanted).await;
         sim.set_node_url(&node.public);
         Self { sim, node, app }

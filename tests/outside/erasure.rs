@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use offhook::sim::{CallScript, HangupRule, Sim};
 use serde_json::{Value, json};
+use sim::{CallScript, HangupRule, Sim};
 
 use crate::support::app::App;
 use crate::support::chat::Chat;

@@ -1,7 +1,7 @@
 //! The first call through the whole binary with real media: the simulated Meta calls, hears the menu, presses
 //! keys, hears the reaction, hangs up.
 
-use offhook::sim::{CallEvent, CallScript, HangupRule, Happened, HungUpBy, Sim, caller};
+use sim::{CallEvent, CallScript, HangupRule, Happened, HungUpBy, Sim, caller};
 
 use crate::support::app::App;
 use crate::support::node::{ACCESS_TOKEN, API_KEY, APP_SECRET, Node, VERIFY_TOKEN, Wanted, sim_options};
@@ -28,7 +28,7 @@ async fn call(world: &World, script: CallScript) -> Vec<CallEvent> {
     world.sim.place_call(script).all().await
 }
 
-fn ended(events: &[CallEvent]) -> &offhook::sim::Ended {
+fn ended(events: &[CallEvent]) -> &sim::Ended {
     match events.last().map(|e| &e.what) {
         Some(Happened::Ended(ended)) => ended,
         _ => panic!("no end: {events:#?}"),

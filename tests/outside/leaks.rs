@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use offhook::sim::{CallScript, HangupRule, Happened, Sim, SimOptions, caller};
 use serde_json::json;
+use sim::{CallScript, HangupRule, Happened, Sim, SimOptions, caller};
 
 use crate::support::app::App;
 use crate::support::http::{self, raw};
@@ -268,7 +268,7 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
         // The WABA's own token comes before the default one.
         access_token: of("waba_token"),
         api_key: of("api_key"),
-        users_allow: offhook::sim::Allow::Everything,
+        users_allow: sim::Allow::Everything,
         ..SimOptions::default()
     };
     let sim = Sim::start(options).await.expect("the simulated Meta");

@@ -3,8 +3,8 @@
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
-use offhook::sim::{CallScript, Happened};
 use serde_json::{Value, json};
+use sim::{CallScript, Happened};
 
 use crate::support::chat::{Chat, SECRET, USER, crm};
 use crate::support::http;

@@ -1,8 +1,8 @@
 //! Multi-party calls through the whole binary with real media: a customer waits, REST calls an agent into it, they hear each
 //! other, and REST ends it.
 
-use offhook::sim::{Answers, CallScript, HangupRule, Order};
 use serde_json::{Value, json};
+use sim::{Answers, CallScript, HangupRule, Order};
 
 use super::crash::event_id;
 use super::dial::{heard_ms, tone};

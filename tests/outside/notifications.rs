@@ -1,7 +1,7 @@
 //! Notifications, over HTTP: what people should know of, read one by one and all at once.
 
-use offhook::sim::{CallScript, Sim};
 use serde_json::Value;
+use sim::{CallScript, Sim};
 
 use crate::support::app::App;
 use crate::support::http;

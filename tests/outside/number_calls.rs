@@ -1,7 +1,7 @@
 //! Calls over the number API: placed by its own words, under the rules of any call; hung up; listed page by page.
 
-use offhook::sim::{Answers, Happened, Order};
 use serde_json::{Value, json};
+use sim::{Answers, Happened, Order};
 
 use crate::outbound::{USER, World, user, world};
 use crate::support::agent::{AgentServer, reply};
@@ -39,7 +39,7 @@ impl World {
     }
 }
 
-fn accepts() -> offhook::sim::CallScript {
+fn accepts() -> sim::CallScript {
     user(Answers::Accept, Order::ConnectFirst)
 }
 
@@ -77,7 +77,8 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
         "{shown}"
     );
     assert!(shown["answeredAt"].is_string() && shown["whatsappCallId"].is_string(), "{shown}");
-    let sent = |line: &offhook::sim::log::LogLine| matches!(&line.what, offhook::sim::log::Logged::Graph { action, .. } if action == "connect");
+    let sent =
+        |line: &sim::log::LogLine| matches!(&line.what, sim::log::Logged::Graph { action, .. } if action == "connect");
     assert_eq!(world.sim.log().iter().filter(|line| sent(line)).count(), 1);
 
     // Over a restart too: the same call, the same key with the secret that is shown once.
@@ -189,7 +190,7 @@ async fn what_forbids_a_call_is_said_with_its_reason() {
     const OFF: &str = "918035737400";
     let world = world(|wanted, sim| {
         sim.callee = user(Answers::Ignore, Order::ConnectFirst);
-        sim.users_allow = offhook::sim::Allow::Nothing;
+        sim.users_allow = sim::Allow::Nothing;
         // The rules that the others' tests leave to Meta.
         wanted.extra = format!(
             "[[number]]\nnumber = \"{BARRED}\"\nphone_number_id = \"7\"\nwaba = \"1029384756\"\ncalling_enabled = true\n\

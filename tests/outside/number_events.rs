@@ -1,7 +1,7 @@
 //! What webhooks hear of numbers, permissions and calls; a number's open conversations; an agent that is told to be silent.
 
-use offhook::sim::{CallScript, HangupRule};
 use serde_json::{Value, json};
+use sim::{CallScript, HangupRule};
 
 use crate::support::agent::{AgentServer, reply};
 use crate::support::app::App;

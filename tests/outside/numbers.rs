@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use offhook::sim::log::Logged;
-use offhook::sim::{CallScript, Happened, Sim};
 use serde_json::{Value, json};
+use sim::log::Logged;
+use sim::{CallScript, Happened, Sim};
 
 use crate::support::app::App;
 use crate::support::database;
@@ -36,7 +36,7 @@ impl World {
         app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
         let sim = Sim::start(sim_options()).await.expect("sim");
         let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
-        wanted.meta = format!("app_id = \"{}\"", offhook::sim::world::APP_ID);
+        wanted.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
         wanted.extra = format!(
             "[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"sub-token\"\nparent = \"{AUTH_ID}\"\n\
              api_keys = [\"{SUB_KEY}\"]\n[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"other\"\n\
@@ -484,7 +484,7 @@ async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_by_proven_credentials() {
     world.node.start_again().await;
     let shown = world.does("GET", &url, Value::Null, 200).await;
     assert_eq!((&shown["callingEnabled"], &shown["alias"]), (&json!(true), &json!("Brasil")));
-    let to = offhook::sim::SimNumber {
+    let to = sim::SimNumber {
         number: NEW.into(),
         phone_number_id: NEW_ID.into(),
         waba: "2029384756".into(),

@@ -1,7 +1,7 @@
 //! Calls that the business places, through the whole binary with real media: the REST API places one, the simulated
 //! Meta rings its user, who hears the document and answers it with keys.
 
-use offhook::sim::{Answering, Answers, CallScript, HangupRule, Happened, Order, Sim, SimOptions, SimTimes, caller};
+use sim::{Answering, Answers, CallScript, HangupRule, Happened, Order, Sim, SimOptions, SimTimes, caller};
 
 use crate::support::app::App;
 use crate::support::http::{self, Answer};
@@ -222,7 +222,7 @@ async fn what_graph_refuses_has_its_cause() {
             )
         })
         .collect();
-    let world = world(|_, sim| sim.faults = offhook::sim::Faults::parse(&rules).expect("rules")).await;
+    let world = world(|_, sim| sim.faults = sim::Faults::parse(&rules).expect("rules")).await;
     for (n, (_, code, wanted)) in codes.iter().enumerate() {
         let mut body = world.order();
         body["to"] = user(n).into();
@@ -237,14 +237,14 @@ async fn what_graph_refuses_has_its_cause() {
 async fn a_call_whose_connect_had_no_outcome_is_ended_when_it_turns_up() {
     // Graph does it and breaks the connection; the phone rings a second later.
     let rules = "[[fault]]\ndo = \"reset\"\non = \"connect\"\ndone = true\nafter_bytes = 0\n";
-    let world = world(|_, sim| sim.faults = offhook::sim::Faults::parse(rules).expect("rules")).await;
+    let world = world(|_, sim| sim.faults = sim::Faults::parse(rules).expect("rules")).await;
     let mut script = user(Answers::Ignore, Order::RingFirst);
     script.answering.rings_after = std::time::Duration::from_secs(1);
     let user = world.sim.expect_call(script);
     let uuid = world.placed(&world.order()).await;
     assert_eq!(ends(&world, &uuid).await, ["3080", "Carrier", "failed"]);
     let events = user.all().await;
-    let by_us = |e: &offhook::sim::CallEvent| e.what == Happened::Hangup { by: offhook::sim::HungUpBy::Business };
+    let by_us = |e: &sim::CallEvent| e.what == Happened::Hangup { by: sim::HungUpBy::Business };
     assert!(events.iter().any(by_us), "{events:#?}");
     let record = world.node.record(&uuid).await;
     assert!(record["whatsapp_call_id"].is_string(), "the record has its name: {record}");
@@ -292,7 +292,7 @@ async fn several_wait_in_order_for_the_calls_per_second_and_can_be_cancelled() {
         .sim
         .log()
         .into_iter()
-        .filter(|line| matches!(&line.what, offhook::sim::log::Logged::Graph { action, .. } if action == "connect"))
+        .filter(|line| matches!(&line.what, sim::log::Logged::Graph { action, .. } if action == "connect"))
         .map(|line| line.at.parse::<jiff::Timestamp>().expect("a time").as_millisecond())
         .collect();
     assert_eq!(connects.len(), 7);
@@ -356,7 +356,7 @@ async fn r03_a_kill_ends_calls_that_ring_and_calls_that_wait() {
     }
     // The one that rang is ended at Meta.
     let ended = async {
-        let is = |line: &offhook::sim::log::LogLine| matches!(&line.what, offhook::sim::log::Logged::Graph { action, .. } if action == "terminate");
+        let is = |line: &sim::log::LogLine| matches!(&line.what, sim::log::Logged::Graph { action, .. } if action == "terminate");
         while !world.sim.log().iter().any(is) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use offhook::sim::{Answering, Answers, CallEvent, CallScript, HangupRule, Happened, Order, caller};
 use serde_json::{Value, json};
+use sim::{Answering, Answers, CallEvent, CallScript, HangupRule, Happened, Order, caller};
 
 use super::control::{heard, in_order, level, only, tones};
 use super::dial::{heard_ms, tone};

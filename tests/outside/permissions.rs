@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use offhook::sim::log::{LogLine, Logged};
-use offhook::sim::{Allow, CallScript, Happened, Sim, SimOptions};
 use serde_json::{Value, json};
+use sim::log::{LogLine, Logged};
+use sim::{Allow, CallScript, Happened, Sim, SimOptions};
 
 use crate::support::app::App;
 use crate::support::http;

@@ -89,7 +89,7 @@ async fn m18_a_person_is_asked_on_the_page_whether_the_business_may_call_and_all
     let mut page = Browser::open(&dev.address("browser phone")).await;
     page.until("document.getElementById('request').hidden").await;
     let permission = format!("{node}/api/v1/permissions/918035737458/919412341234/");
-    let key = [("x-api-key", offhook::sim::world::API_KEY)];
+    let key = [("x-api-key", sim::world::API_KEY)];
     let text = r#"{"text":"May we call you about your order <b>17</b>?"}"#;
     assert_eq!(http::send("POST", &format!("{permission}request/"), &key, text).await.status, 202);
     // As text: what a business writes is no page.

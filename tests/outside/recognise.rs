@@ -8,14 +8,14 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
+use egress::FileAnswer;
 use machine::Sound;
+use media::prompt::{Frame, Slot};
 use model::Clock;
-use offhook::egress::FileAnswer;
-use offhook::media::prompt::{Frame, Slot};
-use offhook::sim::{CallScript, HangupRule, Happened, Sim};
-use offhook::speech::config::SpeechConfig;
-use offhook::speech::library::{FileFetch, Library};
-use offhook::speech::provider::BoxFuture;
+use sim::{CallScript, HangupRule, Happened, Sim};
+use speech::config::SpeechConfig;
+use speech::library::{FileFetch, Library};
+use speech::provider::BoxFuture;
 use xml::ast::{DocUrl, Speech, SpeechNode, Voice};
 
 use crate::support::app::App;
@@ -123,7 +123,7 @@ impl World {
     }
 
     /// Calls, says that, and stays until the business hangs up.
-    async fn call(&self, say: Vec<Frame>) -> Vec<offhook::sim::CallEvent> {
+    async fn call(&self, say: Vec<Frame>) -> Vec<sim::CallEvent> {
         let script = CallScript { say, hangup: HangupRule::Never, ..CallScript::default() };
         let events = tokio::time::timeout(Duration::from_secs(60), self.sim.place_call(script).all()).await;
         let events = events.expect("the call ends");

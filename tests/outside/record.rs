@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use offhook::sim::{Answering, CallEvent, CallScript, HangupRule, caller};
 use serde_json::{Value, json};
+use sim::{Answering, CallEvent, CallScript, HangupRule, caller};
 
 use super::dial::tone;
 use super::outbound::{World, world};

@@ -1,8 +1,8 @@
 //! The official SDKs against a running node, unmodified but for the base URL: every resource, and the validators over
 //! every kind of request that a call makes. `docs/sdk.md` is the table of what works.
 
-use offhook::sim::{Answers, CallScript, HangupRule, Order, caller};
 use serde_json::{Value, json};
+use sim::{Answers, CallScript, HangupRule, Order, caller};
 
 use crate::outbound::{USER, ends, user, world};
 use crate::support::app::Seen;

@@ -1,7 +1,7 @@
 //! What a call's record says of its sound: how it got through, and what was missing where there was none.
 
-use offhook::sim::{CallScript, HangupRule, Happened, Sim};
 use serde_json::Value;
+use sim::{CallScript, HangupRule, Happened, Sim};
 
 use crate::support::app::App;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};

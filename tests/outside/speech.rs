@@ -5,13 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use egress::FileAnswer;
 use machine::Sound;
+use media::prompt::{Prompt, Slot};
 use model::Clock;
-use offhook::egress::FileAnswer;
-use offhook::media::prompt::{Prompt, Slot};
-use offhook::speech::config::SpeechConfig;
-use offhook::speech::library::{FileFetch, Library};
-use offhook::speech::provider::BoxFuture;
+use speech::config::SpeechConfig;
+use speech::library::{FileFetch, Library};
+use speech::provider::BoxFuture;
 use xml::ast::{DocUrl, Speech, SpeechNode, Voice};
 
 struct NoFiles;
@@ -101,7 +101,7 @@ fn library(dir: &std::path::Path) -> Library {
 }
 
 /// All of a prompt's frames.
-async fn whole(prompt: &Arc<Prompt>) -> Vec<offhook::media::prompt::Frame> {
+async fn whole(prompt: &Arc<Prompt>) -> Vec<media::prompt::Frame> {
     let mut cursor = prompt.cursor();
     let mut all = Vec::new();
     loop {
@@ -168,7 +168,7 @@ async fn the_voice_is_understood_by_an_independent_recogniser() {
     let (mut words, mut wrong) = (0, 0);
     for text in texts {
         let frames = whole(&library.prompt(&speak(text))).await;
-        let mut decoder = offhook::ffi::opus::Decoder::new(offhook::ffi::opus::Rate::Hz16000);
+        let mut decoder = media::opus::Decoder::new(media::opus::Rate::Hz16000);
         let mut pcm = Vec::new();
         for frame in &frames {
             decoder.decode(Some(frame), false, &mut pcm).unwrap();

@@ -386,7 +386,7 @@ async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
     chat.writes(USER, "Hello?").await;
     let crm = chat.webhook("crm").await;
     let delivered = chat.delivery(&crm, "delivered").await;
-    chat.sim.place_call(offhook::sim::CallScript { from: USER.to_owned(), ..Default::default() }).all().await;
+    chat.sim.place_call(sim::CallScript { from: USER.to_owned(), ..Default::default() }).all().await;
     let uuid =
         chat.app.wait_where("/answer", |seen| seen.param("Event") == "Hangup").await.param("CallUUID").to_owned();
     chat.node.record(&uuid).await;

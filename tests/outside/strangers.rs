@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use offhook::sim::{CallScript, HangupRule, Happened, Sim};
+use sim::{CallScript, HangupRule, Happened, Sim};
 
 use crate::support::app::App;
 use crate::support::node::{Node, Wanted, sim_options};

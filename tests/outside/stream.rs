@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use media::opus::{Encoder, Rate};
 use model::Method;
 use model::Secret;
 use offhook::answer::{SigningKeys, sign};
-use offhook::ffi::opus::{Encoder, Rate};
-use offhook::sim::{Answers, CallEvent, CallEvents, CallScript, HangupRule, Happened, KeysStart, Order, caller};
 use serde_json::{Value, json};
+use sim::{Answers, CallEvent, CallEvents, CallScript, HangupRule, Happened, KeysStart, Order, caller};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::control::{heard as heard_of, in_order, level, only};

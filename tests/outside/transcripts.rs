@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
-use offhook::sim::{CallScript, HangupRule};
+use sim::{CallScript, HangupRule};
 use tokio::sync::watch;
 
 use super::outbound::{World, world};

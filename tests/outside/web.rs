@@ -364,12 +364,12 @@ async fn registered_page(world: &World, endpoint: &str) -> Browser {
 }
 
 /// A WhatsApp user who says a tone and hangs up some time after the answer.
-fn user(hangs_up_after_s: u64) -> offhook::sim::CallScript {
-    offhook::sim::CallScript {
+fn user(hangs_up_after_s: u64) -> sim::CallScript {
+    sim::CallScript {
         say: crate::dial::tone(700.0, 30),
         record: true,
-        hangup: offhook::sim::HangupRule::AfterAnswer(std::time::Duration::from_secs(hangs_up_after_s)),
-        ..offhook::sim::CallScript::default()
+        hangup: sim::HangupRule::AfterAnswer(std::time::Duration::from_secs(hangs_up_after_s)),
+        ..sim::CallScript::default()
     }
 }
 
@@ -524,7 +524,7 @@ async fn a_person_at_the_example_page_calls_a_whatsapp_user() {
         }
     });
     world.endpoint("asha").await;
-    let mut script = crate::outbound::user(offhook::sim::Answers::Accept, offhook::sim::Order::ConnectFirst);
+    let mut script = crate::outbound::user(sim::Answers::Accept, sim::Order::ConnectFirst);
     (script.say, script.record) = (crate::dial::tone(1_100.0, 30), true);
     let callee = world.sim.expect_call(script);
     let mut page = registered_page(&world, "asha").await;

@@ -11,7 +11,7 @@ use offhook::admission::{Admitted, NumberEntry};
 use offhook::call::binding::Party as _;
 use offhook::call::dialer::NotPlaced;
 use offhook::call::queues::{Exit, Rules, Waiting};
-use offhook::store::{CallEnd, CallStart};
+use store::{CallEnd, CallStart};
 use xml::ast::DocUrl;
 
 use crate::meta::{MetaCall, Placed, phone_number_id, user};

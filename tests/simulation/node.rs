@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use machine::{CallSetup, CallUrls, Input, MachineLimits, MediaFact, Termination};
+use media::sdp::Offer;
 use model::Clock;
 use model::Secret;
 use model::{AuthId, CallType, CallUuid, Direction, E164, HangupCause, Method, PhoneNumberId, Wacid};
@@ -15,10 +16,9 @@ use offhook::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, Nu
 use offhook::call::CallEvent;
 use offhook::call::binding::{self, AtMeta, Bindings, EventTold, Parties, Party};
 use offhook::call::queues::Queues;
-use offhook::media::sdp::Offer;
 use offhook::meta::{Budget, Policy};
-use offhook::store::CallStart;
 use offhook::webhook::{Busy, CallKey, Calls, Door, DoorConfig, Effect, Full, Heard, Incoming, Known, Said};
+use store::CallStart;
 use xml::ast::DocUrl;
 
 use crate::dice::Dice;

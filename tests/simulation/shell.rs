@@ -17,8 +17,8 @@ use model::{CallUuid, Direction, HangupCause, Leg, Wacid};
 use offhook::admission::Slot;
 use offhook::admission::permission::{self, Engaged};
 use offhook::call::step::{Step, Stepper};
-use offhook::store::CallEnd;
 use offhook::webhook::CallKey;
+use store::CallEnd;
 use xml::ast::Repeat;
 
 use crate::meta::CallIx;

@@ -12,8 +12,8 @@ use model::{CallUuid, Direction, HangupCause, Timestamp, Wacid};
 use offhook::admission::permission::Consents;
 use offhook::answer::next_pause;
 use offhook::call::orphan::{PLACED_SINCE, closing};
-use offhook::store::{CallEnd, CallStart, Orphan, PlacedCall};
 use offhook::webhook::{CONNECT_AGAIN, CallKey};
+use store::{CallEnd, CallStart, Orphan, PlacedCall};
 use uuid::Uuid;
 
 use crate::customer::Answered;

@@ -3,9 +3,9 @@
 
 use super::entries::{Account, Application, Details, write};
 use super::{Book, Number};
-use crate::store::{SettingKind, SettingWrite};
 use model::Secret;
 use model::{AppId, AuthId, E164, Timestamp, WabaId};
+use store::{SettingKind, SettingWrite};
 
 /// Subaccounts of a main account at most.
 const SUBACCOUNTS_MAX: usize = 1_000;

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::panel::NumberSet;
 use super::tokens::Rotated;
 use crate::config::{ApiKey, Permissions};
-use crate::store::{SettingKind, SettingWrite};
 use model::Secret;
 use model::{AppId, AuthId, E164, Method, PhoneNumberId, Timestamp, WabaId};
+use store::{SettingKind, SettingWrite};
 use xml::ast::DocUrl;
 
 /// An account or a subaccount.

@@ -9,8 +9,8 @@ use tokio::sync::Mutex;
 use super::super::directory::{Directory, DirectoryError};
 use super::{Book, Key};
 use crate::config::Config;
-use crate::store::{Store, StoreError};
 use model::Timestamp;
+use store::{Store, StoreError};
 
 /// Told of each book that comes in force, with the one before it.
 type Told = Box<dyn Fn(&Book, &Book) + Send + Sync>;

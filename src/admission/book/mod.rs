@@ -26,9 +26,9 @@ pub use tokens::{NotRotated, Rotated};
 use self::entries::AccountRow;
 use super::directory::{AccountSpec, ApplicationSpec, Specs};
 use crate::config::{self, Config};
-use crate::store::{Scope, Setting, SettingKind, SettingWrite};
 use model::Secret;
 use model::{AppId, AuthId, E164, Timestamp, WabaId};
+use store::{Scope, Setting, SettingKind, SettingWrite};
 
 /// All of it, at one moment.
 #[derive(Clone, Debug, Default)]

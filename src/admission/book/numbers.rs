@@ -7,9 +7,9 @@ use super::entries::{Application, Link, Number, Waba, WabaRow};
 use super::{Book, Key, Made, NumberSet, Reading, Registration};
 use crate::admission::directory::NumberSpec;
 use crate::config::{self, Config};
-use crate::store::{Scope, SettingKind};
 use model::Secret;
 use model::{AppId, AuthId, E164, PhoneNumberId, Timestamp, WabaId};
+use store::{Scope, SettingKind};
 
 /// Numbers of a main account and its subaccounts at most.
 const NUMBERS_MAX: usize = 10_000;
@@ -446,7 +446,7 @@ impl Reading<'_> {
 mod tests {
     use super::*;
     use crate::admission::book::Details;
-    use crate::store::Setting;
+    use store::Setting;
 
     /// With one main account.
     fn config() -> Config {

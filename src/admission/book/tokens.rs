@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::entries::{Account, AccountRow};
 use super::{Book, Key, Reading};
 use crate::config;
-use crate::store::{Setting, SettingKind};
 use model::Secret;
 use model::{AuthId, Timestamp};
+use store::{Setting, SettingKind};
 
 /// An account's token that was made here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +138,7 @@ fn digest(token: &Secret) -> String {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::store::SettingWrite;
+    use store::SettingWrite;
 
     const ID: &str = "MA1";
 

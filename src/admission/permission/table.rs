@@ -12,8 +12,8 @@ use dashmap::mapref::one::RefMut;
 use dashmap::{DashMap, DashSet};
 
 use super::pair::{Event, Pair, Refusal, Reply, Rules, State, View};
-use crate::store::{PermissionReply, PermissionRow, PermissionWrite, Store, StoreError};
 use model::{PhoneNumberId, Timestamp};
+use store::{PermissionReply, PermissionRow, PermissionWrite, Store, StoreError};
 
 /// Between two questions to Graph about one pair (`meta-calling.md` §4.2), in microseconds.
 const ASK_AGAIN: i64 = 60_000_000;

@@ -2,7 +2,7 @@
 
 use super::super::contract::Action;
 use crate::call::author::url_of;
-use crate::store::AgentSpec;
+use store::AgentSpec;
 
 /// Characters of one `Speak`: a document takes 3,000.
 const SPEAK_MAX: usize = 2_500;
@@ -121,7 +121,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::super::super::contract::Action;
     use super::*;
-    use crate::store::AgentChannel;
+    use store::AgentChannel;
 
     fn spec(voice: Option<&str>) -> AgentSpec {
         AgentSpec {

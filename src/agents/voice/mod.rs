@@ -25,13 +25,13 @@ use super::contract::{Action, Channel, Line, Piece, Question, Reply, Role, Said,
 use super::sentences::Sentences;
 use crate::call::author::{Author, SaidLine, Wish};
 use crate::inbox::Inbox;
-use crate::media::prompt::Prompt;
 use crate::notices::Notice;
-use crate::speech::library::Library;
-use crate::store::{Agent, AgentChannel, AgentSpec, CallLine, Scope, Store};
 use document::Heard;
 use machine::{FetchFailure, Param, Params};
+use media::prompt::Prompt;
 use model::{AuthId, CallType, CallUuid, E164, NoticeTopic};
+use speech::library::Library;
+use store::{Agent, AgentChannel, AgentSpec, CallLine, Scope, Store};
 use voiced::{Voiced, heard_of};
 
 /// Calls with a session at most; a further one finds the agent busy.

@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 
 use super::Progress;
 use super::voiced::FRAME;
-use crate::media::prompt::{Prompt, Slot, Writer};
-use crate::speech::library::Library;
-use crate::store::AgentSpec;
 use machine::Sound;
+use media::prompt::{Prompt, Slot, Writer};
+use speech::library::Library;
+use store::AgentSpec;
 use xml::ast::{Speech, SpeechNode, Voice};
 
 /// How often it is looked whether the next frames are made.

@@ -16,9 +16,9 @@ use super::ask::{self, Asked, CHANGED, Fault, given};
 use super::bodies::{Taken, one_of};
 use super::conversations::not_routed;
 use crate::feed::What;
-use crate::store::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec, Scope};
 use model::E164;
 use model::Secret;
+use store::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec, Scope};
 
 const MISSING: Answer =
     Answer { status: 404, what: "There is none", content: Content::Json(of::<error::OurBody<'static>>) };

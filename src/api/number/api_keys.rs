@@ -13,8 +13,8 @@ use super::Timestamp3339;
 use super::ask::{self, Asked, CHANGED, Fault, Page};
 use super::bodies::Taken;
 use super::users::{PAGING, RoleWord, account_of, not_done};
-use crate::store::MadeKey;
 use model::AuthId;
+use store::MadeKey;
 
 const ONE: &str = "/api/v1/api-keys/{key_id}/";
 const JSON: &str = "application/json";

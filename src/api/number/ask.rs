@@ -16,8 +16,8 @@ use super::super::routes::{Answer, Content, Kind, Query, of};
 use super::super::{Api, Shared, body, decoded, error, fields};
 use super::plain;
 use crate::admission::NumberEntry;
-use crate::store::{Scope, StoreError};
 use model::{AuthId, E164, Timestamp, stable_id};
+use store::{Scope, StoreError};
 
 /// `number-api.md` §1.
 const LIMIT: u32 = 50;

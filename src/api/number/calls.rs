@@ -9,8 +9,8 @@ use super::super::routes::{Answer, Content, Kind, Query, Route, of};
 use super::super::{Glance, LiveCall, LiveFilter, LiveStatus};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
-use crate::store::{CallFilter, CallRecord, Compare};
 use model::{AuthId, CallQuality, CallUuid, Direction, Timestamp};
+use store::{CallFilter, CallRecord, Compare};
 use xml::ast::Finding;
 
 /// What is served.

@@ -17,8 +17,8 @@ use super::bodies::Taken;
 use crate::admission::NumberEntry;
 use crate::api::Api;
 use crate::inbox::{NotRouted, words};
-use crate::store::{Conversation, ConversationChange, ConversationFilter, Message};
 use model::{ConversationStatus, Direction};
+use store::{Conversation, ConversationChange, ConversationFilter, Message};
 
 const JSON: &str = "application/json";
 

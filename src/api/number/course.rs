@@ -9,8 +9,8 @@ use super::super::routes::{Answer, Content, Route, of};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
 use crate::call::course::{Course, Moment};
-use crate::store::{Scope, Store, StoreError};
 use model::{CallUuid, SoundWay, Timestamp};
+use store::{Scope, Store, StoreError};
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {

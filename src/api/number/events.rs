@@ -10,8 +10,8 @@ use http::{HeaderValue, header};
 
 use super::super::routes::{Answer, Content, Kind, Query, Route};
 use super::ask::{self, Asked, Fault};
-use crate::store::{Scope, Store, StoreError};
 use model::CallUuid;
+use store::{Scope, Store, StoreError};
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {

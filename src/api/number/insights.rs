@@ -9,8 +9,8 @@ use super::super::routes::{Answer, Content, Route, of};
 use super::ask::{self, Asked, Fault};
 use crate::agents::contract::{Line, Role};
 use crate::inbox::words;
-use crate::store::{ConversationChange, Insights};
 use model::Direction;
+use store::{ConversationChange, Insights};
 
 /// Messages that are looked at, the latest.
 const MESSAGES: u32 = 200;

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::super::routes::{Answer, Content, Route, of};
 use super::super::{NodeState, NodeStatus, error};
 use super::ask::{self, Asked, Fault};
-use crate::store::Scope;
+use store::Scope;
 
 const SHARED: Answer = Answer {
     status: 403,

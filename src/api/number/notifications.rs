@@ -10,8 +10,8 @@ use super::super::routes::{Answer, Content, Kind, Query, Route, of};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
 use crate::feed::What;
-use crate::store::{NoticeFilter, NoticeRow};
 use model::{CallUuid, NoticeTopic, Timestamp};
+use store::{NoticeFilter, NoticeRow};
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[

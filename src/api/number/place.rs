@@ -21,9 +21,9 @@ use crate::admission::{Because, Denied, NumberEntry, Reason};
 use crate::call::author;
 use crate::call::dialer::{CallOrder, NotPlaced};
 use crate::inbox::Inbox;
-use crate::store::AgentChannel;
 use machine::Outbound;
 use model::{CallUuid, E164, EndpointName, Method};
+use store::AgentChannel;
 use xml::Document;
 use xml::ast::DocUrl;
 

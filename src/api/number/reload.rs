@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::super::routes::{Answer, Content, Route, of};
 use super::super::{Finding, Reload, Reloaded, error};
 use super::ask::Asked;
-use crate::store::Scope;
+use store::Scope;
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {

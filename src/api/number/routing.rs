@@ -17,8 +17,8 @@ use crate::admission::NumberEntry;
 use crate::admission::book::Configuration;
 use crate::api::decoded;
 use crate::inbox::Inbox;
-use crate::store::{AgentChannel, UserName};
 use model::Routing;
+use store::{AgentChannel, UserName};
 
 const ANSWERS: &[Answer] = &[
     Answer { status: 200, what: "As it is now", content: Content::Json(of::<Shown>) },

@@ -15,9 +15,9 @@ use super::Timestamp3339;
 use super::ask::{self, Asked, CHANGED, Fault, Page, given};
 use super::bodies::Taken;
 use crate::people::{Change, NewUser, NotDone, Token};
-use crate::store::User;
 use model::AuthId;
 use model::{Role, Secret};
+use store::User;
 
 const ONE: &str = "/api/v1/users/{user_id}/";
 const JSON: &str = "application/json";

@@ -4,7 +4,7 @@ use axum::response::Response;
 
 use super::super::routes::{Answer, Content, Kind, Query, Route, of};
 use super::ask::{self, Asked};
-use crate::speech::catalogue::Catalogue;
+use speech::catalogue::Catalogue;
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {

@@ -13,8 +13,8 @@ use super::super::routes::{Answer, Content, Route, of};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
 use crate::call::waterfall::{self, Waterfall};
-use crate::store::{Scope, StoreError};
 use model::CallUuid;
+use store::{Scope, StoreError};
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[Route {

@@ -14,7 +14,7 @@ use super::super::routes::{Answer, Content, Kind, Query, Route, of};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault, Page};
 use crate::admission::Webhook;
-use crate::store::{CallbackState, DeliveryView};
+use store::{CallbackState, DeliveryView};
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[

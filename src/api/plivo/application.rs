@@ -13,8 +13,8 @@ use super::paging::{Meta, paged};
 use super::query;
 use super::{Ask, CONFLICT, LIMIT, No, OFFSET, changed, customer_url, method, own_uri, random_digits, settle, uri};
 use crate::admission::book::{Application, Book, Link, TooMany, Used};
-use crate::store::Scope;
 use model::{AppId, Method};
+use store::Scope;
 use xml::ast::DocUrl;
 
 const NOT_FOUND: &str = "application not found";

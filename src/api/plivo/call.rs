@@ -9,8 +9,8 @@ use super::super::{Api, LiveCall, LiveFilter, LiveStatus, error};
 use super::No;
 use super::paging::{self, Meta};
 use super::query::{self, Pairs};
-use crate::store::{CallEnd, CallFilter, CallRecord, CallStart, Scope};
 use model::{CallUuid, Direction, Timestamp};
+use store::{CallEnd, CallFilter, CallRecord, CallStart, Scope};
 
 const NOT_FOUND: &str = "call not found";
 

@@ -12,8 +12,8 @@ use super::super::{Api, decoded, error};
 use super::recording::{self, Started};
 use super::{Ask, CONFLICT, No, control, customer_url};
 use crate::call::rooms::{Asked, MemberAsk, Members};
-use crate::media::Played;
 use machine::{RoomKind, Sound, SoundItem};
+use media::Played;
 use xml::ast::Speak;
 
 const NO_ROOM: No = No::NotFound("conference not found");

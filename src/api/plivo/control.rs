@@ -12,9 +12,9 @@ use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{Api, LiveCall, LiveStatus, Told, error};
 use super::place::url;
 use super::{KEYS_MAX, No, URL_BYTES_MAX, are_keys};
-use crate::store::Scope;
 use machine::{Aside, AsideKind, Command, Legs, Sound, SoundItem};
 use model::CallUuid;
+use store::Scope;
 use xml::ast::{DocUrl, ElementKind, Speak, Speech, SpeechNode, Target};
 
 const NOT_FOUND: No = No::NotFound("call not found");

@@ -10,9 +10,9 @@ use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{Api, error};
 use super::paging::{Meta, page};
 use super::{Ask, LIMIT, No, OFFSET, not_stored, random_digits};
-use crate::store::{Endpoint, EndpointChange, PasswordError, Scope};
 use model::Secret;
 use model::{AppId, EndpointId, EndpointName};
+use store::{Endpoint, EndpointChange, PasswordError, Scope};
 
 const NOT_FOUND: &str = "endpoint not found";
 const ALIAS_CHARS_MAX: usize = 100;

@@ -38,9 +38,9 @@ use super::placing::{URL_BYTES_MAX, customer_url};
 use super::routes::{self, Answer, Body, Content, Found, Kind, Query, Route, of};
 use super::{Api, App, Shared, decoded, error, peer, segments, with_header};
 use crate::admission::book::NotChanged;
-use crate::store::Scope;
 use machine::AsideKind;
 use model::AuthId;
+use store::Scope;
 
 /// What Plivo has and we have not.
 const NOT_HERE: &str = "not available on this server";
@@ -261,8 +261,8 @@ impl No {
     }
 }
 
-impl From<crate::store::StoreError> for No {
-    fn from(e: crate::store::StoreError) -> Self {
+impl From<store::StoreError> for No {
+    fn from(e: store::StoreError) -> Self {
         tracing::warn!(error = %e, "an API request could not be answered");
         error::away(&e).map_or(Self::Ours, |(_, what)| Self::Away(what))
     }
@@ -314,7 +314,7 @@ fn settle<T>(changed: Result<T, NotChanged<No>>) -> Result<T, No> {
 }
 
 /// The store did not take what was set.
-fn not_stored(error: crate::store::StoreError) -> No {
+fn not_stored(error: store::StoreError) -> No {
     tracing::warn!(%error, "what an API request set could not be stored");
     No::Away(error::away(&error).unwrap_or(error::NOT_STORED).1)
 }

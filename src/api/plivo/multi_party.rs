@@ -15,8 +15,8 @@ use super::{
     Ask, BARRED, CONFLICT, LIMIT, NOT_ALLOWED, No, OFFSET, begun_seconds, multi_party_add, multi_party_record, uri,
 };
 use crate::call::rooms::{Asked, MemberAsk, MemberView, Members, RoomView};
-use crate::media::Played;
 use machine::RoomKind;
+use media::Played;
 use model::{AuthId, Direction, HangupCause, Timestamp, WireCause};
 
 pub(super) const NO_ROOM: No = No::NotFound("multiparty call not found");

@@ -15,8 +15,8 @@ use super::place::url;
 use super::recording::{ROOM_MAX_MS, is_mp3};
 use super::{Ask, CONFLICT, No};
 use crate::call::rooms::Tracked;
-use crate::media::record::Format;
 use machine::{MemberId, RecordOrder, TrackNews, TranscriptOrder};
+use media::record::Format;
 use xml::ast::Target;
 
 const NOT_RECORDED: No = No::NotFound("it is not being recorded");

@@ -12,8 +12,8 @@ use super::paging::{Meta, paged};
 use super::query::{self, Pairs};
 use super::{Ask, LIMIT, No, OFFSET, decoded, own_uri, settle, uri};
 use crate::admission::book::{Book, Number};
-use crate::store::Scope;
 use model::{AppId, AuthId, E164, Origin};
+use store::Scope;
 
 const NOT_FOUND: &str = "number not found";
 /// Longest alias, in characters.

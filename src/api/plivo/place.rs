@@ -14,9 +14,9 @@ use super::super::{Api, error};
 use super::{KEYS_MAX, No, are_keys, customer_url, method};
 use crate::admission::{Denied, Reason};
 use crate::call::dialer::{CallOrder, NotPlaced};
-use crate::store::Scope;
 use machine::{Outbound, header_name};
 use model::{CallUuid, E164, Method};
+use store::Scope;
 use xml::ast::DocUrl;
 
 /// L7.

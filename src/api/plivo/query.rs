@@ -4,8 +4,8 @@
 use jiff::civil::DateTime;
 
 use super::No;
-use crate::store::{CallFilter, Compare};
 use model::{Direction, Timestamp, digits_of};
+use store::{CallFilter, Compare};
 
 /// A query's pairs.
 pub(super) type Pairs = [(String, String)];

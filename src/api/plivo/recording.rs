@@ -15,10 +15,10 @@ use super::control::{answered, tell};
 use super::paging::{Meta, page};
 use super::place::url;
 use super::{Ask, CONFLICT, LIMIT, No, OFFSET, query, uri};
-use crate::media::record::Format;
-use crate::store::{Compare, Recording, RecordingFilter, RoomFilter};
 use machine::{Command, RecordOrder, RoomKind, TranscriptOrder};
+use media::record::Format;
 use model::Timestamp;
+use store::{Compare, Recording, RecordingFilter, RoomFilter};
 use xml::ast::Target;
 
 /// Of a room, in milliseconds: as long as a recording may be.

@@ -17,9 +17,9 @@ use super::account::TEXT_CHARS_MAX;
 use super::paging::{Meta, paged};
 use super::{Ask, CONFLICT, LIMIT, No, OFFSET, changed, own_uri, settle, uri};
 use crate::admission::book::{Account, Details, TooMany};
-use crate::store::Scope;
 use model::AuthId;
 use model::Secret;
+use store::Scope;
 
 const NOT_FOUND: &str = "subaccount not found";
 /// Characters of an auth_id behind its two letters, and what they are (1.2).

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{MAIN, run, uuid};
 use crate::api::{error, number, plivo};
-use crate::store::StoreError;
+use store::StoreError;
 
 #[tokio::test]
 async fn r11_while_the_store_is_away_every_route_says_503_and_when_to_come_again() {

@@ -9,11 +9,11 @@ use tokio::fs::File;
 use super::Inner;
 use crate::answer::next_pause;
 use crate::config::S3;
-use crate::media::record::{self, Format};
 use crate::objects::{Bucket, BucketError};
-use crate::observe::names::{self, copied};
-use crate::store::{CopyWrite, Recording};
+use media::record::{self, Format};
 use model::Timestamp;
+use model::metric::{self, copied};
+use store::{CopyWrite, Recording};
 
 /// Where the times of callbacks give none.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -56,7 +56,7 @@ impl Inner {
                 (copied::RETRY, CopyWrite::Failed { id: recording.id, again: Some(again) })
             }
         };
-        metrics::counter!(names::RECORDING_COPIES_TOTAL, "outcome" => outcome).increment(1);
+        metrics::counter!(metric::RECORDING_COPIES_TOTAL, "outcome" => outcome).increment(1);
         if self.write(write).await && outcome == copied::STORED && !copies.keep_local {
             self.unlink(recording.id, format);
         }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Inner, Recordings};
-use crate::store::{RecordingWork, StoreError};
+use store::{RecordingWork, StoreError};
 
 /// Files on their way, and objects being taken away, at a time.
 const COPIES_MAX: usize = 4;

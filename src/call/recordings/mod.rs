@@ -24,14 +24,12 @@ pub use copies::Copies;
 
 use super::outbox::Outbox;
 use crate::answer::{Dice, SigningKeys};
-use crate::media::record::{self, Format, Left, Order, Recorder, Source, Tape};
-use crate::speech::recognise::Recognisers;
-use crate::store::{
-    NewCallback, Recording, RecordingConclusion, RecordingEnd, RecordingStart, Scope, Store, StoreError,
-};
 use machine::{Notice, NoticeKind, Param, RecordEnd, RecordFact, RecordOrder, recorded};
+use media::record::{self, Format, Left, Order, Recorder, Source, Tape};
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, Timestamp};
+use speech::recognise::Recognisers;
+use store::{NewCallback, Recording, RecordingConclusion, RecordingEnd, RecordingStart, Scope, Store, StoreError};
 
 /// The folder's name in `store.data_dir`.
 const FOLDER: &str = "recordings";

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::media::voice::Judge;
+use media::voice::Judge;
 
 /// Milliseconds of a frame.
 const FRAME_MS: u64 = 20;

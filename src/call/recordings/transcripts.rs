@@ -12,12 +12,12 @@ use tokio::sync::mpsc;
 use super::Inner;
 use super::stretches::{Cutter, Stretch};
 use crate::answer::next_pause;
-use crate::media::record::{self, Format};
-use crate::observe::names::{self, transcript};
-use crate::speech::recognise::{Ask, RecogniseError, Sound};
-use crate::store::{NewCallback, ToTranscribe, TranscriptWrite};
 use machine::{TranscriptOrder, transcribed};
+use media::record::{self, Format};
 use model::Method;
+use model::metric::{self, transcript};
+use speech::recognise::{Ask, RecogniseError, Sound};
+use store::{NewCallback, ToTranscribe, TranscriptWrite};
 
 /// Tries in all; the pauses between them are those of callbacks.
 const TRIES_MAX: u32 = 6;
@@ -46,13 +46,13 @@ impl Inner {
         if let (Some(why), false) = (&failure, last) {
             let pause = next_pause(work.tries.saturating_add(1), Duration::ZERO, None, &self.dice).unwrap_or(TURN);
             tracing::warn!(recording = %work.start.id, why, ?pause, "what is said in a recording could not be written down");
-            metrics::counter!(names::TRANSCRIPTS_TOTAL, "outcome" => transcript::RETRY).increment(1);
+            metrics::counter!(metric::TRANSCRIPTS_TOTAL, "outcome" => transcript::RETRY).increment(1);
             return self
                 .transcribed(TranscriptWrite::Again { id: work.start.id, at: self.clock.wall().plus(pause) })
                 .await;
         }
         let outcome = if failure.is_some() { transcript::FAILED } else { transcript::DONE };
-        metrics::counter!(names::TRANSCRIPTS_TOTAL, "outcome" => outcome).increment(1);
+        metrics::counter!(metric::TRANSCRIPTS_TOTAL, "outcome" => outcome).increment(1);
         if let Some(why) = &failure {
             tracing::warn!(recording = %work.start.id, why, "what is said in a recording was not, or not all, written down");
         }

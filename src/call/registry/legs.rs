@@ -4,10 +4,10 @@ use std::sync::{Arc, PoisonError};
 
 use super::{LiveCall, Outgoing, Registry};
 use crate::admission::{AccountEntry, Because, Denied, NumberEntry, Reason};
-use crate::observe::names;
-use crate::store::Scope;
 use machine::{CallSetup, CallUrls, Destination, DialError, DialOrder, Input, LegNews, LegWish, Outbound};
+use model::metric;
 use model::{CallType, Direction, E164, EndpointName, HangupCause};
+use store::Scope;
 
 impl Registry {
     /// Begins a leg that `a_leg` dials.
@@ -64,7 +64,7 @@ impl Registry {
 
     /// An admitted leg has begun, or there was no room for it.
     fn count_leg(&self, begun: bool) -> Result<(), LegNews> {
-        let result = if begun { names::admission::ADMITTED } else { Reason::Overloaded.as_str() };
+        let result = if begun { metric::admission::ADMITTED } else { Reason::Overloaded.as_str() };
         self.0.gate.count(Direction::Outbound, result);
         if begun { Ok(()) } else { Err(refused(DialError::Overloaded, String::new())) }
     }

@@ -7,12 +7,12 @@ use uuid::Uuid;
 
 use super::state::Member;
 use super::{Caller, Cell, Inside, Rooms, locked};
-use crate::media::{Audience, Played};
-use crate::store::{EndedRoom, KeptMember, LeftMember, OpenRoom, Scope};
 use machine::{
     Command, Input, MemberId, RecordEnd, RecordOrder, Role, RoomKind, RoomNews, RoomOut, SoundItem, TrackNews,
 };
+use media::{Audience, Played};
 use model::{AuthId, CallUuid, Direction, HangupCause, Timestamp};
+use store::{EndedRoom, KeptMember, LeftMember, OpenRoom, Scope};
 use xml::ast::Target;
 
 /// A room as it is.

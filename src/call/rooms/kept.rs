@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::ask::member_view;
 use super::{Cell, ENDED_MAX, Inside, Rooms, locked};
-use crate::store::{EndedRoom, LeftMember, NewCallback, OpenMember, Orphan, OrphanRoom, Store, StoreError};
 use machine::{CallSetup, CallTime, MemberId, Notice, NoticeKind, Param, Role, RoomKind, Seat, cut_off, lasted};
 use model::{CallUuid, HangupCause, Timestamp, stable_id};
+use store::{EndedRoom, LeftMember, NewCallback, OpenMember, Orphan, OrphanRoom, Store, StoreError};
 use xml::ast::Target;
 
 /// What is written of a member that has left.
@@ -181,11 +181,11 @@ mod tests {
 
     use super::super::MemberView;
     use super::*;
-    use crate::observe::Health;
-    use crate::store::tests::setup;
-    use crate::store::{CallStart, Callback, KeptMember, OpenRoom, Scope, Settled, Settlement};
     use model::Clock;
+    use model::Health;
     use model::{AuthId, Method};
+    use store::sample::{held_agent, setup};
+    use store::{CallStart, Callback, OpenRoom, Scope, Settled, Settlement};
     use xml::ast::DocUrl;
 
     fn at(seconds: i64) -> Timestamp {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn member(member: MemberId, joined: i64, left: Option<i64>) -> OpenMember {
-        let was = KeptMember::held_agent(member, at(joined));
+        let was = held_agent(member, at(joined));
         let told = left.is_none().then(|| target("https://app.example.com/exit"));
         OpenMember { was, left: left.map(|secs| (at(secs), "Left Alone".to_owned())), told }
     }

@@ -18,18 +18,18 @@ pub use ask::{Asked, Left, MemberAsk, MemberView, Members, RoomView, Tracked};
 
 use super::recordings::OfRoom;
 use super::shell::Mailbox;
-use crate::media::prompt::Prompt;
-use crate::media::record::{Part, Pause, Source, Tape};
-use crate::media::workers::Workers;
-use crate::media::{Audience, CableEnd, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played, cable};
-use crate::store::{EndedRoom, LEFT_MAX, Store};
 use awaited::Awaited;
 use kept::LeftRow;
 pub(super) use kept::exit_id;
 use machine::{CallSetup, Command, Input, Legs, MemberId, RecordFact, RoomEntry, RoomKind, RoomNews, Sound, SoundItem};
+use media::prompt::Prompt;
+use media::record::{Part, Pause, Source, Tape};
+use media::workers::Workers;
+use media::{Audience, CableEnd, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played, cable};
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, HangupCause, Timestamp};
 use state::{Effect, Room};
+use store::{EndedRoom, LEFT_MAX, Store};
 use xml::ast::{Repeat, Target};
 
 /// Multi-party calls that are over and still shown.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::media::{MixPart, Says};
 use machine::{MemberId, Role, RoomEntry, RoomNews, RoomOut};
+use media::{MixPart, Says};
 use xml::ast::Target;
 
 /// So many addresses are told that a room is over.

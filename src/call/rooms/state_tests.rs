@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::{Effect, Room};
-use crate::media::{MixPart, Says};
 use machine::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut};
+use media::{MixPart, Says};
 use model::Method;
 use xml::ast::{DocUrl, Target};
 

@@ -11,9 +11,9 @@ use super::super::trace::{Journal, Request, Trace};
 use super::{Asked, Shell};
 use crate::answer::{DocumentBody, FetchJob, Hops, Validity};
 use crate::meta::{About, ActionRequest};
-use crate::observe::names;
 use machine::{FetchFailure, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input, Params, Refusal};
 use model::Method;
+use model::metric;
 use xml::ast::{DocUrl, Finding, Severity};
 
 /// How long a request to Graph waits for the answer to the one before it, so that Meta sees a call's requests in
@@ -69,7 +69,7 @@ impl Shell {
             }
             if action == GraphAction::Accept {
                 let took = clock.now().saturating_duration_since(arrived);
-                metrics::histogram!(names::SETUP_SECONDS).record(took.as_secs_f64());
+                metrics::histogram!(metric::SETUP_SECONDS).record(took.as_secs_f64());
             }
             let mut tries = Vec::new();
             let answered = graph.call_action_watched(request, |t| tries.push(journal.graph_try(&t))).await;

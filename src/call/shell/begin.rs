@@ -12,8 +12,8 @@ use super::super::turns::Turn;
 use super::{Fact, Mailbox};
 use crate::admission::permission::Engaged;
 use crate::admission::{AccountEntry, NumberEntry, Slot};
-use crate::media::sdp::Offer;
 use machine::CallSetup;
+use media::sdp::Offer;
 
 /// What a call is begun with.
 pub(in crate::call) struct Begin {

@@ -9,10 +9,10 @@ use super::phone;
 use super::{Media, Shell};
 use crate::admission::permission::Event;
 use crate::notices::Notice;
-use crate::observe::names;
-use crate::store::{CallEnd, CallStart, Conclusion, Farewell};
 use machine::{CallTime, GraphAction, Summary, abandoned};
+use model::metric;
 use model::{Direction, HangupCause, NoticeTopic};
+use store::{CallEnd, CallStart, Conclusion, Farewell};
 
 impl Shell {
     /// The call is terminal: its record is written and its hangup callback goes out. Neither is waited for.
@@ -30,7 +30,7 @@ impl Shell {
             line.end(cause, phone::ended(&summary));
         }
         let direction = self.view.setup.direction.as_str();
-        metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
+        metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
             .increment(1);
         let (remarks, findings) = (std::mem::take(&mut self.remarks), std::mem::take(&mut self.findings).kept());
         let ours = if last { farewell::OURS_AT_ONCE } else { farewell::OURS };
@@ -101,7 +101,7 @@ pub(in crate::call) async fn end_after_fault(services: &Services, view: &LiveCal
     let lived = services.clock.now().saturating_duration_since(view.arrived);
     let summary = abandoned(setup, view.answered(), CallTime(0).after(lived), HangupCause::InternalError);
     let direction = summary.direction.as_str();
-    metrics::counter!(names::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
+    metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
         .increment(1);
     let remark = "a fault of ours ended the call; the node's log says which: please report it".to_owned();
     if let Some(line) = &view.line {

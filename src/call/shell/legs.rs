@@ -1,8 +1,8 @@
 //! A call and the legs that it dialled, or the leg that dialled it: what they want and tell goes from mailbox to mailbox.
 
 use super::{Media, Shell};
-use crate::media::{BridgeEnd, bridge};
 use machine::{Command, DialOrder, Input, LegNews, LegWish, MediaOrder};
+use media::{BridgeEnd, bridge};
 use model::{CallUuid, HangupCause};
 
 use super::What;

@@ -1,16 +1,17 @@
 //! Where a call's facts wait for it: one bounded line, each stamped as it comes in.
 
+use crate::observe;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::super::web::Silence;
-use crate::media::sdp::Offer;
-use crate::media::{BridgeEnd, Missing};
-use crate::observe::names;
 use machine::Input;
+use media::sdp::Offer;
+use media::{BridgeEnd, Missing};
 use model::CallUuid;
+use model::metric;
 
 /// Facts waiting for one call. A call sees a few a second; a full mailbox is a fault, counted and logged.
 const MAILBOX: usize = 256;
@@ -71,7 +72,7 @@ impl Mailbox {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(fact)) => {
-                names::queue::refused(names::queue::MAILBOX);
+                observe::count_refused(metric::queue::MAILBOX);
                 warn!(call_uuid = %self.call, fact = ?std::mem::discriminant(&fact.what), "mailbox full, fact lost");
                 false
             }

@@ -11,8 +11,8 @@ use super::{Media, Shell, leg_events};
 use crate::call::captions::{Captions, Maker};
 use crate::call::phones::{Ended, ToPhone};
 use crate::call::web::Silence;
-use crate::media::sdp::Offer;
 use machine::{GraphAction, GraphOutcome, Input, PhoneStatus, Summary, Termination};
+use media::sdp::Offer;
 use model::{CallType, Direction, HangupCause};
 
 /// How a call ended, as its phone is told.

@@ -7,7 +7,7 @@ use tracing::warn;
 use super::{Media, Shell};
 use crate::call::sound;
 use crate::call::trace::Trace;
-use crate::media::{Missing, Quality};
+use media::{Missing, Quality};
 use model::CallQuality;
 
 impl Shell {

@@ -2,9 +2,9 @@
 
 use super::{Media, Shell};
 use crate::call::rooms::exit_id;
-use crate::media::record::Format;
-use crate::store::NewCallback;
 use machine::{Notice, NoticeKind, RecordOrder, RoomNews, RoomOut, RoomWish, lasted};
+use media::record::Format;
+use store::NewCallback;
 use xml::ast::Target;
 
 use super::Input;

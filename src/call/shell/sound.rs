@@ -7,9 +7,9 @@ use tracing::warn;
 use super::super::author;
 use super::leg_events;
 use super::{Media, Shell};
-use crate::media::PlayItem;
-use crate::media::prompt::Prompt;
 use machine::{Aside, Input, MediaFact, MediaFault, MediaOrder, Sound};
+use media::PlayItem;
+use media::prompt::Prompt;
 use model::Leg;
 
 /// Prompts a call keeps ready ahead of their playing.

@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::super::recordings::{ActionAsked, OfRoom, Taking};
 use super::{Media, Shell};
-use crate::media::record::{Format, Part, Pause, RATE, Tape};
-use crate::media::{Line, Patience, Sides};
 use machine::{Input, MediaOrder, RecordEnd, RecordFact, RecordId, RecordOrder};
+use media::record::{Format, Part, Pause, RATE, Tape};
+use media::{Line, Patience, Sides};
 use model::Digit;
 
 /// The recordings of a call that are not over.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Bounds, Callee, Caller, Calling, Event, Heard, Job, Key, Step, Walked, Walker};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier, SigningKeys};
-use crate::egress::testing::{egress, open_guard};
+use egress::testing::{egress, open_guard};
 use machine::{CallUrls, InstructionOutcome, MachineLimits};
 use model::Clock;
 use model::Secret;

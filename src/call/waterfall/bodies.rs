@@ -6,12 +6,12 @@
 
 use serde_json::{Value, json};
 
-use crate::media::sdp::SHOWN_MAX;
 use crate::meta::{CallAnswer, CallId, CallRequest, SdpType, Session, callback_data};
 use machine::{
     CallSetup, FetchFailure, Fetched, GraphAction, GraphOutcome, Notice, Outbound, Params, PhoneStatus, Refusal,
     Termination,
 };
+use media::sdp::SHOWN_MAX;
 use model::{CallType, Direction, Method, Wacid};
 
 /// Bytes of a body that are shown.

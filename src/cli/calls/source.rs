@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::super::node_api::NodeApi;
 use super::super::{Exit, config};
-use crate::config::{Database, Store};
-use crate::store::{Archive, CallRecord, StoreError};
 use model::Secret;
 use model::{CallUuid, last_four};
+use store::Database;
+use store::{Archive, CallRecord, StoreError};
 
 /// Where to read; at most one.
 #[derive(clap::Args, Clone, Debug)]
@@ -73,7 +73,7 @@ impl Source {
         }
         let store = match (&at.config, &at.data_dir) {
             (Some(config), _) => config::load(config)?.store.database,
-            (None, Some(folder)) => Database::File(folder.join(Store::FILE_NAME)),
+            (None, Some(folder)) => Database::File(folder.join(store::SQLITE_FILE_NAME)),
             (None, None) => by_default()?,
         };
         let archive = Archive::open(&store).await.map_err(|e| match e {
@@ -158,7 +158,7 @@ fn by_default() -> Result<Database, Exit> {
     if configured.exists() {
         return Ok(config::load(configured)?.store.database);
     }
-    let data = Path::new("offhook-data").join(Store::FILE_NAME);
+    let data = Path::new("offhook-data").join(store::SQLITE_FILE_NAME);
     if data.exists() {
         return Ok(Database::File(data));
     }
@@ -174,7 +174,7 @@ fn running_dev() -> Option<PathBuf> {
     let folders = std::fs::read_dir(std::env::temp_dir()).ok()?;
     let stores = folders.flatten().filter_map(|folder| {
         let pid = crate::node::dev::process_of(&folder.file_name().to_string_lossy())?;
-        let store = folder.path().join(Store::FILE_NAME);
+        let store = folder.path().join(store::SQLITE_FILE_NAME);
         let made = folder.metadata().and_then(|m| m.created().or_else(|_| m.modified()));
         let runs = Path::new("/proc").join(pid.to_string()).exists();
         (runs && store.exists()).then(|| (made.unwrap_or(SystemTime::UNIX_EPOCH), store))

@@ -8,9 +8,9 @@ use super::draw::told;
 use super::explain;
 use super::sarif::Sarif;
 use super::source::{self, STDIN};
-use crate::speech::catalogue;
-use crate::speech::config::SpeechConfig;
-use crate::speech::recognise::Recognisers;
+use speech::catalogue;
+use speech::config::SpeechConfig;
+use speech::recognise::Recognisers;
 use xml::{self, Abilities, Parsed};
 
 /// Options of `offhook xml check`.

@@ -17,12 +17,12 @@ use crate::call::CallSettings;
 use crate::call::walk::{Bounds, Callee, Caller, Calling, Job, Key, Walker};
 use crate::config::Config;
 use crate::node;
-use crate::sim::caller::{KeyStep, parse_keys};
-use crate::sim::world;
 use machine::{CallUrls, MachineLimits};
 use model::Clock;
 use model::Secret;
 use model::{AuthId, Method, PhoneNumberId, digits_of};
+use sim::caller::{KeyStep, parse_keys};
+use sim::world;
 use xml::MAX_BODY;
 use xml::ast::DocUrl;
 

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::super::runtime;
 use crate::answer::charset;
-use crate::egress::{self, Egress, EgressConfig, EgressError, EgressRequest, Guard, Want};
+use egress::{self, Egress, EgressConfig, EgressError, EgressRequest, Guard, Want};
 use xml::{self, MAX_BODY, Parsed};
 
 /// Standard input, as an argument.

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Redirect};
 use axum::routing::any;
 use model::Clock;
 use offhook::node::dev::{Dev, DevOptions};
-use offhook::sim::{CallScript, HangupRule, Happened, HungUpBy, SimNumber, world};
+use sim::{CallScript, HangupRule, Happened, HungUpBy, SimNumber, world};
 
 use super::{Call, World, deaf, whole};
 use crate::support::app::App;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use offhook::sim::{CallScript, HangupRule, Happened, HungUpBy};
+use sim::{CallScript, HangupRule, Happened, HungUpBy};
 
 use super::{World, deaf, impatient, rules, whole};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use offhook::sim::{CallScript, HangupRule, Happened, HungUpBy, PhoneKind, caller};
+use sim::{CallScript, HangupRule, Happened, HungUpBy, PhoneKind, caller};
 
 use super::{World, rules, user, whole};
 

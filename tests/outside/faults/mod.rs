@@ -13,8 +13,8 @@ mod webhooks;
 
 use std::time::Duration;
 
-use offhook::sim::log::Logged;
-use offhook::sim::{
+use sim::log::Logged;
+use sim::{
     CallEvent, CallScript, Ended, Faults, HangupRule, Happened, PhoneKind, Sim, SimOptions, SimTimes, WebhookTimes,
 };
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use offhook::sim::log::Logged;
-use offhook::sim::{CallScript, HangupRule};
+use sim::log::Logged;
+use sim::{CallScript, HangupRule};
 
 use super::media::types;
 use super::{World, deaf, impatient, rules, user};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use offhook::sim::{CallEvent, CallScript, HangupRule, Happened, SimNumber};
+use sim::{CallEvent, CallScript, HangupRule, Happened, SimNumber};
 
 use super::{World, deaf, impatient, rules, user};
 use crate::support::app::App;

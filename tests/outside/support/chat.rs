@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use offhook::sim::Sim;
 use serde_json::{Value, json};
+use sim::Sim;
 
 use super::app::{App, Seen};
 use super::http;

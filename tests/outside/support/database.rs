@@ -4,12 +4,12 @@
 use std::path::Path;
 use std::str::FromStr as _;
 
+use model::Health;
 use model::Secret;
-use offhook::config::Database;
-use offhook::observe::Health;
-use offhook::store::{Store, StoreOptions};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+use store::Database;
+use store::{Store, StoreOptions};
 
 fn postgres() -> Option<String> {
     std::env::var("OFFHOOK_TEST_POSTGRES").ok()

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use offhook::sim::{Allow, SimOptions};
+use sim::{Allow, SimOptions};
 
 use super::http;
 

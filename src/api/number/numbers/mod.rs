@@ -17,13 +17,13 @@ use super::bodies::Taken;
 use super::conversations::not_routed;
 use crate::admission::book::{Configuration, Elsewhere, Number};
 use crate::numbers::{Change, Checked, No, SignUp, Synced, UrlCheck};
-use crate::store::{Agent, AgentChannel, Scope, StoreError};
 use given::{Connect, Panel, Pin, Signed};
 use machine::GraphOutcome;
 use model::Secret;
 use model::{E164, Method, Routing, Timestamp};
 use shown::Shown;
 pub(super) use shown::tag_of;
+use store::{Agent, AgentChannel, Scope, StoreError};
 use xml::ast::Finding;
 
 const NONE: &str = "there is no such number";

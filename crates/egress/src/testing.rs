@@ -1,0 +1,251 @@
+//! A customer's server for tests: on loopback, in process, HTTP/1.1 or TLS with HTTP/2; and a resolver that lies.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::pending;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use super::{Egress, EgressConfig, Guard, Lookup, Resolve};
+
+/// A request as it came in.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    pub version: Version,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+}
+
+/// What to answer.
+pub enum Reply {
+    Whole(u16, Vec<(&'static str, String)>, Bytes),
+    /// One byte, again and again, with a pause between.
+    Drip(Duration),
+    Endless,
+    /// Promises more than it sends.
+    CutOff,
+    /// The same, of a stream of events.
+    CutStream(String),
+    Never,
+}
+
+impl Reply {
+    pub fn ok(body: impl Into<Bytes>) -> Self {
+        Self::Whole(200, Vec::new(), body.into())
+    }
+    pub fn status(status: u16) -> Self {
+        Self::Whole(status, Vec::new(), Bytes::new())
+    }
+    pub fn redirect(status: u16, to: impl Into<String>) -> Self {
+        Self::Whole(status, vec![("location", to.into())], Bytes::from_static(b"moved"))
+    }
+    pub fn coded(coding: &str, body: impl Into<Bytes>) -> Self {
+        Self::Whole(200, vec![("content-encoding", coding.to_owned())], body.into())
+    }
+
+    async fn response(self) -> Response<UnsyncBoxBody<Bytes, io::Error>> {
+        let flow = |pieces| Response::new(BodyExt::boxed_unsync(StreamBody::new(pieces)));
+        match self {
+            Self::Whole(status, headers, body) => {
+                let mut response = Response::new(Full::new(body).map_err(|e: Infallible| match e {}).boxed_unsync());
+                *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                for (name, value) in headers {
+                    response.headers_mut().append(name, value.parse().unwrap());
+                }
+                response
+            }
+            Self::Drip(pause) => flow(Box::pin(stream::unfold((), move |()| async move {
+                tokio::time::sleep(pause).await;
+                Some((Ok(Frame::data(Bytes::from_static(b"x"))), ()))
+            }))
+                as std::pin::Pin<Box<dyn futures_util::Stream<Item = io::Result<Frame<Bytes>>> + Send>>),
+            Self::Endless => flow(Box::pin(stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[b'x'; 1000])))))),
+            Self::CutOff => flow(Box::pin(stream::iter([
+                Ok(Frame::data(Bytes::from_static(b"<Resp"))),
+                Err(io::ErrorKind::ConnectionReset.into()),
+            ]))),
+            Self::CutStream(begun) => {
+                let sent = stream::once(async { Ok(Frame::data(Bytes::from(begun))) });
+                // The client has what was sent before the connection goes.
+                let cut = stream::once(async {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    Err(io::ErrorKind::ConnectionReset.into())
+                });
+                let mut response = flow(Box::pin(sent.chain(cut)));
+                response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+                response
+            }
+            Self::Never => pending().await,
+        }
+    }
+}
+
+/// Ends when dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    count: watch::Receiver<usize>,
+    _task: JoinSet<()>,
+}
+
+impl Server {
+    /// Speaks HTTP/1.1 in the clear.
+    pub async fn start(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        Self::run(answer, None).await
+    }
+
+    /// Speaks TLS as `localhost`, with these protocols; also gives what to trust.
+    pub async fn start_tls(
+        protocols: &[&str],
+        answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> (Self, CertificateDer<'static>) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let cert = made.cert.der().clone();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.clone()], key)
+            .unwrap();
+        tls.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
+        (Self::run(answer, Some(TlsAcceptor::from(Arc::new(tls)))).await, cert)
+    }
+
+    async fn run(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (connections, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let mut task = JoinSet::new();
+        let (counted, noted, answer) = (connections.clone(), seen.clone(), Arc::new(answer));
+        let (counter, count) = watch::channel(0);
+        let counter = Arc::new(counter);
+        task.spawn(async move {
+            let mut open = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let (noted, answer, tls, counter) = (noted.clone(), answer.clone(), tls.clone(), counter.clone());
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let (noted, answer, counter) = (noted.clone(), answer.clone(), counter.clone());
+                    async move {
+                        let (head, body) = request.into_parts();
+                        let seen = Seen {
+                            method: head.method,
+                            target: head.uri.path_and_query().unwrap().to_string(),
+                            version: head.version,
+                            headers: head.headers,
+                            body: body.collect().await.map_err(io::Error::other)?.to_bytes(),
+                        };
+                        noted.lock().unwrap().push(seen.clone());
+                        counter.send_modify(|n| *n += 1);
+                        let reply = answer(&seen);
+                        Ok::<_, io::Error>(reply.response().await)
+                    }
+                });
+                open.spawn(async move {
+                    let server = auto::Builder::new(TokioExecutor::new());
+                    match tls {
+                        None => drop(server.serve_connection(TokioIo::new(stream), service).await),
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                drop(server.serve_connection(TokioIo::new(stream), service).await);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, connections, seen, count, _task: task }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+    pub fn https_url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.address.port())
+    }
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+    /// Waits until so many requests have come.
+    pub async fn until_seen(&self, requests: usize) {
+        let mut count = self.count.clone();
+        let came = tokio::time::timeout(Duration::from_secs(60), count.wait_for(|n| *n >= requests)).await;
+        assert!(came.is_ok(), "{} requests of {requests} after a minute", self.seen().len());
+    }
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+/// Gives these answers one after another, the last one for ever.
+#[derive(Default)]
+pub struct FakeResolver {
+    answers: Mutex<VecDeque<Vec<IpAddr>>>,
+    asked: AtomicUsize,
+}
+
+impl FakeResolver {
+    pub fn of(answers: &[&[&str]]) -> Arc<Self> {
+        let answers = answers.iter().map(|a| a.iter().map(|ip| ip.parse().unwrap()).collect()).collect();
+        Arc::new(Self { answers: Mutex::new(answers), asked: AtomicUsize::new(0) })
+    }
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl Resolve for FakeResolver {
+    fn lookup(&self, _name: &str) -> Lookup {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let mut answers = self.answers.lock().unwrap();
+        let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            answer.ok_or_else(|| io::Error::other("no such name"))
+        })
+    }
+}
+
+/// A way out that trusts `roots` alone and finds every name at 127.0.0.1.
+pub fn egress(guard: Guard, roots: Vec<CertificateDer<'static>>) -> Egress {
+    egress_with(guard, roots, FakeResolver::of(&[&["127.0.0.1"]]))
+}
+
+pub fn egress_with(guard: Guard, roots: Vec<CertificateDer<'static>>, resolver: Arc<dyn Resolve>) -> Egress {
+    Egress::new(EgressConfig { resolver, system_roots: false, extra_roots: roots, ..EgressConfig::new(guard) }).unwrap()
+}
+
+/// Loopback open, as in development.
+pub fn open_guard() -> Guard {
+    Guard::new(true, Vec::new())
+}

@@ -1,0 +1,169 @@
+//! Several ready sounds for one peer: decoded, added, and encoded anew.
+
+use crate::opus::{Decoder, Encoder, Rate};
+
+use super::bridge::BridgeEnd;
+use super::inlet::{PACKET_TICKS, Passed};
+use super::prompt::Frame;
+
+/// Frames of a sound that may wait: the longest packet's (RFC 6716 §3.2.5).
+const WAITING_MAX: usize = 6;
+
+/// Adds the frames of `N` sounds. Wideband, as prompts are (`media-notes` §6).
+#[derive(Debug)]
+pub(super) struct Blend<const N: usize> {
+    voices: [Voice; N],
+    encoder: Encoder,
+}
+
+/// A sound that is decoded: from frame to frame it needs the same decoder.
+#[derive(Debug, Default)]
+struct Voice {
+    decoder: Option<Decoder>,
+    pcm: Vec<i16>,
+}
+
+impl<const N: usize> Default for Blend<N> {
+    fn default() -> Self {
+        Self { voices: std::array::from_fn(|_| Voice::default()), encoder: Encoder::for_prompts() }
+    }
+}
+
+impl<const N: usize> Blend<N> {
+    /// Sound for the place `at` beside or instead of frames: a packet of any length, given 20 ms at a time.
+    pub(super) fn take_in(&mut self, at: usize, packet: &Frame) {
+        if let Some(voice) = self.voices.get_mut(at) {
+            voice.decode(packet);
+        }
+    }
+
+    /// How much of that is not given yet, in frames; a begun one counts as none.
+    pub(super) fn waiting(&self, at: usize) -> usize {
+        self.voices.get(at).map_or(0, |voice| voice.pcm.len() / Rate::Hz16000.frame())
+    }
+
+    /// Whether anything of it is left.
+    pub(super) fn is_empty(&self, at: usize) -> bool {
+        self.voices.get(at).is_none_or(|voice| voice.pcm.is_empty())
+    }
+
+    /// What they come to, each sound always at its own place.
+    pub(super) fn of(&mut self, frames: [Option<&Frame>; N]) -> Frame {
+        let mut sum = [0_i32; Rate::Hz16000.frame()];
+        for (voice, frame) in self.voices.iter_mut().zip(frames) {
+            if let Some(frame) = frame {
+                voice.decode(frame);
+            }
+            voice.give(&mut sum);
+        }
+        let clipped = sum.map(|sum| i16::try_from(sum).unwrap_or(if sum < 0 { i16::MIN } else { i16::MAX }));
+        self.encoder.encode(&clipped)
+    }
+}
+
+/// What the other leg's peer says at a tick.
+pub(super) enum Beneath<'a> {
+    Nothing,
+    /// 20 ms, as they came.
+    Frame(Frame),
+    /// Its packets are of another length: so much of them as a tick has is to be made a frame.
+    Blend(&'a mut Blend<2>),
+}
+
+/// This tick's 20 ms of a bridge.
+pub(super) fn beneath_of<'a>(bridge: &mut BridgeEnd, blend: &'a mut Option<Box<Blend<2>>>) -> Beneath<'a> {
+    if blend.as_ref().is_none_or(|blend| blend.is_empty(0)) {
+        match bridge.next() {
+            None => return Beneath::Nothing,
+            Some(Passed { payload, ticks: PACKET_TICKS, .. }) => return Beneath::Frame(payload),
+            Some(passed) => blend.get_or_insert_default().take_in(0, &passed.payload),
+        }
+    }
+    let blend = blend.get_or_insert_default();
+    while blend.waiting(0) == 0 {
+        let Some(passed) = bridge.next() else { break };
+        blend.take_in(0, &passed.payload);
+    }
+    Beneath::Blend(blend)
+}
+
+impl Voice {
+    /// A packet that can't be decoded adds nothing.
+    fn decode(&mut self, packet: &Frame) {
+        let newest = Rate::Hz16000.frame() * WAITING_MAX;
+        self.pcm.drain(..self.pcm.len().saturating_sub(newest));
+        let decoder = self.decoder.get_or_insert_with(|| Decoder::new(Rate::Hz16000));
+        let _ = decoder.decode(Some(packet), false, &mut self.pcm);
+    }
+
+    /// Adds its next 20 ms.
+    fn give(&mut self, sum: &mut [i32]) {
+        let given = self.pcm.len().min(sum.len());
+        sum.iter_mut().zip(self.pcm.drain(..given)).for_each(|(sum, sample)| *sum += i32::from(sample));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{packed, strength, tone};
+    use super::{Blend, Decoder, Rate};
+
+    #[test]
+    fn packets_of_any_length_are_given_20_ms_at_a_time() {
+        let (said, fed) = (tone(500.0), tone(1_500.0));
+        for frames in [2, 3, 6] {
+            let (mut blend, mut decoder, mut pcm) = (Blend::<2>::default(), Decoder::new(Rate::Hz16000), Vec::new());
+            let mut packets = said.chunks_exact(frames).map(packed);
+            for fed in fed.iter().take(36) {
+                while blend.waiting(0) == 0 {
+                    blend.take_in(0, &packets.next().expect("enough"));
+                }
+                decoder.decode(Some(&blend.of([None, Some(fed)])), false, &mut pcm).expect("a frame");
+            }
+            assert!(packets.next().is_some() && blend.is_empty(0), "{frames} frames: as fast as it came");
+            for hz in [500.0, 1_500.0] {
+                assert!(strength(&pcm[3_200..], hz) > 0.1, "{frames} frames, {hz} Hz: {}", strength(&pcm[3_200..], hz));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use crate::opus::Encoder;
+    use crate::prompt::Frame;
+
+    /// Frames as one packet (RFC 6716 §3.2.5).
+    pub(crate) fn packed(frames: &[Frame]) -> Frame {
+        let toc = (frames[0][0] & !3) | 3;
+        let mut packet = vec![toc, 0x80 | u8::try_from(frames.len()).unwrap()];
+        for frame in &frames[..frames.len() - 1] {
+            match frame.len() - 1 {
+                short @ 0..252 => packet.push(u8::try_from(short).unwrap()),
+                long => {
+                    packet.extend([252 + (long & 3), (long - (252 + (long & 3))) / 4].map(|n| u8::try_from(n).unwrap()))
+                }
+            }
+        }
+        frames.iter().for_each(|frame| packet.extend(&frame[1..]));
+        packet.as_slice().into()
+    }
+
+    /// A second of a tone.
+    pub(crate) fn tone(hz: f64) -> Vec<Frame> {
+        let mut encoder = Encoder::for_prompts();
+        let wave = |n: usize| ((n as f64 * hz * std::f64::consts::TAU / 16_000.0).sin() * 6_000.0) as i16;
+        (0..50).map(|f| encoder.encode(&(0..320).map(|n| wave(f * 320 + n)).collect::<Vec<_>>())).collect()
+    }
+
+    /// How strongly a tone is in there (Goertzel), against one of full scale.
+    pub(crate) fn strength(pcm: &[i16], hz: f64) -> f64 {
+        let (mut re, mut im) = (0.0, 0.0);
+        for (n, sample) in pcm.iter().enumerate() {
+            let phase = n as f64 * hz * std::f64::consts::TAU / 16_000.0;
+            re += f64::from(*sample) * phase.cos();
+            im += f64::from(*sample) * phase.sin();
+        }
+        (re * re + im * im).sqrt() * 2.0 / pcm.len() as f64 / 32_768.0
+    }
+}

@@ -1,0 +1,240 @@
+//! DTLS for str0m with our own timing: its stock provider starts over after a second, which a lost first packet
+//! makes audible (`meta-calling.md` §5.3 wants 100 ms).
+//!
+//! A thin dress around `dimpl`, the DTLS that str0m brings. What it adds: a fatal alert of an established peer
+//! ends the connection like its close_notify, for str0m passes such errors over; and nothing is made, the private key
+//! not read, before the first packet comes or goes, for many a call ends without any; and the keys that it agrees on are
+//! left on a [`Keyring`], for the leg's own RTP.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use str0m::crypto::dtls::{
+    DtlsCert, DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, ProtocolVersion,
+};
+use str0m::crypto::{CryptoError, CryptoProvider};
+
+use super::srtp::{Keys, Profile};
+
+/// Where a handshake leaves its keys.
+#[derive(Clone, Debug, Default)]
+pub struct Keyring(Arc<Mutex<Option<Keys>>>);
+
+impl Keyring {
+    /// The keys, once they are there; once.
+    pub fn take(&self) -> Option<Keys> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, keys: Option<Keys>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+}
+
+thread_local! {
+    /// For the connection that is made next on this thread: str0m makes it where we can hand in nothing.
+    static NEXT: RefCell<Option<Keyring>> = const { RefCell::new(None) };
+}
+
+/// What `make` makes, and where the DTLS in it will leave its keys.
+pub fn with_keyring<T>(make: impl FnOnce() -> T) -> (T, Keyring) {
+    let keys = Keyring::default();
+    NEXT.set(Some(keys.clone()));
+    let made = make();
+    NEXT.take();
+    (made, keys)
+}
+
+/// The first flight is sent again after this long, then after twice as long, and so on.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// 100 ms doubled eight times is 25 s in all: past T_media, which ends the call first.
+const RETRIES: usize = 7;
+/// Longer than a leg may take from its answer to its media (T_accept + T_media).
+const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
+
+/// The crypto of every leg: str0m's own, with this DTLS.
+pub fn crypto() -> CryptoProvider {
+    static DTLS: Provider = Provider;
+    CryptoProvider { dtls_provider: &DTLS, ..str0m::crypto::from_feature_flags() }
+}
+
+#[derive(Debug)]
+struct Provider;
+
+impl DtlsProvider for Provider {
+    fn generate_certificate(&self) -> Option<DtlsCert> {
+        dimpl::certificate::generate_self_signed_certificate().ok()
+    }
+
+    fn new_dtls(
+        &self,
+        cert: &DtlsCert,
+        now: Instant,
+        version: DtlsVersion,
+        mtu: Option<usize>,
+    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+        let config = config(mtu.unwrap_or(str0m::DATAGRAM_MTU_TARGET))?;
+        let cert = cert.clone();
+        let keys = NEXT.take();
+        Ok(Box::new(Instance { config, cert, version, now, made: None, established: false, alerted: false, keys }))
+    }
+}
+
+/// One configuration serves every leg: its crypto is checked when it is built.
+fn config(mtu: usize) -> Result<Arc<dimpl::Config>, CryptoError> {
+    static SHARED: OnceLock<Arc<dimpl::Config>> = OnceLock::new();
+    if let Some(shared) = SHARED.get().filter(|c| c.mtu() == mtu) {
+        return Ok(shared.clone());
+    }
+    let config = dimpl::Config::builder()
+        // Return routability is ICE's matter.
+        .use_server_cookie(false)
+        .mtu(mtu)
+        .flight_start_rto(FIRST_RETRY)
+        .flight_retries(RETRIES)
+        .handshake_timeout(HANDSHAKE_MAX)
+        .build()
+        .map_err(|e| CryptoError::Other(format!("DTLS configuration: {e}")))?;
+    Ok(SHARED.get_or_init(|| Arc::new(config)).clone())
+}
+
+struct Instance {
+    config: Arc<dimpl::Config>,
+    cert: DtlsCert,
+    version: DtlsVersion,
+    /// As it was told last.
+    now: Instant,
+    /// None until a packet comes or goes. Of some thousand bytes.
+    made: Option<Box<dimpl::Dtls>>,
+    established: bool,
+    /// A fatal alert came over the established connection; told once.
+    alerted: bool,
+    /// Whoever asked for its keys.
+    keys: Option<Keyring>,
+}
+
+impl Instance {
+    fn dtls(&mut self) -> &mut dimpl::Dtls {
+        let Self { config, cert, version, now, made, .. } = self;
+        made.get_or_insert_with(|| {
+            let (config, cert, now) = (config.clone(), cert.clone(), *now);
+            Box::new(match version {
+                DtlsVersion::Dtls13 => dimpl::Dtls::new_13(config, cert, now),
+                DtlsVersion::Auto => dimpl::Dtls::new_auto(config, cert, now),
+                _ => dimpl::Dtls::new_12(config, cert, now),
+            })
+        })
+    }
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance").field("established", &self.established).finish_non_exhaustive()
+    }
+}
+
+impl DtlsInstance for Instance {
+    fn set_active(&mut self, active: bool) {
+        // It begins as a server, which has nothing to do before it is spoken to.
+        if active || self.made.is_some() {
+            self.dtls().set_active(active);
+        }
+    }
+
+    fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
+        if self.made.is_none() {
+            let now = self.now;
+            self.dtls().handle_timeout(now)?;
+        }
+        let result = self.dtls().handle_packet(packet);
+        // Before that, alerts are not authenticated: anybody could have written one (R19).
+        let fatal = matches!(&result, Err(DtlsImplError::SecurityError(dimpl::SecurityError::FatalAlert { .. })));
+        self.alerted |= fatal && self.established;
+        result
+    }
+
+    fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
+        if std::mem::take(&mut self.alerted) {
+            return DtlsOutput::CloseNotify;
+        }
+        let Some(dtls) = &mut self.made else { return DtlsOutput::Timeout(self.now + HANDSHAKE_MAX) };
+        let output = dtls.poll_output(buf);
+        self.established |= matches!(output, DtlsOutput::Connected);
+        if let (DtlsOutput::KeyingMaterial(material, profile), Some(keys)) = (&output, &self.keys) {
+            let client = self.made.as_ref().is_some_and(|dtls| dtls.is_active());
+            keys.put(Profile::of(*profile).and_then(|profile| Keys::new(profile, material, client)));
+        }
+        output
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
+        self.now = now;
+        self.made.as_mut().map_or(Ok(()), |dtls| dtls.handle_timeout(now))
+    }
+
+    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
+        self.dtls().send_application_data(data)
+    }
+
+    fn is_active(&self) -> bool {
+        self.made.as_ref().is_some_and(|dtls| dtls.is_active())
+    }
+
+    fn protocol_version(&self) -> Option<ProtocolVersion> {
+        self.made.as_ref().and_then(|dtls| dtls.protocol_version())
+    }
+
+    fn is_closing(&self) -> bool {
+        self.made.as_ref().is_some_and(|dtls| dtls.is_closing())
+    }
+
+    fn is_closed(&self) -> bool {
+        self.made.as_ref().is_some_and(|dtls| dtls.is_closed())
+    }
+
+    fn close(&mut self) -> Result<(), DtlsImplError> {
+        self.dtls().close()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use str0m::crypto::dtls::{DtlsInstance, DtlsOutput, DtlsVersion};
+
+    use super::crypto;
+    use model::Clock;
+
+    /// What it sends now, and when it wants to be asked again.
+    fn output(instance: &mut dyn DtlsInstance) -> (usize, Option<std::time::Instant>) {
+        let mut room = [0; 2_048];
+        let mut packets = 0;
+        loop {
+            match instance.poll_output(&mut room) {
+                DtlsOutput::Packet(_) => packets += 1,
+                DtlsOutput::Timeout(at) => return (packets, Some(at)),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_first_flight_is_sent_again_after_a_tenth_of_a_second() {
+        let provider = crypto().dtls_provider;
+        let cert = provider.generate_certificate().expect("certificate");
+        let start = Clock::real().now();
+        let mut client = provider.new_dtls(&cert, start, DtlsVersion::Dtls12, Some(1_150)).expect("instance");
+        client.set_active(true);
+        client.handle_timeout(start).expect("started");
+        let _ = client.handle_packet(&[]);
+        let (first, wake) = output(client.as_mut());
+        assert!(first >= 1);
+        let wake = wake.expect("a retry");
+        assert!(wake - start <= Duration::from_millis(150), "{:?}", wake - start);
+        client.handle_timeout(wake).expect("goes on");
+        assert_eq!(output(client.as_mut()).0, first, "the flight again");
+    }
+}

@@ -1,0 +1,169 @@
+//! A feed: live sound into a leg, one ready Opus frame a tick, from somebody who mixes or streams.
+//!
+//! The queue is short: whoever has much to say keeps it and tops the feed up, so that what was not
+//! yet sent can be taken back at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+
+use super::prompt::Frame;
+
+/// Frames that may wait: 320 ms.
+pub const FEED_MAX: usize = 16;
+/// Ticks after which sound begins though fewer frames are there than were asked for: its end must be heard too.
+const IMPATIENT: u8 = 3;
+
+/// How far both ends are.
+#[derive(Debug, Default)]
+struct Progress {
+    pushed: AtomicU64,
+    taken: AtomicU64,
+    /// Frames before this one are not wanted any more.
+    cleared: AtomicU64,
+}
+
+/// The speaker's end. Dropping it ends the feed; what waits is not sent.
+#[derive(Debug)]
+pub struct Feed {
+    to: SyncSender<Frame>,
+    progress: Arc<Progress>,
+}
+
+/// The leg's end.
+#[derive(Debug)]
+pub(super) struct FeedEnd {
+    from: Receiver<Frame>,
+    progress: Arc<Progress>,
+    /// Frames that are to be there before sound begins.
+    lead: u64,
+    flowing: bool,
+    waited: u8,
+    taken: u64,
+}
+
+/// Both ends of a new feed.
+pub(super) fn feed(lead: usize) -> (Feed, FeedEnd) {
+    let (to, from) = sync_channel(FEED_MAX);
+    let progress = Arc::new(Progress::default());
+    let lead = u64::try_from(lead.clamp(1, FEED_MAX)).unwrap_or(1);
+    let end = FeedEnd { from, progress: progress.clone(), lead, flowing: false, waited: 0, taken: 0 };
+    (Feed { to, progress }, end)
+}
+
+impl Feed {
+    /// Queues 20 ms of Opus; false: it is full, or the leg is gone, and the frame was not taken.
+    pub fn push(&self, frame: Frame) -> bool {
+        // Counted before it can be taken: the other end subtracts.
+        self.progress.pushed.fetch_add(1, Ordering::AcqRel);
+        let taken = self.to.try_send(frame).is_ok();
+        if !taken {
+            self.progress.pushed.fetch_sub(1, Ordering::AcqRel);
+        }
+        taken
+    }
+
+    /// Frames that have a place now.
+    pub fn room(&self) -> usize {
+        FEED_MAX.saturating_sub(self.waiting())
+    }
+
+    /// Frames that wait to be sent.
+    pub fn waiting(&self) -> usize {
+        let waiting = self.progress.pushed.load(Ordering::Acquire).saturating_sub(self.taken());
+        usize::try_from(waiting).unwrap_or(usize::MAX)
+    }
+
+    /// Frames that have gone out or were cleared away, since the beginning: what was pushed as number n (from 0) is
+    /// done when this is greater than n.
+    pub fn taken(&self) -> u64 {
+        self.progress.taken.load(Ordering::Acquire)
+    }
+
+    /// Frames pushed so far.
+    pub fn pushed(&self) -> u64 {
+        self.progress.pushed.load(Ordering::Acquire)
+    }
+
+    /// What waits is not sent.
+    pub fn clear(&self) {
+        self.progress.cleared.store(self.pushed(), Ordering::Release);
+    }
+}
+
+impl FeedEnd {
+    /// Whether something was pushed that has not been taken.
+    pub(super) fn has_more(&self) -> bool {
+        self.progress.pushed.load(Ordering::Acquire) > self.taken
+    }
+
+    /// This tick's frame, and whether anybody will push another.
+    pub(super) fn next(&mut self) -> (Option<Frame>, bool) {
+        let waiting = self.progress.pushed.load(Ordering::Acquire).saturating_sub(self.taken);
+        if !self.flowing && waiting > 0 {
+            self.waited = self.waited.saturating_add(1);
+            self.flowing = waiting >= self.lead || self.waited >= IMPATIENT;
+        }
+        let cleared = self.progress.cleared.load(Ordering::Acquire);
+        loop {
+            if !self.flowing && self.taken >= cleared && waiting > 0 {
+                return (None, true);
+            }
+            match self.from.try_recv() {
+                Ok(frame) => {
+                    self.taken += 1;
+                    self.progress.taken.store(self.taken, Ordering::Release);
+                    if self.taken > cleared {
+                        return (Some(frame), true);
+                    }
+                }
+                Err(TryRecvError::Empty) => {
+                    self.flowing = false;
+                    self.waited = 0;
+                    return (None, true);
+                }
+                Err(TryRecvError::Disconnected) => return (None, false),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FEED_MAX, Feed, feed};
+    use crate::prompt::Frame;
+
+    fn push(feed: &Feed, name: u8) -> bool {
+        feed.push(Frame::from([name].as_slice()))
+    }
+
+    #[test]
+    fn frames_begin_with_their_lead_and_again_after_a_gap() {
+        let (feed, mut end) = feed(2);
+        let mut next = || end.next().0.map(|frame| frame[0]);
+        assert_eq!(next(), None);
+        assert!(push(&feed, 1));
+        assert_eq!(next(), None, "a second one is waited for");
+        assert!(push(&feed, 2));
+        assert_eq!((next(), next(), next()), (Some(1), Some(2), None));
+        assert_eq!(feed.taken(), 2);
+        assert!(push(&feed, 3));
+        assert_eq!((next(), next(), next()), (None, None, Some(3)), "a last one is not kept for ever");
+    }
+
+    #[test]
+    fn what_is_cleared_is_not_sent_and_the_queue_is_bounded() {
+        let (feed, mut end) = feed(1);
+        let pushed = (0..100).filter(|n| push(&feed, *n)).count();
+        assert_eq!((pushed, feed.room()), (FEED_MAX, 0));
+        assert_eq!(end.next().0.map(|f| f[0]), Some(0));
+        feed.clear();
+        assert!(push(&feed, 77));
+        assert_eq!(end.next().0.map(|f| f[0]), Some(77));
+        assert_eq!((feed.taken(), feed.pushed(), feed.waiting()), (17, 17, 0));
+        feed.clear();
+        assert_eq!(end.next(), (None, true));
+        drop(feed);
+        assert_eq!(end.next(), (None, false));
+    }
+}

@@ -1,0 +1,476 @@
+//! Opus as safe values: an encoder and a decoder of mono 20 ms frames, and the shared frame of silence.
+//!
+//! Over `unsafe-libopus` (libopus in Rust, RFC 6716). What comes from the wire can make neither side panic: a
+//! fault inside the codec is caught, its state made anew, and the frame counts as lost.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+
+use unsafe_libopus as unsafe_opus;
+
+use crate::conceal::Concealer;
+use crate::prompt::Frame;
+
+/// Bytes of the largest frame (RFC 6716 §3.2.1).
+const FRAME_BYTES_MAX: usize = 1275;
+/// The longest packet is 120 ms, six frames of ours (RFC 6716 §3.2.5).
+const PACKET_FRAMES_MAX: usize = 6;
+/// The loss the in-band FEC is made for; with 0 libopus sends none.
+const EXPECTED_LOSS_PERCENT: i32 = 10;
+
+/// Sample rates the house works with. Any end may use any: Opus itself is free of the rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rate {
+    Hz8000,
+    Hz16000,
+    Hz24000,
+    Hz48000,
+}
+
+impl Rate {
+    /// Samples a second.
+    pub const fn hz(self) -> u32 {
+        match self {
+            Self::Hz8000 => 8_000,
+            Self::Hz16000 => 16_000,
+            Self::Hz24000 => 24_000,
+            Self::Hz48000 => 48_000,
+        }
+    }
+
+    /// Samples of one 20 ms frame.
+    pub const fn frame(self) -> usize {
+        match self {
+            Self::Hz8000 => 160,
+            Self::Hz16000 => 320,
+            Self::Hz24000 => 480,
+            Self::Hz48000 => 960,
+        }
+    }
+}
+
+/// Why a packet gave no sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpusError {
+    #[error("read an Opus packet: it is malformed")]
+    Malformed,
+    #[error("decode an Opus packet: the codec failed with {0}")]
+    Codec(i32),
+    #[error("decode an Opus packet: the codec faulted on it and was made anew")]
+    Fault,
+}
+
+/// Encodes mono PCM, 20 ms at a time; voice, at most wideband, in-band FEC on.
+pub struct Encoder {
+    state: NonNull<unsafe_opus::OpusEncoder>,
+    rate: Rate,
+    complexity: u8,
+    bitrate: u32,
+}
+
+// SAFETY: the state is one heap block of plain numbers that only this value points to; libopus keeps nothing
+// per thread.
+unsafe impl Send for Encoder {}
+
+impl Encoder {
+    /// `complexity` 0–10 (more is cut to 10), `bitrate` in bits a second (500–300,000).
+    pub fn new(rate: Rate, complexity: u8, bitrate: u32) -> Self {
+        let complexity = complexity.min(10);
+        Self { state: new_encoder(rate, complexity, bitrate), rate, complexity, bitrate }
+    }
+
+    /// What prompts are encoded with: 16 kHz, complexity 5, 24 kbit/s (`media-notes` §6: the user's side asks
+    /// for `maxplaybackrate=16000`).
+    pub fn for_prompts() -> Self {
+        Self::new(Rate::Hz16000, 5, 24_000)
+    }
+
+    /// The rate of the PCM it takes.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// One frame. `pcm` is 20 ms, [`Rate::frame`] samples; a shorter one is filled up with silence, what is
+    /// over is left away.
+    pub fn encode(&mut self, pcm: &[i16]) -> Frame {
+        let wanted = self.rate.frame();
+        let mut filled = [0i16; Rate::Hz48000.frame()];
+        let pcm = match pcm.get(..wanted) {
+            Some(whole) => whole,
+            None => {
+                filled[..pcm.len()].copy_from_slice(pcm);
+                &filled[..wanted]
+            }
+        };
+        self.packet(pcm).unwrap_or_else(|| {
+            self.reset();
+            silence_frame()
+        })
+    }
+
+    /// [`Encoder::encode`], with as little as can be that refers to the frame before: for one that is heard after others than
+    /// those it was encoded after.
+    pub fn encode_apart(&mut self, pcm: &[i16]) -> Frame {
+        self.predict(false);
+        let frame = self.encode(pcm);
+        self.predict(true);
+        frame
+    }
+
+    fn predict(&mut self, on: bool) {
+        let request = unsafe_opus::OPUS_SET_PREDICTION_DISABLED_REQUEST;
+        // SAFETY: `state` is live and ours alone; the request takes one `i32`, 0 or 1.
+        unsafe {
+            let _ =
+                unsafe_opus::opus_encoder_ctl_impl(self.state.as_ptr(), request, unsafe_opus::varargs!(i32::from(!on)));
+        }
+    }
+
+    /// `pcm` encoded; `None` where the codec failed. `pcm` is exactly one frame.
+    fn packet(&mut self, pcm: &[i16]) -> Option<Frame> {
+        debug_assert_eq!(pcm.len(), self.rate.frame());
+        let mut packet = [0u8; FRAME_BYTES_MAX];
+        let state = self.state.as_ptr();
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: `state` is live and ours alone (`&mut self`); `pcm` holds the samples of the one channel,
+            // `packet` the bytes that are named; both counts are small.
+            unsafe {
+                unsafe_opus::opus_encode(
+                    state,
+                    pcm.as_ptr(),
+                    pcm.len() as i32,
+                    packet.as_mut_ptr(),
+                    packet.len() as i32,
+                )
+            }
+        }));
+        let written = usize::try_from(written.ok()?).ok()?;
+        packet.get(..written).filter(|frame| !frame.is_empty()).map(Frame::from)
+    }
+
+    /// Forgets the sound so far: the next frame starts a new stretch.
+    pub fn reset(&mut self) {
+        let fresh = new_encoder(self.rate, self.complexity, self.bitrate);
+        let old = std::mem::replace(&mut self.state, fresh);
+        // SAFETY: `old` came from `opus_encoder_create`, and nobody points to it any more.
+        unsafe { unsafe_opus::opus_encoder_destroy(old.as_ptr()) };
+    }
+}
+
+impl Drop for Encoder {
+    fn drop(&mut self) {
+        // SAFETY: it came from `opus_encoder_create` and is given back once.
+        unsafe { unsafe_opus::opus_encoder_destroy(self.state.as_ptr()) };
+    }
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").field("rate", &self.rate).field("bitrate", &self.bitrate).finish_non_exhaustive()
+    }
+}
+
+fn new_encoder(rate: Rate, complexity: u8, bitrate: u32) -> NonNull<unsafe_opus::OpusEncoder> {
+    let bitrate = i32::try_from(bitrate).unwrap_or(i32::MAX).max(500);
+    let settings = [
+        (unsafe_opus::OPUS_SET_BITRATE_REQUEST, bitrate),
+        (unsafe_opus::OPUS_SET_COMPLEXITY_REQUEST, i32::from(complexity)),
+        (unsafe_opus::OPUS_SET_SIGNAL_REQUEST, unsafe_opus::OPUS_SIGNAL_VOICE),
+        (unsafe_opus::OPUS_SET_MAX_BANDWIDTH_REQUEST, unsafe_opus::OPUS_BANDWIDTH_WIDEBAND),
+        (unsafe_opus::OPUS_SET_INBAND_FEC_REQUEST, 1),
+        (unsafe_opus::OPUS_SET_PACKET_LOSS_PERC_REQUEST, EXPECTED_LOSS_PERCENT),
+    ];
+    // SAFETY: a null error pointer is allowed; the arguments are of closed sets that libopus accepts; every
+    // request above takes one `i32`.
+    unsafe {
+        let state = unsafe_opus::opus_encoder_create(
+            rate.hz() as i32,
+            1,
+            unsafe_opus::OPUS_APPLICATION_VOIP,
+            std::ptr::null_mut(),
+        );
+        let state = NonNull::new(state).expect("libopus takes every `Rate`, and running out of memory aborts");
+        for (request, value) in settings {
+            let _ = unsafe_opus::opus_encoder_ctl_impl(state.as_ptr(), request, unsafe_opus::varargs!(value));
+        }
+        state
+    }
+}
+
+/// Decodes packets of any Opus stream to mono PCM at one rate.
+pub struct Decoder {
+    state: NonNull<unsafe_opus::OpusDecoder>,
+    rate: Rate,
+    concealer: Concealer,
+}
+
+// SAFETY: as for `Encoder`.
+unsafe impl Send for Decoder {}
+
+impl Decoder {
+    /// A decoder that gives PCM at `rate`.
+    pub fn new(rate: Rate) -> Self {
+        Self { state: new_decoder(rate), rate, concealer: Concealer::new(rate.hz()) }
+    }
+
+    /// The rate of the PCM it gives.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Appends one packet's sound to `out` and says how many samples (20 ms, or up to 120 ms where the sender
+    /// packs more). `None` is a lost packet: 20 ms are concealed. With `fec`, `packet` is the *successor* of a
+    /// lost one, and 20 ms of the lost one come out of its redundancy (concealed where it has none); decode
+    /// it again without `fec` afterwards. A packet without sound in it (DTX) is a pause.
+    ///
+    /// # Errors
+    /// The packet is malformed or the codec failed on it: `out` is as before, and the next packet may be decoded.
+    pub fn decode(&mut self, packet: Option<&[u8]>, fec: bool, out: &mut Vec<i16>) -> Result<usize, OpusError> {
+        let lost = match packet {
+            Some([]) => return Err(OpusError::Malformed),
+            // One frame of at most a byte: none (RFC 6716 §3.2.1), and the codec would conceal one.
+            Some(packet @ [toc] | packet @ [toc, _]) if toc & 3 == 0 => Some(self.length(packet)?),
+            Some(packet) if fec && !has_redundancy(packet) => Some(self.rate.frame()),
+            Some(_) => None,
+            None => Some(self.rate.frame()),
+        };
+        let before = out.len();
+        if let Some(samples) = lost {
+            self.concealer.lost(samples, out);
+            return Ok(samples);
+        }
+        let samples = self.decode_sound(packet.unwrap_or_default(), fec, out)?;
+        self.concealer.heard(out.get_mut(before..).unwrap_or_default());
+        Ok(samples)
+    }
+
+    /// How many samples a packet lasts.
+    fn length(&self, packet: &[u8]) -> Result<usize, OpusError> {
+        let len = i32::try_from(packet.len()).map_err(|_| OpusError::Malformed)?;
+        // SAFETY: `packet` has `len` bytes, one at least; only its first two are read.
+        let samples = unsafe { unsafe_opus::opus_packet_get_nb_samples(packet.as_ptr(), len, self.rate.hz() as i32) };
+        usize::try_from(samples).map_err(|_| OpusError::Malformed)
+    }
+
+    /// Asks the codec, which is given no packet that it would have to conceal.
+    fn decode_sound(&mut self, packet: &[u8], fec: bool, out: &mut Vec<i16>) -> Result<usize, OpusError> {
+        let len = i32::try_from(packet.len()).map_err(|_| OpusError::Malformed)?;
+        let frames = if fec { 1 } else { PACKET_FRAMES_MAX };
+        let mut pcm = [0i16; Rate::Hz48000.frame() * PACKET_FRAMES_MAX];
+        let room = self.rate.frame() * frames;
+        let state = self.state.as_ptr();
+        let decoded = catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: `state` is live and ours alone; `packet` is a slice of `len` bytes; `pcm` has room for `room` mono
+            // samples.
+            unsafe {
+                unsafe_opus::opus_decode(state, packet.as_ptr(), len, pcm.as_mut_ptr(), room as i32, i32::from(fec))
+            }
+        }));
+        let Ok(decoded) = decoded else {
+            self.renew();
+            return Err(OpusError::Fault);
+        };
+        if decoded == unsafe_opus::OPUS_INVALID_PACKET {
+            return Err(OpusError::Malformed);
+        }
+        let samples = usize::try_from(decoded).ok().and_then(|n| pcm.get(..n)).ok_or(OpusError::Codec(decoded))?;
+        out.extend_from_slice(samples);
+        Ok(samples.len())
+    }
+
+    fn renew(&mut self) {
+        let old = std::mem::replace(&mut self.state, new_decoder(self.rate));
+        // SAFETY: `old` came from `opus_decoder_create`, and nobody points to it any more.
+        unsafe { unsafe_opus::opus_decoder_destroy(old.as_ptr()) };
+    }
+}
+
+impl Drop for Decoder {
+    fn drop(&mut self) {
+        // SAFETY: it came from `opus_decoder_create` and is given back once.
+        unsafe { unsafe_opus::opus_decoder_destroy(self.state.as_ptr()) };
+    }
+}
+
+impl std::fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoder").field("rate", &self.rate).finish_non_exhaustive()
+    }
+}
+
+/// Whether a packet of one 20 ms frame carries the one before it again (LBRR, RFC 6716 §4.2.4): a flag of SILK's, after the
+/// voice activity of its one frame.
+fn has_redundancy(packet: &[u8]) -> bool {
+    let [toc, first, _, ..] = packet else { return false };
+    let silk_of_20_ms = match toc >> 3 {
+        config @ 0..=11 => config & 3 == 1,
+        config @ 12..=15 => config & 1 == 1,
+        _ => false,
+    };
+    toc & 3 == 0 && silk_of_20_ms && first & 0x40 != 0
+}
+
+fn new_decoder(rate: Rate) -> NonNull<unsafe_opus::OpusDecoder> {
+    // SAFETY: a null error pointer is allowed; rate and channel count are ones that libopus accepts.
+    let state = unsafe { unsafe_opus::opus_decoder_create(rate.hz() as i32, 1, std::ptr::null_mut()) };
+    NonNull::new(state).expect("libopus takes every `Rate`, and running out of memory aborts")
+}
+
+/// 20 ms of silence, encoded once: what an open leg sends between prompts.
+pub fn silence_frame() -> Frame {
+    /// What every decoder takes for 20 ms of silence (RFC 6716 §3.1: CELT, full band, one frame), should the
+    /// encoder fail on zeros.
+    const BARE: [u8; 3] = [0xf8, 0xff, 0xfe];
+    static SILENCE: OnceLock<Frame> = OnceLock::new();
+    let make = || {
+        let mut encoder = Encoder::for_prompts();
+        // The first frames still hold the encoder's start.
+        (0..10).filter_map(|_| encoder.packet(&[0; Rate::Hz16000.frame()])).last().unwrap_or_else(|| Frame::from(BARE))
+    };
+    SILENCE.get_or_init(make).clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Decoder, Encoder, Frame, OpusError, Rate, silence_frame};
+
+    const RATES: [Rate; 4] = [Rate::Hz8000, Rate::Hz16000, Rate::Hz24000, Rate::Hz48000];
+
+    fn tone(rate: Rate, hz: f64, frames: usize) -> Vec<i16> {
+        let step = std::f64::consts::TAU * hz / f64::from(rate.hz());
+        (0..rate.frame() * frames).map(|n| ((step * n as f64).sin() * 10_000.0) as i16).collect()
+    }
+
+    fn encoded(rate: Rate, pcm: &[i16]) -> Vec<Frame> {
+        let mut encoder = Encoder::new(rate, 5, 24_000);
+        pcm.chunks(rate.frame()).map(|frame| encoder.encode(frame)).collect()
+    }
+
+    /// Hertz, by upward zero crossings.
+    fn pitch(rate: Rate, pcm: &[i16]) -> f64 {
+        let crossings = pcm.windows(2).filter(|w| w[0] < 0 && w[1] >= 0).count();
+        crossings as f64 * f64::from(rate.hz()) / pcm.len() as f64
+    }
+
+    fn loudness(pcm: &[i16]) -> f64 {
+        (pcm.iter().map(|&s| f64::from(s).powi(2)).sum::<f64>() / pcm.len() as f64).sqrt()
+    }
+
+    #[test]
+    fn a_tone_keeps_its_pitch_and_loudness_between_any_two_rates() {
+        for from in RATES {
+            let frames = encoded(from, &tone(from, 440.0, 50));
+            for to in RATES {
+                let mut decoder = Decoder::new(to);
+                let mut pcm = Vec::new();
+                for frame in &frames {
+                    assert_eq!(decoder.decode(Some(frame), false, &mut pcm), Ok(to.frame()));
+                }
+                let settled = &pcm[to.frame() * 5..];
+                let heard = pitch(to, settled);
+                assert!((heard - 440.0).abs() < 3.0, "{from:?} to {to:?}: {heard} Hz");
+                let loud = loudness(settled);
+                assert!((5_000.0..9_000.0).contains(&loud), "{from:?} to {to:?}: {loud}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_bitrate_is_kept() {
+        let frames = encoded(Rate::Hz16000, &tone(Rate::Hz16000, 440.0, 100));
+        let bits = frames.iter().map(|f| f.len() * 8).sum::<usize>() / 2;
+        assert!((8_000..32_000).contains(&bits), "{bits} bit/s");
+    }
+
+    #[test]
+    fn a_lost_frame_comes_back_from_its_successor() {
+        let frames = encoded(Rate::Hz16000, &tone(Rate::Hz16000, 300.0, 20));
+        let mut decoder = Decoder::new(Rate::Hz16000);
+        let mut pcm = Vec::new();
+        for frame in &frames[..10] {
+            decoder.decode(Some(frame), false, &mut pcm).unwrap();
+        }
+        let mut lost = Vec::new();
+        assert_eq!(decoder.decode(Some(&frames[11]), true, &mut lost), Ok(320));
+        assert!(loudness(&lost) > 4_000.0, "{}", loudness(&lost));
+        assert_eq!(decoder.decode(None, false, &mut lost), Ok(320));
+    }
+
+    #[test]
+    fn a_loss_or_a_pause_is_no_burst() {
+        for rate in RATES {
+            for hz in [200.0, 440.0, 1_000.0] {
+                let frames = encoded(Rate::Hz16000, &tone(Rate::Hz16000, hz, 60));
+                let mut decoder = Decoder::new(rate);
+                let mut pcm = Vec::new();
+                for (n, frame) in frames.iter().enumerate() {
+                    let given = match n % 12 {
+                        5 | 6 => decoder.decode(None, false, &mut pcm),
+                        // Lost, and a successor that may or may not have it.
+                        8 => decoder.decode(frames.get(n + 1).map(|f| &f[..]), n < 59, &mut pcm),
+                        // A pause as DTX has them, with its one byte.
+                        10 => decoder.decode(Some(&frame[..1]), false, &mut pcm),
+                        _ => decoder.decode(Some(frame), false, &mut pcm),
+                    };
+                    assert_eq!(given, Ok(rate.frame()), "frame {n}");
+                }
+                let settled = &pcm[rate.frame() * 3..];
+                let loudest = settled.iter().map(|s| s.unsigned_abs()).max();
+                assert!(loudest < Some(16_000), "{hz} Hz at {rate:?}: {loudest:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn silence_is_small_and_silent() {
+        let frame = silence_frame();
+        assert!(frame.len() < 40, "{} bytes", frame.len());
+        let mut pcm = Vec::new();
+        let mut decoder = Decoder::new(Rate::Hz48000);
+        for _ in 0..10 {
+            decoder.decode(Some(&frame), false, &mut pcm).unwrap();
+        }
+        assert!(pcm.iter().all(|s| s.abs() < 10));
+    }
+
+    #[test]
+    fn short_and_long_input_is_one_frame_all_the_same() {
+        let mut encoder = Encoder::for_prompts();
+        for samples in [0, 1, 319, 320, 321, 5_000] {
+            let frame = encoder.encode(&vec![100; samples]);
+            assert_eq!(Decoder::new(Rate::Hz8000).decode(Some(&frame), false, &mut Vec::new()), Ok(160));
+        }
+    }
+
+    #[test]
+    fn what_is_no_packet_is_refused() {
+        let mut decoder = Decoder::new(Rate::Hz16000);
+        let mut pcm = Vec::new();
+        assert_eq!(decoder.decode(Some(&[]), false, &mut pcm), Err(OpusError::Malformed));
+        assert_eq!(decoder.decode(Some(&[0xff, 0xff]), false, &mut pcm), Err(OpusError::Malformed));
+        assert!(pcm.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_are_refused(packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..20), fec: bool) {
+            let mut decoder = Decoder::new(Rate::Hz16000);
+            for packet in &packets {
+                let mut pcm = Vec::new();
+                if let Ok(samples) = decoder.decode(Some(packet), fec, &mut pcm) {
+                    prop_assert!(samples <= 320 * 6);
+                }
+            }
+        }
+
+        #[test]
+        fn any_sound_encodes(pcm in prop::collection::vec(any::<i16>(), 3200)) {
+            for frame in encoded(Rate::Hz16000, &pcm) {
+                prop_assert!(!frame.is_empty());
+            }
+        }
+    }
+}

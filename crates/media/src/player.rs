@@ -1,0 +1,250 @@
+//! A playlist as a sequence of 20 ms steps: items one after another without a gap, each as often as it is asked for.
+//!
+//! Pure: prompts may still be in the making, then the step is silence. Who plays, when, and to whom is `leg`'s.
+
+use crate::LegEvent;
+use crate::prefetch::fetch;
+use crate::prompt::{Cursor, Frame, Prompt, Slot};
+use machine::PlayId;
+use xml::ast::Repeat;
+
+use std::sync::{Arc, OnceLock};
+
+/// One entry of a playlist.
+#[derive(Clone, Debug)]
+pub struct PlayItem {
+    pub prompt: Arc<Prompt>,
+    pub repeat: Repeat,
+}
+
+/// What a tick sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Frame(Frame),
+    /// The next frame is not made yet.
+    Silence,
+    /// The list has been played; its last event has been reported.
+    Over,
+}
+
+/// A running playlist.
+#[derive(Debug)]
+pub(super) struct Player {
+    play: PlayId,
+    items: Vec<PlayItem>,
+    at: usize,
+    /// Place in the prompt of `items[at]`; none before its first frame is asked for.
+    cursor: Option<Cursor>,
+    rounds_done: u16,
+    /// The running round had a frame: a prompt without any must not turn round for ever.
+    heard: bool,
+    started: bool,
+    /// The list begins anew when it has come to its end.
+    again: bool,
+    /// It had a frame since it began anew.
+    list_heard: bool,
+}
+
+impl Player {
+    pub(super) fn new(play: PlayId, items: Vec<PlayItem>) -> Self {
+        Self {
+            play,
+            items,
+            at: 0,
+            cursor: None,
+            rounds_done: 0,
+            heard: false,
+            started: false,
+            again: false,
+            list_heard: false,
+        }
+    }
+
+    /// Whether the whole list is played until it is stopped.
+    pub(super) fn again_and_again(mut self, again: bool) -> Self {
+        match self.items.as_mut_slice() {
+            // It goes over into itself.
+            [one] if again && one.repeat != Repeat::Times(0) => one.repeat = Repeat::Endless,
+            _ => self.again = again,
+        }
+        self
+    }
+
+    /// Asks the processor for what the next step is going to ask of it.
+    pub(super) fn fetch(&self) {
+        if let Some(item) = self.items.get(self.at) {
+            fetch(item, usize::MAX);
+        }
+        if let Some(place) = self.cursor.as_ref().and_then(Cursor::place) {
+            fetch(place, usize::MAX);
+        }
+    }
+
+    /// Then for the frame itself.
+    pub(super) fn fetch_frame(&self) {
+        if let Some(frame) = self.cursor.as_ref().and_then(Cursor::place).and_then(OnceLock::get) {
+            fetch(&**frame, usize::MAX);
+        }
+    }
+
+    pub(super) fn play(&self) -> PlayId {
+        self.play
+    }
+
+    /// The step of this tick. `report` hears of the first frame, of items that failed, and of the end: one tick
+    /// after the last frame, when that has been heard out.
+    pub(super) fn step(&mut self, mut report: impl FnMut(LegEvent)) -> Step {
+        loop {
+            let Some(item) = self.items.get(self.at) else {
+                // One without any sound must not turn round for ever.
+                if self.again && std::mem::take(&mut self.list_heard) {
+                    self.at = 0;
+                    continue;
+                }
+                report(LegEvent::Played(self.play));
+                return Step::Over;
+            };
+            let cursor = self.cursor.get_or_insert_with(|| item.prompt.cursor());
+            let another = match item.repeat {
+                Repeat::Times(times) => self.rounds_done.saturating_add(1) < times,
+                Repeat::Endless => true,
+            };
+            match cursor.next_of(another) {
+                _ if item.repeat == Repeat::Times(0) => self.next_item(),
+                Slot::Ready(frame) => {
+                    self.heard = true;
+                    self.list_heard = true;
+                    if !std::mem::replace(&mut self.started, true) {
+                        report(LegEvent::PlayStarted(self.play));
+                    }
+                    return Step::Frame(frame);
+                }
+                Slot::Pending => return Step::Silence,
+                Slot::End => {
+                    self.rounds_done = self.rounds_done.saturating_add(1);
+                    if another && self.heard {
+                        self.heard = false;
+                        cursor.rewind();
+                    } else {
+                        self.next_item();
+                    }
+                }
+                Slot::Failed => {
+                    report(LegEvent::PlayFailed {
+                        play: self.play,
+                        item: u16::try_from(self.at).unwrap_or(u16::MAX),
+                        reason: item.prompt.failure().unwrap_or("it could not be made").to_owned(),
+                    });
+                    self.next_item();
+                }
+            }
+        }
+    }
+
+    fn next_item(&mut self) {
+        self.at += 1;
+        self.cursor = None;
+        self.rounds_done = 0;
+        self.heard = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{PlayItem, Player, Step};
+    use crate::LegEvent;
+    use crate::prompt::{Frame, Prompt};
+    use machine::PlayId;
+    use xml::ast::Repeat;
+
+    const PLAY: PlayId = PlayId(3);
+
+    fn prompt(frames: &[u8]) -> Arc<Prompt> {
+        Prompt::of(frames.iter().map(|n| Frame::from([*n])))
+    }
+
+    fn item(prompt: &Arc<Prompt>, repeat: Repeat) -> PlayItem {
+        PlayItem { prompt: prompt.clone(), repeat }
+    }
+
+    /// Ticks until the end, `most` at most: what was heard (0 for silence), and the events with their ticks.
+    fn run(player: &mut Player, most: usize) -> (Vec<u8>, Vec<(usize, LegEvent)>) {
+        let (mut heard, mut events) = (Vec::new(), Vec::new());
+        for tick in 0..most {
+            match player.step(|e| events.push((tick, e))) {
+                Step::Frame(frame) => heard.push(frame[0]),
+                Step::Silence => heard.push(0),
+                Step::Over => break,
+            }
+        }
+        (heard, events)
+    }
+
+    #[test]
+    fn items_follow_each_other_without_a_gap() {
+        let (a, b) = (prompt(&[1, 2]), prompt(&[3]));
+        let items = vec![
+            item(&a, Repeat::Times(2)),
+            item(&b, Repeat::Times(0)),
+            item(&b, Repeat::Times(1)),
+            item(&a, Repeat::Times(1)),
+        ];
+        let (heard, events) = run(&mut Player::new(PLAY, items), 50);
+        assert_eq!(heard, [1, 2, 1, 2, 3, 1, 2]);
+        assert_eq!(events, [(0, LegEvent::PlayStarted(PLAY)), (7, LegEvent::Played(PLAY))]);
+    }
+
+    #[test]
+    fn endless_is_endless_but_not_of_nothing() {
+        let (heard, events) = run(&mut Player::new(PLAY, vec![item(&prompt(&[1, 2]), Repeat::Endless)]), 9);
+        assert_eq!(heard, [1, 2, 1, 2, 1, 2, 1, 2, 1]);
+        assert_eq!(events.len(), 1);
+        let (heard, events) = run(&mut Player::new(PLAY, vec![item(&prompt(&[]), Repeat::Endless)]), 9);
+        assert!(heard.is_empty());
+        assert_eq!(events, [(0, LegEvent::Played(PLAY))]);
+    }
+
+    #[test]
+    fn a_prompt_in_the_making_is_silence_until_it_is_there() {
+        let (slow, mut writer) = Prompt::new();
+        let mut player = Player::new(PLAY, vec![item(&slow, Repeat::Times(2))]);
+        let mut events = Vec::new();
+        assert_eq!(player.step(|e| events.push(e)), Step::Silence);
+        assert!(events.is_empty(), "not started");
+        writer.push(Frame::from([9]));
+        assert_eq!(player.step(|e| events.push(e)), Step::Frame(Frame::from([9])));
+        assert_eq!(events, [LegEvent::PlayStarted(PLAY)]);
+        assert_eq!(player.step(|_| {}), Step::Silence);
+        writer.finish();
+        let (heard, events) = run(&mut player, 9);
+        assert_eq!(heard, [9], "the second round");
+        assert_eq!(events, [(1, LegEvent::Played(PLAY))]);
+    }
+
+    #[test]
+    fn a_failed_item_is_told_and_passed_over() {
+        let (failed, writer) = Prompt::new();
+        writer.fail("no such voice");
+        let (half, mut writer) = Prompt::new();
+        writer.push(Frame::from([5]));
+        writer.fail("gone");
+        let items =
+            vec![item(&failed, Repeat::Times(1)), item(&half, Repeat::Endless), item(&prompt(&[7]), Repeat::Times(1))];
+        let (heard, events) = run(&mut Player::new(PLAY, items), 9);
+        assert_eq!(heard, [5, 7]);
+        let failed = |item, reason: &str| LegEvent::PlayFailed { play: PLAY, item, reason: reason.to_owned() };
+        assert_eq!(
+            events,
+            [
+                (0, failed(0, "no such voice")),
+                (0, LegEvent::PlayStarted(PLAY)),
+                (1, failed(1, "gone")),
+                (2, LegEvent::Played(PLAY)),
+            ]
+        );
+        let (heard, events) = run(&mut Player::new(PLAY, Vec::new()), 9);
+        assert_eq!((heard, events), (vec![], vec![(0, LegEvent::Played(PLAY))]));
+    }
+}

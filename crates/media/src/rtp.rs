@@ -1,0 +1,138 @@
+//! RTP headers (RFC 3550 §5.1, §5.3.1): read with everything a sender may put there, written as plainly as can be.
+
+/// Bytes of a header without contributors and extension.
+pub(super) const HEADER: usize = 12;
+
+/// A header that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Bytes of it, contributors and extension included.
+    pub(super) length: usize,
+    pub(super) padded: bool,
+    pub(super) marker: bool,
+    pub(super) payload_type: u8,
+    pub(super) sequence: u16,
+    pub(super) timestamp: u32,
+    pub(super) ssrc: u32,
+}
+
+impl Header {
+    /// None: it is no RTP of version 2, or shorter than its header says.
+    pub(super) fn read(packet: &[u8]) -> Option<Self> {
+        let fixed: &[u8; HEADER] = packet.first_chunk()?;
+        let [first, second, s0, s1, t0, t1, t2, t3, ssrc @ ..] = *fixed;
+        if first >> 6 != 2 {
+            return None;
+        }
+        let mut length = HEADER + 4 * usize::from(first & 0x0f);
+        if first & 0x10 != 0 {
+            let [_, _, high, low] = packet.get(length..)?.first_chunk()?;
+            length += 4 + 4 * usize::from(u16::from_be_bytes([*high, *low]));
+        }
+        (length <= packet.len()).then_some(Self {
+            length,
+            padded: first & 0x20 != 0,
+            marker: second & 0x80 != 0,
+            payload_type: second & 0x7f,
+            sequence: u16::from_be_bytes([s0, s1]),
+            timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
+            ssrc: u32::from_be_bytes(ssrc),
+        })
+    }
+
+    /// The payload without its padding; none where the padding is longer than all of it.
+    pub(super) fn payload<'a>(&self, payload: &'a [u8]) -> Option<&'a [u8]> {
+        if !self.padded {
+            return Some(payload);
+        }
+        let padding = usize::from(*payload.last()?);
+        payload.get(..payload.len().checked_sub(padding).filter(|_| padding > 0)?)
+    }
+}
+
+/// Appends a header without contributors, extension and padding.
+pub(super) fn write(out: &mut Vec<u8>, payload_type: u8, marker: bool, sequence: u16, timestamp: u32, ssrc: u32) {
+    out.extend_from_slice(&[0x80, payload_type & 0x7f | if marker { 0x80 } else { 0 }]);
+    out.extend_from_slice(&sequence.to_be_bytes());
+    out.extend_from_slice(&timestamp.to_be_bytes());
+    out.extend_from_slice(&ssrc.to_be_bytes());
+}
+
+/// What a datagram that is neither STUN nor DTLS looks like (RFC 7983, RFC 5761 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looks {
+    Rtp,
+    Rtcp,
+    Other,
+}
+
+/// By its first bytes; anybody could have written them.
+pub fn looks(datagram: &[u8]) -> Looks {
+    match datagram {
+        [128..192, 192..224, ..] => Looks::Rtcp,
+        [128..192, ..] => Looks::Rtp,
+        _ => Looks::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn contributors_extension_and_padding_are_passed_over() {
+        let plain = [0x80, 0xef, 1, 2, 0, 0, 0, 3, 0, 0, 0, 4, 9];
+        let header = Header::read(&plain).expect("RTP");
+        assert_eq!((header.length, header.marker, header.payload_type), (12, true, 111));
+        assert_eq!((header.sequence, header.timestamp, header.ssrc), (0x0102, 3, 4));
+
+        let mut rich = vec![0xb2, 111, 0, 1, 0, 0, 0, 3, 0, 0, 0, 4];
+        rich.extend([0; 8]);
+        rich.extend([0xbe, 0xde, 0, 1, 0x10, 0xff, 0, 0]);
+        rich.extend([7, 7, 0, 2]);
+        let header = Header::read(&rich).expect("RTP");
+        assert_eq!((header.length, header.padded), (28, true));
+        assert_eq!(header.payload(&rich[28..]), Some(&[7, 7][..]));
+        assert_eq!(header.payload(&[7, 0]), None, "padding of nothing");
+        assert_eq!(header.payload(&[7, 3]), None, "longer than the payload");
+        assert_eq!(header.payload(&[]), None);
+        for cut in 0..28 {
+            assert_eq!(Header::read(&rich[..cut]), None, "{cut}");
+        }
+        assert_eq!(Header::read(&[0x40; 20]), None, "version 1");
+    }
+
+    #[test]
+    fn what_it_looks_like() {
+        for (bytes, expected) in [
+            (&[0x80, 111][..], Looks::Rtp),
+            (&[0x80, 0x80 | 111], Looks::Rtp),
+            (&[0x81, 200], Looks::Rtcp),
+            (&[22, 254], Looks::Other),
+            (&[0, 1], Looks::Other),
+            (&[], Looks::Other),
+        ] {
+            assert_eq!(looks(bytes), expected, "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(pt in 0_u8..128, marker: bool, sequence: u16, timestamp: u32, ssrc: u32) {
+            let mut out = Vec::new();
+            write(&mut out, pt, marker, sequence, timestamp, ssrc);
+            let expected = Header { length: HEADER, padded: false, marker, payload_type: pt, sequence, timestamp, ssrc };
+            prop_assert_eq!(Header::read(&out), Some(expected));
+        }
+
+        #[test]
+        fn garbage_is_read_within_its_bounds(garbage in proptest::collection::vec(any::<u8>(), 0..120)) {
+            if let Some(header) = Header::read(&garbage) {
+                prop_assert!(header.length <= garbage.len());
+                let _ = header.payload(&garbage[header.length..]);
+            }
+        }
+    }
+}

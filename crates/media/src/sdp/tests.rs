@@ -1,0 +1,323 @@
+//! Offers of the fixtures read as their index says or refused for their reason, any text and mangled ones besides; our
+//! answers, line by line beside models and before a strict reader.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::{Offer, OfferFault, Ours, Rule, Setup, check_answer};
+
+const FINGERPRINT: [u8; 32] = [0xAB; 32];
+
+fn fixture(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/meta").join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn what_is_wrong_with_an_offer_is_said_of_an_answer_too() {
+    let why = |fault: Result<Offer, OfferFault>| fault.expect_err("unusable").to_string();
+    assert_eq!(why(Offer::of_phone("v=0")), "it has no audio section");
+    assert_eq!(why(Offer::parse("", true)), "it is empty");
+}
+
+fn rows() -> Vec<Value> {
+    let index: Value = serde_json::from_str(&fixture("index.json")).expect("index.json is JSON");
+    index["sdp"].as_array().expect("rows").clone()
+}
+
+fn parse(file: &str) -> Offer {
+    Offer::parse(&fixture(file), false).unwrap_or_else(|e| panic!("{file}: {e}"))
+}
+
+fn ours<'a>(candidates: &'a [SocketAddr]) -> Ours<'a> {
+    Ours {
+        candidates,
+        ufrag: "abcd+/12",
+        pwd: "abcdefghijklmnopqrstuvwx",
+        fingerprint: &FINGERPRINT,
+        ssrc: 515_639_260,
+        cname: "DmcLDltwzDB0ilbK",
+        stream: "69e990f7-460a-4a84-ac9f-59a5aa6bf653",
+        track: "bb10e8ed-1f00-4c45-bb09-bf945612ce3f",
+        session: 5_493_349_234_715_655_308,
+        ice_lite: false,
+    }
+}
+
+#[test]
+fn every_usable_fixture_reads_as_its_index_says() {
+    let mut seen = 0;
+    for row in rows().iter().filter(|r| r["usable"] == true) {
+        let file = row["file"].as_str().expect("file");
+        let offer = parse(file);
+        let want = &row["parsed"];
+        let hex: Vec<String> = offer.fingerprint.iter().map(|b| format!("{b:02X}")).collect();
+        let candidates: Vec<Value> = offer
+            .candidates
+            .iter()
+            .map(|c| serde_json::json!({"ip": c.addr.ip().to_string(), "port": c.addr.port()}))
+            .collect();
+        let dtmf = offer.telephone_events.first().map(|t| serde_json::json!({"pt": t.pt, "clock": t.clock}));
+        let got = serde_json::json!({
+            "opus_pt": offer.opus_pt, "dtmf": dtmf, "ufrag": offer.ufrag, "pwd": offer.pwd,
+            "fingerprint": hex.join(":"), "setup": offer.setup.as_str(), "ice_lite": offer.ice_lite,
+            "mid": offer.mid, "candidates": candidates, "ssrc": offer.ssrc, "ptime": offer.ptime,
+        });
+        assert_eq!(&got, want, "{file}");
+        seen += 1;
+    }
+    assert!(seen >= 18, "{seen} rows");
+}
+
+#[test]
+fn every_bad_offer_is_refused_for_its_reason() {
+    for row in rows().iter().filter(|r| r["usable"] == false && r["role"] == "meta_offer") {
+        let file = row["file"].as_str().expect("file");
+        let fault = Offer::parse(&fixture(file), false).expect_err(file);
+        let want = match row["reason"].as_str().expect("reason") {
+            "empty" => OfferFault::Empty,
+            "no v=0" => OfferFault::NotSdp,
+            "no audio section" => OfferFault::NoAudio,
+            "no opus/48000" => OfferFault::NoOpus,
+            "no sha-256 fingerprint" => OfferFault::Fingerprint,
+            "no DTLS" => OfferFault::NoDtls,
+            "no usable candidate" => OfferFault::NoCandidate,
+            "no ice-ufrag" => OfferFault::Ufrag,
+            "no rtcp-mux" => OfferFault::RtcpMux,
+            "audio section refused (port 0)" => OfferFault::PortZero,
+            // It ends inside its pwd.
+            "cut before the credentials" => OfferFault::Pwd,
+            other => panic!("{file}: a reason this test does not know: {other}"),
+        };
+        assert_eq!(fault, want, "{file}");
+    }
+}
+
+/// Longer ones made the agent panic while it answered a check.
+#[test]
+fn a_ufrag_that_no_check_of_ours_can_name_is_refused_at_the_door() {
+    let offer = |chars: usize| {
+        let named = |line: &str| {
+            if line.starts_with("a=ice-ufrag:") {
+                "a=ice-ufrag:".to_owned() + &"u".repeat(chars)
+            } else {
+                line.to_owned()
+            }
+        };
+        fixture("sdp/offer_relay_full.sdp").lines().map(named).collect::<Vec<_>>().join("\r\n") + "\r\n"
+    };
+    for (chars, fault) in [
+        (3, Some(OfferFault::Ufrag)),
+        (4, None),
+        (119, None),
+        (120, Some(OfferFault::OverlongUfrag)),
+        (256, Some(OfferFault::OverlongUfrag)),
+        (257, Some(OfferFault::Ufrag)),
+    ] {
+        assert_eq!(Offer::parse(&offer(chars), false).err(), fault, "{chars}");
+    }
+}
+
+#[test]
+fn refused_answers_of_ours_are_refused_by_the_strict_reader() {
+    for row in rows().iter().filter(|r| r["role"] == "our_answer") {
+        let file = row["file"].as_str().expect("file");
+        let offer = parse(row["answers"].as_str().unwrap_or("sdp/offer_relay_full.sdp"));
+        let result = check_answer(&offer, &fixture(file));
+        let want = match file {
+            "sdp/bad_our_answer_three_fingerprints.sdp" => Some((Rule::A5, "a=fingerprint:sha-384 ")),
+            "sdp/bad_our_answer_ice_lite.sdp" => Some((Rule::A2, "a=ice-lite")),
+            "sdp/bad_our_answer_actpass.sdp" => Some((Rule::A6, "a=setup:actpass")),
+            _ => None,
+        };
+        match (result, want) {
+            (Ok(()), None) => assert_eq!(row["usable"], true, "{file}"),
+            (Err(fault), Some((rule, line))) => {
+                assert_eq!(fault.rule, rule, "{file}");
+                assert!(fault.line.starts_with(line), "{file}: {fault}");
+            }
+            (result, want) => panic!("{file}: {result:?}, wanted {want:?}"),
+        }
+    }
+}
+
+#[test]
+fn our_answer_follows_the_models_line_by_line() {
+    let own: SocketAddr = "203.0.113.7:40000".parse().expect("address");
+    let own6: SocketAddr = "[2001:db8:0:7::1]:40000".parse().expect("address");
+    for row in rows().iter().filter(|r| r["role"] == "our_answer" && r["usable"] == true) {
+        let file = row["file"].as_str().expect("file");
+        let offer = parse(row["answers"].as_str().expect("answers"));
+        let candidates = if file.contains("dual_stack") { vec![own, own6] } else { vec![own] };
+        let text = offer.answer(&ours(&candidates));
+        check_answer(&offer, &text).unwrap_or_else(|e| panic!("{file}: {e}"));
+        assert!(text.ends_with("\r\n") && text.len() <= 8_192, "A8");
+        assert_eq!(text.matches('\n').count(), text.matches("\r\n").count(), "A8");
+
+        // What is drawn fresh for each leg is masked; everything else is the model's.
+        let mask = |line: &str| {
+            let fresh =
+                ["o=- ", "a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:sha-256 ", "a=msid-semantic: WMS ", "a=ssrc:"];
+            match fresh.iter().find(|f| line.starts_with(**f)) {
+                Some(&"a=ssrc:") => if line.contains("cname:") { "a=ssrc cname" } else { "a=ssrc msid" }.to_owned(),
+                Some(&"o=- ") => line.split(' ').skip(2).collect::<Vec<_>>().join(" "),
+                Some(prefix) => (*prefix).to_owned(),
+                None => line.to_owned(),
+            }
+        };
+        let model = fixture(file);
+        let got: Vec<String> = text.lines().map(mask).collect();
+        let want: Vec<String> = model.lines().map(mask).collect();
+        assert_eq!(got, want, "{file}");
+    }
+}
+
+#[test]
+fn other_sections_are_refused_in_their_place() {
+    let own: [SocketAddr; 1] = ["203.0.113.7:40000".parse().expect("address")];
+    let offer = parse("sdp/offer_audio_and_video.sdp");
+    let text = offer.answer(&ours(&own));
+    check_answer(&offer, &text).expect("strict reader takes it");
+    assert!(text.contains("a=group:BUNDLE audio\r\n"), "video is not in the bundle");
+    assert!(text.contains("m=video 0 UDP/TLS/RTP/SAVPF 97\r\n"), "{text}");
+
+    // Video first: the audio section keeps its place.
+    let full = fixture("sdp/offer_audio_and_video.sdp");
+    let at = full.find("m=audio").expect("audio");
+    let video = full.find("m=video").expect("video");
+    let swapped = format!("{}{}{}", &full[..at], &full[video..], &full[at..video]);
+    let offer = Offer::parse(&swapped, false).expect("usable");
+    let text = offer.answer(&ours(&own));
+    check_answer(&offer, &text).expect("strict reader takes it");
+    assert!(text.find("m=video 0").expect("video") < text.find("m=audio 40000").expect("audio"));
+}
+
+#[test]
+fn a_browser_offer_reads_at_both_clock_rates() {
+    let text = fixture("sdp/offer_relay_full.sdp")
+        .replace("a=ice-lite\r\n", "")
+        .replace("SAVPF 111 126", "SAVPF 111 63 9 0 110 126")
+        .replace("a=rtpmap:126 ", "a=rtpmap:9 G722/8000\r\na=rtpmap:110 telephone-event/48000\r\na=rtpmap:126 ")
+        .replace("typ host", "typ host generation 0");
+    let offer = Offer::parse(&text, false).expect("usable");
+    assert!(!offer.ice_lite);
+    assert_eq!(offer.telephone_events.len(), 2);
+    assert_eq!(offer.digits_out().map(|t| (t.pt, t.clock)), Some((126, 8000)));
+    let own = ["203.0.113.7:40000".parse().expect("address")];
+    let answer = offer.answer(&Ours { ice_lite: true, ..ours(&own) });
+    assert!(answer.contains("m=audio 40000 UDP/TLS/RTP/SAVPF 111 110 126\r\n"), "{answer}");
+    assert!(answer.contains("a=ice-lite\r\n"));
+    check_answer(&offer, &answer).expect("lite is fine towards a full offer");
+}
+
+/// A change of a good offer, and what becomes of it.
+#[test]
+fn r19_edges_of_usability() {
+    let base = fixture("sdp/offer_relay_full.sdp");
+    let candidate = base.lines().find(|l| l.starts_with("a=candidate")).expect("candidate").to_owned();
+    let with_ip = |ip: &str| base.replace("198.51.100.62 3482 typ", &format!("{ip} 3482 typ"));
+    let cases: Vec<(&str, String, Result<usize, OfferFault>)> = vec![
+        ("as it is", base.clone(), Ok(1)),
+        ("17 KiB", format!("{base}{}", "a=x:y\r\n".repeat(2_500)), Err(OfferFault::TooLong)),
+        ("NUL", base.replace("s=-", "s=\0"), Err(OfferFault::ControlCharacter)),
+        ("tab", base.replace("s=-", "s=\t"), Err(OfferFault::ControlCharacter)),
+        (
+            "17 sections",
+            format!("{base}{}", "m=video 0 UDP/TLS/RTP/SAVPF 97\r\n".repeat(16)),
+            Err(OfferFault::TooManySections),
+        ),
+        ("loopback", with_ip("127.0.0.1"), Err(OfferFault::NoCandidate)),
+        ("loopback, mapped", with_ip("::ffff:127.0.0.1"), Err(OfferFault::NoCandidate)),
+        ("link-local", with_ip("169.254.1.1"), Err(OfferFault::NoCandidate)),
+        ("link-local v6", with_ip("fe80::1"), Err(OfferFault::NoCandidate)),
+        ("multicast", with_ip("224.0.0.1"), Err(OfferFault::NoCandidate)),
+        ("broadcast", with_ip("255.255.255.255"), Err(OfferFault::NoCandidate)),
+        ("unspecified", with_ip("0.0.0.0"), Err(OfferFault::NoCandidate)),
+        ("private is taken", with_ip("10.0.0.7"), Ok(1)),
+        ("mDNS name, lite", with_ip("aa-bb.local"), Err(OfferFault::NoCandidate)),
+        ("mDNS name, a browser", with_ip("aa-bb.local").replace("a=ice-lite\r\n", ""), Ok(0)),
+        ("component 2", base.replace(" 1 udp ", " 2 udp "), Err(OfferFault::NoCandidate)),
+        ("port 0 of a candidate", base.replace(" 3482 typ", " 0 typ"), Err(OfferFault::NoCandidate)),
+        ("port 70000 of a candidate", base.replace(" 3482 typ", " 70000 typ"), Err(OfferFault::NoCandidate)),
+        ("UDP in capitals", base.replace(" udp ", " UDP "), Ok(1)),
+        (
+            "twenty candidates",
+            (0..20).fold(base.clone(), |t, n| t + &candidate.replace("3482", &(4000 + n).to_string()) + "\r\n"),
+            Ok(16),
+        ),
+        ("one address twice", format!("{base}{candidate}\r\n"), Ok(1)),
+        ("hex in small letters", base.replace("4E:FC", "4e:fc").replace("sha-256", "SHA-256"), Ok(1)),
+        ("a byte too few", base.replace("4E:FC:", "4E:"), Err(OfferFault::Fingerprint)),
+        ("setup holdconn", base.replace("actpass", "holdconn"), Err(OfferFault::Setup)),
+        ("ice-lite at media level", base.replace("a=ice-lite\r\n", "") + "a=ice-lite\r\n", Ok(1)),
+        ("pwd of 21", base.replace("YIBkQhhkP1/Gurf0j3gCcimn9mI6xfbP", "123456789012345678901"), Err(OfferFault::Pwd)),
+        ("opus at 8000", base.replace("opus/48000/2", "opus/8000"), Err(OfferFault::NoOpus)),
+        ("opus not in the m-line", base.replace("SAVPF 111 126", "SAVPF 126"), Err(OfferFault::NoOpus)),
+        ("over TCP", base.replace("UDP/TLS/RTP", "TCP/TLS/RTP"), Err(OfferFault::Transport)),
+        (
+            "a mid without end",
+            base.replace("a=mid:audio", &format!("a=mid:{}", "x".repeat(100))),
+            Err(OfferFault::OverlongToken),
+        ),
+        (
+            "a first audio section refused, the second good",
+            base.replace("m=audio", "m=audio 0 UDP/TLS/RTP/SAVPF 111\r\nm=audio"),
+            Ok(1),
+        ),
+    ];
+    for (name, text, want) in cases {
+        let got = Offer::parse(&text, false);
+        assert_eq!(got.as_ref().map(|o| o.candidates.len()).map_err(|e| *e), want, "{name}");
+        if let Ok(offer) = got {
+            assert_eq!(offer.ice_lite, !name.contains("browser"), "{name}");
+        }
+    }
+    let looped = with_ip("127.0.0.1");
+    assert_eq!(Offer::parse(&looped, true).map(|o| o.candidates.len()), Ok(1), "allowed for a loopback Graph");
+}
+
+#[test]
+fn setups_are_answered() {
+    assert_eq!(Setup::Actpass.answered(), Setup::Active);
+    assert_eq!(Setup::Passive.answered(), Setup::Active);
+    assert_eq!(Setup::Active.answered(), Setup::Passive);
+}
+
+#[test]
+fn r22_debug_shows_no_credentials() {
+    let offer = parse("sdp/offer_relay_full.sdp");
+    let shown = format!("{offer:?}");
+    assert!(!shown.contains(&offer.pwd) && !shown.contains(&offer.ufrag) && !shown.contains("198.51"), "{shown}");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "\\PC{0,400}") {
+        let _ = Offer::parse(&format!("v=0\r\n{text}"), true);
+        let _ = check_answer(&parse("sdp/offer_minimal.sdp"), &format!("v=0\r\n{text}"));
+    }
+
+    /// Lines dropped, doubled and swapped: never a panic, and whatever is usable gets an answer that holds.
+    #[test]
+    fn a_mangled_offer_is_refused_or_answered(seed in proptest::collection::vec((0usize..40, 0usize..40, 0u8..3), 0..12)) {
+        let base = fixture("sdp/offer_audio_and_video.sdp");
+        let mut lines: Vec<&str> = base.lines().collect();
+        for (a, b, what) in seed {
+            let (a, b) = (a % lines.len(), b % lines.len());
+            match what {
+                0 if lines.len() > 1 => { lines.remove(a); }
+                1 => lines.swap(a, b),
+                _ => lines.insert(a, lines[b]),
+            }
+        }
+        let own = ["203.0.113.7:40000".parse().expect("address")];
+        if let Ok(offer) = Offer::parse(&lines.join("\n"), false) {
+            let answer = offer.answer(&ours(&own));
+            prop_assert!(answer.len() <= 8_192);
+            prop_assert_eq!(check_answer(&offer, &answer), Ok(()));
+        }
+    }
+}

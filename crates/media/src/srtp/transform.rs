@@ -1,0 +1,309 @@
+//! One direction of SRTP and SRTCP: seals and opens packets in place, without allocating (RFC 3711, RFC 7714).
+//!
+//! Indices are the caller's: sealing under one index twice would give both packets away, so a sender counts up and never
+//! back. What is opened here has authenticated; whether it is a replay is `window`'s.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::cipher::{EncryptingKey, EncryptionContext};
+use aws_lc_rs::hmac;
+use subtle::ConstantTimeEq;
+
+use super::Profile;
+use super::kdf::{Label, counter_key, derive};
+use crate::prefetch::fetch;
+
+/// Bytes of a GCM tag.
+const GCM_TAG: usize = 16;
+/// Bytes of HMAC-SHA1 that are sent (RFC 3711 §5.2).
+const SHA1_TAG: usize = 10;
+/// E flag and index behind an SRTCP packet.
+const INDEX: usize = 4;
+/// What of an RTCP packet stays readable: its first header and its sender.
+const RTCP_CLEAR: usize = 8;
+/// SRTCP: the packet is encrypted (RFC 3711 §3.4).
+const ENCRYPTED: u32 = 0x8000_0000;
+
+/// One direction under its session keys.
+pub(crate) struct Transform {
+    rtp: Cipher,
+    rtcp: Cipher,
+}
+
+/// Boxed where it is large: a leg has four. A GCM key is a pointer itself; those of counter mode are 1,700 bytes.
+enum Cipher {
+    Gcm { key: LessSafeKey, salt: [u8; 12] },
+    CmSha1(Box<CounterMode>),
+}
+
+struct CounterMode {
+    key: EncryptingKey,
+    salt: [u8; 14],
+    authentication: hmac::Key,
+}
+
+impl Transform {
+    /// Derives the session keys; none where the master key or salt is not as long as the profile wants.
+    pub(super) fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Option<Self> {
+        use Label::{RtcpAuthentication, RtcpKey, RtcpSalt, RtpAuthentication, RtpKey, RtpSalt};
+        let cipher = |for_key, for_authentication, for_salt| match profile {
+            Profile::Aes128Gcm => Cipher::gcm(&derive::<16>(key, salt, for_key)?, derive(key, salt, for_salt)?),
+            Profile::Aes256Gcm => Cipher::gcm(&derive::<32>(key, salt, for_key)?, derive(key, salt, for_salt)?),
+            Profile::Aes128CmSha1 => Cipher::cm(
+                &derive::<16>(key, salt, for_key)?,
+                &derive::<20>(key, salt, for_authentication)?,
+                derive(key, salt, for_salt)?,
+            ),
+        };
+        Some(Self {
+            rtp: cipher(RtpKey, RtpAuthentication, RtpSalt)?,
+            rtcp: cipher(RtcpKey, RtcpAuthentication, RtcpSalt)?,
+        })
+    }
+
+    /// Asks the processor for what is needed to work on RTP, as far as we know where it lies.
+    pub(crate) fn fetch(&self) {
+        fetch(&self.rtp, usize::MAX);
+    }
+
+    /// Then for what that points at.
+    pub(crate) fn fetch_key(&self) {
+        match &self.rtp {
+            // The crypto library keeps its own pointer.
+            Cipher::Gcm { .. } => {}
+            Cipher::CmSha1(mode) => fetch(&**mode, usize::MAX),
+        }
+    }
+
+    /// Seals the RTP packet that begins at `from` and ends with `packet`; its header, `header` bytes, stays readable.
+    /// False: nothing may be sent (the packet is shorter than its header, or the crypto failed).
+    #[must_use]
+    pub(crate) fn seal_rtp(&self, header: usize, index: u64, packet: &mut Vec<u8>, from: usize) -> bool {
+        let Some((head, body)) = packet.get_mut(from..).and_then(|p| p.split_at_mut_checked(header)) else {
+            return false;
+        };
+        let Some(ssrc) = word(head, 8) else { return false };
+        match &self.rtp {
+            Cipher::Gcm { key, salt } => {
+                let nonce = gcm_rtp_nonce(salt, ssrc, index);
+                let Ok(tag) = key.seal_in_place_separate_tag(nonce, Aad::from(&*head), body) else { return false };
+                packet.extend_from_slice(tag.as_ref());
+            }
+            Cipher::CmSha1(mode) => {
+                let CounterMode { key, salt, authentication } = &**mode;
+                if key.less_safe_encrypt(body, cm_block(salt, ssrc, index)).is_err() {
+                    return false;
+                }
+                let tag = sha1_tag(authentication, packet.get(from..).unwrap_or_default(), &rollovers(index));
+                packet.extend_from_slice(tag.as_ref().get(..SHA1_TAG).unwrap_or_default());
+            }
+        }
+        true
+    }
+
+    /// Opens an RTP packet whose header is `header` bytes: its payload, padding included, is put in place of what is in `out`.
+    /// False: it is not authentic under this index, and `out` holds nothing of it.
+    #[must_use]
+    pub(crate) fn open_rtp(&self, packet: &[u8], header: usize, index: u64, out: &mut Vec<u8>) -> bool {
+        out.clear();
+        let Some((head, body)) = packet.split_at_checked(header) else { return false };
+        let Some(ssrc) = word(head, 8) else { return false };
+        match &self.rtp {
+            Cipher::Gcm { key, salt } => {
+                let nonce = gcm_rtp_nonce(salt, ssrc, index);
+                gcm_open(key, nonce, head, body, out)
+            }
+            Cipher::CmSha1(mode) => {
+                let CounterMode { key, salt, authentication } = &**mode;
+                let Some((sealed, tag)) = split_tag(packet, SHA1_TAG) else { return false };
+                if !is_sha1_tag(authentication, sealed, &rollovers(index), tag) {
+                    return false;
+                }
+                out.extend_from_slice(sealed.get(header..).unwrap_or_default());
+                key.less_safe_encrypt(out, cm_block(salt, ssrc, index)).is_ok()
+            }
+        }
+    }
+
+    /// Seals the compound RTCP packet that begins at `from` and ends with `packet`. False: nothing may be sent.
+    #[must_use]
+    pub(crate) fn seal_rtcp(&self, index: u32, packet: &mut Vec<u8>, from: usize) -> bool {
+        let Some((head, body)) = packet.get_mut(from..).and_then(|p| p.split_at_mut_checked(RTCP_CLEAR)) else {
+            return false;
+        };
+        let Some(ssrc) = word(head, 4) else { return false };
+        let trailer = (ENCRYPTED | index).to_be_bytes();
+        match &self.rtcp {
+            Cipher::Gcm { key, salt } => {
+                let aad = gcm_rtcp_aad(head, trailer);
+                let nonce = gcm_rtcp_nonce(salt, ssrc, index);
+                let Ok(tag) = key.seal_in_place_separate_tag(nonce, Aad::from(aad), body) else { return false };
+                packet.extend_from_slice(tag.as_ref());
+                packet.extend_from_slice(&trailer);
+            }
+            Cipher::CmSha1(mode) => {
+                let CounterMode { key, salt, authentication } = &**mode;
+                if key.less_safe_encrypt(body, cm_block(salt, ssrc, u64::from(index))).is_err() {
+                    return false;
+                }
+                packet.extend_from_slice(&trailer);
+                let tag = sha1_tag(authentication, packet.get(from..).unwrap_or_default(), &[]);
+                packet.extend_from_slice(tag.as_ref().get(..SHA1_TAG).unwrap_or_default());
+            }
+        }
+        true
+    }
+
+    /// The index that an SRTCP packet says it has; none: it is too short, or not encrypted, which our profiles always are
+    /// (RFC 5764 §4.1.2). Anybody could have written it.
+    pub(crate) fn rtcp_index(&self, packet: &[u8]) -> Option<u32> {
+        let behind = match &self.rtcp {
+            Cipher::Gcm { .. } => 0,
+            Cipher::CmSha1(_) => SHA1_TAG,
+        };
+        let at = packet.len().checked_sub(behind + INDEX).filter(|at| *at >= RTCP_CLEAR)?;
+        word(packet, at).filter(|word| word & ENCRYPTED != 0).map(|word| word & !ENCRYPTED)
+    }
+
+    /// Opens a compound RTCP packet, put in place of what is in `out`. False: it is not authentic.
+    #[must_use]
+    pub(crate) fn open_rtcp(&self, packet: &[u8], out: &mut Vec<u8>) -> bool {
+        out.clear();
+        let (Some(index), Some(ssrc)) = (self.rtcp_index(packet), word(packet, 4)) else { return false };
+        match &self.rtcp {
+            Cipher::Gcm { key, salt } => {
+                let Some((sealed, trailer)) = packet.split_last_chunk::<INDEX>() else { return false };
+                let Some((head, body)) = sealed.split_at_checked(RTCP_CLEAR) else { return false };
+                let aad = gcm_rtcp_aad(head, *trailer);
+                out.extend_from_slice(head);
+                let mut plain = Plain { out, from: RTCP_CLEAR };
+                plain.gcm(key, gcm_rtcp_nonce(salt, ssrc, index), &aad, body)
+            }
+            Cipher::CmSha1(mode) => {
+                let CounterMode { key, salt, authentication } = &**mode;
+                let Some((sealed, tag)) = split_tag(packet, SHA1_TAG) else { return false };
+                if !is_sha1_tag(authentication, sealed, &[], tag) {
+                    return false;
+                }
+                out.extend_from_slice(sealed.get(..sealed.len().saturating_sub(INDEX)).unwrap_or_default());
+                let Some(body) = out.get_mut(RTCP_CLEAR..) else { return false };
+                key.less_safe_encrypt(body, cm_block(salt, ssrc, u64::from(index))).is_ok()
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Transform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Transform")
+    }
+}
+
+impl Cipher {
+    fn gcm(key: &[u8], salt: [u8; 12]) -> Option<Self> {
+        let algorithm = if key.len() == 16 { &AES_128_GCM } else { &AES_256_GCM };
+        let key = LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?);
+        Some(Self::Gcm { key, salt })
+    }
+
+    fn cm(key: &[u8], authentication: &[u8], salt: [u8; 14]) -> Option<Self> {
+        let authentication = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, authentication);
+        Some(Self::CmSha1(Box::new(CounterMode { key: counter_key(key)?, salt, authentication })))
+    }
+}
+
+/// Where opened bytes go.
+struct Plain<'a> {
+    out: &'a mut Vec<u8>,
+    from: usize,
+}
+
+impl Plain<'_> {
+    fn gcm(&mut self, key: &LessSafeKey, nonce: Nonce, aad: &[u8], sealed: &[u8]) -> bool {
+        let Some((sealed, tag)) = split_tag(sealed, GCM_TAG) else { return false };
+        self.out.resize(self.from + sealed.len(), 0);
+        let Some(room) = self.out.get_mut(self.from..) else { return false };
+        let opened = key.open_separate_gather(nonce, Aad::from(aad), sealed, tag, room).is_ok();
+        if !opened {
+            self.out.clear();
+        }
+        opened
+    }
+}
+
+fn gcm_open(key: &LessSafeKey, nonce: Nonce, aad: &[u8], sealed: &[u8], out: &mut Vec<u8>) -> bool {
+    Plain { out, from: 0 }.gcm(key, nonce, aad, sealed)
+}
+
+/// RFC 7714 §8.1: two zeroes, SSRC, rollovers and sequence number, under the salt.
+fn gcm_rtp_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> Nonce {
+    gcm_nonce(salt, u128::from(ssrc) << 48 | u128::from(index & 0xffff_ffff_ffff))
+}
+
+/// RFC 7714 §9.1: two zeroes, SSRC, two zeroes, index, under the salt.
+fn gcm_rtcp_nonce(salt: &[u8; 12], ssrc: u32, index: u32) -> Nonce {
+    gcm_nonce(salt, u128::from(ssrc) << 48 | u128::from(index & !ENCRYPTED))
+}
+
+fn gcm_nonce(salt: &[u8; 12], place: u128) -> Nonce {
+    let mut nonce = *salt;
+    let [_, _, _, _, place @ ..] = place.to_be_bytes();
+    nonce.iter_mut().zip(place).for_each(|(byte, place)| *byte ^= place);
+    Nonce::assume_unique_for_key(nonce)
+}
+
+/// RFC 7714 §9.2.
+fn gcm_rtcp_aad(head: &[u8], trailer: [u8; INDEX]) -> [u8; RTCP_CLEAR + INDEX] {
+    let mut aad = [0; RTCP_CLEAR + INDEX];
+    aad.iter_mut().zip(head.iter().take(RTCP_CLEAR).chain(&trailer)).for_each(|(place, byte)| *place = *byte);
+    aad
+}
+
+/// RFC 3711 §4.1.1: the salt, the SSRC and the index, each at its place, and a block counter of 16 bits from 0.
+fn cm_block(salt: &[u8; 14], ssrc: u32, index: u64) -> EncryptionContext {
+    let place = u128::from(ssrc) << 64 | u128::from(index & 0xffff_ffff_ffff) << 16;
+    let mut block = place.to_be_bytes();
+    block.iter_mut().zip(salt).for_each(|(byte, salt)| *byte ^= salt);
+    EncryptionContext::Iv128(block.into())
+}
+
+fn rollovers(index: u64) -> [u8; 4] {
+    let [_, _, rollovers @ .., _, _] = index.to_be_bytes();
+    rollovers
+}
+
+/// RFC 3711 §4.2.1: over the packet and, for SRTP, its rollovers.
+fn sha1_tag(key: &hmac::Key, packet: &[u8], rollovers: &[u8]) -> hmac::Tag {
+    let mut context = hmac::Context::with_key(key);
+    context.update(packet);
+    context.update(rollovers);
+    context.sign()
+}
+
+fn is_sha1_tag(key: &hmac::Key, packet: &[u8], rollovers: &[u8], tag: &[u8]) -> bool {
+    let ours = sha1_tag(key, packet, rollovers);
+    ours.as_ref().get(..SHA1_TAG).is_some_and(|ours| bool::from(ours.ct_eq(tag)))
+}
+
+fn split_tag(sealed: &[u8], tag: usize) -> Option<(&[u8], &[u8])> {
+    sealed.split_at_checked(sealed.len().checked_sub(tag)?)
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_be_bytes)
+}
+
+#[cfg(test)]
+impl Transform {
+    /// Under session keys that are given and not derived, the same for RTP and RTCP, as RFC 7714 has its examples.
+    pub(super) fn of_session_keys(key: &[u8], salt: [u8; 12]) -> Self {
+        Self { rtp: Cipher::gcm(key, salt).expect("a key"), rtcp: Cipher::gcm(key, salt).expect("a key") }
+    }
+
+    /// The same for counter mode.
+    pub(super) fn of_cm_keys(key: &[u8], authentication: &[u8], salt: [u8; 14]) -> Self {
+        let cipher = || Cipher::cm(key, authentication, salt).expect("keys");
+        Self { rtp: cipher(), rtcp: cipher() }
+    }
+}

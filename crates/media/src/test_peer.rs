@@ -1,0 +1,322 @@
+//! The other side for tests: a str0m peer over real loopback UDP, as Meta's ICE-lite relay or as a browser.
+//!
+//! Nothing here sleeps: [`pump`] drives peers until a condition holds, or panics at its deadline. Without a socket,
+//! a peer lives in a simulated network (`network_tests`).
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use str0m::config::Fingerprint;
+use str0m::crypto::from_feature_flags;
+use str0m::format::{Codec, FormatParams};
+use str0m::media::{Frequency, MediaKind, Mid};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::{ExtensionMap, RtpWrite};
+use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
+
+use super::crowd;
+use super::sdp::{Offer, Setup};
+use super::stun::{self, Kind};
+use model::Clock;
+
+/// Long enough for a machine that builds eight other things.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long one look at a socket waits.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// What a peer is like.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    pub lite: bool,
+    pub setup: Setup,
+    pub telephone_events: Vec<(u8, u32)>,
+    /// Whether the offer announces the SSRC.
+    pub announce_ssrc: bool,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { lite: true, setup: Setup::Actpass, telephone_events: vec![(126, 8_000)], announce_ssrc: true }
+    }
+}
+
+/// A packet that came.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    pub pt: u8,
+    pub ssrc: u32,
+    pub sequence: u16,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub payload: Vec<u8>,
+    pub at: Instant,
+}
+
+/// The peer.
+pub struct Peer {
+    pub rtc: Rtc,
+    pub socket: Option<Arc<UdpSocket>>,
+    /// Datagrams to be sent.
+    pub out: Vec<(SocketAddr, Vec<u8>)>,
+    pub addr: SocketAddr,
+    /// Where our answer said that we are.
+    pub remote: Option<SocketAddr>,
+    pub answer: Option<Offer>,
+    pub heard: Vec<Heard>,
+    pub connected: bool,
+    pub closed: bool,
+    /// When a check of ours came last.
+    checked: Option<Instant>,
+    pub ssrc: u32,
+    pub sequence: u64,
+    pub timestamp: u32,
+    clock: Clock,
+    setup: Setup,
+    offer: String,
+    wake: Instant,
+    mid: Mid,
+}
+
+pub fn now() -> Instant {
+    Clock::real().now()
+}
+
+/// A socket of the peer's own.
+pub fn socket(at: &str) -> Arc<UdpSocket> {
+    let socket = UdpSocket::bind(at).expect("bind");
+    socket.set_read_timeout(Some(LOOK)).expect("timeout");
+    Arc::new(socket)
+}
+
+impl Peer {
+    pub fn new(manner: &Manner) -> Self {
+        Self::at(manner, socket("127.0.0.1:0"))
+    }
+
+    pub fn at(manner: &Manner, socket: Arc<UdpSocket>) -> Self {
+        let addr = socket.local_addr().expect("address");
+        Self { socket: Some(socket), ..Self::simulated(manner, addr, Clock::real()) }
+    }
+
+    pub fn simulated(manner: &Manner, addr: SocketAddr, clock: Clock) -> Self {
+        let now = clock.now();
+        let mut config = RtcConfig::new()
+            .set_crypto_provider(Arc::new(from_feature_flags()))
+            .set_ice_lite(manner.lite)
+            .set_rtp_mode(true)
+            .clear_codecs()
+            .set_extension_map(ExtensionMap::empty());
+        let codecs = config.codec_config();
+        let none = || FormatParams::parse_line("");
+        codecs.add_config(111.into(), None, Codec::Opus, Frequency::FORTY_EIGHT_KHZ, Some(2), none());
+        for (pt, clock) in &manner.telephone_events {
+            let clock = if *clock == 8_000 { Frequency::EIGHT_KHZ } else { Frequency::FORTY_EIGHT_KHZ };
+            codecs.add_config((*pt).into(), None, Codec::Tele, clock, None, none());
+        }
+        let mut rtc = config.build(now);
+        rtc.add_local_candidate(Candidate::host(addr, "udp").expect("candidate"));
+        let mid = Mid::from("0");
+        let ssrc = 0x1234_5678;
+        let mut api = rtc.direct_api();
+        // The offerer controls, unless it is lite.
+        api.set_ice_controlling(!manner.lite);
+        api.declare_media(mid, MediaKind::Audio);
+        api.declare_stream_tx(ssrc.into(), None, mid, None);
+        let IceCreds { ufrag, pass } = api.local_ice_credentials();
+        let hex: Vec<String> = api.local_dtls_fingerprint().bytes.iter().map(|b| format!("{b:02X}")).collect();
+
+        let mut lines = vec!["v=0".to_owned(), "o=- 1 2 IN IP4 127.0.0.1".to_owned(), "s=-".to_owned()];
+        lines.extend(["t=0 0".to_owned(), "a=group:BUNDLE audio".to_owned()]);
+        lines.extend(manner.lite.then(|| "a=ice-lite".to_owned()));
+        let formats: String = manner.telephone_events.iter().map(|(pt, _)| format!(" {pt}")).collect();
+        lines.push(format!("m=audio {} UDP/TLS/RTP/SAVPF 111{formats}", addr.port()));
+        lines.push(format!("a=candidate:1 1 udp 2113937151 {} {} typ host", addr.ip(), addr.port()));
+        lines.extend([format!("a=ice-ufrag:{ufrag}"), format!("a=ice-pwd:{pass}")]);
+        lines.push(format!("a=fingerprint:sha-256 {}", hex.join(":")));
+        lines.push(format!("a=setup:{}", manner.setup.as_str()));
+        lines.extend(["a=mid:audio", "a=sendrecv", "a=rtcp-mux", "a=rtpmap:111 opus/48000/2"].map(str::to_owned));
+        lines.extend(manner.telephone_events.iter().map(|(pt, c)| format!("a=rtpmap:{pt} telephone-event/{c}")));
+        lines.extend(manner.announce_ssrc.then(|| format!("a=ssrc:{ssrc} cname:x")));
+        Self {
+            rtc,
+            socket: None,
+            out: Vec::new(),
+            clock,
+            addr,
+            remote: None,
+            answer: None,
+            heard: Vec::new(),
+            connected: false,
+            closed: false,
+            checked: None,
+            ssrc,
+            sequence: 1,
+            timestamp: 7_000,
+            setup: manner.setup,
+            offer: lines.join("\r\n") + "\r\n",
+            wake: now,
+            mid,
+        }
+    }
+
+    pub fn offer_text(&self) -> String {
+        self.offer.clone()
+    }
+
+    pub fn offer(&self) -> Offer {
+        Offer::parse(&self.offer, true).expect("a usable offer")
+    }
+
+    /// Takes our answer, as `pre_accept` brings it.
+    pub fn accept(&mut self, answer: &str) {
+        let answer = Offer::parse(answer, true).expect("a readable answer");
+        let client = match (self.setup, answer.setup) {
+            (Setup::Actpass | Setup::Passive, Setup::Active) => false,
+            (Setup::Active, Setup::Passive) => true,
+            other => panic!("setup {other:?}"),
+        };
+        let mut api = self.rtc.direct_api();
+        api.set_remote_ice_credentials(IceCreds { ufrag: answer.ufrag.clone(), pass: answer.pwd.clone() });
+        api.set_remote_fingerprint(Fingerprint { hash_func: "sha-256".into(), bytes: answer.fingerprint.into() });
+        api.expect_stream_rx(answer.ssrc.expect("our SSRC").into(), None, self.mid, None);
+        api.start_dtls(client).expect("DTLS");
+        let remote = answer.candidates.first().expect("our address").addr;
+        self.rtc.add_remote_candidate(Candidate::host(remote, "udp").expect("candidate"));
+        self.remote = Some(remote);
+        self.answer = Some(answer);
+    }
+
+    /// Sends one packet of 20 ms.
+    pub fn say(&mut self, payload: &[u8]) {
+        self.timestamp = self.timestamp.wrapping_add(960);
+        self.send(111, self.timestamp, false, payload);
+    }
+
+    pub fn send(&mut self, pt: u8, timestamp: u32, marker: bool, payload: &[u8]) {
+        let now = self.clock.now();
+        let write = RtpWrite::new(pt.into(), self.sequence.into(), timestamp, now, payload.to_vec()).marker(marker);
+        self.sequence += 1;
+        let ssrc = self.ssrc.into();
+        self.rtc.direct_api().stream_tx(&ssrc).expect("stream").write_rtp(write);
+        self.drive();
+    }
+
+    /// Goes on under another SSRC, unannounced.
+    pub fn change_ssrc(&mut self, ssrc: u32) {
+        let mut api = self.rtc.direct_api();
+        api.remove_stream_tx(self.ssrc.into());
+        api.declare_stream_tx(ssrc.into(), None, self.mid, None);
+        self.ssrc = ssrc;
+        self.sequence = 500;
+    }
+
+    pub fn hang_up(&mut self) {
+        self.rtc.close().expect("close");
+        self.drive();
+    }
+
+    fn drive(&mut self) {
+        let now = self.clock.now();
+        let _ = self.rtc.handle_input(Input::Timeout(now));
+        self.poll(now);
+    }
+
+    /// Lets the agent's timers run.
+    pub fn wake_up(&mut self) {
+        if self.wake <= self.clock.now() {
+            self.drive();
+        }
+    }
+
+    pub fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
+        let now = self.clock.now();
+        if let Ok(received) = Receive::new(Protocol::Udp, from, self.addr, datagram) {
+            let _ = self.rtc.handle_input(Input::Receive(now, received));
+            self.poll(now);
+        }
+    }
+
+    fn poll(&mut self, now: Instant) {
+        loop {
+            match self.rtc.poll_output() {
+                Ok(Output::Timeout(wake)) => {
+                    self.wake = wake;
+                    return;
+                }
+                Ok(Output::Transmit(t)) => {
+                    self.out.push((t.destination, t.contents.to_vec()));
+                }
+                Ok(Output::Event(Event::Connected)) => self.connected = true,
+                Ok(Output::Event(Event::Closed)) => self.closed = true,
+                Ok(Output::Event(Event::RtpPacket(p))) => self.heard.push(Heard {
+                    pt: *p.header.payload_type,
+                    ssrc: *p.header.ssrc,
+                    sequence: p.header.sequence_number,
+                    timestamp: p.header.timestamp,
+                    marker: p.header.marker,
+                    payload: p.payload.to_vec(),
+                    at: now,
+                }),
+                Ok(Output::Event(_)) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Drives peers until `done`; peers that share a socket are told apart by our address, as a relay does.
+pub fn pump(peers: &mut [Peer], what: &str, mut done: impl FnMut(&mut [Peer]) -> bool) {
+    let deadline = now() + PATIENCE;
+    while !done(peers) {
+        assert!(now() < deadline, "in vain: {what}");
+        step(peers);
+    }
+}
+
+/// Drives peers for so long.
+pub fn pump_for(peers: &mut [Peer], time: Duration) {
+    let end = now() + time;
+    while now() < end {
+        step(peers);
+    }
+}
+
+fn step(peers: &mut [Peer]) {
+    let mut room = [0; 2_048];
+    for n in 0..peers.len() {
+        let Some(socket) = peers[n].socket.clone() else { continue };
+        for (to, datagram) in peers[n].out.drain(..) {
+            socket.send_to(&datagram, to).expect("send");
+        }
+        match socket.recv_from(&mut room) {
+            Ok((length, from)) => {
+                let here =
+                    |p: &Peer| p.remote == Some(from) && p.socket.as_ref().is_some_and(|s| Arc::ptr_eq(s, &socket));
+                if let Some(peer) = whose(peers.iter_mut().filter(|p| here(p)).collect(), &room[..length]) {
+                    peer.receive(from, &room[..length]);
+                }
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(e) => panic!("receive: {e}"),
+        }
+        peers[n].wake_up();
+    }
+}
+
+/// Of the peers that have our address too in common: by ufrag, by our SSRC, and a handshake is whose check came last.
+fn whose<'a>(mut peers: Vec<&'a mut Peer>, datagram: &[u8]) -> Option<&'a mut Peer> {
+    if peers.len() < 2 {
+        return peers.pop();
+    }
+    if let Kind::Request { ufrag } = stun::kind(datagram) {
+        let peer = peers.into_iter().find(|p| p.offer().ufrag == ufrag)?;
+        peer.checked = Some(now());
+        return Some(peer);
+    }
+    match crowd::sender(datagram) {
+        Some(ssrc) => peers.into_iter().find(|p| p.answer.as_ref().is_some_and(|a| a.ssrc == Some(ssrc))),
+        None => peers.into_iter().filter(|p| !p.connected).max_by_key(|p| p.checked),
+    }
+}

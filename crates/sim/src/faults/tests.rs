@@ -1,0 +1,250 @@
+//! The rule file, who is met by a rule, and what it does to offers, bodies and datagrams.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::body::{Batch, Reshape, skew};
+use super::net::{MediaFault, MediaHow, Net};
+use super::offer::OfferFault;
+use super::{Board, Faults, GraphBody, GraphHow, Hook, HookDeed};
+use crate::media::peer::Datagram;
+use crate::meta::graph::Action;
+use crate::meta::offer::tests::fixture;
+use media::sdp;
+
+fn board(text: &str) -> Board {
+    Board::new(Faults::parse(text).expect("rules"), 7)
+}
+
+#[test]
+fn a_bad_rule_file_is_told_with_its_line() {
+    let told = |text: &str| Faults::parse(text).expect_err("bad rules").to_string();
+    for (text, line, words) in [
+        ("[[fault]]\ndo = \"loose\"\n", 2, "`loose` is nothing to do: one of duplicate, delay"),
+        ("[[fault]]\n\n[[fault]]\non = \"connect\"\n", 1, "`do` is missing"),
+        (
+            "seed = 1\n[[fault]]\ndo = \"lose\"\non = \"conect\"\n",
+            4,
+            "`on` can't be \"conect\": one of connect, ringing, accepted, rejected, terminate",
+        ),
+        ("[[fault]]\ndo = \"lose\"\nms = 5\n", 3, "`ms` does not belong to do = \"lose\""),
+        ("[[fault]]\ndo = \"delay\"\n", 1, "`ms` is missing"),
+        ("[[fault]]\ndo = \"delay\"\nms = \"5\"\n", 3, "`ms` must be a whole number of 0 to 3600000"),
+        ("[[fault]]\ndo = \"media\"\nloss = 130\n", 3, "`loss` must be a percentage"),
+        ("[[fault]]\ndo = \"media\"\n", 1, "nothing to do to the media"),
+        (
+            "[[fault]]\ndo = \"answer\"\nstatus = 503\non = \"ringing\"\n",
+            4,
+            "one of connect, pre_accept, accept, reject, terminate",
+        ),
+        ("[[fault]]\ndo = \"offer\"\nhow = \"empty\"\nnth = 2\n", 4, "`nth` does not belong to do = \"offer\""),
+        ("[[fault]]\ndo = \"storm\"\ncalls = 0\n", 3, "`calls` must be a whole number of 1 to 10000"),
+        (
+            "[[fault]]\ndo = \"order\"\nhow = \"last\"\n",
+            3,
+            "one of connect-first, ring-first, accepted-first, before-reply",
+        ),
+        ("[[fault]]\ndo = \"unanswered\"\nafter_ms = 5\n", 3, "`after_ms` does not belong to do = \"unanswered\""),
+        ("[[fault]]\ndo = \"decline\"\nnth = 2\n", 3, "`nth` does not belong to do = \"decline\""),
+        ("fault = 3\n", 1, "write [[fault]]"),
+        ("seed = -1\n", 1, "`seed` must be a whole number"),
+        ("[[fault]\n", 1, ""),
+        ("[[fault]]\ndo = \"lose\"\n[[faults]]\ndo = \"lose\"\n", 3, "`faults` does not belong to the file"),
+    ] {
+        let told = told(text);
+        assert!(told.contains(&format!("line {line}:")) && told.contains(words), "{text:?}: {told}");
+    }
+    let missing = Faults::read(std::path::Path::new("no/such/file.toml")).expect_err("no file").to_string();
+    assert!(missing.contains("no/such/file.toml"), "{missing}");
+}
+
+#[test]
+fn the_file_in_the_documentation_is_a_good_one() {
+    let text = include_str!("../../../../docs/faults.toml");
+    let faults = Faults::parse(text).expect("rules");
+    assert!(faults.rules.len() > 10);
+}
+
+#[test]
+fn rules_meet_number_user_nth_call_and_nth_event_so_many_times() {
+    let board = board(
+        r#"
+        [[fault]]
+        do = "lose"
+        number = "+91 80357 37458"
+        user = "919412341234"
+        call = 2
+        on = "terminate"
+        [[fault]]
+        do = "answer"
+        status = 429
+        retry_after = 1
+        on = "accept"
+        nth = 2
+        [[fault]]
+        do = "storm"
+        calls = 200
+        call = 3
+        hangup_ms = 3000
+        [[fault]]
+        do = "reset"
+        done = true
+        on = "terminate"
+        times = 2
+        "#,
+    );
+    let (number, user) = ("918035737458", "919412341234");
+    let first = board.call(number, user);
+    assert!(first.webhook(Hook::Terminate).is_empty());
+    let other = board.call(number, "919412341235");
+    assert!(other.webhook(Hook::Terminate).is_empty(), "not that user, and not counted");
+    let second = board.call(number, user);
+    assert!(second.webhook(Hook::Connect).is_empty());
+    assert_eq!(second.webhook(Hook::Terminate), [HookDeed::Lose]);
+    assert!(board.call(number, user).webhook(Hook::Terminate).is_empty());
+
+    assert_eq!(first.storm(), None);
+    let storm = second.storm().map(|s| (s.calls, s.over, s.in_a_row, s.hangup, s.media));
+    let second_s = Duration::from_secs(1);
+    assert_eq!(storm, Some((200, second_s, false, (3 * second_s, 3 * second_s), false)));
+
+    assert_eq!(first.graph(Action::Accept), None);
+    let deed = first.graph(Action::Accept).expect("the second accept");
+    assert_eq!(deed.how, GraphHow::Answer { status: 429, body: GraphBody::Error(4), retry_after: Some(1) });
+    assert_eq!(first.graph(Action::Accept), None);
+    assert_eq!(first.graph(Action::PreAccept), None);
+    let done: Vec<bool> = (0..4).filter_map(|_| first.graph(Action::Terminate)).map(|deed| deed.done).collect();
+    assert_eq!(done, [true, true]);
+}
+
+#[test]
+fn chance_is_the_same_in_every_run() {
+    let pattern = |seed: u64| {
+        let board = board(&format!("seed = {seed}\n[[fault]]\ndo = \"lose\"\npercent = 30\n"));
+        let hit = |_| board.call("1", "2").webhook(Hook::Connect).len();
+        (0..200).map(hit).collect::<Vec<usize>>()
+    };
+    assert_eq!(pattern(1), pattern(1));
+    assert_ne!(pattern(1), pattern(2));
+    let hits: usize = pattern(3).iter().sum();
+    assert!((35..=85).contains(&hits), "{hits} of 200 are not 30 %");
+
+    // A call's chances don't hang on who else calls, nor on what becomes of another rule.
+    let rules = "seed = 5\n[[fault]]\ndo = \"lose\"\npercent = 50\n[[fault]]\ndo = \"reset\"\npercent = 50\n";
+    let of_user = |board: &Board, user: &str, graph_first: bool| {
+        let call = board.call("1", user);
+        let graph = graph_first.then(|| call.graph(Action::Accept).is_some());
+        let hooks = (0..40).map(|_| call.webhook(Hook::Connect).len()).collect::<Vec<usize>>();
+        (hooks, graph.unwrap_or_else(|| call.graph(Action::Accept).is_some()))
+    };
+    let (one, other) = (board(rules), board(rules));
+    let first = of_user(&one, "2", true);
+    of_user(&other, "3", true);
+    of_user(&other, "4", true);
+    assert_eq!(of_user(&other, "2", false), first);
+    assert_ne!(of_user(&other, "2", false), first, "the next call of the same user has its own");
+}
+
+#[test]
+fn h5_each_offer_fault_is_what_its_name_says() {
+    for (name, fault) in OfferFault::ALL {
+        let offer = fault.apply(fixture());
+        let usable = matches!(
+            fault,
+            OfferFault::Ipv6Only | OfferFault::Opus96 | OfferFault::NoDigits | OfferFault::WrongFingerprint
+        );
+        let read = sdp::Offer::parse(&offer, true);
+        assert_eq!(read.is_ok(), usable, "{name}: {read:?}");
+        assert_ne!(offer, fixture(), "{name}");
+    }
+    let opus = sdp::Offer::parse(&OfferFault::Opus96.apply(fixture()), true).expect("usable");
+    assert_eq!(opus.opus_pt, 96);
+    let no_digits = sdp::Offer::parse(&OfferFault::NoDigits.apply(fixture()), true).expect("usable");
+    assert!(no_digits.telephone_events.is_empty());
+}
+
+fn body() -> Value {
+    json!({"object": "whatsapp_business_account", "entry": [{"id": "1029384756", "changes": [{"field": "calls", "value": {
+        "metadata": {"display_phone_number": "918035737458", "phone_number_id": "106540352242922"},
+        "contacts": [{"wa_id": "919412341234"}],
+        "calls": [{"id": "wacid.A", "from": "919412341234", "to": "918035737458", "event": "connect",
+            "timestamp": "1790000000", "direction": "USER_INITIATED", "session": {"sdp_type": "offer", "sdp": "v=0"}}],
+    }}]}]})
+}
+
+#[test]
+fn h8_h9_h10_bodies_are_reshaped() {
+    let call = |body: &Value| body["entry"][0]["changes"][0]["value"]["calls"][0].clone();
+    for (name, reshape) in Reshape::ALL {
+        let mut reshaped = body();
+        reshape.apply(&mut reshaped);
+        assert_ne!(reshaped, body(), "{name}");
+    }
+    let mut reshaped = body();
+    Reshape::Numbers.apply(&mut reshaped);
+    assert_eq!(call(&reshaped)["timestamp"], 1_790_000_000);
+    assert_eq!(call(&reshaped)["id"], "wacid.A");
+    let mut reshaped = body();
+    Reshape::Case.apply(&mut reshaped);
+    assert_eq!(call(&reshaped)["event"], "CONNECT");
+    assert_eq!(call(&reshaped).get("status"), None);
+    let mut skewed = body();
+    skew(&mut skewed, -61);
+    assert_eq!(call(&skewed)["timestamp"], "1789999939");
+    assert_eq!(call(&skewed).get("start_time"), None);
+
+    for items in [1, 2, 9, 1_000] {
+        let mut batch = body();
+        Batch { items, malformed: true }.apply(&mut batch, "mark", &["1".to_owned(), "2".to_owned()]);
+        let entries = batch["entry"].as_array().expect("entries");
+        assert_eq!(entries.len(), items);
+        assert_eq!(entries.iter().filter(|e| e["changes"][0]["value"]["calls"][0]["id"] == "wacid.A").count(), 1);
+    }
+}
+
+fn through(net: &mut Net, start: Instant, count: u8) -> Vec<(Duration, Vec<u8>)> {
+    let to = SocketAddr::from(([127, 0, 0, 1], 9));
+    let mut out = Vec::new();
+    for n in 0..200u64 {
+        let now = start + Duration::from_millis(20 * n);
+        if n < u64::from(count) {
+            net.send(now, Datagram { to, bytes: vec![128, 111, 0, u8::try_from(n).expect("small"), 5, 5, 5, 5] });
+        }
+        while let Some(datagram) = net.due(now) {
+            out.push((now - start, datagram.bytes));
+        }
+    }
+    out
+}
+
+#[test]
+fn h6_the_network_loses_delays_doubles_and_is_repeatable() {
+    let start = model::Clock::real().now();
+    let run = |fault: MediaFault, seed| through(&mut Net::new(vec![fault], seed), start, 100);
+    let lossy = MediaFault { loss: 30.0, ..MediaFault::default() };
+    let left = run(lossy.clone(), 1).len();
+    assert!((55..=85).contains(&left), "{left} of 100");
+    assert_eq!(run(lossy.clone(), 4), run(lossy, 4));
+    assert_eq!(run(MediaFault { duplicate: 100.0, ..MediaFault::default() }, 1).len(), 200);
+    let late = run(MediaFault { jitter: Duration::from_millis(200), ..MediaFault::default() }, 1);
+    assert_eq!(late.len(), 100);
+    assert!(!late.is_sorted_by_key(|(_, bytes)| bytes.get(3).copied()), "jitter overtakes");
+    let replayed = run(MediaFault { how: Some((Duration::ZERO, MediaHow::Replay)), ..MediaFault::default() }, 1);
+    assert_eq!(replayed.len(), 150);
+    let corrupt = run(MediaFault { corrupt: 100.0, ..MediaFault::default() }, 1);
+    assert!(corrupt.iter().all(|(at, bytes)| {
+        let n = u8::try_from(at.as_millis() / 20).expect("small");
+        *bytes != [128, 111, 0, n, 5, 5, 5, 5]
+    }));
+
+    let gap = (Duration::from_secs(1), Duration::from_millis(500));
+    let mut net = Net::new(vec![MediaFault { gap: Some(gap), ..MediaFault::default() }], 1);
+    net.accepted(start);
+    assert_eq!(through(&mut net, start, 100).len(), 75);
+    let mut net = Net::new(vec![MediaFault { how: Some((gap.0, MediaHow::Vanish)), ..MediaFault::default() }], 1);
+    assert!(net.lets_in(start + gap.0), "times count from the answer");
+    net.accepted(start);
+    assert!(!net.lets_in(start + gap.0));
+}

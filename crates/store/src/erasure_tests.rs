@@ -1,0 +1,154 @@
+//! What is a person's: by all of their ids, in calls that dialled them, in rooms that they were in.
+
+use uuid::Uuid;
+
+use super::sql;
+use super::testing::pool;
+use super::tests::{MAIN, callback, end, secs, start, uuid};
+use super::{CallStart, Conclusion, Erasure, Heard, RecordingConclusion, RecordingEnd, RecordingStart, Scope, Store};
+use crate::sample::setup;
+use machine::RecordEnd;
+use model::CallUuid;
+use model::Health;
+
+const PERSON: &str = "919412341234";
+const BSUID: &str = "IN.4711";
+
+fn erasure(wa_id: &str) -> Erasure {
+    let (account, id) = (MAIN.into(), Uuid::from_u128(99));
+    Erasure { id, account, main_account: MAIN.into(), wa_id: wa_id.to_owned(), known_as: Vec::new(), asked: secs(99) }
+}
+
+fn recording(n: u128, call: CallUuid, conference: Option<&str>) -> RecordingStart {
+    RecordingStart {
+        id: Uuid::from_u128(n),
+        account: MAIN.into(),
+        main_account: MAIN.into(),
+        call,
+        conference: conference.map(str::to_owned),
+        room: None,
+        multi_party: false,
+        format: "wav".to_owned(),
+        stereo: false,
+        node_id: "node".to_owned(),
+        started: secs(10),
+        notices: Vec::new(),
+        transcript: None,
+    }
+}
+
+async fn recorded(store: &Store, start: RecordingStart) {
+    let end =
+        RecordingEnd { ended: secs(20), duration_ms: 10_000, end: RecordEnd::HungUp, upload: None, transcribe: None };
+    store.conclude_recording(RecordingConclusion { start, end, callbacks: Vec::new() }).await.unwrap();
+}
+
+async fn ended(store: &Store, start: CallStart, event: u128) {
+    let callbacks = vec![callback(start.call.0.as_u128(), event)];
+    let conclusion = Conclusion { start, end: end(1, 7), callbacks, farewell: None };
+    assert!(store.conclude(conclusion).await.unwrap().changed);
+}
+
+async fn heard(store: &Store, call: u128) -> Heard {
+    store.settled().await;
+    store.heard_of_call(&Scope::of(MAIN.into()), uuid(call)).await.unwrap()
+}
+
+fn over(recordings: &[u128]) -> Heard {
+    Heard { is_over: true, recordings: recordings.iter().copied().map(Uuid::from_u128).collect() }
+}
+
+#[tokio::test]
+async fn a_persons_calls_are_heard_in_the_call_that_dialled_them_and_in_rooms() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("offhook.db");
+    let store = Store::open(&file, Health::new()).await.unwrap();
+    let scope = Scope::of(MAIN.into());
+    // Somebody calls (1), and is dialled through to the person (2); what is recorded is recorded of the first.
+    assert!(store.call_born(start(1, MAIN, MAIN), &setup(1), secs(0)));
+    let leg = CallStart { to: PERSON.to_owned(), parent_call: Some(uuid(1)), ..start(2, MAIN, MAIN) };
+    ended(&store, leg, 2).await;
+    assert!(!heard(&store, 2).await.is_over, "the other leg's call goes on");
+    store.recording_begun(recording(1, uuid(1), None));
+    ended(&store, start(1, MAIN, MAIN), 1).await;
+    assert!(!heard(&store, 2).await.is_over, "it is still being recorded");
+    recorded(&store, recording(1, uuid(1), None)).await;
+    assert_eq!(heard(&store, 2).await, over(&[1]));
+
+    // A room that somebody else has recorded (3), with the person (4) and without them (5).
+    for (call, name) in [(3, "sales \"50%\""), (4, "sales \"50%\""), (5, "support")] {
+        ended(&store, start(call, MAIN, MAIN), call).await;
+        let line = serde_json::json!({"enter": {"name": name}}).to_string();
+        assert!(store.event_log().append(uuid(call), 0, line));
+    }
+    store.recording_begun(recording(2, uuid(3), Some("sales \"50%\"")));
+    assert!(!heard(&store, 4).await.is_over);
+    recorded(&store, recording(2, uuid(3), Some("sales \"50%\""))).await;
+    assert_eq!(heard(&store, 4).await, over(&[2]));
+    assert_eq!(heard(&store, 5).await, over(&[]));
+
+    let mut found = Vec::new();
+    let mut after = None;
+    while let Some(last) = store.calls_of_person(&erasure(PERSON), true, after, 1).await.unwrap().pop() {
+        found.push(last);
+        after = Some(last);
+    }
+    assert_eq!(found, [uuid(2)]);
+    store.erase_call(uuid(2), Uuid::nil()).await.unwrap();
+    let due = store.callbacks_due("node", "https://app.example.com", secs(9), 9).await.unwrap();
+    let mut left: Vec<u128> = due.iter().map(|callback| callback.new.event_id.as_u128()).collect();
+    left.sort_unstable();
+    assert_eq!(left, [3, 4, 5], "what would tell of them goes, also of the call that dialled them");
+    let record = store.call(&scope, uuid(1)).await.unwrap().unwrap();
+    assert!(record.end.unwrap().remarks.is_empty() && !record.start.from.is_empty(), "the other one stays in it");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_person_is_resolved_to_all_their_ids_and_stays_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("offhook.db");
+    let store = Store::open(&file, Health::new()).await.unwrap();
+    let other = pool(&file).await;
+    for (n, account, user, bsuid) in
+        [(1, MAIN, PERSON, Some(BSUID)), (2, MAIN, "919876543210", Some("IN.1")), (3, "MAOTHER", BSUID, Some("IN.2"))]
+    {
+        let insert = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, \
+            bsuid, name, status, routing, last_text, last_direction, last_us, created_us) \
+            VALUES ($1, $2, $2, '918035737458', '7', $3, $4, '', 'open', 'none', '', 'inbound', 1, 1)";
+        let insert = sql::query(insert).bind(Uuid::from_u128(n).to_string()).bind(account).bind(user);
+        insert.bind(bsuid).execute(&other).await.unwrap();
+    }
+    store.ask_erasure(erasure(BSUID)).await.unwrap();
+    let asked = store.erasures().await.unwrap().remove(0);
+    let resolved = store.resolve_erasure(asked).await.unwrap();
+    assert_eq!(resolved.ids(), [BSUID, PERSON]);
+    let theirs = store.conversations_of_person(&resolved, Uuid::nil(), 9).await.unwrap();
+    assert_eq!(theirs.iter().map(|c| c.pair.conversation.as_u128()).collect::<Vec<_>>(), [1]);
+    // The conversations go first; what was found in them is known afterwards.
+    sql::query("DELETE FROM conversations").execute(&other).await.unwrap();
+    other.close().await;
+    let again = store.erasures().await.unwrap().remove(0);
+    assert_eq!(store.resolve_erasure(again).await.unwrap().ids(), [BSUID, PERSON]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_request_is_never_older_than_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("offhook.db");
+    let store = Store::open(&file, Health::new()).await.unwrap();
+    let call = CallStart { from: PERSON.to_owned(), started: secs(200), ..start(1, MAIN, MAIN) };
+    ended(&store, call, 1).await;
+    store.settled().await;
+    // The wall clock was set back since the person called.
+    store.ask_erasure(erasure(PERSON)).await.unwrap();
+    let asked = store.erasures().await.unwrap().remove(0);
+    assert_eq!(asked.asked, secs(200));
+    assert_eq!(store.calls_of_person(&asked, true, None, 9).await.unwrap(), [uuid(1)]);
+    // Who calls again later is somebody new.
+    let later = CallStart { from: PERSON.to_owned(), started: secs(201), ..start(2, MAIN, MAIN) };
+    ended(&store, later, 2).await;
+    assert_eq!(store.calls_of_person(&asked, true, None, 9).await.unwrap(), [uuid(1)]);
+    store.close().await;
+}

@@ -1,0 +1,102 @@
+//! What can go wrong with the store, and the words for it.
+
+use std::path::PathBuf;
+
+use sqlx::migrate::MigrateError;
+
+use super::{By, refused};
+use crate::Database;
+use model::metric;
+
+/// Why the store could not do something. The texts read well after "could not …".
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("open the store {at}: {source}")]
+    Open {
+        at: Database,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("have the key that seals what the store holds ({}): {source}", folder.display())]
+    Key {
+        folder: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("open the store {at}: {source}")]
+    Connect {
+        at: Database,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("open the store {at}: another process works with it; stop that one, or give this one its own store.url")]
+    InUse { at: Database },
+    #[error(
+        "open the store {at}: another process works with it as the node {node_id}; stop that one, or give this one its own \
+         cluster.node_id on a shared database, its own store.data_dir and store.url elsewhere"
+    )]
+    HeldAs { at: Database, node_id: String },
+    /// R11: a binary older than its store refuses to start.
+    #[error(
+        "open the store {at}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which knows schemas up to \
+         {known}. Start Offhook {by} or later, or put back a copy from before the update",
+        env!("CARGO_PKG_VERSION")
+    )]
+    Newer { at: Database, version: i64, by: By, known: i64 },
+    #[error("bring the store {at} up to date: {source}")]
+    Migrate {
+        at: Database,
+        #[source]
+        source: MigrateError,
+    },
+    #[error("start the store's thread: {0}")]
+    Thread(#[source] std::io::Error),
+    #[error("{what}: {source}")]
+    Query {
+        what: &'static str,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("{what}: what the store holds can't be read: {detail}")]
+    Unreadable { what: &'static str, detail: String },
+    #[error("write: the store is closed")]
+    Closed,
+    #[error("write now: the store takes nothing; nothing has changed")]
+    NotTaken,
+    /// Not lost: it goes on once the store has it.
+    #[error("hand it on now: it waits in the journal until the store takes what is written again")]
+    Journalled,
+}
+
+impl StoreError {
+    /// Whether it may be otherwise in a moment: the store is away (gone, locked, full, closed), and nothing is wrong with what
+    /// was asked of it.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Query { source, .. } => refused::is_of_state(source),
+            Self::Closed | Self::NotTaken | Self::Journalled | Self::Open { .. } | Self::Connect { .. } => true,
+            Self::Key { .. }
+            | Self::InUse { .. }
+            | Self::HeldAs { .. }
+            | Self::Newer { .. }
+            | Self::Migrate { .. }
+            | Self::Thread(_)
+            | Self::Unreadable { .. } => false,
+        }
+    }
+}
+
+/// Counts and names a failed statement.
+pub(super) fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |source| {
+        metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
+        StoreError::Query { what, source }
+    }
+}
+
+pub(super) type Unread = Box<dyn std::error::Error + Send + Sync>;
+
+/// A word of an enum, as serde spells it.
+pub(super) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_value(text.into())
+}

@@ -1,0 +1,529 @@
+//! The store fails (R11): on demand, locked, full, gone; what was promised is there afterwards, once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
+
+use super::sql;
+use super::testing::{is_postgres, pool, skipped_on_postgres};
+
+use super::tests::{MAIN, begin, callback, end, secs, start, uuid};
+use super::{Conclusion, Part, Scope, Settled, Settlement, Store, StoreError, StoreOptions};
+use crate::Database;
+use model::Health;
+use model::Secret;
+
+/// What fails just now, and how often was tried.
+#[derive(Default)]
+struct Switch {
+    store: AtomicBool,
+    journal: AtomicBool,
+    tries: AtomicU32,
+}
+
+impl Switch {
+    fn set(&self, store: bool, journal: bool) {
+        self.store.store(store, Ordering::SeqCst);
+        self.journal.store(journal, Ordering::SeqCst);
+    }
+}
+
+struct Room {
+    folder: tempfile::TempDir,
+    switch: Arc<Switch>,
+    health: Health,
+}
+
+impl Room {
+    fn new() -> Self {
+        let health = Health::new();
+        health.ready();
+        Self { folder: tempfile::tempdir().unwrap(), switch: Arc::default(), health }
+    }
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("db/offhook.db")
+    }
+    fn journal(&self) -> PathBuf {
+        self.folder.path().join("data/store.journal")
+    }
+    async fn open(&self) -> Store {
+        self.open_at(self.file(), self.folder.path().join("data")).await
+    }
+    async fn open_at(&self, file: PathBuf, journal: PathBuf) -> Store {
+        let switch = self.switch.clone();
+        let fail = move |part| {
+            let fails = match part {
+                Part::Store => switch.store.load(Ordering::SeqCst),
+                Part::Journal => switch.journal.load(Ordering::SeqCst),
+            };
+            switch.tries.fetch_add(u32::from(fails), Ordering::SeqCst);
+            fails
+        };
+        let options = StoreOptions {
+            busy: Duration::from_millis(50),
+            fail: Some(Arc::new(fail)),
+            ..StoreOptions::with_journal_in(journal)
+        };
+        Store::open_with(&file, options, self.health.clone()).await.unwrap()
+    }
+    /// Bytes of entries in the journal.
+    fn journalled(&self) -> usize {
+        std::fs::read_to_string(self.journal()).unwrap().lines().skip(1).map(str::len).sum()
+    }
+}
+
+fn conclusion(call: u128) -> Conclusion {
+    let callbacks = vec![callback(call, call)];
+    Conclusion { start: start(call, MAIN, MAIN), end: end(call as i64, 7), callbacks, farewell: None }
+}
+
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let mut every = tokio::time::interval(Duration::from_millis(10));
+    for _ in 0..2_000 {
+        every.tick().await;
+        if done().await {
+            return;
+        }
+    }
+    panic!("not within 20 s: {what}");
+}
+
+async fn has_ended(store: &Store, call: u128) -> bool {
+    let record = store.call(&Scope::of(MAIN.into()), uuid(call)).await.unwrap();
+    record.is_some_and(|record| record.end.is_some())
+}
+
+/// Callbacks that wait, by event.
+async fn waiting(store: &Store) -> Vec<u128> {
+    let due = store.callbacks_due("node", "https://app.example.com", secs(9), 1_000).await.unwrap();
+    due.iter().map(|callback| callback.new.event_id.as_u128()).collect()
+}
+
+#[tokio::test]
+async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() {
+    let room = Room::new();
+    let store = room.open().await;
+    let written = store.notify(callback(9, 900)).await.unwrap();
+    room.switch.set(true, false);
+
+    begin(&store, 1);
+    let concluded = store.conclude(conclusion(1)).await.unwrap();
+    assert!(concluded.changed && concluded.callbacks.is_empty(), "promised; its callback goes out later");
+    assert!(matches!(store.notify(callback(2, 200)).await, Err(StoreError::Journalled)));
+    for seq in 0..700 {
+        assert!(store.event_log().append(uuid(1), seq, format!("{{\"at\":{seq}}}")));
+    }
+    let settlement = Settlement {
+        id: written.callback.id,
+        attempts: 1,
+        at: secs(2),
+        outcome: Settled::Delivered,
+        last: "200".to_owned(),
+    };
+    let settling = tokio::spawn(store.settle(settlement));
+    store.settled().await;
+    assert_eq!(room.health.not_ready(), None, "the journal has it: calls are taken");
+    assert!(!has_ended(&store, 1).await && room.journalled() > 0);
+    assert!(!settling.is_finished(), "who delivered remembers it, and does not deliver again");
+
+    room.switch.set(false, false);
+    until("taken in", async || has_ended(&store, 1).await).await;
+    settling.await.unwrap().unwrap();
+    until("emptied", async || room.journalled() == 0).await;
+    let record = store.call(&Scope::of(MAIN.into()), uuid(1)).await.unwrap().unwrap();
+    assert_eq!((record.start, record.end), (start(1, MAIN, MAIN), Some(end(1, 7))));
+    assert_eq!(store.events(&Scope::of(MAIN.into()), uuid(1), None, 1_000).await.unwrap().len(), 700);
+    let mut events = waiting(&store).await;
+    events.sort_unstable();
+    assert_eq!(events, [1, 200], "once each, and the delivered one is done");
+    let due = store.callbacks_due("node", "https://app.example.com", secs(9), 9).await.unwrap();
+    assert_eq!(due[0].new.notice, callback(1, 1).notice, "secret parameters included");
+    assert!(!store.conclude(conclusion(1)).await.unwrap().changed);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
+    let room = Room::new();
+    let store = room.open().await;
+    store.settled().await;
+    room.switch.set(true, false);
+    for call in 1..=600 {
+        assert!(store.conclude(conclusion(call)).await.unwrap().changed);
+    }
+    assert!(store.conclude(conclusion(3)).await.is_ok(), "a second end goes in too, and changes nothing");
+    store.close().await;
+    assert!(room.journalled() > 0);
+
+    // A start that was killed between taking two entries in and emptying the journal.
+    let name = std::fs::read_to_string(room.journal()).unwrap();
+    let name = name.lines().next().unwrap().split(' ').nth(1).unwrap().to_owned();
+    let other = pool(&room.file()).await;
+    sql::query("INSERT INTO store_journals VALUES ($1, 2)").bind(name).execute(&other).await.unwrap();
+    other.close().await;
+
+    room.switch.set(false, false);
+    let store = room.open().await;
+    assert_eq!(room.journalled(), 0);
+    assert!(!has_ended(&store, 2).await, "it was told that it has that one");
+    for call in 3..=600 {
+        assert!(has_ended(&store, call).await, "{call}");
+    }
+    let mut events = waiting(&store).await;
+    events.sort_unstable();
+    assert_eq!(events, (3..=600).collect::<Vec<u128>>());
+    store.close().await;
+}
+
+#[tokio::test]
+async fn r11_with_neither_store_nor_journal_calls_are_refused_and_nothing_spins() {
+    let room = Room::new();
+    let store = room.open().await;
+    store.settled().await;
+    room.switch.set(true, true);
+    let concluding = tokio::spawn(store.conclude(conclusion(1)));
+    until("not ready", async || room.health.is_store_broken()).await;
+    let before = room.switch.tries.load(Ordering::SeqCst);
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.tick().await;
+    second.tick().await;
+    let tries = room.switch.tries.load(Ordering::SeqCst) - before;
+    assert!((1..=11).contains(&tries), "{tries} tries in a second");
+    assert!(!concluding.is_finished());
+    room.switch.set(true, false);
+    assert!(concluding.await.unwrap().unwrap().changed);
+    until("ready", async || room.health.not_ready().is_none()).await;
+    room.switch.set(false, false);
+    until("taken in", async || has_ended(&store, 1).await).await;
+    store.close().await;
+}
+
+#[tokio::test]
+async fn r11_a_store_that_another_has_locked_delays_no_call() {
+    let room = Room::new();
+    let store = room.open().await;
+    let other = pool(&room.file()).await;
+    let mut other = other.acquire().await.unwrap();
+    other.begin(false).await.unwrap();
+    // SQLite's is begun with its first statement, and has the lock from then on.
+    let lock = if is_postgres() { "LOCK TABLE calls" } else { "SELECT 1" };
+    sql::query(lock).execute(&mut other).await.unwrap();
+    for call in 1..=20 {
+        assert!(store.conclude(conclusion(call)).await.unwrap().changed);
+    }
+    assert_eq!(room.health.not_ready(), None);
+    other.commit().await.unwrap();
+    drop(other);
+    for call in 1..=20 {
+        until("taken in", async || has_ended(&store, call).await).await;
+    }
+    assert_eq!(waiting(&store).await.len(), 20);
+    store.close().await;
+}
+
+/// A server's stand-in before it: it can be gone, or hear nothing any more.
+struct Wire {
+    address: std::net::SocketAddr,
+    listening: CancellationToken,
+    flowing: Arc<tokio::sync::Semaphore>,
+}
+
+impl Wire {
+    async fn to(server: String) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (listening, flowing) = (CancellationToken::new(), Arc::new(tokio::sync::Semaphore::new(1)));
+        let wire = Self { address, listening: listening.clone(), flowing: flowing.clone() };
+        let each = listening.clone();
+        tokio::spawn(listening.run_until_cancelled_owned(async move {
+            while let Ok((from, _)) = listener.accept().await {
+                #[allow(clippy::disallowed_methods, reason = "a test's own wire")]
+                let to = tokio::net::TcpStream::connect(&server).await.unwrap();
+                tokio::spawn(each.clone().run_until_cancelled_owned(carry(from, to, flowing.clone())));
+            }
+        }));
+        wire
+    }
+}
+
+async fn carry(from: tokio::net::TcpStream, to: tokio::net::TcpStream, flowing: Arc<tokio::sync::Semaphore>) {
+    let (mut asks, mut told) = from.into_split();
+    let (mut answers, mut asked) = to.into_split();
+    let back = tokio::io::copy(&mut answers, &mut told);
+    let forth = async {
+        let mut bytes = [0; 4096];
+        while let Ok(read @ 1..) = asks.read(&mut bytes).await {
+            drop(flowing.acquire().await);
+            let _ = asked.write_all(&bytes[..read]).await;
+        }
+    };
+    tokio::select! { _ = back => {}, () = forth => {} }
+}
+
+#[tokio::test]
+async fn r11_a_server_that_is_gone_or_frozen_loses_nothing_and_holds_up_no_end() {
+    if super::testing::skipped_on_sqlite() {
+        return;
+    }
+    for frozen in [false, true] {
+        let room = Room::new();
+        let Database::Postgres(url) = super::testing::place(&room.file()).await else { panic!("a server") };
+        let (scheme, rest) = url.reveal().split_once('@').unwrap();
+        let (server, path) = rest.split_once('/').unwrap();
+        let wire = Wire::to(server.to_owned()).await;
+        let at = Database::Postgres(Secret::new(format!("{scheme}@{}/{path}", wire.address)));
+        let options = StoreOptions {
+            busy: Duration::from_millis(50),
+            ..StoreOptions::with_journal_in(room.folder.path().join("data"))
+        };
+        let store = Store::open_with(at, options, room.health.clone()).await.unwrap();
+        for call in 1..=3 {
+            begin(&store, call);
+        }
+        store.settled().await;
+        let held = if frozen { Some(wire.flowing.clone().acquire_owned().await.unwrap()) } else { None };
+        if !frozen {
+            wire.listening.cancel();
+        }
+        for call in 1..=2 {
+            let within = tokio::time::timeout(Duration::from_secs(20), store.conclude(conclusion(call)));
+            assert!(within.await.expect("told").unwrap().changed);
+            assert!(room.journalled() > 0);
+        }
+        let before = room.journalled();
+        let third = tokio::time::timeout(Duration::from_secs(5), store.conclude(conclusion(3)));
+        third.await.expect("while the server is asked again").unwrap();
+        assert!(room.journalled() > before, "R3: what came during a try is in the journal too");
+        assert_eq!(room.health.not_ready(), None);
+        tokio::time::timeout(Duration::from_secs(5), store.close()).await.expect("R9: closed");
+        drop(held);
+        let store = room.open().await;
+        for call in 1..=3 {
+            assert!(has_ended(&store, call).await, "{call}");
+        }
+        assert_eq!(waiting(&store).await.len(), 3);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
+    if skipped_on_postgres() {
+        return;
+    }
+    let room = Room::new();
+    let store = room.open().await;
+    assert!(store.conclude(conclusion(1)).await.unwrap().changed);
+    let (db, away) = (room.folder.path().join("db"), room.folder.path().join("away"));
+    std::fs::rename(&db, &away).unwrap();
+    assert!(store.conclude(conclusion(2)).await.unwrap().changed);
+    assert!(room.journalled() > 0, "not into a file that nobody would find");
+    std::fs::rename(&away, &db).unwrap();
+    until("taken in", async || has_ended(&store, 2).await).await;
+    store.close().await;
+
+    // Another file in its place, as a restore does it: what is written from then on goes there.
+    let store = room.open().await;
+    std::fs::rename(&db, &away).unwrap();
+    assert!(store.conclude(conclusion(3)).await.unwrap().changed);
+    std::fs::create_dir(&db).unwrap();
+    std::fs::copy(away.join("offhook.db"), room.file()).unwrap();
+    until("taken in", async || room.journalled() == 0).await;
+    assert!(store.conclude(conclusion(4)).await.unwrap().changed);
+    for call in 1..=4 {
+        until("readers follow", async || has_ended(&store, call).await).await;
+    }
+    store.close().await;
+    let there = pool(&room.file()).await;
+    let ended = "SELECT count(*) FROM calls WHERE ended_us IS NOT NULL";
+    assert_eq!(sql::query_scalar::<i64>(ended).fetch_one(&there).await.unwrap(), 4);
+}
+
+#[tokio::test]
+async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let room = Room::new();
+    let store = room.open().await;
+    store.settled().await;
+    let other = pool(&room.file()).await;
+    let shut = if is_postgres() {
+        "ALTER TABLE callbacks ADD CONSTRAINT fits CHECK (origin NOT LIKE '%long%')"
+    } else {
+        "CREATE TRIGGER fits BEFORE INSERT ON callbacks WHEN NEW.origin LIKE '%long%' \
+            BEGIN SELECT RAISE(ABORT, 'it fits no index'); END"
+    };
+    sql::query(shut).execute(&other).await.unwrap();
+    other.close().await;
+    let refused = |call: u128| {
+        let mut conclusion = conclusion(call);
+        conclusion.callbacks[0].origin = "https://long.example.com".to_owned();
+        conclusion
+    };
+    let set_aside = || {
+        let file = room.folder.path().join("data/store.refused");
+        let lines = std::fs::read_to_string(&file).map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+        lines.inspect(|_| assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600))
+    };
+
+    let mut told = Vec::new();
+    for call in 1..=40 {
+        told.push(store.conclude(if call == 17 { refused(call) } else { conclusion(call) }));
+    }
+    for concluded in told {
+        assert!(concluded.await.unwrap().changed);
+    }
+    for call in 1..=40 {
+        assert_eq!(has_ended(&store, call).await, call != 17, "{call}");
+    }
+    assert_eq!(room.journalled(), 0, "what is well goes on");
+    assert_eq!(room.health.not_ready(), None);
+    let lines = set_aside().unwrap();
+    assert!(lines.len() == 1 && lines[0].contains(&uuid(17).to_string()) && lines[0].contains("fits"), "{lines:?}");
+
+    // From the journal, at a start: among others, and alone.
+    room.switch.set(true, false);
+    for call in 41..=80 {
+        let end = if matches!(call, 41 | 60 | 80) { refused(call) } else { conclusion(call) };
+        assert!(store.conclude(end).await.unwrap().changed);
+    }
+    store.close().await;
+    assert!(room.journalled() > 0);
+    room.switch.set(false, false);
+    let store = room.open().await;
+    assert_eq!(room.journalled(), 0);
+    for call in 41..=80 {
+        assert_eq!(has_ended(&store, call).await, !matches!(call, 41 | 60 | 80), "{call}");
+    }
+    assert_eq!(set_aside().unwrap().len(), 4);
+    // What was noted of beginnings by a process that was killed: one of them does not fit.
+    let file = if is_postgres() { room.folder.path().join("data/offhook.db") } else { room.file() };
+    let births = super::beside(&file, ".births");
+    begin(&store, 81);
+    begin(&store, 82);
+    let noted = std::fs::read(&births).unwrap();
+    store.close().await;
+    let other = pool(&room.file()).await;
+    sql::query("DELETE FROM calls").execute(&other).await.unwrap();
+    let shut = if is_postgres() {
+        format!("ALTER TABLE calls ADD CONSTRAINT fits CHECK (call_uuid <> '{}')", uuid(81))
+    } else {
+        format!(
+            "CREATE TRIGGER fits_too BEFORE INSERT ON calls WHEN NEW.call_uuid = '{}' \
+                BEGIN SELECT RAISE(ABORT, 'it fits no index'); END",
+            uuid(81)
+        )
+    };
+    sql::query(shut).execute(&other).await.unwrap();
+    other.close().await;
+    std::fs::write(&births, noted).unwrap();
+    let store = room.open().await;
+    let orphans = store.orphans("node").await.unwrap();
+    assert_eq!(orphans.iter().map(|orphan| orphan.start.call).collect::<Vec<_>>(), [uuid(82)]);
+    assert_eq!(set_aside().unwrap().len(), 5);
+    store.close().await;
+}
+
+/// A file system of two megabytes; gone when dropped.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
+            .arg(folder.path())
+            .stderr(std::process::Stdio::null())
+            .status();
+        if mounted.is_ok_and(|s| s.success()) {
+            return Some(Self(folder));
+        }
+        let required = std::env::var("OFFHOOK_TEST_REQUIRE").unwrap_or_default();
+        assert!(!required.split_whitespace().any(|r| r == "tmpfs"), "tmpfs is required here and can't be mounted");
+        #[allow(clippy::print_stderr, reason = "a skip is told")]
+        {
+            eprintln!("skipped: a tmpfs can't be mounted (root is needed)");
+        }
+        None
+    }
+    fn fill(&self) -> PathBuf {
+        use std::io::Write as _;
+        let filler = self.0.path().join("filler");
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while file.write_all(&[0; 1024]).is_ok() {}
+        filler
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn r11_a_full_disk_loses_nothing() {
+    if skipped_on_postgres() {
+        return;
+    }
+    let Some(small) = Small::mount() else { return };
+    let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::DEBUG).try_init();
+    let room = Room::new();
+    let file = small.0.path().join("offhook.db");
+    let store = room.open_at(file.clone(), room.folder.path().join("data")).await;
+    assert!(store.conclude(conclusion(1)).await.unwrap().changed);
+    let filler = small.fill();
+    let mut calls = 1;
+    until("the disk is full", async || {
+        calls += 1;
+        assert!(store.conclude(conclusion(calls)).await.unwrap().changed);
+        room.journalled() > 0
+    })
+    .await;
+    assert_eq!(room.health.not_ready(), None);
+    std::fs::remove_file(filler).unwrap();
+    for call in 1..=calls {
+        until("all of the first disk's", async || has_ended(&store, call).await).await;
+    }
+    store.close().await;
+
+    // The journal on the same disk: nothing takes anything, until there is room.
+    let store = room.open_at(file, small.0.path().join("data")).await;
+    let filler = small.fill();
+    let mut stuck = Vec::new();
+    until("nothing is taken", async || {
+        calls += 1;
+        stuck.push(tokio::spawn(store.conclude(conclusion(calls))));
+        room.health.is_store_broken()
+    })
+    .await;
+    std::fs::remove_file(filler).unwrap();
+    for concluded in stuck {
+        assert!(concluded.await.unwrap().unwrap().changed);
+    }
+    for call in 1..=calls {
+        until("taken in", async || has_ended(&store, call).await).await;
+    }
+    until("ready", async || room.health.not_ready().is_none()).await;
+    store.close().await;
+}
+
+#[tokio::test]
+async fn r4_a_callback_that_cannot_be_read_holds_up_no_other() {
+    let room = Room::new();
+    let store = room.open().await;
+    for call in 1..=3 {
+        store.notify(callback(call, call)).await.unwrap();
+    }
+    let other = pool(&room.file()).await;
+    let bend = "UPDATE callbacks SET kind = 'of tomorrow' WHERE event_id = $1";
+    sql::query(bend).bind(uuid(2).to_string()).execute(&other).await.unwrap();
+    assert_eq!(waiting(&store).await, [1, 3]);
+    let row = "SELECT next_us, delivered, last FROM callbacks WHERE event_id = $1";
+    let (next, delivered, last): (Option<i64>, bool, String) =
+        sql::query_as(row).bind(uuid(2).to_string()).fetch_one(&other).await.unwrap();
+    assert!(next.is_none() && !delivered && last.starts_with("it cannot be read"), "{last}");
+}

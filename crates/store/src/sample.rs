@@ -1,0 +1,60 @@
+//! Sample records for tests, here and in dependent crates (feature `test-util`).
+
+use machine::{CallSetup, CallUrls, MachineLimits, MemberId, Role};
+use model::{CallType, CallUuid, Direction, Method, Timestamp};
+use uuid::Uuid;
+use xml::ast::DocUrl;
+
+use crate::{CallEnd, CallStart, Conclusion, KeptMember, Store, StoreError};
+
+/// What the `n`th call of a test began with.
+pub fn setup(n: u128) -> CallSetup {
+    let url = DocUrl("https://app.example.com/answer".into());
+    CallSetup {
+        call: CallUuid(Uuid::from_u128(n)),
+        direction: Direction::Inbound,
+        call_type: CallType::Whatsapp,
+        wacid: Some("wacid.x".into()),
+        phone_number_id: "7".into(),
+        from: "919812345678".to_owned(),
+        to: "918035737458".to_owned(),
+        caller_name: "Zoë \"Z\"".to_owned(),
+        cta_payload: None,
+        deeplink_payload: None,
+        account: "MAAAAAAAAAAAAAAAAAAA".into(),
+        parent_account: "MAAAAAAAAAAAAAAAAAAA".into(),
+        urls: CallUrls { answer: url.clone(), answer_method: Method::Post, fallback: None, hangup: (url, Method::Get) },
+        started: Timestamp::from_micros(1_000_000),
+        limits: MachineLimits::default(),
+        headers: Vec::new(),
+        outbound: None,
+    }
+}
+
+/// An agent on hold in a multi-party call.
+pub fn held_agent(member: MemberId, joined: Timestamp) -> KeptMember {
+    KeptMember {
+        member,
+        call: CallUuid(Uuid::from_u128(member.into())),
+        direction: Direction::Inbound,
+        role: Some(Role::Agent),
+        muted: false,
+        held: true,
+        coaches: false,
+        stays_alone: true,
+        ends: false,
+        starts: true,
+        joined,
+    }
+}
+
+impl Store {
+    /// [`Store::conclude`] without callbacks. Returns whether this closed the record.
+    ///
+    /// # Errors
+    /// Those of [`Store::conclude`].
+    pub async fn call_concluded(&self, start: CallStart, end: CallEnd) -> Result<bool, StoreError> {
+        let conclusion = Conclusion { start, end, callbacks: Vec::new(), farewell: None };
+        Ok(self.conclude(conclusion).await?.changed)
+    }
+}

@@ -1,0 +1,102 @@
+//! What is sensitive in a callback lies sealed wherever the store keeps it (R22), and is whole when it is wanted.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::sql;
+use super::testing::pool;
+
+use super::tests::{MAIN, callback, end, secs, start};
+use super::{Callback, Conclusion, NewCallback, Part, Settled, Settlement, Store, StoreOptions};
+use machine::Param;
+use model::Health;
+use model::Secret;
+
+/// Longer than any digits that numbers and ids could hold by chance.
+const DIGITS: &str = "47110815471108154711";
+
+fn sensitive(call: u128) -> NewCallback {
+    let mut new = callback(call, call);
+    new.notice.params.insert("Digits".into(), Param::Secret(DIGITS.to_owned()));
+    new
+}
+
+async fn open(folder: &Path, key: Option<&str>, fails: &Arc<AtomicBool>) -> Store {
+    let fails = fails.clone();
+    let options = StoreOptions {
+        secret_key: key.map(Secret::new),
+        fail: Some(Arc::new(move |part| part == Part::Store && fails.load(Ordering::SeqCst))),
+        ..StoreOptions::with_journal_in(folder)
+    };
+    Store::open_with(&folder.join("offhook.db"), options, Health::new()).await.unwrap()
+}
+
+async fn due(store: &Store) -> Vec<Callback> {
+    store.callbacks_due("node", &callback(1, 1).origin, secs(9), 9).await.unwrap()
+}
+
+/// The files that hold the digits as they are.
+fn telling(folder: &Path) -> Vec<String> {
+    let holds = |path: &Path| std::fs::read(path).unwrap().windows(DIGITS.len()).any(|w| w == DIGITS.as_bytes());
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    files.filter(|path| holds(path)).map(|path| path.display().to_string()).collect()
+}
+
+#[tokio::test]
+async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
+    let folder = tempfile::tempdir().unwrap();
+    let fails = Arc::default();
+    let store = open(folder.path(), None, &fails).await;
+    store.notify(sensitive(1)).await.unwrap();
+    fails.store(true, Ordering::SeqCst);
+    let conclusion =
+        Conclusion { start: start(2, MAIN, MAIN), end: end(2, 7), callbacks: vec![sensitive(2)], farewell: None };
+    store.conclude(conclusion).await.unwrap();
+    let journal = std::fs::metadata(folder.path().join("store.journal")).unwrap().len();
+    assert!(journal > 100, "the second waits in the journal");
+    assert_eq!(telling(folder.path()), [""; 0]);
+    store.close().await;
+    assert_eq!(telling(folder.path()), [""; 0]);
+
+    fails.store(false, Ordering::SeqCst);
+    let store = open(folder.path(), None, &fails).await;
+    let found = due(&store).await;
+    assert_eq!(found.iter().map(|c| c.new.clone()).collect::<Vec<_>>(), [sensitive(1), sensitive(2)], "whole again");
+    for callback in found {
+        let outcome = Settled::Delivered;
+        let settled = Settlement { id: callback.id, attempts: 1, at: secs(9), outcome, last: "200".to_owned() };
+        store.settle(settled).await.unwrap();
+    }
+    store.close().await;
+    let file = pool(&folder.path().join("offhook.db")).await;
+    let kept = "SELECT count(*) FROM callbacks WHERE sealed_params IS NOT NULL OR secret_params IS NOT NULL";
+    let kept: i64 = sql::query_scalar(kept).fetch_one(&file).await.unwrap();
+    assert_eq!(kept, 0, "delivered is forgotten");
+    file.close().await;
+}
+
+#[tokio::test]
+async fn r22_rows_of_before_are_sent_and_those_of_another_key_wait_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let fails = Arc::default();
+    let store = open(folder.path(), Some("one key"), &fails).await;
+    store.notify(sensitive(1)).await.unwrap();
+    store.notify(sensitive(2)).await.unwrap();
+    store.close().await;
+    let file = pool(&folder.path().join("offhook.db")).await;
+    let as_before = "UPDATE callbacks SET secret_params = $1, sealed_params = NULL WHERE id = 1";
+    let plain = format!("{{\"Digits\":\"{DIGITS}\"}}");
+    sql::query(as_before).bind(plain).execute(&file).await.unwrap();
+    file.close().await;
+
+    let store = open(folder.path(), Some("another key"), &fails).await;
+    let found = due(&store).await;
+    assert_eq!(found[0].new, sensitive(1));
+    assert!(found[1].new.shut.is_some() && found[1].new.notice.params.get("Digits").is_none(), "not sent without them");
+    store.close().await;
+
+    let store = open(folder.path(), Some("one key"), &fails).await;
+    assert_eq!(due(&store).await[1].new, sensitive(2));
+    store.close().await;
+}

@@ -1,0 +1,200 @@
+//! Reading a row of either database: a column as text, number, bytes, flag or JSON.
+
+use serde::de::DeserializeOwned;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use sqlx::types::Json;
+use sqlx::{Column as _, Row as _, TypeInfo as _, ValueRef as _};
+
+/// A row.
+#[derive(Debug)]
+pub(crate) enum Row {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+/// Which column: by name or by place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum At<'a> {
+    Name(&'a str),
+    Place(usize),
+}
+
+impl<'a> From<&'a str> for At<'a> {
+    fn from(name: &'a str) -> Self {
+        Self::Name(name)
+    }
+}
+
+impl From<usize> for At<'_> {
+    fn from(place: usize) -> Self {
+        Self::Place(place)
+    }
+}
+
+impl Row {
+    /// A column's value.
+    ///
+    /// # Errors
+    /// There is no such column, or its value is none of the type.
+    pub(crate) fn try_get<'a, T: Value, I: Into<At<'a>>>(&self, at: I) -> Result<T, sqlx::Error> {
+        T::get(self, at.into())
+    }
+}
+
+/// What a column can be read as.
+pub(crate) trait Value: Sized {
+    fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error>;
+}
+
+macro_rules! plain {
+    ($($type:ty),*) => {$(
+        impl Value for $type {
+            fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+                match (row, at) {
+                    (Row::Sqlite(row), At::Name(name)) => row.try_get(name),
+                    (Row::Sqlite(row), At::Place(place)) => row.try_get(place),
+                    (Row::Postgres(row), At::Name(name)) => row.try_get(name),
+                    (Row::Postgres(row), At::Place(place)) => row.try_get(place),
+                }
+            }
+        }
+    )*};
+}
+
+plain!(String, Option<String>, Vec<u8>, Option<Vec<u8>>, Option<f64>);
+
+/// PostgreSQL has several whole numbers and a boolean; to us each is a number.
+fn number(row: &PgRow, at: At<'_>) -> Result<Option<i64>, sqlx::Error> {
+    let place = match at {
+        At::Place(place) => place,
+        At::Name(name) => row.try_column(name)?.ordinal(),
+    };
+    let raw = row.try_get_raw(place)?;
+    if raw.is_null() {
+        return Ok(None);
+    }
+    match raw.type_info().name() {
+        "INT4" => row.try_get::<i32, _>(place).map(|n| Some(i64::from(n))),
+        "INT2" => row.try_get::<i16, _>(place).map(|n| Some(i64::from(n))),
+        "BOOL" => row.try_get::<bool, _>(place).map(|is| Some(i64::from(is))),
+        _ => row.try_get::<i64, _>(place).map(Some),
+    }
+}
+
+impl Value for Option<i64> {
+    fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+        match (row, at) {
+            (Row::Sqlite(row), At::Name(name)) => row.try_get(name),
+            (Row::Sqlite(row), At::Place(place)) => row.try_get(place),
+            (Row::Postgres(row), at) => number(row, at),
+        }
+    }
+}
+
+impl Value for i64 {
+    fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+        Option::<i64>::get(row, at)?.ok_or_else(|| unexpected(at, "NULL"))
+    }
+}
+
+macro_rules! narrow {
+    ($($type:ty),*) => {$(
+        impl Value for Option<$type> {
+            fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+                let number = Option::<i64>::get(row, at)?;
+                number.map(|n| <$type>::try_from(n).map_err(|_| unexpected(at, "a number out of range"))).transpose()
+            }
+        }
+        impl Value for $type {
+            fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+                Option::<$type>::get(row, at)?.ok_or_else(|| unexpected(at, "NULL"))
+            }
+        }
+    )*};
+}
+
+narrow!(u32, i32);
+
+impl Value for bool {
+    fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+        i64::get(row, at).map(|n| n != 0)
+    }
+}
+
+impl<T: DeserializeOwned> Value for Option<Json<T>> {
+    fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+        let text = Option::<String>::get(row, at)?;
+        let read = |text: String| serde_json::from_str(&text).map(Json);
+        text.map(read).transpose().map_err(|e| sqlx::Error::Decode(e.into()))
+    }
+}
+
+impl<T: DeserializeOwned> Value for Json<T> {
+    fn get(row: &Row, at: At<'_>) -> Result<Self, sqlx::Error> {
+        Option::<Self>::get(row, at)?.ok_or_else(|| unexpected(at, "NULL"))
+    }
+}
+
+fn unexpected(at: At<'_>, what: &str) -> sqlx::Error {
+    sqlx::Error::Decode(format!("{at:?} is {what}").into())
+}
+
+/// What a row can be read as.
+pub(crate) trait FromRow {
+    type Out;
+    fn read(row: Row) -> Result<Self::Out, sqlx::Error>;
+}
+
+impl FromRow for Row {
+    type Out = Row;
+    fn read(row: Row) -> Result<Row, sqlx::Error> {
+        Ok(row)
+    }
+}
+
+/// A row's first column.
+pub(crate) struct One<T>(std::marker::PhantomData<T>);
+
+impl<T: Value> FromRow for One<T> {
+    type Out = T;
+    fn read(row: Row) -> Result<T, sqlx::Error> {
+        row.try_get(0)
+    }
+}
+
+/// A row's columns, in order.
+pub(crate) struct All<T>(std::marker::PhantomData<T>);
+
+impl<T: Columns> FromRow for All<T> {
+    type Out = T;
+    fn read(row: Row) -> Result<T, sqlx::Error> {
+        T::columns(&row)
+    }
+}
+
+/// A tuple of what columns can be read as.
+pub(crate) trait Columns: Sized {
+    fn columns(row: &Row) -> Result<Self, sqlx::Error>;
+}
+
+macro_rules! tuples {
+    ($(($($name:ident $place:literal),+);)*) => {$(
+        impl<$($name: Value),+> Columns for ($($name,)+) {
+            fn columns(row: &Row) -> Result<Self, sqlx::Error> {
+                Ok(($(row.try_get::<$name, _>($place)?,)+))
+            }
+        }
+    )*};
+}
+
+tuples! {
+    (A 0);
+    (A 0, B 1);
+    (A 0, B 1, C 2);
+    (A 0, B 1, C 2, D 3);
+    (A 0, B 1, C 2, D 3, E 4);
+    (A 0, B 1, C 2, D 3, E 4, F 5);
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+}

@@ -1,0 +1,55 @@
+//! Where a test's store is: in its file, or, with `OFFHOOK_TEST_POSTGRES` set to a database's URL, in a schema of that
+//! database which belongs to that file's path. So that one set of tests runs on both.
+
+use std::path::Path;
+use std::str::FromStr as _;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+
+use super::open;
+use super::sql::Pool;
+use crate::Database;
+use model::Secret;
+
+pub(super) const VARIABLE: &str = "OFFHOOK_TEST_POSTGRES";
+
+/// Whether this run is PostgreSQL's.
+pub(crate) fn is_postgres() -> bool {
+    std::env::var_os(VARIABLE).is_some()
+}
+
+/// `true`, with the reason printed, where a test is about SQLite's file.
+pub(crate) fn skipped_on_postgres() -> bool {
+    #[allow(clippy::print_stdout, reason = "a skip is told")]
+    if is_postgres() {
+        println!("skipped: it is about SQLite's file");
+    }
+    is_postgres()
+}
+
+/// `true`, with the reason printed, where a test is about a server.
+pub(crate) fn skipped_on_sqlite() -> bool {
+    #[allow(clippy::print_stdout, reason = "a skip is told")]
+    if !is_postgres() {
+        println!("skipped: it is about PostgreSQL's server");
+    }
+    !is_postgres()
+}
+
+/// The database of a test's file.
+pub(crate) async fn place(file: &Path) -> Database {
+    let Ok(url) = std::env::var(VARIABLE) else { return Database::File(file.to_owned()) };
+    let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, file.as_os_str().as_encoded_bytes());
+    let schema = format!("t_{}", hex::encode(&sum.as_ref()[..10]));
+    let mut admin: PgConnection = PgConnectOptions::from_str(&url).unwrap().connect().await.unwrap();
+    let make = format!("CREATE SCHEMA IF NOT EXISTS {schema}");
+    sqlx::query(AssertSqlSafe(make)).execute(&mut admin).await.unwrap();
+    admin.close().await.unwrap();
+    Database::Postgres(Secret::new(format!("{url}?options[search_path]={schema}")))
+}
+
+/// A look at a store from outside it.
+pub(crate) async fn pool(file: &Path) -> Pool {
+    open::beside_a_node(&place(file).await, false).await.unwrap()
+}
