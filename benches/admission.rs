@@ -61,7 +61,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut now = 0;
     let mut bare = || {
         now += 20_000_000;
-        let up = count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < 1_000).then_some(n + 1));
+        let up = count
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < 1_000).then_some(n + 1));
         let room = ring.take(now);
         let down = count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_sub(1));
         black_box((up.is_ok(), room, down.is_ok()));
@@ -77,7 +78,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for _ in 0..200 {
         refuse();
     }
-    let all: [&mut dyn FnMut(); 5] = [&mut bare, &mut slot, &mut admit, &mut admit_sub, &mut refuse];
+    let all: [&mut dyn FnMut(); 5] =
+        [&mut bare, &mut slot, &mut admit, &mut admit_sub, &mut refuse];
     let [bare, slot, admit, admit_sub, refuse] = paired::best(all);
     paired::ratio("admit and give back, over a bare pair and a ring", admit, bare, 2.0);
     paired::ratio("the same in a subaccount, which has two rings", admit_sub, bare, 2.0);
@@ -86,11 +88,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Admits a call each time it is called, `step` after the one before, and gives its slot back.
-fn admission<'g>(gate: &'g Gate, number: &str, begun: Instant, step: Duration) -> impl FnMut() + use<'g> {
+fn admission<'g>(
+    gate: &'g Gate,
+    number: &str,
+    begun: Instant,
+    step: Duration,
+) -> impl FnMut() + use<'g> {
     let (id, mut at) = (PhoneNumberId::from(number), begun);
     move || {
         at += step;
-        black_box(gate.admit(at, &id, Direction::Inbound, || Ok(())).map(|(admitted, ())| drop(admitted)).is_ok());
+        black_box(
+            gate.admit(at, &id, Direction::Inbound, || Ok(()))
+                .map(|(admitted, ())| drop(admitted))
+                .is_ok(),
+        );
     }
 }
 
@@ -103,7 +114,9 @@ fn on_two_threads(begun: Instant) -> Result<(), Box<dyn std::error::Error>> {
     let time = AtomicU64::new(0);
     let bare = |_: u32| {
         let now = time.fetch_add(20_000_000, Ordering::Relaxed);
-        let up = floor.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < 1_000).then_some(n + 1));
+        let up = floor
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < 1_000).then_some(n + 1));
         let room = floor.1.take(now);
         black_box((up.is_ok(), room, floor.0.fetch_sub(1, Ordering::AcqRel)));
     };
@@ -123,7 +136,10 @@ fn on_two_threads(begun: Instant) -> Result<(), Box<dyn std::error::Error>> {
         ("two numbers of one account", &two_numbers),
     ] {
         let (one, two) = (spent_each(1, work), spent_each(2, work));
-        println!("two threads at once, {what}: {two:.0} ns over {one:.0} ns of one alone, ratio {:.2}", two / one);
+        println!(
+            "two threads at once, {what}: {two:.0} ns over {one:.0} ns of one alone, ratio {:.2}",
+            two / one
+        );
     }
     Ok(())
 }

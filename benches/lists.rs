@@ -28,7 +28,10 @@ const ROUNDS: usize = 15;
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome<()> {
-    let records = std::env::var("OFFHOOK_BENCH_RECORDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    let records = std::env::var("OFFHOOK_BENCH_RECORDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1_000_000);
     live();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(history(records))
@@ -45,7 +48,9 @@ fn live() {
             direction: if n % 2 == 0 { Direction::Inbound } else { Direction::Outbound },
             from: user,
             to: number,
-            started: Timestamp::from_micros(BEGAN_US + i64::try_from(n * 7_919 % LIVE).unwrap_or_default()),
+            started: Timestamp::from_micros(
+                BEGAN_US + i64::try_from(n * 7_919 % LIVE).unwrap_or_default(),
+            ),
         })
         .collect();
     let clock = Clock::real();
@@ -54,7 +59,11 @@ fn live() {
     {
         let filter = LiveFilter { direction, from: Some(user.to_owned()), ..LiveFilter::default() };
         let best = best(&clock, || {
-            let found = calls.iter().filter(|call| filter.holds(call)).map(|call| (call.started, call.call)).collect();
+            let found = calls
+                .iter()
+                .filter(|call| filter.holds(call))
+                .map(|call| (call.started, call.call))
+                .collect();
             std::hint::black_box(newest(found, skip, 20));
         });
         println!("{LIVE} live calls, {what}: {:.2} ms (target 50)", millis(best));
@@ -82,7 +91,10 @@ async fn history(records: i64) -> Outcome<()> {
         Store::open(&file, Health::new()).await?.close().await;
         let begun = Clock::real().now();
         fill(&file, records).await?;
-        println!("{records} records written in {:.0} s", (Clock::real().now() - begun).as_secs_f64());
+        println!(
+            "{records} records written in {:.0} s",
+            (Clock::real().now() - begun).as_secs_f64()
+        );
     }
     let keys = keys(&file, records).await?;
 
@@ -92,7 +104,10 @@ async fn history(records: i64) -> Outcome<()> {
     for _ in 0..ROUNDS {
         let begun = clock.now();
         for key in &keys {
-            sqlx::query("SELECT * FROM calls WHERE call_uuid = $1").bind(key).fetch_one(&mut db).await?;
+            sqlx::query("SELECT * FROM calls WHERE call_uuid = $1")
+                .bind(key)
+                .fetch_one(&mut db)
+                .await?;
         }
         floor = floor.min(clock.now() - begun);
     }
@@ -101,24 +116,38 @@ async fn history(records: i64) -> Outcome<()> {
     let store = Store::open(&file, Health::new()).await?;
     let (main, sub) = (Scope::of(MAIN.into()), Scope::of("SA000000000000000001".into()));
     let all = CallFilter::default;
-    let at = |part: f64| Timestamp::from_micros(BEGAN_US + (records as f64 * part) as i64 * APART_US);
+    let at =
+        |part: f64| Timestamp::from_micros(BEGAN_US + (records as f64 * part) as i64 * APART_US);
     let half = u64::try_from(records / 2)?;
     let lists = [
         ("the first page", &main, all(), 0),
         ("in the middle", &main, all(), half),
         ("the last page", &main, all(), half * 2 - 20),
         ("a subaccount's, deep", &sub, all(), half / 4),
-        ("outbound, deep", &main, CallFilter { direction: Some(Direction::Outbound), ..all() }, half / 3),
+        (
+            "outbound, deep",
+            &main,
+            CallFilter { direction: Some(Direction::Outbound), ..all() },
+            half / 3,
+        ),
         ("one cause, deep", &main, CallFilter { hangup_code: Some(4_010), ..all() }, half / 5),
         ("from one user", &main, CallFilter { from: Some("919800000123".to_owned()), ..all() }, 0),
         ("to one number", &main, CallFilter { to: Some("918000000007".to_owned()), ..all() }, 40),
         (
             "ended within an hour, half way",
             &main,
-            CallFilter { ended: vec![(Compare::GreaterEqual, at(0.5)), (Compare::Less, at(0.52))], ..all() },
+            CallFilter {
+                ended: vec![(Compare::GreaterEqual, at(0.5)), (Compare::Less, at(0.52))],
+                ..all()
+            },
             40,
         ),
-        ("longer than 590 s", &main, CallFilter { bill_secs: vec![(Compare::Greater, 590)], ..all() }, 40),
+        (
+            "longer than 590 s",
+            &main,
+            CallFilter { bill_secs: vec![(Compare::Greater, 590)], ..all() },
+            40,
+        ),
     ];
     for (what, scope, filter, offset) in &lists {
         let (mut best, mut found) = (Duration::MAX, 0);
@@ -165,8 +194,11 @@ async fn fill(file: &Path, records: i64) -> Outcome<()> {
             'Normal Hangup', CASE n % 5 WHEN 0 THEN 'Plivo' ELSE 'Caller' END, 'NORMAL_CLEARING', 'caller_hangup', '[]', \
             '[]' FROM n";
     let tallies = include_str!("../crates/store/src/migrations/0008_lists.sql");
-    let (_, tallies) = tallies.split_once("-- The calls that are there already.").ok_or("the migration's last part")?;
-    let mut db = SqliteConnectOptions::new().filename(file).pragma("synchronous", "OFF").connect().await?;
+    let (_, tallies) = tallies
+        .split_once("-- The calls that are there already.")
+        .ok_or("the migration's last part")?;
+    let mut db =
+        SqliteConnectOptions::new().filename(file).pragma("synchronous", "OFF").connect().await?;
     sqlx::query(ROWS).bind(records).bind(BEGAN_US).bind(APART_US).execute(&mut db).await?;
     sqlx::raw_sql(tallies).execute(&mut db).await?;
     Ok(())

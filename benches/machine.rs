@@ -8,11 +8,13 @@
 use std::hint::black_box;
 
 use machine::{
-    CallSetup, CallTime, CallUrls, FetchId, Fetched, GraphAction, GraphOutcome, Input, Machine, MachineLimits,
-    MediaFact, Termination,
+    CallSetup, CallTime, CallUrls, FetchId, Fetched, GraphAction, GraphOutcome, Input, Machine,
+    MachineLimits, MediaFact, Termination,
 };
 use model::Clock;
-use model::{AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, Timestamp, Wacid};
+use model::{
+    AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, Timestamp, Wacid,
+};
 use std::sync::Arc;
 use xml::Document;
 use xml::ast::DocUrl;
@@ -65,7 +67,11 @@ fn in_the_menu(menu: &Arc<Document>) -> Machine {
     step(&mut machine, 100, Input::Media { leg: Leg::A, what: MediaFact::Connected });
     let document = Fetched::Document { document: menu.clone() };
     step(&mut machine, 200, Input::Fetched { fetch: FetchId(1), result: Ok(document) });
-    step(&mut machine, 300, Input::Graph { action: GraphAction::Accept, outcome: GraphOutcome::Done });
+    step(
+        &mut machine,
+        300,
+        Input::Graph { action: GraphAction::Accept, outcome: GraphOutcome::Done },
+    );
     machine
 }
 

@@ -77,7 +77,9 @@ impl Bot {
     async fn greet(&mut self) -> Result<(), tokio_tungstenite::tungstenite::Error> {
         self.greeted = false;
         let rate = self.format["sampleRate"].as_u64().unwrap_or(8_000) as u32;
-        let wave = |n: u32| (f64::from(n) * 440.0 * std::f64::consts::TAU / f64::from(rate)).sin() * 8_000.0;
+        let wave = |n: u32| {
+            (f64::from(n) * 440.0 * std::f64::consts::TAU / f64::from(rate)).sin() * 8_000.0
+        };
         let pcm: Vec<i16> = (0..rate * 4 / 5).map(|n| wave(n) as i16).collect();
         // A message may have 64 KiB: a fifth of a second is far below.
         for piece in pcm.chunks((rate / 5) as usize) {

@@ -26,7 +26,11 @@ pub mod agents;
 pub mod answer;
 pub mod api;
 pub mod call;
-#[allow(clippy::indexing_slicing, clippy::string_slice, reason = "prints for people what they asked for")]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "prints for people what they asked for"
+)]
 pub mod cli;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod config;

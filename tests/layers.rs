@@ -67,7 +67,10 @@ fn r17_only_the_listed_files_connect_to_others() {
         let text = fs::read_to_string(&file).expect("a readable file");
         let text = text.split("#[cfg(test)]").next().unwrap_or_default();
         for sign in signs {
-            assert!(!text.contains(sign), "{inside}: {sign}; only {CLIENTS:?} may connect to others");
+            assert!(
+                !text.contains(sign),
+                "{inside}: {sign}; only {CLIENTS:?} may connect to others"
+            );
         }
     }
 }
@@ -78,7 +81,8 @@ fn r26_unsafe_code_is_in_media_and_speech_alone() {
     let mut files = Vec::new();
     collect(&root.join("src"), &mut files);
     collect(&root.join("crates"), &mut files);
-    let forbids = |path: &Path| fs::read_to_string(path).expect("a root").contains("#![forbid(unsafe_code)]");
+    let forbids =
+        |path: &Path| fs::read_to_string(path).expect("a root").contains("#![forbid(unsafe_code)]");
     for file in files {
         let inside = file.strip_prefix(root).expect("a source file").to_string_lossy().into_owned();
         let may = ["crates/media/", "crates/speech/"].iter().any(|part| inside.starts_with(part));
@@ -104,7 +108,10 @@ fn imports_point_downwards() {
         for path in imports(&text) {
             let Some(to) = room(&path) else { continue };
             if !allowed(from, to) {
-                wrong.insert(format!("src/{}: {from} may not use {to} (crate::{path})", inside.display()));
+                wrong.insert(format!(
+                    "src/{}: {from} may not use {to} (crate::{path})",
+                    inside.display()
+                ));
             }
         }
     }
@@ -121,7 +128,9 @@ fn allowed(from: &str, to: &str) -> bool {
 
 /// The room of a path such as `call::machine::Input`.
 fn room(path: &str) -> Option<&'static str> {
-    let inside = |room: &&str| path == *room || path.strip_prefix(*room).is_some_and(|rest| rest.starts_with("::"));
+    let inside = |room: &&str| {
+        path == *room || path.strip_prefix(*room).is_some_and(|rest| rest.starts_with("::"))
+    };
     ROWS.iter().flat_map(|row| row.iter().copied()).filter(inside).max_by_key(|room| room.len())
 }
 
@@ -143,15 +152,19 @@ fn imports(text: &str) -> Vec<String> {
         .filter(|line| !line.trim_start().starts_with("//"))
         .flat_map(|line| [line.trim(), " "])
         .collect();
-    code.match_indices("crate::").flat_map(|(at, found)| expand("", &code[at + found.len()..])).collect()
+    code.match_indices("crate::")
+        .flat_map(|(at, found)| expand("", &code[at + found.len()..]))
+        .collect()
 }
 
 /// The paths that a use tree names: `a::{b, c::d}` → `a::b`, `a::c::d`.
 fn expand(prefix: &str, tree: &str) -> Vec<String> {
-    let name_end = tree.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(tree.len());
+    let name_end =
+        tree.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(tree.len());
     let (name, rest) = tree.split_at(name_end);
     let path = format!("{prefix}{name}");
-    let Some(group) = rest.strip_prefix('{').filter(|_| name.is_empty() || name.ends_with("::")) else {
+    let Some(group) = rest.strip_prefix('{').filter(|_| name.is_empty() || name.ends_with("::"))
+    else {
         return vec![path.trim_end_matches(':').to_owned()];
     };
     let (mut depth, mut start, mut items) = (0_usize, 0, Vec::new());
@@ -170,7 +183,12 @@ fn expand(prefix: &str, tree: &str) -> Vec<String> {
             _ => {}
         }
     }
-    items.into_iter().map(str::trim).filter(|item| !item.is_empty()).flat_map(|item| expand(&path, item)).collect()
+    items
+        .into_iter()
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .flat_map(|item| expand(&path, item))
+        .collect()
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
@@ -191,8 +209,14 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 fn paths_are_found_however_they_are_written() {
     let text = "use crate::store::{Seal, Row};\nuse crate::{\n    feed::Feed,\n    call::rooms::{Input, x::{Y}},\n};\n\
         // crate::cli\nfn f() -> crate::store::Store {}\npub(crate) fn g() {}\n#[cfg(test)]\nmod tests { use crate::node::X; }\n";
-    let expected =
-        ["store::Seal", "store::Row", "feed::Feed", "call::rooms::Input", "call::rooms::x::Y", "store::Store"];
+    let expected = [
+        "store::Seal",
+        "store::Row",
+        "feed::Feed",
+        "call::rooms::Input",
+        "call::rooms::x::Y",
+        "store::Store",
+    ];
     assert_eq!(imports(text), expected);
     assert_eq!((room("callous"), room("call::shell")), (None, Some("call")));
     assert_eq!(module_of(Path::new("call/rooms/mod.rs")), "call::rooms");

@@ -54,15 +54,21 @@ fn every_row_has_a_test_by_its_id_or_a_reason() {
     named(&root.join("src"), &mut found);
     named(&root.join("crates"), &mut found);
     named(&root.join("tests"), &mut found);
-    let all: BTreeSet<String> =
-        PARTS.iter().flat_map(|(part, rows)| (1..=*rows).map(move |row| format!("s{part}_{row:02}"))).collect();
+    let all: BTreeSet<String> = PARTS
+        .iter()
+        .flat_map(|(part, rows)| (1..=*rows).map(move |row| format!("s{part}_{row:02}")))
+        .collect();
     let excused: BTreeSet<String> = PAGES.iter().map(|(row, _)| (*row).to_owned()).collect();
-    let without: Vec<&String> = all.iter().filter(|row| !found.contains(*row) && !excused.contains(*row)).collect();
+    let without: Vec<&String> =
+        all.iter().filter(|row| !found.contains(*row) && !excused.contains(*row)).collect();
     assert!(without.is_empty(), "no test has {without:?} in its name");
     let unknown: Vec<&String> = found
         .iter()
         .chain(&excused)
-        .filter(|row| !all.contains(*row) && PARTS.iter().any(|(part, _)| row.starts_with(&format!("s{part}_"))))
+        .filter(|row| {
+            !all.contains(*row)
+                && PARTS.iter().any(|(part, _)| row.starts_with(&format!("s{part}_")))
+        })
         .collect();
     assert!(unknown.is_empty(), "there are no rows {unknown:?}");
 }

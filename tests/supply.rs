@@ -49,7 +49,12 @@ fn read(file: &str) -> String {
 /// The packages of `Cargo.lock`.
 fn locked() -> Vec<toml::Table> {
     let lock: toml::Table = read("Cargo.lock").parse().expect("TOML");
-    lock["package"].as_array().expect("packages").iter().map(|p| p.as_table().expect("a table").clone()).collect()
+    lock["package"]
+        .as_array()
+        .expect("packages")
+        .iter()
+        .map(|p| p.as_table().expect("a table").clone())
+        .collect()
 }
 
 fn text<'a>(package: &'a toml::Table, key: &str) -> &'a str {
@@ -58,8 +63,22 @@ fn text<'a>(package: &'a toml::Table, key: &str) -> &'a str {
 
 /// The packages that a build for this machine really has, with their versions: no other targets', no tests'.
 fn built() -> BTreeMap<String, String> {
-    let args = ["tree", "--locked", "--offline", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"];
-    let out = Command::new(env!("CARGO")).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo");
+    let args = [
+        "tree",
+        "--locked",
+        "--offline",
+        "--edges",
+        "normal,build",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+    ];
+    let out = Command::new(env!("CARGO"))
+        .args(args)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let mut packages = BTreeMap::new();
     for line in String::from_utf8_lossy(&out.stdout).lines() {
@@ -78,7 +97,8 @@ fn r27_no_version_is_below_the_floor() {
         let (name, version) = (text(&package, "name"), text(&package, "version"));
         let Some((_, floor)) = FLOORS.iter().find(|(known, _)| *known == name) else { continue };
         let plain = version.split(['-', '+']).next().unwrap_or_default();
-        let parts: Vec<u64> = plain.split('.').map(|part| part.parse().expect("a number")).collect();
+        let parts: Vec<u64> =
+            plain.split('.').map(|part| part.parse().expect("a number")).collect();
         assert!(parts.as_slice() >= floor.as_slice(), "{name} {version} is below {floor:?}");
     }
 }
@@ -110,7 +130,10 @@ fn sources(folder: &Path, to: &mut String) {
 #[test]
 fn r27_every_dependency_is_used() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let members = std::fs::read_dir(root.join("crates")).expect("a folder").flatten().map(|member| member.path());
+    let members = std::fs::read_dir(root.join("crates"))
+        .expect("a folder")
+        .flatten()
+        .map(|member| member.path());
     for package in members.chain([root.to_owned()]) {
         let manifest = std::fs::read_to_string(package.join("Cargo.toml")).expect("a manifest");
         let manifest: toml::Table = manifest.parse().expect("TOML");
@@ -149,9 +172,17 @@ fn r27_every_piece_of_c_is_named() {
         .map(|(name, version)| (name.to_owned(), version.to_owned()))
         .collect();
     // A crate that links something says so in its name, by custom; these only declare what the system has.
-    let declares =
-        ["linux-raw-sys", "windows-sys", "core-foundation-sys", "security-framework-sys", "js-sys", "web-sys"];
-    let native: BTreeSet<(String, String)> =
-        built().into_iter().filter(|(name, _)| name.ends_with("-sys") && !declares.contains(&name.as_str())).collect();
+    let declares = [
+        "linux-raw-sys",
+        "windows-sys",
+        "core-foundation-sys",
+        "security-framework-sys",
+        "js-sys",
+        "web-sys",
+    ];
+    let native: BTreeSet<(String, String)> = built()
+        .into_iter()
+        .filter(|(name, _)| name.ends_with("-sys") && !declares.contains(&name.as_str()))
+        .collect();
     assert_eq!(named, native, "deploy/NATIVE.md and the tree");
 }

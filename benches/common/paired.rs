@@ -24,7 +24,8 @@ pub(crate) fn best<const N: usize>(mut pieces: [&mut dyn FnMut(); N]) -> [f64; N
     };
     let mut runs = [1_u32; N];
     for (piece, runs) in pieces.iter_mut().zip(&mut runs) {
-        let once = (0..100).map(|_| time(piece, 1)).min().unwrap_or_default().max(Duration::from_nanos(1));
+        let once =
+            (0..100).map(|_| time(piece, 1)).min().unwrap_or_default().max(Duration::from_nanos(1));
         *runs = u32::try_from(BATCH.as_nanos() / once.as_nanos()).unwrap_or(1).clamp(1, 10_000);
     }
     let mut best = [f64::MAX; N];
@@ -42,5 +43,8 @@ pub(crate) fn best<const N: usize>(mut pieces: [&mut dyn FnMut(); N]) -> [f64; N
 
 /// A figure beside its target, in the one form that all benches print.
 pub(crate) fn ratio(what: &str, ours: f64, floor: f64, target: f64) {
-    println!("{what}: {ours:.0} ns over {floor:.0} ns, ratio {:.2} (target {target})", ours / floor);
+    println!(
+        "{what}: {ours:.0} ns over {floor:.0} ns, ratio {:.2} (target {target})",
+        ours / floor
+    );
 }

@@ -45,7 +45,12 @@ impl Customer {
         let at = listener.local_addr()?;
         let (count, hangups) = watch::channel(0);
         let (told, messages) = mpsc::channel(MESSAGES_MAX);
-        let seen = Arc::new(Seen { hangups: count, messages: told, clock: Clock::real(), came: AtomicU64::new(0) });
+        let seen = Arc::new(Seen {
+            hangups: count,
+            messages: told,
+            clock: Clock::real(),
+            came: AtomicU64::new(0),
+        });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
@@ -70,7 +75,10 @@ impl Customer {
     }
 }
 
-async fn answer(request: Request<Incoming>, seen: &Seen) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    seen: &Seen,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     match head.uri.path() {
@@ -94,7 +102,8 @@ async fn answer(request: Request<Incoming>, seen: &Seen) -> Result<Response<Full
         }
         "/messages" => {
             let text = String::from_utf8_lossy(&body);
-            let number = text.split("message-").nth(1).and_then(|rest| rest.split('-').next()?.parse().ok());
+            let number =
+                text.split("message-").nth(1).and_then(|rest| rest.split('-').next()?.parse().ok());
             if let Some(number) = number {
                 let _ = seen.messages.try_send((number, seen.clock.now()));
             }

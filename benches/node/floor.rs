@@ -62,7 +62,9 @@ pub(crate) async fn serve(places: Places) -> Result<(), Box<dyn std::error::Erro
                 let floor = floor.clone();
                 async move { Ok::<_, Infallible>(floor.webhook(request).await) }
             });
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -114,13 +116,20 @@ impl Floor {
             return answer(200, Bytes::copy_from_slice(challenge.unwrap_or_default().as_bytes()));
         }
         let (head, body) = request.into_parts();
-        let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else { return answer(400, Bytes::new()) };
-        let tag = head.headers.get("x-hub-signature-256").and_then(|tag| tag.as_bytes().strip_prefix(b"sha256="));
+        let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
+            return answer(400, Bytes::new());
+        };
+        let tag = head
+            .headers
+            .get("x-hub-signature-256")
+            .and_then(|tag| tag.as_bytes().strip_prefix(b"sha256="));
         let tag = tag.and_then(|tag| hex::decode(tag).ok()).unwrap_or_default();
         if hmac::verify(&self.webhooks, &body, &tag).is_err() {
             return answer(401, Bytes::new());
         }
-        let Ok(Body { entry: [Entry { changes: [Change { value }] }] }) = serde_json::from_slice(&body) else {
+        let Ok(Body { entry: [Entry { changes: [Change { value }] }] }) =
+            serde_json::from_slice(&body)
+        else {
             return answer(400, Bytes::new());
         };
         let Value { metadata: Metadata { phone_number_id }, calls: [call] } = value;
@@ -128,16 +137,28 @@ impl Floor {
             let (end, ended) = oneshot::channel();
             self.live.lock().unwrap_or_else(|e| e.into_inner()).insert(call.id.clone(), end);
             tokio::spawn(self.clone().call(phone_number_id, call, ended));
-        } else if let Some(end) = self.live.lock().unwrap_or_else(|e| e.into_inner()).remove(&call.id) {
+        } else if let Some(end) =
+            self.live.lock().unwrap_or_else(|e| e.into_inner()).remove(&call.id)
+        {
             let _ = end.send(());
         }
         answer(200, Bytes::new())
     }
 
     /// `pre_accept` and the document at once, then `accept`, then, at its end, the hangup callback.
-    async fn call(self: Arc<Self>, phone_number_id: String, call: Call, ended: oneshot::Receiver<()>) {
-        let active = call.session.as_ref().is_some_and(|session| session.sdp.contains("a=setup:active"));
-        let sdp = if active { ANSWER.replace("a=setup:active", "a=setup:passive") } else { ANSWER.to_owned() };
+    async fn call(
+        self: Arc<Self>,
+        phone_number_id: String,
+        call: Call,
+        ended: oneshot::Receiver<()>,
+    ) {
+        let active =
+            call.session.as_ref().is_some_and(|session| session.sdp.contains("a=setup:active"));
+        let sdp = if active {
+            ANSWER.replace("a=setup:active", "a=setup:passive")
+        } else {
+            ANSWER.to_owned()
+        };
         let mut params = format!(
             "CallStatus=ringing&Event=StartApp&From={}&To={}&CallUUID=0c2e4a31-7a55-4c2b-9c07-1f1b5d0d4b90&\
              Direction=inbound&BillRate=0.00000&CallType=whatsapp&CallerName=Asha+Verma&ParentAuthID={}&\
@@ -178,7 +199,8 @@ impl Floor {
     /// A signed form. One signature by each scheme is made, and each sent twice, as for a main account.
     async fn ask(&self, url: &str, form: String, wants_document: bool) {
         let nonce = "01234567890123456789";
-        let v3 = STANDARD.encode(hmac::sign(&self.requests, format!("{url}?{form}.{nonce}").as_bytes()));
+        let v3 =
+            STANDARD.encode(hmac::sign(&self.requests, format!("{url}?{form}.{nonce}").as_bytes()));
         let v2 = STANDARD.encode(hmac::sign(&self.requests, format!("{url}{nonce}").as_bytes()));
         let request = Request::post(url)
             .header("user-agent", "floor/1")

@@ -18,7 +18,12 @@ pub(crate) struct Wanted {
 }
 
 /// Runs a load against `target` (a base URL) to its end: every call is answered.
-pub(crate) async fn run(client: &Client, sim: &str, target: &str, wanted: Wanted) -> Result<Summary, String> {
+pub(crate) async fn run(
+    client: &Client,
+    sim: &str,
+    target: &str,
+    wanted: Wanted,
+) -> Result<Summary, String> {
     match told(client, sim, target, wanted).await? {
         summary if summary.answered == wanted.calls => Ok(summary),
         summary => Err(format!("not every call was answered: {summary:?}")),
@@ -26,7 +31,12 @@ pub(crate) async fn run(client: &Client, sim: &str, target: &str, wanted: Wanted
 }
 
 /// Runs a load against `target` (a base URL) to its end, whatever becomes of its calls.
-pub(crate) async fn told(client: &Client, sim: &str, target: &str, wanted: Wanted) -> Result<Summary, String> {
+pub(crate) async fn told(
+    client: &Client,
+    sim: &str,
+    target: &str,
+    wanted: Wanted,
+) -> Result<Summary, String> {
     told_of(client, sim, order(target, wanted)).await
 }
 
@@ -49,9 +59,15 @@ pub(crate) fn order(target: &str, wanted: Wanted) -> LoadOrder {
 }
 
 /// Runs an ordered load to its end, whatever becomes of its calls.
-pub(crate) async fn told_of(client: &Client, sim: &str, order: LoadOrder) -> Result<Summary, String> {
+pub(crate) async fn told_of(
+    client: &Client,
+    sim: &str,
+    order: LoadOrder,
+) -> Result<Summary, String> {
     let body = serde_json::to_vec(&order).map_err(|e| e.to_string())?;
-    let request = Request::post(format!("{sim}/_sim/load")).body(Bytes::from(body)).map_err(|e| e.to_string())?;
+    let request = Request::post(format!("{sim}/_sim/load"))
+        .body(Bytes::from(body))
+        .map_err(|e| e.to_string())?;
     let mut lines = Lines::of(send(client, request).await?.into_body(), 1 << 20);
     while let Some(line) = lines.next().await {
         match serde_json::from_slice(&line) {

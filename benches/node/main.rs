@@ -65,19 +65,26 @@ pub(crate) fn asked(name: &str, usual: u64) -> u64 {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let words: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let outcome: Result<(), Box<dyn std::error::Error>> = runtime.block_on(async {
         match words.as_slice() {
             ["floor", graph, answer, hangup] => {
                 let own = |text: &&str| (*text).to_owned();
-                floor::serve(floor::Places { graph: own(graph), answer: own(answer), hangup: own(hangup) }).await
+                floor::serve(floor::Places {
+                    graph: own(graph),
+                    answer: own(answer),
+                    hangup: own(hangup),
+                })
+                .await
             }
             ["message-floor", folder, target] => {
                 messages::serve(std::path::Path::new(folder), (*target).to_owned()).await
             }
             ["media-floor", calls, ports, peers] => {
-                media_floor::serve(calls.parse()?, ports.parse()?, peers).map_err(|e| e.to_string().into())
+                media_floor::serve(calls.parse()?, ports.parse()?, peers)
+                    .map_err(|e| e.to_string().into())
             }
             chosen => {
                 let wants = |name: &str| chosen.is_empty() || chosen.contains(&name);

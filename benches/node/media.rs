@@ -25,7 +25,9 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let node = memory::start(&world, folder.path(), 3_000).await?;
     let wanted = Wanted { rate: 20.0, calls, hold_s: 2.0, media: true };
-    let summary = load::run(&world.client, world.sim.url(), &node.url, Wanted { calls: 40, ..wanted }).await?;
+    let summary =
+        load::run(&world.client, world.sim.url(), &node.url, Wanted { calls: 40, ..wanted })
+            .await?;
     let arriving = Duration::from_secs_f64(calls as f64 / wanted.rate + 3.0);
     let live = load::run(
         &world.client,
@@ -39,7 +41,10 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
         for _ in 0..SECONDS {
             let before = node.process.cpu();
             tokio::time::sleep(Duration::from_secs(1)).await;
-            seconds.push((node.process.cpu_since(&before), node.process.cpu_since_of(&before, "media")));
+            seconds.push((
+                node.process.cpu_since(&before),
+                node.process.cpu_since_of(&before, "media"),
+            ));
         }
         let (mut all, mut threads) = (seconds.iter().map(|s| s.0), seconds.iter().map(|s| s.1));
         (median(|| all.next().unwrap_or_default()), median(|| threads.next().unwrap_or_default()))

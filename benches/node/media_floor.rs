@@ -72,19 +72,31 @@ impl Floor {
             Peers::Waiting(addresses) => addresses.clamp(1, self.calls.max(1)),
             Peers::Passing => 1,
         };
-        let sockets: Vec<UdpSocket> = (0..addresses).map(|_| socket()).collect::<Result<_, Fault>>()?;
-        let theirs: Vec<String> =
-            sockets.iter().map(|s| Ok(s.local_addr()?.to_string())).collect::<Result<_, Fault>>()?;
+        let sockets: Vec<UdpSocket> =
+            (0..addresses).map(|_| socket()).collect::<Result<_, Fault>>()?;
+        let theirs: Vec<String> = sockets
+            .iter()
+            .map(|s| Ok(s.local_addr()?.to_string()))
+            .collect::<Result<_, Fault>>()?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["media-floor", &self.calls.to_string(), &self.ports.to_string(), &theirs.join(",")]);
+        command.args([
+            "media-floor",
+            &self.calls.to_string(),
+            &self.ports.to_string(),
+            &theirs.join(","),
+        ]);
         let (mut process, ours) = Process::start(&mut command, true)?;
         let ours: Vec<SocketAddr> = ours.split(',').map(str::parse).collect::<Result<_, _>>()?;
         let (stop, mut threads) = (Arc::new(AtomicBool::new(false)), Vec::new());
         let mut share: Vec<Vec<Peer>> = vec![Vec::new(), Vec::new()];
         for (n, socket) in sockets.into_iter().enumerate() {
             let calls = (0..self.calls).filter(|call| place(*call, addresses, ours.len()).0 == n);
-            let calls = calls.map(|call| Some((call as u32, *ours.get(place(call, addresses, ours.len()).1)?)));
-            let peer = Peer { socket: Arc::new(socket), calls: calls.collect::<Option<_>>().ok_or("a port for each")? };
+            let calls = calls
+                .map(|call| Some((call as u32, *ours.get(place(call, addresses, ours.len()).1)?)));
+            let peer = Peer {
+                socket: Arc::new(socket),
+                calls: calls.collect::<Option<_>>().ok_or("a port for each")?,
+            };
             share.get_mut(n % 2).ok_or("two threads")?.push(peer);
         }
         for peers in share.into_iter().filter(|peers| !peers.is_empty()) {
@@ -117,13 +129,16 @@ pub(crate) fn serve(calls: usize, ports: usize, peers: &str) -> Result<(), Fault
     for (n, socket) in (0_u64..).zip(&sockets) {
         poll.add(socket, n)?;
     }
-    let ours: Vec<String> = sockets.iter().map(|s| Ok(s.local_addr()?.to_string())).collect::<Result<_, Fault>>()?;
+    let ours: Vec<String> =
+        sockets.iter().map(|s| Ok(s.local_addr()?.to_string())).collect::<Result<_, Fault>>()?;
     let keys = Keys::of(calls)?;
     // By slot and port.
     let due: Vec<Vec<Vec<(u32, SocketAddr)>>> = (0..SLOTS)
         .map(|slot| {
             let of_port = |port| {
-                let calls = (slot..calls).step_by(SLOTS).map(|call| (call as u32, place(call, peers.len(), ports)));
+                let calls = (slot..calls)
+                    .step_by(SLOTS)
+                    .map(|call| (call as u32, place(call, peers.len(), ports)));
                 let calls = calls.filter(|(_, place)| place.1 == port);
                 calls.filter_map(|(call, place)| Some((call, *peers.get(place.0)?))).collect()
             };
@@ -131,7 +146,8 @@ pub(crate) fn serve(calls: usize, ports: usize, peers: &str) -> Result<(), Fault
         })
         .collect();
     super::say(format_args!("{}", ours.join(",")));
-    let (mut inbox, mut ready, mut plain, mut out) = (Inbox::default(), Vec::new(), Vec::new(), Out::default());
+    let (mut inbox, mut ready, mut plain, mut out) =
+        (Inbox::default(), Vec::new(), Vec::new(), Out::default());
     let mut opened = 0_u64;
     let ticks = (Duration::from_secs(SECONDS) + AROUND * 2).as_millis() / TICK.as_millis();
     beat(|count| {
@@ -139,7 +155,9 @@ pub(crate) fn serve(calls: usize, ports: usize, peers: &str) -> Result<(), Fault
         for token in ready.drain(..) {
             let Some(socket) = sockets.get(token as usize) else { continue };
             while let Ok(taken) = inbox.receive(socket) {
-                opened += inbox.datagrams().filter(|(_, packet)| keys.open(packet, &mut plain)).count() as u64;
+                opened +=
+                    inbox.datagrams().filter(|(_, packet)| keys.open(packet, &mut plain)).count()
+                        as u64;
                 if taken < BATCH {
                     break;
                 }
@@ -152,7 +170,11 @@ pub(crate) fn serve(calls: usize, ports: usize, peers: &str) -> Result<(), Fault
         (count as u128) < ticks
     });
     let wanted = calls as u64 * 50 * (SECONDS + AROUND.as_secs()) * 9 / 10;
-    if opened < wanted { Err(format!("opened {opened} packets of {wanted}").into()) } else { Ok(()) }
+    if opened < wanted {
+        Err(format!("opened {opened} packets of {wanted}").into())
+    } else {
+        Ok(())
+    }
 }
 
 fn socket() -> Result<UdpSocket, Fault> {
@@ -169,7 +191,9 @@ struct Keys(Vec<[LessSafeKey; 2]>);
 impl Keys {
     fn of(calls: usize) -> Result<Self, Fault> {
         let key = || -> Result<LessSafeKey, Fault> {
-            Ok(LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &[7; 16]).map_err(|_| "a key of 16 bytes")?))
+            Ok(LessSafeKey::new(
+                UnboundKey::new(&AES_128_GCM, &[7; 16]).map_err(|_| "a key of 16 bytes")?,
+            ))
         };
         Ok(Self((0..calls).map(|_| Ok([key()?, key()?])).collect::<Result<_, Fault>>()?))
     }
@@ -183,10 +207,14 @@ impl Keys {
         out.extend(call.to_be_bytes());
         out.resize(from + HEADER + payload, 0x5a);
         let Some([_, key]) = self.0.get(call as usize) else { return };
-        let Some((head, body)) = out.get_mut(from..).and_then(|packet| packet.split_at_mut_checked(HEADER)) else {
+        let Some((head, body)) =
+            out.get_mut(from..).and_then(|packet| packet.split_at_mut_checked(HEADER))
+        else {
             return;
         };
-        if let Ok(tag) = key.seal_in_place_separate_tag(nonce(call, sequence), Aad::from(&*head), body) {
+        if let Ok(tag) =
+            key.seal_in_place_separate_tag(nonce(call, sequence), Aad::from(&*head), body)
+        {
             out.extend_from_slice(tag.as_ref());
         }
     }
@@ -194,7 +222,9 @@ impl Keys {
     /// Whether it opens, into `plain`.
     fn open(&self, packet: &[u8], plain: &mut Vec<u8>) -> bool {
         let Some((head, body)) = packet.split_at_checked(HEADER) else { return false };
-        let Some((sealed, tag)) = body.split_at_checked(body.len().saturating_sub(TAG)) else { return false };
+        let Some((sealed, tag)) = body.split_at_checked(body.len().saturating_sub(TAG)) else {
+            return false;
+        };
         let call = u32::from_be_bytes(head[8..12].try_into().unwrap_or_default());
         let sequence = u16::from_be_bytes([head[2], head[3]]);
         let Some([key, _]) = self.0.get(call as usize) else { return false };
@@ -218,7 +248,14 @@ struct Out {
 }
 
 impl Out {
-    fn send(&mut self, keys: &Keys, socket: &UdpSocket, calls: &[(u32, SocketAddr)], sequence: u16, payload: usize) {
+    fn send(
+        &mut self,
+        keys: &Keys,
+        socket: &UdpSocket,
+        calls: &[(u32, SocketAddr)],
+        sequence: u16,
+        payload: usize,
+    ) {
         self.bytes.clear();
         self.ends.clear();
         for (call, to) in calls {
@@ -284,12 +321,18 @@ fn waiting(peers: Vec<Peer>, stop: &Arc<AtomicBool>) -> Result<(), Fault> {
     })
 }
 
-async fn wait(peer: Peer, keys: Arc<Keys>, stop: Arc<AtomicBool>, phase: Duration) -> Result<(), Fault> {
+async fn wait(
+    peer: Peer,
+    keys: Arc<Keys>,
+    stop: Arc<AtomicBool>,
+    phase: Duration,
+) -> Result<(), Fault> {
     let socket = tokio::net::UdpSocket::from_std(peer.socket.try_clone()?)?;
     tokio::time::sleep(phase).await;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
-    let (due, mut inbox, mut plain, mut out) = (peer.due(), Inbox::default(), Vec::new(), Out::default());
+    let (due, mut inbox, mut plain, mut out) =
+        (peer.due(), Inbox::default(), Vec::new(), Out::default());
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {
         tokio::select! {

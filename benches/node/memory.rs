@@ -15,17 +15,40 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let media_live = asked("OFFHOOK_BENCH_MEDIA_LIVE", 200);
     let behind = asked("OFFHOOK_BENCH_SEQUENCE", 20_000);
     let world = World::new().await?;
-    one(&world, "without media", 65_536, Wanted { rate: 200.0, calls: bytes_live, hold_s: 0.0, media: false }).await?;
-    one(&world, "with media", 204_800, Wanted { rate: 25.0, calls: media_live, hold_s: 0.0, media: true }).await?;
+    one(
+        &world,
+        "without media",
+        65_536,
+        Wanted { rate: 200.0, calls: bytes_live, hold_s: 0.0, media: false },
+    )
+    .await?;
+    one(
+        &world,
+        "with media",
+        204_800,
+        Wanted { rate: 25.0, calls: media_live, hold_s: 0.0, media: true },
+    )
+    .await?;
     sequence(&world, behind).await
 }
 
 /// Live calls, all at once: what the second half of them adds to the resident memory. What the first of all make once
 /// and keep, and what the allocator holds in reserve, is not theirs.
-async fn one(world: &World, what: &str, target: u64, wanted: Wanted) -> Result<(), Box<dyn std::error::Error>> {
+async fn one(
+    world: &World,
+    what: &str,
+    target: u64,
+    wanted: Wanted,
+) -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let node = start(world, folder.path(), if wanted.media { 3_000 } else { 0 }).await?;
-    load::run(&world.client, world.sim.url(), &node.url, Wanted { calls: 20, hold_s: 1.0, ..wanted }).await?;
+    load::run(
+        &world.client,
+        world.sim.url(),
+        &node.url,
+        Wanted { calls: 20, hold_s: 1.0, ..wanted },
+    )
+    .await?;
     let half = wanted.calls / 2;
     let arriving = Duration::from_secs_f64(half as f64 / wanted.rate);
     let (settle, whole) = (Duration::from_secs(4), Duration::from_secs(12));
@@ -68,7 +91,8 @@ async fn sequence(world: &World, calls: u64) -> Result<(), Box<dyn std::error::E
         tokio::time::sleep(Duration::from_secs(2)).await;
         after.push((node.process.rss(), threads(&node.process)));
     }
-    let mebibytes: Vec<String> = after.iter().map(|(rss, _)| format!("{:.1}", *rss as f64 / 1_048_576.0)).collect();
+    let mebibytes: Vec<String> =
+        after.iter().map(|(rss, _)| format!("{:.1}", *rss as f64 / 1_048_576.0)).collect();
     let (Some(first), Some(last)) = (after.first(), after.last()) else { return Ok(()) };
     say(format_args!(
         "memory after each of {parts} parts of {calls} calls: {} MiB; last over first, ratio {:.3} (target 1 ± 0.02); \
@@ -91,6 +115,12 @@ pub(crate) async fn start(
     accept_wait_ms: u64,
 ) -> Result<Offhook, Box<dyn std::error::Error>> {
     let places = world.places();
-    let setup = Setup { folder, graph: &places.graph, answer: &places.answer, hangup: &places.hangup, accept_wait_ms };
+    let setup = Setup {
+        folder,
+        graph: &places.graph,
+        answer: &places.answer,
+        hangup: &places.hangup,
+        accept_wait_ms,
+    };
     Ok(Offhook::start(&world.client, &setup).await?)
 }

@@ -45,7 +45,10 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let (ours, theirs) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let places = world.places();
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("message-floor").arg(ours.path()).arg(format!("http://{}/messages", world.customer.at));
+    command
+        .arg("message-floor")
+        .arg(ours.path())
+        .arg(format!("http://{}/messages", world.customer.at));
     let (floor, at) = Process::start(&mut command, true)?;
     let floor_url = format!("http://{at}");
     let setup = Setup {
@@ -56,7 +59,9 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
         accept_wait_ms: 0,
     };
     let node = Offhook::start(&world.client, &setup).await?;
-    say(format_args!("a user's message, {rate} a second, {messages} a round, floor and offhook by turns"));
+    say(format_args!(
+        "a user's message, {rate} a second, {messages} a round, floor and offhook by turns"
+    ));
     let (mut floors, mut nodes) = (Vec::new(), Vec::new());
     let mut begun = 0;
     for number in 0..=rounds {
@@ -66,7 +71,10 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
         let other = round(&mut world, &node.process, &node.url, begun + count, count, rate).await?;
         begun += 2 * count;
         if !warm {
-            say(format_args!("  round {number}: floor {:.0} µs, offhook {:.0} µs a message", one.cpu_us, other.cpu_us));
+            say(format_args!(
+                "  round {number}: floor {:.0} µs, offhook {:.0} µs a message",
+                one.cpu_us, other.cpu_us
+            ));
             floors.push(one);
             nodes.push(other);
         }
@@ -78,7 +86,10 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
         ("webhook sent → application told, p99, ms", |r| r.p99_ms),
     ] {
         let (low, high) = (of(&floors, what), of(&nodes, what));
-        say(format_args!("{name}: floor {low:.2}, offhook {high:.2}, ratio {:.2} (target 1.5)", high / low));
+        say(format_args!(
+            "{name}: floor {low:.2}, offhook {high:.2}, ratio {:.2} (target 1.5)",
+            high / low
+        ));
     }
     Ok(())
 }
@@ -103,7 +114,8 @@ async fn round(
     let mut posts = tokio::task::JoinSet::new();
     let mut sent: HashMap<u64, Instant> = HashMap::new();
     for nr in 0..count {
-        tokio::time::sleep_until((begun + Duration::from_micros(nr * 1_000_000 / rate)).into()).await;
+        tokio::time::sleep_until((begun + Duration::from_micros(nr * 1_000_000 / rate)).into())
+            .await;
         let body = body(first + nr);
         let request = Request::post(format!("{url}/webhooks/meta"))
             .header("content-type", "application/json")
@@ -121,7 +133,8 @@ async fn round(
     }
     let mut waits = Vec::new();
     while waits.len() < sent.len() {
-        let told = tokio::time::timeout(Duration::from_secs(20), world.customer.messages.recv()).await?;
+        let told =
+            tokio::time::timeout(Duration::from_secs(20), world.customer.messages.recv()).await?;
         let Some((text, at)) = told else { return Err("the application is gone".into()) };
         if let Some(at_first) = sent.get(&text) {
             waits.push(at.duration_since(*at_first).as_secs_f64() * 1e3);
@@ -129,7 +142,8 @@ async fn round(
     }
     let cpu_us = process.cpu_since(&before).as_secs_f64() * 1e6 / count as f64;
     waits.sort_by(f64::total_cmp);
-    let at = |share: f64| waits.get((waits.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
+    let at =
+        |share: f64| waits.get((waits.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
     Ok(Round { cpu_us, p50_ms: at(0.5), p99_ms: at(0.99) })
 }
 
@@ -175,9 +189,11 @@ pub(crate) async fn serve(folder: &Path, target: String) -> Result<(), Box<dyn s
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal);
     let store = SqlitePoolOptions::new().max_connections(1).connect_with(file).await?;
-    sqlx::raw_sql("CREATE TABLE messages (wamid TEXT PRIMARY KEY, user_id TEXT NOT NULL, body TEXT NOT NULL)")
-        .execute(&store)
-        .await?;
+    sqlx::raw_sql(
+        "CREATE TABLE messages (wamid TEXT PRIMARY KEY, user_id TEXT NOT NULL, body TEXT NOT NULL)",
+    )
+    .execute(&store)
+    .await?;
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     let floor = Arc::new(Floor {
@@ -196,11 +212,14 @@ pub(crate) async fn serve(folder: &Path, target: String) -> Result<(), Box<dyn s
                 let floor = floor.clone();
                 async move {
                     let mut answer = Response::new(Full::<Bytes>::default());
-                    *answer.status_mut() = floor.webhook(request).await.err().unwrap_or(StatusCode::OK);
+                    *answer.status_mut() =
+                        floor.webhook(request).await.err().unwrap_or(StatusCode::OK);
                     Ok::<_, Infallible>(answer)
                 }
             });
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -209,13 +228,18 @@ impl Floor {
     async fn webhook(self: &Arc<Self>, request: Request<Incoming>) -> Result<(), StatusCode> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map_err(|_| StatusCode::BAD_REQUEST)?.to_bytes();
-        let tag = head.headers.get("x-hub-signature-256").and_then(|tag| tag.as_bytes().strip_prefix(b"sha256="));
+        let tag = head
+            .headers
+            .get("x-hub-signature-256")
+            .and_then(|tag| tag.as_bytes().strip_prefix(b"sha256="));
         let tag = tag.and_then(|tag| hex::decode(tag).ok()).unwrap_or_default();
         hmac::verify(&self.webhooks, &body, &tag).map_err(|_| StatusCode::UNAUTHORIZED)?;
-        let body: serde_json::Value = serde_json::from_slice(&body).map_err(|_| StatusCode::BAD_REQUEST)?;
+        let body: serde_json::Value =
+            serde_json::from_slice(&body).map_err(|_| StatusCode::BAD_REQUEST)?;
         let message = &body["entry"][0]["changes"][0]["value"]["messages"][0];
         let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        let (wamid, user, text) = (word(&message["id"]), word(&message["from"]), word(&message["text"]["body"]));
+        let (wamid, user, text) =
+            (word(&message["id"]), word(&message["from"]), word(&message["text"]["body"]));
         sqlx::query("INSERT INTO messages (wamid, user_id, body) VALUES ($1, $2, $3)")
             .bind(&wamid)
             .bind(&user)
@@ -236,7 +260,10 @@ impl Floor {
         );
         let nonce = "01234567890123456789";
         let sign = |what: String| STANDARD.encode(hmac::sign(&self.requests, what.as_bytes()));
-        let (v3, v2) = (sign(format!("{}?{form}.{nonce}", self.target)), sign(format!("{}{nonce}", self.target)));
+        let (v3, v2) = (
+            sign(format!("{}?{form}.{nonce}", self.target)),
+            sign(format!("{}{nonce}", self.target)),
+        );
         let request = Request::post(&self.target)
             .header("user-agent", "floor/1")
             .header("content-type", "application/x-www-form-urlencoded; charset=utf-8")

@@ -35,7 +35,9 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
         let one = users_place(&mut world, &node, wanted).await?;
         let other = business_places(&mut world, &node, wanted).await?;
         if !warm {
-            say(format_args!("  round {number}: inbound {one:.0} µs, outbound {other:.0} µs a call"));
+            say(format_args!(
+                "  round {number}: inbound {one:.0} µs, outbound {other:.0} µs a call"
+            ));
             inbound.push(one);
             outbound.push(other);
         }
@@ -48,32 +50,49 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn users_place(world: &mut World, node: &Offhook, wanted: Wanted) -> Result<f64, Box<dyn std::error::Error>> {
+async fn users_place(
+    world: &mut World,
+    node: &Offhook,
+    wanted: Wanted,
+) -> Result<f64, Box<dyn std::error::Error>> {
     let (hangups, before) = (world.customer.hangups(), node.process.cpu());
     load::run(&world.client, world.sim.url(), &node.url, wanted).await?;
     told(world, node, &before, hangups, wanted.calls).await
 }
 
 /// As `POST Call/` has it. The users' phones ring and are answered at once, and hang up.
-async fn business_places(world: &mut World, node: &Offhook, wanted: Wanted) -> Result<f64, Box<dyn std::error::Error>> {
+async fn business_places(
+    world: &mut World,
+    node: &Offhook,
+    wanted: Wanted,
+) -> Result<f64, Box<dyn std::error::Error>> {
     let user = |nr: u64| (FIRST_USER + nr).to_string();
     let script = |nr| CallScript {
         from: user(nr),
         phone: PhoneKind::Deaf,
         hangup: HangupRule::AfterAnswer(HELD),
-        answering: Answering { rings_after: Duration::ZERO, acts_after: Duration::ZERO, ..Answering::default() },
+        answering: Answering {
+            rings_after: Duration::ZERO,
+            acts_after: Duration::ZERO,
+            ..Answering::default()
+        },
         ..CallScript::default()
     };
     let phones: Vec<_> = (0..wanted.calls).map(|nr| world.sim.expect_call(script(nr))).collect();
     let (hangups, before) = (world.customer.hangups(), node.process.cpu());
-    let basic = base64::engine::general_purpose::STANDARD.encode(format!("{}:{}", world::ACCOUNT, world::AUTH_TOKEN));
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!(
+        "{}:{}",
+        world::ACCOUNT,
+        world::AUTH_TOKEN
+    ));
     let url = format!("{}/v1/Account/{}/Call/", node.url, world::ACCOUNT);
     let places = world.places();
     let clock = Clock::real();
     let begun = clock.now();
     let mut orders = tokio::task::JoinSet::new();
     for nr in 0..wanted.calls {
-        tokio::time::sleep_until((begun + Duration::from_secs_f64(nr as f64 / wanted.rate)).into()).await;
+        tokio::time::sleep_until((begun + Duration::from_secs_f64(nr as f64 / wanted.rate)).into())
+            .await;
         let order = serde_json::json!({
             "from": world::NUMBER, "to": user(nr), "answer_url": places.answer, "hangup_url": places.hangup,
         });
@@ -87,7 +106,9 @@ async fn business_places(world: &mut World, node: &Offhook, wanted: Wanted) -> R
     for answer in orders.join_all().await {
         let answer = answer?;
         if answer.status != 201 {
-            return Err(format!("a call was not placed: {} {:?}", answer.status, answer.body).into());
+            return Err(
+                format!("a call was not placed: {} {:?}", answer.status, answer.body).into()
+            );
         }
     }
     let used = told(world, node, &before, hangups, wanted.calls).await?;
@@ -103,7 +124,8 @@ async fn told(
     hangups: u64,
     calls: u64,
 ) -> Result<f64, Box<dyn std::error::Error>> {
-    tokio::time::timeout(Duration::from_secs(20), world.customer.until_hangups(hangups + calls)).await?;
+    tokio::time::timeout(Duration::from_secs(20), world.customer.until_hangups(hangups + calls))
+        .await?;
     Ok(node.process.cpu_since(before).as_secs_f64() * 1e6 / calls as f64)
 }
 

@@ -30,7 +30,12 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let node = memory::start(&world, folder.path(), 0).await?;
     let at = |rate: f64, seconds: f64| {
         let calls = (rate * seconds) as u64;
-        load::told(&world.client, world.sim.url(), &node.url, Wanted { rate, calls, hold_s: HOLD_S, media: false })
+        load::told(
+            &world.client,
+            world.sim.url(),
+            &node.url,
+            Wanted { rate, calls, hold_s: HOLD_S, media: false },
+        )
     };
     at(usual, 5.0).await?;
     let unloaded = at(usual, 20.0).await?;
@@ -42,7 +47,10 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     tokio::time::sleep(Duration::from_secs(5)).await;
     let idle = node.process.rss();
     let rate = 10.0 * capacity;
-    say(format_args!("capacity {capacity:.0} calls/s; {rate:.0} calls/s for {seconds} s, RSS idle {} MiB", mib(idle)));
+    say(format_args!(
+        "capacity {capacity:.0} calls/s; {rate:.0} calls/s for {seconds} s, RSS idle {} MiB",
+        mib(idle)
+    ));
     let watched = Watched::default();
     let over = Arc::new(AtomicBool::new(false));
     let rest = async {
@@ -106,18 +114,25 @@ impl Watched {
             every.tick().await;
             let Ok(text) = metrics(world, node).await else { continue };
             let live = text.lines().filter(|line| line.starts_with("offhook_calls_active{"));
-            let live = live.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64;
+            let live = live
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                .sum::<f64>() as u64;
             let rss = node.process.rss();
             self.rss.fetch_max(rss, Ordering::Relaxed);
             self.live.fetch_max(live, Ordering::Relaxed);
             self.looks.fetch_add(1, Ordering::Relaxed);
-            self.past.fetch_add(u64::from(rss > idle + live * (256 << 10) + (128 << 20)), Ordering::Relaxed);
+            self.past.fetch_add(
+                u64::from(rss > idle + live * (256 << 10) + (128 << 20)),
+                Ordering::Relaxed,
+            );
         }
     }
 }
 
 async fn metrics(world: &World, node: &Offhook) -> Result<String, String> {
-    let request = Request::get(format!("{}/metrics", node.admin)).body(Bytes::new()).map_err(|e| e.to_string())?;
+    let request = Request::get(format!("{}/metrics", node.admin))
+        .body(Bytes::new())
+        .map_err(|e| e.to_string())?;
     let answer = ask(&world.client, request, Duration::from_secs(5), 16 << 20).await?;
     Ok(String::from_utf8_lossy(&answer.body).into_owned())
 }
@@ -125,9 +140,14 @@ async fn metrics(world: &World, node: &Offhook) -> Result<String, String> {
 /// What the node says it refused, and why.
 async fn refusals(world: &World, node: &Offhook) -> Result<String, String> {
     let told = |line: &&str| {
-        ["offhook_overloaded_total{", "offhook_queue_refused_total{", "offhook_admission_total{", "offhook_media_late"]
-            .iter()
-            .any(|name| line.starts_with(name))
+        [
+            "offhook_overloaded_total{",
+            "offhook_queue_refused_total{",
+            "offhook_admission_total{",
+            "offhook_media_late",
+        ]
+        .iter()
+        .any(|name| line.starts_with(name))
             && !line.ends_with(" 0")
     };
     Ok(metrics(world, node).await?.lines().filter(told).collect::<Vec<_>>().join("\n"))

@@ -25,7 +25,9 @@ impl Process {
 
     /// User and system time of all threads so far, as the scheduler counts it.
     pub(crate) fn cpu(&self) -> Cpu {
-        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.0.id())) else { return Cpu::new() };
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.0.id())) else {
+            return Cpu::new();
+        };
         let of = |thread: std::fs::DirEntry| {
             let spent = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
             let nanos = spent.split_whitespace().next()?.parse().ok()?;
@@ -36,24 +38,30 @@ impl Process {
 
     /// What was spent since `before` (a thread that ended meanwhile is not in it).
     pub(crate) fn cpu_since(&self, before: &Cpu) -> Duration {
-        let spent = |(thread, nanos): (&String, &u64)| nanos.saturating_sub(before.get(thread).copied().unwrap_or(0));
+        let spent = |(thread, nanos): (&String, &u64)| {
+            nanos.saturating_sub(before.get(thread).copied().unwrap_or(0))
+        };
         Duration::from_nanos(self.cpu().iter().map(spent).sum())
     }
 
     /// The same of the threads whose names begin so.
     pub(crate) fn cpu_since_of(&self, before: &Cpu, name: &str) -> Duration {
         let is_named = |thread: &String| {
-            let name_of = std::fs::read_to_string(format!("/proc/{}/task/{thread}/comm", self.0.id()));
+            let name_of =
+                std::fs::read_to_string(format!("/proc/{}/task/{thread}/comm", self.0.id()));
             name_of.is_ok_and(|of| of.starts_with(name))
         };
         let now = self.cpu();
-        let spent = |(thread, nanos): (&String, &u64)| nanos.saturating_sub(before.get(thread).copied().unwrap_or(0));
+        let spent = |(thread, nanos): (&String, &u64)| {
+            nanos.saturating_sub(before.get(thread).copied().unwrap_or(0))
+        };
         Duration::from_nanos(now.iter().filter(|(thread, _)| is_named(thread)).map(spent).sum())
     }
 
     /// Resident memory in bytes.
     pub(crate) fn rss(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
         kib.unwrap_or(0) * 1024

@@ -42,13 +42,16 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let warm = Wanted { calls: 200, ..wanted };
     round(&mut world, &floor, &floor_url, warm).await?;
     round(&mut world, &node.process, &node.url, warm).await?;
-    say(format_args!("set-up path, {rate} calls/s, {calls} calls a round, floor and offhook by turns"));
+    say(format_args!(
+        "set-up path, {rate} calls/s, {calls} calls a round, floor and offhook by turns"
+    ));
     let (mut floors, mut offhooks) = (Vec::new(), Vec::new());
     for number in 1..=rounds {
         let ours = round(&mut world, &floor, &floor_url, wanted).await?;
         let theirs = round(&mut world, &node.process, &node.url, wanted).await?;
         let [floor_us, offhook_us] = [ours.cpu_us, theirs.cpu_us];
-        let by_thread: Vec<String> = theirs.by_thread.iter().map(|(name, us)| format!("{name} {us:.0}")).collect();
+        let by_thread: Vec<String> =
+            theirs.by_thread.iter().map(|(name, us)| format!("{name} {us:.0}")).collect();
         say(format_args!(
             "  round {number}: floor {floor_us:.0} µs, offhook {offhook_us:.0} µs a call ({})",
             by_thread.join(", ")
@@ -85,8 +88,8 @@ async fn round(
     let all = world.customer.until_hangups(hangups + wanted.calls);
     tokio::time::timeout(Duration::from_secs(10), all).await?;
     let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / wanted.calls as f64;
-    let by_thread =
-        ["offhook", "store", "sqlx", "media", "rejects"].map(|of| (of, each(process.cpu_since_of(&before, of))));
+    let by_thread = ["offhook", "store", "sqlx", "media", "rejects"]
+        .map(|of| (of, each(process.cpu_since_of(&before, of))));
     Ok(Round { cpu_us: each(process.cpu_since(&before)), by_thread, summary })
 }
 

@@ -39,8 +39,11 @@ pub(crate) async fn run(kind: &str) -> Result<(), Box<dyn std::error::Error>> {
     let seconds = arriving + MEASURED.as_secs_f64() + 3.0;
     let speech = speech(seconds + 2.0);
     let codec = codec(&speech)?;
-    let server =
-        if kind == "conference" { None } else { Some(server(if kind == "encode" { &speech } else { &[] }).await?) };
+    let server = if kind == "conference" {
+        None
+    } else {
+        Some(server(if kind == "encode" { &speech } else { &[] }).await?)
+    };
     let folder = tempfile::tempdir()?;
     let places = world.places();
     let answer = format!("http://{}/{kind}?{}", world.customer.at, server.unwrap_or_default());
@@ -52,16 +55,21 @@ pub(crate) async fn run(kind: &str) -> Result<(), Box<dyn std::error::Error>> {
         accept_wait_ms: 3_000,
     };
     let node = Offhook::start(&world.client, &setup).await?;
-    let mut order = load::order(&node.url, Wanted { rate: PACE, calls, hold_s: seconds, media: true });
+    let mut order =
+        load::order(&node.url, Wanted { rate: PACE, calls, hold_s: seconds, media: true });
     // Where the server speaks, the callers are silent.
     order.call.say = (kind != "encode").then(|| STANDARD.encode(wav_of(&speech)));
     let look = async {
         tokio::time::sleep(Duration::from_secs_f64(arriving)).await;
         let before = node.process.cpu();
         tokio::time::sleep(MEASURED).await;
-        (node.process.cpu_since(&before), ["sound", "media"].map(|name| node.process.cpu_since_of(&before, name)))
+        (
+            node.process.cpu_since(&before),
+            ["sound", "media"].map(|name| node.process.cpu_since_of(&before, name)),
+        )
     };
-    let (summary, (all, [sound, media])) = tokio::join!(load::told_of(&world.client, world.sim.url(), order), look);
+    let (summary, (all, [sound, media])) =
+        tokio::join!(load::told_of(&world.client, world.sim.url(), order), look);
     let summary = summary?;
     if summary.answered != calls {
         return Err(format!("not every call was answered: {summary:?}").into());
@@ -101,7 +109,9 @@ fn speech(seconds: f64) -> Vec<i16> {
             let spoken = if at % 3.0 < 2.4 { syllable } else { 0.0 };
             dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let breath = f64::from(dice >> 16) / 32_768.0 - 1.0;
-            let buzz: f64 = (1..12).map(|k| (phase * f64::from(k) * std::f64::consts::TAU).sin() / f64::from(k)).sum();
+            let buzz: f64 = (1..12)
+                .map(|k| (phase * f64::from(k) * std::f64::consts::TAU).sin() / f64::from(k))
+                .sum();
             (spoken * (buzz * 6_000.0 + breath * 600.0)) as i16
         })
         .collect()
@@ -111,14 +121,17 @@ fn speech(seconds: f64) -> Vec<i16> {
 fn codec(pcm: &[i16]) -> Result<Codec, Box<dyn std::error::Error>> {
     let thread = std::fs::read_link("/proc/thread-self")?;
     let spent = || -> u64 {
-        let stat = std::fs::read_to_string(std::path::Path::new("/proc").join(&thread).join("schedstat"));
+        let stat =
+            std::fs::read_to_string(std::path::Path::new("/proc").join(&thread).join("schedstat"));
         stat.ok().and_then(|stat| stat.split_whitespace().next()?.parse().ok()).unwrap_or(0)
     };
     let (mut decode, mut encode) = (u64::MAX, u64::MAX);
     for _ in 0..5 {
-        let (mut encoder, mut decoder, mut out) = (Encoder::for_prompts(), Decoder::new(RATE), Vec::new());
+        let (mut encoder, mut decoder, mut out) =
+            (Encoder::for_prompts(), Decoder::new(RATE), Vec::new());
         let begun = spent();
-        let frames: Vec<_> = pcm.chunks_exact(RATE.frame()).map(|frame| encoder.encode(frame)).collect();
+        let frames: Vec<_> =
+            pcm.chunks_exact(RATE.frame()).map(|frame| encoder.encode(frame)).collect();
         let between = spent();
         for frame in &frames {
             out.clear();
@@ -127,7 +140,9 @@ fn codec(pcm: &[i16]) -> Result<Codec, Box<dyn std::error::Error>> {
         encode = encode.min(between - begun);
         decode = decode.min(spent() - between);
     }
-    let second = |nanos: u64| Duration::from_nanos((nanos as f64 * f64::from(RATE.hz()) / pcm.len() as f64) as u64);
+    let second = |nanos: u64| {
+        Duration::from_nanos((nanos as f64 * f64::from(RATE.hz()) / pcm.len() as f64) as u64)
+    };
     Ok(Codec { decode: second(decode), encode: second(encode) })
 }
 
@@ -165,7 +180,6 @@ async fn server(speech: &[i16]) -> std::io::Result<String> {
 
 fn play_audio(second: &[i16]) -> String {
     let bytes: Vec<u8> = second.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-    let media =
-        serde_json::json!({"contentType": "audio/x-l16", "sampleRate": RATE.hz(), "payload": STANDARD.encode(bytes)});
+    let media = serde_json::json!({"contentType": "audio/x-l16", "sampleRate": RATE.hz(), "payload": STANDARD.encode(bytes)});
     serde_json::json!({"event": "playAudio", "media": media}).to_string()
 }

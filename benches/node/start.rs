@@ -27,7 +27,11 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn timed(clock: &Clock, world: &World, folder: &std::path::Path) -> Result<Duration, Box<dyn std::error::Error>> {
+async fn timed(
+    clock: &Clock,
+    world: &World,
+    folder: &std::path::Path,
+) -> Result<Duration, Box<dyn std::error::Error>> {
     let begun: Instant = clock.now();
     let node = memory::start(world, folder, 0).await?;
     let took = clock.now() - begun;
@@ -39,12 +43,17 @@ fn told(what: &str, took: &mut [Duration], target_ms: u64) {
     took.sort_unstable();
     let (Some(best), Some(median)) = (took.first(), took.get(took.len() / 2)) else { return };
     let ms = |d: &Duration| d.as_secs_f64() * 1e3;
-    say(format_args!("ready {what}: best {:.0} ms, median {:.0} ms (target {target_ms})", ms(best), ms(median)));
+    say(format_args!(
+        "ready {what}: best {:.0} ms, median {:.0} ms (target {target_ms})",
+        ms(best),
+        ms(median)
+    ));
 }
 
 /// Records of calls that ended, and calls that never did.
 async fn fill(store: &std::path::Path, records: u64, orphans: u64) -> Result<(), sqlx::Error> {
-    let mut to = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(store)).await?;
+    let mut to =
+        SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(store)).await?;
     for (count, ended) in [(records, "n * 1000 + 60000000"), (orphans, "NULL")] {
         let insert = format!(
             "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count}) \

@@ -45,15 +45,25 @@ impl Offhook {
         let log = std::fs::File::options().append(true).create(true).open(setup.folder.join("log"));
         // Another build of it, where two are to be compared by turns.
         let program = std::env::var_os("OFFHOOK_BENCH_PROGRAM");
-        let mut command = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_offhook").into()));
-        command.args(["serve", "--config"]).arg(config).env_remove("RUST_LOG").stderr(log.map_err(|e| e.to_string())?);
+        let mut command =
+            Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_offhook").into()));
+        command
+            .args(["serve", "--config"])
+            .arg(config)
+            .env_remove("RUST_LOG")
+            .stderr(log.map_err(|e| e.to_string())?);
         let (process, _) = Process::start(&mut command, false).map_err(|e| e.to_string())?;
         let node = Self { process, url: local(public), admin: local(admin) };
         let mut every = tokio::time::interval(Duration::from_millis(1));
         for _ in 0..60_000 {
             every.tick().await;
-            let ready = Request::get(format!("{}/readyz", node.admin)).body(Bytes::new()).map_err(|e| e.to_string())?;
-            if ask(client, ready, Duration::from_secs(1), 1 << 20).await.is_ok_and(|answer| answer.status == 200) {
+            let ready = Request::get(format!("{}/readyz", node.admin))
+                .body(Bytes::new())
+                .map_err(|e| e.to_string())?;
+            if ask(client, ready, Duration::from_secs(1), 1 << 20)
+                .await
+                .is_ok_and(|answer| answer.status == 200)
+            {
                 return Ok(node);
             }
         }

@@ -17,16 +17,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={}", lock_file()?.display());
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let folder = voices_folder(&out)?;
-    let mut files =
-        fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, std::io::Error>>()?;
+    let mut files = fs::read_dir(&folder)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>, std::io::Error>>()?;
     files.retain(|file| file.extension().is_some_and(|e| e == "bin"));
     files.sort();
 
     let mut list = String::from("&[\n");
     for file in &files {
         println!("cargo::rerun-if-changed={}", file.display());
-        let name = file.file_name().and_then(|n| n.to_str()).ok_or("a voice file's name is not UTF-8")?;
-        writeln!(list, "    ({name:?}, include_bytes!({:?}) as &[u8]),", file.display().to_string())?;
+        let name =
+            file.file_name().and_then(|n| n.to_str()).ok_or("a voice file's name is not UTF-8")?;
+        writeln!(
+            list,
+            "    ({name:?}, include_bytes!({:?}) as &[u8]),",
+            file.display().to_string()
+        )?;
     }
     list.push_str("]\n");
     fs::write(out.join("voices.rs"), list)?;
@@ -49,7 +55,14 @@ fn voices_folder(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
     fs::copy(lock_file()?, question.join("Cargo.lock"))?;
 
     let answer = Command::new(env::var("CARGO")?)
-        .args(["metadata", "--offline", "--format-version", "1", "--filter-platform", &env::var("HOST")?])
+        .args([
+            "metadata",
+            "--offline",
+            "--format-version",
+            "1",
+            "--filter-platform",
+            &env::var("HOST")?,
+        ])
         .current_dir(&question)
         .output()?;
     if !answer.status.success() {
@@ -69,6 +82,7 @@ fn voices_folder(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
 /// `Cargo.lock` of the workspace.
 fn lock_file() -> Result<PathBuf, Box<dyn Error>> {
     let package = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    let lock = package.ancestors().map(|folder| folder.join("Cargo.lock")).find(|file| file.is_file());
+    let lock =
+        package.ancestors().map(|folder| folder.join("Cargo.lock")).find(|file| file.is_file());
     Ok(lock.ok_or("no Cargo.lock at or above the package")?)
 }

@@ -90,7 +90,9 @@ impl Backlog {
     /// A place at the end of the line. `work_is_late`: whatever is due begins late; in an overload that forbids any call, and
     /// outside of one it is a slow machine's or a neighbour's doing.
     pub(super) fn join(&self, now: Instant, work_is_late: bool) -> Result<Place, Strain> {
-        let nanos = u64::try_from(now.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX).max(1);
+        let nanos = u64::try_from(now.saturating_duration_since(self.origin).as_nanos())
+            .unwrap_or(u64::MAX)
+            .max(1);
         let since = |at: u64| Duration::from_nanos(nanos.saturating_sub(at));
         let refused = self.refused.load(Ordering::Relaxed);
         let found = Found {
@@ -129,7 +131,14 @@ mod tests {
     #[test]
     fn r10_a_burst_waits_and_a_backlog_is_refused() {
         let ms = Duration::from_millis;
-        let idle = Found { waiting: 0, age: ms(0), late_for: ms(0), late: 0, refused: None, work_is_late: false };
+        let idle = Found {
+            waiting: 0,
+            age: ms(0),
+            late_for: ms(0),
+            late: 0,
+            refused: None,
+            work_is_late: false,
+        };
         let busy = Found { waiting: FEW, age: TARGET, ..idle };
         let late = Found { age: TARGET + ms(1), ..busy };
         let cases = [
@@ -138,10 +147,22 @@ mod tests {
             (busy, None),
             (Found { late_for: PATIENCE, late: BURST, ..busy }, None),
             (Found { waiting: FEW - 1, age: ms(5_000), late_for: PATIENCE, ..idle }, None),
-            (Found { waiting: FEWER - 1, age: ms(5_000), late_for: PATIENCE, refused: Some(ms(0)), ..idle }, None),
+            (
+                Found {
+                    waiting: FEWER - 1,
+                    age: ms(5_000),
+                    late_for: PATIENCE,
+                    refused: Some(ms(0)),
+                    ..idle
+                },
+                None,
+            ),
             // In a calm, a line may be late for a while, and by a number's calls.
             (late, None),
-            (Found { waiting: BURST - 1, late: BURST - 1, late_for: PATIENCE - ms(1), ..late }, None),
+            (
+                Found { waiting: BURST - 1, late: BURST - 1, late_for: PATIENCE - ms(1), ..late },
+                None,
+            ),
             (Found { late_for: PATIENCE, ..late }, Some(Strain::Lag)),
             (Found { late: BURST, ..late }, Some(Strain::SetUps)),
             (Found { waiting: BURST, ..idle }, Some(Strain::SetUps)),
@@ -191,7 +212,8 @@ mod tests {
         }
 
         fn until(&mut self, at: Duration, takes: Duration) {
-            while let Some((came, place)) = self.line.front().copied().filter(|(came, _)| self.free_at.max(*came) <= at)
+            while let Some((came, place)) =
+                self.line.front().copied().filter(|(came, _)| self.free_at.max(*came) <= at)
             {
                 self.begun = self.free_at.max(came);
                 self.go_to(self.begun);
@@ -218,7 +240,9 @@ mod tests {
 
         fn run(&mut self, from: Duration, lasting: Duration, rate: f64, takes: Duration) {
             let calls = (lasting.as_secs_f64() * rate) as u32;
-            (0..calls).for_each(|nr| self.comes(from + Duration::from_secs_f64(f64::from(nr) / rate), takes));
+            (0..calls).for_each(|nr| {
+                self.comes(from + Duration::from_secs_f64(f64::from(nr) / rate), takes)
+            });
         }
     }
 

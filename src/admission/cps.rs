@@ -91,8 +91,10 @@ impl Ring {
 
     /// When an admission would be allowed, as the places stand: `now` or later; never, where the limit is 0.
     pub fn room_at(&self, now: u64) -> u64 {
-        let places = (0..self.limit()).filter_map(|place| Some(self.cell(place)?.load(Ordering::Acquire)));
-        let free = places.map(|was| if was == 0 { now } else { was.saturating_add(WINDOW).saturating_sub(1) });
+        let places =
+            (0..self.limit()).filter_map(|place| Some(self.cell(place)?.load(Ordering::Acquire)));
+        let free = places
+            .map(|was| if was == 0 { now } else { was.saturating_add(WINDOW).saturating_sub(1) });
         free.min().unwrap_or(u64::MAX).max(now)
     }
 
@@ -135,7 +137,8 @@ impl Ring {
             let place = (from + step) % limit;
             let cell = self.cell(place)?;
             let was = cell.load(Ordering::Acquire);
-            (was == 0 || now.saturating_add(1) >= was.saturating_add(WINDOW)).then_some((place, cell, was))
+            (was == 0 || now.saturating_add(1) >= was.saturating_add(WINDOW))
+                .then_some((place, cell, was))
         })
     }
 }

@@ -125,13 +125,15 @@ impl AccountEntry {
 
     /// Whether both limits have room at `now`; spends nothing.
     pub(super) fn has_room(&self, now: u64) -> bool {
-        let room = |account: &AccountEntry| account.ring.as_ref().is_none_or(|ring| ring.has_room(now));
+        let room =
+            |account: &AccountEntry| account.ring.as_ref().is_none_or(|ring| ring.has_room(now));
         room(self) && self.parent.as_deref().is_none_or(room)
     }
 
     /// When both limits have room, as they stand at `now`.
     pub(super) fn room_at(&self, now: u64) -> u64 {
-        let room = |account: &AccountEntry| account.ring.as_ref().map_or(now, |ring| ring.room_at(now));
+        let room =
+            |account: &AccountEntry| account.ring.as_ref().map_or(now, |ring| ring.room_at(now));
         room(self).max(self.parent.as_deref().map_or(now, room))
     }
 
@@ -183,7 +185,9 @@ impl Tables {
     }
     /// The application of an account's endpoints that name none: its own default, else its main account's.
     pub fn endpoints_application(&self, account: &AuthId) -> Option<&Arc<ApplicationSpec>> {
-        let default_of = |id: &AuthId| self.applications.values().find(|a| a.default_for_endpoints && a.account == *id);
+        let default_of = |id: &AuthId| {
+            self.applications.values().find(|a| a.default_for_endpoints && a.account == *id)
+        };
         default_of(account).or_else(|| default_of(&self.account(account)?.main().auth_id))
     }
     /// The number of Meta's id.
@@ -285,7 +289,11 @@ impl Directory {
     ///
     /// # Errors
     /// A name that is nowhere, or twice; then nothing has changed.
-    pub fn replace(&self, accounts: Vec<AccountSpec>, numbers: Vec<NumberSpec>) -> Result<(), DirectoryError> {
+    pub fn replace(
+        &self,
+        accounts: Vec<AccountSpec>,
+        numbers: Vec<NumberSpec>,
+    ) -> Result<(), DirectoryError> {
         let default_cps = self.default_cps.load(Ordering::Relaxed);
         self.replace_all(Specs { default_cps, accounts, numbers, applications: Vec::new() })
     }
@@ -300,7 +308,8 @@ impl Directory {
         let plan = Plan::check(accounts, numbers)?;
         self.default_cps.store(default_cps, Ordering::Relaxed);
         let mut tables = plan.build(&mut counters, default_cps);
-        tables.applications = applications.into_iter().map(|a| (a.id.clone(), Arc::new(a))).collect();
+        tables.applications =
+            applications.into_iter().map(|a| (a.id.clone(), Arc::new(a))).collect();
         // Before the entries that it replaces go.
         self.index.replace(tables.numbers());
         self.tables.store(Arc::new(tables));
@@ -343,7 +352,10 @@ impl Plan {
                 let of = format!("number {}", number.number);
                 return Err(DirectoryError::UnknownAccount { of, account: number.account.clone() });
             }
-            for name in [format!("number {}", number.number), format!("phone_number_id {}", number.phone_number_id)] {
+            for name in [
+                format!("number {}", number.number),
+                format!("phone_number_id {}", number.phone_number_id),
+            ] {
                 if !seen.insert(name.clone()) {
                     return Err(DirectoryError::Twice(name));
                 }
@@ -376,7 +388,12 @@ impl Plan {
 }
 
 impl Tables {
-    fn add_account(&mut self, spec: AccountSpec, parent: Option<Arc<AccountEntry>>, ring: Option<Arc<Ring>>) {
+    fn add_account(
+        &mut self,
+        spec: AccountSpec,
+        parent: Option<Arc<AccountEntry>>,
+        ring: Option<Arc<Ring>>,
+    ) {
         let entry = AccountEntry { auth_id: spec.auth_id, parent, tokens: spec.tokens, ring };
         self.accounts.insert(entry.auth_id.clone(), Arc::new(entry));
     }

@@ -202,7 +202,9 @@ impl Gate {
             self.count(direction, reason.as_str());
             Refused { reason, number }
         };
-        let Some(number) = self.directory.number(id) else { return Err(refused(Reason::UnknownNumber, None)) };
+        let Some(number) = self.directory.number(id) else {
+            return Err(refused(Reason::UnknownNumber, None));
+        };
         // Only its agent would take it.
         if direction == Direction::Inbound && number.spec.silent && number.spec.answer.is_none() {
             return Err(refused(Reason::CallingDisabled, Some(number)));
@@ -281,11 +283,14 @@ impl Gate {
         user: &str,
         consents: &Consents,
     ) -> Result<(), Denied> {
-        let room = || number.slots.has_room().then_some(()).ok_or((Reason::NumberFull, Because::Reason));
-        self.forbidden(wall, number, user, consents).and_then(|_| room()).map_err(|(reason, because)| {
-            self.count(Direction::Outbound, reason.as_str());
-            Denied { reason, because, number: Some(number.clone()) }
-        })
+        let room =
+            || number.slots.has_room().then_some(()).ok_or((Reason::NumberFull, Because::Reason));
+        self.forbidden(wall, number, user, consents).and_then(|_| room()).map_err(
+            |(reason, because)| {
+                self.count(Direction::Outbound, reason.as_str());
+                Denied { reason, because, number: Some(number.clone()) }
+            },
+        )
     }
 
     /// That a call to the user waits for its turn already: as if it were up (L9).
@@ -393,7 +398,8 @@ impl Gate {
     /// Writes [`Directory::slots_in_use`] to `offhook_number_slots_in_use`; for whoever renders the metrics.
     pub fn publish_gauges(&self) {
         for (number, used) in self.directory.slots_in_use() {
-            metrics::gauge!(metric::NUMBER_SLOTS_IN_USE, "number" => number.to_string()).set(f64::from(used));
+            metrics::gauge!(metric::NUMBER_SLOTS_IN_USE, "number" => number.to_string())
+                .set(f64::from(used));
         }
     }
 }

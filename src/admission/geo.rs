@@ -28,7 +28,9 @@ impl std::fmt::Display for Barred {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             Some(country) => write!(f, "no calls may go out from numbers of {country}"),
-            None => f.write_str("no calls may go out from +1 numbers of an area code that is not known"),
+            None => {
+                f.write_str("no calls may go out from +1 numbers of an area code that is not known")
+            }
         }
     }
 }
@@ -65,12 +67,19 @@ mod tests {
             assert!(is(digits), "{digits}");
         }
         for area in [
-            "242", "246", "264", "268", "284", "345", "441", "473", "649", "658", "664", "721", "758", "767", "784",
-            "809", "829", "849", "868", "869", "876",
+            "242", "246", "264", "268", "284", "345", "441", "473", "649", "658", "664", "721",
+            "758", "767", "784", "809", "829", "849", "868", "869", "876",
         ] {
             assert!(!is(&format!("1{area}5550123")), "{area}");
         }
-        for digits in ["918035737458", "5511951230001", "447700900123", "21312345678", "2491234567", "8512345678"] {
+        for digits in [
+            "918035737458",
+            "5511951230001",
+            "447700900123",
+            "21312345678",
+            "2491234567",
+            "8512345678",
+        ] {
             assert!(!is(digits), "{digits}");
         }
     }

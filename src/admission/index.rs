@@ -51,7 +51,9 @@ impl Index {
     /// Puts these numbers in force; by one at a time.
     pub(super) fn replace<'n>(&self, numbers: impl Iterator<Item = &'n Arc<NumberEntry>>) {
         let nr = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-        let by_id = numbers.map(|entry| (entry.spec.phone_number_id.clone(), Arc::downgrade(entry))).collect();
+        let by_id = numbers
+            .map(|entry| (entry.spec.phone_number_id.clone(), Arc::downgrade(entry)))
+            .collect();
         self.edition.store(Arc::new(Edition { nr, by_id }));
         self.nr.store(nr, Ordering::Release);
     }

@@ -99,7 +99,9 @@ mod tests {
     #[test]
     fn r10_calls_give_way_before_webhooks_do() {
         let (mut calls, mut webhooks) = (Lag::of_calls(), Lag::of_webhooks());
-        let mut slept = |ms| [calls.woken(Duration::from_millis(ms)), webhooks.woken(Duration::from_millis(ms))];
+        let mut slept = |ms| {
+            [calls.woken(Duration::from_millis(ms)), webhooks.woken(Duration::from_millis(ms))]
+        };
         for _ in 0..19 {
             assert_eq!(slept(21), [false, false], "a burst");
         }

@@ -30,7 +30,8 @@ mod sync {
 
 pub use cps::{Permit, Ring};
 pub use directory::{
-    AccountEntry, AccountSpec, ApplicationSpec, Directory, DirectoryError, NumberEntry, NumberSpec, Specs, Tables,
+    AccountEntry, AccountSpec, ApplicationSpec, Directory, DirectoryError, NumberEntry, NumberSpec,
+    Specs, Tables,
 };
 pub use gate::{Admitted, Because, Denied, Gate, Outgoing, Reason, Refused, WebAdmitted};
 pub use lag::Lag;

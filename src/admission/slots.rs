@@ -48,7 +48,12 @@ impl Slots {
             if used(word) >= limit(word) {
                 return None;
             }
-            match self.word.compare_exchange_weak(word, word + 1, Ordering::AcqRel, Ordering::Relaxed) {
+            match self.word.compare_exchange_weak(
+                word,
+                word + 1,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => break,
                 Err(now) => word = now,
             }
@@ -70,9 +75,12 @@ impl Slots {
     /// Changes the limit. Lowering it ends no call: nothing is given out until enough slots have come back.
     pub fn set_limit(&self, limit: u32) {
         let mut word = self.word.load(Ordering::Relaxed);
-        while let Err(now) =
-            self.word.compare_exchange_weak(word, word_of(limit, used(word)), Ordering::AcqRel, Ordering::Relaxed)
-        {
+        while let Err(now) = self.word.compare_exchange_weak(
+            word,
+            word_of(limit, used(word)),
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        ) {
             word = now;
         }
     }

@@ -103,7 +103,11 @@ fn r01_no_second_holds_more_than_cps_with_eight_threads() {
         let mut times: Vec<u64> = threads.into_iter().flat_map(|t| t.join().unwrap()).collect();
         let most = 21 * cps as usize;
         assert!(exact(&mut times, cps as usize), "cps {cps}");
-        assert!(times.len() <= most && times.len() >= most - most / 8, "cps {cps}: {} of {most}", times.len());
+        assert!(
+            times.len() <= most && times.len() >= most - most / 8,
+            "cps {cps}: {} of {most}",
+            times.len()
+        );
     }
 }
 
@@ -239,7 +243,11 @@ fn reasons_come_in_the_order_of_the_spec_and_cost_nothing() {
     disabled.calling_enabled = false;
     let world = World::new(
         vec![account("MA1", None, Some(2)), account("MA2", None, Some(9))],
-        vec![number("918035737458", "1", "MA1", 1), number("5511951230001", "2", "MA1", 5), disabled],
+        vec![
+            number("918035737458", "1", "MA1", 1),
+            number("5511951230001", "2", "MA1", 5),
+            disabled,
+        ],
     );
     let refused = |id, usable| world.admit_offer(id, usable).unwrap_err();
     assert_eq!(refused("9", false), Reason::UnknownNumber);
@@ -256,27 +264,44 @@ fn reasons_come_in_the_order_of_the_spec_and_cost_nothing() {
     assert_eq!(refused("2", false), Reason::Draining);
     drop(call);
     assert_eq!(
-        world.gate.directory().slots_in_use().iter().map(|(n, used)| (n.as_str(), *used)).collect::<Vec<_>>(),
+        world
+            .gate
+            .directory()
+            .slots_in_use()
+            .iter()
+            .map(|(n, used)| (n.as_str(), *used))
+            .collect::<Vec<_>>(),
         [("447700900123", 0), ("5511951230001", 1), ("918035737458", 0)]
     );
 }
 
 #[test]
 fn r01_refused_and_withdrawn_calls_spend_no_permit() {
-    let world = World::new(vec![account("MA1", None, Some(1))], vec![number("918035737458", "1", "MA1", 1)]);
+    let world = World::new(
+        vec![account("MA1", None, Some(1))],
+        vec![number("918035737458", "1", "MA1", 1)],
+    );
     for _ in 0..5 {
         assert_eq!(world.admit_offer("1", false).unwrap_err(), Reason::BadOffer);
         world.admit("1").unwrap().withdraw();
     }
     let held = world.admit("1").unwrap();
     drop(held);
-    assert_eq!(world.admit("1").unwrap_err(), Reason::CpsExceeded, "a call that began has spent its permit");
+    assert_eq!(
+        world.admit("1").unwrap_err(),
+        Reason::CpsExceeded,
+        "a call that began has spent its permit"
+    );
 }
 
 #[test]
 fn r01_a_main_accounts_rate_counts_its_subaccounts_and_theirs_is_an_inner_one() {
     let world = World::new(
-        vec![account("SA1", Some("MA1"), Some(2)), account("SA2", Some("MA1"), None), account("MA1", None, Some(3))],
+        vec![
+            account("SA1", Some("MA1"), Some(2)),
+            account("SA2", Some("MA1"), None),
+            account("MA1", None, Some(3)),
+        ],
         vec![
             number("918035737451", "main", "MA1", 9),
             number("918035737452", "one", "SA1", 9),
@@ -313,16 +338,23 @@ fn live_counters_survive_a_replacement_and_an_absence() {
     assert_eq!(world.admit("1").unwrap_err(), Reason::NumberFull);
     drop((live, second));
     assert_eq!(world.gate.directory().slots_in_use()[0].1, 0);
-    let by_number = directory.tables().by_number(&E164::parse("918035737458").unwrap()).cloned().unwrap();
+    let by_number =
+        directory.tables().by_number(&E164::parse("918035737458").unwrap()).cloned().unwrap();
     assert_eq!(by_number.spec.phone_number_id.as_str(), "1");
     assert_eq!(by_number.account.main().auth_id.as_str(), "MA1");
 }
 
 #[test]
 fn a_thread_that_looked_sees_what_replaces_it_and_keeps_none_of_it() {
-    let accounts =
-        |token: &str| vec![AccountSpec { tokens: vec![model::Secret::new(token)], ..account("MA1", None, Some(100)) }];
-    let numbers = |ids: &[&str]| ids.iter().map(|id| number(&format!("91803573745{id}"), id, "MA1", 1)).collect();
+    let accounts = |token: &str| {
+        vec![AccountSpec {
+            tokens: vec![model::Secret::new(token)],
+            ..account("MA1", None, Some(100))
+        }]
+    };
+    let numbers = |ids: &[&str]| {
+        ids.iter().map(|id| number(&format!("91803573745{id}"), id, "MA1", 1)).collect()
+    };
     let directory = Directory::new(10);
     directory.replace(accounts("first"), numbers(&["1", "2"])).unwrap();
     let find = |id: &str| directory.number(&PhoneNumberId::from(id));
@@ -342,9 +374,13 @@ fn a_thread_that_looked_sees_what_replaces_it_and_keeps_none_of_it() {
         directory.replace(accounts("second"), numbers(&["2", "3"])).unwrap();
         assert!(gone.upgrade().is_none(), "nobody's any more, the sleeping thread's neither");
         assert!(kept.upgrade().is_some(), "a call has it");
-        let tokens =
-            |entry: &NumberEntry| entry.account.tokens.iter().map(|t| t.reveal().to_owned()).collect::<Vec<_>>();
-        assert_eq!((tokens(&held), tokens(&find("2").unwrap())), (vec!["first".into()], vec!["second".into()]));
+        let tokens = |entry: &NumberEntry| {
+            entry.account.tokens.iter().map(|t| t.reveal().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (tokens(&held), tokens(&find("2").unwrap())),
+            (vec!["first".into()], vec!["second".into()])
+        );
         drop(held);
         assert!(kept.upgrade().is_none());
         done.wait();
@@ -357,7 +393,8 @@ fn a_thread_that_looked_sees_what_replaces_it_and_keeps_none_of_it() {
 
 #[test]
 fn numbers_are_found_while_they_are_replaced() {
-    let tables = || (vec![account("MA1", None, Some(100))], vec![number("918035737458", "1", "MA1", 1)]);
+    let tables =
+        || (vec![account("MA1", None, Some(100))], vec![number("918035737458", "1", "MA1", 1)]);
     let world = World::new(tables().0, tables().1);
     let (directory, over) = (world.gate.directory(), AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -387,7 +424,8 @@ fn another_default_comes_with_tables_that_are_sound_or_not_at_all() {
         held.len()
     };
     let before = limit();
-    let specs = |(accounts, numbers)| Specs { default_cps: 1, accounts, numbers, applications: vec![] };
+    let specs =
+        |(accounts, numbers)| Specs { default_cps: 1, accounts, numbers, applications: vec![] };
     directory.replace_all(specs((vec![], tables().1))).unwrap_err();
     assert_eq!(limit(), before);
     directory.replace_all(specs(tables())).unwrap();
@@ -397,12 +435,18 @@ fn another_default_comes_with_tables_that_are_sound_or_not_at_all() {
 #[test]
 fn tables_that_name_the_unknown_change_nothing() {
     let directory = Directory::new(10);
-    directory.replace(vec![account("MA1", None, None)], vec![number("918035737458", "1", "MA1", 1)]).unwrap();
+    directory
+        .replace(vec![account("MA1", None, None)], vec![number("918035737458", "1", "MA1", 1)])
+        .unwrap();
     let bad = [
         (vec![], vec![number("918035737458", "1", "MA9", 1)]),
         (vec![account("SA1", Some("MA1"), None)], vec![]),
         (
-            vec![account("MA1", None, None), account("SA1", Some("MA1"), None), account("SA2", Some("SA1"), None)],
+            vec![
+                account("MA1", None, None),
+                account("SA1", Some("MA1"), None),
+                account("SA2", Some("SA1"), None),
+            ],
             vec![],
         ),
         (vec![account("MA1", None, None), account("MA1", None, None)], vec![]),
@@ -420,9 +464,14 @@ fn tables_that_name_the_unknown_change_nothing() {
 
 #[test]
 fn a_real_instant_before_the_origin_is_harmless() {
-    let world = World::new(vec![account("MA1", None, Some(1))], vec![number("918035737458", "1", "MA1", 9)]);
+    let world = World::new(
+        vec![account("MA1", None, Some(1))],
+        vec![number("918035737458", "1", "MA1", 9)],
+    );
     let early = world.clock.now().checked_sub(Duration::from_secs(5));
-    let admit = |now: Instant| world.gate.admit(now, &PhoneNumberId::from("1"), Direction::Outbound, || Ok(()));
+    let admit = |now: Instant| {
+        world.gate.admit(now, &PhoneNumberId::from("1"), Direction::Outbound, || Ok(()))
+    };
     assert!(admit(early.unwrap_or(world.clock.now())).is_ok());
     assert_eq!(admit(world.clock.now()).unwrap_err().reason, Reason::CpsExceeded);
 }
@@ -448,7 +497,8 @@ impl Outside {
             disabled,
             barred_and_off,
         ];
-        let world = World::new(vec![account("MA1", None, Some(9)), account("MA2", None, Some(1))], numbers);
+        let world =
+            World::new(vec![account("MA1", None, Some(9)), account("MA2", None, Some(1))], numbers);
         Self { world, consents: permission::Consents::new() }
     }
 
@@ -467,7 +517,13 @@ impl Outside {
     }
 
     fn call(&self, id: &str) -> Result<Outgoing, Denied> {
-        self.world.gate.admit_business(self.world.clock.now(), self.wall(), &id.into(), USER, &self.consents)
+        self.world.gate.admit_business(
+            self.world.clock.now(),
+            self.wall(),
+            &id.into(),
+            USER,
+            &self.consents,
+        )
     }
 
     fn refused(&self, id: &str) -> Reason {
@@ -484,17 +540,27 @@ fn a_call_out_is_refused_by_the_first_rule_of_the_specs_order() {
     assert_eq!(desk.refused("tr"), Reason::GeoBlocked);
     assert_eq!(desk.refused("off"), Reason::CallingDisabled);
     let denied = desk.call("1").unwrap_err();
-    assert_eq!(denied.to_string(), "no_permission: the user has not been asked for permission to be called");
+    assert_eq!(
+        denied.to_string(),
+        "no_permission: the user has not been asked for permission to be called"
+    );
     desk.grant("1");
     let held = desk.call("1").unwrap();
     // The pair before the number's slots.
     assert_eq!(desk.refused("1"), Reason::UserBusy);
     let other = permission::PairKey::new(&"1".into(), "16315553601");
-    let forever =
-        permission::Event::Replied { at: None, reply: permission::Reply::Accept { permanent: true, expiration: None } };
+    let forever = permission::Event::Replied {
+        at: None,
+        reply: permission::Reply::Accept { permanent: true, expiration: None },
+    };
     desk.consents.apply(&other, &permission::Rules::default(), desk.wall(), forever);
-    let second =
-        desk.world.gate.admit_business(desk.world.clock.now(), desk.wall(), &"1".into(), &other.user, &desk.consents);
+    let second = desk.world.gate.admit_business(
+        desk.world.clock.now(),
+        desk.wall(),
+        &"1".into(),
+        &other.user,
+        &desk.consents,
+    );
     assert_eq!(second.unwrap_err().reason, Reason::NumberFull, "the number before the rate");
     drop(held);
     desk.grant("jm");

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT as USER_AGENT_HEADER};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT as USER_AGENT_HEADER,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -120,14 +122,17 @@ impl Asking {
         let unreadable = |e: serde_json::Error| AgentError::Unreadable(e.to_string());
         let body = match agent.spec.kind {
             AgentKind::Http => serde_json::to_vec(question),
-            AgentKind::Llm => serde_json::to_vec(&llm::completion(&agent.spec, target.model, question)),
+            AgentKind::Llm => {
+                serde_json::to_vec(&llm::completion(&agent.spec, target.model, question))
+            }
         };
         let body = body.map_err(unreadable)?;
         let mut headers = headers(target.key)?;
         if agent.spec.kind == AgentKind::Http {
             headers.insert(EVENT_ID, header(&event.0.to_string())?);
             headers.insert(ATTEMPT, HeaderValue::from(event.1));
-            let secrets = agent.secrets.signing_secret.as_ref().map_or(sign_with, std::slice::from_ref);
+            let secrets =
+                agent.secrets.signing_secret.as_ref().map_or(sign_with, std::slice::from_ref);
             let signature = sign_event(&body, secrets, self.clock.wall().secs());
             headers.insert(EVENT_SIGNATURE, header(&signature)?);
         }
@@ -164,10 +169,16 @@ impl Asking {
     ///
     /// # Errors
     /// There is none, or it did not answer.
-    pub(super) async fn house_model(&self, system: &str, user: &str, within: Duration) -> Result<String, AgentError> {
+    pub(super) async fn house_model(
+        &self,
+        system: &str,
+        user: &str,
+        within: Duration,
+    ) -> Result<String, AgentError> {
         let model = self.model.as_ref().ok_or(AgentError::NoEndpoint)?;
         let url = completions(model.url.as_str());
-        let target = Target { egress: &self.house, url, key: model.api_key.as_ref(), model: &model.name };
+        let target =
+            Target { egress: &self.house, url, key: model.api_key.as_ref(), model: &model.name };
         let asked = llm::Completion {
             model: target.model,
             messages: vec![llm::Message::new("system", system), llm::Message::new("user", user)],
@@ -227,7 +238,15 @@ async fn post(
 ) -> Result<EgressStream, AgentError> {
     let url = target.egress.url(&target.url).map_err(EgressError::Refused)?;
     let want = Want::Body { max: REPLY_MAX };
-    let ask = EgressRequest { method: Method::POST, url: &url, headers, body, connect: CONNECT, read, want };
+    let ask = EgressRequest {
+        method: Method::POST,
+        url: &url,
+        headers,
+        body,
+        connect: CONNECT,
+        read,
+        want,
+    };
     let answer = target.egress.stream(ask).await?;
     match answer.status.is_success() {
         true => Ok(answer),
@@ -236,7 +255,8 @@ async fn post(
 }
 
 fn is_stream(answer: &EgressStream) -> bool {
-    let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind =
+        answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
 }
 
@@ -270,7 +290,8 @@ async fn each_event(
 }
 
 async fn http_reply(answer: EgressStream, on: &mut dyn Hearer) -> Result<(), AgentError> {
-    let mut all = |data: &[u8]| contract::read(data)?.into_iter().try_for_each(|piece| on.hear(piece));
+    let mut all =
+        |data: &[u8]| contract::read(data)?.into_iter().try_for_each(|piece| on.hear(piece));
     if is_stream(&answer) {
         return each_event(answer, all).await.map(drop);
     }
@@ -365,8 +386,13 @@ mod tests {
 
     /// One turn with a server that gives these answers, the last of them again and again: how it ended, what was heard, and
     /// how often the server was asked.
-    async fn asked(kind: AgentKind, whole: bool, answers: Vec<testing::Reply>) -> (Result<(), String>, String, usize) {
-        let (answers, count) = (std::sync::Mutex::new(answers.into_iter()), std::sync::Arc::new(AtomicUsize::new(0)));
+    async fn asked(
+        kind: AgentKind,
+        whole: bool,
+        answers: Vec<testing::Reply>,
+    ) -> (Result<(), String>, String, usize) {
+        let (answers, count) =
+            (std::sync::Mutex::new(answers.into_iter()), std::sync::Arc::new(AtomicUsize::new(0)));
         let counted = count.clone();
         let server = Server::start(move |_| {
             counted.fetch_add(1, Ordering::SeqCst);
@@ -427,7 +453,8 @@ mod tests {
     async fn a_models_error_after_its_200_is_a_failure_and_tried_again() {
         let half = delta("Half an ans");
         let error = json!({"error": {"message": "quota"}});
-        let tools = json!({"choices": [{"message": {"content": null, "tool_calls": [{"id": "1"}]}}]});
+        let tools =
+            json!({"choices": [{"message": {"content": null, "tool_calls": [{"id": "1"}]}}]});
         let empty = json!({"choices": [{"message": {"content": " \n"}}]});
         type Make<'a> = Box<dyn Fn() -> testing::Reply + 'a>;
         let wrong: Vec<(Make<'_>, &str)> = vec![
@@ -439,25 +466,37 @@ mod tests {
             (Box::new(|| json_of(tools.clone())), "said nothing"),
             (Box::new(|| json_of(empty.clone())), "said nothing"),
         ];
-        let all = wrong.iter().map(|(answer, _)| asked(AgentKind::Llm, true, vec![answer(), answer(), answer()]));
+        let all = wrong
+            .iter()
+            .map(|(answer, _)| asked(AgentKind::Llm, true, vec![answer(), answer(), answer()]));
         let all = futures_util::future::join_all(all).await;
         for ((done, _, tries), (_, why)) in all.into_iter().zip(&wrong) {
             assert!(done.clone().unwrap_err().contains(why), "{done:?}, not {why}");
             assert_eq!(tries, 3, "{why}");
         }
         let well = events(&[&delta("A whole "), &delta("answer."), "[DONE]"]);
-        let again = asked(AgentKind::Llm, true, vec![events(&[&half, &error.to_string()]), well]).await;
+        let again =
+            asked(AgentKind::Llm, true, vec![events(&[&half, &error.to_string()]), well]).await;
         assert_eq!(again, (Ok(()), "A whole answer.".to_owned(), 2));
         let ended = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
-        let without_done = asked(AgentKind::Llm, true, vec![events(&[&delta("\n\nYes."), ended])]).await;
+        let without_done =
+            asked(AgentKind::Llm, true, vec![events(&[&delta("\n\nYes."), ended])]).await;
         assert_eq!(without_done, (Ok(()), "Yes.".to_owned(), 1));
         // Only an action is an answer.
-        assert_eq!(asked(AgentKind::Llm, true, vec![events(&[&delta("[escalate]"), "[DONE]"])]).await.0, Ok(()));
+        assert_eq!(
+            asked(AgentKind::Llm, true, vec![events(&[&delta("[escalate]"), "[DONE]"])]).await.0,
+            Ok(())
+        );
     }
 
     #[tokio::test]
     async fn a_stream_that_is_cut_is_asked_for_anew_unless_some_of_it_is_out() {
-        let cut = || testing::Reply::CutStream(format!("data: {}\n\n", json!({"type": "text", "text": "One"})));
+        let cut = || {
+            testing::Reply::CutStream(format!(
+                "data: {}\n\n",
+                json!({"type": "text", "text": "One"})
+            ))
+        };
         let whole = || json_of(json!({"reply": [{"type": "text", "text": "All of it"}]}));
         let again = asked(AgentKind::Http, true, vec![cut(), whole()]).await;
         assert_eq!(again, (Ok(()), "All of it".to_owned(), 2));
@@ -465,6 +504,9 @@ mod tests {
         assert!(out.0.is_err(), "{out:?}");
         assert_eq!((out.1.as_str(), out.2), ("One", 1));
         // Nobody need say anything.
-        assert_eq!(asked(AgentKind::Http, true, vec![testing::Reply::ok("")]).await, (Ok(()), String::new(), 1));
+        assert_eq!(
+            asked(AgentKind::Http, true, vec![testing::Reply::ok("")]).await,
+            (Ok(()), String::new(), 1)
+        );
     }
 }

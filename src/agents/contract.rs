@@ -123,10 +123,12 @@ impl Reply {
     pub fn add(&mut self, piece: Piece, max: usize) -> Result<(), String> {
         match piece {
             Piece::Act(action) => self.action = Some(action),
-            Piece::Text(text) => match self.items.last_mut().and_then(|last| last.get_mut("text")) {
-                Some(Value::String(so_far)) => so_far.push_str(&text),
-                _ => self.items.push(text_item(text)),
-            },
+            Piece::Text(text) => {
+                match self.items.last_mut().and_then(|last| last.get_mut("text")) {
+                    Some(Value::String(so_far)) => so_far.push_str(&text),
+                    _ => self.items.push(text_item(text)),
+                }
+            }
             Piece::Item(item) if self.items.len() < ITEMS_MAX => self.items.push(item),
             Piece::Item(_) => return Err(format!("a reply has more than {ITEMS_MAX} items")),
         }
@@ -164,7 +166,9 @@ pub fn text_item(text: impl Into<String>) -> Map<String, Value> {
 
 /// The text of an item that is one.
 pub fn text_of(item: &Map<String, Value>) -> Option<&str> {
-    item.get("text").and_then(Value::as_str).filter(|_| item.get("type").is_some_and(|kind| kind == "text"))
+    item.get("text")
+        .and_then(Value::as_str)
+        .filter(|_| item.get("type").is_some_and(|kind| kind == "text"))
 }
 
 /// Reads a reply, or one event's data of a stream: `{"reply":[…],"action":…}`, or an item alone.
@@ -172,8 +176,11 @@ pub fn text_of(item: &Map<String, Value>) -> Option<&str> {
 /// # Errors
 /// What is wrong with it.
 pub fn read(bytes: &[u8]) -> Result<Vec<Piece>, String> {
-    let value: Value = serde_json::from_slice(bytes).map_err(|e| format!("the reply is no JSON: {e}"))?;
-    let Value::Object(mut object) = value else { return Err("the reply is no JSON object".to_owned()) };
+    let value: Value =
+        serde_json::from_slice(bytes).map_err(|e| format!("the reply is no JSON: {e}"))?;
+    let Value::Object(mut object) = value else {
+        return Err("the reply is no JSON object".to_owned());
+    };
     if object.contains_key("type") {
         return Ok(vec![item(Value::Object(object))?]);
     }
@@ -198,12 +205,18 @@ fn item(value: Value) -> Result<Piece, String> {
     }
     match value {
         Value::Object(item) => match item.get("type") {
-            Some(Value::String(kind)) if kind == "text" && !item.get("text").is_some_and(Value::is_string) => {
+            Some(Value::String(kind))
+                if kind == "text" && !item.get("text").is_some_and(Value::is_string) =>
+            {
                 Err("an item of type text has no `text`".to_owned())
             }
             // As Meta has it: what it holds stands under the name of its type.
-            Some(Value::String(kind)) if kind != "text" && !item.get(kind).is_some_and(|held| holds(kind, held)) => {
-                Err(format!("an item of type {kind} can't be sent: it is none of Meta's types, or has no `{kind}`"))
+            Some(Value::String(kind))
+                if kind != "text" && !item.get(kind).is_some_and(|held| holds(kind, held)) =>
+            {
+                Err(format!(
+                    "an item of type {kind} can't be sent: it is none of Meta's types, or has no `{kind}`"
+                ))
             }
             Some(Value::String(_)) => Ok(Piece::Item(item)),
             _ => Err("an item of `reply` has no `type`".to_owned()),
@@ -216,9 +229,8 @@ fn item(value: Value) -> Result<Piece, String> {
 fn holds(kind: &str, held: &Value) -> bool {
     match kind {
         "contacts" => held.is_array(),
-        "image" | "audio" | "video" | "document" | "sticker" | "location" | "interactive" | "template" | "reaction" => {
-            held.is_object()
-        }
+        "image" | "audio" | "video" | "document" | "sticker" | "location" | "interactive"
+        | "template" | "reaction" => held.is_object(),
         _ => false,
     }
 }
@@ -230,16 +242,23 @@ fn action(value: Value) -> Result<Option<Action>, String> {
             "escalate" => Ok(Some(Action::Escalate)),
             "close" => Ok(Some(Action::Close)),
             "hangup" => Ok(Some(Action::Hangup)),
-            _ => Err("`action` is none of escalate, close, hangup, {\"transfer\":\"sip:NAME\"}".to_owned()),
+            _ => Err("`action` is none of escalate, close, hangup, {\"transfer\":\"sip:NAME\"}"
+                .to_owned()),
         },
         Value::Object(object) => {
-            let to = object.get("transfer").and_then(Value::as_str).and_then(|to| to.strip_prefix("sip:"));
+            let to = object
+                .get("transfer")
+                .and_then(Value::as_str)
+                .and_then(|to| to.strip_prefix("sip:"));
             let name = to.map(|to| to.split('@').next().unwrap_or_default());
             let usable = |name: &&str| {
                 (1..=NAME_MAX).contains(&name.len())
-                    && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+                    && name
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
             };
-            let name = name.filter(usable).ok_or("`action.transfer` is no \"sip:NAME\" of an endpoint")?;
+            let name =
+                name.filter(usable).ok_or("`action.transfer` is no \"sip:NAME\" of an endpoint")?;
             Ok(Some(Action::Transfer(name.to_owned())))
         }
         _ => Err("`action` is no word and no object".to_owned()),
@@ -267,7 +286,11 @@ mod tests {
             user: User { wa_id: "919412341234".to_owned(), user_id: None, name: "Asha".to_owned() },
             channel: Channel::Call,
             turn: 2,
-            input: Said { kind: "digits".to_owned(), digits: Some("12".to_owned()), ..Said::default() },
+            input: Said {
+                kind: "digits".to_owned(),
+                digits: Some("12".to_owned()),
+                ..Said::default()
+            },
             history: vec![Line {
                 role: Role::Assistant,
                 text: "Hello".to_owned(),
@@ -288,16 +311,26 @@ mod tests {
         let read = |value: Value| super::read(value.to_string().as_bytes());
         let two = json!({"reply": [{"type": "text", "text": "One"}, {"type": "image", "image": {"link": "x"}}], "action": "close"});
         let two = reply(read(two).unwrap());
-        assert_eq!((two.items.len(), two.text().as_str(), two.action), (2, "One", Some(Action::Close)));
+        assert_eq!(
+            (two.items.len(), two.text().as_str(), two.action),
+            (2, "One", Some(Action::Close))
+        );
         assert_eq!(read(json!({})).unwrap(), []);
         assert_eq!(read(json!({"reply": null, "action": null})).unwrap(), []);
         let transfer = |to: &str| read(json!({"action": {"transfer": to}}));
-        assert_eq!(transfer("sip:asha@host").unwrap(), [Piece::Act(Action::Transfer("asha".to_owned()))]);
-        assert_eq!(read(json!({"type": "text", "text": "x"})).unwrap(), [Piece::Item(text_item("x"))]);
+        assert_eq!(
+            transfer("sip:asha@host").unwrap(),
+            [Piece::Act(Action::Transfer("asha".to_owned()))]
+        );
+        assert_eq!(
+            read(json!({"type": "text", "text": "x"})).unwrap(),
+            [Piece::Item(text_item("x"))]
+        );
         for wrong in ["sip:", "asha", "sip:a b", "sip:a<b"] {
             assert!(transfer(wrong).is_err(), "{wrong}");
         }
-        let many: Vec<Value> = (0..=ITEMS_MAX).map(|_| json!({"type": "text", "text": "x"})).collect();
+        let many: Vec<Value> =
+            (0..=ITEMS_MAX).map(|_| json!({"type": "text", "text": "x"})).collect();
         for wrong in [
             json!([]),
             json!({"reply": "Hello"}),
@@ -320,8 +353,12 @@ mod tests {
     fn text_is_joined_and_cut() {
         let pieces = ["Hel", "lo. ", "How are you today?"].map(|text| Piece::Text(text.to_owned()));
         assert_eq!(reply(pieces.into()).text(), "Hello. How are you t");
-        let items = ["x".repeat(15), "y".repeat(15), "z".to_owned()].map(|text| Piece::Item(text_item(text)));
+        let items = ["x".repeat(15), "y".repeat(15), "z".to_owned()]
+            .map(|text| Piece::Item(text_item(text)));
         let cut = reply(items.into());
-        assert_eq!((cut.items.len(), cut.text()), (2, format!("{}\n{}", "x".repeat(15), "y".repeat(5))));
+        assert_eq!(
+            (cut.items.len(), cut.text()),
+            (2, format!("{}\n{}", "x".repeat(15), "y".repeat(5)))
+        );
     }
 }

@@ -124,12 +124,13 @@ impl Held {
     /// Takes a turn in; one that is here already, or that finds no room, is passed over.
     fn take(&mut self, desk: &Desk, turn: Turn, then: Option<Then>) {
         let conversation = turn.pair.conversation;
-        let full =
-            self.messages.len() >= HELD_MAX || self.lanes.get(&conversation).is_some_and(|l| l.len() >= LANE_MAX);
+        let full = self.messages.len() >= HELD_MAX
+            || self.lanes.get(&conversation).is_some_and(|l| l.len() >= LANE_MAX);
         if full || !self.messages.insert(turn.message.id) {
             return;
         }
-        let too_fast = then.is_none() && self.pace.is_too_fast(conversation, desk.agents.clock().now());
+        let too_fast =
+            then.is_none() && self.pace.is_too_fast(conversation, desk.agents.clock().now());
         let (agent, account) = (turn.agent, turn.pair.main_account.clone());
         let lane = self.lanes.entry(conversation).or_default();
         lane.push_back(Waits { turn, too_fast, then });
@@ -164,7 +165,11 @@ impl Desk {
                 _ = look.tick() => self.look(&mut held).await,
             }
             while let Some(conversation) = held.places.next() {
-                let Some(first) = held.lanes.get_mut(&conversation).and_then(|lane| lane.front_mut()) else { continue };
+                let Some(first) =
+                    held.lanes.get_mut(&conversation).and_then(|lane| lane.front_mut())
+                else {
+                    continue;
+                };
                 running.insert(self.begin(&mut work, first), conversation);
             }
         }
@@ -180,7 +185,11 @@ impl Desk {
             held.places.free(&turn.agent, &turn.pair.main_account);
         }
         match lane.front() {
-            Some(next) => held.places.line_up(next.turn.agent, next.turn.pair.main_account.clone(), conversation),
+            Some(next) => held.places.line_up(
+                next.turn.agent,
+                next.turn.pair.main_account.clone(),
+                conversation,
+            ),
             None => drop(held.lanes.remove(&conversation)),
         }
     }
@@ -189,9 +198,12 @@ impl Desk {
     async fn look(&self, held: &mut Held) {
         let mut after = (i64::MIN, Uuid::nil());
         while held.messages.len() < HELD_MAX {
-            let owed = match self.agents.store().turns_owed(self.inbox.node_id(), after, PAGE).await {
+            let owed = match self.agents.store().turns_owed(self.inbox.node_id(), after, PAGE).await
+            {
                 Ok(owed) => owed,
-                Err(error) => return tracing::warn!(%error, "what agents are to answer can't be read; trying again"),
+                Err(error) => {
+                    return tracing::warn!(%error, "what agents are to answer can't be read; trying again");
+                }
             };
             let Some(last) = owed.last() else { return };
             after = (last.message.message.at.micros(), last.message.message.id);
@@ -237,8 +249,11 @@ impl Desk {
         }
         let agent = store.agent(&scope, turn.agent).await?;
         // Its own account's conversations, and a main account's agent its subaccounts'.
-        let may = |agent: &Agent| agent.account == pair.account || agent.account == pair.main_account;
-        let Some(agent) = agent.filter(|agent| may(agent) && agent.spec.serves(AgentChannel::Whatsapp)) else {
+        let may =
+            |agent: &Agent| agent.account == pair.account || agent.account == pair.main_account;
+        let Some(agent) =
+            agent.filter(|agent| may(agent) && agent.spec.serves(AgentChannel::Whatsapp))
+        else {
             return self.escalate(turn, None, Why::Off).await;
         };
         if too_fast || self.is_ours(&pair.user.id) {
@@ -248,7 +263,8 @@ impl Desk {
             return self.escalate(turn, Some(&agent), Why::Late).await;
         }
         let question = self.question(turn, &agent, &scope).await?;
-        let mut heard = Heard { reply: Reply::default(), max: usize::from(agent.spec.max_reply_chars) };
+        let mut heard =
+            Heard { reply: Reply::default(), max: usize::from(agent.spec.max_reply_chars) };
         // A turn that is taken up again after a restart is the same event.
         let event = stable_id("turn", &[&turn.message.id.to_string()]);
         if let Err(error) = self.agents.ask(&agent, event, &question, &mut heard).await {
@@ -289,7 +305,12 @@ impl Desk {
     }
 
     /// What the agent wants done, once its reply is out: it would hold back what is still to go.
-    async fn finish(&self, turn: &Turn, agent: Option<&Agent>, then: Then) -> Result<bool, StoreError> {
+    async fn finish(
+        &self,
+        turn: &Turn,
+        agent: Option<&Agent>,
+        then: Then,
+    ) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
         self.inbox.posted(pair.conversation).await;
         match then {
@@ -297,7 +318,10 @@ impl Desk {
             Then::Close => {
                 // Unless it is nobody's to close any more.
                 if self.is_current(turn, &scope).await? {
-                    let close = ConversationChange { status: Some(ConversationStatus::Closed), ..Default::default() };
+                    let close = ConversationChange {
+                        status: Some(ConversationStatus::Closed),
+                        ..Default::default()
+                    };
                     self.inbox.change(&scope, pair, close).await?;
                 }
                 Ok(false)
@@ -311,7 +335,9 @@ impl Desk {
             return Ok(false);
         }
         let found = self.agents.store().conversation(scope, turn.pair.conversation).await?;
-        Ok(found.is_some_and(|conversation| conversation.standing.answers(turn.epoch) == Some(turn.agent)))
+        Ok(found.is_some_and(|conversation| {
+            conversation.standing.answers(turn.epoch) == Some(turn.agent)
+        }))
     }
 
     /// Whether that is a business number of this node's.
@@ -320,7 +346,12 @@ impl Desk {
         number.is_ok_and(|number| self.agents.directory().tables().by_number(&number).is_some())
     }
 
-    async fn question(&self, turn: &Turn, agent: &Agent, scope: &Scope) -> Result<Question, StoreError> {
+    async fn question(
+        &self,
+        turn: &Turn,
+        agent: &Agent,
+        scope: &Scope,
+    ) -> Result<Question, StoreError> {
         let (pair, message) = (&turn.pair, &turn.message);
         let (lines, store) = (usize::from(agent.spec.history_turns) * 2, self.agents.store());
         let earlier = match lines {
@@ -344,7 +375,8 @@ impl Desk {
         let mut history: Vec<Line> = history.collect();
         history.reverse();
         let turns = store.messages_until(pair.conversation, message.at, message.id).await?;
-        let url = words::media(&message.content, &message.kind).map(|_| self.inbox.media_url(message.id));
+        let url =
+            words::media(&message.content, &message.kind).map(|_| self.inbox.media_url(message.id));
         let shown = words::message(message, url.as_deref());
         let digits = pair.user.id.bytes().all(|b| b.is_ascii_digit());
         Ok(Question {
@@ -353,7 +385,11 @@ impl Desk {
             number: pair.number.as_str().to_owned(),
             user: User {
                 wa_id: pair.user.id.clone(),
-                user_id: pair.user.bsuid.clone().or_else(|| (!digits).then(|| pair.user.id.clone())),
+                user_id: pair
+                    .user
+                    .bsuid
+                    .clone()
+                    .or_else(|| (!digits).then(|| pair.user.id.clone())),
                 name: pair.user.name.clone(),
             },
             channel: Channel::Message,
@@ -370,7 +406,12 @@ impl Desk {
     }
 
     /// A person is wanted: a notification, an event, and the agent is silent from now on unless it may be well again.
-    async fn escalate(&self, turn: &Turn, agent: Option<&Agent>, why: Why) -> Result<bool, StoreError> {
+    async fn escalate(
+        &self,
+        turn: &Turn,
+        agent: Option<&Agent>,
+        why: Why,
+    ) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
         // Somebody else answers by now: nobody need be called.
         if !self.is_current(turn, &scope).await? {
@@ -379,7 +420,9 @@ impl Desk {
         let who = if pair.user.name.is_empty() { &pair.user.id } else { &pair.user.name };
         let name = agent.map_or("An agent", |agent| &agent.spec.name);
         let text = match why {
-            Why::Off => format!("The agent for {who} answers no messages any more: a person is wanted"),
+            Why::Off => {
+                format!("The agent for {who} answers no messages any more: a person is wanted")
+            }
             Why::Late => format!("{name} did not come to answer {who}: a person is wanted"),
             Why::Asked => format!("{name} asks a person to take over from {who}"),
             Why::Failed => format!("{name} did not answer {who}: a person is wanted"),

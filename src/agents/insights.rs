@@ -106,7 +106,9 @@ impl Agents {
             Ok(text) => match read(&text, &model.name) {
                 Some(insight) => insight,
                 None => {
-                    tracing::warn!("the model's assessment of a conversation can't be read; it is reckoned here");
+                    tracing::warn!(
+                        "the model's assessment of a conversation can't be read; it is reckoned here"
+                    );
                     local(lines)
                 }
             },
@@ -142,8 +144,9 @@ struct Assessed {
 fn read(text: &str, by: &str) -> Option<Insight> {
     let object = text.get(text.find('{')?..=text.rfind('}')?)?;
     let Assessed { sentiment, score, summary } = serde_json::from_str(object).ok()?;
-    let sentiment =
-        ["positive", "neutral", "negative"].into_iter().find(|word| sentiment.eq_ignore_ascii_case(word))?;
+    let sentiment = ["positive", "neutral", "negative"]
+        .into_iter()
+        .find(|word| sentiment.eq_ignore_ascii_case(word))?;
     let summary = summary.trim();
     let usable = score.is_finite() && !summary.is_empty();
     let summary = shortened(summary, SUMMARY_MAX);
@@ -162,10 +165,13 @@ fn shortened(text: &str, most: usize) -> String {
 
 /// Counts words, and quotes what the user began and ended with: no more is claimed.
 fn local(lines: &[Line]) -> Insight {
-    let of_user: Vec<&str> = lines.iter().filter(|l| l.role == Role::User).map(|l| l.text.trim()).collect();
+    let of_user: Vec<&str> =
+        lines.iter().filter(|l| l.role == Role::User).map(|l| l.text.trim()).collect();
     let (mut good, mut bad) = (0_u32, 0_u32);
     for text in &of_user {
-        for word in text.to_lowercase().split(|c: char| c.is_whitespace() || c.is_ascii_punctuation()) {
+        for word in
+            text.to_lowercase().split(|c: char| c.is_whitespace() || c.is_ascii_punctuation())
+        {
             let is = |list: &[&str]| list.iter().any(|known| word.starts_with(known));
             good += u32::from(is(GOOD));
             bad += u32::from(is(BAD));
@@ -185,7 +191,12 @@ fn local(lines: &[Line]) -> Insight {
         [] => format!("{} messages, none of them text of the user's.", lines.len()),
         [only] => format!("The user wrote: {}", quote(only)),
         [first, .., last] => {
-            format!("{} messages. The user began with {} and last wrote {}.", lines.len(), quote(first), quote(last))
+            format!(
+                "{} messages. The user began with {} and last wrote {}.",
+                lines.len(),
+                quote(first),
+                quote(last)
+            )
         }
     };
     Insight { sentiment, score, summary, by: LOCAL.to_owned() }
@@ -196,7 +207,10 @@ mod tests {
     use super::*;
 
     fn lines(texts: &[(Role, &str)]) -> Vec<Line> {
-        texts.iter().map(|(role, text)| Line { role: *role, text: (*text).to_owned(), at: String::new() }).collect()
+        texts
+            .iter()
+            .map(|(role, text)| Line { role: *role, text: (*text).to_owned(), at: String::new() })
+            .collect()
     }
 
     #[test]
@@ -207,9 +221,18 @@ mod tests {
             (Role::User, "Thanks, great!"),
         ]);
         let insight = local(&happy);
-        assert_eq!((insight.sentiment, insight.score, insight.by.as_str()), ("positive", 1.0, "local"));
-        assert!(insight.summary.contains("Where is my order?") && insight.summary.contains("Thanks, great!"));
-        assert_eq!(local(&lines(&[(Role::User, "This is a terrible problem")])).sentiment, "negative");
+        assert_eq!(
+            (insight.sentiment, insight.score, insight.by.as_str()),
+            ("positive", 1.0, "local")
+        );
+        assert!(
+            insight.summary.contains("Where is my order?")
+                && insight.summary.contains("Thanks, great!")
+        );
+        assert_eq!(
+            local(&lines(&[(Role::User, "This is a terrible problem")])).sentiment,
+            "negative"
+        );
         assert_eq!(local(&lines(&[(Role::User, "Thanks, but it is broken")])).sentiment, "neutral");
         assert_eq!(local(&[]).score, 0.0);
     }
@@ -224,7 +247,12 @@ mod tests {
     #[test]
     fn what_a_model_writes_is_bounded() {
         let good = "Sure:\n{\"sentiment\":\"Negative\",\"score\":-7,\"summary\":\" They wait. \"}";
-        let want = Insight { sentiment: "negative", score: -1.0, summary: "They wait.".to_owned(), by: "m".to_owned() };
+        let want = Insight {
+            sentiment: "negative",
+            score: -1.0,
+            summary: "They wait.".to_owned(),
+            by: "m".to_owned(),
+        };
         assert_eq!(read(good, "m"), Some(want));
         for bad in [
             "",

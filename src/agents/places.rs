@@ -38,7 +38,11 @@ impl<T> Default for Places<T> {
 impl<T> Places<T> {
     /// One more waits for an agent of this account's.
     pub(super) fn line_up(&mut self, agent: Uuid, account: AuthId, one: T) {
-        let line = self.lines.entry(agent).or_insert_with(|| Line { account, taken: 0, waits: VecDeque::new() });
+        let line = self.lines.entry(agent).or_insert_with(|| Line {
+            account,
+            taken: 0,
+            waits: VecDeque::new(),
+        });
         if line.waits.is_empty() {
             self.round.push_back(agent);
         }
@@ -54,7 +58,11 @@ impl<T> Places<T> {
             let agent = self.round.pop_front()?;
             let Some(line) = self.lines.get_mut(&agent) else { continue };
             let of_account = self.accounts.entry(line.account.clone()).or_default();
-            let one = if line.taken < OF_AGENT && *of_account < OF_ACCOUNT { line.waits.pop_front() } else { None };
+            let one = if line.taken < OF_AGENT && *of_account < OF_ACCOUNT {
+                line.waits.pop_front()
+            } else {
+                None
+            };
             if !line.waits.is_empty() {
                 self.round.push_back(agent);
             }
@@ -105,7 +113,11 @@ mod tests {
         }
         let more: Vec<_> = std::iter::from_fn(|| places.next()).collect();
         assert_eq!(more.len(), OF_ACCOUNT - OF_AGENT);
-        assert_eq!(more.iter().filter(|(of, _)| *of == 2).count(), 12, "agents take turns: {more:?}");
+        assert_eq!(
+            more.iter().filter(|(of, _)| *of == 2).count(),
+            12,
+            "agents take turns: {more:?}"
+        );
         places.line_up(agent(77), "MA2".into(), (77, 0));
         assert_eq!(places.next(), Some((77, 0)), "another account waits for none of them");
         assert_eq!(places.next(), None);

@@ -45,7 +45,9 @@ impl Sentences {
                 if enough {
                     return Some(after);
                 }
-            } else if matches!(c, '.' | '!' | '?' | '…' | ':' | ';') && enough && next.is_some_and(char::is_whitespace)
+            } else if matches!(c, '.' | '!' | '?' | '…' | ':' | ';')
+                && enough
+                && next.is_some_and(char::is_whitespace)
             {
                 return Some(after);
             }
@@ -76,7 +78,13 @@ mod tests {
         assert_eq!(Sentences::default().finish(), None);
         let mut endless = Sentences::default();
         let said = endless.push(&"word ".repeat(200));
-        assert!(said.len() == 2 && said.iter().all(|s| s.len() <= CHARS_MAX && !s.ends_with(' ')), "{said:?}");
-        assert_eq!(Sentences::default().push("これはとても長い文章です。次"), ["これはとても長い文章です。"]);
+        assert!(
+            said.len() == 2 && said.iter().all(|s| s.len() <= CHARS_MAX && !s.ends_with(' ')),
+            "{said:?}"
+        );
+        assert_eq!(
+            Sentences::default().push("これはとても長い文章です。次"),
+            ["これはとても長い文章です。"]
+        );
     }
 }

@@ -13,7 +13,10 @@ use super::fragment::Settings;
 use super::hops::{Hops, Sent};
 use super::sign::{EVENT_SIGNATURE, SigningKeys, sign, sign_event};
 use super::{params, params::GetUrl};
-use egress::{CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, REDIRECTS_MAX, USER_AGENT, Want};
+use egress::{
+    CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, REDIRECTS_MAX, USER_AGENT,
+    Want,
+};
 use model::Clock;
 use model::Secret;
 use model::{Method, SpanId, TraceId, traceparent};
@@ -61,7 +64,13 @@ pub(super) struct Tried {
 impl Question<'_> {
     /// Makes attempts, numbered on from `before`, until one succeeds or `settings` allow no other; all of it
     /// within `settings.total`.
-    pub(super) async fn ask(&self, egress: &Egress, dice: &Dice, settings: &Settings, before: u32) -> Tried {
+    pub(super) async fn ask(
+        &self,
+        egress: &Egress,
+        dice: &Dice,
+        settings: &Settings,
+        before: u32,
+    ) -> Tried {
         let (mut attempts, mut last) = (before, None);
         let asking = async {
             let (mut left, mut pause) = (settings.retries, FIRST_PAUSE);
@@ -99,7 +108,8 @@ impl Question<'_> {
         for _ in 0..=REDIRECTS_MAX {
             let (target, body, sent) = match method {
                 Method::Post => {
-                    let json = self.event.map(|event| Bytes::copy_from_slice(event.json.as_bytes()));
+                    let json =
+                        self.event.map(|event| Bytes::copy_from_slice(event.json.as_bytes()));
                     (url.clone(), json.unwrap_or_else(|| Bytes::from(params::form(&pairs))), None)
                 }
                 Method::Get => {
@@ -107,7 +117,8 @@ impl Question<'_> {
                     (egress.url(&sent.text)?, Bytes::new(), Some(sent))
                 }
             };
-            let mut headers = self.headers(method, &url, &pairs, sent.as_ref(), number, dice.nonce());
+            let mut headers =
+                self.headers(method, &url, &pairs, sent.as_ref(), number, dice.nonce());
             let span = SpanId::of(dice.roll());
             if let Ok(value) = HeaderValue::try_from(traceparent(self.trace, span)) {
                 headers.insert(TRACEPARENT, value);
@@ -165,7 +176,8 @@ impl Question<'_> {
         }
         if let Some(event) = &self.event {
             let signed = sign_event(event.json.as_bytes(), event.secrets, self.clock.wall().secs());
-            for (name, value) in [(EVENT_SIGNATURE, signed), (EVENT_ID, self.event_id.to_string())] {
+            for (name, value) in [(EVENT_SIGNATURE, signed), (EVENT_ID, self.event_id.to_string())]
+            {
                 // Digits, hex, commas, hyphens: always a header's value.
                 if let Ok(value) = HeaderValue::try_from(value) {
                     headers.insert(name, value);
@@ -176,7 +188,8 @@ impl Question<'_> {
         if sent.is_some_and(|sent| sent.truncated) {
             headers.insert(TRUNCATED, HeaderValue::from_static("1"));
         }
-        let signed = sign(method, url.text(), sent.map_or(pairs, |sent| &sent.pairs), self.keys, nonce);
+        let signed =
+            sign(method, url.text(), sent.map_or(pairs, |sent| &sent.pairs), self.keys, nonce);
         for (name, value) in signed.into_iter().chain([(EVENT_ID, self.event_id.to_string())]) {
             // Base64, commas, digits, hyphens: always a header's value.
             if let Ok(value) = HeaderValue::try_from(value) {

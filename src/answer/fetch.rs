@@ -95,7 +95,10 @@ impl Fetcher {
     }
 
     async fn fetch(&self, job: &FetchJob) -> Result<DocumentBody, FetchFailure> {
-        let url = self.egress.url(&job.url.0).map_err(|refusal| failure(EgressError::Refused(refusal)))?;
+        let url = self
+            .egress
+            .url(&job.url.0)
+            .map_err(|refusal| failure(EgressError::Refused(refusal)))?;
         let (mut settings, passed_over) = Settings::of(url.fragment());
         if !passed_over.is_empty() {
             tracing::info!(
@@ -151,14 +154,18 @@ fn failure(error: EgressError) -> FetchFailure {
     let what = error.to_string();
     match error {
         EgressError::Refused(_) => FetchFailure::UrlRefused { what },
-        EgressError::ConnectTimeout { .. } | EgressError::ReadTimeout { .. } => FetchFailure::Timeout,
+        EgressError::ConnectTimeout { .. } | EgressError::ReadTimeout { .. } => {
+            FetchFailure::Timeout
+        }
         EgressError::HandshakeTimeout { .. } => FetchFailure::Handshake,
         EgressError::Resolve { .. }
         | EgressError::Connect { .. }
         | EgressError::Broken { .. }
         | EgressError::Coding(_) => FetchFailure::Unreachable { what },
         EgressError::TooLarge { .. } => FetchFailure::TooLarge,
-        EgressError::Status(status) | EgressError::NotUpgraded(status) => FetchFailure::Status { status },
+        EgressError::Status(status) | EgressError::NotUpgraded(status) => {
+            FetchFailure::Status { status }
+        }
         EgressError::Undecodable(_) | EgressError::Redirects => FetchFailure::Invalid { what },
     }
 }

@@ -54,7 +54,8 @@ impl Settings {
         let mut settings = Self::default();
         let mut passed_over = Vec::new();
         for (key, value) in form_urlencoded::parse(fragment.unwrap_or_default().as_bytes()) {
-            let within = |min: u32, max: u32| value.parse::<u32>().ok().filter(|n| (min..=max).contains(n));
+            let within =
+                |min: u32, max: u32| value.parse::<u32>().ok().filter(|n| (min..=max).contains(n));
             let millis = |max| within(100, max).map(|ms| Duration::from_millis(ms.into()));
             let taken = match key.as_ref() {
                 "ct" => millis(10_000).map(|t| settings.connect = t),
@@ -135,9 +136,10 @@ mod tests {
             }
         );
         assert_eq!(Settings::of(None), (Settings::default(), Vec::new()));
-        for bad in
-            ["ct=99", "ct=10001", "rt=40001", "tt=55001", "tt=x", "rc=6", "rc=-1", "rp=6xx", "rp=", "x=1", "section"]
-        {
+        for bad in [
+            "ct=99", "ct=10001", "rt=40001", "tt=55001", "tt=x", "rc=6", "rc=-1", "rp=6xx", "rp=",
+            "x=1", "section",
+        ] {
             let (settings, passed_over) = Settings::of(Some(bad));
             assert_eq!((settings, passed_over.len()), (Settings::default(), 1), "{bad}");
         }
@@ -161,8 +163,16 @@ mod tests {
             ("all", [false, true, true, true, false, true, true, true]),
         ] {
             let on = Settings::of(Some(&format!("rp={rp}"))).0.retry_on;
-            let cases =
-                [&answer(200), &answer(302), &answer(404), &answer(503), &refused, &no_connection, &late, &large];
+            let cases = [
+                &answer(200),
+                &answer(302),
+                &answer(404),
+                &answer(503),
+                &refused,
+                &no_connection,
+                &late,
+                &large,
+            ];
             assert_eq!(cases.map(|ended| on.wants(ended)), wanted, "{rp}");
         }
     }

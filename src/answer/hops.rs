@@ -80,7 +80,8 @@ impl Hops {
     }
 
     pub(super) fn begin(&self, attempt: u32, span: SpanId, begun: Instant) {
-        let hop = Hop { attempt, span, begun, dialled: None, ready: None, answered: None, ended: None };
+        let hop =
+            Hop { attempt, span, begun, dialled: None, ready: None, answered: None, ended: None };
         self.lock().push(hop);
     }
 
@@ -88,7 +89,9 @@ impl Hops {
     pub(super) fn stage(&self, stage: Stage) {
         if let Some(hop) = self.lock().last_mut() {
             match stage {
-                Stage::Dialled { looked_up, connected } => hop.dialled = Some((looked_up, connected)),
+                Stage::Dialled { looked_up, connected } => {
+                    hop.dialled = Some((looked_up, connected))
+                }
                 Stage::Ready(at) => hop.ready = Some(at),
                 Stage::Answered(at) => hop.answered = Some(at),
             }

@@ -112,9 +112,10 @@ impl Notifier {
                 let _place = places.acquire().await;
                 self.0.stage(job, &url).await
             }
-            Err(refusal) => {
-                Delivery { attempts: job.attempts, outcome: NoticeOutcome::Failed { why: refusal.to_string() } }
-            }
+            Err(refusal) => Delivery {
+                attempts: job.attempts,
+                outcome: NoticeOutcome::Failed { why: refusal.to_string() },
+            },
         };
         report(job, &delivery);
         delivery
@@ -193,12 +194,18 @@ impl Inner {
             }
             Ok(answer) => {
                 let asked = schedule::retry_after(&answer.headers, self.clock.wall());
-                (format!("the answer was {}", answer.status.as_u16()), schedule::is_passing(answer.status), asked)
+                (
+                    format!("the answer was {}", answer.status.as_u16()),
+                    schedule::is_passing(answer.status),
+                    asked,
+                )
             }
             Err(error) => (format!("could not {error}"), schedule::is_network(&error), None),
         };
         let again = passing && is_lasting(job.notice.kind);
-        let pause = again.then(|| schedule::next_pause(job.retries.saturating_add(1), job.age, asked, &self.dice));
+        let pause = again.then(|| {
+            schedule::next_pause(job.retries.saturating_add(1), job.age, asked, &self.dice)
+        });
         match pause.flatten() {
             Some(after) => NoticeOutcome::Retry { why, after },
             None => NoticeOutcome::Failed { why },

@@ -56,10 +56,17 @@ pub(super) fn get_url<'a>(url: &str, pairs: &[(&'a str, &'a str)]) -> GetUrl<'a>
 }
 
 /// The pairs that are not yet in a redirect's query, where a server has kept them.
-pub(super) fn missing<'a>(query: Option<&str>, pairs: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+pub(super) fn missing<'a>(
+    query: Option<&str>,
+    pairs: &[(&'a str, &'a str)],
+) -> Vec<(&'a str, &'a str)> {
     let there: Vec<(Cow<'_, str>, Cow<'_, str>)> =
         form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect();
-    pairs.iter().filter(|(n, v)| !there.iter().any(|(tn, tv)| tn == n && tv == v)).copied().collect()
+    pairs
+        .iter()
+        .filter(|(n, v)| !there.iter().any(|(tn, tv)| tn == n && tv == v))
+        .copied()
+        .collect()
 }
 
 fn encoded_len(value: &str) -> usize {
@@ -96,8 +103,12 @@ mod tests {
     fn the_bodies_of_the_signature_vectors() {
         let all: serde_json::Value =
             serde_json::from_str(include_str!("../../fixtures/signature-vectors.json")).unwrap();
-        let vector =
-            all["vectors"].as_array().unwrap().iter().find(|v| v["id"] == "v3-post-query-unsorted-encoded").unwrap();
+        let vector = all["vectors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|v| v["id"] == "v3-post-query-unsorted-encoded")
+            .unwrap();
         let params = vector["params"].as_object().unwrap();
         let order = ["Digits", "CallUUID", "Speech"];
         let pairs: Vec<_> = order.iter().map(|n| (*n, params[*n].as_str().unwrap())).collect();
@@ -122,15 +133,22 @@ mod tests {
     #[test]
     fn a_long_url_cuts_its_longest_values_only() {
         let (long, longer) = ("é".repeat(1_000), "x".repeat(9_000));
-        let pairs = [("CallUUID", "3f0c2f1a"), ("Speech", long.as_str()), ("Stable", longer.as_str())];
+        let pairs =
+            [("CallUUID", "3f0c2f1a"), ("Speech", long.as_str()), ("Stable", longer.as_str())];
         let made = get_url("https://a.example/x?q=1", &pairs);
         assert!(made.truncated);
-        assert!((URL_BYTES_MAX - 12..=URL_BYTES_MAX).contains(&made.text.len()), "{}", made.text.len());
+        assert!(
+            (URL_BYTES_MAX - 12..=URL_BYTES_MAX).contains(&made.text.len()),
+            "{}",
+            made.text.len()
+        );
         assert_eq!(made.pairs[0], ("CallUUID", "3f0c2f1a"));
         assert!(made.pairs[1].1.len() < 2_000 && made.pairs[2].1.len() < 9_000);
         let sent = made.text.split_once('?').unwrap().1;
-        let read: Vec<(String, String)> = form_urlencoded::parse(sent.as_bytes()).into_owned().skip(1).collect();
-        let signed: Vec<(String, String)> = made.pairs.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        let read: Vec<(String, String)> =
+            form_urlencoded::parse(sent.as_bytes()).into_owned().skip(1).collect();
+        let signed: Vec<(String, String)> =
+            made.pairs.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
         assert_eq!(read, signed);
     }
 

@@ -16,10 +16,17 @@ pub const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3_600);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 
 /// The pause before retry `retry` (from 1) of a notice that is `age` old, ± 20 %; `None`: give it up.
-pub fn next_pause(retry: u32, age: Duration, asked: Option<Duration>, dice: &Dice) -> Option<Duration> {
+pub fn next_pause(
+    retry: u32,
+    age: Duration,
+    asked: Option<Duration>,
+    dice: &Dice,
+) -> Option<Duration> {
     let place = usize::try_from(retry.saturating_sub(1)).unwrap_or(usize::MAX);
     let seconds = PAUSES.get(place).or(PAUSES.last())?;
-    let pause = dice.spread(Duration::from_secs(*seconds)).max(asked.unwrap_or_default().min(RETRY_AFTER_MAX));
+    let pause = dice
+        .spread(Duration::from_secs(*seconds))
+        .max(asked.unwrap_or_default().min(RETRY_AFTER_MAX));
     (age.saturating_add(pause) <= GIVE_UP_AFTER).then_some(pause)
 }
 
@@ -71,14 +78,17 @@ mod tests {
     fn r04_the_schedule_runs_to_24_hours() {
         let even = Dice::from_fn(|| 200);
         let (mut age, mut pauses) = (Duration::ZERO, Vec::new());
-        while let Some(pause) = next_pause(u32::try_from(pauses.len()).unwrap() + 1, age, None, &even) {
+        while let Some(pause) =
+            next_pause(u32::try_from(pauses.len()).unwrap() + 1, age, None, &even)
+        {
             age += pause;
             pauses.push(pause.as_secs());
         }
         assert_eq!(pauses.get(..8).unwrap(), [1, 5, 30, 120, 600, 1_800, 3_600, 3_600]);
         assert_eq!(pauses.len(), 6 + 23);
         assert!(age <= GIVE_UP_AFTER && age > GIVE_UP_AFTER - Duration::from_secs(3_600));
-        let widest = [0, 400].map(|roll| next_pause(2, Duration::ZERO, None, &Dice::from_fn(move || roll)).unwrap());
+        let widest = [0, 400]
+            .map(|roll| next_pause(2, Duration::ZERO, None, &Dice::from_fn(move || roll)).unwrap());
         assert_eq!(widest, [Duration::from_secs(4), Duration::from_secs(6)]);
     }
 
@@ -96,15 +106,25 @@ mod tests {
         ] {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, header.parse().unwrap())]);
             let asked = retry_after(&headers, now);
-            assert_eq!(next_pause(1, Duration::ZERO, asked, &even), Some(Duration::from_secs(pause)), "{header}");
+            assert_eq!(
+                next_pause(1, Duration::ZERO, asked, &even),
+                Some(Duration::from_secs(pause)),
+                "{header}"
+            );
         }
     }
 
     #[test]
     fn which_statuses_pass() {
-        for (status, passing) in
-            [(408, true), (425, true), (429, true), (500, true), (503, true), (404, false), (302, false)]
-        {
+        for (status, passing) in [
+            (408, true),
+            (425, true),
+            (429, true),
+            (500, true),
+            (503, true),
+            (404, false),
+            (302, false),
+        ] {
             assert_eq!(is_passing(StatusCode::from_u16(status).unwrap()), passing, "{status}");
         }
     }

@@ -97,7 +97,8 @@ fn signatures(tokens: &[Secret], text: &str) -> String {
 /// `plivo-callbacks.md` §5.2, row by row.
 fn v3_text(method: Method, url: &str, pairs: &[(&str, &str)], nonce: &str) -> String {
     let (base, query) = split(url);
-    let mut own: Vec<(Cow<'_, str>, Cow<'_, str>)> = form_urlencoded::parse(query.as_bytes()).collect();
+    let mut own: Vec<(Cow<'_, str>, Cow<'_, str>)> =
+        form_urlencoded::parse(query.as_bytes()).collect();
     let params = pairs.iter().map(|(n, v)| (Cow::Borrowed(*n), Cow::Borrowed(*v)));
     let text = match method {
         Method::Get => {
@@ -108,9 +109,14 @@ fn v3_text(method: Method, url: &str, pairs: &[(&str, &str)], nonce: &str) -> St
         Method::Post => {
             let mut params: Vec<_> = params.collect();
             params.sort();
-            let params: String = params.iter().flat_map(|(n, v)| [n.as_ref(), v.as_ref()]).collect();
+            let params: String =
+                params.iter().flat_map(|(n, v)| [n.as_ref(), v.as_ref()]).collect();
             // A `?` stands before the parameters also where the URL has no query, and then no dot (the SDKs).
-            if own.is_empty() { format!("{base}?{params}") } else { format!("{}.{params}", with_query(base, own)) }
+            if own.is_empty() {
+                format!("{base}?{params}")
+            } else {
+                format!("{}.{params}", with_query(base, own))
+            }
         }
     };
     format!("{text}.{nonce}")
@@ -161,7 +167,9 @@ mod tests {
         params
             .iter()
             .flat_map(|(n, v)| {
-                values(v).into_iter().map(move |v| (n.as_str(), &*v.as_str().unwrap().to_owned().leak()))
+                values(v)
+                    .into_iter()
+                    .map(move |v| (n.as_str(), &*v.as_str().unwrap().to_owned().leak()))
             })
             .collect()
     }
@@ -181,7 +189,13 @@ mod tests {
     /// What an SDK's validator does with its header: any of the signatures may match.
     fn accepts(vector: &Value, header: &str) -> bool {
         let keys = SigningKeys::of_main(tokens(&[text(vector, "auth_token")]));
-        let own = sign(method(vector), text(vector, "url"), &pairs(vector), &keys, text(vector, "nonce").to_owned());
+        let own = sign(
+            method(vector),
+            text(vector, "url"),
+            &pairs(vector),
+            &keys,
+            text(vector, "nonce").to_owned(),
+        );
         header.split(',').any(|one| one == own[0].1)
     }
 
@@ -194,12 +208,18 @@ mod tests {
             let (id, url, nonce) = (text(v, "id"), text(v, "url"), text(v, "nonce"));
             let v2 = v["scheme"] == "V2";
             let pairs = if v2 { Vec::new() } else { pairs(v) };
-            let made = if v2 { v2_text(url, nonce) } else { v3_text(method(v), url, &pairs, nonce) };
+            let made =
+                if v2 { v2_text(url, nonce) } else { v3_text(method(v), url, &pairs, nonce) };
             assert_eq!(made, text(v, "signed_string"), "{id}");
             let own = text(v, "auth_token");
             let main = v["main_account_token"].as_str().unwrap_or(own);
-            let headers =
-                sign(method(v), url, &pairs, &SigningKeys::new(tokens(&[own]), tokens(&[main])), nonce.to_owned());
+            let headers = sign(
+                method(v),
+                url,
+                &pairs,
+                &SigningKeys::new(tokens(&[own]), tokens(&[main])),
+                nonce.to_owned(),
+            );
             for (name, value) in v["headers"].as_object().unwrap() {
                 assert_eq!(header(&headers, name), value.as_str().unwrap(), "{id} {name}");
             }
@@ -219,16 +239,30 @@ mod tests {
     #[test]
     fn rotation_puts_every_signature_into_one_header_newest_first() {
         let all = vectors();
-        let base = all["vectors"].as_array().unwrap().iter().find(|v| v["id"] == all["rotation"]["base"]).unwrap();
+        let base = all["vectors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|v| v["id"] == all["rotation"]["base"])
+            .unwrap();
         assert!(accepts(base, text(&all["rotation"], "header")));
         let old = text(base, "auth_token");
         let both = SigningKeys::of_main(tokens(&["a-newer-token", old]));
-        let headers = sign(method(base), text(base, "url"), &pairs(base), &both, text(base, "nonce").to_owned());
+        let headers = sign(
+            method(base),
+            text(base, "url"),
+            &pairs(base),
+            &both,
+            text(base, "nonce").to_owned(),
+        );
         for name in ["X-Plivo-Signature-V3", "X-Plivo-Signature-Ma-V3", "X-Plivo-Signature-V2"] {
             assert_eq!(header(&headers, name).split(',').count(), 2, "{name}");
         }
         let signed = header(&headers, "X-Plivo-Signature-V3");
-        assert_eq!(signed.split(',').nth(1).unwrap(), text(&base["headers"], "X-Plivo-Signature-V3"));
+        assert_eq!(
+            signed.split(',').nth(1).unwrap(),
+            text(&base["headers"], "X-Plivo-Signature-V3")
+        );
         assert!(accepts(base, &signed));
     }
 

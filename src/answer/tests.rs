@@ -11,8 +11,8 @@ use http::{Method as Verb, Version};
 use uuid::Uuid;
 
 use super::{
-    AT_ONCE_PER_HOST, Delivery, Dice, DocumentBody, FetchJob, Fetcher, Hops, NoticeJob, NoticeOutcome, Notifier,
-    SigningKeys, Validity, sign,
+    AT_ONCE_PER_HOST, Delivery, Dice, DocumentBody, FetchJob, Fetcher, Hops, NoticeJob,
+    NoticeOutcome, Notifier, SigningKeys, Validity, sign,
 };
 use egress::testing::{Reply, Seen, Server, egress, open_guard};
 use egress::{Egress, Guard};
@@ -26,12 +26,21 @@ const CALL: CallUuid = CallUuid(Uuid::from_u128(0x4bf9_2f35_77b3_4da6_a3ce_929d_
 const MENU: &[u8] = b"<Response><Speak>Press one</Speak></Response>";
 
 fn keys() -> SigningKeys {
-    SigningKeys::new([Secret::new("new-token"), Secret::new("old-token")], [Secret::new("main-token")])
+    SigningKeys::new(
+        [Secret::new("new-token"), Secret::new("old-token")],
+        [Secret::new("main-token")],
+    )
 }
 
 fn params() -> Params {
-    let plain = [("CallUUID", "3f0c2f1a"), ("Digits", ""), ("Speech", "naïve & co."), ("From", "919812345678")];
-    let mut params: Params = plain.map(|(n, v)| (n.into(), Param::Plain(v.to_owned().into()))).into();
+    let plain = [
+        ("CallUUID", "3f0c2f1a"),
+        ("Digits", ""),
+        ("Speech", "naïve & co."),
+        ("From", "919812345678"),
+    ];
+    let mut params: Params =
+        plain.map(|(n, v)| (n.into(), Param::Plain(v.to_owned().into()))).into();
     params.insert("Pin".into(), Param::Secret("4711".to_owned()));
     params
 }
@@ -70,7 +79,8 @@ async fn document(job: FetchJob) -> Result<DocumentBody, FetchFailure> {
 
 /// Checks a request's signatures as a customer's server does: over the URL it knows itself by.
 fn check_signatures(seen: &Seen, url: &str) {
-    let form: Vec<(String, String)> = url::form_urlencoded::parse(&seen.body).into_owned().collect();
+    let form: Vec<(String, String)> =
+        url::form_urlencoded::parse(&seen.body).into_owned().collect();
     let pairs: Vec<(&str, &str)> = form.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
     let method = if seen.method == Verb::GET { Method::Get } else { Method::Post };
     let nonce = seen.header("x-plivo-signature-v3-nonce");
@@ -99,10 +109,15 @@ async fn every_request_is_a_span_of_the_calls_trace_and_tells_what_it_took() {
     }
     assert_ne!(hops[0].span, hops[1].span);
     let (looked_up, connected) = hops[0].dialled.expect("a connection was made for the first");
-    assert!(hops[0].begun <= looked_up && looked_up <= connected && connected <= hops[0].answered.unwrap());
+    assert!(
+        hops[0].begun <= looked_up
+            && looked_up <= connected
+            && connected <= hops[0].answered.unwrap()
+    );
     assert_eq!(hops[1].dialled, None, "the second went over the same");
 
-    let closed = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).unwrap();
+    let closed =
+        std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).unwrap();
     let gone = job(format!("http://{closed}/"));
     fetcher(open()).document(&gone, whole).await.unwrap_err();
     assert_eq!(gone.hops.so_far()[0].ended.unwrap().1, Err("unreachable"));
@@ -111,17 +126,28 @@ async fn every_request_is_a_span_of_the_calls_trace_and_tells_what_it_took() {
 #[tokio::test]
 async fn a_post_carries_its_parameters_headers_and_signatures() {
     let server = Server::start(|_| {
-        Reply::Whole(200, vec![("content-type", "text/xml; charset=utf-8".to_owned())], Bytes::from_static(MENU))
+        Reply::Whole(
+            200,
+            vec![("content-type", "text/xml; charset=utf-8".to_owned())],
+            Bytes::from_static(MENU),
+        )
     })
     .await;
     let fetched = document(job(server.url("/answer?tenant=acme#rc=2&x=1"))).await.unwrap();
     assert_eq!(
         fetched,
-        DocumentBody { bytes: Bytes::from_static(MENU), charset: Some("utf-8".to_owned()), status: 200 }
+        DocumentBody {
+            bytes: Bytes::from_static(MENU),
+            charset: Some("utf-8".to_owned()),
+            status: 200
+        }
     );
     let seen = &server.seen()[0];
     assert_eq!((&seen.method, seen.target.as_str()), (&Verb::POST, "/answer?tenant=acme"));
-    assert_eq!(seen.body, "CallUUID=3f0c2f1a&Digits=&From=919812345678&Pin=4711&Speech=na%C3%AFve+%26+co.");
+    assert_eq!(
+        seen.body,
+        "CallUUID=3f0c2f1a&Digits=&From=919812345678&Pin=4711&Speech=na%C3%AFve+%26+co."
+    );
     for (name, value) in [
         ("user-agent", concat!("Offhook/", env!("CARGO_PKG_VERSION"), " (Plivo-compatible)")),
         ("accept", "application/xml, text/xml, */*"),
@@ -153,7 +179,10 @@ async fn a_get_has_its_parameters_behind_its_own_query_and_is_cut_where_too_long
         "/answer?z=1&CallUUID=3f0c2f1a&Digits=&From=919812345678&Pin=4711&Speech=na%C3%AFve+%26+co."
     );
     assert_eq!((seen[0].header("content-type"), seen[0].body.len()), ("", 0));
-    assert_eq!((seen[0].header("x-offhook-truncated"), seen[1].header("x-offhook-truncated")), ("", "1"));
+    assert_eq!(
+        (seen[0].header("x-offhook-truncated"), seen[1].header("x-offhook-truncated")),
+        ("", "1")
+    );
     for seen in seen {
         assert!(server.url(&seen.target).len() <= 8_192);
         check_signatures(&seen, &server.url(&seen.target));
@@ -207,14 +236,23 @@ async fn r07_bodies_end_at_the_limit_after_decoding() {
     .await;
     assert_eq!(document(job(server.url("/menu"))).await.unwrap().bytes, MENU);
     assert_eq!(document(job(server.url("/exact"))).await.unwrap().bytes.len(), 102_400);
-    assert_eq!(document(job(server.url("/html"))).await.unwrap().bytes, "<!doctype html><p>Not found");
+    assert_eq!(
+        document(job(server.url("/html"))).await.unwrap().bytes,
+        "<!doctype html><p>Not found"
+    );
     for large in ["/endless", "/bomb", "/over"] {
         assert_eq!(document(job(server.url(large))).await, Err(FetchFailure::TooLarge), "{large}");
     }
-    assert!(matches!(document(job(server.url("/broken"))).await, Err(FetchFailure::Invalid { .. })));
+    assert!(matches!(
+        document(job(server.url("/broken"))).await,
+        Err(FetchFailure::Invalid { .. })
+    ));
     for unreachable in ["/brotli", "/cut#rc=0"] {
         let failed = document(job(server.url(unreachable))).await;
-        assert!(matches!(failed, Err(FetchFailure::Unreachable { .. })), "{unreachable}: {failed:?}");
+        assert!(
+            matches!(failed, Err(FetchFailure::Unreachable { .. })),
+            "{unreachable}: {failed:?}"
+        );
     }
 }
 
@@ -248,7 +286,11 @@ async fn redirects_are_followed_and_signed_for_their_own_url() {
     ] {
         assert_eq!(document(job(server.url(path))).await.unwrap().bytes, MENU, "{path}");
         let last = server.seen().pop().unwrap();
-        assert_eq!((&last.method, &last.target, last.body.as_ref()), (&method, &target, body.as_bytes()), "{path}");
+        assert_eq!(
+            (&last.method, &last.target, last.body.as_ref()),
+            (&method, &target, body.as_bytes()),
+            "{path}"
+        );
         check_signatures(&last, &server.url(&last.target));
         assert_eq!(last.header("x-offhook-attempt"), "1");
     }
@@ -260,7 +302,10 @@ async fn redirects_are_followed_and_signed_for_their_own_url() {
 
     let sixth = document(job(server.url("/0"))).await;
     assert!(matches!(sixth, Err(FetchFailure::Invalid { .. })), "{sixth:?}");
-    assert_eq!(document(job(server.url("/nowhere"))).await, Err(FetchFailure::Status { status: 302 }));
+    assert_eq!(
+        document(job(server.url("/nowhere"))).await,
+        Err(FetchFailure::Status { status: 302 })
+    );
 }
 
 #[tokio::test]
@@ -298,8 +343,11 @@ async fn r17_redirects_into_each_range_and_to_http_are_refused() {
 
     let plain = Server::start(|_| Reply::ok("in the clear")).await;
     let to = plain.url("/");
-    let (secure, cert) = Server::start_tls(&["h2"], move |_| Reply::redirect(302, to.clone())).await;
-    let refused = self::fetcher(egress(open_guard(), vec![cert])).document(&job(secure.https_url("/")), whole).await;
+    let (secure, cert) =
+        Server::start_tls(&["h2"], move |_| Reply::redirect(302, to.clone())).await;
+    let refused = self::fetcher(egress(open_guard(), vec![cert]))
+        .document(&job(secure.https_url("/")), whole)
+        .await;
     assert!(matches!(refused, Err(FetchFailure::UrlRefused { .. })), "{refused:?}");
     assert_eq!((secure.seen().len(), plain.connections()), (1, 0));
 }
@@ -319,27 +367,36 @@ async fn r17_without_allow_insecure_nothing_inside_is_asked() {
 async fn retries_are_numbered_signed_afresh_and_only_for_what_the_url_asks() {
     let failures = Arc::new(Mutex::new(2));
     let left = failures.clone();
-    let server = Server::start(move |seen| match (seen.target.as_str(), &mut *left.lock().unwrap()) {
-        ("/turns", left @ 1..) => {
-            *left -= 1;
-            Reply::status(500)
-        }
-        ("/turns", _) => Reply::ok(MENU),
-        _ => Reply::status(500),
-    })
-    .await;
+    let server =
+        Server::start(move |seen| match (seen.target.as_str(), &mut *left.lock().unwrap()) {
+            ("/turns", left @ 1..) => {
+                *left -= 1;
+                Reply::status(500)
+            }
+            ("/turns", _) => Reply::ok(MENU),
+            _ => Reply::status(500),
+        })
+        .await;
     assert_eq!(document(job(server.url("/turns#rc=2&rp=5xx"))).await.unwrap().bytes, MENU);
     let seen = server.seen();
-    assert_eq!(seen.iter().map(|s| s.header("x-offhook-attempt")).collect::<Vec<_>>(), ["1", "2", "3"]);
+    assert_eq!(
+        seen.iter().map(|s| s.header("x-offhook-attempt")).collect::<Vec<_>>(),
+        ["1", "2", "3"]
+    );
     assert!(seen.iter().all(|s| s.header("x-offhook-event-id").ends_with("7")));
     let mut nonces: Vec<_> = seen.iter().map(|s| s.header("x-plivo-signature-v3-nonce")).collect();
     nonces.dedup();
     assert_eq!(nonces.len(), 3);
     seen.iter().for_each(|s| check_signatures(s, &server.url("/turns")));
 
-    for (path, attempts) in [("/always", 1), ("/always#rc=1&rp=5xx", 2), ("/always#rc=3&rp=4xx,ct", 1)] {
+    for (path, attempts) in
+        [("/always", 1), ("/always#rc=1&rp=5xx", 2), ("/always#rc=3&rp=4xx,ct", 1)]
+    {
         let before = server.seen().len();
-        assert_eq!(document(job(server.url(path))).await, Err(FetchFailure::Status { status: 500 }));
+        assert_eq!(
+            document(job(server.url(path))).await,
+            Err(FetchFailure::Status { status: 500 })
+        );
         assert_eq!(server.seen().len() - before, attempts, "{path}");
     }
 }
@@ -363,13 +420,19 @@ fn each_fetch_is_measured() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     metrics::with_local_recorder(&recorder, || {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-            let server =
-                Server::start(|seen| if seen.target == "/" { Reply::ok(MENU) } else { Reply::status(404) }).await;
-            document(job(server.url("/"))).await.unwrap();
-            document(FetchJob { kind: FetchKind::Fallback, ..job(server.url("/x")) }).await.unwrap_err();
-            document(job("http://169.254.169.254/")).await.unwrap_err();
-        });
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(
+            async {
+                let server = Server::start(|seen| {
+                    if seen.target == "/" { Reply::ok(MENU) } else { Reply::status(404) }
+                })
+                .await;
+                document(job(server.url("/"))).await.unwrap();
+                document(FetchJob { kind: FetchKind::Fallback, ..job(server.url("/x")) })
+                    .await
+                    .unwrap_err();
+                document(job("http://169.254.169.254/")).await.unwrap_err();
+            },
+        );
     });
     let text = handle.render();
     for labels in [
@@ -377,7 +440,10 @@ fn each_fetch_is_measured() {
         "kind=\"fallback\",outcome=\"status\"",
         "kind=\"answer\",outcome=\"refused\"",
     ] {
-        assert!(text.contains(&format!("offhook_answer_fetch_seconds_count{{{labels}}} 1")), "{labels} in {text}");
+        assert!(
+            text.contains(&format!("offhook_answer_fetch_seconds_count{{{labels}}} 1")),
+            "{labels} in {text}"
+        );
     }
 }
 
@@ -390,7 +456,12 @@ fn notifier() -> Notifier {
 fn notice(event: u128, kind: NoticeKind, url: impl Into<String>) -> NoticeJob {
     NoticeJob {
         call: CallUuid(Uuid::from_u128(1)),
-        notice: Notice { kind, url: DocUrl(url.into().into()), method: Method::Post, params: params() },
+        notice: Notice {
+            kind,
+            url: DocUrl(url.into().into()),
+            method: Method::Post,
+            params: params(),
+        },
         keys: keys(),
         secrets: std::sync::Arc::default(),
         event_id: Uuid::from_u128(event),
@@ -405,7 +476,10 @@ fn notice(event: u128, kind: NoticeKind, url: impl Into<String>) -> NoticeJob {
 async fn a_notice_carries_its_parameters_headers_and_signatures() {
     let server = Server::start(|_| Reply::status(204)).await;
     let delivery = notifier().deliver(&notice(7, NoticeKind::Hangup, server.url("/hangup"))).await;
-    assert_eq!(delivery, Delivery { attempts: 1, outcome: NoticeOutcome::Delivered { status: 204 } });
+    assert_eq!(
+        delivery,
+        Delivery { attempts: 1, outcome: NoticeOutcome::Delivered { status: 204 } }
+    );
     let seen = &server.seen()[0];
     assert_eq!(seen.header("accept"), "*/*");
     assert_eq!(seen.header("x-offhook-event-id"), Uuid::from_u128(7).to_string());
@@ -415,16 +489,17 @@ async fn a_notice_carries_its_parameters_headers_and_signatures() {
 #[tokio::test]
 async fn r04_lasting_notices_are_tried_again_and_stale_ones_are_not() {
     let failures = Arc::new(Mutex::new(2));
-    let server = Server::start(move |seen| match (seen.target.as_str(), &mut *failures.lock().unwrap()) {
-        ("/back", left @ 1..) => {
-            *left -= 1;
-            Reply::Whole(503, vec![("retry-after", "1200".to_owned())], Bytes::new())
-        }
-        ("/back", _) => Reply::status(200),
-        ("/gone", _) => Reply::status(410),
-        _ => Reply::status(503),
-    })
-    .await;
+    let server =
+        Server::start(move |seen| match (seen.target.as_str(), &mut *failures.lock().unwrap()) {
+            ("/back", left @ 1..) => {
+                *left -= 1;
+                Reply::Whole(503, vec![("retry-after", "1200".to_owned())], Bytes::new())
+            }
+            ("/back", _) => Reply::status(200),
+            ("/gone", _) => Reply::status(410),
+            _ => Reply::status(503),
+        })
+        .await;
     let notifier = notifier();
     // The fragment's own retries belong to the first stage; each later one is a single attempt.
     let mut job = notice(1, NoticeKind::Hangup, server.url("/back#rc=1&rp=5xx"));
@@ -440,18 +515,33 @@ async fn r04_lasting_notices_are_tried_again_and_stale_ones_are_not() {
         Delivery { attempts: 3, outcome: NoticeOutcome::Delivered { status: 200 } }
     );
     let back: Vec<_> = server.seen();
-    assert_eq!(back.iter().map(|s| s.header("x-offhook-attempt")).collect::<Vec<_>>(), ["1", "2", "3"]);
+    assert_eq!(
+        back.iter().map(|s| s.header("x-offhook-attempt")).collect::<Vec<_>>(),
+        ["1", "2", "3"]
+    );
     assert!(back.iter().all(|s| s.header("x-offhook-event-id") == Uuid::from_u128(1).to_string()));
-    assert_ne!(back[0].header("x-plivo-signature-v3-nonce"), back[2].header("x-plivo-signature-v3-nonce"));
+    assert_ne!(
+        back[0].header("x-plivo-signature-v3-nonce"),
+        back[2].header("x-plivo-signature-v3-nonce")
+    );
 
-    for (kind, path) in [(NoticeKind::Hangup, "/gone"), (NoticeKind::Dial, "/down"), (NoticeKind::Action, "/down")] {
-        let Delivery { attempts, outcome } = notifier.deliver(&notice(2, kind, server.url(path))).await;
+    for (kind, path) in
+        [(NoticeKind::Hangup, "/gone"), (NoticeKind::Dial, "/down"), (NoticeKind::Action, "/down")]
+    {
+        let Delivery { attempts, outcome } =
+            notifier.deliver(&notice(2, kind, server.url(path))).await;
         assert!(matches!(outcome, NoticeOutcome::Failed { .. }), "{path}: {outcome:?}");
         assert_eq!(attempts, 1);
     }
     let mut late = notice(3, NoticeKind::Hangup, server.url("/down"));
     (late.retries, late.age) = (20, Duration::from_secs(23 * 3_600 + 1_800));
-    assert!(matches!(notifier.deliver(&late).await.outcome, NoticeOutcome::Failed { .. }), "its day is over");
+    assert!(
+        matches!(notifier.deliver(&late).await.outcome, NoticeOutcome::Failed { .. }),
+        "its day is over"
+    );
     let refused = notifier.deliver(&notice(5, NoticeKind::Hangup, "http://169.254.169.254/")).await;
-    assert!(matches!(refused, Delivery { attempts: 0, outcome: NoticeOutcome::Failed { .. } }), "{refused:?}");
+    assert!(
+        matches!(refused, Delivery { attempts: 0, outcome: NoticeOutcome::Failed { .. } }),
+        "{refused:?}"
+    );
 }

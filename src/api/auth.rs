@@ -64,7 +64,12 @@ impl Member {
     /// Somebody who is signed in.
     pub(super) fn person(person: &Person) -> Self {
         let user = &person.user;
-        Self { scope: person.scope(), role: user.role, user: Some(user.id), wa_id: user.wa_id.clone() }
+        Self {
+            scope: person.scope(),
+            role: user.role,
+            user: Some(user.id),
+            wa_id: user.wa_id.clone(),
+        }
     }
 
     /// Somebody with a key that was made here.
@@ -103,7 +108,9 @@ impl Credentials {
             for token in std::iter::once(&account.auth_token).chain(&account.auth_token_previous) {
                 made.tokens.push((account.auth_id.clone(), sum(token)));
             }
-            made.keys.extend(account.api_keys.iter().map(|k| (sum(&k.key), account.auth_id.clone(), k.role)));
+            made.keys.extend(
+                account.api_keys.iter().map(|k| (sum(&k.key), account.auth_id.clone(), k.role)),
+            );
         }
         made
     }
@@ -119,7 +126,8 @@ impl Credentials {
         let given = sha256(token);
         let nobody = [0; 32];
         let mut found = Choice::from(0);
-        let own = self.tokens.iter().filter(|(known, _)| known.as_str() == id).map(|(_, digest)| digest);
+        let own =
+            self.tokens.iter().filter(|(known, _)| known.as_str() == id).map(|(_, digest)| digest);
         for digest in own.chain([&nobody]) {
             found |= digest.ct_eq(&given);
         }
@@ -131,7 +139,12 @@ impl Credentials {
         let mut found = None;
         for (digest, account, role) in &self.keys {
             if bool::from(digest.ct_eq(&given)) {
-                found = Some(Member { scope: Scope::of(account.clone()), role: *role, user: None, wa_id: None });
+                found = Some(Member {
+                    scope: Scope::of(account.clone()),
+                    role: *role,
+                    user: None,
+                    wa_id: None,
+                });
             }
         }
         found
@@ -179,7 +192,8 @@ impl Guard {
     /// Nobody has asked yet; `origin` is any moment before the first request.
     pub(super) fn new(origin: Instant) -> Self {
         #[allow(clippy::expect_used, reason = "of constants")]
-        let failures = Quota::with_period(Duration::from_secs(60) / FAILURES.get()).expect("a period above 0");
+        let failures =
+            Quota::with_period(Duration::from_secs(60) / FAILURES.get()).expect("a period above 0");
         let failures = failures.allow_burst(FAILURES);
         Self { failures: Keyed::new(failures), origin, requests: DashMap::new() }
     }
@@ -199,7 +213,9 @@ impl Guard {
         let since = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         let ask = |ring: &Ring| {
             let wait = || Duration::from_nanos(ring.room_at(since).saturating_sub(since)) * WINDOW;
-            ring.take(since).map(drop).ok_or_else(|| Denied::wait("more than 300 requests in 5 seconds", wait()))
+            ring.take(since)
+                .map(drop)
+                .ok_or_else(|| Denied::wait("more than 300 requests in 5 seconds", wait()))
         };
         if let Some(ring) = self.requests.get(account) {
             return ask(&ring);
@@ -228,7 +244,10 @@ impl<K: Hash + Eq + Clone> Keyed<K> {
         if self.limiter.len() > KEYS_MAX {
             return Some(Duration::from_secs(1));
         }
-        self.limiter.check_key(&key).err().map(|until| until.wait_time_from(DefaultClock::default().now()))
+        self.limiter
+            .check_key(&key)
+            .err()
+            .map(|until| until.wait_time_from(DefaultClock::default().now()))
     }
 }
 
@@ -279,7 +298,11 @@ mod tests {
             ("Basic".to_owned(), false),
         ];
         for (value, taken) in cases {
-            assert_eq!(accounts.basic(&header("authorization", &value)).is_some(), taken, "{value}");
+            assert_eq!(
+                accounts.basic(&header("authorization", &value)).is_some(),
+                taken,
+                "{value}"
+            );
         }
         assert!(accounts.basic(&HeaderMap::new()).is_none());
     }
@@ -287,7 +310,9 @@ mod tests {
     #[test]
     fn r15_keys_have_an_account_and_a_role() {
         let accounts = accounts();
-        let role = |key: &str| accounts.key(&header("x-api-key", key)).map(|m| (m.scope.auth_id().to_string(), m.role));
+        let role = |key: &str| {
+            accounts.key(&header("x-api-key", key)).map(|m| (m.scope.auth_id().to_string(), m.role))
+        };
         assert_eq!(role("one"), Some((ID.to_owned(), Role::Owner)));
         assert_eq!(role("two"), Some((ID.to_owned(), Role::Agent)));
         assert_eq!((role("three"), role("")), (None, None));
@@ -302,7 +327,10 @@ mod tests {
             assert_eq!(asked(), Ok(()), "{n}");
             clock.step(Duration::from_millis(16));
         }
-        assert_eq!(asked(), Err(Denied::Wait { why: "more than 300 requests in 5 seconds", seconds: 1 }));
+        assert_eq!(
+            asked(),
+            Err(Denied::Wait { why: "more than 300 requests in 5 seconds", seconds: 1 })
+        );
         assert!(guard.asked(clock.now(), &"MAYYYYYYYYYYYYYYYYYY".into()).is_ok());
         clock.step(Duration::from_millis(200));
         assert_eq!(asked(), Ok(()), "the first is five seconds old");
@@ -313,7 +341,8 @@ mod tests {
     fn r15_failures_are_limited_by_address() {
         let guard = Guard::new(model::Clock::real().now());
         let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
-        let refused = (0..70).filter(|_| guard.failed(ip("203.0.113.1")) != Denied::Unknown).count();
+        let refused =
+            (0..70).filter(|_| guard.failed(ip("203.0.113.1")) != Denied::Unknown).count();
         assert!((9..=10).contains(&refused), "{refused}");
         assert_eq!(guard.failed(ip("203.0.113.2")), Denied::Unknown, "another address is another");
         // A flood from many networks costs each of them little, and remembers a bounded number.
@@ -322,7 +351,11 @@ mod tests {
         for n in 0..150_000u128 {
             guard.failed(std::net::Ipv6Addr::from_bits((0x2001_0db9 << 96) + (n << 64)).into());
         }
-        assert!(guard.failures.limiter.len() <= super::KEYS_MAX + 1, "{}", guard.failures.limiter.len());
+        assert!(
+            guard.failures.limiter.len() <= super::KEYS_MAX + 1,
+            "{}",
+            guard.failures.limiter.len()
+        );
         assert!(begun.now() - at < std::time::Duration::from_secs(20));
         assert_eq!(network_of(ip("2001:db8::1:2")), network_of(ip("2001:db8::ffff:1")));
         assert_ne!(network_of(ip("2001:db8:0:1::1")), network_of(ip("2001:db8::1")));

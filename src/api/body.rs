@@ -19,9 +19,14 @@ pub(super) type Refused = (StatusCode, &'static str, &'static str);
 /// Reads a body whole.
 pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refused> {
     if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "compressed", "compressed request bodies are not taken"));
+        return Err((
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "compressed",
+            "compressed request bodies are not taken",
+        ));
     }
-    const TOO_LARGE: Refused = (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request body is larger than 256 KiB");
+    const TOO_LARGE: Refused =
+        (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request body is larger than 256 KiB");
     // Who says so beforehand is told so: nothing of it is read, and no `100 Continue` asks for it (RFC 9110 §10.1.1).
     if body.size_hint().lower() > BYTES_MAX as u64 {
         return Err(TOO_LARGE);
@@ -30,7 +35,9 @@ pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refus
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(e)) if e.is::<LengthLimitError>() => Err(TOO_LARGE),
         Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "bad_body", "the request body can't be read")),
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "slow", "the request body took longer than 15 s")),
+        Err(_) => {
+            Err((StatusCode::REQUEST_TIMEOUT, "slow", "the request body took longer than 15 s"))
+        }
     }
 }
 
@@ -55,7 +62,10 @@ mod tests {
         type Data = Bytes;
         type Error = Infallible;
 
-        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
             Poll::Pending
         }
 

@@ -75,19 +75,23 @@ impl Conn {
 
     /// Since when it is idle, if it is.
     pub(super) fn idle_since(&self) -> Option<u64> {
-        (self.in_flight.load(Ordering::Relaxed) == 0).then(|| self.idle_since.load(Ordering::Relaxed))
+        (self.in_flight.load(Ordering::Relaxed) == 0)
+            .then(|| self.idle_since.load(Ordering::Relaxed))
     }
 
     /// Why it has been kept waiting for too long: the metric's word.
     pub(super) fn overdue(&self, limits: &HttpLimits) -> Option<&'static str> {
         let now = self.now();
-        let past = |since: u64, bound: Duration| Duration::from_millis(now.saturating_sub(since)) > bound;
+        let past =
+            |since: u64, bound: Duration| Duration::from_millis(now.saturating_sub(since)) > bound;
         let stalled = self.stalled_since.load(Ordering::Relaxed);
         if stalled != 0 && past(stalled, limits.stalled) {
             return Some("slow");
         }
         // HTTP/2 has windows of its own: a peer that opens none takes nothing, though TCP flows.
-        if self.untaken.load(Ordering::Relaxed) > 0 && past(self.taken_at.load(Ordering::Relaxed), limits.stalled) {
+        if self.untaken.load(Ordering::Relaxed) > 0
+            && past(self.taken_at.load(Ordering::Relaxed), limits.stalled)
+        {
             return Some("slow");
         }
         let idle = self.idle_since()?;
@@ -114,7 +118,12 @@ impl Conn {
         if heads.is_http2() {
             self.http2.store(true, Ordering::Relaxed);
         } else if self.in_flight.load(Ordering::Relaxed) == 0 && heads.under_way() {
-            let _ = self.first_byte.compare_exchange(0, self.now(), Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.first_byte.compare_exchange(
+                0,
+                self.now(),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
         }
     }
 
@@ -191,7 +200,10 @@ impl hyper::body::Body for Answering {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         self.note(polled.is_ready());
         polled
@@ -214,9 +226,16 @@ impl Watched {
     fn wrote<T>(&self, outcome: Poll<T>) -> Poll<T> {
         let stalled = &self.conn.stalled_since;
         match outcome {
-            Poll::Ready(_) if stalled.load(Ordering::Relaxed) != 0 => stalled.store(0, Ordering::Relaxed),
+            Poll::Ready(_) if stalled.load(Ordering::Relaxed) != 0 => {
+                stalled.store(0, Ordering::Relaxed)
+            }
             Poll::Pending => {
-                let _ = stalled.compare_exchange(0, self.conn.now(), Ordering::Relaxed, Ordering::Relaxed);
+                let _ = stalled.compare_exchange(
+                    0,
+                    self.conn.now(),
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                );
             }
             Poll::Ready(_) => {}
         }
@@ -225,7 +244,11 @@ impl Watched {
 }
 
 impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         self.conn.read(buf.filled().get(before..).unwrap_or_default());
@@ -234,7 +257,11 @@ impl AsyncRead for Watched {
 }
 
 impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(outcome)
     }
@@ -270,7 +297,8 @@ mod tests {
     fn r14_a_head_that_was_not_seen_as_hyper_shows_it_is_refused() {
         let clock = Clock::stepped(Timestamp::default());
         let conn = Conn::new(&clock, clock.now());
-        let headers = HeaderMap::from_iter([(http::header::HOST, http::HeaderValue::from_static("a"))]);
+        let headers =
+            HeaderMap::from_iter([(http::header::HOST, http::HeaderValue::from_static("a"))]);
         assert_eq!(conn.bad_head(&headers), Some(BadHead::Unseen));
         conn.read(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\nx: y\r\n\r\n");
         assert_eq!(conn.bad_head(&headers), None);
@@ -296,7 +324,11 @@ mod tests {
         let request = conn.begin();
         assert_eq!(conn.bad_head(&HeaderMap::new()), None);
         step(1000);
-        assert_eq!((conn.overdue(&limits), conn.idle_since()), (None, None), "an answer takes as long as it takes");
+        assert_eq!(
+            (conn.overdue(&limits), conn.idle_since()),
+            (None, None),
+            "an answer takes as long as it takes"
+        );
         drop(request);
         step(74);
         assert_eq!(conn.overdue(&limits), None);

@@ -72,9 +72,18 @@ impl Desk {
     }
 
     /// Asks the number API for somebody; `path` from `/api/v1/` on, query included.
-    pub async fn ask(&self, person: &Person, method: Method, path: &str, body: Option<&Value>) -> Answered {
+    pub async fn ask(
+        &self,
+        person: &Person,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Answered {
         let bytes = body.map_or_else(Vec::new, |body| body.to_string().into_bytes());
-        let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, "application/json");
         let Ok(request) = request.body(Body::from(bytes)) else {
             return Answered { status: StatusCode::INTERNAL_SERVER_ERROR, body: Value::Null };
         };
@@ -83,7 +92,13 @@ impl Desk {
 
     /// Asks the Plivo-compatible API for something of the person's account: `path` is what follows it. That API knows no roles,
     /// so whoever changes something is at least an admin.
-    pub async fn ask_plivo(&self, person: &Person, method: Method, path: &str, body: Option<&Value>) -> Answered {
+    pub async fn ask_plivo(
+        &self,
+        person: &Person,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Answered {
         if method != Method::GET && person.user.role == Role::Agent {
             let why = serde_json::json!({"error": "this takes an admin or an owner"});
             return Answered { status: StatusCode::FORBIDDEN, body: why };
@@ -95,7 +110,10 @@ impl Desk {
 async fn answered(answer: Response) -> Answered {
     let status = answer.status();
     match answer.into_body().collect().await {
-        Ok(body) => Answered { status, body: serde_json::from_slice(&body.to_bytes()).unwrap_or(Value::Null) },
+        Ok(body) => Answered {
+            status,
+            body: serde_json::from_slice(&body.to_bytes()).unwrap_or(Value::Null),
+        },
         Err(_) => Answered { status: StatusCode::INTERNAL_SERVER_ERROR, body: Value::Null },
     }
 }

@@ -16,7 +16,15 @@ use store::StoreError;
 pub fn json(status: StatusCode, code: &str, message: &str, field: Option<&str>) -> Response {
     let request_id = Uuid::new_v4();
     tracing::debug!(%request_id, status = status.as_u16(), code, "an API request was answered with an error");
-    let error = OurError { code, message, field, request_id, meta: None, next_request_at: None, next_call_at: None };
+    let error = OurError {
+        code,
+        message,
+        field,
+        request_id,
+        meta: None,
+        next_request_at: None,
+        next_call_at: None,
+    };
     body(status, &OurBody { error })
 }
 
@@ -49,8 +57,15 @@ pub(super) fn trouble(trouble: &Trouble) -> Response {
     tracing::debug!(%request_id, status = status.as_u16(), code, "an API request was answered with an error");
     let time = |at: Option<Timestamp>| at.map(Timestamp::rfc3339);
     let (next_request_at, next_call_at) = (next_request.map(time), next_call.map(time));
-    let error =
-        OurError { code, message, field: *field, request_id, meta: meta.as_ref(), next_request_at, next_call_at };
+    let error = OurError {
+        code,
+        message,
+        field: *field,
+        request_id,
+        meta: meta.as_ref(),
+        next_request_at,
+        next_call_at,
+    };
     body(*status, &OurBody { error })
 }
 
@@ -65,7 +80,9 @@ pub(super) const NOT_STORED: (&str, &str) =
 pub(super) fn away(error: &StoreError) -> Option<(&'static str, &'static str)> {
     match error {
         StoreError::NotTaken => Some(NOT_STORED),
-        error if error.is_away() => Some(("store_away", "the store can't be reached now: try again in a moment")),
+        error if error.is_away() => {
+            Some(("store_away", "the store can't be reached now: try again in a moment"))
+        }
         _ => None,
     }
 }
@@ -78,7 +95,9 @@ pub(super) fn in_a_moment(answer: Response) -> Response {
 /// The store's failure in our own shape, whatever was asked: 503 while it is away, and 500 for a fault of ours.
 pub(super) fn store(error: &StoreError) -> Response {
     match away(error) {
-        Some((code, message)) => in_a_moment(json(StatusCode::SERVICE_UNAVAILABLE, code, message, None)),
+        Some((code, message)) => {
+            in_a_moment(json(StatusCode::SERVICE_UNAVAILABLE, code, message, None))
+        }
         None => super::number::internal(),
     }
 }
@@ -122,7 +141,8 @@ pub(super) fn body<T: Serialize>(status: StatusCode, object: &T) -> Response {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

@@ -22,7 +22,10 @@ impl Fields {
     /// # Errors
     /// What is wrong with it, as a sentence.
     pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, String> {
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok())
+            .unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::default());
@@ -36,7 +39,8 @@ impl Fields {
     fn form(body: &[u8]) -> Result<Self, String> {
         let mut fields = Map::new();
         for (name, value) in url::form_urlencoded::parse(body) {
-            if fields.insert(name.clone().into_owned(), Value::String(value.into_owned())).is_some() {
+            if fields.insert(name.clone().into_owned(), Value::String(value.into_owned())).is_some()
+            {
                 return Err(twice(&name));
             }
         }
@@ -53,7 +57,9 @@ impl Fields {
             Some(Value::String(text)) => text.trim().to_owned(),
             Some(Value::Number(number)) => number.to_string(),
             Some(Value::Bool(is)) => is.to_string(),
-            Some(Value::Array(_) | Value::Object(_)) => return Err(format!("{name} must be a string")),
+            Some(Value::Array(_) | Value::Object(_)) => {
+                return Err(format!("{name} must be a string"));
+            }
         };
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
@@ -68,16 +74,23 @@ impl Fields {
     /// # Errors
     /// It is something else.
     pub(super) fn texts(&self, name: &str) -> Result<Vec<String>, String> {
-        let wrong = || format!("{name} must be a list of strings, or a string with commas between them");
+        let wrong =
+            || format!("{name} must be a list of strings, or a string with commas between them");
         let texts: Vec<&str> = match self.0.get(name) {
-            Some(Value::Array(items)) => {
-                items.iter().map(|item| item.as_str().ok_or_else(wrong)).collect::<Result<_, _>>()?
-            }
+            Some(Value::Array(items)) => items
+                .iter()
+                .map(|item| item.as_str().ok_or_else(wrong))
+                .collect::<Result<_, _>>()?,
             Some(Value::String(text)) => text.split(',').collect(),
             None | Some(Value::Null) => Vec::new(),
             Some(Value::Bool(_) | Value::Number(_) | Value::Object(_)) => return Err(wrong()),
         };
-        Ok(texts.into_iter().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect())
+        Ok(texts
+            .into_iter()
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+            .collect())
     }
 
     /// A field as text where it is given, be it empty: what takes away what was set.
@@ -108,7 +121,9 @@ impl Fields {
     /// It is longer, or has control characters in it.
     pub(super) fn bounded(&self, name: &str, chars_max: usize) -> Result<Option<String>, String> {
         let text = self.given(name)?;
-        let fits = |text: &String| text.chars().count() <= chars_max && !text.chars().any(char::is_control);
+        let fits = |text: &String| {
+            text.chars().count() <= chars_max && !text.chars().any(char::is_control)
+        };
         match text.as_ref().is_none_or(fits) {
             true => Ok(text),
             false => Err(format!("{name} must be at most {chars_max} characters on one line")),
@@ -130,7 +145,9 @@ impl Fields {
     pub(super) fn integer(&self, name: &str, least: u64, most: u64) -> Result<Option<u64>, String> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         let within = text.parse().ok().filter(|n| (least..=most).contains(n));
-        within.map(Some).ok_or_else(|| format!("{name} must be an integer between {least} and {most}"))
+        within
+            .map(Some)
+            .ok_or_else(|| format!("{name} must be an integer between {least} and {most}"))
     }
 
     /// A boolean.
@@ -158,10 +175,13 @@ fn twice(name: &str) -> String {
 /// What is wrong with it, as a sentence.
 pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, String> {
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let read = Strict { depth: 0 }.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    let read =
+        Strict { depth: 0 }.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
     match read {
         Ok(Value::Object(object)) => Ok(object),
-        Err(error) if error.classify() == serde_json::error::Category::Data => Err(error.to_string()),
+        Err(error) if error.classify() == serde_json::error::Category::Data => {
+            Err(error.to_string())
+        }
         Ok(_) | Err(_) => Err("the request body is not a JSON object".to_owned()),
     }
 }
@@ -175,7 +195,9 @@ struct Strict {
 impl Strict {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         match self.depth {
-            DEPTH_MAX.. => Err(E::custom(format_args!("the request body is nested more than {DEPTH_MAX} levels"))),
+            DEPTH_MAX.. => Err(E::custom(format_args!(
+                "the request body is nested more than {DEPTH_MAX} levels"
+            ))),
             depth => Ok(Self { depth: depth + 1 }),
         }
     }
@@ -244,7 +266,8 @@ mod tests {
     use super::Fields;
 
     fn read(kind: &'static str, body: &str) -> Result<Fields, String> {
-        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
+        let headers =
+            HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
         Fields::read(&headers, body.as_bytes())
     }
 
@@ -252,36 +275,58 @@ mod tests {
     fn json_and_forms_say_the_same() {
         let json = r#"{"from":"+91 80357","ring_timeout":"30","flag":true,"n":5,"none":null,"blank":"  "}"#;
         let form = "from=%2B91+80357&ring_timeout=30&flag=true&n=5&blank=+";
-        for (kind, body) in [("application/json; charset=utf-8", json), ("application/x-www-form-urlencoded", form)] {
+        for (kind, body) in
+            [("application/json; charset=utf-8", json), ("application/x-www-form-urlencoded", form)]
+        {
             let fields = read(kind, body).expect("reads");
             assert_eq!(fields.required("from"), Ok("+91 80357".to_owned()));
             assert_eq!(fields.integer("ring_timeout", 1, 600), Ok(Some(30)));
-            assert_eq!(fields.integer("n", 1, 4), Err("n must be an integer between 1 and 4".to_owned()));
+            assert_eq!(
+                fields.integer("n", 1, 4),
+                Err("n must be an integer between 1 and 4".to_owned())
+            );
             assert_eq!(fields.flag("flag"), Ok(Some(true)));
             assert_eq!(fields.text("none"), Ok(None));
             assert_eq!(fields.given("blank"), Ok(Some(String::new())));
             assert_eq!(fields.given("nothing"), Ok(None));
             assert_eq!(fields.bounded("from", 9), Ok(Some("+91 80357".to_owned())));
-            assert!(fields.bounded("from", 8).is_err_and(|why| why.contains("at most 8 characters")));
+            assert!(
+                fields.bounded("from", 8).is_err_and(|why| why.contains("at most 8 characters"))
+            );
             assert_eq!(fields.required("blank"), Err("blank parameter is missing".to_owned()));
         }
     }
 
     #[test]
     fn r14_what_is_no_object_or_says_something_twice_is_refused() {
-        for bad in ["[1]", "{", "\"x\"", "nonsense", "{\"a\":1} x", r#"{"a":1,"a":2}"#, r#"{"a":[{"b":1,"b":1}]}"#] {
+        for bad in [
+            "[1]",
+            "{",
+            "\"x\"",
+            "nonsense",
+            "{\"a\":1} x",
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":[{"b":1,"b":1}]}"#,
+        ] {
             assert!(read("application/json", bad).is_err(), "{bad}");
         }
-        assert!(read("application/json", r#"{"a":1,"a":2}"#).is_err_and(|why| why.contains("a is given twice")));
+        assert!(
+            read("application/json", r#"{"a":1,"a":2}"#)
+                .is_err_and(|why| why.contains("a is given twice"))
+        );
         assert_eq!(
             read("application/x-www-form-urlencoded", "a=1&a=2").map(|_| ()),
             Err("a is given twice".to_owned())
         );
-        let deep = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+        let deep =
+            |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
         assert!(read("application/json", &deep(63)).is_ok());
         assert!(read("application/json", &deep(64)).is_err());
         assert!(read("application/json", &deep(100_000)).is_err());
         assert!(read("application/json", "").is_ok() && read("", "  ").is_ok());
-        assert_eq!(read("application/json", r#"{"a":{}}"#).unwrap().text("a"), Err("a must be a string".to_owned()));
+        assert_eq!(
+            read("application/json", r#"{"a":{}}"#).unwrap().text("a"),
+            Err("a must be a string".to_owned())
+        );
     }
 }

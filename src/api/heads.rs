@@ -100,7 +100,8 @@ impl Heads {
                 }
                 At::Chunked(Chunked::Data(left)) => {
                     let (left, rest) = skip(left, bytes);
-                    self.at = At::Chunked(if left == 0 { Chunked::DataCr } else { Chunked::Data(left) });
+                    self.at =
+                        At::Chunked(if left == 0 { Chunked::DataCr } else { Chunked::Data(left) });
                     rest
                 }
                 At::Chunked(at) => {
@@ -114,7 +115,10 @@ impl Heads {
     /// Takes in a piece of a head; gives what lies behind it.
     fn head<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         // Empty lines before a request are nothing (RFC 9112 §2.2).
-        let blank = bytes.iter().take_while(|b| self.begun.is_empty() && matches!(b, b'\r' | b'\n')).count();
+        let blank = bytes
+            .iter()
+            .take_while(|b| self.begun.is_empty() && matches!(b, b'\r' | b'\n'))
+            .count();
         let bytes = bytes.get(blank..).unwrap_or_default();
         let before = self.begun.len();
         let piece = bytes.get(..HEAD_BYTES_MAX.saturating_sub(before)).unwrap_or(bytes);
@@ -177,13 +181,20 @@ impl Chunked {
         let digit = char::from(byte).to_digit(16).map(u64::from);
         At::Chunked(match (self, byte) {
             (Self::Size(size), _) if digit.is_some() => {
-                let more = size.unwrap_or(0).checked_mul(16).and_then(|size| size.checked_add(digit.unwrap_or(0)));
+                let more = size
+                    .unwrap_or(0)
+                    .checked_mul(16)
+                    .and_then(|size| size.checked_add(digit.unwrap_or(0)));
                 let Some(size) = more else { return At::Lost };
                 Self::Size(Some(size))
             }
             (Self::Size(Some(size)) | Self::Extension(size, _), b'\r') => Self::SizeEnd(size),
-            (Self::Size(Some(size)) | Self::Extension(size, false), b' ' | b'\t') => Self::Extension(size, false),
-            (Self::Size(Some(size)) | Self::Extension(size, false), b';') => Self::Extension(size, true),
+            (Self::Size(Some(size)) | Self::Extension(size, false), b' ' | b'\t') => {
+                Self::Extension(size, false)
+            }
+            (Self::Size(Some(size)) | Self::Extension(size, false), b';') => {
+                Self::Extension(size, true)
+            }
             (Self::Extension(size, true), byte) if byte != b'\n' => Self::Extension(size, true),
             (Self::SizeEnd(0), b'\n') => Self::Line,
             (Self::SizeEnd(size), b'\n') => Self::Data(size),
@@ -212,7 +223,10 @@ impl Chunked {
 /// Leaves out up to `left` bytes: how many are still to come, and what lies behind them.
 fn skip(left: u64, bytes: &[u8]) -> (u64, &[u8]) {
     let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-    (left.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX)), bytes.get(here..).unwrap_or_default())
+    (
+        left.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX)),
+        bytes.get(here..).unwrap_or_default(),
+    )
 }
 
 /// Behind the empty line, also where line feeds are bare.
@@ -236,7 +250,9 @@ fn look(head: &[u8]) -> (Seen, Option<Framing>) {
             continue;
         };
         fields += usize::from(number > 0 && !line.is_empty());
-        let Some(colon) = line.iter().position(|b| *b == b':').filter(|_| number > 0) else { continue };
+        let Some(colon) = line.iter().position(|b| *b == b':').filter(|_| number > 0) else {
+            continue;
+        };
         let (name, value) = line.split_at(colon);
         let value = value.get(1..).unwrap_or_default().trim_ascii();
         if name.eq_ignore_ascii_case(b"content-length") {
@@ -260,7 +276,8 @@ fn look(head: &[u8]) -> (Seen, Option<Framing>) {
 
 /// A length as RFC 9110 §8.6 has it.
 fn digits(value: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
+    let text =
+        std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
     text.parse().ok()
 }
 
@@ -289,9 +306,15 @@ mod tests {
                 "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
                 &[Some(BadHead::LengthAndChunking)],
             ),
-            ("POST / HTTP/1.1\r\ncontent-length: 3\r\nCONTENT-LENGTH: 3\r\n\r\n", &[Some(BadHead::TwoLengths)]),
+            (
+                "POST / HTTP/1.1\r\ncontent-length: 3\r\nCONTENT-LENGTH: 3\r\n\r\n",
+                &[Some(BadHead::TwoLengths)],
+            ),
             ("POST / HTTP/1.1\r\ntransfer-encoding: Chunked\r\n\r\n", &[None]),
-            ("POST / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n", &[Some(BadHead::Coding)]),
+            (
+                "POST / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+                &[Some(BadHead::Coding)],
+            ),
             (
                 "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ntransfer-encoding: gzip\r\n\r\n",
                 &[Some(BadHead::Coding)],
@@ -335,7 +358,10 @@ mod tests {
             let text = format!("POST / HTTP/1.1\r\n{head}\r\n{body}{get}");
             assert_eq!(bad(&text).len(), 1, "{text:?}");
         }
-        assert_eq!(bad(&format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n{get}", "a".repeat(40_000))).len(), 0);
+        assert_eq!(
+            bad(&format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n{get}", "a".repeat(40_000))).len(),
+            0
+        );
     }
 
     proptest! {

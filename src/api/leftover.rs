@@ -35,7 +35,8 @@ pub(super) struct Leftover {
 
 /// Lends a request's body to its handler.
 pub(super) fn lend(request: Request<Incoming>) -> (Request<Lent>, Leftover) {
-    let leftover = Leftover { back: Arc::default(), waits: request.headers().contains_key(header::EXPECT) };
+    let leftover =
+        Leftover { back: Arc::default(), waits: request.headers().contains_key(header::EXPECT) };
     (request.map(|body| Lent { body: Some(body), back: leftover.back.clone() }), leftover)
 }
 
@@ -77,7 +78,10 @@ impl Body for Lent {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut self.body {
             Some(body) => Pin::new(body).poll_frame(cx),
             None => Poll::Ready(None),

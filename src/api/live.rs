@@ -129,14 +129,25 @@ pub trait LiveCalls: Send + Sync + 'static {
     ///
     /// # Errors
     /// It could not be told.
-    fn begin_stream(&self, scope: &Scope, call: CallUuid, stream: StreamId, order: StreamOrder) -> Result<bool, Told>;
+    fn begin_stream(
+        &self,
+        scope: &Scope,
+        call: CallUuid,
+        stream: StreamId,
+        order: StreamOrder,
+    ) -> Result<bool, Told>;
 
     /// Has it recorded; `false`: it is already.
     ///
     /// # Errors
     /// It can't be told.
-    fn record(&self, scope: &Scope, call: CallUuid, order: RecordOrder, callback: Option<Target>)
-    -> Result<bool, Told>;
+    fn record(
+        &self,
+        scope: &Scope,
+        call: CallUuid,
+        order: RecordOrder,
+        callback: Option<Target>,
+    ) -> Result<bool, Told>;
 
     /// Whether it is recorded in the background, or will be.
     fn is_recorded(&self, scope: &Scope, call: CallUuid) -> bool;
@@ -145,5 +156,10 @@ pub trait LiveCalls: Send + Sync + 'static {
     fn course(&self, scope: &Scope, call: CallUuid) -> Option<Course>;
 
     /// Its event log: the lines so far (without their ends), and with `follow` those to come, until it is over.
-    fn events(&self, scope: &Scope, call: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>>;
+    fn events(
+        &self,
+        scope: &Scope,
+        call: CallUuid,
+        follow: bool,
+    ) -> Option<BoxStream<'static, Arc<str>>>;
 }

@@ -17,14 +17,24 @@ use super::{App, error, pairs, with_header};
 use crate::inbox::MediaFile;
 
 /// `GET` and `HEAD`.
-pub(super) async fn serve(State(shared): App, Path(id): Path<String>, request: Request) -> Response {
+pub(super) async fn serve(
+    State(shared): App,
+    Path(id): Path<String>,
+    request: Request,
+) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let answer = error::json(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "a file can be read", None);
+        let answer = error::json(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "a file can be read",
+            None,
+        );
         return with_header(answer, header::ALLOW, "GET, HEAD");
     }
     let given = pairs(&request);
     let value = |name: &str| given.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
-    let (until, tag) = (value("until").and_then(|until| until.parse().ok()), value("tag").unwrap_or_default());
+    let (until, tag) =
+        (value("until").and_then(|until| until.parse().ok()), value("tag").unwrap_or_default());
     let answer = match (id.parse::<Uuid>(), until) {
         (Ok(id), Some(until)) => match shared.api.inbox.media_file(id, until, tag).await {
             Ok(Some(found)) => answer(found).await,
@@ -36,7 +46,9 @@ pub(super) async fn serve(State(shared): App, Path(id): Path<String>, request: R
         },
         _ => None,
     };
-    answer.unwrap_or_else(|| error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None))
+    answer.unwrap_or_else(|| {
+        error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None)
+    })
 }
 
 async fn answer(found: MediaFile) -> Option<Response> {

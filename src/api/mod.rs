@@ -133,8 +133,8 @@ fn served(shared: Arc<Shared>) -> Router {
 
 impl Shared {
     fn new(api: Api) -> Self {
-        let [once_number, once_plivo] =
-            [number::ONCE, plivo::ONCE].map(|rules| Once::new(rules, api.store.clone(), api.clock.clone()));
+        let [once_number, once_plivo] = [number::ONCE, plivo::ONCE]
+            .map(|rules| Once::new(rules, api.store.clone(), api.clock.clone()));
         let guard = Guard::new(api.clock.now());
         Self { api, guard, once_number, once_plivo }
     }
@@ -170,12 +170,17 @@ fn segments(path: &str) -> Vec<&str> {
 fn decoded(part: &str) -> String {
     // Read as a form's value; in a path these stand for themselves (RFC 3986, 3.3).
     let form = format!("={}", part.replace('+', "%2B").replace('&', "%26"));
-    url::form_urlencoded::parse(form.as_bytes()).map(|(_, value)| value.into_owned()).next().unwrap_or_default()
+    url::form_urlencoded::parse(form.as_bytes())
+        .map(|(_, value)| value.into_owned())
+        .next()
+        .unwrap_or_default()
 }
 
 /// The query's pairs, decoded.
 fn pairs(request: &Request) -> Vec<(String, String)> {
-    url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect()
+    url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
+        .into_owned()
+        .collect()
 }
 
 /// Who asks, as the listener found out.

@@ -79,7 +79,8 @@ struct Inner {
 
 impl Once {
     pub(super) fn new(rules: Rules, store: Store, clock: Clock) -> Self {
-        let unstored = Cache::builder().max_capacity(KEPT_MAX).eviction_policy(EvictionPolicy::lru());
+        let unstored =
+            Cache::builder().max_capacity(KEPT_MAX).eviction_policy(EvictionPolicy::lru());
         let unstored = unstored.time_to_live(rules.kept).build();
         Self(Arc::new(Inner { rules, store, clock, coming: Mutex::default(), unstored }))
     }
@@ -111,8 +112,12 @@ impl Once {
             digest.update(part.as_bytes());
             digest.update(&[0]);
         }
-        let mut key =
-            Key { account: scope.auth_id().clone(), main_account: main_account.clone(), about, digest: [0; 32] };
+        let mut key = Key {
+            account: scope.auth_id().clone(),
+            main_account: main_account.clone(),
+            about,
+            digest: [0; 32],
+        };
         key.digest.copy_from_slice(digest.finish().as_ref());
         Ok(Some(key))
     }
@@ -195,8 +200,10 @@ impl Inner {
     async fn store(&self, key: &Key, kept: &Kept) -> bool {
         let (Some(answer), given) = (kept.written(), self.clock.wall()) else { return false };
         let until = given.plus(self.rules.kept);
-        let (account, main_account, about) = (key.account.clone(), key.main_account.clone(), key.about.clone());
-        let answer = GivenAnswer { digest: key.digest, account, main_account, about, answer, given, until };
+        let (account, main_account, about) =
+            (key.account.clone(), key.main_account.clone(), key.about.clone());
+        let answer =
+            GivenAnswer { digest: key.digest, account, main_account, about, answer, given, until };
         let Some(written) = self.store.keep_answer(answer) else { return false };
         matches!(tokio::time::timeout(STORING, written).await, Ok(Ok(_)))
     }
@@ -205,8 +212,11 @@ impl Inner {
 impl Kept {
     /// A line of JSON, and the body behind it.
     fn written(&self) -> Option<Vec<u8>> {
-        let headers: Option<Vec<_>> =
-            self.headers.iter().map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect();
+        let headers: Option<Vec<_>> = self
+            .headers
+            .iter()
+            .map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+            .collect();
         let mut written = serde_json::to_vec(&(self.status.as_u16(), headers?)).ok()?;
         written.push(b'\n');
         written.extend_from_slice(&self.body);
@@ -246,18 +256,24 @@ mod tests {
 
     fn once(store: &Store) -> Once {
         let fault = || StatusCode::INTERNAL_SERVER_ERROR.into_response();
-        Once::new(Rules { kept: Duration::from_secs(600), key_max: 64, fault }, store.clone(), Clock::real())
+        Once::new(
+            Rules { kept: Duration::from_secs(600), key_max: 64, fault },
+            store.clone(),
+            Clock::real(),
+        )
     }
 
     async fn store(folder: &tempfile::TempDir, broken: bool) -> Store {
         let fail: Fail = Arc::new(move |part| broken && part == Part::Store);
-        let options = StoreOptions { fail: Some(fail), ..StoreOptions::with_journal_in(folder.path()) };
+        let options =
+            StoreOptions { fail: Some(fail), ..StoreOptions::with_journal_in(folder.path()) };
         Store::open_with(&folder.path().join("o.db"), options, Health::new()).await.unwrap()
     }
 
     fn key(once: &Once, account: &str, path: &str, key: &str) -> Option<Key> {
         let request = http::Request::post(path).header("idempotency-key", key).body(()).unwrap();
-        once.key(&Scope::of(account.into()), &account.into(), request.headers(), path).unwrap_or_default()
+        once.key(&Scope::of(account.into()), &account.into(), request.headers(), path)
+            .unwrap_or_default()
     }
 
     async fn text(response: Response) -> Bytes {
@@ -280,7 +296,11 @@ mod tests {
         let (first, again) = tokio::join!(run(key("MA1", "a"), 202), run(key("MA1", "a"), 202));
         assert_eq!((text(first).await, text(again).await), ("0".into(), "0".into()));
         assert_eq!(text(run(key("MA1", "a"), 202).await).await, "0");
-        assert_eq!(text(run(key("MA2", "a"), 202).await).await, "1", "another account's key is another key");
+        assert_eq!(
+            text(run(key("MA2", "a"), 202).await).await,
+            "1",
+            "another account's key is another key"
+        );
         for later in [502, 429, 503] {
             run(key("MA1", "b"), later).await;
         }
@@ -291,7 +311,10 @@ mod tests {
         assert_eq!(text(run(elsewhere, 202).await).await, "7", "another path");
         let same = super::tests::key(&once, "MA1", "//v1//x", "a");
         assert_eq!(text(run(same, 202).await).await, "0", "slashes make no difference");
-        assert!(once.0.coming().is_empty() && once.0.unstored.iter().next().is_none(), "all of it is in the store");
+        assert!(
+            once.0.coming().is_empty() && once.0.unstored.iter().next().is_none(),
+            "all of it is in the store"
+        );
         kept.close().await;
     }
 
@@ -301,10 +324,15 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let kept = store(&folder, broken).await;
             let once = once(&kept);
-            let answers =
-                |text: &'static str| async move { (StatusCode::CREATED, [("etag", "\"7\"")], text).into_response() };
-            let first = once.run(key(&once, "MA1", "/api/v1/x", "a"), answers("first\nof two")).await;
-            assert_eq!((first.status(), text(first).await), (StatusCode::CREATED, "first\nof two".into()));
+            let answers = |text: &'static str| async move {
+                (StatusCode::CREATED, [("etag", "\"7\"")], text).into_response()
+            };
+            let first =
+                once.run(key(&once, "MA1", "/api/v1/x", "a"), answers("first\nof two")).await;
+            assert_eq!(
+                (first.status(), text(first).await),
+                (StatusCode::CREATED, "first\nof two".into())
+            );
             let again = once.run(key(&once, "MA1", "/api/v1/x", "a"), answers("second")).await;
             assert_eq!(text(again).await, "first\nof two", "broken: {broken}");
             kept.close().await;
@@ -351,15 +379,20 @@ mod tests {
         let kept = store(&folder, false).await;
         let once = once(&kept);
         let of = |key: &str| {
-            let request = http::Request::post("/x").header("idempotency-key", key).body(()).unwrap();
-            once.key(&Scope::of("MA1".into()), &"MA1".into(), request.headers(), "/x").map(|key| key.is_some())
+            let request =
+                http::Request::post("/x").header("idempotency-key", key).body(()).unwrap();
+            once.key(&Scope::of("MA1".into()), &"MA1".into(), request.headers(), "/x")
+                .map(|key| key.is_some())
         };
         assert_eq!(of(&"k".repeat(64)), Ok(true));
         for bad in ["", &"k".repeat(65)] {
             assert_eq!(of(bad), Err("Idempotency-Key must be 1 to 64 characters".to_owned()));
         }
         let none = HeaderMap::new();
-        assert_eq!(once.key(&Scope::of("MA1".into()), &"MA1".into(), &none, "/x").map(|key| key.is_none()), Ok(true));
+        assert_eq!(
+            once.key(&Scope::of("MA1".into()), &"MA1".into(), &none, "/x").map(|key| key.is_none()),
+            Ok(true)
+        );
         kept.close().await;
     }
 }

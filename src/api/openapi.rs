@@ -21,7 +21,11 @@ const OTHERS: &[Route] = &[
         summary: "This document",
         query: &[],
         body: None,
-        answers: &[Answer { status: 200, what: "OpenAPI 3.1", content: Content::Text("application/json") }],
+        answers: &[Answer {
+            status: 200,
+            what: "OpenAPI 3.1",
+            content: Content::Text("application/json"),
+        }],
     },
     Route {
         method: "GET",
@@ -34,7 +38,11 @@ const OTHERS: &[Route] = &[
         ],
         body: None,
         answers: &[
-            Answer { status: 200, what: "The file", content: Content::Text("application/octet-stream") },
+            Answer {
+                status: 200,
+                what: "The file",
+                content: Content::Text("application/octet-stream"),
+            },
             Answer { status: 404, what: "The link is none, or over", content: Content::Nothing },
         ],
     },
@@ -47,9 +55,17 @@ const OTHERS: &[Route] = &[
         body: None,
         answers: &[
             Answer { status: 200, what: "The file", content: Content::Text("audio/wav") },
-            Answer { status: 206, what: "The part that was asked for", content: Content::Text("audio/wav") },
+            Answer {
+                status: 206,
+                what: "The part that was asked for",
+                content: Content::Text("audio/wav"),
+            },
             Answer { status: 404, what: "There is none", content: Content::Nothing },
-            Answer { status: 405, what: "Not by this method; Allow names those that are", content: Content::Nothing },
+            Answer {
+                status: 405,
+                what: "Not by this method; Allow names those that are",
+                content: Content::Nothing,
+            },
             Answer { status: 416, what: "The range is behind its end", content: Content::Nothing },
         ],
     },
@@ -61,9 +77,21 @@ const OTHERS: &[Route] = &[
         query: &[],
         body: None,
         answers: &[
-            Answer { status: 101, what: "From here on it is a WebSocket", content: Content::Nothing },
-            Answer { status: 426, what: "No WebSocket was asked for", content: Content::Text("text/plain") },
-            Answer { status: 503, what: "As many phones are there as may be", content: Content::Text("text/plain") },
+            Answer {
+                status: 101,
+                what: "From here on it is a WebSocket",
+                content: Content::Nothing,
+            },
+            Answer {
+                status: 426,
+                what: "No WebSocket was asked for",
+                content: Content::Text("text/plain"),
+            },
+            Answer {
+                status: 503,
+                what: "As many phones are there as may be",
+                content: Content::Text("text/plain"),
+            },
         ],
     },
     Route {
@@ -72,8 +100,16 @@ const OTHERS: &[Route] = &[
         id: "verifyWebhook",
         summary: "Meta's verification of the webhook",
         query: &[
-            Query { name: "hub.mode", what: "How the webhook is subscribed to", kind: Kind::Words(&["subscribe"]) },
-            Query { name: "hub.verify_token", what: "The verify token of the configuration", kind: Kind::Text },
+            Query {
+                name: "hub.mode",
+                what: "How the webhook is subscribed to",
+                kind: Kind::Words(&["subscribe"]),
+            },
+            Query {
+                name: "hub.verify_token",
+                what: "The verify token of the configuration",
+                kind: Kind::Text,
+            },
             Query { name: "hub.challenge", what: "Comes back as the body", kind: Kind::Text },
         ],
         body: None,
@@ -93,9 +129,17 @@ const OTHERS: &[Route] = &[
             what: "A webhook of the Cloud API, 3 MiB at most",
         }),
         answers: &[
-            Answer { status: 200, what: "Taken, also where nothing is known of it", content: Content::Nothing },
+            Answer {
+                status: 200,
+                what: "Taken, also where nothing is known of it",
+                content: Content::Nothing,
+            },
             Answer { status: 400, what: "Signed, but no JSON", content: Content::Nothing },
-            Answer { status: 401, what: "The signature is missing or wrong", content: Content::Nothing },
+            Answer {
+                status: 401,
+                what: "The signature is missing or wrong",
+                content: Content::Nothing,
+            },
             Answer { status: 413, what: "Larger than 3 MiB", content: Content::Nothing },
             Answer {
                 status: 503,
@@ -133,7 +177,10 @@ impl Family {
     fn common(self) -> &'static [(u16, &'static str)] {
         match self {
             Self::Plivo => &[
-                (400, "A value is missing, malformed or out of range; the first bad field is named"),
+                (
+                    400,
+                    "A value is missing, malformed or out of range; the first bad field is named",
+                ),
                 (401, "No or wrong credentials"),
                 (404, "Not there, or another account's"),
                 (405, "Not by this method; Allow names those that are"),
@@ -217,7 +264,8 @@ pub(super) async fn serve() -> Response {
 }
 
 fn operation(family: Family, route: &Route, schemas: &mut Schemas) -> Value {
-    let named = route.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
+    let named =
+        route.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
     let mut parameters: Vec<Value> = named.map(path_parameter).collect();
     parameters.extend(route.query.iter().map(query_parameter));
     let mut answers = Map::new();
@@ -227,7 +275,10 @@ fn operation(family: Family, route: &Route, schemas: &mut Schemas) -> Value {
     };
     let of_body = route.body.iter().flat_map(|_| family.of_bodies());
     for (status, what) in family.common().iter().chain(of_body) {
-        answers.insert(status.to_string(), answer(what, Some(("application/json", Some(no(schemas))))));
+        answers.insert(
+            status.to_string(),
+            answer(what, Some(("application/json", Some(no(schemas))))),
+        );
     }
     for Answer { status, what, content } in route.answers {
         answers.insert(status.to_string(), answer(what, media(content, schemas)));
@@ -241,13 +292,18 @@ fn operation(family: Family, route: &Route, schemas: &mut Schemas) -> Value {
         ("responses".to_owned(), answers.into()),
     ]);
     if let Some(body) = &route.body {
-        let content = match (plivo::bodies::schema(route.id), number::bodies::schema(route.id, schemas)) {
-            (Some(schema), _) => json!({body.content_type: {"schema": schema}, FORM: {"schema": schema}}),
-            (None, Some(schema)) => json!({body.content_type: {"schema": schema}}),
-            (None, None) if route.id == "webhook" => json!({body.content_type: {"schema": of_meta()}}),
-            // A file or a document.
-            (None, None) => json!({body.content_type: {}}),
-        };
+        let content =
+            match (plivo::bodies::schema(route.id), number::bodies::schema(route.id, schemas)) {
+                (Some(schema), _) => {
+                    json!({body.content_type: {"schema": schema}, FORM: {"schema": schema}})
+                }
+                (None, Some(schema)) => json!({body.content_type: {"schema": schema}}),
+                (None, None) if route.id == "webhook" => {
+                    json!({body.content_type: {"schema": of_meta()}})
+                }
+                // A file or a document.
+                (None, None) => json!({body.content_type: {}}),
+            };
         let body = json!({"description": body.what, "required": true, "content": content});
         operation.insert("requestBody".to_owned(), body);
     }
@@ -301,7 +357,8 @@ fn media(content: &Content, schemas: &mut Schemas) -> Option<(&'static str, Opti
         Content::Json(schema) => Some((JSON, Some(schema(schemas)))),
         Content::Plivo([only]) => Some((JSON, Some(in_plivos_shape(*only, schemas)))),
         Content::Plivo(several) => {
-            let several: Vec<Value> = several.iter().map(|schema| in_plivos_shape(*schema, schemas)).collect();
+            let several: Vec<Value> =
+                several.iter().map(|schema| in_plivos_shape(*schema, schemas)).collect();
             Some((JSON, Some(json!({"anyOf": several}))))
         }
         Content::Text(content_type) => Some((content_type, None)),

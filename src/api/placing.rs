@@ -33,7 +33,10 @@ pub(super) async fn place(api: &Api, order: &CallOrder) -> Result<Vec<CallUuid>,
         api.permissions.settle(&order.number, user.as_str()).await;
     });
     if tokio::time::timeout(ASKING_MAX, asked).await.is_err() {
-        tracing::info!(users = order.to.len(), "Graph was not asked about all users of an order in time");
+        tracing::info!(
+            users = order.to.len(),
+            "Graph was not asked about all users of an order in time"
+        );
     }
     api.placing.place(order)
 }

@@ -24,12 +24,22 @@ use media::record::{Format, name};
 const LINK: Duration = Duration::from_secs(300);
 
 /// `GET` and `HEAD`.
-pub(super) async fn serve(State(shared): App, Path(file): Path<String>, request: Request) -> Response {
+pub(super) async fn serve(
+    State(shared): App,
+    Path(file): Path<String>,
+    request: Request,
+) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let answer = error::json(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "a recording can be read", None);
+        let answer = error::json(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "a recording can be read",
+            None,
+        );
         return super::with_header(answer, header::ALLOW, "GET, HEAD");
     }
-    let missing = || error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None);
+    let missing =
+        || error::json(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", None);
     let Some((id, format)) = parse(&file) else { return missing() };
     let (head, headers) = (*request.method() == Method::HEAD, request.headers().clone());
     // Its body could not be held across a wait.
@@ -37,7 +47,9 @@ pub(super) async fn serve(State(shared): App, Path(file): Path<String>, request:
     let path = shared.api.recordings.folder().join(name(id, format));
     let etag = format!("\"{}\"", id.as_hyphenated());
     let Ok(file) = File::open(path).await else {
-        return copy(&shared.api, id, format, &etag, (head, &headers)).await.unwrap_or_else(missing);
+        return copy(&shared.api, id, format, &etag, (head, &headers))
+            .await
+            .unwrap_or_else(missing);
     };
     let Ok(meta) = file.metadata().await else { return missing() };
     let asked = asked(&headers, &etag, meta.len());
@@ -69,14 +81,17 @@ async fn copy(
     // A link is signed for one method: who asks by HEAD is answered here.
     if redirect && !head {
         let link = bucket.link(&object, LINK).ok()?;
-        let answer = Response::builder().status(StatusCode::TEMPORARY_REDIRECT).header(header::LOCATION, link.as_str());
+        let answer = Response::builder()
+            .status(StatusCode::TEMPORARY_REDIRECT)
+            .header(header::LOCATION, link.as_str());
         return answer.header(header::CACHE_CONTROL, "private, no-store").body(Body::empty()).ok();
     }
     match bucket.get(&object, head, range(headers, etag)).await {
         Ok(copy) => {
             let mut answer = described(copy.status(), id, format, etag);
             for name in [header::CONTENT_LENGTH, header::CONTENT_RANGE] {
-                let of_error = copy.status() == StatusCode::RANGE_NOT_SATISFIABLE && name == header::CONTENT_LENGTH;
+                let of_error = copy.status() == StatusCode::RANGE_NOT_SATISFIABLE
+                    && name == header::CONTENT_LENGTH;
                 if let Some(value) = copy.headers().get(&name).filter(|_| !of_error) {
                     answer = answer.header(name, value);
                 }
@@ -103,14 +118,16 @@ async fn copy(
 fn range<'a>(headers: &'a HeaderMap, etag: &str) -> Option<&'a HeaderValue> {
     let range = headers.get(header::RANGE)?;
     let text = range.to_str().ok()?.trim();
-    let same = headers.get(header::IF_RANGE).is_none_or(|known| known.as_bytes() == etag.as_bytes());
+    let same =
+        headers.get(header::IF_RANGE).is_none_or(|known| known.as_bytes() == etag.as_bytes());
     (text.starts_with("bytes=") && !text.contains(',') && same).then_some(range)
 }
 
 /// `^[0-9a-f-]{32,36}\.(wav|mp3)$`, and a UUID.
 fn parse(file: &str) -> Option<(Uuid, Format)> {
     let (id, ending) = file.split_once('.')?;
-    let fine = (32..=36).contains(&id.len()) && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'));
+    let fine = (32..=36).contains(&id.len())
+        && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'));
     Some((fine.then(|| id.parse().ok()).flatten()?, Format::from_word(ending)?))
 }
 
@@ -127,10 +144,13 @@ enum Asked {
 /// RFC 9110 §14.2: one range is given, several are as good as none.
 fn asked(headers: &HeaderMap, etag: &str, len: u64) -> Asked {
     let range = range(headers, etag).and_then(|range| range.to_str().ok());
-    let Some(range) = range.and_then(|range| range.trim().strip_prefix("bytes=")) else { return Asked::All };
+    let Some(range) = range.and_then(|range| range.trim().strip_prefix("bytes=")) else {
+        return Asked::All;
+    };
     let Some((first, last)) = range.trim().split_once('-') else { return Asked::All };
     let (first, last) = (first.trim(), last.trim());
-    let number = |text: &str| text.parse::<u64>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+    let number =
+        |text: &str| text.parse::<u64>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
     let (from, until) = match (first.is_empty(), last.is_empty()) {
         (true, true) => return Asked::All,
         (true, false) => match number(last) {
@@ -200,7 +220,10 @@ mod tests {
     fn r21_only_the_names_of_recordings_are_looked_for() {
         let id = "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11";
         assert!(parse(&format!("{id}.wav")).is_some_and(|(_, format)| format == Format::Wav));
-        assert!(parse(&format!("{}.mp3", id.replace('-', ""))).is_some_and(|(_, format)| format == Format::Mp3));
+        assert!(
+            parse(&format!("{}.mp3", id.replace('-', "")))
+                .is_some_and(|(_, format)| format == Format::Mp3)
+        );
         for file in [
             "",
             ".wav",
@@ -231,10 +254,19 @@ mod tests {
         for behind in ["bytes=1000-", "bytes=1000-1001", "bytes=-0"] {
             assert_eq!(of(behind), Asked::Nothing, "{behind}");
         }
-        for none in ["bytes=", "bytes=-", "bytes=5-2", "bytes=a-b", "bytes=+1-2", "bytes=0-1,5-6", "lines=0-1"] {
+        for none in [
+            "bytes=",
+            "bytes=-",
+            "bytes=5-2",
+            "bytes=a-b",
+            "bytes=+1-2",
+            "bytes=0-1,5-6",
+            "lines=0-1",
+        ] {
             assert_eq!(of(none), Asked::All, "{none}");
         }
-        let mut headers: HeaderMap = [(header::RANGE, "bytes=0-1".parse().unwrap())].into_iter().collect();
+        let mut headers: HeaderMap =
+            [(header::RANGE, "bytes=0-1".parse().unwrap())].into_iter().collect();
         headers.insert(header::IF_RANGE, "\"b\"".parse().unwrap());
         assert_eq!(asked(&headers, "\"a\"", 1_000), Asked::All, "it has another file's beginning");
         headers.insert(header::IF_RANGE, "\"a\"".parse().unwrap());

@@ -103,7 +103,9 @@ pub(super) fn find(tables: &[&[Route]], method: &Method, segments: &[&str]) -> F
 
 fn is_at(path: &str, segments: &[&str]) -> bool {
     let mut wanted = path.split('/').filter(|segment| !segment.is_empty());
-    segments.iter().all(|have| wanted.next().is_some_and(|want| want.starts_with('{') || want == *have))
+    segments
+        .iter()
+        .all(|have| wanted.next().is_some_and(|want| want.starts_with('{') || want == *have))
         && wanted.next().is_none()
 }
 

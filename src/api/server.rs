@@ -32,7 +32,8 @@ use model::Clock;
 use model::metric;
 
 /// The handler of `/webhooks/meta`, all methods: raw bytes in, an answer out at once.
-pub type WebhookDoor = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+pub type WebhookDoor =
+    Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
 /// Who asks, in every request's extensions: the connection's address, or what a trusted proxy says it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,13 @@ pub struct HttpLimits {
 impl Default for HttpLimits {
     fn default() -> Self {
         let secs = Duration::from_secs;
-        Self { connections: 8_192, head: secs(10), idle: secs(75), stalled: secs(60), grace: secs(5) }
+        Self {
+            connections: 8_192,
+            head: secs(10),
+            idle: secs(75),
+            stalled: secs(60),
+            grace: secs(5),
+        }
     }
 }
 
@@ -85,7 +92,15 @@ impl Served {
     #[must_use]
     pub fn admin(router: Router, clock: Clock) -> Self {
         let limits = HttpLimits { connections: 64, ..HttpLimits::default() };
-        Self { webhook: None, router, trusted_proxies: Vec::new(), limits, clock, secure: false, counted: false }
+        Self {
+            webhook: None,
+            router,
+            trusted_proxies: Vec::new(),
+            limits,
+            clock,
+            secure: false,
+            counted: false,
+        }
     }
 }
 
@@ -111,8 +126,10 @@ pub async fn serve(listener: TcpListener, served: Served, cancel: CancellationTo
     });
     let tasks = TaskTracker::new();
     let limits = &server.served.limits;
-    let sweep = [limits.head, limits.idle, limits.stalled].into_iter().min().unwrap_or_default() / 4;
-    let mut sweep = tokio::time::interval(sweep.clamp(Duration::from_millis(5), Duration::from_secs(1)));
+    let sweep =
+        [limits.head, limits.idle, limits.stalled].into_iter().min().unwrap_or_default() / 4;
+    let mut sweep =
+        tokio::time::interval(sweep.clamp(Duration::from_millis(5), Duration::from_secs(1)));
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut id = 0;
     loop {
@@ -203,7 +220,8 @@ impl Server {
     /// Ends of connections that aren't their peers' doing.
     fn closed(&self, reason: &'static str) {
         if self.served.counted {
-            metrics::counter!(metric::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => reason).increment(1);
+            metrics::counter!(metric::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => reason)
+                .increment(1);
         }
     }
 
@@ -263,20 +281,30 @@ impl Server {
         }
     }
 
-    async fn request(&self, mut request: Request<Incoming>, conn: &Arc<Conn>, from: IpAddr) -> Response<Body> {
+    async fn request(
+        &self,
+        mut request: Request<Incoming>,
+        conn: &Arc<Conn>,
+        from: IpAddr,
+    ) -> Response<Body> {
         let in_flight = conn.begin();
         let response = match refusal(&request, conn) {
             Some(refused) => refused,
             None => {
                 let peer = Peer(client(from, request.headers(), &self.served.trusted_proxies));
                 request.extensions_mut().insert(peer);
-                if let Some(webhook) = self.served.webhook.as_ref().filter(|_| request.uri().path() == "/webhooks/meta")
+                if let Some(webhook) = self
+                    .served
+                    .webhook
+                    .as_ref()
+                    .filter(|_| request.uri().path() == "/webhooks/meta")
                 {
                     webhook(request).await
                 } else {
                     let is_one = request.version() < Version::HTTP_2;
                     let (request, leftover) = leftover::lend(request);
-                    let Ok(mut response) = self.served.router.clone().oneshot(request.map(Body::new)).await;
+                    let Ok(mut response) =
+                        self.served.router.clone().oneshot(request.map(Body::new)).await;
                     if is_one {
                         leftover.clear(&mut response).await;
                     }
@@ -292,7 +320,8 @@ impl Server {
 /// What a browser is told with every answer, the webhook's and refusals included (R20): nothing runs in it, is framed or taken
 /// for something else. Pages and files that say something of their own keep that.
 fn secured(mut response: Response<Body>, secure: bool) -> Response<Body> {
-    const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+    const POLICY: &str =
+        "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
     let headers = response.headers_mut();
     let mut say = |name, value| {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
@@ -311,7 +340,11 @@ fn secured(mut response: Response<Body>, secure: bool) -> Response<Body> {
 /// The answer to a request that is out of bounds or not well-formed (R14); the connection ends with it.
 fn refusal(request: &Request<Incoming>, conn: &Conn) -> Option<Response<Body>> {
     let (status, code, message) = if uri_bytes(request.uri()) > URI_BYTES_MAX {
-        (StatusCode::URI_TOO_LONG, "uri_too_long", "the request target is longer than 8 KiB".to_owned())
+        (
+            StatusCode::URI_TOO_LONG,
+            "uri_too_long",
+            "the request target is longer than 8 KiB".to_owned(),
+        )
     } else if request.version() < Version::HTTP_2 {
         let hosts = request.headers().get_all(header::HOST).iter().count();
         let what = match conn.bad_head(request.headers()) {
@@ -347,8 +380,12 @@ fn client(from: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let from = from.to_canonical();
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
     let mut client = from;
-    let forwarded: Vec<&str> =
-        headers.get_all("x-forwarded-for").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).collect();
+    let forwarded: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .collect();
     for hop in forwarded.iter().rev() {
         if !is_trusted(client) {
             break;

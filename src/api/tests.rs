@@ -20,8 +20,8 @@ use super::auth::Accounts;
 use super::server::tests::exchange;
 use super::server::{HttpLimits, Served, bind, serve};
 use super::{
-    Api, Exchange, Finding, Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, NodeState, NodeStatus, Operator,
-    Placing, Reload, Reloaded, Told, newest, router,
+    Api, Exchange, Finding, Glance, LiveCall, LiveCalls, LiveFilter, LiveStatus, NodeState,
+    NodeStatus, Operator, Placing, Reload, Reloaded, Told, newest, router,
 };
 use crate::admission::book::Keeper;
 use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, Rules};
@@ -89,7 +89,11 @@ impl Operator for Calls {
                 id: "n1".to_owned(),
                 version: "0",
                 started: model::Timestamp::from_micros(1_000_000),
-                state: if self.drained.load(Ordering::Relaxed) { NodeState::Draining } else { NodeState::Ready },
+                state: if self.drained.load(Ordering::Relaxed) {
+                    NodeState::Draining
+                } else {
+                    NodeState::Ready
+                },
                 not_ready: None,
                 live_calls: 3,
                 memory_bytes: None,
@@ -135,16 +139,17 @@ impl LiveCalls for Calls {
     }
     fn some(&self, scope: &Scope, filter: &LiveFilter, skip: usize, take: usize) -> Vec<CallUuid> {
         let all = self.list(scope);
-        let wanted = all.iter().filter(|c| (c.status == LiveStatus::Queued) == filter.queued).filter(|c| {
-            filter.holds(&Glance {
-                call: c.call,
-                account: &c.account,
-                direction: c.direction,
-                from: &c.from,
-                to: &c.to,
-                started: c.started,
-            })
-        });
+        let wanted =
+            all.iter().filter(|c| (c.status == LiveStatus::Queued) == filter.queued).filter(|c| {
+                filter.holds(&Glance {
+                    call: c.call,
+                    account: &c.account,
+                    direction: c.direction,
+                    from: &c.from,
+                    to: &c.to,
+                    started: c.started,
+                })
+            });
         newest(wanted.map(|c| (c.started, c.call)).collect(), skip, take)
     }
     fn get(&self, scope: &Scope, call: CallUuid) -> Option<LiveCall> {
@@ -165,9 +170,19 @@ impl LiveCalls for Calls {
         Told::Yes
     }
     fn streams(&self, scope: &Scope, call: CallUuid) -> Vec<StreamView> {
-        if self.get(scope, call).is_some() { self.streams.lock().unwrap().clone() } else { Vec::new() }
+        if self.get(scope, call).is_some() {
+            self.streams.lock().unwrap().clone()
+        } else {
+            Vec::new()
+        }
     }
-    fn begin_stream(&self, scope: &Scope, call: CallUuid, id: StreamId, order: StreamOrder) -> Result<bool, Told> {
+    fn begin_stream(
+        &self,
+        scope: &Scope,
+        call: CallUuid,
+        id: StreamId,
+        order: StreamOrder,
+    ) -> Result<bool, Told> {
         self.get(scope, call).ok_or(Told::NotUp)?;
         let mut streams = self.streams.lock().unwrap();
         if streams.iter().any(|view| view.ended.is_none()) {
@@ -186,7 +201,13 @@ impl LiveCalls for Calls {
         );
         Ok(true)
     }
-    fn record(&self, scope: &Scope, id: CallUuid, _: RecordOrder, _: Option<Target>) -> Result<bool, Told> {
+    fn record(
+        &self,
+        scope: &Scope,
+        id: CallUuid,
+        _: RecordOrder,
+        _: Option<Target>,
+    ) -> Result<bool, Told> {
         self.get(scope, id).map(|_| true).ok_or(Told::NotUp)
     }
     fn is_recorded(&self, _: &Scope, _: CallUuid) -> bool {
@@ -194,10 +215,17 @@ impl LiveCalls for Calls {
     }
     fn course(&self, scope: &Scope, call: CallUuid) -> Option<Course> {
         self.get(scope, call)?;
-        serde_json::from_value(json!({"from_ms": 0, "every_ms": 5000, "samples": [[5000, 250, 5, 8000, 0, 0, 0, 0]]}))
-            .ok()
+        serde_json::from_value(
+            json!({"from_ms": 0, "every_ms": 5000, "samples": [[5000, 250, 5, 8000, 0, 0, 0, 0]]}),
+        )
+        .ok()
     }
-    fn events(&self, scope: &Scope, call: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>> {
+    fn events(
+        &self,
+        scope: &Scope,
+        call: CallUuid,
+        follow: bool,
+    ) -> Option<BoxStream<'static, Arc<str>>> {
         self.get(scope, call)?;
         let lines: &[&str] = if follow { &["{\"n\":1}", "{\"n\":2}"] } else { &["{\"n\":1}"] };
         Some(stream::iter(lines.iter().map(|l| Arc::from(*l)).collect::<Vec<_>>()).boxed())
@@ -273,7 +301,9 @@ fn numbers() -> Directory {
         permissions: crate::config::Permissions::default(),
     };
     let numbers = vec![number("918035737458", "7", SUB), number("442071838750", "8", OTHER)];
-    directory.replace(vec![account(MAIN, None), account(SUB, Some(MAIN)), account(OTHER, None)], numbers).unwrap();
+    directory
+        .replace(vec![account(MAIN, None), account(SUB, Some(MAIN)), account(OTHER, None)], numbers)
+        .unwrap();
     directory
 }
 
@@ -311,9 +341,13 @@ async fn run() -> Running {
         };
         let busy = CallEnd::unanswered(HangupCause::NumberFull, Direction::Inbound, at(n as i64));
         let store = store.clone();
-        async move { store.call_concluded(start(n, account), if n == 2 { busy } else { answered }).await }
+        async move {
+            store.call_concluded(start(n, account), if n == 2 { busy } else { answered }).await
+        }
     });
-    assert!(futures_util::future::join_all(concluded).await.into_iter().all(|changed| changed.unwrap()));
+    assert!(
+        futures_util::future::join_all(concluded).await.into_iter().all(|changed| changed.unwrap())
+    );
     for seq in 0..2_500 {
         store.event_log().append(uuid(3), seq, format!("{{\"seq\":{seq}}}"));
     }
@@ -370,7 +404,11 @@ async fn run() -> Running {
         outbox,
         directory: tables.clone(),
         graph: desk.clone(),
-        notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
+        notices: crate::notices::Notices::new(
+            store.clone(),
+            crate::feed::Feed::new(),
+            clock.clone(),
+        ),
         feed: crate::feed::Feed::new(),
         clock: clock.clone(),
         node_id: "node".to_owned(),
@@ -380,7 +418,8 @@ async fn run() -> Running {
         tasks: tokio_util::task::TaskTracker::new(),
     });
     inbox.open(&file.webhooks).await.unwrap();
-    let people = People::new(store.clone(), Passwords::default(), clock.clone(), crate::feed::Feed::new());
+    let people =
+        People::new(store.clone(), Passwords::default(), clock.clone(), crate::feed::Feed::new());
     let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let served = Served {
         webhook: None,
@@ -416,7 +455,11 @@ async fn run() -> Running {
             agents: crate::agents::Agents::new(crate::agents::AgentsParts {
                 store: store.clone(),
                 directory: tables.clone(),
-                notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
+                notices: crate::notices::Notices::new(
+                    store.clone(),
+                    crate::feed::Feed::new(),
+                    clock.clone(),
+                ),
                 egress: egress::testing::egress(egress::testing::open_guard(), Vec::new()),
                 house: egress::testing::egress(egress::testing::open_guard(), Vec::new()),
                 model: None,
@@ -431,11 +474,29 @@ async fn run() -> Running {
     };
     let cancel = CancellationToken::new();
     tokio::spawn(serve(listener, served, cancel.clone()));
-    Running { at: address, calls, people, store, cancel, clock, graph, consents, gate, keeper, file, _folder: folder }
+    Running {
+        at: address,
+        calls,
+        people,
+        store,
+        cancel,
+        clock,
+        graph,
+        consents,
+        gate,
+        keeper,
+        file,
+        _folder: folder,
+    }
 }
 
 /// Numbers whose URLs are asked by nobody.
-fn numbers_of(store: &Store, keeper: &Keeper, graph: &Arc<Graph>, clock: &Clock) -> crate::numbers::Numbers {
+fn numbers_of(
+    store: &Store,
+    keeper: &Keeper,
+    graph: &Arc<Graph>,
+    clock: &Clock,
+) -> crate::numbers::Numbers {
     use crate::answer::{Dice, Fetcher};
     use egress::testing::{egress, open_guard};
     crate::numbers::Numbers::new(crate::numbers::Parts {
@@ -443,7 +504,11 @@ fn numbers_of(store: &Store, keeper: &Keeper, graph: &Arc<Graph>, clock: &Clock)
         graph: graph.clone(),
         clock: clock.clone(),
         feed: crate::feed::Feed::new(),
-        notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
+        notices: crate::notices::Notices::new(
+            store.clone(),
+            crate::feed::Feed::new(),
+            clock.clone(),
+        ),
         guard: egress::Guard::new(false, Vec::new()),
         fetcher: Fetcher::new(egress(open_guard(), Vec::new()), clock.clone(), Dice::system()),
         tasks: tokio_util::task::TaskTracker::new(),
@@ -461,7 +526,12 @@ fn outbox_of(store: &Store, tables: &Arc<Directory>, clock: &Clock) -> crate::ca
     Outbox::new(store.clone(), notifier, tables.clone(), clock.clone(), "node".to_owned(), limits)
 }
 
-fn recordings_of(store: &Store, folder: &std::path::Path, outbox: crate::call::Outbox, clock: &Clock) -> Recordings {
+fn recordings_of(
+    store: &Store,
+    folder: &std::path::Path,
+    outbox: crate::call::Outbox,
+    clock: &Clock,
+) -> Recordings {
     use crate::answer::Dice;
     use crate::call::RecordingsConfig;
     use speech::recognise::Recognisers;
@@ -493,7 +563,8 @@ impl Running {
     /// HTTP/1.0, so that streams come unchunked.
     async fn ask(&self, method: &str, path: &str, head: &str, body: &str) -> Answer {
         let length = body.len();
-        let request = format!("{method} {path} HTTP/1.0\r\ncontent-length: {length}\r\n{head}\r\n{body}");
+        let request =
+            format!("{method} {path} HTTP/1.0\r\ncontent-length: {length}\r\n{head}\r\n{body}");
         let answer = exchange(self.at, request.as_bytes()).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
         let status = head.get(9..12).unwrap().parse().unwrap();
@@ -501,10 +572,17 @@ impl Running {
     }
     async fn plivo(&self, who: &str, method: &str, path: &str) -> Answer {
         let basic = STANDARD.encode(format!("{who}:token"));
-        self.ask(method, &format!("/v1/Account/{who}/{path}"), &format!("authorization: Basic {basic}\r\n"), "").await
+        self.ask(
+            method,
+            &format!("/v1/Account/{who}/{path}"),
+            &format!("authorization: Basic {basic}\r\n"),
+            "",
+        )
+        .await
     }
     async fn ours(&self, who: &str, method: &str, path: &str, body: &str) -> Answer {
-        self.ask(method, &format!("/api/v1/{path}"), &format!("x-api-key: key-{who}\r\n"), body).await
+        self.ask(method, &format!("/api/v1/{path}"), &format!("x-api-key: key-{who}\r\n"), body)
+            .await
     }
 }
 
@@ -545,16 +623,25 @@ async fn lists_page_as_sdks_walk_them() {
     let node = run().await;
     let first = node.plivo(MAIN, "GET", "Call/?call_direction=inbound").await.json();
     let meta = |limit, offset, next: Value, previous: Value| json!({"limit": limit, "offset": offset, "next": next, "previous": previous, "total_count": 45});
-    let uri = |offset: u32| json!(format!("/v1/Account/{MAIN}/Call/?limit=20&offset={offset}&call_direction=inbound"));
+    let uri = |offset: u32| {
+        json!(format!("/v1/Account/{MAIN}/Call/?limit=20&offset={offset}&call_direction=inbound"))
+    };
     assert_eq!(first["meta"], meta(20, 0, uri(20), Value::Null));
     assert_eq!(first["objects"].as_array().unwrap().len(), 20);
     assert_eq!(first["objects"][0]["call_uuid"], uuid(45).to_string(), "newest first");
     assert_eq!(first["objects"][0].as_object().unwrap().get("api_id"), None);
-    let last = node.plivo(MAIN, "GET", "Call/?limit=20&offset=40&call_direction=inbound").await.json();
-    assert_eq!((last["objects"].as_array().unwrap().len(), &last["meta"]), (5, &meta(20, 40, Value::Null, uri(20))));
+    let last =
+        node.plivo(MAIN, "GET", "Call/?limit=20&offset=40&call_direction=inbound").await.json();
+    assert_eq!(
+        (last["objects"].as_array().unwrap().len(), &last["meta"]),
+        (5, &meta(20, 40, Value::Null, uri(20)))
+    );
     let none = node.plivo(MAIN, "GET", "Call/?hangup_source=Carrier").await.json();
     assert_eq!((&none["objects"], &none["meta"]["total_count"]), (&json!([]), &json!(0)));
-    assert_eq!(node.plivo(MAIN, "GET", &format!("Call/?subaccount={SUB}")).await.json()["meta"]["total_count"], 1);
+    assert_eq!(
+        node.plivo(MAIN, "GET", &format!("Call/?subaccount={SUB}")).await.json()["meta"]["total_count"],
+        1
+    );
     assert_eq!(node.plivo(SUB, "GET", "Call/").await.json()["meta"]["total_count"], 1);
     for (query, error) in [
         ("limit=21", "limit must be an integer between 1 and 20"),
@@ -576,10 +663,16 @@ async fn an_owner_of_the_only_main_account_sees_the_nodes_and_drains_one() {
         (listed.status, &one["id"], &one["state"], &one["liveCalls"]),
         (200, &"n1".into(), &"ready".into(), &3.into())
     );
-    assert_eq!(one["fetches"][1], json!({"kind": "answer", "outcome": "timeout", "ok": false, "count": 2}));
+    assert_eq!(
+        one["fetches"][1],
+        json!({"kind": "answer", "outcome": "timeout", "ok": false, "count": 2})
+    );
     assert_eq!(node.ours(MAIN, "POST", "nodes/n2/drain/", "").await.status, 404);
     let drains = node.ours(MAIN, "POST", "nodes/n1/drain/", "").await;
-    assert_eq!((drains.status, drains.json()), (202, json!({"id": "n1", "state": "draining", "liveCalls": 3})));
+    assert_eq!(
+        (drains.status, drains.json()),
+        (202, json!({"id": "n1", "state": "draining", "liveCalls": 3}))
+    );
     assert_eq!(node.ours(MAIN, "GET", "nodes/", "").await.json()["items"][0]["state"], "draining");
     for who in [SUB.to_owned(), format!("admin-{MAIN}")] {
         for (method, path) in [("GET", "nodes/"), ("POST", "nodes/n1/drain/")] {
@@ -600,9 +693,11 @@ async fn an_owner_of_a_main_account_reloads() {
         *node.calls.reload.lock().unwrap() = with;
         node.ours(who, "POST", "reload/", "").await
     };
-    let reloaded = Reloaded { accounts: 1, wabas: 2, numbers: 3, needs_restart: vec!["listen.public"] };
+    let reloaded =
+        Reloaded { accounts: 1, wabas: 2, numbers: 3, needs_restart: vec!["listen.public"] };
     let done = reload(MAIN, Some(Reload::Done(reloaded))).await;
-    let expected = json!({"accounts": 1, "wabas": 2, "numbers": 3, "needsRestart": ["listen.public"]});
+    let expected =
+        json!({"accounts": 1, "wabas": 2, "numbers": 3, "needsRestart": ["listen.public"]});
     assert_eq!((done.status, done.json()), (200, expected));
     let finding = Finding::new(Some((3, 7)), "unknown key `csp`", "did you mean `cps`?");
     let refused = reload(MAIN, Some(Reload::Refused(vec![finding]))).await;
@@ -613,7 +708,11 @@ async fn an_owner_of_a_main_account_reloads() {
     assert_eq!(reload(MAIN, Some(Reload::Shared)).await.status, 403);
     for who in [SUB.to_owned(), format!("admin-{MAIN}")] {
         let answer = reload(&who, None).await;
-        assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (403, Some("forbidden")), "{who}");
+        assert_eq!(
+            (answer.status, answer.json()["error"]["code"].as_str()),
+            (403, Some("forbidden")),
+            "{who}"
+        );
     }
     assert_eq!(node.ours(MAIN, "GET", "reload", "").await.status, 405);
     assert_eq!(node.ours("nobody", "POST", "reload", "").await.status, 401);
@@ -642,15 +741,29 @@ async fn our_own_list_has_what_is_up_then_what_ended_page_by_page() {
         node.ours(MAIN, "GET", &path, "").await.json()
     };
     let rest = next(&few).await;
-    assert_eq!(rest["items"][0]["callUuid"], uuid(101).to_string(), "those that are up, where a page ended among them");
+    assert_eq!(
+        rest["items"][0]["callUuid"],
+        uuid(101).to_string(),
+        "those that are up, where a page ended among them"
+    );
     let rest = next(&rest).await;
     assert_eq!(rest["items"][0]["callUuid"], uuid(45).to_string(), "behind a page of live ones");
     assert_eq!(rest["items"][0]["startedAt"], "2026-11-20T06:03:56.120Z");
-    assert_eq!((&rest["items"][0]["status"], &rest["items"][0]["cause"]), (&json!("ended"), &json!("caller_hangup")));
-    assert_eq!(node.ours(SUB, "GET", "calls/", "").await.json()["items"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        (&rest["items"][0]["status"], &rest["items"][0]["cause"]),
+        (&json!("ended"), &json!("caller_hangup"))
+    );
+    assert_eq!(
+        node.ours(SUB, "GET", "calls/", "").await.json()["items"].as_array().unwrap().len(),
+        2
+    );
     for (query, field) in [("limit=0", "limit"), ("limit=201", "limit"), ("cursor=7", "cursor")] {
         let answer = node.ours(MAIN, "GET", &format!("calls/?{query}"), "").await;
-        assert_eq!((answer.status, &answer.json()["error"]["field"]), (400, &json!(field)), "{query}");
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["field"]),
+            (400, &json!(field)),
+            "{query}"
+        );
     }
     assert_eq!(node.ours(MAIN, "DELETE", "calls/", "").await.status, 405);
     node.cancel.cancel();
@@ -667,12 +780,22 @@ async fn one_call_is_shown_with_its_remarks_and_findings() {
     };
     assert!(node.store.call_concluded(start(47, MAIN), end).await.unwrap());
     let ended = node.ours(MAIN, "GET", &of(uuid(47)), "").await.json();
-    assert_eq!((&ended["callUuid"], &ended["status"]), (&json!(uuid(47).to_string()), &json!("ended")));
+    assert_eq!(
+        (&ended["callUuid"], &ended["status"]),
+        (&json!(uuid(47).to_string()), &json!("ended"))
+    );
     assert_eq!(ended["remarks"], json!(["the answer URL failed"]));
-    assert_eq!((&ended["findings"][0]["rule"], &ended["findings"][0]["line"]), (&json!("W308"), &json!(1)));
+    assert_eq!(
+        (&ended["findings"][0]["rule"], &ended["findings"][0]["line"]),
+        (&json!("W308"), &json!(1))
+    );
     let live = node.ours(MAIN, "GET", &of(uuid(101)), "").await.json();
     assert_eq!((&live["callUuid"], &live["findings"]), (&json!(uuid(101).to_string()), &json!([])));
-    assert_eq!(node.ours(SUB, "GET", &of(uuid(47)), "").await.status, 404, "another account's is as good as none");
+    assert_eq!(
+        node.ours(SUB, "GET", &of(uuid(47)), "").await.status,
+        404,
+        "another account's is as good as none"
+    );
     assert_eq!(node.ours(MAIN, "GET", "calls/x/", "").await.status, 404);
     assert_eq!(node.ours(MAIN, "POST", &of(uuid(47)), "").await.status, 405);
     node.cancel.cancel();
@@ -701,8 +824,15 @@ async fn live_calls_are_listed_shown_and_hung_up() {
     let as_record = node.plivo(MAIN, "GET", &format!("Call/{}/", uuid(101))).await;
     assert_eq!(as_record.status, 404);
     assert_eq!(as_record.json()["error"], "not found; the call is live, use status=live");
-    assert_eq!(node.plivo(MAIN, "GET", &format!("Call/{}/?status=live", uuid(3))).await.status, 404, "it ended");
-    assert_eq!(node.plivo(MAIN, "GET", &format!("Call/{}/?status=queued", uuid(101))).await.status, 404);
+    assert_eq!(
+        node.plivo(MAIN, "GET", &format!("Call/{}/?status=live", uuid(3))).await.status,
+        404,
+        "it ended"
+    );
+    assert_eq!(
+        node.plivo(MAIN, "GET", &format!("Call/{}/?status=queued", uuid(101))).await.status,
+        404
+    );
 
     let gone = node.plivo(MAIN, "DELETE", &format!("Call/{}/", uuid(102))).await;
     assert_eq!((gone.status, gone.body.as_str(), gone.head.contains("x-api-id")), (204, "", true));
@@ -725,14 +855,19 @@ async fn r16_another_tenants_call_is_one_that_never_was() {
         (answer.status, body)
     };
     for foreign in [uuid(46), uuid(103)] {
-        for (method, path) in [("GET", "Call/{}/"), ("GET", "Call/{}/?status=live"), ("DELETE", "Call/{}/")] {
-            let ask =
-                async |call: CallUuid| blank(node.plivo(MAIN, method, &path.replace("{}", &call.to_string())).await);
+        for (method, path) in
+            [("GET", "Call/{}/"), ("GET", "Call/{}/?status=live"), ("DELETE", "Call/{}/")]
+        {
+            let ask = async |call: CallUuid| {
+                blank(node.plivo(MAIN, method, &path.replace("{}", &call.to_string())).await)
+            };
             let theirs = ask(foreign).await;
             assert_eq!(theirs.0, 404);
             assert_eq!(theirs, ask(never).await, "{method} {path}");
         }
-        let ask = async |call: CallUuid| blank(node.ours(MAIN, "GET", &format!("calls/{call}/events"), "").await);
+        let ask = async |call: CallUuid| {
+            blank(node.ours(MAIN, "GET", &format!("calls/{call}/events"), "").await)
+        };
         assert_eq!(ask(foreign).await, ask(never).await);
     }
     // A subaccount sees neither its main account's nor a sibling's; a main account sees its subaccounts'.
@@ -746,8 +881,9 @@ async fn r16_another_tenants_call_is_one_that_never_was() {
 #[tokio::test]
 async fn r15_who_may_ask() {
     let node = run().await;
-    let basic =
-        |who: &str, token: &str| format!("authorization: Basic {}\r\n", STANDARD.encode(format!("{who}:{token}")));
+    let basic = |who: &str, token: &str| {
+        format!("authorization: Basic {}\r\n", STANDARD.encode(format!("{who}:{token}")))
+    };
     let path = format!("/v1/Account/{MAIN}/Call/");
     let refused = [
         String::new(),
@@ -760,13 +896,20 @@ async fn r15_who_may_ask() {
     ];
     for head in refused {
         let answer = node.ask("GET", &path, &head, "").await;
-        assert_eq!((answer.status, answer.json()["error"].as_str()), (401, Some("authentication failed")), "{head}");
+        assert_eq!(
+            (answer.status, answer.json()["error"].as_str()),
+            (401, Some("authentication failed")),
+            "{head}"
+        );
         assert!(answer.head.contains("www-authenticate: basic"), "{}", answer.head);
     }
     assert_eq!(node.ask("GET", &path, &basic(MAIN, "token"), "").await.status, 200);
     for head in ["", "x-api-key: nope\r\n"] {
         let answer = node.ask("POST", "/api/v1/xml/check", head, "<Response/>").await;
-        assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (401, Some("unauthorized")));
+        assert_eq!(
+            (answer.status, answer.json()["error"]["code"].as_str()),
+            (401, Some("unauthorized"))
+        );
     }
 
     // Past 60 failures a minute: 429 for failures only, and for that address only.
@@ -810,28 +953,50 @@ async fn a_call_is_ordered_with_every_field() {
     });
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let answer = node.post(MAIN, "application/json", "", &body.to_string()).await;
-    assert_eq!((answer.status, answer.json()["message"].as_str()), (201, Some("call fired")), "{}", answer.body);
+    assert_eq!(
+        (answer.status, answer.json()["message"].as_str()),
+        (201, Some("call fired")),
+        "{}",
+        answer.body
+    );
     assert_eq!(answer.json()["request_uuid"], uuid(1_001).to_string());
     let order = node.calls.orders.lock().unwrap()[0].clone();
     assert_eq!(order.to, [E164::parse("919412341234").unwrap()]);
     assert_eq!((order.answer.1, order.hangup.1), (model::Method::Get, model::Method::Post));
-    assert_eq!(order.fallback.map(|(url, method)| (url.0.to_string(), method)).unwrap().1, model::Method::Get);
+    assert_eq!(
+        order.fallback.map(|(url, method)| (url.0.to_string(), method)).unwrap().1,
+        model::Method::Get
+    );
     assert_eq!(order.time_limit.as_secs(), 30);
     assert_eq!(order.headers, [("A".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
     let outbound = order.outbound;
     assert_eq!(outbound.ring.unwrap().1, model::Method::Get);
     assert_eq!((outbound.ring_timeout_ms, outbound.hangup_on_ring_ms), (600_000, Some(0)));
-    assert_eq!((outbound.send_digits.as_deref(), outbound.parent_call), (Some("1w2#@200"), Some(uuid(9))));
+    assert_eq!(
+        (outbound.send_digits.as_deref(), outbound.parent_call),
+        (Some("1w2#@200"), Some(uuid(9)))
+    );
 
     // A form, and several: the same, and a list in their order.
-    let form =
-        "from=918035737458&to=919412341234%3C919412341235&answer_url=https%3A%2F%2Fapp.example.com%2F&ring_timeout=0";
+    let form = "from=918035737458&to=919412341234%3C919412341235&answer_url=https%3A%2F%2Fapp.example.com%2F&ring_timeout=0";
     let answer = node.post(SUB, "application/x-www-form-urlencoded", "", form).await;
-    assert_eq!((answer.status, answer.json()["message"].as_str()), (201, Some("calls fired")), "{}", answer.body);
-    assert_eq!(answer.json()["request_uuid"], json!([uuid(2_001).to_string(), uuid(2_002).to_string()]));
+    assert_eq!(
+        (answer.status, answer.json()["message"].as_str()),
+        (201, Some("calls fired")),
+        "{}",
+        answer.body
+    );
+    assert_eq!(
+        answer.json()["request_uuid"],
+        json!([uuid(2_001).to_string(), uuid(2_002).to_string()])
+    );
     let order = node.calls.orders.lock().unwrap()[1].clone();
     assert_eq!(order.outbound.ring_timeout_ms, 120_000, "0 is the usual");
-    assert_eq!(order.hangup.0.0.as_ref(), "https://app.example.com/", "the answer URL where there is none");
+    assert_eq!(
+        order.hangup.0.0.as_ref(),
+        "https://app.example.com/",
+        "the answer URL where there is none"
+    );
     assert_eq!(order.time_limit.as_secs(), 14_400);
     node.cancel.cancel();
 }
@@ -844,7 +1009,8 @@ async fn the_first_bad_field_is_named() {
         body[name] = value;
         body.to_string()
     };
-    let many = |n: u64| (0..n).map(|n| (919_400_000_000 + n).to_string()).collect::<Vec<_>>().join("<");
+    let many =
+        |n: u64| (0..n).map(|n| (919_400_000_000 + n).to_string()).collect::<Vec<_>>().join("<");
     for (status, body, said) in [
         (400, "{}".to_owned(), "from parameter is missing"),
         (400, with("to", Value::Null), "to parameter is missing"),
@@ -857,25 +1023,57 @@ async fn the_first_bad_field_is_named() {
         (201, with("to", json!(many(1_000))), "calls fired"),
         (400, with("answer_url", json!("ftp://app.example.com/")), "answer_url is invalid"),
         (400, with("ring_url", json!("https://10.0.0.1/")), "ring_url is invalid"),
-        (400, with("hangup_url", json!(format!("https://app.example.com/{}", "x".repeat(2_048)))), "2048 bytes"),
+        (
+            400,
+            with("hangup_url", json!(format!("https://app.example.com/{}", "x".repeat(2_048)))),
+            "2048 bytes",
+        ),
         (400, with("answer_method", json!("PUT")), "answer_method must be GET or POST"),
         (400, with("call_type", json!("voice")), "call_type voice is not available"),
         (400, with("caller_name", json!("x".repeat(51))), "caller_name must be at most 50"),
         (201, with("caller_name", json!("x".repeat(50))), "call fired"),
         (400, with("send_digits", json!("12a")), "send_digits must be"),
         (400, with("time_limit", json!(0)), "time_limit must be an integer between 1 and 86400"),
-        (400, with("time_limit", json!(86_401)), "time_limit must be an integer between 1 and 86400"),
+        (
+            400,
+            with("time_limit", json!(86_401)),
+            "time_limit must be an integer between 1 and 86400",
+        ),
         (201, with("time_limit", json!(86_400)), "call fired"),
-        (400, with("ring_timeout", json!(601)), "ring_timeout must be an integer between 1 and 600"),
-        (400, with("hangup_on_ring", json!(-1)), "hangup_on_ring must be an integer between 0 and 600"),
+        (
+            400,
+            with("ring_timeout", json!(601)),
+            "ring_timeout must be an integer between 1 and 600",
+        ),
+        (
+            400,
+            with("hangup_on_ring", json!(-1)),
+            "hangup_on_ring must be an integer between 0 and 600",
+        ),
         (201, with("hangup_on_ring", json!("600")), "call fired"),
-        (400, with("machine_detection", json!("true")), "machine_detection is not available on WhatsApp"),
-        (400, with("machine_detection", json!("hangup")), "machine_detection is not available on WhatsApp"),
+        (
+            400,
+            with("machine_detection", json!("true")),
+            "machine_detection is not available on WhatsApp",
+        ),
+        (
+            400,
+            with("machine_detection", json!("hangup")),
+            "machine_detection is not available on WhatsApp",
+        ),
         (400, with("parent_call_uuid", json!("x")), "parent_call_uuid must be a UUID"),
         (400, "[]".to_owned(), "object"),
         (400, r#"{"from":"1","from":"2"}"#.to_owned(), "from is given twice"),
-        (422, with("from", json!("442071838750")), "is not a calling-enabled WhatsApp number of your account"),
-        (422, with("from", json!("919999999999")), "is not a calling-enabled WhatsApp number of your account"),
+        (
+            422,
+            with("from", json!("442071838750")),
+            "is not a calling-enabled WhatsApp number of your account",
+        ),
+        (
+            422,
+            with("from", json!("919999999999")),
+            "is not a calling-enabled WhatsApp number of your account",
+        ),
     ] {
         let answer = node.post(MAIN, "application/json", "", &body).await;
         let shown: String = body.chars().take(120).collect();
@@ -884,11 +1082,19 @@ async fn the_first_bad_field_is_named() {
     }
     let mut body = order();
     body["parent_call_uuid"] = json!(uuid(999).to_string());
-    assert_eq!(node.post(MAIN, "application/json", "", &body.to_string()).await.status, 201, "stored, no more");
+    assert_eq!(
+        node.post(MAIN, "application/json", "", &body.to_string()).await.status,
+        201,
+        "stored, no more"
+    );
     body["error_if_parent_not_found"] = json!(true);
     assert_eq!(node.post(MAIN, "application/json", "", &body.to_string()).await.status, 404);
     body["parent_call_uuid"] = json!(uuid(3).to_string());
-    assert_eq!(node.post(MAIN, "application/json", "", &body.to_string()).await.status, 201, "an ended call");
+    assert_eq!(
+        node.post(MAIN, "application/json", "", &body.to_string()).await.status,
+        201,
+        "an ended call"
+    );
     let coded = node.post(MAIN, "application/json", "content-encoding: gzip\r\n", "{}").await;
     assert_eq!(coded.status, 415);
     node.cancel.cancel();
@@ -915,7 +1121,12 @@ async fn what_forbids_an_order_is_said_with_its_status() {
         let shown = format!("{why:?}");
         *node.calls.not_placed.lock().unwrap() = Some(why);
         let answer = node.post(MAIN, "application/json", "", &order().to_string()).await;
-        assert_eq!((answer.status, answer.head.contains("retry-after: ")), (status, retry), "{shown}: {}", answer.head);
+        assert_eq!(
+            (answer.status, answer.head.contains("retry-after: ")),
+            (status, retry),
+            "{shown}: {}",
+            answer.head
+        );
         assert!(answer.json()["error"].is_string(), "{shown}");
     }
     node.cancel.cancel();
@@ -978,9 +1189,15 @@ async fn paths_and_methods_that_are_not_there() {
         assert!(!answer.head.contains("access-control"), "no CORS");
     }
     assert_eq!(node.ask("GET", "/v1/", "", "").await.status, 404);
-    assert_eq!(node.ask("GET", "/v1/Pricing/", "", "").await.json()["error"], "not available on this server");
+    assert_eq!(
+        node.ask("GET", "/v1/Pricing/", "", "").await.json()["error"],
+        "not available on this server"
+    );
     let nowhere = node.ask("GET", "/nowhere", "", "").await;
-    assert_eq!((nowhere.status, nowhere.json()["error"]["code"].as_str()), (404, Some("not_found")));
+    assert_eq!(
+        (nowhere.status, nowhere.json()["error"]["code"].as_str()),
+        (404, Some("not_found"))
+    );
     let error = nowhere.json()["error"].clone();
     let keys: Vec<&String> = error.as_object().unwrap().keys().collect();
     assert_eq!(keys.len(), 5, "code, message, field, requestId, meta: {keys:?}");
@@ -994,7 +1211,10 @@ async fn documents_are_linted() {
     let node = run().await;
     let clean = node.ours(MAIN, "POST", "xml/check", "<Response><Hangup/></Response>").await;
     assert_eq!((clean.status, &clean.json()["ok"]), (200, &json!(true)), "{}", clean.body);
-    let wrong = node.ours(MAIN, "POST", "xml/check/", "<Response><Speek>hi</Speek></Response>").await.json();
+    let wrong = node
+        .ours(MAIN, "POST", "xml/check/", "<Response><Speek>hi</Speek></Response>")
+        .await
+        .json();
     assert_eq!(wrong["ok"], false);
     let finding = &wrong["findings"][0];
     for key in ["rule", "severity", "line", "column", "message", "hint"] {
@@ -1017,7 +1237,8 @@ async fn event_logs_come_from_memory_or_the_store() {
     assert_eq!((lines.len(), lines[0], lines[2_499]), (2_500, "{\"seq\":0}", "{\"seq\":2499}"));
     let live = node.ours(MAIN, "GET", &format!("calls/{}/events", uuid(101)), "").await;
     assert_eq!(live.body, "{\"n\":1}\n");
-    let followed = node.ours(MAIN, "GET", &format!("calls/{}/events/?follow=1", uuid(101)), "").await;
+    let followed =
+        node.ours(MAIN, "GET", &format!("calls/{}/events/?follow=1", uuid(101)), "").await;
     assert_eq!(followed.body, "{\"n\":1}\n{\"n\":2}\n");
     let none = node.ours(MAIN, "GET", &format!("calls/{}/events", uuid(5)), "").await;
     assert_eq!((none.status, none.body.as_str()), (200, ""), "a call with no lines");
@@ -1027,19 +1248,38 @@ async fn event_logs_come_from_memory_or_the_store() {
     let live = node.ours(MAIN, "GET", &format!("calls/{}/quality/", uuid(101)), "").await;
     let live: Value = serde_json::from_str(&live.body).expect("JSON");
     let sample = &live["samples"][0];
-    assert_eq!((&live["intervalSeconds"], &sample["inbound"]["lossPercent"]), (&json!(5), &json!(2.0)), "{live}");
-    assert_eq!((&sample["outbound"], &sample["roundTripMs"]), (&Value::Null, &Value::Null), "{live}");
+    assert_eq!(
+        (&live["intervalSeconds"], &sample["inbound"]["lossPercent"]),
+        (&json!(5), &json!(2.0)),
+        "{live}"
+    );
+    assert_eq!(
+        (&sample["outbound"], &sample["roundTripMs"]),
+        (&Value::Null, &Value::Null),
+        "{live}"
+    );
     assert!(sample["until"].as_str() > sample["from"].as_str(), "{live}");
     let none = node.ours(MAIN, "GET", &format!("calls/{}/quality", uuid(3)), "").await;
     let none: Value = serde_json::from_str(&none.body).expect("JSON");
-    assert_eq!(none, json!({"callUuid": uuid(3), "intervalSeconds": 0, "samples": []}), "nothing was measured");
+    assert_eq!(
+        none,
+        json!({"callUuid": uuid(3), "intervalSeconds": 0, "samples": []}),
+        "nothing was measured"
+    );
     for missing in ["x".to_owned(), uuid(9_999).to_string()] {
-        assert_eq!(node.ours(MAIN, "GET", &format!("calls/{missing}/quality/"), "").await.status, 404);
+        assert_eq!(
+            node.ours(MAIN, "GET", &format!("calls/{missing}/quality/"), "").await.status,
+            404
+        );
     }
     node.store.close().await;
     let closed = node.ours(MAIN, "GET", &format!("calls/{}/events", uuid(3)), "").await;
     assert_eq!(closed.status, 503);
-    assert!(!closed.body.to_lowercase().contains("sql") && !closed.body.contains("pool"), "{}", closed.body);
+    assert!(
+        !closed.body.to_lowercase().contains("sql") && !closed.body.contains("pool"),
+        "{}",
+        closed.body
+    );
     node.cancel.cancel();
 }
 
@@ -1049,12 +1289,23 @@ async fn voices_are_listed_with_who_says_them() {
     let answer = node.ours(MAIN, "GET", "voices/?language=de", "").await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let all = answer.json();
-    let hans = all["voices"].as_array().unwrap().iter().find(|v| v["voice"] == "Polly.Hans").expect("Polly.Hans");
+    let hans = all["voices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|v| v["voice"] == "Polly.Hans")
+        .expect("Polly.Hans");
     let expected = json!({
         "voice": "Polly.Hans", "language": "de-DE", "gender": "male", "engine": "builtin", "engine_voice": "de-DE", "exact": true,
     });
     assert_eq!(*hans, expected);
-    assert!(all["languages"].as_array().unwrap().iter().all(|l| l["language"].as_str().unwrap().starts_with("de")));
+    assert!(
+        all["languages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|l| l["language"].as_str().unwrap().starts_with("de"))
+    );
     assert_eq!(node.ours("nobody", "GET", "voices/", "").await.status, 401);
     node.cancel.cancel();
 }

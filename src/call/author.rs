@@ -79,7 +79,10 @@ pub struct NoAuthor;
 
 impl Author for NoAuthor {
     fn document(&self, _: Wish) -> BoxFuture<'static, Result<String, FetchFailure>> {
-        futures_util::future::ready(Err(FetchFailure::Unreachable { what: "no agent answers here".to_owned() })).boxed()
+        futures_util::future::ready(Err(FetchFailure::Unreachable {
+            what: "no agent answers here".to_owned(),
+        }))
+        .boxed()
     }
     fn sound(&self, _: CallUuid, _: &str) -> Option<Arc<Prompt>> {
         None
@@ -117,7 +120,11 @@ mod tests {
     #[test]
     fn only_our_own_urls_are_ours() {
         assert_eq!(super::path_of(&super::url_of("7/turn?x=1#y")), Some("7/turn"));
-        for url in ["https://agent.invalid.example/7", "http://agent.invalid/7", "https://example.com/agent.invalid/"] {
+        for url in [
+            "https://agent.invalid.example/7",
+            "http://agent.invalid/7",
+            "https://example.com/agent.invalid/",
+        ] {
             assert_eq!(super::path_of(url), None, "{url}");
         }
     }

@@ -156,7 +156,11 @@ impl Bindings {
         let (setup, wacid) = (call.setup(), call.at_meta().wacid());
         if setup.direction == Direction::Outbound {
             let (phone_number_id, wacid) = (setup.phone_number_id.clone(), wacid.cloned());
-            self.remember(PlacedCall { call: setup.call, phone_number_id, wacid }, call.token(), now);
+            self.remember(
+                PlacedCall { call: setup.call, phone_number_id, wacid },
+                call.token(),
+                now,
+            );
         }
         self.expect_no_more(call);
         if let Some(wacid) = wacid {
@@ -250,14 +254,18 @@ impl Bindings {
         self.left.insert(call, Left { since: now, number, token, wacid });
         let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
         leaving.push_back((now, call));
-        while let Some((_, old)) = leaving.pop_front_if(|(at, _)| now.saturating_duration_since(*at) >= LEFT_MAX) {
+        while let Some((_, old)) =
+            leaving.pop_front_if(|(at, _)| now.saturating_duration_since(*at) >= LEFT_MAX)
+        {
             self.left.remove(&old);
         }
     }
 
     /// Ends a call at Meta that is none of ours any more, if it is one.
     fn end_left(&self, calls: &impl Parties, key: &CallKey, named: Option<CallUuid>, now: Instant) {
-        let young = |left: &Left| left.number == key.0 && now.saturating_duration_since(left.since) < LEFT_MAX;
+        let young = |left: &Left| {
+            left.number == key.0 && now.saturating_duration_since(left.since) < LEFT_MAX
+        };
         let Some(call) = named else { return };
         let (token, late) = match self.left.get_mut(&call) {
             Some(mut left) if young(&left) && left.wacid.as_ref() != Some(&key.1) => {
@@ -283,7 +291,8 @@ impl Bindings {
         }
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
         forget(&mut parked, now);
-        let (mine, others) = std::mem::take(&mut *parked).into_iter().partition(|(_, of, _)| *of == key);
+        let (mine, others) =
+            std::mem::take(&mut *parked).into_iter().partition(|(_, of, _)| *of == key);
         *parked = others;
         let mine: VecDeque<(Instant, CallKey, CallEvent)> = mine;
         mine.into_iter().map(|(_, _, event)| event).collect()
@@ -377,7 +386,10 @@ mod tests {
         let ringing = CallEvent::Status(PhoneStatus::Ringing);
         assert_eq!(bindings.park(&key("a"), &ringing, clock.now()), None);
         bindings.unnamed.fetch_add(1, Ordering::AcqRel);
-        assert!(bindings.claim(key("a"), call, clock.now()).is_empty(), "no call was expected then");
+        assert!(
+            bindings.claim(key("a"), call, clock.now()).is_empty(),
+            "no call was expected then"
+        );
         bindings.forget(&key("a"), call);
 
         let over = CallEvent::Terminated(Termination::default());
@@ -385,7 +397,10 @@ mod tests {
             assert_eq!(bindings.park(&key(wacid), event, clock.now()), None);
         }
         let waited = bindings.claim(key("a"), call, clock.now());
-        assert!(matches!(waited.as_slice(), [CallEvent::Status(_), CallEvent::Terminated(_)]), "{waited:?}");
+        assert!(
+            matches!(waited.as_slice(), [CallEvent::Status(_), CallEvent::Terminated(_)]),
+            "{waited:?}"
+        );
         assert_eq!(bindings.park(&key("a"), &over, clock.now()), Some(call), "known by now");
         clock.step(PARK);
         assert!(bindings.claim(key("b"), call, clock.now()).is_empty(), "too late");

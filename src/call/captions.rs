@@ -125,7 +125,11 @@ impl Job for Captioning {
             self.them.hear(twenty.sent);
         }
         // With the ears the sound ends, and so do the tasks.
-        if self.stopped.load(Ordering::Acquire) || self.line.is_over() { Going::Over } else { Going::On }
+        if self.stopped.load(Ordering::Acquire) || self.line.is_over() {
+            Going::Over
+        } else {
+            Going::On
+        }
     }
 }
 
@@ -235,7 +239,11 @@ impl Writer {
             let mut told = false;
             let so_far = |Interim { stable, unstable, .. }: Interim| {
                 told = true;
-                let text = [stable, unstable].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+                let text = [stable, unstable]
+                    .into_iter()
+                    .filter(|part| !part.is_empty())
+                    .collect::<Vec<_>>()
+                    .join(" ");
                 self.tell(Caption { speaker: self.speaker, line, text, last: false });
             };
             let text = match self.recognisers.recognise(&self.ask, &mut sound, so_far).await {
@@ -276,7 +284,10 @@ mod tests {
     fn cuts(stretches: &[(usize, bool)]) -> Vec<(usize, &'static str, usize)> {
         let mut cutter = Cutter::default();
         let sample = |i: usize, loud: bool| if loud { ((i % 114) as i16 - 57) * 60 } else { 0 };
-        let frames = stretches.iter().flat_map(|(frames, loud)| std::iter::repeat_n(*loud, *frames)).enumerate();
+        let frames = stretches
+            .iter()
+            .flat_map(|(frames, loud)| std::iter::repeat_n(*loud, *frames))
+            .enumerate();
         let mut cuts = Vec::new();
         for (n, loud) in frames {
             let pcm: Vec<i16> = (0..FRAME).map(|i| sample(n * FRAME + i, loud)).collect();
@@ -310,7 +321,8 @@ mod tests {
         let (mut begun, mut ended) = (0, 0);
         for n in 0..2 * UTTERANCE_MAX {
             let loud = n % 16 < 10;
-            let pcm: Vec<i16> = (0..FRAME).map(|i| if loud { ((i % 114) as i16 - 57) * 60 } else { 0 }).collect();
+            let pcm: Vec<i16> =
+                (0..FRAME).map(|i| if loud { ((i % 114) as i16 - 57) * 60 } else { 0 }).collect();
             match cutter.hear(&pcm) {
                 Cut::Begins(_) => begun += 1,
                 Cut::Ends => ended += 1,

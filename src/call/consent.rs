@@ -86,10 +86,16 @@ impl PermissionDesk {
             return;
         }
         let asked = self.now();
-        match self.graph.call_permissions(&spec.phone_number_id, spec.access_token.as_ref(), user).await {
+        match self
+            .graph
+            .call_permissions(&spec.phone_number_id, spec.access_token.as_ref(), user)
+            .await
+        {
             Ok(said) => self.note(number, user, Event::Told(told(&said, asked))),
             // What was known stays (`meta-calling.md` §4.6, code 613).
-            Err(outcome) => tracing::info!(number = %spec.number, ?outcome, "Graph does not say what a user allows"),
+            Err(outcome) => {
+                tracing::info!(number = %spec.number, ?outcome, "Graph does not say what a user allows")
+            }
         }
     }
 
@@ -97,7 +103,12 @@ impl PermissionDesk {
     ///
     /// # Errors
     /// The rule that forbids it, and when it will not any more; or what Graph said.
-    pub async fn request(&self, number: &NumberEntry, user: &str, request: &Request) -> Result<Sent, NotSent> {
+    pub async fn request(
+        &self,
+        number: &NumberEntry,
+        user: &str,
+        request: &Request,
+    ) -> Result<Sent, NotSent> {
         let spec = &number.spec;
         let key = PairKey::new(&spec.phone_number_id, user);
         let may = || self.consents.may_request(&key, &spec.permissions, self.now());
@@ -105,12 +116,16 @@ impl PermissionDesk {
         let _under_way = self.consents.begin_request(&key).ok_or(NotSent::UnderWay)?;
         // One that went into a conversation meanwhile counts too.
         may().map_err(NotSent::TooSoon)?;
-        let sent =
-            self.graph.request_permission(&spec.phone_number_id, spec.access_token.as_ref(), user, request).await;
+        let sent = self
+            .graph
+            .request_permission(&spec.phone_number_id, spec.access_token.as_ref(), user, request)
+            .await;
         match sent {
             Ok(message) => {
                 // It counts, whatever becomes of this process.
-                if let Some(stored) = self.consents.take(&key, &spec.permissions, self.now(), Event::Requested).stored {
+                if let Some(stored) =
+                    self.consents.take(&key, &spec.permissions, self.now(), Event::Requested).stored
+                {
                     stored.await;
                 }
                 Ok(Sent { message, view: self.view(number, user, false).await })
@@ -135,7 +150,8 @@ impl PermissionDesk {
 /// Graph's word, as the table takes it.
 fn told(said: &CallPermissions, asked: Timestamp) -> Told {
     let counter = |limits: &[Limit], period| {
-        CallPermissions::of_period(limits, period).map(|limit| Counter { used: limit.used, room_at: limit.expires })
+        CallPermissions::of_period(limits, period)
+            .map(|limit| Counter { used: limit.used, room_at: limit.expires })
     };
     Told {
         asked: Some(asked),
@@ -157,7 +173,8 @@ pub fn refusal_of(code: i64, details: &str) -> Option<Event> {
 
 /// A time in Unix seconds in a text of Meta's: "Next call allowed at 1790050000".
 fn time_in(details: &str) -> Option<Timestamp> {
-    let mut numbers = details.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() == 10);
+    let mut numbers =
+        details.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() == 10);
     numbers.next_back()?.parse().ok().map(Timestamp::from_secs)
 }
 

@@ -64,7 +64,10 @@ pub struct Moment {
 }
 
 impl From<[u32; 8]> for Sample {
-    fn from([until_ms, in_packets, in_lost, in_jitter, out_packets, out_lost, out_jitter, trip]: [u32; 8]) -> Self {
+    fn from(
+        [until_ms, in_packets, in_lost, in_jitter, out_packets, out_lost, out_jitter, trip]: [u32;
+            8],
+    ) -> Self {
         Self {
             until_ms,
             inbound: Stretch { packets: in_packets, lost: in_lost, jitter_us: in_jitter },
@@ -119,8 +122,13 @@ impl Sample {
 
     /// Loss, jitter, round trip and the estimate of this stretch alone.
     fn quality(self) -> Option<CallQuality> {
-        let round_trip = (self.round_trip_us > 0).then(|| Duration::from_micros(self.round_trip_us.into()));
-        sound::quality(&Quality { inbound: self.inbound.way(), outbound: self.outbound.way(), round_trip })
+        let round_trip =
+            (self.round_trip_us > 0).then(|| Duration::from_micros(self.round_trip_us.into()));
+        sound::quality(&Quality {
+            inbound: self.inbound.way(),
+            outbound: self.outbound.way(),
+            round_trip,
+        })
     }
 }
 
@@ -205,7 +213,8 @@ impl Sampler {
 
     /// So far.
     pub(super) fn course(&self) -> Option<Course> {
-        self.with(|looks| looks.as_ref().map(|looks| looks.course.clone())).filter(Course::has_sound)
+        self.with(|looks| looks.as_ref().map(|looks| looks.course.clone()))
+            .filter(Course::has_sound)
     }
 }
 
@@ -221,7 +230,8 @@ impl Looks {
             last.inbound.lost = last.inbound.lost.saturating_sub(in_late);
             last.outbound.lost = last.outbound.lost.saturating_sub(out_late);
         }
-        let since = at_ms.saturating_sub(samples.last().map_or(self.course.from_ms, |last| last.until_ms));
+        let since =
+            at_ms.saturating_sub(samples.last().map_or(self.course.from_ms, |last| last.until_ms));
         match samples.last_mut().filter(|_| since < REST_MIN_MS) {
             Some(last) => *last = last.with(sample),
             None => samples.push(sample),
@@ -237,7 +247,8 @@ impl Looks {
 impl Course {
     fn thin(&mut self) {
         if self.samples.len() >= SAMPLES_MAX {
-            let both = |pair: &[Sample]| pair.iter().copied().reduce(Sample::with).unwrap_or_default();
+            let both =
+                |pair: &[Sample]| pair.iter().copied().reduce(Sample::with).unwrap_or_default();
             self.samples = self.samples.chunks(2).map(both).collect();
             self.every_ms = self.every_ms.saturating_mul(2);
         }
@@ -267,7 +278,9 @@ mod tests {
 
     /// What samples say, one row each: end, packets and lost both ways.
     fn table(course: &Course) -> Vec<[u32; 5]> {
-        let row = |s: &Sample| [s.until_ms, s.inbound.packets, s.inbound.lost, s.outbound.packets, s.outbound.lost];
+        let row = |s: &Sample| {
+            [s.until_ms, s.inbound.packets, s.inbound.lost, s.outbound.packets, s.outbound.lost]
+        };
         course.samples.iter().map(row).collect()
     }
 
@@ -286,19 +299,30 @@ mod tests {
         sampler.look(31_000, &account(way(1_400, 8, 40), way(1_200, 60, 3), 700));
         assert_eq!(sampler.due_ms(), Some(36_000));
         // Another stream counts from its own beginning.
-        let course = sampler.end(33_000, &account(way(100, 5, 1), way(1_300, 60, 3), 60)).expect("a course");
-        let expected =
-            [[6_203, 250, 10, 240, 0], [11_200, 250, 0, 0, 0], [31_000, 900, 0, 960, 60], [33_000, 100, 5, 100, 0]];
+        let course =
+            sampler.end(33_000, &account(way(100, 5, 1), way(1_300, 60, 3), 60)).expect("a course");
+        let expected = [
+            [6_203, 250, 10, 240, 0],
+            [11_200, 250, 0, 0, 0],
+            [31_000, 900, 0, 960, 60],
+            [33_000, 100, 5, 100, 0],
+        ];
         assert_eq!(table(&course), expected);
         assert_eq!((course.from_ms, sampler.due_ms()), (1_200, None));
         assert_eq!(sampler.end(34_000, &Quality::default()), None, "it is over once");
         assert_eq!(sampler.course(), Some(course.clone()));
 
         let moments: Vec<Moment> = course.moments().collect();
-        assert_eq!((moments[0].from_ms, moments[0].until_ms, moments[1].from_ms), (1_200, 6_203, 6_203));
+        assert_eq!(
+            (moments[0].from_ms, moments[0].until_ms, moments[1].from_ms),
+            (1_200, 6_203, 6_203)
+        );
         let first = moments[0].quality.expect("measured");
         let (inbound, outbound) = (first.inbound.expect("in"), first.outbound.expect("out"));
-        assert!((inbound.loss_percent - 4.0).abs() < 0.01 && outbound.loss_percent == 0.0, "{first:?}");
+        assert!(
+            (inbound.loss_percent - 4.0).abs() < 0.01 && outbound.loss_percent == 0.0,
+            "{first:?}"
+        );
         assert!(inbound.mos < outbound.mos && first.round_trip_ms == Some(80.0), "{first:?}");
         assert_eq!(moments[1].quality.expect("one way").outbound, None, "no report came");
     }
@@ -308,7 +332,8 @@ mod tests {
         let sampler = Sampler::default();
         sampler.begin(0);
         sampler.look(5_000, &account(way(250, 12, 4), Way::default(), 0));
-        let course = sampler.end(10_000, &account(way(500, 9, 4), Way::default(), 0)).expect("a course");
+        let course =
+            sampler.end(10_000, &account(way(500, 9, 4), Way::default(), 0)).expect("a course");
         assert_eq!(table(&course), [[5_000, 250, 9, 0, 0], [10_000, 250, 0, 0, 0]]);
     }
 
@@ -317,12 +342,15 @@ mod tests {
         let sampler = Sampler::default();
         sampler.begin(0);
         sampler.look(5_000, &account(way(250, 0, 4), Way::default(), 0));
-        let course = sampler.end(5_400, &account(way(270, 10, 9), Way::default(), 0)).expect("a course");
+        let course =
+            sampler.end(5_400, &account(way(270, 10, 9), Way::default(), 0)).expect("a course");
         assert_eq!(table(&course), [[5_400, 270, 10, 0, 0]]);
 
         let short = Sampler::default();
         short.begin(0);
-        let course = short.end(300, &account(way(15, 0, 4), Way::default(), 0)).expect("short calls have one");
+        let course = short
+            .end(300, &account(way(15, 0, 4), Way::default(), 0))
+            .expect("short calls have one");
         assert_eq!(table(&course), [[300, 15, 0, 0, 0]]);
         let silent = Sampler::default();
         silent.begin(0);
@@ -346,13 +374,25 @@ mod tests {
             sampler.look(due, &account);
         }
         let course = sampler.end(36_000_100, &account).expect("a course");
-        assert!((SAMPLES_MAX / 2..SAMPLES_MAX).contains(&course.samples.len()), "{}", course.samples.len());
-        assert!(looks < 1_500 && course.every_ms == 160_000, "{looks} looks, each {} ms", course.every_ms);
+        assert!(
+            (SAMPLES_MAX / 2..SAMPLES_MAX).contains(&course.samples.len()),
+            "{}",
+            course.samples.len()
+        );
+        assert!(
+            looks < 1_500 && course.every_ms == 160_000,
+            "{looks} looks, each {} ms",
+            course.every_ms
+        );
         let sum = |of: fn(&Sample) -> u32| course.samples.iter().map(of).sum::<u32>();
         assert_eq!((sum(|s| s.inbound.packets), sum(|s| s.inbound.lost)), (1_800_000, 100));
-        assert!(course.samples.iter().any(|s| s.inbound.jitter_us == 90_000), "the bad moment is still to be seen");
+        assert!(
+            course.samples.iter().any(|s| s.inbound.jitter_us == 90_000),
+            "the bad moment is still to be seen"
+        );
         assert!(course.samples.is_sorted_by_key(|s| s.until_ms));
-        let line = serde_json::to_string(&Trace::Course { at_us: 1, course: course.clone() }).expect("JSON");
+        let line = serde_json::to_string(&Trace::Course { at_us: 1, course: course.clone() })
+            .expect("JSON");
         assert!(line.len() < 16_000, "{} bytes", line.len());
         assert_eq!(Course::of_line(&line), Some(course));
         assert_eq!(Course::of_line("{\"trace\":\"first_sent\",\"at_us\":7}"), None);

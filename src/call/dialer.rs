@@ -79,7 +79,13 @@ struct Inner {
 impl Dialer {
     /// A dialer with nothing to do; [`Dialer::run`] has to run.
     pub fn new(services: Arc<Services>, registry: Registry, gate: Arc<Gate>) -> Self {
-        Self(Arc::new(Inner { services, registry, gate, queues: Mutex::default(), filled: Notify::new() }))
+        Self(Arc::new(Inner {
+            services,
+            registry,
+            gate,
+            queues: Mutex::default(),
+            filled: Notify::new(),
+        }))
     }
 
     /// Takes an order on, all of it or nothing; gives the calls in the order of `to`. Those that may go out at once do.
@@ -114,7 +120,8 @@ impl Dialer {
         let time_limit_ms = u64::try_from(order.time_limit.as_millis()).unwrap_or(u64::MAX);
         limits.max_call_ms = limits.max_call_ms.min(time_limit_ms);
         let mut outbound = order.outbound.clone();
-        outbound.ring_timeout_ms = each.ring_timeout_ms.unwrap_or(outbound.ring_timeout_ms).min(RING_MAX_MS);
+        outbound.ring_timeout_ms =
+            each.ring_timeout_ms.unwrap_or(outbound.ring_timeout_ms).min(RING_MAX_MS);
         CallSetup {
             call,
             direction: Direction::Outbound,
@@ -153,14 +160,19 @@ impl Dialer {
 
     /// One of them.
     pub fn find(&self, call: CallUuid) -> Option<CallSetup> {
-        self.queues().iter().find(|waiting| waiting.setup.call == call).map(|waiting| waiting.setup.clone())
+        self.queues()
+            .iter()
+            .find(|waiting| waiting.setup.call == call)
+            .map(|waiting| waiting.setup.clone())
     }
 
     /// Takes a call out of its queue; `false`: it does not wait.
     pub fn cancel(&self, call: CallUuid) -> bool {
         let waiting = self.queues().remove(call);
         let waited = waiting.is_some();
-        waiting.into_iter().for_each(|waiting| self.0.give_up(waiting, HangupCause::CancelledByApi, None));
+        waiting
+            .into_iter()
+            .for_each(|waiting| self.0.give_up(waiting, HangupCause::CancelledByApi, None));
         waited
     }
 
@@ -206,7 +218,11 @@ impl Exit for Inner {
 
     fn note(&self, setup: &CallSetup) -> bool {
         let services = &self.services;
-        services.store.call_born(CallStart::of(setup, &services.node_id), setup, services.clock.steady())
+        services.store.call_born(
+            CallStart::of(setup, &services.node_id),
+            setup,
+            services.clock.steady(),
+        )
     }
 
     fn give_up(&self, waiting: Waiting, cause: HangupCause, why: Option<String>) {
@@ -232,7 +248,10 @@ impl Exit for Inner {
         let outbox = services.outbox.clone();
         services.tasks.spawn(async move {
             match concluded.await {
-                Ok(concluded) => concluded.callbacks.into_iter().for_each(|written| outbox.send(written, keys.clone())),
+                Ok(concluded) => concluded
+                    .callbacks
+                    .into_iter()
+                    .for_each(|written| outbox.send(written, keys.clone())),
                 Err(error) => error!(%error, "could not write the call's record"),
             }
         });

@@ -72,7 +72,10 @@ impl Drafts {
         let mut table = self.table();
         table.forget(now);
         let is_it = |one: &&mut Waiting| {
-            *one.id == *id && one.claimed.is_none() && one.account == *account && one.person == person
+            *one.id == *id
+                && one.claimed.is_none()
+                && one.account == *account
+                && one.person == person
         };
         table.waiting.iter_mut().find(is_it)?.claimed = Some(of.clone());
         Some((DocUrl(url_of(&format!("{BELOW}{id}")).into()), Method::Post))
@@ -85,11 +88,16 @@ impl Drafts {
         if let Some(running) = table.running.get(&wish.call) {
             return match running.path == wish.path {
                 true => Some(Ok(running.text.to_string())),
-                false => gone("a draft has no server behind it: name what it asks for by a whole URL"),
+                false => {
+                    gone("a draft has no server behind it: name what it asks for by a whole URL")
+                }
             };
         }
         let id = wish.path.strip_prefix(BELOW)?;
-        let found = table.waiting.iter().position(|one| *one.id == *id && one.claimed.as_ref() == Some(&wish.account));
+        let found = table
+            .waiting
+            .iter()
+            .position(|one| *one.id == *id && one.claimed.as_ref() == Some(&wish.account));
         let Some(draft) = found.and_then(|at| table.waiting.remove(at)) else {
             return gone("this draft is gone: run it again");
         };
@@ -166,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_draft_is_one_calls_of_the_person_who_wrote_it() {
-        let (account, other) = (AuthId::from("MAAAAAAAAAAAAAAAAAAA"), AuthId::from("MABBBBBBBBBBBBBBBBBB"));
+        let (account, other) =
+            (AuthId::from("MAAAAAAAAAAAAAAAAAAA"), AuthId::from("MABBBBBBBBBBBBBBBBBB"));
         let (asha, ravi, now) = (Uuid::from_u128(1), Uuid::from_u128(2), Clock::real().now());
         let drafts = Drafts::default();
         let author = WithDrafts { drafts: drafts.clone(), others: Arc::new(NoAuthor) };
@@ -181,7 +190,11 @@ mod tests {
         assert!(drafts.claim("x7", hers, &account, now).is_none(), "once");
         assert!(asked(&author, wish(9, &other, path)).is_err(), "another account's call");
         assert_eq!(asked(&author, wish(1, &account, path)).as_deref(), Ok(TEXT));
-        assert_eq!(asked(&author, wish(1, &account, path)).as_deref(), Ok(TEXT), "an element without an action");
+        assert_eq!(
+            asked(&author, wish(1, &account, path)).as_deref(),
+            Ok(TEXT),
+            "an element without an action"
+        );
         assert!(asked(&author, wish(2, &account, path)).is_err(), "another call");
         assert!(asked(&author, wish(1, &account, "next")).is_err(), "nothing else is below it");
         author.over(CallUuid(Uuid::from_u128(1)));
@@ -190,14 +203,18 @@ mod tests {
 
     #[test]
     fn drafts_wait_a_minute_and_are_not_many() {
-        let (account, asha, now) = (AuthId::from("MAAAAAAAAAAAAAAAAAAA"), Uuid::from_u128(1), Clock::real().now());
+        let (account, asha, now) =
+            (AuthId::from("MAAAAAAAAAAAAAAAAAAA"), Uuid::from_u128(1), Clock::real().now());
         let (drafts, hers) = (Drafts::default(), (&account, asha));
         drafts.keep("old", account.clone(), asha, TEXT, now);
         assert!(drafts.claim("old", hers, &account, now + WAITS).is_none());
         for n in 0..=WAITING_MAX {
             drafts.keep(&n.to_string(), account.clone(), asha, TEXT, now);
         }
-        assert!(drafts.claim("0", hers, &account, now).is_none() && drafts.claim("1", hers, &account, now).is_some());
+        assert!(
+            drafts.claim("0", hers, &account, now).is_none()
+                && drafts.claim("1", hers, &account, now).is_some()
+        );
         assert_eq!(drafts.table().waiting.len(), WAITING_MAX);
     }
 }

@@ -26,7 +26,11 @@ const BATCH: u32 = 256;
 const AT_ONCE: usize = 32;
 
 /// Keeps telling until `stop`. Tokens are those that the numbers have now.
-pub async fn keep_telling(services: Arc<Services>, directory: Arc<Directory>, stop: CancellationToken) {
+pub async fn keep_telling(
+    services: Arc<Services>,
+    directory: Arc<Directory>,
+    stop: CancellationToken,
+) {
     let mut every = tokio::time::interval(POLL);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
@@ -39,7 +43,8 @@ pub async fn keep_telling(services: Arc<Services>, directory: Arc<Directory>, st
 
 async fn tell_all(services: &Services, directory: &Directory) -> Result<(), StoreError> {
     loop {
-        let due = services.store.farewells(&services.node_id, services.clock.steady(), BATCH).await?;
+        let due =
+            services.store.farewells(&services.node_id, services.clock.steady(), BATCH).await?;
         if due.is_empty() {
             return Ok(());
         }
@@ -50,13 +55,17 @@ async fn tell_all(services: &Services, directory: &Directory) -> Result<(), Stor
 
 async fn tell(services: &Services, directory: &Directory, due: FarewellDue) {
     let FarewellDue { call, wacid, phone_number_id, action, ended, tries } = due;
-    let token = directory.number(&phone_number_id).and_then(|number| number.spec.access_token.clone());
+    let token =
+        directory.number(&phone_number_id).and_then(|number| number.spec.access_token.clone());
     let request = ActionRequest::ending(phone_number_id, token, wacid, action);
     let outcome = services.graph.call_action(request).await;
     let now = services.clock.steady();
     let age = services.clock.wall().since(ended);
-    let pause =
-        if outcome.is_settled() { None } else { next_pause(tries.saturating_add(1), age, None, &services.dice) };
+    let pause = if outcome.is_settled() {
+        None
+    } else {
+        next_pause(tries.saturating_add(1), age, None, &services.dice)
+    };
     tracing::info!(call_uuid = %call, action = action.as_str(), ?outcome, again_in = ?pause, "Graph is told of an ended call");
     services.store.farewell(call, pause.map(|pause| now.plus(pause)));
 }

@@ -56,13 +56,20 @@ pub(super) struct Listener<'a> {
 
 impl Hearing {
     /// Hears `leg` from now on.
-    pub(super) fn begin(recognition: RecognitionId, how: Listening, leg: &LegHandle, with: &Listener<'_>) -> Self {
+    pub(super) fn begin(
+        recognition: RecognitionId,
+        how: Listening,
+        leg: &LegHandle,
+        with: &Listener<'_>,
+    ) -> Self {
         let state = Arc::new(AtomicU8::new(HEARING));
         let (to, sound) = Sound::new();
         let told = Told { recognition, mailbox: with.mailbox.clone(), state: state.clone() };
         let line = Line::new(leg.tap(Sides::Heard), Rate::Hz16000, Patience::Network);
         with.workers.add(Box::new(Utterance { line, ear: Ear::new(to), told: told.clone() }));
-        let task = with.tasks.spawn(understand(with.recognisers.clone(), how, sound, told).in_current_span());
+        let task = with
+            .tasks
+            .spawn(understand(with.recognisers.clone(), how, sound, told).in_current_span());
         Self { recognition, state, task: task.abort_handle() }
     }
 
@@ -112,7 +119,9 @@ async fn understand(recognisers: Recognisers, how: Listening, mut sound: Sound, 
         so_far.tell(SpeechFact::Interim { stable, unstable, stability });
     };
     match recognisers.recognise(&ask, &mut sound, interims).await {
-        Ok(said) => told.tell(SpeechFact::Understood { text: said.text, confidence: said.confidence }),
+        Ok(said) => {
+            told.tell(SpeechFact::Understood { text: said.text, confidence: said.confidence })
+        }
         Err(error) => {
             warn!(%error, "could not recognise speech");
             told.tell(SpeechFact::Failed { reason: format!("could not {error}") });
@@ -156,7 +165,14 @@ struct Ear {
 
 impl Ear {
     fn new(to: mpsc::Sender<Vec<i16>>) -> Self {
-        Self { judge: Judge::default(), to, at: 0, voice: None, begun: false, kept: VecDeque::new() }
+        Self {
+            judge: Judge::default(),
+            to,
+            at: 0,
+            voice: None,
+            begun: false,
+            kept: VecDeque::new(),
+        }
     }
 
     /// Takes in the next 20 ms, mono 16 kHz; tells what has changed.
@@ -221,7 +237,8 @@ mod tests {
         let (to, mut from) = mpsc::channel(10_000);
         let mut ear = Ear::new(to);
         let frames = stretches.iter().flat_map(|(frames, loud)| sound(*frames, *loud));
-        let told = frames.enumerate().filter_map(|(n, frame)| Some((n, ear.hear(&frame)?))).collect();
+        let told =
+            frames.enumerate().filter_map(|(n, frame)| Some((n, ear.hear(&frame)?))).collect();
         let passed = std::iter::from_fn(|| from.try_recv().ok()).count();
         (told, passed)
     }
@@ -246,7 +263,8 @@ mod tests {
     fn a_cough_does_not_last_and_a_pause_is_passed_on_when_the_voice_goes_on() {
         let (cough, _) = told(&[(50, false), (8, true), (30, false)]);
         assert_eq!(cough, [(53, SpeechFact::Began), (72, SpeechFact::Ended { ago_ms: 300 })]);
-        let (sentence, passed) = told(&[(50, false), (30, true), (40, false), (30, true), (30, false)]);
+        let (sentence, passed) =
+            told(&[(50, false), (30, true), (40, false), (30, true), (30, false)]);
         assert_eq!(sentence.len(), 6, "{sentence:?}");
         assert_eq!(passed, ONSET - 3 + 30 + 40 + 30 + 14);
     }

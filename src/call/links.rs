@@ -56,15 +56,25 @@ mod tests {
     #[test]
     fn only_our_own_place_gets_a_link() {
         let id = Uuid::from_u128(7);
-        let event = json!({"data": {"message": {"text": named(id), "media": {"url": named(id)}}}}).to_string();
+        let event = json!({"data": {"message": {"text": named(id), "media": {"url": named(id)}}}})
+            .to_string();
         let params = [(EVENT_BODY, event), (FORM, named(id)), ("Body", named(id))];
-        let params = params.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.into()))).collect();
+        let params = params
+            .into_iter()
+            .map(|(name, value)| (name.into(), Param::Plain(value.into())))
+            .collect();
         let url = DocUrl("https://example.com/".into());
         let mut notice = Notice { kind: NoticeKind::Event, url, method: Method::Post, params };
         sign(&mut notice, &|id| format!("https://calls.example.com/media/{id}"));
         let link = format!("https://calls.example.com/media/{id}");
         let event: serde_json::Value = serde_json::from_str(value(&notice, EVENT_BODY)).unwrap();
-        assert_eq!(event, json!({"data": {"message": {"text": named(id), "media": {"url": link}}}}));
-        assert_eq!((value(&notice, FORM), value(&notice, "Body")), (link.as_str(), named(id).as_str()));
+        assert_eq!(
+            event,
+            json!({"data": {"message": {"text": named(id), "media": {"url": link}}}})
+        );
+        assert_eq!(
+            (value(&notice, FORM), value(&notice, "Body")),
+            (link.as_str(), named(id).as_str())
+        );
     }
 }

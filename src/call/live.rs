@@ -73,12 +73,19 @@ impl LiveLog {
     }
 
     fn from(&self, at: usize) -> Vec<Arc<str>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).kept.get(at..).unwrap_or_default().to_vec()
+        self.lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .kept
+            .get(at..)
+            .unwrap_or_default()
+            .to_vec()
     }
 
     /// The lines from the first on, and each new one as it comes, until the call is over.
     pub fn follow(self: &Arc<Self>) -> impl Stream<Item = Arc<str>> + Send + use<> {
-        let state = (self.clone(), self.progress.subscribe(), 0_usize, Vec::<Arc<str>>::new().into_iter());
+        let state =
+            (self.clone(), self.progress.subscribe(), 0_usize, Vec::<Arc<str>>::new().into_iter());
         stream::unfold(state, |(log, mut progress, mut at, mut ready)| async move {
             loop {
                 if let Some(line) = ready.next() {

@@ -66,7 +66,11 @@ pub async fn end_all(services: &Services) -> Result<Orphans, StoreError> {
             // A web leg has nobody at Meta who holds it.
             if start.direction == Direction::Outbound && start.call_type == CallType::Whatsapp {
                 let (call, wacid) = (start.call, start.wacid.clone());
-                ended.placed.push(PlacedCall { call, phone_number_id: phone_number_id.clone(), wacid });
+                ended.placed.push(PlacedCall {
+                    call,
+                    phone_number_id: phone_number_id.clone(),
+                    wacid,
+                });
             }
             ended.named.extend(start.wacid.clone().map(|wacid| (phone_number_id, wacid)));
         }
@@ -98,7 +102,10 @@ pub fn closing(orphan: &Orphan) -> Closing {
     let farewell = start.wacid.is_some().then_some(GraphAction::Terminate);
     let remarks = vec![REMARK.to_owned()];
     let Some(setup) = setup else {
-        let end = CallEnd { remarks, ..CallEnd::unanswered(cause, start.direction, start.started.plus(*lived)) };
+        let end = CallEnd {
+            remarks,
+            ..CallEnd::unanswered(cause, start.direction, start.started.plus(*lived))
+        };
         return Closing { end, hangup: None, farewell };
     };
     let answered = answered.map(|at| CallTime(0).after(at.since(start.started)));

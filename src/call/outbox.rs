@@ -273,7 +273,8 @@ impl Inner {
     fn webhook(&self, new: &NewCallback) -> Option<Arc<Webhook>> {
         let id = new.notice.url.0.strip_prefix(WEBHOOK)?.parse().ok()?;
         let found = self.directory.mail().webhook(id);
-        found.filter(|webhook| webhook.account == new.account || webhook.account == new.main_account)
+        found
+            .filter(|webhook| webhook.account == new.account || webhook.account == new.main_account)
     }
 
     /// One stage of a callback, written down.
@@ -284,7 +285,10 @@ impl Inner {
         let of_a_call = !matches!(kind, NoticeKind::Event | NoticeKind::Message);
         let webhook = self.webhook(&new);
         let (began, begun) = (self.clock.wall(), self.clock.now());
-        let failed = |why: &str| Delivery { attempts, outcome: NoticeOutcome::Failed { why: why.to_owned() } };
+        let failed = |why: &str| Delivery {
+            attempts,
+            outcome: NoticeOutcome::Failed { why: why.to_owned() },
+        };
         let delivery = match keys.or_else(|| self.keys(&new.account, &new.main_account)) {
             None => failed("its account is not there any more: nothing to sign it with"),
             Some(_) if new.shut.is_some() => {
@@ -307,14 +311,18 @@ impl Inner {
                     call: new.call,
                     notice,
                     keys,
-                    secrets: webhook.as_ref().map(|webhook| webhook.secrets.clone()).unwrap_or_default(),
+                    secrets: webhook
+                        .as_ref()
+                        .map(|webhook| webhook.secrets.clone())
+                        .unwrap_or_default(),
                     event_id: new.event_id,
                     attempts,
                     retries,
                     age,
                     hops: hops.clone(),
                 };
-                let mut delivering = pin!(AssertUnwindSafe(self.notifier.deliver(&job)).catch_unwind());
+                let mut delivering =
+                    pin!(AssertUnwindSafe(self.notifier.deliver(&job)).catch_unwind());
                 // The cut first: a place that another one leaves now is nobody's.
                 let delivery = tokio::select! {
                     biased;
@@ -361,7 +369,8 @@ impl Inner {
             tell(GivenUp { account: new.account, main_account: new.main_account, to, why });
         }
         // What a multi-party call's end waits for is other calls'.
-        if others_wait || kind == NoticeKind::MultiParty || matches!(outcome, Settled::Again { .. }) {
+        if others_wait || kind == NoticeKind::MultiParty || matches!(outcome, Settled::Again { .. })
+        {
             self.woken.notify_one();
         }
     }
@@ -401,7 +410,10 @@ impl Inner {
                 // Those in memory may be read again, and are passed over.
                 here + room
             };
-            let rows = self.store.callbacks_due(&self.node_id, &origin, now, u32::try_from(limit).unwrap_or(1)).await?;
+            let rows = self
+                .store
+                .callbacks_due(&self.node_id, &origin, now, u32::try_from(limit).unwrap_or(1))
+                .await?;
             let more = rows.len() >= limit;
             for row in rows {
                 if let Some(place) = self.place(&row, false) {

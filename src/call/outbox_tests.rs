@@ -38,12 +38,22 @@ impl Room {
         let directory = Directory::new(10);
         let tokens = vec![Secret::new("token")];
         directory
-            .replace(vec![AccountSpec { auth_id: MAIN.into(), parent: None, cps: None, tokens }], Vec::new())
+            .replace(
+                vec![AccountSpec { auth_id: MAIN.into(), parent: None, cps: None, tokens }],
+                Vec::new(),
+            )
             .unwrap();
         let egress = egress(open_guard(), Vec::new());
         let notifier = Notifier::new(egress, Clock::real(), Dice::from_fn(|| 0), AT_ONCE_PER_HOST);
         let node_id = "node".to_owned();
-        let outbox = Outbox::new(store.clone(), notifier, Arc::new(directory), Clock::real(), node_id, limits);
+        let outbox = Outbox::new(
+            store.clone(),
+            notifier,
+            Arc::new(directory),
+            Clock::real(),
+            node_id,
+            limits,
+        );
         Node { store, outbox }
     }
 }
@@ -81,7 +91,11 @@ impl Node {
 }
 
 fn events(server: &Server) -> Vec<u128> {
-    server.seen().iter().map(|s| s.header("x-offhook-event-id").parse::<Uuid>().unwrap().as_u128()).collect()
+    server
+        .seen()
+        .iter()
+        .map(|s| s.header("x-offhook-event-id").parse::<Uuid>().unwrap().as_u128())
+        .collect()
 }
 
 #[tokio::test]
@@ -118,7 +132,11 @@ async fn r16_no_event_goes_to_another_accounts_webhook_whatever_routing_says() {
         in_file: false,
     };
     let (foreign, own) = (Arc::new(webhook(1, "MA9")), Arc::new(webhook(2, MAIN)));
-    node.outbox.0.directory.mail().change_webhooks(|all| all.extend([&foreign, &own].map(|w| (w.id, w.clone()))));
+    node.outbox
+        .0
+        .directory
+        .mail()
+        .change_webhooks(|all| all.extend([&foreign, &own].map(|w| (w.id, w.clone()))));
     for (event, webhook) in [(1, &foreign), (2, &own)] {
         node.notify(event, event, NoticeKind::Event, &format!("{WEBHOOK}{}", webhook.id)).await;
     }
@@ -139,7 +157,8 @@ async fn what_a_subaccount_leaves_behind_goes_out_with_its_main_accounts_signatu
     node.outbox.start();
     server.until_seen(1).await;
     let seen = server.seen();
-    let (own, main) = (seen[0].header("x-plivo-signature-v3"), seen[0].header("x-plivo-signature-ma-v3"));
+    let (own, main) =
+        (seen[0].header("x-plivo-signature-v3"), seen[0].header("x-plivo-signature-ma-v3"));
     assert!(!own.is_empty() && own == main, "{own} {main}");
     assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
     node.store.close().await;
@@ -173,7 +192,8 @@ async fn r04_outbox_survives_kill() {
     assert_eq!(seen, [1, 1, 2, 2, 3], "each again with its identity, none lost");
     let body = |event: u128| {
         let event = Uuid::from_u128(event).to_string();
-        let of: Vec<_> = server.seen().into_iter().filter(|s| s.header("x-offhook-event-id") == event).collect();
+        let of: Vec<_> =
+            server.seen().into_iter().filter(|s| s.header("x-offhook-event-id") == event).collect();
         assert!(of.iter().all(|s| s.body == "Digits=4711"), "the parameters are what they were");
         assert_ne!(of.first().unwrap().header("x-plivo-signature-v3-nonce"), "");
     };
@@ -222,11 +242,17 @@ async fn r04_an_attempt_that_the_stop_cuts_off_is_counted() {
         tokio::task::yield_now().await;
     }
     assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
-    let mut sent: Vec<_> =
-        server.seen().into_iter().map(|s| (s.target.clone(), s.header("x-offhook-attempt").to_owned())).collect();
+    let mut sent: Vec<_> = server
+        .seen()
+        .into_iter()
+        .map(|s| (s.target.clone(), s.header("x-offhook-attempt").to_owned()))
+        .collect();
     sent.sort();
     let sent: Vec<_> = sent.iter().map(|(to, attempt)| (to.as_str(), attempt.as_str())).collect();
-    assert_eq!(sent, [("/hangup", "1"), ("/hangup", "2"), ("/once", "1"), ("/twice", "1"), ("/twice", "2")]);
+    assert_eq!(
+        sent,
+        [("/hangup", "1"), ("/hangup", "2"), ("/once", "1"), ("/twice", "1"), ("/twice", "2")]
+    );
     node.store.close().await;
 }
 
@@ -256,7 +282,14 @@ async fn r04_a_black_hole_delays_no_other_host() {
     let room = Room::new();
     let node = room.node(OutboxLimits::default()).await;
     let waiting: Vec<_> = (0..10_000)
-        .map(|event| node.store.notify(node.new_callback(event, event, NoticeKind::Hangup, &hole.url("/hangup"))))
+        .map(|event| {
+            node.store.notify(node.new_callback(
+                event,
+                event,
+                NoticeKind::Hangup,
+                &hole.url("/hangup"),
+            ))
+        })
         .collect();
     for written in waiting {
         written.await.unwrap();
@@ -338,13 +371,26 @@ async fn r04_an_operator_sends_what_was_given_up_once_more() {
     assert_eq!(rearm(&at, Rearm::AllFailed, now).await.unwrap(), 1);
     server.until_seen(4).await;
     let seen = server.seen();
-    let sent = seen.iter().map(|s| (s.target.as_str(), s.header("x-offhook-attempt"))).collect::<Vec<_>>();
+    let sent =
+        seen.iter().map(|s| (s.target.as_str(), s.header("x-offhook-attempt"))).collect::<Vec<_>>();
     assert_eq!(sent[2..], [("/hangup", "2"), ("/action", "2")]);
-    assert!(seen[2].header("x-offhook-event-id") == event.to_string() && seen[2].body == "Digits=4711");
-    while !archive.callbacks(Callbacks::All, 9).await.unwrap().iter().all(|c| c.state.as_str() == "delivered") {
+    assert!(
+        seen[2].header("x-offhook-event-id") == event.to_string() && seen[2].body == "Digits=4711"
+    );
+    while !archive
+        .callbacks(Callbacks::All, 9)
+        .await
+        .unwrap()
+        .iter()
+        .all(|c| c.state.as_str() == "delivered")
+    {
         tokio::task::yield_now().await;
     }
-    assert_eq!(rearm(&at, Rearm::One(&event.to_string()), now).await.unwrap(), 0, "what was delivered stays so");
+    assert_eq!(
+        rearm(&at, Rearm::One(&event.to_string()), now).await.unwrap(),
+        0,
+        "what was delivered stays so"
+    );
     assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
     node.store.close().await;
 }
@@ -355,7 +401,10 @@ async fn r22_what_another_key_sealed_is_not_sent_without_its_digits() {
     let room = Room::new();
     let (file, key) = (room.folder.path().join("o.db"), room.folder.path().join("store.key"));
     let node = room.node(OutboxLimits::default()).await;
-    node.store.notify(node.new_callback(1, 1, NoticeKind::Hangup, &server.url("/hangup"))).await.unwrap();
+    node.store
+        .notify(node.new_callback(1, 1, NoticeKind::Hangup, &server.url("/hangup")))
+        .await
+        .unwrap();
     node.kill().await;
     let ours = std::fs::read(&key).unwrap();
     std::fs::remove_file(&key).unwrap();

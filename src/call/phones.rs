@@ -143,10 +143,14 @@ impl Phones {
     ///
     /// # Errors
     /// As many are registered as may be.
-    pub fn register(&self, owner: Owner) -> Result<(Registration, mpsc::Receiver<ToPhone>), NoRoom> {
+    pub fn register(
+        &self,
+        owner: Owner,
+    ) -> Result<(Registration, mpsc::Receiver<ToPhone>), NoRoom> {
         let (to, told) = mpsc::channel(BEHIND);
         let mut table = self.table();
-        let own = table.places.values().filter(|place| place.owner.endpoint == owner.endpoint).count();
+        let own =
+            table.places.values().filter(|place| place.owner.endpoint == owner.endpoint).count();
         if own >= PLACES_MAX || table.places.len() >= ALL_PLACES_MAX {
             return Err(NoRoom);
         }
@@ -157,7 +161,8 @@ impl Phones {
             let _ = to.try_send(ToPhone::Draining);
         }
         table.places.insert(place, Place { owner, to, calls: BTreeSet::new() });
-        let lines: Vec<_> = table.ringing.get(&name).into_iter().flatten().filter_map(Weak::upgrade).collect();
+        let lines: Vec<_> =
+            table.ringing.get(&name).into_iter().flatten().filter_map(Weak::upgrade).collect();
         drop(table);
         lines.iter().for_each(|line| line.ring_also(place));
         Ok((Registration { phones: self.clone(), place }, told))
@@ -170,7 +175,11 @@ impl Phones {
 
     /// Whose phones these are, if the endpoint is registered.
     pub fn owner(&self, name: &EndpointName) -> Option<Owner> {
-        self.table().places.values().find(|place| place.owner.name == *name).map(|place| place.owner.clone())
+        self.table()
+            .places
+            .values()
+            .find(|place| place.owner.name == *name)
+            .map(|place| place.owner.clone())
     }
 
     /// How many places there are.
@@ -203,7 +212,11 @@ impl Phones {
 
     /// The calls of a place.
     pub fn calls(&self, place: PlaceId) -> Vec<CallUuid> {
-        self.table().places.get(&place).map(|place| place.calls.iter().copied().collect()).unwrap_or_default()
+        self.table()
+            .places
+            .get(&place)
+            .map(|place| place.calls.iter().copied().collect())
+            .unwrap_or_default()
     }
 
     /// A line for a call of a phone's own.
@@ -230,14 +243,18 @@ impl Phones {
 
     /// Tells a place something that may as well be left out, where it is behind.
     fn mention(&self, place: PlaceId, what: ToPhone) {
-        if let Some(place) = self.table().places.get(&place).filter(|place| place.to.capacity() > BESIDE_CAPTIONS) {
+        if let Some(place) =
+            self.table().places.get(&place).filter(|place| place.to.capacity() > BESIDE_CAPTIONS)
+        {
             let _ = place.to.try_send(what);
         }
     }
 
     fn note(&self, place: PlaceId, call: CallUuid) -> bool {
         let mut table = self.table();
-        let Some(place) = table.places.get_mut(&place).filter(|place| place.calls.len() < CALLS_MAX) else {
+        let Some(place) =
+            table.places.get_mut(&place).filter(|place| place.calls.len() < CALLS_MAX)
+        else {
             return false;
         };
         place.calls.insert(call)
@@ -287,13 +304,23 @@ pub enum KeyWay {
 
 impl std::fmt::Debug for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Line").field("call", &self.call).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Line")
+            .field("call", &self.call)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
 impl Line {
     fn new(phones: Phones, call: CallUuid, name: EndpointName, at: At) -> Self {
-        Self { phones, call, name, at: Mutex::new(at), ring: Mutex::new(None), keys: AtomicU8::new(0) }
+        Self {
+            phones,
+            call,
+            name,
+            at: Mutex::new(at),
+            ring: Mutex::new(None),
+            keys: AtomicU8::new(0),
+        }
     }
 
     /// The endpoint.
@@ -309,7 +336,12 @@ impl Line {
             let lines = table.ringing.entry(self.name.clone()).or_default();
             lines.retain(|line| line.strong_count() > 0);
             lines.push(Arc::downgrade(self));
-            table.places.iter().filter(|(_, place)| place.owner.name == self.name).map(|(id, _)| *id).collect()
+            table
+                .places
+                .iter()
+                .filter(|(_, place)| place.owner.name == self.name)
+                .map(|(id, _)| *id)
+                .collect()
         };
         places.iter().for_each(|place| self.ring_also(*place));
         match &*self.at() {
@@ -319,7 +351,9 @@ impl Line {
     }
 
     fn ring_also(&self, place: PlaceId) {
-        let Some(ring) = self.ring.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
+        let Some(ring) = self.ring.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
+            return;
+        };
         {
             let mut at = self.at();
             let At::Ringing(places) = &mut *at else { return };
@@ -488,16 +522,28 @@ mod tests {
     }
 
     fn owner() -> Owner {
-        Owner { endpoint: "1".into(), name: name(), account: "MA1".into(), main_account: "MA1".into() }
+        Owner {
+            endpoint: "1".into(),
+            name: name(),
+            account: "MA1".into(),
+            main_account: "MA1".into(),
+        }
     }
 
     fn ring(call: CallUuid) -> ToPhone {
-        let (from, to, caller_name) = ("919812345678".to_owned(), "sip:asha@h".to_owned(), String::new());
+        let (from, to, caller_name) =
+            ("919812345678".to_owned(), "sip:asha@h".to_owned(), String::new());
         ToPhone::Ring { call, from, to, caller_name, via: Default::default(), headers: Vec::new() }
     }
 
     fn ended() -> Ended {
-        Ended { code: 4000, name: "Normal Hangup", source: "Caller", cause: "caller_hangup", bill_secs: 1 }
+        Ended {
+            code: 4000,
+            name: "Normal Hangup",
+            source: "Caller",
+            cause: "caller_hangup",
+            bill_secs: 1,
+        }
     }
 
     #[test]
@@ -558,8 +604,12 @@ mod tests {
         let (phones, call) = (Phones::default(), call());
         let (place, mut told) = phones.register(owner()).unwrap();
         let line = phones.line_from(call, place.place(), name());
-        let caption =
-            |line| Caption { speaker: super::super::captions::Speaker::Them, line, text: "x".into(), last: true };
+        let caption = |line| Caption {
+            speaker: super::super::captions::Speaker::Them,
+            line,
+            text: "x".into(),
+            last: true,
+        };
         (0..2 * BEHIND as u32).for_each(|n| line.caption(caption(n)));
         line.tell(ToPhone::Answered { call });
         let told: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
@@ -591,7 +641,10 @@ mod tests {
         for _ in 0..BEHIND + 1 {
             phones.tell(place.place(), ToPhone::Draining);
         }
-        assert!(phones.is_empty() && !phones.is_registered(&name()), "a phone that takes nothing is given up");
+        assert!(
+            phones.is_empty() && !phones.is_registered(&name()),
+            "a phone that takes nothing is given up"
+        );
         drop((place, told));
     }
 }

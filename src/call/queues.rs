@@ -40,7 +40,12 @@ pub trait Exit {
     ///
     /// # Errors
     /// No room for it, for a reason that is ours: the admission comes back.
-    fn start(&self, waiting: &Waiting, let_in: (Admitted, Engaged), now: Instant) -> Result<(), Box<Admitted>>;
+    fn start(
+        &self,
+        waiting: &Waiting,
+        let_in: (Admitted, Engaged),
+        now: Instant,
+    ) -> Result<(), Box<Admitted>>;
 
     /// What the call was to be placed for is over: with which cause it is given up, and why.
     fn is_late(&self, _: &CallSetup) -> Option<(HangupCause, String)> {
@@ -78,13 +83,20 @@ impl Queues {
     ///
     /// # Errors
     /// What forbids it.
-    pub fn may_take(&self, rules: Rules<'_>, number: &Arc<NumberEntry>, to: &[E164]) -> Result<(), NotPlaced> {
+    pub fn may_take(
+        &self,
+        rules: Rules<'_>,
+        number: &Arc<NumberEntry>,
+        to: &[E164],
+    ) -> Result<(), NotPlaced> {
         let Rules { gate, consents, clock } = rules;
         if gate.is_draining() {
             return Err(NotPlaced::Draining);
         }
-        let of_number = |waiting: &&Waiting| waiting.setup.phone_number_id == number.spec.phone_number_id;
-        let queued: BTreeSet<&str> = self.iter().filter(of_number).map(|waiting| waiting.setup.to.as_str()).collect();
+        let of_number =
+            |waiting: &&Waiting| waiting.setup.phone_number_id == number.spec.phone_number_id;
+        let queued: BTreeSet<&str> =
+            self.iter().filter(of_number).map(|waiting| waiting.setup.to.as_str()).collect();
         // Check by check, not user by user (`plivo-call-api.md` §2.1): who may not be called at all is told of before who is
         // on the line, and that before a number that is full.
         let mut later: Option<(&E164, Denied)> = None;
@@ -124,7 +136,12 @@ impl Queues {
     /// Puts a call behind those of its account; one that is wanted later than now is overtaken until then.
     pub fn push(&mut self, number: Arc<NumberEntry>, setup: CallSetup, since: Instant) {
         let account = number.account.auth_id.clone();
-        self.0.entry(account).or_default().push_back(Waiting { setup, number, since, noted: false });
+        self.0.entry(account).or_default().push_back(Waiting {
+            setup,
+            number,
+            since,
+            noted: false,
+        });
     }
 
     /// The calls that wait; those of one account in their order.
@@ -157,7 +174,11 @@ impl Queues {
                     }
                 }
             }
-            queue.iter().map(|waiting| waiting.since).filter(|since| *since > now).for_each(&mut look_at);
+            queue
+                .iter()
+                .map(|waiting| waiting.since)
+                .filter(|since| *since > now)
+                .for_each(&mut look_at);
         }
         self.0.retain(|_, queue| !queue.is_empty());
         for waiting in self.0.values_mut().flatten().filter(|waiting| !waiting.noted) {
@@ -169,7 +190,8 @@ impl Queues {
 
 impl IntoIterator for Queues {
     type Item = Waiting;
-    type IntoIter = std::iter::Flatten<std::collections::btree_map::IntoValues<AuthId, VecDeque<Waiting>>>;
+    type IntoIter =
+        std::iter::Flatten<std::collections::btree_map::IntoValues<AuthId, VecDeque<Waiting>>>;
 
     /// All that wait; those of one account in their order.
     fn into_iter(self) -> Self::IntoIter {
@@ -178,7 +200,12 @@ impl IntoIterator for Queues {
 }
 
 /// Tries the call that was first in `queue`.
-fn try_one(waiting: Waiting, queue: &mut VecDeque<Waiting>, rules: Rules<'_>, exit: &impl Exit) -> Tried {
+fn try_one(
+    waiting: Waiting,
+    queue: &mut VecDeque<Waiting>,
+    rules: Rules<'_>,
+    exit: &impl Exit,
+) -> Tried {
     let Rules { gate, consents, clock } = rules;
     let now = clock.now();
     if now.saturating_duration_since(waiting.since) >= WAIT_MAX {
@@ -216,7 +243,11 @@ fn try_one(waiting: Waiting, queue: &mut VecDeque<Waiting>, rules: Rules<'_>, ex
             Tried::Until(now + Duration::from_millis(1))
         }
         Err(denied) => {
-            exit.give_up(waiting, cause_of(denied.reason), Some(format!("it was not placed: {denied}")));
+            exit.give_up(
+                waiting,
+                cause_of(denied.reason),
+                Some(format!("it was not placed: {denied}")),
+            );
             Tried::Gone
         }
     }

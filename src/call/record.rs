@@ -22,8 +22,14 @@ impl Findings {
     /// again has the same ones each time; they are kept once.
     pub(super) fn add(&mut self, findings: Vec<Finding>) {
         let errors = findings.iter().filter(|f| f.severity == Severity::Error).count();
-        let named: Vec<String> = findings.iter().take(LOGGED).map(|f| format!("{}:{}", f.rule, f.at.line)).collect();
-        info!(errors, warnings = findings.len() - errors, findings = named.join(" "), "a document has findings");
+        let named: Vec<String> =
+            findings.iter().take(LOGGED).map(|f| format!("{}:{}", f.rule, f.at.line)).collect();
+        info!(
+            errors,
+            warnings = findings.len() - errors,
+            findings = named.join(" "),
+            "a document has findings"
+        );
         for finding in findings {
             let (rule, at) = (&finding.rule, finding.at);
             debug!(%rule, line = at.line, column = at.column, message = %finding.message, "finding");

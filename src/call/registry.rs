@@ -139,7 +139,10 @@ impl Registry {
     /// Gives what calls have in their logs to whoever exports traces, where their end will not be waited for.
     pub fn export_live(&self) {
         let Some(sink) = &self.0.services.traces else { return };
-        self.list().iter().filter_map(|call| call.log.export()).for_each(|lines| sink(Traced::Call(lines)));
+        self.list()
+            .iter()
+            .filter_map(|call| call.log.export())
+            .for_each(|lines| sink(Traced::Call(lines)));
     }
 
     /// What calls are run with.
@@ -181,7 +184,12 @@ impl Registry {
 
     /// What people call a number; may be empty.
     pub(super) fn alias(&self, number: &PhoneNumberId) -> String {
-        self.0.gate.directory().number(number).map(|number| number.spec.alias.clone()).unwrap_or_default()
+        self.0
+            .gate
+            .directory()
+            .number(number)
+            .map(|number| number.spec.alias.clone())
+            .unwrap_or_default()
     }
 
     fn setup(&self, number: &NumberEntry, incoming: &Incoming) -> Option<CallSetup> {
@@ -216,7 +224,9 @@ impl Registry {
             Direction::Inbound => inbound,
             Direction::Outbound => outbound,
         };
-        gauge.get_or_init(|| metrics::gauge!(metric::CALLS_ACTIVE, "direction" => direction.as_str()))
+        gauge.get_or_init(
+            || metrics::gauge!(metric::CALLS_ACTIVE, "direction" => direction.as_str()),
+        )
     }
 }
 
@@ -249,7 +259,12 @@ impl Registry {
     ///
     /// # Errors
     /// A store that takes no more, or no answer URL: the admission comes back, to be withdrawn.
-    pub fn start(&self, starting: Starting, admitted: Admitted, incoming: Incoming) -> Result<(), Box<Admitted>> {
+    pub fn start(
+        &self,
+        starting: Starting,
+        admitted: Admitted,
+        incoming: Incoming,
+    ) -> Result<(), Box<Admitted>> {
         let Some(setup) = self.setup(admitted.number(), &incoming) else {
             error!(number = %admitted.number().spec.number, "calling is enabled without an answer URL; set one");
             return Err(Box::new(admitted));
@@ -258,7 +273,12 @@ impl Registry {
         if !self.born(&setup) {
             return Err(Box::new(admitted));
         }
-        let engaged = self.0.services.permissions.consents().engage(PairKey::new(&setup.phone_number_id, &setup.from));
+        let engaged = self
+            .0
+            .services
+            .permissions
+            .consents()
+            .engage(PairKey::new(&setup.phone_number_id, &setup.from));
         let way = Way::Offered(Box::new(offer));
         self.begin(Peer::user((admitted, engaged)), starting, setup, way, [received, arrived]);
         Ok(())
@@ -268,8 +288,14 @@ impl Registry {
     ///
     /// # Errors
     /// No room, or a store that takes no more: the admission comes back, to be withdrawn.
-    pub fn place(&self, (admitted, engaged): LetIn, outgoing: Outgoing) -> Result<(), Box<Admitted>> {
-        let Some(starting) = self.room(&outgoing.setup.phone_number_id) else { return Err(Box::new(admitted)) };
+    pub fn place(
+        &self,
+        (admitted, engaged): LetIn,
+        outgoing: Outgoing,
+    ) -> Result<(), Box<Admitted>> {
+        let Some(starting) = self.room(&outgoing.setup.phone_number_id) else {
+            return Err(Box::new(admitted));
+        };
         let Outgoing { setup, received, placed } = outgoing;
         if !self.born(&setup) {
             return Err(Box::new(admitted));
@@ -334,19 +360,34 @@ impl Registry {
         self.gauge(setup.direction).increment(1);
         let leaving = Leaving { registry: self.clone(), view: view.clone() };
         // `trace_id` is what requests to the customer's server carry in `traceparent`.
-        let number = peer.number().map(|number| tracing::field::display(number.spec.number.clone()));
+        let number =
+            peer.number().map(|number| tracing::field::display(number.spec.number.clone()));
         let span = info_span!("call", call_uuid = %call, trace_id = %TraceId::from(call), number);
-        let journal = Journal::new(call, arrived, log, services.store.event_log(), services.traces.clone());
+        let journal =
+            Journal::new(call, arrived, log, services.store.event_log(), services.traces.clone());
         let admitted = services.clock.now();
         let (turns, registry) = (self.0.turns.clone(), self.clone());
         let task = async move {
             let turn = turns.wait(starting).await;
-            let begin =
-                Begin { registry, setup, way, peer, turn, received, arrived, admitted, mailbox, inbox, journal, view };
+            let begin = Begin {
+                registry,
+                setup,
+                way,
+                peer,
+                turn,
+                received,
+                arrived,
+                admitted,
+                mailbox,
+                inbox,
+                journal,
+                view,
+            };
             // A future has room for all that it is ever given, as long as it lives.
             let begin = Box::new(begin);
             // A fault inside one call ends that call only; the slot went back with the call's future (R3).
-            let ran = std::panic::AssertUnwindSafe(shell::run(services, begin)).catch_unwind().await;
+            let ran =
+                std::panic::AssertUnwindSafe(shell::run(services, begin)).catch_unwind().await;
             if ran.is_err() {
                 error!("a fault of ours ended the call");
                 leaving.registry.mourn(&leaving.view).await;
@@ -392,7 +433,12 @@ impl Registry {
     }
 
     /// Meta says that a call is over.
-    pub fn terminated(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination) -> Told {
+    pub fn terminated(
+        &self,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        termination: Termination,
+    ) -> Told {
         match self.event(key, named, CallEvent::Terminated(termination)) {
             EventTold::Yes => Told::Yes,
             EventTold::Full => Told::Full,
@@ -404,7 +450,12 @@ impl Registry {
     ///
     /// # Errors
     /// Too many are under way.
-    pub fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Result<(), RejectsFull> {
+    pub fn reject(
+        &self,
+        number: &Arc<NumberEntry>,
+        wacid: Wacid,
+        reason: Reason,
+    ) -> Result<(), RejectsFull> {
         let full = || {
             observe::count_refused(metric::queue::REJECTS);
             RejectsFull
@@ -432,7 +483,12 @@ impl Parties for Registry {
         Self::get(self, call)
     }
 
-    fn end_at_meta(&self, (phone_number_id, wacid): CallKey, token: Option<Secret>, late: Option<CallUuid>) {
+    fn end_at_meta(
+        &self,
+        (phone_number_id, wacid): CallKey,
+        token: Option<Secret>,
+        late: Option<CallUuid>,
+    ) {
         let services = &self.0.services;
         let (graph, store) = (services.graph.clone(), services.store.clone());
         if let Some(call) = late {

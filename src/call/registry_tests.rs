@@ -11,7 +11,8 @@ use crate::admission::permission::Consents;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
 use crate::call::{
-    CallSettings, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig, RejectThread, farewell,
+    CallSettings, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig, RejectThread,
+    farewell,
 };
 use crate::meta::{Graph, GraphConfig};
 use crate::stream::Streams;
@@ -43,9 +44,10 @@ struct World {
 impl World {
     async fn new() -> Self {
         let clock = Clock::real();
-        let graph =
-            Server::start(|_| Reply::ok(r#"{"messaging_product":"whatsapp","success":true}"#.as_bytes().to_vec()))
-                .await;
+        let graph = Server::start(|_| {
+            Reply::ok(r#"{"messaging_product":"whatsapp","success":true}"#.as_bytes().to_vec())
+        })
+        .await;
         let app = Server::start(|seen| match seen.target.as_str() {
             "/answer" => Reply::ok(&b"<Response><Wait length=\"60\"/></Response>"[..]),
             _ => Reply::status(200),
@@ -87,16 +89,30 @@ impl World {
         let runtime = tokio::runtime::Handle::current();
         let notifier = Notifier::new(out.clone(), clock.clone(), dice.clone(), AT_ONCE_PER_HOST);
         let outbox = OutboxLimits::default();
-        let outbox =
-            Outbox::new(store.clone(), notifier.clone(), directory.clone(), clock.clone(), node_id.clone(), outbox);
-        let graph_client =
-            Arc::new(Graph::new(GraphConfig::new(graph.url(""), Secret::new("t")), clock.clone()).unwrap());
+        let outbox = Outbox::new(
+            store.clone(),
+            notifier.clone(),
+            directory.clone(),
+            clock.clone(),
+            node_id.clone(),
+            outbox,
+        );
+        let graph_client = Arc::new(
+            Graph::new(GraphConfig::new(graph.url(""), Secret::new("t")), clock.clone()).unwrap(),
+        );
         let media = Media::start(media, clock.clone()).unwrap();
         let recordings = {
             let data_dir = folder.path().to_owned();
             let (base_url, node_id) = ("http://node".to_owned(), node_id.clone());
             let recognisers = Recognisers::new(&SpeechConfig::default()).unwrap();
-            let made = RecordingsConfig { data_dir, base_url, node_id, threads: 1, copies: None, recognisers };
+            let made = RecordingsConfig {
+                data_dir,
+                base_url,
+                node_id,
+                threads: 1,
+                copies: None,
+                recognisers,
+            };
             let (store, outbox, clock) = (store.clone(), outbox.clone(), clock.clone());
             Recordings::start(made, store, outbox, clock, dice.clone(), TaskTracker::new()).unwrap()
         };
@@ -108,9 +124,19 @@ impl World {
             pressure: Pressure::new(Health::new(), clock.now()),
             rooms: crate::call::rooms::Rooms::silent(clock.clone()),
             media,
-            sounds: Library::new(SpeechConfig::default(), clock.clone(), runtime, Arc::new(out.clone())).unwrap(),
+            sounds: Library::new(
+                SpeechConfig::default(),
+                clock.clone(),
+                runtime,
+                Arc::new(out.clone()),
+            )
+            .unwrap(),
             recognisers: Recognisers::new(&SpeechConfig::default()).unwrap(),
-            permissions: PermissionDesk::new(graph_client.clone(), Arc::new(Consents::new()), clock.clone()),
+            permissions: PermissionDesk::new(
+                graph_client.clone(),
+                Arc::new(Consents::new()),
+                clock.clone(),
+            ),
             graph: graph_client,
             rejects: RejectThread::start().unwrap(),
             streams: Streams::new(out.clone(), clock.clone(), dice.clone(), TaskTracker::new()),
@@ -118,26 +144,46 @@ impl World {
             notifier,
             outbox,
             author: Arc::new(crate::call::author::NoAuthor),
-            notices: crate::notices::Notices::new(store.clone(), crate::feed::Feed::new(), clock.clone()),
+            notices: crate::notices::Notices::new(
+                store.clone(),
+                crate::feed::Feed::new(),
+                clock.clone(),
+            ),
             store,
             phones: crate::call::phones::Phones::default(),
             recordings,
             news: std::sync::OnceLock::new(),
             traces: None,
-            settings: ArcSwap::from_pointee(CallSettings { limits: MachineLimits::default(), max_body: 102_400 }),
+            settings: ArcSwap::from_pointee(CallSettings {
+                limits: MachineLimits::default(),
+                max_body: 102_400,
+            }),
             tasks: TaskTracker::new(),
         });
-        tokio::spawn(farewell::keep_telling(services.clone(), directory.clone(), CancellationToken::new()));
+        tokio::spawn(farewell::keep_telling(
+            services.clone(),
+            directory.clone(),
+            CancellationToken::new(),
+        ));
         let gate = Arc::new(Gate::new(directory, clock.now()));
-        Self { registry: Registry::new(services.clone(), gate.clone()), services, gate, graph, app, _folder: folder }
+        Self {
+            registry: Registry::new(services.clone(), gate.clone()),
+            services,
+            gate,
+            graph,
+            app,
+            _folder: folder,
+        }
     }
 
     fn call(&self, wacid: &str, caller_name: &str) -> Arc<LiveCall> {
         let clock = &self.services.clock;
-        let sdp = include_str!("../../fixtures/meta/sdp/offer_relay_full.sdp").replace("198.51.100.62", "127.0.0.1");
+        let sdp = include_str!("../../fixtures/meta/sdp/offer_relay_full.sdp")
+            .replace("198.51.100.62", "127.0.0.1");
         let offer = || Offer::parse(&sdp, true).map_err(|_| Reason::BadOffer);
         let id: PhoneNumberId = PHONE_NUMBER_ID.into();
-        let (admitted, offer) = self.gate.admit(clock.now(), &id, Direction::Inbound, offer).unwrap();
+        let (admitted, offer) =
+            self.gate.admit(clock.now(), &id, Direction::Inbound, offer).unwrap();
         let incoming = Incoming {
             key: (id, wacid.into()),
             from: "919412341234".to_owned(),
@@ -190,7 +236,10 @@ async fn r03_a_panic_inside_one_call_ends_that_call_only() {
         tokio::task::yield_now().await;
     }
     assert_eq!(world.slots(), 1, "its slot is free, the other's is not");
-    assert!(!other.is_closing() && world.registry.get(other.setup.call).is_some(), "the other goes on");
+    assert!(
+        !other.is_closing() && world.registry.get(other.setup.call).is_some(),
+        "the other goes on"
+    );
     assert_eq!(other.command(Command::Hangup), super::Told::Yes);
     assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
     assert_eq!(world.slots(), 0);

@@ -18,11 +18,21 @@ impl RejectThread {
     /// # Errors
     /// The system gives no further thread.
     pub fn start() -> std::io::Result<Self> {
-        Builder::new_multi_thread().worker_threads(1).thread_name("rejects").enable_all().build().map(Some).map(Self)
+        Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("rejects")
+            .enable_all()
+            .build()
+            .map(Some)
+            .map(Self)
     }
 
     /// Runs a task there; `tasks` counts it among its own.
-    pub(super) fn spawn(&self, tasks: &TaskTracker, work: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(
+        &self,
+        tasks: &TaskTracker,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
         if let Some(runtime) = &self.0 {
             tasks.spawn_on(work, runtime.handle());
         }

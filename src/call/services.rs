@@ -120,7 +120,12 @@ impl Services {
     }
 
     /// The same of a call in which this was said.
-    pub(super) fn reports_of(&self, setup: &CallSetup, summary: &Summary, said: &[SaidLine]) -> Vec<NewCallback> {
+    pub(super) fn reports_of(
+        &self,
+        setup: &CallSetup,
+        summary: &Summary,
+        said: &[SaidLine],
+    ) -> Vec<NewCallback> {
         let mut reports = self.hangup_callback(setup, summary.hangup.clone());
         reports.extend(self.news_of(setup, summary, said));
         reports
@@ -138,6 +143,7 @@ impl Services {
     /// A fresh id for a call or an event.
     pub(super) fn uuid(&self) -> Uuid {
         let (high, low) = (self.dice.roll(), self.dice.roll());
-        uuid::Builder::from_random_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes()).into_uuid()
+        uuid::Builder::from_random_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes())
+            .into_uuid()
     }
 }

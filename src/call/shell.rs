@@ -41,8 +41,8 @@ use crate::answer::SigningKeys;
 use crate::stream::StreamHandle;
 use machine::log;
 use machine::{
-    CallState, CallTime, Command, FetchId, GraphAction, Input, InstructionOutcome, LegWish, NoticeKind, Output, PlayId,
-    RecordFact, Sound,
+    CallState, CallTime, Command, FetchId, GraphAction, Input, InstructionOutcome, LegWish,
+    NoticeKind, Output, PlayId, RecordFact, Sound,
 };
 use media::prompt::Prompt;
 use media::sdp::{self, Offer};
@@ -137,8 +137,20 @@ struct Shell {
 
 /// Runs a call to its end. The slot goes back when this future is done or dropped, whatever way that is.
 pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
-    let Begin { registry, setup, way, peer, turn, received, arrived, admitted, mailbox, mut inbox, journal, view } =
-        *begin;
+    let Begin {
+        registry,
+        setup,
+        way,
+        peer,
+        turn,
+        received,
+        arrived,
+        admitted,
+        mailbox,
+        mut inbox,
+        journal,
+        view,
+    } = *begin;
     let running = services.clock.now();
     let events = leg_events(&mailbox, peer.line());
     let theirs = match &way {
@@ -242,8 +254,12 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
             What::Silence(silence, on) => shell.silence(silence, on),
             What::Captions(language) => shell.caption(language.as_deref()),
             What::Look => shell.look(fact.at),
-            What::Missing(missing, waited, checking) => shell.missing(fact.at, missing, waited, checking),
-            What::FirstSent => shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(fact.at) }),
+            What::Missing(missing, waited, checking) => {
+                shell.missing(fact.at, missing, waited, checking)
+            }
+            What::FirstSent => {
+                shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(fact.at) })
+            }
         }
     }
     shell.journal.close();
@@ -266,9 +282,15 @@ fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
             LegEvent::Fact(what) => Input::Media { leg, what },
             LegEvent::PlayStarted(play) => Input::PlayStarted { leg, play },
             LegEvent::Played(play) => Input::Played { leg, play },
-            LegEvent::PlayFailed { play, item, reason } => Input::PlayFailed { leg, play, item, reason },
+            LegEvent::PlayFailed { play, item, reason } => {
+                Input::PlayFailed { leg, play, item, reason }
+            }
             // A phone may have told it over its socket.
-            LegEvent::Digit(_) if line.as_ref().is_some_and(|line| !line.takes_key(KeyWay::Stream)) => return,
+            LegEvent::Digit(_)
+                if line.as_ref().is_some_and(|line| !line.takes_key(KeyWay::Stream)) =>
+            {
+                return;
+            }
             LegEvent::Digit(digit) => Input::Digit { leg, digit },
             LegEvent::Voice(what) => Input::Voice { leg, what },
             LegEvent::DigitsSent(play) => Input::DigitsSent { leg, play },
@@ -323,7 +345,8 @@ impl Shell {
 
     #[cfg(test)]
     fn fault(&self, input: &Input) {
-        let wanted = self.view.setup.caller_name == PANICS && matches!(input, Input::Fetched { .. });
+        let wanted =
+            self.view.setup.caller_name == PANICS && matches!(input, Input::Fetched { .. });
         // With all that a panic's words could have in them.
         let held = (&self.view.setup, &self.number, &self.services.graph, &self.keys);
         assert!(!wanted, "as a test wants it: {held:?}");
@@ -347,19 +370,25 @@ impl Shell {
             Input::Terminated { .. } if self.farewell.take().is_some() => {
                 self.services.store.farewell(self.call, None);
             }
-            Input::Command { command: Command::Transfer { aleg: Some(_), .. } | Command::Run { .. } } => {
+            Input::Command {
+                command: Command::Transfer { aleg: Some(_), .. } | Command::Run { .. },
+            } => {
                 self.transferred = true;
             }
             Input::Ordered { leg: LegWish::Ask { command } } => {
                 self.transferred |= matches!(**command, Command::Transfer { aleg: Some(_), .. });
             }
             Input::Digit { leg: Leg::A, digit } => self.key_to_stream(*digit),
-            Input::Played { leg: Leg::A, play } => drop(self.playing.take_if(|(playing, _)| playing == play)),
+            Input::Played { leg: Leg::A, play } => {
+                drop(self.playing.take_if(|(playing, _)| playing == play))
+            }
             Input::Recorded { record, what: RecordFact::Ended { .. } } => {
                 let awaited = self.stepper.machine().awaits(*record);
                 self.tapes.ended(*record, awaited);
             }
-            Input::Graph { action, outcome } if self.farewell == Some(*action) && outcome.is_settled() => {
+            Input::Graph { action, outcome }
+                if self.farewell == Some(*action) && outcome.is_settled() =>
+            {
                 self.farewell = None;
             }
             _ => {}
@@ -415,7 +444,9 @@ impl Shell {
             Output::Room { room } => self.room(room),
             Output::Stream { stream, wish } => self.stream(at, stream, wish),
             Output::Notify { notice } => self.notify(notice),
-            Output::Instruction { element, line, outcome, note } => self.instruction(&element, line, outcome, &note),
+            Output::Instruction { element, line, outcome, note } => {
+                self.instruction(&element, line, outcome, &note)
+            }
             Output::State { state } => self.state(at, state),
             Output::Remark { text } => {
                 info!(remark = %text, "call");
@@ -446,7 +477,9 @@ impl Shell {
         let work = async move {
             match written.await {
                 Ok(written) => outbox.send(written, keys),
-                Err(error @ StoreError::Journalled) => debug!(%error, "could not hand a callback on"),
+                Err(error @ StoreError::Journalled) => {
+                    debug!(%error, "could not hand a callback on")
+                }
                 Err(error) => tracing::error!(%error, "could not write a callback"),
             }
         };

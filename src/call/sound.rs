@@ -70,10 +70,14 @@ fn rounded(n: f32) -> f64 {
 
 /// Adds a call's quality to the metrics.
 pub(super) fn observe(quality: &CallQuality) {
-    for (direction, way) in [(metric::packets::IN, &quality.inbound), (metric::packets::OUT, &quality.outbound)] {
+    for (direction, way) in
+        [(metric::packets::IN, &quality.inbound), (metric::packets::OUT, &quality.outbound)]
+    {
         if let Some(way) = way {
-            metrics::histogram!(metric::MEDIA_LOSS_RATIO, "direction" => direction).record(way.loss_percent / 100.0);
-            metrics::histogram!(metric::MEDIA_JITTER_SECONDS, "direction" => direction).record(way.jitter_ms / 1_000.0);
+            metrics::histogram!(metric::MEDIA_LOSS_RATIO, "direction" => direction)
+                .record(way.loss_percent / 100.0);
+            metrics::histogram!(metric::MEDIA_JITTER_SECONDS, "direction" => direction)
+                .record(way.jitter_ms / 1_000.0);
             metrics::histogram!(metric::MEDIA_MOS, "direction" => direction).record(way.mos);
         }
     }
@@ -97,7 +101,10 @@ mod tests {
         }
         let text = remark(Missing::Fingerprint, Duration::ZERO, true);
         assert!(text.contains("certificate does not match the fingerprint in its SDP"), "{text}");
-        assert_ne!(remark(Missing::Check, Duration::ZERO, true), remark(Missing::Check, Duration::ZERO, false));
+        assert_ne!(
+            remark(Missing::Check, Duration::ZERO, true),
+            remark(Missing::Check, Duration::ZERO, false)
+        );
     }
 
     #[test]

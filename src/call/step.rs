@@ -37,7 +37,8 @@ impl Step {
             Input::Terminated { .. } => true,
             Input::Bound { .. } => asked == GraphAction::Connect,
             _ => {
-                let ended = || self.outputs.iter().any(|output| matches!(output, Output::Concluded { .. }));
+                let ended =
+                    || self.outputs.iter().any(|output| matches!(output, Output::Concluded { .. }));
                 asked == GraphAction::Connect && ended()
             }
         }
@@ -76,7 +77,8 @@ impl Stepper {
 
     /// No try of `pre_accept` or `accept` begins past the user's ringing (T_window, at most 60 s).
     pub fn answer_window(&self, action: GraphAction) -> Option<Instant> {
-        matches!(action, GraphAction::PreAccept | GraphAction::Accept).then(|| self.arrived + ANSWER_WINDOW)
+        matches!(action, GraphAction::PreAccept | GraphAction::Accept)
+            .then(|| self.arrived + ANSWER_WINDOW)
     }
 
     /// The machine, to be looked at.

@@ -99,12 +99,24 @@ impl StreamViews {
     }
 }
 
-fn add(views: &mut VecDeque<StreamView>, stream: StreamId, order: &StreamOrder, created: Timestamp) {
+fn add(
+    views: &mut VecDeque<StreamView>,
+    stream: StreamId,
+    order: &StreamOrder,
+    created: Timestamp,
+) {
     if views.len() >= KEPT_MAX {
         views.pop_front();
     }
     let status = StreamStatus::Initiated;
-    views.push_back(StreamView { stream, order: order.clone(), created, started: None, ended: None, status });
+    views.push_back(StreamView {
+        stream,
+        order: order.clone(),
+        created,
+        started: None,
+        ended: None,
+        status,
+    });
 }
 
 #[cfg(test)]
@@ -146,6 +158,9 @@ mod tests {
             views.ended(id(n), true, at(11));
         }
         let list = views.list();
-        assert_eq!((list.len(), list[0].stream, list[0].status), (KEPT_MAX, id(202), StreamStatus::Failed));
+        assert_eq!(
+            (list.len(), list[0].stream, list[0].status),
+            (KEPT_MAX, id(202), StreamStatus::Failed)
+        );
     }
 }

@@ -272,7 +272,12 @@ mod tests {
     fn lines_of_a_trace_are_what_they_are() {
         let lines = [
             (
-                Trace::Begun { received_us: -850, admitted_us: 120, running_us: 180, media_us: 420 },
+                Trace::Begun {
+                    received_us: -850,
+                    admitted_us: 120,
+                    running_us: 180,
+                    media_us: 420,
+                },
                 r#"{"trace":"begun","received_us":-850,"admitted_us":120,"running_us":180,"media_us":420}"#,
             ),
             (
@@ -282,7 +287,12 @@ mod tests {
                     to_us: 9,
                     tries: vec![
                         GraphTry { from_us: 1, sent_us: Some(2), to_us: 3, end: Ok(503).into() },
-                        GraphTry { from_us: 5, sent_us: None, to_us: 9, end: Err("timeout").into() },
+                        GraphTry {
+                            from_us: 5,
+                            sent_us: None,
+                            to_us: 9,
+                            end: Err("timeout").into(),
+                        },
                     ],
                 },
                 r#"{"trace":"graph","action":"accept","from_us":1,"to_us":9,"tries":[{"from_us":1,"sent_us":2,"to_us":3,"status":503},{"from_us":5,"to_us":9,"failure":"timeout"}]}"#,
@@ -313,7 +323,8 @@ mod tests {
             assert_eq!(serde_json::to_string(&trace).expect("JSON"), line);
             assert_eq!(serde_json::from_str::<Trace>(line).expect("read back"), trace);
         }
-        let later: Trace = serde_json::from_str(r#"{"trace":"video","from_us":1}"#).expect("passed over");
+        let later: Trace =
+            serde_json::from_str(r#"{"trace":"video","from_us":1}"#).expect("passed over");
         assert_eq!(later, Trace::Unknown);
     }
 }

@@ -30,7 +30,8 @@ pub(super) struct Turn {
 impl Turns {
     /// As many as keep this runtime at work.
     pub(super) fn for_this_machine() -> Self {
-        let threads = tokio::runtime::Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers());
+        let threads = tokio::runtime::Handle::try_current()
+            .map_or(1, |runtime| runtime.metrics().num_workers());
         Self(Arc::new(Semaphore::new(EACH * threads)))
     }
 
@@ -87,14 +88,17 @@ mod tests {
                 told.lock().expect("no panic").push(format!("set-up {nr}"));
                 // What it leads to.
                 let others = told.clone();
-                tokio::spawn(async move { others.lock().expect("no panic").push(format!("of {nr}")) });
+                tokio::spawn(
+                    async move { others.lock().expect("no panic").push(format!("of {nr}")) },
+                );
                 drop(turn);
             });
         }
         while set_ups.join_next().await.is_some() {}
         tokio::task::yield_now().await;
         let told = told.lock().expect("no panic").clone();
-        let begun: Vec<_> = told.iter().filter(|what| what.starts_with("set-up")).cloned().collect();
+        let begun: Vec<_> =
+            told.iter().filter(|what| what.starts_with("set-up")).cloned().collect();
         assert_eq!(begun, (0..6).map(|nr| format!("set-up {nr}")).collect::<Vec<_>>());
         for nr in 0..6 - EACH {
             let at = |what: String| told.iter().position(|told| *told == what).expect("it ran");

@@ -20,8 +20,8 @@ use super::course::Course;
 use super::trace::Trace;
 use machine::log::{Header, Line, LogError, Reader};
 use machine::{
-    CallSetup, CallState, CallTime, Destination, Fetched, GraphAction, Input, InstructionOutcome, LegNews, MediaFact,
-    MediaOrder, Notice, Output, PlayId, SpeechFact,
+    CallSetup, CallState, CallTime, Destination, Fetched, GraphAction, Input, InstructionOutcome,
+    LegNews, MediaFact, MediaOrder, Notice, Output, PlayId, SpeechFact,
 };
 use model::{CallQuality, CallType, CallUuid, Direction, Timestamp, TraceId, Wacid, last_four};
 use xml::ast::Finding;
@@ -111,7 +111,8 @@ impl Waterfall {
             match line {
                 Line::Entry(entry) => {
                     // Wishes of another version may have other forms: one that is not known has no bar.
-                    let wishes = entry.outputs.into_iter().filter_map(|o| serde_json::from_value(o).ok());
+                    let wishes =
+                        entry.outputs.into_iter().filter_map(|o| serde_json::from_value(o).ok());
                     drawing.entry(entry.at, &entry.input, &wishes.collect::<Vec<Output>>());
                 }
                 Line::Trace(trace) => drawing.trace(trace),
@@ -124,11 +125,13 @@ impl Waterfall {
 
     /// The bar of a callback's line, its times counted from `zero`; none of any other line.
     pub fn callback(trace: &Trace, zero: Timestamp) -> Option<Bar> {
-        let Trace::Callback { kind, event_id: _, began, took_us, attempts, outcome, tries } = trace else {
+        let Trace::Callback { kind, event_id: _, began, took_us, attempts, outcome, tries } = trace
+        else {
             return None;
         };
         let from = began.micros().saturating_sub(zero.micros());
-        let status = tries.last().map_or_else(String::new, |t| verdict(Some(&t.end), 1, "").0 + " ");
+        let status =
+            tries.last().map_or_else(String::new, |t| verdict(Some(&t.end), 1, "").0 + " ");
         let again = if *attempts > 1 { format!(", attempt {attempts}") } else { String::new() };
         let to = from.saturating_add(*took_us);
         let mut bar = Bar::new(What::Customer, format!("callback {kind}"), from, Some(to))
@@ -142,7 +145,8 @@ impl Waterfall {
 
     /// When the call's beginning was over: the first sound of ours went out, or else it was answered; none: neither.
     pub fn set_up_us(&self) -> Option<i64> {
-        let first_sound = self.bars.iter().filter(|b| b.name == FIRST_SOUND).filter_map(|b| b.to_us).min();
+        let first_sound =
+            self.bars.iter().filter(|b| b.name == FIRST_SOUND).filter_map(|b| b.to_us).min();
         first_sound.or(self.answered_us)
     }
 }
@@ -304,13 +308,19 @@ impl Drawing {
                 }
             }
             Input::PlayFailed { reason, .. } => {
-                self.add(Bar::moment(What::Media, "a sound failed", at).noted(reason.clone(), true));
+                self.add(
+                    Bar::moment(What::Media, "a sound failed", at).noted(reason.clone(), true),
+                );
             }
             Input::Digit { .. } => {
-                self.add(Bar::moment(What::Person, "digit", at).noted(said(input, "digit A "), false));
+                self.add(
+                    Bar::moment(What::Person, "digit", at).noted(said(input, "digit A "), false),
+                );
             }
             Input::Voice { .. } => {
-                self.add(Bar::moment(What::Person, "voice", at).noted(said(input, "voice A "), false));
+                self.add(
+                    Bar::moment(What::Person, "voice", at).noted(said(input, "voice A "), false),
+                );
             }
             // Words are the caller's: that some came is enough here.
             Input::Speech { what, .. } => {
@@ -320,30 +330,38 @@ impl Drawing {
                     other => other.to_string(),
                 };
                 self.add(
-                    Bar::moment(What::Person, "speech", at).noted(note, matches!(what, SpeechFact::Failed { .. })),
+                    Bar::moment(What::Person, "speech", at)
+                        .noted(note, matches!(what, SpeechFact::Failed { .. })),
                 );
             }
             Input::Recorded { .. } => {
-                self.add(Bar::moment(What::Media, "recording", at).noted(said(input, "recording "), false));
+                self.add(
+                    Bar::moment(What::Media, "recording", at)
+                        .noted(said(input, "recording "), false),
+                );
             }
             Input::Terminated { .. } => {
                 let Input::Terminated { termination } = input else { return };
                 let is_web = self.setup.as_deref().is_some_and(|s| s.call_type == CallType::Web);
                 let name = if is_web { "hung up" } else { "terminate webhook" };
-                let bar = Bar::moment(What::Person, name, at).noted(said(input, "terminated "), false);
+                let bar =
+                    Bar::moment(What::Person, name, at).noted(said(input, "terminated "), false);
                 let setup = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
                 let body = setup.map(|s| bodies::terminated(s, self.wacid.as_ref(), termination));
                 self.add(bar.with(body));
             }
             Input::Command { .. } => {
-                self.add(Bar::moment(What::Person, "over the API", at).noted(said(input, "command "), false));
+                self.add(
+                    Bar::moment(What::Person, "over the API", at)
+                        .noted(said(input, "command "), false),
+                );
             }
             Input::Cut { cause } => {
                 self.add(Bar::moment(What::Node, "cut", at).noted(cause.as_str(), true));
             }
             Input::SdpAnswer { usable } => {
-                let bar =
-                    Bar::moment(What::Node, "SDP answer", at).noted(if *usable { "" } else { "unusable" }, !usable);
+                let bar = Bar::moment(What::Node, "SDP answer", at)
+                    .noted(if *usable { "" } else { "unusable" }, !usable);
                 let body = self.setup.as_deref().filter(|s| s.call_type == CallType::Whatsapp);
                 let body = body.map(|s| bodies::answered(s, self.wacid.as_ref()));
                 let place = self.add(bar.with(body));
@@ -361,13 +379,20 @@ impl Drawing {
                 self.add(Bar::moment(What::Person, "B-leg", at).noted(said(input, "leg "), false));
             }
             Input::Ordered { .. } => {
-                self.add(Bar::moment(What::Person, "by the A-leg", at).noted(said(input, "ordered "), false));
+                self.add(
+                    Bar::moment(What::Person, "by the A-leg", at)
+                        .noted(said(input, "ordered "), false),
+                );
             }
             Input::Room { .. } => {
-                self.add(Bar::moment(What::Person, "in a room", at).noted(said(input, "room "), false));
+                self.add(
+                    Bar::moment(What::Person, "in a room", at).noted(said(input, "room "), false),
+                );
             }
             Input::Stream { .. } => {
-                self.add(Bar::moment(What::Media, "stream", at).noted(said(input, "stream "), false));
+                self.add(
+                    Bar::moment(What::Media, "stream", at).noted(said(input, "stream "), false),
+                );
             }
             Input::Bound { wacid } => self.wacid = Some(wacid.clone()),
             Input::Media { what: MediaFact::Flowing, .. }
@@ -380,7 +405,8 @@ impl Drawing {
     fn wish(&mut self, at: i64, wish: &Output) {
         match wish {
             Output::Graph { action } => {
-                let body = self.setup.as_deref().map(|s| bodies::asked(s, self.wacid.as_ref(), *action));
+                let body =
+                    self.setup.as_deref().map(|s| bodies::asked(s, self.wacid.as_ref(), *action));
                 let bar = Bar::new(What::Graph, graph_name(*action), at, None).with(body);
                 let place = self.open(Asked::Graph(*action), bar);
                 match action {
@@ -396,8 +422,11 @@ impl Drawing {
             }
             Output::CancelFetch { fetch } => {
                 // Its line of the trace is still to come.
-                let open =
-                    self.untraced.iter().find(|(open, _)| *open == Asked::Fetch(fetch.0)).map(|(_, place)| *place);
+                let open = self
+                    .untraced
+                    .iter()
+                    .find(|(open, _)| *open == Asked::Fetch(fetch.0))
+                    .map(|(_, place)| *place);
                 if let Some(place) = open {
                     self.note(place, at, "cut", false);
                 }
@@ -412,7 +441,9 @@ impl Drawing {
                 }
             }
             Output::Media { order: MediaOrder::Play { play, .. }, .. } => {
-                self.play = self.add(Bar::new(What::Media, FIRST_SOUND, at, None)).map(|place| (*play, place));
+                self.play = self
+                    .add(Bar::new(What::Media, FIRST_SOUND, at, None))
+                    .map(|place| (*play, place));
             }
             Output::Media { order: MediaOrder::Stop { play }, .. } => {
                 // Stopped before a packet of it went out: it was cut, not slow.
@@ -431,12 +462,14 @@ impl Drawing {
                     InstructionOutcome::Failed => "failed",
                     InstructionOutcome::Cut => "cut",
                 };
-                let note = if note.is_empty() { word.to_owned() } else { format!("{word}: {note}") };
+                let note =
+                    if note.is_empty() { word.to_owned() } else { format!("{word}: {note}") };
                 let failed = *outcome == InstructionOutcome::Failed;
                 match self.instruction.take() {
                     Some(place) => self.note(place, at, &note, failed),
                     None => {
-                        let bar = Bar::moment(What::Instruction, format!("<{element}> line {line}"), at);
+                        let bar =
+                            Bar::moment(What::Instruction, format!("<{element}> line {line}"), at);
                         self.add(bar.noted(note, failed));
                     }
                 }

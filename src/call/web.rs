@@ -49,7 +49,11 @@ impl Registry {
     ///
     /// # Errors
     /// No room, or a store that takes no more: the admission comes back, to be withdrawn.
-    pub fn start_web(&self, admitted: WebAdmitted, web: WebCall) -> Result<CallUuid, Box<WebAdmitted>> {
+    pub fn start_web(
+        &self,
+        admitted: WebAdmitted,
+        web: WebCall,
+    ) -> Result<CallUuid, Box<WebAdmitted>> {
         let services = self.services();
         let Some(starting) = self.room_here() else { return Err(Box::new(admitted)) };
         let setup = CallSetup {
@@ -77,7 +81,13 @@ impl Registry {
         let call = setup.call;
         let line = services.phones.line_from(call, web.place, web.owner.name);
         let peer = Peer::Phone { account: admitted.begin(), line };
-        self.begin(peer, starting, setup, Way::Offered(Box::new(web.offer)), [web.arrived, web.arrived]);
+        self.begin(
+            peer,
+            starting,
+            setup,
+            Way::Offered(Box::new(web.offer)),
+            [web.arrived, web.arrived],
+        );
         Ok(call)
     }
 
@@ -172,7 +182,11 @@ impl LiveCall {
     ///
     /// # Errors
     /// It does not have the call.
-    pub fn press(&self, place: PlaceId, digits: impl Iterator<Item = Digit>) -> Result<(), NotDone> {
+    pub fn press(
+        &self,
+        place: PlaceId,
+        digits: impl Iterator<Item = Digit>,
+    ) -> Result<(), NotDone> {
         let line = self.had_by(place)?;
         if line.takes_key(KeyWay::Socket) {
             for digit in digits {
@@ -197,7 +211,11 @@ impl LiveCall {
     /// It does not have the call.
     pub fn caption(&self, place: PlaceId, language: Option<&str>) -> Result<(), NotDone> {
         self.had_by(place)?;
-        if self.mailbox.put(What::Captions(language.map(Box::from))) { Ok(()) } else { Err(NotDone::NoCall) }
+        if self.mailbox.put(What::Captions(language.map(Box::from))) {
+            Ok(())
+        } else {
+            Err(NotDone::NoCall)
+        }
     }
 
     /// Whether a phone has this call.
@@ -209,7 +227,10 @@ impl LiveCall {
     }
 
     fn had_by(&self, place: PlaceId) -> Result<&Arc<super::phones::Line>, NotDone> {
-        self.line.as_ref().filter(|line| !self.is_closing() && line.is_at(place)).ok_or(NotDone::NoCall)
+        self.line
+            .as_ref()
+            .filter(|line| !self.is_closing() && line.is_at(place))
+            .ok_or(NotDone::NoCall)
     }
 
     fn hung_up(&self) {

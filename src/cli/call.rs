@@ -105,7 +105,11 @@ fn order_of(args: &Args) -> Result<CallOrder, String> {
 fn read_wav(path: &Path) -> Result<String, String> {
     let unreadable = |e: std::io::Error| format!("--say: could not read {}: {e}", path.display());
     if std::fs::metadata(path).map_err(unreadable)?.len() > SAY_BYTES_MAX {
-        return Err(format!("--say: {} is larger than {} MiB", path.display(), SAY_BYTES_MAX >> 20));
+        return Err(format!(
+            "--say: {} is larger than {} MiB",
+            path.display(),
+            SAY_BYTES_MAX >> 20
+        ));
     }
     let wav = std::fs::read(path).map_err(unreadable)?;
     sound::frames_of_wav(&wav).map_err(|e| format!("--say: {}: {e}", path.display()))?;
@@ -122,7 +126,8 @@ async fn go(args: Args, mut order: CallOrder) -> Exit {
         Ok(facts) => facts,
         Err(exit) => return exit,
     };
-    let sim_url = match facts.fill_in(&mut order, args.to.as_deref()).and_then(|()| facts.sim_url()) {
+    let sim_url = match facts.fill_in(&mut order, args.to.as_deref()).and_then(|()| facts.sim_url())
+    {
         Ok(sim_url) => sim_url,
         Err(why) => return Exit::usage(why),
     };
@@ -146,10 +151,11 @@ async fn booted(client: &Client, args: &Args, order: CallOrder) -> Exit {
         Err(e) => return Exit::usage(format_args!("could not {e}")),
     };
     let answer_url = args.answer_url.clone().map(String::from);
-    let dev = match Dev::boot(DevOptions { answer_url, number, faults, ..DevOptions::default() }).await {
-        Ok(dev) => dev,
-        Err(e) => return Exit::failed(format_args!("could not {e}")),
-    };
+    let dev =
+        match Dev::boot(DevOptions { answer_url, number, faults, ..DevOptions::default() }).await {
+            Ok(dev) => dev,
+            Err(e) => return Exit::failed(format_args!("could not {e}")),
+        };
     let order = CallOrder { to, ..order };
     let exit = place(client, dev.sim.url(), &order, args).await;
     dev.stop().await;
@@ -158,10 +164,11 @@ async fn booted(client: &Client, args: &Args, order: CallOrder) -> Exit {
 
 /// Places the call at the simulated Meta and prints it to its end.
 async fn place(client: &Client, sim_url: &str, order: &CallOrder, args: &Args) -> Exit {
-    let mut lines = match simulated::order(client, sim_url, "/_sim/calls", order, LINE_BYTES_MAX).await {
-        Ok(lines) => lines,
-        Err(exit) => return exit,
-    };
+    let mut lines =
+        match simulated::order(client, sim_url, "/_sim/calls", order, LINE_BYTES_MAX).await {
+            Ok(lines) => lines,
+            Err(exit) => return exit,
+        };
     let mut stop = match Stop::new() {
         Ok(stop) => stop,
         Err(exit) => return exit,
@@ -184,12 +191,16 @@ async fn place(client: &Client, sim_url: &str, order: &CallOrder, args: &Args) -
         let event = line.as_deref().map(serde_json::from_slice::<CallEvent>);
         let event = match event {
             Some(Ok(event)) => event,
-            Some(Err(e)) => return Exit::failed(format!("the simulated Meta told what can't be read: {e}")),
+            Some(Err(e)) => {
+                return Exit::failed(format!("the simulated Meta told what can't be read: {e}"));
+            }
             None => return Exit::failed("the simulated Meta went away before the call was over"),
         };
         show(&event, args.json);
         match event.what {
-            Happened::Placed { call_id, phone_number_id, .. } => call = Some(HangupOrder { phone_number_id, call_id }),
+            Happened::Placed { call_id, phone_number_id, .. } => {
+                call = Some(HangupOrder { phone_number_id, call_id })
+            }
             Happened::Recording { wav } => {
                 if let Err(why) = keep(args.record.as_deref(), &wav) {
                     return Exit::failed(why);
@@ -242,15 +253,21 @@ fn words(what: &Happened) -> Option<(&'static str, String)> {
     Some(match what {
         Happened::Verified | Happened::Recording { .. } => return None,
         Happened::Placed { from, to, .. } => ("placed", format!("{from} calls {to}")),
-        Happened::Webhook { status: 0, kind } => ("webhook", format!("{kind}: no answer, will be sent again")),
+        Happened::Webhook { status: 0, kind } => {
+            ("webhook", format!("{kind}: no answer, will be sent again"))
+        }
         Happened::Webhook { status: 200, .. } => return None,
-        Happened::Webhook { status, kind } => ("webhook", format!("{kind}: answered {status}, will be sent again")),
+        Happened::Webhook { status, kind } => {
+            ("webhook", format!("{kind}: answered {status}, will be sent again"))
+        }
         Happened::Ringing => ("ringing", "the business has the call (pre_accept)".into()),
         Happened::Answered => ("answered", "accept".into()),
         Happened::MediaUp => ("media up", "ICE and DTLS".into()),
         Happened::MediaFailed { reason } => ("media over", reason.clone()),
         Happened::FirstAudio => ("hearing", "the business speaks".into()),
-        Happened::Refused { action, details } => ("refused", format!("Graph refused {action}: {details}")),
+        Happened::Refused { action, details } => {
+            ("refused", format!("Graph refused {action}: {details}"))
+        }
         Happened::Instruction { element, line, outcome, note } => {
             let note = if note.is_empty() { String::new() } else { format!(": {note}") };
             ("instruction", format!("{element} {outcome} (line {line}){note}"))
@@ -288,10 +305,14 @@ mod tests {
 
     #[test]
     fn people_get_a_line_and_machines_only_the_words_of_the_contract() {
-        let ended = Ended { ok: true, cause: "caller_hangup".into(), heard_ms: 3_240, ..Ended::default() };
+        let ended =
+            Ended { ok: true, cause: "caller_hangup".into(), heard_ms: 3_240, ..Ended::default() };
         let line = words(&Happened::Ended(ended.clone())).expect("a line");
         assert_eq!(line, ("ended", "ok: caller_hangup, heard 3.2 s".to_owned()));
-        assert!(in_contract(&Happened::Ended(ended)) && in_contract(&Happened::Hangup { by: HungUpBy::Meta }));
+        assert!(
+            in_contract(&Happened::Ended(ended))
+                && in_contract(&Happened::Hangup { by: HungUpBy::Meta })
+        );
         assert!(!in_contract(&Happened::FirstAudio) && !in_contract(&Happened::Verified));
         assert_eq!(words(&Happened::Webhook { kind: "connect".into(), status: 200 }), None);
     }

@@ -142,7 +142,8 @@ fn object(c: &CallbackView) -> Value {
 }
 
 fn table(callbacks: &[CallbackView]) -> String {
-    let head = ["id", "state", "kind", "attempts", "created", "call", "last", "url"].map(str::to_owned);
+    let head =
+        ["id", "state", "kind", "attempts", "created", "call", "last", "url"].map(str::to_owned);
     let mut rows = vec![head];
     rows.extend(callbacks.iter().map(|c| {
         let cells = [
@@ -158,8 +159,9 @@ fn table(callbacks: &[CallbackView]) -> String {
         cells.map(|cell| print::plain(&cell))
     }));
     let mut text = String::new();
-    let widths: [usize; 8] =
-        std::array::from_fn(|n| rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0));
+    let widths: [usize; 8] = std::array::from_fn(|n| {
+        rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0)
+    });
     for row in &rows {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
@@ -198,7 +200,10 @@ mod tests {
              POST https://app.example.com/h [2J\n"
         );
         let waiting = object(&view(CallbackState::Waiting { due: at }));
-        assert_eq!((&waiting["state"], &waiting["due"]), (&json!("waiting"), &json!("2026-11-20T06:03:20.000Z")));
+        assert_eq!(
+            (&waiting["state"], &waiting["due"]),
+            (&json!("waiting"), &json!("2026-11-20T06:03:20.000Z"))
+        );
         assert_eq!(object(&view(CallbackState::Delivered { at }))["done"], waiting["due"]);
     }
 }

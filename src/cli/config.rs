@@ -45,8 +45,9 @@ impl StoreArgs {
     /// Whether the configuration names an account, where there is one.
     pub fn names(&self, account: &str) -> bool {
         self.data_dir.is_none()
-            && load(&self.config)
-                .is_ok_and(|config| config.accounts.iter().any(|known| known.auth_id.as_str() == account))
+            && load(&self.config).is_ok_and(|config| {
+                config.accounts.iter().any(|known| known.auth_id.as_str() == account)
+            })
     }
 
     /// The store, whether it is there or not.
@@ -87,9 +88,9 @@ pub fn load(file: &Path) -> Result<Config, Exit> {
         Err(error) => error,
     };
     match &error {
-        ConfigError::Unreadable { .. } => {
-            print::error(format_args!("{error}; name the file with --config, deploy/offhook.toml is one to begin with"))
-        }
+        ConfigError::Unreadable { .. } => print::error(format_args!(
+            "{error}; name the file with --config, deploy/offhook.toml is one to begin with"
+        )),
         ConfigError::Wrong(problems) => {
             problems.0.iter().for_each(print::error);
             if problems.0.len() > 1 {
@@ -113,7 +114,8 @@ pub(super) fn read(file: &Path) -> Result<Config, ConfigError> {
 fn summary(c: &Config) -> String {
     let base = c.public.base_url.as_ref().map_or("the bound address", url::Url::as_str);
     let enabled = c.numbers.iter().filter(|n| n.calling_enabled).count();
-    let (last_port, media) = (u32::from(c.listen.media.port()) + u32::from(c.listen.media_ports) - 1, c.listen.media);
+    let (last_port, media) =
+        (u32::from(c.listen.media.port()) + u32::from(c.listen.media_ports) - 1, c.listen.media);
     format!(
         "  public   {} as {base}\n  admin    {}\n  media    {media}, up to port {last_port}\n  graph    {}\n  \
          store    {}\n  accounts {} ({} of them subaccounts), users {}, WABAs {}, numbers {} ({enabled} with calling)\n",

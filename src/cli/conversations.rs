@@ -83,7 +83,9 @@ async fn export(at: &Database, args: &ExportArgs) -> Result<usize, StoreError> {
 
 fn is_of_account(conversation: &Conversation, args: &ExportArgs) -> bool {
     let pair = &conversation.pair;
-    let of = |id: &String| [&pair.account, &pair.main_account].iter().any(|account| account.as_str() == id);
+    let of = |id: &String| {
+        [&pair.account, &pair.main_account].iter().any(|account| account.as_str() == id)
+    };
     args.account.as_ref().is_none_or(of)
 }
 

@@ -51,7 +51,9 @@ pub fn run(args: Args) -> Exit {
                 return Exit::not_started(&e, format_args!("could not {e}"));
             }
             Err(e) => {
-                return Exit::failed(format_args!("could not {e}\nif port {port} is taken, choose another: --port 0"));
+                return Exit::failed(format_args!(
+                    "could not {e}\nif port {port} is taken, choose another: --port 0"
+                ));
             }
         };
         tell(&dev);
@@ -64,7 +66,12 @@ pub fn run(args: Args) -> Exit {
 
 fn tell(dev: &Dev) {
     let node = &dev.node_url;
-    let curl = format!("curl -u {}:{} {node}/v1/Account/{}/Call/", world::ACCOUNT, world::AUTH_TOKEN, world::ACCOUNT);
+    let curl = format!(
+        "curl -u {}:{} {node}/v1/Account/{}/Call/",
+        world::ACCOUNT,
+        world::AUTH_TOKEN,
+        world::ACCOUNT
+    );
     print::line(format_args!(
         "Offhook is ready, all on loopback. Call {number} from the browser phone:\n\n\
          \x20 browser phone   {phone}\n\

@@ -35,8 +35,11 @@ pub fn run(args: Args) -> Exit {
         if args.json {
             lines.iter().for_each(print::json);
             let count = |state: State| lines.iter().filter(|line| line.state == state).count();
-            let (ok, warnings, failed) = (count(State::Ok), count(State::Warning), count(State::Failed));
-            print::json(&json!({"verdict": worst, "ok": ok, "warnings": warnings, "failed": failed}));
+            let (ok, warnings, failed) =
+                (count(State::Ok), count(State::Warning), count(State::Failed));
+            print::json(
+                &json!({"verdict": worst, "ok": ok, "warnings": warnings, "failed": failed}),
+            );
         } else {
             print::text(&text(&lines));
         }
@@ -48,7 +51,8 @@ pub fn run(args: Args) -> Exit {
 fn text(lines: &[Line]) -> String {
     let mut out = String::new();
     for line in lines {
-        let subject = line.subject.as_ref().map(|subject| format!(" {subject}")).unwrap_or_default();
+        let subject =
+            line.subject.as_ref().map(|subject| format!(" {subject}")).unwrap_or_default();
         out += &format!(
             "{:<8} {}{}: {}\n",
             line.state.as_str(),
@@ -88,6 +92,9 @@ mod tests {
             "ok       number 918035737458: SIP is on \nfailed   number 918035737458: SIP is on \n         → switch it off\n\
              1 thing keeps calls from coming\n"
         );
-        assert!(text(&[line(State::Warning, Some("x"))]).ends_with("calls can come; look at the warnings\n"));
+        assert!(
+            text(&[line(State::Warning, Some("x"))])
+                .ends_with("calls can come; look at the warnings\n")
+        );
     }
 }

@@ -130,30 +130,42 @@ async fn booted(client: &Client, args: &Args, mut order: LoadOrder) -> Exit {
     order.call.to = number.as_ref().map(ToString::to_string);
     let answer_url = args.answer_url.clone().map(String::from);
     let load = Some(LoadOptions { rate: args.rate, media: args.media, relays: args.relays });
-    let dev = match Dev::boot(DevOptions { answer_url, number, load, ..DevOptions::default() }).await {
-        Ok(dev) => dev,
-        Err(e) => return Exit::failed(format_args!("could not {e}")),
-    };
+    let dev =
+        match Dev::boot(DevOptions { answer_url, number, load, ..DevOptions::default() }).await {
+            Ok(dev) => dev,
+            Err(e) => return Exit::failed(format_args!("could not {e}")),
+        };
     let exit = report(client, dev.sim.url(), &order, args).await;
     dev.stop().await;
     exit
 }
 
 /// A simulated Meta alone, for a program elsewhere that has it as its Graph API.
-async fn beside(client: &Client, listen: SocketAddr, node: &str, args: &Args, mut order: LoadOrder) -> Exit {
+async fn beside(
+    client: &Client,
+    listen: SocketAddr,
+    node: &str,
+    args: &Args,
+    mut order: LoadOrder,
+) -> Exit {
     let usual = SimOptions::default();
-    let access_token = args.access_token.as_ref().map_or(usual.access_token.clone(), |t| t.reveal().to_owned());
-    let sim = match Sim::start(SimOptions { listen, access_token, relays: args.relays, ..usual }).await {
-        Ok(sim) => sim,
-        Err(e) => return Exit::failed(format_args!("could not {e}")),
-    };
+    let access_token =
+        args.access_token.as_ref().map_or(usual.access_token.clone(), |t| t.reveal().to_owned());
+    let sim =
+        match Sim::start(SimOptions { listen, access_token, relays: args.relays, ..usual }).await {
+            Ok(sim) => sim,
+            Err(e) => return Exit::failed(format_args!("could not {e}")),
+        };
     // A node of ours tells its numbers; another program's are what is said here.
     let filled = match NodeFacts::known(client, node).await {
-        Ok(Some(facts)) if args.phone_number_id.is_none() => facts.fill_in(&mut order.call, args.to.as_deref()),
+        Ok(Some(facts)) if args.phone_number_id.is_none() => {
+            facts.fill_in(&mut order.call, args.to.as_deref())
+        }
         Ok(_) => {
             let usual = SimNumber::default();
             order.call.to = Some(args.to.as_deref().map_or(usual.number, digits_of));
-            order.call.phone_number_id = Some(args.phone_number_id.clone().unwrap_or(usual.phone_number_id));
+            order.call.phone_number_id =
+                Some(args.phone_number_id.clone().unwrap_or(usual.phone_number_id));
             order.call.waba = Some(world::WABA.to_owned());
             Ok(())
         }
@@ -171,11 +183,13 @@ async fn report(client: &Client, sim_url: &str, order: &LoadOrder, args: &Args) 
         Ok(stop) => stop,
         Err(exit) => return exit,
     };
-    let mut lines = match simulated::order(client, sim_url, "/_sim/load", order, LINE_BYTES_MAX).await {
-        Ok(lines) => lines,
-        Err(exit) => return exit,
-    };
-    let mut screen = Screen { json: args.json, live: std::io::stderr().is_terminal(), calls: order.calls };
+    let mut lines =
+        match simulated::order(client, sim_url, "/_sim/load", order, LINE_BYTES_MAX).await {
+            Ok(lines) => lines,
+            Err(exit) => return exit,
+        };
+    let mut screen =
+        Screen { json: args.json, live: std::io::stderr().is_terminal(), calls: order.calls };
     let mut stopping = false;
     loop {
         let line = tokio::select! {
@@ -195,7 +209,9 @@ async fn report(client: &Client, sim_url: &str, order: &LoadOrder, args: &Args) 
                     return exit;
                 }
             }
-            Some(Err(e)) => return Exit::failed(format!("the simulated Meta told what can't be read: {e}")),
+            Some(Err(e)) => {
+                return Exit::failed(format!("the simulated Meta told what can't be read: {e}"));
+            }
             None => return Exit::failed("the simulated Meta went away before the load was over"),
         }
     }
@@ -249,7 +265,16 @@ fn table(s: &Summary) -> String {
     let mut text = format!(
         "attempted {}   answered {}   rejected {}   failed {}   in {:.1} s ({rate:.1} calls/s)\n\n\
          {:<34}{:>10}{:>10}{:>10}{:>10}\n",
-        s.attempted, s.answered, s.rejected, s.failed, s.wall_s, "milliseconds", "p50", "p90", "p99", "max"
+        s.attempted,
+        s.answered,
+        s.rejected,
+        s.failed,
+        s.wall_s,
+        "milliseconds",
+        "p50",
+        "p90",
+        "p99",
+        "max"
     );
     for (name, figures) in [
         ("set-up: due → accept", &s.setup_ms),
@@ -281,7 +306,12 @@ mod tests {
 
     #[test]
     fn people_get_a_table_and_a_live_line() {
-        let some = |ms: f64| Percentiles { p50: Some(ms), p90: Some(ms), p99: Some(ms), max: Some(ms * 10.0) };
+        let some = |ms: f64| Percentiles {
+            p50: Some(ms),
+            p90: Some(ms),
+            p99: Some(ms),
+            max: Some(ms * 10.0),
+        };
         let summary = Summary {
             attempted: 40,
             answered: 37,
@@ -308,7 +338,8 @@ audio gaps of more than 100 ms: 0
 failed: 1 × media_not_up
 ";
         assert_eq!(table(&summary), expected);
-        let progress = Progress { wall_s: 2.0, attempted: 40, live: 3, answered: 37, ..Progress::default() };
+        let progress =
+            Progress { wall_s: 2.0, attempted: 40, live: 3, answered: 37, ..Progress::default() };
         assert_eq!(
             live_line(&progress, 50),
             "   2.0 s  40 of 50 calls begun, 3 live, 37 answered, 0 rejected, 0 failed"

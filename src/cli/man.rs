@@ -34,7 +34,11 @@ fn leaves(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
         .filter(|sub| !sub.is_hide_set())
         .flat_map(|sub| {
             let name = format!("{name} {}", sub.get_name());
-            if sub.has_subcommands() { leaves(sub, &name) } else { vec![(name.clone(), sub.clone())] }
+            if sub.has_subcommands() {
+                leaves(sub, &name)
+            } else {
+                vec![(name.clone(), sub.clone())]
+            }
         })
         .collect()
 }

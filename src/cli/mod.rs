@@ -126,7 +126,11 @@ pub fn main() -> std::process::ExitCode {
         // Help and version are answers (0, standard output); all else is wrong usage (2, standard error).
         Err(e) => {
             let failed = e.use_stderr();
-            let text = if print::colour(failed) { e.render().ansi().to_string() } else { e.render().to_string() };
+            let text = if print::colour(failed) {
+                e.render().ansi().to_string()
+            } else {
+                e.render().to_string()
+            };
             if failed {
                 print::error_text(&text);
             } else {
@@ -216,5 +220,9 @@ fn node_runtime() -> Result<Runtime, String> {
 }
 
 fn built(builder: &mut Builder) -> Result<Runtime, String> {
-    builder.enable_all().thread_name("offhook").build().map_err(|e| format!("could not start the runtime: {e}"))
+    builder
+        .enable_all()
+        .thread_name("offhook")
+        .build()
+        .map_err(|e| format!("could not start the runtime: {e}"))
 }

@@ -20,7 +20,13 @@ pub struct NodeArgs {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = super::http_url)]
     pub node: url::Url,
     /// An API key of the node's [default for a node on loopback: that of `offhook dev`]
-    #[arg(long, alias = "api-key", value_name = "KEY", env = "OFFHOOK_API_KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        alias = "api-key",
+        value_name = "KEY",
+        env = "OFFHOOK_API_KEY",
+        hide_env_values = true
+    )]
     pub key: Option<Secret>,
 }
 
@@ -51,12 +57,20 @@ impl NodeApi {
         let key = match key {
             Some(key) => key,
             None if is_loopback(node) => Secret::new(world::API_KEY),
-            None => return Err(Exit::usage("--node needs an API key: --api-key KEY, or OFFHOOK_API_KEY")),
+            None => {
+                return Err(Exit::usage(
+                    "--node needs an API key: --api-key KEY, or OFFHOOK_API_KEY",
+                ));
+            }
         };
         // One's own node may be anywhere.
         let egress = Egress::new(EgressConfig::new(Guard::new(true, Vec::new())));
         let egress = egress.map_err(|e| Exit::failed(format_args!("could not set up TLS: {e}")))?;
-        Ok(Self { base: node.as_str().trim_end_matches('/').to_owned(), key, egress: Box::new(egress) })
+        Ok(Self {
+            base: node.as_str().trim_end_matches('/').to_owned(),
+            key,
+            egress: Box::new(egress),
+        })
     }
 
     /// Where it is.
@@ -68,7 +82,12 @@ impl NodeApi {
     ///
     /// # Errors
     /// Not reached, or a no; said already.
-    pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Exit> {
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Exit> {
         self.put_question(method, path, body).await?.map_err(Exit::failed)
     }
 
@@ -95,8 +114,14 @@ impl NodeApi {
     ///
     /// # Errors
     /// Not reached, or another no; said already.
-    pub(super) async fn get(&self, path: &str, within: Duration, max: usize) -> Result<Option<Bytes>, Exit> {
-        let answer = self.send(Asking { method: Method::GET, path, body: None, within, max }).await?;
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        within: Duration,
+        max: usize,
+    ) -> Result<Option<Bytes>, Exit> {
+        let answer =
+            self.send(Asking { method: Method::GET, path, body: None, within, max }).await?;
         match answer.status.as_u16() {
             200 => Ok(Some(answer.body)),
             404 => Ok(None),
@@ -143,9 +168,13 @@ fn refusal(status: u16, said: &Value, base: &str) -> String {
     let error = &said["error"];
     match (error["message"].as_str(), error["field"].as_str(), error["meta"]["code"].as_i64()) {
         (None, ..) => format!("{base} answered {status}"),
-        (Some(_), ..) if status == 401 => format!("{base} does not know this API key: see --api-key"),
+        (Some(_), ..) if status == 401 => {
+            format!("{base} does not know this API key: see --api-key")
+        }
         (Some(message), Some(field), None) => format!("{field}: {message}"),
-        (Some(message), Some(field), Some(meta)) => format!("{field}: {message} (Meta's code {meta})"),
+        (Some(message), Some(field), Some(meta)) => {
+            format!("{field}: {message} (Meta's code {meta})")
+        }
         (Some(message), None, Some(meta)) => format!("{message} (Meta's code {meta})"),
         (Some(message), None, None) => message.to_owned(),
     }
@@ -160,9 +189,15 @@ mod tests {
     fn a_no_is_told_as_the_node_words_it() {
         let no = |status, said: serde_json::Value| refusal(status, &said, "http://n");
         assert_eq!(no(502, json!(null)), "http://n answered 502");
-        assert_eq!(no(401, json!({"error": {"message": "x"}})), "http://n does not know this API key: see --api-key");
+        assert_eq!(
+            no(401, json!({"error": {"message": "x"}})),
+            "http://n does not know this API key: see --api-key"
+        );
         let error = json!({"error": {"message": "no such", "field": "pin", "meta": {"code": 190}}});
         assert_eq!(no(422, error), "pin: no such (Meta's code 190)");
-        assert_eq!(no(409, json!({"error": {"message": "busy", "field": null, "meta": null}})), "busy");
+        assert_eq!(
+            no(409, json!({"error": {"message": "busy", "field": null, "meta": null}})),
+            "busy"
+        );
     }
 }

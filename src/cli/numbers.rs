@@ -119,7 +119,10 @@ pub(super) async fn all(api: &NodeApi, list: &str, q: Option<&str>) -> Result<Ve
     let (mut items, mut cursor) = (Vec::new(), String::new());
     loop {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("limit", "200").append_pair("cursor", &cursor).append_pair("q", q.unwrap_or_default());
+        query
+            .append_pair("limit", "200")
+            .append_pair("cursor", &cursor)
+            .append_pair("q", q.unwrap_or_default());
         let path = format!("{list}?{}", query.finish());
         let page = api.ask(Method::GET, &path, None).await?;
         items.extend(page["items"].as_array().cloned().unwrap_or_default());
@@ -150,9 +153,12 @@ async fn list(args: ListArgs) -> Result<Exit, Exit> {
 
 /// A line a number, under a line of headings.
 fn table(numbers: &[Value]) -> String {
-    let text = |number: &Value, field: &str| print::plain(number[field].as_str().unwrap_or_default());
-    let mut rows =
-        vec![["number", "alias", "verified name", "platform", "id", "quality", "calling", "state"].map(str::to_owned)];
+    let text =
+        |number: &Value, field: &str| print::plain(number[field].as_str().unwrap_or_default());
+    let mut rows = vec![
+        ["number", "alias", "verified name", "platform", "id", "quality", "calling", "state"]
+            .map(str::to_owned),
+    ];
     for number in numbers {
         let calling = match (number["callingEnabled"].as_bool(), number["callingDrift"].is_null()) {
             (Some(true), true) => "on",
@@ -160,7 +166,8 @@ fn table(numbers: &[Value]) -> String {
             (Some(true), false) => "on, not at Meta",
             (_, false) => "off, not at Meta",
         };
-        let state = match (number["connected"].as_bool(), number["registration"]["state"].as_str()) {
+        let state = match (number["connected"].as_bool(), number["registration"]["state"].as_str())
+        {
             (Some(false), _) => "disconnected".to_owned(),
             (_, Some("failed")) => "registering failed".to_owned(),
             (_, state) => state.unwrap_or_default().to_owned(),
@@ -176,11 +183,13 @@ fn table(numbers: &[Value]) -> String {
             print::plain(&state),
         ]);
     }
-    let widths: [usize; 8] =
-        std::array::from_fn(|n| rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0));
+    let widths: [usize; 8] = std::array::from_fn(|n| {
+        rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0)
+    });
     let mut out = String::new();
     for row in &rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         out.push_str(cells.join("  ").trim_end());
         out.push('\n');
     }
@@ -216,7 +225,9 @@ async fn register(args: RegisterArgs) -> Result<Exit, Exit> {
                 return Ok(Exit::Done);
             }
             _ => {
-                let reason = print::plain(registration["reason"].as_str().unwrap_or("the node does not say why"));
+                let reason = print::plain(
+                    registration["reason"].as_str().unwrap_or("the node does not say why"),
+                );
                 return Err(Exit::failed(format_args!("not registered: {reason}")));
             }
         }
@@ -243,13 +254,17 @@ async fn sync(args: SyncArgs) -> Result<Exit, Exit> {
         print::line(format_args!("{number}: {} changed", texts(&one["fields"]).join(", ")));
     }
     for one in synced["leftOut"].as_array().into_iter().flatten() {
-        let [number, reason] = ["number", "reason"].map(|name| print::plain(one[name].as_str().unwrap_or_default()));
+        let [number, reason] =
+            ["number", "reason"].map(|name| print::plain(one[name].as_str().unwrap_or_default()));
         print::line(format_args!("{number}: not added ({reason})"));
     }
     for number in texts(&synced["settingsUnread"]) {
-        print::line(format_args!("{number}: Meta gave no calling settings; they are shown as they were"));
+        print::line(format_args!(
+            "{number}: Meta gave no calling settings; they are shown as they were"
+        ));
     }
-    if texts(&synced["added"]).is_empty() && synced["changed"].as_array().is_none_or(Vec::is_empty) {
+    if texts(&synced["added"]).is_empty() && synced["changed"].as_array().is_none_or(Vec::is_empty)
+    {
         print::line("nothing has changed");
     }
     Ok(Exit::Done)

@@ -91,7 +91,11 @@ impl Named {
     }
 
     /// The only one of this name.
-    fn only<'a>(of: &'a BTreeMap<String, Vec<Value>>, name: &str, what: &str) -> Result<&'a Value, String> {
+    fn only<'a>(
+        of: &'a BTreeMap<String, Vec<Value>>,
+        name: &str,
+        what: &str,
+    ) -> Result<&'a Value, String> {
         match of.get(name).map(Vec::as_slice) {
             Some([one]) => Ok(one),
             None | Some([]) => Err(format!("this node has no {what} {name:?}")),
@@ -112,8 +116,9 @@ pub(super) async fn export(args: ExportArgs) -> Result<Exit, Exit> {
     match &args.file {
         None => print::text(&text),
         Some(file) => {
-            std::fs::write(file, text)
-                .map_err(|e| Exit::failed(format_args!("could not write {}: {e}", file.display())))?;
+            std::fs::write(file, text).map_err(|e| {
+                Exit::failed(format_args!("could not write {}: {e}", file.display()))
+            })?;
             print::line(format_args!("{}: {} numbers", file.display(), numbers.len()));
         }
     }
@@ -134,20 +139,24 @@ fn entry(number: &Value, named: &Named) -> Map<String, Value> {
         };
         entry.insert((*field).to_owned(), value);
     }
-    let routing = ["defaultRouting", ACCOUNT].map(|field| (field.to_owned(), number[field].clone()));
+    let routing =
+        ["defaultRouting", ACCOUNT].map(|field| (field.to_owned(), number[field].clone()));
     entry.extend(routing);
     let names = [
         ("defaultWebhook", Named::name(&named.webhooks, &number["defaultWebhook"])),
         ("activeAgent", Named::name(&named.agents, &number["activeAgent"])),
     ];
-    entry.extend(names.into_iter().filter_map(|(field, name)| Some((field.to_owned(), name?.into()))));
+    entry.extend(
+        names.into_iter().filter_map(|(field, name)| Some((field.to_owned(), name?.into()))),
+    );
     entry.retain(|_, value| !value.is_null());
     entry
 }
 
 /// What is set of numbers, as a file has it.
 fn write(numbers: &[Value], named: &Named, is_json: bool) -> Result<String, String> {
-    let all = json!({"number": numbers.iter().map(|number| entry(number, named)).collect::<Vec<_>>()});
+    let all =
+        json!({"number": numbers.iter().map(|number| entry(number, named)).collect::<Vec<_>>()});
     let text = if is_json {
         serde_json::to_string_pretty(&all).map_err(|e| e.to_string())
     } else {
@@ -212,21 +221,28 @@ impl Plan {
         let same = |field: &str, value: &Value| {
             is.get(field) == Some(value) || (empty(value) && is.get(field).is_none_or(empty))
         };
-        let differing =
-            settings.iter().filter(|(field, value)| SETTINGS.contains(&field.as_str()) && !same(field, value));
-        let mut plan = Self { panel: differing.map(|(f, v)| (f.clone(), v.clone())).collect(), ..Self::default() };
+        let differing = settings
+            .iter()
+            .filter(|(field, value)| SETTINGS.contains(&field.as_str()) && !same(field, value));
+        let mut plan = Self {
+            panel: differing.map(|(f, v)| (f.clone(), v.clone())).collect(),
+            ..Self::default()
+        };
         plan.answers = Self::answers(settings, &is, named, now)?;
         if plan.answers == Some(Answers::Url) {
             let url = settings.get("webhookUrl").or_else(|| is.get("webhookUrl"));
             if url.is_none_or(empty) {
-                return Err("defaultRouting webhook needs a defaultWebhook, or a webhookUrl".to_owned());
+                return Err(
+                    "defaultRouting webhook needs a defaultWebhook, or a webhookUrl".to_owned()
+                );
             }
             // Who names it means it: messages go there from then on.
             plan.panel.insert("configurationType".to_owned(), json!("webhook"));
         }
         if let Some(account) = settings.get(ACCOUNT).filter(|account| !same(ACCOUNT, account)) {
-            let waba =
-                now["whatsappBusinessAccount"].as_str().ok_or("it belongs to no WABA: its account can't change")?;
+            let waba = now["whatsappBusinessAccount"]
+                .as_str()
+                .ok_or("it belongs to no WABA: its account can't change")?;
             let account = account.as_str().ok_or("account must be an account's id")?;
             plan.account = Some((waba.to_owned(), account.to_owned()));
         }
@@ -240,13 +256,17 @@ impl Plan {
         now: &Value,
     ) -> Result<Option<Answers>, String> {
         let Some(routing) = settings.get("defaultRouting") else {
-            let lone = ["defaultWebhook", "activeAgent"].into_iter().find(|field| settings.contains_key(*field));
+            let lone = ["defaultWebhook", "activeAgent"]
+                .into_iter()
+                .find(|field| settings.contains_key(*field));
             return match lone {
                 Some(field) => Err(format!("{field} needs a defaultRouting")),
                 None => Ok(None),
             };
         };
-        let name = |field: &str| settings.get(field).and_then(Value::as_str).filter(|name| !name.is_empty());
+        let name = |field: &str| {
+            settings.get(field).and_then(Value::as_str).filter(|name| !name.is_empty())
+        };
         let wanted = match (routing.as_str(), name("defaultWebhook"), name("activeAgent")) {
             (Some("webhook"), Some(webhook), _) => {
                 Answers::Webhook(Named::only(&named.webhooks, webhook, "webhook")?["id"].clone())
@@ -254,16 +274,22 @@ impl Plan {
             (Some("webhook"), None, _) => Answers::Url,
             (Some("agent"), _, Some(agent)) => {
                 let agent = Named::only(&named.agents, agent, "agent")?;
-                let writes = agent["channels"].as_array().is_some_and(|channels| channels.contains(&json!("whatsapp")));
+                let writes = agent["channels"]
+                    .as_array()
+                    .is_some_and(|channels| channels.contains(&json!("whatsapp")));
                 if !writes {
                     return Err(format!("the agent {} has no channel whatsapp", agent["name"]));
                 }
                 if now["platformType"] != "CLOUD_API" {
-                    return Err("an agent needs a number of the Cloud API: register it first".to_owned());
+                    return Err(
+                        "an agent needs a number of the Cloud API: register it first".to_owned()
+                    );
                 }
                 Answers::Agent(agent["id"].clone())
             }
-            (Some("agent"), _, None) => return Err("defaultRouting agent needs an activeAgent".to_owned()),
+            (Some("agent"), _, None) => {
+                return Err("defaultRouting agent needs an activeAgent".to_owned());
+            }
             (Some("none"), ..) => Answers::Nobody,
             _ => return Err("defaultRouting must be webhook, agent or none".to_owned()),
         };
@@ -272,7 +298,9 @@ impl Plan {
                 .iter()
                 .all(|field| name(field) == is.get(*field).and_then(Value::as_str));
         // A change of the type takes the routing with it: it is set anew behind it.
-        let turned = settings.get("configurationType").is_some_and(|kind| is.get("configurationType") != Some(kind));
+        let turned = settings
+            .get("configurationType")
+            .is_some_and(|kind| is.get("configurationType") != Some(kind));
         if (turned || !same) && now["connected"] == false {
             return Err("it is disconnected: reconnect it first".to_owned());
         }
@@ -290,13 +318,18 @@ impl Plan {
     async fn check(&self, api: &NodeApi, number: &E164) -> Result<Result<(), String>, Exit> {
         if !self.panel.is_empty() {
             let path = format!("phone-numbers/{number}/?dryRun=true");
-            if let Err(no) = api.put_question(Method::PATCH, &path, Some(&Value::Object(self.panel.clone()))).await? {
+            if let Err(no) = api
+                .put_question(Method::PATCH, &path, Some(&Value::Object(self.panel.clone())))
+                .await?
+            {
                 return Ok(Err(no));
             }
         }
         if let Some((waba, account)) = &self.account {
             let path = format!("wabas/{waba}/?dryRun=true");
-            if let Err(no) = api.put_question(Method::PATCH, &path, Some(&json!({"account": account}))).await? {
+            if let Err(no) =
+                api.put_question(Method::PATCH, &path, Some(&json!({"account": account}))).await?
+            {
                 return Ok(Err(no));
             }
         }
@@ -304,14 +337,21 @@ impl Plan {
     }
 
     /// The mapping first: the webhook or the agent may be that account's.
-    async fn carry_out(&self, api: &NodeApi, number: &E164, now: &Value) -> Result<Result<(), String>, Exit> {
+    async fn carry_out(
+        &self,
+        api: &NodeApi,
+        number: &E164,
+        now: &Value,
+    ) -> Result<Result<(), String>, Exit> {
         let mut deeds = Vec::new();
         if let Some((waba, account)) = &self.account {
             deeds.push((Method::PATCH, format!("wabas/{waba}/"), json!({"account": account})));
         }
-        let panel = (!self.panel.is_empty())
-            .then(|| (Method::PATCH, format!("phone-numbers/{number}/"), Value::Object(self.panel.clone())));
-        let post = |what: &str, body| (Method::POST, format!("phone-numbers/{number}/{what}/"), body);
+        let panel = (!self.panel.is_empty()).then(|| {
+            (Method::PATCH, format!("phone-numbers/{number}/"), Value::Object(self.panel.clone()))
+        });
+        let post =
+            |what: &str, body| (Method::POST, format!("phone-numbers/{number}/{what}/"), body);
         let routing = match &self.answers {
             Some(Answers::Webhook(webhook)) => {
                 let id = &now["whatsappPhoneNumberId"];
@@ -325,7 +365,9 @@ impl Plan {
         };
         // A number that goes by its agent must have it before its calling is on; any other's type decides over its routing.
         let by_agent = self.panel.get("configurationType").is_some_and(|is| is == "agent");
-        deeds.extend(if by_agent { [routing, panel] } else { [panel, routing] }.into_iter().flatten());
+        deeds.extend(
+            if by_agent { [routing, panel] } else { [panel, routing] }.into_iter().flatten(),
+        );
         for (method, path, body) in deeds {
             if let Err(no) = api.put_question(method, &path, Some(&body)).await? {
                 return Ok(Err(no));
@@ -337,15 +379,20 @@ impl Plan {
 
 pub(super) async fn import(args: ImportArgs) -> Result<Exit, Exit> {
     let file = args.file.display();
-    let text = bounded(&args.file).map_err(|e| Exit::failed(format_args!("could not read {file}: {e}")))?;
-    let wanted = read(&text, is_json(&args.file)).map_err(|e| Exit::usage(format_args!("{file}: {e}")))?;
+    let text = bounded(&args.file)
+        .map_err(|e| Exit::failed(format_args!("could not read {file}: {e}")))?;
+    let wanted =
+        read(&text, is_json(&args.file)).map_err(|e| Exit::usage(format_args!("{file}: {e}")))?;
     let api = NodeApi::of(&args.at)?;
     let (there, named) = (all(&api, "phone-numbers/", None).await?, Named::of(&api).await?);
     let (mut plans, mut refused) = (Vec::new(), 0);
     for (number, settings) in wanted {
         let now = there.iter().find(|one| one["number"] == number.as_str());
         let plan = match now {
-            None => Err("it is not connected to this node: `offhook numbers connect` does that".to_owned()),
+            None => {
+                Err("it is not connected to this node: `offhook numbers connect` does that"
+                    .to_owned())
+            }
             Some(now) => Plan::of(&settings, now, &named).map(|plan| (plan, now)),
         };
         match plan {
@@ -440,7 +487,10 @@ mod tests {
                 other[field] = value;
             }
             let back = Plan::of(&read[0].1, &other, &named()).unwrap();
-            assert_eq!(Value::Object(back.panel), json!({"alias": "Desk — \"A\"", "webhookUrl": ""}));
+            assert_eq!(
+                Value::Object(back.panel),
+                json!({"alias": "Desk — \"A\"", "webhookUrl": ""})
+            );
             assert_eq!(back.answers, Some(Answers::Webhook(json!("w-1"))));
             assert_eq!(back.account, Some(("5001".to_owned(), "MA1".to_owned())));
         }
@@ -469,7 +519,10 @@ mod tests {
             assert!(refused.contains(why), "{settings}: {refused}");
         }
         let agent = json!({"defaultRouting": "agent", "activeAgent": "Asha"});
-        assert_eq!(plan(agent.clone(), &number()).unwrap().answers, Some(Answers::Agent(json!("a-1"))));
+        assert_eq!(
+            plan(agent.clone(), &number()).unwrap().answers,
+            Some(Answers::Agent(json!("a-1")))
+        );
         let mut away = number();
         away["connected"] = json!(false);
         assert!(plan(agent, &away).unwrap_err().contains("disconnected"));
@@ -477,7 +530,10 @@ mod tests {
             ("[[number]]\nnumber = \"918035737458\"\naccessToken = \"x\"", "accessToken"),
             ("x = 1", "no list"),
             ("[[number]]\nnumber = \"12\"", ""),
-            ("[[number]]\nnumber = \"918035737458\"\n[[number]]\nnumber = \"918035737458\"", "twice"),
+            (
+                "[[number]]\nnumber = \"918035737458\"\n[[number]]\nnumber = \"918035737458\"",
+                "twice",
+            ),
         ] {
             assert!(read(text, false).unwrap_err().contains(why), "{text}");
         }

@@ -57,7 +57,8 @@ pub fn error_text(what: &str) {
 
 /// Whether to colour standard error (`true`) or standard output: a terminal, and no `NO_COLOR`.
 pub fn colour(stderr: bool) -> bool {
-    let terminal = if stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+    let terminal =
+        if stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
     terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 

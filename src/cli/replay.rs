@@ -78,17 +78,27 @@ impl Shown<'_> {
         let fields = step.machine.picture();
         let changed: Vec<&Field> = match self.before.is_empty() {
             true => fields.iter().filter(|field| !field.lines.is_empty()).collect(),
-            false => fields.iter().zip(&self.before).filter(|(now, was)| now != was).map(|(now, _)| now).collect(),
+            false => fields
+                .iter()
+                .zip(&self.before)
+                .filter(|(now, was)| now != was)
+                .map(|(now, _)| now)
+                .collect(),
         };
         if only.is_none_or(|only| only == self.number) {
             if json {
                 step_object(step, Some((&fields, &changed)));
             } else {
                 step_lines(step);
-                let all: Vec<&Field> = fields.iter().filter(|field| !field.lines.is_empty()).collect();
+                let all: Vec<&Field> =
+                    fields.iter().filter(|field| !field.lines.is_empty()).collect();
                 for field in if only.is_some() { &all } else { &changed } {
                     let mark = if changed.contains(field) { '*' } else { ' ' };
-                    print::line(format_args!("            {mark} {:<12} {}", field.name, said(field)));
+                    print::line(format_args!(
+                        "            {mark} {:<12} {}",
+                        field.name,
+                        said(field)
+                    ));
                 }
             }
         }
@@ -114,8 +124,10 @@ fn step_object(step: &Step<'_>, held: Option<(&[Field], &[&Field])>) {
         "event": "step", "line": step.line, "at_ms": step.at.0, "input": step.input.to_string(), "outputs": wishes,
     });
     if let Some((fields, changed)) = held {
-        let lines = |field: &Field| json!(field.lines.iter().map(ToString::to_string).collect::<Vec<_>>());
-        let state: Map<String, Value> = fields.iter().map(|field| (field.name.to_owned(), lines(field))).collect();
+        let lines =
+            |field: &Field| json!(field.lines.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let state: Map<String, Value> =
+            fields.iter().map(|field| (field.name.to_owned(), lines(field))).collect();
         let changed: Vec<&str> = changed.iter().map(|field| field.name).collect();
         (object["state"], object["changed"]) = (Value::Object(state), json!(changed));
     }
@@ -126,9 +138,9 @@ fn step_object(step: &Step<'_>, held: Option<(&[Field], &[&Field])>) {
 fn note(replayed: &Replayed) -> Option<String> {
     match replayed {
         Replayed { difference: Some(_), .. } => None,
-        Replayed { cut: Some(line), .. } => {
-            Some(format!("line {line}, the last one, is cut short and was left out: the call went on behind it"))
-        }
+        Replayed { cut: Some(line), .. } => Some(format!(
+            "line {line}, the last one, is cut short and was left out: the call went on behind it"
+        )),
         Replayed { over: false, .. } => Some("the log ends before the call does".to_owned()),
         Replayed { over: true, .. } => None,
     }
@@ -142,7 +154,12 @@ fn result_lines(replayed: &Replayed) -> Exit {
             Exit::Done
         }
         Some(Difference { line, at, input, wish, expected, actual }) => {
-            print::line(format_args!("call {}: line {line}, at {} ms, {}", header.call, at.0, one_line(input)));
+            print::line(format_args!(
+                "call {}: line {line}, at {} ms, {}",
+                header.call,
+                at.0,
+                one_line(input)
+            ));
             print::line(format_args!(
                 "  wish {wish} as logged by offhook {}: {}",
                 one_line(&header.offhook),

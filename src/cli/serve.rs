@@ -28,11 +28,12 @@ pub fn run(args: Args) -> Exit {
             Ok(signals) => signals,
             Err(e) => return Exit::failed(format_args!("could not wait for signals: {e}")),
         };
-        let node = match signals.through(Node::start_with(config, Clock::real(), Some(loader))).await {
-            Some(Ok(node)) => node,
-            Some(Err(e)) => return Exit::not_started(&e, format_args!("could not {e}")),
-            None => return Exit::Done,
-        };
+        let node =
+            match signals.through(Node::start_with(config, Clock::real(), Some(loader))).await {
+                Some(Ok(node)) => node,
+                Some(Err(e)) => return Exit::not_started(&e, format_args!("could not {e}")),
+                None => return Exit::Done,
+            };
         tracing::info!(public = %node.public, admin = %node.admin, "ready");
         until_stopped(node, signals).await;
         Exit::Done

@@ -32,7 +32,8 @@ impl NodeFacts {
     pub(super) async fn known(client: &Client, node: &str) -> Result<Option<Self>, Exit> {
         let request = Request::get(format!("{node}/.well-known/offhook.json")).body(Bytes::new());
         let request = request.map_err(|e| Exit::usage(format!("--node {node}: {e}")))?;
-        let answer = client::ask(client, request, ANSWER_WITHIN, 1 << 20).await.map_err(Exit::failed)?;
+        let answer =
+            client::ask(client, request, ANSWER_WITHIN, 1 << 20).await.map_err(Exit::failed)?;
         if answer.status != 200 {
             return Ok(None);
         }
@@ -101,7 +102,8 @@ pub(super) async fn order(
     let request = Request::post(format!("{sim_url}{door}")).body(Bytes::from(body));
     let request = request.map_err(|e| Exit::usage(format_args!("{sim_url}: {e}")))?;
     let response = client::send(client, request).await;
-    let response = response.map_err(|why| Exit::failed(format_args!("the simulated Meta: {why}")))?;
+    let response =
+        response.map_err(|why| Exit::failed(format_args!("the simulated Meta: {why}")))?;
     let status = response.status();
     let mut lines = Lines::of(response.into_body(), line_bytes_max);
     if status != 200 {
@@ -111,7 +113,8 @@ pub(super) async fn order(
 }
 
 fn refusal(body: Option<&[u8]>) -> String {
-    let body: serde_json::Value = body.and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
+    let body: serde_json::Value =
+        body.and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
     body["error"].as_str().unwrap_or("the simulated Meta refused the call").to_owned()
 }
 
@@ -130,7 +133,8 @@ impl Stop {
     /// # Errors
     /// The system's; said already.
     pub(super) fn new() -> Result<Self, Exit> {
-        let signals = signal(SignalKind::interrupt()).and_then(|i| Ok(Self(i, signal(SignalKind::terminate())?)));
+        let signals = signal(SignalKind::interrupt())
+            .and_then(|i| Ok(Self(i, signal(SignalKind::terminate())?)));
         signals.map_err(|e| Exit::failed(format_args!("could not listen for signals: {e}")))
     }
 
@@ -149,7 +153,9 @@ mod tests {
     use sim::control::CallOrder;
 
     fn facts(numbers: &str) -> NodeFacts {
-        let text = format!(r#"{{"version":"0.1.0","graph_url":"http://127.0.0.1:4000/v23.0","numbers":[{numbers}]}}"#);
+        let text = format!(
+            r#"{{"version":"0.1.0","graph_url":"http://127.0.0.1:4000/v23.0","numbers":[{numbers}]}}"#
+        );
         serde_json::from_str(&text).expect("facts")
     }
 
@@ -162,7 +168,10 @@ mod tests {
         let node = facts(ONE);
         assert_eq!(node.sim_url().as_deref(), Ok("http://127.0.0.1:4000"));
         node.fill_in(&mut order, None).expect("the only one");
-        assert_eq!((order.to.as_deref(), order.phone_number_id.as_deref()), (Some("918035737458"), Some("1")));
+        assert_eq!(
+            (order.to.as_deref(), order.phone_number_id.as_deref()),
+            (Some("918035737458"), Some("1"))
+        );
 
         let node = facts(&format!("{ONE},{TWO}"));
         let mut order = CallOrder::default();

@@ -35,7 +35,9 @@ pub fn run(args: Args) -> Exit {
         all = all.of_language(language);
     }
     if all.voices.is_empty() {
-        return Exit::failed("no voice speaks this language; `offhook voices` lists those that there are");
+        return Exit::failed(
+            "no voice speaks this language; `offhook voices` lists those that there are",
+        );
     }
     if args.json {
         all.voices.iter().for_each(print::json);
@@ -47,7 +49,10 @@ pub fn run(args: Args) -> Exit {
 
 /// A line a voice, under a line of headings.
 fn table(voices: &[Entry]) -> String {
-    let mut text = format!("{:<10}  {:<18}  {:<6}  {:<8}  {}\n", "language", "voice", "gender", "engine", "its voice");
+    let mut text = format!(
+        "{:<10}  {:<18}  {:<6}  {:<8}  {}\n",
+        "language", "voice", "gender", "engine", "its voice"
+    );
     for entry in voices {
         let nearest = if entry.exact { "" } else { " (the nearest there is)" };
         text += &format!(
@@ -78,6 +83,9 @@ language    voice               gender  engine    its voice
 en-US       Polly.Joanna        female  builtin   en-US
 ru-RU       WOMAN               female  builtin   en-US (the nearest there is)
 ";
-        assert_eq!(table(&[entry("Polly.Joanna", "en-US", true), entry("WOMAN", "ru-RU", false)]), expected);
+        assert_eq!(
+            table(&[entry("Polly.Joanna", "en-US", true), entry("WOMAN", "ru-RU", false)]),
+            expected
+        );
     }
 }

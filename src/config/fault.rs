@@ -101,7 +101,11 @@ impl fmt::Display for Problem {
 const EXCERPT: usize = 140;
 
 /// Line and column of a span, and its line to show with the columns of the mark.
-fn excerpt(text: &str, span: Range<usize>, unparsed: bool) -> (usize, usize, (String, Range<usize>)) {
+fn excerpt(
+    text: &str,
+    span: Range<usize>,
+    unparsed: bool,
+) -> (usize, usize, (String, Range<usize>)) {
     let start = floor(text, span.start);
     let part = |range: Range<usize>| text.get(range).unwrap_or_default();
     let line_start = part(0..start).rfind('\n').map_or(0, |i| i + 1);
@@ -184,7 +188,12 @@ fn hidden_from(line: &str, unparsed: bool) -> usize {
     let said = value.trim_start_matches('=').trim_start();
     let table = said.starts_with('{');
     // An `@`: what stands before it in a URL may be a password.
-    if secretive || table || value.contains('@') || value.contains("\"\"\"") || value.contains("'''") {
+    if secretive
+        || table
+        || value.contains('@')
+        || value.contains("\"\"\"")
+        || value.contains("'''")
+    {
         return line.len() - said.len();
     }
     line.len()

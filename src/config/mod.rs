@@ -22,8 +22,8 @@ pub use fault::Problem;
 pub use oidc::{Allow, Oidc};
 pub use storage::{Recordings, S3};
 pub use types::{
-    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Model, Number, Permissions, Public,
-    Retention, Store, User, Waba, Webhook,
+    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Model, Number,
+    Permissions, Public, Retention, Store, User, Waba, Webhook,
 };
 
 impl Config {
@@ -44,7 +44,8 @@ impl Config {
                 }
                 _ => "name another host or port",
             };
-            warnings.push(format!("`{key}` of {of} would never be asked: could not {refusal}; {hint}"));
+            warnings
+                .push(format!("`{key}` of {of} would never be asked: could not {refusal}; {hint}"));
         };
         for number in &self.numbers {
             let urls = [
@@ -122,7 +123,8 @@ impl Config {
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Self::from_parts(&file.display().to_string(), &text, &env, speech).map_err(ConfigError::Wrong)
+        Self::from_parts(&file.display().to_string(), &text, &env, speech)
+            .map_err(ConfigError::Wrong)
     }
 
     /// Reads text, with an environment; `name` stands for the file in messages. Secrets' files are read.
@@ -145,7 +147,10 @@ impl Config {
         // What could not be parsed would be missed below: only the parser speaks then.
         let config = faults.is_empty().then(|| {
             tree::overlay(&mut table, env, &mut faults);
-            let cx = reader::Context { sources: &sources, faults: RefCell::new(std::mem::take(&mut faults)) };
+            let cx = reader::Context {
+                sources: &sources,
+                faults: RefCell::new(std::mem::take(&mut faults)),
+            };
             let config = read::config(table, &cx);
             faults = cx.faults.into_inner();
             config
@@ -155,7 +160,9 @@ impl Config {
             _ => {
                 faults.sort_by_key(Fault::order);
                 faults.truncate(PROBLEMS_MAX);
-                Err(Problems(faults.into_iter().map(|fault| Problem::locate(fault, name, text)).collect()))
+                Err(Problems(
+                    faults.into_iter().map(|fault| Problem::locate(fault, name, text)).collect(),
+                ))
             }
         }
     }

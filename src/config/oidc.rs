@@ -59,7 +59,8 @@ impl Oidc {
 /// For a reload, which names what needs a restart; nobody is told whether two secrets are the same.
 impl PartialEq for Oidc {
     fn eq(&self, other: &Self) -> bool {
-        let secret = |oidc: &Self| oidc.client_secret.as_ref().map(|secret| secret.reveal().to_owned());
+        let secret =
+            |oidc: &Self| oidc.client_secret.as_ref().map(|secret| secret.reveal().to_owned());
         let names = |oidc: &Self| [oidc.issuer.clone(), oidc.client_id.clone(), oidc.name.clone()];
         names(self) == names(other)
             && secret(self) == secret(other)
@@ -78,13 +79,21 @@ enum Word {
 
 const ALLOW: &[(&str, Word)] = &[("invited", Word::Invited), ("anyone", Word::Anyone)];
 
-pub(super) fn oidc(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names, insecure: bool) -> Option<Oidc> {
+pub(super) fn oidc(
+    mut s: Section<'_>,
+    cx: &Context<'_>,
+    names: &mut Names,
+    insecure: bool,
+) -> Option<Oidc> {
     let issuer =
-        s.need("issuer", "the provider's address, like \"https://login.example.com\"", |n| issuer(n, insecure));
+        s.need("issuer", "the provider's address, like \"https://login.example.com\"", |n| {
+            issuer(n, insecure)
+        });
     let client_id = s.need("client_id", "what the provider knows this node by", client_id);
     let client_secret = s.secret("client_secret");
-    let scopes =
-        s.get("scopes", list(word)).unwrap_or_else(|| ["openid", "email", "profile"].map(str::to_owned).into());
+    let scopes = s
+        .get("scopes", list(word))
+        .unwrap_or_else(|| ["openid", "email", "profile"].map(str::to_owned).into());
     let name = s.text("name").map(|name| name.chars().take(40).collect());
     let allow = s.placed("allow", one_of(ALLOW));
     let account = s.placed("account", auth_id);
@@ -103,7 +112,11 @@ pub(super) fn oidc(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names, inse
     s.finish();
     match &role_claim {
         Some((_, at)) if roles.is_empty() => {
-            cx.fault(at.clone(), "`role_claim` without `roles`", "roles = { admin = [\"what the claim says\"] }");
+            cx.fault(
+                at.clone(),
+                "`role_claim` without `roles`",
+                "roles = { admin = [\"what the claim says\"] }",
+            );
         }
         None if has_roles => {
             cx.fault(
@@ -124,9 +137,15 @@ pub(super) fn oidc(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names, inse
             Allow::Anyone { account: account?, role: role?.0 }
         }
         Some((Word::Invited, _)) | None => {
-            for (key, at) in [("account", account.map(|(_, at)| at)), ("role", role.map(|(_, at)| at))] {
+            for (key, at) in
+                [("account", account.map(|(_, at)| at)), ("role", role.map(|(_, at)| at))]
+            {
                 let Some(at) = at else { continue };
-                cx.fault(at, format!("`{key}` is only for new people"), "allow = \"anyone\" lets them in");
+                cx.fault(
+                    at,
+                    format!("`{key}` is only for new people"),
+                    "allow = \"anyone\" lets them in",
+                );
             }
             Allow::Invited
         }
@@ -150,10 +169,16 @@ pub(super) fn oidc(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names, inse
 fn issuer(node: &Node, insecure: bool) -> Result<(String, Url), Complaint> {
     let (said, url) = absolute(node)?;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(Complaint::new("has a query or a fragment", "as the provider's own pages name it"));
+        return Err(Complaint::new(
+            "has a query or a fragment",
+            "as the provider's own pages name it",
+        ));
     }
     if !is_kept_secret(&url) && !insecure {
-        return Err(Complaint::new("is http", "https, or [answer] allow_insecure = true for development"));
+        return Err(Complaint::new(
+            "is http",
+            "https, or [answer] allow_insecure = true for development",
+        ));
     }
     Ok((said, url))
 }
@@ -168,8 +193,13 @@ fn client_id(node: &Node) -> Result<String, Complaint> {
 /// A word of ASCII, as scopes and claims are.
 fn word(node: &Node) -> Result<String, Complaint> {
     let said = text(node)?;
-    let fits = (1..=100).contains(&said.len()) && said.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
-    if fits { Ok(said) } else { Err(Complaint::new(format!("has \"{said}\""), "a word without blanks")) }
+    let fits = (1..=100).contains(&said.len())
+        && said.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
+    if fits {
+        Ok(said)
+    } else {
+        Err(Complaint::new(format!("has \"{said}\""), "a word without blanks"))
+    }
 }
 
 fn domain(node: &Node) -> Result<String, Complaint> {

@@ -8,21 +8,25 @@ use url::Url;
 
 use super::fault::Place;
 use super::reader::{
-    Complaint, Context, Section, address, flag, list, number, one_of, parsed, prefix, suggestion, text, whole,
+    Complaint, Context, Section, address, flag, list, number, one_of, parsed, prefix, suggestion,
+    text, whole,
 };
 use super::tree::{self, Node, Table, Value};
 use super::types::{
-    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Model, Number, Permissions, Public,
-    Retention, Store, User, Waba, Webhook,
+    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Model, Number,
+    Permissions, Public, Retention, Store, User, Waba, Webhook,
 };
 use super::{oidc, storage};
 use model::Role;
 use model::Secret;
-use model::{AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId, is_loopback, leads_to};
+use model::{
+    AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId, is_loopback, leads_to,
+};
 use store::Database;
 use xml::ast::DocUrl;
 
-pub(super) const ROLES: &[(&str, Role)] = &[("owner", Role::Owner), ("admin", Role::Admin), ("agent", Role::Agent)];
+pub(super) const ROLES: &[(&str, Role)] =
+    &[("owner", Role::Owner), ("admin", Role::Admin), ("agent", Role::Agent)];
 const METHODS: &[(&str, Method)] = &[("GET", Method::Get), ("POST", Method::Post)];
 
 /// Where the things that others refer to stand, and the references, to be compared at the end.
@@ -62,12 +66,17 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
         recordings: storage::recordings(root.section("recordings")),
         speech: speech(&mut root, cx),
         model: model(root.section("model")),
-        oidc: root.has("oidc").then(|| oidc::oidc(root.section("oidc"), cx, &mut names, insecure)).flatten(),
+        oidc: root
+            .has("oidc")
+            .then(|| oidc::oidc(root.section("oidc"), cx, &mut names, insecure))
+            .flatten(),
         accounts: each(root.sections("account"), |s| account(s, cx, &mut names)),
         users: each(root.sections("user"), |s| user(s, cx, &mut names)),
         webhooks: each(root.sections("webhook"), |s| webhook(s, cx, &mut names, insecure)),
         wabas: each(root.sections("waba"), |s| waba(s, cx, &mut names, default_token)),
-        numbers: each(root.sections("number"), |s| business_number(s, cx, &mut names, insecure, &permissions)),
+        numbers: each(root.sections("number"), |s| {
+            business_number(s, cx, &mut names, insecure, &permissions)
+        }),
         answer,
         permissions,
     };
@@ -88,7 +97,8 @@ fn listen(mut s: Section<'_>, cx: &Context<'_>) -> Listen {
         && media.port() != 0
         && u32::from(media.port()) + u32::from(media_ports) > 65_536
     {
-        let message = format!("`media` leaves no room for {media_ports} ports above {}", media.port());
+        let message =
+            format!("`media` leaves no room for {media_ports} ports above {}", media.port());
         cx.fault(at.clone(), message, "begin lower, or set fewer `media_ports`");
     }
     let public = s.get("public", address).unwrap_or(d.public);
@@ -98,7 +108,11 @@ fn listen(mut s: Section<'_>, cx: &Context<'_>) -> Listen {
         && *admin == public
     {
         let message = format!("`admin` is {admin}, as `public` is");
-        cx.fault(at.clone(), message, "an address or a port of its own, never reached from outside");
+        cx.fault(
+            at.clone(),
+            message,
+            "an address or a port of its own, never reached from outside",
+        );
     }
     let listen = Listen {
         public,
@@ -118,9 +132,13 @@ fn public(mut s: Section<'_>, cx: &Context<'_>, media: SocketAddr) -> Public {
         && !ips.is_empty()
         && !ips.iter().any(|ip| leads_to(*ip, media.ip()))
     {
-        let (family, both) =
-            if media.is_ipv4() { ("IPv4", ", or let `media` be [::], which takes both") } else { ("IPv6", "") };
-        let message = format!("`media_ips` has no address that leads to `[listen] media`, which is {media}");
+        let (family, both) = if media.is_ipv4() {
+            ("IPv4", ", or let `media` be [::], which takes both")
+        } else {
+            ("IPv6", "")
+        };
+        let message =
+            format!("`media_ips` has no address that leads to `[listen] media`, which is {media}");
         cx.fault(at.clone(), message, format!("name an {family} address of this machine's{both}"));
     }
     let public = Public { base_url, media_ips: media_ips.map_or_else(Vec::new, |(ips, _)| ips) };
@@ -130,15 +148,24 @@ fn public(mut s: Section<'_>, cx: &Context<'_>, media: SocketAddr) -> Public {
 
 fn media(mut s: Section<'_>) -> Media {
     let d = Media::default();
-    let media = Media { accept_wait_ms: s.get("accept_wait_ms", whole(0..=15_000)).unwrap_or(d.accept_wait_ms) };
+    let media = Media {
+        accept_wait_ms: s.get("accept_wait_ms", whole(0..=15_000)).unwrap_or(d.accept_wait_ms),
+    };
     s.finish();
     media
 }
 
 fn meta(mut s: Section<'_>, insecure: bool) -> Meta {
-    let app_secret = s.need_secret("app_secret", "the app's secret from Meta's dashboard: it signs every webhook");
-    let verify_token = s.need_secret("verify_token", "the word you give Meta with the webhook's URL");
-    let d = Meta::with(app_secret.unwrap_or_else(placeholder), verify_token.unwrap_or_else(placeholder));
+    let app_secret = s.need_secret(
+        "app_secret",
+        "the app's secret from Meta's dashboard: it signs every webhook",
+    );
+    let verify_token =
+        s.need_secret("verify_token", "the word you give Meta with the webhook's URL");
+    let d = Meta::with(
+        app_secret.unwrap_or_else(placeholder),
+        verify_token.unwrap_or_else(placeholder),
+    );
     let meta = Meta {
         graph_url: s.get("graph_url", |n| graph_url(n, insecure)).unwrap_or(d.graph_url),
         app_id: s.text("app_id"),
@@ -158,13 +185,18 @@ fn placeholder() -> Secret {
 }
 
 fn store(mut s: Section<'_>) -> Store {
-    let hint = "write \"sqlite://\" and the path of a file, or \"postgres://user:password@host/database\"";
-    let at = s.hidden("url", hint, database).map_or_else(Store::default, |database| match database {
-        Database::File(file) => Store::at(file),
-        postgres @ Database::Postgres(_) => Store { database: postgres, ..Store::default() },
-    });
+    let hint =
+        "write \"sqlite://\" and the path of a file, or \"postgres://user:password@host/database\"";
+    let at =
+        s.hidden("url", hint, database).map_or_else(Store::default, |database| match database {
+            Database::File(file) => Store::at(file),
+            postgres @ Database::Postgres(_) => Store { database: postgres, ..Store::default() },
+        });
     let store = Store {
-        data_dir: s.text("data_dir").filter(|dir| !dir.is_empty()).map_or(at.data_dir, PathBuf::from),
+        data_dir: s
+            .text("data_dir")
+            .filter(|dir| !dir.is_empty())
+            .map_or(at.data_dir, PathBuf::from),
         database: at.database,
         secret_key: s.secret("secret_key"),
     };
@@ -177,12 +209,17 @@ fn database(url: &str) -> Result<Database, Complaint> {
         let named = Url::parse(url).is_ok_and(|url| url.path().len() > 1);
         return match named {
             true => Ok(Database::Postgres(Secret::new(url))),
-            false => Err(Complaint::new("names no database", "write \"postgres://user:password@host/database\"")),
+            false => Err(Complaint::new(
+                "names no database",
+                "write \"postgres://user:password@host/database\"",
+            )),
         };
     }
     let path = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"));
     match path {
-        Some(path) if !path.is_empty() && !path.contains('?') && path != ":memory:" => Ok(Database::File(path.into())),
+        Some(path) if !path.is_empty() && !path.contains('?') && path != ":memory:" => {
+            Ok(Database::File(path.into()))
+        }
         _ => Err(Complaint::new(
             "is not a store's URL",
             "write \"sqlite://\" and the path of a file, or \"postgres://user:password@host/database\"",
@@ -222,7 +259,9 @@ fn limits(mut s: Section<'_>) -> Limits {
     let limits = Limits {
         calls_per_number: s.get("calls_per_number", whole(CALLS)).unwrap_or(d.calls_per_number),
         default_cps: s.get("default_cps", whole(CPS)).unwrap_or(d.default_cps),
-        max_call_seconds: s.get("max_call_seconds", whole(1..=86_400)).unwrap_or(d.max_call_seconds),
+        max_call_seconds: s
+            .get("max_call_seconds", whole(1..=86_400))
+            .unwrap_or(d.max_call_seconds),
         drain_seconds: s.get("drain_seconds", whole(0..=86_400)).unwrap_or(d.drain_seconds),
         allow_wa_bridge: s.get("allow_wa_bridge", flag).unwrap_or(d.allow_wa_bridge),
     };
@@ -238,14 +277,22 @@ fn permissions(mut s: Section<'_>, d: &Permissions) -> Permissions {
     let times = 1..=315_360_000;
     let permissions = Permissions {
         enforce: s.get("enforce", flag).unwrap_or(d.enforce),
-        requests_per_day: s.get("requests_per_day", whole(counts.clone())).unwrap_or(d.requests_per_day),
-        requests_per_week: s.get("requests_per_week", whole(counts.clone())).unwrap_or(d.requests_per_week),
+        requests_per_day: s
+            .get("requests_per_day", whole(counts.clone()))
+            .unwrap_or(d.requests_per_day),
+        requests_per_week: s
+            .get("requests_per_week", whole(counts.clone()))
+            .unwrap_or(d.requests_per_week),
         calls_per_day: s.get("calls_per_day", whole(counts.clone())).unwrap_or(d.calls_per_day),
-        temporary_seconds: s.get("temporary_seconds", whole(times.clone())).unwrap_or(d.temporary_seconds),
+        temporary_seconds: s
+            .get("temporary_seconds", whole(times.clone()))
+            .unwrap_or(d.temporary_seconds),
         request_seconds: s.get("request_seconds", whole(times)).unwrap_or(d.request_seconds),
         prompt_after: s.get("prompt_after", whole(counts.clone())).unwrap_or(d.prompt_after),
         revoke_after: s.get("revoke_after", whole(counts)).unwrap_or(d.revoke_after),
-        barred_countries: s.get("barred_countries", list(country)).unwrap_or_else(|| d.barred_countries.clone()),
+        barred_countries: s
+            .get("barred_countries", list(country))
+            .unwrap_or_else(|| d.barred_countries.clone()),
     };
     s.finish();
     permissions
@@ -256,7 +303,9 @@ fn country(node: &Node) -> Result<Country, Complaint> {
     Country::parse(&code).map_err(|why| {
         let hint = match why {
             NoCountry::NoCode => "two capital letters of ISO 3166, like \"US\"".to_owned(),
-            NoCountry::Unknown => "ISO 3166's code of a country, like \"US\"; Britain's is \"GB\"".to_owned(),
+            NoCountry::Unknown => {
+                "ISO 3166's code of a country, like \"US\"; Britain's is \"GB\"".to_owned()
+            }
             NoCountry::SharesCode(with) => format!("name \"{with}\", which bars both"),
         };
         Complaint::new(format!("has \"{code}\", which {why}"), hint)
@@ -284,7 +333,11 @@ fn model(mut s: Section<'_>) -> Option<Model> {
 fn speech(root: &mut Section<'_>, cx: &Context<'_>) -> toml::Table {
     let Some(node) = root.raw("speech") else { return toml::Table::default() };
     let toml::Value::Table(table) = tree::to_toml(&node) else {
-        cx.fault(node.at.clone(), format!("`speech` is {}, not a table", node.value.kind()), "write [speech]");
+        cx.fault(
+            node.at.clone(),
+            format!("`speech` is {}, not a table", node.value.kind()),
+            "write [speech]",
+        );
         return toml::Table::default();
     };
     if let Err(message) = (cx.sources.speech)(table.clone()) {
@@ -298,27 +351,34 @@ fn speech(root: &mut Section<'_>, cx: &Context<'_>) -> toml::Table {
 fn named(node: &Node, message: &str) -> Option<Place> {
     let Value::Table(table) = &node.value else { return None };
     table.iter().find_map(|(key, (at, inner))| {
-        let here = [format!("unknown field `{key}`"), format!("in `{key}`")].iter().any(|say| message.contains(say));
+        let here = [format!("unknown field `{key}`"), format!("in `{key}`")]
+            .iter()
+            .any(|say| message.contains(say));
         named(inner, message).or_else(|| here.then(|| at.clone()))
     })
 }
 
 fn account(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names) -> Option<Account> {
     let id = s.need("auth_id", "MA and 18 capital letters or digits", auth_id);
-    let auth_token = s.need_secret("auth_token", "the password of the API, and the key of callbacks' signatures");
+    let auth_token = s
+        .need_secret("auth_token", "the password of the API, and the key of callbacks' signatures");
     let parent = s.placed("parent", auth_id);
     let cps = s.get("cps", whole(CPS));
     let auth_token_previous = s.secret("auth_token_previous");
     let api_keys = match s.raw("api_keys") {
         None => Vec::new(),
-        Some(Node { value: Value::List(items), .. }) => items.iter().filter_map(|item| api_key(item, cx)).collect(),
+        Some(Node { value: Value::List(items), .. }) => {
+            items.iter().filter_map(|item| api_key(item, cx)).collect()
+        }
         Some(one) => api_key(&one, cx).into_iter().collect(),
     };
     let at = s.at.clone();
     s.finish();
     let (auth_id, id_at) = id?;
     match (auth_id.as_str().starts_with("SA"), &parent) {
-        (true, None) => cx.fault(at, format!("subaccount {auth_id} has no `parent`"), "parent = \"MA…\""),
+        (true, None) => {
+            cx.fault(at, format!("subaccount {auth_id} has no `parent`"), "parent = \"MA…\"")
+        }
         (false, Some((_, at))) => {
             cx.fault(
                 at.clone(),
@@ -326,7 +386,9 @@ fn account(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names) -> Option<Ac
                 "a subaccount's auth_id begins with SA",
             );
         }
-        (true, Some((parent, at))) => names.references.push(Reference::Parent(parent.clone(), at.clone())),
+        (true, Some((parent, at))) => {
+            names.references.push(Reference::Parent(parent.clone(), at.clone()))
+        }
         (false, None) => {}
     }
     names.once(cx, "auth_id", auth_id.as_str(), id_at);
@@ -365,7 +427,12 @@ fn user(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names) -> Option<User>
     Some(User { name, password: password?, account: account?, role: role?.0 })
 }
 
-fn webhook(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names, insecure: bool) -> Option<Webhook> {
+fn webhook(
+    mut s: Section<'_>,
+    cx: &Context<'_>,
+    names: &mut Names,
+    insecure: bool,
+) -> Option<Webhook> {
     let name = s.need("name", "a name for people, of its own in the account", text);
     let account = s.need("account", "the auth_id of an [[account]]", auth_id);
     let url = s.need("url", "where events are posted", |node| customer_url(node, insecure));
@@ -381,7 +448,12 @@ fn webhook(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names, insecure: bo
     Some(Webhook { name, account, url: url?.0?, secret: secret?, secret_previous })
 }
 
-fn waba(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names, default_token: bool) -> Option<Waba> {
+fn waba(
+    mut s: Section<'_>,
+    cx: &Context<'_>,
+    names: &mut Names,
+    default_token: bool,
+) -> Option<Waba> {
     let id = s.need("id", "the WhatsApp Business Account's id, digits in quotes", meta_id);
     let account = s.need("account", "the auth_id of an [[account]]", auth_id);
     let access_token = s.secret("access_token");
@@ -407,15 +479,20 @@ fn business_number(
 ) -> Option<Number> {
     let url = |node: &Node| customer_url(node, insecure);
     let number = s.need("number", "E.164 digits, no plus", number);
-    let phone_number_id = s.need("phone_number_id", "Meta's id of the number, digits in quotes", meta_id);
+    let phone_number_id =
+        s.need("phone_number_id", "Meta's id of the number, digits in quotes", meta_id);
     let waba = s.need("waba", "the id of a [[waba]]", meta_id);
     let alias = s.text("alias").unwrap_or_default();
     let calling_enabled = s.placed("calling_enabled", flag);
-    let app_id = s.get("app_id", digits_of("an application", "the app_id that the API gave, digits in quotes"));
+    let app_id = s.get(
+        "app_id",
+        digits_of("an application", "the app_id that the API gave, digits in quotes"),
+    );
     let app_id = app_id.map(AppId::from);
     let answer_url_given = s.has("answer_url");
     let answer_url = s.get("answer_url", url);
-    let lacks_answer_url = matches!(answer_url, Some(None)) || (answer_url.is_none() && !answer_url_given);
+    let lacks_answer_url =
+        matches!(answer_url, Some(None)) || (answer_url.is_none() && !answer_url_given);
     let fallback_url = s.get("fallback_url", url).flatten();
     let hangup_url = s.get("hangup_url", url).flatten();
     let webhook_url = s.get("webhook_url", url).flatten();
@@ -497,7 +574,11 @@ impl Names {
                 }
                 Reference::Waba(id, at) if !self.wabas.contains_key(id) => {
                     let known = self.wabas.keys().map(WabaId::as_str);
-                    cx.fault(at.clone(), format!("no [[waba]] has the id {id}"), suggestion(id.as_str(), known));
+                    cx.fault(
+                        at.clone(),
+                        format!("no [[waba]] has the id {id}"),
+                        suggestion(id.as_str(), known),
+                    );
                 }
                 Reference::Account(..) | Reference::Parent(..) | Reference::Waba(..) => {}
             }
@@ -527,7 +608,10 @@ fn meta_id(node: &Node) -> Result<String, Complaint> {
 }
 
 /// An id of somebody's that is all digits.
-fn digits_of(whose: &'static str, hint: &'static str) -> impl Fn(&Node) -> Result<String, Complaint> {
+fn digits_of(
+    whose: &'static str,
+    hint: &'static str,
+) -> impl Fn(&Node) -> Result<String, Complaint> {
     move |node| {
         let id = text(node)?;
         let fits = (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit());
@@ -537,7 +621,8 @@ fn digits_of(whose: &'static str, hint: &'static str) -> impl Fn(&Node) -> Resul
 
 pub(super) fn absolute(node: &Node) -> Result<(String, Url), Complaint> {
     let said = text(node)?;
-    let bad = |what: &str| Complaint::new(format!("is not a URL: {what}"), "write \"https://host/path\"");
+    let bad =
+        |what: &str| Complaint::new(format!("is not a URL: {what}"), "write \"https://host/path\"");
     let url = Url::parse(said.trim()).map_err(|e| bad(&e.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(bad("neither http nor https"));
@@ -555,7 +640,10 @@ pub(super) fn absolute(node: &Node) -> Result<(String, Url), Complaint> {
 pub(super) fn base_url(node: &Node) -> Result<Url, Complaint> {
     let (_, url) = absolute(node)?;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(Complaint::new("has a query or a fragment", "only scheme, host, port and path"));
+        return Err(Complaint::new(
+            "has a query or a fragment",
+            "only scheme, host, port and path",
+        ));
     }
     Ok(url)
 }
@@ -566,7 +654,10 @@ fn graph_url(node: &Node, insecure: bool) -> Result<Url, Complaint> {
     if is_kept_secret(&url) || insecure {
         Ok(url)
     } else {
-        Err(Complaint::new("would send the access token over http", "https, or [answer] allow_insecure = true"))
+        Err(Complaint::new(
+            "would send the access token over http",
+            "https, or [answer] allow_insecure = true",
+        ))
     }
 }
 
@@ -582,7 +673,10 @@ fn customer_url(node: &Node, insecure: bool) -> Result<Option<DocUrl>, Complaint
     }
     let (said, url) = absolute(node)?;
     if url.scheme() != "https" && !insecure {
-        return Err(Complaint::new("is http", "https, or [answer] allow_insecure = true for development"));
+        return Err(Complaint::new(
+            "is http",
+            "https, or [answer] allow_insecure = true for development",
+        ));
     }
     Ok(Some(DocUrl(said.into())))
 }

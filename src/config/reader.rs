@@ -42,7 +42,11 @@ impl<'a> Section<'a> {
         match node.value {
             Value::Table(table) => Some(Self { name, at: node.at, table, known: Vec::new(), cx }),
             other => {
-                cx.fault(node.at, format!("`{name}` is {}, not a table", other.kind()), format!("write [{name}]"));
+                cx.fault(
+                    node.at,
+                    format!("`{name}` is {}, not a table", other.kind()),
+                    format!("write [{name}]"),
+                );
                 None
             }
         }
@@ -83,9 +87,10 @@ impl<'a> Section<'a> {
         let cx = self.cx;
         match self.raw(key) {
             None => Vec::new(),
-            Some(Node { value: Value::List(items), .. }) => {
-                items.into_iter().filter_map(|item| Self::new(format!("[{key}]"), item, cx)).collect()
-            }
+            Some(Node { value: Value::List(items), .. }) => items
+                .into_iter()
+                .filter_map(|item| Self::new(format!("[{key}]"), item, cx))
+                .collect(),
             Some(node) => {
                 let message = format!("`{key}` is {}, not a list of tables", node.value.kind());
                 cx.fault(node.at, message, format!("write [[{key}]]"));
@@ -110,7 +115,11 @@ impl<'a> Section<'a> {
         }
     }
 
-    pub(super) fn get<T>(&mut self, key: &'static str, read: impl Fn(&Node) -> Result<T, Complaint>) -> Option<T> {
+    pub(super) fn get<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&Node) -> Result<T, Complaint>,
+    ) -> Option<T> {
         self.placed(key, read).map(|(value, _)| value)
     }
 
@@ -182,10 +191,18 @@ impl<'a> Section<'a> {
 
     /// Whatever was not asked for is an error.
     pub(super) fn finish(self) {
-        let place = if self.name.is_empty() { "at the top level".to_owned() } else { format!("in [{}]", self.name) };
+        let place = if self.name.is_empty() {
+            "at the top level".to_owned()
+        } else {
+            format!("in [{}]", self.name)
+        };
         for (key, (at, _)) in &self.table {
             let known = self.known.iter().copied();
-            self.cx.fault(at.clone(), format!("unknown key `{key}` {place}"), suggestion(key, known));
+            self.cx.fault(
+                at.clone(),
+                format!("unknown key `{key}` {place}"),
+                suggestion(key, known),
+            );
         }
     }
 }
@@ -200,21 +217,27 @@ impl Context<'_> {
         let text = match &node.value {
             Value::Text(text) => Some(text.clone()),
             Value::Table(table) => match table.iter().next() {
-                Some((form, (_, Node { value: Value::Text(name), .. }))) if table.len() == 1 => match form.as_str() {
-                    "env" => (self.sources.env)(name),
-                    "file" => match (self.sources.file)(name) {
-                        Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
-                        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-                        Err(e) => {
-                            self.fault(node.at.clone(), format!("`{key}`: could not read {name}: {e}"), "");
+                Some((form, (_, Node { value: Value::Text(name), .. }))) if table.len() == 1 => {
+                    match form.as_str() {
+                        "env" => (self.sources.env)(name),
+                        "file" => match (self.sources.file)(name) {
+                            Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
+                            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+                            Err(e) => {
+                                self.fault(
+                                    node.at.clone(),
+                                    format!("`{key}`: could not read {name}: {e}"),
+                                    "",
+                                );
+                                return Err(());
+                            }
+                        },
+                        _ => {
+                            wrong(&node.at, &format!("has an unknown form `{form}`"));
                             return Err(());
                         }
-                    },
-                    _ => {
-                        wrong(&node.at, &format!("has an unknown form `{form}`"));
-                        return Err(());
                     }
-                },
+                }
                 _ => {
                     wrong(&node.at, "is not one of the forms of a secret");
                     return Err(());
@@ -233,7 +256,9 @@ impl Context<'_> {
         let Value::Table(table) = &node.value else { return "is empty".to_owned() };
         match table.iter().next() {
             Some((form, (_, Node { value: Value::Text(name), .. }))) => match form.as_str() {
-                "env" => format!("needs the environment variable {name}, which is not set or empty"),
+                "env" => {
+                    format!("needs the environment variable {name}, which is not set or empty")
+                }
                 _ => format!("needs the file {name}, which is not there or empty"),
             },
             _ => "is empty".to_owned(),
@@ -271,13 +296,17 @@ pub(super) fn text(node: &Node) -> Result<String, Complaint> {
 pub(super) fn flag(node: &Node) -> Result<bool, Complaint> {
     match &node.value {
         Value::Bool(b) => Ok(*b),
-        Value::Text(t) if matches!(node.at, Place::Env(_)) && (t == "true" || t == "false") => Ok(t == "true"),
+        Value::Text(t) if matches!(node.at, Place::Env(_)) && (t == "true" || t == "false") => {
+            Ok(t == "true")
+        }
         _ => Err(is_not(node, "true or false")),
     }
 }
 
 /// A whole number in a range.
-pub(super) fn whole<T: TryFrom<i64>>(range: RangeInclusive<i64>) -> impl Fn(&Node) -> Result<T, Complaint> {
+pub(super) fn whole<T: TryFrom<i64>>(
+    range: RangeInclusive<i64>,
+) -> impl Fn(&Node) -> Result<T, Complaint> {
     move |node| {
         let n = match &node.value {
             Value::Int(n) => Some(*n),
@@ -292,8 +321,15 @@ pub(super) fn whole<T: TryFrom<i64>>(range: RangeInclusive<i64>) -> impl Fn(&Nod
 }
 
 /// Anything with a parser.
-pub(super) fn parsed<T: std::str::FromStr>(wanted: &'static str) -> impl Fn(&Node) -> Result<T, Complaint> {
-    move |node| text(node)?.trim().parse().map_err(|_| Complaint::new("can't be read", format!("must be {wanted}")))
+pub(super) fn parsed<T: std::str::FromStr>(
+    wanted: &'static str,
+) -> impl Fn(&Node) -> Result<T, Complaint> {
+    move |node| {
+        text(node)?
+            .trim()
+            .parse()
+            .map_err(|_| Complaint::new("can't be read", format!("must be {wanted}")))
+    }
 }
 
 pub(super) fn address(node: &Node) -> Result<SocketAddr, Complaint> {
@@ -307,7 +343,9 @@ pub(super) fn prefix(node: &Node) -> Result<ipnet::IpNet, Complaint> {
 }
 
 /// A list; from the environment, one with commas or in TOML's brackets.
-pub(super) fn list<T>(read: impl Fn(&Node) -> Result<T, Complaint>) -> impl Fn(&Node) -> Result<Vec<T>, Complaint> {
+pub(super) fn list<T>(
+    read: impl Fn(&Node) -> Result<T, Complaint>,
+) -> impl Fn(&Node) -> Result<Vec<T>, Complaint> {
     move |node| {
         let from_env;
         let items = match &node.value {
@@ -324,16 +362,24 @@ pub(super) fn list<T>(read: impl Fn(&Node) -> Result<T, Complaint>) -> impl Fn(&
             }
             _ => return Err(is_not(node, "a list in brackets")),
         };
-        items.iter().map(|item| read(item).map_err(|c| Complaint { at: c.at.or(Some(item.at.clone())), ..c })).collect()
+        items
+            .iter()
+            .map(|item| {
+                read(item).map_err(|c| Complaint { at: c.at.or(Some(item.at.clone())), ..c })
+            })
+            .collect()
     }
 }
 
 /// One of some words.
-pub(super) fn one_of<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&Node) -> Result<T, Complaint> {
+pub(super) fn one_of<T: Copy>(
+    words: &'static [(&'static str, T)],
+) -> impl Fn(&Node) -> Result<T, Complaint> {
     move |node| {
         let said = text(node)?;
         words.iter().find(|(word, _)| *word == said).map(|(_, value)| *value).ok_or_else(|| {
-            let all = words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+            let all =
+                words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
             Complaint::new(format!("is \"{said}\""), format!("must be one of {all}"))
         })
     }
@@ -348,9 +394,10 @@ pub(super) fn number(node: &Node) -> Result<E164, Complaint> {
         Ok(number) if !number.as_str().starts_with('0') => {
             Err(Complaint::new("is not in E.164 digits", format!("write \"{number}\"")))
         }
-        Ok(_) | Err(_) => {
-            Err(Complaint::new("is not a phone number", "E.164: country code first, 5 to 15 digits, no plus"))
-        }
+        Ok(_) | Err(_) => Err(Complaint::new(
+            "is not a phone number",
+            "E.164: country code first, 5 to 15 digits, no plus",
+        )),
     }
 }
 
@@ -364,6 +411,8 @@ pub(super) fn suggestion<'k>(key: &str, known: impl Iterator<Item = &'k str> + C
     match near {
         Some((_, k)) => format!("did you mean `{k}`?"),
         None if known.clone().next().is_none() => "there is none in this file".to_owned(),
-        None => format!("known are {}", known.map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")),
+        None => {
+            format!("known are {}", known.map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", "))
+        }
     }
 }

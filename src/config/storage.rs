@@ -37,10 +37,12 @@ impl PartialEq for S3 {
     fn eq(&self, other: &Self) -> bool {
         let words = |s3: &Self| {
             let flags = [s3.path_style, s3.keep_local, s3.redirect];
-            let names = [s3.region.clone(), s3.bucket.clone(), s3.prefix.clone(), s3.access_key_id.clone()];
+            let names =
+                [s3.region.clone(), s3.bucket.clone(), s3.prefix.clone(), s3.access_key_id.clone()];
             (s3.endpoint.clone(), names, flags)
         };
-        words(self) == words(other) && self.secret_access_key.reveal() == other.secret_access_key.reveal()
+        words(self) == words(other)
+            && self.secret_access_key.reveal() == other.secret_access_key.reveal()
     }
 }
 
@@ -51,8 +53,11 @@ pub(super) fn recordings(mut s: Section<'_>) -> Recordings {
 }
 
 fn s3(mut s: Section<'_>) -> Option<S3> {
-    let endpoint =
-        s.need("endpoint", "the storage's address, like \"https://s3.eu-central-1.amazonaws.com\"", base_url);
+    let endpoint = s.need(
+        "endpoint",
+        "the storage's address, like \"https://s3.eu-central-1.amazonaws.com\"",
+        base_url,
+    );
     let bucket = s.need("bucket", "the name of a bucket that is there", bucket);
     let access_key_id = s.need("access_key_id", "the key's public half", text);
     let secret_access_key = s.need_secret("secret_access_key", "the key's secret half");
@@ -89,8 +94,12 @@ fn prefix(node: &Node) -> Result<String, Complaint> {
     let prefix = text(node)?;
     let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'/');
     let plain = prefix.len() <= 200 && prefix.bytes().all(fits) && !prefix.starts_with('/');
-    if plain && !prefix.split('/').any(|part| part == "." || part == "..") && !prefix.contains("//") {
+    if plain && !prefix.split('/').any(|part| part == "." || part == "..") && !prefix.contains("//")
+    {
         return Ok(prefix);
     }
-    Err(Complaint::new("is no beginning of objects' names", "letters, digits, -, _, . and /, like \"offhook/\""))
+    Err(Complaint::new(
+        "is no beginning of objects' names",
+        "letters, digits, -, _, . and /, like \"offhook/\"",
+    ))
 }

@@ -9,7 +9,8 @@ use model::{Method, WabaId};
 
 const SECRETS: &str = "[meta]\napp_secret = \"s\"\nverify_token = \"v\"\n";
 const ACCOUNT: &str = "[[account]]\nauth_id = \"MAXXXXXXXXXXXXXXXXXX\"\nauth_token = \"t\"\n";
-const WABA: &str = "[[waba]]\nid = \"102\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\naccess_token = \"a\"\n";
+const WABA: &str =
+    "[[waba]]\nid = \"102\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\naccess_token = \"a\"\n";
 
 fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -145,27 +146,49 @@ fn the_whole_file_of_the_contract_is_read() {
     let d = good(SECRETS, &[]);
     // What the contract shows are the defaults.
     assert_eq!((&c.media, &c.cluster, &c.answer), (&d.media, &d.cluster, &d.answer));
-    assert_eq!((&c.limits, &c.permissions, &c.retention), (&d.limits, &d.permissions, &d.retention));
+    assert_eq!(
+        (&c.limits, &c.permissions, &c.retention),
+        (&d.limits, &d.permissions, &d.retention)
+    );
     assert_eq!(c.meta.graph_url, d.meta.graph_url);
     assert!(c.store.database.is(&d.store.database));
     assert_eq!(c.store.data_dir, d.store.data_dir);
     assert_eq!(c.store.data_dir.to_str(), Some("offhook-data"));
 
     assert_eq!(c.listen.trusted_proxies.len(), 2);
-    assert_eq!(c.public.base_url.as_ref().map(url::Url::as_str), Some("https://calls.example.com/"));
+    assert_eq!(
+        c.public.base_url.as_ref().map(url::Url::as_str),
+        Some("https://calls.example.com/")
+    );
     assert_eq!(c.public.media_ips.len(), 1);
     assert_eq!(c.meta.app_secret.reveal(), "the-app-secret");
-    assert!(c.meta.app_secret_previous.is_none(), "an optional secret whose variable isn't there is absent");
-    assert_eq!(c.access_token(&WabaId::from("1029384756")).map(model::Secret::reveal), Some("the-access-token"));
+    assert!(
+        c.meta.app_secret_previous.is_none(),
+        "an optional secret whose variable isn't there is absent"
+    );
+    assert_eq!(
+        c.access_token(&WabaId::from("1029384756")).map(model::Secret::reveal),
+        Some("the-access-token")
+    );
     let keys: Vec<_> = c.accounts[0].api_keys.iter().map(|k| (k.key.reveal(), k.role)).collect();
     assert_eq!(keys, [("the-agent-key", Role::Agent), ("plain", Role::Owner)]);
     assert_eq!(c.accounts[1].parent.as_ref(), Some(&c.accounts[0].auth_id));
     assert_eq!((c.users[0].name.as_str(), c.users[0].role), ("asha", Role::Owner));
     let n = &c.numbers[0];
     assert_eq!(n.number.as_str(), "918035737458");
-    assert_eq!(n.answer_url.as_ref().map(|u| &*u.0), Some("https://app.example.com/answer#rt=5000"), "as written");
-    assert_eq!((n.answer_method, n.hangup_method, n.fallback_url.as_ref()), (Method::Post, Method::Post, None));
-    assert_eq!((n.calls_per_number, n.permissions.calls_per_day, n.permissions.requests_per_week), (Some(7), 100, 2));
+    assert_eq!(
+        n.answer_url.as_ref().map(|u| &*u.0),
+        Some("https://app.example.com/answer#rt=5000"),
+        "as written"
+    );
+    assert_eq!(
+        (n.answer_method, n.hangup_method, n.fallback_url.as_ref()),
+        (Method::Post, Method::Post, None)
+    );
+    assert_eq!(
+        (n.calls_per_number, n.permissions.calls_per_day, n.permissions.requests_per_week),
+        (Some(7), 100, 2)
+    );
 }
 
 #[test]
@@ -196,7 +219,10 @@ fn every_scalar_key_can_be_set_from_the_environment() {
         ],
     );
     assert_eq!(c.listen.public.to_string(), "127.0.0.1:0");
-    assert_eq!((c.listen.trusted_proxies.len(), c.listen.media_ports, c.public.media_ips.len()), (2, 3, 1));
+    assert_eq!(
+        (c.listen.trusted_proxies.len(), c.listen.media_ports, c.public.media_ips.len()),
+        (2, 3, 1)
+    );
     assert_eq!((c.meta.app_secret.reveal(), c.meta.verify_token.reveal()), ("12345", "found"));
     assert!(c.answer.allow_insecure);
     assert_eq!(c.store.database.to_string(), "/var/lib/offhook/o.db");
@@ -249,7 +275,10 @@ fn every_key_reaches_its_own_field() {
 #[test]
 fn entries_of_lists_are_reached_by_index_if_the_file_has_them() {
     let text = format!("{SECRETS}{ACCOUNT}");
-    let c = good(&text, &[("OFFHOOK_ACCOUNT__0__CPS", "25"), ("OFFHOOK_ACCOUNT__0__AUTH_TOKEN", "new")]);
+    let c = good(
+        &text,
+        &[("OFFHOOK_ACCOUNT__0__CPS", "25"), ("OFFHOOK_ACCOUNT__0__AUTH_TOKEN", "new")],
+    );
     assert_eq!((c.accounts[0].cps, c.accounts[0].auth_token.reveal()), (Some(25), "new"));
     let problems = bad(&text, &[("OFFHOOK_ACCOUNT__1__CPS", "25")]);
     assert_eq!(problems[0].source, "OFFHOOK_ACCOUNT__1__CPS");
@@ -260,12 +289,17 @@ fn entries_of_lists_are_reached_by_index_if_the_file_has_them() {
 fn a_secret_of_the_environment_may_be_written_as_in_the_file() {
     let text = format!("{SECRETS}{ACCOUNT}");
     let named = "{ env = \"ELSEWHERE\" }";
-    let env = [("OFFHOOK_META__APP_SECRET", named), ("OFFHOOK_ACCOUNT__0__AUTH_TOKEN", named), ("ELSEWHERE", "found")];
+    let env = [
+        ("OFFHOOK_META__APP_SECRET", named),
+        ("OFFHOOK_ACCOUNT__0__AUTH_TOKEN", named),
+        ("ELSEWHERE", "found"),
+    ];
     let c = good(&text, &env);
     assert_eq!((c.meta.app_secret.reveal(), c.accounts[0].auth_token.reveal()), ("found", "found"));
     let keys = "[{ env = \"ELSEWHERE\" }, { key = \"other\", role = \"agent\" }]";
     let c = good(&text, &[("OFFHOOK_ACCOUNT__0__API_KEYS", keys), ("ELSEWHERE", "found")]);
-    let keys: Vec<_> = c.accounts[0].api_keys.iter().map(|key| (key.key.reveal(), key.role)).collect();
+    let keys: Vec<_> =
+        c.accounts[0].api_keys.iter().map(|key| (key.key.reveal(), key.role)).collect();
     assert_eq!(keys, [("found", Role::Owner), ("other", Role::Agent)]);
     for (wrong, why) in [
         (named, "needs the environment variable ELSEWHERE"),
@@ -288,8 +322,7 @@ fn secrets_come_from_files_without_their_line_end() {
     let path = file.path().display();
     let c = good(&format!("[meta]\napp_secret = {{ file = '{path}' }}\nverify_token = 'v'\n"), &[]);
     assert_eq!(c.meta.app_secret.reveal(), "from a file");
-    let gone =
-        "[meta]\napp_secret = { file = '/nowhere/at/all' }\nverify_token = 'v'\naccess_token = { file = '/nowhere' }\n";
+    let gone = "[meta]\napp_secret = { file = '/nowhere/at/all' }\nverify_token = 'v'\naccess_token = { file = '/nowhere' }\n";
     let problems = bad(gone, &[]);
     assert_eq!(problems.len(), 1, "the optional one is absent");
     assert!(problems[0].message.contains("/nowhere/at/all"));
@@ -299,8 +332,18 @@ fn secrets_come_from_files_without_their_line_end() {
 const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
     // unknown keys, with the nearest
     ("[listn]\npublic = \"0.0.0.0:80\"", (1, 2), "unknown key `listn`", "did you mean `listen`?"),
-    ("[listen]\npublik = \"0.0.0.0:80\"", (2, 1), "unknown key `publik` in [listen]", "did you mean `public`?"),
-    ("[answer]\nzzz = 1", (2, 1), "unknown key `zzz` in [answer]", "known are `timeout_ms`, `max_body_bytes`"),
+    (
+        "[listen]\npublik = \"0.0.0.0:80\"",
+        (2, 1),
+        "unknown key `publik` in [listen]",
+        "did you mean `public`?",
+    ),
+    (
+        "[answer]\nzzz = 1",
+        (2, 1),
+        "unknown key `zzz` in [answer]",
+        "known are `timeout_ms`, `max_body_bytes`",
+    ),
     (
         "[[account]]\nauth_id = \"MAXXXXXXXXXXXXXXXXXX\"\nauth_token = \"t\"\ncsp = 3",
         (4, 1),
@@ -310,17 +353,37 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
     // types and ranges
     ("[listen]\npublic = 8080", (2, 10), "`public` is a number", "put it in quotes"),
     ("[listen]\npublic = \"8080\"", (2, 10), "`public` can't be read", "0.0.0.0:8080"),
-    ("[listen]\ntrusted_proxies = [\"10.0.0.0/8\", \"10/8\"]", (2, 34), "`trusted_proxies` can't be read", "prefix"),
+    (
+        "[listen]\ntrusted_proxies = [\"10.0.0.0/8\", \"10/8\"]",
+        (2, 34),
+        "`trusted_proxies` can't be read",
+        "prefix",
+    ),
     ("[listen]\nmedia_ports = 0", (2, 15), "`media_ports` is 0", "from 1 to 65535"),
     ("[listen]\nmedia = \"0.0.0.0:65000\"", (2, 9), "leaves no room for 1000 ports", "begin lower"),
-    ("[listen]\npublic = \"[::]:80\"\nadmin = \"[::]:80\"", (3, 9), "`admin` is [::]:80, as `public` is", "its own"),
+    (
+        "[listen]\npublic = \"[::]:80\"\nadmin = \"[::]:80\"",
+        (3, 9),
+        "`admin` is [::]:80, as `public` is",
+        "its own",
+    ),
     ("[limits]\ndefault_cps = 0", (2, 15), "`default_cps` is 0", "from 1"),
     ("[limits]\ndefault_cps = \"10\"", (2, 15), "`default_cps` is text", "a whole number"),
     ("[answer]\nallow_insecure = \"yes\"", (2, 18), "`allow_insecure` is text", "true or false"),
     ("[answer]\ntimeout_ms = 1e3", (2, 14), "`timeout_ms` is a fraction", "whole number"),
     ("[permissions]\nbarred_countries = [\"us\"]", (2, 21), "has \"us\"", "two capital letters"),
-    ("[permissions]\nbarred_countries = [\"TR\", \"UK\"]", (2, 27), "has \"UK\", which is no country", "\"GB\""),
-    ("[permissions]\nbarred_countries = [\"JE\"]", (2, 21), "same calling code as GB", "which bars both"),
+    (
+        "[permissions]\nbarred_countries = [\"TR\", \"UK\"]",
+        (2, 27),
+        "has \"UK\", which is no country",
+        "\"GB\"",
+    ),
+    (
+        "[permissions]\nbarred_countries = [\"JE\"]",
+        (2, 21),
+        "same calling code as GB",
+        "which bars both",
+    ),
     ("answer = 3", (1, 10), "`answer` is a number, not a table", "[answer]"),
     ("[account]\nauth_id = 1", (1, 1), "`account` is a table, not a list", "[[account]]"),
     // URLs
@@ -334,17 +397,47 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
         "`media_ips` has no address that leads to `[listen] media`, which is 0.0.0.0:22600",
         "IPv4 address of this machine's, or let `media` be [::]",
     ),
-    ("[listen]\nmedia = \"127.0.0.1:9\"\n[public]\nmedia_ips = [\"::1\", \"0.0.0.0\"]", (4, 13), "leads to", "IPv4"),
-    ("[listen]\nmedia = \"[fd00::2]:9\"\n[public]\nmedia_ips = [\"192.0.2.1\"]", (4, 13), "leads to", "an IPv6"),
+    (
+        "[listen]\nmedia = \"127.0.0.1:9\"\n[public]\nmedia_ips = [\"::1\", \"0.0.0.0\"]",
+        (4, 13),
+        "leads to",
+        "IPv4",
+    ),
+    (
+        "[listen]\nmedia = \"[fd00::2]:9\"\n[public]\nmedia_ips = [\"192.0.2.1\"]",
+        (4, 13),
+        "leads to",
+        "an IPv6",
+    ),
     ("[store]\nurl = \"postgres://db/\"", (2, 7), "names no database", "host/database"),
     ("[store]\nurl = \"mysql://db/offhook\"", (2, 7), "is not a store's URL", "sqlite://"),
-    ("[store]\nurl = { env = \"NOT_THERE\" }", (2, 7), "needs the environment variable NOT_THERE", "sqlite://"),
+    (
+        "[store]\nurl = { env = \"NOT_THERE\" }",
+        (2, 7),
+        "needs the environment variable NOT_THERE",
+        "sqlite://",
+    ),
     ("[store]\nurl = { file = \"/not/there\" }", (2, 7), "needs the file /not/there", "sqlite://"),
     ("[cluster]\nurl = \"redis://r:6379\"", (2, 7), "single node", "leave it empty"),
     // accounts
-    ("[[account]]\nauth_id = \"MA1\"\nauth_token = \"t\"", (2, 11), "is not an auth_id (3 characters)", "20 in all"),
-    ("[[account]]\nauth_id = \"MAXXXXXXXXXXXXXXXXXX\"", (1, 1), "`auth_token` is missing in [[account]]", "signatures"),
-    ("[[account]]\nauth_id = \"SAXXXXXXXXXXXXXXXXXX\"\nauth_token = \"t\"", (1, 1), "has no `parent`", "MA"),
+    (
+        "[[account]]\nauth_id = \"MA1\"\nauth_token = \"t\"",
+        (2, 11),
+        "is not an auth_id (3 characters)",
+        "20 in all",
+    ),
+    (
+        "[[account]]\nauth_id = \"MAXXXXXXXXXXXXXXXXXX\"",
+        (1, 1),
+        "`auth_token` is missing in [[account]]",
+        "signatures",
+    ),
+    (
+        "[[account]]\nauth_id = \"SAXXXXXXXXXXXXXXXXXX\"\nauth_token = \"t\"",
+        (1, 1),
+        "has no `parent`",
+        "MA",
+    ),
     (
         "[[account]]\nauth_id = \"SAXXXXXXXXXXXXXXXXXX\"\nauth_token = \"t\"\nparent = \"MAYYYYYYYYYYYYYYYYYY\"",
         (4, 10),
@@ -372,16 +465,21 @@ fn the_stores_url_may_stand_elsewhere_as_secrets_do() {
     assert_eq!(c.store.database.to_string(), "postgres://db/calls");
     assert!(!format!("{c:?}").contains("canary"));
     let wrong = bad(&text, &[("STORE", "mysql://offhook:canary@db/calls")]);
-    assert!(wrong[0].message.contains("is not a store's URL") && !format!("{wrong:?}").contains("canary"));
+    assert!(
+        wrong[0].message.contains("is not a store's URL")
+            && !format!("{wrong:?}").contains("canary")
+    );
 }
 
 #[test]
 fn each_fault_has_its_place_and_says_what_to_write() {
     for (text, (line, column), message, hint) in FAULTS {
         let problems = bad(&format!("{text}\n{SECRETS}"), &[]);
-        let found = problems
-            .iter()
-            .any(|p| p.position == Some((*line, *column)) && p.message.contains(message) && p.hint.contains(hint));
+        let found = problems.iter().any(|p| {
+            p.position == Some((*line, *column))
+                && p.message.contains(message)
+                && p.hint.contains(hint)
+        });
         assert!(found, "{text}\n→ {problems:#?}");
     }
 }
@@ -389,7 +487,8 @@ fn each_fault_has_its_place_and_says_what_to_write() {
 #[test]
 fn numbers_are_held_against_the_rest() {
     let number = |more: &str| {
-        let head = "[[number]]\nnumber = \"918035737458\"\nphone_number_id = \"7\"\nwaba = \"102\"\n";
+        let head =
+            "[[number]]\nnumber = \"918035737458\"\nphone_number_id = \"7\"\nwaba = \"102\"\n";
         format!("{SECRETS}{ACCOUNT}{WABA}{head}{more}")
     };
     let cases = [
@@ -412,23 +511,36 @@ fn numbers_are_held_against_the_rest() {
             "[[number]]\nnumber = \"918035737459\"\nphone_number_id = \"8\"\nwaba = \"103\"",
             "no [[waba]] has the id 103",
         ),
-        ("[[number]]\nnumber = \"+91 8035737459\"\nphone_number_id = \"8\"\nwaba = \"102\"", "not in E.164 digits"),
-        ("[[number]]\nnumber = \"0803\"\nphone_number_id = \"8\"\nwaba = \"102\"", "not a phone number"),
+        (
+            "[[number]]\nnumber = \"+91 8035737459\"\nphone_number_id = \"8\"\nwaba = \"102\"",
+            "not in E.164 digits",
+        ),
+        (
+            "[[number]]\nnumber = \"0803\"\nphone_number_id = \"8\"\nwaba = \"102\"",
+            "not a phone number",
+        ),
     ];
     for (more, message) in cases {
         let problems = bad(&number(more), &[]);
         assert!(problems.iter().any(|p| p.message.contains(message)), "{more}\n→ {problems:#?}");
     }
-    let ok = good(&number("answer_url = \"http://app.example.com/\""), &[("OFFHOOK_ANSWER__ALLOW_INSECURE", "true")]);
+    let ok = good(
+        &number("answer_url = \"http://app.example.com/\""),
+        &[("OFFHOOK_ANSWER__ALLOW_INSECURE", "true")],
+    );
     assert!(!ok.numbers[0].calling_enabled, "off unless said");
 }
 
 #[test]
 fn r17_urls_that_would_never_be_asked_are_warned_of() {
     let warnings = |url: &str, insecure: &str| {
-        let head = "[[number]]\nnumber = \"918035737458\"\nphone_number_id = \"7\"\nwaba = \"102\"\n";
-        let hook = "[[webhook]]\nname = \"crm\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\nsecret = \"s\"\n";
-        let text = format!("{SECRETS}{ACCOUNT}{WABA}{hook}url = \"{url}\"\n{head}fallback_url = \"{url}\"");
+        let head =
+            "[[number]]\nnumber = \"918035737458\"\nphone_number_id = \"7\"\nwaba = \"102\"\n";
+        let hook =
+            "[[webhook]]\nname = \"crm\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\nsecret = \"s\"\n";
+        let text = format!(
+            "{SECRETS}{ACCOUNT}{WABA}{hook}url = \"{url}\"\n{head}fallback_url = \"{url}\""
+        );
         good(&text, &[("OFFHOOK_ANSWER__ALLOW_INSECURE", insecure)]).warnings().join("\n")
     };
     for (url, insecure, said) in [
@@ -448,7 +560,8 @@ fn r17_urls_that_would_never_be_asked_are_warned_of() {
 
 #[test]
 fn a_waba_needs_an_access_token_somewhere() {
-    let text = format!("{SECRETS}{ACCOUNT}[[waba]]\nid = \"102\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\n");
+    let text =
+        format!("{SECRETS}{ACCOUNT}[[waba]]\nid = \"102\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\n");
     assert!(bad(&text, &[])[0].message.contains("no access token"));
     good(&text, &[("OFFHOOK_META__ACCESS_TOKEN", "a")]);
 }
@@ -457,19 +570,24 @@ fn a_waba_needs_an_access_token_somewhere() {
 fn required_secrets_must_be_there_and_not_empty() {
     let empty = bad("[meta]\napp_secret = \"\"\nverify_token = { env = \"NOT_SET\" }\n", &[]);
     assert_eq!(empty.len(), 2);
-    assert_eq!((empty[0].position, empty[0].message.as_str()), (Some((2, 14)), "`app_secret` is empty"));
+    assert_eq!(
+        (empty[0].position, empty[0].message.as_str()),
+        (Some((2, 14)), "`app_secret` is empty")
+    );
     assert!(empty[1].message.contains("environment variable NOT_SET"), "{}", empty[1]);
     assert_eq!(bad("", &[]).len(), 2, "both missing without a [meta] at all");
     assert_eq!(
-        bad("", &[("OFFHOOK_META__APP_SECRTE", "x")]).iter().filter(|p| p.source.starts_with("OFFHOOK_")).count(),
+        bad("", &[("OFFHOOK_META__APP_SECRTE", "x")])
+            .iter()
+            .filter(|p| p.source.starts_with("OFFHOOK_"))
+            .count(),
         1
     );
 }
 
 #[test]
 fn the_excerpt_points_and_hides_secrets() {
-    let text =
-        "[answer]\ntimeout_msec = 5 # as \"hunter2\" said\n[meta]\napp_secret = \"hunter2\"\nverify_token = hunter2\n";
+    let text = "[answer]\ntimeout_msec = 5 # as \"hunter2\" said\n[meta]\napp_secret = \"hunter2\"\nverify_token = hunter2\n";
     let shown = bad(text, &[]).iter().map(ToString::to_string).collect::<String>();
     assert!(!shown.contains("hunter2"), "{shown}");
     let text = format!("{SECRETS}[answer]\ntimeout_msec = 5 # hunter2\n");
@@ -478,9 +596,13 @@ fn the_excerpt_points_and_hides_secrets() {
         shown,
         "offhook.toml:5:1: unknown key `timeout_msec` in [answer]\n  5 | timeout_msec = 5 …\n    | ^^^^^^^^^^^^ did you mean `timeout_ms`?"
     );
-    let text = format!("{SECRETS}{ACCOUNT}api_keys = [{{ key = \"hunter2\", rool = \"agent\" }}]\n");
+    let text =
+        format!("{SECRETS}{ACCOUNT}api_keys = [{{ key = \"hunter2\", rool = \"agent\" }}]\n");
     let shown = bad(&text, &[]).iter().map(ToString::to_string).collect::<String>();
-    assert!(shown.contains("unknown key `rool`") && shown.contains("did you mean `role`?"), "{shown}");
+    assert!(
+        shown.contains("unknown key `rool`") && shown.contains("did you mean `role`?"),
+        "{shown}"
+    );
     assert!(!shown.contains("hunter2"), "{shown}");
     let text = "[meta]\napp_secret = 5512345\nverify_token = \"v\"\n[[user]]\nname = \"x\\\"hunter2\"\npassword = [\"hunter2\"]";
     let shown = bad(text, &[]).iter().map(ToString::to_string).collect::<String>();
@@ -490,7 +612,10 @@ fn the_excerpt_points_and_hides_secrets() {
 #[test]
 fn speech_is_checked_by_who_knows_it() {
     let text = format!("{SECRETS}[speech]\ncache_mb = 3\n[speech.openai]\nurl = \"x\"\n");
-    let c = good(&text, &[("OFFHOOK_SPEECH__CACHE_MB", "7"), ("OFFHOOK_SPEECH__OPENAI__URL", "https://a.example")]);
+    let c = good(
+        &text,
+        &[("OFFHOOK_SPEECH__CACHE_MB", "7"), ("OFFHOOK_SPEECH__OPENAI__URL", "https://a.example")],
+    );
     assert_eq!(c.speech["cache_mb"].as_integer(), Some(7));
     for (text, position) in [
         ("[speech]\ncolour = 1\n", (2, 1)),
@@ -540,12 +665,14 @@ fn r25_a_hostile_file_is_refused_in_bounded_time() {
 
 #[test]
 fn r22_no_slip_of_the_pen_shows_a_secret() {
-    let text = format!("{SECRETS}{ACCOUNT}api_keys = [\"k\", {{ key = \"k\", role = \"agent\" }}]\n{WABA}")
-        .replace("\"s\"", "\"CANARYZZ\"")
-        .replace("\"v\"", "\"CANARYZZ\"")
-        .replace("\"t\"", "'CANARYZZ'")
-        .replace("\"k\"", "\"CANARYZZ\"")
-        .replace("\"a\"", "\"CANARYZZ\"");
+    let text = format!(
+        "{SECRETS}{ACCOUNT}api_keys = [\"k\", {{ key = \"k\", role = \"agent\" }}]\n{WABA}"
+    )
+    .replace("\"s\"", "\"CANARYZZ\"")
+    .replace("\"v\"", "\"CANARYZZ\"")
+    .replace("\"t\"", "'CANARYZZ'")
+    .replace("\"k\"", "\"CANARYZZ\"")
+    .replace("\"a\"", "\"CANARYZZ\"");
     assert_eq!(text.matches("CANARYZZ").count(), 6);
     let shown = |text: &str| match Config::from_parts("offhook.toml", text, &env(&[]), &speech) {
         Ok(config) => format!("{config:?}"),
@@ -553,9 +680,12 @@ fn r22_no_slip_of_the_pen_shows_a_secret() {
     };
     for (at, _) in text.char_indices() {
         let (before, after) = text.split_at(at);
-        let mut slips = vec![before.to_owned(), format!("{before}{}", after.get(1..).unwrap_or_default())];
-        slips
-            .extend(["\"", "'", "=", "\n", "\\", "#", "\"\"\"", "]", "["].map(|slip| format!("{before}{slip}{after}")));
+        let mut slips =
+            vec![before.to_owned(), format!("{before}{}", after.get(1..).unwrap_or_default())];
+        slips.extend(
+            ["\"", "'", "=", "\n", "\\", "#", "\"\"\"", "]", "["]
+                .map(|slip| format!("{before}{slip}{after}")),
+        );
         for slip in slips {
             let shown = shown(&slip);
             assert!(!shown.contains("CANARY") && !shown.contains("NARYZZ"), "{slip}\n---\n{shown}");
@@ -568,8 +698,14 @@ fn a_bucket_for_recordings_is_read_and_checked() {
     let bucket = "[recordings.s3]\nendpoint = \"http://minio.internal:9000\"\nbucket = \"calls\"\naccess_key_id = \"id\"\n\
                   secret_access_key = { env = \"S3_SECRET\" }\n";
     let vars = [("S3_SECRET", "hush"), ("OFFHOOK_RECORDINGS__S3__KEEP_LOCAL", "false")];
-    let s3 = good(&format!("{SECRETS}{bucket}prefix = \"a/b-\"\n"), &vars).recordings.s3.expect("a bucket");
-    assert_eq!((s3.region.as_str(), s3.prefix.as_str(), s3.path_style), ("us-east-1", "a/b-", true));
+    let s3 = good(&format!("{SECRETS}{bucket}prefix = \"a/b-\"\n"), &vars)
+        .recordings
+        .s3
+        .expect("a bucket");
+    assert_eq!(
+        (s3.region.as_str(), s3.prefix.as_str(), s3.path_style),
+        ("us-east-1", "a/b-", true)
+    );
     assert_eq!((s3.keep_local, s3.redirect, s3.secret_access_key.reveal()), (false, false, "hush"));
     assert!(!format!("{s3:?}").contains("hush"));
     assert!(good(SECRETS, &[]).recordings.s3.is_none());
@@ -588,7 +724,8 @@ fn a_bucket_for_recordings_is_read_and_checked() {
     assert!(bad(&format!("{SECRETS}{bucket}"), &[])[0].message.contains("S3_SECRET"));
 }
 
-const OIDC: &str = "[oidc]\nissuer = \"https://login.example.com/realm\"\nclient_id = \"offhook\"\n";
+const OIDC: &str =
+    "[oidc]\nissuer = \"https://login.example.com/realm\"\nclient_id = \"offhook\"\n";
 
 #[test]
 fn who_else_vouches_for_people_is_read_whole() {
@@ -596,8 +733,14 @@ fn who_else_vouches_for_people_is_read_whole() {
     assert!(good(SECRETS, &[]).oidc.is_none());
     let config = good(&at(""), &[("OFFHOOK_OIDC__CLIENT_SECRET", "canary")]);
     let oidc = config.oidc.as_ref().unwrap();
-    assert_eq!((oidc.issuer.as_str(), oidc.name.as_str()), ("https://login.example.com/realm", "login.example.com"));
-    assert_eq!((oidc.scopes.join(" ").as_str(), &oidc.allow), ("openid email profile", &super::Allow::Invited));
+    assert_eq!(
+        (oidc.issuer.as_str(), oidc.name.as_str()),
+        ("https://login.example.com/realm", "login.example.com")
+    );
+    assert_eq!(
+        (oidc.scopes.join(" ").as_str(), &oidc.allow),
+        ("openid email profile", &super::Allow::Invited)
+    );
     assert!(oidc.client_secret.is_some() && !format!("{oidc:?}").contains("canary"));
     assert!(config.warnings().join("").contains("base_url"));
     let anyone = "allow = \"anyone\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\nrole = \"agent\"\nrole_claim = \"groups\"\n\
@@ -611,9 +754,17 @@ fn who_else_vouches_for_people_is_read_whole() {
         ("allow = \"anyone\"", "needs `account` and `role`", 10),
         ("role = \"agent\"", "`role` is only for new people", 10),
         ("role_claim = \"groups\"", "`role_claim` without `roles`", 10),
-        ("role_claim = \"groups\"\nroles = { owner = \"y\", boss = \"x\" }", "unknown key `boss`", 11),
+        (
+            "role_claim = \"groups\"\nroles = { owner = \"y\", boss = \"x\" }",
+            "unknown key `boss`",
+            11,
+        ),
         ("roles = { owner = \"y\" }", "`roles` without `role_claim`", 7),
-        ("allow = \"anyone\"\nrole = \"agent\"\naccount = \"MAXXXXXXXXXXXXXXXXX2\"", "no [[account]]", 12),
+        (
+            "allow = \"anyone\"\nrole = \"agent\"\naccount = \"MAXXXXXXXXXXXXXXXXX2\"",
+            "no [[account]]",
+            12,
+        ),
         ("domains = [\"@example.com\"]", "no mail domain", 10),
         ("scopes = [\"open id\"]", "`scopes` has", 10),
         ("secret = \"x\"", "unknown key `secret` in [oidc]", 10),
@@ -622,7 +773,9 @@ fn who_else_vouches_for_people_is_read_whole() {
         assert!(found[0].message.contains(words), "{more}: {found:?}");
         assert_eq!(found[0].position.map(|(line, _)| line), Some(line), "{more}");
     }
-    for issuer in ["http://login.example.com", "login.example.com", "https://x/?a=1", "https://u:p@x"] {
+    for issuer in
+        ["http://login.example.com", "login.example.com", "https://x/?a=1", "https://u:p@x"]
+    {
         let text = at("").replace("https://login.example.com/realm", issuer);
         assert!(bad(&text, &[])[0].message.starts_with("`issuer`"), "{issuer}");
     }

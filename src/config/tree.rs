@@ -47,8 +47,10 @@ impl Value {
 /// Parses TOML, as much of it as can be.
 pub(super) fn parse(text: &str) -> (Table, Vec<Fault>) {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let faults =
-        errors.into_iter().map(|e| Fault::unparsed(e.span().map_or(Place::File, Place::Span), e.message())).collect();
+    let faults = errors
+        .into_iter()
+        .map(|e| Fault::unparsed(e.span().map_or(Place::File, Place::Span), e.message()))
+        .collect();
     (table_of(table.into_inner(), &Place::Span), faults)
 }
 
@@ -66,7 +68,9 @@ fn table_of(table: DeTable<'_>, place: &dyn Fn(Range<usize>) -> Place) -> Table 
 fn node_of(span: Range<usize>, value: DeValue<'_>, place: &dyn Fn(Range<usize>) -> Place) -> Node {
     let value = match value {
         DeValue::String(text) => Value::Text(text.into_owned()),
-        DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix()).map_or(Value::Other, Value::Int),
+        DeValue::Integer(n) => {
+            i64::from_str_radix(n.as_str(), n.radix()).map_or(Value::Other, Value::Int)
+        }
         DeValue::Float(f) => f.as_str().parse().map_or(Value::Other, Value::Float),
         DeValue::Boolean(b) => Value::Bool(b),
         DeValue::Datetime(_) => Value::Other,
@@ -89,11 +93,17 @@ fn node_of(span: Range<usize>, value: DeValue<'_>, place: &dyn Fn(Range<usize>) 
 /// is reached by its index, `OFFHOOK_ACCOUNT__0__CPS`, if the file has it.
 pub(super) fn overlay(root: &mut Table, env: &BTreeMap<String, String>, faults: &mut Vec<Fault>) {
     for (name, text) in env {
-        let Some(path) = name.strip_prefix("OFFHOOK_").filter(|p| p.contains("__")) else { continue };
+        let Some(path) = name.strip_prefix("OFFHOOK_").filter(|p| p.contains("__")) else {
+            continue;
+        };
         let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
         let at = Place::Env(name.clone());
         if path.iter().any(String::is_empty) {
-            faults.push(Fault::new(at, "names no key", "OFFHOOK_META__APP_SECRET stands for [meta] app_secret"));
+            faults.push(Fault::new(
+                at,
+                "names no key",
+                "OFFHOOK_META__APP_SECRET stands for [meta] app_secret",
+            ));
         } else if let Err(fault) = set(root, &path, &at, text) {
             faults.push(fault);
         }
@@ -144,7 +154,8 @@ fn inline(text: &str, at: &Place) -> Option<Value> {
     let mut parsed = table_of(parsed, &|_| at.clone());
     let (_, Node { value, .. }) = parsed.remove("v").filter(|_| parsed.is_empty())?;
     let is_table = |value: &Value| matches!(value, Value::Table(_));
-    let holds_table = matches!(&value, Value::List(items) if items.iter().any(|item| is_table(&item.value)));
+    let holds_table =
+        matches!(&value, Value::List(items) if items.iter().any(|item| is_table(&item.value)));
     (is_table(&value) || holds_table).then_some(value)
 }
 
@@ -162,9 +173,9 @@ pub(super) fn to_toml(node: &Node) -> toml::Value {
         Value::Float(f) => (*f).into(),
         Value::Bool(b) => (*b).into(),
         Value::List(items) => toml::Value::Array(items.iter().map(to_toml).collect()),
-        Value::Table(table) => {
-            toml::Value::Table(table.iter().map(|(key, (_, node))| (key.clone(), to_toml(node))).collect())
-        }
+        Value::Table(table) => toml::Value::Table(
+            table.iter().map(|(key, (_, node))| (key.clone(), to_toml(node))).collect(),
+        ),
         Value::Other => toml::Value::String(String::new()),
     }
 }

@@ -258,7 +258,10 @@ impl Default for Permissions {
             request_seconds: 604_800,
             prompt_after: 2,
             revoke_after: 4,
-            barred_countries: ["US", "CA", "TR", "EG", "NG", "VN"].into_iter().flat_map(Country::parse).collect(),
+            barred_countries: ["US", "CA", "TR", "EG", "NG", "VN"]
+                .into_iter()
+                .flat_map(Country::parse)
+                .collect(),
         }
     }
 }

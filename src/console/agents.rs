@@ -94,7 +94,11 @@ async fn all(console: &Console, visitor: &Visitor) -> Vec<Agent> {
     items(console, visitor, "/api/v1/agents/?limit=200").await
 }
 
-async fn items<T: serde::de::DeserializeOwned>(console: &Console, visitor: &Visitor, path: &str) -> Vec<T> {
+async fn items<T: serde::de::DeserializeOwned>(
+    console: &Console,
+    visitor: &Visitor,
+    path: &str,
+) -> Vec<T> {
     let mut answer = visitor.ask(console, Method::GET, path, None).await;
     let items = answer.body.get_mut("items").map(Value::take).unwrap_or_default();
     serde_json::from_value(items).unwrap_or_default()
@@ -109,8 +113,11 @@ struct Outbound {
 
 /// Numbers that an agent may call and write from: those at the Cloud API.
 async fn numbers(console: &Console, visitor: &Visitor) -> Vec<Outbound> {
-    let all: Vec<Value> = items(console, visitor, "/api/v1/phone-numbers/?platformType=CLOUD_API&limit=200").await;
-    let text = |number: &Value, name: &str| number.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let all: Vec<Value> =
+        items(console, visitor, "/api/v1/phone-numbers/?platformType=CLOUD_API&limit=200").await;
+    let text = |number: &Value, name: &str| {
+        number.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     let each = all.iter().map(|number| (text(number, "number"), text(number, "alias")));
     each.map(|(number, alias)| Outbound { named: view::aliased(&alias, &number), number }).collect()
 }
@@ -160,11 +167,20 @@ impl One {
 /// What was wrong, and with which field.
 type Wrong = (StatusCode, String, String);
 
-async fn shown(console: &Console, visitor: &Visitor, agent: Agent, wrong: Option<Wrong>) -> Response {
+async fn shown(
+    console: &Console,
+    visitor: &Visitor,
+    agent: Agent,
+    wrong: Option<Wrong>,
+) -> Response {
     if !visitor.is_admin() {
         return forbidden(console, visitor);
     }
-    let name = if agent.id.is_empty() { visitor.lang().t("agents.new").to_owned() } else { agent.name.clone() };
+    let name = if agent.id.is_empty() {
+        visitor.lang().t("agents.new").to_owned()
+    } else {
+        agent.name.clone()
+    };
     let page = visitor.page(console, &name, "agents");
     let (status, wrong, field) = wrong.unwrap_or_default();
     respond(status, &One { page, agent, numbers: numbers(console, visitor).await, wrong, field })
@@ -226,30 +242,49 @@ fn body(agent: &Agent, form: &Form) -> Value {
 pub(super) async fn make(State(console): App, posted: Posted) -> Response {
     let Posted { visitor, form } = posted;
     let agent = over(Agent::new(), &form);
-    let answer = visitor.ask(&console, Method::POST, "/api/v1/agents/", Some(&body(&agent, &form))).await;
+    let answer =
+        visitor.ask(&console, Method::POST, "/api/v1/agents/", Some(&body(&agent, &form))).await;
     told(&console, &visitor, agent, &answer).await
 }
 
-async fn told(console: &Console, visitor: &Visitor, agent: Agent, answer: &crate::api::Answered) -> Response {
+async fn told(
+    console: &Console,
+    visitor: &Visitor,
+    agent: Agent,
+    answer: &crate::api::Answered,
+) -> Response {
     match answer.is_ok() {
         true => Redirect::to("/console/agents/").into_response(),
         false => {
             let field = answer.field().unwrap_or_default().to_owned();
-            shown(console, visitor, agent, Some((answer.status, answer.message().to_owned(), field))).await
+            shown(
+                console,
+                visitor,
+                agent,
+                Some((answer.status, answer.message().to_owned(), field)),
+            )
+            .await
         }
     }
 }
 
 /// `do` is `save`, `outbound` or `remove`.
-pub(super) async fn change(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
+pub(super) async fn change(
+    State(console): App,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Response {
     let Posted { visitor, form } = posted;
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
     let path = format!("/api/v1/agents/{id}/");
     match form.get("do") {
         "save" => {
-            let Some(agent) = found(&console, &visitor, id).await else { return missing(&console, &visitor) };
+            let Some(agent) = found(&console, &visitor, id).await else {
+                return missing(&console, &visitor);
+            };
             let agent = over(agent, &form);
-            let answer = visitor.ask(&console, Method::PATCH, &path, Some(&body(&agent, &form))).await;
+            let answer =
+                visitor.ask(&console, Method::PATCH, &path, Some(&body(&agent, &form))).await;
             told(&console, &visitor, agent, &answer).await
         }
         "outbound" => {
@@ -262,7 +297,8 @@ pub(super) async fn change(State(console): App, Path(id): Path<String>, posted: 
         }
         "remove" => {
             let force = if form.some("force").is_some() { "?force=true" } else { "" };
-            let answer = visitor.ask(&console, Method::DELETE, &format!("{path}{force}"), None).await;
+            let answer =
+                visitor.ask(&console, Method::DELETE, &format!("{path}{force}"), None).await;
             match answer.is_ok() {
                 true => Redirect::to("/console/agents/").into_response(),
                 false => match found(&console, &visitor, id).await {

@@ -12,7 +12,8 @@ struct Files;
 /// A file with its digest as ETag: it is asked for each time, and sent when it is another one.
 pub(super) async fn serve(Path(file): Path<String>, headers: HeaderMap) -> Response {
     let Some(found) = Files::get(&file) else { return StatusCode::NOT_FOUND.into_response() };
-    let tag = format!("\"{}\"", hex::encode(found.metadata.sha256_hash().get(..12).unwrap_or_default()));
+    let tag =
+        format!("\"{}\"", hex::encode(found.metadata.sha256_hash().get(..12).unwrap_or_default()));
     let kind = match file.rsplit_once('.').map(|(_, ending)| ending) {
         Some("js") => "text/javascript; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
@@ -20,7 +21,8 @@ pub(super) async fn serve(Path(file): Path<String>, headers: HeaderMap) -> Respo
         _ => "application/octet-stream",
     };
     let head = [(header::ETAG, tag.clone()), (header::CACHE_CONTROL, "no-cache".to_owned())];
-    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let known =
+        headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
     if known {
         return (StatusCode::NOT_MODIFIED, head).into_response();
     }

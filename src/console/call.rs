@@ -112,7 +112,11 @@ struct Call {
     parent: Option<CallUuid>,
 }
 
-pub(super) async fn page(State(console): App, visitor: Visitor, Path(call): Path<String>) -> Response {
+pub(super) async fn page(
+    State(console): App,
+    visitor: Visitor,
+    Path(call): Path<String>,
+) -> Response {
     match shown(&console, &visitor, &call).await {
         Ok(Some(page)) => html(&page),
         Ok(None) => missing(&console, &visitor),
@@ -123,7 +127,11 @@ pub(super) async fn page(State(console): App, visitor: Visitor, Path(call): Path
     }
 }
 
-async fn shown(console: &Console, visitor: &Visitor, call: &str) -> Result<Option<Call>, StoreError> {
+async fn shown(
+    console: &Console,
+    visitor: &Visitor,
+    call: &str,
+) -> Result<Option<Call>, StoreError> {
     let Ok(call) = call.parse::<CallUuid>() else { return Ok(None) };
     let (lang, api, scope) = (visitor.lang(), console.desk.api(), visitor.person.scope());
     let live = api.live.get(&scope, call);
@@ -151,8 +159,10 @@ async fn shown(console: &Console, visitor: &Visitor, call: &str) -> Result<Optio
     let filter = RecordingFilter { call: Some(call), ..RecordingFilter::default() };
     let recordings = api.store.recordings(&scope, &filter, 20, 0).await?.0;
     let whole = fall.as_ref().map_or(0, last_of);
-    let beginning =
-        fall.as_ref().and_then(|fall| fall.set_up_us().or(fall.answered_us)).map(|us| us.saturating_mul(5) / 4);
+    let beginning = fall
+        .as_ref()
+        .and_then(|fall| fall.set_up_us().or(fall.answered_us))
+        .map(|us| us.saturating_mul(5) / 4);
     let beginning = beginning.filter(|beginning| *beginning < whole / 4);
     let near = visitor.query.get("view") == "beginning";
     let last = beginning.filter(|_| near).unwrap_or(whole);
@@ -164,23 +174,43 @@ async fn shown(console: &Console, visitor: &Visitor, call: &str) -> Result<Optio
         live: live.is_some(),
         may_end: live.is_some(),
         advice,
-        code: end.map(|end| format!("{} · {}", end.hangup_code, end.hangup_name)).unwrap_or_default(),
-        answered_after: fall.as_ref().and_then(|fall| fall.answered_us).map(|us| lang.took(us)).unwrap_or_default(),
-        set_up: fall.as_ref().and_then(Waterfall::set_up_us).map(|us| lang.took(us)).unwrap_or_default(),
-        total: end.map(|end| view::clock(Duration::from_secs(end.duration_secs))).unwrap_or_default(),
+        code: end
+            .map(|end| format!("{} · {}", end.hangup_code, end.hangup_name))
+            .unwrap_or_default(),
+        answered_after: fall
+            .as_ref()
+            .and_then(|fall| fall.answered_us)
+            .map(|us| lang.took(us))
+            .unwrap_or_default(),
+        set_up: fall
+            .as_ref()
+            .and_then(Waterfall::set_up_us)
+            .map(|us| lang.took(us))
+            .unwrap_or_default(),
+        total: end
+            .map(|end| view::clock(Duration::from_secs(end.duration_secs)))
+            .unwrap_or_default(),
         has_beginning: beginning.is_some(),
         near: near && beginning.is_some(),
         bars: fall.as_ref().map(|fall| rows(lang, fall, last)).unwrap_or_default(),
-        left_out: fall.as_ref().map_or(0, |fall| fall.left_out + fall.bars.len().saturating_sub(BARS_MAX)),
+        left_out: fall
+            .as_ref()
+            .map_or(0, |fall| fall.left_out + fall.bars.len().saturating_sub(BARS_MAX)),
         ticks: ticks(lang, last),
-        remarks: fall.as_ref().map(|f| f.remarks.iter().map(|(_, t)| t.clone()).collect()).unwrap_or_default(),
+        remarks: fall
+            .as_ref()
+            .map(|f| f.remarks.iter().map(|(_, t)| t.clone()).collect())
+            .unwrap_or_default(),
         findings: fall
             .as_ref()
             .map(|fall| fall.findings.iter().map(|(_, finding)| found(finding)).collect())
             .unwrap_or_default(),
         replay: replayed,
         sounds: quality.map(|quality| sounds(lang, &quality)).unwrap_or_default(),
-        round_trip: quality.and_then(|q| q.round_trip_ms).map(|ms| format!("{ms:.0} ms")).unwrap_or_default(),
+        round_trip: quality
+            .and_then(|q| q.round_trip_ms)
+            .map(|ms| format!("{ms:.0} ms"))
+            .unwrap_or_default(),
         course: course.unwrap_or_default(),
         recordings: recordings
             .iter()
@@ -221,7 +251,9 @@ fn row(lang: Lang, bar: &Bar, first: i64, last: i64, part: bool) -> Shown {
     Shown {
         lane: bar.what.as_str(),
         // A program's names where they are one: of elements, requests, URLs.
-        name: lang.find(&format!("bar.{}", bar.name)).map_or_else(|| bar.name.clone(), str::to_owned),
+        name: lang
+            .find(&format!("bar.{}", bar.name))
+            .map_or_else(|| bar.name.clone(), str::to_owned),
         note: bar.note.clone(),
         at: lang.took(bar.from_us),
         took: match bar.took_us() {
@@ -245,7 +277,9 @@ fn carried(lang: Lang, body: &Body, room: &mut usize) -> Carried {
     match (body.kept, body.way) {
         _ if !fits => says.push(lang.t("body.elsewhere").to_owned()),
         (Kept::Whole, _) => {}
-        (Kept::Rebuilt, _) if body.kind == Kind::Sdp => says.push(lang.t("body.without_passwords").to_owned()),
+        (Kept::Rebuilt, _) if body.kind == Kind::Sdp => {
+            says.push(lang.t("body.without_passwords").to_owned())
+        }
         (Kept::Rebuilt, _) => says.push(lang.t("body.rebuilt").to_owned()),
         (Kept::Not, Sent::Out) => says.push(lang.t("body.not_kept").to_owned()),
         (Kept::Not, Sent::In) => says.push(lang.t("body.not_read").to_owned()),
@@ -299,7 +333,10 @@ fn sounds(lang: Lang, quality: &CallQuality) -> Vec<Sound> {
             },
         })
     };
-    [way("call.sound.in", quality.inbound), way("call.sound.out", quality.outbound)].into_iter().flatten().collect()
+    [way("call.sound.in", quality.inbound), way("call.sound.out", quality.outbound)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// A score from 1 to 4.5 as a part of a hundred.
@@ -309,10 +346,15 @@ fn level(mos: f64) -> i64 {
 }
 
 /// The log, to be kept as a fixture: what `offhook replay` reads.
-pub(super) async fn log(State(console): App, visitor: Visitor, Path(call): Path<String>) -> Response {
+pub(super) async fn log(
+    State(console): App,
+    visitor: Visitor,
+    Path(call): Path<String>,
+) -> Response {
     let Ok(id) = call.parse::<CallUuid>() else { return missing(&console, &visitor) };
     let (api, scope) = (console.desk.api(), visitor.person.scope());
-    let known = api.live.get(&scope, id).is_some() || matches!(api.store.call(&scope, id).await, Ok(Some(_)));
+    let known = api.live.get(&scope, id).is_some()
+        || matches!(api.store.call(&scope, id).await, Ok(Some(_)));
     if !known {
         return missing(&console, &visitor);
     }
@@ -320,7 +362,8 @@ pub(super) async fn log(State(console): App, visitor: Visitor, Path(call): Path<
         Ok(text) => {
             let name = format!("attachment; filename=\"{id}.jsonl\"");
             let kind = "application/x-ndjson; charset=utf-8".to_owned();
-            ([(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, name)], text).into_response()
+            ([(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, name)], text)
+                .into_response()
         }
         Err(error) => {
             tracing::warn!(%error, "a call's log could not be read");
@@ -330,7 +373,11 @@ pub(super) async fn log(State(console): App, visitor: Visitor, Path(call): Path<
 }
 
 /// Ends a call that is up.
-pub(super) async fn hang_up(State(console): App, Path(call): Path<String>, posted: Posted) -> Response {
+pub(super) async fn hang_up(
+    State(console): App,
+    Path(call): Path<String>,
+    posted: Posted,
+) -> Response {
     let visitor = posted.visitor;
     let Ok(id) = call.parse::<CallUuid>() else { return missing(&console, &visitor) };
     let path = format!("/api/v1/calls/{id}/hangup/");

@@ -95,7 +95,10 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     };
     let more = records.len() > usize::try_from(PAGE).unwrap_or(usize::MAX);
     records.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));
-    let cursor = records.last().filter(|_| more).map(|r| format!("{}.{}", r.start.started.micros(), r.start.call));
+    let cursor = records
+        .last()
+        .filter(|_| more)
+        .map(|r| format!("{}.{}", r.start.started.micros(), r.start.call));
     let calls = Calls {
         up_count: live.len(),
         up_all,
@@ -108,7 +111,11 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         up_clear: query.only(FIELDS),
         clear: query.only(UP_FIELDS),
         up: live.iter().take(UP_MAX).map(|call| up(lang, call)).collect(),
-        ended: records.iter().filter(|record| record.end.is_some()).map(|record| ended(lang, record)).collect(),
+        ended: records
+            .iter()
+            .filter(|record| record.end.is_some())
+            .map(|record| ended(lang, record))
+            .collect(),
         next: cursor.map(|cursor| query.with("before", Some(&cursor))).unwrap_or_default(),
         first,
         filtered,
@@ -121,9 +128,14 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         numbers: {
             let book = api.keeper.book();
             let own = book.numbers(&scope).into_iter().take(NUMBERS_MAX);
-            own.map(|number| (view::party(number.number.as_str()), number.set.alias.clone())).collect()
+            own.map(|number| (view::party(number.number.as_str()), number.set.alias.clone()))
+                .collect()
         },
-        page: visitor.page(&console, lang.t("nav.calls"), "calls").listening(if first { "call" } else { "" }),
+        page: visitor.page(&console, lang.t("nav.calls"), "calls").listening(if first {
+            "call"
+        } else {
+            ""
+        }),
     };
     html(&calls)
 }
@@ -144,7 +156,8 @@ struct Wanted {
 impl Wanted {
     fn read(query: &Form) -> Self {
         let text = query.get("up").to_lowercase();
-        let bare: String = text.chars().filter(|c| !matches!(c, ' ' | '-' | '+' | '(' | ')')).collect();
+        let bare: String =
+            text.chars().filter(|c| !matches!(c, ' ' | '-' | '+' | '(' | ')')).collect();
         let is_number = !bare.is_empty() && bare.bytes().all(|b| b.is_ascii_digit());
         Self {
             digits: if is_number { bare } else { String::new() },
@@ -164,7 +177,8 @@ impl Wanted {
             let party = party.to_lowercase();
             party.contains(&self.text) || (!self.digits.is_empty() && party.contains(&self.digits))
         };
-        (self.text.is_empty() || [&call.from, &call.to, &call.caller_name].into_iter().any(|party| is_in(party)))
+        (self.text.is_empty()
+            || [&call.from, &call.to, &call.caller_name].into_iter().any(|party| is_in(party)))
             && self.direction.is_none_or(|direction| direction == call.direction)
             && self.status.is_none_or(|status| status == call.status)
     }
@@ -181,7 +195,8 @@ fn direction(word: &str) -> Option<Direction> {
 fn filter(query: &Form) -> CallFilter {
     let number = |name: &str| {
         let text = query.some(name)?;
-        let bare: String = text.chars().filter(|c| !matches!(c, ' ' | '-' | '+' | '(' | ')')).collect();
+        let bare: String =
+            text.chars().filter(|c| !matches!(c, ' ' | '-' | '+' | '(' | ')')).collect();
         Some(if bare.bytes().all(|b| b.is_ascii_digit()) { bare } else { text.to_owned() })
     };
     let cursor = |text: &str| {
@@ -290,7 +305,10 @@ mod tests {
     #[test]
     fn history_is_of_whole_days() {
         let told = |since, until| {
-            days(since, until).into_iter().map(|(compare, at)| (compare, at.rfc3339())).collect::<Vec<_>>()
+            days(since, until)
+                .into_iter()
+                .map(|(compare, at)| (compare, at.rfc3339()))
+                .collect::<Vec<_>>()
         };
         let day = [
             (Compare::GreaterEqual, "2026-03-01T00:00:00.000Z".to_owned()),

@@ -47,7 +47,8 @@ pub(super) fn area(values: &[usize], slots: usize, title: &str) -> String {
 
 /// Bars of several parts, one above the other; each part has its class.
 pub(super) fn bars(columns: &[Vec<(usize, &'static str)>], title: &str) -> String {
-    let sum = |column: &Vec<(usize, &'static str)>| column.iter().map(|(value, _)| value).sum::<usize>();
+    let sum =
+        |column: &Vec<(usize, &'static str)>| column.iter().map(|(value, _)| value).sum::<usize>();
     let top = real(ceiling(columns.iter().map(sum).max().unwrap_or_default()));
     let step = WIDTH / real(columns.len().max(1));
     let gap = (step * 0.25).min(6.0);
@@ -77,14 +78,26 @@ pub(super) struct Line {
 }
 
 /// Lines over `from` to `to` on the one axis, and `low` to `high` on the other.
-pub(super) fn lines(lines: &[Line], (from, to): (f64, f64), (low, high): (f64, f64), title: &str) -> String {
+pub(super) fn lines(
+    lines: &[Line],
+    (from, to): (f64, f64),
+    (low, high): (f64, f64),
+    title: &str,
+) -> String {
     let across = |at: f64| ((at - from) / (to - from).max(0.001)).clamp(0.0, 1.0) * WIDTH;
-    let down = |value: f64| HEIGHT - ((value - low) / (high - low).max(0.001)).clamp(0.0, 1.0) * HEIGHT;
+    let down =
+        |value: f64| HEIGHT - ((value - low) / (high - low).max(0.001)).clamp(0.0, 1.0) * HEIGHT;
     let mut body = String::new();
     for Line { class, points } in lines {
         let mut path = String::new();
         for (n, (at, value)) in points.iter().enumerate() {
-            let _ = write!(path, "{}{:.1},{:.1}", if n == 0 { "M" } else { " L" }, across(*at), down(*value));
+            let _ = write!(
+                path,
+                "{}{:.1},{:.1}",
+                if n == 0 { "M" } else { " L" },
+                across(*at),
+                down(*value)
+            );
         }
         if let [_] = points.as_slice() {
             // A round end makes a dot of it.
@@ -101,7 +114,10 @@ fn framed(body: &str, title: &str) -> String {
     let mut grid = String::new();
     for quarter in 0..=4_u8 {
         let y = HEIGHT * f64::from(quarter) / 4.0;
-        let _ = write!(grid, "<line class=\"grid\" x1=\"0\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
+        let _ = write!(
+            grid,
+            "<line class=\"grid\" x1=\"0\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>"
+        );
     }
     let title = title.replace('&', "&amp;").replace('<', "&lt;");
     format!(
@@ -121,10 +137,18 @@ mod tests {
     #[test]
     fn lines_stay_within_their_axes() {
         let line = |points: &[(f64, f64)]| Line { class: "in", points: points.to_vec() };
-        let drawn = lines(&[line(&[(0.0, 1.0), (5.0, 3.0), (20.0, 9.0)]), line(&[])], (0.0, 10.0), (1.0, 5.0), "MOS");
+        let drawn = lines(
+            &[line(&[(0.0, 1.0), (5.0, 3.0), (20.0, 9.0)]), line(&[])],
+            (0.0, 10.0),
+            (1.0, 5.0),
+            "MOS",
+        );
         assert!(drawn.contains("d=\"M0.0,140.0 L320.0,70.0 L640.0,0.0\""), "{drawn}");
         assert_eq!(drawn.matches("<path").count(), 1);
-        assert!(lines(&[line(&[(3.0, 2.0)])], (3.0, 3.0), (0.0, 0.0), "x").contains(" h0.1\""), "one point is a dot");
+        assert!(
+            lines(&[line(&[(3.0, 2.0)])], (3.0, 3.0), (0.0, 0.0), "x").contains(" h0.1\""),
+            "one point is a dot"
+        );
     }
 
     #[test]

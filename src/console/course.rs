@@ -39,8 +39,10 @@ pub(super) struct Shown {
 /// One line: class, key of its name, and the value of a moment.
 type Drawn = (&'static str, &'static str, fn(&Moment) -> Option<f64>);
 
-const MOS: [Drawn; 2] =
-    [("in", "call.sound.in", |m| inbound(m).map(|w| w.mos)), ("out", "call.sound.out", |m| outbound(m).map(|w| w.mos))];
+const MOS: [Drawn; 2] = [
+    ("in", "call.sound.in", |m| inbound(m).map(|w| w.mos)),
+    ("out", "call.sound.out", |m| outbound(m).map(|w| w.mos)),
+];
 const LOSS: [Drawn; 2] = [
     ("in", "call.sound.in", |m| inbound(m).map(|w| w.loss_percent)),
     ("out", "call.sound.out", |m| outbound(m).map(|w| w.loss_percent)),
@@ -62,18 +64,22 @@ fn outbound(moment: &Moment) -> Option<SoundWay> {
 /// Draws a course; nothing of one in which nothing was measured.
 pub(super) fn shown(lang: Lang, course: &Course) -> Shown {
     let moments: Vec<Moment> = course.moments().collect();
-    let (Some(first), Some(last)) = (moments.first(), moments.last()) else { return Shown::default() };
+    let (Some(first), Some(last)) = (moments.first(), moments.last()) else {
+        return Shown::default();
+    };
     if moments.iter().all(|moment| moment.quality.is_none()) {
         return Shown::default();
     }
-    let draw = Drawing { lang, moments: &moments, span: (seconds(first.from_ms), seconds(last.until_ms)) };
+    let draw =
+        Drawing { lang, moments: &moments, span: (seconds(first.from_ms), seconds(last.until_ms)) };
     let graphs = vec![
         draw.graph("mos", "call.mos_chart", &MOS, (1.0, 5.0), ""),
         draw.graph("loss", "call.loss_chart", &LOSS, (0.0, draw.top(&LOSS)), " %"),
         draw.graph("delay", "call.delay_chart", &DELAY, (0.0, draw.top(&DELAY)), " ms"),
     ];
     let quarter = |n: u32| first.from_ms + last.until_ms.saturating_sub(first.from_ms) / 4 * n;
-    let mut times: Vec<String> = (0..=4).map(|n| clock(if n == 4 { last.until_ms } else { quarter(n) })).collect();
+    let mut times: Vec<String> =
+        (0..=4).map(|n| clock(if n == 4 { last.until_ms } else { quarter(n) })).collect();
     // Of a call of a few seconds: the same second is said once, at the end last of all.
     for n in (0..4).rev() {
         if let Some([one, rest @ ..]) = times.get_mut(n..)
@@ -96,7 +102,8 @@ impl Drawing<'_> {
     fn values(&self, value: fn(&Moment) -> Option<f64>) -> Vec<(f64, f64)> {
         // One alone is a level line over its stretch.
         if let [only] = self.moments {
-            let ends = value(only).map(|value| [only.from_ms, only.until_ms].map(|ms| (seconds(ms), value)));
+            let ends = value(only)
+                .map(|value| [only.from_ms, only.until_ms].map(|ms| (seconds(ms), value)));
             return ends.into_iter().flatten().collect();
         }
         let middle = |m: &Moment| f64::midpoint(seconds(m.from_ms), seconds(m.until_ms));
@@ -106,8 +113,11 @@ impl Drawing<'_> {
     /// Where the axis ends.
     #[allow(clippy::as_conversions, reason = "percents and milliseconds, to be drawn")]
     fn top(&self, drawn: &[Drawn]) -> f64 {
-        let most =
-            drawn.iter().flat_map(|(_, _, value)| self.values(*value)).map(|(_, value)| value).fold(0.0, f64::max);
+        let most = drawn
+            .iter()
+            .flat_map(|(_, _, value)| self.values(*value))
+            .map(|(_, value)| value)
+            .fold(0.0, f64::max);
         chart::ceiling(most.ceil().clamp(0.0, 1e9) as usize) as f64
     }
 
@@ -133,14 +143,20 @@ impl Drawing<'_> {
             let least = points.iter().map(|(_, value)| *value).reduce(f64::min);
             let most = points.iter().map(|(_, value)| *value).reduce(f64::max);
             if let (Some(least), Some(most)) = (least, most) {
-                said.push(format!("{}: {}–{}{unit}", self.lang.t(name), self.figure(least), self.figure(most)));
+                said.push(format!(
+                    "{}: {}–{}{unit}",
+                    self.lang.t(name),
+                    self.figure(least),
+                    self.figure(most)
+                ));
                 legend.push((*class, *name));
                 lines.push(Line { class, points });
             }
         }
         let marks = (0..=4_u8).map(|n| high - (high - low) * f64::from(n) / 4.0);
-        let marks =
-            marks.enumerate().map(|(n, mark)| format!("{}{}", self.figure(mark), if n == 0 { unit } else { "" }));
+        let marks = marks
+            .enumerate()
+            .map(|(n, mark)| format!("{}{}", self.figure(mark), if n == 0 { unit } else { "" }));
         let svg = chart::lines(&lines, self.span, (low, high), &said.join(" · "));
         Graph { id, title, marks: marks.collect(), svg, legend }
     }
@@ -148,10 +164,12 @@ impl Drawing<'_> {
 
 fn stretch(lang: Lang, moment: &Moment) -> Stretch {
     let way = |way: Option<SoundWay>| match way {
-        Some(way) => {
-            [format!("{:.1}", way.mos), format!("{:.1} %", way.loss_percent), format!("{:.0} ms", way.jitter_ms)]
-                .map(|text| lang.decimals(text))
-        }
+        Some(way) => [
+            format!("{:.1}", way.mos),
+            format!("{:.1} %", way.loss_percent),
+            format!("{:.0} ms", way.jitter_ms),
+        ]
+        .map(|text| lang.decimals(text)),
         None => ["–", "–", "–"].map(str::to_owned),
     };
     let trip = moment.quality.and_then(|quality| quality.round_trip_ms);
@@ -178,7 +196,8 @@ mod tests {
     use super::*;
 
     fn course(samples: &serde_json::Value) -> Course {
-        serde_json::from_value(json!({"from_ms": 1_000, "every_ms": 5_000, "samples": samples})).expect("a course")
+        serde_json::from_value(json!({"from_ms": 1_000, "every_ms": 5_000, "samples": samples}))
+            .expect("a course")
     }
 
     #[test]
@@ -189,7 +208,8 @@ mod tests {
             [16_000, 250, 0, 4_000, 240, 0, 3_000, 80_000],
         ]);
         let shown = shown(Lang::En, &course(&samples));
-        let ids: Vec<_> = shown.graphs.iter().map(|graph| (graph.id, graph.marks.join(" "))).collect();
+        let ids: Vec<_> =
+            shown.graphs.iter().map(|graph| (graph.id, graph.marks.join(" "))).collect();
         assert_eq!(
             ids,
             [
@@ -200,17 +220,32 @@ mod tests {
         );
         assert_eq!(shown.times, ["0:01", "0:04", "0:08", "0:12", "0:16"]);
         let mos = &shown.graphs[0];
-        assert!(mos.svg.contains("class=\"line in\"") && mos.svg.contains("class=\"line out\""), "{}", mos.svg);
+        assert!(
+            mos.svg.contains("class=\"line in\"") && mos.svg.contains("class=\"line out\""),
+            "{}",
+            mos.svg
+        );
         assert!(shown.graphs[1].svg.contains("From the caller: 0–10 %"), "{}", shown.graphs[1].svg);
         let row = &shown.table[1];
-        assert_eq!((row.from.as_str(), row.until.as_str(), row.round_trip.as_str()), ("0:06", "0:11", "120 ms"));
-        assert_eq!((row.ways[0][1].as_str(), row.ways[1][0].as_str()), ("10.0 %", "–"), "no report came");
+        assert_eq!(
+            (row.from.as_str(), row.until.as_str(), row.round_trip.as_str()),
+            ("0:06", "0:11", "120 ms")
+        );
+        assert_eq!(
+            (row.ways[0][1].as_str(), row.ways[1][0].as_str()),
+            ("10.0 %", "–"),
+            "no report came"
+        );
     }
 
     #[test]
     fn of_a_call_without_sound_there_is_no_graph() {
         let short = shown(Lang::En, &course(&json!([[3_000, 100, 0, 4_000, 0, 0, 0, 0]])));
-        assert!(short.graphs[1].svg.contains("M0.0,140.0 L640.0,140.0"), "one alone is level: {}", short.graphs[1].svg);
+        assert!(
+            short.graphs[1].svg.contains("M0.0,140.0 L640.0,140.0"),
+            "one alone is level: {}",
+            short.graphs[1].svg
+        );
         assert!(shown(Lang::De, &course(&json!([]))).graphs.is_empty());
         assert!(shown(Lang::De, &course(&json!([[6_000, 0, 0, 0, 0, 0, 0, 0]]))).table.is_empty());
     }

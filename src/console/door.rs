@@ -29,8 +29,13 @@ pub(super) struct Taste {
 
 impl Taste {
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let accepted = headers.get(header::ACCEPT_LANGUAGE).and_then(|line| line.to_str().ok()).unwrap_or_default();
-        let lang = session::cookie(headers, LANG).and_then(Lang::parse).unwrap_or_else(|| Lang::accepted(accepted));
+        let accepted = headers
+            .get(header::ACCEPT_LANGUAGE)
+            .and_then(|line| line.to_str().ok())
+            .unwrap_or_default();
+        let lang = session::cookie(headers, LANG)
+            .and_then(Lang::parse)
+            .unwrap_or_else(|| Lang::accepted(accepted));
         let theme = match session::cookie(headers, THEME) {
             Some("light") => "light",
             Some("dark") => "dark",
@@ -92,7 +97,10 @@ impl Visitor {
 }
 
 /// The session of a request, if it is one that holds.
-pub(super) async fn person(console: &Console, headers: &HeaderMap) -> Result<Option<Person>, Box<Response>> {
+pub(super) async fn person(
+    console: &Console,
+    headers: &HeaderMap,
+) -> Result<Option<Person>, Box<Response>> {
     let Some(token) = session::token(headers, console.is_secure()) else { return Ok(None) };
     match console.desk.api().people.who(&token).await {
         Ok(person) => Ok(person.filter(|person| console.desk.is_enabled(person))),
@@ -107,7 +115,11 @@ pub(super) async fn person(console: &Console, headers: &HeaderMap) -> Result<Opt
 async fn phone(console: &Console, person: &Person) -> &'static str {
     let api = console.desk.api();
     let Ok(name) = EndpointName::parse(&person.user.name) else { return "none" };
-    if api.phones.owner(&name).is_some_and(|owner| person.scope().holds(&owner.account, &owner.main_account)) {
+    if api
+        .phones
+        .owner(&name)
+        .is_some_and(|owner| person.scope().holds(&owner.account, &owner.main_account))
+    {
         return "on";
     }
     let found = api.store.endpoint_named(&name).await.ok().flatten();
@@ -120,19 +132,38 @@ async fn phone(console: &Console, person: &Person) -> &'static str {
 impl FromRequestParts<Arc<Console>> for Visitor {
     type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Response> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        console: &Arc<Console>,
+    ) -> Result<Self, Response> {
         let taste = Taste::of(&parts.headers);
         let at = console.desk.api().feed.last();
-        let path = parts.uri.path_and_query().map_or_else(|| "/console/".to_owned(), ToString::to_string);
+        let path =
+            parts.uri.path_and_query().map_or_else(|| "/console/".to_owned(), ToString::to_string);
         match person(console, &parts.headers).await.map_err(|no| *no)? {
             Some(person) => {
                 let query = Form::read(parts.uri.query().unwrap_or_default().as_bytes());
-                let unread = console.desk.api().store.unread_notices(&person.scope()).await.unwrap_or_default();
+                let unread = console
+                    .desk
+                    .api()
+                    .store
+                    .unread_notices(&person.scope())
+                    .await
+                    .unwrap_or_default();
                 let phone = phone(console, &person).await;
-                Ok(Self { person, taste, query, path: parts.uri.path().to_owned(), unread, phone, at })
+                Ok(Self {
+                    person,
+                    taste,
+                    query,
+                    path: parts.uri.path().to_owned(),
+                    unread,
+                    phone,
+                    at,
+                })
             }
             None if parts.method == Method::GET => {
-                let back = url::form_urlencoded::byte_serialize(path.as_bytes()).collect::<String>();
+                let back =
+                    url::form_urlencoded::byte_serialize(path.as_bytes()).collect::<String>();
                 Err(Redirect::to(&format!("/console/sign-in?to={back}")).into_response())
             }
             None => Err(Redirect::to("/console/sign-in").into_response()),
@@ -153,7 +184,9 @@ impl FromRequest<Arc<Console>> for Posted {
         let (mut parts, body) = request.into_parts();
         let visitor = Visitor::from_request_parts(&mut parts, console).await?;
         let form = read(&parts.headers, body).await.map_err(|no| *no)?;
-        if !session::is_from_here(&parts.headers) || !session::is_csrf(&visitor.person, form.raw("csrf")) {
+        if !session::is_from_here(&parts.headers)
+            || !session::is_csrf(&visitor.person, form.raw("csrf"))
+        {
             return Err(page::refused(console, Some(&visitor), visitor.taste, "error.csrf"));
         }
         Ok(Self { visitor, form })
@@ -171,7 +204,10 @@ impl FromRequest<Arc<Console>> for Stranger {
     type Rejection = Response;
 
     async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Response> {
-        let from = request.extensions().get::<server::Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
+        let from = request
+            .extensions()
+            .get::<server::Peer>()
+            .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
         let (parts, body) = request.into_parts();
         let taste = Taste::of(&parts.headers);
         if !session::is_from_here(&parts.headers) {

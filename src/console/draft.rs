@@ -13,7 +13,8 @@ use tokio::net::TcpListener;
 /// What that number's answer URL ends with.
 pub const PATH: &str = "/playground.xml";
 /// Before anybody wrote something.
-const NOTHING: &str = "<Response><Speak>Write a document in the playground, and call again.</Speak></Response>";
+const NOTHING: &str =
+    "<Response><Speak>Write a document in the playground, and call again.</Speak></Response>";
 
 static TEXT: RwLock<String> = RwLock::new(String::new());
 

@@ -92,9 +92,15 @@ pub(super) async fn serve(
     };
     let feed = Feed { news, main, console: console.clone(), watched };
     // Something has happened since (which, nobody has kept), or it was another process.
-    let first = (known.is_some_and(|known| known != last)).then(|| told(last, &BTreeSet::from(["all".to_owned()])));
-    let first = first.unwrap_or_else(|| Event::default().event("hello").id(last.to_string()).data(""));
-    let rest = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|event| (event, feed)) });
+    let first = (known.is_some_and(|known| known != last))
+        .then(|| told(last, &BTreeSet::from(["all".to_owned()])));
+    let first =
+        first.unwrap_or_else(|| Event::default().event("hello").id(last.to_string()).data(""));
+    let rest =
+        stream::unfold(
+            feed,
+            |mut feed| async move { feed.next().await.map(|event| (event, feed)) },
+        );
     let events = stream::StreamExt::chain(stream::once(async move { first }), rest);
     let events = stream::StreamExt::map(events, Ok::<_, Infallible>);
     let events = stream::StreamExt::take_until(events, async move {
@@ -118,7 +124,9 @@ impl Feed {
                 continue;
             }
             if let Some(parts) = watched.parts().await? {
-                return Some(Event::default().event("parts").id(last.to_string()).data(parts.to_string()));
+                return Some(
+                    Event::default().event("parts").id(last.to_string()).data(parts.to_string()),
+                );
             }
         }
     }
@@ -174,9 +182,18 @@ impl Watched {
     /// None: it is no page of theirs.
     async fn of(pages: Router, path: &str, headers: &HeaderMap) -> Option<Self> {
         let kept = [header::COOKIE, header::ACCEPT_LANGUAGE];
-        let headers = kept.into_iter().filter_map(|name| Some((name.clone(), headers.get(&name)?.clone()))).collect();
-        let mut watched =
-            Self { pages, path: path.to_owned(), headers, live: Vec::new(), shown: Shown::default(), grows: false };
+        let headers = kept
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), headers.get(&name)?.clone())))
+            .collect();
+        let mut watched = Self {
+            pages,
+            path: path.to_owned(),
+            headers,
+            live: Vec::new(),
+            shown: Shown::default(),
+            grows: false,
+        };
         let html = watched.page().await?;
         watched.live = parts::live(&html);
         watched.grows = is_of_a_call(&watched.live);
@@ -220,7 +237,8 @@ fn is_of_a_call(live: &[String]) -> bool {
 }
 
 fn told(last: u64, kinds: &BTreeSet<String>) -> Event {
-    let kinds: Vec<&str> = kinds.iter().map(String::as_str).filter(|kind| !kind.contains(':')).collect();
+    let kinds: Vec<&str> =
+        kinds.iter().map(String::as_str).filter(|kind| !kind.contains(':')).collect();
     Event::default().event("change").id(last.to_string()).data(kinds.join(" "))
 }
 

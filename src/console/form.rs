@@ -6,7 +6,12 @@ pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
     pub(super) fn read(text: &[u8]) -> Self {
-        Self(url::form_urlencoded::parse(text).take(200).map(|(n, v)| (n.into_owned(), v.into_owned())).collect())
+        Self(
+            url::form_urlencoded::parse(text)
+                .take(200)
+                .map(|(n, v)| (n.into_owned(), v.into_owned()))
+                .collect(),
+        )
     }
 
     /// A field, without blanks around it; empty where it is not there.
@@ -16,7 +21,12 @@ impl Form {
 
     /// A field as it was sent.
     pub(super) fn raw(&self, name: &str) -> &str {
-        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str()).unwrap_or_default()
+        self.0
+            .iter()
+            .rev()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+            .unwrap_or_default()
     }
 
     /// A field that says something.
@@ -27,7 +37,11 @@ impl Form {
     /// A query of these fields alone.
     pub(super) fn only(&self, names: &[&str]) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(self.0.iter().filter(|(name, value)| names.contains(&name.as_str()) && !value.is_empty()));
+        query.extend_pairs(
+            self.0
+                .iter()
+                .filter(|(name, value)| names.contains(&name.as_str()) && !value.is_empty()),
+        );
         format!("?{}", query.finish())
     }
 

@@ -43,15 +43,25 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     api.store.settled().await;
     let ended = api.store.first_calls(&scope, &CallFilter::default(), 6).await.unwrap_or_default();
     let mut rows: Vec<Row> = up.iter().map(|call| calls::up(lang, call)).collect();
-    rows.extend(ended.iter().filter(|record| record.end.is_some()).map(|record| calls::ended(lang, record)));
+    rows.extend(
+        ended.iter().filter(|record| record.end.is_some()).map(|record| calls::ended(lang, record)),
+    );
     rows.truncate(LATEST);
     let tables = api.gate.directory().tables();
-    let own: Vec<_> = tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id)).collect();
+    let own: Vec<_> = tables
+        .numbers()
+        .filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id))
+        .collect();
     let callable = own.iter().find(|number| number.spec.calling_enabled);
-    let number = callable.or_else(|| own.first()).map(|n| super::view::aliased(&n.spec.alias, n.spec.number.as_str()));
+    let number = callable
+        .or_else(|| own.first())
+        .map(|n| super::view::aliased(&n.spec.alias, n.spec.number.as_str()));
     let account = tables.account(scope.auth_id());
     let home = Home {
-        hello: lang.with("home.hello", &[visitor.person.user.full_name.split_whitespace().next().unwrap_or_default()]),
+        hello: lang.with(
+            "home.hello",
+            &[visitor.person.user.full_name.split_whitespace().next().unwrap_or_default()],
+        ),
         live,
         slots: own.iter().map(|n| n.slots.limit()).fold(0, u32::saturating_add),
         cps: account.map_or(0, |account| api.gate.cps(api.clock.now(), account).0),

@@ -127,7 +127,8 @@ struct Inbox {
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     const FILTERS: [&str; 3] = ["status", "q", "unread"];
     let query = &visitor.query;
-    let path = format!("/api/v1/conversations/{}", query.only(&["status", "q", "unread", "cursor"]));
+    let path =
+        format!("/api/v1/conversations/{}", query.only(&["status", "q", "unread", "cursor"]));
     let answer = visitor.ask(&console, Method::GET, &path, None).await;
     let Ok(list) = serde_json::from_value::<Listed>(answer.body.clone()) else {
         return failed(&console, &visitor, answer.status, answer.message());
@@ -159,7 +160,9 @@ fn call_words(lang: Lang, text: String) -> String {
         "Call to the user, not answered" => return lang.t("inbox.call_unanswered").to_owned(),
         _ => {}
     }
-    for (begin, key) in [("Call from the user, ", "inbox.call_in"), ("Call to the user, ", "inbox.call_out")] {
+    for (begin, key) in
+        [("Call from the user, ", "inbox.call_in"), ("Call to the user, ", "inbox.call_out")]
+    {
         if let Some(seconds) = seconds(text.strip_prefix(begin)) {
             return lang.with(key, &[&seconds]);
         }
@@ -238,9 +241,18 @@ struct Spoken {
 
 /// What was said in a call.
 fn transcript(item: &Value) -> Vec<Spoken> {
-    let lines = item.pointer("/call/transcript").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let text = |line: &Value, name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    lines.iter().map(|line| Spoken { by_user: text(line, "role") == "user", text: text(line, "text") }).collect()
+    let lines = item
+        .pointer("/call/transcript")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let text = |line: &Value, name: &str| {
+        line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    lines
+        .iter()
+        .map(|line| Spoken { by_user: text(line, "role") == "user", text: text(line, "text") })
+        .collect()
 }
 
 /// What a message says of the permission to call: it has no words of its own.
@@ -249,12 +261,15 @@ fn consent(item: &Value) -> Option<&'static str> {
     match text("/interactive/call_permission_reply/response") {
         Some("accept") => Some("permission_given"),
         Some(_) => Some("permission_refused"),
-        None => (text("/interactive/type") == Some("call_permission_request")).then_some("permission_asked"),
+        None => (text("/interactive/type") == Some("call_permission_request"))
+            .then_some("permission_asked"),
     }
 }
 
 fn line(lang: Lang, item: &Value, base_url: &str) -> Line {
-    let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |pointer: &str| {
+        item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     let kind = text("/type");
     let media = text("/media/url");
     // By path: the reader may have come by another name of this host.
@@ -321,12 +336,22 @@ fn path_of(id: Uuid) -> String {
     format!("/api/v1/conversations/{id}/")
 }
 
-pub(super) async fn chat(State(console): App, Path(id): Path<String>, visitor: Visitor) -> Response {
+pub(super) async fn chat(
+    State(console): App,
+    Path(id): Path<String>,
+    visitor: Visitor,
+) -> Response {
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
     shown(&console, &visitor, id, StatusCode::OK, Refused::default()).await
 }
 
-async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCode, refused: Refused) -> Response {
+async fn shown(
+    console: &Console,
+    visitor: &Visitor,
+    id: Uuid,
+    status: StatusCode,
+    refused: Refused,
+) -> Response {
     let answer = visitor.ask(console, Method::GET, &path_of(id), None).await;
     if answer.status == StatusCode::NOT_FOUND {
         return missing(console, visitor);
@@ -346,12 +371,14 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
     if conversation.unread > 0 {
         visitor.ask(console, Method::POST, &format!("{}read/", path_of(id)), None).await;
     }
-    let permission = format!("/api/v1/permissions/{}/{}/", conversation.number, conversation.user.key());
+    let permission =
+        format!("/api/v1/permissions/{}/{}/", conversation.number, conversation.user.key());
     let permission = visitor.ask(console, Method::GET, &permission, None).await;
     let permission: Permission = serde_json::from_value(permission.body).unwrap_or_default();
     let agent = match conversation.active_agent {
         Some(agent) => {
-            let agent = visitor.ask(console, Method::GET, &format!("/api/v1/agents/{agent}/"), None).await;
+            let agent =
+                visitor.ask(console, Method::GET, &format!("/api/v1/agents/{agent}/"), None).await;
             agent.body.get("name").and_then(Value::as_str).unwrap_or_default().to_owned()
         }
         None => String::new(),
@@ -376,8 +403,15 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
             silent: of_number.inactive,
             tone: tone(&conversation.status),
             status: conversation.status,
-            lines: timeline.items.iter().map(|item| line(visitor.lang(), item, &console.desk.api().base_url)).collect(),
-            older: timeline.next.map(|cursor| visitor.query.with("cursor", Some(&cursor))).unwrap_or_default(),
+            lines: timeline
+                .items
+                .iter()
+                .map(|item| line(visitor.lang(), item, &console.desk.api().base_url))
+                .collect(),
+            older: timeline
+                .next
+                .map(|cursor| visitor.query.with("cursor", Some(&cursor)))
+                .unwrap_or_default(),
             open,
             until: until.map(When::read),
             ai: conversation.ai_enabled,
@@ -392,7 +426,10 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
             wrong: refused.wrong,
             accepted: FILES.iter().map(|file| file.mime).collect::<Vec<_>>().join(","),
             kinds: Value::Object(
-                FILES.iter().map(|file| (file.mime.to_owned(), json!([file.kind, file.bytes_max]))).collect(),
+                FILES
+                    .iter()
+                    .map(|file| (file.mime.to_owned(), json!([file.kind, file.bytes_max])))
+                    .collect(),
             )
             .to_string(),
         },
@@ -401,14 +438,19 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
 
 /// What notifications told of a conversation is seen by whoever opens it; those of the latest page.
 async fn read_notices(console: &Console, visitor: &Visitor, id: Uuid) {
-    let answer = visitor.ask(console, Method::GET, "/api/v1/notifications/?unread=true&limit=200", None).await;
-    let all = answer.body.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let answer = visitor
+        .ask(console, Method::GET, "/api/v1/notifications/?unread=true&limit=200", None)
+        .await;
+    let all =
+        answer.body.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let of = |notice: &&Value| {
         let about = notice.get("conversation").and_then(Value::as_str);
         about.and_then(|about| about.parse::<Uuid>().ok()) == Some(id)
     };
     for notice in all.iter().filter(of).filter_map(|notice| notice.get("id")?.as_str()) {
-        visitor.ask(console, Method::POST, &format!("/api/v1/notifications/{notice}/read/"), None).await;
+        visitor
+            .ask(console, Method::POST, &format!("/api/v1/notifications/{notice}/read/"), None)
+            .await;
     }
 }
 
@@ -420,13 +462,22 @@ pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Pos
     let to = format!("/console/inbox/{id}/");
     let post = |what: &str| (Method::POST, format!("{one}{what}/"), None);
     let (method, path, body) = match form.get("do") {
-        "send" => (Method::POST, format!("{one}messages/"), Some(json!({"type": "text", "text": form.get("text")}))),
+        "send" => (
+            Method::POST,
+            format!("{one}messages/"),
+            Some(json!({"type": "text", "text": form.get("text")})),
+        ),
         "file" => {
-            let kind = ["image", "video", "audio", "document"].into_iter().find(|kind| *kind == form.get("kind"));
-            let Some(kind) = kind else { return failed(&console, &visitor, StatusCode::BAD_REQUEST, "") };
+            let kind = ["image", "video", "audio", "document"]
+                .into_iter()
+                .find(|kind| *kind == form.get("kind"));
+            let Some(kind) = kind else {
+                return failed(&console, &visitor, StatusCode::BAD_REQUEST, "");
+            };
             let mut file = json!({"link": form.get("link")});
             // Sound has no words beside it.
-            if let (Some(members), Some(caption), true) = (file.as_object_mut(), form.some("caption"), kind != "audio")
+            if let (Some(members), Some(caption), true) =
+                (file.as_object_mut(), form.some("caption"), kind != "audio")
             {
                 members.insert("caption".to_owned(), caption.into());
             }
@@ -434,7 +485,11 @@ pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Pos
         }
         "template" => {
             let template = template(&form);
-            (Method::POST, format!("{one}messages/"), Some(json!({"type": "template", "template": template})))
+            (
+                Method::POST,
+                format!("{one}messages/"),
+                Some(json!({"type": "template", "template": template})),
+            )
         }
         what @ ("close" | "archive" | "reopen" | "insights") => post(what),
         "ai-on" => (Method::PATCH, one, Some(json!({"aiEnabled": true}))),
@@ -451,7 +506,8 @@ pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Pos
     match answer.is_ok() {
         true => Redirect::to(if gone { "/console/inbox/" } else { &to }).into_response(),
         false => {
-            let refused = Refused { draft: form.get("text").to_owned(), wrong: answer.message().to_owned() };
+            let refused =
+                Refused { draft: form.get("text").to_owned(), wrong: answer.message().to_owned() };
             shown(&console, &visitor, id, answer.status, refused).await
         }
     }
@@ -459,7 +515,8 @@ pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Pos
 
 /// A template with what stands in its holes, one a line.
 fn template(form: &Form) -> Value {
-    let mut template = json!({"name": form.get("name"), "language": {"code": form.get("language")}});
+    let mut template =
+        json!({"name": form.get("name"), "language": {"code": form.get("language")}});
     let values = form.get("values").lines().map(str::trim).filter(|value| !value.is_empty());
     let values: Vec<Value> = values.map(|value| json!({"type": "text", "text": value})).collect();
     if let (Some(members), false) = (template.as_object_mut(), values.is_empty()) {
@@ -487,9 +544,15 @@ async fn found(console: &Console, visitor: &Visitor, id: &str) -> Option<Convers
 }
 
 /// What is to answer when the user picks up.
-pub(super) async fn calling(State(console): App, Path(id): Path<String>, visitor: Visitor) -> Response {
+pub(super) async fn calling(
+    State(console): App,
+    Path(id): Path<String>,
+    visitor: Visitor,
+) -> Response {
     match found(&console, &visitor, &id).await {
-        Some(conversation) => call_page(&console, &visitor, &conversation, StatusCode::OK, String::new()).await,
+        Some(conversation) => {
+            call_page(&console, &visitor, &conversation, StatusCode::OK, String::new()).await
+        }
         None => missing(&console, &visitor),
     }
 }
@@ -516,17 +579,28 @@ async fn call_page(
 /// Calls the user.
 pub(super) async fn call(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
     let Posted { visitor, form } = posted;
-    let Some(conversation) = found(&console, &visitor, &id).await else { return missing(&console, &visitor) };
+    let Some(conversation) = found(&console, &visitor, &id).await else {
+        return missing(&console, &visitor);
+    };
     let mut order = json!({"from": conversation.number, "to": conversation.user.key()});
-    if let (Some(members), Some((what, whom))) = (order.as_object_mut(), form.get("with").split_once(':'))
+    if let (Some(members), Some((what, whom))) =
+        (order.as_object_mut(), form.get("with").split_once(':'))
         && ["agent", "endpoint"].contains(&what)
     {
         members.insert(what.to_owned(), whom.into());
     }
     let answer = visitor.ask(&console, Method::POST, CALLS, Some(&order)).await;
-    match answer.body.get("callUuid").and_then(Value::as_str).and_then(|call| call.parse::<Uuid>().ok()) {
+    match answer
+        .body
+        .get("callUuid")
+        .and_then(Value::as_str)
+        .and_then(|call| call.parse::<Uuid>().ok())
+    {
         Some(call) => Redirect::to(&format!("/console/calls/{call}/")).into_response(),
-        None => call_page(&console, &visitor, &conversation, answer.status, answer.message().to_owned()).await,
+        None => {
+            call_page(&console, &visitor, &conversation, answer.status, answer.message().to_owned())
+                .await
+        }
     }
 }
 
@@ -534,7 +608,11 @@ pub(super) async fn call(State(console): App, Path(id): Path<String>, posted: Po
 async fn permission_path(console: &Console, visitor: &Visitor, one: &str) -> Option<String> {
     let answer = visitor.ask(console, Method::GET, one, None).await;
     let conversation: Conversation = serde_json::from_value(answer.body).ok()?;
-    Some(format!("/api/v1/permissions/{}/{}/request/", conversation.number, conversation.user.key()))
+    Some(format!(
+        "/api/v1/permissions/{}/{}/request/",
+        conversation.number,
+        conversation.user.key()
+    ))
 }
 
 /// `/app/{tenant}/whatsapp`: where links of elsewhere lead. The tenant is the one of who is signed in.

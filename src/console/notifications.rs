@@ -73,8 +73,13 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         notices: shown.collect(),
         unread: list.unread,
         only_unread: visitor.query.some("unread").is_some(),
-        next: list.next.map(|cursor| visitor.query.with("cursor", Some(&cursor))).unwrap_or_default(),
-        page: visitor.page(&console, visitor.lang().t("nav.notifications"), "notifications").listening("notification"),
+        next: list
+            .next
+            .map(|cursor| visitor.query.with("cursor", Some(&cursor)))
+            .unwrap_or_default(),
+        page: visitor
+            .page(&console, visitor.lang().t("nav.notifications"), "notifications")
+            .listening("notification"),
     })
 }
 
@@ -82,12 +87,15 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
 pub(super) async fn read(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
     let visitor = posted.visitor;
     let Ok(id) = id.parse::<uuid::Uuid>() else { return missing(&console, &visitor) };
-    let answer = visitor.ask(&console, Method::POST, &format!("/api/v1/notifications/{id}/read/"), None).await;
+    let answer = visitor
+        .ask(&console, Method::POST, &format!("/api/v1/notifications/{id}/read/"), None)
+        .await;
     if !answer.is_ok() {
         return failed(&console, &visitor, answer.status, answer.message());
     }
     let to = posted.form.get("to");
-    Redirect::to(if to.starts_with("/console/calls/") { to } else { "/console/notifications/" }).into_response()
+    Redirect::to(if to.starts_with("/console/calls/") { to } else { "/console/notifications/" })
+        .into_response()
 }
 
 pub(super) async fn read_all(State(console): App, posted: Posted) -> Response {

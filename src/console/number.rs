@@ -69,12 +69,21 @@ struct Refused {
     form: Form,
 }
 
-pub(super) async fn one(State(console): App, Path(number): Path<String>, visitor: Visitor) -> Response {
+pub(super) async fn one(
+    State(console): App,
+    Path(number): Path<String>,
+    visitor: Visitor,
+) -> Response {
     let Some(number) = digits(&number) else { return missing(&console, &visitor) };
     configure(&console, &visitor, number, None).await
 }
 
-async fn configure(console: &Console, visitor: &Visitor, number: &str, refused: Option<Refused>) -> Response {
+async fn configure(
+    console: &Console,
+    visitor: &Visitor,
+    number: &str,
+    refused: Option<Refused>,
+) -> Response {
     let one = format!("/api/v1/phone-numbers/{number}/");
     let mut was = match found(console, visitor, number).await {
         Ok(number) => number,
@@ -90,7 +99,8 @@ async fn configure(console: &Console, visitor: &Visitor, number: &str, refused: 
         None => (StatusCode::OK, String::new(), String::new(), was.clone()),
         Some(refused) => (refused.status, refused.wrong, refused.field, over(&was, &refused.form)),
     };
-    let account = owners.iter().find(|owner| owner.chosen).map(|owner| owner.id.clone()).unwrap_or_default();
+    let account =
+        owners.iter().find(|owner| owner.chosen).map(|owner| owner.id.clone()).unwrap_or_default();
     let page = Configure {
         page: visitor.page(console, &was.shown(), "numbers"),
         agents: whatsapp(console, visitor).await,
@@ -112,13 +122,26 @@ async fn configure(console: &Console, visitor: &Visitor, number: &str, refused: 
 }
 
 /// Whom the number's WABA may be given to, and what else goes with it; nothing where somebody may not.
-async fn mapping(console: &Console, visitor: &Visitor, number: &Number) -> (Vec<Owner>, Vec<String>) {
+async fn mapping(
+    console: &Console,
+    visitor: &Visitor,
+    number: &Number,
+) -> (Vec<Owner>, Vec<String>) {
     let waba = number.whatsapp_business_account.as_deref().and_then(digits_of_id);
     let (Some(waba), true) = (waba, visitor.is_owner()) else { return (Vec::new(), Vec::new()) };
     let answer = visitor.ask(console, Method::GET, &format!("/api/v1/wabas/{waba}/"), None).await;
     let account = answer.body.get("account").and_then(Value::as_str).unwrap_or_default();
-    let all = answer.body.get("affectedNumbers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let others = all.iter().filter_map(Value::as_str).filter(|other| *other != number.number).map(view::party);
+    let all = answer
+        .body
+        .get("affectedNumbers")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let others = all
+        .iter()
+        .filter_map(Value::as_str)
+        .filter(|other| *other != number.number)
+        .map(view::party);
     let book = console.desk.api().keeper.book();
     let main = &visitor.person.user.main_account;
     let subaccounts = book.subaccounts(main);
@@ -170,7 +193,8 @@ fn over(was: &Number, form: &Form) -> Number {
 
 /// What a person has changed on the page: each field comes with what it was when they saw it.
 fn changes(form: &Form) -> Map<String, Value> {
-    const TEXTS: &[&str] = &["alias", "configurationType", "answerMethod", "fallbackMethod", "hangupMethod"];
+    const TEXTS: &[&str] =
+        &["alias", "configurationType", "answerMethod", "fallbackMethod", "hangupMethod"];
     const URLS: &[&str] = &["webhookUrl", "answerUrl", "fallbackUrl", "hangupUrl"];
     let differs = |name: &str| form.get(name) != form.get(&format!("was.{name}"));
     let mut change = Map::new();
@@ -197,19 +221,30 @@ fn is_nobodys(form: &Form) -> bool {
 }
 
 /// `do` is `save`, `disconnect` or `reconnect`.
-pub(super) async fn change(State(console): App, Path(number): Path<String>, posted: Posted) -> Response {
+pub(super) async fn change(
+    State(console): App,
+    Path(number): Path<String>,
+    posted: Posted,
+) -> Response {
     let Posted { visitor, form } = posted;
     let Some(number) = digits(&number) else { return missing(&console, &visitor) };
     let one = format!("/api/v1/phone-numbers/{number}/");
     let what = form.get("do").to_owned();
     if what == "save" && visitor.is_admin() && lacks_webhook(&form) {
         let wrong = visitor.lang().t("numbers.webhook_missing").to_owned();
-        let refused = Refused { status: StatusCode::BAD_REQUEST, wrong, field: "webhookUrl".to_owned(), form };
+        let refused = Refused {
+            status: StatusCode::BAD_REQUEST,
+            wrong,
+            field: "webhookUrl".to_owned(),
+            form,
+        };
         return configure(&console, &visitor, number, Some(refused)).await;
     }
     let answer = match what.as_str() {
         "save" => save(&console, &visitor, number, &form).await,
-        "disconnect" | "reconnect" => visitor.ask(&console, Method::POST, &format!("{one}{what}/"), None).await,
+        "disconnect" | "reconnect" => {
+            visitor.ask(&console, Method::POST, &format!("{one}{what}/"), None).await
+        }
         _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
     };
     if answer.is_ok() {
@@ -220,11 +255,18 @@ pub(super) async fn change(State(console): App, Path(number): Path<String>, post
         };
         return Redirect::to(&to).into_response();
     }
-    let (wrong, field) = (answer.message().to_owned(), answer.field().unwrap_or_default().to_owned());
+    let (wrong, field) =
+        (answer.message().to_owned(), answer.field().unwrap_or_default().to_owned());
     if what != "save" {
         return failed(&console, &visitor, answer.status, &wrong);
     }
-    configure(&console, &visitor, number, Some(Refused { status: answer.status, wrong, field, form })).await
+    configure(
+        &console,
+        &visitor,
+        number,
+        Some(Refused { status: answer.status, wrong, field, form }),
+    )
+    .await
 }
 
 /// Settings first, then who answers, at last whose the number is: after that the settings may be another account's to change.
@@ -239,7 +281,9 @@ async fn save(console: &Console, visitor: &Visitor, number: &str, form: &Form) -
     let waba = digits_of_id(form.get("waba"));
     if let (true, Some(waba), true) = (answer.is_ok(), waba, differs("account")) {
         let body = json!({"account": form.get("account")});
-        answer = visitor.ask(console, Method::PATCH, &format!("/api/v1/wabas/{waba}/"), Some(&body)).await;
+        answer = visitor
+            .ask(console, Method::PATCH, &format!("/api/v1/wabas/{waba}/"), Some(&body))
+            .await;
     }
     answer
 }
@@ -265,6 +309,9 @@ mod tests {
             let form = Form::read(form.as_bytes());
             assert_eq!((lacks_webhook(&form), is_nobodys(&form)), (lacks, nobodys));
         }
-        assert_eq!((digits("918035737458"), digits("../users"), digits("")), (Some("918035737458"), None, None));
+        assert_eq!(
+            (digits("918035737458"), digits("../users"), digits("")),
+            (Some("918035737458"), None, None)
+        );
     }
 }

@@ -135,7 +135,10 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
     };
     let numbers = Numbers {
         page: visitor.page(console, visitor.lang().t("nav.numbers"), "numbers").listening(live),
-        next: list.next.map(|cursor| visitor.query.with("cursor", Some(&cursor))).unwrap_or_default(),
+        next: list
+            .next
+            .map(|cursor| visitor.query.with("cursor", Some(&cursor)))
+            .unwrap_or_default(),
         numbers: list.items,
         agents,
         signs_up: console.sign_up.is_some(),
@@ -158,7 +161,13 @@ struct Connecting {
     wrong: String,
 }
 
-async fn connecting(console: &Console, visitor: &Visitor, status: StatusCode, form: Form, wrong: String) -> Response {
+async fn connecting(
+    console: &Console,
+    visitor: &Visitor,
+    status: StatusCode,
+    form: Form,
+    wrong: String,
+) -> Response {
     if !visitor.is_owner() {
         return forbidden(console, visitor);
     }
@@ -190,7 +199,9 @@ pub(super) async fn connect(State(console): App, posted: Posted) -> Response {
     let answer = visitor.ask(&console, Method::POST, "/api/v1/phone-numbers/", Some(&body)).await;
     match answer.is_ok() {
         true => Redirect::to("/console/numbers/?done=connect").into_response(),
-        false => connecting(&console, &visitor, answer.status, form, answer.message().to_owned()).await,
+        false => {
+            connecting(&console, &visitor, answer.status, form, answer.message().to_owned()).await
+        }
     }
 }
 
@@ -212,7 +223,9 @@ pub(super) fn known(console: &Console, visitor: &Visitor, number: &str) -> Known
     let book = console.desk.api().keeper.book();
     let number = E164::parse(number).ok();
     let entry = number.and_then(|number| book.number(&visitor.person.scope(), &number));
-    entry.map(|entry| Known { alias: entry.set.alias.clone(), inactive: entry.set.inactive }).unwrap_or_default()
+    entry
+        .map(|entry| Known { alias: entry.set.alias.clone(), inactive: entry.set.inactive })
+        .unwrap_or_default()
 }
 
 /// A number with its alias (S0.4).
@@ -226,7 +239,12 @@ pub(super) fn digits(number: &str) -> Option<&str> {
     fits.then_some(number)
 }
 
-pub(super) async fn assign(console: &Console, visitor: &Visitor, number: &str, agent: &str) -> Answered {
+pub(super) async fn assign(
+    console: &Console,
+    visitor: &Visitor,
+    number: &str,
+    agent: &str,
+) -> Answered {
     let one = format!("/api/v1/phone-numbers/{number}/");
     let (what, body) = match agent {
         "" => ("disconnect-agent", json!({})),
@@ -236,8 +254,13 @@ pub(super) async fn assign(console: &Console, visitor: &Visitor, number: &str, a
 }
 
 /// A number by the API, or the page that says that there is none.
-pub(super) async fn found(console: &Console, visitor: &Visitor, number: &str) -> Result<Number, Box<Response>> {
-    let answer = visitor.ask(console, Method::GET, &format!("/api/v1/phone-numbers/{number}/"), None).await;
+pub(super) async fn found(
+    console: &Console,
+    visitor: &Visitor,
+    number: &str,
+) -> Result<Number, Box<Response>> {
+    let answer =
+        visitor.ask(console, Method::GET, &format!("/api/v1/phone-numbers/{number}/"), None).await;
     serde_json::from_value(answer.body.clone()).map_err(|_| {
         Box::new(match answer.status {
             StatusCode::NOT_FOUND => missing(console, visitor),
@@ -256,7 +279,11 @@ struct Assigning {
 }
 
 /// Who answers at one.
-pub(super) async fn agent(State(console): App, Path(number): Path<String>, visitor: Visitor) -> Response {
+pub(super) async fn agent(
+    State(console): App,
+    Path(number): Path<String>,
+    visitor: Visitor,
+) -> Response {
     let Some(number) = digits(&number) else { return missing(&console, &visitor) };
     if !visitor.is_admin() {
         return forbidden(&console, &visitor);
@@ -280,7 +307,11 @@ struct Registering {
 }
 
 /// With which PIN one is registered.
-pub(super) async fn register(State(console): App, Path(number): Path<String>, visitor: Visitor) -> Response {
+pub(super) async fn register(
+    State(console): App,
+    Path(number): Path<String>,
+    visitor: Visitor,
+) -> Response {
     let Some(number) = digits(&number) else { return missing(&console, &visitor) };
     registering(&console, &visitor, number, StatusCode::OK, String::new()).await
 }
@@ -299,14 +330,21 @@ async fn registering(
         Ok(number) => {
             let page = visitor.page(console, visitor.lang().t("numbers.register"), "numbers");
             let last = number.registration.reason.clone().unwrap_or_default();
-            respond(status, &Registering { page, wrong: if wrong.is_empty() { last } else { wrong }, number })
+            respond(
+                status,
+                &Registering { page, wrong: if wrong.is_empty() { last } else { wrong }, number },
+            )
         }
         Err(answer) => *answer,
     }
 }
 
 /// What is done with one from the table: `do` is `agent`, `active`, `inactive`, `register` or `sync`.
-pub(super) async fn act(State(console): App, Path(number): Path<String>, posted: Posted) -> Response {
+pub(super) async fn act(
+    State(console): App,
+    Path(number): Path<String>,
+    posted: Posted,
+) -> Response {
     let Posted { visitor, form } = posted;
     let Some(number) = digits(&number) else { return missing(&console, &visitor) };
     let one = format!("/api/v1/phone-numbers/{number}/");
@@ -332,7 +370,8 @@ pub(super) async fn act(State(console): App, Path(number): Path<String>, posted:
             list(&console, &visitor, answer.status, wrong).await
         }
         false if what == "register" => {
-            registering(&console, &visitor, number, answer.status, answer.message().to_owned()).await
+            registering(&console, &visitor, number, answer.status, answer.message().to_owned())
+                .await
         }
         false => list(&console, &visitor, answer.status, answer.message().to_owned()).await,
     }

@@ -43,7 +43,9 @@ pub(super) async fn begin(State(console): App, headers: HeaderMap, uri: Uri) -> 
     let taste = Taste::of(&headers);
     let query = Form::read(uri.query().unwrap_or_default().as_bytes());
     let to = sign_in::back(query.get("to"));
-    let Some(provider) = &console.provider else { return Redirect::to("/console/sign-in").into_response() };
+    let Some(provider) = &console.provider else {
+        return Redirect::to("/console/sign-in").into_response();
+    };
     if let Ok(Some(_)) = person(&console, &headers).await {
         return Redirect::to(to).into_response();
     }
@@ -62,11 +64,15 @@ pub(super) async fn begin(State(console): App, headers: HeaderMap, uri: Uri) -> 
 /// From the provider.
 pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> Response {
     let taste = Taste::of(&headers);
-    let Some(provider) = &console.provider else { return Redirect::to("/console/sign-in").into_response() };
+    let Some(provider) = &console.provider else {
+        return Redirect::to("/console/sign-in").into_response();
+    };
     let query = Form::read(uri.query().unwrap_or_default().as_bytes());
     let now = console.desk.api().clock.wall();
     let flow = session::cookie(&headers, name(&console)).and_then(|cookie| Flow::read(cookie, now));
-    let to = flow.as_ref().map_or_else(|| "/console/".to_owned(), |flow| sign_in::back(&flow.to).to_owned());
+    let to = flow
+        .as_ref()
+        .map_or_else(|| "/console/".to_owned(), |flow| sign_in::back(&flow.to).to_owned());
     let came = match &flow {
         Some(flow) => {
             let returned = Returned {
@@ -104,7 +110,12 @@ enum No {
     Here(#[from] NotWelcome),
 }
 
-async fn arrive(console: &Console, provider: &Provider, flow: &Flow, returned: Returned<'_>) -> Result<Token, No> {
+async fn arrive(
+    console: &Console,
+    provider: &Provider,
+    flow: &Flow,
+    returned: Returned<'_>,
+) -> Result<Token, No> {
     let claims = provider.finish(flow, returned).await?;
     let (oidc, api) = (provider.oidc(), console.desk.api());
     let newcomers = match &oidc.allow {
@@ -122,21 +133,31 @@ async fn arrive(console: &Console, provider: &Provider, flow: &Flow, returned: R
 fn refused(console: &Console, taste: Taste, provider: &Provider, to: &str, no: &No) -> Response {
     let (lang, name) = (taste.lang, provider.oidc().name.as_str());
     let (status, text) = match no {
-        No::Provider(OpenIdError::Unreachable { .. } | OpenIdError::Document { .. } | OpenIdError::Away(_)) => {
+        No::Provider(
+            OpenIdError::Unreachable { .. } | OpenIdError::Document { .. } | OpenIdError::Away(_),
+        ) => {
             tracing::warn!(error = %no, "nobody can sign in with the provider now");
             (StatusCode::BAD_GATEWAY, lang.with("sign_in.openid.away", &[name]))
         }
-        No::Provider(OpenIdError::State) => (StatusCode::BAD_REQUEST, lang.t("sign_in.openid.state").to_owned()),
+        No::Provider(OpenIdError::State) => {
+            (StatusCode::BAD_REQUEST, lang.t("sign_in.openid.state").to_owned())
+        }
         No::Provider(OpenIdError::Declined(word)) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.declined", &[name, word]))
         }
-        No::Provider(OpenIdError::Code(_)) => (StatusCode::BAD_REQUEST, lang.with("sign_in.openid.code", &[name])),
+        No::Provider(OpenIdError::Code(_)) => {
+            (StatusCode::BAD_REQUEST, lang.with("sign_in.openid.code", &[name]))
+        }
         No::Provider(OpenIdError::Token(fault)) => {
             tracing::warn!(%fault, "what the sign-in provider says is not believed");
             (StatusCode::UNAUTHORIZED, lang.with("sign_in.openid.token", &[name]))
         }
-        No::Provider(OpenIdError::Busy) => (StatusCode::TOO_MANY_REQUESTS, lang.t("sign_in.busy").to_owned()),
-        No::Here(NotWelcome::NoEmail) => (StatusCode::FORBIDDEN, lang.with("sign_in.openid.no_email", &[name])),
+        No::Provider(OpenIdError::Busy) => {
+            (StatusCode::TOO_MANY_REQUESTS, lang.t("sign_in.busy").to_owned())
+        }
+        No::Here(NotWelcome::NoEmail) => {
+            (StatusCode::FORBIDDEN, lang.with("sign_in.openid.no_email", &[name]))
+        }
         No::Here(NotWelcome::Unverified(email)) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.unverified", &[name, email]))
         }
@@ -146,7 +167,9 @@ fn refused(console: &Console, taste: Taste, provider: &Provider, to: &str, no: &
         No::Here(NotWelcome::Another(email)) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.another", &[name, email]))
         }
-        No::Here(NotWelcome::NoRole) => (StatusCode::FORBIDDEN, lang.with("sign_in.openid.no_role", &[name])),
+        No::Here(NotWelcome::NoRole) => {
+            (StatusCode::FORBIDDEN, lang.with("sign_in.openid.no_role", &[name]))
+        }
         No::Here(NotWelcome::Store(error)) => {
             tracing::warn!(%error, "somebody could not be signed in");
             (StatusCode::SERVICE_UNAVAILABLE, lang.t("error.ours").to_owned())

@@ -60,7 +60,8 @@ struct Rules {
 
 impl Rules {
     fn of(rules: &Permissions) -> Self {
-        let barred: Vec<&str> = rules.barred_countries.iter().map(|country| country.as_str()).collect();
+        let barred: Vec<&str> =
+            rules.barred_countries.iter().map(|country| country.as_str()).collect();
         Self {
             enforced: rules.enforce,
             requests_per_day: rules.requests_per_day,
@@ -144,22 +145,33 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
 }
 
 /// Drains a node.
-pub(super) async fn drain(State(console): App, Path(node): Path<String>, posted: Posted) -> Response {
+pub(super) async fn drain(
+    State(console): App,
+    Path(node): Path<String>,
+    posted: Posted,
+) -> Response {
     let visitor = posted.visitor;
     let node = url::form_urlencoded::byte_serialize(node.as_bytes()).collect::<String>();
-    let answer = visitor.ask(&console, Method::POST, &format!("/api/v1/nodes/{node}/drain/"), None).await;
+    let answer =
+        visitor.ask(&console, Method::POST, &format!("/api/v1/nodes/{node}/drain/"), None).await;
     match answer.is_ok() {
         true => Redirect::to("/console/operations/").into_response(),
         false => shown(&console, &visitor, answer.status, answer.message().to_owned()).await,
     }
 }
 
-async fn shown(console: &Arc<Console>, visitor: &Visitor, status: StatusCode, wrong: String) -> Response {
+async fn shown(
+    console: &Arc<Console>,
+    visitor: &Visitor,
+    status: StatusCode,
+    wrong: String,
+) -> Response {
     let (lang, api, scope) = (visitor.lang(), console.desk.api(), visitor.person.scope());
     let now = api.clock.wall();
     let hour_ago = now.minus(Duration::from_secs(3600));
     api.store.settled().await;
-    let filter = CallFilter { ended: vec![(Compare::GreaterEqual, hour_ago)], ..CallFilter::default() };
+    let filter =
+        CallFilter { ended: vec![(Compare::GreaterEqual, hour_ago)], ..CallFilter::default() };
     let records = match api.store.first_calls(&scope, &filter, LOOKED_AT).await {
         Ok(records) => records,
         Err(error) => {
@@ -170,9 +182,11 @@ async fn shown(console: &Arc<Console>, visitor: &Visitor, status: StatusCode, wr
     let up = api.live.list(&scope);
     let queued = up.iter().filter(|call| call.status == LiveStatus::Queued).count();
     let tables = api.gate.directory().tables();
-    let (cps_limit, cps_used) =
-        tables.account(scope.auth_id()).map_or((0, 0), |account| api.gate.cps(api.clock.now(), account));
-    let own = || tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
+    let (cps_limit, cps_used) = tables
+        .account(scope.auth_id())
+        .map_or((0, 0), |account| api.gate.cps(api.clock.now(), account));
+    let own =
+        || tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
     let rules = own().next().map(|number| Rules::of(&number.spec.permissions));
     let mut numbers: Vec<Number> = own()
         .map(|n| {
@@ -190,7 +204,9 @@ async fn shown(console: &Arc<Console>, visitor: &Visitor, status: StatusCode, wr
         .collect();
     numbers.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.number.cmp(&b.number)));
     let own_nodes = match visitor.person.user.role {
-        Role::Owner => api.operator.nodes().filter(|_| matches!(scope, Scope::Main(_))).unwrap_or_default(),
+        Role::Owner => {
+            api.operator.nodes().filter(|_| matches!(scope, Scope::Main(_))).unwrap_or_default()
+        }
         Role::Admin | Role::Agent => Vec::new(),
     };
     let lost = console.samples.failed();
@@ -200,10 +216,12 @@ async fn shown(console: &Arc<Console>, visitor: &Visitor, status: StatusCode, wr
     let highest = |values: &[usize]| values.iter().copied().max().unwrap_or_default();
     let waits = set_ups(&records);
     let hour = by_time(&records, now);
-    let columns: Vec<_> = hour.iter().map(|(_, g, m, b)| vec![(*g, "good"), (*m, "missed"), (*b, "bad")]).collect();
+    let columns: Vec<_> =
+        hour.iter().map(|(_, g, m, b)| vec![(*g, "good"), (*m, "missed"), (*b, "bad")]).collect();
     let set_up = by_wait(lang, &waits);
     let set_up_columns: Vec<_> = set_up.iter().map(|(_, count)| vec![(*count, "good")]).collect();
-    let answered = records.iter().filter(|r| r.end.as_ref().is_some_and(|end| end.answered.is_some())).count();
+    let answered =
+        records.iter().filter(|r| r.end.as_ref().is_some_and(|end| end.answered.is_some())).count();
     let page = Operations {
         live: up.len() - queued,
         queued,
@@ -222,22 +240,30 @@ async fn shown(console: &Arc<Console>, visitor: &Visitor, status: StatusCode, wr
         cps_most: highest(&begun),
         cps_top: chart::ceiling(highest(&begun)),
         rules,
-        hour_top: chart::ceiling(hour.iter().map(|(_, g, m, b)| g + m + b).max().unwrap_or_default()),
+        hour_top: chart::ceiling(
+            hour.iter().map(|(_, g, m, b)| g + m + b).max().unwrap_or_default(),
+        ),
         hour_chart: chart::bars(&columns, lang.t("operations.hour_chart")),
         hour,
-        set_up_top: chart::ceiling(set_up.iter().map(|(_, count)| *count).max().unwrap_or_default()),
+        set_up_top: chart::ceiling(
+            set_up.iter().map(|(_, count)| *count).max().unwrap_or_default(),
+        ),
         set_up_chart: chart::bars(&set_up_columns, lang.t("operations.set_up_chart")),
         set_up,
         causes: causes(lang, &records),
         numbers,
         draining: api.gate.is_draining(),
-        fetches: own_nodes
+        fetches: own_nodes.first().map(|node| {
+            faults(&node.fetches, &lost, |f| f.fetches, lang.t("operations.fetch_chart"))
+        }),
+        graph: own_nodes
             .first()
-            .map(|node| faults(&node.fetches, &lost, |f| f.fetches, lang.t("operations.fetch_chart"))),
-        graph: own_nodes.first().map(|node| faults(&node.graph, &lost, |f| f.graph, lang.t("operations.graph_chart"))),
+            .map(|node| faults(&node.graph, &lost, |f| f.graph, lang.t("operations.graph_chart"))),
         nodes: own_nodes.into_iter().map(|node| shown_node(lang, node)).collect(),
         wrong,
-        page: visitor.page(console, lang.t("nav.operations"), "operations").listening("call number"),
+        page: visitor
+            .page(console, lang.t("nav.operations"), "operations")
+            .listening("call number"),
     };
     respond(status, &page)
 }
@@ -254,16 +280,24 @@ fn shown_node(lang: Lang, node: NodeStatus) -> Node {
         since: view::When::of(node.started),
         state: lang.t(state),
         tone,
-        why: node.not_ready.filter(|_| node.state == NodeState::Unready).unwrap_or_default().to_owned(),
+        why: node
+            .not_ready
+            .filter(|_| node.state == NodeState::Unready)
+            .unwrap_or_default()
+            .to_owned(),
         live: node.live_calls,
-        memory: node.memory_bytes.map_or_else(|| "–".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
+        memory: node
+            .memory_bytes
+            .map_or_else(|| "–".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
     }
 }
 
 /// What came of exchanges: over the last hour what failed, since the node began all of it, what failed first.
 fn faults(all: &[Exchange], samples: &[Failed], of: fn(&Failed) -> usize, title: &str) -> Faults {
     let each: Vec<usize> = samples.iter().map(of).collect();
-    let sum = |ok: bool| all.iter().filter(|one| one.ok == ok).fold(0, |sum: u64, one| sum.saturating_add(one.count));
+    let sum = |ok: bool| {
+        all.iter().filter(|one| one.ok == ok).fold(0, |sum: u64, one| sum.saturating_add(one.count))
+    };
     let mut all = all.to_vec();
     all.sort_by(|a, b| (a.ok, b.count, &a.kind).cmp(&(b.ok, a.count, &b.kind)));
     Faults {
@@ -380,8 +414,12 @@ fn causes(lang: Lang, records: &[CallRecord]) -> Vec<Cause> {
 fn hundredths(counts: &[usize]) -> Vec<usize> {
     let whole = counts.iter().sum::<usize>().max(1);
     let mut parts: Vec<usize> = counts.iter().map(|count| count * 100 / whole).collect();
-    let mut lost: Vec<(usize, usize)> =
-        counts.iter().map(|count| count * 100 % whole).enumerate().filter(|(_, lost)| *lost > 0).collect();
+    let mut lost: Vec<(usize, usize)> = counts
+        .iter()
+        .map(|count| count * 100 % whole)
+        .enumerate()
+        .filter(|(_, lost)| *lost > 0)
+        .collect();
     lost.sort_by_key(|(n, lost)| (std::cmp::Reverse(*lost), *n));
     let left = 100_usize.saturating_sub(parts.iter().sum());
     for (n, _) in lost.into_iter().take(left) {
@@ -401,7 +439,10 @@ mod tests {
         use CallType::{Web, Whatsapp};
         use Direction::{Inbound, Outbound};
         let each = [(Inbound, Whatsapp), (Inbound, Web), (Outbound, Whatsapp), (Outbound, Web)];
-        assert_eq!(each.map(|(way, kind)| is_answered_by_us(way, kind)), [true, false, false, false]);
+        assert_eq!(
+            each.map(|(way, kind)| is_answered_by_us(way, kind)),
+            [true, false, false, false]
+        );
     }
 
     #[test]

@@ -23,7 +23,13 @@ pub(super) struct Place {
 const PLACES: &[(&str, &str, &str, Role, Option<&str>)] = &[
     ("home", "/console/", "nav.home", Role::Agent, None),
     ("inbox", "/console/inbox/", "nav.inbox", Role::Agent, Some("/api/v1/conversations/")),
-    ("notifications", "/console/notifications/", "nav.notifications", Role::Agent, Some("/api/v1/notifications/")),
+    (
+        "notifications",
+        "/console/notifications/",
+        "nav.notifications",
+        Role::Agent,
+        Some("/api/v1/notifications/"),
+    ),
     ("calls", "/console/calls/", "nav.calls", Role::Agent, None),
     ("phone", "/console/phone/", "nav.phone", Role::Agent, None),
     ("numbers", "/console/numbers/", "nav.numbers", Role::Agent, Some("/api/v1/phone-numbers/")),
@@ -63,7 +69,12 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) fn of(console: &Console, visitor: &Visitor, title: &str, here: &'static str) -> Self {
+    pub(super) fn of(
+        console: &Console,
+        visitor: &Visitor,
+        title: &str,
+        here: &'static str,
+    ) -> Self {
         let user = &visitor.person.user;
         let places = PLACES.iter().filter(|(_, _, _, least, api)| {
             user.role >= *least && api.is_none_or(|path| Desk::serves(&Method::GET, path))
@@ -146,13 +157,20 @@ impl Page {
 
     /// A picture of the sprite, which says nothing that the text beside it does not.
     pub(super) fn icon(&self, name: &str) -> String {
-        format!("<svg class=\"icon\" aria-hidden=\"true\" focusable=\"false\"><use href=\"#i-{name}\"/></svg>")
+        format!(
+            "<svg class=\"icon\" aria-hidden=\"true\" focusable=\"false\"><use href=\"#i-{name}\"/></svg>"
+        )
     }
 
     /// The words that the softphone's script says, as JSON.
     pub(super) fn phone_texts(&self) -> String {
-        let texts = self.lang.words().iter().filter_map(|(key, text)| Some((key.strip_prefix("phone.say.")?, text)));
-        serde_json::to_string(&texts.collect::<std::collections::BTreeMap<_, _>>()).unwrap_or_default()
+        let texts = self
+            .lang
+            .words()
+            .iter()
+            .filter_map(|(key, text)| Some((key.strip_prefix("phone.say.")?, text)));
+        serde_json::to_string(&texts.collect::<std::collections::BTreeMap<_, _>>())
+            .unwrap_or_default()
     }
 
     pub(super) fn langs(&self) -> [(&'static str, &'static str, bool); 2] {
@@ -172,7 +190,9 @@ pub(super) fn html(template: &impl Template) -> Response {
 
 pub(super) fn respond(status: StatusCode, template: &impl Template) -> Response {
     match template.render() {
-        Ok(text) => (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], text).into_response(),
+        Ok(text) => {
+            (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], text).into_response()
+        }
         Err(error) => {
             tracing::error!(%error, "a page could not be made");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
@@ -192,9 +212,15 @@ fn notice(status: StatusCode, page: Page, text: String) -> Response {
 }
 
 /// A form that did not come from one of our pages, or of another session.
-pub(super) fn refused(console: &Console, visitor: Option<&Visitor>, taste: Taste, key: &'static str) -> Response {
+pub(super) fn refused(
+    console: &Console,
+    visitor: Option<&Visitor>,
+    taste: Taste,
+    key: &'static str,
+) -> Response {
     let title = taste.lang.t("error.title");
-    let page = visitor.map_or_else(|| Page::bare(taste, title), |visitor| visitor.page(console, title, ""));
+    let page = visitor
+        .map_or_else(|| Page::bare(taste, title), |visitor| visitor.page(console, title, ""));
     notice(StatusCode::FORBIDDEN, page, taste.lang.t(key).to_owned())
 }
 
@@ -205,7 +231,12 @@ pub(super) fn missing(console: &Console, visitor: &Visitor) -> Response {
 }
 
 /// What went wrong in words.
-pub(super) fn failed(console: &Console, visitor: &Visitor, status: StatusCode, text: &str) -> Response {
+pub(super) fn failed(
+    console: &Console,
+    visitor: &Visitor,
+    status: StatusCode,
+    text: &str,
+) -> Response {
     let page = visitor.page(console, visitor.lang().t("error.title"), "");
     let text = if text.is_empty() { visitor.lang().t("error.ours") } else { text };
     notice(status, page, text.to_owned())
@@ -217,7 +248,12 @@ pub(super) fn forbidden(console: &Console, visitor: &Visitor) -> Response {
 }
 
 /// A path that nobody has.
-pub(super) async fn nothing(State(console): App, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+pub(super) async fn nothing(
+    State(console): App,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     if method == Method::GET && !uri.path().ends_with('/') {
         let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
         return Redirect::to(&format!("{}/{query}", uri.path())).into_response();
@@ -227,8 +263,16 @@ pub(super) async fn nothing(State(console): App, method: Method, uri: Uri, heade
     let page = match door::person(&console, &headers).await {
         Ok(Some(person)) => {
             let (query, path) = (super::form::Form::default(), "/console/".to_owned());
-            Visitor { person, taste, query, path, unread: 0, phone: "none", at: console.desk.api().feed.last() }
-                .page(&console, title, "")
+            Visitor {
+                person,
+                taste,
+                query,
+                path,
+                unread: 0,
+                phone: "none",
+                at: console.desk.api().feed.last(),
+            }
+            .page(&console, title, "")
         }
         _ => Page::bare(taste, title),
     };

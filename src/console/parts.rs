@@ -22,8 +22,14 @@ struct Part {
 
 /// What `<body data-live>` says that the page is about.
 pub(super) fn live(html: &str) -> Vec<String> {
-    let body = html.split_once("<body").and_then(|(_, rest)| rest.split('>').next()).unwrap_or_default();
-    attribute(body, "data-live").unwrap_or_default().split(' ').filter(|k| !k.is_empty()).map(str::to_owned).collect()
+    let body =
+        html.split_once("<body").and_then(|(_, rest)| rest.split('>').next()).unwrap_or_default();
+    attribute(body, "data-live")
+        .unwrap_or_default()
+        .split(' ')
+        .filter(|k| !k.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 impl Shown {
@@ -38,7 +44,9 @@ impl Shown {
                 rows: list.iter().map(|(id, text)| ((*id).to_owned(), digest(&[text]))).collect(),
             };
             match self.0.get(id) {
-                Some(old) if old.digest == part.digest => rows.extend(moves(id, &old.rows, &part.rows, &list)),
+                Some(old) if old.digest == part.digest => {
+                    rows.extend(moves(id, &old.rows, &part.rows, &list))
+                }
                 _ => parts.push(text),
             }
             now.insert(id.to_owned(), part);
@@ -49,11 +57,18 @@ impl Shown {
 }
 
 /// How one list becomes the other: which rows go, and which come after which.
-fn moves(id: &str, old: &[(String, u64)], now: &[(String, u64)], list: &[(&str, &str)]) -> Option<Value> {
+fn moves(
+    id: &str,
+    old: &[(String, u64)],
+    now: &[(String, u64)],
+    list: &[(&str, &str)],
+) -> Option<Value> {
     let here: BTreeSet<&str> = now.iter().map(|(id, _)| id.as_str()).collect();
-    let gone: Vec<&str> = old.iter().map(|(id, _)| id.as_str()).filter(|id| !here.contains(id)).collect();
+    let gone: Vec<&str> =
+        old.iter().map(|(id, _)| id.as_str()).filter(|id| !here.contains(id)).collect();
     let was: BTreeMap<&str, u64> = old.iter().map(|(id, digest)| (id.as_str(), *digest)).collect();
-    let mut staying = old.iter().map(|(id, _)| id.as_str()).filter(|id| here.contains(id)).peekable();
+    let mut staying =
+        old.iter().map(|(id, _)| id.as_str()).filter(|id| here.contains(id)).peekable();
     // Rows that have been put elsewhere, before their old place was come to.
     let mut moved = BTreeSet::new();
     let mut put = Vec::new();
@@ -82,7 +97,10 @@ fn digest(texts: &[&str]) -> u64 {
 fn split_rows(text: &str) -> (&str, &str, &str) {
     let begin = text.find("<tbody data-rows>").map(|at| at + "<tbody data-rows>".len());
     let Some(begin) = begin else { return (text, "", "") };
-    let end = text.get(begin..).and_then(|rest| rest.find("</tbody>")).map_or(text.len(), |at| begin + at);
+    let end = text
+        .get(begin..)
+        .and_then(|rest| rest.find("</tbody>"))
+        .map_or(text.len(), |at| begin + at);
     (
         text.get(..begin).unwrap_or_default(),
         text.get(begin..end).unwrap_or_default(),
@@ -103,7 +121,8 @@ fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Elements without an end.
-const VOID: &[&str] = &["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"];
+const VOID: &[&str] =
+    &["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"];
 
 /// The parts of a page in their order: id and text.
 fn elements(html: &str) -> Vec<(&str, &str)> {
@@ -119,7 +138,11 @@ fn elements(html: &str) -> Vec<(&str, &str)> {
     for (at, _) in inside.match_indices('<').skip(1) {
         let Some(rest) = inside.get(at..) else { break };
         let Some(tag) = tag(rest) else { continue };
-        let name = tag.trim_start_matches(['<', '/']).split([' ', '>', '/', '\n']).next().unwrap_or_default();
+        let name = tag
+            .trim_start_matches(['<', '/'])
+            .split([' ', '>', '/', '\n'])
+            .next()
+            .unwrap_or_default();
         let (closes, single) = (tag.starts_with("</"), tag.ends_with("/>") || VOID.contains(&name));
         if closes && name == "main" {
             break;
@@ -162,8 +185,10 @@ mod tests {
     use super::*;
 
     fn page(rows: &[(&str, &str)], count: usize) -> String {
-        let rows: String =
-            rows.iter().map(|(id, text)| format!("\n<tr id=\"{id}\"><td>{text}<br></td></tr>")).collect();
+        let rows: String = rows
+            .iter()
+            .map(|(id, text)| format!("\n<tr id=\"{id}\"><td>{text}<br></td></tr>"))
+            .collect();
         format!(
             "<body data-csrf=\"x\" data-live=\"call number\"><span class=\"count\" id=\"unread\" hidden>0</span><main id=\"main\">\
              <header><h1>Calls</h1></header><!-- a <b> --><section><div id=\"head\"><input value=\"a > b\">{count}</div>\
@@ -173,12 +198,14 @@ mod tests {
 
     /// What a browser makes of it.
     fn applied(list: &[(&str, &str)], told: &Value) -> Vec<(String, String)> {
-        let mut list: Vec<_> = list.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
+        let mut list: Vec<_> =
+            list.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
         for part in told["rows"].as_array().into_iter().flatten() {
             list.retain(|(id, _)| !part["gone"].as_array().unwrap().iter().any(|gone| gone == id));
             for put in part["put"].as_array().unwrap() {
                 let (id, text) = each_row(put[1].as_str().unwrap()).next().unwrap();
-                let text = text.split("<td>").nth(1).and_then(|rest| rest.split('<').next()).unwrap();
+                let text =
+                    text.split("<td>").nth(1).and_then(|rest| rest.split('<').next()).unwrap();
                 list.retain(|(other, _)| other != id);
                 let after = put[0].as_str().unwrap();
                 let at = list.iter().position(|(other, _)| other == after).map_or(0, |at| at + 1);
@@ -192,7 +219,10 @@ mod tests {
     fn a_page_is_read_as_its_parts() {
         let html = page(&[("a", "1")], 3);
         let ids: Vec<_> = elements(&html).iter().map(|(id, _)| *id).collect();
-        assert_eq!((ids, live(&html)), (vec!["unread", "head", "list"], vec!["call".to_owned(), "number".to_owned()]));
+        assert_eq!(
+            (ids, live(&html)),
+            (vec!["unread", "head", "list"], vec!["call".to_owned(), "number".to_owned()])
+        );
         assert!(elements("").is_empty() && live("<p>").is_empty());
         assert_eq!(elements("<main><p id=\"x\">open").len(), 0, "what does not end is none");
     }
@@ -210,7 +240,10 @@ mod tests {
         let (_, told) = shown.next(&page(&other, 4));
         let told = told.unwrap();
         assert_eq!(told["parts"].as_array().unwrap().len(), 1, "the count");
-        assert_eq!(told["rows"][0]["put"], json!([["r499", "<tr id=\"r500\"><td>2<br></td></tr>"]]));
+        assert_eq!(
+            told["rows"][0]["put"],
+            json!([["r499", "<tr id=\"r500\"><td>2<br></td></tr>"]])
+        );
         let (_, told) = shown.next(&page(&[], 3));
         assert_eq!(told.unwrap()["rows"][0]["gone"].as_array().unwrap().len(), 1_000);
     }
@@ -230,7 +263,8 @@ mod tests {
             for new in lists {
                 let (shown, _) = Shown::default().next(&page(old, 1));
                 let told = shown.next(&page(new, 1)).1.unwrap_or_default();
-                let wanted: Vec<_> = new.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
+                let wanted: Vec<_> =
+                    new.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
                 assert_eq!(applied(old, &told), wanted, "{old:?} to {new:?}: {told}");
             }
         }

@@ -56,7 +56,11 @@ struct News {
     wrong: String,
 }
 
-async fn items<T: serde::de::DeserializeOwned>(console: &Console, visitor: &Visitor, path: &str) -> Vec<T> {
+async fn items<T: serde::de::DeserializeOwned>(
+    console: &Console,
+    visitor: &Visitor,
+    path: &str,
+) -> Vec<T> {
     let mut answer = visitor.ask(console, Method::GET, path, None).await;
     let items = answer.body.get_mut("items").map(Value::take).unwrap_or_default();
     serde_json::from_value(items).unwrap_or_default()
@@ -96,7 +100,11 @@ pub(super) async fn make_user(State(console): App, posted: Posted) -> Response {
 }
 
 /// What is done with one: `do` is `role`, `invite`, `sign-out` or `remove`.
-pub(super) async fn change_user(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
+pub(super) async fn change_user(
+    State(console): App,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Response {
     let Posted { visitor, form } = posted;
     let Ok(id) = id.parse::<uuid::Uuid>() else { return super::page::missing(&console, &visitor) };
     let one = format!("/api/v1/users/{id}/");
@@ -125,13 +133,22 @@ pub(super) async fn make_key(State(console): App, posted: Posted) -> Response {
     let Posted { visitor, form } = posted;
     let body = json!({"name": form.get("name"), "role": form.get("role")});
     let answer = visitor.ask(&console, Method::POST, "/api/v1/api-keys/", Some(&body)).await;
-    told(&console, &visitor, &answer, |body| News { secret: text(body, "secret"), ..News::default() }).await
+    told(&console, &visitor, &answer, |body| News {
+        secret: text(body, "secret"),
+        ..News::default()
+    })
+    .await
 }
 
-pub(super) async fn remove_key(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
+pub(super) async fn remove_key(
+    State(console): App,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Response {
     let visitor = posted.visitor;
     let Ok(id) = id.parse::<uuid::Uuid>() else { return super::page::missing(&console, &visitor) };
-    let answer = visitor.ask(&console, Method::DELETE, &format!("/api/v1/api-keys/{id}/"), None).await;
+    let answer =
+        visitor.ask(&console, Method::DELETE, &format!("/api/v1/api-keys/{id}/"), None).await;
     told(&console, &visitor, &answer, |_| News::default()).await
 }
 

@@ -93,7 +93,8 @@ async fn shown(
 }
 
 async fn applications(console: &Console, visitor: &Visitor) -> Vec<Choice> {
-    let answer = console.desk.ask_plivo(&visitor.person, Method::GET, "Application/?limit=20", None).await;
+    let answer =
+        console.desk.ask_plivo(&visitor.person, Method::GET, "Application/?limit=20", None).await;
     let all = answer.body.get("objects").and_then(Value::as_array).cloned().unwrap_or_default();
     let of = |one: &Value| Choice { id: text(one, "app_id"), name: text(one, "app_name") };
     all.iter().map(of).collect()
@@ -106,7 +107,9 @@ pub(super) async fn make(State(console): App, posted: Posted) -> Response {
     if form.get("do") == "own" {
         return match make_own(&console, &visitor).await {
             Ok(()) => Redirect::to("/console/phone/").into_response(),
-            Err(why) => shown(&console, &visitor, StatusCode::BAD_REQUEST, why, Default::default()).await,
+            Err(why) => {
+                shown(&console, &visitor, StatusCode::BAD_REQUEST, why, Default::default()).await
+            }
         };
     }
     let (name, alias, url) = (form.get("name"), form.get("alias"), form.get("answer_url"));
@@ -120,7 +123,9 @@ pub(super) async fn make(State(console): App, posted: Posted) -> Response {
     };
     let mut application = form.get("app_id").to_owned();
     if !url.is_empty() {
-        let made = asked("Application/", json!({"app_name": format!("phone {name}"), "answer_url": url})).await;
+        let made =
+            asked("Application/", json!({"app_name": format!("phone {name}"), "answer_url": url}))
+                .await;
         if !made.is_ok() {
             let (status, wrong, typed) = again(&made);
             return shown(&console, &visitor, status, wrong, typed).await;
@@ -131,7 +136,8 @@ pub(super) async fn make(State(console): App, posted: Posted) -> Response {
         "" => Token::fresh().reveal().to_owned(),
         given => given.to_owned(),
     };
-    let body = json!({"username": name, "alias": alias, "password": password, "app_id": application});
+    let body =
+        json!({"username": name, "alias": alias, "password": password, "app_id": application});
     let made = asked("Endpoint/", body).await;
     if made.is_ok() {
         return Redirect::to("/console/phone/").into_response();
@@ -149,15 +155,21 @@ pub(super) async fn make(State(console): App, posted: Posted) -> Response {
 pub(super) async fn make_own(console: &Console, visitor: &Visitor) -> Result<(), String> {
     let user = &visitor.person.user;
     let fits = |c: char| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '-' };
-    let name: String = user.name.split('@').next().unwrap_or_default().chars().take(50).map(fits).collect();
+    let name: String =
+        user.name.split('@').next().unwrap_or_default().chars().take(50).map(fits).collect();
     let password = Token::fresh();
     let body = json!({"username": name, "alias": user.full_name, "password": password.reveal()});
-    let made = console.desk.ask_plivo(&visitor.person, Method::POST, "Endpoint/", Some(&body)).await;
+    let made =
+        console.desk.ask_plivo(&visitor.person, Method::POST, "Endpoint/", Some(&body)).await;
     if made.is_ok() { Ok(()) } else { Err(made.message().to_owned()) }
 }
 
 /// Takes an endpoint away.
-pub(super) async fn remove(State(console): App, Path(id): Path<String>, posted: Posted) -> Response {
+pub(super) async fn remove(
+    State(console): App,
+    Path(id): Path<String>,
+    posted: Posted,
+) -> Response {
     let visitor = posted.visitor;
     if id.is_empty() || !id.bytes().all(|b| b.is_ascii_digit()) {
         return missing(&console, &visitor);
@@ -167,7 +179,9 @@ pub(super) async fn remove(State(console): App, Path(id): Path<String>, posted: 
     match answer.status {
         status if status.is_success() => Redirect::to("/console/phone/").into_response(),
         StatusCode::NOT_FOUND => missing(&console, &visitor),
-        status => shown(&console, &visitor, status, answer.message().to_owned(), Default::default()).await,
+        status => {
+            shown(&console, &visitor, status, answer.message().to_owned(), Default::default()).await
+        }
     }
 }
 

@@ -97,8 +97,10 @@ struct Playground {
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let first = SNIPPETS.get(1).map_or("", |(_, source)| source);
-    let source =
-        visitor.query.some("source").map_or_else(|| first.to_owned(), |_| visitor.query.raw("source").to_owned());
+    let source = visitor
+        .query
+        .some("source")
+        .map_or_else(|| first.to_owned(), |_| visitor.query.raw("source").to_owned());
     shown(&console, &visitor, source, String::new(), Done::Nothing).await
 }
 
@@ -129,10 +131,14 @@ pub(super) async fn run(State(console): App, posted: Posted) -> Response {
             drafts.put(&source);
             Done::Waits
         }
-        ("call" | "make", _) => call(&console, &visitor, &source, posted.form.get("do") == "make").await,
+        ("call" | "make", _) => {
+            call(&console, &visitor, &source, posted.form.get("do") == "make").await
+        }
         _ => {
             let document = Some(source.as_bytes().to_vec());
-            Done::Walked(walk(&console, &visitor, Walked { document, ..Walked::of(&console, &keys) }).await)
+            Done::Walked(
+                walk(&console, &visitor, Walked { document, ..Walked::of(&console, &keys) }).await,
+            )
         }
     };
     shown(&console, &visitor, source, keys, done).await
@@ -154,7 +160,13 @@ async fn call(console: &Console, visitor: &Visitor, source: &str, make: bool) ->
     Done::Kept(id)
 }
 
-async fn shown(console: &Console, visitor: &Visitor, source: String, keys: String, done: Done) -> Response {
+async fn shown(
+    console: &Console,
+    visitor: &Visitor,
+    source: String,
+    keys: String,
+    done: Done,
+) -> Response {
     let lang = visitor.lang();
     let parsed = xml::parse(source.as_bytes(), None);
     let findings = parsed.findings.iter().map(|finding| Found {
@@ -167,10 +179,17 @@ async fn shown(console: &Console, visitor: &Visitor, source: String, keys: Strin
     html(&Playground {
         ok: parsed.ok(),
         findings: findings.collect(),
-        snippets: SNIPPETS.iter().map(|(name, source)| Snippet { name: lang.t(name).to_owned(), source }).collect(),
+        snippets: SNIPPETS
+            .iter()
+            .map(|(name, source)| Snippet { name: lang.t(name).to_owned(), source })
+            .collect(),
         phone: phone(console),
         may_call: visitor.is_admin(),
-        endpoints: if matches!(done, Done::Kept(_)) { endpoints(console, visitor).await } else { Vec::new() },
+        endpoints: if matches!(done, Done::Kept(_)) {
+            endpoints(console, visitor).await
+        } else {
+            Vec::new()
+        },
         person: visitor.person.user.name.clone(),
         waiting: matches!(done, Done::Waits),
         no_endpoint: matches!(done, Done::NoEndpoint | Done::NotMade(_)),
@@ -246,14 +265,30 @@ async fn walk(console: &Console, visitor: &Visitor, walked: Walked) -> Vec<Happe
     let (api, user) = (console.desk.api(), &visitor.person.user);
     let scope = visitor.person.scope();
     let tables = api.gate.directory().tables().clone();
-    let number = tables.numbers().find(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id)).cloned();
-    let tokens = tables.account(&user.account).map(|account| account.tokens.clone()).unwrap_or_default();
-    let Walked { document, url, method, from, to, caller_name, cta_payload, deeplink_payload, keys } = walked;
+    let number = tables
+        .numbers()
+        .find(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id))
+        .cloned();
+    let tokens =
+        tables.account(&user.account).map(|account| account.tokens.clone()).unwrap_or_default();
+    let Walked {
+        document,
+        url,
+        method,
+        from,
+        to,
+        caller_name,
+        cta_payload,
+        deeplink_payload,
+        keys,
+    } = walked;
     let job = Job {
         calling: Calling {
             from,
             to: to.unwrap_or_else(|| {
-                number.as_ref().map_or_else(|| "918000000000".to_owned(), |n| n.spec.number.to_string())
+                number
+                    .as_ref()
+                    .map_or_else(|| "918000000000".to_owned(), |n| n.spec.number.to_string())
             }),
             caller_name: caller_name.unwrap_or_else(|| user.full_name.clone()),
             cta_payload,
@@ -263,7 +298,12 @@ async fn walk(console: &Console, visitor: &Visitor, walked: Walked) -> Vec<Happe
                 .map_or_else(|| PhoneNumberId::from("0"), |n| n.spec.phone_number_id.clone()),
             account: user.account.clone(),
             parent_account: user.main_account.clone(),
-            urls: CallUrls { answer: url.clone(), answer_method: method, fallback: None, hangup: (url, Method::Post) },
+            urls: CallUrls {
+                answer: url.clone(),
+                answer_method: method,
+                fallback: None,
+                hangup: (url, Method::Post),
+            },
             limits: MachineLimits::default(),
         },
         keys: SigningKeys::of_main(tokens),
@@ -292,7 +332,8 @@ fn happened(lang: Lang, step: &Step) -> Option<Happened> {
     if matches!(kind.as_str(), "finding" | "file") {
         return None;
     }
-    let word = lang.find(&format!("walk.{kind}")).map_or_else(|| kind.replace('_', " "), str::to_owned);
+    let word =
+        lang.find(&format!("walk.{kind}")).map_or_else(|| kind.replace('_', " "), str::to_owned);
     let tone = match kind.as_str() {
         "answered" => "good",
         "no_document" => "bad",
@@ -358,10 +399,17 @@ struct Debugger {
     wrong: String,
 }
 
-fn debugger(console: &Console, visitor: &Visitor, form: Form, steps: Option<Vec<Happened>>, wrong: &str) -> Response {
+fn debugger(
+    console: &Console,
+    visitor: &Visitor,
+    form: Form,
+    steps: Option<Vec<Happened>>,
+    wrong: &str,
+) -> Response {
     let scope = visitor.person.scope();
     let tables = console.desk.api().gate.directory().tables().clone();
-    let own = tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
+    let own =
+        tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
     let own: Vec<_> = own.take(200).collect();
     let numbers = own.iter().map(|n| (n.spec.number.to_string(), n.spec.alias.clone())).collect();
     // Of numbers that share one, the first is named.
@@ -369,7 +417,10 @@ fn debugger(console: &Console, visitor: &Visitor, form: Form, steps: Option<Vec<
     for number in &own {
         let Some((url, _)) = &number.spec.answer else { continue };
         if !urls.iter().any(|(known, _)| **known == *url.0) {
-            urls.push((url.0.to_string(), view::aliased(&number.spec.alias, number.spec.number.as_str())));
+            urls.push((
+                url.0.to_string(),
+                view::aliased(&number.spec.alias, number.spec.number.as_str()),
+            ));
         }
     }
     let status = if wrong.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
@@ -427,8 +478,10 @@ pub(super) async fn debug(State(console): App, posted: Posted) -> Response {
             return debugger(&console, &visitor, form, None, &wrong);
         }
     };
-    let party =
-        |name: &str| form.some(name).map(|text| text.chars().filter(|c| !c.is_control()).take(128).collect::<String>());
+    let party = |name: &str| {
+        form.some(name)
+            .map(|text| text.chars().filter(|c| !c.is_control()).take(128).collect::<String>())
+    };
     let usual = Walked::of(&console, form.get("keys"));
     let walked = Walked {
         url,
@@ -453,7 +506,10 @@ mod tests {
         let url = "https://app.example.com/answer?shop=7";
         assert_eq!(with_more(url, " \n").as_deref(), Ok(url));
         let both = with_more(url, "tier = gold\r\n\nnote=a&b=c\n");
-        assert_eq!(both.as_deref(), Ok("https://app.example.com/answer?shop=7&tier=gold&note=a%26b%3Dc"));
+        assert_eq!(
+            both.as_deref(),
+            Ok("https://app.example.com/answer?shop=7&tier=gold&note=a%26b%3Dc")
+        );
         assert_eq!(with_more("no url", "a=b").as_deref(), Ok("no url"));
         for bad in ["tier", "=gold"] {
             assert_eq!(with_more(url, bad), Err(bad.to_owned()));

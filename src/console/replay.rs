@@ -101,7 +101,8 @@ pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> Replayed {
         steps.push(Step { number, at, fact, wishes, state, chosen: chosen == Some(number) });
     });
     let same = replayed.is_ok_and(|replayed| replayed.difference.is_none());
-    let documents = documents.iter().zip(&marks).map(|(source, marks)| document(source, marks)).collect();
+    let documents =
+        documents.iter().zip(&marks).map(|(source, marks)| document(source, marks)).collect();
     let step = until.min(steps.len());
     Replayed {
         documents,
@@ -117,14 +118,21 @@ pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> Replayed {
 /// What the machine holds, and what of it is another than before.
 fn fields(lang: Lang, before: &[machine::Field], now: &[machine::Field]) -> Vec<Field> {
     let said = |said: &Said| match said {
-        Said::Word(word) => lang.find(&format!("holds.{word}")).map_or_else(|| word.replace('_', " "), str::to_owned),
+        Said::Word(word) => lang
+            .find(&format!("holds.{word}"))
+            .map_or_else(|| word.replace('_', " "), str::to_owned),
         Said::Text(text) => text.clone(),
         Said::At(at) => time(lang, *at),
     };
     let field = |field: &machine::Field| Field {
         name: field.name,
-        lines: field.lines.iter().map(|line| line.0.iter().map(said).collect::<Vec<_>>().join(" ")).collect(),
-        changed: !(before.iter().any(|was| was == field) || before.is_empty() && field.lines.is_empty()),
+        lines: field
+            .lines
+            .iter()
+            .map(|line| line.0.iter().map(said).collect::<Vec<_>>().join(" "))
+            .collect(),
+        changed: !(before.iter().any(|was| was == field)
+            || before.is_empty() && field.lines.is_empty()),
     };
     now.iter().map(field).collect()
 }
@@ -146,7 +154,10 @@ fn document(source: &str, marks: &BTreeMap<u32, &'static str>) -> Document {
     let lines = source.lines().take(2_000).zip(1_usize..).map(|(text, number)| Line {
         number,
         text: text.to_owned(),
-        mark: u32::try_from(number).ok().and_then(|number| marks.get(&number).copied()).unwrap_or_default(),
+        mark: u32::try_from(number)
+            .ok()
+            .and_then(|number| marks.get(&number).copied())
+            .unwrap_or_default(),
     });
     Document { lines: lines.collect() }
 }

@@ -65,11 +65,13 @@ impl Samples {
         while stop.run_until_cancelled(every.tick()).await.is_some() {
             self.put_failed(failures());
             let tables = gate.directory().tables();
-            let mains: Vec<_> = tables.accounts().filter(|account| account.parent.is_none()).cloned().collect();
+            let mains: Vec<_> =
+                tables.accounts().filter(|account| account.parent.is_none()).cloned().collect();
             drop(tables);
             for main in mains {
                 let id = main.auth_id.clone();
-                let up = live.some(&Scope::of(id.clone()), &LiveFilter::default(), 0, usize::MAX).len();
+                let up =
+                    live.some(&Scope::of(id.clone()), &LiveFilter::default(), 0, usize::MAX).len();
                 let (_, cps) = gate.cps(clock.now(), &main);
                 self.put(id, Sample { up, cps });
             }
@@ -82,9 +84,13 @@ impl Samples {
 
     fn put_failed(&self, now: (u64, u64)) {
         let mut table = self.table();
-        let more = |now: u64, then: u64| usize::try_from(now.saturating_sub(then)).unwrap_or(usize::MAX);
+        let more =
+            |now: u64, then: u64| usize::try_from(now.saturating_sub(then)).unwrap_or(usize::MAX);
         let then = std::mem::replace(&mut table.failures, now);
-        push(&mut table.failed, Failed { fetches: more(now.0, then.0), graph: more(now.1, then.1) });
+        push(
+            &mut table.failed,
+            Failed { fetches: more(now.0, then.0), graph: more(now.1, then.1) },
+        );
     }
 
     /// The node's.

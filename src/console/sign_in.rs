@@ -39,7 +39,9 @@ struct Invitation {
 
 /// Only a path of ours: nobody is sent elsewhere after signing in.
 pub(super) fn back(to: &str) -> &str {
-    let ours = to.starts_with("/console/") && !to.contains(['\\', '\r', '\n']) && !to.starts_with("/console/sign-");
+    let ours = to.starts_with("/console/")
+        && !to.contains(['\\', '\r', '\n'])
+        && !to.starts_with("/console/sign-");
     if ours { to } else { "/console/" }
 }
 
@@ -55,12 +57,17 @@ pub(super) fn form(
     let (guest, password) = console.guest.clone().unwrap_or_default();
     let is_guest = !guest.is_empty();
     let name = if name.is_empty() { guest } else { name.to_owned() };
-    let provider = console.provider.as_ref().map(|provider| provider.oidc().name.clone()).unwrap_or_default();
+    let provider =
+        console.provider.as_ref().map(|provider| provider.oidc().name.clone()).unwrap_or_default();
     let to = back(to).to_owned();
     respond(status, &SignIn { page, provider, to, name, password, wrong, guest: is_guest })
 }
 
-pub(super) async fn page(State(console): App, headers: HeaderMap, uri: axum::http::Uri) -> Response {
+pub(super) async fn page(
+    State(console): App,
+    headers: HeaderMap,
+    uri: axum::http::Uri,
+) -> Response {
     let query = Form::read(uri.query().unwrap_or_default().as_bytes());
     if let Ok(Some(_)) = person(&console, &headers).await {
         return Redirect::to(back(query.get("to"))).into_response();
@@ -73,10 +80,17 @@ pub(super) async fn sign_in(State(console): App, stranger: Stranger) -> Response
     let (to, name) = (said.get("to"), said.get("name"));
     let password = Secret::new(said.raw("password"));
     match console.desk.api().people.sign_in(name, password, from).await {
-        Ok(token) => with_cookie(Redirect::to(back(to)).into_response(), &session_cookie(&console, &token)),
-        Err(NotIn::Unknown) => {
-            form(&console, taste, StatusCode::UNAUTHORIZED, to, name, taste.lang.t("sign_in.wrong").to_owned())
+        Ok(token) => {
+            with_cookie(Redirect::to(back(to)).into_response(), &session_cookie(&console, &token))
         }
+        Err(NotIn::Unknown) => form(
+            &console,
+            taste,
+            StatusCode::UNAUTHORIZED,
+            to,
+            name,
+            taste.lang.t("sign_in.wrong").to_owned(),
+        ),
         Err(NotIn::Wait(wait)) => {
             let seconds = wait.as_secs() + 1;
             let text = taste.lang.with("sign_in.wait", &[&seconds.div_ceil(60).to_string()]);
@@ -84,12 +98,24 @@ pub(super) async fn sign_in(State(console): App, stranger: Stranger) -> Response
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             answer
         }
-        Err(NotIn::Busy) => {
-            form(&console, taste, StatusCode::TOO_MANY_REQUESTS, to, name, taste.lang.t("sign_in.busy").to_owned())
-        }
+        Err(NotIn::Busy) => form(
+            &console,
+            taste,
+            StatusCode::TOO_MANY_REQUESTS,
+            to,
+            name,
+            taste.lang.t("sign_in.busy").to_owned(),
+        ),
         Err(NotIn::Store(error)) => {
             tracing::warn!(%error, "somebody could not be signed in");
-            form(&console, taste, StatusCode::SERVICE_UNAVAILABLE, to, name, taste.lang.t("error.ours").to_owned())
+            form(
+                &console,
+                taste,
+                StatusCode::SERVICE_UNAVAILABLE,
+                to,
+                name,
+                taste.lang.t("error.ours").to_owned(),
+            )
         }
     }
 }
@@ -117,17 +143,29 @@ pub(super) async fn preferences(State(console): App, stranger: Stranger) -> Resp
     if let Some(lang) = Lang::parse(stranger.form.get("lang")) {
         answer = with_cookie(answer, &cookie(&console, LANG, lang.tag(), year));
     }
-    if let Some(theme) = ["light", "dark", "auto"].into_iter().find(|known| *known == stranger.form.get("theme")) {
+    if let Some(theme) =
+        ["light", "dark", "auto"].into_iter().find(|known| *known == stranger.form.get("theme"))
+    {
         answer = with_cookie(answer, &cookie(&console, THEME, theme, year));
     }
     answer
 }
 
-pub(super) async fn invitation(State(console): App, Path(link): Path<String>, headers: HeaderMap) -> Response {
+pub(super) async fn invitation(
+    State(console): App,
+    Path(link): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     invited(&console, Taste::of(&headers), &link, StatusCode::OK, String::new()).await
 }
 
-async fn invited(console: &Console, taste: Taste, link: &str, status: StatusCode, wrong: String) -> Response {
+async fn invited(
+    console: &Console,
+    taste: Taste,
+    link: &str,
+    status: StatusCode,
+    wrong: String,
+) -> Response {
     let found = match Token::read(link) {
         Some(token) => console.desk.api().people.invited(&token).await.unwrap_or_default(),
         None => None,
@@ -138,7 +176,11 @@ async fn invited(console: &Console, taste: Taste, link: &str, status: StatusCode
     respond(status, &Invitation { page, who, name, wrong, least: PASSWORD_MIN })
 }
 
-pub(super) async fn accept(State(console): App, Path(link): Path<String>, stranger: Stranger) -> Response {
+pub(super) async fn accept(
+    State(console): App,
+    Path(link): Path<String>,
+    stranger: Stranger,
+) -> Response {
     let Stranger { taste, from, form: said } = stranger;
     let people = &console.desk.api().people;
     let Some(token) = Token::read(&link) else {
@@ -146,20 +188,28 @@ pub(super) async fn accept(State(console): App, Path(link): Path<String>, strang
     };
     let user = people.invited(&token).await.unwrap_or_default();
     let wrong = match (said.raw("password") == said.raw("again"), user) {
-        (_, None) => return invited(&console, taste, &link, StatusCode::NOT_FOUND, String::new()).await,
+        (_, None) => {
+            return invited(&console, taste, &link, StatusCode::NOT_FOUND, String::new()).await;
+        }
         (false, _) => "invitation.differ",
-        (true, Some(user)) => match people.accept(&token, Secret::new(said.raw("password"))).await {
-            Ok(()) => {
-                let Ok(session) = people.sign_in(&user.name, Secret::new(said.raw("password")), from).await else {
-                    return Redirect::to("/console/sign-in").into_response();
-                };
-                let answer = Redirect::to("/console/").into_response();
-                return with_cookie(answer, &session_cookie(&console, &session));
+        (true, Some(user)) => {
+            match people.accept(&token, Secret::new(said.raw("password"))).await {
+                Ok(()) => {
+                    let Ok(session) =
+                        people.sign_in(&user.name, Secret::new(said.raw("password")), from).await
+                    else {
+                        return Redirect::to("/console/sign-in").into_response();
+                    };
+                    let answer = Redirect::to("/console/").into_response();
+                    return with_cookie(answer, &session_cookie(&console, &session));
+                }
+                Err(NotDone::Bad(..)) => "invitation.short",
+                Err(NotDone::Missing | NotDone::Changed | NotDone::Conflict(..)) => {
+                    "invitation.over"
+                }
+                Err(NotDone::Busy | NotDone::Store(_)) => "error.ours",
             }
-            Err(NotDone::Bad(..)) => "invitation.short",
-            Err(NotDone::Missing | NotDone::Changed | NotDone::Conflict(..)) => "invitation.over",
-            Err(NotDone::Busy | NotDone::Store(_)) => "error.ours",
-        },
+        }
     };
     invited(&console, taste, &link, StatusCode::BAD_REQUEST, taste.lang.t(wrong).to_owned()).await
 }

@@ -50,7 +50,10 @@ pub(super) async fn start(State(console): App, visitor: Visitor) -> Response {
     if let Some(config) = &window.config_id {
         url.query_pairs_mut().append_pair("config_id", config);
     }
-    with_cookie(Redirect::to(url.as_str()).into_response(), &cookie(&console, COOKIE, word.reveal(), Some(COOKIE_AGE)))
+    with_cookie(
+        Redirect::to(url.as_str()).into_response(),
+        &cookie(&console, COOKIE, word.reveal(), Some(COOKIE_AGE)),
+    )
 }
 
 #[derive(Template)]
@@ -86,7 +89,8 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
         );
     };
     let (path, at) = ("/console/numbers/".to_owned(), console.desk.api().feed.last());
-    let visitor = Visitor { person, taste, query: Form::default(), path, unread: 0, phone: "none", at };
+    let visitor =
+        Visitor { person, taste, query: Form::default(), path, unread: 0, phone: "none", at };
     let wrong = match query.get("code") {
         "" => taste.lang.t("numbers.sign_up_cancelled"),
         _ => "",
@@ -108,13 +112,15 @@ pub(super) async fn take(State(console): App, headers: HeaderMap, posted: Posted
         return forbidden(&console, &visitor);
     }
     // A code that was not asked for from this browser is somebody else's.
-    let word = session::cookie(&headers, COOKIE).filter(|word| !word.is_empty() && *word == form.get("state"));
+    let word = session::cookie(&headers, COOKIE)
+        .filter(|word| !word.is_empty() && *word == form.get("state"));
     if word.is_none() {
         let text = visitor.lang().t("numbers.sign_up_stale");
         return failed(&console, &visitor, StatusCode::BAD_REQUEST, text);
     }
     let body = json!({"code": form.get("code"), "redirectUri": back_to(&console)});
-    let answer = visitor.ask(&console, Method::POST, "/api/v1/phone-numbers/signup/", Some(&body)).await;
+    let answer =
+        visitor.ask(&console, Method::POST, "/api/v1/phone-numbers/signup/", Some(&body)).await;
     match answer.is_ok() {
         true => {
             let to = Redirect::to("/console/numbers/?done=sign-up").into_response();

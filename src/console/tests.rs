@@ -32,7 +32,9 @@ fn sources(folder: &Path, into: &mut String) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             sources(&path, into);
-        } else if path.extension().is_some_and(|e| e == "rs" || e == "html") && !path.ends_with("console/tests.rs") {
+        } else if path.extension().is_some_and(|e| e == "rs" || e == "html")
+            && !path.ends_with("console/tests.rs")
+        {
             into.push_str(&fs::read_to_string(path).unwrap());
         }
     }
@@ -52,7 +54,11 @@ fn every_text_is_in_every_catalogue_and_none_is_for_nothing() {
         assert!(differ.is_empty(), "{}: {differ:?}", lang.tag());
         for (key, word) in lang.words() {
             let holes = |text: &str| (0..4).filter(|n| text.contains(&format!("{{{n}}}"))).count();
-            assert!(!word.trim().is_empty() && holes(word) == holes(Lang::En.t(key)), "{key} in {}", lang.tag());
+            assert!(
+                !word.trim().is_empty() && holes(word) == holes(Lang::En.t(key)),
+                "{key} in {}",
+                lang.tag()
+            );
         }
     }
     // What is asked for by name is there.
@@ -62,9 +68,10 @@ fn every_text_is_in_every_catalogue_and_none_is_for_nothing() {
             assert!(known.contains(key), "{key} is in no catalogue");
         }
     }
-    let unused = known
-        .iter()
-        .filter(|key| !FAMILIES.iter().any(|family| key.starts_with(family)) && !text.contains(&format!("\"{key}\"")));
+    let unused = known.iter().filter(|key| {
+        !FAMILIES.iter().any(|family| key.starts_with(family))
+            && !text.contains(&format!("\"{key}\""))
+    });
     let unused: Vec<_> = unused.collect();
     assert!(unused.is_empty(), "nobody says {unused:?}");
 }
@@ -73,16 +80,20 @@ fn every_text_is_in_every_catalogue_and_none_is_for_nothing() {
 fn each_cause_has_words() {
     let source = include_str!("../../crates/model/src/cause.rs");
     for word in source.split("=> \"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
-        let is_cause = word.contains('_') && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let is_cause =
+            word.contains('_') && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
         assert!(!is_cause || Lang::En.find(&format!("cause.{word}")).is_some(), "{word}");
     }
 }
 
 #[test]
 fn a_language_is_chosen_by_liking() {
-    for (header, lang) in
-        [("de-DE,de;q=0.9,en;q=0.8", Lang::De), ("fr,en-GB;q=0.7", Lang::En), ("", Lang::En), ("xx,,;;,de", Lang::De)]
-    {
+    for (header, lang) in [
+        ("de-DE,de;q=0.9,en;q=0.8", Lang::De),
+        ("fr,en-GB;q=0.7", Lang::En),
+        ("", Lang::En),
+        ("xx,,;;,de", Lang::De),
+    ] {
         assert_eq!(Lang::accepted(header), lang, "{header}");
     }
 }

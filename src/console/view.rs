@@ -21,7 +21,10 @@ impl When {
 
     /// Of what the API says.
     pub(super) fn read(iso: &str) -> Self {
-        Self { iso: iso.to_owned(), text: format!("{} UTC", iso.get(..16).unwrap_or_default().replace('T', " ")) }
+        Self {
+            iso: iso.to_owned(),
+            text: format!("{} UTC", iso.get(..16).unwrap_or_default().replace('T', " ")),
+        }
     }
 }
 
@@ -83,7 +86,9 @@ pub(super) fn tone(cause: &str, answered: bool) -> &'static str {
         "number_full",
         "cps_exceeded",
     ];
-    let broken = NOT_WELL.contains(&cause) || cause.starts_with("invalid_") || cause.ends_with("_unreachable");
+    let broken = NOT_WELL.contains(&cause)
+        || cause.starts_with("invalid_")
+        || cause.ends_with("_unreachable");
     match (broken, answered) {
         (true, _) => "bad",
         (false, true) => "good",
@@ -104,8 +109,17 @@ mod tests {
 
     #[test]
     fn durations_read_as_people_say_them() {
-        assert_eq!([clock(Duration::from_secs(67)), clock(Duration::from_secs(3_723))], ["1:07", "1:02:03"]);
-        assert_eq!([took(-5), took(840), took(12_345), took(1_240_000)], ["0 µs", "840 µs", "12 ms", "1.24 s"]);
-        assert_eq!([party("919812345678"), party("sip:asha@x"), party("")], ["+919812345678", "sip:asha@x", ""]);
+        assert_eq!(
+            [clock(Duration::from_secs(67)), clock(Duration::from_secs(3_723))],
+            ["1:07", "1:02:03"]
+        );
+        assert_eq!(
+            [took(-5), took(840), took(12_345), took(1_240_000)],
+            ["0 µs", "840 µs", "12 ms", "1.24 s"]
+        );
+        assert_eq!(
+            [party("919812345678"), party("sip:asha@x"), party("")],
+            ["+919812345678", "sip:asha@x", ""]
+        );
     }
 }

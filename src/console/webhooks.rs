@@ -100,7 +100,8 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, news: Ne
     if !visitor.is_admin() {
         return forbidden(console, visitor);
     }
-    let page = visitor.page(console, visitor.lang().t("nav.webhooks"), "webhooks").listening(live(&news));
+    let page =
+        visitor.page(console, visitor.lang().t("nav.webhooks"), "webhooks").listening(live(&news));
     respond(status, &Webhooks { page, webhooks: all(console, visitor).await, news })
 }
 
@@ -122,7 +123,9 @@ fn order(console: &Console, visitor: &Visitor, form: &Form) -> Result<WebhookOrd
 /// Why not, in words, and as which status.
 fn why(visitor: &Visitor, no: &NotRouted) -> (StatusCode, String) {
     let (status, key) = match no {
-        NotRouted::NoWebhook | NotRouted::WhichWebhook | NotRouted::NoAgent => (StatusCode::NOT_FOUND, "error.missing"),
+        NotRouted::NoWebhook | NotRouted::WhichWebhook | NotRouted::NoAgent => {
+            (StatusCode::NOT_FOUND, "error.missing")
+        }
         NotRouted::Not(_) | NotRouted::InFile => (StatusCode::CONFLICT, "webhooks.in_file"),
         NotRouted::InUse | NotRouted::Answers(_) => (StatusCode::CONFLICT, "webhooks.in_use"),
         NotRouted::TooMany => (StatusCode::CONFLICT, "webhooks.too_many"),
@@ -143,8 +146,12 @@ pub(super) async fn make(State(console): App, posted: Posted) -> Response {
     if !visitor.is_admin() {
         return forbidden(&console, &visitor);
     }
-    let news =
-        |wrong| News { wrong, name: form.get("name").to_owned(), url: form.get("url").to_owned(), ..News::default() };
+    let news = |wrong| News {
+        wrong,
+        name: form.get("name").to_owned(),
+        url: form.get("url").to_owned(),
+        ..News::default()
+    };
     let order = match order(&console, &visitor, &form) {
         Ok(order) => order,
         Err(wrong) => return list(&console, &visitor, StatusCode::BAD_REQUEST, news(wrong)).await,
@@ -184,7 +191,13 @@ pub(super) async fn one(State(console): App, Path(id): Path<String>, visitor: Vi
     shown(&console, &visitor, id, StatusCode::OK, News::default()).await
 }
 
-async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCode, news: News) -> Response {
+async fn shown(
+    console: &Console,
+    visitor: &Visitor,
+    id: Uuid,
+    status: StatusCode,
+    news: News,
+) -> Response {
     if !visitor.is_admin() {
         return forbidden(console, visitor);
     }
@@ -198,7 +211,10 @@ async fn shown(console: &Console, visitor: &Visitor, id: Uuid, status: StatusCod
     let page = One {
         page: visitor.page(console, &webhook.name, "webhooks").listening(live(&news)),
         deliveries: deliveries.items,
-        next: deliveries.next.map(|cursor| visitor.query.with("cursor", Some(&cursor))).unwrap_or_default(),
+        next: deliveries
+            .next
+            .map(|cursor| visitor.query.with("cursor", Some(&cursor)))
+            .unwrap_or_default(),
         tested: visitor.query.some("tested").is_some(),
         webhook,
         news,
@@ -219,7 +235,14 @@ pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Pos
         "save" => match order(&console, &visitor, &form) {
             Ok(order) => inbox.change_webhook(&scope, id, order).await.map(drop),
             Err(wrong) => {
-                return shown(&console, &visitor, id, StatusCode::BAD_REQUEST, News { wrong, ..News::default() }).await;
+                return shown(
+                    &console,
+                    &visitor,
+                    id,
+                    StatusCode::BAD_REQUEST,
+                    News { wrong, ..News::default() },
+                )
+                .await;
             }
         },
         "rotate" => match inbox.rotate_secret(&scope, id).await {
@@ -254,7 +277,9 @@ pub(super) async fn act(State(console): App, Path(id): Path<String>, posted: Pos
 async fn redeliver(console: &Console, visitor: &Visitor, id: Uuid, form: &Form) -> Response {
     let Ok(event) = form.get("event").parse::<Uuid>() else { return missing(console, visitor) };
     let path = format!("/api/v1/webhooks/{id}/deliveries/{event}/redeliver/");
-    let answer = visitor.ask(console, Method::POST, &path, Some(&Value::Object(serde_json::Map::new()))).await;
+    let answer = visitor
+        .ask(console, Method::POST, &path, Some(&Value::Object(serde_json::Map::new())))
+        .await;
     match answer.is_ok() {
         true => Redirect::to(&format!("/console/webhooks/{id}/")).into_response(),
         false => failed(console, visitor, answer.status, answer.message()),

@@ -18,12 +18,20 @@ const VERSION: u8 = 0xa0;
 pub(super) fn line(der: &[u8], now: Timestamp) -> Line {
     const IS: &str = "certificate";
     let Some(end) = not_after(der) else {
-        return Line::warning(IS, "until when it is good can't be read", "look at it: `openssl x509 -noout -enddate`");
+        return Line::warning(
+            IS,
+            "until when it is good can't be read",
+            "look at it: `openssl x509 -noout -enddate`",
+        );
     };
     let days = end.secs().saturating_sub(now.secs()).div_euclid(DAY_SECS);
     let what = format!("good for {days} more days, until {end}");
     if days < DAYS {
-        return Line::warning(IS, what, "renew it now: what should have renewed it by itself does not");
+        return Line::warning(
+            IS,
+            what,
+            "renew it now: what should have renewed it by itself does not",
+        );
     }
     Line::ok(IS, what)
 }
@@ -90,7 +98,8 @@ mod tests {
     use crate::doctor::State;
 
     fn made(end: (i32, u8, u8)) -> Vec<u8> {
-        let mut params = rcgen::CertificateParams::new(vec!["calls.example.com".to_owned()]).unwrap();
+        let mut params =
+            rcgen::CertificateParams::new(vec!["calls.example.com".to_owned()]).unwrap();
         params.not_after = rcgen::date_time_ymd(end.0, end.1, end.2);
         let key = rcgen::KeyPair::generate().unwrap();
         params.self_signed(&key).unwrap().der().to_vec()
@@ -98,7 +107,9 @@ mod tests {
 
     #[test]
     fn a_certificates_end_is_read_in_either_form_and_judged() {
-        let day = |text: &str| Timestamp::from_micros(text.parse::<jiff::Timestamp>().unwrap().as_microsecond());
+        let day = |text: &str| {
+            Timestamp::from_micros(text.parse::<jiff::Timestamp>().unwrap().as_microsecond())
+        };
         let now = day("2026-11-21T00:00:00Z");
         for (end, is, state) in [
             ((2026, 12, 5), "2026-12-05T00:00:00Z", State::Ok),
@@ -109,7 +120,12 @@ mod tests {
             let der = made(end);
             assert_eq!(not_after(&der), Some(day(is)));
             let line = line(&der, now);
-            assert_eq!((line.state, line.fix.is_some()), (state, state != State::Ok), "{}", line.what);
+            assert_eq!(
+                (line.state, line.fix.is_some()),
+                (state, state != State::Ok),
+                "{}",
+                line.what
+            );
         }
         let der = made((2026, 12, 5));
         for end in 0..der.len().min(300) {

@@ -21,11 +21,19 @@ impl Doctor {
     pub(super) fn local(&self) -> Vec<Line> {
         let mut lines = vec![self.configuration()];
         lines.extend(self.config.warnings().into_iter().map(|warning| {
-            Line::warning("configuration", warning, "correct it, then `offhook config check`, then reload the node")
+            Line::warning(
+                "configuration",
+                warning,
+                "correct it, then `offhook config check`, then reload the node",
+            )
         }));
         lines.push(self.store_line());
         lines.push(media_port(&self.config.listen));
-        lines.push(advertised(&self.config.public.media_ips, self.config.listen.media.ip(), self.simulated));
+        lines.push(advertised(
+            &self.config.public.media_ips,
+            self.config.listen.media.ip(),
+            self.simulated,
+        ));
         lines
     }
 
@@ -33,7 +41,11 @@ impl Doctor {
         let numbers = self.book.all_numbers().filter(|number| !number.set.disconnected).count();
         if numbers == 0 {
             let fix = "add a [[number]], or `offhook numbers connect` at the running node";
-            return Line::warning("configuration", "it is well-formed, and there is no number", fix);
+            return Line::warning(
+                "configuration",
+                "it is well-formed, and there is no number",
+                fix,
+            );
         }
         Line::ok("configuration", format!("well-formed; numbers in service: {numbers}"))
     }
@@ -44,17 +56,28 @@ impl Doctor {
             Ok(()) => Line::ok("store", format!("{at} can be read")),
             Err(Some(why)) => {
                 let fix = match at {
-                    Database::File(_) => "run this as the node's user; if the file is damaged, restore a backup",
-                    Database::Postgres(_) => "start the database; check the name and password in store.url",
+                    Database::File(_) => {
+                        "run this as the node's user; if the file is damaged, restore a backup"
+                    }
+                    Database::Postgres(_) => {
+                        "start the database; check the name and password in store.url"
+                    }
                 };
                 Line::failed("store", format!("{at} could not be read: {why}"), fix)
             }
             Err(None) => match writable(&self.config.store.data_dir) {
-                Ok(()) => Line::ok("store", format!("{at} is not there yet: the node makes it at its first start")),
+                Ok(()) => Line::ok(
+                    "store",
+                    format!("{at} is not there yet: the node makes it at its first start"),
+                ),
                 Err(why) => {
                     let folder = self.config.store.data_dir.display();
                     let fix = format!("give the node's user the right to write in {folder}");
-                    Line::failed("store", format!("{at} is not there and can't be made: {why}"), fix)
+                    Line::failed(
+                        "store",
+                        format!("{at} is not there and can't be made: {why}"),
+                        fix,
+                    )
                 }
             },
         }
@@ -65,12 +88,22 @@ impl Doctor {
         const IS: &str = "public_url";
         let Some(base) = &self.config.public.base_url else {
             let fix = "set [public].base_url to the https URL that Meta reaches the node by";
-            let what = "[public].base_url is not set: callbacks' links and Meta's webhook URL are unknown";
-            return if self.simulated { Line::warning(IS, what, fix) } else { Line::failed(IS, what, fix) };
+            let what =
+                "[public].base_url is not set: callbacks' links and Meta's webhook URL are unknown";
+            return if self.simulated {
+                Line::warning(IS, what, fix)
+            } else {
+                Line::failed(IS, what, fix)
+            };
         };
         if base.scheme() != "https" && !self.simulated {
-            let fix = "put a certificate in front of the node (a reverse proxy), and name the https URL";
-            return Line::failed(IS, format!("{base} is not https: Meta sends no webhook there"), fix);
+            let fix =
+                "put a certificate in front of the node (a reverse proxy), and name the https URL";
+            return Line::failed(
+                IS,
+                format!("{base} is not https: Meta sends no webhook there"),
+                fix,
+            );
         }
         if let Some(ip) = host_ip(base).filter(|ip| !is_public(*ip) && !self.simulated) {
             let fix = "name a host that Meta can reach";
@@ -88,13 +121,16 @@ impl Doctor {
                 Line::ok(IS, format!("{door} answers{tls} and knows the verify token"))
             }
             Ok((403, _)) => {
-                let fix =
-                    "the node there has another [meta].verify_token: reload it, or point the URL at the right one";
+                let fix = "the node there has another [meta].verify_token: reload it, or point the URL at the right one";
                 Line::failed(IS, format!("{door} does not know the verify token"), fix)
             }
             Ok((status, _)) => {
                 let fix = "is it the node that answers there? A proxy must hand /webhooks/meta on as it is";
-                Line::failed(IS, format!("{door} answered {status} to Meta's verification request"), fix)
+                Line::failed(
+                    IS,
+                    format!("{door} answered {status} to Meta's verification request"),
+                    fix,
+                )
             }
             Err(why) => {
                 let fix = if why.contains("certificate") {
@@ -127,7 +163,9 @@ impl Doctor {
             want: Want::Body { max: 4_096 },
         };
         let asked = tokio::time::timeout(WITHIN, self.egress.request(ask)).await;
-        let answer = asked.unwrap_or(Err(EgressError::ReadTimeout { waited: WITHIN })).map_err(|e| e.to_string())?;
+        let answer = asked
+            .unwrap_or(Err(EgressError::ReadTimeout { waited: WITHIN }))
+            .map_err(|e| e.to_string())?;
         Ok((answer.status.as_u16(), String::from_utf8_lossy(&answer.body).into_owned()))
     }
 }
@@ -143,7 +181,8 @@ fn host_ip(url: &url::Url) -> Option<IpAddr> {
 /// Whether a file can be made in a folder, or in the first folder above that is there.
 fn writable(folder: &std::path::Path) -> std::io::Result<()> {
     let here = if folder.as_os_str().is_empty() { std::path::Path::new(".") } else { folder };
-    let there = here.ancestors().find(|folder| folder.exists()).unwrap_or(std::path::Path::new("."));
+    let there =
+        here.ancestors().find(|folder| folder.exists()).unwrap_or(std::path::Path::new("."));
     let probe = there.join(format!(".offhook-doctor-{}", std::process::id()));
     std::fs::File::create(&probe)?;
     std::fs::remove_file(probe)
@@ -190,9 +229,11 @@ pub(super) fn advertised(media_ips: &[IpAddr], bound: IpAddr, simulated: bool) -
             Line::failed(IS, format!("sound is asked for at {bound}, which Meta can't reach"), fix)
         }
         [] => Line::ok(IS, format!("sound is asked for at {bound}")),
-        ips if private(ips) => {
-            Line::failed(IS, format!("sound is asked for at {}, which Meta can't reach", shown(ips)), fix)
-        }
+        ips if private(ips) => Line::failed(
+            IS,
+            format!("sound is asked for at {}, which Meta can't reach", shown(ips)),
+            fix,
+        ),
         ips => Line::ok(IS, format!("sound is asked for at {}", shown(ips))),
     }
 }

@@ -24,7 +24,11 @@ impl Doctor {
             Ok(theirs) => clock(self.clock.wall(), theirs),
             Err(outcome) => {
                 let fix = "let this machine reach [meta].graph_url: DNS, firewall, proxy";
-                Line::failed("clock", format!("Graph can't be reached to compare clocks: {}", said(&outcome)), fix)
+                Line::failed(
+                    "clock",
+                    format!("Graph can't be reached to compare clocks: {}", said(&outcome)),
+                    fix,
+                )
             }
         }
     }
@@ -33,7 +37,11 @@ impl Doctor {
     pub(super) async fn webhooks(&self) -> Vec<Line> {
         let Some(app) = self.book.app() else {
             let fix = "set [meta].app_id: then what Meta sends here can be seen";
-            return vec![Line::warning("webhook", "which webhooks our app gets is not known without its id", fix)];
+            return vec![Line::warning(
+                "webhook",
+                "which webhooks our app gets is not known without its id",
+                fix,
+            )];
         };
         let mut lines = vec![self.app_line(app).await];
         for waba in self.book.wabas() {
@@ -48,7 +56,8 @@ impl Doctor {
             Ok(found) => found,
             Err(outcome) => {
                 let fix = "compare [meta].app_id and app_secret with Meta's dashboard";
-                let what = format!("Graph does not say what our app is subscribed to: {}", said(&outcome));
+                let what =
+                    format!("Graph does not say what our app is subscribed to: {}", said(&outcome));
                 return Line::failed(IS, what, fix);
             }
         };
@@ -58,11 +67,18 @@ impl Doctor {
     fn goes_here(&self, found: &Subscription) -> Line {
         const IS: &str = "webhook";
         let Subscription { url, fields, .. } = found;
-        let missing: Vec<&str> =
-            FIELDS_NEEDED.iter().copied().filter(|field| !fields.iter().any(|has| has == field)).collect();
+        let missing: Vec<&str> = FIELDS_NEEDED
+            .iter()
+            .copied()
+            .filter(|field| !fields.iter().any(|has| has == field))
+            .collect();
         if let Some(grave) = missing.iter().find(|field| matches!(**field, "calls" | "messages")) {
-            let fix = "subscribe the fields in Meta's dashboard: WhatsApp, Configuration, Webhook fields";
-            let what = format!("our app is not subscribed to {}; without {grave} nothing comes", missing.join(", "));
+            let fix =
+                "subscribe the fields in Meta's dashboard: WhatsApp, Configuration, Webhook fields";
+            let what = format!(
+                "our app is not subscribed to {}; without {grave} nothing comes",
+                missing.join(", ")
+            );
             return Line::failed(IS, what, fix);
         }
         let wanted = self
@@ -76,8 +92,13 @@ impl Doctor {
             return Line::failed(IS, format!("Meta sends webhooks to {url:?}"), fix);
         }
         if !missing.is_empty() {
-            let fix = "subscribe them too: numbers' names, ratings and settings are kept fresh by them";
-            return Line::warning(IS, format!("our app is not subscribed to {}", missing.join(", ")), fix);
+            let fix =
+                "subscribe them too: numbers' names, ratings and settings are kept fresh by them";
+            return Line::warning(
+                IS,
+                format!("our app is not subscribed to {}", missing.join(", ")),
+                fix,
+            );
         }
         Line::ok(IS, format!("our app is subscribed to all fields it needs, at {url}"))
     }
@@ -87,8 +108,15 @@ impl Doctor {
         let line = match self.graph.subscribed_apps(&waba.id, token.as_ref()).await {
             Ok(apps) if apps.contains(&app.id) => Line::ok("waba", "its webhooks come to our app"),
             Ok(_) => {
-                let fix = format!("POST /{}/subscribed_apps at Graph, or connect a number of it here", waba.id);
-                Line::failed("waba", "our app is not subscribed: no call of its numbers comes here", fix)
+                let fix = format!(
+                    "POST /{}/subscribed_apps at Graph, or connect a number of it here",
+                    waba.id
+                );
+                Line::failed(
+                    "waba",
+                    "our app is not subscribed: no call of its numbers comes here",
+                    fix,
+                )
             }
             Err(outcome) => {
                 let fix = "give the token the right to manage this WABA, or correct its id";
@@ -101,15 +129,30 @@ impl Doctor {
     /// Every token once.
     pub(super) async fn tokens(&self) -> Vec<Line> {
         let mut tokens: BTreeMap<&str, (Secret, String)> = BTreeMap::new();
-        let wabas = self.book.wabas().filter_map(|waba| Some((waba.access_token()?, format!("of WABA {}", waba.id))));
-        let numbers = self.book.all_numbers().filter_map(|n| Some((n.set_token.as_ref()?, format!("of {}", n.number))));
-        let default = self.config.meta.access_token.as_ref().map(|token| (token, "[meta].access_token".to_owned()));
+        let wabas = self
+            .book
+            .wabas()
+            .filter_map(|waba| Some((waba.access_token()?, format!("of WABA {}", waba.id))));
+        let numbers = self
+            .book
+            .all_numbers()
+            .filter_map(|n| Some((n.set_token.as_ref()?, format!("of {}", n.number))));
+        let default = self
+            .config
+            .meta
+            .access_token
+            .as_ref()
+            .map(|token| (token, "[meta].access_token".to_owned()));
         for (token, whose) in default.into_iter().chain(wabas).chain(numbers) {
             tokens.entry(token.reveal()).or_insert_with(|| (token.clone(), whose));
         }
         if tokens.is_empty() {
             let fix = "set [meta].access_token to a system user's token";
-            return vec![Line::failed("token", "there is no access token: Graph refuses every request", fix)];
+            return vec![Line::failed(
+                "token",
+                "there is no access token: Graph refuses every request",
+                fix,
+            )];
         }
         let Some(app) = self.book.app().cloned() else {
             let fix = "set [meta].app_id: then a token's end and rights can be seen";
@@ -121,7 +164,11 @@ impl Doctor {
                 Ok(facts) => judged(&facts, &app.id, self.clock.wall()),
                 Err(outcome) => {
                     let fix = "nothing, if numbers are well below; else compare [meta].app_id and app_secret";
-                    Line::warning("token", format!("Graph says nothing of it: {}", said(&outcome)), fix)
+                    Line::warning(
+                        "token",
+                        format!("Graph says nothing of it: {}", said(&outcome)),
+                        fix,
+                    )
                 }
             };
             lines.push(line.of(whose));
@@ -159,8 +206,11 @@ pub(super) fn judged(facts: &TokenFacts, app: &str, now: Timestamp) -> Line {
     if !facts.valid || facts.expires.is_some_and(|at| at <= now) {
         return Line::failed(IS, "it is not valid any more", fix);
     }
-    let missing: Vec<&str> =
-        SCOPES.iter().copied().filter(|scope| !facts.scopes.iter().any(|has| has == scope)).collect();
+    let missing: Vec<&str> = SCOPES
+        .iter()
+        .copied()
+        .filter(|scope| !facts.scopes.iter().any(|has| has == scope))
+        .collect();
     if !missing.is_empty() {
         return Line::failed(IS, format!("it does not allow {}", missing.join(" and ")), fix);
     }
@@ -168,10 +218,16 @@ pub(super) fn judged(facts: &TokenFacts, app: &str, now: Timestamp) -> Line {
         let what = format!(
             "it was made for the app {other}, and [meta].app_id is {app}: webhooks may go to that app, not here"
         );
-        return Line::warning(IS, what, "make the token with this app, or correct [meta].app_id and app_secret");
+        return Line::warning(
+            IS,
+            what,
+            "make the token with this app, or correct [meta].app_id and app_secret",
+        );
     }
     match facts.expires {
-        Some(at) if at.since(now) < TOKEN_ENDS_SOON => Line::warning(IS, format!("it ends at {}", at.rfc3339()), fix),
+        Some(at) if at.since(now) < TOKEN_ENDS_SOON => {
+            Line::warning(IS, format!("it ends at {}", at.rfc3339()), fix)
+        }
         Some(at) => Line::ok(IS, format!("valid until {}", at.rfc3339())),
         None => Line::ok(IS, "valid, and does not expire"),
     }

@@ -67,11 +67,23 @@ impl Line {
     }
 
     fn warning(check: &'static str, what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { check, subject: None, state: State::Warning, what: what.into(), fix: Some(fix.into()) }
+        Self {
+            check,
+            subject: None,
+            state: State::Warning,
+            what: what.into(),
+            fix: Some(fix.into()),
+        }
     }
 
     fn failed(check: &'static str, what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { check, subject: None, state: State::Failed, what: what.into(), fix: Some(fix.into()) }
+        Self {
+            check,
+            subject: None,
+            state: State::Failed,
+            what: what.into(),
+            fix: Some(fix.into()),
+        }
     }
 
     fn of(self, subject: impl Into<String>) -> Self {
@@ -108,7 +120,8 @@ impl Doctor {
     /// The TLS library refuses its own defaults; for people.
     pub async fn of(config: Config, clock: Clock) -> Result<Self, String> {
         let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
-        let graph = Graph::new(GraphConfig::new(config.meta.graph_url.as_str(), token), clock.clone());
+        let graph =
+            Graph::new(GraphConfig::new(config.meta.graph_url.as_str(), token), clock.clone());
         let graph = graph.map_err(|e| format!("could not {e}"))?;
         // The node's own public URL may be anywhere; the customers' URLs are asked by the node's rules.
         let tls = |e: rustls::Error| format!("could not set up TLS: {e}");
@@ -147,7 +160,8 @@ async fn settings(config: &Config) -> (Vec<Setting>, Vec<WebhookUse>, Result<(),
     }
     let read = async {
         let archive = Archive::open(at).await?;
-        let settings = archive.settings(config.store.secret_key.as_ref(), &config.store.data_dir).await?;
+        let settings =
+            archive.settings(config.store.secret_key.as_ref(), &config.store.data_dir).await?;
         let named: Vec<_> = config.webhooks.iter().map(crate::config::Webhook::id).collect();
         // A store that an earlier version made may not know of webhooks yet.
         Ok::<_, StoreError>((settings, archive.webhooks_missed(&named).await.unwrap_or_default()))

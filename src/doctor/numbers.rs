@@ -30,14 +30,23 @@ impl Doctor {
                 lines.push(Line::failed("number", what, fix).of(number.number.as_str()));
             }
             // With our app's id Graph is asked how it is now.
-            if let Some(why) = number.set.told.unsubscribed.as_ref().filter(|_| self.book.app().is_none()) {
-                let what = format!("Meta did not subscribe our app to its WABA: {why}; nothing of it may come here");
+            if let Some(why) =
+                number.set.told.unsubscribed.as_ref().filter(|_| self.book.app().is_none())
+            {
+                let what = format!(
+                    "Meta did not subscribe our app to its WABA: {why}; nothing of it may come here"
+                );
                 lines.push(
-                    Line::failed("number", what, "`offhook numbers sync` tries once more").of(number.number.as_str()),
+                    Line::failed("number", what, "`offhook numbers sync` tries once more")
+                        .of(number.number.as_str()),
                 );
             }
-            lines.extend(missed(&self.missed, number.mail_id()).map(|line| line.of(number.number.as_str())));
-            lines.extend(self.number(number).await.into_iter().map(|line| line.of(number.number.as_str())));
+            lines.extend(
+                missed(&self.missed, number.mail_id()).map(|line| line.of(number.number.as_str())),
+            );
+            lines.extend(
+                self.number(number).await.into_iter().map(|line| line.of(number.number.as_str())),
+            );
             lines.extend(self.urls(number).await);
         }
         lines
@@ -49,7 +58,11 @@ impl Doctor {
             Ok(known) => known,
             Err(outcome) => {
                 let fix = "check the number's phone_number_id, its WABA and the token in Meta's dashboard";
-                return vec![Line::failed("number", format!("Graph does not show it: {}", said(&outcome)), fix)];
+                return vec![Line::failed(
+                    "number",
+                    format!("Graph does not show it: {}", said(&outcome)),
+                    fix,
+                )];
             }
         };
         let mut lines = vec![registered(number, &known)];
@@ -62,7 +75,11 @@ impl Doctor {
             Ok(settings) => lines.extend(calling(number, settings)),
             Err(outcome) => {
                 let what = format!("Graph does not show its calling settings: {}", said(&outcome));
-                lines.push(Line::failed("number", what, "the token needs whatsapp_business_management"));
+                lines.push(Line::failed(
+                    "number",
+                    what,
+                    "the token needs whatsapp_business_management",
+                ));
             }
         }
         lines
@@ -71,11 +88,19 @@ impl Doctor {
     async fn urls(&self, number: &Number) -> Vec<Line> {
         let (urls, keys) = urls_of(&self.book, number);
         let asked = urls.into_iter().map(|(field, (url, method))| {
-            check_url(&self.fetcher, &self.clock, &number.number, field, (url, method), keys.clone())
+            check_url(
+                &self.fetcher,
+                &self.clock,
+                &number.number,
+                field,
+                (url, method),
+                keys.clone(),
+            )
         });
         let checked = futures_util::future::join_all(asked).await;
         let call = Duration::from_millis(self.config.answer.timeout_ms);
-        let of = |check: UrlCheck| url(&check, call).of(format!("{} {}", number.number, check.field));
+        let of =
+            |check: UrlCheck| url(&check, call).of(format!("{} {}", number.number, check.field));
         checked.into_iter().map(of).collect()
     }
 }
@@ -85,8 +110,12 @@ pub(super) fn missed(missed: &[WebhookUse], number: &PhoneNumberId) -> Option<Li
     let mut of = missed.iter().filter(|used| used.number == *number).peekable();
     of.peek()?;
     let what = match of.any(|used| used.default) {
-        true => "it goes to a webhook that is not there any more: its messages and events reach nobody",
-        false => "conversations of it go to a webhook that is not there any more: their messages reach nobody",
+        true => {
+            "it goes to a webhook that is not there any more: its messages and events reach nobody"
+        }
+        false => {
+            "conversations of it go to a webhook that is not there any more: their messages reach nobody"
+        }
     };
     let fix = "put the [[webhook]] back under its name and account; or subscribe the number to another one, with applyToExisting";
     Some(Line::failed("routing", what, fix))
@@ -164,7 +193,11 @@ pub(super) fn calling(number: &Number, settings: CallingSettings) -> Vec<Line> {
     }
     if settings.sdes == Some(true) {
         let fix = "set srtp_key_exchange_protocol to DTLS in the number's calling settings at Meta";
-        lines.push(Line::failed(IS, "media keys go by SDES at Meta: calls have no sound, Offhook speaks DTLS", fix));
+        lines.push(Line::failed(
+            IS,
+            "media keys go by SDES at Meta: calls have no sound, Offhook speaks DTLS",
+            fix,
+        ));
     }
     if settings.restricted {
         lines.push(Line::warning(
@@ -194,19 +227,28 @@ pub(super) fn url(check: &UrlCheck, call: Duration) -> Line {
     {
         let (took, most) = (check.latency.as_millis(), patience.as_millis());
         let what = format!("{}: answered in {took} ms, and a call waits {most} ms", check.url.0);
-        return Line::failed(IS, what, "answer faster, or raise answer.timeout_ms (and rt, tt in the URL's fragment)");
+        return Line::failed(
+            IS,
+            what,
+            "answer faster, or raise answer.timeout_ms (and rt, tt in the URL's fragment)",
+        );
     }
     let (url, ms) = (&check.url.0, check.latency.as_millis());
     match &check.checked {
         Checked::Failed { why, .. } => {
             let fix = match check.field {
-                "answerUrl" | "fallbackUrl" => "make it answer 200 with a document: calls end without one",
+                "answerUrl" | "fallbackUrl" => {
+                    "make it answer 200 with a document: calls end without one"
+                }
                 _ => "make it answer 200: what it is told is sent again and again otherwise",
             };
             Line::failed(IS, format!("{url}: {why}"), fix)
         }
         Checked::Answered { valid: false, findings, .. } => {
-            let first = findings.first().map(|f| format!("line {}: {}", f.at.line, f.message)).unwrap_or_default();
+            let first = findings
+                .first()
+                .map(|f| format!("line {}: {}", f.at.line, f.message))
+                .unwrap_or_default();
             Line::failed(
                 IS,
                 format!("{url}: not a valid document; {first}"),
@@ -214,12 +256,15 @@ pub(super) fn url(check: &UrlCheck, call: Duration) -> Line {
             )
         }
         Checked::Answered { findings, .. } if !findings.is_empty() => {
-            let what = format!("{url}: {ms} ms, valid, with {} remarks of the linter", findings.len());
+            let what =
+                format!("{url}: {ms} ms, valid, with {} remarks of the linter", findings.len());
             Line::warning(IS, what, "`offhook xml check URL` shows them")
         }
-        Checked::Answered { .. } if ms > SLOW_MS => {
-            Line::warning(IS, format!("{url}: valid, in {ms} ms"), "answer faster: the user waits for it in silence")
-        }
+        Checked::Answered { .. } if ms > SLOW_MS => Line::warning(
+            IS,
+            format!("{url}: valid, in {ms} ms"),
+            "answer faster: the user waits for it in silence",
+        ),
         Checked::Answered { status, .. } => Line::ok(IS, format!("{url}: {status} in {ms} ms")),
     }
 }

@@ -14,7 +14,11 @@ impl Doctor {
         let provider = match Provider::new(oidc, base_url, self.clock.clone()) {
             Ok(provider) => provider,
             Err(e) => {
-                return Some(Line::warning(IS, format!("could not set up TLS: {e}"), "see the system's TLS set-up"));
+                return Some(Line::warning(
+                    IS,
+                    format!("could not set up TLS: {e}"),
+                    "see the system's TLS set-up",
+                ));
             }
         };
         let line = match provider.examine().await {
@@ -22,7 +26,9 @@ impl Doctor {
                 let redirect = provider.redirect();
                 Line::ok(
                     IS,
-                    format!("the provider answers, with {keys} keys; it must know the redirect URI {redirect}"),
+                    format!(
+                        "the provider answers, with {keys} keys; it must know the redirect URI {redirect}"
+                    ),
                 )
             }
             Err(error) => {
@@ -30,9 +36,15 @@ impl Doctor {
                     OpenIdError::Document { .. } => {
                         "write [oidc].issuer as the provider's own configuration names it, to the letter"
                     }
-                    _ => "check [oidc].issuer, its certificate, and the way there from this machine",
+                    _ => {
+                        "check [oidc].issuer, its certificate, and the way there from this machine"
+                    }
                 };
-                Line::warning(IS, format!("nobody can sign in with the provider: could not {error}"), fix)
+                Line::warning(
+                    IS,
+                    format!("nobody can sign in with the provider: could not {error}"),
+                    fix,
+                )
             }
         };
         Some(line.of(provider.oidc().issuer.clone()))

@@ -20,15 +20,27 @@ fn number(calling_enabled: bool) -> Number {
 #[test]
 fn clocks_and_tokens() {
     let at = Timestamp::from_secs;
-    for (theirs, state) in
-        [(1_000, State::Ok), (1_005, State::Ok), (994, State::Warning), (1_045, State::Warning), (900, State::Failed)]
-    {
+    for (theirs, state) in [
+        (1_000, State::Ok),
+        (1_005, State::Ok),
+        (994, State::Warning),
+        (1_045, State::Warning),
+        (900, State::Failed),
+    ] {
         assert_eq!(clock(at(1_000), at(theirs)).state, state, "{theirs}");
     }
-    let scopes =
-        || ["whatsapp_business_management", "whatsapp_business_messaging", "email"].map(str::to_owned).to_vec();
-    let good =
-        TokenFacts { valid: true, expires: None, scopes: scopes(), app: Some("7".to_owned()), wabas: Vec::new() };
+    let scopes = || {
+        ["whatsapp_business_management", "whatsapp_business_messaging", "email"]
+            .map(str::to_owned)
+            .to_vec()
+    };
+    let good = TokenFacts {
+        valid: true,
+        expires: None,
+        scopes: scopes(),
+        app: Some("7".to_owned()),
+        wabas: Vec::new(),
+    };
     let ends = |secs| TokenFacts { expires: Some(at(secs)), ..good.clone() };
     for (facts, state) in [
         (good.clone(), State::Ok),
@@ -60,7 +72,8 @@ fn addresses_that_meta_can_not_reach() {
         assert_eq!(advertised(&ips, ip(bound), simulated).state, state, "{ips:?} {bound}");
     }
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let listen = |media: &str| Listen { media: media.parse().unwrap(), media_ports: 3, ..Listen::default() };
+    let listen =
+        |media: &str| Listen { media: media.parse().unwrap(), media_ports: 3, ..Listen::default() };
     let line = media_port(&listen(&taken.local_addr().unwrap().to_string()));
     assert_eq!((line.state, line.what.contains("in use")), (State::Ok, true), "{line:?}");
     assert_eq!(media_port(&listen("127.0.0.1:0")).state, State::Warning);
@@ -92,9 +105,16 @@ fn numbers_as_meta_has_them() {
         ("CONNECTED", "RED", &[State::Warning]),
         ("RESTRICTED", "YELLOW", &[State::Failed, State::Warning]),
     ] {
-        let told =
-            PhoneNumber { status: status.to_owned(), quality_rating: quality.to_owned(), ..PhoneNumber::default() };
-        assert_eq!(standing(&told).iter().map(|line| line.state).collect::<Vec<_>>(), states, "{status} {quality}");
+        let told = PhoneNumber {
+            status: status.to_owned(),
+            quality_rating: quality.to_owned(),
+            ..PhoneNumber::default()
+        };
+        assert_eq!(
+            standing(&told).iter().map(|line| line.state).collect::<Vec<_>>(),
+            states,
+            "{status} {quality}"
+        );
     }
     for (here, there, state) in [
         (true, Some(true), State::Ok),
@@ -103,11 +123,20 @@ fn numbers_as_meta_has_them() {
         (false, Some(false), State::Warning),
         (false, Some(true), State::Failed),
     ] {
-        let lines = calling(&number(here), CallingSettings { enabled: there, ..CallingSettings::default() });
+        let lines = calling(
+            &number(here),
+            CallingSettings { enabled: there, ..CallingSettings::default() },
+        );
         assert_eq!((lines.len(), lines[0].state), (1, state), "{here} {there:?}");
     }
     let on = Some(true);
-    let odd = CallingSettings { enabled: on, sip: on, sdes: on, restricted: true, callback_permission: None };
+    let odd = CallingSettings {
+        enabled: on,
+        sip: on,
+        sdes: on,
+        restricted: true,
+        callback_permission: None,
+    };
     let states: Vec<_> = calling(&of, odd).iter().map(|line| line.state).collect();
     assert_eq!(states, [State::Ok, State::Failed, State::Failed, State::Warning]);
     let subscription = |inactive| Subscription { inactive, ..Subscription::default() };
@@ -136,7 +165,10 @@ fn urls_by_what_they_answered() {
     }
     // Calls wait less long than we do.
     assert_eq!(url(&check(answered(true), 2_000), Duration::from_secs(1)).state, State::Failed);
-    let hasty = UrlCheck { url: DocUrl("https://a.example.com/#rt=500&rc=1".into()), ..check(answered(true), 1_200) };
+    let hasty = UrlCheck {
+        url: DocUrl("https://a.example.com/#rt=500&rc=1".into()),
+        ..check(answered(true), 1_200)
+    };
     assert_eq!(url(&hasty, Duration::from_secs(10)).state, State::Failed);
     let told = UrlCheck { field: "hangupUrl", ..check(answered(true), 2_000) };
     assert_eq!(url(&told, Duration::from_secs(1)).state, State::Warning, "nobody waits for it");

@@ -54,10 +54,21 @@ impl Eraser {
     ///
     /// # Errors
     /// The store takes nothing now; nothing has changed.
-    pub async fn ask(&self, account: AuthId, main_account: AuthId, wa_id: &str) -> Result<Erasure, StoreError> {
+    pub async fn ask(
+        &self,
+        account: AuthId,
+        main_account: AuthId,
+        wa_id: &str,
+    ) -> Result<Erasure, StoreError> {
         let asked = self.0.parts.clock.wall();
-        let erasure =
-            Erasure { id: Uuid::new_v4(), account, main_account, wa_id: wa_id.to_owned(), known_as: Vec::new(), asked };
+        let erasure = Erasure {
+            id: Uuid::new_v4(),
+            account,
+            main_account,
+            wa_id: wa_id.to_owned(),
+            known_as: Vec::new(),
+            asked,
+        };
         self.0.parts.store.ask_erasure(erasure.clone()).await?;
         self.0.asked.notify_one();
         Ok(erasure)
@@ -144,11 +155,15 @@ impl Eraser {
         }
         self.conversations(erasure, until).await?;
         let numbers = self.numbers(erasure);
-        for (number, id) in numbers.iter().flat_map(|number| erasure.ids().into_iter().map(move |id| (number, id))) {
+        for (number, id) in
+            numbers.iter().flat_map(|number| erasure.ids().into_iter().map(move |id| (number, id)))
+        {
             parts.consents.forget(&PairKey::new(number, &id));
         }
         // Webhooks may have been told of a person with whom there is no conversation.
-        for (number, id) in numbers.iter().flat_map(|number| erasure.ids().into_iter().map(move |id| (number, id))) {
+        for (number, id) in
+            numbers.iter().flat_map(|number| erasure.ids().into_iter().map(move |id| (number, id)))
+        {
             if let Some(conversation) = parts.inbox.conversation_with(number, &id) {
                 parts.store.erase_events(conversation, until.steady).await?;
             }
@@ -212,7 +227,13 @@ impl Eraser {
         let book = self.0.parts.keeper.book();
         let numbers = book.numbers(&erasure.scope()).into_iter();
         // By an id that Meta gave a number before, something may be kept too.
-        let former = |number: &Number| Some(number.mail_id().clone()).filter(|id| *id != number.phone_number_id);
-        numbers.flat_map(|number| std::iter::once(number.phone_number_id.clone()).chain(former(number))).collect()
+        let former = |number: &Number| {
+            Some(number.mail_id().clone()).filter(|id| *id != number.phone_number_id)
+        };
+        numbers
+            .flat_map(|number| {
+                std::iter::once(number.phone_number_id.clone()).chain(former(number))
+            })
+            .collect()
     }
 }

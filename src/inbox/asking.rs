@@ -66,7 +66,8 @@ impl Inbox {
         let key = PairKey::new(&number.spec.phone_number_id, &pair.user.id);
         let mut claimed = Claimed { inbox: self, pair, requests: 0 };
         for _ in outgoing.iter().filter(|(_, one)| asks(&one.kind, &one.content)) {
-            let taken = parts.consents.claim_request(&key, &number.spec.permissions, parts.clock.steady());
+            let taken =
+                parts.consents.claim_request(&key, &number.spec.permissions, parts.clock.steady());
             taken.map_err(|why| match why {
                 Unclaimed::Asking => NotSent::Asking,
                 Unclaimed::Refused(refusal) => NotSent::TooSoon(refusal),
@@ -100,6 +101,11 @@ impl Inbox {
         // Without its number nobody is called.
         let Some(number) = self.number_of(pair) else { return };
         let key = PairKey::new(&number.spec.phone_number_id, &pair.user.id);
-        self.parts().consents.apply(&key, &number.spec.permissions, self.parts().clock.steady(), event);
+        self.parts().consents.apply(
+            &key,
+            &number.spec.permissions,
+            self.parts().clock.steady(),
+            event,
+        );
     }
 }

@@ -40,7 +40,11 @@ impl Inbox {
             Direction::Outbound => &setup.to,
         };
         let known = user.bytes().all(|b| b.is_ascii_digit()) || user.contains('.');
-        let name = if setup.direction == Direction::Inbound { setup.caller_name.clone() } else { String::new() };
+        let name = if setup.direction == Direction::Inbound {
+            setup.caller_name.clone()
+        } else {
+            String::new()
+        };
         let user = UserName { id: user.clone(), bsuid: None, name };
         known.then(|| Of { pair: self.pair(&number, user), number })
     }
@@ -57,7 +61,9 @@ impl Inbox {
             Direction::Outbound => &call.to,
         };
         let tables = self.parts().directory.tables();
-        let number = tables.number(&call.phone_number_id).or_else(|| tables.by_mail_id(&call.phone_number_id))?;
+        let number = tables
+            .number(&call.phone_number_id)
+            .or_else(|| tables.by_mail_id(&call.phone_number_id))?;
         let conversation = self.conversation_of(number, user);
         let id = call.call.to_string();
         let event = |kind: &&str| report_ids(&number.spec.mail_id, &[*kind, &id])[0];
@@ -93,7 +99,9 @@ impl CallNews for Inbox {
 
     fn answered(&self, setup: &CallSetup, at: Timestamp) {
         let Some(of) = self.of(setup) else { return };
-        if let Some(event) = self.event(&of, setup, "call.answered", &json!({"answeredAt": at.to_string()})) {
+        if let Some(event) =
+            self.event(&of, setup, "call.answered", &json!({"answeredAt": at.to_string()}))
+        {
             self.tell_soon(event);
         }
     }
@@ -121,7 +129,8 @@ impl CallNews for Inbox {
             members.insert("uuid".to_owned(), json!(setup.call));
             members.insert("text".to_owned(), json!(text));
             if !said.is_empty() {
-                let line = |line: &SaidLine| json!({"role": line.role, "text": line.text, "at": line.at});
+                let line =
+                    |line: &SaidLine| json!({"role": line.role, "text": line.text, "at": line.at});
                 members.insert("transcript".to_owned(), said.iter().map(line).collect());
             }
         }

@@ -25,7 +25,10 @@ impl Dropped {
             let more = if numbers.len() > named.len() { ", …" } else { "" };
             (!named.is_empty()).then(|| format!("{what} {}{more}", named.join(", ")))
         };
-        let all = [some("new conversations of", &self.numbers), some("conversations of", &self.conversations)];
+        let all = [
+            some("new conversations of", &self.numbers),
+            some("conversations of", &self.conversations),
+        ];
         all.into_iter().flatten().collect::<Vec<_>>().join(" and ")
     }
 }

@@ -54,9 +54,17 @@ pub const FILES: &[FileKind] = &[
     of("application/msword", "document", 100 * MIB),
     of("application/vnd.ms-excel", "document", 100 * MIB),
     of("application/vnd.ms-powerpoint", "document", 100 * MIB),
-    of("application/vnd.openxmlformats-officedocument.wordprocessingml.document", "document", 100 * MIB),
+    of(
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        "document",
+        100 * MIB,
+    ),
     of("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "document", 100 * MIB),
-    of("application/vnd.openxmlformats-officedocument.presentationml.presentation", "document", 100 * MIB),
+    of(
+        "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+        "document",
+        100 * MIB,
+    ),
 ];
 
 impl FileKind {
@@ -103,7 +111,8 @@ impl Inbox {
         file.rewind().await.map_err(NotUploaded::Disk)?;
         let upload = Upload { file, bytes, mime: kind.mime, filename };
         let (id, token) = (&number.spec.phone_number_id, number.spec.access_token.as_ref());
-        let media = self.parts().graph.upload(id, token, upload).await.map_err(NotUploaded::Meta)?;
+        let media =
+            self.parts().graph.upload(id, token, upload).await.map_err(NotUploaded::Meta)?;
         self.note_upload(&conversation.pair, &media, kind).await;
         Ok((media, bytes))
     }
@@ -114,15 +123,22 @@ impl Inbox {
         let row = UploadRow { account, media: media.to_owned(), mime: kind.mime.to_owned(), made };
         let Some(noted) = self.parts().store.keep_upload(row) else { return };
         if !matches!(tokio::time::timeout(NOTING, noted).await, Ok(Ok(_))) {
-            tracing::warn!("what an uploaded file is could not be noted; messages that hold it will not say");
+            tracing::warn!(
+                "what an uploaded file is could not be noted; messages that hold it will not say"
+            );
         }
     }
 
     /// Puts what an uploaded file is into a message that names it by Meta's id alone.
-    pub(super) async fn tell_type(&self, pair: &Pair, outgoing: &mut Outgoing) -> Result<(), StoreError> {
+    pub(super) async fn tell_type(
+        &self,
+        pair: &Pair,
+        outgoing: &mut Outgoing,
+    ) -> Result<(), StoreError> {
         let Some(media) = words::media_id(&outgoing.content, &outgoing.kind) else { return Ok(()) };
         let found = self.parts().store.upload_type(&pair.account, media).await?;
-        let file = outgoing.content.get_mut(&outgoing.kind).and_then(serde_json::Value::as_object_mut);
+        let file =
+            outgoing.content.get_mut(&outgoing.kind).and_then(serde_json::Value::as_object_mut);
         if let (Some(mime), Some(file)) = (found, file) {
             file.entry("mime_type").or_insert_with(|| mime.into());
         }
@@ -167,7 +183,8 @@ mod tests {
         assert_eq!(kind("IMAGE/PNG"), Some(("image", 5 * MIB)));
         assert_eq!(kind("audio/ogg; codecs=opus"), Some(("audio", 16 * MIB)));
         assert_eq!(kind("application/pdf"), Some(("document", 100 * MIB)));
-        for no in ["", "text/html", "image/gif", "image/svg+xml", "application/octet-stream", "png"] {
+        for no in ["", "text/html", "image/gif", "image/svg+xml", "application/octet-stream", "png"]
+        {
             assert_eq!(kind(no), None, "{no}");
         }
         let known = |file: &FileKind| crate::inbox::words::MEDIA.contains(&file.kind);
@@ -177,7 +194,9 @@ mod tests {
     #[tokio::test]
     async fn r14_a_file_is_counted_while_it_comes() {
         let pieces = |sizes: &'static [usize]| {
-            futures_util::stream::iter(sizes.iter().map(|size| Ok::<_, ()>(Bytes::from(vec![7; *size]))))
+            futures_util::stream::iter(
+                sizes.iter().map(|size| Ok::<_, ()>(Bytes::from(vec![7; *size]))),
+            )
         };
         let dir = tempfile::tempdir().unwrap();
         let mut file = File::create(dir.path().join("f")).await.unwrap();

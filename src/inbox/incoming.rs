@@ -15,8 +15,12 @@ use crate::feed::What;
 use crate::notices::Notice;
 use crate::observe;
 use model::metric;
-use model::{AuthId, Direction, E164, MessageStatus, NoticeTopic, PhoneNumberId, Timestamp, stable_id};
-use store::{Came, Draft, DraftForm, InboxFound, NewMessage, Pair, StatusCame, StoreError, UserName};
+use model::{
+    AuthId, Direction, E164, MessageStatus, NoticeTopic, PhoneNumberId, Timestamp, stable_id,
+};
+use store::{
+    Came, Draft, DraftForm, InboxFound, NewMessage, Pair, StatusCame, StoreError, UserName,
+};
 use xml::ast::DocUrl;
 
 /// Ends when something is in the store or the journal: `false` if it can't come there.
@@ -142,7 +146,11 @@ impl Inbox {
     ///
     /// # Errors
     /// There is no room for it now.
-    pub fn came(&self, number: &Arc<NumberEntry>, said: UserMessage) -> Result<Option<Stored>, Full> {
+    pub fn came(
+        &self,
+        number: &Arc<NumberEntry>,
+        said: UserMessage,
+    ) -> Result<Option<Stored>, Full> {
         let Some(user) = said.sender.user() else { return Ok(None) };
         let now = self.parts().clock.wall();
         let id = stable_id("message", &[number.spec.mail_id.as_str(), &said.wamid]);
@@ -186,7 +194,8 @@ impl Inbox {
         // What reports it is the store's alone.
         let draft = came.draft.take();
         let reported = draft.is_some();
-        let written = self.parts().store.message_came(Came { draft, ..came.clone() }).ok_or(Full)?;
+        let written =
+            self.parts().store.message_came(Came { draft, ..came.clone() }).ok_or(Full)?;
         let (inbox, number) = (self.clone(), number.clone());
         if !self.holds(&number) {
             // The store gives it to nobody until then.
@@ -198,7 +207,11 @@ impl Inbox {
             let taken = matches!(found, Ok(InboxFound::Came(..) | InboxFound::Journalled));
             if let Ok(InboxFound::Came(Some((standing, unread)), written)) = found {
                 inbox.hand_on(written);
-                inbox.tell_message(&came.pair.main_account, came.pair.conversation, came.message.id);
+                inbox.tell_message(
+                    &came.pair.main_account,
+                    came.pair.conversation,
+                    came.message.id,
+                );
                 let answers = came.message.direction == Direction::Inbound && reported;
                 if answers {
                     inbox.prefetch(&number, &came.message);
@@ -209,7 +222,12 @@ impl Inbox {
                 }
                 let owed = came.turn.is_some() && standing.ai_enabled;
                 if let (true, Some(agent)) = (owed, standing.routing.agent()) {
-                    inbox.turn(Turn { pair: came.pair, agent, epoch: standing.epoch, message: came.message });
+                    inbox.turn(Turn {
+                        pair: came.pair,
+                        agent,
+                        epoch: standing.epoch,
+                        message: came.message,
+                    });
                 }
             }
             taken
@@ -231,7 +249,9 @@ impl Inbox {
     }
 
     fn turn(&self, turn: Turn) {
-        if let Err(TrySendError::Full(turn) | TrySendError::Closed(turn)) = self.0.turns.try_send(turn) {
+        if let Err(TrySendError::Full(turn) | TrySendError::Closed(turn)) =
+            self.0.turns.try_send(turn)
+        {
             observe::count_refused(metric::queue::TURNS);
             // It is owed in the store, and found there.
             tracing::debug!(conversation = %turn.pair.conversation, "no room for a message to an agent: it is answered later");
@@ -264,7 +284,11 @@ impl Inbox {
         Ok(Box::pin(async move { handed.await.unwrap_or(false) }))
     }
 
-    pub(super) fn status_written(&self, main: &AuthId, found: Result<InboxFound, StoreError>) -> bool {
+    pub(super) fn status_written(
+        &self,
+        main: &AuthId,
+        found: Result<InboxFound, StoreError>,
+    ) -> bool {
         let taken = matches!(found, Ok(InboxFound::Status(..) | InboxFound::Journalled));
         if let Ok(InboxFound::Status(Some((conversation, message)), written)) = found {
             self.hand_on(written);
@@ -313,7 +337,15 @@ impl Inbox {
         let by = if wamid.is_some() { "" } else { " here" };
         let of = ["status", status.as_str(), &format!("{key}{by}")];
         let draft = self.draft_about(about, "message.status", &of, data, form);
-        StatusCame { phone_number_id: about.phone_number_id.clone(), wamid, named, status, error, at, draft }
+        StatusCame {
+            phone_number_id: about.phone_number_id.clone(),
+            wamid,
+            named,
+            status,
+            error,
+            at,
+            draft,
+        }
     }
 
     /// What reports something of a number's, ready for whoever the routing names. `of`: what its ids are made of, so that
@@ -348,7 +380,14 @@ impl Inbox {
             node_id: parts.node_id.clone(),
             created: parts.clock.steady(),
             event: kind.to_owned(),
-            body: words::event(event_id, kind, parts.clock.wall(), about.account, Some(about.number), data),
+            body: words::event(
+                event_id,
+                kind,
+                parts.clock.wall(),
+                about.account,
+                Some(about.number),
+                data,
+            ),
             form: url.map(|url| DraftForm {
                 event_id: form_id,
                 url: url.0.to_string(),
@@ -359,8 +398,15 @@ impl Inbox {
     }
 
     /// A user was asked to allow calls: a message of their conversation too.
-    pub fn permission_requested(&self, number: &Arc<NumberEntry>, user: &str, wamid: &str, text: Option<&str>) {
-        let content = json!({"interactive": {"type": "call_permission_request", "body": {"text": text}}});
+    pub fn permission_requested(
+        &self,
+        number: &Arc<NumberEntry>,
+        user: &str,
+        wamid: &str,
+        text: Option<&str>,
+    ) {
+        let content =
+            json!({"interactive": {"type": "call_permission_request", "body": {"text": text}}});
         let user = UserName { id: user.to_owned(), bsuid: None, name: String::new() };
         let came = Came {
             pair: self.pair(number, user),
@@ -397,7 +443,13 @@ impl Inbox {
         let permission = json!({"status": state.as_str(), "expiresAt": until});
         let data = json!({"conversation": conversation, "user": user, "permission": permission});
         let once = Uuid::new_v4().to_string();
-        let event = self.number_event(number, "permission.changed", &["permission", &once], || data, conversation);
+        let event = self.number_event(
+            number,
+            "permission.changed",
+            &["permission", &once],
+            || data,
+            conversation,
+        );
         if let Some(event) = event {
             self.tell_soon(event);
         }

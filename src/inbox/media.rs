@@ -92,7 +92,8 @@ impl Shelf {
         let right = self.sign(id, until);
         now.secs() <= until
             && right.len() == tag.len()
-            && aws_lc_rs::constant_time::verify_slices_are_equal(right.as_bytes(), tag.as_bytes()).is_ok()
+            && aws_lc_rs::constant_time::verify_slices_are_equal(right.as_bytes(), tag.as_bytes())
+                .is_ok()
     }
 
     fn path(&self, id: Uuid) -> PathBuf {
@@ -117,7 +118,9 @@ impl Shelf {
             match tokio::fs::remove_file(path).await {
                 Ok(()) => self.freed(bytes),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(%error, message = %id, "a user's file could not be removed"),
+                Err(error) => {
+                    tracing::warn!(%error, message = %id, "a user's file could not be removed")
+                }
             }
         }
     }
@@ -136,8 +139,10 @@ impl Shelf {
             let mut used = 0;
             for entry in entries.flatten() {
                 let Ok(meta) = entry.metadata() else { continue };
-                let left = oldest.is_none() && entry.path().extension().is_some_and(|end| end == "part");
-                if left || oldest.is_some_and(|oldest| meta.modified().is_ok_and(|at| at < oldest)) {
+                let left =
+                    oldest.is_none() && entry.path().extension().is_some_and(|end| end == "part");
+                if left || oldest.is_some_and(|oldest| meta.modified().is_ok_and(|at| at < oldest))
+                {
                     let _ = std::fs::remove_file(entry.path());
                 } else {
                     used += meta.len();
@@ -174,13 +179,24 @@ impl Shelf {
     async fn part(&self, id: Uuid) -> std::io::Result<(PathBuf, tokio::fs::File)> {
         self.make_folder().await?;
         let part = self.folder.join(format!("{id}.part"));
-        let file =
-            tokio::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part).await?;
+        let file = tokio::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&part)
+            .await?;
         Ok((part, file))
     }
 
     /// Puts a file under its name, now that it is complete.
-    async fn keep(&self, id: Uuid, part: &PathBuf, mut file: tokio::fs::File, bytes: u64) -> std::io::Result<()> {
+    async fn keep(
+        &self,
+        id: Uuid,
+        part: &PathBuf,
+        mut file: tokio::fs::File,
+        bytes: u64,
+    ) -> std::io::Result<()> {
         file.flush().await?;
         file.sync_all().await?;
         tokio::fs::rename(part, self.path(id)).await?;
@@ -199,7 +215,12 @@ impl Inbox {
     ///
     /// # Errors
     /// The store's.
-    pub async fn media_file(&self, message: Uuid, until: i64, tag: &str) -> Result<Option<MediaFile>, StoreError> {
+    pub async fn media_file(
+        &self,
+        message: Uuid,
+        until: i64,
+        tag: &str,
+    ) -> Result<Option<MediaFile>, StoreError> {
         if !self.0.shelf.is_good(message, until, tag, self.parts().clock.wall()) {
             return Ok(None);
         }
@@ -212,24 +233,37 @@ impl Inbox {
         let file = words::media(&found.message.content, &found.message.kind)?;
         let text = |name: &str| file.get(name).and_then(serde_json::Value::as_str);
         let plain = |c: &char| c.is_ascii_alphanumeric() || "/.+-".contains(*c);
-        let content_type: String = text("mime_type").unwrap_or_default().chars().take_while(plain).take(100).collect();
-        let named: String =
-            text("filename").unwrap_or_default().chars().filter(|c| plain(c) && *c != '/').take(100).collect();
+        let content_type: String =
+            text("mime_type").unwrap_or_default().chars().take_while(plain).take(100).collect();
+        let named: String = text("filename")
+            .unwrap_or_default()
+            .chars()
+            .filter(|c| plain(c) && *c != '/')
+            .take(100)
+            .collect();
         let path = self.0.shelf.path(message);
         if tokio::fs::metadata(&path).await.is_err() {
             let number = self.number_of(pair)?;
             self.fetch(&number, &found.message).await;
         }
         tokio::fs::metadata(&path).await.ok()?;
-        let content_type =
-            if content_type.contains('/') { content_type } else { "application/octet-stream".to_owned() };
-        Some(MediaFile { path, content_type, filename: if named.is_empty() { message.to_string() } else { named } })
+        let content_type = if content_type.contains('/') {
+            content_type
+        } else {
+            "application/octet-stream".to_owned()
+        };
+        Some(MediaFile {
+            path,
+            content_type,
+            filename: if named.is_empty() { message.to_string() } else { named },
+        })
     }
 
     /// Fetches a message's file, if it has one, behind whatever goes on; unless there are too many, or too much is there.
     pub(super) fn prefetch(&self, number: &Arc<NumberEntry>, message: &NewMessage) {
         let shelf = &self.0.shelf;
-        if words::media_id(&message.content, &message.kind).is_none() || shelf.used() >= shelf.quota {
+        if words::media_id(&message.content, &message.kind).is_none() || shelf.used() >= shelf.quota
+        {
             return;
         }
         let Ok(line) = shelf.waiting.clone().try_acquire_owned() else {
@@ -267,7 +301,8 @@ impl Inbox {
         let shelf = &self.0.shelf;
         let _place = shelf.places.acquire().await.map_err(|e| e.to_string())?;
         let (part, mut file) = shelf.part(id).await.map_err(|e| e.to_string())?;
-        let fetched = self.parts().graph.media(number.spec.access_token.as_ref(), media, &mut file).await;
+        let fetched =
+            self.parts().graph.media(number.spec.access_token.as_ref(), media, &mut file).await;
         let kept = match fetched {
             Ok(bytes) => shelf.keep(id, &part, file, bytes).await.map_err(|e| e.to_string()),
             Err(why) => Err(why),
@@ -299,7 +334,11 @@ impl Inbox {
             let page = self.parts().store.messages(scope, conversation, before, PAGE).await?;
             let Some(last) = page.last() else { return Ok((found, late)) };
             before = Some((last.message.at.micros(), last.message.id));
-            found.extend(page.iter().filter(|m| words::MEDIA.contains(&m.message.kind.as_str())).map(|m| m.message.id));
+            found.extend(
+                page.iter()
+                    .filter(|m| words::MEDIA.contains(&m.message.kind.as_str()))
+                    .map(|m| m.message.id),
+            );
             let is_late = |m: &&Message| m.message.at > until.minus(LATE);
             late.extend(page.iter().filter(is_late).map(|m| m.message.id));
         }
@@ -311,7 +350,8 @@ impl Inbox {
     /// The store takes nothing now.
     pub async fn forget(&self, before: Timestamp) -> Result<(), StoreError> {
         while self.parts().store.forget_messages(before, PAGE).await? {}
-        let oldest = std::time::UNIX_EPOCH + Duration::from_secs(u64::try_from(before.secs()).unwrap_or_default());
+        let oldest = std::time::UNIX_EPOCH
+            + Duration::from_secs(u64::try_from(before.secs()).unwrap_or_default());
         self.0.shelf.sweep(Some(oldest)).await;
         Ok(())
     }

@@ -116,7 +116,9 @@ impl Inbox {
         let (turns, turns_out) = mpsc::channel(TURNS);
         let shelf = Arc::new(Shelf::new(parts.media.clone(), parts.store.link_key()));
         let (signs, clock, base_url) = (shelf.clone(), parts.clock.clone(), parts.base_url.clone());
-        parts.outbox.links_by(Box::new(move |message| signs.link(&base_url, message, clock.wall())));
+        parts
+            .outbox
+            .links_by(Box::new(move |message| signs.link(&base_url, message, clock.wall())));
         let (undelivered, notices, clock) =
             (undelivered::Undelivered::default(), parts.notices.clone(), parts.clock.clone());
         parts.outbox.undelivered_to(Box::new(move |given_up| {
@@ -173,7 +175,12 @@ impl Inbox {
     /// What new conversations of a number begin with. Where nobody has set it: its webhook URL, if it has one.
     pub fn routing_of(&self, number: &NumberEntry) -> Routing {
         // What another account has set is not this one's.
-        let set = self.parts().directory.mail().routing(&number.spec.mail_id).filter(|_| self.holds(number));
+        let set = self
+            .parts()
+            .directory
+            .mail()
+            .routing(&number.spec.mail_id)
+            .filter(|_| self.holds(number));
         set.unwrap_or(Self::unset_routing(number))
     }
 

@@ -14,8 +14,8 @@ use crate::feed::What;
 use model::Secret;
 use model::{AuthId, Direction, Routing, Timestamp, stable_id};
 use store::{
-    Agent, Conversation, ConversationChange, NewCallback, Pair, Reroute, Scope, StoreError, Until, WebhookRow,
-    WebhookWrite,
+    Agent, Conversation, ConversationChange, NewCallback, Pair, Reroute, Scope, StoreError, Until,
+    WebhookRow, WebhookWrite,
 };
 use xml::ast::DocUrl;
 
@@ -69,8 +69,13 @@ impl Inbox {
         let routings = parts.store.routings().await?;
         parts.directory.mail().change_routings(|all| *all = routings.iter().cloned().collect());
         self.0.tenures.read(parts.store.tenures().await?);
-        let rows: Webhooks =
-            parts.store.webhooks().await?.into_iter().map(|row| (row.id, Arc::new(of_row(row)))).collect();
+        let rows: Webhooks = parts
+            .store
+            .webhooks()
+            .await?
+            .into_iter()
+            .map(|row| (row.id, Arc::new(of_row(row))))
+            .collect();
         parts.directory.mail().change_webhooks(|all| *all = rows.clone());
         self.reload(file);
         self.warn_of_dropped();
@@ -80,7 +85,8 @@ impl Inbox {
 
     /// The configuration's webhooks are these from now on.
     pub fn reload(&self, file: &[crate::config::Webhook]) {
-        let named: Webhooks = file.iter().map(of_file).map(|webhook| (webhook.id, Arc::new(webhook))).collect();
+        let named: Webhooks =
+            file.iter().map(of_file).map(|webhook| (webhook.id, Arc::new(webhook))).collect();
         self.parts().directory.mail().change_webhooks(|all| {
             all.retain(|_, webhook| !webhook.in_file);
             all.extend(named.clone());
@@ -90,8 +96,11 @@ impl Inbox {
     /// A scope's webhooks, the newest first.
     pub fn webhooks(&self, scope: &Scope) -> Vec<Arc<Webhook>> {
         let all = self.parts().directory.mail().webhooks();
-        let mut found: Vec<_> =
-            all.values().filter(|w| scope.holds(&w.account, &self.main_of(&w.account))).cloned().collect();
+        let mut found: Vec<_> = all
+            .values()
+            .filter(|w| scope.holds(&w.account, &self.main_of(&w.account)))
+            .cloned()
+            .collect();
         found.sort_by_key(|webhook| (std::cmp::Reverse(webhook.created), webhook.id));
         found
     }
@@ -123,7 +132,9 @@ impl Inbox {
     ) -> Result<Arc<Webhook>, NotRouted> {
         match named {
             Some(id) => {
-                let found = self.webhook(scope, id).filter(|webhook| Self::may_serve(number, &webhook.account));
+                let found = self
+                    .webhook(scope, id)
+                    .filter(|webhook| Self::may_serve(number, &webhook.account));
                 found.ok_or(NotRouted::NoWebhook)
             }
             None => self.only_webhook(number).ok_or(NotRouted::WhichWebhook),
@@ -143,7 +154,12 @@ impl Inbox {
     ///
     /// # Errors
     /// Its webhook was removed meanwhile; or the store takes nothing now. Nothing has changed.
-    pub async fn route_number(&self, number: &NumberEntry, routing: Routing, all: bool) -> Result<(), NotRouted> {
+    pub async fn route_number(
+        &self,
+        number: &NumberEntry,
+        routing: Routing,
+        all: bool,
+    ) -> Result<(), NotRouted> {
         // Else it would go with what the former owner had set.
         self.claim().await.map_err(NotRouted::Store)?;
         let turn = self.turn_for(routing).await?;
@@ -196,7 +212,12 @@ impl Inbox {
     ///
     /// # Errors
     /// It answers somewhere and `force` is not given; or the store's.
-    pub async fn remove_agent(&self, scope: &Scope, agent: &Agent, force: bool) -> Result<bool, NotRouted> {
+    pub async fn remove_agent(
+        &self,
+        scope: &Scope,
+        agent: &Agent,
+        force: bool,
+    ) -> Result<bool, NotRouted> {
         // Nothing is routed to it meanwhile.
         let turn = self.0.changing.lock().await;
         let numbers = self.answered_by(agent.id);
@@ -224,7 +245,9 @@ impl Inbox {
     pub fn answered_by(&self, agent: Uuid) -> Vec<Arc<NumberEntry>> {
         let directory = &self.parts().directory;
         let routings = directory.mail().routings();
-        let its = |n: &&Arc<NumberEntry>| routings.get(&n.spec.mail_id).and_then(|r| r.agent()) == Some(agent);
+        let its = |n: &&Arc<NumberEntry>| {
+            routings.get(&n.spec.mail_id).and_then(|r| r.agent()) == Some(agent)
+        };
         directory.tables().numbers().filter(its).cloned().collect()
     }
 
@@ -234,7 +257,10 @@ impl Inbox {
     }
 
     /// Waits for agents' answers that are on their way to Meta, and lets no further one begin.
-    pub(super) async fn hold(&self, number: &model::PhoneNumberId) -> Option<tokio::sync::OwnedRwLockWriteGuard<()>> {
+    pub(super) async fn hold(
+        &self,
+        number: &model::PhoneNumberId,
+    ) -> Option<tokio::sync::OwnedRwLockWriteGuard<()>> {
         tokio::time::timeout(GATE, self.gate(number).write_owned()).await.ok()
     }
 
@@ -242,7 +268,12 @@ impl Inbox {
     ///
     /// # Errors
     /// The store's, or there is no such conversation any more.
-    pub async fn subscribe(&self, scope: &Scope, conversation: &Conversation, webhook: Uuid) -> Result<(), NotRouted> {
+    pub async fn subscribe(
+        &self,
+        scope: &Scope,
+        conversation: &Conversation,
+        webhook: Uuid,
+    ) -> Result<(), NotRouted> {
         self.reroute_one(scope, conversation, |_| Ok(Routing::Webhook(Some(webhook)))).await
     }
 
@@ -280,7 +311,12 @@ impl Inbox {
         let pair = &conversation.pair;
         let turn = self.0.changing.lock().await;
         // Another may have routed it since it was read, and has told so.
-        let now = self.parts().store.conversation(scope, pair.conversation).await.map_err(NotRouted::Store)?;
+        let now = self
+            .parts()
+            .store
+            .conversation(scope, pair.conversation)
+            .await
+            .map_err(NotRouted::Store)?;
         let now = now.ok_or(GONE)?.standing.routing;
         let to = to(now)?;
         self.is_there(to, &turn).await?;
@@ -288,18 +324,23 @@ impl Inbox {
         let _held = self.hold(&pair.phone_number_id).await;
         let mut tell = Vec::new();
         if let (true, Some(number)) = (before != after, self.number_of(pair)) {
-            for (webhook, kind) in [(before, "subscription.revoked"), (after, "subscription.activated")] {
+            for (webhook, kind) in
+                [(before, "subscription.revoked"), (after, "subscription.activated")]
+            {
                 if let Some(webhook) = webhook {
-                    let data =
-                        json!({"conversation": pair.conversation, "webhook": webhook, "user": pair.user.shown()});
+                    let data = json!({"conversation": pair.conversation, "webhook": webhook, "user": pair.user.shown()});
                     // Each is another event.
                     let once = Uuid::new_v4().to_string();
-                    tell.push((webhook, self.draft(&number, kind, &[kind, &once], data, Vec::new())));
+                    tell.push((
+                        webhook,
+                        self.draft(&number, kind, &[kind, &once], data, Vec::new()),
+                    ));
                 }
             }
         }
         let change = ConversationChange { routing: Some(to), ..ConversationChange::default() };
-        let changed = self.parts().store.change_conversation(scope, pair.conversation, change, tell).await;
+        let changed =
+            self.parts().store.change_conversation(scope, pair.conversation, change, tell).await;
         let (done, written) = changed.map_err(NotRouted::Store)?;
         if !done {
             return Err(GONE);
@@ -317,7 +358,8 @@ impl Inbox {
         let _turn = self.turn_for(routing).await?;
         let _held = self.hold(&pair.phone_number_id).await;
         let (main, conversation) = (pair.main_account.clone(), pair.conversation);
-        let opened = self.parts().store.open_conversation(pair, routing, self.parts().clock.wall()).await;
+        let opened =
+            self.parts().store.open_conversation(pair, routing, self.parts().clock.wall()).await;
         opened.map_err(NotRouted::Store)?;
         self.tell_conversation(&main, conversation);
         Ok(())
@@ -327,10 +369,19 @@ impl Inbox {
     ///
     /// # Errors
     /// The store takes nothing now; nothing has changed.
-    pub async fn change(&self, scope: &Scope, pair: &Pair, change: ConversationChange) -> Result<bool, StoreError> {
+    pub async fn change(
+        &self,
+        scope: &Scope,
+        pair: &Pair,
+        change: ConversationChange,
+    ) -> Result<bool, StoreError> {
         let silenced = change.ai_enabled == Some(false) || change.routing.is_some();
         let _held = if silenced { self.hold(&pair.phone_number_id).await } else { None };
-        let (done, _) = self.parts().store.change_conversation(scope, pair.conversation, change, Vec::new()).await?;
+        let (done, _) = self
+            .parts()
+            .store
+            .change_conversation(scope, pair.conversation, change, Vec::new())
+            .await?;
         if done {
             self.tell_conversation(&pair.main_account, pair.conversation);
         }
@@ -341,17 +392,30 @@ impl Inbox {
     ///
     /// # Errors
     /// The store's.
-    pub async fn tell_read(&self, scope: &Scope, conversation: &Conversation) -> Result<(), StoreError> {
-        let page = self.parts().store.messages(scope, conversation.pair.conversation, None, READ_PAGE).await?;
-        let last = page.into_iter().find(|m| m.message.direction == Direction::Inbound && m.message.wamid.is_some());
-        let (Some(wamid), Some(number)) = (last.and_then(|m| m.message.wamid), self.number_of(&conversation.pair))
+    pub async fn tell_read(
+        &self,
+        scope: &Scope,
+        conversation: &Conversation,
+    ) -> Result<(), StoreError> {
+        let page = self
+            .parts()
+            .store
+            .messages(scope, conversation.pair.conversation, None, READ_PAGE)
+            .await?;
+        let last = page
+            .into_iter()
+            .find(|m| m.message.direction == Direction::Inbound && m.message.wamid.is_some());
+        let (Some(wamid), Some(number)) =
+            (last.and_then(|m| m.message.wamid), self.number_of(&conversation.pair))
         else {
             return Ok(());
         };
         let graph = self.parts().graph.clone();
         self.parts().tasks.spawn(async move {
             let spec = &number.spec;
-            if let Err(outcome) = graph.mark_read(&spec.phone_number_id, spec.access_token.as_ref(), &wamid).await {
+            if let Err(outcome) =
+                graph.mark_read(&spec.phone_number_id, spec.access_token.as_ref(), &wamid).await
+            {
                 tracing::debug!(?outcome, "Meta was not told that a message was read");
             }
         });
@@ -377,10 +441,16 @@ impl Inbox {
     ///
     /// # Errors
     /// The store takes nothing now; some of it may be gone.
-    pub async fn delete_until(&self, scope: &Scope, pair: &Pair, until: Until) -> Result<(), StoreError> {
+    pub async fn delete_until(
+        &self,
+        scope: &Scope,
+        pair: &Pair,
+        until: Until,
+    ) -> Result<(), StoreError> {
         let (files, late) = self.files_of(scope, pair.conversation, until.wall).await?;
         self.0.shelf.remove(files).await;
-        let told: Vec<Uuid> = late.into_iter().flat_map(|message| came_ids(&pair.phone_number_id, message)).collect();
+        let told: Vec<Uuid> =
+            late.into_iter().flat_map(|message| came_ids(&pair.phone_number_id, message)).collect();
         self.parts().store.erase_told(pair.conversation, &told).await?;
         self.parts().store.erase_until(scope, pair.conversation, until).await?;
         self.tell_conversation(&pair.main_account, pair.conversation);
@@ -391,9 +461,20 @@ impl Inbox {
     ///
     /// # Errors
     /// There are too many, or the store's.
-    pub async fn make_webhook(&self, account: &AuthId, order: WebhookOrder) -> Result<Arc<Webhook>, NotRouted> {
+    pub async fn make_webhook(
+        &self,
+        account: &AuthId,
+        order: WebhookOrder,
+    ) -> Result<Arc<Webhook>, NotRouted> {
         let turn = self.0.changing.lock().await;
-        let there = self.parts().directory.mail().webhooks().values().filter(|w| w.account == *account).count();
+        let there = self
+            .parts()
+            .directory
+            .mail()
+            .webhooks()
+            .values()
+            .filter(|w| w.account == *account)
+            .count();
         if there >= WEBHOOKS_MAX {
             return Err(NotRouted::TooMany);
         }
@@ -419,7 +500,11 @@ impl Inbox {
         order: WebhookOrder,
     ) -> Result<Arc<Webhook>, NotRouted> {
         let (row, turn) = self.changeable(scope, id).await?;
-        self.put_webhook(WebhookRow { name: order.name, url: order.url.0.to_string(), ..row }, &turn).await
+        self.put_webhook(
+            WebhookRow { name: order.name, url: order.url.0.to_string(), ..row },
+            &turn,
+        )
+        .await
     }
 
     /// An account is gone: its webhooks are its heir's from now on, or nobody could see or remove them.
@@ -430,7 +515,8 @@ impl Inbox {
         let turn = self.0.changing.lock().await;
         let all = self.parts().directory.mail().webhooks();
         for webhook in all.values().filter(|webhook| webhook.account == *gone && !webhook.in_file) {
-            self.put_webhook(WebhookRow { account: heir.clone(), ..row_of(webhook) }, &turn).await?;
+            self.put_webhook(WebhookRow { account: heir.clone(), ..row_of(webhook) }, &turn)
+                .await?;
         }
         Ok(())
     }
@@ -476,15 +562,25 @@ impl Inbox {
     /// There is no such one, or the store's.
     pub async fn test_webhook(&self, scope: &Scope, id: Uuid) -> Result<Uuid, NotRouted> {
         let webhook = self.webhook(scope, id).ok_or(NotRouted::NoWebhook)?;
-        let event = self.account_event(&webhook.account, "test", json!({"webhook": id}), Uuid::new_v4());
+        let event =
+            self.account_event(&webhook.account, "test", json!({"webhook": id}), Uuid::new_v4());
         let event_id = event.event_id;
-        let told = self.parts().store.tell_webhook(event.event_for(id, id)).await.map_err(NotRouted::Store)?;
+        let told = self
+            .parts()
+            .store
+            .tell_webhook(event.event_for(id, id))
+            .await
+            .map_err(NotRouted::Store)?;
         self.hand_on(told.into_iter().collect());
         Ok(event_id)
     }
 
     /// A webhook as it is, and the turn to change it: nobody else does meanwhile.
-    async fn changeable(&self, scope: &Scope, id: Uuid) -> Result<(WebhookRow, Changing<'_>), NotRouted> {
+    async fn changeable(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+    ) -> Result<(WebhookRow, Changing<'_>), NotRouted> {
         let turn = self.0.changing.lock().await;
         let webhook = self.webhook(scope, id).ok_or(NotRouted::NoWebhook)?;
         if webhook.in_file {
@@ -493,8 +589,16 @@ impl Inbox {
         Ok((row_of(&webhook), turn))
     }
 
-    async fn put_webhook(&self, row: WebhookRow, _turn: &Changing<'_>) -> Result<Arc<Webhook>, NotRouted> {
-        self.parts().store.webhook(WebhookWrite::Put(row.clone())).await.map_err(NotRouted::Store)?;
+    async fn put_webhook(
+        &self,
+        row: WebhookRow,
+        _turn: &Changing<'_>,
+    ) -> Result<Arc<Webhook>, NotRouted> {
+        self.parts()
+            .store
+            .webhook(WebhookWrite::Put(row.clone()))
+            .await
+            .map_err(NotRouted::Store)?;
         let webhook = Arc::new(of_row(row));
         let mail = self.parts().directory.mail();
         mail.change_webhooks(|webhooks| drop(webhooks.insert(webhook.id, webhook.clone())));
@@ -587,7 +691,8 @@ fn row_of(webhook: &Webhook) -> WebhookRow {
 }
 
 fn of_file(webhook: &crate::config::Webhook) -> Webhook {
-    let secrets: Vec<Secret> = std::iter::once(&webhook.secret).chain(&webhook.secret_previous).cloned().collect();
+    let secrets: Vec<Secret> =
+        std::iter::once(&webhook.secret).chain(&webhook.secret_previous).cloned().collect();
     Webhook {
         id: webhook.id(),
         account: webhook.account.clone(),

@@ -103,7 +103,10 @@ pub(super) struct Lanes {
 
 impl Default for Lanes {
     fn default() -> Self {
-        Self { lanes: Mutex::default(), limits: DefaultKeyedRateLimiter::keyed(Quota::per_second(PER_SECOND)) }
+        Self {
+            lanes: Mutex::default(),
+            limits: DefaultKeyedRateLimiter::keyed(Quota::per_second(PER_SECOND)),
+        }
     }
 }
 
@@ -186,10 +189,13 @@ impl Inbox {
     async fn named(&self, pair: &Pair, once: &str, now: Timestamp) -> Result<Named, NotSent> {
         let conversation = pair.conversation.to_string();
         for n in 0..SAME_MAX {
-            let id = stable_id("sent", &[pair.account.as_str(), &conversation, once, &n.to_string()]);
+            let id =
+                stable_id("sent", &[pair.account.as_str(), &conversation, once, &n.to_string()]);
             match self.parts().store.message(id).await.map_err(NotSent::Store)? {
                 None => return Ok(Named::Free(id)),
-                Some((_, found)) if now < found.message.at.plus(SAME_FOR) => return Ok(Named::Sent(id)),
+                Some((_, found)) if now < found.message.at.plus(SAME_FOR) => {
+                    return Ok(Named::Sent(id));
+                }
                 // A day later it is another.
                 Some(_) => {}
             }
@@ -202,7 +208,12 @@ impl Inbox {
     ///
     /// # Errors
     /// [`NotSent::Stale`] then; or a rule that forbids it, or the store's.
-    pub async fn reply(&self, turn: &Turn, replies: Vec<Outgoing>, then: Option<Then>) -> Result<Vec<Uuid>, NotSent> {
+    pub async fn reply(
+        &self,
+        turn: &Turn,
+        replies: Vec<Outgoing>,
+        then: Option<Then>,
+    ) -> Result<Vec<Uuid>, NotSent> {
         let sender = format!("agent:{}", turn.agent);
         let replies: Vec<_> = replies.into_iter().map(|reply| (Uuid::new_v4(), reply)).collect();
         let ids = replies.iter().map(|(id, _)| *id).take(REPLIES_MAX).collect();
@@ -230,11 +241,14 @@ impl Inbox {
         if !self.0.lanes.has_room(pair.conversation) {
             return Err(NotSent::TooMany(1));
         }
-        let claimed = self.claim_requests(&number, pair, outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing))?;
+        let claimed =
+            self.claim_requests(&number, pair, outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing))?;
         let mut messages = Vec::new();
         for (id, Outgoing { kind, content }) in outgoing.into_iter().take(REPLIES_MAX) {
             if let Err(until) = self.0.lanes.limits.check_key(&pair.phone_number_id) {
-                return Err(NotSent::TooMany(until.wait_time_from(DefaultClock::default().now()).as_secs() + 1));
+                return Err(NotSent::TooMany(
+                    until.wait_time_from(DefaultClock::default().now()).as_secs() + 1,
+                ));
             }
             messages.push(NewMessage {
                 id,
@@ -249,12 +263,20 @@ impl Inbox {
             });
         }
         let node_id = self.parts().node_id.clone();
-        let going = Going { conversation: pair.conversation, messages: messages.clone(), node_id, epoch, answers };
+        let going = Going {
+            conversation: pair.conversation,
+            messages: messages.clone(),
+            node_id,
+            epoch,
+            answers,
+        };
         match self.parts().store.message_going(going).await.map_err(NotSent::Store)? {
             Gone::Out => {}
             // Whoever asked at the same moment sends it.
             Gone::Before => return Ok(()),
-            Gone::Refused => return Err(if epoch.is_some() { NotSent::Stale } else { NotSent::Gone }),
+            Gone::Refused => {
+                return Err(if epoch.is_some() { NotSent::Stale } else { NotSent::Gone });
+            }
         }
         claimed.keep();
         for message in messages {
@@ -292,7 +314,10 @@ impl Inbox {
             return self.unsent(&pair, &message, why).await;
         }
         let Some(number) = self.number_of(&pair) else {
-            let why = (0, "not sent: its number was disconnected, or is another account's now".to_owned());
+            let why = (
+                0,
+                "not sent: its number was disconnected, or is another account's now".to_owned(),
+            );
             return self.unsent(&pair, &message, why).await;
         };
         if !self.may_ask(message.id).await {
@@ -304,8 +329,10 @@ impl Inbox {
             return self.unsent(&pair, &message, why).await;
         }
         let body = graph_body(&pair, &message);
-        let sent =
-            parts.graph.send_message(&number.spec.phone_number_id, number.spec.access_token.as_ref(), &body).await;
+        let sent = parts
+            .graph
+            .send_message(&number.spec.phone_number_id, number.spec.access_token.as_ref(), &body)
+            .await;
         let written = match sent {
             Ok(wamid) => {
                 let written = parts.store.message_posted(message.id, wamid.clone()).await;
@@ -376,12 +403,14 @@ impl Inbox {
     pub(super) async fn take_up_what_was_left(&self) -> Result<(), StoreError> {
         let mut after = (i64::MIN, Uuid::nil());
         loop {
-            let left = self.parts().store.messages_left(&self.parts().node_id, after, LEFT_PAGE).await?;
+            let left =
+                self.parts().store.messages_left(&self.parts().node_id, after, LEFT_PAGE).await?;
             let Some(last) = left.last() else { return Ok(()) };
             after = (last.message.message.at.micros(), last.message.message.id);
             for LeftMessage { pair, message, epoch, asked } in left {
                 if asked {
-                    let why = "this node ended while it was sending it: whether Meta has it is not known";
+                    let why =
+                        "this node ended while it was sending it: whether Meta has it is not known";
                     self.failed(&pair, message.message.id, (0, why.to_owned())).await;
                 } else {
                     self.line_up(Posting { pair, message: message.message, epoch });
@@ -434,11 +463,16 @@ fn graph_body(pair: &Pair, message: &NewMessage) -> Value {
 fn reason(outcome: GraphOutcome) -> (i64, String) {
     match outcome {
         GraphOutcome::Refused { code, details, .. } => (code, details),
-        GraphOutcome::RateLimited { code } => (code, "Meta is asked too often; try again later".to_owned()),
-        GraphOutcome::Timeout | GraphOutcome::ServerError { .. } => {
-            (0, "Meta did not answer as it should: whether it has the message is not known".to_owned())
+        GraphOutcome::RateLimited { code } => {
+            (code, "Meta is asked too often; try again later".to_owned())
         }
+        GraphOutcome::Timeout | GraphOutcome::ServerError { .. } => (
+            0,
+            "Meta did not answer as it should: whether it has the message is not known".to_owned(),
+        ),
         GraphOutcome::Unreachable => (0, "Meta could not be reached".to_owned()),
-        GraphOutcome::Done | GraphOutcome::Gone => (0, "Meta's answer could not be read".to_owned()),
+        GraphOutcome::Done | GraphOutcome::Gone => {
+            (0, "Meta's answer could not be read".to_owned())
+        }
     }
 }

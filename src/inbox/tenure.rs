@@ -35,7 +35,12 @@ impl Tenures {
 }
 
 /// The conversation of a number's owner and a user; `first`: whose the number was first.
-pub(super) fn conversation_id(number: &PhoneNumberId, user: &str, owner: &AuthId, first: &AuthId) -> Uuid {
+pub(super) fn conversation_id(
+    number: &PhoneNumberId,
+    user: &str,
+    owner: &AuthId,
+    first: &AuthId,
+) -> Uuid {
     match owner == first {
         true => stable_id("conversation", &[number.as_str(), user]),
         false => stable_id("conversation", &[number.as_str(), user, owner.as_str()]),
@@ -72,7 +77,8 @@ impl Inbox {
     /// # Errors
     /// The store takes nothing now; until it does, nothing of the former owner's is used either.
     pub async fn claim(&self) -> Result<(), StoreError> {
-        let numbers: Vec<Arc<NumberEntry>> = self.parts().directory.tables().numbers().cloned().collect();
+        let numbers: Vec<Arc<NumberEntry>> =
+            self.parts().directory.tables().numbers().cloned().collect();
         for number in numbers {
             let before = self.0.tenures.of(&number);
             if before.owner != number.account.auth_id {
@@ -96,7 +102,12 @@ impl Inbox {
         let _turn = self.0.changing.lock().await;
         let (id, owner) = (number.spec.mail_id.clone(), number.account.auth_id.clone());
         let _held = self.hold(&id).await;
-        if self.parts().directory.tables().by_number(&number.spec.number).is_none_or(|now| now.account.auth_id != owner)
+        if self
+            .parts()
+            .directory
+            .tables()
+            .by_number(&number.spec.number)
+            .is_none_or(|now| now.account.auth_id != owner)
         {
             // It has changed hands again meanwhile: that is another's to note.
             return Ok(());
@@ -130,7 +141,9 @@ impl Inbox {
         let mail = self.parts().directory.mail();
         let set = mail.routing(&number.spec.mail_id);
         let account = match set {
-            Some(Routing::Webhook(Some(id))) => mail.webhook(id).map(|webhook| webhook.account.clone()),
+            Some(Routing::Webhook(Some(id))) => {
+                mail.webhook(id).map(|webhook| webhook.account.clone())
+            }
             Some(Routing::Agent(id)) => {
                 let scope = Scope::Main(number.account.main().auth_id.clone());
                 self.parts().store.agent(&scope, id).await?.map(|agent| agent.account)

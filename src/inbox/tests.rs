@@ -16,7 +16,9 @@ use egress::testing::{Reply, Seen, Server, egress, open_guard};
 use model::Health;
 use model::Secret;
 use model::{E164, MessageStatus, Timestamp};
-use store::{Agent, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter, Scope};
+use store::{
+    Agent, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter, Scope,
+};
 
 struct World {
     inbox: Inbox,
@@ -72,13 +74,24 @@ impl World {
         inbox.open(&[]).await.unwrap();
         assert!(store.create_agent(agent()).await.unwrap());
         let number = directory.number(&"106".into()).unwrap();
-        Self { inbox, number, graph, former: Vec::new(), written: AtomicUsize::new(0), clock, store, directory, folder }
+        Self {
+            inbox,
+            number,
+            graph,
+            former: Vec::new(),
+            written: AtomicUsize::new(0),
+            clock,
+            store,
+            directory,
+            folder,
+        }
     }
 
     /// The next process, at a Graph that answers so.
     async fn restart(&mut self, graph: impl Fn(&Seen) -> Reply + Send + Sync + 'static) {
         self.former.push(std::mem::replace(&mut self.graph, Server::start(graph).await));
-        self.inbox = inbox(&self.store, &self.directory, &self.clock, &self.graph, self.folder.path());
+        self.inbox =
+            inbox(&self.store, &self.directory, &self.clock, &self.graph, self.folder.path());
         self.inbox.open(&[]).await.unwrap();
     }
 
@@ -151,15 +164,38 @@ fn serve(directory: &Directory, number: NumberSpec) {
         cps: None,
         tokens: Vec::new(),
     };
-    let accounts = vec![account_spec("MA1", None), account_spec("SA1", Some("MA1")), account_spec("MA2", None)];
+    let accounts = vec![
+        account_spec("MA1", None),
+        account_spec("SA1", Some("MA1")),
+        account_spec("MA2", None),
+    ];
     directory.replace(accounts, vec![number]).unwrap();
 }
 
-fn inbox(store: &Store, directory: &Arc<Directory>, clock: &Clock, graph: &Server, folder: &std::path::Path) -> Inbox {
-    let notifier = Notifier::new(egress(open_guard(), Vec::new()), clock.clone(), Dice::system(), AT_ONCE_PER_HOST);
+fn inbox(
+    store: &Store,
+    directory: &Arc<Directory>,
+    clock: &Clock,
+    graph: &Server,
+    folder: &std::path::Path,
+) -> Inbox {
+    let notifier = Notifier::new(
+        egress(open_guard(), Vec::new()),
+        clock.clone(),
+        Dice::system(),
+        AT_ONCE_PER_HOST,
+    );
     let (node, limits) = ("node".to_owned(), OutboxLimits::default());
-    let outbox = Outbox::new(store.clone(), notifier, directory.clone(), clock.clone(), node.clone(), limits);
-    let client = Graph::new(GraphConfig::new(graph.url(""), Secret::new("t")), clock.clone()).unwrap();
+    let outbox = Outbox::new(
+        store.clone(),
+        notifier,
+        directory.clone(),
+        clock.clone(),
+        node.clone(),
+        limits,
+    );
+    let client =
+        Graph::new(GraphConfig::new(graph.url(""), Secret::new("t")), clock.clone()).unwrap();
     Inbox::new(InboxParts {
         store: store.clone(),
         outbox,
@@ -205,8 +241,15 @@ async fn s4_09_an_agents_answer_is_dropped_once_the_routing_has_changed() {
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "one").await;
     let turn = turns.recv().await.unwrap();
-    assert_eq!((turn.agent, turn.message.text.as_str(), turn.pair.user.id.as_str()), (AGENT, "one", "91"));
-    let sent = world.inbox.reply(&turn, vec![Outgoing::text("Hello"), Outgoing::text("there")], None).await.unwrap();
+    assert_eq!(
+        (turn.agent, turn.message.text.as_str(), turn.pair.user.id.as_str()),
+        (AGENT, "one", "91")
+    );
+    let sent = world
+        .inbox
+        .reply(&turn, vec![Outgoing::text("Hello"), Outgoing::text("there")], None)
+        .await
+        .unwrap();
     assert_eq!(sent.len(), 2);
     // What has not gone out when the routing changes never does.
     world.inbox.posted(turn.pair.conversation).await;
@@ -217,13 +260,19 @@ async fn s4_09_an_agents_answer_is_dropped_once_the_routing_has_changed() {
     assert!(matches!(refused, Err(NotSent::Stale)), "{refused:?}");
     // The same agent again is another time.
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
-    assert!(matches!(world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await, Err(NotSent::Stale)));
+    assert!(matches!(
+        world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await,
+        Err(NotSent::Stale)
+    ));
     world.writes("91", "three").await;
     let turn = turns.recv().await.unwrap();
     // People take over: the turn that is under way ends with it, and there is no further one.
     let off = ConversationChange { ai_enabled: Some(false), ..ConversationChange::default() };
     assert!(world.inbox.change(&Scope::of("MA1".into()), &turn.pair, off).await.unwrap());
-    assert!(matches!(world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await, Err(NotSent::Stale)));
+    assert!(matches!(
+        world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await,
+        Err(NotSent::Stale)
+    ));
     world.writes("91", "four").await;
     assert!(turns.try_recv().is_err());
     world.inbox.parts().tasks.close();
@@ -276,7 +325,9 @@ async fn a_message_that_comes_twice_is_one_with_one_turn() {
 }
 
 /// A Graph that names each file, and gives it so.
-fn files(of: impl Fn(&str) -> Reply + Send + Sync + 'static) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
+fn files(
+    of: impl Fn(&str) -> Reply + Send + Sync + 'static,
+) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
     move |seen| match seen.target.strip_prefix("/file/") {
         Some(file) => of(file),
         None => {
@@ -292,7 +343,9 @@ fn fetched(seen: &[Seen]) -> usize {
 
 #[tokio::test]
 async fn r10_few_files_are_fetched_at_a_time_and_one_that_is_asked_for_waits_for_none_of_them() {
-    let world = World::with(files(|file| if file == "wanted" { Reply::ok("here") } else { Reply::Never })).await;
+    let world =
+        World::with(files(|file| if file == "wanted" { Reply::ok("here") } else { Reply::Never }))
+            .await;
     // More than may wait, so that the last is fetched by nobody until somebody asks.
     for n in 0..270 {
         world.says("91", "image", json!({"image": {"id": format!("m{n}")}})).await;
@@ -305,7 +358,11 @@ async fn r10_few_files_are_fetched_at_a_time_and_one_that_is_asked_for_waits_for
     assert_eq!(std::fs::read(&file.path).unwrap(), b"here");
     assert_eq!(fetched(&world.graph.seen()), 4, "three that nobody asked for, and this one");
     let folder = file.path.parent().unwrap();
-    let parts = std::fs::read_dir(folder).unwrap().flatten().filter(|e| e.path().extension().is_some()).count();
+    let parts = std::fs::read_dir(folder)
+        .unwrap()
+        .flatten()
+        .filter(|e| e.path().extension().is_some())
+        .count();
     assert_eq!(parts, 3, "what is fetched is on the disk, not in memory");
 }
 
@@ -318,7 +375,8 @@ async fn a_full_folder_takes_only_what_is_asked_for() {
     assert!(world.file(id).await.is_some());
     let scope = Scope::of("MA1".into());
     let conversation = world_id("91");
-    let found = world.inbox.parts().store.conversation(&scope, conversation).await.unwrap().unwrap();
+    let found =
+        world.inbox.parts().store.conversation(&scope, conversation).await.unwrap().unwrap();
     assert!(world.inbox.delete(&scope, &found.pair).await.unwrap());
     assert!(world.file(id).await.is_none());
 }
@@ -332,7 +390,10 @@ async fn r16_a_numbers_next_owner_reads_nothing_of_the_formers_and_nothing_that_
     let turn = turns.recv().await.unwrap();
     let all = ConversationFilter::default;
     let former = world.conversations("MA1", all()).await.remove(0);
-    assert_eq!((former.pair.conversation, former.standing.routing), (world_id("91"), Routing::Agent(AGENT)));
+    assert_eq!(
+        (former.pair.conversation, former.standing.routing),
+        (world_id("91"), Routing::Agent(AGENT))
+    );
     world.give("MA2");
     // Before anybody has noted it, too.
     assert_eq!(world.inbox.routing_of(&world.number), Routing::None);
@@ -341,7 +402,10 @@ async fn r16_a_numbers_next_owner_reads_nothing_of_the_formers_and_nothing_that_
     assert_eq!(own.standing.routing, Routing::None);
     let scope = Scope::of("MA2".into());
     let said = world.store.messages(&scope, own.pair.conversation, None, 50).await.unwrap();
-    assert_eq!(said.iter().map(|m| m.message.text.as_str()).collect::<Vec<_>>(), ["to the new one"]);
+    assert_eq!(
+        said.iter().map(|m| m.message.text.as_str()).collect::<Vec<_>>(),
+        ["to the new one"]
+    );
     assert!(world.store.conversation(&scope, world_id("91")).await.unwrap().is_none());
     world.inbox.claim().await.unwrap();
     // What the former owner had is there, and leads nowhere.
@@ -381,10 +445,15 @@ async fn s4_09_all_conversations_change_by_one_row_and_one_alone_counts_over_it(
     assert_eq!(of(Some(AGENT)).await, ["91", "92", "93"]);
     let scope = Scope::of("MA1".into());
     let one = world.store.conversation(&scope, world_id("92")).await.unwrap().unwrap();
-    let alone = ConversationChange { routing: Some(Routing::None), ..ConversationChange::default() };
+    let alone =
+        ConversationChange { routing: Some(Routing::None), ..ConversationChange::default() };
     assert!(world.inbox.change(&scope, &one.pair, alone).await.unwrap());
     world.writes("94", "new").await;
-    assert_eq!(of(Some(AGENT)).await, ["91", "93", "94"], "its own routing and the number's, and no other");
+    assert_eq!(
+        of(Some(AGENT)).await,
+        ["91", "93", "94"],
+        "its own routing and the number's, and no other"
+    );
     let now = world.store.conversation(&scope, world_id("92")).await.unwrap().unwrap();
     assert_eq!((now.standing.routing, now.standing.epoch), (Routing::None, one.standing.epoch + 1));
     world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
@@ -395,7 +464,10 @@ async fn s4_09_all_conversations_change_by_one_row_and_one_alone_counts_over_it(
 #[tokio::test]
 async fn r03_what_was_taken_for_sending_goes_out_after_a_restart_and_what_meta_may_have_does_not() {
     let mut world = World::with(|_| Reply::Never).await;
-    let order = WebhookOrder { name: "crm".to_owned(), url: xml::ast::DocUrl("https://crm.example.com/".into()) };
+    let order = WebhookOrder {
+        name: "crm".to_owned(),
+        url: xml::ast::DocUrl("https://crm.example.com/".into()),
+    };
     let webhook = world.inbox.make_webhook(&"MA1".into(), order).await.unwrap().id;
     world.inbox.route_number(&world.number, Routing::Webhook(Some(webhook)), false).await.unwrap();
     world.writes("91", "hello").await;
@@ -414,10 +486,19 @@ async fn r03_what_was_taken_for_sending_goes_out_after_a_restart_and_what_meta_m
         said.iter().map(|(text, status)| (text.as_str(), *status)).collect::<Vec<_>>(),
         [("first", "failed"), ("hello", "received"), ("second", "queued"),]
     );
-    let sent: Vec<_> = world.graph.seen().iter().map(|s| String::from_utf8_lossy(&s.body).contains("second")).collect();
+    let sent: Vec<_> = world
+        .graph
+        .seen()
+        .iter()
+        .map(|s| String::from_utf8_lossy(&s.body).contains("second"))
+        .collect();
     assert_eq!(sent, [true], "the second, once");
     let told = world.store.deliveries(webhook, None, 50).await.unwrap();
-    assert_eq!(told.iter().filter(|told| told.event == "message.status").count(), 1, "the webhook hears of the first");
+    assert_eq!(
+        told.iter().filter(|told| told.event == "message.status").count(),
+        1,
+        "the webhook hears of the first"
+    );
     let again = world.inbox.remove_webhook(&Scope::of("MA1".into()), webhook).await;
     assert!(matches!(again, Err(NotRouted::InUse)), "{again:?}");
     world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
@@ -427,7 +508,10 @@ async fn r03_what_was_taken_for_sending_goes_out_after_a_restart_and_what_meta_m
 #[tokio::test]
 async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     let mut world = World::with(|_| Reply::Never).await;
-    let order = WebhookOrder { name: "crm".to_owned(), url: xml::ast::DocUrl("https://crm.example.com/".into()) };
+    let order = WebhookOrder {
+        name: "crm".to_owned(),
+        url: xml::ast::DocUrl("https://crm.example.com/".into()),
+    };
     let webhook = world.inbox.make_webhook(&"MA1".into(), order).await.unwrap().id;
     world.inbox.route_number(&world.number, Routing::Webhook(Some(webhook)), false).await.unwrap();
     let mut sent = Vec::new();
@@ -435,7 +519,9 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
         world.writes(user, "hello").await;
         let scope = Scope::of("MA1".into());
         let conversation = world.store.conversation(&scope, world_id(user)).await.unwrap().unwrap();
-        sent.push(world.inbox.send(&conversation, Outgoing::text("out"), "api", None).await.unwrap());
+        sent.push(
+            world.inbox.send(&conversation, Outgoing::text("out"), "api", None).await.unwrap(),
+        );
         while world.graph.seen().len() < sent.len() {
             tokio::task::yield_now().await;
         }
@@ -449,7 +535,13 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     }
     // What Meta has said before counts over our not knowing.
     let about = super::incoming::About::number(&world.number);
-    let here = world.inbox.status_of(&about, None, Some(known), MessageStatus::Failed, Some((0, "x".to_owned())));
+    let here = world.inbox.status_of(
+        &about,
+        None,
+        Some(known),
+        MessageStatus::Failed,
+        Some((0, "x".to_owned())),
+    );
     world.store.message_status(here).unwrap().await.unwrap();
     let sent_as = |n: u8| Some(format!("wamid.{n}"));
     assert_eq!(world.stands(known).await, ("sent", sent_as(4), None));
@@ -465,8 +557,13 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     assert_eq!(world.stands(refused).await, ("failed", sent_as(2), Some(131_026)));
     assert_eq!(world.stands(silent).await, ("failed", None, Some(0)));
     let told = world.store.deliveries(webhook, None, 50).await.unwrap();
-    let mut events: Vec<_> = told.into_iter().filter(|d| d.event == "message.status").map(|d| d.event_id).collect();
-    assert_eq!(events.len(), 7, "three were given up; one is sent, one delivered and read, one refused");
+    let mut events: Vec<_> =
+        told.into_iter().filter(|d| d.event == "message.status").map(|d| d.event_id).collect();
+    assert_eq!(
+        events.len(),
+        7,
+        "three were given up; one is sent, one delivered and read, one refused"
+    );
     events.sort();
     events.dedup();
     assert_eq!(events.len(), 7, "each is an event of its own");
@@ -513,7 +610,11 @@ async fn l13_a_message_that_asks_for_permission_counts_before_it_goes_out() {
         content: json!({"template": {"name": "may_we", "components": [{"type": "CALL_PERMISSION_REQUEST"}]}}),
     };
     let refuses = |seen: &Seen| match String::from_utf8_lossy(&seen.body).contains("refused") {
-        true => Reply::Whole(400, Vec::new(), json!({"error": {"code": 131_009, "message": "no"}}).to_string().into()),
+        true => Reply::Whole(
+            400,
+            Vec::new(),
+            json!({"error": {"code": 131_009, "message": "no"}}).to_string().into(),
+        ),
         false => takes_all(seen),
     };
     let world = World::with(refuses).await;
@@ -531,7 +632,9 @@ async fn l13_a_message_that_asks_for_permission_counts_before_it_goes_out() {
     // Two at the same moment.
     let (one, other) = tokio::join!(send(asks("first")), send(asks("second")));
     let refusal = match (one, other) {
-        (Ok(_), Err(NotSent::TooSoon(refusal))) | (Err(NotSent::TooSoon(refusal)), Ok(_)) => refusal,
+        (Ok(_), Err(NotSent::TooSoon(refusal))) | (Err(NotSent::TooSoon(refusal)), Ok(_)) => {
+            refusal
+        }
         both => panic!("{both:?}"),
     };
     assert_eq!((view().state, view().next_request), (State::Requested, refusal.again));
@@ -548,7 +651,8 @@ async fn one_name_is_one_message_for_a_day_and_over_a_restart() {
     world.writes("91", "hello").await;
     let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
     let send = async |world: &World, name| {
-        let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
+        let conversation =
+            world.conversations("MA1", ConversationFilter::default()).await.remove(0);
         world.inbox.send(&conversation, Outgoing::text("once"), "api", Some(name)).await.unwrap()
     };
     let first = send(&world, "a").await;
@@ -577,7 +681,9 @@ async fn an_answer_is_owed_until_it_is_given_once() {
     let owed = async || world.store.turns_owed("node", (i64::MIN, Uuid::nil()), 50).await.unwrap();
     let (first, second) = (turns.recv().await.unwrap(), turns.recv().await.unwrap());
     assert_eq!(owed().await.len(), 2);
-    assert!(world.store.turns_owed("another", (i64::MIN, Uuid::nil()), 50).await.unwrap().is_empty());
+    assert!(
+        world.store.turns_owed("another", (i64::MIN, Uuid::nil()), 50).await.unwrap().is_empty()
+    );
     let then = Some(store::Then::Escalate);
     world.inbox.reply(&first, vec![Outgoing::text("a"), Outgoing::text("b")], then).await.unwrap();
     let doubled = world.inbox.reply(&first, vec![Outgoing::text("again")], None).await;
@@ -624,17 +730,31 @@ async fn s4_19_an_agent_that_is_removed_while_a_number_is_given_to_it_answers_no
             }
         };
         let stands = world.inbox.routing_of(&world.number);
-        let chat = world.store.conversation(&scope, world_id("91")).await.unwrap().unwrap().standing.routing;
+        let chat = world
+            .store
+            .conversation(&scope, world_id("91"))
+            .await
+            .unwrap()
+            .unwrap()
+            .standing
+            .routing;
         match removed {
             Ok(gone) => {
                 assert!(gone, "round {round}");
-                assert!(matches!(routed, Ok(()) | Err(NotRouted::NoAgent)), "round {round}: {routed:?}");
+                assert!(
+                    matches!(routed, Ok(()) | Err(NotRouted::NoAgent)),
+                    "round {round}: {routed:?}"
+                );
                 assert_eq!((stands, chat), (Routing::None, Routing::None), "round {round}");
                 assert!(world.store.create_agent(agent.clone()).await.unwrap());
             }
             Err(why) => {
                 assert!(matches!(why, NotRouted::Answers(_)), "round {round}: {why:?}");
-                assert_eq!((stands, chat), (Routing::Agent(AGENT), Routing::Agent(AGENT)), "round {round}");
+                assert_eq!(
+                    (stands, chat),
+                    (Routing::Agent(AGENT), Routing::Agent(AGENT)),
+                    "round {round}"
+                );
                 world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
             }
         }
@@ -645,8 +765,10 @@ async fn s4_19_an_agent_that_is_removed_while_a_number_is_given_to_it_answers_no
 async fn s4_19_a_conversation_subscribed_and_unsubscribed_at_once_tells_of_one_of_the_two_orders() {
     let world = World::start().await;
     let scope = Scope::of("MA1".into());
-    let order =
-        |name: &str| WebhookOrder { name: name.to_owned(), url: xml::ast::DocUrl("https://crm.example.com/".into()) };
+    let order = |name: &str| WebhookOrder {
+        name: name.to_owned(),
+        url: xml::ast::DocUrl("https://crm.example.com/".into()),
+    };
     let own = world.inbox.make_webhook(&"MA1".into(), order("own")).await.unwrap().id;
     let usual = world.inbox.make_webhook(&"MA1".into(), order("usual")).await.unwrap().id;
     world.inbox.route_number(&world.number, Routing::Webhook(Some(usual)), true).await.unwrap();
@@ -661,12 +783,14 @@ async fn s4_19_a_conversation_subscribed_and_unsubscribed_at_once_tells_of_one_o
             true => drop(tokio::join!(subscribe, unsubscribe)),
             false => drop(tokio::join!(unsubscribe, subscribe)),
         }
-        let stands = world.store.conversation(&scope, read.pair.conversation).await.unwrap().unwrap();
+        let stands =
+            world.store.conversation(&scope, read.pair.conversation).await.unwrap().unwrap();
         let mut told = Vec::new();
         for webhook in [own, usual] {
             let all = world.store.deliveries(webhook, None, 200).await.unwrap();
             let new = all.into_iter().filter(|d| known.insert(d.event_id.clone()));
-            let mut kinds: Vec<_> = new.map(|d| d.event).filter(|e| e.starts_with("subscription.")).collect();
+            let mut kinds: Vec<_> =
+                new.map(|d| d.event).filter(|e| e.starts_with("subscription.")).collect();
             kinds.sort();
             told.push(kinds);
         }
@@ -686,8 +810,10 @@ async fn s4_19_a_conversation_subscribed_and_unsubscribed_at_once_tells_of_one_o
 #[tokio::test]
 async fn s4_03_a_main_accounts_only_webhook_is_its_own() {
     let world = World::start().await;
-    let order =
-        |name: &str| WebhookOrder { name: name.to_owned(), url: xml::ast::DocUrl("https://crm.example.com/".into()) };
+    let order = |name: &str| WebhookOrder {
+        name: name.to_owned(),
+        url: xml::ast::DocUrl("https://crm.example.com/".into()),
+    };
     let scope = Scope::of("MA1".into());
     let subs = world.inbox.make_webhook(&"SA1".into(), order("sub")).await.unwrap().id;
     assert_eq!(world.inbox.webhook_of(&world.number), None, "its subaccount's is none of its own");
@@ -702,7 +828,11 @@ async fn s4_03_a_main_accounts_only_webhook_is_its_own() {
 async fn webhooks_of_an_account_that_is_gone_are_its_heirs() {
     let world = World::start().await;
     let url = xml::ast::DocUrl("https://crm.example.com/".into());
-    let made = world.inbox.make_webhook(&"SA1".into(), WebhookOrder { name: "sub".to_owned(), url }).await.unwrap();
+    let made = world
+        .inbox
+        .make_webhook(&"SA1".into(), WebhookOrder { name: "sub".to_owned(), url })
+        .await
+        .unwrap();
     world.inbox.inherit_webhooks(&"SA1".into(), &"MA1".into()).await.unwrap();
     let found = world.inbox.webhook(&Scope::of("MA1".into()), made.id).unwrap();
     assert_eq!((found.account.as_str(), found.secrets.len()), ("MA1", 1));
@@ -713,8 +843,10 @@ async fn webhooks_of_an_account_that_is_gone_are_its_heirs() {
 #[tokio::test]
 async fn webhooks_change_one_after_the_other_and_nothing_goes_to_one_that_was_removed() {
     let world = World::start().await;
-    let order =
-        |name: &str| WebhookOrder { name: name.to_owned(), url: xml::ast::DocUrl("https://crm.example.com/".into()) };
+    let order = |name: &str| WebhookOrder {
+        name: name.to_owned(),
+        url: xml::ast::DocUrl("https://crm.example.com/".into()),
+    };
     let scope = Scope::of("MA1".into());
     let made = world.inbox.make_webhook(&"MA1".into(), order("one")).await.unwrap();
     let (rotated, renamed) = tokio::join!(
@@ -724,7 +856,8 @@ async fn webhooks_change_one_after_the_other_and_nothing_goes_to_one_that_was_re
     let (rotated, renamed) = (rotated.unwrap(), renamed.unwrap());
     assert_eq!((rotated.secrets.len(), renamed.secrets.len()), (2, 2), "neither undoes the other");
     world.inbox.remove_webhook(&scope, made.id).await.unwrap();
-    let routed = world.inbox.route_number(&world.number, Routing::Webhook(Some(made.id)), true).await;
+    let routed =
+        world.inbox.route_number(&world.number, Routing::Webhook(Some(made.id)), true).await;
     assert!(matches!(routed, Err(NotRouted::NoWebhook)));
     assert!(matches!(world.inbox.rotate_secret(&scope, made.id).await, Err(NotRouted::NoWebhook)));
 }
@@ -741,7 +874,8 @@ async fn s3_04_searches_know_no_case_in_any_script_and_look_at_users_by_their_di
         ("+91 981", &["919811111111"]),
         ("pears", &[]),
     ] {
-        let filter = ConversationFilter { search: search.to_owned(), ..ConversationFilter::default() };
+        let filter =
+            ConversationFilter { search: search.to_owned(), ..ConversationFilter::default() };
         let page = world.store.conversations(&Scope::of("MA1".into()), &filter, 50).await.unwrap();
         let found: Vec<_> = page.found.iter().map(|c| c.pair.user.id.as_str()).collect();
         assert_eq!(found, users, "{search}");

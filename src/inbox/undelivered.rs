@@ -60,10 +60,18 @@ mod tests {
         };
         let notice = undelivered.notice(given_up("crm.example.com"), now).unwrap();
         assert_eq!(notice.topic, NoticeTopic::Delivery);
-        assert!(notice.text.contains("https://crm.example.com") && notice.text.contains("410"), "{}", notice.text);
+        assert!(
+            notice.text.contains("https://crm.example.com") && notice.text.contains("410"),
+            "{}",
+            notice.text
+        );
         let later = now.plus(Duration::from_secs(3_599));
         assert!(undelivered.notice(given_up("crm.example.com"), later).is_none());
         assert!(undelivered.notice(given_up("desk.example.com"), later).is_some());
-        assert!(undelivered.notice(given_up("crm.example.com"), now.plus(Duration::from_secs(3_600))).is_some());
+        assert!(
+            undelivered
+                .notice(given_up("crm.example.com"), now.plus(Duration::from_secs(3_600)))
+                .is_some()
+        );
     }
 }

@@ -10,7 +10,14 @@ use store::{NewMessage, UserName};
 const SHORT: usize = 200;
 
 /// An event as a webhook gets it.
-pub fn event(id: Uuid, kind: &str, at: Timestamp, account: &AuthId, number: Option<&E164>, data: Value) -> Value {
+pub fn event(
+    id: Uuid,
+    kind: &str,
+    at: Timestamp,
+    account: &AuthId,
+    number: Option<&E164>,
+    data: Value,
+) -> Value {
     json!({
         "id": id,
         "type": kind,
@@ -100,12 +107,13 @@ pub fn text_of(kind: &str, content: &Value) -> Option<String> {
 pub fn short(kind: &str, content: &Value) -> String {
     let said = text_of(kind, content).filter(|text| !text.is_empty());
     let text = match kind {
-        "location" => {
-            at(content, "/location/name").map_or_else(|| "Location".to_owned(), |name| format!("Location: {name}"))
-        }
+        "location" => at(content, "/location/name")
+            .map_or_else(|| "Location".to_owned(), |name| format!("Location: {name}")),
         "contacts" => "Contacts".to_owned(),
         "template" => format!("Template {}", said.unwrap_or_default()),
-        "reaction" => said.map_or_else(|| "Reaction removed".to_owned(), |emoji| format!("Reacted {emoji}")),
+        "reaction" => {
+            said.map_or_else(|| "Reaction removed".to_owned(), |emoji| format!("Reacted {emoji}"))
+        }
         "interactive" => match at(content, "/interactive/call_permission_reply/response") {
             Some(response) => format!("Call permission: {response}"),
             None if at(content, "/interactive/type") == Some("call_permission_request") => {
@@ -128,7 +136,12 @@ pub fn short(kind: &str, content: &Value) -> String {
 }
 
 /// A user's message in Plivo's shape (`number-api.md` §5): the parameters in which it differs from others.
-pub fn form(number: &E164, user: &UserName, message: &NewMessage, media_url: Option<&str>) -> Vec<(String, String)> {
+pub fn form(
+    number: &E164,
+    user: &UserName,
+    message: &NewMessage,
+    media_url: Option<&str>,
+) -> Vec<(String, String)> {
     let content = &message.content;
     let mut form = vec![
         ("From".to_owned(), user.id.clone()),
@@ -204,7 +217,8 @@ pub fn asked_of(kind: &str, content: &Value, shown: &str) -> String {
     if kind != "location" {
         return text_of(kind, content).unwrap_or_else(|| shown.to_owned());
     }
-    let place = ["/location/name", "/location/address"].map(|pointer| at(content, pointer).unwrap_or_default());
+    let place = ["/location/name", "/location/address"]
+        .map(|pointer| at(content, pointer).unwrap_or_default());
     let place = place.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
     let degrees = |name: &str| match content.pointer(&format!("/location/{name}")) {
         Some(Value::String(text)) => Some(text.clone()),
@@ -238,7 +252,10 @@ pub fn bounded(value: Value) -> Value {
             Value::Array(_) | Value::Object(_) if depth == 0 => Value::Null,
             Value::Array(items) => items.into_iter().map(|item| bound(item, depth - 1)).collect(),
             Value::Object(members) => Value::Object(
-                members.into_iter().map(|(name, value)| (name, bound(value, depth - 1))).collect::<Map<_, _>>(),
+                members
+                    .into_iter()
+                    .map(|(name, value)| (name, bound(value, depth - 1)))
+                    .collect::<Map<_, _>>(),
             ),
             other => other,
         }
@@ -255,7 +272,10 @@ mod tests {
     fn a_location_has_its_numbers_bare_however_they_came() {
         let number = E164::parse("918035737458").expect("a number");
         let user = UserName { id: "91".to_owned(), bsuid: None, name: String::new() };
-        for held in [json!({"latitude": 12.5, "longitude": -77}), json!({"latitude": "12.5", "longitude": "-77"})] {
+        for held in [
+            json!({"latitude": 12.5, "longitude": -77}),
+            json!({"latitude": "12.5", "longitude": "-77"}),
+        ] {
             let message = NewMessage {
                 id: Uuid::nil(),
                 wamid: None,
@@ -268,14 +288,18 @@ mod tests {
                 at: Timestamp::from_secs(1),
             };
             let form = form(&number, &user, &message, None);
-            let of = |name: &str| form.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+            let of = |name: &str| {
+                form.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+            };
             assert_eq!((of("Latitude"), of("Longitude")), (Some("12.5"), Some("-77")), "{held}");
         }
     }
 
     #[test]
     fn an_agent_is_told_where_a_location_is() {
-        let asked = |location: Value| asked_of("location", &serde_json::json!({ "location": location }), "Location");
+        let asked = |location: Value| {
+            asked_of("location", &serde_json::json!({ "location": location }), "Location")
+        };
         let whole = serde_json::json!({"latitude": 12.5, "longitude": "77.25", "name": "Shop", "address": "MG Road"});
         assert_eq!(asked(whole), "Location: Shop, MG Road (12.5, 77.25)");
         assert_eq!(asked(serde_json::json!({"latitude": 1, "longitude": -2})), "Location (1, -2)");

@@ -75,7 +75,8 @@ impl Asking {
 
     /// How long a try that begins now may take, `request_timeout` at most.
     pub fn time(&self, now: Instant, request_timeout: Duration) -> Duration {
-        let left = self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(now));
+        let left =
+            self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(now));
         request_timeout.min(left)
     }
 
@@ -99,7 +100,9 @@ impl Asking {
             Ok(Verdict::Done | Verdict::Connected { .. }) => return Next::Done(GraphOutcome::Done),
             Ok(Verdict::Gone) => return Next::Done(GraphOutcome::Gone),
             // Ours, in all likelihood.
-            Ok(Verdict::AlreadyAccepted { .. }) if self.unsure => return Next::Done(GraphOutcome::Done),
+            Ok(Verdict::AlreadyAccepted { .. }) if self.unsure => {
+                return Next::Done(GraphOutcome::Done);
+            }
             Ok(Verdict::AlreadyAccepted { details }) => {
                 return Next::Done(GraphOutcome::Refused { status: 400, code: 100, details });
             }
@@ -109,14 +112,18 @@ impl Asking {
             Ok(Verdict::Again(again)) => Fault::Answered(again),
             Err(fault) => fault,
         };
-        self.unsure |=
-            !matches!(fault, Fault::Unreachable | Fault::Answered(Again { trouble: Trouble::Rate { .. }, .. }));
+        self.unsure |= !matches!(
+            fault,
+            Fault::Unreachable | Fault::Answered(Again { trouble: Trouble::Rate { .. }, .. })
+        );
         let pause = policy.pause(self.action, self.tries, fault, roll);
         match pause.filter(|pause| self.may_wait(*pause, now)) {
             None => Next::Done(outcome(fault)),
             Some(_) if overtaken => Next::Done(outcome(fault)),
             // Not waited for in vain: whoever is told does without.
-            Some(pause) if self.sent && !budget.has_room(now + pause) => Next::OutOfBudget(outcome(fault)),
+            Some(pause) if self.sent && !budget.has_room(now + pause) => {
+                Next::OutOfBudget(outcome(fault))
+            }
             Some(pause) => {
                 self.stands_at = outcome(fault);
                 Next::Again { pause, or_else: outcome(fault) }
@@ -137,8 +144,12 @@ pub(super) fn outcome(fault: Fault) -> GraphOutcome {
         Fault::Timeout => GraphOutcome::Timeout,
         // A broken answer is a fault of Meta's side; there is no status to name.
         Fault::Broken => GraphOutcome::ServerError { status: 0 },
-        Fault::Answered(Again { trouble: Trouble::Server { status }, .. }) => GraphOutcome::ServerError { status },
-        Fault::Answered(Again { trouble: Trouble::Rate { code }, .. }) => GraphOutcome::RateLimited { code },
+        Fault::Answered(Again { trouble: Trouble::Server { status }, .. }) => {
+            GraphOutcome::ServerError { status }
+        }
+        Fault::Answered(Again { trouble: Trouble::Rate { code }, .. }) => {
+            GraphOutcome::RateLimited { code }
+        }
     }
 }
 
@@ -148,8 +159,11 @@ mod tests {
     use model::Clock;
     use model::Timestamp;
 
-    const BUSY: Result<Verdict, Fault> =
-        Ok(Verdict::Again(Again { trouble: Trouble::Server { status: 503 }, once: false, after: None }));
+    const BUSY: Result<Verdict, Fault> = Ok(Verdict::Again(Again {
+        trouble: Trouble::Server { status: 503 },
+        once: false,
+        after: None,
+    }));
     const FAILED: GraphOutcome = GraphOutcome::ServerError { status: 503 };
 
     /// A request whose first try went out and came to nothing, and what follows.
@@ -170,11 +184,20 @@ mod tests {
         let mut paused: Vec<_> = (0..12).map(|_| asked(late, clock.now(), &mut budget)).collect();
         clock.step(late - soon);
         paused.extend((0..12).map(|_| asked(soon, clock.now(), &mut budget)));
-        assert!(paused.iter().all(|(_, next)| matches!(next, Next::Again { .. })), "nobody has sent yet");
+        assert!(
+            paused.iter().all(|(_, next)| matches!(next, Next::Again { .. })),
+            "nobody has sent yet"
+        );
         clock.step(soon);
-        let sent: Vec<_> = paused.iter_mut().map(|(asking, _)| asking.sends(false, clock.now(), &mut budget)).collect();
+        let sent: Vec<_> = paused
+            .iter_mut()
+            .map(|(asking, _)| asking.sends(false, clock.now(), &mut budget))
+            .collect();
         assert_eq!(sent.iter().filter(|held_back| held_back.is_none()).count(), 10);
-        assert!(sent[10..].iter().all(|held_back| *held_back == Some(Next::OutOfBudget(FAILED))), "{sent:?}");
+        assert!(
+            sent[10..].iter().all(|held_back| *held_back == Some(Next::OutOfBudget(FAILED))),
+            "{sent:?}"
+        );
         // Who would find no room after the pause either hears of it at once.
         assert_eq!(asked(soon, clock.now(), &mut budget).1, Next::OutOfBudget(FAILED));
         assert!(matches!(asked(late, clock.now(), &mut budget).1, Next::Again { .. }));
@@ -187,11 +210,23 @@ mod tests {
         let now = clock.now();
         let mut unsent = Asking::begin(Action::Accept, None, false, now).unwrap();
         (0..10).for_each(|_| assert!(budget.retry(now)));
-        let full = Err(Fault::Answered(Again { trouble: Trouble::Rate { code: 0 }, once: false, after: None }));
+        let full = Err(Fault::Answered(Again {
+            trouble: Trouble::Rate { code: 0 },
+            once: false,
+            after: None,
+        }));
         let next = unsent.tried(full, &Policy::default(), 0.5, false, now, &mut budget);
         assert!(matches!(next, Next::Again { .. }), "{next:?}");
-        assert_eq!(unsent.sends(false, now, &mut budget), None, "the first that goes out is no retry");
+        assert_eq!(
+            unsent.sends(false, now, &mut budget),
+            None,
+            "the first that goes out is no retry"
+        );
         let mut gone = Asking::begin(Action::Accept, None, false, now).unwrap();
-        assert_eq!(gone.sends(true, now, &mut budget), Some(Next::Done(GraphOutcome::Gone)), "overtaken in its queue");
+        assert_eq!(
+            gone.sends(true, now, &mut budget),
+            Some(Next::Done(GraphOutcome::Gone)),
+            "overtaken in its queue"
+        );
     }
 }

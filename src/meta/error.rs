@@ -136,12 +136,15 @@ pub fn classify(action: Action, status: u16, after: Option<Duration>, body: &[u8
     let ending = matches!(action, Action::Reject | Action::Terminate);
     match class {
         // Ending a call is given up only where Graph clearly says no (§4.7).
-        Class::No | Class::AsSaid if ending && status == 429 => again(Trouble::Rate { code }, false),
+        Class::No | Class::AsSaid if ending && status == 429 => {
+            again(Trouble::Rate { code }, false)
+        }
         Class::No | Class::AsSaid if ending && !(400..500).contains(&status) => {
             again(Trouble::Server { status }, false)
         }
         Class::No | Class::AsSaid => {
-            let details = error.as_ref().map_or("", ErrorDetail::details).chars().take(DETAILS_MAX).collect();
+            let details =
+                error.as_ref().map_or("", ErrorDetail::details).chars().take(DETAILS_MAX).collect();
             Verdict::Refused { status, code, details }
         }
         Class::Transient => again(Trouble::Server { status }, false),
@@ -161,7 +164,8 @@ pub(super) fn classify_question(status: u16, after: Option<Duration>, body: &[u8
     let again = |trouble, once| Verdict::Again(Again { trouble, once, after });
     match error.as_ref().map_or_else(|| by_status(status), |error| by_code(error, status)) {
         Class::No | Class::AsSaid => {
-            let details = error.as_ref().map_or("", ErrorDetail::details).chars().take(DETAILS_MAX).collect();
+            let details =
+                error.as_ref().map_or("", ErrorDetail::details).chars().take(DETAILS_MAX).collect();
             Verdict::Refused { status, code, details }
         }
         Class::Transient => again(Trouble::Server { status }, false),
@@ -176,7 +180,9 @@ pub(super) fn classify_question(status: u16, after: Option<Duration>, body: &[u8
 pub(super) fn leaves_open(trouble: Trouble, body: &[u8]) -> bool {
     let by_gateway = |status| matches!(status, 200..=299 | 502 | 504);
     match trouble {
-        Trouble::Server { status } => by_gateway(status) && serde_json::from_slice::<ErrorBody>(body).is_err(),
+        Trouble::Server { status } => {
+            by_gateway(status) && serde_json::from_slice::<ErrorBody>(body).is_err()
+        }
         Trouble::Rate { .. } => false,
     }
 }
@@ -184,7 +190,8 @@ pub(super) fn leaves_open(trouble: Trouble, body: &[u8]) -> bool {
 /// Status 200 and a JSON object with no `error` (§4.1.6); `null` is none (§1.1).
 fn is_success(status: u16, body: &[u8]) -> bool {
     let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body);
-    status == 200 && object.is_ok_and(|object| object.get("error").is_none_or(serde_json::Value::is_null))
+    status == 200
+        && object.is_ok_and(|object| object.get("error").is_none_or(serde_json::Value::is_null))
 }
 
 /// A success; to `connect` one with a call id.
@@ -195,7 +202,8 @@ fn succeeded(action: Action, status: u16, body: &[u8]) -> Option<Verdict> {
     }
     let answer = serde_json::from_slice::<CallAnswer>(body).unwrap_or_default();
     let wacid = answer.calls.into_iter().next().map(|call| call.id);
-    let usable = |id: &Wacid| (1..=ID_BYTES_MAX).contains(&id.as_str().len()) && id.as_str().is_ascii();
+    let usable =
+        |id: &Wacid| (1..=ID_BYTES_MAX).contains(&id.as_str().len()) && id.as_str().is_ascii();
     wacid.filter(usable).map(|wacid| Verdict::Connected { wacid })
 }
 
@@ -225,10 +233,20 @@ fn special(error: &ErrorDetail) -> Option<Verdict> {
     let text = error.details().to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["already accepted", "already been accepted", "already connected"]) {
-        return Some(Verdict::AlreadyAccepted { details: error.details().chars().take(DETAILS_MAX).collect() });
+        return Some(Verdict::AlreadyAccepted {
+            details: error.details().chars().take(DETAILS_MAX).collect(),
+        });
     }
     let of_call = says(&["call"]);
-    let over = says(&["not found", "ended", "terminated", "does not exist", "is over", "already over", "unknown call"]);
+    let over = says(&[
+        "not found",
+        "ended",
+        "terminated",
+        "does not exist",
+        "is over",
+        "already over",
+        "unknown call",
+    ]);
     (of_call && over).then_some(Verdict::Gone)
 }
 
@@ -253,7 +271,9 @@ mod tests {
             Verdict::Gone => Want::Gone,
             Verdict::AlreadyAccepted { .. } => panic!("no fixture says so"),
             Verdict::Refused { code, .. } => Want::No(*code),
-            Verdict::Again(Again { trouble: Trouble::Server { .. }, once, .. }) => Want::Server { once: *once },
+            Verdict::Again(Again { trouble: Trouble::Server { .. }, once, .. }) => {
+                Want::Server { once: *once }
+            }
             Verdict::Again(Again { trouble: Trouble::Rate { code }, once, .. }) => {
                 Want::Rate { code: *code, once: *once }
             }
@@ -264,15 +284,21 @@ mod tests {
     fn every_fixture_of_graph() {
         let want = |file: &str| match file {
             "error_100_call_ended" => Want::Gone,
-            "error_131016_overloaded" | "ok_status_with_error" | "error_html_502" => Want::Server { once: false },
+            "error_131016_overloaded" | "ok_status_with_error" | "error_html_502" => {
+                Want::Server { once: false }
+            }
             "error_138004" => Want::Server { once: true },
             "error_138005" => Want::Rate { code: 138_005, once: true },
             "error_4_rate" => Want::Rate { code: 4, once: false },
             "error_80007_rate" => Want::Rate { code: 80_007, once: false },
             "error_613_permissions" => Want::Rate { code: 613, once: false },
             "error_190_token" => Want::No(190),
-            "error_100_fingerprint" | "error_data_is_string" | "error_unregistered_waba" => Want::No(100),
-            code if code.starts_with("error_138") => Want::No(code["error_".len()..].parse().unwrap()),
+            "error_100_fingerprint" | "error_data_is_string" | "error_unregistered_waba" => {
+                Want::No(100)
+            }
+            code if code.starts_with("error_138") => {
+                Want::No(code["error_".len()..].parse().unwrap())
+            }
             _ => Want::Done,
         };
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/meta/graph");
@@ -280,7 +306,8 @@ mod tests {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let file = path.file_stem().unwrap().to_str().unwrap();
-            let row: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            let row: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
             let body = match row["response_text"].as_str() {
                 Some(text) => text.as_bytes().to_vec(),
                 None => serde_json::to_vec(&row["response"]).unwrap(),
@@ -307,11 +334,20 @@ mod tests {
     fn a_connect_without_id_is_no_success() {
         let none = br#"{"messaging_product":"whatsapp","calls":[]}"#;
         let one = br#"{"messaging_product":"whatsapp","calls":[{"id":"wacid.A"}]}"#;
-        assert_eq!(kind_of(&classify(Action::Connect, 200, None, none)), Want::Server { once: false });
-        assert_eq!(classify(Action::Connect, 200, None, one), Verdict::Connected { wacid: "wacid.A".into() });
+        assert_eq!(
+            kind_of(&classify(Action::Connect, 200, None, none)),
+            Want::Server { once: false }
+        );
+        assert_eq!(
+            classify(Action::Connect, 200, None, one),
+            Verdict::Connected { wacid: "wacid.A".into() }
+        );
         for bad in ["", "wacid.\u{e9}", &"w".repeat(513)] {
             let body = serde_json::json!({"calls": [{"id": bad}]}).to_string();
-            assert_eq!(kind_of(&classify(Action::Connect, 200, None, body.as_bytes())), Want::Server { once: false });
+            assert_eq!(
+                kind_of(&classify(Action::Connect, 200, None, body.as_bytes())),
+                Want::Server { once: false }
+            );
         }
         assert_eq!(classify(Action::Accept, 200, None, none), Verdict::Done);
     }
@@ -330,14 +366,19 @@ mod tests {
             (302, b"", Want::No(0)),
         ];
         for (status, body, want) in rows {
-            assert_eq!(kind_of(&classify(Action::PreAccept, status, None, body)), want, "{status} {body:?}");
+            assert_eq!(
+                kind_of(&classify(Action::PreAccept, status, None, body)),
+                want,
+                "{status} {body:?}"
+            );
         }
     }
 
     #[test]
     fn ending_a_call_is_given_up_only_at_a_clear_no() {
         let error = |code: i64, text: &str| {
-            serde_json::to_vec(&serde_json::json!({"error": {"message": text, "code": code}})).unwrap()
+            serde_json::to_vec(&serde_json::json!({"error": {"message": text, "code": code}}))
+                .unwrap()
         };
         for (status, code, tried_again) in [
             (400, 100, false),
@@ -353,7 +394,10 @@ mod tests {
             let verdict = classify(Action::Terminate, status, None, &error(code, "no"));
             assert_eq!(matches!(verdict, Verdict::Again(_)), tried_again, "{status} {code}");
         }
-        assert_eq!(classify(Action::Reject, 400, None, &error(100, "Call not found or ended")), Verdict::Gone);
+        assert_eq!(
+            classify(Action::Reject, 400, None, &error(100, "Call not found or ended")),
+            Verdict::Gone
+        );
         let accepted = classify(Action::Accept, 400, None, &error(100, "Call already accepted"));
         assert!(matches!(accepted, Verdict::AlreadyAccepted { .. }));
         let gone_number = br#"{"error":{"message":"Object does not exist for calls","code":100,"error_subcode":33}}"#;
@@ -372,7 +416,9 @@ mod tests {
             (200, said, false),
             (502, said, false),
         ] {
-            let Verdict::Again(again) = classify_question(status, None, body) else { panic!("{status}") };
+            let Verdict::Again(again) = classify_question(status, None, body) else {
+                panic!("{status}")
+            };
             assert_eq!(leaves_open(again.trouble, body), open, "{status}");
         }
     }

@@ -116,7 +116,12 @@ pub enum About {
 
 impl ActionRequest {
     /// That a call is to end: `reject` or `terminate`.
-    pub fn ending(phone_number_id: PhoneNumberId, token: Option<Secret>, wacid: Wacid, action: GraphAction) -> Self {
+    pub fn ending(
+        phone_number_id: PhoneNumberId,
+        token: Option<Secret>,
+        wacid: Wacid,
+        action: GraphAction,
+    ) -> Self {
         Self {
             phone_number_id,
             token,
@@ -136,7 +141,8 @@ impl ActionRequest {
             About::Call(wacid) => {
                 let mut body = CallRequest::about(wacid.clone(), self.action.into());
                 let answers = matches!(self.action, GraphAction::PreAccept | GraphAction::Accept);
-                body.session = sdp().filter(|_| answers).map(|sdp| Session { sdp_type: SdpType::Answer, sdp });
+                body.session =
+                    sdp().filter(|_| answers).map(|sdp| Session { sdp_type: SdpType::Answer, sdp });
                 body
             }
         };
@@ -216,7 +222,9 @@ impl Graph {
     pub fn new(mut config: GraphConfig, clock: Clock) -> Result<Self, SetupError> {
         config.base_url.truncate(config.base_url.trim_end_matches('/').len());
         let base = config.base_url.parse::<Uri>().ok();
-        if !base.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()) {
+        if !base.is_some_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+        }) {
             return Err(SetupError::BaseUrl(config.base_url));
         }
         let tls = client_tls()?;
@@ -252,14 +260,16 @@ impl Graph {
 
     /// Whether requests about a number's calls wait for so many before them that a further call had better not begin.
     pub fn is_behind(&self, number: &PhoneNumberId) -> bool {
-        self.lanes
-            .get(number)
-            .is_some_and(|lane| lane.calls.waiting() >= BEHIND || lane.calls.age(self.clock.now()) > BEHIND_FOR)
+        self.lanes.get(number).is_some_and(|lane| {
+            lane.calls.waiting() >= BEHIND || lane.calls.age(self.clock.now()) > BEHIND_FOR
+        })
     }
 
     /// Whether rejects of a number's calls wait for so long that a further one would come too late.
     pub fn is_behind_with_rejects(&self, number: &PhoneNumberId) -> bool {
-        self.lanes.get(number).is_some_and(|lane| lane.rejects.age(self.clock.now()) > REJECTS_BEHIND_FOR)
+        self.lanes
+            .get(number)
+            .is_some_and(|lane| lane.rejects.age(self.clock.now()) > REJECTS_BEHIND_FOR)
     }
 
     /// Carries out an action on a call, further tries included. Dropping the future gives it up.
@@ -268,7 +278,11 @@ impl Graph {
     }
 
     /// [`Graph::call_action`], and `on_try` is told of each try at its end.
-    pub async fn call_action_watched(&self, request: ActionRequest, on_try: impl FnMut(Try)) -> Answered {
+    pub async fn call_action_watched(
+        &self,
+        request: ActionRequest,
+        on_try: impl FnMut(Try),
+    ) -> Answered {
         let mut made = None;
         let outcome = self.carry_out(request, on_try, &mut made).await;
         Answered { outcome, made }
@@ -285,7 +299,8 @@ impl Graph {
         };
         let action = Action::from(request.action);
         let overtaken = &request.overtaken;
-        let begun = Asking::begin(action, request.deadline, overtaken.is_cancelled(), self.clock.now());
+        let begun =
+            Asking::begin(action, request.deadline, overtaken.is_cancelled(), self.clock.now());
         let mut asking = match begun {
             Ok(asking) => asking,
             Err(too_late) => return too_late,
@@ -298,8 +313,9 @@ impl Graph {
             let (policy, roll) = (&self.config.policy, (self.config.roll)());
             let action = action.as_str();
             let next = match came {
-                Ok(came) => self
-                    .with_budget(|budget, now| asking.tried(came, policy, roll, overtaken.is_cancelled(), now, budget)),
+                Ok(came) => self.with_budget(|budget, now| {
+                    asking.tried(came, policy, roll, overtaken.is_cancelled(), now, budget)
+                }),
                 Err(held_back) => held_back,
             };
             match next {
@@ -311,12 +327,20 @@ impl Graph {
                 }
                 Next::Done(outcome) => {
                     if let GraphOutcome::Refused { status, code, details } = &outcome {
-                        self.refused(&request.phone_number_id, request.token.as_ref(), (*status, *code), details);
+                        self.refused(
+                            &request.phone_number_id,
+                            request.token.as_ref(),
+                            (*status, *code),
+                            details,
+                        );
                     }
                     return outcome;
                 }
                 Next::OutOfBudget(outcome) => {
-                    tracing::warn!(action, "Graph: no further try, a tenth of all requests are retries");
+                    tracing::warn!(
+                        action,
+                        "Graph: no further try, a tenth of all requests are retries"
+                    );
                     return outcome;
                 }
             }
@@ -330,7 +354,10 @@ impl Graph {
         loop {
             let outcome = self.call_action(request.clone()).await;
             let asked_for = self.clock.now().saturating_duration_since(begun);
-            if outcome.is_settled() || request.overtaken.is_cancelled() || asked_for >= self.config.ending_max {
+            if outcome.is_settled()
+                || request.overtaken.is_cancelled()
+                || asked_for >= self.config.ending_max
+            {
                 return outcome;
             }
             tokio::time::sleep(self.config.ending_again).await;
@@ -343,7 +370,8 @@ impl Graph {
     }
 
     fn sending(&self, request: &ActionRequest) -> Option<Sending> {
-        let (uri, headers) = self.head(&request.phone_number_id, "calls", request.token.as_ref())?;
+        let (uri, headers) =
+            self.head(&request.phone_number_id, "calls", request.token.as_ref())?;
         Some(Sending {
             action: request.action.into(),
             // One that was let in has a name of ours to give.
@@ -356,7 +384,12 @@ impl Graph {
     }
 
     /// Where a request about a number, or another node of Graph's, goes, and its headers; none, and logged, where they can't be written.
-    pub(super) fn head(&self, number: &PhoneNumberId, path: &str, token: Option<&Secret>) -> Option<(Uri, HeaderMap)> {
+    pub(super) fn head(
+        &self,
+        number: &PhoneNumberId,
+        path: &str,
+        token: Option<&Secret>,
+    ) -> Option<(Uri, HeaderMap)> {
         // What is asked of a node itself stands in the query.
         let slash = if path.is_empty() || path.starts_with('?') { "" } else { "/" };
         let uri = format!("{}/{number}{slash}{path}", self.config.base_url).parse();
@@ -369,12 +402,22 @@ impl Graph {
         };
         bearer.set_sensitive(true);
         let json = HeaderValue::from_static("application/json");
-        Some((uri, HeaderMap::from_iter([(AUTHORIZATION, bearer), (CONTENT_TYPE, json), (USER_AGENT, agent)])))
+        Some((
+            uri,
+            HeaderMap::from_iter([
+                (AUTHORIZATION, bearer),
+                (CONTENT_TYPE, json),
+                (USER_AGENT, agent),
+            ]),
+        ))
     }
 
     /// The queue of a number's requests.
     pub(super) fn lane(&self, number: &PhoneNumberId) -> Arc<Lane> {
-        self.lanes.entry(number.clone()).or_insert_with(|| Lane::new(&self.config, self.clock.now())).clone()
+        self.lanes
+            .entry(number.clone())
+            .or_insert_with(|| Lane::new(&self.config, self.clock.now()))
+            .clone()
     }
 
     /// One try: its place in the lane, its time, its metric; or what follows where it may not go out after all.
@@ -390,7 +433,10 @@ impl Graph {
         let mut sent = None;
         let mut held_back = None;
         let exchange = async {
-            let _place = sending.lane.enter(if sending.refused { Kind::Reject } else { Kind::Call }, begun).await?;
+            let _place = sending
+                .lane
+                .enter(if sending.refused { Kind::Reject } else { Kind::Call }, begun)
+                .await?;
             held_back = self.with_budget(|budget, now| {
                 sent = Some(now);
                 asking.sends(overtaken.is_cancelled(), now, budget)
@@ -414,7 +460,8 @@ impl Graph {
         let took = ended.saturating_duration_since(begun).as_secs_f64();
         let action = sending.action.as_str();
         let status = how.map_or_else(str::to_owned, status_label::of);
-        metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => action, "status" => status).record(took);
+        metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => action, "status" => status)
+            .record(took);
         Ok(answered.map(|(_, verdict)| verdict))
     }
 
@@ -430,7 +477,10 @@ impl Graph {
         })?;
         let status = answer.status().as_u16();
         let after = retry_after(answer.headers());
-        let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|_| Fault::Broken)?;
+        let body = Limited::new(answer.into_body(), ANSWER_MAX)
+            .collect()
+            .await
+            .map_err(|_| Fault::Broken)?;
         let body = body.to_bytes();
         let told = self.without_tokens(&body, &sending.headers);
         Ok((status, classify(sending.action, status, after, &told)))
@@ -441,9 +491,13 @@ impl Graph {
         let sent = headers.get(AUTHORIZATION).and_then(|h| std::str::from_utf8(h.as_bytes()).ok());
         let sent = sent.and_then(|h| h.strip_prefix("Bearer ")).unwrap_or_default();
         let mut told = Cow::Borrowed(body);
-        for token in [sent, self.config.token.reveal()].into_iter().filter(|token| token.len() >= TOKEN_MIN) {
+        for token in
+            [sent, self.config.token.reveal()].into_iter().filter(|token| token.len() >= TOKEN_MIN)
+        {
             if memchr::memmem::find(&told, token.as_bytes()).is_some() {
-                told = Cow::Owned(String::from_utf8_lossy(&told).replace(token, "(token)").into_bytes());
+                told = Cow::Owned(
+                    String::from_utf8_lossy(&told).replace(token, "(token)").into_bytes(),
+                );
             }
         }
         told
@@ -458,8 +512,11 @@ where
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(config.connect_timeout));
-    let connector =
-        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(tcp);
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(tcp);
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
@@ -567,7 +624,8 @@ pub(super) enum Kind {
 const ASIDE: usize = 2;
 
 /// Our own lane is full: as if Graph had said that it is asked too often.
-const OURS_FULL: Fault = Fault::Answered(Again { trouble: Trouble::Rate { code: 0 }, once: false, after: None });
+const OURS_FULL: Fault =
+    Fault::Answered(Again { trouble: Trouble::Rate { code: 0 }, once: false, after: None });
 
 /// `Retry-After` in seconds; a date is not read (Graph sends none).
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {

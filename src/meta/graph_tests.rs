@@ -43,7 +43,10 @@ impl Server {
     async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v23.0", listener.local_addr().unwrap());
-        let script = Arc::new(Mutex::new(Script { replies: replies.into_iter().collect(), ..Script::default() }));
+        let script = Arc::new(Mutex::new(Script {
+            replies: replies.into_iter().collect(),
+            ..Script::default()
+        }));
         let server = Self { url, script };
         let serving = server.clone();
         tokio::spawn(async move {
@@ -68,11 +71,14 @@ impl Server {
             let sent = match reply {
                 Reply::Answer(status, headers, body) => {
                     let length = body.len();
-                    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n{headers}\r\n");
+                    let head =
+                        format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n{headers}\r\n");
                     stream.write_all(format!("{head}{body}").as_bytes()).await
                 }
                 Reply::Cut => {
-                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"succ").await;
+                    let _ = stream
+                        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"succ")
+                        .await;
                     return;
                 }
                 Reply::Reset => return,
@@ -146,7 +152,10 @@ fn request(action: GraphAction) -> ActionRequest {
 }
 
 /// Asks once of a server with that script; gives the outcome and the number of tries.
-async fn ask(action: GraphAction, replies: impl IntoIterator<Item = Reply>) -> (GraphOutcome, usize) {
+async fn ask(
+    action: GraphAction,
+    replies: impl IntoIterator<Item = Reply>,
+) -> (GraphOutcome, usize) {
     let server = Server::start(replies).await;
     let outcome = graph(&server).call_action(request(action)).await;
     (outcome, server.seen().len())
@@ -156,7 +165,9 @@ async fn ask(action: GraphAction, replies: impl IntoIterator<Item = Reply>) -> (
 async fn requests_are_as_meta_wants_them() {
     let server = Server::start([]).await;
     let graph = graph(&server);
-    for action in [GraphAction::PreAccept, GraphAction::Accept, GraphAction::Reject, GraphAction::Terminate] {
+    for action in
+        [GraphAction::PreAccept, GraphAction::Accept, GraphAction::Reject, GraphAction::Terminate]
+    {
         assert_eq!(graph.call_action(request(action)).await, GraphOutcome::Done);
     }
     let mut own = request(GraphAction::Reject);
@@ -165,7 +176,9 @@ async fn requests_are_as_meta_wants_them() {
     let seen = server.seen();
     let bodies: Vec<&str> = seen.iter().map(|(_, body)| body.as_str()).collect();
     let session = r#""session":{"sdp_type":"answer","sdp":"v=0\r\n"}"#;
-    let about = |action: &str| format!(r#"{{"messaging_product":"whatsapp","call_id":"wacid.A","action":"{action}""#);
+    let about = |action: &str| {
+        format!(r#"{{"messaging_product":"whatsapp","call_id":"wacid.A","action":"{action}""#)
+    };
     assert_eq!(bodies[0], format!("{},{session}}}", about("pre_accept")));
     let opaque = r#""biz_opaque_callback_data":"oh1.00000000-0000-0000-0000-000000000000.node-a""#;
     assert_eq!(bodies[1], format!("{},{session},{opaque}}}", about("accept")));
@@ -186,7 +199,8 @@ async fn requests_are_as_meta_wants_them() {
 #[tokio::test]
 async fn r06_each_fault_is_tried_again_as_often_as_the_spec_says() {
     let silent = |n| std::iter::repeat_n(Reply::Silence, n);
-    let html = Reply::Answer(502, "content-type: text/html\r\n", "<html><body>Bad gateway</body></html>");
+    let html =
+        Reply::Answer(502, "content-type: text/html\r\n", "<html><body>Bad gateway</body></html>");
     let again = Reply::Answer(200, "", r#"{"error":{"message":"x","code":131000}}"#);
     let rate = Reply::Answer(429, "retry-after: 1\r\n", r#"{"error":{"message":"x","code":4}}"#);
     let once = Reply::Answer(500, "", r#"{"error":{"message":"x","code":138004}}"#);
@@ -196,7 +210,11 @@ async fn r06_each_fault_is_tried_again_as_often_as_the_spec_says() {
         "",
         r#"{"error":{"message":"x","code":100,"error_data":{"details":"Call not found or ended"}}}"#,
     );
-    let refused = |details: &str| GraphOutcome::Refused { status: 401, code: 190, details: details.to_owned() };
+    let refused = |details: &str| GraphOutcome::Refused {
+        status: 401,
+        code: 190,
+        details: details.to_owned(),
+    };
     use GraphAction::{Accept, PreAccept, Terminate};
     use GraphOutcome::{Done, Gone, RateLimited, ServerError, Timeout};
     let rows: Vec<(GraphAction, Vec<Reply>, GraphOutcome, usize)> = vec![
@@ -224,7 +242,8 @@ async fn r06_each_fault_is_tried_again_as_often_as_the_spec_says() {
 
 #[tokio::test]
 async fn an_accept_that_took_effect_unheard_counts_as_done() {
-    let before = Reply::Answer(400, "", r#"{"error":{"message":"Call already accepted","code":100}}"#);
+    let before =
+        Reply::Answer(400, "", r#"{"error":{"message":"Call already accepted","code":100}}"#);
     let (outcome, tries) = ask(GraphAction::Accept, [Reply::Silence, before.clone()]).await;
     assert_eq!((outcome, tries), (GraphOutcome::Done, 2));
     let (outcome, _) = ask(GraphAction::Accept, [Reply::Reset, before.clone()]).await;
@@ -263,7 +282,11 @@ async fn r06_a_request_that_is_overtaken_is_not_tried_again() {
         overtaken.cancel();
     };
     let (outcome, ()) = tokio::join!(graph.call_action(accept.clone()), later);
-    assert_eq!(outcome, GraphOutcome::ServerError { status: 503 }, "at once, and not after the pause");
+    assert_eq!(
+        outcome,
+        GraphOutcome::ServerError { status: 503 },
+        "at once, and not after the pause"
+    );
     assert_eq!(graph.call_action(accept).await, GraphOutcome::Gone, "nor is it begun");
     assert_eq!(server.seen().len(), 1);
 }
@@ -329,9 +352,15 @@ async fn a_token_that_is_refused_is_told_at_once_whatever_was_asked() {
     assert!(graph.phone_number(&id, Some(&token)).await.is_err());
     assert!(graph.phone_number(&id, Some(&token)).await.is_err());
     let call = request(GraphAction::Accept);
-    let of_call = (call.phone_number_id.to_string(), call.token.as_ref().map(|token| token.reveal().to_owned()));
+    let of_call = (
+        call.phone_number_id.to_string(),
+        call.token.as_ref().map(|token| token.reveal().to_owned()),
+    );
     graph.call_action(call).await;
-    assert_eq!(*heard.lock().unwrap(), [("106".to_owned(), Some("EAAG-of-its-own".to_owned())), of_call]);
+    assert_eq!(
+        *heard.lock().unwrap(),
+        [("106".to_owned(), Some("EAAG-of-its-own".to_owned())), of_call]
+    );
 }
 
 #[tokio::test]
@@ -359,15 +388,25 @@ async fn r06_requests_under_way_and_waiting_are_bounded_per_number() {
     config.waiting_max = 8;
     config.policy.ending.clear();
     let graph = Graph::new(config, Clock::real()).unwrap();
-    let ended =
-        futures_util::future::join_all((0..20).map(|_| graph.call_action(request(GraphAction::Terminate)))).await;
-    let turned_away = ended.iter().filter(|outcome| **outcome == GraphOutcome::RateLimited { code: 0 }).count();
+    let ended = futures_util::future::join_all(
+        (0..20).map(|_| graph.call_action(request(GraphAction::Terminate))),
+    )
+    .await;
+    let turned_away =
+        ended.iter().filter(|outcome| **outcome == GraphOutcome::RateLimited { code: 0 }).count();
     assert_eq!(turned_away, 20 - 4 - 8);
-    assert!(server.script.lock().unwrap().most_open <= 12, "4 at first, 4 more as each of those gave up");
+    assert!(
+        server.script.lock().unwrap().most_open <= 12,
+        "4 at first, 4 more as each of those gave up"
+    );
     let mut other = request(GraphAction::Reject);
     other.phone_number_id = "another".into();
     server.script.lock().unwrap().replies.clear();
-    assert_eq!(graph.call_action(other).await, GraphOutcome::Done, "another number has its own lane");
+    assert_eq!(
+        graph.call_action(other).await,
+        GraphOutcome::Done,
+        "another number has its own lane"
+    );
 }
 
 #[tokio::test]
@@ -381,10 +420,12 @@ async fn r10_messages_leave_places_to_calls_and_a_wait_for_one_is_no_time_out() 
     let message = serde_json::json!({"type": "text"});
     let mut sending = tokio::task::JoinSet::new();
     for _ in 0..6 {
-        let (graph, number, message) = (graph.clone(), call.phone_number_id.clone(), message.clone());
+        let (graph, number, message) =
+            (graph.clone(), call.phone_number_id.clone(), message.clone());
         sending.spawn(async move { graph.send_message(&number, None, &message).await });
     }
-    while graph.lanes.get(&call.phone_number_id).is_none_or(|lane| lane.aside.waiting() < 4) || server.seen().len() < 2
+    while graph.lanes.get(&call.phone_number_id).is_none_or(|lane| lane.aside.waiting() < 4)
+        || server.seen().len() < 2
     {
         tokio::task::yield_now().await;
     }
@@ -392,7 +433,10 @@ async fn r10_messages_leave_places_to_calls_and_a_wait_for_one_is_no_time_out() 
     assert_eq!(graph.call_action(call).await, GraphOutcome::Done, "two places are left to calls");
     let ended = sending.join_all().await;
     let lost = ended.iter().filter(|sent| **sent == Err(GraphOutcome::Timeout)).count();
-    assert_eq!(lost, 2, "those behind them waited longer than a request may take, and went out: {ended:?}");
+    assert_eq!(
+        lost, 2,
+        "those behind them waited longer than a request may take, and went out: {ended:?}"
+    );
     assert_eq!(server.seen().len(), 7);
 }
 
@@ -401,14 +445,20 @@ async fn r06_a_message_that_meta_may_have_is_not_sent_twice() {
     let html = || Reply::Answer(502, "", "<html>");
     let message = serde_json::json!({"type": "text"});
     let number = request(GraphAction::Accept).phone_number_id;
-    for reply in [html(), Reply::Answer(504, "", ""), Reply::Answer(200, "", ""), Reply::Cut, Reply::Reset] {
+    for reply in
+        [html(), Reply::Answer(504, "", ""), Reply::Answer(200, "", ""), Reply::Cut, Reply::Reset]
+    {
         let server = Server::start([reply]).await;
         let sent = graph(&server).send_message(&number, None, &message).await;
         assert!(sent.is_err(), "{sent:?}");
         assert_eq!(server.seen().len(), 1, "{sent:?}");
     }
-    let server = Server::start([BUSY, Reply::Answer(200, "", r#"{"messages":[{"id":"wamid.1"}]}"#)]).await;
-    assert_eq!(graph(&server).send_message(&number, None, &message).await, Ok("wamid.1".to_owned()));
+    let server =
+        Server::start([BUSY, Reply::Answer(200, "", r#"{"messages":[{"id":"wamid.1"}]}"#)]).await;
+    assert_eq!(
+        graph(&server).send_message(&number, None, &message).await,
+        Ok("wamid.1".to_owned())
+    );
     assert_eq!(server.seen().len(), 2, "Graph says itself that it did nothing");
 }
 
@@ -440,7 +490,9 @@ async fn r10_a_line_that_stands_still_forbids_further_calls_and_rejects() {
     let ms = Duration::from_millis;
     let behind = || (graph.is_behind(&number), graph.is_behind_with_rejects(&number));
     assert_eq!(behind(), (false, false));
-    for (step, expected) in [(250, (false, false)), (1, (true, false)), (9_749, (true, false)), (1, (true, true))] {
+    for (step, expected) in
+        [(250, (false, false)), (1, (true, false)), (9_749, (true, false)), (1, (true, true))]
+    {
         clock.step(ms(step));
         assert_eq!(behind(), expected, "after {step} ms more");
     }
@@ -467,10 +519,16 @@ fn each_try_is_timed_by_action_and_status() {
         runtime.block_on(ask(GraphAction::Reject, [Reply::Reset]));
     });
     let text = rendered.render();
-    for (action, status) in
-        [("accept", "503"), ("accept", "timeout"), ("accept", "200"), ("reject", "error"), ("reject", "200")]
-    {
-        let line = format!(r#"offhook_graph_request_seconds_count{{action="{action}",status="{status}"}} 1"#);
+    for (action, status) in [
+        ("accept", "503"),
+        ("accept", "timeout"),
+        ("accept", "200"),
+        ("reject", "error"),
+        ("reject", "200"),
+    ] {
+        let line = format!(
+            r#"offhook_graph_request_seconds_count{{action="{action}",status="{status}"}} 1"#
+        );
         assert!(text.contains(&line), "{line} in\n{text}");
     }
 }

@@ -33,9 +33,12 @@ impl Graph {
         message: &Value,
     ) -> Result<String, GraphOutcome> {
         let body = message.to_string().into_bytes();
-        let answer = self.question(&Question::post(number, token, "messages".to_owned(), "message", body)).await?;
+        let answer = self
+            .question(&Question::post(number, token, "messages".to_owned(), "message", body))
+            .await?;
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
-        let id = answer.pointer("/messages/0/id").and_then(Value::as_str).filter(|id| !id.is_empty());
+        let id =
+            answer.pointer("/messages/0/id").and_then(Value::as_str).filter(|id| !id.is_empty());
         id.map(str::to_owned).ok_or(GraphOutcome::ServerError { status: 200 })
     }
 
@@ -51,7 +54,9 @@ impl Graph {
     ) -> Result<(), GraphOutcome> {
         let body = json!({"messaging_product": "whatsapp", "status": "read", "message_id": wamid});
         let body = body.to_string().into_bytes();
-        self.question(&Question::post(number, token, "messages".to_owned(), "message", body)).await.map(drop)
+        self.question(&Question::post(number, token, "messages".to_owned(), "message", body))
+            .await
+            .map(drop)
     }
 
     /// A user's file: where it is (`GET /{media_id}`), then its bytes, both with the token. They go `into` this as they come,
@@ -71,10 +76,13 @@ impl Graph {
         if !plain {
             return Err("its id is none".to_owned());
         }
-        let about = format!("{}/{media}", self.config.base_url).parse::<Uri>().map_err(|e| e.to_string())?;
+        let about = format!("{}/{media}", self.config.base_url)
+            .parse::<Uri>()
+            .map_err(|e| e.to_string())?;
         let mut named = Vec::new();
         self.download(&about, token, NAMED_MAX, &mut named).await?;
-        let named: Value = serde_json::from_slice(&named).map_err(|_| "Meta's word on it is no JSON".to_owned())?;
+        let named: Value = serde_json::from_slice(&named)
+            .map_err(|_| "Meta's word on it is no JSON".to_owned())?;
         let url = named.get("url").and_then(Value::as_str).unwrap_or_default();
         let url = url.parse::<Uri>().map_err(|_| "Meta gives no URL for it".to_owned())?;
         // The token goes to Meta over TLS, or where Graph itself is.
@@ -100,18 +108,21 @@ impl Graph {
         into: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(u64, String), String> {
         let token = token.unwrap_or(&self.config.token);
-        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.reveal())).map_err(|e| e.to_string())?;
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
+            .map_err(|e| e.to_string())?;
         bearer.set_sensitive(true);
         let agent = HeaderValue::try_from(&self.config.user_agent).map_err(|e| e.to_string())?;
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = uri.clone();
-        *request.headers_mut() = HeaderMap::from_iter([(AUTHORIZATION, bearer), (USER_AGENT, agent)]);
+        *request.headers_mut() =
+            HeaderMap::from_iter([(AUTHORIZATION, bearer), (USER_AGENT, agent)]);
         let exchange = async {
             let answer = self.http.request(request).await.map_err(|e| format!("no answer: {e}"))?;
             if !answer.status().is_success() {
                 return Err(format!("the answer was {}", answer.status().as_u16()));
             }
-            let (mut body, mut sum) = (Limited::new(answer.into_body(), at_most), Context::new(&SHA256));
+            let (mut body, mut sum) =
+                (Limited::new(answer.into_body(), at_most), Context::new(&SHA256));
             let mut bytes = 0;
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|e| format!("it could not be read: {e}"))?;
@@ -122,6 +133,8 @@ impl Graph {
             }
             Ok((bytes, hex::encode(sum.finish())))
         };
-        tokio::time::timeout(FILE_TIME, exchange).await.unwrap_or_else(|_| Err("it took too long".to_owned()))
+        tokio::time::timeout(FILE_TIME, exchange)
+            .await
+            .unwrap_or_else(|_| Err("it took too long".to_owned()))
     }
 }

@@ -20,7 +20,7 @@ pub use error::{Again, Trouble, Verdict, classify, code, is_alarm, is_token_refu
 pub use graph::{About, ActionRequest, Answered, Graph, GraphConfig, SetupError, TokenEar, Try};
 pub use retry::{Budget, Fault, Policy};
 pub use types::{
-    Action, CallAnswer, CallId, CallRequest, ErrorBody, ErrorData, ErrorDetail, SdpType, Session, call_named,
-    callback_data,
+    Action, CallAnswer, CallId, CallRequest, ErrorBody, ErrorData, ErrorDetail, SdpType, Session,
+    call_named, callback_data,
 };
 pub use upload::Upload;

@@ -21,8 +21,13 @@ const TEXT_MAX: usize = 200;
 /// The word in metrics of what is no call, message or setting (`interface.md` §4 has no other).
 const OTHER: &str = "other";
 /// Our app's fields without which something does not reach us.
-pub const FIELDS_NEEDED: &[&str] =
-    &["calls", "messages", "account_update", "account_settings_update", "phone_number_quality_update"];
+pub const FIELDS_NEEDED: &[&str] = &[
+    "calls",
+    "messages",
+    "account_update",
+    "account_settings_update",
+    "phone_number_quality_update",
+];
 
 /// What Meta knows of a number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -128,7 +133,8 @@ impl Graph {
         number: &PhoneNumberId,
         token: Option<&Secret>,
     ) -> Result<CallingSettings, GraphOutcome> {
-        let answer = self.question(&Question::get(number, token, "settings".to_owned(), "settings")).await?;
+        let answer =
+            self.question(&Question::get(number, token, "settings".to_owned(), "settings")).await?;
         read(&answer)?.get("calling").map(CallingSettings::read).ok_or(UNREADABLE)
     }
 
@@ -142,7 +148,8 @@ impl Graph {
         token: Option<&Secret>,
         change: CallingChange,
     ) -> Result<(), GraphOutcome> {
-        self.deed(number, token, "settings", "settings", &json!({"calling": change.members()})).await
+        self.deed(number, token, "settings", "settings", &json!({"calling": change.members()}))
+            .await
     }
 
     /// `POST /{phone_number_id}/register`.
@@ -163,7 +170,11 @@ impl Graph {
     ///
     /// # Errors
     /// How it failed, further tries included.
-    pub async fn subscribe_app(&self, waba: &WabaId, token: Option<&Secret>) -> Result<(), GraphOutcome> {
+    pub async fn subscribe_app(
+        &self,
+        waba: &WabaId,
+        token: Option<&Secret>,
+    ) -> Result<(), GraphOutcome> {
         let node = PhoneNumberId::from(waba.as_str());
         self.deed(&node, token, "subscribed_apps", OTHER, &json!({})).await
     }
@@ -172,7 +183,11 @@ impl Graph {
     ///
     /// # Errors
     /// How it failed, further tries included.
-    pub async fn subscribed_apps(&self, waba: &WabaId, token: Option<&Secret>) -> Result<Vec<String>, GraphOutcome> {
+    pub async fn subscribed_apps(
+        &self,
+        waba: &WabaId,
+        token: Option<&Secret>,
+    ) -> Result<Vec<String>, GraphOutcome> {
         let node = PhoneNumberId::from(waba.as_str());
         let question = Question::get(&node, token, "subscribed_apps".to_owned(), OTHER);
         let answer = read(&self.question(&question).await?)?;
@@ -184,15 +199,23 @@ impl Graph {
     ///
     /// # Errors
     /// How it failed, further tries included.
-    pub async fn app_subscriptions(&self, app_id: &str, app_secret: &Secret) -> Result<Subscription, GraphOutcome> {
+    pub async fn app_subscriptions(
+        &self,
+        app_id: &str,
+        app_secret: &Secret,
+    ) -> Result<Subscription, GraphOutcome> {
         let (node, token) = (PhoneNumberId::from(app_id), app_token(app_id, app_secret));
         let question = Question::get(&node, Some(&token), "subscriptions".to_owned(), OTHER);
         let answer = read(&self.question(&question).await?)?;
         let all = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
-        let ours = all.iter().find(|one| text_at(one, "/object").as_deref() == Some("whatsapp_business_account"));
+        let ours = all
+            .iter()
+            .find(|one| text_at(one, "/object").as_deref() == Some("whatsapp_business_account"));
         let Some(ours) = ours else { return Ok(Subscription::default()) };
-        let fields = ours.get("fields").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let name = |field: &Value| field.as_str().map(str::to_owned).or_else(|| text_at(field, "/name"));
+        let fields =
+            ours.get("fields").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let name =
+            |field: &Value| field.as_str().map(str::to_owned).or_else(|| text_at(field, "/name"));
         Ok(Subscription {
             url: text_at(ours, "/callback_url").unwrap_or_default(),
             fields: fields.iter().filter_map(name).collect(),
@@ -221,7 +244,10 @@ impl Graph {
         let body = body.to_string().into_bytes();
         let node = PhoneNumberId::from("oauth");
         let answer = self.question(&Question::post(&node, Some(&token), path, OTHER, body)).await?;
-        text_at(&read(&answer)?, "/access_token").filter(|t| !t.is_empty()).map(Secret::new).ok_or(UNREADABLE)
+        text_at(&read(&answer)?, "/access_token")
+            .filter(|t| !t.is_empty())
+            .map(Secret::new)
+            .ok_or(UNREADABLE)
     }
 
     /// `debug_token`, as a POST that means a GET: no token stands in a URL (§4).
@@ -237,7 +263,9 @@ impl Graph {
         let asking = app_token(app_id, app_secret);
         let body = json!({"method": "get", "input_token": token.reveal()}).to_string().into_bytes();
         let node = PhoneNumberId::from("debug_token");
-        let answer = self.question(&Question::post(&node, Some(&asking), String::new(), OTHER, body)).await?;
+        let answer = self
+            .question(&Question::post(&node, Some(&asking), String::new(), OTHER, body))
+            .await?;
         read(&answer)?.get("data").map(TokenFacts::read).ok_or(UNREADABLE)
     }
 
@@ -246,7 +274,11 @@ impl Graph {
     ///
     /// # Errors
     /// How it failed, further tries included.
-    pub async fn is_on_phone(&self, number: &PhoneNumberId, token: Option<&Secret>) -> Result<bool, GraphOutcome> {
+    pub async fn is_on_phone(
+        &self,
+        number: &PhoneNumberId,
+        token: Option<&Secret>,
+    ) -> Result<bool, GraphOutcome> {
         let question = Question::get(number, token, "?fields=is_on_biz_app".to_owned(), OTHER);
         let answer = read(&self.question(&question).await?)?;
         Ok(answer.get("is_on_biz_app").and_then(Value::as_bool).unwrap_or_default())
@@ -257,10 +289,13 @@ impl Graph {
     /// # Errors
     /// It can't be reached, or says no time.
     pub async fn date(&self) -> Result<Timestamp, GraphOutcome> {
-        let request = http::Request::get(format!("{}/", self.config.base_url)).body(Full::default());
+        let request =
+            http::Request::get(format!("{}/", self.config.base_url)).body(Full::default());
         let request = request.map_err(|_| GraphOutcome::Unreachable)?;
-        let asked = tokio::time::timeout(self.config.request_timeout, self.http.request(request)).await;
-        let answer = asked.map_err(|_| GraphOutcome::Timeout)?.map_err(|_| GraphOutcome::Unreachable)?;
+        let asked =
+            tokio::time::timeout(self.config.request_timeout, self.http.request(request)).await;
+        let answer =
+            asked.map_err(|_| GraphOutcome::Timeout)?.map_err(|_| GraphOutcome::Unreachable)?;
         let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
         date.and_then(http_date).ok_or(UNREADABLE)
     }
@@ -297,7 +332,8 @@ fn read(answer: &Bytes) -> Result<Value, GraphOutcome> {
 
 /// A date as HTTP writes it: `Sat, 21 Nov 2026 00:05:05 GMT` (RFC 9110 §5.6.7).
 fn http_date(text: &str) -> Option<Timestamp> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let rest = text.split_once(", ")?.1.strip_suffix(" GMT")?;
     let mut parts = rest.split([' ', ':']);
     let number = |parts: &mut std::str::Split<'_, [char; 2]>| parts.next()?.parse::<i64>().ok();
@@ -306,10 +342,16 @@ fn http_date(text: &str) -> Option<Timestamp> {
     let month = i64::try_from(MONTHS.iter().position(|month| *month == name)?).ok()? + 1;
     let (year, hour) = (number(&mut parts)?, number(&mut parts)?);
     let (minute, second) = (number(&mut parts)?, number(&mut parts)?);
-    let sound = (1970..=9999).contains(&year) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
+    let sound = (1970..=9999).contains(&year)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60;
     // Days since 1970, a year beginning in March.
     let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (m * 153 + 2) / 5 + day - 719_469;
+    let days =
+        y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (m * 153 + 2) / 5 + day
+            - 719_469;
     sound.then(|| Timestamp::from_secs(((days * 24 + hour) * 60 + minute) * 60 + second))
 }
 
@@ -321,7 +363,8 @@ fn app_token(app_id: &str, app_secret: &Secret) -> Secret {
 /// A text at a place, bounded; an integer counts as one (§1.1).
 fn text_at(value: &Value, at: &str) -> Option<String> {
     let found = value.pointer(at)?;
-    let text = found.as_str().map(str::to_owned).or_else(|| found.as_u64().map(|n| n.to_string()))?;
+    let text =
+        found.as_str().map(str::to_owned).or_else(|| found.as_u64().map(|n| n.to_string()))?;
     Some(if at == "/access_token" { text } else { text.chars().take(TEXT_MAX).collect() })
 }
 
@@ -352,12 +395,14 @@ impl CallingSettings {
             "DISABLED" => Some(false),
             _ => None,
         };
-        let restrictions = calling.pointer("/restrictions/restrictions_list").and_then(Value::as_array);
+        let restrictions =
+            calling.pointer("/restrictions/restrictions_list").and_then(Value::as_array);
         Self {
             enabled: switch("/status"),
             callback_permission: switch("/callback_permission_status"),
             sip: switch("/sip/status"),
-            sdes: text_at(calling, "/srtp_key_exchange_protocol").map(|word| word.eq_ignore_ascii_case("SDES")),
+            sdes: text_at(calling, "/srtp_key_exchange_protocol")
+                .map(|word| word.eq_ignore_ascii_case("SDES")),
             restricted: restrictions.is_some_and(|list| !list.is_empty()),
         }
     }
@@ -371,7 +416,8 @@ impl CallingChange {
 
     fn members(self) -> Map<String, Value> {
         let switch = |on: bool| json!(if on { "ENABLED" } else { "DISABLED" });
-        let members = [("status", self.enabled), ("callback_permission_status", self.callback_permission)];
+        let members =
+            [("status", self.enabled), ("callback_permission_status", self.callback_permission)];
         members.into_iter().filter_map(|(name, on)| Some((name.to_owned(), switch(on?)))).collect()
     }
 }
@@ -379,13 +425,16 @@ impl CallingChange {
 impl TokenFacts {
     /// Reads the `data` object.
     pub fn read(data: &Value) -> Self {
-        let list = |at: &str| data.pointer(at).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let list = |at: &str| {
+            data.pointer(at).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+        };
         let expires = data.get("expires_at").and_then(Value::as_i64).filter(|secs| *secs > 0);
-        let granted = list("/granular_scopes")
-            .iter()
-            .filter(|scope| text_at(scope, "/scope").is_some_and(|scope| scope.starts_with("whatsapp_business")));
+        let granted = list("/granular_scopes").iter().filter(|scope| {
+            text_at(scope, "/scope").is_some_and(|scope| scope.starts_with("whatsapp_business"))
+        });
         let ids = granted.filter_map(|scope| scope.get("target_ids")?.as_array()).flatten();
-        let mut wabas: Vec<WabaId> = ids.filter_map(|id| text_at(id, "")).map(WabaId::from).collect();
+        let mut wabas: Vec<WabaId> =
+            ids.filter_map(|id| text_at(id, "")).map(WabaId::from).collect();
         wabas.sort();
         wabas.dedup();
         wabas.truncate(100);
@@ -411,13 +460,15 @@ mod tests {
     #[test]
     fn the_fixtures() {
         let page = fixture("phone_numbers");
-        let all: Vec<_> = page["response"]["data"].as_array().unwrap().iter().map(PhoneNumber::read).collect();
+        let all: Vec<_> =
+            page["response"]["data"].as_array().unwrap().iter().map(PhoneNumber::read).collect();
         assert!(!all.is_empty() && all.iter().all(Option::is_some), "{all:?}");
         let first = all[0].clone().unwrap();
         assert!(first.number.bytes().all(|b| b.is_ascii_digit()), "{first:?}");
         let enable = fixture("settings_enable");
         let read = CallingSettings::read(&enable["request"]["calling"]);
-        let change = CallingChange { enabled: read.enabled, callback_permission: read.callback_permission };
+        let change =
+            CallingChange { enabled: read.enabled, callback_permission: read.callback_permission };
         let ours = Value::Object(change.members());
         assert_eq!(ours["status"], enable["request"]["calling"]["status"]);
     }
@@ -439,25 +490,37 @@ mod tests {
 
     #[test]
     fn what_is_odd_is_read_all_the_same() {
-        let number = PhoneNumber::read(&json!({"id": 7, "display_phone_number": "+1 631-555-3601", "status": null,
-            "verified_name": "A\u{7}b", "quality_rating": "green"}));
+        let number = PhoneNumber::read(
+            &json!({"id": 7, "display_phone_number": "+1 631-555-3601", "status": null,
+            "verified_name": "A\u{7}b", "quality_rating": "green"}),
+        );
         let number = number.unwrap();
         assert_eq!(
             (number.id.as_str(), number.number.as_str(), number.verified_name.as_str()),
             ("7", "16315553601", "Ab")
         );
         assert_eq!((number.quality_rating.as_str(), number.status.as_str()), ("GREEN", ""));
-        for none in [json!({}), json!([]), json!({"id": "7"}), json!({"display_phone_number": "7"}), json!(null)] {
+        for none in [
+            json!({}),
+            json!([]),
+            json!({"id": "7"}),
+            json!({"display_phone_number": "7"}),
+            json!(null),
+        ] {
             assert_eq!(PhoneNumber::read(&none), None, "{none}");
         }
-        let settings = CallingSettings::read(&json!({"status": "enabled", "sip": {"status": "MAYBE"},
+        let settings =
+            CallingSettings::read(&json!({"status": "enabled", "sip": {"status": "MAYBE"},
             "restrictions": {"restrictions_list": [{}]}}));
         assert_eq!((settings.enabled, settings.sip, settings.restricted), (Some(true), None, true));
-        let sdes = |word: &str| CallingSettings::read(&json!({"srtp_key_exchange_protocol": word})).sdes;
+        let sdes =
+            |word: &str| CallingSettings::read(&json!({"srtp_key_exchange_protocol": word})).sdes;
         assert_eq!((sdes("SDES"), sdes("DTLS"), settings.sdes), (Some(true), Some(false), None));
         assert_eq!(CallingSettings::read(&json!(null)), CallingSettings::default());
-        let token = TokenFacts::read(&json!({"is_valid": true, "expires_at": 0, "granular_scopes": [
-            {"scope": "whatsapp_business_management", "target_ids": ["2", 1]}, {"scope": "email", "target_ids": ["3"]}, 5]}));
+        let token = TokenFacts::read(
+            &json!({"is_valid": true, "expires_at": 0, "granular_scopes": [
+            {"scope": "whatsapp_business_management", "target_ids": ["2", 1]}, {"scope": "email", "target_ids": ["3"]}, 5]}),
+        );
         assert_eq!((token.valid, token.expires), (true, None));
         assert_eq!(token.wabas, [WabaId::from("1"), WabaId::from("2")]);
         assert!(!CallingChange::default().is_some());

@@ -47,8 +47,10 @@ impl Graph {
         user: &str,
     ) -> Result<CallPermissions, GraphOutcome> {
         let name = if is_digits(user) { "user_wa_id" } else { "recipient" };
-        let query = url::form_urlencoded::Serializer::new(String::new()).append_pair(name, user).finish();
-        let question = Question::get(number, token, format!("call_permissions?{query}"), "permissions");
+        let query =
+            url::form_urlencoded::Serializer::new(String::new()).append_pair(name, user).finish();
+        let question =
+            Question::get(number, token, format!("call_permissions?{query}"), "permissions");
         let answer = self.question(&question).await?;
         // A 200 that says nothing readable is no word of Meta's.
         CallPermissions::read(&answer).ok_or(GraphOutcome::ServerError { status: 200 })
@@ -66,7 +68,9 @@ impl Graph {
         request: &Request,
     ) -> Result<String, GraphOutcome> {
         let body = request.message(user).to_string().into_bytes();
-        let answer = self.question(&Question::post(number, token, "messages".to_owned(), "message", body)).await?;
+        let answer = self
+            .question(&Question::post(number, token, "messages".to_owned(), "message", body))
+            .await?;
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
         let id = answer.pointer("/messages/0/id").and_then(Value::as_str).unwrap_or_default();
         Ok(id.to_owned())
@@ -81,12 +85,12 @@ impl Request {
     /// The body of the message.
     pub fn message(&self, user: &str) -> Value {
         let to = if is_digits(user) { "to" } else { "recipient" };
-        let mut message = json!({"messaging_product": "whatsapp", "recipient_type": "individual", to: user});
+        let mut message =
+            json!({"messaging_product": "whatsapp", "recipient_type": "individual", to: user});
         let (kind, content) = match self {
             Self::Template(template) => ("template", template.clone()),
             Self::Text(text) => {
-                let mut content =
-                    json!({"type": "call_permission_request", "action": {"name": "call_permission_request"}});
+                let mut content = json!({"type": "call_permission_request", "action": {"name": "call_permission_request"}});
                 if let (Some(text), Some(members)) = (text, content.as_object_mut()) {
                     members.insert("body".to_owned(), json!({"text": text}));
                 }
@@ -118,17 +122,26 @@ impl CallPermissions {
         let permission = body.get("permission")?;
         let status = match permission.get("status")?.as_str()?.to_ascii_lowercase().as_str() {
             "no_permission" => PermissionStatus::NoPermission,
-            "temporary" => PermissionStatus::Temporary { until: permission.get("expiration_time").and_then(time) },
+            "temporary" => PermissionStatus::Temporary {
+                until: permission.get("expiration_time").and_then(time),
+            },
             "permanent" => PermissionStatus::Permanent,
             _ => return None,
         };
-        let actions = body.get("actions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let actions =
+            body.get("actions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let limits = |name: &str| {
-            let action = actions.iter().find(|action| action.get("action_name").and_then(Value::as_str) == Some(name));
+            let action = actions
+                .iter()
+                .find(|action| action.get("action_name").and_then(Value::as_str) == Some(name));
             let limits = action.and_then(|action| action.get("limits")).and_then(Value::as_array);
             limits.into_iter().flatten().filter_map(Limit::read).collect()
         };
-        Some(Self { status, start_call: limits("start_call"), send_request: limits("send_call_permission_request") })
+        Some(Self {
+            status,
+            start_call: limits("start_call"),
+            send_request: limits("send_call_permission_request"),
+        })
     }
 
     /// The limit of a period among some.
@@ -177,7 +190,8 @@ fn period(text: &str) -> Option<u64> {
             ('S', true) => 1,
             _ => return None,
         };
-        total = total.checked_add(std::mem::take(&mut digits).parse::<u64>().ok()?.checked_mul(unit)?)?;
+        total = total
+            .checked_add(std::mem::take(&mut digits).parse::<u64>().ok()?.checked_mul(unit)?)?;
     }
     (digits.is_empty() && total > 0).then_some(total)
 }
@@ -200,14 +214,18 @@ mod tests {
         let none = read(&fixture("call_permissions_none")["response"]).unwrap();
         assert_eq!(none, CallPermissions::default());
         let some = read(&fixture("call_permissions_temporary")["response"]).unwrap();
-        assert_eq!(some.status, PermissionStatus::Temporary { until: Some(Timestamp::from_secs(1_790_604_800)) });
+        assert_eq!(
+            some.status,
+            PermissionStatus::Temporary { until: Some(Timestamp::from_secs(1_790_604_800)) }
+        );
         let calls = CallPermissions::of_period(&some.start_call, 86_400).unwrap();
         assert_eq!((calls.used, calls.expires), (5, Some(Timestamp::from_secs(1_790_003_600))));
         assert_eq!(CallPermissions::of_period(&some.send_request, 86_400).unwrap().used, 0);
         assert_eq!(CallPermissions::of_period(&some.send_request, 604_800).unwrap().used, 1);
         let request = fixture("permission_request");
         let text = request["request"]["interactive"]["body"]["text"].as_str().unwrap();
-        let ours = Request::Text(Some(text.to_owned())).message(request["request"]["to"].as_str().unwrap());
+        let ours = Request::Text(Some(text.to_owned()))
+            .message(request["request"]["to"].as_str().unwrap());
         assert_eq!(ours, request["request"]);
     }
 
@@ -219,13 +237,23 @@ mod tests {
         };
         let temporary = json!({"status": "TEMPORARY", "expiration_time": "1790604800"});
         let said = answer(temporary, json!({"time_period": "P1D", "current_usage": "3"})).unwrap();
-        assert_eq!(said.status, PermissionStatus::Temporary { until: Some(Timestamp::from_secs(1_790_604_800)) });
+        assert_eq!(
+            said.status,
+            PermissionStatus::Temporary { until: Some(Timestamp::from_secs(1_790_604_800)) }
+        );
         assert_eq!(said.start_call, [Limit { period_secs: 86_400, used: 3, expires: None }]);
-        let said = answer(json!({"status": "temporary", "expiration_time": -4}), json!({"time_period": "a day"}));
-        let nothing_said =
-            CallPermissions { status: PermissionStatus::Temporary { until: None }, ..Default::default() };
+        let said = answer(
+            json!({"status": "temporary", "expiration_time": -4}),
+            json!({"time_period": "a day"}),
+        );
+        let nothing_said = CallPermissions {
+            status: PermissionStatus::Temporary { until: None },
+            ..Default::default()
+        };
         assert_eq!(said, Some(nothing_said));
-        for unreadable in ["", "[]", "{}", "{\"permission\":7}", "{\"permission\":{\"status\":\"maybe\"}}"] {
+        for unreadable in
+            ["", "[]", "{}", "{\"permission\":7}", "{\"permission\":{\"status\":\"maybe\"}}"]
+        {
             assert_eq!(CallPermissions::read(unreadable.as_bytes()), None, "{unreadable}");
         }
         let bare = json!({"permission": {"status": "permanent"}});

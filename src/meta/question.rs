@@ -29,7 +29,12 @@ pub(super) struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    pub(super) fn get(number: &'a PhoneNumberId, token: Option<&'a Secret>, path: String, word: &'static str) -> Self {
+    pub(super) fn get(
+        number: &'a PhoneNumberId,
+        token: Option<&'a Secret>,
+        path: String,
+        word: &'static str,
+    ) -> Self {
         Self { number, token, path, word, body: None }
     }
 
@@ -55,7 +60,9 @@ impl Graph {
             let fault = match self.try_question(question, &head).await {
                 Ok((Verdict::Done, body)) => return Ok(body),
                 // As if no answer had come: it may have been done, and is not done a second time.
-                Ok((Verdict::Again(again), said)) if question.body.is_some() && leaves_open(again.trouble, &said) => {
+                Ok((Verdict::Again(again), said))
+                    if question.body.is_some() && leaves_open(again.trouble, &said) =>
+                {
                     Fault::Broken
                 }
                 Ok((Verdict::Again(again), _)) => Fault::Answered(again),
@@ -67,9 +74,14 @@ impl Graph {
                 Ok((_, _)) => return Err(GraphOutcome::Gone),
                 Err(fault) => fault,
             };
-            let pause =
-                self.config.policy.pause_of_question(question.body.is_some(), tries, fault, (self.config.roll)());
-            let Some(pause) = pause.filter(|pause| self.with_budget(|budget, now| budget.has_room(now + *pause)))
+            let pause = self.config.policy.pause_of_question(
+                question.body.is_some(),
+                tries,
+                fault,
+                (self.config.roll)(),
+            );
+            let Some(pause) =
+                pause.filter(|pause| self.with_budget(|budget, now| budget.has_room(now + *pause)))
             else {
                 return Err(outcome(fault));
             };
@@ -84,7 +96,11 @@ impl Graph {
     }
 
     /// One try: its place in the queue, its time, its metric.
-    async fn try_question(&self, question: &Question<'_>, head: &(Uri, HeaderMap)) -> Result<(Verdict, Bytes), Fault> {
+    async fn try_question(
+        &self,
+        question: &Question<'_>,
+        head: &(Uri, HeaderMap),
+    ) -> Result<(Verdict, Bytes), Fault> {
         let lane = self.lane(question.number);
         let place = lane.enter(Kind::Aside, self.clock.now()).await;
         // Its time begins here: a message that waited behind others was not sent, and is not taken for one that was.
@@ -93,7 +109,9 @@ impl Graph {
             let _place = place?;
             self.exchange_question(question, head).await
         };
-        let answered = tokio::time::timeout(self.config.request_timeout, exchange).await.unwrap_or(Err(Fault::Timeout));
+        let answered = tokio::time::timeout(self.config.request_timeout, exchange)
+            .await
+            .unwrap_or(Err(Fault::Timeout));
         let status = match &answered {
             Ok((status, ..)) => status_label::of(*status),
             Err(Fault::Timeout) => status_label::TIMEOUT.to_owned(),
@@ -119,7 +137,10 @@ impl Graph {
         })?;
         let status = answer.status().as_u16();
         let after = retry_after(answer.headers());
-        let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|_| Fault::Broken)?;
+        let body = Limited::new(answer.into_body(), ANSWER_MAX)
+            .collect()
+            .await
+            .map_err(|_| Fault::Broken)?;
         let body = body.to_bytes();
         let told = self.without_tokens(&body, headers);
         let verdict = classify_question(status, after, &told);

@@ -62,14 +62,26 @@ impl Policy {
 
     /// The same of a request about no call (§4.7): one that asks is tried again wherever that may help; one that does
     /// something, `deed`, only where it was not done for sure.
-    pub fn pause_of_question(&self, deed: bool, tries: usize, fault: Fault, roll: f64) -> Option<Duration> {
+    pub fn pause_of_question(
+        &self,
+        deed: bool,
+        tries: usize,
+        fault: Fault,
+        roll: f64,
+    ) -> Option<Duration> {
         if deed && matches!(fault, Fault::Timeout | Fault::Broken) {
             return None;
         }
         self.pause_of(&self.answering, tries, fault, roll)
     }
 
-    fn pause_of(&self, pauses: &[Duration], tries: usize, fault: Fault, roll: f64) -> Option<Duration> {
+    fn pause_of(
+        &self,
+        pauses: &[Duration],
+        tries: usize,
+        fault: Fault,
+        roll: f64,
+    ) -> Option<Duration> {
         let pause = pauses.get(tries.checked_sub(1)?)?.mul_f64(0.8 + 0.4 * roll.clamp(0.0, 1.0));
         let Fault::Answered(again) = fault else { return Some(pause) };
         if again.once && tries > 1 {
@@ -127,7 +139,11 @@ impl Budget {
 
     /// An empty budget; `origin` is any instant before the first request.
     pub fn new(origin: Instant) -> Self {
-        Self { origin, tenths: [Tenth::default(); WINDOW_TENTHS as usize], retries: VecDeque::new() }
+        Self {
+            origin,
+            tenths: [Tenth::default(); WINDOW_TENTHS as usize],
+            retries: VecDeque::new(),
+        }
     }
 
     /// Notes a first try, as it goes out.
@@ -144,7 +160,11 @@ impl Budget {
 
     /// Whether a retry may go out at `now`; notes it if so.
     pub fn retry(&mut self, now: Instant) -> bool {
-        while self.retries.front().is_some_and(|made| now.saturating_duration_since(*made) >= WINDOW) {
+        while self
+            .retries
+            .front()
+            .is_some_and(|made| now.saturating_duration_since(*made) >= WINDOW)
+        {
             self.retries.pop_front();
         }
         let allowed = self.has_room(now);
@@ -158,9 +178,14 @@ impl Budget {
     pub fn has_room(&self, then: Instant) -> bool {
         let number = self.number(then);
         // Those that lie in the window whole: never more than there were.
-        let recent = self.tenths.iter().filter(|tenth| number - tenth.number.min(number) < WINDOW_TENTHS);
+        let recent =
+            self.tenths.iter().filter(|tenth| number - tenth.number.min(number) < WINDOW_TENTHS);
         let requests: usize = recent.map(|tenth| tenth.requests).sum();
-        let retries = self.retries.iter().rev().take_while(|made| then.saturating_duration_since(**made) < WINDOW);
+        let retries = self
+            .retries
+            .iter()
+            .rev()
+            .take_while(|made| then.saturating_duration_since(**made) < WINDOW);
         retries.count() < Self::FREE.max(requests / 10)
     }
 
@@ -194,13 +219,22 @@ mod tests {
         for fault in [Fault::Unreachable, Fault::Timeout, Fault::Broken, busy] {
             assert_eq!(all(Action::Accept, fault, 0.5), [200, 600], "{fault:?}");
             assert_eq!(all(Action::PreAccept, fault, 0.0), [160, 480], "{fault:?}");
-            assert_eq!(all(Action::Terminate, fault, 0.5), [200, 1_000, 3_000, 10_000], "{fault:?}");
+            assert_eq!(
+                all(Action::Terminate, fault, 0.5),
+                [200, 1_000, 3_000, 10_000],
+                "{fault:?}"
+            );
             assert_eq!(all(Action::Reject, fault, 1.0), [240, 1_200, 3_600, 12_000], "{fault:?}");
         }
         assert_eq!(all(Action::Connect, Fault::Unreachable, 0.5), [500]);
         assert_eq!(all(Action::Connect, busy, 0.5), [500]);
-        assert_eq!(all(Action::Connect, answered(Trouble::Server { status: 500 }, true, None), 0.5), [500]);
-        for never in [Fault::Timeout, Fault::Broken, answered(Trouble::Server { status: 500 }, false, None)] {
+        assert_eq!(
+            all(Action::Connect, answered(Trouble::Server { status: 500 }, true, None), 0.5),
+            [500]
+        );
+        for never in
+            [Fault::Timeout, Fault::Broken, answered(Trouble::Server { status: 500 }, false, None)]
+        {
             assert_eq!(all(Action::Connect, never, 0.5), [0; 0], "{never:?}: the call may exist");
         }
     }
@@ -208,7 +242,9 @@ mod tests {
     #[test]
     fn r06_questions_are_asked_again_and_deeds_only_where_nothing_was_done() {
         let policy = Policy::default();
-        let tries = |deed, fault| millis(&[1, 2, 3].map(|tries| policy.pause_of_question(deed, tries, fault, 0.5)));
+        let tries = |deed, fault| {
+            millis(&[1, 2, 3].map(|tries| policy.pause_of_question(deed, tries, fault, 0.5)))
+        };
         let busy = answered(Trouble::Server { status: 503 }, false, None);
         let rate = answered(Trouble::Rate { code: 613 }, false, None);
         for deed in [false, true] {
@@ -229,8 +265,14 @@ mod tests {
         assert_eq!(all(Action::Accept, rate(true, None), 0.5), [1_000], "138005: once");
         assert_eq!(all(Action::Accept, rate(false, Some(2)), 0.5), [2_000, 2_000]);
         assert_eq!(all(Action::Accept, rate(false, Some(3_600)), 0.5), [2_000, 2_000]);
-        assert_eq!(all(Action::Terminate, rate(false, Some(2)), 0.5), [2_000, 2_000, 3_000, 10_000]);
-        assert_eq!(all(Action::Accept, answered(Trouble::Server { status: 503 }, false, Some(1)), 0.5), [1_000, 1_000]);
+        assert_eq!(
+            all(Action::Terminate, rate(false, Some(2)), 0.5),
+            [2_000, 2_000, 3_000, 10_000]
+        );
+        assert_eq!(
+            all(Action::Accept, answered(Trouble::Server { status: 503 }, false, Some(1)), 0.5),
+            [1_000, 1_000]
+        );
     }
 
     #[test]
@@ -263,7 +305,8 @@ mod tests {
                 requests.extend([now; 3]);
             }
             retries.extend((0..2).filter(|_| budget.retry(now)).map(|_| now));
-            let within = |all: &[Instant]| all.iter().filter(|at| now.duration_since(**at) < WINDOW).count();
+            let within =
+                |all: &[Instant]| all.iter().filter(|at| now.duration_since(**at) < WINDOW).count();
             let most = (within(&requests) / 10).max(10);
             let made = within(&retries);
             assert!(made <= most || retries.last() != Some(&now), "{made} of at most {most}");

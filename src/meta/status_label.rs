@@ -7,7 +7,9 @@ pub(super) const OTHER: &str = "other";
 
 /// The word for a status, whatever number it is.
 pub(super) fn of(status: u16) -> String {
-    let known = http::StatusCode::from_u16(status).ok().filter(|status| status.canonical_reason().is_some());
+    let known = http::StatusCode::from_u16(status)
+        .ok()
+        .filter(|status| status.canonical_reason().is_some());
     known.map_or_else(|| OTHER.to_owned(), |status| status.as_str().to_owned())
 }
 
@@ -21,7 +23,8 @@ mod tests {
     fn r23_whatever_number_graph_sends_its_words_are_few() {
         let words: BTreeSet<String> = (0..=u16::MAX).map(of).collect();
         assert!((40..80).contains(&words.len()), "{}", words.len());
-        let kept = [200, 301, 400, 401, 403, 429, 500, 502, 503, 504].map(|status: u16| (status, status.to_string()));
+        let kept = [200, 301, 400, 401, 403, 429, 500, 502, 503, 504]
+            .map(|status: u16| (status, status.to_string()));
         assert!(kept.iter().all(|(status, word)| of(*status) == *word));
         assert!([0, 99, 299, 599, 777, 999, u16::MAX].iter().all(|status| of(*status) == OTHER));
     }

@@ -178,7 +178,11 @@ impl ErrorDetail {
     /// The most telling text there is.
     pub fn details(&self) -> &str {
         match &self.error_data {
-            Some(ErrorData::Object { details, .. } | ErrorData::Text(details)) if !details.is_empty() => details,
+            Some(ErrorData::Object { details, .. } | ErrorData::Text(details))
+                if !details.is_empty() =>
+            {
+                details
+            }
             _ => &self.message,
         }
     }

@@ -55,20 +55,23 @@ impl Graph {
         token: Option<&Secret>,
         upload: Upload<'_>,
     ) -> Result<String, GraphOutcome> {
-        let (uri, mut headers) = self.head(number, "media", token).ok_or(GraphOutcome::Unreachable)?;
+        let (uri, mut headers) =
+            self.head(number, "media", token).ok_or(GraphOutcome::Unreachable)?;
         let form = Form::of(&upload, &Uuid::new_v4().simple().to_string());
         headers.insert(CONTENT_TYPE, form.content_type.clone().ok_or(GraphOutcome::Unreachable)?);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(form.bytes));
         let begun = self.clock.now();
         let exchange = self.exchange_upload(uri, headers, form.body(upload.file, upload.bytes));
-        let answered = tokio::time::timeout(FILE_TIME, exchange).await.unwrap_or(Err(Fault::Timeout));
+        let answered =
+            tokio::time::timeout(FILE_TIME, exchange).await.unwrap_or(Err(Fault::Timeout));
         let status = match &answered {
             Ok((status, ..)) => status_label::of(*status),
             Err(Fault::Timeout) => status_label::TIMEOUT.to_owned(),
             Err(_) => status_label::ERROR.to_owned(),
         };
         let took = self.clock.now().saturating_duration_since(begun).as_secs_f64();
-        metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => OTHER, "status" => status).record(took);
+        metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => OTHER, "status" => status)
+            .record(took);
         match answered {
             Ok((_, Verdict::Done, said)) => {
                 let said: Value = serde_json::from_slice(&said).unwrap_or_default();
@@ -83,9 +86,11 @@ impl Graph {
             }
             Ok((_, Verdict::Again(again), _)) => Err(outcome(Fault::Answered(again))),
             // Said of calls only.
-            Ok((_, Verdict::Connected { .. } | Verdict::Gone | Verdict::AlreadyAccepted { .. }, _)) => {
-                Err(GraphOutcome::Gone)
-            }
+            Ok((
+                _,
+                Verdict::Connected { .. } | Verdict::Gone | Verdict::AlreadyAccepted { .. },
+                _,
+            )) => Err(GraphOutcome::Gone),
             Err(fault) => Err(outcome(fault)),
         }
     }
@@ -106,7 +111,11 @@ impl Graph {
         })?;
         let status = answer.status().as_u16();
         let after = retry_after(answer.headers());
-        let said = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|_| Fault::Broken)?.to_bytes();
+        let said = Limited::new(answer.into_body(), ANSWER_MAX)
+            .collect()
+            .await
+            .map_err(|_| Fault::Broken)?
+            .to_bytes();
         let told = self.without_tokens(&said, &headers);
         Ok((status, classify_question(status, after, &told), Bytes::from(told.into_owned())))
     }
@@ -130,7 +139,9 @@ impl Form {
         };
         let (mime, filename) = (plain(upload.mime, "/.+-"), plain(upload.filename, ".-_ ()"));
         let field = |name: &str, value: &str| {
-            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+            format!(
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+            )
         };
         let before = format!(
             "{}{}--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{filename}\"\r\nContent-Type: {mime}\r\n\r\n",
@@ -139,7 +150,8 @@ impl Form {
         );
         let behind = format!("\r\n--{boundary}--\r\n");
         let around = u64::try_from(before.len() + behind.len()).unwrap_or_default();
-        let content_type = HeaderValue::try_from(format!("multipart/form-data; boundary={boundary}")).ok();
+        let content_type =
+            HeaderValue::try_from(format!("multipart/form-data; boundary={boundary}")).ok();
         Self { content_type, before, behind, bytes: upload.bytes + around }
     }
 

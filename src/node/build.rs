@@ -30,8 +30,8 @@ use crate::call::recordings::Copies;
 use crate::call::rooms::Rooms;
 use crate::call::walk::Walker;
 use crate::call::{
-    CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig, Registry, RejectThread,
-    Services, farewell, orphan,
+    CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig,
+    Registry, RejectThread, Services, farewell, orphan,
 };
 use crate::config::{self, Config};
 use crate::console::{self, Console, DRAFT_PATH, Drafts, Samples, SignUpWindow};
@@ -80,22 +80,36 @@ impl Node {
     ///
     /// # Errors
     /// The same.
-    pub async fn start_with(config: Config, clock: Clock, loader: Option<Loader>) -> Result<Self, StartError> {
+    pub async fn start_with(
+        config: Config,
+        clock: Clock,
+        loader: Option<Loader>,
+    ) -> Result<Self, StartError> {
         // At once: from now on a SIGHUP ends nothing.
-        let hangup = loader.is_some().then(|| signal(SignalKind::hangup())).transpose().map_err(StartError::Signals)?;
+        let hangup = loader
+            .is_some()
+            .then(|| signal(SignalKind::hangup()))
+            .transpose()
+            .map_err(StartError::Signals)?;
         // On a thread of its own, while the store is opened: between them they take most of a start.
         tokio::task::spawn_blocking(prepare);
         // First of all: rooms take their metric handles when they are made.
         let metrics = Metrics::install().map_err(StartError::Metrics)?;
         let health = Health::new();
-        let (public_listener, public) = api::server::bind(config.listen.public).await.map_err(StartError::Listen)?;
-        let (admin_listener, admin) = api::server::bind(config.listen.admin).await.map_err(StartError::Listen)?;
+        let (public_listener, public) =
+            api::server::bind(config.listen.public).await.map_err(StartError::Listen)?;
+        let (admin_listener, admin) =
+            api::server::bind(config.listen.admin).await.map_err(StartError::Listen)?;
         let stop_all = CancellationToken::new();
         let stop_public = stop_all.child_token();
         let tasks = TaskTracker::new();
         tokio::spawn(metrics.clone().upkeep(stop_all.clone()));
         let admin_pages = observe::exporter::router(metrics.clone(), health.clone());
-        tokio::spawn(api::server::serve(admin_listener, Served::admin(admin_pages, clock.clone()), stop_all.clone()));
+        tokio::spawn(api::server::serve(
+            admin_listener,
+            Served::admin(admin_pages, clock.clone()),
+            stop_all.clone(),
+        ));
 
         let node_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
         let own_id = node_id.clone();
@@ -111,7 +125,8 @@ impl Node {
         let gate = Arc::new(Gate::new(directory.clone(), clock.now()));
         let media = media(&config, &clock)?;
         let guard = Guard::new(config.answer.allow_insecure, vec![public, admin]);
-        let egress = Egress::new(EgressConfig { clock: clock.clone(), ..EgressConfig::new(guard.clone()) })?;
+        let egress =
+            Egress::new(EgressConfig { clock: clock.clone(), ..EgressConfig::new(guard.clone()) })?;
         let notifier = Notifier::new(egress.clone(), clock.clone(), dice.clone(), AT_ONCE_PER_HOST);
         let outbox = Outbox::new(
             store.clone(),
@@ -124,7 +139,8 @@ impl Node {
         let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
         let connections = Connections::of_this_process();
         let mut asked = GraphConfig::new(config.meta.graph_url.as_str(), token);
-        asked.under_way_max = connections.graph.map_or(asked.under_way_max, |most| most.min(asked.under_way_max));
+        asked.under_way_max =
+            connections.graph.map_or(asked.under_way_max, |most| most.min(asked.under_way_max));
         let graph = Arc::new(Graph::new(asked, clock.clone())?);
         let consents = Arc::new(Consents::load(store.clone()).await?);
         let permissions = PermissionDesk::new(graph.clone(), consents.clone(), clock.clone());
@@ -152,11 +168,15 @@ impl Node {
             recognisers: recognisers.clone(),
         };
         let (with, errands) = ((store.clone(), outbox.clone()), tasks.clone());
-        let recordings = Recordings::start(making, with.0, with.1, clock.clone(), dice.clone(), errands)
-            .map_err(StartError::Recordings)?;
+        let recordings =
+            Recordings::start(making, with.0, with.1, clock.clone(), dice.clone(), errands)
+                .map_err(StartError::Recordings)?;
         let notices = Notices::new(store.clone(), feed.clone(), clock.clone());
         // The operator's own model may be anywhere.
-        let house = EgressConfig { clock: clock.clone(), ..EgressConfig::new(Guard::new(true, Vec::new())) };
+        let house = EgressConfig {
+            clock: clock.clone(),
+            ..EgressConfig::new(Guard::new(true, Vec::new()))
+        };
         let agents = Agents::new(AgentsParts {
             store: store.clone(),
             directory: directory.clone(),
@@ -185,12 +205,18 @@ impl Node {
         let people = People::new(store.clone(), passwords.clone(), clock.clone(), feed.clone());
         people.load().await?;
         // A store that takes nothing now keeps nobody from calling; who signed in before still can.
-        let taken = people.take_file(&config.users, |account| keeper.book().main_of(account).clone()).await;
+        let taken =
+            people.take_file(&config.users, |account| keeper.book().main_of(account).clone()).await;
         if let Err(error) = taken {
             warn!(%error, "the configuration's users are as they were at the last start: reload when the store writes again");
         }
         let fetcher = Fetcher::new(egress.clone(), clock.clone(), dice.clone());
-        let walker = Walker { fetcher, notifier: notifier.clone(), clock: clock.clone(), dice: dice.clone() };
+        let walker = Walker {
+            fetcher,
+            notifier: notifier.clone(),
+            clock: clock.clone(),
+            dice: dice.clone(),
+        };
         let own_drafts = drafts::Drafts::default();
         let services = Arc::new(Services {
             author: Arc::new(WithDrafts {
@@ -246,7 +272,11 @@ impl Node {
         let refused = numbers.clone();
         services.graph.tell_of_tokens(Box::new(move |id, token| refused.token_refused(id, token)));
         let hearing = numbers.clone();
-        let doorway = Doorway { registry: registry.clone(), media: media.clone(), loopback_offers: simulated };
+        let doorway = Doorway {
+            registry: registry.clone(),
+            media: media.clone(),
+            loopback_offers: simulated,
+        };
         let door = Door::new(doorway, gate.clone(), clock.clone(), &door_config(&config))
             .with_ledger(Arc::new(Kept(store.clone())))
             .with_consents(consents.clone())
@@ -262,7 +292,13 @@ impl Node {
         }
         let older = ledger::remember_late(&store, &door, &clock).await?;
         let door = Arc::new(door);
-        tokio::spawn(ledger::keep(store.clone(), door.clone(), clock.clone(), older, stop_all.clone()));
+        tokio::spawn(ledger::keep(
+            store.clone(),
+            door.clone(),
+            clock.clone(),
+            older,
+            stop_all.clone(),
+        ));
         let accounts = api::auth::Accounts::new(&[]);
         news::connect(&keeper, &consents, accounts.clone(), &inbox, &directory);
         tokio::spawn(news::end_overlaps(keeper.clone(), clock.clone(), stop_all.clone()));
@@ -281,14 +317,22 @@ impl Node {
         let reloader = Reloader::new(loader, parts, config.clone());
         let webhook: api::server::WebhookDoor = Arc::new(move |request| {
             let door = door.clone();
-            Box::pin(async move { webhook::handle(&door, request).await.map(axum::body::Body::new) })
+            Box::pin(
+                async move { webhook::handle(&door, request).await.map(axum::body::Body::new) },
+            )
         });
-        let facts =
-            routes::Facts { gate: gate.clone(), simulated_graph: simulated.then(|| config.meta.graph_url.to_string()) };
+        let facts = routes::Facts {
+            gate: gate.clone(),
+            simulated_graph: simulated.then(|| config.meta.graph_url.to_string()),
+        };
         let dialer = Dialer::new(placing_with, registry.clone(), gate.clone());
         tokio::spawn(dialer.clone().run(stop_all.clone()));
-        let drain =
-            Drain { health: health.clone(), gate: gate.clone(), dialer: dialer.clone(), phones: phones.clone() };
+        let drain = Drain {
+            health: health.clone(),
+            gate: gate.clone(),
+            dialer: dialer.clone(),
+            phones: phones.clone(),
+        };
         let live = Arc::new(Live {
             registry: registry.clone(),
             dialer: dialer.clone(),
@@ -357,13 +401,24 @@ impl Node {
         let counted = metrics.clone();
         let failed = Box::new(move || counted.tallies().failed());
         let live = desk.api().live.clone();
-        tokio::spawn(samples.clone().run(gate.clone(), live, failed, clock.clone(), stop_all.clone()));
-        let provider = config.oidc.clone().map(|oidc| Provider::new(oidc, &base_url(&config, public), clock.clone()));
+        tokio::spawn(samples.clone().run(
+            gate.clone(),
+            live,
+            failed,
+            clock.clone(),
+            stop_all.clone(),
+        ));
+        let provider = config
+            .oidc
+            .clone()
+            .map(|oidc| Provider::new(oidc, &base_url(&config, public), clock.clone()));
         let console = Console {
             desk: desk.clone(),
             provider: provider.transpose()?,
             samples,
-            simulated_phone: simulated.then(|| routes::browser_phone(&config.meta.graph_url)).flatten(),
+            simulated_phone: simulated
+                .then(|| routes::browser_phone(&config.meta.graph_url))
+                .flatten(),
             guest: simulated.then(|| guest(&config)).flatten(),
             drafts: simulated.then(|| simulated_drafts(&config)).flatten(),
             own_drafts,
@@ -387,7 +442,14 @@ impl Node {
         metrics.refresh_with(move || counted.publish_gauges());
         tokio::spawn(forget_sessions(people, stop_all.clone()));
         tokio::spawn(forget_blank(consents, gate.clone(), clock.clone(), stop_all.clone()));
-        tokio::spawn(forget(store.clone(), recordings.clone(), inbox, clock, knobs.clone(), stop_all.clone()));
+        tokio::spawn(forget(
+            store.clone(),
+            recordings.clone(),
+            inbox,
+            clock,
+            knobs.clone(),
+            stop_all.clone(),
+        ));
         tokio::spawn(recordings.clone().run_errands(stop_all.clone()));
         outbox.start();
         tokio::spawn(numbers.keep_in_step(stop_all.clone()));
@@ -422,7 +484,9 @@ fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
         listen: at,
         max_ports: config.listen.media_ports,
         public_ips: config.public.media_ips.clone(),
-        shards: std::thread::available_parallelism().map_or(1, usize::from).min(usize::from(config.listen.media_ports)),
+        shards: std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(usize::from(config.listen.media_ports)),
         media_dead: MEDIA_DEAD,
     };
     Media::start(media, clock.clone()).map_err(|source| StartError::Media { at, source })
@@ -436,18 +500,28 @@ fn copies(config: &Config, clock: &Clock) -> Result<Option<Copies>, StartError> 
 
 fn rooms(clock: &Clock, media: &Arc<Media>, sounds: &Library) -> Rooms {
     let (media, sounds) = (media.clone(), sounds.clone());
-    Rooms::new(clock.clone(), move |sink| Mixer::start(media.workers(), sink), move |sound| sounds.prompt(sound))
+    Rooms::new(
+        clock.clone(),
+        move |sink| Mixer::start(media.workers(), sink),
+        move |sound| sounds.prompt(sound),
+    )
 }
 
 /// Who speaks, who understands, and what is said of those who speak.
-fn speech(config: &Config, clock: &Clock, egress: &Egress) -> Result<(Library, Recognisers, Catalogue), StartError> {
-    let mut speech = SpeechConfig::from_table(config.speech.clone()).map_err(|e| StartError::Speech(e.to_string()))?;
+fn speech(
+    config: &Config,
+    clock: &Clock,
+    egress: &Egress,
+) -> Result<(Library, Recognisers, Catalogue), StartError> {
+    let mut speech = SpeechConfig::from_table(config.speech.clone())
+        .map_err(|e| StartError::Speech(e.to_string()))?;
     speech.data_dir.clone_from(&config.store.data_dir);
     let unusable = |e: EndpointError| StartError::Speech(e.to_string());
     let recognisers = Recognisers::new(&speech).map_err(unusable)?;
     let voices = Catalogue::of(&speech);
     let runtime = tokio::runtime::Handle::current();
-    let library = Library::new(speech, clock.clone(), runtime, Arc::new(egress.clone())).map_err(unusable)?;
+    let library =
+        Library::new(speech, clock.clone(), runtime, Arc::new(egress.clone())).map_err(unusable)?;
     Ok((library, recognisers, voices))
 }
 
@@ -493,7 +567,9 @@ async fn forget(
         let until = before(knobs.event_log_days());
         match store.forget_events(forgotten, until).await {
             Ok(()) => forgotten = until,
-            Err(error) => warn!(%error, "event logs past their time could not be removed; trying again in an hour"),
+            Err(error) => {
+                warn!(%error, "event logs past their time could not be removed; trying again in an hour")
+            }
         }
         if let Err(error) = store.forget_notices(before(knobs.event_log_days())).await {
             warn!(%error, "notifications past their time could not be removed; trying again in an hour");
@@ -522,7 +598,12 @@ async fn forget_sessions(people: People, stop: CancellationToken) {
 }
 
 /// Users of whom nothing is in force any more.
-async fn forget_blank(consents: Arc<Consents>, gate: Arc<Gate>, clock: Clock, stop: CancellationToken) {
+async fn forget_blank(
+    consents: Arc<Consents>,
+    gate: Arc<Gate>,
+    clock: Clock,
+    stop: CancellationToken,
+) {
     let mut every = tokio::time::interval(HOUR);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         let (now, tables) = (clock.steady(), gate.directory().tables().clone());
@@ -534,13 +615,17 @@ async fn forget_blank(consents: Arc<Consents>, gate: Arc<Gate>, clock: Clock, st
 
 /// The person of `offhook dev`, whose password everybody knows.
 fn guest(config: &Config) -> Option<(String, String)> {
-    let known = |user: &&config::User| user.name == world::PERSON && user.password.reveal() == world::PASSWORD;
+    let known = |user: &&config::User| {
+        user.name == world::PERSON && user.password.reveal() == world::PASSWORD
+    };
     config.users.iter().find(known).map(|user| (user.name.clone(), world::PASSWORD.to_owned()))
 }
 
 /// The number whose answer URL is the playground's document, of a node that has one.
 fn simulated_drafts(config: &Config) -> Option<Drafts> {
-    let is_draft = |number: &&config::Number| number.answer_url.as_ref().is_some_and(|url| url.0.ends_with(DRAFT_PATH));
+    let is_draft = |number: &&config::Number| {
+        number.answer_url.as_ref().is_some_and(|url| url.0.ends_with(DRAFT_PATH))
+    };
     config.numbers.iter().find(is_draft).map(|number| Drafts { number: number.number.to_string() })
 }
 
@@ -567,14 +652,16 @@ fn host(config: &Config, bound: std::net::SocketAddr) -> String {
 
 /// Where the outside reaches this node's paths, without a slash at its end.
 fn base_url(config: &Config, bound: std::net::SocketAddr) -> String {
-    let named = config.public.base_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
+    let named =
+        config.public.base_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
     named.unwrap_or_else(|| format!("http://{bound}"))
 }
 
 /// This machine's name, for `biz_opaque_callback_data`.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
+    let name: String =
+        name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
     if name.is_empty() { "node".to_owned() } else { name }
 }
 
@@ -582,8 +669,13 @@ fn host_name() -> String {
 #[cfg(not(feature = "otel"))]
 fn no_traces() -> Option<crate::call::trace::Sink> {
     let collectors = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-    for name in collectors.into_iter().filter(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
-        warn!("{name} names a collector, but this program was built without the feature otel: it exports no traces");
+    for name in collectors
+        .into_iter()
+        .filter(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+    {
+        warn!(
+            "{name} names a collector, but this program was built without the feature otel: it exports no traces"
+        );
     }
     None
 }

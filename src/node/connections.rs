@@ -25,7 +25,9 @@ pub(super) fn raise_descriptor_limit() -> usize {
     let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
     let raised = hard.min(DESCRIPTORS);
     let descriptors = match soft < raised {
-        true if setrlimit(Resource::Nofile, Rlimit { current: Some(raised), ..limit }).is_ok() => raised,
+        true if setrlimit(Resource::Nofile, Rlimit { current: Some(raised), ..limit }).is_ok() => {
+            raised
+        }
         _ => soft,
     };
     usize::try_from(descriptors).unwrap_or(usize::MAX)
@@ -39,7 +41,10 @@ impl Connections {
             return Self { http: usual, graph: None };
         }
         let third = (descriptors.saturating_sub(OWN_DESCRIPTORS) / 3).max(1);
-        warn!(descriptors, "few file descriptors: fewer connections are taken; raise the limit (ulimit -n)");
+        warn!(
+            descriptors,
+            "few file descriptors: fewer connections are taken; raise the limit (ulimit -n)"
+        );
         Self { http: HttpLimits { connections: third, ..usual }, graph: Some(third) }
     }
 }

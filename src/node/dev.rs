@@ -149,25 +149,43 @@ impl Dev {
     pub async fn boot(options: DevOptions) -> Result<Self, DevError> {
         let folder = Folder::new(options.data_dir).map_err(DevError::Folder)?;
         let number = options.number.map_or_else(|| world::NUMBER.to_owned(), String::from);
-        let numbers = vec![SimNumber { number: number.clone(), ..SimNumber::default() }, playground()];
+        let numbers =
+            vec![SimNumber { number: number.clone(), ..SimNumber::default() }, playground()];
         let named = options.port.filter(|port| *port != 0);
         let beside = |by: u16| preferred(named.and_then(|port| port.checked_add(by)));
         let relays = options.load.map_or(1, |load| load.relays);
         let faults = options.faults;
         let users_allow = if options.ask_first { Allow::KnownCalls } else { Allow::Everything };
-        let sim_options =
-            SimOptions { numbers, listen: beside(1), relays, faults, users_allow, ..SimOptions::default() };
+        let sim_options = SimOptions {
+            numbers,
+            listen: beside(1),
+            relays,
+            faults,
+            users_allow,
+            ..SimOptions::default()
+        };
         let sim = Sim::start(sim_options).await?;
         let demo = match options.answer_url {
             Some(_) => None,
             None => Some(demo::start(beside(2), world::AUTH_TOKEN).await.map_err(DevError::Demo)?),
         };
-        let demo_url = |demo: &demo::Demo| if options.load.is_some() { demo.load_url() } else { demo.answer_url() };
-        let answer_url = options.answer_url.or_else(|| demo.as_ref().map(demo_url)).unwrap_or_default();
+        let demo_url = |demo: &demo::Demo| {
+            if options.load.is_some() { demo.load_url() } else { demo.answer_url() }
+        };
+        let answer_url =
+            options.answer_url.or_else(|| demo.as_ref().map(demo_url)).unwrap_or_default();
         let hangup_url = demo.as_ref().map(demo::Demo::hangup_url);
         let port = options.port.unwrap_or(0);
         let admin = preferred(named.map(|_| ADMIN_PORT));
-        let mut config = configuration(port, admin, &sim, &number, &answer_url, hangup_url.as_deref(), folder.path());
+        let mut config = configuration(
+            port,
+            admin,
+            &sim,
+            &number,
+            &answer_url,
+            hangup_url.as_deref(),
+            folder.path(),
+        );
         if options.load.is_none() {
             let document = crate::console::serve_drafts(beside(3)).await.map_err(DevError::Demo)?;
             config.numbers.extend(playground_of(&config, &document));
@@ -281,7 +299,11 @@ fn configuration(
         account: world::ACCOUNT.into(),
         role: model::Role::Owner,
     });
-    config.wabas.push(config::Waba { id: world::WABA.into(), account: world::ACCOUNT.into(), access_token: None });
+    config.wabas.push(config::Waba {
+        id: world::WABA.into(),
+        account: world::ACCOUNT.into(),
+        access_token: None,
+    });
     if let Ok(number) = E164::parse(number) {
         config.numbers.push(config::Number {
             number,

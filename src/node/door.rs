@@ -36,13 +36,20 @@ impl Calls for Doorway {
             }
         };
         if !self.media.reaches(&offer) {
-            tracing::info!("an offer names no address of a family that this node has; see public.media_ips");
+            tracing::info!(
+                "an offer names no address of a family that this node has; see public.media_ips"
+            );
             return None;
         }
         Some(offer)
     }
 
-    fn start(&self, room: Starting, admitted: Admitted, incoming: Incoming<Offer>) -> Result<(), Busy> {
+    fn start(
+        &self,
+        room: Starting,
+        admitted: Admitted,
+        incoming: Incoming<Offer>,
+    ) -> Result<(), Busy> {
         let connect = incoming.connect;
         let from = connect.user(&admitted.number().spec.number);
         let call = registry::Incoming {
@@ -73,7 +80,12 @@ impl Calls for Doorway {
         }
     }
 
-    fn terminated(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination) -> Known {
+    fn terminated(
+        &self,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        termination: Termination,
+    ) -> Known {
         let key = (key.phone_number_id.clone(), key.wacid.clone());
         match self.registry.terminated(&key, named, termination) {
             Told::Yes => Known::Ended,

@@ -43,7 +43,8 @@ impl Signals {
     /// # Errors
     /// The system gives no signal handlers.
     pub fn new() -> std::io::Result<Self> {
-        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let (interrupt, terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         Ok(Self { interrupt, terminate, early: false })
     }
 
@@ -91,7 +92,11 @@ pub async fn until_stopped(node: Node, mut signals: Signals) {
     node.stop_admitting();
     let live = node.registry.len();
     if live > 0 {
-        info!(live, at_most_s = node.knobs.drain_at_most().as_secs(), "draining; a second signal ends the calls now");
+        info!(
+            live,
+            at_most_s = node.knobs.drain_at_most().as_secs(),
+            "draining; a second signal ends the calls now"
+        );
     }
     let drained = tokio::select! {
         left = node.registry.until_empty(node.knobs.drain_at_most()) => left,
@@ -135,7 +140,10 @@ impl Node {
         }
         let cut_off = self.outbox.drain(times.notices).await;
         if cut_off > 0 {
-            warn!(callbacks = cut_off, "callbacks under way were cut off; they go on after the next start");
+            warn!(
+                callbacks = cut_off,
+                "callbacks under way were cut off; they go on after the next start"
+            );
         }
         // Those of which Meta has not said that they are over: nobody waits for that any more.
         self.registry.export_live();

@@ -31,7 +31,8 @@ fn canary(of: &str) -> String {
 
 fn toml(graph: &Server, app: &Server, dir: &std::path::Path) -> String {
     let [secret, verify, access, key, auth, api] = SECRETS.map(canary);
-    let (graph, answer, hangup, dir) = (graph.url("/v23.0"), app.url("/answer"), app.url("/hangup"), dir.display());
+    let (graph, answer, hangup, dir) =
+        (graph.url("/v23.0"), app.url("/answer"), app.url("/hangup"), dir.display());
     format!(
         r#"
 [listen]
@@ -74,11 +75,16 @@ hangup_url = "{hangup}"
 #[ignore = "the process of another test"]
 fn node_of_its_own() {
     let Ok(file) = std::env::var(CONFIG) else { return };
-    install(LogSettings { format: LogFormat::Json, level: Some(LogLevel::Trace), otherwise: LogLevel::Info });
+    install(LogSettings {
+        format: LogFormat::Json,
+        level: Some(LogLevel::Trace),
+        otherwise: LogLevel::Info,
+    });
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let mut config = Config::load(file.as_ref(), &|_| Ok(())).unwrap();
         let anywhere = "127.0.0.1:0".parse().unwrap();
-        (config.listen.public, config.listen.admin, config.listen.media) = (anywhere, anywhere, anywhere);
+        (config.listen.public, config.listen.admin, config.listen.media) =
+            (anywhere, anywhere, anywhere);
         let node = Node::start(config, Clock::real()).await.unwrap();
         tracing::info!(public = %node.public, admin = %node.admin, "ready");
         until_stopped(node, Signals::new().unwrap()).await;
@@ -162,7 +168,8 @@ async fn send(request: http::request::Builder, body: String) -> (u16, String) {
 }
 
 async fn connect(node: &Value, wacid: &str, caller_name: &str) {
-    let sdp = include_str!("../../fixtures/meta/sdp/offer_relay_full.sdp").replace("198.51.100.62", "127.0.0.1");
+    let sdp = include_str!("../../fixtures/meta/sdp/offer_relay_full.sdp")
+        .replace("198.51.100.62", "127.0.0.1");
     let call = json!({
         "id": wacid, "from": CALLER, "to": NUMBER, "event": "connect", "direction": "USER_INITIATED",
         "timestamp": Clock::real().wall().secs().to_string(), "session": {"sdp_type": "offer", "sdp": sdp},
@@ -175,15 +182,22 @@ async fn connect(node: &Value, wacid: &str, caller_name: &str) {
     });
     let entry = json!([{"id": "1029384756", "changes": [{"field": "calls", "value": value}]}]);
     let body = json!({"object": "whatsapp_business_account", "entry": entry}).to_string();
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, canary("APP_SECRET").as_bytes());
+    let key =
+        aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, canary("APP_SECRET").as_bytes());
     let signature = hex::encode(aws_lc_rs::hmac::sign(&key, body.as_bytes()));
-    let request = http::Request::post(format!("http://{}/webhooks/meta", node["public"].as_str().unwrap()))
-        .header("x-hub-signature-256", format!("sha256={signature}"));
+    let request =
+        http::Request::post(format!("http://{}/webhooks/meta", node["public"].as_str().unwrap()))
+            .header("x-hub-signature-256", format!("sha256={signature}"));
     assert_eq!(send(request, body).await.0, 200);
 }
 
 async fn metrics(node: &Value) -> String {
-    send(http::Request::get(format!("http://{}/metrics", node["admin"].as_str().unwrap())), String::new()).await.1
+    send(
+        http::Request::get(format!("http://{}/metrics", node["admin"].as_str().unwrap())),
+        String::new(),
+    )
+    .await
+    .1
 }
 
 #[tokio::test(flavor = "multi_thread")]

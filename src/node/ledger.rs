@@ -37,18 +37,28 @@ impl Ledger for Kept {
 }
 
 fn before(now: Timestamp, by: Duration) -> Timestamp {
-    Timestamp::from_micros(now.micros().saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    Timestamp::from_micros(
+        now.micros().saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
+    )
 }
 
 /// Tells the door the keys of late; gives the moment before which older ones are still to be told.
 ///
 /// # Errors
 /// The store's.
-pub(super) async fn remember_late(store: &Store, door: &Door<Doorway>, clock: &Clock) -> Result<Timestamp, StoreError> {
+pub(super) async fn remember_late(
+    store: &Store,
+    door: &Door<Doorway>,
+    clock: &Clock,
+) -> Result<Timestamp, StoreError> {
     let now = clock.wall();
     let from = before(now, AT_ONCE);
     let keys = store.keys(from, Timestamp::MAX, AT_ONCE_MAX).await?;
-    let rest = if keys.len() < AT_ONCE_MAX as usize { Some(from) } else { keys.last().map(|key| key.seen) };
+    let rest = if keys.len() < AT_ONCE_MAX as usize {
+        Some(from)
+    } else {
+        keys.last().map(|key| key.seen)
+    };
     keys.iter().for_each(|key| {
         door.remember_key(key);
     });

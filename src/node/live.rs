@@ -46,7 +46,10 @@ impl LiveCalls for Live {
             .collect();
         let waiting = self.dialer.queued();
         calls.extend(
-            waiting.iter().filter(|setup| holds(scope, setup)).map(|setup| described(setup, LiveStatus::Queued)),
+            waiting
+                .iter()
+                .filter(|setup| holds(scope, setup))
+                .map(|setup| described(setup, LiveStatus::Queued)),
         );
         calls.sort_by_key(|c| std::cmp::Reverse((c.started, c.call)));
         calls
@@ -91,12 +94,24 @@ impl LiveCalls for Live {
         self.find(scope, id).map(|call| call.streams()).unwrap_or_default()
     }
 
-    fn begin_stream(&self, scope: &Scope, id: CallUuid, stream: StreamId, order: StreamOrder) -> Result<bool, Told> {
+    fn begin_stream(
+        &self,
+        scope: &Scope,
+        id: CallUuid,
+        stream: StreamId,
+        order: StreamOrder,
+    ) -> Result<bool, Told> {
         let call = self.find(scope, id).ok_or(Told::NotUp)?;
         call.begin_stream(stream, order, self.clock.wall()).map_err(told)
     }
 
-    fn record(&self, scope: &Scope, id: CallUuid, order: RecordOrder, callback: Option<Target>) -> Result<bool, Told> {
+    fn record(
+        &self,
+        scope: &Scope,
+        id: CallUuid,
+        order: RecordOrder,
+        callback: Option<Target>,
+    ) -> Result<bool, Told> {
         let call = self.find(scope, id).ok_or(Told::NotUp)?;
         match call.record(order, callback) {
             None => Ok(false),
@@ -114,7 +129,12 @@ impl LiveCalls for Live {
         self.find(scope, id)?.course()
     }
 
-    fn events(&self, scope: &Scope, id: CallUuid, follow: bool) -> Option<BoxStream<'static, Arc<str>>> {
+    fn events(
+        &self,
+        scope: &Scope,
+        id: CallUuid,
+        follow: bool,
+    ) -> Option<BoxStream<'static, Arc<str>>> {
         let log = self.find(scope, id)?.log.clone();
         Some(if follow { log.follow().boxed() } else { stream::iter(log.snapshot()).boxed() })
     }

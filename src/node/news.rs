@@ -31,7 +31,9 @@ pub(super) fn connect(
         accounts.replace(&book.credentials());
         // Subaccounts that went, numbers that came back: the next message is its owner's already.
         messages.claim_soon();
-        for (number, data) in numbers::changes(before, book, |number| routed(&messages, &known, number)) {
+        for (number, data) in
+            numbers::changes(before, book, |number| routed(&messages, &known, number))
+        {
             let entry = known.tables().by_number(&number).cloned();
             if let Some(entry) = entry {
                 messages.tell_number(&entry, "number.changed", data);
@@ -40,7 +42,9 @@ pub(super) fn connect(
     });
     let book = keeper.clone();
     inbox.tell(Box::new(move |inbox, number, before, after| {
-        if let Some(data) = numbers::rerouted(&book.book(), &number.spec.number, &before.into(), &after.into()) {
+        if let Some(data) =
+            numbers::rerouted(&book.book(), &number.spec.number, &before.into(), &after.into())
+        {
             inbox.tell_number(number, "number.changed", data);
         }
     }));
@@ -65,8 +69,13 @@ pub(super) async fn end_overlaps(keeper: Keeper, clock: Clock, stop: Cancellatio
         let now = clock.wall();
         let over = keeper.book().overlaps_over(now);
         for account in over {
-            match keeper.change(now, |book| book.end_overlap(&account).map(|keys| ((), keys)).ok_or(())).await {
-                Ok(()) => tracing::info!(%account, "an auth token that was replaced counts no more: its time is over"),
+            match keeper
+                .change(now, |book| book.end_overlap(&account).map(|keys| ((), keys)).ok_or(()))
+                .await
+            {
+                Ok(()) => {
+                    tracing::info!(%account, "an auth token that was replaced counts no more: its time is over")
+                }
                 // Somebody was faster.
                 Err(NotChanged::Refused(())) => {}
                 Err(NotChanged::Store(error)) => {

@@ -79,14 +79,22 @@ impl Operator for ThisNode {
         if node != self.id {
             return false;
         }
-        tracing::info!(live = self.registry.len(), "drained by its owner: no new calls; a signal ends the node");
+        tracing::info!(
+            live = self.registry.len(),
+            "drained by its owner: no new calls; a signal ends the node"
+        );
         self.drain.begin();
         true
     }
 }
 
 fn exchanges(tallies: Vec<Tally>, is_ok: fn(&str) -> bool) -> Vec<Exchange> {
-    let of = |Tally { what, came, count }| Exchange { kind: what, ok: is_ok(&came), outcome: came, count };
+    let of = |Tally { what, came, count }| Exchange {
+        kind: what,
+        ok: is_ok(&came),
+        outcome: came,
+        count,
+    };
     tallies.into_iter().filter(|tally| tally.count > 0).map(of).collect()
 }
 

@@ -18,7 +18,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{
+    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _};
@@ -61,7 +63,8 @@ impl Export {
             return Ok(None);
         }
         let exporter = SpanExporter::builder().with_http().with_http_client(Https::new()?).build();
-        let mut processor = BatchSpanProcessor::builder(exporter.map_err(|e| e.to_string())?).build();
+        let mut processor =
+            BatchSpanProcessor::builder(exporter.map_err(|e| e.to_string())?).build();
         let mut resource = Resource::builder();
         if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
             resource = resource.with_service_name("offhook");
@@ -168,7 +171,12 @@ fn of_call(fall: &Waterfall, now: Timestamp) -> Vec<SpanData> {
     attributes.extend(fall.cause.map(|cause| KeyValue::new("offhook.cause", cause)));
     attributes.extend(fall.answered_us.map(|us| KeyValue::new("offhook.answered_us", us)));
     attributes.extend(fall.set_up_us().map(|us| KeyValue::new("offhook.set_up_us", us)));
-    let span = Span { id: root(fall.call), parent: SpanId::INVALID, kind: SpanKind::Server, status: Status::Unset };
+    let span = Span {
+        id: root(fall.call),
+        parent: SpanId::INVALID,
+        kind: SpanKind::Server,
+        status: Status::Unset,
+    };
     made.push(span, "call".to_owned(), begin_us, end_us, attributes);
     for bar in &fall.bars {
         made.bar(bar, root(fall.call));
@@ -200,7 +208,9 @@ impl Making {
         );
         let kind = match bar.what {
             // Requests that leave this node; their parts do not.
-            What::Graph | What::Customer if bar.parts.is_empty() || bar.span.is_some() => SpanKind::Client,
+            What::Graph | What::Customer if bar.parts.is_empty() || bar.span.is_some() => {
+                SpanKind::Client
+            }
             _ => SpanKind::Internal,
         };
         let status = if bar.failed { Status::error(bar.note.clone()) } else { Status::Unset };
@@ -215,14 +225,27 @@ impl Making {
         }
     }
 
-    fn push(&mut self, span: Span, name: String, from_us: i64, to_us: i64, attributes: Vec<KeyValue>) {
+    fn push(
+        &mut self,
+        span: Span,
+        name: String,
+        from_us: i64,
+        to_us: i64,
+        attributes: Vec<KeyValue>,
+    ) {
         let at = |us: i64| {
             let micros = u64::try_from(self.zero.micros().saturating_add(us)).unwrap_or_default();
             SystemTime::UNIX_EPOCH + Duration::from_micros(micros)
         };
         let trace = TraceId::from_bytes(model::TraceId::from(self.call).bytes());
         self.spans.push(SpanData {
-            span_context: SpanContext::new(trace, span.id, TraceFlags::SAMPLED, false, TraceState::NONE),
+            span_context: SpanContext::new(
+                trace,
+                span.id,
+                TraceFlags::SAMPLED,
+                false,
+                TraceState::NONE,
+            ),
             parent_span_id: span.parent,
             parent_span_is_remote: false,
             span_kind: span.kind,
@@ -254,8 +277,11 @@ impl Https {
         let tls = client_tls().map_err(|e| e.to_string())?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(tcp);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new()).build(connector);
         Ok(Self { client, runtime: tokio::runtime::Handle::current() })
     }
@@ -290,7 +316,8 @@ mod tests {
     use super::{SpanId, SpanKind, Status, Timestamp, Traced, spans};
     use machine::log::{Line, Reader};
 
-    const LOG: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/waterfalls/slow_server.jsonl"));
+    const LOG: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/waterfalls/slow_server.jsonl"));
 
     #[test]
     fn a_call_is_one_trace_with_a_span_for_each_bar() {
@@ -303,7 +330,11 @@ mod tests {
         assert_eq!(by_id.len(), made.len(), "each has an id of its own");
         for span in &made[1..] {
             assert!(by_id.contains_key(&span.parent_span_id), "{}", span.name);
-            assert!(span.start_time <= span.end_time && span.start_time >= root.start_time, "{}", span.name);
+            assert!(
+                span.start_time <= span.end_time && span.start_time >= root.start_time,
+                "{}",
+                span.name
+            );
         }
         let named = |name: &str| made.iter().find(|s| s.name == name).expect("a span");
         let fetch = named("fetch answer");
@@ -313,7 +344,10 @@ mod tests {
         );
         assert_eq!(named("first byte").parent_span_id, fetch.span_context.span_id());
         assert!(matches!(named("try 1").status, Status::Error { .. }));
-        assert_eq!(fetch.end_time.duration_since(fetch.start_time).expect("forward").as_micros(), 2_407_593);
+        assert_eq!(
+            fetch.end_time.duration_since(fetch.start_time).expect("forward").as_micros(),
+            2_407_593
+        );
     }
 
     #[test]

@@ -126,13 +126,23 @@ impl Reloader {
             Ok(config) => self.0.apply(&config),
             Err(ConfigError::Unreadable { file, source }) => {
                 warn!(file = %file.display(), error = %source, "configuration not reloaded: nothing has changed");
-                refused(vec![Finding::new(None, format!("the configuration file could not be read: {source}"), "")])
+                refused(vec![Finding::new(
+                    None,
+                    format!("the configuration file could not be read: {source}"),
+                    "",
+                )])
             }
             Err(ConfigError::Wrong(problems)) => {
                 for problem in &problems.0 {
                     warn!(%problem, "configuration not reloaded: nothing has changed");
                 }
-                refused(problems.0.iter().map(|p| Finding::new(p.position, p.message.clone(), &p.hint)).collect())
+                refused(
+                    problems
+                        .0
+                        .iter()
+                        .map(|p| Finding::new(p.position, p.message.clone(), &p.hint))
+                        .collect(),
+                )
             }
         }
     }
@@ -161,7 +171,9 @@ impl Reloader {
                 return Reload::Shared;
             }
             let run = tokio::task::spawn_blocking(move || this.run());
-            run.await.unwrap_or_else(|_| refused(vec![Finding::new(None, "a fault of ours; see the log", "")]))
+            run.await.unwrap_or_else(|_| {
+                refused(vec![Finding::new(None, "a fault of ours; see the log", "")])
+            })
         })
     }
 }
@@ -170,7 +182,8 @@ impl Inner {
     /// `[[user]]`. Blocks, as the keeper does; where the store takes nothing now, they are as they were.
     fn people(&self, config: &Config) {
         let book = self.parts.keeper.book().clone();
-        let taken = self.parts.people.take_file(&config.users, |account| book.main_of(account).clone());
+        let taken =
+            self.parts.people.take_file(&config.users, |account| book.main_of(account).clone());
         if let Err(error) = tokio::runtime::Handle::current().block_on(taken) {
             warn!(%error, "the configuration's users are as they were; reload again");
         }
@@ -189,7 +202,11 @@ impl Inner {
             Err(error) => return Some(vec![Finding::new(None, format!("could not {error}"), "")]),
         };
         let finding = |dropped: &Dropped| {
-            let what = format!("[[webhook]] {:?} is not there any more, and {} go to it", dropped.name, dropped.uses());
+            let what = format!(
+                "[[webhook]] {:?} is not there any more, and {} go to it",
+                dropped.name,
+                dropped.uses()
+            );
             let hint = "put it back, or route them elsewhere first: POST …/phone-numbers/{number}/subscribe/ with \
                 applyToExisting, or connect-agent/; then reload";
             Finding::new(None, what, hint)
@@ -292,7 +309,14 @@ mod tests {
         is.speech.insert("provider".to_owned(), "espeak".into());
         assert_eq!(
             fixed(&was, &is),
-            ["listen.admin", "listen.media_ports", "store.url", "store.secret_key", "answer.allow_insecure", "speech"]
+            [
+                "listen.admin",
+                "listen.media_ports",
+                "store.url",
+                "store.secret_key",
+                "answer.allow_insecure",
+                "speech"
+            ]
         );
     }
 }

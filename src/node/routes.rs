@@ -29,7 +29,10 @@ pub(super) fn router(facts: Facts) -> Router {
         let script = "text/javascript; charset=utf-8";
         router = router
             .route("/.well-known/offhook.json", get(discover))
-            .route("/examples/phone.html", get(|| async { example(PHONE_PAGE, "text/html; charset=utf-8") }))
+            .route(
+                "/examples/phone.html",
+                get(|| async { example(PHONE_PAGE, "text/html; charset=utf-8") }),
+            )
             .route("/examples/phone.js", get(move || async move { example(PHONE_SCRIPT, script) }));
     }
     router.with_state(Arc::new(facts))
@@ -80,7 +83,9 @@ async fn discover(State(facts): State<Arc<Facts>>) -> Json<Value> {
             })
         })
         .collect();
-    Json(json!({"version": env!("CARGO_PKG_VERSION"), "graph_url": facts.simulated_graph, "numbers": numbers}))
+    Json(
+        json!({"version": env!("CARGO_PKG_VERSION"), "graph_url": facts.simulated_graph, "numbers": numbers}),
+    )
 }
 
 /// The simulated Meta's browser phone.

@@ -71,13 +71,15 @@ impl Memory {
     fn of_this_process() -> Self {
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
-        let group = own.map(|own| Path::new("/sys/fs/cgroup").join(own)).filter(|g| bounded(g).is_some());
+        let group =
+            own.map(|own| Path::new("/sys/fs/cgroup").join(own)).filter(|g| bounded(g).is_some());
         Self { group }
     }
 
     /// Bytes; none where the system does not tell.
     fn left(&self) -> Option<u64> {
-        let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
+        let machine =
+            std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
         let group = self.group.as_deref().and_then(bounded);
         machine.into_iter().chain(group).min()
     }
@@ -88,7 +90,8 @@ fn bounded(group: &Path) -> Option<u64> {
     let read = |name: &str| std::fs::read_to_string(group.join(name)).ok();
     let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
     let max = number("memory.max")?;
-    let cache = read("memory.stat").and_then(|text| stat(&text, "inactive_file")).unwrap_or_default();
+    let cache =
+        read("memory.stat").and_then(|text| stat(&text, "inactive_file")).unwrap_or_default();
     Some(max.saturating_sub(number("memory.current")?.saturating_sub(cache)))
 }
 
@@ -109,11 +112,15 @@ mod tests {
 
     #[test]
     fn r10_memory_left_is_read_where_the_system_tells() {
-        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:    1234 kB\nBuffers: 1 kB\n"), Some(1234 * 1024));
+        assert_eq!(
+            available("MemTotal: 9 kB\nMemAvailable:    1234 kB\nBuffers: 1 kB\n"),
+            Some(1234 * 1024)
+        );
         assert_eq!(available("MemTotal: 9 kB\n"), None);
         assert_eq!(stat("file 1\ninactive_file 77\n", "inactive_file"), Some(77));
         let group = tempfile::tempdir().expect("a folder");
-        let write = |name: &str, text: &str| std::fs::write(group.path().join(name), text).expect("write");
+        let write =
+            |name: &str, text: &str| std::fs::write(group.path().join(name), text).expect("write");
         write("memory.max", "max\n");
         assert_eq!(bounded(group.path()), None, "no bound");
         write("memory.max", "1000\n");

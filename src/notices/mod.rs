@@ -32,7 +32,12 @@ pub struct Notice {
 
 impl Notice {
     /// One that says no more than its text.
-    pub fn new(account: AuthId, main_account: AuthId, topic: NoticeTopic, text: impl Into<String>) -> Self {
+    pub fn new(
+        account: AuthId,
+        main_account: AuthId,
+        topic: NoticeTopic,
+        text: impl Into<String>,
+    ) -> Self {
         let (number, user, conversation, call) = (None, None, None, None);
         Self { account, main_account, topic, text: text.into(), number, user, conversation, call }
     }
@@ -54,14 +59,26 @@ impl Notices {
     /// Notes one; gives the id it will have. Where the store has no room for it, it is lost, and that is counted.
     pub fn note(&self, notice: Notice) -> Uuid {
         let id = Uuid::new_v4();
-        let Notice { account, main_account, topic, mut text, number, user, conversation, call } = notice;
+        let Notice { account, main_account, topic, mut text, number, user, conversation, call } =
+            notice;
         if let Some((end, _)) = text.char_indices().nth(TEXT_MAX) {
             text.truncate(end);
         }
         let created = self.clock.steady();
         let main = main_account.clone();
-        let row =
-            NoticeRow { id, account, main_account, topic, text, number, user, conversation, call, created, read: None };
+        let row = NoticeRow {
+            id,
+            account,
+            main_account,
+            topic,
+            text,
+            number,
+            user,
+            conversation,
+            call,
+            created,
+            read: None,
+        };
         if let Some(written) = self.store.add_notice(row) {
             let feed = self.feed.clone();
             // As many as the store's queue has room for, and each ends with its batch.
@@ -88,10 +105,16 @@ mod tests {
         let feed = Feed::new();
         let mut watch = feed.watch();
         let notices = Notices::new(store.clone(), feed, Clock::real());
-        let id = notices.note(Notice::new("SA1".into(), "MA1".into(), NoticeTopic::Quality, "é".repeat(9_999)));
+        let id = notices.note(Notice::new(
+            "SA1".into(),
+            "MA1".into(),
+            NoticeTopic::Quality,
+            "é".repeat(9_999),
+        ));
         let news = watch.recv().await.unwrap();
         assert_eq!((news.account.as_str(), &news.what), ("MA1", &What::Notification(id)));
-        let rows = store.notices(&Scope::of("SA1".into()), &NoticeFilter::default(), 9).await.unwrap();
+        let rows =
+            store.notices(&Scope::of("SA1".into()), &NoticeFilter::default(), 9).await.unwrap();
         assert_eq!((rows.len(), rows[0].id, rows[0].text.chars().count()), (1, id, TEXT_MAX));
         store.close().await;
     }

@@ -51,8 +51,10 @@ pub(super) type FieldUrls = Vec<(&'static str, (DocUrl, Method))>;
 pub fn urls_of(book: &Book, entry: &Number) -> (FieldUrls, SigningKeys) {
     let set = &entry.set;
     let answer = book.answer_of(entry);
-    let links = [("answerUrl", &answer), ("fallbackUrl", &set.fallback), ("hangupUrl", &set.hangup)];
-    let mut urls: Vec<_> = links.into_iter().filter_map(|(field, link)| Some((field, link.get()?))).collect();
+    let links =
+        [("answerUrl", &answer), ("fallbackUrl", &set.fallback), ("hangupUrl", &set.hangup)];
+    let mut urls: Vec<_> =
+        links.into_iter().filter_map(|(field, link)| Some((field, link.get()?))).collect();
     urls.extend(set.webhook_url.clone().map(|url| ("webhookUrl", (url, Method::Post))));
     let tokens = |id| book.account(id).map(|account| account.tokens.clone()).unwrap_or_default();
     let owner = book.owner(entry);
@@ -70,7 +72,9 @@ impl Numbers {
             urls_of(&book, book.number(scope, number).ok_or(No::Missing(super::NO_NUMBER))?)
         };
         let Parts { fetcher, clock, .. } = self.parts();
-        let asked = urls.into_iter().map(|(field, url)| check_url(fetcher, clock, number, field, url, keys.clone()));
+        let asked = urls
+            .into_iter()
+            .map(|(field, url)| check_url(fetcher, clock, number, field, url, keys.clone()));
         Ok(futures_util::future::join_all(asked).await)
     }
 }
@@ -115,12 +119,14 @@ pub async fn check_url(
 fn failed(failure: FetchFailure) -> Checked {
     let (status, why) = match failure {
         FetchFailure::Status { status } => (Some(status), format!("the answer was {status}")),
-        FetchFailure::Handshake => (None, "it is connected, and the TLS handshake gets no answer".to_owned()),
+        FetchFailure::Handshake => {
+            (None, "it is connected, and the TLS handshake gets no answer".to_owned())
+        }
         FetchFailure::Timeout => (None, format!("no answer within {} s", DEADLINE.as_secs())),
         FetchFailure::TooLarge => (None, format!("the answer is larger than {MAX_BODY} bytes")),
-        FetchFailure::Unreachable { what } | FetchFailure::UrlRefused { what } | FetchFailure::Invalid { what } => {
-            (None, format!("could not {what}"))
-        }
+        FetchFailure::Unreachable { what }
+        | FetchFailure::UrlRefused { what }
+        | FetchFailure::Invalid { what } => (None, format!("could not {what}")),
     };
     Checked::Failed { status, why }
 }
@@ -142,5 +148,7 @@ fn params(field: &str, number: &E164, call: CallUuid) -> Params {
         ("OffhookCheck", "true"),
         ("To", number.as_str()),
     ];
-    all.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.to_owned().into()))).collect()
+    all.into_iter()
+        .map(|(name, value)| (name.into(), Param::Plain(value.to_owned().into())))
+        .collect()
 }

@@ -57,13 +57,18 @@ impl Numbers {
     pub async fn connect(&self, scope: &Scope, given: Credentials) -> Result<E164, No> {
         let graph = &self.parts().graph;
         let said = graph.phone_number(&given.id, Some(&given.token)).await.map_err(not_proven)?;
-        let number = E164::parse(&said.number).map_err(|_| No::Meta(GraphOutcome::ServerError { status: 200 }))?;
+        let number = E164::parse(&said.number)
+            .map_err(|_| No::Meta(GraphOutcome::ServerError { status: 200 }))?;
         if given.number.as_ref().is_some_and(|wanted| *wanted != number) {
-            return Err(No::bad("number", format!("Meta has the number {number} under this whatsappPhoneNumberId")));
+            return Err(No::bad(
+                "number",
+                format!("Meta has the number {number} under this whatsappPhoneNumberId"),
+            ));
         }
         let waba = match &given.waba {
             Some(waba) => {
-                let all = graph.numbers_of_waba(waba, Some(&given.token)).await.map_err(not_of_waba)?;
+                let all =
+                    graph.numbers_of_waba(waba, Some(&given.token)).await.map_err(not_of_waba)?;
                 if !has(&all, &given.id) {
                     let message = "Meta does not list this number in this WABA";
                     return Err(rule("not_in_waba", message, "whatsappBusinessAccount"));
@@ -83,7 +88,13 @@ impl Numbers {
         Ok(number)
     }
 
-    async fn enter(&self, number: &E164, given: &Credentials, waba: Option<&WabaId>, of: AuthId) -> Result<(), No> {
+    async fn enter(
+        &self,
+        number: &E164,
+        given: &Credentials,
+        waba: Option<&WabaId>,
+        of: AuthId,
+    ) -> Result<(), No> {
         let now = self.parts().clock.wall();
         let made = Made { phone_number_id: given.id.clone(), waba: waba.cloned(), of: of.clone() };
         let stored = self.parts().keeper.change(now, |book| {
@@ -122,7 +133,8 @@ impl Numbers {
         let subscribed = self.parts().graph.subscribe_app(waba, token).await;
         let why = subscribed.err().map(|outcome| reason(&outcome));
         let differs = |number: &&Number| number.set.told.unsubscribed != why;
-        let numbers: Vec<E164> = self.book().numbers_of(waba).filter(differs).map(|n| n.number.clone()).collect();
+        let numbers: Vec<E164> =
+            self.book().numbers_of(waba).filter(differs).map(|n| n.number.clone()).collect();
         if numbers.is_empty() {
             return;
         }
@@ -167,17 +179,27 @@ impl Numbers {
     /// Our app is not configured, Meta does not take the code or did not grant the WABA that is named, or somebody else has it.
     pub async fn sign_up(&self, scope: &Scope, given: SignUp) -> Result<Vec<E164>, No> {
         let app = self.book().app().cloned();
-        let app = app.ok_or_else(|| No::state("no_app", "sign-up needs [meta].app_id in the configuration"))?;
+        let app = app.ok_or_else(|| {
+            No::state("no_app", "sign-up needs [meta].app_id in the configuration")
+        })?;
         let graph = &self.parts().graph;
-        let token =
-            graph.exchange_code(&app.id, &app.secret, &given.code, given.redirect_uri.as_deref()).await.map_err(
-                |outcome| proven_or(outcome, "code_refused", "Meta does not take this code: sign up once more", "code"),
-            )?;
+        let token = graph
+            .exchange_code(&app.id, &app.secret, &given.code, given.redirect_uri.as_deref())
+            .await
+            .map_err(|outcome| {
+                proven_or(
+                    outcome,
+                    "code_refused",
+                    "Meta does not take this code: sign up once more",
+                    "code",
+                )
+            })?;
         let wabas = self.granted(&app, &token, given.waba.as_ref()).await?;
         // Nothing is entered on anybody's word alone: Meta shows a WABA's numbers to whom it granted it.
         let mut listed = Vec::new();
         for waba in wabas {
-            let mut numbers = graph.numbers_of_waba(&waba, Some(&token)).await.map_err(not_of_waba)?;
+            let mut numbers =
+                graph.numbers_of_waba(&waba, Some(&token)).await.map_err(not_of_waba)?;
             numbers.retain(|number| given.id.as_ref().is_none_or(|id| id.as_str() == number.id));
             listed.push((waba, numbers));
         }
@@ -196,7 +218,8 @@ impl Numbers {
             let synced = self.take_in(&waba, &of, Some(&token), numbers).await?;
             self.subscribe(&waba, Some(&token)).await;
             // What somebody else has stays theirs.
-            let full = synced.left_out.into_iter().find(|(_, why)| matches!(why, Elsewhere::TooMany(_)));
+            let full =
+                synced.left_out.into_iter().find(|(_, why)| matches!(why, Elsewhere::TooMany(_)));
             if let Some((_, why)) = full {
                 return Err(why.into());
             }
@@ -212,19 +235,27 @@ impl Numbers {
 
     /// The WABAs that a sign-up's token was granted for, or the one of them that is named. Where Meta tells of none the named one
     /// stays to be proven.
-    async fn granted(&self, app: &MetaApp, token: &Secret, named: Option<&WabaId>) -> Result<Vec<WabaId>, No> {
-        let facts = self.parts().graph.token_facts(&app.id, &app.secret, token).await.map_err(No::Meta)?;
+    async fn granted(
+        &self,
+        app: &MetaApp,
+        token: &Secret,
+        named: Option<&WabaId>,
+    ) -> Result<Vec<WabaId>, No> {
+        let facts =
+            self.parts().graph.token_facts(&app.id, &app.secret, token).await.map_err(No::Meta)?;
         let mut wabas = facts.wabas;
         if let Some(named) = named {
             if !wabas.is_empty() && !wabas.contains(named) {
-                let message = "the sign-up did not grant this WhatsApp Business Account: sign up once more";
+                let message =
+                    "the sign-up did not grant this WhatsApp Business Account: sign up once more";
                 return Err(rule("waba_not_granted", message, "whatsappBusinessAccount"));
             }
             return Ok(vec![named.clone()]);
         }
         wabas.truncate(SIGNED_UP_MAX);
         if wabas.is_empty() {
-            let message = "the sign-up granted no WhatsApp Business Account: name it, or sign up once more";
+            let message =
+                "the sign-up granted no WhatsApp Business Account: name it, or sign up once more";
             return Err(rule("no_waba", message, "whatsappBusinessAccount"));
         }
         Ok(wabas)
@@ -242,9 +273,12 @@ fn rule(code: &'static str, message: &str, field: &'static str) -> No {
 /// Graph's no to what somebody gave us is theirs to put right; a failure of Graph's is not.
 fn proven_or(outcome: GraphOutcome, code: &'static str, message: &str, field: &'static str) -> No {
     match outcome {
-        GraphOutcome::Refused { code: meta, details, .. } => {
-            No::Rule { code, message: message.to_owned(), field: Some(field), meta: Some((meta, details)) }
-        }
+        GraphOutcome::Refused { code: meta, details, .. } => No::Rule {
+            code,
+            message: message.to_owned(),
+            field: Some(field),
+            meta: Some((meta, details)),
+        },
         other => No::Meta(other),
     }
 }
@@ -255,7 +289,12 @@ fn not_proven(outcome: GraphOutcome) -> No {
             let message = "Meta does not take this access token, or it may not manage this number";
             proven_or(outcome, "token_refused", message, "accessToken")
         }
-        _ => proven_or(outcome, "no_such_number", "Meta has no such number for this token", "whatsappPhoneNumberId"),
+        _ => proven_or(
+            outcome,
+            "no_such_number",
+            "Meta has no such number for this token",
+            "whatsappPhoneNumberId",
+        ),
     }
 }
 

@@ -51,9 +51,13 @@ pub fn heard_in(waba: &str, field: &str, value: &Value) -> Option<NewsOfMeta> {
             Some(NewsOfMeta::Number { number: number("/display_phone_number")?, event })
         }
         "account_update" | "account_review_update" | "account_alerts" => {
-            let event = word("/event").or_else(|| word("/decision")).or_else(|| word("/alert_type"))?;
-            let kinds =
-                ["/violation_info/violation_type", "/restriction_info/0/restriction_type", "/ban_info/waba_ban_state"];
+            let event =
+                word("/event").or_else(|| word("/decision")).or_else(|| word("/alert_type"))?;
+            let kinds = [
+                "/violation_info/violation_type",
+                "/restriction_info/0/restriction_type",
+                "/ban_info/waba_ban_state",
+            ];
             let details = kinds.into_iter().find_map(word).unwrap_or_default();
             let waba = WabaId::from(bounded(waba));
             Some(NewsOfMeta::Waba { waba, number: number("/phone_number"), event, details })
@@ -70,7 +74,9 @@ impl Numbers {
     /// Takes it on, to be looked into later; dropped where too much waits, for the next reconcile to find.
     pub fn hear(&self, heard: NewsOfMeta) {
         if self.0.heard.try_send(heard).is_err() {
-            tracing::warn!("too many webhooks about numbers wait: one is dropped, and found at the next look");
+            tracing::warn!(
+                "too many webhooks about numbers wait: one is dropped, and found at the next look"
+            );
         }
     }
 
@@ -78,7 +84,10 @@ impl Numbers {
     /// a number with a token that is none says nothing of the number's own.
     pub fn token_refused(&self, id: &PhoneNumberId, token: Option<&Secret>) {
         let book = self.book();
-        let Some(entry) = book.number_by_id(id).filter(|entry| !entry.set.told.token_invalid) else { return };
+        let Some(entry) = book.number_by_id(id).filter(|entry| !entry.set.told.token_invalid)
+        else {
+            return;
+        };
         let own = book.token_of(entry).map(Secret::reveal);
         if token.is_none_or(|token| own == Some(token.reveal())) {
             self.hear(NewsOfMeta::TokenRefused { number: entry.number.clone() });
@@ -124,7 +133,9 @@ impl Numbers {
     }
 
     async fn settings_heard(&self, id: &PhoneNumberId, told: CallingSettings) {
-        let Some(number) = self.book().number_by_id(id).map(|entry| entry.number.clone()) else { return };
+        let Some(number) = self.book().number_by_id(id).map(|entry| entry.number.clone()) else {
+            return;
+        };
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
             let keys = book.edit_number(&number, |set| {
@@ -146,7 +157,8 @@ impl Numbers {
     }
 
     async fn ask_again_of(&self, waba: &WabaId) {
-        let numbers: Vec<E164> = self.book().numbers_of(waba).take(ASKED_MAX).map(|n| n.number.clone()).collect();
+        let numbers: Vec<E164> =
+            self.book().numbers_of(waba).take(ASKED_MAX).map(|n| n.number.clone()).collect();
         self.ask_again(|known| numbers.contains(&known.number)).await;
     }
 

@@ -50,11 +50,18 @@ impl Numbers {
     ///
     /// # Errors
     /// No such WABA or account; or a subaccount asks, which may not.
-    pub async fn map(&self, scope: &Scope, waba: &WabaId, to: &AuthId, seen: Option<&AuthId>) -> Result<Vec<E164>, No> {
+    pub async fn map(
+        &self,
+        scope: &Scope,
+        waba: &WabaId,
+        to: &AuthId,
+        seen: Option<&AuthId>,
+    ) -> Result<Vec<E164>, No> {
         let now = self.parts().clock.wall();
         let stored = self.parts().keeper.change(now, |book| {
             may_map(book, scope, (waba, to), seen)?;
-            let affected: Vec<E164> = book.numbers_of(waba).map(|number| number.number.clone()).collect();
+            let affected: Vec<E164> =
+                book.numbers_of(waba).map(|number| number.number.clone()).collect();
             Ok((affected, book.give_waba(waba, to)))
         });
         let affected = stored.await?;
@@ -66,12 +73,23 @@ impl Numbers {
     ///
     /// # Errors
     /// Why not.
-    pub fn judge_map(&self, scope: &Scope, waba: &WabaId, to: &AuthId, seen: Option<&AuthId>) -> Result<(), No> {
+    pub fn judge_map(
+        &self,
+        scope: &Scope,
+        waba: &WabaId,
+        to: &AuthId,
+        seen: Option<&AuthId>,
+    ) -> Result<(), No> {
         may_map(&self.book(), scope, (waba, to), seen)
     }
 }
 
-fn may_map(book: &Book, scope: &Scope, (waba, to): (&WabaId, &AuthId), seen: Option<&AuthId>) -> Result<(), No> {
+fn may_map(
+    book: &Book,
+    scope: &Scope,
+    (waba, to): (&WabaId, &AuthId),
+    seen: Option<&AuthId>,
+) -> Result<(), No> {
     let Scope::Main(main) = scope else {
         return Err(No::bad("account", "account can be changed by the main account only"));
     };

@@ -161,14 +161,18 @@ impl From<NotChanged<No>> for No {
 impl From<Elsewhere> for No {
     fn from(why: Elsewhere) -> Self {
         match why {
-            Elsewhere::Taken => Self::state("taken", "this number or WABA is connected elsewhere already"),
+            Elsewhere::Taken => {
+                Self::state("taken", "this number or WABA is connected elsewhere already")
+            }
             Elsewhere::InFile(id) => {
                 let message = format!(
                     "the configuration file names this number, with whatsappPhoneNumberId {id}: change it in the file and reload"
                 );
                 Self::state("in_configuration", message)
             }
-            Elsewhere::TooMany(max) => Self::state("too_many", format!("an account has {max} numbers at most")),
+            Elsewhere::TooMany(max) => {
+                Self::state("too_many", format!("an account has {max} numbers at most"))
+            }
         }
     }
 }
@@ -180,7 +184,8 @@ impl Numbers {
     /// Starts the room; what it hears is looked into by a task of its own, as long as the process lives.
     pub fn new(parts: Parts) -> Self {
         let (heard, waiting) = mpsc::channel(HEARD_MAX);
-        let this = Self(Arc::new(Inner { parts, turns: DashMap::new(), heard, routing: OnceLock::new() }));
+        let this =
+            Self(Arc::new(Inner { parts, turns: DashMap::new(), heard, routing: OnceLock::new() }));
         let listening = this.clone();
         tokio::spawn(async move { listening.listen(waiting).await });
         this
@@ -223,7 +228,10 @@ impl Numbers {
 
     /// Does something to its end, also where who asked for it goes away: what is changed at Meta is kept here too. None: it
     /// broke down.
-    pub async fn to_its_end<T: Send + 'static>(&self, deed: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    pub async fn to_its_end<T: Send + 'static>(
+        &self,
+        deed: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
         self.parts().tasks.spawn(deed.in_current_span()).await.ok()
     }
 

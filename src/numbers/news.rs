@@ -10,10 +10,17 @@ use model::E164;
 /// Numbers that serve and are not as they were, each with its event's `data`: `changed` names the fields of its resource,
 /// `number` has them all; `routed` tells who answers a number. One that went out of service tells nobody
 /// any more.
-pub fn changes(before: &Book, after: &Book, routed: impl Fn(&E164) -> Routed) -> Vec<(E164, Value)> {
+pub fn changes(
+    before: &Book,
+    after: &Book,
+    routed: impl Fn(&E164) -> Routed,
+) -> Vec<(E164, Value)> {
     let mut told = Vec::new();
     for number in after.all_numbers().filter(|number| !number.set.disconnected) {
-        let Some(was) = before.any_number(&number.number).filter(|was| !is_same((before, was), (after, number))) else {
+        let Some(was) = before
+            .any_number(&number.number)
+            .filter(|was| !is_same((before, was), (after, number)))
+        else {
             continue;
         };
         let routed = routed(&number.number);
@@ -39,7 +46,9 @@ fn between(was: &Map<String, Value>, is: Map<String, Value>) -> Option<Value> {
 /// first time is no change of it.
 fn is_same((before, was): (&Book, &Number), (after, is): (&Book, &Number)) -> bool {
     let first = was.set.told.synced.is_none() && is.set.told.synced.is_some();
-    (first || was.set == is.set) && before.owner(was) == after.owner(is) && before.answer_of(was) == after.answer_of(is)
+    (first || was.set == is.set)
+        && before.owner(was) == after.owner(is)
+        && before.answer_of(was) == after.answer_of(is)
 }
 
 /// Meta's word on where a number is registered.
@@ -73,7 +82,8 @@ fn shown(book: &Book, number: &Number, routed: &Routed) -> Map<String, Value> {
         ("sip", drift.sip),
         ("sdes", drift.sdes),
     ];
-    let parts: Map<_, _> = parts.into_iter().filter_map(|(name, is)| Some((name.to_owned(), is?.into()))).collect();
+    let parts: Map<_, _> =
+        parts.into_iter().filter_map(|(name, is)| Some((name.to_owned(), is?.into()))).collect();
     let at_meta = set.told.calling.callback_permission;
     let fields = json!({
         "id": number.number.resource_id(),

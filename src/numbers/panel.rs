@@ -43,7 +43,10 @@ impl Change {
         let mut set = number.set.clone();
         if let Some(alias) = &self.alias {
             if alias.chars().count() > ALIAS_CHARS_MAX || alias.chars().any(char::is_control) {
-                return Err(No::bad("alias", "alias must have at most 100 characters, and no control characters"));
+                return Err(No::bad(
+                    "alias",
+                    "alias must have at most 100 characters, and no control characters",
+                ));
             }
             alias.trim().clone_into(&mut set.alias);
         }
@@ -51,14 +54,24 @@ impl Change {
             None => {}
             Some("webhook") => set.configuration = Configuration::Webhook,
             Some("agent") => set.configuration = Configuration::Agent,
-            Some(_) => return Err(No::bad("configurationType", "configurationType must be webhook or agent")),
+            Some(_) => {
+                return Err(No::bad(
+                    "configurationType",
+                    "configurationType must be webhook or agent",
+                ));
+            }
         }
         if let Some(given) = &self.webhook_url {
             set.webhook_url = url("webhookUrl", given.as_deref(), guard)?;
         }
         let links = [
             (&mut set.answer, &self.answer_url, &self.answer_method, ("answerUrl", "answerMethod")),
-            (&mut set.fallback, &self.fallback_url, &self.fallback_method, ("fallbackUrl", "fallbackMethod")),
+            (
+                &mut set.fallback,
+                &self.fallback_url,
+                &self.fallback_method,
+                ("fallbackUrl", "fallbackMethod"),
+            ),
             (&mut set.hangup, &self.hangup_url, &self.hangup_method, ("hangupUrl", "hangupMethod")),
         ];
         for (link, given, how, names) in links {
@@ -66,7 +79,10 @@ impl Change {
         }
         if let Some(calls) = self.calls_per_number {
             if calls.is_some_and(|calls| !CALLS.contains(&calls)) {
-                return Err(No::bad("callsPerNumber", "callsPerNumber must be from 1 to 100000, or null"));
+                return Err(No::bad(
+                    "callsPerNumber",
+                    "callsPerNumber must be from 1 to 100000, or null",
+                ));
             }
             set.calls_per_number = calls;
         }
@@ -78,19 +94,32 @@ impl Change {
         self.holds_together(book, number, set)
     }
 
-    fn holds_together(&self, book: &Book, number: &Number, set: NumberSet) -> Result<NumberSet, No> {
+    fn holds_together(
+        &self,
+        book: &Book,
+        number: &Number,
+        set: NumberSet,
+    ) -> Result<NumberSet, No> {
         let of_webhook = self.configuration.is_some() || self.webhook_url.is_some();
         if of_webhook && set.configuration == Configuration::Webhook && set.webhook_url.is_none() {
-            return Err(No::bad("webhookUrl", "webhookUrl is needed with configurationType webhook"));
+            return Err(No::bad(
+                "webhookUrl",
+                "webhookUrl is needed with configurationType webhook",
+            ));
         }
         if self.calling_enabled == Some(true) && number.waba.is_none() {
-            let message = "this number belongs to no WABA that is known here: calling can't be enabled";
+            let message =
+                "this number belongs to no WABA that is known here: calling can't be enabled";
             return Err(No::state("no_waba", message));
         }
         let of_calling = self.calling_enabled.is_some() || self.answer_url.is_some();
         let with = Number { set, ..number.clone() };
         let needs_answer = with.set.configuration == Configuration::Webhook;
-        if of_calling && needs_answer && with.set.calling_enabled && book.answer_of(&with).url.is_none() {
+        if of_calling
+            && needs_answer
+            && with.set.calling_enabled
+            && book.answer_of(&with).url.is_none()
+        {
             return Err(No::bad("answerUrl", "answerUrl is needed while calling is enabled"));
         }
         Ok(with.set)
@@ -98,7 +127,10 @@ impl Change {
 
     /// What Meta has to be told: all of it that the change names. What Meta is known to have may be known no more.
     fn at_meta(&self) -> CallingChange {
-        CallingChange { enabled: self.calling_enabled, callback_permission: self.callback_permission }
+        CallingChange {
+            enabled: self.calling_enabled,
+            callback_permission: self.callback_permission,
+        }
     }
 }
 
@@ -138,7 +170,13 @@ impl Numbers {
     ///
     /// # Errors
     /// What is wrong with the change.
-    pub fn judge(&self, scope: &Scope, number: &E164, change: &Change, seen: Option<&NumberSet>) -> Result<(), No> {
+    pub fn judge(
+        &self,
+        scope: &Scope,
+        number: &E164,
+        change: &Change,
+        seen: Option<&NumberSet>,
+    ) -> Result<(), No> {
         if change.active == Some(true) && self.routed(number).agent.is_none() {
             return Err(No::bad("active", "a number is active with an agent: connect one first"));
         }
@@ -186,7 +224,10 @@ impl Numbers {
         if let (Err(_), Some(told)) = (&stored, told) {
             // A reload came between: what Meta has now is shown beside what holds here.
             let keep = |set: &mut NumberSet| set.told.calling = told;
-            let kept = self.parts().keeper.change(now, |book| Ok::<_, No>(((), book.edit_number(number, keep))));
+            let kept = self
+                .parts()
+                .keeper
+                .change(now, |book| Ok::<_, No>(((), book.edit_number(number, keep))));
             if let Err(why) = kept.await {
                 tracing::warn!(?number, ?why, "what Meta has of a number now could not be kept");
             }
@@ -257,5 +298,9 @@ pub(super) fn calling(read: CallingSettings) -> Calling {
 }
 
 fn said(change: CallingChange) -> Calling {
-    Calling { enabled: change.enabled, callback_permission: change.callback_permission, ..Calling::default() }
+    Calling {
+        enabled: change.enabled,
+        callback_permission: change.callback_permission,
+        ..Calling::default()
+    }
 }

@@ -32,7 +32,10 @@ impl Numbers {
             let book = self.book();
             let served = book.all_numbers().filter(|entry| !entry.set.disconnected);
             // Without a token there is nobody to ask.
-            served.map(|entry| Known::of(&book, entry)).filter(|known| known.token.is_some()).collect()
+            served
+                .map(|entry| Known::of(&book, entry))
+                .filter(|known| known.token.is_some())
+                .collect()
         };
         for batch in known.chunks(BATCH) {
             self.look_at(batch).await;
@@ -73,7 +76,8 @@ impl Numbers {
     fn warn_of_drift(&self, number: &E164, before: bool) {
         if !before && self.drifts(number) {
             let drift = self.book().any_number(number).map(|entry| entry.set.drift());
-            let text = format!("Meta's calling settings of {number} are not as they were set here.");
+            let text =
+                format!("Meta's calling settings of {number} are not as they were set here.");
             self.notice(number, NoticeTopic::Number, text);
             tracing::warn!(
                 ?number,

@@ -56,10 +56,18 @@ impl Numbers {
         self.keep(number, state, now).await;
         self.tell(number);
         if let Some(reason) = failed {
-            self.notice(number, NoticeTopic::Number, format!("{number} could not be registered: {reason}."));
+            self.notice(
+                number,
+                NoticeTopic::Number,
+                format!("{number} could not be registered: {reason}."),
+            );
         }
         if done && let Err(no) = self.refresh(&known).await {
-            tracing::info!(?number, ?no, "what Meta says of a number just registered is not known yet");
+            tracing::info!(
+                ?number,
+                ?no,
+                "what Meta says of a number just registered is not known yet"
+            );
         }
     }
 
@@ -67,7 +75,10 @@ impl Numbers {
     async fn keep(&self, number: &E164, state: Registration, now: Timestamp) {
         loop {
             let edit = |set: &mut NumberSet| end(set, state.clone());
-            let stored = self.parts().keeper.change(now, |book| Ok::<_, No>(((), book.edit_number(number, edit))));
+            let stored = self
+                .parts()
+                .keeper
+                .change(now, |book| Ok::<_, No>(((), book.edit_number(number, edit))));
             let Err(why) = stored.await else { return };
             tracing::warn!(?number, ?why, "how a registration ended could not be stored");
             // The next start finds one that ran, and ends it.
@@ -88,14 +99,19 @@ fn end(set: &mut NumberSet, state: Registration) {
 }
 
 fn later(now: Timestamp) -> Timestamp {
-    Timestamp::from_micros(now.micros().saturating_add(i64::try_from(PAUSE.as_micros()).unwrap_or(i64::MAX)))
+    Timestamp::from_micros(
+        now.micros().saturating_add(i64::try_from(PAUSE.as_micros()).unwrap_or(i64::MAX)),
+    )
 }
 
 fn may_begin(set: &NumberSet, now: Timestamp) -> Result<(), No> {
     match &set.registration {
-        Registration::Running => Err(No::state("registration_running", "the number is being registered already")),
+        Registration::Running => {
+            Err(No::state("registration_running", "the number is being registered already"))
+        }
         Registration::Failed { again, .. } if *again > now => {
-            let seconds = u64::try_from(again.secs().saturating_sub(now.secs())).unwrap_or_default().max(1);
+            let seconds =
+                u64::try_from(again.secs().saturating_sub(now.secs())).unwrap_or_default().max(1);
             let message = format!("the last attempt failed a moment ago: try again in {seconds} s");
             Err(No::Wait { seconds, message })
         }
@@ -107,8 +123,12 @@ fn may_begin(set: &NumberSet, now: Timestamp) -> Result<(), No> {
 pub(super) fn reason(outcome: &GraphOutcome) -> String {
     match outcome {
         // Meta's own words say most.
-        GraphOutcome::Refused { code, details, .. } if !details.is_empty() => format!("{code}: {details}"),
-        GraphOutcome::Refused { code: 133_005, .. } => "133005: the PIN is not this number's".to_owned(),
+        GraphOutcome::Refused { code, details, .. } if !details.is_empty() => {
+            format!("{code}: {details}")
+        }
+        GraphOutcome::Refused { code: 133_005, .. } => {
+            "133005: the PIN is not this number's".to_owned()
+        }
         GraphOutcome::Refused { code: code @ (133_008 | 133_009), .. } => {
             format!("{code}: tried too often; Meta takes no attempt for a while")
         }

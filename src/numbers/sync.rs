@@ -33,11 +33,17 @@ pub(super) struct Said {
 
 impl Said {
     /// Takes it over, its settings where they are `fresh`; gives the fields that changed.
-    pub(super) fn apply(&self, set: &mut NumberSet, now: Timestamp, fresh: bool) -> Vec<&'static str> {
+    pub(super) fn apply(
+        &self,
+        set: &mut NumberSet,
+        now: Timestamp,
+        fresh: bool,
+    ) -> Vec<&'static str> {
         let Self { number, calling: settings, as_of: _ } = self;
         let settings = settings.filter(|_| fresh);
         let before = set.clone();
-        let keep = |new: &str, old: &str| if new.is_empty() { old.to_owned() } else { new.to_owned() };
+        let keep =
+            |new: &str, old: &str| if new.is_empty() { old.to_owned() } else { new.to_owned() };
         set.told = Told {
             verified_name: keep(&number.verified_name, &before.told.verified_name),
             platform_type: keep(&number.platform_type, &before.told.platform_type),
@@ -132,7 +138,8 @@ impl Numbers {
             let entry = book.waba(scope, waba).ok_or(No::Missing(NO_WABA))?;
             (book.token_of_waba(entry), entry.of.clone())
         };
-        let numbers = self.parts().graph.numbers_of_waba(waba, token.as_ref()).await.map_err(No::Meta)?;
+        let numbers =
+            self.parts().graph.numbers_of_waba(waba, token.as_ref()).await.map_err(No::Meta)?;
         self.subscribe_again(waba, token.as_ref()).await;
         self.take_in(waba, &of, token.as_ref(), numbers).await
     }
@@ -150,7 +157,8 @@ impl Numbers {
         for number in numbers {
             let Ok(digits) = E164::parse(&number.number) else { continue };
             let id = PhoneNumberId::from(number.id.as_str());
-            let known_as = self.book().number_by_id(&id).map_or(digits, |entry| entry.number.clone());
+            let known_as =
+                self.book().number_by_id(&id).map_or(digits, |entry| entry.number.clone());
             let as_of = self.writes(&known_as);
             let calling = self.parts().graph.calling_settings(&id, token).await.ok();
             said.push((known_as, Said { number, calling, as_of }));
@@ -173,8 +181,11 @@ impl Numbers {
         let now = self.parts().clock.wall();
         let before: Vec<(E164, String)> = {
             let book = self.book();
-            let rating = |number: &E164| book.any_number(number).map(|n| n.set.told.quality_rating.clone());
-            said.iter().map(|(number, _)| (number.clone(), rating(number).unwrap_or_default())).collect()
+            let rating =
+                |number: &E164| book.any_number(number).map(|n| n.set.told.quality_rating.clone());
+            said.iter()
+                .map(|(number, _)| (number.clone(), rating(number).unwrap_or_default()))
+                .collect()
         };
         let stored = self.parts().keeper.change(now, |book| {
             let (mut synced, mut keys) = (Synced::default(), Vec::new());
@@ -203,8 +214,12 @@ impl Numbers {
                     }
                 }
                 let fresh = said.as_of == self.writes(number);
-                keys.extend(book.edit_number(number, |set| fields.extend(said.apply(set, now, fresh))));
-                let adopted = made.and_then(|made| made(said).waba).map(|waba| book.adopt_number(number, &waba));
+                keys.extend(
+                    book.edit_number(number, |set| fields.extend(said.apply(set, now, fresh))),
+                );
+                let adopted = made
+                    .and_then(|made| made(said).waba)
+                    .map(|waba| book.adopt_number(number, &waba));
                 if let Some(adopted) = adopted.filter(|adopted| !adopted.is_empty()) {
                     keys.extend(adopted);
                     fields.push("whatsappBusinessAccount");
@@ -233,9 +248,15 @@ impl Numbers {
         let Some(entry) = book.any_number(number) else { return };
         let is = &entry.set.told.quality_rating;
         if has_fallen(was, is) {
-            tracing::warn!(?number, was, is, "a number's quality has fallen at Meta: users block or report it");
-            let text =
-                format!("The quality of {number} has fallen from {was} to {is} at Meta: users block or report it.");
+            tracing::warn!(
+                ?number,
+                was,
+                is,
+                "a number's quality has fallen at Meta: users block or report it"
+            );
+            let text = format!(
+                "The quality of {number} has fallen from {was} to {is} at Meta: users block or report it."
+            );
             self.notice(number, NoticeTopic::Quality, text);
         }
     }

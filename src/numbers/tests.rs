@@ -61,17 +61,29 @@ fn s0_08_s0_16_rules_are_looked_at_where_the_change_is_about_them() {
         fault(&Change { configuration: Some("robot".to_owned()), ..Change::default() }, &of),
         Some("configurationType")
     );
-    assert_eq!(fault(&Change { configuration: Some("agent".to_owned()), ..Change::default() }, &of), None, "s0.07");
-    assert_eq!(fault(&Change { alias: Some(String::new()), ..Change::default() }, &of), None, "s0.04");
+    assert_eq!(
+        fault(&Change { configuration: Some("agent".to_owned()), ..Change::default() }, &of),
+        None,
+        "s0.07"
+    );
+    assert_eq!(
+        fault(&Change { alias: Some(String::new()), ..Change::default() }, &of),
+        None,
+        "s0.04"
+    );
     let on = Change { calling_enabled: Some(true), ..Change::default() };
     assert_eq!(fault(&on, &of), Some("answerUrl"));
     assert_eq!(fault(&Change { calling_enabled: Some(false), ..Change::default() }, &of), None);
     let with = Change { answer_url: some("https://a.example.com/"), ..on.clone() };
     assert_eq!(fault(&with, &of), None);
     assert_eq!(fault(&with, &Number { waba: None, ..of.clone() }), Some("no_waba"), "s1.04");
-    let answer = Link { url: Some(xml::ast::DocUrl("https://a.example.com/".into())), ..Link::default() };
+    let answer =
+        Link { url: Some(xml::ast::DocUrl("https://a.example.com/".into())), ..Link::default() };
     let live = number(NumberSet { calling_enabled: true, answer, ..NumberSet::default() });
-    assert_eq!(fault(&Change { answer_url: Some(None), ..Change::default() }, &live), Some("answerUrl"));
+    assert_eq!(
+        fault(&Change { answer_url: Some(None), ..Change::default() }, &live),
+        Some("answerUrl")
+    );
     assert_eq!(fault(&Change { alias: Some("x".to_owned()), ..Change::default() }, &live), None);
     for (calls, bad) in [(Some(0), true), (Some(1), false), (Some(100_001), true), (None, false)] {
         let change = Change { calls_per_number: Some(calls), ..Change::default() };
@@ -100,12 +112,20 @@ fn a_number_that_comes_with_a_new_token_stays_as_it_was() {
     let silent = NumberSet { inactive: true, ..NumberSet::default() };
     assert_eq!(settled(&silent, None, true), ("Shop".to_owned(), true), "it had no name");
     assert!(!settled(&silent, Some(true), true).1);
-    assert_eq!(settled(&NumberSet::default(), None, false), ("Shop".to_owned(), true), "a new one has no agent");
+    assert_eq!(
+        settled(&NumberSet::default(), None, false),
+        ("Shop".to_owned(), true),
+        "a new one has no agent"
+    );
 }
 
 #[test]
 fn what_meta_says_is_taken_over_and_its_changes_are_named() {
-    let mut set = NumberSet { calling_enabled: true, configuration: Configuration::Agent, ..NumberSet::default() };
+    let mut set = NumberSet {
+        calling_enabled: true,
+        configuration: Configuration::Agent,
+        ..NumberSet::default()
+    };
     let panel = set.panel();
     let number = PhoneNumber {
         verified_name: "Shop".to_owned(),
@@ -120,7 +140,10 @@ fn what_meta_says_is_taken_over_and_its_changes_are_named() {
     assert_eq!(set.panel(), panel, "people set none of it");
     assert!(said.apply(&mut set, Timestamp::from_secs(8), true).is_empty());
     set.told.calling.enabled = Some(true);
-    assert!(said.apply(&mut set, Timestamp::from_secs(8), false).is_empty(), "a reading of before a write there");
+    assert!(
+        said.apply(&mut set, Timestamp::from_secs(8), false).is_empty(),
+        "a reading of before a write there"
+    );
     assert_eq!(set.told.calling.enabled, Some(true));
     // A failure of a moment ago is no success for what Meta shows of before.
     let [soon, later] = [9, 99].map(Timestamp::from_secs);
@@ -143,7 +166,8 @@ fn what_meta_says_is_taken_over_and_its_changes_are_named() {
 fn the_webhooks_of_the_fixtures() {
     let fixture = |name: &str| -> serde_json::Value {
         let path = format!("{}/fixtures/meta/webhooks/{name}.json", env!("CARGO_MANIFEST_DIR"));
-        let body: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let body: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         body["entry"][0].clone()
     };
     let read = |name: &str| {
@@ -151,10 +175,25 @@ fn the_webhooks_of_the_fixtures() {
         let change = &entry["changes"][0];
         heard_in(entry["id"].as_str().unwrap(), change["field"].as_str().unwrap(), &change["value"])
     };
-    assert!(matches!(read("settings_update"), Some(NewsOfMeta::Settings { .. })), "{:?}", read("settings_update"));
-    assert!(matches!(read("phone_quality"), Some(NewsOfMeta::Number { .. })), "{:?}", read("phone_quality"));
-    for name in ["account_disabled", "account_restriction", "account_low_pickup_warning", "account_future_event"] {
-        let Some(NewsOfMeta::Waba { event, .. }) = read(name) else { panic!("{name}: {:?}", read(name)) };
+    assert!(
+        matches!(read("settings_update"), Some(NewsOfMeta::Settings { .. })),
+        "{:?}",
+        read("settings_update")
+    );
+    assert!(
+        matches!(read("phone_quality"), Some(NewsOfMeta::Number { .. })),
+        "{:?}",
+        read("phone_quality")
+    );
+    for name in [
+        "account_disabled",
+        "account_restriction",
+        "account_low_pickup_warning",
+        "account_future_event",
+    ] {
+        let Some(NewsOfMeta::Waba { event, .. }) = read(name) else {
+            panic!("{name}: {:?}", read(name))
+        };
         assert!(!event.is_empty());
     }
     for (field, value) in [

@@ -90,8 +90,10 @@ impl Bucket {
     pub fn new(config: &S3, clock: Clock) -> Result<Self, BucketError> {
         let style = if config.path_style { UrlStyle::Path } else { UrlStyle::VirtualHost };
         let (name, region) = (config.bucket.clone(), config.region.clone());
-        let bucket = Named::new(config.endpoint.clone(), style, name, region).map_err(BucketError::Address)?;
-        let credentials = Credentials::new(config.access_key_id.clone(), config.secret_access_key.reveal());
+        let bucket = Named::new(config.endpoint.clone(), style, name, region)
+            .map_err(BucketError::Address)?;
+        let credentials =
+            Credentials::new(config.access_key_id.clone(), config.secret_access_key.reveal());
         let client = direct_client(CONNECT).map_err(BucketError::Tls)?;
         Ok(Self(Arc::new(Inner { client, bucket, credentials, clock })))
     }
@@ -100,7 +102,13 @@ impl Bucket {
     ///
     /// # Errors
     /// Not reached, not in time, refused, or the file could not be read.
-    pub async fn put(&self, object: &str, file: File, len: u64, content_type: &'static str) -> Result<(), BucketError> {
+    pub async fn put(
+        &self,
+        object: &str,
+        file: File,
+        len: u64,
+        content_type: &'static str,
+    ) -> Result<(), BucketError> {
         let mut action = PutObject::new(&self.0.bucket, Some(&self.0.credentials), object);
         action.headers_mut().insert("content-type", content_type);
         let url = self.signed(&action, SIGNED)?;
@@ -156,7 +164,11 @@ impl Bucket {
         self.signed(&GetObject::new(&self.0.bucket, Some(&self.0.credentials), object), lasts)
     }
 
-    fn signed<'a>(&'a self, action: &impl S3Action<'a>, lasts: Duration) -> Result<Url, BucketError> {
+    fn signed<'a>(
+        &'a self,
+        action: &impl S3Action<'a>,
+        lasts: Duration,
+    ) -> Result<Url, BucketError> {
         let now = jiff::Timestamp::from_microsecond(self.0.clock.wall().micros());
         let now = now.map_err(|e| BucketError::Unsigned(e.to_string()))?;
         Ok(action.sign_with_time(lasts, &now))
@@ -170,7 +182,12 @@ impl Bucket {
     ) -> Result<Response<Incoming>, BucketError> {
         let request = request.map_err(|e| BucketError::Unsigned(e.to_string()))?;
         let asked = async {
-            let answer = self.0.client.request(request).await.map_err(|e| BucketError::Unreachable(chain(&e)))?;
+            let answer = self
+                .0
+                .client
+                .request(request)
+                .await
+                .map_err(|e| BucketError::Unreachable(chain(&e)))?;
             let status = answer.status();
             if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
                 return Ok(answer);
@@ -218,9 +235,13 @@ async fn code_of(mut body: Incoming) -> ErrorCode {
 
 fn code_in(begin: &[u8]) -> ErrorCode {
     let text = String::from_utf8_lossy(begin);
-    let inside = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
+    let inside = text
+        .split_once("<Code>")
+        .and_then(|(_, rest)| rest.split_once("</Code>"))
+        .map(|(code, _)| code);
     let plain = |code: &&str| {
-        (1..=CODE_CHARS_MAX).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        (1..=CODE_CHARS_MAX).contains(&code.len())
+            && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
     };
     ErrorCode(inside.filter(plain).map(str::to_owned))
 }

@@ -27,17 +27,27 @@ fn a_link_is_signed_as_amazons_documentation_has_it() {
     let bucket = Bucket::new(&config(false), clock.clone()).unwrap();
     let link = bucket.link("test.txt", Duration::from_secs(86_400)).unwrap();
     assert_eq!(link.host_str(), Some("examplebucket.s3.amazonaws.com"));
-    let signature = link.query_pairs().find(|(name, _)| name == "X-Amz-Signature").unwrap().1.into_owned();
+    let signature =
+        link.query_pairs().find(|(name, _)| name == "X-Amz-Signature").unwrap().1.into_owned();
     assert_eq!(signature, "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404");
 
-    let link = Bucket::new(&config(true), clock).unwrap().link("a/b.wav", Duration::from_secs(60)).unwrap();
-    assert_eq!((link.host_str(), link.path()), (Some("s3.amazonaws.com"), "/examplebucket/a/b.wav"));
+    let link = Bucket::new(&config(true), clock)
+        .unwrap()
+        .link("a/b.wav", Duration::from_secs(60))
+        .unwrap();
+    assert_eq!(
+        (link.host_str(), link.path()),
+        (Some("s3.amazonaws.com"), "/examplebucket/a/b.wav")
+    );
 }
 
 #[test]
 fn an_errors_word_is_read_and_nothing_else_of_it() {
     let code = |text: &str| code_in(text.as_bytes()).to_string();
-    assert_eq!(code("<?xml?><Error><Code>NoSuchBucket</Code><Message>m</Message>"), " (NoSuchBucket)");
+    assert_eq!(
+        code("<?xml?><Error><Code>NoSuchBucket</Code><Message>m</Message>"),
+        " (NoSuchBucket)"
+    );
     for none in ["", "<Code></Code>", "<Code>a b</Code>", "<Code>open", "<Code>\u{1b}[31m</Code>"] {
         assert_eq!(code(none), "", "{none}");
     }

@@ -15,8 +15,10 @@ use model::Health;
 use model::metric;
 
 /// Seconds: a fetch, a Graph request or a set-up takes milliseconds when all is well and stops being one at 20 s.
-const SECONDS: &[f64] =
-    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0];
+const SECONDS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0,
+    20.0,
+];
 
 /// The process's metrics; cheap to clone.
 #[derive(Clone)]
@@ -38,10 +40,14 @@ impl Metrics {
             for (name, kind, _) in metric::ALL {
                 if *kind == metric::Kind::Histogram {
                     let matcher = Matcher::Full((*name).to_owned());
-                    builder = builder.set_buckets_for_metric(matcher, buckets(name)).map_err(|e| e.to_string())?;
+                    builder = builder
+                        .set_buckets_for_metric(matcher, buckets(name))
+                        .map_err(|e| e.to_string())?;
                 }
             }
-            let handle = builder.install_recorder().map_err(|e| format!("could not install the metrics: {e}"))?;
+            let handle = builder
+                .install_recorder()
+                .map_err(|e| format!("could not install the metrics: {e}"))?;
             describe();
             Ok(handle)
         });
@@ -75,7 +81,10 @@ impl Metrics {
             self.recorder.run_upkeep();
             let left_out = logs::left_out();
             if left_out > told {
-                tracing::warn!(lines = left_out - told, "log lines left out: more than 1,000 a second of a kind");
+                tracing::warn!(
+                    lines = left_out - told,
+                    "log lines left out: more than 1,000 a second of a kind"
+                );
                 told = left_out;
             }
         }
@@ -89,7 +98,9 @@ fn describe() {
         match kind {
             metric::Kind::Counter => metrics::describe_counter!(name, help),
             metric::Kind::Gauge => metrics::describe_gauge!(name, help),
-            metric::Kind::Histogram => metrics::describe_histogram!(name, metrics::Unit::Seconds, help),
+            metric::Kind::Histogram => {
+                metrics::describe_histogram!(name, metrics::Unit::Seconds, help)
+            }
         }
     }
     let revision = option_env!("OFFHOOK_REVISION").unwrap_or("unknown");
@@ -101,7 +112,8 @@ fn describe() {
     for direction in [Direction::Inbound, Direction::Outbound].map(Direction::as_str) {
         metrics::gauge!(metric::CALLS_ACTIVE, "direction" => direction).set(0.0);
         for outcome in metric::outcome::ALL.iter().copied() {
-            metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => outcome).absolute(0);
+            metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => outcome)
+                .absolute(0);
         }
         for result in metric::admission::ALL.iter().copied() {
             metrics::counter!(metric::ADMISSION_TOTAL, "direction" => direction, "result" => result).absolute(0);
@@ -135,7 +147,8 @@ fn describe() {
     }
     for outcome in metric::delivery::ALL.iter().copied() {
         for kind in ["hangup", "action"] {
-            metrics::counter!(metric::CALLBACK_TOTAL, "kind" => kind, "outcome" => outcome).absolute(0);
+            metrics::counter!(metric::CALLBACK_TOTAL, "kind" => kind, "outcome" => outcome)
+                .absolute(0);
         }
     }
     for what in metric::missing::ALL.iter().copied() {
@@ -153,7 +166,8 @@ fn describe() {
         ("calls.terminate", "ended"),
         ("body", "bad_signature"),
     ] {
-        metrics::counter!(metric::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => result).absolute(0);
+        metrics::counter!(metric::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => result)
+            .absolute(0);
     }
     // A histogram is there once its handle was taken.
     let _ = metrics::histogram!(metric::SETUP_SECONDS);
@@ -203,13 +217,17 @@ fn answer<B>(request: &Request<B>, metrics: &Metrics, health: &Health) -> Respon
             None => (StatusCode::OK, TEXT, "ready\n".to_owned()),
             Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
         },
-        (_, "/metrics" | "/livez" | "/readyz") => (StatusCode::METHOD_NOT_ALLOWED, TEXT, String::new()),
+        (_, "/metrics" | "/livez" | "/readyz") => {
+            (StatusCode::METHOD_NOT_ALLOWED, TEXT, String::new())
+        }
         _ => (StatusCode::NOT_FOUND, TEXT, "/metrics, /livez, /readyz\n".to_owned()),
     };
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     response
 }
 
@@ -245,13 +263,18 @@ mod tests {
         assert_eq!(get("/webhooks/meta").await.0, 404);
         assert_eq!(ask(Method::POST, "/metrics").await.0, 405);
 
-        refresher.refresh_with(|| metrics::gauge!(metric::NUMBER_SLOTS_IN_USE, "number" => "918035737458").set(1.0));
+        refresher.refresh_with(|| {
+            metrics::gauge!(metric::NUMBER_SLOTS_IN_USE, "number" => "918035737458").set(1.0)
+        });
         // All else is there before anything has happened.
         let (_, text) = get("/metrics").await;
         for (name, _, _) in metric::ALL {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
             assert!(text.lines().any(|l| l.starts_with(name)), "{name} has a value");
         }
-        assert!(text.contains("offhook_setup_seconds_bucket{le=\"0.2\"}"), "buckets, no summary: {text}");
+        assert!(
+            text.contains("offhook_setup_seconds_bucket{le=\"0.2\"}"),
+            "buckets, no summary: {text}"
+        );
     }
 }

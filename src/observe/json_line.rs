@@ -23,7 +23,12 @@ impl<S> FormatEvent<S, JsonFields> for JsonLine
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    fn format_event(&self, of: &FmtContext<'_, S, JsonFields>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        of: &FmtContext<'_, S, JsonFields>,
+        mut to: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let about = event.metadata();
         to.write_str("{\"timestamp\":\"")?;
         SystemTime.format_time(&mut to)?;
@@ -34,10 +39,15 @@ where
         written?;
         to.write_str(",\"target\":")?;
         string(&mut to, target.as_deref().unwrap_or(about.target()))?;
-        if let Some(span) = event.parent().and_then(|id| of.span(id)).or_else(|| of.lookup_current()) {
+        if let Some(span) =
+            event.parent().and_then(|id| of.span(id)).or_else(|| of.lookup_current())
+        {
             let extensions = span.extensions();
-            let kept = extensions.get::<FormattedFields<JsonFields>>().map_or("", |kept| kept.fields.as_str());
-            let kept = kept.strip_prefix('{').and_then(|kept| kept.strip_suffix('}')).unwrap_or_default();
+            let kept = extensions
+                .get::<FormattedFields<JsonFields>>()
+                .map_or("", |kept| kept.fields.as_str());
+            let kept =
+                kept.strip_prefix('{').and_then(|kept| kept.strip_suffix('}')).unwrap_or_default();
             to.write_str(",\"span\":{")?;
             to.write_str(kept)?;
             to.write_str(if kept.is_empty() { "\"name\":" } else { ",\"name\":" })?;
@@ -70,7 +80,9 @@ impl Fields<'_, '_> {
 
 impl Visit for Fields<'_, '_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.member(field, |to| if value.is_finite() { write!(to, "{value:?}") } else { to.write_str("null") });
+        self.member(field, |to| {
+            if value.is_finite() { write!(to, "{value:?}") } else { to.write_str("null") }
+        });
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {

@@ -101,14 +101,21 @@ pub fn left_out() -> u64 {
 
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
-fn subscriber<W>(format: LogFormat, filter: EnvFilter, writer: W, clock: Clock) -> Box<dyn Subscriber + Send + Sync>
+fn subscriber<W>(
+    format: LogFormat,
+    filter: EnvFilter,
+    writer: W,
+    clock: Clock,
+) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let base = tracing_subscriber::registry().with(filter).with(ceiling()).with(Bound::new(clock));
     let layer = fmt::layer().with_ansi(false).with_writer(Escaping(writer));
     match format {
-        LogFormat::Json => Box::new(base.with(layer.fmt_fields(JsonFields::new()).event_format(JsonLine))),
+        LogFormat::Json => {
+            Box::new(base.with(layer.fmt_fields(JsonFields::new()).event_format(JsonLine)))
+        }
         LogFormat::Pretty => Box::new(base.with(layer)),
     }
 }
@@ -233,7 +240,8 @@ mod tests {
         let settings = LogSettings { format, level: None, otherwise: LogLevel::Warn };
         let sink = Sink::default();
         let writer = sink.clone();
-        let made = subscriber(format, filter(settings, Some(directives)), move || writer.clone(), clock);
+        let made =
+            subscriber(format, filter(settings, Some(directives)), move || writer.clone(), clock);
         tracing::subscriber::with_default(made, work);
         let bytes = sink.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -246,7 +254,9 @@ mod tests {
         for format in [LogFormat::Json, LogFormat::Pretty] {
             let text = logged(format, Clock::real(), || {
                 let span = tracing::info_span!("call", call_uuid = "0", alias = HOSTILE);
-                span.in_scope(|| tracing::info!(header = HOSTILE, other = ?HOSTILE, "said {HOSTILE}"));
+                span.in_scope(
+                    || tracing::info!(header = HOSTILE, other = ?HOSTILE, "said {HOSTILE}"),
+                );
                 tracing::debug!("below the level");
             });
             assert_eq!(text.lines().count(), 1, "{text:?}");
@@ -263,7 +273,12 @@ mod tests {
     fn a_line_of_ours_holds_what_the_subscribers_own_would() {
         let events = || {
             tracing::warn!("outside of any span: {HOSTILE}");
-            let span = tracing::info_span!("call", call_uuid = "0", alias = HOSTILE, late = tracing::field::Empty);
+            let span = tracing::info_span!(
+                "call",
+                call_uuid = "0",
+                alias = HOSTILE,
+                late = tracing::field::Empty
+            );
             span.in_scope(|| {
                 tracing::info!(n = -3, m = u64::MAX, x = 0.5, big = 1e300, nan = f64::NAN, yes = true, "said");
                 tracing::info!(text = HOSTILE, shown = %HOSTILE, debugged = ?Some(HOSTILE), none = None::<u32>);
@@ -282,8 +297,12 @@ mod tests {
         let read = |text: &str| -> Vec<serde_json::Value> {
             let line = |line| {
                 let mut line: serde_json::Value = serde_json::from_str(line).expect("JSON");
-                let time = line.as_object_mut().and_then(|line| line.remove("timestamp")).expect("a time");
-                assert!(time.as_str().is_some_and(|time| time.ends_with('Z') && time.len() == 27), "{time}");
+                let time =
+                    line.as_object_mut().and_then(|line| line.remove("timestamp")).expect("a time");
+                assert!(
+                    time.as_str().is_some_and(|time| time.ends_with('Z') && time.len() == 27),
+                    "{time}"
+                );
                 line
             };
             text.lines().map(line).collect()
@@ -315,7 +334,9 @@ mod tests {
         ];
         for directives in of_libraries {
             let text = logged_at(directives, LogFormat::Pretty, Clock::real(), || {
-                let _library = tracing::trace_span!(target: "tungstenite::protocol", "frame", key = "secret").entered();
+                let _library =
+                    tracing::trace_span!(target: "tungstenite::protocol", "frame", key = "secret")
+                        .entered();
                 let _call = tracing::info_span!("call", call_uuid = "7").entered();
                 tracing::trace!(target: "tungstenite::protocol", "secret");
                 tracing::debug!(target: "tungstenite::protocol", "secret");
@@ -336,14 +357,19 @@ mod tests {
                 tracing::trace!("ours");
                 tracing::info!(target: "tungstenite::protocol", "theirs");
             });
-            assert_eq!((text.contains("ours"), text.contains("theirs")), (ours, theirs), "{directives}: {text}");
+            assert_eq!(
+                (text.contains("ours"), text.contains("theirs")),
+                (ours, theirs),
+                "{directives}: {text}"
+            );
         }
     }
 
     #[test]
     fn the_argument_wins_over_the_environment() {
         let of = |level, rust_log: Option<&str>| {
-            let settings = LogSettings { format: LogFormat::Json, level, otherwise: LogLevel::Warn };
+            let settings =
+                LogSettings { format: LogFormat::Json, level, otherwise: LogLevel::Warn };
             filter(settings, rust_log).to_string()
         };
         assert_eq!(of(Some(LogLevel::Error), Some("trace")), "error");

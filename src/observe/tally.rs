@@ -26,7 +26,8 @@ impl Tallies {
     /// Of a Prometheus text.
     pub fn of(text: &str) -> Self {
         let of = |name: &str, what: &str, came: &str| {
-            let mut found: Vec<Tally> = text.lines().filter_map(|line| read(line, name, what, came)).collect();
+            let mut found: Vec<Tally> =
+                text.lines().filter_map(|line| read(line, name, what, came)).collect();
             found.sort_by(|a, b| (&a.what, &a.came).cmp(&(&b.what, &b.came)));
             found
         };
@@ -39,7 +40,9 @@ impl Tallies {
     /// Fetches, and Graph requests, that were not answered with what was asked for.
     pub fn failed(&self) -> (u64, u64) {
         let sum = |all: &[Tally], well: fn(&str) -> bool| {
-            all.iter().filter(|tally| !well(&tally.came)).fold(0, |sum: u64, tally| sum.saturating_add(tally.count))
+            all.iter()
+                .filter(|tally| !well(&tally.came))
+                .fold(0, |sum: u64, tally| sum.saturating_add(tally.count))
         };
         (sum(&self.fetches, is_fetched), sum(&self.graph, is_granted))
     }
@@ -82,7 +85,11 @@ mod tests {
             offhook_graph_request_seconds_count{status=\"error\",action=\"accept\"} 1\n\
             offhook_graph_request_seconds_count nonsense\n";
         let tallies = Tallies::of(text);
-        let of = |what: &str, came: &str, count| Tally { what: what.to_owned(), came: came.to_owned(), count };
+        let of = |what: &str, came: &str, count| Tally {
+            what: what.to_owned(),
+            came: came.to_owned(),
+            count,
+        };
         assert_eq!(tallies.fetches, [of("answer", "ok", 40), of("answer", "timeout", 2)]);
         assert_eq!(tallies.graph, [of("accept", "200", 39), of("accept", "error", 1)]);
         assert_eq!(tallies.failed(), (2, 1));

@@ -43,7 +43,12 @@ impl Flow {
 
     /// What the browser keeps.
     pub fn cookie(&self) -> String {
-        format!("{}.{}.{}", self.secret.reveal(), self.begun.secs(), URL_SAFE_NO_PAD.encode(&self.to))
+        format!(
+            "{}.{}.{}",
+            self.secret.reveal(),
+            self.begun.secs(),
+            URL_SAFE_NO_PAD.encode(&self.to)
+        )
     }
 
     /// What a browser has kept; none: nothing of ours, or for too long.
@@ -99,7 +104,9 @@ mod tests {
         let flow = Flow::begin("/console/calls/?to=91", now).unwrap();
         let read = Flow::read(&flow.cookie(), now.plus(AT_MOST)).expect("in time");
         assert_eq!((read.to.as_str(), read.nonce()), ("/console/calls/?to=91", flow.nonce()));
-        assert!(read.is_state(&flow.state()) && !read.is_state("") && !read.is_state(&flow.nonce()));
+        assert!(
+            read.is_state(&flow.state()) && !read.is_state("") && !read.is_state(&flow.nonce())
+        );
         let other = Flow::begin("/", now).unwrap();
         assert!(!other.is_state(&flow.state()));
         // RFC 7636 §4.1: 43 to 128 characters; nothing that is sent there tells the cookie.
@@ -115,7 +122,15 @@ mod tests {
         let cookie = Flow::begin("", now).unwrap().cookie();
         assert!(Flow::read(&cookie, now.plus(AT_MOST + Duration::from_secs(1))).is_none());
         assert!(Flow::read(&cookie, now.minus(SKEW + Duration::from_secs(1))).is_none());
-        for bad in ["", ".", "..", "a.1.b", &cookie.replace('.', ""), &format!("x{cookie}"), &format!("{cookie}?")] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a.1.b",
+            &cookie.replace('.', ""),
+            &format!("x{cookie}"),
+            &format!("{cookie}?"),
+        ] {
             assert!(Flow::read(bad, now).is_none(), "{bad}");
         }
         assert_eq!(Flow::begin(&"x".repeat(5_000), now).unwrap().to, "");

@@ -139,7 +139,9 @@ impl Provider {
         let tokens = inner.trade(flow, returned.code).await?;
         let now = inner.clock.wall();
         let known = inner.known().await?;
-        let verify = |known: &Known| token::verify(&tokens.id_token, &known.keys, &inner.oidc, &flow.nonce(), now);
+        let verify = |known: &Known| {
+            token::verify(&tokens.id_token, &known.keys, &inner.oidc, &flow.nonce(), now)
+        };
         let mut claims = match verify(&known) {
             // Keys are changed now and then: perhaps it is one that was published since.
             Err(TokenFault::UnknownKey) => verify(&inner.known_anew().await?)?,

@@ -130,8 +130,11 @@ impl Inner {
         let at = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let document: Discovery = self.get(CONFIGURATION, &at, None).await?;
         if document.issuer != *issuer {
-            let names: String = document.issuer.chars().filter(|c| !c.is_control()).take(200).collect();
-            let why = format!("it is the issuer {names:?}, and [oidc] issuer is {issuer:?}: they must be the same");
+            let names: String =
+                document.issuer.chars().filter(|c| !c.is_control()).take(200).collect();
+            let why = format!(
+                "it is the issuer {names:?}, and [oidc] issuer is {issuer:?}: they must be the same"
+            );
             return Err(OpenIdError::Document { what: CONFIGURATION, why });
         }
         let keys: Keys = self.get(KEYS, self.safe(&document.jwks_uri)?.as_str(), None).await?;
@@ -142,7 +145,9 @@ impl Inner {
             return Err(OpenIdError::Document { what: KEYS, why: "there is none".to_owned() });
         }
         let methods = document.token_endpoint_auth_methods_supported;
-        let takes = |method: &str| methods.as_ref().is_some_and(|all| all.iter().any(|known| known == method));
+        let takes = |method: &str| {
+            methods.as_ref().is_some_and(|all| all.iter().any(|known| known == method))
+        };
         Ok(Known {
             authorization: self.safe(&document.authorization_endpoint)?,
             token: self.safe(&document.token_endpoint)?,
@@ -169,20 +174,30 @@ impl Inner {
     /// Trades the code in for tokens.
     pub(super) async fn trade(&self, flow: &Flow, code: &str) -> Result<Tokens, OpenIdError> {
         const WHAT: &str = "the token";
-        let request = self.trading(&self.known().await?, flow, code).map_err(|why| unusable(WHAT, &why))?;
+        let request =
+            self.trading(&self.known().await?, flow, code).map_err(|why| unusable(WHAT, &why))?;
         let (status, body) = self.ask(WHAT, request).await?;
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|_| unusable(WHAT, "its answer has no identity token"));
+            return serde_json::from_slice(&body)
+                .map_err(|_| unusable(WHAT, "its answer has no identity token"));
         }
         // RFC 6749 §5.2: a word; 5xx is no word about the code.
         let said = serde_json::from_slice::<Value>(&body).ok();
         match said.as_ref().and_then(|said| said.get("error")?.as_str()) {
             Some(error) if status.is_client_error() => Err(OpenIdError::Code(word(error))),
-            _ => Err(OpenIdError::Unreachable { what: WHAT, why: format!("the answer was {status}") }),
+            _ => Err(OpenIdError::Unreachable {
+                what: WHAT,
+                why: format!("the answer was {status}"),
+            }),
         }
     }
 
-    fn trading(&self, known: &Known, flow: &Flow, code: &str) -> Result<Request<Full<Bytes>>, String> {
+    fn trading(
+        &self,
+        known: &Known,
+        flow: &Flow,
+        code: &str,
+    ) -> Result<Request<Full<Bytes>>, String> {
         let (id, verifier) = (&self.oidc.client_id, flow.verifier());
         let mut form = Serializer::new(String::new());
         form.append_pair("grant_type", "authorization_code")
@@ -208,11 +223,18 @@ impl Inner {
     }
 
     /// What the token leaves to be asked: some providers tell a mail address only there (Core §5.3).
-    pub(super) async fn more(&self, tokens: &Tokens, claims: &mut Map<String, Value>) -> Result<(), OpenIdError> {
+    pub(super) async fn more(
+        &self,
+        tokens: &Tokens,
+        claims: &mut Map<String, Value>,
+    ) -> Result<(), OpenIdError> {
         const WHAT: &str = "who somebody is";
         let known = self.known().await?;
-        let (Some(at), Some(token)) = (&known.userinfo, &tokens.access_token) else { return Ok(()) };
-        let bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| unusable(WHAT, "its token"))?;
+        let (Some(at), Some(token)) = (&known.userinfo, &tokens.access_token) else {
+            return Ok(());
+        };
+        let bearer = HeaderValue::try_from(format!("Bearer {token}"))
+            .map_err(|_| unusable(WHAT, "its token"))?;
         let said: Map<String, Value> = self.get(WHAT, at.as_str(), Some(bearer)).await?;
         // §5.3.2: what is said of another person is not taken.
         if said.get("sub") != claims.get("sub") {
@@ -243,15 +265,22 @@ impl Inner {
         serde_json::from_slice(&body).map_err(|e| unusable(what, &format!("it can't be read: {e}")))
     }
 
-    async fn ask(&self, what: &'static str, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), OpenIdError> {
+    async fn ask(
+        &self,
+        what: &'static str,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), OpenIdError> {
         let failed = |why: String| OpenIdError::Unreachable { what, why };
         let asked = async {
             let answer = self.http.request(request).await.map_err(|e| failed(chain(&e)))?;
             let (head, body) = answer.into_parts();
-            let body = Limited::new(body, BYTES_MAX).collect().await.map_err(|e| failed(chain(&*e)))?;
+            let body =
+                Limited::new(body, BYTES_MAX).collect().await.map_err(|e| failed(chain(&*e)))?;
             Ok((head.status, body.to_bytes()))
         };
-        timeout(WITHIN, asked).await.unwrap_or_else(|_| Err(failed(format!("no answer within {WITHIN:?}"))))
+        timeout(WITHIN, asked)
+            .await
+            .unwrap_or_else(|_| Err(failed(format!("no answer within {WITHIN:?}"))))
     }
 }
 
@@ -270,6 +299,7 @@ fn basic(id: &str, secret: &Secret) -> Option<HeaderValue> {
 
 /// A word of the provider's, or of whoever made the browser say it: shown and logged, so bounded in length and letters.
 pub(super) fn word(text: &str) -> String {
-    let word: String = text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(60).collect();
+    let word: String =
+        text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(60).collect();
     if word.is_empty() { "nothing".to_owned() } else { word }
 }

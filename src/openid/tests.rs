@@ -36,11 +36,13 @@ impl Small {
         };
         let published = move || {
             let key = |n| json!({"kty": "OKP", "crv": "Ed25519", "kid": n, "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
-            let all: Vec<Value> = (0..many.load(Ordering::SeqCst)).map(|n| key(n.to_string())).collect();
+            let all: Vec<Value> =
+                (0..many.load(Ordering::SeqCst)).map(|n| key(n.to_string())).collect();
             async move { Json(json!({"keys": all})) }
         };
-        let router =
-            Router::new().route("/.well-known/openid-configuration", get(configuration)).route("/keys", get(published));
+        let router = Router::new()
+            .route("/.well-known/openid-configuration", get(configuration))
+            .route("/keys", get(published));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { issuer, keys, change }
     }

@@ -61,7 +61,12 @@ pub(super) fn verify(
     validation.validate_exp = false;
     let fits = |key: &&Jwk| {
         let named = header.kid.is_none() || key.common.key_id == header.kid;
-        named && key.common.public_key_use.as_ref().is_none_or(|is_for| *is_for == PublicKeyUse::Signature)
+        named
+            && key
+                .common
+                .public_key_use
+                .as_ref()
+                .is_none_or(|is_for| *is_for == PublicKeyUse::Signature)
     };
     let mut fault = TokenFault::UnknownKey;
     for key in keys.iter().filter(fits).take(KEYS_TRIED_MAX) {
@@ -87,7 +92,10 @@ fn said(error: &jsonwebtoken::errors::Error) -> TokenFault {
         Kind::InvalidAudience => TokenFault::Audience,
         Kind::InvalidSignature => TokenFault::Signature,
         Kind::MissingRequiredClaim(claim) => TokenFault::Lacks(
-            ["exp", "iss", "aud", "sub"].into_iter().find(|known| known == claim).unwrap_or("a claim"),
+            ["exp", "iss", "aud", "sub"]
+                .into_iter()
+                .find(|known| known == claim)
+                .unwrap_or("a claim"),
         ),
         _ => TokenFault::Form,
     }
@@ -104,9 +112,12 @@ fn check(
     let time = |claim: &str| match claims.get(claim) {
         None | Some(Value::Null) => Ok(None),
         // Some providers write fractions; what lies past any time is past any time.
-        Some(Value::Number(n)) => {
-            n.as_f64().filter(|n| (0.0..1e15).contains(n)).map(whole).map(Some).ok_or(TokenFault::Time)
-        }
+        Some(Value::Number(n)) => n
+            .as_f64()
+            .filter(|n| (0.0..1e15).contains(n))
+            .map(whole)
+            .map(Some)
+            .ok_or(TokenFault::Time),
         Some(_) => Err(TokenFault::Time),
     };
     let expires = time("exp")?.ok_or(TokenFault::Lacks("exp"))?;
@@ -154,8 +165,9 @@ pub struct Claims {
 
 impl Claims {
     pub(super) fn of(claims: &Map<String, Value>, oidc: &Oidc) -> Self {
-        let text =
-            |claim: &str| claims.get(claim).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
+        let text = |claim: &str| {
+            claims.get(claim).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
+        };
         let email = text("email").filter(|email| is_email(email)).map(str::to_owned);
         // Some providers write it as text.
         let is_verified = match claims.get("email_verified") {
@@ -176,7 +188,9 @@ impl Claims {
 
 /// One address, as sign-in names have it.
 fn is_email(text: &str) -> bool {
-    let parts = text.split_once('@').is_some_and(|(who, at)| !who.is_empty() && !at.is_empty() && !at.contains('@'));
+    let parts = text
+        .split_once('@')
+        .is_some_and(|(who, at)| !who.is_empty() && !at.is_empty() && !at.contains('@'));
     parts && text.len() <= 254 && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
@@ -243,7 +257,8 @@ mod tests {
     #[test]
     fn what_a_token_says_of_somebody() {
         let of = |change: Value| Claims::of(&claims(change), &oidc());
-        let asha = of(json!({"email": " asha@example.com ", "email_verified": "true", "name": "Asha",
+        let asha =
+            of(json!({"email": " asha@example.com ", "email_verified": "true", "name": "Asha",
             "realm": {"roles": ["desk", "boss", "x"]}}));
         assert_eq!((asha.email.as_deref(), asha.is_verified), (Some("asha@example.com"), true));
         assert_eq!((asha.role, asha.subject.as_str()), (Some(Role::Owner), "7"));

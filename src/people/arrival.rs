@@ -72,12 +72,20 @@ impl People {
             self.tell(&user);
         }
         let (token, at) = (Token::fresh(), inner.clock.wall());
-        inner.store.begin_session(Session { digest: token.digest(), user: user.id, begun: at, seen: at }).await?;
+        inner
+            .store
+            .begin_session(Session { digest: token.digest(), user: user.id, begun: at, seen: at })
+            .await?;
         Ok(token)
     }
 
     /// The first time: who this is by their mail address, or somebody new.
-    async fn meet(&self, claims: &Claims, rules: &Rules<'_>, role: Option<Role>) -> Result<User, NotWelcome> {
+    async fn meet(
+        &self,
+        claims: &Claims,
+        rules: &Rules<'_>,
+        role: Option<Role>,
+    ) -> Result<User, NotWelcome> {
         let inner = &self.0;
         let email = claims.email.clone().ok_or(NotWelcome::NoEmail)?;
         if !claims.is_verified {
@@ -88,17 +96,22 @@ impl People {
             // Two whom only the case of letters tells apart: nobody can say who is meant.
             (Some(_), _) if !known.is_empty() => return Err(NotWelcome::Unknown(email)),
             (Some(user), _) => user,
-            (None, Some(newcomers)) if may_come(&email, rules.domains) => {
-                self.settle(claims, &email, newcomers, role).await?.ok_or(NotWelcome::Unknown(email.clone()))?
-            }
+            (None, Some(newcomers)) if may_come(&email, rules.domains) => self
+                .settle(claims, &email, newcomers, role)
+                .await?
+                .ok_or(NotWelcome::Unknown(email.clone()))?,
             (None, _) => return Err(NotWelcome::Unknown(email)),
         };
         let at = inner.clock.wall();
         let (issuer, subject) = (claims.issuer.clone(), claims.subject.clone());
         let linked = inner.store.link_user(UserLink { issuer, subject, user: user.id, at }).await?;
         // Another request of theirs may have been quicker.
-        let is =
-            linked || inner.store.user_linked(&claims.issuer, &claims.subject).await?.is_some_and(|u| u.id == user.id);
+        let is = linked
+            || inner
+                .store
+                .user_linked(&claims.issuer, &claims.subject)
+                .await?
+                .is_some_and(|u| u.id == user.id);
         if !is {
             return Err(NotWelcome::Another(email));
         }
@@ -115,19 +128,32 @@ impl People {
         newcomers: &Newcomers,
         role: Option<Role>,
     ) -> Result<Option<User>, StoreError> {
-        let others = self.0.store.users(&Scope::of(newcomers.main_account.clone()), None, MOST).await?;
+        let others =
+            self.0.store.users(&Scope::of(newcomers.main_account.clone()), None, MOST).await?;
         if others.len() >= usize::try_from(MOST).unwrap_or(usize::MAX) {
-            tracing::warn!("an account has as many users as it may have: somebody new could not come in");
+            tracing::warn!(
+                "an account has as many users as it may have: somebody new could not come in"
+            );
             return Ok(None);
         }
-        let full: String =
-            claims.name.as_deref().unwrap_or(email).chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
+        let full: String = claims
+            .name
+            .as_deref()
+            .unwrap_or(email)
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(NAME_MAX)
+            .collect();
         let user = User {
             id: Uuid::new_v4(),
             account: newcomers.account.clone(),
             main_account: newcomers.main_account.clone(),
             name: email.to_owned(),
-            full_name: if full.trim().is_empty() { email.to_owned() } else { full.trim().to_owned() },
+            full_name: if full.trim().is_empty() {
+                email.to_owned()
+            } else {
+                full.trim().to_owned()
+            },
             role: role.unwrap_or(newcomers.role),
             password: None,
             wa_id: None,
@@ -158,6 +184,9 @@ mod tests {
         for bad in ["asha@example.com.evil.test", "asha@sub.example.com", "asha@evil.test"] {
             assert!(!may_come(bad, &domains), "{bad}");
         }
-        assert!(!may_come(&format!("{}@example.com", "a".repeat(60)), &domains), "longer than a name may be");
+        assert!(
+            !may_come(&format!("{}@example.com", "a".repeat(60)), &domains),
+            "longer than a name may be"
+        );
     }
 }

@@ -16,7 +16,8 @@ pub fn token(headers: &HeaderMap, secure: bool) -> Option<Token> {
 /// A cookie's value.
 pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let mut pairs =
+        lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
@@ -47,10 +48,19 @@ mod tests {
             }
             is_from_here(&headers)
         };
-        assert!(from(&[]) && from(&[("sec-fetch-site", "same-origin")]) && from(&[("sec-fetch-site", "none")]));
-        assert!(!from(&[("sec-fetch-site", "same-site")]) && !from(&[("sec-fetch-site", "cross-site")]));
+        assert!(
+            from(&[])
+                && from(&[("sec-fetch-site", "same-origin")])
+                && from(&[("sec-fetch-site", "none")])
+        );
+        assert!(
+            !from(&[("sec-fetch-site", "same-site")]) && !from(&[("sec-fetch-site", "cross-site")])
+        );
         assert!(from(&[("origin", "http://a:1"), ("host", "a:1")]));
-        assert!(!from(&[("origin", "http://b:1"), ("host", "a:1")]) && !from(&[("origin", "null"), ("host", "a")]));
+        assert!(
+            !from(&[("origin", "http://b:1"), ("host", "a:1")])
+                && !from(&[("origin", "null"), ("host", "a")])
+        );
         assert!(!from(&[("origin", "http://b")]));
     }
 

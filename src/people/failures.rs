@@ -93,7 +93,8 @@ fn count<K: Hash + Eq + Clone>(
     if counts.len() >= REMEMBERED && !counts.contains_key(&key) {
         counts.retain(|_, (since, _)| !is_over(*since));
         if counts.len() >= REMEMBERED
-            && let Some(oldest) = counts.iter().min_by_key(|(_, (since, _))| *since).map(|(key, _)| key.clone())
+            && let Some(oldest) =
+                counts.iter().min_by_key(|(_, (since, _))| *since).map(|(key, _)| key.clone())
         {
             counts.remove(&oldest);
         }
@@ -154,9 +155,13 @@ mod tests {
         let clock = Clock::stepped(model::Timestamp::default());
         let failures = Failures::default();
         let [here, there] = addresses(["192.0.2.1", "198.51.100.1"]);
-        let begun: Vec<_> = (0..64).filter_map(|_| failures.begin("asha", here, clock.now()).ok()).collect();
+        let begun: Vec<_> =
+            (0..64).filter_map(|_| failures.begin("asha", here, clock.now()).ok()).collect();
         assert_eq!(begun.len(), 10);
-        assert!(failures.begin("asha", there, clock.now()).is_ok(), "nobody waits for a stranger's mistakes");
+        assert!(
+            failures.begin("asha", there, clock.now()).is_ok(),
+            "nobody waits for a stranger's mistakes"
+        );
         begun.into_iter().for_each(Try::right);
         assert!(failures.begin("asha", here, clock.now()).is_ok());
     }

@@ -27,7 +27,10 @@ use crate::feed::{Feed, What};
 use model::Clock;
 use model::{AuthId, Timestamp};
 use model::{Role, Secret};
-use store::{Invitation, MadeKey, PasswordError, Passwords, Scope, Session, Store, StoreError, User, UserChange};
+use store::{
+    Invitation, MadeKey, PasswordError, Passwords, Scope, Session, Store, StoreError, User,
+    UserChange,
+};
 
 /// R20: a session that is not used, and any.
 const IDLE: Duration = Duration::from_secs(12 * 3600);
@@ -146,7 +149,16 @@ impl People {
     pub fn new(store: Store, passwords: Passwords, clock: Clock, feed: Feed) -> Self {
         let (failures, keys, keys_turn) = Default::default();
         let signed_out = tokio::sync::watch::Sender::new(());
-        Self(Arc::new(Inner { store, passwords, clock, feed, failures, keys, signed_out, keys_turn }))
+        Self(Arc::new(Inner {
+            store,
+            passwords,
+            clock,
+            feed,
+            failures,
+            keys,
+            signed_out,
+            keys_turn,
+        }))
     }
 
     /// Puts the keys that were made in force.
@@ -160,7 +172,8 @@ impl People {
 
     async fn read_keys(&self) -> Result<(), StoreError> {
         let keys = self.0.store.all_api_keys().await?.into_iter().map(|key| {
-            let holder = KeyHolder { id: key.id, account: key.account, role: key.role, wa_id: key.wa_id };
+            let holder =
+                KeyHolder { id: key.id, account: key.account, role: key.role, wa_id: key.wa_id };
             (key.digest, holder)
         });
         self.0.keys.store(Arc::new(keys.collect()));
@@ -168,7 +181,10 @@ impl People {
     }
 
     /// Writes something about keys and puts it in force: both, also where nobody waits for it any more.
-    async fn with_keys<T, F>(&self, write: impl FnOnce(Store) -> F + Send + 'static) -> Result<T, StoreError>
+    async fn with_keys<T, F>(
+        &self,
+        write: impl FnOnce(Store) -> F + Send + 'static,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send,
@@ -187,13 +203,19 @@ impl People {
     ///
     /// # Errors
     /// The store's, or there is no way to hash a password now.
-    pub async fn take_file(&self, users: &[config::User], main_of: impl Fn(&AuthId) -> AuthId) -> Result<(), NotDone> {
+    pub async fn take_file(
+        &self,
+        users: &[config::User],
+        main_of: impl Fn(&AuthId) -> AuthId,
+    ) -> Result<(), NotDone> {
         let mut rows = Vec::new();
         for user in users {
             let known = self.0.store.user_named(&user.name).await?.and_then(|known| known.password);
             // A hash is made anew only for another password: it costs, and its sessions end with it.
             let same = match &known {
-                Some(hash) => self.0.passwords.is(user.password.clone(), Some(hash)).await.map_err(busy)?,
+                Some(hash) => {
+                    self.0.passwords.is(user.password.clone(), Some(hash)).await.map_err(busy)?
+                }
                 None => false,
             };
             let password = match known.filter(|_| same) {
@@ -221,7 +243,12 @@ impl People {
     ///
     /// # Errors
     /// Why not.
-    pub async fn sign_in(&self, name: &str, password: Secret, from: IpAddr) -> Result<Token, NotIn> {
+    pub async fn sign_in(
+        &self,
+        name: &str,
+        password: Secret,
+        from: IpAddr,
+    ) -> Result<Token, NotIn> {
         let inner = &self.0;
         let name = name.trim();
         let known_as: String = name.chars().take(NAME_MAX).collect();
@@ -302,7 +329,9 @@ impl People {
     /// Forgets sessions and invitations that are over. Now and then.
     pub async fn tidy(&self) {
         let now = self.0.clock.wall();
-        if let Err(error) = self.0.store.forget_sessions(now.minus(AT_MOST), now.minus(IDLE), now).await {
+        if let Err(error) =
+            self.0.store.forget_sessions(now.minus(AT_MOST), now.minus(IDLE), now).await
+        {
             tracing::warn!(%error, "sessions that are over could not be forgotten");
         }
     }
@@ -335,10 +364,15 @@ impl People {
     pub async fn make_user(&self, new: NewUser) -> Result<(User, Option<Token>), NotDone> {
         let inner = &self.0;
         let name = name_of("name", &new.name)?;
-        let full_name =
-            if new.full_name.trim().is_empty() { name.clone() } else { name_of("fullName", &new.full_name)? };
+        let full_name = if new.full_name.trim().is_empty() {
+            name.clone()
+        } else {
+            name_of("fullName", &new.full_name)?
+        };
         let scope = Scope::of(new.main_account.clone());
-        if inner.store.users(&scope, None, MOST).await?.len() >= usize::try_from(MOST).unwrap_or(usize::MAX) {
+        if inner.store.users(&scope, None, MOST).await?.len()
+            >= usize::try_from(MOST).unwrap_or(usize::MAX)
+        {
             return Err(NotDone::Conflict("too_many", "an account has 1,000 users at most"));
         }
         // Two that differ in case alone are taken for each other. Those that are there stay.
@@ -414,7 +448,13 @@ impl People {
     ///
     /// # Errors
     /// No such user, a field, one of the configuration's, or the store.
-    pub async fn change(&self, scope: &Scope, id: Uuid, by: Option<Uuid>, change: Change) -> Result<User, NotDone> {
+    pub async fn change(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+        by: Option<Uuid>,
+        change: Change,
+    ) -> Result<User, NotDone> {
         let inner = &self.0;
         let user = inner.store.user(scope, id).await?.ok_or(NotDone::Missing)?;
         let role = change.role.filter(|role| *role != user.role);
@@ -422,7 +462,10 @@ impl People {
             return Err(IN_FILE);
         }
         if role.is_some() && by == Some(id) {
-            return Err(NotDone::Conflict("own_role", "nobody changes their own role: ask another owner"));
+            return Err(NotDone::Conflict(
+                "own_role",
+                "nobody changes their own role: ask another owner",
+            ));
         }
         let password = match change.password {
             Some(password) => Some(self.hash(password).await?),
@@ -450,7 +493,10 @@ impl People {
             return Err(IN_FILE);
         }
         if by == Some(id) {
-            return Err(NotDone::Conflict("oneself", "nobody removes themselves: ask another owner"));
+            return Err(NotDone::Conflict(
+                "oneself",
+                "nobody removes themselves: ask another owner",
+            ));
         }
         if !self.0.store.delete_user(scope, id).await? {
             return Err(NotDone::Missing);
@@ -491,7 +537,9 @@ impl People {
         let inner = &self.0;
         let name = name_of("name", name)?;
         let scope = Scope::of(main_account.clone());
-        if inner.store.api_keys(&scope, None, MOST).await?.len() >= usize::try_from(MOST).unwrap_or(usize::MAX) {
+        if inner.store.api_keys(&scope, None, MOST).await?.len()
+            >= usize::try_from(MOST).unwrap_or(usize::MAX)
+        {
             return Err(NotDone::Conflict("too_many", "an account has 1,000 API keys at most"));
         }
         let token = Token::fresh();
@@ -526,7 +574,10 @@ impl People {
     ) -> Result<MadeKey, NotDone> {
         let name = name.map(|name| name_of("name", name)).transpose()?;
         let of = scope.clone();
-        if !self.with_keys(async move |store| store.change_api_key(&of, id, name, role).await).await? {
+        if !self
+            .with_keys(async move |store| store.change_api_key(&of, id, name, role).await)
+            .await?
+        {
             return Err(NotDone::Missing);
         }
         self.0.feed.tell(main, What::People);
@@ -570,7 +621,8 @@ impl People {
     }
 }
 
-const IN_FILE: NotDone = NotDone::Conflict("in_configuration", "they stand in the configuration file: change it there");
+const IN_FILE: NotDone =
+    NotDone::Conflict("in_configuration", "they stand in the configuration file: change it there");
 
 fn busy(_: PasswordError) -> NotDone {
     NotDone::Busy
@@ -579,22 +631,30 @@ fn busy(_: PasswordError) -> NotDone {
 /// A name of a person or key: text on one line.
 fn name_of(field: &'static str, text: &str) -> Result<String, NotDone> {
     let text = text.trim();
-    let fits = (1..=NAME_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    let fits =
+        (1..=NAME_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control);
     match fits {
         true => Ok(text.to_owned()),
-        false => Err(NotDone::Bad(field, format!("{field} must have 1 to {NAME_MAX} characters, on one line"))),
+        false => Err(NotDone::Bad(
+            field,
+            format!("{field} must have 1 to {NAME_MAX} characters, on one line"),
+        )),
     }
 }
 
 /// A WhatsApp number: digits; an empty one is none.
 fn wa_id(text: Option<String>) -> Result<Option<String>, NotDone> {
-    let Some(text) = text.map(|text| text.trim().trim_start_matches('+').to_owned()).filter(|text| !text.is_empty())
+    let Some(text) = text
+        .map(|text| text.trim().trim_start_matches('+').to_owned())
+        .filter(|text| !text.is_empty())
     else {
         return Ok(None);
     };
     match (5..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit()) {
         true => Ok(Some(text)),
-        false => Err(NotDone::Bad("waId", "waId must be a WhatsApp number: 5 to 20 digits".to_owned())),
+        false => {
+            Err(NotDone::Bad("waId", "waId must be a WhatsApp number: 5 to 20 digits".to_owned()))
+        }
     }
 }
 

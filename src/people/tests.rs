@@ -23,7 +23,12 @@ async fn world() -> World {
 }
 
 fn of_file(name: &str, password: &str, role: Role) -> config::User {
-    config::User { name: name.to_owned(), password: Secret::new(password), account: "MA1".into(), role }
+    config::User {
+        name: name.to_owned(),
+        password: Secret::new(password),
+        account: "MA1".into(),
+        role,
+    }
 }
 
 fn new(name: &str, account: &str) -> NewUser {
@@ -55,7 +60,10 @@ impl World {
 #[tokio::test]
 async fn r20_a_session_ends_idle_at_its_age_and_when_its_password_is_another() {
     let w = world().await;
-    w.people.take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone).await.unwrap();
+    w.people
+        .take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone)
+        .await
+        .unwrap();
     assert!(matches!(w.sign_in("asha", "wrong").await, Err(NotIn::Unknown)));
     assert!(matches!(w.sign_in("nobody", "wrong").await, Err(NotIn::Unknown)));
     let first = w.sign_in("asha", "a long secret").await.unwrap();
@@ -66,21 +74,30 @@ async fn r20_a_session_ends_idle_at_its_age_and_when_its_password_is_another() {
     let second = w.sign_in("asha", "a long secret").await.unwrap();
     w.clock.step(HOUR * 11);
     assert!(w.knows(&first).await, "in use");
-    while w.people.0.store.session(&first.digest()).await.unwrap().unwrap().0.seen < w.clock.wall() {
+    while w.people.0.store.session(&first.digest()).await.unwrap().unwrap().0.seen < w.clock.wall()
+    {
         tokio::task::yield_now().await;
     }
     w.clock.step(HOUR * 2);
     assert!(w.knows(&first).await && !w.knows(&second).await, "12 h idle");
     // The same configuration again changes nothing; another password ends what began with the old one.
-    w.people.take_file(&[of_file("asha", "a long secret", Role::Admin)], Clone::clone).await.unwrap();
+    w.people
+        .take_file(&[of_file("asha", "a long secret", Role::Admin)], Clone::clone)
+        .await
+        .unwrap();
     assert_eq!(w.people.who(&first).await.unwrap().unwrap().user.role, Role::Admin);
-    w.people.take_file(&[of_file("asha", "another secret", Role::Admin)], Clone::clone).await.unwrap();
+    w.people
+        .take_file(&[of_file("asha", "another secret", Role::Admin)], Clone::clone)
+        .await
+        .unwrap();
     assert!(!w.knows(&first).await);
     let third = w.sign_in("asha", "another secret").await.unwrap();
     w.people.sign_out(&third).await.unwrap();
     assert!(!w.knows(&third).await, "dead at log-out");
-    let [one, two] =
-        [w.sign_in("asha", "another secret").await.unwrap(), w.sign_in("asha", "another secret").await.unwrap()];
+    let [one, two] = [
+        w.sign_in("asha", "another secret").await.unwrap(),
+        w.sign_in("asha", "another secret").await.unwrap(),
+    ];
     w.people.sign_out_everywhere(person.user.id).await.unwrap();
     assert!(!w.knows(&one).await && !w.knows(&two).await);
     let last = w.sign_in("asha", "another secret").await.unwrap();
@@ -93,13 +110,19 @@ async fn r20_a_session_ends_idle_at_its_age_and_when_its_password_is_another() {
 #[tokio::test]
 async fn r15_ten_wrong_passwords_shut_a_name_for_its_address() {
     let w = world().await;
-    w.people.take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone).await.unwrap();
+    w.people
+        .take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone)
+        .await
+        .unwrap();
     for _ in 0..10 {
         assert!(matches!(w.sign_in("asha", "wrong").await, Err(NotIn::Unknown)));
     }
     assert!(matches!(w.sign_in("asha", "a long secret").await, Err(NotIn::Wait(_))));
     let there = "198.51.100.1".parse().unwrap();
-    assert!(w.people.sign_in("asha", Secret::new("a long secret"), there).await.is_ok(), "not another's mistakes");
+    assert!(
+        w.people.sign_in("asha", Secret::new("a long secret"), there).await.is_ok(),
+        "not another's mistakes"
+    );
 }
 
 #[tokio::test]
@@ -108,11 +131,20 @@ async fn an_invitation_sets_a_password_once() {
     let (user, link) = w.people.make_user(new("ravi", "MA1")).await.unwrap();
     let link = link.unwrap();
     assert!(matches!(w.sign_in("ravi", "").await, Err(NotIn::Unknown)), "no password yet");
-    assert!(matches!(w.people.make_user(new("ravi", "MA2")).await, Err(NotDone::Conflict("name_taken", _))));
+    assert!(matches!(
+        w.people.make_user(new("ravi", "MA2")).await,
+        Err(NotDone::Conflict("name_taken", _))
+    ));
     assert_eq!(w.people.invited(&link).await.unwrap().unwrap().id, user.id);
-    assert!(matches!(w.people.accept(&link, Secret::new("short")).await, Err(NotDone::Bad("password", _))));
+    assert!(matches!(
+        w.people.accept(&link, Secret::new("short")).await,
+        Err(NotDone::Bad("password", _))
+    ));
     w.people.accept(&link, Secret::new("long enough")).await.unwrap();
-    assert!(matches!(w.people.accept(&link, Secret::new("long enough")).await, Err(NotDone::Missing)), "once");
+    assert!(
+        matches!(w.people.accept(&link, Secret::new("long enough")).await, Err(NotDone::Missing)),
+        "once"
+    );
     let session = w.sign_in("ravi", "long enough").await.unwrap();
     let scope = Scope::of("MA1".into());
     let (_, link) = w.people.invite(&scope, user.id).await.unwrap();
@@ -126,13 +158,23 @@ async fn an_invitation_sets_a_password_once() {
 #[tokio::test]
 async fn r16_users_and_keys_are_their_accounts() {
     let w = world().await;
-    w.people.take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone).await.unwrap();
+    w.people
+        .take_file(&[of_file("asha", "a long secret", Role::Owner)], Clone::clone)
+        .await
+        .unwrap();
     let (user, _) = w.people.make_user(new("ravi", "MA1")).await.unwrap();
     let [own, other] = ["MA1", "MA2"].map(|id| Scope::of(id.into()));
     assert_eq!(w.people.users(&own, None, 50).await.unwrap().len(), 2);
     assert!(w.people.users(&other, None, 50).await.unwrap().is_empty());
-    let change = Change { role: Some(Role::Admin), wa_id: Some(Some("+919812345678".into())), ..Change::default() };
-    assert!(matches!(w.people.change(&other, user.id, None, change.clone()).await, Err(NotDone::Missing)));
+    let change = Change {
+        role: Some(Role::Admin),
+        wa_id: Some(Some("+919812345678".into())),
+        ..Change::default()
+    };
+    assert!(matches!(
+        w.people.change(&other, user.id, None, change.clone()).await,
+        Err(NotDone::Missing)
+    ));
     let changed = w.people.change(&own, user.id, None, change).await.unwrap();
     assert_eq!((changed.role, changed.wa_id.as_deref()), (Role::Admin, Some("919812345678")));
     let own_role = Change { role: Some(Role::Owner), ..Change::default() };
@@ -140,8 +182,14 @@ async fn r16_users_and_keys_are_their_accounts() {
     assert!(matches!(refused, Err(NotDone::Conflict("own_role", _))));
     let asha = w.people.0.store.user_named("asha").await.unwrap().unwrap();
     let less = Change { role: Some(Role::Agent), ..Change::default() };
-    assert!(matches!(w.people.change(&own, asha.id, None, less).await, Err(NotDone::Conflict("in_configuration", _))));
-    assert!(matches!(w.people.remove(&own, user.id, Some(user.id)).await, Err(NotDone::Conflict("oneself", _))));
+    assert!(matches!(
+        w.people.change(&own, asha.id, None, less).await,
+        Err(NotDone::Conflict("in_configuration", _))
+    ));
+    assert!(matches!(
+        w.people.remove(&own, user.id, Some(user.id)).await,
+        Err(NotDone::Conflict("oneself", _))
+    ));
     assert!(matches!(w.people.remove(&other, user.id, None).await, Err(NotDone::Missing)));
     w.people.remove(&own, user.id, Some(asha.id)).await.unwrap();
 
@@ -191,7 +239,10 @@ async fn a_user_is_changed_only_as_they_were_seen() {
     let first = w.people.change(&own, user.id, None, named("Ravi", &user)).await.unwrap();
     let late = w.people.change(&own, user.id, None, named("Ravindra", &user)).await;
     assert!(matches!(late, Err(NotDone::Changed)), "{late:?}");
-    assert_eq!(w.people.change(&own, user.id, None, named("Ravindra", &first)).await.unwrap().full_name, "Ravindra");
+    assert_eq!(
+        w.people.change(&own, user.id, None, named("Ravindra", &first)).await.unwrap().full_name,
+        "Ravindra"
+    );
 }
 
 #[tokio::test]

@@ -17,7 +17,10 @@ pub struct Token(Secret);
 
 impl Token {
     /// A new one.
-    #[allow(clippy::expect_used, reason = "without random numbers nobody may be let in, and no TLS would work either")]
+    #[allow(
+        clippy::expect_used,
+        reason = "without random numbers nobody may be let in, and no TLS would work either"
+    )]
     pub fn fresh() -> Self {
         let mut bytes = [0; BYTES];
         SystemRandom::new().fill(&mut bytes).expect("the system gives random numbers");
@@ -26,7 +29,8 @@ impl Token {
 
     /// One that somebody shows; none: it is of no such form.
     pub fn read(text: &str) -> Option<Self> {
-        let fits = text.len() == LENGTH && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        let fits = text.len() == LENGTH
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
         fits.then(|| Self(Secret::new(text)))
     }
 

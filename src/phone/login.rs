@@ -13,7 +13,8 @@ use store::Endpoint;
 /// An endpoint's name, as it is or out of its SIP address.
 fn named(text: &str) -> Option<EndpointName> {
     let text = text.trim();
-    let name = text.strip_prefix("sip:").and_then(|address| address.split('@').next()).unwrap_or(text);
+    let name =
+        text.strip_prefix("sip:").and_then(|address| address.split('@').next()).unwrap_or(text);
     EndpointName::parse(name).ok()
 }
 
@@ -25,11 +26,16 @@ fn ours(error: &dyn std::fmt::Display) -> Trouble {
 /// Who is signed in, if the session holds and its account is served.
 pub(super) async fn person(inner: &Inner, token: &Token) -> Result<Option<Person>, Trouble> {
     let person = inner.people.who(token).await.map_err(|error| ours(&error))?;
-    Ok(person.filter(|person| inner.gate.directory().tables().account(&person.user.account).is_some()))
+    Ok(person
+        .filter(|person| inner.gate.directory().tables().account(&person.user.account).is_some()))
 }
 
 /// The endpoint that a session's person registers: one of their account's, and where none is named the one with their name.
-pub(super) async fn by_session(inner: &Inner, token: Option<&Token>, name: Option<&str>) -> Result<Endpoint, Trouble> {
+pub(super) async fn by_session(
+    inner: &Inner,
+    token: Option<&Token>,
+    name: Option<&str>,
+) -> Result<Endpoint, Trouble> {
     const SIGNED_OUT: Trouble = Trouble::new(
         "unauthorized",
         "without a password an endpoint is registered from a page where somebody is signed in",
@@ -39,12 +45,20 @@ pub(super) async fn by_session(inner: &Inner, token: Option<&Token>, name: Optio
     let person = person(inner, token).await?.ok_or(SIGNED_OUT)?;
     let name = named(name.unwrap_or(&person.user.name)).ok_or(NOT_THEIRS)?;
     let found = inner.store.endpoint_named(&name).await.map_err(|error| ours(&error))?;
-    found.filter(|endpoint| person.scope().holds(&endpoint.account, &endpoint.main_account)).ok_or(NOT_THEIRS)
+    found
+        .filter(|endpoint| person.scope().holds(&endpoint.account, &endpoint.main_account))
+        .ok_or(NOT_THEIRS)
 }
 
 /// The endpoint of a name and password. A name that nobody has takes as long as a wrong password, and is one answer with it.
-pub(super) async fn endpoint(inner: &Inner, name: &str, password: Secret, from: IpAddr) -> Result<Endpoint, Trouble> {
-    const UNAUTHORIZED: Trouble = Trouble::new("unauthorized", "there is no such endpoint, or its password is another");
+pub(super) async fn endpoint(
+    inner: &Inner,
+    name: &str,
+    password: Secret,
+    from: IpAddr,
+) -> Result<Endpoint, Trouble> {
+    const UNAUTHORIZED: Trouble =
+        Trouble::new("unauthorized", "there is no such endpoint, or its password is another");
     let Some(name) = named(name) else { return Err(UNAUTHORIZED) };
     let now = inner.clock.now();
     let begun = inner.failures.begin(name.as_str(), from, now).map_err(|wait| {
@@ -67,7 +81,10 @@ pub(super) async fn endpoint(inner: &Inner, name: &str, password: Secret, from: 
         }
         Err(store::PasswordError::Busy) => {
             begun.untried();
-            return Err(Trouble::new("busy", "too many phones log in at this moment; try again in a second"));
+            return Err(Trouble::new(
+                "busy",
+                "too many phones log in at this moment; try again in a second",
+            ));
         }
         Err(e @ store::PasswordError::Hash) => {
             begun.untried();

@@ -101,8 +101,13 @@ impl FromPhone {
         serde_json::from_str(text).map_err(|e| match e.classify() {
             serde_json::error::Category::Data => {
                 // A kind that nobody knows, or a field that is missing, or of another type: the reader names them.
-                let text: String = e.to_string().chars().filter(|c| !c.is_control()).take(160).collect();
-                let code = if text.starts_with("unknown variant") { "unknown_type" } else { "bad_message" };
+                let text: String =
+                    e.to_string().chars().filter(|c| !c.is_control()).take(160).collect();
+                let code = if text.starts_with("unknown variant") {
+                    "unknown_type"
+                } else {
+                    "bad_message"
+                };
                 Trouble::told(code, text)
             }
             _ => Trouble::new("bad_message", "a message is one JSON object"),
@@ -248,15 +253,20 @@ impl Said<'_> {
 impl<'a> From<&'a ToPhone> for Said<'a> {
     fn from(told: &'a ToPhone) -> Self {
         match told {
-            ToPhone::Ring { call, from, to, caller_name, via: [via, via_alias], headers } => Self::Ring {
-                call: *call,
-                from,
-                to,
-                caller_name,
-                via,
-                via_alias,
-                headers: headers.iter().map(|(name, value)| (format!("X-PH-{name}"), value.as_str())).collect(),
-            },
+            ToPhone::Ring { call, from, to, caller_name, via: [via, via_alias], headers } => {
+                Self::Ring {
+                    call: *call,
+                    from,
+                    to,
+                    caller_name,
+                    via,
+                    via_alias,
+                    headers: headers
+                        .iter()
+                        .map(|(name, value)| (format!("X-PH-{name}"), value.as_str()))
+                        .collect(),
+                }
+            }
             ToPhone::Cancelled { call, why } => Self::Cancelled { call: *call, why },
             ToPhone::Answer { call, sdp } => Self::Answer { call: *call, sdp },
             ToPhone::Answered { call } => Self::Answered { call: *call },
@@ -267,7 +277,9 @@ impl<'a> From<&'a ToPhone> for Said<'a> {
                 text: &caption.text,
                 last: caption.last,
             },
-            ToPhone::NoCaptions { call } => Self::Captions { call: *call, on: false, why: Some("failed") },
+            ToPhone::NoCaptions { call } => {
+                Self::Captions { call: *call, on: false, why: Some("failed") }
+            }
             ToPhone::Ended { call, ended } => Self::Ended {
                 call: *call,
                 code: ended.code,
@@ -276,9 +288,9 @@ impl<'a> From<&'a ToPhone> for Said<'a> {
                 cause: ended.cause,
                 bill_seconds: ended.bill_secs,
             },
-            ToPhone::Draining => {
-                Self::Draining { message: "this server is stopping: no further calls; live ones go on" }
-            }
+            ToPhone::Draining => Self::Draining {
+                message: "this server is stopping: no further calls; live ones go on",
+            },
             ToPhone::Unregistered { why } => Self::Unregistered { why },
         }
     }
@@ -309,14 +321,20 @@ mod tests {
             read(r#"{"type":"register","endpoint":"asha","password":"p"}"#),
             Ok(FromPhone::Register { resume: None, .. })
         ));
-        assert!(matches!(read(&format!(r#"{{"call":"{uuid}","type":"hangup"}}"#)), Ok(FromPhone::Hangup { .. })));
+        assert!(matches!(
+            read(&format!(r#"{{"call":"{uuid}","type":"hangup"}}"#)),
+            Ok(FromPhone::Hangup { .. })
+        ));
         let cases = [
             ("", "bad_message"),
             ("[]", "bad_message"),
             ("{\"type\":\"hangup\"}", "bad_message"),
             ("{\"type\":\"hangup\",\"call\":\"7\"}", "bad_message"),
             ("{\"type\":\"dance\"}", "unknown_type"),
-            ("{\"type\":\"register\",\"endpoint\":\"a\",\"password\":\"canary\",\"password\":\"x\"}", "bad_message"),
+            (
+                "{\"type\":\"register\",\"endpoint\":\"a\",\"password\":\"canary\",\"password\":\"x\"}",
+                "bad_message",
+            ),
             ("{\"type\":\"register\",\"endpoint\":\"a\",\"password\":[\"canary\"]}", "bad_message"),
         ];
         for (text, code) in cases {
@@ -342,7 +360,12 @@ mod tests {
             "{\"type\":\"ring\",\"call\":\"00000000-0000-0000-0000-000000000000\",\"from\":\"919812345678\",\
              \"to\":\"sip:asha@h\",\"caller_name\":\"Ravi \\\"R\\\"\",\"via\":\"918035737458\",\"headers\":{\"X-PH-A\":\"1\"}}"
         );
-        let said = Caption { speaker: Speaker::Them, line: 3, text: "Good \"morning\"".to_owned(), last: false };
+        let said = Caption {
+            speaker: Speaker::Them,
+            line: 3,
+            text: "Good \"morning\"".to_owned(),
+            last: false,
+        };
         let told = ToPhone::Caption { call, caption: said };
         assert_eq!(
             Said::from(&told).text(),

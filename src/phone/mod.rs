@@ -84,8 +84,12 @@ pub struct From(pub IpAddr);
 
 /// The path of phones. Every origin may ask; a cookie counts from our own pages only (R20).
 pub fn router(door: PhoneDoor) -> Router {
-    let inner =
-        Inner { door, failures: Failures::default(), sessions: Sessions::default(), sockets: AtomicUsize::new(0) };
+    let inner = Inner {
+        door,
+        failures: Failures::default(),
+        sessions: Sessions::default(),
+        sockets: AtomicUsize::new(0),
+    };
     Router::new().route("/phone", get(upgrade)).with_state(Arc::new(inner))
 }
 
@@ -114,12 +118,17 @@ async fn upgrade(
 ) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
-        Err(why) => return (StatusCode::UPGRADE_REQUIRED, [("upgrade", "websocket")], why.body_text()).into_response(),
+        Err(why) => {
+            return (StatusCode::UPGRADE_REQUIRED, [("upgrade", "websocket")], why.body_text())
+                .into_response();
+        }
     };
     let Some(seat) = Seat::take(&inner) else {
-        return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "5")], "too many phones\n").into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "5")], "too many phones\n")
+            .into_response();
     };
-    let signed_in = cookie::is_from_here(&headers).then(|| cookie::token(&headers, inner.secure)).flatten();
+    let signed_in =
+        cookie::is_from_here(&headers).then(|| cookie::token(&headers, inner.secure)).flatten();
     let from = from.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(From(ip))| ip);
     upgrade
         .max_message_size(MESSAGE_BYTES_MAX)

@@ -63,7 +63,13 @@ enum Exit {
 type Next = Result<(), Exit>;
 
 /// Runs a socket to its end.
-pub(super) async fn run(socket: WebSocket, inner: Arc<Inner>, from: IpAddr, signed_in: Option<Token>, seat: Seat) {
+pub(super) async fn run(
+    socket: WebSocket,
+    inner: Arc<Inner>,
+    from: IpAddr,
+    signed_in: Option<Token>,
+    seat: Seat,
+) {
     let now = inner.clock.now();
     let mut session = Session {
         socket,
@@ -159,10 +165,26 @@ impl Session {
             match woken {
                 Woken::Stopped => {
                     self.hear_the_rest().await?;
-                    return Err(Exit::Close { code: GOING_AWAY, why: "this server stops", left: true });
+                    return Err(Exit::Close {
+                        code: GOING_AWAY,
+                        why: "this server stops",
+                        left: true,
+                    });
                 }
-                Woken::Replaced => return Err(Exit::Close { code: REPLACED, why: "resumed elsewhere", left: false }),
-                Woken::Late => return Err(Exit::Close { code: UNAUTHORIZED, why: "nobody registered", left: true }),
+                Woken::Replaced => {
+                    return Err(Exit::Close {
+                        code: REPLACED,
+                        why: "resumed elsewhere",
+                        left: false,
+                    });
+                }
+                Woken::Late => {
+                    return Err(Exit::Close {
+                        code: UNAUTHORIZED,
+                        why: "nobody registered",
+                        left: true,
+                    });
+                }
                 Woken::Tick => self.tick().await?,
                 Woken::SignedOut => self.is_still_signed_in().await?,
                 // Too far behind: given up by the table of phones.
@@ -184,7 +206,9 @@ impl Session {
 
     /// Whoever signs out, here or everywhere, has no phone here any more. A store that does not answer signs nobody out.
     async fn is_still_signed_in(&mut self) -> Next {
-        let Some(token) = self.signed_in.as_ref().filter(|_| self.by_session) else { return Ok(()) };
+        let Some(token) = self.signed_in.as_ref().filter(|_| self.by_session) else {
+            return Ok(());
+        };
         match login::person(&self.inner, token).await {
             Ok(None) => self.hear(&ToPhone::Unregistered { why: "signed_out" }).await,
             Ok(Some(_)) | Err(_) => Ok(()),
@@ -229,7 +253,9 @@ impl Session {
                     Err(trouble) => self.refuse(&trouble).await,
                 }
             }
-            Message::Binary(_) => self.refuse(&Trouble::new("bad_message", "messages are text")).await,
+            Message::Binary(_) => {
+                self.refuse(&Trouble::new("bad_message", "messages are text")).await
+            }
             // Pings are answered below us.
             Message::Ping(_) | Message::Pong(_) => Ok(()),
             Message::Close(_) => Err(Exit::Left),
@@ -244,8 +270,11 @@ impl Session {
             self.room = self.room.saturating_add(more).min(BURST);
             self.counted = self.heard;
         }
-        self.room =
-            self.room.checked_sub(1).ok_or(Exit::Close { code: POLICY, why: "too many messages", left: true })?;
+        self.room = self.room.checked_sub(1).ok_or(Exit::Close {
+            code: POLICY,
+            why: "too many messages",
+            left: true,
+        })?;
         Ok(())
     }
 
@@ -276,8 +305,14 @@ impl Session {
             }
             FromPhone::Call { to, sdp, reference, draft } => {
                 match self.call(&to, &sdp, reference.as_deref(), draft).await {
-                    Ok(call) => self.say(&Said::Calling { call, reference: reference.as_deref() }).await.map(Ok),
-                    Err(trouble) => Ok(Err(trouble.named(reference.map(|r| r.chars().take(REFERENCE_MAX).collect())))),
+                    Ok(call) => self
+                        .say(&Said::Calling { call, reference: reference.as_deref() })
+                        .await
+                        .map(Ok),
+                    Err(trouble) => {
+                        Ok(Err(trouble
+                            .named(reference.map(|r| r.chars().take(REFERENCE_MAX).collect()))))
+                    }
                 }
             }
             FromPhone::Accept { call, sdp } => Ok(offer(&sdp)
@@ -293,19 +328,34 @@ impl Session {
                 self.done(handed, &Said::Transferred { call }).await
             }
             FromPhone::Captions { call, on: wanted, language } => {
-                let written = spoken(&inner, wanted, language).map_err(|trouble| trouble.about(call));
-                let asked = written.and_then(|language| on(call, &|live| live.caption(place, language.as_deref())));
+                let written =
+                    spoken(&inner, wanted, language).map_err(|trouble| trouble.about(call));
+                let asked = written.and_then(|language| {
+                    on(call, &|live| live.caption(place, language.as_deref()))
+                });
                 self.done(asked, &Said::Captions { call, on: wanted, why: None }).await
             }
-            FromPhone::Mute { call } => self.done(silence(call, Silence::Mute, true), &Said::Muted { call }).await,
-            FromPhone::Unmute { call } => self.done(silence(call, Silence::Mute, false), &Said::Unmuted { call }).await,
-            FromPhone::Hold { call } => self.done(silence(call, Silence::Hold, true), &Said::Held { call }).await,
-            FromPhone::Unhold { call } => self.done(silence(call, Silence::Hold, false), &Said::Unheld { call }).await,
+            FromPhone::Mute { call } => {
+                self.done(silence(call, Silence::Mute, true), &Said::Muted { call }).await
+            }
+            FromPhone::Unmute { call } => {
+                self.done(silence(call, Silence::Mute, false), &Said::Unmuted { call }).await
+            }
+            FromPhone::Hold { call } => {
+                self.done(silence(call, Silence::Hold, true), &Said::Held { call }).await
+            }
+            FromPhone::Unhold { call } => {
+                self.done(silence(call, Silence::Hold, false), &Said::Unheld { call }).await
+            }
         }
     }
 
     /// Says so, if it was done.
-    async fn done(&mut self, done: Result<(), Trouble>, say: &Said<'_>) -> Result<Result<(), Trouble>, Exit> {
+    async fn done(
+        &mut self,
+        done: Result<(), Trouble>,
+        say: &Said<'_>,
+    ) -> Result<Result<(), Trouble>, Exit> {
         match done {
             Ok(()) => self.say(say).await.map(Ok),
             Err(trouble) => Ok(Err(trouble)),
@@ -319,13 +369,20 @@ impl Session {
         resume: Option<String>,
     ) -> Result<Result<(), Trouble>, Exit> {
         if self.phone.is_some() {
-            return Ok(Err(Trouble::new("already_registered", "this socket has registered; open another for another")));
+            return Ok(Err(Trouble::new(
+                "already_registered",
+                "this socket has registered; open another for another",
+            )));
         }
         let inner = self.inner.clone();
         let by_session = password.is_none();
         let found = match (password, name) {
-            (Some(Password(password)), Some(name)) => login::endpoint(&inner, name, password, self.from).await,
-            (Some(_), None) => Err(Trouble::new("bad_message", "a password is of an endpoint: name it")),
+            (Some(Password(password)), Some(name)) => {
+                login::endpoint(&inner, name, password, self.from).await
+            }
+            (Some(_), None) => {
+                Err(Trouble::new("bad_message", "a password is of an endpoint: name it"))
+            }
             (None, name) => login::by_session(&inner, self.signed_in.as_ref(), name).await,
         };
         let endpoint = match found {
@@ -347,7 +404,10 @@ impl Session {
             main_account: endpoint.main_account.clone(),
         };
         let Ok((registration, told)) = inner.phones.register(owner.clone()) else {
-            return Ok(Err(Trouble::new("too_many_places", "this endpoint is registered at as many places as may be")));
+            return Ok(Err(Trouble::new(
+                "too_many_places",
+                "this endpoint is registered at as many places as may be",
+            )));
         };
         let place = registration.place();
         let calls = resume.map(|secret| self.resume(&secret, &endpoint, place)).unwrap_or_default();
@@ -396,7 +456,9 @@ impl Session {
         reference: Option<&str>,
         of: Option<String>,
     ) -> Result<CallUuid, Trouble> {
-        let Some(phone) = &self.phone else { return Err(Trouble::new("not_registered", "register first")) };
+        let Some(phone) = &self.phone else {
+            return Err(Trouble::new("not_registered", "register first"));
+        };
         if reference.is_some_and(|reference| reference.chars().count() > REFERENCE_MAX) {
             return Err(Trouble::new("bad_message", "ref is at most 64 characters"));
         }
@@ -407,12 +469,16 @@ impl Session {
             return Err(Trouble::new("too_many_calls", "this phone has as many calls as it may"));
         }
         let account = inner.gate.directory().tables().account(&owner.account).cloned();
-        let account = account.ok_or(Trouble::new("no_account", "the endpoint's account is not served any more"))?;
+        let account = account
+            .ok_or(Trouble::new("no_account", "the endpoint's account is not served any more"))?;
         let urls = match of {
             Some(id) => draft(&self.inner, self.signed_in.as_ref(), &id, &phone.endpoint).await?,
             None => application_urls(&self.inner, &phone.endpoint)?,
         };
-        let admitted = inner.gate.admit_web(inner.clock.now(), &account, Direction::Inbound).map_err(denied)?;
+        let admitted = inner
+            .gate
+            .admit_web(inner.clock.now(), &account, Direction::Inbound)
+            .map_err(denied)?;
         let web = WebCall {
             place,
             owner: owner.clone(),
@@ -481,12 +547,20 @@ impl Session {
 }
 
 /// The URLs of a document that the person who is signed in there has written: nobody else is told how its call ends.
-async fn draft(inner: &Inner, token: Option<&Token>, id: &str, endpoint: &Endpoint) -> Result<CallUrls, Trouble> {
-    const NONE: Trouble = Trouble::new("no_draft", "there is no such draft of yours any more: run it again");
+async fn draft(
+    inner: &Inner,
+    token: Option<&Token>,
+    id: &str,
+    endpoint: &Endpoint,
+) -> Result<CallUrls, Trouble> {
+    const NONE: Trouble =
+        Trouble::new("no_draft", "there is no such draft of yours any more: run it again");
     let person = login::person(inner, token.ok_or(NONE)?).await?;
-    let theirs = person.filter(|person| person.scope().holds(&endpoint.account, &endpoint.main_account));
+    let theirs =
+        person.filter(|person| person.scope().holds(&endpoint.account, &endpoint.main_account));
     let user = theirs.ok_or(NONE)?.user;
-    let found = inner.drafts.claim(id, (&user.account, user.id), &endpoint.account, inner.clock.now());
+    let found =
+        inner.drafts.claim(id, (&user.account, user.id), &endpoint.account, inner.clock.now());
     let (answer, answer_method) = found.ok_or(NONE)?;
     let hangup = (answer.clone(), answer_method);
     Ok(CallUrls { answer, answer_method, fallback: None, hangup })
@@ -502,7 +576,8 @@ fn application_urls(inner: &Inner, endpoint: &Endpoint) -> Result<CallUrls, Trou
         None => tables.endpoints_application(&endpoint.account),
     };
     let application = application.ok_or(Trouble::new("no_application", NONE))?;
-    urls(application).ok_or(Trouble::new("no_application", "this endpoint's application has no answer_url"))
+    urls(application)
+        .ok_or(Trouble::new("no_application", "this endpoint's application has no answer_url"))
 }
 
 fn urls(application: &ApplicationSpec) -> Option<CallUrls> {
@@ -524,11 +599,16 @@ fn dialled(to: &str) -> Result<String, Trouble> {
 }
 
 fn offer(sdp: &str) -> Result<Offer, Trouble> {
-    Offer::of_phone(sdp).map_err(|why| Trouble::told("bad_offer", format!("the offer is not usable: {why}")))
+    Offer::of_phone(sdp)
+        .map_err(|why| Trouble::told("bad_offer", format!("the offer is not usable: {why}")))
 }
 
 /// The language that captions are asked for in; none: they are not wanted.
-fn spoken(inner: &Inner, wanted: bool, language: Option<String>) -> Result<Option<String>, Trouble> {
+fn spoken(
+    inner: &Inner,
+    wanted: bool,
+    language: Option<String>,
+) -> Result<Option<String>, Trouble> {
     if !wanted {
         return Ok(None);
     }
@@ -541,7 +621,9 @@ fn spoken(inner: &Inner, wanted: bool, language: Option<String>) -> Result<Optio
     }
     match recognisers.understand(&language) {
         true => Ok(Some(language)),
-        false => Err(Trouble::new("no_recogniser", "nobody here understands speech in this language")),
+        false => {
+            Err(Trouble::new("no_recogniser", "nobody here understands speech in this language"))
+        }
     }
 }
 
@@ -561,7 +643,9 @@ pub(super) fn refusal(why: NotDone) -> Trouble {
 
 fn denied(reason: Reason) -> Trouble {
     match reason {
-        Reason::CpsExceeded => Trouble::new("cps_exceeded", "the account's calls per second are used up; try again"),
+        Reason::CpsExceeded => {
+            Trouble::new("cps_exceeded", "the account's calls per second are used up; try again")
+        }
         Reason::Draining => Trouble::new("draining", "this server is stopping: no further calls"),
         _ => Trouble::new("overloaded", "this server has no room for a further call; try again"),
     }

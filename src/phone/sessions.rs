@@ -43,8 +43,15 @@ pub(super) enum Found {
 
 impl Sessions {
     /// A session begins.
-    pub(super) fn begin(&self, secret: &str, endpoint: EndpointId, place: PlaceId, over: CancellationToken) {
-        self.table().insert(secret.to_owned(), Session { endpoint, state: State::Here { place, over } });
+    pub(super) fn begin(
+        &self,
+        secret: &str,
+        endpoint: EndpointId,
+        place: PlaceId,
+        over: CancellationToken,
+    ) {
+        self.table()
+            .insert(secret.to_owned(), Session { endpoint, state: State::Here { place, over } });
     }
 
     /// Its socket was lost.

@@ -21,13 +21,21 @@ pub(super) fn transfer(
     let no = |code, why| Trouble::new(code, why).about(call);
     let live = inner.registry.get(call).ok_or(NotDone::NoCall).map_err(refusal)?;
     live.is_with(place).map_err(|why| refusal(why).about(call))?;
-    let outbound = live.setup.outbound.as_ref().filter(|outbound| outbound.dialled.is_some() && live.is_answered());
+    let outbound = live
+        .setup
+        .outbound
+        .as_ref()
+        .filter(|outbound| outbound.dialled.is_some() && live.is_answered());
     let parent = outbound.and_then(|outbound| inner.registry.get(outbound.parent_call?));
-    let a_leg = parent.ok_or(no("not_transferable", "only a call that was handed to this phone can be handed on"))?;
+    let a_leg = parent.ok_or(no(
+        "not_transferable",
+        "only a call that was handed to this phone can be handed on",
+    ))?;
     // Its address will do as well.
     let to = to.trim();
     let name = to.strip_prefix("sip:").and_then(|address| address.split('@').next()).unwrap_or(to);
-    let there = EndpointName::parse(name).ok().and_then(|name| Some((inner.phones.owner(&name)?, name)));
+    let there =
+        EndpointName::parse(name).ok().and_then(|name| Some((inner.phones.owner(&name)?, name)));
     let ours = there.filter(|(other, _)| other.main_account == owner.main_account);
     let (_, name) = ours.ok_or(no("no_such_endpoint", "no phone of this name is registered"))?;
     if name == owner.name {
@@ -36,8 +44,9 @@ pub(super) fn transfer(
     // A name has letters, digits and little else: nothing in it is markup.
     let address = name.sip_address(&inner.sip_host);
     let source = format!("<Response><Dial><User>{address}</User></Dial></Response>");
-    let document =
-        xml::parse(source.as_bytes(), None).document.ok_or(no("unavailable", "something is wrong on this server"))?;
+    let document = xml::parse(source.as_bytes(), None)
+        .document
+        .ok_or(no("unavailable", "something is wrong on this server"))?;
     match a_leg.command(Command::Run { document, room: None }) {
         Told::Yes => Ok(()),
         Told::Full => Err(no("busy", "too much is asked of this call at once")),

@@ -45,7 +45,9 @@ impl Converter {
         let hz = usize::try_from(to.hz()).unwrap_or(48_000);
         let fft = match to {
             Rate::Hz48000 => None,
-            Rate::Hz8000 | Rate::Hz16000 | Rate::Hz24000 => Fft::new(48_000, hz, PIECE, 1, FixedSync::Both).ok(),
+            Rate::Hz8000 | Rate::Hz16000 | Rate::Hz24000 => {
+                Fft::new(48_000, hz, PIECE, 1, FixedSync::Both).ok()
+            }
         };
         let made = vec![0.0; fft.as_ref().map_or(0, |fft| fft.output_frames_max())];
         Self { fft, made }
@@ -58,7 +60,11 @@ impl Converter {
             Some(fft) => {
                 let room = self.made.len();
                 let from = InterleavedSlice::new(piece, 1, piece.len());
-                let (Ok(from), Ok(mut to)) = (from, InterleavedSlice::new_mut(&mut self.made, 1, room)) else { return };
+                let (Ok(from), Ok(mut to)) =
+                    (from, InterleavedSlice::new_mut(&mut self.made, 1, room))
+                else {
+                    return;
+                };
                 let Ok((_, made)) = fft.process_into_buffer(&from, &mut to, None) else { return };
                 self.made.get(..made).unwrap_or_default()
             }
@@ -177,14 +183,19 @@ mod tests {
 
     #[test]
     fn what_is_only_brought_down_keeps_its_pitch_and_loudness() {
-        let tone = |n: i32| ((n as f32 / 48.0 * std::f32::consts::TAU).sin() * 10_000.0).round() as i16;
+        let tone =
+            |n: i32| ((n as f32 / 48.0 * std::f32::consts::TAU).sin() * 10_000.0).round() as i16;
         let tone: Vec<i16> = (0..48_000).map(tone).collect();
         for rate in [Rate::Hz8000, Rate::Hz16000, Rate::Hz24000, Rate::Hz48000] {
             let mut out = Vec::new();
             let mut down = Down::new(rate);
             tone.chunks(700).for_each(|part| down.push(part, &mut out));
             let second = usize::try_from(rate.hz()).unwrap();
-            assert!(out.len() > second - second / 50 && out.len() <= second, "{rate:?}: {}", out.len());
+            assert!(
+                out.len() > second - second / 50 && out.len() <= second,
+                "{rate:?}: {}",
+                out.len()
+            );
             let steady = &out[second / 10..];
             let crossings = steady.windows(2).filter(|pair| pair[0] < 0 && pair[1] >= 0).count();
             let hz = crossings as f64 * second as f64 / steady.len() as f64;

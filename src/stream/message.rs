@@ -120,7 +120,10 @@ impl Phrases {
                     stream_id,
                     account_id: &self.account,
                     tracks: tracks(order.track),
-                    media_format: MediaFormat { encoding: order.format.encoding(), sample_rate: order.format.hz() },
+                    media_format: MediaFormat {
+                        encoding: order.format.encoding(),
+                        sample_rate: order.format.hz(),
+                    },
                 },
                 extra_headers: &self.extra_headers,
             }),
@@ -128,7 +131,12 @@ impl Phrases {
                 sequence_number: sequence,
                 event: "media",
                 stream_id,
-                media: Piece { track, timestamp: at_ms.to_string(), chunk, payload: payload(pcm, format) },
+                media: Piece {
+                    track,
+                    timestamp: at_ms.to_string(),
+                    chunk,
+                    payload: payload(pcm, format),
+                },
                 extra_headers: &self.extra_headers,
             }),
             Ours::Dtmf { digit, at_ms } => json(&Dtmf {
@@ -141,9 +149,10 @@ impl Phrases {
                 json(&Plain { name: Some(name), ..Plain::of("playedStream", sequence, stream_id) })
             }
             Ours::ClearedAudio => json(&Plain::of("clearedAudio", sequence, stream_id)),
-            Ours::Error { code } => {
-                json(&Plain { code: Some(code.as_str()), ..Plain::of("error", sequence, stream_id) })
-            }
+            Ours::Error { code } => json(&Plain {
+                code: Some(code.as_str()),
+                ..Plain::of("error", sequence, stream_id)
+            }),
             Ours::Stop => json(&Plain::of("stop", sequence, stream_id)),
         }
     }
@@ -270,7 +279,8 @@ pub(super) fn read(text: &str) -> Result<Option<Theirs>, Fault> {
     match message.event.as_deref() {
         Some("playAudio") => {
             let media = message.media.ok_or(Fault::InvalidMessage)?;
-            let media: TheirMedia = serde_json::from_str(media.get()).map_err(|_| Fault::InvalidMessage)?;
+            let media: TheirMedia =
+                serde_json::from_str(media.get()).map_err(|_| Fault::InvalidMessage)?;
             sound(&media).map(|sound| Some(Theirs::PlayAudio(sound)))
         }
         Some("checkpoint") => {
@@ -283,7 +293,8 @@ pub(super) fn read(text: &str) -> Result<Option<Theirs>, Fault> {
         Some("sendDTMF") => {
             let digits = message.dtmf.map(|dtmf| serde_json::from_str::<String>(dtmf.get()));
             let digits = digits.and_then(Result::ok).ok_or(Fault::InvalidMessage)?;
-            let keys = (1..=KEYS_MAX).contains(&digits.len()) && digits.chars().all(|c| "0123456789*#wW".contains(c));
+            let keys = (1..=KEYS_MAX).contains(&digits.len())
+                && digits.chars().all(|c| "0123456789*#wW".contains(c));
             keys.then_some(Some(Theirs::SendDtmf { digits })).ok_or(Fault::InvalidDigits)
         }
         Some(_) => Ok(None),
@@ -327,8 +338,8 @@ fn sound(media: &TheirMedia) -> Result<Sound, Fault> {
     };
     // Some write the rate into both.
     let encoding = media.content_type.split(';').next().unwrap_or_default().trim();
-    let format =
-        StreamFormat::of(&format!("{};rate={hz}", encoding.to_ascii_lowercase())).ok_or(Fault::InvalidFormat)?;
+    let format = StreamFormat::of(&format!("{};rate={hz}", encoding.to_ascii_lowercase()))
+        .ok_or(Fault::InvalidFormat)?;
     let bytes = BASE64.decode(media.payload.as_bytes()).map_err(|_| Fault::InvalidPayload)?;
     let pcm = match format {
         StreamFormat::Mulaw8000 => bytes.iter().map(|coded| mulaw::decode(*coded)).collect(),
@@ -379,8 +390,13 @@ mod tests {
             noise_level: None,
             in_room: false,
         };
-        let media =
-            |pcm, format| Ours::Media { track: Track::Outbound, at_ms: 1_795_154_591_120, chunk: 7, pcm, format };
+        let media = |pcm, format| Ours::Media {
+            track: Track::Outbound,
+            at_ms: 1_795_154_591_120,
+            chunk: 7,
+            pcm,
+            format,
+        };
         for (ours, wanted) in [
             (
                 Ours::Start { order: &order },
@@ -411,7 +427,10 @@ mod tests {
                 Ours::PlayedStream { name: "a \"b\"" },
                 json!({"event": "playedStream", "sequenceNumber": 3, "streamId": stream, "name": "a \"b\""}),
             ),
-            (Ours::ClearedAudio, json!({"event": "clearedAudio", "sequenceNumber": 3, "streamId": stream})),
+            (
+                Ours::ClearedAudio,
+                json!({"event": "clearedAudio", "sequenceNumber": 3, "streamId": stream}),
+            ),
             (
                 Ours::Error { code: Fault::BufferOverflow },
                 json!({"event": "error", "code": "buffer_overflow", "sequenceNumber": 3, "streamId": stream}),
@@ -424,7 +443,8 @@ mod tests {
 
     #[test]
     fn the_servers_messages_are_read_as_they_come() {
-        let play = |hz: u32, pcm: &[i16]| Ok(Some(Theirs::PlayAudio(Sound { hz, pcm: pcm.to_vec() })));
+        let play =
+            |hz: u32, pcm: &[i16]| Ok(Some(Theirs::PlayAudio(Sound { hz, pcm: pcm.to_vec() })));
         for (text, read_as) in [
             (
                 json!({"event": "playAudio", "media": {"contentType": "audio/x-l16", "sampleRate": 16000, "payload": "AADoAxj8"}}),
@@ -447,7 +467,10 @@ mod tests {
                 Ok(Some(Theirs::Checkpoint { name: "end 😀".to_owned() })),
             ),
             (json!({"event": "clearAudio", "streamId": "x"}), Ok(Some(Theirs::ClearAudio))),
-            (json!({"event": "sendDTMF", "dtmf": "12#w"}), Ok(Some(Theirs::SendDtmf { digits: "12#w".to_owned() }))),
+            (
+                json!({"event": "sendDTMF", "dtmf": "12#w"}),
+                Ok(Some(Theirs::SendDtmf { digits: "12#w".to_owned() })),
+            ),
             (json!({"event": "somethingElse", "media": 7, "name": {"a": []}}), Ok(None)),
         ] {
             assert_eq!(read(&text.to_string()), read_as, "{text}");
@@ -462,21 +485,42 @@ mod tests {
             ("[1]".to_owned(), Fault::InvalidMessage),
             ("{}".to_owned(), Fault::InvalidMessage),
             ("[".repeat(60_000), Fault::InvalidMessage),
-            (format!("{{\"event\":\"playAudio\",\"media\":{}", "[".repeat(60_000)), Fault::InvalidMessage),
+            (
+                format!("{{\"event\":\"playAudio\",\"media\":{}", "[".repeat(60_000)),
+                Fault::InvalidMessage,
+            ),
             (json!({"event": 7}).to_string(), Fault::InvalidMessage),
             (json!({"event": "playAudio"}).to_string(), Fault::InvalidMessage),
             (play(json!({"contentType": "audio/x-l16", "payload": ""})), Fault::InvalidMessage),
-            (play(json!({"contentType": "audio/x-l16", "sampleRate": 44_100, "payload": ""})), Fault::InvalidFormat),
-            (play(json!({"contentType": "audio/x-l16", "sampleRate": "fast", "payload": ""})), Fault::InvalidFormat),
-            (play(json!({"contentType": "audio/x-mulaw", "sampleRate": 16_000, "payload": ""})), Fault::InvalidFormat),
-            (play(json!({"contentType": "audio/wav", "sampleRate": 8_000, "payload": ""})), Fault::InvalidFormat),
+            (
+                play(json!({"contentType": "audio/x-l16", "sampleRate": 44_100, "payload": ""})),
+                Fault::InvalidFormat,
+            ),
+            (
+                play(json!({"contentType": "audio/x-l16", "sampleRate": "fast", "payload": ""})),
+                Fault::InvalidFormat,
+            ),
+            (
+                play(json!({"contentType": "audio/x-mulaw", "sampleRate": 16_000, "payload": ""})),
+                Fault::InvalidFormat,
+            ),
+            (
+                play(json!({"contentType": "audio/wav", "sampleRate": 8_000, "payload": ""})),
+                Fault::InvalidFormat,
+            ),
             (
                 play(json!({"contentType": "audio/x-l16", "sampleRate": 8_000, "payload": "AA=="})),
                 Fault::InvalidPayload,
             ),
-            (play(json!({"contentType": "audio/x-l16", "sampleRate": 8_000, "payload": "*"})), Fault::InvalidPayload),
+            (
+                play(json!({"contentType": "audio/x-l16", "sampleRate": 8_000, "payload": "*"})),
+                Fault::InvalidPayload,
+            ),
             (json!({"event": "checkpoint"}).to_string(), Fault::InvalidMessage),
-            (json!({"event": "checkpoint", "name": "x".repeat(257)}).to_string(), Fault::InvalidCheckpoint),
+            (
+                json!({"event": "checkpoint", "name": "x".repeat(257)}).to_string(),
+                Fault::InvalidCheckpoint,
+            ),
             (json!({"event": "sendDTMF"}).to_string(), Fault::InvalidMessage),
             (json!({"event": "sendDTMF", "dtmf": "1-2"}).to_string(), Fault::InvalidDigits),
             (json!({"event": "sendDTMF", "dtmf": ""}).to_string(), Fault::InvalidDigits),

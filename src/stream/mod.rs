@@ -93,7 +93,8 @@ impl Streams {
             opened: AtomicBool::new(false),
             stopped: CancellationToken::new(),
         });
-        let way = socket::Way { egress: self.egress.clone(), dice: self.dice.clone(), keys, stream };
+        let way =
+            socket::Way { egress: self.egress.clone(), dice: self.dice.clone(), keys, stream };
         self.tasks.spawn(socket::run(shared.clone(), way).in_current_span());
         StreamHandle { stream, shared }
     }

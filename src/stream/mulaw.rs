@@ -58,7 +58,10 @@ mod tests {
         for sample in i16::MIN..=i16::MAX {
             let off = (i32::from(sample) - i32::from(decode(encode(sample)))).abs();
             let step = (i32::from(sample).abs() / 16).max(8);
-            assert!(off <= step.max(if sample.unsigned_abs() > 32_124 { 644 } else { 0 }), "{sample} {off}");
+            assert!(
+                off <= step.max(if sample.unsigned_abs() > 32_124 { 644 } else { 0 }),
+                "{sample} {off}"
+            );
         }
     }
 }

@@ -60,7 +60,8 @@ impl Outbox {
             return;
         }
         if inner.media >= MEDIA_MAX
-            && let Some(oldest) = inner.waiting.iter().position(|waiting| matches!(waiting, Waiting::Media(_)))
+            && let Some(oldest) =
+                inner.waiting.iter().position(|waiting| matches!(waiting, Waiting::Media(_)))
         {
             inner.waiting.remove(oldest);
             inner.media -= 1;
@@ -155,7 +156,10 @@ mod tests {
     async fn a_reader_waits_for_what_comes() {
         let outbox = std::sync::Arc::new(Outbox::default());
         let writer = outbox.clone();
-        let reader = tokio::spawn(async move { [outbox.next().await, outbox.next().await, outbox.next().await] });
+        let reader =
+            tokio::spawn(
+                async move { [outbox.next().await, outbox.next().await, outbox.next().await] },
+            );
         tokio::task::yield_now().await;
         writer.ping();
         tokio::task::yield_now().await;

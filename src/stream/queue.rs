@@ -83,7 +83,8 @@ impl Queue {
             }
         }
         let percent = self.percent();
-        let reached = LEVELS.into_iter().rfind(|level| percent >= *level).filter(|level| *level > self.level);
+        let reached =
+            LEVELS.into_iter().rfind(|level| percent >= *level).filter(|level| *level > self.level);
         self.level = reached.unwrap_or(self.level);
         Ok(reached)
     }
@@ -132,7 +133,8 @@ impl Queue {
         if self.checkpoints.len() >= CHECKPOINTS_MAX {
             return Err(Fault::InvalidCheckpoint);
         }
-        self.checkpoints.push_back((self.given + u64::try_from(self.samples.len()).unwrap_or_default(), name));
+        self.checkpoints
+            .push_back((self.given + u64::try_from(self.samples.len()).unwrap_or_default(), name));
         Ok(())
     }
 
@@ -244,9 +246,14 @@ mod tests {
         assert_eq!(told, [(12, 30), (24, 60), (36, 90)]);
         assert_eq!(queue.push(sound(16_000, 1)), Err(Fault::BufferOverflow));
         let mut frame = vec![0; 320];
-        let mut seconds = |queue: &mut Queue, n: usize| (0..n * 50).for_each(|_| queue.take(&mut frame));
+        let mut seconds =
+            |queue: &mut Queue, n: usize| (0..n * 50).for_each(|_| queue.take(&mut frame));
         seconds(&mut queue, 5);
-        assert_eq!(queue.push(sound(16_000, 16_000 * 2)), Ok(None), "hovering about it says nothing");
+        assert_eq!(
+            queue.push(sound(16_000, 16_000 * 2)),
+            Ok(None),
+            "hovering about it says nothing"
+        );
         seconds(&mut queue, 10);
         assert_eq!(queue.push(sound(16_000, 16_000 * 10)), Ok(Some(90)));
         queue.clear();

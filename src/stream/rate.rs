@@ -75,7 +75,10 @@ fn taps() -> [f32; TAPS] {
         let from_middle = n as f64 - MIDDLE as f64;
         let sinc = match n == MIDDLE {
             true => 0.5,
-            false => (std::f64::consts::FRAC_PI_2 * from_middle).sin() / (std::f64::consts::PI * from_middle),
+            false => {
+                (std::f64::consts::FRAC_PI_2 * from_middle).sin()
+                    / (std::f64::consts::PI * from_middle)
+            }
         };
         let turn = std::f64::consts::TAU * (n + 1) as f64 / (TAPS + 1) as f64;
         sinc * (0.42 - 0.5 * turn.cos() + 0.08 * (2.0 * turn).cos())
@@ -89,7 +92,9 @@ mod tests {
     use super::{Rates, Way};
 
     fn tone(rate: f64, hz: f64, samples: usize) -> Vec<i16> {
-        (0..samples).map(|n| ((n as f64 * hz * std::f64::consts::TAU / rate).sin() * 10_000.0) as i16).collect()
+        (0..samples)
+            .map(|n| ((n as f64 * hz * std::f64::consts::TAU / rate).sin() * 10_000.0) as i16)
+            .collect()
     }
 
     /// How loud this tone is in there (Goertzel), full scale being that of a sample.
@@ -123,7 +128,8 @@ mod tests {
             let kept = level(&down, 8_000.0, hz);
             assert!((9_500.0..10_500.0).contains(&kept), "{hz}: {kept}");
         }
-        let folded = level(&through(Way::Halve, &tone(16_000.0, 5_500.0, 16_000), 320), 8_000.0, 2_500.0);
+        let folded =
+            level(&through(Way::Halve, &tone(16_000.0, 5_500.0, 16_000), 320), 8_000.0, 2_500.0);
         assert!(folded < 50.0, "{folded}");
     }
 
@@ -140,9 +146,11 @@ mod tests {
 
     #[test]
     fn loud_sound_is_cut_and_never_wraps() {
-        let loud: Vec<i16> = (0..800).map(|n| if n / 8 % 2 == 0 { i16::MAX } else { i16::MIN }).collect();
+        let loud: Vec<i16> =
+            (0..800).map(|n| if n / 8 % 2 == 0 { i16::MAX } else { i16::MIN }).collect();
         let out = through(Way::Double, &loud, 160);
-        let worst = out.windows(2).map(|pair| (i32::from(pair[0]) - i32::from(pair[1])).abs()).max();
+        let worst =
+            out.windows(2).map(|pair| (i32::from(pair[0]) - i32::from(pair[1])).abs()).max();
         assert!(worst < Some(60_000), "{worst:?}");
     }
 }

@@ -87,7 +87,10 @@ pub(super) async fn run(shared: Arc<Shared>, way: Way) {
     });
     let dropped = shared.outbox.dropped();
     if dropped > 0 {
-        tracing::info!(dropped, "a stream's server read too slowly: messages of sound were left out");
+        tracing::info!(
+            dropped,
+            "a stream's server read too slowly: messages of sound were left out"
+        );
     }
     match end {
         End::Ours => {}
@@ -125,12 +128,13 @@ async fn connect(shared: &Shared, way: &Way) -> Result<Socket, EgressError> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let error = match way.egress.socket(&url, headers(&url, way), MESSAGE_BYTES_MAX, CONNECT).await {
-            Ok(socket) => return Ok(socket),
-            // It will not be less forbidden the next time.
-            Err(error @ EgressError::Refused(_)) => return Err(error),
-            Err(error) => error,
-        };
+        let error =
+            match way.egress.socket(&url, headers(&url, way), MESSAGE_BYTES_MAX, CONNECT).await {
+                Ok(socket) => return Ok(socket),
+                // It will not be less forbidden the next time.
+                Err(error @ EgressError::Refused(_)) => return Err(error),
+                Err(error) => error,
+            };
         tracing::info!(%error, tries, "a stream's server could not be reached");
         if tries == TRIES {
             return Err(error);
@@ -186,7 +190,10 @@ async fn after(written: Result<(), Error>, reading: impl Future<Output = End>) -
     }
 }
 
-async fn write(shared: &Shared, to: &mut (impl Sink<Message, Error = Error> + Unpin)) -> Result<(), Error> {
+async fn write(
+    shared: &Shared,
+    to: &mut (impl Sink<Message, Error = Error> + Unpin),
+) -> Result<(), Error> {
     loop {
         match shared.outbox.next().await {
             Going::Text(text) => to.send(Message::text(text)).await?,
@@ -252,7 +259,9 @@ async fn read(
 /// Does what a message asks for.
 fn take(shared: &Shared, text: &str) {
     let done = match message::read(text) {
-        Ok(Some(Theirs::PlayAudio(_))) if !shared.order.bidirectional => Err(Fault::NotBidirectional),
+        Ok(Some(Theirs::PlayAudio(_))) if !shared.order.bidirectional => {
+            Err(Fault::NotBidirectional)
+        }
         Ok(Some(Theirs::PlayAudio(sound))) => {
             let pushed = shared.play().queue.push(sound);
             pushed.map(|level| {
@@ -290,14 +299,22 @@ struct Pace<'a> {
 
 impl<'a> Pace<'a> {
     fn new(clock: &'a Clock) -> Self {
-        Self { clock, at: clock.now(), messages: MESSAGES_AT_ONCE.into(), bytes: BYTES_AT_ONCE.into() }
+        Self {
+            clock,
+            at: clock.now(),
+            messages: MESSAGES_AT_ONCE.into(),
+            bytes: BYTES_AT_ONCE.into(),
+        }
     }
 
     /// A message of so many bytes has been read: how long no other is.
     fn after(&mut self, bytes: usize) -> Option<Duration> {
         let now = self.clock.now();
-        let passed = now.saturating_duration_since(std::mem::replace(&mut self.at, now)).as_secs_f64();
-        let refilled = |left: f64, a_second: u32, most: u32| (left + passed * f64::from(a_second)).min(most.into());
+        let passed =
+            now.saturating_duration_since(std::mem::replace(&mut self.at, now)).as_secs_f64();
+        let refilled = |left: f64, a_second: u32, most: u32| {
+            (left + passed * f64::from(a_second)).min(most.into())
+        };
         self.messages = refilled(self.messages, MESSAGES_A_SECOND, MESSAGES_AT_ONCE) - 1.0;
         self.bytes = refilled(self.bytes, BYTES_A_SECOND, BYTES_AT_ONCE) - bytes as f64;
         let over = |left: f64, a_second: u32| (-left / f64::from(a_second)).max(0.0);
@@ -317,7 +334,10 @@ mod tests {
         let failed = || Err(Error::ConnectionClosed);
         assert!(matches!(after(failed(), ready(End::Theirs)).await, End::Theirs));
         assert!(matches!(after(failed(), ready(End::TooLarge)).await, End::TooLarge));
-        assert!(matches!(after(failed(), ready(End::Lost("reset".to_owned()))).await, End::Lost(_)));
+        assert!(matches!(
+            after(failed(), ready(End::Lost("reset".to_owned()))).await,
+            End::Lost(_)
+        ));
         assert!(matches!(after(Ok(()), ready(End::Theirs)).await, End::Ours));
     }
 }

@@ -64,7 +64,9 @@ struct Pieces {
 impl Sound {
     pub(super) fn new(shared: Arc<Shared>, tap: Tap, feed: Option<Feed>) -> Self {
         let rate = rate(shared.order.format);
-        let wants = |track: StreamTrack| shared.order.track == track || shared.order.track == StreamTrack::Both;
+        let wants = |track: StreamTrack| {
+            shared.order.track == track || shared.order.track == StreamTrack::Both
+        };
         let hushed = shared.order.noise_level.map(|level| Hushed {
             heard: wants(StreamTrack::Inbound).then(|| Hush::new(level, rate)),
             sent: wants(StreamTrack::Outbound).then(|| Down::new(rate)),
@@ -174,7 +176,13 @@ impl Pieces {
 
     fn say(&self, shared: &Shared, pcm: &[i16]) {
         let at_ms = epoch_ms(shared.clock.wall());
-        let ours = Ours::Media { track: self.track, at_ms, chunk: self.chunk, pcm, format: shared.order.format };
+        let ours = Ours::Media {
+            track: self.track,
+            at_ms,
+            chunk: self.chunk,
+            pcm,
+            format: shared.order.format,
+        };
         shared.outbox.media(|sequence| shared.phrases.text(sequence, ours));
     }
 }

@@ -44,9 +44,17 @@ fn order(url: &str) -> StreamOrder {
 }
 
 /// Opens a stream; what it tells comes out of the other end.
-fn open(url: &str, roots: Vec<CertificateDer<'static>>) -> (StreamHandle, mpsc::Receiver<StreamFact>) {
+fn open(
+    url: &str,
+    roots: Vec<CertificateDer<'static>>,
+) -> (StreamHandle, mpsc::Receiver<StreamFact>) {
     let (sink, facts) = mpsc::sync_channel(100);
-    let streams = Streams::new(egress(open_guard(), roots), Clock::real(), Dice::system(), TaskTracker::new());
+    let streams = Streams::new(
+        egress(open_guard(), roots),
+        Clock::real(),
+        Dice::system(),
+        TaskTracker::new(),
+    );
     let job = StreamJob {
         call: CallUuid(uuid::Uuid::from_u128(1)),
         stream: StreamId(uuid::Uuid::from_u128(2)),
@@ -60,22 +68,32 @@ fn open(url: &str, roots: Vec<CertificateDer<'static>>) -> (StreamHandle, mpsc::
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r17_a_server_behind_tls_is_believed_only_with_its_certificate() {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let made =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let cert: CertificateDer<'static> = made.cert.der().clone();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("TLS");
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("TLS");
     let tls = tls.with_no_client_auth().with_single_cert(vec![cert.clone()], key).expect("a key");
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("wss://localhost:{}/socket", listener.local_addr().expect("its address").port());
+    let url =
+        format!("wss://localhost:{}/socket", listener.local_addr().expect("its address").port());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let mut socket = accept_async(stream).await.expect("an upgrade");
-                let start = socket.next().await.expect("a message").expect("no fault").into_text().expect("text");
+                let start = socket
+                    .next()
+                    .await
+                    .expect("a message")
+                    .expect("no fault")
+                    .into_text()
+                    .expect("text");
                 assert!(start.contains("\"event\":\"start\""), "{start}");
                 let _ = socket.close(None).await;
             });
@@ -85,7 +103,8 @@ async fn r17_a_server_behind_tls_is_believed_only_with_its_certificate() {
         let url = url.clone();
         async move {
             let (handle, facts) = open(&url, roots);
-            let told = tokio::task::spawn_blocking(move || facts.recv_timeout(Duration::from_secs(30)));
+            let told =
+                tokio::task::spawn_blocking(move || facts.recv_timeout(Duration::from_secs(30)));
             (told.await.expect("no panic").expect("a fact"), handle)
         }
     };
@@ -99,7 +118,8 @@ async fn r17_a_server_behind_tls_is_believed_only_with_its_certificate() {
 async fn r17_an_address_that_is_shut_is_not_tried() {
     for url in ["ws://169.254.169.254/", "wss://metadata.google.internal/", "ws://127.0.0.1:22/"] {
         let (_handle, facts) = open(url, Vec::new());
-        let told = tokio::task::spawn_blocking(move || facts.recv_timeout(Duration::from_millis(900)));
+        let told =
+            tokio::task::spawn_blocking(move || facts.recv_timeout(Duration::from_millis(900)));
         let fact = told.await.expect("no panic").expect("at once: it will not be less forbidden");
         assert!(matches!(fact, StreamFact::Failed { .. }), "{url}: {fact:?}");
     }
@@ -130,7 +150,9 @@ fn leg() -> (Arc<Media>, LegHandle, Peer) {
 fn packets() -> [Frame; 2] {
     let mut encoder = Encoder::for_prompts();
     let buzz: Vec<i16> = (0..320).map(|n| if n % 40 < 20 { 9_000 } else { -9_000 }).collect();
-    let last = |encoder: &mut Encoder, pcm: &[i16]| (0..10).map(|_| encoder.encode(pcm)).last().expect("ten");
+    let last = |encoder: &mut Encoder, pcm: &[i16]| {
+        (0..10).map(|_| encoder.encode(pcm)).last().expect("ten")
+    };
     [last(&mut encoder, &[0; 320]), last(&mut encoder, &buzz)]
 }
 
@@ -157,8 +179,9 @@ async fn how_late_sound_is() {
         let (mut to, mut from) = accept_async(stream).await.expect("an upgrade").split();
         tokio::spawn(async move {
             // 100 ms of a buzz every 400 ms.
-            let buzz: Vec<u8> =
-                (0..1_600_u32).flat_map(|n| if n % 40 < 20 { 9_000_i16 } else { -9_000 }.to_le_bytes()).collect();
+            let buzz: Vec<u8> = (0..1_600_u32)
+                .flat_map(|n| if n % 40 < 20 { 9_000_i16 } else { -9_000 }.to_le_bytes())
+                .collect();
             let media = json!({"contentType": "audio/x-l16", "sampleRate": 16_000, "payload": STANDARD.encode(buzz)});
             let mut n = 0;
             loop {
@@ -224,7 +247,11 @@ async fn how_late_sound_is() {
         let came: Vec<Instant> = coming.try_iter().collect();
         // The first may have been filled up before the first packet.
         let extra = came.len().saturating_sub(sent.len());
-        let inward = sent.iter().zip(came.iter().skip(extra)).map(|(s, c)| c.saturating_duration_since(*s)).collect();
+        let inward = sent
+            .iter()
+            .zip(came.iter().skip(extra))
+            .map(|(s, c)| c.saturating_duration_since(*s))
+            .collect();
         drop(handle);
         (extra, percentiles(inward), heard.len(), percentiles(heard))
     });

@@ -25,10 +25,16 @@ pub trait Calls: Send + Sync {
     ///
     /// # Errors
     /// Gives the admission back, to be withdrawn.
-    fn start(&self, room: Self::Room, admitted: Admitted, incoming: Incoming<Self::Offer>) -> Result<(), Busy>;
+    fn start(
+        &self,
+        room: Self::Room,
+        admitted: Admitted,
+        incoming: Incoming<Self::Offer>,
+    ) -> Result<(), Busy>;
 
     /// Meta says that a call is over; `named`: the call of ours that it names itself, if it does.
-    fn terminated(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination) -> Known;
+    fn terminated(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination)
+    -> Known;
 
     /// Meta says something about a call that we placed.
     fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<Self::Offer>) -> Heard;

@@ -57,7 +57,11 @@ fn change(change: Value<'_>, waba: Option<Value<'_>>, take: &mut impl FnMut(Item
         Some(field) if field == "messages" => messages::messages(value, take),
         Some(field) => {
             let heard = value.and_then(|value| heard(waba, &field, value)).map(Box::new);
-            take(Item { kind: Kind::of(&field), id: None, what: What::Change { digest: sorted(change), heard } });
+            take(Item {
+                kind: Kind::of(&field),
+                id: None,
+                what: What::Change { digest: sorted(change), heard },
+            });
         }
     }
 }
@@ -76,7 +80,9 @@ const SORTED_BYTES_MAX: usize = 64 << 10;
 fn sorted(change: Value<'_>) -> [u8; 32] {
     let raw = change.raw();
     // `serde_json::Value` keeps members in a sorted map.
-    let tree = (raw.len() <= SORTED_BYTES_MAX).then(|| serde_json::from_str::<serde_json::Value>(raw).ok()).flatten();
+    let tree = (raw.len() <= SORTED_BYTES_MAX)
+        .then(|| serde_json::from_str::<serde_json::Value>(raw).ok())
+        .flatten();
     let again = tree.map(|value| value.to_string());
     let hash = digest(&SHA256, again.as_deref().unwrap_or(raw).as_bytes());
     hash.as_ref().try_into().unwrap_or_default()
@@ -84,14 +90,18 @@ fn sorted(change: Value<'_>) -> [u8; 32] {
 
 /// An id as §1.3 bounds it: 1–512 bytes of printable ASCII.
 fn usable_id(value: Option<Value<'_>>) -> Option<String> {
-    value?.id().filter(|id| (1..=512).contains(&id.len()) && id.bytes().all(|b| matches!(b, b' '..=b'~')))
+    value?
+        .id()
+        .filter(|id| (1..=512).contains(&id.len()) && id.bytes().all(|b| matches!(b, b' '..=b'~')))
 }
 
 fn digits(value: Option<Value<'_>>) -> Option<String> {
-    value?.id().map(|text| digits_of(&text)).filter(|digits| !digits.is_empty()).map(|mut digits| {
-        digits.truncate(read::TEXT_MAX);
-        digits
-    })
+    value?.id().map(|text| digits_of(&text)).filter(|digits| !digits.is_empty()).map(
+        |mut digits| {
+            digits.truncate(read::TEXT_MAX);
+            digits
+        },
+    )
 }
 
 fn text(value: Option<Value<'_>>) -> Option<String> {
@@ -154,12 +164,15 @@ impl Around {
 
 fn calls(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
     let names = ["metadata", "contacts", "calls", "statuses", "errors"];
-    let Some([metadata, contacts, calls, statuses, errors]) = value.and_then(|value| value.members(names)) else {
+    let Some([metadata, contacts, calls, statuses, errors]) =
+        value.and_then(|value| value.members(names))
+    else {
         return take(Item::malformed(Kind::CALLS));
     };
     // No number: nobody's call (§3.2.2).
     let around = around(metadata, contacts, errors);
-    let arrays: Arrays<'_, Around> = [(calls, Kind::CALLS, call), (statuses, Kind::CALL_STATUS, call_status)];
+    let arrays: Arrays<'_, Around> =
+        [(calls, Kind::CALLS, call), (statuses, Kind::CALL_STATUS, call_status)];
     each_item(arrays, around.as_ref(), errors.map(|_| Kind::of("calls.errors")), take);
 }
 
@@ -168,7 +181,12 @@ type Arrays<'a, C> = [(Option<Value<'a>>, Kind, fn(Value<'a>, &C) -> Item); 2];
 
 /// Hands over every element of both arrays. `context` is what all of them need, if it could be had; `errors` is the
 /// kind of an `errors` member, which says something by itself only where there is neither array (§3.8).
-fn each_item<C>(arrays: Arrays<'_, C>, context: Option<&C>, errors: Option<Kind>, take: &mut impl FnMut(Item)) {
+fn each_item<C>(
+    arrays: Arrays<'_, C>,
+    context: Option<&C>,
+    errors: Option<Kind>,
+    take: &mut impl FnMut(Item),
+) {
     let mut any = false;
     let [(_, field, _), _] = &arrays;
     let field = field.clone();
@@ -176,7 +194,10 @@ fn each_item<C>(arrays: Arrays<'_, C>, context: Option<&C>, errors: Option<Kind>
         let Some(array) = array else { continue };
         any = true;
         let is_array = array.each(|item| {
-            take(context.map_or_else(|| Item::malformed(kind.clone()), |context| read(item, context)));
+            take(
+                context
+                    .map_or_else(|| Item::malformed(kind.clone()), |context| read(item, context)),
+            );
         });
         if !is_array {
             take(Item::malformed(kind));
@@ -189,7 +210,11 @@ fn each_item<C>(arrays: Arrays<'_, C>, context: Option<&C>, errors: Option<Kind>
     }
 }
 
-fn around(metadata: Option<Value<'_>>, contacts: Option<Value<'_>>, errors: Option<Value<'_>>) -> Option<Around> {
+fn around(
+    metadata: Option<Value<'_>>,
+    contacts: Option<Value<'_>>,
+    errors: Option<Value<'_>>,
+) -> Option<Around> {
     let [id, display] = metadata?.members(["phone_number_id", "display_phone_number"])?;
     let mut around = Around {
         phone_number_id: usable_id(id)?.into(),
@@ -212,7 +237,9 @@ fn first_code(errors: Option<Value<'_>>) -> Option<i64> {
 
 /// What the first of `errors` says, for people.
 fn first_words(errors: Option<Value<'_>>) -> String {
-    let said = errors.and_then(Value::first).and_then(|first| first.members(["error_data", "message", "title"]));
+    let said = errors
+        .and_then(Value::first)
+        .and_then(|first| first.members(["error_data", "message", "title"]));
     let [data, message, title] = said.unwrap_or_default();
     let [details] = data.and_then(|data| data.members(["details"])).unwrap_or_default();
     text(details).or_else(|| text(message)).or_else(|| text(title)).unwrap_or_default()
@@ -228,7 +255,9 @@ fn call(item: Value<'_>, around: &Around) -> Item {
         return Item { kind: Kind::CALLS, id, what: What::Malformed };
     };
     let kind = Kind::within("calls", &event);
-    let key = id.as_deref().map(|id| CallKey { phone_number_id: around.phone_number_id.clone(), wacid: id.into() });
+    let key = id
+        .as_deref()
+        .map(|id| CallKey { phone_number_id: around.phone_number_id.clone(), wacid: id.into() });
     let what = match (event.to_ascii_lowercase().as_str(), key) {
         ("connect", Some(key)) => connect(item, key, around),
         ("terminate", Some(key)) => terminate(item, key, around),
@@ -250,7 +279,9 @@ fn connect(item: Value<'_>, key: CallKey, around: &Around) -> What {
         "cta_payload",
         "deeplink_payload",
     ];
-    let Some([from, to, timestamp, direction, session, connection, opaque, cta, deeplink]) = item.members(names) else {
+    let Some([from, to, timestamp, direction, session, connection, opaque, cta, deeplink]) =
+        item.members(names)
+    else {
         return What::Malformed;
     };
     let (from, to) = (digits(from), digits(to));
@@ -340,7 +371,8 @@ impl Session {
 }
 
 fn terminate(item: Value<'_>, key: CallKey, around: &Around) -> What {
-    let names = ["status", "start_time", "end_time", "duration", "errors", "biz_opaque_callback_data"];
+    let names =
+        ["status", "start_time", "end_time", "duration", "errors", "biz_opaque_callback_data"];
     let [status, start, end, duration, errors, opaque] = item.members(names).unwrap_or_default();
     // Meta's own samples have arrays and mixed case: of an array the first word (§3.3).
     let status = status.and_then(|status| text(Some(status)).or_else(|| text(status.first())));
@@ -360,11 +392,15 @@ fn terminate(item: Value<'_>, key: CallKey, around: &Around) -> What {
 
 /// One element of `statuses` under `calls`.
 fn call_status(item: Value<'_>, around: &Around) -> Item {
-    let [id, status, opaque] = item.members(["id", "status", "biz_opaque_callback_data"]).unwrap_or_default();
+    let [id, status, opaque] =
+        item.members(["id", "status", "biz_opaque_callback_data"]).unwrap_or_default();
     let id = usable_id(id);
     let what = match (&id, status.and_then(Value::string)) {
         (Some(id), Some(word)) => {
-            let key = CallKey { phone_number_id: around.phone_number_id.clone(), wacid: id.as_str().into() };
+            let key = CallKey {
+                phone_number_id: around.phone_number_id.clone(),
+                wacid: id.as_str().into(),
+            };
             let all = [PhoneStatus::Ringing, PhoneStatus::Accepted, PhoneStatus::Rejected];
             match all.into_iter().find(|status| word.eq_ignore_ascii_case(status.as_str())) {
                 Some(status) => What::Status { key, named: named(opaque), status },

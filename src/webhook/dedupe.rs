@@ -234,7 +234,10 @@ mod tests {
         for (key, age) in [(2, 100), (3, 599), (4, 601)] {
             assert!(seen.remember(key, Duration::from_secs(age), clock.now()));
         }
-        assert_eq!([1, 2, 3, 4].map(|key| seen.contains(key, clock.now())), [true, true, true, false]);
+        assert_eq!(
+            [1, 2, 3, 4].map(|key| seen.contains(key, clock.now())),
+            [true, true, true, false]
+        );
         clock.step(Duration::from_secs(1));
         assert_eq!([1, 2, 3].map(|key| seen.contains(key, clock.now())), [true, true, false]);
         clock.step(Duration::from_secs(499));
@@ -288,11 +291,17 @@ mod tests {
         for n in 0..all {
             assert!(seen.claim(spread(n), clock.now()));
         }
-        let (own, paged) = seen.shards.iter().map(|s| s.lock().unwrap()).fold((0, 0), |(own, paged), shard| {
-            assert_eq!(shard.until.len(), shard.order.len());
-            assert!(shard.pages.iter().all(|page| page.keys.is_sorted() && page.keys.capacity() <= PAGE));
-            (own + shard.order.len(), paged + shard.paged)
-        });
+        let (own, paged) =
+            seen.shards.iter().map(|s| s.lock().unwrap()).fold((0, 0), |(own, paged), shard| {
+                assert_eq!(shard.until.len(), shard.order.len());
+                assert!(
+                    shard
+                        .pages
+                        .iter()
+                        .all(|page| page.keys.is_sorted() && page.keys.capacity() <= PAGE)
+                );
+                (own + shard.order.len(), paged + shard.paged)
+            });
         assert_eq!(own + paged, 100_000);
         assert!(own < 2 * PAGE * SHARDS, "{own}");
         assert!((0..all).all(|n| !seen.claim(spread(n), clock.now())));
@@ -331,7 +340,8 @@ mod tests {
         let seen = Seen::new(Duration::from_secs(600), 1_000);
         for key in 0..200 {
             let first = std::thread::scope(|scope| {
-                let threads: Vec<_> = (0..10).map(|_| scope.spawn(|| seen.claim(key, now))).collect();
+                let threads: Vec<_> =
+                    (0..10).map(|_| scope.spawn(|| seen.claim(key, now))).collect();
                 threads.into_iter().map(|t| t.join().unwrap()).filter(|first| *first).count()
             });
             assert_eq!(first, 1);

@@ -88,5 +88,6 @@ impl Drop for Tally {
 }
 
 pub(super) fn count(kind: &'static str, effect: Effect) {
-    metrics::counter!(metric::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => effect.as_str()).increment(1);
+    metrics::counter!(metric::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => effect.as_str())
+        .increment(1);
 }

@@ -68,13 +68,19 @@ fn empty(status: StatusCode) -> Response<Full<Bytes>> {
 }
 
 fn verification<C: Calls>(door: &Door<C>, query: &str) -> Response<Full<Bytes>> {
-    let Some(challenge) = door.secrets().challenge(query) else { return empty(StatusCode::FORBIDDEN) };
+    let Some(challenge) = door.secrets().challenge(query) else {
+        return empty(StatusCode::FORBIDDEN);
+    };
     let mut answer = Response::new(Full::from(challenge));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     answer
 }
 
-async fn event<C: Calls, B: Body>(door: &Door<C>, request: Request<B>, body_time: Duration) -> Response<Full<Bytes>> {
+async fn event<C: Calls, B: Body>(
+    door: &Door<C>,
+    request: Request<B>,
+    body_time: Duration,
+) -> Response<Full<Bytes>> {
     let received = door.clock.now();
     let (head, body) = request.into_parts();
     let mut body = std::pin::pin!(body);
@@ -114,7 +120,11 @@ async fn event<C: Calls, B: Body>(door: &Door<C>, request: Request<B>, body_time
         Err(_) => refused(Effect::BadJson, StatusCode::BAD_REQUEST),
         Ok(waiting) => {
             busy |= !door.settle(waiting, STORE_TIME).await;
-            if busy { refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE) } else { empty(StatusCode::OK) }
+            if busy {
+                refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE)
+            } else {
+                empty(StatusCode::OK)
+            }
         }
     }
 }

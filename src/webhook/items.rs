@@ -132,7 +132,8 @@ impl Connect {
         };
         let user = |digits: &&String| **digits != business.as_str();
         // The other one only where the body has the two the wrong way round.
-        let swapped = other.as_ref().filter(user).filter(|_| told.as_deref() == Some(business.as_str()));
+        let swapped =
+            other.as_ref().filter(user).filter(|_| told.as_deref() == Some(business.as_str()));
         let told = told.as_ref().filter(user);
         let user = told.or(self.contact.as_ref()).or(swapped).or(self.bsuid.as_ref());
         user.cloned().unwrap_or_else(|| "anonymous".to_owned())

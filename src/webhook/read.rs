@@ -67,7 +67,10 @@ impl<'a> Scan<'a> {
 
     /// Passes over white space and these.
     fn pass(&mut self, mark: u8) {
-        while self.byte().is_some_and(|byte| byte == mark || matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) {
+        while self
+            .byte()
+            .is_some_and(|byte| byte == mark || matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
+        {
             self.at += 1;
         }
     }
@@ -136,7 +139,10 @@ impl<'a> Value<'a> {
     }
 
     /// The members of these names of an object: the last of each name, none where `null`. None if it is no object.
-    pub(super) fn members<const N: usize>(self, names: [&str; N]) -> Option<[Option<Value<'a>>; N]> {
+    pub(super) fn members<const N: usize>(
+        self,
+        names: [&str; N],
+    ) -> Option<[Option<Value<'a>>; N]> {
         let mut scan = Scan::inside(self.0, b'{')?;
         let mut picked = [None; N];
         loop {
@@ -250,8 +256,10 @@ mod tests {
         leaf.prop_recursive(5, 64, 8, move |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
-                prop::collection::vec((text(), inner), 0..6)
-                    .prop_map(|members| members.into_iter().collect::<serde_json::Map<_, _>>().into()),
+                prop::collection::vec((text(), inner), 0..6).prop_map(|members| members
+                    .into_iter()
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()),
             ]
         })
     }
@@ -335,7 +343,8 @@ mod tests {
     #[test]
     fn members_take_the_last_of_a_name_and_skip_what_they_do_not_know() {
         let deep = format!("{}{}", "[".repeat(64), "]".repeat(64));
-        let text = format!(r#"{{"\ud800":1,"a":1,"x":{deep},"a":"two","b":3,"b":null,"\u0063":4}}"#);
+        let text =
+            format!(r#"{{"\ud800":1,"a":1,"x":{deep},"a":"two","b":3,"b":null,"\u0063":4}}"#);
         let [a, b, c, d] = value(&text).members(["a", "b", "c", "d"]).unwrap();
         assert_eq!(a.unwrap().string().as_deref(), Some("two"));
         assert!(b.is_none() && d.is_none());

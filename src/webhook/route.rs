@@ -74,8 +74,11 @@ pub struct Waiting {
 impl Waiting {
     /// Messages of one item, of which these are stored or not.
     pub(super) fn all_of(stored: &[bool]) -> Vec<Self> {
-        let tally =
-            Arc::new(Tally { kind: "messages.text", effect: Effect::MessageStored, busy: AtomicBool::new(false) });
+        let tally = Arc::new(Tally {
+            kind: "messages.text",
+            effect: Effect::MessageStored,
+            busy: AtomicBool::new(false),
+        });
         let one = |stored: &bool| {
             let stored = *stored;
             Self { key: 7, stored: Box::pin(async move { stored }), tally: Some(tally.clone()) }
@@ -98,7 +101,8 @@ const CONNECT_AGE_MAX: i64 = 60;
 const CONNECT_AHEAD_MAX: i64 = 300;
 
 /// For so long after a call began its connect may come again and not be `stale`.
-pub const CONNECT_AGAIN: Duration = Duration::from_secs((CONNECT_AGE_MAX + CONNECT_AHEAD_MAX).unsigned_abs());
+pub const CONNECT_AGAIN: Duration =
+    Duration::from_secs((CONNECT_AGE_MAX + CONNECT_AHEAD_MAX).unsigned_abs());
 
 impl<C: Calls> Door<C> {
     /// A door in front of `calls` and `gate`.
@@ -183,7 +187,9 @@ impl<C: Calls> Door<C> {
         let age = self.clock.wall().since(noted.seen);
         match noted.kind {
             KeyKind::Event => self.events.remember(noted.key, age, now),
-            KeyKind::Tombstone => self.tombstones.remember(noted.key, age, now) || age < TOMBSTONES_KEPT.0,
+            KeyKind::Tombstone => {
+                self.tombstones.remember(noted.key, age, now) || age < TOMBSTONES_KEPT.0
+            }
         }
     }
 
@@ -217,13 +223,16 @@ impl<C: Calls> Door<C> {
             let Item { kind, id, what } = item;
             let effect = match what {
                 What::Permission(reply) => self.permission(*reply, &mut waiting),
-                What::Message { phone_number_id, said } => self.message(&phone_number_id, *said, &mut waiting),
+                What::Message { phone_number_id, said } => {
+                    self.message(&phone_number_id, *said, &mut waiting)
+                }
                 What::MessageStatus { phone_number_id, told } => {
                     self.message_status(&phone_number_id, *told, &mut waiting)
                 }
                 what => self.item(&kind, what, received),
             };
-            let tally = Arc::new(Tally { kind: kind.label(), effect, busy: AtomicBool::new(false) });
+            let tally =
+                Arc::new(Tally { kind: kind.label(), effect, busy: AtomicBool::new(false) });
             waiting.iter_mut().skip(before).for_each(|one| one.tally = Some(tally.clone()));
             each(Handled { kind, id, effect });
         })?;
@@ -275,14 +284,27 @@ impl<C: Calls> Door<C> {
         }
     }
 
-    fn message(&self, number: &PhoneNumberId, said: UserMessage, waiting: &mut Vec<Waiting>) -> Effect {
+    fn message(
+        &self,
+        number: &PhoneNumberId,
+        said: UserMessage,
+        waiting: &mut Vec<Waiting>,
+    ) -> Effect {
         let key = key_of(&[b"message", of(number), said.wamid.as_bytes()]);
-        self.kept(number, key, Effect::MessageStored, waiting, |inbox, entry| inbox.came(entry, said))
+        self.kept(number, key, Effect::MessageStored, waiting, |inbox, entry| {
+            inbox.came(entry, said)
+        })
     }
 
-    fn message_status(&self, number: &PhoneNumberId, told: StatusTold, waiting: &mut Vec<Waiting>) -> Effect {
+    fn message_status(
+        &self,
+        number: &PhoneNumberId,
+        told: StatusTold,
+        waiting: &mut Vec<Waiting>,
+    ) -> Effect {
         let code = told.error.as_ref().map(|(code, _)| code.to_string()).unwrap_or_default();
-        let words = [of(number), told.wamid.as_bytes(), told.status.as_str().as_bytes(), code.as_bytes()];
+        let words =
+            [of(number), told.wamid.as_bytes(), told.status.as_str().as_bytes(), code.as_bytes()];
         let key = key_of(&[&[b"message status".as_slice()], words.as_slice()].concat());
         self.kept(number, key, Effect::MessageStatusApplied, waiting, |inbox, entry| {
             inbox.status(entry, told).map(Some)
@@ -292,7 +314,8 @@ impl<C: Calls> Door<C> {
     fn permission(&self, said: PermissionReply, waiting: &mut Vec<Waiting>) -> Effect {
         let now = self.clock.now();
         let key = key_of(&[b"message", of(&said.phone_number_id), said.id.as_bytes()]);
-        let (Some(number), Some(consents)) = (self.gate.directory().number(&said.phone_number_id), &self.consents)
+        let (Some(number), Some(consents)) =
+            (self.gate.directory().number(&said.phone_number_id), &self.consents)
         else {
             return self.once(&said.phone_number_id, key, now, Effect::Ignored);
         };
@@ -301,7 +324,8 @@ impl<C: Calls> Door<C> {
         }
         let pair = PairKey::new(&said.phone_number_id, &said.user);
         let (rules, at) = (&number.spec.permissions, said.timestamp.map(Timestamp::from_secs));
-        let Ok(taken) = consents.reply(&pair, rules, self.clock.steady(), at, said.reply, &said.id) else {
+        let Ok(taken) = consents.reply(&pair, rules, self.clock.steady(), at, said.reply, &said.id)
+        else {
             self.events.forget(key);
             return Effect::Busy;
         };
@@ -311,8 +335,12 @@ impl<C: Calls> Door<C> {
         if let Some(inbox) = &self.inbox {
             // The reply is a message too; what the user allows is kept without it, so that a full queue costs no more.
             match inbox.came(&number, said.said) {
-                Ok(stored) => waiting.extend(stored.map(|stored| Waiting { key, stored, tally: None })),
-                Err(inbox::Full) => tracing::warn!("there is no room for a permission reply in its conversation"),
+                Ok(stored) => {
+                    waiting.extend(stored.map(|stored| Waiting { key, stored, tally: None }))
+                }
+                Err(inbox::Full) => {
+                    tracing::warn!("there is no room for a permission reply in its conversation")
+                }
             }
         }
         if taken.changed { Effect::PermissionUpdated } else { Effect::MessageStored }
@@ -327,9 +355,16 @@ impl<C: Calls> Door<C> {
         let now = self.clock.now();
         match what {
             What::Connect(connect) => self.connect(*connect, now, received),
-            What::Terminate { key, named, termination } => self.terminate(&key, named, termination, now),
+            What::Terminate { key, named, termination } => {
+                self.terminate(&key, named, termination, now)
+            }
             What::Status { key, named, status } => {
-                let id = key_of(&[b"status", of(&key.phone_number_id), of(&key.wacid), status.as_str().as_bytes()]);
+                let id = key_of(&[
+                    b"status",
+                    of(&key.phone_number_id),
+                    of(&key.wacid),
+                    status.as_str().as_bytes(),
+                ]);
                 match self.once(&key.phone_number_id, id, now, Effect::StatusApplied) {
                     Effect::StatusApplied => {
                         let effect = self.placed(&key, named, Said::Status(status), now);
@@ -347,19 +382,24 @@ impl<C: Calls> Door<C> {
             }
             What::Change { .. } => Effect::Duplicate,
             // Taken in by the one who asks, which has something to wait for.
-            What::Permission(_) | What::Message { .. } | What::MessageStatus { .. } | What::Ignored => Effect::Ignored,
+            What::Permission(_)
+            | What::Message { .. }
+            | What::MessageStatus { .. }
+            | What::Ignored => Effect::Ignored,
             What::Malformed => Effect::Malformed,
         }
     }
 
     /// Meta says something about a number or a WABA.
     fn changed(&self, heard: Option<Box<NewsOfMeta>>) -> Effect {
-        let (Some(heard), Some(hear)) = (heard, &self.changes_heard) else { return Effect::Ignored };
+        let (Some(heard), Some(hear)) = (heard, &self.changes_heard) else {
+            return Effect::Ignored;
+        };
         let effect = match *heard {
             NewsOfMeta::Settings { .. } => Effect::SettingsNoted,
-            NewsOfMeta::Number { .. } | NewsOfMeta::Waba { .. } | NewsOfMeta::TokenRefused { .. } => {
-                Effect::AccountNoted
-            }
+            NewsOfMeta::Number { .. }
+            | NewsOfMeta::Waba { .. }
+            | NewsOfMeta::TokenRefused { .. } => Effect::AccountNoted,
         };
         hear(*heard);
         effect
@@ -389,7 +429,13 @@ impl<C: Calls> Door<C> {
     }
 
     /// Tells a call that we placed.
-    fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<C::Offer>, now: Instant) -> Effect {
+    fn placed(
+        &self,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        said: Said<C::Offer>,
+        now: Instant,
+    ) -> Effect {
         if self.tombstones.contains(tombstone(key), now) {
             return Effect::Late;
         }
@@ -447,7 +493,9 @@ impl<C: Calls> Door<C> {
         }
         match connect.direction {
             Direction::Inbound => self.admit(connect, received, now, wall),
-            Direction::Outbound if self.gate.directory().number(&connect.key.phone_number_id).is_none() => {
+            Direction::Outbound
+                if self.gate.directory().number(&connect.key.phone_number_id).is_none() =>
+            {
                 Effect::UnknownNumber
             }
             Direction::Outbound => {
@@ -474,7 +522,8 @@ impl<C: Calls> Door<C> {
             Ok((admitted, (room, offer))) => {
                 let number = admitted.number().clone();
                 log_difference(&connect, &number);
-                let incoming = Incoming { connect, offer, received, arrived: now, arrived_wall: wall };
+                let incoming =
+                    Incoming { connect, offer, received, arrived: now, arrived_wall: wall };
                 if let Err(Busy(admitted)) = self.calls.start(room, admitted, incoming) {
                     admitted.withdraw();
                     self.gate.count(Direction::Inbound, Reason::Overloaded.as_str());
@@ -487,7 +536,9 @@ impl<C: Calls> Door<C> {
                 }
                 Effect::Admitted
             }
-            Err(Refused { reason, number: Some(number) }) => self.reject(&number, key.wacid, reason),
+            Err(Refused { reason, number: Some(number) }) => {
+                self.reject(&number, key.wacid, reason)
+            }
             Err(Refused { number: None, .. }) => Effect::UnknownNumber,
         }
     }
@@ -499,7 +550,13 @@ impl<C: Calls> Door<C> {
         }
     }
 
-    fn terminate(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination, now: Instant) -> Effect {
+    fn terminate(
+        &self,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        termination: Termination,
+        now: Instant,
+    ) -> Effect {
         let event = call_event("terminate", key);
         if !self.claim(event, now) {
             return Effect::Duplicate;
@@ -518,7 +575,9 @@ impl<C: Calls> Door<C> {
         }
         match known {
             Known::Ended => Effect::Ended,
-            Known::Unknown if self.gate.directory().number(&key.phone_number_id).is_none() => Effect::UnknownNumber,
+            Known::Unknown if self.gate.directory().number(&key.phone_number_id).is_none() => {
+                Effect::UnknownNumber
+            }
             Known::Unknown => Effect::Late,
             Known::Busy => {
                 self.unclaim(event);
@@ -529,7 +588,11 @@ impl<C: Calls> Door<C> {
 }
 
 fn secrets(config: &DoorConfig) -> Secrets {
-    Secrets::new(&config.app_secret, config.app_secret_previous.as_ref(), config.verify_token.clone())
+    Secrets::new(
+        &config.app_secret,
+        config.app_secret_previous.as_ref(),
+        config.verify_token.clone(),
+    )
 }
 
 /// The key of an event of a call (`meta-calling.md` §2.7).

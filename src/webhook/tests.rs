@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::admission::permission::{Consents, PairKey, Rules, State};
-use crate::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Pressure, Reason, Slot};
+use crate::admission::{
+    AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Pressure, Reason, Slot,
+};
 use machine::{PhoneStatus, Termination};
 use media::sdp::Offer;
 use model::Clock;
@@ -25,7 +27,8 @@ use store::Store;
 
 pub(super) fn fixture(file: &str) -> Vec<u8> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/meta").join(file);
-    std::fs::read(&path).unwrap_or_else(|error| panic!("could not read {}: {error}", path.display()))
+    std::fs::read(&path)
+        .unwrap_or_else(|error| panic!("could not read {}: {error}", path.display()))
 }
 
 fn index() -> Value {
@@ -67,7 +70,8 @@ impl Placed {
         let key = |id: &str| CallKey { phone_number_id: number.into(), wacid: id.into() };
         let live = row["state"] == "live";
         Self {
-            call: crate::meta::call_named(row["biz_opaque_callback_data"].as_str().unwrap()).unwrap(),
+            call: crate::meta::call_named(row["biz_opaque_callback_data"].as_str().unwrap())
+                .unwrap(),
             wacid: row["call_id"].as_str().map(key),
             phone: live.then_some(PhoneStatus::Accepted),
         }
@@ -99,8 +103,9 @@ impl Calls for Phones {
 
     fn placed(&self, key: &CallKey, named: Option<CallUuid>, said: Said<Offer>) -> Heard {
         let mut placed = self.placed.lock().unwrap();
-        let of =
-            |one: &&mut Placed| one.wacid.as_ref() == Some(key) || (one.wacid.is_none() && named == Some(one.call));
+        let of = |one: &&mut Placed| {
+            one.wacid.as_ref() == Some(key) || (one.wacid.is_none() && named == Some(one.call))
+        };
         let Some(one) = placed.iter_mut().find(of) else { return Heard::Parked };
         one.wacid.get_or_insert_with(|| key.clone());
         if let Said::Status(status) = said {
@@ -156,8 +161,12 @@ impl World {
         let clock = Clock::stepped(Timestamp::from_secs(now));
         let world = &index()["world"];
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let account =
-            AccountSpec { auth_id: text(&world["account"]).into(), parent: None, cps: Some(cps), tokens: Vec::new() };
+        let account = AccountSpec {
+            auth_id: text(&world["account"]).into(),
+            parent: None,
+            cps: Some(cps),
+            tokens: Vec::new(),
+        };
         let numbers = world["numbers"].as_array().unwrap().iter().map(|row| NumberSpec {
             number: E164::parse(row["number"].as_str().unwrap()).unwrap(),
             mail_id: text(&row["phone_number_id"]).into(),
@@ -184,7 +193,8 @@ impl World {
             verify_token: Secret::new(text(&world["verify_token"])),
         };
         let consents = Arc::new(Consents::new());
-        let door = Door::new(Phones::default(), gate.clone(), clock.clone(), &config).with_consents(consents.clone());
+        let door = Door::new(Phones::default(), gate.clone(), clock.clone(), &config)
+            .with_consents(consents.clone());
         Self { door, gate, clock, consents }
     }
 
@@ -211,7 +221,10 @@ fn signed(body: impl Into<Bytes>) -> Request<Whole<Bytes>> {
     let body = body.into();
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"offhook-fixture-app-secret-0001");
     let tag = format!("sha256={}", hex::encode(hmac::sign(&key, &body)));
-    Request::post("/webhooks/meta").header("X-Hub-Signature-256", tag).body(Whole::new(body)).unwrap()
+    Request::post("/webhooks/meta")
+        .header("X-Hub-Signature-256", tag)
+        .body(Whole::new(body))
+        .unwrap()
 }
 
 const NOW: i64 = 1_790_000_000;
@@ -270,7 +283,11 @@ async fn every_webhook_of_the_fixtures_does_what_its_row_says() {
         let outbound = row["setup"]["outbound"].is_array();
         for (handled, item) in handled.iter().zip(items) {
             let kind = item["kind"].as_str().unwrap();
-            assert_eq!((handled.kind.as_str(), handled.id.as_deref()), (kind, item["id"].as_str()), "{file}");
+            assert_eq!(
+                (handled.kind.as_str(), handled.id.as_deref()),
+                (kind, item["id"].as_str()),
+                "{file}"
+            );
             let effect = for_now(item["effect"].as_str().unwrap());
             assert_eq!(handled.effect.as_str(), effect, "{file}");
             if !outbound {
@@ -299,7 +316,8 @@ fn permission(world: &World, body: &[u8], expected: &Value, file: &str) {
 
 /// `permission_accept_temporary.json` with its one message, and what is around it, changed.
 fn reply(change: impl FnOnce(&mut Value)) -> Vec<u8> {
-    let mut body: Value = serde_json::from_slice(&fixture("webhooks/permission_accept_temporary.json")).unwrap();
+    let mut body: Value =
+        serde_json::from_slice(&fixture("webhooks/permission_accept_temporary.json")).unwrap();
     change(&mut body["entry"][0]["changes"][0]["value"]);
     serde_json::to_vec(&body).unwrap()
 }
@@ -363,7 +381,9 @@ fn permission_replies_are_read_tolerantly() {
     let world = World::at(NOW);
     let unusable: [Change; 4] = [
         |value| value["messages"][0]["interactive"]["call_permission_reply"] = Value::Null,
-        |value| value["messages"][0]["interactive"]["call_permission_reply"]["response"] = json!(true),
+        |value| {
+            value["messages"][0]["interactive"]["call_permission_reply"]["response"] = json!(true)
+        },
         |value| value["messages"][0]["id"] = json!(""),
         |value| {
             value["messages"][0]["from"] = json!("");
@@ -387,11 +407,20 @@ fn r05_a_permission_reply_counts_once_and_in_its_order() {
         reply(|value| {
             value["messages"][0]["id"] = json!(id);
             value["messages"][0]["timestamp"] = json!(at.to_string());
-            value["messages"][0]["interactive"]["call_permission_reply"] = json!({"response": "reject"});
+            value["messages"][0]["interactive"]["call_permission_reply"] =
+                json!({"response": "reject"});
         })
     };
-    assert_eq!(world.effects(&reject("wamid.1", NOW - 1)), [Effect::MessageStored], "older than the row");
-    assert_eq!(world.effects(&reject("wamid.2", NOW)), [Effect::PermissionUpdated], "the same second, later");
+    assert_eq!(
+        world.effects(&reject("wamid.1", NOW - 1)),
+        [Effect::MessageStored],
+        "older than the row"
+    );
+    assert_eq!(
+        world.effects(&reject("wamid.2", NOW)),
+        [Effect::PermissionUpdated],
+        "the same second, later"
+    );
 }
 
 #[tokio::test]
@@ -405,16 +434,27 @@ async fn r05_the_200_for_a_permission_reply_comes_when_it_is_on_the_disk() {
     assert_eq!(world.post(reply(|_| ())).await, StatusCode::OK);
     // No word to the store that it is to come to an end: what was answered 200 is there all the same.
     let rows = store.permissions(None, 10).await.unwrap();
-    assert_eq!((rows.len(), rows[0].state.as_str(), rows[0].user.as_str()), (1, "temporary", "919412341234"));
+    assert_eq!(
+        (rows.len(), rows[0].state.as_str(), rows[0].user.as_str()),
+        (1, "temporary", "919412341234")
+    );
     store.close().await;
     let refused = reply(|value| value["messages"][0]["id"] = json!("wamid.later"));
-    assert_eq!(world.post(refused.clone()).await, StatusCode::SERVICE_UNAVAILABLE, "Meta comes again");
+    assert_eq!(
+        world.post(refused.clone()).await,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Meta comes again"
+    );
     let again = Store::open(&file, Health::new()).await.unwrap();
     world.consents = Arc::new(Consents::load(again.clone()).await.unwrap());
     world.door = world.door.with_consents(world.consents.clone());
     let key = PairKey::new(&"106540352242922".into(), "919412341234");
     let granted = State::Temporary { until: Timestamp::from_secs(NOW + 604_800) };
-    assert_eq!(world.consents.view(&key, &Rules::default(), world.clock.steady()).state, granted, "over a restart");
+    assert_eq!(
+        world.consents.view(&key, &Rules::default(), world.clock.steady()).state,
+        granted,
+        "over a restart"
+    );
     assert_eq!(world.post(refused).await, StatusCode::OK, "it was not taken for a copy");
     again.close().await;
 }
@@ -426,7 +466,10 @@ fn graph_and_call(world: &World, file: &str, item: &Value) {
     let started = world.phones().started.lock().unwrap().clone();
     let started: Vec<_> = started
         .iter()
-        .filter(|call| call.connect.key.wacid.as_str() == id && number.is_none_or(|n| call.number.as_str() == n))
+        .filter(|call| {
+            call.connect.key.wacid.as_str() == id
+                && number.is_none_or(|n| call.number.as_str() == n)
+        })
         .collect();
     let rejected = world.phones().rejected.lock().unwrap().clone();
     let rejected: Vec<_> = rejected.iter().filter(|(key, _)| key.wacid.as_str() == id).collect();
@@ -481,7 +524,8 @@ async fn verification_as_the_fixtures_say() {
     let world = World::at(NOW);
     for row in index()["verification"].as_array().unwrap() {
         let uri = format!("/webhooks/meta?{}", row["query"].as_str().unwrap());
-        let answer = handle(&world.door, Request::get(uri).body(Whole::<Bytes>::default()).unwrap()).await;
+        let answer =
+            handle(&world.door, Request::get(uri).body(Whole::<Bytes>::default()).unwrap()).await;
         assert_eq!(u64::from(answer.status().as_u16()), row["status"], "{row}");
         if let Some(expected) = row["body"].as_str() {
             assert_eq!(answer.headers()["content-type"], "text/plain");
@@ -489,31 +533,49 @@ async fn verification_as_the_fixtures_say() {
         }
     }
     for method in ["PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"] {
-        let request = Request::builder().method(method).uri("/webhooks/meta").body(Whole::<Bytes>::default()).unwrap();
-        assert_eq!(handle(&world.door, request).await.status(), StatusCode::METHOD_NOT_ALLOWED, "{method}");
+        let request = Request::builder()
+            .method(method)
+            .uri("/webhooks/meta")
+            .body(Whole::<Bytes>::default())
+            .unwrap();
+        assert_eq!(
+            handle(&world.door, request).await.status(),
+            StatusCode::METHOD_NOT_ALLOWED,
+            "{method}"
+        );
     }
 }
 
 #[tokio::test]
 async fn r14_the_order_of_checks_is_size_signature_json() {
     let world = World::at(NOW);
-    let unsigned = |body: Vec<u8>| Request::post("/webhooks/meta").body(Whole::new(Bytes::from(body))).unwrap();
+    let unsigned = |body: Vec<u8>| {
+        Request::post("/webhooks/meta").body(Whole::new(Bytes::from(body))).unwrap()
+    };
     const MAX: usize = 3 * 1024 * 1024;
     let mut padded = fixture("webhooks/connect_user.json");
     padded.resize(MAX, b' ');
     assert_eq!(world.post(padded.clone()).await, StatusCode::OK);
     padded.push(b' ');
     assert_eq!(world.post(padded.clone()).await, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(handle(&world.door, unsigned(padded.clone())).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(
+        handle(&world.door, unsigned(padded.clone())).await.status(),
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
     // The same without a length told beforehand: counted while it is read.
-    let chunks = padded
-        .chunks(60_000)
-        .map(|c| Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::copy_from_slice(c))));
-    let chunked = http_body_util::StreamBody::new(futures_util::stream::iter(chunks.collect::<Vec<_>>()));
+    let chunks = padded.chunks(60_000).map(|c| {
+        Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::copy_from_slice(c)))
+    });
+    let chunked =
+        http_body_util::StreamBody::new(futures_util::stream::iter(chunks.collect::<Vec<_>>()));
     let answer = handle(&world.door, Request::post("/webhooks/meta").body(chunked).unwrap()).await;
     assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(handle(&world.door, unsigned(b"not json".to_vec())).await.status(), StatusCode::UNAUTHORIZED);
-    let unsigned_answer = handle(&world.door, unsigned(fixture("webhooks/batch_two_numbers.json"))).await;
+    assert_eq!(
+        handle(&world.door, unsigned(b"not json".to_vec())).await.status(),
+        StatusCode::UNAUTHORIZED
+    );
+    let unsigned_answer =
+        handle(&world.door, unsigned(fixture("webhooks/batch_two_numbers.json"))).await;
     assert_eq!(unsigned_answer.status(), StatusCode::UNAUTHORIZED);
     assert!(unsigned_answer.into_body().collect().await.unwrap().to_bytes().is_empty());
     assert_eq!(world.phones().started.lock().unwrap().len(), 1, "an unsigned body has no effect");
@@ -540,9 +602,14 @@ async fn r14_the_order_of_checks_is_size_signature_json() {
 #[tokio::test]
 async fn r10_a_body_that_dawdles_is_given_up() {
     let world = World::at(NOW);
-    let first = Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::from_static(b"{")));
-    let stream = futures_util::StreamExt::chain(futures_util::stream::iter([first]), futures_util::stream::pending());
-    let request = Request::post("/webhooks/meta").body(http_body_util::StreamBody::new(stream)).unwrap();
+    let first =
+        Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::from_static(b"{")));
+    let stream = futures_util::StreamExt::chain(
+        futures_util::stream::iter([first]),
+        futures_util::stream::pending(),
+    );
+    let request =
+        Request::post("/webhooks/meta").body(http_body_util::StreamBody::new(stream)).unwrap();
     let answer = super::http::handle_within(&world.door, request, Duration::from_millis(5)).await;
     assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
 }
@@ -552,19 +619,26 @@ async fn r10_many_large_bodies_at_once_take_a_bounded_room() {
     let world = World::at(NOW);
     let slow = |megabytes: usize| {
         let piece = Bytes::from(vec![b' '; 1 << 20]);
-        let pieces =
-            (0..megabytes).map(move |_| Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(piece.clone())));
-        let stream =
-            futures_util::StreamExt::chain(futures_util::stream::iter(pieces), futures_util::stream::pending());
+        let pieces = (0..megabytes).map(move |_| {
+            Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(piece.clone()))
+        });
+        let stream = futures_util::StreamExt::chain(
+            futures_util::stream::iter(pieces),
+            futures_util::stream::pending(),
+        );
         Request::post("/webhooks/meta").body(http_body_util::StreamBody::new(stream)).unwrap()
     };
     let time = Duration::from_millis(500);
-    let flood = futures_util::future::join_all((0..60).map(|_| super::http::handle_within(&world.door, slow(2), time)));
+    let flood = futures_util::future::join_all(
+        (0..60).map(|_| super::http::handle_within(&world.door, slow(2), time)),
+    );
     // Asked in this order: the flood has what it can have.
     let (flooded, meanwhile) = tokio::join!(flood, world.post(connect("wacid.A", |_| {})));
     assert_eq!(meanwhile, StatusCode::OK, "a call's own small body has room");
-    let refused = flooded.iter().filter(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE).count();
-    let given_up = flooded.iter().filter(|answer| answer.status() == StatusCode::REQUEST_TIMEOUT).count();
+    let refused =
+        flooded.iter().filter(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE).count();
+    let given_up =
+        flooded.iter().filter(|answer| answer.status() == StatusCode::REQUEST_TIMEOUT).count();
     assert_eq!((refused, given_up), (60 - 24, 24), "48 MiB are for large ones");
     let large = handle(&world.door, signed(vec![b' '; 3 << 20])).await;
     assert_eq!(large.status(), StatusCode::BAD_REQUEST, "the room is given back");
@@ -579,11 +653,12 @@ async fn r10_a_door_that_sheds_puts_webhooks_off_unread() {
     let body = connect("wacid.A", |_| {});
     pressure.shed(Some(0));
     let unread = futures_util::stream::poll_fn(
-        |_| -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, std::convert::Infallible>>> {
-            panic!("it was read")
-        },
+        |_| -> std::task::Poll<
+            Option<Result<hyper::body::Frame<Bytes>, std::convert::Infallible>>,
+        > { panic!("it was read") },
     );
-    let request = Request::post("/webhooks/meta").body(http_body_util::StreamBody::new(unread)).unwrap();
+    let request =
+        Request::post("/webhooks/meta").body(http_body_util::StreamBody::new(unread)).unwrap();
     assert_eq!(handle(&world.door, request).await.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(world.post(body.clone()).await, StatusCode::SERVICE_UNAVAILABLE);
     assert!(world.phones().started.lock().unwrap().is_empty());
@@ -602,25 +677,40 @@ fn wrong_shapes_cost_nobody_else_anything() {
         body["entry"][0]["changes"][0].clone()
     };
     let whole = |entry: Value| json!({"object": "whatsapp_business_account", "entry": entry});
-    let value =
-        |value: Value| whole(json!([{"id": 5, "changes": [{"field": "calls", "value": value}, good("wacid.Z")]}]));
+    let value = |value: Value| {
+        whole(json!([{"id": 5, "changes": [{"field": "calls", "value": value}, good("wacid.Z")]}]))
+    };
     let metadata = json!({"phone_number_id": "106540352242922"});
     use Effect::{Admitted, Ignored, Malformed};
     let rows: Vec<(Value, Vec<Effect>)> = vec![
         (json!({"object": 5, "entry": []}), vec![Ignored]),
         (whole(json!({})), vec![Malformed]),
         (json!({"object": "whatsapp_business_account"}), vec![Malformed]),
-        (whole(json!([1, null, {"changes": 5}, {"changes": [7, {}, {"field": 8}]}])), vec![Malformed; 6]),
+        (
+            whole(json!([1, null, {"changes": 5}, {"changes": [7, {}, {"field": 8}]}])),
+            vec![Malformed; 6],
+        ),
         (value(json!(null)), vec![Malformed, Admitted]),
         (value(json!({})), vec![Malformed, Admitted]),
         (value(json!({"metadata": metadata, "calls": {}})), vec![Malformed, Admitted]),
-        (value(json!({"metadata": 3, "calls": [{"id": "wacid.Y", "event": "terminate"}]})), vec![Malformed, Admitted]),
-        (value(json!({"metadata": {}, "statuses": [1], "calls": [2]})), vec![Malformed, Malformed, Admitted]),
         (
-            value(json!({"metadata": metadata, "calls": [[], null, {"event": 3}, {"event": "connect"},
+            value(json!({"metadata": 3, "calls": [{"id": "wacid.Y", "event": "terminate"}]})),
+            vec![Malformed, Admitted],
+        ),
+        (
+            value(json!({"metadata": {}, "statuses": [1], "calls": [2]})),
+            vec![Malformed, Malformed, Admitted],
+        ),
+        (
+            value(
+                json!({"metadata": metadata, "calls": [[], null, {"event": 3}, {"event": "connect"},
                 {"event": "connect", "id": ""}, {"event": "terminate", "id": "x".repeat(513)},
-                {"event": "connect", "id": "wacid.\u{e9}"}]})),
-            vec![Malformed, Malformed, Malformed, Malformed, Malformed, Malformed, Malformed, Admitted],
+                {"event": "connect", "id": "wacid.\u{e9}"}]}),
+            ),
+            vec![
+                Malformed, Malformed, Malformed, Malformed, Malformed, Malformed, Malformed,
+                Admitted,
+            ],
         ),
         (
             whole(
@@ -749,8 +839,10 @@ fn every_call_of_a_body_has_the_contact_of_its_own_user() {
     let world = World::at(NOW);
     world.deliver(&serde_json::to_vec(&body).unwrap());
     let started = world.phones().started.lock().unwrap();
-    let seen: Vec<_> =
-        started.iter().map(|call| (call.connect.user(&call.number), call.connect.name.clone())).collect();
+    let seen: Vec<_> = started
+        .iter()
+        .map(|call| (call.connect.user(&call.number), call.connect.name.clone()))
+        .collect();
     let seen: Vec<_> = seen.iter().map(|(user, name)| (user.as_str(), name.as_str())).collect();
     assert_eq!(
         seen,
@@ -764,7 +856,8 @@ fn every_call_of_a_body_has_the_contact_of_its_own_user() {
     );
     // A single contact is the user's, also where Meta writes the number in its other form.
     let mut body: Value =
-        serde_json::from_slice(&connect("wacid.B", |call| call["from"] = json!("5511912345678"))).unwrap();
+        serde_json::from_slice(&connect("wacid.B", |call| call["from"] = json!("5511912345678")))
+            .unwrap();
     body["entry"][0]["changes"][0]["value"]["contacts"] =
         json!([{"profile": {"name": "Bia"}, "wa_id": "551112345678"}]);
     let world = World::at(NOW);
@@ -847,7 +940,11 @@ async fn r10_no_room_means_reject_and_no_room_for_that_means_come_again() {
     assert_eq!(world.post(b.clone()).await, StatusCode::SERVICE_UNAVAILABLE);
     phones.no_room_to_start.store(false, Ordering::SeqCst);
     phones.no_room_to_reject.store(false, Ordering::SeqCst);
-    assert_eq!(world.effects(&b), [Effect::Admitted], "nothing was spent on the two before, and B is no duplicate");
+    assert_eq!(
+        world.effects(&b),
+        [Effect::Admitted],
+        "nothing was spent on the two before, and B is no duplicate"
+    );
     phones.no_room_to_tell.store(true, Ordering::SeqCst);
     assert_eq!(world.post(terminate("wacid.B")).await, StatusCode::SERVICE_UNAVAILABLE);
     phones.no_room_to_tell.store(false, Ordering::SeqCst);
@@ -890,10 +987,11 @@ fn r23_labels_stay_a_closed_list() {
         world.deliver(&fixture("webhooks/connect_user_duplicate.json"));
         world.deliver(&fixture("webhooks/connect_unknown_number.json"));
         for n in 0..200 {
-            let field =
-                json!({"object": "whatsapp_business_account", "entry": [{"changes": [{"field": format!("f{n}")}]}]});
+            let field = json!({"object": "whatsapp_business_account", "entry": [{"changes": [{"field": format!("f{n}")}]}]});
             world.deliver(field.to_string().as_bytes());
-            world.deliver(&connect(&format!("wacid.{n}"), |call| call["event"] = json!(format!("event{n}"))));
+            world.deliver(&connect(&format!("wacid.{n}"), |call| {
+                call["event"] = json!(format!("event{n}"))
+            }));
         }
         world.gate.publish_gauges();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -924,7 +1022,8 @@ fn r23_labels_stay_a_closed_list() {
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
-    let kinds: BTreeSet<&str> = text.lines().filter(|line| line.starts_with("offhook_webhook")).collect();
+    let kinds: BTreeSet<&str> =
+        text.lines().filter(|line| line.starts_with("offhook_webhook")).collect();
     assert_eq!(kinds.len(), 9);
 }
 
@@ -936,15 +1035,21 @@ fn replace(value: &mut Value, nth: &mut usize, with: &Value) {
     *nth = nth.wrapping_sub(1);
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| replace(item, nth, with)),
-        Value::Object(members) => members.values_mut().for_each(|member| replace(member, nth, with)),
+        Value::Object(members) => {
+            members.values_mut().for_each(|member| replace(member, nth, with))
+        }
         _ => {}
     }
 }
 
 fn any_fixture() -> impl Strategy<Value = String> {
     let index = index();
-    let files: Vec<String> =
-        index["webhooks"].as_array().unwrap().iter().map(|row| row["file"].as_str().unwrap().to_owned()).collect();
+    let files: Vec<String> = index["webhooks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["file"].as_str().unwrap().to_owned())
+        .collect();
     prop::sample::select(files)
 }
 
@@ -993,7 +1098,8 @@ fn what_could_not_be_stored_is_not_counted_as_stored() {
     metrics::with_local_recorder(&recorder, || {
         let world = World::at(NOW);
         let settled = |stored: &[bool]| {
-            runtime.block_on(world.door.settle(route::Waiting::all_of(stored), Duration::from_secs(1)))
+            runtime
+                .block_on(world.door.settle(route::Waiting::all_of(stored), Duration::from_secs(1)))
         };
         assert!(settled(&[true]));
         // One thing of an item is enough: Meta brings all of it again.
@@ -1002,7 +1108,9 @@ fn what_could_not_be_stored_is_not_counted_as_stored() {
     });
     let text = shown.render();
     let counted = |result: &str, count: u8| {
-        let line = format!("offhook_webhook_events_total{{kind=\"messages.text\",result=\"{result}\"}} {count}");
+        let line = format!(
+            "offhook_webhook_events_total{{kind=\"messages.text\",result=\"{result}\"}} {count}"
+        );
         assert!(text.contains(&line), "{line}: {text}");
     };
     counted("message_stored", 2);

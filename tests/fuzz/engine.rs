@@ -26,7 +26,15 @@ pub struct Format {
 impl Format {
     /// R25's bounds.
     pub fn new(name: &'static str, target: fn(&[u8])) -> Self {
-        Self { name, target, corpus: Vec::new(), words: &[], bytes_max: 30_000, millis_max: 100, memory_max: 16 }
+        Self {
+            name,
+            target,
+            corpus: Vec::new(),
+            words: &[],
+            bytes_max: 30_000,
+            millis_max: 100,
+            memory_max: 16,
+        }
     }
 
     /// The `n`th input: the corpus as it is, then bent.
@@ -83,7 +91,8 @@ impl Format {
             }
             7 => input.truncate(at),
             8 => {
-                if let Some(from) = input[at..].iter().position(u8::is_ascii_digit).map(|p| at + p) {
+                if let Some(from) = input[at..].iter().position(u8::is_ascii_digit).map(|p| at + p)
+                {
                     let digits = input[from..].iter().take_while(|b| b.is_ascii_digit()).count();
                     const NUMBERS: [&str; 10] = [
                         "0",
@@ -97,7 +106,12 @@ impl Format {
                         "1e308",
                         "0.00001",
                     ];
-                    drop(input.splice(from..from + digits, NUMBERS[dice.below(NUMBERS.len())].bytes()));
+                    drop(
+                        input.splice(
+                            from..from + digits,
+                            NUMBERS[dice.below(NUMBERS.len())].bytes(),
+                        ),
+                    );
                 }
             }
             9 => {
@@ -120,7 +134,8 @@ impl Format {
         for _ in 0..5 {
             let begun = worked();
             let mut outcome = Ok(());
-            let largest = largest_in(|| outcome = catch_unwind(AssertUnwindSafe(|| (self.target)(input))));
+            let largest =
+                largest_in(|| outcome = catch_unwind(AssertUnwindSafe(|| (self.target)(input))));
             quickest = quickest.min(worked() - begun);
             outcome.map_err(|_| "panics".to_owned())?;
             let allowed = self.memory_max * input.len() + (1 << 20);

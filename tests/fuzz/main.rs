@@ -28,7 +28,11 @@ fn fixtures(folder: &str, ending: &str) -> Vec<Vec<u8>> {
         }
     }
     let mut paths = Vec::new();
-    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(folder), ending, &mut paths);
+    collect(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(folder),
+        ending,
+        &mut paths,
+    );
     paths.sort();
     assert!(!paths.is_empty(), "fixtures/{folder} holds files ending in {ending}");
     paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
@@ -104,12 +108,17 @@ fn r25_r19_sdp() {
 
 #[test]
 fn r25_r19_stun() {
-    check(&Format { corpus: targets::stun_corpus(), bytes_max: 2_000, ..Format::new("stun", targets::stun) });
+    check(&Format {
+        corpus: targets::stun_corpus(),
+        bytes_max: 2_000,
+        ..Format::new("stun", targets::stun)
+    });
 }
 
 #[test]
 fn r25_telephone_event() {
-    let press: Vec<u8> = (0u8..40).flat_map(|n| [n / 8, 0x0a | (n % 8 / 7) << 7, 0, 160, 5, n]).collect();
+    let press: Vec<u8> =
+        (0u8..40).flat_map(|n| [n / 8, 0x0a | (n % 8 / 7) << 7, 0, 160, 5, n]).collect();
     check(&Format {
         corpus: vec![press],
         bytes_max: 4_000,
@@ -119,17 +128,29 @@ fn r25_telephone_event() {
 
 #[test]
 fn r25_r19_dtls() {
-    check(&Format { corpus: targets::dtls_corpus(), bytes_max: 6_000, ..Format::new("dtls", targets::datagrams) });
+    check(&Format {
+        corpus: targets::dtls_corpus(),
+        bytes_max: 6_000,
+        ..Format::new("dtls", targets::datagrams)
+    });
 }
 
 #[test]
 fn r25_r19_rtp_and_rtcp() {
-    check(&Format { corpus: targets::rtp_corpus(), bytes_max: 4_000, ..Format::new("rtp", targets::datagrams) });
+    check(&Format {
+        corpus: targets::rtp_corpus(),
+        bytes_max: 4_000,
+        ..Format::new("rtp", targets::datagrams)
+    });
 }
 
 #[test]
 fn r25_opus() {
-    check(&Format { corpus: targets::opus_corpus(), bytes_max: 3_000, ..Format::new("opus", targets::opus) });
+    check(&Format {
+        corpus: targets::opus_corpus(),
+        bytes_max: 3_000,
+        ..Format::new("opus", targets::opus)
+    });
 }
 
 /// Half a second of sound is also resampled and encoded, unoptimised.
@@ -139,7 +160,15 @@ const SOUND_MILLIS: u64 = 1_500;
 fn r25_audio_files() {
     check(&Format {
         corpus: fixtures("audio", ".ogg"),
-        words: &["OggS", "OpusHead", "OpusTags", "\u{1}vorbis", "\u{5}vorbis", "RIFF", "ID3\u{4}\0\0"],
+        words: &[
+            "OggS",
+            "OpusHead",
+            "OpusTags",
+            "\u{1}vorbis",
+            "\u{5}vorbis",
+            "RIFF",
+            "ID3\u{4}\0\0",
+        ],
         bytes_max: 40_000,
         millis_max: SOUND_MILLIS,
         ..Format::new("audio", targets::audio)
@@ -149,8 +178,22 @@ fn r25_audio_files() {
 #[test]
 fn r25_wav_header() {
     check(&Format {
-        corpus: fixtures("audio", ".wav").into_iter().map(|file| file.into_iter().take(3_000).collect()).collect(),
-        words: &["RIFF", "RIFX", "RF64", "WAVE", "fmt \u{10}\0\0\0", "data", "LIST", "fact", "\0\0\0\0", "ds64"],
+        corpus: fixtures("audio", ".wav")
+            .into_iter()
+            .map(|file| file.into_iter().take(3_000).collect())
+            .collect(),
+        words: &[
+            "RIFF",
+            "RIFX",
+            "RF64",
+            "WAVE",
+            "fmt \u{10}\0\0\0",
+            "data",
+            "LIST",
+            "fact",
+            "\0\0\0\0",
+            "ds64",
+        ],
         bytes_max: 8_000,
         millis_max: SOUND_MILLIS,
         ..Format::new("wav", targets::audio)
@@ -161,7 +204,17 @@ fn r25_wav_header() {
 fn r25_mp3_header() {
     check(&Format {
         corpus: fixtures("audio", ".mp3"),
-        words: &["ID3\u{3}\0\0", "ID3\u{4}\0\0", "TAG", "Xing", "Info", "VBRI", "LAME", "\0\0\0\0", "APETAGEX"],
+        words: &[
+            "ID3\u{3}\0\0",
+            "ID3\u{4}\0\0",
+            "TAG",
+            "Xing",
+            "Info",
+            "VBRI",
+            "LAME",
+            "\0\0\0\0",
+            "APETAGEX",
+        ],
         bytes_max: 8_000,
         millis_max: SOUND_MILLIS,
         ..Format::new("mp3", targets::audio)
@@ -208,7 +261,10 @@ fn r25_r17_url() {
             "https://[64:ff9b::8.8.8.8]/",
             "https://0251.0376.0251.0376/latest",
         ]),
-        words: &["@", "%00", "%2e", "\\", "//", "127.1", "[::1]", "0x", "#", "?", ":443", "..", "xn--", "。", "\u{ad}"],
+        words: &[
+            "@", "%00", "%2e", "\\", "//", "127.1", "[::1]", "0x", "#", "?", ":443", "..", "xn--",
+            "。", "\u{ad}",
+        ],
         bytes_max: 9_000,
         ..Format::new("url", targets::url)
     });
@@ -354,7 +410,10 @@ fn r18_any_body_is_judged_in_time_and_memory() {
         ("nesting", filled("", "<a>", "")),
         ("nesting inside", filled("<Response>", "<Speak>", "</Response>")),
         ("attributes", filled("<Response><Wait", " a=''", "/></Response>")),
-        ("elements with 64 attributes", filled("<Response>", &format!("<Wait{attributes}/>"), "</Response>")),
+        (
+            "elements with 64 attributes",
+            filled("<Response>", &format!("<Wait{attributes}/>"), "</Response>"),
+        ),
         ("elements", filled("<Response>", "<Hangup/>", "</Response>")),
         ("unknown elements", filled("<Response>", "<Spaek/>", "</Response>")),
         ("references", filled("<Response><Speak>", "&#38;", "</Speak></Response>")),
@@ -366,8 +425,18 @@ fn r18_any_body_is_judged_in_time_and_memory() {
         ("brackets", filled("<Response>", "<", "")),
         ("quotes", filled("<Response><a b=", "\"'", "")),
         ("text", filled("<Response><Speak>", "hello, ", "</Speak></Response>")),
-        ("a phrase in tongues", filled("<Response><Speak>", "<s>é</s><break time='1s'/>", "</Speak></Response>")),
-        ("digits", filled("<Response><Speak><say-as interpret-as='cardinal'>", "9", "</say-as></Speak></Response>")),
+        (
+            "a phrase in tongues",
+            filled("<Response><Speak>", "<s>é</s><break time='1s'/>", "</Speak></Response>"),
+        ),
+        (
+            "digits",
+            filled(
+                "<Response><Speak><say-as interpret-as='cardinal'>",
+                "9",
+                "</say-as></Speak></Response>",
+            ),
+        ),
         ("UTF-16", [&[0xfe, 0xff][..], &[0, b'<'].repeat(51_199)].concat()),
         ("zeroes", vec![0; 102_400]),
     ];
@@ -401,11 +470,14 @@ fn r25_every_target_is_here_and_in_fuzz() {
         .collect();
     let manifest: toml::Table = read("fuzz/Cargo.toml").parse().unwrap();
     let bins = manifest["bin"].as_array().unwrap();
-    let named = |key: &str| bins.iter().map(|bin| bin[key].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let named = |key: &str| {
+        bins.iter().map(|bin| bin[key].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
     assert_eq!(named("name").into_iter().collect::<std::collections::BTreeSet<_>>(), here);
-    let files: std::collections::BTreeSet<String> = std::fs::read_dir(root.join("fuzz/fuzz_targets"))
-        .unwrap()
-        .map(|file| format!("fuzz_targets/{}", file.unwrap().file_name().to_string_lossy()))
-        .collect();
+    let files: std::collections::BTreeSet<String> =
+        std::fs::read_dir(root.join("fuzz/fuzz_targets"))
+            .unwrap()
+            .map(|file| format!("fuzz_targets/{}", file.unwrap().file_name().to_string_lossy()))
+            .collect();
     assert_eq!(named("path").into_iter().collect::<std::collections::BTreeSet<_>>(), files);
 }

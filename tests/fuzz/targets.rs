@@ -23,7 +23,9 @@ use model::{CallUuid, E164, StreamId};
 use offhook::admission::book::Keeper;
 use offhook::admission::permission::Consents;
 use offhook::admission::{Directory, Gate, NumberEntry};
-use offhook::api::{self, Api, LiveCall, LiveCalls, LiveFilter, NodeStatus, Operator, Placing, Reload, Told};
+use offhook::api::{
+    self, Api, LiveCall, LiveCalls, LiveFilter, NodeStatus, Operator, Placing, Reload, Told,
+};
 use offhook::call::PermissionDesk;
 use offhook::call::dialer::{CallOrder, NotPlaced};
 use offhook::call::streams::StreamView;
@@ -62,7 +64,8 @@ pub fn xml(body: &[u8]) {
         assert!(body.len() < 1_000 || report.len() < 2_000 * 2_000, "a report is bounded");
         if let Some(document) = &parsed.document {
             let text = serde_json::to_string(document).expect("a document");
-            let again: xml::Document = serde_json::from_str(&text).expect("what was written can be read");
+            let again: xml::Document =
+                serde_json::from_str(&text).expect("what was written can be read");
             assert_eq!(&again, document.as_ref());
         }
     }
@@ -96,7 +99,10 @@ pub fn sdp(bytes: &[u8]) {
             ice_lite: !offer.ice_lite,
         });
         assert!(answer.len() <= 16_384, "{} bytes", answer.len());
-        assert!(answer.lines().all(|line| line.as_bytes().get(1) == Some(&b'=')), "no line of somebody else's making");
+        assert!(
+            answer.lines().all(|line| line.as_bytes().get(1) == Some(&b'=')),
+            "no line of somebody else's making"
+        );
     }
 }
 
@@ -195,12 +201,20 @@ pub fn dtls_corpus() -> Vec<Vec<u8>> {
         let length = u16::try_from(body.len()).expect("short").to_be_bytes();
         [&[kind, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9][..], &length, body].concat()
     };
-    let verify = record(22, &[3, 0, 0, 23, 0, 0, 0, 0, 0, 0, 0, 23, 254, 255, 20, 1, 2, 3, 4, 5, 6, 7, 8]);
+    let verify =
+        record(22, &[3, 0, 0, 23, 0, 0, 0, 0, 0, 0, 0, 23, 254, 255, 20, 1, 2, 3, 4, 5, 6, 7, 8]);
     vec![
         framed(1, &hello),
         framed(1, &[hello.clone(), hello.clone()].concat()),
-        framed(1, &[hello.clone(), vec![record(20, &[1]), record(22, &[7; 60]), record(23, &[1; 30])]].concat()),
-        framed(0, &[verify.clone(), hello.concat(), record(22, &[2, 0, 0, 40, 0, 0, 0, 0, 0, 0, 0, 40])]),
+        framed(
+            1,
+            &[hello.clone(), vec![record(20, &[1]), record(22, &[7; 60]), record(23, &[1; 30])]]
+                .concat(),
+        ),
+        framed(
+            0,
+            &[verify.clone(), hello.concat(), record(22, &[2, 0, 0, 40, 0, 0, 0, 0, 0, 0, 0, 40])],
+        ),
         framed(1, &[record(21, &[2, 40]), record(21, &[1, 0]), verify]),
     ]
 }
@@ -211,7 +225,9 @@ pub fn rtp_corpus() -> Vec<Vec<u8>> {
     let rtp = |pt: u8, sequence: u8, payload: &[u8]| {
         [&[0x80, pt, 0, sequence, 0, 0, 3, 192][..], &ssrc, payload, &[0; 10]].concat()
     };
-    let extended = [&[0x90, 111, 0, 1, 0, 0, 0, 1][..], &ssrc, &[0xBE, 0xDE, 0, 1, 0x10, 1, 0, 0], &[9; 20]].concat();
+    let extended =
+        [&[0x90, 111, 0, 1, 0, 0, 0, 1][..], &ssrc, &[0xBE, 0xDE, 0, 1, 0x10, 1, 0, 0], &[9; 20]]
+            .concat();
     let rtcp = |kind: u8, count: u8, body: &[u8]| {
         let words = u16::try_from(body.len() / 4 + 1).expect("short").to_be_bytes();
         [&[0x80 | count, kind][..], &words, &ssrc, body].concat()
@@ -220,10 +236,24 @@ pub fn rtp_corpus() -> Vec<Vec<u8>> {
     vec![
         framed(
             0,
-            &[rtp(111, 1, &[0x48, 1, 2]), rtp(126, 2, &[5, 10, 0, 160]), rtp(126, 3, &[5, 138, 0, 160]), extended],
+            &[
+                rtp(111, 1, &[0x48, 1, 2]),
+                rtp(126, 2, &[5, 10, 0, 160]),
+                rtp(126, 3, &[5, 138, 0, 160]),
+                extended,
+            ],
         ),
-        framed(1, &[report.clone(), rtcp(201, 1, &[2; 24]), rtcp(203, 1, &[]), rtcp(205, 15, &[3; 24])]),
-        framed(0, &[[report, rtcp(202, 1, &[1, 2, b'x', b'y', 0, 0, 0, 0])].concat(), rtcp(207, 0, &[4; 16])]),
+        framed(
+            1,
+            &[report.clone(), rtcp(201, 1, &[2; 24]), rtcp(203, 1, &[]), rtcp(205, 15, &[3; 24])],
+        ),
+        framed(
+            0,
+            &[
+                [report, rtcp(202, 1, &[1, 2, b'x', b'y', 0, 0, 0, 0])].concat(),
+                rtcp(207, 0, &[4; 16]),
+            ],
+        ),
         framed(0, &stun_corpus()),
     ]
 }
@@ -249,16 +279,21 @@ pub fn opus_corpus() -> Vec<Vec<u8>> {
     let samples = encoder.rate().frame();
     let sound = |n: usize, kind: usize| match kind {
         0 => i16::try_from((n * 2_000) % 20_000).unwrap_or_default(),
-        1 => i16::from_be_bytes([n.wrapping_mul(97).to_le_bytes()[0], n.wrapping_mul(31).to_le_bytes()[0]]),
+        1 => i16::from_be_bytes([
+            n.wrapping_mul(97).to_le_bytes()[0],
+            n.wrapping_mul(31).to_le_bytes()[0],
+        ]),
         _ => 0,
     };
     let mut streams = Vec::new();
     for kind in 0..3 {
-        let frame = |at: usize| (0..samples).map(|n| sound(at * samples + n, kind)).collect::<Vec<i16>>();
+        let frame =
+            |at: usize| (0..samples).map(|n| sound(at * samples + n, kind)).collect::<Vec<i16>>();
         let packets: Vec<Vec<u8>> = (0..8).map(|at| encoder.encode(&frame(at)).to_vec()).collect();
         // Code 3: so many frames in one packet (RFC 6716 §3.2.5).
         let toc = packets[0].first().copied().unwrap_or_default();
-        let many = [&[toc | 3, 3][..], &[packets[0].get(1..).unwrap_or_default(); 3].concat()].concat();
+        let many =
+            [&[toc | 3, 3][..], &[packets[0].get(1..).unwrap_or_default(); 3].concat()].concat();
         streams.push(framed(0b0010_0100, &packets));
         streams.push(framed(0, &[many]));
     }
@@ -323,7 +358,10 @@ pub fn configuration(bytes: &[u8]) {
         Ok(config) => assert!(!format!("{config:?}").contains("CANARY"), "secrets are not shown"),
         Err(problems) => {
             assert!(!problems.0.is_empty());
-            assert!(!problems.to_string().contains("CANARY-8"), "nor is what the environment holds");
+            assert!(
+                !problems.to_string().contains("CANARY-8"),
+                "nor is what the environment holds"
+            );
         }
     }
 }
@@ -333,8 +371,11 @@ pub fn url(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     for open in [false, true] {
         let guard = Guard::new(open, Vec::new());
-        let base = CustomerUrl::parse("https://app.example.com/a/b?c=d", &guard).expect("a good URL");
-        for taken in [CustomerUrl::parse(&text, &guard), base.join(&text, &guard)].into_iter().flatten() {
+        let base =
+            CustomerUrl::parse("https://app.example.com/a/b?c=d", &guard).expect("a good URL");
+        for taken in
+            [CustomerUrl::parse(&text, &guard), base.join(&text, &guard)].into_iter().flatten()
+        {
             judge_url(&taken, &guard, open);
         }
     }
@@ -343,7 +384,9 @@ pub fn url(bytes: &[u8]) {
 fn judge_url(url: &CustomerUrl, guard: &Guard, open: bool) {
     let parsed = url.parsed();
     assert!(parsed.scheme() == "https" || (open && parsed.scheme() == "http"));
-    assert!(parsed.username().is_empty() && parsed.password().is_none() && parsed.fragment().is_none());
+    assert!(
+        parsed.username().is_empty() && parsed.password().is_none() && parsed.fragment().is_none()
+    );
     let may = |ip: IpAddr| is_public(ip) || guard.check_ip(ip).is_ok();
     match parsed.host() {
         Some(Host::Ipv4(ip)) => assert!(may(ip.into()), "{ip}"),
@@ -351,7 +394,10 @@ fn judge_url(url: &CustomerUrl, guard: &Guard, open: bool) {
         // The twin: what the C library's resolver would take for an address without asking anybody.
         Some(Host::Domain(name)) => {
             assert!(name.parse::<IpAddr>().is_err(), "{name}");
-            assert!(inet_aton(name).is_none_or(|ip| may(ip.into())), "{name} is an address after all");
+            assert!(
+                inet_aton(name).is_none_or(|ip| may(ip.into())),
+                "{name} is an address after all"
+            );
         }
         None => panic!("no host"),
     }
@@ -387,7 +433,10 @@ fn inet_aton(text: &str) -> Option<Ipv4Addr> {
         })
         .collect::<Option<_>>()?;
     let (last, before) = parts.split_last()?;
-    if before.len() > 3 || before.iter().any(|part| *part > 255) || *last >= 1 << (8 * (4 - before.len())) {
+    if before.len() > 3
+        || before.iter().any(|part| *part > 255)
+        || *last >= 1 << (8 * (4 - before.len()))
+    {
         return None;
     }
     let high = before.iter().zip([24, 16, 8]).fold(0, |sum, (part, shift)| sum | part << shift);
@@ -442,10 +491,22 @@ impl LiveCalls for NoCalls {
     fn streams(&self, _: &Scope, _: CallUuid) -> Vec<StreamView> {
         Vec::new()
     }
-    fn begin_stream(&self, _: &Scope, _: CallUuid, _: StreamId, _: StreamOrder) -> Result<bool, Told> {
+    fn begin_stream(
+        &self,
+        _: &Scope,
+        _: CallUuid,
+        _: StreamId,
+        _: StreamOrder,
+    ) -> Result<bool, Told> {
         Err(Told::NotUp)
     }
-    fn record(&self, _: &Scope, _: CallUuid, _: RecordOrder, _: Option<Target>) -> Result<bool, Told> {
+    fn record(
+        &self,
+        _: &Scope,
+        _: CallUuid,
+        _: RecordOrder,
+        _: Option<Target>,
+    ) -> Result<bool, Told> {
         Err(Told::NotUp)
     }
     fn is_recorded(&self, _: &Scope, _: CallUuid) -> bool {
@@ -468,21 +529,30 @@ struct Rest {
 fn rest_api() -> &'static Rest {
     static REST: OnceLock<Rest> = OnceLock::new();
     REST.get_or_init(|| {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("tokio");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("tokio");
         let dir = tempfile::tempdir().expect("a folder");
-        let store = runtime.block_on(Store::open(&dir.path().join("fuzz.db"), Health::new())).expect("a store");
-        let config = Config::from_parts("offhook.toml", CONFIGURATION, &BTreeMap::new(), &|_| Ok(())).expect("good");
+        let store = runtime
+            .block_on(Store::open(&dir.path().join("fuzz.db"), Health::new()))
+            .expect("a store");
+        let config =
+            Config::from_parts("offhook.toml", CONFIGURATION, &BTreeMap::new(), &|_| Ok(()))
+                .expect("good");
         let accounts = api::auth::Accounts::new(&config.accounts);
         let clock = Clock::real();
         // No number is anybody's: nothing goes out to Graph.
         let gate = Arc::new(Gate::new(Arc::new(Directory::new(10)), clock.now()));
         let graph = GraphConfig::new("http://127.0.0.1:9/v23.0", Secret::new("CANARY-6"));
         let graph = Arc::new(Graph::new(graph, clock.clone()).expect("a client"));
-        let permissions = PermissionDesk::new(graph.clone(), Arc::new(Consents::new()), clock.clone());
+        let permissions =
+            PermissionDesk::new(graph.clone(), Arc::new(Consents::new()), clock.clone());
         let (live, placing, operator) = (Arc::new(NoCalls), Arc::new(NoCalls), Arc::new(NoCalls));
         let host = "localhost".to_owned();
-        let keeper = Keeper::open(store.clone(), Arc::new(Directory::new(10)), &config, clock.wall());
+        let keeper =
+            Keeper::open(store.clone(), Arc::new(Directory::new(10)), &config, clock.wall());
         let keeper = runtime.block_on(keeper).expect("a book");
         let rooms = offhook::call::rooms::Rooms::silent(clock.clone());
         let out = Egress::new(EgressConfig::new(Guard::new(false, Vec::new()))).expect("a client");
@@ -502,20 +572,39 @@ fn rest_api() -> &'static Rest {
         };
         let notifier = answer::Notifier::new(out.clone(), clock.clone(), answer::Dice::system(), 1);
         let (node_id, nobody) = ("fuzz".to_owned(), Arc::new(Directory::new(10)));
-        let outbox =
-            call::Outbox::new(store.clone(), notifier, nobody, clock.clone(), node_id.clone(), Default::default());
+        let outbox = call::Outbox::new(
+            store.clone(),
+            notifier,
+            nobody,
+            clock.clone(),
+            node_id.clone(),
+            Default::default(),
+        );
         let (data_dir, base_url) = (dir.path().to_owned(), "http://localhost".to_owned());
-        let recognisers = speech::recognise::Recognisers::new(&Default::default()).expect("none is named");
-        let kept = call::RecordingsConfig { data_dir, base_url, node_id, threads: 1, copies: None, recognisers };
+        let recognisers =
+            speech::recognise::Recognisers::new(&Default::default()).expect("none is named");
+        let kept = call::RecordingsConfig {
+            data_dir,
+            base_url,
+            node_id,
+            threads: 1,
+            copies: None,
+            recognisers,
+        };
         let (dice, tasks) = (answer::Dice::system(), Default::default());
         let recordings = {
             let _inside = runtime.enter();
-            call::Recordings::start(kept, store.clone(), outbox.clone(), clock.clone(), dice, tasks).expect("a folder")
+            call::Recordings::start(kept, store.clone(), outbox.clone(), clock.clone(), dice, tasks)
+                .expect("a folder")
         };
         let agents = offhook::agents::Agents::new(offhook::agents::AgentsParts {
             store: store.clone(),
             directory: Arc::new(Directory::new(10)),
-            notices: offhook::notices::Notices::new(store.clone(), offhook::feed::Feed::new(), clock.clone()),
+            notices: offhook::notices::Notices::new(
+                store.clone(),
+                offhook::feed::Feed::new(),
+                clock.clone(),
+            ),
             egress: out.clone(),
             house: out.clone(),
             model: None,
@@ -544,7 +633,12 @@ fn rest_api() -> &'static Rest {
             keeper: keeper.clone(),
             clock: clock.clone(),
         });
-        let people = offhook::people::People::new(store.clone(), Default::default(), clock.clone(), feed.clone());
+        let people = offhook::people::People::new(
+            store.clone(),
+            Default::default(),
+            clock.clone(),
+            feed.clone(),
+        );
         let router = api::router(Api {
             clock,
             feed,
@@ -590,7 +684,8 @@ pub fn rest(bytes: &[u8]) {
     let Ok(request) = request else { return };
     let api = rest_api();
     let (head, body) = api.runtime.block_on(async {
-        let (head, body) = api.router.clone().oneshot(request).await.expect("an answer").into_parts();
+        let (head, body) =
+            api.router.clone().oneshot(request).await.expect("an answer").into_parts();
         (head, body.collect().await.expect("a body").to_bytes())
     });
     let text = String::from_utf8_lossy(&body);
@@ -611,7 +706,8 @@ pub fn event_log(bytes: &[u8]) {
 
 /// The query of a verification, which is a URL's fragment just as well; a line's end; a signature.
 pub fn webhook_request(bytes: &[u8]) {
-    let secrets = Secrets::new(&Secret::new("app"), Some(&Secret::new("before")), Secret::new("token"));
+    let secrets =
+        Secrets::new(&Secret::new("app"), Some(&Secret::new("before")), Secret::new("token"));
     let end = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
     let (query, signature) = bytes.split_at(end);
     let query = String::from_utf8_lossy(query);
@@ -634,11 +730,17 @@ pub fn stream_message(bytes: &[u8]) {
     // A byte of µ-law is the least that a sample takes, and each message may leave a part of a frame.
     assert!(trial.frames <= text.len() / 160 + trial.outcomes.len() + 1, "{} frames", trial.frames);
     assert!(trial.frames <= 40 * 50, "what waits is bounded");
-    assert!(trial.checkpoints.iter().all(|name| name.chars().count() <= 256) && trial.checkpoints.len() <= 1_000);
+    assert!(
+        trial.checkpoints.iter().all(|name| name.chars().count() <= 256)
+            && trial.checkpoints.len() <= 1_000
+    );
     assert!(trial.keys.chars().all(|key| "0123456789*#wW".contains(key)));
     assert_eq!(trial.outcomes.len(), text.lines().count());
     for code in trial.outcomes.into_iter().filter_map(Result::err) {
-        assert!(!code.is_empty() && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{code}");
+        assert!(
+            !code.is_empty() && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+            "{code}"
+        );
     }
 }
 
@@ -646,7 +748,12 @@ pub fn stream_message(bytes: &[u8]) {
 pub fn recogniser(bytes: &[u8]) {
     use speech::recognise::{read_answer, read_messages};
     let is_told = |text: &str| {
-        assert!(text.chars().count() <= 4_096 && !text.contains(char::is_control) && text.trim() == text, "{text:?}");
+        assert!(
+            text.chars().count() <= 4_096
+                && !text.contains(char::is_control)
+                && text.trim() == text,
+            "{text:?}"
+        );
     };
     if let Ok(heard) = read_answer(bytes) {
         is_told(&heard.text);

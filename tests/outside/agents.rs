@@ -37,14 +37,19 @@ impl World {
         let made = self.ask("POST", "agents/", agent).await;
         assert_eq!(made.status, 201, "{}", made.text());
         let id = made.json()["id"].as_str().unwrap().to_owned();
-        let redirect = format!("<Response><Redirect>https://agent.invalid/{id}/answer</Redirect></Response>");
+        let redirect =
+            format!("<Response><Redirect>https://agent.invalid/{id}/answer</Redirect></Response>");
         self.app.xml("/answer", redirect);
         id
     }
 
     async fn call(&self, script: CallScript) -> Vec<CallEvent> {
         let script = CallScript { hangup: HangupRule::Never, ..script };
-        let events = tokio::time::timeout(std::time::Duration::from_secs(60), self.sim.place_call(script).all()).await;
+        let events = tokio::time::timeout(
+            std::time::Duration::from_secs(60),
+            self.sim.place_call(script).all(),
+        )
+        .await;
         events.expect("the call ends")
     }
 
@@ -55,7 +60,12 @@ impl World {
             every.tick().await;
             let calls = self.ask("GET", "calls/", Value::Null).await.json();
             let Some(call) = calls["items"][0]["callUuid"].as_str() else { continue };
-            if self.ask("GET", &format!("calls/{call}/events"), Value::Null).await.text().contains(what) {
+            if self
+                .ask("GET", &format!("calls/{call}/events"), Value::Null)
+                .await
+                .text()
+                .contains(what)
+            {
                 return;
             }
         }
@@ -63,7 +73,8 @@ impl World {
     }
 
     async fn notices(&self, topic: &str) -> Vec<Value> {
-        let list = self.ask("GET", &format!("notifications/?type={topic}"), Value::Null).await.json();
+        let list =
+            self.ask("GET", &format!("notifications/?type={topic}"), Value::Null).await.json();
         list["items"].as_array().unwrap().clone()
     }
 }
@@ -109,14 +120,23 @@ async fn agents_are_made_changed_and_removed() {
         (json!({"name": "x", "kind": "llm"}), "endpoint"),
         (json!({"name": "x", "kind": "http", "endpoint": "ftp://x/"}), "endpoint"),
         (json!({"name": "x", "kind": "http", "endpoint": endpoint, "channels": []}), "channels"),
-        (json!({"name": "x", "kind": "http", "endpoint": endpoint, "channels": ["fax"]}), "channels[0]"),
+        (
+            json!({"name": "x", "kind": "http", "endpoint": endpoint, "channels": ["fax"]}),
+            "channels[0]",
+        ),
         (json!({"name": "x", "kind": "http", "endpoint": endpoint, "timeoutMs": 1}), "timeoutMs"),
-        (json!({"name": "x", "kind": "http", "endpoint": endpoint, "historyTurns": 1000}), "historyTurns"),
+        (
+            json!({"name": "x", "kind": "http", "endpoint": endpoint, "historyTurns": 1000}),
+            "historyTurns",
+        ),
         (
             json!({"name": "x", "kind": "http", "endpoint": endpoint, "outboundNumber": "919999999999"}),
             "outboundNumber",
         ),
-        (json!({"name": "x", "kind": "http", "endpoint": endpoint, "language": "english!"}), "language"),
+        (
+            json!({"name": "x", "kind": "http", "endpoint": endpoint, "language": "english!"}),
+            "language",
+        ),
         (json!({"name": "x", "kind": "http", "endpoint": endpoint, "voice": "Donald"}), "voice"),
     ] {
         let answer = world.ask("POST", "agents/", wrong.clone()).await;
@@ -128,10 +148,12 @@ async fn agents_are_made_changed_and_removed() {
         );
     }
     // S2.19: the same number for many.
-    let second = json!({"name": "Ravi", "kind": "http", "endpoint": endpoint, "outboundNumber": NUMBER});
+    let second =
+        json!({"name": "Ravi", "kind": "http", "endpoint": endpoint, "outboundNumber": NUMBER});
     assert_eq!(world.ask("POST", "agents/", second).await.status, 201);
     let list = world.ask("GET", "agents/", Value::Null).await.json();
-    let names: Vec<_> = list["items"].as_array().unwrap().iter().map(|a| a["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        list["items"].as_array().unwrap().iter().map(|a| a["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["Ravi", "Asha"]);
 
     let path = format!("agents/{}/", agent["id"].as_str().unwrap());
@@ -141,9 +163,18 @@ async fn agents_are_made_changed_and_removed() {
     let url = format!("{}/api/v1/{path}", world.node.public);
     let change = |tag: String, body: Value| {
         let url = url.clone();
-        async move { http::send("PATCH", &url, &[("x-api-key", API_KEY), ("if-match", &tag)], body.to_string()).await }
+        async move {
+            http::send(
+                "PATCH",
+                &url,
+                &[("x-api-key", API_KEY), ("if-match", &tag)],
+                body.to_string(),
+            )
+            .await
+        }
     };
-    let changed = change(tag.clone(), json!({"enabled": false, "apiKey": null, "greeting": "Hello."})).await;
+    let changed =
+        change(tag.clone(), json!({"enabled": false, "apiKey": null, "greeting": "Hello."})).await;
     assert_eq!(changed.status, 200, "{}", changed.text());
     let now = changed.json();
     assert_eq!(
@@ -159,7 +190,10 @@ async fn agents_are_made_changed_and_removed() {
 /// Whether `text` is `whole`, or as much of it as was heard.
 pub fn is_begin_of(text: &Value, whole: &str) -> bool {
     let text = text.as_str().unwrap_or_default();
-    text == whole || text.strip_suffix('\u{2026}').is_some_and(|begin| !begin.is_empty() && whole.starts_with(begin))
+    text == whole
+        || text
+            .strip_suffix('\u{2026}')
+            .is_some_and(|begin| !begin.is_empty() && whole.starts_with(begin))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,12 +217,25 @@ async fn an_agent_takes_a_call_hears_keys_and_hangs_up() {
     let turns = server.turns();
     let first = &turns[0];
     assert_eq!(first.path, "/agent");
-    let want = json!({"type": "digits", "text": "12", "media": null, "digits": "12", "speech": null});
-    assert_eq!((&first.body["input"], &first.body["channel"]), (&want, &json!("call")), "{}", first.body);
-    assert_eq!(first.body["user"], json!({"waId": "919412341234", "userId": null, "name": "Asha Verma"}));
+    let want =
+        json!({"type": "digits", "text": "12", "media": null, "digits": "12", "speech": null});
+    assert_eq!(
+        (&first.body["input"], &first.body["channel"]),
+        (&want, &json!("call")),
+        "{}",
+        first.body
+    );
+    assert_eq!(
+        first.body["user"],
+        json!({"waId": "919412341234", "userId": null, "name": "Asha Verma"})
+    );
     assert_eq!(first.body["number"], NUMBER);
     // The key came into it: what was not heard was not said.
-    assert!(is_begin_of(&first.body["history"][0]["text"], "Welcome. How can I help you?"), "{}", first.body);
+    assert!(
+        is_begin_of(&first.body["history"][0]["text"], "Welcome. How can I help you?"),
+        "{}",
+        first.body
+    );
     // Signed with the account's token, since the agent has no secret of its own.
     let header = |name: &str| first.headers[name].to_str().unwrap().to_owned();
     assert_eq!(header("x-offhook-attempt"), "1");
@@ -198,8 +245,13 @@ async fn an_agent_takes_a_call_hears_keys_and_hangs_up() {
     let text = [time.trim_start_matches("t=").as_bytes(), b".", &first.bytes].concat();
     assert_eq!(hex, hex::encode(aws_lc_rs::hmac::sign(&key, &text)));
     let second = &turns[1].body;
-    let roles: Vec<_> = second["history"].as_array().unwrap().iter().map(|l| l["role"].as_str().unwrap()).collect();
-    assert_eq!((second["turn"].as_u64(), roles), (Some(2), vec!["assistant", "user", "assistant"]), "{second}");
+    let roles: Vec<_> =
+        second["history"].as_array().unwrap().iter().map(|l| l["role"].as_str().unwrap()).collect();
+    assert_eq!(
+        (second["turn"].as_u64(), roles),
+        (Some(2), vec!["assistant", "user", "assistant"]),
+        "{second}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,7 +267,8 @@ async fn an_agent_that_fails_is_asked_thrice_and_a_person_is_wanted() {
     let events = world.call(CallScript { keys, ..CallScript::default() }).await;
     assert!(business_hung_up(&events) && heard_ms(&events) > 1_500, "it says sorry: {events:#?}");
     let turns = server.turns();
-    let attempts: Vec<_> = turns.iter().map(|t| t.headers["x-offhook-attempt"].to_str().unwrap()).collect();
+    let attempts: Vec<_> =
+        turns.iter().map(|t| t.headers["x-offhook-attempt"].to_str().unwrap()).collect();
     assert_eq!(attempts, ["1", "2", "3"]);
     let ids: Vec<_> = turns.iter().map(|t| &t.headers["x-offhook-event-id"]).collect();
     assert!(ids.iter().all(|id| *id == ids[0]));
@@ -264,7 +317,10 @@ async fn a_model_is_heard_from_its_first_sentence_on() {
     sender.try_send(chunk("It comes from the mountains.")).unwrap();
     sender.try_send(chunk("\n[hangup]")).unwrap();
     drop(sender);
-    let events = tokio::time::timeout(std::time::Duration::from_secs(60), calling).await.expect("an end").unwrap();
+    let events = tokio::time::timeout(std::time::Duration::from_secs(60), calling)
+        .await
+        .expect("an end")
+        .unwrap();
     assert!(business_hung_up(&events), "{events:#?}");
     assert!(heard_ms(&events) > 3_000, "both sentences: {events:#?}");
     assert!(!hearing.heard().is_empty());

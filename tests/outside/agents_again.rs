@@ -12,7 +12,11 @@ use crate::support::chat::{Chat, USER};
 use crate::support::node::NUMBER;
 
 fn sent(items: &[Value]) -> Vec<&str> {
-    items.iter().filter(|m| m["direction"] == "outbound").filter_map(|m| m["text"].as_str()).collect()
+    items
+        .iter()
+        .filter(|m| m["direction"] == "outbound")
+        .filter_map(|m| m["text"].as_str())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,7 +27,10 @@ async fn a_turn_under_way_is_taken_up_after_a_restart_and_answered_once() {
         let server = AgentServer::start(move |turn| match held.lock().unwrap().take() {
             // Nothing comes before the node ends.
             Some(held) => Says::Events(held),
-            None => reply(&format!("You wrote {}", turn.body["input"]["text"].as_str().unwrap()), Value::Null),
+            None => reply(
+                &format!("You wrote {}", turn.body["input"]["text"].as_str().unwrap()),
+                Value::Null,
+            ),
         })
         .await;
         let mut chat = Chat::start().await;
@@ -46,10 +53,15 @@ async fn a_turn_under_way_is_taken_up_after_a_restart_and_answered_once() {
         let items = chat.until(&id, |items| sent(items).len() == 2).await;
         assert_eq!(sent(&items), ["You wrote one", "You wrote two"], "in order: {items:#?}");
         let turns = server.turns();
-        let texts: Vec<_> = turns.iter().map(|turn| turn.body["input"]["text"].as_str().unwrap()).collect();
+        let texts: Vec<_> =
+            turns.iter().map(|turn| turn.body["input"]["text"].as_str().unwrap()).collect();
         assert_eq!(texts, ["one", "one", "two"], "kill: {kill}");
         let event = |turn: &crate::support::agent::Turn| turn.headers["x-offhook-event-id"].clone();
-        assert_eq!((event(&first), event(&turns[1])), (event(&turns[1]), event(&first)), "the same event as before");
+        assert_eq!(
+            (event(&first), event(&turns[1])),
+            (event(&turns[1]), event(&first)),
+            "the same event as before"
+        );
         // What was answered is owed no more.
         chat.writes(USER, "three").await;
         chat.until(&id, |items| sent(items).len() == 3).await;
@@ -69,8 +81,9 @@ async fn answers_calls(chat: &Chat, server: &AgentServer) {
     let (status, agent) = chat.ask("POST", "agents/", agent).await;
     assert_eq!(status, 201, "{agent}");
     chat.connect(agent["id"].as_str().expect("an id")).await;
-    let (status, shown) =
-        chat.ask("PATCH", &format!("phone-numbers/{NUMBER}/"), json!({"configurationType": "agent"})).await;
+    let (status, shown) = chat
+        .ask("PATCH", &format!("phone-numbers/{NUMBER}/"), json!({"configurationType": "agent"}))
+        .await;
     assert_eq!(status, 200, "{shown}");
 }
 
@@ -85,7 +98,9 @@ async fn what_was_said_to_an_agent_on_the_phone_stands_in_the_conversation() {
     answers_calls(&chat, &server).await;
     let keys = caller::parse_keys("12#w3w3w3w9#").expect("keys");
     let script = CallScript { keys, hangup: HangupRule::Never, ..CallScript::default() };
-    tokio::time::timeout(std::time::Duration::from_secs(60), chat.sim.place_call(script).all()).await.expect("an end");
+    tokio::time::timeout(std::time::Duration::from_secs(60), chat.sim.place_call(script).all())
+        .await
+        .expect("an end");
     let id = chat.id_of(USER).await;
     let items = chat.until(&id, |items| items.iter().any(|item| item["type"] == "call")).await;
     let call = &items[0]["call"];
@@ -120,7 +135,11 @@ async fn r03_what_was_said_until_a_kill_stands_in_the_conversation_once() {
     .await;
     answers_calls(&chat, &server).await;
     let keys = caller::parse_keys("12#wwww3#").expect("keys");
-    let phone = chat.sim.place_call(CallScript { keys, hangup: HangupRule::Never, ..CallScript::default() });
+    let phone = chat.sim.place_call(CallScript {
+        keys,
+        hangup: HangupRule::Never,
+        ..CallScript::default()
+    });
     server.until_asked(2).await;
     // Whoever reads the list of calls reads behind what was queued before.
     let (status, _) = chat.ask("GET", "calls/", Value::Null).await;
@@ -134,8 +153,10 @@ async fn r03_what_was_said_until_a_kill_stands_in_the_conversation_once() {
         let items = chat.until(&id, |items| items.iter().any(|item| item["type"] == "call")).await;
         let calls: Vec<_> = items.iter().filter(|item| item["type"] == "call").collect();
         assert_eq!(calls.len(), 1, "{items:#?}");
-        let lines = calls[0]["call"]["transcript"].as_array().unwrap_or_else(|| panic!("{items:#?}"));
-        let said: Vec<_> = lines.iter().map(|line| (line["role"].as_str().unwrap(), &line["text"])).collect();
+        let lines =
+            calls[0]["call"]["transcript"].as_array().unwrap_or_else(|| panic!("{items:#?}"));
+        let said: Vec<_> =
+            lines.iter().map(|line| (line["role"].as_str().unwrap(), &line["text"])).collect();
         let wanted = [
             ("assistant", "Welcome. How can I help you?"),
             ("user", "12"),

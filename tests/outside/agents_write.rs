@@ -11,7 +11,11 @@ use crate::support::chat::{Chat, USER, crm};
 use crate::support::node::NUMBER;
 
 fn sent(items: &[Value]) -> Vec<&str> {
-    items.iter().filter(|m| m["direction"] == "outbound").filter_map(|m| m["text"].as_str()).collect()
+    items
+        .iter()
+        .filter(|m| m["direction"] == "outbound")
+        .filter_map(|m| m["text"].as_str())
+        .collect()
 }
 
 async fn escalations(chat: &Chat) -> Vec<Value> {
@@ -36,7 +40,10 @@ async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
     let held = Mutex::new(Some(events));
     let server = AgentServer::start(move |turn| match held.lock().unwrap().take() {
         Some(events) => Says::Events(events),
-        None => reply(&format!("You wrote {}", turn.body["input"]["text"].as_str().unwrap()), json!("close")),
+        None => reply(
+            &format!("You wrote {}", turn.body["input"]["text"].as_str().unwrap()),
+            json!("close"),
+        ),
     })
     .await;
     let chat = Chat::start().await;
@@ -61,7 +68,10 @@ async fn s2_07_a_message_to_a_number_with_an_agent_is_answered_in_order() {
         (&json!("message"), &json!(NUMBER), &json!(id))
     );
     assert_eq!(first["user"], json!({"waId": USER, "userId": null, "name": "Asha Verma"}));
-    assert_eq!(first["input"], json!({"type": "text", "text": "one", "media": null, "digits": null, "speech": null}));
+    assert_eq!(
+        first["input"],
+        json!({"type": "text", "text": "one", "media": null, "digits": null, "speech": null})
+    );
     assert!(turns[1].headers["x-offhook-signature"].to_str().unwrap().starts_with("t="));
     let history = turns[1].body["history"].as_array().unwrap();
     let said: Vec<&Value> = history.iter().map(|line| &line["text"]).collect();
@@ -101,9 +111,14 @@ async fn r03_an_answer_that_is_owed_is_given_after_a_crash_and_once() {
     thinking.try_send(json!({"action": "escalate"}).to_string()).unwrap();
     drop(thinking);
     let id = chat.id_of(USER).await;
-    let items = chat.until(&id, |items| sent(items).len() == 2 && items.iter().all(|m| m["status"] != "queued")).await;
+    let items = chat
+        .until(&id, |items| sent(items).len() == 2 && items.iter().all(|m| m["status"] != "queued"))
+        .await;
     assert_eq!(sent(&items), ["Here", "I am."]);
-    assert!(items.iter().all(|m| m["status"] != "failed"), "it called for a person once all was out: {items:?}");
+    assert!(
+        items.iter().all(|m| m["status"] != "failed"),
+        "it called for a person once all was out: {items:?}"
+    );
     until_escalated(&chat, 1).await;
     assert_eq!(server.turns().len(), 2, "before the crash, and after it");
 }
@@ -114,7 +129,10 @@ async fn an_agent_that_is_switched_off_calls_for_a_person_once() {
     let chat = Chat::start().await;
     let agent = chat.agent(&server.url).await;
     chat.connect(&agent).await;
-    assert_eq!(chat.ask("PATCH", &format!("agents/{agent}/"), json!({"enabled": false})).await.0, 200);
+    assert_eq!(
+        chat.ask("PATCH", &format!("agents/{agent}/"), json!({"enabled": false})).await.0,
+        200
+    );
     chat.writes(USER, "hello?").await;
     until_escalated(&chat, 1).await;
     let id = chat.id_of(USER).await;
@@ -144,7 +162,8 @@ async fn s3_21_s4_09_a_turn_under_way_is_dropped_when_people_take_over() {
     chat.writes(USER, "hello").await;
     let thinking: mpsc::Sender<String> = held.recv().await.unwrap();
     let id = chat.id_of(USER).await;
-    let silent = chat.ask("PATCH", &format!("conversations/{id}/"), json!({"aiEnabled": false})).await;
+    let silent =
+        chat.ask("PATCH", &format!("conversations/{id}/"), json!({"aiEnabled": false})).await;
     assert_eq!(silent.0, 200, "{}", silent.1);
     thinking.try_send(json!({"type": "text", "text": "Too late."}).to_string()).unwrap();
     drop(thinking);
@@ -189,8 +208,13 @@ async fn an_agent_that_fails_or_gives_up_calls_a_person_and_automatons_are_not_a
     let id = chat.id_of(USER).await;
     assert_eq!((&notices[0]["conversation"], &notices[0]["number"]), (&json!(id), &json!(NUMBER)));
     assert_eq!(server.turns().len(), 3, "two more tries");
-    let (_, event) = chat.event("/hook", "conversation.escalated", |data| data["conversation"] == id.as_str()).await;
-    assert_eq!((&event["data"]["reason"], &event["data"]["agent"]), (&json!("agent_failed"), &json!(agent)));
+    let (_, event) = chat
+        .event("/hook", "conversation.escalated", |data| data["conversation"] == id.as_str())
+        .await;
+    assert_eq!(
+        (&event["data"]["reason"], &event["data"]["agent"]),
+        (&json!("agent_failed"), &json!(agent))
+    );
     // It may be well again.
     chat.writes(USER, "hello").await;
     chat.until(&id, |items| sent(items) == ["Yes."]).await;
@@ -228,7 +252,11 @@ async fn s2_20_an_agent_that_answers_numbers_goes_only_by_force() {
     let voice = json!({"name": "Ravi", "kind": "http", "endpoint": "http://127.0.0.1:9009/", "channels": ["voice"]});
     let voice = chat.ask("POST", "agents/", voice).await.1["id"].as_str().unwrap().to_owned();
     let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
-    assert_eq!(chat.ask("POST", &connect, json!({ "agent": voice })).await.0, 409, "it has no channel for it");
+    assert_eq!(
+        chat.ask("POST", &connect, json!({ "agent": voice })).await.0,
+        409,
+        "it has no channel for it"
+    );
     let nobody = "00000000-0000-0000-0000-000000000007";
     assert_eq!(chat.ask("POST", &connect, json!({ "agent": nobody })).await.0, 400);
     chat.connect(&agent).await;
@@ -247,17 +275,29 @@ async fn s3_23_insights_are_the_models_or_reckoned_here() {
     chat.writes(USER, "Thanks, great!").await;
     let path = format!("conversations/{}/insights/", chat.id_of(USER).await);
     let (status, local) = chat.ask("POST", &path, Value::Null).await;
-    assert_eq!((status, &local["sentiment"], &local["by"]), (200, &json!("positive"), &json!("local")), "{local}");
+    assert_eq!(
+        (status, &local["sentiment"], &local["by"]),
+        (200, &json!("positive"), &json!("local")),
+        "{local}"
+    );
     let shown = chat.conversation(USER).await;
-    for (shown, made) in [("sentiment", "sentiment"), ("score", "score"), ("summary", "summary"), ("insightsBy", "by")]
-        .map(|(s, m)| (&shown[s], &local[m]))
+    for (shown, made) in [
+        ("sentiment", "sentiment"),
+        ("score", "score"),
+        ("summary", "summary"),
+        ("insightsBy", "by"),
+    ]
+    .map(|(s, m)| (&shown[s], &local[m]))
     {
         assert_eq!((shown, shown.is_null()), (made, false));
     }
     assert!(shown["insightsAt"].is_string());
 
     let server = AgentServer::start(|_| {
-        chunks(&["{\"sentiment\": \"negative\", \"score\": -0.5, ", "\"summary\": \"They wait for their order.\"}"])
+        chunks(&[
+            "{\"sentiment\": \"negative\", \"score\": -0.5, ",
+            "\"summary\": \"They wait for their order.\"}",
+        ])
     })
     .await;
     let model = format!("[model]\nurl = \"{}/v1\"\nname = \"small\"\n", server.url);
@@ -267,5 +307,10 @@ async fn s3_23_insights_are_the_models_or_reckoned_here() {
     let made = chat.ask("POST", &path, Value::Null).await.1;
     let want = json!({"sentiment": "negative", "score": -0.5, "summary": "They wait for their order.", "by": "small"});
     assert_eq!(made, want);
-    assert!(server.turns()[0].body["messages"][1]["content"].as_str().unwrap().contains("user: Where is my order?"));
+    assert!(
+        server.turns()[0].body["messages"][1]["content"]
+            .as_str()
+            .unwrap()
+            .contains("user: Where is my order?")
+    );
 }

@@ -43,7 +43,11 @@ impl World {
 
 fn assert_cause(hangup: &Seen, code: &str, name: &str, source: &str) {
     assert_eq!(
-        (hangup.param("HangupCauseCode"), hangup.param("HangupCauseName"), hangup.param("HangupSource")),
+        (
+            hangup.param("HangupCauseCode"),
+            hangup.param("HangupCauseName"),
+            hangup.param("HangupSource")
+        ),
         (code, name, source),
         "{:#?}",
         hangup.params
@@ -100,7 +104,8 @@ async fn what_is_no_document_is_refused_whole() {
         assert!(!world.graph.actions(&wacid).contains(&"accept".to_owned()));
     }
     for (outcome, count) in [("invalid", 4.0), ("status", 2.0), ("ok", 0.0)] {
-        let told = world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", outcome)]).await;
+        let told =
+            world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", outcome)]).await;
         assert_eq!(told, count, "{outcome}");
     }
 }
@@ -108,11 +113,16 @@ async fn what_is_no_document_is_refused_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_past_the_limit_is_not_read_to_its_end() {
     let world = World::start(|_, _| ()).await;
-    world.app.route("/answer", |_| (200, format!("<Response><!--{}--></Response>", "x".repeat(3_000_000))));
+    world.app.route("/answer", |_| {
+        (200, format!("<Response><!--{}--></Response>", "x".repeat(3_000_000)))
+    });
     let wacid = world.call().await;
     world.graph.wait(&wacid, "reject").await;
     world.hangup().await;
-    assert!(world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", "too_large")]).await >= 1.0);
+    assert!(
+        world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", "too_large")]).await
+            >= 1.0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,21 +136,31 @@ async fn private_addresses_and_plain_http_stay_shut_without_allow_insecure() {
     let wacid = world.call().await;
     world.graph.wait(&wacid, "reject").await;
     world.node.until_metric("offhook_calls_active", &[], 0.0).await;
-    assert!(world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", "refused")]).await >= 1.0);
+    assert!(
+        world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", "refused")]).await
+            >= 1.0
+    );
     assert!(world.app.seen().is_empty(), "nothing was asked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_user_gives_up_while_the_document_is_fetched() {
     let world = World::start(|_, _| ()).await;
-    world.app.xml("/answer", "<Response><Speak>Hello</Speak></Response>").slow("/answer", Duration::from_secs(5));
+    world
+        .app
+        .xml("/answer", "<Response><Speak>Hello</Speak></Response>")
+        .slow("/answer", Duration::from_secs(5));
     let wacid = world.call().await;
     world.graph.wait(&wacid, "pre_accept").await;
     world.app.wait("/answer").await;
     terminate(&world.node, &wacid).await;
     let hangup = world.hangup().await;
     assert_cause(&hangup, "1000", "Canceled", "Caller");
-    assert_eq!(world.graph.actions(&wacid), ["pre_accept"], "nothing is sent after the user gave up");
+    assert_eq!(
+        world.graph.actions(&wacid),
+        ["pre_accept"],
+        "nothing is sent after the user gave up"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +179,8 @@ async fn graph_refusing_accept_ends_the_call_by_terminate_never_reject() {
     let world = World::start(|_, _| ()).await;
     world.app.xml("/answer", "<Response><Speak>Hello</Speak></Response>");
     world.graph.script(|asked| {
-        (asked["action"] == "accept").then(|| (400, r#"{"error":{"message":"no","code":131009}}"#.to_owned()))
+        (asked["action"] == "accept")
+            .then(|| (400, r#"{"error":{"message":"no","code":131009}}"#.to_owned()))
     });
     let wacid = world.call().await;
     world.graph.wait(&wacid, "terminate").await;

@@ -50,7 +50,11 @@ fn exit_codes_and_streams() {
     for (args, code, part) in cases {
         let out = run(args);
         assert_eq!(out.status.code(), Some(*code), "{args:?}");
-        assert!(text(&out.stdout).contains(part) && out.stderr.is_empty(), "{args:?}: {}", text(&out.stdout));
+        assert!(
+            text(&out.stdout).contains(part) && out.stderr.is_empty(),
+            "{args:?}: {}",
+            text(&out.stdout)
+        );
     }
     let wrong: &[(&[&str], i32, &str)] = &[
         (&[], 2, "Usage"),
@@ -63,8 +67,16 @@ fn exit_codes_and_streams() {
         (&["load", "--rate", "0", "--calls", "1"], 2, "a rate of 0"),
         (&["load", "--rate", "1", "--calls", "0"], 2, "0 calls"),
         (&["load", "--rate", "1", "--calls", "1", "--hold", "99999"], 2, "--hold 99999"),
-        (&["config", "check", "--config", "/nowhere/offhook.toml"], 2, "could not read /nowhere/offhook.toml"),
-        (&["serve", "--config", "/nowhere/offhook.toml"], 2, "could not read /nowhere/offhook.toml"),
+        (
+            &["config", "check", "--config", "/nowhere/offhook.toml"],
+            2,
+            "could not read /nowhere/offhook.toml",
+        ),
+        (
+            &["serve", "--config", "/nowhere/offhook.toml"],
+            2,
+            "could not read /nowhere/offhook.toml",
+        ),
         (&["replay", "/nowhere/events.jsonl"], 2, "/nowhere/events.jsonl"),
         (&["xml", "check", "/nowhere/a.xml"], 2, "/nowhere/a.xml"),
         (&["xml", "check"], 2, "FILE|URL|-"),
@@ -88,7 +100,14 @@ fn a_log_that_is_not_whole_is_replayed_as_far_as_it_goes_and_says_so() {
     let third = whole.lines().nth(2).unwrap();
     let cases = [
         ("whole", whole.clone(), 0, "", "null", true),
-        ("cut", format!("{before}\n{}", &last[..last.len() / 2]), 0, "is cut short", &*line.to_string(), false),
+        (
+            "cut",
+            format!("{before}\n{}", &last[..last.len() / 2]),
+            0,
+            "is cut short",
+            &*line.to_string(),
+            false,
+        ),
         ("ends_early", format!("{before}\n"), 0, "ends before the call does", "null", false),
         ("cut_inside", whole.replacen(third, &third[..third.len() / 2], 1), 2, "line 3", "", false),
     ];
@@ -102,8 +121,12 @@ fn a_log_that_is_not_whole_is_replayed_as_far_as_it_goes_and_says_so() {
             assert_eq!(out.status.code(), Some(code), "{args:?}: {err}");
             assert!(err.contains(note) && err.is_empty() == note.is_empty(), "{args:?}: {err}");
             if code == 0 && args.len() == 3 {
-                let last: serde_json::Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
-                assert_eq!((last["cut_line"].to_string().as_str(), last["over"].as_bool()), (cut, Some(over)));
+                let last: serde_json::Value =
+                    serde_json::from_str(told.lines().last().unwrap()).unwrap();
+                assert_eq!(
+                    (last["cut_line"].to_string().as_str(), last["over"].as_bool()),
+                    (cut, Some(over))
+                );
             }
         }
     }
@@ -141,7 +164,11 @@ fn config_check_says_ok_or_points() {
     let file = folder.path().join("offhook.toml");
     let check = |content: &str, env: &[(&str, &str)]| {
         std::fs::write(&file, content).unwrap();
-        let out = offhook(&["config", "check"]).envs(env.iter().copied()).current_dir(folder.path()).output().unwrap();
+        let out = offhook(&["config", "check"])
+            .envs(env.iter().copied())
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
         let said = text(&out.stdout) + &text(&out.stderr);
         for secret in ["canary-one", "canary-two", "canary-three", "canary-four"] {
             assert!(!said.contains(secret), "{said}");
@@ -151,21 +178,35 @@ fn config_check_says_ok_or_points() {
     let token = ("TOKEN", "canary-two");
     let (code, out, err) = check(GOOD, &[token]);
     assert_eq!((code, err.as_str()), (Some(0), ""), "{err}");
-    assert!(out.starts_with("offhook.toml: ok\n") && out.contains("numbers 1 (1 with calling)"), "{out}");
+    assert!(
+        out.starts_with("offhook.toml: ok\n") && out.contains("numbers 1 (1 with calling)"),
+        "{out}"
+    );
 
     let (code, out, err) = check(GOOD, &[]);
     assert_eq!((code, out.as_str()), (Some(2), ""));
-    assert!(err.starts_with("error: offhook.toml:4:16: `verify_token` needs the environment variable TOKEN"), "{err}");
+    assert!(
+        err.starts_with(
+            "error: offhook.toml:4:16: `verify_token` needs the environment variable TOKEN"
+        ),
+        "{err}"
+    );
 
     let (code, _, err) = check(&GOOD.replace("answer_url", "anser_url"), &[token]);
     assert_eq!(code, Some(2));
     assert!(err.contains("offhook.toml:17:1: unknown key `anser_url` in [[number]]"), "{err}");
     assert!(err.contains("^^^^^^^^^ did you mean `answer_url`?"), "{err}");
-    assert!(err.contains("`calling_enabled` needs an `answer_url`") && err.ends_with("2 errors\n"), "{err}");
+    assert!(
+        err.contains("`calling_enabled` needs an `answer_url`") && err.ends_with("2 errors\n"),
+        "{err}"
+    );
 
     let (code, _, err) = check(GOOD, &[token, ("OFFHOOK_LIMITS__DEFAULT_CSP", "3")]);
     assert_eq!(code, Some(2));
-    assert!(err.contains("OFFHOOK_LIMITS__DEFAULT_CSP: unknown key") && err.contains("`default_cps`"), "{err}");
+    assert!(
+        err.contains("OFFHOOK_LIMITS__DEFAULT_CSP: unknown key") && err.contains("`default_cps`"),
+        "{err}"
+    );
 
     let (code, _, err) = check(&format!("{GOOD}\n[speech]\nprovidr = \"builtin\"\n"), &[token]);
     assert_eq!(code, Some(2));
@@ -174,7 +215,8 @@ fn config_check_says_ok_or_points() {
 
 #[test]
 fn a_closed_pipe_is_success() {
-    let mut child = offhook(&["man"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        offhook(&["man"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let out = child.wait_with_output().unwrap();
     assert_eq!((out.status.code(), text(&out.stderr)), (Some(0), String::new()));

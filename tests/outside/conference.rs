@@ -57,7 +57,11 @@ impl World {
     }
 
     async fn event(&self, action: &str, from: &str) -> Seen {
-        self.app.wait_where("/events", |e| e.param("ConferenceAction") == action && e.param("From") == from).await
+        self.app
+            .wait_where("/events", |e| {
+                e.param("ConferenceAction") == action && e.param("From") == from
+            })
+            .await
     }
 }
 
@@ -90,9 +94,15 @@ async fn two_users_meet_in_a_room_and_rest_shows_mutes_and_kicks_them() {
     assert!(first != second && first.parse::<u64>().is_ok(), "{first} {second}");
 
     let null = Value::Null;
-    assert_eq!(world.conference("GET", "", &null).await.json()["conferences"], serde_json::json!(["Team room"]));
+    assert_eq!(
+        world.conference("GET", "", &null).await.json()["conferences"],
+        serde_json::json!(["Team room"])
+    );
     let room = world.conference("GET", "Team%20room/", &null).await.json();
-    assert_eq!((&room["conference_name"], &room["conference_member_count"]), (&"Team room".into(), &"2".into()));
+    assert_eq!(
+        (&room["conference_name"], &room["conference_member_count"]),
+        (&"Team room".into(), &"2".into())
+    );
     let member = &room["members"][0];
     for (name, value) in [
         ("member_id", first.into()),
@@ -105,34 +115,56 @@ async fn two_users_meet_in_a_room_and_rest_shows_mutes_and_kicks_them() {
         assert_eq!(member[name], value, "{name}: {room}");
     }
     assert!(member["join_time"].as_str().is_some_and(|secs| secs.parse::<u64>().is_ok()), "{room}");
-    for (path, status) in [("Other/", 404), ("Team%20room/Member/99/Mute/", 404), ("team%20room/", 404)] {
+    for (path, status) in
+        [("Other/", 404), ("Team%20room/Member/99/Mute/", 404), ("team%20room/", 404)]
+    {
         let method = if path.contains("Mute") { "POST" } else { "GET" };
         assert_eq!(world.conference(method, path, &null).await.status, status, "{path}");
     }
 
     let there = ravi.all().await;
-    assert!(heard_ms(&there, ASHA_HZ) > 3_500, "the second hears the first: {} ms", heard_ms(&there, ASHA_HZ));
+    assert!(
+        heard_ms(&there, ASHA_HZ) > 3_500,
+        "the second hears the first: {} ms",
+        heard_ms(&there, ASHA_HZ)
+    );
     assert_eq!((heard_ms(&there, RAVI_HZ), end(&there).audio_gaps), (0, 0), "and not itself");
     let exit = world.event("exit", RAVI).await;
-    assert_eq!((exit.param("Event"), exit.param("ConferenceLastMember")), ("ConferenceExit", "false"));
+    assert_eq!(
+        (exit.param("Event"), exit.param("ConferenceLastMember")),
+        ("ConferenceExit", "false")
+    );
 
     let muted = world.conference("POST", &format!("Team%20room/Member/{first}/Mute/"), &null).await;
     assert_eq!((muted.status, muted.json()["message"].clone()), (202, "muted".into()));
     assert_eq!(muted.json()["member_id"], first);
     let room = world.conference("GET", "Team%20room/", &null).await.json();
-    assert_eq!((&room["members"][0]["muted"], &room["conference_member_count"]), (&true.into(), &"1".into()));
+    assert_eq!(
+        (&room["members"][0]["muted"], &room["conference_member_count"]),
+        (&true.into(), &"1".into())
+    );
     let unmuted = world.conference("DELETE", "Team%20room/Member/all/Mute/", &null).await;
     assert_eq!((unmuted.status, unmuted.text()), (204, String::new()));
     let kicked = world.conference("POST", "Team%20room/Member/all/Kick/", &null).await;
     assert_eq!(kicked.json()["member_id"], serde_json::json!([first]));
     let action = world.app.wait_where("/left", |seen| seen.param("From") == ASHA).await;
-    assert_eq!((action.param("ConferenceMemberID"), action.param("ConferenceName")), (first, "Team room"));
+    assert_eq!(
+        (action.param("ConferenceMemberID"), action.param("ConferenceName")),
+        (first, "Team room")
+    );
     assert_eq!(action.param("Event"), "Redirect");
     assert_eq!(world.event("exit", ASHA).await.param("ConferenceLastMember"), "true");
-    assert_eq!(world.conference("GET", "", &null).await.json()["conferences"], serde_json::json!([]));
+    assert_eq!(
+        world.conference("GET", "", &null).await.json()["conferences"],
+        serde_json::json!([])
+    );
 
     let here = asha.all().await;
-    assert!(heard_ms(&here, RAVI_HZ) > 3_500, "the first hears the second: {} ms", heard_ms(&here, RAVI_HZ));
+    assert!(
+        heard_ms(&here, RAVI_HZ) > 3_500,
+        "the first hears the second: {} ms",
+        heard_ms(&here, RAVI_HZ)
+    );
     assert_eq!((heard_ms(&here, ASHA_HZ), end(&here).audio_gaps), (0, 0));
     assert_eq!(end(&here).cause, "end_of_instructions");
     assert_eq!(world.app.count("/left"), 1, "who hung up is asked for nothing more");
@@ -164,15 +196,24 @@ async fn a_muted_member_is_not_heard_and_the_room_ends_with_its_moderator() {
     let there = meera.all().await;
     let (asha, ravi) = tokio::join!(asha.all(), ravi.all());
     assert!(heard_ms(&there, ASHA_HZ) > 2_500, "{} ms", heard_ms(&there, ASHA_HZ));
-    for (name, events, own) in [("asha", &asha, ASHA_HZ), ("ravi", &ravi, RAVI_HZ), ("meera", &there, MEERA_HZ)] {
-        assert_eq!((heard_ms(events, RAVI_HZ), heard_ms(events, own)), (0, 0), "{name} hears nobody who is muted");
+    for (name, events, own) in
+        [("asha", &asha, ASHA_HZ), ("ravi", &ravi, RAVI_HZ), ("meera", &there, MEERA_HZ)]
+    {
+        assert_eq!(
+            (heard_ms(events, RAVI_HZ), heard_ms(events, own)),
+            (0, 0),
+            "{name} hears nobody who is muted"
+        );
         assert_eq!(end(events).audio_gaps, 0, "{name}");
     }
     assert!(heard_ms(&asha, MEERA_HZ) > 2_500, "{} ms", heard_ms(&asha, MEERA_HZ));
     for (name, events) in [("asha", &asha), ("ravi", &ravi)] {
         assert_eq!(end(events).cause, "end_of_instructions", "{name}: the document goes on");
     }
-    assert_eq!(world.app.seen().iter().filter(|seen| seen.param("ConferenceLastMember") == "true").count(), 1);
+    assert_eq!(
+        world.app.seen().iter().filter(|seen| seen.param("ConferenceLastMember") == "true").count(),
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,9 +235,12 @@ async fn a_room_is_recorded_while_two_are_in_and_each_action_says_where() {
     let action = world.app.wait_where("/left", |seen| seen.param("From") == ASHA).await;
     drop(asha);
 
-    let is_over = |seen: &Seen| seen.param("ConferenceAction") == "record" && seen.param("RecordingDuration") != "-1";
+    let is_over = |seen: &Seen| {
+        seen.param("ConferenceAction") == "record" && seen.param("RecordingDuration") != "-1"
+    };
     let record = world.app.wait_where("/events", is_over).await;
-    let begun: Vec<Seen> = world.app.seen().into_iter().filter(|e| e.param("ConferenceAction") == "record").collect();
+    let begun: Vec<Seen> =
+        world.app.seen().into_iter().filter(|e| e.param("ConferenceAction") == "record").collect();
     assert_eq!(begun.len(), 2, "its beginning and its end");
     for name in ["RecordingDuration", "RecordingDurationMs", "RecordingStartMs", "RecordingEndMs"] {
         assert_eq!(begun[0].param(name), "-1", "{name}");
@@ -219,7 +263,10 @@ async fn a_room_is_recorded_while_two_are_in_and_each_action_says_where() {
     let tracks = channels(&file.body);
     assert_eq!((tracks.len(), tracks[0].len() as u64), (1, ms * 16));
     let heard = tone_ms(&tracks[0], RAVI_HZ);
-    assert!((2_000..6_000).contains(&ms) && heard + 1_000 > ms, "{heard} ms of Ravi in {ms}; {there:#?}");
+    assert!(
+        (2_000..6_000).contains(&ms) && heard + 1_000 > ms,
+        "{heard} ms of Ravi in {ms}; {there:#?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,14 +282,22 @@ async fn rest_records_a_conference_once_at_a_time_and_stops() {
     assert_eq!(world.conference("POST", "Board/Record/", &order).await.status, 404, "nobody is in");
     let ravi = world.sim.place_call(says(RAVI, RAVI_HZ, HangupRule::Never));
     world.event("enter", RAVI).await;
-    assert_eq!(world.conference("DELETE", "Board/Record/", &Value::Null).await.status, 404, "it is not recorded");
+    assert_eq!(
+        world.conference("DELETE", "Board/Record/", &Value::Null).await.status,
+        404,
+        "it is not recorded"
+    );
     let wrong = serde_json::json!({"file_format": "ogg"});
     assert_eq!(world.conference("POST", "Board/Record/", &wrong).await.status, 400);
     let begun = world.conference("POST", "Board/Record/", &order).await;
-    assert_eq!((begun.status, &begun.json()["message"]), (202, &"conference recording started".into()));
+    assert_eq!(
+        (begun.status, &begun.json()["message"]),
+        (202, &"conference recording started".into())
+    );
     assert_eq!(world.conference("POST", "Board/Record/", &order).await.status, 409);
     // Something is said meanwhile.
-    let packets = || async { world.node.metric("offhook_media_packets_total", &[("direction", "in")]).await };
+    let packets =
+        || async { world.node.metric("offhook_media_packets_total", &[("direction", "in")]).await };
     let before = packets().await;
     let mut every = tokio::time::interval(Duration::from_millis(50));
     let talks = async {
@@ -252,18 +307,26 @@ async fn rest_records_a_conference_once_at_a_time_and_stops() {
     };
     tokio::time::timeout(Duration::from_secs(30), talks).await.expect("two seconds of sound");
     assert_eq!(world.conference("DELETE", "Board/Record/", &Value::Null).await.status, 204);
-    let filed = world.app.wait_where("/filed", |seen| seen.param("RecordingDuration") != "-1").await;
+    let filed =
+        world.app.wait_where("/filed", |seen| seen.param("RecordingDuration") != "-1").await;
     let ms = told_of(&filed, "Stopped");
-    assert_eq!((filed.param("ConferenceAction"), filed.param("ConferenceName")), ("record", "Board"));
+    assert_eq!(
+        (filed.param("ConferenceAction"), filed.param("ConferenceName")),
+        ("record", "Board")
+    );
     assert_eq!(filed.param("RecordUrl"), begun.json()["url"]);
     let file = http::get(filed.param("RecordUrl")).await;
     let heard = tone_ms(&channels(&file.body)[0], RAVI_HZ);
     assert!(ms > 1_000 && heard + 800 > ms, "{heard} ms in {ms}");
-    let listed = world.rest("GET", "Recording/?conference_name=Board", &[], String::new()).await.json();
+    let listed =
+        world.rest("GET", "Recording/?conference_name=Board", &[], String::new()).await.json();
     assert_eq!(listed["objects"][0]["recording_type"], "conference");
     let room = filed.param("ConferenceUUID");
     for (filter, count) in [("conference_uuid", 1), ("mpc_uuid", 0)] {
-        let found = world.rest("GET", &format!("Recording/?{filter}={room}"), &[], String::new()).await.json();
+        let found = world
+            .rest("GET", &format!("Recording/?{filter}={room}"), &[], String::new())
+            .await
+            .json();
         assert_eq!(found["meta"]["total_count"], count, "{filter}: {found}");
     }
     world.conference("DELETE", "Board/", &Value::Null).await;

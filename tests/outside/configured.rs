@@ -17,7 +17,8 @@ const SECOND_ID: &str = "106540352242999";
 
 /// The number's webhook URL is the application's `/form`.
 fn with_form(wanted: &mut Wanted) {
-    wanted.number_extra = format!("webhook_url = \"{}\"\n", wanted.answer_url.replace("/answer", "/form"));
+    wanted.number_extra =
+        format!("webhook_url = \"{}\"\n", wanted.answer_url.replace("/answer", "/form"));
 }
 
 /// `PATCH` of a number over the number API.
@@ -45,7 +46,11 @@ async fn s0_06_messages_go_to_the_webhook_url_or_to_the_agent_as_the_type_says()
     let id = chat.id_of(OTHER_USER).await;
     chat.until(&id, |items| items.iter().any(|item| item["text"] == "I am the agent.")).await;
     assert_eq!(server.turns().len(), 1);
-    assert_eq!(chat.app.count("/form"), 1, "in the second one nothing is posted there, statuses included");
+    assert_eq!(
+        chat.app.count("/form"),
+        1,
+        "in the second one nothing is posted there, statuses included"
+    );
     // Who wrote before is answered by the agent as well, from their next message on.
     chat.writes(USER, "And now?").await;
     let first = chat.id_of(USER).await;
@@ -60,16 +65,24 @@ async fn s0_06_messages_go_to_the_webhook_url_or_to_the_agent_as_the_type_says()
     );
     for user in [USER, OTHER_USER] {
         chat.writes(user, "To a person, please").await;
-        chat.app.wait_where("/form", |seen| seen.param("From") == user && seen.param("Body").ends_with("please")).await;
+        chat.app
+            .wait_where("/form", |seen| {
+                seen.param("From") == user && seen.param("Body").ends_with("please")
+            })
+            .await;
     }
     assert_eq!(server.turns().len(), 2);
     // The other order: first the agent, then the type.
     chat.connect(&agent).await;
     chat.ask("PATCH", &path, json!({"configurationType": "agent"})).await;
     chat.writes(USER, "Once more").await;
-    chat.until(&first, |items| items.iter().filter(|item| item["text"] == "I am the agent.").count() == 2).await;
+    chat.until(&first, |items| {
+        items.iter().filter(|item| item["text"] == "I am the agent.").count() == 2
+    })
+    .await;
     // A URL alone takes nobody's agent away.
-    let (_, shown) = chat.ask("PATCH", &path, json!({"webhookUrl": chat.app.url("/elsewhere")})).await;
+    let (_, shown) =
+        chat.ask("PATCH", &path, json!({"webhookUrl": chat.app.url("/elsewhere")})).await;
     assert_eq!(shown["activeAgent"], json!(agent), "{shown}");
 }
 
@@ -78,7 +91,12 @@ async fn s0_10_a_webhook_url_that_is_set_later_gets_the_next_message_of_whoever_
     let chat = Chat::start_with(|_| String::new(), |_| ()).await;
     chat.writes(USER, "Nobody hears this").await;
     chat.id_of(USER).await;
-    chat.ask("PATCH", &format!("phone-numbers/{NUMBER}/"), json!({"webhookUrl": chat.app.url("/form")})).await;
+    chat.ask(
+        "PATCH",
+        &format!("phone-numbers/{NUMBER}/"),
+        json!({"webhookUrl": chat.app.url("/form")}),
+    )
+    .await;
     chat.writes(USER, "But this").await;
     chat.app.wait_where("/form", |seen| seen.param("Body") == "But this").await;
 }
@@ -90,9 +108,9 @@ async fn s0_23_a_mapping_and_its_way_back_leave_nobody_unheard() {
     let chat = Chat::start_with(crm, |wanted| {
         with_form(wanted);
         let parent = crate::support::node::AUTH_ID;
-        wanted
-            .extra
-            .push_str(&format!("[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"t\"\nparent = \"{parent}\"\n"));
+        wanted.extra.push_str(&format!(
+            "[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"t\"\nparent = \"{parent}\"\n"
+        ));
     })
     .await;
     let heard = async |text: &str, by_webhook: bool| {
@@ -103,7 +121,8 @@ async fn s0_23_a_mapping_and_its_way_back_leave_nobody_unheard() {
         }
     };
     let map = async |account: &str| {
-        let (status, shown) = chat.ask("PATCH", "wabas/1029384756/", json!({ "account": account })).await;
+        let (status, shown) =
+            chat.ask("PATCH", "wabas/1029384756/", json!({ "account": account })).await;
         assert_eq!(status, 200, "{shown}");
     };
     heard("by the URL alone", false).await;
@@ -114,10 +133,17 @@ async fn s0_23_a_mapping_and_its_way_back_leave_nobody_unheard() {
     let (status, shown) = chat.subscribe(None, true).await;
     assert_eq!(status, 200, "{shown}");
     let number = chat.get(&format!("phone-numbers/{NUMBER}/")).await;
-    assert_eq!((&number["id"], &number["defaultWebhook"]), (&shown["id"], &shown["defaultWebhook"]), "s4.5");
+    assert_eq!(
+        (&number["id"], &number["defaultWebhook"]),
+        (&shown["id"], &shown["defaultWebhook"]),
+        "s4.5"
+    );
     heard("by both", true).await;
     map(SUB).await;
-    assert_eq!(chat.get(&format!("phone-numbers/{NUMBER}/")).await["defaultWebhook"], shown["defaultWebhook"]);
+    assert_eq!(
+        chat.get(&format!("phone-numbers/{NUMBER}/")).await["defaultWebhook"],
+        shown["defaultWebhook"]
+    );
     heard("by both, as the subaccount's", true).await;
     map(crate::support::node::AUTH_ID).await;
     heard("by both, back again", true).await;
@@ -127,7 +153,8 @@ async fn s0_23_a_mapping_and_its_way_back_leave_nobody_unheard() {
 async fn s0_10_text_media_replies_and_statuses_are_four_deliveries() {
     let chat = Chat::start_with(crm, with_form).await;
     chat.writes(USER, "Good evening").await;
-    let image = json!({"id": "7", "mime_type": "image/jpeg", "sha256": "AAAA", "caption": "The door"});
+    let image =
+        json!({"id": "7", "mime_type": "image/jpeg", "sha256": "AAAA", "caption": "The door"});
     chat.sends(USER, json!({"type": "image", "image": image})).await;
     let button = json!({"type": "button_reply", "button_reply": {"id": "YES", "title": "Yes"}});
     let context = json!({"from": NUMBER, "id": "wamid.out"});
@@ -136,13 +163,26 @@ async fn s0_10_text_media_replies_and_statuses_are_four_deliveries() {
     let of = |kind: &'static str| move |seen: &Seen| seen.param("ContentType") == kind;
     assert_eq!(chat.app.wait_where("/form", of("text")).await.param("Body"), "Good evening");
     let media = chat.app.wait_where("/form", of("media")).await;
-    assert_eq!((media.param("MediaCount"), media.param("Caption0")), ("1", "The door"), "{:?}", media.params);
+    assert_eq!(
+        (media.param("MediaCount"), media.param("Caption0")),
+        ("1", "The door"),
+        "{:?}",
+        media.params
+    );
     assert!(media.param("Media0").starts_with(&chat.node.public), "{:?}", media.params);
     let reply = chat.app.wait_where("/form", of("button")).await;
-    assert_eq!((reply.param("ButtonText"), reply.param("ContextWhatsappMessageID")), ("Yes", "wamid.out"));
+    assert_eq!(
+        (reply.param("ButtonText"), reply.param("ContextWhatsappMessageID")),
+        ("Yes", "wamid.out")
+    );
     let id = chat.id_of(USER).await;
-    let (status, sent) =
-        chat.ask("POST", &format!("conversations/{id}/messages/"), json!({"type": "text", "text": "Hello"})).await;
+    let (status, sent) = chat
+        .ask(
+            "POST",
+            &format!("conversations/{id}/messages/"),
+            json!({"type": "text", "text": "Hello"}),
+        )
+        .await;
     assert_eq!(status, 202, "{sent}");
     let told = chat.app.wait_where("/form", |seen| seen.param("Status") == "delivered").await;
     assert_eq!(
@@ -189,8 +229,13 @@ async fn s0_11_what_is_not_acknowledged_is_sent_again_and_seen_as_failing() {
     let labels = [("kind", "message"), ("outcome", "delivered")];
     chat.node.until_metric("offhook_callback_total", &labels, 1.0).await;
     // It is the same one each time.
-    let ids: Vec<String> =
-        chat.app.seen().iter().filter(|s| s.path == "/form").map(|s| s.param("MessageUUID").to_owned()).collect();
+    let ids: Vec<String> = chat
+        .app
+        .seen()
+        .iter()
+        .filter(|s| s.path == "/form")
+        .map(|s| s.param("MessageUUID").to_owned())
+        .collect();
     assert!(ids.len() >= 2 && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
 }
 
@@ -213,21 +258,30 @@ async fn s0_14_a_number_calls_by_dial_only_while_calling_is_on() {
         crate::outbound::USER
     );
     world.app.xml("/unused", document).xml("/dialled", "<Response><Hangup/></Response>");
-    let caller = || CallScript { hangup: HangupRule::Never, from: OTHER_USER.to_owned(), ..CallScript::default() };
+    let caller = || CallScript {
+        hangup: HangupRule::Never,
+        from: OTHER_USER.to_owned(),
+        ..CallScript::default()
+    };
     world.sim.place_call(caller()).all().await;
     let refused = world.app.wait("/dialled").await;
-    assert_eq!((refused.param("DialStatus"), refused.param("DialError")), ("failed", "caller_id_not_enabled"));
+    assert_eq!(
+        (refused.param("DialStatus"), refused.param("DialError")),
+        ("failed", "caller_id_not_enabled")
+    );
     let labels = [("direction", "outbound"), ("result", "calling_disabled")];
     assert_eq!(world.node.metric("offhook_admission_total", &labels).await, 1.0);
     // On: the same document rings the user.
-    set(&world, SECOND, json!({"callingEnabled": true, "answerUrl": world.app.url("/unused")})).await;
+    set(&world, SECOND, json!({"callingEnabled": true, "answerUrl": world.app.url("/unused")}))
+        .await;
     let callee = CallScript {
         hangup: HangupRule::AfterAnswer(std::time::Duration::from_millis(500)),
         ..user(Answers::Accept, Order::ConnectFirst)
     };
     let rung = world.sim.expect_call(callee);
     let (_, there) = tokio::join!(world.sim.place_call(caller()).all(), rung.all());
-    let done = world.app.wait_where("/dialled", |seen| seen.param("DialStatus") == "completed").await;
+    let done =
+        world.app.wait_where("/dialled", |seen| seen.param("DialStatus") == "completed").await;
     assert_eq!(done.param("DialError"), "(absent)", "{there:?}");
 }
 
@@ -241,11 +295,20 @@ async fn s0_18_s0_25_the_answer_url_is_posted_to_and_a_call_keeps_the_one_it_beg
     }
     let to = |path: &str| json!({"answerUrl": world.app.url(path)});
     set(&world, NUMBER, to("/first")).await;
-    let caller = || CallScript { hangup: HangupRule::Never, from: OTHER_USER.to_owned(), ..CallScript::default() };
+    let caller = || CallScript {
+        hangup: HangupRule::Never,
+        from: OTHER_USER.to_owned(),
+        ..CallScript::default()
+    };
     let call = world.sim.place_call(caller());
     let asked = world.app.wait("/first").await;
     assert_eq!(asked.method, "POST");
-    assert!(asked.headers["content-type"].to_str().unwrap().starts_with("application/x-www-form-urlencoded"));
+    assert!(
+        asked.headers["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("application/x-www-form-urlencoded")
+    );
     for (name, value) in [
         ("From", OTHER_USER),
         ("To", NUMBER),
@@ -268,7 +331,14 @@ async fn s0_18_s0_25_the_answer_url_is_posted_to_and_a_call_keeps_the_one_it_beg
     // The next call is the other's whole.
     world.sim.place_call(caller()).all().await;
     world.app.wait_where("/second", |seen| seen.param("Event") == "Hangup").await;
-    assert_eq!((world.app.count("/first"), world.app.count("/first/next"), world.app.count("/second/next")), (2, 1, 1));
+    assert_eq!(
+        (
+            world.app.count("/first"),
+            world.app.count("/first/next"),
+            world.app.count("/second/next")
+        ),
+        (2, 1, 1)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,19 +346,32 @@ async fn s0_19_a_document_that_is_none_ends_the_call_and_is_pointed_at() {
     let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
     let document = "<Response>\n  <Speak>never heard</Speak>\n  <Speek/>\n</Response>";
     world.app.xml("/unused", document);
-    world.sim.place_call(CallScript { hangup: HangupRule::Never, ..CallScript::default() }).all().await;
+    world
+        .sim
+        .place_call(CallScript { hangup: HangupRule::Never, ..CallScript::default() })
+        .all()
+        .await;
     let end = world.app.wait_where("/unused", |seen| seen.param("Event") == "Hangup").await;
     assert_eq!(end.param("HangupCauseCode"), "8011", "{:?}", end.params);
     let uuid = end.param("CallUUID");
     let head = [("x-api-key", API_KEY)];
     world.node.record(uuid).await;
-    let call = http::send("GET", &format!("{}/api/v1/calls/{uuid}/", world.node.public), &head, "").await.json();
-    let check = http::send("POST", &format!("{}/api/v1/xml/check/", world.node.public), &head, document).await.json();
+    let call = http::send("GET", &format!("{}/api/v1/calls/{uuid}/", world.node.public), &head, "")
+        .await
+        .json();
+    let check =
+        http::send("POST", &format!("{}/api/v1/xml/check/", world.node.public), &head, document)
+            .await
+            .json();
     assert_eq!(call["findings"], check["findings"], "the call says what the linter says");
     let finding = &check["findings"][0];
     assert_eq!((&finding["severity"], &finding["line"]), (&json!("error"), &json!(3)), "{check}");
-    let log = http::send("GET", &format!("{}/api/v1/calls/{uuid}/events", world.node.public), &head, "").await.text();
-    let place = format!("\"rule\":{},\"severity\":\"error\",\"line\":3,\"column\":3", finding["rule"]);
+    let log =
+        http::send("GET", &format!("{}/api/v1/calls/{uuid}/events", world.node.public), &head, "")
+            .await
+            .text();
+    let place =
+        format!("\"rule\":{},\"severity\":\"error\",\"line\":3,\"column\":3", finding["rule"]);
     assert!(log.contains(&place), "{place} in {log}");
     // And what the command line says.
     let file = world.node.dir.path().join("answer.xml");
@@ -314,7 +397,9 @@ async fn s0_23_calls_of_a_mapped_number_count_for_the_subaccount() {
     .await;
     world.app.xml("/unused", "<Response><Hangup reason=\"busy\"/></Response>");
     let url = format!("{}/api/v1/wabas/1029384756/", world.node.public);
-    let given = http::send("PATCH", &url, &[("x-api-key", API_KEY)], json!({ "account": SUB }).to_string()).await;
+    let given =
+        http::send("PATCH", &url, &[("x-api-key", API_KEY)], json!({ "account": SUB }).to_string())
+            .await;
     assert_eq!(given.status, 200, "{}", given.text());
     // The subaccount's one call a second, where the main account's number had a hundred.
     let caller = |n: u8| CallScript { from: format!("9194123400{n:02}"), ..CallScript::default() };
@@ -329,11 +414,18 @@ async fn s0_23_calls_of_a_mapped_number_count_for_the_subaccount() {
     let path = format!("{}/v1/Account/{SUB}/Call/", world.node.public);
     let basic = {
         use base64::Engine as _;
-        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{SUB}:sub-token")))
+        format!(
+            "Basic {}",
+            base64::engine::general_purpose::STANDARD.encode(format!("{SUB}:sub-token"))
+        )
     };
     world.node.record(asked.param("CallUUID")).await;
     let listed = http::send("GET", &path, &[("authorization", &basic)], "").await.json();
-    assert_eq!(listed["objects"].as_array().map(Vec::is_empty), Some(false), "in its own list: {listed}");
+    assert_eq!(
+        listed["objects"].as_array().map(Vec::is_empty),
+        Some(false),
+        "in its own list: {listed}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -350,13 +442,18 @@ async fn s0_27_nothing_comes_out_of_a_disconnected_number_and_nothing_goes_out_b
     let text = json!({"type": "text", "text": "Hello"});
     let (status, refused) = chat.ask("POST", &format!("conversations/{id}/messages/"), text).await;
     assert!((400..500).contains(&status), "{status}: {refused}");
-    let (status, refused) = chat.ask("POST", &format!("permissions/{NUMBER}/{USER}/request/"), json!({})).await;
+    let (status, refused) =
+        chat.ask("POST", &format!("permissions/{NUMBER}/{USER}/request/"), json!({})).await;
     assert!((400..500).contains(&status), "{status}: {refused}");
-    let order = json!({"from": NUMBER, "to": USER, "answer_url": chat.app.url("/answer")}).to_string();
+    let order =
+        json!({"from": NUMBER, "to": USER, "answer_url": chat.app.url("/answer")}).to_string();
     let basic = {
         use base64::Engine as _;
         let (id, token) = (crate::support::node::AUTH_ID, crate::support::node::AUTH_TOKEN);
-        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{id}:{token}")))
+        format!(
+            "Basic {}",
+            base64::engine::general_purpose::STANDARD.encode(format!("{id}:{token}"))
+        )
     };
     let url = format!("{}/v1/Account/{}/Call/", chat.node.public, crate::support::node::AUTH_ID);
     let headers = [("authorization", basic.as_str()), ("content-type", "application/json")];
@@ -368,6 +465,8 @@ async fn s0_27_nothing_comes_out_of_a_disconnected_number_and_nothing_goes_out_b
     assert_eq!(chat.ask("PATCH", &number, again).await.0, 200);
     chat.writes(USER, "after").await;
     chat.app.wait_where("/form", |seen| seen.param("Body") == "after").await;
-    let told = |seen: &Seen| seen.body.contains("while+it+was+out") || seen.body.contains("while it was out");
+    let told = |seen: &Seen| {
+        seen.body.contains("while+it+was+out") || seen.body.contains("while it was out")
+    };
     assert!(!chat.app.seen().iter().any(told));
 }

@@ -41,20 +41,32 @@ pub struct Session<'w> {
     pub cookie: String,
 }
 
-pub async fn form(public: &str, path: &str, headers: &[(&str, &str)], pairs: &[(&str, &str)]) -> Answer {
+pub async fn form(
+    public: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    pairs: &[(&str, &str)],
+) -> Answer {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-    let headers: Vec<_> =
-        headers.iter().copied().chain([("content-type", "application/x-www-form-urlencoded")]).collect();
+    let headers: Vec<_> = headers
+        .iter()
+        .copied()
+        .chain([("content-type", "application/x-www-form-urlencoded")])
+        .collect();
     http::send("POST", &format!("{public}{path}"), &headers, body).await
 }
 
 impl<'w> Session<'w> {
     pub async fn of(world: &'w World, name: &str) -> Self {
         let public = &world.node.public;
-        let answer = form(public, "/console/sign-in", &[], &[("name", name), ("password", PASSWORD)]).await;
+        let answer =
+            form(public, "/console/sign-in", &[], &[("name", name), ("password", PASSWORD)]).await;
         assert_eq!(answer.status, 303, "{}", answer.text());
         let cookie = answer.headers["set-cookie"].to_str().unwrap().to_owned();
-        assert!(cookie.contains("; HttpOnly; SameSite=Strict") && !cookie.contains("Secure"), "{cookie}");
+        assert!(
+            cookie.contains("; HttpOnly; SameSite=Strict") && !cookie.contains("Secure"),
+            "{cookie}"
+        );
         Self { public, cookie: cookie.split(';').next().unwrap().to_owned() }
     }
 
@@ -64,7 +76,11 @@ impl<'w> Session<'w> {
 
     pub async fn csrf(&self) -> String {
         let page = self.get("/console/").await.text();
-        page.split("data-csrf=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token").to_owned()
+        page.split("data-csrf=\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next())
+            .expect("a token")
+            .to_owned()
     }
 
     pub async fn post(&self, path: &str, pairs: &[(&str, &str)]) -> Answer {
@@ -102,12 +118,18 @@ async fn r20_nobody_sees_a_page_without_a_session_and_every_page_has_its_headers
     for path in PAGES.iter().chain(MORE).chain(&["/console/calls/x/"]) {
         let answer = http::send("GET", &format!("{public}{path}"), &[], "").await;
         assert_eq!(answer.status, 303, "{path}");
-        assert!(answer.headers["location"].to_str().unwrap().starts_with("/console/sign-in?to="), "{path}");
+        assert!(
+            answer.headers["location"].to_str().unwrap().starts_with("/console/sign-in?to="),
+            "{path}"
+        );
     }
     assert_eq!(http::send("GET", &format!("{public}/console/events"), &[], "").await.status, 401);
-    let wrong = form(public, "/console/sign-in", &[], &[("name", "asha"), ("password", "wrong")]).await;
+    let wrong =
+        form(public, "/console/sign-in", &[], &[("name", "asha"), ("password", "wrong")]).await;
     assert!(wrong.status == 401 && !wrong.headers.contains_key("set-cookie"));
-    let cross = form(public, "/console/sign-in", &[("sec-fetch-site", "cross-site")], &[("name", "asha")]).await;
+    let cross =
+        form(public, "/console/sign-in", &[("sec-fetch-site", "cross-site")], &[("name", "asha")])
+            .await;
     assert_eq!(cross.status, 403);
 
     let asha = Session::of(&world, "asha").await;
@@ -118,7 +140,10 @@ async fn r20_nobody_sees_a_page_without_a_session_and_every_page_has_its_headers
         let head = |name: &str| answer.headers[name].to_str().unwrap().to_owned();
         let policy = head("content-security-policy");
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-        assert!(policy.contains("frame-ancestors 'none'") && policy.contains("base-uri 'none'"), "{policy}");
+        assert!(
+            policy.contains("frame-ancestors 'none'") && policy.contains("base-uri 'none'"),
+            "{policy}"
+        );
         assert_eq!(
             [head("x-content-type-options"), head("referrer-policy"), head("cache-control")],
             ["nosniff", "no-referrer", "no-store"]
@@ -126,7 +151,9 @@ async fn r20_nobody_sees_a_page_without_a_session_and_every_page_has_its_headers
         assert!(!answer.headers.contains_key("access-control-allow-origin"));
         assert_eq!(text.matches("<h1").count(), 1, "{path} has one heading");
         assert!(
-            text.contains("<main id=\"main\"") && text.contains("lang=\"en\"") && !text.contains(" style="),
+            text.contains("<main id=\"main\"")
+                && text.contains("lang=\"en\"")
+                && !text.contains(" style="),
             "{path}"
         );
     }
@@ -135,12 +162,16 @@ async fn r20_nobody_sees_a_page_without_a_session_and_every_page_has_its_headers
     assert!(german.contains("lang=\"de\"") && german.contains("Verlauf"));
 
     // Sign-out needs the token; afterwards the cookie is worth nothing.
-    let forged = form(public, "/console/sign-out", &[("cookie", &asha.cookie)], &[("csrf", "x")]).await;
+    let forged =
+        form(public, "/console/sign-out", &[("cookie", &asha.cookie)], &[("csrf", "x")]).await;
     assert_eq!(forged.status, 403);
     assert_eq!(asha.get("/console/").await.status, 200);
     let second = Session::of(&world, "asha").await;
     assert_eq!(asha.post("/console/sign-out", &[]).await.status, 303);
-    assert_eq!((asha.get("/console/").await.status, second.get("/console/").await.status), (303, 200));
+    assert_eq!(
+        (asha.get("/console/").await.status, second.get("/console/").await.status),
+        (303, 200)
+    );
     assert_eq!(second.post("/console/sign-out", &[("everywhere", "1")]).await.status, 303);
     assert_eq!(second.get("/console/").await.status, 303);
     let log = world.node.log();
@@ -152,25 +183,47 @@ async fn operations_show_the_limits_and_the_permission_rules_in_force() {
     let world = with_people().await;
     let asha = Session::of(&world, "asha").await;
     let page = asha.get("/console/operations/").await.text();
-    for id in ["chart-live", "chart-cps", "chart-hour", "chart-set-up", "slots", "rules", "causes"] {
+    for id in ["chart-live", "chart-cps", "chart-hour", "chart-set-up", "slots", "rules", "causes"]
+    {
         assert!(page.contains(&format!("id=\"{id}\"")), "{id}");
     }
-    let rules = page.split("id=\"rules\"").nth(1).and_then(|rest| rest.split("</section>").next()).expect("the rules");
-    for said in ["1 a day, 2 in seven days", "<dd>5</dd>", "7 days", "US, CA, TR, EG, NG, VN", "after 2 Meta asks"] {
+    let rules = page
+        .split("id=\"rules\"")
+        .nth(1)
+        .and_then(|rest| rest.split("</section>").next())
+        .expect("the rules");
+    for said in [
+        "1 a day, 2 in seven days",
+        "<dd>5</dd>",
+        "7 days",
+        "US, CA, TR, EG, NG, VN",
+        "after 2 Meta asks",
+    ] {
         assert!(rules.contains(said), "{said}: {rules}");
     }
 }
 
 /// What every answer has, of whatever path and status.
 fn is_secured(answer: &Answer, what: &str) {
-    let head = |name: &str| answer.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let head = |name: &str| {
+        answer.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
+    };
     let policy = head("content-security-policy");
     assert!(
-        policy.starts_with("default-src 'none'") && !policy.contains("unsafe") && !policy.contains('*'),
+        policy.starts_with("default-src 'none'")
+            && !policy.contains("unsafe")
+            && !policy.contains('*'),
         "{what}: {policy}"
     );
-    assert!(policy.contains("frame-ancestors 'none'") || policy.contains("sandbox"), "{what}: {policy}");
-    assert_eq!([head("x-content-type-options"), head("referrer-policy")], ["nosniff", "no-referrer"], "{what}");
+    assert!(
+        policy.contains("frame-ancestors 'none'") || policy.contains("sandbox"),
+        "{what}: {policy}"
+    );
+    assert_eq!(
+        [head("x-content-type-options"), head("referrer-policy")],
+        ["nosniff", "no-referrer"],
+        "{what}"
+    );
     assert!(!head("cache-control").is_empty() && head("x-frame-options") == "DENY", "{what}");
     let cors = answer.headers.keys().find(|name| name.as_str().starts_with("access-control-"));
     assert_eq!(cors, None, "{what}");
@@ -196,20 +249,30 @@ async fn an_owner_sees_the_node_and_what_failed_and_drains_it_unless_others_shar
     drop(call.all().await);
     let asha = Session::of(&world, "asha").await;
     let page = asha.get("/console/operations/").await.text();
-    let fetches =
-        page.split("id=\"chart-fetches\"").nth(1).and_then(|rest| rest.split("</section>").next()).expect("a chart");
-    assert!(fetches.contains("<td class=\"mono\">answer</td><td><span class=\"pill bad\">"), "{fetches}");
+    let fetches = page
+        .split("id=\"chart-fetches\"")
+        .nth(1)
+        .and_then(|rest| rest.split("</section>").next())
+        .expect("a chart");
+    assert!(
+        fetches.contains("<td class=\"mono\">answer</td><td><span class=\"pill bad\">"),
+        "{fetches}"
+    );
     assert!(page.contains("id=\"chart-graph\"") && page.contains("Takes calls"), "{page}");
     let ravi = Session::of(&world, "ravi").await;
     assert!(!ravi.get("/console/operations/").await.text().contains("id=\"nodes\""));
-    let action =
-        page.split("action=\"").find_map(|rest| rest.split('"').next().filter(|path| path.ends_with("/drain")));
+    let action = page
+        .split("action=\"")
+        .find_map(|rest| rest.split('"').next().filter(|path| path.ends_with("/drain")));
     let action = action.expect("a button");
     assert_eq!(ravi.post(action, &[]).await.status, 403);
     assert_eq!(asha.post("/console/operations/nodes/elsewhere/drain", &[]).await.status, 404);
     assert_eq!(asha.post(action, &[]).await.status, 303);
     let page = asha.get("/console/operations/").await.text();
-    assert!(page.contains("<span class=\"pill missed\">Draining</span>") && !page.contains(action), "{page}");
+    assert!(
+        page.contains("<span class=\"pill missed\">Draining</span>") && !page.contains(action),
+        "{page}"
+    );
     let ready = http::send("GET", &format!("{}/readyz", world.node.admin), &[], "").await;
     assert_eq!((ready.status, ready.text().contains("draining")), (503, true));
 }
@@ -222,12 +285,16 @@ async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
     let document = http::get(&format!("{public}/openapi.json")).await;
     is_secured(&document, "/openapi.json");
     let mut seen = 0;
-    let (key, basic) =
-        (("x-api-key", API_KEY), format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}"))));
+    let (key, basic) = (
+        ("x-api-key", API_KEY),
+        format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}"))),
+    );
     for (path, operations) in document.json()["paths"].as_object().expect("paths") {
         // Named by its parameters; what is asked of nothing answers, too.
         let filled = path.replace("{auth_id}", AUTH_ID).replace(['{', '}'], "");
-        for method in operations.as_object().expect("operations").keys().filter(|word| *word != "parameters") {
+        for method in
+            operations.as_object().expect("operations").keys().filter(|word| *word != "parameters")
+        {
             let method = method.to_uppercase();
             // What would come again and again, or take the accounts' keys away under the test.
             if filled.contains("/token/") || filled.ends_with("/reload/") {
@@ -260,11 +327,16 @@ async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
         "/console/invitation/x",
     ];
     let paths = PAGES.iter().chain(MORE).copied().map(str::to_owned);
-    let paths = paths.chain(assets.map(|name| format!("/console/assets/{name}"))).chain(others.map(str::to_owned));
+    let paths = paths
+        .chain(assets.map(|name| format!("/console/assets/{name}")))
+        .chain(others.map(str::to_owned));
     for path in paths {
         is_secured(&asha.get(&path).await, &path);
         is_secured(&http::send("GET", &format!("{public}{path}"), &[], "").await, &path);
-        is_secured(&form(public, &path, &[("sec-fetch-site", "cross-site")], &[("name", "x")]).await, &path);
+        is_secured(
+            &form(public, &path, &[("sec-fetch-site", "cross-site")], &[("name", "x")]).await,
+            &path,
+        );
     }
     is_secured(&http::get(&format!("{public}/console/{}", "x".repeat(9_000))).await, "too long");
 }
@@ -274,9 +346,13 @@ async fn r20_a_role_sees_what_it_may_and_a_session_asks_the_api_with_its_token()
     let world = with_people().await;
     let public = &world.node.public;
     let [asha, ravi] = [Session::of(&world, "asha").await, Session::of(&world, "ravi").await];
-    assert_eq!((asha.get("/console/people/").await.status, ravi.get("/console/people/").await.status), (200, 403));
+    assert_eq!(
+        (asha.get("/console/people/").await.status, ravi.get("/console/people/").await.status),
+        (200, 403)
+    );
     assert!(!ravi.get("/console/").await.text().contains("/console/people/"));
-    let refused = ravi.post("/console/people/users", &[("name", "mallory"), ("role", "owner")]).await;
+    let refused =
+        ravi.post("/console/people/users", &[("name", "mallory"), ("role", "owner")]).await;
     assert_eq!(refused.status, 403);
     assert_eq!(ravi.post("/console/playground/", &[("source", "<Response/>")]).await.status, 403);
 
@@ -288,15 +364,27 @@ async fn r20_a_role_sees_what_it_may_and_a_session_asks_the_api_with_its_token()
     assert_eq!(api(&asha, "POST", "xml/check/", "", "<Response/>").await.status, 403, "no token");
     let token = asha.csrf().await;
     assert_eq!(api(&asha, "POST", "xml/check/", &token, "<Response/>").await.status, 200);
-    assert_eq!(api(&ravi, "POST", "xml/check/", &token, "<Response/>").await.status, 403, "another's token");
+    assert_eq!(
+        api(&ravi, "POST", "xml/check/", &token, "<Response/>").await.status,
+        403,
+        "another's token"
+    );
     assert_eq!(api(&ravi, "GET", "users/", "", "").await.status, 403);
 
     // Somebody is invited, comes, and is put out again.
-    let made =
-        asha.post("/console/people/users", &[("name", "mira"), ("full_name", "Mira <b>"), ("role", "admin")]).await;
+    let made = asha
+        .post(
+            "/console/people/users",
+            &[("name", "mira"), ("full_name", "Mira <b>"), ("role", "admin")],
+        )
+        .await;
     let page = made.text();
     assert!(made.status == 200 && page.contains("Mira &#60;b&#62;"), "{page}");
-    let link = page.split("/console/invitation/").nth(1).and_then(|rest| rest.split('<').next()).expect("a link");
+    let link = page
+        .split("/console/invitation/")
+        .nth(1)
+        .and_then(|rest| rest.split('<').next())
+        .expect("a link");
     let link = format!("/console/invitation/{link}");
     assert!(http::send("GET", &format!("{public}{link}"), &[], "").await.text().contains("mira"));
     let short = form(public, &link, &[], &[("password", "short"), ("again", "short")]).await;
@@ -306,7 +394,9 @@ async fn r20_a_role_sees_what_it_may_and_a_session_asks_the_api_with_its_token()
     assert_eq!(form(public, &link, &[], &chosen).await.status, 404, "once");
     let mira = Session::of(&world, "mira").await;
     let users = api(&asha, "GET", "users/", "", "").await.json();
-    let id = users["items"].as_array().unwrap().iter().find(|user| user["name"] == "mira").unwrap()["id"].clone();
+    let id = users["items"].as_array().unwrap().iter().find(|user| user["name"] == "mira").unwrap()
+        ["id"]
+        .clone();
     let one = format!("/console/people/users/{}", id.as_str().unwrap());
     assert_eq!(asha.post(&one, &[("do", "role"), ("role", "agent")]).await.status, 303);
     assert_eq!(asha.post(&one, &[("do", "remove")]).await.status, 303);
@@ -314,9 +404,16 @@ async fn r20_a_role_sees_what_it_may_and_a_session_asks_the_api_with_its_token()
 
     // A key is shown once, opens what its role may, and nothing once it is gone.
     let page = asha.post("/console/people/keys", &[("name", "ci"), ("role", "agent")]).await.text();
-    let secret = page.split("data-copy>").nth(1).and_then(|rest| rest.split('<').next()).expect("a secret").to_owned();
+    let secret = page
+        .split("data-copy>")
+        .nth(1)
+        .and_then(|rest| rest.split('<').next())
+        .expect("a secret")
+        .to_owned();
     let with = async |path: &str| {
-        http::send("GET", &format!("{public}/api/v1/{path}"), &[("x-api-key", secret.as_str())], "").await.status
+        http::send("GET", &format!("{public}/api/v1/{path}"), &[("x-api-key", secret.as_str())], "")
+            .await
+            .status
     };
     assert_eq!((with("account/").await, with("api-keys/").await), (200, 403));
     assert!(!asha.get("/console/people/").await.text().contains(&secret));
@@ -328,8 +425,7 @@ async fn r20_a_role_sees_what_it_may_and_a_session_asks_the_api_with_its_token()
 /// A call by the REST API that its user picks up and hangs up; its UUID.
 pub async fn call(world: &World) -> String {
     world.app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
-    let order =
-        json!({"from": crate::support::node::NUMBER, "to": "919812345678", "answer_url": world.app.url("/answer")});
+    let order = json!({"from": crate::support::node::NUMBER, "to": "919812345678", "answer_url": world.app.url("/answer")});
     let headers = [("content-type", "application/json")];
     let placed = world.rest("POST", "Call/", &headers, order.to_string()).await;
     assert_eq!(placed.status, 201, "{}", placed.text());
@@ -345,11 +441,18 @@ async fn r16_a_call_is_a_page_for_its_account_and_nobody_elses() {
     let page = asha.get(&format!("/console/calls/{uuid}/")).await;
     let text = page.text();
     assert_eq!(page.status, 200, "{text}");
-    for part in ["id=\"verdict\"", "id=\"waterfall\"", "fetch answer", "id=\"replay\"", "&#60;Speak"] {
+    for part in
+        ["id=\"verdict\"", "id=\"waterfall\"", "fetch answer", "id=\"replay\"", "&#60;Speak"]
+    {
         assert!(text.contains(part), "{part}");
     }
     assert!(asha.get("/console/calls/").await.text().contains(&uuid));
-    assert!(asha.get(&format!("/console/calls/{uuid}/?step=2")).await.text().contains("aria-current=\"step\""));
+    assert!(
+        asha.get(&format!("/console/calls/{uuid}/?step=2"))
+            .await
+            .text()
+            .contains("aria-current=\"step\"")
+    );
     let log = asha.get(&format!("/console/calls/{uuid}/log.jsonl")).await;
     let replayed = machine::replay::replay(log.text().as_bytes(), |_| {}).expect("the log reads");
     assert_eq!(replayed.difference, None);
@@ -358,12 +461,26 @@ async fn r16_a_call_is_a_page_for_its_account_and_nobody_elses() {
     }
     assert!(!eve.get("/console/calls/").await.text().contains(&uuid));
     assert_eq!(asha.get("/console/calls/nonsense/").await.status, 404);
-    assert!(asha.get("/console/calls/?from=1&outcome=missed").await.text().contains("No call fits"));
-    let users = http::send("GET", &format!("{}/api/v1/users/", world.node.public), &[("x-api-key", API_KEY)], "").await;
+    assert!(
+        asha.get("/console/calls/?from=1&outcome=missed").await.text().contains("No call fits")
+    );
+    let users = http::send(
+        "GET",
+        &format!("{}/api/v1/users/", world.node.public),
+        &[("x-api-key", API_KEY)],
+        "",
+    )
+    .await;
     let id = users.json()["items"][0]["id"].as_str().unwrap().to_owned();
-    for (method, path) in [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "invite/"), ("POST", "sign-out/")] {
+    for (method, path) in
+        [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "invite/"), ("POST", "sign-out/")]
+    {
         let path = format!("{}/api/v1/users/{id}/{path}", world.node.public);
-        assert_eq!(http::send(method, &path, &[("x-api-key", "other-key")], "{}").await.status, 404, "{method} {path}");
+        assert_eq!(
+            http::send(method, &path, &[("x-api-key", "other-key")], "{}").await.status,
+            404,
+            "{method} {path}"
+        );
     }
 }
 
@@ -430,23 +547,33 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
     let uuid = call(&world).await;
     world.node.record(&uuid).await;
     let [asha, ravi] = [Session::of(&world, "asha").await, Session::of(&world, "ravi").await];
-    let agent = [("name", "Desk <b>"), ("kind", "http"), ("endpoint", &world.app.url("/agent")), ("language", "en-US")]
-        .map(|(name, value)| (name, value.to_owned()));
+    let agent = [
+        ("name", "Desk <b>"),
+        ("kind", "http"),
+        ("endpoint", &world.app.url("/agent")),
+        ("language", "en-US"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()));
     let mut agent: Vec<_> = agent.iter().map(|(name, value)| (*name, value.as_str())).collect();
     agent.extend([("channel.whatsapp", "on"), ("enabled", "on")]);
     let made = asha.post("/console/agents/", &agent).await;
     assert_eq!(made.status, 303, "{}", made.text());
     assert_eq!(ravi.post("/console/agents/", &agent).await.status, 403);
-    let webhook = asha.post("/console/webhooks/", &[("name", "crm"), ("url", &world.app.url("/hook"))]).await.text();
+    let webhook = asha
+        .post("/console/webhooks/", &[("name", "crm"), ("url", &world.app.url("/hook"))])
+        .await
+        .text();
     assert!(webhook.contains("data-copy>"), "its secret, once: {webhook}");
-    let refused = ravi.post("/console/webhooks/", &[("name", "x"), ("url", &world.app.url("/hook"))]).await;
+    let refused =
+        ravi.post("/console/webhooks/", &[("name", "x"), ("url", &world.app.url("/hook"))]).await;
     assert_eq!((refused.status, ravi.get("/console/webhooks/").await.status), (403, 403));
     let list = asha.get("/console/webhooks/").await.text();
     let after = |text: &str, mark: &str| {
         let rest = text.split(mark).nth(1).unwrap_or_else(|| panic!("{mark} in {text}"));
         rest.split('/').next().unwrap().to_owned()
     };
-    let webhook = format!("/console/webhooks/{}/", after(&list, "row-link\" href=\"/console/webhooks/"));
+    let webhook =
+        format!("/console/webhooks/{}/", after(&list, "row-link\" href=\"/console/webhooks/"));
     assert!(!list.contains("data-copy>"));
     assert_eq!(asha.post(&webhook, &[("do", "test")]).await.status, 303);
     assert_eq!(ravi.post(&webhook, &[("do", "remove")]).await.status, 403);
@@ -457,10 +584,20 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
     let number = format!("/console/numbers/{}/", crate::support::node::NUMBER);
     // The columns, in their order.
     let numbers = asha.get("/console/numbers/").await.text();
-    let heads: Vec<&str> =
-        numbers.split("<th scope=\"col\">").skip(1).filter_map(|rest| rest.split("</th>").next()).collect();
-    let wanted =
-        ["Phone Number", "WhatsApp Agent", "Verified Name", "Platform Type", "ID", "Quality Rating", "Actions"];
+    let heads: Vec<&str> = numbers
+        .split("<th scope=\"col\">")
+        .skip(1)
+        .filter_map(|rest| rest.split("</th>").next())
+        .collect();
+    let wanted = [
+        "Phone Number",
+        "WhatsApp Agent",
+        "Verified Name",
+        "Platform Type",
+        "ID",
+        "Quality Rating",
+        "Actions",
+    ];
     assert_eq!(heads, wanted);
     // What only some may is not there for others, and refused.
     assert!(asha.get(&chat).await.text().contains("value=\"delete\""));
@@ -471,7 +608,8 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
     assert_eq!(ravi.post(&chat, &[("do", "reopen")]).await.status, 303);
     assert_eq!(ravi.post(&chat, &[("do", "ai-off")]).await.status, 303);
     assert_eq!(ravi.post(&number, &[("do", "disconnect")]).await.status, 403);
-    let saved = asha.post(&number, &[("do", "save"), ("alias", "Support — APAC"), ("was.alias", "")]).await;
+    let saved =
+        asha.post(&number, &[("do", "save"), ("alias", "Support — APAC"), ("was.alias", "")]).await;
     assert_eq!(saved.status, 303, "{}", saved.text());
     assert!(asha.get("/console/numbers/").await.text().contains("Support — APAC"));
     let app = asha.get("/app/acme/whatsapp").await;
@@ -482,10 +620,20 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
     }
     for name in ["asha", "ravi"] {
         let mut browser = signed_in(&world, name).await;
-        let mut paths =
-            vec!["/console/inbox/", chat.as_str(), "/console/numbers/", number.as_str(), "/console/agents/"];
+        let mut paths = vec![
+            "/console/inbox/",
+            chat.as_str(),
+            "/console/numbers/",
+            number.as_str(),
+            "/console/agents/",
+        ];
         if name == "asha" {
-            paths.extend([agent.as_str(), "/console/agents/new/", "/console/webhooks/", webhook.as_str()]);
+            paths.extend([
+                agent.as_str(),
+                "/console/agents/new/",
+                "/console/webhooks/",
+                webhook.as_str(),
+            ]);
         }
         for (n, path) in paths.iter().enumerate() {
             browser.visit(path).await;
@@ -493,7 +641,9 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
             let wide = browser.eval("document.documentElement.scrollWidth - innerWidth").await;
             assert!(wide.as_i64().is_some_and(|wide| wide <= 0), "{path} is {wide} too wide");
             if let Some(folder) = std::env::var_os("OFFHOOK_TEST_SHOTS") {
-                browser.screenshot(&std::path::Path::new(&folder).join(format!("{name}-{n}.png"))).await;
+                browser
+                    .screenshot(&std::path::Path::new(&folder).join(format!("{name}-{n}.png")))
+                    .await;
             }
         }
         assert_eq!(browser.errors, [""; 0], "{name}");

@@ -28,7 +28,10 @@ async fn menu(world: &World) -> String {
     let menu = "<Response>\n  <GetInput action=\"MENU\" numDigits=\"1\">\n    <Speak>For sales, press 1.</Speak>\n  \
                 </GetInput>\n</Response>";
     world.app.xml("/unused", menu.replace("MENU", &world.app.url("/menu")));
-    world.app.xml("/menu", "<Response>\n  <Speak>Thank you.</Speak>\n  <Wait length=\"600\"/>\n</Response>");
+    world.app.xml(
+        "/menu",
+        "<Response>\n  <Speak>Thank you.</Speak>\n  <Wait length=\"600\"/>\n</Response>",
+    );
     let script = CallScript {
         name: HOSTILE.to_owned(),
         keys: caller::parse_keys("w1").expect("keys"),
@@ -44,7 +47,10 @@ async fn menu(world: &World) -> String {
     for _ in 0..500 {
         every.tick().await;
         let fall = waterfall(world, &uuid).await;
-        if fall["bars"].as_array().is_some_and(|bars| bars.iter().any(|bar| bar["name"] == "callback hangup")) {
+        if fall["bars"]
+            .as_array()
+            .is_some_and(|bars| bars.iter().any(|bar| bar["name"] == "callback hangup"))
+        {
             return uuid;
         }
     }
@@ -61,7 +67,8 @@ async fn waterfall(world: &World, uuid: &str) -> Value {
 /// The bodies of a bar.
 fn bodies<'f>(fall: &'f Value, name: &str) -> Vec<&'f Value> {
     let bars = fall["bars"].as_array().expect("bars");
-    let bar = bars.iter().find(|bar| bar["name"] == name).unwrap_or_else(|| panic!("{name} in {fall}"));
+    let bar =
+        bars.iter().find(|bar| bar["name"] == name).unwrap_or_else(|| panic!("{name} in {fall}"));
     bar["bodies"].as_array().unwrap_or_else(|| panic!("bodies of {name}")).iter().collect()
 }
 
@@ -82,14 +89,23 @@ async fn what_was_sent_and_received_is_on_the_page_and_in_the_api_and_nothing_se
     assert_eq!(told["value"]["calls"][0]["event"], "connect");
     assert_eq!(told["value"]["contacts"][0]["profile"]["name"], HOSTILE);
     assert_eq!(said(webhook[1], "kind"), "sdp");
-    assert!(said(webhook[1], "text").starts_with("v=0\n") && said(webhook[1], "text").contains("a=ice-pwd:…"));
+    assert!(
+        said(webhook[1], "text").starts_with("v=0\n")
+            && said(webhook[1], "text").contains("a=ice-pwd:…")
+    );
 
     // Graph: what was asked, with our answer, and what it said.
     for action in ["pre_accept", "accept"] {
         let graph = bodies(&fall, &format!("graph {action}"));
         let asked: Value = serde_json::from_str(said(graph[0], "text")).expect("JSON");
-        assert_eq!((&asked["action"], &asked["session"]["sdp_type"]), (&action.into(), &"answer".into()));
-        assert!(said(graph[0], "head").starts_with("POST /") && said(graph[0], "head").ends_with("/calls"));
+        assert_eq!(
+            (&asked["action"], &asked["session"]["sdp_type"]),
+            (&action.into(), &"answer".into())
+        );
+        assert!(
+            said(graph[0], "head").starts_with("POST /")
+                && said(graph[0], "head").ends_with("/calls")
+        );
         assert!(said(graph[1], "text").contains("a=setup:") && said(graph[1], "way") == "sent");
         let answer: Value = serde_json::from_str(said(graph[2], "text")).expect("JSON");
         assert_eq!((said(graph[2], "head"), &answer["success"]), ("200", &Value::Bool(true)));
@@ -97,7 +113,10 @@ async fn what_was_sent_and_received_is_on_the_page_and_in_the_api_and_nothing_se
 
     // The customer's: what went out, byte for byte, and the document.
     let fetch = bodies(&fall, "fetch answer");
-    assert!(said(fetch[0], "text").contains("CallStatus=ringing\n") && said(fetch[0], "kept") == "whole");
+    assert!(
+        said(fetch[0], "text").contains("CallStatus=ringing\n")
+            && said(fetch[0], "kept") == "whole"
+    );
     assert!(said(fetch[1], "text").contains("<GetInput") && said(fetch[1], "kind") == "xml");
     assert!(said(bodies(&fall, "fetch action")[0], "text").contains("Digits=1\n"));
     let hangup = bodies(&fall, "callback hangup");
@@ -110,8 +129,14 @@ async fn what_was_sent_and_received_is_on_the_page_and_in_the_api_and_nothing_se
     assert_eq!(http::send("GET", &url, &[("x-api-key", "other-key")], "").await.status, 404);
     let asha = Session::of(&world, "asha").await;
     let page = asha.get(&format!("/console/calls/{uuid}/")).await.text();
-    for text in ["&#34;connect&#34;", "&#34;pre_accept&#34;", "a=ice-pwd:…", "HangupCause=", "Digits=1", "is not kept"]
-    {
+    for text in [
+        "&#34;connect&#34;",
+        "&#34;pre_accept&#34;",
+        "a=ice-pwd:…",
+        "HangupCause=",
+        "Digits=1",
+        "is not kept",
+    ] {
         assert!(page.contains(text), "{text}");
     }
     assert!(!page.contains(HOSTILE) && page.contains("&#60;img src=x"));
@@ -119,7 +144,9 @@ async fn what_was_sent_and_received_is_on_the_page_and_in_the_api_and_nothing_se
     for text in [page, fall.to_string(), log] {
         let sdp_passwords = text.matches("a=ice-pwd:").count();
         assert!(sdp_passwords > 0 && sdp_passwords == text.matches("a=ice-pwd:…").count());
-        for secret in ["X-Plivo-Signature", "Authorization", "Bearer", crate::support::node::ACCESS_TOKEN] {
+        for secret in
+            ["X-Plivo-Signature", "Authorization", "Bearer", crate::support::node::ACCESS_TOKEN]
+        {
             assert!(!text.contains(secret), "{secret}");
         }
     }
@@ -161,36 +188,57 @@ async fn a_call_is_stepped_through_and_what_the_machine_holds_changes_beside_it(
     };
     browser.eval(&key("ArrowLeft")).await;
     browser.until("document.querySelector('#step-1.chosen')").await;
-    let steps = browser.eval("document.querySelectorAll('#replay tbody[data-rows] tr').length").await.as_u64().unwrap();
+    let steps = browser
+        .eval("document.querySelectorAll('#replay tbody[data-rows] tr').length")
+        .await
+        .as_u64()
+        .unwrap();
     let mut seen = String::new();
     for step in 2..=steps {
         browser.eval(&key("ArrowRight")).await;
         browser.until(&format!("document.querySelector('#step-{step}.chosen')")).await;
         assert_eq!(browser.eval(place).await, before, "step {step}: nothing jumps");
-        seen += browser.eval("document.querySelector('.held-fields').innerText").await.as_str().unwrap();
+        seen += browser
+            .eval("document.querySelector('.held-fields').innerText")
+            .await
+            .as_str()
+            .unwrap();
         let row = "(() => { const [row, list] = ['.chosen', '.step-list'].map((s) => document.querySelector('#replay ' + s)\
                    .getBoundingClientRect()); return row.top >= list.top - 1 && row.top < list.bottom; })()";
         assert_eq!(browser.eval(row).await, true, "step {step} is in sight");
     }
-    for text in
-        ["the media path", "accepting", "live", "<GetInput>", "or input", "<Speak>", "media path up", "longest call"]
-    {
+    for text in [
+        "the media path",
+        "accepting",
+        "live",
+        "<GetInput>",
+        "or input",
+        "<Speak>",
+        "media path up",
+        "longest call",
+    ] {
         assert!(seen.contains(text), "{text}: {seen}");
     }
     assert_eq!(browser.eval("globalThis.marked").await, 1, "without loading the page again");
-    assert_eq!(browser.eval("new URLSearchParams(location.search).get('step')").await, steps.to_string());
+    assert_eq!(
+        browser.eval("new URLSearchParams(location.search).get('step')").await,
+        steps.to_string()
+    );
 
     // The same without scripts.
     let asha = Session::of(&world, "asha").await;
     let second = asha.get(&format!("/console/calls/{uuid}/?step=2")).await.text();
     assert!(
-        second.contains("id=\"step-2\" class=\"chosen\" aria-current=\"step\"") && second.contains("After step 2 of")
+        second.contains("id=\"step-2\" class=\"chosen\" aria-current=\"step\"")
+            && second.contains("After step 2 of")
     );
 
     let Some(axe) = axe() else { return };
     let mut found = Vec::new();
     browser.visit(&format!("/console/calls/{uuid}/?step=9")).await;
-    browser.eval("for (const one of document.querySelectorAll('.bodies details')) one.open = true").await;
+    browser
+        .eval("for (const one of document.querySelectorAll('.bodies details')) one.open = true")
+        .await;
     look(&mut browser, &axe, "bodies", &mut found).await;
     assert!(found.is_empty(), "{found:#?}");
     assert_eq!(browser.errors, [""; 0]);

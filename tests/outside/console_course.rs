@@ -25,8 +25,13 @@ async fn stormy() -> World {
 }
 
 async fn asked(world: &World, path: &str) -> Answer {
-    let answer =
-        http::send("GET", &format!("{}/api/v1/{path}", world.node.public), &[("x-api-key", API_KEY)], "").await;
+    let answer = http::send(
+        "GET",
+        &format!("{}/api/v1/{path}", world.node.public),
+        &[("x-api-key", API_KEY)],
+        "",
+    )
+    .await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer
 }
@@ -47,7 +52,9 @@ async fn a_calls_graph_grows_while_it_goes_on_and_says_when_packets_were_lost() 
         return;
     }
     let world = stormy().await;
-    world.app.xml("/unused", "<Response><Speak>One moment.</Speak><Wait length=\"17\"/></Response>");
+    world
+        .app
+        .xml("/unused", "<Response><Speak>One moment.</Speak><Wait length=\"17\"/></Response>");
     let mut browser = signed_in(&world, "asha").await;
     let say = vec![Arc::from([0x48, 1, 2].as_slice()); 1_100];
     let script = CallScript { say, hangup: HangupRule::Never, ..CallScript::default() };
@@ -57,7 +64,9 @@ async fn a_calls_graph_grows_while_it_goes_on_and_says_when_packets_were_lost() 
         browser.until("location.pathname !== '/console/calls/'").await;
         browser.eval("globalThis.marked = 1").await;
         // Nothing is asked for: the page is told.
-        browser.until("document.querySelector('#sound:not([hidden]) #graph-mos path.line.in')").await;
+        browser
+            .until("document.querySelector('#sound:not([hidden]) #graph-mos path.line.in')")
+            .await;
         let call = browser.eval("location.pathname.split('/')[3]").await;
         let so_far = quality(&world, call.as_str().expect("a UUID")).await;
         assert_eq!(losses(&so_far)[0], 0.0, "{so_far:#}");
@@ -67,7 +76,8 @@ async fn a_calls_graph_grows_while_it_goes_on_and_says_when_packets_were_lost() 
         assert_eq!(browser.eval("globalThis.marked").await, 1, "without loading the page again");
     });
     assert!(!placed.is_empty());
-    let call = browser.eval("location.pathname.split('/')[3]").await.as_str().expect("a UUID").to_owned();
+    let call =
+        browser.eval("location.pathname.split('/')[3]").await.as_str().expect("a UUID").to_owned();
     world.node.record(&call).await;
     browser.until("document.querySelector('#sound .gauge')").await;
     browser.until("document.querySelectorAll('table.course tbody tr').length >= 4").await;
@@ -93,13 +103,17 @@ async fn a_calls_graph_grows_while_it_goes_on_and_says_when_packets_were_lost() 
         .iter()
         .map(|cell| cell.as_str().unwrap().trim_end_matches(" %").parse().unwrap())
         .collect();
-    assert!(shown.iter().zip(&lost).all(|(shown, lost)| (shown - lost).abs() < 0.1), "{shown:?} {lost:?}");
+    assert!(
+        shown.iter().zip(&lost).all(|(shown, lost)| (shown - lost).abs() < 0.1),
+        "{shown:?} {lost:?}"
+    );
     assert_eq!(browser.eval("document.querySelector('#sound details').open").await, false);
     let titles =
         browser.eval("[...document.querySelectorAll('#sound svg[role=img] title')].map((t) => t.textContent)").await;
     let titles = titles.to_string();
     assert!(
-        titles.contains("opinion score (MOS) · From the caller: ") && titles.contains("From the caller: 0–"),
+        titles.contains("opinion score (MOS) · From the caller: ")
+            && titles.contains("From the caller: 0–"),
         "{titles}"
     );
     if let Some(axe) = axe() {
@@ -118,7 +132,14 @@ async fn a_calls_graph_grows_while_it_goes_on_and_says_when_packets_were_lost() 
         .output()
         .expect("run offhook");
     let show = String::from_utf8_lossy(&show.stdout).into_owned();
-    assert!(show.contains("from the user  MOS  ▇") || show.contains("from the user  MOS  █"), "{show}");
+    assert!(
+        show.contains("from the user  MOS  ▇") || show.contains("from the user  MOS  █"),
+        "{show}"
+    );
     let log = asked(&world, &format!("calls/{call}/events")).await.text();
-    assert_eq!(log.matches("\"trace\":\"course\"").count(), 1, "one line, whatever the call's length");
+    assert_eq!(
+        log.matches("\"trace\":\"course\"").count(),
+        1,
+        "one line, whatever the call's length"
+    );
 }

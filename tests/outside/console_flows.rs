@@ -14,7 +14,9 @@ const USER: &str = "919812345678";
 const NEW: &str = "918035737999";
 
 pub async fn orders(world: &World, door: &str, order: Value) {
-    let answer = http::send("POST", &format!("{}/_sim/{door}", world.sim.url()), &[], order.to_string()).await;
+    let answer =
+        http::send("POST", &format!("{}/_sim/{door}", world.sim.url()), &[], order.to_string())
+            .await;
     assert_eq!(answer.status, 204, "{door}: {}", answer.text());
 }
 
@@ -32,7 +34,8 @@ impl Browser {
             "[...document.querySelectorAll({within:?})].flatMap((e) => [...e.querySelectorAll('button, a, summary')]).find((b) => \
              b.textContent.trim() === {words:?} && !b.disabled)"
         );
-        self.until(&format!("{READY} && ((found) => found && (found.click(), true))({find})")).await;
+        self.until(&format!("{READY} && ((found) => found && (found.click(), true))({find})"))
+            .await;
     }
 
     /// [`Browser::press`] of what leads to another page, or to the same one anew.
@@ -43,7 +46,8 @@ impl Browser {
     }
 
     pub async fn says(&mut self, within: &str, words: &str) {
-        self.until(&format!("document.querySelector({within:?})?.textContent.includes({words:?})")).await;
+        self.until(&format!("document.querySelector({within:?})?.textContent.includes({words:?})"))
+            .await;
     }
 }
 
@@ -57,7 +61,11 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
         wanted.accept_wait_ms = 0;
     })
     .await;
-    writes(&world, &json!({"message": "Hello, is anybody there?", "from": USER, "name": "Asha Verma"})).await;
+    writes(
+        &world,
+        &json!({"message": "Hello, is anybody there?", "from": USER, "name": "Asha Verma"}),
+    )
+    .await;
     let asha = Session::of(&world, "asha").await;
     let mut browser = signed_in(&world, "asha").await;
     browser.visit("/console/inbox/").await;
@@ -73,10 +81,17 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     browser.says(".bubble.ours:last-of-type", "Asha at the desk").await;
     browser.says(".bubble.ours:last-of-type", "Read").await;
     // An error of Graph's stands at its message.
-    orders(&world, "messages/failures", json!({"code": 131_026, "details": "Receiver is incapable"})).await;
+    orders(
+        &world,
+        "messages/failures",
+        json!({"code": 131_026, "details": "Receiver is incapable"}),
+    )
+    .await;
     browser.fill("#text", "This one is lost.").await;
     browser.press(".composer", "Send").await;
-    browser.until("document.querySelector('.bubble.failed .error')?.textContent.trim().length > 5").await;
+    browser
+        .until("document.querySelector('.bubble.failed .error')?.textContent.trim().length > 5")
+        .await;
     // S3.27, and a picture is seen where it stands.
     let order = json!({"message": {"type": "image", "image": {"mime_type": "image/png", "caption": "My parcel"}},
         "file": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "from": USER});
@@ -98,7 +113,11 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     browser.says("#about", "Given until").await;
     browser.says("#timeline", "Asked whether we may call").await;
     browser.says("#timeline", "You may call").await;
-    assert_eq!(browser.eval("globalThis.marked").await, 1, "all of it without loading the page again");
+    assert_eq!(
+        browser.eval("globalThis.marked").await,
+        1,
+        "all of it without loading the page again"
+    );
 
     // A call from the chat stands in it afterwards.
     if browser.eval("Boolean(document.querySelector('#about a[href$=\"/call/\"]'))").await == true {
@@ -106,10 +125,15 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
         browser.click("#about a[href$='/call/']").await;
         browser.press("dialog.panel", "Call").await;
         browser.until("location.pathname.startsWith('/console/calls/')").await;
-        let uuid = browser.eval("location.pathname.split('/')[3]").await.as_str().unwrap().to_owned();
+        let uuid =
+            browser.eval("location.pathname.split('/')[3]").await.as_str().unwrap().to_owned();
         world.node.record(&uuid).await;
         browser.visit(&chat).await;
-        browser.until(&format!("document.querySelector('#timeline a[href=\"/console/calls/{uuid}/\"]')")).await;
+        browser
+            .until(&format!(
+                "document.querySelector('#timeline a[href=\"/console/calls/{uuid}/\"]')"
+            ))
+            .await;
     }
 
     // S3.20: only what is legal is offered.
@@ -163,7 +187,10 @@ async fn s2_11_s2_25_a_registration_that_failed_is_tried_again_and_succeeds() {
     let order = json!({"number": NEW, "phone_number_id": "106540352249999", "waba": "1029384756", "name": "New", "facts": facts});
     orders(&world, "numbers", order).await;
     let url = format!("{}/api/v1/wabas/1029384756/sync/", world.node.public);
-    assert_eq!(http::send("POST", &url, &[("x-api-key", crate::support::node::API_KEY)], "").await.status, 200);
+    assert_eq!(
+        http::send("POST", &url, &[("x-api-key", crate::support::node::API_KEY)], "").await.status,
+        200
+    );
     orders(
         &world,
         "failures",
@@ -189,8 +216,17 @@ async fn s2_11_s2_25_a_registration_that_failed_is_tried_again_and_succeeds() {
     browser.press("dialog", "Register").await;
     browser.until(&format!("document.querySelector('#number-{NEW} .registered')")).await;
     browser.says(&format!("#number-{NEW}"), "CLOUD_API").await;
-    assert_eq!(browser.eval(&format!("document.querySelectorAll('#number-{NEW} .danger-text').length")).await, 0);
-    assert_eq!(browser.eval("globalThis.marked").await, 1, "all of it without loading the page again");
+    assert_eq!(
+        browser
+            .eval(&format!("document.querySelectorAll('#number-{NEW} .danger-text').length"))
+            .await,
+        0
+    );
+    assert_eq!(
+        browser.eval("globalThis.marked").await,
+        1,
+        "all of it without loading the page again"
+    );
     assert_eq!(browser.errors, [""; 0]);
 }
 
@@ -210,8 +246,7 @@ pub async fn with_numbers() -> World {
         ("918035737777", "106540352247777", "1029384756", "Second", "CLOUD_API"),
         ("5511988887777", "209876543210987", "3029384756", "Loja", "NOT_APPLICABLE"),
     ] {
-        let facts =
-            json!({"platform_type": platform, "pin": "271828", "quality_rating": "GREEN", "status": "CONNECTED"});
+        let facts = json!({"platform_type": platform, "pin": "271828", "quality_rating": "GREEN", "status": "CONNECTED"});
         orders(
             &world,
             "numbers",
@@ -231,8 +266,14 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
     let asha = Session::of(&world, "asha").await;
     for name in ["Night desk", "Day desk"] {
         let endpoint = world.app.url("/agent");
-        let agent = [("name", name), ("kind", "http"), ("endpoint", endpoint.as_str()), ("language", "en-US")];
-        let agent: Vec<_> = agent.into_iter().chain([("channel.whatsapp", "on"), ("enabled", "on")]).collect();
+        let agent = [
+            ("name", name),
+            ("kind", "http"),
+            ("endpoint", endpoint.as_str()),
+            ("language", "en-US"),
+        ];
+        let agent: Vec<_> =
+            agent.into_iter().chain([("channel.whatsapp", "on"), ("enabled", "on")]).collect();
         assert_eq!(asha.post("/console/agents/", &agent).await.status, 303);
     }
     let mut browser = signed_in(&world, "asha").await;
@@ -251,8 +292,15 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
     browser.fill("dialog [name=token]", "no-such-token").await;
     browser.press("dialog", "Connect Number").await;
     browser.until("document.querySelector('dialog.panel .alert')").await;
-    assert_eq!(browser.eval("document.querySelector('dialog [name=display_name]').value").await, "Loja — São Paulo");
-    assert_eq!(browser.eval("document.querySelector('dialog [name=token]').value").await, "", "never shown again");
+    assert_eq!(
+        browser.eval("document.querySelector('dialog [name=display_name]').value").await,
+        "Loja — São Paulo"
+    );
+    assert_eq!(
+        browser.eval("document.querySelector('dialog [name=token]').value").await,
+        "",
+        "never shown again"
+    );
     browser.fill("dialog [name=token]", crate::support::node::ACCESS_TOKEN).await;
     browser.press("dialog", "Connect Number").await;
     browser.told("The number is connected").await;
@@ -266,7 +314,9 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
     browser.told("being registered").await;
     browser.told("133005").await;
     browser.press("#number-5511988887777", "Register").await;
-    browser.until("/in \\d+ s/.test(document.querySelector('dialog [data-until]')?.textContent)").await;
+    browser
+        .until("/in \\d+ s/.test(document.querySelector('dialog [data-until]')?.textContent)")
+        .await;
     browser.click("dialog [data-close]").await;
     browser.until("!document.querySelector('dialog.panel')").await;
 
@@ -294,8 +344,7 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
     browser.click(&cell).await;
     browser.until("document.querySelector('dialog offhook-choose [type=search]') === document.activeElement").await;
     browser.fill("dialog [type=search]", "night").await;
-    let shown =
-        "[...document.querySelectorAll('dialog .choice')].filter((c) => !c.hidden).map((c) => c.textContent.trim())";
+    let shown = "[...document.querySelectorAll('dialog .choice')].filter((c) => !c.hidden).map((c) => c.textContent.trim())";
     assert_eq!(browser.eval(shown).await, json!(["Night desk"]));
     browser.eval("document.querySelector('dialog .choice:not([hidden]) input').click()").await;
     browser.press("dialog", "Save").await;
@@ -308,9 +357,13 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
 
     // S2.16, S2.17: the number that an agent writes from; only those at the Cloud API.
     browser.visit("/console/agents/").await;
-    let offered =
-        browser.eval("[...document.querySelector('[name=outboundNumber]').options].map((o) => o.value)").await;
-    assert!(offered.to_string().contains(NUMBER) && !offered.to_string().contains("5511988887777"), "{offered}");
+    let offered = browser
+        .eval("[...document.querySelector('[name=outboundNumber]').options].map((o) => o.value)")
+        .await;
+    assert!(
+        offered.to_string().contains(NUMBER) && !offered.to_string().contains("5511988887777"),
+        "{offered}"
+    );
     browser.fill("[name=outboundNumber]", NUMBER).await;
     browser.press_and_go("#agents form", "Save").await;
     browser
@@ -322,13 +375,18 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
     // An agent of the people's sees, and changes nothing.
     let ravi = Session::of(&world, "ravi").await;
     let page = ravi.get("/console/numbers/").await.text();
-    assert!(!page.contains("/register/") && !page.contains("/numbers/new/") && !page.contains("value=\"sync\""));
+    assert!(
+        !page.contains("/register/")
+            && !page.contains("/numbers/new/")
+            && !page.contains("value=\"sync\"")
+    );
     for path in ["new/", "sign-up/", &format!("{NUMBER}/agent/"), &format!("{NUMBER}/register/")] {
         assert_eq!(ravi.get(&format!("/console/numbers/{path}")).await.status, 403, "{path}");
     }
     let eve = Session::of(&world, "eve").await;
     assert_eq!(eve.get(&format!("/console/numbers/{NUMBER}/agent/")).await.status, 404);
-    let stale = asha.post("/console/numbers/sign-up/", &[("code", "code-x"), ("state", "mine")]).await;
+    let stale =
+        asha.post("/console/numbers/sign-up/", &[("code", "code-x"), ("state", "mine")]).await;
     assert_eq!(stale.status, 400, "a sign-up that this browser did not begin");
     browser.errors.retain(|error| !error.contains("422") && !error.contains("400"));
     assert_eq!(browser.errors, [""; 0]);
@@ -359,7 +417,9 @@ async fn s0_01_to_s0_30_a_number_is_configured_at_the_side_of_the_table() {
     browser.click(&format!("#number-{NUMBER} a.row-link")).await;
     browser.until(open).await;
     // S0.7: the fields go with the type.
-    let seen = |field: &str| format!("document.querySelector('dialog [name={field}]')?.checkVisibility() === true");
+    let seen = |field: &str| {
+        format!("document.querySelector('dialog [name={field}]')?.checkVisibility() === true")
+    };
     browser.until(&format!("{} && !({})", seen("webhookUrl"), seen("agent"))).await;
     browser.eval("document.querySelector('dialog [value=agent]').click()").await;
     browser.until(&format!("!({}) && {}", seen("webhookUrl"), seen("agent"))).await;
@@ -381,7 +441,10 @@ async fn s0_01_to_s0_30_a_number_is_configured_at_the_side_of_the_table() {
     browser.press("dialog.side", "Save changes").await;
     browser.until(open).await;
     browser.fill("dialog [name=answerUrl]", "https://shop.example/answer").await;
-    assert_eq!(browser.eval("document.querySelector('dialog #wrong-answer').textContent").await, "");
+    assert_eq!(
+        browser.eval("document.querySelector('dialog #wrong-answer').textContent").await,
+        ""
+    );
     browser.fill("dialog [name=webhookUrl]", &world.app.url("/hook")).await;
     browser.fill("dialog [name=alias]", "Support — APAC").await;
     // S0.30: what was typed is not lost by the way.
@@ -419,12 +482,20 @@ async fn s0_01_to_s0_30_a_number_is_configured_at_the_side_of_the_table() {
     browser.says(&format!("#number-{NUMBER}"), "Disconnected").await;
     browser.click(&format!("#number-{NUMBER} a.row-link")).await;
     browser.press("dialog.side", "Connect again").await;
-    browser.until(&format!("!document.querySelector('#number-{NUMBER}')?.textContent.includes('Disconnected')")).await;
+    browser
+        .until(&format!(
+            "!document.querySelector('#number-{NUMBER}')?.textContent.includes('Disconnected')"
+        ))
+        .await;
 
     // Somebody who may not change it sees it.
     let ravi = Session::of(&world, "ravi").await;
     let page = ravi.get(&format!("/console/numbers/{NUMBER}/")).await.text();
-    assert!(page.contains("name=\"alias\"") && page.contains(" disabled>") && !page.contains("value=\"save\""));
+    assert!(
+        page.contains("name=\"alias\"")
+            && page.contains(" disabled>")
+            && !page.contains("value=\"save\"")
+    );
     assert_eq!(browser.errors, [""; 0]);
 }
 
@@ -436,7 +507,8 @@ async fn s0_21_s0_22_the_mapping_is_changed_for_all_numbers_of_a_waba() {
     let world = with_numbers().await;
     let asha = Session::of(&world, "asha").await;
     let url = format!("{}/api/v1/wabas/1029384756/sync/", world.node.public);
-    let synced = http::send("POST", &url, &[("x-api-key", crate::support::node::API_KEY)], "").await;
+    let synced =
+        http::send("POST", &url, &[("x-api-key", crate::support::node::API_KEY)], "").await;
     assert_eq!(synced.status, 200, "{}", synced.text());
     let mut browser = signed_in(&world, "asha").await;
     browser.visit("/console/numbers/").await;
@@ -517,7 +589,9 @@ async fn a_document_is_shared_by_its_link_and_an_answer_url_is_walked_through() 
     assert!(hash.starts_with("#xml=") && hash.len() < 200, "{hash}");
     browser.visit("/console/").await;
     browser.eval(&format!("location.href = '/console/playground/{hash}'")).await;
-    browser.until(&format!("document.querySelector('#source')?.value === {}", json!(document))).await;
+    browser
+        .until(&format!("document.querySelector('#source')?.value === {}", json!(document)))
+        .await;
     assert!(!world.node.log().contains(&hash[5..]), "no server sees it");
     for broken in ["#xml=%%%", "#xml=AAAA"] {
         browser.visit("/console/").await;
@@ -533,7 +607,8 @@ async fn a_document_is_shared_by_its_link_and_an_answer_url_is_walked_through() 
     let asked = world.app.wait("/answer").await;
     assert_eq!(asked.param("From"), "4915112345678");
     let ravi = Session::of(&world, "ravi").await;
-    let refused = ravi.post("/console/playground/debugger/", &[("url", &world.app.url("/answer"))]).await;
+    let refused =
+        ravi.post("/console/playground/debugger/", &[("url", &world.app.url("/answer"))]).await;
     assert_eq!(refused.status, 403);
     assert_eq!(browser.errors, [""; 0]);
 }

@@ -64,8 +64,12 @@ async fn r20_hostile_names_are_text_on_every_page() {
     for (n, name) in HOSTILE.iter().enumerate() {
         let shown = tamed(name, 64);
         let login = format!("user{n}");
-        let made =
-            asha.post("/console/people/users", &[("name", &login), ("full_name", &shown), ("role", "agent")]).await;
+        let made = asha
+            .post(
+                "/console/people/users",
+                &[("name", &login), ("full_name", &shown), ("role", "agent")],
+            )
+            .await;
         assert_eq!(made.status, 200, "{name}: {}", made.text());
         let key = asha.post("/console/people/keys", &[("name", &shown), ("role", "agent")]).await;
         assert_eq!(key.status, 200, "{name}: {}", key.text());
@@ -77,38 +81,62 @@ async fn r20_hostile_names_are_text_on_every_page() {
         assert_eq!(made.status, 201, "{name}: {}", made.text());
         // There may be only so many.
         let hook = world.app.url("/hook");
-        webhooks +=
-            usize::from(asha.post("/console/webhooks/", &[("name", &shown), ("url", &hook)]).await.status == 200);
+        webhooks += usize::from(
+            asha.post("/console/webhooks/", &[("name", &shown), ("url", &hook)]).await.status
+                == 200,
+        );
         // And Meta calls a number so; people call it so, too.
         let number = format!("9180357380{n:02}");
         let id = format!("10654035224{n:04}");
-        let order = json!({"number": number, "phone_number_id": id, "waba": "1029384756", "name": *name});
-        let ordered = http::send("POST", &format!("{}/_sim/numbers", world.sim.url()), &[], order.to_string()).await;
+        let order =
+            json!({"number": number, "phone_number_id": id, "waba": "1029384756", "name": *name});
+        let ordered = http::send(
+            "POST",
+            &format!("{}/_sim/numbers", world.sim.url()),
+            &[],
+            order.to_string(),
+        )
+        .await;
         assert_eq!(ordered.status, 204, "{}", ordered.text());
     }
     assert!(webhooks >= 10, "{webhooks}");
     assert_eq!(api("POST", "wabas/1029384756/sync/", Value::Null).await.status, 200);
     for (n, name) in HOSTILE.iter().enumerate() {
-        let changed =
-            api("PATCH", &format!("phone-numbers/9180357380{n:02}/"), json!({"alias": tamed(name, 100)})).await;
+        let changed = api(
+            "PATCH",
+            &format!("phone-numbers/9180357380{n:02}/"),
+            json!({"alias": tamed(name, 100)}),
+        )
+        .await;
         assert_eq!(changed.status, 200, "{name}: {}", changed.text());
     }
     let mut browser = signed_in(&world, "asha").await;
     let inbox = asha.get("/console/inbox/").await.text();
-    let chats: Vec<String> =
-        inbox.split("row-link\" href=\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
+    let chats: Vec<String> = inbox
+        .split("row-link\" href=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap().to_owned())
+        .collect();
     assert!(chats.len() >= HOSTILE.len(), "{}", chats.len());
     let agents = asha.get("/console/agents/").await.text();
-    let agents = agents.split("row-link\" href=\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+    let agents = agents
+        .split("row-link\" href=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap().to_owned());
     let hooks = asha.get("/console/webhooks/").await.text();
-    let hooks = hooks.split("row-link\" href=\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
-    let lists =
-        ["people", "inbox", "numbers", "agents", "webhooks", "notifications"].map(|page| format!("/console/{page}/"));
+    let hooks = hooks
+        .split("row-link\" href=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap().to_owned());
+    let lists = ["people", "inbox", "numbers", "agents", "webhooks", "notifications"]
+        .map(|page| format!("/console/{page}/"));
     let numbers = (0..HOSTILE.len()).map(|n| format!("/console/numbers/9180357380{n:02}/"));
     let mut said = String::new();
     for path in lists.into_iter().chain(chats).chain(agents).chain(hooks).chain(numbers) {
         let text = tame(&mut browser, &path).await;
-        if ["/console/people/", "/console/inbox/", "/console/numbers/", "/console/agents/"].contains(&path.as_str()) {
+        if ["/console/people/", "/console/inbox/", "/console/numbers/", "/console/agents/"]
+            .contains(&path.as_str())
+        {
             for name in HOSTILE {
                 assert!(text.contains(&tamed(name, 64)), "{name} on {path}");
             }
@@ -149,10 +177,15 @@ async fn tame_here(browser: &mut Browser) -> String {
     browser.until(READY).await;
     let path = browser.eval("location.pathname + location.search").await;
     for odd in ODD {
-        assert_eq!(browser.eval(&format!("document.querySelectorAll({odd:?}).length")).await, 0, "{odd} on {path}");
+        assert_eq!(
+            browser.eval(&format!("document.querySelectorAll({odd:?}).length")).await,
+            0,
+            "{odd} on {path}"
+        );
     }
     let fields = "[...document.querySelectorAll('main input, main textarea')].map((f) => '\\n' + f.value).join('')";
-    let text = browser.eval(&format!("document.querySelector('main').textContent + {fields}")).await;
+    let text =
+        browser.eval(&format!("document.querySelector('main').textContent + {fields}")).await;
     text.as_str().expect("a page").to_owned()
 }
 
@@ -164,7 +197,11 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
     let world = with_people().await;
     // The document says each of them, too.
     world.app.route("/unused", |seen| {
-        let name = seen.param("From").get(10..).and_then(|n| HOSTILE.get(n.parse::<usize>().ok()?)).unwrap_or(&"");
+        let name = seen
+            .param("From")
+            .get(10..)
+            .and_then(|n| HOSTILE.get(n.parse::<usize>().ok()?))
+            .unwrap_or(&"");
         let name = escaped(name);
         (200, format!("<Response><Speak>{name}</Speak><Wait length=\"120\"/></Response>"))
     });
@@ -191,7 +228,9 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
         let name = tamed(name, 64);
         assert!(here.contains(&name) && live.contains(&name), "{name}");
     }
-    let found = browser.eval("[...document.querySelectorAll('#up tr a')].map((a) => a.getAttribute('href'))").await;
+    let found = browser
+        .eval("[...document.querySelectorAll('#up tr a')].map((a) => a.getAttribute('href'))")
+        .await;
     let pages: Vec<String> = serde_json::from_value(found).unwrap();
     assert_eq!(pages.len(), HOSTILE.len());
     let mut said = String::new();
@@ -207,7 +246,12 @@ async fn r20_callers_with_hostile_names_are_text_in_lists_and_on_the_pages_of_th
     // They hang up; the pages of calls that have ended, and the history.
     drop(calls);
     browser.visit("/console/calls/").await;
-    browser.until(&format!("document.querySelectorAll('#history tr[id]').length === {}", HOSTILE.len())).await;
+    browser
+        .until(&format!(
+            "document.querySelectorAll('#history tr[id]').length === {}",
+            HOSTILE.len()
+        ))
+        .await;
     let history = tame_here(&mut browser).await;
     for (name, page) in HOSTILE.iter().zip(&pages) {
         assert!(history.contains(&tamed(name, 64)), "{name}");
@@ -227,7 +271,9 @@ async fn r20_what_is_searched_for_or_tried_out_is_text() {
     for (n, name) in HOSTILE.iter().enumerate() {
         let sought = url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>();
         for path in [
-            format!("/console/calls/?from={sought}&to={sought}&direction={sought}&outcome={sought}"),
+            format!(
+                "/console/calls/?from={sought}&to={sought}&direction={sought}&outcome={sought}"
+            ),
             format!("/console/inbox/?q={sought}"),
             format!("/console/numbers/?q={sought}"),
             format!("/console/playground/?source={sought}"),
@@ -242,22 +288,36 @@ async fn r20_what_is_searched_for_or_tried_out_is_text() {
         }
         let debugged = [("url", *name), ("from", name), ("to", name), ("keys", name)];
         let tried = [("source", *name), ("keys", *name)];
-        for (path, form) in [("/console/playground/debugger/", &debugged[..]), ("/console/playground/", &tried[..])] {
+        for (path, form) in
+            [("/console/playground/debugger/", &debugged[..]), ("/console/playground/", &tried[..])]
+        {
             let page = asha.post(path, form).await;
             assert!(!name.contains(['<', '"']) || !page.text().contains(*name), "{name} on {path}");
-            assert!(page.headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
+            assert!(
+                page.headers["content-security-policy"]
+                    .to_str()
+                    .unwrap()
+                    .starts_with("default-src 'none'")
+            );
         }
     }
     // Walked through: raw, which is no document, and escaped, which says each of them.
-    let speaks: String = HOSTILE.iter().map(|name| format!("<Speak>{}</Speak>\n", escaped(name))).collect();
+    let speaks: String =
+        HOSTILE.iter().map(|name| format!("<Speak>{}</Speak>\n", escaped(name))).collect();
     let valid = format!("<Response>\n{speaks}</Response>");
     for document in [HOSTILE.join("\n"), valid] {
         browser.visit("/console/playground/").await;
         browser.fill("#source", &document).await;
         browser.until("document.querySelector('#findings li')").await;
         tame_here(&mut browser).await;
-        browser.eval("globalThis.before = 1; document.querySelector('.run button.primary').click()").await;
-        browser.until(&format!("typeof before === 'undefined' && {READY} && document.querySelector('.walk li')")).await;
+        browser
+            .eval("globalThis.before = 1; document.querySelector('.run button.primary').click()")
+            .await;
+        browser
+            .until(&format!(
+                "typeof before === 'undefined' && {READY} && document.querySelector('.walk li')"
+            ))
+            .await;
         let said = tame_here(&mut browser).await;
         assert!(said.contains("<iframe srcdoc"), "{said}");
     }

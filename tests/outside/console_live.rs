@@ -21,7 +21,8 @@ async fn with_calls_up(count: usize) -> (World, Vec<String>) {
         node.extra.push_str(&people());
         node.cps = 1_000;
         sim.times.unanswered = Duration::from_secs(600);
-        sim.callee = CallScript { phone: PhoneKind::Deaf, ..user(Answers::Ignore, Order::ConnectFirst) };
+        sim.callee =
+            CallScript { phone: PhoneKind::Deaf, ..user(Answers::Ignore, Order::ConnectFirst) };
     })
     .await;
     let calls = ring(&world, &(0..count).collect::<Vec<_>>()).await;
@@ -31,7 +32,8 @@ async fn with_calls_up(count: usize) -> (World, Vec<String>) {
 /// Calls so many users; the calls' UUIDs.
 async fn ring(world: &World, users: &[usize]) -> Vec<String> {
     let mut order = world.order();
-    order["to"] = users.iter().map(|n| format!("91940000{n:04}")).collect::<Vec<_>>().join("<").into();
+    order["to"] =
+        users.iter().map(|n| format!("91940000{n:04}")).collect::<Vec<_>>().join("<").into();
     order["ring_timeout"] = 600.into();
     let answer = world.place(&order).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
@@ -87,7 +89,8 @@ async fn of_a_live_list_the_rows_that_changed_are_put_in_and_no_page_is_asked_fo
     browser.until(&format!("{ROWS} === 60")).await;
     browser.visit("/console/calls/").await;
     browser.until(&format!("{ROWS} === 60")).await;
-    let before = browser.eval("[...document.querySelectorAll('#up tr[id]')].map((row) => row.id)").await;
+    let before =
+        browser.eval("[...document.querySelectorAll('#up tr[id]')].map((row) => row.id)").await;
     let before: Vec<String> = serde_json::from_value(before).unwrap();
     watch(&mut browser).await;
     for n in 60..100 {
@@ -97,7 +100,8 @@ async fn of_a_live_list_the_rows_that_changed_are_put_in_and_no_page_is_asked_fo
     browser.until("document.querySelector('#up-head .count').textContent === '100'").await;
     let told = seen(&mut browser).await;
     let ids = |what: &str| serde_json::from_value::<Vec<String>>(told[what].clone()).unwrap();
-    let touched: Vec<_> = ids("put").into_iter().chain(ids("gone")).filter(|id| before.contains(id)).collect();
+    let touched: Vec<_> =
+        ids("put").into_iter().chain(ids("gone")).filter(|id| before.contains(id)).collect();
     assert_eq!(touched, [""; 0], "rows that stayed as they were");
     assert_eq!(told["asked"], json!([]), "no page is asked for");
     // However many events there are, they come together: five times a second at most.
@@ -109,7 +113,11 @@ async fn of_a_live_list_the_rows_that_changed_are_put_in_and_no_page_is_asked_fo
     // One goes: its row goes, and comes in the history.
     watch(&mut browser).await;
     cancel(&world, &calls[7]).await;
-    browser.until(&format!("{ROWS} === 99 && document.querySelectorAll('#history tr[id]').length === 1")).await;
+    browser
+        .until(&format!(
+            "{ROWS} === 99 && document.querySelectorAll('#history tr[id]').length === 1"
+        ))
+        .await;
     let told = seen(&mut browser).await;
     assert_eq!(told["gone"].as_array().unwrap().len(), 1, "{told}");
     assert_eq!(told["asked"], json!([]));
@@ -140,10 +148,19 @@ async fn a_live_list_is_filtered_by_its_address_and_stays_so_as_calls_come_and_g
     assert_eq!(browser.eval("globalThis.marked").await, 1);
     // A link says the same, and the filter of the history stands beside it.
     browser.visit("/console/calls/?up=0011&from=918035737458").await;
-    browser.until(&format!("{ROWS} === 1 && document.querySelectorAll('#history tr[id]').length === 1")).await;
-    assert_eq!(browser.eval("document.querySelector('.up-filters [name=from]').value").await, "918035737458");
+    browser
+        .until(&format!(
+            "{ROWS} === 1 && document.querySelectorAll('#history tr[id]').length === 1"
+        ))
+        .await;
+    assert_eq!(
+        browser.eval("document.querySelector('.up-filters [name=from]').value").await,
+        "918035737458"
+    );
     browser.visit("/console/calls/?up_direction=inbound").await;
-    browser.until(&format!("{ROWS} === 0 && document.querySelector('#up-none').checkVisibility()")).await;
+    browser
+        .until(&format!("{ROWS} === 0 && document.querySelector('#up-none').checkVisibility()"))
+        .await;
     browser.says("#up-none", "No call that is up fits").await;
     browser.visit("/console/calls/?up_state=ringing&up_direction=outbound").await;
     browser.until(&format!("{ROWS} === 13")).await;
@@ -167,8 +184,16 @@ async fn who_was_away_and_who_was_asked_a_question_finds_the_page_as_things_are(
     cancel(&world, &calls[2]).await;
     world.node.until_log("call ended").await;
     browser.eval("document.querySelector('#ask').close()").await;
-    browser.until(&format!("{ROWS} === 1 && document.querySelectorAll('#history tr[id]').length === 2")).await;
-    assert_eq!(browser.eval("document.querySelectorAll('[id^=call-]').length").await, 3, "none is there twice");
+    browser
+        .until(&format!(
+            "{ROWS} === 1 && document.querySelectorAll('#history tr[id]').length === 2"
+        ))
+        .await;
+    assert_eq!(
+        browser.eval("document.querySelectorAll('[id^=call-]').length").await,
+        3,
+        "none is there twice"
+    );
     // Another page lay over it: what happened meanwhile is there on coming back.
     let hidden = |state: &str| {
         format!(
@@ -217,7 +242,11 @@ async fn a_list_of_a_thousand_live_calls_moves_without_a_long_task() {
     for _ in 0..50 {
         connect(&world.node, &offer).await;
     }
-    browser.until(&format!("{ROWS} === 0 && document.querySelectorAll('#history tr[id]').length === 50")).await;
+    browser
+        .until(&format!(
+            "{ROWS} === 0 && document.querySelectorAll('#history tr[id]').length === 50"
+        ))
+        .await;
     let told = seen(&mut browser).await;
     let longest = told["longest"].as_f64().expect("milliseconds");
     eprintln!(

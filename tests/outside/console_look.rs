@@ -16,11 +16,16 @@ async fn furnished(world: &World) -> Vec<String> {
     world.node.record(&uuid).await;
     let asha = Session::of(world, "asha").await;
     let endpoint = world.app.url("/agent");
-    let agent = [("name", "Desk"), ("kind", "http"), ("endpoint", &endpoint), ("language", "en-US")];
-    let agent: Vec<_> = agent.into_iter().chain([("channel.whatsapp", "on"), ("enabled", "on")]).collect();
+    let agent =
+        [("name", "Desk"), ("kind", "http"), ("endpoint", &endpoint), ("language", "en-US")];
+    let agent: Vec<_> =
+        agent.into_iter().chain([("channel.whatsapp", "on"), ("enabled", "on")]).collect();
     assert_eq!(asha.post("/console/agents/", &agent).await.status, 303);
     let hook = world.app.url("/hook");
-    assert_eq!(asha.post("/console/webhooks/", &[("name", "crm"), ("url", &hook)]).await.status, 200);
+    assert_eq!(
+        asha.post("/console/webhooks/", &[("name", "crm"), ("url", &hook)]).await.status,
+        200
+    );
     let picture = json!({"message": {"type": "image", "image": {"mime_type": "image/png", "caption": "The parcel"}},
         "file": PIXEL, "from": "919812345678", "name": "Asha Verma"});
     for order in [json!({"message": "Where is my order?", "from": "919812345678"}), picture] {
@@ -54,7 +59,12 @@ async fn furnished(world: &World) -> Vec<String> {
         paths.push(after(&asha.get(&format!("/console/{list}/")).await.text(), &mark));
     }
     let number = format!("/console/numbers/{NUMBER}/");
-    paths.extend([format!("{number}agent/"), format!("{number}register/"), number, format!("/console/calls/{uuid}/")]);
+    paths.extend([
+        format!("{number}agent/"),
+        format!("{number}register/"),
+        number,
+        format!("/console/calls/{uuid}/"),
+    ]);
     paths
 }
 
@@ -63,7 +73,9 @@ const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mN
 
 /// A simulated user writes.
 pub async fn writes(world: &World, order: &Value) {
-    let answer = http::send("POST", &format!("{}/_sim/messages", world.sim.url()), &[], order.to_string()).await;
+    let answer =
+        http::send("POST", &format!("{}/_sim/messages", world.sim.url()), &[], order.to_string())
+            .await;
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
@@ -93,7 +105,13 @@ async fn no_page_has_a_barrier_in_light_or_dark_or_on_a_small_screen() {
     let mut browser = Browser::open(&format!("{}/console/", world.node.public)).await;
     for scheme in ["light", "dark"] {
         browser.prefer(scheme).await;
-        found.extend(browser.barriers(&axe).await.into_iter().map(|what| format!("sign-in {scheme}: {what}")));
+        found.extend(
+            browser
+                .barriers(&axe)
+                .await
+                .into_iter()
+                .map(|what| format!("sign-in {scheme}: {what}")),
+        );
     }
     drop(browser);
     let mut browser = signed_in(&world, "asha").await;
@@ -106,7 +124,13 @@ async fn no_page_has_a_barrier_in_light_or_dark_or_on_a_small_screen() {
             if width > 1000 {
                 let sideways = "[...document.querySelectorAll('#numbers')].some((e) => e.scrollWidth > e.clientWidth)";
                 assert_eq!(browser.eval(sideways).await, false, "{path} at {width}");
-                found.extend(browser.barriers(&axe).await.into_iter().map(|what| format!("{path} {scheme}: {what}")));
+                found.extend(
+                    browser
+                        .barriers(&axe)
+                        .await
+                        .into_iter()
+                        .map(|what| format!("{path} {scheme}: {what}")),
+                );
             }
             picture(&mut browser, &format!("{n:02}-{scheme}-{width}")).await;
         }
@@ -123,12 +147,19 @@ async fn no_page_has_a_barrier_in_light_or_dark_or_on_a_small_screen() {
             browser.visit(path).await;
             browser.click(link).await;
             browser.until("document.querySelector('dialog.panel[open] h1')").await;
-            found.extend(browser.barriers(&axe).await.into_iter().map(|what| format!("{link} {scheme}: {what}")));
+            found.extend(
+                browser
+                    .barriers(&axe)
+                    .await
+                    .into_iter()
+                    .map(|what| format!("{link} {scheme}: {what}")),
+            );
             picture(
                 &mut browser,
                 &format!(
                     "panel-{}-{scheme}",
-                    link.trim_matches(|c: char| !c.is_alphanumeric()).replace(['/', '\'', '$', '='], "")
+                    link.trim_matches(|c: char| !c.is_alphanumeric())
+                        .replace(['/', '\'', '$', '='], "")
                 ),
             )
             .await;
@@ -208,9 +239,16 @@ pub async fn look(browser: &mut Browser, axe: &str, name: &str, found: &mut Vec<
         browser.prefer(scheme).await;
         browser.size(width, 900).await;
         assert!(!is_too_wide(browser).await, "{name} at {width}");
-        found.extend(browser.barriers(axe).await.into_iter().map(|what| format!("{name} {scheme} {width}: {what}")));
+        found.extend(
+            browser
+                .barriers(axe)
+                .await
+                .into_iter()
+                .map(|what| format!("{name} {scheme} {width}: {what}")),
+        );
         if std::env::var_os("OFFHOOK_TEST_SHOTS").is_some() {
-            let tall = browser.eval("document.documentElement.scrollHeight").await.as_u64().unwrap_or(0);
+            let tall =
+                browser.eval("document.documentElement.scrollHeight").await.as_u64().unwrap_or(0);
             browser.size(width, u32::try_from(tall.clamp(900, 4_000)).expect("bounded")).await;
         }
         picture(browser, &format!("{name}-{scheme}-{width}")).await;
@@ -227,9 +265,19 @@ async fn nothing_yet_a_recorded_call_and_what_lies_above_a_page_have_no_barrier(
     let world = with_people().await;
     let mut browser = signed_in(&world, "asha").await;
     let mut found = Vec::new();
-    for page in ["", "calls/", "operations/", "notifications/", "inbox/", "agents/", "webhooks/", "calls/?from=1"] {
+    for page in [
+        "",
+        "calls/",
+        "operations/",
+        "notifications/",
+        "inbox/",
+        "agents/",
+        "webhooks/",
+        "calls/?from=1",
+    ] {
         browser.visit(&format!("/console/{page}")).await;
-        look(&mut browser, &axe, &format!("empty-{}", page.replace(['/', '?'], "")), &mut found).await;
+        look(&mut browser, &axe, &format!("empty-{}", page.replace(['/', '?'], "")), &mut found)
+            .await;
     }
     // A call that was recorded, with keys, a menu and words.
     let menu = "<Response>\n  <Record recordSession=\"true\" redirect=\"false\" maxLength=\"60\"/>\n  <GetInput action=\"MENU\" \
@@ -237,7 +285,10 @@ async fn nothing_yet_a_recorded_call_and_what_lies_above_a_page_have_no_barrier(
                 </Response>"
         .replace("MENU", &world.app.url("/menu"));
     world.app.xml("/unused", menu);
-    world.app.xml("/menu", "<Response>\n  <Speak>Thank you. Somebody will call you back.</Speak>\n</Response>");
+    world.app.xml(
+        "/menu",
+        "<Response>\n  <Speak>Thank you. Somebody will call you back.</Speak>\n</Response>",
+    );
     let script = CallScript {
         keys: caller::parse_keys("w1").expect("keys"),
         say: crate::dial::tone(440.0, 3),
@@ -245,7 +296,8 @@ async fn nothing_yet_a_recorded_call_and_what_lies_above_a_page_have_no_barrier(
     };
     world.sim.place_call(script).all().await;
     for text in ["Where is my order?", "It was due on Monday."] {
-        writes(&world, &json!({"message": text, "from": "919812345678", "name": "Asha Verma"})).await;
+        writes(&world, &json!({"message": text, "from": "919812345678", "name": "Asha Verma"}))
+            .await;
     }
     browser.visit("/console/calls/").await;
     browser.click("#history a.row-link").await;
@@ -289,14 +341,18 @@ async fn a_small_screen_has_a_menu_that_the_keyboard_opens() {
     browser.size(1280, 900).await;
     browser.visit("/console/calls/").await;
     assert_eq!(
-        browser.eval(&format!("{places} && !document.querySelector('.menu-open').checkVisibility()")).await,
+        browser
+            .eval(&format!("{places} && !document.querySelector('.menu-open').checkVisibility()"))
+            .await,
         true
     );
     browser.size(390, 844).await;
     browser.until(&format!("!{places}")).await;
     let key = |key: &str, code: u32| {
         let text = if key == "Enter" { "\r" } else { "" };
-        ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "key": key, "text": text, "windowsVirtualKeyCode": code}))
+        ["keyDown", "keyUp"].map(
+            |kind| json!({"type": kind, "key": key, "text": text, "windowsVirtualKeyCode": code}),
+        )
     };
     browser.eval("document.querySelector('.menu-open').focus()").await;
     for event in key("Enter", 13) {
@@ -314,6 +370,8 @@ async fn a_small_screen_has_a_menu_that_the_keyboard_opens() {
     browser.eval("document.querySelector('.menu-open').click()").await;
     browser.until(places).await;
     browser.press("#places", "Operations").await;
-    browser.until(&format!("location.pathname === '/console/operations/' && {READY} && !{places}")).await;
+    browser
+        .until(&format!("location.pathname === '/console/operations/' && {READY} && !{places}"))
+        .await;
     assert_eq!(browser.errors, [""; 0]);
 }

@@ -23,8 +23,7 @@ const WEATHER: &str = "seed = 7\n[[fault]]\nuser = \"919820011223\"\ndo = \"medi
 
 const MENU: &str = "<Response>\n  <GetInput action=\"ACTION\" numDigits=\"1\" executionTimeout=\"30\">\n    \
     <Speak>Welcome to Acme. For sales, press 1. For support, press 2.</Speak>\n  </GetInput>\n</Response>";
-const SUPPORT: &str =
-    "<Response>\n  <Speak>Support is with you in a moment.</Speak>\n  <Wait length=\"600\"/>\n</Response>";
+const SUPPORT: &str = "<Response>\n  <Speak>Support is with you in a moment.</Speak>\n  <Wait length=\"600\"/>\n</Response>";
 
 fn call(from: &str, name: &str, after: u64) -> CallScript {
     let hangup = match after {
@@ -33,7 +32,14 @@ fn call(from: &str, name: &str, after: u64) -> CallScript {
     };
     let keys = caller::parse_keys("W2").expect("keys");
     let say = vec![Arc::from([0x48, 1, 2].as_slice()); 5_500];
-    CallScript { from: from.to_owned(), name: name.to_owned(), keys, hangup, say, ..CallScript::default() }
+    CallScript {
+        from: from.to_owned(),
+        name: name.to_owned(),
+        keys,
+        hangup,
+        say,
+        ..CallScript::default()
+    }
 }
 
 async fn acme() -> World {
@@ -58,7 +64,10 @@ async fn conversation(world: &World, browser: &mut Browser) {
     browser.eval("[...document.querySelectorAll('#conversations a.row-link')].find((a) => a.textContent.includes('Asha')).click()").await;
     for (answer, then) in [
         ("Good morning, Asha. One moment, I am looking it up.", "Thank you so much!"),
-        ("It left our warehouse today and will be with you tomorrow by noon.", "Great. Could you call me before?"),
+        (
+            "It left our warehouse today and will be with you tomorrow by noon.",
+            "Great. Could you call me before?",
+        ),
     ] {
         browser.fill("#text", answer).await;
         browser.press(".composer", "Send").await;
@@ -100,8 +109,10 @@ async fn the_front_pages_pictures() {
         ("919811122334", "", 4),
     ];
     let ended = short.map(|(from, name, after)| world.sim.place_call(call(from, name, after)));
-    let brief =
-        CallScript { hangup: HangupRule::AfterPlaced(Duration::from_secs(11)), ..call("919700012345", "Sara Khan", 0) };
+    let brief = CallScript {
+        hangup: HangupRule::AfterPlaced(Duration::from_secs(11)),
+        ..call("919700012345", "Sara Khan", 0)
+    };
     let brief = world.sim.place_call(brief);
     conversation(&world, &mut browser).await;
     shot(&mut browser, "console-inbox", 900).await;

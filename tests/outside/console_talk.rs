@@ -64,15 +64,26 @@ async fn recogniser(does: watch::Receiver<Does>) -> (String, Arc<AtomicUsize>, L
 }
 
 /// One utterance.
-async fn hear(stream: tokio::net::TcpStream, mut does: watch::Receiver<Does>, languages: Languages) -> Option<()> {
+async fn hear(
+    stream: tokio::net::TcpStream,
+    mut does: watch::Receiver<Does>,
+    languages: Languages,
+) -> Option<()> {
     let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
     let (mut pcm, mut told) = (Vec::new(), false);
     loop {
         match socket.next().await?.ok()? {
             Message::Binary(bytes) => {
-                pcm.extend(bytes.chunks_exact(2).map(|pair| f64::from(i16::from_le_bytes([pair[0], pair[1]]))));
+                pcm.extend(
+                    bytes
+                        .chunks_exact(2)
+                        .map(|pair| f64::from(i16::from_le_bytes([pair[0], pair[1]]))),
+                );
                 if !std::mem::replace(&mut told, true) {
-                    socket.send(Message::text(json!({"partial": "I would like"}).to_string())).await.ok()?;
+                    socket
+                        .send(Message::text(json!({"partial": "I would like"}).to_string()))
+                        .await
+                        .ok()?;
                 }
             }
             Message::Text(text) if text.contains("eof") => break,
@@ -93,10 +104,9 @@ async fn hear(stream: tokio::net::TcpStream, mut does: watch::Receiver<Does>, la
 fn is_tone(pcm: &[f64]) -> bool {
     let share = pcm.chunks_exact(320).map(|frame| {
         let turn = |n: usize| 2.0 * std::f64::consts::PI * 900.0 * n as f64 / 16_000.0;
-        let (re, im) = frame
-            .iter()
-            .enumerate()
-            .fold((0.0, 0.0), |(re, im), (n, sample)| (re + sample * turn(n).cos(), im + sample * turn(n).sin()));
+        let (re, im) = frame.iter().enumerate().fold((0.0, 0.0), |(re, im), (n, sample)| {
+            (re + sample * turn(n).cos(), im + sample * turn(n).sin())
+        });
         let all: f64 = frame.iter().map(|sample| sample * sample).sum();
         (2.0 * (re * re + im * im) / 320.0, all)
     });
@@ -142,8 +152,11 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
     // Somebody who says it again and again.
     let sentence = say(1_500, "I would like to book a table.").await;
     let sentences = std::iter::repeat_n(sentence, 40).flatten().collect();
-    let caller =
-        world.sim.place_call(CallScript { say: sentences, hangup: HangupRule::Never, ..CallScript::default() });
+    let caller = world.sim.place_call(CallScript {
+        say: sentences,
+        hangup: HangupRule::Never,
+        ..CallScript::default()
+    });
     phone.until("document.querySelector('[data-at=accept]:not([hidden])')").await;
     phone.press(".handset", "Answer").await;
     phone.says("[data-at=state]", "In a call").await;
@@ -166,12 +179,17 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
     }
     for pressed in ["false", "true"] {
         phone.press(".handset", "Captions").await;
-        phone.until(&format!("document.querySelector('[data-at=captions][aria-pressed={pressed}]')")).await;
+        phone
+            .until(&format!("document.querySelector('[data-at=captions][aria-pressed={pressed}]')"))
+            .await;
     }
     // Another language counts at once, and for this person's next call: what is chosen is kept.
     assert_eq!(languages.lock().unwrap().iter().collect::<Vec<_>>(), ["en-US"], "as configured");
     let list = "document.querySelector('[data-at=language]')";
-    assert_eq!(phone.eval(&format!("{list}.options[0].text")).await, "As configured (American English)");
+    assert_eq!(
+        phone.eval(&format!("{list}.options[0].text")).await,
+        "As configured (American English)"
+    );
     phone.fill("[data-at=language]", "hi-IN").await;
     assert_eq!(phone.eval(&format!("{list}.selectedOptions[0].text")).await, "Hindi (India)");
     let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
@@ -187,14 +205,19 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
     assert!(!world.node.log().contains("book a table"), "R22: what was said is in no log");
 
     let network = "document.querySelector('[data-at=quality]:not([hidden])')?.textContent ?? ''";
-    phone.until(&format!("/^Network: (good|fair|poor) · \\d+ ms · \\d+\\.\\d %$/.test({network})")).await;
+    phone
+        .until(&format!("/^Network: (good|fair|poor) · \\d+ ms · \\d+\\.\\d %$/.test({network})"))
+        .await;
     // A bad one, as the browser would tell it.
     let bad = "document.querySelector('offhook-phone').peer.getStats = async () => new Map([['a', { type: 'inbound-rtp', \
                packetsLost: performance.now(), packetsReceived: performance.now(), jitter: 0 }], ['b', { type: 'candidate-pair', \
                nominated: true, currentRoundTripTime: 0.5 }]]); 0";
     phone.eval(bad).await;
     phone.until(&format!("/^Network: poor · 500 ms · /.test({network})")).await;
-    assert_eq!(phone.eval("document.querySelector('[data-at=quality]').className").await, "sub quality poor");
+    assert_eq!(
+        phone.eval("document.querySelector('[data-at=quality]').className").await,
+        "sub quality poor"
+    );
 
     phone.fill("[data-at=transfer] [name=to]", "nobody").await;
     phone.press("[data-at=transfer]", "Transfer").await;
@@ -203,7 +226,10 @@ async fn a_softphone_reads_what_is_said_tells_of_the_network_and_hands_the_call_
     phone.press("[data-at=transfer]", "Transfer").await;
     let rung = ravi.hear("ring").await["call"].clone();
     phone.says("[data-at=state]", "Ended").await;
-    assert_eq!(phone.eval("document.querySelector('[data-at=transfer]').checkVisibility()").await, false);
+    assert_eq!(
+        phone.eval("document.querySelector('[data-at=transfer]').checkVisibility()").await,
+        false
+    );
     ravi.say(json!({"type": "accept", "call": rung, "sdp": OFFER})).await;
     ravi.hear("answer").await;
     ravi.say(json!({"type": "hangup", "call": rung})).await;
@@ -232,7 +258,10 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     writes(&world, &json!({"message": "Please call me", "from": USER, "name": "Asha Verma"})).await;
     let mut phone = softphone(&world).await;
     // Nobody understands speech here: the phone says so, and offers nothing that can't be.
-    assert_eq!(phone.eval("document.querySelector('[data-at=captions]').checkVisibility()").await, false);
+    assert_eq!(
+        phone.eval("document.querySelector('[data-at=captions]').checkVisibility()").await,
+        false
+    );
     phone.says("[data-at=no-captions]:not([hidden])", "nobody understands speech").await;
 
     let mut chat = signed_in(&world, "asha").await;
@@ -242,7 +271,8 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     // Not before they permitted it.
     chat.press("#about", "Call").await;
     chat.press("dialog.panel", "Call").await;
-    chat.until("document.querySelector('dialog.panel .alert')?.textContent.trim().length > 10").await;
+    chat.until("document.querySelector('dialog.panel .alert')?.textContent.trim().length > 10")
+        .await;
     chat.click("dialog [data-close]").await;
     chat.until("!document.querySelector('dialog.panel')").await;
     chat.press("#about", "Ask for permission").await;
@@ -256,7 +286,11 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     chat.until("document.querySelector('dialog [name=with]')?.value === 'endpoint:asha'").await;
     // Where nobody could be rung, nobody is offered.
     let away = "document.querySelector('dialog option[value=\"endpoint:ravi\"]')";
-    assert_eq!(chat.eval(&format!("{away}.disabled && {away}.textContent.includes('not registered')")).await, true);
+    assert_eq!(
+        chat.eval(&format!("{away}.disabled && {away}.textContent.includes('not registered')"))
+            .await,
+        true
+    );
     chat.press("dialog.panel", "Call").await;
     chat.until("location.pathname.startsWith('/console/calls/')").await;
     let uuid = chat.eval("location.pathname.split('/')[3]").await.as_str().unwrap().to_owned();
@@ -269,7 +303,8 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     world.node.record(&uuid).await;
     chat.visit("/console/inbox/").await;
     chat.click("#conversations a.row-link").await;
-    chat.until(&format!("document.querySelector('#timeline a[href=\"/console/calls/{uuid}/\"]')")).await;
+    chat.until(&format!("document.querySelector('#timeline a[href=\"/console/calls/{uuid}/\"]')"))
+        .await;
     chat.errors.retain(|error| !error.contains("422"));
     assert_eq!(chat.errors.iter().chain(&phone.errors).collect::<Vec<_>>(), [""; 0]);
 
@@ -302,7 +337,8 @@ async fn a_file_is_chosen_in_the_composer_goes_with_its_progress_and_is_seen() {
         return;
     }
     let world = with_people().await;
-    writes(&world, &json!({"message": "A picture, please", "from": USER, "name": "Asha Verma"})).await;
+    writes(&world, &json!({"message": "A picture, please", "from": USER, "name": "Asha Verma"}))
+        .await;
     // An agent may converse, and so send files.
     let mut browser = signed_in(&world, "ravi").await;
     browser.visit("/console/inbox/").await;
@@ -317,12 +353,15 @@ async fn a_file_is_chosen_in_the_composer_goes_with_its_progress_and_is_seen() {
         browser.eval(&choose(name, kind, bytes)).await;
         browser.until(&format!("{wrong}.includes({why:?})")).await;
         browser.press("offhook-upload", "Send").await;
-        assert_eq!(browser.eval("document.querySelector('offhook-upload progress').hidden").await, true, "{name}");
+        assert_eq!(
+            browser.eval("document.querySelector('offhook-upload progress').hidden").await,
+            true,
+            "{name}"
+        );
     }
     // A slow line, on which one sees it go; and one who thinks better of it.
     browser.devtools("Network.enable", json!({})).await;
-    let line =
-        |bytes: i64| json!({"offline": false, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes});
+    let line = |bytes: i64| json!({"offline": false, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes});
     browser.devtools("Network.emulateNetworkConditions", line(100_000)).await;
     browser.eval(&choose("parcel.png", "image/png", 2_000_000)).await;
     browser.fill("offhook-upload [name=caption]", "Your parcel").await;
@@ -347,7 +386,10 @@ async fn a_file_is_chosen_in_the_composer_goes_with_its_progress_and_is_seen() {
     browser.until("document.querySelector('.bubble.ours .picture img')?.naturalWidth === 1").await;
     browser.says(".bubble.ours", "Your parcel").await;
     browser.says(".bubble.ours:last-of-type", "Read").await;
-    assert_eq!(browser.eval("document.querySelector('offhook-upload [name=file]').value").await, "");
+    assert_eq!(
+        browser.eval("document.querySelector('offhook-upload [name=file]').value").await,
+        ""
+    );
 
     // A browser that knows no type of it: the name does.
     browser.eval(&choose("voice.m4a", "audio/x-m4a", 4_000)).await;
@@ -358,7 +400,8 @@ async fn a_file_is_chosen_in_the_composer_goes_with_its_progress_and_is_seen() {
         assert_eq!(browser.barriers(&axe).await, [""; 0]);
     }
     let shown = http::get(&format!("{}/_sim/messages", world.sim.url())).await.json();
-    let sent: Vec<&Value> = shown.as_array().unwrap().iter().filter(|m| m["by_business"] == true).collect();
+    let sent: Vec<&Value> =
+        shown.as_array().unwrap().iter().filter(|m| m["by_business"] == true).collect();
     let kinds: Vec<_> = sent.iter().map(|m| m["message"]["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["image", "audio"], "{sent:#?}");
     browser.errors.retain(|error| !error.contains("502"));
@@ -386,8 +429,20 @@ async fn s3_28_what_an_agent_and_a_caller_said_stands_in_the_chat() {
     let agent = json!({"name": "Night desk", "kind": "http", "endpoint": server.url, "channels": ["voice", "whatsapp"],
         "greeting": "Welcome. How can I help you?"});
     let agent = api(&world, "POST", "agents/", agent).await["id"].clone();
-    api(&world, "POST", &format!("phone-numbers/{NUMBER}/connect-agent/"), json!({ "agent": agent })).await;
-    api(&world, "PATCH", &format!("phone-numbers/{NUMBER}/"), json!({"configurationType": "agent"})).await;
+    api(
+        &world,
+        "POST",
+        &format!("phone-numbers/{NUMBER}/connect-agent/"),
+        json!({ "agent": agent }),
+    )
+    .await;
+    api(
+        &world,
+        "PATCH",
+        &format!("phone-numbers/{NUMBER}/"),
+        json!({"configurationType": "agent"}),
+    )
+    .await;
     let keys = caller::parse_keys("12#").expect("keys");
     let script = CallScript { keys, hangup: HangupRule::Never, ..CallScript::default() };
     drop(world.sim.place_call(script).all().await);
@@ -401,7 +456,10 @@ async fn s3_28_what_an_agent_and_a_caller_said_stands_in_the_chat() {
     let said: Vec<_> = said.as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect();
     let name = "Asha Verma";
     assert_eq!(said.len(), 6, "{said:?}");
-    assert!(is_begin_of(&json!(said[1]), "Welcome. How can I help you?"), "the key came into it: {said:?}");
+    assert!(
+        is_begin_of(&json!(said[1]), "Welcome. How can I help you?"),
+        "the key came into it: {said:?}"
+    );
     let others = [said[0], said[2], said[3], said[4], said[5]];
     assert_eq!(others, ["Agent", name, "12", "Agent", "You pressed <one> and two."]);
     picture(&mut browser, "transcript").await;
@@ -434,13 +492,22 @@ async fn s3_13_a_number_is_made_active_and_inactive_by_hand() {
     browser.click(&toggle).await;
     browser.told("choose an agent with “Assign…”").await;
     browser.until(&is("false")).await;
-    api(&world, "POST", &format!("phone-numbers/{NUMBER}/connect-agent/"), json!({ "agent": agent })).await;
+    api(
+        &world,
+        "POST",
+        &format!("phone-numbers/{NUMBER}/connect-agent/"),
+        json!({ "agent": agent }),
+    )
+    .await;
     browser.until(&is("true")).await;
     browser.click(&toggle).await;
     browser.told("the agent is silent").await;
     browser.until(&is("false")).await;
     browser.says(&toggle, "Inactive").await;
-    assert_eq!(api(&world, "GET", &format!("phone-numbers/{NUMBER}/"), Value::Null).await["active"], false);
+    assert_eq!(
+        api(&world, "GET", &format!("phone-numbers/{NUMBER}/"), Value::Null).await["active"],
+        false
+    );
     writes(&world, &json!({"message": "Is anybody there?", "from": USER})).await;
     browser.click(&toggle).await;
     browser.told("the agent answers").await;
@@ -458,10 +525,19 @@ async fn s3_13_a_number_is_made_active_and_inactive_by_hand() {
     let ravi = Session::of(&world, "ravi").await;
     let page = ravi.get("/console/numbers/").await.text();
     assert!(page.contains("Night desk") && !page.contains("role=\"switch\""));
-    assert_eq!(ravi.post(&format!("/console/numbers/{NUMBER}/do"), &[("do", "inactive")]).await.status, 403);
+    assert_eq!(
+        ravi.post(&format!("/console/numbers/{NUMBER}/do"), &[("do", "inactive")]).await.status,
+        403
+    );
     let eve = Session::of(&world, "eve").await;
-    assert_eq!(eve.post(&format!("/console/numbers/{NUMBER}/do"), &[("do", "inactive")]).await.status, 404);
-    assert_eq!(api(&world, "GET", &format!("phone-numbers/{NUMBER}/"), Value::Null).await["active"], true);
+    assert_eq!(
+        eve.post(&format!("/console/numbers/{NUMBER}/do"), &[("do", "inactive")]).await.status,
+        404
+    );
+    assert_eq!(
+        api(&world, "GET", &format!("phone-numbers/{NUMBER}/"), Value::Null).await["active"],
+        true
+    );
     browser.errors.retain(|error| !error.contains("400"));
     assert_eq!(browser.errors, [""; 0]);
 }
@@ -494,13 +570,22 @@ async fn the_playgrounds_document_is_run_by_its_writers_own_phone() {
     }
     page.press("[data-at=keys]", "4").await;
     let asked = world.app.wait("/next").await;
-    let told = ["Digits", "From", "To", "CallType"].map(|name| asked.param(name).split('@').next().unwrap().to_owned());
+    let told = ["Digits", "From", "To", "CallType"]
+        .map(|name| asked.param(name).split('@').next().unwrap().to_owned());
     assert_eq!(told, ["4", "sip:asha", "playground", "web"]);
     page.says("[data-at=state]", "Ended: End Of XML Instructions").await;
-    assert_eq!(page.eval("document.querySelector('#source').value.includes('Press a key')").await, true);
+    assert_eq!(
+        page.eval("document.querySelector('#source').value.includes('Press a key')").await,
+        true
+    );
     let asha = Session::of(&world, "asha").await;
-    assert!(asha.get("/console/phone/").await.text().contains("Not registered"), "for one call only");
-    let call = page.eval("document.querySelector('[data-at=see]:not([hidden]) a').getAttribute('href')").await;
+    assert!(
+        asha.get("/console/phone/").await.text().contains("Not registered"),
+        "for one call only"
+    );
+    let call = page
+        .eval("document.querySelector('[data-at=see]:not([hidden]) a').getAttribute('href')")
+        .await;
     let call = call.as_str().expect("a link").to_owned();
     let log = asha.get(&format!("{call}log.jsonl")).await.text();
     assert!(log.contains("Press a key") && log.contains("Thank you"), "{log}");
@@ -512,8 +597,14 @@ async fn the_playgrounds_document_is_run_by_its_writers_own_phone() {
     page.says("[data-at=state]", "In a call: Your document").await;
     page.press(".handset", "Hang up").await;
     page.says("[data-at=state]", "Ended").await;
-    let kept = asha.post("/console/playground/", &[("source", &document), ("do", "call")]).await.text();
-    let id = kept.split("data-draft=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a draft").to_owned();
+    let kept =
+        asha.post("/console/playground/", &[("source", &document), ("do", "call")]).await.text();
+    let id = kept
+        .split("data-draft=\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .expect("a draft")
+        .to_owned();
     world.endpoint("ravi").await;
     let mut ravi = Phone::registered(&world.node.public, "ravi", PASSWORD).await.0;
     ravi.say(json!({"type": "call", "to": "playground", "sdp": OFFER, "draft": id})).await;
@@ -575,7 +666,10 @@ async fn the_phone_rings_on_every_page_of_its_browser() {
     page.visit("/console/calls/?direction=inbound").await;
     page.click("#history a.row-link").await;
     page.says("#notes", "W311").await;
-    assert_eq!(page.eval("document.querySelector('#notes').textContent.includes('W403')").await, false);
+    assert_eq!(
+        page.eval("document.querySelector('#notes').textContent.includes('W403')").await,
+        false
+    );
     page.visit("/console/calls/?direction=outbound").await;
     page.click("#history a.row-link").await;
     page.says("#waterfall", "dialled by the A-leg").await;

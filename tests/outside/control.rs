@@ -19,7 +19,9 @@ use crate::support::sdk;
 /// A server of tones: `/tone/{hertz}/{milliseconds}`.
 pub async fn tones() -> String {
     let tone = |Path((hz, ms)): Path<(f64, u32)>| async move {
-        let wave = |n: u32| ((f64::from(n) * hz * std::f64::consts::TAU / 16_000.0).sin() * 8_000.0) as i16;
+        let wave = |n: u32| {
+            ((f64::from(n) * hz * std::f64::consts::TAU / 16_000.0).sin() * 8_000.0) as i16
+        };
         let pcm: Vec<u8> = (0..ms * 16).flat_map(|n| wave(n).to_le_bytes()).collect();
         let bytes = u32::try_from(pcm.len()).expect("short");
         let mut wav = Vec::from(*b"RIFF");
@@ -67,10 +69,14 @@ pub fn heard(events: &[CallEvent]) -> Vec<Heard> {
         Happened::Recording { wav } => Some(wav),
         _ => None,
     });
-    let wav = base64::engine::general_purpose::STANDARD.decode(wav.expect("a recording")).expect("Base64");
-    let pcm: Vec<i16> = wav[44..].chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect();
+    let wav = base64::engine::general_purpose::STANDARD
+        .decode(wav.expect("a recording"))
+        .expect("Base64");
+    let pcm: Vec<i16> =
+        wav[44..].chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect();
     let tenths = pcm.chunks_exact(1_600).map(|tenth| {
-        let power: f64 = tenth.iter().map(|s| (f64::from(*s) / 32_768.0).powi(2)).sum::<f64>() / 1_600.0;
+        let power: f64 =
+            tenth.iter().map(|s| (f64::from(*s) / 32_768.0).powi(2)).sum::<f64>() / 1_600.0;
         let tones: Vec<u32> = TONES.into_iter().filter(|hz| level(tenth, *hz) > 0.08).collect();
         // What the tones leave.
         let rest = power - tones.iter().map(|hz| level(tenth, *hz).powi(2) / 2.0).sum::<f64>();
@@ -148,7 +154,10 @@ impl World {
 async fn a_phone_hears_what_rest_plays_says_and_types() {
     let (world, tones) = (world(|_, _| ()).await, tones().await);
     let tone = |hz: u32, ms: u32| format!("{tones}/tone/{hz}/{ms}");
-    world.app.xml("/answer", format!("<Response><Play loop=\"0\">{}</Play></Response>", tone(1_000, 5_000)));
+    world.app.xml(
+        "/answer",
+        format!("<Response><Play loop=\"0\">{}</Play></Response>", tone(1_000, 5_000)),
+    );
     world.app.xml("/other", format!("<Response><Play>{}</Play></Response>", tone(300, 1_000)));
     let user = listener(&world);
     let uuid = world.placed(&world.order()).await;
@@ -162,7 +171,11 @@ async fn a_phone_hears_what_rest_plays_says_and_types() {
     world.asked(&uuid, "Play/", json!({"urls": tone(440, 1_000), "mix": false})).await;
     world.until(&uuid, "played", 2).await;
     world
-        .asked(&uuid, "Speak/", json!({"text": "One moment please, we are looking for your order.", "mix": false}))
+        .asked(
+            &uuid,
+            "Speak/",
+            json!({"text": "One moment please, we are looking for your order.", "mix": false}),
+        )
         .await;
     world.until(&uuid, "played", 3).await;
     // Again and again, for two seconds.
@@ -183,7 +196,9 @@ async fn a_phone_hears_what_rest_plays_says_and_types() {
 
     world.asked(&uuid, "", json!({"aleg_url": world.app.url("/other")})).await;
     let transfer = world.app.wait("/other").await;
-    for (name, value) in [("Event", "Redirect"), ("CallStatus", "in-progress"), ("CallUUID", &*uuid)] {
+    for (name, value) in
+        [("Event", "Redirect"), ("CallStatus", "in-progress"), ("CallUUID", &*uuid)]
+    {
         assert_eq!(transfer.param(name), value, "{name}");
     }
     let hangup = world.app.wait("/hangup").await;
@@ -191,8 +206,15 @@ async fn a_phone_hears_what_rest_plays_says_and_types() {
     let events = user.all().await;
     let heard = heard(&events);
     // The document's tone goes on under what is mixed with it, and where digits are waited between.
-    let wanted =
-        [both(440, 1_000), both(1_000, 1_500), only(440), Heard::Other, both(600, 1_000), only(1_000), only(300)];
+    let wanted = [
+        both(440, 1_000),
+        both(1_000, 1_500),
+        only(440),
+        Heard::Other,
+        both(600, 1_000),
+        only(1_000),
+        only(300),
+    ];
     assert!(in_order(&heard, &wanted), "{heard:#?}");
     let digits: String = events
         .iter()
@@ -215,11 +237,18 @@ async fn a_transfer_that_fails_ends_the_call_with_its_cause() {
         let user = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
         let uuid = world.placed(&world.order()).await;
         world.app.wait_where("/answer", |seen| seen.param("CallUUID") == uuid).await;
-        let incomplete = world.ask(&uuid, "", json!({"legs": "both", "aleg_url": world.app.url(path)})).await;
+        let incomplete =
+            world.ask(&uuid, "", json!({"legs": "both", "aleg_url": world.app.url(path)})).await;
         assert_eq!(incomplete.status, 400, "{}", incomplete.text());
-        world.asked(&uuid, "", json!({"aleg_url": world.app.url(path), "aleg_method": "GET"})).await;
+        world
+            .asked(&uuid, "", json!({"aleg_url": world.app.url(path), "aleg_method": "GET"}))
+            .await;
         let hangup = world.app.wait_where("/hangup", |seen| seen.param("CallUUID") == uuid).await;
-        assert_eq!((hangup.param("HangupCauseCode"), hangup.param("HangupSource")), (code, "Error"), "{path}");
+        assert_eq!(
+            (hangup.param("HangupCauseCode"), hangup.param("HangupSource")),
+            (code, "Error"),
+            "{path}"
+        );
         assert_eq!(world.app.wait(path).await.method, "GET");
         user.all().await;
         world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
@@ -239,7 +268,10 @@ async fn the_official_python_sdk_controls_a_live_call() {
     let mut done = |what: &str, argument: Value, message: &str| {
         let told = sdk.ask(&format!("calls.{what}"), argument);
         let said = &told["ok"]["message"];
-        assert!(told.get("error").is_none() && (message.is_empty() || said == message), "{what}: {told}");
+        assert!(
+            told.get("error").is_none() && (message.is_empty() || said == message),
+            "{what}: {told}"
+        );
     };
     done(
         "play",
@@ -247,7 +279,11 @@ async fn the_official_python_sdk_controls_a_live_call() {
         "play started",
     );
     world.until(&uuid, "played", 1).await;
-    done("play", json!({"call_uuid": uuid, "urls": tone(600), "loop": true, "mix": false}), "play started");
+    done(
+        "play",
+        json!({"call_uuid": uuid, "urls": tone(600), "loop": true, "mix": false}),
+        "play started",
+    );
     world.until(&uuid, "play_started", 2).await;
     done("stop_playing", json!([uuid]), "");
     done(
@@ -259,8 +295,7 @@ async fn the_official_python_sdk_controls_a_live_call() {
     done("stop_speaking", json!([uuid]), "");
     done("send_digits", json!({"call_uuid": uuid, "digits": "42", "leg": "aleg"}), "digits sent");
     world.until(&uuid, "digits_sent", 1).await;
-    let transfer =
-        json!({"call_uuid": uuid, "legs": "aleg", "aleg_url": world.app.url("/other"), "aleg_method": "GET"});
+    let transfer = json!({"call_uuid": uuid, "legs": "aleg", "aleg_url": world.app.url("/other"), "aleg_method": "GET"});
     done("transfer", transfer, "call transfered");
     world.app.wait("/other").await;
     let events = user.all().await;

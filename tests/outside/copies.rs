@@ -29,11 +29,20 @@ async fn copying(more: &str, bucket: &Bucket) -> World {
 
 /// Leaves one; gives its id and its URL.
 async fn message(world: &World) -> (String, String) {
-    let script = CallScript { say: tone(700.0, 5), hangup: HangupRule::Never, ..CallScript::default() };
-    let known: Vec<String> =
-        world.app.seen().iter().filter(|s| s.path == "/recording").map(|s| s.param("RecordingID").to_owned()).collect();
+    let script =
+        CallScript { say: tone(700.0, 5), hangup: HangupRule::Never, ..CallScript::default() };
+    let known: Vec<String> = world
+        .app
+        .seen()
+        .iter()
+        .filter(|s| s.path == "/recording")
+        .map(|s| s.param("RecordingID").to_owned())
+        .collect();
     let phone = world.sim.place_call(script);
-    let told = world.app.wait_where("/recording", |seen| !known.iter().any(|id| id == seen.param("RecordingID"))).await;
+    let told = world
+        .app
+        .wait_where("/recording", |seen| !known.iter().any(|id| id == seen.param("RecordingID")))
+        .await;
     drop(phone);
     (told.param("RecordingID").to_owned(), told.param("RecordUrl").to_owned())
 }
@@ -52,7 +61,10 @@ async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_there() {
     world.node.start_again().await;
     let key = format!("offhook/{id}.wav");
     let objects = bucket.until(|objects| objects.contains_key(&key)).await;
-    assert_eq!((objects[&key].content_type.as_str(), &objects[&key].bytes[..]), ("audio/wav", &before.body[..]));
+    assert_eq!(
+        (objects[&key].content_type.as_str(), &objects[&key].bytes[..]),
+        ("audio/wav", &before.body[..])
+    );
 
     // The file goes when the copy has been written down; what is downloaded is the same.
     let file = world.node.dir.path().join("recordings").join(format!("{id}.wav"));
@@ -62,7 +74,14 @@ async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_there() {
     }
     let after = http::get(&url).await;
     assert_eq!((after.status, &after.body), (200, &before.body));
-    for name in ["content-type", "content-length", "etag", "cache-control", "accept-ranges", "content-disposition"] {
+    for name in [
+        "content-type",
+        "content-length",
+        "etag",
+        "cache-control",
+        "accept-ranges",
+        "content-disposition",
+    ] {
         assert_eq!(after.headers.get(name), before.headers.get(name), "{name}");
     }
     let part = http::send("GET", &url, &[("range", "bytes=44-143")], "").await;
@@ -74,13 +93,17 @@ async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_there() {
         ("bytes=0-1", etag, 206),
         ("lines=0-1", etag, 200),
     ] {
-        let answer = http::send("GET", &url, &[("range", range), ("if-range", condition)], "").await;
+        let answer =
+            http::send("GET", &url, &[("range", range), ("if-range", condition)], "").await;
         assert_eq!(answer.status, status, "{range} {condition}");
     }
     let behind = http::send("GET", &url, &[("range", "bytes=99999999-")], "").await;
     assert_eq!((behind.status, behind.body.len()), (416, 0));
     let head = http::send("HEAD", &url, &[], "").await;
-    assert_eq!((head.status, head.headers.get("content-length")), (200, before.headers.get("content-length")));
+    assert_eq!(
+        (head.status, head.headers.get("content-length")),
+        (200, before.headers.get("content-length"))
+    );
     assert_eq!(http::get(&url.replace(".wav", ".mp3")).await.status, 404);
 
     // Storage that fails is no recording that is not there.
@@ -89,7 +112,10 @@ async fn a_recording_is_copied_after_failures_and_a_kill_and_read_from_there() {
 
     // Taken away here, it goes there, also after a failure.
     bucket.fail(&[503]);
-    assert_eq!(world.rest("DELETE", &format!("Recording/{id}/"), &[], String::new()).await.status, 204);
+    assert_eq!(
+        world.rest("DELETE", &format!("Recording/{id}/"), &[], String::new()).await.status,
+        204
+    );
     assert_eq!(http::get(&url).await.status, 404);
     bucket.until(std::collections::BTreeMap::is_empty).await;
     assert!(!world.node.log().contains(crate::support::bucket::SECRET), "the log has the secret");
@@ -112,7 +138,10 @@ async fn whoever_downloads_is_sent_to_the_bucket_where_that_is_wanted() {
     let location = sent.headers["location"].to_str().expect("a URL");
     let there = http::get(location).await;
     assert_eq!((there.status, &there.body[..]), (200, &objects[&key].bytes[..]));
-    assert_eq!(http::get(&location.replace("X-Amz-Expires=300", "X-Amz-Expires=3000")).await.status, 403);
+    assert_eq!(
+        http::get(&location.replace("X-Amz-Expires=300", "X-Amz-Expires=3000")).await.status,
+        403
+    );
     world.node.until_metric("offhook_recording_copies_total", &[("outcome", "stored")], 1.0).await;
 }
 
@@ -135,9 +164,12 @@ async fn a_file_that_somebody_removed_is_given_up_and_one_that_is_kept_stays() {
     bucket.fail(&[503, 503]);
     let (id, _) = message(&world).await;
     bucket.until_asked(asked + 1).await;
-    std::fs::remove_file(world.node.dir.path().join("recordings").join(format!("{id}.wav"))).expect("removed by hand");
+    std::fs::remove_file(world.node.dir.path().join("recordings").join(format!("{id}.wav")))
+        .expect("removed by hand");
     world.node.until_metric("offhook_recording_copies_total", &[("outcome", "lost")], 1.0).await;
-    assert!(world.node.metric("offhook_recording_copies_total", &[("outcome", "retry")]).await >= 1.0);
+    assert!(
+        world.node.metric("offhook_recording_copies_total", &[("outcome", "retry")]).await >= 1.0
+    );
     assert_eq!(bucket.objects().len(), 1);
 }
 
@@ -151,12 +183,16 @@ async fn retention_takes_a_recording_away_wherever_it_is() {
     world.node.until_metric("offhook_recording_copies_total", &[("outcome", "stored")], 2.0).await;
     world.node.kill();
     // Three days ago.
-    let earlier = "UPDATE recordings SET started_us = started_us - 259200000000 WHERE recording_id = $1";
+    let earlier =
+        "UPDATE recordings SET started_us = started_us - 259200000000 WHERE recording_id = $1";
     database::execute(world.node.dir.path(), earlier, &old).await;
     world.node.start_again().await;
     let objects = bucket.until(|objects| objects.len() == 1).await;
     assert!(objects.contains_key(&format!("offhook/{young}.wav")));
     assert_eq!((http::get(&old_url).await.status, http::get(&young_url).await.status), (404, 200));
-    assert_eq!(world.rest("GET", &format!("Recording/{old}/"), &[], String::new()).await.status, 404);
+    assert_eq!(
+        world.rest("GET", &format!("Recording/{old}/"), &[], String::new()).await.status,
+        404
+    );
     assert!(!world.node.dir.path().join("recordings").join(format!("{old}.wav")).exists());
 }

@@ -20,8 +20,10 @@ use super::support::node::{AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted};
 /// Picked up at once, and held.
 const HELD: &str = "<Response><Speak>Please hold.</Speak><Wait length=\"60\"/></Response>";
 /// Never picked up, or picked up and hung up.
-const SHORT: [&str; 2] =
-    ["<Response><Wait length=\"1\"/><Hangup/></Response>", "<Response><Speak>Bye.</Speak><Hangup/></Response>"];
+const SHORT: [&str; 2] = [
+    "<Response><Wait length=\"1\"/><Hangup/></Response>",
+    "<Response><Speak>Bye.</Speak><Hangup/></Response>",
+];
 const NODE_ID: &str = "[cluster]\nnode_id = \"crash\"\n";
 
 fn wanted(graph: &Graph, app: &App) -> Wanted {
@@ -67,7 +69,11 @@ async fn r03_a_kill_in_the_middle_of_a_call_ends_it_once() {
     assert_eq!(hangup.param("CallUUID"), call);
     assert_eq!((hangup.param("HangupCauseCode"), hangup.param("HangupSource")), ("5010", "Error"));
     let secs = |name: &str| hangup.param(name).parse::<u32>().expect("seconds");
-    assert!((2..=3).contains(&secs("Duration")) && (2..=3).contains(&secs("BillDuration")), "{:?}", hangup.params);
+    assert!(
+        (2..=3).contains(&secs("Duration")) && (2..=3).contains(&secs("BillDuration")),
+        "{:?}",
+        hangup.params
+    );
     let record = node.record(&call).await;
     assert_eq!(
         (record["hangup_cause_code"].as_i64(), record["call_duration"].as_i64()),
@@ -138,9 +144,14 @@ async fn r03_a_thousand_orphans_are_ended_before_the_node_is_ready() {
     // Ready: then all of them are closed.
     let list = node.api("Call/?limit=1").await.json();
     assert_eq!(list["meta"]["total_count"], ORPHANS, "{list}");
-    let own =
-        node.log().lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).find_map(find_took);
-    say(format_args!("{ORPHANS} orphans: ready {took:?} after the start, of which {own:?} ms were theirs"));
+    let own = node
+        .log()
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(find_took);
+    say(format_args!(
+        "{ORPHANS} orphans: ready {took:?} after the start, of which {own:?} ms were theirs"
+    ));
 
     let mut count = 0;
     while count < ORPHANS {
@@ -176,8 +187,9 @@ fn is_unlucky(seen: &Seen) -> bool {
 
 #[tokio::test]
 async fn r03_kill_rounds() {
-    let number =
-        |name: &str, otherwise: u64| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise);
+    let number = |name: &str, otherwise: u64| {
+        std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(otherwise)
+    };
     let (rounds, seed) = (number("OFFHOOK_KILL_ROUNDS", 10), number("OFFHOOK_KILL_SEED", 7));
     let mut dice = StdRng::seed_from_u64(seed);
     let (graph, app) = (Graph::start().await, App::start().await);
@@ -241,7 +253,11 @@ async fn r03_kill_rounds() {
     };
     let taken = || {
         let taken = |seen: &&Seen| seen.path == "/hangup" && !is_unlucky(seen);
-        app.seen().iter().filter(taken).map(|seen| seen.param("WhatsAppCallID").to_owned()).collect::<BTreeSet<_>>()
+        app.seen()
+            .iter()
+            .filter(taken)
+            .map(|seen| seen.param("WhatsAppCallID").to_owned())
+            .collect::<BTreeSet<_>>()
     };
     for _ in 0..600 {
         if taken().len() >= admitted.len() {
@@ -254,7 +270,8 @@ async fn r03_kill_rounds() {
     node.signal("TERM");
     assert_eq!(node.wait(), Some(0));
     let store = database::open(node.dir.path()).await;
-    let records = store.calls(&Scope::of(AUTH_ID.into()), &CallFilter::default(), 1, 0).await.unwrap().1;
+    let records =
+        store.calls(&Scope::of(AUTH_ID.into()), &CallFilter::default(), 1, 0).await.unwrap().1;
     let open = store.orphans("crash").await.unwrap().len();
     let waiting = store.origins_due("crash", Clock::real().steady()).await.unwrap();
     store.close().await;
@@ -266,14 +283,18 @@ async fn r03_kill_rounds() {
     ));
     assert_eq!(records, admitted.len() as u64, "seed {seed}");
     assert_eq!(hangups.keys().cloned().collect::<BTreeSet<_>>(), admitted, "seed {seed}");
-    assert!(hangups.values().all(|of| of.len() == 1), "one identity and one CallUUID a call; seed {seed}");
+    assert!(
+        hangups.values().all(|of| of.len() == 1),
+        "one identity and one CallUUID a call; seed {seed}"
+    );
     assert_eq!((open, waiting.0.len()), (0, 0), "seed {seed}");
     let mut asked: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for request in graph.asked() {
         let word = |name: &str| request[name].as_str().unwrap_or_default().to_owned();
         asked.entry(word("call_id")).or_default().insert(word("action"));
     }
-    let both = asked.iter().find(|(_, actions)| actions.contains("accept") && actions.contains("reject"));
+    let both =
+        asked.iter().find(|(_, actions)| actions.contains("accept") && actions.contains("reject"));
     assert_eq!(both, None, "never both; seed {seed}");
 }
 
@@ -299,7 +320,9 @@ async fn r03_no_second_process_is_the_same_node() {
         .unwrap();
     let mut every = tokio::time::interval(Duration::from_millis(20));
     // A file is refused at once; a database waits, for a node that died without a word.
-    let told = |text: &str| text.contains("works with it as the node") || text.contains("works as this node");
+    let told = |text: &str| {
+        text.contains("works with it as the node") || text.contains("works as this node")
+    };
     for _ in 0..1_500 {
         if told(&std::fs::read_to_string(&log).unwrap()) {
             break;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sim::sound::frames_of_wav;
-use sim::{Answering, Answers, CallEvent, CallScript, Ended, HangupRule, Happened, HungUpBy, caller};
+use sim::{
+    Answering, Answers, CallEvent, CallScript, Ended, HangupRule, Happened, HungUpBy, caller,
+};
 
 use super::outbound::{World, world};
 use crate::support::app::Seen;
@@ -57,8 +59,10 @@ fn wav(samples: impl Iterator<Item = i16>) -> Vec<u8> {
 /// A tone of so many seconds, as a phone says it.
 pub fn tone(hz: f64, seconds: u32) -> Vec<Arc<[u8]>> {
     let step = hz * std::f64::consts::TAU / 16_000.0;
-    frames_of_wav(&wav((0..16_000 * seconds).map(|n| ((f64::from(n) * step).sin() * 8_000.0) as i16)))
-        .expect("a WAV file")
+    frames_of_wav(&wav(
+        (0..16_000 * seconds).map(|n| ((f64::from(n) * step).sin() * 8_000.0) as i16)
+    ))
+    .expect("a WAV file")
 }
 
 /// Milliseconds of a recording in which this tone is most of what is heard.
@@ -85,12 +89,20 @@ fn recorded(events: &[CallEvent]) -> Vec<f64> {
         Happened::Recording { wav } => Some(wav.clone()),
         _ => None,
     });
-    let wav = base64::engine::general_purpose::STANDARD.decode(wav.expect("a recording")).expect("Base64");
+    let wav = base64::engine::general_purpose::STANDARD
+        .decode(wav.expect("a recording"))
+        .expect("Base64");
     wav[44..].chunks_exact(2).map(|s| f64::from(i16::from_le_bytes([s[0], s[1]]))).collect()
 }
 
 fn caller(say: Vec<Arc<[u8]>>) -> CallScript {
-    CallScript { from: CALLER.to_owned(), say, record: true, hangup: HangupRule::Never, ..CallScript::default() }
+    CallScript {
+        from: CALLER.to_owned(),
+        say,
+        record: true,
+        hangup: HangupRule::Never,
+        ..CallScript::default()
+    }
 }
 
 fn callee(how: Answers, acts_after_ms: u64, hangup: HangupRule) -> CallScript {
@@ -133,15 +145,27 @@ async fn all_is_free(world: &World) {
 async fn two_users_hear_each_other_and_the_call_goes_on() {
     let dial = format!("callerName=\"Asha\" sipHeaders=\"Order=42\"><User>+{CALLEE}</User>");
     let world = bridging(&dial).await;
-    let mut script = callee(Answers::Accept, 1_500, HangupRule::AfterAnswer(Duration::from_secs(5)));
+    let mut script =
+        callee(Answers::Accept, 1_500, HangupRule::AfterAnswer(Duration::from_secs(5)));
     script.say = tone(CALLEE_HZ, 6);
     let callee = world.sim.expect_call(script);
     let caller = world.sim.place_call(caller(tone(CALLER_HZ, 10)));
     let (there, here) = tokio::join!(callee.all(), caller.all());
 
-    assert!(heard_ms(&there, CALLER_HZ) > 3_500, "the callee hears the caller: {} ms", heard_ms(&there, CALLER_HZ));
-    assert!(heard_ms(&here, CALLEE_HZ) > 3_500, "the caller hears the callee: {} ms", heard_ms(&here, CALLEE_HZ));
-    assert!(heard_ms(&there, CALLEE_HZ) == 0 && heard_ms(&here, CALLER_HZ) == 0, "nobody hears himself");
+    assert!(
+        heard_ms(&there, CALLER_HZ) > 3_500,
+        "the callee hears the caller: {} ms",
+        heard_ms(&there, CALLER_HZ)
+    );
+    assert!(
+        heard_ms(&here, CALLEE_HZ) > 3_500,
+        "the caller hears the callee: {} ms",
+        heard_ms(&here, CALLEE_HZ)
+    );
+    assert!(
+        heard_ms(&there, CALLEE_HZ) == 0 && heard_ms(&here, CALLER_HZ) == 0,
+        "nobody hears himself"
+    );
     assert!(heard_ms(&here, 425.0) >= 900, "a ring-back tone before");
     assert_eq!((end(&here).audio_gaps, end(&there).audio_gaps), (0, 0));
     assert_eq!((by(&here), by(&there)), (Some(HungUpBy::Business), Some(HungUpBy::Caller)));
@@ -163,8 +187,10 @@ async fn two_users_hear_each_other_and_the_call_goes_on() {
         assert_eq!(action.param(name), value, "{name}");
     }
     let events = told(&world);
-    let shown: Vec<_> =
-        events.iter().map(|e| (e.param("Event"), e.param("DialAction"), e.param("DialBLegStatus"))).collect();
+    let shown: Vec<_> = events
+        .iter()
+        .map(|e| (e.param("Event"), e.param("DialAction"), e.param("DialBLegStatus")))
+        .collect();
     assert_eq!(
         shown,
         [
@@ -187,17 +213,26 @@ async fn two_users_hear_each_other_and_the_call_goes_on() {
         }
     }
     let last = &events[2];
-    assert_eq!((last.param("DialBLegHangupCauseCode"), last.param("DialBLegHangupSource")), ("4000", "Callee"));
+    assert_eq!(
+        (last.param("DialBLegHangupCauseCode"), last.param("DialBLegHangupSource")),
+        ("4000", "Callee")
+    );
     assert_eq!(world.app.count("/hangup"), 1, "a B-leg has no hangup callback of its own");
 
     let record = world.node.record(&b_leg).await;
     assert_eq!(record["parent_call_uuid"], a_leg.as_str(), "{record}");
-    assert_eq!((&record["call_direction"], &record["call_state"]), (&"outbound".into(), &"ANSWER".into()));
+    assert_eq!(
+        (&record["call_direction"], &record["call_state"]),
+        (&"outbound".into(), &"ANSWER".into())
+    );
     assert_eq!((&record["from_number"], &record["to_number"]), (&NUMBER.into(), &CALLEE.into()));
     assert_eq!(world.node.record(&a_leg).await["hangup_cause_code"], 4010);
     all_is_free(&world).await;
     assert_eq!(
-        world.node.metric("offhook_answer_fetch_seconds_count", &[("kind", "action"), ("outcome", "ok")]).await,
+        world
+            .node
+            .metric("offhook_answer_fetch_seconds_count", &[("kind", "action"), ("outcome", "ok")])
+            .await,
         1.0
     );
 }
@@ -211,14 +246,18 @@ async fn the_first_to_answer_wins_and_is_confirmed() {
     let world = bridging(&dial).await;
     world.app.xml("/confirm", "<Response><Speak>Press one.</Speak></Response>");
     world.app.xml("/music", "<Response><Wait/></Response>");
-    let other = CallScript { from: "919412341235".to_owned(), ..callee(Answers::Accept, 30_000, HangupRule::Never) };
+    let other = CallScript {
+        from: "919412341235".to_owned(),
+        ..callee(Answers::Accept, 30_000, HangupRule::Never)
+    };
     let late = world.sim.expect_call(other);
     let mut script = callee(Answers::Accept, 300, HangupRule::Never);
     script.keys = caller::parse_keys("1").expect("keys");
     script.say = tone(CALLEE_HZ, 60);
     let early = world.sim.expect_call(script);
     let caller = world.sim.place_call(caller(Vec::new()));
-    let connected = world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
+    let connected =
+        world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
     let control = caller.control();
     control.press(caller::parse_keys("5w*").expect("keys")).await;
     let (late, early, here) = tokio::join!(late.all(), early.all(), caller.all());
@@ -232,14 +271,22 @@ async fn the_first_to_answer_wins_and_is_confirmed() {
     assert_eq!(action.param("DialStatus"), "completed");
     assert_eq!(action.param("DialBLegUUID"), connected.param("DialBLegUUID"));
     let confirm = world.app.wait("/confirm").await;
-    assert_eq!((confirm.param("Event"), confirm.param("CallUUID")), ("DialConfirm", connected.param("DialBLegUUID")));
+    assert_eq!(
+        (confirm.param("Event"), confirm.param("CallUUID")),
+        ("DialConfirm", connected.param("DialBLegUUID"))
+    );
     assert_eq!(confirm.param("ALegUUID"), connected.param("CallUUID"));
     assert_eq!(world.app.wait("/music").await.param("Event"), "DialMusic");
-    let hangups: Vec<_> = told(&world).into_iter().filter(|seen| seen.param("Event") == "DialHangup").collect();
+    let hangups: Vec<_> =
+        told(&world).into_iter().filter(|seen| seen.param("Event") == "DialHangup").collect();
     let codes: Vec<_> = hangups.iter().map(|seen| seen.param("DialBLegHangupCauseCode")).collect();
     assert_eq!(codes, ["9000", "4000"]);
-    let digits = world.app.wait_where("/events", |seen| seen.param("Event") == "DialDigitsMatch").await;
-    assert_eq!((digits.param("DialDigitsMatch"), digits.param("DialDigitsPressedBy")), ("5", "ALeg"));
+    let digits =
+        world.app.wait_where("/events", |seen| seen.param("Event") == "DialDigitsMatch").await;
+    assert_eq!(
+        (digits.param("DialDigitsMatch"), digits.param("DialDigitsPressedBy")),
+        ("5", "ALeg")
+    );
     all_is_free(&world).await;
 }
 
@@ -251,16 +298,29 @@ async fn a_callee_who_declines_and_a_caller_who_gives_up() {
     let (_, here) = tokio::join!(declines.all(), caller_.all());
     assert!(end(&here).ok, "the call goes on: {here:?}");
     let action = world.app.wait("/dialled").await;
-    assert_eq!((action.param("DialStatus"), action.param("DialHangupCause")), ("busy", "CALL_REJECTED"));
+    assert_eq!(
+        (action.param("DialStatus"), action.param("DialHangupCause")),
+        ("busy", "CALL_REJECTED")
+    );
     assert_eq!(action.param("DialBLegUUID"), "");
     all_is_free(&world).await;
 
     let rings = world.sim.expect_call(callee(Answers::Ignore, 200, HangupRule::Never));
-    let gives_up = CallScript { hangup: HangupRule::AfterAnswer(Duration::from_secs(1)), ..caller(Vec::new()) };
+    let gives_up = CallScript {
+        hangup: HangupRule::AfterAnswer(Duration::from_secs(1)),
+        ..caller(Vec::new())
+    };
     let caller_ = world.sim.place_call(gives_up);
     let (there, here) = tokio::join!(rings.all(), caller_.all());
-    assert_eq!((by(&there), by(&here)), (Some(HungUpBy::Business), Some(HungUpBy::Caller)), "{there:?}");
-    let cancelled = world.app.wait_where("/events", |seen| seen.param("DialBLegHangupCauseCode") == "1000").await;
+    assert_eq!(
+        (by(&there), by(&here)),
+        (Some(HungUpBy::Business), Some(HungUpBy::Caller)),
+        "{there:?}"
+    );
+    let cancelled = world
+        .app
+        .wait_where("/events", |seen| seen.param("DialBLegHangupCauseCode") == "1000")
+        .await;
     assert_eq!(cancelled.param("DialBLegHangupSource"), "Caller");
     all_is_free(&world).await;
     assert_eq!(world.app.count("/dialled"), 1, "no action where the caller hangs up");
@@ -277,10 +337,16 @@ async fn nobody_is_called_whom_the_rules_forbid() {
     let events = world.sim.place_call(caller(Vec::new())).all().await;
     assert_eq!(by(&events), Some(HungUpBy::Rejected), "not answered for it: {events:?}");
     let action = world.app.wait("/dialled").await;
-    assert_eq!((action.param("DialStatus"), action.param("DialError")), ("failed", "caller_id_not_enabled"));
+    assert_eq!(
+        (action.param("DialStatus"), action.param("DialError")),
+        ("failed", "caller_id_not_enabled")
+    );
     assert_eq!(action.param("CallStatus"), "ringing");
     all_is_free(&world).await;
-    assert_eq!(world.node.metric("offhook_graph_request_seconds_count", &[("action", "connect")]).await, 0.0);
+    assert_eq!(
+        world.node.metric("offhook_graph_request_seconds_count", &[("action", "connect")]).await,
+        0.0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,12 +354,18 @@ async fn r03_neither_leg_outlives_a_kill() {
     let mut world = bridging(&format!("><User>{CALLEE}</User>")).await;
     let callee = world.sim.expect_call(callee(Answers::Accept, 200, HangupRule::Never));
     let caller = world.sim.place_call(caller(Vec::new()));
-    let connected = world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
-    let (a_leg, b_leg) = (connected.param("CallUUID").to_owned(), connected.param("DialBLegUUID").to_owned());
+    let connected =
+        world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
+    let (a_leg, b_leg) =
+        (connected.param("CallUUID").to_owned(), connected.param("DialBLegUUID").to_owned());
     world.node.kill();
     world.node.start_again().await;
     let (there, here) = tokio::join!(callee.all(), caller.all());
-    assert_eq!((by(&there), by(&here)), (Some(HungUpBy::Business), Some(HungUpBy::Business)), "both are told");
+    assert_eq!(
+        (by(&there), by(&here)),
+        (Some(HungUpBy::Business), Some(HungUpBy::Business)),
+        "both are told"
+    );
     for leg in [&a_leg, &b_leg] {
         assert_eq!(world.node.record(leg).await["hangup_cause_code"], 5010);
     }
@@ -307,27 +379,50 @@ async fn r03_neither_leg_outlives_a_kill() {
 async fn rest_reaches_the_other_leg_and_parts_the_two() {
     let world = bridging(&format!("><User>{CALLEE}</User>")).await;
     world.app.xml("/a", "<Response><Wait length=\"1\"/><Hangup/></Response>");
-    world.app.xml("/b", "<Response><Speak>You are on your own now, and this is what you hear.</Speak></Response>");
+    world.app.xml(
+        "/b",
+        "<Response><Speak>You are on your own now, and this is what you hear.</Speak></Response>",
+    );
     let callee = world.sim.expect_call(callee(Answers::Accept, 200, HangupRule::Never));
     let caller = world.sim.place_call(caller(Vec::new()));
-    let connected = world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
-    let (a_leg, b_leg) = (connected.param("CallUUID").to_owned(), connected.param("DialBLegUUID").to_owned());
+    let connected =
+        world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
+    let (a_leg, b_leg) =
+        (connected.param("CallUUID").to_owned(), connected.param("DialBLegUUID").to_owned());
     let json = [("content-type", "application/json")];
-    let spoken =
-        world.rest("POST", &format!("Call/{a_leg}/Speak/"), &json, r#"{"text":"Hello","legs":"bleg"}"#.into()).await;
+    let spoken = world
+        .rest(
+            "POST",
+            &format!("Call/{a_leg}/Speak/"),
+            &json,
+            r#"{"text":"Hello","legs":"bleg"}"#.into(),
+        )
+        .await;
     assert_eq!(spoken.status, 202, "{}", spoken.text());
     let body = serde_json::json!({"legs": "both", "aleg_url": world.app.url("/a"), "bleg_url": world.app.url("/b")});
     let moved = world.rest("POST", &format!("Call/{a_leg}/"), &json, body.to_string()).await;
-    assert_eq!((moved.status, moved.json()["call_uuids"].clone()), (202, serde_json::json!([a_leg, b_leg])));
+    assert_eq!(
+        (moved.status, moved.json()["call_uuids"].clone()),
+        (202, serde_json::json!([a_leg, b_leg]))
+    );
     let (there, here) = tokio::join!(callee.all(), caller.all());
     assert_eq!((by(&there), by(&here)), (Some(HungUpBy::Business), Some(HungUpBy::Business)));
     assert!(end(&there).heard_ms > 1_000, "its own document outlives the other leg: {there:?}");
     assert_eq!(world.app.wait("/b").await.param("CallUUID"), b_leg);
     assert_eq!(world.app.wait("/a").await.param("CallUUID"), a_leg);
     let hangup = world.app.wait_where("/hangup", |seen| seen.param("CallUUID") == b_leg).await;
-    assert_eq!((hangup.param("HangupCauseCode"), hangup.param("ALegUUID")), ("4010", a_leg.as_str()));
-    let gone =
-        world.rest("POST", &format!("Call/{a_leg}/Speak/"), &json, r#"{"text":"Hello","legs":"bleg"}"#.into()).await;
+    assert_eq!(
+        (hangup.param("HangupCauseCode"), hangup.param("ALegUUID")),
+        ("4010", a_leg.as_str())
+    );
+    let gone = world
+        .rest(
+            "POST",
+            &format!("Call/{a_leg}/Speak/"),
+            &json,
+            r#"{"text":"Hello","legs":"bleg"}"#.into(),
+        )
+        .await;
     assert_eq!(gone.status, 404);
     all_is_free(&world).await;
     assert_eq!(world.app.count("/dialled"), 0, "no action where another document takes over");

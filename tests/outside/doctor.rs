@@ -30,7 +30,9 @@ impl World {
     }
 
     async fn orders(&self, door: &str, order: Value) {
-        let answer = http::send("POST", &format!("{}/_sim/{door}", self.sim.url()), &[], order.to_string()).await;
+        let answer =
+            http::send("POST", &format!("{}/_sim/{door}", self.sim.url()), &[], order.to_string())
+                .await;
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
 
@@ -43,12 +45,20 @@ impl World {
     async fn complaints(&self) -> Vec<(String, String, String)> {
         let (code, lines) = self.examine().await;
         let text = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
-        let bad: Vec<_> = lines.iter().filter(|line| line["state"].is_string() && line["state"] != "ok").collect();
-        assert!(bad.iter().all(|line| line["fix"].is_string()), "every complaint has its fix: {bad:?}");
+        let bad: Vec<_> = lines
+            .iter()
+            .filter(|line| line["state"].is_string() && line["state"] != "ok")
+            .collect();
+        assert!(
+            bad.iter().all(|line| line["fix"].is_string()),
+            "every complaint has its fix: {bad:?}"
+        );
         let failed = bad.iter().any(|line| line["state"] == "failed");
         assert_eq!(code, Some(i32::from(failed)), "{bad:?}");
         assert!(lines.last().unwrap()["verdict"].is_string());
-        bad.iter().map(|line| (text(line, "check"), text(line, "state"), text(line, "what"))).collect()
+        bad.iter()
+            .map(|line| (text(line, "check"), text(line, "state"), text(line, "what")))
+            .collect()
     }
 
     async fn complains(&self, check: &str, state: &str, words: &str) {
@@ -70,9 +80,22 @@ async fn an_installation_that_is_well_has_nothing_to_complain_of() {
     let world = World::start().await;
     assert_eq!(world.complaints().await, []);
     let (_, lines) = world.examine().await;
-    for check in ["configuration", "clock", "store", "media", "public_url", "webhook", "waba", "token", "number", "url"]
-    {
-        assert!(lines.iter().any(|line| line["check"] == check && line["state"] == "ok"), "{check}: {lines:?}");
+    for check in [
+        "configuration",
+        "clock",
+        "store",
+        "media",
+        "public_url",
+        "webhook",
+        "waba",
+        "token",
+        "number",
+        "url",
+    ] {
+        assert!(
+            lines.iter().any(|line| line["check"] == check && line["state"] == "ok"),
+            "{check}: {lines:?}"
+        );
     }
 }
 
@@ -136,8 +159,9 @@ async fn the_days_left_of_the_public_urls_certificate_are_told() {
     let port = listener.local_addr().expect("its address").port();
     let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
     let now = model::Clock::real().wall().secs();
-    let ends =
-        jiff::Timestamp::from_second(now + 5 * 86_400 + 3_600).expect("a time").to_zoned(jiff::tz::TimeZone::UTC);
+    let ends = jiff::Timestamp::from_second(now + 5 * 86_400 + 3_600)
+        .expect("a time")
+        .to_zoned(jiff::tz::TimeZone::UTC);
     let (year, month, day) = (ends.year(), ends.month(), ends.day());
     params.not_after = rcgen::date_time_ymd(year.into(), month.unsigned_abs(), day.unsigned_abs());
     let key = rcgen::KeyPair::generate().expect("a key");
@@ -165,15 +189,28 @@ async fn the_days_left_of_the_public_urls_certificate_are_told() {
     let text = std::fs::read_to_string(&config).expect("the configuration");
     let base = text.lines().find(|line| line.starts_with("base_url")).expect("a base URL");
     let other = world.node.dir.path().join("https.toml");
-    std::fs::write(&other, text.replace(base, &format!("base_url = \"https://localhost:{port}\""))).expect("write it");
+    std::fs::write(&other, text.replace(base, &format!("base_url = \"https://localhost:{port}\"")))
+        .expect("write it");
     let mut doctor = Command::new(env!("CARGO_BIN_EXE_offhook"));
     doctor.args(["doctor", "--json", "--config"]).arg(&other).env("SSL_CERT_FILE", &pem);
     doctor.env_remove("RUST_LOG").stdin(Stdio::null());
-    let output = tokio::task::spawn_blocking(move || doctor.output().expect("it runs")).await.expect("it ends");
+    let output = tokio::task::spawn_blocking(move || doctor.output().expect("it runs"))
+        .await
+        .expect("it ends");
     let text = String::from_utf8(output.stdout).expect("text");
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
-    let line = lines.into_iter().find(|line| line["check"] == "certificate").unwrap_or_else(|| panic!("{text}"));
-    assert_eq!((&line["state"], &line["subject"]), (&json!("warning"), &json!("localhost")), "{line}");
+    let line = lines
+        .into_iter()
+        .find(|line| line["check"] == "certificate")
+        .unwrap_or_else(|| panic!("{text}"));
+    assert_eq!(
+        (&line["state"], &line["subject"]),
+        (&json!("warning"), &json!("localhost")),
+        "{line}"
+    );
     let what = line["what"].as_str().expect("words");
-    assert!(what.contains("good for 4 more days") || what.contains("good for 5 more days"), "{what}");
+    assert!(
+        what.contains("good for 4 more days") || what.contains("good for 5 more days"),
+        "{what}"
+    );
 }

@@ -2,7 +2,9 @@
 
 use crate::support::app::App;
 use crate::support::http;
-use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, terminate_body, wacid};
+use crate::support::meta::{
+    Graph, connect, connect_body, silent_offer, terminate, terminate_body, wacid,
+};
 use crate::support::node::{APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, VERIFY_TOKEN, Wanted};
 use crate::support::{figures, sign};
 
@@ -29,10 +31,13 @@ async fn world(change: impl FnOnce(&mut Wanted)) -> World {
 async fn verification_echoes_the_challenge_for_the_right_token_only() {
     let world = world(|_| ()).await;
     let door = format!("{}/webhooks/meta", world.node.public);
-    let good =
-        http::get(&format!("{door}?hub.mode=subscribe&hub.verify_token={VERIFY_TOKEN}&hub.challenge=a%2Bb")).await;
+    let good = http::get(&format!(
+        "{door}?hub.mode=subscribe&hub.verify_token={VERIFY_TOKEN}&hub.challenge=a%2Bb"
+    ))
+    .await;
     assert_eq!((good.status, good.text().as_str()), (200, "a+b"));
-    let bad = http::get(&format!("{door}?hub.mode=subscribe&hub.verify_token=x&hub.challenge=1")).await;
+    let bad =
+        http::get(&format!("{door}?hub.mode=subscribe&hub.verify_token=x&hub.challenge=1")).await;
     assert_eq!(bad.status, 403);
     assert_eq!(http::send("PUT", &door, &[], "").await.status, 405);
 }
@@ -50,7 +55,8 @@ async fn r13_only_a_right_signature_over_the_raw_bytes_is_taken() {
         right.replace("sha256", "sha1"),
         sign("other", body.as_bytes()),
     ] {
-        let headers: &[(&str, &str)] = if wrong.is_empty() { &[] } else { &[("x-hub-signature-256", &wrong)] };
+        let headers: &[(&str, &str)] =
+            if wrong.is_empty() { &[] } else { &[("x-hub-signature-256", &wrong)] };
         assert_eq!(http::send("POST", &door, headers, body.clone()).await.status, 401, "{wrong}");
     }
     let twice = [("x-hub-signature-256", right.as_str()), ("x-hub-signature-256", right.as_str())];
@@ -73,7 +79,11 @@ async fn r13_only_a_right_signature_over_the_raw_bytes_is_taken() {
     assert!(world.graph.asked().is_empty(), "nothing happened");
     world
         .node
-        .until_metric("offhook_webhook_events_total", &[("kind", "body"), ("result", "bad_signature")], 6.0)
+        .until_metric(
+            "offhook_webhook_events_total",
+            &[("kind", "body"), ("result", "bad_signature")],
+            6.0,
+        )
         .await;
 }
 
@@ -87,7 +97,11 @@ async fn r05_ten_copies_at_once_make_one_call() {
     assert!(answers.iter().all(|a| a.status == 200));
     world
         .node
-        .until_metric("offhook_webhook_events_total", &[("kind", "calls.connect"), ("result", "duplicate")], 9.0)
+        .until_metric(
+            "offhook_webhook_events_total",
+            &[("kind", "calls.connect"), ("result", "duplicate")],
+            9.0,
+        )
         .await;
     world.node.until_metric("offhook_admission_total", &[("result", "admitted")], 1.0).await;
     world.graph.wait(&id, "pre_accept").await;
@@ -128,10 +142,17 @@ async fn a_terminate_that_overtakes_its_connect_leaves_no_call() {
     let world = world(|_| ()).await;
     let id = wacid();
     assert_eq!(world.node.post_webhook(&terminate_body(&id).to_string()).await.status, 200);
-    assert_eq!(world.node.post_webhook(&connect_body(&id, &silent_offer()).to_string()).await.status, 200);
+    assert_eq!(
+        world.node.post_webhook(&connect_body(&id, &silent_offer()).to_string()).await.status,
+        200
+    );
     world
         .node
-        .until_metric("offhook_webhook_events_total", &[("kind", "calls.connect"), ("result", "late")], 1.0)
+        .until_metric(
+            "offhook_webhook_events_total",
+            &[("kind", "calls.connect"), ("result", "late")],
+            1.0,
+        )
         .await;
     assert!(world.graph.asked().is_empty());
     assert!(world.app.seen().is_empty());
@@ -156,7 +177,8 @@ async fn the_slot_limit_rejects_the_next_call_until_one_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_per_second_are_exact() {
     let world = world(|w| w.cps = 3).await;
-    let bodies: Vec<String> = (0..10).map(|_| connect_body(&wacid(), &silent_offer()).to_string()).collect();
+    let bodies: Vec<String> =
+        (0..10).map(|_| connect_body(&wacid(), &silent_offer()).to_string()).collect();
     futures_util::future::join_all(bodies.iter().map(|b| world.node.post_webhook(b))).await;
     world.node.until_metric("offhook_admission_total", &[("result", "admitted")], 3.0).await;
     world.node.until_metric("offhook_admission_total", &[("result", "cps_exceeded")], 7.0).await;
@@ -187,12 +209,19 @@ async fn the_records_need_the_accounts_own_credentials() {
     use base64::Engine as _;
     let world = world(|_| ()).await;
     let basic = |user: &str, token: &str| {
-        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{token}")))
+        format!(
+            "Basic {}",
+            base64::engine::general_purpose::STANDARD.encode(format!("{user}:{token}"))
+        )
     };
     let list = format!("{}/v1/Account/{AUTH_ID}/Call/", world.node.public);
     assert_eq!(http::get(&list).await.status, 401);
-    assert_eq!(http::send("GET", &list, &[("authorization", &basic(AUTH_ID, "wrong"))], "").await.status, 401);
-    let good = http::send("GET", &list, &[("authorization", &basic(AUTH_ID, AUTH_TOKEN))], "").await;
+    assert_eq!(
+        http::send("GET", &list, &[("authorization", &basic(AUTH_ID, "wrong"))], "").await.status,
+        401
+    );
+    let good =
+        http::send("GET", &list, &[("authorization", &basic(AUTH_ID, AUTH_TOKEN))], "").await;
     assert_eq!(good.status, 200);
     assert_eq!(good.json()["objects"], serde_json::json!([]));
 }
@@ -213,7 +242,11 @@ async fn r09_drain_rejects_new_calls_and_lets_live_ones_go_on() {
         }
     }
     let bound = if figures() { 100 } else { 1_000 };
-    assert!(signalled.elapsed().as_millis() < bound, "/readyz says no after {:?}", signalled.elapsed());
+    assert!(
+        signalled.elapsed().as_millis() < bound,
+        "/readyz says no after {:?}",
+        signalled.elapsed()
+    );
     world.node.until_metric("offhook_draining", &[], 1.0).await;
     assert_eq!(http::get(&format!("{}/livez", world.node.admin)).await.status, 200);
     let late = connect(&world.node, &silent_offer()).await;

@@ -11,7 +11,11 @@ fn edit(chat: &Chat, secret: &str, text: Option<String>) -> String {
     let before = std::fs::read_to_string(&file).expect("the configuration");
     let after = text.unwrap_or_else(|| {
         let tables: Vec<&str> = before.split("[[webhook]]").collect();
-        tables.into_iter().filter(|table| !table.contains(secret)).collect::<Vec<_>>().join("[[webhook]]")
+        tables
+            .into_iter()
+            .filter(|table| !table.contains(secret))
+            .collect::<Vec<_>>()
+            .join("[[webhook]]")
     });
     assert_ne!(before, after);
     std::fs::write(&file, after).expect("written");
@@ -34,7 +38,11 @@ async fn a_webhook_of_the_configuration_that_is_in_use_is_not_dropped_by_a_reloa
     ] {
         let before = edit(&chat, secret, None);
         let (status, refused) = chat.ask("POST", "reload/", Value::Null).await;
-        assert_eq!((status, &refused["error"]["code"]), (400, &json!("bad_configuration")), "{refused}");
+        assert_eq!(
+            (status, &refused["error"]["code"]),
+            (400, &json!("bad_configuration")),
+            "{refused}"
+        );
         let finding = &refused["error"]["findings"][0];
         let said = finding["message"].as_str().expect("words");
         assert!(said.contains(&format!("{name:?}")) && said.contains(&uses), "{finding}");

@@ -91,7 +91,9 @@ fn holding(folder: &std::path::Path, words: &[&str]) -> Vec<String> {
         }
         // One may go between the two.
         let bytes = std::fs::read(&path).unwrap_or_default();
-        for word in words.iter().filter(|word| memchr::memmem::find(&bytes, word.as_bytes()).is_some()) {
+        for word in
+            words.iter().filter(|word| memchr::memmem::find(&bytes, word.as_bytes()).is_some())
+        {
             found.push(format!("{word} in {}", path.display()));
         }
     }
@@ -116,11 +118,14 @@ async fn of_a_person_who_is_forgotten_nothing_is_left_in_the_nodes_files() {
     let path = |what: &str| format!("{}/api/v1/{what}", chat.node.public);
     let head = [("x-api-key", API_KEY), ("idempotency-key", "canary-key")];
     let sent = json!({"type": "text", "text": "canary-out"}).to_string();
-    let sent = http::send("POST", &path(&format!("conversations/{id}/messages/")), &head, sent).await;
+    let sent =
+        http::send("POST", &path(&format!("conversations/{id}/messages/")), &head, sent).await;
     assert_eq!(sent.status, 202, "{}", sent.text());
     let made = http::send("POST", &path(&format!("conversations/{id}/insights/")), &head, "").await;
     assert_eq!(made.status, 200, "{}", made.text());
-    let asked = http::send("POST", &path(&format!("permissions/{NUMBER}/{USER}/request/")), &head, "{}").await;
+    let asked =
+        http::send("POST", &path(&format!("permissions/{NUMBER}/{USER}/request/")), &head, "{}")
+            .await;
     assert_eq!(asked.status, 202, "{}", asked.text());
     chat.sim.place_call(CallScript::default()).all().await;
     chat.event("/hook", "call.ended", |_| true).await;
@@ -133,8 +138,8 @@ async fn of_a_person_who_is_forgotten_nothing_is_left_in_the_nodes_files() {
         words.iter().all(|word| before.iter().any(|found| found.starts_with(word))),
         "they can be found: {before:?}"
     );
-    let passwords =
-        ["a=ice-pwd:".to_owned() + "…", "a=ice-pwd:".to_owned()].map(|text| holding(folder, &[&text]).len());
+    let passwords = ["a=ice-pwd:".to_owned() + "…", "a=ice-pwd:".to_owned()]
+        .map(|text| holding(folder, &[&text]).len());
     assert_eq!(passwords[0], passwords[1], "{passwords:?}");
     assert_eq!(chat.ask("DELETE", &format!("users/{USER}/"), Value::Null).await.0, 202);
     let mut every = tokio::time::interval(Duration::from_millis(100));
@@ -148,7 +153,8 @@ async fn of_a_person_who_is_forgotten_nothing_is_left_in_the_nodes_files() {
     }
     assert!(left.is_empty(), "{left:?}\n{}", chat.node.log());
     assert_eq!(chat.ask("GET", &format!("conversations/{id}/"), Value::Null).await.0, 404);
-    let kept = chat.get(&format!("conversations/{}/timeline/?limit=200", chat.id_of(other).await)).await;
+    let kept =
+        chat.get(&format!("conversations/{}/timeline/?limit=200", chat.id_of(other).await)).await;
     assert_eq!(kept["items"].as_array().expect("a list").len(), 120, "somebody else's stay");
 }
 
@@ -158,10 +164,14 @@ async fn what_comes_while_a_person_is_being_forgotten_stays() {
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     chat.writes(USER, "an old word").await;
     let id = chat.id_of(USER).await;
-    assert_eq!(chat.ask("POST", &format!("conversations/{id}/insights/"), Value::Null).await.0, 200);
+    assert_eq!(
+        chat.ask("POST", &format!("conversations/{id}/insights/"), Value::Null).await.0,
+        200
+    );
     chat.app.xml("/answer", "<Response><Speak>Hello.</Speak><Wait length=\"120\"/></Response>");
     // A call that is up keeps the request waiting.
-    let phone = chat.sim.place_call(CallScript { hangup: HangupRule::Never, ..CallScript::default() });
+    let phone =
+        chat.sim.place_call(CallScript { hangup: HangupRule::Never, ..CallScript::default() });
     let (_, answered) = chat.event("/hook", "call.answered", |_| true).await;
     let call = answered["data"]["call"]["uuid"].as_str().expect("a call").to_owned();
     assert_eq!(chat.ask("DELETE", &format!("users/{USER}/"), Value::Null).await.0, 202);
@@ -179,7 +189,11 @@ async fn what_comes_while_a_person_is_being_forgotten_stays() {
             break;
         }
     }
-    assert_eq!((&shown["lastMessage"]["text"], &shown["unread"]), (&json!("a new word"), &json!(1)), "{shown}");
+    assert_eq!(
+        (&shown["lastMessage"]["text"], &shown["unread"]),
+        (&json!("a new word"), &json!(1)),
+        "{shown}"
+    );
     assert_eq!((&shown["summary"], &shown["insightsAt"]), (&Value::Null, &Value::Null), "{shown}");
 
     // The call began before, and its end comes later: it goes. One that begins later stays.
@@ -198,10 +212,14 @@ async fn what_comes_while_a_person_is_being_forgotten_stays() {
     }
     // The request is done when its row is gone: the conversation is looked at behind the call, then.
     let calls = chat.get("calls/").await;
-    let from: Vec<&Value> = calls["items"].as_array().expect("a list").iter().map(|call| &call["from"]).collect();
+    let from: Vec<&Value> =
+        calls["items"].as_array().expect("a list").iter().map(|call| &call["from"]).collect();
     assert_eq!(from, [&json!(USER), &json!("")], "the newest first");
     let kinds = |items: &[Value]| {
-        items.iter().map(|item| item["type"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        items
+            .iter()
+            .map(|item| item["type"].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
     };
     let timeline = chat.until(&id, |items| kinds(items) == ["text", "call"]).await;
     assert_ne!(timeline[1]["call"]["uuid"], json!(call));
@@ -210,7 +228,8 @@ async fn what_comes_while_a_person_is_being_forgotten_stays() {
     for _ in 0..400 {
         every.tick().await;
         let told = chat.get(&format!("webhooks/{hook}/deliveries/")).await;
-        let told = told["items"].as_array().expect("a list").iter().map(|one| one["type"].to_string());
+        let told =
+            told["items"].as_array().expect("a list").iter().map(|one| one["type"].to_string());
         // The number's own news are nobody's.
         left = told.filter(|kind| !kind.contains("number.")).collect::<Vec<_>>();
         if left.len() <= 4 {

@@ -4,7 +4,9 @@
 use sim::{CallEvent, CallScript, HangupRule, Happened, HungUpBy, Sim, caller};
 
 use crate::support::app::App;
-use crate::support::node::{ACCESS_TOKEN, API_KEY, APP_SECRET, Node, VERIFY_TOKEN, Wanted, sim_options};
+use crate::support::node::{
+    ACCESS_TOKEN, API_KEY, APP_SECRET, Node, VERIFY_TOKEN, Wanted, sim_options,
+};
 
 struct World {
     node: Node,
@@ -65,7 +67,9 @@ async fn a_user_hears_the_menu_presses_digits_and_hears_the_reaction() {
     assert_eq!(end.clipped_packets, 0, "nothing is sent before accept was answered");
     assert_eq!(end.audio_gaps, 0);
     assert_eq!(end.cause, "end_of_instructions");
-    assert!(at(&events, |e| *e == Happened::MediaUp) <= at(&events, |e| *e == Happened::FirstAudio));
+    assert!(
+        at(&events, |e| *e == Happened::MediaUp) <= at(&events, |e| *e == Happened::FirstAudio)
+    );
     assert!(at(&events, |e| *e == Happened::Ringing) <= at(&events, |e| *e == Happened::Answered));
     at(&events, |e| *e == Happened::Hangup { by: HungUpBy::Business });
 
@@ -88,7 +92,11 @@ async fn a_user_hears_the_menu_presses_digits_and_hears_the_reaction() {
     assert_ne!(menu.param("AnswerTime"), "");
     let hangup = world.app.wait("/hangup").await;
     assert_eq!(
-        (hangup.param("HangupCauseCode"), hangup.param("HangupCauseName"), hangup.param("HangupSource")),
+        (
+            hangup.param("HangupCauseCode"),
+            hangup.param("HangupCauseName"),
+            hangup.param("HangupSource")
+        ),
         ("4010", "End Of XML Instructions", "Plivo")
     );
     assert_eq!(hangup.param("HangupCause"), "NORMAL_CLEARING");
@@ -102,12 +110,23 @@ async fn a_user_hears_the_menu_presses_digits_and_hears_the_reaction() {
     assert_eq!(world.node.api("Call/").await.json()["objects"][0]["call_uuid"], uuid);
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
     assert_eq!(
-        world.node.metric("offhook_calls_total", &[("direction", "inbound"), ("outcome", "completed")]).await,
+        world
+            .node
+            .metric("offhook_calls_total", &[("direction", "inbound"), ("outcome", "completed")])
+            .await,
         1.0
     );
-    assert_eq!(world.node.metric("offhook_callback_total", &[("kind", "hangup"), ("outcome", "delivered")]).await, 1.0);
+    assert_eq!(
+        world
+            .node
+            .metric("offhook_callback_total", &[("kind", "hangup"), ("outcome", "delivered")])
+            .await,
+        1.0
+    );
     assert_eq!(world.node.metric("offhook_setup_seconds_count", &[]).await, 1.0);
-    assert!(world.node.metric("offhook_media_packets_total", &[("direction", "out")]).await > 100.0);
+    assert!(
+        world.node.metric("offhook_media_packets_total", &[("direction", "out")]).await > 100.0
+    );
     assert_eq!(world.app.count("/hangup"), 1);
     no_secret_in(&world.node.log());
 
@@ -117,8 +136,11 @@ async fn a_user_hears_the_menu_presses_digits_and_hears_the_reaction() {
     assert_eq!(log.status, 200);
     let file = world.node.dir.path().join("events.jsonl");
     std::fs::write(&file, &log.body).expect("write the log");
-    let replay =
-        std::process::Command::new(env!("CARGO_BIN_EXE_offhook")).arg("replay").arg(&file).output().expect("replay");
+    let replay = std::process::Command::new(env!("CARGO_BIN_EXE_offhook"))
+        .arg("replay")
+        .arg(&file)
+        .output()
+        .expect("replay");
     assert!(
         replay.status.success(),
         "{}{}",
@@ -128,9 +150,15 @@ async fn a_user_hears_the_menu_presses_digits_and_hears_the_reaction() {
 }
 
 fn no_secret_in(log: &str) {
-    for secret in
-        [APP_SECRET, VERIFY_TOKEN, ACCESS_TOKEN, API_KEY, crate::support::node::AUTH_TOKEN, "919412341234", "ice-pwd"]
-    {
+    for secret in [
+        APP_SECRET,
+        VERIFY_TOKEN,
+        ACCESS_TOKEN,
+        API_KEY,
+        crate::support::node::AUTH_TOKEN,
+        "919412341234",
+        "ice-pwd",
+    ] {
         assert!(!log.contains(secret), "{secret} stands in the log");
     }
 }
@@ -138,7 +166,9 @@ fn no_secret_in(log: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_user_hangs_up_in_the_middle_of_a_prompt() {
     let world = world(|_| ()).await;
-    world.app.xml("/answer", r#"<Response><Speak loop="0">This goes on and on.</Speak></Response>"#);
+    world
+        .app
+        .xml("/answer", r#"<Response><Speak loop="0">This goes on and on.</Speak></Response>"#);
     let script = CallScript {
         hangup: HangupRule::AfterAnswer(std::time::Duration::from_millis(1_500)),
         ..CallScript::default()
@@ -149,7 +179,14 @@ async fn the_user_hangs_up_in_the_middle_of_a_prompt() {
     assert_eq!((hangup.param("HangupCauseCode"), hangup.param("HangupSource")), ("4000", "Caller"));
     assert_eq!(hangup.param("BillDuration"), "2");
     world.node.until_metric("offhook_calls_active", &[], 0.0).await;
-    world.node.until_metric("offhook_instructions_total", &[("element", "Speak"), ("outcome", "cut")], 1.0).await;
+    world
+        .node
+        .until_metric(
+            "offhook_instructions_total",
+            &[("element", "Speak"), ("outcome", "cut")],
+            1.0,
+        )
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +201,14 @@ async fn a_user_who_hangs_up_as_accept_is_under_way_is_never_answered_twice() {
     }
     // A terminate may overtake its connect: then there was no call, and nothing is told about it.
     let admitted = world.node.metric("offhook_admission_total", &[("result", "admitted")]).await;
-    world.node.until_metric("offhook_callback_total", &[("kind", "hangup"), ("outcome", "delivered")], admitted).await;
+    world
+        .node
+        .until_metric(
+            "offhook_callback_total",
+            &[("kind", "hangup"), ("outcome", "delivered")],
+            admitted,
+        )
+        .await;
     assert!(admitted >= 2.0);
     assert_eq!(world.app.count("/hangup") as f64, admitted, "one hangup callback a call");
 }
@@ -180,8 +224,10 @@ async fn two_live_calls_may_share_metas_relay_address() {
         hangup: HangupRule::Never,
         ..CallScript::default()
     };
-    let (one, two) =
-        tokio::join!(call(&world, script("919412341234", "12")), call(&world, script("919412341235", "34")));
+    let (one, two) = tokio::join!(
+        call(&world, script("919412341234", "12")),
+        call(&world, script("919412341235", "34"))
+    );
     for events in [&one, &two] {
         assert!(ended(events).ok && ended(events).audio_gaps == 0, "{events:#?}");
     }
@@ -200,7 +246,10 @@ async fn sounds_from_files_are_played_and_bad_ones_skipped() {
     // The application serves text; a file is served by a route of its own kind.
     let files = axum::Router::new()
         .route("/tone.wav", axum::routing::get(move || async move { tone }))
-        .route("/lies.wav", axum::routing::get(|| async { b"RIFF\xff\xff\xff\x7fWAVEfmt ".to_vec() }));
+        .route(
+            "/lies.wav",
+            axum::routing::get(|| async { b"RIFF\xff\xff\xff\x7fWAVEfmt ".to_vec() }),
+        );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let base = format!("http://{}", listener.local_addr().expect("its address"));
     tokio::spawn(async move { axum::serve(listener, files).await });
@@ -216,7 +265,14 @@ async fn sounds_from_files_are_played_and_bad_ones_skipped() {
     assert!(end.ok, "{events:#?}");
     assert!((1_700..=2_400).contains(&end.heard_ms), "two seconds of a tone: {} ms", end.heard_ms);
     assert_eq!(world.app.wait("/hangup").await.param("HangupCauseCode"), "4010");
-    world.node.until_metric("offhook_instructions_total", &[("element", "Play"), ("outcome", "failed")], 2.0).await;
+    world
+        .node
+        .until_metric(
+            "offhook_instructions_total",
+            &[("element", "Play"), ("outcome", "failed")],
+            2.0,
+        )
+        .await;
 }
 
 /// A tone as a WAV file: 16 kHz, mono, 16 bit.

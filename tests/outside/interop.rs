@@ -39,7 +39,10 @@ async fn answer_to(world: &World, offer: &str) -> String {
     let wacid = connect(&world.node, offer).await;
     let pre_accept = world.graph.wait(&wacid, "pre_accept").await;
     let accept = world.graph.wait(&wacid, "accept").await;
-    assert_eq!(pre_accept["session"]["sdp"], accept["session"]["sdp"], "accept repeats the SDP byte for byte");
+    assert_eq!(
+        pre_accept["session"]["sdp"], accept["session"]["sdp"],
+        "accept repeats the SDP byte for byte"
+    );
     accept["session"]["sdp"].as_str().expect("an SDP").to_owned()
 }
 
@@ -52,7 +55,12 @@ async fn chromium_hears_the_prompt_and_its_digit_arrives() {
     let page = include_str!("peers/caller.html");
     let router = Router::new()
         .route("/", get(move || async move { Html(page) }))
-        .route("/offer", post(|State(w): State<Arc<World>>, offer: String| async move { answer_to(&w, &offer).await }))
+        .route(
+            "/offer",
+            post(|State(w): State<Arc<World>>, offer: String| async move {
+                answer_to(&w, &offer).await
+            }),
+        )
         .with_state(world.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/", listener.local_addr().expect("its address"));
@@ -69,7 +77,11 @@ async fn chromium_hears_the_prompt_and_its_digit_arrives() {
 #[tokio::test(flavor = "multi_thread")]
 async fn aiortc_hears_the_prompt() {
     let python = python_with("aiortc");
-    if !has_peer("aiortc", python.is_some(), "pip install aiortc, or set OFFHOOK_TEST_PYTHON to a Python that has it") {
+    if !has_peer(
+        "aiortc",
+        python.is_some(),
+        "pip install aiortc, or set OFFHOOK_TEST_PYTHON to a Python that has it",
+    ) {
         return;
     }
     let world = world().await;

@@ -13,7 +13,9 @@ use sim::{CallScript, HangupRule, Happened, Sim, SimOptions, caller};
 use crate::support::app::App;
 use crate::support::http::{self, raw};
 use crate::support::meta::{Graph, connect_body, silent_offer, terminate, wacid};
-use crate::support::node::{AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted, free_port, free_udp_port};
+use crate::support::node::{
+    AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted, free_port, free_udp_port,
+};
 use crate::support::sign;
 
 /// What the node is told and must keep to itself.
@@ -37,7 +39,11 @@ impl Canaries {
             "secret_key",
             "speech_key",
         ];
-        Self { all: names.map(|name| (name, format!("CANARY{}", uuid::Uuid::new_v4().simple()))).to_vec() }
+        Self {
+            all: names
+                .map(|name| (name, format!("CANARY{}", uuid::Uuid::new_v4().simple())))
+                .to_vec(),
+        }
     }
 
     fn of(&self, name: &str) -> &str {
@@ -50,15 +56,28 @@ impl Canaries {
         let text = String::from_utf8_lossy(bytes);
         for (name, value) in &self.all {
             // Its middle, whatever stands around it: base64 goes by threes.
-            let inside = base64::engine::general_purpose::STANDARD.encode(value.get(2..32).expect("long enough"));
+            let inside = base64::engine::general_purpose::STANDARD
+                .encode(value.get(2..32).expect("long enough"));
             for form in [value.clone(), hex::encode(value), inside] {
                 let found = text.find(&form);
-                assert!(found.is_none(), "{name} stands in {what}: {}", around(&text, found.unwrap_or_default()));
+                assert!(
+                    found.is_none(),
+                    "{name} stands in {what}: {}",
+                    around(&text, found.unwrap_or_default())
+                );
             }
         }
     }
 
-    fn toml(&self, graph: &str, app: &App, public: u16, admin: u16, media: u16, dir: &std::path::Path) -> String {
+    fn toml(
+        &self,
+        graph: &str,
+        app: &App,
+        public: u16,
+        admin: u16,
+        media: u16,
+        dir: &std::path::Path,
+    ) -> String {
         let of = |name| self.of(name);
         format!(
             r#"
@@ -151,7 +170,13 @@ struct Watched {
 }
 
 impl Watched {
-    async fn start(canaries: &Canaries, graph: &str, app: &App, logging: &[&str], rust_log: Option<&str>) -> Self {
+    async fn start(
+        canaries: &Canaries,
+        graph: &str,
+        app: &App,
+        logging: &[&str],
+        rust_log: Option<&str>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (public, admin) = (free_port(), free_port());
         let config = dir.path().join("offhook.toml");
@@ -161,7 +186,9 @@ impl Watched {
         let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
         command.args(logging).args(["serve", "--config"]).arg(&config).stdin(Stdio::null());
         command.env_remove("RUST_LOG").env("CANARY_ACCESS_TOKEN", canaries.of("access_token"));
-        for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+        for name in
+            ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
+        {
             command.env(name, &proxy);
         }
         if let Some(filter) = rust_log {
@@ -180,7 +207,8 @@ impl Watched {
                 }
             });
         }
-        let (public, admin) = (format!("http://127.0.0.1:{public}"), format!("http://127.0.0.1:{admin}"));
+        let (public, admin) =
+            (format!("http://127.0.0.1:{public}"), format!("http://127.0.0.1:{admin}"));
         let node = Self { child, said, public, admin, dir, proxied };
         let mut every = tokio::time::interval(Duration::from_millis(20));
         for _ in 0..1_500 {
@@ -208,8 +236,15 @@ impl Watched {
     async fn answers(&self, requests: &[Request]) -> Vec<u8> {
         let mut all = Vec::new();
         for (method, path, headers) in requests {
-            let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            let answer = http::send(method, &format!("{}{path}", self.public), &headers, "<Response><Speek/>").await;
+            let headers: Vec<(&str, &str)> =
+                headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let answer = http::send(
+                method,
+                &format!("{}{path}", self.public),
+                &headers,
+                "<Response><Speek/>",
+            )
+            .await;
             all.extend_from_slice(format!("{:?}", answer.headers).as_bytes());
             all.extend_from_slice(&answer.body);
         }
@@ -282,25 +317,50 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
         ..CallScript::default()
     };
     let events = sim.place_call(script).all().await;
-    assert!(matches!(events.last().map(|e| &e.what), Some(Happened::Ended(end)) if end.ok), "{events:#?}");
+    assert!(
+        matches!(events.last().map(|e| &e.what), Some(Happened::Ended(end)) if end.ok),
+        "{events:#?}"
+    );
     let uuid = app.wait("/hangup").await.param("CallUUID").to_owned();
-    assert_eq!(app.wait("/menu").await.param("Digits"), PIN, "the application alone hears what was typed");
+    assert_eq!(
+        app.wait("/menu").await.param("Digits"),
+        PIN,
+        "the application alone hears what was typed"
+    );
 
     let (good, bad) = (basic(AUTH_ID, &of("auth_token")), basic(AUTH_ID, &of("password")));
     let own = format!("/v1/Account/{AUTH_ID}/Call/");
     let log = format!("/api/v1/calls/{uuid}/events");
-    let verify = format!("/webhooks/meta?hub.mode=subscribe&hub.challenge=1&hub.verify_token={}", of("verify_token"));
+    let verify = format!(
+        "/webhooks/meta?hub.mode=subscribe&hub.challenge=1&hub.verify_token={}",
+        of("verify_token")
+    );
     let requests = [
         ("GET", own.clone(), vec![("authorization", good.clone())]),
         ("GET", format!("{own}{uuid}/"), vec![("authorization", good.clone())]),
-        ("GET", format!("{own}?limit=x&token={}", of("auth_token")), vec![("authorization", good.clone())]),
+        (
+            "GET",
+            format!("{own}?limit=x&token={}", of("auth_token")),
+            vec![("authorization", good.clone())],
+        ),
         ("GET", own.clone(), vec![("authorization", bad)]),
         ("GET", own, vec![("authorization", format!("Bearer {}", of("auth_token")))]),
         ("GET", log.clone(), vec![("x-api-key", of("api_key"))]),
-        ("GET", log, vec![("x-api-key", of("auth_token")), ("cookie", format!("session={}", of("password")))]),
+        (
+            "GET",
+            log,
+            vec![
+                ("x-api-key", of("auth_token")),
+                ("cookie", format!("session={}", of("password"))),
+            ],
+        ),
         ("POST", "/api/v1/xml/check".to_owned(), vec![("x-api-key", of("agent_key"))]),
         ("GET", "/api/v1/calls/".to_owned(), vec![("x-api-key", of("agent_key"))]),
-        ("GET", format!("/api/v1/calls/?limit={}", of("api_key")), vec![("x-api-key", of("api_key"))]),
+        (
+            "GET",
+            format!("/api/v1/calls/?limit={}", of("api_key")),
+            vec![("x-api-key", of("api_key"))],
+        ),
         ("DELETE", format!("/api/v1/calls/{uuid}"), vec![("x-api-key", of("api_key"))]),
         ("GET", "/openapi.json".to_owned(), vec![("x-api-key", of("speech_key"))]),
         ("GET", verify, vec![]),
@@ -324,7 +384,8 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
         canaries.none_in("the answer to a reload", &answer);
     }
     canaries.none_in("the metrics", node.metrics().await.as_bytes());
-    let proc = |file: &str| std::fs::read(format!("/proc/{}/{file}", node.child.id())).unwrap_or_default();
+    let proc =
+        |file: &str| std::fs::read(format!("/proc/{}/{file}", node.child.id())).unwrap_or_default();
     canaries.none_in("the command line", &proc("cmdline"));
     let limits = String::from_utf8_lossy(&proc("limits")).into_owned();
     let core = limits.lines().find(|l| l.starts_with("Max core file size")).expect("its line");
@@ -334,15 +395,25 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
     assert!(said.contains("\"level\":\"DEBUG\""), "it told what it does: {said}");
     canaries.none_in("the log", said.as_bytes());
     for line in said.lines() {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
+        let line: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
         assert!(line["level"].is_string() && line["timestamp"].is_string(), "{line}");
     }
     assert!(said.contains("not reloaded") && said.contains("configuration reloaded"), "{said}");
-    for hidden in ["919412341234", "9412341234", PIN, "ice-pwd", "Authorization: ", "a=fingerprint"] {
+    for hidden in ["919412341234", "9412341234", PIN, "ice-pwd", "Authorization: ", "a=fingerprint"]
+    {
         let found = said.find(hidden);
-        assert!(found.is_none(), "{hidden} stands in the log: {}", around(&said, found.unwrap_or_default()));
+        assert!(
+            found.is_none(),
+            "{hidden} stands in the log: {}",
+            around(&said, found.unwrap_or_default())
+        );
     }
-    for file in std::fs::read_dir(node.dir.path()).unwrap().flatten().filter(|f| f.file_name() != "offhook.toml") {
+    for file in std::fs::read_dir(node.dir.path())
+        .unwrap()
+        .flatten()
+        .filter(|f| f.file_name() != "offhook.toml")
+    {
         let held = std::fs::read(file.path()).unwrap_or_default();
         canaries.none_in(&format!("{:?}", file.file_name()), &held);
         assert!(
@@ -351,7 +422,11 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
             file.file_name()
         );
     }
-    assert_eq!(node.proxied.load(Ordering::Relaxed), 0, "R17: the environment's proxies are nothing to us");
+    assert_eq!(
+        node.proxied.load(Ordering::Relaxed),
+        0,
+        "R17: the environment's proxies are nothing to us"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -360,26 +435,36 @@ async fn r22_no_secret_when_everything_goes_wrong() {
     let app = App::start().await;
     // Neither URL has anything of use, and both tell what they were asked.
     app.route("/answer", |seen| (500, format!("{:?}", seen.headers)));
-    app.route("/fallback", |seen| (200, format!("<!DOCTYPE x><Response>{:?}</Response>", seen.params)));
+    app.route("/fallback", |seen| {
+        (200, format!("<!DOCTYPE x><Response>{:?}</Response>", seen.params))
+    });
     app.route("/hangup", |seen| (404, format!("{:?}", seen.headers)));
     let graph = Graph::start().await;
     // Meta's own words for a bad token have the token in them.
     let told = [canaries.of("waba_token"), canaries.of("access_token")].map(str::to_owned);
     graph.script(move |asked| {
         let message = format!("Malformed access token {} {}", told[0], told[1]);
-        let error = json!({"error": {"message": message, "code": 190, "error_data": {"details": message}}});
+        let error =
+            json!({"error": {"message": message, "code": 190, "error_data": {"details": message}}});
         Some((if asked["action"] == "pre_accept" { 401 } else { 500 }, error.to_string()))
     });
-    let mut node = Watched::start(&canaries, &graph.url, &app, &["--log-format", "pretty"], Some("trace")).await;
+    let mut node =
+        Watched::start(&canaries, &graph.url, &app, &["--log-format", "pretty"], Some("trace"))
+            .await;
     let secret = canaries.of("app_secret").to_owned();
     let post = async |body: &str, signature: String| {
         let headers = [("x-hub-signature-256", signature.as_str())];
-        http::send("POST", &format!("{}/webhooks/meta", node.public), &headers, body.to_owned()).await.status
+        http::send("POST", &format!("{}/webhooks/meta", node.public), &headers, body.to_owned())
+            .await
+            .status
     };
     let offer = silent_offer();
-    for sdp in
-        [offer.as_str(), "v=0\r\na=ice-pwd:short\r\n", "", include_str!("../../fixtures/meta/sdp/bad_sha1_only.sdp")]
-    {
+    for sdp in [
+        offer.as_str(),
+        "v=0\r\na=ice-pwd:short\r\n",
+        "",
+        include_str!("../../fixtures/meta/sdp/bad_sha1_only.sdp"),
+    ] {
         let body = connect_body(&wacid(), sdp).to_string();
         assert_eq!(post(&body, sign("wrong", body.as_bytes())).await, 401);
         assert_eq!(post(&body, sign(&secret, body.as_bytes())).await, 200);
@@ -392,15 +477,25 @@ async fn r22_no_secret_when_everything_goes_wrong() {
         .asked()
         .iter()
         .filter_map(|asked| asked["session"]["sdp"].as_str().map(str::to_owned))
-        .flat_map(|sdp| sdp.lines().filter_map(|l| l.strip_prefix("a=ice-pwd:")).map(str::to_owned).collect::<Vec<_>>())
+        .flat_map(|sdp| {
+            sdp.lines()
+                .filter_map(|l| l.strip_prefix("a=ice-pwd:"))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
         .collect();
     assert!(!ours.is_empty(), "our answer went to Graph");
-    let theirs = offer.lines().find_map(|l| l.strip_prefix("a=ice-pwd:")).expect("a password").to_owned();
+    let theirs =
+        offer.lines().find_map(|l| l.strip_prefix("a=ice-pwd:")).expect("a password").to_owned();
     let said = node.stop();
     canaries.none_in("the log", said.as_bytes());
     for hidden in ours.iter().chain([&theirs, &"919412341234".to_owned()]) {
         let found = said.find(hidden.as_str());
-        assert!(found.is_none(), "{hidden} stands in the log: {}", around(&said, found.unwrap_or_default()));
+        assert!(
+            found.is_none(),
+            "{hidden} stands in the log: {}",
+            around(&said, found.unwrap_or_default())
+        );
     }
     assert!(said.contains("190"), "what Graph said is told all the same");
 }
@@ -434,7 +529,10 @@ fn r22_a_configuration_is_checked_without_showing_its_secrets() {
         assert!(n == 0 || *text != good, "{n} is bent");
         std::fs::write(&file, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
-        command.args(["--log-level", "trace", "config", "check", "--config"]).arg(&file).env("RUST_BACKTRACE", "1");
+        command
+            .args(["--log-level", "trace", "config", "check", "--config"])
+            .arg(&file)
+            .env("RUST_BACKTRACE", "1");
         let out = command.env("CANARY_ACCESS_TOKEN", canaries.of("access_token")).output().unwrap();
         let said = [out.stdout, out.stderr].concat();
         let shown = String::from_utf8_lossy(&said).into_owned();
@@ -459,7 +557,12 @@ fn strange(n: usize) -> (String, String, Vec<(&'static str, String)>, String) {
     let metadata = json!({"display_phone_number": NUMBER, "phone_number_id": PHONE_NUMBER_ID});
     let signed = |body: String| {
         let signature = sign(crate::support::node::APP_SECRET, body.as_bytes());
-        ("POST".to_owned(), "/webhooks/meta".to_owned(), vec![("x-hub-signature-256", signature)], body)
+        (
+            "POST".to_owned(),
+            "/webhooks/meta".to_owned(),
+            vec![("x-hub-signature-256", signature)],
+            body,
+        )
     };
     let caller = format!("9198{n:08}");
     match n % 10 {
@@ -506,16 +609,28 @@ async fn r23_strange_requests_make_no_series_after_the_first_thousand() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Hangup/></Response>").xml("/hangup", "");
     let graph = Graph::start().await;
-    let node =
-        Node::start(&Wanted { hangup_url: app.url("/hangup"), ..Wanted::new(&graph.url, &app.url("/answer")) }).await;
+    let node = Node::start(&Wanted {
+        hangup_url: app.url("/hangup"),
+        ..Wanted::new(&graph.url, &app.url("/answer"))
+    })
+    .await;
     for path in ["/metrics", "/livez", "/readyz"] {
-        assert_eq!(http::get(&format!("{}{path}", node.public)).await.status, 404, "{path} is the admin listener's");
+        assert_eq!(
+            http::get(&format!("{}{path}", node.public)).await.status,
+            404,
+            "{path} is the admin listener's"
+        );
     }
     // One call from beginning to end.
     let id = crate::support::meta::connect(&node, &silent_offer()).await;
     app.wait("/hangup").await;
     terminate(&node, &id).await;
-    node.until_metric("offhook_callback_total", &[("kind", "hangup"), ("outcome", "delivered")], 1.0).await;
+    node.until_metric(
+        "offhook_callback_total",
+        &[("kind", "hangup"), ("outcome", "delivered")],
+        1.0,
+    )
+    .await;
 
     let client: Client<_, Full<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let run = async |from: usize, to: usize| {
@@ -525,11 +640,14 @@ async fn r23_strange_requests_make_no_series_after_the_first_thousand() {
             tasks.spawn(async move {
                 for n in (from + lane..to).step_by(8) {
                     let (method, path, headers, body) = strange(n);
-                    let mut request = ::http::Request::builder().method(method.as_str()).uri(format!("{base}{path}"));
+                    let mut request = ::http::Request::builder()
+                        .method(method.as_str())
+                        .uri(format!("{base}{path}"));
                     for (name, value) in headers {
                         request = request.header(name, value);
                     }
-                    let answer = client.request(request.body(Full::from(body)).unwrap()).await.unwrap();
+                    let answer =
+                        client.request(request.body(Full::from(body)).unwrap()).await.unwrap();
                     assert!(answer.status().as_u16() < 504, "{method} {path}: {}", answer.status());
                     answer.into_body().collect().await.unwrap();
                 }

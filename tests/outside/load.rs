@@ -20,7 +20,8 @@ fn summary(command: &mut Command) -> (Option<i32>, Value) {
     let out = command.output().expect("run a load");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let said = format!("{text}{}", String::from_utf8_lossy(&out.stderr));
-    let mut events: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect();
+    let mut events: Vec<Value> =
+        text.lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect();
     let last = events.pop().unwrap_or_else(|| panic!("no summary: {said}"));
     assert_eq!(last["event"], "summary", "{said}");
     assert!(events.iter().all(|e| e["event"] == "progress"), "{said}");
@@ -58,7 +59,11 @@ fn a_load_of_signalling_and_one_with_media_go_through_and_add_up() {
         }
         let (code, summary) = summary(&mut command);
         assert_eq!((code, count(&summary, "attempted")), (Some(0), 40), "media {media}: {summary}");
-        assert_eq!((count(&summary, "answered"), count(&summary, "rejected")), (40, 0), "{summary}");
+        assert_eq!(
+            (count(&summary, "answered"), count(&summary, "rejected")),
+            (40, 0),
+            "{summary}"
+        );
         let setup = in_order(&summary, "setup_ms");
         assert!(setup.iter().all(|ms| *ms > 0.0), "{summary}");
         if media {
@@ -86,7 +91,8 @@ async fn what_a_node_in_another_process_refuses_is_counted_as_rejected() {
     command.args(["--meta-listen", &meta]);
     command.env("META_APP_SECRET", APP_SECRET).env("META_VERIFY_TOKEN", VERIFY_TOKEN);
     command.env("META_ACCESS_TOKEN", ACCESS_TOKEN);
-    let (code, summary) = tokio::task::spawn_blocking(move || summary(&mut command)).await.expect("a summary");
+    let (code, summary) =
+        tokio::task::spawn_blocking(move || summary(&mut command)).await.expect("a summary");
     assert_eq!((code, count(&summary, "failed")), (Some(0), 0), "a limit is no failure: {summary}");
     assert!(count(&summary, "answered") >= 5 && count(&summary, "rejected") > 0, "{summary}");
     for (result, counted) in [("cps_exceeded", "rejected"), ("admitted", "answered")] {
@@ -97,7 +103,8 @@ async fn what_a_node_in_another_process_refuses_is_counted_as_rejected() {
 
 #[test]
 fn an_application_that_fails_is_a_failure() {
-    let args = ["--rate", "20", "--calls", "4", "--json", "--answer-url", "http://127.0.0.1:1/answer"];
+    let args =
+        ["--rate", "20", "--calls", "4", "--json", "--answer-url", "http://127.0.0.1:1/answer"];
     let (code, summary) = summary(&mut load(&args));
     assert_eq!((code, count(&summary, "failed")), (Some(1), 4), "{summary}");
 }
@@ -116,6 +123,9 @@ fn ctrl_c_ends_a_load_early_with_its_summary() {
     let last: Value = serde_json::from_str(&last).expect("JSON");
     assert_eq!(last["event"], "summary");
     adds_up(&last);
-    assert!((1..100_000).contains(&count(&last, "attempted")) && count(&last, "failed") == 0, "{last}");
+    assert!(
+        (1..100_000).contains(&count(&last, "attempted")) && count(&last, "failed") == 0,
+        "{last}"
+    );
     assert_eq!(child.wait().expect("its end").code(), Some(0));
 }

@@ -26,15 +26,23 @@ async fn r04_messages_come_once_and_are_delivered_signed_in_order_and_over_a_cra
     let mut chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     let wamid = chat.writes(USER, "first").await;
-    assert_eq!(chat.sends_as(USER, &wamid, json!({"type": "text", "text": {"body": "first"}})).await, 200, "a copy");
-    let (seen, event) = chat.event("/hook", "message.received", |data| data["message"]["text"] == "first").await;
+    assert_eq!(
+        chat.sends_as(USER, &wamid, json!({"type": "text", "text": {"body": "first"}})).await,
+        200,
+        "a copy"
+    );
+    let (seen, event) =
+        chat.event("/hook", "message.received", |data| data["message"]["text"] == "first").await;
     assert_eq!(seen.headers["x-offhook-event-id"].to_str().unwrap(), event["id"].as_str().unwrap());
     assert_eq!(seen.headers["x-offhook-attempt"], "1");
     let (at, signatures) = v1(seen.headers["x-offhook-signature"].to_str().unwrap());
     assert_eq!(signatures, [signed(SECRET, at, &seen.body)]);
     assert_eq!((&event["account"], &event["number"]), (&json!(AUTH_ID), &json!(NUMBER)));
     let data = &event["data"];
-    assert_eq!((&data["message"]["wamid"], &data["user"]["name"]), (&json!(wamid), &json!("Asha Verma")));
+    assert_eq!(
+        (&data["message"]["wamid"], &data["user"]["name"]),
+        (&json!(wamid), &json!("Asha Verma"))
+    );
     assert_eq!(data["conversation"], json!(chat.id_of(USER).await));
     // The customer's server is down: what comes waits, in order, also over a crash.
     chat.app.route("/hook", |_| (503, String::new()));
@@ -49,7 +57,9 @@ async fn r04_messages_come_once_and_are_delivered_signed_in_order_and_over_a_cra
     let mut order: Vec<String> = Vec::new();
     for seen in chat.app.seen().iter().filter(|seen| seen.path == "/hook") {
         // The number's own news are none of the conversation's.
-        let Some(text) = seen.json()["data"]["message"]["text"].as_str().map(str::to_owned) else { continue };
+        let Some(text) = seen.json()["data"]["message"]["text"].as_str().map(str::to_owned) else {
+            continue;
+        };
         if order.last() != Some(&text) {
             order.push(text);
         }
@@ -69,7 +79,11 @@ async fn r04_deliveries_are_listed_and_sent_again_and_one_dead_webhook_delays_no
     chat.writes(USER, "refused").await;
     let list = format!("webhooks/{crm}/deliveries/");
     let failed = chat.delivery(&crm, "failed").await;
-    assert_eq!((&failed["type"], &failed["attempts"]), (&json!("message.received"), &json!(1)), "{failed}");
+    assert_eq!(
+        (&failed["type"], &failed["attempts"]),
+        (&json!("message.received"), &json!(1)),
+        "{failed}"
+    );
     assert!(failed["last"].as_str().unwrap().contains("404"), "{failed}");
     assert_eq!(chat.subscribe(Some(&desk), false).await.0, 200);
     chat.writes("919412340001", "elsewhere").await;
@@ -78,28 +92,39 @@ async fn r04_deliveries_are_listed_and_sent_again_and_one_dead_webhook_delays_no
     let id = failed["id"].as_str().unwrap();
     let (status, again) = chat.ask("POST", &format!("{list}{id}/redeliver/"), Value::Null).await;
     assert_eq!((status, &again["id"]), (202, &json!(id)), "{again}");
-    let (_, event) = chat.event("/hook", "message.received", |data| data["message"]["text"] == "refused").await;
+    let (_, event) =
+        chat.event("/hook", "message.received", |data| data["message"]["text"] == "refused").await;
     assert_eq!(event["id"], json!(id), "the same event");
     assert_eq!(chat.delivery(&crm, "delivered").await["attempts"], 2);
-    let (status, _) = chat.ask("POST", &format!("webhooks/{desk}/deliveries/{id}/redeliver/"), Value::Null).await;
+    let (status, _) =
+        chat.ask("POST", &format!("webhooks/{desk}/deliveries/{id}/redeliver/"), Value::Null).await;
     assert_eq!(status, 404, "another webhook's");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_message_reaches_the_webhook_and_the_form_in_plivos_shape() {
     let app_form = |wanted: &mut crate::support::node::Wanted| {
-        wanted.number_extra = format!("webhook_url = \"{}\"\n", wanted.answer_url.replace("/answer", "/form"));
+        wanted.number_extra =
+            format!("webhook_url = \"{}\"\n", wanted.answer_url.replace("/answer", "/form"));
     };
     let chat = Chat::start_with(crm, app_form).await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     // The message, the form's content type, and what stands in it.
     type Row<'a> = (Value, &'a str, &'a [(&'a str, &'a str)]);
     let rows: Vec<Row<'_>> = vec![
-        (json!({"type": "text", "text": {"body": "Hi"}}), "text", &[("Body", "Hi"), ("From", USER), ("To", NUMBER)]),
+        (
+            json!({"type": "text", "text": {"body": "Hi"}}),
+            "text",
+            &[("Body", "Hi"), ("From", USER), ("To", NUMBER)],
+        ),
         (
             json!({"type": "button", "button": {"payload": "YES", "text": "Yes"}, "context": {"from": NUMBER, "id": "wamid.out"}}),
             "button",
-            &[("ButtonText", "Yes"), ("ButtonPayload", "YES"), ("ContextWhatsappMessageID", "wamid.out")],
+            &[
+                ("ButtonText", "Yes"),
+                ("ButtonPayload", "YES"),
+                ("ContextWhatsappMessageID", "wamid.out"),
+            ],
         ),
         (
             json!({"type": "interactive", "interactive": {"type": "list_reply", "list_reply": {"id": "r1", "title": "Row", "description": "First"}}}),
@@ -111,26 +136,40 @@ async fn every_kind_of_message_reaches_the_webhook_and_the_form_in_plivos_shape(
             "location",
             &[("Latitude", "12.5"), ("Longitude", "77.25"), ("LocationName", "Office")],
         ),
-        (json!({"type": "contacts", "contacts": [{"name": {"formatted_name": "Ravi"}}]}), "contact", &[]),
+        (
+            json!({"type": "contacts", "contacts": [{"name": {"formatted_name": "Ravi"}}]}),
+            "contact",
+            &[],
+        ),
         (
             json!({"type": "reaction", "reaction": {"message_id": "wamid.out", "emoji": "👍"}}),
             "reaction",
             &[("Reaction", "👍")],
         ),
-        (json!({"type": "unsupported", "errors": [{"code": 131051, "title": "Unsupported"}]}), "unsupported", &[]),
+        (
+            json!({"type": "unsupported", "errors": [{"code": 131051, "title": "Unsupported"}]}),
+            "unsupported",
+            &[],
+        ),
         (json!({"type": "hologram", "hologram": {"size": 3}}), "unsupported", &[]),
     ];
     for (message, content_type, params) in rows {
         let wamid = chat.sends(USER, message.clone()).await;
-        let seen = chat.app.wait_where("/form", |seen| seen.param("WhatsappMessageID") == wamid).await;
+        let seen =
+            chat.app.wait_where("/form", |seen| seen.param("WhatsappMessageID") == wamid).await;
         assert_eq!(seen.param("ContentType"), content_type, "{message}");
         for (name, value) in params {
             assert_eq!(seen.param(name), *value, "{message}");
         }
         assert!(seen.headers.contains_key("x-plivo-signature-v3"), "{:?}", seen.headers);
-        let (_, event) =
-            chat.event("/hook", "message.received", |data| data["message"]["wamid"] == wamid.as_str()).await;
-        assert_eq!(event["data"]["message"]["id"], json!(seen.param("MessageUUID")), "one id for both");
+        let (_, event) = chat
+            .event("/hook", "message.received", |data| data["message"]["wamid"] == wamid.as_str())
+            .await;
+        assert_eq!(
+            event["data"]["message"]["id"],
+            json!(seen.param("MessageUUID")),
+            "one id for both"
+        );
     }
 }
 
@@ -140,9 +179,10 @@ async fn a_users_file_is_fetched_and_given_by_a_link_that_is_signed() {
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     let bytes = b"not really a picture".repeat(1_000);
     let file = base64::engine::general_purpose::STANDARD.encode(&bytes);
-    let order =
-        json!({"message": {"type": "image", "image": {"mime_type": "image/png", "caption": "Look"}}, "file": file});
-    let sent = http::send("POST", &format!("{}/_sim/messages", chat.sim.url()), &[], order.to_string()).await;
+    let order = json!({"message": {"type": "image", "image": {"mime_type": "image/png", "caption": "Look"}}, "file": file});
+    let sent =
+        http::send("POST", &format!("{}/_sim/messages", chat.sim.url()), &[], order.to_string())
+            .await;
     assert_eq!(sent.status, 200, "{}", sent.text());
     let event = chat.message_at("/hook", "Look").await;
     let media = &event["data"]["message"]["media"];
@@ -153,7 +193,10 @@ async fn a_users_file_is_fetched_and_given_by_a_link_that_is_signed() {
     assert_eq!((got.status, got.body.as_ref()), (200, bytes.as_slice()), "{}", got.text());
     assert_eq!(got.headers["content-type"], "image/png");
     assert_eq!(got.headers["x-content-type-options"], "nosniff");
-    assert_eq!(media["sha256"], json!(hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes))));
+    assert_eq!(
+        media["sha256"],
+        json!(hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes)))
+    );
     let tampered = url.replace("until=1", "until=2");
     let without = url.split('?').next().unwrap();
     for wrong in [tampered.as_str(), without, &format!("{without}?until=9999999999&tag=00")] {
@@ -174,17 +217,25 @@ async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_win
     chat.writes(USER, "Hello?").await;
     let id = chat.id_of(USER).await;
     let path = format!("conversations/{id}/messages/");
-    let (status, sent) = chat.ask("POST", &path, json!({"type": "text", "text": "Good morning"})).await;
+    let (status, sent) =
+        chat.ask("POST", &path, json!({"type": "text", "text": "Good morning"})).await;
     assert_eq!((status, &sent["status"]), (202, &json!("queued")), "{sent}");
-    let is = |word: &'static str| move |items: &[Value]| items.last().is_some_and(|item| item["status"] == word);
+    let is = |word: &'static str| {
+        move |items: &[Value]| items.last().is_some_and(|item| item["status"] == word)
+    };
     let timeline = chat.until(&id, is("read")).await;
     assert_eq!(timeline.last().unwrap()["id"], sent["id"]);
     assert_eq!(timeline.last().unwrap()["direction"], "outbound");
     // Meta's webhooks come beside each other: one that was overtaken is told no more, and the others in their order.
-    let of = |data: &Value| data["message"]["status"] == "read" && data["message"]["id"] == sent["id"];
+    let of =
+        |data: &Value| data["message"]["status"] == "read" && data["message"]["id"] == sent["id"];
     let (_, event) = chat.event("/hook", "message.status", of).await;
     assert_eq!(event["data"]["conversation"], json!(id));
-    assert_eq!(event["data"]["user"], json!({"waId": USER, "userId": null, "name": "Asha Verma"}), "{event}");
+    assert_eq!(
+        event["data"]["user"],
+        json!({"waId": USER, "userId": null, "name": "Asha Verma"}),
+        "{event}"
+    );
     let told = || -> Vec<String> {
         let seen = chat
             .app
@@ -192,16 +243,22 @@ async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_win
             .into_iter()
             .filter(|seen| seen.path == "/hook")
             .map(|seen| seen.json()["data"]["message"].clone());
-        let of = seen.filter(|message| message["id"] == sent["id"] && message["status"].is_string());
+        let of =
+            seen.filter(|message| message["id"] == sent["id"] && message["status"].is_string());
         of.filter_map(|message| message["status"].as_str().map(str::to_owned)).collect()
     };
     let mut forward = told();
     let order = ["sent", "delivered", "read"];
-    let places: Vec<_> =
-        forward.iter().map(|word| order.iter().position(|known| known == word).expect("a status")).collect();
+    let places: Vec<_> = forward
+        .iter()
+        .map(|word| order.iter().position(|known| known == word).expect("a status"))
+        .collect();
     assert!(places.is_sorted(), "{forward:?}");
     // One that comes late changes nothing, and nobody is told.
-    let wamid = chat.until(&id, is("read")).await.last().unwrap()["wamid"].as_str().expect("Meta's id").to_owned();
+    let wamid = chat.until(&id, is("read")).await.last().unwrap()["wamid"]
+        .as_str()
+        .expect("Meta's id")
+        .to_owned();
     for late in ["sent", "delivered"] {
         chat.status(&wamid, late, json!({"timestamp": "1"})).await;
     }
@@ -210,8 +267,9 @@ async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_win
     let shown = http::get(&format!("{}/_sim/messages", chat.sim.url())).await.json();
     assert_eq!(shown[0]["message"]["text"]["body"], "Good morning");
     // Meta refuses one, and one fails later: with Meta's reason.
-    let order =
-        |code: i64, later: bool| json!({"code": code, "details": "Message undeliverable", "later": later}).to_string();
+    let order = |code: i64, later: bool| {
+        json!({"code": code, "details": "Message undeliverable", "later": later}).to_string()
+    };
     let failures = format!("{}/_sim/messages/failures", chat.sim.url());
     for later in [false, true] {
         assert_eq!(http::send("POST", &failures, &[], order(131_026, later)).await.status, 204);
@@ -240,14 +298,16 @@ async fn s3_18_s3_19_messages_go_out_with_their_statuses_and_only_within_the_win
     let timeline = chat.until(&id, is("read")).await;
     assert_eq!(timeline.iter().filter(|item| item["text"] == "Once").count(), 1);
     // Somebody who never wrote: the business asked to call them, and that is all there is.
-    let (status, _) = chat.ask("POST", &format!("permissions/{NUMBER}/919412340009/request/"), json!({})).await;
+    let (status, _) =
+        chat.ask("POST", &format!("permissions/{NUMBER}/919412340009/request/"), json!({})).await;
     assert_eq!(status, 202);
     let silent = chat.id_of("919412340009").await;
     let path = format!("conversations/{silent}/messages/");
     let (status, refused) = chat.ask("POST", &path, json!({"type": "text", "text": "Hello"})).await;
     assert_eq!((status, &refused["error"]["code"]), (422, &json!("window_closed")), "{refused}");
     assert!(refused["error"]["message"].as_str().unwrap().contains("template"), "{refused}");
-    let template = json!({"type": "template", "template": {"name": "hello", "language": {"code": "en"}}});
+    let template =
+        json!({"type": "template", "template": {"name": "hello", "language": {"code": "en"}}});
     assert_eq!(chat.ask("POST", &path, template).await.0, 202);
 }
 
@@ -288,13 +348,23 @@ async fn s3_02_s3_03_s3_20_s3_21_s3_22_states_roles_and_deletion() {
     let one = format!("conversations/{id}/");
     let (status, shown) = chat.ask("PATCH", &one, json!({"aiEnabled": false})).await;
     assert_eq!((status, &shown["aiEnabled"]), (200, &json!(false)));
-    for (method, path) in
-        [("GET", one.clone()), ("GET", post("timeline")), ("DELETE", one.clone()), ("POST", post("close"))]
-    {
-        assert_eq!(chat.ask_as("other-key", method, &path, Value::Null).await.0, 404, "{method} {path}: S3.30");
+    for (method, path) in [
+        ("GET", one.clone()),
+        ("GET", post("timeline")),
+        ("DELETE", one.clone()),
+        ("POST", post("close")),
+    ] {
+        assert_eq!(
+            chat.ask_as("other-key", method, &path, Value::Null).await.0,
+            404,
+            "{method} {path}: S3.30"
+        );
         assert_eq!(chat.ask_as("agent-key", "DELETE", &one, Value::Null).await.0, 403, "S3.3");
     }
-    assert_eq!(chat.ask_as("other-key", "GET", "conversations/", Value::Null).await.1["items"], json!([]));
+    assert_eq!(
+        chat.ask_as("other-key", "GET", "conversations/", Value::Null).await.1["items"],
+        json!([])
+    );
     assert_eq!(chat.ask("DELETE", &one, Value::Null).await.0, 204);
     assert_eq!(chat.ask("GET", &one, Value::Null).await.0, 404);
     assert_eq!(chat.get("conversations/").await["items"], json!([]));
@@ -307,7 +377,12 @@ async fn s3_16_conversations_are_listed_filtered_searched_and_paged() {
         chat.writes(&format!("91941234100{n}"), &format!("message {n}")).await;
     }
     let users = |page: &Value| -> Vec<String> {
-        page["items"].as_array().unwrap().iter().map(|c| c["user"]["waId"].as_str().unwrap().to_owned()).collect()
+        page["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| c["user"]["waId"].as_str().unwrap().to_owned())
+            .collect()
     };
     let all = chat.get("conversations/").await;
     let latest: Vec<String> = (0..5).rev().map(|n| format!("91941234100{n}")).collect();
@@ -318,7 +393,11 @@ async fn s3_16_conversations_are_listed_filtered_searched_and_paged() {
     assert_eq!([users(&first), users(&second)].concat(), latest[..4]);
     assert_eq!(users(&chat.get("conversations/?q=message%203").await), ["919412341003"]);
     assert_eq!(users(&chat.get("conversations/?q=9194123410").await).len(), 5);
-    assert_eq!(users(&chat.get("conversations/?q=100%25").await), Vec::<String>::new(), "no pattern");
+    assert_eq!(
+        users(&chat.get("conversations/?q=100%25").await),
+        Vec::<String>::new(),
+        "no pattern"
+    );
     let id = chat.id_of("919412341002").await;
     chat.ask("POST", &format!("conversations/{id}/close/"), Value::Null).await;
     chat.ask("POST", &format!("conversations/{id}/read/"), Value::Null).await;
@@ -344,7 +423,11 @@ async fn s3_28_calls_stand_in_the_timeline_and_webhooks_hear_of_them() {
     }
     let (_, ended) = chat.event("/hook", "call.ended", |_| true).await;
     let call = &ended["data"]["call"];
-    assert_eq!((&call["direction"], &call["missed"]), (&json!("inbound"), &json!(false)), "{ended}");
+    assert_eq!(
+        (&call["direction"], &call["missed"]),
+        (&json!("inbound"), &json!(false)),
+        "{ended}"
+    );
     for kind in ["call.started", "call.answered"] {
         chat.event("/hook", kind, |data| data["call"]["uuid"] == call["uuid"]).await;
     }
@@ -353,7 +436,12 @@ async fn s3_28_calls_stand_in_the_timeline_and_webhooks_hear_of_them() {
     let timeline = chat.until(&id, |items| items.iter().any(|item| item["type"] == "call")).await;
     assert_eq!(timeline[0]["call"]["uuid"], call["uuid"]);
     // A call opens the window.
-    let (status, sent) =
-        chat.ask("POST", &format!("conversations/{id}/messages/"), json!({"type": "text", "text": "Thanks"})).await;
+    let (status, sent) = chat
+        .ask(
+            "POST",
+            &format!("conversations/{id}/messages/"),
+            json!({"type": "text", "text": "Thanks"}),
+        )
+        .await;
     assert_eq!(status, 202, "{sent}");
 }

@@ -40,11 +40,15 @@ fn words(metric: &str, label: &str) -> Option<&'static str> {
         }
         ("number_slots_in_use", "number") => NUMBER,
         ("answer_fetch_seconds", "kind") => "answer fallback action redirect transfer sound play",
-        ("answer_fetch_seconds", "outcome") => "ok timeout unreachable status refused too_large invalid",
+        ("answer_fetch_seconds", "outcome") => {
+            "ok timeout unreachable status refused too_large invalid"
+        }
         ("graph_request_seconds", "action") => {
             "connect pre_accept accept reject terminate message permissions settings other"
         }
-        ("graph_request_seconds", "status") => "200 400 401 403 404 429 500 502 503 504 timeout error other",
+        ("graph_request_seconds", "status") => {
+            "200 400 401 403 404 429 500 502 503 504 timeout error other"
+        }
         ("callback_total", "kind") => {
             "hangup ring recording transcription message dial conference mpc stream interim action"
         }
@@ -95,11 +99,14 @@ async fn r23_every_metric_is_there_from_the_start_and_every_word_is_of_its_list(
     let menu = app.url("/menu");
     app.xml(
         "/answer",
-        format!("<Response><Wait length=\"1\"/><GetDigits action=\"{menu}\" timeout=\"2\"/></Response>"),
+        format!(
+            "<Response><Wait length=\"1\"/><GetDigits action=\"{menu}\" timeout=\"2\"/></Response>"
+        ),
     );
     app.route("/hangup", |_| (503, String::new()));
     let graph = Graph::start().await;
-    let wanted = Wanted { hangup_url: app.url("/hangup"), ..Wanted::new(&graph.url, &app.url("/answer")) };
+    let wanted =
+        Wanted { hangup_url: app.url("/hangup"), ..Wanted::new(&graph.url, &app.url("/answer")) };
     let node = Node::start(&Wanted { accept_wait_ms: 0, ..wanted }).await;
 
     let text = node.metrics().await;
@@ -122,8 +129,11 @@ async fn r23_every_metric_is_there_from_the_start_and_every_word_is_of_its_list(
     for _ in 0..2 {
         node.post_webhook(&twice).await;
     }
-    for (field, value) in [("calls", json!({"calls": [{"event": "new"}]})), ("odd", json!({})), ("messages", json!([]))]
-    {
+    for (field, value) in [
+        ("calls", json!({"calls": [{"event": "new"}]})),
+        ("odd", json!({})),
+        ("messages", json!([])),
+    ] {
         let change = json!({"field": field, "value": value});
         let body = json!({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [change]}]});
         node.post_webhook(&body.to_string()).await;
@@ -138,10 +148,16 @@ async fn r23_every_metric_is_there_from_the_start_and_every_word_is_of_its_list(
     for (name, labels) in all(&text) {
         for (label, word) in labels.into_iter().filter(|(label, _)| *label != "le") {
             let Some(list) = words(name, label) else {
-                assert!(!NAMES.contains(&name) || name == "build_info", "{label} of offhook_{name}");
+                assert!(
+                    !NAMES.contains(&name) || name == "build_info",
+                    "{label} of offhook_{name}"
+                );
                 continue;
             };
-            assert!(list.split_ascii_whitespace().any(|of| of == word), "{word:?} is no {label} of offhook_{name}");
+            assert!(
+                list.split_ascii_whitespace().any(|of| of == word),
+                "{word:?} is no {label} of offhook_{name}"
+            );
             seen.insert((name.to_owned(), word.to_owned()));
         }
     }

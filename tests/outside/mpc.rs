@@ -23,7 +23,8 @@ impl World {
 
     /// Waits until so many seconds' packets have come from callers who all talk.
     pub(super) async fn until_talked(&self, seconds: u32) {
-        let packets = async || self.node.metric("offhook_media_packets_total", &[("direction", "in")]).await;
+        let packets =
+            async || self.node.metric("offhook_media_packets_total", &[("direction", "in")]).await;
         let live = self.node.metric("offhook_calls_active", &[]).await.max(1.0);
         let enough = packets().await + live * 50.0 * f64::from(seconds);
         let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
@@ -67,12 +68,19 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
     };
     let customer = world.sim.place_call(customer);
     let joined = world.told("ParticipantJoin").await;
-    assert_eq!((joined.param("ParticipantRole"), joined.param("MPCName")), ("customer", "Care & more"));
+    assert_eq!(
+        (joined.param("ParticipantRole"), joined.param("MPCName")),
+        ("customer", "Care & more")
+    );
     assert!(world.app.seen().iter().all(|seen| seen.param("EventName") != "MPCStart"), "it waits");
 
     let (null, at) = (Value::Null, "name_Care%20%26%20more/");
     let mpc = world.mpc("GET", at, &null).await.json();
-    assert_eq!((&mpc["status"], &mpc["friendly_name"]), (&"Initialized".into(), &"Care & more".into()), "{mpc}");
+    assert_eq!(
+        (&mpc["status"], &mpc["friendly_name"]),
+        (&"Initialized".into(), &"Care & more".into()),
+        "{mpc}"
+    );
     assert_eq!(mpc["mpc_uuid"], joined.param("MPCUUID"));
 
     let agent = world.sim.expect_call(CallScript {
@@ -95,37 +103,65 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
         ("send_digits", json!({"send_digits": "x"})),
     ] {
         let mut bad = body.clone();
-        bad.as_object_mut().expect("an object").extend(wrong.as_object().expect("an object").clone());
+        bad.as_object_mut()
+            .expect("an object")
+            .extend(wrong.as_object().expect("an object").clone());
         let answer = world.mpc("POST", &format!("{at}Participant/"), &bad).await;
         assert_eq!(answer.status, 400, "{what}: {}", answer.text());
-        assert!(answer.json()["error"].as_str().is_some_and(|why| why.starts_with(what)), "{}", answer.text());
+        assert!(
+            answer.json()["error"].as_str().is_some_and(|why| why.starts_with(what)),
+            "{}",
+            answer.text()
+        );
     }
     let added = world.mpc("POST", &format!("{at}Participant/"), &body).await;
     assert_eq!(added.status, 201, "{}", added.text());
     let added = added.json();
-    assert_eq!((&added["calls"][0]["to"], &added["calls"][0]["from"]), (&USER.into(), &NUMBER.into()), "{added}");
+    assert_eq!(
+        (&added["calls"][0]["to"], &added["calls"][0]["from"]),
+        (&USER.into(), &NUMBER.into()),
+        "{added}"
+    );
     world.told("MPCStart").await;
     for event in ["AddParticipantInitiated", "AddParticipantRinging", "AddParticipantAnswered"] {
         let told = world.told(event).await;
         assert_eq!(told.param("ParticipantCallUUID"), added["calls"][0]["call_uuid"], "{event}");
-        assert_eq!((told.param("ParticipantRole"), told.param("MPCName")), ("agent", "Care & more"), "{event}");
-        assert_eq!((told.param("MPCUUID"), told.param("MemberID")), (joined.param("MPCUUID"), ""), "{event}");
+        assert_eq!(
+            (told.param("ParticipantRole"), told.param("MPCName")),
+            ("agent", "Care & more"),
+            "{event}"
+        );
+        assert_eq!(
+            (told.param("MPCUUID"), told.param("MemberID")),
+            (joined.param("MPCUUID"), ""),
+            "{event}"
+        );
     }
     assert!(world.app.seen().iter().all(|seen| seen.param("EventName") != "AddParticipantFailed"));
 
     let members = world.mpc("GET", &format!("{at}Participant/"), &null).await.json();
     assert_eq!(members["meta"]["total_count"], 2, "{members}");
     let agent_id = members["objects"][1]["member_id"].as_str().expect("an id").to_owned();
-    assert_eq!((&members["objects"][1]["role"], &members["objects"][0]["mute"]), (&"agent".into(), &false.into()));
+    assert_eq!(
+        (&members["objects"][1]["role"], &members["objects"][0]["mute"]),
+        (&"agent".into(), &false.into())
+    );
     assert_eq!(members["objects"][1]["call_uuid"], added["calls"][0]["call_uuid"]);
-    let held = world.mpc("POST", &format!("{at}Participant/{agent_id}/"), &json!({"hold": true})).await;
+    let held =
+        world.mpc("POST", &format!("{at}Participant/{agent_id}/"), &json!({"hold": true})).await;
     assert_eq!((held.status, &held.json()["hold"]), (202, &true.into()), "{}", held.text());
     assert_eq!(world.told("ParticipantHold").await.param("MemberID"), agent_id);
     world.mpc("POST", &format!("{at}Participant/{agent_id}/"), &json!({"hold": false})).await;
     world.told("ParticipantUnhold").await;
-    let played =
-        world.mpc("POST", &format!("{at}Member/{agent_id}/Speak/"), &json!({"text": "Please be brief."})).await;
-    assert_eq!((played.status, &played.json()["mpcName"]), (202, &"Care & more".into()), "{}", played.text());
+    let played = world
+        .mpc("POST", &format!("{at}Member/{agent_id}/Speak/"), &json!({"text": "Please be brief."}))
+        .await;
+    assert_eq!(
+        (played.status, &played.json()["mpcName"]),
+        (202, &"Care & more".into()),
+        "{}",
+        played.text()
+    );
     for path in ["name_Other/", "uuid_nonsense/", "Care/"] {
         assert_eq!(world.mpc("GET", path, &null).await.status, 404, "{path}");
     }
@@ -135,18 +171,37 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
     let stopped = world.mpc("DELETE", at, &null).await;
     assert_eq!((stopped.status, stopped.text()), (204, String::new()));
     let (there, here) = tokio::join!(agent.all(), customer.all());
-    assert!(heard_ms(&there, CUSTOMER_HZ) > 1_500, "the agent hears: {} ms", heard_ms(&there, CUSTOMER_HZ));
-    assert!(heard_ms(&here, AGENT_HZ) > 1_500, "the customer hears: {} ms", heard_ms(&here, AGENT_HZ));
-    assert_eq!((heard_ms(&there, AGENT_HZ), heard_ms(&here, CUSTOMER_HZ)), (0, 0), "nobody hears himself");
+    assert!(
+        heard_ms(&there, CUSTOMER_HZ) > 1_500,
+        "the agent hears: {} ms",
+        heard_ms(&there, CUSTOMER_HZ)
+    );
+    assert!(
+        heard_ms(&here, AGENT_HZ) > 1_500,
+        "the customer hears: {} ms",
+        heard_ms(&here, AGENT_HZ)
+    );
+    assert_eq!(
+        (heard_ms(&there, AGENT_HZ), heard_ms(&here, CUSTOMER_HZ)),
+        (0, 0),
+        "nobody hears himself"
+    );
 
     let hangup = world.app.wait("/hangup").await;
-    assert_eq!((hangup.param("HangupCauseCode"), hangup.param("HangupSource")), ("4020", "API Request"));
+    assert_eq!(
+        (hangup.param("HangupCauseCode"), hangup.param("HangupSource")),
+        ("4020", "API Request")
+    );
     let agents = world.app.wait_where("/agent", |seen| seen.param("Event") == "Hangup").await;
     assert_eq!(agents.param("HangupCauseName"), "Multiparty Call Ended");
     let end = world.told("MPCEnd").await;
     assert!(end.param("MPCDuration").parse::<u64>().is_ok_and(|secs| secs >= 2), "{end:?}");
     let over = world.mpc("GET", &format!("uuid_{}/", end.param("MPCUUID")), &null).await.json();
-    assert_eq!((&over["status"], &over["termination_cause_code"]), (&"Ended".into(), &4_020.into()), "{over}");
+    assert_eq!(
+        (&over["status"], &over["termination_cause_code"]),
+        (&"Ended".into(), &4_020.into()),
+        "{over}"
+    );
     let ended = world.mpc("GET", "?status=ended", &null).await.json();
     assert_eq!(
         (&ended["meta"]["total_count"], &ended["objects"][0]["status"]),
@@ -154,17 +209,30 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
         "{ended}"
     );
     assert_eq!(over["stay_alone"], false, "{over}");
-    let were = world.mpc("GET", &format!("uuid_{}/Participant/", end.param("MPCUUID")), &null).await.json();
+    let were = world
+        .mpc("GET", &format!("uuid_{}/Participant/", end.param("MPCUUID")), &null)
+        .await
+        .json();
     assert_eq!(were["meta"]["total_count"], 2, "{were}");
     for was in were["objects"].as_array().expect("a list") {
         assert_eq!(was["exit_cause"], "Multiparty Call Ended", "{was}");
-        assert!(was["exit_time"].as_str().is_some_and(|at| at > was["join_time"].as_str().expect("a time")), "{was}");
+        assert!(
+            was["exit_time"]
+                .as_str()
+                .is_some_and(|at| at > was["join_time"].as_str().expect("a time")),
+            "{was}"
+        );
     }
-    let one = world.mpc("GET", &format!("uuid_{}/Participant/{agent_id}/", end.param("MPCUUID")), &null).await.json();
+    let one = world
+        .mpc("GET", &format!("uuid_{}/Participant/{agent_id}/", end.param("MPCUUID")), &null)
+        .await
+        .json();
     assert_eq!((&one["member_id"], &one["role"]), (&agent_id.into(), &"agent".into()), "{one}");
-    for (filter, count) in
-        [("creation_time__gt=2020-01-01", 1), ("creation_time__lt=2020-01-01", 0), ("end_time__gte=2020-01-01", 1)]
-    {
+    for (filter, count) in [
+        ("creation_time__gt=2020-01-01", 1),
+        ("creation_time__lt=2020-01-01", 0),
+        ("end_time__gte=2020-01-01", 1),
+    ] {
         let found = world.mpc("GET", &format!("?{filter}"), &null).await.json();
         assert_eq!(found["meta"]["total_count"], count, "{filter}: {found}");
     }
@@ -204,15 +272,28 @@ async fn rest_records_it_and_what_one_participant_says_with_pauses() {
     world.app.wait_where("/status", |seen| seen.param("ParticipantRole") == "agent").await;
     let one = format!("name_Desk/Participant/{}/Record/", joined.param("MemberID"));
     for path in ["name_Desk/Record/", one.as_str()] {
-        assert_eq!(world.mpc("DELETE", path, &null).await.status, 404, "{path}: it is not recorded");
+        assert_eq!(
+            world.mpc("DELETE", path, &null).await.status,
+            404,
+            "{path}: it is not recorded"
+        );
         assert_eq!(world.mpc("POST", &format!("{path}Pause/"), &null).await.status, 404, "{path}");
-        assert_eq!(world.mpc("POST", path, &json!({"file_format": "ogg"})).await.status, 400, "{path}");
+        assert_eq!(
+            world.mpc("POST", path, &json!({"file_format": "ogg"})).await.status,
+            400,
+            "{path}"
+        );
     }
     assert_eq!(world.mpc("POST", "name_Desk/Participant/77/Record/", &null).await.status, 404);
 
     let order = |to| json!({"file_format": "wav", "recording_callback_url": world.app.url(to)});
     let all = world.mpc("POST", "name_Desk/Record/", &order("/filed")).await;
-    assert_eq!((all.status, &all.json()["message"]), (202, &"MPC recording started".into()), "{}", all.text());
+    assert_eq!(
+        (all.status, &all.json()["message"]),
+        (202, &"MPC recording started".into()),
+        "{}",
+        all.text()
+    );
     let track = world.mpc("POST", &one, &order("/track")).await;
     assert_eq!(track.status, 202, "{}", track.text());
     for path in ["name_Desk/Record/", one.as_str()] {
@@ -233,7 +314,10 @@ async fn rest_records_it_and_what_one_participant_says_with_pauses() {
     let (all_ms, own_ms) = (told_of(&all_filed, "Stopped"), told_of(&own_filed, "Stopped"));
     assert!(own_ms > all_ms + 1_500 && all_ms > 2_000, "{all_ms} ms of all, {own_ms} ms of one");
     for filed in [&all_filed, &own_filed] {
-        assert_eq!((filed.param("MPCName"), filed.param("MPCUUID")), ("Desk", joined.param("MPCUUID")));
+        assert_eq!(
+            (filed.param("MPCName"), filed.param("MPCUUID")),
+            ("Desk", joined.param("MPCUUID"))
+        );
     }
     assert_eq!(own_filed.param("RecordUrl"), track.json()["recording_url"]);
     let own = channels(&http::get(own_filed.param("RecordUrl")).await.body);
@@ -258,13 +342,17 @@ async fn each_participants_track_is_recorded_where_the_element_says_so() {
             world.app.url("/filed")
         ),
     );
-    let script = CallScript { say: tone(AGENT_HZ, 20), hangup: HangupRule::Never, ..CallScript::default() };
+    let script =
+        CallScript { say: tone(AGENT_HZ, 20), hangup: HangupRule::Never, ..CallScript::default() };
     let agent = world.sim.place_call(script);
     world.until_talked(3).await;
     world.mpc("DELETE", "name_Desk/", &Value::Null).await;
     agent.all().await;
     let first = world.app.wait("/filed").await;
-    let second = world.app.wait_where("/filed", |seen| seen.param("RecordingID") != first.param("RecordingID")).await;
+    let second = world
+        .app
+        .wait_where("/filed", |seen| seen.param("RecordingID") != first.param("RecordingID"))
+        .await;
     for filed in [first, second] {
         let ms = told_of(&filed, "HungUp");
         let pcm = channels(&http::get(filed.param("RecordUrl")).await.body).remove(0);
@@ -301,7 +389,8 @@ async fn r03_one_that_was_up_at_a_kill_is_shown_as_ended_with_who_was_in_and_its
     world.told("MPCStart").await;
     let second = world.sim.place_call(script("919811111111"));
     let both = |seen: &Seen| {
-        seen.param("EventName") == "ParticipantJoin" && seen.param("MemberID") != joined.param("MemberID")
+        seen.param("EventName") == "ParticipantJoin"
+            && seen.param("MemberID") != joined.param("MemberID")
     };
     world.app.wait_where("/status", both).await;
     let null = json!({});
@@ -314,32 +403,54 @@ async fn r03_one_that_was_up_at_a_kill_is_shown_as_ended_with_who_was_in_and_its
     world.node.start_again().await;
     drop((first, second));
     for _ in 0..2 {
-        assert_eq!(world.mpc("GET", "?status=active", &null).await.json()["meta"]["total_count"], 0);
+        assert_eq!(
+            world.mpc("GET", "?status=active", &null).await.json()["meta"]["total_count"],
+            0
+        );
         let one = format!("uuid_{}/", joined.param("MPCUUID"));
         let over = world.mpc("GET", &one, &null).await.json();
         assert_eq!(
-            (&over["status"], &over["termination_cause"], &over["termination_cause_code"], &over["friendly_name"]),
+            (
+                &over["status"],
+                &over["termination_cause"],
+                &over["termination_cause_code"],
+                &over["friendly_name"]
+            ),
             (&"Ended".into(), &"Internal Error".into(), &5_010.into(), &"Desk".into()),
             "{over}"
         );
-        assert!(over["start_time"].is_string() && over["end_time"].as_str() >= over["start_time"].as_str(), "{over}");
+        assert!(
+            over["start_time"].is_string()
+                && over["end_time"].as_str() >= over["start_time"].as_str(),
+            "{over}"
+        );
         let were = world.mpc("GET", &format!("{one}Participant/"), &null).await.json();
         assert_eq!(were["meta"]["total_count"], 2, "{were}");
         for was in were["objects"].as_array().expect("a list") {
             assert_eq!(was["exit_cause"], "Internal Error", "{was}");
             assert_eq!(was["exit_time"], over["end_time"], "{was}");
         }
-        assert_eq!((&were["objects"][0]["mute"], &were["objects"][1]["mute"]), (&true.into(), &false.into()));
+        assert_eq!(
+            (&were["objects"][0]["mute"], &were["objects"][1]["mute"]),
+            (&true.into(), &false.into())
+        );
         for (code, count) in [("5010", 1), ("4020", 0)] {
-            let found = world.mpc("GET", &format!("?termination_cause_code={code}"), &null).await.json();
+            let found =
+                world.mpc("GET", &format!("?termination_cause_code={code}"), &null).await.json();
             assert_eq!(found["meta"]["total_count"], count, "{code}: {found}");
         }
         let end = world.told("MPCEnd").await;
         let secs = over["duration"].as_u64().expect("seconds").to_string();
-        assert_eq!((end.param("MPCDuration"), end.param("MPCBilledDuration")), (&*secs, &*secs), "{over}");
+        assert_eq!(
+            (end.param("MPCDuration"), end.param("MPCBilledDuration")),
+            (&*secs, &*secs),
+            "{over}"
+        );
         // The hangup callbacks are the last.
         for was in were["objects"].as_array().expect("a list") {
-            let of_it = |seen: &Seen| seen.param("Event") == "Hangup" && was["call_uuid"] == seen.param("CallUUID");
+            let of_it = |seen: &Seen| {
+                seen.param("Event") == "Hangup" && was["call_uuid"] == seen.param("CallUUID")
+            };
             world.app.wait_where("/status", of_it).await;
         }
         // The next start finds it over.

@@ -10,10 +10,19 @@ use crate::support::node::{API_KEY, NUMBER};
 use crate::support::phone::Phone;
 
 impl World {
-    async fn ours(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Value) -> Answer {
+    async fn ours(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Value,
+    ) -> Answer {
         let url = format!("{}/api/v1/{path}", self.node.public);
-        let key =
-            if headers.iter().any(|(name, _)| *name == "x-api-key") { None } else { Some(("x-api-key", API_KEY)) };
+        let key = if headers.iter().any(|(name, _)| *name == "x-api-key") {
+            None
+        } else {
+            Some(("x-api-key", API_KEY))
+        };
         let headers: Vec<_> = headers.iter().copied().chain(key).collect();
         let body = if body.is_null() { String::new() } else { body.to_string() };
         http::send(method, &url, &headers, body).await
@@ -24,7 +33,12 @@ impl World {
         body["from"] = json!(NUMBER);
         body["to"] = json!(format!("+{USER}"));
         let placed = self.ours("POST", "calls/", &[], body).await;
-        assert_eq!((placed.status, &placed.json()["outcome"]), (201, &json!("queued")), "{}", placed.text());
+        assert_eq!(
+            (placed.status, &placed.json()["outcome"]),
+            (201, &json!("queued")),
+            "{}",
+            placed.text()
+        );
         placed.json()["callUuid"].as_str().expect("a UUID").to_owned()
     }
 
@@ -44,13 +58,15 @@ fn accepts() -> sim::CallScript {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_own_or_the_numbers() {
+async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_own_or_the_numbers()
+{
     let mut world = world(|_, _| ()).await;
     world.app.xml("/mine", "<Response><Speak>Your parcel is here.</Speak></Response>");
     world.app.xml("/unused", "<Response><Speak>Hello from the number.</Speak></Response>");
     // An agent may call.
     let making = ("idempotency-key", "desk-key");
-    let key = world.ours("POST", "api-keys/", &[making], json!({"name": "desk", "role": "agent"})).await;
+    let key =
+        world.ours("POST", "api-keys/", &[making], json!({"name": "desk", "role": "agent"})).await;
     assert_eq!(key.status, 201, "{}", key.text());
     let made = key.json();
     let key = key.json()["secret"].as_str().expect("a key").to_owned();
@@ -68,17 +84,25 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
         "{events:#?}"
     );
     let asked = world.app.wait("/mine").await;
-    assert_eq!([asked.param("CallUUID"), asked.param("Direction"), asked.param("To")], [&*uuid, "outbound", USER]);
+    assert_eq!(
+        [asked.param("CallUUID"), asked.param("Direction"), asked.param("To")],
+        [&*uuid, "outbound", USER]
+    );
     world.node.until_metric("offhook_calls_active", &[("direction", "outbound")], 0.0).await;
     let shown = world.call(&uuid).await;
     assert_eq!(
-        [&shown["status"], &shown["direction"], &shown["cause"], &shown["from"], &shown["hangupSource"]],
+        [
+            &shown["status"],
+            &shown["direction"],
+            &shown["cause"],
+            &shown["from"],
+            &shown["hangupSource"]
+        ],
         ["ended", "outbound", "end_of_instructions", NUMBER, "Plivo"],
         "{shown}"
     );
     assert!(shown["answeredAt"].is_string() && shown["whatsappCallId"].is_string(), "{shown}");
-    let sent =
-        |line: &sim::log::LogLine| matches!(&line.what, sim::log::Logged::Graph { action, .. } if action == "connect");
+    let sent = |line: &sim::log::LogLine| matches!(&line.what, sim::log::Logged::Graph { action, .. } if action == "connect");
     assert_eq!(world.sim.log().iter().filter(|line| sent(line)).count(), 1);
 
     // Over a restart too: the same call, the same key with the secret that is shown once.
@@ -86,10 +110,13 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
     world.node.start_again().await;
     let again = world.ours("POST", "calls/", &headers, order).await;
     assert_eq!((again.status, again.json()), (201, placed.json()));
-    let again = world.ours("POST", "api-keys/", &[making], json!({"name": "desk", "role": "agent"})).await;
+    let again =
+        world.ours("POST", "api-keys/", &[making], json!({"name": "desk", "role": "agent"})).await;
     assert_eq!((again.status, again.json()), (201, made));
     assert_eq!(
-        world.ours("GET", "api-keys/", &[], Value::Null).await.json()["items"].as_array().map(Vec::len),
+        world.ours("GET", "api-keys/", &[], Value::Null).await.json()["items"]
+            .as_array()
+            .map(Vec::len),
         Some(1)
     );
     assert_eq!(world.sim.log().iter().filter(|line| sent(line)).count(), 1);
@@ -97,12 +124,16 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
     let callee = world.sim.expect_call(accepts());
     let second = world.calls(json!({})).await;
     callee.all().await;
-    assert_eq!(world.app.wait_where("/unused", |seen| seen.param("CallUUID") == second).await.param("To"), USER);
+    assert_eq!(
+        world.app.wait_where("/unused", |seen| seen.param("CallUUID") == second).await.param("To"),
+        USER
+    );
 
     // Lists: one at a time, and by what they are.
     let world = &world;
-    let list =
-        |query: String| async move { world.ours("GET", &format!("calls/?{query}"), &[], Value::Null).await.json() };
+    let list = |query: String| async move {
+        world.ours("GET", &format!("calls/?{query}"), &[], Value::Null).await.json()
+    };
     world.node.until_metric("offhook_calls_active", &[("direction", "outbound")], 0.0).await;
     let page = list("limit=1".to_owned()).await;
     assert_eq!(page["items"][0]["callUuid"], second);
@@ -122,8 +153,11 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
         assert_eq!(found["items"].as_array().expect("a list").len(), count, "{query}: {found}");
         assert_eq!(count == 0, found["items"] == none);
     }
-    for (query, field) in [("status=up", "status"), ("endedAfter=today", "endedAfter"), ("direction=back", "direction")]
-    {
+    for (query, field) in [
+        ("status=up", "status"),
+        ("endedAfter=today", "endedAfter"),
+        ("direction=back", "direction"),
+    ] {
         let wrong = world.ours("GET", &format!("calls/?{query}"), &[], Value::Null).await;
         assert_eq!((wrong.status, &wrong.json()["error"]["field"]), (400, &json!(field)));
     }
@@ -133,14 +167,20 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
 async fn a_call_goes_to_an_agent_or_an_endpoint_and_is_hung_up() {
     let world = world(|_, _| ()).await;
     let server = AgentServer::start(|_| reply("Goodbye.", json!("hangup"))).await;
-    let agent = json!({"name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice"]});
+    let agent =
+        json!({"name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice"]});
     let agent = world.ours("POST", "agents/", &[], agent).await.json()["id"].clone();
-    let mute = json!({"name": "Ravi", "kind": "http", "endpoint": server.url, "channels": ["whatsapp"]});
+    let mute =
+        json!({"name": "Ravi", "kind": "http", "endpoint": server.url, "channels": ["whatsapp"]});
     let mute = world.ours("POST", "agents/", &[], mute).await.json()["id"].clone();
     let callee = world.sim.expect_call(accepts());
     let uuid = world.calls(json!({"agent": agent})).await;
     let turn = server.until_asked(1).await.remove(0).body;
-    assert_eq!((&turn["user"]["waId"], &turn["input"]["type"]), (&json!(USER), &json!("start")), "{turn}");
+    assert_eq!(
+        (&turn["user"]["waId"], &turn["input"]["type"]),
+        (&json!(USER), &json!("start")),
+        "{turn}"
+    );
     callee.all().await;
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
     assert_eq!(world.call(&uuid).await["status"], "ended");
@@ -150,7 +190,10 @@ async fn a_call_goes_to_an_agent_or_an_endpoint_and_is_hung_up() {
     assert_eq!(made.status, 201, "{}", made.text());
     let order = |more: Value| {
         let mut order = json!({"from": NUMBER, "to": USER});
-        order.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        order
+            .as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().expect("an object").clone());
         order
     };
     for (wrong, status, code, field) in [
@@ -158,16 +201,30 @@ async fn a_call_goes_to_an_agent_or_an_endpoint_and_is_hung_up() {
         (json!({"endpoint": "ravi"}), 400, "bad_value", json!("endpoint")),
         (json!({"endpoint": "a b"}), 400, "bad_value", json!("endpoint")),
         (json!({"agent": mute}), 409, "no_channel", Value::Null),
-        (json!({"agent": "00000000-0000-0000-0000-000000000007"}), 400, "bad_value", json!("agent")),
+        (
+            json!({"agent": "00000000-0000-0000-0000-000000000007"}),
+            400,
+            "bad_value",
+            json!("agent"),
+        ),
         (json!({"agent": agent, "endpoint": "asha"}), 400, "bad_value", json!("endpoint")),
         (json!({"answerUrl": "ftp://x/"}), 400, "bad_value", json!("answerUrl")),
-        (json!({"answerUrl": "http://x.example/", "answerMethod": "PUT"}), 400, "bad_value", json!("answerMethod")),
+        (
+            json!({"answerUrl": "http://x.example/", "answerMethod": "PUT"}),
+            400,
+            "bad_value",
+            json!("answerMethod"),
+        ),
         (json!({"to": NUMBER}), 400, "bad_value", json!("to")),
         (json!({"to": "the user"}), 400, "bad_value", json!("to")),
         (json!({"from": "919999999999"}), 400, "bad_value", json!("from")),
     ] {
         let (got, error) = world.refused(order(wrong.clone())).await;
-        assert_eq!((got, &error["code"], &error["field"]), (status, &json!(code), &field), "{wrong}: {error}");
+        assert_eq!(
+            (got, &error["code"], &error["field"]),
+            (status, &json!(code), &field),
+            "{wrong}: {error}"
+        );
     }
     let (mut phone, _) = Phone::registered(&world.node.public, "asha", "correct horse").await;
     let callee = world.sim.expect_call(accepts());
@@ -203,15 +260,25 @@ async fn what_forbids_a_call_is_said_with_its_reason() {
     .await;
     let order = |from: &str, to: &str| json!({"from": from, "to": to});
     let (status, error) = world.refused(order(NUMBER, USER)).await;
-    assert_eq!((status, &error["code"], &error["field"]), (422, &json!("no_permission"), &json!("to")), "{error}");
+    assert_eq!(
+        (status, &error["code"], &error["field"]),
+        (422, &json!("no_permission"), &json!("to")),
+        "{error}"
+    );
     assert_eq!(error.get("nextCallAt"), Some(&Value::Null), "no time will help: {error}");
     let (status, error) = world.refused(order(BARRED, USER)).await;
-    assert_eq!((status, &error["code"], &error["field"]), (422, &json!("geo_blocked"), &json!("from")), "{error}");
+    assert_eq!(
+        (status, &error["code"], &error["field"]),
+        (422, &json!("geo_blocked"), &json!("from")),
+        "{error}"
+    );
     let (status, error) = world.refused(order(OFF, USER)).await;
     assert_eq!((status, &error["code"]), (409, &json!("calling_disabled")), "{error}");
 
     // The user allows it.
-    let asked = world.ours("POST", &format!("permissions/{NUMBER}/{USER}/request/"), &[], Value::Null).await;
+    let asked = world
+        .ours("POST", &format!("permissions/{NUMBER}/{USER}/request/"), &[], Value::Null)
+        .await;
     assert_eq!(asked.status, 202, "{}", asked.text());
     let answer = format!("{}/_sim/permissions/answer", world.sim.url());
     assert_eq!(http::send("POST", &answer, &[], "{\"answer\":\"accept\"}").await.status, 204);
@@ -222,8 +289,11 @@ async fn what_forbids_a_call_is_said_with_its_reason() {
             every.tick().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), allows).await.expect("the node hears of it");
-    let uuid = world.calls(json!({"answerUrl": world.app.url("/answer"), "answerMethod": "GET"})).await;
+    tokio::time::timeout(std::time::Duration::from_secs(20), allows)
+        .await
+        .expect("the node hears of it");
+    let uuid =
+        world.calls(json!({"answerUrl": world.app.url("/answer"), "answerMethod": "GET"})).await;
     let (status, error) = world.refused(order(NUMBER, USER)).await;
     assert_eq!((status, &error["code"]), (409, &json!("user_busy")), "{error}");
     let live = world.ours("GET", "calls/?status=live", &[], Value::Null).await.json();
@@ -232,7 +302,10 @@ async fn what_forbids_a_call_is_said_with_its_reason() {
         (&json!(uuid), &Value::Null),
         "{live}"
     );
-    assert_eq!(world.ours("POST", &format!("calls/{uuid}/hangup/"), &[], Value::Null).await.status, 202);
+    assert_eq!(
+        world.ours("POST", &format!("calls/{uuid}/hangup/"), &[], Value::Null).await.status,
+        202
+    );
     assert_eq!(world.call(&uuid).await["callUuid"], uuid);
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 }

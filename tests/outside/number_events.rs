@@ -22,8 +22,11 @@ impl Chat {
 
     /// The event that names this field of the number as changed.
     async fn changed(&self, field: &str, is: Value) -> Value {
-        let names = |data: &Value| data["changed"].as_array().is_some_and(|names| names.contains(&json!(field)));
-        let told = self.event("/hook", "number.changed", |data| names(data) && data["number"][field] == is);
+        let names = |data: &Value| {
+            data["changed"].as_array().is_some_and(|names| names.contains(&json!(field)))
+        };
+        let told = self
+            .event("/hook", "number.changed", |data| names(data) && data["number"][field] == is);
         let data = told.await.1["data"].clone();
         // One shape, whatever changed: the resource's own.
         let resource = self.get(&number()).await;
@@ -55,10 +58,15 @@ async fn webhooks_hear_of_a_number_that_people_or_meta_change() {
     // Nothing is another one: nobody hears of it.
     chat.patched(json!({"alias": "Desk"})).await;
     // Over the Plivo-compatible API.
-    let plivo = format!("{}/v1/Account/{}/Number/{NUMBER}/", chat.node.public, crate::support::node::AUTH_ID);
+    let plivo = format!(
+        "{}/v1/Account/{}/Number/{NUMBER}/",
+        chat.node.public,
+        crate::support::node::AUTH_ID
+    );
     let basic = basic();
     let headers = [("authorization", basic.as_str()), ("content-type", "application/json")];
-    let changed = http::send("POST", &plivo, &headers, json!({"alias": "Front desk"}).to_string()).await;
+    let changed =
+        http::send("POST", &plivo, &headers, json!({"alias": "Front desk"}).to_string()).await;
     assert_eq!(changed.status, 202, "{}", changed.text());
     chat.changed("alias", json!("Front desk")).await;
     // Meta: a webhook says that something is another one, and Graph says what.
@@ -81,7 +89,8 @@ async fn webhooks_hear_of_a_number_that_people_or_meta_change() {
         (&data["changed"], &data["number"]["defaultRouting"]),
         (&json!(["active", "activeAgent", "defaultRouting"]), &json!("agent"))
     );
-    let seen = chat.app.seen().into_iter().filter(|seen| seen.path == "/hook").map(|seen| seen.json());
+    let seen =
+        chat.app.seen().into_iter().filter(|seen| seen.path == "/hook").map(|seen| seen.json());
     let of_desk = seen.filter(|event| event["data"]["number"]["alias"] == "Desk").count();
     assert_eq!(of_desk, 1, "a change that changes nothing tells nothing");
 }
@@ -95,41 +104,67 @@ fn basic() -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn webhooks_hear_of_permissions_and_of_calls() {
     let chat = Chat::start().await;
-    let (status, sent) = chat.ask("POST", &format!("permissions/{NUMBER}/{USER}/request/"), Value::Null).await;
+    let (status, sent) =
+        chat.ask("POST", &format!("permissions/{NUMBER}/{USER}/request/"), Value::Null).await;
     assert_eq!(status, 202, "{sent}");
     let is = |word: &'static str| move |data: &Value| data["permission"]["status"] == word;
     let (_, asked) = chat.event("/hook", "permission.changed", is("requested")).await;
-    assert_eq!((&asked["data"]["user"]["waId"], &asked["number"]), (&json!(USER), &json!(NUMBER)), "{asked}");
+    assert_eq!(
+        (&asked["data"]["user"]["waId"], &asked["number"]),
+        (&json!(USER), &json!(NUMBER)),
+        "{asked}"
+    );
     let answer = format!("{}/_sim/permissions/answer", chat.sim.url());
-    assert_eq!(http::send("POST", &answer, &[], json!({"answer": "accept"}).to_string()).await.status, 204);
+    assert_eq!(
+        http::send("POST", &answer, &[], json!({"answer": "accept"}).to_string()).await.status,
+        204
+    );
     let (_, allowed) = chat.event("/hook", "permission.changed", is("temporary")).await;
     assert!(allowed["data"]["permission"]["expiresAt"].is_string(), "{allowed}");
     assert_eq!(allowed["data"]["conversation"], chat.id_of(USER).await);
-    assert_eq!(http::send("POST", &answer, &[], json!({"answer": "reject"}).to_string()).await.status, 204);
+    assert_eq!(
+        http::send("POST", &answer, &[], json!({"answer": "reject"}).to_string()).await.status,
+        204
+    );
     chat.event("/hook", "permission.changed", is("none")).await;
 
     // A user's call that is answered, one that is not.
     chat.sim.place_call(CallScript::default()).all().await;
     let uuid = |event: &Value| event["data"]["call"]["uuid"].as_str().expect("a UUID").to_owned();
-    let (_, ended) = chat.event("/hook", "call.ended", |data| data["call"]["missed"] == false).await;
+    let (_, ended) =
+        chat.event("/hook", "call.ended", |data| data["call"]["missed"] == false).await;
     for kind in ["call.started", "call.answered"] {
         let (_, event) = chat.event("/hook", kind, |_| true).await;
-        assert_eq!((uuid(&event), &event["data"]["call"]["direction"]), (uuid(&ended), &json!("inbound")), "{event}");
+        assert_eq!(
+            (uuid(&event), &event["data"]["call"]["direction"]),
+            (uuid(&ended), &json!("inbound")),
+            "{event}"
+        );
     }
-    let rings =
-        CallScript { hangup: HangupRule::WhileRinging(std::time::Duration::from_millis(1)), ..CallScript::default() };
-    chat.app
-        .route("/answer", |_| (200, "<Response><PreAnswer><Wait length=\"20\"/></PreAnswer></Response>".to_owned()));
+    let rings = CallScript {
+        hangup: HangupRule::WhileRinging(std::time::Duration::from_millis(1)),
+        ..CallScript::default()
+    };
+    chat.app.route("/answer", |_| {
+        (200, "<Response><PreAnswer><Wait length=\"20\"/></PreAnswer></Response>".to_owned())
+    });
     chat.sim.place_call(rings).all().await;
     let (_, missed) = chat.event("/hook", "call.missed", |_| true).await;
     let (_, ended) = chat.event("/hook", "call.ended", |data| data["call"]["missed"] == true).await;
-    assert_eq!((uuid(&missed), &missed["data"]["call"]["answeredAt"]), (uuid(&ended), &Value::Null), "{missed}");
+    assert_eq!(
+        (uuid(&missed), &missed["data"]["call"]["answeredAt"]),
+        (uuid(&ended), &Value::Null),
+        "{missed}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_taken_back_before_it_went_out_is_told_as_ended() {
-    let chat =
-        Chat::start_with(|app| format!("{}[permissions]\nenforce = false\n", crm(app)), |wanted| wanted.cps = 1).await;
+    let chat = Chat::start_with(
+        |app| format!("{}[permissions]\nenforce = false\n", crm(app)),
+        |wanted| wanted.cps = 1,
+    )
+    .await;
     let order = |to: &str| json!({"from": NUMBER, "to": to, "answerUrl": chat.app.url("/answer")});
     let mut last = String::new();
     for to in ["919400000001", "919400000002", "919400000003"] {
@@ -145,8 +180,16 @@ async fn a_call_that_is_taken_back_before_it_went_out_is_told_as_ended() {
         (&ended["data"]["call"]["cause"], &ended["data"]["call"]["missed"]),
         (&json!("cancelled_by_api"), &json!(false))
     );
-    let started = |event: &Value| event["type"] == "call.started" && event["data"]["call"]["uuid"] == last;
-    assert!(!chat.app.seen().iter().filter(|seen| seen.path == "/hook").any(|seen| started(&seen.json())));
+    let started =
+        |event: &Value| event["type"] == "call.started" && event["data"]["call"]["uuid"] == last;
+    assert!(
+        !chat
+            .app
+            .seen()
+            .iter()
+            .filter(|seen| seen.path == "/hook")
+            .any(|seen| started(&seen.json()))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,11 +200,21 @@ async fn a_number_tells_how_many_of_its_conversations_are_open() {
     }
     assert_eq!(chat.get(&number()).await["openConversations"], 3);
     let closed = chat.id_of("919400000002").await;
-    assert_eq!(chat.ask("POST", &format!("conversations/{closed}/close/"), Value::Null).await.0, 200);
+    assert_eq!(
+        chat.ask("POST", &format!("conversations/{closed}/close/"), Value::Null).await.0,
+        200
+    );
     let breaks = chat.get(&format!("{}disconnect/", number())).await;
-    assert_eq!((&breaks["openConversations"], &breaks["liveCalls"]), (&json!(2), &json!(0)), "{breaks}");
+    assert_eq!(
+        (&breaks["openConversations"], &breaks["liveCalls"]),
+        (&json!(2), &json!(0)),
+        "{breaks}"
+    );
     let list = chat.get("phone-numbers/").await;
-    assert_eq!((&list["items"][0]["number"], &list["items"][0]["openConversations"]), (&json!(NUMBER), &json!(2)));
+    assert_eq!(
+        (&list["items"][0]["number"], &list["items"][0]["openConversations"]),
+        (&json!(NUMBER), &json!(2))
+    );
     // Another account's conversations are none of theirs.
     assert_eq!(chat.get("phone-numbers/?q=nobody").await["items"], json!([]));
 }
@@ -184,7 +237,10 @@ async fn s3_13_an_inactive_number_keeps_messages_and_answers_none_and_its_agent_
     chat.writes(USER, "one").await;
     let id = chat.id_of(USER).await;
     chat.until(&id, |items| items.len() == 2).await;
-    assert_eq!(chat.patched(json!({"active": false, "configurationType": "agent"})).await["active"], false);
+    assert_eq!(
+        chat.patched(json!({"active": false, "configurationType": "agent"})).await["active"],
+        false
+    );
     chat.writes(USER, "two").await;
     let items = chat.until(&id, |items| items.len() == 3).await;
     assert_eq!(items[2]["text"], "two", "{items:#?}");
@@ -197,6 +253,7 @@ async fn s3_13_an_inactive_number_keeps_messages_and_answers_none_and_its_agent_
     assert_eq!(chat.patched(json!({"active": true})).await["active"], true);
     chat.writes(USER, "three").await;
     chat.until(&id, |items| items.len() == 5).await;
-    let asked: Vec<Value> = server.turns().iter().map(|turn| turn.body["input"]["text"].clone()).collect();
+    let asked: Vec<Value> =
+        server.turns().iter().map(|turn| turn.body["input"]["text"].clone()).collect();
     assert_eq!(asked, ["one", "three"]);
 }

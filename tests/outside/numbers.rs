@@ -10,7 +10,9 @@ use sim::{CallScript, Happened, Sim};
 use crate::support::app::App;
 use crate::support::database;
 use crate::support::http;
-use crate::support::node::{ACCESS_TOKEN, API_KEY, AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options};
+use crate::support::node::{
+    ACCESS_TOKEN, API_KEY, AUTH_ID, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options,
+};
 
 pub const WABA: &str = "1029384756";
 /// A subaccount of the node's account, and its key.
@@ -88,7 +90,9 @@ impl World {
     }
 
     pub async fn orders(&self, door: &str, order: Value) {
-        let answer = http::send("POST", &format!("{}/_sim/{door}", self.sim.url()), &[], order.to_string()).await;
+        let answer =
+            http::send("POST", &format!("{}/_sim/{door}", self.sim.url()), &[], order.to_string())
+                .await;
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
 
@@ -103,8 +107,7 @@ impl World {
 
     /// How often Graph was asked this.
     pub fn asked(&self, method: &str, end: &str) -> usize {
-        let is =
-            |what: &Logged| matches!(what, Logged::Graph { method: m, path, .. } if m == method && path.ends_with(end));
+        let is = |what: &Logged| matches!(what, Logged::Graph { method: m, path, .. } if m == method && path.ends_with(end));
         self.sim.log().iter().filter(|line| is(&line.what)).count()
     }
 
@@ -160,18 +163,31 @@ async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_what_meta_says_of_them(
         assert_eq!(number[field], value, "{field}");
     }
     assert!(
-        uuid::Uuid::parse_str(number["id"].as_str().unwrap()).is_ok() && number["syncedAt"].is_string(),
+        uuid::Uuid::parse_str(number["id"].as_str().unwrap()).is_ok()
+            && number["syncedAt"].is_string(),
         "{number}"
     );
-    assert_eq!(number["registration"], json!({"state": "registered", "reason": null, "retryAfter": null}));
+    assert_eq!(
+        number["registration"],
+        json!({"state": "registered", "reason": null, "retryAfter": null})
+    );
     assert!(!number.to_string().contains(ACCESS_TOKEN), "s3.11");
     // A change at Meta is there after a sync.
     let facts = json!({"quality_rating": "YELLOW"});
     world.orders("numbers", json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "New name", "facts": facts})).await;
-    let synced = world.does("POST", &format!("phone-numbers/{NUMBER}/sync/"), Value::Null, 200).await;
-    assert_eq!(synced["changed"], json!([{"number": NUMBER, "fields": ["verifiedName", "qualityRating"]}]), "{synced}");
+    let synced =
+        world.does("POST", &format!("phone-numbers/{NUMBER}/sync/"), Value::Null, 200).await;
+    assert_eq!(
+        synced["changed"],
+        json!([{"number": NUMBER, "fields": ["verifiedName", "qualityRating"]}]),
+        "{synced}"
+    );
     let list = world.does("GET", "phone-numbers/?q=new%20NA", Value::Null, 200).await;
-    assert_eq!((&list["items"][0]["verifiedName"], &list["next"]), (&json!("New name"), &json!(null)), "{list}");
+    assert_eq!(
+        (&list["items"][0]["verifiedName"], &list["next"]),
+        (&json!("New name"), &json!(null)),
+        "{list}"
+    );
     for none in ["?q=nobody", "?waba=7", "?platformType=ON_PREMISE"] {
         assert_eq!(
             world.does("GET", &format!("phone-numbers/{none}"), Value::Null, 200).await["items"],
@@ -183,12 +199,16 @@ async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_what_meta_says_of_them(
     for key in [OTHER_KEY, AGENT_KEY, SUB_KEY] {
         let theirs = world.ask(key, "GET", &format!("phone-numbers/{NUMBER}/"), Value::Null).await;
         assert_eq!(theirs.status, 404, "{key}");
-        assert_eq!(world.ask(key, "GET", "phone-numbers/", Value::Null).await.json()["items"], json!([]));
+        assert_eq!(
+            world.ask(key, "GET", "phone-numbers/", Value::Null).await.json()["items"],
+            json!([])
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_panel_is_judged_as_a_whole_and_outlives_a_restart() {
+async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_panel_is_judged_as_a_whole_and_outlives_a_restart()
+{
     let mut world = World::start_with(|wanted| {
         wanted.allow_insecure = false;
         wanted.answer_url = "https://app.example.com/answer".to_owned();
@@ -232,7 +252,8 @@ async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_panel_is_judged_as_a_whole_and_
         (&after["alias"], &after["hangupUrl"], &after["callsPerNumber"]),
         (&json!(alias), &json!("https://a.example.com/bye"), &json!(7))
     );
-    let cleared = world.patch(json!({"alias": "", "callsPerNumber": null, "hangupUrl": null}), 200).await;
+    let cleared =
+        world.patch(json!({"alias": "", "callsPerNumber": null, "hangupUrl": null}), 200).await;
     assert_eq!(
         (&cleared["alias"], &cleared["callsPerNumber"], &cleared["hangupUrl"]),
         (&json!(""), &json!(1000), &json!(null))
@@ -267,7 +288,8 @@ async fn two_people_editing_one_number_are_told_apart_by_etags() {
     // Who comes too late changes nothing at Meta either.
     let written = world.asked("POST", "settings");
     let headers = [("x-api-key", API_KEY), ("if-match", tag.as_str())];
-    let late = http::send("PATCH", &url, &headers, json!({"callingEnabled": false}).to_string()).await;
+    let late =
+        http::send("PATCH", &url, &headers, json!({"callingEnabled": false}).to_string()).await;
     assert_eq!((late.status, world.asked("POST", "settings")), (412, written));
 }
 
@@ -280,11 +302,20 @@ async fn s0_12_s0_13_s0_15_calling_is_switched_at_meta_first_and_here_for_the_ne
     let settings = world.graph("GET", &format!("{PHONE_NUMBER_ID}/settings"), Value::Null).await;
     assert_eq!(settings["calling"]["status"], "DISABLED");
     // Somebody switches it on at Meta: users call, and are rejected here; the drift is shown.
-    world.graph("POST", &format!("{PHONE_NUMBER_ID}/settings"), json!({"calling": {"status": "ENABLED"}})).await;
+    world
+        .graph(
+            "POST",
+            &format!("{PHONE_NUMBER_ID}/settings"),
+            json!({"calling": {"status": "ENABLED"}}),
+        )
+        .await;
     let drifted = world.until(NUMBER, |number| !number["callingDrift"].is_null()).await;
     assert_eq!(drifted["callingDrift"], json!({"callingEnabled": true}));
     assert!(!world.call().await, "nobody answers");
-    world.node.until_metric("offhook_admission_total", &[("result", "calling_disabled")], 1.0).await;
+    world
+        .node
+        .until_metric("offhook_admission_total", &[("result", "calling_disabled")], 1.0)
+        .await;
     assert_eq!(world.app.count("/answer"), 0, "its answer URL is not fetched");
     // Meta refuses: that is told, and nothing changes here.
     world.patch(json!({"callingEnabled": false}), 200).await;
@@ -325,7 +356,8 @@ async fn s0_24_a_new_answer_url_is_asked_for_the_very_next_call() {
     // Hangup callbacks go there too.
     let seen = world.app.seen();
     let begun: Vec<_> = seen.iter().filter(|seen| seen.param("Event") == "StartApp").collect();
-    let asked: Vec<_> = begun.iter().map(|seen| (seen.path.as_str(), seen.method.as_str())).collect();
+    let asked: Vec<_> =
+        begun.iter().map(|seen| (seen.path.as_str(), seen.method.as_str())).collect();
     assert_eq!(asked, [("/answer", "POST"), ("/other", "GET")]);
 }
 
@@ -333,33 +365,56 @@ async fn s0_24_a_new_answer_url_is_asked_for_the_very_next_call() {
 async fn s0_20_s0_21_s0_22_s0_23_a_mapping_is_the_wabas_and_holds_for_all_its_numbers() {
     let world = World::start().await;
     world
-        .orders("numbers", json!({"number": "918035737459", "phone_number_id": "106540352242999", "waba": WABA}))
+        .orders(
+            "numbers",
+            json!({"number": "918035737459", "phone_number_id": "106540352242999", "waba": WABA}),
+        )
         .await;
     let synced = world.does("POST", &format!("wabas/{WABA}/sync/"), Value::Null, 200).await;
     assert_eq!(synced["added"], json!(["918035737459"]), "s2.14: {synced}");
     assert!(world.call().await);
     let before = world.does("GET", &format!("wabas/{WABA}/"), Value::Null, 200).await;
     assert_eq!(before["affectedNumbers"], json!([NUMBER, "918035737459"]));
-    let unknown = world.does("PATCH", &format!("wabas/{WABA}/"), json!({"account": "SANOBODY000000000000"}), 400).await;
+    let unknown = world
+        .does("PATCH", &format!("wabas/{WABA}/"), json!({"account": "SANOBODY000000000000"}), 400)
+        .await;
     assert_eq!(unknown["error"]["field"], "account");
     let given = world.does("PATCH", &format!("wabas/{WABA}/"), json!({"account": SUB}), 200).await;
-    assert_eq!((&given["account"], &given["affectedNumbers"]), (&json!(SUB), &before["affectedNumbers"]));
+    assert_eq!(
+        (&given["account"], &given["affectedNumbers"]),
+        (&json!(SUB), &before["affectedNumbers"])
+    );
     for number in [NUMBER, "918035737459"] {
         let shown = world.does("GET", &format!("phone-numbers/{number}/"), Value::Null, 200).await;
         assert_eq!(shown["account"], SUB);
-        assert_eq!(world.ask(SUB_KEY, "GET", &format!("phone-numbers/{number}/"), Value::Null).await.status, 200);
+        assert_eq!(
+            world
+                .ask(SUB_KEY, "GET", &format!("phone-numbers/{number}/"), Value::Null)
+                .await
+                .status,
+            200
+        );
     }
     assert!(world.call().await);
-    let calls =
-        async |key: &str| world.ask(key, "GET", "calls/", Value::Null).await.json()["items"].as_array().unwrap().len();
+    let calls = async |key: &str| {
+        world.ask(key, "GET", "calls/", Value::Null).await.json()["items"].as_array().unwrap().len()
+    };
     let mut every = tokio::time::interval(Duration::from_millis(20));
     while calls(SUB_KEY).await == 0 {
         every.tick().await;
     }
-    assert_eq!((calls(SUB_KEY).await, calls(API_KEY).await), (1, 2), "old calls stay where they were");
-    let refused = world.ask(SUB_KEY, "PATCH", &format!("wabas/{WABA}/"), json!({"account": AUTH_ID})).await;
+    assert_eq!(
+        (calls(SUB_KEY).await, calls(API_KEY).await),
+        (1, 2),
+        "old calls stay where they were"
+    );
+    let refused =
+        world.ask(SUB_KEY, "PATCH", &format!("wabas/{WABA}/"), json!({"account": AUTH_ID})).await;
     assert_eq!(refused.status, 400, "{}", refused.text());
-    assert_eq!(world.ask(OTHER_KEY, "GET", &format!("wabas/{WABA}/"), Value::Null).await.status, 404);
+    assert_eq!(
+        world.ask(OTHER_KEY, "GET", &format!("wabas/{WABA}/"), Value::Null).await.status,
+        404
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -370,16 +425,26 @@ async fn s0_26_s0_27_s0_28_s0_29_s2_22_a_number_is_disconnected_and_comes_back_b
     world.patch(json!({"webhookUrl": world.app.url("/hook")}), 200).await;
     let path = format!("phone-numbers/{NUMBER}/disconnect/");
     let breaks = world.does("GET", &path, Value::Null, 200).await;
-    assert_eq!((&breaks["liveCalls"], &breaks["openConversations"]), (&json!(0), &json!(0)), "{breaks}");
+    assert_eq!(
+        (&breaks["liveCalls"], &breaks["openConversations"]),
+        (&json!(0), &json!(0)),
+        "{breaks}"
+    );
     let asked = (world.asked("POST", "settings"), world.asked("POST", "deregister"));
     let gone = world.does("POST", &path, Value::Null, 200).await;
     assert_eq!(
         (&gone["connected"], &gone["webhookUrl"], &gone["answerUrl"], &gone["account"]),
         (&json!(false), &json!(null), &json!(null), &json!(AUTH_ID))
     );
-    assert_eq!((world.asked("POST", "settings"), world.asked("POST", "deregister")), asked, "Meta is not touched");
+    assert_eq!(
+        (world.asked("POST", "settings"), world.asked("POST", "deregister")),
+        asked,
+        "Meta is not touched"
+    );
     assert_eq!(world.does("POST", &path, Value::Null, 409).await["error"]["code"], "disconnected");
-    let permission = world.ask(API_KEY, "GET", &format!("permissions/{NUMBER}/919412341234/"), Value::Null).await;
+    let permission = world
+        .ask(API_KEY, "GET", &format!("permissions/{NUMBER}/919412341234/"), Value::Null)
+        .await;
     assert_eq!(permission.status, 409, "nothing goes out from it");
     // Over a restart, whatever the file says of it.
     world.node.kill();
@@ -389,13 +454,16 @@ async fn s0_26_s0_27_s0_28_s0_29_s2_22_a_number_is_disconnected_and_comes_back_b
     world.node.until_metric("offhook_admission_total", &[("result", "unknown_number")], 1.0).await;
     assert_eq!(world.app.count("/answer"), 0);
     drop(ringing);
-    let deleted = world.ask(API_KEY, "DELETE", &format!("phone-numbers/{NUMBER}/"), Value::Null).await;
+    let deleted =
+        world.ask(API_KEY, "DELETE", &format!("phone-numbers/{NUMBER}/"), Value::Null).await;
     assert_eq!(deleted.status, 405);
     assert!(deleted.text().contains("disconnect"), "s2.22: {}", deleted.text());
-    let back = world.does("POST", &format!("phone-numbers/{NUMBER}/reconnect/"), Value::Null, 200).await;
+    let back =
+        world.does("POST", &format!("phone-numbers/{NUMBER}/reconnect/"), Value::Null, 200).await;
     assert_eq!(back["connected"], true);
     assert_eq!(
-        world.does("POST", &format!("phone-numbers/{NUMBER}/reconnect/"), Value::Null, 409).await["error"]["code"],
+        world.does("POST", &format!("phone-numbers/{NUMBER}/reconnect/"), Value::Null, 409).await["error"]
+            ["code"],
         "connected"
     );
 }
@@ -438,10 +506,17 @@ async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_by_proven_credentials() {
     }
     let mut active = credentials(ACCESS_TOKEN);
     active["active"] = json!(true);
-    assert_eq!(world.does("POST", "phone-numbers/", active, 400).await["error"]["field"], "assignedAgent", "s3.07");
+    assert_eq!(
+        world.does("POST", "phone-numbers/", active, 400).await["error"]["field"],
+        "assignedAgent",
+        "s3.07"
+    );
     let mut elsewhere = credentials(ACCESS_TOKEN);
     elsewhere["whatsappBusinessAccount"] = json!(WABA);
-    assert_eq!(world.does("POST", "phone-numbers/", elsewhere, 422).await["error"]["code"], "not_in_waba");
+    assert_eq!(
+        world.does("POST", "phone-numbers/", elsewhere, 422).await["error"]["code"],
+        "not_in_waba"
+    );
     assert_eq!(
         world.ask(API_KEY, "GET", &format!("phone-numbers/{NEW}/"), Value::Null).await.status,
         404,
@@ -464,8 +539,16 @@ async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_by_proven_credentials() {
     assert!(!made.to_string().contains(ACCESS_TOKEN));
     assert_eq!(world.asked("POST", "2029384756/subscribed_apps"), 1, "its webhooks come here");
     let theirs = world.ask(OTHER_KEY, "POST", "phone-numbers/", credentials(ACCESS_TOKEN)).await;
-    assert_eq!((theirs.status, &theirs.json()["error"]["code"]), (409, &json!("taken")), "{}", theirs.text());
-    assert_eq!(world.ask(AGENT_KEY, "POST", "phone-numbers/", credentials(ACCESS_TOKEN)).await.status, 403);
+    assert_eq!(
+        (theirs.status, &theirs.json()["error"]["code"]),
+        (409, &json!("taken")),
+        "{}",
+        theirs.text()
+    );
+    assert_eq!(
+        world.ask(AGENT_KEY, "POST", "phone-numbers/", credentials(ACCESS_TOKEN)).await.status,
+        403
+    );
     let mut bare = credentials(ACCESS_TOKEN);
     bare["whatsappBusinessAccount"] = Value::Null;
     for body in [credentials(ACCESS_TOKEN), bare] {
@@ -479,7 +562,14 @@ async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_by_proven_credentials() {
     }
     // It takes calls once it is set up, also after a restart.
     let url = format!("phone-numbers/{NEW}/");
-    world.does("PATCH", &url, json!({"callingEnabled": true, "answerUrl": world.app.url("/answer")}), 200).await;
+    world
+        .does(
+            "PATCH",
+            &url,
+            json!({"callingEnabled": true, "answerUrl": world.app.url("/answer")}),
+            200,
+        )
+        .await;
     world.node.kill();
     world.node.start_again().await;
     let shown = world.does("GET", &url, Value::Null, 200).await;
@@ -500,7 +590,8 @@ async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_by_proven_credentials() {
     let store = std::fs::read(world.node.dir.path().join("offhook.db")).unwrap_or_default();
     assert!(database::skipped_on_postgres() || !store.is_empty(), "the store");
     assert!(
-        !log.contains(ACCESS_TOKEN) && !store.windows(ACCESS_TOKEN.len()).any(|w| w == ACCESS_TOKEN.as_bytes()),
+        !log.contains(ACCESS_TOKEN)
+            && !store.windows(ACCESS_TOKEN.len()).any(|w| w == ACCESS_TOKEN.as_bytes()),
         "r22"
     );
 }
@@ -539,10 +630,18 @@ async fn s2_09_s2_10_s2_11_s2_25_a_number_is_registered_once_at_a_time_and_not_t
 async fn s2_13_numbers_come_by_metas_sign_up() {
     let world = World::start().await;
     world
-        .orders("numbers", json!({"number": NEW, "phone_number_id": NEW_ID, "waba": "3029384756", "name": "Loja"}))
+        .orders(
+            "numbers",
+            json!({"number": NEW, "phone_number_id": NEW_ID, "waba": "3029384756", "name": "Loja"}),
+        )
         .await;
     let refused = world
-        .does("POST", "phone-numbers/signup/", json!({"code": "wrong", "whatsappBusinessAccount": "3029384756"}), 422)
+        .does(
+            "POST",
+            "phone-numbers/signup/",
+            json!({"code": "wrong", "whatsappBusinessAccount": "3029384756"}),
+            422,
+        )
         .await;
     assert_eq!(
         (&refused["error"]["code"], &refused["error"]["field"]),
@@ -550,7 +649,12 @@ async fn s2_13_numbers_come_by_metas_sign_up() {
         "{refused}"
     );
     let made = world
-        .does("POST", "phone-numbers/signup/", json!({"code": "code-7", "whatsappBusinessAccount": "3029384756"}), 201)
+        .does(
+            "POST",
+            "phone-numbers/signup/",
+            json!({"code": "code-7", "whatsappBusinessAccount": "3029384756"}),
+            201,
+        )
         .await;
     assert_eq!(
         (&made["items"][0]["number"], &made["items"][0]["verifiedName"]),
@@ -560,9 +664,18 @@ async fn s2_13_numbers_come_by_metas_sign_up() {
     assert_eq!(made["items"].as_array().unwrap().len(), 1);
     // Without a WABA's id the token tells which there are.
     let all = world
-        .does("POST", "phone-numbers/signup/", json!({"code": "code-8", "whatsappPhoneNumberId": NEW_ID}), 201)
+        .does(
+            "POST",
+            "phone-numbers/signup/",
+            json!({"code": "code-8", "whatsappPhoneNumberId": NEW_ID}),
+            201,
+        )
         .await;
-    assert_eq!((all["items"].as_array().unwrap().len(), &all["items"][0]["number"]), (1, &json!(NEW)), "{all}");
+    assert_eq!(
+        (all["items"].as_array().unwrap().len(), &all["items"][0]["number"]),
+        (1, &json!(NEW)),
+        "{all}"
+    );
     assert!(!world.node.log().contains("token-for-code"), "r22");
     // A WABA that the code was not given for is not taken on anybody's word.
     let named = json!({"code": "code-9", "whatsappBusinessAccount": "4029384756"});
@@ -574,14 +687,28 @@ async fn s2_13_numbers_come_by_metas_sign_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn urls_are_checked_as_a_call_would_ask_them() {
     let world = World::start().await;
-    world.app.xml("/answer", "<Response><Speek>Hello</Speek></Response>").route("/bye", |_| (500, String::new()));
-    world.patch(json!({"hangupUrl": world.app.url("/bye"), "webhookUrl": world.app.url("/hook")}), 200).await;
+    world
+        .app
+        .xml("/answer", "<Response><Speek>Hello</Speek></Response>")
+        .route("/bye", |_| (500, String::new()));
+    world
+        .patch(
+            json!({"hangupUrl": world.app.url("/bye"), "webhookUrl": world.app.url("/hook")}),
+            200,
+        )
+        .await;
     world.app.route("/hook", |_| (200, String::new()));
-    let checks = world.does("POST", &format!("phone-numbers/{NUMBER}/check-urls/"), Value::Null, 200).await;
-    let of = |field: &str| checks["items"].as_array().unwrap().iter().find(|c| c["field"] == field).unwrap().clone();
+    let checks =
+        world.does("POST", &format!("phone-numbers/{NUMBER}/check-urls/"), Value::Null, 200).await;
+    let of = |field: &str| {
+        checks["items"].as_array().unwrap().iter().find(|c| c["field"] == field).unwrap().clone()
+    };
     let answer = of("answerUrl");
     assert_eq!((&answer["status"], &answer["ok"]), (&json!(200), &json!(false)), "{answer}");
-    assert!(!answer["findings"].as_array().unwrap().is_empty() && answer["latencyMs"].is_u64(), "{answer}");
+    assert!(
+        !answer["findings"].as_array().unwrap().is_empty() && answer["latencyMs"].is_u64(),
+        "{answer}"
+    );
     let bye = of("hangupUrl");
     assert_eq!((&bye["status"], &bye["ok"]), (&json!(500), &json!(false)), "{bye}");
     assert_eq!(of("webhookUrl")["ok"], true);

@@ -12,7 +12,9 @@ async fn s2_14_s2_15_a_sync_that_meta_ends_half_way_leaves_nothing_half_and_says
     let mut world = World::start().await;
     world.synced().await;
     let numbers = ["918035737461", "918035737462", "918035737463"];
-    for (number, id) in numbers.iter().zip(["206540352242901", "206540352242902", "206540352242903"]) {
+    for (number, id) in
+        numbers.iter().zip(["206540352242901", "206540352242902", "206540352242903"])
+    {
         let facts = json!({"quality_rating": "YELLOW", "platform_type": "CLOUD_API"});
         let order = json!({"number": number, "phone_number_id": id, "waba": WABA, "name": "Shop", "facts": facts});
         world.orders("numbers", order).await;
@@ -24,12 +26,14 @@ async fn s2_14_s2_15_a_sync_that_meta_ends_half_way_leaves_nothing_half_and_says
     let failed = world.does("POST", &sync, Value::Null, 502).await;
     assert_eq!(failed["error"]["meta"]["code"], 100, "{failed}");
     let there = async |world: &World| {
-        world.does("GET", "phone-numbers/", Value::Null, 200).await["items"].as_array().unwrap().len()
+        world.does("GET", "phone-numbers/", Value::Null, 200).await["items"]
+            .as_array()
+            .unwrap()
+            .len()
     };
     assert_eq!(there(&world).await, 1);
     // The third belongs to somebody else here; of another one Meta gives no calling settings.
-    let elsewhere =
-        json!({"number": numbers[2], "phone_number_id": "206540352242903", "waba": "3029384756", "name": "Shop"});
+    let elsewhere = json!({"number": numbers[2], "phone_number_id": "206540352242903", "waba": "3029384756", "name": "Shop"});
     world.orders("numbers", elsewhere.clone()).await;
     let theirs = json!({"displayName": "Theirs", "whatsappPhoneNumberId": "206540352242903",
         "whatsappBusinessAccount": "3029384756", "accessToken": ACCESS_TOKEN});
@@ -49,11 +53,18 @@ async fn s2_14_s2_15_a_sync_that_meta_ends_half_way_leaves_nothing_half_and_says
     world.node.start_again().await;
     for number in &numbers[..2] {
         let shown = world.does("GET", &format!("phone-numbers/{number}/"), Value::Null, 200).await;
-        let told = ["verifiedName", "platformType", "qualityRating"].map(|name| shown[name].clone());
+        let told =
+            ["verifiedName", "platformType", "qualityRating"].map(|name| shown[name].clone());
         assert_eq!(told, ["Shop", "CLOUD_API", "YELLOW"], "{shown}");
         assert!(shown["syncedAt"].is_string(), "{shown}");
     }
-    assert_eq!(world.ask(API_KEY, "GET", &format!("phone-numbers/{}/", numbers[2]), Value::Null).await.status, 404);
+    assert_eq!(
+        world
+            .ask(API_KEY, "GET", &format!("phone-numbers/{}/", numbers[2]), Value::Null)
+            .await
+            .status,
+        404
+    );
     let again = world.does("POST", &sync, Value::Null, 200).await;
     assert_eq!((&again["added"], &again["settingsUnread"]), (&json!([]), &json!([])), "{again}");
 }
@@ -88,15 +99,17 @@ async fn s0_20_of_two_who_give_a_waba_away_at_the_same_moment_one_is_told_to_loo
 #[tokio::test(flavor = "multi_thread")]
 async fn r22_a_token_that_another_key_sealed_is_shown_as_shut_until_that_key_is_back() {
     let mut world = World::start().await;
-    let order = json!({"number": NEW, "phone_number_id": NEW_ID, "waba": "2029384756", "name": "Loja"});
+    let order =
+        json!({"number": NEW, "phone_number_id": NEW_ID, "waba": "2029384756", "name": "Loja"});
     world.orders("numbers", order).await;
     let made = world.does("POST", "phone-numbers/", credentials(ACCESS_TOKEN), 201).await;
     assert_eq!((&made["hasToken"], &made["tokenShut"]), (&json!(true), &json!(false)), "{made}");
-    let (key, away) = (world.node.dir.path().join("store.key"), world.node.dir.path().join("away.key"));
+    let (key, away) =
+        (world.node.dir.path().join("store.key"), world.node.dir.path().join("away.key"));
     let of_number = |lines: &[Value]| -> Vec<String> {
-        let of = lines
-            .iter()
-            .filter(|line| line["check"] == "number" && line["subject"] == NEW && line["state"] == "failed");
+        let of = lines.iter().filter(|line| {
+            line["check"] == "number" && line["subject"] == NEW && line["state"] == "failed"
+        });
         of.map(|line| line["what"].as_str().unwrap_or_default().to_owned()).collect()
     };
     assert!(of_number(&world.node.doctor().await.1).iter().all(|what| !what.contains("sealed")));
@@ -109,7 +122,11 @@ async fn r22_a_token_that_another_key_sealed_is_shown_as_shut_until_that_key_is_
     assert_eq!(others["tokenShut"], false, "the configuration's own is nobody's to seal: {others}");
     let (code, lines) = world.node.doctor().await;
     let said = of_number(&lines);
-    assert_eq!((code, said.iter().any(|what| what.contains("another store.secret_key"))), (Some(1), true), "{lines:?}");
+    assert_eq!(
+        (code, said.iter().any(|what| what.contains("another store.secret_key"))),
+        (Some(1), true),
+        "{lines:?}"
+    );
     world.node.kill();
     std::fs::rename(&away, &key).expect("moved back");
     world.node.start_again().await;

@@ -17,7 +17,12 @@ fn offhook(args: &[&str]) -> Output {
 }
 
 async fn sqlite(file: &Path) -> sqlx::SqliteConnection {
-    sqlx::sqlite::SqliteConnectOptions::new().filename(file).create_if_missing(true).connect().await.unwrap()
+    sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(true)
+        .connect()
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,9 +52,11 @@ async fn r11_a_running_node_is_copied_and_the_copy_put_back() {
     let data = node.dir.path().to_str().unwrap().to_owned();
     let made = {
         let copy = copy.to_str().unwrap().to_owned();
-        let making = tokio::task::spawn_blocking(move || offhook(&["backup", &copy, "--data-dir", &data]));
+        let making =
+            tokio::task::spawn_blocking(move || offhook(&["backup", &copy, "--data-dir", &data]));
         // Calls go on meanwhile.
-        let (made, _) = tokio::join!(making, futures_util::future::join_all((0..20).map(|_| one())));
+        let (made, _) =
+            tokio::join!(making, futures_util::future::join_all((0..20).map(|_| one())));
         made.unwrap()
     };
     let said = String::from_utf8_lossy(&made.stdout).into_owned();
@@ -57,14 +64,20 @@ async fn r11_a_running_node_is_copied_and_the_copy_put_back() {
     assert!(said.contains("checked"), "{said}");
 
     let mut store = sqlite(&copy).await;
-    let whole: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut store).await.unwrap();
+    let whole: String =
+        sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut store).await.unwrap();
     assert_eq!(whole, "ok");
     let ended = "SELECT count(*) FROM calls WHERE ended_us IS NOT NULL AND cause IS NOT NULL";
     let ended: i64 = sqlx::query_scalar(ended).fetch_one(&mut store).await.unwrap();
     assert!((20..=40).contains(&ended), "{ended}");
     store.close().await.unwrap();
 
-    let again = offhook(&["backup", copy.to_str().unwrap(), "--data-dir", node.dir.path().to_str().unwrap()]);
+    let again = offhook(&[
+        "backup",
+        copy.to_str().unwrap(),
+        "--data-dir",
+        node.dir.path().to_str().unwrap(),
+    ]);
     assert_eq!(again.status.code(), Some(2), "a file in the way is left alone");
 }
 
@@ -96,13 +109,22 @@ async fn r11_calls_go_on_while_another_has_the_store_locked() {
     let late = connect(&node, &offer).await;
     graph.wait(&late, "pre_accept").await;
     assert!(node.metric("offhook_store_errors_total", &[]).await > 0.0);
-    assert_eq!(http::get(&format!("{}/readyz", node.admin)).await.status, 200, "the journal has it");
+    assert_eq!(
+        http::get(&format!("{}/readyz", node.admin)).await.status,
+        200,
+        "the journal has it"
+    );
     assert_eq!(app.count("/hangup"), 0, "not before it is written");
     sqlx::query("COMMIT").execute(&mut other).await.unwrap();
     node.until_metric("offhook_store_journal_bytes", &[], 0.0).await;
     app.wait("/hangup").await;
     terminate(&node, &late).await;
-    node.until_metric("offhook_callback_total", &[("kind", "hangup"), ("outcome", "delivered")], 3.0).await;
+    node.until_metric(
+        "offhook_callback_total",
+        &[("kind", "hangup"), ("outcome", "delivered")],
+        3.0,
+    )
+    .await;
     node.signal("TERM");
     assert_eq!(node.wait(), Some(0));
     assert_eq!(node.ended().await, (3, 3));
@@ -136,10 +158,18 @@ async fn r11_an_older_binary_names_the_version_that_it_takes() {
     let out = offhook(&["serve", "--config", config.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert_eq!(out.status.code(), Some(2), "{said}");
-    for part in ["schema 77", "made by Offhook 4.2.0", "Start Offhook 4.2.0 or later", "copy from before the update"] {
+    for part in [
+        "schema 77",
+        "made by Offhook 4.2.0",
+        "Start Offhook 4.2.0 or later",
+        "copy from before the update",
+    ] {
         assert!(said.contains(part), "{part} in {said}");
     }
-    assert!(http::try_send("GET", &format!("http://127.0.0.1:{port}/"), &[], "").await.is_err(), "it is gone");
+    assert!(
+        http::try_send("GET", &format!("http://127.0.0.1:{port}/"), &[], "").await.is_err(),
+        "it is gone"
+    );
 }
 
 /// As in the README: a file without `[store]`, in an empty folder.

@@ -24,15 +24,22 @@ struct Collector {
 
 impl Collector {
     async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for the collector");
+        let listener =
+            tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for the collector");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
         let collector = Self { bodies: Arc::default(), count: watch::Sender::new(0), url };
         let take = async |State(collector): State<Self>, body: Bytes| {
-            collector.bodies.lock().expect("bodies").push(serde_json::from_slice(&body).expect("OTLP as JSON"));
+            collector
+                .bodies
+                .lock()
+                .expect("bodies")
+                .push(serde_json::from_slice(&body).expect("OTLP as JSON"));
             collector.count.send_modify(|n| *n += 1);
             axum::Json(json!({}))
         };
-        let router = Router::new().route("/v1/traces", axum::routing::post(take)).with_state(collector.clone());
+        let router = Router::new()
+            .route("/v1/traces", axum::routing::post(take))
+            .with_state(collector.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         collector
     }
@@ -71,7 +78,10 @@ impl Collector {
 async fn a_call_is_a_trace_at_the_collector() {
     let app = App::start().await;
     let menu = app.url("/menu");
-    app.xml("/answer", format!("<Response><GetInput action=\"{menu}\" executionTimeout=\"60\"/></Response>"));
+    app.xml(
+        "/answer",
+        format!("<Response><GetInput action=\"{menu}\" executionTimeout=\"60\"/></Response>"),
+    );
     app.xml("/hangup", "");
     let (graph, collector) = (Graph::start().await, Collector::start().await);
     let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
@@ -89,7 +99,15 @@ async fn a_call_is_a_trace_at_the_collector() {
     let hangup = app.wait("/hangup").await;
 
     let spans = collector
-        .until(&["call", "webhook", "admission", "graph pre_accept", "fetch answer", "graph accept", "callback hangup"])
+        .until(&[
+            "call",
+            "webhook",
+            "admission",
+            "graph pre_accept",
+            "fetch answer",
+            "graph accept",
+            "callback hangup",
+        ])
         .await;
     let trace = hangup.param("CallUUID").replace('-', "");
     assert!(spans.values().all(|s| s["traceId"] == trace.as_str()), "{spans:#?}");
@@ -99,16 +117,34 @@ async fn a_call_is_a_trace_at_the_collector() {
     }
     // The request's span is the one that the customer's server was told.
     let answer = app.wait("/answer").await;
-    let told = answer.headers["traceparent"].to_str().expect("text").split('-').nth(2).expect("a span").to_owned();
+    let told = answer.headers["traceparent"]
+        .to_str()
+        .expect("text")
+        .split('-')
+        .nth(2)
+        .expect("a span")
+        .to_owned();
     assert_eq!(spans["fetch answer"]["spanId"], told.as_str());
-    let told = hangup.headers["traceparent"].to_str().expect("text").split('-').nth(2).expect("a span").to_owned();
+    let told = hangup.headers["traceparent"]
+        .to_str()
+        .expect("text")
+        .split('-')
+        .nth(2)
+        .expect("a span")
+        .to_owned();
     assert_eq!(spans["callback hangup"]["spanId"], told.as_str());
-    let time = |span: &Value, which: &str| span[which].as_str().and_then(|t| t.parse::<u64>().ok()).expect("a time");
+    let time = |span: &Value, which: &str| {
+        span[which].as_str().and_then(|t| t.parse::<u64>().ok()).expect("a time")
+    };
     for span in spans.values() {
         assert!(time(span, "startTimeUnixNano") <= time(span, "endTimeUnixNano"), "{span}");
     }
-    let text = collector.bodies.lock().expect("bodies").iter().map(Value::to_string).collect::<String>();
-    assert!(text.contains("\"offhook\"") && !text.contains("919412341234"), "the caller's last digits only");
+    let text =
+        collector.bodies.lock().expect("bodies").iter().map(Value::to_string).collect::<String>();
+    assert!(
+        text.contains("\"offhook\"") && !text.contains("919412341234"),
+        "the caller's last digits only"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +172,10 @@ async fn r09_a_call_that_is_still_closing_at_a_second_signal_is_exported() {
     assert_eq!(node.wait(), Some(0));
     assert!(signalled.elapsed() < Duration::from_millis(2_500), "{:?}", signalled.elapsed());
     let spans = collector.until(&["call", "graph accept", "fetch answer"]).await;
-    let cause =
-        spans["call"]["attributes"].as_array().expect("attributes").iter().find(|a| a["key"] == "offhook.cause");
+    let cause = spans["call"]["attributes"]
+        .as_array()
+        .expect("attributes")
+        .iter()
+        .find(|a| a["key"] == "offhook.cause");
     assert!(cause.is_some_and(|cause| cause.to_string().contains("drained")), "{spans:#?}");
 }

@@ -1,7 +1,9 @@
 //! Calls that the business places, through the whole binary with real media: the REST API places one, the simulated
 //! Meta rings its user, who hears the document and answers it with keys.
 
-use sim::{Answering, Answers, CallScript, HangupRule, Happened, Order, Sim, SimOptions, SimTimes, caller};
+use sim::{
+    Answering, Answers, CallScript, HangupRule, Happened, Order, Sim, SimOptions, SimTimes, caller,
+};
 
 use crate::support::app::App;
 use crate::support::http::{self, Answer};
@@ -37,12 +39,26 @@ impl World {
         self.rest("POST", "Call/", &[("content-type", "application/json")], body.to_string()).await
     }
 
-    pub async fn rest(&self, method: &str, path: &str, headers: &[(&str, &str)], body: String) -> Answer {
+    pub async fn rest(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> Answer {
         use base64::Engine as _;
-        let basic = base64::engine::general_purpose::STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}"));
+        let basic =
+            base64::engine::general_purpose::STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}"));
         let basic = format!("Basic {basic}");
-        let headers: Vec<_> = headers.iter().copied().chain([("authorization", basic.as_str())]).collect();
-        http::send(method, &format!("{}/v1/Account/{AUTH_ID}/{path}", self.node.public), &headers, body).await
+        let headers: Vec<_> =
+            headers.iter().copied().chain([("authorization", basic.as_str())]).collect();
+        http::send(
+            method,
+            &format!("{}/v1/Account/{AUTH_ID}/{path}", self.node.public),
+            &headers,
+            body,
+        )
+        .await
     }
 
     /// An order of one call to the user, with every callback.
@@ -83,14 +99,19 @@ async fn a_user_is_called_hears_the_document_and_presses_a_key() {
         let world = world(|_, _| ()).await;
         world.app.xml("/answer", MENU.replace("ACTION", &world.app.url("/menu")));
         world.app.xml("/menu", "<Response><Speak>Thank you.</Speak></Response>");
-        let script = CallScript { keys: caller::parse_keys("1").expect("keys"), ..user(Answers::Accept, order) };
+        let script = CallScript {
+            keys: caller::parse_keys("1").expect("keys"),
+            ..user(Answers::Accept, order)
+        };
         let user = world.sim.expect_call(script);
         let mut body = world.order();
         body["caller_name"] = "Offhook".into();
         body["sip_headers"] = "Order=42,PH-x=1".into();
         let uuid = world.placed(&body).await;
         let events = user.all().await;
-        let Some(Happened::Ended(end)) = events.last().map(|e| &e.what) else { panic!("{order:?}: {events:#?}") };
+        let Some(Happened::Ended(end)) = events.last().map(|e| &e.what) else {
+            panic!("{order:?}: {events:#?}")
+        };
         assert!(end.ok && end.cause == "end_of_instructions", "{order:?}: {events:#?}");
         assert!(end.heard_ms > 1_000, "{order:?}: {end:?}");
         assert_eq!(end.clipped_packets, 0, "{order:?}: nothing is sent before the user picks up");
@@ -123,18 +144,39 @@ async fn a_user_is_called_hears_the_document_and_presses_a_key() {
             }
         }
         assert_eq!(menu.param("Digits"), "1");
-        assert_eq!((hangup.param("HangupCauseCode"), hangup.param("HangupSource")), ("4010", "Plivo"));
+        assert_eq!(
+            (hangup.param("HangupCauseCode"), hangup.param("HangupSource")),
+            ("4010", "Plivo")
+        );
         assert_eq!((world.app.count("/ring"), world.app.count("/hangup")), (1, 1), "{order:?}");
 
         let record = world.node.record(&uuid).await;
-        assert_eq!((&record["call_state"], &record["call_direction"]), (&"ANSWER".into(), &"outbound".into()));
-        assert!(record["whatsapp_call_id"].as_str().is_some_and(|id| id.starts_with("wacid.")), "{record}");
+        assert_eq!(
+            (&record["call_state"], &record["call_direction"]),
+            (&"ANSWER".into(), &"outbound".into())
+        );
+        assert!(
+            record["whatsapp_call_id"].as_str().is_some_and(|id| id.starts_with("wacid.")),
+            "{record}"
+        );
         world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
         let outbound = ("direction", "outbound");
-        assert_eq!(world.node.metric("offhook_calls_total", &[outbound, ("outcome", "completed")]).await, 1.0);
-        assert_eq!(world.node.metric("offhook_admission_total", &[outbound, ("result", "admitted")]).await, 1.0);
+        assert_eq!(
+            world.node.metric("offhook_calls_total", &[outbound, ("outcome", "completed")]).await,
+            1.0
+        );
+        assert_eq!(
+            world.node.metric("offhook_admission_total", &[outbound, ("result", "admitted")]).await,
+            1.0
+        );
         assert_eq!(world.node.metric("offhook_calls_active", &[outbound]).await, 0.0);
-        assert_eq!(world.node.metric("offhook_graph_request_seconds_count", &[("action", "connect")]).await, 1.0);
+        assert_eq!(
+            world
+                .node
+                .metric("offhook_graph_request_seconds_count", &[("action", "connect")])
+                .await,
+            1.0
+        );
     }
 }
 
@@ -190,7 +232,10 @@ async fn our_own_limits_end_the_ringing_and_the_call() {
     world.app.wait_where("/ring", |seen| seen.param("CallUUID") == uuid).await;
     let busy = world.place(&world.order()).await;
     assert_eq!(
-        (busy.status, world.rest("DELETE", &format!("Request/{uuid}/"), &[], String::new()).await.status),
+        (
+            busy.status,
+            world.rest("DELETE", &format!("Request/{uuid}/"), &[], String::new()).await.status
+        ),
         (409, 204)
     );
     assert_eq!(ends(&world, &uuid).await, ["1000", "API Request", "cancel"]);
@@ -265,19 +310,34 @@ async fn several_wait_in_order_for_the_calls_per_second_and_can_be_cancelled() {
     let mut body = world.order();
     body["to"] = users.join("<").into();
     let answer = world.place(&body).await;
-    assert_eq!((answer.status, &answer.json()["message"]), (201, &"calls fired".into()), "{}", answer.text());
-    let uuids: Vec<String> = serde_json::from_value(answer.json()["request_uuid"].clone()).expect("a list");
+    assert_eq!(
+        (answer.status, &answer.json()["message"]),
+        (201, &"calls fired".into()),
+        "{}",
+        answer.text()
+    );
+    let uuids: Vec<String> =
+        serde_json::from_value(answer.json()["request_uuid"].clone()).expect("a list");
     assert_eq!(uuids.len(), 9);
 
     let queued = world.rest("GET", "Call/?status=queued", &[], String::new()).await.json();
     let queued: Vec<String> = serde_json::from_value(queued["calls"].clone()).expect("uuids");
     assert!(queued.contains(&uuids[8]) && queued.len() <= 9 - CPS, "{queued:?}");
-    let last = world.rest("GET", &format!("Call/{}/?status=queued", uuids[8]), &[], String::new()).await.json();
-    assert_eq!((&last["call_status"], &last["request_uuid"]), (&"queued".into(), &uuids[8].as_str().into()));
-    for (uuid, path) in [(&uuids[8], format!("Request/{}/", uuids[8])), (&uuids[7], format!("Call/{}/", uuids[7]))] {
+    let last = world
+        .rest("GET", &format!("Call/{}/?status=queued", uuids[8]), &[], String::new())
+        .await
+        .json();
+    assert_eq!(
+        (&last["call_status"], &last["request_uuid"]),
+        (&"queued".into(), &uuids[8].as_str().into())
+    );
+    for (uuid, path) in
+        [(&uuids[8], format!("Request/{}/", uuids[8])), (&uuids[7], format!("Call/{}/", uuids[7]))]
+    {
         assert_eq!(world.rest("DELETE", &path, &[], String::new()).await.status, 204);
         assert_eq!(ends(&world, uuid).await, ["1000", "API Request", "cancel"]);
-        let gone = world.app.seen().into_iter().find(|s| s.param("CallUUID") == uuid).expect("its hangup");
+        let gone =
+            world.app.seen().into_iter().find(|s| s.param("CallUUID") == uuid).expect("its hangup");
         assert_eq!(gone.param("StartTime"), gone.param("EndTime"));
         assert_eq!(world.node.record(uuid).await["call_state"], "CANCEL");
     }
@@ -300,8 +360,13 @@ async fn several_wait_in_order_for_the_calls_per_second_and_can_be_cancelled() {
         // The log has the answers' times: a busy machine spreads them.
         assert!(window[CPS] - window[0] > 700, "{connects:?}");
     }
-    let order: Vec<String> =
-        world.app.seen().iter().filter(|s| s.path == "/ring").map(|s| s.param("To").to_owned()).collect();
+    let order: Vec<String> = world
+        .app
+        .seen()
+        .iter()
+        .filter(|s| s.path == "/ring")
+        .map(|s| s.param("To").to_owned())
+        .collect();
     assert_eq!(order.len(), 7);
     assert_eq!(world.rest("DELETE", "Call/", &[], String::new()).await.status, 204);
     for uuid in &uuids[..7] {
@@ -317,7 +382,9 @@ async fn a_full_queue_says_when_to_come_again() {
         sim.callee = user(Answers::Ignore, Order::ConnectFirst);
     })
     .await;
-    let users = |from: u32, n: u32| (from..from + n).map(|n| format!("9194{n:08}")).collect::<Vec<_>>().join("<");
+    let users = |from: u32, n: u32| {
+        (from..from + n).map(|n| format!("9194{n:08}")).collect::<Vec<_>>().join("<")
+    };
     let mut body = world.order();
     body["to"] = users(0, 1_000).into();
     assert_eq!(world.place(&body).await.status, 201);
@@ -345,7 +412,8 @@ async fn r03_a_kill_ends_calls_that_ring_and_calls_that_wait() {
     let mut body = world.order();
     body["to"] = "919412341234<919412341235<919412341236<919412341237".into();
     let uuids: Vec<String> =
-        serde_json::from_value(world.place(&body).await.json()["request_uuid"].clone()).expect("a list");
+        serde_json::from_value(world.place(&body).await.json()["request_uuid"].clone())
+            .expect("a list");
     world.app.wait_where("/ring", |seen| seen.param("CallUUID") == uuids[0]).await;
     world.node.kill();
     world.node.start_again().await;
@@ -376,7 +444,8 @@ async fn r09_a_drain_tells_those_who_wait() {
     let mut body = world.order();
     body["to"] = "919412341234<919412341235<919412341236".into();
     let uuids: Vec<String> =
-        serde_json::from_value(world.place(&body).await.json()["request_uuid"].clone()).expect("a list");
+        serde_json::from_value(world.place(&body).await.json()["request_uuid"].clone())
+            .expect("a list");
     world.app.wait_where("/ring", |seen| seen.param("CallUUID") == uuids[0]).await;
     world.node.signal("TERM");
     for uuid in &uuids {

@@ -15,7 +15,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::support::app::App;
-use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, terminate_body, wacid};
+use crate::support::meta::{
+    Graph, connect, connect_body, silent_offer, terminate, terminate_body, wacid,
+};
 use crate::support::node::{APP_SECRET, Node, Wanted};
 use crate::support::{figures, has_peer, http, sign};
 
@@ -49,7 +51,9 @@ impl Sender {
             answer.into_body().collect().await.map_err(|e| e.to_string())?;
             Ok((status, begun.elapsed()))
         };
-        tokio::time::timeout(Duration::from_secs(20), asked).await.map_err(|_| "no answer in 20 s".to_owned())?
+        tokio::time::timeout(Duration::from_secs(20), asked)
+            .await
+            .map_err(|_| "no answer in 20 s".to_owned())?
     }
 }
 
@@ -94,7 +98,9 @@ async fn r10_a_storm_is_refused_and_passes() {
     let both = Arc::new(Mutex::new(BTreeSet::<String>::new()));
     let (seen, twice) = (reached.clone(), both.clone());
     graph.script(move |asked| {
-        let (Some(id), Some(action)) = (asked["call_id"].as_str(), asked["action"].as_str()) else { return None };
+        let (Some(id), Some(action)) = (asked["call_id"].as_str(), asked["action"].as_str()) else {
+            return None;
+        };
         let mut seen = seen.lock().unwrap();
         // A call that was taken and hung up on before it was answered is rejected too: R6 forbids reject and accept.
         let (first, _) = seen.entry(id.to_owned()).or_insert_with(|| (action.to_owned(), now()));
@@ -118,7 +124,8 @@ async fn r10_a_storm_is_refused_and_passes() {
             while now() < until {
                 let id = wacid();
                 let begun = now();
-                let (status, _) = sender.post(&connect_body(&id, &offer).to_string()).await.expect("an answer");
+                let (status, _) =
+                    sender.post(&connect_body(&id, &offer).to_string()).await.expect("an answer");
                 sent.push((id, begun, status));
             }
             sent
@@ -155,7 +162,11 @@ async fn r10_a_storm_is_refused_and_passes() {
     let recovered = over.elapsed();
     node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 
-    assert!(both.lock().unwrap().is_empty(), "both accepted and rejected: {:?}", both.lock().unwrap());
+    assert!(
+        both.lock().unwrap().is_empty(),
+        "both accepted and rejected: {:?}",
+        both.lock().unwrap()
+    );
     // The last rejects may still be on their way.
     let mut every = tokio::time::interval(Duration::from_millis(20));
     while every.tick().await < tokio::time::Instant::from_std(over + Duration::from_secs(30)) {
@@ -206,7 +217,8 @@ async fn r10_a_thousand_calls_at_one_instant_are_taken() {
     let sender = Sender::to(&node);
     let warm = connect(&node, &offer).await;
     terminate(&node, &warm).await;
-    let bodies: Vec<_> = (0..calls).map(|_| wacid()).map(|id| (connect_body(&id, &offer).to_string(), id)).collect();
+    let bodies: Vec<_> =
+        (0..calls).map(|_| wacid()).map(|id| (connect_body(&id, &offer).to_string(), id)).collect();
     let begun = now();
     let at_once = bodies.iter().map(async |(body, id)| (id, sender.deliver(body).await));
     let posted = futures_util::future::join_all(at_once).await;
@@ -215,14 +227,21 @@ async fn r10_a_thousand_calls_at_one_instant_are_taken() {
         loop {
             every.tick().await;
             let asked = graph.asked();
-            let first: BTreeMap<_, _> =
-                asked.iter().rev().filter_map(|a| Some((a["call_id"].as_str()?, a["action"].as_str()?))).collect();
+            let first: BTreeMap<_, _> = asked
+                .iter()
+                .rev()
+                .filter_map(|a| Some((a["call_id"].as_str()?, a["action"].as_str()?)))
+                .collect();
             if posted.iter().all(|(id, _)| first.contains_key(id.as_str())) {
-                return posted.iter().filter(|(id, _)| first.get(id.as_str()) == Some(&"reject")).count();
+                return posted
+                    .iter()
+                    .filter(|(id, _)| first.get(id.as_str()) == Some(&"reject"))
+                    .count();
             }
         }
     };
-    let rejected = tokio::time::timeout(Duration::from_secs(60), all).await.expect("each call is at Graph");
+    let rejected =
+        tokio::time::timeout(Duration::from_secs(60), all).await.expect("each call is at Graph");
     let whole = begun.elapsed();
     let put_off: u32 = posted.iter().map(|(_, (put_off, _))| put_off).sum();
     let slowest = posted.iter().map(|(_, (_, took))| *took).max().unwrap_or_default();
@@ -235,7 +254,8 @@ async fn r10_a_thousand_calls_at_one_instant_are_taken() {
         eprintln!("{told}");
     }
     assert!(!figures() || (rejected == 0 && put_off == 0), "{told}");
-    let over = bodies.iter().map(async |(_, id)| sender.deliver(&terminate_body(id).to_string()).await);
+    let over =
+        bodies.iter().map(async |(_, id)| sender.deliver(&terminate_body(id).to_string()).await);
     futures_util::future::join_all(over).await;
     node.until_metric("offhook_calls_active", &[], 0.0).await;
     node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
@@ -262,7 +282,10 @@ async fn r10_slow_connections_delay_no_good_webhook() {
         let begun = if n % 2 == 0 {
             "POST /webhooks/meta HTTP/1.1\r\nhost: x\r\nx-slow: ".to_owned()
         } else {
-            format!("POST /webhooks/meta HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\n\r\n{{{}", " ".repeat(n))
+            format!(
+                "POST /webhooks/meta HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\n\r\n{{{}",
+                " ".repeat(n)
+            )
         };
         stream.write_all(begun.as_bytes()).await.unwrap();
         slow.push(stream);
@@ -273,7 +296,8 @@ async fn r10_slow_connections_delay_no_good_webhook() {
     for _ in 0..3 {
         let mut took = Vec::new();
         for _ in 0..50 {
-            let body = serde_json::json!({"object": "whatsapp_business_account", "entry": []}).to_string();
+            let body =
+                serde_json::json!({"object": "whatsapp_business_account", "entry": []}).to_string();
             let answers = futures_util::future::join_all((0..4).map(|_| sender.post(&body))).await;
             for answer in answers {
                 let (status, after) = answer.unwrap();
@@ -287,14 +311,20 @@ async fn r10_slow_connections_delay_no_good_webhook() {
         }
     }
     assert!(best < Duration::from_millis(250), "p99 {best:?}");
-    assert!(node.metric("offhook_http_connections", &[]).await > 1_000.0, "they were there meanwhile");
+    assert!(
+        node.metric("offhook_http_connections", &[]).await > 1_000.0,
+        "they were there meanwhile"
+    );
     drop(slow);
 }
 
 /// Descriptors taken away under a running node, then connections until none is left.
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_without_descriptors_nothing_dies_and_it_comes_back_by_itself() {
-    let prlimit = std::process::Command::new("prlimit").arg("--version").output().is_ok_and(|o| o.status.success());
+    let prlimit = std::process::Command::new("prlimit")
+        .arg("--version")
+        .output()
+        .is_ok_and(|o| o.status.success());
     if !has_peer("prlimit", prlimit, "Debian's package util-linux") {
         return;
     }
@@ -304,7 +334,9 @@ async fn r10_without_descriptors_nothing_dies_and_it_comes_back_by_itself() {
     let pid = node.pid().to_string();
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let limit = |n: usize| {
-        let done = std::process::Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={n}:")]).status();
+        let done = std::process::Command::new("prlimit")
+            .args(["--pid", &pid, &format!("--nofile={n}:")])
+            .status();
         assert!(done.unwrap().success());
     };
     limit(open + 12);

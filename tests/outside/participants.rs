@@ -57,7 +57,11 @@ impl World {
             joined && [seen.param("From"), seen.param("To")].contains(&from)
         };
         let seen = self.app.wait_where("/status", is_it).await;
-        seen.params.get("MemberID").or(seen.params.get("ConferenceMemberID")).expect("an id").clone()
+        seen.params
+            .get("MemberID")
+            .or(seen.params.get("ConferenceMemberID"))
+            .expect("an id")
+            .clone()
     }
 
     /// So many of this event have been told.
@@ -73,7 +77,10 @@ impl World {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_relayed_to_users_on_whatsapp_where_that_is_wanted() {
     for (element, relayed) in [
-        ("MultiPartyCall role=\"agent\" relayDTMFInputs=\"true\" statusCallbackUrl=\"APP/status\"", "42"),
+        (
+            "MultiPartyCall role=\"agent\" relayDTMFInputs=\"true\" statusCallbackUrl=\"APP/status\"",
+            "42",
+        ),
         ("MultiPartyCall role=\"agent\" statusCallbackUrl=\"APP/status\"", ""),
         ("Conference callbackUrl=\"APP/status\"", "42"),
         ("Conference relayDTMF=\"false\" callbackUrl=\"APP/status\"", ""),
@@ -88,10 +95,15 @@ async fn keys_are_relayed_to_users_on_whatsapp_where_that_is_wanted() {
         // What is said after the keys comes after them.
         world.node.until_metric("offhook_calls_active", &[("direction", "inbound")], 2.0).await;
         world.until_talked(4).await;
-        let room = if name == "Conference" { "Conference/Desk/" } else { "MultiPartyCall/name_Desk/" };
+        let room =
+            if name == "Conference" { "Conference/Desk/" } else { "MultiPartyCall/name_Desk/" };
         assert_eq!(world.rest("DELETE", room, &[], String::new()).await.status, 204);
         let (there, here) = tokio::join!(hears.all(), presses.all());
-        assert_eq!((digits_heard(&there).as_str(), digits_heard(&here).as_str()), (relayed, ""), "{element}");
+        assert_eq!(
+            (digits_heard(&there).as_str(), digits_heard(&here).as_str()),
+            (relayed, ""),
+            "{element}"
+        );
     }
 }
 
@@ -122,10 +134,16 @@ async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it
         ("dial_music", json!({"dial_music": "loud"})),
     ] {
         let mut bad = body.clone();
-        bad.as_object_mut().expect("an object").extend(wrong.as_object().expect("an object").clone());
+        bad.as_object_mut()
+            .expect("an object")
+            .extend(wrong.as_object().expect("an object").clone());
         let answer = world.mpc("POST", path, &bad).await;
         assert_eq!(answer.status, 400, "{what}: {}", answer.text());
-        assert!(answer.json()["error"].as_str().is_some_and(|why| why.starts_with(what)), "{}", answer.text());
+        assert!(
+            answer.json()["error"].as_str().is_some_and(|why| why.starts_with(what)),
+            "{}",
+            answer.text()
+        );
     }
 
     // It rings for a while, and is hung up without the key.
@@ -136,24 +154,37 @@ async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it
         acts_after: Duration::from_millis(acts_after_ms),
     };
     let hangup = HangupRule::AfterAnswer(Duration::from_millis(3_000));
-    let script =
-        CallScript { answering: rings(2_500), hangup, record: true, say: tone(1_100.0, 10), ..comes(USER, 0.0, "2") };
+    let script = CallScript {
+        answering: rings(2_500),
+        hangup,
+        record: true,
+        say: tone(1_100.0, 10),
+        ..comes(USER, 0.0, "2")
+    };
     let leaves = world.sim.expect_call(script);
     assert_eq!(world.mpc("POST", path, &body).await.status, 201);
     let failed = world.told("AddParticipantFailed").await;
     assert_eq!(failed.param("ParticipantRole"), "agent");
     let leaves = leaves.all().await;
     let confirm = world.app.wait("/confirm").await;
-    assert_eq!((confirm.method.as_str(), confirm.param("Event"), confirm.param("To")), ("GET", "DialConfirm", USER));
+    assert_eq!(
+        (confirm.method.as_str(), confirm.param("Event"), confirm.param("To")),
+        ("GET", "DialConfirm", USER)
+    );
     assert_eq!(world.app.wait("/ringing").await.param("Event"), "DialMusic");
-    assert!(in_order(&heard(&leaves), &[only(1_500)]), "it hears what it is to confirm: {:?}", heard(&leaves));
+    assert!(
+        in_order(&heard(&leaves), &[only(1_500)]),
+        "it hears what it is to confirm: {:?}",
+        heard(&leaves)
+    );
     assert_eq!(heard_ms(&leaves, 700.0), 0, "and nobody of the room");
     world.app.wait_where("/agent", |seen| seen.param("Event") == "Hangup").await;
 
     // The second time the key is pressed, with a tone while it rings.
     let mut body = body;
     body["dial_music"] = "Real".into();
-    let script = CallScript { answering: rings(2_500), say: tone(1_100.0, 10), ..comes(USER, 0.0, "wwww1") };
+    let script =
+        CallScript { answering: rings(2_500), say: tone(1_100.0, 10), ..comes(USER, 0.0, "wwww1") };
     let stays = world.sim.expect_call(script);
     assert_eq!(world.mpc("POST", path, &body).await.status, 201);
     world.joined(USER).await;
@@ -161,9 +192,21 @@ async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it
     world.mpc("DELETE", "name_Desk/", &Value::Null).await;
     let (there, here) = tokio::join!(stays.all(), customer.all());
     assert!(heard_ms(&there, 700.0) > 1_000, "the agent hears: {} ms", heard_ms(&there, 700.0));
-    assert!(heard_ms(&here, 600.0) > 900, "the customer hears it ring: {} ms", heard_ms(&here, 600.0));
-    assert!((900..2_100).contains(&heard_ms(&here, 425.0)), "and then a tone: {} ms", heard_ms(&here, 425.0));
-    assert!(heard_ms(&here, 1_100.0) > 1_000, "the customer hears: {} ms", heard_ms(&here, 1_100.0));
+    assert!(
+        heard_ms(&here, 600.0) > 900,
+        "the customer hears it ring: {} ms",
+        heard_ms(&here, 600.0)
+    );
+    assert!(
+        (900..2_100).contains(&heard_ms(&here, 425.0)),
+        "and then a tone: {} ms",
+        heard_ms(&here, 425.0)
+    );
+    assert!(
+        heard_ms(&here, 1_100.0) > 1_000,
+        "the customer hears: {} ms",
+        heard_ms(&here, 1_100.0)
+    );
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 }
 
@@ -171,8 +214,10 @@ async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it
 async fn who_is_called_later_waits_in_the_queue_while_others_go_out() {
     let world = meeting("<Response><Hangup/></Response>").await;
     let first = world.sim.expect_call(comes(USER, 0.0, ""));
-    let second =
-        world.sim.expect_call(CallScript { from: OTHER.to_owned(), ..user(Answers::Accept, Order::ConnectFirst) });
+    let second = world.sim.expect_call(CallScript {
+        from: OTHER.to_owned(),
+        ..user(Answers::Accept, Order::ConnectFirst)
+    });
     let body = json!({
         "role": "agent", "from": NUMBER, "to": format!("{USER}<{OTHER}<{RAVI}"), "delay_dial": "3<0<120",
         "status_callback_url": world.app.url("/status"), "stay_alone": true,
@@ -181,12 +226,14 @@ async fn who_is_called_later_waits_in_the_queue_while_others_go_out() {
     });
     let added = world.mpc("POST", "name_Desk/Participant/", &body).await;
     assert_eq!(added.status, 201, "{}", added.text());
-    let calls: Vec<String> =
-        (0..3).map(|n| added.json()["calls"][n]["call_uuid"].as_str().expect("a UUID").to_owned()).collect();
+    let calls: Vec<String> = (0..3)
+        .map(|n| added.json()["calls"][n]["call_uuid"].as_str().expect("a UUID").to_owned())
+        .collect();
     let queued = async || {
         let list = world.rest("GET", "Call/?status=queued", &[], String::new()).await.json();
         let list = list["calls"].as_array().expect("a list").iter();
-        list.map(|call| call.as_str().expect("a UUID").to_owned()).collect::<std::collections::BTreeSet<_>>()
+        list.map(|call| call.as_str().expect("a UUID").to_owned())
+            .collect::<std::collections::BTreeSet<_>>()
     };
     let waits = |of: &[usize]| of.iter().map(|n| calls[*n].clone()).collect();
     // Whoever is due goes out, whatever waits before it.
@@ -196,20 +243,23 @@ async fn who_is_called_later_waits_in_the_queue_while_others_go_out() {
     assert_eq!(queued().await, waits(&[2]));
     let initiated = |call: &str| {
         let is_it = |seen: &crate::support::app::Seen| {
-            (seen.param("EventName"), seen.param("ParticipantCallUUID")) == ("AddParticipantInitiated", call)
+            (seen.param("EventName"), seen.param("ParticipantCallUUID"))
+                == ("AddParticipantInitiated", call)
         };
         let at = world.app.seen().into_iter().find(is_it).expect("it was called");
         at.param("EventTimestamp").to_owned()
     };
     let secs = |at: &str| {
-        let at: Vec<f64> = at[11..].split(':').map(|part| part.parse().expect("a number")).collect();
+        let at: Vec<f64> =
+            at[11..].split(':').map(|part| part.parse().expect("a number")).collect();
         at[0] * 3_600.0 + at[1] * 60.0 + at[2]
     };
     let later = (secs(&initiated(&calls[0])) - secs(&initiated(&calls[1]))).rem_euclid(86_400.0);
     assert!((2.5..6.0).contains(&later), "{later} s later");
 
     // Whoever waits can be called off, and is told of.
-    let cancelled = world.rest("DELETE", &format!("Request/{}/", calls[2]), &[], String::new()).await;
+    let cancelled =
+        world.rest("DELETE", &format!("Request/{}/", calls[2]), &[], String::new()).await;
     assert_eq!(cancelled.status, 204, "{}", cancelled.text());
     let failed = world.told("AddParticipantFailed").await;
     assert_eq!(failed.param("ParticipantCallUUID"), calls[2]);
@@ -227,8 +277,14 @@ async fn what_rest_plays_is_heard_by_who_waits_and_who_is_on_hold_in_place_of_th
          statusCallbackEvents=\"participant-state-changes,participant-audio-events\">Desk</MultiPartyCall></Response>",
     )
     .await;
-    world.app.xml("/wait", format!("<Response><Play loop=\"0\">{sounds}/tone/300/2000</Play></Response>"));
-    world.app.xml("/hold", format!("<Response><Play loop=\"0\">{sounds}/tone/600/2000</Play></Response>"));
+    world.app.xml(
+        "/wait",
+        format!("<Response><Play loop=\"0\">{sounds}/tone/300/2000</Play></Response>"),
+    );
+    world.app.xml(
+        "/hold",
+        format!("<Response><Play loop=\"0\">{sounds}/tone/600/2000</Play></Response>"),
+    );
     let customer = world.sim.place_call(comes(ASHA, 440.0, ""));
     let member = world.joined(ASHA).await;
     let play = |hz: u32| json!({"url": format!("{sounds}/tone/{hz}/1000")});
@@ -236,11 +292,18 @@ async fn what_rest_plays_is_heard_by_who_waits_and_who_is_on_hold_in_place_of_th
     world.app.wait("/wait").await;
     world.until_talked(2).await;
     let played = world.mpc("POST", &path, &play(1_000)).await;
-    assert_eq!((played.status, &played.json()["mpcMemberId"]), (202, &json!([member])), "{}", played.text());
+    assert_eq!(
+        (played.status, &played.json()["mpcMemberId"]),
+        (202, &json!([member])),
+        "{}",
+        played.text()
+    );
     world.told_times("ParticipantAudioStop", 1).await;
     world.until_talked(1).await;
 
-    let hold = world.mpc("POST", &format!("name_Desk/Participant/{member}/"), &json!({"hold": true})).await;
+    let hold = world
+        .mpc("POST", &format!("name_Desk/Participant/{member}/"), &json!({"hold": true}))
+        .await;
     assert_eq!(hold.status, 202, "{}", hold.text());
     world.app.wait("/hold").await;
     world.until_talked(2).await;
@@ -290,7 +353,10 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     let member = world.joined(RAVI).await;
     let mut bot = server.taken().await;
     let start = bot.hear("start").await;
-    assert_eq!((&start["start"]["tracks"], &start["extra_headers"]), (&json!(["inbound"]), &json!("user=42")));
+    assert_eq!(
+        (&start["start"]["tracks"], &start["extra_headers"]),
+        (&json!(["inbound"]), &json!("user=42"))
+    );
     let began = world.app.wait_where("/stream", |seen| seen.param("Event") == "StartStream").await;
     assert_eq!(
         (began.param("bidirectional"), began.param("StreamID")),
@@ -303,7 +369,8 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
         let media = bot.hear("media").await;
         let bytes = media["media"]["payload"].as_str().expect("a payload");
         let bytes = base64::engine::general_purpose::STANDARD.decode(bytes).expect("Base64");
-        let pcm: Vec<i16> = bytes.chunks_exact(2).map(|two| i16::from_le_bytes([two[0], two[1]])).collect();
+        let pcm: Vec<i16> =
+            bytes.chunks_exact(2).map(|two| i16::from_le_bytes([two[0], two[1]])).collect();
         loudest = loudest.max(level(&pcm, 600));
         if loudest > 0.08 {
             break;
@@ -312,14 +379,18 @@ async fn an_agent_behind_a_websocket_hears_and_speaks_in_the_room() {
     assert!(loudest > 0.08, "{loudest}");
     // Both hear it.
     let pcm = |hz: f64, ms: u32| -> Vec<i16> {
-        let wave = |n: u32| ((f64::from(n) * hz * std::f64::consts::TAU / 16_000.0).sin() * 8_000.0) as i16;
+        let wave = |n: u32| {
+            ((f64::from(n) * hz * std::f64::consts::TAU / 16_000.0).sin() * 8_000.0) as i16
+        };
         (0..ms * 16).map(wave).collect()
     };
     bot.play(16_000, &pcm(1_000.0, 1_500)).await;
     bot.say(json!({"event": "checkpoint", "name": "said"})).await;
     assert_eq!(bot.hear("playedStream").await["name"], "said");
     // What is asked of the participant holds for its agent.
-    let muted = world.mpc("POST", &format!("name_Desk/Participant/{member}/"), &json!({"mute": true})).await;
+    let muted = world
+        .mpc("POST", &format!("name_Desk/Participant/{member}/"), &json!({"mute": true}))
+        .await;
     assert_eq!(muted.status, 202, "{}", muted.text());
     world.told("ParticipantMute").await;
     bot.play(16_000, &pcm(1_500.0, 1_000)).await;
@@ -374,18 +445,33 @@ async fn whose_multi_party_call_has_ended_is_called_no_longer() {
             customer.control().hangup().await;
         }
         // Who rang rings no longer, and who was to be called later is not called.
-        let ended = tokio::time::timeout(Duration::from_secs(20), rings.all()).await.expect("it rings no longer");
+        let ended = tokio::time::timeout(Duration::from_secs(20), rings.all())
+            .await
+            .expect("it rings no longer");
         assert!(ended.iter().all(|event| !matches!(event.what, Happened::Answered)), "{ended:#?}");
         world.told_times("AddParticipantFailed", 2).await;
         let source = if rest { "API Request" } else { "Plivo" };
         for (to, source) in [(USER, source), (OTHER, "Plivo")] {
-            let is_its = |seen: &crate::support::app::Seen| seen.param("Event") == "Hangup" && seen.param("To") == to;
+            let is_its = |seen: &crate::support::app::Seen| {
+                seen.param("Event") == "Hangup" && seen.param("To") == to
+            };
             let hangup = world.app.wait_where("/agent", is_its).await;
-            let said = ["HangupCauseName", "HangupCauseCode", "HangupSource", "CallStatus", "BillDuration"];
+            let said = [
+                "HangupCauseName",
+                "HangupCauseCode",
+                "HangupSource",
+                "CallStatus",
+                "BillDuration",
+            ];
             let said = said.map(|name| hangup.param(name));
             assert_eq!(said, ["Multiparty Call Ended", "4020", source, "failed", "0"], "{to}");
         }
-        let rang = world.app.seen().iter().filter(|seen| seen.param("EventName") == "AddParticipantRinging").count();
+        let rang = world
+            .app
+            .seen()
+            .iter()
+            .filter(|seen| seen.param("EventName") == "AddParticipantRinging")
+            .count();
         assert_eq!(rang, 1);
         world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
         customer.all().await;

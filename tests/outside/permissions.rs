@@ -9,7 +9,9 @@ use sim::{Allow, CallScript, Happened, Sim, SimOptions};
 
 use crate::support::app::App;
 use crate::support::http;
-use crate::support::node::{ACCESS_TOKEN, API_KEY, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options};
+use crate::support::node::{
+    ACCESS_TOKEN, API_KEY, NUMBER, Node, PHONE_NUMBER_ID, Wanted, sim_options,
+};
 
 const USER: &str = "919412341234";
 
@@ -41,7 +43,8 @@ impl World {
 
     async fn request(&self) -> http::Answer {
         let url = format!("{}/api/v1/permissions/{NUMBER}/{USER}/request/", self.node.public);
-        http::send("POST", &url, &[("x-api-key", API_KEY)], r#"{"text":"May we call you back?"}"#).await
+        http::send("POST", &url, &[("x-api-key", API_KEY)], r#"{"text":"May we call you back?"}"#)
+            .await
     }
 
     async fn until(&self, status: &str) -> Value {
@@ -94,19 +97,35 @@ async fn m18_a_user_is_asked_answers_and_the_node_knows_also_after_a_crash() {
     let mut world = World::start("").await;
     assert_eq!(world.permission("").await["status"], "none");
     let sent = world.request().await;
-    assert_eq!((sent.status, &sent.json()["status"]), (202, &json!("requested")), "{}", sent.text());
+    assert_eq!(
+        (sent.status, &sent.json()["status"]),
+        (202, &json!("requested")),
+        "{}",
+        sent.text()
+    );
     let shown = world.phone().await;
-    assert_eq!((&shown["user"], &shown["requests"][0]["text"]), (&json!(USER), &json!("May we call you back?")));
+    assert_eq!(
+        (&shown["user"], &shown["requests"][0]["text"]),
+        (&json!(USER), &json!("May we call you back?"))
+    );
     assert_eq!(shown["requests"][0]["id"], sent.json()["messageId"]);
     // L13: the second is refused before it reaches Meta, with the time.
     let again = world.request().await;
     let error = again.json()["error"].clone();
-    assert_eq!((again.status, &error["code"]), (422, &json!("permission_request_too_soon")), "{}", again.text());
+    assert_eq!(
+        (again.status, &error["code"]),
+        (422, &json!("permission_request_too_soon")),
+        "{}",
+        again.text()
+    );
     assert_eq!(error["nextRequestAt"], world.permission("").await["nextRequestAt"]);
 
     assert_eq!(world.answers("accept").await, 204);
     let granted = world.until("temporary").await;
-    assert_eq!((&granted["callsLeft"], &granted["source"], &granted["missed"]), (&json!(5), &json!("meta"), &json!(0)));
+    assert_eq!(
+        (&granted["callsLeft"], &granted["source"], &granted["missed"]),
+        (&json!(5), &json!("meta"), &json!(0))
+    );
     assert_eq!(world.answers("accept").await, 409, "nothing is open any more");
     world.until_answered().await;
     // Answered 200 is kept, whatever becomes of the process.
@@ -127,12 +146,17 @@ async fn m18_a_user_is_asked_answers_and_the_node_knows_also_after_a_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m17_l20_a_users_call_allows_a_call_back_where_the_number_says_so_and_clears_the_requests() {
+async fn m17_l20_a_users_call_allows_a_call_back_where_the_number_says_so_and_clears_the_requests()
+{
     let world = World::start("").await;
     assert_eq!(world.request().await.status, 202);
     world.calls().await;
     let cleared = world.permission("").await;
-    assert_eq!((&cleared["status"], &cleared["requestsLeft"]), (&json!("requested"), &json!(1)), "a call, and no more");
+    assert_eq!(
+        (&cleared["status"], &cleared["requestsLeft"]),
+        (&json!("requested"), &json!(1)),
+        "a call, and no more"
+    );
     let settings = format!("{}/{PHONE_NUMBER_ID}/settings", world.sim.graph_url());
     let on = json!({"calling": {"callback_permission_status": "ENABLED"}}).to_string();
     let bearer = format!("Bearer {ACCESS_TOKEN}");
@@ -147,15 +171,24 @@ async fn m17_l20_a_users_call_allows_a_call_back_where_the_number_says_so_and_cl
 
 #[tokio::test(flavor = "multi_thread")]
 async fn m19_graph_is_asked_once_a_minute_and_numbers_have_rules_of_their_own() {
-    let world = World::start("permissions = { requests_per_day = 25, requests_per_week = 100 }").await;
+    let world =
+        World::start("permissions = { requests_per_day = 25, requests_per_week = 100 }").await;
     for _ in 0..3 {
         world.permission("?refresh=true").await;
     }
-    let reads = world.sim.log().iter().filter(|line| format!("{line:?}").contains("call_permissions")).count();
+    let reads = world
+        .sim
+        .log()
+        .iter()
+        .filter(|line| format!("{line:?}").contains("call_permissions"))
+        .count();
     assert_eq!(reads, 1);
     assert_eq!(world.permission("").await["requestsLeft"], 25);
     // Ours would let a second pass; Meta does not.
     assert_eq!(world.request().await.status, 202);
     let refused = world.request().await;
-    assert_eq!((refused.status, &refused.json()["error"]["code"]), (422, &json!("permission_request_too_soon")));
+    assert_eq!(
+        (refused.status, &refused.json()["error"]["code"]),
+        (422, &json!("permission_request_too_soon"))
+    );
 }

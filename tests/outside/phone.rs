@@ -64,18 +64,23 @@ async fn a_person_calls_from_the_page_hears_the_menu_presses_a_key_and_hangs_up(
     page.until("document.getElementById('hear-level').value > 0.02").await;
     page.eval("document.querySelector('[data-key=\"1\"]').click()").await;
     page.until("document.querySelectorAll('#steps li').length > 8").await;
-    page.until("(document.getElementById('steps').innerText.match(/GetInput/g) ?? []).length >= 3").await;
+    page.until("(document.getElementById('steps').innerText.match(/GetInput/g) ?? []).length >= 3")
+        .await;
     if let Ok(folder) = std::env::var("OFFHOOK_TEST_PICTURES") {
         for scheme in ["light", "dark"] {
             page.prefer(scheme).await;
-            page.screenshot(&std::path::Path::new(&folder).join(format!("phone-{scheme}.png"))).await;
+            page.screenshot(&std::path::Path::new(&folder).join(format!("phone-{scheme}.png")))
+                .await;
         }
     }
     page.eval("document.getElementById('call').click()").await;
     page.until("document.getElementById('steps').innerText.toLowerCase().includes('hung up') || document.getElementById('steps').innerText.toLowerCase().includes('ended')").await;
     assert!(page.errors.is_empty(), "the page's console: {:#?}", page.errors);
     let metrics = http::get(&dev.address("metrics")).await.text();
-    assert!(metrics.contains("offhook_calls_total{direction=\"inbound\",outcome=\"completed\"} 1"), "{metrics}");
+    assert!(
+        metrics.contains("offhook_calls_total{direction=\"inbound\",outcome=\"completed\"} 1"),
+        "{metrics}"
+    );
     assert_eq!(dev.interrupt(), Some(0), "Ctrl-C ends it cleanly");
 }
 
@@ -124,7 +129,11 @@ async fn the_playgrounds_document_is_heard_by_the_browser_phone() {
     page.click("form.stack button, .gate button").await;
     page.until("document.querySelector('.side nav')").await;
     page.visit("/console/playground/").await;
-    page.fill("#source", "<Response><Speak>This is my draft.</Speak><Wait length=\"20\"/></Response>").await;
+    page.fill(
+        "#source",
+        "<Response><Speak>This is my draft.</Speak><Wait length=\"20\"/></Response>",
+    )
+    .await;
     page.until("document.querySelector('button[data-phone]')").await;
     let phone = page.eval("document.querySelector('button[data-phone]').dataset.phone").await;
     // What the button does, but for the window that it opens.
@@ -141,7 +150,12 @@ async fn the_playgrounds_document_is_heard_by_the_browser_phone() {
     caller.until("document.getElementById('steps').innerText.includes('Speak')").await;
     caller.until("document.getElementById('hear-level').value > 0.02").await;
     caller.eval("document.getElementById('call').click()").await;
-    assert!(page.errors.is_empty() && caller.errors.is_empty(), "{:#?} {:#?}", page.errors, caller.errors);
+    assert!(
+        page.errors.is_empty() && caller.errors.is_empty(),
+        "{:#?} {:#?}",
+        page.errors,
+        caller.errors
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,12 +175,17 @@ async fn a_terminal_calls_through_a_running_dev_and_by_itself() {
         assert_eq!(out.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&out.stderr));
         let events: Vec<serde_json::Value> =
             text.lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect();
-        for word in ["placed", "ringing", "answered", "media_up", "instruction", "digit_sent", "hangup"] {
+        for word in
+            ["placed", "ringing", "answered", "media_up", "instruction", "digit_sent", "hangup"]
+        {
             assert!(events.iter().any(|e| e["event"] == word), "{word} in {text}");
         }
         let last = events.last().expect("an end");
         assert_eq!((&last["event"], &last["ok"]), (&"ended".into(), &true.into()), "{text}");
-        assert!(last["heard_ms"].as_u64().expect("a number") > 500 && last["cause"].is_string(), "{text}");
+        assert!(
+            last["heard_ms"].as_u64().expect("a number") > 500 && last["cause"].is_string(),
+            "{text}"
+        );
         let length = hound::WavReader::open(&heard).expect("a WAV file").duration();
         assert!(length > 16_000, "more than a second was recorded");
     }
@@ -180,6 +199,7 @@ fn a_call_to_an_application_that_fails_exits_1() {
         .expect("place a call");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert_eq!(out.status.code(), Some(1), "{text}");
-    let last: serde_json::Value = serde_json::from_str(text.lines().last().expect("an end")).expect("JSON");
+    let last: serde_json::Value =
+        serde_json::from_str(text.lines().last().expect("an end")).expect("JSON");
     assert_eq!((&last["event"], &last["ok"]), (&"ended".into(), &false.into()));
 }

@@ -25,7 +25,12 @@ use crate::support::node::{Node, Wanted, sim_options};
 struct NoFiles;
 
 impl FileFetch for NoFiles {
-    fn fetch<'a>(&'a self, _: &'a DocUrl, _: usize, _: Option<&'a str>) -> BoxFuture<'a, Result<FileAnswer, String>> {
+    fn fetch<'a>(
+        &'a self,
+        _: &'a DocUrl,
+        _: usize,
+        _: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
         Box::pin(std::future::ready(Err("no files here".to_owned())))
     }
 }
@@ -76,7 +81,9 @@ impl Endpoint {
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        let router = Router::new().route("/v1/audio/transcriptions", post(hear)).with_state(endpoint.clone());
+        let router = Router::new()
+            .route("/v1/audio/transcriptions", post(hear))
+            .with_state(endpoint.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         (endpoint, url)
     }
@@ -102,7 +109,9 @@ struct World {
 
 async fn world(speech: &str) -> World {
     let app = App::start().await;
-    app.xml("/hangup", "").xml("/so-far", "").xml("/said", "<Response><Speak>Thank you.</Speak></Response>");
+    app.xml("/hangup", "")
+        .xml("/so-far", "")
+        .xml("/said", "<Response><Speak>Thank you.</Speak></Response>");
     let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
     let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
     wanted.hangup_url = app.url("/hangup");
@@ -125,7 +134,8 @@ impl World {
     /// Calls, says that, and stays until the business hangs up.
     async fn call(&self, say: Vec<Frame>) -> Vec<sim::CallEvent> {
         let script = CallScript { say, hangup: HangupRule::Never, ..CallScript::default() };
-        let events = tokio::time::timeout(Duration::from_secs(60), self.sim.place_call(script).all()).await;
+        let events =
+            tokio::time::timeout(Duration::from_secs(60), self.sim.place_call(script).all()).await;
         let events = events.expect("the call ends");
         assert!(events.iter().any(|e| e.what == Happened::MediaUp), "{events:#?}");
         events
@@ -162,12 +172,21 @@ async fn what_a_caller_says_over_the_prompt_stops_it_and_goes_to_the_action() {
     assert!((spoken_ms..spoken_ms + 1_500).contains(&ms), "{ms} ms of {spoken_ms} ms");
     let form = endpoint.asked.lock().unwrap()[0].clone();
     let form = String::from_utf8_lossy(&form).into_owned();
-    assert!(form.contains("name=\"language\"\r\n\r\nen\r\n") && form.contains("book a table"), "its fields");
+    assert!(
+        form.contains("name=\"language\"\r\n\r\nen\r\n") && form.contains("book a table"),
+        "its fields"
+    );
     // A long prompt, cut short.
-    let Some(Happened::Ended(ended)) = events.last().map(|e| &e.what) else { panic!("no end: {events:#?}") };
+    let Some(Happened::Ended(ended)) = events.last().map(|e| &e.what) else {
+        panic!("no end: {events:#?}")
+    };
     assert!(ended.heard_ms < 6_000, "barge-in: {} ms heard", ended.heard_ms);
     assert!(
-        world.node.metric("offhook_instructions_total", &[("element", "GetInput"), ("outcome", "done")]).await > 0.0
+        world
+            .node
+            .metric("offhook_instructions_total", &[("element", "GetInput"), ("outcome", "done")])
+            .await
+            > 0.0
     );
     understood(&heard[0], "please book a table for two");
 }
@@ -196,8 +215,12 @@ pub fn sphinx(pcm: &[i16]) -> Option<String> {
         .stderr(Stdio::null())
         .spawn()
         .expect("start pocketsphinx");
-    let bytes: Vec<u8> =
-        [0i16; 8_000].iter().chain(pcm).chain(&[0; 8_000]).flat_map(|sample| sample.to_le_bytes()).collect();
+    let bytes: Vec<u8> = [0i16; 8_000]
+        .iter()
+        .chain(pcm)
+        .chain(&[0; 8_000])
+        .flat_map(|sample| sample.to_le_bytes())
+        .collect();
     let mut input = child.stdin.take().expect("its input");
     let writing = std::thread::spawn(move || input.write_all(&bytes));
     let output = child.wait_with_output().expect("what it says");
@@ -208,16 +231,25 @@ pub fn sphinx(pcm: &[i16]) -> Option<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn interim_results_come_before_the_action_and_none_after_it() {
     let (_endpoint, url) = Endpoint::start(r#"{"text":"fuck this table"}"#).await;
-    let world = world(&format!("[speech.transcribe]\nurl = \"{url}\"\ninterim_ms = 200\nformat = \"json\"\n")).await;
+    let world = world(&format!(
+        "[speech.transcribe]\nurl = \"{url}\"\ninterim_ms = 200\nformat = \"json\"\n"
+    ))
+    .await;
     world.answer(
         "inputType=\"dtmf speech\" interimSpeechResultsCallback=\"SO-FAR\" profanityFilter=\"true\" log=\"false\"",
         "",
     );
-    world.call(say(200, "This is a long sentence, and it takes its time until it ends.").await).await;
+    world
+        .call(say(200, "This is a long sentence, and it takes its time until it ends.").await)
+        .await;
     let said = world.app.wait("/said").await;
-    assert_eq!((said.param("Speech"), said.param("SpeechConfidenceScore")), ("f*** this table", "1.00"));
+    assert_eq!(
+        (said.param("Speech"), said.param("SpeechConfidenceScore")),
+        ("f*** this table", "1.00")
+    );
     let seen = world.app.seen();
-    let order: Vec<_> = seen.iter().map(|s| s.path.as_str()).filter(|p| ["/so-far", "/said"].contains(p)).collect();
+    let order: Vec<_> =
+        seen.iter().map(|s| s.path.as_str()).filter(|p| ["/so-far", "/said"].contains(p)).collect();
     assert!(order.len() >= 2 && order.last() == Some(&"/said"), "{order:?}");
     let first = seen.iter().find(|s| s.path == "/so-far").expect("an interim result");
     for (name, value) in [
@@ -253,13 +285,17 @@ async fn without_a_recogniser_the_document_goes_on_and_the_record_says_why() {
     let url = format!("{}/api/v1/calls/{}/", world.node.public, answer.param("CallUUID"));
     let key = [("x-api-key", crate::support::node::API_KEY)];
     let shown = crate::support::http::send("GET", &url, &key, "").await.text();
-    assert!(shown.contains("W407") && shown.contains("no recogniser understands en-US"), "{shown} {record}");
+    assert!(
+        shown.contains("W407") && shown.contains("no recogniser understands en-US"),
+        "{shown} {record}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pocketsphinx_understands_the_hints() {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("pocketsphinx_continuous").is_file()));
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|dir| dir.join("pocketsphinx_continuous").is_file())
+    });
     if !has_peer("pocketsphinx", found, "Debian's packages pocketsphinx and pocketsphinx-en-us") {
         return;
     }

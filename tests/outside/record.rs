@@ -24,13 +24,20 @@ async fn recording(document: &str) -> World {
     for path in ["/recorded", "/recording"] {
         world.app.xml(path, "<Response/>");
     }
-    world.app.xml("/unused", format!("<Response>{}</Response>", document.replace("APP", &world.app.base)));
+    world.app.xml(
+        "/unused",
+        format!("<Response>{}</Response>", document.replace("APP", &world.app.base)),
+    );
     world
 }
 
 /// Somebody who speaks for so long.
 fn speaker(seconds: u32, keys: &str) -> CallScript {
-    CallScript { say: tone(SAID_HZ, seconds), keys: caller::parse_keys(keys).expect("keys"), ..CallScript::default() }
+    CallScript {
+        say: tone(SAID_HZ, seconds),
+        keys: caller::parse_keys(keys).expect("keys"),
+        ..CallScript::default()
+    }
 }
 
 async fn call(world: &World, script: CallScript) -> Vec<CallEvent> {
@@ -80,7 +87,9 @@ pub(super) fn told_of(seen: &Seen, end: &str) -> u64 {
     assert_eq!(number(seen, "RecordingEndMs") - number(seen, "RecordingStartMs"), ms);
     assert_eq!(seen.param("RecordingEndReason"), end);
     assert_eq!(seen.param("RecordUrl"), seen.param("RecordFile"));
-    assert!(seen.param("RecordUrl").contains(&format!("/recordings/{}.", seen.param("RecordingID"))));
+    assert!(
+        seen.param("RecordUrl").contains(&format!("/recordings/{}.", seen.param("RecordingID")))
+    );
     u64::try_from(ms).expect("no less than nothing")
 }
 
@@ -101,7 +110,10 @@ async fn a_message_is_recorded_told_and_downloaded() {
     }
     let callback = world.app.wait("/recording").await;
     assert_eq!(told_of(&callback, "FinishedOnKey"), ms);
-    assert_eq!((callback.param("Event"), callback.param("CallStatus")), ("RecordStop", "in-progress"));
+    assert_eq!(
+        (callback.param("Event"), callback.param("CallStatus")),
+        ("RecordStop", "in-progress")
+    );
     assert!(callback.params.iter().all(|(name, _)| name != "Digits"));
     assert_eq!(callback.param("CallUUID"), action.param("CallUUID"));
 
@@ -126,15 +138,20 @@ async fn a_message_is_recorded_told_and_downloaded() {
     let part = http::send("GET", &url, &[("range", "bytes=44-143")], "").await;
     assert_eq!((part.status, part.body.len()), (206, 100));
     assert_eq!(part.body, file.body[44..144]);
-    assert_eq!(part.headers.get("content-range").expect("a range"), &format!("bytes 44-143/{}", file.body.len()));
+    assert_eq!(
+        part.headers.get("content-range").expect("a range"),
+        &format!("bytes 44-143/{}", file.body.len())
+    );
     let head = http::send("HEAD", &url, &[], "").await;
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert_eq!(head.headers.get("content-length").expect("a length"), &file.body.len().to_string());
     let behind = http::send("GET", &url, &[("range", "bytes=99999999-")], "").await;
     assert_eq!(behind.status, 416);
-    for other in
-        [url.replace(".wav", ".mp3"), url.replace(".wav", ".wav.part"), url.replace("/recordings/", "/recordings/../")]
-    {
+    for other in [
+        url.replace(".wav", ".mp3"),
+        url.replace(".wav", ".wav.part"),
+        url.replace("/recordings/", "/recordings/../"),
+    ] {
         assert_eq!(http::get(&other).await.status, 404, "{other}");
     }
     world.app.wait("/hangup").await;
@@ -157,11 +174,14 @@ async fn a_key_and_then_a_hang_up_leave_the_action_all_the_same() {
         call(&world, CallScript { hangup, ..speaker(4, "WWw1") }).await;
         let mut every = tokio::time::interval(Duration::from_millis(20));
         let comes = async {
-            while world.app.seen().iter().filter(|seen| seen.path == "/recorded").count() == before {
+            while world.app.seen().iter().filter(|seen| seen.path == "/recorded").count() == before
+            {
                 every.tick().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), comes).await.unwrap_or_else(|_| panic!("{after_ms}: no action"));
+        tokio::time::timeout(Duration::from_secs(20), comes)
+            .await
+            .unwrap_or_else(|_| panic!("{after_ms}: no action"));
         let seen = world.app.seen();
         let action = seen.iter().rfind(|seen| seen.path == "/recorded").expect("it came");
         let by_key = action.param("RecordingEndReason") == "FinishedOnKey";
@@ -178,19 +198,29 @@ async fn silence_ends_a_message_and_a_hang_up_leaves_it_all_the_same() {
     .await;
     let hangup = HangupRule::AfterAnswer(Duration::from_millis(7_500));
     call(&world, CallScript { hangup, ..speaker(2, "") }).await;
-    let first = world.app.wait_where("/recorded", |seen| seen.param("RecordingEndReason") == "Silence").await;
+    let first = world
+        .app
+        .wait_where("/recorded", |seen| seen.param("RecordingEndReason") == "Silence")
+        .await;
     let ms = told_of(&first, "Silence");
     assert!((3_500..5_000).contains(&ms), "{ms} ms: two of voice, two of silence");
     let mono = channels(&http::get(first.param("RecordUrl")).await.body);
     assert_eq!((mono.len(), mono[0].len() as u64), (1, ms * 16));
 
     // The second one: the action hears of it after the call, and its document runs nowhere.
-    let action = world.app.wait_where("/recorded", |seen| seen.param("RecordingEndReason") == "HungUp").await;
+    let action = world
+        .app
+        .wait_where("/recorded", |seen| seen.param("RecordingEndReason") == "HungUp")
+        .await;
     assert!(told_of(&action, "HungUp") > 500);
     assert_eq!((action.param("CallStatus"), action.param("Digits")), ("completed", ""));
     let callback = world.app.wait("/recording").await;
     assert_eq!(callback.param("CallStatus"), "completed");
-    assert!(callback.param("RecordUrl").ends_with(if cfg!(feature = "mp3") { ".mp3" } else { ".wav" }));
+    assert!(callback.param("RecordUrl").ends_with(if cfg!(feature = "mp3") {
+        ".mp3"
+    } else {
+        ".wav"
+    }));
     assert_eq!(http::get(callback.param("RecordUrl")).await.status, 200);
     world.app.wait("/hangup").await;
 }
@@ -206,7 +236,12 @@ async fn a_killed_node_leaves_a_file_and_tells_of_it_when_it_is_back() {
     let began = world.app.wait("/recorded").await;
     assert_eq!((began.param("RecordingDuration"), began.param("RecordingStartMs")), ("-1", "-1"));
     let url = began.param("RecordUrl").to_owned();
-    let part = world.node.dir.path().join("recordings").join(format!("{}.wav.part", began.param("RecordingID")));
+    let part = world
+        .node
+        .dir
+        .path()
+        .join("recordings")
+        .join(format!("{}.wav.part", began.param("RecordingID")));
     let mut every = tokio::time::interval(Duration::from_millis(50));
     while std::fs::metadata(&part).map_or(0, |meta| meta.len()) < 3 * 64_000 {
         every.tick().await;
@@ -217,7 +252,10 @@ async fn a_killed_node_leaves_a_file_and_tells_of_it_when_it_is_back() {
     let callback = world.app.wait("/recording").await;
     let ms = told_of(&callback, "HungUp");
     assert!(ms >= 3_000, "{ms} ms");
-    assert_eq!((callback.param("RecordUrl"), callback.param("CallStatus")), (url.as_str(), "completed"));
+    assert_eq!(
+        (callback.param("RecordUrl"), callback.param("CallStatus")),
+        (url.as_str(), "completed")
+    );
     let both = channels(&http::get(&url).await.body);
     assert_eq!(both[0].len() as u64, ms * 16);
     let heard = tone_ms(&both[0], SAID_HZ);
@@ -237,7 +275,14 @@ async fn rest_records_a_live_call_lists_what_it_has_and_takes_it_away() {
         let answer = world.rest(method, path, &head, body.to_string()).await;
         (answer.status, if answer.body.is_empty() { Value::Null } else { answer.json() })
     };
-    world.node.until_metric("offhook_instructions_total", &[("element", "Speak"), ("outcome", "done")], 1.0).await;
+    world
+        .node
+        .until_metric(
+            "offhook_instructions_total",
+            &[("element", "Speak"), ("outcome", "done")],
+            1.0,
+        )
+        .await;
     let (path, wanted) = (
         format!("Call/{call}/Record/"),
         json!({
@@ -258,14 +303,25 @@ async fn rest_records_a_live_call_lists_what_it_has_and_takes_it_away() {
     assert_eq!(ask("DELETE", &path, json!({})).await.0, 204);
     let callback = world.app.wait("/recording").await;
     let ms = told_of(&callback, "Stopped");
-    assert_eq!((callback.param("RecordingID"), callback.param("CallStatus")), (id.as_str(), "in-progress"));
+    assert_eq!(
+        (callback.param("RecordingID"), callback.param("CallStatus")),
+        (id.as_str(), "in-progress")
+    );
     let url = started["url"].as_str().expect("a URL").to_owned();
     assert_eq!(channels(&http::get(&url).await.body)[0].len() as u64, ms * 16);
 
     let (_, list) = ask("GET", &format!("Recording/?call_uuid={call}"), json!({})).await;
-    assert_eq!((&list["meta"]["total_count"], &list["objects"][0]["recording_id"]), (&json!(1), &json!(id)), "{list}");
+    assert_eq!(
+        (&list["meta"]["total_count"], &list["objects"][0]["recording_id"]),
+        (&json!(1), &json!(id)),
+        "{list}"
+    );
     let (_, one) = ask("GET", &format!("Recording/{id}/"), json!({})).await;
-    assert_eq!((&one["recording_url"], &one["recording_type"]), (&json!(url), &json!("normal")), "{one}");
+    assert_eq!(
+        (&one["recording_url"], &one["recording_type"]),
+        (&json!(url), &json!("normal")),
+        "{one}"
+    );
     assert_eq!(one["recording_duration_ms"], json!(format!("{ms}.00000")));
     let (_, none) = ask("GET", "Recording/?add_time__lt=2020-01-01", json!({})).await;
     assert_eq!(none["meta"]["total_count"], json!(0));
@@ -325,7 +381,10 @@ async fn a_recording_begins_when_who_was_dialled_has_answered() {
     let both = channels(&http::get(callback.param("RecordUrl")).await.body);
     assert_eq!(both.len(), 2);
     let (said, heard) = (tone_ms(&both[0], SAID_HZ), tone_ms(&both[1], CALLEE_HZ));
-    assert!(said + 800 > ms && heard + 1_500 > ms, "{said} ms of the caller, {heard} ms of the callee, in {ms}");
+    assert!(
+        said + 800 > ms && heard + 1_500 > ms,
+        "{said} ms of the caller, {heard} ms of the callee, in {ms}"
+    );
     assert_eq!(tone_ms(&both[1], 425.0), 0, "no ring-back tone");
 }
 
@@ -339,7 +398,8 @@ impl Small {
             .arg(&folder)
             .output();
         let done = mount.is_ok_and(|output| output.status.success());
-        crate::support::has_peer("mount", done, "a tmpfs is mounted: run as root").then_some(Self(folder))
+        crate::support::has_peer("mount", done, "a tmpfs is mounted: run as root")
+            .then_some(Self(folder))
     }
 }
 
@@ -359,7 +419,9 @@ async fn a_full_disk_ends_a_conferences_recording_with_a_file_and_a_remark() {
     let folder = world.node.dir.path().join("recordings");
     let Some(_small) = Small::over(folder.clone(), "96k") else { return };
     let phone = world.sim.place_call(CallScript { hangup: HangupRule::Never, ..speaker(30, "") });
-    let is_over = |seen: &Seen| !["", "-1"].contains(&seen.params.get("RecordingDuration").map_or("", String::as_str));
+    let is_over = |seen: &Seen| {
+        !["", "-1"].contains(&seen.params.get("RecordingDuration").map_or("", String::as_str))
+    };
     let over = world.app.wait_where("/recording", is_over).await;
     let ms = told_of(&over, "Failed");
     assert!((1_000..3_100).contains(&ms), "{ms} ms");
@@ -367,8 +429,14 @@ async fn a_full_disk_ends_a_conferences_recording_with_a_file_and_a_remark() {
     // The file is whole, and nothing is left in the making.
     let both = channels(&http::get(over.param("RecordUrl")).await.body);
     assert_eq!(both.iter().map(|pcm| pcm.len() as u64 / 320 * 20).collect::<Vec<_>>(), [ms]);
-    let files: Vec<_> = std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("one").path()).collect();
-    assert!(matches!(files.as_slice(), [one] if one.extension().is_some_and(|wav| wav == "wav")), "{files:?}");
+    let files: Vec<_> = std::fs::read_dir(&folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("one").path())
+        .collect();
+    assert!(
+        matches!(files.as_slice(), [one] if one.extension().is_some_and(|wav| wav == "wav")),
+        "{files:?}"
+    );
 
     // It is recorded no longer, and can be again.
     let stopped = world.rest("DELETE", "Conference/Board/Record/", &[], String::new()).await;
@@ -381,7 +449,8 @@ async fn a_full_disk_ends_a_conferences_recording_with_a_file_and_a_remark() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recording_that_cannot_be_completed_when_the_call_is_over_is_told_and_stands_in_its_record() {
+async fn a_recording_that_cannot_be_completed_when_the_call_is_over_is_told_and_stands_in_its_record()
+ {
     let world = recording(
         "<Record recordSession=\"true\" callbackUrl=\"APP/recording\" action=\"APP/recorded\" redirect=\"false\" \
          fileFormat=\"wav\"/><Wait length=\"30\"/>",
@@ -389,7 +458,12 @@ async fn a_recording_that_cannot_be_completed_when_the_call_is_over_is_told_and_
     .await;
     let phone = world.sim.place_call(CallScript { hangup: HangupRule::Never, ..speaker(20, "") });
     let began = world.app.wait("/recorded").await;
-    let part = world.node.dir.path().join("recordings").join(format!("{}.wav.part", began.param("RecordingID")));
+    let part = world
+        .node
+        .dir
+        .path()
+        .join("recordings")
+        .join(format!("{}.wav.part", began.param("RecordingID")));
     let mut every = tokio::time::interval(Duration::from_millis(20));
     // Written on it can be, but not be given its name.
     while std::fs::remove_file(&part).is_err() {
@@ -402,6 +476,9 @@ async fn a_recording_that_cannot_be_completed_when_the_call_is_over_is_told_and_
     let hangup = world.app.wait("/hangup").await;
     world.node.record(hangup.param("CallUUID")).await;
     let (remarks, record) = remarks_of(&world, hangup.param("CallUUID")).await;
-    assert!(remarks.contains("a recording could not be completed after the call: its file"), "{record:#}");
+    assert!(
+        remarks.contains("a recording could not be completed after the call: its file"),
+        "{record:#}"
+    );
     assert!(remarks.contains("nothing of it is there"), "{record:#}");
 }

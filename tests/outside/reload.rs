@@ -5,7 +5,9 @@ use serde_json::json;
 use crate::support::app::App;
 use crate::support::http::{self, Answer};
 use crate::support::meta::{Graph, connect, connect_body, silent_offer, terminate, wacid};
-use crate::support::node::{API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, NUMBER, Node, VERIFY_TOKEN, Wanted};
+use crate::support::node::{
+    API_KEY, APP_SECRET, AUTH_ID, AUTH_TOKEN, NUMBER, Node, VERIFY_TOKEN, Wanted,
+};
 
 struct World {
     node: Node,
@@ -16,8 +18,10 @@ struct World {
 impl World {
     async fn start() -> Self {
         let app = App::start().await;
-        let document =
-            format!("<Response><GetInput action=\"{}\" executionTimeout=\"60\"/></Response>", app.url("/menu"));
+        let document = format!(
+            "<Response><GetInput action=\"{}\" executionTimeout=\"60\"/></Response>",
+            app.url("/menu")
+        );
         app.xml("/answer", document.clone()).xml("/other", document).xml("/hangup", "");
         let graph = Graph::start().await;
         let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
@@ -38,7 +42,13 @@ impl World {
     }
 
     async fn reload(&self) -> Answer {
-        http::send("POST", &format!("{}/api/v1/reload/", self.node.public), &[("x-api-key", API_KEY)], "").await
+        http::send(
+            "POST",
+            &format!("{}/api/v1/reload/", self.node.public),
+            &[("x-api-key", API_KEY)],
+            "",
+        )
+        .await
     }
 
     /// SIGHUP, and waits until the log has a line with this.
@@ -98,7 +108,11 @@ async fn r09_reload_drops_nothing() {
     // The next call goes by the new file, the one from before still lives by the old.
     let next = world.live().await;
     world.app.wait("/other").await;
-    assert_eq!(world.graph.actions(&live[0]), ["pre_accept", "accept"], "the first call was not touched");
+    assert_eq!(
+        world.graph.actions(&live[0]),
+        ["pre_accept", "accept"],
+        "the first call was not touched"
+    );
     // The number leaves the file: its calls go on, and are still ended by Meta's word.
     world.edit(&[("calling_enabled = true", "calling_enabled = false")]);
     world.hangup_signal("configuration reloaded").await;
@@ -109,7 +123,14 @@ async fn r09_reload_drops_nothing() {
     }
     world.node.until_metric("offhook_number_slots_in_use", &slots, 0.0).await;
     world.node.until_metric("offhook_calls_total", &[("outcome", "completed")], 6.0).await;
-    world.node.until_metric("offhook_callback_total", &[("kind", "hangup"), ("outcome", "delivered")], 6.0).await;
+    world
+        .node
+        .until_metric(
+            "offhook_callback_total",
+            &[("kind", "hangup"), ("outcome", "delivered")],
+            6.0,
+        )
+        .await;
     assert_eq!(world.app.count("/hangup"), 6);
 }
 
@@ -117,20 +138,28 @@ async fn r09_reload_drops_nothing() {
 async fn r09_a_bad_file_changes_nothing_and_is_pointed_at() {
     let world = World::start().await;
     let live = world.live().await;
-    world.edit(&[("calling_enabled", "caling_enabled"), ("default_cps = 100", "default_cps = \"canary\"")]);
+    world.edit(&[
+        ("calling_enabled", "caling_enabled"),
+        ("default_cps = 100", "default_cps = \"canary\""),
+    ]);
     let answer = world.reload().await;
     assert_eq!(answer.status, 400, "{}", answer.text());
     let said = answer.json();
     assert_eq!(said["error"]["code"], "bad_configuration");
     let findings = said["error"]["findings"].as_array().expect("findings").clone();
-    let unknown = findings.iter().find(|f| f["message"].as_str().is_some_and(|m| m.contains("caling_enabled")));
+    let unknown = findings
+        .iter()
+        .find(|f| f["message"].as_str().is_some_and(|m| m.contains("caling_enabled")));
     let unknown = unknown.unwrap_or_else(|| panic!("{said}"));
     assert_eq!(unknown["hint"], "did you mean `calling_enabled`?");
     assert!(unknown["line"].as_u64().is_some_and(|line| line > 10), "{unknown}");
     assert!(!answer.text().contains("canary") && !answer.text().contains(APP_SECRET));
     world.hangup_signal("nothing has changed").await;
     let log = world.node.log();
-    assert!(log.contains("offhook.toml:") && log.contains("did you mean `calling_enabled`?"), "{log}");
+    assert!(
+        log.contains("offhook.toml:") && log.contains("did you mean `calling_enabled`?"),
+        "{log}"
+    );
     // As before: a call comes in, the live one lives.
     world.live().await;
     assert_eq!(world.graph.actions(&live), ["pre_accept", "accept"]);
@@ -142,7 +171,8 @@ async fn r09_a_bad_file_changes_nothing_and_is_pointed_at() {
         ("allow_insecure = true", "allow_insecure = true\nmax_body_bytes = 2000"),
     ]);
     let answer = world.reload().await;
-    let expected = json!({"accounts": 1, "wabas": 1, "numbers": 1, "needsRestart": ["listen.media_ports"]});
+    let expected =
+        json!({"accounts": 1, "wabas": 1, "numbers": 1, "needsRestart": ["listen.media_ports"]});
     assert_eq!((answer.status, answer.json()), (200, expected));
     // The log is read by a thread of the test's own.
     let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
@@ -166,7 +196,9 @@ async fn secrets_rotate_without_a_gap() {
         http::get(&format!("{}/webhooks/meta?{query}", node.public)).await.status
     };
     let key = async |key: &str| {
-        http::send("GET", &format!("{}/api/v1/calls/", node.public), &[("x-api-key", key)], "").await.status
+        http::send("GET", &format!("{}/api/v1/calls/", node.public), &[("x-api-key", key)], "")
+            .await
+            .status
     };
     assert_eq!([world.signed_by(APP_SECRET).await, world.signed_by("new-app").await], [200, 401]);
 
@@ -203,7 +235,10 @@ async fn secrets_rotate_without_a_gap() {
     let body = crate::support::meta::terminate_body(&wacid).to_string();
     let signature = crate::support::sign("new-app", body.as_bytes());
     let url = format!("{}/webhooks/meta", node.public);
-    assert_eq!(http::send("POST", &url, &[("x-hub-signature-256", &signature)], body).await.status, 200);
+    assert_eq!(
+        http::send("POST", &url, &[("x-hub-signature-256", &signature)], body).await.status,
+        200
+    );
     let hangup = world.app.wait_where("/hangup", |s| s.param("WhatsAppCallID") == wacid).await;
     let signatures = hangup.headers["x-plivo-signature-v3"].to_str().expect("text");
     assert_eq!(signatures.split(',').count(), 2, "the call began while both tokens stood");

@@ -26,7 +26,9 @@ const CALLS: &str = "/v1/Account/MATESTOFFHOOK0000001/Call/";
 /// A signed webhook as one request, its framing as given.
 fn webhook(framing: &str, body: &str, on_the_wire: &str) -> String {
     let signature = sign(APP_SECRET, body.as_bytes());
-    format!("POST /webhooks/meta HTTP/1.1\r\nHost: a\r\nX-Hub-Signature-256: {signature}\r\n{framing}\r\n{on_the_wire}")
+    format!(
+        "POST /webhooks/meta HTTP/1.1\r\nHost: a\r\nX-Hub-Signature-256: {signature}\r\n{framing}\r\n{on_the_wire}"
+    )
 }
 
 /// The status line's code.
@@ -37,7 +39,18 @@ fn status(answer: &str) -> &str {
 /// Nothing in an answer tells of our insides.
 fn says_nothing_of_us(what: &str, answer: &str) {
     let lower = answer.to_lowercase();
-    for word in ["src/", ".rs:", "sqlite", "select ", "panick", "backtrace", "evil", "/tmp", APP_SECRET, AUTH_TOKEN] {
+    for word in [
+        "src/",
+        ".rs:",
+        "sqlite",
+        "select ",
+        "panick",
+        "backtrace",
+        "evil",
+        "/tmp",
+        APP_SECRET,
+        AUTH_TOKEN,
+    ] {
         assert!(!lower.contains(word), "{what}: {word} in {answer}");
     }
 }
@@ -49,7 +62,8 @@ async fn r14_what_may_be_smuggled_is_refused_and_the_connection_closed() {
     let body = connect_body(&id, &silent_offer()).to_string();
     let length = body.len();
     let chunked = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
-    let both = |first: &str, second: &str| webhook(&format!("{first}\r\n{second}\r\n"), &body, &chunked);
+    let both =
+        |first: &str, second: &str| webhook(&format!("{first}\r\n{second}\r\n"), &body, &chunked);
     let with_length = |value: &str| webhook(&format!("Content-Length: {value}\r\n"), &body, &body);
     let with_coding = |line: &str| webhook(&format!("{line}\r\n"), &body, &chunked);
     let chunks = |wire: &str| webhook("Transfer-Encoding: chunked\r\n", &body, wire);
@@ -62,7 +76,10 @@ async fn r14_what_may_be_smuggled_is_refused_and_the_connection_closed() {
         ("chunking and length", both(te, &cl)),
         ("chunking and length 0", both(te, "Content-Length: 0")),
         ("two lengths", webhook(&format!("{cl}\r\n{cl}\r\n"), &body, &body)),
-        ("two lengths that differ", webhook(&format!("{cl}\r\nContent-Length: 0\r\n"), &body, &body)),
+        (
+            "two lengths that differ",
+            webhook(&format!("{cl}\r\nContent-Length: 0\r\n"), &body, &body),
+        ),
         ("a list of lengths", with_length(&format!("{length}, {length}"))),
         ("length with a plus", with_length(&format!("+{length}"))),
         ("length below 0", with_length("-1")),
@@ -74,7 +91,10 @@ async fn r14_what_may_be_smuggled_is_refused_and_the_connection_closed() {
         ("identity", with_coding("Transfer-Encoding: identity")),
         ("two codings", with_coding("Transfer-Encoding: gzip, chunked")),
         ("coding twice", with_coding("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked")),
-        ("coding twice, one unknown", with_coding("Transfer-Encoding: chunked\r\nTransfer-Encoding: x")),
+        (
+            "coding twice, one unknown",
+            with_coding("Transfer-Encoding: chunked\r\nTransfer-Encoding: x"),
+        ),
         ("a blank before the colon", with_coding("Transfer-Encoding : chunked")),
         ("a control character in the coding", with_coding("Transfer-Encoding: \x0bchunked")),
         ("chunked in HTTP/1.0", with_coding(te).replace("HTTP/1.1", "HTTP/1.0")),
@@ -104,16 +124,28 @@ async fn r14_what_may_be_smuggled_is_refused_and_the_connection_closed() {
         ("chunk size that is none", chunks("zz\r\nx\r\n0\r\n\r\n")),
         ("chunk size in decimal dress", chunks(&format!("0x{length:x}\r\n{body}\r\n0\r\n\r\n"))),
         ("a chunk longer than it says", chunks(&format!("3\r\n{body}\r\n0\r\n\r\n"))),
-        ("chunk extensions without end", chunks(&format!("1;{}\r\nx\r\n0\r\n\r\n", "x".repeat(40_000)))),
+        (
+            "chunk extensions without end",
+            chunks(&format!("1;{}\r\nx\r\n0\r\n\r\n", "x".repeat(40_000))),
+        ),
         ("trailers without end", chunks(&format!("0\r\n{}\r\n", "X: y\r\n".repeat(20_000)))),
-        ("behind a good one: two lengths", good.clone() + &webhook(&format!("{cl}\r\n{cl}\r\n"), &body, &body)),
+        (
+            "behind a good one: two lengths",
+            good.clone() + &webhook(&format!("{cl}\r\n{cl}\r\n"), &body, &body),
+        ),
         ("behind a good one: both", good.clone() + &both(&cl, te)),
-        ("behind a good one: a bare line feed", good + &with_length(&length.to_string()).replacen("\r\n", "\n", 2)),
+        (
+            "behind a good one: a bare line feed",
+            good + &with_length(&length.to_string()).replacen("\r\n", "\n", 2),
+        ),
     ];
     let mut taken = Vec::new();
     for (what, request) in refused {
         let answers = raw(&node.public, request.as_bytes()).await;
-        let last = answers.rmatch_indices("HTTP/1.1 ").next().map_or(answers.as_str(), |(at, _)| &answers[at..]);
+        let last = answers
+            .rmatch_indices("HTTP/1.1 ")
+            .next()
+            .map_or(answers.as_str(), |(at, _)| &answers[at..]);
         if status(last) != "400" || answers.ends_with(http::OPEN) {
             taken.push((what, answers.clone()));
         }
@@ -123,30 +155,53 @@ async fn r14_what_may_be_smuggled_is_refused_and_the_connection_closed() {
     let fields: String = (0..101).map(|n| format!("X-{n}: 1\r\n")).collect();
     let large = vec![b' '; (256 << 10) + 1];
     let key = format!("Host: a\r\nX-API-Key: {API_KEY}\r\n");
-    let big_chunk = format!("{:x}\r\n{}\r\n0\r\n\r\n", large.len(), String::from_utf8_lossy(&large));
-    let check = |head: &str, wire: &str| format!("POST /api/v1/xml/check HTTP/1.1\r\n{key}{head}\r\n{wire}");
-    let webhook_chunk = format!("{:x}\r\n{}\r\n0\r\n\r\n", (3 << 20) + 1, " ".repeat((3 << 20) + 1));
+    let big_chunk =
+        format!("{:x}\r\n{}\r\n0\r\n\r\n", large.len(), String::from_utf8_lossy(&large));
+    let check = |head: &str, wire: &str| {
+        format!("POST /api/v1/xml/check HTTP/1.1\r\n{key}{head}\r\n{wire}")
+    };
+    let webhook_chunk =
+        format!("{:x}\r\n{}\r\n0\r\n\r\n", (3 << 20) + 1, " ".repeat((3 << 20) + 1));
     let zipped = "\u{1f}zipped";
     for (what, request, code) in [
-        ("a head of more than 32 KiB", get(&format!("Host: a\r\nX: {}\r\n", "a".repeat(32 << 10))), "431"),
+        (
+            "a head of more than 32 KiB",
+            get(&format!("Host: a\r\nX: {}\r\n", "a".repeat(32 << 10))),
+            "431",
+        ),
         ("more than 100 fields", get(&format!("Host: a\r\n{fields}")), "431"),
-        ("a target of more than 8 KiB", format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(8 << 10)), "414"),
+        (
+            "a target of more than 8 KiB",
+            format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(8 << 10)),
+            "414",
+        ),
         (
             "an absolute target of more than 8 KiB",
             format!("GET http://{}/ HTTP/1.1\r\nHost: a\r\n\r\n", "a.".repeat(5 << 10)),
             "414",
         ),
-        ("a large body, chunked", check("Transfer-Encoding: chunked\r\nConnection: close\r\n", &big_chunk), "413"),
+        (
+            "a large body, chunked",
+            check("Transfer-Encoding: chunked\r\nConnection: close\r\n", &big_chunk),
+            "413",
+        ),
         (
             "a compressed body",
             check("Content-Encoding: gzip\r\nContent-Length: 3\r\nConnection: close\r\n", "abc"),
             "415",
         ),
-        ("a large webhook, chunked", chunks(&webhook_chunk).replace("Host: a", "Connection: close\r\nHost: a"), "413"),
+        (
+            "a large webhook, chunked",
+            chunks(&webhook_chunk).replace("Host: a", "Connection: close\r\nHost: a"),
+            "413",
+        ),
         (
             "a compressed webhook",
             webhook(
-                &format!("Content-Encoding: gzip\r\nConnection: close\r\nContent-Length: {}\r\n", zipped.len()),
+                &format!(
+                    "Content-Encoding: gzip\r\nConnection: close\r\nContent-Length: {}\r\n",
+                    zipped.len()
+                ),
                 zipped,
                 zipped,
             ),
@@ -154,7 +209,10 @@ async fn r14_what_may_be_smuggled_is_refused_and_the_connection_closed() {
         ),
     ] {
         let answer = raw(&node.public, request.as_bytes()).await;
-        assert!(status(&answer) == code && !answer.ends_with(http::OPEN), "{what}: {code} expected, not {answer}");
+        assert!(
+            status(&answer) == code && !answer.ends_with(http::OPEN),
+            "{what}: {code} expected, not {answer}"
+        );
         says_nothing_of_us(what, &answer);
     }
     assert!(graph.asked().is_empty(), "no call came of any of it: {:?}", graph.asked());
@@ -171,7 +229,8 @@ async fn r14_headers_that_want_to_be_somebody_else_have_no_effect() {
     let authorization = basic(AUTH_ID, AUTH_TOKEN);
     let send = async |method: &str, path: &str, extra: &str| {
         let head = format!("Authorization: {authorization}\r\nConnection: close\r\n{extra}");
-        raw(&node.public, format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{head}\r\n").as_bytes()).await
+        raw(&node.public, format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{head}\r\n").as_bytes())
+            .await
     };
     let plain = send("GET", CALLS, "").await;
     assert_eq!(status(&plain), "200", "{plain}");
@@ -203,7 +262,8 @@ async fn r14_headers_that_want_to_be_somebody_else_have_no_effect() {
     let mut last = 0;
     for n in 0..80 {
         let from = format!("203.0.113.{n}");
-        let headers = [("authorization", "Basic eDp5"), ("x-forwarded-for", &from), ("x-real-ip", &from)];
+        let headers =
+            [("authorization", "Basic eDp5"), ("x-forwarded-for", &from), ("x-real-ip", &from)];
         last = http::send("GET", &path, &headers, "").await.status;
     }
     assert_eq!(last, 429);
@@ -211,12 +271,17 @@ async fn r14_headers_that_want_to_be_somebody_else_have_no_effect() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r14_a_trusted_proxy_tells_who_asks() {
-    let (node, _graph) = node(|w| w.listen = "trusted_proxies = [\"127.0.0.1/32\"]".to_owned()).await;
+    let (node, _graph) =
+        node(|w| w.listen = "trusted_proxies = [\"127.0.0.1/32\"]".to_owned()).await;
     let path = format!("{}{CALLS}", node.public);
     for n in 0..80 {
         let from = format!("198.51.100.7, 203.0.113.{n}");
         let headers = [("authorization", "Basic eDp5"), ("x-forwarded-for", from.as_str())];
-        assert_eq!(http::send("GET", &path, &headers, "").await.status, 401, "{n}: another address each time");
+        assert_eq!(
+            http::send("GET", &path, &headers, "").await.status,
+            401,
+            "{n}: another address each time"
+        );
     }
 }
 
@@ -225,9 +290,14 @@ async fn r15_failures_are_throttled_and_nobody_else_is() {
     let (node, _graph) = node(|_| ()).await;
     let calls = format!("{}{CALLS}", node.public);
     let check = format!("{}/api/v1/xml/check", node.public);
-    let (good, wrong, unknown) =
-        (basic(AUTH_ID, AUTH_TOKEN), basic(AUTH_ID, "wrong"), basic("MANOBODYNOBODYNOBODY", AUTH_TOKEN));
-    let get = async |authorization: &str| http::send("GET", &calls, &[("authorization", authorization)], "").await;
+    let (good, wrong, unknown) = (
+        basic(AUTH_ID, AUTH_TOKEN),
+        basic(AUTH_ID, "wrong"),
+        basic("MANOBODYNOBODYNOBODY", AUTH_TOKEN),
+    );
+    let get = async |authorization: &str| {
+        http::send("GET", &calls, &[("authorization", authorization)], "").await
+    };
     let told = |answer: &http::Answer| {
         let body = answer.json();
         (answer.status, body["error"].clone(), body.as_object().map(serde_json::Map::len))
@@ -247,16 +317,25 @@ async fn r15_failures_are_throttled_and_nobody_else_is() {
         } else {
             assert_eq!(answer.status, 401);
         }
-        assert_eq!(get(&good).await.status, 200, "a valid credential is never refused for another's mistakes");
+        assert_eq!(
+            get(&good).await.status,
+            200,
+            "a valid credential is never refused for another's mistakes"
+        );
     }
     // 92 failures, 60 of them free, one more each second.
     assert!((20..=32).contains(&refused), "{refused}");
-    let answer = http::send("POST", &check, &[("x-api-key", API_KEY)], "<Response><Hangup/></Response>").await;
+    let answer =
+        http::send("POST", &check, &[("x-api-key", API_KEY)], "<Response><Hangup/></Response>")
+            .await;
     assert_eq!(answer.status, 200);
     // Never on the webhook.
     let door = format!("{}/webhooks/meta", node.public);
     for _ in 0..80 {
-        assert_eq!(http::send("POST", &door, &[("x-hub-signature-256", "sha256=00")], "{}").await.status, 401);
+        assert_eq!(
+            http::send("POST", &door, &[("x-hub-signature-256", "sha256=00")], "{}").await.status,
+            401
+        );
     }
     assert_eq!(node.post_webhook("{}").await.status, 200);
 }
@@ -270,7 +349,8 @@ struct Line {
 impl Line {
     async fn to(base: &str) -> Self {
         #[allow(clippy::disallowed_methods, reason = "a test asks its own node")]
-        let stream = tokio::net::TcpStream::connect(base.trim_start_matches("http://")).await.unwrap();
+        let stream =
+            tokio::net::TcpStream::connect(base.trim_start_matches("http://")).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, room: vec![0; 4_096] }
     }
@@ -295,7 +375,8 @@ impl Line {
 #[tokio::test(flavor = "multi_thread")]
 async fn r13_a_flood_of_bad_signatures_leaves_good_ones_quick() {
     let (node, _graph) = node(|_| ()).await;
-    let seconds = std::env::var("OFFHOOK_R13_SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
+    let seconds =
+        std::env::var("OFFHOOK_R13_SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
     let body = connect_body(&wacid(), &silent_offer()).to_string();
     let bad = webhook(&format!("Content-Length: {}\r\n", body.len()), "something else", &body);
     let good = webhook("Content-Length: 14\r\n", "{\"object\":\"x\"}", "{\"object\":\"x\"}");
@@ -332,7 +413,11 @@ async fn r13_a_flood_of_bad_signatures_leaves_good_ones_quick() {
         let sent: u64 = flood.join_all().await.into_iter().sum();
         took.sort_unstable();
         let p99 = took[took.len() * 99 / 100];
-        told.push(format!("{} bad ones a second, p99 of {} good ones {p99:?}", sent / seconds, took.len()));
+        told.push(format!(
+            "{} bad ones a second, p99 of {} good ones {p99:?}",
+            sent / seconds,
+            took.len()
+        ));
         if p99 < std::time::Duration::from_millis(100) {
             #[allow(clippy::print_stderr, reason = "figures are told")]
             {

@@ -12,8 +12,9 @@ const OTHER: &str = "MAOTHEROFFHOOK000001";
 async fn node() -> Node {
     let app = App::start().await;
     let mut wanted = Wanted::new("http://127.0.0.1:9/v23.0", &app.url("/answer"));
-    wanted.extra =
-        format!("[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"other\"\n[permissions]\nenforce = false\n");
+    wanted.extra = format!(
+        "[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"other\"\n[permissions]\nenforce = false\n"
+    );
     Node::start(&wanted).await
 }
 
@@ -22,14 +23,27 @@ fn basic(id: &str, token: &str) -> String {
 }
 
 /// Asks at a path of the listener, as the account.
-async fn ask(node: &Node, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<bytes::Bytes>) -> Answer {
+async fn ask(
+    node: &Node,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<bytes::Bytes>,
+) -> Answer {
     let own = basic(AUTH_ID, AUTH_TOKEN);
-    let headers: Vec<_> = headers.iter().copied().chain([("authorization", own.as_str())]).collect();
+    let headers: Vec<_> =
+        headers.iter().copied().chain([("authorization", own.as_str())]).collect();
     send(method, &format!("{}{path}", node.public), &headers, body).await
 }
 
 fn error(answer: &Answer) -> (u16, String) {
-    (answer.status, answer.json()["error"].as_str().unwrap_or_else(|| panic!("no text: {}", answer.text())).to_owned())
+    (
+        answer.status,
+        answer.json()["error"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no text: {}", answer.text()))
+            .to_owned(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,9 +54,14 @@ async fn every_line_of_what_requests_have_in_common() {
     let form = [("content-type", "application/x-www-form-urlencoded")];
 
     // 1.1: none, wrong, another account's, and another account's path: one answer.
-    for authorization in
-        ["", "Basic !!!", &basic(AUTH_ID, "wrong"), &basic(OTHER, "other"), &basic(AUTH_ID, ""), "Bearer x"]
-    {
+    for authorization in [
+        "",
+        "Basic !!!",
+        &basic(AUTH_ID, "wrong"),
+        &basic(OTHER, "other"),
+        &basic(AUTH_ID, ""),
+        "Bearer x",
+    ] {
         let url = format!("{}{}", node.public, at("Call/"));
         let answer = send("GET", &url, &[("authorization", authorization)], "").await;
         assert_eq!(error(&answer), (401, "authentication failed".to_owned()), "{authorization}");
@@ -52,22 +71,39 @@ async fn every_line_of_what_requests_have_in_common() {
     assert_eq!(stranger.status, 401);
 
     // 1.3: the last slash, and doubled ones.
-    for path in
-        ["Number/", "Number", "/Number//", "//Number", &format!("Number/{NUMBER}"), &format!("Number//+{NUMBER}//")]
-    {
+    for path in [
+        "Number/",
+        "Number",
+        "/Number//",
+        "//Number",
+        &format!("Number/{NUMBER}"),
+        &format!("Number//+{NUMBER}//"),
+    ] {
         assert_eq!(ask(&node, "GET", &at(path), &[], "").await.status, 200, "{path}");
     }
-    assert_eq!(ask(&node, "GET", &format!("//v1//Account//{AUTH_ID}//"), &[], "").await.status, 200);
+    assert_eq!(
+        ask(&node, "GET", &format!("//v1//Account//{AUTH_ID}//"), &[], "").await.status,
+        200
+    );
     assert_eq!(ask(&node, "GET", &format!("/v1/Account/{AUTH_ID}"), &[], "").await.status, 200);
 
     // 1.4: objects, forms, empty bodies; text for numbers and booleans; null is absent; unknown fields are nothing.
-    let names = |name: &str| format!(r#"{{"name":"{name}","enabled":"true","unknown":{{"x":[1]}},"city":null}}"#);
+    let names = |name: &str| {
+        format!(r#"{{"name":"{name}","enabled":"true","unknown":{{"x":[1]}},"city":null}}"#)
+    };
     assert_eq!(ask(&node, "POST", &at("Subaccount/"), &json, names("one")).await.status, 201);
     assert_eq!(ask(&node, "POST", &at("Subaccount/"), &[], names("two")).await.status, 201);
-    assert_eq!(ask(&node, "POST", &at("Subaccount/"), &form, "name=three+x&enabled=False").await.status, 201);
+    assert_eq!(
+        ask(&node, "POST", &at("Subaccount/"), &form, "name=three+x&enabled=False").await.status,
+        201
+    );
     let listed = ask(&node, "GET", &at("Subaccount/"), &[], "").await.json();
-    let enabled: Vec<_> = listed["objects"].as_array().unwrap().iter().map(|s| (&s["name"], &s["enabled"])).collect();
-    assert!(enabled.contains(&(&"three x".into(), &false.into())) && enabled.contains(&(&"one".into(), &true.into())));
+    let enabled: Vec<_> =
+        listed["objects"].as_array().unwrap().iter().map(|s| (&s["name"], &s["enabled"])).collect();
+    assert!(
+        enabled.contains(&(&"three x".into(), &false.into()))
+            && enabled.contains(&(&"one".into(), &true.into()))
+    );
     for (what, headers, body, status) in [
         ("empty", &json[..], "", 400),
         ("null", &json, r#"{"name":null}"#, 400),
@@ -85,7 +121,10 @@ async fn every_line_of_what_requests_have_in_common() {
     }
     let large = |bytes: usize| format!("{{\"name\":\"five\"{}}}", " ".repeat(bytes - 15));
     assert_eq!(ask(&node, "POST", &at("Subaccount/"), &json, large(256 << 10)).await.status, 201);
-    assert_eq!(ask(&node, "POST", &at("Subaccount/"), &json, large((256 << 10) + 1)).await.status, 413);
+    assert_eq!(
+        ask(&node, "POST", &at("Subaccount/"), &json, large((256 << 10) + 1)).await.status,
+        413
+    );
     for (method, path) in [("GET", "Call/"), ("DELETE", "Call/")] {
         let answer = ask(&node, method, &at(path), &json, r#"{"call_uuid":"{{{"#).await;
         assert!(answer.status == 200 || answer.status == 204, "{method}: {}", answer.status);
@@ -94,16 +133,34 @@ async fn every_line_of_what_requests_have_in_common() {
     // 1.5: an id in body and header, also without a body.
     let answer = ask(&node, "GET", &at("Call/"), &[], "").await;
     assert_eq!(answer.headers["content-type"], "application/json; charset=utf-8");
-    assert_eq!(answer.json()["api_id"].as_str().unwrap(), answer.headers["x-api-id"].to_str().unwrap());
+    assert_eq!(
+        answer.json()["api_id"].as_str().unwrap(),
+        answer.headers["x-api-id"].to_str().unwrap()
+    );
     let answer = ask(&node, "DELETE", &at("Conference/"), &[], "").await;
-    assert!((answer.status, answer.body.is_empty()) == (204, true) && answer.headers.contains_key("x-api-id"));
+    assert!(
+        (answer.status, answer.body.is_empty()) == (204, true)
+            && answer.headers.contains_key("x-api-id")
+    );
 
     // 1.6: synchronous all the same.
-    let body = r#"{"name":"six","callback_url":"https://app.example.com/x","callback_method":"GET"}"#;
-    assert_eq!(ask(&node, "POST", &at("Subaccount/"), &json, body).await.json()["message"], "created");
+    let body =
+        r#"{"name":"six","callback_url":"https://app.example.com/x","callback_method":"GET"}"#;
+    assert_eq!(
+        ask(&node, "POST", &at("Subaccount/"), &json, body).await.json()["message"],
+        "created"
+    );
 
     // 1.7, 1.8: what is not there, and by which method.
-    for path in ["Message/", "PhoneNumber/", "Pricing/", "Powerpack/", "Lookup/Number/1/", "Nonsense/", "Call/a/b/c/"] {
+    for path in [
+        "Message/",
+        "PhoneNumber/",
+        "Pricing/",
+        "Powerpack/",
+        "Lookup/Number/1/",
+        "Nonsense/",
+        "Call/a/b/c/",
+    ] {
         let answer = ask(&node, "GET", &at(path), &[], "").await;
         assert_eq!(error(&answer), (404, "not available on this server".to_owned()), "{path}");
     }
@@ -115,19 +172,40 @@ async fn every_line_of_what_requests_have_in_common() {
         ("HEAD", "Call/", "GET, POST, DELETE"),
         ("OPTIONS", "Call/", "GET, POST, DELETE"),
     ] {
-        let answer = ask(&node, method, &at(path), &[("origin", "https://app.example.com")], "").await;
-        assert_eq!((answer.status, answer.headers["allow"].to_str().unwrap()), (405, allow), "{method} {path}");
-        assert!(!answer.headers.keys().any(|name| name.as_str().starts_with("access-control")), "no CORS");
+        let answer =
+            ask(&node, method, &at(path), &[("origin", "https://app.example.com")], "").await;
+        assert_eq!(
+            (answer.status, answer.headers["allow"].to_str().unwrap()),
+            (405, allow),
+            "{method} {path}"
+        );
+        assert!(
+            !answer.headers.keys().any(|name| name.as_str().starts_with("access-control")),
+            "no CORS"
+        );
     }
 
     // 1.10: paging.
-    let page = ask(&node, "GET", &at("Subaccount/?limit=2&offset=2&unknown=x"), &[], "").await.json();
-    let link = |offset: u32| format!("/v1/Account/{AUTH_ID}/Subaccount/?limit=2&offset={offset}&unknown=x");
-    assert_eq!((&page["meta"]["next"], &page["meta"]["previous"]), (&link(4).into(), &link(0).into()));
-    assert_eq!((page["meta"]["total_count"].as_u64(), page["objects"].as_array().unwrap().len()), (Some(6), 2));
+    let page =
+        ask(&node, "GET", &at("Subaccount/?limit=2&offset=2&unknown=x"), &[], "").await.json();
+    let link = |offset: u32| {
+        format!("/v1/Account/{AUTH_ID}/Subaccount/?limit=2&offset={offset}&unknown=x")
+    };
+    assert_eq!(
+        (&page["meta"]["next"], &page["meta"]["previous"]),
+        (&link(4).into(), &link(0).into())
+    );
+    assert_eq!(
+        (page["meta"]["total_count"].as_u64(), page["objects"].as_array().unwrap().len()),
+        (Some(6), 2)
+    );
     for query in ["limit=21", "limit=0", "limit=x", "offset=-1"] {
         let answer = ask(&node, "GET", &at(&format!("Subaccount/?{query}")), &[], "").await;
-        assert!(error(&answer).1.starts_with(query.split('=').next().unwrap()), "{query}: {}", answer.text());
+        assert!(
+            error(&answer).1.starts_with(query.split('=').next().unwrap()),
+            "{query}: {}",
+            answer.text()
+        );
     }
 }
 
@@ -148,7 +226,10 @@ async fn what_is_set_outlives_a_kill() {
     assert!(database::skipped_on_postgres() || !file.is_empty(), "the store");
     let beside = std::fs::read(node.dir.path().join("offhook.db-wal")).unwrap_or_default();
     for bytes in [&file, &beside] {
-        assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()), "tokens are sealed");
+        assert!(
+            !bytes.windows(token.len()).any(|window| window == token.as_bytes()),
+            "tokens are sealed"
+        );
     }
     node.start_again().await;
     let own = basic(id, token);
@@ -158,7 +239,10 @@ async fn what_is_set_outlives_a_kill() {
         (&number["alias"], number["sub_account"].as_str()),
         (&"Night".into(), Some(&*format!("/v1/Account/{id}/")))
     );
-    assert!(number["application"].as_str().is_some_and(|uri| uri.contains(app.as_str().unwrap())), "{number}");
+    assert!(
+        number["application"].as_str().is_some_and(|uri| uri.contains(app.as_str().unwrap())),
+        "{number}"
+    );
     // A reload reads the file anew, and leaves what the file does not name.
     node.signal("HUP");
     node.until_log("configuration reloaded").await;

@@ -18,15 +18,20 @@ fn path() -> String {
 
 /// The number's routing, by a request that changes nothing of it.
 async fn routing(chat: &Chat) -> Value {
-    let (_, shown) =
-        chat.ask("POST", &path(), json!({"number": NUMBER, "whatsappPhoneNumberId": PHONE_NUMBER_ID})).await;
+    let (_, shown) = chat
+        .ask("POST", &path(), json!({"number": NUMBER, "whatsappPhoneNumberId": PHONE_NUMBER_ID}))
+        .await;
     shown
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s4_01_s4_02_s4_03_s4_05_s4_20_the_path_the_key_the_fields_and_the_shape() {
     let chat = Chat::start().await;
-    for path in [path(), format!("phone-numbers/{NUMBER}/subscribe"), format!("phone-numbers/%2B{NUMBER}/subscribe/")] {
+    for path in [
+        path(),
+        format!("phone-numbers/{NUMBER}/subscribe"),
+        format!("phone-numbers/%2B{NUMBER}/subscribe/"),
+    ] {
         let (status, body) = chat.ask("POST", &path, good()).await;
         assert_eq!(status, 200, "{path}: {body}");
     }
@@ -47,8 +52,15 @@ async fn s4_01_s4_02_s4_03_s4_05_s4_20_the_path_the_key_the_fields_and_the_shape
         "whatsappPhoneNumberId",
     ];
     assert_eq!(names, eight);
-    assert_eq!(shown["id"], chat.get(&format!("phone-numbers/{NUMBER}/")).await["id"], "the number's own");
-    assert_eq!((&shown["whatsappBusinessAccount"], &shown["isSandbox"]), (&json!("1029384756"), &json!(false)));
+    assert_eq!(
+        shown["id"],
+        chat.get(&format!("phone-numbers/{NUMBER}/")).await["id"],
+        "the number's own"
+    );
+    assert_eq!(
+        (&shown["whatsappBusinessAccount"], &shown["isSandbox"]),
+        (&json!("1029384756"), &json!(false))
+    );
     // Read-only ones that are sent change nothing.
     let mut more = good();
     more["isSandbox"] = json!(true);
@@ -69,7 +81,10 @@ async fn s4_01_s4_02_s4_03_s4_05_s4_20_the_path_the_key_the_fields_and_the_shape
         let (status, answer) = chat.ask("POST", &path(), body.clone()).await;
         assert_eq!((status, &answer["error"]["field"]), (400, &json!(field)), "{body}: {answer}");
         assert!(answer["error"]["message"].as_str().is_some_and(|why| !why.is_empty()), "{answer}");
-        assert!(answer["error"]["requestId"].is_string() && answer["error"]["code"].is_string(), "{answer}");
+        assert!(
+            answer["error"]["requestId"].is_string() && answer["error"]["code"].is_string(),
+            "{answer}"
+        );
     }
 }
 
@@ -127,7 +142,9 @@ async fn s4_09_apply_to_existing_takes_every_conversation_at_once() {
             (&json!("webhook"), &Value::Null, &json!(crm))
         );
         chat.writes(user, "after").await;
-        let of = |data: &Value| data["user"]["waId"] == user.as_str() && data["message"]["text"] == "after";
+        let of = |data: &Value| {
+            data["user"]["waId"] == user.as_str() && data["message"]["text"] == "after"
+        };
         chat.event("/hook", "message.received", of).await;
     }
     // It holds after a crash.
@@ -155,7 +172,11 @@ async fn s4_10_s4_11_existing_conversations_stay_and_no_subscription_events_come
     chat.writes(USER, "four").await;
     chat.message_at("/desk", "four").await;
     for at in ["/hook", "/desk"] {
-        assert!(chat.types_at(at).iter().all(|kind| !kind.starts_with("subscription.")), "{:?}", chat.types_at(at));
+        assert!(
+            chat.types_at(at).iter().all(|kind| !kind.starts_with("subscription.")),
+            "{:?}",
+            chat.types_at(at)
+        );
     }
 }
 
@@ -167,7 +188,8 @@ async fn s4_12_a_conversation_alone_is_subscribed_and_its_webhooks_hear_of_it() 
     chat.writes(USER, "one").await;
     chat.writes(OTHER_USER, "one").await;
     let id = chat.id_of(USER).await;
-    let (status, shown) = chat.ask("POST", &format!("conversations/{id}/subscribe/"), json!({"webhook": desk})).await;
+    let (status, shown) =
+        chat.ask("POST", &format!("conversations/{id}/subscribe/"), json!({"webhook": desk})).await;
     assert_eq!((status, &shown["webhook"]), (200, &json!(desk)), "{shown}");
     let mine = |data: &Value| data["conversation"] == id.as_str();
     chat.event("/desk", "subscription.activated", mine).await;
@@ -199,7 +221,8 @@ async fn s4_13_s4_14_webhooks_are_made_in_the_console_and_an_unknown_one_changes
     )
     .await;
     for method in ["POST", "PATCH", "DELETE"] {
-        let (status, _) = chat.ask(method, "webhooks/", json!({"name": "x", "url": "https://example.com"})).await;
+        let (status, _) =
+            chat.ask(method, "webhooks/", json!({"name": "x", "url": "https://example.com"})).await;
         assert_eq!(status, 405, "{method}");
     }
     let all = chat.get("webhooks/").await;
@@ -212,8 +235,13 @@ async fn s4_13_s4_14_webhooks_are_made_in_the_console_and_an_unknown_one_changes
     let foreign = others["items"][0]["id"].as_str().unwrap().to_owned();
     for webhook in [foreign.as_str(), AGENT, "no-id"] {
         let (status, refused) = chat.subscribe(Some(webhook), true).await;
-        assert_eq!((status, &refused["error"]["field"]), (400, &json!("webhook")), "{webhook}: {refused}");
-        let (status, _) = chat.ask("GET", &format!("webhooks/{webhook}/deliveries/"), Value::Null).await;
+        assert_eq!(
+            (status, &refused["error"]["field"]),
+            (400, &json!("webhook")),
+            "{webhook}: {refused}"
+        );
+        let (status, _) =
+            chat.ask("GET", &format!("webhooks/{webhook}/deliveries/"), Value::Null).await;
         assert_eq!(status, 404, "{webhook}");
     }
     assert_eq!(routing(&chat).await, before);
@@ -268,14 +296,21 @@ async fn s4_19_twice_is_once_and_of_two_that_race_one_wins_whole() {
         let shown = chat.conversation(&user).await;
         let webhook = (json!("webhook"), json!(crm), Value::Null);
         let agent = (json!("agent"), Value::Null, json!(id));
-        let now = (shown["routing"].clone(), shown["webhook"].clone(), shown["activeAgent"].clone());
+        let now =
+            (shown["routing"].clone(), shown["webhook"].clone(), shown["activeAgent"].clone());
         assert!(now == webhook || now == agent, "{now:?}");
         // The number says the same as its conversations.
         let new = format!("9194123460{round:02}");
         chat.writes(&new, "hello").await;
         assert_eq!(chat.conversation(&new).await["routing"], now.0);
     }
-    let listed =
-        chat.ask_as(API_KEY, "GET", "conversations/?agent=3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", Value::Null).await;
+    let listed = chat
+        .ask_as(
+            API_KEY,
+            "GET",
+            "conversations/?agent=3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11",
+            Value::Null,
+        )
+        .await;
     assert_eq!(listed.0, 200);
 }

@@ -12,20 +12,31 @@ use crate::support::sdk::{self, Sdk};
 /// Holds a request's signatures against the SDK's own validators: with the token of the account that has the number,
 /// and of its main account.
 fn validate(sdk: &mut Sdk, seen: &Seen, own: &str, main: &str) {
-    let header = |name: &str| seen.headers.get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+    let header = |name: &str| {
+        seen.headers.get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
+    };
     // A GET's parameters stand in its URL.
     let params = if seen.method == "GET" { json!({}) } else { json!(seen.params) };
     for (header_name, token) in [("x-plivo-signature-v3", own), ("x-plivo-signature-ma-v3", main)] {
         let nonce = header("x-plivo-signature-v3-nonce");
         let arguments = json!([seen.method, seen.url, nonce, token, header(header_name), params]);
-        assert_eq!(sdk.ok("utils.validate_v3_signature", arguments), true, "{header_name} of {seen:#?}");
-        let wrong = json!([seen.method, seen.url, nonce, "another token", header(header_name), params]);
+        assert_eq!(
+            sdk.ok("utils.validate_v3_signature", arguments),
+            true,
+            "{header_name} of {seen:#?}"
+        );
+        let wrong =
+            json!([seen.method, seen.url, nonce, "another token", header(header_name), params]);
         assert_eq!(sdk.ok("utils.validate_v3_signature", wrong), false);
     }
     for (header_name, token) in [("x-plivo-signature-v2", own), ("x-plivo-signature-ma-v2", main)] {
         let nonce = header("x-plivo-signature-v2-nonce");
         let arguments = json!([seen.url, nonce, header(header_name), token]);
-        assert_eq!(sdk.ok("utils.validate_signature", arguments), true, "{header_name} of {seen:#?}");
+        assert_eq!(
+            sdk.ok("utils.validate_signature", arguments),
+            true,
+            "{header_name} of {seen:#?}"
+        );
     }
 }
 
@@ -46,7 +57,10 @@ async fn python_places_and_ends_calls() {
         let live = sdk.ok(list, Value::Null);
         assert!(live.to_string().contains(&uuid), "{list}: {live}");
     }
-    assert_eq!(sdk.ok("calls.queued_call_list_ids", Value::Null).to_string().matches(&uuid).count(), 0);
+    assert_eq!(
+        sdk.ok("calls.queued_call_list_ids", Value::Null).to_string().matches(&uuid).count(),
+        0
+    );
     assert_eq!(sdk.ok("calls.live_call_get", json!([uuid]))["call_status"], "in-progress");
     sdk.ok("calls.delete", json!([uuid]));
     assert_eq!(ends(&world, &uuid).await, ["4000", "API Request", "completed"]);
@@ -75,8 +89,12 @@ async fn pythons_validators_take_every_request() {
     let Some(mut sdk) = sdk::python(&world.node.public, AUTH_ID, AUTH_TOKEN) else { return };
     let url = |path: &str| world.app.url(path);
     world.app.route("/answer", |_| (500, String::new()));
-    let (over, menu, notice, digits) = (url("/over?b=2&amp;a=1"), url("/menu"), url("/notice?x=%20y"), url("/digits"));
-    world.app.xml("/fallback", format!("<Response><Redirect method=\"GET\">{over}</Redirect></Response>"));
+    let (over, menu, notice, digits) =
+        (url("/over?b=2&amp;a=1"), url("/menu"), url("/notice?x=%20y"), url("/digits"));
+    world.app.xml(
+        "/fallback",
+        format!("<Response><Redirect method=\"GET\">{over}</Redirect></Response>"),
+    );
     let asks = format!(
         "<Response><GetInput action=\"{menu}\" method=\"GET\" numDigits=\"1\"><Speak>One.</Speak></GetInput></Response>"
     );
@@ -132,7 +150,10 @@ async fn a_new_subaccount_places_calls_of_its_own() {
         "hangup_url": world.app.url("/hangup"),
     });
     let refused = own.raises("InvalidRequestError", "calls.create", order.clone());
-    assert!(refused.contains("is not a calling-enabled WhatsApp number of your account"), "{refused}");
+    assert!(
+        refused.contains("is not a calling-enabled WhatsApp number of your account"),
+        "{refused}"
+    );
     sdk.ok("numbers.update", json!({"number": NUMBER, "subaccount": id}));
     world.app.xml("/answer", "<Response><Hangup/></Response>");
     let user = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
@@ -144,7 +165,10 @@ async fn a_new_subaccount_places_calls_of_its_own() {
     user.all().await;
     world.node.record(&uuid).await;
     for sdk in [&mut sdk, &mut own] {
-        assert_eq!(sdk.ok("calls.list", json!({"subaccount": id}))["objects"][0]["call_uuid"], *uuid);
+        assert_eq!(
+            sdk.ok("calls.list", json!({"subaccount": id}))["objects"][0]["call_uuid"],
+            *uuid
+        );
     }
     // With the subaccount gone, the number and the record are the main account's.
     sdk.ok("subaccounts.delete", json!([id]));
@@ -161,7 +185,10 @@ async fn python_manages_the_account() {
         (&account["auth_id"], &account["cps"], &account["calls_live"]),
         (&json!(AUTH_ID), &json!(100), &json!(0))
     );
-    assert_eq!(sdk.ok("account.update", json!({"name": "Asha", "city": "Pune"}))["message"], "changed");
+    assert_eq!(
+        sdk.ok("account.update", json!({"name": "Asha", "city": "Pune"}))["message"],
+        "changed"
+    );
     assert_eq!(sdk.ok("account.get", Value::Null)["name"], "Asha");
 
     let sub = sdk.ok("subaccounts.create", json!({"name": "One", "enabled": true}));
@@ -170,7 +197,10 @@ async fn python_manages_the_account() {
     let mut of_sub = sdk::python(&world.node.public, id, token).expect("as above");
     assert_eq!(of_sub.ok("account.get", Value::Null)["auth_id"], id);
     of_sub.raises("ResourceNotFoundError", "subaccounts.get", json!([id]));
-    assert_eq!(sdk.ok("subaccounts.update", json!({"auth_id": id, "name": "Two"}))["message"], "changed");
+    assert_eq!(
+        sdk.ok("subaccounts.update", json!({"auth_id": id, "name": "Two"}))["message"],
+        "changed"
+    );
     of_sub.raises("AuthenticationError", "account.get", Value::Null);
     assert_eq!(sdk.ok("subaccounts.list", json!({"limit": 1}))["objects"][0]["name"], "Two");
 
@@ -225,13 +255,19 @@ async fn node_places_calls_and_manages_the_account() {
     assert_eq!(sdk.ok("calls.getLiveCall", json!([uuid]))["callStatus"], "in-progress");
     assert!(!sdk.ok("calls.listQueuedCalls", Value::Null).to_string().contains(&uuid));
     sdk.refuses("not found", "calls.getQueuedCall", json!([uuid]));
-    sdk.ok("calls.playMusic", json!([uuid, world.app.url("/tone.wav"), {"legs": "aleg", "mix": true}]));
+    sdk.ok(
+        "calls.playMusic",
+        json!([uuid, world.app.url("/tone.wav"), {"legs": "aleg", "mix": true}]),
+    );
     sdk.ok("calls.stopPlayingMusic", json!([uuid]));
     sdk.ok("calls.speakText", json!([uuid, "Hello", {"voice": "MAN", "language": "en-GB"}]));
     sdk.ok("calls.stopSpeakingText", json!([uuid]));
     sdk.ok("calls.sendDigits", json!([uuid, "42", {"leg": "aleg"}]));
     world.app.xml("/other", "<Response><Wait length=\"60\"/></Response>");
-    sdk.ok("calls.transfer", json!([uuid, {"legs": "aleg", "alegUrl": world.app.url("/other"), "alegMethod": "POST"}]));
+    sdk.ok(
+        "calls.transfer",
+        json!([uuid, {"legs": "aleg", "alegUrl": world.app.url("/other"), "alegMethod": "POST"}]),
+    );
     assert_eq!(world.app.wait("/other").await.param("Event"), "Redirect");
     sdk.ok("calls.hangup", json!([uuid]));
     assert_eq!(ends(&world, &uuid).await, ["4000", "API Request", "completed"]);
@@ -250,7 +286,8 @@ async fn node_places_calls_and_manages_the_account() {
     assert_eq!(sdk.ok("subaccounts.get", json!([id]))["name"], "One");
     sdk.ok("subaccounts.update", json!([id, "Two", true]));
     assert!(sdk.ok("subaccounts.list", json!([{}])).to_string().contains("Two"));
-    let app = sdk.ok("applications.create", json!(["menu", {"answerUrl": world.app.url("/answer")}]));
+    let app =
+        sdk.ok("applications.create", json!(["menu", {"answerUrl": world.app.url("/answer")}]));
     let app = app["appId"].as_str().unwrap_or_else(|| panic!("{app}")).to_owned();
     assert_eq!(sdk.ok("applications.get", json!([app]))["answerUrl"], world.app.url("/answer"));
     sdk.ok("applications.update", json!([app, {"answerUrl": world.app.url("/other")}]));
@@ -283,7 +320,8 @@ async fn python_records_calls_and_rooms_and_takes_recordings_away() {
     );
     let script = CallScript { hangup: HangupRule::Never, ..CallScript::default() };
     let caller = world.sim.place_call(script);
-    let joined = world.app.wait_where("/status", |seen| seen.param("EventName") == "ParticipantJoin").await;
+    let joined =
+        world.app.wait_where("/status", |seen| seen.param("EventName") == "ParticipantJoin").await;
     let desk = json!({"friendly_name": "Desk"});
     assert_eq!(sdk.ok("multi_party_calls.get", desk.clone())["status"], "Active");
     // The SDK sends a list of the one word "active".
@@ -305,7 +343,8 @@ async fn python_records_calls_and_rooms_and_takes_recordings_away() {
     let call = joined.param("CallUUID");
     let beside = sdk.ok("calls.record", json!([call]));
     // Something to keep of each.
-    let packets = async || world.node.metric("offhook_media_packets_total", &[("direction", "in")]).await;
+    let packets =
+        async || world.node.metric("offhook_media_packets_total", &[("direction", "in")]).await;
     let enough = packets().await + 100.0;
     let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
     while packets().await < enough {

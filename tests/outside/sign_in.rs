@@ -20,7 +20,10 @@ async fn with(provider: &Provider, more: &str) -> World {
         "[oidc]\nissuer = \"{}\"\nclient_id = \"{CLIENT_ID}\"\nname = \"Example Login\"\n{more}\n",
         provider.issuer()
     );
-    world(|wanted, _| wanted.extra.push_str(&format!("{oidc}{}{}", user("asha@example.com"), user("ravi")))).await
+    world(|wanted, _| {
+        wanted.extra.push_str(&format!("{oidc}{}{}", user("asha@example.com"), user("ravi")))
+    })
+    .await
 }
 
 /// A browser: the cookies that it was given.
@@ -35,8 +38,10 @@ impl<'w> Browser<'w> {
     }
 
     async fn get(&mut self, url: &str) -> Answer {
-        let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let url = if url.starts_with('/') { format!("{}{url}", self.public) } else { url.to_owned() };
+        let cookies: Vec<String> =
+            self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let url =
+            if url.starts_with('/') { format!("{}{url}", self.public) } else { url.to_owned() };
         let answer = http::send("GET", &url, &[("cookie", &cookies.join("; "))], "").await;
         for line in answer.headers.get_all("set-cookie") {
             let line = line.to_str().unwrap();
@@ -86,8 +91,13 @@ fn and(mut claims: Value, more: Value) -> Value {
 async fn a_person_signs_in_with_the_provider_and_is_known_by_its_word_from_then_on() {
     let provider = Provider::start(Key::rsa()).await;
     let world = with(&provider, &format!("client_secret = \"{SECRET}\"")).await;
-    let page = http::get(&format!("{}/console/sign-in?to=/console/calls/", world.node.public)).await.text();
-    assert!(page.contains("Sign in with Example Login") && page.contains("/console/sign-in/openid?to="), "{page}");
+    let page = http::get(&format!("{}/console/sign-in?to=/console/calls/", world.node.public))
+        .await
+        .text();
+    assert!(
+        page.contains("Sign in with Example Login") && page.contains("/console/sign-in/openid?to="),
+        "{page}"
+    );
     let url = format!("{}/console/sign-in", world.node.public);
     let german = http::send("GET", &url, &[("accept-language", "de")], "").await.text();
     assert!(german.contains("Mit Example Login anmelden"));
@@ -96,8 +106,13 @@ async fn a_person_signs_in_with_the_provider_and_is_known_by_its_word_from_then_
     let came = browser.sign_in(&provider, &asha()).await;
     assert_eq!(came.status, 200, "{}", came.text());
     assert_eq!(came.headers["refresh"], "0; url=/console/calls/");
-    let cookies: Vec<_> = came.headers.get_all("set-cookie").iter().map(|line| line.to_str().unwrap()).collect();
-    assert!(cookies.iter().any(|line| line.starts_with("offhook=") && line.contains("; HttpOnly; SameSite=Strict")));
+    let cookies: Vec<_> =
+        came.headers.get_all("set-cookie").iter().map(|line| line.to_str().unwrap()).collect();
+    assert!(
+        cookies.iter().any(
+            |line| line.starts_with("offhook=") && line.contains("; HttpOnly; SameSite=Strict")
+        )
+    );
     assert!(browser.is_in().await && browser.cookies.len() == 1, "the way's cookie is gone");
     // The same person under a new address, which nobody here has; and not another one with the old address.
     let moved = and(asha(), json!({"email": "asha@elsewhere.test", "email_verified": false}));
@@ -118,7 +133,10 @@ async fn a_person_signs_in_with_the_provider_and_is_known_by_its_word_from_then_
     let lines = String::from_utf8_lossy(&run.stdout).into_owned();
     let line = lines.lines().find(|line| line.contains("\"oidc\"")).expect("a line about it");
     let redirect = format!("{}/console/sign-in/openid/back", world.node.public);
-    assert!(line.contains("\"ok\"") && line.contains(provider.issuer()) && line.contains(&redirect), "{line}");
+    assert!(
+        line.contains("\"ok\"") && line.contains(provider.issuer()) && line.contains(&redirect),
+        "{line}"
+    );
     let log = world.node.log();
     assert!(!log.contains(SECRET) && !log.contains("Asha@Example.com"), "r22");
 }
@@ -146,7 +164,11 @@ async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
         let mut browser = Browser::of(&world);
         let answer = browser.sign_in(&provider, &and(asha(), claims.clone())).await;
         let text = answer.text();
-        assert!(answer.status == status && text.contains(words), "{claims}: {} {text}", answer.status);
+        assert!(
+            answer.status == status && text.contains(words),
+            "{claims}: {} {text}",
+            answer.status
+        );
         assert!(
             text.contains("name=\"password\"") && !browser.is_in().await,
             "{claims}: the sign-in page, and nobody in"
@@ -166,10 +188,14 @@ async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
     assert_eq!(victim.get("/console/sign-in/openid/back?code=x").await.status, 400, "no state");
     let location = mallory.begin("/console/").await;
     let state = location.split("state=").nth(1).unwrap().split('&').next().unwrap().to_owned();
-    let no = mallory.get(&format!("/console/sign-in/openid/back?error=access_denied%3Cb%3E&state={state}")).await;
+    let no = mallory
+        .get(&format!("/console/sign-in/openid/back?error=access_denied%3Cb%3E&state={state}"))
+        .await;
     assert!(no.status == 403 && no.text().contains("(access_deniedb)"), "{}", no.text());
     let location = mallory.begin("/console/").await;
-    let mixed = provider.says_yes(&location, &asha()).replace("&iss=", "&iss=https%3A%2F%2Felsewhere.test&was=");
+    let mixed = provider
+        .says_yes(&location, &asha())
+        .replace("&iss=", "&iss=https%3A%2F%2Felsewhere.test&was=");
     assert_eq!(mallory.get(&mixed).await.status, 401, "another issuer's answer");
 
     // A code is good once, also for who has kept the cookie.
@@ -180,13 +206,21 @@ async fn what_the_provider_did_not_say_of_this_sign_in_brings_nobody_in() {
     assert_eq!(browser.get(&back).await.status, 200);
     let mut again = Browser { public: browser.public, cookies: kept };
     let replay = again.get(&back).await;
-    assert!(replay.status == 400 && replay.text().contains("does not take this sign-in"), "{}", replay.text());
+    assert!(
+        replay.status == 400 && replay.text().contains("does not take this sign-in"),
+        "{}",
+        replay.text()
+    );
     assert!(browser.is_in().await && !again.is_in().await);
 
     // Nobody is sent elsewhere, whatever they were asked to go to.
-    for to in
-        ["https%3A%2F%2Fevil.test%2F", "%2F%2Fevil.test", "%2Fconsole%2F%0d%0ax", "%5C%5Cevil", "%2Fconsole%2Fsign-in"]
-    {
+    for to in [
+        "https%3A%2F%2Fevil.test%2F",
+        "%2F%2Fevil.test",
+        "%2Fconsole%2F%0d%0ax",
+        "%5C%5Cevil",
+        "%2Fconsole%2Fsign-in",
+    ] {
         let mut browser = Browser::of(&world);
         let location = browser.begin(to).await;
         let back = provider.says_yes(&location, &asha());
@@ -205,8 +239,12 @@ async fn new_people_come_where_they_may_with_the_role_that_the_provider_says() {
     let world = with(&provider, &more).await;
     let role = async |name: &str| {
         let headers = [("x-api-key", API_KEY)];
-        let users = http::send("GET", &format!("{}/api/v1/users/", world.node.public), &headers, "").await.json();
-        let found = users["items"].as_array().unwrap().iter().find(|user| user["name"] == name).cloned();
+        let users =
+            http::send("GET", &format!("{}/api/v1/users/", world.node.public), &headers, "")
+                .await
+                .json();
+        let found =
+            users["items"].as_array().unwrap().iter().find(|user| user["name"] == name).cloned();
         found.map(|user| user["role"].as_str().unwrap().to_owned())
     };
     let mira = |groups: Value| {
@@ -214,9 +252,12 @@ async fn new_people_come_where_they_may_with_the_role_that_the_provider_says() {
         let told = json!({"sub": "m", "email": "mira@example.com", "email_verified": true, "name": "Mira"});
         json!({"sub": "m", "realm": {"groups": groups}, "elsewhere": told})
     };
-    for (groups, is) in
-        [(json!(["x"]), "agent"), (json!(["ops"]), "admin"), (json!("chiefs"), "owner"), (json!(null), "agent")]
-    {
+    for (groups, is) in [
+        (json!(["x"]), "agent"),
+        (json!(["ops"]), "admin"),
+        (json!("chiefs"), "owner"),
+        (json!(null), "agent"),
+    ] {
         let mut browser = Browser::of(&world);
         let came = browser.sign_in(&provider, &mira(groups.clone())).await;
         assert_eq!(came.status, 200, "{}", came.text());
@@ -224,11 +265,16 @@ async fn new_people_come_where_they_may_with_the_role_that_the_provider_says() {
         assert_eq!(role("mira@example.com").await.as_deref(), Some(is), "{groups}");
     }
     let stranger = json!({"sub": "s", "email": "s@evil.test", "email_verified": true});
-    assert_eq!(Browser::of(&world).sign_in(&provider, &stranger).await.status, 403, "of another domain");
+    assert_eq!(
+        Browser::of(&world).sign_in(&provider, &stranger).await.status,
+        403,
+        "of another domain"
+    );
     assert_eq!(role("s@evil.test").await, None);
     // What is said of somebody else is not taken.
     let told = json!({"sub": "x", "email": "mira@example.com", "email_verified": true});
-    let mixed = Browser::of(&world).sign_in(&provider, &json!({"sub": "y", "elsewhere": told})).await;
+    let mixed =
+        Browser::of(&world).sign_in(&provider, &json!({"sub": "y", "elsewhere": told})).await;
     assert_eq!(mixed.status, 401);
     // Who stands in the configuration has the role that stands there.
     let asha = and(asha(), json!({"sub": "a", "realm": {"groups": ["chiefs"]}}));
@@ -248,5 +294,7 @@ async fn a_real_browser_goes_there_and_comes_back_signed_in() {
     let button = "document.querySelector('a[href*=\"/sign-in/openid\"]')";
     browser.until(button).await;
     browser.eval(&format!("{button}.click()")).await;
-    browser.until("location.pathname === '/console/calls/' && document.querySelector('.side nav')").await;
+    browser
+        .until("location.pathname === '/console/calls/' && document.querySelector('.side nav')")
+        .await;
 }

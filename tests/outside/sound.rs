@@ -19,7 +19,10 @@ async fn a_record_says_how_the_sound_got_through() {
     let app = App::start().await;
     app.xml("/hangup", "");
     let menu = app.url("/menu");
-    app.xml("/answer", format!("<Response><GetDigits action=\"{menu}\" timeout=\"8\"/></Response>"));
+    app.xml(
+        "/answer",
+        format!("<Response><GetDigits action=\"{menu}\" timeout=\"8\"/></Response>"),
+    );
     let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
     let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
     wanted.hangup_url = app.url("/hangup");
@@ -56,7 +59,10 @@ async fn a_call_without_sound_says_what_is_missing_and_what_to_do() {
     let app = App::start().await;
     app.xml("/hangup", "");
     let menu = app.url("/menu");
-    app.xml("/answer", format!("<Response><GetDigits action=\"{menu}\" timeout=\"60\"/></Response>"));
+    app.xml(
+        "/answer",
+        format!("<Response><GetDigits action=\"{menu}\" timeout=\"60\"/></Response>"),
+    );
     let graph = Graph::start().await;
     let mut wanted = Wanted::new(&graph.url, &app.url("/answer"));
     wanted.hangup_url = app.url("/hangup");

@@ -17,7 +17,12 @@ use xml::ast::{DocUrl, Speech, SpeechNode, Voice};
 struct NoFiles;
 
 impl FileFetch for NoFiles {
-    fn fetch<'a>(&'a self, _: &'a DocUrl, _: usize, _: Option<&'a str>) -> BoxFuture<'a, Result<FileAnswer, String>> {
+    fn fetch<'a>(
+        &'a self,
+        _: &'a DocUrl,
+        _: usize,
+        _: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
         Box::pin(std::future::ready(Err("no files here".to_owned())))
     }
 }
@@ -48,14 +53,18 @@ async fn frames(prompt: &Arc<Prompt>, enough: usize) -> usize {
 fn helpers() -> Vec<u32> {
     let parent = format!(" {} ", std::process::id());
     let is_ours = |pid: &u32| {
-        let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let read =
+            |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
         // `pid (name) state ppid …`
-        let child =
-            read("stat").rsplit(')').next().is_some_and(|rest| rest.get(2..).unwrap_or_default().starts_with(&parent));
+        let child = read("stat")
+            .rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.get(2..).unwrap_or_default().starts_with(&parent));
         child && read("cmdline").contains("speech-helper")
     };
-    let entries =
-        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let entries = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     entries.filter(is_ours).collect()
 }
 
@@ -78,11 +87,18 @@ async fn a_helper_that_is_killed_ends_one_prompt_and_not_the_next() {
     let long = library.prompt(&speak(&"The quick brown fox jumps over the lazy dog. ".repeat(66)));
     assert_eq!(frames(&long, 10).await, 10, "{:?}", long.failure());
     let [helper] = helpers()[..] else { panic!("one helper: {:?}", helpers()) };
-    let killed = std::process::Command::new("sh").args(["-c", &format!("kill -9 {helper}")]).status().unwrap();
+    let killed = std::process::Command::new("sh")
+        .args(["-c", &format!("kill -9 {helper}")])
+        .status()
+        .unwrap();
     assert!(killed.success());
     let heard = frames(&long, usize::MAX).await;
     assert!(heard < 5_000, "{heard} frames");
-    assert!(long.failure().unwrap().starts_with("hear from the speech helper"), "{:?}", long.failure());
+    assert!(
+        long.failure().unwrap().starts_with("hear from the speech helper"),
+        "{:?}",
+        long.failure()
+    );
 
     let next = library.prompt(&speak("Hello again."));
     assert!(frames(&next, usize::MAX).await > 20);
@@ -97,7 +113,8 @@ fn library(dir: &std::path::Path) -> Library {
         helper: Some(env!("CARGO_BIN_EXE_offhook").into()),
         ..SpeechConfig::default()
     };
-    Library::new(config, Clock::real(), tokio::runtime::Handle::current(), Arc::new(NoFiles)).unwrap()
+    Library::new(config, Clock::real(), tokio::runtime::Handle::current(), Arc::new(NoFiles))
+        .unwrap()
 }
 
 /// All of a prompt's frames.
@@ -136,9 +153,9 @@ async fn what_was_said_is_on_the_disk_for_the_next_process() {
         // Kept beside the calls: when the next prompt has been made, the one before is there.
         let folder = dir.path().join("prompts");
         let kept = async {
-            while !std::fs::read_dir(&folder)
-                .is_ok_and(|mut d| d.any(|e| !e.unwrap().path().to_string_lossy().ends_with(".new")))
-            {
+            while !std::fs::read_dir(&folder).is_ok_and(|mut d| {
+                d.any(|e| !e.unwrap().path().to_string_lossy().ends_with(".new"))
+            }) {
                 tokio::task::yield_now().await;
             }
         };
@@ -185,7 +202,8 @@ async fn the_voice_is_understood_by_an_independent_recogniser() {
 
 /// Words to be put in, taken out or changed to get from one to the other.
 fn word_errors(said: &str, heard: &str) -> usize {
-    let (said, heard): (Vec<_>, Vec<_>) = (said.split(' ').collect(), heard.split_whitespace().collect());
+    let (said, heard): (Vec<_>, Vec<_>) =
+        (said.split(' ').collect(), heard.split_whitespace().collect());
     let mut row: Vec<usize> = (0..=heard.len()).collect();
     for (i, s) in said.iter().enumerate() {
         let mut last = std::mem::replace(&mut row[0], i + 1);

@@ -71,26 +71,33 @@ async fn s2_06_s2_10_s2_12_s2_17_only_a_registered_number_has_an_agent_or_is_an_
     // Registered, it may both.
     meta_has(&chat, WABA, json!({"platform_type": "NOT_APPLICABLE", "pin": "271828"})).await;
     sync(&chat).await;
-    does(&chat, "POST", &format!("phone-numbers/{NEW}/register/"), json!({"pin": "271828"}), 202).await;
+    does(&chat, "POST", &format!("phone-numbers/{NEW}/register/"), json!({"pin": "271828"}), 202)
+        .await;
     let done = until(&chat, NEW, |number| number["registration"]["state"] == "registered").await;
     assert_eq!(done["platformType"], "CLOUD_API", "{done}");
     let routed = does(&chat, "POST", &connect, json!({ "agent": agent }), 200).await;
-    assert_eq!((&routed["activeAgent"], &routed["defaultRouting"]), (&json!(agent), &json!("agent")));
+    assert_eq!(
+        (&routed["activeAgent"], &routed["defaultRouting"]),
+        (&json!(agent), &json!("agent"))
+    );
     let shown = chat.get(&format!("phone-numbers/{NEW}/")).await;
     assert_eq!(
         (&shown["configurationType"], &shown["activeAgent"]),
         (&json!("agent"), &json!(agent)),
         "s0.05: {shown}"
     );
-    let shown = does(&chat, "PATCH", &path, json!({"outboundNumber": format!("+{NEW}")}), 200).await;
+    let shown =
+        does(&chat, "PATCH", &path, json!({"outboundNumber": format!("+{NEW}")}), 200).await;
     assert_eq!((&shown["outboundNumber"], &shown["inboundNumbers"]), (&json!(NEW), &json!([NEW])));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_05_s2_18_s2_19_a_number_has_one_agent_for_what_comes_and_many_agents_one_for_what_goes() {
+async fn s2_05_s2_18_s2_19_a_number_has_one_agent_for_what_comes_and_many_agents_one_for_what_goes()
+{
     let chat = Chat::start().await;
     let make = async |name: &str| {
-        let body = json!({"name": name, "kind": "http", "endpoint": NOWHERE, "outboundNumber": NUMBER});
+        let body =
+            json!({"name": name, "kind": "http", "endpoint": NOWHERE, "outboundNumber": NUMBER});
         does(&chat, "POST", "agents/", body, 201).await
     };
     let (first, second) = (make("First").await, make("Second").await);
@@ -106,10 +113,17 @@ async fn s2_05_s2_18_s2_19_a_number_has_one_agent_for_what_comes_and_many_agents
         assert_eq!(shown["configurationType"], "webhook", "{shown}");
     }
     let inbound = async |agent: &Value| {
-        chat.get(&format!("agents/{}/", agent["id"].as_str().unwrap())).await["inboundNumbers"].clone()
+        chat.get(&format!("agents/{}/", agent["id"].as_str().unwrap())).await["inboundNumbers"]
+            .clone()
     };
-    assert_eq!((inbound(&first).await, inbound(&second).await), (json!([]), json!([NUMBER])), "s2.18");
-    let none = does(&chat, "POST", &format!("phone-numbers/{NUMBER}/disconnect-agent/"), json!({}), 200).await;
+    assert_eq!(
+        (inbound(&first).await, inbound(&second).await),
+        (json!([]), json!([NUMBER])),
+        "s2.18"
+    );
+    let none =
+        does(&chat, "POST", &format!("phone-numbers/{NUMBER}/disconnect-agent/"), json!({}), 200)
+            .await;
     assert_eq!((&none["activeAgent"], &none["defaultRouting"]), (&Value::Null, &json!("none")));
     assert_eq!(inbound(&second).await, json!([]));
 }
@@ -120,7 +134,11 @@ async fn s2_08_without_an_agent_a_message_is_kept_and_nobody_answers() {
     let chat = Chat::start_with(|_| String::new(), |_| {}).await;
     chat.writes(USER, "Hello?").await;
     let shown = chat.conversation(USER).await;
-    assert_eq!((&shown["routing"], &shown["lastMessage"]["text"]), (&json!("none"), &json!("Hello?")), "{shown}");
+    assert_eq!(
+        (&shown["routing"], &shown["lastMessage"]["text"]),
+        (&json!("none"), &json!("Hello?")),
+        "{shown}"
+    );
     // Somebody else is answered, later: by then the first would have been.
     let agent = chat.agent(&server.url).await;
     chat.connect(&agent).await;
@@ -139,7 +157,12 @@ async fn s2_14_s2_15_s2_22_a_number_added_at_meta_is_found_and_none_is_deleted_h
     let chat = Chat::start().await;
     let numbers = async || {
         let list = chat.get("phone-numbers/").await;
-        list["items"].as_array().unwrap().iter().map(|n| n["number"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|n| n["number"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(numbers().await, [NUMBER]);
     meta_has(&chat, WABA, json!({})).await;
@@ -154,7 +177,11 @@ async fn s2_14_s2_15_s2_22_a_number_added_at_meta_is_found_and_none_is_deleted_h
     does(&chat, "POST", &format!("phone-numbers/{NEW}/disconnect/"), json!({}), 200).await;
     assert_eq!(chat.get(&format!("phone-numbers/{NEW}/")).await["connected"], false);
     sync(&chat).await;
-    assert_eq!(chat.get(&format!("phone-numbers/{NEW}/")).await["connected"], false, "a sync connects nobody's number");
+    assert_eq!(
+        chat.get(&format!("phone-numbers/{NEW}/")).await["connected"],
+        false,
+        "a sync connects nobody's number"
+    );
     does(&chat, "POST", &format!("phone-numbers/{NEW}/reconnect/"), json!({}), 200).await;
     assert_eq!(chat.get(&format!("phone-numbers/{NEW}/")).await["connected"], true);
 }
@@ -164,11 +191,11 @@ async fn s2_03_s2_21_a_webhook_of_metas_renews_the_quality_and_a_low_one_is_told
     let chat = Chat::start().await;
     until(&chat, NUMBER, |number| number["qualityRating"] == "GREEN").await;
     let facts = json!({"quality_rating": "RED"});
-    let order =
-        json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "Shop", "facts": facts});
+    let order = json!({"number": NUMBER, "phone_number_id": PHONE_NUMBER_ID, "waba": WABA, "name": "Shop", "facts": facts});
     let url = format!("{}/_sim/numbers", chat.sim.url());
     assert_eq!(http::send("POST", &url, &[], order.to_string()).await.status, 204);
-    let value = json!({"display_phone_number": NUMBER, "event": "FLAGGED", "current_limit": "TIER_1K"});
+    let value =
+        json!({"display_phone_number": NUMBER, "event": "FLAGGED", "current_limit": "TIER_1K"});
     let change = json!({"field": "phone_number_quality_update", "value": value});
     let body = json!({"object": "whatsapp_business_account", "entry": [{"id": WABA, "changes": [change]}]});
     assert_eq!(chat.node.post_webhook(&body.to_string()).await.status, 200);
@@ -198,7 +225,8 @@ fn credentials(more: Value) -> Value {
 async fn s3_07_s3_08_s3_09_s3_13_s3_15_active_needs_an_agent_that_writes() {
     let chat = Chat::start().await;
     meta_has(&chat, WABA, json!({})).await;
-    let voice = json!({"name": "Voice", "kind": "http", "endpoint": NOWHERE, "channels": ["voice"]});
+    let voice =
+        json!({"name": "Voice", "kind": "http", "endpoint": NOWHERE, "channels": ["voice"]});
     let voice = does(&chat, "POST", "agents/", voice, 201).await["id"].clone();
     let agent = chat.agent(NOWHERE).await;
     let nobody = "00000000-0000-0000-0000-000000000007";
@@ -209,20 +237,32 @@ async fn s3_07_s3_08_s3_09_s3_13_s3_15_active_needs_an_agent_that_writes() {
         (json!({"number": "whatsapp:5511"}), 400, "number"),
         (json!({"number": "whatsapp:+not-a-number"}), 400, "number"),
     ] {
-        let refused = does(&chat, "POST", "phone-numbers/", credentials(more.clone()), status).await;
+        let refused =
+            does(&chat, "POST", "phone-numbers/", credentials(more.clone()), status).await;
         assert_eq!(refused["error"]["field"], field, "{more}: {refused}");
     }
-    assert_eq!(chat.ask("GET", &format!("phone-numbers/{NEW}/"), Value::Null).await.0, 404, "nothing was kept");
+    assert_eq!(
+        chat.ask("GET", &format!("phone-numbers/{NEW}/"), Value::Null).await.0,
+        404,
+        "nothing was kept"
+    );
     // `whatsapp:+…` is the number's digits (s3.09).
     let made = does(&chat, "POST", "phone-numbers/", credentials(json!({})), 201).await;
-    assert_eq!((&made["number"], &made["active"], &made["activeAgent"]), (&json!(NEW), &json!(false), &Value::Null));
+    assert_eq!(
+        (&made["number"], &made["active"], &made["activeAgent"]),
+        (&json!(NEW), &json!(false), &Value::Null)
+    );
     let path = format!("phone-numbers/{NEW}/");
     let refused = does(&chat, "PATCH", &path, json!({"active": true}), 400).await;
     assert_eq!(refused["error"]["field"], "active", "without an agent: {refused}");
     does(&chat, "POST", &format!("{path}connect-agent/"), json!({ "agent": agent }), 200).await;
     for active in [true, false, true] {
         let shown = does(&chat, "PATCH", &path, json!({ "active": active }), 200).await;
-        assert_eq!((&shown["active"], &shown["activeAgent"]), (&json!(active), &json!(agent)), "{shown}");
+        assert_eq!(
+            (&shown["active"], &shown["activeAgent"]),
+            (&json!(active), &json!(agent)),
+            "{shown}"
+        );
     }
     does(&chat, "DELETE", &path, Value::Null, 405).await;
 }
@@ -266,10 +306,13 @@ async fn s3_27_a_message_is_told_live_within_a_second_and_to_its_account_alone()
     let feed = async |name: &str| {
         let body = format!("name={name}&password=correct+horse");
         let form = [("content-type", "application/x-www-form-urlencoded")];
-        let answer = http::send("POST", &format!("{}/console/sign-in", chat.node.public), &form, body).await;
-        let cookie = answer.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
-        let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
-            .build_http::<http_body_util::Empty<bytes::Bytes>>();
+        let answer =
+            http::send("POST", &format!("{}/console/sign-in", chat.node.public), &form, body).await;
+        let cookie =
+            answer.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+        let client =
+            hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+                .build_http::<http_body_util::Empty<bytes::Bytes>>();
         let request = ::http::Request::builder()
             .uri(format!("{}/console/events", chat.node.public))
             .header("cookie", cookie)
@@ -286,7 +329,13 @@ async fn s3_27_a_message_is_told_live_within_a_second_and_to_its_account_alone()
     let limit = Duration::from_secs(if crate::support::figures() { 1 } else { 10 });
     let told = tokio::time::timeout(limit, async {
         loop {
-            let frame = ours.frame().await.expect("the feed goes on").expect("a frame").into_data().expect("data");
+            let frame = ours
+                .frame()
+                .await
+                .expect("the feed goes on")
+                .expect("a frame")
+                .into_data()
+                .expect("data");
             let event = String::from_utf8_lossy(&frame).into_owned();
             // What Meta says of the number at the node's start may come before.
             if event.contains("conversation") {
@@ -305,10 +354,23 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
     let chat = Chat::with_two().await;
     // A number of Meta's without a WABA of ours.
     meta_has(&chat, "9999", json!({})).await;
-    let made = does(&chat, "POST", "phone-numbers/", credentials(json!({"whatsappBusinessAccount": null})), 201).await;
-    assert_eq!((&made["whatsappBusinessAccount"], &made["isSandbox"]), (&Value::Null, &json!(true)), "{made}");
+    let made = does(
+        &chat,
+        "POST",
+        "phone-numbers/",
+        credentials(json!({"whatsappBusinessAccount": null})),
+        201,
+    )
+    .await;
+    assert_eq!(
+        (&made["whatsappBusinessAccount"], &made["isSandbox"]),
+        (&Value::Null, &json!(true)),
+        "{made}"
+    );
     let key = async |wa: &str| {
-        let made = does(&chat, "POST", "api-keys/", json!({"name": wa, "role": "owner", "waId": wa}), 201).await;
+        let made =
+            does(&chat, "POST", "api-keys/", json!({"name": wa, "role": "owner", "waId": wa}), 201)
+                .await;
         made["secret"].as_str().expect("a secret").to_owned()
     };
     let (asha, ravi) = (key(USER).await, key(OTHER_USER).await);
@@ -334,15 +396,27 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
         (&json!(true), &Value::Null, &json!(crm))
     );
     let (status, refused) = subscribe(API_KEY, &crm).await;
-    assert_eq!((status, &refused["error"]["code"]), (409, &json!("no_user")), "whose would it be: {refused}");
+    assert_eq!(
+        (status, &refused["error"]["code"]),
+        (409, &json!("no_user")),
+        "whose would it be: {refused}"
+    );
     writes(USER, "mine").await;
     writes(OTHER_USER, "theirs").await;
     chat.message_at("/hook", "mine").await;
     // The other user's conversation and the number's default are as they were.
     let theirs = chat.conversation(OTHER_USER).await;
-    assert_eq!((&theirs["routing"], &theirs["webhook"]), (&json!("none"), &Value::Null), "{theirs}");
+    assert_eq!(
+        (&theirs["routing"], &theirs["webhook"]),
+        (&json!("none"), &Value::Null),
+        "{theirs}"
+    );
     let number = chat.get(&format!("phone-numbers/{NEW}/")).await;
-    assert_eq!((&number["defaultRouting"], &number["defaultWebhook"]), (&json!("none"), &Value::Null), "{number}");
+    assert_eq!(
+        (&number["defaultRouting"], &number["defaultWebhook"]),
+        (&json!("none"), &Value::Null),
+        "{number}"
+    );
     // Each has their own.
     assert_eq!(subscribe(&ravi, &desk).await.0, 200);
     writes(USER, "mine again").await;
@@ -357,10 +431,16 @@ async fn s4_15_s4_16_a_sandbox_number_is_routed_for_the_asking_user_alone() {
             .map(|seen| seen.json()["data"]["message"]["text"].clone());
         texts.filter(|text| text.is_string()).collect::<Vec<_>>()
     };
-    assert_eq!((at("/hook"), at("/desk")), (vec![json!("mine"), json!("mine again")], vec![json!("theirs now")]));
+    assert_eq!(
+        (at("/hook"), at("/desk")),
+        (vec![json!("mine"), json!("mine again")], vec![json!("theirs now")])
+    );
     // The usual number is none.
     let usual = chat.get(&format!("phone-numbers/{NUMBER}/")).await;
-    assert_eq!((&usual["isSandbox"], &usual["whatsappPhoneNumberId"]), (&json!(false), &json!(PHONE_NUMBER_ID)));
+    assert_eq!(
+        (&usual["isSandbox"], &usual["whatsappPhoneNumberId"]),
+        (&json!(false), &json!(PHONE_NUMBER_ID))
+    );
 }
 
 /// An answer without what is new in each.
@@ -386,9 +466,16 @@ async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
     chat.writes(USER, "Hello?").await;
     let crm = chat.webhook("crm").await;
     let delivered = chat.delivery(&crm, "delivered").await;
-    chat.sim.place_call(sim::CallScript { from: USER.to_owned(), ..Default::default() }).all().await;
-    let uuid =
-        chat.app.wait_where("/answer", |seen| seen.param("Event") == "Hangup").await.param("CallUUID").to_owned();
+    chat.sim
+        .place_call(sim::CallScript { from: USER.to_owned(), ..Default::default() })
+        .all()
+        .await;
+    let uuid = chat
+        .app
+        .wait_where("/answer", |seen| seen.param("Event") == "Hangup")
+        .await
+        .param("CallUUID")
+        .to_owned();
     chat.node.record(&uuid).await;
     let user = does(&chat, "POST", "users/", json!({"name": "asha", "role": "agent"}), 201).await;
     let key = does(&chat, "POST", "api-keys/", json!({"name": "k", "role": "agent"}), 201).await;
@@ -412,7 +499,9 @@ async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
     let document = http::get(&format!("{}/openapi.json", chat.node.public)).await.json();
     let mut seen = 0;
     for (path, item) in document["paths"].as_object().expect("paths") {
-        let Some(rest) = path.strip_prefix("/api/v1/").filter(|rest| rest.contains('{')) else { continue };
+        let Some(rest) = path.strip_prefix("/api/v1/").filter(|rest| rest.contains('{')) else {
+            continue;
+        };
         let filled = |known: bool| {
             theirs.iter().fold(rest.to_owned(), |path, (name, id, never)| {
                 path.replace(&format!("{{{name}}}"), if known { id } else { never })
@@ -432,9 +521,16 @@ async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
         }
     }
     assert!(seen > 25, "{seen}");
-    for list in
-        ["conversations/", "calls/", "webhooks/", "agents/", "phone-numbers/", "notifications/", "users/", "api-keys/"]
-    {
+    for list in [
+        "conversations/",
+        "calls/",
+        "webhooks/",
+        "agents/",
+        "phone-numbers/",
+        "notifications/",
+        "users/",
+        "api-keys/",
+    ] {
         let (status, listed) = chat.ask_as("other-key", "GET", list, Value::Null).await;
         let none = listed["items"].as_array().is_some_and(Vec::is_empty);
         assert!(status == 200 && none, "{list}: {listed}");
@@ -445,7 +541,8 @@ async fn s3_30_anothers_ids_are_answered_as_ids_that_never_were() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s0_20_s0_23_a_number_whose_subaccount_is_removed_is_its_main_accounts_at_the_next_message() {
+async fn s0_20_s0_23_a_number_whose_subaccount_is_removed_is_its_main_accounts_at_the_next_message()
+{
     let chat = Chat::start().await;
     let own = format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}")));
     let plivo = async |method: &str, path: &str, body: Value| {
@@ -455,16 +552,22 @@ async fn s0_20_s0_23_a_number_whose_subaccount_is_removed_is_its_main_accounts_a
     };
     let made = plivo("POST", "Subaccount/", json!({"name": "Night"})).await.json();
     let sub = made["auth_id"].as_str().unwrap().to_owned();
-    assert_eq!(plivo("POST", &format!("Number/{NUMBER}/"), json!({ "subaccount": sub })).await.status, 202);
+    assert_eq!(
+        plivo("POST", &format!("Number/{NUMBER}/"), json!({ "subaccount": sub })).await.status,
+        202
+    );
     let url = json!({"webhookUrl": chat.app.url("/form")});
     does(&chat, "PATCH", &format!("phone-numbers/{NUMBER}/"), url, 200).await;
     chat.writes(USER, "to the subaccount").await;
-    let at = |text: &'static str| chat.app.wait_where("/form", move |seen| seen.params.values().any(|v| v == text));
+    let at = |text: &'static str| {
+        chat.app.wait_where("/form", move |seen| seen.params.values().any(|v| v == text))
+    };
     at("to the subaccount").await;
     assert_eq!(plivo("DELETE", &format!("Subaccount/{sub}/"), json!({})).await.status, 204);
     chat.writes(USER, "to the main account").await;
     at("to the main account").await;
     let page = chat.get("conversations/").await;
-    let last: Vec<_> = page["items"].as_array().unwrap().iter().map(|c| &c["lastMessage"]["text"]).collect();
+    let last: Vec<_> =
+        page["items"].as_array().unwrap().iter().map(|c| &c["lastMessage"]["text"]).collect();
     assert!(last.contains(&&json!("to the main account")), "{page}");
 }

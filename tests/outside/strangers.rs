@@ -20,14 +20,20 @@ fn now() -> std::time::Instant {
 #[tokio::test(flavor = "multi_thread")]
 async fn r19_junk_gets_nothing_back_and_costs_a_live_call_nothing() {
     let app = App::start().await;
-    app.xml("/answer", "<Response><Speak loop=\"0\">This goes on and on.</Speak></Response>").xml("/hangup", "");
+    app.xml("/answer", "<Response><Speak loop=\"0\">This goes on and on.</Speak></Response>")
+        .xml("/hangup", "");
     let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
     let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
     wanted.hangup_url = app.url("/hangup");
     let node = Node::start(&wanted).await;
     sim.set_node_url(node.public.clone());
     let config = std::fs::read_to_string(node.dir.path().join("offhook.toml")).unwrap();
-    let media = config.lines().find_map(|l| l.strip_prefix("media = \"")).unwrap().trim_end_matches('"').to_owned();
+    let media = config
+        .lines()
+        .find_map(|l| l.strip_prefix("media = \""))
+        .unwrap()
+        .trim_end_matches('"')
+        .to_owned();
 
     let seconds = if rate().is_some() { 10 } else { 2 };
     let hangup = HangupRule::AfterAnswer(Duration::from_secs(seconds + 2));
@@ -39,14 +45,17 @@ async fn r19_junk_gets_nothing_back_and_costs_a_live_call_nothing() {
     let (before, _) = node.memory_kib();
     let counted = async || {
         let (packets, late) = ("offhook_media_packets_total", "offhook_media_late_ticks_total");
-        let in_out =
-            [node.metric(packets, &[("direction", "in")]).await, node.metric(packets, &[("direction", "out")]).await];
+        let in_out = [
+            node.metric(packets, &[("direction", "in")]).await,
+            node.metric(packets, &[("direction", "out")]).await,
+        ];
         (now(), in_out, node.metric(late, &[]).await)
     };
     let (begun, packets_before, late_before) = counted().await;
     let per_second = rate().unwrap_or(4_000);
     let flood = tokio::task::spawn_blocking(move || {
-        let sockets: Vec<UdpSocket> = (0..40).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let sockets: Vec<UdpSocket> =
+            (0..40).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         let mut hello = vec![22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 54, 1, 0, 0, 42];
         hello.resize(67, 0);
         let kinds = [
@@ -104,7 +113,10 @@ async fn r19_junk_gets_nothing_back_and_costs_a_live_call_nothing() {
     assert!(end.ok, "{happened:#?}");
     let heard = Duration::from_millis(end.heard_ms);
     // The words have pauses between them.
-    assert!(heard > Duration::from_secs(seconds) / 2, "it was heard all the while: {heard:?}; {told}");
+    assert!(
+        heard > Duration::from_secs(seconds) / 2,
+        "it was heard all the while: {heard:?}; {told}"
+    );
     if rate().is_some() {
         assert!(late <= 0.01 && shares.iter().all(|share| *share >= 0.99), "{told}");
         assert_eq!(end.audio_gaps, 0, "{told}");

@@ -10,7 +10,9 @@ use model::Method;
 use model::Secret;
 use offhook::answer::{SigningKeys, sign};
 use serde_json::{Value, json};
-use sim::{Answers, CallEvent, CallEvents, CallScript, HangupRule, Happened, KeysStart, Order, caller};
+use sim::{
+    Answers, CallEvent, CallEvents, CallScript, HangupRule, Happened, KeysStart, Order, caller,
+};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::control::{heard as heard_of, in_order, level, only};
@@ -22,7 +24,8 @@ use crate::support::node::{AUTH_ID, AUTH_TOKEN};
 mod voice_bot;
 
 fn tone(rate: u32, hz: f64, ms: u32) -> Vec<i16> {
-    let wave = |n: u32| (f64::from(n) * hz * std::f64::consts::TAU / f64::from(rate)).sin() * 8_000.0;
+    let wave =
+        |n: u32| (f64::from(n) * hz * std::f64::consts::TAU / f64::from(rate)).sin() * 8_000.0;
     (0..rate * ms / 1_000).map(|n| wave(n) as i16).collect()
 }
 
@@ -34,7 +37,8 @@ fn said(hz: f64, ms: u32) -> Vec<Arc<[u8]>> {
 
 /// The samples of a media message of 16 bits.
 fn pcm(media: &Value) -> Vec<i16> {
-    let bytes = STANDARD.decode(media["media"]["payload"].as_str().expect("a payload")).expect("Base64");
+    let bytes =
+        STANDARD.decode(media["media"]["payload"].as_str().expect("a payload")).expect("Base64");
     bytes.chunks_exact(2).map(|two| i16::from_le_bytes([two[0], two[1]])).collect()
 }
 
@@ -78,8 +82,12 @@ async fn a_voice_bot_talks_with_a_caller() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("ws://{}/", listener.local_addr().expect("its address"));
         let bot = tokio::spawn(voice_bot::serve(listener));
-        let attributes = format!("bidirectional=\"true\" keepCallAlive=\"true\" contentType=\"{format}\"");
-        let document = format!("<Response>{}<Speak>Good bye.</Speak></Response>", world.stream(&attributes, &url));
+        let attributes =
+            format!("bidirectional=\"true\" keepCallAlive=\"true\" contentType=\"{format}\"");
+        let document = format!(
+            "<Response>{}<Speak>Good bye.</Speak></Response>",
+            world.stream(&attributes, &url)
+        );
         let script = CallScript {
             say: said(1_000.0, 2_500),
             keys: caller::parse_keys("WW2WWWw#").expect("keys"),
@@ -103,7 +111,10 @@ async fn a_voice_bot_talks_with_a_caller() {
             assert_eq!(began.param(name), value, "{name}");
         }
         let played = world.status("PlayedStream").await;
-        assert_eq!((played.param("Name"), played.param("StreamID")), ("greeting", began.param("StreamID")));
+        assert_eq!(
+            (played.param("Name"), played.param("StreamID")),
+            ("greeting", began.param("StreamID"))
+        );
         let stopped = world.status("StopStream").await;
         assert_eq!(
             (stopped.param("StatusReason"), stopped.param("StreamID")),
@@ -136,9 +147,13 @@ async fn the_upgrade_is_signed_and_sound_comes_every_20_ms() {
     let (user, uuid) = world.streamed(script, document).await;
     let mut bot = server.taken().await;
     assert_eq!((server.tries(), &*bot.path), (2, "/bot?lang=hi"));
-    let header = |name: &str| bot.headers.get(name).map_or("", |value| value.to_str().expect("text")).to_owned();
+    let header = |name: &str| {
+        bot.headers.get(name).map_or("", |value| value.to_str().expect("text")).to_owned()
+    };
     let keys = SigningKeys::of_main(vec![Secret::new(AUTH_TOKEN)]);
-    for (name, value) in sign(Method::Get, &server.url, &[], &keys, header("x-plivo-signature-v3-nonce")) {
+    for (name, value) in
+        sign(Method::Get, &server.url, &[], &keys, header("x-plivo-signature-v3-nonce"))
+    {
         if !name.as_str().contains("-v2") {
             assert_eq!(header(name.as_str()), value, "{name}");
         }
@@ -156,11 +171,18 @@ async fn the_upgrade_is_signed_and_sound_comes_every_20_ms() {
     let (mut last, mut chunks, mut said, mut times) = (1, [0, 0], Vec::new(), Vec::new());
     while chunks[0] < 150 || chunks[1] < 150 {
         let media = bot.any().await.expect("a message");
-        assert_eq!((&media["event"], &media["streamId"]), (&json!("media"), &json!(stream_id)), "{media}");
+        assert_eq!(
+            (&media["event"], &media["streamId"]),
+            (&json!("media"), &json!(stream_id)),
+            "{media}"
+        );
         assert_eq!(media["extra_headers"], "user=42,lang=hi");
         let sequence = media["sequenceNumber"].as_u64().expect("a number");
         // The key has its own place among them.
-        assert!(sequence == last + 1 || dtmf["sequenceNumber"] == last + 1, "{sequence} after {last}");
+        assert!(
+            sequence == last + 1 || dtmf["sequenceNumber"] == last + 1,
+            "{sequence} after {last}"
+        );
         last = sequence;
         let track = usize::from(media["media"]["track"] == "outbound");
         chunks[track] += 1;
@@ -169,7 +191,13 @@ async fn the_upgrade_is_signed_and_sound_comes_every_20_ms() {
         assert_eq!(samples.len(), 320);
         if track == 0 {
             said.extend(samples);
-            times.push(media["media"]["timestamp"].as_str().expect("text").parse::<i64>().expect("milliseconds"));
+            times.push(
+                media["media"]["timestamp"]
+                    .as_str()
+                    .expect("text")
+                    .parse::<i64>()
+                    .expect("milliseconds"),
+            );
         }
     }
     assert!(level(&said[said.len() / 2..], 600) > 0.08, "the caller's tone");
@@ -196,12 +224,14 @@ async fn the_upgrade_is_signed_and_sound_comes_every_20_ms() {
     user.all().await;
 }
 
-const TWO_WAYS: &str = "bidirectional=\"true\" keepCallAlive=\"true\" contentType=\"audio/x-l16;rate=16000\"";
+const TWO_WAYS: &str =
+    "bidirectional=\"true\" keepCallAlive=\"true\" contentType=\"audio/x-l16;rate=16000\"";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
     let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
-    let document = format!("<Response>{}<Wait length=\"1\"/></Response>", world.stream(TWO_WAYS, &server.url));
+    let document =
+        format!("<Response>{}<Wait length=\"1\"/></Response>", world.stream(TWO_WAYS, &server.url));
     let (user, _) = world.streamed(listens(), document).await;
     let mut bot = server.taken().await;
     bot.hear("start").await;
@@ -230,8 +260,14 @@ async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
     assert_eq!(bot.hear("playedStream").await["name"], "last");
     for (media, code) in [
         (json!({"contentType": "audio/wav", "sampleRate": 8_000, "payload": ""}), "invalid_format"),
-        (json!({"contentType": "audio/x-l16", "sampleRate": 24_000, "payload": ""}), "invalid_format"),
-        (json!({"contentType": "audio/x-l16", "sampleRate": "16000", "payload": "%"}), "invalid_payload"),
+        (
+            json!({"contentType": "audio/x-l16", "sampleRate": 24_000, "payload": ""}),
+            "invalid_format",
+        ),
+        (
+            json!({"contentType": "audio/x-l16", "sampleRate": "16000", "payload": "%"}),
+            "invalid_payload",
+        ),
     ] {
         bot.say(json!({"event": "playAudio", "media": media})).await;
         assert_eq!(bot.hear("error").await["code"], code, "{media}");
@@ -246,7 +282,8 @@ async fn what_a_server_plays_is_heard_marked_and_thrown_away() {
     for event in ["StartStream", "PlayedStream", "ClearedAudio", "DegradedStream"] {
         world.status(event).await;
     }
-    let cleared = world.app.seen().iter().filter(|seen| seen.param("Event") == "DegradedStream").count();
+    let cleared =
+        world.app.seen().iter().filter(|seen| seen.param("Event") == "DegradedStream").count();
     assert!((1..=3).contains(&cleared), "{cleared} levels");
     bot.close().await;
     assert_eq!(world.status("StopStream").await.param("StatusReason"), "api_request");
@@ -261,10 +298,14 @@ async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
     let world = world(|_, _| ()).await;
     // Nobody there; one that says no three times.
     let mut server = BotServer::refusing(3).await;
-    let document = |url: &str| format!("<Response>{}<Wait length=\"1\"/></Response>", world.stream(TWO_WAYS, url));
+    let document = |url: &str| {
+        format!("<Response>{}<Wait length=\"1\"/></Response>", world.stream(TWO_WAYS, url))
+    };
     let (user, uuid) = world.streamed(listens(), document(&server.url)).await;
     let of = |call: String, event: &'static str| {
-        move |seen: &crate::support::app::Seen| seen.param("Event") == event && seen.param("CallUUID") == call
+        move |seen: &crate::support::app::Seen| {
+            seen.param("Event") == event && seen.param("CallUUID") == call
+        }
     };
     let dropped = world.app.wait_where("/stream", of(uuid.clone(), "DroppedStream")).await;
     assert_eq!((dropped.param("StatusReason"), server.tries()), ("connection_error", 3));
@@ -296,7 +337,10 @@ async fn a_socket_that_fails_breaks_or_is_too_loud_lets_the_document_go_on() {
 
     // streamTimeout.
     let attributes = format!("{TWO_WAYS} streamTimeout=\"1\"");
-    let timed = format!("<Response>{}<Wait length=\"1\"/></Response>", world.stream(&attributes, &server.url));
+    let timed = format!(
+        "<Response>{}<Wait length=\"1\"/></Response>",
+        world.stream(&attributes, &server.url)
+    );
     let (user, uuid) = world.streamed(listens(), timed).await;
     let mut bot = server.taken().await;
     bot.hear("stop").await;
@@ -334,7 +378,8 @@ async fn rest_begins_looks_at_and_ends_a_stream() {
     assert_eq!((&start["start"]["streamId"], &start["extra_headers"]), (&json!(id), &json!("a=1")));
     assert_eq!(world.status("StartStream").await.param("StreamID"), id);
     let media = bot.hear("media").await;
-    let bytes = STANDARD.decode(media["media"]["payload"].as_str().expect("a payload")).expect("Base64");
+    let bytes =
+        STANDARD.decode(media["media"]["payload"].as_str().expect("a payload")).expect("Base64");
     assert_eq!(bytes.len(), 160);
 
     let one = world.rest("GET", &format!("{path}{id}/"), &[], String::new()).await.json();
@@ -347,7 +392,11 @@ async fn rest_begins_looks_at_and_ends_a_stream() {
     assert_eq!(bot.closed().await, Some(1_000));
     assert_eq!(world.status("StopStream").await.param("StatusReason"), "api_request");
     let list = world.rest("GET", &path, &[], String::new()).await.json();
-    assert_eq!((&list["meta"]["count"], &list["objects"][0]["status"]), (&json!(1), &json!("stopped")), "{list}");
+    assert_eq!(
+        (&list["meta"]["count"], &list["objects"][0]["status"]),
+        (&json!(1), &json!("stopped")),
+        "{list}"
+    );
     assert!(list["objects"][0]["end_time"].is_string());
 
     // A refused address is told at once.
@@ -360,7 +409,8 @@ async fn rest_begins_looks_at_and_ends_a_stream() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_read_keeps_no_call_from_ending() {
     let (world, mut server) = (world(|_, _| ()).await, BotServer::start().await);
-    let attributes = "keepCallAlive=\"true\" audioTrack=\"both\" contentType=\"audio/x-l16;rate=24000\"";
+    let attributes =
+        "keepCallAlive=\"true\" audioTrack=\"both\" contentType=\"audio/x-l16;rate=24000\"";
     let document = format!("<Response>{}</Response>", world.stream(attributes, &server.url));
     let (user, uuid) = world.streamed(listens(), document).await;
     let mut bot = server.taken().await;
@@ -368,7 +418,13 @@ async fn a_server_that_does_not_read_keeps_no_call_from_ending() {
     let held = bot.deaf();
     // The system keeps some megabytes for it at both ends; the call hangs up before a ping is missed.
     let url = format!("{}/api/v1/calls/{uuid}/events", world.node.public);
-    let up = crate::support::http::send("GET", &url, &[("x-api-key", crate::support::node::API_KEY)], "").await;
+    let up = crate::support::http::send(
+        "GET",
+        &url,
+        &[("x-api-key", crate::support::node::API_KEY)],
+        "",
+    )
+    .await;
     assert_eq!(up.status, 200);
     user.control().hangup().await;
     user.all().await;
@@ -380,17 +436,25 @@ async fn a_server_that_does_not_read_keeps_no_call_from_ending() {
 /// It takes a minute: a ping comes every 20 s.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_misses_two_pings_is_dropped_and_one_that_answers_them_is_not() {
-    let (world, mut server) = (world(|wanted, _| wanted.accept_wait_ms = 0).await, BotServer::start().await);
+    let (world, mut server) =
+        (world(|wanted, _| wanted.accept_wait_ms = 0).await, BotServer::start().await);
     world.app.xml("/stream", "");
     let attributes = "keepCallAlive=\"true\" contentType=\"audio/x-mulaw;rate=8000\"";
-    world.app.xml("/unused", format!("<Response>{}</Response>", world.stream(attributes, &server.url)));
+    world
+        .app
+        .xml("/unused", format!("<Response>{}</Response>", world.stream(attributes, &server.url)));
     let call = |from: &str| {
-        let script = CallScript { from: from.to_owned(), hangup: HangupRule::Never, ..CallScript::default() };
+        let script = CallScript {
+            from: from.to_owned(),
+            hangup: HangupRule::Never,
+            ..CallScript::default()
+        };
         world.sim.place_call(script)
     };
     let stays = call("919812345678");
     let mut answers = server.taken().await;
-    let stays_uuid = answers.hear("start").await["start"]["callId"].as_str().expect("a UUID").to_owned();
+    let stays_uuid =
+        answers.hear("start").await["start"]["callId"].as_str().expect("a UUID").to_owned();
     let goes = call("919412341234");
     let mut bot = server.taken().await;
     let goes_uuid = bot.hear("start").await["start"]["callId"].as_str().expect("a UUID").to_owned();
@@ -398,16 +462,23 @@ async fn a_server_that_misses_two_pings_is_dropped_and_one_that_answers_them_is_
     answers.pinged().await;
     answers.pinged().await;
     let dropped = |seen: &crate::support::app::Seen| seen.param("Event") == "DroppedStream";
-    assert!(!world.app.seen().iter().any(dropped), "one was missed, and the second may still be answered");
+    assert!(
+        !world.app.seen().iter().any(dropped),
+        "one was missed, and the second may still be answered"
+    );
     answers.pinged().await;
     let lost = world.app.wait_where("/stream", dropped).await;
-    assert_eq!((lost.param("CallUUID"), lost.param("StatusReason")), (&*goes_uuid, "connection_error"));
+    assert_eq!(
+        (lost.param("CallUUID"), lost.param("StatusReason")),
+        (&*goes_uuid, "connection_error")
+    );
     drop(deaf);
     goes.all().await;
     world.node.until_metric("offhook_streams_total", &[("outcome", "lost")], 1.0).await;
     world.node.until_metric("offhook_streams_active", &[], 1.0).await;
     assert!(answers.any().await.is_ok_and(|said| said["event"] == "media"), "its sound goes on");
-    let of_it = |seen: &&crate::support::app::Seen| dropped(seen) && seen.param("CallUUID") == stays_uuid;
+    let of_it =
+        |seen: &&crate::support::app::Seen| dropped(seen) && seen.param("CallUUID") == stays_uuid;
     assert_eq!(world.app.seen().iter().filter(of_it).count(), 0);
     stays.control().hangup().await;
     stays.all().await;
@@ -426,13 +497,17 @@ async fn noise_around_the_user_is_taken_away_where_that_is_asked_for() {
         })
         .collect();
     let mut encoder = Encoder::for_prompts();
-    let say: Vec<Arc<[u8]>> = rumble.chunks(Rate::Hz16000.frame()).map(|frame| encoder.encode(frame)).collect();
-    let power = |pcm: &[i16]| pcm.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / pcm.len() as f64;
+    let say: Vec<Arc<[u8]>> =
+        rumble.chunks(Rate::Hz16000.frame()).map(|frame| encoder.encode(frame)).collect();
+    let power =
+        |pcm: &[i16]| pcm.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / pcm.len() as f64;
     let mut left = Vec::new();
     for wanted in ["", "noiseCancellation=\"true\" noiseCancellationLevel=\"100\""] {
-        let attributes = format!("keepCallAlive=\"true\" contentType=\"audio/x-l16;rate=16000\" {wanted}");
+        let attributes =
+            format!("keepCallAlive=\"true\" contentType=\"audio/x-l16;rate=16000\" {wanted}");
         let document = format!("<Response>{}</Response>", world.stream(&attributes, &server.url));
-        let (user, _) = world.streamed(CallScript { say: say.clone(), ..listens() }, document).await;
+        let (user, _) =
+            world.streamed(CallScript { say: say.clone(), ..listens() }, document).await;
         let mut bot = server.taken().await;
         bot.hear("start").await;
         let mut heard = Vec::new();

@@ -50,9 +50,16 @@ async fn a_token_is_replaced_with_an_overlap_and_outlives_a_restart() {
         .expect("a key")
         .to_owned();
     let url = format!("{}/api/v1/account/token/", world.node.public);
-    assert_eq!(http::send("POST", &url, &[("x-api-key", &key)], "").await.status, 403, "for owners");
+    assert_eq!(
+        http::send("POST", &url, &[("x-api-key", &key)], "").await.status,
+        403,
+        "for owners"
+    );
     assert_eq!(world.token("POST", "token/", json!({"overlapHours": 0})).await.status, 400);
-    assert_eq!(world.token("POST", "token/", json!({"account": "SAXXXXXXXXXXXXXXXXXX"})).await.status, 400);
+    assert_eq!(
+        world.token("POST", "token/", json!({"account": "SAXXXXXXXXXXXXXXXXXX"})).await.status,
+        400
+    );
     assert_eq!(world.token("DELETE", "token/previous/", Value::Null).await.status, 409);
 
     let made = world.token("POST", "token/", json!({"overlapHours": 2})).await;
@@ -66,13 +73,18 @@ async fn a_token_is_replaced_with_an_overlap_and_outlives_a_restart() {
     world.node.kill();
     world.node.start_again().await;
     world.sim.set_node_url(world.node.public.clone());
-    assert!(world.opens(&new).await && world.opens(AUTH_TOKEN).await && !world.opens("other").await);
+    assert!(
+        world.opens(&new).await && world.opens(AUTH_TOKEN).await && !world.opens("other").await
+    );
     let call = |world: &World| {
         let callee = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
         let url = format!("{}/api/v1/calls/", world.node.public);
         let order = json!({"from": NUMBER, "to": USER}).to_string();
         async move {
-            assert_eq!(http::send("POST", &url, &[("x-api-key", API_KEY)], order).await.status, 201);
+            assert_eq!(
+                http::send("POST", &url, &[("x-api-key", API_KEY)], order).await.status,
+                201
+            );
             callee.all().await;
         }
     };
@@ -86,10 +98,17 @@ async fn a_token_is_replaced_with_an_overlap_and_outlives_a_restart() {
     assert_eq!(world.token("GET", "", Value::Null).await.json()["previousTokenUntil"], Value::Null);
     world.node.kill();
     world.node.start_again().await;
-    assert!(world.opens(&new).await && !world.opens(AUTH_TOKEN).await, "the file names what it named then");
+    assert!(
+        world.opens(&new).await && !world.opens(AUTH_TOKEN).await,
+        "the file names what it named then"
+    );
     for entry in std::fs::read_dir(world.node.dir.path()).expect("the folder").flatten() {
         let bytes = std::fs::read(entry.path()).unwrap_or_default();
-        assert!(!bytes.windows(new.len()).any(|part| part == new.as_bytes()), "{:?}: sealed", entry.path());
+        assert!(
+            !bytes.windows(new.len()).any(|part| part == new.as_bytes()),
+            "{:?}: sealed",
+            entry.path()
+        );
     }
     // The operator names another.
     let config = world.node.dir.path().join("offhook.toml");
@@ -97,5 +116,9 @@ async fn a_token_is_replaced_with_an_overlap_and_outlives_a_restart() {
     std::fs::write(&config, text.replace(AUTH_TOKEN, "another-token")).expect("write it");
     let reload = format!("{}/api/v1/reload/", world.node.public);
     assert_eq!(http::send("POST", &reload, &[("x-api-key", API_KEY)], "").await.status, 200);
-    assert!(world.opens("another-token").await && !world.opens(&new).await && !world.opens(AUTH_TOKEN).await);
+    assert!(
+        world.opens("another-token").await
+            && !world.opens(&new).await
+            && !world.opens(AUTH_TOKEN).await
+    );
 }

@@ -37,7 +37,8 @@ impl Endpoint {
             let pcm: Vec<i16> = wav.into_samples().map(Result::unwrap).collect();
             let (status, text) = {
                 let mut answers = endpoint.answers.lock().unwrap();
-                if answers.len() > 1 { answers.pop_front() } else { answers.front().copied() }.unwrap()
+                if answers.len() > 1 { answers.pop_front() } else { answers.front().copied() }
+                    .unwrap()
             };
             endpoint.heard.send_modify(|heard| heard.push(pcm));
             if status == 0 {
@@ -45,7 +46,9 @@ impl Endpoint {
             }
             (StatusCode::from_u16(status).unwrap(), format!("{{\"text\":\"{text}\"}}"))
         };
-        let router = Router::new().route("/v1/audio/transcriptions", post(hear)).with_state(endpoint.clone());
+        let router = Router::new()
+            .route("/v1/audio/transcriptions", post(hear))
+            .with_state(endpoint.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         endpoint
     }
@@ -57,7 +60,10 @@ impl Endpoint {
     /// Waits until so many pieces were heard.
     async fn until_heard(&self, count: usize) -> Vec<Vec<i16>> {
         let mut heard = self.heard.subscribe();
-        let heard = tokio::time::timeout(std::time::Duration::from_secs(40), heard.wait_for(|all| all.len() >= count));
+        let heard = tokio::time::timeout(
+            std::time::Duration::from_secs(40),
+            heard.wait_for(|all| all.len() >= count),
+        );
         heard.await.expect("heard within 40 s").expect("the endpoint lives").clone()
     }
 }
@@ -71,7 +77,10 @@ async fn recording(more: &str, document: &str) -> World {
     for path in ["/said", "/recording"] {
         world.app.xml(path, "<Response/>");
     }
-    world.app.xml("/unused", format!("<Response>{}</Response>", document.replace("APP", &world.app.base)));
+    world.app.xml(
+        "/unused",
+        format!("<Response>{}</Response>", document.replace("APP", &world.app.base)),
+    );
     world
 }
 
@@ -93,7 +102,8 @@ async fn a_message_is_written_down_and_told_after_a_recogniser_that_failed() {
     let recorded = world.app.wait("/recording").await;
     let said = world.app.wait("/said").await;
     let ms: u64 = recorded.param("RecordingDurationMs").parse().expect("a number");
-    let told: Vec<_> = said.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let told: Vec<_> =
+        said.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(
         told,
         [
@@ -111,7 +121,10 @@ async fn a_message_is_written_down_and_told_after_a_recogniser_that_failed() {
     let heard = endpoint.until_heard(2).await;
     assert_eq!(heard.len(), 2, "the same piece again");
     let seconds = heard[1].len() as f64 / 16_000.0;
-    assert!((1.0..6.0).contains(&seconds), "{seconds} s: the words, and not the silence around them");
+    assert!(
+        (1.0..6.0).contains(&seconds),
+        "{seconds} s: the words, and not the silence around them"
+    );
     for (outcome, count) in [("retry", 1.0), ("done", 1.0), ("failed", 0.0)] {
         world.node.until_metric("offhook_transcripts_total", &[("outcome", outcome)], count).await;
     }
@@ -130,7 +143,11 @@ async fn each_side_of_a_call_is_written_down_also_by_the_node_that_comes_after_a
     )
     .await;
     let say = say(5_000, "I would like to book a table.").await;
-    let phone = world.sim.place_call(CallScript { say, hangup: HangupRule::Never, ..CallScript::default() });
+    let phone = world.sim.place_call(CallScript {
+        say,
+        hangup: HangupRule::Never,
+        ..CallScript::default()
+    });
     world.app.wait("/recording").await;
     drop(phone);
     endpoint.until_heard(1).await;
@@ -149,7 +166,8 @@ async fn each_side_of_a_call_is_written_down_also_by_the_node_that_comes_after_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_recogniser_the_recording_is_made_and_the_record_says_why_nothing_is_written_down() {
+async fn without_a_recogniser_the_recording_is_made_and_the_record_says_why_nothing_is_written_down()
+ {
     let world = recording(
         "[speech]\nrecogniser = \"none\"\n",
         "<Record transcriptionType=\"auto\" transcriptionUrl=\"APP/said\" callbackUrl=\"APP/recording\" maxLength=\"1\" \

@@ -8,8 +8,7 @@ use crate::support::http::{self, Answer};
 use crate::support::node::{API_KEY, NUMBER, PHONE_NUMBER_ID};
 
 /// A PNG of one pixel.
-pub const PIXEL: &str =
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+pub const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
 fn pixel() -> Vec<u8> {
     use base64::Engine as _;
@@ -23,7 +22,9 @@ async fn upload(chat: &Chat, key: &str, path: &str, kind: &str, file: Vec<u8>) -
 
 /// A user has asked for a picture; there is another account, with a key of its own.
 async fn asked_for_a_picture() -> Chat {
-    let other = format!("[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"other\"\napi_keys = [\"other-key\"]\n");
+    let other = format!(
+        "[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"other\"\napi_keys = [\"other-key\"]\n"
+    );
     let chat = Chat::start_with(|app| format!("{}\n{other}", crm(app)), |_| {}).await;
     chat.writes(USER, "A picture, please").await;
     chat
@@ -34,7 +35,9 @@ async fn a_file_is_uploaded_sent_and_seen_where_it_stands() {
     let chat = asked_for_a_picture().await;
     let id = chat.id_of(USER).await;
     let media = format!("{id}/media/");
-    let uploaded = upload(&chat, API_KEY, &format!("{media}?filename=par%C3%A7el.png"), "image/png", pixel()).await;
+    let uploaded =
+        upload(&chat, API_KEY, &format!("{media}?filename=par%C3%A7el.png"), "image/png", pixel())
+            .await;
     assert_eq!(uploaded.status, 201, "{}", uploaded.text());
     let told = uploaded.json();
     assert_eq!(
@@ -46,10 +49,19 @@ async fn a_file_is_uploaded_sent_and_seen_where_it_stands() {
     assert_eq!(status, 202, "{sent}");
     let items = chat.until(&id, |items| items.iter().any(|item| item["status"] == "read")).await;
     let line = items.iter().find(|item| item["type"] == "image").expect("the message");
-    assert_eq!((&line["media"]["caption"], &line["media"]["mimeType"]), (&json!("Here"), &json!("image/png")));
+    assert_eq!(
+        (&line["media"]["caption"], &line["media"]["mimeType"]),
+        (&json!("Here"), &json!("image/png"))
+    );
     // What Meta got of it, and nothing that is ours alone.
     let shown = http::get(&format!("{}/_sim/messages", chat.sim.url())).await.json();
-    let got = shown.as_array().unwrap().iter().find(|m| m["message"]["type"] == "image").expect("at Meta").clone();
+    let got = shown
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|m| m["message"]["type"] == "image")
+        .expect("at Meta")
+        .clone();
     assert_eq!(got["message"]["image"], json!({"id": told["id"], "caption": "Here"}), "{got}");
     assert_eq!(got["phone_number_id"], PHONE_NUMBER_ID);
     let seen = http::get(line["media"]["url"].as_str().unwrap()).await;
@@ -58,12 +70,20 @@ async fn a_file_is_uploaded_sent_and_seen_where_it_stands() {
 
     // A longer one, which goes in many pieces.
     let long: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
-    let uploaded = upload(&chat, API_KEY, &media, "application/pdf; charset=binary", long.clone()).await;
+    let uploaded =
+        upload(&chat, API_KEY, &media, "application/pdf; charset=binary", long.clone()).await;
     assert_eq!(uploaded.status, 201, "{}", uploaded.text());
-    assert_eq!((&uploaded.json()["type"], &uploaded.json()["filename"]), (&json!("document"), &json!("file")));
+    assert_eq!(
+        (&uploaded.json()["type"], &uploaded.json()["filename"]),
+        (&json!("document"), &json!("file"))
+    );
     let url = format!("{}/_sim/media/{}", chat.sim.url(), uploaded.json()["id"].as_str().unwrap());
     let bearer = format!("Bearer {}", crate::support::node::ACCESS_TOKEN);
-    assert_eq!(http::send("GET", &url, &[("authorization", &bearer)], "").await.body, long, "byte for byte");
+    assert_eq!(
+        http::send("GET", &url, &[("authorization", &bearer)], "").await.body,
+        long,
+        "byte for byte"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,14 +96,36 @@ async fn r14_a_file_that_whatsapp_does_not_take_is_refused_with_its_reason() {
         (media.as_str(), "", pixel(), 415, "unsupported_type", json!("Content-Type")),
         (media.as_str(), "text/html", pixel(), 415, "unsupported_type", json!("Content-Type")),
         (media.as_str(), "image/jpeg", Vec::new(), 400, "bad_value", Value::Null),
-        (&format!("{media}?filename=..%2Fetc"), "image/png", pixel(), 400, "bad_value", json!("filename")),
-        ("3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11/media/", "image/png", pixel(), 404, "not_found", Value::Null),
+        (
+            &format!("{media}?filename=..%2Fetc"),
+            "image/png",
+            pixel(),
+            400,
+            "bad_value",
+            json!("filename"),
+        ),
+        (
+            "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11/media/",
+            "image/png",
+            pixel(),
+            404,
+            "not_found",
+            Value::Null,
+        ),
     ] {
         let answer = upload(&chat, API_KEY, path, kind, file).await;
         let error = &answer.json()["error"];
-        assert_eq!((answer.status, &error["code"], &error["field"]), (status, &json!(code), &field), "{kind} {path}");
+        assert_eq!(
+            (answer.status, &error["code"], &error["field"]),
+            (status, &json!(code), &field),
+            "{kind} {path}"
+        );
     }
-    assert_eq!(upload(&chat, "other-key", &media, "image/png", pixel()).await.status, 404, "another account's");
+    assert_eq!(
+        upload(&chat, "other-key", &media, "image/png", pixel()).await.status,
+        404,
+        "another account's"
+    );
     // Said before it comes, where its length is told; counted where it is not.
     let url = format!("{}/api/v1/conversations/{media}", chat.node.public);
     let headers = [("x-api-key", API_KEY), ("content-type", "image/png")];
@@ -105,10 +147,16 @@ async fn r14_a_file_that_whatsapp_does_not_take_is_refused_with_its_reason() {
     assert_eq!(out.0, 200, "{}", out.1);
     let refused = upload(&chat, API_KEY, &media, "image/png", pixel()).await;
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (409, &json!("disconnected")));
-    assert_eq!(chat.ask("POST", &format!("phone-numbers/{NUMBER}/reconnect/"), Value::Null).await.0, 200);
+    assert_eq!(
+        chat.ask("POST", &format!("phone-numbers/{NUMBER}/reconnect/"), Value::Null).await.0,
+        200
+    );
     // Meta's own no, with its words.
-    let order = json!([{"what": "media", "status": 400, "code": 131_053, "details": "Media upload error"}]);
-    let ordered = http::send("POST", &format!("{}/_sim/failures", chat.sim.url()), &[], order.to_string()).await;
+    let order =
+        json!([{"what": "media", "status": 400, "code": 131_053, "details": "Media upload error"}]);
+    let ordered =
+        http::send("POST", &format!("{}/_sim/failures", chat.sim.url()), &[], order.to_string())
+            .await;
     assert_eq!(ordered.status, 204, "{}", ordered.text());
     let refused = upload(&chat, API_KEY, &media, "image/png", pixel()).await;
     assert_eq!(
@@ -117,5 +165,9 @@ async fn r14_a_file_that_whatsapp_does_not_take_is_refused_with_its_reason() {
         "{}",
         refused.text()
     );
-    assert_eq!(upload(&chat, API_KEY, &media, "image/png", pixel()).await.status, 201, "and nothing is left of that");
+    assert_eq!(
+        upload(&chat, API_KEY, &media, "image/png", pixel()).await.status,
+        201,
+        "and nothing is left of that"
+    );
 }

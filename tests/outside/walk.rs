@@ -18,7 +18,9 @@ fn command(args: &[&str]) -> Command {
 }
 
 async fn output(mut command: Command) -> Output {
-    tokio::task::spawn_blocking(move || command.output().expect("run offhook")).await.expect("its output")
+    tokio::task::spawn_blocking(move || command.output().expect("run offhook"))
+        .await
+        .expect("its output")
 }
 
 async fn offhook(args: &[&str]) -> Output {
@@ -47,8 +49,11 @@ fn of<'a>(objects: &'a [Value], event: &str) -> Vec<&'a Value> {
 }
 
 fn is_signed(seen: &Seen, url: &str, token: &str) -> bool {
-    let pairs: Vec<(&str, &str)> = seen.params.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-    let header = |name: &str| seen.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let pairs: Vec<(&str, &str)> =
+        seen.params.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let header = |name: &str| {
+        seen.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
+    };
     let keys = SigningKeys::of_main([Secret::new(token)]);
     let method = if seen.method == "GET" { Method::Get } else { Method::Post };
     let signed = sign(method, url, &pairs, &keys, header("x-plivo-signature-v3-nonce"));
@@ -91,7 +96,11 @@ async fn an_application_is_walked_with_real_requests() {
         "--auth-token=a-token",
     ];
     let (code, objects, last) = walk(&args).await;
-    assert_eq!((code, &last["cause"], &last["documents"]), (0, &"end_of_instructions".into(), &4.into()), "{last}");
+    assert_eq!(
+        (code, &last["cause"], &last["documents"]),
+        (0, &"end_of_instructions".into(), &4.into()),
+        "{last}"
+    );
     // What the application saw is what a call would have sent.
     let seen = app.seen();
     let paths: Vec<_> = seen.iter().map(|s| s.path.as_str()).collect();
@@ -106,13 +115,16 @@ async fn an_application_is_walked_with_real_requests() {
     assert_eq!((seen[1].param("Digits"), seen[3].param("Digits")), ("2", "1"));
     assert_eq!(seen[4].param("HangupCauseCode"), "4010");
     // And what was told of it.
-    let asked: Vec<_> = of(&objects, "request").iter().map(|o| o["kind"].as_str().unwrap()).collect();
+    let asked: Vec<_> =
+        of(&objects, "request").iter().map(|o| o["kind"].as_str().unwrap()).collect();
     assert_eq!(asked, ["answer", "action", "redirect", "action"]);
-    let signed: Vec<_> = of(&objects, "answer").iter().map(|o| o["signed_by"].as_array().unwrap().len()).collect();
+    let signed: Vec<_> =
+        of(&objects, "answer").iter().map(|o| o["signed_by"].as_array().unwrap().len()).collect();
     assert_eq!(signed, [6; 4]);
     let keys: Vec<_> = of(&objects, "key").iter().map(|o| o["key"].as_str().unwrap()).collect();
     assert_eq!(keys, ["2", "1"]);
-    let said: Vec<_> = of(&objects, "prompt").iter().map(|o| o["heard"][0]["text"].as_str().unwrap()).collect();
+    let said: Vec<_> =
+        of(&objects, "prompt").iter().map(|o| o["heard"][0]["text"].as_str().unwrap()).collect();
     assert_eq!(said, ["Press one.", "Press one.", "Good bye."]);
     let callback = &of(&objects, "callback")[0];
     assert_eq!(
@@ -133,7 +145,8 @@ async fn a_silent_caller_and_one_who_hangs_up() {
     assert_eq!(code, 0);
     assert_eq!((app.seen()[0].method.as_str(), app.count("/choice")), ("GET", 0));
     assert_eq!(of(&objects, "prompt").last().unwrap()["heard"][0]["text"], "Nothing was pressed.");
-    let (code, _, last) = walk(&[&answer, "--digits", "1", "--hangup-after", "0", "--no-callbacks"]).await;
+    let (code, _, last) =
+        walk(&[&answer, "--digits", "1", "--hangup-after", "0", "--no-callbacks"]).await;
     assert_eq!((code, last["cause"].as_str()), (0, Some("caller_hangup")));
     assert_eq!(app.count("/choice"), 0);
 }
@@ -144,7 +157,10 @@ async fn an_application_that_fails_is_told_why() {
     app.xml("/bad", "<Response>\n  <Speek>Hi</Speek>\n</Response>");
     let round = app.url("/round");
     app.xml("/round", format!("<Response><Redirect>{round}</Redirect></Response>"));
-    app.xml("/forever", format!("<Response><Wait/><Redirect>{}</Redirect></Response>", app.url("/forever")));
+    app.xml(
+        "/forever",
+        format!("<Response><Wait/><Redirect>{}</Redirect></Response>", app.url("/forever")),
+    );
     let elsewhere = app.url("/answer");
     app.route("/moved", move |_| (302, elsewhere.clone()));
     let circle = app.url("/circle");
@@ -171,15 +187,18 @@ async fn an_application_that_fails_is_told_why() {
     // A redirect is followed, and each of its requests shown.
     let (code, objects, _) = walk(&[&app.url("/moved"), "--digits", "1", "--no-callbacks"]).await;
     assert_eq!(code, 0);
-    let hops: Vec<_> = of(&objects, "answer").iter().map(|o| o["status"].as_u64().unwrap()).collect();
+    let hops: Vec<_> =
+        of(&objects, "answer").iter().map(|o| o["status"].as_u64().unwrap()).collect();
     assert_eq!(hops, [302, 200, 200]);
     // The fallback URL saves the call, and the application has failed all the same.
     let (bad, good) = (app.url("/bad"), app.url("/answer"));
-    let (code, objects, last) = walk(&[&bad, "--fallback-url", &good, "--digits", "1", "--no-callbacks"]).await;
+    let (code, objects, last) =
+        walk(&[&bad, "--fallback-url", &good, "--digits", "1", "--no-callbacks"]).await;
     assert_eq!((code, last["cause"].as_str()), (1, Some("end_of_instructions")));
     assert_eq!(of(&objects, "finding")[0]["rule"], "E202");
     // A callback that nobody takes.
-    let (code, _, last) = walk(&[&good, "--digits", "1", "--hangup-url", &app.url("/nobody")]).await;
+    let (code, _, last) =
+        walk(&[&good, "--digits", "1", "--hangup-url", &app.url("/nobody")]).await;
     assert!(code == 1 && last["faults"][0].as_str().unwrap().contains("hangup callback"), "{last}");
     // A closed port, and addresses that a node in production would not ask.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -197,7 +216,8 @@ async fn a_file_is_walked_and_wrong_usage_is_2() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("menu.xml");
     let action = app.url("/choice");
-    std::fs::write(&file, format!("<Response><GetDigits action=\"{action}\"/></Response>")).unwrap();
+    std::fs::write(&file, format!("<Response><GetDigits action=\"{action}\"/></Response>"))
+        .unwrap();
     let file = file.to_str().unwrap();
     let out = offhook(&["xml", "run", file, "--digits", "1#"]).await;
     let shown = text(&out.stdout);
@@ -286,7 +306,8 @@ hangup_url = "{hangup}"
     };
     for (caller, code) in [("918035737458", 0), ("918035737459", 1)] {
         std::fs::write(&dial, document(caller)).unwrap();
-        let out = offhook(&["xml", "check", "--json", "--config", file, dial.to_str().unwrap()]).await;
+        let out =
+            offhook(&["xml", "check", "--json", "--config", file, dial.to_str().unwrap()]).await;
         assert_eq!(out.status.code(), Some(code), "{}", text(&out.stderr));
         assert_eq!(text(&out.stdout).contains("\"W405\""), code == 1, "{}", text(&out.stdout));
     }
@@ -329,7 +350,10 @@ async fn documents_are_checked_from_files_urls_and_standard_input() {
             )
         })
         .collect();
-    let expected = [("W301", "warning", url.clone(), 1.into()), ("E205", "error", "stdin".to_owned(), 2.into())];
+    let expected = [
+        ("W301", "warning", url.clone(), 1.into()),
+        ("E205", "error", "stdin".to_owned(), 2.into()),
+    ];
     assert_eq!(found, expected);
     assert_eq!(run["artifacts"].as_array().unwrap().len(), 3);
     let shut = offhook(&["xml", "check", "--allow-insecure", "false", &url]).await;
@@ -337,5 +361,9 @@ async fn documents_are_checked_from_files_urls_and_standard_input() {
     assert!(text(&shut.stderr).contains("https is needed"), "{}", text(&shut.stderr));
     let explained = offhook(&["xml", "check", "--explain", "w402"]).await;
     assert_eq!(explained.status.code(), Some(0));
-    assert!(text(&explained.stdout).starts_with("W402  PreAnswer media"), "{}", text(&explained.stdout));
+    assert!(
+        text(&explained.stdout).starts_with("W402  PreAnswer media"),
+        "{}",
+        text(&explained.stdout)
+    );
 }

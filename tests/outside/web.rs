@@ -19,7 +19,9 @@ const LISTEN: &str = "new Promise((done) => setTimeout(done, 4000))";
 
 impl World {
     async fn post(&self, path: &str, body: Value) -> Value {
-        let answer = self.rest("POST", path, &[("content-type", "application/json")], body.to_string()).await;
+        let answer = self
+            .rest("POST", path, &[("content-type", "application/json")], body.to_string())
+            .await;
         assert!(matches!(answer.status, 201 | 202), "{path}: {}", answer.text());
         answer.json()
     }
@@ -32,7 +34,11 @@ impl World {
         let app_id = self.post("Application/", application).await["app_id"].take();
         let endpoint = json!({"username": name, "password": PASSWORD, "alias": "Asha's phone", "app_id": app_id});
         let made = self.post("Endpoint/", endpoint).await;
-        assert_eq!((&made["username"], &made["message"]), (&name.into(), &"created".into()), "{made}");
+        assert_eq!(
+            (&made["username"], &made["message"]),
+            (&name.into(), &"created".into()),
+            "{made}"
+        );
         made["endpoint_id"].as_str().expect("an id").to_owned()
     }
 
@@ -47,7 +53,10 @@ impl World {
 
 async fn endpoints() -> World {
     let world = world(|wanted, _| wanted.accept_wait_ms = 0).await;
-    world.app.xml("/answer", "<Response><Wait length=\"1\"/><Speak>Welcome.</Speak><Wait length=\"60\"/></Response>");
+    world.app.xml(
+        "/answer",
+        "<Response><Wait length=\"1\"/><Speak>Welcome.</Speak><Wait length=\"60\"/></Response>",
+    );
     world
 }
 
@@ -100,29 +109,59 @@ async fn an_endpoint_calls_by_its_application_and_is_hung_up_over_the_api() {
     phone.hear("answered").await;
     let live = world.rest("GET", "Call/?status=live", &[], String::new()).await.json();
     assert_eq!(live["calls"], json!([uuid]));
-    let one = world.rest("GET", &format!("Call/{uuid}/?status=live"), &[], String::new()).await.json();
-    assert_eq!((&one["from"], &one["call_status"]), (&"sip:asha@127.0.0.1".into(), &"in-progress".into()), "{one}");
-    assert_eq!(world.rest("DELETE", &format!("Call/{uuid}/"), &[], String::new()).await.status, 204);
+    let one =
+        world.rest("GET", &format!("Call/{uuid}/?status=live"), &[], String::new()).await.json();
+    assert_eq!(
+        (&one["from"], &one["call_status"]),
+        (&"sip:asha@127.0.0.1".into(), &"in-progress".into()),
+        "{one}"
+    );
+    assert_eq!(
+        world.rest("DELETE", &format!("Call/{uuid}/"), &[], String::new()).await.status,
+        204
+    );
     let ended = phone.hear("ended").await;
-    assert_eq!((&ended["code"], &ended["source"]), (&4000.into(), &"API Request".into()), "{ended}");
+    assert_eq!(
+        (&ended["code"], &ended["source"]),
+        (&4000.into(), &"API Request".into()),
+        "{ended}"
+    );
     let hangup = world.app.wait("/hangup").await;
-    for (name, value) in [("CallType", "web"), ("CallStatus", "completed"), ("HangupSource", "API Request")] {
+    for (name, value) in
+        [("CallType", "web"), ("CallStatus", "completed"), ("HangupSource", "API Request")]
+    {
         assert_eq!(hangup.param(name), value, "{name}");
     }
     let record = world.node.record(&uuid).await;
-    assert_eq!((&record["call_type"], &record["whatsapp_call_id"]), (&"web".into(), &Value::Null), "{record}");
-    assert_eq!((&record["call_state"], &record["from_number"]), (&"ANSWER".into(), &"sip:asha@127.0.0.1".into()));
+    assert_eq!(
+        (&record["call_type"], &record["whatsapp_call_id"]),
+        (&"web".into(), &Value::Null),
+        "{record}"
+    );
+    assert_eq!(
+        (&record["call_state"], &record["from_number"]),
+        (&"ANSWER".into(), &"sip:asha@127.0.0.1".into())
+    );
     let key = [("x-api-key", crate::support::node::API_KEY)];
-    let log = http::send("GET", &format!("{}/api/v1/calls/{uuid}/events", world.node.public), &key, "").await.text();
+    let log =
+        http::send("GET", &format!("{}/api/v1/calls/{uuid}/events", world.node.public), &key, "")
+            .await
+            .text();
     assert!(
-        log.contains("\"call_type\":\"web\"") && !log.contains("P2uYro0UCOQ4zxjKXaWCBui1") && !log.contains(PASSWORD),
+        log.contains("\"call_type\":\"web\"")
+            && !log.contains("P2uYro0UCOQ4zxjKXaWCBui1")
+            && !log.contains(PASSWORD),
         "{log}"
     );
     let replayed = machine::replay::replay(log.as_bytes(), |_| {}).expect("the log reads");
     assert_eq!(replayed.difference, None);
     assert!(!world.node.log().contains(PASSWORD), "no password in a log");
     assert_eq!(world.node.metric("offhook_calls_active", &[]).await, 0.0);
-    assert_eq!(world.node.metric("offhook_number_slots_in_use", &[]).await, 0.0, "a web leg takes no slot");
+    assert_eq!(
+        world.node.metric("offhook_number_slots_in_use", &[]).await,
+        0.0,
+        "a web leg takes no slot"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,12 +183,21 @@ async fn a_phone_says_who_it_is_and_hears_what_is_wrong() {
     assert_eq!(phone.closed().await, Some(4401), "three tries");
     let (mut phone, _) = Phone::registered(public, "sip:asha@127.0.0.1", PASSWORD).await;
     for (message, code) in [
-        (json!({"type": "register", "endpoint": "asha", "password": PASSWORD}), "already_registered"),
+        (
+            json!({"type": "register", "endpoint": "asha", "password": PASSWORD}),
+            "already_registered",
+        ),
         (json!({"type": "call", "to": "", "sdp": OFFER}), "bad_number"),
         (json!({"type": "call", "to": "1", "sdp": "v=0"}), "bad_offer"),
         (json!({"type": "hangup", "call": "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11"}), "no_call"),
-        (json!({"type": "accept", "call": "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", "sdp": OFFER}), "no_call"),
-        (json!({"type": "digits", "call": "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", "digits": "x"}), "bad_digits"),
+        (
+            json!({"type": "accept", "call": "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", "sdp": OFFER}),
+            "no_call",
+        ),
+        (
+            json!({"type": "digits", "call": "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", "digits": "x"}),
+            "bad_digits",
+        ),
     ] {
         phone.say(message).await;
         assert_eq!(phone.hear("error").await["code"], code);
@@ -176,7 +224,10 @@ async fn a_phone_says_who_it_is_and_hears_what_is_wrong() {
     world.post(&format!("Endpoint/{endpoint}/"), json!({"password": "battery staple"})).await;
     assert_eq!(phone.hear("unregistered").await["why"], "password_changed");
     let (mut phone, _) = Phone::registered(public, "asha", "battery staple").await;
-    assert_eq!(world.rest("DELETE", &format!("Endpoint/{endpoint}/"), &[], String::new()).await.status, 204);
+    assert_eq!(
+        world.rest("DELETE", &format!("Endpoint/{endpoint}/"), &[], String::new()).await.status,
+        204
+    );
     assert_eq!(phone.hear("unregistered").await["why"], "endpoint_removed");
     // R14, R10: too much at once.
     world.endpoint("ravi").await;
@@ -185,7 +236,8 @@ async fn a_phone_says_who_it_is_and_hears_what_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_signed_in_registers_their_accounts_endpoints_without_a_password_until_they_sign_out() {
+async fn who_is_signed_in_registers_their_accounts_endpoints_without_a_password_until_they_sign_out()
+ {
     let world = crate::console::with_people().await;
     world.endpoint("asha").await;
     world.endpoint("support").await;
@@ -236,14 +288,21 @@ async fn an_endpoint_is_made_in_the_console_with_an_answer_url_of_its_own_and_ta
     assert_eq!(asha.post("/console/phone/endpoints", &desk).await.status, 303);
     let page = asha.get("/console/phone/").await.text();
     assert!(
-        page.contains("The &#60;desk&#62;") && page.contains("&lt;User&gt;sip:desk@127.0.0.1&lt;/User&gt;"),
+        page.contains("The &#60;desk&#62;")
+            && page.contains("&lt;User&gt;sip:desk@127.0.0.1&lt;/User&gt;"),
         "{page}"
     );
     let again = asha.post("/console/phone/endpoints", &desk).await;
     assert_eq!(again.status, 409);
-    assert!(again.text().contains("username desk is taken") && again.text().contains("value=\"desk\""));
+    assert!(
+        again.text().contains("username desk is taken") && again.text().contains("value=\"desk\"")
+    );
     let applications = world.rest("GET", "Application/", &[], String::new()).await.json();
-    assert_eq!(applications["objects"].as_array().map(Vec::len), Some(1), "none is left of what was refused");
+    assert_eq!(
+        applications["objects"].as_array().map(Vec::len),
+        Some(1),
+        "none is left of what was refused"
+    );
     let bad = asha.post("/console/phone/endpoints", &[("name", "a b"), ("password", "1234")]).await;
     assert!(bad.status == 400 && bad.text().contains("role=\"alert\""), "{}", bad.text());
     let ravi = Session::of(&world, "ravi").await;
@@ -359,7 +418,10 @@ async fn registered_page(world: &World, endpoint: &str) -> Browser {
          document.getElementById(id).value = value; document.querySelector('#login button').click()"
     );
     page.eval(&fill).await;
-    page.until(&format!("document.getElementById('state').innerText.includes('registered as sip:{endpoint}@')")).await;
+    page.until(&format!(
+        "document.getElementById('state').innerText.includes('registered as sip:{endpoint}@')"
+    ))
+    .await;
     page
 }
 
@@ -393,7 +455,11 @@ async fn a_dial_rings_an_endpoint_everywhere_and_the_first_to_accept_has_it() {
     let (mut desk, mut home) = (world.phone("asha").await, world.phone("asha").await);
     let caller = world.sim.place_call(user(60));
     let rung = desk.hear("ring").await;
-    assert_eq!((&rung["to"], &rung["headers"]["X-PH-Order"]), (&"sip:asha@127.0.0.1".into(), &"42".into()), "{rung}");
+    assert_eq!(
+        (&rung["to"], &rung["headers"]["X-PH-Order"]),
+        (&"sip:asha@127.0.0.1".into(), &"42".into()),
+        "{rung}"
+    );
     let call = rung["call"].clone();
     assert_eq!(home.hear("ring").await["call"], call);
     home.say(json!({"type": "accept", "call": call, "sdp": "v=0"})).await;
@@ -403,7 +469,8 @@ async fn a_dial_rings_an_endpoint_everywhere_and_the_first_to_accept_has_it() {
     home.hear("answer").await;
     desk.say(json!({"type": "accept", "call": call, "sdp": OFFER})).await;
     assert_eq!(desk.hear("error").await["code"], "not_ringing");
-    let answered = world.app.wait_where("/events", |seen| seen.param("Event") == "DialAnswer").await;
+    let answered =
+        world.app.wait_where("/events", |seen| seen.param("Event") == "DialAnswer").await;
     assert_eq!(answered.param("DialBLegUUID"), call.as_str().unwrap());
     home.say(json!({"type": "hangup", "call": call})).await;
     assert_eq!(home.hear("ended").await["source"], "Callee");
@@ -432,7 +499,8 @@ async fn a_dial_rings_an_endpoint_everywhere_and_the_first_to_accept_has_it() {
     desk.leave().await;
     home.leave().await;
     let caller = world.sim.place_call(user(60));
-    let failed = world.app.wait_where("/dialled", |seen| seen.param("DialStatus") == "failed").await;
+    let failed =
+        world.app.wait_where("/dialled", |seen| seen.param("DialStatus") == "failed").await;
     assert_eq!(failed.param("DialError"), "endpoint_not_registered");
     drop(caller.all().await);
 }
@@ -498,7 +566,10 @@ async fn a_whatsapp_caller_and_a_person_at_the_example_page_hear_each_other() {
     page.until("document.getElementById('log').innerText.includes('unheld')").await;
     page.eval(LISTEN).await;
     page.eval("document.getElementById('hangup').click()").await;
-    page.until("document.getElementById('log').innerText.includes('ended: Normal Hangup (4000, Callee)')").await;
+    page.until(
+        "document.getElementById('log').innerText.includes('ended: Normal Hangup (4000, Callee)')",
+    )
+    .await;
     let action = world.app.wait("/dialled").await;
     assert_eq!(action.param("DialStatus"), "completed");
     let events = caller.all().await;
@@ -535,7 +606,10 @@ async fn a_person_at_the_example_page_calls_a_whatsapp_user() {
     page.until("document.getElementById('level').value > 0.05").await;
     page.eval(LISTEN).await;
     page.eval("document.getElementById('hangup').click()").await;
-    page.until("document.getElementById('log').innerText.includes('ended: Normal Hangup (4000, Caller)')").await;
+    page.until(
+        "document.getElementById('log').innerText.includes('ended: Normal Hangup (4000, Caller)')",
+    )
+    .await;
     let events = callee.all().await;
     let heard = crate::dial::heard_ms(&events, PAGE_HZ);
     assert!(heard > 1_500, "the user heard the page: {heard} ms");

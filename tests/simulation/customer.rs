@@ -65,21 +65,32 @@ pub enum Answered {
 
 fn parsed(text: &'static str) -> Parsed {
     thread_local!(static PARSED: RefCell<BTreeMap<&'static str, Parsed>> = const { RefCell::new(BTreeMap::new()) });
-    PARSED.with_borrow_mut(|all| all.entry(text).or_insert_with(|| xml::parse(text.as_bytes(), None)).clone())
+    PARSED.with_borrow_mut(|all| {
+        all.entry(text).or_insert_with(|| xml::parse(text.as_bytes(), None)).clone()
+    })
 }
 
 fn read(text: &'static str) -> Fetched {
     let Parsed { document, findings, first_fault, .. } = parsed(text);
     match document {
         Some(document) => Fetched::Document { document: Arc::<Document>::clone(&document) },
-        None => Fetched::Refused { refusal: Refusal { findings, first: first_fault.unwrap_or(FirstFault::Other) } },
+        None => Fetched::Refused {
+            refusal: Refusal { findings, first: first_fault.unwrap_or(FirstFault::Other) },
+        },
     }
 }
 
 impl World {
     /// Somebody asks for a document. The fetcher's own part (tries, redirects, the deadline over all of it) is here
     /// only as what comes of it.
-    pub fn document(&mut self, life: u32, call: CallUuid, fetch: FetchId, kind: FetchKind, deadline_ms: u64) {
+    pub fn document(
+        &mut self,
+        life: u32,
+        call: CallUuid,
+        fetch: FetchId,
+        kind: FetchKind,
+        deadline_ms: u64,
+    ) {
         let slow = self.dice.chance(self.faults.app_slow);
         let mut ms = self.dice.between(2, if slow { 13_000 } else { 90 });
         let (given, in_circle) = self.customer.given.entry(call).or_default();
@@ -123,7 +134,12 @@ impl World {
     }
 
     /// A callback reaches the server, or not; what its sender sees of it.
-    pub fn callback(&mut self, call: CallUuid, kind: NoticeKind, identity: Uuid) -> (u64, Answered) {
+    pub fn callback(
+        &mut self,
+        call: CallUuid,
+        kind: NoticeKind,
+        identity: Uuid,
+    ) -> (u64, Answered) {
         let quick = self.dice.between(2, 90) * MS;
         if self.dice.chance(self.faults.app_silent) {
             // Taken, maybe, and never answered.

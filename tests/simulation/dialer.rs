@@ -33,7 +33,12 @@ struct Door {
 }
 
 impl Exit for Door {
-    fn start(&self, waiting: &Waiting, let_in: (Admitted, Engaged), now: Instant) -> Result<(), Box<Admitted>> {
+    fn start(
+        &self,
+        waiting: &Waiting,
+        let_in: (Admitted, Engaged),
+        now: Instant,
+    ) -> Result<(), Box<Admitted>> {
         let mut left = self.left.borrow_mut();
         let begun = left.iter().filter(|left| matches!(left, Left::Began(..))).count();
         if begun >= self.room {
@@ -79,7 +84,11 @@ impl World {
         let call = CallUuid(uuid::Builder::from_random_bytes(id.to_be_bytes()).into_uuid());
         let ix = self.meta.calls.len();
         let placed = Placed { call, user: order.user, patience_us: order.patience_us };
-        self.meta.calls.push(MetaCall::unmade(order.number, &format!("wacid.out.{ix:04}"), Some(placed)));
+        self.meta.calls.push(MetaCall::unmade(
+            order.number,
+            &format!("wacid.out.{ix:04}"),
+            Some(placed),
+        ));
         self.note(format_args!("API: call {ix} to user {} is ordered ({call})", order.user));
         let account = number.account.auth_id.clone();
         self.watch.ordered(call, ix, self.life, self.now, account);
@@ -90,8 +99,16 @@ impl World {
         self.let_out()
     }
 
-    fn setup_of(&self, call: CallUuid, order: &crate::plan::Order, number: &NumberEntry, to: &E164) -> CallSetup {
-        let url = |path: &str| (DocUrl(format!("https://app.example.com/{path}").as_str().into()), Method::Post);
+    fn setup_of(
+        &self,
+        call: CallUuid,
+        order: &crate::plan::Order,
+        number: &NumberEntry,
+        to: &E164,
+    ) -> CallSetup {
+        let url = |path: &str| {
+            (DocUrl(format!("https://app.example.com/{path}").as_str().into()), Method::Post)
+        };
         let (answer, answer_method) = url("answer");
         CallSetup {
             call,
@@ -128,9 +145,11 @@ impl World {
 
     /// Lets out what may go out, and looks again when the queues want it.
     pub fn let_out(&mut self) -> Go {
-        let (clock, consents, live_max) = (self.clock.clone(), self.store.consents.clone(), self.plan.live_max);
+        let (clock, consents, live_max) =
+            (self.clock.clone(), self.store.consents.clone(), self.plan.live_max);
         let node = self.node();
-        let door = Door { room: live_max.saturating_sub(node.book().live), left: RefCell::default() };
+        let door =
+            Door { room: live_max.saturating_sub(node.book().live), left: RefCell::default() };
         let mut queues = std::mem::take(&mut node.queues);
         let rules = Rules { gate: &node.gate, consents: &consents, clock: &clock };
         let next = queues.let_out(rules, &door);
@@ -147,7 +166,9 @@ impl World {
             match left {
                 Left::Began(setup, let_in, now) => self.begins(setup, let_in, now)?,
                 Left::GaveUp(waiting, cause, why) => self.gives_up(waiting, cause, why),
-                Left::Noted(setup) => self.write(Write::Born(Box::new((CallStart::of(&setup, "node"), setup)))),
+                Left::Noted(setup) => {
+                    self.write(Write::Born(Box::new((CallStart::of(&setup, "node"), setup))))
+                }
             }
         }
         Ok(())
@@ -158,7 +179,12 @@ impl World {
     }
 
     /// `Registry::place`.
-    fn begins(&mut self, mut setup: CallSetup, (admitted, engaged): (Admitted, Engaged), now: Instant) -> Go {
+    fn begins(
+        &mut self,
+        mut setup: CallSetup,
+        (admitted, engaged): (Admitted, Engaged),
+        now: Instant,
+    ) -> Go {
         setup.started = self.clock.wall();
         let (life, call) = (self.life, setup.call);
         let ix = self.watch.ix(call);
@@ -168,7 +194,8 @@ impl World {
         let node = self.node();
         let view = node.tables.enter(&setup, now);
         node.book().live += 1;
-        node.beginning.insert(call, Begin { ix, view, slot, engaged: Some(engaged), setup, arrived: now });
+        node.beginning
+            .insert(call, Begin { ix, view, slot, engaged: Some(engaged), setup, arrived: now });
         self.note(format_args!("node: call {ix} goes out"));
         self.watch.starts(call, self.now);
         self.in_order(0, Event::Run { life, call });

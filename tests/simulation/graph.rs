@@ -75,7 +75,10 @@ impl World {
                 return;
             }
             GraphAction::PreAccept | GraphAction::Accept if !call.has_sdp => return,
-            GraphAction::PreAccept | GraphAction::Accept | GraphAction::Reject | GraphAction::Terminate
+            GraphAction::PreAccept
+            | GraphAction::Accept
+            | GraphAction::Reject
+            | GraphAction::Terminate
                 if call.wacid.is_none() =>
             {
                 return;
@@ -203,7 +206,11 @@ impl World {
     /// The pause before a further try is over.
     pub fn graph_again(&mut self, id: usize, turn: u32) -> Go {
         let request = &self.node().requests[id];
-        if request.turn == turn && matches!(request.phase, Phase::Pausing(_)) { self.graph_sends(id) } else { Ok(()) }
+        if request.turn == turn && matches!(request.phase, Phase::Pausing(_)) {
+            self.graph_sends(id)
+        } else {
+            Ok(())
+        }
     }
 
     fn graph_sends(&mut self, id: usize) -> Go {
@@ -233,11 +240,15 @@ impl World {
             self.fail("R6: more than a tenth of the requests to Graph are retries".to_owned());
         }
         let us = u64::try_from(time.as_micros()).expect("seconds");
-        self.after(us, Event::GraphCame { life, request: id, attempt, came: Came::Fault(Fault::Timeout) });
+        self.after(
+            us,
+            Event::GraphCame { life, request: id, attempt, came: Came::Fault(Fault::Timeout) },
+        );
         let faults = self.faults.clone();
         let slow = self.dice.chance(faults.graph_slow);
         let way = self.dice.between(5, if slow { 4_000 } else { 60 }) * MS;
-        let lost = |fault| Event::GraphCame { life, request: id, attempt, came: Came::Fault(fault) };
+        let lost =
+            |fault| Event::GraphCame { life, request: id, attempt, came: Came::Fault(fault) };
         if self.dice.chance(faults.graph_unreachable) {
             self.after(way, lost(Fault::Unreachable));
             return Ok(());
@@ -283,7 +294,8 @@ impl World {
             request.connected = Some(wacid.clone());
         }
         let asking = request.asking.as_mut().expect("it has begun");
-        let next = asking.tried(verdict, &node.policy, roll, request.overtaken, now, &mut node.budget);
+        let next =
+            asking.tried(verdict, &node.policy, roll, request.overtaken, now, &mut node.budget);
         match next {
             Next::Again { pause, or_else } => {
                 request.phase = Phase::Pausing(or_else);
@@ -300,7 +312,10 @@ impl World {
     fn request_ends(&mut self, id: usize, outcome: GraphOutcome) {
         let now = self.now;
         let request = &mut self.node().requests[id];
-        if matches!(request.of, Of::Reject | Of::Stray(_)) && !outcome.is_settled() && now - request.made < ENDING_MAX {
+        if matches!(request.of, Of::Reject | Of::Stray(_))
+            && !outcome.is_settled()
+            && now - request.made < ENDING_MAX
+        {
             // Nothing is left here of the call: it is asked for anew (`meta::Graph::call_action_to_the_end`).
             request.phase = Phase::InOrder;
             let life = self.life;
@@ -318,7 +333,8 @@ impl World {
                 if ends && outcome.is_settled() {
                     self.write(Write::Farewell(call, None));
                 }
-                if let (GraphAction::Connect, GraphOutcome::Refused { code, details, .. }) = (&action, &outcome)
+                if let (GraphAction::Connect, GraphOutcome::Refused { code, details, .. }) =
+                    (&action, &outcome)
                     && let Some(event) = refusal_of(*code, details)
                 {
                     if event == permission::Event::NoPermission

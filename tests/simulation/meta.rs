@@ -95,8 +95,11 @@ pub struct Reply {
     pub body: Cow<'static, str>,
 }
 
-const DONE: Reply =
-    Reply { status: 200, after: None, body: Cow::Borrowed(r#"{"messaging_product":"whatsapp","success":true}"#) };
+const DONE: Reply = Reply {
+    status: 200,
+    after: None,
+    body: Cow::Borrowed(r#"{"messaging_product":"whatsapp","success":true}"#),
+};
 const GONE: Reply = Reply {
     status: 400,
     after: None,
@@ -139,7 +142,9 @@ fn offer() -> &'static str {
 /// Of the answer to an offer of ours.
 fn answer() -> &'static str {
     static ANSWER: OnceLock<String> = OnceLock::new();
-    ANSWER.get_or_init(|| sdp(include_str!("../../fixtures/meta/webhooks/connect_business_answer.json")))
+    ANSWER.get_or_init(|| {
+        sdp(include_str!("../../fixtures/meta/webhooks/connect_business_answer.json"))
+    })
 }
 
 impl World {
@@ -150,12 +155,18 @@ impl World {
             wacid: wacid.into(),
         };
         // One id, two numbers: two calls.
-        let twin = self.meta.calls.last().filter(|_| arrival.same_id).map(|last| key(last.key.wacid.as_str()));
+        let twin = self
+            .meta
+            .calls
+            .last()
+            .filter(|_| arrival.same_id)
+            .map(|last| key(last.key.wacid.as_str()));
         let twin = twin.filter(|twin| self.meta.calls.iter().all(|call| call.key != *twin));
         let key = twin.unwrap_or_else(|| key(&format!("wacid.{index:04}")));
         let wacid = &key.wacid;
         let ix = self.meta.calls.len();
-        self.trace.step(self.now, format_args!("user {ix} calls number {} ({wacid})", arrival.number));
+        self.trace
+            .step(self.now, format_args!("user {ix} calls number {} ({wacid})", arrival.number));
         self.meta.calls.push(MetaCall {
             number: arrival.number,
             key,
@@ -227,14 +238,20 @@ impl World {
 
     pub fn media_lost(&mut self, ix: CallIx) -> Go {
         let ended = self.meta.calls[ix].phase == Phase::Ended;
-        let fault = if ended && self.dice.chance(700) { MediaFault::DtlsClosed } else { MediaFault::Silent };
+        let fault = if ended && self.dice.chance(700) {
+            MediaFault::DtlsClosed
+        } else {
+            MediaFault::Silent
+        };
         self.leg_fact(ix, Input::Media { leg: Leg::A, what: MediaFact::Lost { fault } });
         Ok(())
     }
 
     /// Both know the other's SDP: the path comes up, or doesn't.
     pub fn has_sdp(&mut self, ix: CallIx) {
-        if std::mem::replace(&mut self.meta.calls[ix].sdp, true) || self.dice.chance(self.faults.media_never) {
+        if std::mem::replace(&mut self.meta.calls[ix].sdp, true)
+            || self.dice.chance(self.faults.media_never)
+        {
             return;
         }
         let late = self.dice.chance(self.faults.media_late);
@@ -250,7 +267,8 @@ impl World {
 
     fn item(&self, ix: CallIx, said: Said, named: bool, bad: bool) -> String {
         let call = &self.meta.calls[ix];
-        let (number, wacid, wall) = (number(call.number), &call.key.wacid, self.clock.steady().secs());
+        let (number, wacid, wall) =
+            (number(call.number), &call.key.wacid, self.clock.steady().secs());
         let (from, to, direction, opaque) = match &call.placed {
             None => ((919_412_340_000 + ix).to_string(), number, "USER_INITIATED", String::new()),
             Some(placed) => {
@@ -261,7 +279,8 @@ impl World {
         };
         match said {
             Said::Connect => {
-                let (sdp_type, sdp) = if call.placed.is_some() { ("answer", answer()) } else { ("offer", offer()) };
+                let (sdp_type, sdp) =
+                    if call.placed.is_some() { ("answer", answer()) } else { ("offer", offer()) };
                 let (sdp, told) = (if bad { "\"v=0\"" } else { sdp }, call.told);
                 format!(
                     r#"{{"id":"{wacid}","from":"{from}","to":"{to}","event":"connect","timestamp":"{told}","direction":"{direction}","session":{{"sdp_type":"{sdp_type}","sdp":{sdp}}}{opaque}}}"#
@@ -297,10 +316,14 @@ impl World {
         let mut items = self.item(ix, said, named, bad);
         // Bad company: an item that nobody can read, on either side (R5).
         if self.dice.chance(self.faults.batch) {
-            items = format!(r#"{{"event":"connect","id":7.5}},{items},{{"id":[],"event":"terminate"}}"#);
+            items = format!(
+                r#"{{"event":"connect","id":7.5}},{items},{{"id":[],"event":"terminate"}}"#
+            );
         }
-        let (id, display) = (&self.meta.calls[ix].key.phone_number_id, number(self.meta.calls[ix].number));
-        let list = if matches!(said, Said::Connect | Said::Terminate) { "calls" } else { "statuses" };
+        let (id, display) =
+            (&self.meta.calls[ix].key.phone_number_id, number(self.meta.calls[ix].number));
+        let list =
+            if matches!(said, Said::Connect | Said::Terminate) { "calls" } else { "statuses" };
         let body = format!(
             r#"{{"object":"whatsapp_business_account","entry":[{{"id":"1029384756","changes":[{{"field":"calls","value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"{display}","phone_number_id":"{id}"}},"{list}":[{items}]}}}}]}}]}}"#
         );
@@ -353,10 +376,18 @@ impl World {
     // --- Graph ---
 
     /// A request reaches Graph, whatever has become of its sender.
-    pub fn graph_arrives(&mut self, life: u32, request: usize, attempt: u32, trouble: Trouble) -> Go {
+    pub fn graph_arrives(
+        &mut self,
+        life: u32,
+        request: usize,
+        attempt: u32,
+        trouble: Trouble,
+    ) -> Go {
         let Some((ix, action)) = self.watch.request(life, request) else { return Ok(()) };
         let reply = match trouble {
-            Trouble::Status(status) => Reply { status, after: None, body: "<html>no</html>".into() },
+            Trouble::Status(status) => {
+                Reply { status, after: None, body: "<html>no</html>".into() }
+            }
             Trouble::Refused => {
                 let body = r#"{"error":{"message":"(#138000) Calling not enabled","code":138000}}"#;
                 Reply { status: 401, after: None, body: body.into() }
@@ -370,7 +401,10 @@ impl World {
                 self.deed(ix, action);
                 Reply { status: 503, after: None, body: "".into() }
             }
-            Trouble::None | Trouble::Nonsense | Trouble::ResetAfter | Trouble::Silent { done: true } => {
+            Trouble::None
+            | Trouble::Nonsense
+            | Trouble::ResetAfter
+            | Trouble::Silent { done: true } => {
                 let reply = self.deed(ix, action);
                 if trouble == Trouble::Nonsense {
                     let body = self.dice.pick(&[
@@ -420,7 +454,11 @@ impl World {
                 DONE
             }
         };
-        self.note(format_args!("Graph: {} of call {ix}, which is {phase:?}: {}", action.as_str(), reply.status));
+        self.note(format_args!(
+            "Graph: {} of call {ix}, which is {phase:?}: {}",
+            action.as_str(),
+            reply.status
+        ));
         reply
     }
 
@@ -436,7 +474,11 @@ impl World {
     }
 
     pub fn hung_up_by_api(&mut self, call: model::CallUuid) -> Go {
-        if self.node.as_ref().is_some_and(|node| node.calls.get(&call).is_some_and(|call| !call.is_closing())) {
+        if self
+            .node
+            .as_ref()
+            .is_some_and(|node| node.calls.get(&call).is_some_and(|call| !call.is_closing()))
+        {
             self.note(format_args!("API: hang up {call}"));
             self.tell(call, Input::Command { command: Command::Hangup });
         }

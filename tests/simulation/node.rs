@@ -10,14 +10,20 @@ use machine::{CallSetup, CallUrls, Input, MachineLimits, MediaFact, Termination}
 use media::sdp::Offer;
 use model::Clock;
 use model::Secret;
-use model::{AuthId, CallType, CallUuid, Direction, E164, HangupCause, Method, PhoneNumberId, Wacid};
+use model::{
+    AuthId, CallType, CallUuid, Direction, E164, HangupCause, Method, PhoneNumberId, Wacid,
+};
 use offhook::admission::permission::{Engaged, PairKey};
-use offhook::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Reason, Slot, Slots};
+use offhook::admission::{
+    AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Reason, Slot, Slots,
+};
 use offhook::call::CallEvent;
 use offhook::call::binding::{self, AtMeta, Bindings, EventTold, Parties, Party};
 use offhook::call::queues::Queues;
 use offhook::meta::{Budget, Policy};
-use offhook::webhook::{Busy, CallKey, Calls, Door, DoorConfig, Effect, Full, Heard, Incoming, Known, Said};
+use offhook::webhook::{
+    Busy, CallKey, Calls, Door, DoorConfig, Effect, Full, Heard, Incoming, Known, Said,
+};
 use store::CallStart;
 use xml::ast::DocUrl;
 
@@ -156,8 +162,17 @@ impl Parties for Tables {
         self.view(call)
     }
 
-    fn end_at_meta(&self, (phone_number_id, wacid): binding::CallKey, _: Option<Secret>, late: Option<CallUuid>) {
-        self.book.lock().expect("one thread").strays.push((CallKey { phone_number_id, wacid }, late));
+    fn end_at_meta(
+        &self,
+        (phone_number_id, wacid): binding::CallKey,
+        _: Option<Secret>,
+        late: Option<CallUuid>,
+    ) {
+        self.book
+            .lock()
+            .expect("one thread")
+            .strays
+            .push((CallKey { phone_number_id, wacid }, late));
     }
 }
 
@@ -169,7 +184,12 @@ impl Tables {
     pub fn enter(&self, setup: &CallSetup, now: Instant) -> Arc<View> {
         let call = setup.call;
         let at_meta = AtMeta::new(setup.wacid.clone());
-        let view = View { setup: setup.clone(), at_meta, closing: AtomicBool::new(false), book: self.book.clone() };
+        let view = View {
+            setup: setup.clone(),
+            at_meta,
+            closing: AtomicBool::new(false),
+            book: self.book.clone(),
+        };
         let view = Arc::new(view);
         self.book.lock().expect("one thread").mailboxes.insert(call, VecDeque::new());
         self.bindings.enter(&*view, now);
@@ -231,7 +251,12 @@ impl Calls for Phones {
         }
     }
 
-    fn terminated(&self, key: &CallKey, named: Option<CallUuid>, termination: Termination) -> Known {
+    fn terminated(
+        &self,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        termination: Termination,
+    ) -> Known {
         match self.tables.event(key, named, CallEvent::Terminated(termination)) {
             EventTold::Yes => Known::Ended,
             EventTold::Full => Known::Busy,
@@ -270,14 +295,19 @@ impl World {
     }
 
     fn tables(&mut self, directory: &Directory) {
-        let url = |path: &str| (DocUrl(format!("https://app.example.com/{path}").as_str().into()), Method::Post);
+        let url = |path: &str| {
+            (DocUrl(format!("https://app.example.com/{path}").as_str().into()), Method::Post)
+        };
         let account = |id: &str, parent: Option<&str>, cps| AccountSpec {
             auth_id: id.into(),
             parent: parent.map(AuthId::from),
             cps,
             tokens: Vec::new(),
         };
-        let accounts = vec![account(MAIN, None, Some(self.plan.cps)), account(SUB, Some(MAIN), self.plan.sub_cps)];
+        let accounts = vec![
+            account(MAIN, None, Some(self.plan.cps)),
+            account(SUB, Some(MAIN), self.plan.sub_cps),
+        ];
         let numbers = self.plan.numbers.iter().enumerate().map(|(index, plan)| NumberSpec {
             number: E164::parse(&number(index)).expect("a number"),
             mail_id: phone_number_id(index).as_str().into(),
@@ -307,7 +337,12 @@ impl World {
         let directory = Arc::new(Directory::new(10));
         self.tables(&directory);
         let slots = (0..self.plan.numbers.len())
-            .map(|index| directory.number(&phone_number_id(index).as_str().into()).expect("it is there").slots)
+            .map(|index| {
+                directory
+                    .number(&phone_number_id(index).as_str().into())
+                    .expect("it is there")
+                    .slots
+            })
             .collect();
         let gate = Arc::new(Gate::new(directory.clone(), self.instant()));
         let book = Arc::new(Mutex::new(Book {
@@ -325,7 +360,8 @@ impl World {
         }));
         let (views, bindings) = (Mutex::default(), Bindings::default());
         let tables = Arc::new(Tables { views, bindings, book: book.clone() });
-        let phones = Phones { book: book.clone(), tables: tables.clone(), limits: self.plan.limits.clone() };
+        let phones =
+            Phones { book: book.clone(), tables: tables.clone(), limits: self.plan.limits.clone() };
         let config = DoorConfig {
             app_secret: Secret::new("app secret"),
             app_secret_previous: None,
@@ -351,7 +387,9 @@ impl World {
             budget: Budget::new(self.instant()),
             policy: Policy::default(),
             writer: Writer::default(),
-            pauses: offhook::answer::Dice::from_fn(move || pauses.lock().expect("one thread").number()),
+            pauses: offhook::answer::Dice::from_fn(move || {
+                pauses.lock().expect("one thread").number()
+            }),
         });
         self.light_fuse();
         self.note(format_args!("node: starts"));
@@ -424,7 +462,8 @@ impl World {
     pub fn bind(&mut self, call: &View, wacid: Wacid) {
         let now = self.instant();
         let tables = self.node().tables.clone();
-        let key = CallKey { phone_number_id: call.setup.phone_number_id.clone(), wacid: wacid.clone() };
+        let key =
+            CallKey { phone_number_id: call.setup.phone_number_id.clone(), wacid: wacid.clone() };
         let ix = self.call_of(&key);
         self.watch.is_to_end(ix);
         tables.bindings.bind(&*tables, call, wacid, now);
@@ -533,7 +572,9 @@ impl World {
     /// Something of a leg's, if a call of ours has one: Meta's call `ix`.
     pub fn leg_fact(&mut self, ix: CallIx, fact: Input) {
         let Some(node) = &self.node else { return };
-        let Some(call) = node.calls.values().find(|call| call.ix == ix && call.has_leg()) else { return };
+        let Some(call) = node.calls.values().find(|call| call.ix == ix && call.has_leg()) else {
+            return;
+        };
         let call = call.uuid;
         if matches!(fact, Input::Media { what: MediaFact::Connected, .. }) {
             self.leg_connects(call);
@@ -546,7 +587,12 @@ impl World {
     }
 }
 
-fn setup(call: CallUuid, number: &NumberEntry, incoming: &Incoming<Offer>, limits: MachineLimits) -> CallSetup {
+fn setup(
+    call: CallUuid,
+    number: &NumberEntry,
+    incoming: &Incoming<Offer>,
+    limits: MachineLimits,
+) -> CallSetup {
     let (spec, connect) = (&number.spec, &incoming.connect);
     let (answer, answer_method) = spec.answer.clone().expect("numbers have an answer URL");
     CallSetup {

@@ -46,8 +46,10 @@ impl World {
         self.after(us, Event::PhoneRings(ix));
         self.post(ix, Said::Connect);
         let at_once = self.dice.chance(faults.answered_at_once);
-        let (us, long) =
-            (self.dice.between(0, if at_once { 500 } else { 30_000 }) * MS, self.dice.between(0, 50) * SECOND);
+        let (us, long) = (
+            self.dice.between(0, if at_once { 500 } else { 30_000 }) * MS,
+            self.dice.between(0, 50) * SECOND,
+        );
         if self.dice.chance(faults.declines) {
             self.after(us, Event::Declines(ix));
         } else if !self.dice.chance(faults.ignores) {
@@ -92,8 +94,10 @@ impl World {
 
     /// Half a second of the user's sound has come, where there is a path for it.
     pub fn is_heard(&mut self, ix: CallIx) -> Go {
-        let is_up =
-            self.node.as_ref().is_some_and(|node| node.calls.values().any(|call| call.ix == ix && call.hears()));
+        let is_up = self
+            .node
+            .as_ref()
+            .is_some_and(|node| node.calls.values().any(|call| call.ix == ix && call.hears()));
         if self.meta.calls[ix].phase == Phase::Accepted && is_up {
             self.leg_fact(ix, Input::Media { leg: Leg::A, what: MediaFact::Flowing });
         }
@@ -104,8 +108,10 @@ impl World {
 impl MetaCall {
     /// A call that the business wants, before Graph has heard of it.
     pub fn unmade(number: usize, wacid: &str, placed: Option<crate::meta::Placed>) -> Self {
-        let key =
-            offhook::webhook::CallKey { phone_number_id: phone_number_id(number).as_str().into(), wacid: wacid.into() };
+        let key = offhook::webhook::CallKey {
+            phone_number_id: phone_number_id(number).as_str().into(),
+            wacid: wacid.into(),
+        };
         Self {
             number,
             key,

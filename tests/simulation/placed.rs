@@ -50,8 +50,16 @@ impl Watch {
         // To be counted anew.
         self.waiting = (life, 1);
         let place = self.calls.len();
-        let ordered =
-            Ordered { account, place, since: now, waits: true, bound: false, rings: 0, connects: 0, doubt_until: None };
+        let ordered = Ordered {
+            account,
+            place,
+            since: now,
+            waits: true,
+            bound: false,
+            rings: 0,
+            connects: 0,
+            doubt_until: None,
+        };
         self.calls.insert(call, Seen::new(ix, life, now, Some(ordered)));
     }
 
@@ -134,16 +142,22 @@ impl World {
     fn is_busy(&self, pair: (usize, usize), but: Option<CallUuid>, waiting_too: bool) -> bool {
         let node = self.node.as_ref().expect("it is up");
         let of_pair = |ix| self.pair_of(ix) == Some(pair);
-        let up = node.calls.values().any(|call| of_pair(call.ix) && call.holds_a_slot() && Some(call.uuid) != but)
+        let up = node
+            .calls
+            .values()
+            .any(|call| of_pair(call.ix) && call.holds_a_slot() && Some(call.uuid) != but)
             || node.beginning.iter().any(|(call, begin)| of_pair(begin.ix) && Some(*call) != but);
-        let waits = |waiting: &offhook::call::queues::Waiting| of_pair(self.watch.ix(waiting.setup.call));
+        let waits =
+            |waiting: &offhook::call::queues::Waiting| of_pair(self.watch.ix(waiting.setup.call));
         up || waiting_too && node.queues.iter().any(waits)
     }
 
     pub fn judge_order(&mut self, order: &Order, asked: &Result<(), NotPlaced>) {
         let node = self.node.as_ref().expect("it is up");
-        let (draining, room) =
-            (node.draining, node.live(order.number) < self.plan.numbers[order.number].limit as usize);
+        let (draining, room) = (
+            node.draining,
+            node.live(order.number) < self.plan.numbers[order.number].limit as usize,
+        );
         let permitted = self.watch.permits(order.number, order.user);
         let busy = self.is_busy((order.number, order.user), None, true);
         let wrong = match (asked, is_denied(asked)) {
@@ -173,10 +187,13 @@ impl World {
         let (main_full, sub_full) = self.rate_is_full(of_sub);
         let node = self.node.as_ref().expect("it is up");
         let ordered = self.watch.calls[&call].ordered.as_ref().expect("it was ordered");
-        let overtakes = self.watch.calls.values().filter(|seen| seen.life == self.life).any(|seen| {
-            let of = seen.ordered.as_ref();
-            of.is_some_and(|of| of.waits && of.account == ordered.account && of.place < ordered.place)
-        });
+        let overtakes =
+            self.watch.calls.values().filter(|seen| seen.life == self.life).any(|seen| {
+                let of = seen.ordered.as_ref();
+                of.is_some_and(|of| {
+                    of.waits && of.account == ordered.account && of.place < ordered.place
+                })
+            });
         let wrong = if !ordered.waits {
             "it did not wait"
         } else if overtakes {
@@ -254,8 +271,12 @@ impl World {
         let again = self.watch.heard.get(&(ix, said)) == Some(&life);
         let right = match effect {
             Effect::Duplicate => again || said == Said::Connect && self.was_named_before(ix),
-            Effect::AnswerApplied | Effect::AnswerBad | Effect::Stale => said == Said::Connect && !again,
-            Effect::StatusApplied => matches!(said, Said::Ringing | Said::Accepted | Said::Rejected) && !again,
+            Effect::AnswerApplied | Effect::AnswerBad | Effect::Stale => {
+                said == Said::Connect && !again
+            }
+            Effect::StatusApplied => {
+                matches!(said, Said::Ringing | Said::Accepted | Said::Rejected) && !again
+            }
             Effect::Ended => said == Said::Terminate && !again,
             Effect::Parked => said != Said::Terminate && !again,
             Effect::Late => !again,
@@ -314,7 +335,9 @@ impl World {
         let of_life = self.watch.calls.values().filter(|seen| seen.life == life && !seen.over);
         let mut known = 0;
         let mut oldest = now;
-        for ordered in of_life.filter_map(|seen| seen.ordered.as_ref()).filter(|ordered| ordered.waits) {
+        for ordered in
+            of_life.filter_map(|seen| seen.ordered.as_ref()).filter(|ordered| ordered.waits)
+        {
             known += 1;
             oldest = oldest.min(ordered.since);
         }
@@ -336,7 +359,10 @@ impl World {
         }
         for order in &self.plan.orders {
             let number = crate::meta::phone_number_id(order.number).as_str().into();
-            let key = offhook::admission::permission::PairKey::new(&number, &crate::meta::user(order.user));
+            let key = offhook::admission::permission::PairKey::new(
+                &number,
+                &crate::meta::user(order.user),
+            );
             if self.store.consents.is_engaged(&key) {
                 wrong.push(format!("L9: user {} counts as on the line at the end", order.user));
             }
@@ -351,7 +377,11 @@ impl World {
     /// Whether the account's calls per second are used up: the main one's, the subaccount's.
     pub fn rate_is_full(&self, of_sub: bool) -> (bool, bool) {
         let window = |sub_only: bool| {
-            let of = self.watch.admissions.iter().filter(|(at, sub)| self.now - at < SECOND && (*sub || !sub_only));
+            let of = self
+                .watch
+                .admissions
+                .iter()
+                .filter(|(at, sub)| self.now - at < SECOND && (*sub || !sub_only));
             of.count()
         };
         let main_full = window(false) >= self.plan.cps as usize;

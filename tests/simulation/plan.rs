@@ -144,9 +144,14 @@ impl Plan {
         // waited for as long as may be, and Graph is silent or busy then. Drawn aside, so that other seeds keep theirs.
         if aside.chance(30) {
             plan.limits.accept_wait_ms = 19_500;
-            let rare = [&mut plan.faults.app_silent, &mut plan.faults.app_garbage, &mut plan.faults.panic];
+            let rare =
+                [&mut plan.faults.app_silent, &mut plan.faults.app_garbage, &mut plan.faults.panic];
             rare.into_iter().for_each(|fault| *fault = 0);
-            let often = [&mut plan.faults.media_never, &mut plan.faults.graph_silent, &mut plan.faults.graph_slow];
+            let often = [
+                &mut plan.faults.media_never,
+                &mut plan.faults.graph_silent,
+                &mut plan.faults.graph_slow,
+            ];
             often.into_iter().for_each(|fault| *fault = 700);
         }
         if business {
@@ -161,7 +166,8 @@ impl Plan {
         if crowd {
             (self.cps, self.sub_cps, self.live_max) = (1, Some(1), 1_000);
             self.numbers.iter_mut().for_each(|number| number.limit = 200);
-            (self.crashes, self.kills_us, self.drain_at_us, self.reload_at_us) = (Vec::new(), Vec::new(), None, None);
+            (self.crashes, self.kills_us, self.drain_at_us, self.reload_at_us) =
+                (Vec::new(), Vec::new(), None, None);
         } else if dice.chance(500) {
             // Fewer of the others, so that there is room.
             self.arrivals.truncate(1);
@@ -169,7 +175,8 @@ impl Plan {
         self.orders = orders(dice, self.numbers.len(), crowd);
         let last = self.orders.last().map_or(0, |order| order.at_us);
         self.healed_at_us = self.healed_at_us.max(last + if crowd { 200 } else { 60 } * SECOND);
-        let sometimes = |dice: &mut Dice, levels: &[u32]| if dice.chance(650) { 0 } else { dice.pick(levels) };
+        let sometimes =
+            |dice: &mut Dice, levels: &[u32]| if dice.chance(650) { 0 } else { dice.pick(levels) };
         const SOME: &[u32] = &[50, 200, 600];
         self.faults.connect_refused = sometimes(dice, &[50, 300]);
         self.faults.connect_done_and_503 = sometimes(dice, &[50, 300]);
@@ -201,9 +208,11 @@ impl Plan {
         let jumps = (0..dice.pick(&[0, 0, 0, 0, 1, 3]))
             .map(|_| (dice.between(0, last + 30 * SECOND), dice.pick(&[-3_600, -40, 40, 3_600])))
             .collect::<Vec<_>>();
-        let crashes: Vec<_> = (0..dice.pick(&[0, 0, 0, 0, 1, 1, 2])).map(|_| dice.between(1, 120) as u32).collect();
-        let kills_us: Vec<_> =
-            (0..dice.pick(&[0, 0, 0, 0, 0, 1])).map(|_| dice.between(0, last + 30 * SECOND)).collect();
+        let crashes: Vec<_> =
+            (0..dice.pick(&[0, 0, 0, 0, 1, 1, 2])).map(|_| dice.between(1, 120) as u32).collect();
+        let kills_us: Vec<_> = (0..dice.pick(&[0, 0, 0, 0, 0, 1]))
+            .map(|_| dice.between(0, last + 30 * SECOND))
+            .collect();
         let limits = MachineLimits {
             accept_wait_ms: dice.pick(&[0, 500, 3_000]),
             max_call_ms: dice.pick(&[8_000, 60_000, 200_000]),
@@ -237,7 +246,9 @@ impl Faults {
     fn of(dice: &mut Dice) -> Self {
         // A calm run in ten: what goes wrong there is nobody's fault but ours.
         let calm = dice.chance(100);
-        let often = |dice: &mut Dice, levels: &[u32]| if calm || dice.chance(700) { 0 } else { dice.pick(levels) };
+        let often = |dice: &mut Dice, levels: &[u32]| {
+            if calm || dice.chance(700) { 0 } else { dice.pick(levels) }
+        };
         const SOME: &[u32] = &[30, 150, 500];
         Self {
             copies: often(dice, &[100, 400, 900]),
@@ -306,7 +317,11 @@ fn arrivals(dice: &mut Dice, numbers: usize) -> Vec<Arrival> {
                 patience_us,
                 same_id: dice.chance(60),
                 bad_offer: dice.chance(30),
-                skew_secs: if dice.chance(80) { dice.pick(&[-120, -61, -60, -59, 120, 299, 301]) } else { 0 },
+                skew_secs: if dice.chance(80) {
+                    dice.pick(&[-120, -61, -60, -59, 120, 299, 301])
+                } else {
+                    0
+                },
             }
         })
         .collect()

@@ -36,12 +36,16 @@ fn run(seed: u64, show: Show) -> Outcome {
 }
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+    std::env::var(name).map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}"))
+    })
 }
 
 fn report(seed: u64) -> String {
     let outcome = run(seed, Show::Last);
-    let broken = outcome.broken.unwrap_or_else(|| "nothing the second time: the run is not deterministic".to_owned());
+    let broken = outcome
+        .broken
+        .unwrap_or_else(|| "nothing the second time: the run is not deterministic".to_owned());
     let last = last_steps();
     format!(
         "seed {seed}: {broken}\n\nits last steps:\n{last}\nall of them:\n  \
@@ -97,7 +101,11 @@ fn r24_same_seed_same_run() {
 fn r24_seeds_that_found_something() {
     for (seed, what) in FOUND {
         let outcome = run(*seed, Show::Nothing);
-        assert!(outcome.broken.is_none(), "{what}, once more, or something else:\n\n{}", report(*seed));
+        assert!(
+            outcome.broken.is_none(),
+            "{what}, once more, or something else:\n\n{}",
+            report(*seed)
+        );
     }
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use machine::log;
 use machine::replay::replay;
 use machine::{
-    CallSetup, CallState, CallTime, DialError, FetchFailure, FetchId, Fetched, GraphAction, GraphOutcome, Input,
-    LegNews, MediaOrder, Output, PlayId, RecordEnd, RecordFact, Voice,
+    CallSetup, CallState, CallTime, DialError, FetchFailure, FetchId, Fetched, GraphAction,
+    GraphOutcome, Input, LegNews, MediaOrder, Output, PlayId, RecordEnd, RecordFact, Voice,
 };
 use model::{CallUuid, Direction, HangupCause, Leg, Wacid};
 use offhook::admission::Slot;
@@ -109,7 +109,8 @@ impl World {
 
     /// The machine's own deadline. A mailbox with something in it is read first, and the deadline asked for again.
     pub fn timer_fires(&mut self, uuid: CallUuid, turn: u64) -> Go {
-        let waiting = self.node().book().mailboxes.get(&uuid).is_some_and(|mailbox| !mailbox.is_empty());
+        let waiting =
+            self.node().book().mailboxes.get(&uuid).is_some_and(|mailbox| !mailbox.is_empty());
         let is_due = |node: &mut Node| node.calls.get(&uuid).is_some_and(|call| call.turn == turn);
         if waiting || !is_due(self.node()) {
             return Ok(());
@@ -203,7 +204,10 @@ impl World {
         };
         if let Input::Bound { wacid } = &input {
             call.wacid = Some(wacid.clone());
-            let key = CallKey { phone_number_id: call.setup.phone_number_id.clone(), wacid: wacid.clone() };
+            let key = CallKey {
+                phone_number_id: call.setup.phone_number_id.clone(),
+                wacid: wacid.clone(),
+            };
             call.ix = self.call_of(&key);
             self.watch.bound(call.uuid, call.ix);
             let farewell = self.farewell_later(GraphAction::Terminate, false);
@@ -238,10 +242,14 @@ impl World {
             log.push_str(&log::entry_line(at, &logged, &outputs).expect("JSON"));
         }
         if stale && !overdue && !outputs.is_empty() {
-            self.fail(format!("call {}: a fetch that nothing waits for led to {outputs:?}", call.ix));
+            self.fail(format!(
+                "call {}: a fetch that nothing waits for led to {outputs:?}",
+                call.ix
+            ));
         }
         // Who picks up a call of ours has answered it.
-        let picked_up = call.setup.direction == Direction::Outbound && call.state() == Some(CallState::Live);
+        let picked_up =
+            call.setup.direction == Direction::Outbound && call.state() == Some(CallState::Live);
         self.watch.stepped(call.uuid, self.now, was, call.state(), accepted || picked_up);
         let last = outputs.iter().any(|output| matches!(output, Output::Over));
         for output in outputs {
@@ -306,9 +314,15 @@ impl World {
             | Output::Stream { .. } => {}
             Output::Concluded { summary } => {
                 let hangup = self.callback_of(call.uuid, &summary.hangup);
-                let end = CallEnd::of(&summary, call.setup.started, std::mem::take(&mut call.remarks), Vec::new());
+                let end = CallEnd::of(
+                    &summary,
+                    call.setup.started,
+                    std::mem::take(&mut call.remarks),
+                    Vec::new(),
+                );
                 self.watch.concluded(call.uuid, self.now, at, &summary);
-                let missed = summary.answered.is_none() && (call.rung || summary.cause == HangupCause::Rejected);
+                let missed = summary.answered.is_none()
+                    && (call.rung || summary.cause == HangupCause::Rejected);
                 if missed && call.setup.direction == Direction::Outbound {
                     self.permission(call.uuid, permission::Event::Unanswered);
                     if let Some((number, user)) = self.pair_of(call.ix) {
@@ -332,7 +346,10 @@ impl World {
             }
             Output::State { state } => {
                 call.rung |= state == CallState::Ringing;
-                call.view.closing.store(matches!(state, CallState::Closing | CallState::Over), Ordering::Relaxed);
+                call.view.closing.store(
+                    matches!(state, CallState::Closing | CallState::Over),
+                    Ordering::Relaxed,
+                );
                 if state != CallState::Live {
                     return Ok(());
                 }
@@ -358,7 +375,8 @@ impl World {
         if let Some(log) = &call.log {
             match replay(log.as_bytes(), |_| {}) {
                 Ok(replayed) if replayed.difference.is_none() => {}
-                other => self.fail(format!("call {}: its event log replays otherwise: {other:?}", call.ix)),
+                other => self
+                    .fail(format!("call {}: its event log replays otherwise: {other:?}", call.ix)),
             }
         }
     }
@@ -386,7 +404,10 @@ impl World {
         let Some(leg) = &mut call.leg else { return };
         match order {
             // Nobody speaks in here.
-            MediaOrder::Aside { .. } | MediaOrder::Beep { .. } | MediaOrder::Join | MediaOrder::Part => {}
+            MediaOrder::Aside { .. }
+            | MediaOrder::Beep { .. }
+            | MediaOrder::Join
+            | MediaOrder::Part => {}
             // A user's offer was answered when the call began.
             MediaOrder::Begin if call.setup.direction == Direction::Inbound => {}
             MediaOrder::Begin => {
@@ -409,12 +430,21 @@ impl World {
             MediaOrder::SendDigits { play, digits } => {
                 let us = (digits.len() as u64) * 600 * MS;
                 let (life, call) = (self.life, call.uuid);
-                self.after(us, Event::Leg { life, call, fact: Input::DigitsSent { leg: Leg::A, play } });
+                self.after(
+                    us,
+                    Event::Leg { life, call, fact: Input::DigitsSent { leg: Leg::A, play } },
+                );
             }
             MediaOrder::Record { record, how } => {
                 let (life, call) = (self.life, call.uuid);
-                let ready = RecordFact::Ready { id: uuid::Uuid::nil(), url: "https://a.example.com/r.mp3".to_owned() };
-                self.after(MS, Event::Leg { life, call, fact: Input::Recorded { record, what: ready } });
+                let ready = RecordFact::Ready {
+                    id: uuid::Uuid::nil(),
+                    url: "https://a.example.com/r.mp3".to_owned(),
+                };
+                self.after(
+                    MS,
+                    Event::Leg { life, call, fact: Input::Recorded { record, what: ready } },
+                );
                 let ms = self.dice.between(1, how.silence_ms.unwrap_or(how.max_ms).max(2));
                 let fact = Input::Recorded { record, what: recorded(RecordEnd::Silence, ms) };
                 self.after(ms * MS, Event::Leg { life, call, fact });
@@ -438,7 +468,10 @@ impl World {
         let (life, mut us) = (self.life, 0);
         while self.dice.chance(600) {
             us += self.dice.between(20, 3_000) * MS;
-            self.after(us, Event::Leg { life, call, fact: Input::Voice { leg: Leg::A, what: Voice::Began } });
+            self.after(
+                us,
+                Event::Leg { life, call, fact: Input::Voice { leg: Leg::A, what: Voice::Began } },
+            );
             us += self.dice.between(200, 4_000) * MS;
             let what = Voice::Ended { ago_ms: self.dice.between(200, 900) };
             self.after(us, Event::Leg { life, call, fact: Input::Voice { leg: Leg::A, what } });
@@ -454,20 +487,29 @@ impl World {
         }
         let Some((play, items)) = leg.waiting.take() else { return };
         leg.playing = Some(play);
-        self.after(20 * MS, Event::Leg { life, call: uuid, fact: Input::PlayStarted { leg: Leg::A, play } });
+        self.after(
+            20 * MS,
+            Event::Leg { life, call: uuid, fact: Input::PlayStarted { leg: Leg::A, play } },
+        );
         if self.dice.chance(self.faults.play_fails) {
-            let fact = Input::PlayFailed { leg: Leg::A, play, item: 0, reason: "it is gone".to_owned() };
+            let fact =
+                Input::PlayFailed { leg: Leg::A, play, item: 0, reason: "it is gone".to_owned() };
             self.after(20 * MS, Event::Leg { life, call: uuid, fact });
         }
         if let Some(items) = items {
             let us = (20 + items * self.dice.between(1, 2_500)) * MS;
-            self.after(us, Event::Leg { life, call: uuid, fact: Input::Played { leg: Leg::A, play } });
+            self.after(
+                us,
+                Event::Leg { life, call: uuid, fact: Input::Played { leg: Leg::A, play } },
+            );
         }
     }
 
     /// A leg's own event; what it plays no more it says nothing about.
     pub fn leg_tells(&mut self, uuid: CallUuid, fact: Input) -> Go {
-        let Some(leg) = self.node().calls.get_mut(&uuid).and_then(|call| call.leg.as_mut()) else { return Ok(()) };
+        let Some(leg) = self.node().calls.get_mut(&uuid).and_then(|call| call.leg.as_mut()) else {
+            return Ok(());
+        };
         if matches!(fact, Input::Voice { .. }) && !leg.listens {
             return Ok(());
         }

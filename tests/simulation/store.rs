@@ -214,7 +214,8 @@ impl World {
     pub fn callback_of(&mut self, call: CallUuid, notice: &Notice) -> (Uuid, Callback) {
         let id = (u128::from(self.dice.number()) << 64) | u128::from(self.dice.number());
         let state = Delivery::Waiting;
-        let callback = Callback { call, kind: notice.kind, since: self.now, retries: 0, due: self.now, state };
+        let callback =
+            Callback { call, kind: notice.kind, since: self.now, retries: 0, due: self.now, state };
         (Uuid::from_u128(id), callback)
     }
 
@@ -288,7 +289,13 @@ impl World {
     }
 
     /// After a panic in a call's task: its record is closed, its callback goes out, and Graph is told.
-    pub fn mourn(&mut self, view: &View, setup: CallSetup, arrived: std::time::Instant, answered: Option<CallTime>) {
+    pub fn mourn(
+        &mut self,
+        view: &View,
+        setup: CallSetup,
+        arrived: std::time::Instant,
+        answered: Option<CallTime>,
+    ) {
         let lived = CallTime(0).after(self.instant().saturating_duration_since(arrived));
         let summary = abandoned(setup.clone(), answered, lived, HangupCause::InternalError);
         let end = CallEnd::of(&summary, setup.started, Vec::new(), Vec::new());
@@ -312,16 +319,23 @@ impl World {
             let closing = closing(&Orphan { start, setup, answered: row.answered, lived });
             self.note(format_args!("store: {call} was left open"));
             self.watch.tally.orphans += 1;
-            let farewell = closing.farewell.map(|action| Farewell { action, due: self.now, tries: 0 });
-            if farewell.is_none() != unnamed || closing.end.cause != HangupCause::NodeFailure.as_str() {
-                self.fail(format!("R3: {call} was left open and ends as {}, {farewell:?}", closing.end.cause));
+            let farewell =
+                closing.farewell.map(|action| Farewell { action, due: self.now, tries: 0 });
+            if farewell.is_none() != unnamed
+                || closing.end.cause != HangupCause::NodeFailure.as_str()
+            {
+                self.fail(format!(
+                    "R3: {call} was left open and ends as {}, {farewell:?}",
+                    closing.end.cause
+                ));
             }
             if unnamed {
                 self.watch.unnamed_orphan(call, self.now);
             }
             let Some((setup, summary)) = closing.hangup else { continue };
             let hangup = self.callback_of(call, &summary.hangup);
-            let conclusion = Conclusion { setup, end: closing.end, hangup, farewell, mourned: false };
+            let conclusion =
+                Conclusion { setup, end: closing.end, hangup, farewell, mourned: false };
             self.write(Write::Concluded(Box::new(conclusion)));
         }
         while !self.node().writer.queue.is_empty() {
@@ -341,8 +355,10 @@ impl World {
                 self.node.as_ref().expect("it starts").door.remember(key);
             }
         }
-        let waiting = self.store.outbox.iter().filter(|(_, callback)| callback.state == Delivery::Waiting);
-        let due: Vec<_> = waiting.map(|(id, callback)| (*id, callback.due.saturating_sub(self.now))).collect();
+        let waiting =
+            self.store.outbox.iter().filter(|(_, callback)| callback.state == Delivery::Waiting);
+        let due: Vec<_> =
+            waiting.map(|(id, callback)| (*id, callback.due.saturating_sub(self.now))).collect();
         for (notice, us) in due {
             self.after(us, Event::Send { life, notice });
         }
@@ -356,8 +372,13 @@ impl World {
         for (call, row) in &self.store.calls {
             let recent = row.end.as_ref().is_some_and(|end| end.ended >= since);
             if row.start.direction == Direction::Outbound && (recent || orphans.contains(call)) {
-                let (phone_number_id, wacid) = (row.start.phone_number_id.clone(), row.start.wacid.clone());
-                node.tables.bindings.remember(PlacedCall { call: *call, phone_number_id, wacid }, None, now);
+                let (phone_number_id, wacid) =
+                    (row.start.phone_number_id.clone(), row.start.wacid.clone());
+                node.tables.bindings.remember(
+                    PlacedCall { call: *call, phone_number_id, wacid },
+                    None,
+                    now,
+                );
             }
         }
     }
@@ -367,10 +388,12 @@ impl World {
     /// Graph is told what is due.
     pub fn farewells(&mut self) -> Go {
         let due = |row: &Row| row.farewell.filter(|farewell| farewell.due <= self.now);
-        let due: Vec<_> = self.store.calls.iter().filter_map(|(call, row)| Some((*call, due(row)?))).collect();
+        let due: Vec<_> =
+            self.store.calls.iter().filter_map(|(call, row)| Some((*call, due(row)?))).collect();
         for (call, farewell) in due {
             if self.node().writer.telling.insert(call) {
-                let key = key_of(&self.store.calls[&call].start).expect("what is to be ended has a name");
+                let key =
+                    key_of(&self.store.calls[&call].start).expect("what is to be ended has a name");
                 let ix = self.call_of(&key);
                 self.farewell(ix, call, farewell.action);
             }

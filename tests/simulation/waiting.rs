@@ -29,7 +29,12 @@ struct Out {
 }
 
 impl Exit for Out {
-    fn start(&self, waiting: &Waiting, let_in: (Admitted, Engaged), _: Instant) -> Result<(), Box<Admitted>> {
+    fn start(
+        &self,
+        waiting: &Waiting,
+        let_in: (Admitted, Engaged),
+        _: Instant,
+    ) -> Result<(), Box<Admitted>> {
         if self.no_room {
             return Err(Box::new(let_in.0));
         }
@@ -61,7 +66,8 @@ impl World {
     fn new(cps: u32) -> Self {
         let clock = Clock::stepped(Timestamp::from_secs(1_795_154_591));
         let directory = Arc::new(Directory::new(10));
-        let account = AccountSpec { auth_id: MAIN.into(), parent: None, cps: Some(cps), tokens: Vec::new() };
+        let account =
+            AccountSpec { auth_id: MAIN.into(), parent: None, cps: Some(cps), tokens: Vec::new() };
         let spec = NumberSpec {
             number: E164::parse(&number(0)).unwrap(),
             mail_id: phone_number_id(0).as_str().into(),
@@ -82,7 +88,14 @@ impl World {
         directory.replace(vec![account], vec![spec]).unwrap();
         let number = directory.number(&phone_number_id(0).as_str().into()).unwrap();
         let gate = Gate::new(directory, clock.now());
-        Self { clock, gate, consents: Consents::new(), number, queues: Queues::default(), out: Out::default() }
+        Self {
+            clock,
+            gate,
+            consents: Consents::new(),
+            number,
+            queues: Queues::default(),
+            out: Out::default(),
+        }
     }
 
     fn rules(&self) -> Rules<'_> {
@@ -96,7 +109,9 @@ impl World {
     /// A call to the user of that number, which is its id too.
     fn order(&mut self, id: usize) {
         self.may_take(id).unwrap();
-        let url = |path: &str| (DocUrl(format!("https://app.example.com/{path}").as_str().into()), Method::Post);
+        let url = |path: &str| {
+            (DocUrl(format!("https://app.example.com/{path}").as_str().into()), Method::Post)
+        };
         let (answer, answer_method) = url("answer");
         let setup = CallSetup {
             call: CallUuid(uuid::Uuid::from_u128(id as u128)),
@@ -137,7 +152,11 @@ fn l06_calls_go_out_in_their_order_and_no_faster_than_the_account_may() {
     let next = world.let_out().expect("three wait");
     assert_eq!(world.began(), [0, 1]);
     assert_eq!(*world.out.noted.borrow(), [2, 3, 4], "those that wait have a record");
-    assert_eq!(next, world.clock.now() + Duration::from_millis(500), "a rate may be raised meanwhile");
+    assert_eq!(
+        next,
+        world.clock.now() + Duration::from_millis(500),
+        "a rate may be raised meanwhile"
+    );
     world.clock.step(Duration::from_micros(999_999));
     world.let_out();
     assert_eq!(world.began().len(), 2, "a second is not over");
@@ -165,12 +184,20 @@ fn l06_a_call_waits_for_two_minutes_at_most() {
     world.clock.step(WAIT_MAX - Duration::from_secs(119) - Duration::from_micros(1));
     world.order(200);
     let next = world.let_out().expect("some wait");
-    assert_eq!(next, world.clock.now() + Duration::from_micros(1), "no look comes later than their time is over");
+    assert_eq!(
+        next,
+        world.clock.now() + Duration::from_micros(1),
+        "no look comes later than their time is over"
+    );
     assert!(world.out.given_up.borrow().is_empty());
     world.clock.step(Duration::from_micros(1));
     world.let_out();
     let expired: Vec<_> = (120..125).map(|id| (id, HangupCause::CpsExceeded)).collect();
-    assert_eq!(*world.out.given_up.borrow(), expired, "all that were ordered with them, in their order");
+    assert_eq!(
+        *world.out.given_up.borrow(),
+        expired,
+        "all that were ordered with them, in their order"
+    );
     assert_eq!(world.began().last(), Some(&200), "and the permit is for the next");
     assert_eq!(world.queues.iter().count(), 0);
 }
@@ -182,10 +209,16 @@ fn l06_a_queue_is_bounded_and_a_second_call_to_a_user_does_not_wait_behind_the_f
     world.let_out();
     (1..=QUEUE_MAX).for_each(|id| world.order(id));
     let full = world.may_take(5_000);
-    assert!(matches!(full, Err(NotPlaced::QueueFull { after }) if after == Duration::from_secs(1)), "{full:?}");
+    assert!(
+        matches!(full, Err(NotPlaced::QueueFull { after }) if after == Duration::from_secs(1)),
+        "{full:?}"
+    );
     for (id, what) in [(0, "is up"), (1, "waits")] {
         let busy = world.may_take(id);
-        assert!(matches!(busy, Err(NotPlaced::Denied { .. })), "a call with the user {what}: {busy:?}");
+        assert!(
+            matches!(busy, Err(NotPlaced::Denied { .. })),
+            "a call with the user {what}: {busy:?}"
+        );
     }
     let waiting = world.queues.remove(CallUuid(uuid::Uuid::from_u128(1))).expect("it waits");
     assert_eq!(waiting.setup.to, user(1));

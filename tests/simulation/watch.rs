@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use machine::{CallState, CallTime, FetchId, GraphAction, GraphOutcome, MediaOrder, NoticeKind, Output, Summary};
+use machine::{
+    CallState, CallTime, FetchId, GraphAction, GraphOutcome, MediaOrder, NoticeKind, Output,
+    Summary,
+};
 use model::{CallUuid, HangupCause};
 use offhook::admission::Reason;
 use offhook::meta::Action;
@@ -186,7 +189,14 @@ impl Watch {
         self.broken.get_or_insert(what);
     }
 
-    pub fn stepped(&mut self, call: CallUuid, now: u64, was: Option<CallState>, is: Option<CallState>, accepted: bool) {
+    pub fn stepped(
+        &mut self,
+        call: CallUuid,
+        now: u64,
+        was: Option<CallState>,
+        is: Option<CallState>,
+        accepted: bool,
+    ) {
         let seen = self.call(call);
         seen.accepted |= accepted;
         if was != is {
@@ -211,7 +221,11 @@ impl Watch {
     pub fn answered(&mut self, call: CallUuid, now: u64, action: Action, outcome: &GraphOutcome) {
         let seen = self.call(call);
         let closing = seen.state == Some(CallState::Closing) && seen.told_of_its_end.is_none();
-        if action == Action::Terminate && closing && !outcome.is_settled() && now - seen.since < 60 * SECOND {
+        if action == Action::Terminate
+            && closing
+            && !outcome.is_settled()
+            && now - seen.since < 60 * SECOND
+        {
             seen.unheard = Some(now);
         }
         if action == Action::Accept && *outcome == GraphOutcome::Gone {
@@ -227,12 +241,17 @@ impl Watch {
         if concluded > 1 {
             self.fail(format!("R3: call {ix} is concluded {concluded} times"));
         }
-        let answered = summary.answered.map(|answered| at.0.saturating_sub(answered.0).div_ceil(1_000));
+        let answered =
+            summary.answered.map(|answered| at.0.saturating_sub(answered.0).div_ceil(1_000));
         if summary.bill_secs != answered.unwrap_or(0) || summary.bill_secs > summary.duration_secs {
-            self.fail(format!("R3, R8: call {ix} is billed {} s of {answered:?}", summary.bill_secs));
+            self.fail(format!(
+                "R3, R8: call {ix} is billed {} s of {answered:?}",
+                summary.bill_secs
+            ));
         }
         // What led to it was stamped when it came in, a moment ago.
-        if at.0.abs_diff(lasted) > 10 || summary.duration_secs.abs_diff(lasted.div_ceil(1_000)) > 1 {
+        if at.0.abs_diff(lasted) > 10 || summary.duration_secs.abs_diff(lasted.div_ceil(1_000)) > 1
+        {
             self.fail(format!("R8: call {ix} lasted {lasted} ms, and says {} ms", at.0));
         }
         if summary.cause == HangupCause::NodeFailure {
@@ -275,7 +294,14 @@ impl Watch {
 
     // --- Graph ---
 
-    pub fn asked(&mut self, life: u32, request: usize, ix: CallIx, action: Action, of: Option<CallUuid>) {
+    pub fn asked(
+        &mut self,
+        life: u32,
+        request: usize,
+        ix: CallIx,
+        action: Action,
+        of: Option<CallUuid>,
+    ) {
         if let Some(call) = of {
             self.call(call).unheard = None;
         }
@@ -304,7 +330,8 @@ impl Watch {
         self.of_this_life(life);
         self.tally.graph_retries += 1;
         self.retried.push(now);
-        let recent = |times: &[u64], window| times.iter().rev().take_while(|at| now - **at < window).count();
+        let recent =
+            |times: &[u64], window| times.iter().rev().take_while(|at| now - **at < window).count();
         recent(&self.retried, 10 * SECOND) <= 10.max(recent(&self.begun.1, 10 * SECOND) / 10)
     }
 
@@ -323,7 +350,12 @@ impl World {
         let number = self.meta.calls[ix].number;
         let node = self.node();
         let book = node.book();
-        Before { live: node.live(number), all: book.live, rejects: book.rejects, draining: node.draining }
+        Before {
+            live: node.live(number),
+            all: book.live,
+            rejects: book.rejects,
+            draining: node.draining,
+        }
     }
 
     /// Holds what became of a webhook against what is known (R1, R5, R9).
@@ -334,7 +366,9 @@ impl World {
             let known = self.watch.keys.entry(key).or_default();
             let again = known.terminate == Some(life);
             match effect {
-                Effect::Ended | Effect::Late if again => self.fail(format!("R5: terminate of call {ix} counts twice")),
+                Effect::Ended | Effect::Late if again => {
+                    self.fail(format!("R5: terminate of call {ix} counts twice"))
+                }
                 Effect::Duplicate if !again => {
                     self.fail(format!("R5: the first terminate of call {ix} is a duplicate"))
                 }
@@ -362,14 +396,24 @@ impl World {
             Effect::Admitted if !fresh => Some("R5: its connect is too old"),
             Effect::Admitted if before.draining => Some("R9: the node is draining"),
             Effect::Admitted if before.live >= limit => Some("R1: the number is full"),
-            Effect::Admitted if main_full || sub_full => Some("R1: more calls in a second than allowed"),
+            Effect::Admitted if main_full || sub_full => {
+                Some("R1: more calls in a second than allowed")
+            }
             Effect::Admitted if before.all >= self.plan.live_max => Some("R10: the node is full"),
             Effect::Rejected(_) if seen || over || !fresh => Some("R5: it was to be left alone"),
-            Effect::Rejected(Reason::NumberFull) if before.live < limit => Some("R1: there is a slot"),
-            Effect::Rejected(Reason::CpsExceeded) if !(main_full || sub_full) => Some("R1: there is a permit"),
-            Effect::Rejected(Reason::Draining) if !before.draining => Some("R9: the node is not draining"),
+            Effect::Rejected(Reason::NumberFull) if before.live < limit => {
+                Some("R1: there is a slot")
+            }
+            Effect::Rejected(Reason::CpsExceeded) if !(main_full || sub_full) => {
+                Some("R1: there is a permit")
+            }
+            Effect::Rejected(Reason::Draining) if !before.draining => {
+                Some("R9: the node is not draining")
+            }
             Effect::Rejected(Reason::BadOffer) if usable => Some("its offer is usable"),
-            Effect::Rejected(Reason::Overloaded) if before.all < self.plan.live_max => Some("R10: there is room"),
+            Effect::Rejected(Reason::Overloaded) if before.all < self.plan.live_max => {
+                Some("R10: there is room")
+            }
             Effect::Rejected(
                 Reason::UnknownNumber
                 | Reason::CallingDisabled
@@ -381,7 +425,9 @@ impl World {
             Effect::Duplicate if !seen => Some("R5: nothing of it was seen before"),
             Effect::Late if !over => Some("R5: its end was not heard of"),
             Effect::Stale if fresh => Some("R5: it is fresh"),
-            Effect::Busy if before.rejects < self.plan.rejects_max => Some("R10: a reject would have had room"),
+            Effect::Busy if before.rejects < self.plan.rejects_max => {
+                Some("R10: a reject would have had room")
+            }
             Effect::Admitted
             | Effect::Rejected(_)
             | Effect::Duplicate
@@ -433,7 +479,10 @@ impl World {
                 if let Some(ordered) = &mut seen.ordered {
                     ordered.connects += u32::from(*action == GraphAction::Connect);
                     let suits = matches!(action, GraphAction::Connect | GraphAction::Terminate);
-                    must(suits && ordered.connects == 1, "was placed, and Graph is asked for that twice or for more");
+                    must(
+                        suits && ordered.connects == 1,
+                        "was placed, and Graph is asked for that twice or for more",
+                    );
                 }
             }
             Output::Fetch { fetch, .. } => {
@@ -453,7 +502,9 @@ impl World {
                     | MediaOrder::Open => {
                         must(seen.accepted, "makes a sound before it is answered");
                     }
-                    MediaOrder::RecordGo { .. } => must(seen.accepted, "is recorded before it is answered"),
+                    MediaOrder::RecordGo { .. } => {
+                        must(seen.accepted, "is recorded before it is answered")
+                    }
                     MediaOrder::Record { how, .. } => {
                         must(seen.accepted || how.held, "is recorded before it is answered")
                     }
@@ -483,7 +534,14 @@ impl World {
     }
 
     /// A try at Graph begins (R6).
-    pub fn check_try(&mut self, life: u32, request: usize, ix: CallIx, action: Action, attempt: usize) {
+    pub fn check_try(
+        &mut self,
+        life: u32,
+        request: usize,
+        ix: CallIx,
+        action: Action,
+        attempt: usize,
+    ) {
         let asked = &self.watch.requests[&(life, request)];
         let gone = asked.of.is_some_and(|call| self.watch.calls[&call].told_of_its_end.is_some());
         // Whatever the program takes for the window: Meta lets a phone ring for 30 s at least, and no user is sure to be
@@ -511,7 +569,11 @@ impl World {
         // A reject that a killed node had begun is not remembered by the next one, to which the user may still ring; nor
         // is a call whose row never came to the disk.
         let (calls, key) = (&self.watch.calls, self.watch.keys.get(&call.key));
-        let lost = |life| key.is_some_and(|key| key.admitted.iter().any(|c| calls[c].life == life && calls[c].lost));
+        let lost = |life| {
+            key.is_some_and(|key| {
+                key.admitted.iter().any(|c| calls[c].life == life && calls[c].lost)
+            })
+        };
         let both = match (call.accept_sent, call.reject_sent) {
             (Some(accept), Some(reject)) => accept <= reject && !lost(accept),
             _ => false,
@@ -541,7 +603,8 @@ impl World {
         for (number, slots) in node.slots.iter().enumerate() {
             let (used, live) = (slots.in_use() as usize, node.live(number));
             if used != live {
-                wrong = Some(format!("R1: {used} slots of number {number} are taken by {live} calls"));
+                wrong =
+                    Some(format!("R1: {used} slots of number {number} are taken by {live} calls"));
             }
         }
         let book = node.book();
@@ -562,7 +625,9 @@ impl World {
                     Some(CallState::Preparing) | None => limits.accept_deadline_ms,
                     Some(CallState::Accepting) => limits.reap_ms,
                     Some(CallState::Live) => limits.max_call_ms,
-                    Some(CallState::Dialing | CallState::Proceeding | CallState::Ringing) => limits.reap_ms,
+                    Some(CallState::Dialing | CallState::Proceeding | CallState::Ringing) => {
+                        limits.reap_ms
+                    }
                     // One that may exist is waited for a minute, and closed only then.
                     Some(CallState::Closing) if seen.ordered.is_some() => 2 * limits.reap_ms,
                     Some(CallState::Closing) => limits.reap_ms,
@@ -575,7 +640,8 @@ impl World {
             if here > most {
                 wrong = Some(format!("call {} stays {:?} for {here} ms", seen.ix, seen.state));
             } else if told > limits.accept_outcome_ms + 1_000 {
-                wrong = Some(format!("R7: call {} is up {told} ms after its end was told", seen.ix));
+                wrong =
+                    Some(format!("R7: call {} is up {told} ms after its end was told", seen.ix));
             }
         }
         if let Some(wrong) = wrong {
@@ -592,7 +658,8 @@ impl World {
             Some(node) => {
                 let used: u32 = node.directory.slots_in_use().iter().map(|(_, used)| used).sum();
                 let book = node.book();
-                if used > 0 || book.live > 0 || !node.calls.is_empty() || !node.beginning.is_empty() {
+                if used > 0 || book.live > 0 || !node.calls.is_empty() || !node.beginning.is_empty()
+                {
                     wrong.push(format!("R1, R3: {used} slots, {} calls at the end", book.live));
                 }
                 if book.rejects > 0 || node.requests.iter().any(|asked| !asked.is_done()) {
@@ -616,10 +683,15 @@ impl World {
             }
             hangups.entry(notice.call).or_default().insert(*identity);
             self.watch.tally.callback_retries += u64::from(notice.retries);
-            let told = self.customer.told.get(&notice.call).is_some_and(|told| told.contains(identity));
+            let told =
+                self.customer.told.get(&notice.call).is_some_and(|told| told.contains(identity));
             match notice.state {
-                Delivery::Delivered if !told => wrong.push(format!("R4: {} counts as told", notice.call)),
-                Delivery::Waiting | Delivery::GivenUp => wrong.push(format!("R4: {} was not told", notice.call)),
+                Delivery::Delivered if !told => {
+                    wrong.push(format!("R4: {} counts as told", notice.call))
+                }
+                Delivery::Waiting | Delivery::GivenUp => {
+                    wrong.push(format!("R4: {} was not told", notice.call))
+                }
                 Delivery::Delivered | Delivery::Refused => {}
             }
         }
@@ -629,7 +701,10 @@ impl World {
                 wrong.push(format!("R3: the record of {call} is open at the end"));
             }
             if hangups.get(call).map_or(0, BTreeSet::len) != 1 {
-                wrong.push(format!("R3: {call} has {:?} as its hangup callbacks", hangups.get(call)));
+                wrong.push(format!(
+                    "R3: {call} has {:?} as its hangup callbacks",
+                    hangups.get(call)
+                ));
             }
             if seen.is_none_or(|seen| seen.lost) {
                 wrong.push(format!("R3: a record of {call}, which never was"));
@@ -642,13 +717,19 @@ impl World {
         }
         for (call, told) in &self.customer.told {
             if told.len() != 1 || !self.store.calls.contains_key(call) {
-                wrong.push(format!("R3: the customer heard {} times of the end of {call}", told.len()));
+                wrong.push(format!(
+                    "R3: the customer heard {} times of the end of {call}",
+                    told.len()
+                ));
             }
         }
         for (ix, call) in self.meta.calls.iter().enumerate() {
             let known = self.watch.keys.get(&call.key);
             let admitted = known.is_some_and(|known| !known.admitted.is_empty());
-            if call.placed.is_none() && call.phase != Phase::Ended && !self.watch.hopeless.contains(&ix) {
+            if call.placed.is_none()
+                && call.phase != Phase::Ended
+                && !self.watch.hopeless.contains(&ix)
+            {
                 wrong.push(format!("R6: the user of call {ix} is left hanging ({admitted})"));
             }
         }

@@ -51,32 +51,90 @@ pub enum Event {
     IsHeard(CallIx),
     MediaUp(CallIx),
     MediaLost(CallIx),
-    Posted { post: usize, tries: u32 },
+    Posted {
+        post: usize,
+        tries: u32,
+    },
     Heal,
     // The process
     Boot,
     Kill,
     Drain,
     Reload,
-    DrainOver { life: u32 },
-    Gone { life: u32 },
+    DrainOver {
+        life: u32,
+    },
+    Gone {
+        life: u32,
+    },
     // A call of a node's
-    Run { life: u32, call: CallUuid },
-    Timer { life: u32, call: CallUuid, turn: u64 },
-    Leg { life: u32, call: CallUuid, fact: Input },
-    Fetched { life: u32, call: CallUuid, fetch: FetchId, result: Result<Fetched, FetchFailure>, late: bool },
-    HungUpByApi { life: u32, call: CallUuid },
-    LetOut { life: u32, turn: u64 },
+    Run {
+        life: u32,
+        call: CallUuid,
+    },
+    Timer {
+        life: u32,
+        call: CallUuid,
+        turn: u64,
+    },
+    Leg {
+        life: u32,
+        call: CallUuid,
+        fact: Input,
+    },
+    Fetched {
+        life: u32,
+        call: CallUuid,
+        fetch: FetchId,
+        result: Result<Fetched, FetchFailure>,
+        late: bool,
+    },
+    HungUpByApi {
+        life: u32,
+        call: CallUuid,
+    },
+    LetOut {
+        life: u32,
+        turn: u64,
+    },
     // Graph
-    GraphInOrder { life: u32, request: usize },
-    GraphTry { life: u32, request: usize, turn: u32 },
-    GraphArrives { life: u32, request: usize, attempt: u32, trouble: Trouble },
-    GraphCame { life: u32, request: usize, attempt: u32, came: Came },
+    GraphInOrder {
+        life: u32,
+        request: usize,
+    },
+    GraphTry {
+        life: u32,
+        request: usize,
+        turn: u32,
+    },
+    GraphArrives {
+        life: u32,
+        request: usize,
+        attempt: u32,
+        trouble: Trouble,
+    },
+    GraphCame {
+        life: u32,
+        request: usize,
+        attempt: u32,
+        came: Came,
+    },
     // The store and the outbox
-    Commit { life: u32 },
-    Farewells { life: u32 },
-    Send { life: u32, notice: Uuid },
-    Sent { life: u32, notice: Uuid, reply: crate::customer::Answered },
+    Commit {
+        life: u32,
+    },
+    Farewells {
+        life: u32,
+    },
+    Send {
+        life: u32,
+        notice: Uuid,
+    },
+    Sent {
+        life: u32,
+        notice: Uuid,
+        reply: crate::customer::Answered,
+    },
 }
 
 /// What happens to a request on its way to Graph and back.
@@ -111,9 +169,12 @@ pub enum Came {
 impl Came {
     pub fn verdict(self, action: offhook::meta::Action) -> Result<Verdict, Fault> {
         match self {
-            Self::Answer(GraphReply { status, after, body }) => {
-                Ok(offhook::meta::classify(action, status, after.map(Duration::from_secs), body.as_bytes()))
-            }
+            Self::Answer(GraphReply { status, after, body }) => Ok(offhook::meta::classify(
+                action,
+                status,
+                after.map(Duration::from_secs),
+                body.as_bytes(),
+            )),
             Self::Fault(fault) => Err(fault),
         }
     }
@@ -194,9 +255,15 @@ impl World {
     fn grant(&mut self) {
         let now = self.clock.steady();
         for order in self.plan.orders.iter().filter(|order| order.user < UNWILLING) {
-            let key = PairKey::new(&phone_number_id(order.number).as_str().into(), &user(order.user));
+            let key =
+                PairKey::new(&phone_number_id(order.number).as_str().into(), &user(order.user));
             let reply = Reply::Accept { permanent: true, expiration: None };
-            self.store.consents.apply(&key, &Default::default(), now, permission::Event::Replied { at: None, reply });
+            self.store.consents.apply(
+                &key,
+                &Default::default(),
+                now,
+                permission::Event::Replied { at: None, reply },
+            );
         }
     }
 
@@ -349,14 +416,18 @@ impl World {
             Event::Run { call, .. } => self.run_call(call),
             Event::Timer { call, turn, .. } => self.timer_fires(call, turn),
             Event::Leg { call, fact, .. } => self.leg_tells(call, fact),
-            Event::Fetched { call, fetch, result, late, .. } => self.fetch_ends(call, fetch, result, late),
+            Event::Fetched { call, fetch, result, late, .. } => {
+                self.fetch_ends(call, fetch, result, late)
+            }
             Event::HungUpByApi { call, .. } => self.hung_up_by_api(call),
             Event::GraphInOrder { request, .. } => self.graph_begins(request),
             Event::GraphTry { request, turn, .. } => self.graph_again(request, turn),
             Event::GraphArrives { life, request, attempt, trouble } => {
                 self.graph_arrives(life, request, attempt, trouble)
             }
-            Event::GraphCame { request, attempt, came, .. } => self.graph_came(request, attempt, came),
+            Event::GraphCame { request, attempt, came, .. } => {
+                self.graph_came(request, attempt, came)
+            }
             Event::Commit { .. } => self.commit(),
             Event::Farewells { .. } => self.farewells(),
             Event::Send { notice, .. } => self.send_notice(notice),
@@ -384,7 +455,8 @@ impl World {
     /// The process is no more.
     pub fn down(&mut self) {
         // A second call that Meta made of one of ours is nowhere written down.
-        let strays = self.node.iter().flat_map(|node| node.requests.iter().filter_map(Request::is_of_none));
+        let strays =
+            self.node.iter().flat_map(|node| node.requests.iter().filter_map(Request::is_of_none));
         self.watch.hopeless.extend(strays);
         if let Some(node) = &mut self.node {
             self.store.names_noted(std::mem::take(&mut node.writer.queue));

@@ -54,12 +54,20 @@ impl Reader {
         let mut codings = headers.get_all(CONTENT_ENCODING).iter();
         let coding = match (codings.next(), codings.next()) {
             (None, _) => String::new(),
-            (Some(one), None) => String::from_utf8_lossy(one.as_bytes()).trim().to_ascii_lowercase(),
+            (Some(one), None) => {
+                String::from_utf8_lossy(one.as_bytes()).trim().to_ascii_lowercase()
+            }
             (Some(_), Some(_)) => "several".to_owned(),
         };
         // What says itself that it is too much is not begun with: of a sound nothing is heard.
-        let told = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        let most = if matches!(coding.as_str(), "" | "identity") { max } else { max.saturating_add(RAW_SLACK) };
+        let told = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        let most = if matches!(coding.as_str(), "" | "identity") {
+            max
+        } else {
+            max.saturating_add(RAW_SLACK)
+        };
         if told.is_some_and(|told| told > most) {
             return Err(EgressError::TooLarge { max });
         }
@@ -187,7 +195,8 @@ mod tests {
     #[test]
     fn l24_what_says_that_it_is_too_much_is_not_begun_with() {
         let begun = |coding: &str, length: usize| {
-            let headers = [(CONTENT_ENCODING, coding.to_owned()), (CONTENT_LENGTH, length.to_string())];
+            let headers =
+                [(CONTENT_ENCODING, coding.to_owned()), (CONTENT_LENGTH, length.to_string())];
             let headers = headers.into_iter().map(|(name, value)| (name, value.parse().unwrap()));
             Reader::new(&HeaderMap::from_iter(headers), 100).is_ok()
         };
@@ -198,15 +207,24 @@ mod tests {
     #[test]
     fn each_coding_whole_and_byte_by_byte_up_to_the_limit_and_one_past_it() {
         let plain = b"<Response><Hangup/></Response>".repeat(20);
-        for (header, made) in
-            [("", ""), ("identity", ""), ("gzip", "gzip"), ("X-GZip", "gzip"), ("deflate", "zlib"), ("deflate", "raw")]
-        {
+        for (header, made) in [
+            ("", ""),
+            ("identity", ""),
+            ("gzip", "gzip"),
+            ("X-GZip", "gzip"),
+            ("deflate", "zlib"),
+            ("deflate", "raw"),
+        ] {
             let wire = encoded(made, &plain);
             let single: Vec<&[u8]> = wire.chunks(1).collect();
             for pieces in [vec![wire.as_slice()], single] {
                 assert_eq!(read(header, &pieces, plain.len()).unwrap(), plain, "{header} {made}");
                 let over = read(header, &pieces, plain.len() - 1);
-                assert_eq!(over, Err(EgressError::TooLarge { max: plain.len() - 1 }), "{header} {made}");
+                assert_eq!(
+                    over,
+                    Err(EgressError::TooLarge { max: plain.len() - 1 }),
+                    "{header} {made}"
+                );
             }
         }
     }
@@ -218,7 +236,10 @@ mod tests {
         assert_eq!(read("gzip", &[&bomb], 102_400), Err(EgressError::TooLarge { max: 102_400 }));
         // Stored blocks of no bytes decode to nothing for ever.
         let endless = [[0, 0, 0, 0xff, 0xff]; 40_000].concat();
-        assert_eq!(read("deflate", &[&endless], 102_400), Err(EgressError::TooLarge { max: 102_400 }));
+        assert_eq!(
+            read("deflate", &[&endless], 102_400),
+            Err(EgressError::TooLarge { max: 102_400 })
+        );
         for other in ["br", "zstd", "gzip, gzip", "compress"] {
             assert_eq!(read(other, &[b"x"], 10), Err(EgressError::Coding(other.to_owned())));
         }

@@ -124,7 +124,11 @@ pub struct EgressResponse {
 
 impl EgressResponse {
     /// Where a 301, 302, 303, 307 or 308 leads, judged like a first target; `None` for any other answer.
-    pub fn redirect(&self, from: &CustomerUrl, guard: &Guard) -> Option<Result<CustomerUrl, Refusal>> {
+    pub fn redirect(
+        &self,
+        from: &CustomerUrl,
+        guard: &Guard,
+    ) -> Option<Result<CustomerUrl, Refusal>> {
         let location = match self.status.as_u16() {
             301 | 302 | 303 | 307 | 308 => self.headers.get(LOCATION)?,
             _ => return None,
@@ -213,7 +217,9 @@ impl Egress {
         let (read, want) = (ask.read, ask.want);
         let (head, body) = self.begin(ask, on_stage).await?;
         let body = match want {
-            Want::Body { max } if head.status.is_success() => read_body(&head, body, max, read, on_piece).await?,
+            Want::Body { max } if head.status.is_success() => {
+                read_body(&head, body, max, read, on_piece).await?
+            }
             Want::Any { max } => read_body(&head, body, max, read, on_piece).await?,
             _ => {
                 drop_body(body).await;
@@ -230,8 +236,13 @@ impl Egress {
     pub async fn stream(&self, ask: EgressRequest<'_>) -> Result<EgressStream, EgressError> {
         let (read, want) = (ask.read, ask.want);
         let (head, body) = self.begin(ask, &|_| {}).await?;
-        let coding = head.headers.get(CONTENT_ENCODING).map(|coding| String::from_utf8_lossy(coding.as_bytes()));
-        if let Some(coding) = coding.filter(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
+        let coding = head
+            .headers
+            .get(CONTENT_ENCODING)
+            .map(|coding| String::from_utf8_lossy(coding.as_bytes()));
+        if let Some(coding) =
+            coding.filter(|coding| !coding.trim().eq_ignore_ascii_case("identity"))
+        {
             return Err(EgressError::Coding(coding.chars().take(40).collect()));
         }
         let max = match want {
@@ -312,7 +323,10 @@ impl EgressStream {
         while let Some(frame) = timeout(self.read, self.body.frame()).await.map_err(late)? {
             let frame = frame.map_err(|e| EgressError::Broken { what: root_cause(&e) })?;
             if let Ok(piece) = frame.into_data() {
-                self.left = self.left.checked_sub(piece.len()).ok_or(EgressError::TooLarge { max: self.max })?;
+                self.left = self
+                    .left
+                    .checked_sub(piece.len())
+                    .ok_or(EgressError::TooLarge { max: self.max })?;
                 return Ok(Some(piece));
             }
         }
@@ -345,14 +359,16 @@ fn http_request(
 
 /// Where a request goes, and its `Host`.
 pub(super) fn request_uri(url: &CustomerUrl) -> Result<(Uri, HeaderValue), EgressError> {
-    let unsendable = |e: &dyn std::fmt::Display| Refusal::Malformed(format!("it cannot be sent: {e}"));
+    let unsendable =
+        |e: &dyn std::fmt::Display| Refusal::Malformed(format!("it cannot be sent: {e}"));
     let (authority, parsed) = (url.authority(), url.parsed());
     let path_and_query = match parsed.query() {
         Some(query) => format!("{}?{query}", parsed.path()),
         None => parsed.path().to_owned(),
     };
     let host = HeaderValue::from_str(&authority).map_err(|e| unsendable(&e))?;
-    let uri = Uri::builder().scheme(parsed.scheme()).authority(authority).path_and_query(path_and_query);
+    let uri =
+        Uri::builder().scheme(parsed.scheme()).authority(authority).path_and_query(path_and_query);
     Ok((uri.build().map_err(|e| unsendable(&e))?, host))
 }
 
@@ -365,7 +381,9 @@ async fn read_body(
 ) -> Result<Bytes, EgressError> {
     let mut reader = Reader::new(&head.headers, max)?;
     let is_plain = reader.is_plain();
-    while let Some(frame) = timeout(read, body.frame()).await.map_err(|_| EgressError::ReadTimeout { waited: read })? {
+    while let Some(frame) =
+        timeout(read, body.frame()).await.map_err(|_| EgressError::ReadTimeout { waited: read })?
+    {
         let frame = frame.map_err(|e| EgressError::Broken { what: root_cause(&e) })?;
         if let Ok(piece) = frame.into_data() {
             reader.push(&piece)?;
@@ -382,7 +400,9 @@ async fn drop_body(mut body: Incoming) {
     let mut left = DROPPED_BYTES_MAX;
     let reading = async {
         while let Some(Ok(frame)) = body.frame().await {
-            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { break };
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
+                break;
+            };
             left = rest;
         }
     };

@@ -63,11 +63,17 @@ impl Dial {
             Some(Host::Ipv6(ip)) => vec![ip.into()],
             Some(Host::Domain(name)) => {
                 let found = self.resolver.addresses(name).await;
-                found.map_err(|e| EgressError::Resolve { name: name.to_owned(), what: e.to_string() })?.to_vec()
+                found
+                    .map_err(|e| EgressError::Resolve {
+                        name: name.to_owned(),
+                        what: e.to_string(),
+                    })?
+                    .to_vec()
             }
             None => Vec::new(),
         };
-        let targets: Vec<SocketAddr> = addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+        let targets: Vec<SocketAddr> =
+            addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
         // All of them: a mixed answer is somebody's trick.
         targets.iter().try_for_each(|to| self.guard.check(*to))?;
         Ok(families_in_turn(targets))
@@ -81,7 +87,10 @@ impl Dial {
     }
 
     /// A connection to one of a target's addresses.
-    pub(super) async fn connect(&self, url: &CustomerUrl) -> Result<(TcpStream, Dialled), EgressError> {
+    pub(super) async fn connect(
+        &self,
+        url: &CustomerUrl,
+    ) -> Result<(TcpStream, Dialled), EgressError> {
         let begun = self.clock.now();
         let targets = self.targets(url).await?;
         let looked_up = self.clock.now();
@@ -179,7 +188,12 @@ impl Mute {
 
     /// Another one.
     pub(super) fn one(&self, origin: String) -> MuteOne {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(origin.clone()).or_default() += 1;
+        *self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(origin.clone())
+            .or_default() += 1;
         MuteOne { of: self.clone(), origin }
     }
 }
@@ -227,7 +241,11 @@ impl hyper::rt::Read for Wire {
 }
 
 impl hyper::rt::Write for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, from)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -295,8 +313,10 @@ mod tests {
             let refused = Refusal::Address(refused.parse().unwrap());
             assert_eq!(targets, Err(EgressError::Refused(refused)), "{answer:?}");
         }
-        let good =
-            dial(FakeResolver::of(&[&["8.8.8.8", "1.1.1.1", "2606:4700::1111"]]), guard).targets(&url).await.unwrap();
+        let good = dial(FakeResolver::of(&[&["8.8.8.8", "1.1.1.1", "2606:4700::1111"]]), guard)
+            .targets(&url)
+            .await
+            .unwrap();
         let shown: Vec<String> = good.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["8.8.8.8:443", "[2606:4700::1111]:443", "1.1.1.1:443"]);
     }

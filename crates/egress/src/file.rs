@@ -7,7 +7,9 @@ use http::header::{ACCEPT, CACHE_CONTROL, ETAG, IF_NONE_MATCH, USER_AGENT as USE
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::timeout;
 
-use super::{Egress, EgressError, EgressRequest, EgressResponse, OnPiece, REDIRECTS_MAX, USER_AGENT, Want};
+use super::{
+    Egress, EgressError, EgressRequest, EgressResponse, OnPiece, REDIRECTS_MAX, USER_AGENT, Want,
+};
 use model::metric;
 
 const CONNECT: Duration = Duration::from_secs(2);
@@ -36,7 +38,12 @@ impl Egress {
     ///
     /// # Errors
     /// Those of [`Egress::request`] to the second try, too many redirects, an answer other than 2xx.
-    pub async fn fetch_file(&self, url: &str, max: usize, etag: Option<&str>) -> Result<FileAnswer, EgressError> {
+    pub async fn fetch_file(
+        &self,
+        url: &str,
+        max: usize,
+        etag: Option<&str>,
+    ) -> Result<FileAnswer, EgressError> {
         self.fetch_file_in_pieces(url, max, etag, &mut |_| ()).await
     }
 
@@ -79,7 +86,10 @@ impl Egress {
             };
             let outcome = timeout(READ, self.fetch_once(url, max, etag, &mut give)).await;
             match outcome.unwrap_or(Err(EgressError::ReadTimeout { waited: READ })) {
-                Err(e) if tries < TRIES && !matches!(e, EgressError::Refused(_) | EgressError::TooLarge { .. }) => {
+                Err(e)
+                    if tries < TRIES
+                        && !matches!(e, EgressError::Refused(_) | EgressError::TooLarge { .. }) =>
+                {
                     tracing::debug!(error = %e, "a file could not be fetched; once more");
                 }
                 outcome => return outcome,
@@ -114,7 +124,9 @@ impl Egress {
             let answer = self.request_in_pieces(ask, &|_| {}, &mut *on_piece).await?;
             match answer.redirect(&url, self.guard()) {
                 Some(next) => url = next?,
-                None if answer.status.is_success() => return Ok(FileAnswer::File(FetchedFile::of(answer))),
+                None if answer.status.is_success() => {
+                    return Ok(FileAnswer::File(FetchedFile::of(answer)));
+                }
                 None if answer.status == StatusCode::NOT_MODIFIED && etag.is_some() => {
                     return Ok(FileAnswer::NotModified);
                 }
@@ -127,7 +139,9 @@ impl Egress {
 
 impl FetchedFile {
     fn of(answer: EgressResponse) -> Self {
-        let text = |name| answer.headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).map(str::to_owned);
+        let text = |name| {
+            answer.headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).map(str::to_owned)
+        };
         Self { etag: text(ETAG), cache_control: text(CACHE_CONTROL), bytes: answer.body }
     }
 }

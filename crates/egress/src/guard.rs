@@ -91,7 +91,8 @@ impl Guard {
         let ip = to.ip().to_canonical();
         let ours = |own: &&SocketAddr| {
             own.port() == to.port()
-                && (own.ip().to_canonical() == ip || (own.ip().is_unspecified() && ip.is_loopback()))
+                && (own.ip().to_canonical() == ip
+                    || (own.ip().is_unspecified() && ip.is_loopback()))
         };
         match self.own.iter().find(ours) {
             Some(_) => Err(Refusal::OwnListener(to)),
@@ -106,7 +107,9 @@ impl Guard {
     /// [`Refusal::OwnListener`].
     pub fn check_connected(&self, local: SocketAddr, peer: SocketAddr) -> Result<(), Refusal> {
         let here = local.ip().to_canonical() == peer.ip().to_canonical();
-        match here && self.own.iter().any(|own| own.port() == peer.port() && own.ip().is_unspecified()) {
+        match here
+            && self.own.iter().any(|own| own.port() == peer.port() && own.ip().is_unspecified())
+        {
             true => Err(Refusal::OwnListener(peer)),
             false => Ok(()),
         }
@@ -225,10 +228,20 @@ mod tests {
             ("198.51.99.255", "198.51.100.0", "198.51.100.255", "198.51.101.0"),
             ("203.0.112.255", "203.0.113.0", "203.0.113.255", "203.0.114.0"),
             ("223.255.255.255", "224.0.0.0", "255.255.255.255", ""),
-            ("64:ff9b:0:ffff::", "64:ff9b:1::", "64:ff9b:1:ffff:ffff:ffff:ffff:ffff", "64:ff9b:2::"),
+            (
+                "64:ff9b:0:ffff::",
+                "64:ff9b:1::",
+                "64:ff9b:1:ffff:ffff:ffff:ffff:ffff",
+                "64:ff9b:2::",
+            ),
             ("ff:ffff::", "100::", "100::ffff:ffff:ffff:ffff", "100:0:0:1::"),
             ("2000:ffff::", "2001::", "2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff", "2001:200::"),
-            ("2001:db7:ffff::", "2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", "2001:db9::"),
+            (
+                "2001:db7:ffff::",
+                "2001:db8::",
+                "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+                "2001:db9::",
+            ),
             ("fbff:ffff::", "fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fe00::"),
             ("fe7f:ffff::", "fe80::", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff", ""),
             ("", "fec0::", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", ""),
@@ -262,7 +275,15 @@ mod tests {
     #[test]
     fn r17_allow_insecure_opens_private_ranges_and_nothing_of_a_cloud() {
         let guard = Guard::new(true, Vec::new());
-        for open in ["127.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "::1", "fd12::1", "::ffff:127.0.0.1"] {
+        for open in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.31.0.1",
+            "192.168.1.1",
+            "::1",
+            "fd12::1",
+            "::ffff:127.0.0.1",
+        ] {
             assert_eq!(guard.check_ip(ip(open)), Ok(()), "{open}");
         }
         for shut in [
@@ -287,7 +308,13 @@ mod tests {
     fn r17_own_listeners_are_shut_by_every_address_of_the_machine() {
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let guard = Guard::new(true, vec![at("0.0.0.0:8080"), at("127.0.0.1:9090")]);
-        for shut in ["127.0.0.1:8080", "127.9.9.9:8080", "[::1]:8080", "[::ffff:127.0.0.1]:8080", "127.0.0.1:9090"] {
+        for shut in [
+            "127.0.0.1:8080",
+            "127.9.9.9:8080",
+            "[::1]:8080",
+            "[::ffff:127.0.0.1]:8080",
+            "127.0.0.1:9090",
+        ] {
             assert_eq!(guard.check(at(shut)), Err(Refusal::OwnListener(at(shut))), "{shut}");
         }
         for open in ["127.0.0.1:8081", "10.0.0.1:8080", "127.0.0.2:9090"] {
@@ -301,9 +328,13 @@ mod tests {
     #[test]
     fn r17_well_known_ports_are_shut() {
         let (strict, open) = (Guard::default(), Guard::new(true, Vec::new()));
-        for (port, in_strict, in_open) in
-            [(443, true, true), (80, false, true), (1024, true, true), (65535, true, true), (0, false, false)]
-        {
+        for (port, in_strict, in_open) in [
+            (443, true, true),
+            (80, false, true),
+            (1024, true, true),
+            (65535, true, true),
+            (0, false, false),
+        ] {
             assert_eq!(strict.check_port(port).is_ok(), in_strict, "{port}");
             assert_eq!(open.check_port(port).is_ok(), in_open, "{port}");
         }

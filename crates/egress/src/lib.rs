@@ -39,7 +39,9 @@ mod tests;
 mod tls;
 mod url;
 
-pub use client::{Egress, EgressConfig, EgressRequest, EgressResponse, EgressStream, OnPiece, Stage, Want};
+pub use client::{
+    Egress, EgressConfig, EgressRequest, EgressResponse, EgressStream, OnPiece, Stage, Want,
+};
 pub use direct::{DirectClient, chain, direct_client};
 pub use file::{FetchedFile, FileAnswer};
 pub use guard::{Guard, Refusal, is_public};
@@ -67,7 +69,9 @@ pub enum EgressError {
     Connect { host: String, what: String },
     #[error("connect to {host} within {waited:?}")]
     ConnectTimeout { host: String, waited: Duration },
-    #[error("set TLS up with {host} within {waited:?}: it is connected, and the handshake gets no answer")]
+    #[error(
+        "set TLS up with {host} within {waited:?}: it is connected, and the handshake gets no answer"
+    )]
     HandshakeTimeout { host: String, waited: Duration },
     #[error("get an answer within {waited:?}")]
     ReadTimeout { waited: Duration },
@@ -93,8 +97,12 @@ impl EgressError {
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Refused(_) => "refused",
-            Self::ConnectTimeout { .. } | Self::HandshakeTimeout { .. } | Self::ReadTimeout { .. } => "timeout",
-            Self::Resolve { .. } | Self::Connect { .. } | Self::Broken { .. } | Self::Coding(_) => "unreachable",
+            Self::ConnectTimeout { .. }
+            | Self::HandshakeTimeout { .. }
+            | Self::ReadTimeout { .. } => "timeout",
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Broken { .. } | Self::Coding(_) => {
+                "unreachable"
+            }
             Self::TooLarge { .. } => "too_large",
             Self::Status(_) | Self::NotUpgraded(_) => "status",
             Self::Undecodable(_) | Self::Redirects => "invalid",

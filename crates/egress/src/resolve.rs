@@ -36,7 +36,9 @@ impl Resolve for SystemResolver {
     #[allow(clippy::disallowed_methods, reason = "this is egress: its addresses are checked")]
     fn lookup(&self, name: &str) -> Lookup {
         let name = name.to_owned();
-        Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.map(|a| a.ip()).collect()) })
+        Box::pin(
+            async move { Ok(tokio::net::lookup_host((name, 0)).await?.map(|a| a.ip()).collect()) },
+        )
     }
 }
 

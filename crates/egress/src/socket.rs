@@ -63,7 +63,9 @@ impl Egress {
                 false => EgressError::ConnectTimeout { host, waited: within },
             }
         };
-        timeout(within, self.open(url, headers, message_bytes_max, &shaking_hands)).await.map_err(late)?
+        timeout(within, self.open(url, headers, message_bytes_max, &shaking_hands))
+            .await
+            .map_err(late)?
     }
 
     async fn open(
@@ -79,7 +81,8 @@ impl Egress {
             false => Way::Plain(stream),
             true => {
                 let failed = |what: String| EgressError::Connect { host: url.origin(), what };
-                let host = url.parsed().host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+                let host =
+                    url.parsed().host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
                 let name = ServerName::try_from(host).map_err(|e| failed(e.to_string()))?;
                 shaking_hands.store(true, Ordering::Relaxed);
                 let tls = TlsConnector::from(self.socket_tls.clone()).connect(name, stream).await;
@@ -115,7 +118,8 @@ fn upgrade(url: &CustomerUrl, headers: HeaderMap) -> Result<Request<()>, EgressE
     let mut parts = uri.into_parts();
     let scheme = if url.is_https() { "wss" } else { "ws" };
     let unusable = |what: String| EgressError::Broken { what };
-    parts.scheme = Some(scheme.parse().map_err(|e: http::uri::InvalidUri| unusable(e.to_string()))?);
+    parts.scheme =
+        Some(scheme.parse().map_err(|e: http::uri::InvalidUri| unusable(e.to_string()))?);
     let mut request: Request<()> = Request::new(());
     *request.uri_mut() = Uri::from_parts(parts).map_err(|e| unusable(e.to_string()))?;
     *request.headers_mut() = headers;
@@ -141,7 +145,11 @@ pub fn is_too_large(error: &tungstenite::Error) -> bool {
 }
 
 impl AsyncRead for SocketWire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Way::Plain(stream) => Pin::new(stream).poll_read(cx, into),
             Way::Tls(stream) => Pin::new(stream).poll_read(cx, into),
@@ -150,7 +158,11 @@ impl AsyncRead for SocketWire {
 }
 
 impl AsyncWrite for SocketWire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Way::Plain(stream) => Pin::new(stream).poll_write(cx, from),
             Way::Tls(stream) => Pin::new(stream).poll_write(cx, from),

@@ -74,7 +74,9 @@ impl Reply {
         let flow = |pieces| Response::new(BodyExt::boxed_unsync(StreamBody::new(pieces)));
         match self {
             Self::Whole(status, headers, body) => {
-                let mut response = Response::new(Full::new(body).map_err(|e: Infallible| match e {}).boxed_unsync());
+                let mut response = Response::new(
+                    Full::new(body).map_err(|e: Infallible| match e {}).boxed_unsync(),
+                );
                 *response.status_mut() = StatusCode::from_u16(status).unwrap();
                 for (name, value) in headers {
                     response.headers_mut().append(name, value.parse().unwrap());
@@ -85,8 +87,12 @@ impl Reply {
                 tokio::time::sleep(pause).await;
                 Some((Ok(Frame::data(Bytes::from_static(b"x"))), ()))
             }))
-                as std::pin::Pin<Box<dyn futures_util::Stream<Item = io::Result<Frame<Bytes>>> + Send>>),
-            Self::Endless => flow(Box::pin(stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[b'x'; 1000])))))),
+                as std::pin::Pin<
+                    Box<dyn futures_util::Stream<Item = io::Result<Frame<Bytes>>> + Send>,
+                >),
+            Self::Endless => flow(Box::pin(stream::repeat_with(|| {
+                Ok(Frame::data(Bytes::from_static(&[b'x'; 1000])))
+            }))),
             Self::CutOff => flow(Box::pin(stream::iter([
                 Ok(Frame::data(Bytes::from_static(b"<Resp"))),
                 Err(io::ErrorKind::ConnectionReset.into()),
@@ -141,7 +147,10 @@ impl Server {
         (Self::run(answer, Some(TlsAcceptor::from(Arc::new(tls)))).await, cert)
     }
 
-    async fn run(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static, tls: Option<TlsAcceptor>) -> Self {
+    async fn run(
+        answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (connections, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
@@ -153,7 +162,8 @@ impl Server {
             let mut open = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::SeqCst);
-                let (noted, answer, tls, counter) = (noted.clone(), answer.clone(), tls.clone(), counter.clone());
+                let (noted, answer, tls, counter) =
+                    (noted.clone(), answer.clone(), tls.clone(), counter.clone());
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (noted, answer, counter) = (noted.clone(), answer.clone(), counter.clone());
                     async move {
@@ -199,7 +209,8 @@ impl Server {
     /// Waits until so many requests have come.
     pub async fn until_seen(&self, requests: usize) {
         let mut count = self.count.clone();
-        let came = tokio::time::timeout(Duration::from_secs(60), count.wait_for(|n| *n >= requests)).await;
+        let came =
+            tokio::time::timeout(Duration::from_secs(60), count.wait_for(|n| *n >= requests)).await;
         assert!(came.is_ok(), "{} requests of {requests} after a minute", self.seen().len());
     }
     pub fn seen(&self) -> Vec<Seen> {
@@ -216,7 +227,8 @@ pub struct FakeResolver {
 
 impl FakeResolver {
     pub fn of(answers: &[&[&str]]) -> Arc<Self> {
-        let answers = answers.iter().map(|a| a.iter().map(|ip| ip.parse().unwrap()).collect()).collect();
+        let answers =
+            answers.iter().map(|a| a.iter().map(|ip| ip.parse().unwrap()).collect()).collect();
         Arc::new(Self { answers: Mutex::new(answers), asked: AtomicUsize::new(0) })
     }
     pub fn asked(&self) -> usize {
@@ -241,8 +253,18 @@ pub fn egress(guard: Guard, roots: Vec<CertificateDer<'static>>) -> Egress {
     egress_with(guard, roots, FakeResolver::of(&[&["127.0.0.1"]]))
 }
 
-pub fn egress_with(guard: Guard, roots: Vec<CertificateDer<'static>>, resolver: Arc<dyn Resolve>) -> Egress {
-    Egress::new(EgressConfig { resolver, system_roots: false, extra_roots: roots, ..EgressConfig::new(guard) }).unwrap()
+pub fn egress_with(
+    guard: Guard,
+    roots: Vec<CertificateDer<'static>>,
+    resolver: Arc<dyn Resolve>,
+) -> Egress {
+    Egress::new(EgressConfig {
+        resolver,
+        system_roots: false,
+        extra_roots: roots,
+        ..EgressConfig::new(guard)
+    })
+    .unwrap()
 }
 
 /// Loopback open, as in development.

@@ -10,8 +10,8 @@ use tokio::net::TcpListener;
 
 use super::testing::{FakeResolver, Reply, Server, egress, egress_with, open_guard};
 use super::{
-    CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, FetchedFile, FileAnswer, Guard, Lookup, Refusal,
-    Resolve, Want,
+    CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, FetchedFile, FileAnswer,
+    Guard, Lookup, Refusal, Resolve, Want,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -41,7 +41,10 @@ async fn one_connection_serves_many_requests() {
     }
     assert_eq!((server.connections(), server.seen().len()), (1, 10));
     let seen = &server.seen()[0];
-    assert_eq!((seen.target.as_str(), seen.header("host")), ("/a?b", server.address.to_string().as_str()));
+    assert_eq!(
+        (seen.target.as_str(), seen.header("host")),
+        ("/a?b", server.address.to_string().as_str())
+    );
 }
 
 #[tokio::test]
@@ -87,7 +90,10 @@ async fn r17_a_name_that_leads_inside_is_refused_before_a_connection() {
 
 #[tokio::test]
 async fn r17_rebinding_gains_nothing() {
-    let server = Server::start(|_| Reply::Whole(200, vec![("connection", "close".to_owned())], Bytes::new())).await;
+    let server = Server::start(|_| {
+        Reply::Whole(200, vec![("connection", "close".to_owned())], Bytes::new())
+    })
+    .await;
     let url = format!("http://app.example.com:{}/", server.address.port());
     // Good when checked, bad at any second look-up.
     let turning = FakeResolver::of(&[&["127.0.0.1"], &["169.254.169.254"]]);
@@ -114,7 +120,10 @@ async fn each_wait_has_its_own_end() {
     let mute = egress_with(open_guard(), Vec::new(), Arc::new(Mute));
     let url = mute.url("https://app.example.com/").unwrap();
     let late = mute.request(EgressRequest { connect: short, ..get(&url) }).await.unwrap_err();
-    assert_eq!(late, EgressError::ConnectTimeout { host: "https://app.example.com".to_owned(), waited: short });
+    assert_eq!(
+        late,
+        EgressError::ConnectTimeout { host: "https://app.example.com".to_owned(), waited: short }
+    );
 
     // Connected by the kernel, and nobody speaks TLS there.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -148,15 +157,22 @@ async fn a_body_ends_at_its_limit_and_a_failed_answers_body_is_not_kept() {
     let url = |path: &str| server.url(path);
     assert_eq!(ask(&egress, &url("/exact")).await.unwrap().body.len(), 1_000);
     for large in ["/over", "/endless"] {
-        assert_eq!(ask(&egress, &url(large)).await.unwrap_err(), EgressError::TooLarge { max: 1_000 });
+        assert_eq!(
+            ask(&egress, &url(large)).await.unwrap_err(),
+            EgressError::TooLarge { max: 1_000 }
+        );
     }
     for broken in ["/cut", "/head"] {
-        assert!(matches!(ask(&egress, &url(broken)).await, Err(EgressError::Broken { .. })), "{broken}");
+        assert!(
+            matches!(ask(&egress, &url(broken)).await, Err(EgressError::Broken { .. })),
+            "{broken}"
+        );
     }
     let failed = ask(&egress, &url("/other")).await.unwrap();
     assert_eq!((failed.status.as_u16(), failed.body.len()), (500, 0));
     let target = egress.url(&url("/endless")).unwrap();
-    let dropped = egress.request(EgressRequest { want: Want::Nothing, ..get(&target) }).await.unwrap();
+    let dropped =
+        egress.request(EgressRequest { want: Want::Nothing, ..get(&target) }).await.unwrap();
     assert_eq!((dropped.status.as_u16(), dropped.body.len()), (200, 0));
 }
 
@@ -170,8 +186,13 @@ async fn nobody_there_is_a_connect_failure() {
 #[tokio::test]
 async fn an_address_where_nobody_listens_does_not_hide_the_next() {
     let server = Server::start(|_| Reply::ok("hello")).await;
-    let both = egress_with(open_guard(), Vec::new(), FakeResolver::of(&[&["::1", "127.0.0.2", "127.0.0.1"]]));
-    let answer = ask(&both, &format!("http://app.example.com:{}/", server.address.port())).await.unwrap();
+    let both = egress_with(
+        open_guard(),
+        Vec::new(),
+        FakeResolver::of(&[&["::1", "127.0.0.2", "127.0.0.1"]]),
+    );
+    let answer =
+        ask(&both, &format!("http://app.example.com:{}/", server.address.port())).await.unwrap();
     assert_eq!(answer.body, "hello");
 }
 
@@ -205,7 +226,9 @@ async fn files_come_with_what_a_cache_needs_and_one_retry() {
     assert_eq!(fetch("/moved", None).await, Ok(FileAnswer::File(file)));
     let mut pieces = Vec::new();
     let url = server.url("/moved");
-    let came = egress.fetch_file_in_pieces(&url, 10_000, None, &mut |piece| pieces.extend_from_slice(&piece)).await;
+    let came = egress
+        .fetch_file_in_pieces(&url, 10_000, None, &mut |piece| pieces.extend_from_slice(&piece))
+        .await;
     assert!(came.is_ok() && pieces == b"RIFF", "{pieces:?}");
     assert_eq!(fetch("/tone.wav", Some("\"v1\"")).await, Ok(FileAnswer::NotModified));
     assert!(server.seen().iter().all(|s| s.header("x-plivo-signature-v3").is_empty()));

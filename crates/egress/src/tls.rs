@@ -7,7 +7,9 @@
 use std::sync::{Arc, LazyLock};
 
 use rustls::pki_types::CertificateDer;
-use rustls::{AlertDescription, CertificateError, ClientConfig, Error, InvalidMessage, RootCertStore};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, Error, InvalidMessage, RootCertStore,
+};
 
 /// The system's certificate authorities (a company's own is among them) and Mozilla's: either may be missing one.
 static AUTHORITIES: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
@@ -45,16 +47,19 @@ pub(super) fn client_tls_with(
     if system && further.is_empty() {
         return client_tls();
     }
-    let mut store = if system { RootCertStore::clone(&AUTHORITIES) } else { RootCertStore::empty() };
+    let mut store =
+        if system { RootCertStore::clone(&AUTHORITIES) } else { RootCertStore::empty() };
     store.add_parsable_certificates(further);
     trusting(Arc::new(store))
 }
 
 fn trusting(authorities: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
-    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(authorities)
-        .with_no_client_auth();
+    let tls = ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()?
+    .with_root_certificates(authorities)
+    .with_no_client_auth();
     Ok(tls)
 }
 
@@ -62,12 +67,18 @@ fn trusting(authorities: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Err
 /// it was something else.
 pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let inner = error.downcast_ref::<std::io::Error>();
-    if inner.is_some_and(|e| e.kind() == std::io::ErrorKind::UnexpectedEof && e.to_string().contains("handshake")) {
-        return Some("it broke the TLS handshake off: it may speak no TLS there, or only versions before 1.2");
+    if inner.is_some_and(|e| {
+        e.kind() == std::io::ErrorKind::UnexpectedEof && e.to_string().contains("handshake")
+    }) {
+        return Some(
+            "it broke the TLS handshake off: it may speak no TLS there, or only versions before 1.2",
+        );
     }
     let boxed = inner.and_then(std::io::Error::get_ref).and_then(|e| e.downcast_ref::<Error>());
     match boxed.or_else(|| error.downcast_ref::<Error>())? {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => Some(
+        Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => Some(
             "its certificate is of no authority that is trusted here: it is self-signed, or an intermediate certificate is \
              missing",
         ),
@@ -76,7 +87,9 @@ pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> Option<&'stati
         {
             Some("its certificate is self-signed")
         }
-        Error::InvalidMessage(InvalidMessage::InvalidContentType) => Some("it does not speak TLS there"),
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            Some("it does not speak TLS there")
+        }
         Error::AlertReceived(AlertDescription::ProtocolVersion) | Error::PeerIncompatible(_) => {
             Some("it offers no version of TLS from 1.2 on, or no cipher that is still safe")
         }

@@ -43,9 +43,13 @@ impl CustomerUrl {
         }
         let (scheme, authority) = written
             .split_once("://")
-            .map(|(scheme, rest)| (scheme, rest.split(['/', '\\', '?', '#']).next().unwrap_or_default()))
+            .map(|(scheme, rest)| {
+                (scheme, rest.split(['/', '\\', '?', '#']).next().unwrap_or_default())
+            })
             .filter(|(_, authority)| !authority.is_empty())
-            .ok_or_else(|| Refusal::Malformed("it is not of the form https://host/path".to_owned()))?;
+            .ok_or_else(|| {
+                Refusal::Malformed("it is not of the form https://host/path".to_owned())
+            })?;
         match scheme.to_ascii_lowercase().as_str() {
             "https" => {}
             "http" if guard.allows_insecure() => {}
@@ -80,9 +84,9 @@ impl CustomerUrl {
     /// As [`CustomerUrl::parse`].
     pub fn socket(text: &str, guard: &Guard) -> Result<Self, Refusal> {
         let written = text.trim_matches([' ', '\t', '\r', '\n']);
-        let (scheme, rest) = written
-            .split_once("://")
-            .ok_or_else(|| Refusal::Malformed("it is not of the form wss://host/path".to_owned()))?;
+        let (scheme, rest) = written.split_once("://").ok_or_else(|| {
+            Refusal::Malformed("it is not of the form wss://host/path".to_owned())
+        })?;
         let asked = match scheme.to_ascii_lowercase().as_str() {
             "wss" => "https",
             "ws" if guard.allows_insecure() => "http",
@@ -136,10 +140,13 @@ impl CustomerUrl {
     /// Host and port as written, where they name the host that is gone to in plain ASCII; so that a receiver who
     /// rebuilds the URL from `Host` gets the text that was signed.
     pub(super) fn authority(&self) -> String {
-        let written = self.text().split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next());
+        let written =
+            self.text().split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next());
         let host = self.parsed.host_str().unwrap_or_default();
         let plain = written.filter(|w| {
-            let name = w.rsplit_once(':').filter(|(_, p)| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
+            let name = w
+                .rsplit_once(':')
+                .filter(|(_, p)| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
             name.map_or(*w, |(name, _)| name).eq_ignore_ascii_case(host)
         });
         match (plain, self.parsed.port()) {
@@ -154,8 +161,9 @@ impl CustomerUrl {
 fn fits_dns(name: &str) -> Result<(), Refusal> {
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.len() > HOST_BYTES_MAX || name.split('.').any(|label| label.len() > LABEL_BYTES_MAX) {
-        let text =
-            format!("its host has more than {HOST_BYTES_MAX} bytes, or one of its labels more than {LABEL_BYTES_MAX}");
+        let text = format!(
+            "its host has more than {HOST_BYTES_MAX} bytes, or one of its labels more than {LABEL_BYTES_MAX}"
+        );
         return Err(Refusal::Malformed(text));
     }
     Ok(())
@@ -315,9 +323,21 @@ mod tests {
                 "https://app.example.com/x%20y/?q=%2B",
             ),
             ("https://8.8.8.8:8443/a", "https://8.8.8.8:8443/a", "https://8.8.8.8:8443/a"),
-            ("https://[2606:4700::1111]/", "https://[2606:4700::1111]/", "https://[2606:4700::1111]/"),
-            ("https://app.example.com/@me", "https://app.example.com/@me", "https://app.example.com/@me"),
-            ("https://bücher.example/", "https://bücher.example/", "https://xn--bcher-kva.example/"),
+            (
+                "https://[2606:4700::1111]/",
+                "https://[2606:4700::1111]/",
+                "https://[2606:4700::1111]/",
+            ),
+            (
+                "https://app.example.com/@me",
+                "https://app.example.com/@me",
+                "https://app.example.com/@me",
+            ),
+            (
+                "https://bücher.example/",
+                "https://bücher.example/",
+                "https://xn--bcher-kva.example/",
+            ),
         ] {
             let url = CustomerUrl::parse(text, &guard).unwrap();
             assert_eq!((url.text(), url.parsed().as_str()), (signed, parsed));
@@ -330,9 +350,12 @@ mod tests {
     #[test]
     fn r17_allow_insecure_opens_http_and_loopback_only() {
         let guard = Guard::new(true, Vec::new());
-        for good in
-            ["http://127.0.0.1:9000/plivo/answer/", "http://localhost/", "https://10.0.0.1/", "http://[::1]:8081/"]
-        {
+        for good in [
+            "http://127.0.0.1:9000/plivo/answer/",
+            "http://localhost/",
+            "https://10.0.0.1/",
+            "http://[::1]:8081/",
+        ] {
             assert!(CustomerUrl::parse(good, &guard).is_ok(), "{good}");
         }
         for bad in [
@@ -355,9 +378,14 @@ mod tests {
         for bad in BAD.iter().filter_map(|text| text.strip_prefix("https://")) {
             assert!(CustomerUrl::socket(&format!("wss://{bad}"), &strict).is_err(), "wss://{bad}");
         }
-        for bad in
-            ["ws://app.example.com/", "https://app.example.com/", "wss:app.example.com", "wss//a", "", "file://x/"]
-        {
+        for bad in [
+            "ws://app.example.com/",
+            "https://app.example.com/",
+            "wss:app.example.com",
+            "wss//a",
+            "",
+            "file://x/",
+        ] {
             assert!(CustomerUrl::socket(bad, &strict).is_err(), "{bad}");
         }
         let url = CustomerUrl::socket("wss://Bot.Example.com:443/x?a=%2B#rt=1", &strict).unwrap();
@@ -392,9 +420,18 @@ mod tests {
         let label = "a".repeat(63);
         let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
         for good in [longest.clone(), format!("{longest}.")] {
-            assert!(CustomerUrl::parse(&format!("https://{good}/"), &Guard::default()).is_ok(), "{}", good.len());
+            assert!(
+                CustomerUrl::parse(&format!("https://{good}/"), &Guard::default()).is_ok(),
+                "{}",
+                good.len()
+            );
         }
-        for bad in [format!("a{longest}"), format!("{label}a.example.com"), "ü.".repeat(2_000), "ü".repeat(3_000)] {
+        for bad in [
+            format!("a{longest}"),
+            format!("{label}a.example.com"),
+            "ü.".repeat(2_000),
+            "ü".repeat(3_000),
+        ] {
             let refused = CustomerUrl::parse(&format!("https://{bad}/"), &Guard::default());
             assert!(matches!(refused, Err(Refusal::Malformed(_))), "{}", bad.len());
         }
@@ -412,7 +449,15 @@ mod tests {
         ] {
             assert_eq!(url.join(location, &guard).unwrap().text(), leads_to);
         }
-        for range in ["127.0.0.1", "10.0.0.1", "169.254.169.254", "[::1]", "[fd00::1]", "0x7f.1", "192.168.0.1"] {
+        for range in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "169.254.169.254",
+            "[::1]",
+            "[fd00::1]",
+            "0x7f.1",
+            "192.168.0.1",
+        ] {
             let location = format!("https://{range}/");
             assert!(matches!(url.join(&location, &guard), Err(Refusal::Address(_))), "{location}");
         }

@@ -65,7 +65,9 @@ impl Asides {
             _ => return false,
         };
         let (nr, reason) = (item.saturating_add(1), foreign(reason));
-        desk.remark(format!("sound {nr} of {what} over REST could not be played: {reason}; it is skipped"));
+        desk.remark(format!(
+            "sound {nr} of {what} over REST could not be played: {reason}; it is skipped"
+        ));
         true
     }
 }

@@ -64,10 +64,20 @@ impl Callee {
     }
 
     /// Of a call that has just been picked up and confirms that somebody is there before it runs a document.
-    pub(super) fn confirming(desk: &mut Desk, gate: Gate, confirm: Confirm, document: Arc<Document>) -> Self {
+    pub(super) fn confirming(
+        desk: &mut Desk,
+        gate: Gate,
+        confirm: Confirm,
+        document: Arc<Document>,
+    ) -> Self {
         let digits = desk.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
-        let mut callee =
-            Self { confirm: Some(confirm), digits, tells_keys: false, document: Some(document), phase: Phase::Told };
+        let mut callee = Self {
+            confirm: Some(confirm),
+            digits,
+            tells_keys: false,
+            document: Some(document),
+            phase: Phase::Told,
+        };
         callee.ordered(desk, gate, &LegWish::Proceed);
         callee
     }
@@ -100,7 +110,11 @@ impl Callee {
                 match self.confirm.as_ref().map(|confirm| (&confirm.sound, confirm.method)) {
                     Some((Some(url), method)) => {
                         let target = Target { url: url.clone(), method };
-                        self.phase = Phase::Fetching(element::fetch_sounds_at(desk, target, Event::DialConfirm));
+                        self.phase = Phase::Fetching(element::fetch_sounds_at(
+                            desk,
+                            target,
+                            Event::DialConfirm,
+                        ));
                     }
                     Some((None, _)) => self.await_key(desk, gate),
                     None => self.send_digits(desk, gate),
@@ -111,7 +125,10 @@ impl Callee {
                 self.phase = Phase::Joined;
             }
             // Said twice, or too late.
-            (LegWish::Proceed | LegWish::Join | LegWish::HangUp { .. } | LegWish::Ask { .. }, _) => {}
+            (
+                LegWish::Proceed | LegWish::Join | LegWish::HangUp { .. } | LegWish::Ask { .. },
+                _,
+            ) => {}
         }
     }
 
@@ -236,7 +253,12 @@ impl Callee {
             Phase::Fetching(fetch) => desk.cancel_fetch(fetch),
             Phase::Sounding(play) | Phase::Sending(play) => desk.media(MediaOrder::Stop { play }),
             Phase::Joined => desk.media(MediaOrder::Part),
-            Phase::Told | Phase::Sound(_) | Phase::Key | Phase::Digits(_) | Phase::Confirmed | Phase::Ready => {}
+            Phase::Told
+            | Phase::Sound(_)
+            | Phase::Key
+            | Phase::Digits(_)
+            | Phase::Confirmed
+            | Phase::Ready => {}
         }
     }
 

@@ -16,8 +16,9 @@ use super::recording::{RecordId, RecordOrder};
 use super::stream::{self, Streaming};
 use super::timers::{Timer, Timers};
 use super::{
-    CallSetup, CallState, CallTime, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaFact, MediaFault,
-    MediaOrder, Notice, NoticeKind, Output, Params, PlayId, RecognitionId, SoundItem, Summary, Termination,
+    CallSetup, CallState, CallTime, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaFact,
+    MediaFault, MediaOrder, Notice, NoticeKind, Output, Params, PlayId, RecognitionId, SoundItem,
+    Summary, Termination,
 };
 use model::{CallUuid, Direction, HangupCause, Leg, StreamId, Timestamp};
 use xml::Document;
@@ -257,11 +258,24 @@ impl Desk {
     }
 
     /// Asks for a document.
-    pub(super) fn fetch(&mut self, kind: FetchKind, target: Target, params: Params, deadline_ms: u64) -> FetchId {
+    pub(super) fn fetch(
+        &mut self,
+        kind: FetchKind,
+        target: Target,
+        params: Params,
+        deadline_ms: u64,
+    ) -> FetchId {
         self.fetches = self.fetches.saturating_add(1);
         let fetch = FetchId(self.fetches);
         self.set(Timer::Fetch, deadline_ms.saturating_add(FETCH_GRACE_MS));
-        self.wish(Output::Fetch { fetch, kind, url: target.url, method: target.method, params, deadline_ms });
+        self.wish(Output::Fetch {
+            fetch,
+            kind,
+            url: target.url,
+            method: target.method,
+            params,
+            deadline_ms,
+        });
         fetch
     }
 
@@ -273,7 +287,8 @@ impl Desk {
 
     /// Sends an action whose answer nobody waits for.
     pub(super) fn notify_action(&mut self, target: Target, params: Params) {
-        let notice = Notice { kind: NoticeKind::Action, url: target.url, method: target.method, params };
+        let notice =
+            Notice { kind: NoticeKind::Action, url: target.url, method: target.method, params };
         self.wish(Output::Notify { notice });
     }
 
@@ -300,7 +315,11 @@ impl Desk {
     }
 
     fn added_as(&mut self, event: &str, status: Option<&'static str>) {
-        let placed = self.setup.outbound.as_ref().and_then(|placed| Some((placed.document.clone()?, placed.room)));
+        let placed = self
+            .setup
+            .outbound
+            .as_ref()
+            .and_then(|placed| Some((placed.document.clone()?, placed.room)));
         if let Some((document, room)) = placed {
             self.added_by(&document, room, event, status);
         }
@@ -336,7 +355,9 @@ impl Desk {
                         self.set(Timer::PathClosed, PATH_CLOSED_MS);
                         None
                     }
-                    MediaFault::Silent | MediaFault::Fingerprint | MediaFault::DtlsFailed => Some(self.path_cause()),
+                    MediaFault::Silent | MediaFault::Fingerprint | MediaFault::DtlsFailed => {
+                        Some(self.path_cause())
+                    }
                     MediaFault::Broken => Some(HangupCause::InternalError),
                 }
             }
@@ -371,7 +392,8 @@ impl Desk {
     pub(super) fn summary(&self, cause: HangupCause) -> Summary {
         let duration_secs = self.seconds_since(self.began);
         let bill_secs = self.answered.map(|at| self.seconds_since(at)).unwrap_or(0);
-        let params = params::hangup(self, &Ending { cause, at: self.now, duration_secs, bill_secs });
+        let params =
+            params::hangup(self, &Ending { cause, at: self.now, duration_secs, bill_secs });
         let (url, method) = self.setup.urls.hangup.clone();
         Summary {
             cause,
@@ -404,7 +426,11 @@ impl Desk {
             "over before it was concluded and its media closed"
         );
         assert!(!self.over || self.timers.next().is_none(), "a timer outlives the call");
-        assert!(self.timers.next().is_none_or(|at| at >= self.now), "a timer was left behind: {:?}", self.timers);
+        assert!(
+            self.timers.next().is_none_or(|at| at >= self.now),
+            "a timer was left behind: {:?}",
+            self.timers
+        );
     }
 }
 
@@ -421,7 +447,9 @@ fn scramble(bits: u64) -> u64 {
 pub(super) fn shown(findings: &[Finding]) -> Vec<Finding> {
     let mut shown: Vec<_> = findings.iter().take(FINDINGS_MAX).cloned().collect();
     let first_error = findings.iter().position(|f| f.severity == Severity::Error);
-    if let Some(error) = first_error.filter(|at| *at >= FINDINGS_MAX).and_then(|at| findings.get(at)) {
+    if let Some(error) =
+        first_error.filter(|at| *at >= FINDINGS_MAX).and_then(|at| findings.get(at))
+    {
         shown.truncate(FINDINGS_MAX - 1);
         shown.push(error.clone());
     }

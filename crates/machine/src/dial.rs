@@ -53,8 +53,12 @@ impl DialError {
     /// What the B-leg that never was is said to have ended with (the table of §6).
     pub fn cause(self) -> HangupCause {
         match self {
-            Self::PstnForwardingNotSupported | Self::WhatsappToWhatsappNotSupported => HangupCause::DestinationBarred,
-            Self::SipNotSupported | Self::EndpointNotRegistered => HangupCause::EndpointNotRegistered,
+            Self::PstnForwardingNotSupported | Self::WhatsappToWhatsappNotSupported => {
+                HangupCause::DestinationBarred
+            }
+            Self::SipNotSupported | Self::EndpointNotRegistered => {
+                HangupCause::EndpointNotRegistered
+            }
             Self::CallerIdNotEnabled => HangupCause::CallingDisabled,
             Self::NoPermission => HangupCause::NoPermission,
             Self::GeoBlocked => HangupCause::GeoBlocked,
@@ -72,7 +76,9 @@ impl DialError {
         match cause {
             HangupCause::NoPermission | HangupCause::PermissionRefused => Some(Self::NoPermission),
             HangupCause::CallingDisabled => Some(Self::CallerIdNotEnabled),
-            HangupCause::InvalidDestination | HangupCause::UserUnreachable => Some(Self::InvalidDestination),
+            HangupCause::InvalidDestination | HangupCause::UserUnreachable => {
+                Some(Self::InvalidDestination)
+            }
             HangupCause::NumberFull => Some(Self::NumberFull),
             HangupCause::CpsExceeded => Some(Self::CpsExceeded),
             HangupCause::EndpointNotRegistered => Some(Self::EndpointNotRegistered),
@@ -93,8 +99,12 @@ impl DialError {
                 "no other SIP host is called; dial an endpoint of this platform, sip:NAME@ the host of public.base_url"
             }
             Self::EndpointNotRegistered => "no phone has registered as this endpoint",
-            Self::CallerIdNotEnabled => "callerId is no business number of this account with calling enabled",
-            Self::NoPermission => "the user has not permitted calls from this number, or permits no more for now",
+            Self::CallerIdNotEnabled => {
+                "callerId is no business number of this account with calling enabled"
+            }
+            Self::NoPermission => {
+                "the user has not permitted calls from this number, or permits no more for now"
+            }
             Self::GeoBlocked => "numbers of callerId's country can't call out",
             Self::NumberFull => "callerId has as many calls up as it may",
             Self::CpsExceeded => "the account's calls per second are used up",
@@ -221,7 +231,10 @@ pub enum LegWish {
 /// `X-PH-` parameters of `sipHeaders` pairs: names that Plivo keeps for itself are dropped, and a prefix that stands there
 /// already is not doubled (`plivo-callbacks.md` §1.1).
 pub(super) fn headers(pairs: &[(String, String)]) -> Vec<(String, String)> {
-    pairs.iter().filter_map(|(name, value)| Some((header_name(name)?.to_owned(), value.clone()))).collect()
+    pairs
+        .iter()
+        .filter_map(|(name, value)| Some((header_name(name)?.to_owned(), value.clone())))
+        .collect()
 }
 
 /// A header's name behind `X-PH-`; none where it is one that Plivo keeps for itself.

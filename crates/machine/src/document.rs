@@ -131,7 +131,12 @@ impl Script {
     }
 
     /// A script of a call that was picked up, and confirms that somebody is there before it runs its document.
-    pub(super) fn confirming(desk: &mut Desk, gate: Gate, confirm: Confirm, document: Arc<Document>) -> Self {
+    pub(super) fn confirming(
+        desk: &mut Desk,
+        gate: Gate,
+        confirm: Confirm,
+        document: Arc<Document>,
+    ) -> Self {
         let callee = Box::new(Callee::confirming(desk, gate, confirm, document));
         Self { running: Running::Called(callee), ..Self::empty() }
     }
@@ -152,7 +157,8 @@ impl Script {
 
     /// Whether the call is recorded, or will be: in the background, or by the `Record` that runs.
     pub(super) fn is_recorded(&self) -> bool {
-        self.tape.is_some() || matches!(&self.running, Running::Recording(recording) if recording.runs())
+        self.tape.is_some()
+            || matches!(&self.running, Running::Recording(recording) if recording.runs())
     }
 
     /// Whether the end of that recording is waited for, to have its action asked.
@@ -165,7 +171,9 @@ impl Script {
         match fact {
             Input::Fetched { fetch, result } => self.fetched(desk, gate, fetch, result),
             Input::Played { leg: Leg::A, play } => self.played(desk, gate, play),
-            Input::PlayFailed { leg: Leg::A, play, item, reason } => self.play_failed(desk, play, item, &reason),
+            Input::PlayFailed { leg: Leg::A, play, item, reason } => {
+                self.play_failed(desk, play, item, &reason)
+            }
             Input::Digit { leg: Leg::A, digit } => self.digit(desk, gate, digit),
             Input::DigitsSent { leg: Leg::A, play } => self.digits_sent(desk, gate, play),
             Input::Voice { leg: Leg::A, what } => self.voice(desk, gate, what),
@@ -286,7 +294,12 @@ impl Script {
     }
 
     /// The call's stream has ended: where it kept the call alive, the next element follows.
-    pub(super) fn stream_ended(&mut self, desk: &mut Desk, gate: Gate, ended: stream::Ended) -> Step {
+    pub(super) fn stream_ended(
+        &mut self,
+        desk: &mut Desk,
+        gate: Gate,
+        ended: stream::Ended,
+    ) -> Step {
         if let Running::Attending(attending) = &mut self.running {
             let attended = attending.stream_ended(desk, ended);
             return self.attended(desk, gate, attended);
@@ -377,7 +390,9 @@ impl Script {
                         return step;
                     }
                 }
-                Flow::Transfer { kind, target } => return self.transfer(desk, kind, target, Params::new()),
+                Flow::Transfer { kind, target } => {
+                    return self.transfer(desk, kind, target, Params::new());
+                }
                 Flow::End { cause, outcome, note } => {
                     self.end_place(desk, outcome, note);
                     return Step::End(cause);
@@ -419,7 +434,12 @@ impl Script {
 
     /// Leaves a `PreAnswer` whose children are done.
     fn leave_inner(&mut self, document: &Document) {
-        let children = match self.next.checked_sub(1).and_then(|at| document.elements.get(at)).map(|e| &e.kind) {
+        let children = match self
+            .next
+            .checked_sub(1)
+            .and_then(|at| document.elements.get(at))
+            .map(|e| &e.kind)
+        {
             Some(ElementKind::PreAnswer(pre)) => pre.children.len(),
             _ => 0,
         };

@@ -12,7 +12,8 @@ use super::recording::{RecordFact, RecordId, RecordOrder};
 use super::room::RoomNews;
 use super::stream::{StreamFact, StreamOrder};
 use model::{
-    AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, PhoneNumberId, StreamId, Timestamp, Wacid,
+    AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, PhoneNumberId,
+    StreamId, Timestamp, Wacid,
 };
 pub use xml::FirstFault;
 use xml::ast::{DocUrl, Finding, Target};
@@ -258,7 +259,10 @@ impl GraphOutcome {
     pub fn is_settled(&self) -> bool {
         match self {
             Self::Done | Self::Gone | Self::Refused { .. } => true,
-            Self::RateLimited { .. } | Self::ServerError { .. } | Self::Timeout | Self::Unreachable => false,
+            Self::RateLimited { .. }
+            | Self::ServerError { .. }
+            | Self::Timeout
+            | Self::Unreachable => false,
         }
     }
 }

@@ -54,14 +54,18 @@ use serde::{Deserialize, Serialize};
 
 pub use added::RoomMusic;
 pub use added::placed_for;
-pub use dial::{Confirm, Destination, DialError, DialOrder, DialledBy, LegNews, LegWish, RING_MAX_MS, header_name};
+pub use dial::{
+    Confirm, Destination, DialError, DialOrder, DialledBy, LegNews, LegWish, RING_MAX_MS,
+    header_name,
+};
 pub use input::{
-    CallSetup, CallUrls, Command, FetchFailure, Fetched, FirstFault, GraphOutcome, Input, Legs, MachineLimits,
-    MediaFact, MediaFault, Outbound, PhoneStatus, Refusal, Termination, Voice,
+    CallSetup, CallUrls, Command, FetchFailure, Fetched, FirstFault, GraphOutcome, Input, Legs,
+    MachineLimits, MediaFact, MediaFault, Outbound, PhoneStatus, Refusal, Termination, Voice,
 };
 pub use output::{
-    Aside, AsideKind, CallState, EVENT_BODY, EVENT_TYPE, FetchId, FetchKind, GraphAction, InstructionOutcome, MPC_END,
-    MediaOrder, Notice, NoticeKind, Output, PlayId, Sound, SoundItem, Summary,
+    Aside, AsideKind, CallState, EVENT_BODY, EVENT_TYPE, FetchId, FetchKind, GraphAction,
+    InstructionOutcome, MPC_END, MediaOrder, Notice, NoticeKind, Output, PlayId, Sound, SoundItem,
+    Summary,
 };
 pub use param::{Param, Params};
 pub use picture::{FIELDS, Field, Line, Said};
@@ -69,7 +73,9 @@ pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish,
 pub use stream::{StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish};
 
 pub use recognition::{Listening, RecognitionId, SpeechFact, SpeechOrder};
-pub use recording::{RecordEnd, RecordFact, RecordId, RecordOrder, TranscriptOrder, recorded, transcribed};
+pub use recording::{
+    RecordEnd, RecordFact, RecordId, RecordOrder, TranscriptOrder, recorded, transcribed,
+};
 
 use desk::Desk;
 use model::{CallUuid, Digit, HangupCause};
@@ -93,7 +99,12 @@ impl CallTime {
 
 /// The end of a call whose machine is gone, with the process it ran in or by a fault of ours: what its record and its
 /// hangup callback say. Times are from its beginning.
-pub fn abandoned(setup: CallSetup, answered: Option<CallTime>, ended: CallTime, cause: HangupCause) -> Summary {
+pub fn abandoned(
+    setup: CallSetup,
+    answered: Option<CallTime>,
+    ended: CallTime,
+    cause: HangupCause,
+) -> Summary {
     let mut desk = Desk::new(CallTime(0), Box::new(setup));
     desk.answered = answered;
     desk.now = ended.max(answered.unwrap_or_default());
@@ -111,7 +122,12 @@ pub fn not_added(setup: &CallSetup, cause: HangupCause) -> Option<Notice> {
 
 /// What is told of one who was in a multi-party call when its process died (`plivo-callbacks.md` §3.6): that it is out, and
 /// that the call is over, should this one be the last. Times are from its own call's beginning.
-pub fn cut_off(setup: &CallSetup, answered: Option<CallTime>, at: CallTime, seat: &Seat<'_>) -> (Params, Params) {
+pub fn cut_off(
+    setup: &CallSetup,
+    answered: Option<CallTime>,
+    at: CallTime,
+    seat: &Seat<'_>,
+) -> (Params, Params) {
     let mut desk = Desk::new(CallTime(0), Box::new(setup.clone()));
     desk.answered = answered;
     desk.document_in = true;
@@ -259,12 +275,18 @@ impl Machine {
             // Words that nobody waits for any more are nobody's to keep.
             Input::Speech { recognition, what } => match self.hides_speech(*recognition) {
                 Some(false) => Cow::Borrowed(input),
-                Some(true) => Cow::Owned(Input::Speech { recognition: *recognition, what: what.masked() }),
+                Some(true) => {
+                    Cow::Owned(Input::Speech { recognition: *recognition, what: what.masked() })
+                }
                 None => Cow::Owned(Input::Speech { recognition: *recognition, what: what.blank() }),
             },
             Input::Fetched { fetch, result: Ok(Fetched::Refused { refusal }) } => {
-                let refusal = Refusal { findings: desk::shown(&refusal.findings), first: refusal.first };
-                Cow::Owned(Input::Fetched { fetch: *fetch, result: Ok(Fetched::Refused { refusal }) })
+                let refusal =
+                    Refusal { findings: desk::shown(&refusal.findings), first: refusal.first };
+                Cow::Owned(Input::Fetched {
+                    fetch: *fetch,
+                    result: Ok(Fetched::Refused { refusal }),
+                })
             }
             other => Cow::Borrowed(other),
         }

@@ -202,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_log_is_read_line_by_line() {
-        let log = format!("{}\n{{\"at\":5,\"input\":{{\"fact\":\"timer\"}},\"outputs\":[]}}\n", header());
+        let log =
+            format!("{}\n{{\"at\":5,\"input\":{{\"fact\":\"timer\"}},\"outputs\":[]}}\n", header());
         let (read, mut reader) = Reader::open(log.as_bytes()).expect("a log");
         assert_eq!(read.offhook, env!("CARGO_PKG_VERSION"));
         let entry = reader.next_entry().expect("readable").expect("an entry");
@@ -216,13 +217,17 @@ mod tests {
         let entry = r#"{"at":5,"input":{"fact":"timer"},"outputs":[]}"#;
         let log = format!("{}{trace}\n{entry}\n{trace}\n", header());
         let (read, mut reader) = Reader::open(log.as_bytes()).expect("a log");
-        assert_eq!(read.trace_id.map(|t| t.to_string()).as_deref(), Some("00000000000000000000000000000001"));
+        assert_eq!(
+            read.trace_id.map(|t| t.to_string()).as_deref(),
+            Some("00000000000000000000000000000001")
+        );
         assert_eq!(reader.next_entry().expect("readable").expect("an entry").at.0, 5);
         assert!(reader.next_entry().expect("readable").is_none());
         let (_, mut reader) = Reader::open(log.as_bytes()).expect("a log");
         let kinds = std::iter::from_fn(|| reader.next_line::<Value>().expect("readable"));
-        let kinds: Vec<bool> =
-            kinds.map(|line| line == Line::Trace(json!({ "trace": "first_sent", "at_us": 7 }))).collect();
+        let kinds: Vec<bool> = kinds
+            .map(|line| line == Line::Trace(json!({ "trace": "first_sent", "at_us": 7 })))
+            .collect();
         assert_eq!(kinds, [true, false, true]);
     }
 
@@ -246,8 +251,12 @@ mod tests {
         assert!(matches!(error(&cut), LogError::Cut { line: 2 }));
         assert!(matches!(error(&cut_trace), LogError::Cut { line: 2 }));
         for cut in [&cut, &cut_trace] {
-            let more = format!("{cut}\n{{\"at\":5,\"input\":{{\"fact\":\"timer\"}},\"outputs\":[]}}\n");
-            assert!(matches!(error(&more), LogError::Malformed { line: 2, .. }), "in the middle it is no end");
+            let more =
+                format!("{cut}\n{{\"at\":5,\"input\":{{\"fact\":\"timer\"}},\"outputs\":[]}}\n");
+            assert!(
+                matches!(error(&more), LogError::Malformed { line: 2, .. }),
+                "in the middle it is no end"
+            );
         }
         assert!(matches!(error(header().get(..20).unwrap()), LogError::Cut { line: 1 }));
         assert!(matches!(error(&no_document), LogError::Malformed { line: 2, .. }));

@@ -182,14 +182,23 @@ mod tests {
         assert_eq!(params.remove("To"), Some(plain("1")));
         assert_eq!(params.remove("To"), None);
         params.extend(Params::from([("To".into(), plain("6")), ("From".into(), plain("7"))]));
-        assert_eq!(serde_json::to_string(&params).unwrap(), r#"{"Digits":"3","From":"7","To":"6","from":"4"}"#);
+        assert_eq!(
+            serde_json::to_string(&params).unwrap(),
+            r#"{"Digits":"3","From":"7","To":"6","from":"4"}"#
+        );
     }
 
     #[test]
     fn r22_a_secret_one_is_read_back_as_what_stands_in_the_log() {
         let params = Params::from([("Digits".into(), Param::Secret("47".to_owned()))]);
         let line = serde_json::to_string(&params).unwrap();
-        assert_eq!((line.as_str(), format!("{params:?}").as_str()), (r#"{"Digits":"xx"}"#, r#"{"Digits": "xx"}"#));
-        assert_eq!(serde_json::from_str::<Params>(&line).unwrap(), Params::from([("Digits".into(), plain("xx"))]));
+        assert_eq!(
+            (line.as_str(), format!("{params:?}").as_str()),
+            (r#"{"Digits":"xx"}"#, r#"{"Digits": "xx"}"#)
+        );
+        assert_eq!(
+            serde_json::from_str::<Params>(&line).unwrap(),
+            Params::from([("Digits".into(), plain("xx"))])
+        );
     }
 }

@@ -74,26 +74,38 @@ impl SpeechFact {
     pub(super) fn masked(&self) -> Self {
         let mask = |text: &str| text.chars().map(|_| 'x').collect();
         match self {
-            Self::Interim { stable, unstable, stability } => {
-                Self::Interim { stable: mask(stable), unstable: mask(unstable), stability: *stability }
+            Self::Interim { stable, unstable, stability } => Self::Interim {
+                stable: mask(stable),
+                unstable: mask(unstable),
+                stability: *stability,
+            },
+            Self::Understood { text, confidence } => {
+                Self::Understood { text: mask(text), confidence: *confidence }
             }
-            Self::Understood { text, confidence } => Self::Understood { text: mask(text), confidence: *confidence },
-            same @ (Self::Began | Self::Lasting | Self::Ended { .. } | Self::Failed { .. } | Self::Unavailable) => {
-                same.clone()
-            }
+            same @ (Self::Began
+            | Self::Lasting
+            | Self::Ended { .. }
+            | Self::Failed { .. }
+            | Self::Unavailable) => same.clone(),
         }
     }
 
     /// The same without any words: nobody waits for them any more.
     pub(super) fn blank(&self) -> Self {
         match self {
-            Self::Interim { stability, .. } => {
-                Self::Interim { stable: String::new(), unstable: String::new(), stability: *stability }
+            Self::Interim { stability, .. } => Self::Interim {
+                stable: String::new(),
+                unstable: String::new(),
+                stability: *stability,
+            },
+            Self::Understood { confidence, .. } => {
+                Self::Understood { text: String::new(), confidence: *confidence }
             }
-            Self::Understood { confidence, .. } => Self::Understood { text: String::new(), confidence: *confidence },
-            same @ (Self::Began | Self::Lasting | Self::Ended { .. } | Self::Failed { .. } | Self::Unavailable) => {
-                same.clone()
-            }
+            same @ (Self::Began
+            | Self::Lasting
+            | Self::Ended { .. }
+            | Self::Failed { .. }
+            | Self::Unavailable) => same.clone(),
         }
     }
 }

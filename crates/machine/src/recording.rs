@@ -92,8 +92,14 @@ pub enum RecordEnd {
 }
 
 impl RecordEnd {
-    const ALL: [Self; 6] =
-        [Self::Silence, Self::FinishedOnKey, Self::MaxLength, Self::HungUp, Self::Stopped, Self::Failed];
+    const ALL: [Self; 6] = [
+        Self::Silence,
+        Self::FinishedOnKey,
+        Self::MaxLength,
+        Self::HungUp,
+        Self::Stopped,
+        Self::Failed,
+    ];
 
     /// `RecordingEndReason`. The last two are ours: Plivo has no words for them.
     pub fn as_str(self) -> &'static str {
@@ -124,7 +130,14 @@ impl RecordEnd {
 }
 
 /// What is told of a recording that is over: all of it but `Digits`.
-pub fn recorded(id: Uuid, url: &str, end: RecordEnd, duration_ms: u64, start_ms: i64, end_ms: i64) -> Params {
+pub fn recorded(
+    id: Uuid,
+    url: &str,
+    end: RecordEnd,
+    duration_ms: u64,
+    start_ms: i64,
+    end_ms: i64,
+) -> Params {
     let mut params = named(id, url);
     for (name, value) in [
         ("RecordingDuration", duration_ms.div_ceil(1_000).to_string()),

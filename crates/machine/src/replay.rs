@@ -68,8 +68,11 @@ pub fn replay(log: impl BufRead, mut on_step: impl FnMut(&Step<'_>)) -> Result<R
         machine.handle(at, input.clone());
         let outputs: Vec<Output> = std::iter::from_fn(|| machine.poll()).collect();
         on_step(&Step { line, at, input: &input, outputs: &outputs, machine: &machine });
-        let actual =
-            outputs.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>().map_err(LogError::Write)?;
+        let actual = outputs
+            .iter()
+            .map(serde_json::to_value)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(LogError::Write)?;
         if let Some((index, expected, actual)) = first_difference(&expected, &actual) {
             let input = input.to_string();
             let difference = Difference { line, at, input, wish: index + 1, expected, actual };
@@ -85,7 +88,10 @@ fn is_over(machine: &Machine) -> bool {
     machine.state() == Some(CallState::Over)
 }
 
-fn first_difference(expected: &[Value], actual: &[Value]) -> Option<(usize, Option<Value>, Option<Value>)> {
+fn first_difference(
+    expected: &[Value],
+    actual: &[Value],
+) -> Option<(usize, Option<Value>, Option<Value>)> {
     let longest = expected.len().max(actual.len());
     (0..longest)
         .map(|index| (index, expected.get(index), actual.get(index)))
@@ -97,7 +103,10 @@ fn first_difference(expected: &[Value], actual: &[Value]) -> Option<(usize, Opti
 mod tests {
     use super::{Difference, replay};
 
-    const LOG: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/calls/menu_by_keys.jsonl"));
+    const LOG: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../fixtures/calls/menu_by_keys.jsonl"
+    ));
 
     fn difference(log: &str) -> Option<Difference> {
         replay(log.as_bytes(), |_| {}).expect("the log reads").difference
@@ -118,11 +127,17 @@ mod tests {
         let whole = replay(LOG.as_bytes(), |_| {}).expect("the log reads");
         assert_eq!((whole.cut, whole.over), (None, true));
         let unbroken = replay(LOG.trim_end().as_bytes(), |_| {}).expect("the log reads");
-        assert_eq!(unbroken, whole, "a line that is whole is whole, with its line break or without");
+        assert_eq!(
+            unbroken, whole,
+            "a line that is whole is whole, with its line break or without"
+        );
 
         let cut = LOG.trim_end().strip_suffix('}').expect("an object");
         let replayed = replay(cut.as_bytes(), |_| {}).expect("the log reads");
-        assert_eq!((replayed.same, replayed.cut, replayed.over), (whole.same - 1, Some(lines), false));
+        assert_eq!(
+            (replayed.same, replayed.cut, replayed.over),
+            (whole.same - 1, Some(lines), false)
+        );
         let before = LOG.trim_end().rsplit_once('\n').expect("lines").0;
         let replayed = replay(format!("{before}\n").as_bytes(), |_| {}).expect("the log reads");
         assert_eq!((replayed.same, replayed.cut, replayed.over), (whole.same - 1, None, false));
@@ -163,10 +178,11 @@ mod tests {
         replay(LOG.as_bytes(), |step| {
             let now = step.machine.picture();
             assert_eq!(now, step.machine.picture(), "looking changes nothing");
-            let changed = now.iter().zip(&before).filter(|(now, was)| now != was).map(|(field, _)| {
-                let lines: Vec<String> = field.lines.iter().map(ToString::to_string).collect();
-                format!("{}={}", field.name, lines.join(" · "))
-            });
+            let changed =
+                now.iter().zip(&before).filter(|(now, was)| now != was).map(|(field, _)| {
+                    let lines: Vec<String> = field.lines.iter().map(ToString::to_string).collect();
+                    format!("{}={}", field.name, lines.join(" · "))
+                });
             table.push(format!("{} {}", step.at.0, changed.collect::<Vec<_>>().join("; ")));
             before = now;
         })
@@ -192,12 +208,21 @@ mod tests {
 
     #[test]
     fn keys_that_must_stay_out_of_logs_are_shown_to_nobody() {
-        let log = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/calls/log_false_hides_keys.jsonl"));
+        let log = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../fixtures/calls/log_false_hides_keys.jsonl"
+        ));
         let mut digits = Vec::new();
         replay(log.as_bytes(), |step| {
             let picture = step.machine.picture();
             let field = picture.iter().find(|field| field.name == "digits").expect("the field");
-            digits.extend(field.lines.first().map(ToString::to_string).filter(|line| !line.starts_with("attempts")));
+            digits.extend(
+                field
+                    .lines
+                    .first()
+                    .map(ToString::to_string)
+                    .filter(|line| !line.starts_with("attempts")),
+            );
         })
         .expect("the log reads");
         assert_eq!(digits, ["x", "xx", "xxx"]);

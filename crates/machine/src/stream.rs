@@ -48,7 +48,8 @@ impl StreamOrder {
 
     /// `k=v,…` as it came.
     pub fn extra_headers_text(&self) -> String {
-        let pairs: Vec<String> = self.extra_headers.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let pairs: Vec<String> =
+            self.extra_headers.iter().map(|(name, value)| format!("{name}={value}")).collect();
         pairs.join(",")
     }
 }
@@ -229,7 +230,10 @@ pub(super) fn told(desk: &mut Desk, id: StreamId, fact: StreamFact) -> Option<En
     match fact {
         StreamFact::Opened if !streaming.began => {
             streaming.began = true;
-            desk.set(Timer::StreamLimit, u64::from(streaming.order.timeout_s).saturating_mul(1_000));
+            desk.set(
+                Timer::StreamLimit,
+                u64::from(streaming.order.timeout_s).saturating_mul(1_000),
+            );
             desk.wish(Output::Stream { stream: id, wish: StreamWish::Begin });
             tell(desk, &streaming, Event::StartStream, None, None);
         }
@@ -245,7 +249,9 @@ pub(super) fn told(desk: &mut Desk, id: StreamId, fact: StreamFact) -> Option<En
         // Of the words of `StatusReason` the one for an end that the application asked for: its server is its own.
         StreamFact::Closed => ended = Some((Event::StopStream, Some(Stop::Api.as_str()))),
         StreamFact::Degraded { .. } => tell(desk, &streaming, Event::DegradedStream, None, None),
-        StreamFact::Played { name } => tell(desk, &streaming, Event::PlayedStream, None, Some(&foreign(&name))),
+        StreamFact::Played { name } => {
+            tell(desk, &streaming, Event::PlayedStream, None, Some(&foreign(&name)))
+        }
         StreamFact::Cleared => tell(desk, &streaming, Event::ClearedAudio, None, None),
         StreamFact::SendDigits { digits } => {
             let play = desk.next_play();
@@ -263,7 +269,8 @@ pub(super) fn told(desk: &mut Desk, id: StreamId, fact: StreamFact) -> Option<En
 
 /// Ends the call's stream, if there is one; with `only`, that one.
 pub(super) fn stop(desk: &mut Desk, only: Option<StreamId>, why: Stop) -> Option<Ended> {
-    let streaming = desk.stream.take_if(|streaming| only.is_none_or(|only| streaming.id == only))?;
+    let streaming =
+        desk.stream.take_if(|streaming| only.is_none_or(|only| streaming.id == only))?;
     Some(end(desk, &streaming, Event::StopStream, Some(why.as_str())))
 }
 
@@ -276,7 +283,13 @@ fn end(desk: &mut Desk, streaming: &Streaming, event: Event, reason: Option<&str
 }
 
 /// A status callback (§3.8).
-fn tell(desk: &mut Desk, streaming: &Streaming, event: Event, reason: Option<&str>, name: Option<&str>) {
+fn tell(
+    desk: &mut Desk,
+    streaming: &Streaming,
+    event: Event,
+    reason: Option<&str>,
+    name: Option<&str>,
+) {
     let Some(Target { url, method }) = streaming.order.status_target() else { return };
     let mut params = params::common(desk, event);
     params.extend(about(streaming, desk, desk.now));

@@ -7,10 +7,11 @@ use std::fmt::{self, Display, Formatter};
 
 use super::desk::foreign;
 use super::{
-    Aside, AsideKind, CallState, Command, Destination, DialOrder, FetchFailure, Fetched, GraphOutcome, Input,
-    InstructionOutcome, LegNews, LegWish, Legs, MediaFact, MediaFault, MediaOrder, Notice, NoticeKind, Output, Params,
-    RecordFact, RecordOrder, RoomEntry, RoomKind, RoomNews, RoomWish, Sound, SoundItem, SpeechFact, SpeechOrder,
-    StreamFact, StreamOrder, StreamWish, Summary, TrackNews, Voice,
+    Aside, AsideKind, CallState, Command, Destination, DialOrder, FetchFailure, Fetched,
+    GraphOutcome, Input, InstructionOutcome, LegNews, LegWish, Legs, MediaFact, MediaFault,
+    MediaOrder, Notice, NoticeKind, Output, Params, RecordFact, RecordOrder, RoomEntry, RoomKind,
+    RoomNews, RoomWish, Sound, SoundItem, SpeechFact, SpeechOrder, StreamFact, StreamOrder,
+    StreamWish, Summary, TrackNews, Voice,
 };
 use model::{CallUuid, Leg, last_four};
 use xml::ast::Repeat;
@@ -58,10 +59,20 @@ impl Display for Input {
             Self::Graph { action, outcome } => write!(f, "graph {} {outcome}", action.as_str()),
             Self::Fetched { fetch, result } => match result {
                 Ok(Fetched::Document { document }) => {
-                    write!(f, "fetched {} a document of {} elements", fetch.0, document.elements.len())
+                    write!(
+                        f,
+                        "fetched {} a document of {} elements",
+                        fetch.0,
+                        document.elements.len()
+                    )
                 }
                 Ok(Fetched::Refused { refusal }) => {
-                    write!(f, "fetched {} a document with {} findings: refused", fetch.0, refusal.findings.len())
+                    write!(
+                        f,
+                        "fetched {} a document with {} findings: refused",
+                        fetch.0,
+                        refusal.findings.len()
+                    )
                 }
                 Ok(Fetched::Ignored) => write!(f, "fetched {} nothing", fetch.0),
                 Err(failure) => write!(f, "fetch {} failed: {}", fetch.0, failure.outcome()),
@@ -82,7 +93,11 @@ impl Display for Input {
             }
             Self::Speech { recognition, what } => write!(f, "speech {} {what}", recognition.0),
             Self::Terminated { termination } => {
-                write!(f, "terminated {}", termination.status.as_deref().unwrap_or("without a status"))
+                write!(
+                    f,
+                    "terminated {}",
+                    termination.status.as_deref().unwrap_or("without a status")
+                )
             }
             Self::Dialled { call, news } => write!(f, "leg {} {news}", short(*call)),
             Self::Ordered { leg } => write!(f, "ordered {leg}"),
@@ -108,10 +123,14 @@ impl Display for Command {
                 }
                 Ok(())
             }
-            Self::Run { document, room: _ } => write!(f, "run a document of {} elements", document.elements.len()),
+            Self::Run { document, room: _ } => {
+                write!(f, "run a document of {} elements", document.elements.len())
+            }
             Self::Play { legs, aside } => write!(f, "{aside} to {}", Shown(*legs)),
             Self::StopPlay { what } => write!(f, "stop {}", Shown(*what)),
-            Self::SendDigits { legs, digits } => write!(f, "send-digits {digits} to {}", Shown(*legs)),
+            Self::SendDigits { legs, digits } => {
+                write!(f, "send-digits {digits} to {}", Shown(*legs))
+            }
             Self::Stream { order, .. } => write!(f, "stream {order}"),
             Self::StopStream { .. } => f.write_str("stop stream"),
             Self::Record { order, .. } => write!(f, "record {order}"),
@@ -122,7 +141,8 @@ impl Display for Command {
 
 impl Display for RecordOrder {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (format, channels) = (if self.mp3 { "mp3" } else { "wav" }, if self.stereo { "stereo" } else { "mono" });
+        let (format, channels) =
+            (if self.mp3 { "mp3" } else { "wav" }, if self.stereo { "stereo" } else { "mono" });
         write!(f, "{format} {channels} max {} ms", self.max_ms)?;
         self.silence_ms.map_or(Ok(()), |ms| write!(f, " silence {ms} ms"))?;
         for (is, word) in [(self.held, " held"), (self.own, " own")] {
@@ -131,7 +151,12 @@ impl Display for RecordOrder {
         self.callback.as_ref().map_or(Ok(()), |notice| write!(f, "; then {notice}"))?;
         if let Some(order) = &self.transcript {
             let full = if order.full { "full " } else { "" };
-            write!(f, "; then {full}transcription {} {}", order.to.method.as_str(), order.to.url.0)?;
+            write!(
+                f,
+                "; then {full}transcription {} {}",
+                order.to.method.as_str(),
+                order.to.url.0
+            )?;
         }
         self.action.as_ref().map_or(Ok(()), |notice| write!(f, "; after a hang-up {notice}"))
     }
@@ -179,7 +204,9 @@ impl Display for FetchFailure {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Timeout => f.write_str("no answer in time"),
-            Self::Handshake => f.write_str("it is connected, and the TLS handshake gets no answer in time"),
+            Self::Handshake => {
+                f.write_str("it is connected, and the TLS handshake gets no answer in time")
+            }
             Self::Unreachable { what } => write!(f, "it could not be reached: {}", foreign(what)),
             Self::Status { status } => write!(f, "it answered {status}"),
             Self::UrlRefused { what } => write!(f, "we do not go there: {}", foreign(what)),
@@ -210,7 +237,14 @@ impl Display for Output {
         match self {
             Self::Graph { action } => write!(f, "graph {}", action.as_str()),
             Self::Fetch { fetch, kind, url, method, params, deadline_ms } => {
-                write!(f, "fetch {} {} {} {} in {deadline_ms} ms", fetch.0, kind.as_str(), method.as_str(), url.0)?;
+                write!(
+                    f,
+                    "fetch {} {} {} {} in {deadline_ms} ms",
+                    fetch.0,
+                    kind.as_str(),
+                    method.as_str(),
+                    url.0
+                )?;
                 write!(f, "{}", Shown(params))
             }
             Self::CancelFetch { fetch } => write!(f, "cancel fetch {}", fetch.0),
@@ -241,7 +275,9 @@ impl Display for Output {
             Self::Remark { text } => write!(f, "remark {text}"),
             Self::Findings { findings } => {
                 f.write_str("findings")?;
-                findings.iter().try_for_each(|finding| write!(f, " {}:{}", finding.rule, finding.at.line))
+                findings
+                    .iter()
+                    .try_for_each(|finding| write!(f, " {}:{}", finding.rule, finding.at.line))
             }
             Self::Concluded { summary } => write!(f, "concluded {summary}"),
             Self::FreeSlot => f.write_str("free the slot"),
@@ -282,12 +318,18 @@ impl Display for MediaOrder {
             Self::RecordPause { record, on } => {
                 write!(f, "record-{} {}", if *on { "pause" } else { "resume" }, record.0)
             }
-            Self::RecordStop { record, end, .. } => write!(f, "record-stop {} {}", record.0, end.as_str()),
+            Self::RecordStop { record, end, .. } => {
+                write!(f, "record-stop {} {}", record.0, end.as_str())
+            }
             Self::Listen { on } => f.write_str(if *on { "listen" } else { "listen-no-more" }),
             Self::Beep { how: None } => f.write_str("beep-no-more"),
             Self::Beep { how: Some(beep) } => {
                 write!(f, "beep {} ms over {}", beep.duration_ms, beep.threshold)?;
-                write!(f, ", pieces {} ms apart, then {} ms", beep.intra_silence_ms, beep.inter_silence_ms)
+                write!(
+                    f,
+                    ", pieces {} ms apart, then {} ms",
+                    beep.intra_silence_ms, beep.inter_silence_ms
+                )
             }
             Self::Join => f.write_str("join"),
             Self::Part => f.write_str("part"),
@@ -301,14 +343,20 @@ impl Display for SpeechOrder {
         match self {
             Self::Begin { how } => {
                 write!(f, "begin {} {}", how.language, how.model)?;
-                for (flag, word) in
-                    [(how.interim, "interim"), (how.profanity_filter, "profanity-filter"), (how.hidden, "hidden")]
-                {
+                for (flag, word) in [
+                    (how.interim, "interim"),
+                    (how.profanity_filter, "profanity-filter"),
+                    (how.hidden, "hidden"),
+                ] {
                     if flag {
                         write!(f, " {word}")?;
                     }
                 }
-                if how.hints.is_empty() { Ok(()) } else { write!(f, " hints={:?}", how.hints.join(",")) }
+                if how.hints.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, " hints={:?}", how.hints.join(","))
+                }
             }
             Self::Finish => f.write_str("finish"),
             Self::Stop => f.write_str("stop"),
@@ -322,8 +370,12 @@ impl Display for SpeechFact {
             Self::Began => f.write_str("began"),
             Self::Lasting => f.write_str("lasting"),
             Self::Ended { ago_ms } => write!(f, "ended {ago_ms} ms ago"),
-            Self::Interim { stable, unstable, stability } => write!(f, "interim {stable:?} {unstable:?} {stability} %"),
-            Self::Understood { text, confidence } => write!(f, "understood {text:?} {confidence} %"),
+            Self::Interim { stable, unstable, stability } => {
+                write!(f, "interim {stable:?} {unstable:?} {stability} %")
+            }
+            Self::Understood { text, confidence } => {
+                write!(f, "understood {text:?} {confidence} %")
+            }
             Self::Failed { reason } => write!(f, "failed: {}", foreign(reason)),
             Self::Unavailable => f.write_str("unavailable"),
         }
@@ -453,7 +505,11 @@ impl Display for RoomWish {
                 f.write_str("leave")?;
                 sounds.iter().try_for_each(|item| write!(f, " {item}"))?;
                 others_stay.iter().try_for_each(|notice| write!(f, "; notify {notice}"))?;
-                if over.is_some() { f.write_str("; and that it is over where it was the last") } else { Ok(()) }
+                if over.is_some() {
+                    f.write_str("; and that it is over where it was the last")
+                } else {
+                    Ok(())
+                }
             }
             Self::Sound { items } => {
                 f.write_str("sound")?;
@@ -509,7 +565,9 @@ impl Display for RoomNews {
                 words.iter().filter(|(is, _)| *is).try_for_each(|(_, word)| write!(f, " {word}"))
             }
             Self::Full { .. } => f.write_str("full"),
-            Self::Begins { starts } => f.write_str(if *starts { "begins starts" } else { "begins" }),
+            Self::Begins { starts } => {
+                f.write_str(if *starts { "begins starts" } else { "begins" })
+            }
             Self::Waits => f.write_str("waits"),
             Self::Floor { has } => write!(f, "floor {}", on(*has)),
             Self::Speech { on: is } => write!(f, "speech {}", on(*is)),
@@ -520,12 +578,16 @@ impl Display for RoomNews {
             Self::Track { what } => match what {
                 TrackNews::Begin { how, .. } => write!(f, "track {how}"),
                 TrackNews::Stop => f.write_str("track stop"),
-                TrackNews::Pause { on } => f.write_str(if *on { "track pause" } else { "track resume" }),
+                TrackNews::Pause { on } => {
+                    f.write_str(if *on { "track pause" } else { "track resume" })
+                }
             },
             Self::RecordEnded => f.write_str("record-ended"),
             Self::RecordFailed { why } => write!(f, "record-failed {why}"),
             Self::Audio { on: is } => write!(f, "audio {}", on(*is)),
-            Self::Recorded { begun, .. } => f.write_str(if *begun { "recorded begun" } else { "recorded" }),
+            Self::Recorded { begun, .. } => {
+                f.write_str(if *begun { "recorded begun" } else { "recorded" })
+            }
             Self::Out { why } => write!(f, "out {}", why.as_str()),
         }
     }
@@ -593,7 +655,11 @@ impl Display for Shown<&Params> {
             // `Debug` keeps a secret value to itself.
             let shown = format!("{value:?}");
             let bare = shown.trim_matches('"');
-            if bare.contains([' ', '"']) { write!(f, " {name}={shown}")? } else { write!(f, " {name}={bare}")? }
+            if bare.contains([' ', '"']) {
+                write!(f, " {name}={shown}")?
+            } else {
+                write!(f, " {name}={bare}")?
+            }
         }
         Ok(())
     }

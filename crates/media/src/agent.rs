@@ -57,7 +57,10 @@ pub(super) struct Homes {
 impl Homes {
     /// The first of `public` in each family.
     pub(super) fn of(public: &[SocketAddr]) -> Self {
-        Self { v4: public.iter().find(|a| a.is_ipv4()).copied(), v6: public.iter().find(|a| a.is_ipv6()).copied() }
+        Self {
+            v4: public.iter().find(|a| a.is_ipv4()).copied(),
+            v6: public.iter().find(|a| a.is_ipv6()).copied(),
+        }
     }
 
     /// The home for a peer's address family.
@@ -112,10 +115,25 @@ pub(super) fn towards(
     config.set_max_stun_retransmits(CHECKS_UNANSWERED_MAX);
     let codecs = config.codec_config();
     let opus = FormatParams::parse_line("minptime=20;useinbandfec=1");
-    codecs.add_config(offer.opus_pt.into(), None, Codec::Opus, Frequency::FORTY_EIGHT_KHZ, Some(2), opus);
+    codecs.add_config(
+        offer.opus_pt.into(),
+        None,
+        Codec::Opus,
+        Frequency::FORTY_EIGHT_KHZ,
+        Some(2),
+        opus,
+    );
     for digits in &offer.telephone_events {
-        let clock = if digits.clock == 8_000 { Frequency::EIGHT_KHZ } else { Frequency::FORTY_EIGHT_KHZ };
-        codecs.add_config(digits.pt.into(), None, Codec::Tele, clock, None, FormatParams::parse_line("0-15"));
+        let clock =
+            if digits.clock == 8_000 { Frequency::EIGHT_KHZ } else { Frequency::FORTY_EIGHT_KHZ };
+        codecs.add_config(
+            digits.pt.into(),
+            None,
+            Codec::Tele,
+            clock,
+            None,
+            FormatParams::parse_line("0-15"),
+        );
     }
 
     let (mut rtc, keys) = with_keyring(|| config.build(now));
@@ -125,14 +143,25 @@ pub(super) fn towards(
     // Before the remote candidates: pair priorities depend on the role.
     let mut api = rtc.direct_api();
     api.set_ice_controlling(controlling);
-    api.set_remote_ice_credentials(IceCreds { ufrag: offer.ufrag.clone(), pass: offer.pwd.clone() });
-    api.set_remote_fingerprint(Fingerprint { hash_func: "sha-256".to_owned(), bytes: offer.fingerprint.to_vec() });
+    api.set_remote_ice_credentials(IceCreds {
+        ufrag: offer.ufrag.clone(),
+        pass: offer.pwd.clone(),
+    });
+    api.set_remote_fingerprint(Fingerprint {
+        hash_func: "sha-256".to_owned(),
+        bytes: offer.fingerprint.to_vec(),
+    });
     if offer.setup.answered() == Setup::Passive {
         // As the client we begin once ICE has a path; as the server we must be ready before.
         api.start_dtls(false).map_err(|_| MediaError::Certificate)?;
     }
     for peer in &offer.candidates {
-        let line = format!("candidate:1 1 udp {} {} {} typ host", peer.priority, peer.addr.ip(), peer.addr.port());
+        let line = format!(
+            "candidate:1 1 udp {} {} {} typ host",
+            peer.priority,
+            peer.addr.ip(),
+            peer.addr.port()
+        );
         if let Ok(candidate) = Candidate::from_sdp_string(&line) {
             rtc.add_remote_candidate(candidate);
         }

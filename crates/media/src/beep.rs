@@ -49,11 +49,16 @@ enum Sound {
 impl BeepEar {
     /// One that has heard nothing yet.
     pub(super) fn new(how: Beep) -> Self {
-        #[allow(clippy::as_conversions, clippy::cast_precision_loss, reason = "numbers below a thousand")]
+        #[allow(
+            clippy::as_conversions,
+            clippy::cast_precision_loss,
+            reason = "numbers below a thousand"
+        )]
         let turn = |n: usize| std::f32::consts::TAU * n as f32 / FRAME as f32;
         // Hann's.
         let window = (0..FRAME).map(|n| 0.5 - 0.5 * turn(n).cos()).collect();
-        let factors: Vec<f32> = (LOWEST - LOBE..=HIGHEST + LOBE).map(|step| 2.0 * turn(step).cos()).collect();
+        let factors: Vec<f32> =
+            (LOWEST - LOBE..=HIGHEST + LOBE).map(|step| 2.0 * turn(step).cos()).collect();
         let powers = Vec::with_capacity(factors.len());
         Self { how, window, factors, powers, pitch: None, tone_ms: 0, silence_ms: 0, other: 0 }
     }
@@ -83,7 +88,8 @@ impl BeepEar {
         }
         self.other = 0;
         // Its first and its last frame are tone in part.
-        let long = self.tone_ms > 0 && self.tone_ms.saturating_add(FRAME_MS) >= self.how.duration_ms;
+        let long =
+            self.tone_ms > 0 && self.tone_ms.saturating_add(FRAME_MS) >= self.how.duration_ms;
         let over = self.silence_ms >= self.how.inter_silence_ms;
         if long && over {
             let is_beep = self.tone_ms <= TONE_MAX_MS;
@@ -106,8 +112,11 @@ impl BeepEar {
         if mean < u64::from(self.how.threshold) || mean == 0 {
             return Sound::Silence;
         }
-        let windowed: Vec<f32> =
-            pcm.iter().zip(&self.window).map(|(sample, weight)| f32::from(*sample) * weight).collect();
+        let windowed: Vec<f32> = pcm
+            .iter()
+            .zip(&self.window)
+            .map(|(sample, weight)| f32::from(*sample) * weight)
+            .collect();
         self.powers.clear();
         for factor in &self.factors {
             let (mut before, mut last) = (0.0_f32, 0.0_f32);
@@ -117,7 +126,9 @@ impl BeepEar {
             self.powers.push(last * last + before * before - factor * last * before);
         }
         let within = LOBE..self.powers.len().saturating_sub(LOBE);
-        let Some(peak) = within.max_by(|a, b| self.power(*a).total_cmp(&self.power(*b))) else { return Sound::Other };
+        let Some(peak) = within.max_by(|a, b| self.power(*a).total_cmp(&self.power(*b))) else {
+            return Sound::Other;
+        };
         let tone: f32 = (peak - LOBE..=peak + LOBE).map(|step| self.power(step)).sum();
         // Half of all the power stands in a real signal's lower half (Parseval).
         let all: f32 = windowed.iter().map(|sample| sample * sample).sum::<f32>() * 160.0;
@@ -128,7 +139,11 @@ impl BeepEar {
         let [below, at, above] = [peak - 1, peak, peak + 1].map(|step| self.power(step).sqrt());
         let curve = below - 2.0 * at + above;
         let aside = if curve.abs() > f32::EPSILON { 0.5 * (below - above) / curve } else { 0.0 };
-        #[allow(clippy::as_conversions, clippy::cast_precision_loss, reason = "a number below a hundred")]
+        #[allow(
+            clippy::as_conversions,
+            clippy::cast_precision_loss,
+            reason = "a number below a hundred"
+        )]
         let pitch = peak as f32 + aside;
         Sound::Tone { pitch }
     }
@@ -147,10 +162,15 @@ mod tests {
         let mut pcm = Vec::new();
         for (ms, sound) in stretches {
             let from = pcm.len();
-            pcm.extend((from..from + ms * 16).map(|n| (sound(n as f32 / 16_000.0) * 32_767.0) as i16));
+            pcm.extend(
+                (from..from + ms * 16).map(|n| (sound(n as f32 / 16_000.0) * 32_767.0) as i16),
+            );
         }
         let mut ear = BeepEar::new(how);
-        pcm.chunks(FRAME).enumerate().filter_map(|(n, frame)| ear.hear(frame).then_some((n + 1) * 20)).collect()
+        pcm.chunks(FRAME)
+            .enumerate()
+            .filter_map(|(n, frame)| ear.hear(frame).then_some((n + 1) * 20))
+            .collect()
     }
 
     fn tone(hz: f32, level: f32) -> impl Fn(f32) -> f32 {
@@ -173,7 +193,10 @@ mod tests {
             for level in [0.03, 0.5] {
                 let beep = tone(hz, level);
                 let told = told(Beep::default(), &[(1_010, &quiet), (400, &beep), (2_000, &quiet)]);
-                assert!(matches!(told.as_slice(), [at] if (1_440..=1_520).contains(at)), "{hz} at {level}: {told:?}");
+                assert!(
+                    matches!(told.as_slice(), [at] if (1_440..=1_520).contains(at)),
+                    "{hz} at {level}: {told:?}"
+                );
             }
         }
     }
@@ -184,10 +207,14 @@ mod tests {
         assert!(told(Beep::default(), &[(3_000, &vowel), (1_000, &quiet)]).is_empty(), "a voice");
         assert!(told(Beep::default(), &[(3_000, &hum), (1_000, &quiet)]).is_empty(), "a hum");
         assert!(told(Beep::default(), &[(200, &beep), (1_000, &quiet)]).is_empty(), "a blip");
-        assert!(told(Beep::default(), &[(8_000, &beep), (1_000, &quiet)]).is_empty(), "a dial tone");
+        assert!(
+            told(Beep::default(), &[(8_000, &beep), (1_000, &quiet)]).is_empty(),
+            "a dial tone"
+        );
         let both = |at: f32| beep(at) + tone(1_500.0, 0.3)(at);
         assert!(told(Beep::default(), &[(600, &both), (1_000, &quiet)]).is_empty(), "two at once");
-        let said = told(Beep::default(), &[(3_000, &vowel), (200, &quiet), (500, &beep), (500, &quiet)]);
+        let said =
+            told(Beep::default(), &[(3_000, &vowel), (200, &quiet), (500, &beep), (500, &quiet)]);
         assert!(matches!(said.as_slice(), [at] if (3_740..=3_800).contains(at)), "{said:?}");
         let sliding = |at: f32| tone(600.0 + 400.0 * at, 0.3)(at);
         assert!(told(Beep::default(), &[(1_000, &sliding), (500, &quiet)]).is_empty(), "a siren");
@@ -196,19 +223,34 @@ mod tests {
     #[test]
     fn the_numbers_say_how_long_how_loud_and_how_far_apart() {
         let (beep, soft) = (tone(1_000.0, 0.3), tone(1_000.0, 0.01));
-        let twice: [(usize, &dyn Fn(f32) -> f32); 4] = [(200, &beep), (300, &quiet), (200, &beep), (400, &quiet)];
+        let twice: [(usize, &dyn Fn(f32) -> f32); 4] =
+            [(200, &beep), (300, &quiet), (200, &beep), (400, &quiet)];
         assert_eq!(told(Beep::default(), &twice).len(), 1, "two pieces of one");
         assert!(told(Beep { intra_silence_ms: 200, ..Beep::default() }, &twice).is_empty());
         assert_eq!(told(Beep { duration_ms: 150, ..Beep::default() }, &twice).len(), 2);
-        let late = told(Beep { inter_silence_ms: 400, ..Beep::default() }, &[(400, &beep), (1_000, &quiet)]);
+        let late = told(
+            Beep { inter_silence_ms: 400, ..Beep::default() },
+            &[(400, &beep), (1_000, &quiet)],
+        );
         assert!(matches!(late.as_slice(), [at] if (780..=840).contains(at)), "{late:?}");
-        assert!(told(Beep::default(), &[(400, &soft), (400, &quiet)]).is_empty(), "below the threshold");
-        assert_eq!(told(Beep { threshold: 100, ..Beep::default() }, &[(400, &soft), (400, &quiet)]).len(), 1);
+        assert!(
+            told(Beep::default(), &[(400, &soft), (400, &quiet)]).is_empty(),
+            "below the threshold"
+        );
+        assert_eq!(
+            told(Beep { threshold: 100, ..Beep::default() }, &[(400, &soft), (400, &quiet)]).len(),
+            1
+        );
     }
 
     #[test]
     fn nothing_and_odd_frames_do_no_harm() {
-        let mut ear = BeepEar::new(Beep { duration_ms: 0, inter_silence_ms: 0, intra_silence_ms: 0, threshold: 0 });
+        let mut ear = BeepEar::new(Beep {
+            duration_ms: 0,
+            inter_silence_ms: 0,
+            intra_silence_ms: 0,
+            threshold: 0,
+        });
         for frame in [&[][..], &[i16::MIN; 7], &[i16::MAX; 3_000], &[0; FRAME]] {
             assert!(!ear.hear(frame), "{}", frame.len());
         }

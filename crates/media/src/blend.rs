@@ -56,7 +56,8 @@ impl<const N: usize> Blend<N> {
             }
             voice.give(&mut sum);
         }
-        let clipped = sum.map(|sum| i16::try_from(sum).unwrap_or(if sum < 0 { i16::MIN } else { i16::MAX }));
+        let clipped =
+            sum.map(|sum| i16::try_from(sum).unwrap_or(if sum < 0 { i16::MIN } else { i16::MAX }));
         self.encoder.encode(&clipped)
     }
 }
@@ -71,7 +72,10 @@ pub(super) enum Beneath<'a> {
 }
 
 /// This tick's 20 ms of a bridge.
-pub(super) fn beneath_of<'a>(bridge: &mut BridgeEnd, blend: &'a mut Option<Box<Blend<2>>>) -> Beneath<'a> {
+pub(super) fn beneath_of<'a>(
+    bridge: &mut BridgeEnd,
+    blend: &'a mut Option<Box<Blend<2>>>,
+) -> Beneath<'a> {
     if blend.as_ref().is_none_or(|blend| blend.is_empty(0)) {
         match bridge.next() {
             None => return Beneath::Nothing,
@@ -99,7 +103,9 @@ impl Voice {
     /// Adds its next 20 ms.
     fn give(&mut self, sum: &mut [i32]) {
         let given = self.pcm.len().min(sum.len());
-        sum.iter_mut().zip(self.pcm.drain(..given)).for_each(|(sum, sample)| *sum += i32::from(sample));
+        sum.iter_mut()
+            .zip(self.pcm.drain(..given))
+            .for_each(|(sum, sample)| *sum += i32::from(sample));
     }
 }
 
@@ -112,17 +118,27 @@ mod tests {
     fn packets_of_any_length_are_given_20_ms_at_a_time() {
         let (said, fed) = (tone(500.0), tone(1_500.0));
         for frames in [2, 3, 6] {
-            let (mut blend, mut decoder, mut pcm) = (Blend::<2>::default(), Decoder::new(Rate::Hz16000), Vec::new());
+            let (mut blend, mut decoder, mut pcm) =
+                (Blend::<2>::default(), Decoder::new(Rate::Hz16000), Vec::new());
             let mut packets = said.chunks_exact(frames).map(packed);
             for fed in fed.iter().take(36) {
                 while blend.waiting(0) == 0 {
                     blend.take_in(0, &packets.next().expect("enough"));
                 }
-                decoder.decode(Some(&blend.of([None, Some(fed)])), false, &mut pcm).expect("a frame");
+                decoder
+                    .decode(Some(&blend.of([None, Some(fed)])), false, &mut pcm)
+                    .expect("a frame");
             }
-            assert!(packets.next().is_some() && blend.is_empty(0), "{frames} frames: as fast as it came");
+            assert!(
+                packets.next().is_some() && blend.is_empty(0),
+                "{frames} frames: as fast as it came"
+            );
             for hz in [500.0, 1_500.0] {
-                assert!(strength(&pcm[3_200..], hz) > 0.1, "{frames} frames, {hz} Hz: {}", strength(&pcm[3_200..], hz));
+                assert!(
+                    strength(&pcm[3_200..], hz) > 0.1,
+                    "{frames} frames, {hz} Hz: {}",
+                    strength(&pcm[3_200..], hz)
+                );
             }
         }
     }
@@ -140,9 +156,10 @@ pub(super) mod testing {
         for frame in &frames[..frames.len() - 1] {
             match frame.len() - 1 {
                 short @ 0..252 => packet.push(u8::try_from(short).unwrap()),
-                long => {
-                    packet.extend([252 + (long & 3), (long - (252 + (long & 3))) / 4].map(|n| u8::try_from(n).unwrap()))
-                }
+                long => packet.extend(
+                    [252 + (long & 3), (long - (252 + (long & 3))) / 4]
+                        .map(|n| u8::try_from(n).unwrap()),
+                ),
             }
         }
         frames.iter().for_each(|frame| packet.extend(&frame[1..]));
@@ -152,8 +169,11 @@ pub(super) mod testing {
     /// A second of a tone.
     pub(crate) fn tone(hz: f64) -> Vec<Frame> {
         let mut encoder = Encoder::for_prompts();
-        let wave = |n: usize| ((n as f64 * hz * std::f64::consts::TAU / 16_000.0).sin() * 6_000.0) as i16;
-        (0..50).map(|f| encoder.encode(&(0..320).map(|n| wave(f * 320 + n)).collect::<Vec<_>>())).collect()
+        let wave =
+            |n: usize| ((n as f64 * hz * std::f64::consts::TAU / 16_000.0).sin() * 6_000.0) as i16;
+        (0..50)
+            .map(|f| encoder.encode(&(0..320).map(|n| wave(f * 320 + n)).collect::<Vec<_>>()))
+            .collect()
     }
 
     /// How strongly a tone is in there (Goertzel), against one of full scale.

@@ -29,7 +29,8 @@ pub fn cable(workers: &Workers, leads: [usize; 2]) -> Option<[CableEnd; 2]> {
     let taps = [tap(Sides::Heard), tap(Sides::Heard)];
     let [(first_ear, first_tap), (second_ear, second_tap)] = taps;
     let ways = [Way::new(first.1, second_ear), Way::new(second.1, first_ear)];
-    let ends = [CableEnd { tap: first_tap, feed: first.0 }, CableEnd { tap: second_tap, feed: second.0 }];
+    let ends =
+        [CableEnd { tap: first_tap, feed: first.0 }, CableEnd { tap: second_tap, feed: second.0 }];
     workers.add(Box::new(Cable { ways, due: None })).then_some(ends)
 }
 
@@ -119,7 +120,13 @@ mod tests {
                 while let Some(piece) = ear.next() {
                     assert_eq!(piece.heard.len(), 320);
                     ticks += 1;
-                    *loudest = piece.heard.iter().map(|s| s.unsigned_abs()).max().unwrap_or(0).max(*loudest);
+                    *loudest = piece
+                        .heard
+                        .iter()
+                        .map(|s| s.unsigned_abs())
+                        .max()
+                        .unwrap_or(0)
+                        .max(*loudest);
                 }
             }
         }

@@ -63,7 +63,11 @@ impl Concealer {
         self.guessed += 1;
         let fade = self.samples(JOIN_MS);
         for n in 0..samples {
-            let step = if self.guessed == 1 && n < fade { self.step * (1.0 - share(n, fade)) } else { 0.0 };
+            let step = if self.guessed == 1 && n < fade {
+                self.step * (1.0 - share(n, fade))
+            } else {
+                0.0
+            };
             let loud = from + (to - from) * share(n, samples);
             let next = self.next();
             pcm.push(sound((next + step) * loud));
@@ -114,7 +118,8 @@ impl Concealer {
             let into = n.checked_sub(period - join).map_or(0.0, |n| share(n, join));
             last * (1.0 - into) + before * into
         }));
-        self.step = self.history.last().zip(before.last()).map_or(0.0, |(last, before)| last - before);
+        self.step =
+            self.history.last().zip(before.last()).map_or(0.0, |(last, before)| last - before);
     }
 
     /// The period at which the latest sound is most like what was before it, in samples.
@@ -128,11 +133,15 @@ impl Concealer {
         let stride = whole(self.per_ms / 8.0).max(1);
         let likeness = |period: &usize, stride: usize| {
             let end = self.history.len();
-            let (now, then) =
-                (self.history.get(end - compared..), self.history.get(end - compared - period..end - period));
-            let pairs = now.unwrap_or_default().iter().zip(then.unwrap_or_default()).step_by(stride);
-            let (product, power) =
-                pairs.fold((0.0_f32, 1.0_f32), |(product, power), (a, b)| (product + a * b, power + b * b));
+            let (now, then) = (
+                self.history.get(end - compared..),
+                self.history.get(end - compared - period..end - period),
+            );
+            let pairs =
+                now.unwrap_or_default().iter().zip(then.unwrap_or_default()).step_by(stride);
+            let (product, power) = pairs.fold((0.0_f32, 1.0_f32), |(product, power), (a, b)| {
+                (product + a * b, power + b * b)
+            });
             product / power.sqrt()
         };
         let most = |periods: &mut dyn Iterator<Item = usize>, stride| {
@@ -175,11 +184,16 @@ mod tests {
     }
 
     /// So many frames of a sound, some of them lost.
-    fn through(sound: impl Fn(usize) -> f32, frames: usize, lost: impl Fn(usize) -> bool) -> Vec<i16> {
+    fn through(
+        sound: impl Fn(usize) -> f32,
+        frames: usize,
+        lost: impl Fn(usize) -> bool,
+    ) -> Vec<i16> {
         let mut concealer = Concealer::new(16_000);
         let mut out = Vec::new();
         for n in 0..frames {
-            let mut pcm: Vec<i16> = (n * FRAME..(n + 1) * FRAME).map(|at| sound(at) as i16).collect();
+            let mut pcm: Vec<i16> =
+                (n * FRAME..(n + 1) * FRAME).map(|at| sound(at) as i16).collect();
             if lost(n) {
                 concealer.lost(FRAME, &mut out);
             } else {

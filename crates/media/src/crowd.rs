@@ -76,7 +76,8 @@ impl Crowd {
         let mut turns = Vec::new();
         self.waiting.retain(|waiting| {
             let in_time = now.saturating_duration_since(waiting.since) < TURN_MAX;
-            let waits = in_time && waiting.behind.iter().any(|leg| is_busy(*leg) || in_line.contains(leg));
+            let waits =
+                in_time && waiting.behind.iter().any(|leg| is_busy(*leg) || in_line.contains(leg));
             if !waits {
                 turns.push(waiting.leg);
             }
@@ -120,7 +121,11 @@ mod tests {
         assert_eq!(crowd.of(path), Some(&[LegId(1), LegId(2), LegId(3)][..]));
         assert_eq!(crowd.of((PortId(1), path.1)), None);
         assert_eq!(crowd.leave(path, LegId(3)), Some(LegId(2)));
-        assert_eq!(crowd.leave(path, LegId(1)), Some(LegId(2)), "the one that is left is found by its address");
+        assert_eq!(
+            crowd.leave(path, LegId(1)),
+            Some(LegId(2)),
+            "the one that is left is found by its address"
+        );
         assert_eq!(crowd.of(path), None);
     }
 
@@ -139,7 +144,11 @@ mod tests {
         clock.step(Duration::from_millis(2_999));
         assert_eq!(crowd.turns(clock.now(), |leg| leg == LegId(2)), []);
         clock.step(Duration::from_millis(1));
-        assert_eq!(crowd.turns(clock.now(), |leg| leg == LegId(2)), [LegId(4)], "it has waited long enough");
+        assert_eq!(
+            crowd.turns(clock.now(), |leg| leg == LegId(2)),
+            [LegId(4)],
+            "it has waited long enough"
+        );
     }
 
     #[test]

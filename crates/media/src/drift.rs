@@ -120,7 +120,8 @@ fn period(pcm: &[i16], rate: Rate, most: usize) -> Option<(usize, usize)> {
     let of_begin = power(begin);
     let likeness = |period: usize| {
         let there = pcm.get(period..period + join).unwrap_or_default();
-        let product: f32 = begin.iter().zip(there).map(|(a, b)| f32::from(*a) * f32::from(*b)).sum();
+        let product: f32 =
+            begin.iter().zip(there).map(|(a, b)| f32::from(*a) * f32::from(*b)).sum();
         product / (of_begin * power(there)).sqrt().max(1.0)
     };
     let longest = longest.min(most).min(pcm.len().checked_sub(join)?);
@@ -136,8 +137,10 @@ fn faded(from: Option<&[i16]>, to: Option<&[i16]>) -> Vec<i16> {
     let share = |n: usize| f32::from(u16::try_from(n).unwrap_or(u16::MAX));
     let whole = share(to.len()).max(1.0);
     let both = from.iter().zip(to).enumerate();
-    both.map(|(n, (from, to))| sound(f32::from(*from) + (f32::from(*to) - f32::from(*from)) * share(n) / whole))
-        .collect()
+    both.map(|(n, (from, to))| {
+        sound(f32::from(*from) + (f32::from(*to) - f32::from(*from)) * share(n) / whole)
+    })
+    .collect()
 }
 
 #[allow(clippy::as_conversions, reason = "it saturates, as sound does")]
@@ -176,7 +179,11 @@ mod tests {
                 assert_eq!(pcm.len().abs_diff(before), changed);
                 assert!((FRAME / 8..=longest(RATE)).contains(&changed), "{changed}");
                 let joined: Vec<i16> = whole[..FRAME].iter().chain(&pcm).copied().collect();
-                assert!(largest_step(&joined) <= bound, "{hz}: {} of {bound}", largest_step(&joined));
+                assert!(
+                    largest_step(&joined) <= bound,
+                    "{hz}: {} of {bound}",
+                    largest_step(&joined)
+                );
                 assert_eq!(pcm[pcm.len() - FRAME..], whole[2 * FRAME..]);
             }
         }
@@ -195,8 +202,15 @@ mod tests {
         assert_eq!(owed(&|_| 2 * FRAME, 2), Owed::Nothing);
         assert_eq!(owed(&|_| 3 * FRAME, 2), Owed::TakeOut(FRAME));
         assert_eq!(owed(&|_| 3 * FRAME, 3), Owed::Nothing, "a restless network");
-        assert_eq!(owed(&|n| if n == 7 { 2 * FRAME } else { 8 * FRAME }, 2), Owed::Nothing, "a burst");
-        assert_eq!(owed(&|n| if n == 7 { FRAME } else { 2 * FRAME }, 2), Owed::PutIn(FRAME * 5 / 4));
+        assert_eq!(
+            owed(&|n| if n == 7 { 2 * FRAME } else { 8 * FRAME }, 2),
+            Owed::Nothing,
+            "a burst"
+        );
+        assert_eq!(
+            owed(&|n| if n == 7 { FRAME } else { 2 * FRAME }, 2),
+            Owed::PutIn(FRAME * 5 / 4)
+        );
         let mut drift = Drift::default();
         (0..25).for_each(|_| _ = drift.step(4 * FRAME, FRAME, 2 * FRAME));
         drift.done(FRAME);

@@ -78,7 +78,16 @@ impl DtlsProvider for Provider {
         let config = config(mtu.unwrap_or(str0m::DATAGRAM_MTU_TARGET))?;
         let cert = cert.clone();
         let keys = NEXT.take();
-        Ok(Box::new(Instance { config, cert, version, now, made: None, established: false, alerted: false, keys }))
+        Ok(Box::new(Instance {
+            config,
+            cert,
+            version,
+            now,
+            made: None,
+            established: false,
+            alerted: false,
+            keys,
+        }))
     }
 }
 
@@ -150,7 +159,10 @@ impl DtlsInstance for Instance {
         }
         let result = self.dtls().handle_packet(packet);
         // Before that, alerts are not authenticated: anybody could have written one (R19).
-        let fatal = matches!(&result, Err(DtlsImplError::SecurityError(dimpl::SecurityError::FatalAlert { .. })));
+        let fatal = matches!(
+            &result,
+            Err(DtlsImplError::SecurityError(dimpl::SecurityError::FatalAlert { .. }))
+        );
         self.alerted |= fatal && self.established;
         result
     }
@@ -159,12 +171,16 @@ impl DtlsInstance for Instance {
         if std::mem::take(&mut self.alerted) {
             return DtlsOutput::CloseNotify;
         }
-        let Some(dtls) = &mut self.made else { return DtlsOutput::Timeout(self.now + HANDSHAKE_MAX) };
+        let Some(dtls) = &mut self.made else {
+            return DtlsOutput::Timeout(self.now + HANDSHAKE_MAX);
+        };
         let output = dtls.poll_output(buf);
         self.established |= matches!(output, DtlsOutput::Connected);
         if let (DtlsOutput::KeyingMaterial(material, profile), Some(keys)) = (&output, &self.keys) {
             let client = self.made.as_ref().is_some_and(|dtls| dtls.is_active());
-            keys.put(Profile::of(*profile).and_then(|profile| Keys::new(profile, material, client)));
+            keys.put(
+                Profile::of(*profile).and_then(|profile| Keys::new(profile, material, client)),
+            );
         }
         output
     }
@@ -226,7 +242,8 @@ mod tests {
         let provider = crypto().dtls_provider;
         let cert = provider.generate_certificate().expect("certificate");
         let start = Clock::real().now();
-        let mut client = provider.new_dtls(&cert, start, DtlsVersion::Dtls12, Some(1_150)).expect("instance");
+        let mut client =
+            provider.new_dtls(&cert, start, DtlsVersion::Dtls12, Some(1_150)).expect("instance");
         client.set_active(true);
         client.handle_timeout(start).expect("started");
         let _ = client.handle_packet(&[]);

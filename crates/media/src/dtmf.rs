@@ -48,10 +48,13 @@ struct Event {
 impl Event {
     /// Whether a packet of that name is of this event.
     fn holds(&self, name: Name, now: Instant) -> bool {
-        let is_of_it = self.name.timestamp == name.timestamp || self.segment_before == Some(name.timestamp);
+        let is_of_it =
+            self.name.timestamp == name.timestamp || self.segment_before == Some(name.timestamp);
         self.name.digit == name.digit
             && is_of_it
-            && (self.name.ssrc == name.ssrc || self.began_as == Some(name.ssrc) || self.may_go_on(now))
+            && (self.name.ssrc == name.ssrc
+                || self.began_as == Some(name.ssrc)
+                || self.may_go_on(now))
     }
 
     /// Whether a packet of that name begins its next segment.
@@ -79,7 +82,14 @@ impl Receiver {
     /// Takes in the payload of one authenticated event packet; digits that count now are added to `digits`.
     ///
     /// A payload that is too short, flash (16) and whatever lies above are passed over.
-    pub fn packet(&mut self, now: Instant, ssrc: u32, timestamp: u32, payload: &[u8], digits: &mut Vec<Digit>) {
+    pub fn packet(
+        &mut self,
+        now: Instant,
+        ssrc: u32,
+        timestamp: u32,
+        payload: &[u8],
+        digits: &mut Vec<Digit>,
+    ) {
         let [event, flags, high, low, ..] = payload else { return };
         let duration = u16::from_be_bytes([*high, *low]);
         let Some(digit) = Digit::from_event(*event) else { return };
@@ -89,7 +99,8 @@ impl Receiver {
         match self.events.iter_mut().find(|e| goes_on(e)) {
             Some(known) => {
                 if known.goes_on_as(name, now) {
-                    known.segment_before = Some(std::mem::replace(&mut known.name.timestamp, timestamp));
+                    known.segment_before =
+                        Some(std::mem::replace(&mut known.name.timestamp, timestamp));
                 }
                 if known.name.timestamp == timestamp {
                     known.duration = duration;
@@ -109,15 +120,24 @@ impl Receiver {
                 }
                 let began_as = None;
                 let segment_before = None;
-                let event =
-                    Event { name, began_as, segment_before, duration, last_packet: now, ended, reported: false };
+                let event = Event {
+                    name,
+                    began_as,
+                    segment_before,
+                    duration,
+                    last_packet: now,
+                    ended,
+                    reported: false,
+                };
                 self.events.push_back(event);
             }
         }
         if ended {
             // A key that was pressed before this one and whose end is lost was pressed before it.
             self.report(digits, |e| {
-                e.holds(name, now) || (e.name.ssrc == ssrc && e.name.timestamp.wrapping_sub(timestamp) > u32::MAX / 2)
+                e.holds(name, now)
+                    || (e.name.ssrc == ssrc
+                        && e.name.timestamp.wrapping_sub(timestamp) > u32::MAX / 2)
             });
         }
     }
@@ -200,7 +220,13 @@ impl Sender {
             })
             .collect();
         let on_ticks = on_ms.div_ceil(TICK_MS).max(1);
-        Self { rest, on_ticks, spent: 0, ticks_duration: u16::try_from(clock / 50).unwrap_or(160), began: 0 }
+        Self {
+            rest,
+            on_ticks,
+            spent: 0,
+            ticks_duration: u16::try_from(clock / 50).unwrap_or(160),
+            began: 0,
+        }
     }
 
     /// The step of this tick; `timestamp` is the stream's RTP timestamp now.
@@ -233,7 +259,11 @@ impl Sender {
         let before = (sounded - 1) / segment_ticks * segment_ticks;
         let [high, low] = (sounded - before).saturating_mul(self.ticks_duration).to_be_bytes();
         let timestamp = self.began.wrapping_add(u32::from(before) * u32::from(self.ticks_duration));
-        Step::Event { payload: [digit.event(), end | VOLUME, high, low], timestamp, marker: tick == 0 }
+        Step::Event {
+            payload: [digit.event(), end | VOLUME, high, low],
+            timestamp,
+            marker: tick == 0,
+        }
     }
 }
 
@@ -301,21 +331,44 @@ mod tests {
         type Keys = Vec<(u64, char)>;
         let press = |from: u64, timestamp: u32, event: u8| -> Packets {
             let body = (0..25).map(move |n| (from + n * 20, timestamp, event, false));
-            body.chain([0, 1, 2].map(move |n| (from + 500 + n * 20, timestamp, event, true))).collect()
+            body.chain([0, 1, 2].map(move |n| (from + 500 + n * 20, timestamp, event, true)))
+                .collect()
         };
         let without = |packets: Packets, lost: fn(usize, bool) -> bool| -> Packets {
-            packets.into_iter().enumerate().filter(|(n, p)| !lost(*n, p.3)).map(|(_, p)| p).collect()
+            packets
+                .into_iter()
+                .enumerate()
+                .filter(|(n, p)| !lost(*n, p.3))
+                .map(|(_, p)| p)
+                .collect()
         };
         let cases: Vec<(&str, Packets, Keys)> = vec![
             ("whole, counted at its first end packet", press(0, 1000, 5), vec![(500, '5')]),
             ("start lost", without(press(0, 1000, 5), |n, _| n < 10), vec![(500, '5')]),
-            ("only one end packet came", without(press(0, 1000, 5), |n, _| n != 27), vec![(540, '5')]),
-            ("ends lost: 200 ms after the last packet", without(press(0, 1000, 5), |_, e| e), vec![(680, '5')]),
+            (
+                "only one end packet came",
+                without(press(0, 1000, 5), |n, _| n != 27),
+                vec![(540, '5')],
+            ),
+            (
+                "ends lost: 200 ms after the last packet",
+                without(press(0, 1000, 5), |_, e| e),
+                vec![(680, '5')],
+            ),
             ("only one packet without end", vec![(0, 1000, 11, false)], vec![(200, '#')]),
-            ("the same key twice", [press(0, 1000, 5), press(600, 5800, 5)].concat(), vec![(500, '5'), (1100, '5')]),
+            (
+                "the same key twice",
+                [press(0, 1000, 5), press(600, 5800, 5)].concat(),
+                vec![(500, '5'), (1100, '5')],
+            ),
             (
                 "reordered: an end first, the rest after it",
-                vec![(0, 1000, 1, true), (10, 1000, 1, false), (20, 1000, 1, false), (30, 1000, 1, true)],
+                vec![
+                    (0, 1000, 1, true),
+                    (10, 1000, 1, false),
+                    (20, 1000, 1, false),
+                    (30, 1000, 1, true),
+                ],
                 vec![(0, '1')],
             ),
             (
@@ -427,7 +480,10 @@ mod tests {
                         assert_eq!(*timestamp, 0, "one name for the whole event");
                         assert_eq!(*marker, n == 0);
                         assert_eq!(payload[0], 5);
-                        assert_eq!(u16::from_be_bytes([payload[2], payload[3]]), (n + 1).min(8) * tick);
+                        assert_eq!(
+                            u16::from_be_bytes([payload[2], payload[3]]),
+                            (n + 1).min(8) * tick
+                        );
                         ends += u32::from(payload[1] & 0x80 != 0);
                     }
                     other => assert!(n >= 10, "{n}: {other:?}"),
@@ -439,9 +495,12 @@ mod tests {
 
     #[test]
     fn a_key_lasts_as_long_as_it_was_asked_to() {
-        for (digits, on, clock) in
-            [("5@40", 2, 8_000), ("5@200", 10, 8_000), ("5@2000", 100, 48_000), ("5@9999", 100, 8_000)]
-        {
+        for (digits, on, clock) in [
+            ("5@40", 2, 8_000),
+            ("5@200", 10, 8_000),
+            ("5@2000", 100, 48_000),
+            ("5@9999", 100, 8_000),
+        ] {
             let steps = sent(digits, clock);
             assert_eq!(steps.len(), on + 4, "{digits}: and 80 ms of pause");
             let ends: Vec<usize> = (0..)
@@ -468,17 +527,27 @@ mod tests {
                 ));
             }
         }
-        let said: Vec<u32> =
-            events.iter().map(|(_, timestamp, duration, ..)| timestamp + u32::from(*duration)).collect();
+        let said: Vec<u32> = events
+            .iter()
+            .map(|(_, timestamp, duration, ..)| timestamp + u32::from(*duration))
+            .collect();
         let sounded: Vec<u32> = (1..=100).chain([100, 100]).map(|ticks| ticks * 960).collect();
         assert_eq!(said, sounded, "each packet says where the key is by now");
         assert_eq!(events[67], (67, 0, 65_280, false, false), "as long as it can be");
         assert_eq!(events[68], (68, 65_280, 960, false, false), "and the next one where it ended");
-        assert_eq!(events.iter().filter(|(.., end, _)| *end).count(), 3, "the last segment has the ends");
+        assert_eq!(
+            events.iter().filter(|(.., end, _)| *end).count(),
+            3,
+            "the last segment has the ends"
+        );
         assert_eq!(events.iter().filter(|(.., marker)| *marker).count(), 1, "it is one key");
         // At 8 kHz no key is so long.
         let short = sent("5@2000", 8_000);
-        assert!(short.iter().all(|step| !matches!(step, Step::Event { timestamp, .. } if *timestamp != 0)));
+        assert!(
+            short
+                .iter()
+                .all(|step| !matches!(step, Step::Event { timestamp, .. } if *timestamp != 0))
+        );
     }
 
     /// Packets as (milliseconds, timestamp, duration, end) of the key 5; how many digits that makes.
@@ -490,7 +559,13 @@ mod tests {
             let now = start + Duration::from_millis(*ms);
             let [high, low] = duration.to_be_bytes();
             receiver.tick(now, &mut digits);
-            receiver.packet(now, S, *timestamp, &[5, if *end { 0x8A } else { 0x0A }, high, low], &mut digits);
+            receiver.packet(
+                now,
+                S,
+                *timestamp,
+                &[5, if *end { 0x8A } else { 0x0A }, high, low],
+                &mut digits,
+            );
         }
         receiver.tick(start + Duration::from_secs(60), &mut digits);
         digits.len()
@@ -509,11 +584,16 @@ mod tests {
             })
             .collect();
         assert_eq!(counted(&long), 1);
-        let without = |lost: fn(u64) -> bool| counted(&long.iter().copied().filter(|p| !lost(p.0)).collect::<Vec<_>>());
+        let without = |lost: fn(u64) -> bool| {
+            counted(&long.iter().copied().filter(|p| !lost(p.0)).collect::<Vec<_>>())
+        };
         assert_eq!(without(|ms| (1_300..1_440).contains(&ms)), 1, "the seam is lost");
         assert_eq!(without(|ms| ms == 4_000), 1, "the end is lost");
         let mut late = long.clone();
-        late.extend([(4_020, first.wrapping_add(0xFFFF), 0xFFFF, false), (4_040, long[199].1, long[199].2, true)]);
+        late.extend([
+            (4_020, first.wrapping_add(0xFFFF), 0xFFFF, false),
+            (4_040, long[199].1, long[199].2, true),
+        ]);
         assert_eq!(counted(&late), 1, "what is late of the segment before, and the end once more");
     }
 
@@ -521,7 +601,9 @@ mod tests {
     fn r12_the_same_key_again_is_no_segment_of_the_one_before() {
         let press = |ms: u64, end: bool| {
             let timestamp = u32::try_from(ms).expect("short") * 48;
-            (1..=25u16).map(move |tick| (ms + u64::from(tick) * 20, timestamp, tick * 960, end && tick == 25))
+            (1..=25u16).map(move |tick| {
+                (ms + u64::from(tick) * 20, timestamp, tick * 960, end && tick == 25)
+            })
         };
         // 1.3 s after the first, whose end came or was lost.
         for end in [true, false] {
@@ -529,7 +611,8 @@ mod tests {
             assert_eq!(counted(&packets), 2, "{end}");
         }
         // The first was held for as long as a segment is, and ended.
-        let long: Vec<_> = (1..=68u16).map(|tick| (u64::from(tick) * 20, 0, tick * 960, tick == 68)).collect();
+        let long: Vec<_> =
+            (1..=68u16).map(|tick| (u64::from(tick) * 20, 0, tick * 960, tick == 68)).collect();
         assert_eq!(counted(&[long, press(1_361, true).collect()].concat()), 2);
     }
 

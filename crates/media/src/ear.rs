@@ -38,7 +38,13 @@ struct VoiceEar {
 
 impl Ear {
     pub(super) fn new() -> Self {
-        Self { decoder: Decoder::new(Rate::Hz16000), pcm: Vec::new(), voice: None, beep: None, until: None }
+        Self {
+            decoder: Decoder::new(Rate::Hz16000),
+            pcm: Vec::new(),
+            voice: None,
+            beep: None,
+            until: None,
+        }
     }
 
     /// Tells of voice, or no longer.
@@ -113,15 +119,23 @@ mod tests {
     use crate::test_peer::now;
 
     /// What is told of so many 20 ms packets of a sound, with the time of each.
-    fn told(ear: &mut Ear, start: Instant, packets: u64, sound: impl Fn(usize) -> f32) -> Vec<(u64, Voice)> {
+    fn told(
+        ear: &mut Ear,
+        start: Instant,
+        packets: u64,
+        sound: impl Fn(usize) -> f32,
+    ) -> Vec<(u64, Voice)> {
         let mut encoder = Encoder::for_prompts();
         let mut events = Vec::new();
         for n in 0..packets {
             let now = start + Duration::from_millis(n * 20);
-            let pcm: [i16; Rate::Hz16000.frame()] =
-                std::array::from_fn(|i| (sound(n as usize * Rate::Hz16000.frame() + i) * 32_767.0) as i16);
+            let pcm: [i16; Rate::Hz16000.frame()] = std::array::from_fn(|i| {
+                (sound(n as usize * Rate::Hz16000.frame() + i) * 32_767.0) as i16
+            });
             let packet = encoder.encode(&pcm);
-            events.extend(ear.packet(now, &packet).into_iter().flatten().map(|voice| (n * 20, voice)));
+            events.extend(
+                ear.packet(now, &packet).into_iter().flatten().map(|voice| (n * 20, voice)),
+            );
             events.extend(ear.tick(now).into_iter().flatten().map(|voice| (n * 20, voice)));
         }
         events
@@ -160,7 +174,10 @@ mod tests {
         assert_eq!(told(&mut ear, start, 50, speech).len(), 1);
         let last = start + Duration::from_millis(980);
         assert_eq!(ear.tick(last + Duration::from_millis(200)), [None; 2]);
-        assert!(matches!(ear.tick(last + Duration::from_millis(400)), [Some(Voice::Ended { .. }), None]));
+        assert!(matches!(
+            ear.tick(last + Duration::from_millis(400)),
+            [Some(Voice::Ended { .. }), None]
+        ));
         assert_eq!(ear.tick(last + Duration::from_secs(9)), [None; 2], "told once");
     }
 
@@ -173,7 +190,10 @@ mod tests {
         assert_eq!(ear.packet(start, &[0xff; 7]), [None; 2]);
         // A hum that sets in is taken for voice at first, and then for what it is.
         let hum = told(&mut ear, start + Duration::from_secs(2), 600, |at| tone(at, 100.0, 0.02));
-        assert!(hum.last().is_none_or(|(_, voice)| matches!(voice, Voice::Ended { .. })), "{hum:?}");
+        assert!(
+            hum.last().is_none_or(|(_, voice)| matches!(voice, Voice::Ended { .. })),
+            "{hum:?}"
+        );
     }
 
     #[test]
@@ -182,7 +202,8 @@ mod tests {
             let (mut ear, start) = (Ear::new(), now());
             ear.await_beep(Some(Beep::default()));
             assert!(told(&mut ear, start, 100, speech).is_empty(), "words");
-            let beep = told(&mut ear, start + Duration::from_secs(2), 25, |at| tone(at, 1_000.0, 0.3));
+            let beep =
+                told(&mut ear, start + Duration::from_secs(2), 25, |at| tone(at, 1_000.0, 0.3));
             assert!(beep.is_empty(), "it is not over: {beep:?}");
             let mut after = told(&mut ear, start + Duration::from_millis(2_500), silence, |_| 0.0);
             let over = start + Duration::from_secs(4);

@@ -47,7 +47,8 @@ pub(super) fn feed(lead: usize) -> (Feed, FeedEnd) {
     let (to, from) = sync_channel(FEED_MAX);
     let progress = Arc::new(Progress::default());
     let lead = u64::try_from(lead.clamp(1, FEED_MAX)).unwrap_or(1);
-    let end = FeedEnd { from, progress: progress.clone(), lead, flowing: false, waited: 0, taken: 0 };
+    let end =
+        FeedEnd { from, progress: progress.clone(), lead, flowing: false, waited: 0, taken: 0 };
     (Feed { to, progress }, end)
 }
 
@@ -148,7 +149,11 @@ mod tests {
         assert_eq!((next(), next(), next()), (Some(1), Some(2), None));
         assert_eq!(feed.taken(), 2);
         assert!(push(&feed, 3));
-        assert_eq!((next(), next(), next()), (None, None, Some(3)), "a last one is not kept for ever");
+        assert_eq!(
+            (next(), next(), next()),
+            (None, None, Some(3)),
+            "a last one is not kept for ever"
+        );
     }
 
     #[test]

@@ -142,7 +142,8 @@ impl Inlet {
             self.waited = 0;
         } else {
             self.waited += 1;
-            self.flowing = self.waiting.len() >= self.patience || self.waited > self.patience + ALONE;
+            self.flowing =
+                self.waiting.len() >= self.patience || self.waited > self.patience + ALONE;
             if self.flowing {
                 (self.waited, self.dry, self.grown) = (0, false, false);
                 self.window = Window::NEW;
@@ -155,7 +156,8 @@ impl Inlet {
         self.window.fewest = self.window.fewest.min(self.waiting.len());
         self.window.steps += 1;
         if let Some(left) = self.window.shed {
-            let quiet = self.waiting.front().is_some_and(|(heard, _)| heard.payload.len() <= QUIET_BYTES);
+            let quiet =
+                self.waiting.front().is_some_and(|(heard, _)| heard.payload.len() <= QUIET_BYTES);
             self.window.shed = Some(left.saturating_sub(1));
             if quiet || left == 0 {
                 // Left out as if it had been sent: it is no loss.
@@ -208,7 +210,8 @@ impl Inlet {
         let lost = self.last.filter(|last| last.ssrc == heard.ssrc).map_or((0, 0), |last| {
             let gap = heard.timestamp.wrapping_sub(last.end);
             let packets = heard.sequence.saturating_sub(last.sequence).saturating_sub(1);
-            let is_loss = packets > 0 && gap > 0 && gap <= LOSS_MAX && gap.is_multiple_of(last.ticks);
+            let is_loss =
+                packets > 0 && gap > 0 && gap <= LOSS_MAX && gap.is_multiple_of(last.ticks);
             if is_loss { (gap, u64::from(gap / last.ticks)) } else { (0, 0) }
         });
         let end = heard.timestamp.wrapping_add(ticks);
@@ -271,7 +274,11 @@ mod tests {
 
     /// Runs a network: packet n is sent at n × `every` ms and comes so much later; none: it is lost. Gives what each 20 ms
     /// step passed on, with how many then waited.
-    fn run(packets: u64, every: f64, delay: impl Fn(u64) -> Option<u64>) -> Vec<(Option<u64>, usize)> {
+    fn run(
+        packets: u64,
+        every: f64,
+        delay: impl Fn(u64) -> Option<u64>,
+    ) -> Vec<(Option<u64>, usize)> {
         let mut inlet = Inlet::default();
         let mut coming: Vec<(u64, u64)> =
             (0..packets).filter_map(|n| Some(((n as f64 * every) as u64 + delay(n)?, n))).collect();
@@ -302,10 +309,18 @@ mod tests {
     #[test]
     fn patience_grows_with_a_restless_network_and_goes_again() {
         let restless = run(1_500, 20.0, |n| Some(varied(n, 90)));
-        assert!(dry(&restless[500..]) <= 10, "{} of 1,000 steps without a packet", dry(&restless[500..]));
+        assert!(
+            dry(&restless[500..]) <= 10,
+            "{} of 1,000 steps without a packet",
+            dry(&restless[500..])
+        );
         let calm = run(4_000, 20.0, |n| Some(if n < 500 { varied(n, 90) } else { 5 }));
         assert_eq!(dry(&calm[600..]), 0);
-        assert!(calm[3_900..].iter().all(|(_, waiting)| *waiting <= 2), "the delay has gone: {:?}", calm.last());
+        assert!(
+            calm[3_900..].iter().all(|(_, waiting)| *waiting <= 2),
+            "the delay has gone: {:?}",
+            calm.last()
+        );
         let steady = run(1_000, 20.0, |n| Some(varied(n, 15)));
         assert!(dry(&steady) <= 4 && steady.iter().all(|(_, waiting)| *waiting <= 3));
     }
@@ -313,11 +328,16 @@ mod tests {
     #[test]
     fn a_faster_clock_and_a_stall_leave_no_lasting_delay() {
         let faster = run(10_000, 19.98, |_| Some(5));
-        assert!(faster.iter().all(|(_, waiting)| *waiting <= 4), "{:?}", faster.iter().map(|p| p.1).max());
+        assert!(
+            faster.iter().all(|(_, waiting)| *waiting <= 4),
+            "{:?}",
+            faster.iter().map(|p| p.1).max()
+        );
         assert!(dry(&faster) <= 2);
         let slower = run(10_000, 20.02, |_| Some(5));
         assert!(dry(&slower) <= 40, "{}", dry(&slower));
-        let stalled = run(3_000, 20.0, |n| Some(if (100..110).contains(&n) { (110 - n) * 20 } else { 5 }));
+        let stalled =
+            run(3_000, 20.0, |n| Some(if (100..110).contains(&n) { (110 - n) * 20 } else { 5 }));
         assert!(stalled[2_900..].iter().all(|(_, waiting)| *waiting <= 2), "{:?}", stalled.last());
     }
 

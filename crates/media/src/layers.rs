@@ -64,7 +64,11 @@ impl Layers {
     }
 
     /// This tick's frame; `below` is the leg's own.
-    pub(super) fn frame(&mut self, below: Option<Frame>, report: impl Fn(LegEvent)) -> Option<Frame> {
+    pub(super) fn frame(
+        &mut self,
+        below: Option<Frame>,
+        report: impl Fn(LegEvent),
+    ) -> Option<Frame> {
         let mut heard = Heard { own: below, ..Heard::default() };
         self.layers.retain_mut(|layer| {
             let sound = layer.tick(&report);
@@ -87,9 +91,11 @@ impl Layers {
             Heard { own: one, play: None, speak: None }
             | Heard { own: None, play: one, speak: None }
             | Heard { own: None, play: None, speak: one } => one,
-            Heard { own, play, speak } => {
-                Some(self.blend.get_or_insert_default().of([own.as_ref(), play.as_ref(), speak.as_ref()]))
-            }
+            Heard { own, play, speak } => Some(self.blend.get_or_insert_default().of([
+                own.as_ref(),
+                play.as_ref(),
+                speak.as_ref(),
+            ])),
         }
     }
 }
@@ -155,7 +161,9 @@ mod tests {
         let heard = (0..ticks)
             .map(|_| {
                 let below = below.map(|n| Frame::from([n]));
-                layers.frame(below, |event| told.borrow_mut().push(event)).map_or(0, |frame| frame[0])
+                layers
+                    .frame(below, |event| told.borrow_mut().push(event))
+                    .map_or(0, |frame| frame[0])
             })
             .collect();
         (heard, told.into_inner())
@@ -210,7 +218,11 @@ mod tests {
         let endless = Aside { again: true, ..aside(AsideKind::Play, false) };
         layers.play(PlayId(1), &endless, item(&named(&[1])));
         layers.play(PlayId(2), &endless, item(&named(&[2])));
-        layers.play(PlayId(3), &Aside { kind: AsideKind::Speak, ..endless.clone() }, item(&named(&[3])));
+        layers.play(
+            PlayId(3),
+            &Aside { kind: AsideKind::Speak, ..endless.clone() },
+            item(&named(&[3])),
+        );
         assert_eq!(run(&mut layers, Some(9), 2).0, [3, 3], "the last one is on top");
         layers.stop(PlayId(1));
         layers.stop(PlayId(3));

@@ -280,7 +280,8 @@ impl Leg {
 
     /// Whether its peer is known to send with this SSRC.
     pub(super) fn knows(&self, ssrc: u32) -> bool {
-        self.ssrcs.contains(&ssrc) || self.transport.as_ref().is_some_and(|transport| transport.knows(ssrc))
+        self.ssrcs.contains(&ssrc)
+            || self.transport.as_ref().is_some_and(|transport| transport.knows(ssrc))
     }
 
     /// RTP packets that authenticated, so far.
@@ -322,7 +323,9 @@ impl Leg {
                     layers.stop(play);
                 }
             }
-            LegOrder::Aside(play, aside, items) => self.layers.get_or_insert_default().play(play, &aside, items),
+            LegOrder::Aside(play, aside, items) => {
+                self.layers.get_or_insert_default().play(play, &aside, items)
+            }
             LegOrder::SendDigits(play, digits) if self.sending.len() < DIGIT_ORDERS_MAX => {
                 let clock = self.digits_out.map_or(RTP_CLOCK, |t| t.clock);
                 self.sending.push_back((play, dtmf::Sender::new(&digits, clock)));
@@ -379,7 +382,9 @@ impl Leg {
             if now >= self.wake {
                 self.drive(now, out);
             }
-            if let Some((to, check)) = self.checks.as_mut().and_then(|checks| checks.copy(now, self.wake)) {
+            if let Some((to, check)) =
+                self.checks.as_mut().and_then(|checks| checks.copy(now, self.wake))
+            {
                 out.push(to, check);
             }
         }
@@ -393,7 +398,9 @@ impl Leg {
             (true, false, false) => Some(Missing::Handshake),
             (false, false, false) => Some(Missing::Check),
         };
-        if let Some((missing, waited)) = self.watchdog.as_mut().and_then(|dog| dog.look(now, missing)) {
+        if let Some((missing, waited)) =
+            self.watchdog.as_mut().and_then(|dog| dog.look(now, missing))
+        {
             self.tell(LegEvent::Missing { missing, waited, checking: self.controlling });
         }
     }
@@ -418,7 +425,8 @@ impl Leg {
             }
         };
         // An event's timestamp is that of its begin: so is its time, or sender reports would tell nonsense.
-        let behind = Duration::from_micros(u64::from(now_timestamp.wrapping_sub(timestamp)) * 1_000 / 48);
+        let behind =
+            Duration::from_micros(u64::from(now_timestamp.wrapping_sub(timestamp)) * 1_000 / 48);
         let at = now.checked_sub(behind).unwrap_or(now);
         self.write(at, (pt, marker), timestamp, payload, out);
     }
@@ -428,7 +436,8 @@ impl Leg {
     fn write_bridged(&mut self, now: Instant, out: &mut Outbox) -> bool {
         let Some(bridge) = &mut self.bridge else { return false };
         bridge.take_in();
-        let is_spoken_over = self.layers.is_some() || self.feed.as_ref().is_some_and(|feed| feed.has_more());
+        let is_spoken_over =
+            self.layers.is_some() || self.feed.as_ref().is_some_and(|feed| feed.has_more());
         if self.player.is_some() || is_spoken_over || !self.sending.is_empty() {
             self.owed = 0;
             return false;

@@ -275,7 +275,9 @@ impl Media {
             let tally = Arc::new(Tally::default());
             let orders = Orders { queue: queue_in, tally: tally.clone() };
             let shard = Shard::new(clock.clone(), queue, ports.clone(), tally, first)?;
-            let thread = std::thread::Builder::new().name(format!("media-{n}")).spawn(move || shard.run())?;
+            let thread = std::thread::Builder::new()
+                .name(format!("media-{n}"))
+                .spawn(move || shard.run())?;
             shards.push(ShardHandle { orders, thread: Mutex::new(Some(thread)) });
         }
         let workers = Workers::start("sound", shards.len(), WORK_BEAT, &clock)?;
@@ -305,7 +307,11 @@ impl Media {
     ///
     /// # Errors
     /// [`MediaError::NoFamily`] where the offer has only addresses of a family that we don't serve: `bad_offer`.
-    pub fn answer(&self, offer: &Offer, sink: EventSink) -> Result<(LegHandle, String), MediaError> {
+    pub fn answer(
+        &self,
+        offer: &Offer,
+        sink: EventSink,
+    ) -> Result<(LegHandle, String), MediaError> {
         let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
         let peers = offer.candidates.iter().map(|c| c.addr).collect();
         let (port, rivals) = {
@@ -318,7 +324,8 @@ impl Media {
         };
         // From here on, dropping the handle gives the port back.
         let counters = Arc::new(Counters::default());
-        let mut handle = LegHandle { id, orders, counters: counters.clone(), unborn: Some(self.ports.clone()) };
+        let mut handle =
+            LegHandle { id, orders, counters: counters.clone(), unborn: Some(self.ports.clone()) };
 
         let reachable = self.reachable(port.bound);
         let Made { leg, ufrag, answer } = self.make(offer, &reachable, sink.clone(), counters)?;
@@ -341,7 +348,9 @@ impl Media {
     ) -> Result<Made, MediaError> {
         let now = self.clock.now();
         let homes = Homes::of(reachable);
-        if !offer.candidates.is_empty() && offer.candidates.iter().all(|c| homes.towards(c.addr.ip()).is_none()) {
+        if !offer.candidates.is_empty()
+            && offer.candidates.iter().all(|c| homes.towards(c.addr.ip()).is_none())
+        {
             return Err(MediaError::NoFamily);
         }
         let ours = self.credentials()?;
@@ -362,7 +371,14 @@ impl Media {
             ice_lite: !controlling,
         });
         let ufrag = ours.ufrag.clone();
-        let side = Side { homes, pwd: ours.pwd, ssrc: ours.ssrc, cname: ours.cname, controlling, offered: false };
+        let side = Side {
+            homes,
+            pwd: ours.pwd,
+            ssrc: ours.ssrc,
+            cname: ours.cname,
+            controlling,
+            offered: false,
+        };
         let leg = self.leg(offer, agent, side, sink, counters, now)?;
         Ok(Made { leg, ufrag, answer })
     }
@@ -440,7 +456,8 @@ impl Media {
         for shard in &self.shards {
             let thread = shard.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
             // The last owner of an `Arc<Media>` may be a sink, and a sink is dropped on its shard's thread.
-            if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id()) {
+            if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id())
+            {
                 // A panic of the thread has been logged where it happened.
                 let _ = thread.join();
             }
@@ -667,7 +684,10 @@ fn public_ips(config: &MediaConfig) -> io::Result<Vec<IpAddr>> {
     };
     ips.retain(|ip| leads_to(*ip, bound));
     if ips.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no address to offer to peers"));
+        return Err(io::Error::new(
+            io::ErrorKind::AddrNotAvailable,
+            "no address to offer to peers",
+        ));
     }
     Ok(ips)
 }

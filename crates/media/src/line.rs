@@ -152,7 +152,8 @@ impl Line {
         // What is to be taken out must be there beside what is to be given.
         let spare = if matches!(owed, Owed::TakeOut(_)) { drift::longest(self.rate) } else { 0 };
         while self.heard.pcm.len() < frame
-            || (self.heard.pcm.len() < frame + spare && self.inlet.waiting().is_some_and(|ticks| ticks > 0))
+            || (self.heard.pcm.len() < frame + spare
+                && self.inlet.waiting().is_some_and(|ticks| ticks > 0))
         {
             let Some(passed) = self.inlet.next() else { break };
             self.take(&passed);
@@ -184,9 +185,15 @@ impl Line {
             return Owed::Nothing;
         };
         let frame = self.rate.frame();
-        let samples =
-            |ticks| usize::try_from(ticks).unwrap_or_default() * frame / usize::try_from(PACKET_TICKS).unwrap_or(1);
-        self.drift.step(samples(ticks) + self.heard.pcm.len(), frame, samples(self.inlet.patience()))
+        let samples = |ticks| {
+            usize::try_from(ticks).unwrap_or_default() * frame
+                / usize::try_from(PACKET_TICKS).unwrap_or(1)
+        };
+        self.drift.step(
+            samples(ticks) + self.heard.pcm.len(),
+            frame,
+            samples(self.inlet.patience()),
+        )
     }
 
     /// Decodes a packet, and makes up for those before it that are lost.
@@ -261,13 +268,20 @@ mod tests {
     /// A tone's packets, 20 ms each.
     fn tone(hz: f32, packets: usize) -> Vec<Frame> {
         let mut encoder = Encoder::for_prompts();
-        let sample = |at: usize| ((at as f32 * hz * std::f32::consts::TAU / 16_000.0).sin() * 8_000.0) as i16;
-        (0..packets).map(|n| encoder.encode(&std::array::from_fn::<i16, FRAME, _>(|i| sample(n * FRAME + i)))).collect()
+        let sample = |at: usize| {
+            ((at as f32 * hz * std::f32::consts::TAU / 16_000.0).sin() * 8_000.0) as i16
+        };
+        (0..packets)
+            .map(|n| {
+                encoder.encode(&std::array::from_fn::<i16, FRAME, _>(|i| sample(n * FRAME + i)))
+            })
+            .collect()
     }
 
     fn heard(end: &TapEnd, n: usize, payload: &Frame) {
         let sequence = 1_000 + n as u64;
-        let heard = Heard { ssrc: 7, sequence, timestamp: n as u32 * 960, payload: payload.clone() };
+        let heard =
+            Heard { ssrc: 7, sequence, timestamp: n as u32 * 960, payload: payload.clone() };
         assert!(end.pass(&Tapped::Heard(heard)));
     }
 
@@ -339,7 +353,9 @@ mod tests {
         let packets = (60_000.0 / every_ms) as usize;
         let mut encoder = Encoder::for_prompts();
         let packets: Vec<Frame> = (0..packets)
-            .map(|n| encoder.encode(&std::array::from_fn::<i16, FRAME, _>(|i| voice(n * FRAME + i))))
+            .map(|n| {
+                encoder.encode(&std::array::from_fn::<i16, FRAME, _>(|i| voice(n * FRAME + i)))
+            })
             .collect();
         let comes_ms = |n: usize| {
             let late = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
@@ -377,12 +393,16 @@ mod tests {
     fn a_clock_that_is_not_ours_makes_nothing_lag_and_nothing_click() {
         let (even, largest) = drifting(20.0, 0);
         let mut faults = Vec::new();
-        for (every_ms, jitter_ms) in [(20.0 / 1.01, 0), (20.0 / 0.99, 0), (20.0 / 1.01, 12), (20.0 / 0.99, 12)] {
+        for (every_ms, jitter_ms) in
+            [(20.0 / 1.01, 0), (20.0 / 0.99, 0), (20.0 / 1.01, 12), (20.0 / 0.99, 12)]
+        {
             let (waits, step) = drifting(every_ms, jitter_ms);
             let most = waits.iter().fold(0.0_f64, |most, ms| most.max(*ms));
             // What the network adds is the network's.
             if waits.len() < 29 || most > 60.0 + jitter_ms as f64 || step > largest * 5 / 4 {
-                faults.push(format!("20 ms in {every_ms:.1} ± {jitter_ms}: {waits:.0?}, steps of {step}"));
+                faults.push(format!(
+                    "20 ms in {every_ms:.1} ± {jitter_ms}: {waits:.0?}, steps of {step}"
+                ));
             }
         }
         assert!(faults.is_empty(), "{faults:#?}; an even clock: {even:.0?}, steps of {largest}");

@@ -54,7 +54,11 @@ struct World {
     _media: Arc<Media>,
 }
 
-fn make(media: &Media, offer: &Offer, told: &Arc<Mutex<Vec<LegEvent>>>) -> (Leg, String, Arc<Counters>) {
+fn make(
+    media: &Media,
+    offer: &Offer,
+    told: &Arc<Mutex<Vec<LegEvent>>>,
+) -> (Leg, String, Arc<Counters>) {
     let log = told.clone();
     let counters = Arc::new(Counters::default());
     let sink = Arc::new(move |event| log.lock().expect("log").push(event));
@@ -131,7 +135,8 @@ impl World {
         if (self.cut)(to_leg, &datagram) {
             return;
         }
-        let copies = u64::from(self.dice(100) >= self.weather.lost) + u64::from(self.dice(100) < self.weather.doubled);
+        let copies = u64::from(self.dice(100) >= self.weather.lost)
+            + u64::from(self.dice(100) < self.weather.doubled);
         for _ in 0..copies {
             let late = Duration::from_millis(self.dice(self.weather.jitter_ms + 1));
             let order = self.under_way.len() as u64 + (u64::from(self.steps) << 20);
@@ -244,8 +249,12 @@ fn in_fair_weather_it_connects_at_once_and_a_packet_goes_every_twenty_millisecon
     world.sent.clear();
     world.pass(Duration::from_secs(60));
     assert!((2_999..=3_001).contains(&world.peer.heard.len()), "{}", world.peer.heard.len());
-    let rtcp = world.sent.iter().filter(|(_, _, d)| d[0] >= 128 && (200..=206).contains(&d[1])).count();
-    assert!((8..=40).contains(&rtcp), "sender reports about every 5 s, not feedback by the dozen: {rtcp}");
+    let rtcp =
+        world.sent.iter().filter(|(_, _, d)| d[0] >= 128 && (200..=206).contains(&d[1])).count();
+    assert!(
+        (8..=40).contains(&rtcp),
+        "sender reports about every 5 s, not feedback by the dozen: {rtcp}"
+    );
     let checks = world.sent.iter().filter(|(_, _, d)| stun::check_sent(d).is_some()).count();
     assert!((10..=30).contains(&checks), "consent about every 5 s: {checks}");
 }
@@ -264,8 +273,10 @@ fn a_peer_that_hears_nothing_at_first_is_found_as_soon_as_it_does() {
         let most = Duration::from_millis(80.max(deaf_ms / 8 + 60) + 90);
         assert!(took <= most, "deaf for {deaf_ms} ms, found after {took:?}");
         let first = world.sent.first().expect("a check").0;
-        let soon =
-            world.sent.iter().filter(|(at, ..)| at.duration_since(first) < Duration::from_millis(deaf_ms.min(400)));
+        let soon = world
+            .sent
+            .iter()
+            .filter(|(at, ..)| at.duration_since(first) < Duration::from_millis(deaf_ms.min(400)));
         assert!(soon.count() as u64 >= deaf_ms.min(400) / 60, "every 50 ms at first");
     }
 }
@@ -281,14 +292,19 @@ fn a_peer_that_hears_us_from_accept_on_is_found_at_once() {
         world.order(LegOrder::Open);
         let up = |w: &World| w.has(&LegEvent::Fact(MediaFact::IceUp));
         let took = world.until(Duration::from_secs(15), up).expect("a path");
-        assert!(took <= Duration::from_millis(300), "accepted after {deaf_ms} ms, found after {took:?}");
+        assert!(
+            took <= Duration::from_millis(300),
+            "accepted after {deaf_ms} ms, found after {took:?}"
+        );
     }
 }
 
 #[test]
 fn a_nomination_that_is_lost_goes_out_again_soon() {
     let mut world = World::new(9, Weather::default());
-    world.cut = |to_leg, datagram| stun::kind(datagram) == Kind::Else || (!to_leg && stun::nominates(datagram));
+    world.cut = |to_leg, datagram| {
+        stun::kind(datagram) == Kind::Else || (!to_leg && stun::nominates(datagram))
+    };
     world.pass(Duration::from_millis(500));
     let nominations = world.sent.iter().filter(|(_, _, d)| stun::nominates(d)).count();
     assert!((6..=10).contains(&nominations), "{nominations}");
@@ -369,7 +385,8 @@ fn a_peer_whose_address_changes_is_followed() {
     world.pass(Duration::from_secs(1));
     world.theirs = SocketAddr::from(([10, 9, 9, 9], 5_555));
     world.peer.heard.clear();
-    let took = world.until(Duration::from_secs(20), |w| w.peer.heard.len() > 50).expect("heard again");
+    let took =
+        world.until(Duration::from_secs(20), |w| w.peer.heard.len() > 50).expect("heard again");
     assert!(took <= Duration::from_secs(8), "{took:?}");
     world.type_keys("3");
     assert_eq!(world.digits(), "3");
@@ -443,7 +460,8 @@ fn r19_candidates_that_never_answer_cost_thirty_paced_checks_at_most() {
     let clock = Clock::stepped(Timestamp::from_micros(1_790_000_000_000_000));
     let media = media(&clock);
     let peer = Peer::simulated(&Manner::default(), SocketAddr::from(THEIRS), clock.clone());
-    let more: String = (1..=30).map(|n| format!("a=candidate:{n} 1 udp 1 10.1.0.{n} 9 typ host\r\n")).collect();
+    let more: String =
+        (1..=30).map(|n| format!("a=candidate:{n} 1 udp 1 10.1.0.{n} 9 typ host\r\n")).collect();
     let offer = Offer::parse(&(peer.offer_text() + &more), true).expect("offer");
     let (mut leg, ..) = make(&media, &offer, &Arc::default());
     let mut sent: HashMap<SocketAddr, usize> = HashMap::new();
@@ -512,7 +530,8 @@ fn r19_replayed_and_forged_packets_change_nothing_and_keep_nobody_alive() {
     world.pass(Duration::from_secs(6));
     assert_eq!(world.digits(), "159");
     // What a listener on the way has: SRTP, SRTCP, the whole handshake.
-    let caught: Vec<Vec<u8>> = world.caught.iter().filter(|d| stun::kind(d) == Kind::Else).cloned().collect();
+    let caught: Vec<Vec<u8>> =
+        world.caught.iter().filter(|d| stun::kind(d) == Kind::Else).cloned().collect();
     assert!(caught.len() > 80, "{}", caught.len());
     let bent = |datagram: &[u8], n: usize| {
         let mut bent = datagram.to_vec();
@@ -544,7 +563,10 @@ fn r19_replayed_and_forged_packets_change_nothing_and_keep_nobody_alive() {
         world.pass(Duration::from_millis(20));
         took += Duration::from_millis(20);
     }
-    assert!((24..=31).contains(&took.as_secs()), "30 s after the last packet that was valid: {took:?}");
+    assert!(
+        (24..=31).contains(&took.as_secs()),
+        "30 s after the last packet that was valid: {took:?}"
+    );
     assert!(tries > caught.len() * 6, "all of it, in every form");
     assert_eq!(world.digits(), "159", "no key counts again");
     assert_eq!(world.leg.counted().0, 0, "nothing authenticated");

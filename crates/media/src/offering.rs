@@ -30,10 +30,18 @@ impl Media {
     pub fn offer(&self) -> Result<(OfferedLeg, String), MediaError> {
         let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
         let port = self.ports.lock().unwrap_or_else(PoisonError::into_inner).take_unknown(id);
-        let orders = self.shards.get(port.shard).map(|shard| shard.orders.clone()).ok_or(MediaError::Stopped)?;
+        let orders = self
+            .shards
+            .get(port.shard)
+            .map(|shard| shard.orders.clone())
+            .ok_or(MediaError::Stopped)?;
         // From here on, dropping the handle gives the port back.
-        let handle =
-            LegHandle { id, orders, counters: Arc::new(Counters::default()), unborn: Some(self.ports.clone()) };
+        let handle = LegHandle {
+            id,
+            orders,
+            counters: Arc::new(Counters::default()),
+            unborn: Some(self.ports.clone()),
+        };
         let reachable = self.reachable(port.bound);
         let ours = self.credentials()?;
         let offer = sdp::offer(&Ours {
@@ -55,7 +63,12 @@ impl Media {
     ///
     /// # Errors
     /// [`MediaError::NoFamily`] where the answer has only addresses of a family that we don't serve.
-    pub fn answered(&self, leg: OfferedLeg, answer: &Offer, sink: EventSink) -> Result<LegHandle, MediaError> {
+    pub fn answered(
+        &self,
+        leg: OfferedLeg,
+        answer: &Offer,
+        sink: EventSink,
+    ) -> Result<LegHandle, MediaError> {
         let OfferedLeg { mut handle, port, reachable, ours } = leg;
         let now = self.clock.now();
         let homes = Homes::of(&reachable);

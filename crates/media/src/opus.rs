@@ -122,8 +122,11 @@ impl Encoder {
         let request = unsafe_opus::OPUS_SET_PREDICTION_DISABLED_REQUEST;
         // SAFETY: `state` is live and ours alone; the request takes one `i32`, 0 or 1.
         unsafe {
-            let _ =
-                unsafe_opus::opus_encoder_ctl_impl(self.state.as_ptr(), request, unsafe_opus::varargs!(i32::from(!on)));
+            let _ = unsafe_opus::opus_encoder_ctl_impl(
+                self.state.as_ptr(),
+                request,
+                unsafe_opus::varargs!(i32::from(!on)),
+            );
         }
     }
 
@@ -167,7 +170,10 @@ impl Drop for Encoder {
 
 impl std::fmt::Debug for Encoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Encoder").field("rate", &self.rate).field("bitrate", &self.bitrate).finish_non_exhaustive()
+        f.debug_struct("Encoder")
+            .field("rate", &self.rate)
+            .field("bitrate", &self.bitrate)
+            .finish_non_exhaustive()
     }
 }
 
@@ -190,9 +196,14 @@ fn new_encoder(rate: Rate, complexity: u8, bitrate: u32) -> NonNull<unsafe_opus:
             unsafe_opus::OPUS_APPLICATION_VOIP,
             std::ptr::null_mut(),
         );
-        let state = NonNull::new(state).expect("libopus takes every `Rate`, and running out of memory aborts");
+        let state = NonNull::new(state)
+            .expect("libopus takes every `Rate`, and running out of memory aborts");
         for (request, value) in settings {
-            let _ = unsafe_opus::opus_encoder_ctl_impl(state.as_ptr(), request, unsafe_opus::varargs!(value));
+            let _ = unsafe_opus::opus_encoder_ctl_impl(
+                state.as_ptr(),
+                request,
+                unsafe_opus::varargs!(value),
+            );
         }
         state
     }
@@ -226,7 +237,12 @@ impl Decoder {
     ///
     /// # Errors
     /// The packet is malformed or the codec failed on it: `out` is as before, and the next packet may be decoded.
-    pub fn decode(&mut self, packet: Option<&[u8]>, fec: bool, out: &mut Vec<i16>) -> Result<usize, OpusError> {
+    pub fn decode(
+        &mut self,
+        packet: Option<&[u8]>,
+        fec: bool,
+        out: &mut Vec<i16>,
+    ) -> Result<usize, OpusError> {
         let lost = match packet {
             Some([]) => return Err(OpusError::Malformed),
             // One frame of at most a byte: none (RFC 6716 §3.2.1), and the codec would conceal one.
@@ -249,12 +265,19 @@ impl Decoder {
     fn length(&self, packet: &[u8]) -> Result<usize, OpusError> {
         let len = i32::try_from(packet.len()).map_err(|_| OpusError::Malformed)?;
         // SAFETY: `packet` has `len` bytes, one at least; only its first two are read.
-        let samples = unsafe { unsafe_opus::opus_packet_get_nb_samples(packet.as_ptr(), len, self.rate.hz() as i32) };
+        let samples = unsafe {
+            unsafe_opus::opus_packet_get_nb_samples(packet.as_ptr(), len, self.rate.hz() as i32)
+        };
         usize::try_from(samples).map_err(|_| OpusError::Malformed)
     }
 
     /// Asks the codec, which is given no packet that it would have to conceal.
-    fn decode_sound(&mut self, packet: &[u8], fec: bool, out: &mut Vec<i16>) -> Result<usize, OpusError> {
+    fn decode_sound(
+        &mut self,
+        packet: &[u8],
+        fec: bool,
+        out: &mut Vec<i16>,
+    ) -> Result<usize, OpusError> {
         let len = i32::try_from(packet.len()).map_err(|_| OpusError::Malformed)?;
         let frames = if fec { 1 } else { PACKET_FRAMES_MAX };
         let mut pcm = [0i16; Rate::Hz48000.frame() * PACKET_FRAMES_MAX];
@@ -264,7 +287,14 @@ impl Decoder {
             // SAFETY: `state` is live and ours alone; `packet` is a slice of `len` bytes; `pcm` has room for `room` mono
             // samples.
             unsafe {
-                unsafe_opus::opus_decode(state, packet.as_ptr(), len, pcm.as_mut_ptr(), room as i32, i32::from(fec))
+                unsafe_opus::opus_decode(
+                    state,
+                    packet.as_ptr(),
+                    len,
+                    pcm.as_mut_ptr(),
+                    room as i32,
+                    i32::from(fec),
+                )
             }
         }));
         let Ok(decoded) = decoded else {
@@ -274,7 +304,10 @@ impl Decoder {
         if decoded == unsafe_opus::OPUS_INVALID_PACKET {
             return Err(OpusError::Malformed);
         }
-        let samples = usize::try_from(decoded).ok().and_then(|n| pcm.get(..n)).ok_or(OpusError::Codec(decoded))?;
+        let samples = usize::try_from(decoded)
+            .ok()
+            .and_then(|n| pcm.get(..n))
+            .ok_or(OpusError::Codec(decoded))?;
         out.extend_from_slice(samples);
         Ok(samples.len())
     }
@@ -313,7 +346,8 @@ fn has_redundancy(packet: &[u8]) -> bool {
 
 fn new_decoder(rate: Rate) -> NonNull<unsafe_opus::OpusDecoder> {
     // SAFETY: a null error pointer is allowed; rate and channel count are ones that libopus accepts.
-    let state = unsafe { unsafe_opus::opus_decoder_create(rate.hz() as i32, 1, std::ptr::null_mut()) };
+    let state =
+        unsafe { unsafe_opus::opus_decoder_create(rate.hz() as i32, 1, std::ptr::null_mut()) };
     NonNull::new(state).expect("libopus takes every `Rate`, and running out of memory aborts")
 }
 
@@ -326,7 +360,10 @@ pub fn silence_frame() -> Frame {
     let make = || {
         let mut encoder = Encoder::for_prompts();
         // The first frames still hold the encoder's start.
-        (0..10).filter_map(|_| encoder.packet(&[0; Rate::Hz16000.frame()])).last().unwrap_or_else(|| Frame::from(BARE))
+        (0..10)
+            .filter_map(|_| encoder.packet(&[0; Rate::Hz16000.frame()]))
+            .last()
+            .unwrap_or_else(|| Frame::from(BARE))
     };
     SILENCE.get_or_init(make).clone()
 }
@@ -441,7 +478,10 @@ mod tests {
         let mut encoder = Encoder::for_prompts();
         for samples in [0, 1, 319, 320, 321, 5_000] {
             let frame = encoder.encode(&vec![100; samples]);
-            assert_eq!(Decoder::new(Rate::Hz8000).decode(Some(&frame), false, &mut Vec::new()), Ok(160));
+            assert_eq!(
+                Decoder::new(Rate::Hz8000).decode(Some(&frame), false, &mut Vec::new()),
+                Ok(160)
+            );
         }
     }
 

@@ -19,7 +19,11 @@ impl Outbox {
 
     /// Adds a datagram that `write` appends to the bytes it is given, from the place it is told; where it says `false`,
     /// none is added, whatever it wrote.
-    pub fn write(&mut self, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>, usize) -> bool) -> bool {
+    pub fn write(
+        &mut self,
+        to: SocketAddr,
+        write: impl FnOnce(&mut Vec<u8>, usize) -> bool,
+    ) -> bool {
         let from = self.bytes.len();
         let written = write(&mut self.bytes, from);
         if written {
@@ -45,7 +49,10 @@ impl Outbox {
 
     /// Those after the first `skip`.
     pub fn iter_from(&self, skip: usize) -> impl Iterator<Item = (SocketAddr, &[u8])> {
-        let first = skip.checked_sub(1).and_then(|before| self.datagrams.get(before)).map_or(0, |(_, end)| *end);
+        let first = skip
+            .checked_sub(1)
+            .and_then(|before| self.datagrams.get(before))
+            .map_or(0, |(_, end)| *end);
         let datagrams = self.datagrams.get(skip..).unwrap_or_default();
         datagrams.iter().scan(first, |from, (to, end)| {
             let bytes = self.bytes.get(std::mem::replace(from, *end)..*end).unwrap_or_default();

@@ -198,10 +198,12 @@ mod tests {
 
     #[test]
     fn endless_is_endless_but_not_of_nothing() {
-        let (heard, events) = run(&mut Player::new(PLAY, vec![item(&prompt(&[1, 2]), Repeat::Endless)]), 9);
+        let (heard, events) =
+            run(&mut Player::new(PLAY, vec![item(&prompt(&[1, 2]), Repeat::Endless)]), 9);
         assert_eq!(heard, [1, 2, 1, 2, 1, 2, 1, 2, 1]);
         assert_eq!(events.len(), 1);
-        let (heard, events) = run(&mut Player::new(PLAY, vec![item(&prompt(&[]), Repeat::Endless)]), 9);
+        let (heard, events) =
+            run(&mut Player::new(PLAY, vec![item(&prompt(&[]), Repeat::Endless)]), 9);
         assert!(heard.is_empty());
         assert_eq!(events, [(0, LegEvent::Played(PLAY))]);
     }
@@ -230,11 +232,18 @@ mod tests {
         let (half, mut writer) = Prompt::new();
         writer.push(Frame::from([5]));
         writer.fail("gone");
-        let items =
-            vec![item(&failed, Repeat::Times(1)), item(&half, Repeat::Endless), item(&prompt(&[7]), Repeat::Times(1))];
+        let items = vec![
+            item(&failed, Repeat::Times(1)),
+            item(&half, Repeat::Endless),
+            item(&prompt(&[7]), Repeat::Times(1)),
+        ];
         let (heard, events) = run(&mut Player::new(PLAY, items), 9);
         assert_eq!(heard, [5, 7]);
-        let failed = |item, reason: &str| LegEvent::PlayFailed { play: PLAY, item, reason: reason.to_owned() };
+        let failed = |item, reason: &str| LegEvent::PlayFailed {
+            play: PLAY,
+            item,
+            reason: reason.to_owned(),
+        };
         assert_eq!(
             events,
             [

@@ -102,7 +102,9 @@ impl Ports {
     /// A port for a leg whose peer offered these addresses: one of the shard whose turn it is on which none of them is in use,
     /// else a new one there, else any such one, else the first all the same.
     pub(super) fn take(&mut self, leg: LegId, peers: Vec<SocketAddr>) -> Port {
-        let taken = |id: PortId| peers.iter().any(|p| self.taken.get(p).is_some_and(|ids| ids.contains(&id)));
+        let taken = |id: PortId| {
+            peers.iter().any(|p| self.taken.get(p).is_some_and(|ids| ids.contains(&id)))
+        };
         let collides = |p: &&Place| (p.open_legs > 0 && !peers.is_empty()) || taken(p.port.id);
         let turn = self.next_shard();
         let here = self.best(|p| p.port.shard == turn && !collides(p));
@@ -146,10 +148,23 @@ impl Ports {
         places.min_by_key(|p| (self.load(p.port.shard), p.port.shard, p.port.id)).map(|p| p.port.id)
     }
 
-    #[allow(clippy::expect_used, reason = "an id is of an open port; when a call begins, never for a packet")]
-    fn seat(&mut self, leg: LegId, free: Option<PortId>, peers: Vec<SocketAddr>, open: bool) -> Port {
+    #[allow(
+        clippy::expect_used,
+        reason = "an id is of an open port; when a call begins, never for a packet"
+    )]
+    fn seat(
+        &mut self,
+        leg: LegId,
+        free: Option<PortId>,
+        peers: Vec<SocketAddr>,
+        open: bool,
+    ) -> Port {
         let id = free.or_else(|| self.open_another()).unwrap_or_else(|| self.least_loaded_first());
-        let place = self.places.get_mut(usize::from(id.0)).and_then(Option::as_mut).expect("the id is of an open port");
+        let place = self
+            .places
+            .get_mut(usize::from(id.0))
+            .and_then(Option::as_mut)
+            .expect("the id is of an open port");
         place.legs += 1;
         place.open_legs += usize::from(open);
         let port = place.port.clone();
@@ -165,14 +180,22 @@ impl Ports {
     pub(super) fn rivals(&self, leg: LegId) -> Vec<LegId> {
         let Some(place) = self.legs.get(&leg) else { return Vec::new() };
         let here = |peer: &SocketAddr| {
-            self.taken.get(peer).is_some_and(|ids| ids.iter().filter(|id| **id == place.port).count() > 1)
+            self.taken
+                .get(peer)
+                .is_some_and(|ids| ids.iter().filter(|id| **id == place.port).count() > 1)
         };
         if !place.peers.iter().any(here) {
             return Vec::new();
         }
-        let shares = |other: &LegPlace| other.port == place.port && other.peers.iter().any(|p| place.peers.contains(p));
-        let mut rivals: Vec<LegId> =
-            self.legs.iter().filter(|(id, other)| **id != leg && shares(other)).map(|(id, _)| *id).collect();
+        let shares = |other: &LegPlace| {
+            other.port == place.port && other.peers.iter().any(|p| place.peers.contains(p))
+        };
+        let mut rivals: Vec<LegId> = self
+            .legs
+            .iter()
+            .filter(|(id, other)| **id != leg && shares(other))
+            .map(|(id, _)| *id)
+            .collect();
         rivals.sort_unstable();
         rivals.split_off(rivals.len().saturating_sub(RIVALS_MAX))
     }
@@ -258,7 +281,9 @@ impl Ports {
     fn bind(&self, id: PortId, shard: usize) -> io::Result<Port> {
         let number = match self.listen.port() {
             0 => 0,
-            first => first.checked_add(id.0).ok_or_else(|| io::Error::other("port numbers end at 65535"))?,
+            first => first
+                .checked_add(id.0)
+                .ok_or_else(|| io::Error::other("port numbers end at 65535"))?,
         };
         let at = SocketAddr::new(self.listen.ip(), number);
         let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
@@ -303,9 +328,17 @@ mod tests {
         assert_eq!(ports.take(LegId(5), vec![peer(1)]).id, PortId(1), "leg 3 came up elsewhere");
         assert_eq!(ports.take(LegId(6), vec![peer(1)]).id, PortId(3));
         assert!([1, 2, 3, 6].map(LegId).iter().all(|leg| ports.rivals(*leg).is_empty()));
-        assert_eq!(ports.take(LegId(7), vec![peer(1)]).id, PortId(0), "none free: the first all the same");
+        assert_eq!(
+            ports.take(LegId(7), vec![peer(1)]).id,
+            PortId(0),
+            "none free: the first all the same"
+        );
         assert_eq!(ports.rivals(LegId(7)), [LegId(1)]);
-        assert_eq!(ports.take(LegId(8), vec![]).id, PortId(0), "a browser hides its addresses: any port");
+        assert_eq!(
+            ports.take(LegId(8), vec![]).id,
+            PortId(0),
+            "a browser hides its addresses: any port"
+        );
     }
 
     #[test]

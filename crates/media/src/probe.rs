@@ -66,7 +66,11 @@ impl Probe {
     }
 
     /// Gives the datagrams to a fresh leg, 20 ms apart; `peer_begins` makes the peer the DTLS client.
-    pub fn take<'a>(&self, peer_begins: bool, datagrams: impl Iterator<Item = &'a [u8]>) -> Outcome {
+    pub fn take<'a>(
+        &self,
+        peer_begins: bool,
+        datagrams: impl Iterator<Item = &'a [u8]>,
+    ) -> Outcome {
         let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         let (connected, told) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (up, count) = (connected.clone(), told.clone());
@@ -78,7 +82,8 @@ impl Probe {
         });
         let [ours, theirs] = &self.offers;
         let offer = if peer_begins { theirs } else { ours };
-        let made = self.media.make(offer, &[SocketAddr::from(OURS)], sink, Arc::new(Counters::default()));
+        let made =
+            self.media.make(offer, &[SocketAddr::from(OURS)], sink, Arc::new(Counters::default()));
         let Ok(mut made) = made else { return Outcome::default() };
         let (mut out, mut answered) = (Outbox::default(), 0);
         made.leg.order(clock.now(), LegOrder::Begin, &mut out);
@@ -91,7 +96,11 @@ impl Probe {
             made.leg.tick(clock.now(), &mut out);
         }
         made.leg.order(clock.now(), LegOrder::Close, &mut out);
-        Outcome { answered, connected: connected.load(Ordering::Relaxed), told: told.load(Ordering::Relaxed) }
+        Outcome {
+            answered,
+            connected: connected.load(Ordering::Relaxed),
+            told: told.load(Ordering::Relaxed),
+        }
     }
 
     /// How a DTLS client begins.

@@ -317,7 +317,8 @@ mod tests {
         let with = |from, tail: &[u8], head: &[u8], middle: &[u8]| {
             let (prompt, mut writer) = Prompt::new();
             (0..5).for_each(|n| writer.push(frame(n)));
-            let [tail, head, middle] = [tail, head, middle].map(|frames| frames.iter().copied().map(frame).collect());
+            let [tail, head, middle] =
+                [tail, head, middle].map(|frames| frames.iter().copied().map(frame).collect());
             writer.finish_with(Some(Join { from, tail, head, middle }));
             let (mut cursor, mut heard) = (prompt.cursor(), Vec::new());
             for round in 0..3 {
@@ -338,9 +339,17 @@ mod tests {
         let (prompt, mut writer) = Prompt::new();
         (0..100).for_each(|n| writer.push(frame(n)));
         let head: Vec<Frame> = (100..200).map(frame).collect();
-        writer.finish_with(Some(Join { from: 0, tail: vec![frame(1)], head, middle: vec![frame(2)] }));
+        writer.finish_with(Some(Join {
+            from: 0,
+            tail: vec![frame(1)],
+            head,
+            middle: vec![frame(2)],
+        }));
         let mut cursor = prompt.cursor();
-        assert_eq!((cursor.next_of(true), cursor.next_of(true)), (Slot::Ready(frame(1)), Slot::End));
+        assert_eq!(
+            (cursor.next_of(true), cursor.next_of(true)),
+            (Slot::Ready(frame(1)), Slot::End)
+        );
         cursor.rewind();
         for n in 100..200 {
             assert_eq!(cursor.next(), Slot::Ready(frame(n)));

@@ -106,7 +106,8 @@ impl Account {
     pub(super) fn write(&self, quality: &Quality) {
         self.inbound.write(&quality.inbound);
         self.outbound.write(&quality.outbound);
-        self.round_trip.store(quality.round_trip.map_or(0, |trip| micros(trip).max(1)), Ordering::Relaxed);
+        self.round_trip
+            .store(quality.round_trip.map_or(0, |trip| micros(trip).max(1)), Ordering::Relaxed);
     }
 
     /// Its parts may be of two moments.
@@ -143,7 +144,15 @@ pub(super) struct Reception {
 impl Reception {
     /// Of a stream whose first packet is this one.
     pub(super) fn beginning(index: u64) -> Self {
-        Self { first: index, newest: index, received: 0, expected_before: 0, received_before: 0, last: None, jitter: 0 }
+        Self {
+            first: index,
+            newest: index,
+            received: 0,
+            expected_before: 0,
+            received_before: 0,
+            last: None,
+            jitter: 0,
+        }
     }
 
     /// A packet, new and authentic. Keys carry the time of their begin: `sound` says whether its timestamp is its own.
@@ -156,7 +165,10 @@ impl Reception {
         }
         if let Some((at, before)) = self.last.replace((now, timestamp)) {
             let micros = now.saturating_duration_since(at).as_micros();
-            let came = i64::try_from(micros).unwrap_or(i64::MAX / 64).saturating_mul(i64::from(TICKS_A_MS)) / 1_000;
+            let came = i64::try_from(micros)
+                .unwrap_or(i64::MAX / 64)
+                .saturating_mul(i64::from(TICKS_A_MS))
+                / 1_000;
             let sent = i64::from(timestamp.wrapping_sub(before).cast_signed());
             // A second and more is a pause or another clock, and no jitter.
             let off = u32::try_from(came.saturating_sub(sent).unsigned_abs()).unwrap_or(u32::MAX);
@@ -169,7 +181,8 @@ impl Reception {
     /// So far.
     pub(super) fn way(&self) -> Way {
         let packets = self.expected();
-        let jitter = Duration::from_micros(u64::from(self.jitter / 16) * 1_000 / u64::from(TICKS_A_MS));
+        let jitter =
+            Duration::from_micros(u64::from(self.jitter / 16) * 1_000 / u64::from(TICKS_A_MS));
         Way { packets, lost: packets.saturating_sub(self.received), jitter }
     }
 
@@ -182,7 +195,8 @@ impl Reception {
         let lost = expected.saturating_sub(received);
         let fraction = (lost * 256).checked_div(expected).unwrap_or_default();
         let fraction = u8::try_from(fraction).unwrap_or(u8::MAX);
-        let all = i64::try_from(self.expected()).unwrap_or(i64::MAX) - i64::try_from(self.received).unwrap_or(i64::MAX);
+        let all = i64::try_from(self.expected()).unwrap_or(i64::MAX)
+            - i64::try_from(self.received).unwrap_or(i64::MAX);
         (fraction, i32::try_from(all).unwrap_or(i32::MAX), self.jitter / 16)
     }
 
@@ -230,7 +244,8 @@ mod tests {
     #[test]
     fn the_estimate_is_the_e_models() {
         let way = |packets, lost| Way { packets, lost, jitter: Duration::ZERO };
-        let quality = |ms| Quality { round_trip: Some(Duration::from_millis(ms)), ..Quality::default() };
+        let quality =
+            |ms| Quality { round_trip: Some(Duration::from_millis(ms)), ..Quality::default() };
         assert_eq!(quality(0).mos(&way(0, 0)), None, "nothing to judge");
         let fine = quality(80).mos(&way(1_000, 0)).expect("a figure");
         assert!((4.3..4.45).contains(&fine), "{fine}");
@@ -251,7 +266,11 @@ mod tests {
         let account = Account::default();
         assert_eq!(account.read(), Quality::default());
         let way = |n: u64| Way { packets: n, lost: n / 10, jitter: Duration::from_micros(n) };
-        let quality = Quality { inbound: way(100), outbound: way(50), round_trip: Some(Duration::from_micros(77)) };
+        let quality = Quality {
+            inbound: way(100),
+            outbound: way(50),
+            round_trip: Some(Duration::from_micros(77)),
+        };
         account.write(&quality);
         assert_eq!(account.read(), quality);
     }

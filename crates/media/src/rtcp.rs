@@ -124,14 +124,18 @@ pub(super) fn read(compound: &[u8], mut take: impl FnMut(Item)) {
             SENDER_REPORT => {
                 let sender = (|| {
                     let ntp = u64::from(word(packet, 8)?) << 32 | u64::from(word(packet, 12)?);
-                    let (timestamp, packets, bytes) = (word(packet, 16)?, word(packet, 20)?, word(packet, 24)?);
+                    let (timestamp, packets, bytes) =
+                        (word(packet, 16)?, word(packet, 20)?, word(packet, 24)?);
                     Some(Item::Sender(word(packet, 4)?, Sender { ntp, timestamp, packets, bytes }))
                 })();
                 sender.into_iter().for_each(&mut take);
                 blocks(packet, 28, count).for_each(&mut take);
             }
             RECEIVER_REPORT => blocks(packet, 8, count).for_each(&mut take),
-            GOODBYE => (0..count).filter_map(|n| word(packet, 4 + 4 * n)).map(Item::Goodbye).for_each(&mut take),
+            GOODBYE => (0..count)
+                .filter_map(|n| word(packet, 4 + 4 * n))
+                .map(Item::Goodbye)
+                .for_each(&mut take),
             _ => {}
         }
         rest = more;
@@ -178,7 +182,15 @@ mod tests {
     }
 
     fn block(ssrc: u32, lost: i32) -> Block {
-        Block { ssrc, fraction: 3, lost, highest: 0x1_0005, jitter: 77, last_report: 0xaabb_ccdd, since_report: 65_536 }
+        Block {
+            ssrc,
+            fraction: 3,
+            lost,
+            highest: 0x1_0005,
+            jitter: 77,
+            last_report: 0xaabb_ccdd,
+            since_report: 65_536,
+        }
     }
 
     #[test]
@@ -189,9 +201,16 @@ mod tests {
         let out = out.split_off(3);
         assert_eq!(out.len() % 4, 0);
         assert_eq!(out[..4], [0x82, 200, 0, 18]);
-        assert_eq!(out[76..96], [0x81, 202, 0, 3, 0, 0, 0, 5, 1, 3, b'a', b'b', b'c', 0, 0, 0, 0x81, 203, 0, 1]);
-        let expected =
-            [Item::Sender(5, sender), Item::Block(block(6, -2)), Item::Block(block(7, 0x7f_ffff)), Item::Goodbye(5)];
+        assert_eq!(
+            out[76..96],
+            [0x81, 202, 0, 3, 0, 0, 0, 5, 1, 3, b'a', b'b', b'c', 0, 0, 0, 0x81, 203, 0, 1]
+        );
+        let expected = [
+            Item::Sender(5, sender),
+            Item::Block(block(6, -2)),
+            Item::Block(block(7, 0x7f_ffff)),
+            Item::Goodbye(5),
+        ];
         assert_eq!(items(&out), expected);
         assert_eq!(middle(sender.ntp), 0x0304_0506);
 

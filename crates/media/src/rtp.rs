@@ -51,7 +51,14 @@ impl Header {
 }
 
 /// Appends a header without contributors, extension and padding.
-pub(super) fn write(out: &mut Vec<u8>, payload_type: u8, marker: bool, sequence: u16, timestamp: u32, ssrc: u32) {
+pub(super) fn write(
+    out: &mut Vec<u8>,
+    payload_type: u8,
+    marker: bool,
+    sequence: u16,
+    timestamp: u32,
+    ssrc: u32,
+) {
     out.extend_from_slice(&[0x80, payload_type & 0x7f | if marker { 0x80 } else { 0 }]);
     out.extend_from_slice(&sequence.to_be_bytes());
     out.extend_from_slice(&timestamp.to_be_bytes());

@@ -361,7 +361,9 @@ impl Shard {
         }
         for (to, datagram) in open.out.iter_from(before) {
             // A copy of one has its entry.
-            if let Some(check) = stun::check_sent(datagram).filter(|check| !self.by_check.contains_key(check)) {
+            if let Some(check) =
+                stun::check_sent(datagram).filter(|check| !self.by_check.contains_key(check))
+            {
                 if resident.checks.len() == CHECKS_MAX
                     && let Some(oldest) = resident.checks.pop_front()
                 {
@@ -391,7 +393,8 @@ impl Shard {
             self.poll.ready(ready);
             let all = ready.len() < BATCH;
             for token in ready.drain(..) {
-                strangers += u16::try_from(token).map_or(0, |port| self.drain_port(now, PortId(port), inbox));
+                strangers += u16::try_from(token)
+                    .map_or(0, |port| self.drain_port(now, PortId(port), inbox));
             }
             if all {
                 break;
@@ -412,7 +415,8 @@ impl Shard {
             taken += n;
             let is_rtp = |datagram| stun::kind(datagram) == Kind::Else;
             let expected = inbox.datagrams().filter(|(_, datagram)| is_rtp(datagram));
-            let expected = expected.filter_map(|(from, _)| self.by_address.get(&(port, from)).copied());
+            let expected =
+                expected.filter_map(|(from, _)| self.by_address.get(&(port, from)).copied());
             self.fetch(expected, Leg::fetch_for_opening);
             for (from, datagram) in inbox.datagrams() {
                 strangers += u64::from(!self.route(now, port, from, datagram));
@@ -438,7 +442,9 @@ impl Shard {
                 .by_ufrag
                 .get(ufrag)
                 .copied()
-                .filter(|id| self.resident(*id, port).is_some_and(|leg| leg.authenticates_request(datagram)))
+                .filter(|id| {
+                    self.resident(*id, port).is_some_and(|leg| leg.authenticates_request(datagram))
+                })
                 .inspect(|id| self.learn(*id, port, from)),
             // RFC 8445 §7.2.5.2.1: an answer comes from where the check went.
             Kind::Response(check) => self
@@ -446,7 +452,9 @@ impl Shard {
                 .get(&check)
                 .filter(|(_, to)| *to == from)
                 .map(|(id, _)| *id)
-                .filter(|id| self.resident(*id, port).is_some_and(|leg| leg.authenticates_response(datagram)))
+                .filter(|id| {
+                    self.resident(*id, port).is_some_and(|leg| leg.authenticates_response(datagram))
+                })
                 .inspect(|id| {
                     // Once: the same answer again would be no sign of life (R19).
                     self.by_check.remove(&check);
@@ -466,7 +474,13 @@ impl Shard {
 
     /// Gives what is no STUN to whom it may be for, of the legs that have this path; false: to nobody. What a leg gets
     /// of another's does not authenticate and changes nothing (R19).
-    fn route_in_crowd(&mut self, now: Instant, from: SocketAddr, datagram: &[u8], mut legs: Vec<LegId>) -> bool {
+    fn route_in_crowd(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        mut legs: Vec<LegId>,
+    ) -> bool {
         let sender = crowd::sender(datagram);
         let wanted = |shard: &Self, id: LegId| {
             shard.legs.get(&id).is_some_and(|r| match sender {

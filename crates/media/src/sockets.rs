@@ -37,9 +37,13 @@ impl Default for Inbox {
         // SAFETY: sockaddr_storage, iovec and mmsghdr are plain C structs for which all zeroes is a value.
         let (name, piece, head): (libc::sockaddr_storage, libc::iovec, libc::mmsghdr) =
             unsafe { (zeroed(), zeroed(), zeroed()) };
-        let (mut names, mut pieces, mut heads) = (vec![name; BATCH], vec![piece; BATCH], vec![head; BATCH]);
-        for (((head, piece), name), room) in
-            heads.iter_mut().zip(&mut pieces).zip(&mut names).zip(bytes.chunks_exact_mut(DATAGRAM_MAX))
+        let (mut names, mut pieces, mut heads) =
+            (vec![name; BATCH], vec![piece; BATCH], vec![head; BATCH]);
+        for (((head, piece), name), room) in heads
+            .iter_mut()
+            .zip(&mut pieces)
+            .zip(&mut names)
+            .zip(bytes.chunks_exact_mut(DATAGRAM_MAX))
         {
             piece.iov_base = room.as_mut_ptr().cast();
             piece.iov_len = room.len();
@@ -88,18 +92,21 @@ impl Inbox {
     /// The datagrams of the last [`Inbox::receive`], with their senders; those that were too long are left out.
     pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         let rooms = self.bytes.chunks_exact(DATAGRAM_MAX);
-        rooms.zip(&self.names).zip(&self.heads).take(self.count).filter_map(|((room, name), head)| {
-            let cut = head.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-            let from = (!cut).then(|| address(name, head.msg_hdr.msg_namelen)).flatten()?;
-            Some((from, room.get(..head.msg_len as usize)?))
-        })
+        rooms.zip(&self.names).zip(&self.heads).take(self.count).filter_map(
+            |((room, name), head)| {
+                let cut = head.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+                let from = (!cut).then(|| address(name, head.msg_hdr.msg_namelen)).flatten()?;
+                Some((from, room.get(..head.msg_len as usize)?))
+            },
+        )
     }
 }
 
 fn address(name: &libc::sockaddr_storage, length: libc::socklen_t) -> Option<SocketAddr> {
     // SAFETY: socket2's storage is a transparent wrapper of this type; the kernel filled `name` with an address of
     // `length` bytes of the socket's family.
-    let addr = unsafe { SockAddr::new(std::ptr::from_ref(name).cast::<SockAddrStorage>().read(), length) };
+    let addr =
+        unsafe { SockAddr::new(std::ptr::from_ref(name).cast::<SockAddrStorage>().read(), length) };
     let addr = addr.as_socket()?;
     Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
 }
@@ -123,7 +130,10 @@ pub fn send_all<'a>(
             heads.iter_mut().zip(&mut pieces).zip(&mut names).zip(datagrams.by_ref())
         {
             // The kernel only reads through these; the bytes outlive this call (`'a`).
-            let piece = piece.write(libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
+            let piece = piece.write(libc::iovec {
+                iov_base: bytes.as_ptr().cast_mut().cast(),
+                iov_len: bytes.len(),
+            });
             let name = name.write(SockAddr::from(family(to, to_v6)));
             // SAFETY: a plain C struct for which all zeroes is a value.
             let head = head.write(unsafe { zeroed() });
@@ -154,7 +164,9 @@ pub fn send_all<'a>(
                 }
                 Err(_) => match io::Error::last_os_error() {
                     e if e.kind() == io::ErrorKind::Interrupted => 0,
-                    e if e.kind() == io::ErrorKind::WouldBlock || e.raw_os_error() == Some(libc::ENOBUFS) => {
+                    e if e.kind() == io::ErrorKind::WouldBlock
+                        || e.raw_os_error() == Some(libc::ENOBUFS) =>
+                    {
                         return sent;
                     }
                     _ => 1,
@@ -175,7 +187,9 @@ fn family(to: SocketAddr, v6: bool) -> SocketAddr {
 /// Asks for large socket buffers: past the system's limit where we have the right to, else up to it.
 pub fn enlarge_buffers(socket: &UdpSocket, bytes: usize) {
     let Ok(wanted) = libc::c_int::try_from(bytes) else { return };
-    for (force, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
+    for (force, plain) in
+        [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+    {
         for option in [force, plain] {
             // SAFETY: the option's value is one c_int, which lives through the call.
             let done = unsafe {
@@ -220,7 +234,12 @@ impl PollSet {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
         // SAFETY: both descriptors are open, `event` lives through the call.
         let done = unsafe {
-            libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, socket.as_fd().as_raw_fd(), &raw mut event)
+            libc::epoll_ctl(
+                self.0.as_raw_fd(),
+                libc::EPOLL_CTL_ADD,
+                socket.as_fd().as_raw_fd(),
+                &raw mut event,
+            )
         };
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
@@ -228,9 +247,17 @@ impl PollSet {
     /// Puts the tokens of readable sockets into `ready`, without waiting; [`BATCH`] at most, the others come next
     /// time.
     pub fn ready(&self, ready: &mut Vec<u64>) {
-        let mut events: [MaybeUninit<libc::epoll_event>; BATCH] = [const { MaybeUninit::uninit() }; BATCH];
+        let mut events: [MaybeUninit<libc::epoll_event>; BATCH] =
+            [const { MaybeUninit::uninit() }; BATCH];
         // SAFETY: room for BATCH events; no waiting.
-        let n = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr().cast(), BATCH as libc::c_int, 0) };
+        let n = unsafe {
+            libc::epoll_wait(
+                self.0.as_raw_fd(),
+                events.as_mut_ptr().cast(),
+                BATCH as libc::c_int,
+                0,
+            )
+        };
         let filled = usize::try_from(n).unwrap_or_default();
         for event in events.iter().take(filled) {
             // SAFETY: the kernel filled the first `n`.
@@ -307,7 +334,8 @@ mod tests {
     fn a_batch_larger_than_one_call_arrives_whole_and_in_order() {
         let (a, b) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
         let to = b.local_addr().expect("address");
-        let sent: Vec<(SocketAddr, Vec<u8>)> = (0..150u8).map(|n| (to, vec![n; usize::from(n) + 1])).collect();
+        let sent: Vec<(SocketAddr, Vec<u8>)> =
+            (0..150u8).map(|n| (to, vec![n; usize::from(n) + 1])).collect();
         assert_eq!(send_all(&a, false, lent(&sent)), 150);
         let mut inbox = Inbox::default();
         let mut got = Vec::new();
@@ -368,7 +396,10 @@ mod tests {
         wait(&six);
         let mut inbox = Inbox::default();
         inbox.receive(&six).expect("receive");
-        assert_eq!(inbox.datagrams().map(|(from, bytes)| (from, bytes.to_vec())).collect::<Vec<_>>(), [(to, vec![2])]);
+        assert_eq!(
+            inbox.datagrams().map(|(from, bytes)| (from, bytes.to_vec())).collect::<Vec<_>>(),
+            [(to, vec![2])]
+        );
     }
 
     #[test]

@@ -66,7 +66,8 @@ pub fn kind(datagram: &[u8]) -> Kind<'_> {
 
 /// Whether a request, authentic already, nominates the path that it came on (RFC 8445 §7.3.2).
 pub fn nominates(request: &[u8]) -> bool {
-    let mut rest = request.get(HEADER..).filter(|_| request.starts_with(&[0, 1])).unwrap_or_default();
+    let mut rest =
+        request.get(HEADER..).filter(|_| request.starts_with(&[0, 1])).unwrap_or_default();
     for _ in 0..ATTRIBUTES_MAX {
         let [t0, t1, l0, l1, value @ ..] = rest else { break };
         match u16::from_be_bytes([*t0, *t1]) {
@@ -90,7 +91,8 @@ pub fn is_authentic(datagram: &[u8], pwd: &str) -> bool {
 fn has_integrity(datagram: &[u8], pwd: &str) -> bool {
     StunMessage::parse(datagram).is_ok_and(|message| {
         message.verify(pwd.as_bytes(), |key, parts| {
-            let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
+            let key =
+                aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
             let mut context = aws_lc_rs::hmac::Context::with_key(&key);
             parts.iter().for_each(|p| context.update(p));
             let mut tag = [0; 20];
@@ -104,7 +106,9 @@ fn has_integrity(datagram: &[u8], pwd: &str) -> bool {
 /// The transaction id of a check that we are sending, if the datagram is one.
 pub fn check_sent(datagram: &[u8]) -> Option<TransactionId> {
     let head = datagram.get(..HEADER)?;
-    (head.starts_with(&[0, 1]) && head.get(4..8) == Some(&MAGIC)).then(|| head.get(8..)?.try_into().ok()).flatten()
+    (head.starts_with(&[0, 1]) && head.get(4..8) == Some(&MAGIC))
+        .then(|| head.get(8..)?.try_into().ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -142,12 +146,18 @@ mod tests {
     #[test]
     fn requests_name_their_call_and_responses_their_check() {
         let id = TransId::new();
-        let request = bytes(&StunMessage::binding_request("ours:theirs", id, true, 1, 1, false), "a password");
+        let request = bytes(
+            &StunMessage::binding_request("ours:theirs", id, true, 1, 1, false),
+            "a password",
+        );
         assert_eq!(kind(&request), Kind::Request { ufrag: "ours" });
         assert!(is_authentic(&request, "a password"));
         assert!(!is_authentic(&request, "another"));
         let sent = check_sent(&request).expect("a check");
-        let reply = bytes(&StunMessage::binding_reply(id, "192.0.2.1:9".parse().expect("address")), "a password");
+        let reply = bytes(
+            &StunMessage::binding_reply(id, "192.0.2.1:9".parse().expect("address")),
+            "a password",
+        );
         assert_eq!(kind(&reply), Kind::Response(sent));
         assert_eq!(check_sent(&reply), None);
 

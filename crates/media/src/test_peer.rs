@@ -38,7 +38,12 @@ pub struct Manner {
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { lite: true, setup: Setup::Actpass, telephone_events: vec![(126, 8_000)], announce_ssrc: true }
+        Self {
+            lite: true,
+            setup: Setup::Actpass,
+            telephone_events: vec![(126, 8_000)],
+            announce_ssrc: true,
+        }
     }
 }
 
@@ -110,9 +115,17 @@ impl Peer {
             .set_extension_map(ExtensionMap::empty());
         let codecs = config.codec_config();
         let none = || FormatParams::parse_line("");
-        codecs.add_config(111.into(), None, Codec::Opus, Frequency::FORTY_EIGHT_KHZ, Some(2), none());
+        codecs.add_config(
+            111.into(),
+            None,
+            Codec::Opus,
+            Frequency::FORTY_EIGHT_KHZ,
+            Some(2),
+            none(),
+        );
         for (pt, clock) in &manner.telephone_events {
-            let clock = if *clock == 8_000 { Frequency::EIGHT_KHZ } else { Frequency::FORTY_EIGHT_KHZ };
+            let clock =
+                if *clock == 8_000 { Frequency::EIGHT_KHZ } else { Frequency::FORTY_EIGHT_KHZ };
             codecs.add_config((*pt).into(), None, Codec::Tele, clock, None, none());
         }
         let mut rtc = config.build(now);
@@ -125,19 +138,34 @@ impl Peer {
         api.declare_media(mid, MediaKind::Audio);
         api.declare_stream_tx(ssrc.into(), None, mid, None);
         let IceCreds { ufrag, pass } = api.local_ice_credentials();
-        let hex: Vec<String> = api.local_dtls_fingerprint().bytes.iter().map(|b| format!("{b:02X}")).collect();
+        let hex: Vec<String> =
+            api.local_dtls_fingerprint().bytes.iter().map(|b| format!("{b:02X}")).collect();
 
-        let mut lines = vec!["v=0".to_owned(), "o=- 1 2 IN IP4 127.0.0.1".to_owned(), "s=-".to_owned()];
+        let mut lines =
+            vec!["v=0".to_owned(), "o=- 1 2 IN IP4 127.0.0.1".to_owned(), "s=-".to_owned()];
         lines.extend(["t=0 0".to_owned(), "a=group:BUNDLE audio".to_owned()]);
         lines.extend(manner.lite.then(|| "a=ice-lite".to_owned()));
-        let formats: String = manner.telephone_events.iter().map(|(pt, _)| format!(" {pt}")).collect();
+        let formats: String =
+            manner.telephone_events.iter().map(|(pt, _)| format!(" {pt}")).collect();
         lines.push(format!("m=audio {} UDP/TLS/RTP/SAVPF 111{formats}", addr.port()));
-        lines.push(format!("a=candidate:1 1 udp 2113937151 {} {} typ host", addr.ip(), addr.port()));
+        lines.push(format!(
+            "a=candidate:1 1 udp 2113937151 {} {} typ host",
+            addr.ip(),
+            addr.port()
+        ));
         lines.extend([format!("a=ice-ufrag:{ufrag}"), format!("a=ice-pwd:{pass}")]);
         lines.push(format!("a=fingerprint:sha-256 {}", hex.join(":")));
         lines.push(format!("a=setup:{}", manner.setup.as_str()));
-        lines.extend(["a=mid:audio", "a=sendrecv", "a=rtcp-mux", "a=rtpmap:111 opus/48000/2"].map(str::to_owned));
-        lines.extend(manner.telephone_events.iter().map(|(pt, c)| format!("a=rtpmap:{pt} telephone-event/{c}")));
+        lines.extend(
+            ["a=mid:audio", "a=sendrecv", "a=rtcp-mux", "a=rtpmap:111 opus/48000/2"]
+                .map(str::to_owned),
+        );
+        lines.extend(
+            manner
+                .telephone_events
+                .iter()
+                .map(|(pt, c)| format!("a=rtpmap:{pt} telephone-event/{c}")),
+        );
         lines.extend(manner.announce_ssrc.then(|| format!("a=ssrc:{ssrc} cname:x")));
         Self {
             rtc,
@@ -178,8 +206,14 @@ impl Peer {
             other => panic!("setup {other:?}"),
         };
         let mut api = self.rtc.direct_api();
-        api.set_remote_ice_credentials(IceCreds { ufrag: answer.ufrag.clone(), pass: answer.pwd.clone() });
-        api.set_remote_fingerprint(Fingerprint { hash_func: "sha-256".into(), bytes: answer.fingerprint.into() });
+        api.set_remote_ice_credentials(IceCreds {
+            ufrag: answer.ufrag.clone(),
+            pass: answer.pwd.clone(),
+        });
+        api.set_remote_fingerprint(Fingerprint {
+            hash_func: "sha-256".into(),
+            bytes: answer.fingerprint.into(),
+        });
         api.expect_stream_rx(answer.ssrc.expect("our SSRC").into(), None, self.mid, None);
         api.start_dtls(client).expect("DTLS");
         let remote = answer.candidates.first().expect("our address").addr;
@@ -196,7 +230,9 @@ impl Peer {
 
     pub fn send(&mut self, pt: u8, timestamp: u32, marker: bool, payload: &[u8]) {
         let now = self.clock.now();
-        let write = RtpWrite::new(pt.into(), self.sequence.into(), timestamp, now, payload.to_vec()).marker(marker);
+        let write =
+            RtpWrite::new(pt.into(), self.sequence.into(), timestamp, now, payload.to_vec())
+                .marker(marker);
         self.sequence += 1;
         let ssrc = self.ssrc.into();
         self.rtc.direct_api().stream_tx(&ssrc).expect("stream").write_rtp(write);
@@ -292,9 +328,13 @@ fn step(peers: &mut [Peer]) {
         }
         match socket.recv_from(&mut room) {
             Ok((length, from)) => {
-                let here =
-                    |p: &Peer| p.remote == Some(from) && p.socket.as_ref().is_some_and(|s| Arc::ptr_eq(s, &socket));
-                if let Some(peer) = whose(peers.iter_mut().filter(|p| here(p)).collect(), &room[..length]) {
+                let here = |p: &Peer| {
+                    p.remote == Some(from)
+                        && p.socket.as_ref().is_some_and(|s| Arc::ptr_eq(s, &socket))
+                };
+                if let Some(peer) =
+                    whose(peers.iter_mut().filter(|p| here(p)).collect(), &room[..length])
+                {
                     peer.receive(from, &room[..length]);
                 }
             }
@@ -316,7 +356,9 @@ fn whose<'a>(mut peers: Vec<&'a mut Peer>, datagram: &[u8]) -> Option<&'a mut Pe
         return Some(peer);
     }
     match crowd::sender(datagram) {
-        Some(ssrc) => peers.into_iter().find(|p| p.answer.as_ref().is_some_and(|a| a.ssrc == Some(ssrc))),
+        Some(ssrc) => {
+            peers.into_iter().find(|p| p.answer.as_ref().is_some_and(|a| a.ssrc == Some(ssrc)))
+        }
         None => peers.into_iter().filter(|p| !p.connected).max_by_key(|p| p.checked),
     }
 }

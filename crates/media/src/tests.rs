@@ -12,7 +12,8 @@ use super::prompt::{Frame, Prompt};
 use super::sdp::{Offer, Setup, check_answer};
 use super::test_peer::{Heard, Manner, Peer, pump, pump_for, socket};
 use super::{
-    EventSink, FEED_MAX, Feed, LegEvent, LegHandle, Line, Media, MediaConfig, MediaError, Patience, PlayItem, Sides,
+    EventSink, FEED_MAX, Feed, LegEvent, LegHandle, Line, Media, MediaConfig, MediaError, Patience,
+    PlayItem, Sides,
 };
 use crate::opus::{Decoder, Encoder, Rate};
 use machine::{MediaFact, MediaFault, PlayId};
@@ -97,7 +98,9 @@ impl Call {
         let mut timestamp = 90_000;
         loop {
             match sender.step(timestamp) {
-                dtmf::Step::Event { payload, timestamp, marker } => self.peer[0].send(pt, timestamp, marker, &payload),
+                dtmf::Step::Event { payload, timestamp, marker } => {
+                    self.peer[0].send(pt, timestamp, marker, &payload)
+                }
                 dtmf::Step::Pause | dtmf::Step::Wait => {}
                 dtmf::Step::Done => break,
             }
@@ -142,14 +145,23 @@ fn the_first_syllable_is_heard_and_nothing_before_open() {
     call.until("silence", |peer, _| peer.heard.len() >= before + 5);
     let heard = &call.peer[0].heard;
     assert_eq!(sound(heard, 7), frames, "whole, in order, nothing clipped");
-    assert!(heard[0].marker && heard[0].payload == frames[0], "the first packet is the first frame");
+    assert!(
+        heard[0].marker && heard[0].payload == frames[0],
+        "the first packet is the first frame"
+    );
     assert_eq!(heard.iter().filter(|h| h.marker).count(), 1);
     for pair in heard.windows(2) {
         assert_eq!(pair[1].sequence, pair[0].sequence.wrapping_add(1));
         assert_eq!(pair[1].timestamp, pair[0].timestamp.wrapping_add(960));
-        assert_eq!(pair[1].ssrc, call.peer[0].answer.as_ref().and_then(|a| a.ssrc).expect("announced"));
+        assert_eq!(
+            pair[1].ssrc,
+            call.peer[0].answer.as_ref().and_then(|a| a.ssrc).expect("announced")
+        );
     }
-    assert!(heard[30..].iter().all(|h| h.payload == *crate::opus::silence_frame()), "silence goes on");
+    assert!(
+        heard[30..].iter().all(|h| h.payload == *crate::opus::silence_frame()),
+        "silence goes on"
+    );
 
     let facts = [MediaFact::IceUp, MediaFact::Connected].map(LegEvent::Fact);
     let told = call.log.all();
@@ -229,11 +241,17 @@ fn digits_go_out_and_the_prompt_waits_for_them() {
             receiver.packet(h.at, h.ssrc, h.timestamp, &h.payload, &mut digits);
         }
         assert_eq!(digits.iter().map(|d| d.as_char()).collect::<String>(), "15#");
-        assert!(heard.windows(2).all(|p| p[1].sequence == p[0].sequence.wrapping_add(1)), "one sequence");
+        assert!(
+            heard.windows(2).all(|p| p[1].sequence == p[0].sequence.wrapping_add(1)),
+            "one sequence"
+        );
         assert_eq!(heard.iter().filter(|h| h.pt == pt).count(), 30, "ten packets a digit");
         let last_key = heard.iter().rposition(|h| h.pt == pt).expect("keys were sent");
         let heard_before = sound(&heard[..last_key], 3).len();
-        assert!(heard_before >= 20, "{heard_before}: the prompt is heard where the digits wait for half a second");
+        assert!(
+            heard_before >= 20,
+            "{heard_before}: the prompt is heard where the digits wait for half a second"
+        );
     }
 
     // Not negotiated: they are tones, and tones are keys.
@@ -311,7 +329,9 @@ fn two_calls_through_one_relay_port_get_two_ports_of_ours() {
     }
     assert_ne!(peers[0].remote, peers[1].remote, "one socket could not tell them apart");
     assert_eq!(media.stats().ports_open, 2);
-    pump(&mut peers, "both heard", |_| legs.iter().all(|(_, log)| log.has(&LegEvent::Played(PLAY))));
+    pump(&mut peers, "both heard", |_| {
+        legs.iter().all(|(_, log)| log.has(&LegEvent::Played(PLAY)))
+    });
     for (n, peer) in (1u8..).zip(&peers) {
         assert_eq!(sound(&peer.heard, n), prompt(n, 10).1, "each its own");
         assert!(sound(&peer.heard, 3 - n).is_empty());
@@ -439,7 +459,12 @@ fn a_leg_that_is_let_go_leaves_nothing() {
     let relay = socket("127.0.0.1:0");
     for _ in 0..3 {
         let calls: Vec<_> = (0..3)
-            .map(|_| media.answer(&Peer::at(&Manner::default(), relay.clone()).offer(), Log::default().sink()))
+            .map(|_| {
+                media.answer(
+                    &Peer::at(&Manner::default(), relay.clone()).offer(),
+                    Log::default().sink(),
+                )
+            })
             .map(|made| made.expect("answer").0)
             .collect();
         assert!(media.stats().ports_open <= 3);
@@ -476,8 +501,10 @@ fn families_that_do_not_meet_are_refused_and_dual_stack_serves_both() {
         let mut peer = [peer];
         peer[0].accept(&answer);
         let family = peer[0].addr.is_ipv6();
-        peer[0].remote =
-            peer[0].answer.as_ref().and_then(|a| a.candidates.iter().map(|c| c.addr).find(|a| a.is_ipv6() == family));
+        peer[0].remote = peer[0]
+            .answer
+            .as_ref()
+            .and_then(|a| a.candidates.iter().map(|c| c.addr).find(|a| a.is_ipv6() == family));
         leg.begin();
         leg.open();
         pump(&mut peer, "connected", |peers| peers[0].connected && log.fact(MediaFact::Connected));
@@ -493,7 +520,11 @@ fn silence_is_small_and_quiet() {
     let mut pcm = Vec::new();
     for _ in 0..5 {
         decoder.decode(Some(&frame), false, &mut pcm).expect("decodes");
-        assert!(pcm.iter().all(|s| s.unsigned_abs() <= 4), "{:?}", pcm.iter().map(|s| s.unsigned_abs()).max());
+        assert!(
+            pcm.iter().all(|s| s.unsigned_abs() <= 4),
+            "{:?}",
+            pcm.iter().map(|s| s.unsigned_abs()).max()
+        );
     }
 }
 
@@ -508,10 +539,14 @@ fn what_passes_can_be_tapped_and_live_sound_be_fed() {
     let said: Vec<Frame> = (0..12).map(|_| encoder.encode(&loud)).collect();
     said.iter().for_each(|frame| assert!(feed.push(frame.clone())));
     let (prompt, _) = prompt(7, 3);
-    call.until("fed", |peer, _| said.iter().all(|frame| peer.heard.iter().any(|h| h.payload[..] == frame[..])));
+    call.until("fed", |peer, _| {
+        said.iter().all(|frame| peer.heard.iter().any(|h| h.payload[..] == frame[..]))
+    });
     assert_eq!((feed.taken(), feed.waiting()), (12, 0));
 
-    said.iter().enumerate().for_each(|(n, frame)| call.peer[0].send(111, n as u32 * 960, n == 0, frame));
+    said.iter()
+        .enumerate()
+        .for_each(|(n, frame)| call.peer[0].send(111, n as u32 * 960, n == 0, frame));
     let is_loud = |pcm: &[i16]| pcm.iter().filter(|s| s.abs() > 3_000).count() > 100;
     let (mut heard, mut sent) = (0, 0);
     call.until("tapped", |_, _| {
@@ -546,13 +581,22 @@ fn what_a_room_says_is_heard_over_the_music_of_who_waits() {
     let said: Vec<Frame> = (0..5).map(|_| encoder.encode(&loud)).collect();
     // A room in which nothing is said has silence for everybody.
     let quiet = crate::opus::silence_frame();
-    assert!(feed.push(quiet.clone()) && said.iter().all(|frame| feed.push(frame.clone())) && feed.push(quiet));
+    assert!(
+        feed.push(quiet.clone())
+            && said.iter().all(|frame| feed.push(frame.clone()))
+            && feed.push(quiet)
+    );
     call.until("played", |_, log| log.has(&LegEvent::Played(PLAY)));
     let heard = &call.peer[0].heard;
-    let told: Vec<usize> = (0..heard.len()).filter(|n| said.iter().any(|s| heard[*n].payload[..] == s[..])).collect();
+    let told: Vec<usize> =
+        (0..heard.len()).filter(|n| said.iter().any(|s| heard[*n].payload[..] == s[..])).collect();
     assert_eq!(told.len(), said.len(), "all of it");
     assert!(told.windows(2).all(|pair| pair[1] == pair[0] + 1), "in one piece: {told:?}");
-    assert_eq!(sound(heard, 7).len(), 100 - said.len(), "the music went on meanwhile, and was not put off");
+    assert_eq!(
+        sound(heard, 7).len(),
+        100 - said.len(),
+        "the music went on meanwhile, and was not put off"
+    );
 }
 
 /// The strengths of 440 Hz and of 1,000 Hz in what the peer heard from its `from`th packet on.

@@ -13,7 +13,8 @@ use model::Digit;
 /// Hertz of the rows and columns of a keypad.
 const ROWS: [f32; 4] = [697.0, 770.0, 852.0, 941.0];
 const COLUMNS: [f32; 4] = [1_209.0, 1_336.0, 1_477.0, 1_633.0];
-const KEYS: [[char; 4]; 4] = [['1', '2', '3', 'A'], ['4', '5', '6', 'B'], ['7', '8', '9', 'C'], ['*', '0', '#', 'D']];
+const KEYS: [[char; 4]; 4] =
+    [['1', '2', '3', 'A'], ['4', '5', '6', 'B'], ['7', '8', '9', 'C'], ['*', '0', '#', 'D']];
 
 const RATE: f32 = 16_000.0;
 /// Samples of 20 ms.
@@ -124,15 +125,17 @@ fn key(pcm: &[i16]) -> Option<Digit> {
 fn loudest(pcm: &[i16], group: &[f32; 4]) -> Option<(usize, f32)> {
     let powers = group.map(|hz| power(pcm, hz));
     let (at, most) = powers.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))?;
-    let alone = powers.iter().enumerate().all(|(other, power)| other == at || power * RATIO <= most);
+    let alone =
+        powers.iter().enumerate().all(|(other, power)| other == at || power * RATIO <= most);
     (alone && most > 0.0).then_some((at, most))
 }
 
 /// Power at one frequency (Goertzel's recurrence).
 fn power(pcm: &[i16], hz: f32) -> f32 {
     let turn = 2.0 * (TAU * hz / RATE).cos();
-    let (last, before) =
-        pcm.iter().fold((0.0_f32, 0.0_f32), |(last, before), sample| (f32::from(*sample) + turn * last - before, last));
+    let (last, before) = pcm.iter().fold((0.0_f32, 0.0_f32), |(last, before), sample| {
+        (f32::from(*sample) + turn * last - before, last)
+    });
     last * last + before * before - turn * last * before
 }
 
@@ -184,7 +187,10 @@ mod tests {
 
     fn heard(pcm: &[i16]) -> String {
         let mut tones = Tones::default();
-        pcm.chunks(FRAME).filter_map(|frame| tones.hear(frame)).map(|digit| digit.as_char()).collect()
+        pcm.chunks(FRAME)
+            .filter_map(|frame| tones.hear(frame))
+            .map(|digit| digit.as_char())
+            .collect()
     }
 
     #[test]
@@ -192,7 +198,8 @@ mod tests {
         let keys = "1234567890*#ABCD";
         for frames in [4, 5, 8, 10, 100] {
             let pause = vec![[0; FRAME]; 4];
-            let pressed: Vec<_> = keys.chars().flat_map(|key| [press(key, frames), pause.clone()].concat()).collect();
+            let pressed: Vec<_> =
+                keys.chars().flat_map(|key| [press(key, frames), pause.clone()].concat()).collect();
             assert_eq!(heard(&coded(&pressed)), keys, "{frames} frames each");
         }
         let twice = [press('5', 6), vec![[0; FRAME]; 4], press('5', 6)].concat();
@@ -205,7 +212,10 @@ mod tests {
             // A glide of harmonics.
             let pitch = 110.0 + 60.0 * (n as f32 / 9_000.0).sin();
             (1..12)
-                .map(|k| (n as f32 * pitch * k as f32 * std::f32::consts::TAU / 16_000.0).sin() / k as f32)
+                .map(|k| {
+                    (n as f32 * pitch * k as f32 * std::f32::consts::TAU / 16_000.0).sin()
+                        / k as f32
+                })
                 .sum::<f32>()
         };
         let tone = |n: usize| (n as f32 * 770.0 * std::f32::consts::TAU / 16_000.0).sin();
@@ -214,8 +224,9 @@ mod tests {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (seed >> 8) as f32 / 8_388_608.0 - 1.0
         };
-        let pcm =
-            |sound: &mut dyn FnMut(usize) -> f32| (0..160_000).map(|n| (sound(n) * 9_000.0) as i16).collect::<Vec<_>>();
+        let pcm = |sound: &mut dyn FnMut(usize) -> f32| {
+            (0..160_000).map(|n| (sound(n) * 9_000.0) as i16).collect::<Vec<_>>()
+        };
         for sound in [&mut { voice } as &mut dyn FnMut(usize) -> f32, &mut { tone }, &mut noise] {
             assert_eq!(heard(&pcm(sound)), "");
         }

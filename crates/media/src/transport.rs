@@ -123,7 +123,8 @@ impl Transport {
         let (seal, open) = keys.directions()?;
         let micros = u64::try_from(making.wall.micros()).unwrap_or_default();
         let fraction = (micros % 1_000_000) << 32;
-        let ntp = ((micros / 1_000_000).wrapping_add(NTP_EPOCH_SECS) << 32) | (fraction / 1_000_000);
+        let ntp =
+            ((micros / 1_000_000).wrapping_add(NTP_EPOCH_SECS) << 32) | (fraction / 1_000_000);
         Some(Self {
             seal,
             open,
@@ -174,12 +175,16 @@ impl Transport {
         let known = self.sources.iter().position(|source| source.ssrc == header.ssrc);
         let window = match known.and_then(|at| self.sources.get(at)) {
             Some(source) => Some(source.window),
-            None => {
-                self.retired.iter().find(|(ssrc, _)| *ssrc == header.ssrc).map(|(_, newest)| Window::after(*newest))
-            }
+            None => self
+                .retired
+                .iter()
+                .find(|(ssrc, _)| *ssrc == header.ssrc)
+                .map(|(_, newest)| Window::after(*newest)),
         };
         let index = match &window {
-            Some(window) => window.index_of(header.sequence).filter(|index| window.is_new(*index))?,
+            Some(window) => {
+                window.index_of(header.sequence).filter(|index| window.is_new(*index))?
+            }
             None => header.sequence.into(),
         };
         if !self.open.open_rtp(datagram, header.length, index, &mut self.plain) {
@@ -203,7 +208,12 @@ impl Transport {
     }
 
     /// A stream that is new, or back. The oldest one makes room.
-    fn begin_source(&mut self, ssrc: u32, index: u64, window: Option<Window>) -> Option<&mut Source> {
+    fn begin_source(
+        &mut self,
+        ssrc: u32,
+        index: u64,
+        window: Option<Window>,
+    ) -> Option<&mut Source> {
         if self.sources.len() == SOURCES_MAX {
             let gone = self.sources.remove(0);
             if self.retired.len() == RETIRED_MAX {
@@ -213,14 +223,22 @@ impl Transport {
         }
         self.retired.retain(|(retired, _)| *retired != ssrc);
         let window = window.unwrap_or(Window::beginning(index));
-        self.sources.push(Source { ssrc, window, reception: Reception::beginning(index), report: None, active: true });
+        self.sources.push(Source {
+            ssrc,
+            window,
+            reception: Reception::beginning(index),
+            report: None,
+            active: true,
+        });
         self.sources.last_mut()
     }
 
     /// Takes in what looks like RTCP. False: it is not authentic, or came before.
     pub fn rtcp(&mut self, now: Instant, datagram: &[u8]) -> bool {
         let Some(index) = self.open.rtcp_index(datagram).map(u64::from) else { return false };
-        let Some(reporter) = datagram.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes) else {
+        let Some(reporter) =
+            datagram.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes)
+        else {
             return false;
         };
         let known = self.reporters.iter_mut().find(|(ssrc, _)| *ssrc == reporter);
@@ -266,9 +284,15 @@ impl Transport {
         // It can't have heard more than we sent.
         let packets = packets.min(u64::from(self.sent.packets));
         let jitter = Duration::from_micros(u64::from(block.jitter) * 1_000 / 48);
-        self.outbound = Way { packets, lost: u64::try_from(block.lost).unwrap_or_default().min(packets), jitter };
+        self.outbound = Way {
+            packets,
+            lost: u64::try_from(block.lost).unwrap_or_default().min(packets),
+            jitter,
+        };
         if block.last_report != 0 {
-            let trip = rtcp::middle(self.ntp(now)).wrapping_sub(block.last_report).wrapping_sub(block.since_report);
+            let trip = rtcp::middle(self.ntp(now))
+                .wrapping_sub(block.last_report)
+                .wrapping_sub(block.since_report);
             // Clocks that run apart can make it less than nothing, which reads as hours.
             if trip < 60 << 16 {
                 self.round_trip = Some(Duration::from_micros((u64::from(trip) * 1_000_000) >> 16));
@@ -287,7 +311,8 @@ impl Transport {
         if written {
             self.sent.first.get_or_insert(sequence);
             self.sent.packets = self.sent.packets.wrapping_add(1);
-            self.sent.bytes = self.sent.bytes.wrapping_add(u32::try_from(payload.len()).unwrap_or_default());
+            self.sent.bytes =
+                self.sent.bytes.wrapping_add(u32::try_from(payload.len()).unwrap_or_default());
             if payload_type == self.opus_pt {
                 self.sent.last = Some((at, timestamp));
             }
@@ -326,9 +351,11 @@ impl Transport {
     }
 
     fn report(&mut self, now: Instant, to: SocketAddr, goodbye: bool, out: &mut Outbox) {
-        let sends = std::mem::replace(&mut self.sent.reported, self.sent.packets) != self.sent.packets;
+        let sends =
+            std::mem::replace(&mut self.sent.reported, self.sent.packets) != self.sent.packets;
         let sender = self.sent.last.filter(|_| sends).map(|(at, timestamp)| {
-            let since = u64::try_from(now.saturating_duration_since(at).as_micros()).unwrap_or_default();
+            let since =
+                u64::try_from(now.saturating_duration_since(at).as_micros()).unwrap_or_default();
             Sender {
                 ntp: self.ntp(now),
                 timestamp: timestamp.wrapping_add(low32(since * 48 / 1_000)),
@@ -338,7 +365,9 @@ impl Transport {
         });
         let mut blocks = [Block::default(); SOURCES_MAX];
         let mut count = 0;
-        for (block, source) in blocks.iter_mut().zip(self.sources.iter_mut().filter(|source| source.active)) {
+        for (block, source) in
+            blocks.iter_mut().zip(self.sources.iter_mut().filter(|source| source.active))
+        {
             source.active = false;
             *block = source.block(now);
             count += 1;
@@ -346,7 +375,14 @@ impl Transport {
         let index = self.report_index;
         self.report_index = (index + 1) & 0x7fff_ffff;
         out.write(to, |bytes, from| {
-            rtcp::write(bytes, self.ssrc, sender, blocks.get(..count).unwrap_or_default(), &self.cname, goodbye);
+            rtcp::write(
+                bytes,
+                self.ssrc,
+                sender,
+                blocks.get(..count).unwrap_or_default(),
+                &self.cname,
+                goodbye,
+            );
             self.seal.seal_rtcp(index, bytes, from)
         });
     }
@@ -354,7 +390,9 @@ impl Transport {
     fn ntp(&self, now: Instant) -> u64 {
         let (made, ntp) = self.made;
         let since = now.saturating_duration_since(made);
-        ntp.wrapping_add((since.as_secs() << 32) | ((u64::from(since.subsec_nanos()) << 32) / 1_000_000_000))
+        ntp.wrapping_add(
+            (since.as_secs() << 32) | ((u64::from(since.subsec_nanos()) << 32) / 1_000_000_000),
+        )
     }
 }
 

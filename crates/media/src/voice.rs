@@ -57,7 +57,9 @@ mod tests {
 
     /// Which of so many frames have voice.
     fn heard(judge: &mut Judge, frames: usize, sound: impl Fn(usize) -> f32) -> Vec<bool> {
-        let frame = |n: usize| (0..FRAME).map(|i| (sound(n * FRAME + i) * 32_767.0) as i16).collect::<Vec<_>>();
+        let frame = |n: usize| {
+            (0..FRAME).map(|i| (sound(n * FRAME + i) * 32_767.0) as i16).collect::<Vec<_>>()
+        };
         (0..frames).map(|n| judge.hear(&frame(n))).collect()
     }
 

@@ -50,7 +50,11 @@ impl Watchdog {
     }
 
     /// At each tick: what is `missing`, with how long it has been waited for, where it is time to say so.
-    pub(super) fn look(&mut self, now: Instant, missing: Option<Missing>) -> Option<(Missing, Duration)> {
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        missing: Option<Missing>,
+    ) -> Option<(Missing, Duration)> {
         let waited = *LOOKS.get(self.looked)?;
         if now.saturating_duration_since(self.opened) < waited {
             return None;

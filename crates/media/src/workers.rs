@@ -54,7 +54,8 @@ impl Workers {
     /// # Errors
     /// The system gives no thread.
     pub fn start(name: &str, threads: usize, beat: Duration, clock: &Clock) -> io::Result<Self> {
-        let threads = (0..threads.max(1)).map(|n| Worker::start(&format!("{name}-{n}"), beat, clock.clone()));
+        let threads =
+            (0..threads.max(1)).map(|n| Worker::start(&format!("{name}-{n}"), beat, clock.clone()));
         Ok(Self { threads: threads.collect::<io::Result<_>>()? })
     }
 
@@ -76,7 +77,8 @@ impl Workers {
         }
         for worker in &self.threads {
             let thread = worker.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id()) {
+            if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id())
+            {
                 let _ = thread.join();
             }
         }
@@ -94,8 +96,9 @@ impl Worker {
         let (to, new) = sync_channel(NEW_MAX);
         let jobs = Arc::new(AtomicUsize::new(0));
         let counted = jobs.clone();
-        let thread =
-            std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&new, &counted, beat, &clock))?;
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || run(&new, &counted, beat, &clock))?;
         Ok(Self { to: Mutex::new(Some(to)), jobs, thread: Mutex::new(Some(thread)) })
     }
 
@@ -123,7 +126,9 @@ fn run(new: &Receiver<Box<dyn Job>>, counted: &AtomicUsize, beat: Duration, cloc
             let Ok(job) = new.recv() else { return };
             jobs.push(job);
             due = clock.now();
-        } else if let Some(wait) = due.checked_duration_since(clock.now()).filter(|wait| !wait.is_zero()) {
+        } else if let Some(wait) =
+            due.checked_duration_since(clock.now()).filter(|wait| !wait.is_zero())
+        {
             std::thread::sleep(wait);
         }
         loop {
@@ -169,13 +174,15 @@ mod tests {
 
     #[test]
     fn jobs_end_by_themselves_and_a_panic_ends_one_alone() {
-        let workers = Workers::start("test", 1, Duration::from_millis(1), &Clock::real()).expect("threads");
+        let workers =
+            Workers::start("test", 1, Duration::from_millis(1), &Clock::real()).expect("threads");
         let add = |then| {
             let (to, from) = sync_channel(10_000);
             assert!(workers.add(Box::new(Counting(to, 0, then))));
             from
         };
-        let (ends, panics, goes_on) = (add(|| Going::Over), add(|| panic!("on purpose")), add(|| Going::On));
+        let (ends, panics, goes_on) =
+            (add(|| Going::Over), add(|| panic!("on purpose")), add(|| Going::On));
         assert_eq!(ends.iter().last(), Some(3));
         assert_eq!(panics.iter().last(), Some(3));
         assert!(goes_on.iter().any(|beats| beats > 10));

@@ -167,40 +167,62 @@ impl HangupCause {
             Self::XmlHangup => (4000, "Normal Hangup", S::AnswerXml, "NORMAL_CLEARING"),
             Self::XmlRejected => (3020, "Rejected", S::AnswerXml, "CALL_REJECTED"),
             Self::XmlBusy => (3010, "Busy Line", S::AnswerXml, "USER_BUSY"),
-            Self::EndOfInstructions => (4010, "End Of XML Instructions", S::Plivo, "NORMAL_CLEARING"),
+            Self::EndOfInstructions => {
+                (4010, "End Of XML Instructions", S::Plivo, "NORMAL_CLEARING")
+            }
             Self::ScheduledHangup => (6000, "Scheduled Hangup", S::AnswerXml, "ALLOTTED_TIMEOUT"),
             Self::TimeLimit => (6000, "Scheduled Hangup", S::Plivo, "ALLOTTED_TIMEOUT"),
             Self::RingTimeout => (6010, "Ring Timeout Reached", S::Plivo, "NO_ANSWER"),
-            Self::NoAnswer | Self::UserUnreachable => (3000, "No Answer", S::Carrier, "NO_USER_RESPONSE"),
+            Self::NoAnswer | Self::UserUnreachable => {
+                (3000, "No Answer", S::Carrier, "NO_USER_RESPONSE")
+            }
             Self::Rejected => (3020, "Rejected", S::Callee, "CALL_REJECTED"),
             Self::UserBusy => (3010, "Busy Line", S::Carrier, "USER_BUSY"),
             Self::NumberFull | Self::CpsExceeded => match direction {
                 Direction::Inbound => (3010, "Busy Line", S::Plivo, "USER_BUSY"),
-                Direction::Outbound => (5030, "Concurrency Limit Breached", S::Plivo, "SWITCH_CONGESTION"),
+                Direction::Outbound => {
+                    (5030, "Concurrency Limit Breached", S::Plivo, "SWITCH_CONGESTION")
+                }
             },
             Self::NoPermission => (3040, "Forbidden", S::Plivo, "CALL_REJECTED"),
             Self::PermissionRefused => (3040, "Forbidden", S::Carrier, "CALL_REJECTED"),
-            Self::GeoBlocked => (2030, "Destination Country Barred", S::Plivo, "OUTGOING_CALL_BARRED"),
+            Self::GeoBlocked => {
+                (2030, "Destination Country Barred", S::Plivo, "OUTGOING_CALL_BARRED")
+            }
             Self::CallingDisabled => (3030, "Unknown Caller ID", S::Plivo, "CALL_REJECTED"),
-            Self::InvalidDestination => (2000, "Invalid Destination Address", S::Carrier, "UNALLOCATED_NUMBER"),
-            Self::DestinationBarred => (2040, "Destination Number Barred", S::Plivo, "OUTGOING_CALL_BARRED"),
-            Self::EndpointNotRegistered => (2020, "Endpoint Not Registered", S::Plivo, "USER_NOT_REGISTERED"),
+            Self::InvalidDestination => {
+                (2000, "Invalid Destination Address", S::Carrier, "UNALLOCATED_NUMBER")
+            }
+            Self::DestinationBarred => {
+                (2040, "Destination Number Barred", S::Plivo, "OUTGOING_CALL_BARRED")
+            }
+            Self::EndpointNotRegistered => {
+                (2020, "Endpoint Not Registered", S::Plivo, "USER_NOT_REGISTERED")
+            }
             Self::LoopDetected => (2060, "Loop Detected", S::Plivo, "LOOP_DETECTED"),
             Self::LostRace => (9000, "Lost Race", S::Plivo, "LOSE_RACE"),
             Self::ConfirmFailed => (9110, "Confirm Key Challenge Failed", S::Plivo, "NO_ANSWER"),
-            Self::MpcKicked => (4030, "Kicked Out Of Multiparty Call", S::ApiRequest, "NORMAL_CLEARING"),
+            Self::MpcKicked => {
+                (4030, "Kicked Out Of Multiparty Call", S::ApiRequest, "NORMAL_CLEARING")
+            }
             Self::MpcEnded => (4020, "Multiparty Call Ended", S::Plivo, "NORMAL_CLEARING"),
             Self::MpcStopped => (4020, "Multiparty Call Ended", S::ApiRequest, "NORMAL_CLEARING"),
             Self::DialEnded => (4000, "Normal Hangup", S::Caller, "NORMAL_CLEARING"),
-            Self::GraphError => (3080, "Internal server error from carrier", S::Carrier, "NORMAL_TEMPORARY_FAILURE"),
-            Self::GraphRateLimited => (3090, "Network congestion from carrier", S::Carrier, "SWITCH_CONGESTION"),
+            Self::GraphError => {
+                (3080, "Internal server error from carrier", S::Carrier, "NORMAL_TEMPORARY_FAILURE")
+            }
+            Self::GraphRateLimited => {
+                (3090, "Network congestion from carrier", S::Carrier, "SWITCH_CONGESTION")
+            }
             Self::GraphTimeout => (3070, "Request timeout", S::Carrier, "RECOVERY_ON_TIMER_EXPIRE"),
             Self::MediaSetupTimeout => (5000, "Network Error", S::Plivo, "NETWORK_OUT_OF_ORDER"),
             Self::MediaTimeout => (6020, "Media Timeout", S::Plivo, "MEDIA_TIMEOUT"),
             Self::InternalError | Self::ElementNotBuilt | Self::NodeFailure | Self::Drained => {
                 (5010, "Internal Error", S::Error, "NORMAL_TEMPORARY_FAILURE")
             }
-            Self::InstructionLoop => (8014, "Invalid Redirect XML", S::Error, "NORMAL_TEMPORARY_FAILURE"),
+            Self::InstructionLoop => {
+                (8014, "Invalid Redirect XML", S::Error, "NORMAL_TEMPORARY_FAILURE")
+            }
             Self::Unreachable(doc) => {
                 let (code, name) = match doc {
                     DocumentKind::Answer => (7011, "Error Reaching Answer URL"),
@@ -229,7 +251,9 @@ impl HangupCause {
             }
             Self::InvalidMethod(doc) => {
                 let (code, name) = match doc {
-                    DocumentKind::Answer | DocumentKind::Action => (7032, "Invalid Method For Action URL"),
+                    DocumentKind::Answer | DocumentKind::Action => {
+                        (7032, "Invalid Method For Action URL")
+                    }
                     DocumentKind::Transfer => (7033, "Invalid Method For Transfer URL"),
                     DocumentKind::Redirect => (7034, "Invalid Method For Redirect URL"),
                 };

@@ -68,7 +68,8 @@ impl Clock {
     /// Moves a stepped clock on; a real one takes no notice.
     pub fn step(&self, by: Duration) {
         if let Source::Stepped(s) = &self.0 {
-            s.passed_micros.fetch_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
+            s.passed_micros
+                .fetch_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
         }
     }
 
@@ -77,7 +78,9 @@ impl Clock {
     pub fn now(&self) -> Instant {
         match &self.0 {
             Source::Real | Source::Jumping(_) => Instant::now(),
-            Source::Stepped(s) => s.start + Duration::from_micros(s.passed_micros.load(Ordering::SeqCst)),
+            Source::Stepped(s) => {
+                s.start + Duration::from_micros(s.passed_micros.load(Ordering::SeqCst))
+            }
         }
     }
 
@@ -87,7 +90,8 @@ impl Clock {
         static BEGINNING: OnceLock<(Timestamp, Instant)> = OnceLock::new();
         match &self.0 {
             Source::Real | Source::Jumping(_) => {
-                let (wall, begun) = BEGINNING.get_or_init(|| (Timestamp::from_micros(system_micros()), self.now()));
+                let (wall, begun) =
+                    BEGINNING.get_or_init(|| (Timestamp::from_micros(system_micros()), self.now()));
                 wall.plus(self.now().saturating_duration_since(*begun))
             }
             Source::Stepped(s) => s.steady(),
@@ -99,10 +103,12 @@ impl Clock {
     pub fn wall(&self) -> Timestamp {
         match &self.0 {
             Source::Real => Timestamp::from_micros(system_micros()),
-            Source::Jumping(off) => Timestamp::from_micros(system_micros().saturating_add(off.load(Ordering::SeqCst))),
-            Source::Stepped(s) => {
-                Timestamp::from_micros(s.steady().micros().saturating_add(s.off.load(Ordering::SeqCst)))
+            Source::Jumping(off) => {
+                Timestamp::from_micros(system_micros().saturating_add(off.load(Ordering::SeqCst)))
             }
+            Source::Stepped(s) => Timestamp::from_micros(
+                s.steady().micros().saturating_add(s.off.load(Ordering::SeqCst)),
+            ),
         }
     }
 }
@@ -115,6 +121,7 @@ impl Stepped {
 
 #[allow(clippy::disallowed_methods, reason = "this is the source")]
 fn system_micros() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

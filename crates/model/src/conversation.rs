@@ -82,7 +82,9 @@ impl ConversationStatus {
     pub fn may_become(self, next: Self) -> bool {
         matches!(
             (self, next),
-            (Self::Open, Self::Closed) | (Self::Closed, Self::Archived) | (Self::Closed | Self::Archived, Self::Open)
+            (Self::Open, Self::Closed)
+                | (Self::Closed, Self::Archived)
+                | (Self::Closed | Self::Archived, Self::Open)
         )
     }
 }
@@ -180,7 +182,12 @@ mod tests {
     #[test]
     fn s3_20_states_and_statuses_only_go_where_they_may() {
         use ConversationStatus as C;
-        let legal = [(C::Open, C::Closed), (C::Closed, C::Archived), (C::Closed, C::Open), (C::Archived, C::Open)];
+        let legal = [
+            (C::Open, C::Closed),
+            (C::Closed, C::Archived),
+            (C::Closed, C::Open),
+            (C::Archived, C::Open),
+        ];
         for from in C::ALL {
             for to in C::ALL {
                 assert_eq!(from.may_become(to), legal.contains(&(from, to)), "{from:?} {to:?}");

@@ -31,7 +31,9 @@ impl Country {
     /// # Errors
     /// No code, or one of a country whose numbers can't be told by their digits; says which.
     pub fn parse(code: &str) -> Result<Self, NoCountry> {
-        let letters = <[u8; 2]>::try_from(code.as_bytes()).ok().filter(|l| l.iter().all(u8::is_ascii_uppercase));
+        let letters = <[u8; 2]>::try_from(code.as_bytes())
+            .ok()
+            .filter(|l| l.iter().all(u8::is_ascii_uppercase));
         let country = Self(letters.ok_or(NoCountry::NoCode)?);
         let in_plan = NANP.iter().any(|(of, _)| *of == code);
         if in_plan || PREFIXES.iter().any(|(_, of)| *of == code) {
@@ -71,7 +73,10 @@ impl Origin {
             return rest.get(..3).and_then(by_area).map_or(Self::NorthAmerica, Self::Country);
         }
         // The longest prefix counts: 7 7… is Kazakhstan's, other 7s are Russia's.
-        let found = PREFIXES.iter().filter(|(prefix, _)| digits.starts_with(prefix)).max_by_key(|(p, _)| p.len());
+        let found = PREFIXES
+            .iter()
+            .filter(|(prefix, _)| digits.starts_with(prefix))
+            .max_by_key(|(p, _)| p.len());
         found.and_then(|(_, code)| Country::of(code)).map_or(Self::Nowhere, Self::Country)
     }
 }
@@ -451,7 +456,11 @@ mod tests {
         let mut seen = BTreeMap::new();
         for (country, areas) in NANP {
             for area in areas.split(' ') {
-                assert!(area.len() == 3 && area.bytes().all(|b| b.is_ascii_digit()) && area.as_bytes()[0] > b'1');
+                assert!(
+                    area.len() == 3
+                        && area.bytes().all(|b| b.is_ascii_digit())
+                        && area.as_bytes()[0] > b'1'
+                );
                 assert_eq!(seen.insert(area, country), None, "{area}");
             }
         }

@@ -19,7 +19,8 @@ impl EndpointName {
     /// # Errors
     /// What a name is.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        let fits =
+            text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         if fits && (1..=NAME_MAX).contains(&text.len()) {
             Ok(Self(text.into()))
         } else {

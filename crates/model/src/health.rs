@@ -26,7 +26,8 @@ impl Health {
 
     /// Started. A node that drains stays so.
     pub fn ready(&self) {
-        let _ = self.0.phase.compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
+        let _ =
+            self.0.phase.compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Takes no new calls any more.

@@ -90,7 +90,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (ADMISSION_TOTAL, Kind::Counter, "Decisions of the admission gate, by result."),
     (NUMBER_SLOTS_IN_USE, Kind::Gauge, "Simultaneous calls of a business number."),
     (SETUP_SECONDS, Kind::Histogram, "From the webhook received to Graph accept sent."),
-    (ANSWER_FETCH_SECONDS, Kind::Histogram, "Fetches of documents and sounds from customers' URLs."),
+    (
+        ANSWER_FETCH_SECONDS,
+        Kind::Histogram,
+        "Fetches of documents and sounds from customers' URLs.",
+    ),
     (GRAPH_REQUEST_SECONDS, Kind::Histogram, "HTTP exchanges with Meta's Graph API."),
     (CALLBACK_TOTAL, Kind::Counter, "Attempts to deliver callbacks, by outcome."),
     (WEBHOOK_EVENTS_TOTAL, Kind::Counter, "Items of Meta's webhooks, by what became of them."),
@@ -110,19 +114,43 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (CLUSTER_DEGRADED, Kind::Gauge, "1 while cut off from the cluster's Redis."),
     (BUILD_INFO, Kind::Gauge, "Version and revision of this program."),
     (HTTP_CONNECTIONS, Kind::Gauge, "Connections of the public listener."),
-    (HTTP_CONNECTIONS_CLOSED_TOTAL, Kind::Counter, "Connections closed for want of room or for slowness."),
-    (EVENT_LOG_REFUSED_TOTAL, Kind::Counter, "Event-log lines not written because the queue was full."),
+    (
+        HTTP_CONNECTIONS_CLOSED_TOTAL,
+        Kind::Counter,
+        "Connections closed for want of room or for slowness.",
+    ),
+    (
+        EVENT_LOG_REFUSED_TOTAL,
+        Kind::Counter,
+        "Event-log lines not written because the queue was full.",
+    ),
     (DRAINING, Kind::Gauge, "1 while the node drains."),
-    (OVERLOADED_TOTAL, Kind::Counter, "Calls refused as overloaded, by what there was too much of."),
+    (
+        OVERLOADED_TOTAL,
+        Kind::Counter,
+        "Calls refused as overloaded, by what there was too much of.",
+    ),
     (QUEUE_REFUSED_TOTAL, Kind::Counter, "What full queues refused."),
     (STORE_JOURNAL_BYTES, Kind::Gauge, "Bytes that wait in the journal for the store."),
     (LOG_LINES_DROPPED_TOTAL, Kind::Counter, "Log lines left out past the bound of a kind."),
     (STREAMS_ACTIVE, Kind::Gauge, "Streams of calls' sound whose socket is open."),
     (STREAMS_TOTAL, Kind::Counter, "Streams that are over, by how they ended."),
     (RECOGNITIONS_TOTAL, Kind::Counter, "Recognitions of speech, by outcome."),
-    (TRANSCRIPTS_TOTAL, Kind::Counter, "Tries to write down what is said in recordings, by outcome."),
-    (RECORDING_COPIES_TOTAL, Kind::Counter, "Tries to copy recordings to other storage, by outcome."),
-    (STREAM_MESSAGES_DROPPED_TOTAL, Kind::Counter, "Messages of sound left out for slow servers of streams."),
+    (
+        TRANSCRIPTS_TOTAL,
+        Kind::Counter,
+        "Tries to write down what is said in recordings, by outcome.",
+    ),
+    (
+        RECORDING_COPIES_TOTAL,
+        Kind::Counter,
+        "Tries to copy recordings to other storage, by outcome.",
+    ),
+    (
+        STREAM_MESSAGES_DROPPED_TOTAL,
+        Kind::Counter,
+        "Messages of sound left out for slow servers of streams.",
+    ),
 ];
 
 /// `outcome` of [`CALLS_TOTAL`].
@@ -231,7 +259,8 @@ pub mod queue {
     /// Users' files that are fetched before anybody asks for them.
     pub const MEDIA: &str = "media";
     /// All of them.
-    pub const ALL: &[&str] = &[MAILBOX, REJECTS, GRAPH, PARKED, DIALER, BODIES, WEBHOOKS, TURNS, MEDIA];
+    pub const ALL: &[&str] =
+        &[MAILBOX, REJECTS, GRAPH, PARKED, DIALER, BODIES, WEBHOOKS, TURNS, MEDIA];
 }
 
 /// `outcome` of [`ANSWER_FETCH_SECONDS`]; failures' words are `call::machine::FetchFailure::outcome`.

@@ -18,10 +18,17 @@ pub enum NoticeTopic {
 
 impl NoticeTopic {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Message, Self::Escalation, Self::MissedCall, Self::Quality, Self::Number, Self::Delivery];
+    pub const ALL: [Self; 6] = [
+        Self::Message,
+        Self::Escalation,
+        Self::MissedCall,
+        Self::Quality,
+        Self::Number,
+        Self::Delivery,
+    ];
     /// The words of all of them.
-    pub const WORDS: &[&str] = &["message", "escalation", "missed_call", "quality", "number", "delivery"];
+    pub const WORDS: &[&str] =
+        &["message", "escalation", "missed_call", "quality", "number", "delivery"];
 
     /// Its word.
     pub fn as_str(self) -> &'static str {

@@ -38,7 +38,11 @@ impl E164 {
             match c {
                 '0'..='9' => digits.push(c),
                 ' ' | '-' | '.' | '(' | ')' => {}
-                _ => return Err(format!("{text:?} is not a phone number: digits with an optional leading +")),
+                _ => {
+                    return Err(format!(
+                        "{text:?} is not a phone number: digits with an optional leading +"
+                    ));
+                }
             }
         }
         if (5..=15).contains(&digits.len()) {
@@ -101,8 +105,13 @@ mod tests {
 
     #[test]
     fn four_characters_are_shown() {
-        for (text, shown) in [("919812345678", "5678"), ("5678", "5678"), ("78", "78"), ("", ""), ("Zoë-äöü", "-äöü")]
-        {
+        for (text, shown) in [
+            ("919812345678", "5678"),
+            ("5678", "5678"),
+            ("78", "78"),
+            ("", ""),
+            ("Zoë-äöü", "-äöü"),
+        ] {
             assert_eq!(last_four(text), shown, "{text}");
         }
         assert_eq!(format!("{:?}", E164::parse("+91 98123 45678").expect("a number")), "…5678");

@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Microseconds since the Unix epoch, UTC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
 
@@ -80,10 +82,11 @@ impl Timestamp {
         let [[m1, m2], [d1, d2]] = [at.month(), at.day()].map(|n| two(n.unsigned_abs().into()));
         let [[h1, h2], [n1, n2], [s1, s2]] =
             [at.hour(), at.minute(), at.second()].map(|n| two(n.unsigned_abs().into()));
-        let [[f1, f2], [f3, f4], [f5, f6]] = [micros / 10_000, micros / 100 % 100, micros % 100].map(two);
+        let [[f1, f2], [f3, f4], [f5, f6]] =
+            [micros / 10_000, micros / 100 % 100, micros % 100].map(two);
         let text = [
-            c1, c2, y1, y2, b'-', m1, m2, b'-', d1, d2, between, h1, h2, b':', n1, n2, b':', s1, s2, b'.', f1, f2, f3,
-            f4, f5, f6,
+            c1, c2, y1, y2, b'-', m1, m2, b'-', d1, d2, between, h1, h2, b':', n1, n2, b':', s1,
+            s2, b'.', f1, f2, f3, f4, f5, f6,
         ];
         let shown = text.get(..if decimals > 0 { 20 + decimals } else { 19 }).unwrap_or(&text);
         std::str::from_utf8(shown).unwrap_or_default().to_owned()
@@ -92,7 +95,8 @@ impl Timestamp {
 
 /// A number below 100 in two digits.
 fn two(number: u32) -> [u8; 2] {
-    [number / 10, number % 10].map(|digit| u8::try_from(digit).map_or(b'0', |digit| b'0' + digit % 10))
+    [number / 10, number % 10]
+        .map(|digit| u8::try_from(digit).map_or(b'0', |digit| b'0' + digit % 10))
 }
 
 impl fmt::Display for Timestamp {

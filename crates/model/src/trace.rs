@@ -97,11 +97,17 @@ mod tests {
     fn a_calls_traceparent() {
         let call: CallUuid = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736".parse().expect("a UUID");
         let (trace, span) = (TraceId::from(call), SpanId::of(0x00f0_67aa_0ba9_02b7));
-        assert_eq!(traceparent(trace, span), "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        assert_eq!(
+            traceparent(trace, span),
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        );
         assert_eq!(SpanId::of(0).to_string(), "0000000000000001");
         let json = serde_json::to_string(&(trace, span)).expect("JSON");
         assert_eq!(json, r#"["4bf92f3577b34da6a3ce929d0e0e4736","00f067aa0ba902b7"]"#);
-        assert_eq!(serde_json::from_str::<(TraceId, SpanId)>(&json).expect("read back"), (trace, span));
+        assert_eq!(
+            serde_json::from_str::<(TraceId, SpanId)>(&json).expect("read back"),
+            (trace, span)
+        );
         for wrong in [r#""""#, r#""00f067aa0ba902b""#, r#""zzzzzzzzzzzzzzzz""#, "7"] {
             assert!(serde_json::from_str::<SpanId>(wrong).is_err(), "{wrong}");
         }

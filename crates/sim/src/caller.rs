@@ -183,7 +183,10 @@ pub struct CallScript {
 impl std::fmt::Debug for CallScript {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Secrets and the user's number stay out (R22).
-        f.debug_struct("CallScript").field("to", &self.to).field("hangup", &self.hangup).finish_non_exhaustive()
+        f.debug_struct("CallScript")
+            .field("to", &self.to)
+            .field("hangup", &self.hangup)
+            .finish_non_exhaustive()
     }
 }
 
@@ -390,15 +393,19 @@ mod tests {
 
     #[test]
     fn events_are_objects_as_the_contract_has_them() {
-        let ended = Ended { ok: true, cause: "caller_hangup".into(), heard_ms: 1200, ..Ended::default() };
+        let ended =
+            Ended { ok: true, cause: "caller_hangup".into(), heard_ms: 1200, ..Ended::default() };
         let line =
-            serde_json::to_value(CallEvent::new(Duration::from_millis(7), Happened::Ended(ended))).expect("json");
+            serde_json::to_value(CallEvent::new(Duration::from_millis(7), Happened::Ended(ended)))
+                .expect("json");
         assert_eq!(line["at_ms"], 7);
         assert_eq!(line["event"], "ended");
         assert_eq!(line["ok"], true);
         assert_eq!(line["cause"], "caller_hangup");
         assert_eq!(line["heard_ms"], 1200);
-        let line = serde_json::to_value(CallEvent::new(Duration::from_millis(7), Happened::Answered)).expect("json");
+        let line =
+            serde_json::to_value(CallEvent::new(Duration::from_millis(7), Happened::Answered))
+                .expect("json");
         assert_eq!(line["event"], "answered");
     }
 }

@@ -52,19 +52,23 @@ pub async fn ask(
         }
         Ok(Answer { status, body: body.freeze() })
     };
-    tokio::time::timeout(deadline, read)
-        .await
-        .unwrap_or_else(|_| Err(format!("{whom} did not answer within {} s", deadline.as_secs_f32())))
+    tokio::time::timeout(deadline, read).await.unwrap_or_else(|_| {
+        Err(format!("{whom} did not answer within {} s", deadline.as_secs_f32()))
+    })
 }
 
 /// Sends a request; the answer's body is still to be read.
 ///
 /// # Errors
 /// In words: no connection.
-pub async fn send(client: &Client, request: Request<Bytes>) -> Result<http::Response<Incoming>, String> {
+pub async fn send(
+    client: &Client,
+    request: Request<Bytes>,
+) -> Result<http::Response<Incoming>, String> {
     let whom = request.uri().authority().map(ToString::to_string).unwrap_or_default();
     client.request(request.map(Full::new)).await.map_err(|e| {
-        let cause = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_else(|| e.to_string());
+        let cause =
+            std::error::Error::source(&e).map(ToString::to_string).unwrap_or_else(|| e.to_string());
         format!("{whom} can't be reached: {cause}")
     })
 }
@@ -88,7 +92,8 @@ impl Lines {
     pub async fn next(&mut self) -> Option<Bytes> {
         let mut searched = 0;
         loop {
-            let found = self.rest.get(searched..).and_then(|new| new.iter().position(|b| *b == b'\n'));
+            let found =
+                self.rest.get(searched..).and_then(|new| new.iter().position(|b| *b == b'\n'));
             if let Some(at) = found {
                 let mut line = self.rest.split_to(searched + at + 1);
                 line.truncate(searched + at);
@@ -96,7 +101,8 @@ impl Lines {
             }
             searched = self.rest.len();
             if self.ended || searched > self.line_bytes_max {
-                return (!self.rest.is_empty() && searched <= self.line_bytes_max).then(|| self.rest.split().freeze());
+                return (!self.rest.is_empty() && searched <= self.line_bytes_max)
+                    .then(|| self.rest.split().freeze());
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {

@@ -113,7 +113,9 @@ fn script_of(world: &World, order: CallOrder) -> Result<CallScript, String> {
     };
     let hangup = match order.hold_s {
         _ if order.stay => HangupRule::Never,
-        Some(s) if (0.0..=HOLD_MAX).contains(&s) => HangupRule::AfterAnswer(Duration::from_secs_f64(s)),
+        Some(s) if (0.0..=HOLD_MAX).contains(&s) => {
+            HangupRule::AfterAnswer(Duration::from_secs_f64(s))
+        }
         Some(s) => return Err(format!("hold_s {s} is not between 0 and {HOLD_MAX}")),
         None => HangupRule::default(),
     };
@@ -126,7 +128,8 @@ fn script_of(world: &World, order: CallOrder) -> Result<CallScript, String> {
         api_key: order.api_key,
         app_secret: order.app_secret,
         verify_token: order.verify_token,
-        keys: parse_keys(order.dtmf.as_deref().unwrap_or_default()).map_err(|e| format!("dtmf: {e}"))?,
+        keys: parse_keys(order.dtmf.as_deref().unwrap_or_default())
+            .map_err(|e| format!("dtmf: {e}"))?,
         keys_start: order.keys_start,
         say,
         record: order.record,
@@ -141,12 +144,14 @@ async fn order_number(State(world): State<Arc<World>>, body: Bytes) -> Response 
 }
 
 async fn order_failures(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    let order = serde_json::from_slice(&body).map_err(|e| format!("the body is no list of failures: {e}"));
+    let order =
+        serde_json::from_slice(&body).map_err(|e| format!("the body is no list of failures: {e}"));
     settled(order.map(|order| world.order_failures(order)))
 }
 
 async fn order_app(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    let order = serde_json::from_slice(&body).map_err(|e| format!("the body says nothing of the app: {e}"));
+    let order =
+        serde_json::from_slice(&body).map_err(|e| format!("the body says nothing of the app: {e}"));
     settled(order.map(|order| world.order_app(order)))
 }
 
@@ -272,7 +277,8 @@ async fn write_message(State(world): State<Arc<World>>, body: Bytes) -> Response
 
 /// `POST /_sim/messages/failures`: what becomes of the next messages.
 async fn order_failure(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    let ordered = serde_json::from_slice(&body).map_err(|e| format!("the body is no order of a failure: {e}"));
+    let ordered = serde_json::from_slice(&body)
+        .map_err(|e| format!("the body is no order of a failure: {e}"));
     match ordered.and_then(|order| world.chat.order_failure(order)) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(why) => refuse(why),
@@ -280,9 +286,15 @@ async fn order_failure(State(world): State<Arc<World>>, body: Bytes) -> Response
 }
 
 /// A user's file, for who has the token.
-async fn media(State(world): State<Arc<World>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    let token =
-        headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
+async fn media(
+    State(world): State<Arc<World>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let token = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.strip_prefix("Bearer "));
     match world.chat.bytes(&id).filter(|_| token == Some(world.access_token.as_str())) {
         Some((mime, bytes)) => ([(header::CONTENT_TYPE, mime)], bytes).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
@@ -301,7 +313,9 @@ async fn answer_request(State(world): State<Arc<World>>, body: Bytes) -> Respons
     };
     match world.answer_request(&order).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(why) => (StatusCode::CONFLICT, axum::Json(serde_json::json!({ "error": why }))).into_response(),
+        Err(why) => {
+            (StatusCode::CONFLICT, axum::Json(serde_json::json!({ "error": why }))).into_response()
+        }
     }
 }
 
@@ -315,7 +329,8 @@ pub(crate) async fn only_from_here(request: Request, next: Next) -> Response {
     if is_from_here(request.headers()) {
         next.run(request).await
     } else {
-        (StatusCode::FORBIDDEN, "this door is for the machine the simulator runs on\n").into_response()
+        (StatusCode::FORBIDDEN, "this door is for the machine the simulator runs on\n")
+            .into_response()
     }
 }
 
@@ -326,7 +341,8 @@ pub(crate) async fn only_from_here_or_elsewhere(request: Request, next: Next) ->
     if named && (reads || is_from_here(request.headers())) {
         next.run(request).await
     } else {
-        (StatusCode::FORBIDDEN, "this door is for the machine the simulator runs on\n").into_response()
+        (StatusCode::FORBIDDEN, "this door is for the machine the simulator runs on\n")
+            .into_response()
     }
 }
 
@@ -338,8 +354,11 @@ fn is_from_here(headers: &HeaderMap) -> bool {
 /// Whether the simulator was asked by an address of its own, or as `localhost`: any other name may lead anywhere.
 fn is_named_here(headers: &HeaderMap) -> bool {
     let host = headers.get("host").and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.contains(']') { host } else { name });
-    let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok();
+    let name = host
+        .rsplit_once(':')
+        .map_or(host, |(name, port)| if port.contains(']') { host } else { name });
+    let literal =
+        name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok();
     literal || name == "localhost"
 }
 

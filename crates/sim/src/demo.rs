@@ -51,7 +51,8 @@ pub async fn start(listen: SocketAddr, auth_token: &str) -> std::io::Result<Demo
         .route("/chime.wav", get(|| async { ([(header::CONTENT_TYPE, "audio/wav")], chime()) }))
         .with_state(app);
     let stop = CancellationToken::new();
-    let served = axum::serve(listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let served =
+        axum::serve(listener, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::spawn(async move { served.await });
     Ok(Demo { url, stop })
 }
@@ -79,45 +80,71 @@ impl Drop for Demo {
     }
 }
 
-async fn answer(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm(body): RawForm) -> Response {
+async fn answer(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    RawForm(body): RawForm,
+) -> Response {
     match app.check(&uri, &headers, &body) {
         Ok(_) => xml(&app.ask("Welcome to Offhook. ")),
         Err(refused) => refused.into_response(),
     }
 }
 
-async fn load(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm(body): RawForm) -> Response {
+async fn load(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    RawForm(body): RawForm,
+) -> Response {
     match app.check(&uri, &headers, &body) {
-        Ok(_) => xml("<Speak loop=\"0\">This call is one of many. It goes on until the caller hangs up.</Speak>"),
+        Ok(_) => xml(
+            "<Speak loop=\"0\">This call is one of many. It goes on until the caller hangs up.</Speak>",
+        ),
         Err(refused) => refused.into_response(),
     }
 }
 
-async fn menu(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm(body): RawForm) -> Response {
+async fn menu(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    RawForm(body): RawForm,
+) -> Response {
     let params = match app.check(&uri, &headers, &body) {
         Ok(params) => params,
         Err(refused) => return refused.into_response(),
     };
     let url = &app.url;
     xml(&match value(&params, "Digits") {
-        "1" => app.ask("We are open from nine in the morning to six in the evening, Monday to Friday. "),
+        "1" => app
+            .ask("We are open from nine in the morning to six in the evening, Monday to Friday. "),
         "2" => format!("<Play>{url}/chime.wav</Play>{}", app.ask("That was a file. ")),
         "3" => format!(
             "<GetDigits action=\"{url}/code\" method=\"POST\" numDigits=\"4\" timeout=\"10\">\
              <Speak>Please enter a code of four digits.</Speak></GetDigits>{}",
             app.ask("No code was entered. ")
         ),
-        "9" => format!("<Speak>Once more.</Speak><Redirect method=\"POST\">{url}/answer</Redirect>"),
+        "9" => {
+            format!("<Speak>Once more.</Speak><Redirect method=\"POST\">{url}/answer</Redirect>")
+        }
         "0" => "<Speak>Thank you for calling. Goodbye.</Speak><Hangup/>".to_owned(),
         _ => app.ask("That is not one of the choices. "),
     })
 }
 
-async fn code(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm(body): RawForm) -> Response {
+async fn code(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    RawForm(body): RawForm,
+) -> Response {
     match app.check(&uri, &headers, &body) {
         Ok(params) => {
             // Digits are data from outside: only digits go into the document.
-            let digits: String = value(&params, "Digits").chars().filter(char::is_ascii_digit).collect();
+            let digits: String =
+                value(&params, "Digits").chars().filter(char::is_ascii_digit).collect();
             let read_back = format!(
                 "<Speak voice=\"Polly.Joanna\">You entered <say-as interpret-as=\"digits\">{digits}</say-as>.</Speak>"
             );
@@ -127,7 +154,12 @@ async fn code(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm
     }
 }
 
-async fn hangup(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, RawForm(body): RawForm) -> Response {
+async fn hangup(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    RawForm(body): RawForm,
+) -> Response {
     match app.check(&uri, &headers, &body) {
         Ok(_) => StatusCode::OK.into_response(),
         Err(refused) => refused.into_response(),
@@ -154,7 +186,8 @@ impl App {
             params.entry(name.into_owned()).or_default().push(value.into_owned());
         }
         let signed = signed_string(&self.url, uri, &params, text("x-plivo-signature-v3-nonce"));
-        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, self.auth_token.as_bytes());
+        let key =
+            aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, self.auth_token.as_bytes());
         let right = text("x-plivo-signature-v3").split(',').any(|signature| {
             let signature = base64::engine::general_purpose::STANDARD.decode(signature.trim());
             signature.is_ok_and(|s| aws_lc_rs::hmac::verify(&key, signed.as_bytes(), &s).is_ok())
@@ -167,7 +200,11 @@ impl App {
             signed = right,
             "demo application asked"
         );
-        if right { Ok(params) } else { Err((StatusCode::FORBIDDEN, "the signature is missing or wrong\n")) }
+        if right {
+            Ok(params)
+        } else {
+            Err((StatusCode::FORBIDDEN, "the signature is missing or wrong\n"))
+        }
     }
 }
 
@@ -194,7 +231,8 @@ fn value<'a>(params: &'a Params, name: &str) -> &'a str {
 }
 
 fn xml(body: &str) -> Response {
-    let document = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response>{body}</Response>\n");
+    let document =
+        format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response>{body}</Response>\n");
     ([(header::CONTENT_TYPE, "application/xml; charset=utf-8")], document).into_response()
 }
 
@@ -203,7 +241,8 @@ fn chime() -> Vec<u8> {
     let notes = [523.25, 659.25, 783.99].into_iter().flat_map(|hertz: f64| {
         (0..8_000).map(move |n| {
             let fade = 1.0 - f64::from(n) / 8_000.0;
-            ((f64::from(n) / 16_000.0 * hertz * std::f64::consts::TAU).sin() * 9_000.0 * fade) as i16
+            ((f64::from(n) / 16_000.0 * hertz * std::f64::consts::TAU).sin() * 9_000.0 * fade)
+                as i16
         })
     });
     super::sound::wav_of(&notes.collect::<Vec<_>>())

@@ -43,7 +43,13 @@ pub(crate) fn call_uuid_of(opaque: &str) -> Option<String> {
 }
 
 /// Follows the log of a call in a task of its own; ends with the log, the call's mailbox or the simulator.
-pub(crate) fn start(world: &Arc<World>, node_url: String, uuid: String, api_key: String, to: mpsc::Sender<CallMsg>) {
+pub(crate) fn start(
+    world: &Arc<World>,
+    node_url: String,
+    uuid: String,
+    api_key: String,
+    to: mpsc::Sender<CallMsg>,
+) {
     let world = world.clone();
     tokio::spawn(async move {
         let closed = to.clone();
@@ -57,7 +63,13 @@ pub(crate) fn start(world: &Arc<World>, node_url: String, uuid: String, api_key:
     });
 }
 
-async fn follow(world: &World, node_url: &str, uuid: &str, api_key: &str, to: &mpsc::Sender<CallMsg>) {
+async fn follow(
+    world: &World,
+    node_url: &str,
+    uuid: &str,
+    api_key: &str,
+    to: &mpsc::Sender<CallMsg>,
+) {
     let url = format!("{node_url}/api/v1/calls/{uuid}/events?follow=1");
     for _ in 0..TRIES {
         let request = Request::get(&url).header("x-api-key", api_key).body(Bytes::new());
@@ -75,7 +87,10 @@ async fn follow(world: &World, node_url: &str, uuid: &str, api_key: &str, to: &m
                 return;
             }
             Ok(response) if response.status() != 404 => {
-                tracing::debug!(status = response.status().as_u16(), "the node's event log can't be read");
+                tracing::debug!(
+                    status = response.status().as_u16(),
+                    "the node's event log can't be read"
+                );
                 return;
             }
             Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
@@ -101,7 +116,9 @@ fn told_of(output: &Value) -> Option<NodeTold> {
         }),
         "concluded" => {
             let cause = &output["summary"]["cause"];
-            let known = serde_json::from_value::<HangupCause>(cause.clone()).ok().map(|c| c.as_str().to_owned());
+            let known = serde_json::from_value::<HangupCause>(cause.clone())
+                .ok()
+                .map(|c| c.as_str().to_owned());
             // A newer node may know causes that we don't: its own text, then.
             Some(NodeTold::Concluded { cause: known.unwrap_or_else(|| cause.to_string()) })
         }

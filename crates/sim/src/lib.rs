@@ -41,8 +41,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use caller::{
-    Answering, Answers, CallControl, CallEvent, CallEvents, CallScript, Ended, HangupRule, Happened, HungUpBy, KeyStep,
-    KeysStart, Order, PhoneKind,
+    Answering, Answers, CallControl, CallEvent, CallEvents, CallScript, Ended, HangupRule,
+    Happened, HungUpBy, KeyStep, KeysStart, Order, PhoneKind,
 };
 pub use faults::{Faults, FaultsError};
 pub use meta::permissions::Allow;
@@ -245,8 +245,15 @@ impl Sim {
         let (ip, port) = (options.media.ip(), options.media.port());
         let media_fault = |source| SimError::Listen { addr: options.media, source };
         let relay_on = |there: &Handle, port| {
-            Relay::start(there, (ip, port), identity.clone(), clock.clone(), log.clone(), stop.clone())
-                .map_err(media_fault)
+            Relay::start(
+                there,
+                (ip, port),
+                identity.clone(),
+                clock.clone(),
+                log.clone(),
+                stop.clone(),
+            )
+            .map_err(media_fault)
         };
         let relay = relay_on(&Handle::current(), port)?;
         let further = Some(options.relays).filter(|relays| *relays > 1).unwrap_or_default();
@@ -259,7 +266,13 @@ impl Sim {
             .collect::<Result<Vec<_>, _>>()?;
         let nobody = std::net::UdpSocket::bind((ip, 0)).map_err(media_fault)?;
         let http = client::client();
-        let webhooks = Webhooks::new(http.clone(), log.clone(), dice.clone(), options.times.webhook, stop.clone());
+        let webhooks = Webhooks::new(
+            http.clone(),
+            log.clone(),
+            dice.clone(),
+            options.times.webhook,
+            stop.clone(),
+        );
         let world = Arc::new(World {
             clock,
             dice,
@@ -299,9 +312,10 @@ impl Sim {
             .fallback(meta::graph::unknown)
             .with_state(world.clone());
         tokio::spawn(async move {
-            let served = axum::serve(Wires(listener), app.into_make_service_with_connect_info::<Cut>())
-                .with_graceful_shutdown(stop.cancelled_owned())
-                .await;
+            let served =
+                axum::serve(Wires(listener), app.into_make_service_with_connect_info::<Cut>())
+                    .with_graceful_shutdown(stop.cancelled_owned())
+                    .await;
             if let Err(error) = served {
                 tracing::warn!(%error, "the simulated Meta stopped listening");
             }
@@ -364,7 +378,11 @@ impl Drop for Sim {
 
 impl World {
     /// Places a call; `browser` speaks and hears in the script's place.
-    pub(crate) fn place(self: &Arc<Self>, script: CallScript, browser: Option<LegId>) -> CallEvents {
+    pub(crate) fn place(
+        self: &Arc<Self>,
+        script: CallScript,
+        browser: Option<LegId>,
+    ) -> CallEvents {
         let (own, mailbox) = mpsc::channel(life::MAILBOX);
         self.place_wired(script, browser, own, mailbox)
     }
@@ -396,7 +414,12 @@ impl World {
     ) -> CallEvents {
         let (events, reader) = mpsc::channel(caller::EVENTS_MAX);
         let control = CallControl(own.clone());
-        tokio::spawn(life::run(self.clone(), script, browser, Wiring { own, mailbox, events, of_storm }));
+        tokio::spawn(life::run(
+            self.clone(),
+            script,
+            browser,
+            Wiring { own, mailbox, events, of_storm },
+        ));
         CallEvents { control, events: reader }
     }
 
@@ -405,24 +428,38 @@ impl World {
         let (events, reader) = mpsc::channel(caller::EVENTS_MAX);
         let control = CallControl(own.clone());
         let wiring = Wiring { own, mailbox, events, of_storm: false };
-        locked(&self.awaiting).entry(script.from.clone()).or_default().push_back(Awaiting { script, wiring });
+        locked(&self.awaiting)
+            .entry(script.from.clone())
+            .or_default()
+            .push_back(Awaiting { script, wiring });
         CallEvents { control, events: reader }
     }
 
     /// The business calls a user.
-    fn call_user(self: &Arc<Self>, number: SimNumber, user: &str, connect: Connect, faults: Arc<CallFaults>) {
-        let awaiting = locked(&self.awaiting).get_mut(user).and_then(std::collections::VecDeque::pop_front);
+    fn call_user(
+        self: &Arc<Self>,
+        number: SimNumber,
+        user: &str,
+        connect: Connect,
+        faults: Arc<CallFaults>,
+    ) {
+        let awaiting =
+            locked(&self.awaiting).get_mut(user).and_then(std::collections::VecDeque::pop_front);
         let Awaiting { script, wiring } = awaiting.unwrap_or_else(|| {
             let (own, mailbox) = mpsc::channel(life::MAILBOX);
             let (events, _nobody) = mpsc::channel(1);
-            Awaiting { script: self.callee.clone(), wiring: Wiring { own, mailbox, events, of_storm: false } }
+            Awaiting {
+                script: self.callee.clone(),
+                wiring: Wiring { own, mailbox, events, of_storm: false },
+            }
         });
         let script = CallScript { from: user.to_owned(), to: number, ..script };
         tokio::spawn(outgoing::run(self.clone(), script, connect, faults, wiring));
     }
 
     fn door(&self, script: &CallScript) -> Option<Door> {
-        let node_url = script.node_url.clone().map(trimmed).or_else(|| locked(&self.node_url).clone())?;
+        let node_url =
+            script.node_url.clone().map(trimmed).or_else(|| locked(&self.node_url).clone())?;
         Some(Door {
             node_url,
             app_secret: script.app_secret.clone().unwrap_or_else(|| self.app_secret.clone()),
@@ -444,7 +481,14 @@ impl World {
         }
         let identity = self.relay.identity.clone();
         let (clock, log) = (self.clock.clone(), self.log.clone());
-        Relay::start(&Handle::current(), (self.media_ip, 0), identity, clock, log, self.stop.clone())
+        Relay::start(
+            &Handle::current(),
+            (self.media_ip, 0),
+            identity,
+            clock,
+            log,
+            self.stop.clone(),
+        )
     }
 
     /// An address that answers nothing.
@@ -521,7 +565,9 @@ impl World {
 
     /// Whether a call between the number and the user is up.
     fn is_engaged(&self, phone_number_id: &str, user: &str) -> bool {
-        locked(&self.calls).iter().any(|((number, _), call)| number == phone_number_id && call.user == user)
+        locked(&self.calls)
+            .iter()
+            .any(|((number, _), call)| number == phone_number_id && call.user == user)
     }
 
     fn calls_of(&self, phone_number_id: &str) -> usize {

@@ -58,7 +58,10 @@ impl LoadOrder {
     /// Which of its figures is out of bounds, and what they are.
     pub fn check(&self) -> Result<(), String> {
         if !(self.rate > 0.0 && self.rate <= RATE_MAX) {
-            return Err(format!("a rate of {} is not more than 0 and at most {RATE_MAX} calls a second", self.rate));
+            return Err(format!(
+                "a rate of {} is not more than 0 and at most {RATE_MAX} calls a second",
+                self.rate
+            ));
         }
         if !(1..=CALLS_MAX).contains(&self.calls) {
             return Err(format!("{} calls is not between 1 and {CALLS_MAX}", self.calls));
@@ -242,7 +245,9 @@ impl Seen {
             (None, Some(HungUpBy::Business)) if self.accept_refused => failed("accept_refused"),
             (None, Some(HungUpBy::Business)) => failed("terminated_before_accept"),
             (None, _) if self.cause.is_empty() => failed("broken_off"),
-            (None, _) => Outcome::Failed(self.cause.split(':').next().unwrap_or_default().to_owned()),
+            (None, _) => {
+                Outcome::Failed(self.cause.split(':').next().unwrap_or_default().to_owned())
+            }
         }
     }
 }
@@ -293,12 +298,19 @@ impl Tally {
         }
         self.audio_gaps += seen.audio_gaps;
         self.late.add(seen.placed);
-        self.webhook.add(seen.webhook.zip(seen.placed).map(|(taken, placed)| taken.saturating_sub(placed)));
-        self.reject.add(seen.rejected.zip(seen.placed).map(|(rejected, placed)| rejected.saturating_sub(placed)));
+        self.webhook
+            .add(seen.webhook.zip(seen.placed).map(|(taken, placed)| taken.saturating_sub(placed)));
+        self.reject.add(
+            seen.rejected
+                .zip(seen.placed)
+                .map(|(rejected, placed)| rejected.saturating_sub(placed)),
+        );
         self.come_again += seen.come_again;
         // Both, or nobody could hear.
         let could_hear = seen.answered.zip(seen.media_up).map(|(answered, up)| answered.max(up));
-        self.first_audio.add(seen.first_audio.zip(could_hear).map(|(heard, could)| heard.saturating_sub(could)));
+        self.first_audio.add(
+            seen.first_audio.zip(could_hear).map(|(heard, could)| heard.saturating_sub(could)),
+        );
     }
 
     /// `taken`: a call counts from its answer on, and not only when it is over.
@@ -355,7 +367,12 @@ impl Load {
     }
 
     /// Places the calls and reports; ends when all are over. Whoever drops the reader ends them.
-    pub(crate) async fn run(self, world: Arc<World>, stop: CancellationToken, report: mpsc::Sender<LoadEvent>) {
+    pub(crate) async fn run(
+        self,
+        world: Arc<World>,
+        stop: CancellationToken,
+        report: mpsc::Sender<LoadEvent>,
+    ) {
         let begun = world.clock.now();
         let passed = || world.clock.now().saturating_duration_since(begun);
         let mut tally = Tally::new(self.order.media);
@@ -399,7 +416,12 @@ impl Load {
 }
 
 /// One call, from its placing to its end. A stop hangs up, and gives those not yet answered a little time.
-async fn watch(world: Arc<World>, script: CallScript, taken: Arc<Taken>, stop: CancellationToken) -> Seen {
+async fn watch(
+    world: Arc<World>,
+    script: CallScript,
+    taken: Arc<Taken>,
+    stop: CancellationToken,
+) -> Seen {
     let mut events = world.place(script, None);
     let mut seen = Seen::default();
     let mut talks = None;
@@ -480,7 +502,12 @@ mod tests {
     }
 
     fn placed() -> Happened {
-        Happened::Placed { call_id: "w".into(), phone_number_id: "1".into(), from: "2".into(), to: "3".into() }
+        Happened::Placed {
+            call_id: "w".into(),
+            phone_number_id: "1".into(),
+            from: "2".into(),
+            to: "3".into(),
+        }
     }
 
     fn webhook(kind: &str, status: u16) -> Happened {
@@ -506,27 +533,39 @@ mod tests {
             (901, ended("caller_hangup")),
         ];
         assert_eq!(seen(true, &through).1, Outcome::Answered);
-        let without =
-            |word: fn(&Happened) -> bool| through.iter().filter(|(_, what)| !word(what)).cloned().collect::<Vec<_>>();
+        let without = |word: fn(&Happened) -> bool| {
+            through.iter().filter(|(_, what)| !word(what)).cloned().collect::<Vec<_>>()
+        };
         let silent = without(|what| matches!(what, Happened::MediaUp));
         assert_eq!(seen(false, &silent).1, Outcome::Answered);
         assert_eq!(seen(true, &silent).1, Outcome::Failed("media_not_up".into()));
-        let gone = without(|what| matches!(what, Happened::Webhook { kind, .. } if kind == "terminate"));
+        let gone =
+            without(|what| matches!(what, Happened::Webhook { kind, .. } if kind == "terminate"));
         assert_eq!(seen(true, &gone).1, Outcome::Failed("terminate_not_taken".into()));
 
         let refused = [(3, placed()), (9, hangup(HungUpBy::Rejected)), (9, ended("rejected"))];
         assert_eq!(seen(true, &refused).1, Outcome::Rejected);
-        let late = [(3, placed()), (4, Happened::Ringing), (9, hangup(HungUpBy::Rejected)), (9, ended("rejected"))];
+        let late = [
+            (3, placed()),
+            (4, Happened::Ringing),
+            (9, hangup(HungUpBy::Rejected)),
+            (9, ended("rejected")),
+        ];
         assert_eq!(seen(true, &late).1, Outcome::Failed("rejected_later".into()));
         let no_call = Happened::Refused { action: "pre_accept".into(), details: String::new() };
-        let crossed = [(3, placed()), (9, hangup(HungUpBy::Rejected)), (9, no_call), (9, ended("rejected"))];
+        let crossed =
+            [(3, placed()), (9, hangup(HungUpBy::Rejected)), (9, no_call), (9, ended("rejected"))];
         assert_eq!(seen(true, &crossed).1, Outcome::Failed("rejected_later".into()));
         let terminated = [(3, placed()), (9, hangup(HungUpBy::Business)), (9, ended("rejected"))];
         assert_eq!(seen(true, &terminated).1, Outcome::Failed("terminated_before_accept".into()));
         let wrong = Happened::Refused { action: "accept".into(), details: String::new() };
-        let wrongly = [(3, placed()), (8, wrong), (9, hangup(HungUpBy::Business)), (9, ended("rejected"))];
+        let wrongly =
+            [(3, placed()), (8, wrong), (9, hangup(HungUpBy::Business)), (9, ended("rejected"))];
         assert_eq!(seen(true, &wrongly).1, Outcome::Failed("accept_refused".into()));
-        assert_eq!(seen(true, &[(1, ended("no_node: nobody there"))]).1, Outcome::Failed("no_node".into()));
+        assert_eq!(
+            seen(true, &[(1, ended("no_node: nobody there"))]).1,
+            Outcome::Failed("no_node".into())
+        );
         assert_eq!(seen(true, &[]).1, Outcome::Failed("broken_off".into()));
 
         let mut tally = Tally::new(true);
@@ -538,13 +577,23 @@ mod tests {
         assert_eq!(tally.progress(Duration::ZERO, 1, &taken).setup_p50_ms, None);
         let one = Talking::begin(taken.clone(), Duration::from_millis(10));
         let live = tally.progress(Duration::ZERO, 1, &taken);
-        assert!(live.answered == 2 && near(live.setup_p50_ms, 10.0), "from the answer on: {live:?}");
+        assert!(
+            live.answered == 2 && near(live.setup_p50_ms, 10.0),
+            "from the answer on: {live:?}"
+        );
         drop(one);
         assert_eq!(tally.progress(Duration::ZERO, 0, &taken).answered, 1);
         let summary = tally.summary(Duration::from_millis(1_500), &taken);
-        assert_eq!((summary.answered, summary.rejected, summary.failed, summary.audio_gaps), (1, 1, 0, 4));
+        assert_eq!(
+            (summary.answered, summary.rejected, summary.failed, summary.audio_gaps),
+            (1, 1, 0, 4)
+        );
         assert_eq!(summary.wall_s, 1.5);
-        assert!(near(summary.setup_ms.p50, 10.0) && near(summary.setup_ms.max, 10.0), "{:?}", summary.setup_ms);
+        assert!(
+            near(summary.setup_ms.p50, 10.0) && near(summary.setup_ms.max, 10.0),
+            "{:?}",
+            summary.setup_ms
+        );
         assert!(near(summary.first_audio_ms.p99, 15.0), "from the moment the path was up");
         assert!(near(summary.webhook_ms.p50, 2.0) && near(summary.late_ms.max, 3.0));
         assert!(near(summary.reject_ms.p50, 6.0) && summary.come_again == 0);
@@ -557,7 +606,10 @@ mod tests {
         tally.add(&seen(true, &again).0);
         let summary = tally.summary(Duration::ZERO, &taken);
         assert_eq!((summary.come_again, summary.rejected), (1, 2));
-        assert!(near(summary.webhook_ms.max, 6.0) && near(summary.reject_ms.max, 9.0), "the pause counts");
+        assert!(
+            near(summary.webhook_ms.max, 6.0) && near(summary.reject_ms.max, 9.0),
+            "the pause counts"
+        );
     }
 
     #[test]
@@ -573,7 +625,9 @@ mod tests {
     fn an_order_has_bounds() {
         let order = |rate, calls| LoadOrder { rate, calls, ..LoadOrder::default() }.check();
         assert!(order(0.5, 1).is_ok());
-        for (rate, calls) in [(0.0, 1), (-1.0, 1), (f64::NAN, 1), (f64::INFINITY, 1), (1.0, 0), (1.0, 10_000_001)] {
+        for (rate, calls) in
+            [(0.0, 1), (-1.0, 1), (f64::NAN, 1), (f64::INFINITY, 1), (1.0, 0), (1.0, 10_000_001)]
+        {
             assert!(order(rate, calls).is_err(), "{rate} {calls}");
         }
     }

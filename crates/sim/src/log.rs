@@ -28,7 +28,14 @@ pub struct LogLine {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Logged {
     /// A Graph request and its answer.
-    Graph { method: String, path: String, action: String, call_id: String, status: u16, details: String },
+    Graph {
+        method: String,
+        path: String,
+        action: String,
+        call_id: String,
+        status: u16,
+        details: String,
+    },
     /// One attempt to deliver a webhook; `status` 0 is no answer.
     Webhook { event: String, call_id: String, attempt: u32, status: u16 },
     /// A verification request (M1).
@@ -56,7 +63,11 @@ impl SimLog {
 
     pub(crate) fn add(&self, what: Logged) {
         tracing::debug!(?what, "simulated meta");
-        let line = LogLine { nr: self.next.fetch_add(1, Ordering::Relaxed), at: self.clock.wall().rfc3339(), what };
+        let line = LogLine {
+            nr: self.next.fetch_add(1, Ordering::Relaxed),
+            at: self.clock.wall().rfc3339(),
+            what,
+        };
         let mut lines = super::locked(&self.lines);
         if lines.len() >= LINES_MAX {
             lines.pop_front();

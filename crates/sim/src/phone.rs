@@ -48,13 +48,23 @@ pub(crate) struct Phone {
 }
 
 pub(crate) fn router() -> Router<Arc<World>> {
-    let page = |kind: &'static str, text: &'static str| get(move || async move { asset(kind, text) });
+    let page =
+        |kind: &'static str, text: &'static str| get(move || async move { asset(kind, text) });
     Router::new()
         .route("/", get(|| async { Redirect::temporary("/_sim/phone") }))
         .route("/_sim/phone", page("text/html; charset=utf-8", include_str!("../phone/phone.html")))
-        .route("/_sim/phone.css", page("text/css; charset=utf-8", include_str!("../phone/phone.css")))
-        .route("/_sim/phone.js", page("text/javascript; charset=utf-8", include_str!("../phone/phone.js")))
-        .route("/_sim/words.js", page("text/javascript; charset=utf-8", include_str!("../phone/words.js")))
+        .route(
+            "/_sim/phone.css",
+            page("text/css; charset=utf-8", include_str!("../phone/phone.css")),
+        )
+        .route(
+            "/_sim/phone.js",
+            page("text/javascript; charset=utf-8", include_str!("../phone/phone.js")),
+        )
+        .route(
+            "/_sim/words.js",
+            page("text/javascript; charset=utf-8", include_str!("../phone/words.js")),
+        )
         .route("/_sim/phone/world", get(who))
         .route("/_sim/phone/calls", post(call))
         .route("/_sim/phone/calls/{id}/events", get(events))
@@ -71,7 +81,10 @@ fn asset(kind: &'static str, text: &'static str) -> Response {
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP)),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-        (HeaderName::from_static("permissions-policy"), HeaderValue::from_static("microphone=(self), camera=()")),
+        (
+            HeaderName::from_static("permissions-policy"),
+            HeaderValue::from_static("microphone=(self), camera=()"),
+        ),
     ];
     (headers, text).into_response()
 }
@@ -110,7 +123,10 @@ async fn call(State(world): State<Arc<World>>, body: Bytes) -> Response {
         return refuse("an offer is needed: {\"sdp\": …}".into());
     };
     if locked(&world.phones).len() >= PHONES_MAX {
-        return (StatusCode::SERVICE_UNAVAILABLE, axum::Json(json!({"error": "too many phones are in a call"})))
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            axum::Json(json!({"error": "too many phones are in a call"})),
+        )
             .into_response();
     }
     let (own, mailbox) = mpsc::channel(life::MAILBOX);
@@ -130,7 +146,8 @@ async fn call(State(world): State<Arc<World>>, body: Bytes) -> Response {
     let script = CallScript { hangup: HangupRule::Never, to, ..usual };
     let events = world.place_wired(script, Some(leg), own, mailbox);
     let id = world.dice.uuid().to_string();
-    locked(&world.phones).insert(id.clone(), Phone { control: events.control(), events: Some(events) });
+    locked(&world.phones)
+        .insert(id.clone(), Phone { control: events.control(), events: Some(events) });
     forget_unfetched(&world, &id);
     axum::Json(json!({"id": id, "sdp": answer})).into_response()
 }
@@ -167,9 +184,9 @@ impl Drop for Watching {
 async fn events(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
     let events = locked(&world.phones).get_mut(&id).and_then(|p| p.events.take());
     match events {
-        Some(events) => {
-            Sse::new(stream(Watching { world, id, events })).keep_alive(KeepAlive::default()).into_response()
-        }
+        Some(events) => Sse::new(stream(Watching { world, id, events }))
+            .keep_alive(KeepAlive::default())
+            .into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -188,7 +205,9 @@ struct Keys {
 }
 
 async fn keys(State(world): State<Arc<World>>, Path(id): Path<String>, body: Bytes) -> Response {
-    let keys = serde_json::from_slice::<Keys>(&body).map_err(|e| e.to_string()).and_then(|k| parse_keys(&k.keys));
+    let keys = serde_json::from_slice::<Keys>(&body)
+        .map_err(|e| e.to_string())
+        .and_then(|k| parse_keys(&k.keys));
     match (keys, control_of(&world, &id)) {
         (Ok(keys), Some(control)) => {
             control.press(keys).await;

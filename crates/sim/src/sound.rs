@@ -30,12 +30,16 @@ fn pcm_of_wav(wav: &[u8]) -> Result<Vec<i16>, String> {
         return Err(format!("it has {} bits a sample; 16-bit PCM is needed", spec.bits_per_sample));
     }
     if spec.sample_rate < 4_000 || spec.sample_rate > 192_000 || spec.channels == 0 {
-        return Err(format!("{} Hz with {} channels is out of range", spec.sample_rate, spec.channels));
+        return Err(format!(
+            "{} Hz with {} channels is out of range",
+            spec.sample_rate, spec.channels
+        ));
     }
     let channels = usize::from(spec.channels);
     // What the file says about its length may be a lie: read at most so much.
     let samples_max = (spec.sample_rate * SECONDS_MAX) as usize * channels;
-    let samples: Vec<i16> = reader.samples::<i16>().take(samples_max).collect::<Result<_, _>>().map_err(unreadable)?;
+    let samples: Vec<i16> =
+        reader.samples::<i16>().take(samples_max).collect::<Result<_, _>>().map_err(unreadable)?;
     let mono: Vec<i16> = samples
         .chunks(channels)
         .map(|frame| {
@@ -58,7 +62,8 @@ fn resample(pcm: &[i16], from: u32) -> Vec<i16> {
         .map(|n| {
             let start = n as f64 * step;
             let value = if step > 1.0 {
-                let (first, last) = (start as usize, ((start + step) as usize).max(start as usize + 1));
+                let (first, last) =
+                    (start as usize, ((start + step) as usize).max(start as usize + 1));
                 (first..last).map(at).sum::<f64>() / (last - first) as f64
             } else {
                 let whole = start as usize;
@@ -71,8 +76,12 @@ fn resample(pcm: &[i16], from: u32) -> Vec<i16> {
 
 /// A WAV file of 16 kHz mono PCM.
 pub fn wav_of(pcm: &[i16]) -> Vec<u8> {
-    let spec =
-        hound::WavSpec { channels: 1, sample_rate: RATE, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: RATE,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
     let mut bytes = Cursor::new(Vec::with_capacity(pcm.len() * 2 + 44));
     let write = |bytes: &mut Cursor<Vec<u8>>| -> Result<(), hound::Error> {
         let mut writer = hound::WavWriter::new(bytes, spec)?;

@@ -82,7 +82,8 @@ impl Numbers {
     /// Adds or replaces a number; past the bound the newcomer is not kept, so that calls to it fail by name.
     pub(crate) fn learn(&mut self, mut number: SimNumber) {
         if number.name.is_empty() {
-            number.name = self.by_number(&number.number).map(|known| known.name.clone()).unwrap_or_default();
+            number.name =
+                self.by_number(&number.number).map(|known| known.name.clone()).unwrap_or_default();
         }
         if self.by_number.len() < NUMBERS_MAX || self.by_number.contains_key(&number.number) {
             self.by_number.insert(number.number.clone(), number);

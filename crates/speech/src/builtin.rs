@@ -123,7 +123,8 @@ impl Builtin {
                     return Ok(helper);
                 }
             }
-            let wait = pool.not_before.map(|at| at.saturating_duration_since(now)).unwrap_or_default();
+            let wait =
+                pool.not_before.map(|at| at.saturating_duration_since(now)).unwrap_or_default();
             if !wait.is_zero() {
                 return Err(SpeechError::BackOff { failures: pool.failures, wait });
             }
@@ -145,7 +146,8 @@ impl Builtin {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let doublings = pool.failures.saturating_sub(1).min(16);
         if pool.failures > 0 {
-            pool.not_before = Some(self.clock.now() + (BACK_OFF_FIRST * (1 << doublings)).min(BACK_OFF_MAX));
+            pool.not_before =
+                Some(self.clock.now() + (BACK_OFF_FIRST * (1 << doublings)).min(BACK_OFF_MAX));
         }
         pool.failures = pool.failures.saturating_add(1);
     }
@@ -160,13 +162,22 @@ impl Provider for Builtin {
         Embedded::for_language(language).is_some()
     }
 
-    fn synthesise<'a>(&'a self, say: &'a Say, sink: &'a mut Sink) -> BoxFuture<'a, Result<(), SpeechError>> {
+    fn synthesise<'a>(
+        &'a self,
+        say: &'a Say,
+        sink: &'a mut Sink,
+    ) -> BoxFuture<'a, Result<(), SpeechError>> {
         Box::pin(self.say(say, sink))
     }
 }
 
 impl Helper {
-    async fn speak(&mut self, voice: Embedded, markup: &str, sink: &mut Sink) -> Result<(), SpeechError> {
+    async fn speak(
+        &mut self,
+        voice: Embedded,
+        markup: &str,
+        sink: &mut Sink,
+    ) -> Result<(), SpeechError> {
         let mut body = vec![voice as u8];
         body.extend_from_slice(markup.as_bytes());
         self.input.write_all(&frame(SPEAK, &body)).await.map_err(SpeechError::Helper)?;
@@ -181,7 +192,9 @@ impl Helper {
                     sink.push(RATE, limiter.push(&pcm)).await?;
                 }
                 DONE => return sink.push(RATE, limiter.finish()).await,
-                FAILED => return Err(SpeechError::Engine(String::from_utf8_lossy(&body).into_owned())),
+                FAILED => {
+                    return Err(SpeechError::Engine(String::from_utf8_lossy(&body).into_owned()));
+                }
                 _ => return Err(SpeechError::Helper(io::ErrorKind::InvalidData.into())),
             }
         }

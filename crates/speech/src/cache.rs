@@ -66,9 +66,13 @@ impl Cache {
     /// Looks it up, which counts as a use. What failed is not there any more after a moment.
     pub(super) fn find(&mut self, sound: &Sound, now: Instant) -> Found {
         self.uses += 1;
-        let Some(entry) = self.entries.get_mut(sound).filter(|entry| entry.prompt.failure().is_none()) else {
-            let failed = self.failures.iter().rev().find(|(until, other, _)| now < *until && other == sound);
-            return failed.map_or(Found::Nothing, |(_, _, prompt)| Found::Prompt(Arc::clone(prompt)));
+        let Some(entry) =
+            self.entries.get_mut(sound).filter(|entry| entry.prompt.failure().is_none())
+        else {
+            let failed =
+                self.failures.iter().rev().find(|(until, other, _)| now < *until && other == sound);
+            return failed
+                .map_or(Found::Nothing, |(_, _, prompt)| Found::Prompt(Arc::clone(prompt)));
         };
         entry.used = self.uses;
         let prompt = Arc::clone(&entry.prompt);
@@ -82,13 +86,16 @@ impl Cache {
     pub(super) fn begin(&mut self, sound: &Sound, prompt: &Arc<Prompt>) {
         self.forget(sound);
         self.uses += 1;
-        let entry = Entry { prompt: Arc::clone(prompt), bytes: 0, used: self.uses, kept: Kept::Forever };
+        let entry =
+            Entry { prompt: Arc::clone(prompt), bytes: 0, used: self.uses, kept: Kept::Forever };
         self.entries.insert(sound.clone(), entry);
     }
 
     /// The prompt is ready and this large.
     pub(super) fn ready(&mut self, sound: &Sound, prompt: &Arc<Prompt>, bytes: usize, kept: Kept) {
-        let Some(entry) = self.entries.get_mut(sound).filter(|entry| Arc::ptr_eq(&entry.prompt, prompt)) else {
+        let Some(entry) =
+            self.entries.get_mut(sound).filter(|entry| Arc::ptr_eq(&entry.prompt, prompt))
+        else {
             return;
         };
         entry.bytes = bytes + key_bytes(sound) + ENTRY_BYTES;
@@ -103,7 +110,9 @@ impl Cache {
             return;
         }
         self.forget(sound);
-        while self.failures.front().is_some_and(|(until, ..)| *until <= now) || self.failures.len() >= FAILURES_MAX {
+        while self.failures.front().is_some_and(|(until, ..)| *until <= now)
+            || self.failures.len() >= FAILURES_MAX
+        {
             self.failures.pop_front();
         }
         if matches!(sound, Sound::File { .. }) && prompt.failure().is_some() {
@@ -122,8 +131,12 @@ impl Cache {
         if self.bytes <= self.bytes_max {
             return;
         }
-        let mut by_age: Vec<(u64, Sound)> =
-            self.entries.iter().filter(|(_, e)| e.bytes > 0).map(|(sound, e)| (e.used, sound.clone())).collect();
+        let mut by_age: Vec<(u64, Sound)> = self
+            .entries
+            .iter()
+            .filter(|(_, e)| e.bytes > 0)
+            .map(|(sound, e)| (e.used, sound.clone()))
+            .collect();
         by_age.sort_unstable_by_key(|(used, _)| *used);
         for (_, sound) in by_age {
             if self.bytes <= self.bytes_max / 8 * 7 {
@@ -163,7 +176,9 @@ mod tests {
             cache.begin(&sound(ms), prompt);
             cache.ready(&sound(ms), prompt, 9_500, Kept::Forever);
         }
-        assert!(matches!(cache.find(&sound(0), now), Found::Prompt(p) if Arc::ptr_eq(&p, &prompts[0])));
+        assert!(
+            matches!(cache.find(&sound(0), now), Found::Prompt(p) if Arc::ptr_eq(&p, &prompts[0]))
+        );
         cache.begin(&sound(8), &prompts[8]);
         cache.ready(&sound(8), &prompts[8], 9_500, Kept::Forever);
         assert!(cache.bytes <= 70_000, "{}", cache.bytes);
@@ -193,11 +208,15 @@ mod tests {
         cache.ready(&sound(1), &old, 10, Kept::Until { at, etag: Some("x".to_owned()) });
         assert!(matches!(cache.find(&sound(1), clock.now()), Found::Prompt(_)));
         clock.step(Duration::from_secs(60));
-        let Found::Stale { etag: Some(etag), .. } = cache.find(&sound(1), clock.now()) else { panic!("stale") };
+        let Found::Stale { etag: Some(etag), .. } = cache.find(&sound(1), clock.now()) else {
+            panic!("stale")
+        };
         assert_eq!(etag, "x");
         cache.begin(&sound(1), &new);
         cache.failed(&sound(1), &old, clock.now());
-        assert!(matches!(cache.find(&sound(1), clock.now()), Found::Prompt(p) if Arc::ptr_eq(&p, &new)));
+        assert!(
+            matches!(cache.find(&sound(1), clock.now()), Found::Prompt(p) if Arc::ptr_eq(&p, &new))
+        );
         cache.failed(&sound(1), &new, clock.now());
         assert!(matches!(cache.find(&sound(1), clock.now()), Found::Nothing));
         assert_eq!(cache.bytes, 0);

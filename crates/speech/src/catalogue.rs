@@ -68,18 +68,26 @@ impl Engine<'_> {
     /// Its voice for this speaker; none: it does not know the language.
     fn voice(&self, speaker: &Speaker) -> Option<String> {
         match self {
-            Self::Builtin => Embedded::for_language(&speaker.language).map(|voice| voice.tag().to_owned()),
-            Self::Espeak(espeak) => espeak.speaks(&speaker.language).then(|| espeak::voice_of(speaker)),
+            Self::Builtin => {
+                Embedded::for_language(&speaker.language).map(|voice| voice.tag().to_owned())
+            }
+            Self::Espeak(espeak) => {
+                espeak.speaks(&speaker.language).then(|| espeak::voice_of(speaker))
+            }
             Self::OpenAi(config) => Some(openai::voice_of(config, speaker).to_owned()),
         }
     }
 }
 
 /// The engines in the order in which they are asked.
-fn engines<'a>(config: &'a SpeechConfig, espeak: Option<Espeak>) -> Vec<(ProviderName, Engine<'a>)> {
+fn engines<'a>(
+    config: &'a SpeechConfig,
+    espeak: Option<Espeak>,
+) -> Vec<(ProviderName, Engine<'a>)> {
     let mut engines = vec![(ProviderName::Builtin, Engine::Builtin)];
     engines.extend(espeak.map(|espeak| (ProviderName::Espeak, Engine::Espeak(espeak))));
-    engines.extend(config.openai.iter().map(|openai| (ProviderName::OpenAi, Engine::OpenAi(openai))));
+    engines
+        .extend(config.openai.iter().map(|openai| (ProviderName::OpenAi, Engine::OpenAi(openai))));
     engines.sort_by_key(|(name, _)| *name != config.provider);
     engines
 }
@@ -109,8 +117,12 @@ impl Catalogue {
     fn with(config: &SpeechConfig, espeak: Option<Espeak>) -> Self {
         let engines = engines(config, espeak);
         let said_by = |speaker: &Speaker| {
-            let found = engines.iter().find_map(|(_, engine)| Some((engine.name(), engine.voice(speaker)?, true)));
-            found.unwrap_or_else(|| ("builtin", Embedded::nearest(&speaker.language).tag().to_owned(), false))
+            let found = engines
+                .iter()
+                .find_map(|(_, engine)| Some((engine.name(), engine.voice(speaker)?, true)));
+            found.unwrap_or_else(|| {
+                ("builtin", Embedded::nearest(&speaker.language).tag().to_owned(), false)
+            })
         };
         let entry = |voice: String, speaker: &Speaker| {
             let (engine, engine_voice, exact) = said_by(speaker);
@@ -127,7 +139,10 @@ impl Catalogue {
             languages.push(Spoken { language, engine, exact });
         }
         for name in language::polly_names() {
-            voices.push(entry(format!("Polly.{name}"), &Speaker::of(&Voice::Polly(name.to_owned()), None)));
+            voices.push(entry(
+                format!("Polly.{name}"),
+                &Speaker::of(&Voice::Polly(name.to_owned()), None),
+            ));
         }
         Self { languages, voices }
     }
@@ -157,7 +172,8 @@ mod tests {
     }
 
     fn find<'a>(all: &'a Catalogue, voice: &str, language: &str) -> &'a Entry {
-        let found = all.voices.iter().find(|entry| entry.voice == voice && entry.language == language);
+        let found =
+            all.voices.iter().find(|entry| entry.voice == voice && entry.language == language);
         found.unwrap_or_else(|| panic!("no {voice} in {language}"))
     }
 
@@ -171,9 +187,17 @@ mod tests {
         );
         assert_eq!(find(&all, "MAN", "fr-CA").engine_voice, "fr-FR");
         let russian = find(&all, "WOMAN", "ru-RU");
-        assert_eq!((russian.engine_voice.as_str(), russian.exact), ("en-US", false), "the nearest there is");
-        let languages: Vec<_> = all.languages.iter().map(|spoken| spoken.language.as_str()).collect();
-        assert!(languages.is_sorted() && languages.contains(&"hi-IN") && languages.len() > 30, "{languages:?}");
+        assert_eq!(
+            (russian.engine_voice.as_str(), russian.exact),
+            ("en-US", false),
+            "the nearest there is"
+        );
+        let languages: Vec<_> =
+            all.languages.iter().map(|spoken| spoken.language.as_str()).collect();
+        assert!(
+            languages.is_sorted() && languages.contains(&"hi-IN") && languages.len() > 30,
+            "{languages:?}"
+        );
     }
 
     #[test]
@@ -181,10 +205,17 @@ mod tests {
         let espeak = || Espeak::find(Some(Path::new("/nowhere/espeak-ng")), None);
         let russian = |all: &Catalogue| find(all, "Polly.Tatyana", "ru-RU").clone();
         let with_espeak = Catalogue::with(&config(""), espeak());
-        assert_eq!((russian(&with_espeak).engine, russian(&with_espeak).engine_voice), ("espeak", "ru+f3".to_owned()));
-        let text = "provider = \"openai\"\n[openai]\nurl = \"http://x\"\nvoices = { Tatyana = \"nova\" }";
+        assert_eq!(
+            (russian(&with_espeak).engine, russian(&with_espeak).engine_voice),
+            ("espeak", "ru+f3".to_owned())
+        );
+        let text =
+            "provider = \"openai\"\n[openai]\nurl = \"http://x\"\nvoices = { Tatyana = \"nova\" }";
         let openai = Catalogue::with(&config(text), espeak());
-        assert_eq!((russian(&openai).engine, russian(&openai).engine_voice), ("openai", "nova".to_owned()));
+        assert_eq!(
+            (russian(&openai).engine, russian(&openai).engine_voice),
+            ("openai", "nova".to_owned())
+        );
         assert_eq!(find(&openai, "WOMAN", "en-US").engine_voice, "alloy");
     }
 
@@ -193,7 +224,10 @@ mod tests {
         let all = || Catalogue::with(&config(""), None);
         let british = all().of_language("en-gb");
         assert_eq!(british.languages.len(), 1);
-        assert!(british.voices.iter().all(|entry| entry.language == "en-GB") && british.voices.len() > 4);
+        assert!(
+            british.voices.iter().all(|entry| entry.language == "en-GB")
+                && british.voices.len() > 4
+        );
         assert!(all().of_language("EN").languages.len() > 4);
         assert!(all().of_language("tlh").voices.is_empty());
     }

@@ -79,7 +79,9 @@ impl Peeked {
         while self.peek(3) == b"ID3"
             && let Some([_, _, _, _, _, flags, a, b, c, d]) = self.peek(10).first_chunk::<10>()
         {
-            let size = [a, b, c, d].into_iter().fold(0, |size, &byte| (size << 7) | usize::from(byte & 0x7f));
+            let size = [a, b, c, d]
+                .into_iter()
+                .fold(0, |size, &byte| (size << 7) | usize::from(byte & 0x7f));
             let footer = if flags & 0x10 == 0 { 0 } else { 10 };
             self.pass_over(10 + size + footer);
         }

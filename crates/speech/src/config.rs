@@ -222,10 +222,16 @@ impl SpeechConfig {
             Some(RecogniserName::WebSocket) if config.websocket.is_none() => {
                 wrong("recogniser = \"websocket\" needs [speech.websocket] with its url")
             }
-            _ if config.websocket.as_ref().is_some_and(|w| w.url.is_none() && w.languages.is_empty()) => {
+            _ if config
+                .websocket
+                .as_ref()
+                .is_some_and(|w| w.url.is_none() && w.languages.is_empty()) =>
+            {
                 wrong("[speech.websocket] needs a url, or languages with theirs")
             }
-            _ if config.recognitions_at_once == 0 => wrong("recognitions_at_once = 0: nobody would ever be understood"),
+            _ if config.recognitions_at_once == 0 => {
+                wrong("recognitions_at_once = 0: nobody would ever be understood")
+            }
             Some(_) | None => Ok(config),
         }
     }
@@ -248,7 +254,12 @@ fn secret<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Secret>, D::Error> {
         Some(SecretForm::File { file }) => match std::fs::read_to_string(&file) {
             Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(serde::de::Error::custom(format!("could not read {}: {e}", file.display()))),
+            Err(e) => {
+                return Err(serde::de::Error::custom(format!(
+                    "could not read {}: {e}",
+                    file.display()
+                )));
+            }
         },
     };
     Ok(text.map(Secret::new))
@@ -306,7 +317,10 @@ mod tests {
     fn a_key_comes_from_a_file_or_is_absent() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"canary\n").unwrap();
-        for (path, key) in [(file.path().display().to_string(), Some("canary")), ("/nowhere/at/all".to_owned(), None)] {
+        for (path, key) in [
+            (file.path().display().to_string(), Some("canary")),
+            ("/nowhere/at/all".to_owned(), None),
+        ] {
             let text = format!("[openai]\nurl = \"x\"\napi_key = {{ file = \"{path}\" }}");
             let config = SpeechConfig::from_table(text.parse().unwrap()).unwrap();
             assert_eq!(config.openai.unwrap().api_key.as_ref().map(|k| k.reveal()), key);

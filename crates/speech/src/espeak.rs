@@ -41,15 +41,22 @@ pub struct Espeak {
 impl Espeak {
     /// The program at `program`, else the first `espeak-ng` in the folders of `path` (`PATH`'s value).
     pub fn find(program: Option<&Path>, path: Option<&OsStr>) -> Option<Self> {
-        let on_path =
-            || std::env::split_paths(path?).map(|folder| folder.join("espeak-ng")).find(|file| file.is_file());
+        let on_path = || {
+            std::env::split_paths(path?)
+                .map(|folder| folder.join("espeak-ng"))
+                .find(|file| file.is_file())
+        };
         program.map(Path::to_owned).or_else(on_path).map(|program| Self { program })
     }
 
     async fn say(&self, say: &Say, sink: &mut Sink) -> Result<(), SpeechError> {
-        let failed = |what: &'static str| move |e: std::io::Error| SpeechError::Espeak(format!("{what}: {e}"));
+        let failed = |what: &'static str| {
+            move |e: std::io::Error| SpeechError::Espeak(format!("{what}: {e}"))
+        };
         let style = say.style();
-        let level = |value: f32, least: f32, most: f32| (value.clamp(least, most).round() as u16).to_string();
+        let level = |value: f32, least: f32, most: f32| {
+            (value.clamp(least, most).round() as u16).to_string()
+        };
         let voice = voice_of(&say.speaker);
         let mut command = Command::new(&self.program);
         command
@@ -59,7 +66,8 @@ impl Espeak {
             // What is louder than usual it would clip.
             .args(["-a", &level(style.volume, 0.0, 100.0)]);
         let mut limiter = Limiter::new((style.volume / 100.0).clamp(1.0, LOUDEST));
-        let Program { mut child, mut input, mut output } = program::start(&mut command).map_err(failed("start"))?;
+        let Program { mut child, mut input, mut output } =
+            program::start(&mut command).map_err(failed("start"))?;
         // Double brackets would be read as phonemes.
         let text = say.plain().replace("[[", "[ [");
         let write = async move {
@@ -101,7 +109,11 @@ impl Provider for Espeak {
         LANGUAGES.split_ascii_whitespace().any(|known| known == language)
     }
 
-    fn synthesise<'a>(&'a self, say: &'a Say, sink: &'a mut Sink) -> BoxFuture<'a, Result<(), SpeechError>> {
+    fn synthesise<'a>(
+        &'a self,
+        say: &'a Say,
+        sink: &'a mut Sink,
+    ) -> BoxFuture<'a, Result<(), SpeechError>> {
         Box::pin(self.say(say, sink))
     }
 }
@@ -141,7 +153,13 @@ mod tests {
 
     #[test]
     fn tags_have_voices() {
-        for (tag, name) in [("pt-BR", "pt-br"), ("pt-PT", "pt"), ("zh-CN", "cmn"), ("nb-NO", "nb"), ("ru-RU", "ru")] {
+        for (tag, name) in [
+            ("pt-BR", "pt-br"),
+            ("pt-PT", "pt"),
+            ("zh-CN", "cmn"),
+            ("nb-NO", "nb"),
+            ("ru-RU", "ru"),
+        ] {
             assert_eq!(voice(tag), name);
         }
     }
@@ -149,11 +167,16 @@ mod tests {
     #[tokio::test]
     async fn a_language_without_embedded_voice_is_spoken() {
         let Some(espeak) = Espeak::find(None, std::env::var_os("PATH").as_deref()) else {
-            return super::super::skipped("espeak-ng is not on PATH (Debian: apt install espeak-ng)");
+            return super::super::skipped(
+                "espeak-ng is not on PATH (Debian: apt install espeak-ng)",
+            );
         };
         assert!(espeak.speaks("ru-RU") && !espeak.speaks("tlh"));
         let (mut sink, mut pieces) = Sink::new(1_000);
-        espeak.synthesise(&Say::in_no_style("ru-RU", "Здравствуйте, нажмите один."), &mut sink).await.unwrap();
+        espeak
+            .synthesise(&Say::in_no_style("ru-RU", "Здравствуйте, нажмите один."), &mut sink)
+            .await
+            .unwrap();
         drop(sink);
         let mut seconds = 0.0;
         while let Some(piece) = pieces.recv().await {

@@ -120,7 +120,11 @@ fn kind(file: &[u8]) -> Result<Kind, FileError> {
     if let Some(at) = mp3_start(file) {
         return Ok(Kind::Mp3(at));
     }
-    let text = file.iter().position(|b| !b.is_ascii_whitespace()).and_then(|at| file.get(at..)).unwrap_or_default();
+    let text = file
+        .iter()
+        .position(|b| !b.is_ascii_whitespace())
+        .and_then(|at| file.get(at..))
+        .unwrap_or_default();
     Err(FileError::Unknown(match text.first() {
         Some(b'<') => "a page or an XML document",
         Some(b'{' | b'[') => "JSON",
@@ -197,7 +201,9 @@ fn packets(
 ) -> Result<(), FileError> {
     let broken = |reason: String| FileError::Broken { kind, reason };
     let mut reader = reader.map_err(|e| broken(e.to_string()))?;
-    let track = reader.default_track(TrackType::Audio).ok_or_else(|| broken("it has no audio".to_owned()))?;
+    let track = reader
+        .default_track(TrackType::Audio)
+        .ok_or_else(|| broken("it has no audio".to_owned()))?;
     let (id, delay) = (track.id, track.delay.unwrap_or(0));
     let Some(CodecParameters::Audio(parameters)) = &track.codec_params else {
         return Err(broken("its coding is unknown".to_owned()));
@@ -210,7 +216,9 @@ fn packets(
             // A new chain of an Ogg stream may be of another kind: the first one is what is played.
             Ok(None) | Err(Error::ResetRequired) => return Ok(()),
             // Files are cut off all the time; what is there is played.
-            Err(Error::IoError(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(Error::IoError(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                return Ok(());
+            }
             Err(e) => return Err(broken(e.to_string())),
         };
         if packet.track_id != id {
@@ -249,7 +257,11 @@ impl PacketDecoder {
     }
 
     /// Appends the packet's sound, mixed down, and gives its rate; `None`: nothing to be had from it.
-    fn decode(&mut self, packet: &symphonia::core::packet::Packet, pcm: &mut Vec<i16>) -> Option<u32> {
+    fn decode(
+        &mut self,
+        packet: &symphonia::core::packet::Packet,
+        pcm: &mut Vec<i16>,
+    ) -> Option<u32> {
         match self {
             Self::Opus { decoder, skip } => {
                 decoder.decode(Some(&packet.data), false, pcm).ok()?;
@@ -263,7 +275,8 @@ impl PacketDecoder {
                 let (rate, channels) = (sound.spec().rate(), sound.spec().channels().count());
                 let mut samples: Vec<f32> = Vec::new();
                 sound.copy_to_vec_interleaved(&mut samples);
-                let share = 32_767.0 / f32::from(u16::try_from(channels).unwrap_or(u16::MAX).max(1));
+                let share =
+                    32_767.0 / f32::from(u16::try_from(channels).unwrap_or(u16::MAX).max(1));
                 let mono = |frame: &[f32]| super::cut_to_i16(frame.iter().sum::<f32>() * share);
                 pcm.extend(samples.chunks_exact(channels.max(1)).map(mono));
                 Some(rate)

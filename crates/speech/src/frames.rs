@@ -78,8 +78,10 @@ impl FrameMaker {
 
     /// Takes another prompt's.
     pub(super) fn share_join(&mut self, join: Option<Join>) {
-        let frames = join.iter().flat_map(|join| join.tail.iter().chain(&join.head).chain(&join.middle));
-        self.bytes += frames.map(|frame| PLACE_BYTES + frame.len() + FRAME_OVERHEAD_BYTES).sum::<usize>();
+        let frames =
+            join.iter().flat_map(|join| join.tail.iter().chain(&join.head).chain(&join.middle));
+        self.bytes +=
+            frames.map(|frame| PLACE_BYTES + frame.len() + FRAME_OVERHEAD_BYTES).sum::<usize>();
         self.join = join;
     }
 

@@ -39,7 +39,11 @@ pub fn main() -> io::Result<()> {
 }
 
 /// Answers requests until `input` ends. `watchdog` is told the seconds that a prompt may take, and 0 after it.
-pub(super) fn serve(mut input: impl Read, mut output: impl Write, watchdog: fn(u32)) -> io::Result<()> {
+pub(super) fn serve(
+    mut input: impl Read,
+    mut output: impl Write,
+    watchdog: fn(u32),
+) -> io::Result<()> {
     let mut folder = String::new();
     let mut ready = BTreeMap::new();
     while let Some((kind, body)) = read_frame(&mut input)? {

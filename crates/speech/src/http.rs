@@ -69,7 +69,10 @@ mod tests {
     #[case("ftp://api.example.com", None)]
     #[case("", None)]
     fn the_endpoint_of_a_url(#[case] url: &str, #[case] found: Option<&str>) {
-        assert_eq!(endpoint("openai", url, "/audio/speech").ok().map(|u| u.to_string()).as_deref(), found);
+        assert_eq!(
+            endpoint("openai", url, "/audio/speech").ok().map(|u| u.to_string()).as_deref(),
+            found
+        );
     }
 
     #[test]

@@ -16,7 +16,8 @@ pub enum Embedded {
 
 impl Embedded {
     /// All of them; the position is the number in the helper's protocol.
-    pub const ALL: [Self; 6] = [Self::EnUs, Self::EnGb, Self::DeDe, Self::EsEs, Self::FrFr, Self::ItIt];
+    pub const ALL: [Self; 6] =
+        [Self::EnUs, Self::EnGb, Self::DeDe, Self::EsEs, Self::FrFr, Self::ItIt];
 
     /// The BCP 47 tag.
     pub fn tag(self) -> &'static str {
@@ -70,7 +71,10 @@ pub fn primary(tag: &str) -> String {
 }
 
 fn region(tag: &str) -> Option<String> {
-    let part = tag.split('-').skip(1).find(|part| part.len() == 2 || part.chars().all(|c| c.is_ascii_digit()))?;
+    let part = tag
+        .split('-')
+        .skip(1)
+        .find(|part| part.len() == 2 || part.chars().all(|c| c.is_ascii_digit()))?;
     Some(part.to_ascii_lowercase())
 }
 
@@ -104,7 +108,8 @@ pub fn knows_polly(name: &str) -> bool {
 
 /// The Polly voices of the table, by name.
 pub(super) fn polly_names() -> Vec<&'static str> {
-    let mut names: Vec<_> = POLLY_WOMEN.iter().chain(POLLY_MEN).flat_map(|(_, names)| names.split(' ')).collect();
+    let mut names: Vec<_> =
+        POLLY_WOMEN.iter().chain(POLLY_MEN).flat_map(|(_, names)| names.split(' ')).collect();
     names.sort_unstable();
     names
 }
@@ -113,7 +118,8 @@ pub(super) fn polly_names() -> Vec<&'static str> {
 /// that it speaks. Others are taken as well, and said in the nearest voice.
 pub(super) fn known(espeak: bool) -> Vec<String> {
     let polly = POLLY_WOMEN.iter().chain(POLLY_MEN).map(|(language, _)| *language);
-    let indian = ["bn-IN", "gu-IN", "hi-IN", "kn-IN", "ml-IN", "mr-IN", "pa-IN", "ta-IN", "te-IN", "ur-IN"];
+    let indian =
+        ["bn-IN", "gu-IN", "hi-IN", "kn-IN", "ml-IN", "mr-IN", "pa-IN", "ta-IN", "te-IN", "ur-IN"];
     let mut known: Vec<String> =
         CLASSIC_LANGUAGES.iter().copied().chain(polly).chain(indian).map(str::to_owned).collect();
     if espeak {
@@ -127,9 +133,13 @@ pub(super) fn known(espeak: bool) -> Vec<String> {
 /// Language of a Polly voice and whether it is a man's.
 fn polly(name: &str) -> Option<(&'static str, bool)> {
     let find = |of: &[(&'static str, &str)]| {
-        of.iter().find(|(_, names)| names.split(' ').any(|n| n == name)).map(|(language, _)| *language)
+        of.iter()
+            .find(|(_, names)| names.split(' ').any(|n| n == name))
+            .map(|(language, _)| *language)
     };
-    find(POLLY_WOMEN).map(|language| (language, false)).or_else(|| find(POLLY_MEN).map(|language| (language, true)))
+    find(POLLY_WOMEN)
+        .map(|language| (language, false))
+        .or_else(|| find(POLLY_MEN).map(|language| (language, true)))
 }
 
 // Amazon Polly's list of voices, as far as they are in common use.

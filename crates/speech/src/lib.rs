@@ -38,7 +38,12 @@ mod limiter;
 mod looped;
 mod markup;
 pub mod openai;
-#[allow(unsafe_code, clippy::indexing_slicing, clippy::expect_used, reason = "lengths come from C and are checked")]
+#[allow(
+    unsafe_code,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    reason = "lengths come from C and are checked"
+)]
 mod pico;
 mod program;
 pub mod provider;

@@ -139,7 +139,9 @@ impl Library {
         let builtin: Arc<dyn Provider> =
             Arc::new(Builtin::new(config.helper, config.data_dir.join("voices"), clock.clone()));
         let mut named = vec![(ProviderName::Builtin, Arc::clone(&builtin))];
-        if let Some(espeak) = Espeak::find(config.espeak.as_deref(), std::env::var_os("PATH").as_deref()) {
+        if let Some(espeak) =
+            Espeak::find(config.espeak.as_deref(), std::env::var_os("PATH").as_deref())
+        {
             named.push((ProviderName::Espeak, Arc::new(espeak)));
         }
         if let Some(openai) = config.openai {
@@ -193,14 +195,20 @@ impl Library {
         let (prompt, writer) = Prompt::new();
         cache.begin(sound, &prompt);
         drop(cache);
-        let making = Making { inner: Arc::clone(&self.inner), sound: sound.clone(), prompt: Arc::clone(&prompt) };
+        let making = Making {
+            inner: Arc::clone(&self.inner),
+            sound: sound.clone(),
+            prompt: Arc::clone(&prompt),
+        };
         self.inner.runtime.spawn(making.run(writer, stale));
         prompt
     }
 }
 
 fn unread_words(writing: &str) -> String {
-    format!("no voice here reads {writing}: install espeak-ng, or configure [speech.openai]; that text is left out")
+    format!(
+        "no voice here reads {writing}: install espeak-ng, or configure [speech.openai]; that text is left out"
+    )
 }
 
 /// One prompt in the making. Dropped before its end, it takes the prompt out of the cache.
@@ -232,9 +240,10 @@ impl Making {
                 let _turn = self.inner.fetching.acquire().await;
                 self.file(url, FrameMaker::new(writer).for_loops(), stale).await
             }
-            Sound::Silence { ms } => {
-                self.silence(*ms, FrameMaker::silent(writer)).await.map(|maker| (maker, Kept::Forever))
-            }
+            Sound::Silence { ms } => self
+                .silence(*ms, FrameMaker::silent(writer))
+                .await
+                .map(|maker| (maker, Kept::Forever)),
             Sound::Tone { hz, ms } => {
                 let pcm = tone(u32::from(*hz), u32::from(*ms));
                 self.encode(FrameMaker::new(writer), Piece { rate: RATE, pcm })
@@ -243,7 +252,9 @@ impl Making {
             }
         };
         let end = match made {
-            Ok((maker, kept)) => maker.finish().map(|bytes| (bytes, kept)).map_err(|e| e.to_string()),
+            Ok((maker, kept)) => {
+                maker.finish().map(|bytes| (bytes, kept)).map_err(|e| e.to_string())
+            }
             Err(Failure { maker, reason }) => {
                 if let Some(maker) = maker {
                     maker.fail(of_file(&self.sound, &reason));
@@ -277,7 +288,9 @@ impl Making {
 
     /// Leaves them there; nobody waits for that.
     fn keep_frames(&self) {
-        let Some(shelf) = self.inner.shelf.clone().filter(|_| matches!(self.sound, Sound::Speak { .. })) else {
+        let Some(shelf) =
+            self.inner.shelf.clone().filter(|_| matches!(self.sound, Sound::Speak { .. }))
+        else {
             return;
         };
         let (sound, prompt) = (self.sound.clone(), self.prompt.clone());
@@ -288,7 +301,11 @@ impl Making {
         self.work(&self.inner.encoding, maker, move |maker| maker.silence(ms)).await
     }
 
-    async fn speak(&self, script: Script, mut maker: FrameMaker) -> Result<(FrameMaker, Kept), Failure> {
+    async fn speak(
+        &self,
+        script: Script,
+        mut maker: FrameMaker,
+    ) -> Result<(FrameMaker, Kept), Failure> {
         let mut kept = Kept::Forever;
         let (mut said, mut unread) = (false, None);
         for part in script.0 {
@@ -304,7 +321,10 @@ impl Making {
                         (maker, first_choice) = self.say(&say, maker).await?;
                         said = true;
                         if !first_choice {
-                            kept = Kept::Until { at: self.inner.clock.now() + FALLBACK_KEPT, etag: None };
+                            kept = Kept::Until {
+                                at: self.inner.clock.now() + FALLBACK_KEPT,
+                                etag: None,
+                            };
                         }
                     }
                     maker
@@ -314,7 +334,9 @@ impl Making {
         match unread {
             Some(writing) if !said => Err(Failure::of(maker, unread_words(writing))),
             // Whoever installs a voice for it wants to hear it.
-            Some(_) => Ok((maker, Kept::Until { at: self.inner.clock.now() + FALLBACK_KEPT, etag: None })),
+            Some(_) => {
+                Ok((maker, Kept::Until { at: self.inner.clock.now() + FALLBACK_KEPT, etag: None }))
+            }
             None => Ok((maker, kept)),
         }
     }
@@ -322,7 +344,11 @@ impl Making {
     /// What is written as the voice's language is not goes to a voice that reads it.
     fn readable(&self, say: Say) -> Vec<Say> {
         let first = self.inner.providers.iter().find(|p| p.speaks(&say.speaker.language));
-        if first.is_some_and(|provider| provider.reads_all()) { vec![say] } else { writing::apart(say) }
+        if first.is_some_and(|provider| provider.reads_all()) {
+            vec![say]
+        } else {
+            writing::apart(say)
+        }
     }
 
     /// The writing of this, where no voice here reads it; the log says so.
@@ -370,7 +396,10 @@ impl Making {
             && !knows_polly(name)
             && self.complain_once(name)
         {
-            tracing::warn!(voice = name, "no such Polly voice is known here: the default voice speaks");
+            tracing::warn!(
+                voice = name,
+                "no such Polly voice is known here: the default voice speaks"
+            );
         }
     }
 
@@ -409,7 +438,8 @@ impl Making {
     }
 
     async fn encode(&self, maker: FrameMaker, piece: Piece) -> Result<FrameMaker, Failure> {
-        self.work(&self.inner.encoding, maker, move |maker| maker.push(piece.rate, &piece.pcm)).await
+        self.work(&self.inner.encoding, maker, move |maker| maker.push(piece.rate, &piece.pcm))
+            .await
     }
 
     /// Runs `work` on a worker thread, when one of the few `turns` is free.
@@ -443,7 +473,10 @@ impl Making {
             Ok(FileAnswer::NotModified) => {
                 let maker = played.unplayed()?;
                 let Some((old, etag)) = stale else {
-                    return Err(Failure::of(maker, "fetch the file: its server answered 304 to a plain question"));
+                    return Err(Failure::of(
+                        maker,
+                        "fetch the file: its server answered 304 to a plain question",
+                    ));
                 };
                 let at = self.inner.clock.now() + FILE_KEPT;
                 return Ok((copied(&old, maker)?, Kept::Until { at, etag: Some(etag) }));
@@ -454,10 +487,12 @@ impl Making {
             }
         };
         let FetchedFile { bytes, etag, cache_control } = fetched;
-        let kept = Kept::Until { at: self.inner.clock.now() + kept_for(cache_control.as_deref()), etag };
+        let kept =
+            Kept::Until { at: self.inner.clock.now() + kept_for(cache_control.as_deref()), etag };
         let maker = match played {
             Played::Not(maker) => {
-                self.work(&self.inner.decoding, *maker, move |maker| file::decode(&bytes, maker)).await?
+                self.work(&self.inner.decoding, *maker, move |maker| file::decode(&bytes, maker))
+                    .await?
             }
             Played::Whole(done) => done?,
         };
@@ -480,7 +515,10 @@ impl Making {
         let Ok(turn) = Arc::clone(&self.inner.streaming).try_acquire_owned() else {
             return (fetch.fetch(url, FILE_BYTES_MAX, etag).await, Played::Not(Box::new(maker)));
         };
-        #[allow(clippy::disallowed_methods, reason = "the fetch ends at `FILE_BYTES_MAX`: no more can wait there")]
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "the fetch ends at `FILE_BYTES_MAX`: no more can wait there"
+        )]
         let (to, pieces) = std::sync::mpsc::channel();
         let decoding = self.inner.runtime.spawn_blocking(move || {
             let _turn = turn;
@@ -599,10 +637,12 @@ fn shared(frames: Vec<Frame>, mut maker: FrameMaker) -> Result<FrameMaker, Failu
 fn kept_for(cache_control: Option<&str>) -> Duration {
     let Some(header) = cache_control else { return FILE_KEPT };
     let words = || header.split(',').map(|word| word.trim().to_ascii_lowercase());
-    if words().any(|word| word == "no-store" || word == "no-cache" || word.starts_with("no-cache=")) {
+    if words().any(|word| word == "no-store" || word == "no-cache" || word.starts_with("no-cache="))
+    {
         return Duration::ZERO;
     }
-    let age = words().find_map(|word| word.strip_prefix("max-age=").map(|n| n.trim_matches('"').parse::<u64>()));
+    let age = words()
+        .find_map(|word| word.strip_prefix("max-age=").map(|n| n.trim_matches('"').parse::<u64>()));
     match age {
         Some(Ok(seconds)) => Duration::from_secs(seconds).min(FILE_KEPT_MAX),
         Some(Err(_)) | None => FILE_KEPT,

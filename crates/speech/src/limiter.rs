@@ -103,14 +103,18 @@ mod tests {
         let most = |pcm: &[i16]| pcm.iter().map(|sample| i32::from(*sample).abs()).max().unwrap();
         assert!((28_000..=29_300).contains(&most(&given)), "{}", most(&given));
         // No flat tops: the loudest samples are peaks of a wave, some of each period.
-        let flat = given.windows(3).filter(|w| w[0].abs() > 28_000 && w[0] == w[1] && w[1] == w[2]).count();
+        let flat = given
+            .windows(3)
+            .filter(|w| w[0].abs() > 28_000 && w[0] == w[1] && w[1] == w[2])
+            .count();
         assert_eq!(flat, 0);
         // Steady while it is loud, and as it was before and long after.
         let loud = &given[5_000..7_000];
         assert!(loud.chunks(40).all(|period| most(period) > 27_000), "it pumps");
         assert_eq!(most(&given[..3_800]), most(&pcm[..3_800]) * 5);
         assert!(most(&given[15_000..]) > 19_000, "{}", most(&given[15_000..]));
-        let step = given.windows(2).map(|w| (i32::from(w[1]) - i32::from(w[0])).abs()).max().unwrap();
+        let step =
+            given.windows(2).map(|w| (i32::from(w[1]) - i32::from(w[0])).abs()).max().unwrap();
         // Where it becomes louder and softer the sound has a step itself.
         assert!(step < 30_000, "{step}");
     }

@@ -94,7 +94,9 @@ impl Loop {
         let mut encoder = Encoder::for_prompts();
         let mut made = |frames: usize, after: i64| -> Vec<Frame> {
             (0..frames)
-                .map(|number| encoded(&mut encoder, after + number as i64, |n| at(&sound, place(n) - base)))
+                .map(|number| {
+                    encoded(&mut encoder, after + number as i64, |n| at(&sound, place(n) - base))
+                })
                 .collect()
         };
         made(RUN_UP, -(RUN_UP as i64));
@@ -103,7 +105,8 @@ impl Loop {
 
     /// All of it is in `recent`.
     fn short(self, end: f64) -> Option<Join> {
-        let (frames, own) = (((end / FRAME as f64).round() as usize).max(1), (end / FRAME as f64).ceil() as usize);
+        let (frames, own) =
+            (((end / FRAME as f64).round() as usize).max(1), (end / FRAME as f64).ceil() as usize);
         let stretch = end / (frames * FRAME) as f64;
         // The round before and the one behind it, as far as the edges need them.
         let margin = self.frames(MARGIN);
@@ -116,8 +119,9 @@ impl Loop {
         let round = |n: i64| at(&sound, n as f64 * stretch + base);
         let last = |n: i64| if n as f64 >= end { 0 } else { at(&sound, n as f64 + base) };
         let mut encoder = Encoder::for_prompts();
-        let [tail, middle] =
-            [(); 2].map(|()| (0..frames as i64).map(|number| encoded(&mut encoder, number, round)).collect());
+        let [tail, middle] = [(); 2].map(|()| {
+            (0..frames as i64).map(|number| encoded(&mut encoder, number, round)).collect()
+        });
         let head = (0..own as i64).map(|number| encoded(&mut encoder, number, last)).collect();
         Some(Join { from: 0, tail, head, middle })
     }
@@ -184,7 +188,8 @@ mod tests {
         }
         maker.join();
         maker.finish().unwrap();
-        let (mut cursor, mut decoder, mut heard) = (prompt.cursor(), Decoder::new(Rate::Hz16000), Vec::new());
+        let (mut cursor, mut decoder, mut heard) =
+            (prompt.cursor(), Decoder::new(Rate::Hz16000), Vec::new());
         let mut frames = 0;
         for round in 1..=rounds {
             loop {
@@ -216,7 +221,10 @@ mod tests {
         let levels: Vec<f64> = heard.windows(window).step_by(8).map(loudness).collect();
         let least = levels.iter().copied().fold(f64::INFINITY, f64::min);
         let most = levels.iter().copied().fold(0.0, f64::max);
-        let step = heard.windows(2).map(|w| f64::from((i32::from(w[1]) - i32::from(w[0])).abs())).fold(0.0, f64::max);
+        let step = heard
+            .windows(2)
+            .map(|w| f64::from((i32::from(w[1]) - i32::from(w[0])).abs()))
+            .fold(0.0, f64::max);
         (least, most, step / (PEAK * std::f64::consts::TAU * hz / 16_000.0))
     }
 
@@ -234,11 +242,17 @@ mod tests {
             let what = format!("{periods} periods at {rate}");
             let (heard, frames) = rounds(rate, &pcm, 4, true);
             let (least, most, step) = measured(&heard, hz);
-            assert!((0.8..1.35).contains(&least) && (0.8..1.35).contains(&most), "{what}: {least} to {most}");
+            assert!(
+                (0.8..1.35).contains(&least) && (0.8..1.35).contains(&most),
+                "{what}: {least} to {most}"
+            );
             assert!(step < 1.3, "{what}: {step}");
             let exact = pcm.len() as f64 * 50.0 / f64::from(rate);
             let off = frames as f64 - 4.0 * exact;
-            assert!(off.abs() <= 3.0 * 0.5 + 1.0, "{what}: {frames} frames for 4 rounds of {exact}");
+            assert!(
+                off.abs() <= 3.0 * 0.5 + 1.0,
+                "{what}: {frames} frames for 4 rounds of {exact}"
+            );
             let (least, ..) = measured(&rounds(rate, &pcm, 4, false).0, hz);
             assert!(least < 0.78, "{what}: without it the join would be heard: {least}");
         }

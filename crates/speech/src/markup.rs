@@ -31,7 +31,10 @@ pub(super) fn pico(say: &Say, voice: Embedded) -> String {
         if level_of_last != Some(levels) {
             let Levels { speed, pitch, volume } = levels;
             // Absolute values and no end tags: each holds until the next, and every prompt begins with its own.
-            let _ = write!(markup, "<speed level=\"{speed}\"><pitch level=\"{pitch}\"><volume level=\"{volume}\">");
+            let _ = write!(
+                markup,
+                "<speed level=\"{speed}\"><pitch level=\"{pitch}\"><volume level=\"{volume}\">"
+            );
             level_of_last = Some(levels);
         }
         push_words(&mut markup, &run.text, voice);
@@ -51,7 +54,11 @@ impl Levels {
     fn of(style: Style, man: bool) -> Self {
         let pitch = if man { style.pitch * MAN_PITCH } else { style.pitch };
         let volume = style.volume * USUAL_VOLUME;
-        Self { speed: level(style.rate, 20, 500), pitch: level(pitch, 50, 200), volume: level(volume, 0, VOLUME_MAX) }
+        Self {
+            speed: level(style.rate, 20, 500),
+            pitch: level(pitch, 50, 200),
+            volume: level(volume, 0, VOLUME_MAX),
+        }
     }
 }
 
@@ -119,18 +126,27 @@ mod tests {
     #[case("&lt;play&gt;", " and lt;play and gt;")]
     #[case("a\u{0}b\u{7}c", "a b c")]
     fn strange_signs_become_words(#[case] text: &str, #[case] passed: &str) {
-        assert_eq!(pico(&say(text, Style::default(), false), Embedded::EnUs), format!("{USUAL}{passed}"));
+        assert_eq!(
+            pico(&say(text, Style::default(), false), Embedded::EnUs),
+            format!("{USUAL}{passed}")
+        );
     }
 
     #[test]
     fn signs_are_named_in_the_voices_language() {
-        assert!(pico(&say("1 < 2", Style::default(), false), Embedded::DeDe).ends_with("1  kleiner als  2"));
+        assert!(
+            pico(&say("1 < 2", Style::default(), false), Embedded::DeDe)
+                .ends_with("1  kleiner als  2")
+        );
     }
 
     #[test]
     fn endless_words_are_broken_up() {
         let markup = pico(&say(&"x".repeat(1_000), Style::default(), false), Embedded::EnUs);
-        assert!(markup.strip_prefix(USUAL).unwrap().split(' ').all(|word| word.len() <= 40), "{markup}");
+        assert!(
+            markup.strip_prefix(USUAL).unwrap().split(' ').all(|word| word.len() <= 40),
+            "{markup}"
+        );
     }
 
     #[test]

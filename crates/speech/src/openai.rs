@@ -67,7 +67,8 @@ impl OpenAi {
             speed: ((rate - 1.0).abs() > 0.01).then_some(rate.clamp(0.25, 4.0)),
         };
         let body = serde_json::to_vec(&ask).map_err(|e| failed(&e))?;
-        let mut request = Request::post(self.endpoint.clone()).header(header::CONTENT_TYPE, "application/json");
+        let mut request =
+            Request::post(self.endpoint.clone()).header(header::CONTENT_TYPE, "application/json");
         if let Some(key) = &self.config.api_key {
             request = request.header(header::AUTHORIZATION, bearer(key)?);
         }
@@ -101,7 +102,8 @@ impl OpenAi {
 
 /// The endpoint's voice: by the voice's name, then the language, then the default.
 pub(super) fn voice_of<'a>(config: &'a OpenAiConfig, speaker: &Speaker) -> &'a str {
-    let (language, gender) = (primary(&speaker.language), if speaker.man { "MAN" } else { "WOMAN" });
+    let (language, gender) =
+        (primary(&speaker.language), if speaker.man { "MAN" } else { "WOMAN" });
     [speaker.polly.as_deref().unwrap_or_default(), &speaker.language, &language, gender]
         .iter()
         .find_map(|name| config.voices.get(*name))
@@ -122,7 +124,11 @@ impl Provider for OpenAi {
         true
     }
 
-    fn synthesise<'a>(&'a self, say: &'a Say, sink: &'a mut Sink) -> BoxFuture<'a, Result<(), SpeechError>> {
+    fn synthesise<'a>(
+        &'a self,
+        say: &'a Say,
+        sink: &'a mut Sink,
+    ) -> BoxFuture<'a, Result<(), SpeechError>> {
         Box::pin(self.say(say, sink))
     }
 }
@@ -138,7 +144,12 @@ enum Decoder {
 }
 
 impl Decoder {
-    fn push(&mut self, bytes: &[u8], config: &OpenAiConfig, pcm: &mut Vec<i16>) -> Result<u32, SpeechError> {
+    fn push(
+        &mut self,
+        bytes: &[u8],
+        config: &OpenAiConfig,
+        pcm: &mut Vec<i16>,
+    ) -> Result<u32, SpeechError> {
         if let Self::Unknown(begin) = self {
             begin.extend_from_slice(bytes);
             if begin.len() < 4 {

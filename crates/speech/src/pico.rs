@@ -115,9 +115,11 @@ impl std::fmt::Debug for Synthesiser {
 /// The system's refusal.
 pub(crate) fn confine_process(address_space_bytes: u64) -> std::io::Result<()> {
     // A pipe is no file: answers still go out. `genfile` could create a file, but not put a byte into it.
-    let limits = [(libc::RLIMIT_AS, address_space_bytes), (libc::RLIMIT_CORE, 0), (libc::RLIMIT_FSIZE, 0)];
+    let limits =
+        [(libc::RLIMIT_AS, address_space_bytes), (libc::RLIMIT_CORE, 0), (libc::RLIMIT_FSIZE, 0)];
     for (which, bytes) in limits {
-        let limit = libc::rlimit { rlim_cur: bytes as libc::rlim_t, rlim_max: bytes as libc::rlim_t };
+        let limit =
+            libc::rlimit { rlim_cur: bytes as libc::rlim_t, rlim_max: bytes as libc::rlim_t };
         // SAFETY: `limit` is a live, initialised struct of the type the call reads.
         if unsafe { libc::setrlimit(which, &limit) } != 0 {
             return Err(std::io::Error::last_os_error());

@@ -26,7 +26,11 @@ pub trait Provider: Send + Sync {
     }
 
     /// Says one piece of text into `sink`, from the first sample as early as it can. Dropping the future ends it.
-    fn synthesise<'a>(&'a self, say: &'a Say, sink: &'a mut Sink) -> BoxFuture<'a, Result<(), SpeechError>>;
+    fn synthesise<'a>(
+        &'a self,
+        say: &'a Say,
+        sink: &'a mut Sink,
+    ) -> BoxFuture<'a, Result<(), SpeechError>>;
 }
 
 /// Why text was not spoken.

@@ -28,9 +28,10 @@ impl Resampler {
     pub(super) fn new(from: u32) -> Result<Self, String> {
         let converter = match from {
             RATE => None,
-            8_000..=48_000 => {
-                Some(Fft::new(from as usize, RATE as usize, CHUNK, 1, FixedSync::Input).map_err(|e| e.to_string())?)
-            }
+            8_000..=48_000 => Some(
+                Fft::new(from as usize, RATE as usize, CHUNK, 1, FixedSync::Input)
+                    .map_err(|e| e.to_string())?,
+            ),
             _ => return Err(format!("{from} samples a second")),
         };
         let skip = converter.as_ref().map_or(0, |c| c.output_delay());
@@ -99,7 +100,9 @@ mod tests {
 
     fn tone(rate: u32, hz: f64, seconds: f64) -> Vec<i16> {
         let step = std::f64::consts::TAU * hz / f64::from(rate);
-        (0..(f64::from(rate) * seconds) as usize).map(|n| ((step * n as f64).sin() * 10_000.0) as i16).collect()
+        (0..(f64::from(rate) * seconds) as usize)
+            .map(|n| ((step * n as f64).sin() * 10_000.0) as i16)
+            .collect()
     }
 
     #[rstest]

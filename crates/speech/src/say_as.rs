@@ -150,7 +150,8 @@ fn ordinal(text: &str, language: &str) -> Option<String> {
 /// `2/9` → "2 over 9"; halves and quarters by their names; `3+1/2` with an "and".
 fn fraction(text: &str, language: &str) -> Option<String> {
     let text = text.trim();
-    let (whole, part) = text.split_once('+').map_or((None, text), |(whole, part)| (Some(whole.trim()), part));
+    let (whole, part) =
+        text.split_once('+').map_or((None, text), |(whole, part)| (Some(whole.trim()), part));
     let (above, below) = part.split_once('/').map(|(a, b)| (a.trim(), b.trim()))?;
     if !all_digits(above) || !all_digits(below) || whole.is_some_and(|w| !all_digits(w)) {
         return None;
@@ -159,10 +160,15 @@ fn fraction(text: &str, language: &str) -> Option<String> {
         ("en", "1", "2") => "one half".to_owned(),
         ("en", "1", "4") => "one quarter".to_owned(),
         ("en", "3", "4") => "three quarters".to_owned(),
-        _ => format!("{above} {} {below}", of_language(language, ["over", "durch", "sobre", "sur", "su"])?),
+        _ => format!(
+            "{above} {} {below}",
+            of_language(language, ["over", "durch", "sobre", "sur", "su"])?
+        ),
     };
     Some(match whole {
-        Some(whole) => format!("{whole} {} {part}", of_language(language, ["and", "und", "y", "et", "e"])?),
+        Some(whole) => {
+            format!("{whole} {} {part}", of_language(language, ["and", "und", "y", "et", "e"])?)
+        }
         None => part,
     })
 }
@@ -187,9 +193,13 @@ fn time(text: &str, language: &str) -> Option<String> {
         return None;
     }
     let name = |words| of_language(language, words);
-    let mut said = format!("{minutes} {}", name(["minutes", "Minuten", "minutos", "minutes", "minuti"])?);
+    let mut said =
+        format!("{minutes} {}", name(["minutes", "Minuten", "minutos", "minutes", "minuti"])?);
     if !seconds.is_empty() {
-        said.push_str(&format!(" {seconds} {}", name(["seconds", "Sekunden", "segundos", "secondes", "secondi"])?));
+        said.push_str(&format!(
+            " {seconds} {}",
+            name(["seconds", "Sekunden", "segundos", "secondes", "secondi"])?
+        ));
     }
     Some(said)
 }
@@ -211,7 +221,8 @@ const MONTHS: [[&str; 5]; 12] = [
 
 /// A date in figures, by its `format`; without one `yyyymmdd`, and month before day only in American English.
 fn date(text: &str, format: Option<&str>, language: &str, tag: &str) -> Option<String> {
-    let mut figures: Vec<&str> = text.trim().split(['/', '-', '.', ' ']).filter(|f| !f.is_empty()).collect();
+    let mut figures: Vec<&str> =
+        text.trim().split(['/', '-', '.', ' ']).filter(|f| !f.is_empty()).collect();
     if figures.iter().any(|f| !all_digits(f)) {
         return None;
     }
@@ -231,7 +242,9 @@ fn date(text: &str, format: Option<&str>, language: &str, tag: &str) -> Option<S
     if figures.len() != format.len() {
         return None;
     }
-    let figure = |letter: char| format.chars().position(|c| c == letter).and_then(|at| figures.get(at)).copied();
+    let figure = |letter: char| {
+        format.chars().position(|c| c == letter).and_then(|at| figures.get(at)).copied()
+    };
     let day = figure('d').map(|d| d.trim_start_matches('0'));
     let month = match figure('m') {
         Some(m) => {
@@ -252,7 +265,9 @@ fn date(text: &str, format: Option<&str>, language: &str, tag: &str) -> Option<S
     };
     Some(match (day_and_month, figure('y')) {
         (Some(first), Some(year)) if language == "es" => format!("{first} de {year}"),
-        (Some(first), Some(year)) if language == "en" && day.is_some() => format!("{first}, {year}"),
+        (Some(first), Some(year)) if language == "en" && day.is_some() => {
+            format!("{first}, {year}")
+        }
         (Some(first), Some(year)) => format!("{first} {year}"),
         (Some(first), None) => first,
         (None, year) => year?.to_owned(),

@@ -101,7 +101,9 @@ impl Writer {
             match node {
                 SpeechNode::Text(text) => self.text(text, speaker, style),
                 SpeechNode::Break { millis } => self.pause(*millis),
-                SpeechNode::Tag { name, attributes, content } => self.tag(*name, attributes, content, speaker, style),
+                SpeechNode::Tag { name, attributes, content } => {
+                    self.tag(*name, attributes, content, speaker, style)
+                }
             }
         }
     }
@@ -114,7 +116,9 @@ impl Writer {
         speaker: &Speaker,
         style: Style,
     ) {
-        let value = |wanted: &str| attributes.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        let value = |wanted: &str| {
+            attributes.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
+        };
         match name {
             SsmlTag::Emphasis => self.speech(content, speaker, style.emphasised(value("level"))),
             SsmlTag::Lang => {
@@ -122,12 +126,17 @@ impl Writer {
                 self.speech(content, &Speaker { language, ..speaker.clone() }, style);
             }
             SsmlTag::Prosody => {
-                self.speech(content, speaker, style.prosody(value("rate"), value("pitch"), value("volume")));
+                self.speech(
+                    content,
+                    speaker,
+                    style.prosody(value("rate"), value("pitch"), value("volume")),
+                );
             }
             SsmlTag::Sub => self.text(value("alias").unwrap_or_default(), speaker, style),
             SsmlTag::SayAs => {
                 let kind = value("interpret-as").unwrap_or_default();
-                let said = say_as::words(kind, value("format"), &words_of(content), &speaker.language);
+                let said =
+                    say_as::words(kind, value("format"), &words_of(content), &speaker.language);
                 self.text(&said, speaker, style);
             }
             SsmlTag::S => {
@@ -162,7 +171,8 @@ impl Writer {
         if std::mem::take(&mut self.paragraph_ended) && !self.parts.is_empty() {
             self.parts.push(Part::Pause { ms: PARAGRAPH_MS });
         }
-        let say = self.open.get_or_insert_with(|| Say { speaker: speaker.clone(), runs: Vec::new() });
+        let say =
+            self.open.get_or_insert_with(|| Say { speaker: speaker.clone(), runs: Vec::new() });
         match say.runs.last_mut() {
             Some(run) if run.style == style => run.text.push_str(&text),
             _ => say.runs.push(Run { text, style }),
@@ -238,7 +248,11 @@ impl Style {
             None => 1.0,
         };
         let keep = |value: f32, factor: f32| (value * factor.clamp(0.0, 10.0)).clamp(0.0, 1_000.0);
-        Self { rate: keep(self.rate, rate), pitch: keep(self.pitch, pitch), volume: keep(self.volume, volume) }
+        Self {
+            rate: keep(self.rate, rate),
+            pitch: keep(self.pitch, pitch),
+            volume: keep(self.volume, volume),
+        }
     }
 }
 
@@ -270,7 +284,11 @@ fn clean(text: &str) -> String {
             '–' | '—' | '―' => cleaned.push_str(" - "),
             '…' => cleaned.push_str("... "),
             // Soft hyphen and zero-width signs are for the eye.
-            '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => {}
+            '\u{ad}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' => {}
             c if c.is_control() || c.is_whitespace() => {
                 if !cleaned.ends_with(' ') {
                     cleaned.push(' ');

@@ -57,7 +57,8 @@ impl Shelf {
     pub(super) fn new(config: &SpeechConfig, clock: Clock) -> Option<Self> {
         let bytes_max = u64::from(config.disk_cache_mb) << 20;
         let folder = config.data_dir.join("prompts");
-        let shelf = Self { folder, bytes_max, voices: voices(config), clock, index: Mutex::default() };
+        let shelf =
+            Self { folder, bytes_max, voices: voices(config), clock, index: Mutex::default() };
         (bytes_max > 0).then_some(shelf)
     }
 
@@ -78,8 +79,8 @@ impl Shelf {
             return None;
         }
         // The next process goes by the file's time.
-        let now =
-            SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(self.clock.wall().micros()).unwrap_or(0));
+        let now = SystemTime::UNIX_EPOCH
+            + Duration::from_micros(u64::try_from(self.clock.wall().micros()).unwrap_or(0));
         let _ = fs::File::open(&path).and_then(|file| file.set_modified(now));
         frames
     }
@@ -110,7 +111,8 @@ impl Shelf {
         if index.bytes <= self.bytes_max {
             return;
         }
-        let mut by_age: Vec<(u64, String)> = index.files.iter().map(|(name, f)| (f.used, name.clone())).collect();
+        let mut by_age: Vec<(u64, String)> =
+            index.files.iter().map(|(name, f)| (f.used, name.clone())).collect();
         by_age.sort_unstable();
         for (_, name) in by_age {
             if index.bytes <= self.bytes_max / 8 * 7 {
@@ -163,7 +165,8 @@ impl Index {
 
 /// What the prompts depend on beside their text: who is asked, and in which voice.
 fn voices(config: &SpeechConfig) -> String {
-    let openai = config.openai.as_ref().map(|o| format!("{} {} {} {:?}", o.url, o.model, o.voice, o.voices));
+    let openai =
+        config.openai.as_ref().map(|o| format!("{} {} {} {:?}", o.url, o.model, o.voice, o.voices));
     let espeak = config.espeak.as_ref().map(|path| path.display().to_string());
     format!("{:?} {openai:?} {espeak:?}", config.provider)
 }
@@ -254,7 +257,9 @@ mod tests {
         let beep = Sound::Tone { hz: 800, ms: 400 };
         after.keep(&beep, &frames(2, 60));
         assert!(after.take(&beep).is_none());
-        let text = fs::read_dir(dir.path().join("prompts")).unwrap().map(|e| fs::read(e.unwrap().path()).unwrap());
+        let text = fs::read_dir(dir.path().join("prompts"))
+            .unwrap()
+            .map(|e| fs::read(e.unwrap().path()).unwrap());
         assert!(text.flatten().collect::<Vec<_>>().windows(7).all(|w| w != b"Welcome"));
     }
 
@@ -264,7 +269,8 @@ mod tests {
         for damage in [0, 9, 40] {
             let whole = shelf(dir.path(), 1 << 20);
             whole.keep(&sound("Welcome"), &frames(1, 60));
-            let path = fs::read_dir(dir.path().join("prompts")).unwrap().next().unwrap().unwrap().path();
+            let path =
+                fs::read_dir(dir.path().join("prompts")).unwrap().next().unwrap().unwrap().path();
             let mut bytes = fs::read(&path).unwrap();
             bytes[damage] ^= 1;
             fs::write(&path, if damage == 40 { &bytes[..40] } else { &bytes }).unwrap();
@@ -274,7 +280,10 @@ mod tests {
         fs::write(dir.path().join("prompts/notes.txt"), "mine").unwrap();
         fs::write(dir.path().join("prompts/x.7.new"), "half").unwrap();
         assert!(shelf(dir.path(), 1 << 20).take(&sound("Welcome")).is_none());
-        assert!(dir.path().join("prompts/notes.txt").exists() && !dir.path().join("prompts/x.7.new").exists());
+        assert!(
+            dir.path().join("prompts/notes.txt").exists()
+                && !dir.path().join("prompts/x.7.new").exists()
+        );
     }
 
     #[test]
@@ -289,8 +298,10 @@ mod tests {
         bounded.keep(&sound("11"), &frames(11, 1_000));
         assert!(bounded.take(&sound("0")).is_some(), "used lately");
         assert!(bounded.take(&sound("1")).is_none(), "the oldest");
-        let bytes: u64 =
-            fs::read_dir(dir.path().join("prompts")).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        let bytes: u64 = fs::read_dir(dir.path().join("prompts"))
+            .unwrap()
+            .map(|e| e.unwrap().metadata().unwrap().len())
+            .sum();
         assert!(bytes <= 12_000, "{bytes}");
         bounded.keep(&sound("giant"), &vec![Frame::from(vec![1; 1_200]); 20]);
         assert!(bounded.take(&sound("giant")).is_none());
@@ -298,7 +309,9 @@ mod tests {
 
     #[test]
     fn any_bytes_are_read_without_harm() {
-        assert!(unpack(&[]).is_none() && unpack(&[0; 64]).is_none() && unpack(&pack(&[])).is_none());
+        assert!(
+            unpack(&[]).is_none() && unpack(&[0; 64]).is_none() && unpack(&pack(&[])).is_none()
+        );
         let mut long = super::MAGIC.to_vec();
         long.extend_from_slice(&[0xff, 0xff, 1]);
         let hash = super::digest(&super::SHA256, &long);

@@ -25,7 +25,8 @@ pub enum VoicesError {
 /// The folder can't be written.
 pub(super) fn unpack(folder: &Path, voice: Embedded) -> Result<(), VoicesError> {
     for name in voice.files() {
-        let (_, content) = FILES.iter().find(|(file, _)| *file == name).ok_or(VoicesError::Missing(name))?;
+        let (_, content) =
+            FILES.iter().find(|(file, _)| *file == name).ok_or(VoicesError::Missing(name))?;
         let path = folder.join(name);
         if !holds(&path, content) {
             write(folder, &path, content).map_err(|source| VoicesError::Write { path, source })?;
@@ -37,7 +38,8 @@ pub(super) fn unpack(folder: &Path, voice: Embedded) -> Result<(), VoicesError> 
 /// Comparing is as quick as hashing, and leaves no doubt.
 fn holds(path: &Path, content: &[u8]) -> bool {
     let length = fs::metadata(path).map(|m| m.len());
-    length.is_ok_and(|l| l == content.len() as u64) && fs::read(path).is_ok_and(|found| found == content)
+    length.is_ok_and(|l| l == content.len() as u64)
+        && fs::read(path).is_ok_and(|found| found == content)
 }
 
 /// Under another name first: whoever sees the file sees all of it. The process number keeps two nodes apart

@@ -90,7 +90,9 @@ impl WavReader {
                     let Some(head) = self.take(&mut bytes, 8) else { return Ok(()) };
                     let length = le32(&head, 4);
                     self.state = match head.get(..4) {
-                        Some(b"fmt ") if (16..=FORMAT_CHUNK_MAX).contains(&length) => State::FormatBody(length),
+                        Some(b"fmt ") if (16..=FORMAT_CHUNK_MAX).contains(&length) => {
+                            State::FormatBody(length)
+                        }
                         Some(b"fmt ") => return Err(WavError::Format),
                         Some(b"data") if self.format.is_none() => return Err(WavError::Format),
                         Some(b"data") => {
@@ -101,7 +103,8 @@ impl WavReader {
                     };
                 }
                 State::FormatBody(length) => {
-                    let Some(body) = self.take(&mut bytes, usize::try_from(padded(length)).unwrap_or(usize::MAX))
+                    let Some(body) = self
+                        .take(&mut bytes, usize::try_from(padded(length)).unwrap_or(usize::MAX))
                     else {
                         return Ok(());
                     };
@@ -119,7 +122,8 @@ impl WavReader {
                 }
                 State::Data(said) => {
                     let left = said.map_or(u64::MAX, |said| said.saturating_sub(self.came));
-                    let now = bytes.get(..bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+                    let now =
+                        bytes.get(..bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
                     let now = now.unwrap_or_default();
                     self.samples(now, out);
                     self.came += count(now.len());
@@ -142,7 +146,9 @@ impl WavReader {
     pub(super) fn seconds(&self) -> Option<u64> {
         let format = self.format?;
         match self.state {
-            State::Data(Some(said)) => Some(said / count(format.frame_bytes()) / u64::from(format.rate)),
+            State::Data(Some(said)) => {
+                Some(said / count(format.frame_bytes()) / u64::from(format.rate))
+            }
             _ => None,
         }
     }
@@ -155,7 +161,9 @@ impl WavReader {
         match self.state {
             State::Over => Ok(()),
             State::Data(None) if self.came > 0 => Ok(()),
-            State::Data(Some(said)) if self.came > 0 => Err(WavError::Truncated { said, came: self.came }),
+            State::Data(Some(said)) if self.came > 0 => {
+                Err(WavError::Truncated { said, came: self.came })
+            }
             State::Riff => Err(WavError::NotWav),
             _ => Err(WavError::NoData),
         }
@@ -186,7 +194,8 @@ impl WavReader {
 
 impl Format {
     fn of(body: &[u8]) -> Result<Self, WavError> {
-        let (mut coding, channels, rate, bits) = (le16(body, 0), le16(body, 2), le32(body, 4), le16(body, 14));
+        let (mut coding, channels, rate, bits) =
+            (le16(body, 0), le16(body, 2), le32(body, 4), le16(body, 14));
         // WAVE_FORMAT_EXTENSIBLE: the real one is the first two bytes of the sub-format.
         if coding == 0xfffe {
             coding = le16(body, 24);
@@ -225,7 +234,9 @@ impl Format {
 
     /// One moment's samples, mixed down.
     fn mono(self, frame: &[u8]) -> i16 {
-        let mut samples = frame.chunks_exact(self.sample_bytes()).map(|sample| i32::from(self.coding.sample(sample)));
+        let mut samples = frame
+            .chunks_exact(self.sample_bytes())
+            .map(|sample| i32::from(self.coding.sample(sample)));
         let sum: i32 = samples.by_ref().sum();
         // At most two samples: the mean of two i16 is one.
         i16::try_from(if self.channels == 2 { sum / 2 } else { sum }).unwrap_or_default()
@@ -241,7 +252,9 @@ impl Coding {
             (Self::Pcm16, &[a, b]) | (Self::Pcm24, &[_, a, b]) | (Self::Pcm32, &[_, _, a, b]) => {
                 i16::from_le_bytes([a, b])
             }
-            (Self::Float32, &[a, b, c, d]) => super::cut_to_i16(f32::from_le_bytes([a, b, c, d]) * 32_767.0),
+            (Self::Float32, &[a, b, c, d]) => {
+                super::cut_to_i16(f32::from_le_bytes([a, b, c, d]) * 32_767.0)
+            }
             _ => 0,
         }
     }

@@ -21,12 +21,20 @@ pub(super) struct Writing {
     languages: &'static [&'static str],
 }
 
-const fn writing(name: &'static str, ranges: &'static [(u32, u32)], languages: &'static [&'static str]) -> Writing {
+const fn writing(
+    name: &'static str,
+    ranges: &'static [(u32, u32)],
+    languages: &'static [&'static str],
+) -> Writing {
     Writing { name, ranges, languages }
 }
 
 static WRITINGS: &[Writing] = &[
-    writing("Devanagari", &[(0x0900, 0x097f), (0xa8e0, 0xa8ff)], &["hi-IN", "hi", "mr", "ne", "kok", "sa"]),
+    writing(
+        "Devanagari",
+        &[(0x0900, 0x097f), (0xa8e0, 0xa8ff)],
+        &["hi-IN", "hi", "mr", "ne", "kok", "sa"],
+    ),
     writing(
         "Arabic",
         &[(0x0600, 0x06ff), (0x0750, 0x077f), (0xfb50, 0xfdff), (0xfe70, 0xfeff)],
@@ -35,7 +43,10 @@ static WRITINGS: &[Writing] = &[
     writing(
         "Cyrillic",
         &[(0x0400, 0x052f)],
-        &["ru-RU", "ru", "uk", "be", "bg", "mk", "sr", "kk", "ky", "tt", "ba", "cv", "mn", "tg", "uz", "bs", "az"],
+        &[
+            "ru-RU", "ru", "uk", "be", "bg", "mk", "sr", "kk", "ky", "tt", "ba", "cv", "mn", "tg",
+            "uz", "bs", "az",
+        ],
     ),
     writing("Bengali", &[(0x0980, 0x09ff)], &["bn-IN", "bn", "as"]),
     writing("Gurmukhi", &[(0x0a00, 0x0a7f)], &["pa-IN", "pa"]),
@@ -67,7 +78,9 @@ impl Writing {
     fn of(letter: char) -> Option<&'static Self> {
         // Most text is below all of them.
         let code = u32::from(letter);
-        let has = |writing: &&Self| writing.ranges.iter().any(|(first, last)| (*first..=*last).contains(&code));
+        let has = |writing: &&Self| {
+            writing.ranges.iter().any(|(first, last)| (*first..=*last).contains(&code))
+        };
         if code < 0x0370 { None } else { WRITINGS.iter().find(has) }
     }
 
@@ -84,7 +97,9 @@ impl Writing {
 /// The first letters in `say` that its language is not written with.
 pub(super) fn strange(say: &Say) -> Option<&'static Writing> {
     let mut letters = say.runs.iter().flat_map(|run| run.text.chars());
-    letters.find_map(|letter| Writing::of(letter).filter(|writing| !writing.is_of(&say.speaker.language)))
+    letters.find_map(|letter| {
+        Writing::of(letter).filter(|writing| !writing.is_of(&say.speaker.language))
+    })
 }
 
 /// The first writing in `say` but Latin.
@@ -104,13 +119,17 @@ pub(super) fn apart(say: Say) -> Vec<Say> {
         let mut text = String::new();
         for letter in run.text.chars() {
             let wanted = match Writing::of(letter) {
-                Some(writing) if writing.is_of(&speaker.language) => Some(speaker.language.as_str()),
+                Some(writing) if writing.is_of(&speaker.language) => {
+                    Some(speaker.language.as_str())
+                }
                 Some(writing) if writing.is_of(&language) => None,
                 Some(writing) => Some(writing.language()),
                 None if letter.is_alphabetic() => Some(speaker.language.as_str()),
                 None => None,
             };
-            if let Some(wanted) = wanted.filter(|wanted| *wanted != language && pieces.len() + 1 < CHANGES_MAX) {
+            if let Some(wanted) =
+                wanted.filter(|wanted| *wanted != language && pieces.len() + 1 < CHANGES_MAX)
+            {
                 add(&mut pieces, &speaker, &language, std::mem::take(&mut text), run.style);
                 wanted.clone_into(&mut language);
             }
@@ -122,7 +141,13 @@ pub(super) fn apart(say: Say) -> Vec<Say> {
 }
 
 /// A run of text goes to the piece before it, where that is in the same language.
-fn add(pieces: &mut Vec<Say>, speaker: &Speaker, language: &str, text: String, style: super::script::Style) {
+fn add(
+    pieces: &mut Vec<Say>,
+    speaker: &Speaker,
+    language: &str,
+    text: String,
+    style: super::script::Style,
+) {
     if !text.contains(char::is_alphanumeric) {
         // A piece is not begun for a space; a comma behind one belongs to it.
         if let Some(run) = pieces.last_mut().and_then(|piece| piece.runs.last_mut()) {
@@ -163,8 +188,10 @@ mod tests {
         #[case] wanted: &[(&str, &str)],
     ) {
         let pieces = apart(Say::in_no_style(language, text));
-        let got: Vec<_> =
-            pieces.iter().map(|piece| (piece.speaker.language.as_str(), piece.runs[0].text.as_str())).collect();
+        let got: Vec<_> = pieces
+            .iter()
+            .map(|piece| (piece.speaker.language.as_str(), piece.runs[0].text.as_str()))
+            .collect();
         assert_eq!(got, wanted);
         assert_eq!(
             strange(&Say::in_no_style(language, text)).is_some(),
@@ -177,7 +204,8 @@ mod tests {
         let text = "one एक ".repeat(500);
         let pieces = apart(Say::in_no_style("en-US", &text));
         assert_eq!(pieces.len(), CHANGES_MAX);
-        let all: String = pieces.iter().flat_map(|piece| &piece.runs).map(|run| run.text.as_str()).collect();
+        let all: String =
+            pieces.iter().flat_map(|piece| &piece.runs).map(|run| run.text.as_str()).collect();
         assert_eq!(all, text);
     }
 }

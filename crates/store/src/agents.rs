@@ -141,16 +141,22 @@ impl AgentSecrets {
         if self.api_key.is_none() && self.signing_secret.is_none() {
             return None;
         }
-        let shown = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
-        let plain = Sealed { api_key: shown(&self.api_key), signing_secret: shown(&self.signing_secret) };
+        let shown =
+            |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
+        let plain =
+            Sealed { api_key: shown(&self.api_key), signing_secret: shown(&self.signing_secret) };
         Some(seal.seal(&what_for(id), serde_json::to_vec(&plain).unwrap_or_default()))
     }
 
     /// Those that another key sealed are none: they have to be set anew.
     fn opened(id: Uuid, sealed: Option<Vec<u8>>, seal: &Seal) -> Self {
         let plain = sealed.and_then(|sealed| seal.open(&what_for(id), &sealed));
-        let plain: Sealed = plain.and_then(|plain| serde_json::from_slice(&plain).ok()).unwrap_or_default();
-        Self { api_key: plain.api_key.map(Secret::new), signing_secret: plain.signing_secret.map(Secret::new) }
+        let plain: Sealed =
+            plain.and_then(|plain| serde_json::from_slice(&plain).ok()).unwrap_or_default();
+        Self {
+            api_key: plain.api_key.map(Secret::new),
+            signing_secret: plain.signing_secret.map(Secret::new),
+        }
     }
 }
 
@@ -170,7 +176,11 @@ enum AgentWrite {
 }
 
 impl Deed for AgentWrite {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, seal: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        seal: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             match self {
                 Self::Create(agent) => create(to, seal, agent).await,
@@ -182,7 +192,9 @@ impl Deed for AgentWrite {
                     let gone = delete.build().execute(&mut *to).await?.rows_affected();
                     if gone > 0 {
                         for table in ["number_routing", "number_tenures"] {
-                            let reset = format!("UPDATE {table} SET routing = 'none', agent = NULL WHERE agent = $1");
+                            let reset = format!(
+                                "UPDATE {table} SET routing = 'none', agent = NULL WHERE agent = $1"
+                            );
                             sql::query(reset).bind(id.to_string()).execute(&mut *to).await?;
                         }
                         unroute(to, *id, u32::MAX).await?;
@@ -221,7 +233,12 @@ async fn create(to: &mut Conn, seal: &Seal, agent: &Agent) -> Result<u64, sqlx::
     Ok(insert.bind(i64::from(AGENTS_MAX)).execute(to).await?.rows_affected())
 }
 
-async fn change(to: &mut Conn, seal: &Seal, agent: &Agent, before: &AgentSpec) -> Result<u64, sqlx::Error> {
+async fn change(
+    to: &mut Conn,
+    seal: &Seal,
+    agent: &Agent,
+    before: &AgentSpec,
+) -> Result<u64, sqlx::Error> {
     let update = "UPDATE agents SET body = $2, sealed = $3 WHERE agent_id = $1 AND body = $4";
     let update = sql::query(update).bind(agent.id.to_string()).bind(body(&agent.spec));
     let update = update.bind(agent.secrets.sealed(agent.id, seal)).bind(body(before));
@@ -254,8 +271,11 @@ impl Store {
             "SELECT (SELECT count(*) FROM number_tenures t WHERE t.agent = $1) + (SELECT count(*) FROM \
              (SELECT 1 AS one FROM conversations c {JOIN} WHERE c.agent IS NOT NULL AND c.agent = $1 AND {OWN} LIMIT 1) AS found)"
         );
-        let found: i64 =
-            sql::query_scalar(select).bind(id.to_string()).fetch_one(&self.read).await.map_err(failed(WHAT))?;
+        let found: i64 = sql::query_scalar(select)
+            .bind(id.to_string())
+            .fetch_one(&self.read)
+            .await
+            .map_err(failed(WHAT))?;
         Ok(found > 0)
     }
 
@@ -278,7 +298,8 @@ impl Store {
     /// # Errors
     /// The store's.
     pub async fn has_agent(&self, id: Uuid) -> Result<bool, StoreError> {
-        let count = sql::query_scalar("SELECT count(*) FROM agents WHERE agent_id = $1").bind(id.to_string());
+        let count = sql::query_scalar("SELECT count(*) FROM agents WHERE agent_id = $1")
+            .bind(id.to_string());
         let count: i64 = count.fetch_one(&self.read).await.map_err(failed(WHAT))?;
         Ok(count > 0)
     }
@@ -318,13 +339,18 @@ impl Store {
     fn agent_of(&self, row: &Row) -> Result<Agent, StoreError> {
         let unreadable = |detail: String| StoreError::Unreadable { what: WHAT, detail };
         let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
-        let id: Uuid = text("agent_id")?.parse().map_err(|e: uuid::Error| unreadable(e.to_string()))?;
+        let id: Uuid =
+            text("agent_id")?.parse().map_err(|e: uuid::Error| unreadable(e.to_string()))?;
         Ok(Agent {
             id,
             account: text("auth_id")?.into(),
             main_account: text("main_auth_id")?.into(),
             spec: serde_json::from_str(&text("body")?).map_err(|e| unreadable(e.to_string()))?,
-            secrets: AgentSecrets::opened(id, row.try_get("sealed").map_err(failed(WHAT))?, &self.seal),
+            secrets: AgentSecrets::opened(
+                id,
+                row.try_get("sealed").map_err(failed(WHAT))?,
+                &self.seal,
+            ),
             created: Timestamp::from_micros(row.try_get("created_us").map_err(failed(WHAT))?),
         })
     }
@@ -351,7 +377,10 @@ mod tests {
                 endpoint: Some("https://example.com/agent".to_owned()),
                 ..AgentSpec::blank()
             },
-            secrets: AgentSecrets { api_key: Some(Secret::new("canary-key")), signing_secret: None },
+            secrets: AgentSecrets {
+                api_key: Some(Secret::new("canary-key")),
+                signing_secret: None,
+            },
             created: Timestamp::from_secs(n.into()),
         }
     }

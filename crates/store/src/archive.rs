@@ -11,8 +11,8 @@ use super::open::beside_a_node;
 use super::seal::Seal;
 use super::sql::Pool;
 use super::{
-    CallRecord, CallbackView, Callbacks, Conversation, Message, Scope, Setting, StoreError, WebhookUse, callbacks,
-    calls, conversations, settings, webhooks,
+    CallRecord, CallbackView, Callbacks, Conversation, Message, Scope, Setting, StoreError,
+    WebhookUse, callbacks, calls, conversations, settings, webhooks,
 };
 use crate::Database;
 use model::CallUuid;
@@ -45,7 +45,11 @@ impl Archive {
     ///
     /// # Errors
     /// The store's.
-    pub async fn callbacks(&self, which: Callbacks, limit: u32) -> Result<Vec<CallbackView>, StoreError> {
+    pub async fn callbacks(
+        &self,
+        which: Callbacks,
+        limit: u32,
+    ) -> Result<Vec<CallbackView>, StoreError> {
         callbacks::latest(&self.pool, which, limit).await
     }
 
@@ -53,9 +57,13 @@ impl Archive {
     ///
     /// # Errors
     /// The store's, or the key file's.
-    pub async fn settings(&self, secret: Option<&Secret>, folder: &Path) -> Result<Vec<Setting>, StoreError> {
-        let key =
-            Seal::to_read(secret, folder).map_err(|source| StoreError::Key { folder: folder.to_owned(), source })?;
+    pub async fn settings(
+        &self,
+        secret: Option<&Secret>,
+        folder: &Path,
+    ) -> Result<Vec<Setting>, StoreError> {
+        let key = Seal::to_read(secret, folder)
+            .map_err(|source| StoreError::Key { folder: folder.to_owned(), source })?;
         settings::all(&self.pool, &key).await
     }
 
@@ -74,7 +82,11 @@ impl Archive {
     ///
     /// # Errors
     /// The store's.
-    pub async fn conversations(&self, after: Uuid, limit: u32) -> Result<Vec<Conversation>, StoreError> {
+    pub async fn conversations(
+        &self,
+        after: Uuid,
+        limit: u32,
+    ) -> Result<Vec<Conversation>, StoreError> {
         conversations::after(&self.pool, after, limit).await
     }
 

@@ -98,7 +98,9 @@ async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, sqlx
 
 async fn copy(file: &Path, part: &Path) -> Result<(), BackupError> {
     let failed = |what| move |source| BackupError::Store { what, file: file.to_owned(), source };
-    let mut from = connect(SqliteConnectOptions::new().filename(file)).await.map_err(failed("open the store"))?;
+    let mut from = connect(SqliteConnectOptions::new().filename(file))
+        .await
+        .map_err(failed("open the store"))?;
     // A path that is no UTF-8 can't be said in SQL.
     let into = part.to_str().ok_or_else(|| BackupError::File {
         what: "write",
@@ -112,15 +114,22 @@ async fn copy(file: &Path, part: &Path) -> Result<(), BackupError> {
 
 /// Whether the copy is whole, and what is in it.
 async fn check(part: &Path) -> Result<Backup, BackupError> {
-    let failed = |source| BackupError::Store { what: "check the copy", file: part.to_owned(), source };
+    let failed =
+        |source| BackupError::Store { what: "check the copy", file: part.to_owned(), source };
     // Immutable: nobody else writes it, and no side files are made.
-    let mut copy = connect(SqliteConnectOptions::new().filename(part).immutable(true)).await.map_err(failed)?;
-    let found: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&mut copy).await.map_err(failed)?;
+    let mut copy = connect(SqliteConnectOptions::new().filename(part).immutable(true))
+        .await
+        .map_err(failed)?;
+    let found: String = sqlx::query_scalar("PRAGMA integrity_check(1)")
+        .fetch_one(&mut copy)
+        .await
+        .map_err(failed)?;
     if found != "ok" {
         return Err(BackupError::Damaged { file: part.to_owned(), found });
     }
     let count = "SELECT count(ended_us), count(*) - count(ended_us) FROM calls";
-    let (ended, open): (i64, i64) = sqlx::query_as(count).fetch_one(&mut copy).await.map_err(failed)?;
+    let (ended, open): (i64, i64) =
+        sqlx::query_as(count).fetch_one(&mut copy).await.map_err(failed)?;
     let schema = sqlx::query_scalar(version::SCHEMA).fetch_one(&mut copy).await.map_err(failed)?;
     let _ = copy.close().await;
     let count = |n| u64::try_from(n).unwrap_or_default();

@@ -14,11 +14,18 @@ use super::{callbacks, calls, endpoints, inbox, permissions, recordings, setting
 const LATE_SEQ: i64 = 1_000_000;
 
 /// Rows of event logs.
-const LINES: (&str, usize, &str) =
-    ("INSERT INTO call_events (call_uuid, seq, line) ", 3, " ON CONFLICT (call_uuid, seq) DO NOTHING");
+const LINES: (&str, usize, &str) = (
+    "INSERT INTO call_events (call_uuid, seq, line) ",
+    3,
+    " ON CONFLICT (call_uuid, seq) DO NOTHING",
+);
 
 /// One transaction; what each write found that somebody waits for, in order.
-pub(super) async fn write_batch(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
+pub(super) async fn write_batch(
+    to: &mut Conn,
+    seal: &Seal,
+    batch: &[Write],
+) -> Result<Vec<Found>, sqlx::Error> {
     // Terminal records and the outbox are synced (R11). Whoever called gives the connection up when something fails.
     let synced = batch.iter().any(Write::is_synced);
     to.begin(synced).await?;
@@ -39,17 +46,24 @@ pub(super) async fn take_in(
     write_all(to, seal, writes).await?;
     let note = "INSERT INTO store_journals (journal, replayed) VALUES ($1, $2) \
         ON CONFLICT (journal) DO UPDATE SET replayed = excluded.replayed";
-    let note = sql::query(note).bind(journal.to_string()).bind(i64::try_from(seen).unwrap_or(i64::MAX));
+    let note =
+        sql::query(note).bind(journal.to_string()).bind(i64::try_from(seen).unwrap_or(i64::MAX));
     note.execute(&mut *to).await?;
     to.commit().await
 }
 
-async fn write_all<'a>(to: &mut Conn, seal: &Seal, batch: &'a [Write]) -> Result<Vec<Found>, sqlx::Error> {
+async fn write_all<'a>(
+    to: &mut Conn,
+    seal: &Seal,
+    batch: &'a [Write],
+) -> Result<Vec<Found>, sqlx::Error> {
     let mut found = Vec::new();
     let (mut lines, mut late, mut seen) = (Vec::new(), Vec::new(), Vec::<SeenKey>::new());
     // First, and together: nothing of a call comes before its beginning.
     let born = |write: &'a Write| match write {
-        Write::Born(birth) => Some((&birth.start, Some(Beginnings { setup: &birth.setup, born: birth.born }))),
+        Write::Born(birth) => {
+            Some((&birth.start, Some(Beginnings { setup: &birth.setup, born: birth.born })))
+        }
         _ => None,
     };
     let born: Vec<_> = batch.iter().filter_map(born).collect();
@@ -60,18 +74,27 @@ async fn write_all<'a>(to: &mut Conn, seal: &Seal, batch: &'a [Write]) -> Result
     let settled: Vec<_> = batch.iter().filter_map(Write::settlement).collect();
     let mut settled = callbacks::settle(to, &settled).await?.into_iter();
     let together = batch.iter().all(Write::goes_together);
-    let mut ahead = if together { by_kinds(to, seal, batch).await? } else { Vec::new() }.into_iter();
+    let mut ahead =
+        if together { by_kinds(to, seal, batch).await? } else { Vec::new() }.into_iter();
     for write in batch {
         match write {
             Write::Born(_) | Write::Answered(..) => {}
             Write::Settle(..) => found.extend(settled.next().map(Found::Settle)),
-            Write::Concluded(..) | Write::Callback(..) | Write::Inbox(..) if together => found.extend(ahead.next()),
-            Write::Bound(call, wacid, farewell) => calls::bound(to, *call, wacid, *farewell).await?,
+            Write::Concluded(..) | Write::Callback(..) | Write::Inbox(..) if together => {
+                found.extend(ahead.next())
+            }
+            Write::Bound(call, wacid, farewell) => {
+                calls::bound(to, *call, wacid, *farewell).await?
+            }
             Write::Alive(node_id, at) => calls::alive(to, node_id, *at).await?,
             Write::Line { call, seq, line } => lines.push((call, seq, line)),
             Write::Late { call, line } => late.push((call, line)),
-            Write::Concluded(conclusion, _) => found.push(Found::Concluded(conclude(to, seal, conclusion).await?)),
-            Write::Callback(new, _) => found.push(Found::Callback(callbacks::insert(to, seal, (**new).clone()).await?)),
+            Write::Concluded(conclusion, _) => {
+                found.push(Found::Concluded(conclude(to, seal, conclusion).await?))
+            }
+            Write::Callback(new, _) => {
+                found.push(Found::Callback(callbacks::insert(to, seal, (**new).clone()).await?))
+            }
             Write::Farewell(call, again) => calls::farewell(to, *call, *again).await?,
             Write::FarewellsDue(node_id) => calls::farewells_due(to, node_id).await?,
             Write::Key(key) => seen.push(*key),
@@ -79,14 +102,23 @@ async fn write_all<'a>(to: &mut Conn, seal: &Seal, batch: &'a [Write]) -> Result
                 seen.retain(|other| other.key != *key);
                 keys::delete(to, *key).await?;
             }
-            Write::Permission(write, _) => permissions::put(to, &write.row, write.reply.as_ref()).await?,
+            Write::Permission(write, _) => {
+                permissions::put(to, &write.row, write.reply.as_ref()).await?
+            }
             Write::Settings(writes, at, _) => settings::write(to, seal, writes, *at).await?,
-            Write::Inbox(write, _) => found.push(Found::Inbox(inbox::write(to, seal, write).await?)),
-            Write::ForgetPermission(number, user, before) => permissions::delete(to, number, user, *before).await?,
-            Write::Endpoint(write, _) => found.push(Found::Endpoint(endpoints::write(to, write).await?)),
+            Write::Inbox(write, _) => {
+                found.push(Found::Inbox(inbox::write(to, seal, write).await?))
+            }
+            Write::ForgetPermission(number, user, before) => {
+                permissions::delete(to, number, user, *before).await?
+            }
+            Write::Endpoint(write, _) => {
+                found.push(Found::Endpoint(endpoints::write(to, write).await?))
+            }
             Write::RecordingBegun(start) => recordings::begin(to, start).await?,
             Write::RecordingEnded(conclusion, _) => {
-                found.push(Found::RecordingEnded(recordings::conclude(to, seal, conclusion).await?));
+                found
+                    .push(Found::RecordingEnded(recordings::conclude(to, seal, conclusion).await?));
             }
             Write::Deed(deed, _) => found.push(Found::Deed(deed.carry_out(to, seal).await?)),
             Write::Transcribed(write, _) => {
@@ -99,14 +131,18 @@ async fn write_all<'a>(to: &mut Conn, seal: &Seal, batch: &'a [Write]) -> Result
         }
     }
     sql::insert_rows(to, LINES, &lines, |mut row, (call, seq, line)| {
-        row.push_bind(call.to_string()).push_bind(i64::try_from(**seq).unwrap_or(i64::MAX)).push_bind(*line);
+        row.push_bind(call.to_string())
+            .push_bind(i64::try_from(**seq).unwrap_or(i64::MAX))
+            .push_bind(*line);
     })
     .await?;
     // Nothing is added to a log that has been forgotten.
     let insert = "INSERT INTO call_events (call_uuid, seq, line) SELECT $1, \
         CASE WHEN seq >= $2 THEN seq + 1 ELSE $2 END, $3 FROM call_events WHERE call_uuid = $1 \
         ORDER BY seq DESC LIMIT 1";
-    let late = late.iter().map(|(call, line)| sql::query(insert).bind(call.to_string()).bind(LATE_SEQ).bind(*line));
+    let late = late
+        .iter()
+        .map(|(call, line)| sql::query(insert).bind(call.to_string()).bind(LATE_SEQ).bind(*line));
     sql::each(to, late).await?;
     keys::insert(to, &seen).await?;
     Ok(found)
@@ -116,7 +152,8 @@ async fn write_all<'a>(to: &mut Conn, seal: &Seal, batch: &'a [Write]) -> Result
 /// written: a kind at a time, each kind in its order.
 async fn by_kinds(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
     let ends: Vec<&Conclusion> = batch.iter().filter_map(Write::conclusion).collect();
-    let mut changed = calls::close(to, ends.iter().map(|c| (c.start.call, &c.end, c.farewell))).await?;
+    let mut changed =
+        calls::close(to, ends.iter().map(|c| (c.start.call, &c.end, c.farewell))).await?;
     for (c, changed) in ends.iter().zip(&mut changed) {
         if !*changed {
             *changed = close_anew(to, c).await?;
@@ -141,7 +178,8 @@ async fn by_kinds(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Fou
                 Done::Callback
             }
             Write::Inbox(..) => {
-                let (found, told) = arrived.next().flatten().map(|new| (new.found, new.told)).unzip();
+                let (found, told) =
+                    arrived.next().flatten().map(|new| (new.found, new.told)).unzip();
                 reports.extend(told.unwrap_or_default());
                 Done::Came(found)
             }
@@ -153,7 +191,9 @@ async fn by_kinds(to: &mut Conn, seal: &Seal, batch: &[Write]) -> Result<Vec<Fou
     let found = |(what, reports)| {
         let mut callbacks = written.by_ref().take(reports);
         match what {
-            Done::Concluded(changed) => Some(Found::Concluded(Concluded { changed, callbacks: callbacks.collect() })),
+            Done::Concluded(changed) => {
+                Some(Found::Concluded(Concluded { changed, callbacks: callbacks.collect() }))
+            }
             Done::Callback => callbacks.next().map(Found::Callback),
             Done::Came(found) => Some(Found::Inbox(InboxFound::Came(found, callbacks.collect()))),
         }

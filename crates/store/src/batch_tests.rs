@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use crate::tests::{MAIN, begin, callback, end, secs, start, uuid};
 use crate::{
-    Came, Concluded, Conclusion, Draft, DraftForm, InboxFound, NewMessage, Pair, Scope, Settled, Settlement, Store,
-    UserName,
+    Came, Concluded, Conclusion, Draft, DraftForm, InboxFound, NewMessage, Pair, Scope, Settled,
+    Settlement, Store, UserName,
 };
 use model::Health;
 use model::{Direction, E164, MessageStatus, Routing};
@@ -75,7 +75,13 @@ async fn each_has_its_own(apart: bool) {
     }
     let told = store.notify(callback(50, 501));
     let outcome = Settled::Delivered;
-    let settlement = Settlement { id: before.callback.id, attempts: 1, at: secs(3), outcome, last: "200".to_owned() };
+    let settlement = Settlement {
+        id: before.callback.id,
+        attempts: 1,
+        at: secs(3),
+        outcome,
+        last: "200".to_owned(),
+    };
     let settled = store.settle(settlement);
     // Two of one user, the second of them twice; those of another between them.
     let all = [came(1, 1), came(2, 2), came(3, 1), came(3, 1), came(4, 2)];
@@ -84,17 +90,28 @@ async fn each_has_its_own(apart: bool) {
     for (n, concluded) in (2..13).zip(ends) {
         let concluded = concluded.await.unwrap();
         assert!(concluded.changed, "call {n}");
-        let events: Vec<_> = concluded.callbacks.iter().map(|c| (c.callback.new.event_id.as_u128(), c.first)).collect();
+        let events: Vec<_> = concluded
+            .callbacks
+            .iter()
+            .map(|c| (c.callback.new.event_id.as_u128(), c.first))
+            .collect();
         assert_eq!(events, [(n, true)]);
     }
     assert_eq!(again.await.unwrap(), Concluded::default());
     let told = told.await.unwrap();
-    assert_eq!((told.callback.new.event_id.as_u128(), told.first), (501, true), "the one before it is over");
+    assert_eq!(
+        (told.callback.new.event_id.as_u128(), told.first),
+        (501, true),
+        "the one before it is over"
+    );
     assert!(!settled.await.unwrap());
     let mut found = Vec::new();
     for message in messages {
-        let InboxFound::Came(standing, written) = message.await.unwrap() else { panic!("not taken in") };
-        let events: Vec<_> = written.iter().map(|w| (w.callback.new.event_id.as_u128() - 3_000, w.first)).collect();
+        let InboxFound::Came(standing, written) = message.await.unwrap() else {
+            panic!("not taken in")
+        };
+        let events: Vec<_> =
+            written.iter().map(|w| (w.callback.new.event_id.as_u128() - 3_000, w.first)).collect();
         found.push((standing.map(|(_, unread)| unread), events));
     }
     let wanted = [

@@ -54,8 +54,13 @@ impl Notes {
 
     /// Each note alone, in order: beginnings before the names of what began.
     pub(super) fn one_by_one(self) -> impl Iterator<Item = Self> {
-        let beginnings = self.beginnings.into_iter().map(|one| Self { beginnings: vec![one], namings: Vec::new() });
-        beginnings.chain(self.namings.into_iter().map(|one| Self { beginnings: Vec::new(), namings: vec![one] }))
+        let beginnings = self
+            .beginnings
+            .into_iter()
+            .map(|one| Self { beginnings: vec![one], namings: Vec::new() });
+        beginnings.chain(
+            self.namings.into_iter().map(|one| Self { beginnings: Vec::new(), namings: vec![one] }),
+        )
     }
 
     fn read(text: &[u8]) -> Self {
@@ -115,7 +120,12 @@ impl Births {
     }
 
     /// Notes a call's name. Returns at once.
-    pub(super) fn append_name(&self, call: CallUuid, wacid: &Wacid, farewell: Timestamp) -> io::Result<()> {
+    pub(super) fn append_name(
+        &self,
+        call: CallUuid,
+        wacid: &Wacid,
+        farewell: Timestamp,
+    ) -> io::Result<()> {
         let (call, wacid) = (serde_json::to_string(&call)?, serde_json::to_string(wacid)?);
         let farewell = farewell.micros();
         self.note(&format!("{{\"call\":{call},\"wacid\":{wacid},\"farewell\":{farewell}}}"))

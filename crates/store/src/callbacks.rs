@@ -40,17 +40,28 @@ pub struct NewCallback {
 impl NewCallback {
     /// Its secret parameters, sealed for its event id; `None`: it has none.
     pub(super) fn sealed(&self, seal: &Seal) -> Option<Vec<u8>> {
-        let secret: BTreeMap<&str, &str> =
-            self.notice.params.iter().filter(|(_, v)| is_secret(v)).map(|(n, v)| (n, v.reveal())).collect();
-        let sealed = || seal.seal(self.event_id.as_bytes(), serde_json::to_vec(&secret).unwrap_or_default());
+        let secret: BTreeMap<&str, &str> = self
+            .notice
+            .params
+            .iter()
+            .filter(|(_, v)| is_secret(v))
+            .map(|(n, v)| (n, v.reveal()))
+            .collect();
+        let sealed =
+            || seal.seal(self.event_id.as_bytes(), serde_json::to_vec(&secret).unwrap_or_default());
         self.shut.clone().or_else(|| (!secret.is_empty()).then(sealed))
     }
 
     /// Puts its sealed parameters back in their place.
     pub(super) fn unseal(&mut self, seal: &Seal, sealed: Vec<u8>) {
         let plain = seal.open(self.event_id.as_bytes(), &sealed);
-        match plain.and_then(|plain| serde_json::from_slice::<BTreeMap<String, String>>(&plain).ok()) {
-            Some(secret) => self.notice.params.extend(secret.into_iter().map(|(n, v)| (n.into(), Param::Secret(v)))),
+        match plain
+            .and_then(|plain| serde_json::from_slice::<BTreeMap<String, String>>(&plain).ok())
+        {
+            Some(secret) => self
+                .notice
+                .params
+                .extend(secret.into_iter().map(|(n, v)| (n.into(), Param::Secret(v)))),
             None => self.shut = Some(sealed),
         }
     }
@@ -178,16 +189,29 @@ fn goes_before(row: &str) -> String {
 }
 
 /// Puts a callback in; due at once.
-pub(super) async fn insert(to: &mut Conn, seal: &Seal, new: NewCallback) -> Result<Written, sqlx::Error> {
+pub(super) async fn insert(
+    to: &mut Conn,
+    seal: &Seal,
+    new: NewCallback,
+) -> Result<Written, sqlx::Error> {
     insert_all(to, seal, vec![new]).await?.pop().ok_or(sqlx::Error::RowNotFound)
 }
 
 /// Puts in, in order, those that are not there.
-pub(super) async fn insert_new(to: &mut Conn, seal: &Seal, all: Vec<NewCallback>) -> Result<(), sqlx::Error> {
+pub(super) async fn insert_new(
+    to: &mut Conn,
+    seal: &Seal,
+    all: Vec<NewCallback>,
+) -> Result<(), sqlx::Error> {
     let asked: Vec<_> = all.iter().map(is_there).collect();
     let there = sql::each(to, asked).await?;
     let is_new = |outcome: &Outcome<(bool,)>| !outcome.rows.iter().any(|(there,)| *there);
-    let new: Vec<_> = all.into_iter().zip(&there).filter(|(_, there)| is_new(there)).map(|(new, _)| new).collect();
+    let new: Vec<_> = all
+        .into_iter()
+        .zip(&there)
+        .filter(|(_, there)| is_new(there))
+        .map(|(new, _)| new)
+        .collect();
     drop(there);
     insert_all(to, seal, new).await.map(drop)
 }
@@ -200,13 +224,20 @@ fn is_there(new: &NewCallback) -> Query<All<(bool,)>> {
 }
 
 /// Puts some in, in order.
-pub(super) async fn insert_all(to: &mut Conn, seal: &Seal, all: Vec<NewCallback>) -> Result<Vec<Written>, sqlx::Error> {
+pub(super) async fn insert_all(
+    to: &mut Conn,
+    seal: &Seal,
+    all: Vec<NewCallback>,
+) -> Result<Vec<Written>, sqlx::Error> {
     let inserts: Vec<_> = all.iter().map(|new| inserting(seal, new)).collect();
     let outcomes = sql::each(to, inserts).await?;
     let written = |(new, outcome): (NewCallback, Outcome<(i64, bool)>)| {
         let (id, behind) = outcome.rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
         let since = new.created;
-        Ok(Written { callback: Callback { id, new, since, attempts: 0, retries: 0 }, first: !behind })
+        Ok(Written {
+            callback: Callback { id, new, since, attempts: 0, retries: 0 },
+            first: !behind,
+        })
     };
     all.into_iter().zip(outcomes).map(written).collect()
 }
@@ -270,7 +301,11 @@ fn settling(s: &Settlement) -> Query<All<(bool,)>> {
 }
 
 /// Forgets done ones, at most so many; how many they were.
-pub(super) async fn forget(to: &mut Conn, done_before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
+pub(super) async fn forget(
+    to: &mut Conn,
+    done_before: Timestamp,
+    limit: u32,
+) -> Result<u64, sqlx::Error> {
     let delete = "DELETE FROM callbacks WHERE id IN \
         (SELECT id FROM callbacks WHERE done_us < $1 ORDER BY done_us LIMIT $2)";
     let delete = sql::query(delete).bind(done_before.micros()).bind(i64::from(limit));
@@ -296,11 +331,18 @@ pub(super) async fn origins_due(
             (SELECT min(c.next_us) FROM callbacks c \
             WHERE c.node_id = $1 AND c.origin = walk.origin AND c.next_us > $2) \
         FROM walk WHERE origin IS NOT NULL";
-    let rows: Vec<(String, Option<i64>, Option<i64>)> =
-        sql::query_as(origins).bind(node_id).bind(now.micros()).fetch_all(pool).await.map_err(failed(WHAT))?;
+    let rows: Vec<(String, Option<i64>, Option<i64>)> = sql::query_as(origins)
+        .bind(node_id)
+        .bind(now.micros())
+        .fetch_all(pool)
+        .await
+        .map_err(failed(WHAT))?;
     let next = rows.iter().filter_map(|(_, _, later)| *later).min().map(Timestamp::from_micros);
     let due = |first: Option<i64>| first.is_some_and(|first| first <= now.micros());
-    Ok((rows.into_iter().filter(|(_, first, _)| due(*first)).map(|(origin, _, _)| origin).collect(), next))
+    Ok((
+        rows.into_iter().filter(|(_, first, _)| due(*first)).map(|(origin, _, _)| origin).collect(),
+        next,
+    ))
 }
 
 /// A row that cannot be read: another version wrote it, or somebody else.
@@ -349,10 +391,12 @@ pub(super) async fn due(
 
 fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
     let text = |column: &str| row.try_get::<String, _>(column);
-    let count = |column: &str| row.try_get::<i64, _>(column).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+    let count =
+        |column: &str| row.try_get::<i64, _>(column).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
     let time = |column: &str| row.try_get(column).map(Timestamp::from_micros);
     let plain: BTreeMap<String, String> = row.try_get::<sqlx::types::Json<_>, _>("params")?.0;
-    let secret: Option<sqlx::types::Json<BTreeMap<String, String>>> = row.try_get("secret_params")?;
+    let secret: Option<sqlx::types::Json<BTreeMap<String, String>>> =
+        row.try_get("secret_params")?;
     let plain = plain.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.into())));
     let secret = secret.map(|json| json.0).unwrap_or_default();
     let secret = secret.into_iter().map(|(name, value)| (name.into(), Param::Secret(value)));
@@ -388,14 +432,22 @@ fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
 const OF_CALL_MAX: i64 = 500;
 
 /// What a call's callbacks carry, by event id, secret parameters left out; of a call of the scope's.
-pub(super) async fn of_call(pool: &Pool, scope: &Scope, call: CallUuid) -> Result<BTreeMap<Uuid, Notice>, StoreError> {
+pub(super) async fn of_call(
+    pool: &Pool,
+    scope: &Scope,
+    call: CallUuid,
+) -> Result<BTreeMap<Uuid, Notice>, StoreError> {
     const WHAT: &str = "read a call's callbacks";
     let mut query = sql::QueryBuilder::new("");
     // By the index of those that wait, and by that of those that are done.
     for (before, which) in [("", "next_us IS NOT NULL"), (" UNION ALL ", "done_us IS NOT NULL")] {
-        query.push(format!("{before}SELECT event_id, kind, url, method, params FROM callbacks WHERE "));
+        query.push(format!(
+            "{before}SELECT event_id, kind, url, method, params FROM callbacks WHERE "
+        ));
         calls::within(&mut query, scope);
-        query.push(format!(" AND event IS NULL AND {which} AND call_uuid = ")).push_bind(call.to_string());
+        query
+            .push(format!(" AND event IS NULL AND {which} AND call_uuid = "))
+            .push_bind(call.to_string());
     }
     query.push(" LIMIT ").push_bind(OF_CALL_MAX);
     let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
@@ -406,7 +458,10 @@ pub(super) async fn of_call(pool: &Pool, scope: &Scope, call: CallUuid) -> Resul
             kind: word::<NoticeKind>(&text("kind")?)?,
             url: DocUrl(text("url")?.into()),
             method: word(&text("method")?)?,
-            params: params.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.into()))).collect(),
+            params: params
+                .into_iter()
+                .map(|(name, value)| (name.into(), Param::Plain(value.into())))
+                .collect(),
         };
         Ok((text("event_id")?.parse()?, notice))
     };
@@ -416,7 +471,11 @@ pub(super) async fn of_call(pool: &Pool, scope: &Scope, call: CallUuid) -> Resul
 
 /// The parameters whose values may be shown.
 fn shown(params: &Params) -> BTreeMap<&str, &str> {
-    params.iter().filter(|(_, v)| !is_secret(v)).map(|(name, value)| (name, value.reveal())).collect()
+    params
+        .iter()
+        .filter(|(_, v)| !is_secret(v))
+        .map(|(name, value)| (name, value.reveal()))
+        .collect()
 }
 
 /// Which callbacks to list.
@@ -436,7 +495,11 @@ pub enum Rearm<'a> {
 }
 
 /// The latest, newest first.
-pub(super) async fn latest(pool: &Pool, which: Callbacks, limit: u32) -> Result<Vec<CallbackView>, StoreError> {
+pub(super) async fn latest(
+    pool: &Pool,
+    which: Callbacks,
+    limit: u32,
+) -> Result<Vec<CallbackView>, StoreError> {
     const WHAT: &str = "list callbacks";
     let which = match which {
         Callbacks::All => "",
@@ -448,12 +511,18 @@ pub(super) async fn latest(pool: &Pool, which: Callbacks, limit: u32) -> Result<
         last FROM callbacks {which} ORDER BY id DESC LIMIT $1"
     );
     let rows = sql::query(select).bind(limit).fetch_all(pool).await.map_err(failed(WHAT))?;
-    rows.iter().map(|row| view(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })).collect()
+    rows.iter()
+        .map(|row| {
+            view(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })
+        })
+        .collect()
 }
 
 fn view(row: &Row) -> Result<CallbackView, Unread> {
     let text = |column: &str| row.try_get::<String, _>(column);
-    let time = |column: &str| row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros));
+    let time = |column: &str| {
+        row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros))
+    };
     let done = time("done_us")?.unwrap_or_default();
     let state = match (time("next_us")?, row.try_get::<bool, _>("delivered")?) {
         (Some(due), _) => CallbackState::Waiting { due },
@@ -490,11 +559,15 @@ pub async fn rearm(at: &Database, which: Rearm<'_>, now: Timestamp) -> Result<u6
         Rearm::One(id) => {
             let number = id.parse::<i64>().ok();
             let event_id = id.parse::<Uuid>().map(|id| id.to_string()).unwrap_or_default();
-            let update = sql::query(format!("{update} (event_id = $2 OR id = $3)")).bind(now.micros());
+            let update =
+                sql::query(format!("{update} (event_id = $2 OR id = $3)")).bind(now.micros());
             update.bind(event_id).bind(number).execute(&store).await
         }
         Rearm::AllFailed => {
-            sql::query(format!("{update} done_us IS NOT NULL")).bind(now.micros()).execute(&store).await
+            sql::query(format!("{update} done_us IS NOT NULL"))
+                .bind(now.micros())
+                .execute(&store)
+                .await
         }
     };
     let done = done.map_err(failed("make callbacks due"))?.rows_affected();

@@ -9,7 +9,10 @@ use super::births::{Beginning, Naming, Notes};
 use super::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
 use super::{Scope, StoreError, Unread, failed, word};
 use machine::{CallSetup, CallTime, GraphAction, Summary};
-use model::{AuthId, CallQuality, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, Wacid};
+use model::{
+    AuthId, CallQuality, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp,
+    Wacid,
+};
 use xml::ast::Finding;
 
 /// What is known of a call from its beginning.
@@ -83,7 +86,12 @@ pub struct CallEnd {
 
 impl CallEnd {
     /// What the machine's summary says of a call that began at `started`.
-    pub fn of(summary: &Summary, started: Timestamp, remarks: Vec<String>, findings: Vec<Finding>) -> Self {
+    pub fn of(
+        summary: &Summary,
+        started: Timestamp,
+        remarks: Vec<String>,
+        findings: Vec<Finding>,
+    ) -> Self {
         let at = |time: CallTime| started.plus(std::time::Duration::from_millis(time.0));
         Self {
             answered: summary.answered.map(at),
@@ -237,7 +245,11 @@ pub(super) fn within(query: &mut QueryBuilder, scope: &Scope) {
     query.push_bind(scope.auth_id().as_str().to_owned());
 }
 
-pub(super) async fn one(pool: &Pool, scope: &Scope, call: CallUuid) -> Result<Option<CallRecord>, StoreError> {
+pub(super) async fn one(
+    pool: &Pool,
+    scope: &Scope,
+    call: CallUuid,
+) -> Result<Option<CallRecord>, StoreError> {
     const WHAT: &str = "read a call";
     let mut query = select(COLUMNS, scope);
     query.push(" AND call_uuid = ").push_bind(call.to_string());
@@ -253,27 +265,36 @@ pub(super) async fn events(
     limit: u32,
 ) -> Result<Vec<(u64, String)>, StoreError> {
     const WHAT: &str = "read an event log";
-    let mut query = QueryBuilder::new("SELECT e.seq, e.line FROM call_events e JOIN calls USING (call_uuid) WHERE ");
+    let mut query = QueryBuilder::new(
+        "SELECT e.seq, e.line FROM call_events e JOIN calls USING (call_uuid) WHERE ",
+    );
     within(&mut query, scope);
     query.push(" AND e.call_uuid = ").push_bind(call.to_string());
-    query.push(" AND e.seq > ").push_bind(after.map_or(-1, |seq| i64::try_from(seq).unwrap_or(i64::MAX)));
+    query
+        .push(" AND e.seq > ")
+        .push_bind(after.map_or(-1, |seq| i64::try_from(seq).unwrap_or(i64::MAX)));
     query.push(" ORDER BY e.seq LIMIT ").push_bind(i64::from(limit));
-    let rows: Vec<(i64, String)> = query.build_query_as().fetch_all(pool).await.map_err(failed(WHAT))?;
+    let rows: Vec<(i64, String)> =
+        query.build_query_as().fetch_all(pool).await.map_err(failed(WHAT))?;
     Ok(rows.into_iter().map(|(seq, line)| (u64::try_from(seq).unwrap_or_default(), line)).collect())
 }
 
 /// The latest calls of all accounts, newest first, ended or not. For the machine's owner: no API comes here.
 pub(super) async fn latest(pool: &Pool, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
     const WHAT: &str = "list calls";
-    let mut query =
-        QueryBuilder::new(format!("SELECT {COLUMNS} FROM calls ORDER BY started_us DESC, call_uuid LIMIT "));
+    let mut query = QueryBuilder::new(format!(
+        "SELECT {COLUMNS} FROM calls ORDER BY started_us DESC, call_uuid LIMIT "
+    ));
     query.push_bind(i64::from(limit));
     let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
     rows.iter().map(|row| record(WHAT, row)).collect()
 }
 
 /// A call's event log, whosever it is; none where there is no such call. For the machine's owner.
-pub(super) async fn whole_log(pool: &Pool, call: CallUuid) -> Result<Option<Vec<String>>, StoreError> {
+pub(super) async fn whole_log(
+    pool: &Pool,
+    call: CallUuid,
+) -> Result<Option<Vec<String>>, StoreError> {
     const WHAT: &str = "read an event log";
     let known = sql::query("SELECT 1 FROM calls WHERE call_uuid = $1").bind(call.to_string());
     if known.fetch_optional(pool).await.map_err(failed(WHAT))?.is_none() {
@@ -295,11 +316,20 @@ pub(super) async fn orphans(pool: &Pool, node_id: &str) -> Result<Vec<Orphan>, S
 }
 
 /// Calls that this node placed and that have ended since `since`.
-pub(super) async fn placed(pool: &Pool, node_id: &str, since: Timestamp) -> Result<Vec<PlacedCall>, StoreError> {
+pub(super) async fn placed(
+    pool: &Pool,
+    node_id: &str,
+    since: Timestamp,
+) -> Result<Vec<PlacedCall>, StoreError> {
     const WHAT: &str = "look for calls that were placed of late";
     let select = "SELECT call_uuid, phone_number_id, wacid FROM calls \
         WHERE ended_us >= $2 AND node_id = $1 AND direction = 'outbound' AND call_type = 'whatsapp'";
-    let rows = sql::query(select).bind(node_id).bind(since.micros()).fetch_all(pool).await.map_err(failed(WHAT))?;
+    let rows = sql::query(select)
+        .bind(node_id)
+        .bind(since.micros())
+        .fetch_all(pool)
+        .await
+        .map_err(failed(WHAT))?;
     let read = |row: &Row| -> Result<_, Unread> {
         Ok(PlacedCall {
             call: row.try_get::<String, _>("call_uuid")?.parse()?,
@@ -307,19 +337,26 @@ pub(super) async fn placed(pool: &Pool, node_id: &str, since: Timestamp) -> Resu
             wacid: row.try_get::<Option<String>, _>("wacid")?.map(Wacid::from),
         })
     };
-    rows.iter().map(|row| read(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })).collect()
+    rows.iter()
+        .map(|row| {
+            read(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })
+        })
+        .collect()
 }
 
 fn orphan(what: &'static str, row: &Row) -> Result<Orphan, StoreError> {
     let record = record(what, row)?;
     let number = |column: &str| row.try_get::<Option<i64>, _>(column).ok().flatten();
     let setup = row.try_get::<Option<String>, _>("setup").ok().flatten();
-    let lived = number("alive_us").zip(number("born_us")).map(|(alive, born)| alive.saturating_sub(born));
+    let lived =
+        number("alive_us").zip(number("born_us")).map(|(alive, born)| alive.saturating_sub(born));
     Ok(Orphan {
         start: record.start,
         setup: setup.and_then(|json| serde_json::from_str(&json).ok()),
         answered: number("answered_us").map(Timestamp::from_micros),
-        lived: Duration::from_micros(lived.and_then(|micros| u64::try_from(micros).ok()).unwrap_or_default()),
+        lived: Duration::from_micros(
+            lived.and_then(|micros| u64::try_from(micros).ok()).unwrap_or_default(),
+        ),
     })
 }
 
@@ -344,15 +381,24 @@ pub(super) async fn farewells(
             tries: row.try_get::<Option<u32>, _>("farewell_tries")?.unwrap_or_default(),
         })
     };
-    rows.iter().map(|row| due(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })).collect()
+    rows.iter()
+        .map(|row| {
+            due(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })
+        })
+        .collect()
 }
 
 /// Graph was told, or is to be told again then.
-pub(super) async fn farewell(to: &mut Conn, call: CallUuid, again: Option<Timestamp>) -> Result<(), sqlx::Error> {
+pub(super) async fn farewell(
+    to: &mut Conn,
+    call: CallUuid,
+    again: Option<Timestamp>,
+) -> Result<(), sqlx::Error> {
     let update = "UPDATE calls SET farewell_us = $2, farewell_tries = coalesce(farewell_tries, 0) + $3 \
         WHERE call_uuid = $1 AND farewell_us IS NOT NULL";
     let again = again.map(Timestamp::micros);
-    let update = sql::query(update).bind(call.to_string()).bind(again).bind(i64::from(again.is_some()));
+    let update =
+        sql::query(update).bind(call.to_string()).bind(again).bind(i64::from(again.is_some()));
     update.execute(to).await.map(drop)
 }
 
@@ -370,9 +416,13 @@ pub(super) async fn alive(to: &mut Conn, node_id: &str, at: Timestamp) -> Result
 }
 
 /// An open call was answered.
-pub(super) async fn answered(to: &mut Conn, calls: &[(CallUuid, Timestamp)]) -> Result<(), sqlx::Error> {
+pub(super) async fn answered(
+    to: &mut Conn,
+    calls: &[(CallUuid, Timestamp)],
+) -> Result<(), sqlx::Error> {
     let update = "UPDATE calls SET answered_us = $2 WHERE call_uuid = $1 AND ended_us IS NULL";
-    let updates = calls.iter().map(|(call, at)| sql::query(update).bind(call.to_string()).bind(at.micros()));
+    let updates =
+        calls.iter().map(|(call, at)| sql::query(update).bind(call.to_string()).bind(at.micros()));
     sql::each(to, updates).await.map(drop)
 }
 
@@ -549,7 +599,9 @@ fn read(row: &Row) -> Result<CallRecord, Unread> {
         cause: text("cause")?,
         remarks: row.try_get::<sqlx::types::Json<_>, _>("remarks")?.0,
         findings: row.try_get::<sqlx::types::Json<_>, _>("findings")?.0,
-        quality: row.try_get::<Option<sqlx::types::Json<_>>, _>("quality")?.map(|quality| quality.0),
+        quality: row
+            .try_get::<Option<sqlx::types::Json<_>>, _>("quality")?
+            .map(|quality| quality.0),
         conference: maybe_text("conference_uuid")?.map(|id| id.parse()).transpose()?,
     };
     Ok(CallRecord { start, end: Some(end) })

@@ -66,9 +66,15 @@ pub(super) const COLUMNS: &str = "c.conversation_id, c.auth_id, c.main_auth_id, 
     c.insights_by, c.insights_us, c.created_us";
 
 /// One of a scope's.
-pub(super) async fn one(pool: &Pool, scope: &Scope, id: Uuid) -> Result<Option<Conversation>, StoreError> {
+pub(super) async fn one(
+    pool: &Pool,
+    scope: &Scope,
+    id: Uuid,
+) -> Result<Option<Conversation>, StoreError> {
     const WHAT: &str = "read a conversation";
-    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE c."));
+    let mut select = QueryBuilder::new(format!(
+        "SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE c."
+    ));
     within(&mut select, scope);
     select.push(" AND c.conversation_id = ").push_bind(id.to_string());
     let row = select.build().fetch_optional(pool).await.map_err(failed(WHAT))?;
@@ -102,7 +108,10 @@ pub(super) async fn messages(
 }
 
 /// One message, whosever it is: for what is named by our own signature.
-pub(super) async fn message_of(pool: &Pool, id: Uuid) -> Result<Option<(Pair, Message)>, StoreError> {
+pub(super) async fn message_of(
+    pool: &Pool,
+    id: Uuid,
+) -> Result<Option<(Pair, Message)>, StoreError> {
     const WHAT: &str = "read a message";
     let select = format!(
         "SELECT {MESSAGE}, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name \
@@ -116,12 +125,19 @@ pub(super) async fn message_of(pool: &Pool, id: Uuid) -> Result<Option<(Pair, Me
 }
 
 /// Everybody's conversations behind that one, in the order of their ids: for the owner of the machine.
-pub(super) async fn after(pool: &Pool, after: Uuid, limit: u32) -> Result<Vec<Conversation>, StoreError> {
+pub(super) async fn after(
+    pool: &Pool,
+    after: Uuid,
+    limit: u32,
+) -> Result<Vec<Conversation>, StoreError> {
     const WHAT: &str = "read the conversations";
     let mut select = QueryBuilder::new(format!(
         "SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE c.conversation_id > "
     ));
-    select.push_bind(after.to_string()).push(" ORDER BY c.conversation_id LIMIT ").push_bind(i64::from(limit));
+    select
+        .push_bind(after.to_string())
+        .push(" ORDER BY c.conversation_id LIMIT ")
+        .push_bind(i64::from(limit));
     let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
     rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
 }
@@ -135,7 +151,9 @@ pub(super) async fn of_scope(
     limit: u32,
 ) -> Result<Vec<Conversation>, StoreError> {
     const WHAT: &str = "read a person's conversations";
-    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE "));
+    let mut select = QueryBuilder::new(format!(
+        "SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE "
+    ));
     within(&mut select, scope);
     narrow(&mut select);
     select.push(" AND c.conversation_id > ").push_bind(after.to_string());
@@ -170,7 +188,11 @@ pub(super) async fn left(
          WHERE m.status = 'queued' AND m.wamid IS NULL AND (m.node_id IS NULL OR m.node_id = $1) \
          AND (m.came_us, m.message_id) > ($2, $3) ORDER BY m.came_us, m.message_id LIMIT $4"
     );
-    let select = sql::query(select).bind(node).bind(after.0).bind(after.1.to_string()).bind(i64::from(limit));
+    let select = sql::query(select)
+        .bind(node)
+        .bind(after.0)
+        .bind(after.1.to_string())
+        .bind(i64::from(limit));
     let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
     let read = |row: &Row| -> Result<LeftMessage, Unread> {
         let message = message(row)?;
@@ -178,7 +200,9 @@ pub(super) async fn left(
         Ok(LeftMessage {
             pair: pair(message.conversation, row)?,
             message,
-            epoch: row.try_get::<Option<i64>, _>("epoch")?.and_then(|epoch| u64::try_from(epoch).ok()),
+            epoch: row
+                .try_get::<Option<i64>, _>("epoch")?
+                .and_then(|epoch| u64::try_from(epoch).ok()),
             asked: !noted || row.try_get::<Option<i64>, _>("asked_us")?.is_some(),
         })
     };
@@ -186,16 +210,28 @@ pub(super) async fn left(
 }
 
 /// A user's messages until this one.
-pub(super) async fn until(pool: &Pool, conversation: Uuid, at: Timestamp, id: Uuid) -> Result<u64, StoreError> {
+pub(super) async fn until(
+    pool: &Pool,
+    conversation: Uuid,
+    at: Timestamp,
+    id: Uuid,
+) -> Result<u64, StoreError> {
     let count = "SELECT count(*) FROM messages WHERE conversation_id = $1 AND direction = 'inbound' \
         AND kind NOT IN ('call', 'reaction') AND (came_us, message_id) <= ($2, $3)";
-    let count = sql::query_scalar(count).bind(conversation.to_string()).bind(at.micros()).bind(id.to_string());
+    let count = sql::query_scalar(count)
+        .bind(conversation.to_string())
+        .bind(at.micros())
+        .bind(id.to_string());
     let count: i64 = count.fetch_one(pool).await.map_err(failed("count a user's messages"))?;
     Ok(u64::try_from(count).unwrap_or_default())
 }
 
 /// Open conversations of each of these numbers of a scope's; of a number that is not among the answers there are none.
-pub(super) async fn open_of(pool: &Pool, scope: &Scope, numbers: &[E164]) -> Result<BTreeMap<E164, u64>, StoreError> {
+pub(super) async fn open_of(
+    pool: &Pool,
+    scope: &Scope,
+    numbers: &[E164],
+) -> Result<BTreeMap<E164, u64>, StoreError> {
     const WHAT: &str = "count open conversations";
     let Some((first, rest)) = numbers.split_first() else { return Ok(BTreeMap::new()) };
     let mut select = QueryBuilder::new("SELECT number, count(*) FROM conversations WHERE ");
@@ -206,8 +242,10 @@ pub(super) async fn open_of(pool: &Pool, scope: &Scope, numbers: &[E164]) -> Res
         select.push(", ").push_bind(number.as_str());
     }
     select.push(") GROUP BY number");
-    let rows: Vec<(String, i64)> = select.build_query_as().fetch_all(pool).await.map_err(failed(WHAT))?;
-    let counted = rows.into_iter().filter_map(|(number, count)| Some((E164::parse(&number).ok()?, count)));
+    let rows: Vec<(String, i64)> =
+        select.build_query_as().fetch_all(pool).await.map_err(failed(WHAT))?;
+    let counted =
+        rows.into_iter().filter_map(|(number, count)| Some((E164::parse(&number).ok()?, count)));
     Ok(counted.map(|(number, count)| (number, u64::try_from(count).unwrap_or_default())).collect())
 }
 
@@ -229,7 +267,9 @@ pub(super) fn conversation(row: &Row) -> Result<Conversation, Unread> {
             score: row.try_get::<Option<f64>, _>("score")?.unwrap_or_default(),
             summary: row.try_get::<Option<String>, _>("summary")?.unwrap_or_default(),
             by: row.try_get::<Option<String>, _>("insights_by")?.unwrap_or_default(),
-            at: Timestamp::from_micros(row.try_get::<Option<i64>, _>("insights_us")?.unwrap_or_default()),
+            at: Timestamp::from_micros(
+                row.try_get::<Option<i64>, _>("insights_us")?.unwrap_or_default(),
+            ),
         }),
         None => None,
     };
@@ -239,7 +279,11 @@ pub(super) fn conversation(row: &Row) -> Result<Conversation, Unread> {
         status: ConversationStatus::parse(&text("status")?).ok_or("a status that nobody knows")?,
         standing: standing(row)?,
         unread: u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default(),
-        last: Last { text: text("last_text")?, direction: direction(&text("last_direction")?), at: time("last_us")? },
+        last: Last {
+            text: text("last_text")?,
+            direction: direction(&text("last_direction")?),
+            at: time("last_us")?,
+        },
         heard: (heard.micros() > 0).then_some(heard),
         insights,
         created: time("created_us")?,
@@ -250,7 +294,9 @@ pub(super) fn message(row: &Row) -> Result<Message, Unread> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let time = |column: &str| row.try_get::<i64, _>(column).map(Timestamp::from_micros);
     let error = match row.try_get::<Option<i64>, _>("error_code")? {
-        Some(code) => Some((code, row.try_get::<Option<String>, _>("error_text")?.unwrap_or_default())),
+        Some(code) => {
+            Some((code, row.try_get::<Option<String>, _>("error_text")?.unwrap_or_default()))
+        }
         None => None,
     };
     Ok(Message {

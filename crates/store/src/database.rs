@@ -35,7 +35,12 @@ impl std::fmt::Display for Database {
             Self::Postgres(url) => match url::Url::parse(url.reveal()) {
                 Ok(url) => {
                     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-                    write!(f, "postgres://{}{port}{}", url.host_str().unwrap_or_default(), url.path())
+                    write!(
+                        f,
+                        "postgres://{}{port}{}",
+                        url.host_str().unwrap_or_default(),
+                        url.path()
+                    )
                 }
                 Err(_) => f.write_str("postgres://…"),
             },

@@ -13,7 +13,11 @@ use super::sql::Conn;
 /// One write. Carried out within a batch's transaction, perhaps again in a later one: it changes nothing but rows.
 pub(super) trait Deed: Send + Sync {
     /// How many rows it touched.
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, seal: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>>;
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        seal: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>>;
 
     /// Whether it must be on the disk when its batch is done; else it may be lost with the power.
     fn is_synced(&self) -> bool {

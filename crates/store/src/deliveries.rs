@@ -39,7 +39,9 @@ pub(super) async fn list(
         .await
         .map_err(failed(WHAT))?;
     let view = |row: &Row| -> Result<DeliveryView, Unread> {
-        let time = |column: &str| row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros));
+        let time = |column: &str| {
+            row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros))
+        };
         let done = time("done_us")?.unwrap_or_default();
         Ok(DeliveryView {
             row: row.try_get("id")?,
@@ -55,5 +57,9 @@ pub(super) async fn list(
             last: row.try_get("last")?,
         })
     };
-    rows.iter().map(|row| view(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })).collect()
+    rows.iter()
+        .map(|row| {
+            view(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })
+        })
+        .collect()
 }

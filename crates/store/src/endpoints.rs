@@ -23,7 +23,10 @@ pub struct Endpoint {
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Endpoint")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -44,7 +47,8 @@ pub(super) enum EndpointWrite {
     Delete(Scope, EndpointId),
 }
 
-const COLUMNS: &str = "endpoint_id, auth_id, main_auth_id, username, alias, password, app_id, created_us";
+const COLUMNS: &str =
+    "endpoint_id, auth_id, main_auth_id, username, alias, password, app_id, created_us";
 
 /// Carries it out; whether anything has changed.
 pub(super) async fn write(to: &mut Conn, write: &EndpointWrite) -> Result<bool, sqlx::Error> {
@@ -57,8 +61,10 @@ pub(super) async fn write(to: &mut Conn, write: &EndpointWrite) -> Result<bool, 
                 .bind(endpoint.account.as_str())
                 .bind(endpoint.main_account.as_str())
                 .bind(endpoint.name.as_str());
-            let insert =
-                insert.bind(&endpoint.alias).bind(&endpoint.password).bind(endpoint.app_id.as_ref().map(AppId::as_str));
+            let insert = insert
+                .bind(&endpoint.alias)
+                .bind(&endpoint.password)
+                .bind(endpoint.app_id.as_ref().map(AppId::as_str));
             insert.bind(endpoint.created.micros()).execute(to).await?
         }
         EndpointWrite::Change(scope, id, change) => {
@@ -91,7 +97,11 @@ fn of(query: &mut QueryBuilder, scope: &Scope, id: &EndpointId) {
 }
 
 /// One of a scope's.
-pub(super) async fn one(pool: &Pool, scope: &Scope, id: &EndpointId) -> Result<Option<Endpoint>, StoreError> {
+pub(super) async fn one(
+    pool: &Pool,
+    scope: &Scope,
+    id: &EndpointId,
+) -> Result<Option<Endpoint>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints"));
     of(&mut select, scope, id);
     let row = select.build().fetch_optional(pool).await.map_err(failed("read an endpoint"))?;
@@ -99,8 +109,12 @@ pub(super) async fn one(pool: &Pool, scope: &Scope, id: &EndpointId) -> Result<O
 }
 
 /// The one of that name, whosever it is.
-pub(super) async fn named(pool: &Pool, name: &EndpointName) -> Result<Option<Endpoint>, StoreError> {
-    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints WHERE username = "));
+pub(super) async fn named(
+    pool: &Pool,
+    name: &EndpointName,
+) -> Result<Option<Endpoint>, StoreError> {
+    let mut select =
+        QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints WHERE username = "));
     select.push_bind(name.as_str().to_owned());
     let row = select.build().fetch_optional(pool).await.map_err(failed("read an endpoint"))?;
     row.as_ref().map(endpoint).transpose()
@@ -115,7 +129,8 @@ pub(super) async fn list(
 ) -> Result<(Vec<Endpoint>, u64), StoreError> {
     let mut count = QueryBuilder::new("SELECT count(*) FROM endpoints WHERE ");
     within(&mut count, scope);
-    let total: i64 = count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the endpoints"))?;
+    let total: i64 =
+        count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the endpoints"))?;
     let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints WHERE "));
     within(&mut select, scope);
     select.push(" ORDER BY created_us DESC, endpoint_id LIMIT ").push_bind(limit);
@@ -133,7 +148,8 @@ fn endpoint(row: &Row) -> Result<Endpoint, StoreError> {
         id: text("endpoint_id")?.into(),
         account: text("auth_id")?.into(),
         main_account: text("main_auth_id")?.into(),
-        name: EndpointName::parse(&text("username")?).map_err(|detail| StoreError::Unreadable { what, detail })?,
+        name: EndpointName::parse(&text("username")?)
+            .map_err(|detail| StoreError::Unreadable { what, detail })?,
         alias: text("alias")?,
         password: text("password")?,
         app_id: row.try_get::<Option<String>, _>("app_id").map_err(failed(what))?.map(AppId::from),
@@ -146,7 +162,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn endpoint(&self, scope: &Scope, id: &EndpointId) -> Result<Option<Endpoint>, StoreError> {
+    pub async fn endpoint(
+        &self,
+        scope: &Scope,
+        id: &EndpointId,
+    ) -> Result<Option<Endpoint>, StoreError> {
         one(&self.read, scope, id).await
     }
 
@@ -154,7 +174,10 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn endpoint_named(&self, name: &EndpointName) -> Result<Option<Endpoint>, StoreError> {
+    pub async fn endpoint_named(
+        &self,
+        name: &EndpointName,
+    ) -> Result<Option<Endpoint>, StoreError> {
         named(&self.read, name).await
     }
 
@@ -162,7 +185,12 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn endpoints(&self, scope: &Scope, limit: u32, offset: u64) -> Result<(Vec<Endpoint>, u64), StoreError> {
+    pub async fn endpoints(
+        &self,
+        scope: &Scope,
+        limit: u32,
+        offset: u64,
+    ) -> Result<(Vec<Endpoint>, u64), StoreError> {
         list(&self.read, scope, limit, offset).await
     }
 
@@ -191,7 +219,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn delete_endpoint(&self, scope: &Scope, id: &EndpointId) -> Result<bool, StoreError> {
+    pub async fn delete_endpoint(
+        &self,
+        scope: &Scope,
+        id: &EndpointId,
+    ) -> Result<bool, StoreError> {
         self.log.endpoint(EndpointWrite::Delete(scope.clone(), id.clone())).await
     }
 }
@@ -222,8 +254,14 @@ mod tests {
         let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
         assert!(store.create_endpoint(named("1", "asha", "MA1", "MA1")).await.unwrap());
         assert!(store.create_endpoint(named("2", "ravi", "SA1", "MA1")).await.unwrap());
-        assert!(!store.create_endpoint(named("3", "asha", "MA2", "MA2")).await.unwrap(), "the name is taken");
-        assert!(!store.create_endpoint(named("2", "new", "MA2", "MA2")).await.unwrap(), "the id is taken");
+        assert!(
+            !store.create_endpoint(named("3", "asha", "MA2", "MA2")).await.unwrap(),
+            "the name is taken"
+        );
+        assert!(
+            !store.create_endpoint(named("2", "new", "MA2", "MA2")).await.unwrap(),
+            "the id is taken"
+        );
         let names = async |scope: &Scope, limit, offset| {
             let (list, total) = store.endpoints(scope, limit, offset).await.unwrap();
             (list.iter().map(|e| e.name.to_string()).collect::<Vec<_>>(), total)
@@ -235,21 +273,36 @@ mod tests {
         let first: EndpointId = "1".into();
         for scope in [&sub, &other] {
             assert_eq!(store.endpoint(scope, &first).await.unwrap(), None);
-            assert!(!store.change_endpoint(scope, &first, EndpointChange::default()).await.unwrap());
+            assert!(
+                !store.change_endpoint(scope, &first, EndpointChange::default()).await.unwrap()
+            );
             assert!(!store.delete_endpoint(scope, &first).await.unwrap());
         }
-        let change = EndpointChange { alias: Some("B".to_owned()), app_id: Some(Some("7".into())), password: None };
+        let change = EndpointChange {
+            alias: Some("B".to_owned()),
+            app_id: Some(Some("7".into())),
+            password: None,
+        };
         assert!(store.change_endpoint(&main, &first, change).await.unwrap());
         let changed = store.endpoint(&main, &first).await.unwrap().unwrap();
         assert_eq!(
-            (changed.alias.as_str(), changed.app_id.as_ref().map(AppId::as_str), changed.password.as_str()),
+            (
+                changed.alias.as_str(),
+                changed.app_id.as_ref().map(AppId::as_str),
+                changed.password.as_str()
+            ),
             ("B", Some("7"), "hash")
         );
-        let change = EndpointChange { app_id: Some(None), password: Some("other".to_owned()), alias: None };
+        let change =
+            EndpointChange { app_id: Some(None), password: Some("other".to_owned()), alias: None };
         assert!(store.change_endpoint(&main, &first, change).await.unwrap());
         let changed = store.endpoint_named(&changed.name).await.unwrap().unwrap();
         assert_eq!(
-            (changed.alias.as_str(), changed.app_id.as_ref().map(AppId::as_str), changed.password.as_str()),
+            (
+                changed.alias.as_str(),
+                changed.app_id.as_ref().map(AppId::as_str),
+                changed.password.as_str()
+            ),
             ("B", None, "other")
         );
         assert!(!format!("{changed:?}").contains("other"), "no hash in a log");

@@ -179,7 +179,9 @@ impl Entry {
     /// The write, for which nobody waits any more.
     pub(super) fn into_write(self, seal: &Seal) -> Write {
         match self {
-            Self::Born { start, setup, born } => Write::Born(Box::new(Birth { start, setup, born })),
+            Self::Born { start, setup, born } => {
+                Write::Born(Box::new(Birth { start, setup, born }))
+            }
             Self::Bound { call, wacid, farewell } => {
                 Write::Bound(call, wacid, farewell.unwrap_or(Timestamp::from_secs(0)))
             }
@@ -189,23 +191,39 @@ impl Entry {
             Self::Line { call, seq, line } => Write::Line { call, seq, line },
             Self::Concluded { start, end, callbacks, farewell } => {
                 let callbacks = callbacks.into_iter().map(|kept| kept.into_new(seal)).collect();
-                Write::Concluded(Box::new(Conclusion { start, end, callbacks, farewell }), oneshot::channel().0)
+                Write::Concluded(
+                    Box::new(Conclusion { start, end, callbacks, farewell }),
+                    oneshot::channel().0,
+                )
             }
-            Self::Callback { callback } => Write::Callback(Box::new(callback.into_new(seal)), oneshot::channel().0),
+            Self::Callback { callback } => {
+                Write::Callback(Box::new(callback.into_new(seal)), oneshot::channel().0)
+            }
             Self::Permission { row, reply } => {
                 Write::Permission(Box::new(PermissionWrite { row, reply }), oneshot::channel().0)
             }
             Self::RecordingBegun { start } => Write::RecordingBegun(Box::new(start)),
             Self::RecordingEnded { start, end, callbacks } => {
                 let callbacks = callbacks.into_iter().map(|kept| kept.into_new(seal)).collect();
-                Write::RecordingEnded(Box::new(RecordingConclusion { start, end, callbacks }), oneshot::channel().0)
+                Write::RecordingEnded(
+                    Box::new(RecordingConclusion { start, end, callbacks }),
+                    oneshot::channel().0,
+                )
             }
             Self::Farewell { call, again } => Write::Farewell(call, again),
-            Self::MessageCame { came } => Write::Inbox(Box::new(InboxWrite::Came(*came)), oneshot::channel().0),
-            Self::MessageStatus { status } => Write::Inbox(Box::new(InboxWrite::Status(*status)), oneshot::channel().0),
+            Self::MessageCame { came } => {
+                Write::Inbox(Box::new(InboxWrite::Came(*came)), oneshot::channel().0)
+            }
+            Self::MessageStatus { status } => {
+                Write::Inbox(Box::new(InboxWrite::Status(*status)), oneshot::channel().0)
+            }
             Self::Key { key, tombstone, seen } => {
                 let kind = if tombstone { KeyKind::Tombstone } else { KeyKind::Event };
-                Write::Key(SeenKey { kind, key: u128::from_str_radix(&key, 16).unwrap_or_default(), seen })
+                Write::Key(SeenKey {
+                    kind,
+                    key: u128::from_str_radix(&key, 16).unwrap_or_default(),
+                    seen,
+                })
             }
         }
     }

@@ -75,7 +75,11 @@ impl Few {
 }
 
 impl Deed for Few {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         let (delete, of) = self.delete();
         let mut delete = sql::query(delete).bind(of).bind(AT_ONCE);
         if let Some(until) = self.until() {
@@ -108,7 +112,11 @@ impl Store {
     }
 
     /// A conversation's messages that came until then.
-    pub(super) async fn erase_messages(&self, conversation: Uuid, until: Timestamp) -> Result<(), StoreError> {
+    pub(super) async fn erase_messages(
+        &self,
+        conversation: Uuid,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
         self.all_of(|| Few::Messages(conversation.to_string(), until)).await
     }
 
@@ -117,7 +125,11 @@ impl Store {
     ///
     /// # Errors
     /// The store takes nothing now; some may be gone.
-    pub async fn erase_events(&self, conversation: Uuid, until: Timestamp) -> Result<(), StoreError> {
+    pub async fn erase_events(
+        &self,
+        conversation: Uuid,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
         self.all_of(|| Few::Events(conversation.to_string(), until)).await
     }
 
@@ -125,7 +137,11 @@ impl Store {
     ///
     /// # Errors
     /// The store takes nothing now; some may be gone.
-    pub(super) async fn erase_calls(&self, calls: &[String], call: CallUuid) -> Result<(), StoreError> {
+    pub(super) async fn erase_calls(
+        &self,
+        calls: &[String],
+        call: CallUuid,
+    ) -> Result<(), StoreError> {
         for one in calls {
             self.erase_telling_of(one).await?;
         }
@@ -142,7 +158,8 @@ impl Store {
         let emptied = self.log.births_emptied().map_err(|e| failed(WHAT)(sqlx::Error::Io(e)))?;
         let Database::File(_) = &*self.at else { return Ok(emptied) };
         let pool = beside_a_node(&self.at, false).await?;
-        let done: Result<(i64, i64, i64), _> = sql::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&pool).await;
+        let done: Result<(i64, i64, i64), _> =
+            sql::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&pool).await;
         pool.close().await;
         let (busy, ..) = done.map_err(failed(WHAT))?;
         Ok(emptied && busy == 0)

@@ -5,7 +5,10 @@ use uuid::Uuid;
 use super::sql;
 use super::testing::pool;
 use super::tests::{MAIN, callback, end, secs, start, uuid};
-use super::{CallStart, Conclusion, Erasure, Heard, RecordingConclusion, RecordingEnd, RecordingStart, Scope, Store};
+use super::{
+    CallStart, Conclusion, Erasure, Heard, RecordingConclusion, RecordingEnd, RecordingStart,
+    Scope, Store,
+};
 use crate::sample::setup;
 use machine::RecordEnd;
 use model::CallUuid;
@@ -16,7 +19,14 @@ const BSUID: &str = "IN.4711";
 
 fn erasure(wa_id: &str) -> Erasure {
     let (account, id) = (MAIN.into(), Uuid::from_u128(99));
-    Erasure { id, account, main_account: MAIN.into(), wa_id: wa_id.to_owned(), known_as: Vec::new(), asked: secs(99) }
+    Erasure {
+        id,
+        account,
+        main_account: MAIN.into(),
+        wa_id: wa_id.to_owned(),
+        known_as: Vec::new(),
+        asked: secs(99),
+    }
 }
 
 fn recording(n: u128, call: CallUuid, conference: Option<&str>) -> RecordingStart {
@@ -38,9 +48,17 @@ fn recording(n: u128, call: CallUuid, conference: Option<&str>) -> RecordingStar
 }
 
 async fn recorded(store: &Store, start: RecordingStart) {
-    let end =
-        RecordingEnd { ended: secs(20), duration_ms: 10_000, end: RecordEnd::HungUp, upload: None, transcribe: None };
-    store.conclude_recording(RecordingConclusion { start, end, callbacks: Vec::new() }).await.unwrap();
+    let end = RecordingEnd {
+        ended: secs(20),
+        duration_ms: 10_000,
+        end: RecordEnd::HungUp,
+        upload: None,
+        transcribe: None,
+    };
+    store
+        .conclude_recording(RecordingConclusion { start, end, callbacks: Vec::new() })
+        .await
+        .unwrap();
 }
 
 async fn ended(store: &Store, start: CallStart, event: u128) {
@@ -66,7 +84,8 @@ async fn a_persons_calls_are_heard_in_the_call_that_dialled_them_and_in_rooms() 
     let scope = Scope::of(MAIN.into());
     // Somebody calls (1), and is dialled through to the person (2); what is recorded is recorded of the first.
     assert!(store.call_born(start(1, MAIN, MAIN), &setup(1), secs(0)));
-    let leg = CallStart { to: PERSON.to_owned(), parent_call: Some(uuid(1)), ..start(2, MAIN, MAIN) };
+    let leg =
+        CallStart { to: PERSON.to_owned(), parent_call: Some(uuid(1)), ..start(2, MAIN, MAIN) };
     ended(&store, leg, 2).await;
     assert!(!heard(&store, 2).await.is_over, "the other leg's call goes on");
     store.recording_begun(recording(1, uuid(1), None));
@@ -89,7 +108,9 @@ async fn a_persons_calls_are_heard_in_the_call_that_dialled_them_and_in_rooms() 
 
     let mut found = Vec::new();
     let mut after = None;
-    while let Some(last) = store.calls_of_person(&erasure(PERSON), true, after, 1).await.unwrap().pop() {
+    while let Some(last) =
+        store.calls_of_person(&erasure(PERSON), true, after, 1).await.unwrap().pop()
+    {
         found.push(last);
         after = Some(last);
     }
@@ -100,7 +121,10 @@ async fn a_persons_calls_are_heard_in_the_call_that_dialled_them_and_in_rooms() 
     left.sort_unstable();
     assert_eq!(left, [3, 4, 5], "what would tell of them goes, also of the call that dialled them");
     let record = store.call(&scope, uuid(1)).await.unwrap().unwrap();
-    assert!(record.end.unwrap().remarks.is_empty() && !record.start.from.is_empty(), "the other one stays in it");
+    assert!(
+        record.end.unwrap().remarks.is_empty() && !record.start.from.is_empty(),
+        "the other one stays in it"
+    );
     store.close().await;
 }
 
@@ -110,13 +134,16 @@ async fn a_person_is_resolved_to_all_their_ids_and_stays_so() {
     let file = folder.path().join("offhook.db");
     let store = Store::open(&file, Health::new()).await.unwrap();
     let other = pool(&file).await;
-    for (n, account, user, bsuid) in
-        [(1, MAIN, PERSON, Some(BSUID)), (2, MAIN, "919876543210", Some("IN.1")), (3, "MAOTHER", BSUID, Some("IN.2"))]
-    {
+    for (n, account, user, bsuid) in [
+        (1, MAIN, PERSON, Some(BSUID)),
+        (2, MAIN, "919876543210", Some("IN.1")),
+        (3, "MAOTHER", BSUID, Some("IN.2")),
+    ] {
         let insert = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, \
             bsuid, name, status, routing, last_text, last_direction, last_us, created_us) \
             VALUES ($1, $2, $2, '918035737458', '7', $3, $4, '', 'open', 'none', '', 'inbound', 1, 1)";
-        let insert = sql::query(insert).bind(Uuid::from_u128(n).to_string()).bind(account).bind(user);
+        let insert =
+            sql::query(insert).bind(Uuid::from_u128(n).to_string()).bind(account).bind(user);
         insert.bind(bsuid).execute(&other).await.unwrap();
     }
     store.ask_erasure(erasure(BSUID)).await.unwrap();

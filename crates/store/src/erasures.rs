@@ -90,21 +90,31 @@ enum ErasureWrite {
 }
 
 impl Deed for ErasureWrite {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             match self {
                 Self::Ask(erasure) => ask(to, erasure).await,
                 Self::Known(id, ids) => {
                     let ids = serde_json::to_string(ids).unwrap_or_default();
-                    let update = sql::query("UPDATE erasures SET known_as = $2 WHERE erasure_id = $1");
+                    let update =
+                        sql::query("UPDATE erasures SET known_as = $2 WHERE erasure_id = $1");
                     Ok(update.bind(id.to_string()).bind(ids).execute(to).await?.rows_affected())
                 }
                 Self::Call(call, line, family) => scrub_call(to, *call, *line, family).await,
                 Self::Told(conversation, events) => forget_told(to, *conversation, events).await,
-                Self::Conversation(scope, conversation, until) => shrink(to, scope, *conversation, *until).await,
-                Self::Rest(erasure, until, numbers) => forget_rest(to, erasure, *until, numbers).await,
+                Self::Conversation(scope, conversation, until) => {
+                    shrink(to, scope, *conversation, *until).await
+                }
+                Self::Rest(erasure, until, numbers) => {
+                    forget_rest(to, erasure, *until, numbers).await
+                }
                 Self::Done(id) => {
-                    let delete = sql::query("DELETE FROM erasures WHERE erasure_id = $1").bind(id.to_string());
+                    let delete = sql::query("DELETE FROM erasures WHERE erasure_id = $1")
+                        .bind(id.to_string());
                     Ok(delete.execute(to).await?.rows_affected())
                 }
             }
@@ -129,8 +139,7 @@ async fn ask(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
     select.push(") AS theirs");
     let last: Option<i64> = select.build_query_scalar().fetch_one(&mut *to).await?;
     let asked = erasure.asked.micros().max(last.unwrap_or_default());
-    let insert =
-        "INSERT INTO erasures (erasure_id, auth_id, main_auth_id, wa_id, asked_us) VALUES ($1, $2, $3, $4, $5)";
+    let insert = "INSERT INTO erasures (erasure_id, auth_id, main_auth_id, wa_id, asked_us) VALUES ($1, $2, $3, $4, $5)";
     let insert = sql::query(insert).bind(erasure.id.to_string()).bind(erasure.account.as_str());
     let insert = insert.bind(erasure.main_account.as_str()).bind(&erasure.wa_id).bind(asked);
     Ok(insert.execute(to).await?.rows_affected())
@@ -141,10 +150,21 @@ const FAMILY: &str = "SELECT call_uuid FROM calls WHERE parent_call_uuid = $1 \
     UNION SELECT parent_call_uuid FROM calls WHERE call_uuid = $1 AND parent_call_uuid IS NOT NULL";
 
 /// An ended call keeps its record, for the bill, and nobody is in it; those that it dialled or was dialled by keep theirs.
-async fn scrub_call(to: &mut Conn, call: CallUuid, line: Uuid, family: &[String]) -> Result<u64, sqlx::Error> {
+async fn scrub_call(
+    to: &mut Conn,
+    call: CallUuid,
+    line: Uuid,
+    family: &[String],
+) -> Result<u64, sqlx::Error> {
     // They may be of later than the request, which the call is not.
-    sql::query("DELETE FROM messages WHERE message_id = $1").bind(line.to_string()).execute(&mut *to).await?;
-    sql::query("DELETE FROM notices WHERE call_uuid = $1").bind(call.to_string()).execute(&mut *to).await?;
+    sql::query("DELETE FROM messages WHERE message_id = $1")
+        .bind(line.to_string())
+        .execute(&mut *to)
+        .await?;
+    sql::query("DELETE FROM notices WHERE call_uuid = $1")
+        .bind(call.to_string())
+        .execute(&mut *to)
+        .await?;
     for other in family {
         let scrub = "UPDATE calls SET remarks = '[]', findings = '[]' WHERE call_uuid = $1 AND ended_us IS NOT NULL";
         sql::query(scrub).bind(other).execute(&mut *to).await?;
@@ -154,22 +174,33 @@ async fn scrub_call(to: &mut Conn, call: CallUuid, line: Uuid, family: &[String]
     Ok(sql::query(scrub).bind(call.to_string()).execute(to).await?.rows_affected())
 }
 
-async fn forget_told(to: &mut Conn, conversation: Uuid, events: &[Uuid]) -> Result<u64, sqlx::Error> {
-    let mut delete = QueryBuilder::new("DELETE FROM callbacks WHERE event IS NOT NULL AND call_uuid = ");
+async fn forget_told(
+    to: &mut Conn,
+    conversation: Uuid,
+    events: &[Uuid],
+) -> Result<u64, sqlx::Error> {
+    let mut delete =
+        QueryBuilder::new("DELETE FROM callbacks WHERE event IS NOT NULL AND call_uuid = ");
     delete.push_bind(conversation.to_string());
     one_of(&mut delete, "event_id", &events.iter().map(Uuid::to_string).collect::<Vec<_>>());
     Ok(delete.build().execute(to).await?.rows_affected())
 }
 
 /// A conversation of which messages have gone: it goes too, or shows what is left.
-async fn shrink(to: &mut Conn, scope: &Scope, conversation: Uuid, until: Until) -> Result<u64, sqlx::Error> {
+async fn shrink(
+    to: &mut Conn,
+    scope: &Scope,
+    conversation: Uuid,
+    until: Until,
+) -> Result<u64, sqlx::Error> {
     let id = conversation.to_string();
     let delete = sql::query("DELETE FROM turns WHERE conversation_id = $1 AND came_us <= $2");
     delete.bind(&id).bind(until.wall.micros()).execute(&mut *to).await?;
     given::forget_conversation(to, conversation, until.wall).await?;
     let newest = "SELECT body, direction, came_us FROM messages WHERE conversation_id = $1 \
         ORDER BY came_us DESC, message_id DESC LIMIT 1";
-    let newest: Option<(String, String, i64)> = sql::query_as(newest).bind(&id).fetch_optional(&mut *to).await?;
+    let newest: Option<(String, String, i64)> =
+        sql::query_as(newest).bind(&id).fetch_optional(&mut *to).await?;
     let Some((text, direction, last)) = newest else {
         let mut delete = QueryBuilder::new("DELETE FROM conversations WHERE ");
         within(&mut delete, scope);
@@ -190,7 +221,9 @@ async fn shrink(to: &mut Conn, scope: &Scope, conversation: Uuid, until: Until) 
     }
     // What was made of the messages that are gone tells of them.
     for column in ["sentiment", "score", "summary", "insights_by", "insights_us"] {
-        update.push(format!(", {column} = CASE WHEN insights_us > ")).push_bind(until.wall.micros());
+        update
+            .push(format!(", {column} = CASE WHEN insights_us > "))
+            .push_bind(until.wall.micros());
         update.push(format!(" THEN {column} END"));
     }
     update.push(" WHERE ");
@@ -214,7 +247,8 @@ async fn forget_rest(
     rows += given::forget_about(to, &erasure.main_account, &ids, until.wall).await?;
     for number in numbers {
         for table in ["permissions", "permission_replies"] {
-            let mut delete = QueryBuilder::new(format!("DELETE FROM {table} WHERE phone_number_id = "));
+            let mut delete =
+                QueryBuilder::new(format!("DELETE FROM {table} WHERE phone_number_id = "));
             delete.push_bind(number.as_str().to_owned());
             one_of(&mut delete, "\"user\"", &ids);
             rows += delete.build().execute(&mut *to).await?.rows_affected();
@@ -269,7 +303,8 @@ impl Store {
     /// # Errors
     /// The store takes nothing now; some may be gone.
     pub async fn erase_call(&self, call: CallUuid, line: Uuid) -> Result<(), StoreError> {
-        let family = sql::query_scalar::<String>(FAMILY).bind(call.to_string()).fetch_all(&self.read).await;
+        let family =
+            sql::query_scalar::<String>(FAMILY).bind(call.to_string()).fetch_all(&self.read).await;
         let family = family.map_err(failed(WHAT))?;
         self.erase_calls(&family, call).await?;
         self.log.deed(ErasureWrite::Call(call, line, family)).await.map(drop)
@@ -290,10 +325,18 @@ impl Store {
     ///
     /// # Errors
     /// The store takes nothing now; some may be gone.
-    pub async fn erase_until(&self, scope: &Scope, conversation: Uuid, until: Until) -> Result<(), StoreError> {
+    pub async fn erase_until(
+        &self,
+        scope: &Scope,
+        conversation: Uuid,
+        until: Until,
+    ) -> Result<(), StoreError> {
         self.erase_events(conversation, until.steady).await?;
         self.erase_messages(conversation, until.wall).await?;
-        self.log.deed(ErasureWrite::Conversation(scope.clone(), conversation, until)).await.map(drop)
+        self.log
+            .deed(ErasureWrite::Conversation(scope.clone(), conversation, until))
+            .await
+            .map(drop)
     }
 
     /// Forgets the person's notifications until then, and what they allowed these numbers.
@@ -322,7 +365,8 @@ impl Store {
         let rows = sql::query(select).fetch_all(&self.read).await.map_err(failed(WHAT))?;
         let erasure = |row: &Row| {
             let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
-            let unreadable = |e: uuid::Error| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+            let unreadable =
+                |e: uuid::Error| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
             Ok(Erasure {
                 id: text("erasure_id")?.parse().map_err(unreadable)?,
                 account: text("auth_id")?.into(),
@@ -394,7 +438,8 @@ impl Store {
             }
         }
         select.push(" ORDER BY call_uuid LIMIT ").push_bind(limit);
-        let ids: Vec<String> = select.build_query_scalar().fetch_all(&self.read).await.map_err(failed(WHAT))?;
+        let ids: Vec<String> =
+            select.build_query_scalar().fetch_all(&self.read).await.map_err(failed(WHAT))?;
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
@@ -404,8 +449,11 @@ impl Store {
     /// The store's.
     pub async fn heard_of_call(&self, scope: &Scope, call: CallUuid) -> Result<Heard, StoreError> {
         let id = call.to_string();
-        let mut calls: Vec<String> =
-            sql::query_scalar(FAMILY).bind(&id).fetch_all(&self.read).await.map_err(failed(WHAT))?;
+        let mut calls: Vec<String> = sql::query_scalar(FAMILY)
+            .bind(&id)
+            .fetch_all(&self.read)
+            .await
+            .map_err(failed(WHAT))?;
         calls.push(id.clone());
         let mut up = QueryBuilder::new("SELECT count(*) FROM calls WHERE ended_us IS NULL");
         one_of(&mut up, "call_uuid", &calls);
@@ -422,12 +470,18 @@ impl Store {
     }
 
     /// Recordings of rooms that a call was in: of its time, and named in its log.
-    async fn rooms_of_call(&self, scope: &Scope, call: &str) -> Result<Vec<(String, Option<i64>)>, StoreError> {
+    async fn rooms_of_call(
+        &self,
+        scope: &Scope,
+        call: &str,
+    ) -> Result<Vec<(String, Option<i64>)>, StoreError> {
         let mut select = QueryBuilder::new(
             "SELECT recording_id, conference_name, ended_us FROM recordings WHERE conference_name IS NOT NULL AND ",
         );
         within(&mut select, scope);
-        select.push(" AND started_us <= (SELECT ended_us FROM calls WHERE call_uuid = ").push_bind(call.to_owned());
+        select
+            .push(" AND started_us <= (SELECT ended_us FROM calls WHERE call_uuid = ")
+            .push_bind(call.to_owned());
         select.push(") + ").push_bind(BESIDE_US);
         select.push(" AND (ended_us IS NULL OR ended_us >= (SELECT started_us FROM calls WHERE call_uuid = ");
         select.push_bind(call.to_owned()).push(") - ").push_bind(BESIDE_US).push(")");
@@ -440,9 +494,11 @@ impl Store {
             }
             let count = "SELECT count(*) FROM call_events WHERE call_uuid = $1 AND line LIKE $2 ESCAPE '\\'";
             let count = sql::query_scalar::<i64>(count).bind(call).bind(names(room));
-            was_in.insert(room.clone(), count.fetch_one(&self.read).await.map_err(failed(WHAT))? > 0);
+            was_in
+                .insert(room.clone(), count.fetch_one(&self.read).await.map_err(failed(WHAT))? > 0);
         }
-        let found = rooms.into_iter().filter(|(_, room, _)| was_in.get(room).copied().unwrap_or_default());
+        let found =
+            rooms.into_iter().filter(|(_, room, _)| was_in.get(room).copied().unwrap_or_default());
         Ok(found.map(|(id, _, ended)| (id, ended)).collect())
     }
 

@@ -29,7 +29,9 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
-    #[error("open the store {at}: another process works with it; stop that one, or give this one its own store.url")]
+    #[error(
+        "open the store {at}: another process works with it; stop that one, or give this one its own store.url"
+    )]
     InUse { at: Database },
     #[error(
         "open the store {at}: another process works with it as the node {node_id}; stop that one, or give this one its own \
@@ -74,7 +76,11 @@ impl StoreError {
     pub fn is_away(&self) -> bool {
         match self {
             Self::Query { source, .. } => refused::is_of_state(source),
-            Self::Closed | Self::NotTaken | Self::Journalled | Self::Open { .. } | Self::Connect { .. } => true,
+            Self::Closed
+            | Self::NotTaken
+            | Self::Journalled
+            | Self::Open { .. }
+            | Self::Connect { .. } => true,
             Self::Key { .. }
             | Self::InUse { .. }
             | Self::HeldAs { .. }

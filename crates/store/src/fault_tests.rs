@@ -78,7 +78,12 @@ impl Room {
 
 fn conclusion(call: u128) -> Conclusion {
     let callbacks = vec![callback(call, call)];
-    Conclusion { start: start(call, MAIN, MAIN), end: end(call as i64, 7), callbacks, farewell: None }
+    Conclusion {
+        start: start(call, MAIN, MAIN),
+        end: end(call as i64, 7),
+        callbacks,
+        farewell: None,
+    }
 }
 
 async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
@@ -112,7 +117,10 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
 
     begin(&store, 1);
     let concluded = store.conclude(conclusion(1)).await.unwrap();
-    assert!(concluded.changed && concluded.callbacks.is_empty(), "promised; its callback goes out later");
+    assert!(
+        concluded.changed && concluded.callbacks.is_empty(),
+        "promised; its callback goes out later"
+    );
     assert!(matches!(store.notify(callback(2, 200)).await, Err(StoreError::Journalled)));
     for seq in 0..700 {
         assert!(store.event_log().append(uuid(1), seq, format!("{{\"at\":{seq}}}")));
@@ -136,7 +144,10 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
     until("emptied", async || room.journalled() == 0).await;
     let record = store.call(&Scope::of(MAIN.into()), uuid(1)).await.unwrap().unwrap();
     assert_eq!((record.start, record.end), (start(1, MAIN, MAIN), Some(end(1, 7))));
-    assert_eq!(store.events(&Scope::of(MAIN.into()), uuid(1), None, 1_000).await.unwrap().len(), 700);
+    assert_eq!(
+        store.events(&Scope::of(MAIN.into()), uuid(1), None, 1_000).await.unwrap().len(),
+        700
+    );
     let mut events = waiting(&store).await;
     events.sort_unstable();
     assert_eq!(events, [1, 200], "once each, and the delivered one is done");
@@ -155,7 +166,10 @@ async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
     for call in 1..=600 {
         assert!(store.conclude(conclusion(call)).await.unwrap().changed);
     }
-    assert!(store.conclude(conclusion(3)).await.is_ok(), "a second end goes in too, and changes nothing");
+    assert!(
+        store.conclude(conclusion(3)).await.is_ok(),
+        "a second end goes in too, and changes nothing"
+    );
     store.close().await;
     assert!(room.journalled() > 0);
 
@@ -163,7 +177,11 @@ async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
     let name = std::fs::read_to_string(room.journal()).unwrap();
     let name = name.lines().next().unwrap().split(' ').nth(1).unwrap().to_owned();
     let other = pool(&room.file()).await;
-    sql::query("INSERT INTO store_journals VALUES ($1, 2)").bind(name).execute(&other).await.unwrap();
+    sql::query("INSERT INTO store_journals VALUES ($1, 2)")
+        .bind(name)
+        .execute(&other)
+        .await
+        .unwrap();
     other.close().await;
 
     room.switch.set(false, false);
@@ -236,21 +254,30 @@ impl Wire {
     async fn to(server: String) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (listening, flowing) = (CancellationToken::new(), Arc::new(tokio::sync::Semaphore::new(1)));
+        let (listening, flowing) =
+            (CancellationToken::new(), Arc::new(tokio::sync::Semaphore::new(1)));
         let wire = Self { address, listening: listening.clone(), flowing: flowing.clone() };
         let each = listening.clone();
         tokio::spawn(listening.run_until_cancelled_owned(async move {
             while let Ok((from, _)) = listener.accept().await {
                 #[allow(clippy::disallowed_methods, reason = "a test's own wire")]
                 let to = tokio::net::TcpStream::connect(&server).await.unwrap();
-                tokio::spawn(each.clone().run_until_cancelled_owned(carry(from, to, flowing.clone())));
+                tokio::spawn(each.clone().run_until_cancelled_owned(carry(
+                    from,
+                    to,
+                    flowing.clone(),
+                )));
             }
         }));
         wire
     }
 }
 
-async fn carry(from: tokio::net::TcpStream, to: tokio::net::TcpStream, flowing: Arc<tokio::sync::Semaphore>) {
+async fn carry(
+    from: tokio::net::TcpStream,
+    to: tokio::net::TcpStream,
+    flowing: Arc<tokio::sync::Semaphore>,
+) {
     let (mut asks, mut told) = from.into_split();
     let (mut answers, mut asked) = to.into_split();
     let back = tokio::io::copy(&mut answers, &mut told);
@@ -271,7 +298,9 @@ async fn r11_a_server_that_is_gone_or_frozen_loses_nothing_and_holds_up_no_end()
     }
     for frozen in [false, true] {
         let room = Room::new();
-        let Database::Postgres(url) = super::testing::place(&room.file()).await else { panic!("a server") };
+        let Database::Postgres(url) = super::testing::place(&room.file()).await else {
+            panic!("a server")
+        };
         let (scheme, rest) = url.reveal().split_once('@').unwrap();
         let (server, path) = rest.split_once('/').unwrap();
         let wire = Wire::to(server.to_owned()).await;
@@ -285,12 +314,14 @@ async fn r11_a_server_that_is_gone_or_frozen_loses_nothing_and_holds_up_no_end()
             begin(&store, call);
         }
         store.settled().await;
-        let held = if frozen { Some(wire.flowing.clone().acquire_owned().await.unwrap()) } else { None };
+        let held =
+            if frozen { Some(wire.flowing.clone().acquire_owned().await.unwrap()) } else { None };
         if !frozen {
             wire.listening.cancel();
         }
         for call in 1..=2 {
-            let within = tokio::time::timeout(Duration::from_secs(20), store.conclude(conclusion(call)));
+            let within =
+                tokio::time::timeout(Duration::from_secs(20), store.conclude(conclusion(call)));
             assert!(within.await.expect("told").unwrap().changed);
             assert!(room.journalled() > 0);
         }
@@ -365,8 +396,11 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
     };
     let set_aside = || {
         let file = room.folder.path().join("data/store.refused");
-        let lines = std::fs::read_to_string(&file).map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
-        lines.inspect(|_| assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600))
+        let lines = std::fs::read_to_string(&file)
+            .map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+        lines.inspect(|_| {
+            assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600)
+        })
     };
 
     let mut told = Vec::new();
@@ -382,7 +416,10 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
     assert_eq!(room.journalled(), 0, "what is well goes on");
     assert_eq!(room.health.not_ready(), None);
     let lines = set_aside().unwrap();
-    assert!(lines.len() == 1 && lines[0].contains(&uuid(17).to_string()) && lines[0].contains("fits"), "{lines:?}");
+    assert!(
+        lines.len() == 1 && lines[0].contains(&uuid(17).to_string()) && lines[0].contains("fits"),
+        "{lines:?}"
+    );
 
     // From the journal, at a start: among others, and alone.
     room.switch.set(true, false);
@@ -442,7 +479,10 @@ impl Small {
             return Some(Self(folder));
         }
         let required = std::env::var("OFFHOOK_TEST_REQUIRE").unwrap_or_default();
-        assert!(!required.split_whitespace().any(|r| r == "tmpfs"), "tmpfs is required here and can't be mounted");
+        assert!(
+            !required.split_whitespace().any(|r| r == "tmpfs"),
+            "tmpfs is required here and can't be mounted"
+        );
         #[allow(clippy::print_stderr, reason = "a skip is told")]
         {
             eprintln!("skipped: a tmpfs can't be mounted (root is needed)");
@@ -470,7 +510,10 @@ async fn r11_a_full_disk_loses_nothing() {
         return;
     }
     let Some(small) = Small::mount() else { return };
-    let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::DEBUG).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_test_writer()
+        .with_max_level(tracing::Level::DEBUG)
+        .try_init();
     let room = Room::new();
     let file = small.0.path().join("offhook.db");
     let store = room.open_at(file.clone(), room.folder.path().join("data")).await;

@@ -41,7 +41,11 @@ impl StoreFile {
     ///
     /// # Errors
     /// There is none, or it is no store.
-    pub(super) async fn check(&mut self, pool: &Pool, held: &mut Option<Conn>) -> Result<(), sqlx::Error> {
+    pub(super) async fn check(
+        &mut self,
+        pool: &Pool,
+        held: &mut Option<Conn>,
+    ) -> Result<(), sqlx::Error> {
         let there = Self::at(&self.path).map_err(sqlx::Error::Io)?;
         if there == self.opened {
             return Ok(());

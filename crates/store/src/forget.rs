@@ -16,7 +16,11 @@ const AT_ONCE: u32 = 500;
 struct Logs(Vec<String>);
 
 impl Deed for Logs {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             let mut delete = QueryBuilder::new("DELETE FROM call_events WHERE call_uuid IN (");
             let mut calls = delete.list();
@@ -34,7 +38,11 @@ impl Deed for Logs {
 struct Callbacks(Timestamp);
 
 impl Deed for Callbacks {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         callbacks::forget(to, self.0, AT_ONCE).boxed()
     }
 }
@@ -43,7 +51,11 @@ impl Deed for Callbacks {
 struct Replies(Timestamp);
 
 impl Deed for Replies {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         permissions::forget_replies(to, self.0).boxed()
     }
 }
@@ -54,7 +66,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's; some may be gone.
-    pub async fn forget_events(&self, since: Timestamp, before: Timestamp) -> Result<(), StoreError> {
+    pub async fn forget_events(
+        &self,
+        since: Timestamp,
+        before: Timestamp,
+    ) -> Result<(), StoreError> {
         const WHAT: &str = "look for event logs past their time";
         // Lines have batches of their own: those that wait belong to the logs that go.
         self.settled().await;
@@ -62,8 +78,10 @@ impl Store {
         loop {
             let select = "SELECT call_uuid, ended_us FROM calls c WHERE ended_us >= $1 AND ended_us < $2 AND EXISTS \
                 (SELECT 1 FROM call_events e WHERE e.call_uuid = c.call_uuid) ORDER BY ended_us LIMIT $3";
-            let select = sql::query_as(select).bind(since).bind(before.micros()).bind(i64::from(AT_ONCE));
-            let found: Vec<(String, i64)> = select.fetch_all(&self.read).await.map_err(failed(WHAT))?;
+            let select =
+                sql::query_as(select).bind(since).bind(before.micros()).bind(i64::from(AT_ONCE));
+            let found: Vec<(String, i64)> =
+                select.fetch_all(&self.read).await.map_err(failed(WHAT))?;
             let Some((_, last)) = found.last() else { break };
             since = *last;
             self.log.deed(Logs(found.into_iter().map(|(call, _)| call).collect())).await?;

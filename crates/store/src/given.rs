@@ -40,7 +40,11 @@ enum AnswerWrite {
 }
 
 impl Deed for AnswerWrite {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, seal: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        seal: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             let (delete, who, when) = match self {
                 Self::Keep(answer) => return keep(to, seal, answer).await,
@@ -76,7 +80,12 @@ async fn keep(to: &mut Conn, seal: &Seal, given: &GivenAnswer) -> Result<u64, sq
     let insert = sql::query(insert).bind(given.digest.to_vec()).bind(given.account.as_str());
     let insert = insert.bind(given.main_account.as_str()).bind(&given.about);
     let insert = insert.bind(seal.seal(&what_for(&given.digest), given.answer.clone()));
-    Ok(insert.bind(given.given.micros()).bind(given.until.micros()).execute(to).await?.rows_affected())
+    Ok(insert
+        .bind(given.given.micros())
+        .bind(given.until.micros())
+        .execute(to)
+        .await?
+        .rows_affected())
 }
 
 fn what_for(digest: &[u8; 32]) -> Vec<u8> {
@@ -123,10 +132,15 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn answer_given(&self, digest: &[u8; 32], now: Timestamp) -> Result<Option<Vec<u8>>, StoreError> {
+    pub async fn answer_given(
+        &self,
+        digest: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let select = "SELECT answer FROM answers_given WHERE digest = $1 AND until_us > $2";
         let select = sql::query_scalar(select).bind(digest.to_vec()).bind(now.micros());
-        let sealed: Option<Vec<u8>> = select.fetch_optional(&self.read).await.map_err(failed(WHAT))?;
+        let sealed: Option<Vec<u8>> =
+            select.fetch_optional(&self.read).await.map_err(failed(WHAT))?;
         Ok(sealed.and_then(|sealed| Some(self.seal.open(&what_for(digest), &sealed)?.to_vec())))
     }
 
@@ -137,8 +151,11 @@ impl Store {
     pub async fn forget_answers(&self, now: Timestamp) -> Result<(), StoreError> {
         while self.log.deed(AnswerWrite::Forget(now)).await? >= u64::from(AT_ONCE) {}
         let select = "SELECT auth_id FROM answers_given GROUP BY auth_id HAVING count(*) > $1";
-        let many: Vec<String> =
-            sql::query_scalar(select).bind(KEPT).fetch_all(&self.read).await.map_err(failed(WHAT))?;
+        let many: Vec<String> = sql::query_scalar(select)
+            .bind(KEPT)
+            .fetch_all(&self.read)
+            .await
+            .map_err(failed(WHAT))?;
         for account in many {
             while self.log.deed(AnswerWrite::Crop(account.clone())).await? >= u64::from(AT_ONCE) {}
         }
@@ -162,13 +179,18 @@ mod tests {
     async fn answers_are_kept_sealed_for_their_time_and_go_with_whom_they_are_about() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
-        for given in [answer(1, None, 10), answer(2, Some("919412341234"), 10), answer(3, None, 20)] {
+        for given in [answer(1, None, 10), answer(2, Some("919412341234"), 10), answer(3, None, 20)]
+        {
             assert_eq!(store.keep_answer(given).unwrap().await.unwrap(), 1);
         }
         let at = Timestamp::from_secs;
         let kept = async |n: u8, now| store.answer_given(&[n; 32], at(now)).await.unwrap();
         assert_eq!(kept(1, 9).await.as_deref(), Some(b"canary-answer".as_slice()));
-        assert_eq!((kept(1, 10).await, kept(4, 9).await), (None, None), "past its time; never given");
+        assert_eq!(
+            (kept(1, 10).await, kept(4, 9).await),
+            (None, None),
+            "past its time; never given"
+        );
         // The same key again, past its time, is another request.
         assert_eq!(store.keep_answer(answer(1, None, 30)).unwrap().await.unwrap(), 1);
         assert!(kept(1, 29).await.is_some());

@@ -19,8 +19,11 @@ use crate::Database;
 const AGAIN: Duration = Duration::from_millis(200);
 const WAITS: u32 = 200;
 /// After how many seconds PostgreSQL asks a silent session, how often, and how many answers may be missing.
-const SILENCE: [(&str, &str); 3] =
-    [("tcp_keepalives_idle", "10"), ("tcp_keepalives_interval", "5"), ("tcp_keepalives_count", "3")];
+const SILENCE: [(&str, &str); 3] = [
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+];
 
 /// How often the session that holds a database is looked at, and how long an answer may take.
 const LOOK: Duration = Duration::from_secs(1);
@@ -74,10 +77,12 @@ impl Store {
                 }
             }
             Database::Postgres(_) => {
-                let session =
-                    held(at, node_id).await.map_err(|source| StoreError::Connect { at: at.clone(), source })?;
+                let session = held(at, node_id)
+                    .await
+                    .map_err(|source| StoreError::Connect { at: at.clone(), source })?;
                 let (session, lost) = (session.ok_or_else(in_use)?, CancellationToken::new());
-                let keeper = tokio::spawn(keep(session, at.clone(), node_id.to_owned(), lost.clone()));
+                let keeper =
+                    tokio::spawn(keep(session, at.clone(), node_id.to_owned(), lost.clone()));
                 Ok(Hold { _file: None, keeper: Some(keeper), lost })
             }
         }
@@ -88,12 +93,16 @@ impl Store {
 async fn held(at: &Database, node_id: &str) -> Result<Option<PgConnection>, sqlx::Error> {
     let mut session = options(at, AGAIN)?.options(SILENCE).connect().await?;
     for tried in 0..WAITS {
-        let lock = "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || ' node ' || $1, 0))";
+        let lock =
+            "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || ' node ' || $1, 0))";
         if sqlx::query_scalar(lock).bind(node_id).fetch_one(&mut session).await? {
             return Ok(Some(session));
         }
         if tried == 0 {
-            tracing::warn!(node_id, "another process works as this node, or died a moment ago: waiting for it");
+            tracing::warn!(
+                node_id,
+                "another process works as this node, or died a moment ago: waiting for it"
+            );
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -108,12 +117,18 @@ async fn keep(mut session: PgConnection, at: Database, node_id: String, lost: Ca
         if tokio::time::timeout(ANSWER, session.ping()).await.is_ok_and(|answer| answer.is_ok()) {
             continue;
         }
-        tracing::warn!(node_id, "the database has forgotten that this process is this node; it is told again");
+        tracing::warn!(
+            node_id,
+            "the database has forgotten that this process is this node; it is told again"
+        );
         session = loop {
             match held(&at, &node_id).await {
                 Ok(Some(session)) => break session,
                 Ok(None) => {
-                    tracing::error!(node_id, "another process has become this node while the database was away");
+                    tracing::error!(
+                        node_id,
+                        "another process has become this node while the database was away"
+                    );
                     return lost.cancel();
                 }
                 // It is away.

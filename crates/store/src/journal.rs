@@ -53,8 +53,15 @@ impl Journal {
     pub(super) fn open(folder: &Path) -> std::io::Result<Self> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let path: PathBuf = folder.join(NAME);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        file.try_lock().map_err(|e| std::io::Error::other(format!("another process has the journal: {e}")))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)?;
+        file.try_lock()
+            .map_err(|e| std::io::Error::other(format!("another process has the journal: {e}")))?;
         let mut journal = Self { file, id: Uuid::nil(), begin: 0, len: 0, dirty: false };
         let found = journal.scan()?;
         if found.is_none() {
@@ -81,7 +88,8 @@ impl Journal {
         copy.write_all(&bytes)?;
         copy.sync_all()?;
         let lines = || bytes.split_inclusive(|b| *b == b'\n');
-        let entries: Vec<String> = lines().filter_map(checked).filter(|line| Uuid::parse_str(line).is_err()).collect();
+        let entries: Vec<String> =
+            lines().filter_map(checked).filter(|line| Uuid::parse_str(line).is_err()).collect();
         tracing::error!(
             aside = %aside.display(),
             entries = entries.len(),
@@ -99,7 +107,9 @@ impl Journal {
         let mut lines = BufReader::new(&self.file);
         let mut name = String::new();
         lines.by_ref().take(200).read_line(&mut name)?;
-        let Some(id) = checked(name.as_bytes()).and_then(|id| id.parse().ok()) else { return Ok(None) };
+        let Some(id) = checked(name.as_bytes()).and_then(|id| id.parse().ok()) else {
+            return Ok(None);
+        };
         let begin = count(name.len());
         let (mut at, mut line) = (begin, Vec::new());
         loop {
@@ -162,7 +172,8 @@ impl Journal {
         }
         self.len += count(bytes.len());
         self.dirty = true;
-        metrics::gauge!(metric::STORE_JOURNAL_BYTES).set(f64::from(u32::try_from(self.bytes()).unwrap_or(u32::MAX)));
+        metrics::gauge!(metric::STORE_JOURNAL_BYTES)
+            .set(f64::from(u32::try_from(self.bytes()).unwrap_or(u32::MAX)));
         Ok(())
     }
 
@@ -207,7 +218,8 @@ impl Journal {
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&name)?;
         self.file.sync_data()?;
-        (self.id, self.begin, self.len, self.dirty) = (id, count(name.len()), count(name.len()), false);
+        (self.id, self.begin, self.len, self.dirty) =
+            (id, count(name.len()), count(name.len()), false);
         if let Err(e) = fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, RESERVED) {
             tracing::debug!(error = %e, "no space could be reserved for the journal");
         }
@@ -259,7 +271,8 @@ mod tests {
     fn r11_a_journal_whose_name_is_damaged_keeps_its_entries_and_one_that_is_none_is_put_aside() {
         let aside = |folder: &std::path::Path| {
             let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
-            let aside: Vec<_> = files.filter(|path| path.to_string_lossy().contains("damaged-")).collect();
+            let aside: Vec<_> =
+                files.filter(|path| path.to_string_lossy().contains("damaged-")).collect();
             assert!(aside.len() < 2, "{aside:?}");
             aside.first().map(|path| std::fs::read(path).unwrap())
         };
@@ -284,7 +297,11 @@ mod tests {
             assert_eq!(all(&mut journal), wanted, "{damage}");
             assert_eq!(aside(folder.path()), (damage < 3).then_some(bytes), "{damage}");
             drop(journal);
-            assert_eq!(all(&mut Journal::open(folder.path()).unwrap()), wanted, "{damage}: at the start after it");
+            assert_eq!(
+                all(&mut Journal::open(folder.path()).unwrap()),
+                wanted,
+                "{damage}: at the start after it"
+            );
         }
     }
 
@@ -313,7 +330,11 @@ mod tests {
         assert_eq!(journal.id(), id);
         let mut expected: Vec<_> = texts(0..5).into_iter().map(Some).collect();
         expected[1] = None;
-        assert_eq!(all(&mut journal), expected, "what was changed is not believed, what was cut is gone");
+        assert_eq!(
+            all(&mut journal),
+            expected,
+            "what was changed is not believed, what was cut is gone"
+        );
         journal.append(&texts(5..6)).unwrap();
         assert_eq!(all(&mut journal).len(), 6);
         journal.clear().unwrap();

@@ -47,7 +47,8 @@ pub(super) async fn insert(to: &mut Conn, keys: &[SeenKey]) -> Result<(), sqlx::
 }
 
 pub(super) async fn delete(to: &mut Conn, key: u128) -> Result<(), sqlx::Error> {
-    let delete = sql::query("DELETE FROM webhook_keys WHERE key = $1").bind(key.to_be_bytes().to_vec());
+    let delete =
+        sql::query("DELETE FROM webhook_keys WHERE key = $1").bind(key.to_be_bytes().to_vec());
     delete.execute(to).await.map(drop)
 }
 

@@ -80,9 +80,12 @@ pub use agents::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, Agent
 pub use archive::Archive;
 pub use backup::{Backup, BackupError, backup};
 pub use callbacks::{
-    Callback, CallbackState, CallbackView, Callbacks, NewCallback, Rearm, Settled, Settlement, Written, rearm,
+    Callback, CallbackState, CallbackView, Callbacks, NewCallback, Rearm, Settled, Settlement,
+    Written, rearm,
 };
-pub use calls::{CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan, PlacedCall};
+pub use calls::{
+    CallEnd, CallFilter, CallRecord, CallStart, Compare, Farewell, FarewellDue, Orphan, PlacedCall,
+};
 pub use conversations::{Conversation, ConversationFilter, Last, LeftMessage, Message};
 pub use database::{Database, SQLITE_FILE_NAME};
 pub use deliveries::DeliveryView;
@@ -92,8 +95,8 @@ pub use error::StoreError;
 pub use given::GivenAnswer;
 pub use hold::Hold;
 pub use inbox::{
-    Came, ConversationChange, Draft, DraftForm, Going, Gone, InboxFound, Insights, NewMessage, Pair, Reroute, Standing,
-    StatusCame, UserName, WEBHOOK,
+    Came, ConversationChange, Draft, DraftForm, Going, Gone, InboxFound, Insights, NewMessage,
+    Pair, Reroute, Standing, StatusCame, UserName, WEBHOOK,
 };
 pub use keys::{KeyKind, SeenKey};
 pub use listing::Listed;
@@ -103,8 +106,8 @@ pub use people::{Invitation, MadeKey, Session, User, UserChange, UserLink};
 pub use permissions::{PermissionReply, PermissionRow};
 pub use queue::{Concluded, Conclusion, EventLog, PermissionWrite};
 pub use recordings::{
-    CopyWrite, Recording, RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart, RecordingWork,
-    RoomFilter, ToTranscribe, TranscriptWrite,
+    CopyWrite, Recording, RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart,
+    RecordingWork, RoomFilter, ToTranscribe, TranscriptWrite,
 };
 pub use rooms::{EndedRoom, KeptMember, LEFT_MAX, LeftMember, OpenMember, OpenRoom, OrphanRoom};
 pub use said::CallLine;
@@ -183,7 +186,11 @@ impl Store {
     /// # Errors
     /// The file can't be opened, the database does not answer, or either was written by a newer version; the journal can't
     /// be taken in.
-    pub async fn open_with(at: impl Into<Database>, with: StoreOptions, health: Health) -> Result<Self, StoreError> {
+    pub async fn open_with(
+        at: impl Into<Database>,
+        with: StoreOptions,
+        health: Health,
+    ) -> Result<Self, StoreError> {
         let at = at.into();
         #[cfg(test)]
         let at = match at {
@@ -219,7 +226,8 @@ impl Store {
         let Opened { write, read, file } = open::rest(&at, write, with.busy).await?;
         let StoreOptions { journal, secret_key, busy, fail } = with;
         let seal = Seal::of(secret_key.as_ref(), &journal);
-        let seal = Arc::new(seal.map_err(|source| StoreError::Key { folder: journal.clone(), source })?);
+        let seal =
+            Arc::new(seal.map_err(|source| StoreError::Key { folder: journal.clone(), source })?);
         let (births, sealing) = (Arc::new(births), seal.clone());
         let begin = Begin { pool: write, file, health, births, seal: sealing, journal, busy, fail };
         let log = EventLog::start(begin).await?;
@@ -309,11 +317,13 @@ impl Store {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Callback>, StoreError> {
-        let (due, illegible) = callbacks::due(&self.read, &self.seal, node_id, origin, now, limit).await?;
+        let (due, illegible) =
+            callbacks::due(&self.read, &self.seal, node_id, origin, now, limit).await?;
         for callbacks::Illegible { id, detail } in illegible {
             tracing::error!(id, detail, "a callback in the outbox cannot be read and is given up");
             let last = format!("it cannot be read: {detail}");
-            self.settle(Settlement { id, attempts: 0, at: now, outcome: Settled::Failed, last }).await?;
+            self.settle(Settlement { id, attempts: 0, at: now, outcome: Settled::Failed, last })
+                .await?;
         }
         Ok(due)
     }
@@ -322,7 +332,12 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn farewells(&self, node_id: &str, now: Timestamp, limit: u32) -> Result<Vec<FarewellDue>, StoreError> {
+    pub async fn farewells(
+        &self,
+        node_id: &str,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<FarewellDue>, StoreError> {
         calls::farewells(&self.read, node_id, now, limit).await
     }
 
@@ -345,7 +360,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn call(&self, scope: &Scope, call: CallUuid) -> Result<Option<CallRecord>, StoreError> {
+    pub async fn call(
+        &self,
+        scope: &Scope,
+        call: CallUuid,
+    ) -> Result<Option<CallRecord>, StoreError> {
         calls::one(&self.read, scope, call).await
     }
 
@@ -395,7 +414,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn callbacks_of(&self, scope: &Scope, call: CallUuid) -> Result<BTreeMap<Uuid, Notice>, StoreError> {
+    pub async fn callbacks_of(
+        &self,
+        scope: &Scope,
+        call: CallUuid,
+    ) -> Result<BTreeMap<Uuid, Notice>, StoreError> {
         callbacks::of_call(&self.read, scope, call).await
     }
 
@@ -416,7 +439,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn placed(&self, node_id: &str, since: Timestamp) -> Result<Vec<PlacedCall>, StoreError> {
+    pub async fn placed(
+        &self,
+        node_id: &str,
+        since: Timestamp,
+    ) -> Result<Vec<PlacedCall>, StoreError> {
         calls::placed(&self.read, node_id, since).await
     }
 
@@ -424,7 +451,12 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn keys(&self, from: Timestamp, to: Timestamp, limit: u32) -> Result<Vec<SeenKey>, StoreError> {
+    pub async fn keys(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<SeenKey>, StoreError> {
         keys::between(&self.read, from, to, limit).await
     }
 
@@ -442,7 +474,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn permissions(&self, after: Option<(&str, &str)>, limit: u32) -> Result<Vec<PermissionRow>, StoreError> {
+    pub async fn permissions(
+        &self,
+        after: Option<(&str, &str)>,
+        limit: u32,
+    ) -> Result<Vec<PermissionRow>, StoreError> {
         permissions::page(&self.read, after, limit).await
     }
 

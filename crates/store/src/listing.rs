@@ -73,16 +73,26 @@ enum Look {
 
 impl Look {
     /// How to find what a filter asks for; two ways where neither has all.
-    async fn of(pool: &Pool, scope: &Scope, filter: &ConversationFilter) -> Result<Vec<Self>, StoreError> {
+    async fn of(
+        pool: &Pool,
+        scope: &Scope,
+        filter: &ConversationFilter,
+    ) -> Result<Vec<Self>, StoreError> {
         let put_away = filter.status.filter(|status| *status != ConversationStatus::Open);
         Ok(match (filter.agent, put_away) {
-            _ if digits(filter).is_some() && Self::are_few(pool, scope, filter).await? => vec![Self::Users],
+            _ if digits(filter).is_some() && Self::are_few(pool, scope, filter).await? => {
+                vec![Self::Users]
+            }
             _ if filter.number.is_some() => vec![Self::Number],
             (Some(agent), _) => {
                 let select = "SELECT count(*) FROM number_tenures WHERE agent = $1";
                 let count = sql::query_scalar(select).bind(agent.to_string()).fetch_one(pool).await;
                 let by_number: i64 = count.map_err(failed("list conversations"))?;
-                if by_number > 0 { vec![Self::Agent(agent), Self::All] } else { vec![Self::Agent(agent)] }
+                if by_number > 0 {
+                    vec![Self::Agent(agent), Self::All]
+                } else {
+                    vec![Self::Agent(agent)]
+                }
             }
             _ if filter.unread == Some(true) => vec![Self::Unread],
             (None, Some(status)) => vec![Self::PutAway(status)],
@@ -92,8 +102,13 @@ impl Look {
 
     /// Whether one page can look at all users whose digits begin so. Of more than that each page looks at its share, as for
     /// any other word.
-    async fn are_few(pool: &Pool, scope: &Scope, filter: &ConversationFilter) -> Result<bool, StoreError> {
-        let mut select = QueryBuilder::new("SELECT count(*) FROM (SELECT 1 AS one FROM conversations c WHERE ");
+    async fn are_few(
+        pool: &Pool,
+        scope: &Scope,
+        filter: &ConversationFilter,
+    ) -> Result<bool, StoreError> {
+        let mut select =
+            QueryBuilder::new("SELECT count(*) FROM (SELECT 1 AS one FROM conversations c WHERE ");
         Self::Users.known(&mut select, scope, filter);
         select.push(" LIMIT ").push_bind(i64::from(LOOKED_AT)).push(") AS few");
         let counted = select.build().fetch_one(pool).await.and_then(|row| row.try_get::<i64, _>(0));
@@ -126,7 +141,11 @@ impl Look {
         if let (Self::Users, Some(digits)) = (self, digits(filter)) {
             // A letter is behind all digits, in whatever order a database has its texts.
             let end = format!("{digits}a");
-            select.push(" AND c.user_id >= ").push_bind(digits).push(" AND c.user_id < ").push_bind(end);
+            select
+                .push(" AND c.user_id >= ")
+                .push_bind(digits)
+                .push(" AND c.user_id < ")
+                .push_bind(end);
         } else {
             behind(select, filter);
         }
@@ -137,15 +156,31 @@ impl Look {
         let search = !filter.search.trim().is_empty();
         match self {
             Self::Users | Self::Agent(_) => true,
-            Self::All => search || filter.status.is_some() || filter.unread.is_some() || filter.agent.is_some(),
-            Self::Number => search || filter.status.is_some() || filter.unread.is_some() || filter.agent.is_some(),
+            Self::All => {
+                search
+                    || filter.status.is_some()
+                    || filter.unread.is_some()
+                    || filter.agent.is_some()
+            }
+            Self::Number => {
+                search
+                    || filter.status.is_some()
+                    || filter.unread.is_some()
+                    || filter.agent.is_some()
+            }
             Self::Unread => search || filter.status.is_some(),
             Self::PutAway(_) => search || filter.unread.is_some(),
         }
     }
 
     /// The query of a page, behind these words.
-    fn query(self, words: &str, scope: &Scope, filter: &ConversationFilter, limit: u32) -> QueryBuilder {
+    fn query(
+        self,
+        words: &str,
+        scope: &Scope,
+        filter: &ConversationFilter,
+        limit: u32,
+    ) -> QueryBuilder {
         let mut select = QueryBuilder::new(format!("{words}SELECT {COLUMNS}, {STANDING} FROM "));
         if !self.looks(filter) {
             select.push("conversations c ").push(JOIN).push(" WHERE ");
@@ -158,7 +193,12 @@ impl Look {
         if self != Self::Users {
             select.push(ORDER);
         }
-        select.push(" LIMIT ").push_bind(i64::from(LOOKED_AT)).push(") c ").push(JOIN).push(" WHERE 1 = 1");
+        select
+            .push(" LIMIT ")
+            .push_bind(i64::from(LOOKED_AT))
+            .push(") c ")
+            .push(JOIN)
+            .push(" WHERE 1 = 1");
         self.looked_for(&mut select, filter);
         if self == Self::Users {
             behind(&mut select, filter);
@@ -189,21 +229,37 @@ impl Look {
                 select.push(" AND ").push(OWN);
             }
             (Self::All, Some(agent)) => {
-                select.push(" AND ").push(BY_NUMBER).push(" AND n.agent = ").push_bind(agent.to_string());
+                select
+                    .push(" AND ")
+                    .push(BY_NUMBER)
+                    .push(" AND n.agent = ")
+                    .push_bind(agent.to_string());
             }
             (_, Some(agent)) => {
-                select.push(" AND (").push(BY_NUMBER).push(" AND n.agent = ").push_bind(agent.to_string());
-                select.push(" OR ").push(OWN).push(" AND c.agent = ").push_bind(agent.to_string()).push(")");
+                select
+                    .push(" AND (")
+                    .push(BY_NUMBER)
+                    .push(" AND n.agent = ")
+                    .push_bind(agent.to_string());
+                select
+                    .push(" OR ")
+                    .push(OWN)
+                    .push(" AND c.agent = ")
+                    .push_bind(agent.to_string())
+                    .push(")");
             }
             (_, None) => {}
         }
         let search = filter.search.trim();
         if self != Self::Users && !search.is_empty() {
             // Rows of an Offhook that did not keep them in lower case yet: as far as the database can make them so.
-            for (n, text) in
-                ["coalesce(c.name_lower, lower(c.name))", "coalesce(c.last_lower, lower(c.last_text))", "c.user_id"]
-                    .into_iter()
-                    .enumerate()
+            for (n, text) in [
+                "coalesce(c.name_lower, lower(c.name))",
+                "coalesce(c.last_lower, lower(c.last_text))",
+                "c.user_id",
+            ]
+            .into_iter()
+            .enumerate()
             {
                 select.push(if n == 0 { " AND (" } else { " OR " }).push(text).push(" LIKE ");
                 select.push_bind(like(search)).push(" ESCAPE '\\'");
@@ -226,7 +282,8 @@ impl Look {
         if !self.looks(filter) || self == Self::Users {
             return Ok(None);
         }
-        let mut select = QueryBuilder::new("SELECT c.last_us, c.conversation_id FROM conversations c WHERE ");
+        let mut select =
+            QueryBuilder::new("SELECT c.last_us, c.conversation_id FROM conversations c WHERE ");
         self.known(&mut select, scope, filter);
         select.push(ORDER).push(" LIMIT 1 OFFSET ").push_bind(i64::from(LOOKED_AT) - 1);
         let row = select.build().fetch_optional(pool).await.map_err(failed(WHAT))?;
@@ -251,7 +308,8 @@ fn behind(select: &mut QueryBuilder, filter: &ConversationFilter) {
 fn digits(filter: &ConversationFilter) -> Option<String> {
     let search = filter.search.trim();
     let digits = digits_of(search);
-    let plain = digits.len() >= 5 && search.chars().all(|c| c.is_ascii_digit() || "+ -()".contains(c));
+    let plain =
+        digits.len() >= 5 && search.chars().all(|c| c.is_ascii_digit() || "+ -()".contains(c));
     plain.then(|| digits.to_string())
 }
 
@@ -299,35 +357,61 @@ mod tests {
                 Look::PutAway(ConversationStatus::Archived),
                 ["put_away", "put_away_of_account"],
             ),
-            (ConversationFilter { unread: Some(true), ..none() }, Look::Unread, ["unread", "unread_of_account"]),
-            (ConversationFilter { unread: Some(false), ..none() }, Look::All, ["of_main_account", "of_account"]),
-            (ConversationFilter { number: number(), ..none() }, Look::Number, ["of_number", "of_number_of_account"]),
+            (
+                ConversationFilter { unread: Some(true), ..none() },
+                Look::Unread,
+                ["unread", "unread_of_account"],
+            ),
+            (
+                ConversationFilter { unread: Some(false), ..none() },
+                Look::All,
+                ["of_main_account", "of_account"],
+            ),
+            (
+                ConversationFilter { number: number(), ..none() },
+                Look::Number,
+                ["of_number", "of_number_of_account"],
+            ),
             (
                 ConversationFilter { number: number(), unread: Some(true), agent, ..none() },
                 Look::Number,
                 ["of_number", "of_number_of_account"],
             ),
-            (ConversationFilter { agent, ..none() }, Look::Agent(Uuid::from_u128(1)), ["of_agent", "of_agent"]),
+            (
+                ConversationFilter { agent, ..none() },
+                Look::Agent(Uuid::from_u128(1)),
+                ["of_agent", "of_agent"],
+            ),
             (ConversationFilter { agent, ..none() }, Look::All, ["of_main_account", "of_account"]),
             (search("a word"), Look::All, ["of_main_account", "of_account"]),
             (search("+91 98765"), Look::Users, ["of_user", "of_user_of_account"]),
         ];
         for (filter, look, indexes) in &rows {
-            for (scope, index) in ["MA1", "SA1"].map(|id| Scope::of(id.into())).iter().zip(indexes) {
+            for (scope, index) in ["MA1", "SA1"].map(|id| Scope::of(id.into())).iter().zip(indexes)
+            {
                 let mut explain = look.query("EXPLAIN QUERY PLAN ", scope, filter, 50);
                 let plan = explain.build().fetch_all(&store.read).await.unwrap();
-                let plan: Vec<String> = plan.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect();
+                let plan: Vec<String> =
+                    plan.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect();
                 let by = format!("SEARCH c USING INDEX conversations_{index} (");
-                assert!(plan.iter().any(|line| line.starts_with(&by)), "{filter:?} {scope:?} {index}: {plan:?}");
+                assert!(
+                    plan.iter().any(|line| line.starts_with(&by)),
+                    "{filter:?} {scope:?} {index}: {plan:?}"
+                );
                 // Where rows are looked at, the few that are found are put in order: never those that are looked at.
                 let sorts = plan.iter().filter(|line| line.contains("TEMP B-TREE")).count();
                 assert!(sorts <= usize::from(look.looks(filter)), "{filter:?} {scope:?}: {plan:?}");
-                assert!(!plan.iter().any(|line| line.starts_with("SCAN conversations")), "{plan:?}");
+                assert!(
+                    !plan.iter().any(|line| line.starts_with("SCAN conversations")),
+                    "{plan:?}"
+                );
             }
         }
-        let forget = "EXPLAIN QUERY PLAN SELECT conversation_id FROM conversations c WHERE c.last_us < 7";
+        let forget =
+            "EXPLAIN QUERY PLAN SELECT conversation_id FROM conversations c WHERE c.last_us < 7";
         let plan = sql::query(forget).fetch_all(&store.read).await.unwrap();
-        let plan: String = plan.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect();
+        let plan: String =
+            plan.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect();
         assert!(plan.contains("conversations_last"), "{plan}");
         store.close().await;
     }
@@ -352,7 +436,11 @@ mod tests {
         let scope = Scope::of("MA1".into());
         let (mut seen, mut before) = (std::collections::BTreeSet::new(), None);
         loop {
-            let filter = ConversationFilter { search: "+91 9800".to_owned(), before, ..ConversationFilter::default() };
+            let filter = ConversationFilter {
+                search: "+91 9800".to_owned(),
+                before,
+                ..ConversationFilter::default()
+            };
             let page = store.conversations(&scope, &filter, 100).await.unwrap();
             for one in &page.found {
                 assert!(seen.insert(one.pair.user.id.clone()), "twice");
@@ -379,7 +467,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("o.db");
         Store::open(&file, Health::new()).await.unwrap().close().await;
-        let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+        let pool =
+            sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.unwrap();
         // Every tenth is a subaccount's; one in a hundred is unread, put away, or an agent's.
         let fill = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, name, \
             status, routing, agent, unread, last_text, last_direction, last_us, heard_us, created_us, name_lower, last_lower) \
@@ -401,14 +490,27 @@ mod tests {
             ("all", none()),
             ("from the middle on", ConversationFilter { before: middle, ..none() }),
             ("open", ConversationFilter { status: Some(ConversationStatus::Open), ..none() }),
-            ("archived", ConversationFilter { status: Some(ConversationStatus::Archived), ..none() }),
-            ("closed: none", ConversationFilter { status: Some(ConversationStatus::Closed), ..none() }),
+            (
+                "archived",
+                ConversationFilter { status: Some(ConversationStatus::Archived), ..none() },
+            ),
+            (
+                "closed: none",
+                ConversationFilter { status: Some(ConversationStatus::Closed), ..none() },
+            ),
             ("unread", ConversationFilter { unread: Some(true), ..none() }),
             ("read", ConversationFilter { unread: Some(false), ..none() }),
-            ("a number's", ConversationFilter { number: E164::parse("918035737410").ok(), ..none() }),
+            (
+                "a number's",
+                ConversationFilter { number: E164::parse("918035737410").ok(), ..none() },
+            ),
             (
                 "a number's unread: none",
-                ConversationFilter { number: E164::parse("918035737411").ok(), unread: Some(true), ..none() },
+                ConversationFilter {
+                    number: E164::parse("918035737411").ok(),
+                    unread: Some(true),
+                    ..none()
+                },
             ),
             ("an agent's", ConversationFilter { agent: Some(Uuid::from_u128(1)), ..none() }),
             ("a word that is not there", search("nowhere")),

@@ -23,11 +23,19 @@ pub(super) struct List<'a> {
 
 impl List<'_> {
     /// A page, newest first, and how many there are in all.
-    pub(super) async fn page(&self, limit: u32, offset: u64) -> Result<(Vec<CallRecord>, u64), StoreError> {
+    pub(super) async fn page(
+        &self,
+        limit: u32,
+        offset: u64,
+    ) -> Result<(Vec<CallRecord>, u64), StoreError> {
         if !self.is_tallied() {
             let began = self.began().await?;
             let total = self.count(&began).await?;
-            let records = if offset < total { self.records(&began, limit, offset).await? } else { Vec::new() };
+            let records = if offset < total {
+                self.records(&began, limit, offset).await?
+            } else {
+                Vec::new()
+            };
             return Ok((records, total));
         }
         let days = self.tally("day", i64::MIN..i64::MAX).await?;
@@ -70,17 +78,26 @@ impl List<'_> {
     }
 
     /// Calls by the day or the hour of their beginning, the latest first.
-    async fn tally(&self, unit: &'static str, within: Range<i64>) -> Result<Vec<(i64, u64)>, StoreError> {
+    async fn tally(
+        &self,
+        unit: &'static str,
+        within: Range<i64>,
+    ) -> Result<Vec<(i64, u64)>, StoreError> {
         let table = if unit == "day" { "call_days" } else { "call_hours" };
-        let mut query =
-            QueryBuilder::new(format!("SELECT {unit}, CAST(sum(calls) AS BIGINT) FROM {table} WHERE scope = "));
+        let mut query = QueryBuilder::new(format!(
+            "SELECT {unit}, CAST(sum(calls) AS BIGINT) FROM {table} WHERE scope = "
+        ));
         query.push_bind(self.scope.auth_id().as_str().to_owned());
         query.push(format_args!(" AND {unit} >= ")).push_bind(within.start);
         query.push(format_args!(" AND {unit} < ")).push_bind(within.end);
         self.and_kind(&mut query);
         query.push(format_args!(" GROUP BY {unit} ORDER BY {unit} DESC"));
-        let rows: Vec<(i64, i64)> = query.build_query_as().fetch_all(self.pool).await.map_err(failed(WHAT))?;
-        Ok(rows.into_iter().map(|(at, calls)| (at, u64::try_from(calls).unwrap_or_default())).collect())
+        let rows: Vec<(i64, i64)> =
+            query.build_query_as().fetch_all(self.pool).await.map_err(failed(WHAT))?;
+        Ok(rows
+            .into_iter()
+            .map(|(at, calls)| (at, u64::try_from(calls).unwrap_or_default()))
+            .collect())
     }
 
     /// Whose call, its direction, how it ended.
@@ -107,18 +124,23 @@ impl List<'_> {
         for (compare, at) in &self.filter.ended {
             let at = at.micros();
             match compare {
-                Compare::Less | Compare::LessEqual | Compare::Equal => began.end = began.end.min(at.saturating_add(1)),
+                Compare::Less | Compare::LessEqual | Compare::Equal => {
+                    began.end = began.end.min(at.saturating_add(1))
+                }
                 Compare::Greater | Compare::GreaterEqual => {}
             }
             match compare {
-                Compare::Greater | Compare::GreaterEqual | Compare::Equal => from = from.max(Some(at)),
+                Compare::Greater | Compare::GreaterEqual | Compare::Equal => {
+                    from = from.max(Some(at))
+                }
                 Compare::Less | Compare::LessEqual => {}
             }
         }
         if let Some(from) = from {
             let longest = sql::query("SELECT max(longest_us) FROM call_days WHERE scope = $1");
             let longest = longest.bind(self.scope.auth_id().as_str()).fetch_one(self.pool).await;
-            let longest = longest.and_then(|row| row.try_get::<Option<i64>, _>(0)).map_err(failed(WHAT))?;
+            let longest =
+                longest.and_then(|row| row.try_get::<Option<i64>, _>(0)).map_err(failed(WHAT))?;
             began.start = from.saturating_sub(longest.unwrap_or_default());
         }
         Ok(began)
@@ -126,11 +148,17 @@ impl List<'_> {
 
     async fn count(&self, began: &Range<i64>) -> Result<u64, StoreError> {
         let mut query = self.select("count(*)", began);
-        let total: i64 = query.build_query_scalar().fetch_one(self.pool).await.map_err(failed(WHAT))?;
+        let total: i64 =
+            query.build_query_scalar().fetch_one(self.pool).await.map_err(failed(WHAT))?;
         Ok(u64::try_from(total).unwrap_or_default())
     }
 
-    async fn records(&self, began: &Range<i64>, limit: u32, offset: u64) -> Result<Vec<CallRecord>, StoreError> {
+    async fn records(
+        &self,
+        began: &Range<i64>,
+        limit: u32,
+        offset: u64,
+    ) -> Result<Vec<CallRecord>, StoreError> {
         let mut query = self.select(COLUMNS, began);
         query.push(" ORDER BY started_us DESC, call_uuid LIMIT ").push_bind(i64::from(limit));
         query.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
@@ -239,7 +267,8 @@ mod tests {
                 let mut over = end(at + lasted, u64::try_from(n % 13).unwrap());
                 over.ended = secs(at + lasted);
                 over.hangup_code = if n % 6 == 0 { 4010 } else { 4000 };
-                over.hangup_source = if n % 6 == 0 { "Plivo".to_owned() } else { "Caller".to_owned() };
+                over.hangup_source =
+                    if n % 6 == 0 { "Plivo".to_owned() } else { "Caller".to_owned() };
                 (begun, over)
             })
             .collect()
@@ -256,7 +285,11 @@ mod tests {
     }
 
     /// The same list by looking at every call.
-    fn by_hand<'c>(all: &'c [(CallStart, CallEnd)], scope: &Scope, f: &CallFilter) -> Vec<&'c CallStart> {
+    fn by_hand<'c>(
+        all: &'c [(CallStart, CallEnd)],
+        scope: &Scope,
+        f: &CallFilter,
+    ) -> Vec<&'c CallStart> {
         let mut list: Vec<&CallStart> = all
             .iter()
             .filter(|(s, e)| {
@@ -268,7 +301,9 @@ mod tests {
                     && f.parent_call.is_none_or(|parent| Some(parent) == s.parent_call)
                     && f.hangup_code.is_none_or(|code| code == e.hangup_code)
                     && f.hangup_source.as_ref().is_none_or(|source| *source == e.hangup_source)
-                    && f.bill_secs.iter().all(|(how, n)| compare(*how, &i64::try_from(e.bill_secs).unwrap(), n))
+                    && f.bill_secs
+                        .iter()
+                        .all(|(how, n)| compare(*how, &i64::try_from(e.bill_secs).unwrap(), n))
                     && f.ended.iter().all(|(how, at)| compare(*how, &e.ended, at))
             })
             .map(|(s, _)| s)
@@ -292,20 +327,32 @@ mod tests {
         let others = (maybe(0.2), maybe(0.2), maybe(0.1));
         let times = prop::collection::vec((how(), 0..300_i64), 0..3);
         let bills = prop::collection::vec((how(), 0..14_i64), 0..2);
-        (kinds, others, prop::option::weighted(0.4, times), prop::option::weighted(0.2, bills)).prop_map(
-            |((direction, sub, code, source, which), (from, to, parent), ended, bills)| CallFilter {
-                direction: direction.then_some(if which { Direction::Inbound } else { Direction::Outbound }),
-                subaccount: sub.then(|| if which { SUB.into() } else { MAIN.into() }),
-                hangup_code: code.then_some(if which { 4010 } else { 4000 }),
-                hangup_source: source.then(|| if which { "Plivo".to_owned() } else { "Caller".to_owned() }),
-                from: from.then(|| "919812345671".to_owned()),
-                to: to.then(|| "918035737458".to_owned()),
-                parent_call: parent.then(|| super::super::tests::uuid(7)),
-                ended: ended.unwrap_or_default().into_iter().map(|(how, at)| (how, secs(at * 1_050))).collect(),
-                bill_secs: bills.unwrap_or_default(),
-                before: None,
-            },
-        )
+        (kinds, others, prop::option::weighted(0.4, times), prop::option::weighted(0.2, bills))
+            .prop_map(
+                |((direction, sub, code, source, which), (from, to, parent), ended, bills)| {
+                    CallFilter {
+                        direction: direction.then_some(if which {
+                            Direction::Inbound
+                        } else {
+                            Direction::Outbound
+                        }),
+                        subaccount: sub.then(|| if which { SUB.into() } else { MAIN.into() }),
+                        hangup_code: code.then_some(if which { 4010 } else { 4000 }),
+                        hangup_source: source
+                            .then(|| if which { "Plivo".to_owned() } else { "Caller".to_owned() }),
+                        from: from.then(|| "919812345671".to_owned()),
+                        to: to.then(|| "918035737458".to_owned()),
+                        parent_call: parent.then(|| super::super::tests::uuid(7)),
+                        ended: ended
+                            .unwrap_or_default()
+                            .into_iter()
+                            .map(|(how, at)| (how, secs(at * 1_050)))
+                            .collect(),
+                        bill_secs: bills.unwrap_or_default(),
+                        before: None,
+                    }
+                },
+            )
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -333,10 +380,17 @@ mod tests {
                 let skip = usize::try_from(skip).unwrap();
                 want.iter().skip(skip).take(limit as usize).map(|s| s.call).collect()
             };
-            assert_eq!((total, of(&page)), (want.len() as u64, wanted(offset)), "{who} {filter:?} {offset}");
+            assert_eq!(
+                (total, of(&page)),
+                (want.len() as u64, wanted(offset)),
+                "{who} {filter:?} {offset}"
+            );
             // As a cursor walks it.
             if let Some(last) = page.last() {
-                let behind = CallFilter { before: Some((last.start.started, last.start.call)), ..filter.clone() };
+                let behind = CallFilter {
+                    before: Some((last.start.started, last.start.call)),
+                    ..filter.clone()
+                };
                 let next = store.first_calls(&scope, &behind, limit).await.unwrap();
                 assert_eq!(of(&next), wanted(offset + page.len() as u64), "{who} {behind:?}");
             }
@@ -355,9 +409,14 @@ mod tests {
     #[test]
     fn a_place_is_found_by_what_comes_before_it() {
         let tally = [(9, 3), (7, 2), (1, 4)];
-        for (offset, found) in
-            [(0, Some((9, 0))), (2, Some((9, 2))), (3, Some((7, 0))), (4, Some((7, 1))), (8, Some((1, 3))), (9, None)]
-        {
+        for (offset, found) in [
+            (0, Some((9, 0))),
+            (2, Some((9, 2))),
+            (3, Some((7, 0))),
+            (4, Some((7, 1))),
+            (8, Some((1, 3))),
+            (9, None),
+        ] {
             assert_eq!(place(&tally, offset), found, "{offset}");
         }
     }

@@ -6,7 +6,9 @@ use uuid::Uuid;
 
 use super::conversations::{self, Conversation, ConversationFilter, LeftMessage, Message};
 use super::deliveries::{self, DeliveryView};
-use super::inbox::{Came, ConversationChange, Draft, Going, Gone, InboxFound, InboxWrite, Pair, Reroute, StatusCame};
+use super::inbox::{
+    Came, ConversationChange, Draft, Going, Gone, InboxFound, InboxWrite, Pair, Reroute, StatusCame,
+};
 use super::listing::{self, Listed};
 use super::sql;
 use super::tenures::{self, Claim, Tenure};
@@ -39,9 +41,10 @@ impl Store {
     pub async fn message_going(&self, going: Going) -> Result<Gone, StoreError> {
         match self.log.inbox(InboxWrite::Going(going)).await? {
             InboxFound::Gone(gone) => Ok(gone),
-            InboxFound::Came(..) | InboxFound::Status(..) | InboxFound::Done(..) | InboxFound::Journalled => {
-                Err(StoreError::NotTaken)
-            }
+            InboxFound::Came(..)
+            | InboxFound::Status(..)
+            | InboxFound::Done(..)
+            | InboxFound::Journalled => Err(StoreError::NotTaken),
         }
     }
 
@@ -84,7 +87,11 @@ impl Store {
     ///
     /// # Errors
     /// The store takes nothing now; some of its messages may be gone.
-    pub async fn delete_conversation(&self, scope: &Scope, conversation: Uuid) -> Result<bool, StoreError> {
+    pub async fn delete_conversation(
+        &self,
+        scope: &Scope,
+        conversation: Uuid,
+    ) -> Result<bool, StoreError> {
         if self.conversation(scope, conversation).await?.is_none() {
             return Ok(false);
         }
@@ -97,7 +104,12 @@ impl Store {
     ///
     /// # Errors
     /// The store takes nothing now; nothing has changed.
-    pub async fn redeliver(&self, webhook: Uuid, event_id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn redeliver(
+        &self,
+        webhook: Uuid,
+        event_id: Uuid,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         // The writer goes to the row: whoever looks through a webhook's history for it is a reader.
         let select = "SELECT id FROM callbacks WHERE webhook = $1 AND event_id = $2 ORDER BY id DESC LIMIT 1";
         let select = sql::query_scalar(select).bind(webhook.to_string()).bind(event_id.to_string());
@@ -142,7 +154,12 @@ impl Store {
     ///
     /// # Errors
     /// The store takes nothing now; nothing has changed.
-    pub async fn open_conversation(&self, pair: Pair, routing: Routing, at: Timestamp) -> Result<(), StoreError> {
+    pub async fn open_conversation(
+        &self,
+        pair: Pair,
+        routing: Routing,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
         done(self.log.inbox(InboxWrite::Open { pair, routing, at }).await).map(drop)
     }
 
@@ -196,7 +213,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn conversation(&self, scope: &Scope, id: Uuid) -> Result<Option<Conversation>, StoreError> {
+    pub async fn conversation(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+    ) -> Result<Option<Conversation>, StoreError> {
         conversations::one(&self.read, scope, id).await
     }
 
@@ -239,7 +260,12 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn messages_until(&self, conversation: Uuid, at: Timestamp, id: Uuid) -> Result<u64, StoreError> {
+    pub async fn messages_until(
+        &self,
+        conversation: Uuid,
+        at: Timestamp,
+        id: Uuid,
+    ) -> Result<u64, StoreError> {
         conversations::until(&self.read, conversation, at, id).await
     }
 
@@ -248,7 +274,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn open_conversations(&self, scope: &Scope, numbers: &[E164]) -> Result<BTreeMap<E164, u64>, StoreError> {
+    pub async fn open_conversations(
+        &self,
+        scope: &Scope,
+        numbers: &[E164],
+    ) -> Result<BTreeMap<E164, u64>, StoreError> {
         conversations::open_of(&self.read, scope, numbers).await
     }
 
@@ -289,8 +319,9 @@ fn done(found: Result<InboxFound, StoreError>) -> Result<(bool, Vec<Written>), S
     match found? {
         InboxFound::Done(done, written) => Ok((done, written)),
         // Said of what Meta tells only.
-        InboxFound::Came(..) | InboxFound::Status(..) | InboxFound::Gone(..) | InboxFound::Journalled => {
-            Err(StoreError::NotTaken)
-        }
+        InboxFound::Came(..)
+        | InboxFound::Status(..)
+        | InboxFound::Gone(..)
+        | InboxFound::Journalled => Err(StoreError::NotTaken),
     }
 }

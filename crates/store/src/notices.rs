@@ -57,13 +57,18 @@ enum NoticeWrite {
 }
 
 impl Deed for NoticeWrite {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             match self {
                 Self::Add(row) => add(to, row).await,
                 Self::Read(scope, id, at) => read(to, scope, *id, *at).await,
                 Self::Forget(before) => {
-                    let delete = sql::query("DELETE FROM notices WHERE created_us < $1").bind(before.micros());
+                    let delete = sql::query("DELETE FROM notices WHERE created_us < $1")
+                        .bind(before.micros());
                     Ok(delete.execute(to).await?.rows_affected())
                 }
                 Self::Crop(main) => crop(to, main).await,
@@ -84,11 +89,18 @@ async fn add(to: &mut Conn, row: &NoticeRow) -> Result<u64, sqlx::Error> {
         .bind(&row.text)
         .bind(&row.number)
         .bind(&row.user);
-    let insert = insert.bind(row.conversation.map(|id| id.to_string())).bind(row.call.map(|id| id.to_string()));
+    let insert = insert
+        .bind(row.conversation.map(|id| id.to_string()))
+        .bind(row.call.map(|id| id.to_string()));
     Ok(insert.bind(row.created.micros()).execute(to).await?.rows_affected())
 }
 
-async fn read(to: &mut Conn, scope: &Scope, id: Option<Uuid>, at: Timestamp) -> Result<u64, sqlx::Error> {
+async fn read(
+    to: &mut Conn,
+    scope: &Scope,
+    id: Option<Uuid>,
+    at: Timestamp,
+) -> Result<u64, sqlx::Error> {
     let mut update = QueryBuilder::new("UPDATE notices SET read_us = ");
     update.push_bind(at.micros()).push(" WHERE read_us IS NULL AND ");
     within(&mut update, scope);
@@ -119,7 +131,12 @@ impl Store {
     ///
     /// # Errors
     /// The store takes nothing now; nothing has changed.
-    pub async fn read_notices(&self, scope: &Scope, id: Option<Uuid>, at: Timestamp) -> Result<u64, StoreError> {
+    pub async fn read_notices(
+        &self,
+        scope: &Scope,
+        id: Option<Uuid>,
+        at: Timestamp,
+    ) -> Result<u64, StoreError> {
         self.log.deed(NoticeWrite::Read(scope.clone(), id, at)).await
     }
 
@@ -132,7 +149,8 @@ impl Store {
         // Who has too many is a reader's to find, not a write's that others wait for.
         let select = "SELECT main_auth_id FROM notices GROUP BY main_auth_id HAVING count(*) > $1";
         let select = sql::query_scalar(select).bind(i64::from(KEPT));
-        let many: Vec<String> = select.fetch_all(&self.read).await.map_err(failed("count notifications"))?;
+        let many: Vec<String> =
+            select.fetch_all(&self.read).await.map_err(failed("count notifications"))?;
         for main in many {
             while self.log.deed(NoticeWrite::Crop(main.clone())).await? >= u64::from(CROPPED) {}
         }
@@ -184,9 +202,11 @@ impl Store {
     /// # Errors
     /// The store's.
     pub async fn unread_notices(&self, scope: &Scope) -> Result<u64, StoreError> {
-        let mut count = QueryBuilder::new("SELECT count(*) FROM notices WHERE read_us IS NULL AND ");
+        let mut count =
+            QueryBuilder::new("SELECT count(*) FROM notices WHERE read_us IS NULL AND ");
         within(&mut count, scope);
-        let count: i64 = count.build_query_scalar().fetch_one(&self.read).await.map_err(failed(WHAT))?;
+        let count: i64 =
+            count.build_query_scalar().fetch_one(&self.read).await.map_err(failed(WHAT))?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
 }
@@ -216,7 +236,10 @@ fn notice(row: &Row) -> Result<NoticeRow, StoreError> {
         conversation: perhaps("conversation_id")?.as_deref().map(uuid).transpose()?,
         call: perhaps("call_uuid")?.as_deref().map(uuid).transpose()?.map(CallUuid),
         created: Timestamp::from_micros(row.try_get("created_us").map_err(failed(WHAT))?),
-        read: row.try_get::<Option<i64>, _>("read_us").map_err(failed(WHAT))?.map(Timestamp::from_micros),
+        read: row
+            .try_get::<Option<i64>, _>("read_us")
+            .map_err(failed(WHAT))?
+            .map(Timestamp::from_micros),
     })
 }
 
@@ -248,7 +271,8 @@ mod tests {
         let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
         for n in 1..=5 {
             let topic = if n == 2 { NoticeTopic::Escalation } else { NoticeTopic::Message };
-            let written = store.add_notice(row(n, if n == 3 { "SA1" } else { "MA1" }, "MA1", topic)).unwrap();
+            let written =
+                store.add_notice(row(n, if n == 3 { "SA1" } else { "MA1" }, "MA1", topic)).unwrap();
             assert_eq!(written.await.unwrap(), 1);
         }
         let ids = async |scope: &Scope, filter: NoticeFilter, limit| {
@@ -257,9 +281,16 @@ mod tests {
         };
         // Of the same moment (2 and 3, 4 and 5): by id.
         assert_eq!(ids(&main, NoticeFilter::default(), 9).await, [4, 5, 2, 3, 1]);
-        let before = |n: u8| Some((Timestamp::from_secs(i64::from(n) / 2), Uuid::from_u128(u128::from(n))));
-        assert_eq!(ids(&main, NoticeFilter { before: before(4), ..Default::default() }, 2).await, [5, 2]);
-        assert_eq!(ids(&main, NoticeFilter { before: before(2), ..Default::default() }, 9).await, [3, 1]);
+        let before =
+            |n: u8| Some((Timestamp::from_secs(i64::from(n) / 2), Uuid::from_u128(u128::from(n))));
+        assert_eq!(
+            ids(&main, NoticeFilter { before: before(4), ..Default::default() }, 2).await,
+            [5, 2]
+        );
+        assert_eq!(
+            ids(&main, NoticeFilter { before: before(2), ..Default::default() }, 9).await,
+            [3, 1]
+        );
         assert_eq!(ids(&sub, NoticeFilter::default(), 9).await, [3]);
         assert_eq!(ids(&other, NoticeFilter::default(), 9).await, []);
         let of_one = NoticeFilter { topic: Some(NoticeTopic::Escalation), ..Default::default() };
@@ -268,9 +299,16 @@ mod tests {
         let one = Some(Uuid::from_u128(2));
         assert_eq!(store.read_notices(&other, one, now).await.unwrap(), 0);
         assert_eq!(store.read_notices(&main, one, now).await.unwrap(), 1);
-        assert_eq!(store.read_notices(&main, one, now).await.unwrap(), 0, "once more changes nothing");
+        assert_eq!(
+            store.read_notices(&main, one, now).await.unwrap(),
+            0,
+            "once more changes nothing"
+        );
         assert_eq!(store.unread_notices(&main).await.unwrap(), 4);
-        assert_eq!(ids(&main, NoticeFilter { read: Some(true), ..Default::default() }, 9).await, [2]);
+        assert_eq!(
+            ids(&main, NoticeFilter { read: Some(true), ..Default::default() }, 9).await,
+            [2]
+        );
         assert_eq!(store.read_notices(&sub, None, now).await.unwrap(), 1);
         assert_eq!(store.read_notices(&main, None, now).await.unwrap(), 3);
         assert_eq!(store.unread_notices(&main).await.unwrap(), 0);

@@ -40,13 +40,19 @@ pub(super) async fn writer(at: &Database, busy: Duration) -> Result<Pool, StoreE
     let connect = |source| StoreError::Connect { at: at.clone(), source };
     match at {
         Database::File(file) => {
-            let writing = lite(file, busy).pragma("wal_autocheckpoint", WAL_PAGES).pragma("cache_size", CACHE_KIB);
+            let writing = lite(file, busy)
+                .pragma("wal_autocheckpoint", WAL_PAGES)
+                .pragma("cache_size", CACHE_KIB);
             // What is deleted is overwritten: nobody's messages are left in pages that are free.
             let writing = writing.pragma("secure_delete", "ON");
             // What a statement changes is first put aside, and past 64 KiB in one transaction that is a file: half of all
             // writes. It is bounded by what one statement touches.
             let writing = writing.pragma("temp_store", "MEMORY").statement_cache_capacity(PREPARED);
-            let pool = SqlitePoolOptions::new().max_connections(1).connect_with(writing).await.map_err(connect)?;
+            let pool = SqlitePoolOptions::new()
+                .max_connections(1)
+                .connect_with(writing)
+                .await
+                .map_err(connect)?;
             Ok(Pool::Sqlite(pool))
         }
         Database::Postgres(_) => postgres(at, 1, busy).await.map_err(connect),
@@ -57,9 +63,9 @@ pub(super) async fn writer(at: &Database, busy: Duration) -> Result<Pool, StoreE
 pub(super) async fn migrator(at: &Database, write: &Pool) -> Result<Pool, StoreError> {
     match at {
         Database::File(_) => Ok(write.clone()),
-        Database::Postgres(_) => {
-            postgres(at, 1, MIGRATING).await.map_err(|source| StoreError::Connect { at: at.clone(), source })
-        }
+        Database::Postgres(_) => postgres(at, 1, MIGRATING)
+            .await
+            .map_err(|source| StoreError::Connect { at: at.clone(), source }),
     }
 }
 
@@ -69,7 +75,8 @@ pub(super) async fn rest(at: &Database, write: Pool, busy: Duration) -> Result<O
     match at {
         Database::File(file) => {
             let read = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(BUSY);
-            let read = read.connect_with(lite(file, busy).read_only(true)).await.map_err(connect)?;
+            let read =
+                read.connect_with(lite(file, busy).read_only(true)).await.map_err(connect)?;
             let read = Pool::Sqlite(read);
             let opened = StoreFile::opened(file.clone(), read.clone());
             let opened = opened.map_err(|source| StoreError::Open { at: at.clone(), source })?;
@@ -92,10 +99,16 @@ pub(super) async fn beside_a_node(at: &Database, read_only: bool) -> Result<Pool
     let connect = |source| StoreError::Connect { at: at.clone(), source };
     match at {
         Database::File(file) => {
-            std::fs::metadata(file).map_err(|source| StoreError::Open { at: at.clone(), source })?;
-            let options = SqliteConnectOptions::new().filename(file).read_only(read_only).busy_timeout(BUSY);
+            std::fs::metadata(file)
+                .map_err(|source| StoreError::Open { at: at.clone(), source })?;
+            let options =
+                SqliteConnectOptions::new().filename(file).read_only(read_only).busy_timeout(BUSY);
             let options = options.disable_statement_logging();
-            let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(connect)?;
+            let pool = SqlitePoolOptions::new()
+                .max_connections(1)
+                .connect_with(options)
+                .await
+                .map_err(connect)?;
             Ok(Pool::Sqlite(pool))
         }
         Database::Postgres(_) => postgres(at, 1, BUSY).await.map_err(connect),
@@ -119,12 +132,19 @@ pub(super) fn options(at: &Database, busy: Duration) -> Result<PgConnectOptions,
     Ok(PgConnectOptions::from_str(url.reveal())?
         .application_name("offhook")
         // Without words on tables that are there already.
-        .options([("lock_timeout", format!("{}ms", busy.as_millis())), ("client_min_messages", "warning".to_owned())])
+        .options([
+            ("lock_timeout", format!("{}ms", busy.as_millis())),
+            ("client_min_messages", "warning".to_owned()),
+        ])
         .disable_statement_logging())
 }
 
 async fn postgres(at: &Database, most: u32, busy: Duration) -> Result<Pool, sqlx::Error> {
     let options = options(at, busy)?;
-    let pool = PgPoolOptions::new().max_connections(most).acquire_timeout(BUSY).connect_with(options).await?;
+    let pool = PgPoolOptions::new()
+        .max_connections(most)
+        .acquire_timeout(BUSY)
+        .connect_with(options)
+        .await?;
     Ok(Pool::Postgres(pool))
 }

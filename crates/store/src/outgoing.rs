@@ -47,14 +47,23 @@ pub(super) async fn going(to: &mut Conn, going: &Going) -> Result<Gone, sqlx::Er
 }
 
 /// From here on Meta may have it.
-pub(super) async fn asking(to: &mut Conn, message: Uuid, at: Timestamp) -> Result<InboxFound, sqlx::Error> {
+pub(super) async fn asking(
+    to: &mut Conn,
+    message: Uuid,
+    at: Timestamp,
+) -> Result<InboxFound, sqlx::Error> {
     let update = "UPDATE messages SET asked_us = $2 WHERE message_id = $1 AND status = 'queued' AND asked_us IS NULL";
     let update = sql::query(update).bind(message.to_string()).bind(at.micros());
     Ok(InboxFound::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
 }
 
 /// Meta has it, under this name.
-pub(super) async fn posted(to: &mut Conn, message: Uuid, wamid: &str) -> Result<InboxFound, sqlx::Error> {
-    let update = sql::query("UPDATE messages SET wamid = $2 WHERE message_id = $1").bind(message.to_string());
+pub(super) async fn posted(
+    to: &mut Conn,
+    message: Uuid,
+    wamid: &str,
+) -> Result<InboxFound, sqlx::Error> {
+    let update = sql::query("UPDATE messages SET wamid = $2 WHERE message_id = $1")
+        .bind(message.to_string());
     Ok(InboxFound::Done(update.bind(wamid).execute(to).await?.rows_affected() > 0, Vec::new()))
 }

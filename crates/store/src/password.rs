@@ -103,7 +103,12 @@ impl Passwords {
     ///
     /// # Errors
     /// Too many wait, in all or of that network.
-    pub async fn is_of(&self, from: IpAddr, password: Secret, hash: Option<&str>) -> Result<bool, PasswordError> {
+    pub async fn is_of(
+        &self,
+        from: IpAddr,
+        password: Secret,
+        hash: Option<&str>,
+    ) -> Result<bool, PasswordError> {
         let _place = self.place(network_of(from))?;
         self.is(password, hash).await
     }
@@ -118,7 +123,10 @@ impl Passwords {
         Ok(Place { from: self.from.clone(), network })
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PasswordError> {
         let _waits = self.waiting.try_acquire().map_err(|_| PasswordError::Busy)?;
         let turn = self.at_once.clone().acquire_owned().await.map_err(|_| PasswordError::Busy)?;
         let done = tokio::task::spawn_blocking(move || {
@@ -142,19 +150,34 @@ struct Kept {
 impl Kept {
     fn read(text: &str) -> Option<Self> {
         let mut parts = text.split('$');
-        let (kind, memory, passes) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        let (salt, hash) = (STANDARD_NO_PAD.decode(parts.next()?).ok()?, STANDARD_NO_PAD.decode(parts.next()?).ok()?);
+        let (kind, memory, passes) =
+            (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let (salt, hash) = (
+            STANDARD_NO_PAD.decode(parts.next()?).ok()?,
+            STANDARD_NO_PAD.decode(parts.next()?).ok()?,
+        );
         let sound = kind == "argon2id" && parts.next().is_none() && hash.len() == HASH_BYTES;
         sound.then_some(Self { memory_kib: memory, passes, salt, hash })
     }
 
     fn nobodys() -> Self {
-        Self { memory_kib: MEMORY_KIB, passes: PASSES, salt: vec![0; SALT_BYTES], hash: vec![0; HASH_BYTES] }
+        Self {
+            memory_kib: MEMORY_KIB,
+            passes: PASSES,
+            salt: vec![0; SALT_BYTES],
+            hash: vec![0; HASH_BYTES],
+        }
     }
 }
 
-fn derive(password: &Secret, salt: &[u8], memory_kib: u32, passes: u32) -> Result<[u8; HASH_BYTES], PasswordError> {
-    let params = Params::new(memory_kib, passes, 1, Some(HASH_BYTES)).map_err(|_| PasswordError::Hash)?;
+fn derive(
+    password: &Secret,
+    salt: &[u8],
+    memory_kib: u32,
+    passes: u32,
+) -> Result<[u8; HASH_BYTES], PasswordError> {
+    let params =
+        Params::new(memory_kib, passes, 1, Some(HASH_BYTES)).map_err(|_| PasswordError::Hash)?;
     let mut made = [0; HASH_BYTES];
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into(password.reveal().as_bytes(), salt, &mut made)
@@ -172,15 +195,28 @@ mod tests {
         let secret = |text: &str| Secret::new(text);
         let hash = passwords.hash(secret("correct horse")).await.unwrap();
         assert!(hash.starts_with("argon2id$19456$2$") && !hash.contains("horse"), "{hash}");
-        assert_ne!(hash, passwords.hash(secret("correct horse")).await.unwrap(), "each has a salt of its own");
-        let cases = [("correct horse", Some(hash.as_str()), true), ("correct hors", Some(&hash), false)];
-        let others = [("", Some(hash.as_str()), false), ("correct horse", None, false), ("x", Some("x$1"), false)];
+        assert_ne!(
+            hash,
+            passwords.hash(secret("correct horse")).await.unwrap(),
+            "each has a salt of its own"
+        );
+        let cases =
+            [("correct horse", Some(hash.as_str()), true), ("correct hors", Some(&hash), false)];
+        let others = [
+            ("", Some(hash.as_str()), false),
+            ("correct horse", None, false),
+            ("x", Some("x$1"), false),
+        ];
         for (password, hash, same) in cases.into_iter().chain(others) {
             assert_eq!(passwords.is(secret(password), hash).await, Ok(same), "{password} {hash:?}");
         }
         let [here, there] = ["192.0.2.1", "198.51.100.1"].map(|ip| ip.parse().unwrap());
         let mut places: Vec<_> = (0..8).map(|_| passwords.place(here).unwrap()).collect();
-        assert_eq!(passwords.is_of(here, secret("x"), Some(&hash)).await, Err(PasswordError::Busy), "its share");
+        assert_eq!(
+            passwords.is_of(here, secret("x"), Some(&hash)).await,
+            Err(PasswordError::Busy),
+            "its share"
+        );
         assert_eq!(passwords.is_of(there, secret("correct horse"), Some(&hash)).await, Ok(true));
         places.pop();
         assert_eq!(passwords.is_of(here, secret("x"), Some(&hash)).await, Ok(false));

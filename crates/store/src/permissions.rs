@@ -52,12 +52,17 @@ pub(super) async fn put(
     let put = "INSERT INTO permissions (phone_number_id, \"user\", state, pair, updated_us) VALUES ($1, $2, $3, $4, $5) \
         ON CONFLICT (phone_number_id, \"user\") DO UPDATE \
         SET state = excluded.state, pair = excluded.pair, updated_us = excluded.updated_us";
-    let put = sql::query(put).bind(row.number.as_str()).bind(&row.user).bind(&row.state).bind(&row.pair);
+    let put =
+        sql::query(put).bind(row.number.as_str()).bind(&row.user).bind(&row.state).bind(&row.pair);
     put.bind(row.updated.micros()).execute(&mut *to).await?;
     let Some(reply) = reply else { return Ok(()) };
     let insert = "INSERT INTO permission_replies (phone_number_id, message_id, \"user\", reply, applied, came_us) \
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (phone_number_id, message_id) DO NOTHING";
-    let insert = sql::query(insert).bind(row.number.as_str()).bind(&reply.message).bind(&row.user).bind(&reply.reply);
+    let insert = sql::query(insert)
+        .bind(row.number.as_str())
+        .bind(&reply.message)
+        .bind(&row.user)
+        .bind(&reply.reply);
     insert.bind(reply.applied).bind(row.updated.micros()).execute(&mut *to).await.map(drop)
 }
 
@@ -68,13 +73,21 @@ pub(super) async fn delete(
     user: &str,
     before: Timestamp,
 ) -> Result<(), sqlx::Error> {
-    let delete = "DELETE FROM permissions WHERE phone_number_id = $1 AND \"user\" = $2 AND updated_us < $3";
-    sql::query(delete).bind(number.as_str()).bind(user).bind(before.micros()).execute(to).await.map(drop)
+    let delete =
+        "DELETE FROM permissions WHERE phone_number_id = $1 AND \"user\" = $2 AND updated_us < $3";
+    sql::query(delete)
+        .bind(number.as_str())
+        .bind(user)
+        .bind(before.micros())
+        .execute(to)
+        .await
+        .map(drop)
 }
 
 /// Forgets replies that came before then.
 pub(super) async fn forget_replies(to: &mut Conn, before: Timestamp) -> Result<u64, sqlx::Error> {
-    let delete = sql::query("DELETE FROM permission_replies WHERE came_us < $1").bind(before.micros());
+    let delete =
+        sql::query("DELETE FROM permission_replies WHERE came_us < $1").bind(before.micros());
     Ok(delete.execute(to).await?.rows_affected())
 }
 
@@ -94,12 +107,14 @@ pub(super) async fn page(
         .fetch_all(pool)
         .await
         .map_err(failed("read what users allow"))?;
-    let row = |(number, user, state, pair, updated): (String, String, String, String, i64)| PermissionRow {
-        number: number.into(),
-        user,
-        state,
-        pair,
-        updated: Timestamp::from_micros(updated),
+    let row = |(number, user, state, pair, updated): (String, String, String, String, i64)| {
+        PermissionRow {
+            number: number.into(),
+            user,
+            state,
+            pair,
+            updated: Timestamp::from_micros(updated),
+        }
     };
     Ok(rows.into_iter().map(row).collect())
 }
@@ -126,13 +141,20 @@ mod tests {
     }
 
     async fn put(store: &Store, row: PermissionRow, reply: Option<&str>) {
-        let reply = reply.map(|id| PermissionReply { message: id.to_owned(), reply: "{}".to_owned(), applied: true });
+        let reply = reply.map(|id| PermissionReply {
+            message: id.to_owned(),
+            reply: "{}".to_owned(),
+            applied: true,
+        });
         store.permission(PermissionWrite { row, reply }).expect("room").await.unwrap();
     }
 
     async fn replies(file: &Path) -> i64 {
         let store = crate::testing::pool(file).await;
-        sql::query_scalar("SELECT count(*) FROM permission_replies").fetch_one(&store).await.unwrap()
+        sql::query_scalar("SELECT count(*) FROM permission_replies")
+            .fetch_one(&store)
+            .await
+            .unwrap()
     }
 
     #[tokio::test]
@@ -155,7 +177,8 @@ mod tests {
             }
             seen.extend(page);
         }
-        let keys: Vec<_> = seen.iter().map(|row| (row.number.as_str(), row.user.as_str())).collect();
+        let keys: Vec<_> =
+            seen.iter().map(|row| (row.number.as_str(), row.user.as_str())).collect();
         assert_eq!(keys, [("1", "91"), ("1", "92"), ("10", "9"), ("2", "91")]);
         assert_eq!((&seen[1], replies(&file).await), (&row("1", "92", "temporary", 20), 1));
         for user in ["91", "92"] {

@@ -241,14 +241,18 @@ impl EventLog {
         let mut writer = Writer::new(begin, closing.clone());
         writer.take_in_what_was_left().await?;
         let hurry = Arc::new(Notify::new());
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
+        let runtime =
+            Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
         let (counted, hurried) = (task.token(), hurry.clone());
         let work = move || {
             runtime.block_on(writer::run(writer, writes, hurried));
             drop(runtime);
             drop(counted);
         };
-        std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(StoreError::Thread)?;
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(work)
+            .map_err(StoreError::Thread)?;
         task.close();
         Ok(Self { queue, hurry, births, closing, task })
     }
@@ -332,7 +336,8 @@ impl EventLog {
 
     pub(super) fn forget_permission(&self, number: &PhoneNumberId, user: &str, before: Timestamp) {
         // Full of better things to do: the next sweep will do as well.
-        let _ = self.queue.try_send(Write::ForgetPermission(number.clone(), user.to_owned(), before));
+        let _ =
+            self.queue.try_send(Write::ForgetPermission(number.clone(), user.to_owned(), before));
     }
 
     pub(super) fn forget_keys(&self, seen_before: Timestamp) {
@@ -475,9 +480,14 @@ impl EventLog {
         self.ask(Write::Copy(Box::new(write), tell), told).await.map_err(|_| StoreError::NotTaken)
     }
 
-    pub(super) async fn transcribed(&self, write: TranscriptWrite) -> Result<Vec<Written>, StoreError> {
+    pub(super) async fn transcribed(
+        &self,
+        write: TranscriptWrite,
+    ) -> Result<Vec<Written>, StoreError> {
         let (tell, told) = oneshot::channel();
-        self.ask(Write::Transcribed(Box::new(write), tell), told).await.map_err(|_| StoreError::NotTaken)
+        self.ask(Write::Transcribed(Box::new(write), tell), told)
+            .await
+            .map_err(|_| StoreError::NotTaken)
     }
 
     pub(super) async fn forget_recordings(&self, ids: Vec<Uuid>) -> Result<(), StoreError> {

@@ -41,7 +41,8 @@ pub(super) fn is_of_entry(error: &sqlx::Error) -> bool {
     if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
         // A table that is gone is the file's fault.
         let of_schema = error.message().starts_with("no such ");
-        return code.parse::<i32>().is_ok_and(|code| SQLITE_OF_ENTRY.contains(&(code & 0xff))) && !of_schema;
+        return code.parse::<i32>().is_ok_and(|code| SQLITE_OF_ENTRY.contains(&(code & 0xff)))
+            && !of_schema;
     }
     POSTGRES_OF_ENTRY.iter().any(|class| code.starts_with(class))
 }
@@ -57,7 +58,9 @@ pub(super) fn is_of_state(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
         // PostgreSQL's class 42 is about the statement: a fault of ours.
-        sqlx::Error::Database(told) => !is_of_entry(error) && !told.code().unwrap_or_default().starts_with("42"),
+        sqlx::Error::Database(told) => {
+            !is_of_entry(error) && !told.code().unwrap_or_default().starts_with("42")
+        }
         _ => false,
     }
 }
@@ -66,7 +69,11 @@ pub(super) fn is_of_state(error: &sqlx::Error) -> bool {
 ///
 /// # Errors
 /// The database's, or the file can't be written.
-pub(super) async fn insert_left(pool: &Pool, left: Notes, folder: &Path) -> Result<(), sqlx::Error> {
+pub(super) async fn insert_left(
+    pool: &Pool,
+    left: Notes,
+    folder: &Path,
+) -> Result<(), sqlx::Error> {
     match calls::insert_left(pool, &left).await {
         Err(error) if is_of_entry(&error) => {}
         done => return done,
@@ -99,7 +106,11 @@ struct Line<'a> {
 ///
 /// # Errors
 /// The system's.
-pub(super) fn set_aside(folder: &Path, entry: Option<&Entry>, error: &sqlx::Error) -> std::io::Result<()> {
+pub(super) fn set_aside(
+    folder: &Path,
+    entry: Option<&Entry>,
+    error: &sqlx::Error,
+) -> std::io::Result<()> {
     let path = folder.join(NAME);
     std::fs::create_dir_all(folder)?;
     let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
@@ -128,7 +139,9 @@ mod tests {
     #[tokio::test]
     async fn what_the_file_is_in_the_way_of_and_what_the_statement_is_are_told_apart() {
         let folder = tempfile::tempdir().unwrap();
-        let options = SqliteConnectOptions::new().filename(folder.path().join("o.db")).create_if_missing(true);
+        let options = SqliteConnectOptions::new()
+            .filename(folder.path().join("o.db"))
+            .create_if_missing(true);
         let options = options.busy_timeout(std::time::Duration::ZERO);
         let mut one: SqliteConnection = options.connect().await.unwrap();
         let mut other = options.connect().await.unwrap();
@@ -141,7 +154,10 @@ mod tests {
             let wrong = sqlx::query(ours).execute(&mut other).await.unwrap_err();
             assert!(!is_of_state(&wrong) && is_of_entry(&wrong), "{wrong}");
         }
-        assert!(is_of_state(&sqlx::Error::PoolTimedOut) && !is_of_state(&sqlx::Error::ColumnNotFound("a".to_owned())));
+        assert!(
+            is_of_state(&sqlx::Error::PoolTimedOut)
+                && !is_of_state(&sqlx::Error::ColumnNotFound("a".to_owned()))
+        );
         one.close().await.unwrap();
     }
 }

@@ -18,16 +18,25 @@ struct Remark {
 }
 
 impl Deed for Remark {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             let select = "SELECT remarks FROM calls WHERE call_uuid = $1 AND ended_us IS NOT NULL";
-            let select = sql::query_scalar::<sqlx::types::Json<Vec<String>>>(select).bind(self.call.to_string());
-            let Some(sqlx::types::Json(mut remarks)) = select.fetch_optional(&mut *to).await? else { return Ok(0) };
+            let select = sql::query_scalar::<sqlx::types::Json<Vec<String>>>(select)
+                .bind(self.call.to_string());
+            let Some(sqlx::types::Json(mut remarks)) = select.fetch_optional(&mut *to).await?
+            else {
+                return Ok(0);
+            };
             if remarks.len() >= REMARKS_MAX {
                 return Ok(0);
             }
             remarks.push(self.text.clone());
-            let update = sql::query("UPDATE calls SET remarks = $2 WHERE call_uuid = $1").bind(self.call.to_string());
+            let update = sql::query("UPDATE calls SET remarks = $2 WHERE call_uuid = $1")
+                .bind(self.call.to_string());
             Ok(update.bind(sqlx::types::Json(&remarks)).execute(to).await?.rows_affected())
         }
         .boxed()
@@ -65,7 +74,11 @@ mod tests {
         }
         let end = CallEnd {
             remarks: vec!["it rang".to_owned()],
-            ..CallEnd::unanswered(HangupCause::CallerHangup, Direction::Inbound, Timestamp::from_secs(2))
+            ..CallEnd::unanswered(
+                HangupCause::CallerHangup,
+                Direction::Inbound,
+                Timestamp::from_secs(2),
+            )
         };
         assert!(store.call_concluded(CallStart::of(&over, "node"), end).await.unwrap());
         for setup in [&over, &open] {
@@ -75,7 +88,12 @@ mod tests {
         let scope = Scope::Main(over.account.clone());
         let record = store.call(&scope, over.call).await.unwrap().expect("a record");
         let remarks = record.end.expect("an end").remarks;
-        assert_eq!((remarks.len(), &*remarks[0], &*remarks[1]), (REMARKS_MAX, "it rang", "remark 0"));
-        assert!(store.call(&scope, open.call).await.unwrap().is_none_or(|record| record.end.is_none()));
+        assert_eq!(
+            (remarks.len(), &*remarks[0], &*remarks[1]),
+            (REMARKS_MAX, "it rang", "remark 0")
+        );
+        assert!(
+            store.call(&scope, open.call).await.unwrap().is_none_or(|record| record.end.is_none())
+        );
     }
 }

@@ -124,7 +124,11 @@ struct In {
 }
 
 impl Deed for Up {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             let upsert = "INSERT INTO multi_party_calls_open (mpc_uuid, node_id, born_us, body) VALUES ($1, $2, $3, $4) \
                 ON CONFLICT (mpc_uuid) DO UPDATE SET body = excluded.body";
@@ -136,7 +140,11 @@ impl Deed for Up {
 }
 
 impl Deed for In {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             let room = self.room.to_string();
             let left = self.member.left.as_ref().map(|(at, _)| at.micros());
@@ -166,7 +174,11 @@ struct CutOff {
 }
 
 impl Deed for CutOff {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, seal: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        seal: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             callbacks::insert_new(to, seal, self.told.clone()).await?;
             self.room.carry_out(to, seal).await
@@ -176,7 +188,11 @@ impl Deed for CutOff {
 }
 
 impl Deed for EndedRoom {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             let insert = "INSERT INTO multi_party_calls (mpc_uuid, auth_id, main_auth_id, ended_us, body) \
                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
@@ -211,7 +227,11 @@ impl Store {
     /// Writes that one of a node's is up, and how; queued when this returns. Where there is no room for it, a kill loses it.
     /// `told`: where it is to be told that it is over; `born`: on the steady clock.
     pub fn room_up(&self, room: OpenRoom, told: Vec<Target>, node_id: &str, born: Timestamp) {
-        drop(self.log.deed_if_room(Up { kept: KeptRoom { room, told }, node_id: node_id.to_owned(), born }));
+        drop(self.log.deed_if_room(Up {
+            kept: KeptRoom { room, told },
+            node_id: node_id.to_owned(),
+            born,
+        }));
     }
 
     /// Writes who is in one that is up, or was; the same holds.
@@ -224,7 +244,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn end_room(&self, room: EndedRoom, told: Vec<NewCallback>) -> Result<(), StoreError> {
+    pub async fn end_room(
+        &self,
+        room: EndedRoom,
+        told: Vec<NewCallback>,
+    ) -> Result<(), StoreError> {
         self.log.deed(CutOff { room, told }).await.map(drop)
     }
 
@@ -236,13 +260,15 @@ impl Store {
         const WHAT: &str = "read multi-party calls that were left open";
         let select = "SELECT o.mpc_uuid, o.born_us, o.body, n.alive_us FROM multi_party_calls_open o \
             LEFT JOIN nodes n ON n.node_id = o.node_id WHERE o.node_id = $1 ORDER BY o.born_us, o.mpc_uuid";
-        let rooms = sql::query(select).bind(node_id).fetch_all(&self.read).await.map_err(failed(WHAT))?;
+        let rooms =
+            sql::query(select).bind(node_id).fetch_all(&self.read).await.map_err(failed(WHAT))?;
         if rooms.is_empty() {
             return Ok(Vec::new());
         }
         let select = "SELECT p.mpc_uuid, p.body FROM participants_open p JOIN multi_party_calls_open o \
             ON o.mpc_uuid = p.mpc_uuid WHERE o.node_id = $1 ORDER BY p.mpc_uuid, p.member_id";
-        let rows = sql::query(select).bind(node_id).fetch_all(&self.read).await.map_err(failed(WHAT))?;
+        let rows =
+            sql::query(select).bind(node_id).fetch_all(&self.read).await.map_err(failed(WHAT))?;
         let mut members: BTreeMap<String, Vec<OpenMember>> = BTreeMap::new();
         for row in &rows {
             let room = row.try_get("mpc_uuid").map_err(failed(WHAT))?;
@@ -250,12 +276,20 @@ impl Store {
         }
         let orphan = |row: &sql::Row| -> Result<_, sqlx::Error> {
             let Some(KeptRoom { room, told }) = read_of(row) else { return Ok(None) };
-            let (born, alive): (i64, Option<i64>) = (row.try_get("born_us")?, row.try_get("alive_us")?);
-            let lived = u64::try_from(alive.unwrap_or(born).saturating_sub(born)).unwrap_or_default();
-            let members = members.remove(&row.try_get::<String, _>("mpc_uuid")?).unwrap_or_default();
+            let (born, alive): (i64, Option<i64>) =
+                (row.try_get("born_us")?, row.try_get("alive_us")?);
+            let lived =
+                u64::try_from(alive.unwrap_or(born).saturating_sub(born)).unwrap_or_default();
+            let members =
+                members.remove(&row.try_get::<String, _>("mpc_uuid")?).unwrap_or_default();
             Ok(Some(OrphanRoom { room, told, lived: Duration::from_micros(lived), members }))
         };
-        rooms.iter().map(orphan).filter_map(Result::transpose).collect::<Result<_, _>>().map_err(failed(WHAT))
+        rooms
+            .iter()
+            .map(orphan)
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()
+            .map_err(failed(WHAT))
     }
 
     /// The latest that are over, the latest first.
@@ -265,7 +299,11 @@ impl Store {
     pub async fn ended_rooms(&self) -> Result<Vec<EndedRoom>, StoreError> {
         const WHAT: &str = "read multi-party calls that are over";
         let select = "SELECT body FROM multi_party_calls ORDER BY ended_us DESC LIMIT $1";
-        let rows = sql::query(select).bind(ENDED_ROOMS_MAX).fetch_all(&self.read).await.map_err(failed(WHAT))?;
+        let rows = sql::query(select)
+            .bind(ENDED_ROOMS_MAX)
+            .fetch_all(&self.read)
+            .await
+            .map_err(failed(WHAT))?;
         let read = |row: &sql::Row| row.try_get::<sqlx::types::Json<EndedRoom>, _>("body");
         rows.iter().map(|row| read(row).map(|body| body.0).map_err(failed(WHAT))).collect()
     }
@@ -273,9 +311,11 @@ impl Store {
 
 fn read_of<T: serde::de::DeserializeOwned>(row: &sql::Row) -> Option<T> {
     let read = row.try_get::<sqlx::types::Json<T>, _>("body");
-    read.inspect_err(|error| tracing::error!(%error, "a multi-party call that was left open can't be read"))
-        .ok()
-        .map(|body| body.0)
+    read.inspect_err(
+        |error| tracing::error!(%error, "a multi-party call that was left open can't be read"),
+    )
+    .ok()
+    .map(|body| body.0)
 }
 
 #[cfg(test)]
@@ -294,7 +334,11 @@ mod tests {
             was: open(n),
             ended: at(i64::from(n)),
             failed: n.is_multiple_of(5),
-            members: vec![LeftMember { was: member(7), left: at(3), cause: "Normal Hangup".to_owned() }],
+            members: vec![LeftMember {
+                was: member(7),
+                left: at(3),
+                cause: "Normal Hangup".to_owned(),
+            }],
         }
     }
 
@@ -331,14 +375,21 @@ mod tests {
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         store.room_up(open(5), Vec::new(), "node", at(100));
         store.room_up(open(6), Vec::new(), "another", at(100));
-        let told = Some(Target { url: DocUrl("https://app.example.com/exit".into()), method: Method::Get });
+        let told = Some(Target {
+            url: DocUrl("https://app.example.com/exit".into()),
+            method: Method::Get,
+        });
         let held = OpenMember { was: member(7), left: None, told };
         store.room_member(
             room(5).was.id,
             OpenMember { was: KeptMember { held: false, ..member(7) }, left: None, told: None },
         );
         store.room_member(room(5).was.id, held.clone());
-        let gone = OpenMember { was: member(8), left: Some((at(4), "Normal Hangup".to_owned())), told: None };
+        let gone = OpenMember {
+            was: member(8),
+            left: Some((at(4), "Normal Hangup".to_owned())),
+            told: None,
+        };
         store.room_member(room(5).was.id, OpenMember { was: member(8), left: None, told: None });
         store.room_member(room(5).was.id, gone.clone());
         let started = OpenRoom { started: Some(at(2)), ..open(5) };
@@ -346,16 +397,22 @@ mod tests {
         store.room_up(started.clone(), vec![to.clone()], "node", at(101));
         store.alive("node", at(107));
         store.settled().await;
-        let orphan =
-            OrphanRoom { room: started, told: vec![to], lived: Duration::from_secs(7), members: vec![held, gone] };
+        let orphan = OrphanRoom {
+            room: started,
+            told: vec![to],
+            lived: Duration::from_secs(7),
+            members: vec![held, gone],
+        };
         assert_eq!(store.orphan_rooms("node").await.unwrap(), [orphan]);
 
         store.end_room(room(5), Vec::new()).await.unwrap();
         assert_eq!(store.orphan_rooms("node").await.unwrap(), []);
         assert_eq!(store.orphan_rooms("another").await.unwrap().len(), 1);
         assert_eq!(store.ended_rooms().await.unwrap(), [room(5)]);
-        let left: i64 =
-            sql::query_scalar("SELECT count(*) FROM participants_open").fetch_one(&store.read).await.unwrap();
+        let left: i64 = sql::query_scalar("SELECT count(*) FROM participants_open")
+            .fetch_one(&store.read)
+            .await
+            .unwrap();
         assert_eq!(left, 0);
     }
 
@@ -372,6 +429,9 @@ mod tests {
         store.settled().await;
         let orphans = store.orphan_rooms("node").await.unwrap();
         let members: Vec<MemberId> = orphans[0].members.iter().map(|one| one.was.member).collect();
-        assert_eq!(members, std::iter::once(1).chain(5..=u64::from(LEFT_MAX) + 4).collect::<Vec<_>>());
+        assert_eq!(
+            members,
+            std::iter::once(1).chain(5..=u64::from(LEFT_MAX) + 4).collect::<Vec<_>>()
+        );
     }
 }

@@ -37,7 +37,11 @@ struct Said {
 }
 
 impl Deed for Said {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             let upsert = "INSERT INTO call_said (call_uuid, seq, role, body, said_at) VALUES ($1, $2, $3, $4, $5) \
                 ON CONFLICT (call_uuid, seq) DO UPDATE SET role = excluded.role, body = excluded.body, \
@@ -62,7 +66,11 @@ impl Deed for Said {
 struct Forget(Option<CallUuid>);
 
 impl Deed for Forget {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             let over = "DELETE FROM call_said WHERE NOT EXISTS \
                 (SELECT 1 FROM calls c WHERE c.call_uuid = call_said.call_uuid AND c.ended_us IS NULL)";
@@ -101,17 +109,21 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn said_in_orphans(&self, node_id: &str) -> Result<BTreeMap<CallUuid, Vec<CallLine>>, StoreError> {
+    pub async fn said_in_orphans(
+        &self,
+        node_id: &str,
+    ) -> Result<BTreeMap<CallUuid, Vec<CallLine>>, StoreError> {
         const WHAT: &str = "read what was said in calls that were left open";
         let select = "SELECT s.call_uuid, s.role, s.body, s.said_at FROM call_said s JOIN calls c \
             ON c.call_uuid = s.call_uuid WHERE c.node_id = $1 AND c.ended_us IS NULL ORDER BY s.call_uuid, s.seq";
-        let rows = sql::query(select).bind(node_id).fetch_all(&self.read).await.map_err(failed(WHAT))?;
+        let rows =
+            sql::query(select).bind(node_id).fetch_all(&self.read).await.map_err(failed(WHAT))?;
         let mut said: BTreeMap<CallUuid, Vec<CallLine>> = BTreeMap::new();
         for row in &rows {
             let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
-            let call: Uuid = text("call_uuid")?
-                .parse()
-                .map_err(|e: uuid::Error| StoreError::Unreadable { what: WHAT, detail: e.to_string() })?;
+            let call: Uuid = text("call_uuid")?.parse().map_err(|e: uuid::Error| {
+                StoreError::Unreadable { what: WHAT, detail: e.to_string() }
+            })?;
             let line = CallLine { role: text("role")?, text: text("body")?, at: text("said_at")? };
             said.entry(CallUuid(call)).or_default().push(line);
         }
@@ -126,7 +138,11 @@ mod tests {
     use model::Health;
 
     fn line(role: &str, text: &str) -> CallLine {
-        CallLine { role: role.to_owned(), text: text.to_owned(), at: "2026-11-21T10:00:00.000Z".to_owned() }
+        CallLine {
+            role: role.to_owned(),
+            text: text.to_owned(),
+            at: "2026-11-21T10:00:00.000Z".to_owned(),
+        }
     }
 
     #[tokio::test]
@@ -134,7 +150,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         begin(&store, 1);
-        for (seq, text) in [(0, "Welcome. How can I help?"), (10, "Late"), (9, "Not so late"), (0, "Welcome.")] {
+        for (seq, text) in
+            [(0, "Welcome. How can I help?"), (10, "Late"), (9, "Not so late"), (0, "Welcome.")]
+        {
             store.said(uuid(1), seq, line("assistant", text));
         }
         store.said(uuid(2), 0, line("user", "nobody's"));
@@ -147,7 +165,10 @@ mod tests {
         store.forget_said_of_ended();
         store.settled().await;
         let count = async || -> i64 {
-            sql::query_scalar("SELECT count(*) FROM call_said").fetch_one(&store.read).await.unwrap()
+            sql::query_scalar("SELECT count(*) FROM call_said")
+                .fetch_one(&store.read)
+                .await
+                .unwrap()
         };
         assert_eq!(count().await, 3, "of the call that is up");
         store.forget_said(uuid(1));

@@ -23,7 +23,12 @@ pub fn setup(n: u128) -> CallSetup {
         deeplink_payload: None,
         account: "MAAAAAAAAAAAAAAAAAAA".into(),
         parent_account: "MAAAAAAAAAAAAAAAAAAA".into(),
-        urls: CallUrls { answer: url.clone(), answer_method: Method::Post, fallback: None, hangup: (url, Method::Get) },
+        urls: CallUrls {
+            answer: url.clone(),
+            answer_method: Method::Post,
+            fallback: None,
+            hangup: (url, Method::Get),
+        },
         started: Timestamp::from_micros(1_000_000),
         limits: MachineLimits::default(),
         headers: Vec::new(),

@@ -60,7 +60,8 @@ impl Seal {
             return Self::of(secret, folder);
         }
         let mut nobodys = Zeroizing::new([0; FILE_BYTES]);
-        rand::fill(nobodys.as_mut()).map_err(|_| io::Error::other("the system has no random bytes"))?;
+        rand::fill(nobodys.as_mut())
+            .map_err(|_| io::Error::other("the system has no random bytes"))?;
         Self::derive(nobodys.as_ref())
     }
 
@@ -84,7 +85,8 @@ impl Seal {
     /// Seals `plain`; `what_for` must be said again to open it.
     pub(super) fn seal(&self, what_for: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
         // Fails past 64 GiB only; nothing opens then, and nothing is shown either.
-        let Ok(nonce) = self.sealing.seal_in_place_append_tag(Aad::from(what_for), &mut plain) else {
+        let Ok(nonce) = self.sealing.seal_in_place_append_tag(Aad::from(what_for), &mut plain)
+        else {
             return Vec::new();
         };
         let mut sealed = Vec::with_capacity(1 + NONCE_LEN + plain.len());
@@ -127,8 +129,10 @@ fn read(file: File, path: &Path) -> io::Result<Zeroizing<String>> {
     if text.len() == FILE_BYTES * 2 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(text);
     }
-    let detail =
-        format!("{} does not hold a key: put the right one back, or move it away for a new one", path.display());
+    let detail = format!(
+        "{} does not hold a key: put the right one back, or move it away for a new one",
+        path.display()
+    );
     Err(io::Error::new(ErrorKind::InvalidData, detail))
 }
 
@@ -140,7 +144,8 @@ fn make(folder: &Path, path: &Path) -> io::Result<()> {
     let mut text = Zeroizing::new(hex::encode(key.as_ref()));
     text.push('\n');
     let unfinished = folder.join(format!("{FILE}.new"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&unfinished, path)?;
@@ -170,7 +175,10 @@ mod tests {
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
-            assert!(ours.open(b"row 1", &changed).is_none() && ours.open(b"row 1", &sealed[..at]).is_none());
+            assert!(
+                ours.open(b"row 1", &changed).is_none()
+                    && ours.open(b"row 1", &sealed[..at]).is_none()
+            );
         }
         assert_eq!(format!("{ours:?}"), "Seal(…)");
     }
@@ -180,7 +188,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let sealed = Seal::of(None, &data).unwrap().seal(b"", b"4711".to_vec());
-        assert_eq!(**Seal::of(None, &data).unwrap().open(b"", &sealed).unwrap(), *b"4711", "made once");
+        assert_eq!(
+            **Seal::of(None, &data).unwrap().open(b"", &sealed).unwrap(),
+            *b"4711",
+            "made once"
+        );
         let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(data.clone()), mode(data.join(FILE))), (0o700, 0o600));
         assert_eq!(std::fs::read_dir(&data).unwrap().count(), 1);
@@ -191,7 +203,11 @@ mod tests {
         for bad in ["", "xyz", &"f".repeat(63), &"g".repeat(64), &"f".repeat(65)] {
             std::fs::write(data.join(FILE), bad).unwrap();
             let refused = Seal::of(None, &data).unwrap_err().to_string();
-            assert!(refused.contains("does not hold a key") && (bad.is_empty() || !refused.contains(bad)), "{refused}");
+            assert!(
+                refused.contains("does not hold a key")
+                    && (bad.is_empty() || !refused.contains(bad)),
+                "{refused}"
+            );
         }
     }
 }

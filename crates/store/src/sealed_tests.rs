@@ -38,7 +38,9 @@ async fn due(store: &Store) -> Vec<Callback> {
 
 /// The files that hold the digits as they are.
 fn telling(folder: &Path) -> Vec<String> {
-    let holds = |path: &Path| std::fs::read(path).unwrap().windows(DIGITS.len()).any(|w| w == DIGITS.as_bytes());
+    let holds = |path: &Path| {
+        std::fs::read(path).unwrap().windows(DIGITS.len()).any(|w| w == DIGITS.as_bytes())
+    };
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     files.filter(|path| holds(path)).map(|path| path.display().to_string()).collect()
 }
@@ -50,8 +52,12 @@ async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
     let store = open(folder.path(), None, &fails).await;
     store.notify(sensitive(1)).await.unwrap();
     fails.store(true, Ordering::SeqCst);
-    let conclusion =
-        Conclusion { start: start(2, MAIN, MAIN), end: end(2, 7), callbacks: vec![sensitive(2)], farewell: None };
+    let conclusion = Conclusion {
+        start: start(2, MAIN, MAIN),
+        end: end(2, 7),
+        callbacks: vec![sensitive(2)],
+        farewell: None,
+    };
     store.conclude(conclusion).await.unwrap();
     let journal = std::fs::metadata(folder.path().join("store.journal")).unwrap().len();
     assert!(journal > 100, "the second waits in the journal");
@@ -62,10 +68,20 @@ async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
     fails.store(false, Ordering::SeqCst);
     let store = open(folder.path(), None, &fails).await;
     let found = due(&store).await;
-    assert_eq!(found.iter().map(|c| c.new.clone()).collect::<Vec<_>>(), [sensitive(1), sensitive(2)], "whole again");
+    assert_eq!(
+        found.iter().map(|c| c.new.clone()).collect::<Vec<_>>(),
+        [sensitive(1), sensitive(2)],
+        "whole again"
+    );
     for callback in found {
         let outcome = Settled::Delivered;
-        let settled = Settlement { id: callback.id, attempts: 1, at: secs(9), outcome, last: "200".to_owned() };
+        let settled = Settlement {
+            id: callback.id,
+            attempts: 1,
+            at: secs(9),
+            outcome,
+            last: "200".to_owned(),
+        };
         store.settle(settled).await.unwrap();
     }
     store.close().await;
@@ -93,7 +109,10 @@ async fn r22_rows_of_before_are_sent_and_those_of_another_key_wait_for_it() {
     let store = open(folder.path(), Some("another key"), &fails).await;
     let found = due(&store).await;
     assert_eq!(found[0].new, sensitive(1));
-    assert!(found[1].new.shut.is_some() && found[1].new.notice.params.get("Digits").is_none(), "not sent without them");
+    assert!(
+        found[1].new.shut.is_some() && found[1].new.notice.params.get("Digits").is_none(),
+        "not sent without them"
+    );
     store.close().await;
 
     let store = open(folder.path(), Some("one key"), &fails).await;

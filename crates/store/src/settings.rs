@@ -27,7 +27,9 @@ impl SettingKind {
     }
 
     fn parse(word: &str) -> Option<Self> {
-        [Self::Account, Self::Application, Self::Waba, Self::Number].into_iter().find(|kind| kind.as_str() == word)
+        [Self::Account, Self::Application, Self::Waba, Self::Number]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
     }
 }
 
@@ -67,11 +69,13 @@ pub(super) async fn write(
     for SettingWrite { kind, id, body, keeps_sealed } in writes {
         let kind = kind.as_str();
         let Some((body, secret)) = body else {
-            let delete = sql::query("DELETE FROM settings WHERE kind = $1 AND id = $2").bind(kind).bind(id);
+            let delete =
+                sql::query("DELETE FROM settings WHERE kind = $1 AND id = $2").bind(kind).bind(id);
             delete.execute(&mut *to).await?;
             continue;
         };
-        let sealed = secret.as_ref().map(|s| seal.seal(&what_for(kind, id), s.reveal().as_bytes().to_vec()));
+        let sealed =
+            secret.as_ref().map(|s| seal.seal(&what_for(kind, id), s.reveal().as_bytes().to_vec()));
         let mut put = "INSERT INTO settings (kind, id, body, sealed, changed_us) VALUES ($1, $2, $3, $4, $5) \
             ON CONFLICT (kind, id) DO UPDATE \
             SET body = excluded.body, sealed = excluded.sealed, changed_us = excluded.changed_us";
@@ -94,7 +98,8 @@ pub(super) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<Setting>, StoreE
         let kind = SettingKind::parse(&word)?;
         let opened = sealed.as_ref().map(|sealed| seal.open(&what_for(&word, &id), sealed));
         let shut = matches!(opened, Some(None));
-        let secret = opened.flatten().and_then(|text| Some(Secret::new(std::str::from_utf8(&text).ok()?)));
+        let secret =
+            opened.flatten().and_then(|text| Some(Secret::new(std::str::from_utf8(&text).ok()?)));
         Some(Setting { kind, id, body, secret, shut })
     };
     Ok(rows.into_iter().filter_map(read).collect())
@@ -118,7 +123,10 @@ mod tests {
     }
 
     fn shown(settings: &[Setting]) -> Vec<(&str, &str, Option<&str>, bool)> {
-        settings.iter().map(|s| (&*s.id, &*s.body, s.secret.as_ref().map(Secret::reveal), s.shut)).collect()
+        settings
+            .iter()
+            .map(|s| (&*s.id, &*s.body, s.secret.as_ref().map(Secret::reveal), s.shut))
+            .collect()
     }
 
     #[tokio::test]
@@ -127,10 +135,26 @@ mod tests {
         let file = folder.path().join("offhook.db");
         let store = Store::open(&file, Health::new()).await.unwrap();
         assert!(
-            put(&store, vec![write("SA1", Some("{}"), Some("canary-token")), write("SA2", Some("{}"), None)]).await
+            put(
+                &store,
+                vec![
+                    write("SA1", Some("{}"), Some("canary-token")),
+                    write("SA2", Some("{}"), None)
+                ]
+            )
+            .await
         );
-        assert!(put(&store, vec![write("SA1", Some("{1}"), Some("canary-token")), write("SA2", None, None)]).await);
-        assert_eq!(shown(&store.settings().await.unwrap()), [("SA1", "{1}", Some("canary-token"), false)]);
+        assert!(
+            put(
+                &store,
+                vec![write("SA1", Some("{1}"), Some("canary-token")), write("SA2", None, None)]
+            )
+            .await
+        );
+        assert_eq!(
+            shown(&store.settings().await.unwrap()),
+            [("SA1", "{1}", Some("canary-token"), false)]
+        );
         store.close().await;
         for entry in std::fs::read_dir(folder.path()).unwrap() {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
@@ -146,10 +170,17 @@ mod tests {
         store.close().await;
         std::fs::rename(&away, &key).unwrap();
         let store = Store::open(&file, Health::new()).await.unwrap();
-        assert_eq!(shown(&store.settings().await.unwrap()), [("SA1", "{2}", Some("canary-token"), false)]);
-        let another = SettingWrite { keeps_sealed: true, ..write("SA1", Some("{3}"), Some("another")) };
+        assert_eq!(
+            shown(&store.settings().await.unwrap()),
+            [("SA1", "{2}", Some("canary-token"), false)]
+        );
+        let another =
+            SettingWrite { keeps_sealed: true, ..write("SA1", Some("{3}"), Some("another")) };
         assert!(put(&store, vec![another]).await);
-        assert_eq!(shown(&store.settings().await.unwrap()), [("SA1", "{3}", Some("another"), false)]);
+        assert_eq!(
+            shown(&store.settings().await.unwrap()),
+            [("SA1", "{3}", Some("another"), false)]
+        );
         store.close().await;
     }
 
@@ -161,8 +192,11 @@ mod tests {
         let broken = Arc::new(AtomicBool::new(true));
         let says = broken.clone();
         let fail: Fail = Arc::new(move |part| part == Part::Store && says.load(Ordering::SeqCst));
-        let options = StoreOptions { fail: Some(fail), ..StoreOptions::with_journal_in(folder.path()) };
-        let store = Store::open_with(&folder.path().join("offhook.db"), options, Health::new()).await.unwrap();
+        let options =
+            StoreOptions { fail: Some(fail), ..StoreOptions::with_journal_in(folder.path()) };
+        let store = Store::open_with(&folder.path().join("offhook.db"), options, Health::new())
+            .await
+            .unwrap();
         assert!(!put(&store, vec![write("SA1", Some("{}"), None)]).await);
         broken.store(false, Ordering::SeqCst);
         while !put(&store, vec![write("SA2", Some("{}"), None)]).await {}

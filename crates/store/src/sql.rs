@@ -45,9 +45,11 @@ impl Pool {
 
     pub(super) async fn acquire(&self) -> Result<Conn, sqlx::Error> {
         Ok(match self {
-            Self::Sqlite(pool) => {
-                Conn::Sqlite(Lite { connection: pool.acquire().await?, synced: None, ahead: Vec::new() })
-            }
+            Self::Sqlite(pool) => Conn::Sqlite(Lite {
+                connection: pool.acquire().await?,
+                synced: None,
+                ahead: Vec::new(),
+            }),
             Self::Postgres(pool) => Conn::Postgres(pool.acquire().await?),
         })
     }
@@ -87,13 +89,18 @@ impl Lite {
     /// What each of the query's statements came to.
     async fn run<O: FromRow>(&mut self, query: Query<O>) -> Result<Vec<Outcome<Row>>, sqlx::Error> {
         let before = self.ahead.len();
-        let Some(all) = together(self.ahead.drain(..).chain([query.raw()])) else { return Ok(Vec::new()) };
+        let Some(all) = together(self.ahead.drain(..).chain([query.raw()])) else {
+            return Ok(Vec::new());
+        };
         let (mut outcomes, mut rows) = (Vec::new(), Vec::new());
         let mut steps = (&mut *self.connection).fetch_many(all.sqlite()?);
         while let Some(step) = steps.try_next().await? {
             match step {
                 Either::Left(done) => {
-                    outcomes.push(Outcome { changed: done.rows_affected(), rows: std::mem::take(&mut rows) });
+                    outcomes.push(Outcome {
+                        changed: done.rows_affected(),
+                        rows: std::mem::take(&mut rows),
+                    });
                 }
                 Either::Right(row) => rows.push(Row::Sqlite(row)),
             }
@@ -118,7 +125,11 @@ impl Conn {
         match (&mut *self, synced) {
             (Self::Sqlite(to), _) => {
                 if to.synced.replace(synced) != Some(synced) {
-                    let how = if synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+                    let how = if synced {
+                        "PRAGMA synchronous = FULL"
+                    } else {
+                        "PRAGMA synchronous = NORMAL"
+                    };
                     to.ahead.push(query(how));
                 }
                 to.ahead.push(query("BEGIN IMMEDIATE"));
@@ -126,7 +137,10 @@ impl Conn {
             }
             (Self::Postgres(to), true) => sqlx::raw_sql("BEGIN").execute(&mut **to).await.map(drop),
             (Self::Postgres(to), false) => {
-                sqlx::raw_sql("BEGIN; SET LOCAL synchronous_commit = off").execute(&mut **to).await.map(drop)
+                sqlx::raw_sql("BEGIN; SET LOCAL synchronous_commit = off")
+                    .execute(&mut **to)
+                    .await
+                    .map(drop)
             }
         }
     }
@@ -280,31 +294,59 @@ impl<O: FromRow> Query<O> {
         Ok(Done(match on.into() {
             On::Pool(Pool::Sqlite(on)) => self.sqlite()?.execute(on).await?.rows_affected(),
             On::Pool(Pool::Postgres(on)) => self.postgres()?.execute(on).await?.rows_affected(),
-            On::Conn(Conn::Sqlite(on)) => on.run(self).await?.iter().map(|outcome| outcome.changed).sum(),
-            On::Conn(Conn::Postgres(on)) => self.postgres()?.execute(&mut **on).await?.rows_affected(),
+            On::Conn(Conn::Sqlite(on)) => {
+                on.run(self).await?.iter().map(|outcome| outcome.changed).sum()
+            }
+            On::Conn(Conn::Postgres(on)) => {
+                self.postgres()?.execute(&mut **on).await?.rows_affected()
+            }
         }))
     }
 
     /// All rows.
-    pub(super) async fn fetch_all<'a>(self, on: impl Into<On<'a>>) -> Result<Vec<O::Out>, sqlx::Error> {
+    pub(super) async fn fetch_all<'a>(
+        self,
+        on: impl Into<On<'a>>,
+    ) -> Result<Vec<O::Out>, sqlx::Error> {
         let (lite, post) = match on.into() {
             On::Pool(Pool::Sqlite(on)) => (self.sqlite()?.fetch_all(on).await?, Vec::new()),
             On::Pool(Pool::Postgres(on)) => (Vec::new(), self.postgres()?.fetch_all(on).await?),
             On::Conn(Conn::Sqlite(on)) => {
-                return on.run(self).await?.into_iter().flat_map(|outcome| outcome.rows).map(O::read).collect();
+                return on
+                    .run(self)
+                    .await?
+                    .into_iter()
+                    .flat_map(|outcome| outcome.rows)
+                    .map(O::read)
+                    .collect();
             }
-            On::Conn(Conn::Postgres(on)) => (Vec::new(), self.postgres()?.fetch_all(&mut **on).await?),
+            On::Conn(Conn::Postgres(on)) => {
+                (Vec::new(), self.postgres()?.fetch_all(&mut **on).await?)
+            }
         };
-        lite.into_iter().map(Row::Sqlite).chain(post.into_iter().map(Row::Postgres)).map(O::read).collect()
+        lite.into_iter()
+            .map(Row::Sqlite)
+            .chain(post.into_iter().map(Row::Postgres))
+            .map(O::read)
+            .collect()
     }
 
     /// The first row, if there is one.
-    pub(super) async fn fetch_optional<'a>(self, on: impl Into<On<'a>>) -> Result<Option<O::Out>, sqlx::Error> {
+    pub(super) async fn fetch_optional<'a>(
+        self,
+        on: impl Into<On<'a>>,
+    ) -> Result<Option<O::Out>, sqlx::Error> {
         let row = match on.into() {
             On::Pool(Pool::Sqlite(on)) => self.sqlite()?.fetch_optional(on).await?.map(Row::Sqlite),
-            On::Pool(Pool::Postgres(on)) => self.postgres()?.fetch_optional(on).await?.map(Row::Postgres),
-            On::Conn(Conn::Sqlite(on)) => on.run(self).await?.into_iter().flat_map(|outcome| outcome.rows).next(),
-            On::Conn(Conn::Postgres(on)) => self.postgres()?.fetch_optional(&mut **on).await?.map(Row::Postgres),
+            On::Pool(Pool::Postgres(on)) => {
+                self.postgres()?.fetch_optional(on).await?.map(Row::Postgres)
+            }
+            On::Conn(Conn::Sqlite(on)) => {
+                on.run(self).await?.into_iter().flat_map(|outcome| outcome.rows).next()
+            }
+            On::Conn(Conn::Postgres(on)) => {
+                self.postgres()?.fetch_optional(&mut **on).await?.map(Row::Postgres)
+            }
         };
         row.map(O::read).transpose()
     }
@@ -569,6 +611,9 @@ mod tests {
         );
         assert_eq!(all.args.len(), 6);
         assert!(together(std::iter::empty::<super::Query<super::Row>>()).is_none());
-        assert_eq!(together(std::iter::once(QueryBuilder::new("SELECT 1").build())).unwrap().text, "SELECT 1");
+        assert_eq!(
+            together(std::iter::once(QueryBuilder::new("SELECT 1").build())).unwrap().text,
+            "SELECT 1"
+        );
     }
 }

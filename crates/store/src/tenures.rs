@@ -25,7 +25,8 @@ pub(super) const OWN: &str = "(n.generation IS NULL OR n.generation <= c.generat
     AND (n.owner IS NULL OR n.owner = '' OR n.owner = c.auth_id)";
 
 /// Its number's does.
-pub(super) const BY_NUMBER: &str = "n.generation > c.generation AND (n.owner = '' OR n.owner = c.auth_id)";
+pub(super) const BY_NUMBER: &str =
+    "n.generation > c.generation AND (n.owner = '' OR n.owner = c.auth_id)";
 
 /// The generation that an update of `conversations` sets routing in.
 pub(super) const GENERATION: &str = "(SELECT coalesce(max(t.generation), 0) FROM number_tenures t \
@@ -72,7 +73,11 @@ pub(super) fn held(row: &Row) -> Result<Option<Held>, sqlx::Error> {
     let Some(owner) = row.try_get("held_owner")? else { return Ok(None) };
     let text = |column: &str| row.try_get::<Option<String>, _>(column);
     let id = |column: &str| Ok::<_, sqlx::Error>(text(column)?.and_then(|id| id.parse().ok()));
-    let routing = Routing::of(&text("held_routing")?.unwrap_or_default(), id("held_webhook")?, id("held_agent")?);
+    let routing = Routing::of(
+        &text("held_routing")?.unwrap_or_default(),
+        id("held_webhook")?,
+        id("held_agent")?,
+    );
     Ok(Some(Held { owner, generation: row.try_get("held_generation")?, routing }))
 }
 
@@ -90,7 +95,9 @@ pub(super) async fn claim(to: &mut Conn, claim: &Claim) -> Result<bool, sqlx::Er
     let Claim { phone_number_id, owner, before, kept, routing } = claim;
     let (id, owner) = (phone_number_id.as_str(), owner.as_str());
     // Made by an Offhook that did not note whose it is: what is set is the owner's, for all that is known.
-    let first = sql::query("UPDATE number_tenures SET owner = $2 WHERE phone_number_id = $1 AND owner = ''");
+    let first = sql::query(
+        "UPDATE number_tenures SET owner = $2 WHERE phone_number_id = $1 AND owner = ''",
+    );
     if first.bind(id).bind(owner).execute(&mut *to).await?.rows_affected() > 0 {
         return Ok(true);
     }
@@ -98,11 +105,17 @@ pub(super) async fn claim(to: &mut Conn, claim: &Claim) -> Result<bool, sqlx::Er
         VALUES ($1, $2, $3, 1, $4, $5, $6) ON CONFLICT (phone_number_id) DO UPDATE SET owner = excluded.owner, \
         generation = number_tenures.generation + 1, routing = excluded.routing, webhook = excluded.webhook, \
         agent = excluded.agent WHERE number_tenures.owner <> excluded.owner";
-    let put = sql::query(put).bind(id).bind(owner).bind(before.first.as_str()).bind(routing.as_str());
-    let put = put.bind(routing.webhook().map(|id| id.to_string())).bind(routing.agent().map(|id| id.to_string()));
+    let put =
+        sql::query(put).bind(id).bind(owner).bind(before.first.as_str()).bind(routing.as_str());
+    let put = put
+        .bind(routing.webhook().map(|id| id.to_string()))
+        .bind(routing.agent().map(|id| id.to_string()));
     let changed = put.execute(&mut *to).await?.rows_affected() > 0;
     if changed && kept.is_none() {
-        sql::query("DELETE FROM number_routing WHERE phone_number_id = $1").bind(id).execute(to).await?;
+        sql::query("DELETE FROM number_routing WHERE phone_number_id = $1")
+            .bind(id)
+            .execute(to)
+            .await?;
     }
     Ok(changed)
 }
@@ -113,21 +126,34 @@ pub(super) async fn reroute(to: &mut Conn, reroute: &Reroute) -> Result<(), sqlx
     let put = "INSERT INTO number_routing (phone_number_id, routing, webhook, agent) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (phone_number_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
         agent = excluded.agent";
-    let (webhook, agent) = (routing.webhook().map(|id| id.to_string()), routing.agent().map(|id| id.to_string()));
-    let put = sql::query(put).bind(phone_number_id.as_str()).bind(routing.as_str()).bind(&webhook).bind(&agent);
+    let (webhook, agent) =
+        (routing.webhook().map(|id| id.to_string()), routing.agent().map(|id| id.to_string()));
+    let put = sql::query(put)
+        .bind(phone_number_id.as_str())
+        .bind(routing.as_str())
+        .bind(&webhook)
+        .bind(&agent);
     put.execute(&mut *to).await?;
     if *all {
         let put = "INSERT INTO number_tenures (phone_number_id, owner, first_owner, generation, routing, webhook, agent) \
             VALUES ($1, $2, $2, 1, $3, $4, $5) ON CONFLICT (phone_number_id) DO UPDATE \
             SET generation = number_tenures.generation + 1, routing = excluded.routing, webhook = excluded.webhook, \
             agent = excluded.agent";
-        let put = sql::query(put).bind(phone_number_id.as_str()).bind(account.as_str()).bind(routing.as_str());
+        let put = sql::query(put)
+            .bind(phone_number_id.as_str())
+            .bind(account.as_str())
+            .bind(routing.as_str());
         return put.bind(&webhook).bind(&agent).execute(to).await.map(drop);
     }
     // Whose routing this is has to be known, should the number be another's one day.
     let note = "INSERT INTO number_tenures (phone_number_id, owner, first_owner) VALUES ($1, $2, $2) \
         ON CONFLICT (phone_number_id) DO NOTHING";
-    sql::query(note).bind(phone_number_id.as_str()).bind(account.as_str()).execute(to).await.map(drop)
+    sql::query(note)
+        .bind(phone_number_id.as_str())
+        .bind(account.as_str())
+        .execute(to)
+        .await
+        .map(drop)
 }
 
 /// All numbers'.

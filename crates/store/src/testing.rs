@@ -40,9 +40,11 @@ pub(crate) fn skipped_on_sqlite() -> bool {
 /// The database of a test's file.
 pub(crate) async fn place(file: &Path) -> Database {
     let Ok(url) = std::env::var(VARIABLE) else { return Database::File(file.to_owned()) };
-    let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, file.as_os_str().as_encoded_bytes());
+    let sum =
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, file.as_os_str().as_encoded_bytes());
     let schema = format!("t_{}", hex::encode(&sum.as_ref()[..10]));
-    let mut admin: PgConnection = PgConnectOptions::from_str(&url).unwrap().connect().await.unwrap();
+    let mut admin: PgConnection =
+        PgConnectOptions::from_str(&url).unwrap().connect().await.unwrap();
     let make = format!("CREATE SCHEMA IF NOT EXISTS {schema}");
     sqlx::query(AssertSqlSafe(make)).execute(&mut admin).await.unwrap();
     admin.close().await.unwrap();

@@ -6,8 +6,8 @@ use super::queue::{Birth, Write};
 use super::sql;
 use super::testing::{pool, skipped_on_postgres};
 use super::{
-    CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, KeyKind, NewCallback, Orphan, Scope,
-    SeenKey, Settled, Settlement, Store, StoreError,
+    CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, KeyKind, NewCallback,
+    Orphan, Scope, SeenKey, Settled, Settlement, Store, StoreError,
 };
 use crate::sample::setup;
 use machine::{CallSetup, GraphAction, MPC_END, Notice, NoticeKind, Param};
@@ -92,9 +92,13 @@ async fn r27_sqlite_is_the_version_that_native_md_names() {
     }
     let room = Room::new();
     let store = room.open().await;
-    let version: String = sql::query_scalar("SELECT sqlite_version()").fetch_one(&store.read).await.unwrap();
+    let version: String =
+        sql::query_scalar("SELECT sqlite_version()").fetch_one(&store.read).await.unwrap();
     let native = include_str!("../../../deploy/NATIVE.md");
-    assert!(native.contains(&format!("| SQLite | {version} |")), "SQLite is {version}: say so in deploy/NATIVE.md");
+    assert!(
+        native.contains(&format!("| SQLite | {version} |")),
+        "SQLite is {version}: say so in deploy/NATIVE.md"
+    );
     store.close().await;
 }
 
@@ -110,12 +114,18 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
         assert!(store.event_log().append(uuid(1), seq, format!("{{\"seq\":{seq}}}")));
     }
     assert!(store.call_concluded(begun.clone(), ended.clone()).await.unwrap());
-    assert!(!store.call_concluded(begun.clone(), end(5, 7)).await.unwrap(), "a second end changes nothing");
+    assert!(
+        !store.call_concluded(begun.clone(), end(5, 7)).await.unwrap(),
+        "a second end changes nothing"
+    );
     store.event_log().append_late(uuid(1), "first".to_owned());
     store.event_log().append_late(uuid(1), "second".to_owned());
     store.event_log().append_late(uuid(9), "of no log".to_owned());
     store.close().await;
-    assert!(matches!(store.call_concluded(begun.clone(), end(5, 7)).await, Err(StoreError::Closed)));
+    assert!(matches!(
+        store.call_concluded(begun.clone(), end(5, 7)).await,
+        Err(StoreError::Closed)
+    ));
 
     let store = room.open().await;
     let record = store.call(&scope, uuid(1)).await.unwrap().unwrap();
@@ -126,7 +136,10 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
 
     let first = store.events(&scope, uuid(1), None, 1_000).await.unwrap();
     let rest = store.events(&scope, uuid(1), Some(999), 1_000).await.unwrap();
-    assert_eq!((first.len(), rest.len(), rest[0].clone()), (1_000, 202, (1_000, "{\"seq\":1000}".to_owned())));
+    assert_eq!(
+        (first.len(), rest.len(), rest[0].clone()),
+        (1_000, 202, (1_000, "{\"seq\":1000}".to_owned()))
+    );
     let late = [(1_000_000, "first".to_owned()), (1_000_001, "second".to_owned())];
     assert_eq!(rest[200..], late, "behind all that the call's own task may still write");
     assert!(store.events(&scope, uuid(9), None, 10).await.unwrap().is_empty());
@@ -157,7 +170,9 @@ async fn lists_filter_page_and_keep_tenants_apart() {
     let store = room.open().await;
     for n in 0..30 {
         let account = if n < 10 { SUB } else { MAIN };
-        assert!(store.call_concluded(start(n, account, MAIN), end(n as i64, n as u64)).await.unwrap());
+        assert!(
+            store.call_concluded(start(n, account, MAIN), end(n as i64, n as u64)).await.unwrap()
+        );
     }
     assert!(store.call_concluded(start(99, OTHER, OTHER), end(99, 1)).await.unwrap());
     begin(&store, 50);
@@ -169,8 +184,14 @@ async fn lists_filter_page_and_keep_tenants_apart() {
     let (page, total) = store.calls(&main, &CallFilter::default(), 20, 20).await.unwrap();
     assert_eq!((page.len(), total, page[9].start.call), (10, 30, uuid(0)));
     assert_eq!(store.calls(&main, &CallFilter::default(), 20, u64::MAX).await.unwrap().0.len(), 0);
-    assert_eq!(store.calls(&Scope::of(SUB.into()), &CallFilter::default(), 20, 0).await.unwrap().1, 10);
-    assert!(store.call(&Scope::of(SUB.into()), uuid(20)).await.unwrap().is_none(), "a subaccount sees only its own");
+    assert_eq!(
+        store.calls(&Scope::of(SUB.into()), &CallFilter::default(), 20, 0).await.unwrap().1,
+        10
+    );
+    assert!(
+        store.call(&Scope::of(SUB.into()), uuid(20)).await.unwrap().is_none(),
+        "a subaccount sees only its own"
+    );
     assert!(store.call(&main, uuid(99)).await.unwrap().is_none());
 
     let none = CallFilter::default();
@@ -186,9 +207,22 @@ async fn lists_filter_page_and_keep_tenants_apart() {
         (CallFilter { hangup_code: Some(1000), ..none.clone() }, 0),
         (CallFilter { hangup_source: Some("Caller".to_owned()), ..none.clone() }, 30),
         (CallFilter { bill_secs: vec![(Compare::Equal, 7)], ..none.clone() }, 1),
-        (CallFilter { bill_secs: vec![(Compare::Greater, 7), (Compare::LessEqual, 9)], ..none.clone() }, 2),
+        (
+            CallFilter {
+                bill_secs: vec![(Compare::Greater, 7), (Compare::LessEqual, 9)],
+                ..none.clone()
+            },
+            2,
+        ),
         (CallFilter { ended: vec![(Compare::GreaterEqual, secs(60 + 25))], ..none.clone() }, 5),
-        (CallFilter { ended: vec![(Compare::Less, secs(60 + 25))], direction: Some(Direction::Outbound), ..none }, 12),
+        (
+            CallFilter {
+                ended: vec![(Compare::Less, secs(60 + 25))],
+                direction: Some(Direction::Outbound),
+                ..none
+            },
+            12,
+        ),
     ];
     for (filter, expected) in cases {
         let (_, total) = store.calls(&main, &filter, 1, 0).await.unwrap();
@@ -225,16 +259,25 @@ async fn r11_a_migration_that_fails_leaves_nothing_behind() {
             continue;
         }
         let text = std::fs::read_to_string(entry.path()).unwrap();
-        assert!(!text.contains("no-transaction") && !text.to_uppercase().contains("DROP TABLE"), "{:?}", entry.path());
+        assert!(
+            !text.contains("no-transaction") && !text.to_uppercase().contains("DROP TABLE"),
+            "{:?}",
+            entry.path()
+        );
         std::fs::write(folder.join(entry.file_name()), text).unwrap();
     }
-    let half = "CREATE TABLE half (a TEXT); UPDATE calls SET cause = 'lost'; SELECT * FROM nowhere;";
+    let half =
+        "CREATE TABLE half (a TEXT); UPDATE calls SET cause = 'lost'; SELECT * FROM nowhere;";
     std::fs::write(folder.join("9000_half.sql"), half).unwrap();
     let migrations = sqlx::migrate::Migrator::new(folder.as_path()).await.unwrap();
     let pool = pool(&room.file()).await;
-    let failed = super::version::migrate(&(&room.file()).into(), &pool, &migrations).await.unwrap_err();
+    let failed =
+        super::version::migrate(&(&room.file()).into(), &pool, &migrations).await.unwrap_err();
     assert!(matches!(failed, StoreError::Migrate { .. }), "{failed}");
-    assert!(sql::query("SELECT count(*) FROM half").execute(&pool).await.is_err(), "there is no such table");
+    assert!(
+        sql::query("SELECT count(*) FROM half").execute(&pool).await.is_err(),
+        "there is no such table"
+    );
     pool.close().await;
     room.open().await.close().await;
 }
@@ -256,7 +299,9 @@ async fn r11_a_copy_made_under_load_is_whole() {
                 store.event_log().append(uuid(call), seq, format!("{{\"at\":{seq}}}"));
             }
             if n % 10 != 9 {
-                assert!(store.call_concluded(start(call, MAIN, MAIN), end(n as i64, n)).await.unwrap());
+                assert!(
+                    store.call_concluded(start(call, MAIN, MAIN), end(n as i64, n)).await.unwrap()
+                );
                 done.fetch_add(1, Ordering::SeqCst);
             }
             if stop.load(Ordering::SeqCst) == 1 {
@@ -273,7 +318,10 @@ async fn r11_a_copy_made_under_load_is_whole() {
             let before = done.load(Ordering::SeqCst);
             let out = room.folder.path().join(format!("copy-{n}.db"));
             let backup = super::backup(&room.file(), &out).await.unwrap();
-            assert!((before..=done.load(Ordering::SeqCst) + 1).contains(&backup.ended), "{backup:?} after {before}");
+            assert!(
+                (before..=done.load(Ordering::SeqCst) + 1).contains(&backup.ended),
+                "{backup:?} after {before}"
+            );
             made.push((out, before, backup));
         }
         stop.store(1, Ordering::SeqCst);
@@ -284,7 +332,8 @@ async fn r11_a_copy_made_under_load_is_whole() {
     let refused = super::backup(&room.file(), again).await.unwrap_err();
     assert!(matches!(refused, super::BackupError::Exists(_)), "{refused}");
     store.close().await;
-    let names: Vec<_> = std::fs::read_dir(room.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        std::fs::read_dir(room.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names.len(), 4, "nothing but the copies and the data: {names:?}");
 
     for (copy, before, backup) in made {
@@ -295,7 +344,8 @@ async fn r11_a_copy_made_under_load_is_whole() {
         std::fs::create_dir(room.file().parent().unwrap()).unwrap();
         std::fs::copy(&copy, room.file()).unwrap();
         let store = room.open().await;
-        let all = store.calls(&Scope::of(MAIN.into()), &CallFilter::default(), 1, 0).await.unwrap().1;
+        let all =
+            store.calls(&Scope::of(MAIN.into()), &CallFilter::default(), 1, 0).await.unwrap().1;
         assert!(all >= before && all == backup.ended, "{all} of {before}: {backup:?}");
         assert_eq!(store.orphans("node").await.unwrap().len() as u64, backup.open);
         store.close().await;
@@ -312,12 +362,17 @@ async fn a_copy_of_nothing_or_to_nowhere_leaves_nothing() {
     let none = super::backup(&room.file(), &out).await.unwrap_err();
     assert!(matches!(none, super::BackupError::NoStore(_)), "{none}");
     room.open().await.close().await;
-    let nowhere = super::backup(&room.file(), &room.folder.path().join("no/copy.db")).await.unwrap_err();
+    let nowhere =
+        super::backup(&room.file(), &room.folder.path().join("no/copy.db")).await.unwrap_err();
     assert!(matches!(nowhere, super::BackupError::File { what: "write", .. }), "{nowhere}");
     assert!(!room.file().with_extension("db-wal").exists(), "a store that was closed is one file");
     std::fs::write(room.file(), "this is not a database, it is a text of some length").unwrap();
     let damaged = super::backup(&room.file(), &out).await.unwrap_err();
-    assert!(damaged.to_string().starts_with("copy the store") || damaged.to_string().starts_with("open"), "{damaged}");
+    assert!(
+        damaged.to_string().starts_with("copy the store")
+            || damaged.to_string().starts_with("open"),
+        "{damaged}"
+    );
     assert_eq!(std::fs::read_dir(room.folder.path()).unwrap().count(), 1, "only the data");
 }
 
@@ -331,7 +386,12 @@ async fn files_are_for_the_owner_only() {
     let mut files = 0;
     for entry in std::fs::read_dir(&folder).unwrap() {
         let entry = entry.unwrap();
-        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
+        assert_eq!(
+            entry.metadata().unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{:?}",
+            entry.path()
+        );
         files += 1;
     }
     assert!(files >= 2, "the database and its log");
@@ -379,15 +439,23 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
     let store = room.open().await;
     begin(&store, 2);
     let farewell = Some(Farewell { action: GraphAction::Terminate, due: secs(90) });
-    let conclusion =
-        Conclusion { start: start(2, MAIN, MAIN), end: end(2, 7), callbacks: vec![callback(2, 1)], farewell };
+    let conclusion = Conclusion {
+        start: start(2, MAIN, MAIN),
+        end: end(2, 7),
+        callbacks: vec![callback(2, 1)],
+        farewell,
+    };
     let mut again = conclusion.clone();
     again.callbacks = vec![callback(2, 2)];
     again.end.bill_secs = 9;
     let (first, second) = (store.conclude(conclusion), store.conclude(again));
     let first = first.await.unwrap();
     assert!(first.changed && first.callbacks.len() == 1 && first.callbacks[0].first);
-    assert_eq!(second.await.unwrap(), Concluded::default(), "a second end changes nothing and says nothing");
+    assert_eq!(
+        second.await.unwrap(),
+        Concluded::default(),
+        "a second end changes nothing and says nothing"
+    );
     assert_eq!(store.farewells("node", secs(89), 9).await.unwrap(), []);
     store.close().await;
 
@@ -398,7 +466,11 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
     let (origins, _) = store.origins_due("node", secs(2)).await.unwrap();
     assert_eq!(origins, ["https://app.example.com"]);
     let due = store.callbacks_due("node", &origins[0], secs(2), 9).await.unwrap();
-    assert_eq!(due.iter().map(|c| &c.new).collect::<Vec<_>>(), [&callback(2, 1)], "as it was put in");
+    assert_eq!(
+        due.iter().map(|c| &c.new).collect::<Vec<_>>(),
+        [&callback(2, 1)],
+        "as it was put in"
+    );
 
     // Left by a process that died: due at once; told again later; told.
     store.farewells_due("node");
@@ -435,7 +507,8 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
         }
     };
     assert_eq!(due(secs(2)).await, [1, 3]);
-    let settled = |id, outcome| Settlement { id, attempts: 2, at: secs(3), outcome, last: "503".to_owned() };
+    let settled =
+        |id, outcome| Settlement { id, attempts: 2, at: secs(3), outcome, last: "503".to_owned() };
     let put_off = settled(first.callback.id, Settled::Again { due: secs(10) });
     assert!(!store.settle(put_off).await.unwrap(), "its successor still waits for it");
     assert_eq!(due(secs(9)).await, [3]);
@@ -443,10 +516,16 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     assert_eq!(store.origins_due("another", secs(9)).await.unwrap(), (Vec::new(), None));
     let again = store.callbacks_due("node", origin, secs(10), 9).await.unwrap();
     assert_eq!(again.iter().map(|c| (c.attempts, c.retries)).collect::<Vec<_>>(), [(0, 0), (2, 1)]);
-    assert!(store.settle(settled(first.callback.id, Settled::Delivered)).await.unwrap(), "now the successor may go");
+    assert!(
+        store.settle(settled(first.callback.id, Settled::Delivered)).await.unwrap(),
+        "now the successor may go"
+    );
     assert_eq!(due(secs(2)).await, [2, 3]);
     store.settle(settled(third.callback.id, Settled::Failed)).await.unwrap();
-    assert!(!store.settle(settled(third.callback.id, Settled::Delivered)).await.unwrap(), "done is done");
+    assert!(
+        !store.settle(settled(third.callback.id, Settled::Delivered)).await.unwrap(),
+        "done is done"
+    );
     let pool = pool(&room.file()).await;
     let secrets: Vec<(i64, bool, i64)> =
         sql::query_as("SELECT id, sealed_params IS NOT NULL, delivered FROM callbacks ORDER BY id")
@@ -456,7 +535,8 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     let ids = [first, second, third].map(|w| w.callback.id);
     assert_eq!(secrets, [(ids[0], false, 1), (ids[1], true, 0), (ids[2], true, 0)]);
     store.forget_events(secs(0), secs(4)).await.unwrap();
-    let left: Vec<i64> = sql::query_scalar("SELECT id FROM callbacks").fetch_all(&pool).await.unwrap();
+    let left: Vec<i64> =
+        sql::query_scalar("SELECT id FROM callbacks").fetch_all(&pool).await.unwrap();
     assert_eq!(left, [ids[1]], "done ones go with the event logs, waiting ones never");
     pool.close().await;
     store.close().await;
@@ -469,7 +549,8 @@ async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
     let store = room.open().await;
     let about = |event: u128, kind: NoticeKind| {
         let mut new = callback(1, event);
-        (new.notice.kind, new.notice.url) = (kind, DocUrl(format!("https://app.example.com/{event}").into()));
+        (new.notice.kind, new.notice.url) =
+            (kind, DocUrl(format!("https://app.example.com/{event}").into()));
         new
     };
     let conference = store.notify(about(1, NoticeKind::Conference)).await.unwrap();
@@ -483,7 +564,8 @@ async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
         rows.iter().map(|c| c.new.event_id.as_u128()).collect::<Vec<_>>()
     };
     assert_eq!(due().await, [1, 2, 3]);
-    let settled = |id, outcome| Settlement { id, attempts: 1, at: secs(3), outcome, last: String::new() };
+    let settled =
+        |id, outcome| Settlement { id, attempts: 1, at: secs(3), outcome, last: String::new() };
     assert!(store.settle(settled(conference.callback.id, Settled::Failed)).await.unwrap());
     assert_eq!(due().await, [2, 3]);
     store.settle(settled(action.callback.id, Settled::Again { due: secs(10) })).await.unwrap();
@@ -509,12 +591,17 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
     let elsewhere = store.notify(about(3, 4, MPC_END, "b")).await.unwrap();
     let later = store.notify(about(4, 5, "ParticipantJoin", "a")).await.unwrap();
     let firsts = [&exit, &another, &end, &elsewhere, &later].map(|written| written.first);
-    assert_eq!(firsts, [true, true, false, true, true], "only what is an end waits for other calls'");
+    assert_eq!(
+        firsts,
+        [true, true, false, true, true],
+        "only what is an end waits for other calls'"
+    );
     let due = async || {
         let rows = store.callbacks_due("node", &callback(1, 1).origin, secs(2), 9).await.unwrap();
         rows.iter().map(|c| c.new.event_id.as_u128()).collect::<Vec<_>>()
     };
-    let settled = |id, outcome| Settlement { id, attempts: 1, at: secs(3), outcome, last: String::new() };
+    let settled =
+        |id, outcome| Settlement { id, attempts: 1, at: secs(3), outcome, last: String::new() };
     assert_eq!(due().await, [1, 2, 4, 5]);
     store.settle(settled(exit.callback.id, Settled::Delivered)).await.unwrap();
     assert_eq!(due().await, [2, 4, 5]);
@@ -528,7 +615,8 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
     let exit = store.notify(about(2, 6, "ParticipantExit", "a")).await.unwrap();
     let end = store.notify(about(6, 7, MPC_END, "a")).await.unwrap();
     let mut hangup = callback(2, 8);
-    (hangup.notice.kind, hangup.notice.url) = (NoticeKind::Hangup, DocUrl("https://app.example.com/c".into()));
+    (hangup.notice.kind, hangup.notice.url) =
+        (NoticeKind::Hangup, DocUrl("https://app.example.com/c".into()));
     let hangup = store.notify(hangup).await.unwrap();
     assert_eq!([&exit, &end, &hangup].map(|written| written.first), [false, true, true]);
     assert_eq!(due().await, [7, 8]);
@@ -569,7 +657,9 @@ async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_t
     }
     store.call_bound(uuid(1), "wacid.before".into(), secs(9));
     for (n, secs) in [(1, 5), (2, 6)] {
-        assert!(store.call_concluded(CallStart::of(&placed(n), "node"), end(secs, 5)).await.unwrap());
+        assert!(
+            store.call_concluded(CallStart::of(&placed(n), "node"), end(secs, 5)).await.unwrap()
+        );
     }
     store.call_bound(uuid(2), "wacid.late".into(), secs(9));
     store.settled().await;
@@ -579,8 +669,13 @@ async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_t
     assert_eq!(due, [(uuid(2), "wacid.late", GraphAction::Terminate)]);
     let mut of_late = store.placed("node", secs(0)).await.unwrap();
     of_late.sort_by_key(|placed| placed.call);
-    let of_late: Vec<_> = of_late.iter().map(|p| (p.call, p.wacid.as_ref().map(|w| w.as_str()))).collect();
-    assert_eq!(of_late, [(uuid(1), Some("wacid.before")), (uuid(2), Some("wacid.late"))], "one is not over");
+    let of_late: Vec<_> =
+        of_late.iter().map(|p| (p.call, p.wacid.as_ref().map(|w| w.as_str()))).collect();
+    assert_eq!(
+        of_late,
+        [(uuid(1), Some("wacid.before")), (uuid(2), Some("wacid.late"))],
+        "one is not over"
+    );
     assert!(store.placed("node", secs(1_000_000)).await.unwrap().is_empty());
     assert!(store.placed("another", secs(0)).await.unwrap().is_empty());
     store.close().await;
@@ -591,10 +686,18 @@ async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_t
 fn r03_beginnings_are_synced_as_ends_are() {
     let birth = Birth { start: start(1, MAIN, MAIN), setup: String::new(), born: secs(0) };
     assert!(Write::Born(Box::new(birth)).is_synced());
-    let ending = Conclusion { start: start(1, MAIN, MAIN), end: end(1, 7), callbacks: Vec::new(), farewell: None };
+    let ending = Conclusion {
+        start: start(1, MAIN, MAIN),
+        end: end(1, 7),
+        callbacks: Vec::new(),
+        farewell: None,
+    };
     assert!(Write::Concluded(Box::new(ending), tokio::sync::oneshot::channel().0).is_synced());
     let line = Write::Line { call: uuid(1), seq: 0, line: String::new() };
-    assert!(!line.is_synced() && !Write::Answered(uuid(1), secs(0)).is_synced(), "the rest goes with the next of them");
+    assert!(
+        !line.is_synced() && !Write::Answered(uuid(1), secs(0)).is_synced(),
+        "the rest goes with the next of them"
+    );
 }
 
 #[tokio::test]
@@ -624,7 +727,10 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
 
     let store = room.open().await;
     let orphans = store.orphans("node").await.unwrap();
-    assert_eq!(orphans.iter().map(|o| o.setup.clone().unwrap()).collect::<Vec<_>>(), [setup(1), setup(2), placed]);
+    assert_eq!(
+        orphans.iter().map(|o| o.setup.clone().unwrap()).collect::<Vec<_>>(),
+        [setup(1), setup(2), placed]
+    );
     assert_eq!(orphans[2].start.wacid.as_ref().map(|w| w.as_str()), Some("wacid.named"));
     assert_eq!(std::fs::metadata(&births).unwrap().len(), 0, "all of it is in the database");
     assert!(store.call_concluded(CallStart::of(&setup(1), "node"), end(1, 5)).await.unwrap());
@@ -678,7 +784,9 @@ async fn r03_nothing_that_a_node_does_drops_sqlites_locks() {
     let locks = || {
         let all = std::fs::read_to_string("/proc/locks").unwrap();
         let (inode, process) = (format!(":{}", file.ino()), std::process::id().to_string());
-        let ours = |line: &&str| line.contains(&format!(" {process} ")) && line.contains(&format!("{inode} "));
+        let ours = |line: &&str| {
+            line.contains(&format!(" {process} ")) && line.contains(&format!("{inode} "))
+        };
         all.lines().filter(ours).count()
     };
     assert!(locks() > 0, "a node that writes ahead holds its file as long as it runs");

@@ -52,14 +52,23 @@ pub struct Answers {
 }
 
 /// Notes that an agent is to answer, where one is.
-pub(super) async fn owe(to: &mut Conn, came: &Came, standing: &Standing) -> Result<(), sqlx::Error> {
-    let (true, Some(agent), Some(node_id)) = (standing.ai_enabled, standing.routing.agent(), &came.turn) else {
+pub(super) async fn owe(
+    to: &mut Conn,
+    came: &Came,
+    standing: &Standing,
+) -> Result<(), sqlx::Error> {
+    let (true, Some(agent), Some(node_id)) =
+        (standing.ai_enabled, standing.routing.agent(), &came.turn)
+    else {
         return Ok(());
     };
     let insert = "INSERT INTO turns (message_id, conversation_id, agent, epoch, node_id, came_us) \
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (message_id) DO NOTHING";
-    let insert = sql::query(insert).bind(came.message.id.to_string()).bind(came.pair.conversation.to_string());
-    let insert = insert.bind(agent.to_string()).bind(i64::try_from(standing.epoch).unwrap_or(i64::MAX));
+    let insert = sql::query(insert)
+        .bind(came.message.id.to_string())
+        .bind(came.pair.conversation.to_string());
+    let insert =
+        insert.bind(agent.to_string()).bind(i64::try_from(standing.epoch).unwrap_or(i64::MAX));
     insert.bind(node_id).bind(came.message.at.micros()).execute(to).await.map(drop)
 }
 
@@ -87,9 +96,14 @@ pub(super) async fn answered(to: &mut Conn, answers: &Answers) -> Result<bool, s
 struct Over(Uuid);
 
 impl Deed for Over {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
-            let delete = sql::query("DELETE FROM turns WHERE message_id = $1").bind(self.0.to_string());
+            let delete =
+                sql::query("DELETE FROM turns WHERE message_id = $1").bind(self.0.to_string());
             Ok(delete.execute(to).await?.rows_affected())
         }
         .boxed()
@@ -109,7 +123,12 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn turns_owed(&self, node: &str, after: (i64, Uuid), limit: u32) -> Result<Vec<Owed>, StoreError> {
+    pub async fn turns_owed(
+        &self,
+        node: &str,
+        after: (i64, Uuid),
+        limit: u32,
+    ) -> Result<Vec<Owed>, StoreError> {
         const WHAT: &str = "read what agents are to answer";
         let select = format!(
             "SELECT {MESSAGE}, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, \
@@ -118,7 +137,11 @@ impl Store {
              JOIN conversations c ON c.conversation_id = t.conversation_id \
              WHERE t.node_id = $1 AND (t.came_us, t.message_id) > ($2, $3) ORDER BY t.came_us, t.message_id LIMIT $4"
         );
-        let select = sql::query(select).bind(node).bind(after.0).bind(after.1.to_string()).bind(i64::from(limit));
+        let select = sql::query(select)
+            .bind(node)
+            .bind(after.0)
+            .bind(after.1.to_string())
+            .bind(i64::from(limit));
         let rows = select.fetch_all(&self.read).await.map_err(failed(WHAT))?;
         let unreadable = |e: Unread| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
         rows.iter().map(|row| owed(row).map_err(unreadable)).collect()

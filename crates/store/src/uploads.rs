@@ -29,7 +29,11 @@ enum UploadWrite {
 }
 
 impl Deed for UploadWrite {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
             let query = match self {
                 Self::Keep(row) => {
@@ -63,7 +67,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn upload_type(&self, account: &AuthId, media: &str) -> Result<Option<String>, StoreError> {
+    pub async fn upload_type(
+        &self,
+        account: &AuthId,
+        media: &str,
+    ) -> Result<Option<String>, StoreError> {
         let select = "SELECT mime_type FROM uploads WHERE auth_id = $1 AND media_id = $2";
         let select = sql::query_scalar(select).bind(account.as_str()).bind(media);
         select.fetch_optional(&self.read).await.map_err(failed("look for an uploaded file"))
@@ -88,14 +96,26 @@ mod tests {
     async fn r16_a_files_type_is_its_accounts_and_kept_as_long_as_meta_has_it() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
-        for (account, mime, made) in [("MA1", "image/png", 1), ("MA2", "text/plain", 2), ("MA1", "image/jpeg", 3)] {
+        for (account, mime, made) in
+            [("MA1", "image/png", 1), ("MA2", "text/plain", 2), ("MA1", "image/jpeg", 3)]
+        {
             let made = Timestamp::from_secs(made);
-            let row = UploadRow { account: account.into(), media: "77".to_owned(), mime: mime.to_owned(), made };
+            let row = UploadRow {
+                account: account.into(),
+                media: "77".to_owned(),
+                mime: mime.to_owned(),
+                made,
+            };
             assert_eq!(store.keep_upload(row).unwrap().await.unwrap(), 1);
         }
-        let known = async |account: &str, media: &str| store.upload_type(&account.into(), media).await.unwrap();
+        let known = async |account: &str, media: &str| {
+            store.upload_type(&account.into(), media).await.unwrap()
+        };
         assert_eq!(known("MA1", "77").await.as_deref(), Some("image/jpeg"), "the later one");
-        assert_eq!((known("MA2", "77").await.as_deref(), known("MA1", "78").await), (Some("text/plain"), None));
+        assert_eq!(
+            (known("MA2", "77").await.as_deref(), known("MA1", "78").await),
+            (Some("text/plain"), None)
+        );
         store.forget_uploads(Timestamp::from_secs(3)).await.unwrap();
         assert_eq!((known("MA2", "77").await, known("MA1", "77").await.is_some()), (None, true));
         store.close().await;

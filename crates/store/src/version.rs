@@ -15,7 +15,11 @@ pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("src/migrations");
 ///
 /// # Errors
 /// A newer Offhook has been here, or a migration failed; then the store is as it was.
-pub(super) async fn migrate(at: &Database, pool: &Pool, migrations: &Migrator) -> Result<(), StoreError> {
+pub(super) async fn migrate(
+    at: &Database,
+    pool: &Pool,
+    migrations: &Migrator,
+) -> Result<(), StoreError> {
     let known = migrations.iter().map(|m| m.version).max().unwrap_or_default();
     let failed = |source| StoreError::Migrate { at: at.clone(), source };
     let run = match pool {
@@ -54,7 +58,11 @@ impl std::fmt::Display for By {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.0 {
             // Bounded and plain, whatever the table holds.
-            Some(by) => by.chars().filter(|c| c.is_ascii_graphic()).take(40).try_for_each(|c| write!(f, "{c}")),
+            Some(by) => by
+                .chars()
+                .filter(|c| c.is_ascii_graphic())
+                .take(40)
+                .try_for_each(|c| write!(f, "{c}")),
             None => f.write_str("a newer version"),
         }
     }

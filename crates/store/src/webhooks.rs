@@ -44,16 +44,22 @@ fn what_for(id: &str) -> Vec<u8> {
 }
 
 /// `false`: numbers or conversations go to the one that was to be removed.
-pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &WebhookWrite) -> Result<bool, sqlx::Error> {
+pub(super) async fn write(
+    to: &mut Conn,
+    seal: &Seal,
+    write: &WebhookWrite,
+) -> Result<bool, sqlx::Error> {
     match write {
         WebhookWrite::Put(row) => {
             let id = row.id.to_string();
             let secrets: Vec<&str> = row.secrets.iter().map(Secret::reveal).collect();
-            let sealed = seal.seal(&what_for(&id), serde_json::to_vec(&secrets).unwrap_or_default());
+            let sealed =
+                seal.seal(&what_for(&id), serde_json::to_vec(&secrets).unwrap_or_default());
             let put = "INSERT INTO webhooks (webhook_id, auth_id, name, url, sealed, created_us) \
                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (webhook_id) DO UPDATE \
                 SET auth_id = excluded.auth_id, name = excluded.name, url = excluded.url, sealed = excluded.sealed";
-            let put = sql::query(put).bind(id).bind(row.account.as_str()).bind(&row.name).bind(&row.url);
+            let put =
+                sql::query(put).bind(id).bind(row.account.as_str()).bind(&row.name).bind(&row.url);
             put.bind(sealed).bind(row.created.micros()).execute(to).await.map(|_| true)
         }
         WebhookWrite::Remove(id) => {
@@ -75,9 +81,17 @@ pub(super) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<WebhookRow>, Sto
     let select = "SELECT webhook_id, auth_id, name, url, sealed, created_us FROM webhooks ORDER BY webhook_id";
     let rows: Vec<(String, String, String, String, Vec<u8>, i64)> =
         sql::query_as(select).fetch_all(pool).await.map_err(failed("read the webhooks"))?;
-    let read = |(id, account, name, url, sealed, created): (String, String, String, String, Vec<u8>, i64)| {
+    let read = |(id, account, name, url, sealed, created): (
+        String,
+        String,
+        String,
+        String,
+        Vec<u8>,
+        i64,
+    )| {
         let opened = seal.open(&what_for(&id), &sealed);
-        let secrets: Vec<String> = opened.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let secrets: Vec<String> =
+            opened.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         Some(WebhookRow {
             id: id.parse().ok()?,
             account: account.into(),
@@ -109,7 +123,11 @@ pub(super) async fn uses(pool: &Pool) -> Result<Vec<WebhookUse>, StoreError> {
     let rows: Vec<(String, String, i64)> =
         sql::query_as(select).fetch_all(pool).await.map_err(failed("see what goes to webhooks"))?;
     let read = |(webhook, number, default): (String, String, i64)| {
-        Some(WebhookUse { webhook: webhook.parse().ok()?, number: number.into(), default: default != 0 })
+        Some(WebhookUse {
+            webhook: webhook.parse().ok()?,
+            number: number.into(),
+            default: default != 0,
+        })
     };
     Ok(rows.into_iter().filter_map(read).collect())
 }

@@ -122,7 +122,9 @@ pub(super) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
         {
             batch.push(write);
         }
-        lines.extend(batch.extract_if(.., |write| matches!(write, Write::Line { .. } | Write::Late { .. })));
+        lines.extend(
+            batch.extract_if(.., |write| matches!(write, Write::Line { .. } | Write::Late { .. })),
+        );
         if lines.len() >= BATCH || batch.iter().any(|write| matches!(write, Write::Settled(_))) {
             writer.write(&mut lines).await;
             lines.clear();
@@ -130,7 +132,8 @@ pub(super) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
         if batch.is_empty() {
             continue;
         }
-        let noted = batch.iter().filter(|write| matches!(write, Write::Born(_) | Write::Bound(..))).count();
+        let noted =
+            batch.iter().filter(|write| matches!(write, Write::Born(_) | Write::Bound(..))).count();
         writer.write(&mut batch).await;
         // Otherwise it was given up, and the next process finds them in their file.
         if batch.is_empty()
@@ -149,19 +152,34 @@ pub(super) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, h
 impl Writer {
     pub(super) fn new(begin: Begin, closing: CancellationToken) -> Self {
         let patience = begin.busy;
-        Self { begin, closing, journal: None, broken: false, held: None, patience, deferred: Vec::new(), since_sync: 0 }
+        Self {
+            begin,
+            closing,
+            journal: None,
+            broken: false,
+            held: None,
+            patience,
+            deferred: Vec::new(),
+            since_sync: 0,
+        }
     }
 
     /// At the start. Without a journal it goes on: there may be one when it is needed.
     pub(super) async fn take_in_what_was_left(&mut self) -> Result<(), StoreError> {
         match self.with_journal(|_| Ok(())).await {
             Ok(()) => {
-                let replayed = self.replay().await.map_err(failed("take in what the journal holds"))?;
+                let replayed =
+                    self.replay().await.map_err(failed("take in what the journal holds"))?;
                 if replayed > 0 {
-                    tracing::warn!(entries = replayed, "the store has taken in what the journal held");
+                    tracing::warn!(
+                        entries = replayed,
+                        "the store has taken in what the journal held"
+                    );
                 }
             }
-            Err(e) => tracing::warn!(error = %e, "there is no journal: a store that fails will lose what it refuses"),
+            Err(e) => {
+                tracing::warn!(error = %e, "there is no journal: a store that fails will lose what it refuses")
+            }
         }
         Ok(())
     }
@@ -192,7 +210,10 @@ impl Writer {
             if self.closing.is_cancelled() {
                 last_tries -= 1;
                 if last_tries == 0 {
-                    tracing::error!(writes = batch.len(), "the store is closed with records unwritten");
+                    tracing::error!(
+                        writes = batch.len(),
+                        "the store is closed with records unwritten"
+                    );
                     return;
                 }
             }
@@ -317,16 +338,22 @@ impl Writer {
 
     /// Takes the journal into the store, in order, each entry once, and empties it; how many entries.
     async fn replay(&mut self) -> Result<u64, sqlx::Error> {
-        let state = self.with_journal(|journal| Ok((journal.id(), journal.begin(), journal.is_empty()))).await;
+        let state = self
+            .with_journal(|journal| Ok((journal.id(), journal.begin(), journal.is_empty())))
+            .await;
         let Ok((id, mut at, false)) = state else { return Ok(0) };
         let done = "SELECT replayed FROM store_journals WHERE journal = $1";
         let connection = self.connection().await?;
         let query = sql::query_scalar(done).bind(id.to_string());
-        let done: Option<i64> = self.kept(connection, async |to| query.fetch_optional(to).await).await?;
+        let done: Option<i64> =
+            self.kept(connection, async |to| query.fetch_optional(to).await).await?;
         let done = done.and_then(|done| u64::try_from(done).ok()).unwrap_or_default();
         let (mut seen, mut replayed) = (0, 0);
         loop {
-            let chunk = self.with_journal(move |journal| journal.read(at, BATCH)).await.map_err(sqlx::Error::Io)?;
+            let chunk = self
+                .with_journal(move |journal| journal.read(at, BATCH))
+                .await
+                .map_err(sqlx::Error::Io)?;
             if chunk.entries.is_empty() {
                 break;
             }
@@ -341,7 +368,10 @@ impl Writer {
                     Some(entry) => entries.push((seen, entry.into_write(&self.begin.seal))),
                     None => {
                         metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
-                        tracing::error!(entry = seen, "an entry of the journal can't be read; it is passed over");
+                        tracing::error!(
+                            entry = seen,
+                            "an entry of the journal can't be read; it is passed over"
+                        );
                     }
                 }
             }
@@ -357,16 +387,24 @@ impl Writer {
 
     /// Takes these of the journal's entries in, each with its place there; up to `seen` there are no others. What the database
     /// refuses for what it is is found by halving, and set aside.
-    async fn take_in(&mut self, journal: Uuid, entries: Vec<(u64, Write)>, seen: u64) -> Result<(), sqlx::Error> {
+    async fn take_in(
+        &mut self,
+        journal: Uuid,
+        entries: Vec<(u64, Write)>,
+        seen: u64,
+    ) -> Result<(), sqlx::Error> {
         let (places, writes): (Vec<u64>, Vec<Write>) = entries.into_iter().unzip();
         let (mut from, mut size) = (0_usize, writes.len());
         loop {
             let to = from.saturating_add(size).min(writes.len());
             let part = writes.get(from..to).unwrap_or_default();
-            let up_to = if to == writes.len() { seen } else { places.get(to - 1).copied().unwrap_or(seen) };
+            let up_to =
+                if to == writes.len() { seen } else { places.get(to - 1).copied().unwrap_or(seen) };
             let connection = self.connection().await?;
             let seal = self.begin.seal.clone();
-            let taken = self.kept(connection, async |on| take_in(on, &seal, journal, part, up_to).await).await;
+            let taken = self
+                .kept(connection, async |on| take_in(on, &seal, journal, part, up_to).await)
+                .await;
             match (taken, part) {
                 (Ok(()), _) => (from, size) = (to, size.saturating_mul(2)),
                 (Err(e), [_, _, ..]) if is_of_entry(&e) => {
@@ -377,7 +415,8 @@ impl Writer {
                     self.set_aside(Entry::of(write, &self.begin.seal), e).await?;
                     let connection = self.connection().await?;
                     let seal = self.begin.seal.clone();
-                    self.kept(connection, async |on| take_in(on, &seal, journal, &[], up_to).await).await?;
+                    self.kept(connection, async |on| take_in(on, &seal, journal, &[], up_to).await)
+                        .await?;
                     from = to;
                 }
                 (Err(e), _) => return Err(e),
@@ -415,7 +454,9 @@ impl Writer {
             (false, true) => CONNECT,
             (false, false) => return self.begin.pool.acquire().await,
         };
-        tokio::time::timeout(within, self.begin.pool.acquire()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        tokio::time::timeout(within, self.begin.pool.acquire())
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     /// The store's connection, as patient as it may be now.
@@ -430,8 +471,11 @@ impl Writer {
             Some(held) => held,
             None => self.connect().await?,
         };
-        let wanted =
-            if self.broken || self.closing.is_cancelled() { IMPATIENT.min(self.begin.busy) } else { self.begin.busy };
+        let wanted = if self.broken || self.closing.is_cancelled() {
+            IMPATIENT.min(self.begin.busy)
+        } else {
+            self.begin.busy
+        };
         if self.patience != wanted {
             let set = match connection.dialect() {
                 Dialect::Sqlite => format!("PRAGMA busy_timeout = {}", wanted.as_millis()),
@@ -483,7 +527,10 @@ impl Writer {
             let kept = self.with_journal(|journal| journal.sync().map(|()| journal.bytes())).await;
             match kept {
                 Ok(bytes) => {
-                    tracing::warn!(bytes, "what the store did not take waits in the journal for the next start")
+                    tracing::warn!(
+                        bytes,
+                        "what the store did not take waits in the journal for the next start"
+                    )
                 }
                 Err(e) => tracing::error!(error = %e, "could not sync the journal"),
             }

@@ -3,7 +3,8 @@
 
 use super::Parsed;
 use super::ast::{
-    Element, ElementKind, Finding, GetInput, InputType, Position, Prompt, Speak, Speech, SpeechNode, SsmlTag, Voice,
+    Element, ElementKind, Finding, GetInput, InputType, Position, Prompt, Speak, Speech,
+    SpeechNode, SsmlTag, Voice,
 };
 use super::findings::quoted;
 use super::rules::{self, Rule};
@@ -24,7 +25,8 @@ pub fn beyond(parsed: &mut Parsed, abilities: &Abilities<'_>) {
     let mut found = Vec::new();
     document.elements.iter().for_each(|element| look(element, abilities, &mut found));
     for finding in found {
-        let place = parsed.findings.iter().position(|f| f.at > finding.at).unwrap_or(parsed.findings.len());
+        let place =
+            parsed.findings.iter().position(|f| f.at > finding.at).unwrap_or(parsed.findings.len());
         parsed.findings.insert(place, finding);
     }
 }
@@ -48,7 +50,10 @@ fn look(element: &Element, abilities: &Abilities<'_>, found: &mut Vec<Finding>) 
             found.push(finding(
                 rules::W406,
                 element.at,
-                format!("{} has no effect with this voice: its text is said as written", tag.name()),
+                format!(
+                    "{} has no effect with this voice: its text is said as written",
+                    tag.name()
+                ),
                 "leave it out, or write what shall be heard".to_owned(),
             ));
         }
@@ -70,7 +75,9 @@ fn look(element: &Element, abilities: &Abilities<'_>, found: &mut Vec<Finding>) 
                 found.push(unheard(element.at, language));
             }
         }
-        ElementKind::PreAnswer(pre) => pre.children.iter().for_each(|child| look(child, abilities, found)),
+        ElementKind::PreAnswer(pre) => {
+            pre.children.iter().for_each(|child| look(child, abilities, found))
+        }
         _ => {}
     }
 }
@@ -100,7 +107,9 @@ mod tests {
     fn found(inner: &str) -> Vec<(String, u32)> {
         let mut parsed = parse(format!("<Response>\n{inner}\n</Response>").as_bytes(), None);
         let abilities = Abilities {
-            says: &|_, language, tag| language == Some("de-DE") || !matches!(tag, SsmlTag::Phoneme | SsmlTag::W),
+            says: &|_, language, tag| {
+                language == Some("de-DE") || !matches!(tag, SsmlTag::Phoneme | SsmlTag::W)
+            },
             understands: &|language| language.starts_with("en"),
         };
         beyond(&mut parsed, &abilities);
@@ -111,22 +120,33 @@ mod tests {
     fn what_an_engine_cannot_do_is_found_once_an_element() {
         let phoneme = "<phoneme alphabet=\"ipa\" ph=\"a\">a</phoneme>";
         let speak = |language: &str| {
-            format!("<Speak voice=\"Polly.Joanna\" {language}><s>{phoneme}</s> and <s>{phoneme}</s></Speak>")
+            format!(
+                "<Speak voice=\"Polly.Joanna\" {language}><s>{phoneme}</s> and <s>{phoneme}</s></Speak>"
+            )
         };
         assert_eq!(found(&speak("")), [("W406".to_owned(), 2)]);
         assert_eq!(found(&speak("language=\"de-DE\"")), []);
         let get = |input: &str| {
-            format!("<GetInput action=\"https://a.example.com/x\" inputType=\"{input}\">\n{}\n</GetInput>", speak(""))
+            format!(
+                "<GetInput action=\"https://a.example.com/x\" inputType=\"{input}\">\n{}\n</GetInput>",
+                speak("")
+            )
         };
         assert_eq!(found(&get("dtmf")), [("W406".to_owned(), 2)]);
-        assert_eq!(found(&format!("<Speak>x</Speak>\n{}", get("speech"))), [("W406".to_owned(), 3)]);
+        assert_eq!(
+            found(&format!("<Speak>x</Speak>\n{}", get("speech"))),
+            [("W406".to_owned(), 3)]
+        );
     }
 
     #[test]
     fn speech_that_nobody_understands_is_found() {
         let get = |what: &str| format!("<GetInput action=\"https://a.example.com/x\" {what}/>");
         assert_eq!(found(&get("inputType=\"speech\"")), []);
-        assert_eq!(found(&get("inputType=\"dtmf speech\" language=\"ta-IN\"")), [("W407".to_owned(), 2)]);
+        assert_eq!(
+            found(&get("inputType=\"dtmf speech\" language=\"ta-IN\"")),
+            [("W407".to_owned(), 2)]
+        );
         assert_eq!(found(&get("")), []);
     }
 }

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use model::{Digit, Method};
 
 /// 1-based line and column; columns count Unicode scalar values (`plivo-xml.md` §2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(as = XmlPosition))]
 pub struct Position {
@@ -225,8 +227,17 @@ pub enum SsmlTag {
 }
 
 impl SsmlTag {
-    const ALL: [Self; 9] =
-        [Self::Emphasis, Self::Lang, Self::P, Self::Phoneme, Self::Prosody, Self::S, Self::SayAs, Self::Sub, Self::W];
+    const ALL: [Self; 9] = [
+        Self::Emphasis,
+        Self::Lang,
+        Self::P,
+        Self::Phoneme,
+        Self::Prosody,
+        Self::S,
+        Self::SayAs,
+        Self::Sub,
+        Self::W,
+    ];
 
     /// As written in a document.
     pub fn name(self) -> &'static str {

@@ -61,13 +61,20 @@ pub(super) fn check<'n>(
     for attribute in node.attributes {
         let name = attribute.name;
         if attribute.value.len() > MAX_VALUE {
-            let message = format!("the value of {} has {} bytes", shortened(name), attribute.value.len());
-            findings.add(rules::E301, node.place(attribute), message, format!("at most {MAX_VALUE} bytes"));
+            let message =
+                format!("the value of {} has {} bytes", shortened(name), attribute.value.len());
+            findings.add(
+                rules::E301,
+                node.place(attribute),
+                message,
+                format!("at most {MAX_VALUE} bytes"),
+            );
             given.push(Given { attribute, text: "", value: None });
             continue;
         }
-        let known =
-            |table: &[(&str, Kind)]| table.iter().find(|(known, _)| is_same(known, name)).map(|(_, kind)| *kind);
+        let known = |table: &[(&str, Kind)]| {
+            table.iter().find(|(known, _)| is_same(known, name)).map(|(_, kind)| *kind)
+        };
         let Some(kind) = known(instead).or_else(|| known(table)) else {
             if !is_xml_own(name) {
                 unknown(node, attribute, table, findings);
@@ -120,10 +127,16 @@ fn unknown(node: &Node<'_>, attribute: &Attribute<'_>, table: Table, findings: &
         findings.add(rules::W301, at, "", "");
         return;
     }
-    let message = format!("{} is not an attribute of {}: it is ignored", shortened(name), shortened(node.name));
+    let message = format!(
+        "{} is not an attribute of {}: it is ignored",
+        shortened(name),
+        shortened(node.name)
+    );
     let hint = match table.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
         Some((known, _)) => format!("write {known}: letter case counts"),
-        None if table.is_empty() => format!("remove it: {} has no attributes", shortened(node.name)),
+        None if table.is_empty() => {
+            format!("remove it: {} has no attributes", shortened(node.name))
+        }
         None => {
             let names: Vec<&str> = table.iter().map(|(known, _)| *known).collect();
             format!("remove it, or write one of: {}", names.join(", "))
@@ -203,7 +216,11 @@ impl<'n> Attributes<'n> {
 
     /// `None` where the attribute is absent; keys it does not name are none.
     pub(super) fn keys(&self, name: &str) -> Option<impl Iterator<Item = Digit> + use<'n>> {
-        if let Some(Value::Keys(keys)) = self.value(name) { Some(keys.chars().filter_map(value::key)) } else { None }
+        if let Some(Value::Keys(keys)) = self.value(name) {
+            Some(keys.chars().filter_map(value::key))
+        } else {
+            None
+        }
     }
 
     pub(super) fn url(&self, name: &str) -> Option<DocUrl> {
@@ -240,7 +257,13 @@ impl<'n> Attributes<'n> {
     }
 
     /// E303 at an attribute.
-    pub(super) fn contradiction(&self, name: &str, message: &str, hint: &'static str, findings: &mut Findings) {
+    pub(super) fn contradiction(
+        &self,
+        name: &str,
+        message: &str,
+        hint: &'static str,
+        findings: &mut Findings,
+    ) {
         if let Some(given) = self.find(name) {
             findings.add(rules::E303, self.node.place(given.attribute), message, hint);
         }

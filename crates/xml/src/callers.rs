@@ -18,7 +18,11 @@ pub fn own_callers(parsed: &mut Parsed, own: &BTreeSet<String>) {
     let Some(document) = parsed.document.clone() else { return };
     for element in &document.elements {
         if let Some(finding) = not_own(element, own) {
-            let place = parsed.findings.iter().position(|f| f.at > finding.at).unwrap_or(parsed.findings.len());
+            let place = parsed
+                .findings
+                .iter()
+                .position(|f| f.at > finding.at)
+                .unwrap_or(parsed.findings.len());
             parsed.findings.insert(place, finding);
         }
     }
@@ -60,7 +64,9 @@ mod tests {
     #[test]
     fn callers_are_looked_up_by_their_digits() {
         let dial = |caller: &str| {
-            format!("<Dial callType=\"whatsapp\" callerId=\"{caller}\"><User>919412341234</User></Dial>")
+            format!(
+                "<Dial callType=\"whatsapp\" callerId=\"{caller}\"><User>919412341234</User></Dial>"
+            )
         };
         let own = ["918035737458"];
         assert_eq!(found(&dial("+91 80-3573 7458"), &own), []);
@@ -74,6 +80,9 @@ mod tests {
         let rules = found(&three, &own);
         assert_eq!(rules, [("W306".to_owned(), 2), ("W405".to_owned(), 3), ("W306".to_owned(), 4)]);
         // Nothing of it runs.
-        assert_eq!(found(&format!("<Play/>{}", dial("919412341234")), &own), [("E205".to_owned(), 2)]);
+        assert_eq!(
+            found(&format!("<Play/>{}", dial("919412341234")), &own),
+            [("E205".to_owned(), 2)]
+        );
     }
 }

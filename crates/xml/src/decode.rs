@@ -15,8 +15,10 @@ pub(super) struct Undecodable {
     pub(super) hint: &'static str,
 }
 
-const SAVE_AS_UTF8: &str = "send the document as UTF-8 (US-ASCII, and UTF-16 with a byte order mark, also work)";
-const DECLARE_WHAT_IS_SENT: &str = "declare the encoding that the byte order mark says, or leave the declaration out";
+const SAVE_AS_UTF8: &str =
+    "send the document as UTF-8 (US-ASCII, and UTF-16 with a byte order mark, also work)";
+const DECLARE_WHAT_IS_SENT: &str =
+    "declare the encoding that the byte order mark says, or leave the declaration out";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
@@ -25,7 +27,10 @@ enum Encoding {
 }
 
 /// The text of a body, without its byte order mark.
-pub(super) fn decode<'b>(body: &'b [u8], charset: Option<&str>) -> Result<Cow<'b, str>, Undecodable> {
+pub(super) fn decode<'b>(
+    body: &'b [u8],
+    charset: Option<&str>,
+) -> Result<Cow<'b, str>, Undecodable> {
     if let Some(rest) = body.strip_prefix(b"\xEF\xBB\xBF") {
         let text = utf8(rest)?;
         return agree(text, &["utf-8", "utf8"], "UTF-8").map(Cow::Borrowed);
@@ -41,11 +46,23 @@ pub(super) fn decode<'b>(body: &'b [u8], charset: Option<&str>) -> Result<Cow<'b
     }
     let encoding = match declared(body) {
         Some(name) => named(&String::from_utf8_lossy(name)).map_err(|message| {
-            let before = String::from_utf8_lossy(body.get(..offset_in(body, name)).unwrap_or_default());
-            Undecodable { at: on_line_one(Locator::new(&before).locate(before.len())), message, hint: SAVE_AS_UTF8 }
+            let before =
+                String::from_utf8_lossy(body.get(..offset_in(body, name)).unwrap_or_default());
+            Undecodable {
+                at: on_line_one(Locator::new(&before).locate(before.len())),
+                message,
+                hint: SAVE_AS_UTF8,
+            }
         })?,
-        None => match charset.map(|name| name.trim_matches([' ', '\t', '"', '\''])).filter(|name| !name.is_empty()) {
-            Some(name) => named(name).map_err(|message| Undecodable { at: START, message, hint: SAVE_AS_UTF8 })?,
+        None => match charset
+            .map(|name| name.trim_matches([' ', '\t', '"', '\'']))
+            .filter(|name| !name.is_empty())
+        {
+            Some(name) => named(name).map_err(|message| Undecodable {
+                at: START,
+                message,
+                hint: SAVE_AS_UTF8,
+            })?,
             None => Encoding::Utf8,
         },
     };
@@ -74,7 +91,10 @@ fn agree<'t>(text: &'t str, names: &[&str], mark: &str) -> Result<&'t str, Undec
     match declared(text.as_bytes()).and_then(|name| std::str::from_utf8(name).ok()) {
         Some(name) if !names.iter().any(|n| name.eq_ignore_ascii_case(n)) => Err(Undecodable {
             at: on_line_one(Locator::new(text).locate(offset_in(text.as_bytes(), name.as_bytes()))),
-            message: format!("the byte order mark says {mark}, the XML declaration says {}", super::quoted(name)),
+            message: format!(
+                "the byte order mark says {mark}, the XML declaration says {}",
+                super::quoted(name)
+            ),
             hint: DECLARE_WHAT_IS_SENT,
         }),
         _ => Ok(text),
@@ -130,7 +150,10 @@ fn bad_byte(body: &[u8], at: usize, encoding: &str) -> Undecodable {
     let text = String::from_utf8_lossy(before);
     Undecodable {
         at: Locator::new(&text).locate(text.len()),
-        message: format!("the byte 0x{:02X} is not {encoding} here", rest.first().copied().unwrap_or(0)),
+        message: format!(
+            "the byte 0x{:02X} is not {encoding} here",
+            rest.first().copied().unwrap_or(0)
+        ),
         hint: SAVE_AS_UTF8,
     }
 }
@@ -152,7 +175,8 @@ fn utf16(body: &[u8], big_endian: bool) -> Result<String, Undecodable> {
                 return Err(Undecodable {
                     at: Locator::new(&text).locate(text.len()),
                     message: if body.len() % 2 == 1 && e.unpaired_surrogate() == 0xD800 {
-                        "the UTF-16 text ends in the middle of a character, or has half of one here".to_owned()
+                        "the UTF-16 text ends in the middle of a character, or has half of one here"
+                            .to_owned()
                     } else {
                         format!("0x{:04X} is half a UTF-16 character", e.unpaired_surrogate())
                     },

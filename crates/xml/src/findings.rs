@@ -66,7 +66,13 @@ impl Findings {
             return;
         }
         let hint = hint.into().into_owned();
-        self.kept.push(Finding { rule: rule.id.to_owned(), severity, at, message: message.into(), hint });
+        self.kept.push(Finding {
+            rule: rule.id.to_owned(),
+            severity,
+            at,
+            message: message.into(),
+            hint,
+        });
     }
 
     /// Whether anything but a first error would be dropped: no need to find words for it.
@@ -105,12 +111,19 @@ pub(super) struct Note {
 
 impl Note {
     /// Boxed, since hardly any value has one: a value without is handed on cheaply.
-    pub(super) fn new(rule: Rule, what: impl Into<Cow<'static, str>>, hint: impl Into<Cow<'static, str>>) -> Box<Self> {
+    pub(super) fn new(
+        rule: Rule,
+        what: impl Into<Cow<'static, str>>,
+        hint: impl Into<Cow<'static, str>>,
+    ) -> Box<Self> {
         Box::new(Self { rule, what: what.into(), hint: hint.into() })
     }
 
     /// E301.
-    pub(super) fn bad(what: impl Into<Cow<'static, str>>, hint: impl Into<Cow<'static, str>>) -> Box<Self> {
+    pub(super) fn bad(
+        what: impl Into<Cow<'static, str>>,
+        hint: impl Into<Cow<'static, str>>,
+    ) -> Box<Self> {
         Self::new(rules::E301, what, hint)
     }
 }

@@ -15,8 +15,7 @@ pub(super) struct Fault {
 }
 
 const WRITE_AMP: &str = "write &amp; for a plain &";
-const FIVE_ENTITIES: &str =
-    "only &lt; &gt; &amp; &apos; &quot; and numbers such as &#233; exist: write the character itself";
+const FIVE_ENTITIES: &str = "only &lt; &gt; &amp; &apos; &quot; and numbers such as &#233; exist: write the character itself";
 const WRITE_LT: &str = "write &lt; for a plain < (or is the closing quote before it missing?)";
 
 /// Production `Char` of XML 1.0.
@@ -54,7 +53,8 @@ fn is_name_start(c: char) -> bool {
 }
 
 fn is_name_char(c: char) -> bool {
-    is_name_start(c) || matches!(c, '-' | '.' | '0'..='9' | '\u{B7}' | '\u{300}'..='\u{36F}' | '\u{203F}'..='\u{2040}')
+    is_name_start(c)
+        || matches!(c, '-' | '.' | '0'..='9' | '\u{B7}' | '\u{300}'..='\u{36F}' | '\u{203F}'..='\u{2040}')
 }
 
 /// A byte of an ASCII name; [`BEGINS`] where one may begin with it.
@@ -66,7 +66,11 @@ const MARK: u8 = 4;
 /// What each byte is. One look-up, where a tag would otherwise be compared byte by byte with half a dozen ranges.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
-    classify(&mut classes, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_:", NAME | BEGINS);
+    classify(
+        &mut classes,
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_:",
+        NAME | BEGINS,
+    );
     classify(&mut classes, b"0123456789-.", NAME);
     classify(&mut classes, b"&<\t\n\r", MARK);
     classes
@@ -93,7 +97,11 @@ pub(super) fn split_ascii_name(text: &str) -> Option<(&str, &str)> {
     let bytes = text.as_bytes();
     let end = bytes.iter().position(|b| class(*b) & NAME == 0).unwrap_or(bytes.len());
     let begins = class(*bytes.first()?) & BEGINS != 0;
-    if begins && bytes.get(end).is_none_or(u8::is_ascii) { text.split_at_checked(end) } else { None }
+    if begins && bytes.get(end).is_none_or(u8::is_ascii) {
+        text.split_at_checked(end)
+    } else {
+        None
+    }
 }
 
 /// Where the value that `text` begins with ends, which is at the quote, and whether it means what stands there. A
@@ -111,7 +119,11 @@ pub(super) fn value_end(text: &[u8], quote: u8) -> Option<(usize, bool)> {
 
 /// Splits a `Name` off the front; empty where none begins.
 pub(super) fn split_name(text: &str) -> (&str, &str) {
-    let end = if text.starts_with(is_name_start) { text.find(|c| !is_name_char(c)).unwrap_or(text.len()) } else { 0 };
+    let end = if text.starts_with(is_name_start) {
+        text.find(|c| !is_name_char(c)).unwrap_or(text.len())
+    } else {
+        0
+    };
     text.split_at_checked(end).unwrap_or(("", text))
 }
 
@@ -141,9 +153,10 @@ pub(super) fn bad_reference(offset: usize, name: &str) -> Fault {
         (whole, "") if !whole.is_empty() => {
             (format!("the entity &{}; is not defined", super::shortened(name)), FIVE_ENTITIES)
         }
-        _ if name.starts_with('#') => {
-            (format!("&{}; is not a character", super::shortened(name)), "write the character itself")
-        }
+        _ if name.starts_with('#') => (
+            format!("&{}; is not a character", super::shortened(name)),
+            "write the character itself",
+        ),
         _ => return bare_ampersand(offset),
     };
     Fault { offset, cut: false, message, hint }
@@ -151,7 +164,12 @@ pub(super) fn bad_reference(offset: usize, name: &str) -> Fault {
 
 /// `&` with no reference behind it.
 pub(super) fn bare_ampersand(offset: usize) -> Fault {
-    Fault { offset, cut: false, message: "a & that begins no reference".to_owned(), hint: WRITE_AMP }
+    Fault {
+        offset,
+        cut: false,
+        message: "a & that begins no reference".to_owned(),
+        hint: WRITE_AMP,
+    }
 }
 
 /// Line ends as XML 1.0 §2.11 has them: CRLF and lone CR become LF.
@@ -194,19 +212,40 @@ pub(super) fn attributes(text: &str) -> impl Iterator<Item = Result<RawAttribute
     })
 }
 
-fn attribute<'t>(text: &'t str, at: &'t str, spaced: bool) -> Result<(RawAttribute<'t>, &'t str), Fault> {
+fn attribute<'t>(
+    text: &'t str,
+    at: &'t str,
+    spaced: bool,
+) -> Result<(RawAttribute<'t>, &'t str), Fault> {
     let offset_of = |rest: &str| text.len() - rest.len();
-    let fault = |rest: &str, message: String, hint| Fault { offset: offset_of(rest), cut: false, message, hint };
+    let fault = |rest: &str, message: String, hint| Fault {
+        offset: offset_of(rest),
+        cut: false,
+        message,
+        hint,
+    };
     let (name, rest) = split_name(at);
     if name.is_empty() {
         let found = at.chars().next().unwrap_or(' ');
         return Err(match found {
-            '<' => fault(at, "a < inside a tag".to_owned(), "close the tag before it with >, or write &lt;"),
-            _ => fault(at, format!("{found:?} where an attribute should begin"), "write attributes as name=\"value\""),
+            '<' => fault(
+                at,
+                "a < inside a tag".to_owned(),
+                "close the tag before it with >, or write &lt;",
+            ),
+            _ => fault(
+                at,
+                format!("{found:?} where an attribute should begin"),
+                "write attributes as name=\"value\"",
+            ),
         });
     }
     if !spaced {
-        return Err(fault(at, format!("no space before {}", super::quoted(name)), "put a space between attributes"));
+        return Err(fault(
+            at,
+            format!("no space before {}", super::quoted(name)),
+            "put a space between attributes",
+        ));
     }
     // What is missing may only be cut off.
     let missing = |rest: &str, what: &str| Fault {
@@ -216,14 +255,18 @@ fn attribute<'t>(text: &'t str, at: &'t str, spaced: bool) -> Result<(RawAttribu
         hint: "write attributes as name=\"value\"",
     };
     let rest = rest.trim_start_matches(is_space);
-    let Some(rest) = rest.strip_prefix('=') else { return Err(missing(rest, "there is no value for")) };
+    let Some(rest) = rest.strip_prefix('=') else {
+        return Err(missing(rest, "there is no value for"));
+    };
     let rest = rest.trim_start_matches(is_space);
     let Some(quote) = rest.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
         return Err(missing(rest, "there are no quotes around the value of"));
     };
     let inner = rest.get(1..).unwrap_or("");
-    let (raw, after) = inner.split_once(quote).map_or((inner, None), |(raw, after)| (raw, Some(after)));
-    let value = attribute_value(raw).map_err(|f| Fault { offset: f.offset + offset_of(inner), ..f })?;
+    let (raw, after) =
+        inner.split_once(quote).map_or((inner, None), |(raw, after)| (raw, Some(after)));
+    let value =
+        attribute_value(raw).map_err(|f| Fault { offset: f.offset + offset_of(inner), ..f })?;
     let after = after.ok_or_else(|| missing("", "there is no closing quote for"))?;
     Ok((RawAttribute { offset: offset_of(at), name, value }, after))
 }

@@ -92,7 +92,13 @@ impl Parsed {
     fn refused(rule: Rule, at: Position, message: String, hint: &'static str) -> Self {
         let mut findings = Findings::default();
         findings.add(rule, at, message, hint);
-        Self { document: None, findings: findings.kept, omitted: 0, source: None, first_fault: findings.first_fault }
+        Self {
+            document: None,
+            findings: findings.kept,
+            omitted: 0,
+            source: None,
+            first_fault: findings.first_fault,
+        }
     }
 }
 
@@ -108,7 +114,9 @@ pub fn parse_with_limit(body: &[u8], charset: Option<&str>, max_bytes: usize) ->
     }
     match decode::decode(body, charset) {
         Ok(text) => parse_text(text.into()),
-        Err(decode::Undecodable { at, message, hint }) => Parsed::refused(rules::E102, at, message, hint),
+        Err(decode::Undecodable { at, message, hint }) => {
+            Parsed::refused(rules::E102, at, message, hint)
+        }
     }
 }
 
@@ -125,9 +133,9 @@ fn parse_text(text: Arc<str>) -> Parsed {
     let elements = tree.root().map(|root| lint::document(&root, &mut findings)).unwrap_or_default();
     drop(tree);
     let Findings { kept, omitted, first_fault } = findings;
-    let document = first_fault
-        .is_none()
-        .then(|| Arc::new(Document { source: Arc::clone(&text), elements, warnings: kept.clone() }));
+    let document = first_fault.is_none().then(|| {
+        Arc::new(Document { source: Arc::clone(&text), elements, warnings: kept.clone() })
+    });
     Parsed { document, findings: kept, omitted, source: Some(text), first_fault }
 }
 

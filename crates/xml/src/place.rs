@@ -34,7 +34,9 @@ impl<'t> Locator<'t> {
         let passed = self.text.get(self.offset..offset).unwrap_or("");
         self.offset += passed.len();
         let plain = self.plain;
-        let count = |text: &str| u32::try_from(if plain { text.len() } else { text.chars().count() }).unwrap_or(0);
+        let count = |text: &str| {
+            u32::try_from(if plain { text.len() } else { text.chars().count() }).unwrap_or(0)
+        };
         // Whole runs at once; a CR, which hardly any document has, goes byte by byte.
         if plain || memchr::memchr(b'\r', passed.as_bytes()).is_none() {
             let mut line = passed;
@@ -47,7 +49,8 @@ impl<'t> Locator<'t> {
         }
         let mut rest = passed.as_bytes();
         while let Some((&byte, after)) = rest.split_first() {
-            let crlf = byte == b'\r' && after.first().or(self.text.as_bytes().get(offset)) == Some(&b'\n');
+            let crlf =
+                byte == b'\r' && after.first().or(self.text.as_bytes().get(offset)) == Some(&b'\n');
             match byte {
                 b'\n' => self.at = Position { line: self.at.line + 1, column: 1 },
                 b'\r' if !crlf => self.at = Position { line: self.at.line + 1, column: 1 },
@@ -84,8 +87,16 @@ mod tests {
     #[test]
     fn lines_end_three_ways_and_columns_count_characters() {
         let text = "a\nb\r\nc\rdé😀x\r\r\n\ny";
-        let cases =
-            [('a', 1, 1), ('b', 2, 1), ('c', 3, 1), ('d', 4, 1), ('é', 4, 2), ('😀', 4, 3), ('x', 4, 4), ('y', 7, 1)];
+        let cases = [
+            ('a', 1, 1),
+            ('b', 2, 1),
+            ('c', 3, 1),
+            ('d', 4, 1),
+            ('é', 4, 2),
+            ('😀', 4, 3),
+            ('x', 4, 4),
+            ('y', 7, 1),
+        ];
         let mut forwards = Locator::new(text);
         for (c, line, column) in cases {
             let offset = text.find(c).unwrap();

@@ -130,7 +130,8 @@ impl<'n> Node<'n> {
     }
 
     pub(super) fn elements(&self) -> impl Iterator<Item = Node<'n>> + use<'n> {
-        self.content().filter_map(|c| if let Content::Element(node) = c { Some(node) } else { None })
+        self.content()
+            .filter_map(|c| if let Content::Element(node) = c { Some(node) } else { None })
     }
 
     pub(super) fn texts(&self) -> impl Iterator<Item = &'n Text<'n>> + use<'n> {
@@ -161,14 +162,22 @@ pub(super) struct Fatal {
 pub(super) fn read(text: &str) -> Result<Tree<'_>, Fatal> {
     if text.starts_with('\u{FEFF}') {
         // The reader would swallow it.
-        return Err(ill_formed(START, "a second byte order mark".to_owned(), "begin the document with <"));
+        return Err(ill_formed(
+            START,
+            "a second byte order mark".to_owned(),
+            "begin the document with <",
+        ));
     }
     // Read up to the first character that XML does not have: what is wrong before it is wrong first.
     let illegal = grammar::first_illegal(text);
     let readable = illegal.and_then(|(at, _)| text.get(..at)).unwrap_or(text);
     let places = Locator::new(text);
-    let tree =
-        Tree { text, places: places.clone(), pieces: Vec::with_capacity(64), attributes: Vec::with_capacity(64) };
+    let tree = Tree {
+        text,
+        places: places.clone(),
+        pieces: Vec::with_capacity(64),
+        attributes: Vec::with_capacity(64),
+    };
     let mut builder = Builder {
         tree,
         places,
@@ -204,7 +213,9 @@ pub(super) fn read(text: &str) -> Result<Tree<'_>, Fatal> {
             Ok(Event::Start(_)) => builder.start_tag(start, raw, false)?,
             Ok(Event::Empty(_)) => builder.start_tag(start, raw, true)?,
             Ok(Event::End(_)) => builder.end_tag(start, raw)?,
-            Ok(Event::Text(_)) => builder.text(start, raw, raw.bytes().position(|b| !is_space(b.into())))?,
+            Ok(Event::Text(_)) => {
+                builder.text(start, raw, raw.bytes().position(|b| !is_space(b.into())))?
+            }
             Ok(Event::CData(_)) => builder.cdata(start, raw)?,
             Ok(Event::GeneralRef(_)) => builder.reference(start, raw)?,
             Ok(Event::Comment(_)) => builder.comment(start, raw)?,
@@ -245,7 +256,12 @@ impl<'t> Builder<'t> {
         ill_formed(self.places.locate(base + fault.offset), fault.message, fault.hint)
     }
 
-    fn fail<T>(&mut self, at: usize, message: impl Into<String>, hint: &'static str) -> Result<T, Fatal> {
+    fn fail<T>(
+        &mut self,
+        at: usize,
+        message: impl Into<String>,
+        hint: &'static str,
+    ) -> Result<T, Fatal> {
         Err(ill_formed(self.places.locate(at), message.into(), hint))
     }
 
@@ -255,8 +271,11 @@ impl<'t> Builder<'t> {
         match rest.as_bytes() {
             [] | [b'&', ..] => Ok(None),
             [b'<', b'/', after @ ..] => {
-                let Some(name) = self.innermost().map(|element| element.name) else { return Ok(None) };
-                let closes = after.starts_with(name.as_bytes()) && after.get(name.len()) == Some(&b'>');
+                let Some(name) = self.innermost().map(|element| element.name) else {
+                    return Ok(None);
+                };
+                let closes =
+                    after.starts_with(name.as_bytes()) && after.get(name.len()) == Some(&b'>');
                 let used = name.len() + 3;
                 if closes {
                     self.end_tag(start, rest.get(..used).unwrap_or(rest))?;
@@ -271,7 +290,11 @@ impl<'t> Builder<'t> {
                     [] | [b'<' | b'&', ..] => blanks,
                     said => blanks + memchr::memchr2(b'<', b'&', said).unwrap_or(said.len()),
                 };
-                self.text(start, rest.get(..used).unwrap_or(rest), (blanks < used).then_some(blanks))?;
+                self.text(
+                    start,
+                    rest.get(..used).unwrap_or(rest),
+                    (blanks < used).then_some(blanks),
+                )?;
                 Ok(Some(used))
             }
         }
@@ -363,14 +386,28 @@ impl<'t> Builder<'t> {
             let (name, offset) = (attribute.name, base + attribute.offset);
             let before = self.tree.attributes.get(first..).unwrap_or_default();
             if before.iter().any(|a| a.name == name) {
-                return self.fail(offset, format!("the attribute {} stands twice in one tag", quoted(name)), KEEP_ONE);
+                return self.fail(
+                    offset,
+                    format!("the attribute {} stands twice in one tag", quoted(name)),
+                    KEEP_ONE,
+                );
             }
             if before.len() >= MAX_ATTRIBUTES {
-                return Err(bound(at, format!("more than {MAX_ATTRIBUTES} attributes in one tag"), "write fewer"));
+                return Err(bound(
+                    at,
+                    format!("more than {MAX_ATTRIBUTES} attributes in one tag"),
+                    "write fewer",
+                ));
             }
             self.tree.attributes.push(Attribute { name, offset, value: attribute.value });
         }
-        Ok(Element { name, offset: start, at, attributes: first..self.tree.attributes.len(), inside: 0 })
+        Ok(Element {
+            name,
+            offset: start,
+            at,
+            attributes: first..self.tree.attributes.len(),
+            inside: 0,
+        })
     }
 
     /// The innermost element that is open.
@@ -389,9 +426,11 @@ impl<'t> Builder<'t> {
         let Some(place) = self.open.pop() else {
             return match self.has_root() {
                 true => self.after_root(start),
-                false => {
-                    self.fail(start, format!("the end tag </{}> closes nothing", shortened(name)), BEGIN_WITH_RESPONSE)
-                }
+                false => self.fail(
+                    start,
+                    format!("the end tag </{}> closes nothing", shortened(name)),
+                    BEGIN_WITH_RESPONSE,
+                ),
             };
         };
         let inside = self.tree.pieces.len() - place - 1;
@@ -446,7 +485,8 @@ impl<'t> Builder<'t> {
             return self.outside(start);
         }
         let name = raw.strip_prefix('&').and_then(|r| r.strip_suffix(';')).unwrap_or("");
-        let c = grammar::reference(name).ok_or_else(|| self.fault(start, grammar::bad_reference(0, name)))?;
+        let c = grammar::reference(name)
+            .ok_or_else(|| self.fault(start, grammar::bad_reference(0, name)))?;
         let at = (!is_space(c)).then_some(start);
         self.append(c.to_string().into(), at);
         Ok(())
@@ -478,7 +518,8 @@ impl<'t> Builder<'t> {
 
     /// `<?xml version="1.0" encoding="…" standalone="…"?>`, which may stand at the very beginning only.
     fn declaration(&mut self, start: usize, raw: &'t str) -> Result<(), Fatal> {
-        const DECLARATION: &str = "write <?xml version=\"1.0\" encoding=\"UTF-8\"?>, or leave it out";
+        const DECLARATION: &str =
+            "write <?xml version=\"1.0\" encoding=\"UTF-8\"?>, or leave it out";
         if start != 0 {
             return self.fail(
                 start,
@@ -497,20 +538,31 @@ impl<'t> Builder<'t> {
                 "version" => value == "1.0",
                 "encoding" => {
                     value.starts_with(|c: char| c.is_ascii_alphabetic())
-                        && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+                        && value
+                            .chars()
+                            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
                 }
                 "standalone" => matches!(value, "yes" | "no"),
                 _ => false,
             };
             // Each at most once, in this order; `version` cannot be left out.
-            let in_order = expected.any(|name| name == attribute.name) && (versioned || attribute.name == "version");
+            let in_order = expected.any(|name| name == attribute.name)
+                && (versioned || attribute.name == "version");
             if !fits || !in_order {
-                let message = format!("the XML declaration has {}={}", shortened(attribute.name), quoted(value));
+                let message = format!(
+                    "the XML declaration has {}={}",
+                    shortened(attribute.name),
+                    quoted(value)
+                );
                 return self.fail(OPENING.len() + attribute.offset, message, DECLARATION);
             }
             versioned = true;
         }
-        if versioned { Ok(()) } else { self.fail(start, "the XML declaration has no version", DECLARATION) }
+        if versioned {
+            Ok(())
+        } else {
+            self.fail(start, "the XML declaration has no version", DECLARATION)
+        }
     }
 
     fn instruction(&mut self, start: usize) -> Fatal {
@@ -531,7 +583,11 @@ impl<'t> Builder<'t> {
     }
 
     fn after_root<T>(&mut self, at: usize) -> Result<T, Fatal> {
-        self.fail(at, "something after the end of the document", "put everything into one <Response>…</Response>")
+        self.fail(
+            at,
+            "something after the end of the document",
+            "put everything into one <Response>…</Response>",
+        )
     }
 
     /// Markup that the reader could not split off, up to the end of the text.
@@ -539,30 +595,42 @@ impl<'t> Builder<'t> {
         // Inside open elements, an input that ends too early is reported at the innermost one's start tag.
         let innermost = self.innermost().map(|element| element.at);
         let at = self.places.locate(start);
-        let unclosed = |what: &str| format!("the {what} that begins in line {} is never closed", at.line);
+        let unclosed =
+            |what: &str| format!("the {what} that begins in line {} is never closed", at.line);
         if raw.starts_with('&') {
             return self.fault(start, grammar::bare_ampersand(0));
         }
         if let Some(inner) = raw.strip_prefix(COMMENT) {
             return match inner.find("--") {
                 Some(dashes) => self.dashes(start + COMMENT.len() + dashes),
-                None => self.ended(innermost.unwrap_or(at), unclosed("comment"), "close it with -->"),
+                None => {
+                    self.ended(innermost.unwrap_or(at), unclosed("comment"), "close it with -->")
+                }
             };
         }
         if raw.starts_with("<![CDATA[") {
-            return self.ended(innermost.unwrap_or(at), unclosed("CDATA section"), "close it with ]]>");
+            return self.ended(
+                innermost.unwrap_or(at),
+                unclosed("CDATA section"),
+                "close it with ]]>",
+            );
         }
         if let Some(inner) = raw.strip_prefix("</") {
             let (name, rest) = grammar::split_name(inner);
             return if rest.trim_start_matches(is_space).is_empty() {
                 self.ended(innermost.unwrap_or(at), unclosed("end tag"), "close it with >")
             } else {
-                let message = format!("the end tag </{}> has more than a name in it", shortened(name));
+                let message =
+                    format!("the end tag </{}> has more than a name in it", shortened(name));
                 ill_formed(at, message, "write </name>")
             };
         }
         if raw.starts_with("<!") {
-            return ill_formed(at, "a <! that begins no comment or CDATA section".to_owned(), BEGIN_WITH_RESPONSE);
+            return ill_formed(
+                at,
+                "a <! that begins no comment or CDATA section".to_owned(),
+                BEGIN_WITH_RESPONSE,
+            );
         }
         if raw.starts_with("<?") {
             return self.ended(at, unclosed("<?"), "remove it: only <?xml …?> may begin with <?");
@@ -602,7 +670,11 @@ impl<'t> Builder<'t> {
     fn finish(mut self) -> Result<Tree<'t>, Fatal> {
         if let Some(&Element { name, at, .. }) = self.innermost() {
             let message = format!("<{}> is never closed", shortened(name));
-            return Err(self.ended(at, message, "add the missing end tag (was the document cut short?)"));
+            return Err(self.ended(
+                at,
+                message,
+                "add the missing end tag (was the document cut short?)",
+            ));
         }
         if self.has_root() && self.illegal.is_none() {
             return Ok(self.tree);
@@ -615,7 +687,8 @@ impl<'t> Builder<'t> {
 
 const COMMENT: &str = "<!--";
 const KEEP_ONE: &str = "keep one of them";
-const BEGIN_WITH_RESPONSE: &str = "send XML that begins with <Response>; what the URL answers now is something else";
+const BEGIN_WITH_RESPONSE: &str =
+    "send XML that begins with <Response>; what the URL answers now is something else";
 
 fn bound(at: Position, message: String, hint: &'static str) -> Fatal {
     Fatal { rule: rules::E105, at, message, hint }

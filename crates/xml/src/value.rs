@@ -112,8 +112,8 @@ type Checked<'v> = Result<(Value<'v>, Option<Box<Note>>), Box<Note>>;
 
 /// Languages Plivo lists for `WOMAN` and `MAN` (§5.2).
 pub const CLASSIC_LANGUAGES: &[&str] = &[
-    "da-DK", "nl-NL", "en-AU", "en-GB", "en-US", "fr-FR", "fr-CA", "de-DE", "it-IT", "pl-PL", "pt-PT", "pt-BR",
-    "ru-RU", "es-ES", "es-US", "sv-SE",
+    "da-DK", "nl-NL", "en-AU", "en-GB", "en-US", "fr-FR", "fr-CA", "de-DE", "it-IT", "pl-PL",
+    "pt-PT", "pt-BR", "ru-RU", "es-ES", "es-US", "sv-SE",
 ];
 
 /// Longest URL, in characters (L3).
@@ -124,11 +124,16 @@ pub(super) fn check(kind: Kind, value: &str) -> Checked<'_> {
     match kind {
         Kind::Any => plain(Value::Text(value.into())),
         Kind::Text(max) if value.chars().count() <= max => plain(Value::Text(value.into())),
-        Kind::Text(max) => {
-            Err(Note::bad(format!("has {} characters", value.chars().count()), format!("at most {max} characters")))
+        Kind::Text(max) => Err(Note::bad(
+            format!("has {} characters", value.chars().count()),
+            format!("at most {max} characters"),
+        )),
+        Kind::Secret(min, max) if (min..=max).contains(&value.chars().count()) => {
+            plain(Value::Text(value.into()))
         }
-        Kind::Secret(min, max) if (min..=max).contains(&value.chars().count()) => plain(Value::Text(value.into())),
-        Kind::Secret(min, max) => Err(Note::bad("has the wrong length", format!("write {min} to {max} characters"))),
+        Kind::Secret(min, max) => {
+            Err(Note::bad("has the wrong length", format!("write {min} to {max} characters")))
+        }
         Kind::Bool => boolean(value),
         Kind::Int(min, max) => int(value, min, max, ""),
         Kind::IntOr(_, _, word, number) if value.eq_ignore_ascii_case(word) => {
@@ -143,7 +148,9 @@ pub(super) fn check(kind: Kind, value: &str) -> Checked<'_> {
         Kind::UrlOr(words) => match words.iter().find(|word| value.eq_ignore_ascii_case(word)) {
             Some(word) => Ok((Value::Word(word), other_case(value, word))),
             None => url(value, ["http", "https"]).map_err(|mut note| {
-                note.hint = format!("write {} or an absolute URL, https://…", words.join(" ").trim()).into();
+                note.hint =
+                    format!("write {} or an absolute URL, https://…", words.join(" ").trim())
+                        .into();
                 note
             }),
         },
@@ -156,9 +163,13 @@ pub(super) fn check(kind: Kind, value: &str) -> Checked<'_> {
         Kind::Key => keys(value, 1).ok_or_else(|| Note::bad("is not one key", ONE_KEY)).map(clean),
         Kind::KeyOrNone => none_or(value, || keys(value, 1), ONE_KEY_OR_NONE),
         Kind::Keys(max) => keys(value, max)
-            .ok_or_else(|| Note::bad("is not a set of keys", format!("write 1 to {max} of 0-9 * #")))
+            .ok_or_else(|| {
+                Note::bad("is not a set of keys", format!("write 1 to {max} of 0-9 * #"))
+            })
             .map(clean),
-        Kind::KeysOrNone => none_or(value, || keys(value, usize::MAX), "write keys of 0-9 * #, or none"),
+        Kind::KeysOrNone => {
+            none_or(value, || keys(value, usize::MAX), "write keys of 0-9 * #, or none")
+        }
         Kind::DigitsList => digits_list(value),
         Kind::SendDigits if is_send_digits(value) => plain(Value::Text(value.into())),
         Kind::SendDigits => Err(Note::bad(
@@ -169,7 +180,8 @@ pub(super) fn check(kind: Kind, value: &str) -> Checked<'_> {
         Kind::Lang if is_language(value) => plain(Value::Text(value.into())),
         Kind::ClassicLang if is_language(value) => {
             let note = (!CLASSIC_LANGUAGES.contains(&value)).then(|| {
-                let hint = format!("Plivo's voices WOMAN and MAN speak {}", CLASSIC_LANGUAGES.join(", "));
+                let hint =
+                    format!("Plivo's voices WOMAN and MAN speak {}", CLASSIC_LANGUAGES.join(", "));
                 Note::new(rules::W310, "is a language Plivo does not list for this voice", hint)
             });
             Ok((Value::Text(value.into()), note))
@@ -188,19 +200,30 @@ pub(super) fn check(kind: Kind, value: &str) -> Checked<'_> {
             None => Err(Note::bad("is not a length of time", "write it as 250ms or 1.5s")),
         },
         Kind::Volume => {
-            const WORDS: &[&str] = &["default", "silent", "x-soft", "soft", "medium", "loud", "x-loud"];
-            let decibels =
-                |v: &str| v.strip_suffix("dB").and_then(|v| v.strip_prefix(['+', '-'])).is_some_and(is_decimal);
+            const WORDS: &[&str] =
+                &["default", "silent", "x-soft", "soft", "medium", "loud", "x-loud"];
+            let decibels = |v: &str| {
+                v.strip_suffix("dB")
+                    .and_then(|v| v.strip_prefix(['+', '-']))
+                    .is_some_and(is_decimal)
+            };
             sound(value, WORDS, decibels, "+6dB or -3dB")
         }
         Kind::Rate => {
             const WORDS: &[&str] = &["x-slow", "slow", "medium", "fast", "x-fast"];
-            sound(value, WORDS, |v| v.strip_suffix('%').is_some_and(|n| in_range(n, 20, 200)), "20% to 200%")
+            sound(
+                value,
+                WORDS,
+                |v| v.strip_suffix('%').is_some_and(|n| in_range(n, 20, 200)),
+                "20% to 200%",
+            )
         }
         Kind::Pitch => {
             const WORDS: &[&str] = &["default", "x-low", "low", "medium", "high", "x-high"];
             let percent = |v: &str| {
-                v.strip_suffix('%').and_then(|v| v.strip_prefix(['+', '-'])).is_some_and(|n| in_range(n, 1, 50))
+                v.strip_suffix('%')
+                    .and_then(|v| v.strip_prefix(['+', '-']))
+                    .is_some_and(|n| in_range(n, 1, 50))
             };
             sound(value, WORDS, percent, "+1% to +50% or -1% to -50%")
         }
@@ -220,7 +243,8 @@ fn clean(value: Value<'_>) -> (Value<'_>, Option<Box<Note>>) {
 
 /// W302 where a word is not written as in the table.
 fn other_case(value: &str, word: &str) -> Option<Box<Note>> {
-    (value != word).then(|| Note::new(rules::W302, "is in unusual letter case", format!("write {word}")))
+    (value != word)
+        .then(|| Note::new(rules::W302, "is in unusual letter case", format!("write {word}")))
 }
 
 fn boolean(value: &str) -> Checked<'_> {
@@ -257,11 +281,15 @@ fn in_range(digits: &str, min: u32, max: u32) -> bool {
 
 fn is_decimal(value: &str) -> bool {
     let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    value.split_once('.').map_or_else(|| digits(value), |(whole, fraction)| digits(whole) && digits(fraction))
+    value
+        .split_once('.')
+        .map_or_else(|| digits(value), |(whole, fraction)| digits(whole) && digits(fraction))
 }
 
 fn one_of(value: &str, Words { words, tolerated, case }: Words) -> Checked<'static> {
-    let fits = |word: &&&str| if case == Case::Exact { value == **word } else { value.eq_ignore_ascii_case(word) };
+    let fits = |word: &&&str| {
+        if case == Case::Exact { value == **word } else { value.eq_ignore_ascii_case(word) }
+    };
     let documented = || words.join(", ");
     if let Some(word) = words.iter().find(fits) {
         let note = if case == Case::Noted { other_case(value, word) } else { None };
@@ -269,11 +297,17 @@ fn one_of(value: &str, Words { words, tolerated, case }: Words) -> Checked<'stat
     }
     match tolerated.iter().find(fits) {
         Some(word) => {
-            let note =
-                Note::new(rules::W310, "is not in Plivo's documented list", format!("documented: {}", documented()));
+            let note = Note::new(
+                rules::W310,
+                "is not in Plivo's documented list",
+                format!("documented: {}", documented()),
+            );
             Ok((Value::Word(word), Some(note)))
         }
-        None => Err(Note::bad("is not one of the words allowed here", format!("write one of: {}", documented()))),
+        None => Err(Note::bad(
+            "is not one of the words allowed here",
+            format!("write one of: {}", documented()),
+        )),
     }
 }
 
@@ -285,7 +319,10 @@ fn open_enum<'v>(value: &'v str, words: &[&'static str]) -> Checked<'v> {
     if value.contains(is_space) {
         return Err(Note::bad("is not one word", hint));
     }
-    Ok((Value::Text(value.into()), Some(Note::new(rules::W310, "is not in Plivo's documented list", hint))))
+    Ok((
+        Value::Text(value.into()),
+        Some(Note::new(rules::W310, "is not in Plivo's documented list", hint)),
+    ))
 }
 
 fn method(value: &str) -> Checked<'_> {
@@ -320,7 +357,11 @@ fn url<'v>(value: &'v str, [plain_scheme, encrypted]: [&str; 2]) -> Checked<'v> 
     }
     let graphic = !super::any_byte(value, |b| !matches!(b, b'!'..=b'~'));
     if !graphic && value.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(Note::new(rules::E311, "has a space or control character in it", "write %20 for a space"));
+        return Err(Note::new(
+            rules::E311,
+            "has a space or control character in it",
+            "write %20 for a space",
+        ));
     }
     let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or("");
     if authority.contains('@') {
@@ -330,7 +371,8 @@ fn url<'v>(value: &'v str, [plain_scheme, encrypted]: [&str; 2]) -> Checked<'v> 
             "leave out what stands before the @: requests are signed, see X-Plivo-Signature-V3",
         ));
     }
-    let reads = || url::Url::parse(value).is_ok_and(|url| url.host_str().is_some_and(|h| !h.is_empty()));
+    let reads =
+        || url::Url::parse(value).is_ok_and(|url| url.host_str().is_some_and(|h| !h.is_empty()));
     if authority.is_empty() || !((graphic && is_plain_authority(authority)) || reads()) {
         return bad("has no valid host");
     }
@@ -348,7 +390,10 @@ fn url<'v>(value: &'v str, [plain_scheme, encrypted]: [&str; 2]) -> Checked<'v> 
 fn is_ordinary_url(value: &str, encrypted: &str) -> bool {
     let rest = value.strip_prefix(encrypted).and_then(|rest| rest.strip_prefix("://"));
     rest.is_some_and(|rest| {
-        let end = rest.bytes().position(|b| matches!(b, b'/' | b'?' | b'#' | b'\\')).unwrap_or(rest.len());
+        let end = rest
+            .bytes()
+            .position(|b| matches!(b, b'/' | b'?' | b'#' | b'\\'))
+            .unwrap_or(rest.len());
         let graphic = !super::any_byte(rest, |b| !matches!(b, b'!'..=b'~'));
         value.len() <= MAX_URL && graphic && rest.get(..end).is_some_and(is_plain_authority)
     })
@@ -360,7 +405,9 @@ fn is_plain_authority(authority: &str) -> bool {
     let bytes = authority.as_bytes();
     let colon = bytes.iter().position(|b| *b == b':');
     let (name, port) = match colon {
-        Some(at) => (bytes.get(..at).unwrap_or_default(), authority.get(at + 1..).unwrap_or_default()),
+        Some(at) => {
+            (bytes.get(..at).unwrap_or_default(), authority.get(at + 1..).unwrap_or_default())
+        }
         None => (bytes, "80"),
     };
     name.len() <= 253
@@ -397,12 +444,16 @@ fn is_plain_name(name: &[u8]) -> bool {
 /// §3 `phone`, to its digits.
 pub(super) fn phone(value: &str) -> Result<String, Box<Note>> {
     // `(+91) 80357-37458` is written too.
-    let bare: String = value.chars().filter(|c| !matches!(c, ' ' | '-' | '.' | '(' | ')')).collect();
+    let bare: String =
+        value.chars().filter(|c| !matches!(c, ' ' | '-' | '.' | '(' | ')')).collect();
     let digits = bare.strip_prefix('+').unwrap_or(&bare);
     if (5..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(digits.to_owned());
     }
-    Err(Note::bad("is not a phone number", "write country code and number, 5 to 15 digits, such as 918035737458"))
+    Err(Note::bad(
+        "is not a phone number",
+        "write country code and number, 5 to 15 digits, such as 918035737458",
+    ))
 }
 
 pub(super) fn key(c: char) -> Option<Digit> {
@@ -415,7 +466,11 @@ fn keys(value: &str, max: usize) -> Option<Value<'_>> {
     keys.then_some(Value::Keys(value))
 }
 
-fn none_or<'v>(value: &'v str, keys: impl Fn() -> Option<Value<'v>>, hint: &'static str) -> Checked<'v> {
+fn none_or<'v>(
+    value: &'v str,
+    keys: impl Fn() -> Option<Value<'v>>,
+    hint: &'static str,
+) -> Checked<'v> {
     if value.is_empty() {
         return plain(Value::Keys(""));
     }
@@ -438,7 +493,8 @@ fn digits_list(value: &str) -> Checked<'_> {
 
 /// What can be sent as tones: `0-9 * #`, `w` and `W` for pauses.
 pub(super) fn is_dial_string(value: &str) -> bool {
-    (1..=64).contains(&value.len()) && value.chars().all(|c| key(c).is_some() || matches!(c, 'w' | 'W'))
+    (1..=64).contains(&value.len())
+        && value.chars().all(|c| key(c).is_some() || matches!(c, 'w' | 'W'))
 }
 
 fn is_send_digits(value: &str) -> bool {
@@ -450,11 +506,15 @@ fn is_send_digits(value: &str) -> bool {
 
 fn pairs(value: &str, max_bytes: usize) -> Checked<'_> {
     if value.len() > max_bytes {
-        return Err(Note::bad(format!("has {} bytes", value.len()), format!("at most {max_bytes} bytes")));
+        return Err(Note::bad(
+            format!("has {} bytes", value.len()),
+            format!("at most {max_bytes} bytes"),
+        ));
     }
     fn pair(item: &str) -> Option<(&str, &str)> {
         let (key, value) = item.split_once('=')?;
-        let well = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        let well = !key.is_empty()
+            && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
         well.then_some((key, value))
     }
     let all: Option<Vec<_>> = value.split(',').map(pair).collect();
@@ -471,9 +531,11 @@ fn is_language(value: &str) -> bool {
     let letters = |s: &str, n: std::ops::RangeInclusive<usize>| {
         n.contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphabetic())
     };
-    let region = |s: &str| letters(s, 2..=2) || (s.len() == 3 && s.bytes().all(|b| b.is_ascii_digit()));
+    let region =
+        |s: &str| letters(s, 2..=2) || (s.len() == 3 && s.bytes().all(|b| b.is_ascii_digit()));
     // What nearly all are.
-    if matches!(value.as_bytes(), [a, b, b'-', c, d] if [a, b, c, d].iter().all(|b| b.is_ascii_alphabetic())) {
+    if matches!(value.as_bytes(), [a, b, b'-', c, d] if [a, b, c, d].iter().all(|b| b.is_ascii_alphabetic()))
+    {
         return true;
     }
     let mut parts = value.split('-');
@@ -494,7 +556,8 @@ fn voice(value: &str) -> Checked<'_> {
             return Ok((Value::Text(word.into()), other_case(value, word)));
         }
     }
-    let name = value.strip_prefix("Polly.").map(|name| name.strip_suffix("-Neural").unwrap_or(name));
+    let name =
+        value.strip_prefix("Polly.").map(|name| name.strip_suffix("-Neural").unwrap_or(name));
     if name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphabetic())) {
         return plain(Value::Text(value.into()));
     }
@@ -504,7 +567,8 @@ fn voice(value: &str) -> Checked<'_> {
 fn input(value: &str) -> Checked<'_> {
     const WORDS: [&str; 2] = ["dtmf", "speech"];
     let mut given = value.split(is_space).filter(|w| !w.is_empty());
-    let mut next = || given.next().map(|w| WORDS.iter().position(|word| w.eq_ignore_ascii_case(word)));
+    let mut next =
+        || given.next().map(|w| WORDS.iter().position(|word| w.eq_ignore_ascii_case(word)));
     let word = match (next(), next(), next()) {
         (Some(Some(0)), None, None) => "dtmf",
         (Some(Some(1)), None, None) => "speech",
@@ -519,7 +583,8 @@ fn input(value: &str) -> Checked<'_> {
 }
 
 fn hints(value: &str) -> Checked<'_> {
-    let phrases: Vec<Cow<'_, str>> = value.split(',').map(trim).filter(|p| !p.is_empty()).map(Cow::from).collect();
+    let phrases: Vec<Cow<'_, str>> =
+        value.split(',').map(trim).filter(|p| !p.is_empty()).map(Cow::from).collect();
     let longer = |text: &str, max: usize| text.len() > max && text.chars().nth(max).is_some();
     let limits = "at most 500 phrases, 100 characters each, 10000 in all";
     if phrases.len() > 500 {
@@ -540,7 +605,9 @@ fn beep(value: &str) -> Checked<'_> {
     }
     const KEYS: &[&str] = &["duration", "inter_silence", "intra_silence", "threshold"];
     match pairs(value, usize::MAX) {
-        Ok((Value::Pairs(items), _)) if items.iter().all(|(k, v)| KEYS.contains(k) && is_number(v)) => {
+        Ok((Value::Pairs(items), _))
+            if items.iter().all(|(k, v)| KEYS.contains(k) && is_number(v)) =>
+        {
             plain(Value::Pairs(items))
         }
         _ => Err(Note::bad(
@@ -551,27 +618,48 @@ fn beep(value: &str) -> Checked<'_> {
 }
 
 fn word_list(value: &str, words: &[&'static str]) -> Checked<'static> {
-    let known = |item: &str| words.iter().find(|word| item.trim_matches(is_space).eq_ignore_ascii_case(word));
-    let all: Option<Vec<_>> = value.split(',').map(|item| known(item).map(|w| Cow::from(*w))).collect();
-    all.map(|list| (Value::List(list), None))
-        .ok_or_else(|| Note::bad("has a word that is not known here", format!("write some of: {}", words.join(", "))))
+    let known = |item: &str| {
+        words.iter().find(|word| item.trim_matches(is_space).eq_ignore_ascii_case(word))
+    };
+    let all: Option<Vec<_>> =
+        value.split(',').map(|item| known(item).map(|w| Cow::from(*w))).collect();
+    all.map(|list| (Value::List(list), None)).ok_or_else(|| {
+        Note::bad(
+            "has a word that is not known here",
+            format!("write some of: {}", words.join(", ")),
+        )
+    })
 }
 
 /// `250ms`, `1.5s`: milliseconds.
-#[allow(clippy::as_conversions, reason = "it saturates: any length beyond the allowed is as good as any other")]
+#[allow(
+    clippy::as_conversions,
+    reason = "it saturates: any length beyond the allowed is as good as any other"
+)]
 pub(super) fn break_millis(value: &str) -> Option<u32> {
     let (number, unit) = match value.strip_suffix("ms") {
         Some(number) => (number, 1.0),
         None => (value.strip_suffix('s')?, 1_000.0),
     };
-    is_decimal(number).then(|| number.parse::<f64>().ok()).flatten().map(|n| (n * unit).round() as u32)
+    is_decimal(number)
+        .then(|| number.parse::<f64>().ok())
+        .flatten()
+        .map(|n| (n * unit).round() as u32)
 }
 
-fn sound<'v>(value: &'v str, words: &[&'static str], number: impl Fn(&str) -> bool, form: &str) -> Checked<'v> {
+fn sound<'v>(
+    value: &'v str,
+    words: &[&'static str],
+    number: impl Fn(&str) -> bool,
+    form: &str,
+) -> Checked<'v> {
     if words.contains(&value) || number(value) {
         return plain(Value::Text(value.into()));
     }
-    Err(Note::bad("is not a setting of prosody", format!("write one of: {}, or {form}", words.join(", "))))
+    Err(Note::bad(
+        "is not a setting of prosody",
+        format!("write one of: {}, or {form}", words.join(", ")),
+    ))
 }
 
 #[cfg(test)]
@@ -595,9 +683,18 @@ mod tests {
         for plain in ["app.example.com", "App.Example.com:8443", "localhost", "a-b.c0"] {
             assert!(is_plain_authority(plain), "{plain}");
         }
-        for other in
-            ["", "1.2.3.4", "[::1]", "xn--bcher-kva.example", "a..b", "-a.b", "a.b:", "a.b:70000", "a_b.c", "a.0x1"]
-        {
+        for other in [
+            "",
+            "1.2.3.4",
+            "[::1]",
+            "xn--bcher-kva.example",
+            "a..b",
+            "-a.b",
+            "a.b:",
+            "a.b:70000",
+            "a_b.c",
+            "a.0x1",
+        ] {
             assert!(!is_plain_authority(other), "{other}");
         }
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use model::{Digit, Method};
 
 use super::ast::{
-    Beep, Conference, Dial, DialAddress, DialMusic, DialTarget, DocUrl, Element, ElementKind, GetDigits, GetInput,
-    HangupReason, InputType, MemberSound, Message, Prompt, Record, Repeat, Speak, Speech, SpeechNode, Stream, Target,
-    Transcription, Voice, Wait,
+    Beep, Conference, Dial, DialAddress, DialMusic, DialTarget, DocUrl, Element, ElementKind,
+    GetDigits, GetInput, HangupReason, InputType, MemberSound, Message, Prompt, Record, Repeat,
+    Speak, Speech, SpeechNode, Stream, Target, Transcription, Voice, Wait,
 };
 
 /// A document of these elements.
@@ -59,7 +59,10 @@ impl Writer {
                     HangupReason::Rejected => "rejected",
                     HangupReason::Busy => "busy",
                 });
-                self.open("Hangup").maybe("reason", reason).maybe_seconds("schedule", hangup.schedule).empty();
+                self.open("Hangup")
+                    .maybe("reason", reason)
+                    .maybe_seconds("schedule", hangup.schedule)
+                    .empty();
             }
             ElementKind::PreAnswer(pre_answer) => {
                 self.open("PreAnswer").inside();
@@ -88,7 +91,9 @@ impl Writer {
         for node in &speech.0 {
             match node {
                 SpeechNode::Text(text) => self.escape(text),
-                SpeechNode::Break { millis } => self.open("break").give("time", &format!("{millis}ms")).empty(),
+                SpeechNode::Break { millis } => {
+                    self.open("break").give("time", &format!("{millis}ms")).empty()
+                }
                 SpeechNode::Tag { name, attributes, content } => {
                     self.open(name.name());
                     for (attribute, value) in attributes {
@@ -157,7 +162,11 @@ impl Writer {
             .unless("speechModel", &get.speech_model, "default")
             .unless("hints", &get.hints.join(","), "")
             .unless("language", &get.language, "en-US")
-            .target("interimSpeechResultsCallback", "interimSpeechResultsCallbackMethod", get.interim.as_ref())
+            .target(
+                "interimSpeechResultsCallback",
+                "interimSpeechResultsCallbackMethod",
+                get.interim.as_ref(),
+            )
             .flag("profanityFilter", get.profanity_filter, false)
             .flag("log", get.log, true)
             .inside();
@@ -184,7 +193,11 @@ impl Writer {
     }
 
     fn record(&mut self, record: &Record) {
-        let finish = if record.finish_on_key.is_empty() { "none".to_owned() } else { keys(&record.finish_on_key) };
+        let finish = if record.finish_on_key.is_empty() {
+            "none".to_owned()
+        } else {
+            keys(&record.finish_on_key)
+        };
         self.open("Record")
             .target("action", "method", record.action.as_ref())
             .flag("redirect", record.redirect, true)
@@ -384,7 +397,8 @@ impl Writer {
     }
 
     fn pairs(&mut self, name: &str, pairs: &[(String, String)]) -> &mut Self {
-        let items: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let items: Vec<String> =
+            pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
         self.unless(name, &items.join(","), "")
     }
 

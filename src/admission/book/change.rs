@@ -39,19 +39,22 @@ impl Book {
     /// The row of an entry, as it stands now.
     pub(super) fn row(&self, key: &Key) -> SettingWrite {
         match key {
-            Key::Account(id) => {
-                self.accounts.get(id).map_or_else(|| write(SettingKind::Account, id.as_str(), None), Account::row)
-            }
+            Key::Account(id) => self
+                .accounts
+                .get(id)
+                .map_or_else(|| write(SettingKind::Account, id.as_str(), None), Account::row),
             Key::Application(id) => {
                 let gone = || write(SettingKind::Application, id.as_str(), None);
                 self.applications.get(id).map_or_else(gone, Application::row)
             }
-            Key::Waba(id) => {
-                self.wabas.get(id).map_or_else(|| write(SettingKind::Waba, id.as_str(), None), super::Waba::row)
-            }
-            Key::Number(id) => {
-                self.numbers.get(id).map_or_else(|| write(SettingKind::Number, id.as_str(), None), Number::row)
-            }
+            Key::Waba(id) => self
+                .wabas
+                .get(id)
+                .map_or_else(|| write(SettingKind::Waba, id.as_str(), None), super::Waba::row),
+            Key::Number(id) => self
+                .numbers
+                .get(id)
+                .map_or_else(|| write(SettingKind::Number, id.as_str(), None), Number::row),
         }
     }
 
@@ -83,7 +86,12 @@ impl Book {
     }
 
     /// Changes what an account says of itself.
-    pub fn edit_account(&mut self, id: &AuthId, now: Timestamp, edit: impl FnOnce(&mut Details)) -> Vec<Key> {
+    pub fn edit_account(
+        &mut self,
+        id: &AuthId,
+        now: Timestamp,
+        edit: impl FnOnce(&mut Details),
+    ) -> Vec<Key> {
         let Some(account) = self.accounts.get_mut(id) else { return Vec::new() };
         edit(&mut account.details);
         account.details.modified = Some(now);
@@ -96,7 +104,9 @@ impl Book {
     /// # Errors
     /// It stands in the configuration.
     pub fn remove_subaccount(&mut self, id: &AuthId, cascade: bool) -> Result<Vec<Key>, InFile> {
-        let Some(Account { parent: Some(main), in_file, .. }) = self.accounts.get(id) else { return Ok(Vec::new()) };
+        let Some(Account { parent: Some(main), in_file, .. }) = self.accounts.get(id) else {
+            return Ok(Vec::new());
+        };
         if *in_file {
             return Err(InFile);
         }
@@ -108,7 +118,8 @@ impl Book {
             keys.push(Key::Waba(waba.id.clone()));
         }
         keys.extend(self.inherit(id, &main));
-        let owned: Vec<AppId> = self.applications.values().filter(|a| a.account == *id).map(|a| a.id.clone()).collect();
+        let owned: Vec<AppId> =
+            self.applications.values().filter(|a| a.account == *id).map(|a| a.id.clone()).collect();
         for app in owned {
             let needed = self.needing(&app).is_some();
             match self.applications.get_mut(&app) {
@@ -131,12 +142,17 @@ impl Book {
     pub fn put_application(&mut self, app: Application) -> Result<Vec<Key>, TooMany> {
         let is_new = !self.applications.contains_key(&app.id);
         let main = self.main_of(&app.account);
-        let there = || self.applications.values().filter(|other| self.main_of(&other.account) == main).count();
+        let there = || {
+            self.applications.values().filter(|other| self.main_of(&other.account) == main).count()
+        };
         if is_new && there() >= APPLICATIONS_MAX {
             return Err(TooMany(APPLICATIONS_MAX));
         }
         let mut keys = vec![Key::Application(app.id.clone())];
-        let others = self.applications.values_mut().filter(|other| other.account == app.account && other.id != app.id);
+        let others = self
+            .applications
+            .values_mut()
+            .filter(|other| other.account == app.account && other.id != app.id);
         for other in others {
             let was = (other.default_for_numbers, other.default_for_endpoints);
             other.default_for_numbers &= !app.default_for_numbers;
@@ -159,7 +175,8 @@ impl Book {
         }
         self.applications.remove(id);
         let mut keys = vec![Key::Application(id.clone())];
-        for number in self.numbers.values_mut().filter(|number| number.set.app.as_ref() == Some(id)) {
+        for number in self.numbers.values_mut().filter(|number| number.set.app.as_ref() == Some(id))
+        {
             number.set.app = None;
             keys.push(Key::Number(number.number.clone()));
         }
@@ -173,7 +190,11 @@ impl Book {
     }
 
     /// Changes what is set of a number.
-    pub fn edit_number(&mut self, number: &E164, edit: impl FnOnce(&mut super::NumberSet)) -> Vec<Key> {
+    pub fn edit_number(
+        &mut self,
+        number: &E164,
+        edit: impl FnOnce(&mut super::NumberSet),
+    ) -> Vec<Key> {
         let Some(number) = self.numbers.get_mut(number) else { return Vec::new() };
         edit(&mut number.set);
         vec![Key::Number(number.number.clone())]

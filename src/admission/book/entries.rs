@@ -177,8 +177,12 @@ impl Application {
 
 impl Waba {
     pub(super) fn row(&self) -> SettingWrite {
-        let row = WabaRow { given_to: self.given_to.clone(), of: (!self.in_file).then(|| self.of.clone()) };
-        let says = row.given_to.is_some() || row.of.is_some() || self.set_token.is_some() || self.shut;
+        let row = WabaRow {
+            given_to: self.given_to.clone(),
+            of: (!self.in_file).then(|| self.of.clone()),
+        };
+        let says =
+            row.given_to.is_some() || row.of.is_some() || self.set_token.is_some() || self.shut;
         let body = says.then(|| (json(&row), self.set_token.clone()));
         SettingWrite { keeps_sealed: self.shut, ..write(SettingKind::Waba, self.id.as_str(), body) }
     }
@@ -192,10 +196,17 @@ impl Number {
 
     pub(super) fn row(&self) -> SettingWrite {
         let body = Some((json(&self.set), self.set_token.clone()));
-        SettingWrite { keeps_sealed: self.shut, ..write(SettingKind::Number, self.number.as_str(), body) }
+        SettingWrite {
+            keeps_sealed: self.shut,
+            ..write(SettingKind::Number, self.number.as_str(), body)
+        }
     }
 }
 
-pub(super) fn write(kind: SettingKind, id: &str, body: Option<(String, Option<Secret>)>) -> SettingWrite {
+pub(super) fn write(
+    kind: SettingKind,
+    id: &str,
+    body: Option<(String, Option<Secret>)>,
+) -> SettingWrite {
     SettingWrite { kind, id: id.to_owned(), body, keeps_sealed: false }
 }

@@ -64,7 +64,10 @@ impl Keeper {
             tracing::warn!(kind, id, why = row.why, "something that was set is passed over");
         }
         for id in book.shut() {
-            tracing::error!(id, "another store.secret_key sealed this token: put that key back, or connect it anew");
+            tracing::error!(
+                id,
+                "another store.secret_key sealed this token: put that key back, or connect it anew"
+            );
         }
         if !writes.is_empty()
             && let Err(error) = store.set(writes, now).await
@@ -73,7 +76,13 @@ impl Keeper {
         }
         directory.replace_all(book.specs())?;
         let book = ArcSwap::from_pointee(book);
-        Ok(Self(Arc::new(Inner { store, directory, book, told: OnceLock::new(), turn: Arc::default() })))
+        Ok(Self(Arc::new(Inner {
+            store,
+            directory,
+            book,
+            told: OnceLock::new(),
+            turn: Arc::default(),
+        })))
     }
 
     /// The book in force; hold it no longer than one question takes.

@@ -83,7 +83,8 @@ impl Book {
 
     /// A main account's subaccounts, newest first.
     pub fn subaccounts(&self, main: &AuthId) -> Vec<&Account> {
-        let mut found: Vec<_> = self.accounts.values().filter(|a| a.parent.as_ref() == Some(main)).collect();
+        let mut found: Vec<_> =
+            self.accounts.values().filter(|a| a.parent.as_ref() == Some(main)).collect();
         found.sort_by_key(|a| (std::cmp::Reverse(a.details.created), a.auth_id.clone()));
         found
     }
@@ -110,7 +111,8 @@ impl Book {
 
     /// The scope's applications, newest first.
     pub fn applications(&self, scope: &Scope) -> Vec<&Application> {
-        let mut found: Vec<_> = self.applications.values().filter(|a| self.is_within(scope, &a.account)).collect();
+        let mut found: Vec<_> =
+            self.applications.values().filter(|a| self.is_within(scope, &a.account)).collect();
         found.sort_by_key(|app| (std::cmp::Reverse(app.created), app.id.clone()));
         found
     }
@@ -122,7 +124,8 @@ impl Book {
 
     /// The scope's numbers, newest first.
     pub fn numbers(&self, scope: &Scope) -> Vec<&Number> {
-        let mut found: Vec<_> = self.numbers.values().filter(|n| self.is_within(scope, self.owner(n))).collect();
+        let mut found: Vec<_> =
+            self.numbers.values().filter(|n| self.is_within(scope, self.owner(n))).collect();
         found.sort_by_key(|n| (std::cmp::Reverse(n.set.added), n.number.clone()));
         found
     }
@@ -229,7 +232,8 @@ impl<'c> Reading<'c> {
                 let shut = setting.is_some_and(|setting| setting.shut);
                 row.rotated && rotated.is_none() && !shut
             });
-            let details = row.map_or_else(|| Details::new(String::new(), true, self.now), |row| row.details);
+            let details =
+                row.map_or_else(|| Details::new(String::new(), true, self.now), |row| row.details);
             let account = Account {
                 auth_id: account.auth_id.clone(),
                 parent: account.parent.clone(),
@@ -245,7 +249,8 @@ impl<'c> Reading<'c> {
         }
         for setting in self.rest(SettingKind::Account) {
             let Some(row) = self.parsed::<AccountRow>(&setting) else { continue };
-            let is_main = |id: &AuthId| self.book.accounts.get(id).is_some_and(|a| a.parent.is_none());
+            let is_main =
+                |id: &AuthId| self.book.accounts.get(id).is_some_and(|a| a.parent.is_none());
             match (row.parent.clone().filter(is_main), setting.secret.clone()) {
                 (Some(parent), Some(token)) => {
                     let (tokens, rotated) = match row.rotated {
@@ -273,10 +278,17 @@ impl<'c> Reading<'c> {
                     self.book.accounts.insert(auth_id, made);
                 }
                 (Some(_), None) if setting.shut => {
-                    self.pass_over(&setting, "another store.secret_key sealed its token: put that one back");
+                    self.pass_over(
+                        &setting,
+                        "another store.secret_key sealed its token: put that one back",
+                    );
                 }
-                (Some(_), None) => self.pass_over(&setting, "it stood in the configuration, and does so no more"),
-                (None, _) => self.pass_over(&setting, "its main account is not in the configuration"),
+                (Some(_), None) => {
+                    self.pass_over(&setting, "it stood in the configuration, and does so no more")
+                }
+                (None, _) => {
+                    self.pass_over(&setting, "its main account is not in the configuration")
+                }
             }
         }
     }

@@ -87,7 +87,9 @@ impl Book {
 
     /// The token that Graph is asked with about a number.
     pub fn token_of<'a>(&'a self, number: &'a Number) -> Option<&'a Secret> {
-        let of_waba = || number.waba.as_ref().and_then(|waba| self.wabas.get(waba)).and_then(Waba::access_token);
+        let of_waba = || {
+            number.waba.as_ref().and_then(|waba| self.wabas.get(waba)).and_then(Waba::access_token)
+        };
         number.set_token.as_ref().or_else(of_waba).or(self.default_token.as_ref())
     }
 
@@ -98,8 +100,11 @@ impl Book {
 
     /// Numbers and WABAs whose token can't be read here.
     pub(super) fn shut(&self) -> Vec<&str> {
-        let numbers = self.numbers.values().filter(|number| number.shut).map(|number| number.number.as_str());
-        numbers.chain(self.wabas.values().filter(|waba| waba.shut).map(|waba| waba.id.as_str())).collect()
+        let numbers =
+            self.numbers.values().filter(|number| number.shut).map(|number| number.number.as_str());
+        numbers
+            .chain(self.wabas.values().filter(|waba| waba.shut).map(|waba| waba.id.as_str()))
+            .collect()
     }
 
     /// Whether a token that was set for a number, or for its WABA, can't be read here: another `store.secret_key` sealed it.
@@ -151,7 +156,10 @@ impl Book {
             answer,
             fallback: set.fallback.get().or_else(|| of_app(|app| &app.fallback)),
             hangup: set.hangup.get().or_else(|| of_app(|app| &app.hangup)),
-            messages: set.webhook_url.clone().filter(|_| set.configuration == super::Configuration::Webhook),
+            messages: set
+                .webhook_url
+                .clone()
+                .filter(|_| set.configuration == super::Configuration::Webhook),
             calls_per_number: set.calls_per_number.unwrap_or(self.calls_per_number),
             permissions: number.permissions.clone(),
             access_token: self.token_of(number).cloned(),
@@ -162,7 +170,12 @@ impl Book {
     ///
     /// # Errors
     /// Another account has it: one that `of` does not see.
-    pub fn connect_waba(&mut self, id: &WabaId, of: &AuthId, token: Option<Secret>) -> Result<Vec<Key>, Elsewhere> {
+    pub fn connect_waba(
+        &mut self,
+        id: &WabaId,
+        of: &AuthId,
+        token: Option<Secret>,
+    ) -> Result<Vec<Key>, Elsewhere> {
         let scope = Scope::of(of.clone());
         match self.wabas.get(id).map(|waba| self.is_within(&scope, waba.account())) {
             Some(false) => return Err(Elsewhere::Taken),
@@ -189,8 +202,13 @@ impl Book {
     /// Whether a number is an account's that who makes it has nothing to do with.
     pub fn is_theirs(&self, number: &Number, made: &Made) -> bool {
         // What Meta lists under a WABA is that WABA's, whoever has been given it.
-        let of_waba = made.waba.as_ref().and_then(|waba| self.wabas.get(waba)).is_some_and(|waba| waba.of == made.of);
-        !(self.is_within(&Scope::of(made.of.clone()), self.owner(number)) || of_waba && number.waba == made.waba)
+        let of_waba = made
+            .waba
+            .as_ref()
+            .and_then(|waba| self.wabas.get(waba))
+            .is_some_and(|waba| waba.of == made.of);
+        !(self.is_within(&Scope::of(made.of.clone()), self.owner(number))
+            || of_waba && number.waba == made.waba)
     }
 
     /// Takes a number in, or finds it there already: then its ids and token are these from now on, and it is connected.
@@ -233,7 +251,13 @@ impl Book {
         }
         let app = self.default_application(made.waba.as_ref(), &made.of);
         let first_id = Some(made.phone_number_id.clone());
-        let set = NumberSet { added: now, app, made: Some(made.clone()), first_id, ..NumberSet::default() };
+        let set = NumberSet {
+            added: now,
+            app,
+            made: Some(made.clone()),
+            first_id,
+            ..NumberSet::default()
+        };
         let Made { phone_number_id, waba, of } = made;
         let permissions = self.permissions.clone();
         let (in_file, number) = (false, number.clone());
@@ -299,7 +323,8 @@ impl Book {
         let mut keys = vec![Key::Number(number.clone())];
         let Some(id) = entry.waba.clone() else { return keys };
         let alone = !self.numbers_of(&id).any(|other| !other.set.disconnected);
-        if let Some(waba) = self.wabas.get_mut(&id).filter(|waba| alone && waba.given_to.is_some()) {
+        if let Some(waba) = self.wabas.get_mut(&id).filter(|waba| alone && waba.given_to.is_some())
+        {
             waba.given_to = None;
             keys.push(Key::Waba(id));
         }
@@ -308,7 +333,10 @@ impl Book {
 
     /// Registrations that the process before this one began: what became of them nobody knows. At a start only.
     pub(super) fn interrupted(&mut self, now: Timestamp) -> Vec<Key> {
-        let running = self.numbers.values_mut().filter(|number| number.set.registration == Registration::Running);
+        let running = self
+            .numbers
+            .values_mut()
+            .filter(|number| number.set.registration == Registration::Running);
         let failed = running.map(|number| {
             let reason = "the node was restarted while it ran: try again".to_owned();
             number.set.registration = Registration::Failed { reason, again: now };
@@ -322,7 +350,8 @@ impl Book {
         let owner = waba.and_then(|waba| self.wabas.get(waba)).map_or(of, Waba::account);
         let of = |account: &AuthId| {
             let mut apps = self.applications.values();
-            apps.find(|app| app.default_for_numbers && app.account == *account).map(|app| app.id.clone())
+            apps.find(|app| app.default_for_numbers && app.account == *account)
+                .map(|app| app.id.clone())
         };
         of(owner).or_else(|| of(self.main_of(owner)))
     }
@@ -331,7 +360,8 @@ impl Book {
 impl Reading<'_> {
     pub(super) fn wabas(&mut self) {
         for file in &self.config.wabas {
-            let (row, secret, shut) = self.take_with_secret::<WabaRow>(SettingKind::Waba, file.id.as_str());
+            let (row, secret, shut) =
+                self.take_with_secret::<WabaRow>(SettingKind::Waba, file.id.as_str());
             let before = row.as_ref().and_then(|row| row.given_to.clone());
             // Of a subaccount that the file itself names nothing is left to say.
             let fits = |to: &AuthId| self.book.subaccount(&file.account, to).is_some();
@@ -351,13 +381,24 @@ impl Reading<'_> {
         for setting in self.rest(SettingKind::Waba) {
             let Some(row) = self.parsed::<WabaRow>(&setting) else { continue };
             let Some(of) = row.of.filter(|of| self.book.accounts.contains_key(of)) else {
-                self.pass_over(&setting, "it stood in the configuration, or its account did, and does so no more");
+                self.pass_over(
+                    &setting,
+                    "it stood in the configuration, or its account did, and does so no more",
+                );
                 continue;
             };
             let given_to = row.given_to.filter(|to| self.book.accounts.contains_key(to));
             let id = WabaId::from(setting.id);
             let (set_token, shut) = (setting.secret, setting.shut);
-            let made = Waba { id: id.clone(), of, given_to, file_token: None, set_token, shut, in_file: false };
+            let made = Waba {
+                id: id.clone(),
+                of,
+                given_to,
+                file_token: None,
+                set_token,
+                shut,
+                in_file: false,
+            };
             self.book.wabas.insert(id, made);
         }
     }
@@ -366,7 +407,8 @@ impl Reading<'_> {
         for file in &self.config.numbers {
             self.number_of_file(file);
         }
-        let mut ids: BTreeSet<_> = self.book.numbers.values().map(|n| n.phone_number_id.clone()).collect();
+        let mut ids: BTreeSet<_> =
+            self.book.numbers.values().map(|n| n.phone_number_id.clone()).collect();
         for setting in self.rest(SettingKind::Number) {
             let Some(set) = self.parsed::<NumberSet>(&setting) else { continue };
             // One that stood in the configuration only is nothing without it.
@@ -378,7 +420,10 @@ impl Reading<'_> {
             let of_nobody = !self.book.accounts.contains_key(&of)
                 || waba.as_ref().is_some_and(|waba| !self.book.wabas.contains_key(waba));
             if of_nobody || !ids.insert(phone_number_id.clone()) {
-                self.pass_over(&setting, "its account or WABA is not there, or another number has Meta's id of it");
+                self.pass_over(
+                    &setting,
+                    "its account or WABA is not there, or another number has Meta's id of it",
+                );
                 continue;
             }
             let permissions = self.book.permissions.clone();
@@ -399,8 +444,14 @@ impl Reading<'_> {
     }
 
     fn number_of_file(&mut self, file: &config::Number) {
-        let (row, set_token, shut) = self.take_with_secret::<NumberSet>(SettingKind::Number, file.number.as_str());
-        let of = self.book.wabas.get(&file.waba).map(|waba| waba.of.clone()).unwrap_or_else(|| AuthId::from(""));
+        let (row, set_token, shut) =
+            self.take_with_secret::<NumberSet>(SettingKind::Number, file.number.as_str());
+        let of = self
+            .book
+            .wabas
+            .get(&file.waba)
+            .map(|waba| waba.of.clone())
+            .unwrap_or_else(|| AuthId::from(""));
         let first = || {
             let app = self.book.default_application(Some(&file.waba), &of);
             NumberSet { app, added: self.now, ..NumberSet::default() }
@@ -437,7 +488,8 @@ impl Reading<'_> {
         id: &str,
     ) -> (Option<T>, Option<Secret>, bool) {
         let setting = self.settings.get(&(kind, id.to_owned()));
-        let (secret, shut) = setting.map(|setting| (setting.secret.clone(), setting.shut)).unwrap_or_default();
+        let (secret, shut) =
+            setting.map(|setting| (setting.secret.clone(), setting.shut)).unwrap_or_default();
         (self.take(kind, id), secret, shut)
     }
 }
@@ -486,7 +538,12 @@ mod tests {
     fn book() -> Book {
         let mut book = Book::of_file(&config());
         let made = ("SA1".into(), Secret::new("t"));
-        book.make_subaccount(&"MA1".into(), made, Details::new("s".to_owned(), true, Timestamp::default())).unwrap();
+        book.make_subaccount(
+            &"MA1".into(),
+            made,
+            Details::new("s".to_owned(), true, Timestamp::default()),
+        )
+        .unwrap();
         book
     }
 
@@ -494,21 +551,30 @@ mod tests {
     fn what_a_subaccount_connected_outlives_it_at_its_main_account() {
         let mut book = book();
         let (waba, number): (WabaId, E164) = ("7".into(), E164::parse("918035737458").unwrap());
-        let made = Made { phone_number_id: "77".into(), waba: Some(waba.clone()), of: "SA1".into() };
+        let made =
+            Made { phone_number_id: "77".into(), waba: Some(waba.clone()), of: "SA1".into() };
         book.connect_waba(&waba, &"SA1".into(), Some(Secret::new("w"))).unwrap();
         book.connect_number((&number, made.clone()), None, Timestamp::from_secs(1)).unwrap();
         let sub = Scope::of("SA1".into());
         assert!(book.number(&sub, &number).is_some());
-        let token = |book: &Book| book.token_of(book.any_number(&number).unwrap()).map(|t| t.reveal().to_owned());
+        let token = |book: &Book| {
+            book.token_of(book.any_number(&number).unwrap()).map(|t| t.reveal().to_owned())
+        };
         assert_eq!(token(&book).as_deref(), Some("w"), "its WABA's");
         let keys = book.remove_subaccount(&"SA1".into(), false).unwrap();
-        assert!(keys.contains(&Key::Waba(waba.clone())) && keys.contains(&Key::Number(number.clone())), "{keys:?}");
+        assert!(
+            keys.contains(&Key::Waba(waba.clone())) && keys.contains(&Key::Number(number.clone())),
+            "{keys:?}"
+        );
         assert!(book.number(&Scope::of("MA1".into()), &number).is_some());
         let specs = book.specs();
         assert_eq!(specs.numbers[0].account, "MA1".into(), "the tables know its account");
         // Another main account's they never are.
         let theirs = Made { of: "MA2".into(), ..made };
-        assert_eq!(book.connect_number((&number, theirs), None, Timestamp::default()), Err(Elsewhere::Taken));
+        assert_eq!(
+            book.connect_number((&number, theirs), None, Timestamp::default()),
+            Err(Elsewhere::Taken)
+        );
         assert_eq!(book.connect_waba(&waba, &"MA2".into(), None), Err(Elsewhere::Taken));
     }
 
@@ -516,7 +582,12 @@ mod tests {
     fn r16_a_subaccount_takes_over_nothing_of_its_parents_or_a_siblings() {
         let mut book = book();
         let sibling = ("SA2".into(), Secret::new("t"));
-        book.make_subaccount(&"MA1".into(), sibling, Details::new("t".to_owned(), true, Timestamp::default())).unwrap();
+        book.make_subaccount(
+            &"MA1".into(),
+            sibling,
+            Details::new("t".to_owned(), true, Timestamp::default()),
+        )
+        .unwrap();
         let number = |n: u8| E164::parse(&format!("91803573745{n}")).unwrap();
         let made = |waba: Option<&str>, of: &str, id: u8| Made {
             phone_number_id: format!("{id}").as_str().into(),
@@ -528,13 +599,21 @@ mod tests {
         book.connect_number((&number(1), made(Some("7"), "MA1", 1)), None, now).unwrap();
         book.connect_number((&number(2), made(None, "SA2", 2)), None, now).unwrap();
         for (n, waba) in [(1, None), (1, Some("8")), (2, None)] {
-            let taken = book.connect_number((&number(n), made(waba, "SA1", n)), Some(Secret::new("t")), now);
+            let taken = book.connect_number(
+                (&number(n), made(waba, "SA1", n)),
+                Some(Secret::new("t")),
+                now,
+            );
             assert_eq!(taken, Err(Elsewhere::Taken), "{n} {waba:?}");
         }
-        assert_eq!(book.connect_waba(&"7".into(), &"SA1".into(), Some(Secret::new("t"))), Err(Elsewhere::Taken));
+        assert_eq!(
+            book.connect_waba(&"7".into(), &"SA1".into(), Some(Secret::new("t"))),
+            Err(Elsewhere::Taken)
+        );
         assert!(book.any_number(&number(1)).unwrap().set_token.is_none());
         // A main account does see its subaccounts'.
-        book.connect_number((&number(2), made(None, "MA1", 2)), Some(Secret::new("t")), now).unwrap();
+        book.connect_number((&number(2), made(None, "MA1", 2)), Some(Secret::new("t")), now)
+            .unwrap();
         // What was given to a subaccount it may connect again.
         book.give_waba(&"7".into(), &"SA1".into());
         book.connect_waba(&"7".into(), &"SA1".into(), None).unwrap();
@@ -545,28 +624,53 @@ mod tests {
     fn a_token_that_another_key_sealed_is_left_alone_until_another_one_is_set() {
         let id = "918035737458";
         let made = Made { phone_number_id: "77".into(), waba: None, of: "MA1".into() };
-        let set = NumberSet { made: Some(made.clone()), registration: Registration::Running, ..NumberSet::default() };
+        let set = NumberSet {
+            made: Some(made.clone()),
+            registration: Registration::Running,
+            ..NumberSet::default()
+        };
         let body = serde_json::to_string(&set).unwrap();
-        let setting = Setting { kind: SettingKind::Number, id: id.to_owned(), body, secret: None, shut: true };
+        let setting = Setting {
+            kind: SettingKind::Number,
+            id: id.to_owned(),
+            body,
+            secret: None,
+            shut: true,
+        };
         let (mut book, ..) = Book::read(&config(), vec![setting], Timestamp::default());
         let number = E164::parse(id).unwrap();
         assert!(book.is_shut(book.any_number(&number).unwrap()) && book.shut() == [id]);
-        assert_eq!(book.any_number(&number).unwrap().set.registration, Registration::Running, "a reload ends none");
+        assert_eq!(
+            book.any_number(&number).unwrap().set.registration,
+            Registration::Running,
+            "a reload ends none"
+        );
         let keys = book.interrupted(Timestamp::default());
         assert!(
-            matches!(book.any_number(&number).unwrap().set.registration, Registration::Failed { .. }),
+            matches!(
+                book.any_number(&number).unwrap().set.registration,
+                Registration::Failed { .. }
+            ),
             "a start does"
         );
         let row = book.row(&keys[0]);
         assert!(row.keeps_sealed && matches!(row.body, Some((_, None))));
-        let keys = book.connect_number((&number, made), Some(Secret::new("new")), Timestamp::default()).unwrap();
-        assert!(!book.row(&keys[0]).keeps_sealed && !book.is_shut(book.any_number(&number).unwrap()));
+        let keys = book
+            .connect_number((&number, made), Some(Secret::new("new")), Timestamp::default())
+            .unwrap();
+        assert!(
+            !book.row(&keys[0]).keeps_sealed && !book.is_shut(book.any_number(&number).unwrap())
+        );
     }
 
     #[test]
     fn a_number_that_meta_gives_another_id_keeps_its_mail_and_one_of_the_file_its_id() {
         let mut config = config();
-        config.wabas.push(config::Waba { id: "7".into(), account: "MA1".into(), access_token: None });
+        config.wabas.push(config::Waba {
+            id: "7".into(),
+            account: "MA1".into(),
+            access_token: None,
+        });
         config.numbers.push(config_number("918035737459", "1001"));
         let mut book = Book::read(&config, Vec::new(), Timestamp::default()).0;
         let number = |n: &str| E164::parse(n).unwrap();
@@ -575,7 +679,9 @@ mod tests {
         for id in ["77", "78", "79"] {
             book.connect_number((&own, made(id)), None, now).unwrap();
         }
-        let spec = |book: &Book, number: &E164| book.number_spec(book.any_number(number).unwrap()).unwrap();
+        let spec = |book: &Book, number: &E164| {
+            book.number_spec(book.any_number(number).unwrap()).unwrap()
+        };
         let ids = |spec: &NumberSpec| (spec.phone_number_id.to_string(), spec.mail_id.to_string());
         assert_eq!(ids(&spec(&book, &own)), ("79".to_owned(), "77".to_owned()));
         // Nobody else's conversations are kept there.
@@ -604,11 +710,19 @@ mod tests {
         let number = E164::parse("918035737458").unwrap();
         let made = Made { phone_number_id: "77".into(), waba: Some("7".into()), of: "MA1".into() };
         book.connect_waba(&"7".into(), &"MA1".into(), None).unwrap();
-        book.connect_number((&number, made), Some(Secret::new("n")), Timestamp::from_secs(1)).unwrap();
+        book.connect_number((&number, made), Some(Secret::new("n")), Timestamp::from_secs(1))
+            .unwrap();
         book.give_waba(&"7".into(), &"SA1".into());
-        assert_eq!((book.specs().numbers.len(), book.specs().numbers[0].account.as_str()), (1, "SA1"));
+        assert_eq!(
+            (book.specs().numbers.len(), book.specs().numbers[0].account.as_str()),
+            (1, "SA1")
+        );
         assert_eq!(book.disconnect(&number), [Key::Number(number.clone()), Key::Waba("7".into())]);
         assert_eq!(book.specs().numbers.len(), 0);
-        assert_eq!(book.owner(book.any_number(&number).unwrap()).as_str(), "MA1", "its mapping is cleared");
+        assert_eq!(
+            book.owner(book.any_number(&number).unwrap()).as_str(),
+            "MA1",
+            "its mapping is cleared"
+        );
     }
 }

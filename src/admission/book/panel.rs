@@ -208,15 +208,23 @@ mod tests {
 
     #[test]
     fn a_row_of_an_older_version_is_read_and_drift_is_what_differs() {
-        let mut set: NumberSet = serde_json::from_str(r#"{"alias":"Desk","app":null,"added":7}"#).unwrap();
-        assert_eq!((set.alias.as_str(), set.configuration, set.disconnected), ("Desk", Configuration::Webhook, false));
+        let mut set: NumberSet =
+            serde_json::from_str(r#"{"alias":"Desk","app":null,"added":7}"#).unwrap();
+        assert_eq!(
+            (set.alias.as_str(), set.configuration, set.disconnected),
+            ("Desk", Configuration::Webhook, false)
+        );
         assert!(!set.drift().is_some(), "Meta has said nothing yet");
         let on = Some(true);
-        set.told.calling = Calling { enabled: on, callback_permission: on, sip: on, sdes: on, restricted: None };
+        set.told.calling =
+            Calling { enabled: on, callback_permission: on, sip: on, sdes: on, restricted: None };
         assert_eq!(set.drift(), Drift { calling_enabled: Some(true), ..Drift::default() });
         (set.calling_enabled, set.callback_permission) = (true, Some(false));
         let drift = set.drift();
-        assert_eq!(drift, Drift { calling_enabled: None, callback_permission: on, sip: on, sdes: on });
+        assert_eq!(
+            drift,
+            Drift { calling_enabled: None, callback_permission: on, sip: on, sdes: on }
+        );
         let text = serde_json::to_string(&set).unwrap();
         assert_eq!(serde_json::from_str::<NumberSet>(&text).unwrap(), set);
     }

@@ -56,10 +56,17 @@ impl Book {
     ///
     /// # Errors
     /// There is none, or two tokens count already.
-    pub fn rotate_token(&mut self, id: &AuthId, token: Secret, until: Timestamp) -> Result<Vec<Key>, NotRotated> {
+    pub fn rotate_token(
+        &mut self,
+        id: &AuthId,
+        token: Secret,
+        until: Timestamp,
+    ) -> Result<Vec<Key>, NotRotated> {
         let account = self.accounts.get_mut(id).ok_or(NotRotated::Nobody)?;
         let (1, Some(before)) = (account.tokens.len(), account.tokens.first()) else {
-            return Err(NotRotated::Overlap(account.rotated.as_ref().and_then(|rotated| rotated.until)));
+            return Err(NotRotated::Overlap(
+                account.rotated.as_ref().and_then(|rotated| rotated.until),
+            ));
         };
         let instead_of = match &account.rotated {
             // What the configuration has is what it was.
@@ -83,7 +90,11 @@ impl Book {
     /// Accounts whose token before counts no more from now on.
     pub fn overlaps_over(&self, now: Timestamp) -> Vec<AuthId> {
         let over = |account: &&Account| {
-            account.rotated.as_ref().and_then(|rotated| rotated.until).is_some_and(|until| until <= now)
+            account
+                .rotated
+                .as_ref()
+                .and_then(|rotated| rotated.until)
+                .is_some_and(|until| until <= now)
         };
         self.accounts.values().filter(over).map(|account| account.auth_id.clone()).collect()
     }
@@ -96,9 +107,14 @@ impl Reading<'_> {
         file: &config::Account,
         setting: Option<&Setting>,
     ) -> (Vec<Secret>, Option<Rotated>) {
-        let own = || std::iter::once(&file.auth_token).chain(&file.auth_token_previous).cloned().collect();
-        let row = setting.and_then(|setting| serde_json::from_str::<AccountRow>(&setting.body).ok());
-        let (Some(setting), Some(row)) = (setting, row.filter(|row| row.rotated)) else { return (own(), None) };
+        let own = || {
+            std::iter::once(&file.auth_token).chain(&file.auth_token_previous).cloned().collect()
+        };
+        let row =
+            setting.and_then(|setting| serde_json::from_str::<AccountRow>(&setting.body).ok());
+        let (Some(setting), Some(row)) = (setting, row.filter(|row| row.rotated)) else {
+            return (own(), None);
+        };
         let Some((tokens, rotated)) = self.made_here(&row, setting.secret.as_ref()) else {
             self.pass_over(
                 setting,
@@ -115,7 +131,11 @@ impl Reading<'_> {
     }
 
     /// The tokens that a row has sealed.
-    pub(super) fn made_here(&self, row: &AccountRow, secret: Option<&Secret>) -> Option<(Vec<Secret>, Rotated)> {
+    pub(super) fn made_here(
+        &self,
+        row: &AccountRow,
+        secret: Option<&Secret>,
+    ) -> Option<(Vec<Secret>, Rotated)> {
         let sealed: Sealed = serde_json::from_str(secret?.reveal()).ok()?;
         let mut tokens: Vec<Secret> = sealed.tokens.into_iter().map(Secret::new).collect();
         let until = row.previous_until.filter(|until| *until > self.now);
@@ -156,7 +176,12 @@ mod tests {
     }
 
     fn tokens(book: &Book) -> Vec<String> {
-        book.account(&ID.into()).unwrap().tokens.iter().map(|token| token.reveal().to_owned()).collect()
+        book.account(&ID.into())
+            .unwrap()
+            .tokens
+            .iter()
+            .map(|token| token.reveal().to_owned())
+            .collect()
     }
 
     fn stored(book: &Book) -> Setting {
@@ -167,9 +192,13 @@ mod tests {
 
     #[test]
     fn a_token_takes_anothers_place_and_the_file_wins_once_it_names_another() {
-        let (now, until, later) = (Timestamp::from_secs(10), Timestamp::from_secs(20), Timestamp::from_secs(30));
+        let (now, until, later) =
+            (Timestamp::from_secs(10), Timestamp::from_secs(20), Timestamp::from_secs(30));
         let mut book = Book::read(&file("first"), Vec::new(), now).0;
-        assert_eq!(book.rotate_token(&ID.into(), Secret::new("second"), until).unwrap(), [Key::Account(ID.into())]);
+        assert_eq!(
+            book.rotate_token(&ID.into(), Secret::new("second"), until).unwrap(),
+            [Key::Account(ID.into())]
+        );
         assert_eq!(tokens(&book), ["second", "first"]);
         let again = book.rotate_token(&ID.into(), Secret::new("third"), until);
         assert_eq!(again, Err(NotRotated::Overlap(Some(until))));
@@ -180,7 +209,11 @@ mod tests {
             (tokens(&book), passed_over.len())
         };
         assert_eq!(read(&file("first"), now), (vec!["second".to_owned(), "first".to_owned()], 0));
-        assert_eq!(read(&file("first"), later), (vec!["second".to_owned()], 0), "its end came while nobody was there");
+        assert_eq!(
+            read(&file("first"), later),
+            (vec!["second".to_owned()], 0),
+            "its end came while nobody was there"
+        );
         assert_eq!(read(&file("other"), now), (vec!["other".to_owned()], 1));
         let (other, writes, _) = Book::read(&file("other"), vec![row.clone()], now);
         assert_eq!(writes.len(), 1, "and is forgotten with it");
@@ -193,7 +226,11 @@ mod tests {
         book.rotate_token(&ID.into(), Secret::new("third"), until).unwrap();
         let row = stored(&book);
         let (book, _, _) = Book::read(&file("first"), vec![row], now);
-        assert_eq!(tokens(&book), ["third", "second"], "the configuration still has the one that it began with");
+        assert_eq!(
+            tokens(&book),
+            ["third", "second"],
+            "the configuration still has the one that it began with"
+        );
         assert_eq!(book.account(&"MA2".into()).map(|_| ()), None);
     }
 }

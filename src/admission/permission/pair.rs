@@ -166,9 +166,13 @@ impl std::fmt::Display for Refusal {
             Why::NotAnswered => "the user has not answered the request for permission yet",
             Why::Rejected => "the user does not want to be called",
             Why::Expired => "the user's permission has expired",
-            Why::Revoked => "the user missed so many calls in a row that the permission was revoked",
+            Why::Revoked => {
+                "the user missed so many calls in a row that the permission was revoked"
+            }
             Why::ToldByMeta => "Meta knows of no permission of this user",
-            Why::DailyLimit => "daily_limit: as many calls were connected in 24 hours as are allowed",
+            Why::DailyLimit => {
+                "daily_limit: as many calls were connected in 24 hours as are allowed"
+            }
             Why::RequestLimit => "as many requests were sent as are allowed",
         })?;
         self.again.map_or(Ok(()), |at| write!(f, "; the next is allowed at {at}"))
@@ -231,7 +235,8 @@ impl Pair {
     }
 
     fn is_request_open(&self, rules: &Rules, now: Timestamp) -> bool {
-        self.request.is_some_and(|sent| now.since(sent) < Duration::from_secs(rules.request_seconds))
+        self.request
+            .is_some_and(|sent| now.since(sent) < Duration::from_secs(rules.request_seconds))
     }
 
     /// May a call to the user go out, as far as their permission goes (L15–L17)?
@@ -310,7 +315,8 @@ impl Pair {
                 self.changed_here(now);
             }
             Event::CallsUsedUp { until } => {
-                self.no_call_before = until.filter(|until| *until > now).map(|until| until.min(now.plus(DAY)));
+                self.no_call_before =
+                    until.filter(|until| *until > now).map(|until| until.min(now.plus(DAY)));
             }
             Event::Doubted => self.doubtful = true,
             Event::Told(told) => self.told(rules, now, &told),
@@ -334,7 +340,13 @@ impl Pair {
         self.changed = self.changed.max(Some(at));
     }
 
-    fn replied(&mut self, rules: &Rules, now: Timestamp, at: Option<Timestamp>, reply: Reply) -> bool {
+    fn replied(
+        &mut self,
+        rules: &Rules,
+        now: Timestamp,
+        at: Option<Timestamp>,
+        reply: Reply,
+    ) -> bool {
         let at = at.unwrap_or(now).min(now.plus(REPLY_AHEAD_MAX));
         if self.changed.is_some_and(|changed| at < changed) {
             return false;
@@ -346,7 +358,9 @@ impl Pair {
             Reply::Accept { permanent: true, .. } => self.granted(State::Permanent),
             Reply::Accept { expiration, .. } => {
                 let usual = at.plus(Duration::from_secs(rules.temporary_seconds));
-                let sound = |until: &Timestamp| until.micros() >= 0 && *until <= now.plus(EXPIRATION_AHEAD_MAX);
+                let sound = |until: &Timestamp| {
+                    until.micros() >= 0 && *until <= now.plus(EXPIRATION_AHEAD_MAX)
+                };
                 self.granted(State::Temporary { until: expiration.filter(sound).unwrap_or(usual) });
             }
         }
@@ -363,7 +377,8 @@ impl Pair {
 
     fn told(&mut self, rules: &Rules, now: Timestamp, told: &Told) {
         let before = self.state(rules, now);
-        let overtaken = told.asked.is_some_and(|asked| self.heard.is_some_and(|heard| heard > asked));
+        let overtaken =
+            told.asked.is_some_and(|asked| self.heard.is_some_and(|heard| heard > asked));
         match told.status {
             // What Graph said before the user did.
             _ if overtaken => {}
@@ -375,7 +390,8 @@ impl Pair {
             }
             PermissionStatus::Permanent => self.told_granted(before, State::Permanent),
             PermissionStatus::Temporary { until } => {
-                let known = if let State::Temporary { until } = before { Some(until) } else { None };
+                let known =
+                    if let State::Temporary { until } = before { Some(until) } else { None };
                 let usual = || now.plus(Duration::from_secs(rules.temporary_seconds));
                 let until = until.or(known).unwrap_or_else(usual);
                 self.told_granted(before, State::Temporary { until });
@@ -482,5 +498,7 @@ fn refuse<const N: usize>(
 }
 
 fn before(at: Timestamp, by: Duration) -> Timestamp {
-    Timestamp::from_micros(at.micros().saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    Timestamp::from_micros(
+        at.micros().saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
+    )
 }

@@ -149,8 +149,12 @@ impl Consents {
             last = Some((end.number.to_string(), end.user.clone()));
             for row in &rows {
                 match serde_json::from_str(&row.pair) {
-                    Ok(pair) => drop(table.pairs.insert(PairKey::new(&row.number, &row.user), pair)),
-                    Err(error) => tracing::warn!(number = %row.number, %error, "a user's permission can't be read"),
+                    Ok(pair) => {
+                        drop(table.pairs.insert(PairKey::new(&row.number, &row.user), pair))
+                    }
+                    Err(error) => {
+                        tracing::warn!(number = %row.number, %error, "a user's permission can't be read")
+                    }
                 }
             }
         }
@@ -178,14 +182,22 @@ impl Consents {
     /// # Errors
     /// The rule that forbids it.
     pub fn may_request(&self, key: &PairKey, rules: &Rules, now: Timestamp) -> Result<(), Refusal> {
-        self.pairs.get(key).map_or_else(|| Pair::default().may_request(rules, now), |pair| pair.may_request(rules, now))
+        self.pairs.get(key).map_or_else(
+            || Pair::default().may_request(rules, now),
+            |pair| pair.may_request(rules, now),
+        )
     }
 
     /// Counts a request that is about to go out, if it may; of two at the same moment, one is refused where there is room for one.
     ///
     /// # Errors
     /// The rule that forbids it, or that one is on its way.
-    pub fn claim_request(&self, key: &PairKey, rules: &Rules, now: Timestamp) -> Result<Taken, Unclaimed> {
+    pub fn claim_request(
+        &self,
+        key: &PairKey,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> Result<Taken, Unclaimed> {
         let pair = self.pairs.entry(key.clone()).or_default();
         // Under the entry's lock: who begins one looks at the pair after that, and sees what is counted here.
         if self.asking.contains(key) {
@@ -203,7 +215,9 @@ impl Consents {
 
     /// What the number API shows.
     pub fn view(&self, key: &PairKey, rules: &Rules, now: Timestamp) -> View {
-        self.pairs.get(key).map_or_else(|| Pair::default().view(rules, now), |pair| pair.view(rules, now))
+        self.pairs
+            .get(key)
+            .map_or_else(|| Pair::default().view(rules, now), |pair| pair.view(rules, now))
     }
 
     /// Takes in what happened to a pair. `false`: a reply older than what is known.

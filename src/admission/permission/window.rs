@@ -47,7 +47,12 @@ impl Times {
     ///
     /// # Errors
     /// Never: the limit is 0.
-    pub(super) fn room_at(&self, now: Timestamp, window: Duration, limit: u32) -> Result<Option<Timestamp>, Never> {
+    pub(super) fn room_at(
+        &self,
+        now: Timestamp,
+        window: Duration,
+        limit: u32,
+    ) -> Result<Option<Timestamp>, Never> {
         let used = self.count(now, window);
         let Some(over) = used.checked_sub(limit) else { return Ok(None) };
         if limit == 0 {

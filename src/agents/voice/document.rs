@@ -36,7 +36,10 @@ pub(super) fn listen(spec: &AgentSpec, base: &str, heard: &Heard<'_>, soon: bool
 
 /// The agent still thinks.
 pub(super) fn wait(base: &str) -> String {
-    format!("<Response><Wait length=\"1\"/><Redirect>{}</Redirect></Response>", url_of(&format!("{base}/more")))
+    format!(
+        "<Response><Wait length=\"1\"/><Redirect>{}</Redirect></Response>",
+        url_of(&format!("{base}/more"))
+    )
 }
 
 /// Says something and does something that ends the conversation with the agent.
@@ -44,7 +47,10 @@ pub(super) fn act(spec: &AgentSpec, base: &str, text: &str, action: &Action) -> 
     let then = match action {
         Action::Transfer(name) => {
             let dialled = url_of(&format!("{base}/dialled"));
-            format!("<Dial action=\"{dialled}\"><User>sip:{}@{ENDPOINTS}</User></Dial>", escaped(name))
+            format!(
+                "<Dial action=\"{dialled}\"><User>sip:{}@{ENDPOINTS}</User></Dial>",
+                escaped(name)
+            )
         }
         Action::Escalate | Action::Close | Action::Hangup => "<Hangup/>".to_owned(),
     };
@@ -70,7 +76,11 @@ pub(super) fn sorry(language: &str) -> &'static str {
 }
 
 fn speaks(spec: &AgentSpec, text: &str) -> String {
-    let voice = spec.voice.as_deref().map(|voice| format!(" voice=\"{}\"", escaped(voice))).unwrap_or_default();
+    let voice = spec
+        .voice
+        .as_deref()
+        .map(|voice| format!(" voice=\"{}\"", escaped(voice)))
+        .unwrap_or_default();
     // A Polly voice has a language of its own.
     let language = match &spec.voice {
         Some(voice) if voice.starts_with("Polly.") => String::new(),
@@ -136,7 +146,8 @@ mod tests {
 
     #[test]
     fn documents_are_valid_whatever_an_agent_says() {
-        let nasty = format!("</Speak><Hangup/> & \u{0} \u{fffe} \"quotes\" {}", "word ".repeat(1_000));
+        let nasty =
+            format!("</Speak><Hangup/> & \u{0} \u{fffe} \"quotes\" {}", "word ".repeat(1_000));
         let transfer = Action::Transfer("asha".to_owned());
         for voice in [None, Some("MAN"), Some("Polly.Joanna-Neural")] {
             let spec = spec(voice);
@@ -154,7 +165,9 @@ mod tests {
                 assert!(parsed.document.is_some(), "{:?}\n{xml}", parsed.findings);
                 assert_eq!(
                     xml.matches("<Hangup").count(),
-                    usize::from(!xml.contains("Get") && !xml.contains("Dial") && !xml.contains("Wait"))
+                    usize::from(
+                        !xml.contains("Get") && !xml.contains("Dial") && !xml.contains("Wait")
+                    )
                 );
             }
         }

@@ -233,8 +233,11 @@ impl VoiceAgents {
         let found = self.0.agents.store().agent(&scope, id).await;
         let found = found.map_err(|e| FetchFailure::Unreachable { what: e.to_string() })?;
         // An agent of the call's own account, or of its main account: the store knows main accounts alone.
-        let may = |agent: &Agent| agent.account == wish.account || agent.account == wish.main_account;
-        let Some(agent) = found.filter(|agent| agent.spec.serves(AgentChannel::Voice) && may(agent)) else {
+        let may =
+            |agent: &Agent| agent.account == wish.account || agent.account == wish.main_account;
+        let Some(agent) =
+            found.filter(|agent| agent.spec.serves(AgentChannel::Voice) && may(agent))
+        else {
             tracing::info!(agent = %id, "a call is for an agent that is not there, or takes none: the caller hears busy");
             return Ok(document::busy());
         };
@@ -277,19 +280,33 @@ impl VoiceAgents {
 
     /// The caller has said or typed something.
     async fn turn(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
-        let of = |name: &str| value(&wish.params, name).filter(|text| !text.is_empty()).map(str::to_owned);
+        let of = |name: &str| {
+            value(&wish.params, name).filter(|text| !text.is_empty()).map(str::to_owned)
+        };
         let said = match (of("Speech"), of("Digits")) {
-            (Some(speech), _) => {
-                Said { kind: "speech".to_owned(), text: speech.clone(), speech: Some(speech), ..Said::default() }
-            }
-            (None, Some(digits)) => {
-                Said { kind: "digits".to_owned(), text: digits.clone(), digits: Some(digits), ..Said::default() }
-            }
+            (Some(speech), _) => Said {
+                kind: "speech".to_owned(),
+                text: speech.clone(),
+                speech: Some(speech),
+                ..Said::default()
+            },
+            (None, Some(digits)) => Said {
+                kind: "digits".to_owned(),
+                text: digits.clone(),
+                digits: Some(digits),
+                ..Said::default()
+            },
             (None, None) => return self.silent(wish, base).await,
         };
         if !self.renewed(wish).await {
             let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
-            return Ok(self.act(wish, &spec, base, document::sorry(&spec.language), &Action::Escalate));
+            return Ok(self.act(
+                wish,
+                &spec,
+                base,
+                document::sorry(&spec.language),
+                &Action::Escalate,
+            ));
         }
         self.begin(wish.call, said);
         self.reply(wish, base).await
@@ -297,7 +314,9 @@ impl VoiceAgents {
 
     /// The agent as it is set now answers the next turn; `false`: it takes no calls any more.
     async fn renewed(&self, wish: &Wish) -> bool {
-        let Some(id) = self.sessions().get(&wish.call).map(|session| session.agent.id) else { return true };
+        let Some(id) = self.sessions().get(&wish.call).map(|session| session.agent.id) else {
+            return true;
+        };
         match self.0.agents.store().agent(&Scope::Main(wish.main_account.clone()), id).await {
             Ok(Some(agent)) if agent.spec.serves(AgentChannel::Voice) => {
                 if let Some(session) = self.sessions().get_mut(&wish.call) {
@@ -318,7 +337,8 @@ impl VoiceAgents {
     async fn silent(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
         let (spec, silences, action) = {
             let mut sessions = self.sessions();
-            let session = sessions.get_mut(&wish.call).ok_or(FetchFailure::Status { status: 404 })?;
+            let session =
+                sessions.get_mut(&wish.call).ok_or(FetchFailure::Status { status: 404 })?;
             session.silences += 1;
             let over = session.running.as_ref().map(|running| {
                 let mut turn = running.progress.state();
@@ -355,17 +375,24 @@ impl VoiceAgents {
     async fn reply(&self, wish: &Wish, base: &str) -> Result<String, FetchFailure> {
         let spec = self.spec(wish.call).ok_or(FetchFailure::Status { status: 404 })?;
         let patience = wish.within.saturating_sub(MARGIN).max(MARGIN);
-        let next = tokio::time::timeout(patience, self.next(wish.call)).await.unwrap_or(Next::Later);
+        let next =
+            tokio::time::timeout(patience, self.next(wish.call)).await.unwrap_or(Next::Later);
         Ok(match next {
             Next::Later => document::wait(base),
-            Next::Streamed(id) => document::listen(&spec, base, &Heard::Stream(&format!("{base}/sound/{id}")), true),
-            Next::Whole(None) => self.act(wish, &spec, base, document::sorry(&spec.language), &Action::Escalate),
+            Next::Streamed(id) => {
+                document::listen(&spec, base, &Heard::Stream(&format!("{base}/sound/{id}")), true)
+            }
+            Next::Whole(None) => {
+                self.act(wish, &spec, base, document::sorry(&spec.language), &Action::Escalate)
+            }
             Next::Whole(Some(reply)) => {
                 let text = reply.text();
                 self.said(wish.call, Role::Assistant, &text);
                 match &reply.action {
                     Some(action) => self.act(wish, &spec, base, &text, action),
-                    None if text.is_empty() => document::listen(&spec, base, &Heard::Nothing, false),
+                    None if text.is_empty() => {
+                        document::listen(&spec, base, &Heard::Nothing, false)
+                    }
                     None => document::listen(&spec, base, &Heard::Text(&text), false),
                 }
             }
@@ -374,7 +401,8 @@ impl VoiceAgents {
 
     /// Waits until there is something to be heard.
     async fn next(&self, call: CallUuid) -> Next {
-        let progress = self.sessions().get(&call).and_then(|s| Some(s.running.as_ref()?.progress.clone()));
+        let progress =
+            self.sessions().get(&call).and_then(|s| Some(s.running.as_ref()?.progress.clone()));
         let Some(progress) = progress else { return Next::Whole(None) };
         loop {
             let news = progress.news.notified();
@@ -415,7 +443,13 @@ impl VoiceAgents {
         let Some(session) = sessions.get_mut(&call) else { return Next::Whole(None) };
         let (prompt, writer) = Prompt::new();
         let spec = Arc::new(session.agent.spec.clone());
-        let speaking = tokio::spawn(stream::speak(self.0.library.clone(), spec, sentences, writer, progress.clone()));
+        let speaking = tokio::spawn(stream::speak(
+            self.0.library.clone(),
+            spec,
+            sentences,
+            writer,
+            progress.clone(),
+        ));
         if let Some(running) = &mut session.running {
             running.speaking = Some(speaking.abort_handle());
         }
@@ -451,7 +485,8 @@ impl VoiceAgents {
         };
         session.say(Line { role: Role::User, text: said.text, at: now });
         let progress = Arc::new(Progress::default());
-        let (agents, agent, told) = (self.0.agents.clone(), session.agent.clone(), progress.clone());
+        let (agents, agent, told) =
+            (self.0.agents.clone(), session.agent.clone(), progress.clone());
         let voices = self.clone();
         let task = tokio::spawn(async move {
             let mut told = Told { progress: told, max: usize::from(agent.spec.max_reply_chars) };
@@ -468,12 +503,24 @@ impl VoiceAgents {
     }
 
     /// The document of an action, and what else it brings.
-    fn act(&self, wish: &Wish, spec: &AgentSpec, base: &str, text: &str, action: &Action) -> String {
+    fn act(
+        &self,
+        wish: &Wish,
+        spec: &AgentSpec,
+        base: &str,
+        text: &str,
+        action: &Action,
+    ) -> String {
         if *action == Action::Escalate {
             let sessions = self.sessions();
             if let Some(session) = sessions.get(&wish.call) {
-                let who = if session.user.name.is_empty() { &session.user.wa_id } else { &session.user.name };
-                let text = format!("{} could not help {who} on the phone: a person is wanted", spec.name);
+                let who = if session.user.name.is_empty() {
+                    &session.user.wa_id
+                } else {
+                    &session.user.name
+                };
+                let text =
+                    format!("{} could not help {who} on the phone: a person is wanted", spec.name);
                 let (account, main) = (session.account.clone(), session.main_account.clone());
                 self.0.agents.notices().note(Notice {
                     number: Some(session.number.clone()),
@@ -504,7 +551,9 @@ impl VoiceAgents {
         if let Some(session) = self.sessions().get_mut(&call) {
             // What was streamed and is over was heard before this.
             let cut = session.cut;
-            if let Some(line) = session.running.as_ref().and_then(|running| running.take_streamed(&at, cut)) {
+            if let Some(line) =
+                session.running.as_ref().and_then(|running| running.take_streamed(&at, cut))
+            {
                 session.say(line);
                 session.cut = None;
             }
@@ -515,9 +564,11 @@ impl VoiceAgents {
     /// The conversation that a call is of, as soon as its line is in it; of a phone's call it is the call itself.
     fn conversation(&self, wish: &Wish) -> Uuid {
         let of = |name: &str| value(&wish.params, name).unwrap_or_default();
-        let (number, user) = if of("Direction") == "outbound" { ("From", "To") } else { ("To", "From") };
+        let (number, user) =
+            if of("Direction") == "outbound" { ("From", "To") } else { ("To", "From") };
         let tables = self.0.agents.directory().tables();
-        let number = E164::parse(of(number)).ok().and_then(|number| tables.by_number(&number).cloned());
+        let number =
+            E164::parse(of(number)).ok().and_then(|number| tables.by_number(&number).cloned());
         match number.filter(|_| of("CallType") == CallType::Whatsapp.as_str()) {
             Some(number) => self.0.inbox.conversation_of(&number, of(user)),
             None => wish.call.0,
@@ -562,7 +613,9 @@ impl Session {
     /// What is being streamed, in the place where it will stand: only its end says what of it was heard.
     fn keep_streamed(&self, now: &str) {
         let line = self.running.as_ref().and_then(|running| running.streamed(now, None));
-        if let Some(line) = line.filter(|line| !line.text.trim().is_empty() && self.has_room_for(line)) {
+        if let Some(line) =
+            line.filter(|line| !line.text.trim().is_empty() && self.has_room_for(line))
+        {
             self.keep(self.transcript.len(), &line);
         }
     }
@@ -631,7 +684,12 @@ impl Author for VoiceAgents {
         if last.is_none() {
             session.heard_until(cut);
         }
-        let lines = session.transcript.iter().cloned().chain(last).filter(|line| !line.text.trim().is_empty());
+        let lines = session
+            .transcript
+            .iter()
+            .cloned()
+            .chain(last)
+            .filter(|line| !line.text.trim().is_empty());
         lines.map(|Line { role, text, at }| SaidLine { role: role.as_str(), text, at }).collect()
     }
 

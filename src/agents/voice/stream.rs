@@ -23,7 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 fn sound(spec: &AgentSpec, sentence: &str) -> Sound {
     let voice = match spec.voice.as_deref() {
         Some("MAN") => Voice::Man,
-        Some(polly) if polly.starts_with("Polly.") => Voice::Polly(polly.trim_start_matches("Polly.").to_owned()),
+        Some(polly) if polly.starts_with("Polly.") => {
+            Voice::Polly(polly.trim_start_matches("Polly.").to_owned())
+        }
         _ => Voice::Woman,
     };
     let language = (!matches!(voice, Voice::Polly(_))).then(|| spec.language.clone());
@@ -71,7 +73,10 @@ async fn hand_on(prompt: &Arc<Prompt>, writer: &mut Writer) -> u32 {
             }
             Slot::End => return frames,
             Slot::Failed => {
-                tracing::warn!(why = prompt.failure(), "a sentence of an agent's could not be spoken");
+                tracing::warn!(
+                    why = prompt.failure(),
+                    "a sentence of an agent's could not be spoken"
+                );
                 return frames;
             }
             Slot::Pending if waited >= PATIENCE => return frames,

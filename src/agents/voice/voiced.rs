@@ -36,7 +36,11 @@ impl Voiced {
         let texts: Vec<String> = heard
             .map(|sentence| match sentence.ends {
                 Some(ends) if ends <= cut => sentence.text.trim().to_owned(),
-                Some(ends) => part(&sentence.text, cut - sentence.begins, ends.saturating_sub(sentence.begins)),
+                Some(ends) => part(
+                    &sentence.text,
+                    cut - sentence.begins,
+                    ends.saturating_sub(sentence.begins),
+                ),
                 None => heard_of(&sentence.text, cut - sentence.begins),
             })
             .collect();

@@ -60,13 +60,15 @@ struct Slots {
 pub(super) fn get(asked: &Asked) -> Result<Response, Fault> {
     let (api, scope) = (asked.api(), asked.scope());
     let book = api.keeper.book();
-    let account = book.account(scope.auth_id()).ok_or_else(|| ask::missing("there is no such account"))?;
+    let account =
+        book.account(scope.auth_id()).ok_or_else(|| ask::missing("there is no such account"))?;
     let tables = api.gate.directory().tables();
     let entry = tables.account(scope.auth_id());
     let (cps_limit, cps_used) = entry.map_or((0, 0), |entry| api.gate.cps(api.clock.now(), entry));
     let live = api.live.list(scope);
     let queued_calls = live.iter().filter(|call| call.status == LiveStatus::Queued).count();
-    let own = tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
+    let own =
+        tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
     let mut numbers: Vec<Slots> = own
         .map(|n| Slots {
             number: n.spec.number.clone(),
@@ -82,7 +84,11 @@ pub(super) fn get(asked: &Asked) -> Result<Response, Fault> {
         parent: account.parent.clone(),
         cps_limit,
         cps_used,
-        previous_token_until: account.rotated.as_ref().and_then(|rotated| rotated.until).map(Timestamp3339),
+        previous_token_until: account
+            .rotated
+            .as_ref()
+            .and_then(|rotated| rotated.until)
+            .map(Timestamp3339),
         live_calls: live.len() - queued_calls,
         queued_calls,
         numbers,

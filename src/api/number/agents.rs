@@ -20,10 +20,16 @@ use model::E164;
 use model::Secret;
 use store::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec, Scope};
 
-const MISSING: Answer =
-    Answer { status: 404, what: "There is none", content: Content::Json(of::<error::OurBody<'static>>) };
-const CONFLICT: Answer =
-    Answer { status: 409, what: "Not as it stands", content: Content::Json(of::<error::OurBody<'static>>) };
+const MISSING: Answer = Answer {
+    status: 404,
+    what: "There is none",
+    content: Content::Json(of::<error::OurBody<'static>>),
+};
+const CONFLICT: Answer = Answer {
+    status: 409,
+    what: "Not as it stands",
+    content: Content::Json(of::<error::OurBody<'static>>),
+};
 const BODY: Option<Body> = Some(Body {
     content_type: "application/json",
     what: "name, kind (http or llm), channels, endpoint, model, instructions, greeting, voice, language, historyTurns, \
@@ -31,7 +37,8 @@ const BODY: Option<Body> = Some(Body {
 });
 
 /// What is read of bodies.
-pub(super) const BODIES: &[Taken] = &[Taken::with::<Given>("createAgent", wanted), Taken::of::<Given>("changeAgent")];
+pub(super) const BODIES: &[Taken] =
+    &[Taken::with::<Given>("createAgent", wanted), Taken::of::<Given>("changeAgent")];
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -42,7 +49,11 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Agents, newest first",
         query: &[
             Query { name: "limit", what: "Items of a page (50)", kind: Kind::Integer(1, 200) },
-            Query { name: "cursor", what: "Where the page before ended: its `next`", kind: Kind::Text },
+            Query {
+                name: "cursor",
+                what: "Where the page before ended: its `next`",
+                kind: Kind::Text,
+            },
         ],
         body: None,
         answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<List>) }],
@@ -54,7 +65,10 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Makes an agent",
         query: &[],
         body: BODY,
-        answers: &[Answer { status: 201, what: "The agent", content: Content::Json(of::<Shown>) }, CONFLICT],
+        answers: &[
+            Answer { status: 201, what: "The agent", content: Content::Json(of::<Shown>) },
+            CONFLICT,
+        ],
     },
     Route {
         method: "GET",
@@ -63,7 +77,10 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "An agent",
         query: &[],
         body: None,
-        answers: &[Answer { status: 200, what: "The agent", content: Content::Json(of::<Shown>) }, MISSING],
+        answers: &[
+            Answer { status: 200, what: "The agent", content: Content::Json(of::<Shown>) },
+            MISSING,
+        ],
     },
     Route {
         method: "PATCH",
@@ -90,7 +107,12 @@ pub(super) const ROUTES: &[Route] = &[
             kind: Kind::Words(&["true", "false"]),
         }],
         body: None,
-        answers: &[Answer { status: 204, what: "It is gone", content: Content::Nothing }, MISSING, CONFLICT, CHANGED],
+        answers: &[
+            Answer { status: 204, what: "It is gone", content: Content::Nothing },
+            MISSING,
+            CONFLICT,
+            CHANGED,
+        ],
     },
 ];
 
@@ -215,7 +237,12 @@ fn channels() -> Array {
 
 impl Given {
     /// Lays it over what is there; null is what a new one has.
-    fn over(self, asked: &Asked, spec: &mut AgentSpec, secrets: &mut AgentSecrets) -> Result<(), Fault> {
+    fn over(
+        self,
+        asked: &Asked,
+        spec: &mut AgentSpec,
+        secrets: &mut AgentSecrets,
+    ) -> Result<(), Fault> {
         let new = AgentSpec::blank();
         if let Some(name) = self.name {
             spec.name = text("name", name.unwrap_or_default(), 100)?;
@@ -227,10 +254,12 @@ impl Given {
             spec.channels = channels_of(channels.unwrap_or(new.channels))?;
         }
         if let Some(endpoint) = self.endpoint {
-            spec.endpoint = endpoint.filter(|url| !url.is_empty()).map(|url| url_of(asked, url)).transpose()?;
+            spec.endpoint =
+                endpoint.filter(|url| !url.is_empty()).map(|url| url_of(asked, url)).transpose()?;
         }
         if let Some(model) = self.model {
-            spec.model = model.filter(|m| !m.is_empty()).map(|m| text("model", m, 100)).transpose()?;
+            spec.model =
+                model.filter(|m| !m.is_empty()).map(|m| text("model", m, 100)).transpose()?;
         }
         if let Some(instructions) = self.instructions {
             spec.instructions = text("instructions", instructions.unwrap_or_default(), 20_000)?;
@@ -245,10 +274,12 @@ impl Given {
             spec.language = language.map_or(Ok(new.language), language_of)?;
         }
         if let Some(turns) = self.history_turns {
-            spec.history_turns = within("historyTurns", turns.unwrap_or(new.history_turns), 0, 100)?;
+            spec.history_turns =
+                within("historyTurns", turns.unwrap_or(new.history_turns), 0, 100)?;
         }
         if let Some(chars) = self.max_reply_chars {
-            spec.max_reply_chars = within("maxReplyChars", chars.unwrap_or(new.max_reply_chars), 1, 4096)?;
+            spec.max_reply_chars =
+                within("maxReplyChars", chars.unwrap_or(new.max_reply_chars), 1, 4096)?;
         }
         if let Some(timeout) = self.timeout_ms {
             spec.timeout_ms = within("timeoutMs", timeout.unwrap_or(new.timeout_ms), 500, 60_000)?;
@@ -275,10 +306,13 @@ fn check(api: &Api, spec: &AgentSpec) -> Result<(), Fault> {
         return Err(ask::bad("name", "an agent needs a name"));
     }
     match (spec.kind, &spec.endpoint) {
-        (AgentKind::Http, None) => Err(ask::bad("endpoint", "an agent of kind http needs an endpoint")),
-        (AgentKind::Llm, None) if !api.agents.has_model() => {
-            Err(ask::bad("endpoint", "this node has no model of its own ([model]): name an OpenAI-compatible endpoint"))
+        (AgentKind::Http, None) => {
+            Err(ask::bad("endpoint", "an agent of kind http needs an endpoint"))
         }
+        (AgentKind::Llm, None) if !api.agents.has_model() => Err(ask::bad(
+            "endpoint",
+            "this node has no model of its own ([model]): name an OpenAI-compatible endpoint",
+        )),
         _ => Ok(()),
     }
 }
@@ -323,7 +357,8 @@ fn url_of(asked: &Asked, url: String) -> Result<String, Fault> {
 /// `WOMAN`, `MAN` or a voice of Polly's.
 fn voice_of(voice: String) -> Result<String, Fault> {
     let named = voice.strip_prefix("Polly.").is_some_and(|name| {
-        (1..=40).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        (1..=40).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     });
     match named || matches!(voice.as_str(), "WOMAN" | "MAN") {
         true => Ok(voice),
@@ -333,8 +368,11 @@ fn voice_of(voice: String) -> Result<String, Fault> {
 
 fn language_of(language: String) -> Result<String, Fault> {
     let mut parts = language.split('-');
-    let first = parts.next().is_some_and(|p| (2..=3).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphabetic()));
-    let rest = parts.all(|p| (2..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let first = parts
+        .next()
+        .is_some_and(|p| (2..=3).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphabetic()));
+    let rest =
+        parts.all(|p| (2..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphanumeric()));
     match first && rest && language.len() <= 35 {
         true => Ok(language),
         false => Err(ask::bad("language", "language must be a tag like en-US")),
@@ -344,24 +382,32 @@ fn language_of(language: String) -> Result<String, Fault> {
 fn secret(field: &'static str, secret: Option<String>) -> Result<Option<Secret>, Fault> {
     match secret.filter(|secret| !secret.is_empty()) {
         None => Ok(None),
-        Some(secret) if secret.len() <= 512 && secret.bytes().all(|b| (0x21..0x7f).contains(&b)) => {
+        Some(secret)
+            if secret.len() <= 512 && secret.bytes().all(|b| (0x21..0x7f).contains(&b)) =>
+        {
             Ok(Some(Secret::new(secret)))
         }
-        Some(_) => Err(ask::bad(field, &format!("{field} must have 512 visible ASCII characters at most"))),
+        Some(_) => {
+            Err(ask::bad(field, &format!("{field} must have 512 visible ASCII characters at most")))
+        }
     }
 }
 
 /// Whether Meta has said that a number is not at its Cloud API; one that was not asked about yet counts as if it were.
 pub(super) fn is_elsewhere(api: &Api, scope: &Scope, number: &E164) -> bool {
     let book = api.keeper.book();
-    book.number(scope, number).is_some_and(|n| !n.set.told.platform_type.is_empty() && !n.set.is_cloud())
+    book.number(scope, number)
+        .is_some_and(|n| !n.set.told.platform_type.is_empty() && !n.set.is_cloud())
 }
 
 /// One of the account's, by which it may write and call.
 fn outbound(asked: &Asked, text: &str) -> Result<E164, Fault> {
-    let number = ask::digits(text).and_then(|n| asked.api().gate.directory().tables().by_number(&n).cloned());
-    let number = number.filter(|n| asked.scope().holds(&n.account.auth_id, &n.account.main().auth_id));
-    let number = number.ok_or_else(|| ask::bad("outboundNumber", "this account has no such number"))?;
+    let number = ask::digits(text)
+        .and_then(|n| asked.api().gate.directory().tables().by_number(&n).cloned());
+    let number =
+        number.filter(|n| asked.scope().holds(&n.account.auth_id, &n.account.main().auth_id));
+    let number =
+        number.ok_or_else(|| ask::bad("outboundNumber", "this account has no such number"))?;
     if is_elsewhere(asked.api(), asked.scope(), &number.spec.number) {
         return Err(ask::bad(
             "outboundNumber",
@@ -388,7 +434,12 @@ fn shown(api: &Api, agent: &Agent) -> Shown {
         max_reply_chars: spec.max_reply_chars,
         timeout_ms: spec.timeout_ms,
         outbound_number: spec.outbound_number.map(|number| number.as_str().to_owned()),
-        inbound_numbers: api.inbox.answered_by(agent.id).iter().map(|n| n.spec.number.to_string()).collect(),
+        inbound_numbers: api
+            .inbox
+            .answered_by(agent.id)
+            .iter()
+            .map(|n| n.spec.number.to_string())
+            .collect(),
         enabled: spec.enabled,
         has_api_key: agent.secrets.api_key.is_some(),
         has_signing_secret: agent.secrets.signing_secret.is_some(),
@@ -400,7 +451,8 @@ fn shown(api: &Api, agent: &Agent) -> Shown {
 pub(super) async fn agent_of(asked: &Asked, id: &str) -> Result<Agent, Fault> {
     const NONE: &str = "there is no such agent";
     let id: Uuid = id.parse().map_err(|_| ask::missing(NONE))?;
-    let found = asked.api().store.agent(asked.scope(), id).await.map_err(ask::store("read an agent"))?;
+    let found =
+        asked.api().store.agent(asked.scope(), id).await.map_err(ask::store("read an agent"))?;
     found.ok_or_else(|| ask::missing(NONE))
 }
 
@@ -447,7 +499,10 @@ async fn create(asked: Asked) -> Result<Response, Fault> {
         created: api.clock.steady(),
     };
     if !api.store.create_agent(agent.clone()).await.map_err(ask::store("make an agent"))? {
-        return Err(ask::conflict("too_many", &format!("an account has {AGENTS_MAX} agents at most")));
+        return Err(ask::conflict(
+            "too_many",
+            &format!("an account has {AGENTS_MAX} agents at most"),
+        ));
     }
     api.feed.tell(&main_account, What::Agent(agent.id));
     let shown = shown(api, &agent);
@@ -463,8 +518,16 @@ async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
     given.over(&asked, &mut agent.spec, &mut agent.secrets)?;
     let api = asked.api();
     check(api, &agent.spec)?;
-    if !api.store.change_agent(agent.clone(), before).await.map_err(ask::store("change an agent"))? {
-        return Err(ask::conflict("changed", "somebody changed it at the same moment: read it again"));
+    if !api
+        .store
+        .change_agent(agent.clone(), before)
+        .await
+        .map_err(ask::store("change an agent"))?
+    {
+        return Err(ask::conflict(
+            "changed",
+            "somebody changed it at the same moment: read it again",
+        ));
     }
     api.feed.tell(&agent.main_account, What::Agent(agent.id));
     Ok(ask::tagged(&shown(api, &agent)))

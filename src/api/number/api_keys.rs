@@ -20,7 +20,8 @@ const ONE: &str = "/api/v1/api-keys/{key_id}/";
 const JSON: &str = "application/json";
 
 /// What is read of bodies.
-pub(super) const BODIES: &[Taken] = &[Taken::of::<Wanted>("createApiKey"), Taken::of::<Changed>("changeApiKey")];
+pub(super) const BODIES: &[Taken] =
+    &[Taken::of::<Wanted>("createApiKey"), Taken::of::<Changed>("changeApiKey")];
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -31,7 +32,11 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "The API keys that were made here, newest first; those of the configuration are not among them",
         query: PAGING,
         body: None,
-        answers: &[Answer { status: 200, what: "A page of them", content: Content::Json(of::<Listed>) }],
+        answers: &[Answer {
+            status: 200,
+            what: "A page of them",
+            content: Content::Json(of::<Listed>),
+        }],
     },
     Route {
         method: "POST",
@@ -39,7 +44,10 @@ pub(super) const ROUTES: &[Route] = &[
         id: "createApiKey",
         summary: "Makes an API key; its secret is shown this once",
         query: &[],
-        body: Some(Body { content_type: JSON, what: "name, role; waId (whose sandbox it is), account (a subaccount)" }),
+        body: Some(Body {
+            content_type: JSON,
+            what: "name, role; waId (whose sandbox it is), account (a subaccount)",
+        }),
         answers: &[
             Answer { status: 201, what: "Made, with its ETag", content: Content::Json(of::<Made>) },
             Answer {
@@ -57,7 +65,11 @@ pub(super) const ROUTES: &[Route] = &[
         query: &[],
         body: Some(Body { content_type: JSON, what: "name, role" }),
         answers: &[
-            Answer { status: 200, what: "As it is now, with its ETag", content: Content::Json(of::<Shown>) },
+            Answer {
+                status: 200,
+                what: "As it is now, with its ETag",
+                content: Content::Json(of::<Shown>),
+            },
             CHANGED,
         ],
     },
@@ -165,7 +177,8 @@ async fn list(asked: &Asked) -> Result<Response, Fault> {
 async fn create(asked: Asked) -> Result<Response, Fault> {
     let (asked, wanted) = asked.json::<Wanted>().await?;
     let accounts = account_of(&asked, wanted.account.as_deref())?;
-    let made = asked.api().people.make_key(accounts, &wanted.name, wanted.role.into(), wanted.wa_id).await;
+    let made =
+        asked.api().people.make_key(accounts, &wanted.name, wanted.role.into(), wanted.wa_id).await;
     let (key, token) = made.map_err(not_done)?;
     let made = Made { key: key.into(), secret: token.reveal().to_owned() };
     let tag = ask::tag_of(&made.key);
@@ -176,13 +189,19 @@ async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
     let (asked, wanted) = asked.json::<Changed>().await?;
     let id = id_of(id)?;
     if asked.is_conditional() {
-        let known = asked.api().store.api_key(asked.scope(), id).await.map_err(ask::store("read an API key"))?;
+        let known = asked
+            .api()
+            .store
+            .api_key(asked.scope(), id)
+            .await
+            .map_err(ask::store("read an API key"))?;
         let known = known.ok_or_else(|| ask::missing("there is no such API key"))?;
         asked.matches(&ask::tag_of(&Shown::from(known)))?;
     }
     let main = asked.api().keeper.book().main_of(asked.scope().auth_id()).clone();
     let role = wanted.role.map(Into::into);
-    let changed = asked.api().people.change_key(asked.scope(), &main, id, wanted.name.as_deref(), role).await;
+    let changed =
+        asked.api().people.change_key(asked.scope(), &main, id, wanted.name.as_deref(), role).await;
     Ok(ask::tagged(&Shown::from(changed.map_err(not_done)?)))
 }
 

@@ -63,7 +63,12 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn new(shared: Arc<Shared>, member: Member, path: Vec<String>, request: Request) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        member: Member,
+        path: Vec<String>,
+        request: Request,
+    ) -> Self {
         let pairs = super::super::pairs(&request);
         let (head, body) = request.into_parts();
         Self { shared, member, path, head, pairs, body: Mutex::new(body) }
@@ -122,8 +127,13 @@ impl Asked {
     ///
     /// # Errors
     /// `read` does not.
-    pub(super) fn cursor<T>(&self, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Fault> {
-        let Some(cursor) = self.value("cursor").filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
+    pub(super) fn cursor<T>(
+        &self,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Fault> {
+        let Some(cursor) = self.value("cursor").filter(|cursor| !cursor.is_empty()) else {
+            return Ok(None);
+        };
         let at = cursor.strip_prefix(&self.mark()).and_then(read);
         at.map(Some).ok_or_else(|| bad("cursor", "this is no cursor that this list gave"))
     }
@@ -135,7 +145,8 @@ impl Asked {
 
     /// Tells one list's cursors from those of any other.
     fn mark(&self) -> String {
-        let path: Vec<&str> = self.path.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        let path: Vec<&str> =
+            self.path.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
         let mut mark = stable_id("list", &path).simple().to_string();
         mark.truncate(6);
         mark
@@ -158,7 +169,9 @@ impl Asked {
     async fn take(mut self) -> Result<(Self, Bytes), Fault> {
         let body = self.body();
         let read = body::read(&self.head.headers, body).await;
-        let bytes = read.map_err(|(status, code, message)| Box::new(error::json(status, code, message, None)))?;
+        let bytes = read.map_err(|(status, code, message)| {
+            Box::new(error::json(status, code, message, None))
+        })?;
         Ok((self, bytes))
     }
 
@@ -177,10 +190,13 @@ impl Asked {
             let path = e.path().to_string();
             let why = e.into_inner().to_string();
             // serde names a missing field in its words only.
-            let missing = why.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+            let missing =
+                why.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
             match (missing, path.as_str()) {
                 (Some(name), "." | "?") => bad(name, &format!("{name} is missing")),
-                (Some(name), path) => bad(&format!("{path}.{name}"), &format!("{path}.{name} is missing")),
+                (Some(name), path) => {
+                    bad(&format!("{path}.{name}"), &format!("{path}.{name} is missing"))
+                }
                 (None, "." | "?") => Box::new(bad_body(&plain::said("the body", &why))),
                 (None, path) => bad(path, &plain::said(path, &why)),
             }
@@ -214,7 +230,8 @@ fn is_one_of(headers: &HeaderMap, tag: &str) -> bool {
 
 /// 412: somebody else changed it meanwhile.
 pub(super) fn changed() -> Fault {
-    let message = "it was changed meanwhile: read it again, and send the ETag that comes with it as If-Match";
+    let message =
+        "it was changed meanwhile: read it again, and send the ETag that comes with it as If-Match";
     Box::new(error::json(StatusCode::PRECONDITION_FAILED, "changed", message, None))
 }
 
@@ -233,14 +250,18 @@ pub(super) fn number_of(asked: &Asked, text: &str) -> Result<Arc<NumberEntry>, F
     let none = || missing("there is no such number");
     let number = digits(&decoded(text)).ok_or_else(none)?;
     let found = asked.api().gate.directory().tables().by_number(&number).cloned();
-    let found = found.filter(|n| asked.scope().holds(&n.account.auth_id, &n.account.main().auth_id));
+    let found =
+        found.filter(|n| asked.scope().holds(&n.account.auth_id, &n.account.main().auth_id));
     found.ok_or_else(|| out_of_service(asked, &number).unwrap_or_else(none))
 }
 
 /// A number with or without a plus, spaces or `whatsapp:` (`number-api.md` §1).
 pub(super) fn digits(text: &str) -> Option<E164> {
     let text = text.trim();
-    let bare = text.get(..9).filter(|scheme| scheme.eq_ignore_ascii_case("whatsapp:")).and_then(|_| text.get(9..));
+    let bare = text
+        .get(..9)
+        .filter(|scheme| scheme.eq_ignore_ascii_case("whatsapp:"))
+        .and_then(|_| text.get(9..));
     E164::parse(bare.unwrap_or(text)).ok()
 }
 

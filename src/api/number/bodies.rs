@@ -7,7 +7,10 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
 use super::super::routes::{Schema, Schemas, of};
-use super::{agents, api_keys, conversations, messages, numbers, permissions, place, routing, tokens, users, wabas};
+use super::{
+    agents, api_keys, conversations, messages, numbers, permissions, place, routing, tokens, users,
+    wabas,
+};
 
 /// An operation's body.
 pub(in crate::api) struct Taken {

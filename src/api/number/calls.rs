@@ -22,9 +22,21 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Calls, newest first: those that are up, then those that ended",
         query: &[
             Query { name: "limit", what: "Items of a page (50)", kind: Kind::Integer(1, 200) },
-            Query { name: "cursor", what: "Where the page before ended: its `next`", kind: Kind::Text },
-            Query { name: "direction", what: "Who began them", kind: Kind::Words(&["inbound", "outbound"]) },
-            Query { name: "from", what: "Who calls: a number, or an endpoint's address", kind: Kind::Text },
+            Query {
+                name: "cursor",
+                what: "Where the page before ended: its `next`",
+                kind: Kind::Text,
+            },
+            Query {
+                name: "direction",
+                what: "Who began them",
+                kind: Kind::Words(&["inbound", "outbound"]),
+            },
+            Query {
+                name: "from",
+                what: "Who calls: a number, or an endpoint's address",
+                kind: Kind::Text,
+            },
             Query { name: "to", what: "Who is called", kind: Kind::Text },
             Query {
                 name: "status",
@@ -32,8 +44,16 @@ pub(super) const ROUTES: &[Route] = &[
                 kind: Kind::Words(&["queued", "ringing", "in-progress", "ended", "live"]),
             },
             Query { name: "account", what: "A subaccount's only", kind: Kind::Text },
-            Query { name: "endedAfter", what: "Ended then or later (RFC 3339); none that are up", kind: Kind::Text },
-            Query { name: "endedBefore", what: "Ended before then (RFC 3339); none that are up", kind: Kind::Text },
+            Query {
+                name: "endedAfter",
+                what: "Ended then or later (RFC 3339); none that are up",
+                kind: Kind::Text,
+            },
+            Query {
+                name: "endedBefore",
+                what: "Ended before then (RFC 3339); none that are up",
+                kind: Kind::Text,
+            },
         ],
         body: None,
         answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<Page>) }],
@@ -45,7 +65,11 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "One call, with its remarks and what the linter found in its documents",
         query: &[],
         body: None,
-        answers: &[Answer { status: 200, what: "The call", content: Content::Json(of::<Detailed<'static>>) }],
+        answers: &[Answer {
+            status: 200,
+            what: "The call",
+            content: Content::Json(of::<Detailed<'static>>),
+        }],
     },
 ];
 
@@ -135,7 +159,8 @@ struct LiveWanted {
 impl LiveWanted {
     fn holds(&self, call: &LiveCall) -> bool {
         let LiveCall { call: id, account, direction, from, to, started, .. } = call;
-        let glance = Glance { call: *id, account, direction: *direction, from, to, started: *started };
+        let glance =
+            Glance { call: *id, account, direction: *direction, from, to, started: *started };
         self.status.is_none_or(|status| status == call.status) && self.filter.holds(&glance)
     }
 }
@@ -143,7 +168,9 @@ impl LiveWanted {
 impl Wanted {
     fn read(asked: &Asked) -> Result<Self, Fault> {
         let text = |name: &str| asked.value(name).filter(|text| !text.is_empty());
-        let party = |name: &str| text(name).map(|party| ask::digits(party).map_or(party.to_owned(), String::from));
+        let party = |name: &str| {
+            text(name).map(|party| ask::digits(party).map_or(party.to_owned(), String::from))
+        };
         let (from, to) = (party("from"), party("to"));
         let subaccount = text("account").map(AuthId::from);
         let direction = match text("direction") {
@@ -153,10 +180,13 @@ impl Wanted {
             Some(_) => return Err(ask::bad("direction", "direction must be inbound or outbound")),
         };
         let mut ended = Vec::new();
-        for (name, compare) in [("endedAfter", Compare::GreaterEqual), ("endedBefore", Compare::Less)] {
+        for (name, compare) in
+            [("endedAfter", Compare::GreaterEqual), ("endedBefore", Compare::Less)]
+        {
             if let Some(text) = text(name) {
-                let at =
-                    text.parse::<jiff::Timestamp>().map_err(|_| ask::bad(name, &format!("{name} must be RFC 3339")))?;
+                let at = text
+                    .parse::<jiff::Timestamp>()
+                    .map_err(|_| ask::bad(name, &format!("{name} must be RFC 3339")))?;
                 ended.push((compare, Timestamp::from_micros(at.as_microsecond())));
             }
         }
@@ -167,13 +197,30 @@ impl Wanted {
             Some("queued") => (true, Some(LiveStatus::Queued), false),
             Some("ringing") => (true, Some(LiveStatus::Ringing), false),
             Some("in-progress") => (true, Some(LiveStatus::InProgress), false),
-            Some(_) => return Err(ask::bad("status", "status must be queued, ringing, in-progress, ended or live")),
+            Some(_) => {
+                return Err(ask::bad(
+                    "status",
+                    "status must be queued, ringing, in-progress, ended or live",
+                ));
+            }
         };
-        let live =
-            LiveFilter { queued: false, direction, from: from.clone(), to: to.clone(), subaccount: subaccount.clone() };
+        let live = LiveFilter {
+            queued: false,
+            direction,
+            from: from.clone(),
+            to: to.clone(),
+            subaccount: subaccount.clone(),
+        };
         Ok(Self {
             live: (up && ended.is_empty()).then_some(LiveWanted { filter: live, status }),
-            ended: over.then(|| CallFilter { from, to, direction, subaccount, ended, ..CallFilter::default() }),
+            ended: over.then(|| CallFilter {
+                from,
+                to,
+                direction,
+                subaccount,
+                ended,
+                ..CallFilter::default()
+            }),
         })
     }
 }
@@ -228,8 +275,13 @@ pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
     let (api, scope) = (asked.api(), asked.scope());
     let call = uuid.parse::<CallUuid>().map_err(|_| ask::missing(NONE))?;
     if let Some(live) = api.live.get(scope, call) {
-        let detailed =
-            Detailed { call: Shown::live(&live), remarks: &[], findings: &[], quality: None, whatsapp_call_id: None };
+        let detailed = Detailed {
+            call: Shown::live(&live),
+            remarks: &[],
+            findings: &[],
+            quality: None,
+            whatsapp_call_id: None,
+        };
         return Ok(ask::ok(&detailed));
     }
     // A call that just ended: its record may still be on its way.
@@ -240,7 +292,13 @@ pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
         record.end.as_ref().map_or((&[], &[]), |end| (&end.remarks, &end.findings));
     let quality = record.end.as_ref().and_then(|end| end.quality);
     let whatsapp_call_id = record.start.wacid.as_ref().map(ToString::to_string);
-    Ok(ask::ok(&Detailed { call: Shown::ended(&record), remarks, findings, quality, whatsapp_call_id }))
+    Ok(ask::ok(&Detailed {
+        call: Shown::ended(&record),
+        remarks,
+        findings,
+        quality,
+        whatsapp_call_id,
+    }))
 }
 
 /// Where the page before ended: its last call's beginning and UUID.

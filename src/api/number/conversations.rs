@@ -30,7 +30,8 @@ const fn refused(status: u16, what: &'static str) -> Answer {
     Answer { status, what, content: Content::Json(of::<error::OurBody<'static>>) }
 }
 
-const STATE: &[Answer] = &[changed(200, "As it is now"), refused(409, "It is not in a state for it")];
+const STATE: &[Answer] =
+    &[changed(200, "As it is now"), refused(409, "It is not in a state for it")];
 
 const fn post(path: &'static str, id: &'static str, summary: &'static str) -> Route {
     Route { method: "POST", path, id, summary, query: &[], body: None, answers: STATE }
@@ -49,9 +50,21 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Conversations, the latest first",
         query: &[
             Query { name: "number", what: "A business number", kind: Kind::Text },
-            Query { name: "status", what: "Where they stand", kind: Kind::Words(&["open", "closed", "archived"]) },
-            Query { name: "unread", what: "true: those with unread messages", kind: Kind::Words(&["true", "false"]) },
-            Query { name: "q", what: "In the user's number, name, or the last message", kind: Kind::Text },
+            Query {
+                name: "status",
+                what: "Where they stand",
+                kind: Kind::Words(&["open", "closed", "archived"]),
+            },
+            Query {
+                name: "unread",
+                what: "true: those with unread messages",
+                kind: Kind::Words(&["true", "false"]),
+            },
+            Query {
+                name: "q",
+                what: "In the user's number, name, or the last message",
+                kind: Kind::Text,
+            },
             Query { name: "agent", what: "An agent's id", kind: Kind::Uuid },
             Query { name: "limit", what: "Items a page", kind: Kind::Integer(1, 200) },
             Query { name: "cursor", what: "Where the page before ended", kind: Kind::Text },
@@ -99,8 +112,16 @@ pub(super) const ROUTES: &[Route] = &[
         answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<Timeline>) }],
     },
     post("/api/v1/conversations/{conversation_id}/close/", "closeConversation", "open → closed"),
-    post("/api/v1/conversations/{conversation_id}/archive/", "archiveConversation", "closed → archived"),
-    post("/api/v1/conversations/{conversation_id}/reopen/", "reopenConversation", "closed or archived → open"),
+    post(
+        "/api/v1/conversations/{conversation_id}/archive/",
+        "archiveConversation",
+        "closed → archived",
+    ),
+    post(
+        "/api/v1/conversations/{conversation_id}/reopen/",
+        "reopenConversation",
+        "closed or archived → open",
+    ),
     post(
         "/api/v1/conversations/{conversation_id}/read/",
         "readConversation",
@@ -182,8 +203,13 @@ pub(super) struct Timeline {
 }
 
 impl Shown {
-    pub(super) async fn of(api: &Api, number: Option<&Arc<NumberEntry>>, conversation: &Conversation) -> Self {
-        let Conversation { pair, status, standing, unread, last, heard, insights, .. } = conversation;
+    pub(super) async fn of(
+        api: &Api,
+        number: Option<&Arc<NumberEntry>>,
+        conversation: &Conversation,
+    ) -> Self {
+        let Conversation { pair, status, standing, unread, last, heard, insights, .. } =
+            conversation;
         let permission = match number {
             Some(number) => api.permissions.view(number, &pair.user.id, false).await.state.as_str(),
             None => "none",
@@ -197,7 +223,11 @@ impl Shown {
             active_agent: standing.routing.agent(),
             webhook: standing.routing.webhook(),
             ai_enabled: standing.ai_enabled,
-            last_message: LastShown { text: last.text.clone(), at: Timestamp3339(last.at), direction: last.direction },
+            last_message: LastShown {
+                text: last.text.clone(),
+                at: Timestamp3339(last.at),
+                direction: last.direction,
+            },
             window_expires_at: heard.map(|heard| Timestamp3339(heard.plus(crate::inbox::WINDOW))),
             unread: *unread,
             sentiment: insights.as_ref().map(|i| i.sentiment.clone()),
@@ -215,7 +245,12 @@ const NONE: &str = "there is no such conversation";
 /// The conversation that a path names; another account's is none (R16).
 pub(super) async fn found(asked: &Asked, id: &str) -> Result<Conversation, Fault> {
     let id = id.parse::<Uuid>().map_err(|_| ask::missing(NONE))?;
-    let found = asked.api().store.conversation(asked.scope(), id).await.map_err(ask::store("read a conversation"))?;
+    let found = asked
+        .api()
+        .store
+        .conversation(asked.scope(), id)
+        .await
+        .map_err(ask::store("read a conversation"))?;
     found.ok_or_else(|| ask::missing(NONE))
 }
 
@@ -223,7 +258,13 @@ pub(super) async fn found(asked: &Asked, id: &str) -> Result<Conversation, Fault
 fn tag_of(conversation: &Conversation) -> String {
     let Conversation { status, standing, .. } = conversation;
     let routing = &standing.routing;
-    ask::tag_of(&(status.as_str(), standing.ai_enabled, routing.as_str(), routing.webhook(), routing.agent()))
+    ask::tag_of(&(
+        status.as_str(),
+        standing.ai_enabled,
+        routing.as_str(),
+        routing.webhook(),
+        routing.agent(),
+    ))
 }
 
 /// A conversation as it stands, after something was done to it.
@@ -266,7 +307,9 @@ fn cursor(text: &str) -> Option<(i64, Uuid)> {
 async fn list(asked: &Asked) -> Result<Response, Fault> {
     let limit = asked.limit()?;
     let number = match asked.value("number").filter(|text| !text.is_empty()) {
-        Some(text) => Some(ask::digits(text).ok_or_else(|| ask::bad("number", "number must be digits"))?),
+        Some(text) => {
+            Some(ask::digits(text).ok_or_else(|| ask::bad("number", "number must be digits"))?)
+        }
         None => None,
     };
     let status = match asked.value("status").filter(|word| !word.is_empty()) {
@@ -282,7 +325,8 @@ async fn list(asked: &Asked) -> Result<Response, Fault> {
     };
     let search: String = asked.value("q").unwrap_or_default().chars().take(100).collect();
     let before = asked.cursor(cursor)?;
-    let filter = ConversationFilter { number, status, unread: asked.flag("unread")?, agent, search, before };
+    let filter =
+        ConversationFilter { number, status, unread: asked.flag("unread")?, agent, search, before };
     let page = asked.api().store.conversations(asked.scope(), &filter, limit).await;
     let page = page.map_err(ask::store("list conversations"))?;
     let mut items = Vec::with_capacity(page.found.len());
@@ -297,12 +341,16 @@ async fn list(asked: &Asked) -> Result<Response, Fault> {
 /// A message as the timeline shows it.
 pub(super) fn line(asked: &Asked, found: &Message) -> Value {
     let message = &found.message;
-    let url = words::media(&message.content, &message.kind).map(|_| asked.api().inbox.media_url(message.id));
+    let url = words::media(&message.content, &message.kind)
+        .map(|_| asked.api().inbox.media_url(message.id));
     let mut shown = words::message(message, url.as_deref());
     if let Some(members) = shown.as_object_mut() {
         members.insert("sender".to_owned(), message.sender.clone().into());
         members.insert("changedAt".to_owned(), found.changed.to_string().into());
-        let error = found.error.as_ref().map(|(code, text)| serde_json::json!({"code": code, "message": text}));
+        let error = found
+            .error
+            .as_ref()
+            .map(|(code, text)| serde_json::json!({"code": code, "message": text}));
         members.insert("error".to_owned(), error.unwrap_or(Value::Null));
     }
     shown
@@ -311,7 +359,11 @@ pub(super) fn line(asked: &Asked, found: &Message) -> Value {
 async fn timeline(asked: &Asked, id: &str) -> Result<Response, Fault> {
     let conversation = found(asked, id).await?;
     let (limit, before) = (asked.limit()?, asked.cursor(cursor)?);
-    let found = asked.api().store.messages(asked.scope(), conversation.pair.conversation, before, limit + 1).await;
+    let found = asked
+        .api()
+        .store
+        .messages(asked.scope(), conversation.pair.conversation, before, limit + 1)
+        .await;
     let found = found.map_err(ask::store("read a conversation"))?;
     let page = Page::of(found, limit, |last| ask::place(last.message.at, last.message.id));
     let items = page.items.iter().rev().map(|message| line(asked, message)).collect();
@@ -340,7 +392,11 @@ async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
     shown(&asked, conversation.pair.conversation).await
 }
 
-async fn carry_out(asked: &Asked, conversation: &Conversation, change: ConversationChange) -> Result<bool, Fault> {
+async fn carry_out(
+    asked: &Asked,
+    conversation: &Conversation,
+    change: ConversationChange,
+) -> Result<bool, Fault> {
     let done = asked.api().inbox.change(asked.scope(), &conversation.pair, change).await;
     done.map_err(ask::store("change a conversation"))
 }
@@ -350,8 +406,10 @@ async fn put(asked: &Asked, id: &str, status: ConversationStatus) -> Result<Resp
     let change = ConversationChange { status: Some(status), ..ConversationChange::default() };
     if !carry_out(asked, &conversation, change).await? {
         let now = conversation.status.as_str();
-        let why =
-            format!("it is {now}, and can't become {}: open → closed → archived, reopen from both", status.as_str());
+        let why = format!(
+            "it is {now}, and can't become {}: open → closed → archived, reopen from both",
+            status.as_str()
+        );
         return Err(ask::conflict("wrong_state", &why));
     }
     shown(asked, conversation.pair.conversation).await
@@ -361,7 +419,12 @@ async fn read(asked: &Asked, id: &str) -> Result<Response, Fault> {
     let conversation = found(asked, id).await?;
     let change = ConversationChange { read: true, ..ConversationChange::default() };
     carry_out(asked, &conversation, change).await?;
-    asked.api().inbox.tell_read(asked.scope(), &conversation).await.map_err(ask::store("read a conversation"))?;
+    asked
+        .api()
+        .inbox
+        .tell_read(asked.scope(), &conversation)
+        .await
+        .map_err(ask::store("read a conversation"))?;
     shown(asked, conversation.pair.conversation).await
 }
 
@@ -386,7 +449,8 @@ async fn subscribe(asked: Asked, id: &str) -> Result<Response, Fault> {
     let (asked, wanted) = asked.json::<Subscribe>().await?;
     let inbox = &asked.api().inbox;
     let number = owned(&asked, &conversation)?;
-    let webhook = inbox.webhook_or_only(asked.scope(), &number, wanted.webhook).map_err(not_routed)?;
+    let webhook =
+        inbox.webhook_or_only(asked.scope(), &number, wanted.webhook).map_err(not_routed)?;
     inbox.subscribe(asked.scope(), &conversation, webhook.id).await.map_err(not_routed)?;
     shown(&asked, conversation.pair.conversation).await
 }
@@ -406,21 +470,28 @@ async fn unsubscribe(asked: &Asked, id: &str) -> Result<Response, Fault> {
 }
 
 /// Why a webhook stays.
-const IN_USE: &str = "numbers or conversations go to it: subscribe them to another one first, with applyToExisting";
+const IN_USE: &str =
+    "numbers or conversations go to it: subscribe them to another one first, with applyToExisting";
 
 pub(super) fn not_routed(why: NotRouted) -> Fault {
     match why {
         NotRouted::NoWebhook => ask::bad("webhook", "there is no such webhook"),
-        NotRouted::WhichWebhook => {
-            ask::bad("webhook", "name a webhook: the account has none, or more than one; they are made in the console")
-        }
+        NotRouted::WhichWebhook => ask::bad(
+            "webhook",
+            "name a webhook: the account has none, or more than one; they are made in the console",
+        ),
         NotRouted::Not(why) => ask::conflict("wrong_state", why),
-        NotRouted::TooMany => ask::conflict("too_many", "there are as many webhooks as there may be"),
-        NotRouted::InFile => ask::conflict("in_file", "it stands in the configuration: change it there"),
+        NotRouted::TooMany => {
+            ask::conflict("too_many", "there are as many webhooks as there may be")
+        }
+        NotRouted::InFile => {
+            ask::conflict("in_file", "it stands in the configuration: change it there")
+        }
         NotRouted::InUse => ask::conflict("in_use", IN_USE),
         NotRouted::NoAgent => ask::bad("agent", "this account has no such agent"),
         NotRouted::Answers(whose) => {
-            let message = format!("it answers {whose}: connect another agent there, or add ?force=true");
+            let message =
+                format!("it answers {whose}: connect another agent there, or add ?force=true");
             ask::conflict("in_use", &message)
         }
         NotRouted::Store(error) => ask::store("change the routing")(error),

@@ -81,9 +81,12 @@ pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
         None => {
             // A call that just ended: its last lines may still be on their way.
             api.store.settled().await;
-            let record = api.store.call(scope, call_uuid).await.map_err(ask::store("read a call"))?;
+            let record =
+                api.store.call(scope, call_uuid).await.map_err(ask::store("read a call"))?;
             let record = record.ok_or_else(|| ask::missing(NONE))?;
-            let course = stored(&api.store, scope, call_uuid).await.map_err(ask::store("read an event log"))?;
+            let course = stored(&api.store, scope, call_uuid)
+                .await
+                .map_err(ask::store("read an event log"))?;
             (record.start.started, course)
         }
     };
@@ -93,7 +96,11 @@ pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
 }
 
 /// The one in its event log.
-async fn stored(store: &Store, scope: &Scope, call: CallUuid) -> Result<Option<Course>, StoreError> {
+async fn stored(
+    store: &Store,
+    scope: &Scope,
+    call: CallUuid,
+) -> Result<Option<Course>, StoreError> {
     let mut after = None;
     loop {
         let lines = store.events(scope, call, after, PAGE).await?;

@@ -21,7 +21,11 @@ pub(super) const ROUTES: &[Route] = &[Route {
     query: &[],
     body: None,
     answers: &[
-        Answer { status: 202, what: "It will be done, whatever happens", content: Content::Json(of::<Shown>) },
+        Answer {
+            status: 202,
+            what: "It will be done, whatever happens",
+            content: Content::Json(of::<Shown>),
+        },
         Answer {
             status: 204,
             what: "One of the console's people is gone, with their sessions",
@@ -32,7 +36,11 @@ pub(super) const ROUTES: &[Route] = &[Route {
             what: "It is oneself, or they stand in the configuration",
             content: Content::Json(of::<error::OurBody<'static>>),
         },
-        Answer { status: 404, what: "That is nobody", content: Content::Json(of::<error::OurBody<'static>>) },
+        Answer {
+            status: 404,
+            what: "That is nobody",
+            content: Content::Json(of::<error::OurBody<'static>>),
+        },
     ],
 }];
 

@@ -50,12 +50,17 @@ pub(super) async fn log(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
     Ok(answer(Body::from_stream(stored(api.store.clone(), scope.clone(), call))))
 }
 
-fn stored(store: Store, scope: Scope, call: CallUuid) -> impl Stream<Item = Result<Bytes, StoreError>> {
+fn stored(
+    store: Store,
+    scope: Scope,
+    call: CallUuid,
+) -> impl Stream<Item = Result<Bytes, StoreError>> {
     stream::try_unfold((store, scope, Some(None)), move |(store, scope, from)| async move {
         let Some(after) = from else { return Ok(None) };
         let lines = store.events(&scope, call, after, PAGE).await?;
         let next = lines.last().map(|(seq, _)| Some(*seq));
-        let text: Vec<u8> = lines.iter().flat_map(|(_, line)| line.bytes().chain([b'\n'])).collect();
+        let text: Vec<u8> =
+            lines.iter().flat_map(|(_, line)| line.bytes().chain([b'\n'])).collect();
         Ok(next.is_some().then(|| (Bytes::from(text), (store, scope, next))))
     })
 }
@@ -67,7 +72,10 @@ fn whole(line: &str) -> Bytes {
 fn answer(body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/x-ndjson; charset=utf-8"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

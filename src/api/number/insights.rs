@@ -25,7 +25,11 @@ pub(super) const ROUTES: &[Route] = &[Route {
     body: None,
     answers: &[
         Answer { status: 200, what: "What it is like", content: Content::Json(of::<Shown>) },
-        Answer { status: 404, what: "There is none", content: Content::Json(of::<error::OurBody<'static>>) },
+        Answer {
+            status: 404,
+            what: "There is none",
+            content: Content::Json(of::<error::OurBody<'static>>),
+        },
     ],
 }];
 

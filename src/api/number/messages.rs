@@ -20,7 +20,11 @@ pub(super) const BODIES: &[Taken] = &[Taken::looked_at(
     "sendMessage",
     schema,
     #[cfg(test)]
-    |body| read(body.as_object().cloned().unwrap_or_default()).map(drop).map_err(|no| no.status().to_string()),
+    |body| {
+        read(body.as_object().cloned().unwrap_or_default())
+            .map(drop)
+            .map_err(|no| no.status().to_string())
+    },
 )];
 
 /// Types beside those that hold a file.
@@ -45,22 +49,28 @@ fn schema(into: &mut Schemas) -> Value {
     };
     let held = |kind: &str| match kind {
         "text" => {
-            let long = object(&["body"], json!({"body": text(TEXT_MAX), "preview_url": {"type": "boolean"}}));
+            let long = object(
+                &["body"],
+                json!({"body": text(TEXT_MAX), "preview_url": {"type": "boolean"}}),
+            );
             json!({"anyOf": [text(TEXT_MAX), long]})
         }
         "template" => {
             let language = object(&["code"], json!({"code": {"type": "string", "minLength": 1}}));
             let parts = json!({"type": "array", "items": {"type": "object"}});
-            let properties =
-                json!({"name": {"type": "string", "minLength": 1}, "language": language, "components": parts});
+            let properties = json!({"name": {"type": "string", "minLength": 1}, "language": language, "components": parts});
             object(&["name", "language"], properties)
         }
         "reaction" => {
             let emoji = json!({"type": "string", "description": "Empty: takes it away"});
-            object(&["message_id"], json!({"message_id": {"type": "string", "minLength": 1}, "emoji": emoji}))
+            object(
+                &["message_id"],
+                json!({"message_id": {"type": "string", "minLength": 1}, "emoji": emoji}),
+            )
         }
         "location" => {
-            let degrees = |most: u16| json!({"type": "number", "minimum": -i32::from(most), "maximum": most});
+            let degrees =
+                |most: u16| json!({"type": "number", "minimum": -i32::from(most), "maximum": most});
             let properties = json!({
                 "latitude": degrees(90),
                 "longitude": degrees(180),
@@ -76,12 +86,15 @@ fn schema(into: &mut Schemas) -> Value {
         }
         _ => file(),
     };
-    let mut properties: Map<String, Value> = kinds().map(|kind| (kind.to_owned(), held(kind))).collect();
+    let mut properties: Map<String, Value> =
+        kinds().map(|kind| (kind.to_owned(), held(kind))).collect();
     let words: Vec<&str> = kinds().collect();
     properties.insert("type".to_owned(), json!({"type": "string", "enum": words}));
     let context = object(&["message_id"], json!({"message_id": text(512)}));
-    properties
-        .insert("context".to_owned(), json!({"anyOf": [context, {"type": "null"}], "description": "Quotes a message"}));
+    properties.insert(
+        "context".to_owned(),
+        json!({"anyOf": [context, {"type": "null"}], "description": "Quotes a message"}),
+    );
     let schema = json!({
         "type": "object",
         "description": "A message: its type, and what the type holds under its name",
@@ -111,7 +124,11 @@ pub(super) const ROUTES: &[Route] = &[Route {
             \"context\": {\"message_id\"} quotes a message}",
     }),
     answers: &[
-        Answer { status: 202, what: "It is on its way; its statuses follow", content: Content::Json(of::<Sent>) },
+        Answer {
+            status: 202,
+            what: "It is on its way; its statuses follow",
+            content: Content::Json(of::<Sent>),
+        },
         Answer {
             status: 409,
             what: "`disconnected`: its number is to be reconnected first; `no_number`: it is not there any more; \
@@ -154,7 +171,9 @@ pub(super) async fn send(asked: Asked, id: &str) -> Result<Response, Fault> {
     let once = once.map(|key| format!("{} {key}", asked.scope().auth_id()));
     let sent = asked.api().inbox.send(&conversation, outgoing, "api", once.as_deref()).await;
     let refused = |why| match why {
-        NotSent::NoNumber => ask::out_of_service(&asked, &conversation.pair.number).unwrap_or_else(|| not_sent(why)),
+        NotSent::NoNumber => {
+            ask::out_of_service(&asked, &conversation.pair.number).unwrap_or_else(|| not_sent(why))
+        }
         why => not_sent(why),
     };
     Ok(error::body(StatusCode::ACCEPTED, &Sent { id: sent.map_err(refused)?, status: "queued" }))
@@ -179,7 +198,9 @@ fn not_sent(why: NotSent) -> Fault {
             next_request: Some(refusal.again),
             next_call: None,
         })),
-        NotSent::Asking => ask::conflict("request_under_way", "a request to this user is being sent"),
+        NotSent::Asking => {
+            ask::conflict("request_under_way", "a request to this user is being sent")
+        }
         NotSent::TooMany(seconds) => {
             let why = "too many messages at once";
             let answer = error::json(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", why, None);
@@ -210,9 +231,13 @@ fn read(mut body: Map<String, Value>) -> Result<Outgoing, Fault> {
     let mut content = Map::new();
     content.insert(kind.clone(), held);
     if let Some(context) = body.remove("context").filter(|context| !context.is_null()) {
-        let named = context.get("message_id").and_then(Value::as_str).filter(|id| (1..=512).contains(&id.len()));
-        let named =
-            named.ok_or_else(|| ask::bad("context", "context must be {\"message_id\"}: Meta's id of a message"))?;
+        let named = context
+            .get("message_id")
+            .and_then(Value::as_str)
+            .filter(|id| (1..=512).contains(&id.len()));
+        let named = named.ok_or_else(|| {
+            ask::bad("context", "context must be {\"message_id\"}: Meta's id of a message")
+        })?;
         content.insert("context".to_owned(), json!({ "message_id": named }));
     }
     Ok(Outgoing { kind, content: content.into() })
@@ -231,16 +256,28 @@ fn check(kind: &str, held: &Value) -> Result<(), Fault> {
         }
         "template" => {
             need("name", text("name").is_some(), "a template has a name")?;
-            let spoken = held.pointer("/language/code").and_then(Value::as_str).is_some_and(|code| !code.is_empty());
+            let spoken = held
+                .pointer("/language/code")
+                .and_then(Value::as_str)
+                .is_some_and(|code| !code.is_empty());
             need("language", spoken, "a template has a language: {\"code\": \"en\"}")
         }
         "reaction" => {
-            need("message_id", text("message_id").is_some(), "a reaction names a message: Meta's id of it")?;
-            need("emoji", held.get("emoji").is_none_or(Value::is_string), "an emoji, or an empty text to remove it")
+            need(
+                "message_id",
+                text("message_id").is_some(),
+                "a reaction names a message: Meta's id of it",
+            )?;
+            need(
+                "emoji",
+                held.get("emoji").is_none_or(Value::is_string),
+                "an emoji, or an empty text to remove it",
+            )
         }
         "location" => {
-            let number =
-                |name: &str, most: f64| held.get(name).and_then(Value::as_f64).is_some_and(|n| n.abs() <= most);
+            let number = |name: &str, most: f64| {
+                held.get(name).and_then(Value::as_f64).is_some_and(|n| n.abs() <= most)
+            };
             need("latitude", number("latitude", 90.0), "from -90 to 90")?;
             need("longitude", number("longitude", 180.0), "from -180 to 180")
         }
@@ -248,11 +285,14 @@ fn check(kind: &str, held: &Value) -> Result<(), Fault> {
             true => Ok(()),
             false => Err(ask::bad("contacts", "contacts must be a list")),
         },
-        "interactive" => need("type", text("type").is_some(), "button, list, cta_url, voice_call, …"),
+        "interactive" => {
+            need("type", text("type").is_some(), "button, list, cta_url, voice_call, …")
+        }
         _ => {
             let one = text("id").is_some() != text("link").is_some();
             need("link", one, "a file has a link or Meta's id of it, and not both")?;
-            let linked = text("link").is_none_or(|link| link.starts_with("https://") || link.starts_with("http://"));
+            let linked = text("link")
+                .is_none_or(|link| link.starts_with("https://") || link.starts_with("http://"));
             need("link", linked, "a link begins with https://")
         }
     }
@@ -268,9 +308,14 @@ mod tests {
         let text = of(json!({"type": "text", "text": "Hello"})).unwrap();
         assert_eq!(text, Outgoing::text("Hello"));
         assert_eq!(of(json!({"type": "text", "text": {"body": "Hello"}})).unwrap(), text);
-        let quoting =
-            of(json!({"type": "text", "text": "x", "context": {"message_id": "wamid.1"}, "other": 1})).unwrap();
-        assert_eq!(quoting.content, json!({"text": {"body": "x"}, "context": {"message_id": "wamid.1"}}));
+        let quoting = of(
+            json!({"type": "text", "text": "x", "context": {"message_id": "wamid.1"}, "other": 1}),
+        )
+        .unwrap();
+        assert_eq!(
+            quoting.content,
+            json!({"text": {"body": "x"}, "context": {"message_id": "wamid.1"}})
+        );
         for fine in [
             json!({"type": "image", "image": {"link": "https://example.com/a.png", "caption": "A"}}),
             json!({"type": "document", "document": {"id": "123"}}),

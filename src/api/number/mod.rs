@@ -49,7 +49,8 @@ use ask::{Asked, Fault};
 use model::Timestamp;
 
 /// Answers to POSTs are given again for a day (§1).
-pub(super) const ONCE: Rules = Rules { kept: Duration::from_secs(86_400), key_max: 255, fault: internal };
+pub(super) const ONCE: Rules =
+    Rules { kept: Duration::from_secs(86_400), key_max: 255, fault: internal };
 
 /// What is served, a table a resource.
 pub(super) const TABLES: &[&[Route]] = &[
@@ -138,15 +139,21 @@ async fn serve(asked: Asked) -> Response {
         ("GET", ["calls", uuid, "waterfall"]) => waterfall::get(&asked, uuid).await,
         ("GET", ["calls", uuid, "events"]) => events::log(&asked, uuid).await,
         ("GET", ["permissions", number, user]) => permissions::view(&asked, [number, user]).await,
-        ("POST", ["permissions", number, user, "request"]) => permissions::request(asked, [number, user]).await,
+        ("POST", ["permissions", number, user, "request"]) => {
+            permissions::request(asked, [number, user]).await
+        }
         ("GET", ["notifications"]) => notifications::list(&asked).await,
         ("POST", ["notifications", "read-all"]) => notifications::read_all(&asked).await,
         ("POST", ["notifications", id, "read"]) => notifications::read(&asked, id).await,
         (_, ["conversations", rest @ ..]) => conversations::serve(asked, rest).await,
         (_, ["webhooks", rest @ ..]) => webhooks::serve(asked, rest).await,
         ("POST", ["phone-numbers", number, "subscribe"]) => routing::subscribe(asked, number).await,
-        ("POST", ["phone-numbers", number, "connect-agent"]) => routing::connect_agent(asked, number).await,
-        ("POST", ["phone-numbers", number, "disconnect-agent"]) => routing::disconnect_agent(asked, number).await,
+        ("POST", ["phone-numbers", number, "connect-agent"]) => {
+            routing::connect_agent(asked, number).await
+        }
+        ("POST", ["phone-numbers", number, "disconnect-agent"]) => {
+            routing::disconnect_agent(asked, number).await
+        }
         (_, ["users", rest @ ..]) => users::serve(asked, rest).await,
         (_, ["api-keys", rest @ ..]) => api_keys::serve(asked, rest).await,
         ("GET", ["account"]) => account::get(&asked),
@@ -169,7 +176,12 @@ pub(super) fn serves(method: &Method, path: &str) -> bool {
 }
 
 /// By key, or by the console's session.
-async fn authenticate(shared: &Shared, headers: &HeaderMap, method: &Method, from: IpAddr) -> Result<Member, Fault> {
+async fn authenticate(
+    shared: &Shared,
+    headers: &HeaderMap,
+    method: &Method,
+    from: IpAddr,
+) -> Result<Member, Fault> {
     let member = if headers.contains_key("x-api-key") {
         shared.api.accounts.key(headers).or_else(|| made_key(shared, headers))
     } else {
@@ -189,7 +201,12 @@ fn made_key(shared: &Shared, headers: &HeaderMap) -> Option<Member> {
 
 fn denied(denied: Denied) -> Response {
     match denied {
-        Denied::Unknown => error::json(StatusCode::UNAUTHORIZED, "unauthorized", "a valid X-API-Key is wanted", None),
+        Denied::Unknown => error::json(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "a valid X-API-Key is wanted",
+            None,
+        ),
         Denied::Wait { why, seconds } => {
             let answer = error::json(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", why, None);
             with_header(answer, header::RETRY_AFTER, &seconds.to_string())
@@ -200,14 +217,25 @@ fn denied(denied: Denied) -> Response {
 fn wrong_method(allow: &str, method: &Method, segments: &[&str]) -> Response {
     let message = match segments {
         ["api", "v1", "phone-numbers", _] if *method == Method::DELETE => numbers::NO_DELETE,
-        ["api", "v1", "webhooks", ..] => "the console makes, changes and removes webhooks; here they are read",
+        ["api", "v1", "webhooks", ..] => {
+            "the console makes, changes and removes webhooks; here they are read"
+        }
         _ => "this method is not for this resource",
     };
-    with_header(error::json(StatusCode::METHOD_NOT_ALLOWED, "method", message, None), header::ALLOW, allow)
+    with_header(
+        error::json(StatusCode::METHOD_NOT_ALLOWED, "method", message, None),
+        header::ALLOW,
+        allow,
+    )
 }
 
 pub(super) fn internal() -> Response {
-    error::json(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something is wrong on this server", None)
+    error::json(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "something is wrong on this server",
+        None,
+    )
 }
 
 /// A time as `interface.md` §5 has it.

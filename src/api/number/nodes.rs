@@ -27,7 +27,10 @@ pub(super) const ROUTES: &[Route] = &[
             only main account",
         query: &[],
         body: None,
-        answers: &[Answer { status: 200, what: "All of them", content: Content::Json(of::<List>) }, SHARED],
+        answers: &[
+            Answer { status: 200, what: "All of them", content: Content::Json(of::<List>) },
+            SHARED,
+        ],
     },
     Route {
         method: "POST",
@@ -36,7 +39,10 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Drains a node: it rejects new calls and is not ready; live calls go on. Only a restart ends that",
         query: &[],
         body: None,
-        answers: &[Answer { status: 202, what: "It drains", content: Content::Json(of::<Drains>) }, SHARED],
+        answers: &[
+            Answer { status: 202, what: "It drains", content: Content::Json(of::<Drains>) },
+            SHARED,
+        ],
     },
 ];
 
@@ -71,8 +77,10 @@ pub(super) fn list(asked: &Asked) -> Result<Response, Fault> {
 
 /// `POST /nodes/{id}/drain/`.
 pub(super) fn drain(asked: &Asked, node: &str) -> Result<Response, Fault> {
-    let known =
-        nodes(asked)?.into_iter().find(|one| one.id == node).ok_or_else(|| ask::missing("there is no such node"))?;
+    let known = nodes(asked)?
+        .into_iter()
+        .find(|one| one.id == node)
+        .ok_or_else(|| ask::missing("there is no such node"))?;
     if !asked.api().operator.drain(&known.id) {
         return Err(ask::missing("there is no such node"));
     }

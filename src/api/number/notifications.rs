@@ -21,10 +21,22 @@ pub(super) const ROUTES: &[Route] = &[
         id: "notifications",
         summary: "Notifications, newest first, and how many are unread",
         query: &[
-            Query { name: "type", what: "Only of this type", kind: Kind::Words(NoticeTopic::WORDS) },
-            Query { name: "unread", what: "true: only unread ones", kind: Kind::Words(&["true", "false"]) },
+            Query {
+                name: "type",
+                what: "Only of this type",
+                kind: Kind::Words(NoticeTopic::WORDS),
+            },
+            Query {
+                name: "unread",
+                what: "true: only unread ones",
+                kind: Kind::Words(&["true", "false"]),
+            },
             Query { name: "limit", what: "Items of a page (50)", kind: Kind::Integer(1, 200) },
-            Query { name: "cursor", what: "Where the page before ended: its `next`", kind: Kind::Text },
+            Query {
+                name: "cursor",
+                what: "Where the page before ended: its `next`",
+                kind: Kind::Text,
+            },
         ],
         body: None,
         answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<List>) }],
@@ -37,8 +49,16 @@ pub(super) const ROUTES: &[Route] = &[
         query: &[],
         body: None,
         answers: &[
-            Answer { status: 200, what: "How many are unread now", content: Content::Json(of::<Left>) },
-            Answer { status: 404, what: "There is none", content: Content::Json(of::<error::OurBody<'static>>) },
+            Answer {
+                status: 200,
+                what: "How many are unread now",
+                content: Content::Json(of::<Left>),
+            },
+            Answer {
+                status: 404,
+                what: "There is none",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
         ],
     },
     Route {
@@ -48,7 +68,11 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Marks all notifications as read",
         query: &[],
         body: None,
-        answers: &[Answer { status: 200, what: "How many are unread now", content: Content::Json(of::<Left>) }],
+        answers: &[Answer {
+            status: 200,
+            what: "How many are unread now",
+            content: Content::Json(of::<Left>),
+        }],
     },
 ];
 
@@ -112,10 +136,9 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
     let limit = asked.limit()?;
     let topic = match asked.value("type").filter(|word| !word.is_empty()) {
         None => None,
-        Some(word) => Some(
-            NoticeTopic::parse(word)
-                .ok_or_else(|| ask::bad("type", &format!("type must be one of {}", NoticeTopic::WORDS.join(", "))))?,
-        ),
+        Some(word) => Some(NoticeTopic::parse(word).ok_or_else(|| {
+            ask::bad("type", &format!("type must be one of {}", NoticeTopic::WORDS.join(", ")))
+        })?),
     };
     let read = asked.flag("unread")?.map(|unread| !unread);
     let filter = NoticeFilter { topic, read, before: asked.cursor(placed)? };
@@ -125,7 +148,11 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
     let rows = api.store.notices(scope, &filter, limit + 1).await.map_err(&wrong)?;
     let unread = api.store.unread_notices(scope).await.map_err(&wrong)?;
     let page = ask::Page::of(rows, limit, |row| place(row.created, row.id));
-    Ok(ask::ok(&List { items: page.items.into_iter().map(Shown::from).collect(), next: asked.next(page.next), unread }))
+    Ok(ask::ok(&List {
+        items: page.items.into_iter().map(Shown::from).collect(),
+        next: asked.next(page.next),
+        unread,
+    }))
 }
 
 /// Where a page ended. The letter tells it from other lists' places, which would be taken for one of these.

@@ -59,11 +59,19 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/api/v1/permissions/{number}/{wa_id}/",
         id: "permission",
         summary: "What a user allows a number, and what remains of Meta's limits",
-        query: &[Query { name: "refresh", what: "true: asks Meta", kind: Kind::Words(&["true", "false"]) }],
+        query: &[Query {
+            name: "refresh",
+            what: "true: asks Meta",
+            kind: Kind::Words(&["true", "false"]),
+        }],
         body: None,
         answers: &[
             Answer { status: 200, what: "As it is known", content: Content::Json(of::<Shown>) },
-            Answer { status: 409, what: "`disconnected`", content: Content::Json(of::<error::OurBody<'static>>) },
+            Answer {
+                status: 409,
+                what: "`disconnected`",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
         ],
     },
     Route {
@@ -78,7 +86,11 @@ pub(super) const ROUTES: &[Route] = &[
         }),
         answers: &[
             Answer { status: 202, what: "Sent", content: Content::Json(of::<Requested>) },
-            Answer { status: 409, what: "One is being sent", content: Content::Json(of::<error::OurBody<'static>>) },
+            Answer {
+                status: 409,
+                what: "One is being sent",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
             Answer {
                 status: 422,
                 what: "A rule of WhatsApp forbids it; nextRequestAt says when it is allowed again",
@@ -155,7 +167,11 @@ impl From<&View> for Shown {
 /// `GET …/permissions/{number}/{wa_id}/`.
 pub(super) async fn view(asked: &Asked, [number, user]: [&str; 2]) -> Result<Response, Fault> {
     let (number, user) = found(asked, number, user)?;
-    let view = asked.api().permissions.view(&number, &user, asked.flag("refresh")?.unwrap_or_default()).await;
+    let view = asked
+        .api()
+        .permissions
+        .view(&number, &user, asked.flag("refresh")?.unwrap_or_default())
+        .await;
     Ok(ask::ok(&Shown::from(&view)))
 }
 
@@ -195,7 +211,9 @@ pub(super) fn user_of(text: &str) -> Option<String> {
 }
 
 fn read(bytes: &[u8]) -> Result<Request, Fault> {
-    let bad = |field, message: &str| Box::new(error::json(StatusCode::BAD_REQUEST, "bad_value", message, field));
+    let bad = |field, message: &str| {
+        Box::new(error::json(StatusCode::BAD_REQUEST, "bad_value", message, field))
+    };
     let body = match bytes {
         [] => serde_json::Map::new(),
         bytes => fields::object(bytes).map_err(|why| bad(None, &why))?,
@@ -203,14 +221,17 @@ fn read(bytes: &[u8]) -> Result<Request, Fault> {
     let given = |name: &str| body.get(name).filter(|value| !value.is_null());
     let text = match given("text") {
         None => None,
-        Some(Value::String(text)) if (1..=TEXT_MAX).contains(&text.chars().count()) => Some(text.clone()),
+        Some(Value::String(text)) if (1..=TEXT_MAX).contains(&text.chars().count()) => {
+            Some(text.clone())
+        }
         Some(_) => return Err(bad(Some("text"), "text must have 1 to 1,024 characters")),
     };
     match given("template") {
         None => Ok(Request::Text(text)),
         Some(_) if text.is_some() => Err(bad(Some("template"), "give text or template, not both")),
         Some(template) => {
-            let named = template.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
+            let named =
+                template.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
             let spoken = template.get("language").is_some_and(Value::is_object);
             if named && spoken && template.to_string().len() <= TEMPLATE_MAX {
                 Ok(Request::Template(template.clone()))
@@ -242,11 +263,17 @@ fn answer(sent: Result<Sent, NotSent>) -> Response {
     error::trouble(&match refused {
         NotSent::TooSoon(refusal) => Trouble {
             next_request: Some(refusal.again),
-            ..trouble(StatusCode::UNPROCESSABLE_ENTITY, "permission_request_too_soon", refusal.to_string())
+            ..trouble(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "permission_request_too_soon",
+                refusal.to_string(),
+            )
         },
-        NotSent::UnderWay => {
-            trouble(StatusCode::CONFLICT, "request_under_way", "a request to this user is being sent".to_owned())
-        }
+        NotSent::UnderWay => trouble(
+            StatusCode::CONFLICT,
+            "request_under_way",
+            "a request to this user is being sent".to_owned(),
+        ),
         NotSent::Graph(GraphOutcome::Refused { code, details, .. }) => {
             let (status, word, message) = match code {
                 code::WINDOW_CLOSED => (
@@ -254,9 +281,11 @@ fn answer(sent: Result<Sent, NotSent>) -> Response {
                     "window_closed",
                     "the user has not written or called for 24 hours: send a template",
                 ),
-                code::UNDELIVERABLE => {
-                    (StatusCode::UNPROCESSABLE_ENTITY, "undeliverable", "the user can't be reached on WhatsApp")
-                }
+                code::UNDELIVERABLE => (
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "undeliverable",
+                    "the user can't be reached on WhatsApp",
+                ),
                 _ => (StatusCode::BAD_GATEWAY, "meta_refused", "Meta refused the request"),
             };
             let meta = Some(MetaWord { code, message: details });
@@ -274,7 +303,9 @@ fn answer(sent: Result<Sent, NotSent>) -> Response {
             | GraphOutcome::Timeout
             | GraphOutcome::Unreachable,
         ) => {
-            let message = "Meta did not answer as it should; whether the user was asked is not known".to_owned();
+            let message =
+                "Meta did not answer as it should; whether the user was asked is not known"
+                    .to_owned();
             trouble(StatusCode::BAD_GATEWAY, "meta_failed", message)
         }
     })
@@ -286,7 +317,9 @@ mod tests {
 
     #[test]
     fn users_and_numbers_however_they_are_written() {
-        for text in ["919412341234", "+919412341234", "%2B91%2094123%2041234", "whatsapp:+919412341234"] {
+        for text in
+            ["919412341234", "+919412341234", "%2B91%2094123%2041234", "whatsapp:+919412341234"]
+        {
             assert_eq!(user_of(text).as_deref(), Some("919412341234"), "{text}");
         }
         assert_eq!(user_of("IN.30155408211934477").as_deref(), Some("IN.30155408211934477"));

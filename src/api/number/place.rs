@@ -53,14 +53,26 @@ pub(super) const ROUTES: &[Route] = &[
                 what: "Calling is off, the user is on the line, the number has no answer URL, the agent takes no calls, the endpoint's phone is not there",
                 content: Content::Json(of::<error::OurBody<'static>>),
             },
-            Answer { status: 413, what: "Larger than 256 KiB", content: Content::Json(of::<error::OurBody<'static>>) },
-            Answer { status: 415, what: "Compressed", content: Content::Json(of::<error::OurBody<'static>>) },
+            Answer {
+                status: 413,
+                what: "Larger than 256 KiB",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
+            Answer {
+                status: 415,
+                what: "Compressed",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
             Answer {
                 status: 422,
                 what: "A rule of WhatsApp forbids it: the user's permission (nextCallAt: when it does no more), a barred country",
                 content: Content::Json(of::<error::OurBody<'static>>),
             },
-            Answer { status: 503, what: "The node stops", content: Content::Json(of::<error::OurBody<'static>>) },
+            Answer {
+                status: 503,
+                what: "The node stops",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
         ],
     },
     Route {
@@ -72,7 +84,11 @@ pub(super) const ROUTES: &[Route] = &[
         body: None,
         answers: &[
             Answer { status: 202, what: "It is told", content: Content::Json(of::<HangingUp>) },
-            Answer { status: 409, what: "It is over", content: Content::Json(of::<error::OurBody<'static>>) },
+            Answer {
+                status: 409,
+                what: "It is over",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
         ],
     },
 ];
@@ -131,7 +147,9 @@ pub(super) async fn place(asked: Asked) -> Result<Response, Fault> {
     let number = api.placing.number(asked.scope(), &from);
     let number = number.ok_or_else(|| ask::out_of_service(&asked, &from).unwrap_or_else(none))?;
     let to = digits(&order.to);
-    let to = to.ok_or_else(|| ask::bad("to", "to must be a WhatsApp user's number with its country code"))?;
+    let to = to.ok_or_else(|| {
+        ask::bad("to", "to must be a WhatsApp user's number with its country code")
+    })?;
     if to == number.spec.number {
         return Err(ask::bad("to", "to is the number that calls"));
     }
@@ -144,7 +162,11 @@ pub(super) async fn place(asked: Asked) -> Result<Response, Fault> {
         caller_name: String::new(),
         headers: Vec::new(),
         time_limit: Duration::from_secs(TIME_LIMIT),
-        outbound: Outbound { ring_timeout_ms: RING_TIMEOUT * 1_000, document: own, ..Outbound::default() },
+        outbound: Outbound {
+            ring_timeout_ms: RING_TIMEOUT * 1_000,
+            document: own,
+            ..Outbound::default()
+        },
         number,
         each: Vec::new(),
     };
@@ -154,7 +176,12 @@ pub(super) async fn place(asked: Asked) -> Result<Response, Fault> {
 }
 
 /// Where the documents of an order are: what it names, else what the number has.
-async fn documents(asked: &Asked, order: &Order, number: &NumberEntry, to: &E164) -> Result<Documents, Fault> {
+async fn documents(
+    asked: &Asked,
+    order: &Order,
+    number: &NumberEntry,
+    to: &E164,
+) -> Result<Documents, Fault> {
     let at = |answer| Documents { answer, fallback: None, own: None };
     let method = match order.answer_method.as_deref() {
         None | Some("POST") => Method::Post,
@@ -163,7 +190,8 @@ async fn documents(asked: &Asked, order: &Order, number: &NumberEntry, to: &E164
     };
     match (&order.answer_url, order.agent, &order.endpoint) {
         (Some(url), None, None) => {
-            let url = customer_url(asked.api(), "answerUrl", url).map_err(|why| ask::bad("answerUrl", &why))?;
+            let url = customer_url(asked.api(), "answerUrl", url)
+                .map_err(|why| ask::bad("answerUrl", &why))?;
             Ok(at((url, method)))
         }
         (None, Some(agent), None) => agents(asked, agent, number).await.map(at),
@@ -184,7 +212,8 @@ async fn documents(asked: &Asked, order: &Order, number: &NumberEntry, to: &E164
 
 /// Where a call with an agent of the account's begins.
 async fn agents(asked: &Asked, id: Uuid, number: &NumberEntry) -> Result<(DocUrl, Method), Fault> {
-    let agent = asked.api().store.agent(asked.scope(), id).await.map_err(ask::store("read an agent"))?;
+    let agent =
+        asked.api().store.agent(asked.scope(), id).await.map_err(ask::store("read an agent"))?;
     // As for what comes in: another subaccount's agent serves no number of this one's.
     let agent = agent.filter(|agent| Inbox::may_serve(number, &agent.account));
     let agent = agent.ok_or_else(|| ask::bad("agent", "this account has no such agent"))?;
@@ -202,7 +231,8 @@ async fn connecting(asked: &Asked, endpoint: &str, to: &E164) -> Result<Arc<Docu
     let name = EndpointName::parse(bare.split('@').next().unwrap_or(bare));
     let name = name.map_err(|why| ask::bad("endpoint", &format!("endpoint {why}")))?;
     let known = api.store.endpoint_named(&name).await.map_err(ask::store("read an endpoint"))?;
-    if !known.is_some_and(|endpoint| asked.scope().holds(&endpoint.account, &endpoint.main_account)) {
+    if !known.is_some_and(|endpoint| asked.scope().holds(&endpoint.account, &endpoint.main_account))
+    {
         return Err(ask::bad("endpoint", "this account has no such endpoint"));
     }
     if !api.phones.is_registered(&name) {
@@ -253,9 +283,13 @@ fn denied_by(denied: &Denied) -> Fault {
             let of_day = matches!(denied.because, Because::Permission(refusal) if refusal.why == Why::DailyLimit);
             Box::new(error::trouble(&rule(if of_day { "daily_limit" } else { code }, "to")))
         }
-        Reason::GeoBlocked => Box::new(error::trouble(&Trouble { next_call: None, ..rule(code, "from") })),
+        Reason::GeoBlocked => {
+            Box::new(error::trouble(&Trouble { next_call: None, ..rule(code, "from") }))
+        }
         Reason::CallingDisabled => ask::conflict(code, "calling is not enabled for this number"),
-        Reason::UserBusy => ask::conflict(code, "a call between this number and this user is under way"),
+        Reason::UserBusy => {
+            ask::conflict(code, "a call between this number and this user is under way")
+        }
         Reason::NumberFull | Reason::CpsExceeded => {
             let why = match denied.reason {
                 Reason::NumberFull => "the number has as many calls up as it may",

@@ -8,21 +8,30 @@ pub(super) fn said(field: &str, why: &str) -> String {
         return format!("{field} must be an id: a UUID");
     }
     if let Some(rest) = why.strip_prefix("unknown variant ") {
-        let words: Vec<&str> =
-            rest.split_once(", expected").map_or("", |(_, words)| words).split('`').skip(1).step_by(2).collect();
+        let words: Vec<&str> = rest
+            .split_once(", expected")
+            .map_or("", |(_, words)| words)
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .collect();
         return format!("{field} must be one of {}", words.join(", "));
     }
-    if let Some(name) = why.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()) {
+    if let Some(name) = why.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
+    {
         return format!("there is no field {name}");
     }
-    if let Some(name) = why.strip_prefix("duplicate field `").and_then(|rest| rest.split('`').next()) {
+    if let Some(name) =
+        why.strip_prefix("duplicate field `").and_then(|rest| rest.split('`').next())
+    {
         return format!("{name} is there twice");
     }
     if why.starts_with("data did not match any variant") {
         return format!("{field} has no form that is known");
     }
-    let wrong =
-        ["invalid type: ", "invalid value: ", "invalid length "].into_iter().any(|start| why.starts_with(start));
+    let wrong = ["invalid type: ", "invalid value: ", "invalid length "]
+        .into_iter()
+        .any(|start| why.starts_with(start));
     match why.split_once(", expected ").filter(|_| wrong) {
         Some((_, expected)) => format!("{field} must be {}", kind(expected)),
         None => why.to_owned(),
@@ -32,7 +41,9 @@ pub(super) fn said(field: &str, why: &str) -> String {
 /// A type of Rust's, in words.
 fn kind(expected: &str) -> String {
     let word = match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that is not negative, and not too large",
+        "u8" | "u16" | "u32" | "u64" | "usize" => {
+            "a whole number that is not negative, and not too large"
+        }
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number, and not too large",
         "f32" | "f64" => "a number",
         "a boolean" => "true or false",
@@ -40,10 +51,16 @@ fn kind(expected: &str) -> String {
         "a formatted UUID string" => "an id: a UUID",
         "a map" => "an object",
         other if other.contains("UUID") => "an id: a UUID",
-        other if other.starts_with("a sequence") || other.starts_with("an array") || other.starts_with("a tuple") => {
+        other
+            if other.starts_with("a sequence")
+                || other.starts_with("an array")
+                || other.starts_with("a tuple") =>
+        {
             "a list"
         }
-        other if other.starts_with("struct ") || other.starts_with("internally tagged enum") => "an object",
+        other if other.starts_with("struct ") || other.starts_with("internally tagged enum") => {
+            "an object"
+        }
         // What our own types expect is worded by them.
         other => return other.to_owned(),
     };

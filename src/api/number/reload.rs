@@ -18,7 +18,11 @@ pub(super) const ROUTES: &[Route] = &[Route {
     query: &[],
     body: None,
     answers: &[
-        Answer { status: 200, what: "What is in force now", content: Content::Json(of::<Reloaded>) },
+        Answer {
+            status: 200,
+            what: "What is in force now",
+            content: Content::Json(of::<Reloaded>),
+        },
         Answer {
             status: 409,
             what: "The node was started without a file",
@@ -46,21 +50,37 @@ struct Why {
 
 pub(super) async fn reload(asked: &Asked) -> Response {
     if !matches!(asked.scope(), Scope::Main(_)) {
-        return error::json(StatusCode::FORBIDDEN, "forbidden", "this is for an owner of a main account", None);
+        return error::json(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "this is for an owner of a main account",
+            None,
+        );
     }
     match asked.api().operator.reload().await {
         Reload::Done(reloaded) => error::body(StatusCode::OK, &reloaded),
-        Reload::NoFile => {
-            error::json(StatusCode::CONFLICT, "no_file", "this node was started without a configuration file", None)
-        }
+        Reload::NoFile => error::json(
+            StatusCode::CONFLICT,
+            "no_file",
+            "this node was started without a configuration file",
+            None,
+        ),
         Reload::Shared => {
-            let message = "this node serves several main accounts: its operator reloads it by SIGHUP";
+            let message =
+                "this node serves several main accounts: its operator reloads it by SIGHUP";
             error::json(StatusCode::FORBIDDEN, "forbidden", message, None)
         }
         Reload::Refused(findings) => {
             let message = "the configuration is wrong: nothing has changed";
             let request_id = uuid::Uuid::new_v4();
-            let error = Why { code: "bad_configuration", message, field: None, request_id, meta: None, findings };
+            let error = Why {
+                code: "bad_configuration",
+                message,
+                field: None,
+                request_id,
+                meta: None,
+                findings,
+            };
             error::body(StatusCode::BAD_REQUEST, &Refused { error })
         }
     }

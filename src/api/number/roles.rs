@@ -42,7 +42,8 @@ const EXCEPTIONS: &[(&str, &[&str], Role)] = &[
 
 /// The least role that may ask this.
 pub(in crate::api) fn least(method: &Method, path: &[String]) -> Role {
-    let named = EXCEPTIONS.iter().find(|(verb, parts, _)| *verb == method.as_str() && is_at(parts, path));
+    let named =
+        EXCEPTIONS.iter().find(|(verb, parts, _)| *verb == method.as_str() && is_at(parts, path));
     match named {
         Some((_, _, role)) => *role,
         None if *method == Method::GET || *method == Method::HEAD => Role::Agent,
@@ -52,8 +53,13 @@ pub(in crate::api) fn least(method: &Method, path: &[String]) -> Role {
 
 fn is_at(parts: &[&str], path: &[String]) -> bool {
     match parts.split_last() {
-        Some((&"**", above)) => path.len() >= above.len() && is_at(above, path.get(..above.len()).unwrap_or_default()),
-        _ => parts.len() == path.len() && parts.iter().zip(path).all(|(want, have)| *want == "*" || want == have),
+        Some((&"**", above)) => {
+            path.len() >= above.len() && is_at(above, path.get(..above.len()).unwrap_or_default())
+        }
+        _ => {
+            parts.len() == path.len()
+                && parts.iter().zip(path).all(|(want, have)| *want == "*" || want == have)
+        }
     }
 }
 
@@ -73,8 +79,16 @@ mod tests {
         assert_eq!(least(Method::POST, "reload"), Role::Owner);
         assert_eq!(least(Method::GET, "nodes"), Role::Owner);
         assert_eq!(least(Method::POST, "nodes/n1/drain"), Role::Owner);
-        assert_eq!(least(Method::PATCH, "anything/new"), Role::Admin, "what is forgotten here is not open to all");
+        assert_eq!(
+            least(Method::PATCH, "anything/new"),
+            Role::Admin,
+            "what is forgotten here is not open to all"
+        );
         let path: Vec<String> = ["users", "7"].map(str::to_owned).into();
-        assert!(is_at(&["users", "**"], &path) && is_at(&["users", "**"], &path[..1]) && !is_at(&["users"], &path));
+        assert!(
+            is_at(&["users", "**"], &path)
+                && is_at(&["users", "**"], &path[..1])
+                && !is_at(&["users"], &path)
+        );
     }
 }

@@ -22,10 +22,19 @@ use store::{AgentChannel, UserName};
 
 const ANSWERS: &[Answer] = &[
     Answer { status: 200, what: "As it is now", content: Content::Json(of::<Shown>) },
-    Answer { status: 409, what: "It can't be so", content: Content::Json(of::<error::OurBody<'static>>) },
+    Answer {
+        status: 409,
+        what: "It can't be so",
+        content: Content::Json(of::<error::OurBody<'static>>),
+    },
 ];
 
-const fn route(path: &'static str, id: &'static str, summary: &'static str, what: &'static str) -> Route {
+const fn route(
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    what: &'static str,
+) -> Route {
     Route {
         method: "POST",
         path,
@@ -138,7 +147,10 @@ pub(super) async fn subscribe(asked: Asked, path: &str) -> Result<Response, Faul
         return Err(ask::bad("number", "number must have at most 15 characters"));
     }
     if digits(&body.number).as_ref() != Some(&number.spec.number) {
-        return Err(ask::bad("number", &format!("number is not {}, which the path names", decoded(path))));
+        return Err(ask::bad(
+            "number",
+            &format!("number is not {}, which the path names", decoded(path)),
+        ));
     }
     if body.whatsapp_phone_number_id != number.spec.phone_number_id.as_str() {
         return Err(ask::bad("whatsappPhoneNumberId", "this is not Meta's id of the number"));
@@ -147,12 +159,18 @@ pub(super) async fn subscribe(asked: Asked, path: &str) -> Result<Response, Faul
         Some(id) => Some(id.parse().map_err(|_| ask::bad("webhook", "there is no such webhook"))?),
         None => None,
     };
-    let webhook = asked.api().inbox.webhook_or_only(asked.scope(), &number, named).map_err(not_routed)?;
+    let webhook =
+        asked.api().inbox.webhook_or_only(asked.scope(), &number, named).map_err(not_routed)?;
     put(&asked, &number, Routing::Webhook(Some(webhook.id)), body.apply_to_existing).await
 }
 
 /// Puts it in force: for the number, or of a sandbox for the asking user alone.
-async fn put(asked: &Asked, number: &Arc<NumberEntry>, routing: Routing, all: bool) -> Result<Response, Fault> {
+async fn put(
+    asked: &Asked,
+    number: &Arc<NumberEntry>,
+    routing: Routing,
+    all: bool,
+) -> Result<Response, Fault> {
     let inbox = &asked.api().inbox;
     if !is_sandbox(number) {
         inbox.route_number(number, routing, all).await.map_err(not_routed)?;
@@ -182,12 +200,20 @@ struct Connect {
 pub(super) async fn connect_agent(asked: Asked, path: &str) -> Result<Response, Fault> {
     let number = ask::number_of(&asked, path)?;
     let (asked, body) = asked.json::<Connect>().await?;
-    let agent = asked.api().store.agent(asked.scope(), body.agent).await.map_err(ask::store("read an agent"))?;
+    let agent = asked
+        .api()
+        .store
+        .agent(asked.scope(), body.agent)
+        .await
+        .map_err(ask::store("read an agent"))?;
     // A subaccount's agent serves no number of its main account's.
     let agent = agent.filter(|agent| Inbox::may_serve(&number, &agent.account));
     let agent = agent.ok_or_else(|| ask::bad("agent", "this account has no such agent"))?;
     if !agent.spec.channels.contains(&AgentChannel::Whatsapp) {
-        return Err(ask::conflict("no_channel", "this agent has no channel whatsapp: add it to its channels"));
+        return Err(ask::conflict(
+            "no_channel",
+            "this agent has no channel whatsapp: add it to its channels",
+        ));
     }
     if super::agents::is_elsewhere(asked.api(), asked.scope(), &number.spec.number) {
         return Err(ask::conflict(
@@ -205,11 +231,14 @@ pub(super) async fn connect_agent(asked: Asked, path: &str) -> Result<Response, 
     let all = body.apply_to_existing || by_agent && routing == Routing::None;
     if !is_sandbox(&number) {
         // Without one before, there was nobody to be silent. Another one's silence stays.
-        let (wakes, takes_calls) = (routing.agent().is_none(), agent.spec.channels.contains(&AgentChannel::Voice));
+        let (wakes, takes_calls) =
+            (routing.agent().is_none(), agent.spec.channels.contains(&AgentChannel::Voice));
         // Its own URL goes on serving who wrote before (S4.10), and that hangs on the type.
         let serves = routing == Routing::Webhook(None) && !all;
         let numbers = &asked.api().numbers;
-        let ready = numbers.prepare_for_agent(asked.scope(), &number.spec.number, wakes, takes_calls, serves).await;
+        let ready = numbers
+            .prepare_for_agent(asked.scope(), &number.spec.number, wakes, takes_calls, serves)
+            .await;
         ready.map_err(super::numbers::fault)?;
     }
     put(&asked, &number, Routing::Agent(body.agent), all).await

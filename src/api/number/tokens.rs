@@ -37,14 +37,26 @@ pub(super) const ROUTES: &[Route] = &[
             what: "overlapHours (1 to 720, 24 where absent), account (a subaccount)",
         }),
         answers: &[
-            Answer { status: 201, what: "It counts from now on", content: Content::Json(of::<Made>) },
+            Answer {
+                status: 201,
+                what: "It counts from now on",
+                content: Content::Json(of::<Made>),
+            },
             Answer {
                 status: 409,
                 what: "Two tokens count already",
                 content: Content::Json(of::<error::OurBody<'static>>),
             },
-            Answer { status: 413, what: "Larger than 256 KiB", content: Content::Json(of::<error::OurBody<'static>>) },
-            Answer { status: 415, what: "Compressed", content: Content::Json(of::<error::OurBody<'static>>) },
+            Answer {
+                status: 413,
+                what: "Larger than 256 KiB",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
+            Answer {
+                status: 415,
+                what: "Compressed",
+                content: Content::Json(of::<error::OurBody<'static>>),
+            },
             Answer {
                 status: 503,
                 what: "Nothing can be stored now",
@@ -119,10 +131,9 @@ pub(super) async fn rotate(asked: Asked) -> Result<Response, Fault> {
     let auth_token = URL_SAFE_NO_PAD.encode(bytes);
     let now = asked.api().clock.wall();
     let until = now.plus(Duration::from_secs(hours * 3_600));
-    let changed = asked
-        .api()
-        .keeper
-        .change(now, |book| book.rotate_token(&account, Secret::new(auth_token.clone()), until).map(|keys| ((), keys)));
+    let changed = asked.api().keeper.change(now, |book| {
+        book.rotate_token(&account, Secret::new(auth_token.clone()), until).map(|keys| ((), keys))
+    });
     changed.await.map_err(|why| match why {
         NotChanged::Refused(NotRotated::Nobody) => ask::missing("there is no such account"),
         NotChanged::Refused(NotRotated::Overlap(Some(until))) => {
@@ -137,16 +148,25 @@ pub(super) async fn rotate(asked: Asked) -> Result<Response, Fault> {
         NotChanged::Store(error) => ask::store("change a token")(error),
     })?;
     tracing::info!(%account, %until, "an auth token takes another's place");
-    Ok(error::body(StatusCode::CREATED, &Made { account, auth_token, previous_until: Timestamp3339(until) }))
+    Ok(error::body(
+        StatusCode::CREATED,
+        &Made { account, auth_token, previous_until: Timestamp3339(until) },
+    ))
 }
 
 /// `DELETE /account/token/previous/`.
 pub(super) async fn end(asked: &Asked) -> Result<Response, Fault> {
-    let (account, _) = account_of(asked, asked.value("account").filter(|account| !account.is_empty()))?;
+    let (account, _) =
+        account_of(asked, asked.value("account").filter(|account| !account.is_empty()))?;
     let now = asked.api().clock.wall();
-    let changed = asked.api().keeper.change(now, |book| book.end_overlap(&account).map(|keys| ((), keys)).ok_or(()));
+    let changed = asked
+        .api()
+        .keeper
+        .change(now, |book| book.end_overlap(&account).map(|keys| ((), keys)).ok_or(()));
     changed.await.map_err(|why| match why {
-        NotChanged::Refused(()) => ask::conflict("no_previous", "no token counts that was replaced over the API"),
+        NotChanged::Refused(()) => {
+            ask::conflict("no_previous", "no token counts that was replaced over the API")
+        }
         NotChanged::Store(error) => ask::store("end a token")(error),
     })?;
     tracing::info!(%account, "an auth token that was replaced counts no more");

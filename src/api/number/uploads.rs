@@ -23,7 +23,11 @@ pub(super) const ROUTES: &[Route] = &[Route {
     path: "/api/v1/conversations/{conversation_id}/media/",
     id: "uploadMedia",
     summary: "Uploads a file for a message of this conversation: what comes back names it there",
-    query: &[Query { name: "filename", what: "How it is called; 1 to 240 characters", kind: Kind::Text }],
+    query: &[Query {
+        name: "filename",
+        what: "How it is called; 1 to 240 characters",
+        kind: Kind::Text,
+    }],
     body: Some(Body {
         content_type: "*/*",
         what: "The file, with its own Content-Type: image/jpeg and image/png (5 MiB), image/webp as a sticker (500 KiB), \
@@ -31,9 +35,16 @@ pub(super) const ROUTES: &[Route] = &[Route {
             application/pdf and documents of Word, Excel and PowerPoint (100 MiB)",
     }),
     answers: &[
-        Answer { status: 201, what: "Meta has it, for 30 days", content: Content::Json(of::<Uploaded>) },
+        Answer {
+            status: 201,
+            what: "Meta has it, for 30 days",
+            content: Content::Json(of::<Uploaded>),
+        },
         no(408, "The file took longer than 120 s"),
-        no(409, "`disconnected`: its number is to be reconnected first; `no_number`: it is not there any more"),
+        no(
+            409,
+            "`disconnected`: its number is to be reconnected first; `no_number`: it is not there any more",
+        ),
         no(413, "The file is larger than WhatsApp takes of its type"),
         no(415, "WhatsApp does not take files of this type, or the body is compressed"),
         no(502, "Meta refused or failed"),
@@ -72,19 +83,21 @@ pub(super) async fn upload(mut asked: Asked, id: &str) -> Result<Response, Fault
             None,
         ));
     }
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|of| of.to_str().ok()).unwrap_or_default();
+    let content_type =
+        headers.get(header::CONTENT_TYPE).and_then(|of| of.to_str().ok()).unwrap_or_default();
     let kind = FileKind::of(content_type).ok_or_else(wrong_type)?;
     // Said before it comes, where its length is told.
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > kind.bytes_max) {
         return Err(too_large(kind));
     }
     let body = asked.body().into_data_stream();
     let uploaded = asked.api().inbox.upload(&conversation, kind, &filename, body).await;
     let refused = |why| match why {
-        NotUploaded::NoNumber => {
-            ask::out_of_service(&asked, &conversation.pair.number).unwrap_or_else(|| not_uploaded(why, kind))
-        }
+        NotUploaded::NoNumber => ask::out_of_service(&asked, &conversation.pair.number)
+            .unwrap_or_else(|| not_uploaded(why, kind)),
         why => not_uploaded(why, kind),
     };
     let (media, bytes) = uploaded.map_err(refused)?;
@@ -95,10 +108,13 @@ pub(super) async fn upload(mut asked: Asked, id: &str) -> Result<Response, Fault
 /// A file's name, which is shown and never a path.
 fn name(given: Option<&str>) -> Result<String, Fault> {
     let name = given.map(str::trim).filter(|name| !name.is_empty()).unwrap_or("file");
-    let fits = name.chars().count() <= NAME_MAX && !name.chars().any(|c| c.is_control() || c == '/' || c == '\\');
+    let fits = name.chars().count() <= NAME_MAX
+        && !name.chars().any(|c| c.is_control() || c == '/' || c == '\\');
     match fits {
         true => Ok(name.to_owned()),
-        false => Err(ask::bad("filename", "filename has 1 to 240 characters, and no slash among them")),
+        false => {
+            Err(ask::bad("filename", "filename has 1 to 240 characters, and no slash among them"))
+        }
     }
 }
 
@@ -114,7 +130,11 @@ fn wrong_type() -> Fault {
 }
 
 fn too_large(kind: &FileKind) -> Fault {
-    let why = format!("the file is too large: of {}, WhatsApp takes {} KiB at most", kind.mime, kind.bytes_max >> 10);
+    let why = format!(
+        "the file is too large: of {}, WhatsApp takes {} KiB at most",
+        kind.mime,
+        kind.bytes_max >> 10
+    );
     refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &why, None)
 }
 
@@ -127,11 +147,18 @@ fn not_uploaded(why: NotUploaded, kind: &FileKind) -> Fault {
             Box::new(with_header(answer, header::RETRY_AFTER, "5"))
         }
         NotUploaded::TooLarge => too_large(kind),
-        NotUploaded::Empty => {
-            refuse(StatusCode::BAD_REQUEST, "bad_value", "the file is empty: the body is the file itself", None)
+        NotUploaded::Empty => refuse(
+            StatusCode::BAD_REQUEST,
+            "bad_value",
+            "the file is empty: the body is the file itself",
+            None,
+        ),
+        NotUploaded::Broken => {
+            refuse(StatusCode::BAD_REQUEST, "bad_body", "the request body can't be read", None)
         }
-        NotUploaded::Broken => refuse(StatusCode::BAD_REQUEST, "bad_body", "the request body can't be read", None),
-        NotUploaded::Slow => refuse(StatusCode::REQUEST_TIMEOUT, "slow", "the file took longer than 120 s", None),
+        NotUploaded::Slow => {
+            refuse(StatusCode::REQUEST_TIMEOUT, "slow", "the file took longer than 120 s", None)
+        }
         NotUploaded::Disk(error) => {
             tracing::warn!(%error, "could not keep a file that is on its way to Meta");
             match error.kind() {
@@ -153,7 +180,10 @@ mod tests {
 
     #[test]
     fn a_name_is_shown_and_no_path() {
-        assert_eq!((name(None).unwrap(), name(Some(" ")).unwrap()), ("file".to_owned(), "file".to_owned()));
+        assert_eq!(
+            (name(None).unwrap(), name(Some(" ")).unwrap()),
+            ("file".to_owned(), "file".to_owned())
+        );
         assert_eq!(name(Some("Übersicht 2026.pdf")).unwrap(), "Übersicht 2026.pdf");
         for wrong in ["a/b", "..\\b", "a\nb", &"x".repeat(241)] {
             assert_eq!(name(Some(wrong)).unwrap_err().status(), StatusCode::BAD_REQUEST, "{wrong}");

@@ -28,7 +28,8 @@ const CONFLICT: Answer = Answer {
 };
 
 /// What is read of bodies.
-pub(super) const BODIES: &[Taken] = &[Taken::of::<Wanted>("createUser"), Taken::of::<Changed>("changeUser")];
+pub(super) const BODIES: &[Taken] =
+    &[Taken::of::<Wanted>("createUser"), Taken::of::<Changed>("changeUser")];
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -39,7 +40,11 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "The people who sign in to the console, newest first",
         query: PAGING,
         body: None,
-        answers: &[Answer { status: 200, what: "A page of them", content: Content::Json(of::<Listed>) }],
+        answers: &[Answer {
+            status: 200,
+            what: "A page of them",
+            content: Content::Json(of::<Listed>),
+        }],
     },
     Route {
         method: "POST",
@@ -47,8 +52,14 @@ pub(super) const ROUTES: &[Route] = &[
         id: "createUser",
         summary: "Makes a user; without a password with an invitation, a link that is shown this once",
         query: &[],
-        body: Some(Body { content_type: JSON, what: "name, role; fullName, waId, password, account (a subaccount)" }),
-        answers: &[Answer { status: 201, what: "Made", content: Content::Json(of::<Made>) }, CONFLICT],
+        body: Some(Body {
+            content_type: JSON,
+            what: "name, role; fullName, waId, password, account (a subaccount)",
+        }),
+        answers: &[
+            Answer { status: 201, what: "Made", content: Content::Json(of::<Made>) },
+            CONFLICT,
+        ],
     },
     Route {
         method: "GET",
@@ -65,7 +76,10 @@ pub(super) const ROUTES: &[Route] = &[
         id: "changeUser",
         summary: "Changes a user; another password ends their sessions",
         query: &[],
-        body: Some(Body { content_type: JSON, what: "fullName, role, waId (null: none), password" }),
+        body: Some(Body {
+            content_type: JSON,
+            what: "fullName, role, waId (null: none), password",
+        }),
         answers: &[
             Answer { status: 200, what: "As it is now", content: Content::Json(of::<Shown>) },
             CONFLICT,
@@ -79,7 +93,10 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Another invitation instead of the last: also for who has forgotten their password",
         query: &[],
         body: None,
-        answers: &[Answer { status: 200, what: "The link", content: Content::Json(of::<Made>) }, CONFLICT],
+        answers: &[
+            Answer { status: 200, what: "The link", content: Content::Json(of::<Made>) },
+            CONFLICT,
+        ],
     },
     Route {
         method: "POST",
@@ -229,7 +246,8 @@ pub(super) async fn serve(asked: Asked, path: &[&str]) -> Result<Response, Fault
 
 async fn list(asked: &Asked) -> Result<Response, Fault> {
     let limit = asked.limit()?;
-    let users = asked.api().people.users(asked.scope(), asked.cursor(ask::placed)?, limit + 1).await;
+    let users =
+        asked.api().people.users(asked.scope(), asked.cursor(ask::placed)?, limit + 1).await;
     let users = users.map_err(ask::store("list the users"))?;
     let page = Page::of(users, limit, |user| ask::place(user.created, user.id));
     let items: Vec<Shown> = page.items.into_iter().map(Shown::from).collect();
@@ -254,14 +272,20 @@ async fn create(asked: Asked) -> Result<Response, Fault> {
 }
 
 async fn get(asked: &Asked, id: &str) -> Result<Response, Fault> {
-    let user = asked.api().people.user(asked.scope(), id_of(id)?).await.map_err(ask::store("read a user"))?;
+    let user = asked
+        .api()
+        .people
+        .user(asked.scope(), id_of(id)?)
+        .await
+        .map_err(ask::store("read a user"))?;
     Ok(ask::tagged(&Shown::from(user.ok_or_else(none)?)))
 }
 
 async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
     let (asked, wanted) = asked.json::<Changed>().await?;
     let id = id_of(id)?;
-    let known = asked.api().people.user(asked.scope(), id).await.map_err(ask::store("read a user"))?;
+    let known =
+        asked.api().people.user(asked.scope(), id).await.map_err(ask::store("read a user"))?;
     let known = known.ok_or_else(none)?;
     asked.matches(&ask::tag_of(&Shown::from(known.clone())))?;
     let is_conditional = asked.is_conditional();
@@ -272,23 +296,39 @@ async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
         wa_id: wanted.wa_id,
         seen: is_conditional.then(|| Box::new(known)),
     };
-    let changed = asked.api().people.change(asked.scope(), id, asked.member.user, change).await.map_err(not_done)?;
+    let changed = asked
+        .api()
+        .people
+        .change(asked.scope(), id, asked.member.user, change)
+        .await
+        .map_err(not_done)?;
     Ok(ask::tagged(&Shown::from(changed)))
 }
 
 async fn delete(asked: &Asked, id: &str) -> Result<Response, Fault> {
-    asked.api().people.remove(asked.scope(), id_of(id)?, asked.member.user).await.map_err(not_done)?;
+    asked
+        .api()
+        .people
+        .remove(asked.scope(), id_of(id)?, asked.member.user)
+        .await
+        .map_err(not_done)?;
     Ok(ask::gone())
 }
 
 async fn invite(asked: &Asked, id: &str) -> Result<Response, Fault> {
-    let (user, token) = asked.api().people.invite(asked.scope(), id_of(id)?).await.map_err(not_done)?;
+    let (user, token) =
+        asked.api().people.invite(asked.scope(), id_of(id)?).await.map_err(not_done)?;
     let invitation = Some(link(asked, &token));
     Ok(ask::ok(&Made { user: user.into(), invitation }))
 }
 
 async fn sign_out(asked: &Asked, id: &str) -> Result<Response, Fault> {
-    let user = asked.api().people.user(asked.scope(), id_of(id)?).await.map_err(ask::store("read a user"))?;
+    let user = asked
+        .api()
+        .people
+        .user(asked.scope(), id_of(id)?)
+        .await
+        .map_err(ask::store("read a user"))?;
     let user = user.ok_or_else(none)?;
     asked.api().people.sign_out_everywhere(user.id).await.map_err(ask::store("end sessions"))?;
     Ok(ask::gone())

@@ -14,7 +14,11 @@ pub(super) const ROUTES: &[Route] = &[Route {
     summary: "The languages and voices that documents may name, and who says them on this node",
     query: &[Query { name: "language", what: "Only this one: en, or en-GB", kind: Kind::Text }],
     body: None,
-    answers: &[Answer { status: 200, what: "All of them", content: Content::Json(of::<Catalogue>) }],
+    answers: &[Answer {
+        status: 200,
+        what: "All of them",
+        content: Content::Json(of::<Catalogue>),
+    }],
 }];
 
 pub(super) fn list(asked: &Asked) -> Response {

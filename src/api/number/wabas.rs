@@ -40,7 +40,11 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "One WhatsApp Business Account, and the numbers that its mapping is about",
         query: &[],
         body: None,
-        answers: &[Answer { status: 200, what: "It, with its ETag", content: Content::Json(of::<Shown>) }],
+        answers: &[Answer {
+            status: 200,
+            what: "It, with its ETag",
+            content: Content::Json(of::<Shown>),
+        }],
     },
     Route {
         method: "PATCH",
@@ -52,7 +56,10 @@ pub(super) const ROUTES: &[Route] = &[
             content_type: "application/json",
             what: "account: the main account's id, or a subaccount's",
         }),
-        answers: &[Answer { status: 200, what: "It, with its ETag", content: Content::Json(of::<Shown>) }, CHANGED],
+        answers: &[
+            Answer { status: 200, what: "It, with its ETag", content: Content::Json(of::<Shown>) },
+            CHANGED,
+        ],
     },
     Route {
         method: "POST",
@@ -99,7 +106,10 @@ impl Shown {
             id: waba.id.to_string(),
             account: waba.account().to_string(),
             has_token: book.token_of_waba(waba).is_some(),
-            affected_numbers: book.numbers_of(&waba.id).map(|number| number.number.to_string()).collect(),
+            affected_numbers: book
+                .numbers_of(&waba.id)
+                .map(|number| number.number.to_string())
+                .collect(),
         }
     }
 }
@@ -122,7 +132,12 @@ pub(super) async fn serve(asked: Asked) -> Result<Response, Fault> {
         (_, [_, id]) => answer(&asked, &waba_of(id)),
         (_, [_, id, _]) => {
             let scope = asked.scope().clone();
-            let synced = asked.api().numbers.sync_waba(&scope, &waba_of(id)).await.map_err(numbers::fault)?;
+            let synced = asked
+                .api()
+                .numbers
+                .sync_waba(&scope, &waba_of(id))
+                .await
+                .map_err(numbers::fault)?;
             numbers::synced(&synced)
         }
         _ => Err(ask::missing("there is nothing at this path")),
@@ -138,7 +153,8 @@ fn list(asked: &Asked) -> Result<Response, Fault> {
     let book = asked.api().keeper.book();
     let own = book.wabas().filter(|waba| book.is_within(asked.scope(), waba.account()));
     let behind = own.filter(|waba| after.as_ref().is_none_or(|after| waba.id > *after));
-    let page = Page::of(behind.take(limit as usize + 1).collect(), limit, |last| last.id.to_string());
+    let page =
+        Page::of(behind.take(limit as usize + 1).collect(), limit, |last| last.id.to_string());
     let items = page.items.into_iter().map(|waba| Shown::of(&book, waba)).collect();
     Ok(ask::ok(&List { items, next: asked.next(page.next) }))
 }
@@ -165,10 +181,19 @@ async fn edit(asked: Asked, id: &WabaId) -> Result<Response, Fault> {
     if let Some(account) = change.account {
         let scope = asked.scope().clone();
         if asked.flag("dryRun")? == Some(true) {
-            asked.api().numbers.judge_map(&scope, id, &account, seen.as_ref()).map_err(numbers::fault)?;
+            asked
+                .api()
+                .numbers
+                .judge_map(&scope, id, &account, seen.as_ref())
+                .map_err(numbers::fault)?;
             return answer(&asked, id);
         }
-        asked.api().numbers.map(&scope, id, &account, seen.as_ref()).await.map_err(numbers::fault)?;
+        asked
+            .api()
+            .numbers
+            .map(&scope, id, &account, seen.as_ref())
+            .await
+            .map_err(numbers::fault)?;
         asked.api().inbox.claim().await.map_err(ask::store("note the numbers' owner"))?;
     }
     answer(&asked, id)

@@ -101,8 +101,10 @@ impl Body {
 
 impl Bar {
     fn of(bar: waterfall::Bar, within: Option<&str>) -> Vec<Self> {
-        let waterfall::Bar { what, name, from_us, to_us, note, failed, span: _, parts, bodies } = bar;
-        let parts: Vec<Self> = parts.into_iter().flat_map(|part| Self::of(part, Some(&name))).collect();
+        let waterfall::Bar { what, name, from_us, to_us, note, failed, span: _, parts, bodies } =
+            bar;
+        let parts: Vec<Self> =
+            parts.into_iter().flat_map(|part| Self::of(part, Some(&name))).collect();
         let bodies = bodies.into_iter().map(Body::of).collect();
         let of = within.map(str::to_owned);
         let whole = Self { name, who: what.as_str(), from_us, to_us, note, failed, of, bodies };
@@ -120,7 +122,9 @@ pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
         record.ok_or_else(|| ask::missing(NONE))?;
     }
     let log = whole_log(api, scope, call_uuid).await.map_err(ask::store("read an event log"))?;
-    let fall = waterfall_of(api, scope, call_uuid, &log).await.map_err(ask::store("read a call's callbacks"))?;
+    let fall = waterfall_of(api, scope, call_uuid, &log)
+        .await
+        .map_err(ask::store("read a call's callbacks"))?;
     let shown = match fall {
         Some(fall) => Shown {
             call_uuid,
@@ -162,7 +166,11 @@ pub(crate) async fn waterfall_of(
 ///
 /// # Errors
 /// The store's.
-pub(crate) async fn whole_log(api: &Api, scope: &Scope, call: CallUuid) -> Result<String, StoreError> {
+pub(crate) async fn whole_log(
+    api: &Api,
+    scope: &Scope,
+    call: CallUuid,
+) -> Result<String, StoreError> {
     let mut text = String::new();
     if let Some(mut lines) = api.live.events(scope, call, false) {
         while let Some(line) = lines.next().await {

@@ -28,7 +28,11 @@ pub(super) const ROUTES: &[Route] = &[
             Query { name: "cursor", what: "Where the page before ended", kind: Kind::Text },
         ],
         body: None,
-        answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<WebhookPage>) }],
+        answers: &[Answer {
+            status: 200,
+            what: "A page",
+            content: Content::Json(of::<WebhookPage>),
+        }],
     },
     Route {
         method: "GET",
@@ -40,7 +44,11 @@ pub(super) const ROUTES: &[Route] = &[
             Query { name: "cursor", what: "Where the page before ended", kind: Kind::Text },
         ],
         body: None,
-        answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<DeliveryPage>) }],
+        answers: &[Answer {
+            status: 200,
+            what: "A page",
+            content: Content::Json(of::<DeliveryPage>),
+        }],
     },
     Route {
         method: "POST",
@@ -49,7 +57,11 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Posts an event once more, with the same id",
         query: &[],
         body: None,
-        answers: &[Answer { status: 202, what: "It is on its way", content: Content::Json(of::<Redelivered>) }],
+        answers: &[Answer {
+            status: 202,
+            what: "It is on its way",
+            content: Content::Json(of::<Redelivered>),
+        }],
     },
 ];
 
@@ -158,7 +170,9 @@ pub(super) async fn serve(asked: Asked, rest: &[&str]) -> Result<Response, Fault
             Ok(ask::ok(&WebhookPage { items, next: asked.next(page.next) }))
         }
         ("GET", [id, "deliveries"]) => deliveries(&asked, id).await,
-        ("POST", [id, "deliveries", delivery, "redeliver"]) => redeliver(&asked, id, delivery).await,
+        ("POST", [id, "deliveries", delivery, "redeliver"]) => {
+            redeliver(&asked, id, delivery).await
+        }
         _ => Err(ask::missing("there is nothing at this path")),
     }
 }
@@ -185,7 +199,12 @@ async fn redeliver(asked: &Asked, id: &str, delivery: &str) -> Result<Response, 
     let none = || ask::missing("there is no such delivery");
     let event: Uuid = delivery.parse().map_err(|_| none())?;
     let now = asked.api().clock.steady();
-    let done = asked.api().store.redeliver(webhook, event, now).await.map_err(ask::store("send an event once more"))?;
+    let done = asked
+        .api()
+        .store
+        .redeliver(webhook, event, now)
+        .await
+        .map_err(ask::store("send an event once more"))?;
     if !done {
         return Err(none());
     }

@@ -17,9 +17,21 @@ pub(super) const ROUTES: &[Route] = &[Route {
     query: &[],
     body: Some(Body { content_type: "application/xml", what: "The document" }),
     answers: &[
-        Answer { status: 200, what: "What is wrong with it", content: Content::Json(of::<xml::Report<'static>>) },
-        Answer { status: 413, what: "Larger than 256 KiB", content: Content::Json(of::<error::OurBody<'static>>) },
-        Answer { status: 415, what: "Compressed", content: Content::Json(of::<error::OurBody<'static>>) },
+        Answer {
+            status: 200,
+            what: "What is wrong with it",
+            content: Content::Json(of::<xml::Report<'static>>),
+        },
+        Answer {
+            status: 413,
+            what: "Larger than 256 KiB",
+            content: Content::Json(of::<error::OurBody<'static>>),
+        },
+        Answer {
+            status: 415,
+            what: "Compressed",
+            content: Content::Json(of::<error::OurBody<'static>>),
+        },
     ],
 }];
 
@@ -34,6 +46,8 @@ fn charset(headers: &HeaderMap) -> Option<String> {
     let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     kind.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"').to_owned())
+        name.trim()
+            .eq_ignore_ascii_case("charset")
+            .then(|| value.trim().trim_matches('"').to_owned())
     })
 }

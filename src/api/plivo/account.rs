@@ -21,7 +21,11 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "The account, its calls per second and its live calls",
         query: &[],
         body: None,
-        answers: &[Answer { status: 200, what: "The account", content: Content::Plivo(&[of::<Shown<'static>>]) }],
+        answers: &[Answer {
+            status: 200,
+            what: "The account",
+            content: Content::Plivo(&[of::<Shown<'static>>]),
+        }],
     },
     Route {
         method: "POST",
@@ -29,8 +33,15 @@ pub(super) const ROUTES: &[Route] = &[
         id: "changeAccount",
         summary: "Changes the account's name, city, address or timezone",
         query: &[],
-        body: Some(Body { content_type: "application/json", what: "name, city, address, timezone" }),
-        answers: &[Answer { status: 202, what: "Changed", content: Content::Plivo(&[of::<super::Changed>]) }],
+        body: Some(Body {
+            content_type: "application/json",
+            what: "name, city, address, timezone",
+        }),
+        answers: &[Answer {
+            status: 202,
+            what: "Changed",
+            content: Content::Plivo(&[of::<super::Changed>]),
+        }],
     },
 ];
 
@@ -61,7 +72,8 @@ pub(super) fn get(api: &Api, ask: &Ask) -> Result<Response, No> {
     let id = ask.scope.auth_id();
     let (book, tables) = (api.keeper.book(), api.gate.directory().tables());
     let Account { details, .. } = book.account(id).ok_or(No::NotFound("account not found"))?;
-    let (cps, cps_in_use) = tables.account(id).map_or((0, 0), |entry| api.gate.cps(api.clock.now(), entry));
+    let (cps, cps_in_use) =
+        tables.account(id).map_or((0, 0), |entry| api.gate.cps(api.clock.now(), entry));
     let live = api.live.list(&ask.scope);
     let shown = Shown {
         account_type: "standard",
@@ -86,9 +98,12 @@ pub(super) fn get(api: &Api, ask: &Ask) -> Result<Response, No> {
 pub(super) async fn edit(api: &Api, ask: &Ask) -> Result<Response, No> {
     let fields = ask.fields()?;
     let text = |name: &str| fields.bounded(name, TEXT_CHARS_MAX).map_err(No::Bad);
-    let (name, city, address, timezone) = (text("name")?, text("city")?, text("address")?, text("timezone")?);
+    let (name, city, address, timezone) =
+        (text("name")?, text("city")?, text("address")?, text("timezone")?);
     if [&name, &city, &address, &timezone].into_iter().all(Option::is_none) {
-        return Err(No::Bad("one parameter of name, city, address and timezone is required".to_owned()));
+        return Err(No::Bad(
+            "one parameter of name, city, address and timezone is required".to_owned(),
+        ));
     }
     let (id, now) = (ask.scope.auth_id().clone(), api.clock.wall());
     let change = api.keeper.change(now, |book| {

@@ -11,7 +11,10 @@ use super::super::{Api, error};
 use super::number::owner_of;
 use super::paging::{Meta, paged};
 use super::query;
-use super::{Ask, CONFLICT, LIMIT, No, OFFSET, changed, customer_url, method, own_uri, random_digits, settle, uri};
+use super::{
+    Ask, CONFLICT, LIMIT, No, OFFSET, changed, customer_url, method, own_uri, random_digits,
+    settle, uri,
+};
 use crate::admission::book::{Application, Book, Link, TooMany, Used};
 use model::{AppId, Method};
 use store::Scope;
@@ -46,7 +49,11 @@ pub(super) const ROUTES: &[Route] = &[
             Query { name: "app_name", what: "Only with this name", kind: Kind::Text },
         ],
         body: None,
-        answers: &[Answer { status: 200, what: "A page", content: Content::Plivo(&[of::<List<'static>>]) }],
+        answers: &[Answer {
+            status: 200,
+            what: "A page",
+            content: Content::Plivo(&[of::<List<'static>>]),
+        }],
     },
     Route {
         method: "POST",
@@ -55,7 +62,10 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Makes an application",
         query: &[],
         body: Some(Body { content_type: "application/json", what: FIELDS }),
-        answers: &[Answer { status: 201, what: "Made", content: Content::Plivo(&[of::<Made>]) }, CONFLICT],
+        answers: &[
+            Answer { status: 201, what: "Made", content: Content::Plivo(&[of::<Made>]) },
+            CONFLICT,
+        ],
     },
     Route {
         method: "GET",
@@ -64,7 +74,11 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "One application",
         query: &[],
         body: None,
-        answers: &[Answer { status: 200, what: "It", content: Content::Plivo(&[of::<Shown<'static>>]) }],
+        answers: &[Answer {
+            status: 200,
+            what: "It",
+            content: Content::Plivo(&[of::<Shown<'static>>]),
+        }],
     },
     Route {
         method: "POST",
@@ -73,7 +87,14 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Changes an application; in force for the next call",
         query: &[],
         body: Some(Body { content_type: "application/json", what: FIELDS }),
-        answers: &[Answer { status: 202, what: "Changed", content: Content::Plivo(&[of::<super::Changed>]) }, CONFLICT],
+        answers: &[
+            Answer {
+                status: 202,
+                what: "Changed",
+                content: Content::Plivo(&[of::<super::Changed>]),
+            },
+            CONFLICT,
+        ],
     },
     Route {
         method: "DELETE",
@@ -133,7 +154,8 @@ impl<'a> Shown<'a> {
             public_uri: app.public_uri,
             resource_uri: uri(scope, &format!("Application/{}/", app.id)),
             sip_uri: format!("sip:{}@{}", app.id, api.host),
-            sub_account: (app.account != *book.main_of(&app.account)).then(|| own_uri(&app.account)),
+            sub_account: (app.account != *book.main_of(&app.account))
+                .then(|| own_uri(&app.account)),
         }
     }
 }
@@ -173,7 +195,8 @@ pub(super) fn get(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
 
 pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
     let edit = Edit::read(api, &ask.fields()?).map_err(No::Bad)?;
-    let name = edit.name.clone().ok_or_else(|| No::Bad("app_name parameter is missing".to_owned()))?;
+    let name =
+        edit.name.clone().ok_or_else(|| No::Bad("app_name parameter is missing".to_owned()))?;
     let id = AppId::from(random_digits(ID_DIGITS).ok_or(No::Ours)?);
     let now = api.clock.wall();
     let made = Made { app_id: id.to_string(), message: "created" };
@@ -232,7 +255,9 @@ pub(super) async fn remove(api: &Api, ask: &Ask, id: &str) -> Result<Response, N
 }
 
 fn used(number: &str) -> No {
-    No::Conflict(format!("number {number} takes calls by this application alone: give it another one first"))
+    No::Conflict(format!(
+        "number {number} takes calls by this application alone: give it another one first"
+    ))
 }
 
 fn too_many(TooMany(most): TooMany) -> No {
@@ -265,8 +290,13 @@ impl Edit {
         }
         let link = |(url, how): (&str, &str)| -> Result<LinkEdit, String> {
             // An empty text: none.
-            let read = |text: String| if text.is_empty() { Ok(None) } else { customer_url(api, url, &text).map(Some) };
-            Ok(LinkEdit { url: fields.given(url)?.map(read).transpose()?, method: method(fields, how)? })
+            let read = |text: String| {
+                if text.is_empty() { Ok(None) } else { customer_url(api, url, &text).map(Some) }
+            };
+            Ok(LinkEdit {
+                url: fields.given(url)?.map(read).transpose()?,
+                method: method(fields, how)?,
+            })
         };
         let [answer, fallback, hangup, message] = LINKS.map(link);
         Ok(Self {

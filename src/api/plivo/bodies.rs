@@ -52,14 +52,26 @@ pub(in crate::api) const BODIES: &[(&str, &[Field])] = &[
             may("hangup_method", Is::Method, "POST"),
             may("fallback_url", Is::Url, "Asked where the answer URL fails"),
             may("fallback_method", Is::Method, "POST"),
-            may("call_type", Is::Words(&["whatsapp_voice", "whatsapp"]), "Only WhatsApp users can be called"),
+            may(
+                "call_type",
+                Is::Words(&["whatsapp_voice", "whatsapp"]),
+                "Only WhatsApp users can be called",
+            ),
             may("caller_name", Is::Text(50), "For callbacks"),
-            may("send_digits", Is::Text(70), "0-9, *, #, and w and W for pauses: sent after the answer"),
+            may(
+                "send_digits",
+                Is::Text(70),
+                "0-9, *, #, and w and W for pauses: sent after the answer",
+            ),
             may("send_on_preanswer", Is::Flag, "Without effect"),
             may("time_limit", Is::Integer(1, 86_400), "Seconds of the call (14400)"),
             may("hangup_on_ring", Is::Integer(0, 600), "Seconds after it began to ring"),
             may("ring_timeout", Is::Integer(0, 600), "Seconds of ringing (120; 0 is 120)"),
-            may("sip_headers", Is::Text(u32::MAX), "name=value pairs with commas between them: X-PH- parameters"),
+            may(
+                "sip_headers",
+                Is::Text(u32::MAX),
+                "name=value pairs with commas between them: X-PH- parameters",
+            ),
             may("parent_call_uuid", Is::Uuid, "Stored with the call"),
             may("error_if_parent_not_found", Is::Flag, "404 where that call is not known (false)"),
             may("machine_detection", Is::Words(&["false"]), "Not available on WhatsApp"),
@@ -97,7 +109,10 @@ pub(in crate::api) const BODIES: &[(&str, &[Field])] = &[
             may("mix", Is::Flag, "true: over the document's sound; false: instead of it"),
         ],
     ),
-    ("sendDigits", &[must("digits", Is::Text(64), "0-9, *, #, w and W"), may("leg", LEG, "aleg; also legs")]),
+    (
+        "sendDigits",
+        &[must("digits", Is::Text(64), "0-9, *, #, w and W"), may("leg", LEG, "aleg; also legs")],
+    ),
     ("startMultiPartyCall", &[must("status", Is::Words(&["active"]), "")]),
     (
         "addParticipant",
@@ -108,10 +123,18 @@ pub(in crate::api) const BODIES: &[(&str, &[Field])] = &[
             may("to", Is::Text(u32::MAX), "Users' numbers with < between them"),
             may("caller_name", Is::Text(50), "For callbacks"),
             may("ring_timeout", Is::Integer(1, 600), "Seconds of ringing (120)"),
-            may("sip_headers", Is::Text(u32::MAX), "name=value pairs with commas between them: X-PH- parameters"),
+            may(
+                "sip_headers",
+                Is::Text(u32::MAX),
+                "name=value pairs with commas between them: X-PH- parameters",
+            ),
             may("call_status_callback_url", Is::Url, "Told that it rings, and of its end"),
             may("call_status_callback_method", Is::Method, "POST"),
-            may("confirm_key", Is::Text(1), "0-9, * or #: who picks up is in once they have pressed it"),
+            may(
+                "confirm_key",
+                Is::Text(1),
+                "0-9, * or #: who picks up is in once they have pressed it",
+            ),
             may(
                 "confirm_key_sound_url",
                 Is::Url,
@@ -159,7 +182,11 @@ pub(in crate::api) const BODIES: &[(&str, &[Field])] = &[
         &[
             must("service_url", Is::Text(2_048), "ws:// or wss://"),
             may("bidirectional", Is::Flag, "false; true: what the server sends is played"),
-            may("audio_track", Is::Words(&["inbound", "outbound", "both"]), "inbound; with bidirectional nothing else"),
+            may(
+                "audio_track",
+                Is::Words(&["inbound", "outbound", "both"]),
+                "inbound; with bidirectional nothing else",
+            ),
             may("stream_timeout", Is::Integer(1, 86_400), "Seconds (86400)"),
             may("status_callback_url", Is::Url, "Told of the stream"),
             may("status_callback_method", Is::Method, "POST"),
@@ -173,9 +200,17 @@ pub(in crate::api) const BODIES: &[(&str, &[Field])] = &[
                 ]),
                 "audio/x-l16;rate=8000",
             ),
-            may("extra_headers", Is::Text(512), "name=value pairs with commas between them: in messages"),
+            may(
+                "extra_headers",
+                Is::Text(512),
+                "name=value pairs with commas between them: in messages",
+            ),
             may("noise_cancellation", Is::Flag, "The noise around the user is taken away"),
-            may("noise_cancellation_level", Is::Integer(60, 100), "How much of it, in per cent (85)"),
+            may(
+                "noise_cancellation_level",
+                Is::Integer(60, 100),
+                "How much of it, in per cent (85)",
+            ),
         ],
     ),
     (
@@ -187,14 +222,24 @@ pub(in crate::api) const BODIES: &[(&str, &[Field])] = &[
             may("timezone", Is::Text(200), "Shown; times stay UTC"),
         ],
     ),
-    ("makeSubaccount", &[must("name", Is::Text(200), ""), may("enabled", Is::Flag, "true: its token is taken")]),
-    ("changeSubaccount", &[may("name", Is::Text(200), "This or enabled"), may("enabled", Is::Flag, "")]),
+    (
+        "makeSubaccount",
+        &[must("name", Is::Text(200), ""), may("enabled", Is::Flag, "true: its token is taken")],
+    ),
+    (
+        "changeSubaccount",
+        &[may("name", Is::Text(200), "This or enabled"), may("enabled", Is::Flag, "")],
+    ),
     (
         "changeNumber",
         &[
             may("alias", Is::Text(100), ""),
             may("app_id", Is::Text(64), "An application of the account's; empty: none"),
-            may("subaccount", Is::Text(20), "Has the whole WABA from then on; empty: the main account"),
+            may(
+                "subaccount",
+                Is::Text(20),
+                "Has the whole WABA from then on; empty: the main account",
+            ),
         ],
     ),
     (
@@ -203,7 +248,11 @@ pub(in crate::api) const BODIES: &[(&str, &[Field])] = &[
             must("username", Is::Text(64), "Letters, digits, dots, dashes and underscores"),
             must("password", Is::Text(128), "5 characters at least"),
             may("alias", Is::Text(100), "The username"),
-            may("app_id", Is::Text(64), "What its calls run by; empty: the account's default for endpoints"),
+            may(
+                "app_id",
+                Is::Text(64),
+                "What its calls run by; empty: the account's default for endpoints",
+            ),
         ],
     ),
     (
@@ -230,8 +279,10 @@ const OF_RECORDED_CALLS: &[Field] = &[
     may("transcription_type", Is::Words(&["auto", "hybrid", "manual"]), ""),
     may("transcription_report_type", Is::Words(&["full", "compact"]), "compact"),
 ];
-const OF_RECORDED_ROOMS: &[Field] =
-    &[may("callback_url", Is::Url, "Told when it is complete"), may("callback_method", Is::Method, "POST")];
+const OF_RECORDED_ROOMS: &[Field] = &[
+    may("callback_url", Is::Url, "Told when it is complete"),
+    may("callback_method", Is::Method, "POST"),
+];
 const OF_RECORDED_MEMBERS: &[Field] = &[
     may("recording_callback_url", Is::Url, "Told when it is complete"),
     may("recording_callback_method", Is::Method, "POST"),
@@ -289,10 +340,14 @@ pub(in crate::api) fn schema(id: &str) -> Option<Value> {
             Is::Url => json!({"type": "string", "maxLength": super::URL_BYTES_MAX}),
             Is::Method => json!({"type": "string", "enum": ["GET", "POST"]}),
             Is::Flag => json!({"type": "boolean"}),
-            Is::Integer(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
+            Is::Integer(least, most) => {
+                json!({"type": "integer", "minimum": least, "maximum": most})
+            }
             Is::Words(words) => json!({"type": "string", "enum": words}),
             Is::Uuid => json!({"type": "string", "format": "uuid"}),
-            Is::Urls => json!({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
+            Is::Urls => {
+                json!({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]})
+            }
         };
         if let Some(schema) = schema.as_object_mut().filter(|_| !field.what.is_empty()) {
             schema.insert("description".to_owned(), field.what.into());
@@ -300,7 +355,8 @@ pub(in crate::api) fn schema(id: &str) -> Option<Value> {
         (field.name.to_owned(), schema)
     };
     let properties: Map<String, Value> = fields.iter().map(|field| of(field)).collect();
-    let required: Vec<&str> = fields.iter().filter(|field| field.must).map(|field| field.name).collect();
+    let required: Vec<&str> =
+        fields.iter().filter(|field| field.must).map(|field| field.name).collect();
     Some(json!({
         "type": "object", "properties": properties, "required": required, "examples": [example(id, &fields)],
     }))
@@ -310,8 +366,12 @@ pub(in crate::api) fn schema(id: &str) -> Option<Value> {
 fn example(id: &str, fields: &[&Field]) -> Value {
     let must = fields.iter().filter(|field| field.must).count();
     let said = match (id, must) {
-        ("transferCall", _) => fields.iter().filter(|field| field.name == "aleg_url").collect::<Vec<_>>(),
-        ("makeCalls", _) => fields.iter().filter(|field| field.must || field.name == "answer_method").collect(),
+        ("transferCall", _) => {
+            fields.iter().filter(|field| field.name == "aleg_url").collect::<Vec<_>>()
+        }
+        ("makeCalls", _) => {
+            fields.iter().filter(|field| field.must || field.name == "answer_method").collect()
+        }
         (_, 0) => fields.iter().take(1).collect(),
         _ => fields.iter().filter(|field| field.must).collect(),
     };
@@ -332,5 +392,8 @@ fn example(id: &str, fields: &[&Field]) -> Value {
         (_, Is::Words(words)) => words.first().copied().into(),
         (_, Is::Uuid) => "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11".into(),
     };
-    said.into_iter().map(|field| (field.name.to_owned(), value(field))).collect::<Map<_, _>>().into()
+    said.into_iter()
+        .map(|field| (field.name.to_owned(), value(field)))
+        .collect::<Map<_, _>>()
+        .into()
 }

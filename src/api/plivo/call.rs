@@ -157,7 +157,12 @@ impl Status {
 }
 
 /// `GET Call/{uuid}/`.
-pub(super) async fn retrieve(api: &Api, scope: &Scope, uuid: &str, pairs: &Pairs) -> Result<Response, No> {
+pub(super) async fn retrieve(
+    api: &Api,
+    scope: &Scope,
+    uuid: &str,
+    pairs: &Pairs,
+) -> Result<Response, No> {
     let status = Status::asked(pairs)?;
     let uuid: CallUuid = uuid.parse().map_err(|_| No::NotFound(NOT_FOUND))?;
     let live = api.live.get(scope, uuid);
@@ -208,7 +213,8 @@ pub(super) async fn list(api: &Api, scope: &Scope, pairs: &Pairs) -> Result<Resp
     // A call that just ended: its record may still be on its way.
     api.store.settled().await;
     let (records, total_count) = api.store.calls(scope, &filter, page.limit, page.offset).await?;
-    let objects = records.iter().filter_map(|r| Some(Cdr::of(scope, &r.start, r.end.as_ref()?))).collect();
+    let objects =
+        records.iter().filter_map(|r| Some(Cdr::of(scope, &r.start, r.end.as_ref()?))).collect();
     let meta = Meta::of(&list_uri(scope), pairs, page, total_count);
     Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
 }
@@ -220,7 +226,11 @@ fn list_uri(scope: &Scope) -> String {
 /// `DELETE Call/{uuid}/`.
 pub(super) fn hang_up(api: &Api, scope: &Scope, uuid: &str) -> Result<Response, No> {
     let uuid: CallUuid = uuid.parse().map_err(|_| No::NotFound(NOT_FOUND))?;
-    if api.live.hang_up(scope, uuid) { Ok(error::plivo_no_content()) } else { Err(No::NotFound(NOT_FOUND)) }
+    if api.live.hang_up(scope, uuid) {
+        Ok(error::plivo_no_content())
+    } else {
+        Err(No::NotFound(NOT_FOUND))
+    }
 }
 
 /// `DELETE Request/{uuid}/`: cancels a call that waits or rings (§2.7).
@@ -228,8 +238,13 @@ pub(super) fn cancel(api: &Api, scope: &Scope, uuid: &str) -> Result<Response, N
     const WHAT: &str = "request not found, or its call is answered or over";
     let uuid: CallUuid = uuid.parse().map_err(|_| No::NotFound(WHAT))?;
     let call = api.live.get(scope, uuid).filter(|call| call.direction == Direction::Outbound);
-    let call = call.filter(|call| call.status != LiveStatus::InProgress).ok_or(No::NotFound(WHAT))?;
-    if api.live.hang_up(scope, call.call) { Ok(error::plivo_no_content()) } else { Err(No::NotFound(WHAT)) }
+    let call =
+        call.filter(|call| call.status != LiveStatus::InProgress).ok_or(No::NotFound(WHAT))?;
+    if api.live.hang_up(scope, call.call) {
+        Ok(error::plivo_no_content())
+    } else {
+        Err(No::NotFound(WHAT))
+    }
 }
 
 /// `DELETE Call/`: all of the account's.

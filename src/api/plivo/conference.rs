@@ -21,10 +21,18 @@ const NO_MEMBER: No = No::NotFound("member not found");
 const KIND: RoomKind = RoomKind::Conference;
 
 const GONE: &[Answer] = &[Answer { status: 204, what: "They are told", content: Content::Nothing }];
-const DONE: &[Answer] =
-    &[Answer { status: 202, what: "Whom it concerns", content: Content::Plivo(&[of::<Done<'static>>]) }];
+const DONE: &[Answer] = &[Answer {
+    status: 202,
+    what: "Whom it concerns",
+    content: Content::Plivo(&[of::<Done<'static>>]),
+}];
 
-const fn route(method: &'static str, path: &'static str, id: &'static str, summary: &'static str) -> Route {
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+) -> Route {
     let answers = if method.len() == "DELETE".len() { GONE } else { DONE };
     Route { method, path, id, summary, query: &[], body: None, answers }
 }
@@ -43,15 +51,43 @@ const SPEAK: &str = "/v1/Account/{auth_id}/Conference/{name}/Member/{member_ids}
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
-        answers: &[Answer { status: 200, what: "The names", content: Content::Plivo(&[of::<Conferences>]) }],
-        ..route("GET", "/v1/Account/{auth_id}/Conference/", "listConferences", "The names of the account's conferences")
+        answers: &[Answer {
+            status: 200,
+            what: "The names",
+            content: Content::Plivo(&[of::<Conferences>]),
+        }],
+        ..route(
+            "GET",
+            "/v1/Account/{auth_id}/Conference/",
+            "listConferences",
+            "The names of the account's conferences",
+        )
     },
-    route("DELETE", "/v1/Account/{auth_id}/Conference/", "endConferences", "Hangs up all members of all conferences"),
+    route(
+        "DELETE",
+        "/v1/Account/{auth_id}/Conference/",
+        "endConferences",
+        "Hangs up all members of all conferences",
+    ),
     Route {
-        answers: &[Answer { status: 200, what: "It and its members", content: Content::Plivo(&[of::<Conference>]) }],
-        ..route("GET", "/v1/Account/{auth_id}/Conference/{name}/", "conference", "One conference that somebody is in")
+        answers: &[Answer {
+            status: 200,
+            what: "It and its members",
+            content: Content::Plivo(&[of::<Conference>]),
+        }],
+        ..route(
+            "GET",
+            "/v1/Account/{auth_id}/Conference/{name}/",
+            "conference",
+            "One conference that somebody is in",
+        )
     },
-    route("DELETE", "/v1/Account/{auth_id}/Conference/{name}/", "endConference", "Hangs up all its members"),
+    route(
+        "DELETE",
+        "/v1/Account/{auth_id}/Conference/{name}/",
+        "endConference",
+        "Hangs up all its members",
+    ),
     Route {
         answers: &[
             Answer {
@@ -62,24 +98,44 @@ pub(super) const ROUTES: &[Route] = &[
             CONFLICT,
         ],
         ..with_body(
-            route("POST", RECORD, "recordConference", "Records all that is said there until it is over"),
+            route(
+                "POST",
+                RECORD,
+                "recordConference",
+                "Records all that is said there until it is over",
+            ),
             "file_format (mp3 or wav), callback_url, callback_method. A form is taken too",
         )
     },
     route("DELETE", RECORD, "stopRecordingConference", "Records it no longer"),
-    route("POST", MUTE, "muteMembers", "They are heard no longer; ids with commas between them, or all"),
+    route(
+        "POST",
+        MUTE,
+        "muteMembers",
+        "They are heard no longer; ids with commas between them, or all",
+    ),
     route("DELETE", MUTE, "unmuteMembers", "They are heard again"),
     route("POST", DEAF, "deafenMembers", "They hear the others no longer"),
     route("DELETE", DEAF, "undeafenMembers", "They hear the others again"),
     route("POST", KICK, "kickMembers", "They leave the conference, and their documents go on"),
     route("DELETE", MEMBER, "hangUpMembers", "They are hung up"),
     with_body(
-        route("POST", PLAY, "playToMembers", "Plays a file to them, after what was so ordered before"),
+        route(
+            "POST",
+            PLAY,
+            "playToMembers",
+            "Plays a file to them, after what was so ordered before",
+        ),
         "url. A form is taken too",
     ),
     route("DELETE", PLAY, "stopPlayingToMembers", "Plays it no longer"),
     with_body(
-        route("POST", SPEAK, "speakToMembers", "Says a text to them, after what was so ordered before"),
+        route(
+            "POST",
+            SPEAK,
+            "speakToMembers",
+            "Says a text to them, after what was so ordered before",
+        ),
         "text, voice, language, type (text or ssml). A form is taken too",
     ),
     route("DELETE", SPEAK, "stopSpeakingToMembers", "Says it no longer"),
@@ -139,22 +195,37 @@ pub(super) fn route_of(api: &Api, ask: &Ask, path: &[&str]) -> Result<Response, 
         ("GET", [name]) => one(api, ask, name),
         ("DELETE", [name]) => hang_up(api, ask, name),
         ("POST", [name, "Record"]) => {
-            let (recording_id, url) = recording::begin_room(api, ask, KIND, &decoded(name))?.ok_or(NO_ROOM)?;
+            let (recording_id, url) =
+                recording::begin_room(api, ask, KIND, &decoded(name))?.ok_or(NO_ROOM)?;
             let started = Started { message: "conference recording started", recording_id, url };
             Ok(error::plivo_body(StatusCode::ACCEPTED, &started))
         }
-        ("DELETE", [name, "Record"]) => recording::end_room(api, ask, KIND, &decoded(name))?.ok_or(NO_ROOM),
-        ("POST", [name, "Member", ids, "Mute"]) => members(api, ask, name, ids, &MemberAsk::Mute(true), Some("muted")),
-        ("DELETE", [name, "Member", ids, "Mute"]) => members(api, ask, name, ids, &MemberAsk::Mute(false), None),
-        ("POST", [name, "Member", ids, "Deaf"]) => members(api, ask, name, ids, &MemberAsk::Deaf(true), Some("deaf")),
-        ("DELETE", [name, "Member", ids, "Deaf"]) => members(api, ask, name, ids, &MemberAsk::Deaf(false), None),
-        ("POST", [name, "Member", ids, "Kick"]) => members(api, ask, name, ids, &MemberAsk::Kick, Some("kicked")),
+        ("DELETE", [name, "Record"]) => {
+            recording::end_room(api, ask, KIND, &decoded(name))?.ok_or(NO_ROOM)
+        }
+        ("POST", [name, "Member", ids, "Mute"]) => {
+            members(api, ask, name, ids, &MemberAsk::Mute(true), Some("muted"))
+        }
+        ("DELETE", [name, "Member", ids, "Mute"]) => {
+            members(api, ask, name, ids, &MemberAsk::Mute(false), None)
+        }
+        ("POST", [name, "Member", ids, "Deaf"]) => {
+            members(api, ask, name, ids, &MemberAsk::Deaf(true), Some("deaf"))
+        }
+        ("DELETE", [name, "Member", ids, "Deaf"]) => {
+            members(api, ask, name, ids, &MemberAsk::Deaf(false), None)
+        }
+        ("POST", [name, "Member", ids, "Kick"]) => {
+            members(api, ask, name, ids, &MemberAsk::Kick, Some("kicked"))
+        }
         ("DELETE", [name, "Member", ids]) => members(api, ask, name, ids, &MemberAsk::HangUp, None),
         ("POST", [name, "Member", ids, "Play"]) => {
             let what = played(api, ask)?;
             members(api, ask, name, ids, &what, Some("play queued into conference"))
         }
-        ("DELETE", [name, "Member", ids, "Play"]) => members(api, ask, name, ids, &MemberAsk::Stop(Played::Play), None),
+        ("DELETE", [name, "Member", ids, "Play"]) => {
+            members(api, ask, name, ids, &MemberAsk::Stop(Played::Play), None)
+        }
         ("POST", [name, "Member", ids, "Speak"]) => {
             let what = spoken(ask)?;
             members(api, ask, name, ids, &what, Some("speak queued into conference"))
@@ -229,7 +300,9 @@ fn members(
     let Some(message) = message else { return Ok(error::plivo_no_content()) };
     let member_id = match (whom, asked.as_slice()) {
         (Members::These(_), [one]) => Ids::One(one.to_string()),
-        (Members::These(_) | Members::All, several) => Ids::Several(several.iter().map(u64::to_string).collect()),
+        (Members::These(_) | Members::All, several) => {
+            Ids::Several(several.iter().map(u64::to_string).collect())
+        }
     };
     Ok(error::plivo_body(StatusCode::ACCEPTED, &Done { message: message.into(), member_id }))
 }
@@ -252,5 +325,8 @@ pub(super) fn played(api: &Api, ask: &Ask) -> Result<MemberAsk, No> {
 /// `text` and how it is said.
 pub(super) fn spoken(ask: &Ask) -> Result<MemberAsk, No> {
     let Speak { speech, voice, language, .. } = control::said(&ask.fields()?).map_err(No::Bad)?;
-    Ok(MemberAsk::Play(Played::Speak, vec![SoundItem::once(Sound::Speak { speech, voice, language })]))
+    Ok(MemberAsk::Play(
+        Played::Speak,
+        vec![SoundItem::once(Sound::Speak { speech, voice, language })],
+    ))
 }

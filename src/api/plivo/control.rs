@@ -30,12 +30,16 @@ const fn body(what: &'static str) -> Option<Body> {
 }
 
 const fn stops(path: &'static str, id: &'static str, summary: &'static str) -> Route {
-    const DONE: &[Answer] =
-        &[Answer { status: 204, what: "It is told, whether something played or not", content: Content::Nothing }];
+    const DONE: &[Answer] = &[Answer {
+        status: 204,
+        what: "It is told, whether something played or not",
+        content: Content::Nothing,
+    }];
     Route { method: "DELETE", path, id, summary, query: &[], body: None, answers: DONE }
 }
 
-const DONE: &[Answer] = &[Answer { status: 202, what: "The call is told", content: Content::Plivo(&[of::<Done>]) }];
+const DONE: &[Answer] =
+    &[Answer { status: 202, what: "The call is told", content: Content::Plivo(&[of::<Done>]) }];
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -45,7 +49,9 @@ pub(super) const ROUTES: &[Route] = &[
         id: "transferCall",
         summary: "Has another document take over; what is being carried out stops at once",
         query: &[],
-        body: body("legs (aleg, bleg or both), aleg_url, aleg_method, bleg_url, bleg_method. A form is taken too"),
+        body: body(
+            "legs (aleg, bleg or both), aleg_url, aleg_method, bleg_url, bleg_method. A form is taken too",
+        ),
         answers: &[Answer {
             status: 202,
             what: "The document is asked for",
@@ -58,27 +64,41 @@ pub(super) const ROUTES: &[Route] = &[
         id: "playInCall",
         summary: "Plays files beside the document, over it or instead of it; replaces what was so played",
         query: &[],
-        body: body("urls (a list, or between commas), length, legs, loop, mix. A form is taken too"),
+        body: body(
+            "urls (a list, or between commas), length, legs, loop, mix. A form is taken too",
+        ),
         answers: DONE,
     },
-    stops("/v1/Account/{auth_id}/Call/{call_uuid}/Play/", "stopPlayingInCall", "Plays them no longer"),
+    stops(
+        "/v1/Account/{auth_id}/Call/{call_uuid}/Play/",
+        "stopPlayingInCall",
+        "Plays them no longer",
+    ),
     Route {
         method: "POST",
         path: "/v1/Account/{auth_id}/Call/{call_uuid}/Speak/",
         id: "speakInCall",
         summary: "Says a text beside the document, over it or instead of it; replaces what was so said",
         query: &[],
-        body: body("text, type (text or ssml), voice, language, legs, loop, mix. A form is taken too"),
+        body: body(
+            "text, type (text or ssml), voice, language, legs, loop, mix. A form is taken too",
+        ),
         answers: DONE,
     },
-    stops("/v1/Account/{auth_id}/Call/{call_uuid}/Speak/", "stopSpeakingInCall", "Says it no longer"),
+    stops(
+        "/v1/Account/{auth_id}/Call/{call_uuid}/Speak/",
+        "stopSpeakingInCall",
+        "Says it no longer",
+    ),
     Route {
         method: "POST",
         path: "/v1/Account/{auth_id}/Call/{call_uuid}/DTMF/",
         id: "sendDigits",
         summary: "Sends digits, after those that go out already",
         query: &[],
-        body: body("digits (0-9, *, #; w waits half a second, W a second), leg. A form is taken too"),
+        body: body(
+            "digits (0-9, *, #; w waits half a second, W a second), leg. A form is taken too",
+        ),
         answers: DONE,
     },
 ];
@@ -106,7 +126,10 @@ pub(super) fn answered(api: &Api, scope: &Scope, uuid: &str) -> Result<LiveCall,
 pub(super) fn tell(api: &Api, scope: &Scope, call: &LiveCall, command: Command) -> Result<(), No> {
     match api.live.command(scope, call.call, command) {
         Told::Yes => Ok(()),
-        Told::Full => Err(No::TooMany { why: "too much is asked of this call at once".to_owned(), seconds: 1 }),
+        Told::Full => Err(No::TooMany {
+            why: "too much is asked of this call at once".to_owned(),
+            seconds: 1,
+        }),
         Told::NotUp => Err(NOT_FOUND),
     }
 }
@@ -116,11 +139,17 @@ fn done(message: &'static str) -> Response {
 }
 
 /// `POST Call/{uuid}/`.
-pub(super) fn transfer(api: &Api, scope: &Scope, uuid: &str, fields: &Fields) -> Result<Response, No> {
+pub(super) fn transfer(
+    api: &Api,
+    scope: &Scope,
+    uuid: &str,
+    fields: &Fields,
+) -> Result<Response, No> {
     let call = answered(api, scope, uuid)?;
     let legs = legs(fields, "legs", true).map_err(No::Bad)?;
     let target = |name: &'static str| -> Result<Target, String> {
-        let (url, method) = url(api, fields, name)?.ok_or_else(|| format!("{name}_url parameter is missing"))?;
+        let (url, method) =
+            url(api, fields, name)?.ok_or_else(|| format!("{name}_url parameter is missing"))?;
         Ok(Target { url, method })
     };
     let aleg = legs.has_a().then(|| target("aleg")).transpose().map_err(No::Bad)?;
@@ -129,14 +158,20 @@ pub(super) fn transfer(api: &Api, scope: &Scope, uuid: &str, fields: &Fields) ->
     tell(api, scope, &call, Command::Transfer { aleg, bleg })?;
     let a_leg = legs.has_a().then_some(call.call);
     let call_uuids = a_leg.into_iter().chain(b_leg).collect();
-    Ok(error::plivo_body(StatusCode::ACCEPTED, &Transferred { message: "call transfered", call_uuids }))
+    Ok(error::plivo_body(
+        StatusCode::ACCEPTED,
+        &Transferred { message: "call transfered", call_uuids },
+    ))
 }
 
 /// `POST Call/{uuid}/Play/`.
 pub(super) fn play(api: &Api, scope: &Scope, uuid: &str, fields: &Fields) -> Result<Response, No> {
     let call = answered(api, scope, uuid)?;
-    let items =
-        urls(api, fields).map_err(No::Bad)?.into_iter().map(|url| SoundItem::once(Sound::File { url })).collect();
+    let items = urls(api, fields)
+        .map_err(No::Bad)?
+        .into_iter()
+        .map(|url| SoundItem::once(Sound::File { url }))
+        .collect();
     let length = fields.integer("length", 1, LENGTH_MAX).map_err(No::Bad)?;
     let length_ms = length.map(|seconds| seconds.saturating_mul(1_000));
     aside(api, scope, &call, fields, AsideKind::Play, items, length_ms)?;
@@ -167,7 +202,12 @@ fn aside(
     let mix = fields.flag("mix").map_err(No::Bad)?.unwrap_or(true);
     // Where both are meant, a leg that is not there misses nothing.
     has_b_leg(call, legs == Legs::B)?;
-    tell(api, scope, call, Command::Play { legs, aside: Aside { kind, items, again, mix, length_ms } })
+    tell(
+        api,
+        scope,
+        call,
+        Command::Play { legs, aside: Aside { kind, items, again, mix, length_ms } },
+    )
 }
 
 /// `DELETE Call/{uuid}/Play/` and `…/Speak/`.
@@ -178,7 +218,12 @@ pub(super) fn stop(api: &Api, scope: &Scope, uuid: &str, what: AsideKind) -> Res
 }
 
 /// `POST Call/{uuid}/DTMF/`.
-pub(super) fn send_digits(api: &Api, scope: &Scope, uuid: &str, fields: &Fields) -> Result<Response, No> {
+pub(super) fn send_digits(
+    api: &Api,
+    scope: &Scope,
+    uuid: &str,
+    fields: &Fields,
+) -> Result<Response, No> {
     let call = answered(api, scope, uuid)?;
     let digits = digits(fields).map_err(No::Bad)?;
     let name = if fields.has("leg") { "leg" } else { "legs" };
@@ -191,7 +236,8 @@ pub(super) fn send_digits(api: &Api, scope: &Scope, uuid: &str, fields: &Fields)
 fn digits(fields: &Fields) -> Result<String, String> {
     let digits = fields.required("digits")?;
     let fine = are_keys(&digits);
-    fine.then_some(digits).ok_or_else(|| format!("digits must be 1 to {KEYS_MAX} of 0-9, *, #, w and W"))
+    fine.then_some(digits)
+        .ok_or_else(|| format!("digits must be 1 to {KEYS_MAX} of 0-9, *, #, w and W"))
 }
 
 fn legs(fields: &Fields, name: &str, both: bool) -> Result<Legs, String> {
@@ -199,7 +245,10 @@ fn legs(fields: &Fields, name: &str, both: bool) -> Result<Legs, String> {
         None | Some("aleg") => Ok(Legs::A),
         Some("bleg") => Ok(Legs::B),
         Some("both") if both => Ok(Legs::Both),
-        Some(_) => Err(format!("{name} must be {}", if both { "aleg, bleg or both" } else { "aleg or bleg" })),
+        Some(_) => Err(format!(
+            "{name} must be {}",
+            if both { "aleg, bleg or both" } else { "aleg or bleg" }
+        )),
     }
 }
 
@@ -224,7 +273,9 @@ fn urls(api: &Api, fields: &Fields) -> Result<Vec<DocUrl>, String> {
     if urls.iter().any(|url| url.len() > URL_BYTES_MAX) {
         return Err(format!("urls must be URLs of at most {URL_BYTES_MAX} bytes"));
     }
-    let url = |text: &String| api.placing.url(text).map_err(|why| format!("urls is invalid: could not {why}"));
+    let url = |text: &String| {
+        api.placing.url(text).map_err(|why| format!("urls is invalid: could not {why}"))
+    };
     urls.iter().map(url).collect()
 }
 
@@ -233,18 +284,23 @@ pub(super) fn said(fields: &Fields) -> Result<Speak, String> {
     let text = fields.required("text")?;
     // plivo-go sends the voice as `length` (§2.11).
     let length = fields.text("length")?.filter(|length| length.parse::<f64>().is_err());
-    let voice = fields.text("voice")?.or_else(|| length.filter(|word| element("voice", word, "a").is_ok()));
+    let voice =
+        fields.text("voice")?.or_else(|| length.filter(|word| element("voice", word, "a").is_ok()));
     let voice = voice.unwrap_or_else(|| "WOMAN".to_owned());
     let language = fields.text("language")?;
     let kind = fields.text("type")?.map(|kind| kind.to_ascii_lowercase());
-    let mut speak = element("voice", &voice, "a").map_err(|_| "voice must be WOMAN, MAN or Polly and a name")?;
+    let mut speak = element("voice", &voice, "a")
+        .map_err(|_| "voice must be WOMAN, MAN or Polly and a name")?;
     if let Some(language) = &language {
-        let with = element("language", language, "a").map_err(|_| "language must be a language like en-US")?;
+        let with = element("language", language, "a")
+            .map_err(|_| "language must be a language like en-US")?;
         speak.language = with.language;
     }
     let too_long = || format!("text must be at most {TEXT_CHARS_MAX} characters");
     speak.speech = match kind.as_deref() {
-        None | Some("text") => Speech(vec![SpeechNode::Text(text.split_whitespace().collect::<Vec<_>>().join(" "))]),
+        None | Some("text") => {
+            Speech(vec![SpeechNode::Text(text.split_whitespace().collect::<Vec<_>>().join(" "))])
+        }
         Some("ssml") => {
             let why = |why: String| {
                 // That would be ours around it, which nobody wrote.
@@ -300,17 +356,21 @@ fn element(attribute: &str, value: &str, content: &str) -> Result<Speak, String>
     let value = value.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
     let document = format!("<Response><Speak {attribute}=\"{value}\">{content}</Speak></Response>");
     let parsed = xml::parse(document.as_bytes(), None);
-    let speak = parsed.document.as_deref().and_then(|document| match document.elements.as_slice() {
-        // Another one has closed this, and begun something else.
-        [only] => match &only.kind {
-            ElementKind::Speak(speak) => Some(speak.clone()),
+    let speak =
+        parsed.document.as_deref().and_then(|document| match document.elements.as_slice() {
+            // Another one has closed this, and begun something else.
+            [only] => match &only.kind {
+                ElementKind::Speak(speak) => Some(speak.clone()),
+                _ => None,
+            },
             _ => None,
-        },
-        _ => None,
-    });
+        });
     speak.ok_or_else(|| {
         let error = parsed.findings.iter().find(|f| f.severity == xml::ast::Severity::Error);
-        error.map_or_else(|| "it is no content of one Speak".to_owned(), |finding| finding.message.clone())
+        error.map_or_else(
+            || "it is no content of one Speak".to_owned(),
+            |finding| finding.message.clone(),
+        )
     })
 }
 
@@ -323,7 +383,11 @@ mod tests {
 
     fn fields(body: &serde_json::Value) -> Fields {
         let json = HeaderValue::from_static("application/json");
-        Fields::read(&HeaderMap::from_iter([(header::CONTENT_TYPE, json)]), body.to_string().as_bytes()).expect("reads")
+        Fields::read(
+            &HeaderMap::from_iter([(header::CONTENT_TYPE, json)]),
+            body.to_string().as_bytes(),
+        )
+        .expect("reads")
     }
 
     fn speak(body: serde_json::Value) -> Result<(String, Voice, Option<String>), String> {
@@ -334,9 +398,14 @@ mod tests {
     fn texts_are_said_as_a_document_would() {
         use serde_json::json;
         let said = |text: &str| text.to_owned();
-        assert_eq!(speak(json!({"text": " Hello\n you "})), Ok((said("Hello you"), Voice::Woman, None)));
         assert_eq!(
-            speak(json!({"text": "a < b & c", "voice": "man", "language": "hi-IN", "type": "text"})),
+            speak(json!({"text": " Hello\n you "})),
+            Ok((said("Hello you"), Voice::Woman, None))
+        );
+        assert_eq!(
+            speak(
+                json!({"text": "a < b & c", "voice": "man", "language": "hi-IN", "type": "text"})
+            ),
             Ok((said("a < b & c"), Voice::Man, Some("hi-IN".to_owned())))
         );
         assert_eq!(
@@ -345,7 +414,10 @@ mod tests {
             "plivo-go's own"
         );
         for length in [json!("30"), json!(30), json!("anything")] {
-            assert_eq!(speak(json!({"text": "Hi", "length": length})).map(|spoken| spoken.1), Ok(Voice::Woman));
+            assert_eq!(
+                speak(json!({"text": "Hi", "length": length})).map(|spoken| spoken.1),
+                Ok(Voice::Woman)
+            );
         }
         for ssml in [
             "<speak>One <break time=\"1s\"/> two</speak>",
@@ -353,7 +425,10 @@ mod tests {
             " <speak version='1.1' xml:lang=\"en-US\" note=\"a>b\">One <break time=\"1s\"/> two</speak>\n",
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<speak>One <break time=\"1s\"/> two</speak>",
         ] {
-            assert_eq!(speak(json!({"text": ssml, "type": "ssml"})).map(|spoken| spoken.0), Ok(said("One  … two")));
+            assert_eq!(
+                speak(json!({"text": ssml, "type": "ssml"})).map(|spoken| spoken.0),
+                Ok(said("One  … two"))
+            );
         }
         let long = "x".repeat(3_001);
         for (body, field) in [
@@ -364,8 +439,14 @@ mod tests {
             (json!({"text": "a", "voice": "WOMAN\" loop=\"0"}), "voice must"),
             (json!({"text": "a", "language": "english"}), "language must"),
             (json!({"text": "a", "type": "markdown"}), "type must"),
-            (json!({"text": "<b>a", "type": "ssml"}), "text is invalid: its start and end tags do not match"),
-            (json!({"text": "a</b>", "type": "ssml"}), "text is invalid: its start and end tags do not match"),
+            (
+                json!({"text": "<b>a", "type": "ssml"}),
+                "text is invalid: its start and end tags do not match",
+            ),
+            (
+                json!({"text": "a</b>", "type": "ssml"}),
+                "text is invalid: its start and end tags do not match",
+            ),
             (
                 json!({"text": "<speak>hi</speak", "type": "ssml"}),
                 "text is invalid: its start and end tags do not match",
@@ -378,7 +459,10 @@ mod tests {
             (json!({"text": "<speak note=\"a</speak>", "type": "ssml"}), "text is invalid"),
             (json!({"text": "<?xml version=\"1.0\"?>a", "type": "ssml"}), "text is invalid"),
             (json!({"text": "a</Speak><Hangup/><Speak>b", "type": "ssml"}), "text is invalid"),
-            (json!({"text": "a<Play>https://a.example.com/x.mp3</Play>", "type": "ssml"}), "text is invalid"),
+            (
+                json!({"text": "a<Play>https://a.example.com/x.mp3</Play>", "type": "ssml"}),
+                "text is invalid",
+            ),
         ] {
             let why = speak(body.clone()).expect_err("bad");
             assert!(why.starts_with(field), "{body}: {why}");
@@ -390,13 +474,20 @@ mod tests {
         use serde_json::json;
         assert_eq!(digits(&fields(&json!({"digits": "1w#W*"}))), Ok("1w#W*".to_owned()));
         assert_eq!(digits(&fields(&json!({"digits": 123}))), Ok("123".to_owned()));
-        for bad in [json!({}), json!({"digits": "12a"}), json!({"digits": "1".repeat(65)}), json!({"digits": "1@100"})]
-        {
+        for bad in [
+            json!({}),
+            json!({"digits": "12a"}),
+            json!({"digits": "1".repeat(65)}),
+            json!({"digits": "1@100"}),
+        ] {
             assert!(digits(&fields(&bad)).is_err(), "{bad}");
         }
         assert_eq!(legs(&fields(&json!({"legs": "Both"})), "legs", true), Ok(Legs::Both));
         assert_eq!(legs(&fields(&json!({})), "leg", false), Ok(Legs::A));
-        assert_eq!(legs(&fields(&json!({"leg": "both"})), "leg", false), Err("leg must be aleg or bleg".to_owned()));
+        assert_eq!(
+            legs(&fields(&json!({"leg": "both"})), "leg", false),
+            Err("leg must be aleg or bleg".to_owned())
+        );
         assert!(legs(&fields(&json!({"legs": "cleg"})), "legs", true).is_err());
     }
 
@@ -405,7 +496,10 @@ mod tests {
         use serde_json::json;
         let all = ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"].map(str::to_owned);
         assert_eq!(fields(&json!({"urls": all})).texts("urls"), Ok(all.to_vec()));
-        assert_eq!(fields(&json!({"urls": format!("{}, {},", all[0], all[1])})).texts("urls"), Ok(all.to_vec()));
+        assert_eq!(
+            fields(&json!({"urls": format!("{}, {},", all[0], all[1])})).texts("urls"),
+            Ok(all.to_vec())
+        );
         assert_eq!(fields(&json!({"urls": null})).texts("urls"), Ok(Vec::new()));
         assert!(fields(&json!({"urls": [1, {}]})).texts("urls").is_err());
     }

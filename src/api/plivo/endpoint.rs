@@ -40,7 +40,10 @@ pub(super) const ROUTES: &[Route] = &[
         id: "makeEndpoint",
         summary: "Makes an endpoint: a phone that registers at /phone by its username and password",
         query: &[],
-        body: Some(Body { content_type: "application/json", what: "username, password, alias, app_id" }),
+        body: Some(Body {
+            content_type: "application/json",
+            what: "username, password, alias, app_id",
+        }),
         answers: &[
             Answer {
                 status: 201,
@@ -69,8 +72,15 @@ pub(super) const ROUTES: &[Route] = &[
         id: "changeEndpoint",
         summary: "Changes an endpoint; with another password its phones have to register again",
         query: &[],
-        body: Some(Body { content_type: "application/json", what: "alias, password, app_id (empty: none)" }),
-        answers: &[Answer { status: 202, what: "Changed", content: Content::Plivo(&[of::<super::Changed>]) }],
+        body: Some(Body {
+            content_type: "application/json",
+            what: "alias, password, app_id (empty: none)",
+        }),
+        answers: &[Answer {
+            status: 202,
+            what: "Changed",
+            content: Content::Plivo(&[of::<super::Changed>]),
+        }],
     },
     Route {
         method: "DELETE",
@@ -136,12 +146,14 @@ pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
     let page = page(&ask.pairs)?;
     let (endpoints, total) = api.store.endpoints(&ask.scope, page.limit, page.offset).await?;
     let meta = Meta::of(&super::uri(&ask.scope, "Endpoint/"), &ask.pairs, page, total);
-    let objects = endpoints.into_iter().map(|endpoint| Shown::of(api, &ask.scope, endpoint)).collect();
+    let objects =
+        endpoints.into_iter().map(|endpoint| Shown::of(api, &ask.scope, endpoint)).collect();
     Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
 }
 
 pub(super) async fn get(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
-    let endpoint = api.store.endpoint(&ask.scope, &id.into()).await?.ok_or(No::NotFound(NOT_FOUND))?;
+    let endpoint =
+        api.store.endpoint(&ask.scope, &id.into()).await?.ok_or(No::NotFound(NOT_FOUND))?;
     Ok(error::plivo_body(StatusCode::OK, &Shown::of(api, &ask.scope, endpoint)))
 }
 
@@ -149,7 +161,8 @@ pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
     let fields = ask.fields()?;
     let wished = fields.required("username").map_err(No::Bad)?;
     let wished = EndpointName::parse(&wished).map_err(|why| No::Bad(format!("username {why}")))?;
-    let password = password(&fields)?.ok_or_else(|| No::Bad("password parameter is missing".to_owned()))?;
+    let password =
+        password(&fields)?.ok_or_else(|| No::Bad("password parameter is missing".to_owned()))?;
     let alias = alias(&fields)?.unwrap_or_else(|| wished.to_string());
     let app_id = application(api, &ask.scope, &fields)?.flatten();
     let account = ask.scope.auth_id().clone();
@@ -157,7 +170,10 @@ pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
     if let Some(taken) = api.store.endpoint_named(&wished).await?
         && ask.scope.holds(&taken.account, &taken.main_account)
     {
-        return Err(No::Conflict(format!("username {wished} is taken by your endpoint {}", taken.id)));
+        return Err(No::Conflict(format!(
+            "username {wished} is taken by your endpoint {}",
+            taken.id
+        )));
     }
     if api.store.endpoints(&Scope::of(main_account.clone()), 1, 0).await?.1 >= ENDPOINTS_MAX {
         return Err(No::Conflict(format!("an account has at most {ENDPOINTS_MAX} endpoints")));
@@ -178,7 +194,12 @@ pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
             created: api.clock.wall(),
         };
         if api.store.create_endpoint(endpoint).await.map_err(not_stored)? {
-            let made = Made { alias, endpoint_id: id.to_string(), message: "created", username: name.to_string() };
+            let made = Made {
+                alias,
+                endpoint_id: id.to_string(),
+                message: "created",
+                username: name.to_string(),
+            };
             return Ok(error::plivo_body(StatusCode::CREATED, &made));
         }
         let room = 64 - APPENDED as usize;
@@ -226,9 +247,10 @@ pub(super) async fn remove(api: &Api, ask: &Ask, id: &str) -> Result<Response, N
 
 async fn hash(api: &Api, password: Secret) -> Result<String, No> {
     api.passwords.hash(password).await.map_err(|why| match why {
-        PasswordError::Busy => {
-            No::TooMany { why: "too many passwords are being set at this moment".to_owned(), seconds: 1 }
-        }
+        PasswordError::Busy => No::TooMany {
+            why: "too many passwords are being set at this moment".to_owned(),
+            seconds: 1,
+        },
         PasswordError::Hash => No::Ours,
     })
 }
@@ -238,7 +260,9 @@ fn password(fields: &Fields) -> Result<Option<Secret>, No> {
     let Some(text) = fields.verbatim("password").map_err(No::Bad)? else { return Ok(None) };
     let length = text.chars().count();
     if !(PASSWORD_MIN..=PASSWORD_MAX).contains(&length) || text.chars().any(char::is_control) {
-        return Err(No::Bad(format!("password must be {PASSWORD_MIN} to {PASSWORD_MAX} characters")));
+        return Err(No::Bad(format!(
+            "password must be {PASSWORD_MIN} to {PASSWORD_MAX} characters"
+        )));
     }
     Ok(Some(Secret::new(text)))
 }
@@ -282,9 +306,12 @@ mod tests {
         ] {
             assert_eq!(read(json).ok().flatten().as_ref().map(|p| p.reveal()), taken, "{json}");
         }
-        for json in
-            ["{\"password\":\"four\"}", "{\"password\":\"\"}", "{\"password\":\"a\\nbcdef\"}", "{\"password\":[1]}"]
-        {
+        for json in [
+            "{\"password\":\"four\"}",
+            "{\"password\":\"\"}",
+            "{\"password\":\"a\\nbcdef\"}",
+            "{\"password\":[1]}",
+        ] {
             assert!(read(json).is_err(), "{json}");
         }
     }

@@ -50,7 +50,8 @@ const STATUS: Query = Query {
     what: "Calls that are up, or that wait for the account's calls per second; without it: those that ended",
     kind: Kind::Words(&["live", "queued"]),
 };
-const LIMIT: Query = Query { name: "limit", what: "Objects of a page (20)", kind: Kind::Integer(1, 20) };
+const LIMIT: Query =
+    Query { name: "limit", what: "Objects of a page (20)", kind: Kind::Integer(1, 20) };
 /// Keys and pauses of one order.
 const KEYS_MAX: usize = 64;
 const CASCADE: Query = Query {
@@ -74,10 +75,12 @@ const NOT_ALLOWED: Answer = Answer {
     what: "The number may not call, or the user may not be called; the error says why",
     content: Content::Plivo(&[of::<error::PlivoError<'static>>]),
 };
-const OFFSET: Query = Query { name: "offset", what: "Objects passed over (0)", kind: Kind::Integer(0, u32::MAX) };
+const OFFSET: Query =
+    Query { name: "offset", what: "Objects passed over (0)", kind: Kind::Integer(0, u32::MAX) };
 
 /// Answers to POSTs are given again for ten minutes (§1.9).
-pub(super) const ONCE: Rules = Rules { kept: Duration::from_secs(600), key_max: 64, fault: || No::Ours.answer() };
+pub(super) const ONCE: Rules =
+    Rules { kept: Duration::from_secs(600), key_max: 64, fault: || No::Ours.answer() };
 
 /// What is served: a table a resource.
 pub(super) const ROUTES: &[&[Route]] = &[
@@ -114,7 +117,11 @@ const CALLS: &[Route] = &[
             },
             Query { name: "subaccount", what: "Only of this subaccount", kind: Kind::Text },
             Query { name: "parent_call_uuid", what: "Only of this parent call", kind: Kind::Uuid },
-            Query { name: "hangup_cause_code", what: "Only with this code", kind: Kind::Integer(0, 65_535) },
+            Query {
+                name: "hangup_cause_code",
+                what: "Only with this code",
+                kind: Kind::Integer(0, 65_535),
+            },
             Query { name: "hangup_source", what: "Only from this source", kind: Kind::Text },
             Query {
                 name: "bill_duration",
@@ -249,14 +256,21 @@ impl No {
                 let what = "this server is stopping; try again";
                 error::in_a_moment(error::plivo(StatusCode::SERVICE_UNAVAILABLE, what))
             }
-            Self::Away(what) => error::in_a_moment(error::plivo(StatusCode::SERVICE_UNAVAILABLE, what)),
+            Self::Away(what) => {
+                error::in_a_moment(error::plivo(StatusCode::SERVICE_UNAVAILABLE, what))
+            }
             Self::Body(status, what) => error::plivo(status, what),
             Self::NotFound(what) => error::plivo(StatusCode::NOT_FOUND, what),
             Self::Method(allow) => {
-                let answer = error::plivo(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this resource");
+                let answer = error::plivo(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "this method is not for this resource",
+                );
                 with_header(answer, header::ALLOW, &allow)
             }
-            Self::Ours => error::plivo(StatusCode::INTERNAL_SERVER_ERROR, "something is wrong on this server"),
+            Self::Ours => {
+                error::plivo(StatusCode::INTERNAL_SERVER_ERROR, "something is wrong on this server")
+            }
         }
     }
 }
@@ -288,7 +302,8 @@ impl Ask {
 
     /// A flag beside a DELETE: in the query, or in the body as python and node send it. What is no flag is none.
     fn flag_of_delete(&self, name: &str) -> bool {
-        let in_query = query::value(&self.pairs, name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let in_query =
+            query::value(&self.pairs, name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let in_body = || Fields::read(&self.headers, &self.body).ok()?.flag(name).ok()?;
         in_query || in_body().unwrap_or(false)
     }
@@ -365,7 +380,9 @@ pub(super) async fn handle(State(shared): App, request: Request) -> Response {
 async fn answered(shared: &Arc<Shared>, request: Request) -> Result<Response, No> {
     let path = request.uri().path().to_owned();
     let segments = segments(&path);
-    let ["v1", "Account", auth_id, rest @ ..] = segments.as_slice() else { return Err(No::NotFound(NOT_HERE)) };
+    let ["v1", "Account", auth_id, rest @ ..] = segments.as_slice() else {
+        return Err(No::NotFound(NOT_HERE));
+    };
     let placing = *rest == ["Call"] && request.method() == Method::POST;
     let scope = authenticate(shared, &request, auth_id, !placing).map_err(No::Denied)?;
     match routes::find(ROUTES, request.method(), &segments) {
@@ -376,10 +393,12 @@ async fn answered(shared: &Arc<Shared>, request: Request) -> Result<Response, No
         }
         Found::Nothing => return Err(No::NotFound(NOT_HERE)),
     }
-    let (path, pairs) = (rest.iter().map(|part| (*part).to_owned()).collect(), super::pairs(&request));
+    let (path, pairs) =
+        (rest.iter().map(|part| (*part).to_owned()).collect(), super::pairs(&request));
     let (head, body) = request.into_parts();
     if head.method != Method::POST {
-        let flagged = head.method == Method::DELETE && matches!(rest, ["Subaccount" | "Application", _]);
+        let flagged =
+            head.method == Method::DELETE && matches!(rest, ["Subaccount" | "Application", _]);
         // What can't be read is ignored too.
         let body = match flagged {
             true => super::body::read(&head.headers, body).await.unwrap_or_default(),
@@ -388,9 +407,12 @@ async fn answered(shared: &Arc<Shared>, request: Request) -> Result<Response, No
         let (method, headers) = (head.method, head.headers);
         return route(&shared.api, &Ask { scope, method, path, pairs, headers, body }).await;
     }
-    let body = super::body::read(&head.headers, body).await.map_err(|(status, _, what)| No::Body(status, what))?;
+    let body = super::body::read(&head.headers, body)
+        .await
+        .map_err(|(status, _, what)| No::Body(status, what))?;
     let main = shared.main_of(&scope);
-    let key = shared.once_plivo.key(&scope, &main, &head.headers, head.uri.path()).map_err(No::Bad)?;
+    let key =
+        shared.once_plivo.key(&scope, &main, &head.headers, head.uri.path()).map_err(No::Bad)?;
     let ask = Ask { scope, method: head.method, path, pairs, headers: head.headers, body };
     let with = shared.clone();
     let work = async move { route(&with.api, &ask).await.unwrap_or_else(No::answer) };
@@ -400,7 +422,12 @@ async fn answered(shared: &Arc<Shared>, request: Request) -> Result<Response, No
 /// 1.1: the path's id is the caller's own; wrong, missing and unknown are one answer.
 ///
 /// `counted`: the request counts towards L21. Placing calls has its own limits (L5, L6).
-fn authenticate(shared: &Shared, request: &Request, auth_id: &str, counted: bool) -> Result<Scope, Denied> {
+fn authenticate(
+    shared: &Shared,
+    request: &Request,
+    auth_id: &str,
+    counted: bool,
+) -> Result<Scope, Denied> {
     let caller = shared.api.accounts.basic(request.headers()).filter(|id| id.as_str() == auth_id);
     let caller = caller.ok_or_else(|| shared.guard.failed(peer(request)))?;
     if counted {
@@ -410,8 +437,17 @@ fn authenticate(shared: &Shared, request: &Request, auth_id: &str, counted: bool
 }
 
 /// A request of somebody inside, whom [`super::Desk`] let in: `path` is what follows the account.
-pub(super) async fn dispatch(api: &Api, scope: Scope, method: Method, path: &str, body: Option<&Value>) -> Response {
-    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+pub(super) async fn dispatch(
+    api: &Api,
+    scope: Scope,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Response {
+    let headers = HeaderMap::from_iter([(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    )]);
     let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let path = path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();

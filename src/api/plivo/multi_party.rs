@@ -12,7 +12,8 @@ use super::conference::{played, spoken, whom};
 use super::paging::{Meta, paged};
 use super::query::{self, Pairs, value};
 use super::{
-    Ask, BARRED, CONFLICT, LIMIT, NOT_ALLOWED, No, OFFSET, begun_seconds, multi_party_add, multi_party_record, uri,
+    Ask, BARRED, CONFLICT, LIMIT, NOT_ALLOWED, No, OFFSET, begun_seconds, multi_party_add,
+    multi_party_record, uri,
 };
 use crate::call::rooms::{Asked, MemberAsk, MemberView, Members, RoomView};
 use machine::RoomKind;
@@ -25,10 +26,17 @@ pub(super) const KIND: RoomKind = RoomKind::MultiParty;
 const NO_COST: &str = "0.00000";
 
 const GONE: &[Answer] = &[Answer { status: 204, what: "It is told", content: Content::Nothing }];
-const DONE: &[Answer] = &[Answer { status: 202, what: "Whom it concerns", content: Content::Plivo(&[of::<Done>]) }];
-const QUEUED: &[Answer] = &[Answer { status: 202, what: "Whom it concerns", content: Content::Plivo(&[of::<Queued>]) }];
+const DONE: &[Answer] =
+    &[Answer { status: 202, what: "Whom it concerns", content: Content::Plivo(&[of::<Done>]) }];
+const QUEUED: &[Answer] =
+    &[Answer { status: 202, what: "Whom it concerns", content: Content::Plivo(&[of::<Queued>]) }];
 
-const fn route(method: &'static str, path: &'static str, id: &'static str, summary: &'static str) -> Route {
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+) -> Route {
     Route { method, path, id, summary, query: &[], body: None, answers: GONE }
 }
 
@@ -49,13 +57,21 @@ pub(super) const ROUTES: &[Route] = &[
         query: &[
             LIMIT,
             OFFSET,
-            super::Query { name: "friendly_name", what: "Only of this name", kind: super::Kind::Text },
+            super::Query {
+                name: "friendly_name",
+                what: "Only of this name",
+                kind: super::Kind::Text,
+            },
             super::Query {
                 name: "status",
                 what: "Only those",
                 kind: super::Kind::Words(&["initialized", "active", "ended"]),
             },
-            super::Query { name: "sub_account", what: "Only of this subaccount", kind: super::Kind::Text },
+            super::Query {
+                name: "sub_account",
+                what: "Only of this subaccount",
+                kind: super::Kind::Text,
+            },
             super::Query { name: "creation_time", what: TIMES, kind: super::Kind::Text },
             super::Query { name: "end_time", what: TIMES, kind: super::Kind::Text },
         ],
@@ -68,34 +84,67 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        answers: &[Answer { status: 200, what: "It", content: Content::Plivo(&[of::<MultiParty>]) }],
+        answers: &[Answer {
+            status: 200,
+            what: "It",
+            content: Content::Plivo(&[of::<MultiParty>]),
+        }],
         ..route("GET", ONE, "multiPartyCall", "One multi-party call, by name_NAME or uuid_UUID")
     },
-    json(route("POST", ONE, "startMultiPartyCall", "Starts one whose participants wait"), "status: active", GONE),
+    json(
+        route("POST", ONE, "startMultiPartyCall", "Starts one whose participants wait"),
+        "status: active",
+        GONE,
+    ),
     route("DELETE", ONE, "stopMultiPartyCall", "Ends it: its participants leave"),
     Route {
-        answers: &[Answer { status: 200, what: "They", content: Content::Plivo(&[of::<Participants>]) }],
+        answers: &[Answer {
+            status: 200,
+            what: "They",
+            content: Content::Plivo(&[of::<Participants>]),
+        }],
         ..route("GET", PARTICIPANTS, "listParticipants", "Its participants")
     },
     json(
-        route("POST", PARTICIPANTS, "addParticipant", "Calls a user, or takes a call that is up, into it"),
+        route(
+            "POST",
+            PARTICIPANTS,
+            "addParticipant",
+            "Calls a user, or takes a call that is up, into it",
+        ),
         "role, and from and to or call_uuid; the element's attributes in small letters with underscores; of who is called also \
          send_digits, ring_timeout and delay_dial (one number, or several with < between them), caller_name, sip_headers, \
          confirm_key, confirm_key_sound_url, dial_music, create_mpc_with_single_participant. A form is taken too",
         &[
-            Answer { status: 201, what: "It is on its way", content: Content::Plivo(&[of::<multi_party_add::Added>]) },
+            Answer {
+                status: 201,
+                what: "It is on its way",
+                content: Content::Plivo(&[of::<multi_party_add::Added>]),
+            },
             BARRED,
             CONFLICT,
             NOT_ALLOWED,
         ],
     ),
     Route {
-        answers: &[Answer { status: 200, what: "It", content: Content::Plivo(&[of::<Participant>]) }],
+        answers: &[Answer {
+            status: 200,
+            what: "It",
+            content: Content::Plivo(&[of::<Participant>]),
+        }],
         ..route("GET", PARTICIPANT, "participant", "One participant")
     },
-    json(route("POST", PARTICIPANT, "changeParticipant", "Mutes, holds or coaches"), "mute, hold, coach_mode", DONE),
+    json(
+        route("POST", PARTICIPANT, "changeParticipant", "Mutes, holds or coaches"),
+        "mute, hold, coach_mode",
+        DONE,
+    ),
     route("DELETE", PARTICIPANT, "kickParticipant", "It leaves, and its document goes on"),
-    json(route("POST", PLAY, "playToParticipant", "Plays a file to it, or to all"), "url. A form is taken too", QUEUED),
+    json(
+        route("POST", PLAY, "playToParticipant", "Plays a file to it, or to all"),
+        "url. A form is taken too",
+        QUEUED,
+    ),
     route("DELETE", PLAY, "stopPlayingToParticipant", "Plays it no longer"),
     json(
         route("POST", SPEAK, "speakToParticipant", "Says a text to it, or to all"),
@@ -200,11 +249,21 @@ pub(super) async fn route_of(api: &Api, ask: &Ask, path: &[&str]) -> Result<Resp
         ("POST", ["Participant", id]) => change(api, ask, &mpc, id),
         ("DELETE", ["Participant", id]) => told(api, ask, &mpc, id, &MemberAsk::Kick),
         (_, ["Record", rest @ ..]) => multi_party_record::route_of(api, ask, &mpc, None, rest),
-        (_, ["Participant", id, "Record", rest @ ..]) => multi_party_record::route_of(api, ask, &mpc, Some(id), rest),
-        ("POST", ["Member", id, "Play"]) => queued(api, ask, &mpc, id, &played(api, ask)?, "play queued into MPC"),
-        ("POST", ["Member", id, "Speak"]) => queued(api, ask, &mpc, id, &spoken(ask)?, "speak queued into MPC"),
-        ("DELETE", ["Member", id, "Play"]) => told(api, ask, &mpc, id, &MemberAsk::Stop(Played::Play)),
-        ("DELETE", ["Member", id, "Speak"]) => told(api, ask, &mpc, id, &MemberAsk::Stop(Played::Speak)),
+        (_, ["Participant", id, "Record", rest @ ..]) => {
+            multi_party_record::route_of(api, ask, &mpc, Some(id), rest)
+        }
+        ("POST", ["Member", id, "Play"]) => {
+            queued(api, ask, &mpc, id, &played(api, ask)?, "play queued into MPC")
+        }
+        ("POST", ["Member", id, "Speak"]) => {
+            queued(api, ask, &mpc, id, &spoken(ask)?, "speak queued into MPC")
+        }
+        ("DELETE", ["Member", id, "Play"]) => {
+            told(api, ask, &mpc, id, &MemberAsk::Stop(Played::Play))
+        }
+        ("DELETE", ["Member", id, "Speak"]) => {
+            told(api, ask, &mpc, id, &MemberAsk::Stop(Played::Speak))
+        }
         _ => Err(No::NotFound(super::NOT_HERE)),
     }
 }
@@ -235,7 +294,8 @@ fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
         let (field, compare) = query::compared(name);
         if let "creation_time" | "end_time" = field {
             let at = query::time_of(name, value)?;
-            let of = |room: &RoomView| if field == "end_time" { room.ended } else { Some(room.made) };
+            let of =
+                |room: &RoomView| if field == "end_time" { room.ended } else { Some(room.made) };
             rooms.retain(|room| of(room).is_some_and(|of| compare.holds(&of, &at)));
         }
     }
@@ -264,7 +324,9 @@ impl<'q> Wanted<'q> {
             let known = STATUSES.into_iter().find(|known| known.eq_ignore_ascii_case(word));
             known.ok_or_else(|| query::bad("status", "initialized, active or ended"))
         };
-        let code = |code: &str| code.parse().map_err(|_| query::bad("termination_cause_code", "an integer"));
+        let code = |code: &str| {
+            code.parse().map_err(|_| query::bad("termination_cause_code", "an integer"))
+        };
         Ok(Self {
             name: value("friendly_name"),
             status: value("status").map(status).transpose()?,
@@ -317,7 +379,9 @@ fn shown(ask: &Ask, room: RoomView) -> MultiParty {
         resource_uri: at,
         start_time: room.started.map(Timestamp::plivo_cdr),
         // Of those who are in; of one that is over, of those who were.
-        stay_alone: if room.members.is_empty() { &room.left } else { &room.members }.iter().all(|one| one.stays_alone),
+        stay_alone: if room.members.is_empty() { &room.left } else { &room.members }
+            .iter()
+            .all(|one| one.stays_alone),
         sub_account: Some(room.account).filter(|account| account.as_str().starts_with("SA")),
         friendly_name: room.name,
     }
@@ -355,7 +419,10 @@ fn of_room(ask: &Ask, room: &RoomView, member: &MemberView) -> Participant {
         member_id: member.member.to_string(),
         mpc_uuid: room.id.to_string(),
         mute: member.muted,
-        resource_uri: uri(&ask.scope, &format!("MultiPartyCall/uuid_{}/Participant/{}/", room.id, member.member)),
+        resource_uri: uri(
+            &ask.scope,
+            &format!("MultiPartyCall/uuid_{}/Participant/{}/", room.id, member.member),
+        ),
         role: member.role.map_or("", machine::Role::as_str),
         start_mpc_on_enter: member.starts,
     }
@@ -372,7 +439,8 @@ fn participants(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No> {
 fn participant(api: &Api, ask: &Ask, mpc: &str, id: &str) -> Result<Response, No> {
     let room = any_room(api, ask, mpc)?;
     let everybody = room.everybody();
-    let member = everybody.iter().find(|member| member.member.to_string() == id).ok_or(NO_MEMBER)?;
+    let member =
+        everybody.iter().find(|member| member.member.to_string() == id).ok_or(NO_MEMBER)?;
     Ok(error::plivo_body(StatusCode::OK, &of_room(ask, &room, member)))
 }
 
@@ -383,7 +451,8 @@ fn change(api: &Api, ask: &Ask, mpc: &str, id: &str) -> Result<Response, No> {
     if mute.is_none() && hold.is_none() && coach_mode.is_none() {
         return Err(No::Bad("mute parameter is missing".to_owned()));
     }
-    let asks = [mute.map(MemberAsk::Mute), hold.map(MemberAsk::Hold), coach_mode.map(MemberAsk::Coach)];
+    let asks =
+        [mute.map(MemberAsk::Mute), hold.map(MemberAsk::Hold), coach_mode.map(MemberAsk::Coach)];
     for what in asks.into_iter().flatten() {
         asked(api, ask, mpc, id, &what)?;
     }
@@ -405,7 +474,14 @@ fn told(api: &Api, ask: &Ask, mpc: &str, id: &str, what: &MemberAsk) -> Result<R
     Ok(error::plivo_no_content())
 }
 
-fn queued(api: &Api, ask: &Ask, mpc: &str, id: &str, what: &MemberAsk, message: &'static str) -> Result<Response, No> {
+fn queued(
+    api: &Api,
+    ask: &Ask,
+    mpc: &str,
+    id: &str,
+    what: &MemberAsk,
+    message: &'static str,
+) -> Result<Response, No> {
     let mpc_member_id = asked(api, ask, mpc, id, what)?.iter().map(u64::to_string).collect();
     let mpc_name = room(api, ask, mpc)?.name;
     Ok(error::plivo_body(StatusCode::ACCEPTED, &Queued { message, mpc_member_id, mpc_name }))
@@ -420,7 +496,8 @@ mod tests {
         let pairs = |query: &str| -> Vec<(String, String)> {
             url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()
         };
-        let all = pairs("status=ACTIVE&termination_cause_code=4020&friendly_name=Care&sub_account=");
+        let all =
+            pairs("status=ACTIVE&termination_cause_code=4020&friendly_name=Care&sub_account=");
         let Ok(wanted) = Wanted::read(&all) else { panic!("good") };
         assert_eq!((wanted.status, wanted.ended_by), (Some("Active"), Some(4020)));
         assert_eq!((wanted.name, wanted.account), (Some("Care"), None));

@@ -93,7 +93,8 @@ const ATTRIBUTES: &[(&str, &str)] = &[
 
 /// The document of the one element.
 fn document(fields: &Fields, name: &str) -> Result<std::sync::Arc<Document>, String> {
-    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
+    let escaped =
+        |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
     fields.required("role")?;
     let mut xml = "<Response><MultiPartyCall".to_owned();
     for (field, attribute) in ATTRIBUTES {
@@ -108,8 +109,12 @@ fn document(fields: &Fields, name: &str) -> Result<std::sync::Arc<Document>, Str
         let message = error.map_or("it is no multi-party call", |finding| finding.message.as_str());
         // The field's own spelling.
         let field = {
-            let named = message.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-            ATTRIBUTES.iter().find(|(_, attribute)| *attribute == named).map_or("role", |(field, _)| field)
+            let named =
+                message.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+            ATTRIBUTES
+                .iter()
+                .find(|(_, attribute)| *attribute == named)
+                .map_or("role", |(field, _)| field)
         };
         format!("{field} is invalid: {message}")
     })
@@ -123,7 +128,8 @@ pub(super) async fn add(api: &Api, ask: &Ask, mpc: &str) -> Result<Response, No>
         None => room(api, ask, mpc).map(|room| (room.name, Some(room.id)))?,
     };
     let document = document(&fields, &name).map_err(No::Bad)?;
-    let may_be_alone = fields.flag("create_mpc_with_single_participant").map_err(No::Bad)?.unwrap_or(true);
+    let may_be_alone =
+        fields.flag("create_mpc_with_single_participant").map_err(No::Bad)?.unwrap_or(true);
     let calls = match fields.text("call_uuid").map_err(No::Bad)? {
         // It would be alone at once.
         Some(_) if !may_be_alone && there.is_none() => return Err(NO_ROOM),
@@ -144,11 +150,19 @@ fn taken(
     room: Option<uuid::Uuid>,
 ) -> Result<AddedCall, No> {
     const NO_CALL: No = No::NotFound("call not found");
-    let uuid: CallUuid = uuid.parse().map_err(|_| No::Bad("call_uuid must be a UUID".to_owned()))?;
-    let call = api.live.get(&ask.scope, uuid).filter(|call| call.status == LiveStatus::InProgress).ok_or(NO_CALL)?;
+    let uuid: CallUuid =
+        uuid.parse().map_err(|_| No::Bad("call_uuid must be a UUID".to_owned()))?;
+    let call = api
+        .live
+        .get(&ask.scope, uuid)
+        .filter(|call| call.status == LiveStatus::InProgress)
+        .ok_or(NO_CALL)?;
     match api.live.command(&ask.scope, uuid, Command::Run { document, room }) {
         Told::Yes => Ok(AddedCall { to: call.to, from: call.from, call_uuid: uuid.to_string() }),
-        Told::Full => Err(No::TooMany { why: "too much is asked of this call at once".to_owned(), seconds: 1 }),
+        Told::Full => Err(No::TooMany {
+            why: "too much is asked of this call at once".to_owned(),
+            seconds: 1,
+        }),
         Told::NotUp => Err(NO_CALL),
     }
 }
@@ -179,7 +193,8 @@ fn order(
     fields: &Fields,
     document: std::sync::Arc<Document>,
 ) -> Result<Result<CallOrder, No>, String> {
-    let from = E164::parse(&fields.required("from")?).map_err(|why| format!("from parameter is invalid: {why}"))?;
+    let from = E164::parse(&fields.required("from")?)
+        .map_err(|why| format!("from parameter is invalid: {why}"))?;
     let to = targets(&fields.required("to")?)?;
     if to.contains(&from) {
         return Err("to parameter is invalid: it is the number that calls".to_owned());
@@ -258,10 +273,21 @@ fn room_music(api: &Api, fields: &Fields) -> Result<Option<RoomMusic>, String> {
 }
 
 /// Whole numbers between `<`, for the targets in their order; one alone is for all of them.
-fn listed(fields: &Fields, name: &str, (least, most): (u64, u64), targets: usize) -> Result<Vec<u64>, String> {
+fn listed(
+    fields: &Fields,
+    name: &str,
+    (least, most): (u64, u64),
+    targets: usize,
+) -> Result<Vec<u64>, String> {
     let Some(text) = fields.text(name)? else { return Ok(Vec::new()) };
-    let wrong = || format!("{name} must be an integer between {least} and {most}, or several with < between them");
-    let number = |one: &str| one.trim().parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(wrong);
+    let wrong = || {
+        format!(
+            "{name} must be an integer between {least} and {most}, or several with < between them"
+        )
+    };
+    let number = |one: &str| {
+        one.trim().parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(wrong)
+    };
     let numbers: Vec<u64> = text.split('<').map(number).collect::<Result<_, _>>()?;
     match numbers.len() <= targets {
         true => Ok(numbers),
@@ -286,7 +312,11 @@ mod tests {
 
     fn fields(body: &serde_json::Value) -> Fields {
         let json = HeaderValue::from_static("application/json");
-        Fields::read(&HeaderMap::from_iter([(header::CONTENT_TYPE, json)]), body.to_string().as_bytes()).expect("reads")
+        Fields::read(
+            &HeaderMap::from_iter([(header::CONTENT_TYPE, json)]),
+            body.to_string().as_bytes(),
+        )
+        .expect("reads")
     }
 
     #[test]
@@ -298,8 +328,12 @@ mod tests {
         let two = read(json!("30<45"), 3).expect("two of three");
         assert_eq!([0, 1, 2].map(|n| of(&two, n)), [Some(30), Some(45), None]);
         assert_eq!([0, 2].map(|n| of(&[45], n)), [Some(45); 2]);
-        for (bad, why) in [("30<45", "more values"), ("0", "between 1 and 600"), ("x<3", "between"), ("3<", "between")]
-        {
+        for (bad, why) in [
+            ("30<45", "more values"),
+            ("0", "between 1 and 600"),
+            ("x<3", "between"),
+            ("3<", "between"),
+        ] {
             assert!(read(json!(bad), 1).is_err_and(|said| said.contains(why)), "{bad}");
         }
         assert_eq!(read(json!(null), 1), Ok(Vec::new()));
@@ -307,15 +341,17 @@ mod tests {
 
     #[test]
     fn a_document_says_what_the_fields_say() {
-        let body =
-            json!({"role": "agent", "record_coach_voice": true, "start_recording_audio": "https://a.example.com/on"});
+        let body = json!({"role": "agent", "record_coach_voice": true, "start_recording_audio": "https://a.example.com/on"});
         let made = document(&fields(&body), "A & B").expect("a document");
         let xml::ast::ElementKind::MultiPartyCall(call) = &made.elements[0].kind else { panic!() };
         assert_eq!((call.name.as_str(), call.role.as_str()), ("A & B", "agent"));
-        for (name, value) in [("recordCoachVoice", "true"), ("startRecordingAudio", "https://a.example.com/on")] {
+        for (name, value) in
+            [("recordCoachVoice", "true"), ("startRecordingAudio", "https://a.example.com/on")]
+        {
             assert!(call.attributes.contains(&(name.to_owned(), value.to_owned())), "{name}");
         }
-        let wrong = document(&fields(&json!({"role": "agent", "record_coach_voice": "maybe"})), "A");
+        let wrong =
+            document(&fields(&json!({"role": "agent", "record_coach_voice": "maybe"})), "A");
         assert!(wrong.is_err_and(|why| why.starts_with("record_coach_voice is invalid")));
     }
 }

@@ -21,8 +21,10 @@ use xml::ast::Target;
 
 const NOT_RECORDED: No = No::NotFound("it is not being recorded");
 const GONE: &[Answer] = &[Answer { status: 204, what: "It is told", content: Content::Nothing }];
-const STARTED: &[Answer] =
-    &[Answer { status: 202, what: "It is recorded", content: Content::Plivo(&[of::<Started>]) }, CONFLICT];
+const STARTED: &[Answer] = &[
+    Answer { status: 202, what: "It is recorded", content: Content::Plivo(&[of::<Started>]) },
+    CONFLICT,
+];
 const HOW: Body = Body {
     content_type: "application/json",
     what: "file_format (mp3 or wav), recording_callback_url, recording_callback_method, transcription_url. A form is taken too",
@@ -32,14 +34,21 @@ const ALL: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Record/";
 const PAUSE: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Record/Pause/";
 const RESUME: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Record/Resume/";
 const ONE: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/{member_id}/Record/";
-const PAUSE_ONE: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/{member_id}/Record/Pause/";
-const RESUME_ONE: &str = "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/{member_id}/Record/Resume/";
+const PAUSE_ONE: &str =
+    "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/{member_id}/Record/Pause/";
+const RESUME_ONE: &str =
+    "/v1/Account/{auth_id}/MultiPartyCall/{mpc}/Participant/{member_id}/Record/Resume/";
 
 const fn begin(path: &'static str, id: &'static str, summary: &'static str) -> Route {
     Route { method: "POST", path, id, summary, query: &[], body: Some(HOW), answers: STARTED }
 }
 
-const fn tell(method: &'static str, path: &'static str, id: &'static str, summary: &'static str) -> Route {
+const fn tell(
+    method: &'static str,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+) -> Route {
     Route { method, path, id, summary, query: &[], body: None, answers: GONE }
 }
 
@@ -63,7 +72,13 @@ pub(super) struct Started {
 }
 
 /// What stands behind `Record` of a multi-party call (`member`: of one of its participants).
-pub(super) fn route_of(api: &Api, ask: &Ask, mpc: &str, member: Option<&str>, rest: &[&str]) -> Result<Response, No> {
+pub(super) fn route_of(
+    api: &Api,
+    ask: &Ask,
+    mpc: &str,
+    member: Option<&str>,
+    rest: &[&str],
+) -> Result<Response, No> {
     match (ask.method.as_str(), rest, member) {
         ("POST", [], None) => {
             let (order, callback) = order(api, &ask.fields()?, false).map_err(No::Bad)?;
@@ -110,14 +125,24 @@ fn done(asked: Option<bool>, otherwise: No) -> Result<(), No> {
     }
 }
 
-fn track(api: &Api, ask: &Ask, mpc: &str, member: &str, what: TrackNews, otherwise: No) -> Result<(), No> {
+fn track(
+    api: &Api,
+    ask: &Ask,
+    mpc: &str,
+    member: &str,
+    what: TrackNews,
+    otherwise: No,
+) -> Result<(), No> {
     let member: MemberId = decoded(member).parse().map_err(|_| NO_MEMBER)?;
     match api.rooms.track(&ask.scope, mpc, member, what) {
         Tracked::Done => Ok(()),
         Tracked::NoRoom => Err(NO_ROOM),
         Tracked::NoMember => Err(NO_MEMBER),
         Tracked::Otherwise => Err(otherwise),
-        Tracked::Full => Err(No::TooMany { why: "too much is asked of this call at once".to_owned(), seconds: 1 }),
+        Tracked::Full => Err(No::TooMany {
+            why: "too much is asked of this call at once".to_owned(),
+            seconds: 1,
+        }),
     }
 }
 
@@ -128,8 +153,11 @@ fn started(api: &Api, order: &RecordOrder, message: &'static str) -> Started {
 }
 
 fn order(api: &Api, fields: &Fields, own: bool) -> Result<(RecordOrder, Option<Target>), String> {
-    let target = |name: &str| url(api, fields, name).map(|to| to.map(|(url, method)| Target { url, method }));
-    let transcript = target("transcription")?.filter(|_| !matches!(fields.flag("transcript"), Ok(Some(false))));
+    let target = |name: &str| {
+        url(api, fields, name).map(|to| to.map(|(url, method)| Target { url, method }))
+    };
+    let transcript =
+        target("transcription")?.filter(|_| !matches!(fields.flag("transcript"), Ok(Some(false))));
     let order = RecordOrder {
         id: Some(Uuid::new_v4()),
         held: false,

@@ -33,7 +33,11 @@ pub(super) const ROUTES: &[Route] = &[
             Query { name: "alias", what: "Only with this alias", kind: Kind::Text },
         ],
         body: None,
-        answers: &[Answer { status: 200, what: "A page", content: Content::Plivo(&[of::<List<'static>>]) }],
+        answers: &[Answer {
+            status: 200,
+            what: "A page",
+            content: Content::Plivo(&[of::<List<'static>>]),
+        }],
     },
     Route {
         method: "GET",
@@ -42,7 +46,11 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "One number",
         query: &[],
         body: None,
-        answers: &[Answer { status: 200, what: "It", content: Content::Plivo(&[of::<Shown<'static>>]) }],
+        answers: &[Answer {
+            status: 200,
+            what: "It",
+            content: Content::Plivo(&[of::<Shown<'static>>]),
+        }],
     },
     Route {
         method: "POST",
@@ -54,7 +62,11 @@ pub(super) const ROUTES: &[Route] = &[
             content_type: "application/json",
             what: "alias, app_id, subaccount; an empty text takes what was set away",
         }),
-        answers: &[Answer { status: 202, what: "Changed", content: Content::Plivo(&[of::<Given>]) }],
+        answers: &[Answer {
+            status: 202,
+            what: "Changed",
+            content: Content::Plivo(&[of::<Given>]),
+        }],
     },
 ];
 
@@ -91,7 +103,8 @@ impl<'a> Shown<'a> {
         // What is in force, whoever it comes from.
         let entry = api.gate.directory().tables().by_number(&number.number).cloned();
         let spec = entry.as_ref().map(|entry| &entry.spec);
-        let url = |url: Option<&(xml::ast::DocUrl, model::Method)>| url.map(|(url, _)| url.0.to_string());
+        let url =
+            |url: Option<&(xml::ast::DocUrl, model::Method)>| url.map(|(url, _)| url.0.to_string());
         let owner = book.owner(number);
         let calling_enabled = spec.is_some_and(|spec| spec.calling_enabled);
         Self {
@@ -148,7 +161,8 @@ pub(super) fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
     let mut all = book.numbers(&ask.scope);
     all.retain(|number| passes(&book, number, &ask.pairs));
     let (meta, numbers) = paged(all, &uri(&ask.scope, "Number/"), &ask.pairs)?;
-    let objects = numbers.into_iter().map(|number| Shown::of(api, &ask.scope, &book, number)).collect();
+    let objects =
+        numbers.into_iter().map(|number| Shown::of(api, &ask.scope, &book, number)).collect();
     Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
 }
 
@@ -163,7 +177,9 @@ fn passes(book: &Book, number: &Number, pairs: &Pairs) -> bool {
 pub(super) fn get(api: &Api, ask: &Ask, number: &str) -> Result<Response, No> {
     let book = api.keeper.book();
     let number = E164::parse(&decoded(number)).ok();
-    let number = number.and_then(|number| book.number(&ask.scope, &number)).ok_or(No::NotFound(NOT_FOUND))?;
+    let number = number
+        .and_then(|number| book.number(&ask.scope, &number))
+        .ok_or(No::NotFound(NOT_FOUND))?;
     Ok(error::plivo_body(StatusCode::OK, &Shown::of(api, &ask.scope, &book, number)))
 }
 

@@ -42,11 +42,19 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    pub(super) fn of(list_uri: &str, pairs: &Pairs, Page { limit, offset }: Page, total_count: u64) -> Self {
+    pub(super) fn of(
+        list_uri: &str,
+        pairs: &Pairs,
+        Page { limit, offset }: Page,
+        total_count: u64,
+    ) -> Self {
         let at = |offset: u64| {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
-            query.append_pair("limit", &limit.to_string()).append_pair("offset", &offset.to_string());
-            query.extend_pairs(pairs.iter().filter(|(name, _)| name != "limit" && name != "offset"));
+            query
+                .append_pair("limit", &limit.to_string())
+                .append_pair("offset", &offset.to_string());
+            query
+                .extend_pairs(pairs.iter().filter(|(name, _)| name != "limit" && name != "offset"));
             format!("{list_uri}?{}", query.finish())
         };
         let after = offset.saturating_add(limit.into());
@@ -75,7 +83,9 @@ mod tests {
 
     #[test]
     fn pages_have_bounds() {
-        let pairs = |query: &str| url::form_urlencoded::parse(query.as_bytes()).into_owned().collect::<Vec<_>>();
+        let pairs = |query: &str| {
+            url::form_urlencoded::parse(query.as_bytes()).into_owned().collect::<Vec<_>>()
+        };
         let of = |query: &str| page(&pairs(query)).ok().map(|p| (p.limit, p.offset));
         assert_eq!(of(""), Some((20, 0)));
         assert_eq!(of("limit=1&offset=40"), Some((1, 40)));

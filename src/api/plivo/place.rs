@@ -45,7 +45,8 @@ enum Requests {
 pub(super) async fn place(api: &Api, scope: &Scope, fields: &Fields) -> Result<Response, No> {
     let wanted = Wanted::read(api, fields).map_err(No::Bad)?;
     if let Some(parent) = wanted.parent_wanted {
-        let known = api.live.get(scope, parent).is_some() || api.store.call(scope, parent).await?.is_some();
+        let known =
+            api.live.get(scope, parent).is_some() || api.store.call(scope, parent).await?.is_some();
         if !known {
             return Err(No::NotFound("parent call not found"));
         }
@@ -58,7 +59,9 @@ pub(super) async fn place(api: &Api, scope: &Scope, fields: &Fields) -> Result<R
     })?;
     let calls = placing::place(api, &order).await.map_err(refused)?;
     let fired = match calls.as_slice() {
-        [one] if order.to.len() == 1 => Fired { message: "call fired", request_uuid: Requests::One(one.to_string()) },
+        [one] if order.to.len() == 1 => {
+            Fired { message: "call fired", request_uuid: Requests::One(one.to_string()) }
+        }
         _ => Fired {
             message: "calls fired",
             request_uuid: Requests::Many(calls.iter().map(CallUuid::to_string).collect()),
@@ -88,7 +91,8 @@ struct Wanted {
 
 impl Wanted {
     fn read(api: &Api, fields: &Fields) -> Result<Self, String> {
-        let from = E164::parse(&fields.required("from")?).map_err(|why| format!("from parameter is invalid: {why}"))?;
+        let from = E164::parse(&fields.required("from")?)
+            .map_err(|why| format!("from parameter is invalid: {why}"))?;
         let to = targets(&fields.required("to")?)?;
         if to.contains(&from) {
             return Err("to parameter is invalid: it is the number that calls".to_owned());
@@ -98,7 +102,9 @@ impl Wanted {
             (url(api, fields, "ring")?, url(api, fields, "hangup")?, url(api, fields, "fallback")?);
         call_type(fields)?;
         let caller_name = fields.text("caller_name")?.unwrap_or_default();
-        if caller_name.chars().count() > CALLER_NAME_CHARS_MAX || caller_name.chars().any(char::is_control) {
+        if caller_name.chars().count() > CALLER_NAME_CHARS_MAX
+            || caller_name.chars().any(char::is_control)
+        {
             return Err(format!("caller_name must be at most {CALLER_NAME_CHARS_MAX} characters"));
         }
         let send_digits = digits(fields)?;
@@ -114,7 +120,8 @@ impl Wanted {
         let parent = fields.text("parent_call_uuid")?.map(|uuid| uuid.parse::<CallUuid>());
         let parent = parent.transpose().map_err(|_| "parent_call_uuid must be a UUID")?;
         let must_be_known = fields.flag("error_if_parent_not_found")?.unwrap_or(false);
-        if fields.text("machine_detection")?.is_some_and(|word| !word.eq_ignore_ascii_case("false")) {
+        if fields.text("machine_detection")?.is_some_and(|word| !word.eq_ignore_ascii_case("false"))
+        {
             return Err("machine_detection is not available on WhatsApp".to_owned());
         }
         Ok(Self {
@@ -188,7 +195,11 @@ pub(super) fn targets(to: &str) -> Result<Vec<E164>, String> {
 }
 
 /// `{name}_url` with `{name}_method`.
-pub(super) fn url(api: &Api, fields: &Fields, name: &str) -> Result<Option<(DocUrl, Method)>, String> {
+pub(super) fn url(
+    api: &Api,
+    fields: &Fields,
+    name: &str,
+) -> Result<Option<(DocUrl, Method)>, String> {
     let method_name = format!("{name}_method");
     let method = method(fields, &method_name)?.unwrap_or_default();
     let url_name = format!("{name}_url");
@@ -199,7 +210,10 @@ pub(super) fn url(api: &Api, fields: &Fields, name: &str) -> Result<Option<(DocU
 fn call_type(fields: &Fields) -> Result<(), String> {
     match fields.text("call_type")?.as_deref() {
         None | Some("whatsapp_voice" | "whatsapp") => Ok(()),
-        Some("voice") => Err("call_type voice is not available: only WhatsApp users can be called here".to_owned()),
+        Some("voice") => {
+            Err("call_type voice is not available: only WhatsApp users can be called here"
+                .to_owned())
+        }
         Some(_) => Err("call_type must be whatsapp_voice or whatsapp".to_owned()),
     }
 }
@@ -211,7 +225,9 @@ pub(super) fn digits(fields: &Fields) -> Result<Option<String>, String> {
     if are_keys(keys) && millis.parse().is_ok_and(|millis: u32| (40..=2_000).contains(&millis)) {
         Ok(Some(text))
     } else {
-        Err(format!("send_digits must be at most {KEYS_MAX} of 0-9, *, #, w and W, and maybe @ and 40 to 2000 ms"))
+        Err(format!(
+            "send_digits must be at most {KEYS_MAX} of 0-9, *, #, w and W, and maybe @ and 40 to 2000 ms"
+        ))
     }
 }
 
@@ -220,11 +236,16 @@ pub(super) fn sip_headers(fields: &Fields) -> Result<Vec<(String, String)>, Stri
     const WHAT: &str = "sip_headers must be at most 64 name=value pairs separated by commas, names of at most 100 letters, \
         digits, - and _, values of at most 1000 characters";
     let mut headers = Vec::new();
-    for pair in fields.text("sip_headers")?.unwrap_or_default().split(',').filter(|pair| !pair.trim().is_empty()) {
+    for pair in fields
+        .text("sip_headers")?
+        .unwrap_or_default()
+        .split(',')
+        .filter(|pair| !pair.trim().is_empty())
+    {
         let (name, value) = pair.split_once('=').ok_or(WHAT)?;
         let (name, value) = (name.trim(), value.trim());
-        let fits =
-            (1..=100).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+        let fits = (1..=100).contains(&name.len())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
         if !fits
             || value.chars().count() > 1_000
             || value.chars().any(char::is_control)
@@ -253,8 +274,12 @@ pub(super) fn refused(why: NotPlaced) -> No {
 fn denied_to(to: &E164, denied: &Denied) -> No {
     match denied.reason {
         Reason::GeoBlocked => No::Barred(format!("from parameter is invalid. {denied}")),
-        Reason::UserBusy => No::Conflict(format!("a call between this number and {to} is under way")),
-        Reason::NumberFull => No::TooMany { why: "the number has as many calls up as it may".to_owned(), seconds: 1 },
+        Reason::UserBusy => {
+            No::Conflict(format!("a call between this number and {to} is under way"))
+        }
+        Reason::NumberFull => {
+            No::TooMany { why: "the number has as many calls up as it may".to_owned(), seconds: 1 }
+        }
         Reason::Draining => No::Unavailable,
         _ => No::NotAllowed(format!("{to} can't be called: {denied}")),
     }

@@ -23,15 +23,19 @@ pub(super) fn filter(pairs: &Pairs) -> Result<CallFilter, No> {
             ("call_direction", Compare::Equal) => filter.direction = Some(direction(value)?),
             ("subaccount", Compare::Equal) => filter.subaccount = Some(value.as_str().into()),
             ("parent_call_uuid", Compare::Equal) => {
-                filter.parent_call = Some(value.parse().map_err(|_| bad("parent_call_uuid", "a UUID"))?);
+                filter.parent_call =
+                    Some(value.parse().map_err(|_| bad("parent_call_uuid", "a UUID"))?);
             }
             ("hangup_cause_code", Compare::Equal) => {
-                filter.hangup_code = Some(value.parse().map_err(|_| bad("hangup_cause_code", "an integer"))?);
+                filter.hangup_code =
+                    Some(value.parse().map_err(|_| bad("hangup_cause_code", "an integer"))?);
             }
             ("hangup_source", Compare::Equal) => filter.hangup_source = Some(value.clone()),
             ("bill_duration", compare) => {
                 let secs = value.parse().ok().filter(|n: &i64| *n >= 0);
-                filter.bill_secs.push((compare, secs.ok_or_else(|| bad(name, "an integer of 0 or more"))?));
+                filter
+                    .bill_secs
+                    .push((compare, secs.ok_or_else(|| bad(name, "an integer of 0 or more"))?));
             }
             ("end_time", compare) => {
                 filter.ended.push((compare, time_of(name, value)?));
@@ -66,7 +70,8 @@ pub(super) fn bad(name: &str, wanted: &str) -> No {
 /// Numbers come with or without a plus; what is no number (`anonymous`) stays as it is.
 pub(super) fn number(text: &str) -> String {
     let digits = digits_of(text);
-    let plain = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '+' | ' ' | '-' | '(' | ')' | '.'));
+    let plain =
+        text.chars().all(|c| c.is_ascii_digit() || matches!(c, '+' | ' ' | '-' | '(' | ')' | '.'));
     if plain && !digits.is_empty() { digits } else { text.to_owned() }
 }
 
@@ -81,10 +86,10 @@ pub(super) fn direction(text: &str) -> Result<Direction, No> {
 pub(super) fn time(text: &str) -> Option<Timestamp> {
     let text = text.trim().trim_end_matches("+00:00");
     let formats = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"];
-    let civil = formats
-        .iter()
-        .find_map(|format| DateTime::strptime(format, text).ok())
-        .or_else(|| jiff::civil::Date::strptime("%Y-%m-%d", text).ok().map(|date| date.at(0, 0, 0, 0)))?;
+    let civil =
+        formats.iter().find_map(|format| DateTime::strptime(format, text).ok()).or_else(|| {
+            jiff::civil::Date::strptime("%Y-%m-%d", text).ok().map(|date| date.at(0, 0, 0, 0))
+        })?;
     let utc = civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
     Some(Timestamp::from_micros(utc.timestamp().as_microsecond()))
 }
@@ -104,8 +109,15 @@ mod tests {
         assert_eq!(secs("2026-11-20"), Some(day * 1_000_000));
         assert_eq!(secs("2026-11-20 06:03"), Some((day + 6 * 3600 + 180) * 1_000_000));
         assert_eq!(secs("2026-11-20 06:03:11"), Some((day + 6 * 3600 + 191) * 1_000_000));
-        assert_eq!(secs("2026-11-20 06:03:11+00:00"), secs("2026-11-20 06:03:11"), "as we print it");
-        assert_eq!(secs("2026-11-20 06:03:11.120394"), Some((day + 6 * 3600 + 191) * 1_000_000 + 120_394));
+        assert_eq!(
+            secs("2026-11-20 06:03:11+00:00"),
+            secs("2026-11-20 06:03:11"),
+            "as we print it"
+        );
+        assert_eq!(
+            secs("2026-11-20 06:03:11.120394"),
+            Some((day + 6 * 3600 + 191) * 1_000_000 + 120_394)
+        );
         for text in ["yesterday", "2026-13-01", "2026-11-20T06:03", "20.11.2026", ""] {
             assert_eq!(secs(text), None, "{text}");
         }

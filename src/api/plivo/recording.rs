@@ -42,7 +42,14 @@ pub(super) const ROUTES: &[Route] = &[
                    callback_method, transcription_url, transcription_method, transcription_type (auto, hybrid or manual), \
                    transcription_report_type (full or compact). A form is taken too",
         }),
-        answers: &[Answer { status: 202, what: "It is recorded", content: Content::Plivo(&[of::<Started>]) }, CONFLICT],
+        answers: &[
+            Answer {
+                status: 202,
+                what: "It is recorded",
+                content: Content::Plivo(&[of::<Started>]),
+            },
+            CONFLICT,
+        ],
     },
     Route {
         method: "DELETE",
@@ -64,7 +71,11 @@ pub(super) const ROUTES: &[Route] = &[
             Query { name: "call_uuid", what: "Only of this call", kind: Kind::Uuid },
             Query { name: "conference_name", what: "Only of this conference", kind: Kind::Text },
             Query { name: "conference_uuid", what: "Only of this conference", kind: Kind::Uuid },
-            Query { name: "mpc_name", what: "Only of multi-party calls of this name", kind: Kind::Text },
+            Query {
+                name: "mpc_name",
+                what: "Only of multi-party calls of this name",
+                kind: Kind::Text,
+            },
             Query { name: "mpc_uuid", what: "Only of this multi-party call", kind: Kind::Uuid },
             Query { name: "from_number", what: "Only of calls from this number", kind: Kind::Text },
             Query { name: "to_number", what: "Only of calls to this number", kind: Kind::Text },
@@ -81,7 +92,11 @@ pub(super) const ROUTES: &[Route] = &[
             },
         ],
         body: None,
-        answers: &[Answer { status: 200, what: "A page", content: Content::Plivo(&[of::<Recordings>]) }],
+        answers: &[Answer {
+            status: 200,
+            what: "A page",
+            content: Content::Plivo(&[of::<Recordings>]),
+        }],
     },
     Route {
         method: "GET",
@@ -99,7 +114,11 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Takes a recording away, and its file",
         query: &[],
         body: None,
-        answers: &[Answer { status: 204, what: "There is none any more", content: Content::Nothing }],
+        answers: &[Answer {
+            status: 204,
+            what: "There is none any more",
+            content: Content::Nothing,
+        }],
     },
 ];
 
@@ -164,7 +183,10 @@ pub(super) fn begin(api: &Api, ask: &Ask, uuid: &str) -> Result<Response, No> {
         Ok(true) => {}
         Ok(false) => return Err(No::Conflict("the call is being recorded already".to_owned())),
         Err(Told::Full) => {
-            return Err(No::TooMany { why: "too much is asked of this call at once".to_owned(), seconds: 1 });
+            return Err(No::TooMany {
+                why: "too much is asked of this call at once".to_owned(),
+                seconds: 1,
+            });
         }
         Err(Told::NotUp | Told::Yes) => return Err(No::NotFound("call not found")),
     }
@@ -177,19 +199,31 @@ pub(super) fn begin(api: &Api, ask: &Ask, uuid: &str) -> Result<Response, No> {
 }
 
 /// `POST …/Record/` of a room: its id and URL; none: there is no room.
-pub(super) fn begin_room(api: &Api, ask: &Ask, kind: RoomKind, name: &str) -> Result<Option<(String, String)>, No> {
+pub(super) fn begin_room(
+    api: &Api,
+    ask: &Ask,
+    kind: RoomKind,
+    name: &str,
+) -> Result<Option<(String, String)>, No> {
     let (order, callback) = order(api, &ask.fields()?).map_err(No::Bad)?;
     let order = RecordOrder { stereo: false, max_ms: ROOM_MAX_MS, ..order };
     let (id, format) = (order.id.unwrap_or_default(), Format::of(order.mp3));
     match api.rooms.begin_recording(&ask.scope, kind, name, order, callback) {
-        Some(true) => Ok(Some((id.as_hyphenated().to_string(), api.recordings.url(id, format.as_str())))),
+        Some(true) => {
+            Ok(Some((id.as_hyphenated().to_string(), api.recordings.url(id, format.as_str()))))
+        }
         Some(false) => Err(No::Conflict("it is being recorded already".to_owned())),
         None => Ok(None),
     }
 }
 
 /// `DELETE …/Record/` of a room; none: there is no room.
-pub(super) fn end_room(api: &Api, ask: &Ask, kind: RoomKind, name: &str) -> Result<Option<Response>, No> {
+pub(super) fn end_room(
+    api: &Api,
+    ask: &Ask,
+    kind: RoomKind,
+    name: &str,
+) -> Result<Option<Response>, No> {
     match api.rooms.end_recording(&ask.scope, kind, name) {
         Some(true) => Ok(Some(error::plivo_no_content())),
         Some(false) => Err(No::NotFound("it is not being recorded")),
@@ -208,7 +242,8 @@ pub(super) fn is_mp3(fields: &Fields) -> Result<bool, String> {
 
 fn order(api: &Api, fields: &Fields) -> Result<(RecordOrder, Option<Target>), String> {
     let seconds = fields.integer("time_limit", 1, LIMIT_SECONDS_MAX)?.unwrap_or(LIMIT_SECONDS);
-    let word = |name: &str| fields.text(name).map(|word| word.map(|word| word.to_ascii_lowercase()));
+    let word =
+        |name: &str| fields.text(name).map(|word| word.map(|word| word.to_ascii_lowercase()));
     let mp3 = is_mp3(fields)?;
     let stereo = match word("record_channel_type")?.as_deref() {
         None | Some("stereo") => true,
@@ -233,8 +268,10 @@ fn order(api: &Api, fields: &Fields) -> Result<(RecordOrder, Option<Target>), St
 
 /// `transcription_*`, as the elements' attributes; whether somebody can do it, the call says.
 fn transcript(api: &Api, fields: &Fields) -> Result<Option<TranscriptOrder>, String> {
-    let word = |name: &str| fields.text(name).map(|word| word.map(|word| word.to_ascii_lowercase()));
-    if !matches!(word("transcription_type")?.as_deref(), None | Some("auto" | "hybrid" | "manual")) {
+    let word =
+        |name: &str| fields.text(name).map(|word| word.map(|word| word.to_ascii_lowercase()));
+    if !matches!(word("transcription_type")?.as_deref(), None | Some("auto" | "hybrid" | "manual"))
+    {
         return Err("transcription_type must be auto, hybrid or manual".to_owned());
     }
     let full = match word("transcription_report_type")?.as_deref() {
@@ -268,12 +305,17 @@ pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
             ("conference_uuid", Compare::Equal) => {
                 filter.rooms.push(RoomFilter::Conference(uuid("conference_uuid", value)?))
             }
-            ("mpc_name", Compare::Equal) => filter.rooms.push(RoomFilter::MultiPartyName(value.clone())),
-            ("mpc_uuid", Compare::Equal) => filter.rooms.push(RoomFilter::MultiParty(uuid("mpc_uuid", value)?)),
+            ("mpc_name", Compare::Equal) => {
+                filter.rooms.push(RoomFilter::MultiPartyName(value.clone()))
+            }
+            ("mpc_uuid", Compare::Equal) => {
+                filter.rooms.push(RoomFilter::MultiParty(uuid("mpc_uuid", value)?))
+            }
             ("from_number", Compare::Equal) => filter.from = Some(digits_of(value)),
             ("to_number", Compare::Equal) => filter.to = Some(digits_of(value)),
             ("recording_storage_duration", compare) => {
-                let days = value.parse::<u32>().map_err(|_| query::bad(name, "a whole number of days"))?;
+                let days =
+                    value.parse::<u32>().map_err(|_| query::bad(name, "a whole number of days"))?;
                 filter.added.extend(stored_for(api.clock.wall(), compare, days));
             }
             ("subaccount", Compare::Equal) => filter.subaccount = Some(value.as_str().into()),
@@ -284,7 +326,8 @@ pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
         }
     }
     let page = page(&ask.pairs)?;
-    let (recordings, total) = api.store.recordings(&ask.scope, &filter, page.limit, page.offset).await?;
+    let (recordings, total) =
+        api.store.recordings(&ask.scope, &filter, page.limit, page.offset).await?;
     let meta = Meta::of(&uri(&ask.scope, "Recording/"), &ask.pairs, page, total);
     let objects = recordings.into_iter().map(|recording| object(api, ask, recording)).collect();
     Ok(error::plivo_body(StatusCode::OK, &Recordings { meta, objects }))
@@ -343,10 +386,15 @@ mod tests {
         for days in [0, 2] {
             for seconds_ago in [0, 86_399, 86_400, 2 * 86_400, 2 * 86_400 + 1, 3 * 86_400] {
                 let stored = u32::try_from(seconds_ago / 86_400).unwrap();
-                for compare in
-                    [Compare::Equal, Compare::Greater, Compare::GreaterEqual, Compare::Less, Compare::LessEqual]
-                {
-                    let (found, holds) = (is_found(compare, days, seconds_ago), compare.holds(&stored, &days));
+                for compare in [
+                    Compare::Equal,
+                    Compare::Greater,
+                    Compare::GreaterEqual,
+                    Compare::Less,
+                    Compare::LessEqual,
+                ] {
+                    let (found, holds) =
+                        (is_found(compare, days, seconds_ago), compare.holds(&stored, &days));
                     assert_eq!(found, holds, "{compare:?} {days}, {seconds_ago} s ago");
                 }
             }

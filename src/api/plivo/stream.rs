@@ -25,7 +25,8 @@ const NOISE_LEVEL: u8 = 85;
 const EXTRA_HEADERS_MAX: usize = 512;
 const NOT_FOUND: No = No::NotFound("stream not found");
 
-const STOPPED: &[Answer] = &[Answer { status: 204, what: "It is told to stop", content: Content::Nothing }];
+const STOPPED: &[Answer] =
+    &[Answer { status: 204, what: "It is told to stop", content: Content::Nothing }];
 
 /// What is served.
 pub(super) const ROUTES: &[Route] = &[
@@ -41,7 +42,11 @@ pub(super) const ROUTES: &[Route] = &[
                    content_type, extra_headers. A form is taken too",
         }),
         answers: &[
-            Answer { status: 202, what: "Its server is being connected to", content: Content::Plivo(&[of::<Started>]) },
+            Answer {
+                status: 202,
+                what: "Its server is being connected to",
+                content: Content::Plivo(&[of::<Started>]),
+            },
             CONFLICT,
         ],
     },
@@ -164,7 +169,10 @@ pub(super) fn begin(api: &Api, ask: &Ask, uuid: &str) -> Result<Response, No> {
             Ok(error::plivo_body(StatusCode::ACCEPTED, &started))
         }
         Ok(false) => Err(No::Conflict("the call has a stream; end that one first".to_owned())),
-        Err(Told::Full) => Err(No::TooMany { why: "too much is asked of this call at once".to_owned(), seconds: 1 }),
+        Err(Told::Full) => Err(No::TooMany {
+            why: "too much is asked of this call at once".to_owned(),
+            seconds: 1,
+        }),
         Err(Told::NotUp | Told::Yes) => Err(No::NotFound("call not found")),
     }
 }
@@ -173,8 +181,10 @@ pub(super) fn begin(api: &Api, ask: &Ask, uuid: &str) -> Result<Response, No> {
 pub(super) fn list(api: &Api, ask: &Ask, uuid: &str) -> Result<Response, No> {
     let call = answered(api, &ask.scope, uuid)?;
     let views = api.live.streams(&ask.scope, call.call);
-    let (page, views) = paged(views, &uri(&ask.scope, &format!("Call/{}/Stream/", call.call)), &ask.pairs)?;
-    let objects: Vec<Object> = views.into_iter().map(|view| object(api, ask, &call, view)).collect();
+    let (page, views) =
+        paged(views, &uri(&ask.scope, &format!("Call/{}/Stream/", call.call)), &ask.pairs)?;
+    let objects: Vec<Object> =
+        views.into_iter().map(|view| object(api, ask, &call, view)).collect();
     let meta = StreamMeta { page, count: objects.len() };
     Ok(error::plivo_body(StatusCode::OK, &List { meta, objects }))
 }
@@ -196,7 +206,11 @@ pub(super) fn end(api: &Api, ask: &Ask, uuid: &str, id: Option<&str>) -> Result<
 
 fn find(api: &Api, ask: &Ask, call: &LiveCall, id: &str) -> Result<StreamView, No> {
     let id: StreamId = id.parse().map_err(|_| NOT_FOUND)?;
-    api.live.streams(&ask.scope, call.call).into_iter().find(|view| view.stream == id).ok_or(NOT_FOUND)
+    api.live
+        .streams(&ask.scope, call.call)
+        .into_iter()
+        .find(|view| view.stream == id)
+        .ok_or(NOT_FOUND)
 }
 
 fn fresh() -> Option<StreamId> {
@@ -216,7 +230,9 @@ fn order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
     let bidirectional = fields.flag("bidirectional")?.unwrap_or(false);
     let track = match fields.text("audio_track")?.map(|word| word.to_ascii_lowercase()) {
         None => StreamTrack::Inbound,
-        Some(word) => StreamTrack::of(&word).ok_or("audio_track must be inbound, outbound or both")?,
+        Some(word) => {
+            StreamTrack::of(&word).ok_or("audio_track must be inbound, outbound or both")?
+        }
     };
     if bidirectional && track != StreamTrack::Inbound {
         return Err("audio_track must be inbound where bidirectional is true".to_owned());
@@ -251,12 +267,14 @@ fn extra_headers(text: &str) -> Result<Vec<(String, String)>, String> {
     }
     let pair = |item: &str| -> Option<(String, String)> {
         let (name, value) = item.trim().split_once('=')?;
-        let named = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        let named = !name.is_empty()
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
         (named && !value.chars().any(char::is_control)).then(|| (name.to_owned(), value.to_owned()))
     };
     let items = text.split(',').filter(|item| !item.trim().is_empty());
     let pairs: Option<Vec<_>> = items.map(pair).collect();
-    pairs.ok_or_else(|| "extra_headers must be name=value pairs with commas between them".to_owned())
+    pairs
+        .ok_or_else(|| "extra_headers must be name=value pairs with commas between them".to_owned())
 }
 
 #[cfg(test)]
@@ -267,7 +285,10 @@ mod tests {
     fn extra_headers_are_pairs() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(extra_headers(""), Ok(Vec::new()));
-        assert_eq!(extra_headers("a=1, b-c=x=y,d="), Ok(vec![pair("a", "1"), pair("b-c", "x=y"), pair("d", "")]));
+        assert_eq!(
+            extra_headers("a=1, b-c=x=y,d="),
+            Ok(vec![pair("a", "1"), pair("b-c", "x=y"), pair("d", "")])
+        );
         for bad in ["a", "=1", "a b=1", "a=1,b", "a=\u{7}"] {
             assert!(extra_headers(bad).is_err(), "{bad}");
         }

@@ -36,7 +36,11 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "The subaccounts of a main account",
         query: &[LIMIT, OFFSET],
         body: None,
-        answers: &[Answer { status: 200, what: "A page", content: Content::Plivo(&[of::<List<'static>>]) }],
+        answers: &[Answer {
+            status: 200,
+            what: "A page",
+            content: Content::Plivo(&[of::<List<'static>>]),
+        }],
     },
     Route {
         method: "POST",
@@ -45,7 +49,10 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Makes a subaccount",
         query: &[],
         body: Some(Body { content_type: "application/json", what: "name; enabled (true)" }),
-        answers: &[Answer { status: 201, what: "Made", content: Content::Plivo(&[of::<Made>]) }, CONFLICT],
+        answers: &[
+            Answer { status: 201, what: "Made", content: Content::Plivo(&[of::<Made>]) },
+            CONFLICT,
+        ],
     },
     Route {
         method: "GET",
@@ -54,7 +61,11 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "One subaccount",
         query: &[],
         body: None,
-        answers: &[Answer { status: 200, what: "It", content: Content::Plivo(&[of::<Shown<'static>>]) }],
+        answers: &[Answer {
+            status: 200,
+            what: "It",
+            content: Content::Plivo(&[of::<Shown<'static>>]),
+        }],
     },
     Route {
         method: "POST",
@@ -63,7 +74,11 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "Changes a subaccount's name, and whether its token is taken",
         query: &[],
         body: Some(Body { content_type: "application/json", what: "name, enabled" }),
-        answers: &[Answer { status: 202, what: "Changed", content: Content::Plivo(&[of::<super::Changed>]) }],
+        answers: &[Answer {
+            status: 202,
+            what: "Changed",
+            content: Content::Plivo(&[of::<super::Changed>]),
+        }],
     },
     Route {
         method: "DELETE",
@@ -150,7 +165,9 @@ pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
     let main = main(&ask.scope)?;
     let fields = ask.fields()?;
     let name = fields.bounded("name", TEXT_CHARS_MAX).map_err(No::Bad)?;
-    let name = name.filter(|name| !name.is_empty()).ok_or_else(|| No::Bad("name parameter is missing".to_owned()))?;
+    let name = name
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| No::Bad("name parameter is missing".to_owned()))?;
     let enabled = fields.flag("enabled").map_err(No::Bad)?.unwrap_or(true);
     let (id, token) = fresh().ok_or(No::Ours)?;
     let now = api.clock.wall();
@@ -158,7 +175,8 @@ pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
     let change = api.keeper.change(now, |book| {
         let credentials = (AuthId::from(id), Secret::new(token));
         let made = book.make_subaccount(main, credentials, Details::new(name, enabled, now));
-        let too_many = |TooMany(most)| No::Conflict(format!("an account has at most {most} subaccounts"));
+        let too_many =
+            |TooMany(most)| No::Conflict(format!("an account has at most {most} subaccounts"));
         made.map(|keys| ((), keys)).map_err(too_many)
     });
     settle(change.await)?;
@@ -196,7 +214,9 @@ pub(super) async fn remove(api: &Api, ask: &Ask, id: &str) -> Result<Response, N
     let cascade = ask.flag_of_delete("cascade");
     let change = api.keeper.change(api.clock.wall(), |book| {
         book.remove_subaccount(&id, cascade).map(|keys| ((), keys)).map_err(|_in_file| {
-            No::Conflict(format!("subaccount {id} stands in the configuration file: take it out there"))
+            No::Conflict(format!(
+                "subaccount {id} stands in the configuration file: take it out there"
+            ))
         })
     });
     settle(change.await)?;

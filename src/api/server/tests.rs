@@ -36,11 +36,16 @@ async fn start(limits: HttpLimits) -> Running {
             })
         })),
         router: Router::new()
-            .route("/peer", get(async |axum::Extension(Peer(ip)): axum::Extension<Peer>| ip.to_string()))
+            .route(
+                "/peer",
+                get(async |axum::Extension(Peer(ip)): axum::Extension<Peer>| ip.to_string()),
+            )
             .route("/slow", get(slow))
             .route(
                 "/follow",
-                get(async || Body::from_stream(futures_util::stream::pending::<Result<String, String>>())),
+                get(async || {
+                    Body::from_stream(futures_util::stream::pending::<Result<String, String>>())
+                }),
             )
             .route("/big", get(async || vec![b'x'; 64 << 20]))
             .route("/early", axum::routing::post(async || "not read"))
@@ -81,23 +86,42 @@ async fn r14_requests_are_bounded_and_dispatched() {
     let close = "host: a\r\nconnection: close\r\n";
     let fields: String = (0..101).map(|n| format!("x-{n}: 1\r\n")).collect();
     let cases: Vec<(&str, String, &str, &str)> = vec![
-        ("webhook", format!("POST /webhooks/meta HTTP/1.1\r\n{close}content-length: 3\r\n\r\nabc"), "200", "webhook 3"),
+        (
+            "webhook",
+            format!("POST /webhooks/meta HTTP/1.1\r\n{close}content-length: 3\r\n\r\nabc"),
+            "200",
+            "webhook 3",
+        ),
         (
             "webhook, chunked",
-            format!("POST /webhooks/meta HTTP/1.1\r\n{close}transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+            format!(
+                "POST /webhooks/meta HTTP/1.1\r\n{close}transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+            ),
             "200",
             "webhook 3",
         ),
         ("router", format!("GET /peer HTTP/1.1\r\n{close}\r\n"), "200", "127.0.0.1"),
         (
             "forwarded",
-            format!("GET /peer HTTP/1.1\r\n{close}x-forwarded-for: 9.9.9.9, 203.0.113.5, 127.0.0.9\r\n\r\n"),
+            format!(
+                "GET /peer HTTP/1.1\r\n{close}x-forwarded-for: 9.9.9.9, 203.0.113.5, 127.0.0.9\r\n\r\n"
+            ),
             "200",
             "203.0.113.5",
         ),
         ("unknown", format!("GET /nope HTTP/1.1\r\n{close}\r\n"), "404", ""),
-        ("long target", format!("GET /{} HTTP/1.1\r\n{close}\r\n", "a".repeat(9_000)), "414", "uri_too_long"),
-        ("long head", format!("GET /peer HTTP/1.1\r\nx: {}\r\n{close}\r\n", "a".repeat(33 << 10)), "431", ""),
+        (
+            "long target",
+            format!("GET /{} HTTP/1.1\r\n{close}\r\n", "a".repeat(9_000)),
+            "414",
+            "uri_too_long",
+        ),
+        (
+            "long head",
+            format!("GET /peer HTTP/1.1\r\nx: {}\r\n{close}\r\n", "a".repeat(33 << 10)),
+            "431",
+            "",
+        ),
         ("many fields", format!("GET /peer HTTP/1.1\r\n{fields}{close}\r\n"), "431", ""),
         ("no host", "GET /peer HTTP/1.1\r\n\r\n".to_owned(), "400", "Host"),
         ("two hosts", format!("GET /peer HTTP/1.1\r\nhost: b\r\n{close}\r\n"), "400", "Host"),
@@ -111,13 +135,17 @@ async fn r14_requests_are_bounded_and_dispatched() {
         ),
         (
             "two lengths",
-            format!("POST /webhooks/meta HTTP/1.1\r\n{close}content-length: 3\r\ncontent-length: 3\r\n\r\nabc"),
+            format!(
+                "POST /webhooks/meta HTTP/1.1\r\n{close}content-length: 3\r\ncontent-length: 3\r\n\r\nabc"
+            ),
             "400",
             "TwoLengths",
         ),
         (
             "other lengths",
-            format!("POST /webhooks/meta HTTP/1.1\r\n{close}content-length: 3\r\ncontent-length: 4\r\n\r\nabc"),
+            format!(
+                "POST /webhooks/meta HTTP/1.1\r\n{close}content-length: 3\r\ncontent-length: 4\r\n\r\nabc"
+            ),
             "400",
             "",
         ),
@@ -144,13 +172,17 @@ async fn r14_requests_are_bounded_and_dispatched() {
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_their_order() {
     let server = start(HttpLimits::default()).await;
-    let post = |text: &str| format!("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{text}", text.len());
-    let chunked =
-        "POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nch\r\n3\r\nunk\r\n0\r\n\r\n";
+    let post = |text: &str| {
+        format!("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{text}", text.len())
+    };
+    let chunked = "POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nch\r\n3\r\nunk\r\n0\r\n\r\n";
     let get = "GET /slow HTTP/1.1\r\nhost: a\r\n\r\n";
-    let last = "POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 4\r\n\r\nlast";
+    let last =
+        "POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 4\r\n\r\nlast";
     let like_a_head = post("content-length: 1\n\nGET / HTTP/1.1\r\n\r\n");
-    let all = [&post("one"), get, chunked, &post(""), &like_a_head, chunked, "\r\n", &post("two"), last].concat();
+    let all =
+        [&post("one"), get, chunked, &post(""), &like_a_head, chunked, "\r\n", &post("two"), last]
+            .concat();
     let expected = [
         "<one>",
         "slept",
@@ -164,7 +196,11 @@ async fn pipelined_requests_are_answered_in_their_order() {
     let told = |answers: &str| {
         let mut from = 0;
         for part in expected {
-            let at = answers.get(from..).unwrap().find(part).unwrap_or_else(|| panic!("{part}: {answers}"));
+            let at = answers
+                .get(from..)
+                .unwrap()
+                .find(part)
+                .unwrap_or_else(|| panic!("{part}: {answers}"));
             from += at + part.len();
         }
         assert_eq!(answers.matches("HTTP/1.1 200").count(), expected.len(), "{answers}");
@@ -180,7 +216,8 @@ async fn pipelined_requests_are_answered_in_their_order() {
     stream.read_to_string(&mut answers).await.unwrap();
     told(&answers);
     // A hundred and more, a body of some size among them.
-    let many: String = (0..150).map(|n| post(&"x".repeat(n * 100))).chain([last.to_owned()]).collect();
+    let many: String =
+        (0..150).map(|n| post(&"x".repeat(n * 100))).chain([last.to_owned()]).collect();
     let answers = exchange(server.at, many.as_bytes()).await;
     assert_eq!(answers.matches("HTTP/1.1 200").count(), 151);
     server.cancel.cancel();
@@ -194,13 +231,21 @@ async fn r14_behind_another_request_a_bad_head_is_refused_all_the_same() {
     let next = "GET /peer HTTP/1.1\r\nhost: a\r\n\r\n";
     for (what, head, body) in [
         ("both lengths", "content-length: 3\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n"),
-        ("both lengths, the other way round", "transfer-encoding: chunked\r\ncontent-length: 3\r\n", "0\r\n\r\n"),
+        (
+            "both lengths, the other way round",
+            "transfer-encoding: chunked\r\ncontent-length: 3\r\n",
+            "0\r\n\r\n",
+        ),
         ("two lengths", "content-length: 3\r\ncontent-length: 3\r\n", "two"),
         ("other lengths", "content-length: 3\r\ncontent-length: 4\r\n", "two"),
         ("a list of lengths", "content-length: 3, 3\r\n", "two"),
         ("a signed length", "content-length: +3\r\n", "two"),
         ("another coding", "transfer-encoding: gzip, chunked\r\n", "0\r\n\r\n"),
-        ("two codings", "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n"),
+        (
+            "two codings",
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+            "0\r\n\r\n",
+        ),
         ("folded", "x: a\r\n content-length: 3\r\n", ""),
         ("space before the colon", "content-length : 3\r\n", "two"),
         ("bare line feed", "content-length: 3\n", "two"),
@@ -225,7 +270,10 @@ async fn r10_the_admin_listener_is_idle_as_long_as_the_public_one_and_has_room()
     let (listener, at) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let router = Router::new().route("/livez", get(async || "alive"));
     let served = Served::admin(router, Clock::real());
-    assert_eq!((served.limits.idle, served.limits.head), (Duration::from_secs(75), Duration::from_secs(10)));
+    assert_eq!(
+        (served.limits.idle, served.limits.head),
+        (Duration::from_secs(75), Duration::from_secs(10))
+    );
     let most = served.limits.connections;
     let cancel = CancellationToken::new();
     let task = tokio::spawn(serve(listener, served, cancel.clone()));
@@ -250,7 +298,8 @@ async fn r10_the_admin_listener_is_idle_as_long_as_the_public_one_and_has_room()
 #[tokio::test]
 async fn r10_slow_and_idle_peers_go() {
     let ms = Duration::from_millis;
-    let limits = HttpLimits { head: ms(80), idle: ms(80), stalled: ms(80), ..HttpLimits::default() };
+    let limits =
+        HttpLimits { head: ms(80), idle: ms(80), stalled: ms(80), ..HttpLimits::default() };
     let server = start(limits).await;
     let mut sink = Vec::new();
 
@@ -259,12 +308,19 @@ async fn r10_slow_and_idle_peers_go() {
 
     let mut dribbling = connect(server.at).await;
     dribbling.write_all(b"GET /peer HTTP/1.1\r\nho").await.unwrap();
-    assert_eq!(dribbling.read_to_end(&mut sink).await.unwrap(), 0, "never came to the end of its head");
+    assert_eq!(
+        dribbling.read_to_end(&mut sink).await.unwrap(),
+        0,
+        "never came to the end of its head"
+    );
 
     let mut idle = connect(server.at).await;
     idle.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     idle.read_to_end(&mut sink).await.unwrap();
-    assert!(String::from_utf8_lossy(&sink).contains("slept"), "an answer under way is not cut, its idle connection is");
+    assert!(
+        String::from_utf8_lossy(&sink).contains("slept"),
+        "an answer under way is not cut, its idle connection is"
+    );
 
     let mut deaf = connect(server.at).await;
     deaf.write_all(b"GET /big HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
@@ -284,11 +340,12 @@ async fn r10_an_http2_peer_that_opens_no_window_goes() {
     let server = start(HttpLimits { stalled: ms(80), ..HttpLimits::default() }).await;
     let shut = async |path: &str, window: u32| {
         let io = hyper_util::rt::TokioIo::new(connect(server.at).await);
-        let (mut send, connection) = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
-            .initial_stream_window_size(window)
-            .handshake::<_, Body>(io)
-            .await
-            .unwrap();
+        let (mut send, connection) =
+            hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+                .initial_stream_window_size(window)
+                .handshake::<_, Body>(io)
+                .await
+                .unwrap();
         let connection = tokio::spawn(connection);
         let request = Request::get(format!("http://a{path}")).body(Body::empty()).unwrap();
         let answer = send.send_request(request).await.unwrap();
@@ -297,7 +354,10 @@ async fn r10_an_http2_peer_that_opens_no_window_goes() {
         end.is_ok()
     };
     assert!(shut("/peer", 0).await, "its answer would never be out, and its place never free");
-    assert!(!shut("/follow", 1 << 16).await, "an answer with nothing to say for a while is nobody's fault");
+    assert!(
+        !shut("/follow", 1 << 16).await,
+        "an answer with nothing to say for a while is nobody's fault"
+    );
     server.cancel.cancel();
     server.task.await.unwrap();
 }
@@ -335,7 +395,10 @@ async fn cancelling_lets_a_request_end_and_closes_the_rest() {
     busy.read_to_string(&mut answer).await.unwrap();
     assert!(answer.ends_with("slept"), "{answer}");
     assert_eq!(idle.read(&mut [0; 1]).await.unwrap_or(0), 0);
-    tokio::time::timeout(Duration::from_secs(4), server.task).await.expect("no need for the grace").unwrap();
+    tokio::time::timeout(Duration::from_secs(4), server.task)
+        .await
+        .expect("no need for the grace")
+        .unwrap();
 }
 
 #[test]
@@ -361,7 +424,10 @@ fn r14_only_trusted_proxies_are_believed() {
 async fn an_answer_before_its_body_was_read_keeps_the_connection_or_says_that_it_ends() {
     let server = start(HttpLimits::default()).await;
     let ask = async |stream: &mut TcpStream, head: &str, body: &[u8]| -> String {
-        stream.write_all(format!("POST /early HTTP/1.1\r\nhost: a\r\n{head}\r\n").as_bytes()).await.unwrap();
+        stream
+            .write_all(format!("POST /early HTTP/1.1\r\nhost: a\r\n{head}\r\n").as_bytes())
+            .await
+            .unwrap();
         // What the head led to has been done by now, if it does not wait for the body.
         stream.flush().await.unwrap();
         tokio::task::yield_now().await;
@@ -384,7 +450,10 @@ async fn an_answer_before_its_body_was_read_keeps_the_connection_or_says_that_it
         ("", b""),
     ] {
         let answer = ask(&mut stream, head, body).await;
-        assert!(status(&answer) == "200" && !answer.contains("connection: close"), "{head}: {answer}");
+        assert!(
+            status(&answer) == "200" && !answer.contains("connection: close"),
+            "{head}: {answer}"
+        );
     }
     for (head, body) in [
         ("content-length: 1000000\r\n", &b""[..]),
@@ -392,7 +461,10 @@ async fn an_answer_before_its_body_was_read_keeps_the_connection_or_says_that_it
         ("content-length: 5\r\n", b"hell"),
     ] {
         let answer = ask(&mut connect(server.at).await, head, body).await;
-        assert!(status(&answer) == "200" && answer.contains("connection: close"), "{head}: {answer}");
+        assert!(
+            status(&answer) == "200" && answer.contains("connection: close"),
+            "{head}: {answer}"
+        );
     }
     server.cancel.cancel();
     server.task.await.unwrap();

@@ -14,7 +14,9 @@ async fn r11_while_the_store_is_away_every_route_says_503_and_when_to_come_again
     node.store.close().await;
     let id = uuid(3).to_string();
     let mut away = Vec::new();
-    for route in plivo::ROUTES.iter().copied().flatten().chain(number::TABLES.iter().copied().flatten()) {
+    for route in
+        plivo::ROUTES.iter().copied().flatten().chain(number::TABLES.iter().copied().flatten())
+    {
         let part = |part: &str| match part {
             "{auth_id}" => MAIN.to_owned(),
             "{number}" => "918035737458".to_owned(),
@@ -26,20 +28,28 @@ async fn r11_while_the_store_is_away_every_route_says_503_and_when_to_come_again
         let body = match route.id {
             "makeApplication" => r#"{"app_name": "a"}"#,
             "makeSubaccount" => r#"{"name": "a"}"#,
-            "createAgent" => r#"{"name": "a", "kind": "http", "endpoint": "https://a.example.com/"}"#,
+            "createAgent" => {
+                r#"{"name": "a", "kind": "http", "endpoint": "https://a.example.com/"}"#
+            }
             _ => "{}",
         };
         let answer = match path.strip_prefix("/api/v1/") {
             Some(rest) => node.ours(MAIN, route.method, rest, body).await,
             None => {
                 let basic = STANDARD.encode(format!("{MAIN}:token"));
-                let head = format!("authorization: Basic {basic}\r\ncontent-type: application/json\r\n");
+                let head =
+                    format!("authorization: Basic {basic}\r\ncontent-type: application/json\r\n");
                 node.ask(route.method, &path, &head, body).await
             }
         };
         assert_ne!(answer.status, 500, "{} {path}: {}", route.method, answer.body);
         if answer.status == 503 {
-            assert!(answer.head.contains("retry-after: 5"), "{} {path}: {}", route.method, answer.head);
+            assert!(
+                answer.head.contains("retry-after: 5"),
+                "{} {path}: {}",
+                route.method,
+                answer.head
+            );
             let said = &answer.json()["error"];
             let text = said["message"].as_str().or_else(|| said.as_str()).unwrap_or_default();
             assert!(text.contains("try again"), "{} {path}: {}", route.method, answer.body);

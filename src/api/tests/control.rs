@@ -21,7 +21,10 @@ impl Running {
     }
 
     fn told(&self) -> Vec<Command> {
-        std::mem::take(&mut *self.calls.told.lock().unwrap()).into_iter().map(|(_, command)| command).collect()
+        std::mem::take(&mut *self.calls.told.lock().unwrap())
+            .into_iter()
+            .map(|(_, command)| command)
+            .collect()
     }
 }
 
@@ -49,12 +52,20 @@ async fn a_call_that_is_up_is_told_what_is_asked() {
     let play = json!({"urls": ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"], "length": "30",
         "legs": "aleg", "loop": true, "mix": "false", "callback_url": "https://a.example.com/ignored"});
     let answer = node.asks(MAIN, &at(101, "Play/"), &play).await;
-    assert_eq!((answer.status, &answer.json()["message"]), (202, &json!("play started")), "{}", answer.body);
+    assert_eq!(
+        (answer.status, &answer.json()["message"]),
+        (202, &json!("play started")),
+        "{}",
+        answer.body
+    );
     assert!(answer.json()["api_id"].is_string());
     let told = node.told();
     assert_eq!(files(&told[0]), ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"]);
     let Command::Play { legs: Legs::A, aside } = &told[0] else { panic!("{told:?}") };
-    assert_eq!((aside.kind, aside.again, aside.mix, aside.length_ms), (AsideKind::Play, true, false, Some(30_000)));
+    assert_eq!(
+        (aside.kind, aside.again, aside.mix, aside.length_ms),
+        (AsideKind::Play, true, false, Some(30_000))
+    );
 
     // A form, as old clients send it; and the usual: over what is heard, once.
     let answer = node
@@ -74,8 +85,12 @@ async fn a_call_that_is_up_is_told_what_is_asked() {
     let answer = node.asks(MAIN, &at(101, "Speak/"), &speak).await;
     assert_eq!((answer.status, &answer.json()["message"]), (202, &json!("speak started")));
     let told = node.told();
-    assert!(matches!(&told[0], Command::Play { aside, .. } if aside.kind == AsideKind::Speak), "{told:?}");
-    let digits = node.asks(MAIN, &at(101, "DTMF/"), &json!({"digits": "1w2#", "leg": "aleg"})).await;
+    assert!(
+        matches!(&told[0], Command::Play { aside, .. } if aside.kind == AsideKind::Speak),
+        "{told:?}"
+    );
+    let digits =
+        node.asks(MAIN, &at(101, "DTMF/"), &json!({"digits": "1w2#", "leg": "aleg"})).await;
     assert_eq!((digits.status, &digits.json()["message"]), (202, &json!("digits sent")));
     assert_eq!(node.told(), [Command::SendDigits { legs: Legs::A, digits: "1w2#".to_owned() }]);
     for (what, kind) in [("Play/", AsideKind::Play), ("Speak/", AsideKind::Speak)] {
@@ -109,13 +124,25 @@ async fn what_is_wrong_with_a_request_is_named() {
         ("Play/", json!({"urls": "ftp://a.example.com/x"}), "urls is invalid"),
         ("Play/", json!({"urls": "http://a.example.com/x"}), "urls is invalid"),
         ("Play/", json!({"urls": "https://127.0.0.1/x"}), "urls is invalid"),
-        ("Play/", json!({"urls": URL, "length": 0}), "length must be an integer between 1 and 3600"),
-        ("Play/", json!({"urls": URL, "length": 3601}), "length must be an integer between 1 and 3600"),
+        (
+            "Play/",
+            json!({"urls": URL, "length": 0}),
+            "length must be an integer between 1 and 3600",
+        ),
+        (
+            "Play/",
+            json!({"urls": URL, "length": 3601}),
+            "length must be an integer between 1 and 3600",
+        ),
         ("Play/", json!({"urls": URL, "legs": "cleg"}), "legs must be aleg, bleg or both"),
         ("Play/", json!({"urls": URL, "loop": "often"}), "loop must be true or false"),
         ("Play/", json!({"urls": URL, "mix": 3}), "mix must be true or false"),
         ("Speak/", json!({}), "text parameter is missing"),
-        ("Speak/", json!({"text": "a", "voice": "ROBOT"}), "voice must be WOMAN, MAN or Polly and a name"),
+        (
+            "Speak/",
+            json!({"text": "a", "voice": "ROBOT"}),
+            "voice must be WOMAN, MAN or Polly and a name",
+        ),
         ("DTMF/", json!({}), "digits parameter is missing"),
         ("DTMF/", json!({"digits": "1,2"}), "digits must be 1 to 64 of 0-9, *, #, w and W"),
         ("DTMF/", json!({"digits": "1", "leg": "both"}), "leg must be aleg or bleg"),
@@ -127,7 +154,11 @@ async fn what_is_wrong_with_a_request_is_named() {
     ] {
         let answer = node.asks(MAIN, &at(101, what), &body).await;
         assert_eq!(answer.status, 400, "{what} {body}: {}", answer.body);
-        assert!(answer.json()["error"].as_str().unwrap().starts_with(error), "{what} {body}: {}", answer.body);
+        assert!(
+            answer.json()["error"].as_str().unwrap().starts_with(error),
+            "{what} {body}: {}",
+            answer.body
+        );
     }
     // There is no other leg, and a request for both legs' sound is about the one there is.
     for (what, body) in [
@@ -138,7 +169,11 @@ async fn what_is_wrong_with_a_request_is_named() {
         ("", json!({"legs": "both", "aleg_url": URL, "bleg_url": URL})),
     ] {
         let answer = node.asks(MAIN, &at(101, what), &body).await;
-        assert_eq!((answer.status, &answer.json()["error"]), (404, &json!("the call has no B leg")), "{what} {body}");
+        assert_eq!(
+            (answer.status, &answer.json()["error"]),
+            (404, &json!("the call has no B leg")),
+            "{what} {body}"
+        );
     }
     assert_eq!(node.told(), []);
     node.cancel.cancel();
@@ -148,7 +183,9 @@ async fn what_is_wrong_with_a_request_is_named() {
 async fn only_answered_calls_of_the_account_are_told_anything() {
     let node = run().await;
     // 102 rings and is the subaccount's, 103 is another account's, 104 waits, 3 is over, 999 never was.
-    for (who, call) in [(MAIN, 102), (MAIN, 103), (MAIN, 104), (MAIN, 3), (MAIN, 999), (SUB, 101), (OTHER, 101)] {
+    for (who, call) in
+        [(MAIN, 102), (MAIN, 103), (MAIN, 104), (MAIN, 3), (MAIN, 999), (SUB, 101), (OTHER, 101)]
+    {
         for (what, body) in [
             ("Play/", json!({"urls": URL})),
             ("Speak/", json!({"text": "a"})),
@@ -163,7 +200,11 @@ async fn only_answered_calls_of_the_account_are_told_anything() {
             );
         }
         for what in ["Play/", "Speak/"] {
-            assert_eq!(node.plivo(who, "DELETE", &at(call, what)).await.status, 404, "{who} {call} {what}");
+            assert_eq!(
+                node.plivo(who, "DELETE", &at(call, what)).await.status,
+                404,
+                "{who} {call} {what}"
+            );
         }
     }
     assert_eq!(node.asks(MAIN, "Call/nonsense/Play/", &json!({"urls": URL})).await.status, 404);
@@ -182,7 +223,11 @@ async fn live_lists_are_filtered_and_paged() {
     let of = |calls: &[u128]| json!(calls.iter().map(|n| uuid(*n).to_string()).collect::<Vec<_>>());
     for (who, query, calls) in [
         (MAIN, "status=live", &[102, 101][..]),
-        (MAIN, "status=live&call_direction=inbound&from_number=%2B919812345678&to_number=918035737458", &[102, 101]),
+        (
+            MAIN,
+            "status=live&call_direction=inbound&from_number=%2B919812345678&to_number=918035737458",
+            &[102, 101],
+        ),
         (MAIN, "status=live&call_direction=outbound", &[]),
         (MAIN, "status=live&from_number=911", &[]),
         (MAIN, "status=live&limit=1", &[102]),
@@ -198,7 +243,12 @@ async fn live_lists_are_filtered_and_paged() {
     ] {
         assert_eq!(list(who, query).await, of(calls), "{who} {query}");
     }
-    for query in ["status=live&call_direction=up", "status=live&limit=21", "status=live&offset=-1", "status=over"] {
+    for query in [
+        "status=live&call_direction=up",
+        "status=live&limit=21",
+        "status=live&offset=-1",
+        "status=over",
+    ] {
         assert_eq!(node.plivo(MAIN, "GET", &format!("Call/?{query}")).await.status, 400, "{query}");
     }
     node.cancel.cancel();
@@ -211,19 +261,34 @@ async fn streams_are_begun_listed_and_ended() {
         "stream_timeout": 60, "content_type": "audio/x-mulaw;rate=8000", "extra_headers": "user=42,lang=hi",
         "status_callback_url": URL, "status_callback_method": "get", "noise_cancellation": true});
     let begun = node.asks(MAIN, &at(101, "Stream/"), &body).await;
-    assert_eq!((begun.status, &begun.json()["message"]), (202, &json!("audio streaming started")), "{}", begun.body);
+    assert_eq!(
+        (begun.status, &begun.json()["message"]),
+        (202, &json!("audio streaming started")),
+        "{}",
+        begun.body
+    );
     let id = begun.json()["stream_id"].as_str().expect("an id").to_owned();
     let again = node.asks(MAIN, &at(101, "Stream/"), &body).await;
     assert_eq!(again.status, 409, "{}", again.body);
 
     let order = node.calls.streams.lock().unwrap()[0].order.clone();
     assert_eq!((order.format.as_str(), order.timeout_s), ("audio/x-mulaw;rate=8000", 60));
-    assert_eq!((order.bidirectional, order.extra_headers_text().as_str()), (true, "user=42,lang=hi"));
-    assert_eq!(order.status.map(|(url, method)| (url.0.to_string(), method)), Some((URL.to_owned(), Method::Get)));
+    assert_eq!(
+        (order.bidirectional, order.extra_headers_text().as_str()),
+        (true, "user=42,lang=hi")
+    );
+    assert_eq!(
+        order.status.map(|(url, method)| (url.0.to_string(), method)),
+        Some((URL.to_owned(), Method::Get))
+    );
 
     let list = node.plivo(MAIN, "GET", &at(101, "Stream/")).await;
     let list = list.json();
-    assert_eq!((&list["meta"]["count"], &list["meta"]["total_count"]), (&json!(1), &json!(1)), "{list}");
+    assert_eq!(
+        (&list["meta"]["count"], &list["meta"]["total_count"]),
+        (&json!(1), &json!(1)),
+        "{list}"
+    );
     let one = node.plivo(MAIN, "GET", &at(101, &format!("Stream/{id}/"))).await.json();
     for (name, value) in [
         ("audio_track", json!("inbound")),
@@ -245,7 +310,10 @@ async fn streams_are_begun_listed_and_ended() {
         assert_eq!(node.plivo(MAIN, "DELETE", &at(101, &path)).await.status, 204);
     }
     let ended = node.told();
-    assert!(matches!(ended[0], Command::StopStream { stream: Some(stream) } if stream.to_string() == id), "{ended:?}");
+    assert!(
+        matches!(ended[0], Command::StopStream { stream: Some(stream) } if stream.to_string() == id),
+        "{ended:?}"
+    );
     assert!(matches!(ended[1], Command::StopStream { stream: None }), "{ended:?}");
     for unknown in [uuid(7).to_string(), "x".to_owned()] {
         for method in ["GET", "DELETE"] {
@@ -264,21 +332,39 @@ async fn what_is_no_stream_is_refused() {
         (json!({"service_url": "https://bot.example.com/"}), "service_url is invalid"),
         (json!({"service_url": "ws://bot.example.com/"}), "service_url is invalid"),
         (json!({"service_url": "wss://127.0.0.1/"}), "service_url is invalid"),
-        (json!({"service_url": format!("wss://bot.example.com/{}", "x".repeat(2_048))}), "service_url must"),
+        (
+            json!({"service_url": format!("wss://bot.example.com/{}", "x".repeat(2_048))}),
+            "service_url must",
+        ),
         (json!({"service_url": "wss://b.example.com/", "audio_track": "left"}), "audio_track must"),
         (
             json!({"service_url": "wss://b.example.com/", "audio_track": "both", "bidirectional": true}),
             "audio_track must",
         ),
-        (json!({"service_url": "wss://b.example.com/", "stream_timeout": 0}), "stream_timeout must"),
-        (json!({"service_url": "wss://b.example.com/", "stream_timeout": 86_401}), "stream_timeout must"),
-        (json!({"service_url": "wss://b.example.com/", "content_type": "audio/wav"}), "content_type must"),
-        (json!({"service_url": "wss://b.example.com/", "extra_headers": "a"}), "extra_headers must"),
+        (
+            json!({"service_url": "wss://b.example.com/", "stream_timeout": 0}),
+            "stream_timeout must",
+        ),
+        (
+            json!({"service_url": "wss://b.example.com/", "stream_timeout": 86_401}),
+            "stream_timeout must",
+        ),
+        (
+            json!({"service_url": "wss://b.example.com/", "content_type": "audio/wav"}),
+            "content_type must",
+        ),
+        (
+            json!({"service_url": "wss://b.example.com/", "extra_headers": "a"}),
+            "extra_headers must",
+        ),
         (
             json!({"service_url": "wss://b.example.com/", "noise_cancellation_level": 5}),
             "noise_cancellation_level must",
         ),
-        (json!({"service_url": "wss://b.example.com/", "status_callback_url": "ftp://x/"}), "status_callback_url"),
+        (
+            json!({"service_url": "wss://b.example.com/", "status_callback_url": "ftp://x/"}),
+            "status_callback_url",
+        ),
         (
             json!({"service_url": "wss://b.example.com/", "status_callback_method": "PUT", "status_callback_url": URL}),
             "status_callback_method",
@@ -291,7 +377,11 @@ async fn what_is_no_stream_is_refused() {
     let body = json!({"service_url": "wss://b.example.com/"});
     for (who, call) in [(OTHER, 101), (MAIN, 9_999)] {
         let answer = node.asks(who, &at(call, "Stream/"), &body).await;
-        assert_eq!((answer.status, &answer.json()["error"]), (404, &json!("call not found")), "{who} {call}");
+        assert_eq!(
+            (answer.status, &answer.json()["error"]),
+            (404, &json!("call not found")),
+            "{who} {call}"
+        );
     }
     node.cancel.cancel();
 }

@@ -28,7 +28,11 @@ fn asha() -> Value {
 async fn endpoints_are_made_shown_changed_and_removed() {
     let node = run().await;
     let (status, made) = node.make(MAIN, asha()).await;
-    assert_eq!((status, &made["username"], &made["message"]), (201, &"asha".into(), &"created".into()), "{made}");
+    assert_eq!(
+        (status, &made["username"], &made["message"]),
+        (201, &"asha".into(), &"created".into()),
+        "{made}"
+    );
     let id = made["endpoint_id"].as_str().unwrap().to_owned();
     assert!(id.len() == 14 && id.bytes().all(|b| b.is_ascii_digit()), "{id}");
     let one = format!("Endpoint/{id}/");
@@ -59,13 +63,22 @@ async fn endpoints_are_made_shown_changed_and_removed() {
     // R16: whoever may not see it finds nothing, a subaccount included.
     for account in [OTHER, SUB] {
         for (method, body) in [("GET", ""), ("POST", r#"{"alias":"x"}"#), ("DELETE", "")] {
-            assert_eq!(node.plivo_with(account, method, &one, body).await.status, 404, "{account} {method}");
+            assert_eq!(
+                node.plivo_with(account, method, &one, body).await.status,
+                404,
+                "{account} {method}"
+            );
         }
     }
-    let (status, of_sub) = node.make(SUB, json!({"username": "ravi", "password": "correct horse"})).await;
+    let (status, of_sub) =
+        node.make(SUB, json!({"username": "ravi", "password": "correct horse"})).await;
     assert_eq!((status, &of_sub["alias"]), (201, &"ravi".into()));
     let list = node.plivo(MAIN, "GET", "Endpoint/?limit=1").await.json();
-    assert_eq!((&list["meta"]["total_count"], &list["objects"][0]["username"]), (&2.into(), &"ravi".into()), "{list}");
+    assert_eq!(
+        (&list["meta"]["total_count"], &list["objects"][0]["username"]),
+        (&2.into(), &"ravi".into()),
+        "{list}"
+    );
     assert_eq!(list["objects"][0]["sub_account"], format!("/v1/Account/{SUB}/"));
     assert_eq!(list["meta"]["next"], format!("/v1/Account/{MAIN}/Endpoint/?limit=1&offset=1"));
     assert_eq!(node.plivo(SUB, "GET", "Endpoint/").await.json()["meta"]["total_count"], 1);
@@ -90,7 +103,10 @@ async fn what_an_endpoint_can_not_be_is_said() {
         let mut body = asha();
         body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let (status, answer) = node.make(MAIN, body).await;
-        assert!(status == 400 && answer["error"].as_str().unwrap().starts_with(wrong), "{wrong}: {answer}");
+        assert!(
+            status == 400 && answer["error"].as_str().unwrap().starts_with(wrong),
+            "{wrong}: {answer}"
+        );
     }
     let (_, made) = node.make(MAIN, asha()).await;
     let one = format!("Endpoint/{}/", made["endpoint_id"].as_str().unwrap());

@@ -17,17 +17,34 @@ fn tag(answer: &Answer) -> String {
 #[tokio::test]
 async fn each_list_is_paged_and_takes_its_own_cursors_only() {
     let node = run().await;
-    for list in ["webhooks", "wabas", "calls", "users", "conversations", "phone-numbers", "api-keys", "notifications"] {
+    for list in [
+        "webhooks",
+        "wabas",
+        "calls",
+        "users",
+        "conversations",
+        "phone-numbers",
+        "api-keys",
+        "notifications",
+    ] {
         for bad in ["limit=0", "limit=201", "limit=x", "cursor=nonsense"] {
             let refused = node.ours(MAIN, "GET", &format!("{list}/?{bad}"), "").await;
             let field = bad.split('=').next().unwrap();
-            assert_eq!((refused.status, &refused.json()["error"]["field"]), (400, &json!(field)), "{list} {bad}");
+            assert_eq!(
+                (refused.status, &refused.json()["error"]["field"]),
+                (400, &json!(field)),
+                "{list} {bad}"
+            );
         }
     }
     let first = node.ours(MAIN, "GET", "wabas/?limit=1", "").await.json();
     let cursor = first["next"].as_str().unwrap().to_owned();
-    let second = node.ours(MAIN, "GET", &format!("wabas/?limit=1&cursor={cursor}"), "").await.json();
-    assert_eq!((first["items"][0]["id"].as_str(), second["items"][0]["id"].as_str()), (Some("700"), Some("701")));
+    let second =
+        node.ours(MAIN, "GET", &format!("wabas/?limit=1&cursor={cursor}"), "").await.json();
+    assert_eq!(
+        (first["items"][0]["id"].as_str(), second["items"][0]["id"].as_str()),
+        (Some("700"), Some("701"))
+    );
     for list in ["calls", "users", "phone-numbers", "webhooks"] {
         let refused = node.ours(MAIN, "GET", &format!("{list}/?cursor={cursor}"), "").await;
         assert_eq!(refused.status, 400, "{list}");
@@ -47,7 +64,11 @@ async fn what_was_changed_meanwhile_is_told_and_one_of_several_tags_is_enough() 
     assert_eq!((changed.status, &changed.json()["name"]), (200, &json!("x")), "{}", changed.body);
     assert_eq!(node.change_if(&path, &tags, r#"{"name":"y"}"#).await.status, 412);
     let lines = format!("if-match: \"nope\"\r\nif-match: {}\r\n", tag(&changed));
-    assert_eq!(node.change_if(&path, &lines, r#"{"name":"y"}"#).await.status, 200, "several lines are one list");
+    assert_eq!(
+        node.change_if(&path, &lines, r#"{"name":"y"}"#).await.status,
+        200,
+        "several lines are one list"
+    );
 }
 
 #[tokio::test]
@@ -74,7 +95,8 @@ async fn faults_of_fields_are_in_plain_words() {
         (r#"{"callingEnabled":"yes"}"#, "callingEnabled", "callingEnabled must be true or false"),
         (r#"{"alias":7}"#, "alias", "alias must be a text"),
     ] {
-        let error = node.change_if("phone-numbers/918035737458/", "", body).await.json()["error"].clone();
+        let error =
+            node.change_if("phone-numbers/918035737458/", "", body).await.json()["error"].clone();
         assert_eq!(error["field"], field);
         assert!(error["message"].as_str().unwrap().starts_with(words), "{error}");
     }

@@ -16,7 +16,8 @@ fn hold(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(),
         match keyword.as_str() {
             "$ref" => hold(document, resolved(document, rule), value, at)?,
             "type" => {
-                let types: Vec<&Value> = rule.as_array().map_or_else(|| vec![rule], |many| many.iter().collect());
+                let types: Vec<&Value> =
+                    rule.as_array().map_or_else(|| vec![rule], |many| many.iter().collect());
                 if !types.iter().any(|t| is_of(value, t.as_str().unwrap_or_default())) {
                     return wrong(format!("{value} is no {rule}"));
                 }
@@ -45,10 +46,18 @@ fn hold(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(),
                     return wrong(format!("{value} is none of {rule}"));
                 }
             }
-            "allOf" => rule.as_array().into_iter().flatten().try_for_each(|s| hold(document, s, value, at))?,
+            "allOf" => rule
+                .as_array()
+                .into_iter()
+                .flatten()
+                .try_for_each(|s| hold(document, s, value, at))?,
             "anyOf" | "oneOf" => {
-                let tried: Vec<_> =
-                    rule.as_array().into_iter().flatten().map(|s| hold(document, s, value, at)).collect();
+                let tried: Vec<_> = rule
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|s| hold(document, s, value, at))
+                    .collect();
                 if !tried.iter().any(Result::is_ok) {
                     return wrong(format!("{value} is none of several: {tried:?}"));
                 }
@@ -90,19 +99,28 @@ fn is_of(value: &Value, kind: &str) -> bool {
 }
 
 fn resolved<'d>(document: &'d Value, reference: &Value) -> &'d Value {
-    let pointer = reference.as_str().and_then(|r| r.strip_prefix('#')).unwrap_or_else(|| panic!("{reference}"));
+    let pointer = reference
+        .as_str()
+        .and_then(|r| r.strip_prefix('#'))
+        .unwrap_or_else(|| panic!("{reference}"));
     document.pointer(pointer).unwrap_or_else(|| panic!("{reference} leads nowhere"))
 }
 
 /// The names of the properties that a schema has anywhere on this level.
 fn named(document: &Value, schema: &Value) -> BTreeSet<String> {
-    let mut names: BTreeSet<String> =
-        schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+    let mut names: BTreeSet<String> = schema["properties"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name.clone())
+        .collect();
     if schema.get("$ref").is_some() {
         names.extend(named(document, resolved(document, &schema["$ref"])));
     }
     for several in ["allOf", "anyOf", "oneOf"] {
-        names.extend(schema[several].as_array().into_iter().flatten().flat_map(|s| named(document, s)));
+        names.extend(
+            schema[several].as_array().into_iter().flatten().flat_map(|s| named(document, s)),
+        );
     }
     names
 }
@@ -123,12 +141,16 @@ fn the_document_is_whole() {
                 .filter(|p| p["in"] == "path")
                 .map(|p| format!("{{{}}}", p["name"].as_str().unwrap()))
                 .collect();
-            let used: BTreeSet<_> = path.split('/').filter(|s| s.starts_with('{')).map(str::to_owned).collect();
+            let used: BTreeSet<_> =
+                path.split('/').filter(|s| s.starts_with('{')).map(str::to_owned).collect();
             assert_eq!(declared, used, "{method} {path}");
             // What there is none of yet has no other answer than that.
             let none_yet = operation["summary"].as_str().unwrap().contains("there is none yet");
             let answers = operation["responses"].as_object().unwrap();
-            assert!(none_yet || answers.keys().any(|s| s.starts_with('2') || s == "101"), "{method} {path}");
+            assert!(
+                none_yet || answers.keys().any(|s| s.starts_with('2') || s == "101"),
+                "{method} {path}"
+            );
             assert!(!operation["summary"].as_str().unwrap().is_empty());
         }
     }
@@ -151,7 +173,9 @@ fn properties<'d>(document: &'d Value, schema: &'d Value) -> Vec<(&'d String, &'
 fn example<'d>(document: &'d Value, schema: &'d Value) -> Option<&'d Value> {
     let parts = schema["allOf"].as_array().into_iter().flatten();
     let named = schema.get("$ref").map(|reference| resolved(document, reference));
-    schema["examples"].get(0).or_else(|| parts.chain(named).find_map(|part| example(document, part)))
+    schema["examples"]
+        .get(0)
+        .or_else(|| parts.chain(named).find_map(|part| example(document, part)))
 }
 
 #[test]
@@ -189,16 +213,22 @@ fn every_body_has_a_schema_and_an_example() {
 #[test]
 fn the_number_apis_bodies_are_the_ones_that_are_read() {
     let document = document();
-    let operations: Vec<&Value> =
-        document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values()).collect();
+    let operations: Vec<&Value> = document["paths"]
+        .as_object()
+        .unwrap()
+        .values()
+        .flat_map(|path| path.as_object().unwrap().values())
+        .collect();
     let mut known = BTreeSet::new();
     for taken in number::bodies::BODIES.iter().copied().flatten() {
         let operation = operations.iter().find(|operation| operation["operationId"] == taken.id);
-        let operation = operation.unwrap_or_else(|| panic!("{}: there is no such operation", taken.id));
+        let operation =
+            operation.unwrap_or_else(|| panic!("{}: there is no such operation", taken.id));
         assert!(known.insert(taken.id), "{} twice", taken.id);
         let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
         let example = example(&document, schema).unwrap();
-        (taken.read)(example.clone()).unwrap_or_else(|why| panic!("{}: {example}: {why}", taken.id));
+        (taken.read)(example.clone())
+            .unwrap_or_else(|why| panic!("{}: {example}: {why}", taken.id));
         for (name, _) in properties(&document, schema) {
             let mut with = example.clone();
             // What a message holds is read under its type's name.
@@ -230,8 +260,11 @@ fn no_path_of_the_listener_is_left_out() {
         "/api/v1/{*path}",
     ];
     let mut seen = 0;
-    for source in [include_str!("../mod.rs"), include_str!("../../node/routes.rs"), include_str!("../../phone/mod.rs")]
-    {
+    for source in [
+        include_str!("../mod.rs"),
+        include_str!("../../node/routes.rs"),
+        include_str!("../../phone/mod.rs"),
+    ] {
         for route in source.split(".route(\"").skip(1) {
             let path = route.split('"').next().unwrap();
             seen += 1;
@@ -247,7 +280,9 @@ async fn every_operation_is_served_and_answers_as_documented() {
     let node = run().await;
     // (method, path as asked, path of the document, body)
     let mut asked = Vec::new();
-    for route in plivo::ROUTES.iter().copied().flatten().chain(number::TABLES.iter().copied().flatten()) {
+    for route in
+        plivo::ROUTES.iter().copied().flatten().chain(number::TABLES.iter().copied().flatten())
+    {
         // Those of `uuid(101)` are live, of `uuid(3)` over, and there is no `uuid(99)`.
         for call in [3, 101, 99] {
             let call = uuid(call).to_string();
@@ -276,9 +311,9 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("event_id", "00000000-0000-0000-0000-000000000007"),
                 ("key_id", &*call),
             ];
-            let path = named
-                .iter()
-                .fold(route.path.to_owned(), |path, (name, value)| path.replace(&format!("{{{name}}}"), value));
+            let path = named.iter().fold(route.path.to_owned(), |path, (name, value)| {
+                path.replace(&format!("{{{name}}}"), value)
+            });
             assert!(!path.contains('{'), "{path}: what is this parameter?");
             for query in ["", "?status=live", "?status=nonsense", "?limit=0"] {
                 asked.push((route.method, format!("{path}{query}"), route.path));
@@ -289,13 +324,19 @@ async fn every_operation_is_served_and_answers_as_documented() {
         let body = if path.contains("xml/check") { "<Response><Speek/></Response>" } else { "" };
         let answer = match path.strip_prefix("/api/v1/") {
             Some(rest) => node.ours(MAIN, method, rest, body).await,
-            None => node.plivo(MAIN, method, path.split_once(MAIN).unwrap().1.trim_start_matches('/')).await,
+            None => {
+                node.plivo(MAIN, method, path.split_once(MAIN).unwrap().1.trim_start_matches('/'))
+                    .await
+            }
         };
         let operation = &document["paths"][template][method.to_lowercase()];
         let documented = &operation["responses"][answer.status.to_string()];
         assert!(documented.is_object(), "{method} {path}: {} is not documented", answer.status);
         assert_ne!(answer.status, 405, "{method} {path}");
-        assert!(!answer.body.contains("nothing at this path") && !answer.body.contains("not available"), "{path}");
+        assert!(
+            !answer.body.contains("nothing at this path") && !answer.body.contains("not available"),
+            "{path}"
+        );
         let schema = &documented["content"]["application/json"]["schema"];
         if schema.is_object() {
             let value = answer.json();

@@ -3,8 +3,11 @@
 use super::*;
 
 /// Of `MAIN`, of `SUB`, of `OTHER`.
-pub(super) const NUMBERS: [(&str, &str, &str); 3] =
-    [("918035737458", "1001", MAIN), ("918035737459", "1002", SUB), ("5511951230001", "1003", OTHER)];
+pub(super) const NUMBERS: [(&str, &str, &str); 3] = [
+    ("918035737458", "1001", MAIN),
+    ("918035737459", "1002", SUB),
+    ("5511951230001", "1003", OTHER),
+];
 const USER: &str = "919412341234";
 
 /// A Graph that does what a message's text says.
@@ -40,7 +43,8 @@ impl Running {
     }
 
     async fn permission(&self, query: &str) -> Value {
-        let answer = self.ours(MAIN, "GET", &format!("permissions/918035737458/{USER}/{query}"), "").await;
+        let answer =
+            self.ours(MAIN, "GET", &format!("permissions/918035737458/{USER}/{query}"), "").await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         answer.json()
     }
@@ -71,7 +75,10 @@ async fn a_permission_is_read_with_what_remains_of_it() {
     assert_eq!(node.permission("").await, granted);
     (0..4).for_each(|_| node.event(Event::Connected));
     let used_up = node.permission("").await;
-    assert_eq!((&used_up["callsLeft"], &used_up["nextCallAt"]), (&json!(0), &json!("2026-11-21T06:03:11.120Z")));
+    assert_eq!(
+        (&used_up["callsLeft"], &used_up["nextCallAt"]),
+        (&json!(0), &json!("2026-11-21T06:03:11.120Z"))
+    );
     // Meta's word, once a minute.
     let refreshed = node.permission("?refresh=true").await;
     assert_eq!((&refreshed["callsLeft"], &refreshed["status"]), (&json!(3), &json!("temporary")));
@@ -97,12 +104,18 @@ async fn l13_a_user_is_asked_and_the_second_request_is_told_when_it_may_be_sent(
     let node = run().await;
     let sent = node.request(r#"{"text":"May we call you about your order?"}"#).await;
     assert_eq!((sent.status, &sent.json()["messageId"]), (202, &json!("wamid.1")), "{}", sent.body);
-    assert_eq!((&sent.json()["status"], &sent.json()["requestsLeft"]), (&json!("requested"), &json!(0)));
+    assert_eq!(
+        (&sent.json()["status"], &sent.json()["requestsLeft"]),
+        (&json!("requested"), &json!(0))
+    );
     let [message] = node.graph.seen().try_into().unwrap_or_else(|_| panic!("one request"));
     assert_eq!((message.method.as_str(), message.target.as_str()), ("POST", "/1001/messages"));
     let body: Value = serde_json::from_slice(&message.body).unwrap();
     assert_eq!(body["interactive"]["body"]["text"], "May we call you about your order?");
-    assert_eq!((&body["to"], &body["interactive"]["type"]), (&json!(USER), &json!("call_permission_request")));
+    assert_eq!(
+        (&body["to"], &body["interactive"]["type"]),
+        (&json!(USER), &json!("call_permission_request"))
+    );
     let again = node.request("{}").await;
     assert_eq!(again.status, 422);
     let error = &again.json()["error"];
@@ -122,7 +135,12 @@ async fn l13_a_user_is_asked_and_the_second_request_is_told_when_it_may_be_sent(
 async fn what_meta_says_of_a_request_is_told() {
     let node = run().await;
     let rows = [
-        (r#"{"text":"window"}"#, 422, "window_closed", json!({"code": 131_047, "message": "Because."})),
+        (
+            r#"{"text":"window"}"#,
+            422,
+            "window_closed",
+            json!({"code": 131_047, "message": "Because."}),
+        ),
         (r#"{"text":"odd"}"#, 502, "meta_refused", json!({"code": 131_009, "message": "Because."})),
         (r#"{"text":"down"}"#, 502, "meta_failed", Value::Null),
         (r#"{"text":"used up"}"#, 422, "permission_request_too_soon", Value::Null),
@@ -130,16 +148,27 @@ async fn what_meta_says_of_a_request_is_told() {
     for (body, status, code, meta) in rows {
         let answer = node.request(body).await;
         let error = &answer.json()["error"];
-        assert_eq!((answer.status, error["code"].as_str(), &error["meta"]), (status, Some(code), &meta), "{body}");
+        assert_eq!(
+            (answer.status, error["code"].as_str(), &error["meta"]),
+            (status, Some(code), &meta),
+            "{body}"
+        );
         // By the answer of `call_permissions`, asked for at once.
-        let next = if code == "permission_request_too_soon" { json!("2026-11-20T07:33:20.000Z") } else { Value::Null };
+        let next = if code == "permission_request_too_soon" {
+            json!("2026-11-20T07:33:20.000Z")
+        } else {
+            Value::Null
+        };
         assert_eq!(error["nextRequestAt"], next, "{body}");
     }
     let template = r#"{"template":{"name":"may_we_call","language":{"code":"en"}}}"#;
     node.event(Event::UserConnected);
     assert_eq!(node.request(template).await.status, 202);
     let last: Value = serde_json::from_slice(&node.graph.seen().last().unwrap().body).unwrap();
-    assert_eq!((&last["type"], &last["template"]["name"]), (&json!("template"), &json!("may_we_call")));
+    assert_eq!(
+        (&last["type"], &last["template"]["name"]),
+        (&json!("template"), &json!("may_we_call"))
+    );
     node.cancel.cancel();
 }
 
@@ -185,7 +214,9 @@ async fn r16_nobody_sees_or_asks_anothers_users() {
             let read = node.ours(who, "GET", &format!("permissions/{digits}/{USER}/"), "").await;
             assert_eq!(read.status, if may { 200 } else { 404 }, "{who} reads {owner}'s");
             if !may {
-                let asked = node.ours(who, "POST", &format!("permissions/{digits}/{USER}/request/"), "{}").await;
+                let asked = node
+                    .ours(who, "POST", &format!("permissions/{digits}/{USER}/request/"), "{}")
+                    .await;
                 assert_eq!(asked.status, 404, "{who} asks {owner}'s");
                 assert_eq!(read.json()["error"]["message"], asked.json()["error"]["message"]);
             }

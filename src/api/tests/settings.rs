@@ -10,7 +10,11 @@ pub(super) fn file(accounts: Vec<Account>) -> config::Config {
     file.accounts = accounts;
     for (n, (number, id, account)) in NUMBERS.into_iter().enumerate() {
         let waba = model::WabaId::from(format!("70{n}"));
-        file.wabas.push(config::Waba { id: waba.clone(), account: account.into(), access_token: None });
+        file.wabas.push(config::Waba {
+            id: waba.clone(),
+            account: account.into(),
+            access_token: None,
+        });
         file.numbers.push(config::Number {
             number: E164::parse(number).unwrap(),
             phone_number_id: id.into(),
@@ -56,7 +60,8 @@ impl Running {
     }
     /// Makes a subaccount: its id and token.
     async fn subaccount(&self, name: &str) -> (String, String) {
-        let (status, made) = self.main("POST", "Subaccount/", json!({"name": name, "enabled": true})).await;
+        let (status, made) =
+            self.main("POST", "Subaccount/", json!({"name": name, "enabled": true})).await;
         assert_eq!((status, made["message"].as_str()), (201, Some("created")), "{made}");
         let text = |field: &str| made[field].as_str().unwrap().to_owned();
         (text("auth_id"), text("auth_token"))
@@ -84,15 +89,22 @@ async fn an_account_reads_as_plivo_writes_it_and_can_be_changed() {
         format!("/v1/Account/{MAIN}/"), "state": "", "timezone": "UTC", "cps": 10, "cps_in_use": 0, "calls_live": 2,
     });
     assert_eq!(account, expected);
-    let changed = node.main("POST", "", json!({"name": "Asha", "city": "Pune", "address": null})).await;
+    let changed =
+        node.main("POST", "", json!({"name": "Asha", "city": "Pune", "address": null})).await;
     assert_eq!((changed.0, changed.1["message"].as_str()), (202, Some("changed")));
     let (_, account) = node.main("GET", "", Value::Null).await;
-    assert_eq!((&account["name"], &account["city"], &account["address"]), (&"Asha".into(), &"Pune".into(), &"".into()));
+    assert_eq!(
+        (&account["name"], &account["city"], &account["address"]),
+        (&"Asha".into(), &"Pune".into(), &"".into())
+    );
     assert_eq!(error(&node.main("POST", "", json!({})).await).0, 400);
     let long = node.main("POST", "", json!({"name": "x".repeat(201)})).await;
     assert_eq!(error(&long), (400, "name must be at most 200 characters on one line"));
     let (_, sub) = node.rest((SUB, "token"), "GET", "", Value::Null).await;
-    assert_eq!((&sub["auth_id"], &sub["cps"], &sub["calls_live"]), (&SUB.into(), &10.into(), &1.into()));
+    assert_eq!(
+        (&sub["auth_id"], &sub["cps"], &sub["calls_live"]),
+        (&SUB.into(), &10.into(), &1.into())
+    );
     node.cancel.cancel();
 }
 
@@ -102,8 +114,14 @@ async fn r16_a_subaccount_is_made_authenticates_and_is_its_main_accounts_alone()
     let (id, token) = node.subaccount("One").await;
     let (status, shown) = node.main("GET", &format!("Subaccount/{id}/"), Value::Null).await;
     assert_eq!(status, 200);
-    assert_eq!((&shown["auth_token"], &shown["name"], &shown["enabled"]), (&json!(token), &json!("One"), &json!(true)));
-    assert_eq!((&shown["account"], &shown["modified"]), (&format!("/v1/Account/{MAIN}/").into(), &Value::Null));
+    assert_eq!(
+        (&shown["auth_token"], &shown["name"], &shown["enabled"]),
+        (&json!(token), &json!("One"), &json!(true))
+    );
+    assert_eq!(
+        (&shown["account"], &shown["modified"]),
+        (&format!("/v1/Account/{MAIN}/").into(), &Value::Null)
+    );
     assert_eq!(shown["resource_uri"], format!("/v1/Account/{MAIN}/Subaccount/{id}/"));
     // It asks for its own things at once, and sees nothing of its main account's.
     let sub = (id.as_str(), token.as_str());
@@ -111,7 +129,8 @@ async fn r16_a_subaccount_is_made_authenticates_and_is_its_main_accounts_alone()
     assert_eq!((status, calls["meta"]["total_count"].as_u64()), (200, Some(0)));
     let (_, numbers) = node.rest(sub, "GET", "Number/", Value::Null).await;
     assert_eq!(numbers["meta"]["total_count"], 0);
-    for path in ["Subaccount/", &format!("Subaccount/{id}/"), &format!("Number/{}/", NUMBERS[0].0)] {
+    for path in ["Subaccount/", &format!("Subaccount/{id}/"), &format!("Number/{}/", NUMBERS[0].0)]
+    {
         assert_eq!(node.rest(sub, "GET", path, Value::Null).await.0, 404, "{path}");
     }
     // Another tenant's is none.
@@ -120,7 +139,8 @@ async fn r16_a_subaccount_is_made_authenticates_and_is_its_main_accounts_alone()
         let answer = node.rest(other, method, &format!("Subaccount/{id}/"), Value::Null).await;
         assert_eq!(error(&answer), (404, "subaccount not found"), "{method}");
     }
-    let renamed = node.rest(other, "POST", &format!("Subaccount/{id}/"), json!({"name": "Mine"})).await;
+    let renamed =
+        node.rest(other, "POST", &format!("Subaccount/{id}/"), json!({"name": "Mine"})).await;
     assert_eq!(renamed.0, 404);
     // Disabled, its token is refused; enabled again, taken.
     let path = format!("Subaccount/{id}/");
@@ -131,17 +151,30 @@ async fn r16_a_subaccount_is_made_authenticates_and_is_its_main_accounts_alone()
     assert!(shown["modified"].is_string(), "{shown}");
     assert_eq!(node.main("POST", &path, json!({"enabled": true})).await.0, 202);
     assert_eq!(node.rest(sub, "GET", "Call/", Value::Null).await.0, 200);
-    for bad in [json!({}), json!({"name": ""}), json!({"name": "x", "enabled": "perhaps"}), json!({"name": ["x"]})] {
+    for bad in [
+        json!({}),
+        json!({"name": ""}),
+        json!({"name": "x", "enabled": "perhaps"}),
+        json!({"name": ["x"]}),
+    ] {
         assert_eq!(node.main("POST", &path, bad.clone()).await.0, 400, "{bad}");
         assert_eq!(node.main("POST", "Subaccount/", bad.clone()).await.0, 400, "{bad}");
     }
     // Those of the configuration stay; the list has both, newest first.
     let (_, list) = node.main("GET", "Subaccount/?limit=1", Value::Null).await;
-    assert_eq!((list["meta"]["total_count"].as_u64(), list["objects"][0]["auth_id"].as_str()), (Some(2), Some(&*id)));
-    assert!(list["meta"]["next"].as_str().is_some_and(|next| next.ends_with("/Subaccount/?limit=1&offset=1")));
+    assert_eq!(
+        (list["meta"]["total_count"].as_u64(), list["objects"][0]["auth_id"].as_str()),
+        (Some(2), Some(&*id))
+    );
+    assert!(
+        list["meta"]["next"]
+            .as_str()
+            .is_some_and(|next| next.ends_with("/Subaccount/?limit=1&offset=1"))
+    );
     let in_file = node.main("DELETE", &format!("Subaccount/{SUB}/"), Value::Null).await;
     assert!(
-        in_file.0 == 409 && in_file.1["error"].as_str().is_some_and(|e| e.contains("configuration")),
+        in_file.0 == 409
+            && in_file.1["error"].as_str().is_some_and(|e| e.contains("configuration")),
         "{in_file:?}"
     );
     assert_eq!(node.main("DELETE", &path, Value::Null).await.0, 204);
@@ -172,7 +205,10 @@ async fn a_number_is_renamed_and_its_waba_given_to_a_subaccount() {
     let (_, seen) = node.rest((&sub, &token), "GET", "Number/", Value::Null).await;
     assert_eq!(seen["meta"]["total_count"], 2);
     let (_, number) = node.rest((&sub, &token), "GET", &path, Value::Null).await;
-    assert_eq!((&number["alias"], &number["sub_account"]), (&"Sales".into(), &format!("/v1/Account/{sub}/").into()));
+    assert_eq!(
+        (&number["alias"], &number["sub_account"]),
+        (&"Sales".into(), &format!("/v1/Account/{sub}/").into())
+    );
     // The next call is the subaccount's.
     let tables = node.gate.directory().tables().clone();
     assert_eq!(tables.number(&"1001".into()).unwrap().account.auth_id.as_str(), sub);
@@ -193,7 +229,10 @@ async fn a_number_is_renamed_and_its_waba_given_to_a_subaccount() {
     // Taken away, its numbers are the main account's again, and so are its applications.
     let app = json!({"app_name": "Of sub", "subaccount": sub, "answer_url": "https://app.example.com/sub"});
     let app = node.application(app).await;
-    assert_eq!(node.rest((&sub, &token), "GET", &format!("Application/{app}/"), Value::Null).await.0, 200);
+    assert_eq!(
+        node.rest((&sub, &token), "GET", &format!("Application/{app}/"), Value::Null).await.0,
+        200
+    );
     assert_eq!(node.main("DELETE", &format!("Subaccount/{sub}/"), Value::Null).await.0, 204);
     let (_, number) = node.main("GET", &path, Value::Null).await;
     assert_eq!((&number["sub_account"], &number["alias"]), (&Value::Null, &"Sales".into()));
@@ -214,8 +253,11 @@ async fn a_subaccount_goes_with_its_applications_where_that_is_wanted() {
     // A body that can't be read is as good as none (1.4).
     let (sub, _) = node.subaccount("One").await;
     let basic = STANDARD.encode(format!("{MAIN}:token"));
-    let head = format!("authorization: Basic {basic}\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\n");
-    let answer = node.ask("DELETE", &format!("/v1/Account/{MAIN}/Subaccount/{sub}/"), &head, "{{{").await;
+    let head = format!(
+        "authorization: Basic {basic}\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\n"
+    );
+    let answer =
+        node.ask("DELETE", &format!("/v1/Account/{MAIN}/Subaccount/{sub}/"), &head, "{{{").await;
     assert_eq!(answer.status, 204);
     node.cancel.cancel();
 }
@@ -245,36 +287,60 @@ async fn an_application_answers_a_number_that_has_no_url_of_its_own() {
     let spec = |id: &str| node.gate.directory().tables().number(&id.into()).unwrap().spec.clone();
     assert!(!spec("1009").calling_enabled, "without a document no call is taken");
     for number in [BARE, NUMBERS[0].0] {
-        assert_eq!(node.main("POST", &format!("Number/{number}/"), json!({"app_id": app})).await.0, 202);
+        assert_eq!(
+            node.main("POST", &format!("Number/{number}/"), json!({"app_id": app})).await.0,
+            202
+        );
     }
     let (url, method) = spec("1009").answer.unwrap();
     assert_eq!((&*url.0, method), ("https://app.example.com/menu", model::Method::Get));
     assert_eq!(&*spec("1009").hangup.unwrap().0.0, "https://app.example.com/bye");
     assert!(spec("1009").calling_enabled);
-    assert_eq!(&*spec("1001").answer.unwrap().0.0, "https://app.example.com/own", "its own comes first");
+    assert_eq!(
+        &*spec("1001").answer.unwrap().0.0,
+        "https://app.example.com/own",
+        "its own comes first"
+    );
     assert_eq!(spec("1001").hangup, None);
     // What the endpoints ask for.
     let tables = node.gate.directory().tables().clone();
     let default = tables.endpoints_application(&SUB.into()).unwrap();
-    assert_eq!((default.id.as_str(), tables.application(&model::AppId::from(app.as_str())).is_some()), (&*app, true));
+    assert_eq!(
+        (default.id.as_str(), tables.application(&model::AppId::from(app.as_str())).is_some()),
+        (&*app, true)
+    );
     // Changed, the next call goes elsewhere; a second default takes the first one's place.
     let path = format!("Application/{app}/");
     assert_eq!(
-        node.main("POST", &path, json!({"answer_url": "https://app.example.com/new", "hangup_url": ""})).await.0,
+        node.main(
+            "POST",
+            &path,
+            json!({"answer_url": "https://app.example.com/new", "hangup_url": ""})
+        )
+        .await
+        .0,
         202
     );
     assert_eq!(&*spec("1009").answer.unwrap().0.0, "https://app.example.com/new");
     assert_eq!(spec("1009").hangup, None);
-    let second = node.application(json!({"app_name": "Second", "default_endpoint_app": "true"})).await;
+    let second =
+        node.application(json!({"app_name": "Second", "default_endpoint_app": "true"})).await;
     let (_, list) = node.main("GET", "Application/?limit=20", Value::Null).await;
-    let names: Vec<_> =
-        list["objects"].as_array().unwrap().iter().map(|a| a["default_endpoint_app"].as_bool()).collect();
+    let names: Vec<_> = list["objects"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| a["default_endpoint_app"].as_bool())
+        .collect();
     assert_eq!((names.len(), names.iter().filter(|is| **is == Some(true)).count()), (2, 1));
     let (_, named) = node.main("GET", "Application/?app_name=Second", Value::Null).await;
     assert_eq!(named["objects"][0]["app_id"], *second);
     for (bad, field) in [
         (json!({"answer_url": "https://10.0.0.1/"}), "answer_url is invalid"),
-        (json!({"fallback_answer_url": "ftp://app.example.com/"}), "fallback_answer_url is invalid"),
+        (
+            json!({"fallback_answer_url": "ftp://app.example.com/"}),
+            "fallback_answer_url is invalid",
+        ),
         (json!({"hangup_method": "PUT"}), "hangup_method must be GET or POST"),
         (json!({"public_uri": 7}), "public_uri must be true or false"),
         (json!({"app_name": ""}), "app_name parameter is missing"),
@@ -283,17 +349,31 @@ async fn an_application_answers_a_number_that_has_no_url_of_its_own() {
         let answer = node.main("POST", &path, bad.clone()).await;
         assert!(answer.0 == 400 && error(&answer).1.starts_with(field), "{bad}: {answer:?}");
     }
-    assert_eq!(error(&node.main("POST", "Application/", json!({})).await), (400, "app_name parameter is missing"));
+    assert_eq!(
+        error(&node.main("POST", "Application/", json!({})).await),
+        (400, "app_name parameter is missing")
+    );
     for method in ["GET", "POST", "DELETE"] {
-        assert_eq!(node.rest((OTHER, "token"), method, &path, json!({"app_name": "x"})).await.0, 404, "{method}");
-        assert_eq!(node.rest((SUB, "token"), method, &path, json!({"app_name": "x"})).await.0, 404, "{method}");
+        assert_eq!(
+            node.rest((OTHER, "token"), method, &path, json!({"app_name": "x"})).await.0,
+            404,
+            "{method}"
+        );
+        assert_eq!(
+            node.rest((SUB, "token"), method, &path, json!({"app_name": "x"})).await.0,
+            404,
+            "{method}"
+        );
     }
     // A number that takes calls by it alone keeps it; one with a URL of its own does not.
     let used = node.main("DELETE", &path, Value::Null).await;
     assert!(used.0 == 409 && error(&used).1.contains(BARE), "{used:?}");
     let emptied = node.main("POST", &path, json!({"answer_url": ""})).await;
     assert_eq!(emptied.0, 409, "{emptied:?}");
-    assert_eq!(node.main("POST", &format!("Number/{BARE}/"), json!({"app_id": second})).await.0, 202);
+    assert_eq!(
+        node.main("POST", &format!("Number/{BARE}/"), json!({"app_id": second})).await.0,
+        202
+    );
     assert_eq!(node.main("DELETE", &path, Value::Null).await.0, 204);
     let (_, number) = node.main("GET", &format!("Number/{}/", NUMBERS[0].0), Value::Null).await;
     assert_eq!(number["application"], Value::Null);
@@ -304,17 +384,27 @@ async fn an_application_answers_a_number_that_has_no_url_of_its_own() {
 async fn what_was_set_is_there_after_a_start() {
     let node = run().await;
     let (sub, token) = node.subaccount("One").await;
-    let app = node.application(json!({"app_name": "Menu", "answer_url": "https://app.example.com/menu"})).await;
+    let app = node
+        .application(json!({"app_name": "Menu", "answer_url": "https://app.example.com/menu"}))
+        .await;
     let set = json!({"app_id": app, "alias": "Night", "subaccount": sub});
     assert_eq!(node.main("POST", &format!("Number/{BARE}/"), set).await.0, 202);
-    assert_eq!(node.main("POST", &format!("Number/{}/", NUMBERS[0].0), json!({"alias": "Other"})).await.0, 202);
+    assert_eq!(
+        node.main("POST", &format!("Number/{}/", NUMBERS[0].0), json!({"alias": "Other"})).await.0,
+        202
+    );
     let accounts = node.file.accounts.clone();
-    let book = |file: config::Config, settings| crate::admission::book::Book::read(&file, settings, at(9));
-    let (again, writes, passed_over) = book(file(accounts.clone()), node.store.settings().await.unwrap());
+    let book =
+        |file: config::Config, settings| crate::admission::book::Book::read(&file, settings, at(9));
+    let (again, writes, passed_over) =
+        book(file(accounts.clone()), node.store.settings().await.unwrap());
     assert!(passed_over.is_empty(), "{passed_over:?}");
     let main = Scope::of(MAIN.into());
     let bare = again.number(&main, &E164::parse(BARE).unwrap()).unwrap();
-    assert_eq!((&*bare.set.alias, bare.set.app.as_ref().map(|a| a.as_str())), ("Night", Some(&*app)));
+    assert_eq!(
+        (&*bare.set.alias, bare.set.app.as_ref().map(|a| a.as_str())),
+        ("Night", Some(&*app))
+    );
     assert_eq!((again.owner(bare).as_str(), bare.set.added), (&*sub, at(0)));
     let kept = again.account(&sub.as_str().into()).unwrap();
     assert_eq!((kept.tokens[0].reveal(), &*kept.details.name), (&*token, "One"));
@@ -371,12 +461,20 @@ async fn documented_fields_are_the_ones_that_are_read() {
             let mut with = body.clone();
             with[field.name] = json!({"an": "object"});
             let answer = node.main("POST", &path, with).await;
-            assert!(answer.0 == 400 && error(&answer).1.starts_with(field.name), "{id} {}: {answer:?}", field.name);
+            assert!(
+                answer.0 == 400 && error(&answer).1.starts_with(field.name),
+                "{id} {}: {answer:?}",
+                field.name
+            );
             let mut without = body.clone();
             without.as_object_mut().unwrap().remove(field.name);
             if field.must {
                 let answer = node.main("POST", &path, without).await;
-                assert!(answer.0 == 400 && error(&answer).1.starts_with(field.name), "{id} {}: {answer:?}", field.name);
+                assert!(
+                    answer.0 == 400 && error(&answer).1.starts_with(field.name),
+                    "{id} {}: {answer:?}",
+                    field.name
+                );
             }
         }
     }
@@ -406,13 +504,28 @@ async fn what_is_being_written_comes_in_force_though_nobody_waits_any_more() {
 async fn there_are_no_recordings_and_conferences_and_that_is_said() {
     let node = run().await;
     let (status, list) = node.main("GET", "Recording/?limit=5", Value::Null).await;
-    assert_eq!((status, &list["objects"], &list["meta"]["total_count"]), (200, &json!([]), &json!(0)));
+    assert_eq!(
+        (status, &list["objects"], &list["meta"]["total_count"]),
+        (200, &json!([]), &json!(0))
+    );
     assert_eq!(node.main("GET", "Recording/?limit=0", Value::Null).await.0, 400);
-    assert_eq!(error(&node.main("GET", "Recording/x/", Value::Null).await), (404, "recording not found"));
-    assert_eq!(error(&node.main("DELETE", "Recording/x/", Value::Null).await), (404, "recording not found"));
+    assert_eq!(
+        error(&node.main("GET", "Recording/x/", Value::Null).await),
+        (404, "recording not found")
+    );
+    assert_eq!(
+        error(&node.main("DELETE", "Recording/x/", Value::Null).await),
+        (404, "recording not found")
+    );
     assert_eq!(node.main("GET", "Conference/", Value::Null).await.1["conferences"], json!([]));
-    assert_eq!(error(&node.main("GET", "Conference/a%20b/", Value::Null).await), (404, "conference not found"));
-    assert_eq!(error(&node.main("DELETE", "Conference/a/", Value::Null).await), (404, "conference not found"));
+    assert_eq!(
+        error(&node.main("GET", "Conference/a%20b/", Value::Null).await),
+        (404, "conference not found")
+    );
+    assert_eq!(
+        error(&node.main("DELETE", "Conference/a/", Value::Null).await),
+        (404, "conference not found")
+    );
     assert_eq!(node.main("DELETE", "Conference/", Value::Null).await.0, 204);
     node.cancel.cancel();
 }

@@ -14,7 +14,9 @@ fn filled(path: &str, named: &[(&str, &str)]) -> String {
     path.split('/')
         .map(|part| {
             let name = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
-            let value = name.map(|name| named.iter().find(|(known, _)| *known == name).map_or("0", |(_, value)| value));
+            let value = name.map(|name| {
+                named.iter().find(|(known, _)| *known == name).map_or("0", |(_, value)| value)
+            });
             value.unwrap_or(part).to_owned()
         })
         .collect::<Vec<_>>()
@@ -72,7 +74,12 @@ async fn r16_anothers_ids_are_answered_as_ids_that_never_were() {
         let known = node.ours(OTHER, route.method, &path(&theirs), "{}").await;
         let unknown = node.ours(OTHER, route.method, &path(&nobodys), "{}").await;
         assert!(known.status >= 400, "{} {}: {}", route.method, route.path, known.body);
-        assert_eq!((known.status, told(&known.body)), (unknown.status, told(&unknown.body)), "{}", route.path);
+        assert_eq!(
+            (known.status, told(&known.body)),
+            (unknown.status, told(&unknown.body)),
+            "{}",
+            route.path
+        );
         seen += 1;
     }
     assert!(seen > 10, "{seen}");
@@ -80,7 +87,11 @@ async fn r16_anothers_ids_are_answered_as_ids_that_never_were() {
     assert_eq!(node.ours(MAIN, "GET", &format!("users/{user}/"), "").await.status, 200);
     assert_eq!(node.ours(MAIN, "GET", "api-keys/", "").await.json()["items"][0]["id"], key);
     for list in ["users/", "api-keys/"] {
-        assert_eq!(node.ours(OTHER, "GET", list, "").await.json()["items"], Value::Array(Vec::new()), "{list}");
+        assert_eq!(
+            node.ours(OTHER, "GET", list, "").await.json()["items"],
+            Value::Array(Vec::new()),
+            "{list}"
+        );
     }
     let others = node.ours(OTHER, "GET", "calls/", "").await.body;
     assert!(!others.contains(&call), "{others}");
@@ -91,11 +102,17 @@ async fn r16_anothers_ids_are_answered_as_ids_that_never_were() {
 async fn each_operation_is_for_its_role_and_those_above() {
     let node = run().await;
     let never = uuid(99).to_string();
-    let named = [("call_uuid", never.as_str()), ("user_id", &never), ("key_id", &never), ("wa_id", "919412341234")];
+    let named = [
+        ("call_uuid", never.as_str()),
+        ("user_id", &never),
+        ("key_id", &never),
+        ("wa_id", "919412341234"),
+    ];
     for route in number::TABLES.iter().copied().flatten() {
         let path = filled(route.path, &named);
         let path = path.trim_start_matches("/api/v1/");
-        let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        let parts: Vec<String> =
+            path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
         let least = roles::least(&Method::from_bytes(route.method.as_bytes()).unwrap(), &parts);
         for (role, key) in [(Role::Agent, "agent-"), (Role::Admin, "admin-"), (Role::Owner, "")] {
             let answer = node.ours(&format!("{key}{MAIN}"), route.method, path, "").await;

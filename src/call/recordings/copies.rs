@@ -30,7 +30,12 @@ pub struct Copies {
 impl Copies {
     /// As the configuration has it.
     pub fn new(bucket: Bucket, config: &S3) -> Self {
-        Self { bucket, prefix: config.prefix.clone(), keep_local: config.keep_local, redirect: config.redirect }
+        Self {
+            bucket,
+            prefix: config.prefix.clone(),
+            keep_local: config.keep_local,
+            redirect: config.redirect,
+        }
     }
 
     /// The bucket, and whether whoever downloads is sent there.
@@ -62,7 +67,13 @@ impl Inner {
         }
     }
 
-    async fn send(&self, copies: &Copies, recording: &Recording, format: Format, object: &str) -> Result<(), Unsent> {
+    async fn send(
+        &self,
+        copies: &Copies,
+        recording: &Recording,
+        format: Format,
+        object: &str,
+    ) -> Result<(), Unsent> {
         let path = self.recorder.folder().join(record::name(recording.id, format));
         let file = File::open(path).await.map_err(Unsent::NoFile)?;
         let len = file.metadata().await.map_err(Unsent::NoFile)?.len();

@@ -40,7 +40,11 @@ impl UnderWay {
     fn begin(&mut self, errand: Errand, work: impl Future<Output = ()> + Send + 'static) {
         let is_transcript = |errand: &Errand| matches!(errand, Errand::WriteDown(_));
         let most = if is_transcript(&errand) { TRANSCRIPTS_MAX } else { COPIES_MAX };
-        let alike = self.errands.iter().filter(|(_, other)| is_transcript(other) == is_transcript(&errand)).count();
+        let alike = self
+            .errands
+            .iter()
+            .filter(|(_, other)| is_transcript(other) == is_transcript(&errand))
+            .count();
         if alike < most && self.errands.iter().all(|(_, other)| *other != errand) {
             let task = self.tasks.spawn(work);
             self.errands.push((task.id(), errand));
@@ -95,7 +99,9 @@ impl Inner {
             for (object, tries) in objects {
                 let (inner, copies) = (self.clone(), copies.clone());
                 let errand = Errand::Remove(object.clone());
-                under_way.begin(errand, async move { inner.take_copy_away(&copies, object, tries).await });
+                under_way.begin(errand, async move {
+                    inner.take_copy_away(&copies, object, tries).await
+                });
             }
         }
         for work in transcripts {

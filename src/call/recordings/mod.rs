@@ -29,7 +29,10 @@ use media::record::{self, Format, Left, Order, Recorder, Source, Tape};
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, Timestamp};
 use speech::recognise::Recognisers;
-use store::{NewCallback, Recording, RecordingConclusion, RecordingEnd, RecordingStart, Scope, Store, StoreError};
+use store::{
+    NewCallback, Recording, RecordingConclusion, RecordingEnd, RecordingStart, Scope, Store,
+    StoreError,
+};
 
 /// The folder's name in `store.data_dir`.
 const FOLDER: &str = "recordings";
@@ -183,7 +186,8 @@ impl Recordings {
         source: Box<dyn Source>,
         told: impl FnOnce(RecordFact) + Send + 'static,
     ) -> Result<Tape, &'static str> {
-        let Taking { id, account, main_account, call, room, order, keys, action, answered, is_up } = taking;
+        let Taking { id, account, main_account, call, room, order, keys, action, answered, is_up } =
+            taking;
         let format = Format::of(order.mp3);
         let started = self.0.clock.wall();
         let start = RecordingStart {
@@ -232,7 +236,9 @@ impl Recordings {
                 if let Some(text) = late {
                     inner.store.remark(begun.call, text);
                 }
-                inner.conclude(begun, what.end, what.duration_ms, (action, standing), Some(keys)).await;
+                inner
+                    .conclude(begun, what.end, what.duration_ms, (action, standing), Some(keys))
+                    .await;
             };
             tasks.spawn_on(work, &runtime);
         };
@@ -251,7 +257,12 @@ impl Recordings {
         let count = left.len();
         for start in left {
             let format = Format::from_word(&start.format).unwrap_or(Format::Wav);
-            let (end, duration_ms) = match record::repair(self.folder(), start.id, format, start.stereo) {
+            let (end, duration_ms) = match record::repair(
+                self.folder(),
+                start.id,
+                format,
+                start.stereo,
+            ) {
                 Ok(Left::Repaired { duration_ms }) => (RecordEnd::HungUp, duration_ms),
                 Ok(Left::Nothing) => (RecordEnd::Failed, 0),
                 Err(error) => {
@@ -259,10 +270,15 @@ impl Recordings {
                     (RecordEnd::Failed, 0)
                 }
             };
-            self.0.conclude(start, end, duration_ms, (Action::Due { key: None }, (None, false)), None).await;
+            self.0
+                .conclude(start, end, duration_ms, (Action::Due { key: None }, (None, false)), None)
+                .await;
         }
         if count > 0 {
-            tracing::warn!(recordings = count, "completed the recordings that this node left open when it died");
+            tracing::warn!(
+                recordings = count,
+                "completed the recordings that this node left open when it died"
+            );
         }
         for (id, format) in record::left_behind(self.folder()).unwrap_or_default() {
             self.0.unlink(id, format);
@@ -312,7 +328,8 @@ impl Inner {
         keys: Option<SigningKeys>,
     ) {
         let ended = start.started.plus(Duration::from_millis(duration_ms));
-        let url = format!("{}/recordings/{}.{}", self.base_url, start.id.as_hyphenated(), start.format);
+        let url =
+            format!("{}/recordings/{}.{}", self.base_url, start.id.as_hyphenated(), start.format);
         let notices = start.notices.iter().filter(|notice| is_due(notice, action));
         let said = recorded(start.id, &url, end, duration_ms, millis(start.started), millis(ended));
         let callbacks = notices.map(|notice| {
@@ -326,10 +343,14 @@ impl Inner {
             let status = if over { "completed" } else { "in-progress" };
             notice.params.insert("CallStatus".into(), Param::Plain(status.to_owned().into()));
             if let (NoticeKind::Action, Action::Due { key: Some(key) }) = (notice.kind, action) {
-                notice.params.insert("Digits".into(), Param::Plain(key.as_char().to_string().into()));
+                notice
+                    .params
+                    .insert("Digits".into(), Param::Plain(key.as_char().to_string().into()));
             }
             if let (None, Some(answered)) = (notice.params.get("AnswerTime"), answered) {
-                notice.params.insert("AnswerTime".into(), Param::Plain(answered.plivo_secs().into()));
+                notice
+                    .params
+                    .insert("AnswerTime".into(), Param::Plain(answered.plivo_secs().into()));
             }
             self.callback(&start, notice)
         });
@@ -345,7 +366,9 @@ impl Inner {
                     written.into_iter().for_each(|written| self.outbox.send(written, keys.clone()));
                 }
             }
-            Err(error) => tracing::error!(%error, recording = %id, "could not write a recording's end"),
+            Err(error) => {
+                tracing::error!(%error, recording = %id, "could not write a recording's end")
+            }
         }
         if nothing && let Err(error) = self.store.forget_recordings(vec![id]).await {
             tracing::warn!(%error, recording = %id, "could not forget a recording that came to nothing");

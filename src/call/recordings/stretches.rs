@@ -94,7 +94,8 @@ mod tests {
         let (mut pieces, mut n) = (Vec::new(), 0);
         for (frames, loud) in stretches {
             for _ in 0..*frames {
-                let sample = |i: usize| if *loud { (((n * FRAME + i) % 114) as i16 - 57) * 60 } else { 0 };
+                let sample =
+                    |i: usize| if *loud { (((n * FRAME + i) % 114) as i16 - 57) * 60 } else { 0 };
                 pieces.extend(cutter.push(&std::array::from_fn::<i16, FRAME, _>(sample)));
                 n += 1;
             }
@@ -116,10 +117,17 @@ mod tests {
 
     #[test]
     fn long_speech_is_cut_sooner_and_endless_speech_all_the_same() {
-        assert_eq!(cut(&[(600, true), (40, false), (100, true)]).len(), 2, "a breath ends a long piece");
+        assert_eq!(
+            cut(&[(600, true), (40, false), (100, true)]).len(),
+            2,
+            "a breath ends a long piece"
+        );
         // A buzz that lasts is taken for a hum in time; words in between keep it a voice.
         let words: Vec<(usize, bool)> = (0..200).flat_map(|_| [(20, true), (5, false)]).collect();
         let pieces = cut(&words);
-        assert!(pieces.len() >= 3 && pieces.iter().all(|(_, frames)| *frames <= FRAMES_MAX), "{pieces:?}");
+        assert!(
+            pieces.len() >= 3 && pieces.iter().all(|(_, frames)| *frames <= FRAMES_MAX),
+            "{pieces:?}"
+        );
     }
 }

@@ -44,11 +44,16 @@ impl Inner {
         let last = work.tries + 1 >= TRIES_MAX;
         let (said, failure) = self.hear(&work, last).await;
         if let (Some(why), false) = (&failure, last) {
-            let pause = next_pause(work.tries.saturating_add(1), Duration::ZERO, None, &self.dice).unwrap_or(TURN);
+            let pause = next_pause(work.tries.saturating_add(1), Duration::ZERO, None, &self.dice)
+                .unwrap_or(TURN);
             tracing::warn!(recording = %work.start.id, why, ?pause, "what is said in a recording could not be written down");
-            metrics::counter!(metric::TRANSCRIPTS_TOTAL, "outcome" => transcript::RETRY).increment(1);
+            metrics::counter!(metric::TRANSCRIPTS_TOTAL, "outcome" => transcript::RETRY)
+                .increment(1);
             return self
-                .transcribed(TranscriptWrite::Again { id: work.start.id, at: self.clock.wall().plus(pause) })
+                .transcribed(TranscriptWrite::Again {
+                    id: work.start.id,
+                    at: self.clock.wall().plus(pause),
+                })
                 .await;
         }
         let outcome = if failure.is_some() { transcript::FAILED } else { transcript::DONE };
@@ -57,9 +62,11 @@ impl Inner {
             tracing::warn!(recording = %work.start.id, why, "what is said in a recording was not, or not all, written down");
         }
         let (text, error) = (text(&order, &said, work.start.stereo), failure.unwrap_or_default());
-        let notice = transcribed(&order, work.start.call, work.start.id, work.duration_ms, &text, &error);
+        let notice =
+            transcribed(&order, work.start.call, work.start.id, work.duration_ms, &text, &error);
         let callback: NewCallback = self.callback(&work.start, notice);
-        self.transcribed(TranscriptWrite::Done { id: work.start.id, callback: Box::new(callback) }).await;
+        self.transcribed(TranscriptWrite::Done { id: work.start.id, callback: Box::new(callback) })
+            .await;
     }
 
     /// What was said, in its order, and what went wrong. The `last` time goes on behind a piece that can't be heard.
@@ -71,7 +78,8 @@ impl Inner {
             let mut cutters = [Cutter::default(), Cutter::default()];
             let mut wanted = true;
             record::read(&folder, id, format, &mut |left, right| {
-                for (n, (cutter, frame)) in cutters.iter_mut().zip([Some(left), right]).enumerate() {
+                for (n, (cutter, frame)) in cutters.iter_mut().zip([Some(left), right]).enumerate()
+                {
                     if let Some(piece) = frame.and_then(|frame| cutter.push(frame)) {
                         wanted &= to.blocking_send((n, piece)).is_ok();
                     }
@@ -109,7 +117,9 @@ impl Inner {
         drop(pieces);
         match reading.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => failure = failure.or(Some(format!("could not read the recording: {error}"))),
+            Ok(Err(error)) => {
+                failure = failure.or(Some(format!("could not read the recording: {error}")))
+            }
             Err(_) => failure = failure.or(Some("a fault of ours ended it".to_owned())),
         }
         said.sort_by_key(|said| (said.from_ms, said.channel));
@@ -118,7 +128,8 @@ impl Inner {
 
     /// The words of one piece.
     async fn understand(&self, piece: Stretch) -> Result<String, RecogniseError> {
-        let ask = Ask { language: self.recognisers.transcript_language().to_owned(), ..Ask::default() };
+        let ask =
+            Ask { language: self.recognisers.transcript_language().to_owned(), ..Ask::default() };
         let mut turns = 0;
         loop {
             let (to, mut sound) = Sound::new();
@@ -173,16 +184,25 @@ mod tests {
     use xml::ast::{DocUrl, Target};
 
     fn order(full: bool, method: Method) -> TranscriptOrder {
-        TranscriptOrder { to: Target { url: DocUrl("https://a.example.com/".into()), method }, full }
+        TranscriptOrder {
+            to: Target { url: DocUrl("https://a.example.com/".into()), method },
+            full,
+        }
     }
 
     #[test]
     fn words_are_told_in_a_row_or_with_who_said_them_when() {
         let said = |channel, from_ms, text: &str| Said { channel, from_ms, text: text.to_owned() };
         let all = [said(0, 400, "Good morning."), said(1, 61_000, "Hello, who is there?")];
-        assert_eq!(text(&order(false, Method::Post), &all, true), "Good morning. Hello, who is there?");
+        assert_eq!(
+            text(&order(false, Method::Post), &all, true),
+            "Good morning. Hello, who is there?"
+        );
         let full = order(true, Method::Post);
-        assert_eq!(text(&full, &all, true), "[00:00] Caller: Good morning.\n[01:01] Called: Hello, who is there?");
+        assert_eq!(
+            text(&full, &all, true),
+            "[00:00] Caller: Good morning.\n[01:01] Called: Hello, who is there?"
+        );
         assert_eq!(text(&full, &all[..1], false), "[00:00] Good morning.");
         assert_eq!(text(&full, &[], true), "");
         let long = [said(0, 0, &"é".repeat(5_000))];

@@ -4,7 +4,9 @@ use std::sync::{Arc, PoisonError};
 
 use super::{LiveCall, Outgoing, Registry};
 use crate::admission::{AccountEntry, Because, Denied, NumberEntry, Reason};
-use machine::{CallSetup, CallUrls, Destination, DialError, DialOrder, Input, LegNews, LegWish, Outbound};
+use machine::{
+    CallSetup, CallUrls, Destination, DialError, DialOrder, Input, LegNews, LegWish, Outbound,
+};
 use model::metric;
 use model::{CallType, Direction, E164, EndpointName, HangupCause};
 use store::Scope;
@@ -17,15 +19,25 @@ impl Registry {
     pub(in crate::call) fn dial(&self, a_leg: &LiveCall, order: DialOrder) -> Result<(), LegNews> {
         let call = order.call;
         match order.destination.clone() {
-            Destination::Whatsapp { caller, user } => self.dial_user(a_leg, order, &caller, &user)?,
-            Destination::Endpoint { caller, name } => self.dial_endpoint(a_leg, order, caller, &name)?,
+            Destination::Whatsapp { caller, user } => {
+                self.dial_user(a_leg, order, &caller, &user)?
+            }
+            Destination::Endpoint { caller, name } => {
+                self.dial_endpoint(a_leg, order, caller, &name)?
+            }
         }
         a_leg.legs.lock().unwrap_or_else(PoisonError::into_inner).push(call);
         Ok(())
     }
 
     /// The same admission as that of a call over the API, but for its queue (L6).
-    fn dial_user(&self, a_leg: &LiveCall, order: DialOrder, caller: &str, user: &str) -> Result<(), LegNews> {
+    fn dial_user(
+        &self,
+        a_leg: &LiveCall,
+        order: DialOrder,
+        caller: &str,
+        user: &str,
+    ) -> Result<(), LegNews> {
         let (gate, services) = (&self.0.gate, &self.0.services);
         let Some(number) = self.caller(a_leg, caller) else {
             gate.count(Direction::Outbound, Reason::UnknownNumber.as_str());
@@ -44,21 +56,33 @@ impl Registry {
     }
 
     /// An endpoint of the call's own account, wherever it is registered: no slot, and one permit (`plivo-xml.md` §6).
-    fn dial_endpoint(&self, a_leg: &LiveCall, order: DialOrder, caller: String, name: &str) -> Result<(), LegNews> {
+    fn dial_endpoint(
+        &self,
+        a_leg: &LiveCall,
+        order: DialOrder,
+        caller: String,
+        name: &str,
+    ) -> Result<(), LegNews> {
         let (gate, services) = (&self.0.gate, &self.0.services);
         let nobody = || refused(DialError::EndpointNotRegistered, String::new());
         let name = EndpointName::parse(name).map_err(|_| nobody())?;
         let scope = Scope::of(a_leg.setup.account.clone());
-        let owner = services.phones.owner(&name).filter(|owner| scope.holds(&owner.account, &owner.main_account));
+        let owner = services
+            .phones
+            .owner(&name)
+            .filter(|owner| scope.holds(&owner.account, &owner.main_account));
         let owner = owner.ok_or_else(nobody)?;
-        let account = gate.directory().tables().account(&owner.account).cloned().ok_or_else(nobody)?;
+        let account =
+            gate.directory().tables().account(&owner.account).cloned().ok_or_else(nobody)?;
         let now = services.clock.now();
-        let denied = |reason| not_admitted(&Denied { reason, because: Because::Reason, number: None });
+        let denied =
+            |reason| not_admitted(&Denied { reason, because: Because::Reason, number: None });
         let admitted = gate.admit_web(now, &account, Direction::Outbound).map_err(denied)?;
         let to = name.sip_address(&a_leg.setup.limits.sip_host);
         let setup = self.b_leg(a_leg, &account, order, [caller, to]);
         let setup = CallSetup { call_type: CallType::Web, ..setup };
-        let begun = self.ring_endpoint(admitted, Outgoing { setup, received: now, placed: now }, name);
+        let begun =
+            self.ring_endpoint(admitted, Outgoing { setup, received: now, placed: now }, name);
         self.count_leg(begun.map_err(|admitted| admitted.withdraw()).is_ok())
     }
 
@@ -75,11 +99,18 @@ impl Registry {
         let tables = self.0.gate.directory().tables();
         let entry = tables.by_number(&number)?;
         let own = &a_leg.setup.account;
-        (entry.account.auth_id == *own || entry.account.main().auth_id == *own).then(|| entry.clone())
+        (entry.account.auth_id == *own || entry.account.main().auth_id == *own)
+            .then(|| entry.clone())
     }
 
     /// A leg from the one to the other, a WhatsApp user's as yet.
-    fn b_leg(&self, a_leg: &LiveCall, account: &AccountEntry, order: DialOrder, [from, to]: [String; 2]) -> CallSetup {
+    fn b_leg(
+        &self,
+        a_leg: &LiveCall,
+        account: &AccountEntry,
+        order: DialOrder,
+        [from, to]: [String; 2],
+    ) -> CallSetup {
         let services = &self.0.services;
         // Never asked: a B-leg has no document, and its callbacks are its A-leg's.
         let urls = CallUrls { fallback: None, ..a_leg.setup.urls.clone() };
@@ -120,13 +151,16 @@ impl Registry {
     pub(super) fn leave_legs(&self, a_leg: &LiveCall) {
         let legs = std::mem::take(&mut *a_leg.legs.lock().unwrap_or_else(PoisonError::into_inner));
         for leg in legs.into_iter().filter_map(|call| self.get(call)) {
-            leg.mailbox.tell(Input::Ordered { leg: LegWish::HangUp { cause: HangupCause::DialEnded } });
+            leg.mailbox
+                .tell(Input::Ordered { leg: LegWish::HangUp { cause: HangupCause::DialEnded } });
         }
     }
 
     /// A leg's task is gone by a fault of ours: whoever dialled it is told.
     pub(super) fn lost_leg(&self, leg: &LiveCall) {
-        let Some(a_leg) = leg.setup.dialled().and_then(|dialled| self.get(dialled.a_leg)) else { return };
+        let Some(a_leg) = leg.setup.dialled().and_then(|dialled| self.get(dialled.a_leg)) else {
+            return;
+        };
         let news = LegNews::Ended { cause: HangupCause::InternalError };
         a_leg.mailbox.tell(Input::Dialled { call: leg.setup.call, news });
     }

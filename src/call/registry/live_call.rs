@@ -153,7 +153,12 @@ impl LiveCall {
     ///
     /// # Errors
     /// It could not be told.
-    pub fn begin_stream(&self, stream: StreamId, order: StreamOrder, now: Timestamp) -> Result<bool, Told> {
+    pub fn begin_stream(
+        &self,
+        stream: StreamId,
+        order: StreamOrder,
+        now: Timestamp,
+    ) -> Result<bool, Told> {
         if !self.streams.claim(stream, &order, now) {
             return Ok(false);
         }

@@ -8,7 +8,8 @@ use uuid::Uuid;
 use super::state::Member;
 use super::{Caller, Cell, Inside, Rooms, locked};
 use machine::{
-    Command, Input, MemberId, RecordEnd, RecordOrder, Role, RoomKind, RoomNews, RoomOut, SoundItem, TrackNews,
+    Command, Input, MemberId, RecordEnd, RecordOrder, Role, RoomKind, RoomNews, RoomOut, SoundItem,
+    TrackNews,
 };
 use media::{Audience, Played};
 use model::{AuthId, CallUuid, Direction, HangupCause, Timestamp};
@@ -84,7 +85,9 @@ impl RoomView {
 }
 
 fn between(from: Timestamp, to: Timestamp) -> Duration {
-    Duration::from_micros(u64::try_from(to.micros().saturating_sub(from.micros())).unwrap_or_default())
+    Duration::from_micros(
+        u64::try_from(to.micros().saturating_sub(from.micros())).unwrap_or_default(),
+    )
 }
 
 /// A member as it is.
@@ -178,7 +181,12 @@ pub(super) fn cause_of(out: Option<RoomOut>) -> String {
 }
 
 /// A member as it is now.
-pub(super) fn member_view(id: MemberId, of: (&Member, &Caller), now: Instant, wall: Timestamp) -> MemberView {
+pub(super) fn member_view(
+    id: MemberId,
+    of: (&Member, &Caller),
+    now: Instant,
+    wall: Timestamp,
+) -> MemberView {
     let (member, Caller { setup, since, .. }) = of;
     let since = now.saturating_duration_since(*since);
     MemberView {
@@ -254,7 +262,10 @@ impl Rooms {
     /// Multi-party calls that are over, the latest first; as many as this node remembers.
     pub fn ended(&self, scope: &Scope) -> Vec<RoomView> {
         let tables = locked(&self.0.tables);
-        let seen = tables.ended.iter().filter(|room| scope.holds(&room.was.account, &room.was.main_account));
+        let seen = tables
+            .ended
+            .iter()
+            .filter(|room| scope.holds(&room.was.account, &room.was.main_account));
         seen.map(RoomView::of_ended).collect()
     }
 
@@ -264,14 +275,24 @@ impl Rooms {
     }
 
     /// Asks something of members.
-    pub fn ask(&self, scope: &Scope, kind: RoomKind, name: &str, whom: &Members, what: &MemberAsk) -> Asked {
+    pub fn ask(
+        &self,
+        scope: &Scope,
+        kind: RoomKind,
+        name: &str,
+        whom: &Members,
+        what: &MemberAsk,
+    ) -> Asked {
         let Some(cell) = self.cell(scope, kind, name) else { return Asked::NoRoom };
-        let items = if let MemberAsk::Play(_, items) = what { self.items(items) } else { Vec::new() };
+        let items =
+            if let MemberAsk::Play(_, items) = what { self.items(items) } else { Vec::new() };
         let mut inside = locked(&cell.state);
         let present: Vec<MemberId> = inside.room.present().map(|(member, _)| member).collect();
         let asked = match whom {
             Members::All => present,
-            Members::These(these) if these.iter().all(|member| present.contains(member)) => these.clone(),
+            Members::These(these) if these.iter().all(|member| present.contains(member)) => {
+                these.clone()
+            }
             Members::These(_) => return Asked::NoMember,
         };
         // What is for all of them is one sound.
@@ -332,7 +353,9 @@ impl Rooms {
         if let Some(recording) = &recording {
             recording.tape.stop(RecordEnd::Stopped);
             inside.recorded = Some(recording.url.clone());
-            if let Some(caller) = inside.calls.values().find(|caller| caller.setup.call == recording.by) {
+            if let Some(caller) =
+                inside.calls.values().find(|caller| caller.setup.call == recording.by)
+            {
                 caller.mailbox.tell(Input::Room { news: RoomNews::RecordEnded });
             }
         }
@@ -341,7 +364,13 @@ impl Rooms {
 
     /// A room's recording leaves out what is said from now on, or no longer. `None`: there is no room; `false`: it is not
     /// recorded.
-    pub fn pause_recording(&self, scope: &Scope, kind: RoomKind, name: &str, on: bool) -> Option<bool> {
+    pub fn pause_recording(
+        &self,
+        scope: &Scope,
+        kind: RoomKind,
+        name: &str,
+        on: bool,
+    ) -> Option<bool> {
         let cell = self.cell(scope, kind, name)?;
         let mut inside = locked(&cell.state);
         let Some(recording) = &mut inside.recording else { return Some(false) };
@@ -352,10 +381,14 @@ impl Rooms {
 
     /// About the recording of what one participant of a multi-party call says: its call sees to it.
     pub fn track(&self, scope: &Scope, name: &str, member: MemberId, what: TrackNews) -> Tracked {
-        let Some(cell) = self.cell(scope, RoomKind::MultiParty, name) else { return Tracked::NoRoom };
+        let Some(cell) = self.cell(scope, RoomKind::MultiParty, name) else {
+            return Tracked::NoRoom;
+        };
         let mut inside = locked(&cell.state);
         let is_in = inside.room.member(member).is_some();
-        let Some(caller) = inside.calls.get_mut(&member).filter(|_| is_in) else { return Tracked::NoMember };
+        let Some(caller) = inside.calls.get_mut(&member).filter(|_| is_in) else {
+            return Tracked::NoMember;
+        };
         let begins = matches!(what, TrackNews::Begin { .. });
         if caller.tracked == begins {
             return Tracked::Otherwise;
@@ -393,12 +426,21 @@ impl Rooms {
 
     fn cells(&self, scope: &Scope, kind: RoomKind) -> Vec<Arc<Cell>> {
         let tables = locked(&self.0.tables);
-        let seen = |cell: &&Arc<Cell>| cell.key.kind == kind && scope.holds(&cell.key.account, &cell.main_account);
-        tables.rooms.values().filter(seen).filter(|cell| !locked(&cell.state).room.ending).cloned().collect()
+        let seen = |cell: &&Arc<Cell>| {
+            cell.key.kind == kind && scope.holds(&cell.key.account, &cell.main_account)
+        };
+        tables
+            .rooms
+            .values()
+            .filter(seen)
+            .filter(|cell| !locked(&cell.state).room.ending)
+            .cloned()
+            .collect()
     }
 
     fn cell(&self, scope: &Scope, kind: RoomKind, name: &str) -> Option<Arc<Cell>> {
-        let mut named: Vec<_> = self.cells(scope, kind).into_iter().filter(|cell| cell.is_named(name)).collect();
+        let mut named: Vec<_> =
+            self.cells(scope, kind).into_iter().filter(|cell| cell.is_named(name)).collect();
         let own = named.iter().position(|cell| cell.key.account == *scope.auth_id()).unwrap_or(0);
         (!named.is_empty()).then(|| named.swap_remove(own))
     }
@@ -410,10 +452,9 @@ impl Rooms {
     pub(super) fn view_of(&self, cell: &Cell, inside: &Inside) -> RoomView {
         let (now, wall) = (self.0.clock.now(), self.0.clock.wall());
         let ago = |age: Duration| wall.minus(age);
-        let members = inside
-            .room
-            .present()
-            .filter_map(|(id, member)| Some(member_view(id, (member, inside.calls.get(&id)?), now, wall)));
+        let members = inside.room.present().filter_map(|(id, member)| {
+            Some(member_view(id, (member, inside.calls.get(&id)?), now, wall))
+        });
         RoomView {
             id: inside.room.id,
             name: cell.key.name.clone(),
@@ -423,7 +464,11 @@ impl Rooms {
             ended: None,
             failed: false,
             account: cell.key.account.clone(),
-            recording: inside.recording.as_ref().map(|recording| recording.url.clone()).or(inside.recorded.clone()),
+            recording: inside
+                .recording
+                .as_ref()
+                .map(|recording| recording.url.clone())
+                .or(inside.recorded.clone()),
             members: members.collect(),
             left: inside.left.iter().cloned().collect(),
         }
@@ -435,11 +480,13 @@ impl Cell {
     fn is_named(&self, name: &str) -> bool {
         match self.key.kind {
             super::RoomKind::Conference => self.key.name == name,
-            super::RoomKind::MultiParty => match (name.strip_prefix("name_"), name.strip_prefix("uuid_")) {
-                (Some(name), _) => self.key.name == name,
-                (None, Some(id)) => locked(&self.state).room.id.to_string() == id,
-                (None, None) => false,
-            },
+            super::RoomKind::MultiParty => {
+                match (name.strip_prefix("name_"), name.strip_prefix("uuid_")) {
+                    (Some(name), _) => self.key.name == name,
+                    (None, Some(id)) => locked(&self.state).room.id.to_string() == id,
+                    (None, None) => false,
+                }
+            }
         }
     }
 }

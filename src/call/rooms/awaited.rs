@@ -46,7 +46,8 @@ impl Tables {
 
     /// A room ends, once: whoever is called into it is called no longer.
     pub(super) fn let_go(&mut self, key: &Key, id: Uuid, cause: HangupCause) {
-        let is_its = |awaited: &Awaited| awaited.key == *key && awaited.room.is_none_or(|room| room == id);
+        let is_its =
+            |awaited: &Awaited| awaited.key == *key && awaited.room.is_none_or(|room| room == id);
         for (_, awaited) in self.awaited.extract_if(.., |_, awaited| is_its(awaited)) {
             awaited.mailbox.tell(Input::Cut { cause });
         }
@@ -56,5 +57,8 @@ impl Tables {
 /// The room that a call is placed for.
 fn target_of(setup: &CallSetup) -> Option<(Key, Option<Uuid>)> {
     let (name, room) = placed_for(setup)?;
-    Some((Key { account: setup.account.clone(), kind: RoomKind::MultiParty, name: name.to_owned() }, room))
+    Some((
+        Key { account: setup.account.clone(), kind: RoomKind::MultiParty, name: name.to_owned() },
+        room,
+    ))
 }

@@ -8,9 +8,13 @@ use uuid::Uuid;
 
 use super::ask::member_view;
 use super::{Cell, ENDED_MAX, Inside, Rooms, locked};
-use machine::{CallSetup, CallTime, MemberId, Notice, NoticeKind, Param, Role, RoomKind, Seat, cut_off, lasted};
+use machine::{
+    CallSetup, CallTime, MemberId, Notice, NoticeKind, Param, Role, RoomKind, Seat, cut_off, lasted,
+};
 use model::{CallUuid, HangupCause, Timestamp, stable_id};
-use store::{EndedRoom, LeftMember, NewCallback, OpenMember, Orphan, OrphanRoom, Store, StoreError};
+use store::{
+    EndedRoom, LeftMember, NewCallback, OpenMember, Orphan, OrphanRoom, Store, StoreError,
+};
 use xml::ast::Target;
 
 /// What is written of a member that has left.
@@ -46,9 +50,13 @@ impl Rooms {
         let orphans = store.orphan_rooms(node_id).await?;
         let mut left = Vec::with_capacity(orphans.len());
         if !orphans.is_empty() {
-            tracing::warn!(rooms = orphans.len(), "ended the multi-party calls that this node left open when it died");
+            tracing::warn!(
+                rooms = orphans.len(),
+                "ended the multi-party calls that this node left open when it died"
+            );
             let calls = store.orphans(node_id).await?;
-            let calls: BTreeMap<CallUuid, Orphan> = calls.into_iter().map(|call| (call.start.call, call)).collect();
+            let calls: BTreeMap<CallUuid, Orphan> =
+                calls.into_iter().map(|call| (call.start.call, call)).collect();
             for orphan in orphans {
                 let ended = ended(&orphan);
                 let callback = |(setup, notice): (&CallSetup, Notice)| NewCallback {
@@ -110,7 +118,9 @@ impl Rooms {
     /// Writes what there is to write of one that has left.
     pub(super) fn keep_left(&self, row: Option<LeftRow>) {
         match (self.0.store.get(), row) {
-            (Some((store, _)), Some(LeftRow::Member(room, member))) => store.room_member(room, member),
+            (Some((store, _)), Some(LeftRow::Member(room, member))) => {
+                store.room_member(room, member)
+            }
             (Some((store, _)), Some(LeftRow::Room(room))) => store.room_ended(room),
             (None, _) | (_, None) => {}
         }
@@ -148,7 +158,12 @@ fn told_of<'c>(
     ended: Timestamp,
     calls: &'c BTreeMap<CallUuid, Orphan>,
 ) -> Vec<(&'c CallSetup, Notice)> {
-    let notice = |Target { url, method }: Target, params| Notice { kind: NoticeKind::MultiParty, url, method, params };
+    let notice = |Target { url, method }: Target, params| Notice {
+        kind: NoticeKind::MultiParty,
+        url,
+        method,
+        params,
+    };
     let mut told = Vec::new();
     let mut last = None;
     for OpenMember { was, told: to, .. } in orphan.members.iter().filter(|one| one.left.is_none()) {
@@ -162,7 +177,8 @@ fn told_of<'c>(
             role: was.role.unwrap_or(Role::Customer),
             coaches: was.coaches,
         };
-        let (exit, over) = cut_off(setup, call.answered.map(since_start), since_start(ended), &seat);
+        let (exit, over) =
+            cut_off(setup, call.answered.map(since_start), since_start(ended), &seat);
         told.extend(to.clone().map(|to| (setup, notice(to, exit))));
         last = Some((setup, over));
     }
@@ -217,17 +233,28 @@ mod tests {
     #[test]
     fn one_that_was_left_open_ends_where_its_node_was_last_seen() {
         let went = |lived, members: Vec<OpenMember>| {
-            let orphan = OrphanRoom { room: room(), told: Vec::new(), lived: Duration::from_secs(lived), members };
+            let orphan = OrphanRoom {
+                room: room(),
+                told: Vec::new(),
+                lived: Duration::from_secs(lived),
+                members,
+            };
             let at = ended(&orphan);
             let ended = over(orphan, at);
             assert!(ended.failed);
-            let left =
-                ended.members.iter().map(|one| (one.was.member, one.left, one.cause.clone())).collect::<Vec<_>>();
+            let left = ended
+                .members
+                .iter()
+                .map(|one| (one.was.member, one.left, one.cause.clone()))
+                .collect::<Vec<_>>();
             (ended.ended, left)
         };
         let died = |n, secs| (n, at(secs), "Internal Error".to_owned());
         let two = vec![member(1, 11, Some(14)), member(2, 13, None)];
-        assert_eq!(went(9, two.clone()), (at(19), vec![(1, at(14), "Left Alone".to_owned()), died(2, 19)]));
+        assert_eq!(
+            went(9, two.clone()),
+            (at(19), vec![(1, at(14), "Left Alone".to_owned()), died(2, 19)])
+        );
         // There was none since.
         assert_eq!(went(0, two).0, at(14));
         assert_eq!(went(0, vec![member(2, 13, None)]), (at(13), vec![died(2, 13)]));
@@ -235,13 +262,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r03_the_next_start_shows_it_as_over_and_tells_of_that_once_and_so_does_the_one_after() {
+    async fn r03_the_next_start_shows_it_as_over_and_tells_of_that_once_and_so_does_the_one_after()
+    {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
-        let both = [target("https://app.example.com/exit"), target("https://other.example.com/end")];
+        let both =
+            [target("https://app.example.com/exit"), target("https://other.example.com/end")];
         store.room_up(room(), both.to_vec(), "node", at(100));
         // Of the last one it is not known what its call began with.
-        for one in [member(1, 11, None), member(2, 12, Some(13)), member(3, 12, None), member(4, 12, None)] {
+        for one in
+            [member(1, 11, None), member(2, 12, Some(13)), member(3, 12, None), member(4, 12, None)]
+        {
             if one.was.member < 4 {
                 let setup = CallSetup { started: at(1), ..setup(one.was.member.into()) };
                 assert!(store.call_born(CallStart::of(&setup, "node"), &setup, at(101)));
@@ -264,38 +295,59 @@ mod tests {
             let shown = rooms.ended(&Scope::Main("MAXXXXXXXXXXXXXXXXXX".into()));
             let [one] = shown.as_slice() else { panic!("{shown:?}") };
             assert_eq!((one.id, one.ended, one.failed), (room().id, Some(at(17)), true));
-            let left = |was: &MemberView| was.left.as_ref().map(|left| (left.at, left.cause.clone()));
+            let left =
+                |was: &MemberView| was.left.as_ref().map(|left| (left.at, left.cause.clone()));
             let died = Some((at(17), "Internal Error".to_owned()));
             let first = Some((at(13), "Left Alone".to_owned()));
-            assert_eq!(one.left.iter().map(left).collect::<Vec<_>>(), [died.clone(), first, died.clone(), died]);
+            assert_eq!(
+                one.left.iter().map(left).collect::<Vec<_>>(),
+                [died.clone(), first, died.clone(), died]
+            );
             let other = rooms.ended(&Scope::Main(AuthId::from("MAYYYYYYYYYYYYYYYYYY")));
             assert!(other.is_empty(), "it is its account's alone");
         }
         // Of each call and URL the first waiting one is handed out, and the end waits for all of them.
         let mut told = Vec::new();
         loop {
-            let due = store.callbacks_due("node", "app", Timestamp::from_secs(i64::from(u32::MAX)), 9).await.unwrap();
+            let due = store
+                .callbacks_due("node", "app", Timestamp::from_secs(i64::from(u32::MAX)), 9)
+                .await
+                .unwrap();
             if due.is_empty() {
                 break;
             }
             for Callback { id, new, .. } in due {
                 let of = |name| new.notice.params.get(name).map_or("", Param::reveal).to_owned();
-                let what = ["EventName", "MemberID", "EventTimestamp", "MPCDuration", "MPCBilledDuration"].map(of);
+                let what =
+                    ["EventName", "MemberID", "EventTimestamp", "MPCDuration", "MPCBilledDuration"]
+                        .map(of);
                 told.push((new.call.0.as_u128(), new.notice.url.0.to_string(), what));
                 let settled = Settled::Delivered;
-                let done = Settlement { id, attempts: 1, at: at(200), outcome: settled, last: String::new() };
+                let done = Settlement {
+                    id,
+                    attempts: 1,
+                    at: at(200),
+                    outcome: settled,
+                    last: String::new(),
+                };
                 store.settle(done).await.unwrap();
             }
         }
         let exit = |n: u128| {
-            let what = ["ParticipantExit", &n.to_string(), "1970-01-01 00:00:17.000000", "", ""].map(str::to_owned);
+            let what = ["ParticipantExit", &n.to_string(), "1970-01-01 00:00:17.000000", "", ""]
+                .map(str::to_owned);
             (n, "https://app.example.com/exit".to_owned(), what)
         };
         let over = |url: &str| {
             let what = ["MPCEnd", "", "1970-01-01 00:00:17.000000", "7", "7"].map(str::to_owned);
             (3, url.to_owned(), what)
         };
-        let expected = [exit(1), exit(3), over("https://other.example.com/end"), over("https://app.example.com/exit")];
+        let expected = [
+            exit(1),
+            exit(3),
+            over("https://other.example.com/end"),
+            over("https://app.example.com/exit"),
+        ];
         assert_eq!(told, expected);
     }
 

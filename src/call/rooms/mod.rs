@@ -21,7 +21,10 @@ use super::shell::Mailbox;
 use awaited::Awaited;
 use kept::LeftRow;
 pub(super) use kept::exit_id;
-use machine::{CallSetup, Command, Input, Legs, MemberId, RecordFact, RoomEntry, RoomKind, RoomNews, Sound, SoundItem};
+use machine::{
+    CallSetup, Command, Input, Legs, MemberId, RecordFact, RoomEntry, RoomKind, RoomNews, Sound,
+    SoundItem,
+};
 use media::prompt::Prompt;
 use media::record::{Part, Pause, Source, Tape};
 use media::workers::Workers;
@@ -169,7 +172,10 @@ impl Rooms {
 
     /// Sounds, as they are played.
     fn items(&self, items: &[SoundItem]) -> Vec<PlayItem> {
-        items.iter().map(|item| PlayItem { prompt: (self.0.prompts)(&item.sound), repeat: item.repeat }).collect()
+        items
+            .iter()
+            .map(|item| PlayItem { prompt: (self.0.prompts)(&item.sound), repeat: item.repeat })
+            .collect()
     }
 
     /// A call enters; how that went, its machine is told. `id` is the room's, should there be none of that name.
@@ -181,7 +187,8 @@ impl Rooms {
         leg: &LegHandle,
         id: uuid::Uuid,
     ) {
-        let key = Key { account: setup.account.clone(), kind: entry.kind, name: entry.name.clone() };
+        let key =
+            Key { account: setup.account.clone(), kind: entry.kind, name: entry.name.clone() };
         let now = self.0.clock.now();
         let member = self.0.next_member.fetch_add(1, Ordering::Relaxed);
         let mut tables = locked(&self.0.tables);
@@ -195,7 +202,12 @@ impl Rooms {
         let entered = inside.room.enter(member, entry, now.saturating_duration_since(cell.born));
         if entered.is_in {
             inside.mixer.add(member, leg);
-            let caller = Caller { setup: Box::new(setup.clone()), mailbox: mailbox.clone(), since: now, tracked };
+            let caller = Caller {
+                setup: Box::new(setup.clone()),
+                mailbox: mailbox.clone(),
+                since: now,
+                tracked,
+            };
             inside.calls.insert(member, caller);
             inside.carry_out(entered.effects);
             inside.note_start(now);
@@ -256,7 +268,12 @@ impl Rooms {
         self.keep_left(row);
     }
 
-    fn taken_out(&self, tables: &mut Tables, call: CallUuid, sounds: Vec<PlayItem>) -> (Gone, Option<LeftRow>) {
+    fn taken_out(
+        &self,
+        tables: &mut Tables,
+        call: CallUuid,
+        sounds: Vec<PlayItem>,
+    ) -> (Gone, Option<LeftRow>) {
         let unknown = || (Gone { last: true, told: Vec::new(), lasted: Duration::ZERO }, None);
         tables.awaited.remove(&call);
         let Some((cell, member)) = tables.calls.remove(&call) else { return unknown() };
@@ -287,7 +304,8 @@ impl Rooms {
         let view = self.view(&cell);
         let lasted = view.age;
         if last && cell.key.kind == RoomKind::MultiParty {
-            let ended = RoomView { ended: Some(view.made.plus(lasted)), ..view }.ended(&cell.main_account);
+            let ended =
+                RoomView { ended: Some(view.made.plus(lasted)), ..view }.ended(&cell.main_account);
             tables.ended.push_front(ended.clone());
             tables.ended.truncate(ENDED_MAX);
             row = Some(LeftRow::Room(ended));
@@ -326,14 +344,18 @@ impl Rooms {
         let items = self.items(items);
         let key = Key { account: setup.account.clone(), kind: RoomKind::MultiParty, name };
         let mut tables = locked(&self.0.tables);
-        let Some(cell) = tables.rooms.get(&key).filter(|cell| !locked(&cell.state).room.ending).cloned() else {
+        let Some(cell) =
+            tables.rooms.get(&key).filter(|cell| !locked(&cell.state).room.ending).cloned()
+        else {
             return;
         };
         tables.ringing.insert(setup.call, Arc::downgrade(&cell));
         let mut inside = locked(&cell.state);
         let rounds = match items.as_slice() {
             // It goes over into itself.
-            [one] if one.repeat != Repeat::Times(0) => vec![PlayItem { repeat: Repeat::Endless, ..one.clone() }],
+            [one] if one.repeat != Repeat::Times(0) => {
+                vec![PlayItem { repeat: Repeat::Endless, ..one.clone() }]
+            }
             _ => items.iter().cloned().cycle().take(items.len().min(1) * RING_ITEMS).collect(),
         };
         inside.ringing.push((setup.call, rounds));
@@ -378,15 +400,21 @@ impl Rooms {
         let of = OfRoom { id: inside.room.id, name: cell.key.name.clone(), multi_party };
         let room = Arc::downgrade(&cell);
         let told = move |what| {
-            if let (Some(cell), RecordFact::Ended { why: Some(why), duration_ms, .. }) = (room.upgrade(), what) {
+            if let (Some(cell), RecordFact::Ended { why: Some(why), duration_ms, .. }) =
+                (room.upgrade(), what)
+            {
                 locked(&cell.state).record_failed(id, why, duration_ms > 0);
             }
         };
         let tape = begin(of, Box::new(source), Box::new(told))?;
-        inside.recording = Some(Recording { id, url, when_alone, by: call, held: false, pause, tape });
+        inside.recording =
+            Some(Recording { id, url, when_alone, by: call, held: false, pause, tape });
         self.keep_room(&cell, &inside);
-        let members: Vec<(MemberId, bool)> =
-            inside.calls.iter().map(|(member, caller)| (*member, caller.setup.call == call)).collect();
+        let members: Vec<(MemberId, bool)> = inside
+            .calls
+            .iter()
+            .map(|(member, caller)| (*member, caller.setup.call == call))
+            .collect();
         for (member, begun) in members {
             inside.tell_recording(member, begun);
         }
@@ -440,11 +468,17 @@ impl Inside {
     /// That recording has failed, unless it is another one by now; `kept`: what was written before is there. Who wanted it is
     /// told, or else all who are in. It may be recorded anew.
     fn record_failed(&mut self, id: uuid::Uuid, why: String, kept: bool) {
-        let Some(recording) = self.recording.take_if(|recording| recording.id == id) else { return };
+        let Some(recording) = self.recording.take_if(|recording| recording.id == id) else {
+            return;
+        };
         if kept {
             self.recorded = Some(recording.url.clone());
         }
-        let by = self.calls.iter().find(|(_, caller)| caller.setup.call == recording.by).map(|(member, _)| *member);
+        let by = self
+            .calls
+            .iter()
+            .find(|(_, caller)| caller.setup.call == recording.by)
+            .map(|(member, _)| *member);
         let told: Vec<MemberId> = match by {
             Some(by) => vec![by],
             None => self.calls.keys().copied().collect(),
@@ -471,7 +505,12 @@ impl Inside {
         let left = Left { at: wall.minus(late), cause: ask::cause_of(was.0.out) };
         let view = MemberView { left: Some(left), since: view.since.saturating_sub(late), ..view };
         // Nobody's number outlives its being there.
-        self.left.push_back(MemberView { from: String::new(), to: String::new(), caller_name: String::new(), ..view });
+        self.left.push_back(MemberView {
+            from: String::new(),
+            to: String::new(),
+            caller_name: String::new(),
+            ..view
+        });
         if self.left.len() > usize::from(LEFT_MAX) {
             self.left.pop_front();
         }
@@ -497,7 +536,9 @@ impl Inside {
         match event {
             MixEvent::Floor { from, to } => {
                 let (from, to) = (from.map(whose), to.map(whose));
-                for (member, has) in from.map(|from| (from, false)).into_iter().chain(to.map(|to| (to, true))) {
+                for (member, has) in
+                    from.map(|from| (from, false)).into_iter().chain(to.map(|to| (to, true)))
+                {
                     if wants(member, |entry| entry.tells_floor) {
                         self.tell(member, RoomNews::Floor { has });
                     }
@@ -508,7 +549,9 @@ impl Inside {
                     Audience::All => self.room.present().map(|(member, _)| member).collect(),
                     Audience::Member(member) => vec![member],
                 };
-                for member in whom.into_iter().filter(|member| wants(*member, |entry| entry.tells_audio)) {
+                for member in
+                    whom.into_iter().filter(|member| wants(*member, |entry| entry.tells_audio))
+                {
                     self.tell(member, RoomNews::Audio { on });
                 }
             }

@@ -64,7 +64,14 @@ pub(super) struct Entered {
 
 impl Room {
     pub(super) fn new(id: Uuid) -> Self {
-        Self { id, started: false, ending: false, lasts_ms: None, told: Vec::new(), members: BTreeMap::new() }
+        Self {
+            id,
+            started: false,
+            ending: false,
+            lasts_ms: None,
+            told: Vec::new(),
+            members: BTreeMap::new(),
+        }
     }
 
     /// One that is in, be it on its way out.
@@ -74,7 +81,10 @@ impl Room {
 
     /// Those who are in and were not told to leave.
     pub(super) fn present(&self) -> impl Iterator<Item = (MemberId, &Member)> {
-        self.members.iter().filter(|(_, member)| member.out.is_none()).map(|(id, member)| (*id, member))
+        self.members
+            .iter()
+            .filter(|(_, member)| member.out.is_none())
+            .map(|(id, member)| (*id, member))
     }
 
     pub(super) fn member(&self, id: MemberId) -> Option<&Member> {
@@ -95,7 +105,10 @@ impl Room {
     /// A call comes in, unless the room is full. `age`: how long the room has been there.
     pub(super) fn enter(&mut self, id: MemberId, entry: RoomEntry, age: Duration) -> Entered {
         if self.present().count() >= usize::from(entry.members_max) {
-            return Entered { effects: vec![Effect::Tell(id, RoomNews::Full { room: self.id })], is_in: false };
+            return Entered {
+                effects: vec![Effect::Tell(id, RoomNews::Full { room: self.id })],
+                is_in: false,
+            };
         }
         let first = self.members.is_empty();
         if first {
@@ -117,7 +130,12 @@ impl Room {
             waits: true,
             out: None,
             had_company: false,
-            part: MixPart { says: Says::Nobody, hears: false, agent: is_agent(&entry), recorded: true },
+            part: MixPart {
+                says: Says::Nobody,
+                hears: false,
+                agent: is_agent(&entry),
+                recorded: true,
+            },
             entry,
         };
         self.members.insert(id, member);
@@ -182,7 +200,9 @@ impl Room {
     }
 
     fn send_out(&mut self, id: MemberId, why: RoomOut) -> Vec<Effect> {
-        let Some(member) = self.members.get_mut(&id).filter(|member| member.out.is_none()) else { return Vec::new() };
+        let Some(member) = self.members.get_mut(&id).filter(|member| member.out.is_none()) else {
+            return Vec::new();
+        };
         member.out = Some(why);
         let mut effects = vec![Effect::Tell(id, RoomNews::Out { why })];
         effects.extend(self.part(id));
@@ -207,25 +227,40 @@ impl Room {
     }
 
     pub(super) fn mute(&mut self, id: MemberId, on: bool) -> Vec<Effect> {
-        self.change(id, RoomNews::Muted { on }, |member| std::mem::replace(&mut member.muted, on) != on)
+        self.change(id, RoomNews::Muted { on }, |member| {
+            std::mem::replace(&mut member.muted, on) != on
+        })
     }
 
     pub(super) fn deafen(&mut self, id: MemberId, on: bool) -> Vec<Effect> {
-        let Some(member) = self.members.get_mut(&id).filter(|member| member.out.is_none()) else { return Vec::new() };
+        let Some(member) = self.members.get_mut(&id).filter(|member| member.out.is_none()) else {
+            return Vec::new();
+        };
         member.deaf = on;
         self.part(id).into_iter().collect()
     }
 
     pub(super) fn hold(&mut self, id: MemberId, on: bool) -> Vec<Effect> {
-        self.change(id, RoomNews::Held { on }, |member| std::mem::replace(&mut member.held, on) != on)
+        self.change(id, RoomNews::Held { on }, |member| {
+            std::mem::replace(&mut member.held, on) != on
+        })
     }
 
     pub(super) fn coach(&mut self, id: MemberId, on: bool) -> Vec<Effect> {
-        self.change(id, RoomNews::Coaches { on }, |member| std::mem::replace(&mut member.coaches, on) != on)
+        self.change(id, RoomNews::Coaches { on }, |member| {
+            std::mem::replace(&mut member.coaches, on) != on
+        })
     }
 
-    fn change(&mut self, id: MemberId, news: RoomNews, change: impl FnOnce(&mut Member) -> bool) -> Vec<Effect> {
-        let Some(member) = self.members.get_mut(&id).filter(|member| member.out.is_none()) else { return Vec::new() };
+    fn change(
+        &mut self,
+        id: MemberId,
+        news: RoomNews,
+        change: impl FnOnce(&mut Member) -> bool,
+    ) -> Vec<Effect> {
+        let Some(member) = self.members.get_mut(&id).filter(|member| member.out.is_none()) else {
+            return Vec::new();
+        };
         if !change(member) {
             return Vec::new();
         }
@@ -237,13 +272,15 @@ impl Room {
     /// Whether somebody is in with whom the room starts.
     fn ought_to_start(&self) -> bool {
         let alone = self.present().count() < 2;
-        self.present().any(|(_, member)| member.entry.starts && !(alone && member.entry.needs_company))
+        self.present()
+            .any(|(_, member)| member.entry.starts && !(alone && member.entry.needs_company))
     }
 
     /// Whether a member may take part now.
     fn may_begin(&self, id: MemberId) -> bool {
         let agent_is_in = self.present().any(|(_, member)| is_agent(&member.entry));
-        self.member(id).is_some_and(|member| self.started && (agent_is_in || !member.entry.waits_for_agent))
+        self.member(id)
+            .is_some_and(|member| self.started && (agent_is_in || !member.entry.waits_for_agent))
     }
 
     /// After any change: who begins or waits, who has been left alone, and everybody's part in the mix.
@@ -251,17 +288,23 @@ impl Room {
         let mut effects = Vec::new();
         let present: Vec<MemberId> = self.present().map(|(id, _)| id).collect();
         if let [alone] = present.as_slice()
-            && self.members.get(alone).is_some_and(|member| member.had_company && !member.entry.stays_alone)
+            && self
+                .members
+                .get(alone)
+                .is_some_and(|member| member.had_company && !member.entry.stays_alone)
         {
             effects.extend(self.send_out(*alone, RoomOut::Alone));
         }
         for id in present {
             let begins = self.may_begin(id);
-            if let Some(member) =
-                self.members.get_mut(&id).filter(|member| member.out.is_none() && member.waits == begins)
+            if let Some(member) = self
+                .members
+                .get_mut(&id)
+                .filter(|member| member.out.is_none() && member.waits == begins)
             {
                 member.waits = !begins;
-                let news = if begins { RoomNews::Begins { starts: false } } else { RoomNews::Waits };
+                let news =
+                    if begins { RoomNews::Begins { starts: false } } else { RoomNews::Waits };
                 effects.push(Effect::Tell(id, news));
             }
             effects.extend(self.part(id));

@@ -65,7 +65,17 @@ fn parts(effects: &[Effect]) -> Vec<(MemberId, Says, bool)> {
 }
 
 fn entered(member: MemberId, first: bool, begins: bool, starts: bool) -> (MemberId, RoomNews) {
-    (member, RoomNews::Entered { room: Uuid::from_u128(7), member, first, begins, starts, room_left_ms: None })
+    (
+        member,
+        RoomNews::Entered {
+            room: Uuid::from_u128(7),
+            member,
+            first,
+            begins,
+            starts,
+            room_left_ms: None,
+        },
+    )
 }
 
 #[test]
@@ -87,13 +97,18 @@ fn who_comes_first_starts_the_room_and_all_hear_each_other() {
 fn whoever_asked_is_told_of_the_end_whoever_leaves_last() {
     let at = |url: &str| Some(Target { url: DocUrl(url.into()), method: Method::Post });
     let mut room = room();
-    for (member, told_end) in [(1, at("https://a")), (2, at("https://b")), (3, at("https://a")), (4, None)] {
+    for (member, told_end) in
+        [(1, at("https://a")), (2, at("https://b")), (3, at("https://a")), (4, None)]
+    {
         room.comes(member, RoomEntry { told_end, ..entry() });
     }
     for member in 1..=4 {
         assert_eq!(room.leave(member).map(|(_, last)| last), Some(member == 4));
     }
-    assert_eq!(room.take_told().into_iter().map(Some).collect::<Vec<_>>(), [at("https://a"), at("https://b")]);
+    assert_eq!(
+        room.take_told().into_iter().map(Some).collect::<Vec<_>>(),
+        [at("https://a"), at("https://b")]
+    );
     assert!(room.take_told().is_empty());
     for n in 0..100 {
         room.comes(n, RoomEntry { told_end: at(&format!("https://{n}")), ..entry() });
@@ -110,7 +125,11 @@ fn it_was_there_no_longer_than_it_may_however_late_somebody_notices() {
     for (age_ms, lasted_ms) in [(299_999, 299_999), (300_000, 300_000), (300_002, 300_000)] {
         assert_eq!(room.lasted(Duration::from_millis(age_ms)), Duration::from_millis(lasted_ms));
     }
-    assert_eq!(super::Room::new(Uuid::from_u128(7)).lasted(Duration::MAX), Duration::MAX, "a conference");
+    assert_eq!(
+        super::Room::new(Uuid::from_u128(7)).lasted(Duration::MAX),
+        Duration::MAX,
+        "a conference"
+    );
 }
 
 #[test]
@@ -118,7 +137,10 @@ fn members_wait_until_one_comes_with_whom_it_starts() {
     let mut room = room();
     let waiting = RoomEntry { starts: false, ..entry() };
     assert_eq!(told(&room.comes(1, waiting.clone()).effects), [entered(1, true, false, false)]);
-    assert!(parts(&room.comes(2, waiting).effects).is_empty(), "they neither say nor hear anything");
+    assert!(
+        parts(&room.comes(2, waiting).effects).is_empty(),
+        "they neither say nor hear anything"
+    );
     let third = room.comes(3, entry());
     assert_eq!(
         told(&third.effects),
@@ -134,7 +156,10 @@ fn members_wait_until_one_comes_with_whom_it_starts() {
     other.comes(1, RoomEntry { starts: false, ..entry() });
     other.comes(2, RoomEntry { starts: false, ..entry() });
     let started = told(&other.start());
-    assert_eq!(started, [(1, RoomNews::Begins { starts: true }), (2, RoomNews::Begins { starts: false })]);
+    assert_eq!(
+        started,
+        [(1, RoomNews::Begins { starts: true }), (2, RoomNews::Begins { starts: false })]
+    );
     assert!(other.start().is_empty());
 }
 
@@ -160,7 +185,10 @@ fn the_room_ends_with_a_moderator_and_who_is_left_alone_leaves() {
     room.comes(3, entry());
     let (effects, last) = room.leave(1).expect("it was in");
     assert!(!last && room.ending);
-    assert_eq!(told(&effects), [2, 3].map(|member| (member, RoomNews::Out { why: RoomOut::Ended })));
+    assert_eq!(
+        told(&effects),
+        [2, 3].map(|member| (member, RoomNews::Out { why: RoomOut::Ended }))
+    );
     assert_eq!(parts(&effects), [(2, Says::Nobody, false), (3, Says::Nobody, false)]);
     assert_eq!(room.leave(2).map(|(effects, last)| (effects.len(), last)), Some((0, false)));
     assert_eq!(room.leave(3).map(|(_, last)| last), Some(true));
@@ -216,15 +244,27 @@ fn mute_deaf_hold_and_coaching_change_who_says_what_to_whom() {
     let supervisor = room.comes(3, role(Role::Supervisor, true));
     assert_eq!(parts(&supervisor.effects), [(3, Says::ToAgents, true)]);
     let muted = room.mute(1, true);
-    assert_eq!((told(&muted), parts(&muted)), (vec![(1, RoomNews::Muted { on: true })], vec![(1, Says::Nobody, true)]));
+    assert_eq!(
+        (told(&muted), parts(&muted)),
+        (vec![(1, RoomNews::Muted { on: true })], vec![(1, Says::Nobody, true)])
+    );
     assert!(room.mute(1, true).is_empty(), "it is");
     assert_eq!(parts(&room.deafen(1, true)), [(1, Says::Nobody, false)]);
     let held = room.hold(2, true);
-    assert_eq!((told(&held), parts(&held)), (vec![(2, RoomNews::Held { on: true })], vec![(2, Says::Nobody, false)]));
+    assert_eq!(
+        (told(&held), parts(&held)),
+        (vec![(2, RoomNews::Held { on: true })], vec![(2, Says::Nobody, false)])
+    );
     assert_eq!(parts(&room.hold(2, false)), [(2, Says::ToAll, true)]);
     assert_eq!(parts(&room.coach(3, false)), [(3, Says::ToAll, true)]);
     room.kick(2);
-    for effects in [room.mute(2, true), room.deafen(2, true), room.hold(2, true), room.kick(2), room.mute(99, true)] {
+    for effects in [
+        room.mute(2, true),
+        room.deafen(2, true),
+        room.hold(2, true),
+        room.kick(2),
+        room.mute(99, true),
+    ] {
         assert!(effects.is_empty(), "{effects:?}");
     }
 }
@@ -235,7 +275,10 @@ fn a_customer_waits_for_an_agent_and_again_when_the_last_has_gone() {
     let customer = RoomEntry { role: Some(Role::Customer), waits_for_agent: true, ..entry() };
     assert_eq!(told(&room.comes(1, customer).effects), [entered(1, true, false, true)]);
     let agent = room.comes(2, RoomEntry { role: Some(Role::Agent), ..entry() });
-    assert_eq!(told(&agent.effects), [entered(2, false, true, false), (1, RoomNews::Begins { starts: false })]);
+    assert_eq!(
+        told(&agent.effects),
+        [entered(2, false, true, false), (1, RoomNews::Begins { starts: false })]
+    );
     let (effects, _) = room.leave(2).expect("it was in");
     assert_eq!(told(&effects), [(1, RoomNews::Waits)]);
     assert_eq!(parts(&effects), [(1, Says::Nobody, false)]);

@@ -11,7 +11,9 @@ use super::super::trace::{Journal, Request, Trace};
 use super::{Asked, Shell};
 use crate::answer::{DocumentBody, FetchJob, Hops, Validity};
 use crate::meta::{About, ActionRequest};
-use machine::{FetchFailure, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input, Params, Refusal};
+use machine::{
+    FetchFailure, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input, Params, Refusal,
+};
 use model::Method;
 use model::metric;
 use xml::ast::{DocUrl, Finding, Severity};
@@ -54,17 +56,21 @@ impl Shell {
         }
         let overtaken = request.overtaken.clone();
         let (store, call) = (self.services.store.clone(), self.call);
-        let (graph, mailbox, journal) = (self.services.graph.clone(), self.mailbox.clone(), self.journal.clone());
-        let (clock, arrived, before) = (self.services.clock.clone(), self.stepper.arrived(), self.asked.take());
+        let (graph, mailbox, journal) =
+            (self.services.graph.clone(), self.mailbox.clone(), self.journal.clone());
+        let (clock, arrived, before) =
+            (self.services.clock.clone(), self.stepper.arrived(), self.asked.take());
         let permissions = self.services.permissions.clone();
         let user = self.view.setup.to.clone();
-        let placed = (action == GraphAction::Connect).then(|| (self.registry.clone(), self.view.clone()));
+        let placed =
+            (action == GraphAction::Connect).then(|| (self.registry.clone(), self.view.clone()));
         let from = clock.now();
         let gone = overtaken.clone();
         let ask = async move {
             if let Some(before) = before {
                 // Overtaken while it waits, this one takes the one before it along.
-                let _ = gone.run_until_cancelled(tokio::time::timeout(IN_ORDER, before.answered)).await;
+                let _ =
+                    gone.run_until_cancelled(tokio::time::timeout(IN_ORDER, before.answered)).await;
                 before.overtaken.cancel();
             }
             if action == GraphAction::Accept {
@@ -72,19 +78,25 @@ impl Shell {
                 metrics::histogram!(metric::SETUP_SECONDS).record(took.as_secs_f64());
             }
             let mut tries = Vec::new();
-            let answered = graph.call_action_watched(request, |t| tries.push(journal.graph_try(&t))).await;
+            let answered =
+                graph.call_action_watched(request, |t| tries.push(journal.graph_try(&t))).await;
             let outcome = answered.outcome;
             let (from_us, to_us) = (journal.us(from), journal.us(clock.now()));
             journal.trace(&Trace::Graph { action, from_us, to_us, tries });
             match &outcome {
-                GraphOutcome::Done | GraphOutcome::Gone => debug!(action = action.as_str(), ?outcome, "Graph"),
-                failed => warn!(action = action.as_str(), outcome = ?failed, "Graph refused or failed"),
+                GraphOutcome::Done | GraphOutcome::Gone => {
+                    debug!(action = action.as_str(), ?outcome, "Graph")
+                }
+                failed => {
+                    warn!(action = action.as_str(), outcome = ?failed, "Graph refused or failed")
+                }
             }
             // The record is closed by now, and says what Graph has to be told; so that no other process does it again.
             if ends && outcome.is_settled() {
                 store.farewell(call, None);
             }
-            if let (GraphAction::Connect, GraphOutcome::Refused { code, details, .. }) = (action, &outcome)
+            if let (GraphAction::Connect, GraphOutcome::Refused { code, details, .. }) =
+                (action, &outcome)
                 && let Some(event) = refusal_of(*code, details)
             {
                 permissions.note(&number, &user, event);
@@ -94,7 +106,11 @@ impl Shell {
             }
             mailbox.tell(Input::Graph { action, outcome });
         };
-        self.asked = Some(Asked { action, answered: self.services.tasks.spawn(ask.in_current_span()), overtaken });
+        self.asked = Some(Asked {
+            action,
+            answered: self.services.tasks.spawn(ask.in_current_span()),
+            overtaken,
+        });
     }
 
     pub(super) fn fetch(
@@ -145,11 +161,17 @@ impl Shell {
             let result = fetcher.document(&job, read).await;
             match &result {
                 Err(failure) => {
-                    warn!(kind = kind.as_str(), outcome = failure.outcome(), ?failure, "could not fetch a document");
+                    warn!(
+                        kind = kind.as_str(),
+                        outcome = failure.outcome(),
+                        ?failure,
+                        "could not fetch a document"
+                    );
                 }
                 Ok(Fetched::Refused { refusal }) => {
                     if let Some(first) = first_error(refusal) {
-                        let (rule, line, message) = (&*first.rule, first.at.line, said(&first.message));
+                        let (rule, line, message) =
+                            (&*first.rule, first.at.line, said(&first.message));
                         warn!(kind = kind.as_str(), rule, line, %message, "a document was refused");
                     }
                 }
@@ -163,17 +185,25 @@ impl Shell {
     }
 
     /// A document that this node writes itself.
-    pub(super) fn have_written(&mut self, fetch: FetchId, path: &str, params: Params, within: Duration) {
+    pub(super) fn have_written(
+        &mut self,
+        fetch: FetchId,
+        path: &str,
+        params: Params,
+        within: Duration,
+    ) {
         self.written = true;
         let setup = &self.view.setup;
         let (account, main_account) = (setup.account.clone(), setup.parent_account.clone());
-        let wish = Wish { call: self.call, account, main_account, path: path.to_owned(), params, within };
+        let wish =
+            Wish { call: self.call, account, main_account, path: path.to_owned(), params, within };
         let written = self.services.author.document(wish);
         let (mailbox, max_body) = (self.mailbox.clone(), self.services.settings.load().max_body);
         let work = async move {
             let late = |_| Err(FetchFailure::Timeout);
             let written = tokio::time::timeout(within, written).await.unwrap_or_else(late);
-            let result = written.map(|xml| xml::parse_with_limit(xml.as_bytes(), None, max_body).into());
+            let result =
+                written.map(|xml| xml::parse_with_limit(xml.as_bytes(), None, max_body).into());
             mailbox.tell(Input::Fetched { fetch, result });
         };
         let task = self.services.tasks.spawn(work.in_current_span());
@@ -215,7 +245,12 @@ impl Drop for TracedFetch {
             kind: self.kind,
             from_us: journal.us(self.from),
             to_us: journal.us(now),
-            tries: self.hops.so_far().iter().map(|hop| Request::of(hop, journal.zero(), now)).collect(),
+            tries: self
+                .hops
+                .so_far()
+                .iter()
+                .map(|hop| Request::of(hop, journal.zero(), now))
+                .collect(),
             parse_us: self.parse.and_then(|took| i64::try_from(took.as_micros()).ok()),
         });
     }
@@ -234,7 +269,8 @@ mod tests {
             (b"<Response><Speak>\xff</Speak></Response>", Some("utf-8")),
             (b"<Response>\n<Spek>a</Spek></Response>", None),
         ] {
-            let Fetched::Refused { refusal } = xml::parse_with_limit(body, charset, 10_000).into() else {
+            let Fetched::Refused { refusal } = xml::parse_with_limit(body, charset, 10_000).into()
+            else {
                 panic!("it was taken: {body:?}");
             };
             let first = first_error(&refusal).expect("an error");

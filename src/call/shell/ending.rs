@@ -18,10 +18,17 @@ impl Shell {
     /// The call is terminal: its record is written and its hangup callback goes out. Neither is waited for.
     pub(super) fn conclude(&mut self, at: CallTime, summary: Summary, last: bool) {
         let cause = summary.cause;
-        info!(cause = cause.as_str(), duration_s = summary.duration_secs, at_ms = at.0, "call ended");
+        info!(
+            cause = cause.as_str(),
+            duration_s = summary.duration_secs,
+            at_ms = at.0,
+            "call ended"
+        );
         let missed = summary.answered.is_none() && (self.rung || cause == HangupCause::Rejected);
-        if let Some(number) =
-            self.number.as_ref().filter(|_| missed && self.view.setup.direction == Direction::Outbound)
+        if let Some(number) = self
+            .number
+            .as_ref()
+            .filter(|_| missed && self.view.setup.direction == Direction::Outbound)
         {
             self.services.permissions.note(number, &self.view.setup.to, Event::Unanswered);
         }
@@ -32,7 +39,8 @@ impl Shell {
         let direction = self.view.setup.direction.as_str();
         metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
             .increment(1);
-        let (remarks, findings) = (std::mem::take(&mut self.remarks), std::mem::take(&mut self.findings).kept());
+        let (remarks, findings) =
+            (std::mem::take(&mut self.remarks), std::mem::take(&mut self.findings).kept());
         let ours = if last { farewell::OURS_AT_ONCE } else { farewell::OURS };
         let due = self.services.clock.steady().plus(ours);
         let conclusion = Conclusion {
@@ -55,7 +63,10 @@ impl Shell {
         let (outbox, keys) = (self.services.outbox.clone(), self.keys.clone());
         let work = async move {
             match concluded.await {
-                Ok(concluded) => concluded.callbacks.into_iter().for_each(|written| outbox.send(written, keys.clone())),
+                Ok(concluded) => concluded
+                    .callbacks
+                    .into_iter()
+                    .for_each(|written| outbox.send(written, keys.clone())),
                 Err(error) => tracing::error!(%error, "could not write the call's record"),
             }
         };
@@ -65,10 +76,17 @@ impl Shell {
     /// A user called, and nobody took it: people should know.
     pub(super) fn note_missed(&self, summary: &Summary) {
         let setup = &self.view.setup;
-        if self.number.is_none() || setup.direction == Direction::Outbound || summary.answered.is_some() {
+        if self.number.is_none()
+            || setup.direction == Direction::Outbound
+            || summary.answered.is_some()
+        {
             return;
         }
-        let who = if setup.caller_name.is_empty() { format!("+{}", setup.from) } else { setup.caller_name.clone() };
+        let who = if setup.caller_name.is_empty() {
+            format!("+{}", setup.from)
+        } else {
+            setup.caller_name.clone()
+        };
         let text = format!("Missed call from {who} to +{}", setup.to);
         let (account, main) = (setup.account.clone(), setup.parent_account.clone());
         self.services.notices.note(Notice {
@@ -99,11 +117,13 @@ pub(in crate::call) async fn end_after_fault(services: &Services, view: &LiveCal
     view.log.close();
     let setup = view.setup.clone();
     let lived = services.clock.now().saturating_duration_since(view.arrived);
-    let summary = abandoned(setup, view.answered(), CallTime(0).after(lived), HangupCause::InternalError);
+    let summary =
+        abandoned(setup, view.answered(), CallTime(0).after(lived), HangupCause::InternalError);
     let direction = summary.direction.as_str();
     metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
         .increment(1);
-    let remark = "a fault of ours ended the call; the node's log says which: please report it".to_owned();
+    let remark =
+        "a fault of ours ended the call; the node's log says which: please report it".to_owned();
     if let Some(line) = &view.line {
         line.end(summary.cause, phone::ended(&summary));
     }
@@ -119,7 +139,10 @@ pub(in crate::call) async fn end_after_fault(services: &Services, view: &LiveCal
     services.author.over(view.setup.call);
     match services.store.conclude(conclusion).await {
         Ok(concluded) => {
-            concluded.callbacks.into_iter().for_each(|written| services.outbox.send(written, view.keys.clone()));
+            concluded
+                .callbacks
+                .into_iter()
+                .for_each(|written| services.outbox.send(written, view.keys.clone()));
         }
         Err(error) => tracing::error!(%error, "could not write the call's record"),
     }

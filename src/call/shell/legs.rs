@@ -28,7 +28,8 @@ impl Shell {
             }
             (wish, _) => {
                 // It goes on without this call, also past its end.
-                if matches!(&wish, LegWish::Ask { command } if matches!(**command, Command::Transfer { .. })) {
+                if matches!(&wish, LegWish::Ask { command } if matches!(**command, Command::Transfer { .. }))
+                {
                     self.view.forget_leg(call);
                 }
                 leg.put(What::Fact(Input::Ordered { leg: wish }));

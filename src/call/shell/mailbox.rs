@@ -81,7 +81,10 @@ impl Mailbox {
 }
 
 /// A mailbox and the end the shell reads.
-pub(in crate::call) fn mailbox(call: CallUuid, clock: &model::Clock) -> (Mailbox, mpsc::Receiver<Box<Fact>>) {
+pub(in crate::call) fn mailbox(
+    call: CallUuid,
+    clock: &model::Clock,
+) -> (Mailbox, mpsc::Receiver<Box<Fact>>) {
     let (facts, inbox) = mpsc::channel(MAILBOX);
     (Mailbox { call, facts, clock: clock.clone() }, inbox)
 }

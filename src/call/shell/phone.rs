@@ -50,8 +50,9 @@ impl Shell {
     /// it is in their name that the phone rings.
     fn origin(&self) -> ([String; 2], String) {
         let parent = self.view.setup.outbound.as_ref().and_then(|outbound| outbound.parent_call);
-        let parent =
-            parent.and_then(|call| self.registry.get(call)).filter(|a_leg| a_leg.setup.call_type == CallType::Whatsapp);
+        let parent = parent
+            .and_then(|call| self.registry.get(call))
+            .filter(|a_leg| a_leg.setup.call_type == CallType::Whatsapp);
         let Some(a_leg) = parent else { return Default::default() };
         let setup = &a_leg.setup;
         let (number, user) = match setup.direction {
@@ -72,7 +73,11 @@ impl Shell {
             call: self.call,
             from: setup.from.clone(),
             to: setup.to.clone(),
-            caller_name: if setup.caller_name.is_empty() { name } else { setup.caller_name.clone() },
+            caller_name: if setup.caller_name.is_empty() {
+                name
+            } else {
+                setup.caller_name.clone()
+            },
             via,
             headers: setup.headers.clone(),
         };
@@ -101,7 +106,8 @@ impl Shell {
     /// The phone wants to read what is said in this language, or nothing any more.
     pub(super) fn caption(&mut self, language: Option<&str>) {
         self.captions = None;
-        if let (Some(language), Media::Leg(leg), Some(phone)) = (language, &self.media, &self.line) {
+        if let (Some(language), Media::Leg(leg), Some(phone)) = (language, &self.media, &self.line)
+        {
             let (workers, tasks) = (self.services.media.workers(), &self.services.tasks);
             let maker = Maker { workers, recognisers: &self.services.recognisers, tasks, phone };
             self.captions = Some(Captions::begin(language, leg, &maker));

@@ -12,7 +12,13 @@ use model::CallQuality;
 
 impl Shell {
     /// Some seconds after `accept` there is no sound.
-    pub(super) fn missing(&mut self, at: Instant, missing: Missing, waited: Duration, checking: bool) {
+    pub(super) fn missing(
+        &mut self,
+        at: Instant,
+        missing: Missing,
+        waited: Duration,
+        checking: bool,
+    ) {
         let text = sound::remark(missing, waited, checking);
         warn!(missing = missing.as_str(), remark = %text, "a call has no sound");
         sound::count_missing(missing);

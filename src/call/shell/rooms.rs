@@ -14,7 +14,9 @@ impl Shell {
         let rooms = self.services.rooms.clone();
         match wish {
             RoomWish::Enter { entry } => match &self.media {
-                Media::Leg(leg) => rooms.enter(&self.view.setup, *entry, &self.mailbox, leg, self.services.uuid()),
+                Media::Leg(leg) => {
+                    rooms.enter(&self.view.setup, *entry, &self.mailbox, leg, self.services.uuid())
+                }
                 Media::None | Media::Offered(_) | Media::Awaited => {
                     self.mailbox.tell(Input::Room { news: RoomNews::Out { why: RoomOut::Ended } });
                 }
@@ -26,7 +28,12 @@ impl Shell {
                     for Target { url, method } in left.told {
                         if let Some(mut params) = over.as_deref().cloned() {
                             lasted(&mut params, left.lasted);
-                            self.notify_out(Notice { kind: NoticeKind::MultiParty, url, method, params });
+                            self.notify_out(Notice {
+                                kind: NoticeKind::MultiParty,
+                                url,
+                                method,
+                                params,
+                            });
                         }
                     }
                 });
@@ -42,7 +49,9 @@ impl Shell {
     /// What tells that somebody is out: the next process would tell the same.
     fn notify_out(&mut self, notice: Notice) {
         let new = match notice.kind {
-            NoticeKind::MultiParty => NewCallback { event_id: exit_id(&notice), ..self.callback(notice) },
+            NoticeKind::MultiParty => {
+                NewCallback { event_id: exit_id(&notice), ..self.callback(notice) }
+            }
             _ => self.callback(notice),
         };
         self.write_callback(new);
@@ -52,7 +61,9 @@ impl Shell {
         self.note_format(how.mp3);
         let id = how.id.unwrap_or_else(|| self.services.uuid());
         let url = self.services.recordings.url(id, Format::of(how.mp3).as_str());
-        let begin = |room, source, told| self.services.recordings.begin(self.taking(id, Some(room), how), source, told);
+        let begin = |room, source, told| {
+            self.services.recordings.begin(self.taking(id, Some(room), how), source, told)
+        };
         if let Err(why) = self.services.rooms.record(self.call, (id, url), when_alone, begin) {
             tracing::warn!(why, "a room cannot be recorded; it goes on");
             self.remarks.push(format!("the room could not be recorded: {why}; it goes on"));

@@ -19,7 +19,8 @@ impl Shell {
     /// The prompt of a sound, being made from now on if it isn't ready.
     pub(super) fn prompt(&mut self, sound: &Sound) -> Arc<Prompt> {
         if let Sound::File { url } = sound
-            && let Some(prompt) = author::path_of(&url.0).and_then(|path| self.services.author.sound(self.call, path))
+            && let Some(prompt) =
+                author::path_of(&url.0).and_then(|path| self.services.author.sound(self.call, path))
         {
             return prompt;
         }
@@ -37,9 +38,11 @@ impl Shell {
     pub(super) fn media(&mut self, order: MediaOrder) {
         // Prompts are looked up before the leg is borrowed.
         let items = match &order {
-            MediaOrder::Play { items, .. } | MediaOrder::Aside { aside: Aside { items, .. }, .. } => {
-                items.iter().map(|i| PlayItem { prompt: self.prompt(&i.sound), repeat: i.repeat }).collect()
-            }
+            MediaOrder::Play { items, .. }
+            | MediaOrder::Aside { aside: Aside { items, .. }, .. } => items
+                .iter()
+                .map(|i| PlayItem { prompt: self.prompt(&i.sound), repeat: i.repeat })
+                .collect(),
             _ => Vec::new(),
         };
         if order == MediaOrder::Begin {
@@ -120,8 +123,10 @@ impl Shell {
             Ok(leg) => self.media = Media::Leg(leg),
             Err(error) => {
                 warn!(%error, "could not set up media");
-                self.mailbox
-                    .tell(Input::Media { leg: Leg::A, what: MediaFact::Lost { fault: MediaFault::DtlsFailed } });
+                self.mailbox.tell(Input::Media {
+                    leg: Leg::A,
+                    what: MediaFact::Lost { fault: MediaFault::DtlsFailed },
+                });
             }
         }
     }

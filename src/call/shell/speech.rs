@@ -46,7 +46,9 @@ impl Shell {
                 }
             }
             SpeechOrder::Finish => {
-                if let Some(hearing) = self.hearing.as_ref().filter(|hearing| hearing.is(recognition)) {
+                if let Some(hearing) =
+                    self.hearing.as_ref().filter(|hearing| hearing.is(recognition))
+                {
                     hearing.finish();
                 }
             }

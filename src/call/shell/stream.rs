@@ -31,7 +31,8 @@ impl Shell {
                 let workers = self.services.media.workers();
                 match (&self.streaming, &self.media) {
                     (Some(streaming), _) if streaming.is_in_room() => {
-                        streaming.begin_at(self.services.rooms.seat_agent(self.call, workers), workers);
+                        streaming
+                            .begin_at(self.services.rooms.seat_agent(self.call, workers), workers);
                     }
                     (Some(streaming), Media::Leg(leg)) => streaming.begin(leg, workers),
                     (Some(_) | None, _) => {}

@@ -32,7 +32,8 @@ struct One {
 impl Tapes {
     /// One is over. `awaited`: the machine waits for that, and asks the action.
     pub(super) fn ended(&mut self, record: RecordId, awaited: bool) {
-        if let Some(action) = self.0.remove(&record).and_then(|one| one.action).filter(|_| awaited) {
+        if let Some(action) = self.0.remove(&record).and_then(|one| one.action).filter(|_| awaited)
+        {
             let _ = action.send(());
         }
     }
@@ -54,7 +55,9 @@ impl Shell {
                 self.note_format(how.mp3);
                 let held = how.held;
                 let (pause, key) = (Pause::default(), Arc::default());
-                self.tapes.0.insert(record, One { id, order: *how, pause, tape: None, action: None, key });
+                self.tapes
+                    .0
+                    .insert(record, One { id, order: *how, pause, tape: None, action: None, key });
                 if !held {
                     self.roll(record);
                 }
@@ -87,7 +90,9 @@ impl Shell {
 
     /// Says once, in the call's record, where recordings are other files than was asked for.
     pub(super) fn note_format(&mut self, mp3: bool) {
-        if let Some(why) = Format::instead(mp3).filter(|why| !self.remarks.iter().any(|remark| remark == why)) {
+        if let Some(why) =
+            Format::instead(mp3).filter(|why| !self.remarks.iter().any(|remark| remark == why))
+        {
             tracing::info!(remark = why, "call");
             self.remarks.push(why.to_owned());
         }
@@ -105,7 +110,9 @@ impl Shell {
             order,
             keys: self.keys.clone(),
             action: None,
-            answered: Box::new(move || Some(view.setup.started.plus(Duration::from_millis(view.answered()?.0)))),
+            answered: Box::new(move || {
+                Some(view.setup.started.plus(Duration::from_millis(view.answered()?.0)))
+            }),
             is_up: Box::new(move || !standing.is_closing()),
         }
     }
@@ -119,7 +126,8 @@ impl Shell {
             Media::Leg(leg) => {
                 let line = Line::new(leg.tap(Sides::Both), RATE, Patience::Network);
                 let source = Box::new(Part::new(line, one.pause.clone(), one.order.own));
-                let taking = Taking { action: Some(action), ..self.taking(one.id, None, one.order.clone()) };
+                let taking =
+                    Taking { action: Some(action), ..self.taking(one.id, None, one.order.clone()) };
                 let mailbox = self.mailbox.clone();
                 let told = move |what| {
                     mailbox.tell(Input::Recorded { record, what });

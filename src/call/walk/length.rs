@@ -47,7 +47,8 @@ fn one(sound: &Sound, times: u16) -> (Heard, u64) {
                 Voice::Man => "MAN".to_owned(),
                 Voice::Polly(name) => format!("Polly.{name}"),
             };
-            let heard = Heard::Speak { text: speech.text(), voice, language: language.clone(), times };
+            let heard =
+                Heard::Speak { text: speech.text(), voice, language: language.clone(), times };
             (heard, spoken_ms(speech))
         }
         Sound::File { url } => (Heard::Play { url: url.0.to_string(), times }, FILE_MS),
@@ -65,7 +66,9 @@ fn one(sound: &Sound, times: u16) -> (Heard, u64) {
 fn spoken_ms(speech: &Speech) -> u64 {
     speech.0.iter().fold(0, |sum: u64, node| {
         sum.saturating_add(match node {
-            SpeechNode::Text(text) => u64::try_from(text.chars().count()).unwrap_or(0) * CHARACTER_MS,
+            SpeechNode::Text(text) => {
+                u64::try_from(text.chars().count()).unwrap_or(0) * CHARACTER_MS
+            }
             SpeechNode::Break { millis } => u64::from(*millis),
             SpeechNode::Tag { content, .. } => spoken_ms(content),
         })
@@ -94,10 +97,17 @@ mod tests {
 
     #[test]
     fn lengths_add_up() {
-        let silence = |times| SoundItem { sound: Sound::Silence { ms: 1_000 }, repeat: Repeat::Times(times) };
-        let file = |repeat| SoundItem { sound: Sound::File { url: DocUrl("https://a.example/".into()) }, repeat };
+        let silence =
+            |times| SoundItem { sound: Sound::Silence { ms: 1_000 }, repeat: Repeat::Times(times) };
+        let file = |repeat| SoundItem {
+            sound: Sound::File { url: DocUrl("https://a.example/".into()) },
+            repeat,
+        };
         assert_eq!(of(&[]).1, Length { once_ms: 0, endless: false });
-        assert_eq!(of(&[silence(3), file(Repeat::Times(2))]).1, Length { once_ms: 13_000, endless: false });
+        assert_eq!(
+            of(&[silence(3), file(Repeat::Times(2))]).1,
+            Length { once_ms: 13_000, endless: false }
+        );
         let (heard, length) = of(&[silence(1), file(Repeat::Endless), silence(9)]);
         assert_eq!((heard.len(), length), (2, Length { once_ms: 6_000, endless: true }));
         assert_eq!(of_tones("1w2W#"), 3 * 240 + 500 + 1_000);

@@ -20,12 +20,15 @@ pub use event::{Event, Heard, Step, Walked};
 
 use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
 use machine::{
-    CallSetup, CallState, CallTime, CallUrls, Destination, DialOrder, GraphAction, GraphOutcome, Input,
-    InstructionOutcome, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaOrder, NoticeKind, Output, PlayId,
-    RecordEnd, RecordFact, RoomNews, RoomOut, RoomWish, StreamFact, StreamWish, Summary, Termination,
+    CallSetup, CallState, CallTime, CallUrls, Destination, DialOrder, GraphAction, GraphOutcome,
+    Input, InstructionOutcome, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaOrder,
+    NoticeKind, Output, PlayId, RecordEnd, RecordFact, RoomNews, RoomOut, RoomWish, StreamFact,
+    StreamWish, Summary, Termination,
 };
 use model::Clock;
-use model::{AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, PhoneNumberId, StreamId, Wacid};
+use model::{
+    AuthId, CallType, CallUuid, Digit, Direction, HangupCause, Leg, PhoneNumberId, StreamId, Wacid,
+};
 use xml::ast::Severity;
 
 /// From the end of a prompt to the first key, and from key to key: well within every clock of a collection.
@@ -171,7 +174,8 @@ impl Walker {
 
     fn uuid(&self) -> uuid::Uuid {
         let (high, low) = (self.dice.roll(), self.dice.roll());
-        uuid::Builder::from_random_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes()).into_uuid()
+        uuid::Builder::from_random_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes())
+            .into_uuid()
     }
 }
 
@@ -325,10 +329,13 @@ impl Walk<'_> {
         match wish {
             Output::Graph { action } => self.graph(action),
             Output::Fetch { fetch, kind, url, method, params, deadline_ms } => {
-                self.fetch(requests::Wanted { fetch, kind, url, method, params, deadline_ms }).await;
+                self.fetch(requests::Wanted { fetch, kind, url, method, params, deadline_ms })
+                    .await;
             }
             Output::CancelFetch { fetch: unwanted } => {
-                self.coming.retain(|_, fact| !matches!(fact, Input::Fetched { fetch, .. } if *fetch == unwanted));
+                self.coming.retain(
+                    |_, fact| !matches!(fact, Input::Fetched { fetch, .. } if *fetch == unwanted),
+                );
             }
             Output::Media { leg: Leg::A, order } => self.media(order),
             // Nobody else is in this call, and prompts are read, not spoken.
@@ -343,7 +350,9 @@ impl Walk<'_> {
             Output::Stream { stream, wish } => self.stream(stream, wish),
             Output::Notify { notice } => self.callback(notice).await,
             Output::Instruction { element, line, outcome, note } => {
-                if outcome == InstructionOutcome::Started && matches!(element.as_str(), "GetInput" | "GetDigits") {
+                if outcome == InstructionOutcome::Started
+                    && matches!(element.as_str(), "GetInput" | "GetDigits")
+                {
                     self.typing = self.job.caller.keys.pop_front();
                 }
                 self.tell(Event::Instruction { element, line, outcome, note });
@@ -382,7 +391,9 @@ impl Walk<'_> {
         comes(0, LegNews::Ringing);
         match callee {
             Callee::Answers => comes(CALLEE_RINGS_MS, LegNews::Answered),
-            Callee::Declines => comes(CALLEE_RINGS_MS, LegNews::Ended { cause: HangupCause::Rejected }),
+            Callee::Declines => {
+                comes(CALLEE_RINGS_MS, LegNews::Ended { cause: HangupCause::Rejected })
+            }
             Callee::Busy => comes(0, LegNews::Ended { cause: HangupCause::UserBusy }),
             Callee::Absent => {}
         }
@@ -401,9 +412,14 @@ impl Walk<'_> {
                     room_left_ms: None,
                 };
                 self.comes(0, Input::Room { news: entered });
-                self.comes(CALLEE_TALKS_MS, Input::Room { news: RoomNews::Out { why: RoomOut::Ended } });
+                self.comes(
+                    CALLEE_TALKS_MS,
+                    Input::Room { news: RoomNews::Out { why: RoomOut::Ended } },
+                );
             }
-            RoomWish::Leave { .. } => self.coming.retain(|_, fact| !matches!(fact, Input::Room { .. })),
+            RoomWish::Leave { .. } => {
+                self.coming.retain(|_, fact| !matches!(fact, Input::Room { .. }))
+            }
             RoomWish::Sound { .. }
             | RoomWish::Key { .. }
             | RoomWish::Record { .. }
@@ -421,7 +437,8 @@ impl Walk<'_> {
             }
             LegWish::Ask { .. } => {}
             LegWish::HangUp { .. } => {
-                self.coming.retain(|_, fact| !matches!(fact, Input::Dialled { call, .. } if *call == of));
+                self.coming
+                    .retain(|_, fact| !matches!(fact, Input::Dialled { call, .. } if *call == of));
             }
         }
     }
@@ -430,7 +447,10 @@ impl Walk<'_> {
     fn stream(&mut self, stream: StreamId, wish: StreamWish) {
         match wish {
             StreamWish::Open(order) => {
-                self.tell(Event::Stream { url: order.url.0.to_string(), keeps_call: order.keep_call_alive });
+                self.tell(Event::Stream {
+                    url: order.url.0.to_string(),
+                    keeps_call: order.keep_call_alive,
+                });
                 self.comes(0, Input::Stream { stream, what: StreamFact::Opened });
                 if order.keep_call_alive {
                     self.comes(STREAMS_MS, Input::Stream { stream, what: StreamFact::Closed });
@@ -438,7 +458,9 @@ impl Walk<'_> {
             }
             StreamWish::Begin => {}
             StreamWish::Close { .. } => {
-                self.coming.retain(|_, fact| !matches!(fact, Input::Stream { stream: of, .. } if *of == stream));
+                self.coming.retain(
+                    |_, fact| !matches!(fact, Input::Stream { stream: of, .. } if *of == stream),
+                );
             }
         }
     }
@@ -548,7 +570,12 @@ impl Walk<'_> {
             duration_s: summary.duration_secs,
         });
         if !event::is_good_end(summary.cause) {
-            self.fault(format!("the call ended with {} {} ({})", wire.code, wire.name, summary.cause.as_str()));
+            self.fault(format!(
+                "the call ended with {} {} ({})",
+                wire.code,
+                wire.name,
+                summary.cause.as_str()
+            ));
         }
         self.walked.cause = Some(summary.cause);
         self.callback(summary.hangup).await;
@@ -556,7 +583,9 @@ impl Walk<'_> {
 
     /// Whether the callback has nowhere to go: the answer document was a file.
     fn is_nowhere(&self, notice: &machine::Notice) -> bool {
-        self.job.document.is_some() && notice.kind == NoticeKind::Hangup && notice.url == self.job.calling.urls.answer
+        self.job.document.is_some()
+            && notice.kind == NoticeKind::Hangup
+            && notice.url == self.job.calling.urls.answer
     }
 }
 

@@ -38,7 +38,11 @@ impl Witness {
     fn hops(&self) -> Hops {
         let seen = self.0.clone();
         Hops::watched(Arc::new(move |sent: &Sent<'_>| {
-            let signed_by = sent.headers.keys().map(|name| name.as_str()).filter(|name| name.contains("-signature-"));
+            let signed_by = sent
+                .headers
+                .keys()
+                .map(|name| name.as_str())
+                .filter(|name| name.contains("-signature-"));
             let gone = Gone {
                 method: sent.method,
                 url: sent.url.to_owned(),
@@ -63,7 +67,15 @@ fn answer(gone: Gone, hop: &Hop) -> Event {
         None => (None, Some("timeout"), Duration::ZERO),
     };
     let Gone { method, url, signed_by } = gone;
-    Event::Answer { attempt: hop.attempt, method, url, signed_by, status, failure, took_ms: millis(took) }
+    Event::Answer {
+        attempt: hop.attempt,
+        method,
+        url,
+        signed_by,
+        status,
+        failure,
+        took_ms: millis(took),
+    }
 }
 
 impl Walk<'_> {
@@ -105,13 +117,23 @@ impl Walk<'_> {
         self.came(fetch, kind, took_ms, result);
     }
 
-    fn came(&mut self, fetch: FetchId, kind: FetchKind, took_ms: u64, result: Result<(Bytes, Parsed), FetchFailure>) {
+    fn came(
+        &mut self,
+        fetch: FetchId,
+        kind: FetchKind,
+        took_ms: u64,
+        result: Result<(Bytes, Parsed), FetchFailure>,
+    ) {
         let result = match result {
             Ok((bytes, parsed)) => {
                 self.walked.documents += 1;
                 let source = parsed.source.as_deref().map(str::to_owned);
-                self.tell_in(took_ms, Event::Document { kind, ok: parsed.ok(), bytes: bytes.len(), source });
-                if let Some(first) = parsed.findings.iter().find(|f| f.severity == Severity::Error) {
+                self.tell_in(
+                    took_ms,
+                    Event::Document { kind, ok: parsed.ok(), bytes: bytes.len(), source },
+                );
+                if let Some(first) = parsed.findings.iter().find(|f| f.severity == Severity::Error)
+                {
                     let (rule, line) = (&first.rule, first.at.line);
                     self.fault(format!(
                         "the {} document is refused: {rule} at line {line}, {}",
@@ -139,7 +161,15 @@ impl Walk<'_> {
         if is_nowhere || !self.job.callbacks {
             let failure = is_nowhere.then(|| "a file takes no callbacks".to_owned());
             let url = if is_nowhere { String::new() } else { url };
-            return self.tell(Event::Callback { kind, method, url, params, sent: false, status: None, failure });
+            return self.tell(Event::Callback {
+                kind,
+                method,
+                url,
+                params,
+                sent: false,
+                status: None,
+                failure,
+            });
         }
         let job = NoticeJob {
             call: self.setup.call,
@@ -155,7 +185,9 @@ impl Walk<'_> {
         let delivery = tokio::time::timeout(self.left(), self.walker.notifier.deliver(&job)).await;
         let (status, failure) = match delivery.map(|delivery| delivery.outcome) {
             Ok(NoticeOutcome::Delivered { status }) => (Some(status), None),
-            Ok(NoticeOutcome::Retry { why, .. } | NoticeOutcome::Failed { why }) => (None, Some(why)),
+            Ok(NoticeOutcome::Retry { why, .. } | NoticeOutcome::Failed { why }) => {
+                (None, Some(why))
+            }
             Err(_) => (None, Some("no answer within the walk's time".to_owned())),
         };
         if let Some(why) = &failure {

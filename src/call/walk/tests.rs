@@ -13,7 +13,9 @@ use model::{AuthId, Digit, HangupCause, Method, PhoneNumberId};
 use xml::ast::DocUrl;
 
 fn keys(text: &str) -> Vec<Key> {
-    text.chars().map(|c| Key { after: Duration::ZERO, digit: Digit::try_from(c).expect("a key") }).collect()
+    text.chars()
+        .map(|c| Key { after: Duration::ZERO, digit: Digit::try_from(c).expect("a key") })
+        .collect()
 }
 
 fn job(document: &str, caller: Caller) -> Job {
@@ -62,18 +64,30 @@ async fn walked(inner: &str, caller: Caller) -> (Vec<Step>, Walked) {
 }
 
 fn typing(entries: &[&str]) -> Caller {
-    Caller { keys: entries.iter().map(|entry| keys(entry)).collect::<VecDeque<_>>(), ..Caller::default() }
+    Caller {
+        keys: entries.iter().map(|entry| keys(entry)).collect::<VecDeque<_>>(),
+        ..Caller::default()
+    }
 }
 
 /// The keys as they are shown, with their times.
 fn pressed(steps: &[Step]) -> Vec<(u64, char)> {
-    steps.iter().filter_map(|s| if let Event::Key { key } = s.event { Some((s.at_ms, key)) } else { None }).collect()
+    steps
+        .iter()
+        .filter_map(|s| if let Event::Key { key } = s.event { Some((s.at_ms, key)) } else { None })
+        .collect()
 }
 
 #[tokio::test]
 async fn a_greeting_is_read_and_the_call_ends_as_it_should() {
-    let (steps, walked) = walked("<Speak loop=\"2\">Ten chars.</Speak><Wait length=\"3\"/>", Caller::default()).await;
-    assert_eq!((walked.cause, walked.ok(true)), (Some(HangupCause::EndOfInstructions), true), "{:?}", walked.faults);
+    let (steps, walked) =
+        walked("<Speak loop=\"2\">Ten chars.</Speak><Wait length=\"3\"/>", Caller::default()).await;
+    assert_eq!(
+        (walked.cause, walked.ok(true)),
+        (Some(HangupCause::EndOfInstructions), true),
+        "{:?}",
+        walked.faults
+    );
     assert_eq!((walked.documents, walked.errors, walked.warnings), (1, 0, 0));
     let prompts: Vec<_> = steps
         .iter()
@@ -82,7 +96,12 @@ async fn a_greeting_is_read_and_the_call_ends_as_it_should() {
             _ => None,
         })
         .collect();
-    let said = Heard::Speak { text: "Ten chars.".to_owned(), voice: "WOMAN".to_owned(), language: None, times: 2 };
+    let said = Heard::Speak {
+        text: "Ten chars.".to_owned(),
+        voice: "WOMAN".to_owned(),
+        language: None,
+        times: 2,
+    };
     assert_eq!(prompts, [(0, vec![said], 1_300, false)]);
     let ends: Vec<_> = steps
         .iter()
@@ -100,7 +119,9 @@ async fn a_greeting_is_read_and_the_call_ends_as_it_should() {
         assert!(json["at_ms"].is_u64() && json["event"].is_string(), "{json}");
     }
     let callback = steps.iter().find_map(|s| match &s.event {
-        Event::Callback { sent, params, .. } => Some((*sent, params.get("HangupCauseCode")?.reveal().to_owned())),
+        Event::Callback { sent, params, .. } => {
+            Some((*sent, params.get("HangupCauseCode")?.reveal().to_owned()))
+        }
         _ => None,
     });
     assert_eq!(callback, Some((false, "4010".to_owned())), "a file takes none");
@@ -112,7 +133,8 @@ async fn music_without_end_is_heard_once_unless_something_ends_it() {
     let (steps, alone) = walked(music, Caller::default()).await;
     assert_eq!((alone.cause, alone.ok(true)), (Some(HangupCause::CallerHangup), true));
     assert_eq!(steps.iter().map(|s| s.at_ms).max(), Some(5_000));
-    let (_, scheduled) = walked(&format!("<Hangup schedule=\"60\"/>{music}"), Caller::default()).await;
+    let (_, scheduled) =
+        walked(&format!("<Hangup schedule=\"60\"/>{music}"), Caller::default()).await;
     assert_eq!((scheduled.cause, scheduled.ok(true)), (Some(HangupCause::ScheduledHangup), true));
     let impatient = Caller { hangs_up_after: Some(Duration::from_secs(2)), ..Caller::default() };
     let (steps, impatient) = walked(music, impatient).await;
@@ -132,7 +154,9 @@ async fn each_collection_takes_its_keys_when_its_prompt_is_over() {
     let notes: Vec<_> = steps
         .iter()
         .filter_map(|s| match &s.event {
-            Event::Instruction { outcome: InstructionOutcome::Done, line, note, .. } => Some((*line, note.as_str())),
+            Event::Instruction { outcome: InstructionOutcome::Done, line, note, .. } => {
+                Some((*line, note.as_str()))
+            }
             _ => None,
         })
         .collect();
@@ -144,7 +168,10 @@ async fn a_document_that_is_refused_is_a_fault_with_its_line() {
     let (steps, walked) = walked("<Speak>Hi</Speak>\n<Play/>\n<Bogus/>", Caller::default()).await;
     assert!(!walked.ok(false));
     assert_eq!(walked.errors, 2);
-    let faults = ["the answer document is refused: E205 at line 3, Play is empty", "the call ended with 8011"];
+    let faults = [
+        "the answer document is refused: E205 at line 3, Play is empty",
+        "the call ended with 8011",
+    ];
     for (fault, part) in walked.faults.iter().zip(faults) {
         assert!(fault.starts_with(part), "{fault}");
     }
@@ -163,9 +190,12 @@ async fn walked_with_a_warning() -> (Vec<Step>, Walked) {
 #[tokio::test]
 async fn whoever_is_dialled_does_what_was_said() {
     let dial = "<Dial><User>sip:asha@phone.plivo.com</User></Dial><Hangup/>";
-    for (callee, lasts_ms) in
-        [(Callee::Answers, 12_000), (Callee::Declines, 2_000), (Callee::Busy, 0), (Callee::Absent, 60_000)]
-    {
+    for (callee, lasts_ms) in [
+        (Callee::Answers, 12_000),
+        (Callee::Declines, 2_000),
+        (Callee::Busy, 0),
+        (Callee::Absent, 60_000),
+    ] {
         let (steps, walked) = walked(dial, Caller { callee, ..Caller::default() }).await;
         let called = steps.iter().find_map(|s| match &s.event {
             Event::Calls { to, position } => Some((to.as_str(), *position)),
@@ -173,7 +203,11 @@ async fn whoever_is_dialled_does_what_was_said() {
         });
         assert_eq!(called, Some(("asha", 1)));
         let ended = steps.iter().find_map(|s| match &s.event {
-            Event::Instruction { element, outcome: InstructionOutcome::Done, .. } if element == "Dial" => Some(s.at_ms),
+            Event::Instruction { element, outcome: InstructionOutcome::Done, .. }
+                if element == "Dial" =>
+            {
+                Some(s.at_ms)
+            }
             _ => None,
         });
         assert_eq!(ended, Some(lasts_ms), "{callee:?}");

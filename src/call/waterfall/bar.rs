@@ -30,7 +30,12 @@ pub struct Bar {
 }
 
 impl Bar {
-    pub(super) fn new(what: What, name: impl Into<String>, from_us: i64, to_us: Option<i64>) -> Self {
+    pub(super) fn new(
+        what: What,
+        name: impl Into<String>,
+        from_us: i64,
+        to_us: Option<i64>,
+    ) -> Self {
         let name = name.into();
         Self {
             what,
@@ -134,7 +139,13 @@ pub(super) fn graph_bar(action: GraphAction, from_us: i64, to_us: i64, tries: &[
     bar
 }
 
-pub(super) fn fetch_bar(kind: FetchKind, from_us: i64, to_us: i64, tries: &[Request], parse_us: Option<i64>) -> Bar {
+pub(super) fn fetch_bar(
+    kind: FetchKind,
+    from_us: i64,
+    to_us: i64,
+    tries: &[Request],
+    parse_us: Option<i64>,
+) -> Bar {
     let mut bar = Bar::new(What::Customer, fetch_name(kind), from_us, Some(to_us));
     (bar.note, bar.failed) = verdict(tries.last().map(|t| &t.end), tries.len(), "not sent");
     bar.requests(tries, 0);
@@ -148,7 +159,9 @@ pub(super) fn fetch_bar(kind: FetchKind, from_us: i64, to_us: i64, tries: &[Requ
 /// How a request ended, and whether not well.
 pub(super) fn verdict(last: Option<&Ended>, tries: usize, otherwise: &str) -> (String, bool) {
     let (note, failed) = match last {
-        Some(Ended { status: Some(status), .. }) => (status.to_string(), !(200..300).contains(status)),
+        Some(Ended { status: Some(status), .. }) => {
+            (status.to_string(), !(200..300).contains(status))
+        }
         Some(Ended { failure: Some(failure), .. }) => (failure.clone(), true),
         Some(Ended { status: None, failure: None }) | None => (otherwise.to_owned(), true),
     };

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::meta::{CallAnswer, CallId, CallRequest, SdpType, Session, callback_data};
 use machine::{
-    CallSetup, FetchFailure, Fetched, GraphAction, GraphOutcome, Notice, Outbound, Params, PhoneStatus, Refusal,
-    Termination,
+    CallSetup, FetchFailure, Fetched, GraphAction, GraphOutcome, Notice, Outbound, Params,
+    PhoneStatus, Refusal, Termination,
 };
 use media::sdp::SHOWN_MAX;
 use model::{CallType, Direction, Method, Wacid};
@@ -147,12 +147,18 @@ impl Body {
     /// What came of a fetch; `status` where it is known.
     pub(super) fn fetched(result: &Result<Fetched, FetchFailure>) -> Self {
         match result {
-            Ok(Fetched::Document { document }) => Self::new(Sent::In, "200", Kind::Xml, &document.source, Kept::Whole),
-            Ok(Fetched::Refused { refusal: Refusal { findings, .. } }) => {
-                Self::none(Sent::In, format!("200, refused: {} findings", findings.len()), Kept::Not)
+            Ok(Fetched::Document { document }) => {
+                Self::new(Sent::In, "200", Kind::Xml, &document.source, Kept::Whole)
             }
+            Ok(Fetched::Refused { refusal: Refusal { findings, .. } }) => Self::none(
+                Sent::In,
+                format!("200, refused: {} findings", findings.len()),
+                Kept::Not,
+            ),
             Ok(Fetched::Ignored) => Self::none(Sent::In, "2xx", Kept::Not),
-            Err(FetchFailure::Status { status }) => Self::none(Sent::In, status.to_string(), Kept::Not),
+            Err(FetchFailure::Status { status }) => {
+                Self::none(Sent::In, status.to_string(), Kept::Not)
+            }
             Err(failure) => Self::none(Sent::In, failure.to_string(), Kept::Not),
         }
     }
@@ -196,7 +202,11 @@ fn of_calls(setup: &CallSetup, list: &str, item: Value) -> Value {
         "metadata": { "display_phone_number": business, "phone_number_id": setup.phone_number_id.as_str() },
     });
     if list == CALLS {
-        put(&mut value, "contacts", json!([{ "profile": { "name": setup.caller_name }, "wa_id": user }]));
+        put(
+            &mut value,
+            "contacts",
+            json!([{ "profile": { "name": setup.caller_name }, "wa_id": user }]),
+        );
     }
     put(&mut value, list, json!([item]));
     json!({ "field": CALLS, "value": value })
@@ -216,7 +226,9 @@ pub(super) fn began(setup: &CallSetup) -> Body {
     if let Some(wacid) = &setup.wacid {
         put(&mut call, "id", json!(wacid.as_str()));
     }
-    for (name, value) in [("cta_payload", &setup.cta_payload), ("deeplink_payload", &setup.deeplink_payload)] {
+    for (name, value) in
+        [("cta_payload", &setup.cta_payload), ("deeplink_payload", &setup.deeplink_payload)]
+    {
         if let Some(value) = value {
             put(&mut call, name, json!(value));
         }
@@ -310,18 +322,27 @@ pub(super) fn answer(action: GraphAction, outcome: &GraphOutcome, made: Option<&
     };
     match outcome {
         GraphOutcome::Done => {
-            let mut answer = CallAnswer { messaging_product: Some("whatsapp".to_owned()), ..CallAnswer::default() };
+            let mut answer = CallAnswer {
+                messaging_product: Some("whatsapp".to_owned()),
+                ..CallAnswer::default()
+            };
             match (action, made) {
                 (GraphAction::Connect, Some(id)) => answer.calls = vec![CallId { id: id.clone() }],
                 _ => answer.success = Some(true),
             }
-            Body::rebuilt(Sent::In, "200", &serde_json::to_string_pretty(&answer).unwrap_or_default())
+            Body::rebuilt(
+                Sent::In,
+                "200",
+                &serde_json::to_string_pretty(&answer).unwrap_or_default(),
+            )
         }
         GraphOutcome::Refused { status, code, details } => error(*status, *code, details),
         GraphOutcome::RateLimited { code } => error(429, *code, ""),
         GraphOutcome::Gone => error(400, 100, ""),
         GraphOutcome::ServerError { status } => Body::none(Sent::In, status.to_string(), Kept::Not),
-        GraphOutcome::Timeout | GraphOutcome::Unreachable => Body::none(Sent::In, outcome.to_string(), Kept::Not),
+        GraphOutcome::Timeout | GraphOutcome::Unreachable => {
+            Body::none(Sent::In, outcome.to_string(), Kept::Not)
+        }
     }
 }
 
@@ -330,9 +351,12 @@ mod tests {
     use super::super::Waterfall;
     use super::{BODY_MAX, Body, Kept, Kind, Sent};
 
-    const MENU: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/calls/menu_by_keys.jsonl"));
-    const HIDDEN: &str =
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/calls/log_false_hides_keys.jsonl"));
+    const MENU: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/calls/menu_by_keys.jsonl"));
+    const HIDDEN: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/calls/log_false_hides_keys.jsonl"
+    ));
 
     fn fall(log: &str) -> Waterfall {
         Waterfall::of(log.as_bytes()).expect("it reads")
@@ -356,43 +380,68 @@ mod tests {
         let trace = r#"{"trace":"begun","received_us":-850,"admitted_us":120,"running_us":180,"media_us":420}"#;
         let callback = r#"{"trace":"callback","kind":"hangup","began":1795154594120394,"took_us":9000,"attempts":1,"outcome":"delivered","tries":[{"attempt":1,"span":"0000000000000007","from_us":1,"to_us":8,"status":204}]}"#;
         let (head, rest) = MENU.split_once('\n').expect("lines");
-        let fall = fall(&format!("{head}\n{trace}\n{rest}{callback}\n{}\n", callback.replace("hangup", "recording")));
-        let kept = |name: &str| bodies(&fall, name).iter().map(|b| (b.way, b.kind, b.kept)).collect::<Vec<_>>();
+        let fall = fall(&format!(
+            "{head}\n{trace}\n{rest}{callback}\n{}\n",
+            callback.replace("hangup", "recording")
+        ));
+        let kept = |name: &str| {
+            bodies(&fall, name).iter().map(|b| (b.way, b.kind, b.kept)).collect::<Vec<_>>()
+        };
         let (json, none) = ((Kind::Json, Kept::Rebuilt), (Kind::None, Kept::Not));
         assert_eq!(kept("webhook"), [(Sent::In, json.0, json.1), (Sent::In, none.0, none.1)]);
-        let graph = [(Sent::Out, json.0, json.1), (Sent::Out, none.0, none.1), (Sent::In, json.0, json.1)];
-        assert_eq!((kept("graph pre_accept"), kept("graph accept")), (graph.to_vec(), graph.to_vec()));
+        let graph =
+            [(Sent::Out, json.0, json.1), (Sent::Out, none.0, none.1), (Sent::In, json.0, json.1)];
+        assert_eq!(
+            (kept("graph pre_accept"), kept("graph accept")),
+            (graph.to_vec(), graph.to_vec())
+        );
         assert_eq!(kept("graph terminate").len(), 2, "no SDP goes with it");
         let fetch = [(Sent::Out, Kind::Form, Kept::Whole), (Sent::In, Kind::Xml, Kept::Whole)];
         assert_eq!(kept("fetch action"), fetch);
         assert!(bodies(&fall, "fetch action")[0].text.contains("\nDigits=1\n"));
         let hangup = bodies(&fall, "callback hangup");
         assert!(hangup[0].text.contains("HangupCauseName=End Of XML Instructions\n"), "{hangup:?}");
-        assert_eq!((hangup[0].head.as_str(), hangup[1].head.as_str()), ("POST https://app.example.com/hangup", "204"));
-        assert_eq!(bodies(&fall, "callback recording")[0].kept, Kept::Not, "the machine wished for none");
+        assert_eq!(
+            (hangup[0].head.as_str(), hangup[1].head.as_str()),
+            ("POST https://app.example.com/hangup", "204")
+        );
+        assert_eq!(
+            bodies(&fall, "callback recording")[0].kept,
+            Kept::Not,
+            "the machine wished for none"
+        );
         let terminate = bodies(&fall, "terminate webhook");
-        assert!(terminate[0].text.contains("\"duration\": 3") && terminate[0].text.contains("\"terminate\""));
+        assert!(
+            terminate[0].text.contains("\"duration\": 3")
+                && terminate[0].text.contains("\"terminate\"")
+        );
     }
 
     #[test]
     fn the_two_sides_descriptions_stand_where_they_were_sent() {
-        let sdp = r#"{"trace":"sdp","offer":"v=0\na=ice-pwd:…\n","answer":"v=0\na=setup:active\n"}"#;
+        let sdp =
+            r#"{"trace":"sdp","offer":"v=0\na=ice-pwd:…\n","answer":"v=0\na=setup:active\n"}"#;
         let begun = r#"{"trace":"begun","received_us":-850,"admitted_us":120,"running_us":180,"media_us":420}"#;
         let (head, rest) = MENU.split_once('\n').expect("lines");
         let fall = fall(&format!("{head}\n{begun}\n{rest}{sdp}\n"));
         let offer = &bodies(&fall, "webhook")[1];
         assert_eq!((offer.kind, offer.way, offer.kept), (Kind::Sdp, Sent::In, Kept::Rebuilt));
         let answer = &bodies(&fall, "graph accept")[1];
-        assert_eq!((answer.text.as_str(), answer.way, answer.kept), ("v=0\na=setup:active\n", Sent::Out, Kept::Whole));
+        assert_eq!(
+            (answer.text.as_str(), answer.way, answer.kept),
+            ("v=0\na=setup:active\n", Sent::Out, Kept::Whole)
+        );
     }
 
     #[test]
     fn what_must_stay_out_of_logs_is_in_no_body() {
         let fall = fall(HIDDEN);
         let all: Vec<&Body> = fall.bars.iter().flat_map(|bar| &bar.bodies).collect();
-        let digits: Vec<&str> = all.iter().flat_map(|b| b.text.lines()).filter(|l| l.starts_with("Digits=")).collect();
+        let digits: Vec<&str> =
+            all.iter().flat_map(|b| b.text.lines()).filter(|l| l.starts_with("Digits=")).collect();
         assert!(
-            !digits.is_empty() && digits.iter().all(|d| d["Digits=".len()..].bytes().all(|b| b == b'x')),
+            !digits.is_empty()
+                && digits.iter().all(|d| d["Digits=".len()..].bytes().all(|b| b == b'x')),
             "{digits:?}"
         );
     }

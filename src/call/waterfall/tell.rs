@@ -36,7 +36,9 @@ impl Drawing {
 
     /// A request's answer. The status is the trace's, where it has one.
     pub(super) fn answered(&mut self, asked: Asked, mut body: Body) {
-        let Some(index) = self.unanswered.iter().position(|(open, _)| *open == asked) else { return };
+        let Some(index) = self.unanswered.iter().position(|(open, _)| *open == asked) else {
+            return;
+        };
         let (_, place) = self.unanswered.remove(index);
         if let Some(bar) = self.fall.bars.get_mut(place) {
             let status = bar.note.split(' ').next().filter(|word| word.parse::<u16>().is_ok());
@@ -60,13 +62,15 @@ impl Drawing {
         for (place, kind, event) in std::mem::take(&mut self.callbacks) {
             let Some(bar) = self.fall.bars.get_mut(place) else { continue };
             let row = event.and_then(|event| outbox.get(&event)).map(Body::notice);
-            let mut wished = self.notices.iter().filter(|(of, _)| *of == kind).map(|(_, body)| body);
+            let mut wished =
+                self.notices.iter().filter(|(of, _)| *of == kind).map(|(_, body)| body);
             let only = match (wished.next(), wished.next()) {
                 (Some(only), None) => Some(only.clone()),
                 _ => None,
             };
             // The machine's has the names of secret ones, too.
-            bar.bodies.push(only.or(row).unwrap_or_else(|| Body::none(Sent::Out, "POST", Kept::Not)));
+            bar.bodies
+                .push(only.or(row).unwrap_or_else(|| Body::none(Sent::Out, "POST", Kept::Not)));
             let status = bar.note.split(' ').next().unwrap_or_default().to_owned();
             bar.bodies.push(Body::none(Sent::In, status, Kept::Not));
         }

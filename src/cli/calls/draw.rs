@@ -66,7 +66,9 @@ pub(super) fn waterfall(fall: &Waterfall, width: usize, paint: Paint) -> String 
     let set_up_end = fall.set_up_us();
     // What belongs to the beginning, and what to the call as a whole.
     let beginning = |bar: &&Bar| {
-        bar.what != What::Instruction && bar.what != What::Person && set_up_end.is_none_or(|end| bar.from_us <= end)
+        bar.what != What::Instruction
+            && bar.what != What::Person
+            && set_up_end.is_none_or(|end| bar.from_us <= end)
     };
     let (set_up, rest): (Vec<&Bar>, Vec<&Bar>) = fall.bars.iter().partition(beginning);
     let slowest = slowest(&set_up, set_up_end);
@@ -93,7 +95,13 @@ fn notes(text: &mut String, fall: &Waterfall, paint: Paint) {
         };
         let rule = paint.wrap(code, &format!("{severity} {}", plain(&f.rule)));
         let said = format!("line {}, column {}: {}", f.at.line, f.at.column, plain(&f.message));
-        let _ = writeln!(text, "{:>TIME$}  {rule} at {said}\n{:TIME$}  {}", time(*at), "", plain(&f.hint));
+        let _ = writeln!(
+            text,
+            "{:>TIME$}  {rule} at {said}\n{:TIME$}  {}",
+            time(*at),
+            "",
+            plain(&f.hint)
+        );
     }
     if let Some(quality) = &fall.quality {
         sound(text, quality, paint);
@@ -161,9 +169,18 @@ fn section(
         return;
     }
     let from = bars.iter().map(|b| b.from_us).min().unwrap_or_default();
-    let last = bars.iter().filter_map(|b| b.to_us).chain(bars.iter().map(|b| b.from_us)).max().unwrap_or(from);
+    let last = bars
+        .iter()
+        .filter_map(|b| b.to_us)
+        .chain(bars.iter().map(|b| b.from_us))
+        .max()
+        .unwrap_or(from);
     // What goes on past the beginning does not squeeze it together.
-    let to = if title == "set-up" { end.map_or(last, |end| end.max(from)) } else { last.max(end.unwrap_or(last)) };
+    let to = if title == "set-up" {
+        end.map_or(last, |end| end.max(from))
+    } else {
+        last.max(end.unwrap_or(last))
+    };
     let room = width.saturating_sub(NAME + 2 * TIME + NOTE + 6).clamp(BAR_MIN, BAR_MAX);
     let scale = Scale { from, to: to.max(from + 1), room };
     let title = paint.wrap(BOLD, &format!("{title:<NAME$}"));
@@ -174,7 +191,14 @@ fn section(
     }
 }
 
-fn row(text: &mut String, bar: &Bar, depth: usize, scale: &Scale, slowest: Option<&Bar>, paint: Paint) {
+fn row(
+    text: &mut String,
+    bar: &Bar,
+    depth: usize,
+    scale: &Scale,
+    slowest: Option<&Bar>,
+    paint: Paint,
+) {
     let moment = bar.to_us == Some(bar.from_us);
     let name = fitted(&format!("{}{}", "  ".repeat(depth), plain(&bar.name)), NAME);
     let took = match bar.took_us() {
@@ -230,7 +254,8 @@ impl Scale {
         // From the column it begins in; eighths are only at its end, where there are characters for them.
         let eighths = end.saturating_sub(start).max(1);
         bar += &"█".repeat(eighths / 8);
-        let rest = [None, Some('▏'), Some('▎'), Some('▍'), Some('▌'), Some('▋'), Some('▊'), Some('▉')];
+        let rest =
+            [None, Some('▏'), Some('▎'), Some('▍'), Some('▌'), Some('▋'), Some('▊'), Some('▉')];
         bar.extend(rest.get(eighths % 8).copied().flatten());
         if to.is_none_or(|to| to > self.to) {
             bar.push('→');
@@ -255,17 +280,23 @@ fn slowest<'a>(set_up: &[&'a Bar], end: Option<i64>) -> Option<Slowest<'a>> {
     // Only what lies within the set-up made it slow, and nothing waits for what was given up.
     let took = |bar: &Bar| bar.to_us.unwrap_or(end).min(end) - bar.from_us;
     // The other side's checks can't get through before Graph has our SDP: till then ICE is as slow as that request.
-    let sdp_told = set_up.iter().filter(|b| SDP_TELLERS.contains(&b.name.as_str())).filter_map(|b| b.to_us).min();
+    let sdp_told = set_up
+        .iter()
+        .filter(|b| SDP_TELLERS.contains(&b.name.as_str()))
+        .filter_map(|b| b.to_us)
+        .min();
     let own = |bar: &Bar| match sdp_told {
         Some(told) if bar.name == "ICE" => took(bar) - (told.min(end) - bar.from_us).max(0),
         _ => took(bar),
     };
-    let bar = set_up.iter().copied().filter(|bar| bar.note != "closed").max_by_key(|bar| own(bar))?;
+    let bar =
+        set_up.iter().copied().filter(|bar| bar.note != "closed").max_by_key(|bar| own(bar))?;
     if took(bar) <= 0 || took(bar) * SLOW_SHARE < of {
         return None;
     }
     // A part that is most of it tells more; where none is, as with tries and the pauses between them, it is all of it.
-    let part = bar.parts.iter().max_by_key(|part| took(part)).filter(|part| took(part) * 2 >= took(bar));
+    let part =
+        bar.parts.iter().max_by_key(|part| took(part)).filter(|part| took(part) * 2 >= took(bar));
     let (bar, within) = part.map_or((bar, None), |part| (part, Some(bar)));
     Some(Slowest { bar, within, took: took(bar), of })
 }
@@ -280,7 +311,13 @@ fn verdict(fall: &Waterfall, slowest: Option<Slowest<'_>>) -> String {
     };
     if let Some(Slowest { bar, within, took, of }) = slowest {
         let of_what = within.map_or(String::new(), |bar| format!(" of {}", plain(&bar.name)));
-        let _ = write!(text, "; {} of {} went into {}{of_what}", time(took), time(of), plain(&bar.name));
+        let _ = write!(
+            text,
+            "; {} of {} went into {}{of_what}",
+            time(took),
+            time(of),
+            plain(&bar.name)
+        );
         // How often it was asked, where that is why.
         if !bar.parts.is_empty() && bar.note.ends_with(" requests)") {
             let _ = write!(text, ", {}", plain(&bar.note));
@@ -329,7 +366,8 @@ mod tests {
     use model::{CallQuality, SoundWay};
 
     fn menu() -> Waterfall {
-        let log = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/waterfalls/menu.jsonl"));
+        let log =
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/waterfalls/menu.jsonl"));
         Waterfall::of(log.as_bytes()).expect("it reads")
     }
 
@@ -356,7 +394,9 @@ mod tests {
 
     #[test]
     fn the_phase_that_took_most_of_the_set_up_is_named_also_where_no_part_of_it_did() {
-        let graph = |name: &str, from, to, parts| bar(What::Graph, name, "200 (3 requests)", from, to, parts);
+        let graph = |name: &str, from, to, parts| {
+            bar(What::Graph, name, "200 (3 requests)", from, to, parts)
+        };
         let tried = |at| bar(What::Graph, "try", "503", at, at + 2, Vec::new());
         // Retries: short each, with pauses between them.
         let accept = vec![
@@ -364,11 +404,17 @@ mod tests {
             graph("graph pre_accept", 2, 20, Vec::new()),
             graph("graph accept", 38, 914, vec![tried(38), tried(440), tried(912)]),
         ];
-        assert_eq!(of_set_up(accept), "Set-up took 914 ms; 876 ms of 914 ms went into graph accept, 200 (3 requests).");
+        assert_eq!(
+            of_set_up(accept),
+            "Set-up took 914 ms; 876 ms of 914 ms went into graph accept, 200 (3 requests)."
+        );
         // One try that was met with silence is most of its request.
         let silent = bar(What::Graph, "try 1", "timeout", 40, 3_040, Vec::new());
         let silence = vec![graph("graph accept", 40, 3_100, vec![silent, tried(3_098)])];
-        assert_eq!(of_set_up(silence), "Set-up took 3.06 s; 3.00 s of 3.06 s went into try 1 of graph accept.");
+        assert_eq!(
+            of_set_up(silence),
+            "Set-up took 3.06 s; 3.00 s of 3.06 s went into try 1 of graph accept."
+        );
         // Before Graph has our SDP there is nothing that ICE could do.
         let told_late = vec![
             bar(What::Media, "ICE", "", 0, 1_000, Vec::new()),
@@ -385,9 +431,20 @@ mod tests {
         ];
         assert_eq!(of_set_up(no_path), "Set-up took 1.00 s; 1.00 s of 1.00 s went into ICE.");
         // A chain of redirects.
-        let hop = |n: i64| bar(What::Customer, "request", "302", n * 200, n * 200 + 180, Vec::new());
-        let hops = vec![bar(What::Customer, "fetch answer", "200 (5 requests)", 0, 1_000, (0..5).map(hop).collect())];
-        assert_eq!(of_set_up(hops), "Set-up took 1.00 s; 1.00 s of 1.00 s went into fetch answer, 200 (5 requests).");
+        let hop =
+            |n: i64| bar(What::Customer, "request", "302", n * 200, n * 200 + 180, Vec::new());
+        let hops = vec![bar(
+            What::Customer,
+            "fetch answer",
+            "200 (5 requests)",
+            0,
+            1_000,
+            (0..5).map(hop).collect(),
+        )];
+        assert_eq!(
+            of_set_up(hops),
+            "Set-up took 1.00 s; 1.00 s of 1.00 s went into fetch answer, 200 (5 requests)."
+        );
     }
 
     /// Logs of calls with what is drawn of them beside; `UPDATE=1 cargo test --lib draws` writes what is drawn now.
@@ -401,7 +458,8 @@ mod tests {
                 continue;
             }
             seen += 1;
-            let fall = Waterfall::of(std::fs::read(&log).expect("a log").as_slice()).expect("it reads");
+            let fall =
+                Waterfall::of(std::fs::read(&log).expect("a log").as_slice()).expect("it reads");
             let drawn = format!(
                 "{}\n--- 140 columns\n{}",
                 waterfall(&fall, 80, Paint::Plain),
@@ -422,9 +480,12 @@ mod tests {
 
     #[test]
     fn few_packets_have_neither_loss_nor_a_mos() {
-        let way = |packets| Some(SoundWay { packets, loss_percent: 0.0, jitter_ms: 1.0, r_factor: 92.0, mos: 4.38 });
+        let way = |packets| {
+            Some(SoundWay { packets, loss_percent: 0.0, jitter_ms: 1.0, r_factor: 92.0, mos: 4.38 })
+        };
         let drawn = |inbound, outbound| {
-            let quality = CallQuality { inbound: way(inbound), outbound: way(outbound), round_trip_ms: None };
+            let quality =
+                CallQuality { inbound: way(inbound), outbound: way(outbound), round_trip_ms: None };
             let mut text = String::new();
             sound(&mut text, &quality, Paint::Plain);
             text
@@ -443,7 +504,10 @@ mod tests {
 
     #[test]
     fn any_log_is_drawn_in_any_width() {
-        let log = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/calls/retries_of_get_digits.jsonl"));
+        let log = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/fixtures/calls/retries_of_get_digits.jsonl"
+        ));
         let lines: Vec<&str> = log.lines().collect();
         for many in 1..=lines.len() {
             let part = lines.get(..many).expect("so many").join("\n");

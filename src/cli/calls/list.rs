@@ -10,7 +10,8 @@ pub(super) fn table(calls: &[Listed]) -> String {
         "call", "began", "", "from", "to", "lasted", "ended by"
     );
     for call in calls {
-        let lasted = call.duration_seconds.map_or_else(|| "…".to_owned(), |secs| format!("{secs} s"));
+        let lasted =
+            call.duration_seconds.map_or_else(|| "…".to_owned(), |secs| format!("{secs} s"));
         let cause = call.cause.as_deref().unwrap_or("(goes on, or its node died)");
         let [began, direction, from, to, cause] =
             [&call.started_at, &call.direction, &call.from, &call.to, cause].map(plain);

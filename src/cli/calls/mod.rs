@@ -111,7 +111,9 @@ async fn show(args: ShowArgs) -> Exit {
     }
     let fall = match Waterfall::of(log.as_slice()) {
         Ok(fall) => fall,
-        Err(e) => return Exit::failed(format_args!("could not read the call's event log: could not {e}")),
+        Err(e) => {
+            return Exit::failed(format_args!("could not read the call's event log: could not {e}"));
+        }
     };
     if args.json {
         objects(&fall, args.bodies);

@@ -26,7 +26,13 @@ pub struct Where {
     #[arg(long, value_name = "URL", group = "where")]
     pub node: Option<url::Url>,
     /// An API key of the node's [default for a node on loopback: that of `offhook dev`]
-    #[arg(long, value_name = "KEY", env = "OFFHOOK_API_KEY", hide_env_values = true, requires = "node")]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "OFFHOOK_API_KEY",
+        hide_env_values = true,
+        requires = "node"
+    )]
     pub api_key: Option<Secret>,
 }
 
@@ -100,10 +106,12 @@ impl Source {
                 let base = node.base();
                 let path = format!("calls/?limit={}", limit.min(200));
                 let body = node.get(&path, ANSWER_WITHIN, LOG_BYTES_MAX).await?;
-                let body =
-                    body.ok_or_else(|| Exit::failed(format_args!("{base} has no list of calls: is it older?")))?;
-                let page: Page = serde_json::from_slice(&body)
-                    .map_err(|e| Exit::failed(format_args!("{base} gave a list that can't be read: {e}")))?;
+                let body = body.ok_or_else(|| {
+                    Exit::failed(format_args!("{base} has no list of calls: is it older?"))
+                })?;
+                let page: Page = serde_json::from_slice(&body).map_err(|e| {
+                    Exit::failed(format_args!("{base} gave a list that can't be read: {e}"))
+                })?;
                 Ok(page
                     .items
                     .into_iter()
@@ -116,7 +124,9 @@ impl Source {
     /// A call's event log.
     pub(super) async fn log(&self, call: CallUuid) -> Result<Vec<u8>, Exit> {
         let unknown = || {
-            Exit::failed(format_args!("there is no call {call} in {self}; `offhook calls list` shows those there are"))
+            Exit::failed(format_args!(
+                "there is no call {call} in {self}; `offhook calls list` shows those there are"
+            ))
         };
         match self {
             Self::Store { archive, .. } => {
@@ -124,7 +134,8 @@ impl Source {
                 Ok(lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect())
             }
             Self::Node(node) => {
-                let body = node.get(&format!("calls/{call}/events"), ANSWER_WITHIN, LOG_BYTES_MAX).await?;
+                let body =
+                    node.get(&format!("calls/{call}/events"), ANSWER_WITHIN, LOG_BYTES_MAX).await?;
                 body.map(|body| body.to_vec()).ok_or_else(unknown)
             }
         }

@@ -17,18 +17,35 @@ pub(super) fn lines(course: &Course) -> String {
     let moments: Vec<Moment> = course.moments().collect();
     let (Some(first), Some(last)) = (moments.first(), moments.last()) else { return String::new() };
     let mut text = String::new();
-    for (way, of) in [("from the user", inbound as fn(&Moment) -> Option<SoundWay>), ("to the user", outbound)] {
+    for (way, of) in
+        [("from the user", inbound as fn(&Moment) -> Option<SoundWay>), ("to the user", outbound)]
+    {
         let mos = worst(&moments, |m| of(m).map(|way| way.mos), f64::min);
         let lost = worst(&moments, |m| of(m).map(|way| way.loss_percent), f64::max);
         if let (Some((least, most)), Some((_, peak))) = (range(&mos), range(&lost)) {
-            let _ = writeln!(text, "{way:>NAME$}  MOS  {}  {least:.1} to {most:.1}", blocks(&mos, 1.0, 4.5));
+            let _ = writeln!(
+                text,
+                "{way:>NAME$}  MOS  {}  {least:.1} to {most:.1}",
+                blocks(&mos, 1.0, 4.5)
+            );
             // A tenth fills the line at the least, so that one packet of a thousand is no tower.
-            let _ = writeln!(text, "{:NAME$}  lost {}  up to {peak:.1} %", "", blocks(&lost, 0.0, peak.max(10.0)));
+            let _ = writeln!(
+                text,
+                "{:NAME$}  lost {}  up to {peak:.1} %",
+                "",
+                blocks(&lost, 0.0, peak.max(10.0))
+            );
         }
     }
     if !text.is_empty() {
         let time = |ms: u32| Duration::from_millis(ms.into()).as_secs();
-        let _ = writeln!(text, "{:NAME$}  from {} s to {} s of the call", "", time(first.from_ms), time(last.until_ms));
+        let _ = writeln!(
+            text,
+            "{:NAME$}  from {} s to {} s of the call",
+            "",
+            time(first.from_ms),
+            time(last.until_ms)
+        );
     }
     text
 }
@@ -42,7 +59,11 @@ fn outbound(moment: &Moment) -> Option<SoundWay> {
 }
 
 /// The worst value of each block's moments.
-fn worst(moments: &[Moment], of: impl Fn(&Moment) -> Option<f64>, worse: fn(f64, f64) -> f64) -> Vec<Option<f64>> {
+fn worst(
+    moments: &[Moment],
+    of: impl Fn(&Moment) -> Option<f64>,
+    worse: fn(f64, f64) -> f64,
+) -> Vec<Option<f64>> {
     let each = moments.len().div_ceil(MANY).max(1);
     moments.chunks(each).map(|some| some.iter().filter_map(&of).reduce(worse)).collect()
 }
@@ -53,7 +74,10 @@ fn range(values: &[Option<f64>]) -> Option<(f64, f64)> {
 }
 
 fn blocks(values: &[Option<f64>], low: f64, high: f64) -> String {
-    values.iter().map(|value| value.map_or(' ', |value| block((value - low) / (high - low)))).collect()
+    values
+        .iter()
+        .map(|value| value.map_or(' ', |value| block((value - low) / (high - low))))
+        .collect()
 }
 
 #[allow(clippy::as_conversions, reason = "bounded")]
@@ -70,7 +94,8 @@ mod tests {
     use crate::call::course::Course;
 
     fn course(samples: &serde_json::Value) -> Course {
-        serde_json::from_value(json!({"from_ms": 1_000, "every_ms": 5_000, "samples": samples})).expect("a course")
+        serde_json::from_value(json!({"from_ms": 1_000, "every_ms": 5_000, "samples": samples}))
+            .expect("a course")
     }
 
     #[test]
@@ -90,7 +115,8 @@ mod tests {
         many[100] = json!([506_000, 250, 25, 4_000, 240, 0, 3_000, 60_000]);
         let drawn = lines(&course(&json!(many)));
         assert!(
-            drawn.contains("up to 10.0 %") && drawn.lines().all(|line| line.chars().count() < MANY + 60),
+            drawn.contains("up to 10.0 %")
+                && drawn.lines().all(|line| line.chars().count() < MANY + 60),
             "{drawn}"
         );
         assert_eq!(lines(&course(&json!([]))), "");

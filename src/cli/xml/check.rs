@@ -72,11 +72,17 @@ pub(super) fn run(args: &Args) -> Exit {
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    let insecure = args.allow_insecure.or(known.as_ref().map(|c| c.answer.allow_insecure)).unwrap_or(true);
+    let insecure =
+        args.allow_insecure.or(known.as_ref().map(|c| c.answer.allow_insecure)).unwrap_or(true);
     let speech = known.as_ref().and_then(|c| SpeechConfig::from_table(c.speech.clone()).ok());
     let recognisers = speech.as_ref().and_then(|speech| Recognisers::new(speech).ok());
-    let own: Option<BTreeSet<String>> =
-        known.map(|c| c.numbers.iter().filter(|n| n.calling_enabled).map(|n| n.number.as_str().to_owned()).collect());
+    let own: Option<BTreeSet<String>> = known.map(|c| {
+        c.numbers
+            .iter()
+            .filter(|n| n.calling_enabled)
+            .map(|n| n.number.as_str().to_owned())
+            .collect()
+    });
     let mut report = Report::new(args.format());
     for source in &args.sources {
         let parsed = source::read(source, insecure).map(|mut parsed| {
@@ -153,7 +159,8 @@ mod tests {
     }
 
     fn checked(arguments: &[&str]) -> Exit {
-        let line = Line::try_parse_from(std::iter::once(&"check").chain(arguments)).expect("arguments");
+        let line =
+            Line::try_parse_from(std::iter::once(&"check").chain(arguments)).expect("arguments");
         run(&line.args)
     }
 
@@ -161,7 +168,8 @@ mod tests {
     fn the_exit_code_is_the_worst_of_all() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/plivo-xml");
         let [good, warned, gone] =
-            ["ok-01-greeting.xml", "warn-08-empty-response.xml", "no such file"].map(|name| format!("{folder}/{name}"));
+            ["ok-01-greeting.xml", "warn-08-empty-response.xml", "no such file"]
+                .map(|name| format!("{folder}/{name}"));
         for format in ["text", "json", "sarif"] {
             let checked = |sources: &[&str]| checked(&[&["--format", format], sources].concat());
             assert_eq!(checked(&[&good]), Exit::Done);
@@ -181,7 +189,10 @@ mod tests {
             &["--explain", "E311", "a.xml"],
             &["--json", "--format", "text", "a"],
         ] {
-            assert!(Line::try_parse_from(std::iter::once(&"check").chain(wrong)).is_err(), "{wrong:?}");
+            assert!(
+                Line::try_parse_from(std::iter::once(&"check").chain(wrong)).is_err(),
+                "{wrong:?}"
+            );
         }
     }
 }

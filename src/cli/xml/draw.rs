@@ -8,7 +8,8 @@ use xml::{self, Parsed};
 
 /// The findings for people: each with its line and a caret under the spot.
 pub(super) fn told(source: &str, parsed: &Parsed, colour: bool) -> String {
-    let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
+    let renderer =
+        if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
     let mut out = String::new();
     for finding in &parsed.findings {
         out.push_str(&renderer.render(&[drawn(source, parsed.source.as_deref(), finding)]));
@@ -21,11 +22,18 @@ pub(super) fn told(source: &str, parsed: &Parsed, colour: bool) -> String {
         (0, warnings) => format!("{}; the document runs", counted(warnings, "warning")),
         (errors, 0) => format!("{}; nothing of the document runs", counted(errors, "error")),
         (errors, warnings) => {
-            format!("{}, {}; nothing of the document runs", counted(errors, "error"), counted(warnings, "warning"))
+            format!(
+                "{}, {}; nothing of the document runs",
+                counted(errors, "error"),
+                counted(warnings, "warning")
+            )
         }
     };
-    let more =
-        if parsed.omitted > 0 { format!(" ({} more findings not shown)", parsed.omitted) } else { String::new() };
+    let more = if parsed.omitted > 0 {
+        format!(" ({} more findings not shown)", parsed.omitted)
+    } else {
+        String::new()
+    };
     out.push_str(&format!("{source}: {verdict}{more}\n"));
     out
 }
@@ -45,7 +53,11 @@ fn drawn<'a>(source: &'a str, text: Option<&'a str>, finding: &'a Finding) -> Gr
             let snippet = Snippet::source(shown).line_start(at.line as usize);
             let snippet = snippet.annotation(AnnotationKind::Primary.span(start..end));
             // A snippet with a path counts the column itself, in what is shown.
-            if start == byte { title.element(snippet.path(source)) } else { title.element(origin).element(snippet) }
+            if start == byte {
+                title.element(snippet.path(source))
+            } else {
+                title.element(origin).element(snippet)
+            }
         }
         None => title.element(origin),
     };
@@ -96,17 +108,28 @@ mod tests {
 
     #[test]
     fn the_verdict_counts() {
-        let verdict =
-            |body: &str| told("-", &xml::parse(body.as_bytes(), None), false).lines().last().unwrap().to_owned();
+        let verdict = |body: &str| {
+            told("-", &xml::parse(body.as_bytes(), None), false).lines().last().unwrap().to_owned()
+        };
         assert_eq!(verdict("<Response><Wait/></Response>"), "-: no findings");
         assert_eq!(verdict("<Response/>"), "-: 1 warning; the document runs");
-        assert_eq!(verdict("<Response><Play a=''/></Response>"), "-: 1 error, 1 warning; nothing of the document runs");
-        assert_eq!(verdict("<Response><Play/><DTMF/></Response>"), "-: 2 errors; nothing of the document runs");
+        assert_eq!(
+            verdict("<Response><Play a=''/></Response>"),
+            "-: 1 error, 1 warning; nothing of the document runs"
+        );
+        assert_eq!(
+            verdict("<Response><Play/><DTMF/></Response>"),
+            "-: 2 errors; nothing of the document runs"
+        );
     }
 
     #[test]
     fn the_place_is_right_where_the_line_is_cut_or_there_is_none() {
-        let long = format!("<Response>{}<Bogus/>{}</Response>", "<Wait/>".repeat(50), "<Wait/>".repeat(50));
+        let long = format!(
+            "<Response>{}<Bogus/>{}</Response>",
+            "<Wait/>".repeat(50),
+            "<Wait/>".repeat(50)
+        );
         let out = told("-", &xml::parse(long.as_bytes(), None), false);
         assert!(out.contains("-:1:361"), "{out}");
         assert!(out.lines().all(|line| line.chars().count() < 200), "{out}");

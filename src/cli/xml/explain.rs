@@ -29,7 +29,10 @@ pub(super) fn run(ids: &[String], format: Format) -> Exit {
             wanted.push(found);
         } else {
             let rules: Vec<_> = all().map(|e| e.rule.id).collect();
-            return Exit::usage(format_args!("there is no rule {id:?}; there are {}, or `all`", rules.join(" ")));
+            return Exit::usage(format_args!(
+                "there is no rule {id:?}; there are {}, or `all`",
+                rules.join(" ")
+            ));
         }
     }
     for (nth, e) in wanted.iter().enumerate() {
@@ -56,7 +59,8 @@ fn told(e: &Explanation) -> String {
         Severity::Error => "error: nothing of the document runs",
         Severity::Warning => "warning: the document runs",
     };
-    let indented = |document: &str| document.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let indented =
+        |document: &str| document.lines().map(|line| format!("    {line}\n")).collect::<String>();
     format!(
         "{}  {}\n{effect}\n\n{}\n\n{}\n\nWrong:\n\n{}\nRight:\n\n{}",
         e.rule.id,
@@ -93,9 +97,12 @@ mod tests {
     #[test]
     fn an_explanation_has_its_parts() {
         let text = told(&explanation("w402").expect("a rule"));
-        assert!(text.starts_with("W402  PreAnswer media cannot be heard on WhatsApp\nwarning: the document runs\n\n"));
+        assert!(text.starts_with(
+            "W402  PreAnswer media cannot be heard on WhatsApp\nwarning: the document runs\n\n"
+        ));
         assert!(
-            text.contains("\nWrong:\n\n    <Response>\n") && text.contains("\nRight:\n\n    <Response>\n"),
+            text.contains("\nWrong:\n\n    <Response>\n")
+                && text.contains("\nRight:\n\n    <Response>\n"),
             "{text}"
         );
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");

@@ -130,9 +130,15 @@ fn prepare(args: &Args) -> Result<(Job, bool), Exit> {
     };
     let posted = |url: &url::Url| (DocUrl(url.as_str().into()), Method::Post);
     let method = args.method.unwrap_or(account.method);
-    let hangup = args.hangup_url.as_ref().map(posted).or(account.hangup).unwrap_or_else(|| (answer.clone(), method));
+    let hangup = args
+        .hangup_url
+        .as_ref()
+        .map(posted)
+        .or(account.hangup)
+        .unwrap_or_else(|| (answer.clone(), method));
     let fallback = args.fallback_url.as_ref().map(posted).or(account.fallback);
-    let keys = typed(&args.digits).map_err(|e| Exit::usage(format_args!("--digits {}: {e}", args.digits)))?;
+    let keys = typed(&args.digits)
+        .map_err(|e| Exit::usage(format_args!("--digits {}: {e}", args.digits)))?;
     let job = Job {
         calling: Calling {
             from,
@@ -155,7 +161,10 @@ fn prepare(args: &Args) -> Result<(Job, bool), Exit> {
             callee: args.callee,
         },
         callbacks: !args.no_callbacks,
-        bounds: Bounds { documents: args.max_documents, time: Duration::from_secs(args.max_seconds.into()) },
+        bounds: Bounds {
+            documents: args.max_documents,
+            time: Duration::from_secs(args.max_seconds.into()),
+        },
     };
     Ok((job, args.allow_insecure.unwrap_or(account.insecure)))
 }
@@ -203,14 +212,21 @@ impl Side {
         });
         let Some(spec) = found else {
             return Err(match wanted {
-                Some(wanted) => Exit::usage(format_args!("--to {wanted}: the configuration has no such number")),
-                None => Exit::usage("the configuration has no number with calling enabled: name one with --to"),
+                Some(wanted) => {
+                    Exit::usage(format_args!("--to {wanted}: the configuration has no such number"))
+                }
+                None => Exit::usage(
+                    "the configuration has no number with calling enabled: name one with --to",
+                ),
             });
         };
         // The configuration's reader has seen that accounts and their parents are there.
         let account = |id: &AuthId| accounts.iter().find(|a| a.auth_id == *id);
         let Some(own) = account(&spec.account) else {
-            return Err(Exit::usage(format_args!("the configuration has no account {}", spec.account.as_str())));
+            return Err(Exit::usage(format_args!(
+                "the configuration has no account {}",
+                spec.account.as_str()
+            )));
         };
         let main = own.parent.as_ref().and_then(account).unwrap_or(own);
         Ok(Self {
@@ -231,7 +247,9 @@ impl Side {
 fn number(option: &str, text: &str) -> Result<String, Exit> {
     let digits = digits_of(text);
     if digits.is_empty() {
-        return Err(Exit::usage(format_args!("{option} needs a phone number: digits, with or without a plus")));
+        return Err(Exit::usage(format_args!(
+            "{option} needs a phone number: digits, with or without a plus"
+        )));
     }
     Ok(digits)
 }
@@ -283,7 +301,10 @@ mod tests {
     fn entries_of_digits() {
         let rows = |text: &str| {
             let typed = typed(text).expect("digits");
-            typed.iter().map(|keys| keys.iter().map(|k| k.digit.as_char()).collect::<String>()).collect::<Vec<_>>()
+            typed
+                .iter()
+                .map(|keys| keys.iter().map(|k| k.digit.as_char()).collect::<String>())
+                .collect::<Vec<_>>()
         };
         assert!(rows("").is_empty());
         assert_eq!(rows("1"), ["1"]);

@@ -10,7 +10,8 @@ use xml::rules::{self, Rule};
 use xml::{self, Parsed};
 
 /// The schema's own address.
-const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
+const SCHEMA: &str =
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 /// Characters of a line that are quoted.
 const SNIPPET_MAX: usize = 200;
 
@@ -32,7 +33,9 @@ impl Sarif {
             artifact["location"]["description"] = json!({"text": "standard input"});
         }
         self.artifacts.push(artifact);
-        self.results.extend(parsed.findings.iter().map(|f| result(f, &uri, index, parsed.source.as_deref())));
+        self.results.extend(
+            parsed.findings.iter().map(|f| result(f, &uri, index, parsed.source.as_deref())),
+        );
         if parsed.omitted > 0 {
             let text = format!("{source}: {} more findings are left out", parsed.omitted);
             self.notifications.push(json!({"level": "note", "message": {"text": text}}));
@@ -127,7 +130,9 @@ fn escaped(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     for byte in path.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => out.push(byte.into()),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                out.push(byte.into())
+            }
             other => out.push_str(&format!("%{other:02X}")),
         }
     }
@@ -150,9 +155,17 @@ mod tests {
         ("run", &["tool"], &["tool", "columnKind", "invocations", "artifacts", "results"]),
         ("tool", &["driver"], &["driver", "extensions"]),
         ("driver", &["name"], &["name", "version", "semanticVersion", "informationUri", "rules"]),
-        ("rule", &["id"], &["id", "shortDescription", "fullDescription", "help", "defaultConfiguration"]),
+        (
+            "rule",
+            &["id"],
+            &["id", "shortDescription", "fullDescription", "help", "defaultConfiguration"],
+        ),
         ("result", &["message"], &["ruleId", "ruleIndex", "level", "message", "locations"]),
-        ("invocation", &["executionSuccessful"], &["executionSuccessful", "toolExecutionNotifications"]),
+        (
+            "invocation",
+            &["executionSuccessful"],
+            &["executionSuccessful", "toolExecutionNotifications"],
+        ),
         ("notification", &["message"], &["level", "message"]),
         ("artifact", &[], &["location", "roles"]),
         ("location", &[], &["physicalLocation"]),
@@ -172,7 +185,8 @@ mod tests {
         }
         for (key, value) in object {
             assert!(known.contains(&key.as_str()), "{kind}: {key}");
-            let each = |kind: &str| value.as_array().expect(key).iter().for_each(|item| hold(kind, item));
+            let each =
+                |kind: &str| value.as_array().expect(key).iter().for_each(|item| hold(kind, item));
             match key.as_str() {
                 "runs" => each("run"),
                 "rules" => each("rule"),
@@ -181,18 +195,28 @@ mod tests {
                 "toolExecutionNotifications" => each("notification"),
                 "artifacts" => each("artifact"),
                 "locations" => each("location"),
-                "tool" | "driver" | "physicalLocation" | "artifactLocation" | "region" | "snippet" => hold(key, value),
+                "tool" | "driver" | "physicalLocation" | "artifactLocation" | "region"
+                | "snippet" => hold(key, value),
                 "location" => hold("artifactLocation", value),
-                "message" | "shortDescription" | "fullDescription" | "help" | "description" => hold("message", value),
+                "message" | "shortDescription" | "fullDescription" | "help" | "description" => {
+                    hold("message", value)
+                }
                 "defaultConfiguration" => hold("configuration", value),
                 "roles" => assert_eq!(value, &serde_json::json!(["analysisTarget"])),
-                "level" => assert!(["none", "note", "warning", "error"].contains(&value.as_str().expect(key))),
-                "columnKind" => assert!(["utf16CodeUnits", "unicodeCodePoints"].contains(&value.as_str().expect(key))),
+                "level" => assert!(
+                    ["none", "note", "warning", "error"].contains(&value.as_str().expect(key))
+                ),
+                "columnKind" => assert!(
+                    ["utf16CodeUnits", "unicodeCodePoints"].contains(&value.as_str().expect(key))
+                ),
                 "startLine" | "startColumn" => assert!(value.as_u64().expect(key) >= 1, "{key}"),
                 "index" | "ruleIndex" => assert!(value.as_i64().expect(key) >= -1, "{key}"),
                 "executionSuccessful" => assert!(value.is_boolean()),
                 "version" => assert_eq!(value, "2.1.0"),
-                _ => assert!(value.as_str().is_some_and(|text| !text.is_empty()), "{kind}.{key}: {value}"),
+                _ => assert!(
+                    value.as_str().is_some_and(|text| !text.is_empty()),
+                    "{kind}.{key}: {value}"
+                ),
             }
         }
     }
@@ -213,22 +237,39 @@ mod tests {
         let document = sarif.document();
         hold("", &document);
         let run = &document["runs"][0];
-        let uris: Vec<_> = (0..4).map(|i| run["artifacts"][i]["location"]["uri"].as_str().expect("a URI")).collect();
-        assert_eq!(uris, ["menu.xml", "stdin", "https://app.example.com/a%20b", "file:///tmp/x.xml"]);
+        let uris: Vec<_> = (0..4)
+            .map(|i| run["artifacts"][i]["location"]["uri"].as_str().expect("a URI"))
+            .collect();
+        assert_eq!(
+            uris,
+            ["menu.xml", "stdin", "https://app.example.com/a%20b", "file:///tmp/x.xml"]
+        );
         assert_eq!(run["invocations"][0]["executionSuccessful"], false);
         let results = run["results"].as_array().expect("results");
-        let rules_found: Vec<_> = results.iter().map(|r| r["ruleId"].as_str().expect("a rule")).collect();
+        let rules_found: Vec<_> =
+            results.iter().map(|r| r["ruleId"].as_str().expect("a rule")).collect();
         assert_eq!(rules_found, ["E205", "W301", "W308", "E103"]);
         for result in results {
-            let index = usize::try_from(result["ruleIndex"].as_u64().expect("an index")).expect("small");
+            let index =
+                usize::try_from(result["ruleIndex"].as_u64().expect("an index")).expect("small");
             assert_eq!(run["tool"]["driver"]["rules"][index]["id"], result["ruleId"]);
             assert_eq!(rules::ALL[index].id, result["ruleId"]);
         }
         let place = &results[1]["locations"][0]["physicalLocation"];
-        assert_eq!((&place["region"]["startLine"], &place["region"]["startColumn"]), (&3.into(), &10.into()));
-        assert_eq!(place["region"]["snippet"]["text"], "  <Speak a=\"1\">caf\u{e9}</Speak></Response>");
-        let ids: BTreeSet<_> =
-            run["tool"]["driver"]["rules"].as_array().expect("rules").iter().map(|r| r["id"].as_str()).collect();
+        assert_eq!(
+            (&place["region"]["startLine"], &place["region"]["startColumn"]),
+            (&3.into(), &10.into())
+        );
+        assert_eq!(
+            place["region"]["snippet"]["text"],
+            "  <Speak a=\"1\">caf\u{e9}</Speak></Response>"
+        );
+        let ids: BTreeSet<_> = run["tool"]["driver"]["rules"]
+            .as_array()
+            .expect("rules")
+            .iter()
+            .map(|r| r["id"].as_str())
+            .collect();
         assert_eq!(ids.len(), rules::ALL.len());
     }
 

@@ -35,18 +35,21 @@ pub(super) fn read(source: &str, allow_insecure: bool) -> Result<Parsed, String>
 /// The bytes of a file or of standard input, one more than a document may have at most.
 pub(super) fn bytes(source: &str) -> Result<Vec<u8>, String> {
     if source == STDIN {
-        return bounded(std::io::stdin().lock())
-            .map_err(|e| format!("could not read standard input: {e}; pipe a document into it, or name a file"));
+        return bounded(std::io::stdin().lock()).map_err(|e| {
+            format!("could not read standard input: {e}; pipe a document into it, or name a file")
+        });
     }
-    std::fs::File::open(Path::new(source))
-        .and_then(bounded)
-        .map_err(|e| format!("could not read {source}: {e}; name a file, an http(s) URL, or - for standard input"))
+    std::fs::File::open(Path::new(source)).and_then(bounded).map_err(|e| {
+        format!(
+            "could not read {source}: {e}; name a file, an http(s) URL, or - for standard input"
+        )
+    })
 }
 
 pub(super) fn is_url(source: &str) -> bool {
-    source
-        .split_once("://")
-        .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http"))
+    source.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http")
+    })
 }
 
 /// One byte more than a document may have is enough to refuse it.
@@ -139,7 +142,9 @@ mod tests {
 
     fn answer(status: &str, headers: &str, body: &str) -> String {
         let length = body.len();
-        format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
+        format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        )
     }
 
     #[test]

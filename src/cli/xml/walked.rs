@@ -56,15 +56,20 @@ impl Printer {
             }
             Event::File { bytes } => format!("the answer document is a file of {bytes} bytes"),
             Event::Answer { attempt, method, url, signed_by, status, failure, took_ms } => {
-                let outcome = status.map_or_else(|| failure.unwrap_or("nothing").to_owned(), |s| s.to_string());
-                let again = if *attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
+                let outcome = status
+                    .map_or_else(|| failure.unwrap_or("nothing").to_owned(), |s| s.to_string());
+                let again =
+                    if *attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
                 let signed = self.signed(signed_by);
                 format!("{outcome} in {took_ms} ms from {} {url}{again}\n{signed}", method.as_str())
             }
             Event::NoDocument { kind, why } => format!("no {} document: {why}", kind.as_str()),
             Event::Document { ok, bytes, source, .. } => {
                 let verdict = if *ok { "" } else { ", refused: nothing of it runs" };
-                format!("document of {bytes} bytes{verdict}\n{}", numbered(source.as_deref().unwrap_or_default()))
+                format!(
+                    "document of {bytes} bytes{verdict}\n{}",
+                    numbered(source.as_deref().unwrap_or_default())
+                )
             }
             Event::Finding { finding: f } => {
                 let severity = match f.severity {
@@ -72,10 +77,15 @@ impl Printer {
                     Severity::Warning => "warning",
                 };
                 let at = (f.at.line, f.at.column);
-                format!("{severity} {} at line {}, column {}: {}\n{}", f.rule, at.0, at.1, f.message, f.hint)
+                format!(
+                    "{severity} {} at line {}, column {}: {}\n{}",
+                    f.rule, at.0, at.1, f.message, f.hint
+                )
             }
             Event::Answered => "the call is answered".to_owned(),
-            Event::Instruction { element, line, outcome, note } => instruction(element, *line, *outcome, note),
+            Event::Instruction { element, line, outcome, note } => {
+                instruction(element, *line, *outcome, note)
+            }
             Event::Prompt { heard, ms, endless } => prompt(heard, *ms, *endless),
             Event::Tones { digits, .. } => format!("  tones {digits}"),
             Event::Stream { url, keeps_call } => {
@@ -88,7 +98,9 @@ impl Printer {
             Event::CallerHangsUp { why } => format!("the caller hangs up: {why}"),
             Event::Hangup { cause, code, name, source, answered, duration_s } => {
                 let answered = if *answered { "answered" } else { "never answered" };
-                format!("the call ends: {code} {name}, source {source} ({cause}); {answered}, {duration_s} s")
+                format!(
+                    "the call ends: {code} {name}, source {source} ({cause}); {answered}, {duration_s} s"
+                )
             }
             Event::Callback { kind, method, url, params, sent, status, failure } => {
                 let outcome = match (status, failure) {
@@ -97,8 +109,16 @@ impl Printer {
                     (None, None) => "not sent".to_owned(),
                 };
                 let not_sent = if *sent { "" } else { "would be sent: " };
-                let to = if url.is_empty() { String::new() } else { format!("{} {url}: ", method.as_str()) };
-                format!("{} callback: {not_sent}{to}{outcome}\n{}", kind.as_str(), self.new_ones(params))
+                let to = if url.is_empty() {
+                    String::new()
+                } else {
+                    format!("{} {url}: ", method.as_str())
+                };
+                format!(
+                    "{} callback: {not_sent}{to}{outcome}\n{}",
+                    kind.as_str(),
+                    self.new_ones(params)
+                )
             }
         };
         placed(step.at_ms, &said)
@@ -117,11 +137,13 @@ impl Printer {
     fn new_ones(&mut self, params: &Params) -> String {
         let new = params.iter().filter(|(name, value)| self.params.get(name) != Some(value));
         // `Debug` keeps secret values to itself.
-        let words: Vec<String> = new.map(|(name, value)| format!("{name}={value:?}").replace('"', "")).collect();
+        let words: Vec<String> =
+            new.map(|(name, value)| format!("{name}={value:?}").replace('"', "")).collect();
         let same = params.iter().count() - words.len();
         let mut text = filled(words.iter().cloned());
         if same > 0 {
-            let _ = write!(text, "{}and {same} as before", if words.is_empty() { "" } else { "\n" });
+            let _ =
+                write!(text, "{}and {same} as before", if words.is_empty() { "" } else { "\n" });
         }
         self.params.clone_from(params);
         text
@@ -190,8 +212,12 @@ fn prompt(heard: &[Heard], ms: u64, endless: bool) -> String {
 /// A document with its line numbers.
 fn numbered(source: &str) -> String {
     let mut lines = source.lines();
-    let mut text: Vec<String> =
-        lines.by_ref().take(LINES_MAX).enumerate().map(|(n, line)| format!("{:>4}  {line}", n + 1)).collect();
+    let mut text: Vec<String> = lines
+        .by_ref()
+        .take(LINES_MAX)
+        .enumerate()
+        .map(|(n, line)| format!("{:>4}  {line}", n + 1))
+        .collect();
     let more = lines.count();
     if more > 0 {
         text.push(format!("      and {more} more lines"));
@@ -243,28 +269,47 @@ mod tests {
 
     fn request(digits: &str) -> Step {
         let params = [("CallStatus", "ringing"), ("Digits", digits)];
-        let params: Params = params.map(|(n, v)| (n.into(), Param::Plain(v.to_owned().into()))).into();
+        let params: Params =
+            params.map(|(n, v)| (n.into(), Param::Plain(v.to_owned().into()))).into();
         let (kind, method) = (FetchKind::Action, Method::Post);
-        Step { at_ms: 1_234, event: Event::Request { kind, method, url: "https://a.example/".to_owned(), params } }
+        Step {
+            at_ms: 1_234,
+            event: Event::Request { kind, method, url: "https://a.example/".to_owned(), params },
+        }
     }
 
     #[test]
     fn a_request_shows_what_is_new_in_it() {
         let mut printer = Printer::new(false);
         let first = printer.text(&request("1"));
-        assert_eq!(first, "   1.2 s    POST https://a.example/  (action)\n            CallStatus=ringing  Digits=1\n");
+        assert_eq!(
+            first,
+            "   1.2 s    POST https://a.example/  (action)\n            CallStatus=ringing  Digits=1\n"
+        );
         let second = printer.text(&request("2"));
-        assert!(second.ends_with("            Digits=2\n            and 1 as before\n"), "{second}");
+        assert!(
+            second.ends_with("            Digits=2\n            and 1 as before\n"),
+            "{second}"
+        );
     }
 
     #[test]
     fn prompts_and_documents_are_text_without_control_characters() {
         let heard = vec![
-            Heard::Speak { text: "Hi\u{1b}[2J".to_owned(), voice: "WOMAN".to_owned(), language: None, times: 2 },
+            Heard::Speak {
+                text: "Hi\u{1b}[2J".to_owned(),
+                voice: "WOMAN".to_owned(),
+                language: None,
+                times: 2,
+            },
             Heard::Play { url: "https://a.example/a.mp3".to_owned(), times: 0 },
         ];
-        let text = Printer::new(false).text(&Step { at_ms: 0, event: Event::Prompt { heard, ms: 900, endless: true } });
-        assert!(text.contains("(WOMAN), 2 times\n") && text.contains("again and again, without end"), "{text}");
+        let text = Printer::new(false)
+            .text(&Step { at_ms: 0, event: Event::Prompt { heard, ms: 900, endless: true } });
+        assert!(
+            text.contains("(WOMAN), 2 times\n") && text.contains("again and again, without end"),
+            "{text}"
+        );
         assert!(!text.contains('\u{1b}'));
         assert!(!placed(0, "a\u{1b}[2Jb").contains('\u{1b}'));
         let long = "<Wait/>\n".repeat(100);
@@ -275,9 +320,16 @@ mod tests {
     #[test]
     fn the_verdict_names_what_failed() {
         let walked = Walked { documents: 1, warnings: 2, took_ms: 12, ..Walked::default() };
-        assert_eq!(verdict(&walked, false), "\nok: 1 document, 0 errors, 2 warnings; walked in 12 ms\n");
+        assert_eq!(
+            verdict(&walked, false),
+            "\nok: 1 document, 0 errors, 2 warnings; walked in 12 ms\n"
+        );
         assert!(verdict(&walked, true).contains("failed: there are warnings (--strict)\nnot ok: "));
-        let failed = Walked { faults: vec!["the answer URL gave no document".to_owned()], ..walked };
-        assert!(verdict(&failed, false).starts_with("\nfailed: the answer URL gave no document\nnot ok: "));
+        let failed =
+            Walked { faults: vec!["the answer URL gave no document".to_owned()], ..walked };
+        assert!(
+            verdict(&failed, false)
+                .starts_with("\nfailed: the answer URL gave no document\nnot ok: ")
+        );
     }
 }

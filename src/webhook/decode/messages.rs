@@ -11,7 +11,9 @@ use model::{MessageStatus, Timestamp};
 
 pub(super) fn messages(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
     let names = ["metadata", "contacts", "messages", "statuses", "errors"];
-    let Some([metadata, contacts, messages, statuses, errors]) = value.and_then(|value| value.members(names)) else {
+    let Some([metadata, contacts, messages, statuses, errors]) =
+        value.and_then(|value| value.members(names))
+    else {
         return take(Item::malformed(Kind::MESSAGES));
     };
     let around = around(metadata, contacts, errors);
@@ -45,8 +47,9 @@ fn message(item: Value<'_>, around: &Around) -> Item {
     let kind = match kind.as_deref() {
         None => Kind::MESSAGES,
         Some("interactive") => {
-            let [reply, permission] =
-                interactive.and_then(|i| i.members(["type", "call_permission_reply"])).unwrap_or_default();
+            let [reply, permission] = interactive
+                .and_then(|i| i.members(["type", "call_permission_reply"]))
+                .unwrap_or_default();
             let reply = reply.and_then(Value::string).unwrap_or_default().to_ascii_lowercase();
             match reply.as_str() {
                 "call_permission_reply" => return permission_reply(item, id, permission, around),
@@ -58,9 +61,10 @@ fn message(item: Value<'_>, around: &Around) -> Item {
         Some(_) => Kind::of("messages.unknown"),
     };
     let what = match &id {
-        Some(id) if kind != Kind::MESSAGES => {
-            What::Message { phone_number_id: around.phone_number_id.clone(), said: Box::new(said(item, id, around)) }
-        }
+        Some(id) if kind != Kind::MESSAGES => What::Message {
+            phone_number_id: around.phone_number_id.clone(),
+            said: Box::new(said(item, id, around)),
+        },
         _ => What::Malformed,
     };
     Item { kind, id, what }
@@ -83,8 +87,12 @@ fn said(item: Value<'_>, id: &str, around: &Around) -> UserMessage {
     {
         if known {
             for name in [told.as_str(), "context", "referral", "errors"] {
-                content
-                    .extend(whole.remove(name).filter(|v| !v.is_null()).map(|v| (name.to_owned(), words::bounded(v))));
+                content.extend(
+                    whole
+                        .remove(name)
+                        .filter(|v| !v.is_null())
+                        .map(|v| (name.to_owned(), words::bounded(v))),
+                );
             }
         } else {
             content.insert("unknown".to_owned(), words::bounded(whole.into()));
@@ -104,18 +112,27 @@ fn said(item: Value<'_>, id: &str, around: &Around) -> UserMessage {
 }
 
 /// A user's answer to a permission request: usable where its word is known and its user can be told.
-fn permission_reply(item: Value<'_>, id: Option<String>, said: Option<Value<'_>>, around: &Around) -> Item {
+fn permission_reply(
+    item: Value<'_>,
+    id: Option<String>,
+    said: Option<Value<'_>>,
+    around: &Around,
+) -> Item {
     let names = ["response", "is_permanent", "expiration_timestamp"];
-    let [response, permanent, expiration] = said.and_then(|said| said.members(names)).unwrap_or_default();
-    let is_true = |value: Value<'_>| value.raw() == "true" || value.string().is_some_and(|text| text == "true");
-    let reply = match response.and_then(Value::string).unwrap_or_default().to_ascii_lowercase().as_str() {
-        "accept" => Some(Reply::Accept {
-            permanent: permanent.is_some_and(is_true),
-            expiration: expiration.and_then(Value::integer).map(Timestamp::from_secs),
-        }),
-        "reject" => Some(Reply::Reject),
-        _ => None,
+    let [response, permanent, expiration] =
+        said.and_then(|said| said.members(names)).unwrap_or_default();
+    let is_true = |value: Value<'_>| {
+        value.raw() == "true" || value.string().is_some_and(|text| text == "true")
     };
+    let reply =
+        match response.and_then(Value::string).unwrap_or_default().to_ascii_lowercase().as_str() {
+            "accept" => Some(Reply::Accept {
+                permanent: permanent.is_some_and(is_true),
+                expiration: expiration.and_then(Value::integer).map(Timestamp::from_secs),
+            }),
+            "reject" => Some(Reply::Reject),
+            _ => None,
+        };
     let names = ["from", "from_user_id", "from_parent_user_id", "timestamp"];
     let [from, user_id, parent, timestamp] = item.members(names).unwrap_or_default();
     let (from, user_id, parent) = (digits(from), text(user_id), text(parent));

@@ -23,14 +23,18 @@ async fn bad_application() -> String {
             tokio::time::sleep(Duration::from_millis(pause)).await;
             let document = super::HELLO.as_bytes();
             Some((
-                Ok::<_, std::convert::Infallible>(Bytes::copy_from_slice(&document[nr % document.len()..][..1])),
+                Ok::<_, std::convert::Infallible>(Bytes::copy_from_slice(
+                    &document[nr % document.len()..][..1],
+                )),
                 nr + 1,
             ))
         };
         Body::from_stream(futures_util::stream::unfold(0, byte))
     };
     let endless = || {
-        let blank = std::iter::repeat_with(|| Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b' '; 4_096])));
+        let blank = std::iter::repeat_with(|| {
+            Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b' '; 4_096]))
+        });
         Body::from_stream(futures_util::stream::iter(blank))
     };
     let padded = |size: usize| {
@@ -44,7 +48,10 @@ async fn bad_application() -> String {
         .route("/exact", any(move || async move { padded(LIMIT) }))
         .route("/over", any(move || async move { padded(LIMIT + 1) }))
         .route("/html", any(|| async { "<!doctype html><html><body>Sign in</body></html>" }))
-        .route("/to-metadata", any(|| async { Redirect::temporary("http://169.254.169.254/latest/") }))
+        .route(
+            "/to-metadata",
+            any(|| async { Redirect::temporary("http://169.254.169.254/latest/") }),
+        )
         .route("/to-a-file", any(|| async { Redirect::temporary("file:///etc/passwd") }))
         .route("/round", any(|| async { Redirect::temporary("/round") }));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -98,16 +105,23 @@ async fn r07_slow_body_byte_a_second_and_other_bad_answers_end_in_time_with_thei
         w.answer = "timeout_ms = 1500".to_owned();
     })
     .await;
-    let calls = world.calls((0..rows.len()).map(|nr| CallScript { to: number(nr), ..deaf(1) })).await;
+    let calls =
+        world.calls((0..rows.len()).map(|nr| CallScript { to: number(nr), ..deaf(1) })).await;
     for (call, (path, code, seconds)) in calls.iter().zip(rows) {
         assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "reject 200"], "{path}");
         let told = world.hangup(&call.wacid).await;
-        let ended = call.events.iter().find(|e| e.what == Happened::Hangup { by: HungUpBy::Rejected });
+        let ended =
+            call.events.iter().find(|e| e.what == Happened::Hangup { by: HungUpBy::Rejected });
         let ended = ended.map_or(u64::MAX, |e| e.at_ms) as f64 / 1_000.0;
-        assert_eq!((told.param("HangupCauseCode"), ended < seconds), (code, true), "{path} after {ended} s");
+        assert_eq!(
+            (told.param("HangupCauseCode"), ended < seconds),
+            (code, true),
+            "{path} after {ended} s"
+        );
     }
     for (outcome, count) in [("timeout", 5.0), ("too_large", 2.0), ("refused", 2.0)] {
-        let told = world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", outcome)]).await;
+        let told =
+            world.node.metric("offhook_answer_fetch_seconds_count", &[("outcome", outcome)]).await;
         assert_eq!(told, count, "{outcome}");
     }
     world.is_well().await;
@@ -133,14 +147,19 @@ async fn r07_the_fallback_has_its_turn_once_and_only_for_the_first_document() {
     let paths = ["/over", "/html", "/to-metadata", "/drip"];
     let world = World::start("", |w, app| {
         let urls: Vec<String> = paths.iter().map(|path| format!("{base}{path}")).collect();
-        let more = format!("fallback_url = \"{}\"\nhangup_url = \"{}\"", app.url("/fallback"), app.url("/hangup"));
+        let more = format!(
+            "fallback_url = \"{}\"\nhangup_url = \"{}\"",
+            app.url("/fallback"),
+            app.url("/hangup")
+        );
         w.extra = numbers(&urls, &more);
         w.answer = "timeout_ms = 1000".to_owned();
     })
     .await;
     // The fallback works; what it redirects to does not, and has no fallback.
     world.app.xml("/fallback", format!("<Response><Redirect>{base}/html</Redirect></Response>"));
-    let calls = world.calls((0..paths.len()).map(|nr| CallScript { to: number(nr), ..deaf(1) })).await;
+    let calls =
+        world.calls((0..paths.len()).map(|nr| CallScript { to: number(nr), ..deaf(1) })).await;
     for (call, path) in calls.iter().zip(paths) {
         assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "8014", "{path}");
     }
@@ -152,7 +171,8 @@ async fn r07_the_fallback_has_its_turn_once_and_only_for_the_first_document() {
 async fn r07_a_call_stuck_in_a_fetch_leaves_nothing_a_second_after_its_end() {
     let base = bad_application().await;
     let world = World::start("", |w, app| {
-        w.extra = numbers(&[format!("{base}/drip")], &format!("hangup_url = \"{}\"", app.url("/hangup")));
+        w.extra =
+            numbers(&[format!("{base}/drip")], &format!("hangup_url = \"{}\"", app.url("/hangup")));
         w.answer = "timeout_ms = 30000".to_owned();
     })
     .await;
@@ -173,7 +193,11 @@ async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
     let app = App::start().await;
     app.xml("/answer", "<Response><Speak>Hello</Speak><Wait length=\"2\"/></Response>");
     let clock = Clock::jumping();
-    let options = DevOptions { clock: clock.clone(), answer_url: Some(app.url("/answer")), ..DevOptions::default() };
+    let options = DevOptions {
+        clock: clock.clone(),
+        answer_url: Some(app.url("/answer")),
+        ..DevOptions::default()
+    };
     let dev = Dev::boot(options).await.expect("a node in this process");
     for (nr, hours) in [(1, 0), (2, 1), (3, -1)] {
         let script = CallScript { api_key: Some(dev.api_key.clone()), ..whole(nr) };
@@ -196,7 +220,10 @@ async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
         let log = http::send("GET", &events, &[("x-api-key", &dev.api_key)], "").await.text();
         let (began, ended) = (wait(&log, "started"), wait(&log, "done"));
         // A timer on the wall would be hours off; the rest is what a busy machine may take to wake up.
-        assert!((2_000..20_000).contains(&(ended - began)), "hours {hours}: {began} to {ended} ms\n{log}");
+        assert!(
+            (2_000..20_000).contains(&(ended - began)),
+            "hours {hours}: {began} to {ended} ms\n{log}"
+        );
         let seconds: u64 = hangup.param("Duration").parse().expect("seconds");
         assert!((2..=60).contains(&seconds), "hours {hours}: {seconds} s");
         // From the answer to the end as the monotonic clock has it, whatever the wall says.
@@ -205,7 +232,10 @@ async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
             let time = record[name].as_str().expect("a time").replace(' ', "T");
             time.parse::<jiff::Timestamp>().expect("RFC 3339").as_second()
         };
-        assert!((0..=60).contains(&(at("end_time") - at("answer_time"))), "hours {hours}: {record}");
+        assert!(
+            (0..=60).contains(&(at("end_time") - at("answer_time"))),
+            "hours {hours}: {record}"
+        );
     }
     dev.stop().await;
 }
@@ -214,8 +244,12 @@ async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
 fn wait(log: &str, outcome: &str) -> u64 {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let is = |wish: &serde_json::Value| wish["element"] == "Wait" && wish["outcome"] == outcome;
-    let mut lines = lines.filter(|line| line["outputs"].as_array().is_some_and(|wishes| wishes.iter().any(is)));
-    lines.next().and_then(|line| line["at"].as_u64()).unwrap_or_else(|| panic!("no Wait {outcome}:\n{log}"))
+    let mut lines =
+        lines.filter(|line| line["outputs"].as_array().is_some_and(|wishes| wishes.iter().any(is)));
+    lines
+        .next()
+        .and_then(|line| line["at"].as_u64())
+        .unwrap_or_else(|| panic!("no Wait {outcome}:\n{log}"))
 }
 
 async fn record(dev: &Dev, uuid: &str) -> serde_json::Value {

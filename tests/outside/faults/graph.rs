@@ -15,13 +15,18 @@ async fn h04_r06_graph_503_html_then_ok_and_other_passing_faults_of_accept() {
         (4, "do = \"answer\"\non = \"accept\"\ntimes = 1\nstatus = 200\ncode = 131000"),
         (5, "do = \"reset\"\non = \"accept\"\ntimes = 1\ndone = true\nafter_bytes = 40"),
         (6, "do = \"reset\"\non = \"accept\"\ntimes = 1\nafter_bytes = 0"),
-        (7, "do = \"answer\"\non = \"accept\"\ntimes = 1\nstatus = 429\ncode = 80007\nretry_after = 1"),
+        (
+            7,
+            "do = \"answer\"\non = \"accept\"\ntimes = 1\nstatus = 429\ncode = 80007\nretry_after = 1",
+        ),
         (8, "do = \"answer\"\non = \"accept\"\ntimes = 1\nstatus = 500\ndone = true"),
     ];
     let world = World::start(&rules(&of_users), |_, _| ()).await;
-    let stays = |nr| CallScript { hangup: HangupRule::AfterAnswer(Duration::from_secs(2)), ..deaf(nr) };
+    let stays =
+        |nr| CallScript { hangup: HangupRule::AfterAnswer(Duration::from_secs(2)), ..deaf(nr) };
     let calls = world.calls((1..=8).map(stays)).await;
-    let tries: Vec<Vec<String>> = calls.iter().map(|call| world.asked(&call.wacid).split_off(1)).collect();
+    let tries: Vec<Vec<String>> =
+        calls.iter().map(|call| world.asked(&call.wacid).split_off(1)).collect();
     for (nr, (call, tries)) in (1..).zip(calls.iter().zip(&tries)) {
         assert_eq!(tries.len(), if nr == 1 { 3 } else { 2 }, "user {nr}: {tries:?}");
         assert_eq!(tries.last().map(String::as_str), Some("accept 200"), "user {nr}: {tries:?}");
@@ -29,7 +34,9 @@ async fn h04_r06_graph_503_html_then_ok_and_other_passing_faults_of_accept() {
         assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "4000", "user {nr}");
     }
     assert_eq!(tries[0][..2], ["accept 503", "accept 503"]);
-    let waited = |nr: usize| calls[nr].events.iter().find(|e| e.what == Happened::Answered).map_or(0, |e| e.at_ms);
+    let waited = |nr: usize| {
+        calls[nr].events.iter().find(|e| e.what == Happened::Answered).map_or(0, |e| e.at_ms)
+    };
     assert!(waited(6) >= 1_000, "Retry-After was obeyed: {} ms", waited(6));
     assert!(waited(1) < 1_000, "other pauses are short: {} ms", waited(1));
     world.is_well().await;
@@ -45,7 +52,8 @@ async fn h04_r06_accept_that_fails_for_good_ends_in_terminate_never_reject() {
         (5, "do = \"answer\"\non = \"accept\"\nstatus = 200\nbody = \"cut\""),
     ];
     let world = World::start(&rules(&of_users), |_, _| ()).await;
-    let calls = world.calls((1..=5).map(|nr| CallScript { hangup: HangupRule::Never, ..deaf(nr) })).await;
+    let calls =
+        world.calls((1..=5).map(|nr| CallScript { hangup: HangupRule::Never, ..deaf(nr) })).await;
     for (call, (tries, code, word)) in calls.iter().zip([
         (3, "3080", "NORMAL_TEMPORARY_FAILURE"),
         (1, "3080", "NORMAL_TEMPORARY_FAILURE"),
@@ -55,10 +63,18 @@ async fn h04_r06_accept_that_fails_for_good_ends_in_terminate_never_reject() {
     ]) {
         let asked = world.asked(&call.wacid);
         assert_eq!(world.tries(&call.wacid, "accept"), tries, "{asked:?}");
-        assert_eq!(asked.last().map(String::as_str), Some("terminate 200"), "the user is not left ringing: {asked:?}");
+        assert_eq!(
+            asked.last().map(String::as_str),
+            Some("terminate 200"),
+            "the user is not left ringing: {asked:?}"
+        );
         assert_eq!(call.count(&Happened::Hangup { by: HungUpBy::Business }), 1);
         let hangup = world.hangup(&call.wacid).await;
-        assert_eq!((hangup.param("HangupCauseCode"), hangup.param("HangupCause")), (code, word), "{asked:?}");
+        assert_eq!(
+            (hangup.param("HangupCauseCode"), hangup.param("HangupCause")),
+            (code, word),
+            "{asked:?}"
+        );
         assert_eq!((hangup.param("AnswerTime"), hangup.param("BillDuration")), ("", "0"));
         let record = world.node.record(hangup.param("CallUUID")).await;
         assert_eq!(record["hangup_cause_code"].to_string(), code, "{record}");
@@ -81,22 +97,34 @@ async fn h04_r06_pre_accept_reject_and_terminate_through_faults() {
     let busy = [super::user(3), super::user(4)];
     world.app.route("/answer", move |seen| {
         let busy = busy.iter().any(|user| seen.param("From") == user);
-        let document = if busy { "<Response><Hangup reason=\"busy\"/></Response>" } else { super::HELLO };
+        let document =
+            if busy { "<Response><Hangup reason=\"busy\"/></Response>" } else { super::HELLO };
         (200, document.to_owned())
     });
     let calls = world.calls([deaf(1), deaf(2), whole(3), whole(4), whole(5), whole(6)]).await;
     let codes = ["4000", "4000", "3010", "3010", "4010", "4010"];
     for (nr, (call, code)) in (1..).zip(calls.iter().zip(codes)) {
         let hangup = world.hangup(&call.wacid).await;
-        assert_eq!(hangup.param("HangupCauseCode"), code, "user {nr}: {:?}", world.asked(&call.wacid));
+        assert_eq!(
+            hangup.param("HangupCauseCode"),
+            code,
+            "user {nr}: {:?}",
+            world.asked(&call.wacid)
+        );
         assert_eq!(call.was_answered(), nr != 3 && nr != 4, "user {nr}");
     }
     // A call's last request may be tried again after its end was told.
     world.node.until_metric("offhook_calls_active", &[], 0.0).await;
-    assert_eq!(world.asked(&calls[2].wacid), ["pre_accept 200", "reject 502", "reject 502", "reject 200"]);
+    assert_eq!(
+        world.asked(&calls[2].wacid),
+        ["pre_accept 200", "reject 502", "reject 502", "reject 200"]
+    );
     // The second time, the call is over already: as good as done.
     assert_eq!(world.asked(&calls[3].wacid)[1..], ["reject 200", "reject 400"]);
-    assert_eq!(world.asked(&calls[4].wacid)[2..], ["terminate 503", "terminate 503", "terminate 200"]);
+    assert_eq!(
+        world.asked(&calls[4].wacid)[2..],
+        ["terminate 503", "terminate 503", "terminate 200"]
+    );
     assert_eq!(world.asked(&calls[5].wacid)[2..], ["terminate 200", "terminate 400"]);
     world.is_well().await;
 }
@@ -113,7 +141,8 @@ async fn h04_r06_each_try_ends_within_five_seconds() {
     let later = HangupRule::AfterAnswer(Duration::from_secs(7));
     let calls = world.calls([deaf(1), stays(2, later), stays(3, HangupRule::Never)]).await;
     for call in &calls[..2] {
-        let answered = call.events.iter().find(|e| e.what == Happened::Answered).map_or(0, |e| e.at_ms);
+        let answered =
+            call.events.iter().find(|e| e.what == Happened::Answered).map_or(0, |e| e.at_ms);
         assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "4000");
         assert!(answered < 8_000, "{answered} ms");
     }
@@ -122,7 +151,8 @@ async fn h04_r06_each_try_ends_within_five_seconds() {
     assert_eq!(world.node.metric("offhook_graph_request_seconds_count", &timeouts).await, 5.0);
     let spent = world.node.metric("offhook_graph_request_seconds_sum", &timeouts).await;
     assert!((25.0..26.5).contains(&spent), "{spent} s");
-    let ended = calls[2].events.iter().find(|e| e.what == Happened::Hangup { by: HungUpBy::Business });
+    let ended =
+        calls[2].events.iter().find(|e| e.what == Happened::Hangup { by: HungUpBy::Business });
     assert!(ended.is_some_and(|e| (15_000..20_000).contains(&e.at_ms)), "{ended:?}");
     assert_eq!(world.hangup(&calls[2].wacid).await.param("HangupCauseCode"), "3070");
     world.is_well().await;
@@ -133,13 +163,20 @@ async fn h04_r06_retries_stay_a_tenth_and_nobody_is_left_ringing() {
     let down = "do = \"answer\"\non = \"accept\"\nstatus = 503\nbody = \"html\"";
     let once = "do = \"answer\"\non = \"terminate\"\nstatus = 500\ntimes = 1";
     let of_users: Vec<(u32, &str)> = (1..=60).flat_map(|nr| [(nr, down), (nr, once)]).collect();
-    let world = World::start_with(&rules(&of_users), impatient(Duration::from_secs(40)), |_, _| ()).await;
-    let calls = world.calls((1..=60).map(|nr| CallScript { hangup: HangupRule::Never, ..deaf(nr) })).await;
+    let world =
+        World::start_with(&rules(&of_users), impatient(Duration::from_secs(40)), |_, _| ()).await;
+    let calls =
+        world.calls((1..=60).map(|nr| CallScript { hangup: HangupRule::Never, ..deaf(nr) })).await;
     let retries: usize = calls.iter().map(|call| world.tries(&call.wacid, "accept") - 1).sum();
     assert!((10..=18).contains(&retries), "{retries} further tries of at most 180 requests");
     for call in &calls {
         assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "3080");
-        assert_eq!(call.count(&Happened::Hangup { by: HungUpBy::Business }), 1, "{:?}", world.asked(&call.wacid));
+        assert_eq!(
+            call.count(&Happened::Hangup { by: HungUpBy::Business }),
+            1,
+            "{:?}",
+            world.asked(&call.wacid)
+        );
     }
     world.is_well().await;
 }

@@ -17,13 +17,20 @@ pub(super) fn types(nr: u32, keys: &str) -> CallScript {
 impl World {
     /// `/answer` collects so many digits, `/menu` takes them and says something.
     pub(super) fn menu(&self, digits: usize) {
-        let menu = MENU.replace("ACTION", &self.app.url("/menu")).replace("DIGITS", &digits.to_string());
-        self.app.xml("/answer", menu).xml("/menu", "<Response><Speak>Thank you.</Speak></Response>");
+        let menu =
+            MENU.replace("ACTION", &self.app.url("/menu")).replace("DIGITS", &digits.to_string());
+        self.app
+            .xml("/answer", menu)
+            .xml("/menu", "<Response><Speak>Thank you.</Speak></Response>");
     }
 
     async fn digits(&self, nr: u32) -> String {
         let from = user(nr);
-        self.app.wait_where("/menu", |seen| seen.param("From") == from).await.param("Digits").to_owned()
+        self.app
+            .wait_where("/menu", |seen| seen.param("From") == from)
+            .await
+            .param("Digits")
+            .to_owned()
     }
 }
 
@@ -44,7 +51,8 @@ async fn h05_bad_offers_are_rejected_and_odd_ones_served() {
         "ipv6_only",
     ];
     let odd = ["opus_96", "no_digits"];
-    let ways: Vec<String> = bad.iter().chain(&odd).map(|how| format!("do = \"offer\"\nhow = \"{how}\"")).collect();
+    let ways: Vec<String> =
+        bad.iter().chain(&odd).map(|how| format!("do = \"offer\"\nhow = \"{how}\"")).collect();
     let of_users: Vec<(u32, &str)> = (1..).zip(ways.iter().map(String::as_str)).collect();
     let world = World::start(&rules(&of_users), |w, _| w.accept_wait_ms = 3_000).await;
     let calls = world.calls((1..=11).map(whole)).await;
@@ -71,7 +79,11 @@ async fn h06_r12_digits_counted_once_under_loss() {
     let calls = world.calls((1..).zip(&keys).map(|(nr, keys)| types(nr, keys))).await;
     for (nr, (call, typed)) in (1..).zip(calls.iter().zip(typed)) {
         assert_eq!(world.digits(nr).await, typed);
-        assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "4010", "the call stayed up");
+        assert_eq!(
+            world.hangup(&call.wacid).await.param("HangupCauseCode"),
+            "4010",
+            "the call stayed up"
+        );
         assert!(call.end().heard_ms > 300, "both prompts, with holes: {:#?}", call.end());
     }
     world.is_well().await;
@@ -114,14 +126,22 @@ async fn h03_h06_r12_media_timeout_media_setup_timeout_and_a_muted_user_stays() 
     ];
     let world = World::start(&rules(&of_users), |w, _| w.accept_wait_ms = 1_000).await;
     world.app.xml("/answer", "<Response><Speak>Hello</Speak><Wait length=\"35\"/></Response>");
-    let hangs_up = |nr, ms| CallScript { hangup: HangupRule::AfterAnswer(Duration::from_millis(ms)), ..whole(nr) };
+    let hangs_up = |nr, ms| CallScript {
+        hangup: HangupRule::AfterAnswer(Duration::from_millis(ms)),
+        ..whole(nr)
+    };
     let scripts = [whole(1), hangs_up(2, 1_500), whole(3), whole(4), whole(5), whole(6)];
     let calls = world.calls(scripts).await;
     let codes = ["6020", "6020", "4010", "5000", "5000", "4010"];
     let lasts = [31..35, 31..38, 35..39, 16..20, 0..3, 35..39];
     for (nr, ((call, code), lasts)) in (1..).zip(calls.iter().zip(codes).zip(lasts)) {
         let hangup = world.hangup(&call.wacid).await;
-        assert_eq!(hangup.param("HangupCauseCode"), code, "user {nr}: {:?}", world.asked(&call.wacid));
+        assert_eq!(
+            hangup.param("HangupCauseCode"),
+            code,
+            "user {nr}: {:?}",
+            world.asked(&call.wacid)
+        );
         let seconds = hangup.param("Duration").parse::<u64>().unwrap_or_default();
         assert!(lasts.contains(&seconds), "user {nr}: {seconds} s");
     }

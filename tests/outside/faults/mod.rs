@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use sim::log::Logged;
 use sim::{
-    CallEvent, CallScript, Ended, Faults, HangupRule, Happened, PhoneKind, Sim, SimOptions, SimTimes, WebhookTimes,
+    CallEvent, CallScript, Ended, Faults, HangupRule, Happened, PhoneKind, Sim, SimOptions,
+    SimTimes, WebhookTimes,
 };
 
 use crate::support::app::{App, Seen};
@@ -69,11 +70,19 @@ impl World {
         Self::start_with(rules, SimTimes::default(), change).await
     }
 
-    async fn start_with(rules: &str, times: SimTimes, change: impl FnOnce(&mut Wanted, &App)) -> Self {
+    async fn start_with(
+        rules: &str,
+        times: SimTimes,
+        change: impl FnOnce(&mut Wanted, &App),
+    ) -> Self {
         let app = App::start().await;
         app.xml("/hangup", "").xml("/answer", HELLO);
-        let options =
-            SimOptions { faults: Faults::parse(rules).expect("rules"), seed: Some(seed()), times, ..sim_options() };
+        let options = SimOptions {
+            faults: Faults::parse(rules).expect("rules"),
+            seed: Some(seed()),
+            times,
+            ..sim_options()
+        };
         let sim = Sim::start(options).await.expect("the simulated Meta");
         let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
         wanted.hangup_url = app.url("/hangup");
@@ -98,7 +107,9 @@ impl World {
     /// What Graph was asked about a call, with the answers: `accept 503`.
     fn asked(&self, wacid: &str) -> Vec<String> {
         let of_call = |line: &Logged| match line {
-            Logged::Graph { action, call_id, status, .. } if call_id == wacid => Some(format!("{action} {status}")),
+            Logged::Graph { action, call_id, status, .. } if call_id == wacid => {
+                Some(format!("{action} {status}"))
+            }
             _ => None,
         };
         self.sim.log().iter().filter_map(|line| of_call(&line.what)).collect()
@@ -155,17 +166,27 @@ impl World {
         let admitted = self.admission("admitted").await;
         let delivered = [("kind", "hangup"), ("outcome", "delivered")];
         self.node.until_metric("offhook_callback_total", &delivered, admitted).await;
-        let mut calls: Vec<String> = self.hangups().iter().map(|s| s.param("CallUUID").to_owned()).collect();
+        let mut calls: Vec<String> =
+            self.hangups().iter().map(|s| s.param("CallUUID").to_owned()).collect();
         calls.sort();
         calls.dedup();
         assert_eq!(calls.len() as f64, admitted, "one hangup callback a call");
         let records = self.node.api("Call/?limit=1").await.json();
-        assert_eq!(records["meta"]["total_count"].as_f64(), Some(admitted), "one record a call: {records}");
+        assert_eq!(
+            records["meta"]["total_count"].as_f64(),
+            Some(admitted),
+            "one record a call: {records}"
+        );
         for line in self.sim.log() {
             if let Logged::Graph { action, call_id, .. } = line.what
                 && action == "reject"
             {
-                assert_eq!(self.tries(&call_id, "accept"), 0, "{call_id}: {:?}", self.asked(&call_id));
+                assert_eq!(
+                    self.tries(&call_id, "accept"),
+                    0,
+                    "{call_id}: {:?}",
+                    self.asked(&call_id)
+                );
             }
         }
     }
@@ -181,7 +202,8 @@ impl Call {
             Happened::Placed { call_id, .. } => Some(call_id.clone()),
             _ => None,
         };
-        let wacid = events.iter().find_map(placed).unwrap_or_else(|| panic!("not placed: {events:#?}"));
+        let wacid =
+            events.iter().find_map(placed).unwrap_or_else(|| panic!("not placed: {events:#?}"));
         Self { wacid, events }
     }
 
@@ -204,6 +226,7 @@ impl Call {
 
 /// A stand-in whose patience is short.
 fn impatient(accept_window: Duration) -> SimTimes {
-    let webhook = WebhookTimes { first_retry: Duration::from_millis(100), ..WebhookTimes::default() };
+    let webhook =
+        WebhookTimes { first_retry: Duration::from_millis(100), ..WebhookTimes::default() };
     SimTimes { accept_window, webhook, ..SimTimes::default() }
 }

@@ -27,7 +27,8 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h11_r01_two_hundred_connects_in_a_second_meet_the_limits_exactly() {
-    let storm = "do = \"storm\"\ncalls = 199\nover_ms = 950\nhangup_ms = 3000\nhangup_most_ms = 4000";
+    let storm =
+        "do = \"storm\"\ncalls = 199\nover_ms = 950\nhangup_ms = 3000\nhangup_most_ms = 4000";
     let world = World::start(&rules(&[(1, storm)]), |w, _| {
         w.cps = 120;
         w.limits = "calls_per_number = 100".to_owned();
@@ -39,7 +40,8 @@ async fn h11_r01_two_hundred_connects_in_a_second_meet_the_limits_exactly() {
     let (full, cps) = (world.admission("number_full").await, world.admission("cps_exceeded").await);
     assert_eq!(answered + 1, 100, "{full} number_full, {cps} cps_exceeded");
     assert_eq!((world.admission("admitted").await, full + cps), (100.0, 100.0));
-    let rejects = world.node.metric("offhook_graph_request_seconds_count", &[("action", "reject")]).await;
+    let rejects =
+        world.node.metric("offhook_graph_request_seconds_count", &[("action", "reject")]).await;
     assert_eq!(rejects, 100.0, "who is refused is told so");
     world.is_well().await;
 }
@@ -71,7 +73,11 @@ const BY_CHANCE: [&str; 9] = [
 
 /// These rules for each of so many users.
 fn for_all<'a>(users: u32, of_each: &[&'a str]) -> String {
-    rules(&(1..=users).flat_map(|nr| of_each.iter().map(move |rule| (nr, *rule))).collect::<Vec<(u32, &'a str)>>())
+    rules(
+        &(1..=users)
+            .flat_map(|nr| of_each.iter().map(move |rule| (nr, *rule)))
+            .collect::<Vec<(u32, &'a str)>>(),
+    )
 }
 
 /// Users hang up at every moment, and the application fails too.
@@ -79,11 +85,13 @@ fn for_all<'a>(users: u32, of_each: &[&'a str]) -> String {
 async fn r06_never_both_reject_and_accept() {
     let times = impatient(Duration::from_secs(20));
     let world = World::start_with(&for_all(80, &BY_CHANCE), times, |_, _| ()).await;
-    world.app.route("/answer", |seen| match seen.param("From").bytes().last().unwrap_or_default() % 5 {
-        0 => (200, "<Response><Hangup reason=\"busy\"/></Response>".to_owned()),
-        1 => (500, String::new()),
-        2 => (200, "<Response><Wait length=\"1\"/><Speak>Hello</Speak></Response>".to_owned()),
-        _ => (200, super::HELLO.to_owned()),
+    world.app.route("/answer", |seen| {
+        match seen.param("From").bytes().last().unwrap_or_default() % 5 {
+            0 => (200, "<Response><Hangup reason=\"busy\"/></Response>".to_owned()),
+            1 => (500, String::new()),
+            2 => (200, "<Response><Wait length=\"1\"/><Speak>Hello</Speak></Response>".to_owned()),
+            _ => (200, super::HELLO.to_owned()),
+        }
     });
     let script = |nr: u32| {
         let hangup = match nr % 7 {
@@ -111,11 +119,12 @@ async fn r12_r03_media_webhooks_and_graph_at_once_leave_nothing_behind() {
         "do = \"media\"\nhow = \"replay\"\npercent = 30",
     ];
     let all: Vec<&str> = BY_CHANCE.iter().chain(&media).copied().collect();
-    let world = World::start_with(&for_all(16, &all), impatient(Duration::from_secs(20)), |w, _| {
-        w.accept_wait_ms = 1_000;
-        w.media_ports = 32;
-    })
-    .await;
+    let world =
+        World::start_with(&for_all(16, &all), impatient(Duration::from_secs(20)), |w, _| {
+            w.accept_wait_ms = 1_000;
+            w.media_ports = 32;
+        })
+        .await;
     world.menu(2);
     let script = |nr: u32| {
         let hangup = match nr % 4 {
@@ -131,7 +140,12 @@ async fn r12_r03_media_webhooks_and_graph_at_once_leave_nothing_behind() {
             ["42", "4", ""].contains(&seen.param("Digits")),
             "no digit twice: {:?} {:#?}",
             seen.params,
-            world.sim.log().iter().filter(|line| format!("{:?}", line.what).contains(wacid)).collect::<Vec<_>>()
+            world
+                .sim
+                .log()
+                .iter()
+                .filter(|line| format!("{:?}", line.what).contains(wacid))
+                .collect::<Vec<_>>()
         );
     }
     assert!(calls.iter().any(super::Call::was_answered));

@@ -17,7 +17,10 @@ fn gives_up(nr: u32, after_ms: u64) -> CallScript {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h01_r05_ten_copies_make_one_call_also_when_they_come_later() {
-    let rules = rules(&[(1, "do = \"duplicate\"\ncopies = 9"), (2, "do = \"duplicate\"\ncopies = 1\nafter_ms = 1500")]);
+    let rules = rules(&[
+        (1, "do = \"duplicate\"\ncopies = 9"),
+        (2, "do = \"duplicate\"\ncopies = 1\nafter_ms = 1500"),
+    ]);
     let world = World::start(&rules, |_, _| ()).await;
     for call in world.calls([deaf(1), deaf(2)]).await {
         assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "accept 200"]);
@@ -25,13 +28,17 @@ async fn h01_r05_ten_copies_make_one_call_also_when_they_come_later() {
     }
     world.until_webhooks("calls.connect", "duplicate", 10).await;
     world.until_webhooks("calls.terminate", "duplicate", 10).await;
-    assert_eq!((world.admission("admitted").await, world.admission("duplicate").await), (2.0, 10.0));
+    assert_eq!(
+        (world.admission("admitted").await, world.admission("duplicate").await),
+        (2.0, 10.0)
+    );
     world.is_well().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h02_h03_r05_late_overtaken_and_lost_webhooks_make_at_most_one_call() {
-    let late: Vec<(u32, &str)> = (1..=12).map(|nr| (nr, "do = \"delay\"\nms = 0\nmost_ms = 1500")).collect();
+    let late: Vec<(u32, &str)> =
+        (1..=12).map(|nr| (nr, "do = \"delay\"\nms = 0\nmost_ms = 1500")).collect();
     let lost = [(20, "do = \"swap\""), (21, "do = \"lose\"\non = \"connect\"")];
     let world = World::start(&rules(&[&late[..], &lost].concat()), |_, _| ()).await;
     let hangup = HangupRule::AfterPlaced(Duration::from_millis(600));
@@ -43,14 +50,16 @@ async fn h02_h03_r05_late_overtaken_and_lost_webhooks_make_at_most_one_call() {
     world.until_webhook_sum("calls.terminate", &["ended", "late"], 14).await;
     let (swapped, lost) = (&calls[12].wacid, &calls[13].wacid);
     assert!(world.asked(swapped).is_empty() && world.asked(lost).is_empty());
-    let told: Vec<String> = world.hangups().iter().map(|s| s.param("WhatsAppCallID").to_owned()).collect();
+    let told: Vec<String> =
+        world.hangups().iter().map(|s| s.param("WhatsAppCallID").to_owned()).collect();
     assert!(!told.contains(swapped) && !told.contains(lost), "there was no call");
     world.is_well().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h07_r13_what_is_not_signed_as_agreed_does_nothing() {
-    let ways = ["missing", "wrong", "upper", "twice", "sha1"].map(|how| format!("do = \"sign\"\nhow = \"{how}\""));
+    let ways = ["missing", "wrong", "upper", "twice", "sha1"]
+        .map(|how| format!("do = \"sign\"\nhow = \"{how}\""));
     let mut of_users: Vec<(u32, &str)> = (1..).zip(ways.iter().map(String::as_str)).collect();
     of_users.push((6, "do = \"sign\"\nsecret = \"never ours\""));
     of_users.push((7, "do = \"sign\"\nsecret = \"the one before\""));
@@ -62,9 +71,16 @@ async fn h07_r13_what_is_not_signed_as_agreed_does_nothing() {
     assert!(calls.iter().all(|call| world.asked(&call.wacid).is_empty()));
     assert_eq!(world.admission("admitted").await, 0.0);
     let refused = [("kind", "body"), ("result", "bad_signature")];
-    assert!(world.node.metric("offhook_webhook_events_total", &refused).await >= 12.0, "both of each, and again");
+    assert!(
+        world.node.metric("offhook_webhook_events_total", &refused).await >= 12.0,
+        "both of each, and again"
+    );
     let previous = world.call(deaf(7)).await;
-    assert_eq!(world.asked(&previous.wacid), ["pre_accept 200", "accept 200"], "the secret before still holds");
+    assert_eq!(
+        world.asked(&previous.wacid),
+        ["pre_accept 200", "accept 200"],
+        "the secret before still holds"
+    );
     world.is_well().await;
 }
 
@@ -81,12 +97,17 @@ async fn h08_h09_r05_batches_and_bodies_from_the_future_cost_no_call() {
     for (nr, call) in (1..).zip(&calls) {
         assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "accept 200"], "user {nr}");
         let hangup = world.hangup(&call.wacid).await;
-        assert_eq!(hangup.param("HangupCauseCode"), "4000", "user {nr}: its terminate was understood");
+        assert_eq!(
+            hangup.param("HangupCauseCode"),
+            "4000",
+            "user {nr}: its terminate was understood"
+        );
         let from = if nr == 3 { "IN.21300411725500934".to_owned() } else { user(nr) };
         assert_eq!((hangup.param("From"), hangup.param("To")), (from.as_str(), "918035737458"));
     }
     world.until_webhooks("calls.connect", "malformed", 4).await;
-    let unknown = world.node.metric("offhook_webhook_events_total", &[("result", "unknown_number")]).await;
+    let unknown =
+        world.node.metric("offhook_webhook_events_total", &[("result", "unknown_number")]).await;
     assert!(unknown > 300.0, "{unknown}: a sixth of each batch was another's");
     world.is_well().await;
 }
@@ -96,7 +117,8 @@ async fn h10_r05_an_old_connect_is_noted_and_never_accepted() {
     let of_users: Vec<(u32, String)> = [(1, -61), (2, -120), (3, -40), (4, 120), (5, 400)]
         .map(|(nr, s)| (nr, format!("do = \"skew\"\nseconds = {s}")))
         .to_vec();
-    let of_users: Vec<(u32, &str)> = of_users.iter().map(|(nr, rule)| (*nr, rule.as_str())).collect();
+    let of_users: Vec<(u32, &str)> =
+        of_users.iter().map(|(nr, rule)| (*nr, rule.as_str())).collect();
     let world = World::start(&rules(&of_users), |_, _| ()).await;
     let scripts = [gives_up(1, 300), gives_up(2, 300), deaf(3), deaf(4), gives_up(5, 300)];
     let calls = world.calls(scripts).await;
@@ -133,14 +155,18 @@ async fn h12_r05_ids_are_opaque_case_sensitive_and_of_their_number() {
     ];
     let world = World::start(&rules(&of_users), second_number).await;
     let number = "918035737459".to_owned();
-    let second = SimNumber { number, phone_number_id: "106540352242923".to_owned(), ..SimNumber::default() };
+    let second =
+        SimNumber { number, phone_number_id: "106540352242923".to_owned(), ..SimNumber::default() };
     let scripts = (1..=4).map(deaf).chain([CallScript { to: second, ..deaf(5) }]);
     let calls = world.calls(scripts).await;
     assert!(calls.iter().all(super::Call::was_answered), "each was answered");
     for (nr, call) in (1..).zip(&calls) {
         let from = user(nr);
         let hangup = world.app.wait_where("/hangup", |s| s.param("From") == from).await;
-        assert_eq!((hangup.param("WhatsAppCallID"), hangup.param("HangupCauseCode")), (call.wacid.as_str(), "4000"));
+        assert_eq!(
+            (hangup.param("WhatsAppCallID"), hangup.param("HangupCauseCode")),
+            (call.wacid.as_str(), "4000")
+        );
         assert_eq!(hangup.param("To"), if nr == 5 { "918035737459" } else { "918035737458" });
     }
     assert_eq!(calls[2].wacid.len(), 512);
@@ -196,6 +222,10 @@ async fn m03_r05_a_webhook_that_is_delivered_again_counts_once() {
     assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "accept 200"]);
     // Of the copies that were cut off some are read and some are not: whichever came first began the call.
     let admitted = [("kind", "calls.connect"), ("result", "admitted")];
-    assert_eq!(world.node.metric("offhook_webhook_events_total", &admitted).await, 2.0, "each call once");
+    assert_eq!(
+        world.node.metric("offhook_webhook_events_total", &admitted).await,
+        2.0,
+        "each call once"
+    );
     world.is_well().await;
 }

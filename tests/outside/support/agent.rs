@@ -45,8 +45,13 @@ pub struct AgentServer {
 
 impl AgentServer {
     pub async fn start(answer: impl Fn(&Turn) -> Says + Send + Sync + 'static) -> Self {
-        let inner = Arc::new(Inner { answer: Arc::new(answer), turns: Mutex::default(), count: watch::Sender::new(0) });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for the agent");
+        let inner = Arc::new(Inner {
+            answer: Arc::new(answer),
+            turns: Mutex::default(),
+            count: watch::Sender::new(0),
+        });
+        let listener =
+            tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for the agent");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
         let router = Router::new().fallback(handle).with_state(inner.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -68,7 +73,12 @@ impl AgentServer {
     }
 }
 
-async fn handle(State(inner): State<Arc<Inner>>, uri: Uri, headers: HeaderMap, bytes: Bytes) -> Response {
+async fn handle(
+    State(inner): State<Arc<Inner>>,
+    uri: Uri,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Response {
     let body = serde_json::from_slice(&bytes).unwrap_or_default();
     let turn = Turn { path: uri.path().to_owned(), headers, bytes, body };
     inner.turns.lock().expect("turns").push(turn.clone());
@@ -81,7 +91,8 @@ async fn handle(State(inner): State<Arc<Inner>>, uri: Uri, headers: HeaderMap, b
                 let event = events.recv().await?;
                 Some((Ok::<_, std::io::Error>(Bytes::from(format!("data: {event}\n\n"))), events))
             });
-            ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(stream.boxed())).into_response()
+            ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(stream.boxed()))
+                .into_response()
         }
     }
 }

@@ -63,7 +63,8 @@ impl App {
             count: watch::Sender::new(0),
             base: Mutex::default(),
         });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for the application");
+        let listener =
+            tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for the application");
         let base = format!("http://{}", listener.local_addr().expect("its address"));
         inner.base.lock().expect("base").clone_from(&base);
         let router = Router::new().fallback(handle).with_state(inner.clone());
@@ -81,7 +82,11 @@ impl App {
         self.route(path, move |_| (200, body.clone()))
     }
 
-    pub fn route(&self, path: &str, f: impl Fn(&Seen) -> (u16, String) + Send + Sync + 'static) -> &Self {
+    pub fn route(
+        &self,
+        path: &str,
+        f: impl Fn(&Seen) -> (u16, String) + Send + Sync + 'static,
+    ) -> &Self {
         self.inner.routes.lock().expect("routes").insert(path.to_owned(), Arc::new(f));
         self
     }
@@ -126,7 +131,13 @@ impl App {
     }
 }
 
-async fn handle(State(app): State<Arc<Inner>>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn handle(
+    State(app): State<Arc<Inner>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let text = if method == Method::GET {
         uri.query().unwrap_or_default().to_owned()
     } else {

@@ -50,16 +50,17 @@ impl BotServer {
                 };
                 let (mut path, mut headers) = (String::new(), HeaderMap::new());
                 #[allow(clippy::result_large_err, reason = "the library's own shape")]
-                let look = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
-                    path = request.uri().to_string();
-                    headers = request.headers().clone();
-                    if nr > first {
-                        return Ok(response);
-                    }
-                    let mut no = ErrorResponse::new(None);
-                    *no.status_mut() = axum::http::StatusCode::SERVICE_UNAVAILABLE;
-                    Err(no)
-                };
+                let look =
+                    |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+                        path = request.uri().to_string();
+                        headers = request.headers().clone();
+                        if nr > first {
+                            return Ok(response);
+                        }
+                        let mut no = ErrorResponse::new(None);
+                        *no.status_mut() = axum::http::StatusCode::SERVICE_UNAVAILABLE;
+                        Err(no)
+                    };
                 if let Ok(socket) = accept_hdr_async(stream, look).await {
                     let _ = taken.send(Bot { socket, path, headers, early: Vec::new() }).await;
                 }
@@ -125,8 +126,12 @@ impl Bot {
         let next = async {
             loop {
                 match self.socket.next().await {
-                    Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).expect("JSON")),
-                    Some(Ok(Message::Close(frame))) => return Err(frame.map(|frame| frame.code.into())),
+                    Some(Ok(Message::Text(text))) => {
+                        return Ok(serde_json::from_str(&text).expect("JSON"));
+                    }
+                    Some(Ok(Message::Close(frame))) => {
+                        return Err(frame.map(|frame| frame.code.into()));
+                    }
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => return Err(None),
                 }

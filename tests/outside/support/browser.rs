@@ -14,26 +14,34 @@ use tokio_tungstenite::tungstenite::Message;
 /// Chromium's binary, if there is one.
 pub fn chromium() -> Option<String> {
     let wanted = std::env::var("CHROMIUM").ok();
-    wanted.into_iter().chain(["chromium", "chromium-browser", "google-chrome"].map(str::to_owned)).find(|name| {
-        Command::new(name)
-            .arg("--version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|s| s.success())
-    })
+    wanted
+        .into_iter()
+        .chain(["chromium", "chromium-browser", "google-chrome"].map(str::to_owned))
+        .find(|name| {
+            Command::new(name)
+                .arg("--version")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|s| s.success())
+        })
 }
 
 /// Whether Chromium is here; prints the reason for a skip.
 pub fn has_chromium() -> bool {
-    super::has_peer("chromium", chromium().is_some(), "Debian's package chromium, or set CHROMIUM to its path")
+    super::has_peer(
+        "chromium",
+        chromium().is_some(),
+        "Debian's package chromium, or set CHROMIUM to its path",
+    )
 }
 
 /// axe-core's script, if it is installed: `OFFHOOK_TEST_NODE_MODULES` names the folder that has it.
 pub fn axe() -> Option<String> {
     let modules = std::env::var_os("OFFHOOK_TEST_NODE_MODULES").map(std::path::PathBuf::from);
     let found = modules.and_then(|at| std::fs::read_to_string(at.join("axe-core/axe.min.js")).ok());
-    let how = "npm install axe-core, and set OFFHOOK_TEST_NODE_MODULES to the node_modules that has it";
+    let how =
+        "npm install axe-core, and set OFFHOOK_TEST_NODE_MODULES to the node_modules that has it";
     if super::has_peer("axe-core", found.is_some(), how) { found } else { None }
 }
 
@@ -106,11 +114,13 @@ impl Browser {
 
     async fn attach(child: Option<(Child, tempfile::TempDir)>, port: u16, url: &str) -> Self {
         let base = format!("http://127.0.0.1:{port}");
-        let target = super::http::send("PUT", &format!("{base}/json/new?about:blank"), &[], "").await.json();
+        let target =
+            super::http::send("PUT", &format!("{base}/json/new?about:blank"), &[], "").await.json();
         let address = target["webSocketDebuggerUrl"].as_str().expect("a page's socket").to_owned();
         #[allow(clippy::disallowed_methods, reason = "a test's own peer")]
         let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connect to Chromium");
-        let (socket, _) = tokio_tungstenite::client_async(address, stream).await.expect("DevTools handshake");
+        let (socket, _) =
+            tokio_tungstenite::client_async(address, stream).await.expect("DevTools handshake");
         let mut browser = Self { child, port, socket, next: 0, errors: Vec::new() };
         browser.call("Runtime.enable", json!({})).await;
         browser.call("Log.enable", json!({})).await;
@@ -136,7 +146,9 @@ impl Browser {
                 let Message::Text(text) = message else { continue };
                 let value: Value = serde_json::from_str(&text).expect("DevTools speaks JSON");
                 match value["method"].as_str() {
-                    Some("Runtime.exceptionThrown") => self.errors.push(value["params"].to_string()),
+                    Some("Runtime.exceptionThrown") => {
+                        self.errors.push(value["params"].to_string())
+                    }
                     Some("Runtime.consoleAPICalled") if value["params"]["type"] == "error" => {
                         self.errors.push(value["params"]["args"].to_string());
                     }
@@ -150,7 +162,9 @@ impl Browser {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), answer).await.expect("Chromium answers within a minute")
+        tokio::time::timeout(Duration::from_secs(60), answer)
+            .await
+            .expect("Chromium answers within a minute")
     }
 
     /// Runs a script (a promise is awaited) and gives its value.
@@ -171,7 +185,10 @@ impl Browser {
             }
         }
         let text = self.eval("document.body.innerText").await;
-        panic!("not true within 45 s: {condition}\nthe page says:\n{text}\nerrors: {:#?}", self.errors);
+        panic!(
+            "not true within 45 s: {condition}\nthe page says:\n{text}\nerrors: {:#?}",
+            self.errors
+        );
     }
 
     /// A picture of the page as PNG.
@@ -198,12 +215,18 @@ impl Browser {
             .filter((v) => ['serious', 'critical'].includes(v.impact)).flatMap((v) => v.nodes.map((n) => \
             `${v.id}: ${n.html.slice(0, 200)} ${[...n.any, ...n.all, ...n.none].map((c) => c.message).join('; ')}`)))";
         let found = self.eval(found).await;
-        found.as_array().expect("a list").iter().map(|v| v.as_str().unwrap_or_default().to_owned()).collect()
+        found
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|v| v.as_str().unwrap_or_default().to_owned())
+            .collect()
     }
 
     /// The window's inside from now on.
     pub async fn size(&mut self, width: u32, height: u32) {
-        let params = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        let params =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.call("Emulation.setDeviceMetricsOverride", params).await;
     }
 
@@ -216,8 +239,7 @@ impl Browser {
     pub async fn visit(&mut self, path: &str) {
         // The same page is come to anew, too.
         self.eval(&format!("globalThis.left = 1; location.href = '{path}'")).await;
-        let there =
-            "typeof left === 'undefined' && document.readyState === 'complete' && location.pathname + location.search";
+        let there = "typeof left === 'undefined' && document.readyState === 'complete' && location.pathname + location.search";
         self.until(&format!("{there} === '{path}'")).await;
     }
 
@@ -225,7 +247,8 @@ impl Browser {
     pub async fn click(&mut self, selector: &str) {
         // Found and clicked in one: in between a part of the page may be another.
         let found = format!("document.querySelector({selector:?})");
-        self.until(&format!("{READY} && ((found) => found && (found.click(), true))({found})")).await;
+        self.until(&format!("{READY} && ((found) => found && (found.click(), true))({found})"))
+            .await;
     }
 
     /// Writes into a field as a person does.

@@ -50,7 +50,8 @@ impl Bucket {
             asked: Mutex::default(),
             changed: watch::Sender::new(0),
         });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for the storage");
+        let listener =
+            tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for the storage");
         let base = format!("http://{}", listener.local_addr().expect("its address"));
         let router = Router::new().fallback(handle).with_state(inner.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -92,7 +93,10 @@ impl Bucket {
     }
 
     /// Waits until this holds of what is there.
-    pub async fn until(&self, holds: impl Fn(&BTreeMap<String, Object>) -> bool) -> BTreeMap<String, Object> {
+    pub async fn until(
+        &self,
+        holds: impl Fn(&BTreeMap<String, Object>) -> bool,
+    ) -> BTreeMap<String, Object> {
         let mut changed = self.inner.changed.subscribe();
         let found = async {
             loop {
@@ -128,15 +132,25 @@ async fn handle(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     answer
 }
 
-fn carry_out(inner: &Inner, head: &axum::http::request::Parts, key: String, bytes: Vec<u8>) -> Response {
-    let text = |name: header::HeaderName| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+fn carry_out(
+    inner: &Inner,
+    head: &axum::http::request::Parts,
+    key: String,
+    bytes: Vec<u8>,
+) -> Response {
+    let text = |name: header::HeaderName| {
+        head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned)
+    };
     let mut objects = inner.objects.lock().expect("objects");
     match head.method.as_str() {
         "PUT" => {
             if text(header::CONTENT_LENGTH).and_then(|n| n.parse().ok()) != Some(bytes.len()) {
                 return error(411, "MissingContentLength");
             }
-            objects.insert(key, Object { content_type: text(header::CONTENT_TYPE).unwrap_or_default(), bytes });
+            objects.insert(
+                key,
+                Object { content_type: text(header::CONTENT_TYPE).unwrap_or_default(), bytes },
+            );
             Response::new(Body::empty())
         }
         "DELETE" => {
@@ -150,7 +164,10 @@ fn carry_out(inner: &Inner, head: &axum::http::request::Parts, key: String, byte
             let len = object.bytes.len();
             let range = text(header::RANGE).and_then(|range| {
                 let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
-                Some((first.parse::<usize>().ok()?, last.parse::<usize>().unwrap_or(len - 1).min(len - 1)))
+                Some((
+                    first.parse::<usize>().ok()?,
+                    last.parse::<usize>().unwrap_or(len - 1).min(len - 1),
+                ))
             });
             let answer = Response::builder().header(header::CONTENT_TYPE, &object.content_type);
             let answer = match range {
@@ -159,7 +176,9 @@ fn carry_out(inner: &Inner, head: &axum::http::request::Parts, key: String, byte
                     .status(206)
                     .header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{len}"))
                     .body(Body::from(object.bytes[first..=last].to_vec())),
-                None if head.method == "HEAD" => answer.header(header::CONTENT_LENGTH, len).body(Body::empty()),
+                None if head.method == "HEAD" => {
+                    answer.header(header::CONTENT_LENGTH, len).body(Body::empty())
+                }
                 None => answer.body(Body::from(object.bytes.clone())),
             };
             answer.expect("an answer")
@@ -169,19 +188,29 @@ fn carry_out(inner: &Inner, head: &axum::http::request::Parts, key: String, byte
 }
 
 fn error(status: u16, code: &str) -> Response {
-    let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>no</Message></Error>");
+    let body =
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>no</Message></Error>");
     Response::builder().status(status).body(Body::from(body)).expect("an answer")
 }
 
 /// Whether the request is signed by our key, now, for what it is.
 fn checked(head: &axum::http::request::Parts) -> Result<(), &'static str> {
     let pairs: Vec<(String, String)> =
-        url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
-    let get = |name: &str| pairs.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).ok_or("MissingParameter");
+        url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes())
+            .into_owned()
+            .collect();
+    let get = |name: &str| {
+        pairs.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).ok_or("MissingParameter")
+    };
     let (date, expires) = (get("X-Amz-Date")?, get("X-Amz-Expires")?);
-    let scope = get("X-Amz-Credential")?.strip_prefix(KEY_ID).and_then(|s| s.strip_prefix('/')).ok_or("InvalidKey")?;
+    let scope = get("X-Amz-Credential")?
+        .strip_prefix(KEY_ID)
+        .and_then(|s| s.strip_prefix('/'))
+        .ok_or("InvalidKey")?;
     let day = date.get(..8).ok_or("BadDate")?;
-    if get("X-Amz-Algorithm")? != "AWS4-HMAC-SHA256" || scope != format!("{day}/{REGION}/s3/aws4_request") {
+    if get("X-Amz-Algorithm")? != "AWS4-HMAC-SHA256"
+        || scope != format!("{day}/{REGION}/s3/aws4_request")
+    {
         return Err("InvalidScope");
     }
     let began = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", date).map_err(|_| "BadDate")?;
@@ -208,12 +237,17 @@ fn checked(head: &axum::http::request::Parts) -> Result<(), &'static str> {
             format!("{name}:{}\n", value.trim())
         })
         .collect();
-    let request =
-        format!("{}\n{}\n{}\n{headers}\n{signed}\nUNSIGNED-PAYLOAD", head.method, head.uri.path(), canonical.join("&"));
+    let request = format!(
+        "{}\n{}\n{}\n{headers}\n{signed}\nUNSIGNED-PAYLOAD",
+        head.method,
+        head.uri.path(),
+        canonical.join("&")
+    );
     let hash = hex::encode(digest::digest(&digest::SHA256, request.as_bytes()).as_ref());
     let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{hash}");
-    let mac =
-        |key: &[u8], data: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data.as_bytes()).as_ref().to_vec();
+    let mac = |key: &[u8], data: &str| {
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data.as_bytes()).as_ref().to_vec()
+    };
     let key = [day, REGION, "s3", "aws4_request"]
         .iter()
         .fold(format!("AWS4{SECRET}").into_bytes(), |key, part| mac(&key, part));
@@ -226,7 +260,9 @@ fn checked(head: &axum::http::request::Parts) -> Result<(), &'static str> {
 /// RFC 3986's unreserved characters stay, all others are `%XY`.
 fn encoded(text: &str) -> String {
     let one = |b: u8| match b {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(b).to_string()
+        }
         _ => format!("%{b:02X}"),
     };
     text.bytes().map(one).collect()

@@ -30,10 +30,17 @@ impl Chat {
 
     /// With a second one, `desk`, at `/desk`.
     pub async fn with_two() -> Self {
-        Self::start_with(|app| format!("{}{}", crm(app), webhook(app, "desk", "/desk", OTHER_SECRET)), |_| {}).await
+        Self::start_with(
+            |app| format!("{}{}", crm(app), webhook(app, "desk", "/desk", OTHER_SECRET)),
+            |_| {},
+        )
+        .await
     }
 
-    pub async fn start_with(extra: impl Fn(&App) -> String, more: impl FnOnce(&mut Wanted)) -> Self {
+    pub async fn start_with(
+        extra: impl Fn(&App) -> String,
+        more: impl FnOnce(&mut Wanted),
+    ) -> Self {
         let app = App::start().await;
         app.xml("/answer", "<Response><Speak>Hello.</Speak></Response>");
         for path in ["/hook", "/desk", "/form"] {
@@ -94,7 +101,8 @@ impl Chat {
 
     /// Meta says how far a message is.
     pub async fn status(&self, wamid: &str, word: &str, more: Value) {
-        let mut status = json!({"id": wamid, "status": word, "timestamp": "1790000000", "recipient_id": USER});
+        let mut status =
+            json!({"id": wamid, "status": word, "timestamp": "1790000000", "recipient_id": USER});
         if let (Some(members), Value::Object(more)) = (status.as_object_mut(), more) {
             members.extend(more);
         }
@@ -130,8 +138,10 @@ impl Chat {
         let mut last = Vec::new();
         for _ in 0..500 {
             every.tick().await;
-            last =
-                self.get(&format!("conversations/{id}/timeline/")).await["items"].as_array().expect("a list").clone();
+            last = self.get(&format!("conversations/{id}/timeline/")).await["items"]
+                .as_array()
+                .expect("a list")
+                .clone();
             if test(&last) {
                 return last;
             }
@@ -140,7 +150,12 @@ impl Chat {
     }
 
     /// The event of a type at a path whose data satisfy `test`.
-    pub async fn event(&self, path: &str, kind: &str, test: impl Fn(&Value) -> bool) -> (Seen, Value) {
+    pub async fn event(
+        &self,
+        path: &str,
+        kind: &str,
+        test: impl Fn(&Value) -> bool,
+    ) -> (Seen, Value) {
         let seen = self.app.wait_where(path, |seen| {
             let event = seen.json();
             event["type"] == kind && test(&event["data"])
@@ -160,7 +175,8 @@ impl Chat {
         let mut every = tokio::time::interval(Duration::from_millis(20));
         for _ in 0..500 {
             every.tick().await;
-            let found = self.get(&format!("webhooks/{webhook}/deliveries/")).await["items"][0].clone();
+            let found =
+                self.get(&format!("webhooks/{webhook}/deliveries/")).await["items"][0].clone();
             if found["state"] == state {
                 return found;
             }
@@ -178,8 +194,12 @@ impl Chat {
     /// The id of a webhook.
     pub async fn webhook(&self, name: &str) -> String {
         let all = self.get("webhooks/").await;
-        let found = all["items"].as_array().expect("a list").iter().find(|webhook| webhook["name"] == name);
-        found.unwrap_or_else(|| panic!("no {name} in {all}"))["id"].as_str().expect("an id").to_owned()
+        let found =
+            all["items"].as_array().expect("a list").iter().find(|webhook| webhook["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name} in {all}"))["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned()
     }
 
     /// An agent of kind http that messages may be answered by.
@@ -219,5 +239,7 @@ pub fn crm(app: &App) -> String {
 
 pub fn webhook(app: &App, name: &str, path: &str, secret: &str) -> String {
     let url = app.url(path);
-    format!("[[webhook]]\nname = \"{name}\"\nurl = \"{url}\"\nsecret = \"{secret}\"\naccount = \"{AUTH_ID}\"\n")
+    format!(
+        "[[webhook]]\nname = \"{name}\"\nurl = \"{url}\"\nsecret = \"{secret}\"\naccount = \"{AUTH_ID}\"\n"
+    )
 }

@@ -27,15 +27,23 @@ pub fn skipped_on_postgres() -> bool {
 /// `store.url` of a node in this folder; the schema is made.
 pub fn url_of(folder: &Path) -> String {
     let Some(url) = postgres() else { return format!("sqlite://{}/offhook.db", folder.display()) };
-    let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, folder.as_os_str().as_encoded_bytes());
+    let sum = aws_lc_rs::digest::digest(
+        &aws_lc_rs::digest::SHA256,
+        folder.as_os_str().as_encoded_bytes(),
+    );
     let schema = format!("t_{}", hex::encode(&sum.as_ref()[..10]));
     let make = format!("CREATE SCHEMA IF NOT EXISTS {schema}");
     let admin = url.clone();
     // Called from tests that have a runtime, in the middle of what cannot wait.
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let mut admin = PgConnectOptions::from_str(&admin).expect("a URL").connect().await.expect("PostgreSQL");
+            let mut admin = PgConnectOptions::from_str(&admin)
+                .expect("a URL")
+                .connect()
+                .await
+                .expect("PostgreSQL");
             sqlx::query(AssertSqlSafe(make)).execute(&mut admin).await.expect("a schema");
             admin.close().await.expect("an end");
         });
@@ -51,20 +59,26 @@ pub async fn open(folder: &Path) -> Store {
         None => Database::File(folder.join("offhook.db")),
         Some(_) => Database::Postgres(Secret::new(url_of(folder))),
     };
-    Store::open_with(at, StoreOptions::with_journal_in(folder), Health::new()).await.expect("the node's store")
+    Store::open_with(at, StoreOptions::with_journal_in(folder), Health::new())
+        .await
+        .expect("the node's store")
 }
 
 /// A row of four counts.
 pub async fn counts(folder: &Path, query: &'static str) -> (i64, i64, i64, i64) {
     match postgres() {
         None => {
-            let file = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("offhook.db"));
+            let file =
+                sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("offhook.db"));
             let mut store = file.connect().await.expect("the node's store");
             sqlx::query_as(query).fetch_one(&mut store).await.expect("counts")
         }
         Some(_) => {
             let store = PgConnectOptions::from_str(&url_of(folder)).expect("a URL");
-            sqlx::query_as(query).fetch_one(&mut store.connect().await.expect("PostgreSQL")).await.expect("counts")
+            sqlx::query_as(query)
+                .fetch_one(&mut store.connect().await.expect("PostgreSQL"))
+                .await
+                .expect("counts")
         }
     }
 }
@@ -73,7 +87,8 @@ pub async fn counts(folder: &Path, query: &'static str) -> (i64, i64, i64, i64) 
 pub async fn execute(folder: &Path, statement: &'static str, argument: &str) {
     match postgres() {
         None => {
-            let file = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("offhook.db"));
+            let file =
+                sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("offhook.db"));
             let mut store = file.connect().await.expect("the node's store");
             sqlx::query(statement).bind(argument).execute(&mut store).await.expect("a change");
             store.close().await.expect("closed");

@@ -21,12 +21,18 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("not JSON ({e}): {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|e| panic!("not JSON ({e}): {}", self.text()))
     }
 }
 
 /// Sends one request.
-pub async fn send(method: &str, url: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+pub async fn send(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Answer {
     try_send(method, url, headers, body).await.unwrap_or_else(|e| panic!("{method} {url}: {e}"))
 }
 
@@ -37,7 +43,8 @@ pub async fn try_send(
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Result<Answer, String> {
-    let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let client: Client<HttpConnector, Full<Bytes>> =
+        Client::builder(TokioExecutor::new()).build_http();
     let mut request = http::Request::builder().method(method).uri(url);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -49,7 +56,9 @@ pub async fn try_send(
         let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
         Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
     };
-    tokio::time::timeout(Duration::from_secs(20), work).await.map_err(|_| "no answer within 20 s".to_owned())?
+    tokio::time::timeout(Duration::from_secs(20), work)
+        .await
+        .map_err(|_| "no answer within 20 s".to_owned())?
 }
 
 /// `GET` without headers.
@@ -64,7 +73,8 @@ pub const OPEN: &str = "(still open)";
 pub async fn raw(base: &str, bytes: &[u8]) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     #[allow(clippy::disallowed_methods, reason = "a test asks its own node")]
-    let stream = tokio::net::TcpStream::connect(base.trim_start_matches("http://")).await.expect("connect");
+    let stream =
+        tokio::net::TcpStream::connect(base.trim_start_matches("http://")).await.expect("connect");
     let (mut from, mut to) = stream.into_split();
     let bytes = bytes.to_vec();
     // It may answer, and close, before all is written.

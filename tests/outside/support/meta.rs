@@ -28,9 +28,15 @@ pub struct Graph {
 
 impl Graph {
     pub async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for Graph");
+        let listener =
+            tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for Graph");
         let url = format!("http://{}/v23.0", listener.local_addr().expect("its address"));
-        let graph = Self { asked: Arc::default(), script: Arc::default(), count: watch::Sender::new(0), url };
+        let graph = Self {
+            asked: Arc::default(),
+            script: Arc::default(),
+            count: watch::Sender::new(0),
+            url,
+        };
         let router = Router::new().fallback(handle).with_state(graph.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         graph
@@ -72,7 +78,8 @@ impl Graph {
         let mut count = self.count.subscribe();
         let found = async {
             loop {
-                if let Some(v) = self.asked().into_iter().find(|v| v["call_id"] == wacid && test(v)) {
+                if let Some(v) = self.asked().into_iter().find(|v| v["call_id"] == wacid && test(v))
+                {
                     return v;
                 }
                 count.changed().await.expect("Graph lives");
@@ -94,7 +101,8 @@ async fn handle(State(graph): State<Graph>, uri: Uri, body: Bytes) -> Response {
     let (status, text) = script
         .and_then(|s| s(&asked))
         .unwrap_or_else(|| (200, r#"{"messaging_product":"whatsapp","success":true}"#.to_owned()));
-    (StatusCode::from_u16(status).expect("a status"), [("content-type", "application/json")], text).into_response()
+    (StatusCode::from_u16(status).expect("a status"), [("content-type", "application/json")], text)
+        .into_response()
 }
 
 /// A fresh call id.

@@ -31,7 +31,10 @@ pub fn figures() -> bool {
 pub fn has_peer(name: &str, found: bool, how: &str) -> bool {
     if !found {
         let required = std::env::var("OFFHOOK_TEST_REQUIRE").unwrap_or_default();
-        assert!(!required.split_whitespace().any(|r| r == name), "{name} is required here but was not found: {how}");
+        assert!(
+            !required.split_whitespace().any(|r| r == name),
+            "{name} is required here but was not found: {how}"
+        );
         #[allow(clippy::print_stderr, reason = "a skip is told")]
         {
             eprintln!("skipped: {name} is not installed ({how})");

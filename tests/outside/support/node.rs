@@ -196,7 +196,8 @@ impl Node {
     pub async fn start_in(dir: tempfile::TempDir, wanted: &Wanted) -> Self {
         let (public, admin, media) = (free_port(), free_port(), free_udp_port());
         let config = dir.path().join("offhook.toml");
-        std::fs::write(&config, wanted.toml(public, admin, media, dir.path())).expect("write the configuration");
+        std::fs::write(&config, wanted.toml(public, admin, media, dir.path()))
+            .expect("write the configuration");
         let log = Arc::new(Mutex::new(Vec::new()));
         let node = Self {
             child: spawn(&config, &log, &wanted.envs),
@@ -226,7 +227,10 @@ impl Node {
         let mut every = tokio::time::interval(Duration::from_millis(20));
         for _ in 0..1500 {
             every.tick().await;
-            if http::try_send("GET", &format!("{}/readyz", self.admin), &[], "").await.is_ok_and(|a| a.status == 200) {
+            if http::try_send("GET", &format!("{}/readyz", self.admin), &[], "")
+                .await
+                .is_ok_and(|a| a.status == 200)
+            {
                 return;
             }
         }
@@ -236,8 +240,14 @@ impl Node {
     /// What `offhook doctor` says of its configuration: the exit code, and the lines.
     pub async fn doctor(&self) -> (Option<i32>, Vec<serde_json::Value>) {
         let mut doctor = Command::new(env!("CARGO_BIN_EXE_offhook"));
-        doctor.args(["doctor", "--json", "--config"]).arg(&self.config).env_remove("RUST_LOG").stdin(Stdio::null());
-        let output = tokio::task::spawn_blocking(move || doctor.output().expect("it runs")).await.expect("it ends");
+        doctor
+            .args(["doctor", "--json", "--config"])
+            .arg(&self.config)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || doctor.output().expect("it runs"))
+            .await
+            .expect("it ends");
         let text = String::from_utf8(output.stdout).expect("text");
         assert!(!text.contains(ACCESS_TOKEN) && !text.contains(APP_SECRET), "r22: {text}");
         let lines = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
@@ -281,7 +291,8 @@ impl Node {
     /// The REST API, with the account's credentials.
     pub async fn api(&self, path: &str) -> http::Answer {
         use base64::Engine as _;
-        let basic = base64::engine::general_purpose::STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}"));
+        let basic =
+            base64::engine::general_purpose::STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}"));
         let url = format!("{}/v1/Account/{AUTH_ID}/{path}", self.public);
         http::send("GET", &url, &[("authorization", &format!("Basic {basic}"))], "").await
     }
@@ -303,7 +314,9 @@ impl Node {
     pub async fn try_webhook(&self, body: &str) -> Option<http::Answer> {
         let signature = super::sign(APP_SECRET, body.as_bytes());
         let url = format!("{}/webhooks/meta", self.public);
-        http::try_send("POST", &url, &[("x-hub-signature-256", &signature)], body.to_owned()).await.ok()
+        http::try_send("POST", &url, &[("x-hub-signature-256", &signature)], body.to_owned())
+            .await
+            .ok()
     }
 
     pub async fn post_webhook(&self, body: &str) -> http::Answer {
@@ -361,7 +374,11 @@ impl Node {
     }
 }
 
-fn spawn(config: &std::path::Path, log: &Arc<Mutex<Vec<String>>>, envs: &[(&'static str, String)]) -> Child {
+fn spawn(
+    config: &std::path::Path,
+    log: &Arc<Mutex<Vec<String>>>,
+    envs: &[(&'static str, String)],
+) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_offhook"))
         .args(["--log-format", "json", "--log-level", "debug", "serve", "--config"])
         .arg(config)

@@ -69,7 +69,10 @@ impl Phone {
             match self.next().await {
                 Ok(told) if told["type"] == kind => return told,
                 Ok(told) => self.early.push(told),
-                Err(close) => panic!("closed by {close:?} while {kind} was waited for; there was {:#?}", self.early),
+                Err(close) => panic!(
+                    "closed by {close:?} while {kind} was waited for; there was {:#?}",
+                    self.early
+                ),
             }
         }
     }
@@ -99,8 +102,12 @@ impl Phone {
         let next = async {
             loop {
                 match self.socket.next().await {
-                    Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).expect("JSON")),
-                    Some(Ok(Message::Close(frame))) => return Err(frame.map(|frame| frame.code.into())),
+                    Some(Ok(Message::Text(text))) => {
+                        return Ok(serde_json::from_str(&text).expect("JSON"));
+                    }
+                    Some(Ok(Message::Close(frame))) => {
+                        return Err(frame.map(|frame| frame.code.into()));
+                    }
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => return Err(None),
                 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+};
 use axum::extract::{Form, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -65,7 +67,8 @@ impl Key {
         match self {
             Self::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).expect("a signature");
+                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)
+                    .expect("a signature");
                 signature
             }
             Self::Ec(pair) => pair.sign(&random, message).expect("a signature").as_ref().to_vec(),
@@ -98,9 +101,13 @@ pub struct Provider(Arc<Inner>);
 
 impl Provider {
     pub async fn start(key: Key) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for the provider");
+        let listener =
+            tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port for the provider");
         // Another site than the node's address: cookies are kept apart as they are in earnest.
-        let url = format!("http://localhost:{}/realm", listener.local_addr().expect("its address").port());
+        let url = format!(
+            "http://localhost:{}/realm",
+            listener.local_addr().expect("its address").port()
+        );
         let this = Self(Arc::new(Inner {
             url,
             key,
@@ -188,7 +195,8 @@ async fn keys(State(this): State<Provider>) -> Json<Value> {
 }
 
 async fn person(State(this): State<Provider>, headers: HeaderMap) -> Response {
-    let bearer = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let bearer =
+        headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     match this.0.people.lock().expect("people").get(bearer.trim_start_matches("Bearer ")) {
         Some(person) => Json(person.clone()).into_response(),
         None => StatusCode::UNAUTHORIZED.into_response(),
@@ -200,8 +208,10 @@ async fn token(
     headers: HeaderMap,
     Form(form): Form<HashMap<String, String>>,
 ) -> Response {
-    let refused = |error: &str| (StatusCode::BAD_REQUEST, Json(json!({"error": error}))).into_response();
-    let basic = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let refused =
+        |error: &str| (StatusCode::BAD_REQUEST, Json(json!({"error": error}))).into_response();
+    let basic =
+        headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let both = STANDARD.decode(basic.trim_start_matches("Basic ")).unwrap_or_default();
     let expected = "offhook+console:client%2Bsecret%2F%25";
     if both != expected.as_bytes() && form.get("client_id").map(String::as_str) != Some(CLIENT_ID) {
@@ -214,7 +224,9 @@ async fn token(
     };
     let verifier = form.get("code_verifier").map(String::as_bytes).unwrap_or_default();
     let challenge = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier);
-    if URL_SAFE_NO_PAD.encode(challenge.as_ref()) != given.challenge || form["redirect_uri"] != given.redirect {
+    if URL_SAFE_NO_PAD.encode(challenge.as_ref()) != given.challenge
+        || form["redirect_uri"] != given.redirect
+    {
         return refused("invalid_grant");
     }
     let access = uuid::Uuid::new_v4().to_string();
@@ -224,7 +236,8 @@ async fn token(
     }
     let (key, kid) = (&this.0.key, KID);
     let alg = claims.as_object_mut().and_then(|claims| claims.remove("alg"));
-    let alg = alg.and_then(|alg| alg.as_str().map(str::to_owned)).unwrap_or_else(|| key.alg().to_owned());
+    let alg =
+        alg.and_then(|alg| alg.as_str().map(str::to_owned)).unwrap_or_else(|| key.alg().to_owned());
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let message = format!("{}.{}", part(&json!({"alg": alg, "kid": kid})), part(&claims));
     let signature = match alg.as_str() {
@@ -237,8 +250,11 @@ async fn token(
         "forged" => vec![1; 256],
         _ => key.sign(message.as_bytes()),
     };
-    let message =
-        message.replace(&part(&json!({"alg": "forged", "kid": kid})), &part(&json!({"alg": key.alg(), "kid": kid})));
+    let message = message.replace(
+        &part(&json!({"alg": "forged", "kid": kid})),
+        &part(&json!({"alg": key.alg(), "kid": kid})),
+    );
     let id_token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature));
-    Json(json!({"token_type": "Bearer", "access_token": access, "id_token": id_token})).into_response()
+    Json(json!({"token_type": "Bearer", "access_token": access, "id_token": id_token}))
+        .into_response()
 }

@@ -27,8 +27,13 @@ pub fn node(base: &str, auth_id: &str, token: &str) -> Option<Sdk> {
     let modules = std::env::var("OFFHOOK_TEST_NODE_MODULES").unwrap_or_default();
     let mut node = Command::new("node");
     node.env("NODE_PATH", &modules).args(["--no-deprecation", "-e", "require.resolve('plivo')"]);
-    let found = node.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-    let how = "npm install plivo, and set OFFHOOK_TEST_NODE_MODULES to the node_modules that has it";
+    let found = node
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    let how =
+        "npm install plivo, and set OFFHOOK_TEST_NODE_MODULES to the node_modules that has it";
     if !super::has_peer("plivo-node", found, how) {
         return None;
     }
@@ -40,7 +45,8 @@ pub fn node(base: &str, auth_id: &str, token: &str) -> Option<Sdk> {
 impl Sdk {
     fn start(mut command: Command, script: &str, arguments: [&str; 3]) -> Self {
         let script = format!("{}/tests/outside/peers/{script}", env!("CARGO_MANIFEST_DIR"));
-        let command = command.arg(script).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let command =
+            command.arg(script).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("start the SDK");
         let to = child.stdin.take().expect("its input");
         let from = BufReader::new(child.stdout.take().expect("its output"));
@@ -52,7 +58,10 @@ impl Sdk {
         writeln!(self.to, "{}", serde_json::json!([method, arguments])).expect("ask");
         loop {
             let mut line = String::new();
-            assert!(self.from.read_line(&mut line).expect("an answer") > 0, "{method}: the SDK has ended");
+            assert!(
+                self.from.read_line(&mut line).expect("an answer") > 0,
+                "{method}: the SDK has ended"
+            );
             // An SDK may print of itself that it tries again.
             if let Some(answer) = serde_json::from_str(&line).ok().filter(Value::is_object) {
                 return answer;
@@ -77,7 +86,8 @@ impl Sdk {
     /// The same by what the error says: Node's kinds don't tell themselves apart.
     pub fn refuses(&mut self, says: &str, method: &str, arguments: Value) {
         let answer = self.ask(method, arguments.clone());
-        let text = answer["text"].as_str().unwrap_or_else(|| panic!("{method} {arguments}: {answer}"));
+        let text =
+            answer["text"].as_str().unwrap_or_else(|| panic!("{method} {arguments}: {answer}"));
         assert!(text.contains(says), "{method} {arguments}: {answer}");
     }
 }

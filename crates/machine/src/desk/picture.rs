@@ -11,7 +11,10 @@ impl Desk {
             sketch.say("answered", [Said::At(at)]);
         }
         for (action, answered) in &self.asked {
-            sketch.say("graph", [text(action.as_str()), word(if *answered { "answered" } else { "under_way" })]);
+            sketch.say(
+                "graph",
+                [text(action.as_str()), word(if *answered { "answered" } else { "under_way" })],
+            );
         }
         let path = match (self.closed, self.path_lost, self.connected) {
             (true, ..) => "path_closed",
@@ -23,7 +26,8 @@ impl Desk {
             Direction::Inbound => &self.setup.from,
             Direction::Outbound => &self.setup.to,
         };
-        sketch.say_first("legs", [text("A"), text(format_args!("…{}", last_four(user))), word(path)]);
+        sketch
+            .say_first("legs", [text("A"), text(format_args!("…{}", last_four(user))), word(path)]);
         if let Some(room) = self.conference {
             sketch.say_first("room", [word("conference"), text(brief(room))]);
         }

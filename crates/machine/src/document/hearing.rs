@@ -45,18 +45,30 @@ impl Script {
         }
     }
 
-    pub(super) fn play_failed(&mut self, desk: &mut Desk, which: PlayId, item: u16, reason: &str) -> Step {
+    pub(super) fn play_failed(
+        &mut self,
+        desk: &mut Desk,
+        which: PlayId,
+        item: u16,
+        reason: &str,
+    ) -> Step {
         let reason = foreign(reason);
         if let Running::Called(callee) = &self.running
             && callee.is_playing(which)
         {
             let what = callee.sound_name();
-            desk.remark(format!("item {} of {what} could not be played: {reason}; it is skipped", item + 1));
+            desk.remark(format!(
+                "item {} of {what} could not be played: {reason}; it is skipped",
+                item + 1
+            ));
         }
         let Some(place) = self.place else { return Step::Busy };
         match &mut self.running {
             Running::Dialing(dialing) if dialing.is_playing(which) => {
-                desk.remark(format!("item {} of dialMusic could not be played: {reason}; it is skipped", item + 1));
+                desk.remark(format!(
+                    "item {} of dialMusic could not be played: {reason}; it is skipped",
+                    item + 1
+                ));
             }
             Running::Attending(attending) if attending.is_playing(which) => {
                 desk.remark(format!(
@@ -69,7 +81,10 @@ impl Script {
                 *failed = Some(reason);
             }
             Running::Collecting(collection) if collection.is_playing(which) => {
-                desk.remark(format!("prompt {} of {place} could not be played: {reason}; it is skipped", item + 1));
+                desk.remark(format!(
+                    "prompt {} of {place} could not be played: {reason}; it is skipped",
+                    item + 1
+                ));
             }
             _ => {}
         }
@@ -162,19 +177,29 @@ impl Script {
             Collected::NoInput => None,
             Collected::Input(entered) => Some(entered),
         };
-        let Running::Collecting(collection) = std::mem::replace(&mut self.running, Running::Nothing) else {
+        let Running::Collecting(collection) =
+            std::mem::replace(&mut self.running, Running::Nothing)
+        else {
             return None;
         };
         self.keys.clear();
         self.after_hidden = collection.hides_keys();
-        self.end_place(desk, InstructionOutcome::Done, if entered.is_some() { "input" } else { "no input" });
+        self.end_place(
+            desk,
+            InstructionOutcome::Done,
+            if entered.is_some() { "input" } else { "no input" },
+        );
         let (action, extra) = collection.action(entered?)?;
         self.acted(desk, Some((action.target, action.redirect, extra)))
     }
 
     /// An element is over that may have an action, which is told `extra`. With `redirect` its document runs next; `None`
     /// where the next element does.
-    pub(super) fn acted(&mut self, desk: &mut Desk, action: Option<(Target, bool, Params)>) -> Option<Step> {
+    pub(super) fn acted(
+        &mut self,
+        desk: &mut Desk,
+        action: Option<(Target, bool, Params)>,
+    ) -> Option<Step> {
         let (target, redirect, extra) = action?;
         if redirect {
             return Some(self.transfer(desk, FetchKind::Action, target, extra));
@@ -210,7 +235,9 @@ impl Script {
     /// Whether what that recognition hears must not be written down; `None`: nobody waits for it.
     pub(crate) fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
         match &self.running {
-            Running::Collecting(collection) if collection.recognises(recognition) => Some(collection.hides_keys()),
+            Running::Collecting(collection) if collection.recognises(recognition) => {
+                Some(collection.hides_keys())
+            }
             _ => None,
         }
     }
@@ -224,8 +251,9 @@ impl Script {
             Running::Recording(recording) if recording.ends_by(digit) => digit,
             Running::Recording(recording) => {
                 let rules = self.next_collector().unwrap_or_else(element::Rules::taking_all);
-                let stands_for =
-                    |other: &Digit| !recording.ends_by(*other) && rules.stand_in(*other) == rules.stand_in(digit);
+                let stands_for = |other: &Digit| {
+                    !recording.ends_by(*other) && rules.stand_in(*other) == rules.stand_in(digit)
+                };
                 (0..12).filter_map(Digit::from_event).find(stands_for).unwrap_or(digit)
             }
             _ => self.next_collector().unwrap_or_else(element::Rules::taking_all).stand_in(digit),
@@ -235,6 +263,10 @@ impl Script {
     /// The rules of the collection that will take the keys pressed now.
     pub(super) fn next_collector(&self) -> Option<element::Rules> {
         let document = self.document.as_deref()?;
-        document.elements.iter().skip(self.next).find_map(|element| element::rules_of(&element.kind))
+        document
+            .elements
+            .iter()
+            .skip(self.next)
+            .find_map(|element| element::rules_of(&element.kind))
     }
 }

@@ -38,7 +38,13 @@ impl Script {
     }
 
     /// A B-leg tells something.
-    pub(super) fn told(&mut self, desk: &mut Desk, gate: Gate, call: CallUuid, news: LegNews) -> Step {
+    pub(super) fn told(
+        &mut self,
+        desk: &mut Desk,
+        gate: Gate,
+        call: CallUuid,
+        news: LegNews,
+    ) -> Step {
         let Running::Dialing(dialing) = &mut self.running else { return Step::Busy };
         let dialled = dialing.told(desk, gate, call, news);
         self.took_time |= dialing.wants_media();
@@ -77,7 +83,10 @@ impl Script {
 
     /// A `Dial` is over: `None` where the next element follows.
     pub(super) fn end_dial(&mut self, desk: &mut Desk) -> Option<Step> {
-        let Running::Dialing(dialing) = std::mem::replace(&mut self.running, Running::Nothing) else { return None };
+        let Running::Dialing(dialing) = std::mem::replace(&mut self.running, Running::Nothing)
+        else {
+            return None;
+        };
         let (outcome, note) = dialing.went();
         self.end_place(desk, outcome, note);
         let action = dialing.action(desk);

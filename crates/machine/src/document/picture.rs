@@ -10,11 +10,19 @@ impl Script {
             let (next, all) = (self.next.min(document.elements.len()), document.elements.len());
             sketch.say(
                 "document",
-                [word("number"), text(self.documents), word("element"), text(format!("{next}/{all}"))],
+                [
+                    word("number"),
+                    text(self.documents),
+                    word("element"),
+                    text(format!("{next}/{all}")),
+                ],
             );
         }
         if let Some(place) = self.place {
-            sketch.say("instruction", [text(format!("<{}>", place.element)), word("line"), text(place.line)]);
+            sketch.say(
+                "instruction",
+                [text(format!("<{}>", place.element)), word("line"), text(place.line)],
+            );
         }
         if !self.keys.is_empty() {
             sketch.say("typed_ahead", [text(self.keys.shown())]);
@@ -29,7 +37,8 @@ impl Script {
             Running::Nothing => return,
             Running::AtGate => [word("answered_and_connected"), text("")],
             Running::Fetching { fetch, kind } => {
-                return sketch.say("waits_for", [word("fetch"), text(fetch.0), text(kind.as_str())]);
+                return sketch
+                    .say("waits_for", [word("fetch"), text(fetch.0), text(kind.as_str())]);
             }
             Running::Playing { play, .. } => [word("play"), text(play.0)],
             Running::Waiting { early: None } => [word("wait"), text("")],

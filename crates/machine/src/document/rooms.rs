@@ -25,7 +25,10 @@ impl Script {
 
     /// It is out of the room: `None` where the next element follows.
     fn end_attending(&mut self, desk: &mut Desk) -> Option<Step> {
-        let Running::Attending(attending) = std::mem::replace(&mut self.running, Running::Nothing) else { return None };
+        let Running::Attending(attending) = std::mem::replace(&mut self.running, Running::Nothing)
+        else {
+            return None;
+        };
         let (outcome, note) = attending.went();
         self.end_place(desk, outcome, note);
         self.left_by = attending.cause();

@@ -50,16 +50,27 @@ impl Script {
             }
             Ok(Fetched::Refused { refusal }) => {
                 desk.findings(&refusal.findings);
-                let first = refusal.findings.iter().find(|f| f.severity == xml::ast::Severity::Error);
+                let first =
+                    refusal.findings.iter().find(|f| f.severity == xml::ast::Severity::Error);
                 let why = first.map_or_else(
                     || "its document was refused".to_owned(),
-                    |f| format!("its document was refused: {} at line {}, {}", f.rule, f.at.line, foreign(&f.message)),
+                    |f| {
+                        format!(
+                            "its document was refused: {} at line {}, {}",
+                            f.rule,
+                            f.at.line,
+                            foreign(&f.message)
+                        )
+                    },
                 );
                 self.fetch_failed(desk, kind, refused_cause(refusal.first, kind), &why)
             }
-            Ok(Fetched::Ignored) => {
-                self.fetch_failed(desk, kind, HangupCause::Unreachable(document_kind(kind)), "no document came back")
-            }
+            Ok(Fetched::Ignored) => self.fetch_failed(
+                desk,
+                kind,
+                HangupCause::Unreachable(document_kind(kind)),
+                "no document came back",
+            ),
             Err(failure) => {
                 let cause = match failure {
                     // A body past the limit is a refused document: E101 (`plivo-xml.md` §1).
@@ -77,7 +88,13 @@ impl Script {
     }
 
     /// The answer URL has a second chance, everything else ends the call (`plivo-callbacks.md` §4.3).
-    pub(super) fn fetch_failed(&mut self, desk: &mut Desk, kind: FetchKind, cause: HangupCause, why: &str) -> Step {
+    pub(super) fn fetch_failed(
+        &mut self,
+        desk: &mut Desk,
+        kind: FetchKind,
+        cause: HangupCause,
+        why: &str,
+    ) -> Step {
         self.end_place(desk, InstructionOutcome::Failed, why);
         let left_ms = desk.answer_budget_ms();
         match (kind, desk.setup.urls.fallback.clone()) {
@@ -85,7 +102,8 @@ impl Script {
                 desk.remark(format!("the answer URL failed: {why}; the fallback URL is asked"));
                 let deadline_ms = desk.setup.limits.fetch_ms.min(left_ms);
                 let params = params::common(desk, Event::StartApp);
-                let fetch = desk.fetch(FetchKind::Fallback, Target { url, method }, params, deadline_ms);
+                let fetch =
+                    desk.fetch(FetchKind::Fallback, Target { url, method }, params, deadline_ms);
                 self.running = Running::Fetching { fetch, kind: FetchKind::Fallback };
                 Step::Busy
             }
@@ -167,8 +185,15 @@ impl Script {
     }
 
     /// Drops this document and asks for the next (§4 rule 4).
-    pub(super) fn transfer(&mut self, desk: &mut Desk, kind: FetchKind, target: Target, extra: Params) -> Step {
-        self.idle_documents = if self.took_time { 0 } else { self.idle_documents.saturating_add(1) };
+    pub(super) fn transfer(
+        &mut self,
+        desk: &mut Desk,
+        kind: FetchKind,
+        target: Target,
+        extra: Params,
+    ) -> Step {
+        self.idle_documents =
+            if self.took_time { 0 } else { self.idle_documents.saturating_add(1) };
         if self.idle_documents > IDLE_DOCUMENTS_MAX || self.documents >= DOCUMENTS_MAX {
             let what = if self.documents >= DOCUMENTS_MAX {
                 format!("{DOCUMENTS_MAX} documents in one call")

@@ -37,7 +37,12 @@ impl Tape {
 
 impl Script {
     /// `Record` in the background; `None`: the next element follows. Its action is asked once its name is known.
-    pub(super) fn begin_tape(&mut self, desk: &mut Desk, gate: Gate, record: &Record) -> Option<Step> {
+    pub(super) fn begin_tape(
+        &mut self,
+        desk: &mut Desk,
+        gate: Gate,
+        record: &Record,
+    ) -> Option<Step> {
         if self.tape.is_some() {
             let why = "the call is being recorded in the background already";
             if let Some(place) = self.place.take() {
@@ -51,7 +56,11 @@ impl Script {
             (false, Gate::Open) => Phase::On,
             (false, Gate::Ringing | Gate::Answering | Gate::Unconnected) => Phase::ForSound,
         };
-        let order = RecordOrder { held: phase != Phase::On, transcript, ..element::background(record, desk) };
+        let order = RecordOrder {
+            held: phase != Phase::On,
+            transcript,
+            ..element::background(record, desk)
+        };
         let record_id = desk.record(order);
         self.tape = Some(Tape { record: record_id, phase });
         let Some(target) = record.action.clone() else {
@@ -78,15 +87,25 @@ impl Script {
     }
 
     /// REST has the call recorded; whether it may, whoever was asked has seen to.
-    pub(crate) fn record(&mut self, desk: &mut Desk, gate: Gate, order: RecordOrder, callback: Option<Target>) {
+    pub(crate) fn record(
+        &mut self,
+        desk: &mut Desk,
+        gate: Gate,
+        order: RecordOrder,
+        callback: Option<Target>,
+    ) {
         if self.is_recorded() {
-            desk.remark("Record over REST: the call is being recorded already; it is not recorded twice".to_owned());
+            desk.remark(
+                "Record over REST: the call is being recorded already; it is not recorded twice"
+                    .to_owned(),
+            );
             return;
         }
         let callback = callback.map(|target| element::recording_callback(desk, &target));
         let phase = if gate == Gate::Open { Phase::On } else { Phase::ForSound };
         let transcript = element::transcript_if_able(desk, order.transcript.clone());
-        let record = desk.record(RecordOrder { held: phase != Phase::On, callback, transcript, ..order });
+        let record =
+            desk.record(RecordOrder { held: phase != Phase::On, callback, transcript, ..order });
         self.tape = Some(Tape { record, phase });
     }
 
@@ -100,7 +119,13 @@ impl Script {
     }
 
     /// A recorder tells something.
-    pub(super) fn recorded(&mut self, desk: &mut Desk, gate: Gate, record: RecordId, what: RecordFact) -> Step {
+    pub(super) fn recorded(
+        &mut self,
+        desk: &mut Desk,
+        gate: Gate,
+        record: RecordId,
+        what: RecordFact,
+    ) -> Step {
         match &mut self.running {
             Running::Naming { record: named, target, redirect } if *named == record => {
                 let (target, redirect) = (target.clone(), *redirect);
@@ -154,8 +179,10 @@ impl Script {
             }
             None => self.end_place(desk, InstructionOutcome::Done, "recorded"),
         }
-        self.owed =
-            action.as_ref().filter(|(_, redirect)| *redirect).map(|(target, _)| (target.clone(), extra.clone()));
+        self.owed = action
+            .as_ref()
+            .filter(|(_, redirect)| *redirect)
+            .map(|(target, _)| (target.clone(), extra.clone()));
         let step = self.acted(desk, action.map(|(target, redirect)| (target, redirect, extra)));
         self.go_on(desk, gate, step)
     }

@@ -49,7 +49,13 @@ pub(crate) struct Rules {
 impl Rules {
     /// Rules under which all keys are alike.
     pub(crate) fn taking_all() -> Self {
-        Self { hears_keys: true, finish: None, count: usize::MAX, valid: KeySet::all(), hidden: false }
+        Self {
+            hears_keys: true,
+            finish: None,
+            count: usize::MAX,
+            valid: KeySet::all(),
+            hidden: false,
+        }
     }
 
     /// A key that means the same here and does not tell which was pressed: the finishing key stays itself,
@@ -211,7 +217,12 @@ impl Collection {
     }
 
     /// A playlist came to its end.
-    pub(crate) fn played(&mut self, desk: &mut Desk, keys: &mut KeyBuffer, which: PlayId) -> Collected {
+    pub(crate) fn played(
+        &mut self,
+        desk: &mut Desk,
+        keys: &mut KeyBuffer,
+        which: PlayId,
+    ) -> Collected {
         match self.phase {
             Phase::Prompt(play) if play == which => {
                 self.go_on(desk);
@@ -219,14 +230,22 @@ impl Collection {
             }
             Phase::Invalid(play) if play == which => self.next_attempt(desk, keys),
             // One that was stopped in the moment it ended.
-            Phase::Prompt(_) | Phase::Quiet { .. } | Phase::Invalid(_) | Phase::Listening | Phase::Transcribing => {
-                Collected::More
-            }
+            Phase::Prompt(_)
+            | Phase::Quiet { .. }
+            | Phase::Invalid(_)
+            | Phase::Listening
+            | Phase::Transcribing => Collected::More,
         }
     }
 
     /// A key was pressed.
-    pub(crate) fn pressed(&mut self, desk: &mut Desk, keys: &mut KeyBuffer, digit: Digit, hidden: bool) -> Collected {
+    pub(crate) fn pressed(
+        &mut self,
+        desk: &mut Desk,
+        keys: &mut KeyBuffer,
+        digit: Digit,
+        hidden: bool,
+    ) -> Collected {
         if !self.rules.hears_keys || self.hearing.as_ref().is_some_and(Hearing::has_won) {
             return Collected::More;
         }
@@ -290,7 +309,9 @@ impl Collection {
             }
             SpeechFact::Ended { ago_ms } => match phase {
                 // Too short to be speech, over a prompt: a cough, or an echo. What follows is heard afresh.
-                Phase::Prompt(_) | Phase::Quiet { .. } if !hearing.has_begun() => hearing.begin(desk),
+                Phase::Prompt(_) | Phase::Quiet { .. } if !hearing.has_begun() => {
+                    hearing.begin(desk)
+                }
                 Phase::Prompt(_) | Phase::Quiet { .. } | Phase::Listening | Phase::Invalid(_) => {
                     hearing.quiet(desk, ago_ms);
                 }
@@ -313,7 +334,9 @@ impl Collection {
             SpeechFact::Failed { reason } => {
                 hearing.closed(desk);
                 let reason = foreign(&reason);
-                desk.remark(format!("speech could not be recognised: {reason}; it counts as no input"));
+                desk.remark(format!(
+                    "speech could not be recognised: {reason}; it counts as no input"
+                ));
                 return self.no_words(desk, keys);
             }
             SpeechFact::Unavailable => hearing.unavailable(desk),
@@ -355,7 +378,12 @@ impl Collection {
     }
 
     /// One of its clocks ran out. What was typed or said counts; nothing is an attempt used up.
-    pub(crate) fn timed_out(&mut self, desk: &mut Desk, keys: &mut KeyBuffer, timer: Timer) -> Collected {
+    pub(crate) fn timed_out(
+        &mut self,
+        desk: &mut Desk,
+        keys: &mut KeyBuffer,
+        timer: Timer,
+    ) -> Collected {
         if matches!(timer, Timer::Wait | Timer::Silence) {
             if let Phase::Quiet { early } = self.phase {
                 early.stop(desk);
@@ -370,7 +398,10 @@ impl Collection {
             }
             (Timer::Transcript, Some(hearing)) => {
                 hearing.stop(desk);
-                desk.remark("speech could not be recognised: no result came in time; it counts as no input".to_owned());
+                desk.remark(
+                    "speech could not be recognised: no result came in time; it counts as no input"
+                        .to_owned(),
+                );
                 self.next_attempt(desk, keys)
             }
             // Also where X runs out while somebody speaks: the result so far is used.

@@ -13,7 +13,9 @@ pub(super) fn start(get: &GetDigits) -> Flow {
     if get.play_beep {
         match prompt.last_mut() {
             Some(Stretch::Sounds(items)) => items.push(SoundItem::once(BEEP)),
-            Some(Stretch::Quiet { .. }) | None => prompt.push(Stretch::Sounds(vec![SoundItem::once(BEEP)])),
+            Some(Stretch::Quiet { .. }) | None => {
+                prompt.push(Stretch::Sounds(vec![SoundItem::once(BEEP)]))
+            }
         }
     }
     Flow::Collect(Box::new(Collection::new(
@@ -26,7 +28,11 @@ pub(super) fn start(get: &GetDigits) -> Flow {
         get.retries,
         prompt,
         get.invalid_digits_sound.as_ref().map(|url| SoundItem::once(play::sound(url))),
-        get.action.clone().map(|target| Action { target, redirect: get.redirect, params: params::keys_of_get_digits }),
+        get.action.clone().map(|target| Action {
+            target,
+            redirect: get.redirect,
+            params: params::keys_of_get_digits,
+        }),
     )))
 }
 

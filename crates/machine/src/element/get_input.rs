@@ -18,7 +18,11 @@ pub(super) fn start(get: &GetInput, at: Position) -> Flow {
         get.retries,
         stretches(&get.prompts),
         None,
-        Some(Action { target: get.action.clone(), redirect: get.redirect, params: params::keys_of_get_input }),
+        Some(Action {
+            target: get.action.clone(),
+            redirect: get.redirect,
+            params: params::keys_of_get_input,
+        }),
     );
     Flow::Collect(Box::new(match get.input_type {
         InputType::Dtmf => collection,

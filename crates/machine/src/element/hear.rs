@@ -46,7 +46,12 @@ pub(super) struct Hearing {
 }
 
 impl Hearing {
-    pub(super) fn new(how: Listening, at: Position, end_ms: u64, interim_url: Option<Target>) -> Self {
+    pub(super) fn new(
+        how: Listening,
+        at: Position,
+        end_ms: u64,
+        interim_url: Option<Target>,
+    ) -> Self {
         Self {
             how,
             at,
@@ -151,7 +156,13 @@ impl Hearing {
     }
 
     /// Words were heard so far.
-    pub(super) fn interim(&mut self, desk: &mut Desk, stable: String, unstable: String, stability: u8) {
+    pub(super) fn interim(
+        &mut self,
+        desk: &mut Desk,
+        stable: String,
+        unstable: String,
+        stability: u8,
+    ) {
         (self.begun, self.won) = (true, true);
         if self.interim_url.is_none() {
             return;
@@ -177,9 +188,16 @@ impl Hearing {
         self.sequence = self.sequence.saturating_add(1);
         self.sent = Some(desk.now);
         let mut params = params::common(desk, Event::InterimSpeech);
-        params.extend(params::interim(self.words(stable), self.words(unstable), stability, self.sequence));
+        params.extend(params::interim(
+            self.words(stable),
+            self.words(unstable),
+            stability,
+            self.sequence,
+        ));
         let Target { url, method } = target;
-        desk.wish(Output::Notify { notice: Notice { kind: NoticeKind::Interim, url, method, params } });
+        desk.wish(Output::Notify {
+            notice: Notice { kind: NoticeKind::Interim, url, method, params },
+        });
     }
 
     /// The caller's words, as a parameter.

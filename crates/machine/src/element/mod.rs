@@ -25,7 +25,8 @@ mod wait;
 pub(super) use collect::{Collected, Collection, Rules};
 pub(super) use dial::{Dialing, Dialled, ring_back};
 pub(super) use record::{
-    Recording, able as transcript_if_able, after_hangup, background, callback as recording_callback, transcript,
+    Recording, able as transcript_if_able, after_hangup, background,
+    callback as recording_callback, transcript,
 };
 pub(super) use room::{Attended, Attending, added, cut_off};
 pub(super) use round::prepare;
@@ -37,7 +38,9 @@ use super::desk::Desk;
 use super::document::Gate;
 use super::params::{self, Event};
 use super::recording::RecordId;
-use super::{FetchFailure, FetchId, FetchKind, Fetched, InstructionOutcome, PlayId, Sound, SoundItem};
+use super::{
+    FetchFailure, FetchId, FetchKind, Fetched, InstructionOutcome, PlayId, Sound, SoundItem,
+};
 use model::{HangupCause, Method, StreamId};
 use xml::ast::{DocUrl, Element, ElementKind, Prompt, Record, Repeat, Target};
 
@@ -118,13 +121,18 @@ pub(super) fn start(element: &Element, desk: &mut Desk, gate: Gate, is_last: boo
 }
 
 /// Why an element does nothing here, if it does nothing.
-pub(super) fn skipped(kind: &ElementKind, gate: Gate, within_pre_answer: bool) -> Option<&'static str> {
+pub(super) fn skipped(
+    kind: &ElementKind,
+    gate: Gate,
+    within_pre_answer: bool,
+) -> Option<&'static str> {
     match kind {
         ElementKind::Message(_) => Some(message::WHY),
         ElementKind::PreAnswer(_) => gate.is_answered().then_some(pre_answer::LATE),
-        ElementKind::Speak(_) | ElementKind::Play(_) | ElementKind::GetDigits(_) | ElementKind::Dtmf(_) => {
-            within_pre_answer.then_some(pre_answer::UNHEARD)
-        }
+        ElementKind::Speak(_)
+        | ElementKind::Play(_)
+        | ElementKind::GetDigits(_)
+        | ElementKind::Dtmf(_) => within_pre_answer.then_some(pre_answer::UNHEARD),
         ElementKind::Wait(_)
         | ElementKind::GetInput(_)
         | ElementKind::Redirect(_)
@@ -297,7 +305,11 @@ pub(super) fn fetch_sounds_at(desk: &mut Desk, target: Target, event: Event) -> 
 
 /// The sounds of a document that is only to be heard: `Speak`, `Play` and `Wait`, and nothing else. None where it did not
 /// come, or has none; `what` asked for it.
-pub(super) fn sounds_fetched(desk: &mut Desk, what: &str, result: Result<Fetched, FetchFailure>) -> Vec<SoundItem> {
+pub(super) fn sounds_fetched(
+    desk: &mut Desk,
+    what: &str,
+    result: Result<Fetched, FetchFailure>,
+) -> Vec<SoundItem> {
     let document = match result {
         Ok(Fetched::Document { document }) => document,
         Ok(Fetched::Refused { refusal }) => {

@@ -16,7 +16,10 @@ pub(super) struct Patterns {
 
 impl Patterns {
     pub(super) fn new(patterns: &[String]) -> Self {
-        Self { patterns: patterns.iter().map(|pattern| (pattern.clone(), 0)).collect(), keys: VecDeque::new() }
+        Self {
+            patterns: patterns.iter().map(|pattern| (pattern.clone(), 0)).collect(),
+            keys: VecDeque::new(),
+        }
     }
 
     /// The patterns that this key completes.
@@ -31,8 +34,8 @@ impl Patterns {
         let mut complete = Vec::new();
         for (pattern, free) in &mut self.patterns {
             *free = (*free + 1).min(KEYS_MAX);
-            let is_there =
-                pattern.len() <= *free && pattern.chars().rev().eq(self.keys.iter().rev().take(pattern.len()).copied());
+            let is_there = pattern.len() <= *free
+                && pattern.chars().rev().eq(self.keys.iter().rev().take(pattern.len()).copied());
             if is_there {
                 *free = 0;
                 complete.push(pattern.clone());
@@ -49,8 +52,12 @@ mod tests {
 
     #[test]
     fn each_pattern_uses_a_key_once() {
-        let mut patterns =
-            Patterns::new(&["1".to_owned(), "12".to_owned(), "**".to_owned(), "1234567890123456".to_owned()]);
+        let mut patterns = Patterns::new(&[
+            "1".to_owned(),
+            "12".to_owned(),
+            "**".to_owned(),
+            "1234567890123456".to_owned(),
+        ]);
         let mut pressed = |key: char| patterns.pressed(Digit::try_from(key).unwrap()).join(",");
         let said: Vec<String> = "112***A*".chars().map(&mut pressed).collect();
         assert_eq!(said, ["1", "1", "12", "", "**", "", "", "**"]);

@@ -52,11 +52,20 @@ pub(super) fn start(record: &Record, desk: &mut Desk) -> Flow {
         Phase::Recording(order(record, transcript.clone(), desk))
     };
     let element = Box::new(record.clone());
-    Flow::Run(Running::Recording(Box::new(Recording { element, transcript, phase, known: None, finished_by: None })))
+    Flow::Run(Running::Recording(Box::new(Recording {
+        element,
+        transcript,
+        phase,
+        known: None,
+        finished_by: None,
+    })))
 }
 
 /// What is to be written down of a recording, where somebody can, and somebody is told; else a remark says why not.
-pub(crate) fn transcript(desk: &mut Desk, wanted: Option<&Transcription>) -> Option<TranscriptOrder> {
+pub(crate) fn transcript(
+    desk: &mut Desk,
+    wanted: Option<&Transcription>,
+) -> Option<TranscriptOrder> {
     let wanted = wanted?;
     let Some(to) = wanted.target.clone() else {
         desk.remark(
@@ -217,7 +226,9 @@ impl Recording {
             }
             RecordFact::Ended { end, duration_ms, start_ms, end_ms, why } => {
                 desk.timers.clear(Timer::Record);
-                let why = why.or_else(|| (end == RecordEnd::Failed).then(|| "it could not be written".to_owned()));
+                let why = why.or_else(|| {
+                    (end == RecordEnd::Failed).then(|| "it could not be written".to_owned())
+                });
                 Some((self.params(end, duration_ms, start_ms, end_ms), why))
             }
         }
@@ -228,7 +239,10 @@ impl Recording {
         if let Phase::Recording(record) = self.phase {
             desk.media(MediaOrder::RecordStop { record, end: RecordEnd::Failed, key: None });
         }
-        (self.params(RecordEnd::Failed, 0, 0, 0), Some("the recorder did not end it in time".to_owned()))
+        (
+            self.params(RecordEnd::Failed, 0, 0, 0),
+            Some("the recorder did not end it in time".to_owned()),
+        )
     }
 
     fn params(&self, end: RecordEnd, duration_ms: u64, start_ms: i64, end_ms: i64) -> Params {
@@ -244,7 +258,9 @@ impl Recording {
         desk.timers.clear(Timer::Record);
         match self.phase {
             Phase::Beep(play) => desk.media(MediaOrder::Stop { play }),
-            Phase::Recording(record) => desk.media(MediaOrder::RecordStop { record, end, key: None }),
+            Phase::Recording(record) => {
+                desk.media(MediaOrder::RecordStop { record, end, key: None })
+            }
             Phase::Ending(_) => {}
         }
     }

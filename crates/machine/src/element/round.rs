@@ -59,7 +59,8 @@ impl Round {
 
 /// Has what must be fetched or said made ready.
 pub(crate) fn prepare(desk: &mut Desk, items: &[SoundItem]) {
-    let fetched = |item: &&SoundItem| matches!(item.sound, Sound::Speak { .. } | Sound::File { .. });
+    let fetched =
+        |item: &&SoundItem| matches!(item.sound, Sound::Speak { .. } | Sound::File { .. });
     let sounds: Vec<Sound> = items.iter().filter(fetched).map(|item| item.sound.clone()).collect();
     if !sounds.is_empty() {
         desk.wish(Output::Prepare { sounds });

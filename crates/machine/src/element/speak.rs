@@ -29,7 +29,11 @@ fn lasts(speech: &Speech) -> bool {
 }
 
 pub(super) fn sound(speak: &Speak) -> Sound {
-    Sound::Speak { speech: speak.speech.clone(), voice: speak.voice.clone(), language: speak.language.clone() }
+    Sound::Speak {
+        speech: speak.speech.clone(),
+        voice: speak.voice.clone(),
+        language: speak.language.clone(),
+    }
 }
 
 pub(super) fn item(speak: &Speak) -> SoundItem {

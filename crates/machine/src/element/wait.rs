@@ -51,7 +51,9 @@ impl Early {
         match (what, self.quiet_ms) {
             (Voice::Beep, _) => return self.beep.is_some(),
             (Voice::Began, _) => desk.timers.clear(Timer::Silence),
-            (Voice::Ended { ago_ms }, Some(quiet_ms)) => desk.set(Timer::Silence, quiet_ms.saturating_sub(ago_ms)),
+            (Voice::Ended { ago_ms }, Some(quiet_ms)) => {
+                desk.set(Timer::Silence, quiet_ms.saturating_sub(ago_ms))
+            }
             (Voice::Ended { .. }, None) => {}
         }
         false

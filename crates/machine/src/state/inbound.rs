@@ -194,7 +194,9 @@ impl Accepting {
         sketch.say("waits_for", [word("accepts_answer")]);
         match self.ending {
             Some(Ending::Theirs) => sketch.say("hung_up", [word("by_them")]),
-            Some(Ending::Ours(cause)) => sketch.say("hung_up", [word("by_us"), text(cause.as_str())]),
+            Some(Ending::Ours(cause)) => {
+                sketch.say("hung_up", [word("by_us"), text(cause.as_str())])
+            }
             None => {}
         }
     }
@@ -214,7 +216,9 @@ impl Accepting {
                 note(desk, termination);
                 self.end(desk, Ending::Theirs)
             }
-            Input::Command { command: Command::Hangup } => self.end(desk, Ending::Ours(HangupCause::CancelledByApi)),
+            Input::Command { command: Command::Hangup } => {
+                self.end(desk, Ending::Ours(HangupCause::CancelledByApi))
+            }
             Input::Cut { cause } => self.end(desk, Ending::Ours(cause)),
             fact @ (Input::Fetched { .. }
             | Input::Dialled { .. }

@@ -111,7 +111,9 @@ impl Live {
             }
             Input::Command { command } => self.command(desk, command),
             Input::Ordered { leg: LegWish::Ask { command } } => self.command(desk, *command),
-            Input::PlayFailed { play, item, reason, .. } if self.asides.failed(desk, play, item, &reason) => {
+            Input::PlayFailed { play, item, reason, .. }
+                if self.asides.failed(desk, play, item, &reason) =>
+            {
                 State::Live(self)
             }
             Input::Cut { cause } => self.hang_up(desk, cause),
@@ -179,7 +181,8 @@ impl Live {
             }
             Command::Play { legs, aside } => {
                 if legs.has_b() {
-                    self.script.ask_leg(desk, Command::Play { legs: Legs::A, aside: aside.clone() });
+                    self.script
+                        .ask_leg(desk, Command::Play { legs: Legs::A, aside: aside.clone() });
                 }
                 self.asides.play(desk, legs, aside);
             }
@@ -187,11 +190,16 @@ impl Live {
                 self.script.ask_leg(desk, Command::StopPlay { what });
                 self.asides.stop(desk, what);
             }
-            Command::Record { order, callback } => self.script.record(desk, open_gate(desk), *order, callback),
+            Command::Record { order, callback } => {
+                self.script.record(desk, open_gate(desk), *order, callback)
+            }
             Command::StopRecord => self.script.stop_recording(desk),
             Command::SendDigits { legs, digits } => {
                 if legs.has_b() {
-                    self.script.ask_leg(desk, Command::SendDigits { legs: Legs::A, digits: digits.clone() });
+                    self.script.ask_leg(
+                        desk,
+                        Command::SendDigits { legs: Legs::A, digits: digits.clone() },
+                    );
                 }
                 Asides::send_digits(desk, legs, digits);
             }

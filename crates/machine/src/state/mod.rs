@@ -139,9 +139,10 @@ fn graph_cause(outcome: &GraphOutcome) -> HangupCause {
         GraphOutcome::RateLimited { code: 138_005 } => HangupCause::CpsExceeded,
         GraphOutcome::RateLimited { .. } => HangupCause::GraphRateLimited,
         GraphOutcome::Timeout | GraphOutcome::Unreachable => HangupCause::GraphTimeout,
-        GraphOutcome::Done | GraphOutcome::Gone | GraphOutcome::Refused { .. } | GraphOutcome::ServerError { .. } => {
-            HangupCause::GraphError
-        }
+        GraphOutcome::Done
+        | GraphOutcome::Gone
+        | GraphOutcome::Refused { .. }
+        | GraphOutcome::ServerError { .. } => HangupCause::GraphError,
     }
 }
 

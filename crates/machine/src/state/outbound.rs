@@ -48,7 +48,8 @@ impl Calling {
     }
 
     pub(super) fn draw(&self, sketch: &mut Sketch) {
-        sketch.say("waits_for", [word(if self.bound { "somebody_to_pick_up" } else { "metas_id" })]);
+        sketch
+            .say("waits_for", [word(if self.bound { "somebody_to_pick_up" } else { "metas_id" })]);
     }
 
     pub(super) fn name(&self) -> CallState {
@@ -122,7 +123,10 @@ impl Calling {
         match timer {
             Timer::Ring | Timer::RingLimit => self.end(desk, HangupCause::RingTimeout),
             Timer::Heard => {
-                desk.remark("the user is heard, and no ACCEPTED has come: the call counts as answered".to_owned());
+                desk.remark(
+                    "the user is heard, and no ACCEPTED has come: the call counts as answered"
+                        .to_owned(),
+                );
                 pick_up(desk)
             }
             Timer::PathClosed => {
@@ -207,7 +211,9 @@ impl Calling {
         let placed = desk.setup.outbound.clone().unwrap_or_default();
         if let Some((url, method)) = placed.ring {
             let params = params::common(desk, Event::Ring);
-            desk.wish(Output::Notify { notice: Notice { kind: NoticeKind::Ring, url, method, params } });
+            desk.wish(Output::Notify {
+                notice: Notice { kind: NoticeKind::Ring, url, method, params },
+            });
         }
         if let Some(limit_ms) = placed.hangup_on_ring_ms {
             desk.set(Timer::RingLimit, limit_ms);
@@ -259,7 +265,9 @@ impl Unbound {
                 desk.timers.clear(Timer::Doubt);
                 close_late(desk)
             }
-            Input::Graph { action: GraphAction::Connect, outcome } if self.asked && is_unknown(&outcome) => {
+            Input::Graph { action: GraphAction::Connect, outcome }
+                if self.asked && is_unknown(&outcome) =>
+            {
                 Self::doubt(desk)
             }
             // With `Done` came `Bound`, before this.
@@ -361,7 +369,9 @@ fn advice(cause: HangupCause) -> &'static str {
         HangupCause::UserUnreachable => "the user cannot be called on WhatsApp",
         HangupCause::NumberFull => "the number has as many calls as Meta allows",
         HangupCause::UserBusy => "a call between the two is under way",
-        HangupCause::PermissionRefused => "the user must permit calls first, or permits no more for now",
+        HangupCause::PermissionRefused => {
+            "the user must permit calls first, or permits no more for now"
+        }
         HangupCause::CpsExceeded | HangupCause::GraphRateLimited => "call more slowly",
         _ => "the call is given up",
     }

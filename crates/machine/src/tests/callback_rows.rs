@@ -13,14 +13,22 @@ const ROWS: &[(&str, &str, &str)] = &[
         "fetch 1 answer POST https://app.example.com/answer in 10000 ms AnswerTime=",
     ),
     ("2 fallback", "fallback_after_a_refused_answer", "fetch 2 fallback POST"),
-    ("2 ring", "placed_answered", "notify ring POST https://app.example.com/ring CallStatus=ringing"),
+    (
+        "2 ring",
+        "placed_answered",
+        "notify ring POST https://app.example.com/ring CallStatus=ringing",
+    ),
     ("2 ring, once", "placed_rings_after_the_answer", "status ringing"),
     ("2 hangup", "caller_hangs_up", "hangup POST https://app.example.com/hangup"),
     ("2 hangup, never answered", "placed_declined", "CallStatus=busy"),
     ("2 redirect", "redirect", "fetch 2 redirect GET"),
     ("3.1 action", "menu_by_keys", "InputType=dtmf"),
     ("3.1 action without redirect", "get_input_redirect_false", "notify action GET"),
-    ("3.1 action, speech", "speech_understood", "InputType=speech Speech=\"book a table\" SpeechConfidenceScore=0.87"),
+    (
+        "3.1 action, speech",
+        "speech_understood",
+        "InputType=speech Speech=\"book a table\" SpeechConfidenceScore=0.87",
+    ),
     ("3.1 action, speech without redirect", "speech_redirect_false", "notify action POST"),
     ("3.1 interim", "speech_interim", "CallStatus=in-progress SequenceNumber=1 Stability=0.00"),
     (
@@ -39,7 +47,11 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("3.3 dialMusic", "dial_music", "fetch 2 sound POST"),
     ("3.3 confirmSound, of who is added", "mpc_confirmed", "fetch 1 sound GET"),
     ("3.3 dialMusic, of who is added", "mpc_rings_with_music", "fetch 1 sound POST"),
-    ("3.6 AddParticipantFailed, not confirmed", "mpc_not_confirmed", "EventName=AddParticipantFailed"),
+    (
+        "3.6 AddParticipantFailed, not confirmed",
+        "mpc_not_confirmed",
+        "EventName=AddParticipantFailed",
+    ),
     ("xml 5.7 not confirmed, of who is added", "mpc_not_confirmed", "HangupCauseCode=9110"),
     ("xml 6 completed", "dial_answered", "DialStatus=completed"),
     ("xml 6 busy, declined", "dial_declined", "DialStatus=busy"),
@@ -51,19 +63,39 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("xml 6 failed", "dial_meta_fails", "DialStatus=failed"),
     ("xml 5.7 lost race", "dial_lost_race", "DialBLegHangupCauseCode=9000"),
     ("xml 5.7 not confirmed", "dial_confirm_fails", "DialBLegHangupCauseCode=9110"),
-    ("xml 6 pstn_forwarding_not_supported", "dial_without_an_action", "pstn_forwarding_not_supported"),
-    ("xml 6 whatsapp_to_whatsapp_not_supported", "dial_whatsapp_to_whatsapp", "DialBLegHangupCauseCode=2040"),
+    (
+        "xml 6 pstn_forwarding_not_supported",
+        "dial_without_an_action",
+        "pstn_forwarding_not_supported",
+    ),
+    (
+        "xml 6 whatsapp_to_whatsapp_not_supported",
+        "dial_whatsapp_to_whatsapp",
+        "DialBLegHangupCauseCode=2040",
+    ),
     ("xml 6 sip_not_supported", "dial_several_not_placed", "DialError=sip_not_supported"),
     ("xml 6 loop", "dial_loop", "DialBLegHangupCauseCode=2060"),
-    ("xml 6 invalid_destination", "dial_meta_refuses_invalid_destination", "DialBLegHangupCauseCode=2000"),
-    ("xml 6 caller_id_not_enabled", "dial_refused_caller_id_not_enabled", "DialBLegHangupCauseCode=3030"),
+    (
+        "xml 6 invalid_destination",
+        "dial_meta_refuses_invalid_destination",
+        "DialBLegHangupCauseCode=2000",
+    ),
+    (
+        "xml 6 caller_id_not_enabled",
+        "dial_refused_caller_id_not_enabled",
+        "DialBLegHangupCauseCode=3030",
+    ),
     ("xml 6 no_permission", "dial_refused_no_permission", "DialBLegHangupCauseCode=3040"),
     ("xml 6 geo_blocked", "dial_refused_geo_blocked", "DialBLegHangupCauseCode=2030"),
     ("xml 6 number_full", "dial_refused_number_full", "DialBLegHangupCauseCode=5030"),
     ("xml 6 cps_exceeded", "dial_refused_cps_exceeded", "DialBLegHangupCauseCode=5030"),
     ("xml 6 draining", "dial_refused_draining", "DialBLegHangupCauseCode=5010"),
     ("xml 6 overloaded", "dial_refused_overloaded", "DialBLegHangupCauseCode=5010"),
-    ("xml 6 endpoint_not_registered", "dial_refused_endpoint_not_registered", "DialBLegHangupCauseCode=2020"),
+    (
+        "xml 6 endpoint_not_registered",
+        "dial_refused_endpoint_not_registered",
+        "DialBLegHangupCauseCode=2020",
+    ),
     ("3.5 enter", "conference_in_and_out", "ConferenceAction=enter"),
     ("3.5 exit", "conference_in_and_out", "ConferenceAction=exit"),
     ("3.5 exit, hung up", "conference_caller_hangs_up", "ConferenceAction=exit"),
@@ -131,12 +163,15 @@ const ROWS: &[(&str, &str, &str)] = &[
 
 /// Codes of §6.2 that a call, or a leg of it, can end with today.
 const CODES: &[u16] = &[
-    1000, 2000, 2020, 2030, 2040, 2060, 3000, 3010, 3020, 3030, 3040, 3070, 3080, 3090, 4000, 4010, 4020, 4030, 5000,
-    5010, 5030, 6000, 6010, 6020, 7011, 7012, 7013, 7014, 7022, 7024, 7032, 7034, 8011, 8012, 8013, 8014, 9000, 9110,
+    1000, 2000, 2020, 2030, 2040, 2060, 3000, 3010, 3020, 3030, 3040, 3070, 3080, 3090, 4000, 4010,
+    4020, 4030, 5000, 5010, 5030, 6000, 6010, 6020, 7011, 7012, 7013, 7014, 7022, 7024, 7032, 7034,
+    8011, 8012, 8013, 8014, 9000, 9110,
 ];
 
 fn scenario(name: &str) -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/scenarios").join(format!("{name}.scn"));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fixtures/scenarios")
+        .join(format!("{name}.scn"));
     std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
 }
 

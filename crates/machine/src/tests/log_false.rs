@@ -22,7 +22,11 @@ fn keys_of_a_hidden_collection_are_replaced_by_such_as_decide_alike() {
     // Typed ahead, for the hidden collection.
     assert!(bench.machine.hides_input());
     assert_eq!(bench.machine.redact(key('7')).as_char(), '1');
-    assert_eq!(bench.machine.redact(key('0')).as_char(), '0', "an invalid key stays an invalid one");
+    assert_eq!(
+        bench.machine.redact(key('0')).as_char(),
+        '0',
+        "an invalid key stays an invalid one"
+    );
     assert_eq!(bench.machine.redact(key('*')).as_char(), '0');
     assert_eq!(bench.machine.redact(key('#')).as_char(), '#', "the finishing key stays itself");
     bench.give(digit('7'));

@@ -12,11 +12,14 @@ mod traces;
 use std::sync::Arc;
 
 use super::{
-    Aside, AsideKind, CallSetup, CallTime, CallUrls, Command, FetchId, Fetched, GraphAction, GraphOutcome, Input, Legs,
-    Machine, MachineLimits, MediaFact, MediaOrder, Output, PlayId, RecordOrder, Sound, SoundItem, StreamFormat,
-    StreamOrder, StreamTrack,
+    Aside, AsideKind, CallSetup, CallTime, CallUrls, Command, FetchId, Fetched, GraphAction,
+    GraphOutcome, Input, Legs, Machine, MachineLimits, MediaFact, MediaOrder, Output, PlayId,
+    RecordOrder, Sound, SoundItem, StreamFormat, StreamOrder, StreamTrack,
 };
-use model::{AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, StreamId, Timestamp, Wacid};
+use model::{
+    AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, StreamId, Timestamp,
+    Wacid,
+};
 use xml::Document;
 use xml::ast::{DocUrl, Repeat, Target};
 
@@ -43,7 +46,10 @@ fn setup() -> CallSetup {
         },
         // 2026-11-20 06:03:11.120394
         started: Timestamp::from_micros(1_795_154_591_120_394),
-        limits: MachineLimits { sip_host: "calls.example.com".to_owned(), ..MachineLimits::default() },
+        limits: MachineLimits {
+            sip_host: "calls.example.com".to_owned(),
+            ..MachineLimits::default()
+        },
         headers: Vec::new(),
         outbound: None,
     }
@@ -54,7 +60,9 @@ fn url(text: &str) -> DocUrl {
 }
 
 fn document(xml: &str) -> Arc<Document> {
-    xml::parse(xml.as_bytes(), None).document.unwrap_or_else(|| panic!("not a valid document: {xml}"))
+    xml::parse(xml.as_bytes(), None)
+        .document
+        .unwrap_or_else(|| panic!("not a valid document: {xml}"))
 }
 
 fn digit(key: char) -> Input {
@@ -133,7 +141,8 @@ fn asked_over_rest(what: u8) -> Command {
     let url = || DocUrl("https://a.example.com/rest".into());
     let target = || Some(Target { url: url(), method: Method::Post });
     let item = SoundItem { sound: Sound::File { url: url() }, repeat: Repeat::Times(1) };
-    let aside = |kind| Aside { kind, items: vec![item.clone()], again: false, mix: true, length_ms: None };
+    let aside =
+        |kind| Aside { kind, items: vec![item.clone()], again: false, mix: true, length_ms: None };
     match what {
         0 => Command::Play { legs: Legs::A, aside: aside(AsideKind::Play) },
         1 => Command::Play { legs: Legs::Both, aside: aside(AsideKind::Speak) },

@@ -4,7 +4,8 @@ use super::{Bench, digit, document, fetched, setup};
 use crate::{CallSetup, FetchId, Input, Output, Params, Termination};
 use model::Leg;
 
-const GET_INPUT: &str = r#"<Response><GetInput action="https://app.example.com/do" numDigits="2"/></Response>"#;
+const GET_INPUT: &str =
+    r#"<Response><GetInput action="https://app.example.com/do" numDigits="2"/></Response>"#;
 
 fn shown(params: &Params) -> Vec<String> {
     params.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect()
@@ -143,11 +144,18 @@ fn of_the_hangup_of_a_call_never_answered() {
 
 #[test]
 fn a_get_digits_action_adds_digits_alone_and_a_caller_without_a_number_is_named_as_given() {
-    let xml = r#"<Response><GetDigits action="https://app.example.com/do" numDigits="1"/></Response>"#;
-    let mut bench = Bench::live(CallSetup { from: "IN.21300411725500934".to_owned(), ..setup() }, document(xml));
+    let xml =
+        r#"<Response><GetDigits action="https://app.example.com/do" numDigits="1"/></Response>"#;
+    let mut bench = Bench::live(
+        CallSetup { from: "IN.21300411725500934".to_owned(), ..setup() },
+        document(xml),
+    );
     bench.give(digit('4'));
     let params = fetch_params(&bench, 2);
-    assert!(params.iter().any(|p| p == "Digits=4") && params.iter().any(|p| p == "From=IN.21300411725500934"));
+    assert!(
+        params.iter().any(|p| p == "Digits=4")
+            && params.iter().any(|p| p == "From=IN.21300411725500934")
+    );
     assert!(!params.iter().any(|p| p.starts_with("InputType") || p.starts_with("Speech")));
     // Facts of another leg are not this one's.
     let wishes = bench.wishes.len();

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::{document, fetched, setup};
 use crate::{
-    CallSetup, CallState, CallTime, Command, Confirm, FetchFailure, FetchId, FetchKind, GraphAction, GraphOutcome,
-    Input, Machine, MediaFact, MediaFault, MediaOrder, Outbound, Output, Param, PhoneStatus, PlayId, RoomMusic,
-    RoomWish, Termination, not_added,
+    CallSetup, CallState, CallTime, Command, Confirm, FetchFailure, FetchId, FetchKind,
+    GraphAction, GraphOutcome, Input, Machine, MediaFact, MediaFault, MediaOrder, Outbound, Output,
+    Param, PhoneStatus, PlayId, RoomMusic, RoomWish, Termination, not_added,
 };
 use model::{Digit, Direction, HangupCause, Leg, Method};
 
@@ -17,7 +17,12 @@ fn placed() -> CallSetup {
         send_digits: Some("1w2".to_owned()),
         ..Outbound::default()
     };
-    CallSetup { direction: Direction::Outbound, wacid: None, outbound: Some(Box::new(outbound)), ..setup() }
+    CallSetup {
+        direction: Direction::Outbound,
+        wacid: None,
+        outbound: Some(Box::new(outbound)),
+        ..setup()
+    }
 }
 
 /// One that is to enter a multi-party call, confirms it first, and is heard to ring there.
@@ -25,14 +30,20 @@ fn placed_for_a_room(music: bool, key: bool) -> CallSetup {
     let setup = placed();
     let url = || xml::ast::DocUrl("https://a.example.com/".into());
     let outbound = Outbound {
-        document: Some(document("<Response><MultiPartyCall role='agent'>Care</MultiPartyCall></Response>")),
+        document: Some(document(
+            "<Response><MultiPartyCall role='agent'>Care</MultiPartyCall></Response>",
+        )),
         confirm: Some(Confirm {
             sound: music.then(url),
             method: Method::Get,
             key: key.then(|| Digit::try_from('1').expect("a key")),
             timeout_ms: 5_000,
         }),
-        room_music: Some(if music { RoomMusic::Document { url: url() } } else { RoomMusic::RingBack }),
+        room_music: Some(if music {
+            RoomMusic::Document { url: url() }
+        } else {
+            RoomMusic::RingBack
+        }),
         ..*setup.outbound.expect("it is placed")
     };
     CallSetup { outbound: Some(Box::new(outbound)), ..setup }
@@ -91,18 +102,25 @@ impl Watch {
         assert!(!self.over, "after Over: {output}");
         match output {
             Output::Graph { action: GraphAction::Connect } => self.connects += 1,
-            Output::Graph { action } => assert_eq!(*action, GraphAction::Terminate, "of a call that we placed"),
+            Output::Graph { action } => {
+                assert_eq!(*action, GraphAction::Terminate, "of a call that we placed")
+            }
             Output::Fetch { kind: FetchKind::Sound, .. } if self.has_music => {}
             Output::Fetch { .. } => assert!(answered, "a document before the user has picked up"),
             Output::Room { room: RoomWish::Ring { .. } } => {
                 assert!(!std::mem::replace(&mut self.rings, true), "it rings once");
             }
-            Output::Room { room: RoomWish::RingOver } => assert!(std::mem::take(&mut self.rings), "it does not ring"),
-            Output::Room { room: RoomWish::Enter { .. } } => assert!(answered && !self.rings, "in before it is there"),
+            Output::Room { room: RoomWish::RingOver } => {
+                assert!(std::mem::take(&mut self.rings), "it does not ring")
+            }
+            Output::Room { room: RoomWish::Enter { .. } } => {
+                assert!(answered && !self.rings, "in before it is there")
+            }
             Output::Media { order: MediaOrder::Begin, .. } => self.begun = true,
             Output::Media { order: MediaOrder::Open, .. } => self.open = true,
             Output::Media {
-                order: MediaOrder::Play { .. } | MediaOrder::SendDigits { .. } | MediaOrder::Aside { .. },
+                order:
+                    MediaOrder::Play { .. } | MediaOrder::SendDigits { .. } | MediaOrder::Aside { .. },
                 ..
             } => {
                 assert!(answered && self.open, "sound before the user has picked up");
@@ -164,7 +182,10 @@ fn who_is_not_added_after_all_is_told_of_where_that_is_asked_for() {
              statusCallbackEvents='{events}'>Care</MultiPartyCall></Response>"
         ));
         let outbound = Outbound { document: Some(document), ..Outbound::default() };
-        not_added(&CallSetup { outbound: Some(Box::new(outbound)), ..placed() }, HangupCause::CpsExceeded)
+        not_added(
+            &CallSetup { outbound: Some(Box::new(outbound)), ..placed() },
+            HangupCause::CpsExceeded,
+        )
     };
     let notice = with("add-participant-api-events").expect("it is asked for");
     let param = |name: &str| match notice.params.get(name) {
@@ -172,9 +193,22 @@ fn who_is_not_added_after_all_is_told_of_where_that_is_asked_for() {
         other => panic!("{name}: {other:?}"),
     };
     assert_eq!(&*notice.url.0, "https://a.example.com/status");
-    assert_eq!((param("EventName"), param("MPCName")), ("AddParticipantFailed".to_owned(), "Care".to_owned()));
-    assert_eq!((param("MPCUUID"), param("MemberID")), (String::new(), String::new()), "there is none yet");
-    assert_eq!(param("CallStatus"), HangupCause::CpsExceeded.wire(Direction::Outbound).unanswered_status());
+    assert_eq!(
+        (param("EventName"), param("MPCName")),
+        ("AddParticipantFailed".to_owned(), "Care".to_owned())
+    );
+    assert_eq!(
+        (param("MPCUUID"), param("MemberID")),
+        (String::new(), String::new()),
+        "there is none yet"
+    );
+    assert_eq!(
+        param("CallStatus"),
+        HangupCause::CpsExceeded.wire(Direction::Outbound).unanswered_status()
+    );
     assert_eq!(param("ParticipantCallUUID"), setup().call.to_string());
-    assert!(with("mpc-state-changes").is_none() && not_added(&placed(), HangupCause::CpsExceeded).is_none());
+    assert!(
+        with("mpc-state-changes").is_none()
+            && not_added(&placed(), HangupCause::CpsExceeded).is_none()
+    );
 }

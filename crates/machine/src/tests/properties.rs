@@ -9,10 +9,11 @@ use super::{Bench, digit, document, fetched, setup};
 use crate::log;
 use crate::replay::replay;
 use crate::{
-    CallSetup, CallState, CallTime, Command, DialError, FetchFailure, FetchId, FetchKind, Fetched, FirstFault,
-    GraphAction, GraphOutcome, Input, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaFault, MediaOrder,
-    Output, PlayId, RecognitionId, RecordEnd, RecordFact, RecordId, Refusal, RoomNews, RoomOut, RoomWish, SpeechFact,
-    SpeechOrder, StreamFact, StreamWish, Termination, TrackNews, Voice,
+    CallSetup, CallState, CallTime, Command, DialError, FetchFailure, FetchId, FetchKind, Fetched,
+    FirstFault, GraphAction, GraphOutcome, Input, LegNews, LegWish, Machine, MachineLimits,
+    MediaFact, MediaFault, MediaOrder, Output, PlayId, RecognitionId, RecordEnd, RecordFact,
+    RecordId, Refusal, RoomNews, RoomOut, RoomWish, SpeechFact, SpeechOrder, StreamFact,
+    StreamWish, Termination, TrackNews, Voice,
 };
 use model::{CallUuid, Digit, HangupCause, Leg, StreamId};
 use xml::Document;
@@ -195,8 +196,12 @@ impl Watch {
         let back = |from: u32, by: u8| from.saturating_sub(u32::from(by));
         match pick {
             Pick::Graph(action, outcome) => Input::Graph {
-                action: [GraphAction::PreAccept, GraphAction::Accept, GraphAction::Terminate, GraphAction::Accept]
-                    [usize::from(*action)],
+                action: [
+                    GraphAction::PreAccept,
+                    GraphAction::Accept,
+                    GraphAction::Terminate,
+                    GraphAction::Accept,
+                ][usize::from(*action)],
                 outcome: [
                     GraphOutcome::Done,
                     GraphOutcome::Done,
@@ -208,9 +213,10 @@ impl Watch {
                 ][usize::from(*outcome)]
                 .clone(),
             },
-            Pick::Fetched(doc, by) => {
-                fetched(FetchId(back(self.fetch, by / 3)), self.documents[usize::from(*doc)].clone())
-            }
+            Pick::Fetched(doc, by) => fetched(
+                FetchId(back(self.fetch, by / 3)),
+                self.documents[usize::from(*doc)].clone(),
+            ),
             Pick::FetchFailed(how) => Input::Fetched {
                 fetch,
                 result: Err([
@@ -233,7 +239,9 @@ impl Watch {
                 ][usize::from(*first)];
                 Input::Fetched {
                     fetch,
-                    result: Ok(Fetched::Refused { refusal: Refusal { findings: Vec::new(), first } }),
+                    result: Ok(Fetched::Refused {
+                        refusal: Refusal { findings: Vec::new(), first },
+                    }),
                 }
             }
             Pick::Media(what) => Input::Media {
@@ -249,12 +257,19 @@ impl Watch {
                 ][usize::from(*what)]
                 .clone(),
             },
-            Pick::Played(by) => Input::Played { leg: Leg::A, play: PlayId(back(self.play, by / 2)) },
-            Pick::PlayFailed => {
-                Input::PlayFailed { leg: Leg::A, play: PlayId(self.play), item: 0, reason: "gone\n".to_owned() }
+            Pick::Played(by) => {
+                Input::Played { leg: Leg::A, play: PlayId(back(self.play, by / 2)) }
             }
+            Pick::PlayFailed => Input::PlayFailed {
+                leg: Leg::A,
+                play: PlayId(self.play),
+                item: 0,
+                reason: "gone\n".to_owned(),
+            },
             Pick::Digit(key) => digit(*key),
-            Pick::DigitsSent(by) => Input::DigitsSent { leg: Leg::A, play: PlayId(back(self.play, *by)) },
+            Pick::DigitsSent(by) => {
+                Input::DigitsSent { leg: Leg::A, play: PlayId(back(self.play, *by)) }
+            }
             Pick::Voice(None) => Input::Voice { leg: Leg::A, what: Voice::Began },
             Pick::Voice(Some(8)) => Input::Voice { leg: Leg::A, what: Voice::Beep },
             Pick::Voice(Some(ago)) => {
@@ -266,9 +281,11 @@ impl Watch {
                     0 => SpeechFact::Began,
                     1 => SpeechFact::Lasting,
                     2 => SpeechFact::Ended { ago_ms: 300 },
-                    3 => {
-                        SpeechFact::Interim { stable: "one".to_owned(), unstable: "two more".to_owned(), stability: 33 }
-                    }
+                    3 => SpeechFact::Interim {
+                        stable: "one".to_owned(),
+                        unstable: "two more".to_owned(),
+                        stability: 33,
+                    },
                     4 => SpeechFact::Understood { text: String::new(), confidence: 100 },
                     5 => SpeechFact::Understood { text: SAID.to_owned(), confidence: 87 },
                     6 => SpeechFact::Failed { reason: "gone".to_owned() },
@@ -277,11 +294,20 @@ impl Watch {
             },
             Pick::Recorded(by, false) => Input::Recorded {
                 record: RecordId(back(self.record, *by)),
-                what: RecordFact::Ready { id: uuid::Uuid::nil(), url: "https://a.example.com/r.wav".to_owned() },
+                what: RecordFact::Ready {
+                    id: uuid::Uuid::nil(),
+                    url: "https://a.example.com/r.wav".to_owned(),
+                },
             },
             Pick::Recorded(by, true) => Input::Recorded {
                 record: RecordId(back(self.record, *by)),
-                what: RecordFact::Ended { end: RecordEnd::Silence, duration_ms: 1, start_ms: 1, end_ms: 2, why: None },
+                what: RecordFact::Ended {
+                    end: RecordEnd::Silence,
+                    duration_ms: 1,
+                    start_ms: 1,
+                    end_ms: 2,
+                    why: None,
+                },
             },
             Pick::Terminated => Input::Terminated { termination: Termination::default() },
             Pick::Hangup => Input::Command { command: Command::Hangup },
@@ -331,7 +357,10 @@ impl Watch {
                     8 => RoomNews::Floor { has: true },
                     9 => RoomNews::Out { why: RoomOut::Kicked },
                     12 => RoomNews::Track {
-                        what: TrackNews::Begin { how: Box::new(super::recorded_over_rest()), callback: None },
+                        what: TrackNews::Begin {
+                            how: Box::new(super::recorded_over_rest()),
+                            callback: None,
+                        },
                     },
                     13 => RoomNews::Track { what: TrackNews::Pause { on: true } },
                     14 => RoomNews::Track { what: TrackNews::Stop },
@@ -362,13 +391,18 @@ impl Watch {
                 self.document_given |= matches!(result, Ok(Fetched::Document { .. }));
             }
             // Before it was asked for, too: an overdue timer may send it in the same step.
-            Input::Graph { action: GraphAction::Accept, outcome: GraphOutcome::Done } => self.accepted = true,
+            Input::Graph { action: GraphAction::Accept, outcome: GraphOutcome::Done } => {
+                self.accepted = true
+            }
             Input::Media { what: MediaFact::Connected, .. } => self.connected = true,
             Input::Speech {
                 recognition,
-                what: SpeechFact::Understood { .. } | SpeechFact::Failed { .. } | SpeechFact::Unavailable,
+                what:
+                    SpeechFact::Understood { .. } | SpeechFact::Failed { .. } | SpeechFact::Unavailable,
             } => self.told = Some(recognition.0),
-            Input::Dialled { call, news: LegNews::Refused { .. } | LegNews::Ended { .. } } => self.ended = Some(*call),
+            Input::Dialled { call, news: LegNews::Refused { .. } | LegNews::Ended { .. } } => {
+                self.ended = Some(*call)
+            }
             _ => {}
         }
         let logged = self.machine.loggable(CallTime(self.at), &input).into_owned();
@@ -383,7 +417,10 @@ impl Watch {
             self.hearing = None;
         }
         self.open_fetch = self.open_fetch.filter(|open| self.answered_fetch != Some(*open));
-        assert!(self.machine.poll_timeout().is_none_or(|due| due.0 >= self.at), "a timer stays behind");
+        assert!(
+            self.machine.poll_timeout().is_none_or(|due| due.0 >= self.at),
+            "a timer stays behind"
+        );
         assert_eq!(self.over, self.machine.state() == Some(CallState::Over));
     }
 
@@ -397,7 +434,10 @@ impl Watch {
             }
             Output::Graph { action: GraphAction::Reject } => self.reject_sent = true,
             Output::Fetch { fetch, .. } => {
-                assert!(self.open_fetch.is_none() || self.open_fetch == self.answered_fetch, "two fetches at once");
+                assert!(
+                    self.open_fetch.is_none() || self.open_fetch == self.answered_fetch,
+                    "two fetches at once"
+                );
                 assert!(fetch.0 > self.fetch);
                 (self.fetch, self.open_fetch) = (fetch.0, Some(*fetch));
             }
@@ -412,7 +452,10 @@ impl Watch {
                     | MediaOrder::Aside { play, .. } => {
                         assert!(self.accept_sent && self.accepted, "sound before the call is up");
                         // What REST asks for waits at the leg for the path.
-                        assert!(self.connected || !matches!(order, MediaOrder::Play { .. }), "a prompt without a path");
+                        assert!(
+                            self.connected || !matches!(order, MediaOrder::Play { .. }),
+                            "a prompt without a path"
+                        );
                         assert!(play.0 > self.play);
                         self.play = play.0;
                     }
@@ -434,7 +477,8 @@ impl Watch {
                         assert!(self.accepted && self.connected, "recorded before it is heard");
                         assert!(self.rolling.insert(*record), "began twice");
                     }
-                    MediaOrder::RecordStop { record, .. } | MediaOrder::RecordPause { record, .. } => {
+                    MediaOrder::RecordStop { record, .. }
+                    | MediaOrder::RecordPause { record, .. } => {
                         assert!(record.0 <= self.record);
                     }
                     MediaOrder::Part => {
@@ -449,9 +493,15 @@ impl Watch {
                     // One that has told its result is over by itself.
                     (self.recognition, self.hearing) = (recognition.0, Some(recognition.0));
                 }
-                SpeechOrder::Finish => assert_eq!(self.hearing, Some(recognition.0), "finished what does not hear"),
+                SpeechOrder::Finish => {
+                    assert_eq!(self.hearing, Some(recognition.0), "finished what does not hear")
+                }
                 SpeechOrder::Stop => {
-                    assert_eq!(self.hearing.take(), Some(recognition.0), "stopped what does not hear");
+                    assert_eq!(
+                        self.hearing.take(),
+                        Some(recognition.0),
+                        "stopped what does not hear"
+                    );
                 }
             },
             Output::Stream { stream, wish } => match wish {
@@ -459,7 +509,9 @@ impl Watch {
                     assert!(!self.streaming, "two streams at once");
                     (self.stream, self.streaming) = (*stream, true);
                 }
-                StreamWish::Begin => assert!(self.streaming && self.stream == *stream && self.accepted),
+                StreamWish::Begin => {
+                    assert!(self.streaming && self.stream == *stream && self.accepted)
+                }
                 // One that was refused is closed too.
                 StreamWish::Close { .. } => self.streaming &= self.stream != *stream,
             },
@@ -469,7 +521,10 @@ impl Watch {
                 let left = self.up.iter().filter(|leg| self.ended != Some(**leg)).count();
                 assert!(!self.in_room, "it is over and still in a room");
                 assert_eq!(left, 0, "a leg outlives the call that dialled it");
-                assert!(self.closed && (self.open_fetch.is_none() || self.open_fetch == self.answered_fetch));
+                assert!(
+                    self.closed
+                        && (self.open_fetch.is_none() || self.open_fetch == self.answered_fetch)
+                );
                 assert!(summary.bill_secs <= summary.duration_secs && summary.ended.0 <= self.at);
                 assert_eq!(summary.answered.is_some(), self.machine.answered().is_some());
             }
@@ -497,11 +552,20 @@ impl Watch {
             }
             Output::Room { room } => match room {
                 RoomWish::Enter { .. } => {
-                    assert!(self.connected && !std::mem::replace(&mut self.in_room, true), "in two rooms");
+                    assert!(
+                        self.connected && !std::mem::replace(&mut self.in_room, true),
+                        "in two rooms"
+                    );
                 }
-                RoomWish::Leave { .. } => assert!(std::mem::take(&mut self.in_room), "left what it was not in"),
-                RoomWish::Sound { .. } | RoomWish::Key { .. } | RoomWish::Record { .. } => assert!(self.in_room),
-                RoomWish::Ring { .. } | RoomWish::RingOver => panic!("nobody placed this call for a room"),
+                RoomWish::Leave { .. } => {
+                    assert!(std::mem::take(&mut self.in_room), "left what it was not in")
+                }
+                RoomWish::Sound { .. } | RoomWish::Key { .. } | RoomWish::Record { .. } => {
+                    assert!(self.in_room)
+                }
+                RoomWish::Ring { .. } | RoomWish::RingOver => {
+                    panic!("nobody placed this call for a room")
+                }
             },
             Output::News { .. } => panic!("this is no B-leg"),
             Output::Over => self.over = true,
@@ -513,14 +577,16 @@ impl Watch {
 }
 
 fn limits() -> impl Strategy<Value = MachineLimits> {
-    (prop::sample::select(vec![0u64, 500, 3_000]), prop::sample::select(vec![2_000u64, 20_000, 60_000])).prop_map(
-        |(accept_wait_ms, max_call_ms)| MachineLimits {
+    (
+        prop::sample::select(vec![0u64, 500, 3_000]),
+        prop::sample::select(vec![2_000u64, 20_000, 60_000]),
+    )
+        .prop_map(|(accept_wait_ms, max_call_ms)| MachineLimits {
             accept_wait_ms,
             max_call_ms,
             allow_wa_bridge: true,
             ..MachineLimits::default()
-        },
-    )
+        })
 }
 
 proptest! {
@@ -585,7 +651,11 @@ fn circle(bench: &mut Bench, mut next: impl FnMut(&mut Bench, FetchId)) -> (Hang
         match last.expect("a fetch at least") {
             Ok(fetch) => next(bench, fetch),
             Err(cause) => {
-                let fetches = bench.wishes.iter().filter(|(_, wish)| matches!(wish, Output::Fetch { .. })).count();
+                let fetches = bench
+                    .wishes
+                    .iter()
+                    .filter(|(_, wish)| matches!(wish, Output::Fetch { .. }))
+                    .count();
                 return (cause, fetches);
             }
         }
@@ -597,7 +667,12 @@ fn r07_a_hundred_documents_without_anything_that_takes_time_are_a_loop_and_one_m
     let mut bench = Bench::new(setup());
     let ended = circle(&mut bench, |bench, fetch| bench.give(fetched(fetch, document(AGAIN))));
     assert_eq!(ended, (HangupCause::InstructionLoop, 101));
-    assert!(bench.wishes.iter().any(|(_, wish)| matches!(wish, Output::Graph { action: GraphAction::Reject })));
+    assert!(
+        bench
+            .wishes
+            .iter()
+            .any(|(_, wish)| matches!(wish, Output::Graph { action: GraphAction::Reject }))
+    );
 }
 
 #[test]
@@ -618,7 +693,8 @@ fn r07_two_thousand_documents_are_the_most_a_call_may_have() {
 fn something_that_takes_time_begins_the_count_again() {
     let mut bench = Bench::new(setup());
     let mut documents = 0;
-    let waits = document("<Response><Wait/><Redirect>https://app.example.com/again</Redirect></Response>");
+    let waits =
+        document("<Response><Wait/><Redirect>https://app.example.com/again</Redirect></Response>");
     let ended = circle(&mut bench, |bench, fetch| {
         documents += 1;
         let rests = documents == 60;
@@ -634,7 +710,8 @@ fn something_that_takes_time_begins_the_count_again() {
 
 #[test]
 fn a_thousand_collections_end_one_by_one() {
-    let many = "<GetDigits action='https://app.example.com/x' redirect='false' numDigits='1'/>".repeat(1_000);
+    let many = "<GetDigits action='https://app.example.com/x' redirect='false' numDigits='1'/>"
+        .repeat(1_000);
     let xml = format!("<Response><Speak>Hello</Speak>{many}</Response>");
     let mut bench = Bench::live(setup(), document(&xml));
     bench.give(digit('1'));
@@ -642,7 +719,8 @@ fn a_thousand_collections_end_one_by_one() {
     for _ in 1..1_000 {
         bench.give(digit('1'));
     }
-    let notices = bench.wishes.iter().filter(|(_, wish)| matches!(wish, Output::Notify { .. })).count();
+    let notices =
+        bench.wishes.iter().filter(|(_, wish)| matches!(wish, Output::Notify { .. })).count();
     assert_eq!(notices, 1_000);
     assert_eq!(bench.machine.state(), Some(CallState::Closing));
 }

@@ -49,11 +49,12 @@ use super::{digit, setup, url};
 use crate::log;
 use crate::replay;
 use crate::{
-    Aside, AsideKind, CallSetup, CallTime, Command, Confirm, DialledBy, FetchFailure, FetchId, Fetched, FirstFault,
-    GraphAction, GraphOutcome, Input, LegNews, LegWish, Legs, Machine, MediaFact, MediaFault, MediaOrder, Outbound,
-    Output, PhoneStatus, PlayId, RecognitionId, RecordEnd, RecordFact, RecordId, RecordOrder, Refusal, RoomMusic,
-    RoomNews, Sound, SoundItem, SpeechFact, StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish,
-    Termination, TrackNews, Voice,
+    Aside, AsideKind, CallSetup, CallTime, Command, Confirm, DialledBy, FetchFailure, FetchId,
+    Fetched, FirstFault, GraphAction, GraphOutcome, Input, LegNews, LegWish, Legs, Machine,
+    MediaFact, MediaFault, MediaOrder, Outbound, Output, PhoneStatus, PlayId, RecognitionId,
+    RecordEnd, RecordFact, RecordId, RecordOrder, Refusal, RoomMusic, RoomNews, Sound, SoundItem,
+    SpeechFact, StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish, Termination,
+    TrackNews, Voice,
 };
 use model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, StreamId};
 use xml::ast::{Finding, Position, Repeat, Severity, Speech, SpeechNode, Target};
@@ -91,7 +92,10 @@ fn every_scenario_happens_as_written() {
         if update {
             std::fs::write(&path, &ran.text).expect("written");
         } else if let Some((line, expected, actual)) = first_difference(&text, &ran.text) {
-            let _ = writeln!(failures, "{name}.scn line {line}\n  expected {expected}\n  actual   {actual}");
+            let _ = writeln!(
+                failures,
+                "{name}.scn line {line}\n  expected {expected}\n  actual   {actual}"
+            );
         }
         let replayed = replay::replay(ran.log.as_bytes(), |_| {}).expect("the log reads");
         if let Some(difference) = replayed.difference {
@@ -102,7 +106,8 @@ fn every_scenario_happens_as_written() {
             if update {
                 std::fs::write(&golden, &ran.log).expect("written");
             } else if std::fs::read_to_string(&golden).ok().as_ref() != Some(&ran.log) {
-                let _ = writeln!(failures, "fixtures/calls/{name}.jsonl is not the log of this run");
+                let _ =
+                    writeln!(failures, "fixtures/calls/{name}.jsonl is not the log of this run");
             }
         }
     }
@@ -133,7 +138,11 @@ fn first_difference(expected: &str, actual: &str) -> Option<(usize, String, Stri
             (None, None) => return None,
             (a, b) if a == b => {}
             (a, b) => {
-                return Some((line, a.unwrap_or("the end").to_owned(), b.unwrap_or("the end").to_owned()));
+                return Some((
+                    line,
+                    a.unwrap_or("the end").to_owned(),
+                    b.unwrap_or("the end").to_owned(),
+                ));
             }
         }
     }
@@ -194,7 +203,9 @@ impl Scenario {
             .into_iter()
             .map(|(doc, xml)| {
                 let parsed = xml::parse(xml.as_bytes(), None);
-                let document = parsed.document.unwrap_or_else(|| panic!("{name}: {doc}: {:?}", parsed.findings));
+                let document = parsed
+                    .document
+                    .unwrap_or_else(|| panic!("{name}: {doc}: {:?}", parsed.findings));
                 (doc, document)
             })
             .collect();
@@ -252,9 +263,15 @@ struct Run<'a> {
 impl Run<'_> {
     fn give(&mut self, at: u64, words: &str, input: Input) {
         let _ = writeln!(self.text, "{:<8}{words}", format!("@{at}"));
-        if let (true, Input::Offered { setup } | Input::Placed { setup }) = (self.log.is_empty(), &input) {
-            self.log = log::header_line(&log::Header { offhook: "0.1.0".to_owned(), call: setup.call, trace_id: None })
-                .expect("JSON");
+        if let (true, Input::Offered { setup } | Input::Placed { setup }) =
+            (self.log.is_empty(), &input)
+        {
+            self.log = log::header_line(&log::Header {
+                offhook: "0.1.0".to_owned(),
+                call: setup.call,
+                trace_id: None,
+            })
+            .expect("JSON");
         }
         let logged = self.machine.loggable(CallTime(at), &input).into_owned();
         self.machine.handle(CallTime(at), input);
@@ -265,13 +282,17 @@ impl Run<'_> {
                 Output::Fetch { fetch, .. } => self.fetch = *fetch,
                 Output::Speech { recognition, .. } => self.recognition = *recognition,
                 Output::Stream { stream, wish: StreamWish::Open(_) } => self.stream = *stream,
-                Output::Media { order: MediaOrder::Record { record, .. }, .. } => self.record = *record,
+                Output::Media { order: MediaOrder::Record { record, .. }, .. } => {
+                    self.record = *record
+                }
                 Output::Dial { order } => {
                     self.legs.insert(order.position, order.call);
                 }
                 Output::Media {
                     order:
-                        MediaOrder::Play { play, .. } | MediaOrder::SendDigits { play, .. } | MediaOrder::Aside { play, .. },
+                        MediaOrder::Play { play, .. }
+                        | MediaOrder::SendDigits { play, .. }
+                        | MediaOrder::Aside { play, .. },
                     ..
                 } => {
                     self.play = *play;
@@ -284,16 +305,18 @@ impl Run<'_> {
 
     fn input(&self, words: &str) -> Option<Input> {
         let plain: Vec<&str> = words.split_whitespace().filter(|w| !w.contains('=')).collect();
-        let options: BTreeMap<&str, &str> = words.split_whitespace().filter_map(|w| w.split_once('=')).collect();
+        let options: BTreeMap<&str, &str> =
+            words.split_whitespace().filter_map(|w| w.split_once('=')).collect();
         let number = |name: &str| options.get(name).map(|n| n.parse::<u32>().expect("a number"));
         let fetch = number("fetch").map_or(self.fetch, FetchId);
         let play = number("play").map_or(self.play, PlayId);
         let leg = Leg::A;
         Some(match plain.as_slice() {
             ["wait"] => return None,
-            ["recording", words @ ..] => {
-                Input::Recorded { record: number("record").map_or(self.record, RecordId), what: recording(words) }
-            }
+            ["recording", words @ ..] => Input::Recorded {
+                record: number("record").map_or(self.record, RecordId),
+                what: recording(words),
+            },
             ["offered"] => Input::Offered { setup: Box::new(offer(&options)) },
             ["placed"] => Input::Placed { setup: Box::new(order(&options)) },
             ["bound"] => Input::Bound { wacid: "wacid.bound".into() },
@@ -308,11 +331,14 @@ impl Run<'_> {
             }
             ["fetched", doc] => {
                 let document = self.scenario.documents.get(*doc).cloned();
-                let document = document.unwrap_or_else(|| panic!("{}: no doc {doc}", self.scenario.name));
+                let document =
+                    document.unwrap_or_else(|| panic!("{}: no doc {doc}", self.scenario.name));
                 Input::Fetched { fetch, result: Ok(Fetched::Document { document }) }
             }
             ["fetched-nothing"] => Input::Fetched { fetch, result: Ok(Fetched::Ignored) },
-            ["refused", what] => Input::Fetched { fetch, result: Ok(Fetched::Refused { refusal: refusal(what) }) },
+            ["refused", what] => {
+                Input::Fetched { fetch, result: Ok(Fetched::Refused { refusal: refusal(what) }) }
+            }
             ["fetch-failed", how] => Input::Fetched { fetch, result: Err(failure(how)) },
             ["media", "A", what @ ..] => Input::Media { leg, what: media_fact(what) },
             ["play-started", "A"] => Input::PlayStarted { leg, play },
@@ -324,9 +350,10 @@ impl Run<'_> {
             ["digit", "A", key] => digit(key.chars().next().expect("a key")),
             ["voice", "A", "beep"] => Input::Voice { leg, what: Voice::Beep },
             ["voice", "A", "began"] => Input::Voice { leg, what: Voice::Began },
-            ["voice", "A", "ended", ago_ms, "ms", "ago"] => {
-                Input::Voice { leg, what: Voice::Ended { ago_ms: ago_ms.parse().expect("milliseconds") } }
-            }
+            ["voice", "A", "ended", ago_ms, "ms", "ago"] => Input::Voice {
+                leg,
+                what: Voice::Ended { ago_ms: ago_ms.parse().expect("milliseconds") },
+            },
             ["speech", what @ ..] => {
                 let recognition = number("recognition").map_or(self.recognition, RecognitionId);
                 Input::Speech { recognition, what: speech_fact(what) }
@@ -340,13 +367,19 @@ impl Run<'_> {
                 },
             },
             ["leg", place, news @ ..] => {
-                let call = self.legs.get(&place.parse().expect("a place")).copied().expect("it was dialled");
+                let call = self
+                    .legs
+                    .get(&place.parse().expect("a place"))
+                    .copied()
+                    .expect("it was dialled");
                 Input::Dialled { call, news: leg_news(news) }
             }
             ["stream", what @ ..] => Input::Stream { stream: self.stream, what: stream_fact(what) },
             ["ordered", "proceed"] => Input::Ordered { leg: LegWish::Proceed },
             ["ordered", "join"] => Input::Ordered { leg: LegWish::Join },
-            ["ordered", "hang-up", why] => Input::Ordered { leg: LegWish::HangUp { cause: cause(why) } },
+            ["ordered", "hang-up", why] => {
+                Input::Ordered { leg: LegWish::HangUp { cause: cause(why) } }
+            }
             ["ordered", "ask", words @ ..] => {
                 Input::Ordered { leg: LegWish::Ask { command: Box::new(command(words, &options)) } }
             }
@@ -365,7 +398,9 @@ fn speech_fact(words: &[&str]) -> SpeechFact {
     match words {
         ["began"] => SpeechFact::Began,
         ["lasting"] => SpeechFact::Lasting,
-        ["ended", ago_ms, "ms", "ago"] => SpeechFact::Ended { ago_ms: ago_ms.parse().expect("milliseconds") },
+        ["ended", ago_ms, "ms", "ago"] => {
+            SpeechFact::Ended { ago_ms: ago_ms.parse().expect("milliseconds") }
+        }
         ["interim", stability, text @ ..] => {
             let text = text.join(" ");
             let (stable, unstable) = text.split_once('/').expect("a / between");
@@ -406,7 +441,9 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
             document: super::document(&room_xml(name, options.contains_key("events"))),
             room: Some(uuid::Uuid::from_u128(0x700)),
         },
-        ["transfer", "A", a, "B", b] => Command::Transfer { aleg: Some(target(a)), bleg: Some(target(b)) },
+        ["transfer", "A", a, "B", b] => {
+            Command::Transfer { aleg: Some(target(a)), bleg: Some(target(b)) }
+        }
         ["play", how, urls @ ..] => {
             let items = urls.iter().map(|at| item(Sound::File { url: url(at) })).collect();
             Command::Play { legs, aside: aside(AsideKind::Play, how, items) }
@@ -450,7 +487,9 @@ fn stream_fact(words: &[&str]) -> StreamFact {
         ["failed", why @ ..] => StreamFact::Failed { why: why.join(" ") },
         ["lost", why @ ..] => StreamFact::Lost { why: why.join(" ") },
         ["closed"] => StreamFact::Closed,
-        ["degraded", percent] => StreamFact::Degraded { percent: percent.parse().expect("percent") },
+        ["degraded", percent] => {
+            StreamFact::Degraded { percent: percent.parse().expect("percent") }
+        }
         ["played", name] => StreamFact::Played { name: (*name).to_owned() },
         ["cleared"] => StreamFact::Cleared,
         ["send-digits", digits] => StreamFact::SendDigits { digits: (*digits).to_owned() },
@@ -505,7 +544,8 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
         "music",
         "events",
     ];
-    let (placed, others): (BTreeMap<_, _>, BTreeMap<_, _>) = options.iter().partition(|(name, _)| ours.contains(name));
+    let (placed, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        options.iter().partition(|(name, _)| ours.contains(name));
     let mut setup = offer(&others);
     let ms = |name: &str| placed.get(name).map(|value| value.parse().expect("milliseconds"));
     setup.direction = Direction::Outbound;
@@ -514,7 +554,9 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
     let confirm = placed.get("confirm").map(|sound| Confirm {
         sound: (*sound != "no-sound").then(|| url("https://app.example.com/confirm")),
         method: if placed.contains_key("room") { Method::Get } else { Method::Post },
-        key: placed.get("key").map(|key| Digit::try_from(key.chars().next().expect("a key")).expect("a key")),
+        key: placed
+            .get("key")
+            .map(|key| Digit::try_from(key.chars().next().expect("a key")).expect("a key")),
         timeout_ms: 5_000,
     });
     let is_dialled = placed.contains_key("dialled");
@@ -533,7 +575,9 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
                 tells_keys: placed.contains_key("tells_keys"),
             })
         }),
-        document: placed.get("room").map(|name| super::document(&room_xml(name, placed.contains_key("events")))),
+        document: placed
+            .get("room")
+            .map(|name| super::document(&room_xml(name, placed.contains_key("events")))),
         confirm: confirm.filter(|_| !is_dialled),
         room: placed.get("room").map(|_| uuid::Uuid::from_u128(0x700)),
         room_music: placed.get("music").map(|music| match *music {
@@ -563,7 +607,13 @@ fn recording(words: &[&str]) -> RecordFact {
             let end = RecordEnd::from_word(end).expect("an end");
             let start_ms = setup().started.micros() / 1_000;
             let why = (end == RecordEnd::Failed).then(|| "the disk is full".to_owned());
-            RecordFact::Ended { end, duration_ms, start_ms, end_ms: start_ms.saturating_add_unsigned(duration_ms), why }
+            RecordFact::Ended {
+                end,
+                duration_ms,
+                start_ms,
+                end_ms: start_ms.saturating_add_unsigned(duration_ms),
+                why,
+            }
         }
         other => panic!("no such news of a recording: {other:?}"),
     }
@@ -575,7 +625,9 @@ fn leg_news(words: &[&str]) -> LegNews {
         ["ringing"] => LegNews::Ringing,
         ["answered"] => LegNews::Answered,
         ["ready"] => LegNews::Ready,
-        ["key", key] => LegNews::Key { digit: Digit::try_from(key.chars().next().expect("a key")).expect("a key") },
+        ["key", key] => LegNews::Key {
+            digit: Digit::try_from(key.chars().next().expect("a key")).expect("a key"),
+        },
         ["ended", why] => LegNews::Ended { cause: cause(why) },
         ["refused", error] => LegNews::Refused {
             error: serde_json::from_value(serde_json::Value::from(*error)).expect("an error"),
@@ -614,21 +666,26 @@ fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomNews {
             begun: how.contains(&"begun"),
         },
         ["track"] => {
-            let how = Box::new(RecordOrder { own: true, stereo: false, ..super::recorded_over_rest() });
-            let callback = Some(Target { url: url("https://app.example.com/track"), method: Method::Post });
+            let how =
+                Box::new(RecordOrder { own: true, stereo: false, ..super::recorded_over_rest() });
+            let callback =
+                Some(Target { url: url("https://app.example.com/track"), method: Method::Post });
             RoomNews::Track { what: TrackNews::Begin { how, callback } }
         }
         ["track", "stop"] => RoomNews::Track { what: TrackNews::Stop },
         ["track", word] => RoomNews::Track { what: TrackNews::Pause { on: *word == "pause" } },
         ["coaches", on] => RoomNews::Coaches { on: *on == "on" },
-        ["out", why] => RoomNews::Out { why: serde_json::from_value(serde_json::Value::from(*why)).expect("a reason") },
+        ["out", why] => RoomNews::Out {
+            why: serde_json::from_value(serde_json::Value::from(*why)).expect("a reason"),
+        },
         other => panic!("no such news: {other:?}"),
     }
 }
 
 /// A cause that is one word.
 fn cause(word: &str) -> HangupCause {
-    serde_json::from_value(serde_json::Value::from(word)).unwrap_or_else(|_| panic!("no such cause: {word}"))
+    serde_json::from_value(serde_json::Value::from(word))
+        .unwrap_or_else(|_| panic!("no such cause: {word}"))
 }
 
 /// The same outcome with another code of Graph's.
@@ -637,7 +694,9 @@ fn with_code(outcome: GraphOutcome, code: Option<u32>) -> GraphOutcome {
         (GraphOutcome::Refused { status, details, .. }, Some(code)) => {
             GraphOutcome::Refused { status, code: code.into(), details }
         }
-        (GraphOutcome::RateLimited { .. }, Some(code)) => GraphOutcome::RateLimited { code: code.into() },
+        (GraphOutcome::RateLimited { .. }, Some(code)) => {
+            GraphOutcome::RateLimited { code: code.into() }
+        }
         (other, _) => other,
     }
 }
@@ -645,14 +704,20 @@ fn with_code(outcome: GraphOutcome, code: Option<u32>) -> GraphOutcome {
 fn graph_action(word: &str) -> GraphAction {
     use GraphAction as G;
     let all = [G::Connect, G::PreAccept, G::Accept, G::Reject, G::Terminate];
-    all.into_iter().find(|action| action.as_str() == word).unwrap_or_else(|| panic!("no such action: {word}"))
+    all.into_iter()
+        .find(|action| action.as_str() == word)
+        .unwrap_or_else(|| panic!("no such action: {word}"))
 }
 
 fn outcome_of(word: &str) -> GraphOutcome {
     match word {
         "done" => GraphOutcome::Done,
         "gone" => GraphOutcome::Gone,
-        "refused" => GraphOutcome::Refused { status: 400, code: 100, details: "Invalid parameter".to_owned() },
+        "refused" => GraphOutcome::Refused {
+            status: 400,
+            code: 100,
+            details: "Invalid parameter".to_owned(),
+        },
         "rate_limited" => GraphOutcome::RateLimited { code: 4 },
         "server_error" => GraphOutcome::ServerError { status: 503 },
         "timeout" => GraphOutcome::Timeout,

@@ -51,12 +51,14 @@ const PROMPT: &str = "https://app.example.com/prompt.wav";
 impl Trace {
     /// A `Play` to press the buffered keys in, the element, and a `Play` whose order shows the next element.
     fn xml(&self) -> String {
-        let attributes: String = self.attributes.iter().map(|(name, value)| format!(" {name}=\"{value}\"")).collect();
+        let attributes: String =
+            self.attributes.iter().map(|(name, value)| format!(" {name}=\"{value}\"")).collect();
         let invalid = match self.invalid_sound_ms {
             0 => String::new(),
             _ => format!(" invalidDigitsSound=\"{INVALID}\""),
         };
-        let prompt = if self.prompt_ms > 0 { format!("<Play>{PROMPT}</Play>") } else { String::new() };
+        let prompt =
+            if self.prompt_ms > 0 { format!("<Play>{PROMPT}</Play>") } else { String::new() };
         let name = &self.element;
         format!(
             "<Response><Play>https://app.example.com/before.wav</Play><{name} action=\"https://app.example.com/do\"\
@@ -87,11 +89,19 @@ impl Trace {
             let sound = self.sound(&bench);
             let key = presses.peek().map(|press| BASE_MS + press.at_ms);
             let timer = bench.machine.poll_timeout().map(|due| due.0);
-            let next = [sound.map(|(end, _)| end), key, timer].into_iter().flatten().min().expect("something is due");
+            let next = [sound.map(|(end, _)| end), key, timer]
+                .into_iter()
+                .flatten()
+                .min()
+                .expect("something is due");
             bench.now = next;
             match (sound, key) {
-                (Some((end, play)), _) if end == next => bench.give(Input::Played { leg: Leg::A, play }),
-                (_, Some(at)) if at == next => bench.give(digit(presses.next().expect("it was peeked").key)),
+                (Some((end, play)), _) if end == next => {
+                    bench.give(Input::Played { leg: Leg::A, play })
+                }
+                (_, Some(at)) if at == next => {
+                    bench.give(digit(presses.next().expect("it was peeked").key))
+                }
                 _ => bench.give(Input::Timer),
             }
         }
@@ -125,9 +135,9 @@ impl Trace {
     /// Prompts that were begun; one attempt where there is no prompt or it was skipped by type-ahead.
     fn attempts(&self, bench: &Bench) -> usize {
         let prompts = bench.wishes.iter().filter(|(_, wish)| match wish {
-            Output::Media { order: MediaOrder::Play { items, .. }, .. } => {
-                items.iter().any(|item| matches!(&item.sound, Sound::File { url } if &*url.0 == PROMPT))
-            }
+            Output::Media { order: MediaOrder::Play { items, .. }, .. } => items
+                .iter()
+                .any(|item| matches!(&item.sound, Sound::File { url } if &*url.0 == PROMPT)),
             _ => false,
         });
         prompts.count().max(1)
@@ -136,7 +146,10 @@ impl Trace {
 
 #[test]
 fn every_trace_ends_where_and_when_it_should() {
-    let text = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/plivo-xml/input-traces.json"));
+    let text = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../fixtures/plivo-xml/input-traces.json"
+    ));
     let Traces { traces } = serde_json::from_str(text).expect("the fixture reads");
     assert_eq!(traces.len(), 37);
     for trace in &traces {

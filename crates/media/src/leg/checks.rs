@@ -125,14 +125,17 @@ mod tests {
         let mut sent = Vec::new();
         for tick in 1..seconds * 50 {
             let now = from + 20 * tick * MS;
-            sent.extend(checks.copy(now, far).map(|(to, _)| (now.duration_since(from).as_millis(), to)));
+            sent.extend(
+                checks.copy(now, far).map(|(to, _)| (now.duration_since(from).as_millis(), to)),
+            );
         }
         sent
     }
 
     #[test]
     fn copies_go_every_50_ms_at_first_and_end() {
-        let (mut checks, now, to) = (Checks::default(), Clock::real().now(), SocketAddr::from(([10, 0, 0, 1], 9)));
+        let (mut checks, now, to) =
+            (Checks::default(), Clock::real().now(), SocketAddr::from(([10, 0, 0, 1], 9)));
         assert!(copies(&mut checks, now, 1).is_empty(), "nothing was sent");
         checks.sent(now, to, b"no check");
         assert!(copies(&mut checks, now, 1).is_empty());
@@ -144,7 +147,10 @@ mod tests {
         assert!(at.windows(2).all(|two| two[1] - two[0] <= 60.max(20 + two[0] / 8 + 20)), "{at:?}");
 
         checks.sent(now + 60_000 * MS, to, &check(2));
-        assert!(copies(&mut checks, now + 60_000 * MS, 9).is_empty(), "it has had all of its copies");
+        assert!(
+            copies(&mut checks, now + 60_000 * MS, 9).is_empty(),
+            "it has had all of its copies"
+        );
         checks.answered(to);
         checks.sent(now + 70_000 * MS, to, &check(3));
         let far = now + Duration::from_secs(3_600);
@@ -169,7 +175,10 @@ mod tests {
         checks.open(accepted);
         let at = copies(&mut checks, accepted, 10);
         assert_eq!(at.first(), Some(&(20, to)), "on the next tick");
-        assert!(at.get(1).is_some_and(|(at, to)| *to == other && *at <= 100), "and the other's turn: {at:?}");
+        assert!(
+            at.get(1).is_some_and(|(at, to)| *to == other && *at <= 100),
+            "and the other's turn: {at:?}"
+        );
         assert_eq!(at.len(), 2 * usize::try_from(COPIES_MAX - COPIES_EARLY).unwrap());
         assert!(at.last().unwrap().0 < 2_500, "{at:?}");
         checks.open(accepted + 20_000 * MS);
@@ -181,14 +190,23 @@ mod tests {
         let (mut checks, now) = (Checks::default(), Clock::real().now());
         checks.open(now);
         for n in 1..=4 {
-            checks.sent(now + u32::from(n) * 60 * MS, SocketAddr::from(([10, 0, 0, n], 9)), &check(n));
+            checks.sent(
+                now + u32::from(n) * 60 * MS,
+                SocketAddr::from(([10, 0, 0, n], 9)),
+                &check(n),
+            );
         }
         let from = now + 240 * MS;
         let sent = copies(&mut checks, from, 2);
         assert!(sent.windows(2).all(|two| two[1].0 - two[0].0 >= 40), "{sent:?}");
-        let first: Vec<u8> = sent.iter().take(4).map(|(_, to)| to.to_string().as_bytes()[7] - b'0').collect();
+        let first: Vec<u8> =
+            sent.iter().take(4).map(|(_, to)| to.to_string().as_bytes()[7] - b'0').collect();
         assert_eq!(first, [1, 2, 3, 4], "who has waited longest");
-        assert_eq!(checks.copy(from + 10_000 * MS, from + 10_010 * MS), None, "the agent is about to send");
+        assert_eq!(
+            checks.copy(from + 10_000 * MS, from + 10_010 * MS),
+            None,
+            "the agent is about to send"
+        );
         assert!(checks.copy(from + 10_000 * MS, from + 10_000 * MS + APART).is_some());
     }
 }

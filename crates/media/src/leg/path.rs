@@ -31,7 +31,13 @@ const PATH_SILENT: Duration = Duration::from_secs(1);
 
 impl Leg {
     /// Takes in a datagram that is this leg's: STUN that passed its check, anything else from an address that did.
-    pub(crate) fn receive(&mut self, now: Instant, from: SocketAddr, datagram: &[u8], out: &mut Outbox) {
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        out: &mut Outbox,
+    ) {
         let looks = looks(datagram);
         if let Some(mut transport) = self.transport.take_if(|_| looks != Looks::Other) {
             match looks {
@@ -98,18 +104,35 @@ impl Leg {
     }
 
     /// A packet of ours; `kind` is its payload type and marker, `at` when its timestamp was.
-    pub(super) fn write(&mut self, at: Instant, kind: (u8, bool), timestamp: u32, payload: Frame, out: &mut Outbox) {
+    pub(super) fn write(
+        &mut self,
+        at: Instant,
+        kind: (u8, bool),
+        timestamp: u32,
+        payload: Frame,
+        out: &mut Outbox,
+    ) {
         let (payload_type, marker) = kind;
         let sequence = self.sequence;
         let sent = match (&mut self.transport, self.path) {
             (Some(transport), Some(to)) => {
                 let payload = &payload;
-                transport.send(to, Sending { payload_type, marker, sequence, timestamp, payload, at }, out)
+                transport.send(
+                    to,
+                    Sending { payload_type, marker, sequence, timestamp, payload, at },
+                    out,
+                )
             }
             (Some(_), None) => false,
             (None, _) => {
-                let write = RtpWrite::new(payload_type.into(), sequence.into(), timestamp, at, payload).marker(marker);
-                let stream = self.rtc.direct_api().stream_tx_by_mid(self.mid, None).map(|s| s.write_rtp(write));
+                let write =
+                    RtpWrite::new(payload_type.into(), sequence.into(), timestamp, at, payload)
+                        .marker(marker);
+                let stream = self
+                    .rtc
+                    .direct_api()
+                    .stream_tx_by_mid(self.mid, None)
+                    .map(|s| s.write_rtp(write));
                 stream.is_some()
             }
         };
@@ -197,7 +220,9 @@ impl Leg {
                 }
             }
             // All our checks were in vain for 30 s. A browser checks us: there the silence tells.
-            Event::IceConnectionStateChange(state) if state.is_disconnected() && self.connected && self.controlling => {
+            Event::IceConnectionStateChange(state)
+                if state.is_disconnected() && self.connected && self.controlling =>
+            {
                 self.lose(MediaFault::Silent);
             }
             Event::Connected => {
@@ -239,7 +264,8 @@ impl Leg {
             now,
             wall: wall.plus(now.saturating_duration_since(then)),
         };
-        self.transport = self.keys.take().and_then(|keys| Transport::new(&keys, making)).map(Box::new);
+        self.transport =
+            self.keys.take().and_then(|keys| Transport::new(&keys, making)).map(Box::new);
         if self.transport.is_none() {
             carry_rtp(&mut self.rtc, self.mid, self.ssrc, self.ssrcs.iter().copied());
         }

@@ -49,7 +49,8 @@ impl Encoders {
         }
         let groups = chosen.into_iter().map(|(sounds, members, encoder)| {
             let fresh = encoder.is_none();
-            let encoder = encoder.unwrap_or_else(|| (0..).find(|n| !taken.contains(n)).unwrap_or_default());
+            let encoder =
+                encoder.unwrap_or_else(|| (0..).find(|n| !taken.contains(n)).unwrap_or_default());
             if fresh {
                 taken.push(encoder);
             }
@@ -65,7 +66,9 @@ impl Encoders {
     /// The encoder that most of these had, of those that are free.
     fn favourite(&self, members: &[u64], taken: &[usize]) -> Option<usize> {
         let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
-        for encoder in members.iter().filter_map(|member| self.of.get(member)).filter(|n| !taken.contains(n)) {
+        for encoder in
+            members.iter().filter_map(|member| self.of.get(member)).filter(|n| !taken.contains(n))
+        {
             *votes.entry(*encoder).or_default() += 1;
         }
         votes
@@ -87,7 +90,10 @@ mod tests {
     use super::{Encoders, Sounds};
 
     /// Of each group: what is heard, by which encoder, whether it is fresh, by whom.
-    fn groups(encoders: &mut Encoders, hears: &[(u64, Sounds)]) -> Vec<(Sounds, usize, bool, Vec<u64>)> {
+    fn groups(
+        encoders: &mut Encoders,
+        hears: &[(u64, Sounds)],
+    ) -> Vec<(Sounds, usize, bool, Vec<u64>)> {
         let groups = encoders.groups(hears.iter().copied());
         groups.into_iter().map(|g| (g.sounds, g.encoder, g.fresh, g.members)).collect()
     }

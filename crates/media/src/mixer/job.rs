@@ -214,7 +214,8 @@ impl Mixing {
         self.table.tick(send, |event| (self.sink)(event));
         if !self.ears.is_empty() {
             let whole = self.table.whole();
-            self.ears.retain(|ear| !matches!(ear.try_send(whole), Err(TrySendError::Disconnected(_))));
+            self.ears
+                .retain(|ear| !matches!(ear.try_send(whole), Err(TrySendError::Disconnected(_))));
         }
     }
 }
@@ -234,7 +235,14 @@ mod tests {
         let (orders, queue) = sync_channel(8);
         let mixer = Mixer { orders };
         let (table, seats) = (Table::new(), BTreeMap::new());
-        let mut job = Mixing { orders: queue, sink: Arc::new(|_| ()), table, seats, ears: Vec::new(), due: None };
+        let mut job = Mixing {
+            orders: queue,
+            sink: Arc::new(|_| ()),
+            table,
+            seats,
+            ears: Vec::new(),
+            due: None,
+        };
         let mut ear = mixer.listen();
         assert!(ear.next().is_none() && !ear.is_over());
         let start = now();

@@ -87,7 +87,8 @@ impl Floor {
             self.rival = None;
             return None;
         };
-        let held = self.holder.and_then(|holder| voices.get(&holder)).filter(|voice| voice.speaks());
+        let held =
+            self.holder.and_then(|holder| voices.get(&holder)).filter(|voice| voice.speaks());
         let Some(held) = held else {
             self.rival = None;
             self.holder = Some(loudest);
@@ -97,7 +98,8 @@ impl Floor {
             self.rival = None;
             return None;
         }
-        let frames = self.rival.filter(|(member, _)| *member == loudest).map_or(0, |(_, frames)| frames) + 1;
+        let frames =
+            self.rival.filter(|(member, _)| *member == loudest).map_or(0, |(_, frames)| frames) + 1;
         self.rival = Some((loudest, frames));
         if frames < LOUDER_FOR {
             return None;
@@ -110,7 +112,8 @@ impl Floor {
 
 /// Who speaks loudest, this one aside.
 fn loudest(voices: &BTreeMap<u64, Loudness>, aside: Option<u64>) -> Option<(u64, f32)> {
-    let speaking = voices.iter().filter(|(member, voice)| voice.speaks() && Some(**member) != aside);
+    let speaking =
+        voices.iter().filter(|(member, voice)| voice.speaks() && Some(**member) != aside);
     speaking.map(|(member, voice)| (*member, voice.level)).max_by(|(_, a), (_, b)| a.total_cmp(b))
 }
 
@@ -119,7 +122,11 @@ mod tests {
     use super::*;
 
     fn sound(level: f32) -> Vec<i16> {
-        (0..320).map(|n| if n % 2 == 0 { (level * 32_767.0) as i16 } else { (level * -32_767.0) as i16 }).collect()
+        (0..320)
+            .map(
+                |n| if n % 2 == 0 { (level * 32_767.0) as i16 } else { (level * -32_767.0) as i16 },
+            )
+            .collect()
     }
 
     /// For how many of so many frames it speaks.
@@ -132,7 +139,11 @@ mod tests {
     fn loud_sound_is_always_somebody_and_a_steady_hiss_is_nobody_after_a_while() {
         let mut voice = Loudness::default();
         assert_eq!(speaks(&mut voice, 1_000, 0.2), 1_000, "from the first frame on");
-        assert_eq!(speaks(&mut voice, 50, 0.0), usize::from(PAUSE) - 1, "a pause between words is speech");
+        assert_eq!(
+            speaks(&mut voice, 50, 0.0),
+            usize::from(PAUSE) - 1,
+            "a pause between words is speech"
+        );
         let mut voice = Loudness::default();
         speaks(&mut voice, 500, 0.005);
         assert_eq!(speaks(&mut voice, 500, 0.005), 0, "a hiss");

@@ -16,16 +16,24 @@ pub(super) fn limited(sum: i32) -> i16 {
         ..=0 => size,
         // x / (1 + x), in units of the room: its slope at the knee is 1.
         over => {
-            KNEE + i32::try_from(i64::from(ROOM) * i64::from(over) / (i64::from(ROOM) + i64::from(over)))
-                .unwrap_or(ROOM)
+            KNEE + i32::try_from(
+                i64::from(ROOM) * i64::from(over) / (i64::from(ROOM) + i64::from(over)),
+            )
+            .unwrap_or(ROOM)
         }
     };
-    i16::try_from(if sum < 0 { -size } else { size }).unwrap_or(if sum < 0 { i16::MIN } else { i16::MAX })
+    i16::try_from(if sum < 0 { -size } else { size }).unwrap_or(if sum < 0 {
+        i16::MIN
+    } else {
+        i16::MAX
+    })
 }
 
 /// Adds one voice's samples to a sum; what either has more than the other is left alone.
 pub(super) fn add(sum: &mut [i32], voice: &[i16]) {
-    sum.iter_mut().zip(voice).for_each(|(sum, sample)| *sum = sum.saturating_add(i32::from(*sample)));
+    sum.iter_mut()
+        .zip(voice)
+        .for_each(|(sum, sample)| *sum = sum.saturating_add(i32::from(*sample)));
 }
 
 /// The sum as samples.
@@ -46,7 +54,10 @@ mod tests {
             assert_eq!(i32::from(limited(sample)), sample);
         }
         assert_eq!((limited(KNEE + 1), limited(-KNEE - 1)), (24_576, -24_576));
-        assert_eq!((limited(40_000), limited(i32::MAX), limited(i32::MIN)), (29_925, 32_766, -32_766));
+        assert_eq!(
+            (limited(40_000), limited(i32::MAX), limited(i32::MIN)),
+            (29_925, 32_766, -32_766)
+        );
     }
 
     #[test]

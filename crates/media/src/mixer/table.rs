@@ -138,7 +138,11 @@ impl Table {
     }
 
     /// One tick: gives each member its frame.
-    pub(super) fn tick(&mut self, mut send: impl FnMut(u64, &Frame), mut tell: impl FnMut(MixEvent)) {
+    pub(super) fn tick(
+        &mut self,
+        mut send: impl FnMut(u64, &Frame),
+        mut tell: impl FnMut(MixEvent),
+    ) {
         self.hear(&mut tell);
         self.step_played(&mut tell);
         let heard_by: Vec<(u64, Sounds)> =
@@ -162,10 +166,16 @@ impl Table {
 
     /// What the whole room heard at the last tick: everybody who is to be recorded, and what is played to all.
     pub(super) fn whole(&mut self) -> Twenty {
-        let says = |seat: &Seat| seat.now.is_some() && seat.part.says != Says::Nobody && seat.part.recorded;
+        let says = |seat: &Seat| {
+            seat.now.is_some() && seat.part.says != Says::Nobody && seat.part.recorded
+        };
         let plays = |one: &Announcement| one.heard && one.to == Audience::All;
         let all = self.seats.values().map(says).chain(self.played.iter().map(plays));
-        let sounds = all.take(SOUNDS_MAX).enumerate().filter(|(_, is)| *is).fold(0, |sounds, (at, _)| sounds | 1 << at);
+        let sounds = all
+            .take(SOUNDS_MAX)
+            .enumerate()
+            .filter(|(_, is)| *is)
+            .fold(0, |sounds, (at, _)| sounds | 1 << at);
         self.add_up(sounds);
         let mut twenty = [0; SAMPLES];
         twenty.iter_mut().zip(&self.mixed).for_each(|(to, from)| *to = *from);
@@ -176,7 +186,11 @@ impl Table {
     fn hear(&mut self, tell: &mut impl FnMut(MixEvent)) {
         for (member, seat) in &mut self.seats {
             let twenty = seat.waiting.pop_front().filter(|_| seat.part.says != Says::Nobody);
-            let speaks = self.voices.entry(*member).or_default().hear(twenty.as_ref().map(<[i16; SAMPLES]>::as_slice));
+            let speaks = self
+                .voices
+                .entry(*member)
+                .or_default()
+                .hear(twenty.as_ref().map(<[i16; SAMPLES]>::as_slice));
             seat.now = twenty.filter(|_| speaks);
             if std::mem::replace(&mut seat.spoke, speaks) != speaks {
                 tell(MixEvent::Speech { member: *member, on: speaks });
@@ -233,13 +247,17 @@ impl Table {
                 }
         };
         let all = self.seats.iter().map(says).chain(self.played.iter().map(plays));
-        all.take(SOUNDS_MAX).enumerate().filter(|(_, is)| *is).fold(0, |sounds, (at, _)| sounds | 1 << at)
+        all.take(SOUNDS_MAX)
+            .enumerate()
+            .filter(|(_, is)| *is)
+            .fold(0, |sounds, (at, _)| sounds | 1 << at)
     }
 
     /// Adds these up.
     fn add_up(&mut self, sounds: Sounds) {
         self.sum.fill(0);
-        let voices = self.seats.values().map(|seat| seat.now.as_ref().map(<[i16; SAMPLES]>::as_slice));
+        let voices =
+            self.seats.values().map(|seat| seat.now.as_ref().map(<[i16; SAMPLES]>::as_slice));
         let all = voices.chain(self.played.iter().map(|one| Some(one.pcm.as_slice())));
         for (at, pcm) in all.take(SOUNDS_MAX).enumerate() {
             if sounds & 1 << at != 0
@@ -323,7 +341,10 @@ mod tests {
                 }
                 self.at += 1;
                 let (frames, told) = (&mut self.frames, &mut self.told);
-                self.table.tick(|member, frame| drop(frames.insert(member, frame.clone())), |event| told.push(event));
+                self.table.tick(
+                    |member, frame| drop(frames.insert(member, frame.clone())),
+                    |event| told.push(event),
+                );
                 for (member, (decoder, pcm)) in &mut self.ears {
                     let frame = self.frames.get(member).expect("everybody gets a frame");
                     decoder.decode(Some(frame), false, pcm).expect("a frame of ours");
@@ -343,7 +364,13 @@ mod tests {
 
     #[test]
     fn each_hears_the_others_and_not_the_own_voice() {
-        let mut room = Room::of(&[(1, 500.0, ALL), (2, 900.0, ALL), (3, 1_500.0, ALL), (4, 0.0, ALL), (5, 0.0, ALL)]);
+        let mut room = Room::of(&[
+            (1, 500.0, ALL),
+            (2, 900.0, ALL),
+            (3, 1_500.0, ALL),
+            (4, 0.0, ALL),
+            (5, 0.0, ALL),
+        ]);
         room.run(50);
         assert_eq!(room.hears(1, TONES), [false, true, true]);
         assert_eq!(room.hears(2, TONES), [true, false, true]);
@@ -408,18 +435,27 @@ mod tests {
 
     #[test]
     fn what_is_played_is_heard_over_the_voices_by_those_it_is_for_one_after_the_other() {
-        let mut room = Room::of(&[(1, 500.0, ALL), (2, 0.0, ALL), (3, 0.0, MixPart { hears: false, ..ALL })]);
+        let mut room =
+            Room::of(&[(1, 500.0, ALL), (2, 0.0, ALL), (3, 0.0, MixPart { hears: false, ..ALL })]);
         room.table.play(Audience::All, Played::Play, vec![prompt(900.0, 50)]);
         room.table.play(Audience::All, Played::Play, vec![prompt(1_500.0, 50)]);
         room.table.play(Audience::Member(3), Played::Speak, vec![prompt(1_500.0, 30)]);
         room.run(30);
         assert_eq!(room.hears(1, TONES), [false, true, false]);
         assert_eq!(room.hears(2, TONES), [true, true, false]);
-        assert_eq!(room.hears(3, TONES), [false, true, true], "it is told something, and hears nobody");
+        assert_eq!(
+            room.hears(3, TONES),
+            [false, true, true],
+            "it is told something, and hears nobody"
+        );
         room.run(30);
         room.run(30);
         assert_eq!(room.hears(2, TONES), [true, false, true], "the second after the first");
-        assert_eq!(room.hears(3, TONES), [false, false, true], "what is for all is for those who wait, too");
+        assert_eq!(
+            room.hears(3, TONES),
+            [false, false, true],
+            "what is for all is for those who wait, too"
+        );
         room.table.stop(Audience::All, Played::Play);
         room.table.play(Audience::All, Played::Cue, vec![prompt(900.0, 50)]);
         room.run(30);
@@ -437,10 +473,17 @@ mod tests {
         room.run(30);
         assert_eq!(room.hears(2, TONES), [false; 3]);
         let played = |to, on| MixEvent::Played { to, on };
-        let told: Vec<MixEvent> =
-            room.told.into_iter().filter(|event| matches!(event, MixEvent::Played { .. })).collect();
+        let told: Vec<MixEvent> = room
+            .told
+            .into_iter()
+            .filter(|event| matches!(event, MixEvent::Played { .. }))
+            .collect();
         let (all, one) = (Audience::All, Audience::Member(3));
         let twice = [played(all, true), played(one, true), played(one, false), played(all, false)];
-        assert_eq!(told, [&twice[..], &[played(all, true), played(all, false)]].concat(), "cues are nobody's business");
+        assert_eq!(
+            told,
+            [&twice[..], &[played(all, true), played(all, false)]].concat(),
+            "cues are nobody's business"
+        );
     }
 }

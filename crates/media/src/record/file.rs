@@ -105,9 +105,13 @@ impl Coding {
             #[cfg(feature = "mp3")]
             Format::Mp3 => {
                 use shine_rs::{Mp3Encoder, Mp3EncoderConfig, StereoMode};
-                let (count, mode) = if channels == 1 { (1, StereoMode::Mono) } else { (2, StereoMode::Stereo) };
-                let config = Mp3EncoderConfig::new().sample_rate(RATE.hz()).bitrate(MP3_KBITS * u32::from(count));
-                let encoder = Mp3Encoder::new(config.channels(count).stereo_mode(mode)).map_err(io::Error::other)?;
+                let (count, mode) =
+                    if channels == 1 { (1, StereoMode::Mono) } else { (2, StereoMode::Stereo) };
+                let config = Mp3EncoderConfig::new()
+                    .sample_rate(RATE.hz())
+                    .bitrate(MP3_KBITS * u32::from(count));
+                let encoder = Mp3Encoder::new(config.channels(count).stereo_mode(mode))
+                    .map_err(io::Error::other)?;
                 Ok(Self::Mp3(Box::new(encoder)))
             }
             #[cfg(not(feature = "mp3"))]
@@ -121,7 +125,12 @@ impl Coding {
 
 impl SoundFile {
     /// Makes the file; nobody else may read it.
-    pub(super) fn create(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Result<Self> {
+    pub(super) fn create(
+        folder: &Path,
+        id: Uuid,
+        format: Format,
+        stereo: bool,
+    ) -> io::Result<Self> {
         let channels = if stereo { 2 } else { 1 };
         let (part, whole) = (part(folder, id, format), folder.join(name(id, format)));
         let coding = Coding::new(format, channels)?;
@@ -269,7 +278,8 @@ pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Resu
     let len = file.metadata()?.len();
     let (bytes, duration_ms) = match format {
         Format::Wav => {
-            let (head, align) = (u64::try_from(HEADER).unwrap_or_default(), u64::from(channels) * 2);
+            let (head, align) =
+                (u64::try_from(HEADER).unwrap_or_default(), u64::from(channels) * 2);
             let bytes = len.saturating_sub(head) / align * align;
             if bytes > 0 {
                 file.set_len(head + bytes)?;
@@ -308,7 +318,8 @@ fn whole_frames(mut file: &File) -> io::Result<(u64, u64)> {
         }
         let kbits = KBITS.get(usize::from(third >> 4)).copied().unwrap_or_default();
         let padding = u64::from(third >> 1 & 1);
-        let length = usize::try_from(72_000 * kbits / u64::from(RATE.hz()) + padding).unwrap_or_default();
+        let length =
+            usize::try_from(72_000 * kbits / u64::from(RATE.hz()) + padding).unwrap_or_default();
         if kbits == 0 || at + length > sound.len() {
             break;
         }
@@ -331,8 +342,13 @@ pub fn left_behind(folder: &Path) -> io::Result<Vec<(Uuid, Format)>> {
     };
     for entry in entries {
         let name = entry?.file_name();
-        let parts = name.to_str().and_then(|name| name.strip_suffix(PART)).and_then(|name| name.split_once('.'));
-        left.extend(parts.and_then(|(id, format)| Some((id.parse().ok()?, Format::from_word(format)?))));
+        let parts = name
+            .to_str()
+            .and_then(|name| name.strip_suffix(PART))
+            .and_then(|name| name.split_once('.'));
+        left.extend(
+            parts.and_then(|(id, format)| Some((id.parse().ok()?, Format::from_word(format)?))),
+        );
     }
     Ok(left)
 }

@@ -102,13 +102,19 @@ impl Recorder {
     pub fn start(folder: &Path, threads: usize) -> std::io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let mut recorder =
-            Self { folder: folder.to_owned(), threads: Mutex::default(), queues: Mutex::default(), loads: Vec::new() };
+        let mut recorder = Self {
+            folder: folder.to_owned(),
+            threads: Mutex::default(),
+            queues: Mutex::default(),
+            loads: Vec::new(),
+        };
         for n in 0..threads.max(1) {
             let (queue, jobs) = sync_channel(WAITING_MAX);
             let load = Arc::new(AtomicUsize::new(0));
             recorder.loads.push(load.clone());
-            let thread = std::thread::Builder::new().name(format!("record-{n}")).spawn(move || run(&jobs, &load))?;
+            let thread = std::thread::Builder::new()
+                .name(format!("record-{n}"))
+                .spawn(move || run(&jobs, &load))?;
             lock(&recorder.threads).push(thread);
             lock(&recorder.queues).push(queue);
         }
@@ -134,9 +140,16 @@ impl Recorder {
     ///
     /// # Errors
     /// The recorder is stopped, or has far too much to do; `told` is not called.
-    pub fn begin(&self, order: Order, source: Box<dyn Source>, told: Told) -> Result<Tape, &'static str> {
+    pub fn begin(
+        &self,
+        order: Order,
+        source: Box<dyn Source>,
+        told: Told,
+    ) -> Result<Tape, &'static str> {
         let loads = self.loads.iter().enumerate();
-        let least = loads.min_by_key(|(_, load)| load.load(Ordering::Acquire)).map(|(n, load)| (n, load.clone()));
+        let least = loads
+            .min_by_key(|(_, load)| load.load(Ordering::Acquire))
+            .map(|(n, load)| (n, load.clone()));
         let (n, load) = least.ok_or("there is no thread to record on")?;
         let stop = Arc::new(AtomicU8::new(GO_ON));
         let job = Begin { order, folder: self.folder.clone(), source, stop: stop.clone(), told };
@@ -202,8 +215,12 @@ fn run(queue: &Receiver<Begin>, load: &AtomicUsize) {
         };
         for job in &mut jobs {
             if stopped {
-                let _ =
-                    job.stop.compare_exchange(GO_ON, RecordEnd::HungUp.number(), Ordering::AcqRel, Ordering::Acquire);
+                let _ = job.stop.compare_exchange(
+                    GO_ON,
+                    RecordEnd::HungUp.number(),
+                    Ordering::AcqRel,
+                    Ordering::Acquire,
+                );
             }
             // A fault in one recording costs no other its end.
             if let Err(fault) = catch_unwind(AssertUnwindSafe(|| job.beat())) {
@@ -254,7 +271,12 @@ impl Job {
     /// Writes what there is.
     fn beat(&mut self) {
         if self.file.is_none() {
-            match SoundFile::create(&self.folder, self.order.id, self.order.format, self.order.stereo) {
+            match SoundFile::create(
+                &self.folder,
+                self.order.id,
+                self.order.format,
+                self.order.stereo,
+            ) {
                 Ok(file) => self.file = Some(file),
                 Err(error) => return self.failed(&error),
             }

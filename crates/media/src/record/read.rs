@@ -43,13 +43,17 @@ fn wav(path: &Path, heard: Heard<'_>) -> io::Result<()> {
 }
 
 fn mp3(path: &Path, heard: Heard<'_>) -> io::Result<()> {
-    let stream = MediaSourceStream::new(Box::new(File::open(path)?), MediaSourceStreamOptions::default());
+    let stream =
+        MediaSourceStream::new(Box::new(File::open(path)?), MediaSourceStreamOptions::default());
     let mut reader = MpaReader::try_new(stream, FormatOptions::default()).map_err(broken)?;
     let nothing = || io::Error::new(io::ErrorKind::InvalidData, "there is no sound in it");
     let track = reader.default_track(TrackType::Audio).ok_or_else(nothing)?;
-    let Some(CodecParameters::Audio(parameters)) = &track.codec_params else { return Err(nothing()) };
+    let Some(CodecParameters::Audio(parameters)) = &track.codec_params else {
+        return Err(nothing());
+    };
     let codecs = symphonia::default::get_codecs();
-    let mut decoder = codecs.make_audio_decoder(parameters, &AudioDecoderOptions::default()).map_err(broken)?;
+    let mut decoder =
+        codecs.make_audio_decoder(parameters, &AudioDecoderOptions::default()).map_err(broken)?;
     let (mut frames, mut samples) = (None, Vec::<f32>::new());
     loop {
         let packet = match reader.next_packet() {

@@ -18,7 +18,12 @@ struct Script {
 
 impl Script {
     fn new(steps: impl IntoIterator<Item = i16>, ends: bool) -> Box<Self> {
-        Box::new(Self { steps: steps.into_iter().collect(), left: vec![], right: vec![1_000; FRAME], ends })
+        Box::new(Self {
+            steps: steps.into_iter().collect(),
+            left: vec![],
+            right: vec![1_000; FRAME],
+            ends,
+        })
     }
 }
 
@@ -39,17 +44,26 @@ fn order(format: Format, stereo: bool) -> Order {
 }
 
 /// Records a script to its end, and gives what became of it and the file's bytes.
-fn recorded(order: Order, source: Box<Script>, stop: Option<RecordEnd>) -> (Recorded, Option<Vec<u8>>) {
+fn recorded(
+    order: Order,
+    source: Box<Script>,
+    stop: Option<RecordEnd>,
+) -> (Recorded, Option<Vec<u8>>) {
     let folder = tempfile::tempdir().unwrap();
     let recorder = Recorder::start(folder.path(), 1).unwrap();
     let (tell, told) = mpsc::sync_channel(1);
-    let tape = recorder.begin(order, source, Box::new(move |recorded| tell.send(recorded).unwrap())).unwrap();
+    let tape = recorder
+        .begin(order, source, Box::new(move |recorded| tell.send(recorded).unwrap()))
+        .unwrap();
     if let Some(end) = stop {
         tape.stop(end);
     }
     let ended = told.recv_timeout(Duration::from_secs(20)).unwrap();
     let path = folder.path().join(name(order.id, order.format));
-    assert!(left_behind(folder.path()).unwrap().is_empty(), "no file of a recording that is over is in the making");
+    assert!(
+        left_behind(folder.path()).unwrap().is_empty(),
+        "no file of a recording that is over is in the making"
+    );
     (ended, std::fs::read(path).ok())
 }
 
@@ -87,7 +101,11 @@ fn it_ends_at_its_length_after_silence_or_when_it_is_told() {
     let spoken = [3_000; 50].into_iter().chain([0; 500]);
     let (ended, _) = recorded(quiet, Script::new(spoken, false), None);
     assert_eq!((ended.end, ended.duration_ms), (RecordEnd::Silence, 3_000));
-    let (ended, _) = recorded(order(Format::Wav, true), Script::new([3_000; 5], false), Some(RecordEnd::FinishedOnKey));
+    let (ended, _) = recorded(
+        order(Format::Wav, true),
+        Script::new([3_000; 5], false),
+        Some(RecordEnd::FinishedOnKey),
+    );
     assert_eq!((ended.end, ended.duration_ms), (RecordEnd::FinishedOnKey, 100));
 }
 
@@ -113,7 +131,8 @@ fn a_folder_that_takes_nothing_is_told_and_leaves_nothing() {
     std::fs::remove_dir(folder.path().join("recordings")).unwrap();
     let (tell, told) = mpsc::sync_channel(1);
     let told_by = Box::new(move |recorded| tell.send(recorded).unwrap());
-    let _tape = recorder.begin(order(Format::Wav, true), Script::new([3_000; 5], false), told_by).unwrap();
+    let _tape =
+        recorder.begin(order(Format::Wav, true), Script::new([3_000; 5], false), told_by).unwrap();
     let ended = told.recv_timeout(Duration::from_secs(20)).unwrap();
     assert_eq!((ended.end, ended.duration_ms), (RecordEnd::Failed, 0));
     assert!(ended.failure.is_some_and(|why| why.contains("could not be written")));
@@ -148,16 +167,29 @@ fn a_full_disk_ends_a_recording_with_what_is_on_it_and_leaves_nothing_in_the_mak
         let second = if stereo { 64_000 } else { 32_000 };
         let sample = second / 16_000;
         // Full before its header, in it, behind it, in its first second, in the third, and only when it is completed.
-        for (room, steps) in
-            [(0, 500), (20, 500), (44, 500), (10_001, 500), (44 + second * 2 + 777, 500), (44 + second + 101, 60)]
-        {
+        for (room, steps) in [
+            (0, 500),
+            (20, 500),
+            (44, 500),
+            (10_001, 500),
+            (44 + second * 2 + 777, 500),
+            (44 + second + 101, 60),
+        ] {
             let order = order(Format::Wav, stereo);
             let (ended, files) = on_a_disk_with(room, order, steps);
             let kept = room.saturating_sub(44) / sample * sample;
             let steps = u64::try_from(kept * 50 / second).unwrap();
-            assert_eq!((ended.end, ended.duration_ms), (RecordEnd::Failed, steps * 20), "room for {room}");
-            assert!(ended.failure.is_some_and(|why| why.contains("the disk is full")), "room for {room}");
-            let file = (kept > 0).then(|| (name(order.id, Format::Wav), 44 + u64::try_from(kept).unwrap()));
+            assert_eq!(
+                (ended.end, ended.duration_ms),
+                (RecordEnd::Failed, steps * 20),
+                "room for {room}"
+            );
+            assert!(
+                ended.failure.is_some_and(|why| why.contains("the disk is full")),
+                "room for {room}"
+            );
+            let file = (kept > 0)
+                .then(|| (name(order.id, Format::Wav), 44 + u64::try_from(kept).unwrap()));
             assert_eq!(files, file.into_iter().collect::<Vec<_>>(), "room for {room}");
         }
     }
@@ -198,7 +230,11 @@ fn what_a_killed_process_left_is_made_whole() {
     assert_eq!(left, Left::Repaired { duration_ms: 2_010 });
     let whole = std::fs::read(folder.path().join(name(id, Format::Wav))).unwrap();
     assert_eq!(samples(&whole).len(), (32_000 + 160) * 2);
-    assert_eq!(repair(folder.path(), id, Format::Wav, true).unwrap(), left, "once more changes nothing");
+    assert_eq!(
+        repair(folder.path(), id, Format::Wav, true).unwrap(),
+        left,
+        "once more changes nothing"
+    );
     remove(folder.path(), id, Format::Wav).unwrap();
     assert_eq!(repair(folder.path(), id, Format::Wav, true).unwrap(), Left::Nothing);
 }
@@ -207,7 +243,8 @@ fn what_a_killed_process_left_is_made_whole() {
 #[test]
 fn an_mp3_has_the_sound_and_its_length_and_can_be_repaired() {
     for stereo in [false, true] {
-        let (ended, mp3) = recorded(order(Format::Mp3, stereo), Script::new([3_000; 100], true), None);
+        let (ended, mp3) =
+            recorded(order(Format::Mp3, stereo), Script::new([3_000; 100], true), None);
         assert_eq!((ended.end, ended.duration_ms), (RecordEnd::HungUp, 2_000));
         let mp3 = mp3.unwrap();
         let rate = if stereo { 64_000 } else { 32_000 };
@@ -218,7 +255,9 @@ fn an_mp3_has_the_sound_and_its_length_and_can_be_repaired() {
         let id = Uuid::new_v4();
         let part = folder.path().join(format!("{}.part", name(id, Format::Mp3)));
         std::fs::write(part, &mp3[..mp3.len() / 2 + 7]).unwrap();
-        let Left::Repaired { duration_ms } = repair(folder.path(), id, Format::Mp3, stereo).unwrap() else {
+        let Left::Repaired { duration_ms } =
+            repair(folder.path(), id, Format::Mp3, stereo).unwrap()
+        else {
             panic!("there was sound in it")
         };
         assert!((950..=1_080).contains(&duration_ms), "{duration_ms} ms");
@@ -247,7 +286,8 @@ fn a_complete_file_is_read_back_channel_by_channel() {
             file.finish().unwrap();
             // How often the sign changes tells the pitch; an encoder's faint noise around the tone has none.
             let pitch = |pcm: &[i16]| {
-                let loud: Vec<i16> = pcm.iter().copied().filter(|sample| sample.unsigned_abs() > 500).collect();
+                let loud: Vec<i16> =
+                    pcm.iter().copied().filter(|sample| sample.unsigned_abs() > 500).collect();
                 loud.windows(2).filter(|w| (w[0] < 0) != (w[1] < 0)).count() / 2
             };
             let (mut first, mut second) = (Vec::new(), Vec::new());
@@ -271,7 +311,9 @@ fn a_complete_file_is_read_back_channel_by_channel() {
             assert_eq!((few.is_ok(), count), (true, 3), "it ends when no more is wanted");
         }
     }
-    assert!(read(std::path::Path::new("/nowhere"), Uuid::nil(), Format::Wav, &mut |_, _| true).is_err());
+    assert!(
+        read(std::path::Path::new("/nowhere"), Uuid::nil(), Format::Wav, &mut |_, _| true).is_err()
+    );
 }
 
 #[test]

@@ -113,7 +113,9 @@ struct Audio<'a> {
 fn audio(out: &mut Lines, offer: &Offer, ours: &Ours<'_>, home: SocketAddr) {
     let Some(section) = offer.sections.get(offer.audio) else { return };
     let ours_too = |format: &&String| {
-        format.parse().is_ok_and(|pt: u8| pt == offer.opus_pt || offer.telephone_events.iter().any(|t| t.pt == pt))
+        format.parse().is_ok_and(|pt: u8| {
+            pt == offer.opus_pt || offer.telephone_events.iter().any(|t| t.pt == pt)
+        })
     };
     let formats: Vec<&str> = section.formats.iter().filter(ours_too).map(String::as_str).collect();
     let audio = Audio {
@@ -137,7 +139,11 @@ impl Audio<'_> {
         for (n, addr) in (1u32..).zip(ours.candidates.iter().take(CANDIDATES_OUT_MAX)) {
             // RFC 8445 §5.1.2.1: type preference of hosts, local preference falling with the place, component 1.
             let priority = (126 << 24) + ((65_536 - n) << 8) + 255;
-            out.put(format_args!("a=candidate:{n} 1 udp {priority} {} {} typ host", addr.ip(), addr.port()));
+            out.put(format_args!(
+                "a=candidate:{n} 1 udp {priority} {} {} typ host",
+                addr.ip(),
+                addr.port()
+            ));
         }
         out.put(format_args!("a=end-of-candidates"));
         out.put(format_args!("a=ice-ufrag:{}", ours.ufrag));

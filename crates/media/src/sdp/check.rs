@@ -44,7 +44,8 @@ fn fault<T>(rule: Rule, what: &'static str, line: impl Into<String>) -> Result<T
 /// The first line that does not.
 pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerFault> {
     use Rule::{A1, A2, A4, A5, A6};
-    let lines: Vec<&str> = answer.split("\r\n").flat_map(|l| l.split('\n')).filter(|l| !l.is_empty()).collect();
+    let lines: Vec<&str> =
+        answer.split("\r\n").flat_map(|l| l.split('\n')).filter(|l| !l.is_empty()).collect();
     if lines.first() != Some(&"v=0") {
         return fault(A1, "not SDP", lines.first().copied().unwrap_or("(empty)"));
     }
@@ -58,7 +59,11 @@ pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerFault> {
     let session = levels.next().unwrap_or_default();
     let media: Vec<&[&str]> = levels.collect();
     if media.len() != offer.sections.len() {
-        return fault(A1, "another number of media sections than offered", format!("m= ({})", media.len()));
+        return fault(
+            A1,
+            "another number of media sections than offered",
+            format!("m= ({})", media.len()),
+        );
     }
     for (index, (ours, theirs)) in media.iter().zip(&offer.sections).enumerate() {
         let line = ours.first().copied().unwrap_or_default();
@@ -93,10 +98,13 @@ pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerFault> {
 
     let audio = media.get(offer.audio).copied().unwrap_or_default();
     let credential = |name: &str, min: usize| {
-        let value =
-            audio.iter().chain(session).find_map(|l| l.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':'));
+        let value = audio
+            .iter()
+            .chain(session)
+            .find_map(|l| l.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':'));
         let fits = |v: &str| {
-            (min..=256).contains(&v.len()) && v.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
+            (min..=256).contains(&v.len())
+                && v.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
         };
         match value {
             Some(value) if fits(value) => Ok(()),
@@ -147,7 +155,8 @@ fn audio(offer: &Offer, session: &[&str], lines: &[&str]) -> Result<(), AnswerFa
     let direction = format!("a={}", offer.direction.mirrored().as_str());
     // Nothing said is sendrecv (RFC 8866 §6.7), but A1 wants it said.
     if !has(&direction)
-        || (offer.direction == Direction::SendRecv && ["a=sendonly", "a=recvonly", "a=inactive"].iter().any(|l| has(l)))
+        || (offer.direction == Direction::SendRecv
+            && ["a=sendonly", "a=recvonly", "a=inactive"].iter().any(|l| has(l)))
     {
         return fault(Rule::A1, "missing", direction);
     }

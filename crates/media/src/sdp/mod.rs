@@ -159,7 +159,11 @@ impl Offer {
 
     /// The payload type that our own digits go out with: Meta knows 8000 alone.
     pub fn digits_out(&self) -> Option<TelephoneEvent> {
-        self.telephone_events.iter().find(|t| t.clock == 8000).or(self.telephone_events.first()).copied()
+        self.telephone_events
+            .iter()
+            .find(|t| t.clock == 8000)
+            .or(self.telephone_events.first())
+            .copied()
     }
 
     /// Our answer (A1–A8): the text that `pre_accept` and `accept` both carry.
@@ -175,9 +179,11 @@ pub const SHOWN_MAX: usize = 4 * 1024;
 pub fn shown(sdp: &str) -> String {
     let mut shown = String::with_capacity(sdp.len().min(SHOWN_MAX));
     for line in sdp.lines() {
-        let secret = ["a=ice-pwd:", "a=crypto:"]
-            .into_iter()
-            .find(|name| line.trim_start().get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name)));
+        let secret = ["a=ice-pwd:", "a=crypto:"].into_iter().find(|name| {
+            line.trim_start()
+                .get(..name.len())
+                .is_some_and(|begin| begin.eq_ignore_ascii_case(name))
+        });
         let line = secret.map_or(line.to_owned(), |name| format!("{name}…"));
         if shown.len() + line.len() >= SHOWN_MAX {
             shown.push('…');
@@ -231,7 +237,9 @@ pub enum OfferFault {
     #[error("it has no ice-ufrag of 4 to 256 characters")]
     Ufrag,
     /// Legal (RFC 8839 §5.4); but the USERNAME of the agent's checks has room for 128 characters, both ufrags and a colon.
-    #[error("its ice-ufrag is longer than {UFRAG_MAX} characters, more than our ICE checks can name")]
+    #[error(
+        "its ice-ufrag is longer than {UFRAG_MAX} characters, more than our ICE checks can name"
+    )]
     OverlongUfrag,
     #[error("it has no ice-pwd of 22 to 256 characters")]
     Pwd,

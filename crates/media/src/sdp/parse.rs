@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    CANDIDATES_MAX, Direction, OFFER_BYTES_MAX, Offer, OfferFault, RemoteCandidate, SECTIONS_MAX, Section, Setup,
-    TelephoneEvent, UFRAG_MAX,
+    CANDIDATES_MAX, Direction, OFFER_BYTES_MAX, Offer, OfferFault, RemoteCandidate, SECTIONS_MAX,
+    Section, Setup, TelephoneEvent, UFRAG_MAX,
 };
 
 /// A mid, protocol or media word that we repeat in our answer may be as long as this: keeps the answer within A8.
@@ -20,7 +20,10 @@ struct Level<'a>(&'a [&'a str]);
 
 impl<'a> Level<'a> {
     fn attributes(self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter_map(move |l| l.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+        self.0
+            .iter()
+            .filter_map(move |l| l.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':'))
+            .map(str::trim)
     }
     fn attribute(self, name: &'a str) -> Option<&'a str> {
         self.attributes(name).next()
@@ -77,7 +80,12 @@ pub(super) fn offer(text: &str, from: From) -> Result<Offer, OfferFault> {
                         refused.formats.truncate(1);
                     }
                 }
-                return Ok(Offer { audio: index, sections, shown: super::shown(text).into(), ..audio });
+                return Ok(Offer {
+                    audio: index,
+                    sections,
+                    shown: super::shown(text).into(),
+                    ..audio
+                });
             }
             // Told is what ails the first one.
             Err(why) if fault == OfferFault::NoAudio => fault = why,
@@ -127,12 +135,13 @@ fn audio(
         return Err(OfferFault::OverlongUfrag);
     }
     let pwd = either("ice-pwd").filter(|p| is_credential(p, 22)).ok_or(OfferFault::Pwd)?;
-    let fingerprint =
-        level.attributes("fingerprint").chain(session.attributes("fingerprint")).find_map(sha256).ok_or_else(|| {
-            match either("fingerprint") {
-                None if either("crypto").is_some() => OfferFault::NoDtls,
-                _ => OfferFault::Fingerprint,
-            }
+    let fingerprint = level
+        .attributes("fingerprint")
+        .chain(session.attributes("fingerprint"))
+        .find_map(sha256)
+        .ok_or_else(|| match either("fingerprint") {
+            None if either("crypto").is_some() => OfferFault::NoDtls,
+            _ => OfferFault::Fingerprint,
         })?;
     let setup = either("setup").and_then(setup).ok_or(OfferFault::Setup)?;
     if !level.has("rtcp-mux") && !session.has("rtcp-mux") {
@@ -175,7 +184,9 @@ fn audio(
         return Err(OfferFault::NoCandidate);
     }
 
-    let number = |name: &'static str| either(name).and_then(|v| v.split_ascii_whitespace().next()?.parse::<u32>().ok());
+    let number = |name: &'static str| {
+        either(name).and_then(|v| v.split_ascii_whitespace().next()?.parse::<u32>().ok())
+    };
     Ok(Offer {
         ice_lite,
         ufrag: ufrag.to_owned(),
@@ -201,7 +212,9 @@ fn is_credential(text: &str, min: usize) -> bool {
 }
 
 fn setup(word: &str) -> Option<Setup> {
-    [Setup::Actpass, Setup::Active, Setup::Passive].into_iter().find(|s| word.eq_ignore_ascii_case(s.as_str()))
+    [Setup::Actpass, Setup::Active, Setup::Passive]
+        .into_iter()
+        .find(|s| word.eq_ignore_ascii_case(s.as_str()))
 }
 
 fn direction(level: Level<'_>) -> Option<Direction> {
@@ -223,21 +236,27 @@ pub(super) fn sha256(value: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     let mut pairs = hex.trim().split(':');
     for byte in &mut bytes {
-        let pair = pairs.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        let pair =
+            pairs.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))?;
         *byte = u8::from_str_radix(pair, 16).ok()?;
     }
     pairs.next().is_none().then_some(bytes)
 }
 
 /// The addresses we may go to, and whether there were host names among the rest (§5.2).
-fn candidates<'a>(lines: impl Iterator<Item = &'a str>, allow_loopback: bool) -> (Vec<RemoteCandidate>, bool) {
+fn candidates<'a>(
+    lines: impl Iterator<Item = &'a str>,
+    allow_loopback: bool,
+) -> (Vec<RemoteCandidate>, bool) {
     let mut taken: Vec<RemoteCandidate> = Vec::new();
     let mut named = false;
     for line in lines {
         // foundation component transport priority address port "typ" kind …, then extension pairs.
         let words: Vec<&str> = line.split_ascii_whitespace().take(6).collect();
         let [_, component, transport, priority, address, port] = words.as_slice() else { continue };
-        let (Ok(port), Ok(priority)) = (port.parse::<u16>(), priority.parse::<u32>()) else { continue };
+        let (Ok(port), Ok(priority)) = (port.parse::<u16>(), priority.parse::<u32>()) else {
+            continue;
+        };
         if *component != "1" || !transport.eq_ignore_ascii_case("udp") || port == 0 {
             continue;
         }
@@ -247,7 +266,10 @@ fn candidates<'a>(lines: impl Iterator<Item = &'a str>, allow_loopback: bool) ->
         };
         let ip = ip.to_canonical();
         let addr = SocketAddr::new(ip, port);
-        if may_go_to(ip, allow_loopback) && taken.len() < CANDIDATES_MAX && taken.iter().all(|c| c.addr != addr) {
+        if may_go_to(ip, allow_loopback)
+            && taken.len() < CANDIDATES_MAX
+            && taken.iter().all(|c| c.addr != addr)
+        {
             taken.push(RemoteCandidate { addr, priority });
         }
     }

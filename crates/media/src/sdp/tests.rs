@@ -60,7 +60,10 @@ fn every_usable_fixture_reads_as_its_index_says() {
             .iter()
             .map(|c| serde_json::json!({"ip": c.addr.ip().to_string(), "port": c.addr.port()}))
             .collect();
-        let dtmf = offer.telephone_events.first().map(|t| serde_json::json!({"pt": t.pt, "clock": t.clock}));
+        let dtmf = offer
+            .telephone_events
+            .first()
+            .map(|t| serde_json::json!({"pt": t.pt, "clock": t.clock}));
         let got = serde_json::json!({
             "opus_pt": offer.opus_pt, "dtmf": dtmf, "ufrag": offer.ufrag, "pwd": offer.pwd,
             "fingerprint": hex.join(":"), "setup": offer.setup.as_str(), "ice_lite": offer.ice_lite,
@@ -107,7 +110,8 @@ fn a_ufrag_that_no_check_of_ours_can_name_is_refused_at_the_door() {
                 line.to_owned()
             }
         };
-        fixture("sdp/offer_relay_full.sdp").lines().map(named).collect::<Vec<_>>().join("\r\n") + "\r\n"
+        fixture("sdp/offer_relay_full.sdp").lines().map(named).collect::<Vec<_>>().join("\r\n")
+            + "\r\n"
     };
     for (chars, fault) in [
         (3, Some(OfferFault::Ufrag)),
@@ -128,7 +132,9 @@ fn refused_answers_of_ours_are_refused_by_the_strict_reader() {
         let offer = parse(row["answers"].as_str().unwrap_or("sdp/offer_relay_full.sdp"));
         let result = check_answer(&offer, &fixture(file));
         let want = match file {
-            "sdp/bad_our_answer_three_fingerprints.sdp" => Some((Rule::A5, "a=fingerprint:sha-384 ")),
+            "sdp/bad_our_answer_three_fingerprints.sdp" => {
+                Some((Rule::A5, "a=fingerprint:sha-384 "))
+            }
             "sdp/bad_our_answer_ice_lite.sdp" => Some((Rule::A2, "a=ice-lite")),
             "sdp/bad_our_answer_actpass.sdp" => Some((Rule::A6, "a=setup:actpass")),
             _ => None,
@@ -159,10 +165,18 @@ fn our_answer_follows_the_models_line_by_line() {
 
         // What is drawn fresh for each leg is masked; everything else is the model's.
         let mask = |line: &str| {
-            let fresh =
-                ["o=- ", "a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:sha-256 ", "a=msid-semantic: WMS ", "a=ssrc:"];
+            let fresh = [
+                "o=- ",
+                "a=ice-ufrag:",
+                "a=ice-pwd:",
+                "a=fingerprint:sha-256 ",
+                "a=msid-semantic: WMS ",
+                "a=ssrc:",
+            ];
             match fresh.iter().find(|f| line.starts_with(**f)) {
-                Some(&"a=ssrc:") => if line.contains("cname:") { "a=ssrc cname" } else { "a=ssrc msid" }.to_owned(),
+                Some(&"a=ssrc:") => {
+                    if line.contains("cname:") { "a=ssrc cname" } else { "a=ssrc msid" }.to_owned()
+                }
                 Some(&"o=- ") => line.split(' ').skip(2).collect::<Vec<_>>().join(" "),
                 Some(prefix) => (*prefix).to_owned(),
                 None => line.to_owned(),
@@ -200,7 +214,10 @@ fn a_browser_offer_reads_at_both_clock_rates() {
     let text = fixture("sdp/offer_relay_full.sdp")
         .replace("a=ice-lite\r\n", "")
         .replace("SAVPF 111 126", "SAVPF 111 63 9 0 110 126")
-        .replace("a=rtpmap:126 ", "a=rtpmap:9 G722/8000\r\na=rtpmap:110 telephone-event/48000\r\na=rtpmap:126 ")
+        .replace(
+            "a=rtpmap:126 ",
+            "a=rtpmap:9 G722/8000\r\na=rtpmap:110 telephone-event/48000\r\na=rtpmap:126 ",
+        )
         .replace("typ host", "typ host generation 0");
     let offer = Offer::parse(&text, false).expect("usable");
     assert!(!offer.ice_lite);
@@ -217,7 +234,8 @@ fn a_browser_offer_reads_at_both_clock_rates() {
 #[test]
 fn r19_edges_of_usability() {
     let base = fixture("sdp/offer_relay_full.sdp");
-    let candidate = base.lines().find(|l| l.starts_with("a=candidate")).expect("candidate").to_owned();
+    let candidate =
+        base.lines().find(|l| l.starts_with("a=candidate")).expect("candidate").to_owned();
     let with_ip = |ip: &str| base.replace("198.51.100.62 3482 typ", &format!("{ip} 3482 typ"));
     let cases: Vec<(&str, String, Result<usize, OfferFault>)> = vec![
         ("as it is", base.clone(), Ok(1)),
@@ -240,22 +258,44 @@ fn r19_edges_of_usability() {
         ("mDNS name, lite", with_ip("aa-bb.local"), Err(OfferFault::NoCandidate)),
         ("mDNS name, a browser", with_ip("aa-bb.local").replace("a=ice-lite\r\n", ""), Ok(0)),
         ("component 2", base.replace(" 1 udp ", " 2 udp "), Err(OfferFault::NoCandidate)),
-        ("port 0 of a candidate", base.replace(" 3482 typ", " 0 typ"), Err(OfferFault::NoCandidate)),
-        ("port 70000 of a candidate", base.replace(" 3482 typ", " 70000 typ"), Err(OfferFault::NoCandidate)),
+        (
+            "port 0 of a candidate",
+            base.replace(" 3482 typ", " 0 typ"),
+            Err(OfferFault::NoCandidate),
+        ),
+        (
+            "port 70000 of a candidate",
+            base.replace(" 3482 typ", " 70000 typ"),
+            Err(OfferFault::NoCandidate),
+        ),
         ("UDP in capitals", base.replace(" udp ", " UDP "), Ok(1)),
         (
             "twenty candidates",
-            (0..20).fold(base.clone(), |t, n| t + &candidate.replace("3482", &(4000 + n).to_string()) + "\r\n"),
+            (0..20).fold(base.clone(), |t, n| {
+                t + &candidate.replace("3482", &(4000 + n).to_string()) + "\r\n"
+            }),
             Ok(16),
         ),
         ("one address twice", format!("{base}{candidate}\r\n"), Ok(1)),
-        ("hex in small letters", base.replace("4E:FC", "4e:fc").replace("sha-256", "SHA-256"), Ok(1)),
+        (
+            "hex in small letters",
+            base.replace("4E:FC", "4e:fc").replace("sha-256", "SHA-256"),
+            Ok(1),
+        ),
         ("a byte too few", base.replace("4E:FC:", "4E:"), Err(OfferFault::Fingerprint)),
         ("setup holdconn", base.replace("actpass", "holdconn"), Err(OfferFault::Setup)),
         ("ice-lite at media level", base.replace("a=ice-lite\r\n", "") + "a=ice-lite\r\n", Ok(1)),
-        ("pwd of 21", base.replace("YIBkQhhkP1/Gurf0j3gCcimn9mI6xfbP", "123456789012345678901"), Err(OfferFault::Pwd)),
+        (
+            "pwd of 21",
+            base.replace("YIBkQhhkP1/Gurf0j3gCcimn9mI6xfbP", "123456789012345678901"),
+            Err(OfferFault::Pwd),
+        ),
         ("opus at 8000", base.replace("opus/48000/2", "opus/8000"), Err(OfferFault::NoOpus)),
-        ("opus not in the m-line", base.replace("SAVPF 111 126", "SAVPF 126"), Err(OfferFault::NoOpus)),
+        (
+            "opus not in the m-line",
+            base.replace("SAVPF 111 126", "SAVPF 126"),
+            Err(OfferFault::NoOpus),
+        ),
         ("over TCP", base.replace("UDP/TLS/RTP", "TCP/TLS/RTP"), Err(OfferFault::Transport)),
         (
             "a mid without end",
@@ -276,7 +316,11 @@ fn r19_edges_of_usability() {
         }
     }
     let looped = with_ip("127.0.0.1");
-    assert_eq!(Offer::parse(&looped, true).map(|o| o.candidates.len()), Ok(1), "allowed for a loopback Graph");
+    assert_eq!(
+        Offer::parse(&looped, true).map(|o| o.candidates.len()),
+        Ok(1),
+        "allowed for a loopback Graph"
+    );
 }
 
 #[test]
@@ -290,7 +334,10 @@ fn setups_are_answered() {
 fn r22_debug_shows_no_credentials() {
     let offer = parse("sdp/offer_relay_full.sdp");
     let shown = format!("{offer:?}");
-    assert!(!shown.contains(&offer.pwd) && !shown.contains(&offer.ufrag) && !shown.contains("198.51"), "{shown}");
+    assert!(
+        !shown.contains(&offer.pwd) && !shown.contains(&offer.ufrag) && !shown.contains("198.51"),
+        "{shown}"
+    );
 }
 
 proptest! {

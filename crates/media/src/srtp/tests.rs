@@ -32,8 +32,14 @@ fn rfc_3711_b_2_the_key_stream() {
 fn rfc_3711_b_3_the_key_derivation() {
     let key = bytes("E1F97A0D3E018BE0D64FA32C06DE4139");
     let salt = bytes("0EC675AD498AFEEBB6960B3AABE6");
-    assert_eq!(derive(&key, &salt, Label::RtpKey), Some(array::<16>("C61E7A93744F39EE10734AFE3FF7A087")));
-    assert_eq!(derive(&key, &salt, Label::RtpSalt), Some(array::<14>("30CBBC08863D8C85D49DB34A9AE1")));
+    assert_eq!(
+        derive(&key, &salt, Label::RtpKey),
+        Some(array::<16>("C61E7A93744F39EE10734AFE3FF7A087"))
+    );
+    assert_eq!(
+        derive(&key, &salt, Label::RtpSalt),
+        Some(array::<14>("30CBBC08863D8C85D49DB34A9AE1"))
+    );
     let authentication =
         "CEBE321F6FF7716B6FD4AB49AF256A15 6D38BAA48F0A0ACF3C34E2359E6CDBCE E049646C43D9327AD175578EF7227098
         6371C10C9A369AC2F94A8C5FBCDDDC25 6D6E919A48B610EF17C2041E47403576 6B68642C59BBFC2F34DB60DBDFB2";
@@ -49,7 +55,8 @@ fn counter_mode_opens_and_seals_what_others_made() {
     let salt = bytes("0EC675AD498AFEEBB6960B3AABE6");
     let transform = Transform::new(Profile::Aes128CmSha1, &keys, &salt).expect("keys");
     let plain = bytes("800F1234DECAFBADCAFEBABE ABABABABABABABABABABABABABABABAB");
-    let sealed = bytes("800F1234DECAFBADCAFEBABE 4E55DC4CE79978D88CA4D215949D2402 B78D6ACC99EA179B8DBB");
+    let sealed =
+        bytes("800F1234DECAFBADCAFEBABE 4E55DC4CE79978D88CA4D215949D2402 B78D6ACC99EA179B8DBB");
     let mut packet = plain.clone();
     assert!(transform.seal_rtp(12, 0x1234, &mut packet, 0));
     assert_eq!(packet, sealed);
@@ -61,8 +68,7 @@ fn counter_mode_opens_and_seals_what_others_made() {
 
 /// RFC 7714 §16 and §17: "Gallia est omnis divisa in partes tres".
 const SALT: &str = "51756964 2070726F 2071756F";
-const RTP: &str =
-    "8040F17B 8041F8D3 5501A0B2 47616C6C 69612065 7374206F 6D6E6973 20646976 69736120 696E2070 61727465 73207472 6573";
+const RTP: &str = "8040F17B 8041F8D3 5501A0B2 47616C6C 69612065 7374206F 6D6E6973 20646976 69736120 696E2070 61727465 73207472 6573";
 const RTCP: &str = "81C8000D 4D617273 4E545031 4E545032 52545020 0000042A 0000E930 4C756E61 DEADBEEF DEADBEEF DEADBEEF DEADBEEF DEADBEEF";
 /// §17's index.
 const INDEX: u32 = 0x5d4;
@@ -109,7 +115,9 @@ fn the_client_seals_with_what_the_server_opens() {
     for profile in [Profile::Aes128CmSha1, Profile::Aes128Gcm, Profile::Aes256Gcm] {
         let length = 2 * (profile.key() + profile.salt());
         let material: Vec<u8> = (0..).take(length).collect();
-        let side = |client| Keys::new(profile, &material, client).and_then(|k| k.directions()).expect("keys");
+        let side = |client| {
+            Keys::new(profile, &material, client).and_then(|k| k.directions()).expect("keys")
+        };
         let ((seal, open), (other_seal, other_open)) = (side(true), side(false));
         let mut packet = bytes(RTP);
         assert!(seal.seal_rtp(12, 7, &mut packet, 0));
@@ -125,7 +133,10 @@ fn the_client_seals_with_what_the_server_opens() {
 
 fn profiles() -> impl Strategy<Value = Transform> {
     prop_oneof![Just(Profile::Aes128CmSha1), Just(Profile::Aes128Gcm), Just(Profile::Aes256Gcm)]
-        .prop_map(|profile| Transform::new(profile, &vec![7; profile.key()], &vec![9; profile.salt()]).expect("keys"))
+        .prop_map(|profile| {
+            Transform::new(profile, &vec![7; profile.key()], &vec![9; profile.salt()])
+                .expect("keys")
+        })
 }
 
 proptest! {

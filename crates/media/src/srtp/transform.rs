@@ -48,8 +48,12 @@ impl Transform {
     pub(super) fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Option<Self> {
         use Label::{RtcpAuthentication, RtcpKey, RtcpSalt, RtpAuthentication, RtpKey, RtpSalt};
         let cipher = |for_key, for_authentication, for_salt| match profile {
-            Profile::Aes128Gcm => Cipher::gcm(&derive::<16>(key, salt, for_key)?, derive(key, salt, for_salt)?),
-            Profile::Aes256Gcm => Cipher::gcm(&derive::<32>(key, salt, for_key)?, derive(key, salt, for_salt)?),
+            Profile::Aes128Gcm => {
+                Cipher::gcm(&derive::<16>(key, salt, for_key)?, derive(key, salt, for_salt)?)
+            }
+            Profile::Aes256Gcm => {
+                Cipher::gcm(&derive::<32>(key, salt, for_key)?, derive(key, salt, for_salt)?)
+            }
             Profile::Aes128CmSha1 => Cipher::cm(
                 &derive::<16>(key, salt, for_key)?,
                 &derive::<20>(key, salt, for_authentication)?,
@@ -79,15 +83,25 @@ impl Transform {
     /// Seals the RTP packet that begins at `from` and ends with `packet`; its header, `header` bytes, stays readable.
     /// False: nothing may be sent (the packet is shorter than its header, or the crypto failed).
     #[must_use]
-    pub(crate) fn seal_rtp(&self, header: usize, index: u64, packet: &mut Vec<u8>, from: usize) -> bool {
-        let Some((head, body)) = packet.get_mut(from..).and_then(|p| p.split_at_mut_checked(header)) else {
+    pub(crate) fn seal_rtp(
+        &self,
+        header: usize,
+        index: u64,
+        packet: &mut Vec<u8>,
+        from: usize,
+    ) -> bool {
+        let Some((head, body)) =
+            packet.get_mut(from..).and_then(|p| p.split_at_mut_checked(header))
+        else {
             return false;
         };
         let Some(ssrc) = word(head, 8) else { return false };
         match &self.rtp {
             Cipher::Gcm { key, salt } => {
                 let nonce = gcm_rtp_nonce(salt, ssrc, index);
-                let Ok(tag) = key.seal_in_place_separate_tag(nonce, Aad::from(&*head), body) else { return false };
+                let Ok(tag) = key.seal_in_place_separate_tag(nonce, Aad::from(&*head), body) else {
+                    return false;
+                };
                 packet.extend_from_slice(tag.as_ref());
             }
             Cipher::CmSha1(mode) => {
@@ -95,7 +109,11 @@ impl Transform {
                 if key.less_safe_encrypt(body, cm_block(salt, ssrc, index)).is_err() {
                     return false;
                 }
-                let tag = sha1_tag(authentication, packet.get(from..).unwrap_or_default(), &rollovers(index));
+                let tag = sha1_tag(
+                    authentication,
+                    packet.get(from..).unwrap_or_default(),
+                    &rollovers(index),
+                );
                 packet.extend_from_slice(tag.as_ref().get(..SHA1_TAG).unwrap_or_default());
             }
         }
@@ -105,7 +123,13 @@ impl Transform {
     /// Opens an RTP packet whose header is `header` bytes: its payload, padding included, is put in place of what is in `out`.
     /// False: it is not authentic under this index, and `out` holds nothing of it.
     #[must_use]
-    pub(crate) fn open_rtp(&self, packet: &[u8], header: usize, index: u64, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn open_rtp(
+        &self,
+        packet: &[u8],
+        header: usize,
+        index: u64,
+        out: &mut Vec<u8>,
+    ) -> bool {
         out.clear();
         let Some((head, body)) = packet.split_at_checked(header) else { return false };
         let Some(ssrc) = word(head, 8) else { return false };
@@ -129,7 +153,9 @@ impl Transform {
     /// Seals the compound RTCP packet that begins at `from` and ends with `packet`. False: nothing may be sent.
     #[must_use]
     pub(crate) fn seal_rtcp(&self, index: u32, packet: &mut Vec<u8>, from: usize) -> bool {
-        let Some((head, body)) = packet.get_mut(from..).and_then(|p| p.split_at_mut_checked(RTCP_CLEAR)) else {
+        let Some((head, body)) =
+            packet.get_mut(from..).and_then(|p| p.split_at_mut_checked(RTCP_CLEAR))
+        else {
             return false;
         };
         let Some(ssrc) = word(head, 4) else { return false };
@@ -138,7 +164,9 @@ impl Transform {
             Cipher::Gcm { key, salt } => {
                 let aad = gcm_rtcp_aad(head, trailer);
                 let nonce = gcm_rtcp_nonce(salt, ssrc, index);
-                let Ok(tag) = key.seal_in_place_separate_tag(nonce, Aad::from(aad), body) else { return false };
+                let Ok(tag) = key.seal_in_place_separate_tag(nonce, Aad::from(aad), body) else {
+                    return false;
+                };
                 packet.extend_from_slice(tag.as_ref());
                 packet.extend_from_slice(&trailer);
             }
@@ -170,10 +198,14 @@ impl Transform {
     #[must_use]
     pub(crate) fn open_rtcp(&self, packet: &[u8], out: &mut Vec<u8>) -> bool {
         out.clear();
-        let (Some(index), Some(ssrc)) = (self.rtcp_index(packet), word(packet, 4)) else { return false };
+        let (Some(index), Some(ssrc)) = (self.rtcp_index(packet), word(packet, 4)) else {
+            return false;
+        };
         match &self.rtcp {
             Cipher::Gcm { key, salt } => {
-                let Some((sealed, trailer)) = packet.split_last_chunk::<INDEX>() else { return false };
+                let Some((sealed, trailer)) = packet.split_last_chunk::<INDEX>() else {
+                    return false;
+                };
                 let Some((head, body)) = sealed.split_at_checked(RTCP_CLEAR) else { return false };
                 let aad = gcm_rtcp_aad(head, *trailer);
                 out.extend_from_slice(head);
@@ -186,7 +218,9 @@ impl Transform {
                 if !is_sha1_tag(authentication, sealed, &[], tag) {
                     return false;
                 }
-                out.extend_from_slice(sealed.get(..sealed.len().saturating_sub(INDEX)).unwrap_or_default());
+                out.extend_from_slice(
+                    sealed.get(..sealed.len().saturating_sub(INDEX)).unwrap_or_default(),
+                );
                 let Some(body) = out.get_mut(RTCP_CLEAR..) else { return false };
                 key.less_safe_encrypt(body, cm_block(salt, ssrc, u64::from(index))).is_ok()
             }
@@ -256,7 +290,9 @@ fn gcm_nonce(salt: &[u8; 12], place: u128) -> Nonce {
 /// RFC 7714 §9.2.
 fn gcm_rtcp_aad(head: &[u8], trailer: [u8; INDEX]) -> [u8; RTCP_CLEAR + INDEX] {
     let mut aad = [0; RTCP_CLEAR + INDEX];
-    aad.iter_mut().zip(head.iter().take(RTCP_CLEAR).chain(&trailer)).for_each(|(place, byte)| *place = *byte);
+    aad.iter_mut()
+        .zip(head.iter().take(RTCP_CLEAR).chain(&trailer))
+        .for_each(|(place, byte)| *place = *byte);
     aad
 }
 
@@ -298,7 +334,10 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 impl Transform {
     /// Under session keys that are given and not derived, the same for RTP and RTCP, as RFC 7714 has its examples.
     pub(super) fn of_session_keys(key: &[u8], salt: [u8; 12]) -> Self {
-        Self { rtp: Cipher::gcm(key, salt).expect("a key"), rtcp: Cipher::gcm(key, salt).expect("a key") }
+        Self {
+            rtp: Cipher::gcm(key, salt).expect("a key"),
+            rtcp: Cipher::gcm(key, salt).expect("a key"),
+        }
     }
 
     /// The same for counter mode.

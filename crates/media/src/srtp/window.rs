@@ -91,7 +91,11 @@ mod tests {
             (0x7_ffff, 0, Some(0x8_0000)),
             (0x8_0000, 0xffff, Some(0x7_ffff)),
         ] {
-            assert_eq!(Window::beginning(newest).index_of(sequence), index, "{newest:x} {sequence:x}");
+            assert_eq!(
+                Window::beginning(newest).index_of(sequence),
+                index,
+                "{newest:x} {sequence:x}"
+            );
         }
     }
 
@@ -107,7 +111,11 @@ mod tests {
         assert!(!window.is_new(1_002));
         window.take(5_000);
         assert!(!window.is_new(1_003) && window.is_new(4_999));
-        assert!(!Window::after(7).is_new(7) && !Window::after(7).is_new(0) && Window::after(7).is_new(8));
+        assert!(
+            !Window::after(7).is_new(7)
+                && !Window::after(7).is_new(0)
+                && Window::after(7).is_new(8)
+        );
     }
 
     proptest! {

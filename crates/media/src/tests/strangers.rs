@@ -12,7 +12,8 @@ use crate::Missing;
 fn check(user: &str, pwd: &str) -> Vec<u8> {
     let hmac = |key: &[u8], parts: &[&[u8]]| {
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
-        <[u8; 20]>::try_from(aws_lc_rs::hmac::sign(&key, &parts.concat()).as_ref()).expect("20 bytes")
+        <[u8; 20]>::try_from(aws_lc_rs::hmac::sign(&key, &parts.concat()).as_ref())
+            .expect("20 bytes")
     };
     let mut room = vec![0; 300];
     let message = StunMessage::binding_request(user, TransId::new(), true, 1, 1, true);
@@ -31,7 +32,8 @@ fn junk(peer: &Peer) -> Vec<Vec<u8>> {
     let answer = peer.answer.as_ref().expect("answer");
     let mut client_hello = vec![22, 254, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 54, 1, 0, 0, 42];
     client_hello.resize(67, 0);
-    let rtp = |ssrc: u32| [&[0x80, 111, 0, 1, 0, 0, 0, 1][..], &ssrc.to_be_bytes(), &[0; 40]].concat();
+    let rtp =
+        |ssrc: u32| [&[0x80, 111, 0, 1, 0, 0, 0, 1][..], &ssrc.to_be_bytes(), &[0; 40]].concat();
     vec![
         check(&user(peer), "a wrong password of length"),
         check("nobody:here", &answer.pwd),
@@ -85,7 +87,9 @@ fn r19_strangers_get_nothing_and_disturb_nobody() {
     call.leg.play(PLAY, once(&prompt));
     call.type_keys(126, 8_000, "5");
     call.until("the call goes on", |peer, log| {
-        sound(&peer.heard, 8).len() == frames.len() && log.digits() == "5" && log.has(&LegEvent::Played(PLAY))
+        sound(&peer.heard, 8).len() == frames.len()
+            && log.digits() == "5"
+            && log.has(&LegEvent::Played(PLAY))
     });
     assert_eq!(call.leg.stats().rtp_in, 10, "the key's packets and none that was forged");
     got_nothing(&stranger);
@@ -105,7 +109,8 @@ fn r19_a_wrong_certificate_ends_the_leg() {
     leg.begin();
     leg.open();
     pump(&mut peer, "told", |_| log.fact(MediaFact::Lost { fault: MediaFault::Fingerprint }));
-    let missing = LegEvent::Missing { missing: Missing::Fingerprint, waited: Duration::ZERO, checking: true };
+    let missing =
+        LegEvent::Missing { missing: Missing::Fingerprint, waited: Duration::ZERO, checking: true };
     assert!(log.has(&missing), "it is said why: {:?}", log.all());
     assert!(!log.fact(MediaFact::Connected));
     assert!(peer[0].heard.is_empty());
@@ -141,7 +146,9 @@ fn r19_junk_before_and_during_the_handshake_changes_nothing() {
             });
             call.until("all of it counted", |_, _| media.stats().strangers >= sent);
             got_nothing(&stranger);
-            assert!(!call.log.all().iter().any(|e| matches!(e, LegEvent::Fact(MediaFact::Lost { .. }))));
+            assert!(
+                !call.log.all().iter().any(|e| matches!(e, LegEvent::Fact(MediaFact::Lost { .. })))
+            );
         }
     }
     assert!(media.stats().strangers > 0);
@@ -177,7 +184,12 @@ fn r19_credentials_are_long_and_never_the_same() {
         let offer = Peer::new(&Manner::default()).offer();
         let (leg, answer) = media.answer(&offer, Log::default().sink()).expect("answer");
         let answer = Offer::parse(&answer, true).expect("readable");
-        assert!(answer.ufrag.len() >= 8 && answer.pwd.len() >= 24, "{} and {}", answer.ufrag.len(), answer.pwd.len());
+        assert!(
+            answer.ufrag.len() >= 8 && answer.pwd.len() >= 24,
+            "{} and {}",
+            answer.ufrag.len(),
+            answer.pwd.len()
+        );
         words.extend([answer.ufrag, answer.pwd]);
         legs.push(leg);
     }

@@ -17,8 +17,13 @@ fn to() -> SocketAddr {
 fn end(client: bool, now: Instant, profile: Profile, bytes: usize) -> Transport {
     let keys = Keys::new(profile, &(0..).take(bytes).collect::<Vec<u8>>(), client).expect("keys");
     let ssrc = if client { OURS } else { THEIRS };
-    let making =
-        Making { ssrc, cname: "name".to_owned(), opus_pt: 111, now, wall: Timestamp::from_secs(1_790_000_000) };
+    let making = Making {
+        ssrc,
+        cname: "name".to_owned(),
+        opus_pt: 111,
+        now,
+        wall: Timestamp::from_secs(1_790_000_000),
+    };
     Transport::new(&keys, making).expect("a transport")
 }
 
@@ -28,7 +33,14 @@ fn pair() -> (Transport, Transport, Instant) {
 }
 
 fn sending(sequence: u64, payload: &[u8], at: Instant) -> Sending<'_> {
-    Sending { payload_type: 111, marker: false, sequence, timestamp: sequence as u32 * 960, payload, at }
+    Sending {
+        payload_type: 111,
+        marker: false,
+        sequence,
+        timestamp: sequence as u32 * 960,
+        payload,
+        at,
+    }
 }
 
 /// The datagrams of one call.
@@ -46,8 +58,11 @@ fn packet(from: &mut Transport, sequence: u64, now: Instant) -> Vec<u8> {
 #[test]
 fn a_packet_is_heard_once_whatever_the_profile() {
     let now = Clock::real().now();
-    for (profile, bytes) in [(Profile::Aes128CmSha1, 60), (Profile::Aes128Gcm, 56), (Profile::Aes256Gcm, 88)] {
-        let (mut one, mut other) = (end(true, now, profile, bytes), end(false, now, profile, bytes));
+    for (profile, bytes) in
+        [(Profile::Aes128CmSha1, 60), (Profile::Aes128Gcm, 56), (Profile::Aes256Gcm, 88)]
+    {
+        let (mut one, mut other) =
+            (end(true, now, profile, bytes), end(false, now, profile, bytes));
         let datagram = packet(&mut one, 40_000, now);
         assert!(one.rtp(now, &datagram).is_none(), "our own");
         let heard = other.rtp(now, &datagram).expect("heard");
@@ -102,7 +117,11 @@ fn r19_streams_are_bounded_and_one_that_was_there_is_not_heard_again() {
         assert!(other.rtp(now, datagram).is_some());
         assert!(other.sources.len() <= SOURCES_MAX && other.retired.len() <= RETIRED_MAX);
     }
-    assert!(caught[40 - SOURCES_MAX - RETIRED_MAX..].iter().all(|datagram| other.rtp(now, datagram).is_none()));
+    assert!(
+        caught[40 - SOURCES_MAX - RETIRED_MAX..]
+            .iter()
+            .all(|datagram| other.rtp(now, datagram).is_none())
+    );
     let mut one = end(true, now, Profile::Aes128Gcm, 56);
     one.ssrc = 1_030;
     let next = packet(&mut one, 6, now);

@@ -19,12 +19,14 @@ fn params(pairs: &[(&str, &str)]) -> Params {
 #[test]
 fn signed_strings_are_those_of_the_vectors() {
     let path = format!("{}/../../fixtures/signature-vectors.json", env!("CARGO_MANIFEST_DIR"));
-    let vectors: serde_json::Value = serde_json::from_slice(&std::fs::read(path).expect("fixture")).expect("JSON");
+    let vectors: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(path).expect("fixture")).expect("JSON");
     let mut checked = 0;
     for vector in vectors["vectors"].as_array().expect("vectors") {
         // The demo asks with POST and plain queries only.
         let url = vector["url"].as_str().expect("url");
-        if !["v3-post-no-query", "v3-post-empty-body"].contains(&vector["id"].as_str().expect("id")) {
+        if !["v3-post-no-query", "v3-post-empty-body"].contains(&vector["id"].as_str().expect("id"))
+        {
             continue;
         }
         let params: Params = vector["params"]
@@ -47,7 +49,8 @@ async fn ask(base: &str, path: &str, digits: &str, token: &str) -> (u16, String)
     let uri = path.parse().expect("path");
     let signed = signed_string(base, &uri, &params(&pairs), "12345678901234567890");
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, token.as_bytes());
-    let signature = base64::engine::general_purpose::STANDARD.encode(aws_lc_rs::hmac::sign(&key, signed.as_bytes()));
+    let signature = base64::engine::general_purpose::STANDARD
+        .encode(aws_lc_rs::hmac::sign(&key, signed.as_bytes()));
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
     let request = Request::post(format!("{base}{path}"))
         .header("content-type", "application/x-www-form-urlencoded")
@@ -56,7 +59,8 @@ async fn ask(base: &str, path: &str, digits: &str, token: &str) -> (u16, String)
         .body(Bytes::from(body))
         .expect("request");
     let client = crate::client::client();
-    let answer = crate::client::ask(&client, request, Duration::from_secs(5), 65_536).await.expect("answer");
+    let answer =
+        crate::client::ask(&client, request, Duration::from_secs(5), 65_536).await.expect("answer");
     (answer.status, String::from_utf8_lossy(&answer.body).into_owned())
 }
 

@@ -38,7 +38,11 @@ impl Reshape {
                 for name in ["event", "direction", "status"] {
                     let member = &mut value["calls"][0][name];
                     let flipped = member.as_str().map(|word| {
-                        if word.starts_with(char::is_uppercase) { word.to_lowercase() } else { word.to_uppercase() }
+                        if word.starts_with(char::is_uppercase) {
+                            word.to_lowercase()
+                        } else {
+                            word.to_uppercase()
+                        }
                     });
                     match flipped {
                         Some(word) => *member = json!(word),
@@ -84,7 +88,8 @@ fn numbers(value: &mut Value) {
 
 fn future(body: &mut Value) {
     let nested = (0..40).fold(json!("deep"), |inner, _| json!([inner]));
-    body["api_generation"] = json!({"major": 31, "features": ["video", null, 1.5], "nested": nested});
+    body["api_generation"] =
+        json!({"major": 31, "features": ["video", null, 1.5], "nested": nested});
     let entry = &mut body["entry"][0];
     entry["uid"] = json!(true);
     let id = entry["changes"][0]["value"]["calls"][0]["id"].clone();
@@ -100,7 +105,8 @@ fn future(body: &mut Value) {
                 calls.insert(0, json!({"id": id, "event": "screen_share", "timestamp": "1", "direction": "SIDEWAYS"}));
                 calls.push(json!({"id": id, "event": "hold", "timestamp": "1"}));
             }
-            value["statuses"] = json!([{"id": id, "timestamp": "1", "type": "call", "status": "PONDERING"}]);
+            value["statuses"] =
+                json!([{"id": id, "timestamp": "1", "type": "call", "status": "PONDERING"}]);
         }
         changes.insert(0, json!({"field": "call_summaries", "value": {"calls": [{"id": id, "event": "connect"}]}}));
     }
@@ -123,10 +129,16 @@ impl Batch {
         let own_at = others / 2;
         let number = body["entry"][0]["changes"][0]["value"]["metadata"]["phone_number_id"].clone();
         let Some(entries) = body["entry"].as_array_mut() else { return };
-        let of = |n: usize| numbers.get(n % numbers.len().max(1)).map_or_else(|| number.clone(), |id| json!(id));
+        let of = |n: usize| {
+            numbers.get(n % numbers.len().max(1)).map_or_else(|| number.clone(), |id| json!(id))
+        };
         let own = std::mem::take(entries);
         for n in 0..own_at {
-            entries.push(if self.malformed && n + 1 == own_at { bad(&number) } else { filler(n, mark, &of(n)) });
+            entries.push(if self.malformed && n + 1 == own_at {
+                bad(&number)
+            } else {
+                filler(n, mark, &of(n))
+            });
         }
         entries.extend(own);
         entries.extend((own_at..others).map(|n| filler(n, mark, &of(n))));
@@ -178,7 +190,9 @@ fn filler(n: usize, mark: &str, number: &Value) -> Value {
                 "statuses": [{"id": format!("wacid.{id}"), "type": "call", "status": "RINGING", "timestamp": "1790000000"}],
             }),
         ),
-        4 => entry("account_update", json!({"event": "PARTNER_ADDED", "waba_info": {"waba_id": id}})),
+        4 => {
+            entry("account_update", json!({"event": "PARTNER_ADDED", "waba_info": {"waba_id": id}}))
+        }
         _ => entry("template_category_update", json!({"message_template_id": id})),
     }
 }
@@ -189,9 +203,14 @@ fn entry(field: &str, value: Value) -> Value {
 
 /// Moves the timestamps of the calls by so many seconds.
 pub(crate) fn skew(body: &mut Value, seconds: i64) {
-    for call in body["entry"][0]["changes"][0]["value"]["calls"].as_array_mut().into_iter().flatten() {
+    for call in
+        body["entry"][0]["changes"][0]["value"]["calls"].as_array_mut().into_iter().flatten()
+    {
         for name in ["timestamp", "start_time", "end_time"] {
-            let moved = call[name].as_str().and_then(|t| t.parse::<i64>().ok()).map(|t| t.saturating_add(seconds));
+            let moved = call[name]
+                .as_str()
+                .and_then(|t| t.parse::<i64>().ok())
+                .map(|t| t.saturating_add(seconds));
             match moved {
                 Some(moved) => call[name] = json!(moved.to_string()),
                 None => remove(call, name),

@@ -9,7 +9,9 @@ use super::body::{Batch, Reshape};
 use super::callee::{Manner, ORDERS};
 use super::net::{MediaFault, MediaHow};
 use super::offer::OfferFault;
-use super::{Act, Faults, FaultsError, GraphBody, GraphDeed, GraphHow, Hook, HookDeed, Rule, Sign, Storm};
+use super::{
+    Act, Faults, FaultsError, GraphBody, GraphDeed, GraphHow, Hook, HookDeed, Rule, Sign, Storm,
+};
 use crate::caller::Answers;
 use crate::meta::graph::Action;
 use model::digits_of;
@@ -76,8 +78,10 @@ fn fault<T>(at: usize, message: impl Into<String>) -> Result<T, Fault> {
 }
 
 fn faults(text: &str) -> Result<Faults, Fault> {
-    let table = DeTable::parse(text)
-        .map_err(|e| Fault { at: e.span().map_or(0, |s| s.start), message: e.message().to_owned() })?;
+    let table = DeTable::parse(text).map_err(|e| Fault {
+        at: e.span().map_or(0, |s| s.start),
+        message: e.message().to_owned(),
+    })?;
     let mut root = Row::of(0, table.into_inner());
     let seed = root.int("seed", 0..=i64::MAX)?.and_then(|n| u64::try_from(n).ok());
     let rules = match root.take("fault") {
@@ -127,7 +131,9 @@ fn act(row: &mut Row<'_>, at: usize, deed: &str) -> Result<Act, Fault> {
             after: row.millis("after_ms")?.unwrap_or_default(),
         },
         "delay" => {
-            let Some(least) = row.millis("ms")? else { return fault(row.at, "`ms` is missing: how late") };
+            let Some(least) = row.millis("ms")? else {
+                return fault(row.at, "`ms` is missing: how late");
+            };
             HookDeed::Delay { least, most: row.millis("most_ms")?.unwrap_or(least) }
         }
         "swap" => return Ok(Act::Webhook(Some(Hook::Connect), HookDeed::Swap)),
@@ -166,7 +172,9 @@ fn act(row: &mut Row<'_>, at: usize, deed: &str) -> Result<Act, Fault> {
         "pick_up" => return callee(row, Answers::Accept),
         "decline" => return callee(row, Answers::Reject),
         "unanswered" => return callee(row, Answers::Ignore),
-        other => return fault(at, format!("`{other}` is nothing to do: one of {}", DEEDS.join(", "))),
+        other => {
+            return fault(at, format!("`{other}` is nothing to do: one of {}", DEEDS.join(", ")));
+        }
     };
     Ok(Act::Webhook(row.maybe_one_of("on", HOOKS)?, deed))
 }
@@ -191,7 +199,9 @@ fn graph(row: &mut Row<'_>, deed: &str) -> Result<Act, Fault> {
         }
         _ => {
             let status = row.int("status", 200..=599)?.and_then(|n| u16::try_from(n).ok());
-            let Some(status) = status else { return fault(row.at, "`status` is missing: 200 to 599") };
+            let Some(status) = status else {
+                return fault(row.at, "`status` is missing: 200 to 599");
+            };
             let code = row.int("code", 0..=i64::MAX)?;
             let error = GraphBody::Error(code.unwrap_or(match status {
                 429 => 4,
@@ -199,10 +209,15 @@ fn graph(row: &mut Row<'_>, deed: &str) -> Result<Act, Fault> {
                 400..=499 => 100,
                 _ => 1,
             }));
-            let bodies =
-                [("error", error), ("html", GraphBody::Html), ("empty", GraphBody::Empty), ("cut", GraphBody::Cut)];
+            let bodies = [
+                ("error", error),
+                ("html", GraphBody::Html),
+                ("empty", GraphBody::Empty),
+                ("cut", GraphBody::Cut),
+            ];
             let body = row.maybe_one_of("body", &bodies)?.unwrap_or(error);
-            let retry_after = row.int("retry_after", 0..=86_400)?.and_then(|n| u32::try_from(n).ok());
+            let retry_after =
+                row.int("retry_after", 0..=86_400)?.and_then(|n| u32::try_from(n).ok());
             GraphHow::Answer { status, body, retry_after }
         }
     };
@@ -288,7 +303,10 @@ impl<'a> Row<'a> {
         };
         match number.filter(|n| range.contains(n)) {
             Some(number) => Ok(Some(number)),
-            None => fault(at, format!("`{name}` must be a whole number of {} to {}", range.start(), range.end())),
+            None => fault(
+                at,
+                format!("`{name}` must be a whole number of {} to {}", range.start(), range.end()),
+            ),
         }
     }
 
@@ -318,7 +336,11 @@ impl<'a> Row<'a> {
         }
     }
 
-    fn maybe_one_of<T: Clone>(&mut self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, Fault> {
+    fn maybe_one_of<T: Clone>(
+        &mut self,
+        name: &str,
+        words: &[(&str, T)],
+    ) -> Result<Option<T>, Fault> {
         let Some((at, word)) = self.text(name)? else { return Ok(None) };
         match words.iter().find(|(known, _)| *known == word) {
             Some((_, value)) => Ok(Some(value.clone())),

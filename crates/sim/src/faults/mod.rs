@@ -268,7 +268,8 @@ impl Board {
         *nth = nth.saturating_add(1);
         let chance = mixed(pair, *nth);
         for (nr, (rule, count)) in self.faults.rules.iter().zip(&mut met.matched).enumerate() {
-            let matches = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
+            let matches =
+                |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
             if matches(&rule.number, number) && matches(&rule.user, user) {
                 *count += 1;
                 if rule.call.is_none_or(|n| n == *count) {
@@ -360,7 +361,9 @@ impl CallFaults {
     /// A time between the two.
     pub(crate) fn between(&self, least: Duration, most: Duration) -> Duration {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        Duration::from_millis(locked(&self.0).1.random_range(millis(least)..=millis(most).max(millis(least))))
+        Duration::from_millis(
+            locked(&self.0).1.random_range(millis(least)..=millis(most).max(millis(least))),
+        )
     }
 
     /// A seed for chance elsewhere in this call.

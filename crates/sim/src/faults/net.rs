@@ -106,7 +106,9 @@ impl Net {
 
     /// Whether this is so now.
     pub(crate) fn is(&self, now: Instant, wanted: MediaHow) -> bool {
-        self.faults.iter().any(|f| f.how.is_some_and(|(after, how)| how == wanted && self.since(now, after)))
+        self.faults
+            .iter()
+            .any(|f| f.how.is_some_and(|(after, how)| how == wanted && self.since(now, after)))
     }
 
     fn since(&self, now: Instant, after: Duration) -> bool {
@@ -121,19 +123,24 @@ impl Net {
 
     /// So far the phone's clock jumps now; once.
     pub(crate) fn jump(&mut self, now: Instant) -> Option<u32> {
-        (self.is(now, MediaHow::ClockJump) && !std::mem::replace(&mut self.jumped, true)).then_some(JUMP_SAMPLES)
+        (self.is(now, MediaHow::ClockJump) && !std::mem::replace(&mut self.jumped, true))
+            .then_some(JUMP_SAMPLES)
     }
 
     /// Nothing passes now.
     fn is_shut(&self, now: Instant) -> bool {
         let gaps = self.faults.iter().filter_map(|f| f.gap);
-        let mut gaps = gaps.filter_map(|(after, length)| self.accepted.map(|at| (at + after, at + after + length)));
+        let mut gaps = gaps.filter_map(|(after, length)| {
+            self.accepted.map(|at| (at + after, at + after + length))
+        });
         gaps.any(|(from, to)| (from..to).contains(&now)) || self.is(now, MediaHow::Vanish)
     }
 
     /// Whose weather it is now.
     fn weather(&self, now: Instant) -> impl Iterator<Item = &MediaFault> {
-        self.faults.iter().filter(move |f| f.weather_after.is_none_or(|after| self.since(now, after)))
+        self.faults
+            .iter()
+            .filter(move |f| f.weather_after.is_none_or(|after| self.since(now, after)))
     }
 
     fn happens(&mut self, now: Instant, share: impl Fn(&MediaFault) -> f64) -> bool {
@@ -149,7 +156,9 @@ impl Net {
     /// A datagram sets out for the node. It, and what it brings about, comes out of [`Net::due`].
     pub(crate) fn send(&mut self, now: Instant, mut datagram: Datagram) {
         let kind = Kind::of(&datagram.bytes);
-        if self.is_shut(now) || (kind == Kind::Dtls && self.is(now, MediaHow::NoDtls)) || self.happens(now, |f| f.loss)
+        if self.is_shut(now)
+            || (kind == Kind::Dtls && self.is(now, MediaHow::NoDtls))
+            || self.happens(now, |f| f.loss)
         {
             return;
         }
@@ -194,8 +203,12 @@ impl Net {
 
     /// The next datagram whose time has come.
     pub(crate) fn due(&mut self, now: Instant) -> Option<Datagram> {
-        let first =
-            self.under_way.iter().enumerate().filter(|(_, (at, _))| *at <= now).min_by_key(|(n, (at, _))| (*at, *n));
+        let first = self
+            .under_way
+            .iter()
+            .enumerate()
+            .filter(|(_, (at, _))| *at <= now)
+            .min_by_key(|(n, (at, _))| (*at, *n));
         let nr = first.map(|(nr, _)| nr)?;
         self.under_way.remove(nr).map(|(_, datagram)| datagram)
     }

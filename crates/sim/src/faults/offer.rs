@@ -48,16 +48,23 @@ impl OfferFault {
 
     /// The offer with this fault.
     pub(crate) fn apply(self, offer: &str) -> String {
-        let without = |prefix: &str| lines(offer, |line| (!line.starts_with(prefix)).then(|| line.to_owned()));
+        let without = |prefix: &str| {
+            lines(offer, |line| (!line.starts_with(prefix)).then(|| line.to_owned()))
+        };
         let instead = |prefix: &str, new: &str| {
-            lines(offer, |line| Some(if line.starts_with(prefix) { new.to_owned() } else { line.to_owned() }))
+            lines(offer, |line| {
+                Some(if line.starts_with(prefix) { new.to_owned() } else { line.to_owned() })
+            })
         };
         match self {
             Self::Empty => String::new(),
             Self::Cut => offer.get(..offer.len() / 3).unwrap_or_default().to_owned(),
             Self::VideoOnly => offer.replace("m=audio", "m=video"),
             Self::NoOpus => offer.replace("opus/48000/2", "PCMU/8000"),
-            Self::Sha1 => instead("a=fingerprint:", &format!("a=fingerprint:sha-1 {}", vec!["AB"; 20].join(":"))),
+            Self::Sha1 => instead(
+                "a=fingerprint:",
+                &format!("a=fingerprint:sha-1 {}", vec!["AB"; 20].join(":")),
+            ),
             Self::Sdes => instead(
                 "a=fingerprint:",
                 "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj",
@@ -73,19 +80,26 @@ impl OfferFault {
                 let words: Vec<&str> = line.split(' ').collect();
                 match words.as_slice() {
                     ["c=IN", ..] => Some("c=IN IP6 2001:db8::62".to_owned()),
-                    [first, component, udp, priority, _, rest @ ..] if first.starts_with("a=candidate:") => {
-                        Some(format!("{first} {component} {udp} {priority} 2001:db8::62 {}", rest.join(" ")))
+                    [first, component, udp, priority, _, rest @ ..]
+                        if first.starts_with("a=candidate:") =>
+                    {
+                        Some(format!(
+                            "{first} {component} {udp} {priority} 2001:db8::62 {}",
+                            rest.join(" ")
+                        ))
                     }
                     _ => Some(line.to_owned()),
                 }
             }),
             Self::Opus96 => offer.replace("SAVPF 111 ", "SAVPF 96 ").replace(":111 ", ":96 "),
             Self::NoDigits => lines(offer, |line| {
-                (!line.starts_with("a=rtpmap:126")).then(|| line.replace("SAVPF 111 126", "SAVPF 111"))
+                (!line.starts_with("a=rtpmap:126"))
+                    .then(|| line.replace("SAVPF 111 126", "SAVPF 111"))
             }),
-            Self::WrongFingerprint => {
-                instead("a=fingerprint:", &format!("a=fingerprint:sha-256 {}", vec!["AB"; 32].join(":")))
-            }
+            Self::WrongFingerprint => instead(
+                "a=fingerprint:",
+                &format!("a=fingerprint:sha-256 {}", vec!["AB"; 32].join(":")),
+            ),
         }
     }
 }

@@ -31,7 +31,11 @@ fn a_bad_rule_file_is_told_with_its_line() {
         ),
         ("[[fault]]\ndo = \"lose\"\nms = 5\n", 3, "`ms` does not belong to do = \"lose\""),
         ("[[fault]]\ndo = \"delay\"\n", 1, "`ms` is missing"),
-        ("[[fault]]\ndo = \"delay\"\nms = \"5\"\n", 3, "`ms` must be a whole number of 0 to 3600000"),
+        (
+            "[[fault]]\ndo = \"delay\"\nms = \"5\"\n",
+            3,
+            "`ms` must be a whole number of 0 to 3600000",
+        ),
         ("[[fault]]\ndo = \"media\"\nloss = 130\n", 3, "`loss` must be a percentage"),
         ("[[fault]]\ndo = \"media\"\n", 1, "nothing to do to the media"),
         (
@@ -39,24 +43,44 @@ fn a_bad_rule_file_is_told_with_its_line() {
             4,
             "one of connect, pre_accept, accept, reject, terminate",
         ),
-        ("[[fault]]\ndo = \"offer\"\nhow = \"empty\"\nnth = 2\n", 4, "`nth` does not belong to do = \"offer\""),
-        ("[[fault]]\ndo = \"storm\"\ncalls = 0\n", 3, "`calls` must be a whole number of 1 to 10000"),
+        (
+            "[[fault]]\ndo = \"offer\"\nhow = \"empty\"\nnth = 2\n",
+            4,
+            "`nth` does not belong to do = \"offer\"",
+        ),
+        (
+            "[[fault]]\ndo = \"storm\"\ncalls = 0\n",
+            3,
+            "`calls` must be a whole number of 1 to 10000",
+        ),
         (
             "[[fault]]\ndo = \"order\"\nhow = \"last\"\n",
             3,
             "one of connect-first, ring-first, accepted-first, before-reply",
         ),
-        ("[[fault]]\ndo = \"unanswered\"\nafter_ms = 5\n", 3, "`after_ms` does not belong to do = \"unanswered\""),
+        (
+            "[[fault]]\ndo = \"unanswered\"\nafter_ms = 5\n",
+            3,
+            "`after_ms` does not belong to do = \"unanswered\"",
+        ),
         ("[[fault]]\ndo = \"decline\"\nnth = 2\n", 3, "`nth` does not belong to do = \"decline\""),
         ("fault = 3\n", 1, "write [[fault]]"),
         ("seed = -1\n", 1, "`seed` must be a whole number"),
         ("[[fault]\n", 1, ""),
-        ("[[fault]]\ndo = \"lose\"\n[[faults]]\ndo = \"lose\"\n", 3, "`faults` does not belong to the file"),
+        (
+            "[[fault]]\ndo = \"lose\"\n[[faults]]\ndo = \"lose\"\n",
+            3,
+            "`faults` does not belong to the file",
+        ),
     ] {
         let told = told(text);
-        assert!(told.contains(&format!("line {line}:")) && told.contains(words), "{text:?}: {told}");
+        assert!(
+            told.contains(&format!("line {line}:")) && told.contains(words),
+            "{text:?}: {told}"
+        );
     }
-    let missing = Faults::read(std::path::Path::new("no/such/file.toml")).expect_err("no file").to_string();
+    let missing =
+        Faults::read(std::path::Path::new("no/such/file.toml")).expect_err("no file").to_string();
     assert!(missing.contains("no/such/file.toml"), "{missing}");
 }
 
@@ -112,10 +136,14 @@ fn rules_meet_number_user_nth_call_and_nth_event_so_many_times() {
 
     assert_eq!(first.graph(Action::Accept), None);
     let deed = first.graph(Action::Accept).expect("the second accept");
-    assert_eq!(deed.how, GraphHow::Answer { status: 429, body: GraphBody::Error(4), retry_after: Some(1) });
+    assert_eq!(
+        deed.how,
+        GraphHow::Answer { status: 429, body: GraphBody::Error(4), retry_after: Some(1) }
+    );
     assert_eq!(first.graph(Action::Accept), None);
     assert_eq!(first.graph(Action::PreAccept), None);
-    let done: Vec<bool> = (0..4).filter_map(|_| first.graph(Action::Terminate)).map(|deed| deed.done).collect();
+    let done: Vec<bool> =
+        (0..4).filter_map(|_| first.graph(Action::Terminate)).map(|deed| deed.done).collect();
     assert_eq!(done, [true, true]);
 }
 
@@ -153,7 +181,10 @@ fn h5_each_offer_fault_is_what_its_name_says() {
         let offer = fault.apply(fixture());
         let usable = matches!(
             fault,
-            OfferFault::Ipv6Only | OfferFault::Opus96 | OfferFault::NoDigits | OfferFault::WrongFingerprint
+            OfferFault::Ipv6Only
+                | OfferFault::Opus96
+                | OfferFault::NoDigits
+                | OfferFault::WrongFingerprint
         );
         let read = sdp::Offer::parse(&offer, true);
         assert_eq!(read.is_ok(), usable, "{name}: {read:?}");
@@ -161,7 +192,8 @@ fn h5_each_offer_fault_is_what_its_name_says() {
     }
     let opus = sdp::Offer::parse(&OfferFault::Opus96.apply(fixture()), true).expect("usable");
     assert_eq!(opus.opus_pt, 96);
-    let no_digits = sdp::Offer::parse(&OfferFault::NoDigits.apply(fixture()), true).expect("usable");
+    let no_digits =
+        sdp::Offer::parse(&OfferFault::NoDigits.apply(fixture()), true).expect("usable");
     assert!(no_digits.telephone_events.is_empty());
 }
 
@@ -197,10 +229,20 @@ fn h8_h9_h10_bodies_are_reshaped() {
 
     for items in [1, 2, 9, 1_000] {
         let mut batch = body();
-        Batch { items, malformed: true }.apply(&mut batch, "mark", &["1".to_owned(), "2".to_owned()]);
+        Batch { items, malformed: true }.apply(
+            &mut batch,
+            "mark",
+            &["1".to_owned(), "2".to_owned()],
+        );
         let entries = batch["entry"].as_array().expect("entries");
         assert_eq!(entries.len(), items);
-        assert_eq!(entries.iter().filter(|e| e["changes"][0]["value"]["calls"][0]["id"] == "wacid.A").count(), 1);
+        assert_eq!(
+            entries
+                .iter()
+                .filter(|e| e["changes"][0]["value"]["calls"][0]["id"] == "wacid.A")
+                .count(),
+            1
+        );
     }
 }
 
@@ -210,7 +252,13 @@ fn through(net: &mut Net, start: Instant, count: u8) -> Vec<(Duration, Vec<u8>)>
     for n in 0..200u64 {
         let now = start + Duration::from_millis(20 * n);
         if n < u64::from(count) {
-            net.send(now, Datagram { to, bytes: vec![128, 111, 0, u8::try_from(n).expect("small"), 5, 5, 5, 5] });
+            net.send(
+                now,
+                Datagram {
+                    to,
+                    bytes: vec![128, 111, 0, u8::try_from(n).expect("small"), 5, 5, 5, 5],
+                },
+            );
         }
         while let Some(datagram) = net.due(now) {
             out.push((now - start, datagram.bytes));
@@ -231,7 +279,10 @@ fn h6_the_network_loses_delays_doubles_and_is_repeatable() {
     let late = run(MediaFault { jitter: Duration::from_millis(200), ..MediaFault::default() }, 1);
     assert_eq!(late.len(), 100);
     assert!(!late.is_sorted_by_key(|(_, bytes)| bytes.get(3).copied()), "jitter overtakes");
-    let replayed = run(MediaFault { how: Some((Duration::ZERO, MediaHow::Replay)), ..MediaFault::default() }, 1);
+    let replayed = run(
+        MediaFault { how: Some((Duration::ZERO, MediaHow::Replay)), ..MediaFault::default() },
+        1,
+    );
     assert_eq!(replayed.len(), 150);
     let corrupt = run(MediaFault { corrupt: 100.0, ..MediaFault::default() }, 1);
     assert!(corrupt.iter().all(|(at, bytes)| {
@@ -243,7 +294,10 @@ fn h6_the_network_loses_delays_doubles_and_is_repeatable() {
     let mut net = Net::new(vec![MediaFault { gap: Some(gap), ..MediaFault::default() }], 1);
     net.accepted(start);
     assert_eq!(through(&mut net, start, 100).len(), 75);
-    let mut net = Net::new(vec![MediaFault { how: Some((gap.0, MediaHow::Vanish)), ..MediaFault::default() }], 1);
+    let mut net = Net::new(
+        vec![MediaFault { how: Some((gap.0, MediaHow::Vanish)), ..MediaFault::default() }],
+        1,
+    );
     assert!(net.lets_in(start + gap.0), "times count from the answer");
     net.accepted(start);
     assert!(!net.lets_in(start + gap.0));

@@ -93,7 +93,8 @@ impl Ear {
             }
             None => (Rate::Hz16000.frame(), payload.len() > QUIET_BYTES_MAX),
         };
-        self.next_time = Some(time.wrapping_add(u32::try_from(samples * 3).unwrap_or(960).max(960)));
+        self.next_time =
+            Some(time.wrapping_add(u32::try_from(samples * 3).unwrap_or(960).max(960)));
         if !loud {
             return false;
         }
@@ -144,7 +145,8 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     fn tone(frames: usize, level: f64) -> Vec<Vec<i16>> {
-        let wave: Vec<i16> = (0..frames * 320).map(|n| ((n as f64 * 0.17).sin() * level) as i16).collect();
+        let wave: Vec<i16> =
+            (0..frames * 320).map(|n| ((n as f64 * 0.17).sin() * level) as i16).collect();
         wave.chunks(320).map(<[i16]>::to_vec).collect()
     }
 
@@ -177,14 +179,19 @@ mod tests {
     fn counting_looks_at_sizes_and_arrivals() {
         let stats = Arc::new(LegStats::default());
         let mut ear = Ear::new(Hearing::Counting, stats.clone());
-        let heard = |ear: &mut Ear, nr: u32, bytes: usize, at_ms| ear.hear(nr * 960, &vec![0; bytes], at_ms);
+        let heard = |ear: &mut Ear, nr: u32, bytes: usize, at_ms| {
+            ear.hear(nr * 960, &vec![0; bytes], at_ms)
+        };
         assert!(!heard(&mut ear, 0, 3, 1_000), "silence");
         assert!(heard(&mut ear, 1, 60, 1_020), "the first sound");
         assert!(
             !heard(&mut ear, 2, 60, 1_040) && !heard(&mut ear, 2, 60, 1_041),
             "later ones, and one that came twice"
         );
-        assert_eq!((stats.gaps.load(Ordering::Relaxed), stats.heard_ms.load(Ordering::Relaxed)), (0, 40));
+        assert_eq!(
+            (stats.gaps.load(Ordering::Relaxed), stats.heard_ms.load(Ordering::Relaxed)),
+            (0, 40)
+        );
         heard(&mut ear, 3, 60, 1_200);
         assert_eq!(stats.gaps.load(Ordering::Relaxed), 1, "160 ms between two arrivals");
         heard(&mut ear, 20, 60, 1_220);

@@ -158,15 +158,22 @@ impl Relay {
         let leg = self.leg();
         let (done, made) = oneshot::channel();
         self.order(Order::OpenMeta { leg, plan: Box::new(plan), done }).await;
-        made.await.unwrap_or_else(|_| Err(PeerError::Dtls("the relay has stopped".into()))).map(|()| leg)
+        made.await
+            .unwrap_or_else(|_| Err(PeerError::Dtls("the relay has stopped".into())))
+            .map(|()| leg)
     }
 
     /// Takes a browser's offer; the SDP answer comes back.
-    pub(crate) async fn open_browser(&self, offer: String, sink: LegSink) -> Result<(LegId, String), PeerError> {
+    pub(crate) async fn open_browser(
+        &self,
+        offer: String,
+        sink: LegSink,
+    ) -> Result<(LegId, String), PeerError> {
         let leg = self.leg();
         let (done, made) = oneshot::channel();
         self.order(Order::OpenBrowser { leg, offer, sink, done }).await;
-        let answer = made.await.unwrap_or_else(|_| Err(PeerError::Offer("the relay has stopped".into())))?;
+        let answer =
+            made.await.unwrap_or_else(|_| Err(PeerError::Offer("the relay has stopped".into())))?;
         Ok((leg, answer))
     }
 

@@ -59,7 +59,12 @@ enum State {
 
 impl Mouth {
     /// `silence`: the frame to send where there is nothing else; none: only keys are sent.
-    pub(crate) fn new(say: Vec<Arc<[u8]>>, silence: Option<Arc<[u8]>>, own_digit_clock: bool, start: u32) -> Self {
+    pub(crate) fn new(
+        say: Vec<Arc<[u8]>>,
+        silence: Option<Arc<[u8]>>,
+        own_digit_clock: bool,
+        start: u32,
+    ) -> Self {
         Self {
             say: say.into(),
             silence,
@@ -120,12 +125,15 @@ impl Mouth {
         } else if let State::Free = self.state {
             match self.keys.pop_front() {
                 Some(KeyStep::Press(digit)) => {
-                    self.state = State::Pressing { digit, packet: 0, time: self.digit_clock.unwrap_or(now) };
+                    self.state =
+                        State::Pressing { digit, packet: 0, time: self.digit_clock.unwrap_or(now) };
                 }
                 Some(KeyStep::Pause(length)) => {
-                    let ticks = u32::try_from(length.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
+                    let ticks =
+                        u32::try_from(length.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
                     // This tick is the first of them.
-                    self.state = if ticks > 1 { State::Waiting { ticks: ticks - 1 } } else { State::Free };
+                    self.state =
+                        if ticks > 1 { State::Waiting { ticks: ticks - 1 } } else { State::Free };
                 }
                 None => {}
             }
@@ -184,7 +192,8 @@ mod tests {
         let (first, second) = events.split_at(27);
         assert!(first.iter().all(|(_, p, time, _)| p[0] == 5 && *time == 48_000));
         assert_eq!(first.iter().filter(|(_, p, ..)| p[1] & 0x80 != 0).count(), 3);
-        let durations: Vec<u16> = first.iter().map(|(_, p, ..)| u16::from_be_bytes([p[2], p[3]])).collect();
+        let durations: Vec<u16> =
+            first.iter().map(|(_, p, ..)| u16::from_be_bytes([p[2], p[3]])).collect();
         assert_eq!(durations.first(), Some(&160));
         assert_eq!(durations.get(24..), Some([4000, 4000, 4000].as_slice()));
         assert_eq!(first.iter().filter(|(.., marker)| *marker).count(), 1);

@@ -66,8 +66,14 @@ impl Identity {
         let provider = str0m::crypto::from_feature_flags();
         let cert = provider.dtls_provider.generate_certificate().ok_or(PeerError::Certificate)?;
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &cert.certificate);
-        let fingerprint = digest.as_ref().iter().map(|b| format!("{b:02X}")).collect::<Vec<_>>().join(":");
-        Ok(Self { provider: Arc::new(provider), keyed: Arc::new(packet::crypto()), cert, fingerprint })
+        let fingerprint =
+            digest.as_ref().iter().map(|b| format!("{b:02X}")).collect::<Vec<_>>().join(":");
+        Ok(Self {
+            provider: Arc::new(provider),
+            keyed: Arc::new(packet::crypto()),
+            cert,
+            fingerprint,
+        })
     }
 
     fn config(&self, light: bool) -> RtcConfig {
@@ -149,7 +155,10 @@ pub(crate) struct Peer {
 
 impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Peer").field("up", &self.up).field("gone", &self.gone).finish_non_exhaustive()
+        f.debug_struct("Peer")
+            .field("up", &self.up)
+            .field("gone", &self.gone)
+            .finish_non_exhaustive()
     }
 }
 
@@ -165,9 +174,10 @@ impl Peer {
         local: SocketAddr,
         now: Instant,
     ) -> Result<Self, PeerError> {
-        let mut config = identity
-            .config(light)
-            .set_local_ice_credentials(IceCreds { ufrag: side.ufrag.clone(), pass: side.pwd.clone() });
+        let mut config = identity.config(light).set_local_ice_credentials(IceCreds {
+            ufrag: side.ufrag.clone(),
+            pass: side.pwd.clone(),
+        });
         let opus = FormatParams::parse_line("minptime=20;useinbandfec=1");
         config.codec_config().add_config(
             side.opus_pt.into(),
@@ -185,13 +195,20 @@ impl Peer {
         let mid: Mid = "audio".into();
         let mut direct = rtc.direct_api();
         direct.declare_media(mid, MediaKind::Audio);
-        direct.set_remote_ice_credentials(IceCreds { ufrag: side.remote_ufrag.clone(), pass: side.remote_pwd.clone() });
+        direct.set_remote_ice_credentials(IceCreds {
+            ufrag: side.remote_ufrag.clone(),
+            pass: side.remote_pwd.clone(),
+        });
         direct.set_remote_fingerprint(Fingerprint {
             hash_func: "sha-256".into(),
             bytes: side.remote_fingerprint.to_vec(),
         });
         direct.set_ice_controlling(false);
-        direct.declare_stream_tx(side.ssrc.into(), None, mid, None).set_rtx_cache(0, Duration::ZERO, None);
+        direct.declare_stream_tx(side.ssrc.into(), None, mid, None).set_rtx_cache(
+            0,
+            Duration::ZERO,
+            None,
+        );
         direct.start_dtls(side.dtls_active).map_err(|e| PeerError::Dtls(e.to_string()))?;
         let mut peer = Self::of(rtc, local, mid, side.opus_pt, side.digit_pt, now);
         peer.keys = light.then_some((keys, side.ssrc));
@@ -211,14 +228,17 @@ impl Peer {
         // The browser's own key events are not used: the page sends keys as messages, and the phone makes the events.
         let mut rtc = identity.config(false).enable_opus(true, false).build(now);
         add_candidate(&mut rtc, local)?;
-        let offer = SdpOffer::from_sdp_string(offer).map_err(|e| PeerError::Offer(e.to_string()))?;
-        let answer = rtc.sdp_api().accept_offer(offer).map_err(|e| PeerError::Offer(e.to_string()))?;
+        let offer =
+            SdpOffer::from_sdp_string(offer).map_err(|e| PeerError::Offer(e.to_string()))?;
+        let answer =
+            rtc.sdp_api().accept_offer(offer).map_err(|e| PeerError::Offer(e.to_string()))?;
         let answer = answer.to_sdp_string();
         let mid = answer.lines().find_map(|l| l.strip_prefix("a=mid:")).map(Mid::from);
         let mid = mid.ok_or_else(|| PeerError::Offer("no audio in it".into()))?;
         let mut peer = Self::of(rtc, local, mid, 111, None, now);
         peer.ssrcs_fixed = true;
-        let pts: Vec<Pt> = peer.rtc.media(peer.mid).map(|m| m.remote_pts().to_vec()).unwrap_or_default();
+        let pts: Vec<Pt> =
+            peer.rtc.media(peer.mid).map(|m| m.remote_pts().to_vec()).unwrap_or_default();
         peer.opus_pt = peer
             .rtc
             .codec_config()
@@ -229,12 +249,23 @@ impl Peer {
             .ok_or_else(|| PeerError::Offer("no Opus in it".into()))?;
         match peer.rtc.direct_api().stream_tx_by_mid(mid, None) {
             Some(stream) => stream.set_rtx_cache(0, Duration::ZERO, None),
-            None => return Err(PeerError::Offer("the audio can't be sent to: a=sendrecv is needed".into())),
+            None => {
+                return Err(PeerError::Offer(
+                    "the audio can't be sent to: a=sendrecv is needed".into(),
+                ));
+            }
         }
         Ok((peer, answer))
     }
 
-    fn of(rtc: Rtc, local: SocketAddr, mid: Mid, opus_pt: u8, digit_pt: Option<u8>, now: Instant) -> Self {
+    fn of(
+        rtc: Rtc,
+        local: SocketAddr,
+        mid: Mid,
+        opus_pt: u8,
+        digit_pt: Option<u8>,
+        now: Instant,
+    ) -> Self {
         Self {
             rtc,
             local,
@@ -325,7 +356,14 @@ impl Peer {
     }
 
     /// Queues an RTP packet; it goes out with the next [`Peer::pass`].
-    pub(crate) fn write(&mut self, now: Instant, pt: u8, time: u32, marker: bool, payload: Arc<[u8]>) {
+    pub(crate) fn write(
+        &mut self,
+        now: Instant,
+        pt: u8,
+        time: u32,
+        marker: bool,
+        payload: Arc<[u8]>,
+    ) {
         if !self.up || self.gone {
             return;
         }
@@ -333,7 +371,8 @@ impl Peer {
         let seq = self.seq;
         if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(mid, None) {
             self.seq += 1;
-            stream.write_rtp(RtpWrite::new(pt.into(), seq.into(), time, now, payload).marker(marker));
+            stream
+                .write_rtp(RtpWrite::new(pt.into(), seq.into(), time, now, payload).marker(marker));
         }
     }
 
@@ -354,10 +393,18 @@ impl Peer {
     /// Meta's answerer may leave `a=ssrc` out of its answer: the first SSRCs that come are taken (§5.1).
     fn expect_ssrc(&mut self, bytes: &[u8]) {
         // RTP: version 2, and no RTCP packet type (RFC 5761 §4).
-        let is_rtp =
-            bytes.first().is_some_and(|b| b >> 6 == 2) && bytes.get(1).is_some_and(|b| !(192..=223).contains(b));
-        let Some(ssrc) = bytes.get(8..12).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes) else { return };
-        if self.ssrcs_fixed || !is_rtp || !self.up || self.ssrcs.contains(&ssrc) || self.ssrcs.len() >= SSRC_MAX {
+        let is_rtp = bytes.first().is_some_and(|b| b >> 6 == 2)
+            && bytes.get(1).is_some_and(|b| !(192..=223).contains(b));
+        let Some(ssrc) = bytes.get(8..12).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes)
+        else {
+            return;
+        };
+        if self.ssrcs_fixed
+            || !is_rtp
+            || !self.up
+            || self.ssrcs.contains(&ssrc)
+            || self.ssrcs.len() >= SSRC_MAX
+        {
             return;
         }
         self.ssrcs.push(ssrc);
@@ -420,7 +467,14 @@ impl Peer {
 }
 
 fn add_digits(config: &mut RtcConfig, pt: u8, clock: Frequency) {
-    config.codec_config().add_config(pt.into(), None, Codec::Tele, clock, None, FormatParams::parse_line("0-15"));
+    config.codec_config().add_config(
+        pt.into(),
+        None,
+        Codec::Tele,
+        clock,
+        None,
+        FormatParams::parse_line("0-15"),
+    );
 }
 
 fn add_candidate(rtc: &mut Rtc, local: SocketAddr) -> Result<(), PeerError> {

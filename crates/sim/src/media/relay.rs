@@ -150,10 +150,11 @@ impl Task {
     fn read(&mut self, inbox: &mut Inbox) {
         let now = self.clock.now();
         for _ in 0..BATCHES_MAX {
-            let taken = self.socket.try_io(Interest::READABLE, || match inbox.receive(&self.plain)? {
-                0 => Err(std::io::ErrorKind::WouldBlock.into()),
-                taken => Ok(taken),
-            });
+            let taken =
+                self.socket.try_io(Interest::READABLE, || match inbox.receive(&self.plain)? {
+                    0 => Err(std::io::ErrorKind::WouldBlock.into()),
+                    taken => Ok(taken),
+                });
             let Ok(taken) = taken else { return };
             for (from, bytes) in inbox.datagrams() {
                 self.datagram(now, from, bytes);
@@ -183,12 +184,17 @@ impl Task {
                 let _ = done.send(made);
             }
             Order::OpenBrowser { leg, offer, sink, done } => {
-                let made = Peer::browser(&self.identity, &offer, self.addr, now).map(|(mut peer, answer)| {
-                    let ufrag = peer.local_ufrag();
-                    self.by_ufrag.insert(ufrag.clone(), leg);
-                    self.add(leg, Leg { peer, net: None, meta: None, bridge: None, ufrag, sink });
-                    answer
-                });
+                let made = Peer::browser(&self.identity, &offer, self.addr, now).map(
+                    |(mut peer, answer)| {
+                        let ufrag = peer.local_ufrag();
+                        self.by_ufrag.insert(ufrag.clone(), leg);
+                        self.add(
+                            leg,
+                            Leg { peer, net: None, meta: None, bridge: None, ufrag, sink },
+                        );
+                        answer
+                    },
+                );
                 let _ = done.send(made);
             }
             Order::Accepted { leg } => {
@@ -304,7 +310,11 @@ impl Task {
                 stun::Verdict::Pass => {}
                 stun::Verdict::Conflict(reply) => {
                     self.out.push(from, &reply);
-                    refuse_stun(&self.log, meta, "487 role conflict: the peer says controlled, and we are ICE-lite");
+                    refuse_stun(
+                        &self.log,
+                        meta,
+                        "487 role conflict: the peer says controlled, and we are ICE-lite",
+                    );
                     return None;
                 }
                 stun::Verdict::Refuse(why) => {
@@ -467,12 +477,21 @@ fn speak(leg: &mut Leg, now: Instant, out: &mut Outbox) {
 }
 
 /// A light peer's packets are its own; any other's are the agent's, and go out when its time passes.
-fn write(peer: &mut Peer, now: Instant, pt: u8, time: u32, marker: bool, payload: Arc<[u8]>, out: &mut Outbox) {
+fn write(
+    peer: &mut Peer,
+    now: Instant,
+    pt: u8,
+    time: u32,
+    marker: bool,
+    payload: Arc<[u8]>,
+    out: &mut Outbox,
+) {
     if peer.own.is_none() {
         return peer.write(now, pt, time, marker, payload);
     }
     let Some((sequence, to)) = peer.next() else { return };
-    let sending = Sending { payload_type: pt, marker, sequence, timestamp: time, payload: &payload, at: now };
+    let sending =
+        Sending { payload_type: pt, marker, sequence, timestamp: time, payload: &payload, at: now };
     if let Some(own) = &mut peer.own {
         own.send(to, sending, out);
     }

@@ -71,9 +71,13 @@ impl<'a> Message<'a> {
     /// Judges a request by the credentials of the call it is for.
     pub(crate) fn judge(&self, local_pwd: &str, remote_ufrag: &str) -> Verdict {
         if self.kind != BINDING_REQUEST {
-            return Verdict::Refuse("not a binding request: ICE-lite asks nothing, so nothing is to be answered");
+            return Verdict::Refuse(
+                "not a binding request: ICE-lite asks nothing, so nothing is to be answered",
+            );
         }
-        let remote = self.find(USERNAME).and_then(|(_, v)| std::str::from_utf8(v).ok()?.split_once(':').map(|p| p.1));
+        let remote = self
+            .find(USERNAME)
+            .and_then(|(_, v)| std::str::from_utf8(v).ok()?.split_once(':').map(|p| p.1));
         if remote != Some(remote_ufrag) {
             return Verdict::Refuse("the user name is not that of the SDP answer");
         }
@@ -105,7 +109,11 @@ impl<'a> Message<'a> {
     fn has_fingerprint(&self) -> bool {
         let Some((at, value)) = self.find(FINGERPRINT) else { return false };
         let is_last = at + 8 == self.packet.len();
-        is_last && self.packet.get(..at).is_some_and(|b| value == (crc32(b) ^ FINGERPRINT_XOR).to_be_bytes())
+        is_last
+            && self
+                .packet
+                .get(..at)
+                .is_some_and(|b| value == (crc32(b) ^ FINGERPRINT_XOR).to_be_bytes())
     }
 
     fn conflict(&self, pwd: &str) -> Vec<u8> {
@@ -157,8 +165,8 @@ fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{
-        BINDING_REQUEST, FINGERPRINT, FINGERPRINT_XOR, HEADER, ICE_CONTROLLED, MAGIC, MESSAGE_INTEGRITY, Message,
-        USERNAME, Verdict, attribute, crc32, key, set_length,
+        BINDING_REQUEST, FINGERPRINT, FINGERPRINT_XOR, HEADER, ICE_CONTROLLED, MAGIC,
+        MESSAGE_INTEGRITY, Message, USERNAME, Verdict, attribute, crc32, key, set_length,
     };
 
     const PWD: &str = "YIBkQhhkP1/Gurf0j3gCcimn9mI6xfbP";
@@ -191,13 +199,19 @@ pub(crate) mod tests {
     #[test]
     fn m5_a_right_request_passes_and_a_wrong_one_is_dropped() {
         let good = request("meta:peer", PWD, ICE_CONTROLLING);
-        assert_eq!(Message::read(&good).and_then(|m| m.local_ufrag().map(str::to_owned)).as_deref(), Some("meta"));
+        assert_eq!(
+            Message::read(&good).and_then(|m| m.local_ufrag().map(str::to_owned)).as_deref(),
+            Some("meta")
+        );
         assert_eq!(judge(&good), Verdict::Pass);
         let refused = |packet: &[u8], why: &str| match judge(packet) {
             Verdict::Refuse(said) => assert!(said.contains(why), "{said}"),
             other => panic!("{other:?}"),
         };
-        refused(&request("meta:peer", "another password, long enough", ICE_CONTROLLING), "MESSAGE-INTEGRITY");
+        refused(
+            &request("meta:peer", "another password, long enough", ICE_CONTROLLING),
+            "MESSAGE-INTEGRITY",
+        );
         refused(&request("meta:other", PWD, ICE_CONTROLLING), "user name");
         // Without FINGERPRINT: cut off, length put right.
         let mut bare = good.clone();

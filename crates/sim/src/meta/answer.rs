@@ -40,11 +40,15 @@ pub(crate) fn check(offer: &str, answer: &str) -> Result<Answer, Fault> {
     if answer.len() > SDP_BYTES_MAX {
         return Err(fault(format!("SDP is longer than {SDP_BYTES_MAX} bytes")));
     }
-    let offer = Offer::parse(offer, true).map_err(|e| fault(format!("the offer is not usable: {e}")))?;
-    check_answer(&offer, answer)
-        .map_err(|f| Fault { details: f.to_string(), subcode: (f.rule == Rule::A5).then_some(FINGERPRINT_SUBCODE) })?;
+    let offer =
+        Offer::parse(offer, true).map_err(|e| fault(format!("the offer is not usable: {e}")))?;
+    check_answer(&offer, answer).map_err(|f| Fault {
+        details: f.to_string(),
+        subcode: (f.rule == Rule::A5).then_some(FINGERPRINT_SUBCODE),
+    })?;
     // The reader of offers reads answers too: A3's candidates are looked for there.
-    let read = Offer::parse(answer, true).map_err(|e| fault(format!("the answer is not usable: {e}")))?;
+    let read =
+        Offer::parse(answer, true).map_err(|e| fault(format!("the answer is not usable: {e}")))?;
     Ok(Answer {
         digit_pt: read.digits_out().map(|t| t.pt),
         ufrag: read.ufrag,
@@ -73,10 +77,12 @@ mod tests {
             ("offer_pt96_dtmf101.sdp", "answer_to_pt96.sdp", true),
             ("offer_setup_active.sdp", "answer_to_setup_active.sdp", false),
         ] {
-            let taken = check(&fixture(offer), &fixture(answer)).unwrap_or_else(|f| panic!("{answer}: {}", f.details));
+            let taken = check(&fixture(offer), &fixture(answer))
+                .unwrap_or_else(|f| panic!("{answer}: {}", f.details));
             assert_eq!(taken.business_active, active, "{answer}");
         }
-        let taken = check(&fixture("offer_pt96_dtmf101.sdp"), &fixture("answer_to_pt96.sdp")).expect("answer");
+        let taken = check(&fixture("offer_pt96_dtmf101.sdp"), &fixture("answer_to_pt96.sdp"))
+            .expect("answer");
         assert_eq!((taken.opus_pt, taken.digit_pt), (96, Some(101)));
     }
 

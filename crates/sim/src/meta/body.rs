@@ -54,7 +54,12 @@ pub(crate) fn status(facts: &CallFacts, at_secs: i64, word: &str, opaque: Option
 }
 
 /// `calls[]` with event `terminate` (§3.3).
-pub(crate) fn terminate(facts: &CallFacts, at_secs: i64, ending: Ending, opaque: Option<&str>) -> Value {
+pub(crate) fn terminate(
+    facts: &CallFacts,
+    at_secs: i64,
+    ending: Ending,
+    opaque: Option<&str>,
+) -> Value {
     let mut call = call(facts, "terminate", at_secs, opaque);
     match ending {
         Ending::NotPickedUp => set(&mut call, "status", json!("FAILED")),
@@ -120,15 +125,25 @@ fn of_field(number: &SimNumber, field: &str, value: Value) -> Value {
 }
 
 /// The permission to call back that a user's call brings with it (§6.2, M17).
-pub(crate) fn callback_permission(facts: &CallFacts, message_id: &str, at_secs: i64, until_secs: i64) -> Value {
+pub(crate) fn callback_permission(
+    facts: &CallFacts,
+    message_id: &str,
+    at_secs: i64,
+    until_secs: i64,
+) -> Value {
     let reply = json!({
         "response": "accept",
         "response_source": "automatic",
         "is_permanent": false,
         "expiration_timestamp": until_secs,
     });
-    let said =
-        Message { number: &facts.number, user: &facts.user, user_name: &facts.user_name, id: message_id, at_secs };
+    let said = Message {
+        number: &facts.number,
+        user: &facts.user,
+        user_name: &facts.user_name,
+        id: message_id,
+        at_secs,
+    };
     permission_reply(&said, Some(&facts.call_id), reply)
 }
 
@@ -225,7 +240,10 @@ pub(crate) fn signature(app_secret: &str, body: &[u8]) -> String {
 
 /// `X-Hub-Signature`, the older header, which proves nothing any more (H7).
 pub(crate) fn signature_sha1(app_secret: &str, body: &[u8]) -> String {
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, app_secret.as_bytes());
+    let key = aws_lc_rs::hmac::Key::new(
+        aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+        app_secret.as_bytes(),
+    );
     format!("sha1={}", hex::encode(aws_lc_rs::hmac::sign(&key, body)))
 }
 
@@ -256,19 +274,25 @@ mod tests {
 
     /// The one member that depends on the app: the user's business-scoped id.
     fn without_bsuid(body: &mut Value) {
-        body["entry"][0]["changes"][0]["value"]["contacts"][0].as_object_mut().expect("contact").remove("user_id");
+        body["entry"][0]["changes"][0]["value"]["contacts"][0]
+            .as_object_mut()
+            .expect("contact")
+            .remove("user_id");
     }
 
     #[test]
     fn m2_bodies_have_the_shape_of_the_fixtures() {
         let mut theirs = fixture("connect_user.json");
-        let sdp = theirs["entry"][0]["changes"][0]["value"]["calls"][0]["session"]["sdp"].as_str().map(str::to_owned);
+        let sdp = theirs["entry"][0]["changes"][0]["value"]["calls"][0]["session"]["sdp"]
+            .as_str()
+            .map(str::to_owned);
         without_bsuid(&mut theirs);
         assert_eq!(connect(&facts(), 1_790_000_000, &sdp.expect("sdp")), theirs);
 
         let mut theirs = fixture("terminate_completed.json");
         without_bsuid(&mut theirs);
-        let ending = Ending::PickedUp { start: 1_790_000_004, end: 1_790_000_056, duration_secs: 52 };
+        let ending =
+            Ending::PickedUp { start: 1_790_000_004, end: 1_790_000_056, duration_secs: 52 };
         assert_eq!(terminate(&facts(), 1_790_000_060, ending, None), theirs);
 
         let ours = terminate(&facts(), 1, Ending::NotPickedUp, Some("oh1.x.y"));
@@ -293,13 +317,18 @@ mod tests {
     #[test]
     fn m2_signature_is_metas() {
         let path = format!("{}/../../fixtures/meta/signatures.json", env!("CARGO_MANIFEST_DIR"));
-        let vectors: Value = serde_json::from_slice(&std::fs::read(path).expect("fixture")).expect("JSON");
+        let vectors: Value =
+            serde_json::from_slice(&std::fs::read(path).expect("fixture")).expect("JSON");
         let mut checked = 0;
-        for vector in
-            vectors["vectors"].as_array().into_iter().flatten().filter(|v| v["valid"] == true && v["file"].is_string())
+        for vector in vectors["vectors"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|v| v["valid"] == true && v["file"].is_string())
         {
             let text = |name: &str| vector[name].as_str().expect(name).to_owned();
-            let path = format!("{}/../../fixtures/meta/{}", env!("CARGO_MANIFEST_DIR"), text("file"));
+            let path =
+                format!("{}/../../fixtures/meta/{}", env!("CARGO_MANIFEST_DIR"), text("file"));
             let ours = signature(&text("secret"), &std::fs::read(path).expect("fixture"));
             assert_eq!(ours, text("header").trim());
             checked += 1;

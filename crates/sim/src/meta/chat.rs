@@ -141,7 +141,9 @@ impl Chat {
     /// The failure that was ordered for this message, if one was.
     fn failure(&self, user: &str) -> Option<FailureOrder> {
         let mut failures = locked(&self.failures);
-        let at = failures.iter().position(|f| f.times > 0 && f.user.as_deref().is_none_or(|of| of == user))?;
+        let at = failures
+            .iter()
+            .position(|f| f.times > 0 && f.user.as_deref().is_none_or(|of| of == user))?;
         let found = failures[at].clone();
         failures[at].times -= 1;
         failures.retain(|f| f.times > 0);
@@ -166,8 +168,12 @@ impl Chat {
     pub(super) fn keep(&self, rolled: u64, mime: String, bytes: Bytes) -> String {
         let id = (rolled % 9_000_000_000_000 + 1_000_000_000_000).to_string();
         let mut files = locked(&self.files);
-        let held = |files: &BTreeMap<String, File>| files.values().map(|file| file.bytes.len()).sum::<usize>();
-        while files.len() >= FILES_MAX || (!files.is_empty() && held(&files) + bytes.len() > ALL_FILES_BYTES_MAX) {
+        let held = |files: &BTreeMap<String, File>| {
+            files.values().map(|file| file.bytes.len()).sum::<usize>()
+        };
+        while files.len() >= FILES_MAX
+            || (!files.is_empty() && held(&files) + bytes.len() > ALL_FILES_BYTES_MAX)
+        {
             files.pop_first();
         }
         files.insert(id.clone(), File { mime, bytes });
@@ -197,9 +203,14 @@ impl World {
     }
 
     /// A user sends a message; gives its id once it is on its way.
-    pub(crate) async fn user_writes(self: &Arc<Self>, order: MessageOrder) -> Result<String, String> {
+    pub(crate) async fn user_writes(
+        self: &Arc<Self>,
+        order: MessageOrder,
+    ) -> Result<String, String> {
         let id = order.phone_number_id.as_deref().unwrap_or(crate::world::PHONE_NUMBER_ID);
-        let number = self.number_of_id(id).ok_or_else(|| format!("the simulated Meta has no number {id}"))?;
+        let number = self
+            .number_of_id(id)
+            .ok_or_else(|| format!("the simulated Meta has no number {id}"))?;
         let user = order.from.map_or_else(|| crate::world::USER.to_owned(), |from| user_of(&from));
         let name = order.name.unwrap_or_else(|| crate::world::USER_NAME.to_owned());
         let mut message = match order.message {
@@ -221,19 +232,34 @@ impl World {
             at_secs: self.clock.wall().secs(),
         };
         self.chat.hears(id, &user, said.at_secs);
-        let parcel = self.webhooks.parcel(&door, "message", "", &body::message(&said, message.clone()), None);
+        let parcel = self.webhooks.parcel(
+            &door,
+            "message",
+            "",
+            &body::message(&said, message.clone()),
+            None,
+        );
         self.webhooks.deliver(&door, parcel, Duration::ZERO, |_| {});
-        self.chat.show(Shown { id: wamid.clone(), phone_number_id: id.to_owned(), user, by_business: false, message });
+        self.chat.show(Shown {
+            id: wamid.clone(),
+            phone_number_id: id.to_owned(),
+            user,
+            by_business: false,
+            message,
+        });
         Ok(wamid)
     }
 
     fn keep_file(&self, message: &mut Value, file: &str) -> Result<(), String> {
-        let bytes = base64::engine::general_purpose::STANDARD.decode(file).map_err(|e| format!("file: {e}"))?;
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(file)
+            .map_err(|e| format!("file: {e}"))?;
         if bytes.len() > FILE_BYTES_MAX {
             return Err("the file is larger than 16 MiB".to_owned());
         }
         let kind = message["type"].as_str().unwrap_or_default().to_owned();
-        let mime = message[&kind]["mime_type"].as_str().unwrap_or("application/octet-stream").to_owned();
+        let mime =
+            message[&kind]["mime_type"].as_str().unwrap_or("application/octet-stream").to_owned();
         if !message[&kind].is_object() {
             message[&kind] = json!({});
         }
@@ -268,7 +294,9 @@ impl World {
             message: message.clone(),
         };
         self.chat.show(shown);
-        let (Some(door), Some(number)) = (self.usual_door(), self.number_of_id(number)) else { return Ok(()) };
+        let (Some(door), Some(number)) = (self.usual_door(), self.number_of_id(number)) else {
+            return Ok(());
+        };
         let opaque = message["biz_opaque_callback_data"].as_str();
         let mut delay = Duration::ZERO;
         let steps: &[(&str, Duration)] = match failure {
@@ -277,7 +305,10 @@ impl World {
         };
         for (word, pause) in steps {
             delay += *pause;
-            let failed = failure.as_ref().filter(|_| *word == "failed").map(|f| (f.code, f.details.as_str()));
+            let failed = failure
+                .as_ref()
+                .filter(|_| *word == "failed")
+                .map(|f| (f.code, f.details.as_str()));
             let at = self.clock.wall().secs();
             let body = status(&number, user, id, word, at, opaque, failed);
             let parcel = self.webhooks.parcel(&door, "message_status", "", &body, None);
@@ -297,7 +328,8 @@ fn status(
     opaque: Option<&str>,
     failed: Option<(i64, &str)>,
 ) -> Value {
-    let mut status = json!({"id": id, "status": word, "timestamp": at.to_string(), "recipient_id": user});
+    let mut status =
+        json!({"id": id, "status": word, "timestamp": at.to_string(), "recipient_id": user});
     if let Some(opaque) = opaque {
         status["biz_opaque_callback_data"] = json!(opaque);
     }

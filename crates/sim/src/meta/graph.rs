@@ -87,7 +87,10 @@ impl GraphFault {
                 members.insert("error_subcode".into(), json!(subcode));
             }
             if !self.details.is_empty() {
-                members.insert("error_data".into(), json!({"messaging_product": "whatsapp", "details": self.details}));
+                members.insert(
+                    "error_data".into(),
+                    json!({"messaging_product": "whatsapp", "details": self.details}),
+                );
             }
         }
         json!({ "error": error })
@@ -132,7 +135,10 @@ pub(crate) fn router() -> Router<Arc<World>> {
             &format!("{BASE}/{{phone_number_id}}/media"),
             post(uploads::post).layer(DefaultBodyLimit::max(uploads::BODY_BYTES_MAX)),
         )
-        .route(&format!("{BASE}/{{phone_number_id}}/settings"), get(settings::get).post(settings::post))
+        .route(
+            &format!("{BASE}/{{phone_number_id}}/settings"),
+            get(settings::get).post(settings::post),
+        )
         .route(&format!("{BASE}/oauth/access_token"), post(numbers::exchange))
         .route(&format!("{BASE}/debug_token"), post(numbers::debug_token))
         .route(&format!("{BASE}/{{phone_number_id}}"), get(numbers::number))
@@ -151,9 +157,16 @@ pub(super) fn own_url(headers: &HeaderMap) -> String {
 }
 
 /// Any other path: Graph's answer to what it does not know.
-pub(crate) async fn unknown(State(world): State<Arc<World>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    let outcome = authorised(&world, &headers)
-        .and(Err(GraphFault { subcode: Some(33), ..GraphFault::parameter("No such path in the simulated Graph API") }));
+pub(crate) async fn unknown(
+    State(world): State<Arc<World>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let outcome = authorised(&world, &headers).and(Err(GraphFault {
+        subcode: Some(33),
+        ..GraphFault::parameter("No such path in the simulated Graph API")
+    }));
     answer(&world, &method, uri.path(), "", "", outcome)
 }
 
@@ -200,10 +213,13 @@ async fn fail(
     let done = |faults| carry_out(world, phone_number_id, asked, faults);
     let outcome = if deed.done { Some(done(faults.clone()).await) } else { None };
     let action = asked.action.as_str();
-    let details = format!("{action}: {:?}{}", deed.how, if deed.done { ", after it was done" } else { "" });
+    let details =
+        format!("{action}: {:?}{}", deed.how, if deed.done { ", after it was done" } else { "" });
     world.log.add(Logged::Fault { call_id: asked.call_id.clone(), details });
     match deed.how {
-        GraphHow::Answer { status, body, retry_after } => told(world, &path, asked, status, body, retry_after),
+        GraphHow::Answer { status, body, retry_after } => {
+            told(world, &path, asked, status, body, retry_after)
+        }
         GraphHow::Silence(length) => {
             tokio::time::sleep(length).await;
             let outcome = match outcome {
@@ -220,15 +236,33 @@ async fn fail(
 }
 
 /// An answer as no rule of Graph's would have it.
-fn told(world: &World, path: &str, asked: &Asked, status: u16, body: GraphBody, retry_after: Option<u32>) -> Response {
+fn told(
+    world: &World,
+    path: &str,
+    asked: &Asked,
+    status: u16,
+    body: GraphBody,
+    retry_after: Option<u32>,
+) -> Response {
     let (kind, body) = match body {
         GraphBody::Error(code) => {
-            let fault = GraphFault { status, code, subcode: None, details: "by a rule of the fault file".into() };
+            let fault = GraphFault {
+                status,
+                code,
+                subcode: None,
+                details: "by a rule of the fault file".into(),
+            };
             ("application/json; charset=UTF-8", fault.body(&world.dice.text(22)).to_string())
         }
-        GraphBody::Html => ("text/html", "<!DOCTYPE html><html><body><h1>Bad gateway</h1></body></html>".to_owned()),
+        GraphBody::Html => (
+            "text/html",
+            "<!DOCTYPE html><html><body><h1>Bad gateway</h1></body></html>".to_owned(),
+        ),
         GraphBody::Empty => ("application/json; charset=UTF-8", String::new()),
-        GraphBody::Cut => ("application/json; charset=UTF-8", r#"{"messaging_product":"whatsapp","succ"#.to_owned()),
+        GraphBody::Cut => (
+            "application/json; charset=UTF-8",
+            r#"{"messaging_product":"whatsapp","succ"#.to_owned(),
+        ),
     };
     let details = "by a rule of the fault file".to_owned();
     log(world, &Method::POST, path, asked.action.as_str(), &asked.call_id, status, details);
@@ -263,27 +297,32 @@ fn read(world: &World, phone_number_id: &str, body: &[u8]) -> Result<Asked, Grap
     if !world.has_number(phone_number_id) {
         return Err(GraphFault { subcode: Some(33), ..GraphFault::parameter("") });
     }
-    let body: Value =
-        serde_json::from_slice(body).map_err(|_| GraphFault::parameter("The request body is not JSON"))?;
+    let body: Value = serde_json::from_slice(body)
+        .map_err(|_| GraphFault::parameter("The request body is not JSON"))?;
     if body["messaging_product"] != "whatsapp" {
         return Err(GraphFault::parameter("messaging_product must be whatsapp"));
     }
     let word = body["action"].as_str().ok_or_else(|| GraphFault::parameter("action is missing"))?;
     let action = Action::of(word).ok_or_else(|| {
-        GraphFault::parameter(format!("action {word:?} is not one of connect, pre_accept, accept, reject, terminate"))
+        GraphFault::parameter(format!(
+            "action {word:?} is not one of connect, pre_accept, accept, reject, terminate"
+        ))
     })?;
     let call_id = match body["call_id"].as_str() {
         Some(call_id) => call_id,
         None if action == Action::Connect => "",
         None => return Err(GraphFault::parameter("call_id is missing")),
     };
-    let to: String = body["to"].as_str().unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
+    let to: String =
+        body["to"].as_str().unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
     if action == Action::Connect && to.is_empty() {
         return Err(GraphFault::parameter("to is missing"));
     }
     let opaque = body["biz_opaque_callback_data"].as_str();
     if opaque.is_some_and(|o| o.chars().count() > OPAQUE_CHARS_MAX) {
-        return Err(GraphFault::parameter("biz_opaque_callback_data is longer than 512 characters"));
+        return Err(GraphFault::parameter(
+            "biz_opaque_callback_data is longer than 512 characters",
+        ));
     }
     let sdp = match action {
         Action::Connect => Some(sdp(&body, "offer")?),
@@ -297,10 +336,15 @@ fn sdp(body: &Value, kind: &str) -> Result<String, GraphFault> {
     let session = &body["session"];
     match session["sdp_type"].as_str() {
         Some(is) if is == kind => {}
-        Some(other) => return Err(GraphFault::parameter(format!("session.sdp_type {other:?} must be {kind}"))),
+        Some(other) => {
+            return Err(GraphFault::parameter(format!("session.sdp_type {other:?} must be {kind}")));
+        }
         None => return Err(GraphFault::parameter("session.sdp_type is missing")),
     }
-    session["sdp"].as_str().map(str::to_owned).ok_or_else(|| GraphFault::parameter("session.sdp is missing"))
+    session["sdp"]
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(|| GraphFault::parameter("session.sdp is missing"))
 }
 
 /// Gives the id of the call that was made, where one was to be.
@@ -315,7 +359,12 @@ async fn carry_out(
     }
     let call = world.call(phone_number_id, &asked.call_id).ok_or_else(GraphFault::no_call)?;
     let (reply, outcome) = oneshot::channel();
-    let ask = GraphAsk { action: asked.action, sdp: asked.sdp.clone(), opaque: asked.opaque.clone(), reply };
+    let ask = GraphAsk {
+        action: asked.action,
+        sdp: asked.sdp.clone(),
+        opaque: asked.opaque.clone(),
+        reply,
+    };
     call.send(CallMsg::Graph(ask)).await.map_err(|_| GraphFault::no_call())?;
     // A call that ended meanwhile drops the reply.
     outcome.await.unwrap_or_else(|_| Err(GraphFault::no_call())).map(|()| None)
@@ -328,7 +377,12 @@ async fn connect(
     asked: &Asked,
     faults: Arc<CallFaults>,
 ) -> Result<String, GraphFault> {
-    let refuse = |status, code, details: &str| GraphFault { status, code, subcode: None, details: details.to_owned() };
+    let refuse = |status, code, details: &str| GraphFault {
+        status,
+        code,
+        subcode: None,
+        details: details.to_owned(),
+    };
     let number = world.number_of_id(phone_number_id).ok_or_else(GraphFault::no_call)?;
     if !world.settings.can_be_called(phone_number_id) {
         return Err(refuse(401, 138_000, "Calling is not enabled for this phone number"));
@@ -341,7 +395,8 @@ async fn connect(
         return Err(refuse(429, 138_002, "The number has as many calls as it may"));
     }
     let (reply, made) = oneshot::channel();
-    let connect = Connect { sdp: asked.sdp.clone().unwrap_or_default(), opaque: asked.opaque.clone(), reply };
+    let connect =
+        Connect { sdp: asked.sdp.clone().unwrap_or_default(), opaque: asked.opaque.clone(), reply };
     world.call_user(number, &asked.to, connect, faults);
     made.await.unwrap_or_else(|_| Err(GraphFault::no_call()))
 }
@@ -357,14 +412,16 @@ fn answer(
     let (status, body, details) = match outcome {
         Ok(None) => (200, json!({"messaging_product": "whatsapp", "success": true}), String::new()),
         Ok(Some(made)) => {
-            let body = json!({"messaging_product": "whatsapp", "calls": [{"id": made}], "success": true});
+            let body =
+                json!({"messaging_product": "whatsapp", "calls": [{"id": made}], "success": true});
             (200, body, String::new())
         }
         Err(fault) => (fault.status, fault.body(&world.dice.text(22)), fault.details),
     };
     log(world, method, path, action, call_id, status, details);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, [(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body.to_string()).into_response()
+    (status, [(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body.to_string())
+        .into_response()
 }
 
 /// Notes a request and its answer.

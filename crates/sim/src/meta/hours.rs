@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::tz;
 use serde_json::Value;
 
-const DAYS: &[&str] = &["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"];
+const DAYS: &[&str] =
+    &["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"];
 const SPANS_A_DAY: usize = 2;
 const HOLIDAYS: usize = 20;
 
@@ -23,7 +24,9 @@ pub(super) fn check(hours: &Value) -> Result<(), String> {
     };
     match member("timezone_id").map(|zone| zone.as_str().unwrap_or_default()) {
         Some(zone) if is_zone(zone) => {}
-        Some(zone) => return Err(format!("calling.call_hours.timezone_id {zone:?} is not a time zone")),
+        Some(zone) => {
+            return Err(format!("calling.call_hours.timezone_id {zone:?} is not a time zone"));
+        }
         None if on => return Err("calling.call_hours.timezone_id is missing".to_owned()),
         None => {}
     }
@@ -38,7 +41,9 @@ pub(super) fn check(hours: &Value) -> Result<(), String> {
 fn check_week(weekly: &Value) -> Result<(), String> {
     let whole = "calling.call_hours.weekly_operating_hours";
     let mut days: BTreeMap<&str, Vec<(u16, u16)>> = BTreeMap::new();
-    for (nr, span) in weekly.as_array().ok_or(format!("{whole} must be an array"))?.iter().enumerate() {
+    for (nr, span) in
+        weekly.as_array().ok_or(format!("{whole} must be an array"))?.iter().enumerate()
+    {
         let path = format!("{whole}[{nr}]");
         let day = span["day_of_week"].as_str().filter(|day| DAYS.contains(day));
         let day = day.ok_or(format!("{path}.day_of_week must be one of {}", DAYS.join(", ")))?;
@@ -65,7 +70,8 @@ fn check_holidays(holidays: &Value) -> Result<(), String> {
     for (nr, holiday) in holidays.iter().enumerate() {
         let path = format!("{whole}[{nr}]");
         let date = holiday["date"].as_str().unwrap_or_default();
-        date.parse::<jiff::civil::Date>().map_err(|_| format!("{path}.date {date:?} is not a day: YYYY-MM-DD"))?;
+        date.parse::<jiff::civil::Date>()
+            .map_err(|_| format!("{path}.date {date:?} is not a day: YYYY-MM-DD"))?;
         times(holiday, &path, "start_time", "end_time")?;
     }
     Ok(())
@@ -75,7 +81,10 @@ fn check_holidays(holidays: &Value) -> Result<(), String> {
 fn times(span: &Value, path: &str, from: &str, to: &str) -> Result<(u16, u16), String> {
     let time = |name: &str| {
         let text = span[name].as_str().unwrap_or_default();
-        let read = text.parse::<u16>().ok().filter(|_| text.len() == 4 && text.bytes().all(|b| b.is_ascii_digit()));
+        let read = text
+            .parse::<u16>()
+            .ok()
+            .filter(|_| text.len() == 4 && text.bytes().all(|b| b.is_ascii_digit()));
         read.filter(|time| time / 100 < 24 && time % 100 < 60)
             .ok_or(format!("{path}.{name} {text:?} is not a time: HHMM, 0000 to 2359"))
     };
@@ -89,7 +98,9 @@ fn times(span: &Value, path: &str, from: &str, to: &str) -> Result<(u16, u16), S
 fn is_zone(name: &str) -> bool {
     if tz::db().is_definitively_empty() {
         return name == "UTC"
-            || name.split_once('/').is_some_and(|(area, place)| !area.is_empty() && !place.is_empty());
+            || name
+                .split_once('/')
+                .is_some_and(|(area, place)| !area.is_empty() && !place.is_empty());
     }
     tz::TimeZone::get(name).is_ok()
 }
@@ -128,8 +139,14 @@ mod tests {
             (week(json!([span("9:00", "1800")])), "\"9:00\" is not a time"),
             (week(json!([span("0900", "2400")])), "\"2400\" is not a time"),
             (week(json!([span("0900", "1300"), span("1200", "1800")])), "overlap"),
-            (week(json!([span("0100", "0200"), span("0300", "0400"), span("0500", "0600")])), "more than 2 spans"),
-            (week(json!([{"day_of_week": "FUNDAY", "open_time": "0900", "close_time": "1800"}])), "day_of_week"),
+            (
+                week(json!([span("0100", "0200"), span("0300", "0400"), span("0500", "0600")])),
+                "more than 2 spans",
+            ),
+            (
+                week(json!([{"day_of_week": "FUNDAY", "open_time": "0900", "close_time": "1800"}])),
+                "day_of_week",
+            ),
             (with("timezone_id", json!("Nowhere")), "\"Nowhere\" is not a time zone"),
             (with("timezone_id", Value::Null), "timezone_id is missing"),
             (with("status", json!("MAYBE")), "status must be one of"),

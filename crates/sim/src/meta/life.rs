@@ -18,7 +18,9 @@ use super::graph::{Action, GraphFault};
 use super::offer::{OfferSpec, offer};
 use super::webhook::{Door, Parcel};
 use crate::World;
-use crate::caller::{CallEvent, CallScript, Ended, HangupRule, Happened, HungUpBy, KeyStep, KeysStart, PhoneKind};
+use crate::caller::{
+    CallEvent, CallScript, Ended, HangupRule, Happened, HungUpBy, KeyStep, KeysStart, PhoneKind,
+};
 use crate::faults::{self, CallFaults, Hook, HookDeed};
 use crate::follow::{self, NodeTold};
 use crate::log::Logged;
@@ -113,13 +115,19 @@ pub(crate) struct Life {
 }
 
 /// Runs a call to its end. Its last event is `ended`.
-pub(crate) async fn run(world: Arc<World>, script: CallScript, browser: Option<LegId>, wiring: Wiring) {
+pub(crate) async fn run(
+    world: Arc<World>,
+    script: CallScript,
+    browser: Option<LegId>,
+    wiring: Wiring,
+) {
     let Wiring { own, mut mailbox, events, of_storm } = wiring;
     let started = script.due.unwrap_or_else(|| world.clock.now());
     let first = |what| CallEvent::new(Duration::ZERO, what);
     let fail = |cause: String| first(Happened::Ended(Ended { cause, ..Ended::default() }));
     let Some(door) = world.door(&script) else {
-        let _ = events.send(fail("no_node: the simulator was not told where the node is".into())).await;
+        let _ =
+            events.send(fail("no_node: the simulator was not told where the node is".into())).await;
         return;
     };
     if let Err(why) = world.webhooks.verify(&door).await {
@@ -141,7 +149,13 @@ pub(crate) async fn run(world: Arc<World>, script: CallScript, browser: Option<L
     let faults = Arc::new(world.faults.call(&script.to.number, &script.from));
     let life = Life::new(world, script, door, browser, relay, own, events, started, faults);
     if let Some(storm) = life.faults.storm().filter(|_| !of_storm) {
-        super::storm::begin(&life.world, &life.script, storm, life.faults.clone(), life.facts.call_id.clone());
+        super::storm::begin(
+            &life.world,
+            &life.script,
+            storm,
+            life.faults.clone(),
+            life.facts.call_id.clone(),
+        );
     }
     life.live(&mut mailbox).await;
 }
@@ -174,7 +188,9 @@ impl Life {
             dtls_active: script.dtls_active,
         };
         let facts = CallFacts {
-            call_id: faults.call_id().unwrap_or_else(|| wacid(&script.from, &script.to.number, &dice.bytes::<16>())),
+            call_id: faults
+                .call_id()
+                .unwrap_or_else(|| wacid(&script.from, &script.to.number, &dice.bytes::<16>())),
             number: script.to.clone(),
             by_business: false,
             user: script.from.clone(),
@@ -299,7 +315,10 @@ impl Life {
         let (answer, over) = match outcome {
             Ok(over) => (Ok(()), over),
             Err(fault) => {
-                self.tell(Happened::Refused { action: action.as_str().into(), details: fault.details.clone() });
+                self.tell(Happened::Refused {
+                    action: action.as_str().into(),
+                    details: fault.details.clone(),
+                });
                 (Err(fault), None)
             }
         };
@@ -307,12 +326,19 @@ impl Life {
         over
     }
 
-    async fn accept(&mut self, sdp: String, opaque: Option<String>) -> Result<Option<HungUpBy>, GraphFault> {
+    async fn accept(
+        &mut self,
+        sdp: String,
+        opaque: Option<String>,
+    ) -> Result<Option<HungUpBy>, GraphFault> {
         self.take_answer(sdp).await?;
         if self.accepted.is_some() {
             return Ok(None); // the same accept again (M8)
         }
-        self.accepted = Some(Accepted { at: self.world.clock.now(), wall_secs: self.world.clock.wall().secs() });
+        self.accepted = Some(Accepted {
+            at: self.world.clock.now(),
+            wall_secs: self.world.clock.wall().secs(),
+        });
         if let Some(leg) = self.leg() {
             self.relay.accepted(leg).await;
         }
@@ -373,7 +399,8 @@ impl Life {
                 let _ = own.try_send(CallMsg::Leg(told));
             }),
         };
-        let leg = self.relay.open_meta(plan).await.map_err(|e| GraphFault::parameter(e.to_string()))?;
+        let leg =
+            self.relay.open_meta(plan).await.map_err(|e| GraphFault::parameter(e.to_string()))?;
         if let Some(browser) = self.browser {
             self.relay.bridge(leg, browser).await;
         }
@@ -399,7 +426,8 @@ impl Life {
 
     /// Gives the script's keys to the phone, if this is what they wait for.
     async fn start_keys(&mut self, when: KeysStart) {
-        let ready = self.accepted.is_some() && self.media_up.is_some() && self.script.keys_start == when;
+        let ready =
+            self.accepted.is_some() && self.media_up.is_some() && self.script.keys_start == when;
         if ready && !std::mem::replace(&mut self.keys_given, true) {
             let keys = std::mem::take(&mut self.script.keys);
             if !keys.is_empty() {
@@ -488,7 +516,9 @@ impl Life {
             }
             let window = self.started + self.world.times.accept_window;
             return match self.script.hangup {
-                HangupRule::WhileRinging(after) | HangupRule::AfterPlaced(after) => window.min(self.started + after),
+                HangupRule::WhileRinging(after) | HangupRule::AfterPlaced(after) => {
+                    window.min(self.started + after)
+                }
                 _ => window,
             };
         };
@@ -505,18 +535,22 @@ impl Life {
     fn look(&self) -> Option<HungUpBy> {
         let now = self.world.clock.now();
         let Some(accepted) = self.accepted else {
-            if let HangupRule::WhileRinging(after) | HangupRule::AfterPlaced(after) = self.script.hangup
+            if let HangupRule::WhileRinging(after) | HangupRule::AfterPlaced(after) =
+                self.script.hangup
                 && now >= self.started + after
             {
                 return Some(HungUpBy::Caller);
             }
-            let window = self.schedule.is_none() && now >= self.started + self.world.times.accept_window;
+            let window =
+                self.schedule.is_none() && now >= self.started + self.world.times.accept_window;
             return window.then_some(HungUpBy::Meta);
         };
         let over = match self.script.hangup {
             HangupRule::AfterAnswer(after) => now >= accepted.at + after,
             HangupRule::AfterPlaced(after) => now >= self.started + after,
-            HangupRule::WhenQuiet { silence, most } => self.is_quiet(now, silence) || now >= self.busy_until() + most,
+            HangupRule::WhenQuiet { silence, most } => {
+                self.is_quiet(now, silence) || now >= self.busy_until() + most
+            }
             _ => false,
         };
         over.then_some(HungUpBy::Caller)
@@ -524,14 +558,19 @@ impl Life {
 
     /// The last moment at which the user did something.
     fn busy_until(&self) -> Instant {
-        [self.accepted.map(|a| a.at), self.media_up, self.last_key].into_iter().flatten().max().unwrap_or(self.started)
+        [self.accepted.map(|a| a.at), self.media_up, self.last_key]
+            .into_iter()
+            .flatten()
+            .max()
+            .unwrap_or(self.started)
     }
 
     fn is_quiet(&self, now: Instant, silence: Duration) -> bool {
         let loud_at = self.stats.loud_at_ms.load(Ordering::Relaxed);
         let said_at = self.stats.said_at_ms.load(Ordering::Relaxed);
         let keys_given = self.keys_given || self.script.keys.is_empty();
-        let since = (self.started + Duration::from_millis(loud_at.max(said_at))).max(self.busy_until());
+        let since =
+            (self.started + Duration::from_millis(loud_at.max(said_at))).max(self.busy_until());
         keys_given && said_at > 0 && loud_at > 0 && now >= since + silence
     }
 
@@ -601,7 +640,10 @@ fn wacid(from: &str, to: &str, random: &[u8; 16]) -> String {
 mod tests {
     #[test]
     fn m4_call_ids_look_like_metas() {
-        let random = hex::decode("DBE9B15BA27D7D1E11805EC301161370").expect("hex").try_into().expect("16 bytes");
+        let random = hex::decode("DBE9B15BA27D7D1E11805EC301161370")
+            .expect("hex")
+            .try_into()
+            .expect("16 bytes");
         assert_eq!(
             super::wacid("919412341234", "918035737458", &random),
             "wacid.HBgMOTE5NDEyMzQxMjM0FQIAEhggREJFOUIxNUJBMjdEN0QxRTExODA1RUMzMDExNjEzNzAcGAw5MTgwMzU3Mzc0NTgVAgAA"

@@ -15,8 +15,10 @@ use crate::World;
 use model::digits_of;
 
 /// Types of §4.3 beside `interactive`.
-const TYPES: &[&str] =
-    &["text", "image", "audio", "video", "document", "sticker", "template", "location", "contacts", "reaction"];
+const TYPES: &[&str] = &[
+    "text", "image", "audio", "video", "document", "sticker", "template", "location", "contacts",
+    "reaction",
+];
 /// Types of `interactive` that this stand-in takes.
 const INTERACTIVE: &[&str] = &["button", "list", "cta_url", "voice_call"];
 const REQUEST: &str = "call_permission_request";
@@ -35,15 +37,18 @@ pub(super) async fn post(
 
 fn take(world: &World, number: &str, body: &[u8]) -> Result<Value, GraphFault> {
     known(world, number)?;
-    let body: Value =
-        serde_json::from_slice(body).map_err(|_| GraphFault::parameter("The request body is not JSON"))?;
+    let body: Value = serde_json::from_slice(body)
+        .map_err(|_| GraphFault::parameter("The request body is not JSON"))?;
     if body["messaging_product"] != "whatsapp" {
         return Err(GraphFault::parameter("messaging_product must be whatsapp"));
     }
     if body["status"] == "read" {
         return Ok(json!({"success": true}));
     }
-    let user = body["to"].as_str().or(body["recipient"].as_str()).filter(|user| (1..=140).contains(&user.len()));
+    let user = body["to"]
+        .as_str()
+        .or(body["recipient"].as_str())
+        .filter(|user| (1..=140).contains(&user.len()));
     let given = user.ok_or_else(|| GraphFault::parameter("to is missing"))?;
     let user = &user_of(given);
     let id = format!("wamid.{}", world.dice.text(40));
@@ -54,7 +59,11 @@ fn take(world: &World, number: &str, body: &[u8]) -> Result<Value, GraphFault> {
     }
     if let Some(text) = request {
         let text = text.chars().take(TEXT_MAX).collect();
-        world.permissions.request(number, user, Asked { id: id.clone(), text, sent: world.clock.wall().secs() })?;
+        world.permissions.request(
+            number,
+            user,
+            Asked { id: id.clone(), text, sent: world.clock.wall().secs() },
+        )?;
     }
     world.business_writes(number, user, &id, &body)?;
     Ok(json!({
@@ -81,7 +90,9 @@ fn request_of(body: &Value) -> Result<Option<String>, GraphFault> {
             }
             Some(REQUEST) => Err(wrong(format!("interactive.action.name must be {REQUEST}"))),
             Some(kind) if INTERACTIVE.contains(&kind) => Ok(None),
-            other => Err(wrong(format!("interactive.type {:?} is not valid", other.unwrap_or_default()))),
+            other => {
+                Err(wrong(format!("interactive.type {:?} is not valid", other.unwrap_or_default())))
+            }
         },
         // A template says what it is by its components, which it was made with; here its name must.
         Some("template") if text(&body["template"]["name"]).contains("permission") => {
@@ -89,7 +100,9 @@ fn request_of(body: &Value) -> Result<Option<String>, GraphFault> {
         }
         Some(kind) if TYPES.contains(&kind) => Ok(None),
         None if body["text"].is_object() => Ok(None),
-        other => Err(GraphFault::parameter(format!("type {:?} is not valid", other.unwrap_or_default()))),
+        other => {
+            Err(GraphFault::parameter(format!("type {:?} is not valid", other.unwrap_or_default())))
+        }
     }
 }
 
@@ -101,10 +114,12 @@ pub(super) async fn permissions(
 ) -> Response {
     let told = graph::authorised(&world, &headers).and_then(|()| {
         known(&world, &number)?;
-        let given = |name: &str| query.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+        let given =
+            |name: &str| query.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
         let user = given("user_wa_id").or(given("recipient")).filter(|user| !user.is_empty());
         let user = user_of(user.ok_or_else(|| GraphFault::parameter("user_wa_id is missing"))?);
-        let told = world.permissions.read(&number, &user, world.clock.wall().secs(), world.clock.now());
+        let told =
+            world.permissions.read(&number, &user, world.clock.wall().secs(), world.clock.now());
         told.ok_or_else(|| GraphFault::limit(613, ""))
     });
     answer(&world, &Method::GET, &number, "call_permissions", told)
@@ -128,5 +143,6 @@ pub(super) fn answer(
     };
     graph::log(world, method, &format!("/{number}/{what}"), what, "", status, details);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, [(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body.to_string()).into_response()
+    (status, [(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body.to_string())
+        .into_response()
 }

@@ -126,7 +126,10 @@ impl Accounts {
     /// What was ordered to go wrong with a request of this kind.
     pub(crate) fn failure(&self, what: &str) -> Result<(), GraphFault> {
         let mut inner = locked(&self.0);
-        let Some(failure) = inner.failures.iter_mut().find(|f| f.what == what && f.times > 0) else { return Ok(()) };
+        let Some(failure) = inner.failures.iter_mut().find(|f| f.what == what && f.times > 0)
+        else {
+            return Ok(());
+        };
         failure.times -= 1;
         let Failure { status, code, details, .. } = failure.clone();
         inner.failures.retain(|failure| failure.times > 0);
@@ -236,40 +239,61 @@ pub(super) async fn of_waba(
     Query(query): Query<BTreeMap<String, String>>,
     headers: HeaderMap,
 ) -> Response {
-    let told =
-        graph::authorised(&world, &headers).and_then(|()| world.accounts.failure("phone_numbers")).and_then(|()| {
+    let told = graph::authorised(&world, &headers)
+        .and_then(|()| world.accounts.failure("phone_numbers"))
+        .and_then(|()| {
             let all: Vec<SimNumber> = world.numbers_of(&waba);
             if all.is_empty() {
                 return Err(gone());
             }
-            let limit = query.get("limit").and_then(|n| n.parse().ok()).unwrap_or(PAGE).clamp(1, 100);
+            let limit =
+                query.get("limit").and_then(|n| n.parse().ok()).unwrap_or(PAGE).clamp(1, 100);
             let after = query.get("after").and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
-            let page: Vec<Value> = all.iter().skip(after).take(limit).map(|number| world.object(number)).collect();
+            let page: Vec<Value> =
+                all.iter().skip(after).take(limit).map(|number| world.object(number)).collect();
             let end = (after + page.len()).to_string();
             let mut paging = json!({"cursors": {"before": after.to_string(), "after": end}});
             if after + page.len() < all.len() {
                 let (own, base) = (graph::own_url(&headers), graph::BASE);
-                paging["next"] = json!(format!("{own}{base}/{waba}/phone_numbers?limit={limit}&after={end}"));
+                paging["next"] =
+                    json!(format!("{own}{base}/{waba}/phone_numbers?limit={limit}&after={end}"));
             }
             Ok(json!({"data": page, "paging": paging}))
         });
     answer(&world, &Method::GET, &format!("/{waba}/phone_numbers"), "phone_numbers", told)
 }
 
-pub(super) async fn register(State(world): Worlds, Path(id): Paths, headers: HeaderMap, body: Bytes) -> Response {
-    let done = graph::authorised(&world, &headers).and_then(|()| world.accounts.failure("register")).and_then(|()| {
-        world.number_of_id(&id).ok_or_else(gone)?;
-        let body: Value =
-            serde_json::from_slice(&body).map_err(|_| GraphFault::parameter("The request body is not JSON"))?;
-        if body["messaging_product"] != "whatsapp" {
-            return Err(GraphFault::parameter("messaging_product must be whatsapp"));
-        }
-        world.accounts.register(&id, body["pin"].as_str().unwrap_or_default())
-    });
-    answer(&world, &Method::POST, &format!("/{id}/register"), "register", done.map(|()| json!({"success": true})))
+pub(super) async fn register(
+    State(world): Worlds,
+    Path(id): Paths,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let done = graph::authorised(&world, &headers)
+        .and_then(|()| world.accounts.failure("register"))
+        .and_then(|()| {
+            world.number_of_id(&id).ok_or_else(gone)?;
+            let body: Value = serde_json::from_slice(&body)
+                .map_err(|_| GraphFault::parameter("The request body is not JSON"))?;
+            if body["messaging_product"] != "whatsapp" {
+                return Err(GraphFault::parameter("messaging_product must be whatsapp"));
+            }
+            world.accounts.register(&id, body["pin"].as_str().unwrap_or_default())
+        });
+    answer(
+        &world,
+        &Method::POST,
+        &format!("/{id}/register"),
+        "register",
+        done.map(|()| json!({"success": true})),
+    )
 }
 
-pub(super) async fn deregister(State(world): Worlds, Path(id): Paths, headers: HeaderMap) -> Response {
+pub(super) async fn deregister(
+    State(world): Worlds,
+    Path(id): Paths,
+    headers: HeaderMap,
+) -> Response {
     let done = graph::authorised(&world, &headers).and_then(|()| {
         world.number_of_id(&id).ok_or_else(gone)?;
         let mut inner = locked(&world.accounts.0);
@@ -280,29 +304,37 @@ pub(super) async fn deregister(State(world): Worlds, Path(id): Paths, headers: H
 }
 
 /// `GET`, `POST` and `DELETE` of a WABA's apps.
-pub(super) async fn apps(State(world): Worlds, Path(waba): Paths, method: Method, headers: HeaderMap) -> Response {
-    let done = graph::authorised(&world, &headers).and_then(|()| world.accounts.failure("subscribed_apps")).map(|()| {
-        let mut inner = locked(&world.accounts.0);
-        match method {
-            Method::POST => {
-                inner.unsubscribed.remove(&waba);
-                json!({"success": true})
-            }
-            Method::DELETE => {
-                inner.unsubscribed.insert(waba.clone());
-                json!({"success": true})
-            }
-            _ if inner.unsubscribed.contains(&waba) => json!({"data": []}),
-            _ => json!({"data": [{"whatsapp_business_api_data":
+pub(super) async fn apps(
+    State(world): Worlds,
+    Path(waba): Paths,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    let done = graph::authorised(&world, &headers)
+        .and_then(|()| world.accounts.failure("subscribed_apps"))
+        .map(|()| {
+            let mut inner = locked(&world.accounts.0);
+            match method {
+                Method::POST => {
+                    inner.unsubscribed.remove(&waba);
+                    json!({"success": true})
+                }
+                Method::DELETE => {
+                    inner.unsubscribed.insert(waba.clone());
+                    json!({"success": true})
+                }
+                _ if inner.unsubscribed.contains(&waba) => json!({"data": []}),
+                _ => json!({"data": [{"whatsapp_business_api_data":
                 {"id": world.app_id, "name": "Offhook", "link": "https://app.example.com/"}}]}),
-        }
-    });
+            }
+        });
     answer(&world, &method, &format!("/{waba}/subscribed_apps"), "subscribed_apps", done)
 }
 
 /// Our app speaks for itself.
 fn as_app(world: &World, headers: &HeaderMap) -> Result<(), GraphFault> {
-    let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let given =
+        headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if given == format!("Bearer {}|{}", world.app_id, world.app_secret) {
         return Ok(());
     }
@@ -318,7 +350,11 @@ const FIELDS: &[&str] = &[
     "phone_number_quality_update",
 ];
 
-pub(super) async fn subscriptions(State(world): Worlds, Path(app): Paths, headers: HeaderMap) -> Response {
+pub(super) async fn subscriptions(
+    State(world): Worlds,
+    Path(app): Paths,
+    headers: HeaderMap,
+) -> Response {
     let told = as_app(&world, &headers).and_then(|()| world.accounts.failure("subscriptions")).map(|()| {
         let off = locked(&world.accounts.0).fields_off.clone();
         let fields: Vec<Value> =
@@ -371,12 +407,19 @@ pub(super) async fn debug_token(State(world): Worlds, headers: HeaderMap, body: 
     answer(&world, &Method::POST, "/debug_token", "debug_token", told)
 }
 
-fn answer(world: &World, method: &Method, path: &str, what: &str, outcome: Result<Value, GraphFault>) -> Response {
+fn answer(
+    world: &World,
+    method: &Method,
+    path: &str,
+    what: &str,
+    outcome: Result<Value, GraphFault>,
+) -> Response {
     let (status, body, details) = match outcome {
         Ok(body) => (200, body, String::new()),
         Err(fault) => (fault.status, fault.body(&world.dice.text(22)), fault.details),
     };
     graph::log(world, method, path, what, "", status, details);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, [(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body.to_string()).into_response()
+    (status, [(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body.to_string())
+        .into_response()
 }

@@ -29,7 +29,9 @@ pub(crate) struct OfferSpec {
 
 /// The offer of a user-initiated call, CRLF line ends.
 pub(crate) fn offer(spec: &OfferSpec) -> String {
-    let OfferSpec { session, ufrag, pwd, fingerprint, ssrc, cname, stream, track, foundation, .. } = spec;
+    let OfferSpec {
+        session, ufrag, pwd, fingerprint, ssrc, cname, stream, track, foundation, ..
+    } = spec;
     let (ip, port) = (spec.relay.ip(), spec.relay.port());
     let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
     let setup = if spec.dtls_active { "active" } else { "actpass" };
@@ -53,7 +55,8 @@ pub(crate) fn offer(spec: &OfferSpec) -> String {
         format!("a=setup:{setup}"),
         "a=mid:audio".to_owned(),
         "a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level".to_owned(),
-        "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01".to_owned(),
+        "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+            .to_owned(),
         "a=sendrecv".to_owned(),
         "a=rtcp-mux".to_owned(),
         format!("a=rtpmap:{OPUS_PT} opus/48000/2"),

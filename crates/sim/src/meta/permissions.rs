@@ -28,7 +28,8 @@ struct Limits {
     revoked_after: u32,
 }
 
-const USUAL: Limits = Limits { requests_a_day: 1, requests_a_week: 2, calls_a_day: 5, revoked_after: 4 };
+const USUAL: Limits =
+    Limits { requests_a_day: 1, requests_a_week: 2, calls_a_day: 5, revoked_after: 4 };
 const OF_TEST_NUMBERS: Limits =
     Limits { requests_a_day: 25, requests_a_week: 100, calls_a_day: 100, revoked_after: 10 };
 /// Countries whose business numbers may not call out.
@@ -132,9 +133,10 @@ impl Pair {
     fn told(&self, now: i64, limits: Limits) -> Value {
         let Limits { requests_a_day, requests_a_week, calls_a_day, .. } = limits;
         let limit = |period: &str, times: &[i64], window: i64, max: usize| {
-            let mut limit =
-                json!({"time_period": period, "max_allowed": max, "current_usage": within(times, now, window)});
-            if let (Some(at), Some(members)) = (room_at(times, now, window, max), limit.as_object_mut()) {
+            let mut limit = json!({"time_period": period, "max_allowed": max, "current_usage": within(times, now, window)});
+            if let (Some(at), Some(members)) =
+                (room_at(times, now, window, max), limit.as_object_mut())
+            {
                 members.insert("limit_expiration_time".to_owned(), json!(at));
             }
             limit
@@ -144,7 +146,8 @@ impl Pair {
             Grant::Until(until) => json!({"status": "temporary", "expiration_time": until}),
             Grant::Permanent => json!({"status": "permanent"}),
         };
-        let may_call = self.grant(now) != Grant::None && within(&self.connected, now, DAY) < calls_a_day;
+        let may_call =
+            self.grant(now) != Grant::None && within(&self.connected, now, DAY) < calls_a_day;
         json!({
             "messaging_product": "whatsapp",
             "permission": permission,
@@ -197,7 +200,12 @@ impl Permissions {
         kept.unwrap_or_else(|| self.fresh(user))
     }
 
-    fn with<T>(&self, number: &str, user: &str, act: impl FnOnce(&mut Pair) -> T) -> Result<T, GraphFault> {
+    fn with<T>(
+        &self,
+        number: &str,
+        user: &str,
+        act: impl FnOnce(&mut Pair) -> T,
+    ) -> Result<T, GraphFault> {
         let mut pairs = locked(&self.pairs);
         let key = (number.to_owned(), user.to_owned());
         if pairs.len() >= PAIRS_MAX && !pairs.contains_key(&key) {
@@ -223,10 +231,19 @@ impl Permissions {
     }
 
     /// `call_permissions` of a user; none where it is read too often.
-    pub(super) fn read(&self, number: &str, user: &str, now: i64, instant: Instant) -> Option<Value> {
+    pub(super) fn read(
+        &self,
+        number: &str,
+        user: &str,
+        now: i64,
+        instant: Instant,
+    ) -> Option<Value> {
         let mut reads = locked(&self.reads);
         let reads = reads.entry(number.to_owned()).or_default();
-        while reads.front().is_some_and(|at| instant.saturating_duration_since(*at) >= Duration::from_secs(1)) {
+        while reads
+            .front()
+            .is_some_and(|at| instant.saturating_duration_since(*at) >= Duration::from_secs(1))
+        {
             reads.pop_front();
         }
         if reads.len() >= READS_A_SECOND {
@@ -237,17 +254,26 @@ impl Permissions {
     }
 
     /// May the business call (M14)? Country, permission and the day's limit, with Meta's codes.
-    pub(crate) fn may_call(&self, number: &SimNumber, user: &str, now: i64) -> Result<(), GraphFault> {
+    pub(crate) fn may_call(
+        &self,
+        number: &SimNumber,
+        user: &str,
+        now: i64,
+    ) -> Result<(), GraphFault> {
         if self.allow == Allow::Everything {
             return Ok(());
         }
         let barred = E164::parse(&number.number).is_ok_and(|digits| match Origin::of(&digits) {
-            Origin::Country(country) => BARRED.iter().any(|code| Country::parse(code) == Ok(country)),
+            Origin::Country(country) => {
+                BARRED.iter().any(|code| Country::parse(code) == Ok(country))
+            }
             Origin::NorthAmerica => true,
             Origin::Nowhere => false,
         });
         if barred {
-            return Err(GraphFault::parameter("Business initiated calling is not available for this phone number"));
+            return Err(GraphFault::parameter(
+                "Business initiated calling is not available for this phone number",
+            ));
         }
         let id = &number.phone_number_id;
         let pair = self.look(id, user);
@@ -299,7 +325,13 @@ impl Permissions {
 
     /// The user answers the newest request that is open, or takes a permission back. Gives the request's id and what
     /// the reply says; none: there is nothing to accept.
-    fn answer(&self, number: &str, user: &str, answer: Answer, now: i64) -> Option<(Option<String>, Value)> {
+    fn answer(
+        &self,
+        number: &str,
+        user: &str,
+        answer: Answer,
+        now: i64,
+    ) -> Option<(Option<String>, Value)> {
         let answered = self.with(number, user, |pair| {
             let asked = pair.open(now).pop();
             let (grant, reply) = match answer {
@@ -361,10 +393,15 @@ impl World {
     ///
     /// # Errors
     /// There is nothing to accept, or nobody to tell, in words.
-    pub(crate) async fn answer_request(self: &Arc<Self>, order: &AnswerOrder) -> Result<(), String> {
+    pub(crate) async fn answer_request(
+        self: &Arc<Self>,
+        order: &AnswerOrder,
+    ) -> Result<(), String> {
         let id = order.phone_number_id.as_deref().unwrap_or(crate::world::PHONE_NUMBER_ID);
         let user = &order.user.as_deref().map_or_else(|| crate::world::USER.to_owned(), user_of);
-        let number = self.number_of_id(id).ok_or_else(|| format!("the simulated Meta has no number {id}"))?;
+        let number = self
+            .number_of_id(id)
+            .ok_or_else(|| format!("the simulated Meta has no number {id}"))?;
         let now = self.clock.wall().secs();
         let (asked, mut reply) = self
             .permissions
@@ -376,7 +413,11 @@ impl World {
     }
 
     /// Meta takes the permission back, in the user's name (M16).
-    pub(crate) async fn revoke(self: &Arc<Self>, number: &SimNumber, user: &str) -> Result<(), String> {
+    pub(crate) async fn revoke(
+        self: &Arc<Self>,
+        number: &SimNumber,
+        user: &str,
+    ) -> Result<(), String> {
         let mut reply = json!({"response": "reject"});
         set(&mut reply, "response_source", "automatic");
         self.send_reply(number, user, None, reply, self.clock.wall().secs()).await
@@ -436,11 +477,17 @@ mod tests {
         let (id, reply) = book.answer("1", "2", Answer::Accept, NOW + WEEK).expect("open");
         assert_eq!(id.as_deref(), Some(format!("wamid.{}", NOW + WEEK).as_str()), "the newest");
         assert_eq!(reply["expiration_timestamp"], NOW + 2 * WEEK);
-        assert!(book.answer("1", "2", Answer::Accept, NOW + WEEK).is_none(), "nothing is open any more");
+        assert!(
+            book.answer("1", "2", Answer::Accept, NOW + WEEK).is_none(),
+            "nothing is open any more"
+        );
         assert!(book.answer("1", "3", Answer::Accept, NOW).is_none());
         book.request("1", "4", asked(NOW)).expect("taken");
         book.answer("1", "4", Answer::Reject, NOW + 1).expect("rejected");
-        assert!(book.answer("1", "4", Answer::AcceptPermanently, NOW + 2).is_some(), "may be accepted later");
+        assert!(
+            book.answer("1", "4", Answer::AcceptPermanently, NOW + 2).is_some(),
+            "may be accepted later"
+        );
         assert!(book.answer("1", "4", Answer::Reject, NOW + 3).is_some(), "and taken back");
         book.request("1", "5", asked(NOW)).expect("taken");
         assert!(book.answer("1", "5", Answer::Accept, NOW + WEEK).is_none(), "too late");
@@ -457,11 +504,16 @@ mod tests {
         assert_eq!([call(NOW), call(NOW + WEEK - 1), call(NOW + WEEK)], [0, 0, 138_006]);
         (0..5).for_each(|n| book.connected(&id, "2", NOW + n));
         let refused = book.may_call(&number, "2", NOW + 10).expect_err("five");
-        assert_eq!((refused.code, refused.details), (138_012, format!("Next call allowed at {}", NOW + DAY)));
+        assert_eq!(
+            (refused.code, refused.details),
+            (138_012, format!("Next call allowed at {}", NOW + DAY))
+        );
         assert_eq!(call(NOW + DAY), 0);
         assert_eq!([0, 1, 2, 3].map(|_| book.missed(&id, "2", NOW)), [false, false, false, true]);
         assert_eq!(call(NOW + DAY), 138_006);
-        for (digits, refused) in [("13175551399", 100), ("905321234567", 100), ("18765550123", 138_006)] {
+        for (digits, refused) in
+            [("13175551399", 100), ("905321234567", 100), ("18765550123", 138_006)]
+        {
             let number = SimNumber { number: digits.into(), ..SimNumber::default() };
             assert_eq!(code(book.may_call(&number, "9", NOW)), refused, "{digits}");
         }
@@ -474,19 +526,31 @@ mod tests {
         let granted = |book: &Permissions, user: &str| {
             let told = book.look(&id, user).told(NOW, book.limits(&id));
             let may = told["actions"][1]["can_perform_action"] == true;
-            assert_eq!(book.may_call(&number, user, NOW).is_ok(), may, "what is told is what holds: {told}");
+            assert_eq!(
+                book.may_call(&number, user, NOW).is_ok(),
+                may,
+                "what is told is what holds: {told}"
+            );
             told["permission"]["status"].as_str().unwrap_or_default().to_owned()
         };
         let known = |allow| Permissions::new(allow, ["1".to_owned()]);
-        for (allow, of_known, of_other) in
-            [(Allow::Nothing, "no_permission", "no_permission"), (Allow::KnownCalls, "permanent", "no_permission")]
-        {
+        for (allow, of_known, of_other) in [
+            (Allow::Nothing, "no_permission", "no_permission"),
+            (Allow::KnownCalls, "permanent", "no_permission"),
+        ] {
             let book = known(allow);
-            assert_eq!((granted(&book, "1").as_str(), granted(&book, "2").as_str()), (of_known, of_other), "{allow:?}");
+            assert_eq!(
+                (granted(&book, "1").as_str(), granted(&book, "2").as_str()),
+                (of_known, of_other),
+                "{allow:?}"
+            );
         }
         // There it is left to the node to mind it.
         let book = known(Allow::Everything);
-        assert_eq!(book.look(&id, "2").told(NOW, book.limits(&id))["permission"]["status"], "no_permission");
+        assert_eq!(
+            book.look(&id, "2").told(NOW, book.limits(&id))["permission"]["status"],
+            "no_permission"
+        );
         assert_eq!(code(book.may_call(&number, "2", NOW)), 0);
         let book = known(Allow::KnownCalls);
         (0..5).for_each(|_| book.connected(&id, "1", NOW));
@@ -517,8 +581,12 @@ mod tests {
         (0..5).for_each(|_| book.connected("1", "2", NOW - DAY + 3_600));
         book.request("1", "2", asked(NOW - DAY)).expect("taken");
         let told = at(2_500).expect("read");
-        let path = format!("{}/../../fixtures/meta/graph/call_permissions_temporary.json", env!("CARGO_MANIFEST_DIR"));
-        let fixture: Value = serde_json::from_slice(&std::fs::read(path).expect("fixture")).expect("JSON");
+        let path = format!(
+            "{}/../../fixtures/meta/graph/call_permissions_temporary.json",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let fixture: Value =
+            serde_json::from_slice(&std::fs::read(path).expect("fixture")).expect("JSON");
         assert_eq!(told, fixture["response"]);
     }
 }

@@ -23,7 +23,8 @@ const WORDS: &[(&str, &[&str])] = &[
 ];
 const SWITCH: &[&str] = &["ENABLED", "DISABLED"];
 /// Members whose change Meta tells of (§3.7).
-const TOLD: &[&str] = &["status", "call_icon_visibility", "callback_permission_status", "srtp_key_exchange_protocol"];
+const TOLD: &[&str] =
+    &["status", "call_icon_visibility", "callback_permission_status", "srtp_key_exchange_protocol"];
 
 /// By phone number id; those that were never changed are not in it.
 #[derive(Debug, Default)]
@@ -57,11 +58,18 @@ impl Settings {
     }
 
     /// Takes over the members given. True where Meta would tell of the change.
-    fn change(&self, phone_number_id: &str, members: &Map<String, Value>) -> Result<bool, GraphFault> {
+    fn change(
+        &self,
+        phone_number_id: &str,
+        members: &Map<String, Value>,
+    ) -> Result<bool, GraphFault> {
         for (name, words) in WORDS {
             let known = |word: &Value| word.as_str().is_some_and(|word| words.contains(&word));
             if members.get(*name).is_some_and(|word| !known(word)) {
-                return Err(GraphFault::parameter(format!("calling.{name} must be one of {}", words.join(", "))));
+                return Err(GraphFault::parameter(format!(
+                    "calling.{name} must be one of {}",
+                    words.join(", ")
+                )));
             }
         }
         if let Some(call_hours) = members.get("call_hours").filter(|hours| !hours.is_null()) {
@@ -96,9 +104,11 @@ pub(super) async fn post(
     let changed = graph::authorised(&world, &headers).and_then(|()| {
         world.accounts.failure("change_settings")?;
         known(&world, &phone_number_id)?;
-        let body: Value =
-            serde_json::from_slice(&body).map_err(|_| GraphFault::parameter("The request body is not JSON"))?;
-        let members = body["calling"].as_object().ok_or_else(|| GraphFault::parameter("calling must be an object"))?;
+        let body: Value = serde_json::from_slice(&body)
+            .map_err(|_| GraphFault::parameter("The request body is not JSON"))?;
+        let members = body["calling"]
+            .as_object()
+            .ok_or_else(|| GraphFault::parameter("calling must be an object"))?;
         world.settings.change(&phone_number_id, members)
     });
     if changed == Ok(true) {
@@ -127,12 +137,25 @@ async fn tell(world: &Arc<World>, phone_number_id: &str) {
     }
 }
 
-fn answer(world: &World, method: &Method, phone_number_id: &str, outcome: Result<Value, GraphFault>) -> Response {
+fn answer(
+    world: &World,
+    method: &Method,
+    phone_number_id: &str,
+    outcome: Result<Value, GraphFault>,
+) -> Response {
     let (status, body, details) = match outcome {
         Ok(body) => (200, body, String::new()),
         Err(fault) => (fault.status, fault.body(&world.dice.text(22)), fault.details),
     };
-    graph::log(world, method, &format!("/{phone_number_id}/settings"), "settings", "", status, details);
+    graph::log(
+        world,
+        method,
+        &format!("/{phone_number_id}/settings"),
+        "settings",
+        "",
+        status,
+        details,
+    );
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, axum::Json(body)).into_response()
 }

@@ -75,7 +75,9 @@ fn shown(world: &World, status: StatusCode, filled: &Filled, wrong: &'static str
         return (StatusCode::BAD_REQUEST, "redirect_uri must be on this machine\n").into_response();
     };
     let mut away = back.clone();
-    away.query_pairs_mut().append_pair("error", "access_denied").append_pair("state", &filled.state);
+    away.query_pairs_mut()
+        .append_pair("error", "access_denied")
+        .append_pair("state", &filled.state);
     let page = Window {
         redirect_uri: filled.redirect_uri.clone(),
         state: filled.state.clone(),
@@ -93,7 +95,8 @@ fn shown(world: &World, status: StatusCode, filled: &Filled, wrong: &'static str
         "default-src 'none'; style-src 'self'; img-src data:; form-action 'self' {}; frame-ancestors 'none'; base-uri 'none'",
         back.origin().ascii_serialization()
     );
-    let mut answer = (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], text).into_response();
+    let mut answer =
+        (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], text).into_response();
     for (name, value) in [("cache-control", "no-store"), ("referrer-policy", "no-referrer")] {
         answer.headers_mut().insert(name, HeaderValue::from_static(value));
     }
@@ -139,12 +142,21 @@ async fn fill_in(State(world): State<Arc<World>>, Form(filled): Form<Filled>) ->
         false => format!("3{}", digits()),
     };
     // A number of Meta's that is there already keeps its id.
-    let id = world.number(&number).map_or_else(|| format!("1{}", digits()), |known| known.phone_number_id);
+    let id = world
+        .number(&number)
+        .map_or_else(|| format!("1{}", digits()), |known| known.phone_number_id);
     let order = json!({"number": number, "phone_number_id": id, "waba": waba, "name": filled.name.trim(),
         "facts": {"platform_type": "NOT_APPLICABLE", "status": "PENDING", "pin": "", "quality_rating": "UNKNOWN"}});
-    let ordered = serde_json::from_value(order).map_err(|e| e.to_string()).and_then(|order| world.order_number(order));
+    let ordered = serde_json::from_value(order)
+        .map_err(|e| e.to_string())
+        .and_then(|order| world.order_number(order));
     if ordered.is_err() {
-        return shown(&world, StatusCode::BAD_REQUEST, &Filled { waba, ..filled }, "That number can't be added.");
+        return shown(
+            &world,
+            StatusCode::BAD_REQUEST,
+            &Filled { waba, ..filled },
+            "That number can't be added.",
+        );
     }
     let code = format!("code-{}", world.dice.text(24));
     world.accounts.grant(code.clone(), Grant { waba, redirect_uri: filled.redirect_uri });

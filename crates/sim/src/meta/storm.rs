@@ -12,12 +12,20 @@ use crate::faults::{CallFaults, Storm};
 use crate::log::Logged;
 
 /// Lets a storm loose; it ends with its last call, or with the simulator. `first` is the call that brings it.
-pub(crate) fn begin(world: &Arc<World>, script: &CallScript, storm: Storm, faults: Arc<CallFaults>, first: String) {
+pub(crate) fn begin(
+    world: &Arc<World>,
+    script: &CallScript,
+    storm: Storm,
+    faults: Arc<CallFaults>,
+    first: String,
+) {
     let (world, script) = (world.clone(), script.clone());
     tokio::spawn(async move {
         let log = |details| world.log.add(Logged::Fault { call_id: first.clone(), details });
         log(format!("storm: {} calls more", storm.calls));
-        if let Some(answered) = world.stop.run_until_cancelled(run(&world, &script, storm, &faults)).await {
+        if let Some(answered) =
+            world.stop.run_until_cancelled(run(&world, &script, storm, &faults)).await
+        {
             log(format!("the storm is over: {answered} of {} calls were answered", storm.calls));
         }
     });
@@ -29,7 +37,11 @@ async fn run(world: &Arc<World>, script: &CallScript, storm: Storm, faults: &Cal
     let first: u64 = script.from.parse().unwrap_or(0);
     let (mut calls, mut answered) = (JoinSet::new(), 0);
     for nr in 1..=storm.calls {
-        let from = if storm.in_a_row { script.from.clone() } else { first.saturating_add(nr.into()).to_string() };
+        let from = if storm.in_a_row {
+            script.from.clone()
+        } else {
+            first.saturating_add(nr.into()).to_string()
+        };
         let (least, most) = storm.hangup;
         let call = CallScript {
             from,

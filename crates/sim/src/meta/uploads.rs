@@ -41,12 +41,20 @@ pub(super) async fn post(
     messages::answer(&world, &Method::POST, &number, "media", taken)
 }
 
-fn take(world: &World, number: &str, headers: &HeaderMap, body: &Bytes) -> Result<Value, GraphFault> {
+fn take(
+    world: &World,
+    number: &str,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Value, GraphFault> {
     messages::known(world, number)?;
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|of| of.to_str().ok()).unwrap_or_default();
+    let content_type =
+        headers.get(header::CONTENT_TYPE).and_then(|of| of.to_str().ok()).unwrap_or_default();
     let boundary = content_type.strip_prefix("multipart/form-data; boundary=");
-    let boundary = boundary.ok_or_else(|| GraphFault::parameter("The request is no multipart/form-data"))?;
-    let parts = parts(body, boundary).ok_or_else(|| GraphFault::parameter("The form can't be read"))?;
+    let boundary =
+        boundary.ok_or_else(|| GraphFault::parameter("The request is no multipart/form-data"))?;
+    let parts =
+        parts(body, boundary).ok_or_else(|| GraphFault::parameter("The form can't be read"))?;
     let text = |name: &str| {
         let part = parts.iter().find(|part| part.name == name);
         part.and_then(|part| std::str::from_utf8(&part.bytes).ok()).unwrap_or_default()
@@ -71,7 +79,9 @@ fn take(world: &World, number: &str, headers: &HeaderMap, body: &Bytes) -> Resul
             details: "Media upload error: size".into(),
         });
     }
-    Ok(json!({"id": world.chat.keep(world.dice.number(), file.content_type.clone(), file.bytes.clone())}))
+    Ok(
+        json!({"id": world.chat.keep(world.dice.number(), file.content_type.clone(), file.bytes.clone())}),
+    )
 }
 
 struct Part {
@@ -94,7 +104,9 @@ fn parts(body: &Bytes, boundary: &str) -> Option<Vec<Part>> {
         let length = memmem::find(body.get(content..)?, ends.as_bytes())?;
         let field = |name: &str| {
             let of = |line: &str| {
-                line.split_once(':').filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim().to_owned())
+                line.split_once(':')
+                    .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+                    .map(|(_, v)| v.trim().to_owned())
             };
             lines.split("\r\n").find_map(of).unwrap_or_default()
         };
@@ -124,8 +136,12 @@ mod tests {
         let form = "--b\r\nContent-Disposition: form-data; name=\"type\"\r\n\r\nimage/png\r\n--b\r\n\
              content-disposition: form-data; name=\"file\"; filename=\"a.png\"\r\ncontent-type: image/png\r\n\r\nx\r\ny\r\n--b--\r\n";
         let read = parts(&Bytes::from(form), "b").expect("it reads");
-        let told: Vec<_> = read.iter().map(|p| (&*p.name, p.filename, &*p.content_type, &*p.bytes)).collect();
-        assert_eq!(told, [("type", false, "", &b"image/png"[..]), ("file", true, "image/png", &b"x\r\ny"[..])]);
+        let told: Vec<_> =
+            read.iter().map(|p| (&*p.name, p.filename, &*p.content_type, &*p.bytes)).collect();
+        assert_eq!(
+            told,
+            [("type", false, "", &b"image/png"[..]), ("file", true, "image/png", &b"x\r\ny"[..])]
+        );
         for broken in ["", "--b\r\n", "--b\r\n\r\n\r\nx", "--c\r\n\r\n\r\nx\r\n--c--"] {
             assert!(parts(&Bytes::from(broken), "b").is_none(), "{broken}");
         }

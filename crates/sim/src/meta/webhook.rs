@@ -105,13 +105,15 @@ impl Webhooks {
         let url = format!("{}/webhooks/meta?{query}", door.node_url);
         let request = Request::builder().method(Method::GET).uri(&url).body(Bytes::new());
         let request = request.map_err(|e| format!("{} is no usable URL: {e}", door.node_url))?;
-        let answer = client::ask(&self.client, request, self.times.answer, ANSWER_BYTES_MAX).await?;
+        let answer =
+            client::ask(&self.client, request, self.times.answer, ANSWER_BYTES_MAX).await?;
         if answer.status == 200 && answer.body.as_ref() == challenge.as_bytes() {
             return Ok(());
         }
         Err(match answer.status {
             200 => "the verification was answered with something other than the challenge".into(),
-            403 => "the node refused the verification (403): is its verify token the simulator's?".into(),
+            403 => "the node refused the verification (403): is its verify token the simulator's?"
+                .into(),
             status => format!("the verification was answered {status}"),
         })
     }
@@ -130,10 +132,16 @@ impl Webhooks {
         let signatures = match sign {
             None => vec![(SIGNATURE, right)],
             Some(Sign::Missing) => Vec::new(),
-            Some(Sign::Wrong) => vec![(SIGNATURE, body::signature("somebody else's secret", &bytes))],
-            Some(Sign::Upper) => vec![(SIGNATURE, format!("sha256={}", right.replace("sha256=", "").to_uppercase()))],
+            Some(Sign::Wrong) => {
+                vec![(SIGNATURE, body::signature("somebody else's secret", &bytes))]
+            }
+            Some(Sign::Upper) => {
+                vec![(SIGNATURE, format!("sha256={}", right.replace("sha256=", "").to_uppercase()))]
+            }
             Some(Sign::Twice) => vec![(SIGNATURE, right.clone()), (SIGNATURE, right)],
-            Some(Sign::Sha1) => vec![("x-hub-signature", body::signature_sha1(&door.app_secret, &bytes))],
+            Some(Sign::Sha1) => {
+                vec![("x-hub-signature", body::signature_sha1(&door.app_secret, &bytes))]
+            }
             Some(Sign::Secret(secret)) => vec![(SIGNATURE, body::signature(secret, &bytes))],
         };
         Parcel { event, call_id: call_id.to_owned(), bytes, signatures }
@@ -162,7 +170,12 @@ impl Webhooks {
         for attempt in 1.. {
             let status = self.attempt(door, parcel).await;
             let Parcel { event, call_id, .. } = parcel;
-            self.log.add(Logged::Webhook { event: (*event).to_owned(), call_id: call_id.clone(), attempt, status });
+            self.log.add(Logged::Webhook {
+                event: (*event).to_owned(),
+                call_id: call_id.clone(),
+                attempt,
+                status,
+            });
             told(status);
             if (200..300).contains(&status) || spent > TRY_FOR {
                 return;

@@ -50,14 +50,15 @@ impl Start for Threads {
 
 async fn spoken(builtin: &Builtin, say: &Say) -> Result<Vec<i16>, SpeechError> {
     let (mut sink, mut pieces) = Sink::new(4);
-    let (said, pcm) = tokio::join!(async move { builtin.synthesise(say, &mut sink).await }, async {
-        let mut pcm = Vec::new();
-        while let Some(piece) = pieces.recv().await {
-            assert_eq!(piece.rate, 16_000);
-            pcm.extend(piece.pcm);
-        }
-        pcm
-    });
+    let (said, pcm) =
+        tokio::join!(async move { builtin.synthesise(say, &mut sink).await }, async {
+            let mut pcm = Vec::new();
+            while let Some(piece) = pieces.recv().await {
+                assert_eq!(piece.rate, 16_000);
+                pcm.extend(piece.pcm);
+            }
+            pcm
+        });
     said.map(|()| pcm)
 }
 
@@ -98,13 +99,28 @@ async fn style_and_strange_text_pass() {
     slow.runs[0].style.rate = 50.0;
     slow.runs[0].style.volume = 20.0;
     let slow = spoken(&builtin, &slow).await.unwrap();
-    assert!(seconds(&slow) > seconds(&usual) * 1.5, "{} against {}", seconds(&slow), seconds(&usual));
-    assert!(loudness(&slow) < loudness(&usual) / 2.0, "{} against {}", loudness(&slow), loudness(&usual));
+    assert!(
+        seconds(&slow) > seconds(&usual) * 1.5,
+        "{} against {}",
+        seconds(&slow),
+        seconds(&usual)
+    );
+    assert!(
+        loudness(&slow) < loudness(&usual) / 2.0,
+        "{} against {}",
+        loudness(&slow),
+        loudness(&usual)
+    );
     // As loud as it may be, and nothing of it is cut off.
     let mut loud = say("One two three four five", "en-US", false);
     loud.runs[0].style.volume = 220.0;
     let loud = spoken(&builtin, &loud).await.unwrap();
-    assert!(loudness(&loud) > loudness(&usual) * 1.5, "{} against {}", loudness(&loud), loudness(&usual));
+    assert!(
+        loudness(&loud) > loudness(&usual) * 1.5,
+        "{} against {}",
+        loudness(&loud),
+        loudness(&usual)
+    );
     let most = |pcm: &[i16]| pcm.iter().map(|sample| i32::from(*sample).abs()).max().unwrap();
     assert!(most(&loud) < 30_000 && most(&usual) < 30_000, "{} and {}", most(&loud), most(&usual));
     // The style before does not linger.
@@ -112,7 +128,11 @@ async fn style_and_strange_text_pass() {
     assert!((seconds(&again) - seconds(&usual)).abs() < 0.2);
 
     let file = dir.path().join("written.wav");
-    let strange = format!("<genfile file=\"{}\">a</genfile> \u{1F600} & 漢字 {}", file.display(), "9".repeat(500));
+    let strange = format!(
+        "<genfile file=\"{}\">a</genfile> \u{1F600} & 漢字 {}",
+        file.display(),
+        "9".repeat(500)
+    );
     spoken(&builtin, &say(&strange, "en-US", false)).await.unwrap();
     assert!(!file.exists());
 }

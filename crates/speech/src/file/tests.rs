@@ -19,7 +19,8 @@ fn heard(file: &[u8]) -> (Vec<i16>, Result<(), String>) {
     let mut maker = FrameMaker::new(writer);
     let end = decode(&Bytes::copy_from_slice(file), &mut maker).map_err(|e| e.to_string());
     maker.finish().unwrap();
-    let (mut decoder, mut cursor, mut pcm) = (Decoder::new(Rate::Hz16000), prompt.cursor(), Vec::new());
+    let (mut decoder, mut cursor, mut pcm) =
+        (Decoder::new(Rate::Hz16000), prompt.cursor(), Vec::new());
     while let Slot::Ready(frame) = cursor.next() {
         decoder.decode(Some(&frame), false, &mut pcm).unwrap();
     }

@@ -52,7 +52,11 @@ impl Provider for Parrot {
         language.starts_with(self.language)
     }
 
-    fn synthesise<'a>(&'a self, say: &'a Say, sink: &'a mut Sink) -> BoxFuture<'a, Result<(), SpeechError>> {
+    fn synthesise<'a>(
+        &'a self,
+        say: &'a Say,
+        sink: &'a mut Sink,
+    ) -> BoxFuture<'a, Result<(), SpeechError>> {
         Box::pin(async move {
             self.said.fetch_add(1, Ordering::SeqCst);
             match self.fault {
@@ -91,7 +95,8 @@ impl FileFetch for Shelf {
         etag: Option<&'a str>,
     ) -> BoxFuture<'a, Result<FileAnswer, String>> {
         self.asked.lock().unwrap().push(etag.map(str::to_owned));
-        let answer = self.answers.lock().unwrap().pop_front().unwrap_or(Err("nothing there".to_owned()));
+        let answer =
+            self.answers.lock().unwrap().pop_front().unwrap_or(Err("nothing there".to_owned()));
         Box::pin(std::future::ready(answer))
     }
 }
@@ -105,9 +110,18 @@ struct House {
 fn house(providers: &[&Arc<Parrot>]) -> House {
     let clock = Clock::stepped(Timestamp::from_micros(0));
     let shelf = Arc::new(Shelf::default());
-    let providers: Vec<Arc<dyn Provider>> = providers.iter().map(|&p| Arc::clone(p) as Arc<dyn Provider>).collect();
+    let providers: Vec<Arc<dyn Provider>> =
+        providers.iter().map(|&p| Arc::clone(p) as Arc<dyn Provider>).collect();
     let last = providers.last().cloned().unwrap_or_else(|| Arc::new(Parrot::new("none", "en")));
-    let library = Library::with(providers, last, 1 << 20, None, clock.clone(), Handle::current(), shelf.clone());
+    let library = Library::with(
+        providers,
+        last,
+        1 << 20,
+        None,
+        clock.clone(),
+        Handle::current(),
+        shelf.clone(),
+    );
     House { library, clock, shelf }
 }
 
@@ -120,7 +134,11 @@ fn file() -> Sound {
     Sound::File { url: DocUrl("https://example.com/a.wav".into()) }
 }
 
-fn answer(name: &str, etag: Option<&str>, cache_control: Option<&str>) -> Result<FileAnswer, String> {
+fn answer(
+    name: &str,
+    etag: Option<&str>,
+    cache_control: Option<&str>,
+) -> Result<FileAnswer, String> {
     let path = format!("{}/../../fixtures/audio/{name}", env!("CARGO_MANIFEST_DIR"));
     Ok(FileAnswer::File(FetchedFile {
         bytes: Bytes::from(std::fs::read(path).unwrap()),
@@ -212,7 +230,8 @@ async fn what_failed_midway_is_not_begun_again_in_another_voice() {
 
 #[tokio::test]
 async fn a_language_goes_to_whom_it_can_and_else_to_the_nearest() {
-    let (english, russian) = (Arc::new(Parrot::new("english", "en")), Arc::new(Parrot::new("russian", "ru")));
+    let (english, russian) =
+        (Arc::new(Parrot::new("english", "en")), Arc::new(Parrot::new("russian", "ru")));
     let house = house(&[&english, &russian, &english]);
     frames(&house.library.prompt(&speak("a", "ru-RU"))).await;
     assert_eq!(russian.said.load(Ordering::SeqCst), 1);
@@ -231,7 +250,11 @@ async fn breaks_are_silence_between_pieces() {
     ]);
     let prompt = house.library.prompt(&Sound::Speak { speech, voice: Voice::Man, language: None });
     assert_eq!(frames(&prompt).await.len(), 2 + 6 + 1);
-    let nothing = house.library.prompt(&Sound::Speak { speech: Speech::default(), voice: Voice::Man, language: None });
+    let nothing = house.library.prompt(&Sound::Speak {
+        speech: Speech::default(),
+        voice: Voice::Man,
+        language: None,
+    });
     assert!(frames(&nothing).await.is_empty());
     assert_eq!(nothing.failure(), None);
 }
@@ -309,7 +332,12 @@ struct Dripping {
 }
 
 impl FileFetch for Dripping {
-    fn fetch<'a>(&'a self, _: &'a DocUrl, _: usize, _: Option<&'a str>) -> BoxFuture<'a, Result<FileAnswer, String>> {
+    fn fetch<'a>(
+        &'a self,
+        _: &'a DocUrl,
+        _: usize,
+        _: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
         panic!("it comes in pieces")
     }
 
@@ -339,20 +367,26 @@ impl FileFetch for Dripping {
 #[case("tone-mono.mp3", false)]
 #[case("tone-pcm16.wav", true)]
 #[tokio::test(flavor = "multi_thread")]
-async fn s5_3_a_file_is_played_as_soon_as_200_ms_of_it_are_there(#[case] name: &str, #[case] breaks: bool) {
+async fn s5_3_a_file_is_played_as_soon_as_200_ms_of_it_are_there(
+    #[case] name: &str,
+    #[case] breaks: bool,
+) {
     let whole = {
         let house = house(&[]);
         house.shelf.answers.lock().unwrap().push_back(answer(name, None, None));
         frames(&house.library.prompt(&file())).await
     };
-    let bytes =
-        Bytes::from(std::fs::read(format!("{}/../../fixtures/audio/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap());
+    let bytes = Bytes::from(
+        std::fs::read(format!("{}/../../fixtures/audio/{name}", env!("CARGO_MANIFEST_DIR")))
+            .unwrap(),
+    );
     let half = bytes.len() * 7 / 10;
     let pieces = [bytes.slice(..half), bytes.slice(half..)];
     let fetch = Arc::new(Dripping { pieces, go: Notify::new(), breaks });
     let last: Arc<dyn Provider> = Arc::new(Parrot::new("none", "en"));
     let clock = Clock::stepped(Timestamp::from_micros(0));
-    let library = Library::with(Vec::new(), last, 1 << 20, None, clock, Handle::current(), fetch.clone());
+    let library =
+        Library::with(Vec::new(), last, 1 << 20, None, clock, Handle::current(), fetch.clone());
     let prompt = library.prompt(&file());
     let mut cursor = prompt.cursor();
     let mut early = Vec::new();
@@ -369,20 +403,26 @@ async fn s5_3_a_file_is_played_as_soon_as_200_ms_of_it_are_there(#[case] name: &
     assert_eq!(early, whole[..8]);
     match breaks {
         false => assert_eq!((all, prompt.failure()), (whole, None)),
-        true => assert_eq!(prompt.failure(), Some("https://example.com/a.wav: fetch the file: it broke off")),
+        true => assert_eq!(
+            prompt.failure(),
+            Some("https://example.com/a.wav: fetch the file: it broke off")
+        ),
     }
 }
 
 #[tokio::test]
 async fn a_file_that_is_no_sound_fails_with_its_reason() {
     let house = house(&[]);
-    let page = FetchedFile { bytes: Bytes::from_static(b"<html>"), etag: None, cache_control: None };
+    let page =
+        FetchedFile { bytes: Bytes::from_static(b"<html>"), etag: None, cache_control: None };
     house.shelf.answers.lock().unwrap().push_back(Ok(FileAnswer::File(page)));
     let prompt = house.library.prompt(&file());
     assert!(frames(&prompt).await.is_empty());
     assert_eq!(
         prompt.failure(),
-        Some("https://example.com/a.wav: play the file: it is neither WAV, MP3 nor Ogg but a page or an XML document")
+        Some(
+            "https://example.com/a.wav: play the file: it is neither WAV, MP3 nor Ogg but a page or an XML document"
+        )
     );
 }
 
@@ -404,7 +444,10 @@ async fn text_in_another_writing_goes_to_a_voice_that_reads_it() {
     let (english, hindi) = (Arc::new(Parrot::new("en", "en")), Arc::new(Parrot::new("hi", "hi")));
     let both = house(&[&english, &hindi]);
     let said = |parrot: &Parrot| parrot.said.load(Ordering::SeqCst);
-    assert_eq!(frames(&both.library.prompt(&speak("one एक two", "en-US"))).await.len(), "one".len() + "एक".len() + 3);
+    assert_eq!(
+        frames(&both.library.prompt(&speak("one एक two", "en-US"))).await.len(),
+        "one".len() + "एक".len() + 3
+    );
     assert_eq!((said(&english), said(&hindi)), (2, 1));
 
     // Nobody does: the rest is said, and what has no rest fails.

@@ -40,27 +40,37 @@ async fn server(status: u16, pieces: Vec<Vec<u8>>) -> Server {
                     let (parts, body) = request.into_parts();
                     let body = body.collect().await.unwrap().to_bytes();
                     kept.lock().unwrap().push((parts, serde_json::from_slice(&body).unwrap()));
-                    let pieces = pieces.into_iter().map(|p| Ok::<_, Infallible>(Frame::data(Bytes::from(p))));
+                    let pieces = pieces
+                        .into_iter()
+                        .map(|p| Ok::<_, Infallible>(Frame::data(Bytes::from(p))));
                     let body = StreamBody::new(stream::iter(pieces));
                     let status = StatusCode::from_u16(status).unwrap();
                     Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
                 }
             });
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service));
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(socket), service),
+            );
         }
     });
     Server { url, asked }
 }
 
 fn provider(url: &str, rest: &str) -> OpenAi {
-    let config: SpeechConfig = toml::from_str(&format!("[openai]\nurl = \"{url}\"\n{rest}")).unwrap();
+    let config: SpeechConfig =
+        toml::from_str(&format!("[openai]\nurl = \"{url}\"\n{rest}")).unwrap();
     OpenAi::new(config.openai.unwrap()).unwrap()
 }
 
 fn say(man: bool, rate: f32) -> Say {
     let speaker = Speaker { language: "hi-IN".to_owned(), man, polly: None };
     Say {
-        speaker, runs: vec![Run { text: "नमस्ते \"<>\"".to_owned(), style: Style { rate, ..Style::default() } }]
+        speaker,
+        runs: vec![Run {
+            text: "नमस्ते \"<>\"".to_owned(),
+            style: Style { rate, ..Style::default() },
+        }],
     }
 }
 
@@ -78,15 +88,18 @@ async fn spoken(provider: &OpenAi, say: &Say) -> (Vec<i16>, Vec<u32>, Result<(),
 }
 
 fn wav() -> Vec<u8> {
-    std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/audio/tone-pcm16.wav")).unwrap()
+    std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/audio/tone-pcm16.wav"))
+        .unwrap()
 }
 
 #[tokio::test]
 async fn wav_streams_in_and_the_request_is_as_documented() {
     let pieces = wav().chunks(1_001).map(<[u8]>::to_vec).collect();
     let server = server(200, pieces).await;
-    let provider =
-        provider(&server.url, "api_key = \"canary\"\nmodel = \"m\"\nvoices = { \"hi\" = \"asha\", MAN = \"bo\" }");
+    let provider = provider(
+        &server.url,
+        "api_key = \"canary\"\nmodel = \"m\"\nvoices = { \"hi\" = \"asha\", MAN = \"bo\" }",
+    );
     let (pcm, rates, said) = spoken(&provider, &say(true, 150.0)).await;
     said.unwrap();
     assert_eq!((pcm.len(), rates), (4_000, vec![8_000]));
@@ -137,7 +150,8 @@ async fn refusals_and_rubbish_have_names() {
 #[tokio::test]
 async fn a_silent_server_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let provider = provider(&format!("http://{}", listener.local_addr().unwrap()), "timeout_ms = 50");
+    let provider =
+        provider(&format!("http://{}", listener.local_addr().unwrap()), "timeout_ms = 50");
     let error = spoken(&provider, &say(false, 100.0)).await.2.unwrap_err();
     assert!(matches!(error, SpeechError::Deadline(d) if d == Duration::from_millis(50)), "{error}");
 }

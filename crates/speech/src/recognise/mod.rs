@@ -33,13 +33,15 @@ const TURN: Duration = Duration::from_secs(5);
 /// Languages that people are offered to choose from, where somebody understands them: what the widely used services know. A
 /// tag that is not here can be asked for all the same.
 const OFFERED: &[&str] = &[
-    "af-ZA", "ar-AE", "ar-EG", "ar-SA", "bg-BG", "bn-BD", "bn-IN", "ca-ES", "cs-CZ", "da-DK", "de-AT", "de-CH",
-    "de-DE", "el-GR", "en-AU", "en-CA", "en-GB", "en-IE", "en-IN", "en-NG", "en-NZ", "en-PH", "en-SG", "en-US",
-    "en-ZA", "es-AR", "es-CL", "es-CO", "es-ES", "es-MX", "es-US", "et-EE", "fa-IR", "fi-FI", "fil-PH", "fr-BE",
-    "fr-CA", "fr-CH", "fr-FR", "gu-IN", "he-IL", "hi-IN", "hr-HR", "hu-HU", "id-ID", "it-IT", "ja-JP", "kn-IN",
-    "ko-KR", "lt-LT", "lv-LV", "ml-IN", "mr-IN", "ms-MY", "nb-NO", "ne-NP", "nl-BE", "nl-NL", "pa-IN", "pl-PL",
-    "pt-BR", "pt-PT", "ro-RO", "ru-RU", "si-LK", "sk-SK", "sl-SI", "sq-AL", "sr-RS", "sv-SE", "sw-KE", "sw-TZ",
-    "ta-IN", "te-IN", "th-TH", "tr-TR", "uk-UA", "ur-IN", "ur-PK", "vi-VN", "zh-CN", "zh-HK", "zh-TW", "zu-ZA",
+    "af-ZA", "ar-AE", "ar-EG", "ar-SA", "bg-BG", "bn-BD", "bn-IN", "ca-ES", "cs-CZ", "da-DK",
+    "de-AT", "de-CH", "de-DE", "el-GR", "en-AU", "en-CA", "en-GB", "en-IE", "en-IN", "en-NG",
+    "en-NZ", "en-PH", "en-SG", "en-US", "en-ZA", "es-AR", "es-CL", "es-CO", "es-ES", "es-MX",
+    "es-US", "et-EE", "fa-IR", "fi-FI", "fil-PH", "fr-BE", "fr-CA", "fr-CH", "fr-FR", "gu-IN",
+    "he-IL", "hi-IN", "hr-HR", "hu-HU", "id-ID", "it-IT", "ja-JP", "kn-IN", "ko-KR", "lt-LT",
+    "lv-LV", "ml-IN", "mr-IN", "ms-MY", "nb-NO", "ne-NP", "nl-BE", "nl-NL", "pa-IN", "pl-PL",
+    "pt-BR", "pt-PT", "ro-RO", "ru-RU", "si-LK", "sk-SK", "sl-SI", "sq-AL", "sr-RS", "sv-SE",
+    "sw-KE", "sw-TZ", "ta-IN", "te-IN", "th-TH", "tr-TR", "uk-UA", "ur-IN", "ur-PK", "vi-VN",
+    "zh-CN", "zh-HK", "zh-TW", "zu-ZA",
 ];
 
 /// What is to be recognised.
@@ -176,13 +178,21 @@ impl Recognisers {
     pub fn new(config: &SpeechConfig) -> Result<Self, EndpointError> {
         let mut named: Vec<(RecogniserName, Arc<dyn Recogniser>)> = Vec::new();
         if let Some(transcribe) = &config.transcribe {
-            named.push((RecogniserName::Transcribe, Arc::new(transcribe::Transcribe::new(transcribe.clone())?)));
+            named.push((
+                RecogniserName::Transcribe,
+                Arc::new(transcribe::Transcribe::new(transcribe.clone())?),
+            ));
         }
         if let Some(websocket) = &config.websocket {
-            named.push((RecogniserName::WebSocket, Arc::new(websocket::WebSocket::new(websocket.clone())?)));
+            named.push((
+                RecogniserName::WebSocket,
+                Arc::new(websocket::WebSocket::new(websocket.clone())?),
+            ));
         }
         let path = std::env::var_os("PATH");
-        if let Some(sphinx) = pocketsphinx::Pocketsphinx::find(config.pocketsphinx.as_deref(), path.as_deref()) {
+        if let Some(sphinx) =
+            pocketsphinx::Pocketsphinx::find(config.pocketsphinx.as_deref(), path.as_deref())
+        {
             named.push((RecogniserName::Pocketsphinx, Arc::new(sphinx)));
         } else if config.recogniser == Some(RecogniserName::Pocketsphinx) {
             return Err(EndpointError::Pocketsphinx(
@@ -200,9 +210,15 @@ impl Recognisers {
         Ok(Self::with(all, config.recognitions_at_once, TURN, &config.transcript_language))
     }
 
-    fn with(all: Vec<Arc<dyn Recogniser>>, at_once: u16, turn: Duration, transcript_language: &str) -> Self {
+    fn with(
+        all: Vec<Arc<dyn Recogniser>>,
+        at_once: u16,
+        turn: Duration,
+        transcript_language: &str,
+    ) -> Self {
         let at_once = usize::from(at_once);
-        let (turns, transcript_language) = (Semaphore::new(at_once), transcript_language.to_owned());
+        let (turns, transcript_language) =
+            (Semaphore::new(at_once), transcript_language.to_owned());
         Self(Arc::new(Inner { all, turns, at_once, turn, transcript_language }))
     }
 
@@ -301,14 +317,20 @@ pub fn read_messages<'a>(
 /// A result as it is told: one line of bounded length, masked where that is asked for.
 fn shown(text: &str, ask: &Ask) -> String {
     let mut line = String::new();
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
+    for word in
+        text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty())
+    {
         if !line.is_empty() {
             line.push(' ');
         }
         line.push_str(word);
     }
     let bounded: String = line.chars().take(TEXT_MAX).collect();
-    if ask.profanity_filter { profanity::masked(bounded.trim_end()) } else { bounded.trim_end().to_owned() }
+    if ask.profanity_filter {
+        profanity::masked(bounded.trim_end())
+    } else {
+        bounded.trim_end().to_owned()
+    }
 }
 
 /// An utterance as a WAV file: 16 bit, mono, [`RATE`].

@@ -48,7 +48,11 @@ type Phrases = BTreeMap<String, String>;
 impl Pocketsphinx {
     /// The program at `program`, else the first one in the folders of `path` (`PATH`'s value).
     pub(super) fn find(program: Option<&Path>, path: Option<&OsStr>) -> Option<Self> {
-        let on_path = || std::env::split_paths(path?).map(|folder| folder.join(PROGRAM)).find(|file| file.is_file());
+        let on_path = || {
+            std::env::split_paths(path?)
+                .map(|folder| folder.join(PROGRAM))
+                .find(|file| file.is_file())
+        };
         let program = program.map(Path::to_owned).or_else(on_path)?;
         let (dictionary, turns) = (PathBuf::from(DICTIONARY), Semaphore::new(AT_ONCE));
         Some(Self { program, dictionary, turns, words: OnceLock::new() })
@@ -60,24 +64,37 @@ impl Pocketsphinx {
             let _turn = self.turns.acquire().await.map_err(|_| RecogniseError::Busy)?;
             let phrases = self.phrases(&ask.hints);
             if phrases.is_empty() && !ask.hints.is_empty() {
-                tracing::warn!("pocketsphinx knows no word of the hints: it guesses at free speech");
+                tracing::warn!(
+                    "pocketsphinx knows no word of the hints: it guesses at free speech"
+                );
             }
             self.run(&phrases, &pcm).await
         };
-        tokio::time::timeout(DEADLINE, deadline).await.unwrap_or(Err(RecogniseError::Deadline(DEADLINE)))
+        tokio::time::timeout(DEADLINE, deadline)
+            .await
+            .unwrap_or(Err(RecogniseError::Deadline(DEADLINE)))
     }
 
     async fn run(&self, phrases: &Phrases, pcm: &[i16]) -> Result<Transcript, RecogniseError> {
-        let failed = |what: &'static str| move |e: std::io::Error| RecogniseError::Program(format!("{what}: {e}"));
-        let grammar = (!phrases.is_empty()).then(|| Grammar::write(phrases)).transpose().map_err(failed("grammar"))?;
+        let failed = |what: &'static str| {
+            move |e: std::io::Error| RecogniseError::Program(format!("{what}: {e}"))
+        };
+        let grammar = (!phrases.is_empty())
+            .then(|| Grammar::write(phrases))
+            .transpose()
+            .map_err(failed("grammar"))?;
         let mut command = Command::new(&self.program);
-        command.args(["-infile", "/dev/stdin", "-logfn", "/dev/null"]).args(["-samprate", &RATE.to_string()]);
+        command
+            .args(["-infile", "/dev/stdin", "-logfn", "/dev/null"])
+            .args(["-samprate", &RATE.to_string()]);
         if let Some(grammar) = &grammar {
             command.arg("-jsgf").arg(&grammar.0);
         }
-        let Program { mut child, mut input, output } = program::start(&mut command).map_err(failed("start"))?;
+        let Program { mut child, mut input, output } =
+            program::start(&mut command).map_err(failed("start"))?;
         let quiet = || std::iter::repeat_n(0i16, QUIET);
-        let bytes: Vec<u8> = quiet().chain(pcm.iter().copied()).chain(quiet()).flat_map(i16::to_le_bytes).collect();
+        let bytes: Vec<u8> =
+            quiet().chain(pcm.iter().copied()).chain(quiet()).flat_map(i16::to_le_bytes).collect();
         let write = async move {
             // One that has heard enough closes its ears; what it said counts.
             let _ = input.write_all(&bytes).await;
@@ -94,7 +111,8 @@ impl Pocketsphinx {
             return Err(RecogniseError::Program(status.to_string()));
         }
         // A line for each stretch between pauses.
-        let said = String::from_utf8_lossy(&said).lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        let said =
+            String::from_utf8_lossy(&said).lines().map(str::trim).collect::<Vec<_>>().join(" ");
         let said = said.trim();
         let text = phrases.get(said).cloned().unwrap_or_else(|| said.to_owned());
         Ok(Transcript { text, confidence: None })
@@ -107,10 +125,17 @@ impl Pocketsphinx {
         }
         let words = self.words.get_or_init(|| {
             let dictionary = std::fs::read_to_string(&self.dictionary).ok()?;
-            Some(dictionary.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
+            Some(
+                dictionary
+                    .lines()
+                    .filter_map(|line| line.split(' ').next())
+                    .map(str::to_owned)
+                    .collect(),
+            )
         });
-        let knows =
-            |phrase: &str| words.as_ref().is_none_or(|known| phrase.split(' ').all(|word| known.contains(word)));
+        let knows = |phrase: &str| {
+            words.as_ref().is_none_or(|known| phrase.split(' ').all(|word| known.contains(word)))
+        };
         hints
             .iter()
             .map(|hint| (spoken(hint), hint.clone()))
@@ -125,7 +150,9 @@ fn spoken(hint: &str) -> String {
     for c in hint.chars() {
         match c {
             '0'..='9' => {
-                let name = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+                let name = [
+                    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+                ];
                 words.push(' ');
                 words.push_str(c.to_digit(10).and_then(|at| name.get(at as usize)).unwrap_or(&""));
                 words.push(' ');
@@ -146,7 +173,8 @@ impl Grammar {
         let all: Vec<&str> = phrases.keys().map(String::as_str).collect();
         // Letters, apostrophes and spaces alone: nothing in them is grammar.
         let text = format!("#JSGF V1.0;\ngrammar hints;\npublic <said> = {};\n", all.join(" | "));
-        let name = format!("offhook-{}-{}.gram", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name =
+            format!("offhook-{}-{}.gram", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let grammar = Self(std::env::temp_dir().join(name));
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&grammar.0)?;
         std::io::Write::write_all(&mut file, text.as_bytes())?;
@@ -209,7 +237,8 @@ mod tests {
         let phrases: Vec<_> = sphinx.phrases(&hints).into_iter().collect();
         assert_eq!(
             phrases,
-            [("book a table", "Book a table"), ("one", "1")].map(|(a, b)| (a.to_owned(), b.to_owned()))
+            [("book a table", "Book a table"), ("one", "1")]
+                .map(|(a, b)| (a.to_owned(), b.to_owned()))
         );
         assert!(Pocketsphinx::find(None, None).is_none());
     }

@@ -127,7 +127,10 @@ mod tests {
     #[case("this is Shit!", "this is S***!")]
     #[case("what the fucking hell", "what the f****** hell")]
     #[case("Scheiße, sagt sie", "S******, sagt sie")]
-    #[case("an assistant passes the glass to Scunthorpe", "an assistant passes the glass to Scunthorpe")]
+    #[case(
+        "an assistant passes the glass to Scunthorpe",
+        "an assistant passes the glass to Scunthorpe"
+    )]
     #[case("book a cocktail and a cockatoo", "book a cocktail and a cockatoo")]
     #[case("", "")]
     fn bad_words_keep_their_first_letter(#[case] said: &str, #[case] told: &str) {

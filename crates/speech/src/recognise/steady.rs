@@ -16,7 +16,8 @@ pub(super) struct Steady {
 impl Steady {
     /// What is new in `text`: words, or that they stand there again; none: it is empty, or all of it was steady.
     pub(super) fn next(&mut self, text: &str) -> Option<Interim> {
-        let words: Vec<String> = text.split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect();
+        let words: Vec<String> =
+            text.split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect();
         if words.is_empty() || (words == self.last && self.steady == words.len()) {
             return None;
         }
@@ -38,7 +39,9 @@ mod tests {
     fn words_become_steady_when_they_stand_twice() {
         let mut steady = Steady::default();
         let mut next = |text| steady.next(text).map(|i| (i.stable, i.unstable, i.stability));
-        let told = |stable: &str, unstable: &str, stability| Some((stable.to_owned(), unstable.to_owned(), stability));
+        let told = |stable: &str, unstable: &str, stability| {
+            Some((stable.to_owned(), unstable.to_owned(), stability))
+        };
         assert_eq!(next(""), None);
         assert_eq!(next("book"), told("", "book", 0));
         assert_eq!(next("book a cable"), told("book", "a cable", 33));

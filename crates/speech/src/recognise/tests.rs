@@ -7,7 +7,10 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Ask, BoxFuture, Interim, Partial, RecogniseError, Recogniser, Recognisers, Sound, Transcript, shown, wav};
+use super::{
+    Ask, BoxFuture, Interim, Partial, RecogniseError, Recogniser, Recognisers, Sound, Transcript,
+    shown, wav,
+};
 use crate::config::SpeechConfig;
 
 fn ask(language: &str) -> Ask {
@@ -61,12 +64,17 @@ impl Recogniser for Meter {
 
 #[tokio::test]
 async fn results_are_told_clean_masked_and_once() {
-    let all: Vec<Arc<dyn Recogniser>> =
-        vec![Arc::new(Meter { language: "de", hold: None }), Arc::new(Meter { language: "en", hold: None })];
+    let all: Vec<Arc<dyn Recogniser>> = vec![
+        Arc::new(Meter { language: "de", hold: None }),
+        Arc::new(Meter { language: "en", hold: None }),
+    ];
     let all = Recognisers::with(all, 1, Duration::from_secs(5), "en-US");
     let mut interims = Vec::new();
     let filtered = Ask { profanity_filter: true, ..ask("en-US") };
-    let understood = all.recognise(&filtered, &mut said(1).await, |interim| interims.push(interim)).await.unwrap();
+    let understood = all
+        .recognise(&filtered, &mut said(1).await, |interim| interims.push(interim))
+        .await
+        .unwrap();
     assert_eq!((understood.text.as_str(), understood.confidence), ("s*** 16000", 88));
     let told = |stable: &str, unstable: &str, stability| Interim {
         stable: stable.to_owned(),
@@ -86,7 +94,8 @@ async fn only_so_many_are_under_way_at_a_time() {
     let all = Recognisers::with(vec![meter], 1, Duration::from_millis(20), "en-US");
     let (first, ask) = (all.clone(), ask("en-US"));
     let first_ask = ask.clone();
-    let first = tokio::spawn(async move { first.recognise(&first_ask, &mut said(1).await, drop).await });
+    let first =
+        tokio::spawn(async move { first.recognise(&first_ask, &mut said(1).await, drop).await });
     tokio::task::yield_now().await;
     let busy = all.recognise(&ask, &mut said(1).await, drop).await.unwrap_err();
     assert!(matches!(busy, RecogniseError::Busy));
@@ -110,8 +119,12 @@ fn who_is_asked_is_chosen_by_the_configuration() {
         let all = Recognisers::new(&config(text)).unwrap();
         all.0.all.iter().map(|r| r.name()).collect::<Vec<_>>()
     };
-    let both = "[transcribe]\nurl = \"http://127.0.0.1:1/v1\"\n[websocket]\nurl = \"ws://127.0.0.1:1\"";
-    assert_eq!(names(&format!("pocketsphinx = \"/x\"\n{both}")), ["transcribe", "websocket", "pocketsphinx"]);
+    let both =
+        "[transcribe]\nurl = \"http://127.0.0.1:1/v1\"\n[websocket]\nurl = \"ws://127.0.0.1:1\"";
+    assert_eq!(
+        names(&format!("pocketsphinx = \"/x\"\n{both}")),
+        ["transcribe", "websocket", "pocketsphinx"]
+    );
     assert_eq!(
         names(&format!("pocketsphinx = \"/x\"\nrecogniser = \"websocket\"\n{both}")),
         ["websocket", "transcribe", "pocketsphinx"]
@@ -138,7 +151,9 @@ async fn vosk() -> (String, Arc<Mutex<Vec<String>>>) {
                         pieces += samples.len();
                         match pieces / 3_200 {
                             3 => r#"{"partial":"book a"}"#,
-                            5 => r#"{"text":"book a","result":[{"word":"book","conf":1.0},{"word":"a","conf":0.5}]}"#,
+                            5 => {
+                                r#"{"text":"book a","result":[{"word":"book","conf":1.0},{"word":"a","conf":0.5}]}"#
+                            }
                             _ => r#"{"partial":""}"#,
                         }
                     }
@@ -172,8 +187,11 @@ async fn a_vosk_server_hears_as_one_speaks() {
     .unwrap();
     let hinted = Ask { hints: vec!["table".to_owned()], ..ask("en-GB") };
     let mut interims = Vec::new();
-    let understood =
-        all.recognise(&hinted, &mut said(1).await, |i| interims.push(format!("{}|{}", i.stable, i.unstable))).await;
+    let understood = all
+        .recognise(&hinted, &mut said(1).await, |i| {
+            interims.push(format!("{}|{}", i.stable, i.unstable))
+        })
+        .await;
     let understood = understood.unwrap();
     assert_eq!((understood.text.as_str(), understood.confidence), ("book a table", 80));
     assert_eq!(interims, ["|book a", "book a|", "book a|table"]);
@@ -214,7 +232,11 @@ async fn a_silent_server_is_given_up() {
         let mut socket = tokio_tungstenite::accept_async(tcp).await.unwrap();
         while socket.next().await.is_some_and(|m| m.is_ok()) {}
     });
-    let all = Recognisers::new(&config(&format!("[websocket]\nurl = \"{url}\"\ntimeout_ms = 50"))).unwrap();
+    let all = Recognisers::new(&config(&format!("[websocket]\nurl = \"{url}\"\ntimeout_ms = 50")))
+        .unwrap();
     let error = all.recognise(&ask("en"), &mut said(1).await, drop).await.unwrap_err();
-    assert!(matches!(error, RecogniseError::Deadline(d) if d == Duration::from_millis(50)), "{error}");
+    assert!(
+        matches!(error, RecogniseError::Deadline(d) if d == Duration::from_millis(50)),
+        "{error}"
+    );
 }

@@ -71,9 +71,16 @@ impl Transcribe {
         Ok(Self { client: client::client("transcribe")?, endpoint, config })
     }
 
-    async fn hear(&self, ask: &Ask, sound: &mut Sound, partial: Partial<'_>) -> Result<Transcript, RecogniseError> {
+    async fn hear(
+        &self,
+        ask: &Ask,
+        sound: &mut Sound,
+        partial: Partial<'_>,
+    ) -> Result<Transcript, RecogniseError> {
         // By the sound itself: 20 ms of it come in 20 ms.
-        let every = usize::try_from(self.config.interim_ms).unwrap_or(usize::MAX).saturating_mul(RATE as usize / 1_000);
+        let every = usize::try_from(self.config.interim_ms)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(RATE as usize / 1_000);
         let mut pcm = Vec::new();
         if !ask.interim || every == 0 {
             pcm = super::whole(sound).await;
@@ -124,7 +131,8 @@ impl Transcribe {
         let kind = format!("multipart/form-data; boundary={BOUNDARY}");
         let mut request = Request::post(self.endpoint.clone()).header(header::CONTENT_TYPE, kind);
         if let Some(key) = &self.config.api_key {
-            let bearer = client::bearer(key).ok_or_else(|| RecogniseError::Ask(KEY_UNUSABLE.to_owned()))?;
+            let bearer =
+                client::bearer(key).ok_or_else(|| RecogniseError::Ask(KEY_UNUSABLE.to_owned()))?;
             request = request.header(header::AUTHORIZATION, bearer);
         }
         let request = request.body(Full::from(self.body(ask, pcm))).map_err(|e| failed(&e))?;
@@ -189,12 +197,14 @@ fn hints(hints: &[String]) -> String {
 
 /// What the body of an answer says.
 pub(super) fn transcript(body: &[u8]) -> Result<Transcript, RecogniseError> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|e| RecogniseError::Answer(e.to_string()))?;
+    let answer: Answer =
+        serde_json::from_slice(body).map_err(|e| RecogniseError::Answer(e.to_string()))?;
     let mut text = answer.text;
     let mut likely = Likely::default();
     if let Some(segments) = answer.segments.filter(|segments| !segments.is_empty()) {
         let is_silence = |s: &Segment| {
-            s.no_speech_prob.is_some_and(|p| p > NO_SPEECH) && s.avg_logprob.is_some_and(|p| p < UNLIKELY)
+            s.no_speech_prob.is_some_and(|p| p > NO_SPEECH)
+                && s.avg_logprob.is_some_and(|p| p < UNLIKELY)
         };
         let (silent, said): (Vec<_>, Vec<_>) = segments.into_iter().partition(is_silence);
         if !silent.is_empty() {

@@ -86,8 +86,13 @@ struct SoFar {
 
 impl SoFar {
     /// `true`: a stretch is done.
-    fn take(&mut self, message: &str, partial: &mut (dyn FnMut(&str) + Send)) -> Result<bool, RecogniseError> {
-        let heard: Heard = serde_json::from_str(message).map_err(|e| RecogniseError::Answer(e.to_string()))?;
+    fn take(
+        &mut self,
+        message: &str,
+        partial: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<bool, RecogniseError> {
+        let heard: Heard =
+            serde_json::from_str(message).map_err(|e| RecogniseError::Answer(e.to_string()))?;
         if let Some(text) = heard.text {
             for sure in heard.result.iter().filter_map(|word| word.conf) {
                 self.sure += sure;
@@ -135,9 +140,14 @@ pub(super) fn heard_of<'a>(
 impl WebSocket {
     pub(super) fn new(config: WebSocketConfig) -> Result<Self, EndpointError> {
         for url in config.url.iter().chain(config.languages.values()) {
-            let usable = Url::parse(url).is_ok_and(|u| matches!(u.scheme(), "ws" | "wss") && u.host().is_some());
+            let usable = Url::parse(url)
+                .is_ok_and(|u| matches!(u.scheme(), "ws" | "wss") && u.host().is_some());
             if !usable {
-                return Err(EndpointError::Url { table: TABLE, url: url.clone(), schemes: "ws or wss" });
+                return Err(EndpointError::Url {
+                    table: TABLE,
+                    url: url.clone(),
+                    schemes: "ws or wss",
+                });
             }
         }
         let tls = client_tls().map_err(|source| EndpointError::Tls { table: TABLE, source })?;
@@ -150,10 +160,18 @@ impl WebSocket {
         found.or(self.config.url.as_ref()).map(String::as_str)
     }
 
-    async fn hear(&self, ask: &Ask, sound: &mut Sound, partial: Partial<'_>) -> Result<Transcript, RecogniseError> {
-        let url = self.server(&ask.language).ok_or_else(|| RecogniseError::Language(ask.language.clone()))?;
-        let mut socket =
-            tokio::time::timeout(CONNECT, self.connect(url)).await.unwrap_or(Err(RecogniseError::Deadline(CONNECT)))?;
+    async fn hear(
+        &self,
+        ask: &Ask,
+        sound: &mut Sound,
+        partial: Partial<'_>,
+    ) -> Result<Transcript, RecogniseError> {
+        let url = self
+            .server(&ask.language)
+            .ok_or_else(|| RecogniseError::Language(ask.language.clone()))?;
+        let mut socket = tokio::time::timeout(CONNECT, self.connect(url))
+            .await
+            .unwrap_or(Err(RecogniseError::Deadline(CONNECT)))?;
         let config = json!({
             "sample_rate": RATE, "words": 1, "language": ask.language, "hints": ask.hints, "model": ask.model,
         });
@@ -198,7 +216,9 @@ impl WebSocket {
                 }
             }
         };
-        tokio::time::timeout(deadline, rest).await.unwrap_or(Err(RecogniseError::Deadline(deadline)))?;
+        tokio::time::timeout(deadline, rest)
+            .await
+            .unwrap_or(Err(RecogniseError::Deadline(deadline)))?;
         Ok(so_far.transcript())
     }
 
@@ -222,17 +242,20 @@ impl WebSocket {
             let bearer = bearer(key).ok_or_else(|| RecogniseError::Ask(KEY_UNUSABLE.to_owned()))?;
             request.headers_mut().insert(AUTHORIZATION, bearer);
         }
-        let limits =
-            Limits::default().max_message_size(Some(MESSAGE_BYTES_MAX)).max_frame_size(Some(MESSAGE_BYTES_MAX));
-        let (socket, _) =
-            tokio_tungstenite::client_async_with_config(request, wire, Some(limits)).await.map_err(|e| failed(&e))?;
+        let limits = Limits::default()
+            .max_message_size(Some(MESSAGE_BYTES_MAX))
+            .max_frame_size(Some(MESSAGE_BYTES_MAX));
+        let (socket, _) = tokio_tungstenite::client_async_with_config(request, wire, Some(limits))
+            .await
+            .map_err(|e| failed(&e))?;
         Ok(socket)
     }
 }
 
 async fn send(socket: &mut Socket, message: Message) -> Result<(), RecogniseError> {
     let sent = tokio::time::timeout(STALLED, socket.send(message)).await;
-    let sent = sent.map_err(|_| RecogniseError::Ask(format!("it took no sound for {STALLED:?}")))?;
+    let sent =
+        sent.map_err(|_| RecogniseError::Ask(format!("it took no sound for {STALLED:?}")))?;
     sent.map_err(|e| RecogniseError::Ask(chain(&e)))
 }
 

@@ -99,7 +99,10 @@ fn ssml_becomes_a_script(#[case] nodes: Vec<SpeechNode>, #[case] script: &str) {
 #[test]
 fn plain_words_have_no_markup() {
     let nodes = vec![text("a "), tag(SsmlTag::Emphasis, &[], vec![text("<b>")]), text(" & c ")];
-    let script = Script::of(&Speech(nodes), &Speaker { language: "en-US".to_owned(), man: false, polly: None });
+    let script = Script::of(
+        &Speech(nodes),
+        &Speaker { language: "en-US".to_owned(), man: false, polly: None },
+    );
     let [Part::Say(say)] = script.0.as_slice() else { panic!("{script:?}") };
     assert_eq!(say.plain(), "a <b> & c");
 }

@@ -40,7 +40,13 @@ fn read(bytes: &[u8], piece: usize) -> (Vec<i16>, Result<(), WavError>) {
 #[case::float(3, 1, 32, &[0, 0, 0x80, 0x3f, 0, 0, 0xc0, 0x7f], &[32_767, 0])]
 #[case::a_law(6, 1, 8, &[0xd5, 0x55, 0xaa, 0x2a], &[8, -8, 32_256, -32_256])]
 #[case::mu_law(7, 1, 8, &[0xff, 0x7f, 0x80, 0x00], &[0, 0, 32_124, -32_124])]
-fn codings(#[case] coding: u16, #[case] channels: u16, #[case] bits: u16, #[case] data: &[u8], #[case] pcm: &[i16]) {
+fn codings(
+    #[case] coding: u16,
+    #[case] channels: u16,
+    #[case] bits: u16,
+    #[case] data: &[u8],
+    #[case] pcm: &[i16],
+) {
     let bytes = wav(coding, channels, 8_000, bits, data.len() as u32, data);
     for piece in [1, 3, 1_000] {
         assert_eq!(read(&bytes, piece), (pcm.to_vec(), Ok(())), "pieces of {piece}");

@@ -7,8 +7,8 @@ mod news;
 use uuid::Uuid;
 
 pub use self::news::{
-    Came, ConversationChange, Draft, DraftForm, Going, Gone, Insights, NewMessage, Pair, Reroute, Standing, StatusCame,
-    UserName, WEBHOOK,
+    Came, ConversationChange, Draft, DraftForm, Going, Gone, Insights, NewMessage, Pair, Reroute,
+    Standing, StatusCame, UserName, WEBHOOK,
 };
 use super::Scope;
 use super::callbacks::{self, NewCallback, Written};
@@ -91,7 +91,11 @@ impl InboxWrite {
     }
 }
 
-pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &InboxWrite) -> Result<InboxFound, sqlx::Error> {
+pub(super) async fn write(
+    to: &mut Conn,
+    seal: &Seal,
+    write: &InboxWrite,
+) -> Result<InboxFound, sqlx::Error> {
     match write {
         InboxWrite::Came(came) => self::came(to, seal, came).await,
         InboxWrite::Status(status) => self::status(to, seal, status).await,
@@ -102,7 +106,9 @@ pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &InboxWrite) -> Res
             let done = self::change(to, scope, *conversation, change).await?;
             let mut written = Vec::new();
             for (webhook, draft) in tell.iter().filter(|_| done) {
-                written.push(callbacks::insert(to, seal, draft.event_for(*webhook, *conversation)).await?);
+                written.push(
+                    callbacks::insert(to, seal, draft.event_for(*webhook, *conversation)).await?,
+                );
             }
             Ok(InboxFound::Done(done, written))
         }
@@ -110,7 +116,9 @@ pub(super) async fn write(to: &mut Conn, seal: &Seal, write: &InboxWrite) -> Res
         InboxWrite::Reroute(reroute) => {
             tenures::reroute(to, reroute).await.map(|()| InboxFound::Done(true, Vec::new()))
         }
-        InboxWrite::Claim(claim) => tenures::claim(to, claim).await.map(|done| InboxFound::Done(done, Vec::new())),
+        InboxWrite::Claim(claim) => {
+            tenures::claim(to, claim).await.map(|done| InboxFound::Done(done, Vec::new()))
+        }
         InboxWrite::Open { pair, routing, at } => open(to, pair, *routing, *at).await,
         InboxWrite::Webhook(write) => {
             webhooks::write(to, seal, write).await.map(|done| InboxFound::Done(done, Vec::new()))
@@ -137,10 +145,15 @@ pub(super) struct Arrived {
 }
 
 /// Takes in messages, in order; `None`: it was there before.
-pub(super) async fn arrive(to: &mut Conn, all: &[&Came]) -> Result<Vec<Option<Arrived>>, sqlx::Error> {
-    let inserted = sql::each(to, all.iter().map(|came| inserting(&came.pair, &came.message, None))).await?;
+pub(super) async fn arrive(
+    to: &mut Conn,
+    all: &[&Came],
+) -> Result<Vec<Option<Arrived>>, sqlx::Error> {
+    let inserted =
+        sql::each(to, all.iter().map(|came| inserting(&came.pair, &came.message, None))).await?;
     let fresh: Vec<bool> = inserted.iter().map(|done| done.changed > 0).collect();
-    let only_fresh = all.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|(came, _)| conversing(came));
+    let only_fresh =
+        all.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|(came, _)| conversing(came));
     let mut rows = sql::each(to, only_fresh).await?.into_iter().flat_map(|outcome| outcome.rows);
     let mut arrived = Vec::with_capacity(all.len());
     for (came, fresh) in all.iter().zip(fresh) {
@@ -152,7 +165,9 @@ pub(super) async fn arrive(to: &mut Conn, all: &[&Came]) -> Result<Vec<Option<Ar
         let found = conversed(to, came, &row).await?;
         turns::owe(to, came, &found.0).await?;
         let told = match (found.0.routing, &came.draft) {
-            (Routing::Webhook(webhook), Some(draft)) => tell(draft, webhook, came.pair.conversation),
+            (Routing::Webhook(webhook), Some(draft)) => {
+                tell(draft, webhook, came.pair.conversation)
+            }
             _ => Vec::new(),
         };
         arrived.push(Some(Arrived { found, told }));
@@ -281,14 +296,18 @@ async fn renew(to: &mut Conn, came: &Came, row: &Row) -> Result<(), sqlx::Error>
     }
     let update = "UPDATE conversations SET main_auth_id = $2, number = $3, bsuid = coalesce($4, bsuid), \
         status = CASE WHEN $5 > 0 THEN 'open' ELSE status END WHERE conversation_id = $1";
-    let update = sql::query(update).bind(pair.conversation.to_string()).bind(pair.main_account.as_str());
+    let update =
+        sql::query(update).bind(pair.conversation.to_string()).bind(pair.main_account.as_str());
     let update = update.bind(pair.number.as_str()).bind(&pair.user.bsuid).bind(i64::from(*counts));
     update.execute(to).await.map(drop)
 }
 
 pub(super) fn routing(row: &Row) -> Result<Routing, sqlx::Error> {
-    let id =
-        |column: &str| Ok::<_, sqlx::Error>(row.try_get::<Option<String>, _>(column)?.and_then(|id| id.parse().ok()));
+    let id = |column: &str| {
+        Ok::<_, sqlx::Error>(
+            row.try_get::<Option<String>, _>(column)?.and_then(|id| id.parse().ok()),
+        )
+    };
     Ok(Routing::of(&row.try_get::<String, _>("routing")?, id("webhook")?, id("agent")?))
 }
 
@@ -305,12 +324,16 @@ async fn status(to: &mut Conn, seal: &Seal, came: &StatusCame) -> Result<InboxFo
             update.push_bind(named.to_string());
         }
         None => {
-            update.push("(SELECT m.message_id FROM messages m WHERE m.wamid = ").push_bind(came.wamid.clone());
+            update
+                .push("(SELECT m.message_id FROM messages m WHERE m.wamid = ")
+                .push_bind(came.wamid.clone());
             update.push(" AND m.direction = 'outbound' AND m.phone_number_id = ");
             update.push_bind(came.phone_number_id.as_str()).push(" LIMIT 1)");
         }
     }
-    update.push(" AND direction = 'outbound' AND phone_number_id = ").push_bind(came.phone_number_id.as_str());
+    update
+        .push(" AND direction = 'outbound' AND phone_number_id = ")
+        .push_bind(came.phone_number_id.as_str());
     update.push(" AND (status IN (");
     // That nobody knows what became of it is said here only where Meta has said nothing yet.
     let follows = if came.wamid.is_some() { came.status.follows() } else { &["queued"] };
@@ -327,19 +350,28 @@ async fn status(to: &mut Conn, seal: &Seal, came: &StatusCame) -> Result<InboxFo
     let Some(row) = update.build().fetch_optional(&mut *to).await? else {
         return Ok(InboxFound::Status(None, Vec::new()));
     };
-    let (message, conversation): (String, String) = (row.try_get("message_id")?, row.try_get("conversation_id")?);
+    let (message, conversation): (String, String) =
+        (row.try_get("message_id")?, row.try_get("conversation_id")?);
     let ids = conversation.parse::<Uuid>().ok().zip(message.parse::<Uuid>().ok());
     // Its number may be another account's by now: whom that tells is told nothing of this conversation.
     let select = format!(
         "SELECT {STANDING}, c.user_id, c.bsuid, c.name FROM conversations c {JOIN} WHERE c.conversation_id = $1 AND c.auth_id = $2"
     );
-    let row = sql::query(select).bind(&conversation).bind(came.draft.account.as_str()).fetch_optional(&mut *to).await?;
+    let row = sql::query(select)
+        .bind(&conversation)
+        .bind(came.draft.account.as_str())
+        .fetch_optional(&mut *to)
+        .await?;
     let mut written = Vec::new();
     if let (Some(row), Some((id, _))) = (&row, ids)
         && let Routing::Webhook(webhook) = routing(row)?
     {
         let mut draft = came.draft.clone();
-        let user = UserName { id: row.try_get("user_id")?, bsuid: row.try_get("bsuid")?, name: row.try_get("name")? };
+        let user = UserName {
+            id: row.try_get("user_id")?,
+            bsuid: row.try_get("bsuid")?,
+            name: row.try_get("name")?,
+        };
         draft.fill(&conversation, &message, &user);
         written = callbacks::insert_all(to, seal, tell(&draft, webhook, id)).await?;
     }
@@ -366,7 +398,8 @@ async fn change(
     conversation: Uuid,
     change: &ConversationChange,
 ) -> Result<bool, sqlx::Error> {
-    let mut update = QueryBuilder::new("UPDATE conversations SET conversation_id = conversation_id");
+    let mut update =
+        QueryBuilder::new("UPDATE conversations SET conversation_id = conversation_id");
     if let Some(status) = change.status {
         update.push(", status = ").push_bind(status.as_str());
     }
@@ -384,8 +417,16 @@ async fn change(
         update.push(", epoch = epoch + 1");
     }
     if let Some(insights) = &change.insights {
-        update.push(", sentiment = ").push_bind(&insights.sentiment).push(", score = ").push_bind(insights.score);
-        update.push(", summary = ").push_bind(&insights.summary).push(", insights_by = ").push_bind(&insights.by);
+        update
+            .push(", sentiment = ")
+            .push_bind(&insights.sentiment)
+            .push(", score = ")
+            .push_bind(insights.score);
+        update
+            .push(", summary = ")
+            .push_bind(&insights.summary)
+            .push(", insights_by = ")
+            .push_bind(&insights.by);
         update.push(", insights_us = ").push_bind(insights.at.micros());
     }
     update.push(" WHERE ");
@@ -410,7 +451,12 @@ fn route(update: &mut QueryBuilder, routing: Routing) {
     update.push(", generation = ").push(GENERATION);
 }
 
-async fn open(to: &mut Conn, pair: &Pair, routing: Routing, at: Timestamp) -> Result<InboxFound, sqlx::Error> {
+async fn open(
+    to: &mut Conn,
+    pair: &Pair,
+    routing: Routing,
+    at: Timestamp,
+) -> Result<InboxFound, sqlx::Error> {
     tenures::begin(to, pair).await?;
     let put = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, bsuid, \
         name, status, routing, webhook, agent, last_text, last_direction, last_us, created_us, generation) \
@@ -422,19 +468,26 @@ async fn open(to: &mut Conn, pair: &Pair, routing: Routing, at: Timestamp) -> Re
     Ok(InboxFound::Done(true, Vec::new()))
 }
 
-async fn delete(to: &mut Conn, scope: &Scope, conversation: Uuid) -> Result<InboxFound, sqlx::Error> {
+async fn delete(
+    to: &mut Conn,
+    scope: &Scope,
+    conversation: Uuid,
+) -> Result<InboxFound, sqlx::Error> {
     let mut delete = QueryBuilder::new("DELETE FROM conversations WHERE ");
     within(&mut delete, scope);
     delete.push(" AND conversation_id = ").push_bind(conversation.to_string());
     let done = delete.build().execute(&mut *to).await?.rows_affected() > 0;
     if done {
-        let messages = sql::query("DELETE FROM messages WHERE conversation_id = $1").bind(conversation.to_string());
+        let messages = sql::query("DELETE FROM messages WHERE conversation_id = $1")
+            .bind(conversation.to_string());
         messages.execute(&mut *to).await?;
-        let turns = sql::query("DELETE FROM turns WHERE conversation_id = $1").bind(conversation.to_string());
+        let turns = sql::query("DELETE FROM turns WHERE conversation_id = $1")
+            .bind(conversation.to_string());
         turns.execute(&mut *to).await?;
         given::forget_conversation(to, conversation, Timestamp::MAX).await?;
         // What was to be told of it is told no more: it is gone.
-        let callbacks = sql::query("DELETE FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL");
+        let callbacks =
+            sql::query("DELETE FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL");
         callbacks.bind(conversation.to_string()).execute(to).await?;
     }
     Ok(InboxFound::Done(done, Vec::new()))
@@ -451,14 +504,22 @@ async fn redeliver(to: &mut Conn, row: i64, now: Timestamp) -> Result<InboxFound
 async fn forget(to: &mut Conn, before: Timestamp, limit: u32) -> Result<InboxFound, sqlx::Error> {
     let delete = "DELETE FROM messages WHERE message_id IN \
         (SELECT message_id FROM messages WHERE came_us < $1 ORDER BY came_us LIMIT $2)";
-    let gone = sql::query(delete).bind(before.micros()).bind(i64::from(limit)).execute(&mut *to).await?.rows_affected();
+    let gone = sql::query(delete)
+        .bind(before.micros())
+        .bind(i64::from(limit))
+        .execute(&mut *to)
+        .await?
+        .rows_affected();
     let delete = "DELETE FROM conversations WHERE conversation_id IN (SELECT conversation_id FROM conversations c \
         WHERE c.last_us < $1 AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.conversation_id = c.conversation_id) \
         LIMIT $2)";
     if gone < u64::from(limit) {
         sql::query(delete).bind(before.micros()).bind(i64::from(limit)).execute(&mut *to).await?;
         // What is owed for a message that is gone is owed no more, also of a node that never came back.
-        sql::query("DELETE FROM turns WHERE came_us < $1").bind(before.micros()).execute(to).await?;
+        sql::query("DELETE FROM turns WHERE came_us < $1")
+            .bind(before.micros())
+            .execute(to)
+            .await?;
     }
     Ok(InboxFound::Done(gone >= u64::from(limit), Vec::new()))
 }

@@ -7,7 +7,8 @@ use crate::NewCallback;
 use crate::turns::Answers;
 use machine::{EVENT_BODY, EVENT_TYPE, Notice, NoticeKind, Param};
 use model::{
-    AuthId, CallUuid, ConversationStatus, Direction, E164, MessageStatus, Method, PhoneNumberId, Routing, Timestamp,
+    AuthId, CallUuid, ConversationStatus, Direction, E164, MessageStatus, Method, PhoneNumberId,
+    Routing, Timestamp,
 };
 use xml::ast::DocUrl;
 
@@ -164,14 +165,25 @@ impl Draft {
     pub fn event_for(&self, webhook: Uuid, order: Uuid) -> NewCallback {
         let to = format!("{WEBHOOK}{webhook}");
         let params = [(EVENT_BODY, self.body.to_string()), (EVENT_TYPE, self.event.clone())];
-        let params = params.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.into()))).collect();
-        let notice = Notice { kind: NoticeKind::Event, url: DocUrl(to.as_str().into()), method: Method::Post, params };
+        let params = params
+            .into_iter()
+            .map(|(name, value)| (name.into(), Param::Plain(value.into())))
+            .collect();
+        let notice = Notice {
+            kind: NoticeKind::Event,
+            url: DocUrl(to.as_str().into()),
+            method: Method::Post,
+            params,
+        };
         self.callback(self.event_id, to, notice, order)
     }
 
     pub(super) fn form(&self, order: Uuid) -> Option<NewCallback> {
         let form = self.form.as_ref()?;
-        let params = form.params.iter().map(|(name, value)| (name.clone().into(), Param::Plain(value.clone().into())));
+        let params = form
+            .params
+            .iter()
+            .map(|(name, value)| (name.clone().into(), Param::Plain(value.clone().into())));
         let notice = Notice {
             kind: NoticeKind::Message,
             url: DocUrl(form.url.as_str().into()),
@@ -200,7 +212,8 @@ impl Draft {
         if let Some(data) = self.body.get_mut("data").and_then(serde_json::Value::as_object_mut) {
             data.insert("conversation".to_owned(), conversation.into());
             data.insert("user".to_owned(), user.shown());
-            if let Some(inner) = data.get_mut("message").and_then(serde_json::Value::as_object_mut) {
+            if let Some(inner) = data.get_mut("message").and_then(serde_json::Value::as_object_mut)
+            {
                 inner.insert("id".to_owned(), message.into());
             }
         }

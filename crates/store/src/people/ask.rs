@@ -28,7 +28,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn user_linked(&self, issuer: &str, subject: &str) -> Result<Option<User>, StoreError> {
+    pub async fn user_linked(
+        &self,
+        issuer: &str,
+        subject: &str,
+    ) -> Result<Option<User>, StoreError> {
         super::linked(&self.read, issuer, subject).await
     }
 
@@ -73,7 +77,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotTaken`].
-    pub async fn change_user(&self, scope: &Scope, id: Uuid, change: UserChange) -> Result<bool, StoreError> {
+    pub async fn change_user(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+        change: UserChange,
+    ) -> Result<bool, StoreError> {
         self.log.people(PeopleWrite::Change(scope.clone(), id, change)).await
     }
 

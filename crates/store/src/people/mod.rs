@@ -38,7 +38,10 @@ pub struct User {
 
 impl std::fmt::Debug for User {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("User").field("id", &self.id).field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("User")
+            .field("id", &self.id)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
     }
 }
 
@@ -135,7 +138,8 @@ pub(super) enum PeopleWrite {
     },
 }
 
-const USER: &str = "user_id, auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us";
+const USER: &str =
+    "user_id, auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us";
 const KEY: &str = "key_id, auth_id, main_auth_id, name, ending, digest, role, wa_id, created_us";
 
 fn role(role: Role) -> &'static str {
@@ -147,7 +151,11 @@ fn role(role: Role) -> &'static str {
 }
 
 impl Deed for PeopleWrite {
-    fn carry_out<'a>(&'a self, to: &'a mut Conn, _seal: &'a Seal) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _seal: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         Box::pin(write(to, self))
     }
 }
@@ -176,12 +184,19 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
         }
         PeopleWrite::File(users) => file(to, users).await?,
         PeopleWrite::Begin(session) => {
-            let insert = "INSERT INTO sessions (digest, user_id, begun_us, seen_us) VALUES ($1, $2, $3, $4)";
+            let insert =
+                "INSERT INTO sessions (digest, user_id, begun_us, seen_us) VALUES ($1, $2, $3, $4)";
             let insert = sql::query(insert).bind(&session.digest).bind(session.user.to_string());
-            insert.bind(session.begun.micros()).bind(session.seen.micros()).execute(to).await?.rows_affected()
+            insert
+                .bind(session.begun.micros())
+                .bind(session.seen.micros())
+                .execute(to)
+                .await?
+                .rows_affected()
         }
         PeopleWrite::Seen(digest, at) => {
-            let update = sql::query("UPDATE sessions SET seen_us = $2 WHERE digest = $1 AND seen_us < $2");
+            let update =
+                sql::query("UPDATE sessions SET seen_us = $2 WHERE digest = $1 AND seen_us < $2");
             update.bind(digest).bind(at.micros()).execute(to).await?.rows_affected()
         }
         PeopleWrite::End(digest) => {
@@ -191,20 +206,27 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
         PeopleWrite::EndAll(user) => end_all(to, &user.to_string()).await?,
         PeopleWrite::Invite(invitation) => {
             let user = invitation.user.to_string();
-            sql::query("DELETE FROM invitations WHERE user_id = $1").bind(&user).execute(&mut *to).await?;
+            sql::query("DELETE FROM invitations WHERE user_id = $1")
+                .bind(&user)
+                .execute(&mut *to)
+                .await?;
             unlink(to, &user).await?;
-            let insert = "INSERT INTO invitations (digest, user_id, expires_us) VALUES ($1, $2, $3)";
+            let insert =
+                "INSERT INTO invitations (digest, user_id, expires_us) VALUES ($1, $2, $3)";
             let insert = sql::query(insert).bind(&invitation.digest).bind(&user);
             insert.bind(invitation.expires.micros()).execute(to).await?.rows_affected()
         }
         PeopleWrite::Accept { digest, password, now } => {
-            let take = "DELETE FROM invitations WHERE digest = $1 AND expires_us > $2 RETURNING user_id";
+            let take =
+                "DELETE FROM invitations WHERE digest = $1 AND expires_us > $2 RETURNING user_id";
             let take = sql::query_scalar::<String>(take).bind(digest).bind(now.micros());
             match take.fetch_optional(&mut *to).await? {
                 None => 0,
                 Some(user) => {
                     end_all(to, &user).await?;
-                    let set = sql::query("UPDATE users SET password = $2 WHERE user_id = $1 AND in_file = 0");
+                    let set = sql::query(
+                        "UPDATE users SET password = $2 WHERE user_id = $1 AND in_file = 0",
+                    );
                     set.bind(user).bind(password).execute(to).await?.rows_affected()
                 }
             }
@@ -216,7 +238,10 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
             let insert = sql::query(insert).bind(&link.issuer).bind(&link.subject).bind(&user);
             let rows = insert.bind(link.at.micros()).execute(&mut *to).await?.rows_affected();
             if rows > 0 {
-                sql::query("DELETE FROM invitations WHERE user_id = $1").bind(&user).execute(to).await?;
+                sql::query("DELETE FROM invitations WHERE user_id = $1")
+                    .bind(&user)
+                    .execute(to)
+                    .await?;
             }
             rows
         }
@@ -229,7 +254,11 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
                 .bind(key.main_account.as_str())
                 .bind(&key.name)
                 .bind(&key.ending);
-            let insert = insert.bind(&key.digest).bind(role(key.role)).bind(&key.wa_id).bind(key.created.micros());
+            let insert = insert
+                .bind(&key.digest)
+                .bind(role(key.role))
+                .bind(&key.wa_id)
+                .bind(key.created.micros());
             insert.execute(to).await?.rows_affected()
         }
         PeopleWrite::ChangeKey { scope, id, name, role: wanted } => {
@@ -255,7 +284,8 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
             let delete = "DELETE FROM sessions WHERE begun_us < $1 OR seen_us < $2";
             let delete = sql::query(delete).bind(begun_before.micros()).bind(seen_before.micros());
             let rows = delete.execute(&mut *to).await?.rows_affected();
-            let over = sql::query("DELETE FROM invitations WHERE expires_us < $1").bind(now.micros());
+            let over =
+                sql::query("DELETE FROM invitations WHERE expires_us < $1").bind(now.micros());
             rows + over.execute(to).await?.rows_affected()
         }
     })
@@ -270,11 +300,20 @@ async fn insert(to: &mut Conn, user: &User) -> Result<u64, sqlx::Error> {
         .bind(user.main_account.as_str())
         .bind(&user.name)
         .bind(&user.full_name);
-    let insert = insert.bind(role(user.role)).bind(&user.password).bind(&user.wa_id).bind(i64::from(user.in_file));
+    let insert = insert
+        .bind(role(user.role))
+        .bind(&user.password)
+        .bind(&user.wa_id)
+        .bind(i64::from(user.in_file));
     Ok(insert.bind(user.created.micros()).execute(to).await?.rows_affected())
 }
 
-async fn update(to: &mut Conn, scope: &Scope, id: Uuid, change: &UserChange) -> Result<u64, sqlx::Error> {
+async fn update(
+    to: &mut Conn,
+    scope: &Scope,
+    id: Uuid,
+    change: &UserChange,
+) -> Result<u64, sqlx::Error> {
     let mut update = QueryBuilder::new("UPDATE users SET user_id = user_id");
     if let Some(full_name) = &change.full_name {
         update.push(", full_name = ").push_bind(full_name);
@@ -294,8 +333,14 @@ async fn update(to: &mut Conn, scope: &Scope, id: Uuid, change: &UserChange) -> 
     if let Some(seen) = &change.seen {
         update.push(" AND full_name = ").push_bind(&seen.full_name);
         update.push(" AND role = ").push_bind(role(seen.role));
-        update.push(" AND coalesce(wa_id, '') = ").push_bind(seen.wa_id.as_deref().unwrap_or_default());
-        update.push(if seen.password.is_none() { " AND password IS NULL" } else { " AND password IS NOT NULL" });
+        update
+            .push(" AND coalesce(wa_id, '') = ")
+            .push_bind(seen.wa_id.as_deref().unwrap_or_default());
+        update.push(if seen.password.is_none() {
+            " AND password IS NULL"
+        } else {
+            " AND password IS NOT NULL"
+        });
     }
     // What the configuration says of somebody is not set over it.
     if change.role.is_some() || change.password.is_some() {
@@ -334,7 +379,9 @@ async fn leave(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
 async fn file(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
     let mut rows = 0;
     let stood: Vec<(String, String)> =
-        sql::query_as("SELECT user_id, name FROM users WHERE in_file = 1").fetch_all(&mut *to).await?;
+        sql::query_as("SELECT user_id, name FROM users WHERE in_file = 1")
+            .fetch_all(&mut *to)
+            .await?;
     for (id, name) in stood {
         if !users.iter().any(|user| user.name == name) {
             gone(to, &id).await?;
@@ -355,8 +402,16 @@ async fn file(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
         }
         let update = "UPDATE users SET auth_id = $2, main_auth_id = $3, role = $4, password = $5, in_file = 1 \
             WHERE user_id = $1";
-        let update = sql::query(update).bind(&id).bind(user.account.as_str()).bind(user.main_account.as_str());
-        rows += update.bind(role(user.role)).bind(&user.password).execute(&mut *to).await?.rows_affected();
+        let update = sql::query(update)
+            .bind(&id)
+            .bind(user.account.as_str())
+            .bind(user.main_account.as_str());
+        rows += update
+            .bind(role(user.role))
+            .bind(&user.password)
+            .execute(&mut *to)
+            .await?
+            .rows_affected();
     }
     Ok(rows)
 }
@@ -379,7 +434,11 @@ pub(super) async fn named(pool: &Pool, name: &str) -> Result<Option<User>, Store
 }
 
 /// Who a provider knows by that name.
-pub(super) async fn linked(pool: &Pool, issuer: &str, subject: &str) -> Result<Option<User>, StoreError> {
+pub(super) async fn linked(
+    pool: &Pool,
+    issuer: &str,
+    subject: &str,
+) -> Result<Option<User>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE user_id = "));
     select.push("(SELECT user_id FROM user_links WHERE issuer = ").push_bind(issuer.to_owned());
     select.push(" AND subject = ").push_bind(subject.to_owned()).push(")");
@@ -396,13 +455,20 @@ pub(super) async fn named_like(pool: &Pool, name: &str) -> Result<Vec<User>, Sto
 }
 
 /// A session and whose it is.
-pub(super) async fn session(pool: &Pool, digest: &str) -> Result<Option<(Session, User)>, StoreError> {
+pub(super) async fn session(
+    pool: &Pool,
+    digest: &str,
+) -> Result<Option<(Session, User)>, StoreError> {
     const WHAT: &str = "read a session";
     let mut select = QueryBuilder::new("SELECT digest, begun_us, seen_us, users.user_id");
-    select.push(", auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us");
+    select.push(
+        ", auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us",
+    );
     select.push(" FROM sessions JOIN users ON users.user_id = sessions.user_id WHERE digest = ");
     select.push_bind(digest.to_owned());
-    let Some(row) = select.build().fetch_optional(pool).await.map_err(failed(WHAT))? else { return Ok(None) };
+    let Some(row) = select.build().fetch_optional(pool).await.map_err(failed(WHAT))? else {
+        return Ok(None);
+    };
     let user = user(&row)?;
     let at = |column: &str| row.try_get(column).map(Timestamp::from_micros).map_err(failed(WHAT));
     let (begun, seen) = (at("begun_us")?, at("seen_us")?);
@@ -410,7 +476,11 @@ pub(super) async fn session(pool: &Pool, digest: &str) -> Result<Option<(Session
 }
 
 /// Who an invitation that still holds is for.
-pub(super) async fn invited(pool: &Pool, digest: &str, now: Timestamp) -> Result<Option<User>, StoreError> {
+pub(super) async fn invited(
+    pool: &Pool,
+    digest: &str,
+    now: Timestamp,
+) -> Result<Option<User>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE user_id = "));
     select.push("(SELECT user_id FROM invitations WHERE digest = ").push_bind(digest.to_owned());
     select.push(" AND expires_us > ").push_bind(now.micros()).push(")");
@@ -447,7 +517,11 @@ pub(super) async fn keys(
 }
 
 /// One of a scope's keys.
-pub(super) async fn one_key(pool: &Pool, scope: &Scope, id: Uuid) -> Result<Option<MadeKey>, StoreError> {
+pub(super) async fn one_key(
+    pool: &Pool,
+    scope: &Scope,
+    id: Uuid,
+) -> Result<Option<MadeKey>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys WHERE "));
     within(&mut select, scope);
     select.push(" AND key_id = ").push_bind(id.to_string());
@@ -489,7 +563,8 @@ impl Columns<'_> {
     }
     fn role(&self) -> Result<Role, StoreError> {
         let word = self.text("role")?;
-        let found = [Role::Agent, Role::Admin, Role::Owner].into_iter().find(|known| role(*known) == word);
+        let found =
+            [Role::Agent, Role::Admin, Role::Owner].into_iter().find(|known| role(*known) == word);
         found.ok_or_else(|| self.unreadable(format!("role {word}")))
     }
     fn at(&self, column: &str) -> Result<Timestamp, StoreError> {

@@ -3,7 +3,8 @@
 use uuid::Uuid;
 
 use super::{
-    CopyWrite, Recording, RecordingConclusion, RecordingFilter, RecordingStart, RecordingWork, TranscriptWrite,
+    CopyWrite, Recording, RecordingConclusion, RecordingFilter, RecordingStart, RecordingWork,
+    TranscriptWrite,
 };
 use crate::{Scope, Store, StoreError, Written};
 use model::Timestamp;
@@ -38,7 +39,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn recording(&self, scope: &Scope, id: Uuid) -> Result<Option<Recording>, StoreError> {
+    pub async fn recording(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+    ) -> Result<Option<Recording>, StoreError> {
         super::one(&self.read, scope, id).await
     }
 
@@ -60,7 +65,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn recordings_older(&self, than: Timestamp, limit: u32) -> Result<Vec<Recording>, StoreError> {
+    pub async fn recordings_older(
+        &self,
+        than: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Recording>, StoreError> {
         super::older(&self.read, than, limit).await
     }
 
@@ -68,7 +77,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn recording_object(&self, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
+    pub async fn recording_object(
+        &self,
+        id: Uuid,
+        format: &str,
+    ) -> Result<Option<String>, StoreError> {
         super::object(&self.read, id, format).await
     }
 
@@ -76,7 +89,12 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn recording_work(&self, node_id: &str, now: Timestamp, limit: u32) -> Result<RecordingWork, StoreError> {
+    pub async fn recording_work(
+        &self,
+        node_id: &str,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<RecordingWork, StoreError> {
         super::work(&self.read, node_id, now, limit).await
     }
 

@@ -161,7 +161,11 @@ pub(super) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), s
         .bind(start.main_account.as_str())
         .bind(start.call.to_string())
         .bind(&start.conference);
-    let insert = insert.bind(&start.format).bind(start.stereo).bind(&start.node_id).bind(start.started.micros());
+    let insert = insert
+        .bind(&start.format)
+        .bind(start.stereo)
+        .bind(&start.node_id)
+        .bind(start.started.micros());
     let transcript = start.transcript.as_ref().map(sqlx::types::Json);
     let insert = insert.bind(sqlx::types::Json(&start.notices)).bind(transcript);
     let insert = insert.bind(start.room.map(|room| room.to_string())).bind(start.multi_party);
@@ -169,7 +173,11 @@ pub(super) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), s
 }
 
 /// Closes a row, and puts what reports it into the outbox; neither, where it was closed before.
-pub(super) async fn conclude(to: &mut Conn, seal: &Seal, c: &RecordingConclusion) -> Result<Vec<Written>, sqlx::Error> {
+pub(super) async fn conclude(
+    to: &mut Conn,
+    seal: &Seal,
+    c: &RecordingConclusion,
+) -> Result<Vec<Written>, sqlx::Error> {
     begin(to, &c.start).await?;
     let update = "UPDATE recordings SET ended_us = $2, duration_ms = $3, end_reason = $4, upload_us = $5, notices = NULL, \
         transcribe_us = $6 WHERE recording_id = $1 AND ended_us IS NULL";
@@ -205,17 +213,16 @@ pub(super) async fn forget(to: &mut Conn, ids: &[Uuid]) -> Result<(), sqlx::Erro
 pub(super) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx::Error> {
     match write {
         CopyWrite::Copied { id, object } => {
+            let update = "UPDATE recordings SET object = $2, upload_us = NULL, upload_tries = 0 WHERE recording_id = $1";
             let update =
-                "UPDATE recordings SET object = $2, upload_us = NULL, upload_tries = 0 WHERE recording_id = $1";
-            let update = sql::query(update).bind(id.to_string()).bind(object).execute(&mut *to).await?;
+                sql::query(update).bind(id.to_string()).bind(object).execute(&mut *to).await?;
             if update.rows_affected() == 0 {
                 let remove = "INSERT INTO objects_to_remove (object, due_us) VALUES ($1, 0) ON CONFLICT DO NOTHING";
                 sql::query(remove).bind(object).execute(to).await?;
             }
         }
         CopyWrite::Failed { id, again } => {
-            let update =
-                "UPDATE recordings SET upload_us = $2, upload_tries = upload_tries + 1 WHERE recording_id = $1";
+            let update = "UPDATE recordings SET upload_us = $2, upload_tries = upload_tries + 1 WHERE recording_id = $1";
             let update = sql::query(update).bind(id.to_string()).bind(again.map(Timestamp::micros));
             update.execute(to).await?;
         }
@@ -224,7 +231,8 @@ pub(super) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx:
             delete.bind(object).execute(to).await?;
         }
         CopyWrite::Kept { object, again } => {
-            let update = "UPDATE objects_to_remove SET due_us = $2, tries = tries + 1 WHERE object = $1";
+            let update =
+                "UPDATE objects_to_remove SET due_us = $2, tries = tries + 1 WHERE object = $1";
             sql::query(update).bind(object).bind(again.micros()).execute(to).await?;
         }
     }
@@ -257,7 +265,11 @@ pub(super) async fn transcribed(
 }
 
 /// One of a scope's that is complete.
-pub(super) async fn one(pool: &Pool, scope: &Scope, id: Uuid) -> Result<Option<Recording>, StoreError> {
+pub(super) async fn one(
+    pool: &Pool,
+    scope: &Scope,
+    id: Uuid,
+) -> Result<Option<Recording>, StoreError> {
     let mut select = select(scope);
     select.push(" AND recording_id = ").push_bind(id.to_string());
     let row = select.build().fetch_optional(pool).await.map_err(failed("read a recording"))?;
@@ -272,10 +284,12 @@ pub(super) async fn list(
     limit: u32,
     offset: u64,
 ) -> Result<(Vec<Recording>, u64), StoreError> {
-    let mut count = QueryBuilder::new("SELECT count(*) FROM recordings WHERE ended_us IS NOT NULL AND ");
+    let mut count =
+        QueryBuilder::new("SELECT count(*) FROM recordings WHERE ended_us IS NOT NULL AND ");
     within(&mut count, scope);
     filtered(&mut count, filter);
-    let total: i64 = count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the recordings"))?;
+    let total: i64 =
+        count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the recordings"))?;
     let mut select = select(scope);
     filtered(&mut select, filter);
     select.push(" ORDER BY started_us DESC, recording_id LIMIT ").push_bind(limit);
@@ -286,7 +300,9 @@ pub(super) async fn list(
 }
 
 fn select(scope: &Scope) -> QueryBuilder {
-    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM recordings WHERE ended_us IS NOT NULL AND "));
+    let mut select = QueryBuilder::new(format!(
+        "SELECT {COLUMNS} FROM recordings WHERE ended_us IS NOT NULL AND "
+    ));
     within(&mut select, scope);
     select
 }
@@ -319,7 +335,10 @@ fn filtered(query: &mut QueryBuilder, filter: &RecordingFilter) {
     }
     for (column, number) in [("from_number", &filter.from), ("to_number", &filter.to)] {
         if let Some(number) = number {
-            query.push(" AND call_uuid IN (SELECT call_uuid FROM calls WHERE ").push(column).push(" = ");
+            query
+                .push(" AND call_uuid IN (SELECT call_uuid FROM calls WHERE ")
+                .push(column)
+                .push(" = ");
             query.push_bind(number.clone()).push(")");
         }
     }
@@ -366,24 +385,38 @@ fn room(what: &'static str, row: &Row) -> Result<Option<Uuid>, StoreError> {
 }
 
 /// Some that began before then, ended ones, the oldest first.
-pub(super) async fn older(pool: &Pool, before: Timestamp, limit: u32) -> Result<Vec<Recording>, StoreError> {
+pub(super) async fn older(
+    pool: &Pool,
+    before: Timestamp,
+    limit: u32,
+) -> Result<Vec<Recording>, StoreError> {
     let select = format!(
         "SELECT {COLUMNS} FROM recordings WHERE started_us < $1 AND ended_us IS NOT NULL ORDER BY started_us LIMIT $2"
     );
     let select = sql::query(select).bind(before.micros()).bind(limit);
-    let rows = select.fetch_all(pool).await.map_err(failed("read recordings that are kept no longer"))?;
+    let rows =
+        select.fetch_all(pool).await.map_err(failed("read recordings that are kept no longer"))?;
     rows.iter().map(recording).collect()
 }
 
 /// The name in other storage of a recording of this format, whosever it is: its id is the secret.
-pub(super) async fn object(pool: &Pool, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
+pub(super) async fn object(
+    pool: &Pool,
+    id: Uuid,
+    format: &str,
+) -> Result<Option<String>, StoreError> {
     let select = "SELECT object FROM recordings WHERE recording_id = $1 AND format = $2 AND object IS NOT NULL";
     let select = sql::query_scalar(select).bind(id.to_string()).bind(format);
     select.fetch_optional(pool).await.map_err(failed("find a recording's copy"))
 }
 
 /// What a node is to do about its complete recordings, at most so many of each kind.
-pub(super) async fn work(pool: &Pool, node_id: &str, now: Timestamp, limit: u32) -> Result<RecordingWork, StoreError> {
+pub(super) async fn work(
+    pool: &Pool,
+    node_id: &str,
+    now: Timestamp,
+    limit: u32,
+) -> Result<RecordingWork, StoreError> {
     const WHAT: &str = "read what is to be done about recordings";
     let select = format!(
         "SELECT {COLUMNS} FROM recordings WHERE upload_us <= $1 AND node_id = $2 AND ended_us IS NOT NULL \
@@ -393,9 +426,16 @@ pub(super) async fn work(pool: &Pool, node_id: &str, now: Timestamp, limit: u32)
     let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
     let copies = rows.iter().map(recording).collect::<Result<_, _>>()?;
     let select = "SELECT object, tries FROM objects_to_remove WHERE due_us <= $1 ORDER BY due_us, object LIMIT $2";
-    let rows: Vec<(String, i64)> =
-        sql::query_as(select).bind(now.micros()).bind(limit).fetch_all(pool).await.map_err(failed(WHAT))?;
-    let objects = rows.into_iter().map(|(object, tries)| (object, u32::try_from(tries).unwrap_or(u32::MAX))).collect();
+    let rows: Vec<(String, i64)> = sql::query_as(select)
+        .bind(now.micros())
+        .bind(limit)
+        .fetch_all(pool)
+        .await
+        .map_err(failed(WHAT))?;
+    let objects = rows
+        .into_iter()
+        .map(|(object, tries)| (object, u32::try_from(tries).unwrap_or(u32::MAX)))
+        .collect();
     let select = format!(
         "SELECT {START}, duration_ms, transcribe_tries FROM recordings WHERE transcribe_us <= $1 AND node_id = $2 \
          ORDER BY transcribe_us LIMIT $3"
@@ -412,8 +452,12 @@ pub(super) async fn work(pool: &Pool, node_id: &str, now: Timestamp, limit: u32)
     let select = "SELECT min(due) FROM (SELECT min(upload_us) AS due FROM recordings WHERE upload_us > $1 \
         AND node_id = $2 UNION ALL SELECT min(transcribe_us) AS due FROM recordings WHERE transcribe_us > $1 \
         AND node_id = $2 UNION ALL SELECT min(due_us) AS due FROM objects_to_remove WHERE due_us > $1) AS dues";
-    let next: Option<i64> =
-        sql::query_scalar(select).bind(now.micros()).bind(node_id).fetch_one(pool).await.map_err(failed(WHAT))?;
+    let next: Option<i64> = sql::query_scalar(select)
+        .bind(now.micros())
+        .bind(node_id)
+        .fetch_one(pool)
+        .await
+        .map_err(failed(WHAT))?;
     Ok(RecordingWork { copies, objects, transcripts, next: next.map(Timestamp::from_micros) })
 }
 
@@ -470,7 +514,13 @@ mod tests {
 
     fn ended(start: RecordingStart) -> RecordingConclusion {
         let ended = start.started.plus(std::time::Duration::from_millis(3_500));
-        let end = RecordingEnd { ended, duration_ms: 3_500, end: RecordEnd::Silence, upload: None, transcribe: None };
+        let end = RecordingEnd {
+            ended,
+            duration_ms: 3_500,
+            end: RecordEnd::Silence,
+            upload: None,
+            transcribe: None,
+        };
         RecordingConclusion { start, end, callbacks: Vec::new() }
     }
 
@@ -479,14 +529,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
-        for start in [start(1, "MA1", "MA1"), start(2, "SA1", "MA1"), start(3, "MA2", "MA2"), start(4, "MA1", "MA1")] {
+        for start in [
+            start(1, "MA1", "MA1"),
+            start(2, "SA1", "MA1"),
+            start(3, "MA2", "MA2"),
+            start(4, "MA1", "MA1"),
+        ] {
             store.recording_begun(start);
         }
         store.settled().await;
         assert_eq!(store.recordings_open("node").await.unwrap().len(), 4);
-        assert_eq!(store.recordings(&main, &RecordingFilter::default(), 20, 0).await.unwrap(), (vec![], 0));
+        assert_eq!(
+            store.recordings(&main, &RecordingFilter::default(), 20, 0).await.unwrap(),
+            (vec![], 0)
+        );
         for n in 1..=2 {
-            store.conclude_recording(ended(start(n, if n == 1 { "MA1" } else { "SA1" }, "MA1"))).await.unwrap();
+            store
+                .conclude_recording(ended(start(n, if n == 1 { "MA1" } else { "SA1" }, "MA1")))
+                .await
+                .unwrap();
         }
         // One whose beginning got lost.
         store.conclude_recording(ended(start(9, "MA1", "MA1"))).await.unwrap();
@@ -502,7 +563,8 @@ mod tests {
             ..RecordingFilter::default()
         };
         assert_eq!(ids(&main, since).await.0, [9, 2]);
-        let call = RecordingFilter { call: Some(CallUuid(Uuid::nil())), ..RecordingFilter::default() };
+        let call =
+            RecordingFilter { call: Some(CallUuid(Uuid::nil())), ..RecordingFilter::default() };
         assert_eq!(ids(&main, call).await.0, []);
         let id = Uuid::from_u128(1);
         assert_eq!(store.recording(&main, id).await.unwrap().map(|r| r.duration_ms), Some(3_500));
@@ -526,10 +588,14 @@ mod tests {
             store.conclude_recording(conclusion).await.unwrap();
         }
         let work = async |now: i64| store.recording_work("node", at(now), 10).await.unwrap();
-        let ids = |work: &RecordingWork| work.copies.iter().map(|r| r.id.as_u128()).collect::<Vec<_>>();
+        let ids =
+            |work: &RecordingWork| work.copies.iter().map(|r| r.id.as_u128()).collect::<Vec<_>>();
         assert_eq!((ids(&work(999).await), work(999).await.next), (vec![], Some(at(1_000))));
         assert_eq!((ids(&work(1_500).await), work(1_500).await.next), (vec![1], Some(at(2_000))));
-        assert_eq!(store.recording_work("other", at(9_000), 10).await.unwrap(), RecordingWork::default());
+        assert_eq!(
+            store.recording_work("other", at(9_000), 10).await.unwrap(),
+            RecordingWork::default()
+        );
 
         let [one, two] = [1, 2].map(Uuid::from_u128);
         store.copied(CopyWrite::Failed { id: one, again: Some(at(5_000)) }).await.unwrap();
@@ -545,8 +611,14 @@ mod tests {
         let objects = work(5_000).await.objects;
         assert_eq!(objects, [("a/1.wav".to_owned(), 0), ("a/2.wav".to_owned(), 0)]);
         store.copied(CopyWrite::Removed { object: "a/1.wav".to_owned() }).await.unwrap();
-        store.copied(CopyWrite::Kept { object: "a/2.wav".to_owned(), again: at(6_000) }).await.unwrap();
-        assert_eq!(work(5_000).await, RecordingWork { next: Some(at(6_000)), ..RecordingWork::default() });
+        store
+            .copied(CopyWrite::Kept { object: "a/2.wav".to_owned(), again: at(6_000) })
+            .await
+            .unwrap();
+        assert_eq!(
+            work(5_000).await,
+            RecordingWork { next: Some(at(6_000)), ..RecordingWork::default() }
+        );
         assert_eq!(work(6_000).await.objects, [("a/2.wav".to_owned(), 1)]);
         store.close().await;
     }
@@ -566,9 +638,15 @@ mod tests {
         store.conclude_recording(conclusion).await.unwrap();
         let work = async |now: i64| store.recording_work("node", at(now), 10).await.unwrap();
         let first = work(600).await;
-        assert_eq!((first.copies.len(), first.transcripts[0].tries, &first.transcripts[0].start), (0, 0, &start));
+        assert_eq!(
+            (first.copies.len(), first.transcripts[0].tries, &first.transcripts[0].start),
+            (0, 0, &start)
+        );
         store.transcribed(TranscriptWrite::Again { id: start.id, at: at(700) }).await.unwrap();
-        assert_eq!(work(600).await, RecordingWork { next: Some(at(700)), ..RecordingWork::default() });
+        assert_eq!(
+            work(600).await,
+            RecordingWork { next: Some(at(700)), ..RecordingWork::default() }
+        );
         assert_eq!(work(700).await.transcripts[0].tries, 1);
 
         let callback = NewCallback {

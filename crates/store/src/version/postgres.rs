@@ -30,9 +30,14 @@ pub(super) fn of(migrations: &Migrator) -> Migrator {
 }
 
 fn translated(migration: &Migration) -> Migration {
-    let own = OWN.iter().find(|(version, _)| *version == migration.version).map(|(_, text)| (*text).to_owned());
+    let own = OWN
+        .iter()
+        .find(|(version, _)| *version == migration.version)
+        .map(|(_, text)| (*text).to_owned());
     let text = own.unwrap_or_else(|| {
-        WORDS.iter().fold(migration.sql.as_str().to_owned(), |text, (lite, post)| text.replace(lite, post))
+        WORDS
+            .iter()
+            .fold(migration.sql.as_str().to_owned(), |text, (lite, post)| text.replace(lite, post))
     });
     Migration::new(
         migration.version,

@@ -33,8 +33,12 @@ pub(super) const ALL: &[Explanation] = &[
                once, `&amp;` and `&lt;` for & and <, no `--` in comments, nothing before an XML declaration.",
         why: "What is not well-formed has no meaning that two readers would agree on. Most often a value was put into a \
               text without escaping: let a library write the document.",
-        wrong: Example::whole("<Response>\n    <Speak>Terms & conditions apply.</Speak>\n</Response>"),
-        right: Example::whole("<Response>\n    <Speak>Terms &amp; conditions apply.</Speak>\n</Response>"),
+        wrong: Example::whole(
+            "<Response>\n    <Speak>Terms & conditions apply.</Speak>\n</Response>",
+        ),
+        right: Example::whole(
+            "<Response>\n    <Speak>Terms &amp; conditions apply.</Speak>\n</Response>",
+        ),
     },
     Explanation {
         rule: rules::E104,
@@ -53,13 +57,17 @@ pub(super) const ALL: &[Explanation] = &[
             "<Response><Speak>\n<p><s><emphasis><w><sub><lang><s><p><s><p><s><p><s><p><s>Too deep.</s></p></s></p></s></p>\
              </s></p></s></lang></sub></w></emphasis></s></p>\n</Speak></Response>",
         ),
-        right: Example::whole("<Response><Speak voice=\"Polly.Joanna\"><p><s>Deep enough.</s></p></Speak></Response>"),
+        right: Example::whole(
+            "<Response><Speak voice=\"Polly.Joanna\"><p><s>Deep enough.</s></p></Speak></Response>",
+        ),
     },
     Explanation {
         rule: rules::E106,
         what: "A document has no processing instruction (`<?…?>`) but the XML declaration.",
         why: "It would be for another program than the one that runs calls; most often a web framework added it.",
-        wrong: Example::whole("<?xml-stylesheet href=\"a.css\"?>\n<Response><Speak>Welcome.</Speak></Response>"),
+        wrong: Example::whole(
+            "<?xml-stylesheet href=\"a.css\"?>\n<Response><Speak>Welcome.</Speak></Response>",
+        ),
         right: Example::whole("<Response><Speak>Welcome.</Speak></Response>"),
     },
     Explanation {
@@ -91,7 +99,9 @@ pub(super) const ALL: &[Explanation] = &[
         what: "Play, Redirect, Stream, DTMF, Conference, MultiPartyCall and Message have a body.",
         why: "The body is what they are about: which file, which URL, which digits, which room.",
         wrong: Example::whole("<Response><Play></Play></Response>"),
-        right: Example::whole("<Response><Play>https://app.example.com/welcome.mp3</Play></Response>"),
+        right: Example::whole(
+            "<Response><Play>https://app.example.com/welcome.mp3</Play></Response>",
+        ),
     },
     Explanation {
         rule: rules::E206,
@@ -123,7 +133,9 @@ pub(super) const ALL: &[Explanation] = &[
         what: "A required attribute is there and not empty: action of GetInput, role of MultiPartyCall, src and dst of \
                Message, those that SSML requires.",
         why: "The element can't do its work without it: a GetInput without action would ask for keys and tell nobody.",
-        wrong: Example::whole("<Response><GetInput><Speak>Press a key.</Speak></GetInput></Response>"),
+        wrong: Example::whole(
+            "<Response><GetInput><Speak>Press a key.</Speak></GetInput></Response>",
+        ),
         right: Example::whole(
             "<Response>\n    <GetInput action=\"https://app.example.com/menu\"><Speak>Press a key.</Speak></GetInput>\n\
              </Response>",
@@ -148,7 +160,9 @@ pub(super) const ALL: &[Explanation] = &[
         why: "That is three to four minutes of speech, and the limit of the voices behind Plivo. Split it into several \
               Speak elements.",
         wrong: Example::filled("<Response><Speak>…</Speak></Response>", 3_001),
-        right: Example::whole("<Response><Speak>The first part.</Speak><Speak>The second part.</Speak></Response>"),
+        right: Example::whole(
+            "<Response><Speak>The first part.</Speak><Speak>The second part.</Speak></Response>",
+        ),
     },
     Explanation {
         rule: rules::E311,
@@ -157,21 +171,29 @@ pub(super) const ALL: &[Explanation] = &[
         why: "A document is not asked relative to anything: write the whole address. Secrets don't belong into URLs; \
               requests are signed instead.",
         wrong: Example::whole("<Response><Redirect>/next</Redirect></Response>"),
-        right: Example::whole("<Response><Redirect>https://app.example.com/next</Redirect></Response>"),
+        right: Example::whole(
+            "<Response><Redirect>https://app.example.com/next</Redirect></Response>",
+        ),
     },
     Explanation {
         rule: rules::E312,
         what: "A method is GET or POST.",
         why: "URLs are asked with one of these two; POST where nothing is said.",
-        wrong: Example::whole("<Response><Redirect method=\"PUT\">https://app.example.com/next</Redirect></Response>"),
-        right: Example::whole("<Response><Redirect method=\"POST\">https://app.example.com/next</Redirect></Response>"),
+        wrong: Example::whole(
+            "<Response><Redirect method=\"PUT\">https://app.example.com/next</Redirect></Response>",
+        ),
+        right: Example::whole(
+            "<Response><Redirect method=\"POST\">https://app.example.com/next</Redirect></Response>",
+        ),
     },
     Explanation {
         rule: rules::E401,
         what: "A Dial with callType=\"whatsapp\" has a callerId.",
         why: "The user sees who calls, and Meta places a call only in the name of a business number: name a WhatsApp \
               number of your account that has calling enabled.",
-        wrong: Example::whole("<Response><Dial callType=\"whatsapp\"><User>919412341234</User></Dial></Response>"),
+        wrong: Example::whole(
+            "<Response><Dial callType=\"whatsapp\"><User>919412341234</User></Dial></Response>",
+        ),
         right: Example::whole(
             "<Response>\n    <Dial callType=\"whatsapp\" callerId=\"918035737458\"><User>919412341234</User></Dial>\n\
              </Response>",
@@ -183,7 +205,9 @@ pub(super) const ALL: &[Explanation] = &[
                Number with a phone number or a User with a sip: address.",
         why: "A phone number in a User is a WhatsApp user only if the Dial says callType=\"whatsapp\"; a Number is of the \
               phone network, which a WhatsApp call can't reach.",
-        wrong: Example::whole("<Response><Dial callerId=\"918035737458\"><User>919412341234</User></Dial></Response>"),
+        wrong: Example::whole(
+            "<Response><Dial callerId=\"918035737458\"><User>919412341234</User></Dial></Response>",
+        ),
         right: Example::whole(
             "<Response>\n    <Dial callType=\"whatsapp\" callerId=\"918035737458\"><User>919412341234</User></Dial>\n\
              </Response>",

@@ -15,8 +15,12 @@ pub(super) const ALL: &[Explanation] = &[
         rule: rules::W302,
         what: "Words, booleans and methods are written in their usual letter case.",
         why: "They are understood all the same here. Other platforms that read the same XML are stricter.",
-        wrong: Example::whole("<Response><Redirect method=\"post\">https://app.example.com/next</Redirect></Response>"),
-        right: Example::whole("<Response><Redirect method=\"POST\">https://app.example.com/next</Redirect></Response>"),
+        wrong: Example::whole(
+            "<Response><Redirect method=\"post\">https://app.example.com/next</Redirect></Response>",
+        ),
+        right: Example::whole(
+            "<Response><Redirect method=\"POST\">https://app.example.com/next</Redirect></Response>",
+        ),
     },
     Explanation {
         rule: rules::W303,
@@ -39,15 +43,21 @@ pub(super) const ALL: &[Explanation] = &[
         what: "Something follows a Hangup with schedule.",
         why: "A scheduled Hangup sets a timer and lets what follows run until then. As the last element it has nothing to \
               wait for, and the call ends at once.",
-        wrong: Example::whole("<Response><Speak>One minute.</Speak><Hangup schedule=\"60\"/></Response>"),
-        right: Example::whole("<Response><Hangup schedule=\"60\"/><Speak>One minute.</Speak></Response>"),
+        wrong: Example::whole(
+            "<Response><Speak>One minute.</Speak><Hangup schedule=\"60\"/></Response>",
+        ),
+        right: Example::whole(
+            "<Response><Hangup schedule=\"60\"/><Speak>One minute.</Speak></Response>",
+        ),
     },
     Explanation {
         rule: rules::W306,
         what: "A Speak has a text, or an SSML element.",
         why: "It says nothing otherwise. Most often a variable of a template had nothing in it; a pause is a Wait.",
         wrong: Example::whole("<Response><Speak></Speak><Wait length=\"2\"/></Response>"),
-        right: Example::whole("<Response><Speak>Please hold.</Speak><Wait length=\"2\"/></Response>"),
+        right: Example::whole(
+            "<Response><Speak>Please hold.</Speak><Wait length=\"2\"/></Response>",
+        ),
     },
     Explanation {
         rule: rules::W307,
@@ -96,8 +106,12 @@ pub(super) const ALL: &[Explanation] = &[
         why: "What callers enter and say would cross the network in the clear. A node asks http only where its \
               configuration says `answer.allow_insecure = true`, which is for development; otherwise it counts as \
               unreachable.",
-        wrong: Example::whole("<Response><Redirect>http://app.example.com/next</Redirect></Response>"),
-        right: Example::whole("<Response><Redirect>https://app.example.com/next</Redirect></Response>"),
+        wrong: Example::whole(
+            "<Response><Redirect>http://app.example.com/next</Redirect></Response>",
+        ),
+        right: Example::whole(
+            "<Response><Redirect>https://app.example.com/next</Redirect></Response>",
+        ),
     },
     Explanation {
         rule: rules::W312,
@@ -106,13 +120,17 @@ pub(super) const ALL: &[Explanation] = &[
         why: "The attribute is ignored as the element stands: either it is not needed, or the one that would switch it on \
               is missing.",
         wrong: Example::whole("<Response><Wait length=\"10\" minSilence=\"3000\"/></Response>"),
-        right: Example::whole("<Response><Wait length=\"10\" silence=\"true\" minSilence=\"3000\"/></Response>"),
+        right: Example::whole(
+            "<Response><Wait length=\"10\" silence=\"true\" minSilence=\"3000\"/></Response>",
+        ),
     },
     Explanation {
         rule: rules::W313,
         what: "SSML stands in a Speak with a voice that begins with `Polly.`.",
         why: "Offhook speaks it with any voice, as far as the engine goes; Plivo takes SSML with Polly voices only.",
-        wrong: Example::whole("<Response><Speak>Hold <break time=\"1s\"/> please.</Speak></Response>"),
+        wrong: Example::whole(
+            "<Response><Speak>Hold <break time=\"1s\"/> please.</Speak></Response>",
+        ),
         right: Example::whole(
             "<Response><Speak voice=\"Polly.Joanna\">Hold <break time=\"1s\"/> please.</Speak></Response>",
         ),
@@ -148,7 +166,9 @@ pub(super) const ALL: &[Explanation] = &[
         why: "There is no SIP trunk: sip:NAME@HOST rings the endpoint NAME of your account if HOST is this platform's, and \
               nobody otherwise (DialError=sip_not_supported). The linter can't see which endpoints there are; if NAME is \
               one, all is well, and this warning stays.",
-        wrong: Example::whole("<Response><Dial><User>sip:asha@calls.example.com</User></Dial></Response>"),
+        wrong: Example::whole(
+            "<Response><Dial><User>sip:asha@calls.example.com</User></Dial></Response>",
+        ),
         right: Example::whole(
             "<Response>\n    <Dial callType=\"whatsapp\" callerId=\"918035737458\"><User>919412341234</User></Dial>\n\
              </Response>",

@@ -70,17 +70,27 @@ pub(super) fn dial(node: &Node<'_>, findings: &mut Findings) -> Dial {
     }
     match node.elements().filter(|child| TARGETS.contains(&child.name)).count() {
         0 => {
-            let hint = if whatsapp { "add <User>919412341234</User>" } else { "add <User>sip:name@host</User>" };
+            let hint = if whatsapp {
+                "add <User>919412341234</User>"
+            } else {
+                "add <User>sip:name@host</User>"
+            };
             findings.add(rules::E206, node.at, "Dial has nobody to call", hint);
         }
         1..=MAX_TARGETS => {}
         more => {
             let message = format!("Dial has {more} targets");
-            findings.add(rules::E206, node.at, message, format!("at most {MAX_TARGETS} Number and User elements"));
+            findings.add(
+                rules::E206,
+                node.at,
+                message,
+                format!("at most {MAX_TARGETS} Number and User elements"),
+            );
         }
     }
     stray_text(node, findings);
-    let targets = children(node, TARGETS, findings, |child, findings| target(child, whatsapp, findings));
+    let targets =
+        children(node, TARGETS, findings, |child, findings| target(child, whatsapp, findings));
     Dial {
         whatsapp,
         caller_id: a.owned("callerId"),
@@ -107,7 +117,8 @@ pub(super) fn dial(node: &Node<'_>, findings: &mut Findings) -> Dial {
 }
 
 fn target(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<DialTarget> {
-    let a = attributes::check(node, if node.name == "Number" { NUMBER } else { USER }, &[], findings);
+    let a =
+        attributes::check(node, if node.name == "Number" { NUMBER } else { USER }, &[], findings);
     let address = address(node, whatsapp, findings);
     no_children(node, findings);
     Some(DialTarget {
@@ -129,12 +140,14 @@ fn address(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<D
         None
     };
     if body.is_empty() {
-        let hint = if whatsapp { "write the user's WhatsApp number" } else { "write the address to call" };
+        let hint =
+            if whatsapp { "write the user's WhatsApp number" } else { "write the address to call" };
         return wrong(format!("{} is empty", node.name), hint);
     }
     let is_number = node.name == "Number";
     if whatsapp && is_number {
-        let hint = "write <User> instead: the phone network is not reached with callType=\"whatsapp\"";
+        let hint =
+            "write <User> instead: the phone network is not reached with callType=\"whatsapp\"";
         return wrong("Number inside a WhatsApp Dial".to_owned(), hint);
     }
     if whatsapp || is_number {
@@ -150,15 +163,27 @@ fn address(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<D
             return Some(DialAddress::WhatsappUser(digits));
         }
         let hint = "call WhatsApp users with callType=\"whatsapp\" and <User>, your own people with <User>sip:…";
-        findings.add(rules::W401, node.at, "Number is never reached: there is no phone network here", hint);
+        findings.add(
+            rules::W401,
+            node.at,
+            "Number is never reached: there is no phone network here",
+            hint,
+        );
         return Some(DialAddress::Pstn(digits));
     }
     if !is_sip_address(&body) {
-        let hint = "write sip:name@host, or add callType=\"whatsapp\" to Dial for a WhatsApp number";
+        let hint =
+            "write sip:name@host, or add callType=\"whatsapp\" to Dial for a WhatsApp number";
         return wrong(format!("User {} is not a SIP address", quoted(&body)), hint);
     }
-    let hint = "fine if NAME in sip:NAME@… is an endpoint of this platform; no other SIP host is called";
-    findings.add(rules::W403, node.at, "a SIP address reaches this platform's own endpoints only", hint);
+    let hint =
+        "fine if NAME in sip:NAME@… is an endpoint of this platform; no other SIP host is called";
+    findings.add(
+        rules::W403,
+        node.at,
+        "a SIP address reaches this platform's own endpoints only",
+        hint,
+    );
     Some(DialAddress::Sip(body.into_owned()))
 }
 

@@ -152,7 +152,8 @@ const STREAM: Table = &[
 
 pub(super) fn record(node: &Node<'_>, findings: &mut Findings) -> Record {
     let a = attributes::check(node, RECORD, &[], findings);
-    let (record_session, start_on_dial_answer) = (a.flag("recordSession", false), a.flag("startOnDialAnswer", false));
+    let (record_session, start_on_dial_answer) =
+        (a.flag("recordSession", false), a.flag("startOnDialAnswer", false));
     if record_session || start_on_dial_answer {
         for name in ["timeout", "finishOnKey", "playBeep"] {
             a.without_effect(name, "on a recording in the background", findings);
@@ -233,8 +234,11 @@ pub(super) fn multi_party_call(node: &Node<'_>, findings: &mut Findings) -> Mult
     a.require("role", findings);
     let name = text_body(node, "the call's name", MAX_NAME, findings);
     no_children(node, findings);
-    let attributes =
-        a.texts().filter(|(name, _)| *name != "role").map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+    let attributes = a
+        .texts()
+        .filter(|(name, _)| *name != "role")
+        .map(|(name, text)| (name.to_owned(), text.to_owned()))
+        .collect();
     MultiPartyCall { name, role: a.word("role").unwrap_or_default().to_owned(), attributes }
 }
 

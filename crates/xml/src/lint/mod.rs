@@ -96,7 +96,12 @@ fn children<T>(
             out.extend(each(&child, findings));
         } else if is_known(child.name) {
             let message = format!("{} cannot stand inside {}", child.name, parent.name);
-            findings.add(rules::E203, child.at, message, where_it_belongs(child.name, parent.name, allowed));
+            findings.add(
+                rules::E203,
+                child.at,
+                message,
+                where_it_belongs(child.name, parent.name, allowed),
+            );
         } else {
             let message = format!("there is no element {}", quoted(child.name));
             findings.add(rules::E202, child.at, message, what_is_meant(child.name, allowed));
@@ -111,7 +116,9 @@ fn no_children(node: &Node<'_>, findings: &mut Findings) {
 }
 
 fn is_known(name: &str) -> bool {
-    RESPONSE.contains(&name) || matches!(name, "Response" | "Number" | "User") || speak::is_ssml(name)
+    RESPONSE.contains(&name)
+        || matches!(name, "Response" | "Number" | "User")
+        || speak::is_ssml(name)
 }
 
 fn where_it_belongs(name: &str, parent: &str, allowed: &[&str]) -> Cow<'static, str> {
@@ -127,7 +134,11 @@ fn where_it_belongs(name: &str, parent: &str, allowed: &[&str]) -> Cow<'static, 
 }
 
 fn what_is_meant(name: &str, allowed: &[&str]) -> Cow<'static, str> {
-    let every = RESPONSE.iter().chain(&["Number", "User"]).copied().chain(speak::SSML_NAMES.iter().copied());
+    let every = RESPONSE
+        .iter()
+        .chain(&["Number", "User"])
+        .copied()
+        .chain(speak::SSML_NAMES.iter().copied());
     if let Some(meant) = every.into_iter().find(|known| known.eq_ignore_ascii_case(name)) {
         return format!("write {meant}: letter case counts").into();
     }
@@ -150,7 +161,8 @@ fn stray_text(node: &Node<'_>, findings: &mut Findings) {
     let mut places = node.places();
     for text in node.texts() {
         if let Some(at) = text.offset.map(|offset| places.locate(offset)) {
-            let message = format!("text inside {}: {} is ignored", node.name, quoted(trim(&text.value)));
+            let message =
+                format!("text inside {}: {} is ignored", node.name, quoted(trim(&text.value)));
             findings.add(rules::W304, at, message, "put what shall be said into <Speak>");
         }
     }
@@ -175,7 +187,12 @@ fn required_body<'n>(node: &Node<'n>, what: &str, findings: &mut Findings) -> Op
     let body = body(node);
     if body.is_empty() {
         let message = format!("{} is empty", node.name);
-        findings.add(rules::E205, node.at, message, format!("write {what} between <{0}> and </{0}>", node.name));
+        findings.add(
+            rules::E205,
+            node.at,
+            message,
+            format!("write {what} between <{0}> and </{0}>", node.name),
+        );
         return None;
     }
     Some(body)
@@ -213,8 +230,17 @@ fn siblings(parent: &Node<'_>, allowed: &[&str], findings: &mut Findings) {
         }
         if ends_document(&node) {
             if let Some(next) = elements.peek() {
-                let message = format!("{} never runs: nothing behind {} is reached", shortened(next.name), node.name);
-                findings.add(rules::W307, next.at, message, format!("remove it, or move it before {}", node.name));
+                let message = format!(
+                    "{} never runs: nothing behind {} is reached",
+                    shortened(next.name),
+                    node.name
+                );
+                findings.add(
+                    rules::W307,
+                    next.at,
+                    message,
+                    format!("remove it, or move it before {}", node.name),
+                );
             }
             return;
         }
@@ -228,14 +254,17 @@ fn ends_document(node: &Node<'_>) -> bool {
     match node.name {
         "Redirect" => true,
         "Hangup" => node.raw("schedule").is_none(),
-        "Speak" | "Play" => node.raw("loop").is_some_and(|v| value::is_number(v) && v.bytes().all(|b| b == b'0')),
+        "Speak" | "Play" => {
+            node.raw("loop").is_some_and(|v| value::is_number(v) && v.bytes().all(|b| b == b'0'))
+        }
         _ => false,
     }
 }
 
 fn answers(node: &Node<'_>) -> bool {
     match node.name {
-        "Speak" | "Play" | "GetInput" | "GetDigits" | "Conference" | "MultiPartyCall" | "Stream" | "DTMF" => true,
+        "Speak" | "Play" | "GetInput" | "GetDigits" | "Conference" | "MultiPartyCall"
+        | "Stream" | "DTMF" => true,
         "Record" => !node.says_true("recordSession") && !node.says_true("startOnDialAnswer"),
         _ => false,
     }

@@ -84,7 +84,8 @@ pub(super) fn wait(node: &Node<'_>, findings: &mut Findings) -> Wait {
     }
     stray_text(node, findings);
     no_children(node, findings);
-    let min_silence = Duration::from_millis(attributes.number("minSilence").unwrap_or(2_000).into());
+    let min_silence =
+        Duration::from_millis(attributes.number("minSilence").unwrap_or(2_000).into());
     Wait {
         length: attributes.seconds("length", 1),
         min_silence: silence.then_some(min_silence),
@@ -127,8 +128,11 @@ pub(super) fn get_input(node: &Node<'_>, findings: &mut Findings) -> Option<GetI
         None if a.has("inputType") => (InputType::Dtmf, &[]),
         Some(_) | None => (InputType::Dtmf, FOR_SPEECH),
     };
-    let because =
-        if input_type == InputType::Speech { "with inputType=\"speech\"" } else { "unless inputType has speech" };
+    let because = if input_type == InputType::Speech {
+        "with inputType=\"speech\""
+    } else {
+        "unless inputType has speech"
+    };
     for name in idle {
         a.without_effect(name, because, findings);
     }

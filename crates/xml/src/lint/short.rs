@@ -7,11 +7,14 @@ use crate::rules;
 use crate::tree::Node;
 use crate::value::{self, Case, Kind, Value, Words, is_dial_string};
 
-use super::{PRE_ANSWER, children, element, no_children, required_body, siblings, stray_text, text_body};
+use super::{
+    PRE_ANSWER, children, element, no_children, required_body, siblings, stray_text, text_body,
+};
 
 const DTMF: Table = &[("async", Kind::Bool)];
 const REDIRECT: Table = &[("method", Kind::Method)];
-const HANGUP: Table = &[("reason", Kind::one_of(&["rejected", "busy"])), ("schedule", Kind::Int(1, 86_400))];
+const HANGUP: Table =
+    &[("reason", Kind::one_of(&["rejected", "busy"])), ("schedule", Kind::Int(1, 86_400))];
 const MESSAGE: Table = &[
     ("src", Kind::Phone),
     ("dst", Kind::Phones),
@@ -29,11 +32,20 @@ pub(super) fn url_body(node: &Node<'_>, kind: Kind, findings: &mut Findings) -> 
     };
     if let Some(note) = note {
         let Note { rule, what, hint } = *note;
-        let fault =
-            if node.name == "Redirect" && rule == rules::E311 { FirstFault::RedirectUrl } else { FirstFault::Other };
+        let fault = if node.name == "Redirect" && rule == rules::E311 {
+            FirstFault::RedirectUrl
+        } else {
+            FirstFault::Other
+        };
         // A user name in a URL comes with a password.
         let shown = if body.contains('@') { String::new() } else { format!("{} ", quoted(&body)) };
-        findings.add_fault(rule, node.at, format!("the URL {shown}in {} {what}", node.name), hint, fault);
+        findings.add_fault(
+            rule,
+            node.at,
+            format!("the URL {shown}in {} {what}", node.name),
+            hint,
+            fault,
+        );
     }
     if let Some(Value::Text(url)) = value { Some(DocUrl(url.into())) } else { None }
 }
@@ -43,7 +55,12 @@ pub(super) fn dtmf(node: &Node<'_>, findings: &mut Findings) -> Dtmf {
     let digits = required_body(node, "the digits to send", findings).unwrap_or_default();
     if !digits.is_empty() && !is_dial_string(&digits) {
         let message = format!("DTMF {} cannot be sent as digits", quoted(&digits));
-        findings.add(rules::E301, node.at, message, "write 1 to 64 of 0-9 * #, w for half a second, W for a second");
+        findings.add(
+            rules::E301,
+            node.at,
+            message,
+            "write 1 to 64 of 0-9 * #, w for half a second, W for a second",
+        );
     }
     no_children(node, findings);
     Dtmf { digits: digits.into_owned(), asynchronous: attributes.flag("async", true) }
@@ -73,7 +90,8 @@ pub(super) fn pre_answer(node: &Node<'_>, findings: &mut Findings) -> PreAnswer 
     stray_text(node, findings);
     let elements = children(node, PRE_ANSWER, findings, |child, findings| {
         if matches!(child.name, "Speak" | "Play" | "GetDigits" | "DTMF") {
-            let message = format!("{} is skipped: WhatsApp carries no sound before the answer", child.name);
+            let message =
+                format!("{} is skipped: WhatsApp carries no sound before the answer", child.name);
             findings.add(rules::W402, child.at, message, "move it behind PreAnswer");
         }
         element(child, findings)

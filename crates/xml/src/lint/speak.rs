@@ -10,7 +10,8 @@ use crate::value::{Case, Kind, Words, break_millis};
 
 use super::{children, stray_text};
 
-const SPEAK: Table = &[("voice", Kind::Voice), ("language", Kind::Lang), ("loop", Kind::Int(0, 10_000))];
+const SPEAK: Table =
+    &[("voice", Kind::Voice), ("language", Kind::Lang), ("loop", Kind::Int(0, 10_000))];
 
 /// Characters of text in one `Speak` (L2).
 const MAX_TEXT: usize = 3_000;
@@ -19,8 +20,10 @@ const MAX_TEXT: usize = 3_000;
 pub(super) const SSML_NAMES: &[&str] =
     &["break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"];
 
-const IN_LANG: &[&str] = &["break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"];
-const IN_P: &[&str] = &["break", "emphasis", "lang", "phoneme", "prosody", "say-as", "sub", "s", "w"];
+const IN_LANG: &[&str] =
+    &["break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"];
+const IN_P: &[&str] =
+    &["break", "emphasis", "lang", "phoneme", "prosody", "say-as", "sub", "s", "w"];
 const IN_S: &[&str] = &["break", "emphasis", "lang", "phoneme", "prosody", "say-as", "sub", "w"];
 const IN_W: &[&str] = &["break", "emphasis", "phoneme", "prosody", "say-as", "sub"];
 
@@ -52,7 +55,10 @@ const SAY_AS: Table = &[
             "telephone",
         ]),
     ),
-    ("format", Kind::exactly(&["mdy", "dmy", "ymd", "md", "dm", "ym", "my", "d", "m", "y", "yyyymmdd"])),
+    (
+        "format",
+        Kind::exactly(&["mdy", "dmy", "ymd", "md", "dm", "ym", "my", "d", "m", "y", "yyyymmdd"]),
+    ),
 ];
 const SUB: Table = &[("alias", Kind::Any)];
 const W: Table = &[(
@@ -103,12 +109,15 @@ pub(super) fn is_ssml(name: &str) -> bool {
 
 pub(super) fn speak(node: &Node<'_>, findings: &mut Findings) -> Speak {
     let raw_voice = node.raw("voice");
-    let classic = raw_voice.is_none_or(|v| v.eq_ignore_ascii_case("WOMAN") || v.eq_ignore_ascii_case("MAN"));
+    let classic =
+        raw_voice.is_none_or(|v| v.eq_ignore_ascii_case("WOMAN") || v.eq_ignore_ascii_case("MAN"));
     let instead = [("language", Kind::ClassicLang)];
     let attributes = attributes::check(node, SPEAK, if classic { &instead } else { &[] }, findings);
     let speech = speech(node);
     // Most are short in bytes too, and need not be counted.
-    let characters = Some(speech.bytes()).filter(|bytes| *bytes <= MAX_TEXT).unwrap_or_else(|| speech.characters());
+    let characters = Some(speech.bytes())
+        .filter(|bytes| *bytes <= MAX_TEXT)
+        .unwrap_or_else(|| speech.characters());
     if characters > MAX_TEXT {
         let message = format!("the text has {characters} characters");
         findings.add(
@@ -138,10 +147,17 @@ pub(super) fn speak(node: &Node<'_>, findings: &mut Findings) -> Speak {
     children(node, IN_LANG, findings, ssml);
     let voice = match attributes.text("voice") {
         Some("MAN") => Voice::Man,
-        Some(name) => name.strip_prefix("Polly.").map_or(Voice::Woman, |name| Voice::Polly(name.to_owned())),
+        Some(name) => {
+            name.strip_prefix("Polly.").map_or(Voice::Woman, |name| Voice::Polly(name.to_owned()))
+        }
         None => Voice::Woman,
     };
-    Speak { speech, voice, language: attributes.owned("language"), repeat: repeat(attributes.number("loop")) }
+    Speak {
+        speech,
+        voice,
+        language: attributes.owned("language"),
+        repeat: repeat(attributes.number("loop")),
+    }
 }
 
 /// `loop` as `Speak` and `Play` have it.
@@ -194,12 +210,22 @@ fn collect(node: &Node<'_>, spaced: &mut bool) -> Speech {
             Content::Element(child) => match SsmlTag::named(child.name) {
                 Some(name) => {
                     let known = rules_of(child.name).map_or(&[][..], |rules| rules.attributes);
-                    let meant = child.attributes.iter().filter(|a| known.iter().any(|(name, _)| *name == a.name));
-                    let attributes =
-                        meant.filter_map(|a| Some((a.name.to_owned(), child.raw(a.name)?.to_owned()))).collect();
-                    out.push(SpeechNode::Tag { name, attributes, content: collect(&child, spaced) });
+                    let meant = child
+                        .attributes
+                        .iter()
+                        .filter(|a| known.iter().any(|(name, _)| *name == a.name));
+                    let attributes = meant
+                        .filter_map(|a| Some((a.name.to_owned(), child.raw(a.name)?.to_owned())))
+                        .collect();
+                    out.push(SpeechNode::Tag {
+                        name,
+                        attributes,
+                        content: collect(&child, spaced),
+                    });
                 }
-                None if child.name == "break" => out.push(SpeechNode::Break { millis: pause(&child) }),
+                None if child.name == "break" => {
+                    out.push(SpeechNode::Break { millis: pause(&child) })
+                }
                 // Not SSML: refused, its text counts for nothing.
                 None => {}
             },

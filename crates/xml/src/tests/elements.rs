@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::ast::{
-    Beep, DialMusic, DocUrl, GetDigits, GetInput, InputType, Repeat, Speech, SpeechNode, SsmlTag, Target, Voice, Wait,
+    Beep, DialMusic, DocUrl, GetDigits, GetInput, InputType, Repeat, Speech, SpeechNode, SsmlTag,
+    Target, Voice, Wait,
 };
 use model::{Digit, Method};
 
@@ -42,8 +43,16 @@ fn every_ssml_tag_takes_exactly_its_own() {
             let expected: &[&str] = if may(outer, inner) { &[] } else { &["E203"] };
             assert_eq!(speak(&document), expected, "{inner} in {outer}");
         }
-        assert_eq!(speak(&format!("{}<Play>x</Play></{outer}>", open(outer))), ["E203"], "Play in {outer}");
-        assert_eq!(speak(&format!("{}<mark/></{outer}>", open(outer))), ["E202"], "mark in {outer}");
+        assert_eq!(
+            speak(&format!("{}<Play>x</Play></{outer}>", open(outer))),
+            ["E203"],
+            "Play in {outer}"
+        );
+        assert_eq!(
+            speak(&format!("{}<mark/></{outer}>", open(outer))),
+            ["E202"],
+            "mark in {outer}"
+        );
     }
     assert_eq!(speak("<break>x</break>"), ["W304"]);
 }
@@ -110,7 +119,9 @@ fn ssml_values_at_their_edges() {
 #[test]
 fn speech_is_collapsed_over_its_tags() {
     let said = |inner: &str| {
-        let ElementKind::Speak(speak) = &elements(&format!("<Speak>{inner}</Speak>"))[0] else { panic!() };
+        let ElementKind::Speak(speak) = &elements(&format!("<Speak>{inner}</Speak>"))[0] else {
+            panic!()
+        };
         speak.speech.clone()
     };
     let text = |t: &str| SpeechNode::Text(t.to_owned());
@@ -120,7 +131,11 @@ fn speech_is_collapsed_over_its_tags() {
         content: Speech(content),
     };
     assert_eq!(said("  two \n\t words  "), Speech(vec![text("two words")]));
-    assert_eq!(said("a\u{A0} b"), Speech(vec![text("a\u{A0} b")]), "only XML's own white space collapses");
+    assert_eq!(
+        said("a\u{A0} b"),
+        Speech(vec![text("a\u{A0} b")]),
+        "only XML's own white space collapses"
+    );
     assert_eq!(
         said(" One <break time=\"1.5s\"/> two <sub alias=\" and three \"> &amp; 3 </sub> "),
         Speech(vec![
@@ -145,10 +160,21 @@ fn speak_has_three_thousand_characters() {
         (&format!("<Speak>  {long}  </Speak>"), &[]),
         (&format!("<Speak>{long}.</Speak>"), &["E304"]),
         (
-            &format!("<Speak voice=\"Polly.Joey\">{}<p>{}</p><break/></Speak>", "a".repeat(1_500), "b".repeat(1_500)),
+            &format!(
+                "<Speak voice=\"Polly.Joey\">{}<p>{}</p><break/></Speak>",
+                "a".repeat(1_500),
+                "b".repeat(1_500)
+            ),
             &[],
         ),
-        (&format!("<Speak voice=\"Polly.Joey\">{}<p>{}</p></Speak>", "a".repeat(1_500), "b".repeat(1_501)), &["E304"]),
+        (
+            &format!(
+                "<Speak voice=\"Polly.Joey\">{}<p>{}</p></Speak>",
+                "a".repeat(1_500),
+                "b".repeat(1_501)
+            ),
+            &["E304"],
+        ),
     ]);
 }
 
@@ -198,20 +224,37 @@ fn elements_stand_where_they_may() {
         "User" => format!("<Dial><User>sip:a@b.example.com{inner}</User></Dial>"),
         parent => format!("<{parent}>{inner}</{parent}>"),
     };
-    for parent in
-        ["", "GetInput", "GetDigits", "PreAnswer", "Wait", "Hangup", "Record", "Play", "Stream", "Redirect", "User"]
-    {
+    for parent in [
+        "",
+        "GetInput",
+        "GetDigits",
+        "PreAnswer",
+        "Wait",
+        "Hangup",
+        "Record",
+        "Play",
+        "Stream",
+        "Redirect",
+        "User",
+    ] {
         for (child, inner) in all {
             let may = match parent {
                 "" => !matches!(child, "Response" | "Number" | "User" | "break" | "p"),
                 "GetInput" | "GetDigits" => matches!(child, "Speak" | "Play" | "Wait"),
                 "PreAnswer" => {
-                    matches!(child, "Speak" | "Play" | "Wait" | "GetDigits" | "Redirect" | "Message" | "DTMF")
+                    matches!(
+                        child,
+                        "Speak" | "Play" | "Wait" | "GetDigits" | "Redirect" | "Message" | "DTMF"
+                    )
                 }
                 _ => false,
             };
             let rules = rules_in(&wrap(parent, inner));
-            assert_eq!(!rules.contains(&"E203".to_owned()), may, "{child} in {parent:?}: {rules:?}");
+            assert_eq!(
+                !rules.contains(&"E203".to_owned()),
+                may,
+                "{child} in {parent:?}: {rules:?}"
+            );
         }
         assert!(rules_in(&wrap(parent, "<speak/>")).contains(&"E202".to_owned()));
     }
@@ -236,7 +279,10 @@ fn bodies() {
         (&format!("<MultiPartyCall role=\"agent\">{}</MultiPartyCall>", chars(129)), &["E301"]),
         ("<MultiPartyCall/>", &["E302", "E205"]),
         (&format!("<Message src=\"12345\" dst=\"12345\">{}</Message>", chars(1_600)), &["W404"]),
-        (&format!("<Message src=\"12345\" dst=\"12345\">{}</Message>", chars(1_601)), &["E301", "W404"]),
+        (
+            &format!("<Message src=\"12345\" dst=\"12345\">{}</Message>", chars(1_601)),
+            &["E301", "W404"],
+        ),
         ("<Message/>", &["E302", "E302", "E205", "W404"]),
         ("<Wait>x</Wait>", &["W304"]),
         ("<Hangup>x</Hangup>", &["W304"]),
@@ -260,9 +306,15 @@ fn dial_and_its_targets() {
         (&users(20), &[]),
         (&users(21), &["E206"]),
         ("<Dial/>", &["E206"]),
-        ("<Dial callType=\"whatsapp\" callerId=\"\"><User>919412341234</User></Dial>", &["W303", "E401"]),
+        (
+            "<Dial callType=\"whatsapp\" callerId=\"\"><User>919412341234</User></Dial>",
+            &["W303", "E401"],
+        ),
         ("<Dial callerId=\"Support\"><User>sip:a@b.example.com</User></Dial>", &["W403"]),
-        ("<Dial callerId=\"Support\" callType=\"whatsapp\"><User>919412341234</User></Dial>", &["E301"]),
+        (
+            "<Dial callerId=\"Support\" callType=\"whatsapp\"><User>919412341234</User></Dial>",
+            &["E301"],
+        ),
         ("<Dial><User>sips:a@b.example.com:5061;transport=tls</User></Dial>", &["W403"]),
         ("<Dial><User>SIP:b.example.com</User></Dial>", &["W403"]),
         ("<Dial><User>sip:</User></Dial>", &["E402"]),
@@ -280,15 +332,27 @@ fn dial_and_its_targets() {
 
 #[test]
 fn attributes_without_effect() {
-    let get = |attributes: &str| rules_in(&format!("<GetInput action=\"https://x.example.com/a\" {attributes}/>"));
-    assert!(get("inputType=\"dtmf speech\" numDigits=\"1\" hints=\"a\" speechEndTimeout=\"2\"").is_empty());
-    assert_eq!(get("inputType=\"speech\" numDigits=\"1\" digitEndTimeout=\"2\" finishOnKey=\"\""), ["W312"; 3]);
+    let get = |attributes: &str| {
+        rules_in(&format!("<GetInput action=\"https://x.example.com/a\" {attributes}/>"))
+    };
+    assert!(
+        get("inputType=\"dtmf speech\" numDigits=\"1\" hints=\"a\" speechEndTimeout=\"2\"")
+            .is_empty()
+    );
+    assert_eq!(
+        get("inputType=\"speech\" numDigits=\"1\" digitEndTimeout=\"2\" finishOnKey=\"\""),
+        ["W312"; 3]
+    );
     let speech = "speechEndTimeout=\"2\" speechModel=\"default\" hints=\"a\" language=\"en\" profanityFilter=\"true\" \
                   interimSpeechResultsCallback=\"https://x.example.com/\" interimSpeechResultsCallbackMethod=\"GET\"";
     assert_eq!(get(speech), ["W312"; 7]);
     assert_eq!(get("hints=\"\""), ["W303"], "what is absent has no effect to lose");
     assert_eq!(get("inputType=\"both\" hints=\"a\" numDigits=\"1\""), ["E301"]);
-    assert_eq!(get("inputType=\"speech\" numDigits=\"0\""), ["E301", "W312"], "on top of the value's own finding");
+    assert_eq!(
+        get("inputType=\"speech\" numDigits=\"0\""),
+        ["E301", "W312"],
+        "on top of the value's own finding"
+    );
     check(&[
         ("<Wait minSilence=\"5\"/>", &["W312"]),
         ("<Wait minSilence=\"5\" silence=\"false\"/>", &["W312"]),
@@ -299,11 +363,23 @@ fn attributes_without_effect() {
         ),
         ("<Record startOnDialAnswer=\"true\" timeout=\"1\"/>", &["W312"]),
         ("<Record recordSession=\"false\" timeout=\"1\"/>", &[]),
-        ("<Stream noiseCancellationLevel=\"70\" noiseCancellation=\"true\">wss://x.example.com/</Stream>", &[]),
-        ("<Stream bidirectional=\"true\" audioTrack=\"Inbound\">wss://x.example.com/</Stream>", &["W302"]),
-        ("<Stream bidirectional=\"true\" audioTrack=\"outbound\">wss://x.example.com/</Stream>", &["E303"]),
+        (
+            "<Stream noiseCancellationLevel=\"70\" noiseCancellation=\"true\">wss://x.example.com/</Stream>",
+            &[],
+        ),
+        (
+            "<Stream bidirectional=\"true\" audioTrack=\"Inbound\">wss://x.example.com/</Stream>",
+            &["W302"],
+        ),
+        (
+            "<Stream bidirectional=\"true\" audioTrack=\"outbound\">wss://x.example.com/</Stream>",
+            &["E303"],
+        ),
         ("<Stream audioTrack=\"both\">wss://x.example.com/</Stream>", &[]),
-        ("<Stream bidirectional=\"true\" audioTrack=\"all\">wss://x.example.com/</Stream>", &["E301"]),
+        (
+            "<Stream bidirectional=\"true\" audioTrack=\"all\">wss://x.example.com/</Stream>",
+            &["E301"],
+        ),
     ]);
 }
 
@@ -330,7 +406,10 @@ fn what_is_never_reached() {
         ("<Wait/><Message src=\"12345\" dst=\"12345\">a</Message><PreAnswer/>", &["W404"]),
         ("<Dial><User>sip:a@b.example.com</User></Dial><PreAnswer/>", &["W403"]),
         ("<DTMF>1</DTMF><PreAnswer/><PreAnswer/>", &["W309", "W309"]),
-        ("<PreAnswer><DTMF>1</DTMF><GetDigits><Speak>a</Speak></GetDigits></PreAnswer>", &["W402", "W402"]),
+        (
+            "<PreAnswer><DTMF>1</DTMF><GetDigits><Speak>a</Speak></GetDigits></PreAnswer>",
+            &["W402", "W402"],
+        ),
         ("", &["W308"]),
         ("text", &["W304", "W308"]),
         ("<Bogus/>", &["E202"]),
@@ -339,7 +418,8 @@ fn what_is_never_reached() {
 
 #[test]
 fn what_the_first_error_concerns() {
-    let first = |inner: &str| parse(format!("<Response>{inner}</Response>").as_bytes(), None).first_fault;
+    let first =
+        |inner: &str| parse(format!("<Response>{inner}</Response>").as_bytes(), None).first_fault;
     let cases = [
         ("<Wait/>", None),
         ("<Speak x=\"\">a</Speak>", None),
@@ -349,11 +429,20 @@ fn what_the_first_error_concerns() {
         ("<Redirect>next</Redirect>", Some(FirstFault::RedirectUrl)),
         ("<Redirect/>", Some(FirstFault::Other)),
         ("<Play>next</Play>", Some(FirstFault::Other)),
-        ("<Redirect method=\"PUT\">https://x.example.com/a</Redirect>", Some(FirstFault::RedirectMethod)),
+        (
+            "<Redirect method=\"PUT\">https://x.example.com/a</Redirect>",
+            Some(FirstFault::RedirectMethod),
+        ),
         ("<Redirect method=\"PUT\">next</Redirect>", Some(FirstFault::RedirectMethod)),
-        ("<GetDigits method=\"PUT\" action=\"https://x.example.com/a\"/>", Some(FirstFault::ActionMethod)),
+        (
+            "<GetDigits method=\"PUT\" action=\"https://x.example.com/a\"/>",
+            Some(FirstFault::ActionMethod),
+        ),
         ("<GetDigits method=\"PUT\"/>", Some(FirstFault::Other)),
-        ("<Record callbackMethod=\"PUT\" action=\"https://x.example.com/a\"/>", Some(FirstFault::Other)),
+        (
+            "<Record callbackMethod=\"PUT\" action=\"https://x.example.com/a\"/>",
+            Some(FirstFault::Other),
+        ),
         ("<Wait length=\"0\"/><GetInput action=\"/menu\"/>", Some(FirstFault::Other)),
         ("<GetInput action=\"/menu\"/><Bogus/>", Some(FirstFault::ActionUrl)),
         ("<unclosed>", Some(FirstFault::Other)),
@@ -389,7 +478,10 @@ fn defaults_are_filled_in() {
     else {
         panic!("{all:?}")
     };
-    assert_eq!((&speak.voice, &speak.language, speak.repeat), (&Voice::Woman, &None, Repeat::Times(1)));
+    assert_eq!(
+        (&speak.voice, &speak.language, speak.repeat),
+        (&Voice::Woman, &None, Repeat::Times(1))
+    );
     assert_eq!(play.repeat, Repeat::Times(1));
     assert_eq!(*wait, Wait { length: Duration::from_secs(1), min_silence: None, beep: None });
     let expected = GetInput {
@@ -427,15 +519,33 @@ fn defaults_are_filled_in() {
         prompts: Vec::new(),
     };
     assert_eq!(*get_digits, expected);
-    assert!(record.mp3 && record.stereo && record.play_beep && record.redirect && record.max_length.is_none());
-    assert_eq!((record.timeout, &record.finish_on_key), (Duration::from_secs(15), &digits("#")));
-    assert_eq!((dial.timeout.as_secs(), dial.time_limit.as_secs(), dial.confirm_timeout.as_secs()), (120, 14_400, 120));
-    assert_eq!((dial.whatsapp, &dial.dial_music, dial.targets.len()), (false, &DialMusic::RingBack, 1));
     assert!(
-        conference.start_on_enter && conference.stay_alone && conference.relay_dtmf && conference.record_when_alone
+        record.mp3
+            && record.stereo
+            && record.play_beep
+            && record.redirect
+            && record.max_length.is_none()
+    );
+    assert_eq!((record.timeout, &record.finish_on_key), (Duration::from_secs(15), &digits("#")));
+    assert_eq!(
+        (dial.timeout.as_secs(), dial.time_limit.as_secs(), dial.confirm_timeout.as_secs()),
+        (120, 14_400, 120)
+    );
+    assert_eq!(
+        (dial.whatsapp, &dial.dial_music, dial.targets.len()),
+        (false, &DialMusic::RingBack, 1)
+    );
+    assert!(
+        conference.start_on_enter
+            && conference.stay_alone
+            && conference.relay_dtmf
+            && conference.record_when_alone
     );
     assert_eq!((conference.max_members, conference.time_limit.as_secs()), (20, 86_400));
-    assert_eq!((stream.audio_track.as_str(), stream.content_type.as_str()), ("inbound", "audio/x-l16;rate=8000"));
+    assert_eq!(
+        (stream.audio_track.as_str(), stream.content_type.as_str()),
+        ("inbound", "audio/x-l16;rate=8000")
+    );
     assert_eq!((stream.timeout.as_secs(), stream.noise_cancellation_level), (86_400, 85));
     assert!(dtmf.asynchronous && pre_answer.children.is_empty());
     assert_eq!((hangup.reason, hangup.schedule), (None, None));
@@ -450,8 +560,14 @@ fn s5_4_a_beep_keeps_its_numbers() {
     assert_eq!((beep(""), beep("beep=\"false\"")), (None, None));
     assert_eq!(beep("beep=\"true\""), Some(Beep::default()));
     let all = Beep { duration_ms: 400, inter_silence_ms: 60, intra_silence_ms: 0, threshold: 512 };
-    assert_eq!(beep("beep=\"duration=400,inter_silence=60,intra_silence=0,threshold=512\""), Some(all));
-    assert_eq!(beep("beep=\"threshold=9999999999\""), Some(Beep { threshold: u32::MAX, ..Beep::default() }));
+    assert_eq!(
+        beep("beep=\"duration=400,inter_silence=60,intra_silence=0,threshold=512\""),
+        Some(all)
+    );
+    assert_eq!(
+        beep("beep=\"threshold=9999999999\""),
+        Some(Beep { threshold: u32::MAX, ..Beep::default() })
+    );
 }
 
 #[test]

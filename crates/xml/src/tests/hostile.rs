@@ -22,16 +22,44 @@ fn filled(before: &str, piece: impl Fn(usize) -> String, after: &str) -> Vec<u8>
 fn r18_floods_are_judged_and_bounded() {
     let cases = [
         ("nesting", filled("", |_| "<a>".to_owned(), ""), "E105"),
-        ("attributes of one tag", filled("<Response>\n<Wait", |i| format!(" a{i}=\"\""), "/></Response>"), "E105"),
-        ("one attribute twice", filled("<Response><Wait", |_| " a=\"\"".to_owned(), "/></Response>"), "E103"),
+        (
+            "attributes of one tag",
+            filled("<Response>\n<Wait", |i| format!(" a{i}=\"\""), "/></Response>"),
+            "E105",
+        ),
+        (
+            "one attribute twice",
+            filled("<Response><Wait", |_| " a=\"\"".to_owned(), "/></Response>"),
+            "E103",
+        ),
         ("elements", filled("<Response>", |_| "<a/>".to_owned(), "</Response>"), "E105"),
         ("roots", filled("", |_| "<Response/>".to_owned(), ""), "E103"),
-        ("references", filled("<Response><Speak>", |_| "&#38;".to_owned(), "</Speak></Response>"), "E304"),
-        ("comments", filled("<Response><Speak>", |_| "a<!---->".to_owned(), "</Speak></Response>"), "E304"),
-        ("sections", filled("<Response><Speak>", |_| "<![CDATA[a]]>".to_owned(), "</Speak></Response>"), "E304"),
-        ("a long value", filled("<Response><Wait length=\"", |_| "9".to_owned(), "\"/></Response>"), "E301"),
+        (
+            "references",
+            filled("<Response><Speak>", |_| "&#38;".to_owned(), "</Speak></Response>"),
+            "E304",
+        ),
+        (
+            "comments",
+            filled("<Response><Speak>", |_| "a<!---->".to_owned(), "</Speak></Response>"),
+            "E304",
+        ),
+        (
+            "sections",
+            filled("<Response><Speak>", |_| "<![CDATA[a]]>".to_owned(), "</Speak></Response>"),
+            "E304",
+        ),
+        (
+            "a long value",
+            filled("<Response><Wait length=\"", |_| "9".to_owned(), "\"/></Response>"),
+            "E301",
+        ),
         ("a long name", filled("<Response><", |_| "a".to_owned(), "/></Response>"), "E202"),
-        ("a long URL", filled("<Response><Play>https://", |_| "a.".to_owned(), "</Play></Response>"), "E311"),
+        (
+            "a long URL",
+            filled("<Response><Play>https://", |_| "a.".to_owned(), "</Play></Response>"),
+            "E311",
+        ),
         ("open brackets", filled("<Response>", |_| "<".to_owned(), ""), "E103"),
         ("open comments", filled("<Response>", |_| "<!--".to_owned(), ""), "E103"),
         ("quotes", filled("<Response><a b=", |_| "\"'".to_owned(), ""), "E103"),
@@ -42,14 +70,16 @@ fn r18_floods_are_judged_and_bounded() {
     for (name, body, rule) in cases {
         let parsed = parse(&body, None);
         check_invariants(&parsed);
-        let first = parsed.findings.iter().find(|f| f.severity == ast::Severity::Error).expect(name);
+        let first =
+            parsed.findings.iter().find(|f| f.severity == ast::Severity::Error).expect(name);
         assert_eq!(first.rule, rule, "{name}: {}", first.message);
     }
 }
 
 #[test]
 fn r18_findings_are_many_but_not_without_end() {
-    let piece = |_| format!("<Wait {}/>\n", (0..60).map(|i| format!("a{i}='' ")).collect::<String>());
+    let piece =
+        |_| format!("<Wait {}/>\n", (0..60).map(|i| format!("a{i}='' ")).collect::<String>());
     let body = filled("<Response>", piece, "<Play/></Response>");
     let parsed = parse(&body, None);
     check_invariants(&parsed);
@@ -63,7 +93,9 @@ fn r18_no_entity_is_ever_read() {
     let laughs = "<!DOCTYPE r [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;\">]><Response><Speak>&b;</Speak></Response>";
     assert_eq!(found(laughs.as_bytes()), [("E104".to_owned(), 1, 1)]);
     let source = format!("<Response><Speak>{}</Speak></Response>", "&lt;".repeat(600));
-    let ElementKind::Speak(speak) = &parse(source.as_bytes(), None).document.unwrap().elements[0].kind.clone() else {
+    let ElementKind::Speak(speak) =
+        &parse(source.as_bytes(), None).document.unwrap().elements[0].kind.clone()
+    else {
         panic!()
     };
     assert_eq!(speak.speech.characters(), 600);

@@ -18,7 +18,8 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn url() -> impl Strategy<Value = DocUrl> {
-    "https?://[a-z]{1,8}\\.example\\.com(:[1-9][0-9]{2})?/[a-z&=?%#'\"<>]{0,12}".prop_map(|u| DocUrl(u.into()))
+    "https?://[a-z]{1,8}\\.example\\.com(:[1-9][0-9]{2})?/[a-z&=?%#'\"<>]{0,12}"
+        .prop_map(|u| DocUrl(u.into()))
 }
 
 fn method() -> impl Strategy<Value = Method> {
@@ -38,7 +39,8 @@ fn repeat() -> impl Strategy<Value = Repeat> {
 }
 
 fn language() -> impl Strategy<Value = String> {
-    prop::sample::select(vec!["en-US", "hi-IN", "es", "zh-Hans-CN", "es-419"]).prop_map(str::to_owned)
+    prop::sample::select(vec!["en-US", "hi-IN", "es", "zh-Hans-CN", "es-419"])
+        .prop_map(str::to_owned)
 }
 
 /// Words with a space behind each; [`settle`] makes what the parser makes of the whole.
@@ -54,12 +56,16 @@ fn speech_nodes() -> impl Strategy<Value = Vec<SpeechNode>> {
     let tree = leaf.prop_recursive(3, 12, 4, |inner| {
         let tag = prop::sample::select(vec![
             (SsmlTag::Lang, vec![("xml:lang".to_owned(), "fr-FR".to_owned())]),
-            (SsmlTag::Prosody, vec![("rate".to_owned(), "90%".to_owned()), ("volume".to_owned(), "+6dB".to_owned())]),
+            (
+                SsmlTag::Prosody,
+                vec![
+                    ("rate".to_owned(), "90%".to_owned()),
+                    ("volume".to_owned(), "+6dB".to_owned()),
+                ],
+            ),
         ]);
-        (tag, prop::collection::vec(inner, 0..4)).prop_map(|((name, attributes), content)| SpeechNode::Tag {
-            name,
-            attributes,
-            content: Speech(content),
+        (tag, prop::collection::vec(inner, 0..4)).prop_map(|((name, attributes), content)| {
+            SpeechNode::Tag { name, attributes, content: Speech(content) }
         })
     });
     prop::collection::vec(tree, 0..5)
@@ -117,14 +123,12 @@ fn speak() -> impl Strategy<Value = Speak> {
     let voice = prop_oneof![
         Just(Voice::Woman),
         Just(Voice::Man),
-        prop::sample::select(vec!["Joanna", "Matthew-Neural"]).prop_map(|name| Voice::Polly(name.to_owned())),
+        prop::sample::select(vec!["Joanna", "Matthew-Neural"])
+            .prop_map(|name| Voice::Polly(name.to_owned())),
     ];
-    (speech_nodes(), voice, prop::option::of(language()), repeat()).prop_map(|(nodes, voice, language, repeat)| Speak {
-        speech: settle(nodes),
-        voice,
-        language,
-        repeat,
-    })
+    (speech_nodes(), voice, prop::option::of(language()), repeat()).prop_map(
+        |(nodes, voice, language, repeat)| Speak { speech: settle(nodes), voice, language, repeat },
+    )
 }
 
 fn play() -> impl Strategy<Value = Play> {
@@ -143,17 +147,25 @@ fn wait() -> impl Strategy<Value = Wait> {
         },
     );
     let beep = prop::option::of(prop_oneof![Just(Beep::default()), beep]);
-    (seconds(1..=14_400), silence, beep).prop_map(|(length, min_silence, beep)| Wait { length, min_silence, beep })
+    (seconds(1..=14_400), silence, beep).prop_map(|(length, min_silence, beep)| Wait {
+        length,
+        min_silence,
+        beep,
+    })
 }
 
 fn prompts() -> impl Strategy<Value = Vec<Prompt>> {
-    let prompt =
-        prop_oneof![speak().prop_map(Prompt::Speak), play().prop_map(Prompt::Play), wait().prop_map(Prompt::Wait)];
+    let prompt = prop_oneof![
+        speak().prop_map(Prompt::Speak),
+        play().prop_map(Prompt::Play),
+        wait().prop_map(Prompt::Wait)
+    ];
     prop::collection::vec(prompt, 0..3)
 }
 
 fn get_input() -> impl Strategy<Value = GetInput> {
-    let input = prop::sample::select(vec![InputType::Dtmf, InputType::Speech, InputType::DtmfSpeech]);
+    let input =
+        prop::sample::select(vec![InputType::Dtmf, InputType::Speech, InputType::DtmfSpeech]);
     let times = (
         seconds(5..=60),
         seconds(2..=10),
@@ -173,7 +185,13 @@ fn get_input() -> impl Strategy<Value = GetInput> {
         (prop::option::of(target()), any::<bool>(), any::<bool>(), prompts()),
     )
         .prop_map(
-            |((action, redirect, input_type), times, keys, words, (interim, profanity_filter, log, prompts))| {
+            |(
+                (action, redirect, input_type),
+                times,
+                keys,
+                words,
+                (interim, profanity_filter, log, prompts),
+            )| {
                 GetInput {
                     action,
                     redirect,
@@ -203,20 +221,22 @@ fn get_digits() -> impl Strategy<Value = GetDigits> {
         (prop::option::of(digit()), 1..=99u8, 1..=100u8, any::<bool>()),
         (prop::collection::vec(digit(), 1..=12), prop::option::of(url()), any::<bool>(), prompts()),
     )
-        .prop_map(|(first, keys, (valid_digits, invalid_digits_sound, log, prompts))| GetDigits {
-            // Without an action there is no method to keep.
-            action: first.0,
-            redirect: first.1,
-            timeout: first.2,
-            digit_timeout: first.3,
-            finish_on_key: keys.0,
-            num_digits: keys.1,
-            retries: keys.2,
-            play_beep: keys.3,
-            valid_digits,
-            invalid_digits_sound,
-            log,
-            prompts,
+        .prop_map(|(first, keys, (valid_digits, invalid_digits_sound, log, prompts))| {
+            GetDigits {
+                // Without an action there is no method to keep.
+                action: first.0,
+                redirect: first.1,
+                timeout: first.2,
+                digit_timeout: first.3,
+                finish_on_key: keys.0,
+                num_digits: keys.1,
+                retries: keys.2,
+                play_beep: keys.3,
+                valid_digits,
+                invalid_digits_sound,
+                log,
+                prompts,
+            }
         })
 }
 
@@ -232,23 +252,36 @@ fn transcription() -> impl Strategy<Value = Option<Transcription>> {
 fn record() -> impl Strategy<Value = Record> {
     (
         (prop::option::of(target()), any::<bool>(), any::<bool>(), seconds(1..=3_600)),
-        (prop::option::of(seconds(1..=14_400)), any::<bool>(), prop::collection::vec(digit(), 0..5)),
-        (any::<bool>(), any::<bool>(), any::<bool>(), transcription(), any::<bool>(), prop::option::of(target())),
+        (
+            prop::option::of(seconds(1..=14_400)),
+            any::<bool>(),
+            prop::collection::vec(digit(), 0..5),
+        ),
+        (
+            any::<bool>(),
+            any::<bool>(),
+            any::<bool>(),
+            transcription(),
+            any::<bool>(),
+            prop::option::of(target()),
+        ),
     )
-        .prop_map(|(first, second, (session, on_dial, stereo, transcription, full, callback))| Record {
-            action: first.0,
-            redirect: first.1,
-            mp3: first.2,
-            timeout: first.3,
-            max_length: second.0,
-            play_beep: second.1,
-            finish_on_key: second.2,
-            record_session: session,
-            start_on_dial_answer: on_dial,
-            stereo,
-            transcription: transcription.map(|t| Transcription { report_full: full, ..t }),
-            callback,
-        })
+        .prop_map(
+            |(first, second, (session, on_dial, stereo, transcription, full, callback))| Record {
+                action: first.0,
+                redirect: first.1,
+                mp3: first.2,
+                timeout: first.3,
+                max_length: second.0,
+                play_beep: second.1,
+                finish_on_key: second.2,
+                record_session: session,
+                start_on_dial_answer: on_dial,
+                stereo,
+                transcription: transcription.map(|t| Transcription { report_full: full, ..t }),
+                callback,
+            },
+        )
 }
 
 fn pairs() -> impl Strategy<Value = Vec<(String, String)>> {
@@ -260,7 +293,11 @@ fn patterns() -> impl Strategy<Value = Vec<String>> {
 }
 
 fn dial() -> impl Strategy<Value = Dial> {
-    let music = prop_oneof![Just(DialMusic::RingBack), Just(DialMusic::None), url().prop_map(DialMusic::Document)];
+    let music = prop_oneof![
+        Just(DialMusic::RingBack),
+        Just(DialMusic::None),
+        url().prop_map(DialMusic::Document)
+    ];
     let to = (
         (0..2u8, "[1-9][0-9]{4,14}"),
         prop::option::of("[0-9wW*#]{1,8}(@200)?"),
@@ -270,48 +307,73 @@ fn dial() -> impl Strategy<Value = Dial> {
         prop::option::of(text()),
     );
     (
-        (any::<bool>(), "[1-9][0-9]{4,14}", prop::option::of(text()), prop::option::of(target()), any::<bool>()),
+        (
+            any::<bool>(),
+            "[1-9][0-9]{4,14}",
+            prop::option::of(text()),
+            prop::option::of(target()),
+            any::<bool>(),
+        ),
         (seconds(1..=600), seconds(1..=86_400), any::<bool>()),
         (prop::option::of(url()), prop::option::of(digit()), seconds(1..=600), music),
         (prop::option::of(target()), patterns(), patterns(), pairs()),
         prop::collection::vec(to, 1..4),
     )
-        .prop_map(|((whatsapp, caller_id, caller_name, action, redirect), times, confirm, last, targets)| Dial {
-            whatsapp,
-            caller_id: Some(caller_id),
-            caller_name,
-            action,
-            redirect,
-            timeout: times.0,
-            time_limit: times.1,
-            hangup_on_star: times.2,
-            confirm_sound: confirm.0,
-            confirm_key: confirm.1,
-            confirm_timeout: confirm.2,
-            dial_music: confirm.3,
-            callback: last.0,
-            digits_match: last.1,
-            digits_match_b_leg: last.2,
-            sip_headers: last.3,
-            targets: targets
-                .into_iter()
-                .map(|((kind, number), send_digits, send_on_preanswer, sip_headers, caller_id, caller_name)| {
-                    DialTarget {
-                        at: Position::default(),
-                        address: match (whatsapp, kind) {
-                            (true, _) => DialAddress::WhatsappUser(number),
-                            (false, 0) => DialAddress::Pstn(number),
-                            (false, _) => DialAddress::Sip(format!("sip:{number}@b.example.com")),
+        .prop_map(
+            |(
+                (whatsapp, caller_id, caller_name, action, redirect),
+                times,
+                confirm,
+                last,
+                targets,
+            )| Dial {
+                whatsapp,
+                caller_id: Some(caller_id),
+                caller_name,
+                action,
+                redirect,
+                timeout: times.0,
+                time_limit: times.1,
+                hangup_on_star: times.2,
+                confirm_sound: confirm.0,
+                confirm_key: confirm.1,
+                confirm_timeout: confirm.2,
+                dial_music: confirm.3,
+                callback: last.0,
+                digits_match: last.1,
+                digits_match_b_leg: last.2,
+                sip_headers: last.3,
+                targets: targets
+                    .into_iter()
+                    .map(
+                        |(
+                            (kind, number),
+                            send_digits,
+                            send_on_preanswer,
+                            sip_headers,
+                            caller_id,
+                            caller_name,
+                        )| {
+                            DialTarget {
+                                at: Position::default(),
+                                address: match (whatsapp, kind) {
+                                    (true, _) => DialAddress::WhatsappUser(number),
+                                    (false, 0) => DialAddress::Pstn(number),
+                                    (false, _) => {
+                                        DialAddress::Sip(format!("sip:{number}@b.example.com"))
+                                    }
+                                },
+                                send_digits,
+                                send_on_preanswer,
+                                sip_headers,
+                                caller_id,
+                                caller_name,
+                            }
                         },
-                        send_digits,
-                        send_on_preanswer,
-                        sip_headers,
-                        caller_id,
-                        caller_name,
-                    }
-                })
-                .collect(),
-        })
+                    )
+                    .collect(),
+            },
+        )
 }
 
 fn conference() -> impl Strategy<Value = Conference> {
@@ -362,31 +424,46 @@ fn conference() -> impl Strategy<Value = Conference> {
 fn stream() -> impl Strategy<Value = Stream> {
     (
         ("wss?://[a-z]{1,8}\\.example\\.com/[a-z&]{0,6}", any::<[bool; 3]>(), 60..=100u8),
-        (prop::sample::select(vec!["inbound", "outbound", "both"]), seconds(1..=86_400), prop::option::of(target())),
+        (
+            prop::sample::select(vec!["inbound", "outbound", "both"]),
+            seconds(1..=86_400),
+            prop::option::of(target()),
+        ),
         (prop::sample::select(vec!["audio/x-l16;rate=8000", "audio/x-mulaw;rate=8000"]), pairs()),
     )
-        .prop_map(|((url, [bidirectional, keep_call_alive, noise_cancellation], level), middle, last)| Stream {
-            url: DocUrl(url.into()),
-            bidirectional,
-            audio_track: if bidirectional { "inbound" } else { middle.0 }.to_owned(),
-            timeout: middle.1,
-            status_callback: middle.2,
-            content_type: last.0.to_owned(),
-            extra_headers: last.1,
-            keep_call_alive,
-            noise_cancellation,
-            noise_cancellation_level: level,
-        })
+        .prop_map(
+            |((url, [bidirectional, keep_call_alive, noise_cancellation], level), middle, last)| {
+                Stream {
+                    url: DocUrl(url.into()),
+                    bidirectional,
+                    audio_track: if bidirectional { "inbound" } else { middle.0 }.to_owned(),
+                    timeout: middle.1,
+                    status_callback: middle.2,
+                    content_type: last.0.to_owned(),
+                    extra_headers: last.1,
+                    keep_call_alive,
+                    noise_cancellation,
+                    noise_cancellation_level: level,
+                }
+            },
+        )
 }
 
 fn multi_party_call() -> impl Strategy<Value = MultiPartyCall> {
-    let role = prop::sample::select(vec!["agent", "supervisor", "customer", "ai-agent"]).prop_map(str::to_owned);
+    let role = prop::sample::select(vec!["agent", "supervisor", "customer", "ai-agent"])
+        .prop_map(str::to_owned);
     (text(), role, prop::option::of(300..=28_800u32), prop::option::of(url())).prop_map(
         |(name, role, duration, url)| {
-            let attributes =
-                [("maxDuration", duration.map(|d| d.to_string())), ("waitMusicUrl", url.map(|u| u.0.to_string()))];
+            let attributes = [
+                ("maxDuration", duration.map(|d| d.to_string())),
+                ("waitMusicUrl", url.map(|u| u.0.to_string())),
+            ];
             let given = |(name, value): (&str, Option<String>)| Some((name.to_owned(), value?));
-            MultiPartyCall { name, role, attributes: attributes.into_iter().filter_map(given).collect() }
+            MultiPartyCall {
+                name,
+                role,
+                attributes: attributes.into_iter().filter_map(given).collect(),
+            }
         },
     )
 }
@@ -399,7 +476,8 @@ fn message() -> impl Strategy<Value = Message> {
 }
 
 fn dtmf() -> impl Strategy<Value = Dtmf> {
-    ("[0-9wW*#]{1,64}", any::<bool>()).prop_map(|(digits, asynchronous)| Dtmf { digits, asynchronous })
+    ("[0-9wW*#]{1,64}", any::<bool>())
+        .prop_map(|(digits, asynchronous)| Dtmf { digits, asynchronous })
 }
 
 fn redirect() -> impl Strategy<Value = Redirect> {
@@ -411,9 +489,10 @@ fn placed(kind: ElementKind) -> Element {
 }
 
 fn element() -> impl Strategy<Value = Element> {
-    let reason = prop::option::of(prop::sample::select(vec![HangupReason::Rejected, HangupReason::Busy]));
-    let hangup =
-        (reason, prop::option::of(seconds(1..=86_400))).prop_map(|(reason, schedule)| Hangup { reason, schedule });
+    let reason =
+        prop::option::of(prop::sample::select(vec![HangupReason::Rejected, HangupReason::Busy]));
+    let hangup = (reason, prop::option::of(seconds(1..=86_400)))
+        .prop_map(|(reason, schedule)| Hangup { reason, schedule });
     let early = prop_oneof![
         speak().prop_map(ElementKind::Speak),
         wait().prop_map(ElementKind::Wait),
@@ -453,7 +532,9 @@ fn unplaced(elements: &[Element]) -> Vec<Element> {
             element.at = Position::default();
             match &mut element.kind {
                 ElementKind::PreAnswer(pre) => pre.children = unplaced(&pre.children),
-                ElementKind::Dial(dial) => dial.targets.iter_mut().for_each(|t| t.at = Position::default()),
+                ElementKind::Dial(dial) => {
+                    dial.targets.iter_mut().for_each(|t| t.at = Position::default())
+                }
                 _ => {}
             }
             element
@@ -480,7 +561,11 @@ fn fixtures_are_read_again_as_they_were() {
     for (file, body) in fixture_documents() {
         if let Some(document) = parse(&body, None).document {
             let again = parse(write::document(&document.elements).as_bytes(), None);
-            assert_eq!(unplaced(&again.document.expect(&file).elements), unplaced(&document.elements), "{file}");
+            assert_eq!(
+                unplaced(&again.document.expect(&file).elements),
+                unplaced(&document.elements),
+                "{file}"
+            );
         }
     }
 }

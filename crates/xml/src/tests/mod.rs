@@ -22,7 +22,9 @@ fn fixture_documents() -> Vec<(String, Vec<u8>)> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "xml"))
-        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(path).unwrap()))
+        .map(|path| {
+            (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(path).unwrap())
+        })
         .collect();
     all.sort();
     all
@@ -49,7 +51,8 @@ fn elements(inner: &str) -> Vec<ElementKind> {
 #[test]
 fn every_fixture_is_judged_as_expected() {
     let text = std::fs::read_to_string(fixtures().join("expectations.json")).unwrap();
-    let expectations: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let expectations: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&text).unwrap();
     let mut wrong = Vec::new();
     let documents = fixture_documents();
     for (file, body) in &documents {
@@ -61,7 +64,8 @@ fn every_fixture_is_judged_as_expected() {
             .iter()
             .map(|f| (f["rule"].as_str().unwrap(), f["line"].as_u64().unwrap()))
             .collect();
-        let got: BTreeSet<(&str, u64)> = parsed.findings.iter().map(|f| (f.rule.as_str(), f.at.line.into())).collect();
+        let got: BTreeSet<(&str, u64)> =
+            parsed.findings.iter().map(|f| (f.rule.as_str(), f.at.line.into())).collect();
         if got != want || parsed.ok() != expected["ok"].as_bool().unwrap() {
             wrong.push(format!("{file}: ok={} {got:?}, expected {want:?}", parsed.ok()));
         }
@@ -78,7 +82,8 @@ fn check_invariants(parsed: &Parsed) {
     assert_eq!(parsed.first_fault.is_some(), errors > 0);
     assert!(parsed.findings.len() <= findings::MAX_FINDINGS + 1);
     for finding in &parsed.findings {
-        let rule = rules::rule(&finding.rule).unwrap_or_else(|| panic!("{} is in the table", finding.rule));
+        let rule = rules::rule(&finding.rule)
+            .unwrap_or_else(|| panic!("{} is in the table", finding.rule));
         assert_eq!(rule.severity(), finding.severity);
         assert!(finding.at.line >= 1 && finding.at.column >= 1);
         assert!(!finding.message.is_empty() && !finding.hint.is_empty(), "{finding:?}");
@@ -109,8 +114,10 @@ fn fixtures_keep_the_invariants_and_survive_the_event_log() {
 #[test]
 fn a_logged_document_is_read_whatever_its_bytes_were() {
     // UTF-16 by declaration, and larger as UTF-8 than a body may be.
-    let text =
-        format!("<?xml version=\"1.0\" encoding=\"UTF-16\"?><Response><!--{}--><Wait/></Response>", "अ".repeat(40_000));
+    let text = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-16\"?><Response><!--{}--><Wait/></Response>",
+        "अ".repeat(40_000)
+    );
     let mut body = vec![0xFF, 0xFE];
     body.extend(text.encode_utf16().flat_map(u16::to_le_bytes));
     let document = parse(&body, None).document.unwrap();
@@ -124,7 +131,9 @@ fn the_limit_can_be_moved() {
     let body = b"<Response><Wait/></Response>";
     assert!(parse_with_limit(body, None, body.len()).ok());
     assert_eq!(parse_with_limit(body, None, body.len() - 1).findings[0].rule, "E101");
-    let padded = |n: usize| format!("<Response><Wait/></Response>{}", " ".repeat(n - body.len())).into_bytes();
+    let padded = |n: usize| {
+        format!("<Response><Wait/></Response>{}", " ".repeat(n - body.len())).into_bytes()
+    };
     assert!(parse(&padded(102_400), None).ok());
     assert_eq!(found(&padded(102_401)), [("E101".to_owned(), 1, 1)]);
     assert!(parse_with_limit(&padded(300_000), None, 300_000).ok());

@@ -16,7 +16,9 @@ fn judged(element: &str, attribute: &str, value: &str) -> Vec<String> {
         _ => ("", ""),
     };
     let xml = match element {
-        "Dial" => format!("<Dial {attribute}=\"{escaped}\"><User>sip:a@b.example.com</User></Dial>"),
+        "Dial" => {
+            format!("<Dial {attribute}=\"{escaped}\"><User>sip:a@b.example.com</User></Dial>")
+        }
         "User" | "Number" => {
             let to = if element == "User" { "sip:a@b.example.com" } else { "14155550100" };
             format!("<Dial><{element} {attribute}=\"{escaped}\">{to}</{element}></Dial>")
@@ -82,8 +84,18 @@ fn every_range_is_closed_at_both_ends() {
     ];
     for &(element, attribute, min, max) in ranges {
         ok(element, attribute, &[&min.to_string(), &max.to_string(), &format!(" 0{max}\n")]);
-        rule("E301", element, attribute, &[&(max + 1).to_string(), "9999999999", "10000000000000000000000"]);
-        rule("E301", element, attribute, &["+5", "-1", "2.0", "5s", "0x5", "٣", "1 0", "00000000005"]);
+        rule(
+            "E301",
+            element,
+            attribute,
+            &[&(max + 1).to_string(), "9999999999", "10000000000000000000000"],
+        );
+        rule(
+            "E301",
+            element,
+            attribute,
+            &["+5", "-1", "2.0", "5s", "0x5", "٣", "1 0", "00000000005"],
+        );
         if let Some(below) = min.checked_sub(1) {
             rule("E301", element, attribute, &[&below.to_string(), "00"]);
         } else {
@@ -229,7 +241,9 @@ fn secrets_stay_out_of_messages() {
 #[test]
 fn phones() {
     let to = |number: &str| {
-        rules_in(&format!("<Dial callType=\"whatsapp\" callerId=\"{number}\"><User>{number}</User></Dial>"))
+        rules_in(&format!(
+            "<Dial callType=\"whatsapp\" callerId=\"{number}\"><User>{number}</User></Dial>"
+        ))
     };
     for number in [
         "12345",
@@ -242,7 +256,8 @@ fn phones() {
     ] {
         assert!(to(number).is_empty(), "{number}");
     }
-    for number in ["1234", "1234567890123456", "++12345", "12345+", "1234a", "sip:a@b", "٣٣٣٣٣٣"] {
+    for number in ["1234", "1234567890123456", "++12345", "12345+", "1234a", "sip:a@b", "٣٣٣٣٣٣"]
+    {
         assert_eq!(to(number), ["E301", "E402"], "{number}");
     }
 }
@@ -266,10 +281,20 @@ fn keys_and_digits() {
     rule("E301", "Dial", "digitsMatch", &["1,", ",1", "1;2", "a", &format!("{sixteen}7")]);
     let most = "1".repeat(64);
     ok("User", "sendDigits", &["1", "ww12#W", "1@40", "1@2000", &most, &format!("{most}@200")]);
-    rule("E301", "User", "sendDigits", &["1@39", "1@2001", "1@", "@200", "a", "1@2@3", &format!("{most}1")]);
-    for (body, rules) in
-        [("1w2W345#", &[][..]), (" 1 ", &[]), ("", &["E205"]), ("12a", &["E301"]), ("1@200", &["E301"]), (&most, &[])]
-    {
+    rule(
+        "E301",
+        "User",
+        "sendDigits",
+        &["1@39", "1@2001", "1@", "@200", "a", "1@2@3", &format!("{most}1")],
+    );
+    for (body, rules) in [
+        ("1w2W345#", &[][..]),
+        (" 1 ", &[]),
+        ("", &["E205"]),
+        ("12a", &["E301"]),
+        ("1@200", &["E301"]),
+        (&most, &[]),
+    ] {
         assert_eq!(rules_in(&format!("<DTMF>{body}</DTMF>")), rules, "{body}");
     }
     assert_eq!(rules_in(&format!("<DTMF>{most}1</DTMF>")), ["E301"]);
@@ -285,7 +310,12 @@ fn lists_and_pairs() {
     ok(
         "Wait",
         "beep",
-        &["true", "false", "duration=300,inter_silence=50,intra_silence=500,threshold=256", "duration=1"],
+        &[
+            "true",
+            "false",
+            "duration=300,inter_silence=50,intra_silence=500,threshold=256",
+            "duration=1",
+        ],
     );
     rule("W302", "Wait", "beep", &["TRUE"]);
     rule("E301", "Wait", "beep", &["300", "duration=", "duration=x", "length=3"]);
@@ -319,7 +349,12 @@ fn enumerations() {
     rule("E301", "Hangup", "reason", &["other"]);
     ok("GetInput", "inputType", &["dtmf", "speech", "dtmf speech", " dtmf \t speech "]);
     rule("W302", "GetInput", "inputType", &["DTMF", "speech dtmf", "Dtmf Speech"]);
-    rule("E301", "GetInput", "inputType", &["voice", "dtmf dtmf", "dtmf,speech", "speech dtmf speech"]);
+    rule(
+        "E301",
+        "GetInput",
+        "inputType",
+        &["voice", "dtmf dtmf", "dtmf,speech", "speech dtmf speech"],
+    );
     ok("GetInput", "digitEndTimeout", &["auto"]);
     rule("W302", "GetInput", "speechEndTimeout", &["AUTO"]);
     ok("GetInput", "speechModel", &["default", "command_and_search", "phone_call"]);
@@ -328,7 +363,11 @@ fn enumerations() {
     rule("E301", "GetInput", "speechModel", &["a b"]);
     ok("MultiPartyCall", "role", &["agent", "Supervisor", "AI-AGENT"]);
     rule("E301", "MultiPartyCall", "role", &["boss"]);
-    ok("Stream", "contentType", &["audio/x-l16;rate=8000", "audio/x-l16;rate=16000", "audio/x-mulaw;rate=8000"]);
+    ok(
+        "Stream",
+        "contentType",
+        &["audio/x-l16;rate=8000", "audio/x-l16;rate=16000", "audio/x-mulaw;rate=8000"],
+    );
     rule("W310", "Stream", "contentType", &["audio/x-l16;rate=24000"]);
     rule(
         "E301",
@@ -364,7 +403,15 @@ fn voices_and_languages() {
         "E301",
         "Speak",
         "voice",
-        &["alice", "polly.Joey", "Polly.", "Polly.-Neural", "Polly.Joey-neural", "Polly.J2", "Joanna"],
+        &[
+            "alice",
+            "polly.Joey",
+            "Polly.",
+            "Polly.-Neural",
+            "Polly.Joey-neural",
+            "Polly.J2",
+            "Joanna",
+        ],
     );
     ok("Speak", "language", &["en-US", "es-US", "sv-SE"]);
     rule("W310", "Speak", "language", &["hi-IN", "en", "cmn-CN", "zh-Hans-CN", "es-419", "en-us"]);

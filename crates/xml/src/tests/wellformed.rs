@@ -188,19 +188,34 @@ fn bounds_are_kept_to_the_last_one() {
 
 #[test]
 fn lines_and_columns_are_counted_as_people_do() {
-    let position = |body: &str| found(body.as_bytes()).first().map(|(_, line, column)| (*line, *column)).unwrap();
+    let position = |body: &str| {
+        found(body.as_bytes()).first().map(|(_, line, column)| (*line, *column)).unwrap()
+    };
     for line_end in ["\n", "\r\n", "\r"] {
         let body = ["<Response>", "<Speak>a</Speak>", "", " <Bogus/></Response>"].join(line_end);
         assert_eq!(position(&body), (4, 2), "{line_end:?}");
-        let in_value = ["<Response><Wait a='x", "y' b='1'", "c='&nbsp;'/></Response>"].join(line_end);
+        let in_value =
+            ["<Response><Wait a='x", "y' b='1'", "c='&nbsp;'/></Response>"].join(line_end);
         assert_eq!(position(&in_value), (3, 4), "{line_end:?}");
     }
-    assert_eq!(position("<Response>é😀ü<Bogus/></Response>"), (1, 11), "the text itself comes first: W304");
+    assert_eq!(
+        position("<Response>é😀ü<Bogus/></Response>"),
+        (1, 11),
+        "the text itself comes first: W304"
+    );
     assert_eq!(position("<Response><!--é😀ü--><Bogus/></Response>"), (1, 21));
-    assert_eq!(position("\u{FEFF}<Response><Bogus/></Response>"), (1, 11), "a byte order mark is no column");
+    assert_eq!(
+        position("\u{FEFF}<Response><Bogus/></Response>"),
+        (1, 11),
+        "a byte order mark is no column"
+    );
     assert_eq!(position("<Response>\t<Bogus/></Response>"), (1, 12), "a tab is one");
     assert_eq!(position("<Response><![CDATA[\n  x]]></Response>"), (2, 3));
-    assert_eq!(position("<Response> \n&#32;\n &#97;</Response>"), (3, 2), "a reference to white space is blank");
+    assert_eq!(
+        position("<Response> \n&#32;\n &#97;</Response>"),
+        (3, 2),
+        "a reference to white space is blank"
+    );
     assert_eq!(position("<Response>\n<!-- -->\n\n x<!-- -->y</Response>"), (4, 2));
 }
 
@@ -211,7 +226,9 @@ fn utf16(text: &str, big_endian: bool) -> Vec<u8> {
 
 #[test]
 fn encodings() {
-    let declared = |name: &str| format!("<?xml version=\"1.0\" encoding=\"{name}\"?><Response><Wait/></Response>");
+    let declared = |name: &str| {
+        format!("<?xml version=\"1.0\" encoding=\"{name}\"?><Response><Wait/></Response>")
+    };
     for name in ["UTF-8", "utf-8", "Utf8", "US-ASCII", "ascii"] {
         fine(declared(name).as_bytes());
     }
@@ -220,12 +237,15 @@ fn encodings() {
     }
     // A name that no encoding can have is no declaration: the grammar refuses it.
     fatal(declared("").as_bytes(), "E102", 1, 31);
-    for (mark, fits, does_not) in [("\u{FEFF}", "utf8", "us-ascii"), ("\u{FEFF}", "UTF-8", "UTF-16")] {
+    for (mark, fits, does_not) in
+        [("\u{FEFF}", "utf8", "us-ascii"), ("\u{FEFF}", "UTF-8", "UTF-16")]
+    {
         fine(format!("{mark}{}", declared(fits)).as_bytes());
         fatal(format!("{mark}{}", declared(does_not)).as_bytes(), "E102", 1, 31);
     }
     for big_endian in [false, true] {
-        let (own, other) = if big_endian { ("utf-16BE", "UTF-16LE") } else { ("utf-16LE", "UTF-16BE") };
+        let (own, other) =
+            if big_endian { ("utf-16BE", "UTF-16LE") } else { ("utf-16LE", "UTF-16BE") };
         fine(&utf16("<Response><Speak>नमस्ते 😀</Speak></Response>", big_endian));
         fine(&utf16(&declared("UTF-16"), big_endian));
         fine(&utf16(&declared(own), big_endian));
@@ -245,7 +265,12 @@ fn undecodable_bytes_are_found_in_their_line() {
     fatal(b"<Response>\n \xE9</Response>", "E102", 2, 2);
     fatal(b"<Response>\r\n\xC3\xA9\xC3</Response>", "E102", 2, 2);
     fatal(b"\xEF\xBB\xBF<Response>\n\xFF</Response>", "E102", 2, 1);
-    fatal(b"<?xml version=\"1.0\" encoding=\"ascii\"?>\n<Response>\xC3\xA9</Response>", "E102", 2, 11);
+    fatal(
+        b"<?xml version=\"1.0\" encoding=\"ascii\"?>\n<Response>\xC3\xA9</Response>",
+        "E102",
+        2,
+        11,
+    );
     fatal(b"<Response>\xED\xA0\x80</Response>", "E102", 1, 11);
     let mut cut = utf16("<Response>\n", false);
     cut.push(b'<');
@@ -269,7 +294,10 @@ fn the_charset_parameter_counts_where_nothing_else_speaks() {
     }
     for charset in ["us-ascii", "iso-8859-1", "utf-16"] {
         assert_eq!(rules(plain, charset), ["E102"], "{charset:?}");
-        assert!(rules(&format!("\u{FEFF}{plain}"), charset).is_empty(), "a byte order mark beats it");
+        assert!(
+            rules(&format!("\u{FEFF}{plain}"), charset).is_empty(),
+            "a byte order mark beats it"
+        );
         let declared = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>{plain}");
         assert!(rules(&declared, charset).is_empty(), "the declaration beats it");
     }

@@ -25,7 +25,10 @@ fn a_state_is_taken_as_told() {
     let rows = [
         (PermissionStatus::NoPermission, State::None),
         (PermissionStatus::Permanent, State::Permanent),
-        (PermissionStatus::Temporary { until: Some(at(NOW + 60)) }, State::Temporary { until: at(NOW + 60) }),
+        (
+            PermissionStatus::Temporary { until: Some(at(NOW + 60)) },
+            State::Temporary { until: at(NOW + 60) },
+        ),
         (PermissionStatus::Temporary { until: None }, State::Temporary { until: at(NOW + WEEK) }),
     ];
     for (status, state) in rows {
@@ -50,7 +53,11 @@ fn l17_meta_knows_better_what_was_missed() {
     let mut desk = Desk::granted();
     desk.times(4, &Event::Unanswered);
     desk.event(told(PermissionStatus::Temporary { until: Some(at(NOW + WEEK)) }));
-    assert_eq!((desk.call(), desk.view().missed), (None, 0), "another permission than the one that was revoked");
+    assert_eq!(
+        (desk.call(), desk.view().missed),
+        (None, 0),
+        "another permission than the one that was revoked"
+    );
     desk.times(2, &Event::Unanswered);
     desk.event(told(PermissionStatus::Temporary { until: Some(at(NOW + WEEK)) }));
     assert_eq!(desk.view().missed, 2, "the same one");
@@ -75,7 +82,11 @@ fn l15_counters_of_calls_are_taken_over() {
     desk.event(counters(used(2), None, None));
     assert_eq!(desk.view().calls_left, 3);
     desk.times(3, &Event::Connected);
-    assert_eq!(desk.call(), Some((Why::DailyLimit, Some(DAY - 2 * HOUR))), "the fourth of the five is the oldest");
+    assert_eq!(
+        desk.call(),
+        Some((Why::DailyLimit, Some(DAY - 2 * HOUR))),
+        "the fourth of the five is the oldest"
+    );
     // More than we counted: they count as long as they might.
     let mut desk = Desk::granted();
     desk.event(counters(used(4), None, None));
@@ -100,7 +111,11 @@ fn l14_counters_of_requests_are_taken_over() {
     assert_eq!((desk.request(), desk.view().requests_left), (None, 1));
     desk.event(Event::Requested);
     desk.step(DAY);
-    assert_eq!(desk.request(), Some((Why::RequestLimit, Some(WEEK - 2 * DAY))), "one before, one now");
+    assert_eq!(
+        desk.request(),
+        Some((Why::RequestLimit, Some(WEEK - 2 * DAY))),
+        "one before, one now"
+    );
     let mut desk = Desk::new();
     desk.event(counters(None, used_up(1, NOW + HOUR), used(1)));
     assert_eq!(desk.request(), Some((Why::RequestLimit, Some(HOUR))));
@@ -143,7 +158,11 @@ fn a_reply_that_came_while_graph_was_asked_is_newer_than_its_answer() {
     desk.step(1);
     desk.reply(accept(None));
     desk.event(Event::Told(Told { asked, calls: used(1), ..Told::default() }));
-    assert_eq!((desk.call(), desk.view().calls_left), (None, 4), "the counters are taken over all the same");
+    assert_eq!(
+        (desk.call(), desk.view().calls_left),
+        (None, 4),
+        "the counters are taken over all the same"
+    );
     let asked = Some(at(NOW + 2));
     desk.step(2);
     desk.event(Event::Told(Told { asked, ..Told::default() }));

@@ -122,7 +122,11 @@ fn l14_two_requests_in_a_week() {
     desk.event(Event::Requested);
     assert_eq!(desk.view().requests_left, 0);
     desk.step(DAY);
-    assert_eq!(desk.request(), Some((Why::RequestLimit, Some(WEEK - 2 * DAY))), "the day has room, the week has none");
+    assert_eq!(
+        desk.request(),
+        Some((Why::RequestLimit, Some(WEEK - 2 * DAY))),
+        "the day has room, the week has none"
+    );
     assert_eq!(desk.view().next_request, Some(at(NOW + WEEK)));
     desk.step(WEEK - 2 * DAY - 1);
     assert_eq!(desk.request(), Some((Why::RequestLimit, Some(1))));
@@ -135,7 +139,9 @@ fn l14_two_requests_in_a_week() {
 
 #[test]
 fn l13_a_connected_call_of_either_direction_clears_the_requests() {
-    for (event, clears) in [(Event::UserConnected, true), (Event::Connected, true), (Event::Unanswered, false)] {
+    for (event, clears) in
+        [(Event::UserConnected, true), (Event::Connected, true), (Event::Unanswered, false)]
+    {
         let mut desk = Desk::new();
         desk.event(Event::Requested);
         desk.reply(accept(None));
@@ -161,7 +167,11 @@ fn l15_five_connected_calls_in_a_day_and_the_sixth_a_day_after_the_first() {
     desk.step(1);
     assert_eq!(desk.call(), None);
     desk.event(Event::Connected);
-    assert_eq!(desk.call(), Some((Why::DailyLimit, Some(HOUR))), "room again when the second is a day old");
+    assert_eq!(
+        desk.call(),
+        Some((Why::DailyLimit, Some(HOUR))),
+        "room again when the second is a day old"
+    );
 }
 
 #[test]
@@ -229,7 +239,11 @@ fn l17_only_misses_in_a_row_count_and_a_new_permission_begins_anew() {
     assert_eq!(desk.call(), None, "three, answered, three");
     desk.step(DAY);
     desk.reply(accept(None));
-    assert_eq!(desk.state(), State::Temporary { until: at(NOW + DAY + WEEK) }, "seven days from the new one");
+    assert_eq!(
+        desk.state(),
+        State::Temporary { until: at(NOW + DAY + WEEK) },
+        "seven days from the new one"
+    );
     desk.times(3, &Event::Unanswered);
     assert_eq!(desk.call(), None);
     // A call of the user's is none of ours.
@@ -311,11 +325,19 @@ fn a_request_is_answered_by_a_clock_that_is_behind() {
 fn a_request_beside_a_permission_and_after_a_rejection() {
     let mut desk = Desk::granted();
     desk.event(Event::Requested);
-    assert_eq!((desk.state(), desk.call()), (State::Temporary { until: at(NOW + WEEK) }, None), "stays temporary");
+    assert_eq!(
+        (desk.state(), desk.call()),
+        (State::Temporary { until: at(NOW + WEEK) }, None),
+        "stays temporary"
+    );
     desk.step(1);
     desk.reply(Reply::Reject);
     assert_eq!(desk.state(), State::None);
-    assert_eq!(desk.request(), Some((Why::RequestLimit, Some(DAY - 1))), "a rejection gives no request back");
+    assert_eq!(
+        desk.request(),
+        Some((Why::RequestLimit, Some(DAY - 1))),
+        "a rejection gives no request back"
+    );
     desk.step(1);
     desk.reply(accept(None));
     assert_eq!(desk.call(), None, "the open request may be accepted later");
@@ -325,7 +347,11 @@ fn a_request_beside_a_permission_and_after_a_rejection() {
 fn a_users_own_call_changes_nothing_but_the_count_of_requests() {
     let mut desk = Desk::new();
     desk.event(Event::UserConnected);
-    assert_eq!((desk.state(), desk.call()), (State::None, Some((Why::NotAsked, None))), "only Meta's reply grants");
+    assert_eq!(
+        (desk.state(), desk.call()),
+        (State::None, Some((Why::NotAsked, None))),
+        "only Meta's reply grants"
+    );
     desk.reply(accept(Some(NOW + WEEK)));
     assert_eq!(desk.state(), State::Temporary { until: at(NOW + WEEK) });
 }
@@ -351,7 +377,8 @@ fn with_other_numbers_the_rules_are_others() {
     assert!(desk.view().warned && desk.state() != State::None);
     desk.times(1, &Event::Unanswered);
     assert_eq!(desk.state(), State::None);
-    let mut short = Desk::new().with(|rules| (rules.temporary_seconds, rules.request_seconds) = (10, 20));
+    let mut short =
+        Desk::new().with(|rules| (rules.temporary_seconds, rules.request_seconds) = (10, 20));
     short.event(Event::Requested);
     short.step(19);
     assert_eq!(short.state(), State::Requested);

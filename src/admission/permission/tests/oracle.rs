@@ -35,7 +35,8 @@ impl Model {
 
     /// Until when calls are allowed; none: they are not.
     fn granted(&self, now: i64) -> Option<i64> {
-        let said = |step: &Step| matches!(step, Step::Accept(_) | Step::AcceptForever | Step::Reject);
+        let said =
+            |step: &Step| matches!(step, Step::Accept(_) | Step::AcceptForever | Step::Reject);
         let (at, last) = self.history.iter().rfind(|(_, step)| said(step))?;
         let until = match last {
             Step::AcceptForever => i64::MAX,
@@ -58,19 +59,31 @@ impl Model {
     }
 
     fn may_call(&self, now: i64) -> bool {
-        self.granted(now).is_some() && self.since(DAY, now, |step| matches!(step, Step::Connected)) < 5
+        self.granted(now).is_some()
+            && self.since(DAY, now, |step| matches!(step, Step::Connected)) < 5
     }
 
     fn may_request(&self, now: i64) -> bool {
         let sent = self.after_last(|step| matches!(step, Step::Connected | Step::UserConnected));
-        let within =
-            |time: i64| sent.iter().filter(|(at, step)| *at > now - time && matches!(step, Step::Request)).count();
+        let within = |time: i64| {
+            sent.iter()
+                .filter(|(at, step)| *at > now - time && matches!(step, Step::Request))
+                .count()
+        };
         within(DAY) < 1 && within(WEEK) < 2
     }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let wait = prop_oneof![Just(1), Just(HOUR), Just(DAY - 1), Just(DAY), Just(WEEK - 1), Just(WEEK), 0..2 * DAY];
+    let wait = prop_oneof![
+        Just(1),
+        Just(HOUR),
+        Just(DAY - 1),
+        Just(DAY),
+        Just(WEEK - 1),
+        Just(WEEK),
+        0..2 * DAY
+    ];
     let step = prop_oneof![
         5 => wait.prop_map(Step::Wait),
         3 => Just(Step::Request),

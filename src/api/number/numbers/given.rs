@@ -117,16 +117,22 @@ impl Connect {
             Some(text) => Some(digits(text)?),
         };
         let token = self.access_token.trim();
-        if token.is_empty() || token.len() > TOKEN_MAX || token.bytes().any(|b| !b.is_ascii_graphic()) {
+        if token.is_empty()
+            || token.len() > TOKEN_MAX
+            || token.bytes().any(|b| !b.is_ascii_graphic())
+        {
             return Err(ask::bad(
                 "accessToken",
                 "accessToken must be Meta's token: 1 to 4,096 characters without spaces",
             ));
         }
         let id = id("whatsappPhoneNumberId", &self.whatsapp_phone_number_id)?;
-        let waba = optional_id("whatsappBusinessAccount", self.whatsapp_business_account.as_deref())?;
+        let waba =
+            optional_id("whatsappBusinessAccount", self.whatsapp_business_account.as_deref())?;
         match (self.active, self.assigned_agent) {
-            (Some(true), None) => Err(ask::bad("assignedAgent", "assignedAgent is needed where active is true")),
+            (Some(true), None) => {
+                Err(ask::bad("assignedAgent", "assignedAgent is needed where active is true"))
+            }
             // Whether it is there is looked up by who connects.
             (active, _) => Ok(Credentials {
                 display_name,
@@ -157,17 +163,30 @@ pub(super) struct Signed {
 impl Signed {
     pub(super) fn read(self) -> Result<SignUp, Fault> {
         let code = self.code.trim().to_owned();
-        if code.is_empty() || code.len() > TOKEN_MAX || code.bytes().any(|b| !b.is_ascii_graphic()) {
+        if code.is_empty() || code.len() > TOKEN_MAX || code.bytes().any(|b| !b.is_ascii_graphic())
+        {
             return Err(ask::bad("code", "code must be what Meta's sign-up window gave"));
         }
         let redirect_uri = self.redirect_uri.filter(|uri| !uri.is_empty());
-        if redirect_uri.as_ref().is_some_and(|uri| uri.len() > TOKEN_MAX || uri.bytes().any(|b| !b.is_ascii_graphic()))
+        if redirect_uri
+            .as_ref()
+            .is_some_and(|uri| uri.len() > TOKEN_MAX || uri.bytes().any(|b| !b.is_ascii_graphic()))
         {
-            return Err(ask::bad("redirectUri", "redirectUri must be the URL that Meta's window came back to"));
+            return Err(ask::bad(
+                "redirectUri",
+                "redirectUri must be the URL that Meta's window came back to",
+            ));
         }
-        let waba = optional_id("whatsappBusinessAccount", self.whatsapp_business_account.as_deref())?;
-        let number = optional_id("whatsappPhoneNumberId", self.whatsapp_phone_number_id.as_deref())?;
-        Ok(SignUp { code, redirect_uri, waba: waba.map(WabaId::from), id: number.map(PhoneNumberId::from) })
+        let waba =
+            optional_id("whatsappBusinessAccount", self.whatsapp_business_account.as_deref())?;
+        let number =
+            optional_id("whatsappPhoneNumberId", self.whatsapp_phone_number_id.as_deref())?;
+        Ok(SignUp {
+            code,
+            redirect_uri,
+            waba: waba.map(WabaId::from),
+            id: number.map(PhoneNumberId::from),
+        })
     }
 }
 
@@ -186,7 +205,11 @@ fn digits(text: &str) -> Result<E164, Fault> {
 fn id(field: &str, text: &str) -> Result<String, Fault> {
     let text = text.trim();
     let fits = (1..=ID_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    if fits { Ok(text.to_owned()) } else { Err(ask::bad(field, &format!("{field} must be Meta's id: digits"))) }
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(ask::bad(field, &format!("{field} must be Meta's id: digits")))
+    }
 }
 
 fn optional_id(field: &str, text: Option<&str>) -> Result<Option<String>, Fault> {

@@ -28,14 +28,28 @@ use xml::ast::Finding;
 
 const NONE: &str = "there is no such number";
 
-const META_FAILED: Answer =
-    Answer { status: 502, what: "Meta refused or failed", content: Content::Json(of::<error::OurBody<'static>>) };
-const CONFLICT: Answer =
-    Answer { status: 409, what: "Not in its state", content: Content::Json(of::<error::OurBody<'static>>) };
-const RULE: Answer =
-    Answer { status: 422, what: "Meta did not prove it", content: Content::Json(of::<error::OurBody<'static>>) };
+const META_FAILED: Answer = Answer {
+    status: 502,
+    what: "Meta refused or failed",
+    content: Content::Json(of::<error::OurBody<'static>>),
+};
+const CONFLICT: Answer = Answer {
+    status: 409,
+    what: "Not in its state",
+    content: Content::Json(of::<error::OurBody<'static>>),
+};
+const RULE: Answer = Answer {
+    status: 422,
+    what: "Meta did not prove it",
+    content: Content::Json(of::<error::OurBody<'static>>),
+};
 
-const fn row(method: &'static str, path: &'static str, id: &'static str, summary: &'static str) -> Route {
+const fn row(
+    method: &'static str,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+) -> Route {
     Route { method, path, id, summary, query: &[], body: None, answers: &[] }
 }
 
@@ -58,14 +72,31 @@ pub(super) const BODIES: &[Taken] = &[
 pub(super) const ROUTES: &[Route] = &[
     Route {
         query: &[
-            Query { name: "q", what: "Part of the number, alias or verified name", kind: Kind::Text },
+            Query {
+                name: "q",
+                what: "Part of the number, alias or verified name",
+                kind: Kind::Text,
+            },
             Query { name: "waba", what: "Only of this WABA", kind: Kind::Text },
-            Query { name: "platformType", what: "Only of this platform", kind: Kind::Words(PLATFORMS) },
+            Query {
+                name: "platformType",
+                what: "Only of this platform",
+                kind: Kind::Words(PLATFORMS),
+            },
             Query { name: "limit", what: "Items of a page (50)", kind: Kind::Integer(1, 200) },
-            Query { name: "cursor", what: "Where the page before ended: its `next`", kind: Kind::Text },
+            Query {
+                name: "cursor",
+                what: "Where the page before ended: its `next`",
+                kind: Kind::Text,
+            },
         ],
         answers: &[Answer { status: 200, what: "A page", content: Content::Json(of::<List>) }],
-        ..row("GET", "/api/v1/phone-numbers/", "phoneNumbers", "The account's numbers, newest first")
+        ..row(
+            "GET",
+            "/api/v1/phone-numbers/",
+            "phoneNumbers",
+            "The account's numbers, newest first",
+        )
     },
     Route {
         body: json(
@@ -77,7 +108,12 @@ pub(super) const ROUTES: &[Route] = &[
             RULE,
             META_FAILED,
         ],
-        ..row("POST", "/api/v1/phone-numbers/", "connectPhoneNumber", "Connects a number by its credentials")
+        ..row(
+            "POST",
+            "/api/v1/phone-numbers/",
+            "connectPhoneNumber",
+            "Connects a number by its credentials",
+        )
     },
     Route {
         body: json(
@@ -89,23 +125,41 @@ pub(super) const ROUTES: &[Route] = &[
             RULE,
             META_FAILED,
         ],
-        ..row("POST", "/api/v1/phone-numbers/signup/", "signUpPhoneNumbers", "Takes in what Meta's sign-up window gave")
+        ..row(
+            "POST",
+            "/api/v1/phone-numbers/signup/",
+            "signUpPhoneNumbers",
+            "Takes in what Meta's sign-up window gave",
+        )
     },
     Route {
-        answers: &[Answer { status: 200, what: "It, with its ETag", content: Content::Json(of::<Shown>) }],
+        answers: &[Answer {
+            status: 200,
+            what: "It, with its ETag",
+            content: Content::Json(of::<Shown>),
+        }],
         ..row("GET", "/api/v1/phone-numbers/{number}/", "phoneNumber", "One number")
     },
     Route {
         query: ask::DRY_RUN,
         body: json("The fields of the panel that change"),
         answers: &[
-            Answer { status: 200, what: "It, changed, with its ETag", content: Content::Json(of::<Shown>) },
+            Answer {
+                status: 200,
+                what: "It, changed, with its ETag",
+                content: Content::Json(of::<Shown>),
+            },
             CONFLICT,
             CHANGED,
             RULE,
             META_FAILED,
         ],
-        ..row("PATCH", "/api/v1/phone-numbers/{number}/", "changePhoneNumber", "Changes what is set of a number")
+        ..row(
+            "PATCH",
+            "/api/v1/phone-numbers/{number}/",
+            "changePhoneNumber",
+            "Changes what is set of a number",
+        )
     },
     Route {
         answers: &[
@@ -114,12 +168,21 @@ pub(super) const ROUTES: &[Route] = &[
             RULE,
             META_FAILED,
         ],
-        ..row("POST", "/api/v1/phone-numbers/{number}/sync/", "syncPhoneNumber", "Reads what Meta knows of a number")
+        ..row(
+            "POST",
+            "/api/v1/phone-numbers/{number}/sync/",
+            "syncPhoneNumber",
+            "Reads what Meta knows of a number",
+        )
     },
     Route {
         body: json("pin: six digits"),
         answers: &[
-            Answer { status: 202, what: "It is being registered", content: Content::Json(of::<Shown>) },
+            Answer {
+                status: 202,
+                what: "It is being registered",
+                content: Content::Json(of::<Shown>),
+            },
             CONFLICT,
             Answer {
                 status: 429,
@@ -135,7 +198,11 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        answers: &[Answer { status: 200, what: "What each URL did", content: Content::Json(of::<Checks>) }],
+        answers: &[Answer {
+            status: 200,
+            what: "What each URL did",
+            content: Content::Json(of::<Checks>),
+        }],
         ..row(
             "POST",
             "/api/v1/phone-numbers/{number}/check-urls/",
@@ -144,7 +211,11 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        answers: &[Answer { status: 200, what: "What would break", content: Content::Json(of::<Breaks>) }],
+        answers: &[Answer {
+            status: 200,
+            what: "What would break",
+            content: Content::Json(of::<Breaks>),
+        }],
         ..row(
             "GET",
             "/api/v1/phone-numbers/{number}/disconnect/",
@@ -154,8 +225,16 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         answers: &[
-            Answer { status: 200, what: "It is out of service", content: Content::Json(of::<Shown>) },
-            Answer { status: 204, what: "The same, and the main account's from now on", content: Content::Nothing },
+            Answer {
+                status: 200,
+                what: "It is out of service",
+                content: Content::Json(of::<Shown>),
+            },
+            Answer {
+                status: 204,
+                what: "The same, and the main account's from now on",
+                content: Content::Nothing,
+            },
             CONFLICT,
         ],
         ..row(
@@ -166,7 +245,10 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        answers: &[Answer { status: 200, what: "It serves again", content: Content::Json(of::<Shown>) }, CONFLICT],
+        answers: &[
+            Answer { status: 200, what: "It serves again", content: Content::Json(of::<Shown>) },
+            CONFLICT,
+        ],
         ..row(
             "POST",
             "/api/v1/phone-numbers/{number}/reconnect/",
@@ -333,11 +415,13 @@ async fn answer(asked: &Asked, number: &E164, status: StatusCode) -> Result<Resp
 
 /// With how many conversations of each are open, all by one question.
 async fn counted<T: AsMut<[Shown]>>(asked: &Asked, mut shown: T) -> Result<T, Fault> {
-    let numbers: Vec<E164> = shown.as_mut().iter().filter_map(|one| E164::parse(&one.number).ok()).collect();
+    let numbers: Vec<E164> =
+        shown.as_mut().iter().filter_map(|one| E164::parse(&one.number).ok()).collect();
     let open = asked.api().store.open_conversations(asked.scope(), &numbers).await;
     let open = open.map_err(ask::store("count open conversations"))?;
     for one in shown.as_mut() {
-        one.open_conversations = E164::parse(&one.number).ok().and_then(|n| open.get(&n).copied()).unwrap_or_default();
+        one.open_conversations =
+            E164::parse(&one.number).ok().and_then(|n| open.get(&n).copied()).unwrap_or_default();
     }
     Ok(shown)
 }
@@ -354,10 +438,14 @@ fn listed(asked: &Asked) -> Result<(Vec<Shown>, Option<String>), Fault> {
     let api = asked.api();
     let book = api.keeper.book();
     let wanted = book.numbers(asked.scope()).into_iter().filter(|number| passes(asked, number));
-    let behind = wanted.filter(|number| after.as_ref().is_none_or(|after| is_behind(number, after)));
+    let behind =
+        wanted.filter(|number| after.as_ref().is_none_or(|after| is_behind(number, after)));
     let items: Vec<&Number> = behind.take(limit as usize + 1).collect();
     let page = ask::Page::of(items, limit, |last| ask::place(last.set.added, &last.number));
-    Ok((page.items.into_iter().map(|number| Shown::of(api, &book, number)).collect(), asked.next(page.next)))
+    Ok((
+        page.items.into_iter().map(|number| Shown::of(api, &book, number)).collect(),
+        asked.next(page.next),
+    ))
 }
 
 fn check_platform(word: &str) -> Result<(), Fault> {
@@ -391,8 +479,10 @@ fn passes(asked: &Asked, number: &Number) -> bool {
             || has(&told.verified_name, part)
     };
     given("q").is_none_or(found)
-        && given("waba").is_none_or(|waba| number.waba.as_ref().is_some_and(|of| of.as_str() == waba))
-        && given("platformType").is_none_or(|platform| crate::numbers::platform_of(&number.set) == platform)
+        && given("waba")
+            .is_none_or(|waba| number.waba.as_ref().is_some_and(|of| of.as_str() == waba))
+        && given("platformType")
+            .is_none_or(|platform| crate::numbers::platform_of(&number.set) == platform)
 }
 
 async fn connect(asked: Asked) -> Result<Response, Fault> {
@@ -401,11 +491,19 @@ async fn connect(asked: Asked) -> Result<Response, Fault> {
     let credentials = given.read()?;
     let scope = asked.scope().clone();
     if let Some(id) = agent {
-        let found = asked.api().store.agent(&scope, id).await.map_err(ask::store("read an agent"))?;
+        let found =
+            asked.api().store.agent(&scope, id).await.map_err(ask::store("read an agent"))?;
         // The number is the asker's own: no subaccount's agent serves it.
-        let own = |agent: &Agent| agent.account == *scope.auth_id() || agent.account == asked.main_account();
-        if !found.is_some_and(|agent| own(&agent) && agent.spec.channels.contains(&AgentChannel::Whatsapp)) {
-            return Err(ask::bad("assignedAgent", "there is no such agent with the whatsapp channel"));
+        let own = |agent: &Agent| {
+            agent.account == *scope.auth_id() || agent.account == asked.main_account()
+        };
+        if !found.is_some_and(|agent| {
+            own(&agent) && agent.spec.channels.contains(&AgentChannel::Whatsapp)
+        }) {
+            return Err(ask::bad(
+                "assignedAgent",
+                "there is no such agent with the whatsapp channel",
+            ));
         }
     }
     let number = asked.api().numbers.connect(&scope, credentials).await.map_err(fault)?;
@@ -468,16 +566,27 @@ async fn edit(asked: Asked, number: &E164) -> Result<Response, Fault> {
 }
 
 /// Users see a call button once calling is on: where a number goes by its agent, that agent takes the calls.
-async fn somebody_takes_calls(asked: &Asked, number: &E164, was: Configuration, change: &Change) -> Result<(), Fault> {
-    let by_agent = change.configuration.as_deref().map_or(was == Configuration::Agent, |named| named == "agent");
+async fn somebody_takes_calls(
+    asked: &Asked,
+    number: &E164,
+    was: Configuration,
+    change: &Change,
+) -> Result<(), Fault> {
+    let by_agent = change
+        .configuration
+        .as_deref()
+        .map_or(was == Configuration::Agent, |named| named == "agent");
     if change.calling_enabled != Some(true) || !by_agent {
         return Ok(());
     }
     let agent = match routing_of(asked, number).and_then(|routing| routing.agent()) {
         // The main account's may serve its subaccounts' numbers.
-        Some(id) => {
-            asked.api().store.agent(&Scope::of(asked.main_account()), id).await.map_err(ask::store("read an agent"))?
-        }
+        Some(id) => asked
+            .api()
+            .store
+            .agent(&Scope::of(asked.main_account()), id)
+            .await
+            .map_err(ask::store("read an agent"))?,
         None => None,
     };
     match agent.is_some_and(|agent| agent.spec.channels.contains(&AgentChannel::Voice)) {
@@ -504,16 +613,20 @@ async fn goes_by_its_type(
     (was, went): (Configuration, Option<Routing>),
     is_named: bool,
 ) -> Result<(), Fault> {
-    let is = asked.api().keeper.book().number(asked.scope(), number).map(|entry| entry.set.configuration);
+    let is = asked
+        .api()
+        .keeper
+        .book()
+        .number(asked.scope(), number)
+        .map(|entry| entry.set.configuration);
     let entry = asked.api().gate.directory().tables().by_number(number).cloned();
     let (Some(is), Some(entry)) = (is, entry) else { return Ok(()) };
     let goes = asked.api().inbox.routing_of(&entry);
     let to = match (is, goes) {
         // A URL alone takes nobody's agent away.
         _ if !is_named => goes,
-        (Configuration::Webhook, Routing::Webhook(_)) | (Configuration::Agent, Routing::Agent(_) | Routing::None) => {
-            goes
-        }
+        (Configuration::Webhook, Routing::Webhook(_))
+        | (Configuration::Agent, Routing::Agent(_) | Routing::None) => goes,
         (Configuration::Webhook, Routing::Agent(_) | Routing::None) => Routing::Webhook(None),
         (Configuration::Agent, Routing::Webhook(_)) => Routing::None,
     };
@@ -538,7 +651,9 @@ async fn breaks(asked: &Asked, number: &E164) -> Result<Response, Fault> {
         let api = asked.api();
         let book = api.keeper.book();
         let entry = book.number(asked.scope(), number).ok_or_else(|| ask::missing(NONE))?;
-        let others = |waba| book.numbers_of(waba).any(|other| other.number != *number && !other.set.disconnected);
+        let others = |waba| {
+            book.numbers_of(waba).any(|other| other.number != *number && !other.set.disconnected)
+        };
         (Shown::of(api, &book, entry), !entry.waba.as_ref().is_some_and(others))
     };
     let [Shown { open_conversations, live_calls, .. }] = counted(asked, [shown]).await?;
@@ -552,7 +667,10 @@ async fn breaks(asked: &Asked, number: &E164) -> Result<Response, Fault> {
 
 pub(super) fn synced(synced: &Synced) -> Result<Response, Fault> {
     let changed = synced.changed.iter();
-    let changed = changed.map(|(number, fields)| FieldsChanged { number: number.to_string(), fields: fields.clone() });
+    let changed = changed.map(|(number, fields)| FieldsChanged {
+        number: number.to_string(),
+        fields: fields.clone(),
+    });
     let left_out = synced.left_out.iter().map(|(number, why)| LeftOut {
         number: number.to_string(),
         reason: match why {
@@ -583,8 +701,7 @@ impl From<UrlCheck> for CheckShown {
 }
 
 /// What to do where a number was to be deleted (S2.22).
-pub(super) const NO_DELETE: &str =
-    "numbers are never deleted here: POST …/disconnect/ takes one out of service, and Meta's console deletes it";
+pub(super) const NO_DELETE: &str = "numbers are never deleted here: POST …/disconnect/ takes one out of service, and Meta's console deletes it";
 
 /// The answer to what was not done.
 pub(super) fn fault(no: No) -> Fault {
@@ -622,9 +739,11 @@ pub(super) fn refused(outcome: GraphOutcome) -> Fault {
         | GraphOutcome::Gone
         | GraphOutcome::ServerError { .. }
         | GraphOutcome::Timeout
-        | GraphOutcome::Unreachable => {
-            ("meta_failed", "Meta did not answer as it should: nothing has changed here".to_owned(), None)
-        }
+        | GraphOutcome::Unreachable => (
+            "meta_failed",
+            "Meta did not answer as it should: nothing has changed here".to_owned(),
+            None,
+        ),
     };
     of_meta(StatusCode::BAD_GATEWAY, code, message, None, meta)
 }
@@ -636,7 +755,15 @@ fn of_meta(
     field: Option<&'static str>,
     meta: Option<MetaWord>,
 ) -> Fault {
-    Box::new(error::trouble(&Trouble { status, code, message, field, meta, next_request: None, next_call: None }))
+    Box::new(error::trouble(&Trouble {
+        status,
+        code,
+        message,
+        field,
+        meta,
+        next_request: None,
+        next_call: None,
+    }))
 }
 
 /// A word of a method, as the resource has it.
@@ -656,6 +783,9 @@ mod tests {
         for fine in ["", " CLOUD_API ", "ON_PREMISE", "NOT_APPLICABLE"] {
             assert!(super::check_platform(fine).is_ok(), "{fine}");
         }
-        assert_eq!(super::check_platform("zz").unwrap_err().status(), super::StatusCode::BAD_REQUEST);
+        assert_eq!(
+            super::check_platform("zz").unwrap_err().status(),
+            super::StatusCode::BAD_REQUEST
+        );
     }
 }

@@ -132,7 +132,12 @@ impl Shown {
             sip: drift.sip,
             sdes: drift.sdes,
         });
-        let live = api.gate.directory().tables().by_number(&number.number).map(|entry| entry.slots.in_use());
+        let live = api
+            .gate
+            .directory()
+            .tables()
+            .by_number(&number.number)
+            .map(|entry| entry.slots.in_use());
         let routed = api.numbers.routed(&number.number);
         let told = &set.told;
         let at_meta = told.calling.callback_permission;

@@ -14,7 +14,8 @@ impl Collection {
         };
         sketch.say("waits_for", line);
         if !self.digits.is_empty() {
-            let digits = if self.secret { "x".repeat(self.digits.len()) } else { self.digits.clone() };
+            let digits =
+                if self.secret { "x".repeat(self.digits.len()) } else { self.digits.clone() };
             sketch.say("digits", [text(digits)]);
         }
         if self.hearing.as_ref().is_some_and(super::Hearing::has_begun) {

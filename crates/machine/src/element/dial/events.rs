@@ -53,9 +53,13 @@ impl Dialing {
             Happened::Hangup { cause, error } => {
                 let seconds_since = |from| desk.seconds_since(from).to_string();
                 let wire = cause.wire(Direction::Outbound);
-                let length = if error.is_some() { "0".to_owned() } else { seconds_since(leg.begun) };
+                let length =
+                    if error.is_some() { "0".to_owned() } else { seconds_since(leg.begun) };
                 put("DialBLegDuration", length);
-                put("DialBLegBillDuration", leg.answered.map_or_else(|| "0".to_owned(), seconds_since));
+                put(
+                    "DialBLegBillDuration",
+                    leg.answered.map_or_else(|| "0".to_owned(), seconds_since),
+                );
                 put("DialBLegHangupCause", wire.word.to_owned());
                 put("DialBLegHangupCauseCode", wire.code.to_string());
                 put("DialBLegHangupCauseName", wire.name.to_owned());
@@ -65,7 +69,12 @@ impl Dialing {
                 }
             }
         }
-        let notice = Notice { kind: NoticeKind::Dial, url: target.url.clone(), method: target.method, params };
+        let notice = Notice {
+            kind: NoticeKind::Dial,
+            url: target.url.clone(),
+            method: target.method,
+            params,
+        };
         desk.wish(Output::Notify { notice });
     }
 
@@ -76,10 +85,16 @@ impl Dialing {
         let winner = self.winner.and_then(|at| self.legs.get(at));
         let mut params = Params::from([
             ("DialStatus".into(), plain(status)),
-            ("DialRingStatus".into(), plain(if self.rang || winner.is_some() { "true" } else { "false" })),
+            (
+                "DialRingStatus".into(),
+                plain(if self.rang || winner.is_some() { "true" } else { "false" }),
+            ),
             ("DialHangupCause".into(), plain(cause.wire(Direction::Outbound).word)),
             ("DialALegUUID".into(), plain(&desk.setup.call.to_string())),
-            ("DialBLegUUID".into(), plain(&winner.map(|leg| leg.call.to_string()).unwrap_or_default())),
+            (
+                "DialBLegUUID".into(),
+                plain(&winner.map(|leg| leg.call.to_string()).unwrap_or_default()),
+            ),
         ]);
         if let Some(error) = self.failed_before_placing() {
             params.insert("DialError".into(), plain(error.as_str()));

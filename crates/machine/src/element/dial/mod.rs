@@ -13,10 +13,15 @@ mod target;
 use super::patterns::Patterns;
 use super::{Flow, millis};
 use crate::desk::{Desk, foreign};
-use crate::dial::{Confirm, Destination, DialError, DialOrder, DialledBy, LegNews, LegWish, RING_MAX_MS, headers};
+use crate::dial::{
+    Confirm, Destination, DialError, DialOrder, DialledBy, LegNews, LegWish, RING_MAX_MS, headers,
+};
 use crate::document::Gate;
 use crate::timers::Timer;
-use crate::{CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, Output, Params, PlayId};
+use crate::{
+    CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, Output, Params,
+    PlayId,
+};
 use events::Happened;
 use model::{CallUuid, Digit, Direction, HangupCause, Method, last_four};
 use music::Music;
@@ -94,7 +99,8 @@ pub(super) fn start(dial: &Dial, desk: &mut Desk) -> Flow {
     for (position, target) in (1..).zip(&dial.targets) {
         let (from, to) = target::parties(dial, target, desk);
         let call = desk.next_leg();
-        let leg = BLeg { call, position, from, to, phase: Phase::Asked, begun: desk.now, answered: None };
+        let leg =
+            BLeg { call, position, from, to, phase: Phase::Asked, begun: desk.now, answered: None };
         let destination = target::destination(desk, target, &leg.from);
         dialing.legs.push(leg);
         match destination {
@@ -147,7 +153,11 @@ impl Dialing {
             call,
             position,
             destination,
-            caller_name: target.caller_name.clone().or_else(|| dial.caller_name.clone()).unwrap_or_default(),
+            caller_name: target
+                .caller_name
+                .clone()
+                .or_else(|| dial.caller_name.clone())
+                .unwrap_or_default(),
             headers: pairs,
             ring_timeout_ms: self.ring_ms(),
             send_digits: target.send_digits.clone(),
@@ -166,12 +176,22 @@ impl Dialing {
     }
 
     /// A B-leg tells something.
-    pub(crate) fn told(&mut self, desk: &mut Desk, gate: Gate, call: CallUuid, news: LegNews) -> Dialled {
-        let Some(at) = self.legs.iter().position(|leg| leg.call == call && leg.phase != Phase::Over) else {
+    pub(crate) fn told(
+        &mut self,
+        desk: &mut Desk,
+        gate: Gate,
+        call: CallUuid,
+        news: LegNews,
+    ) -> Dialled {
+        let Some(at) =
+            self.legs.iter().position(|leg| leg.call == call && leg.phase != Phase::Over)
+        else {
             return Dialled::More;
         };
         match news {
-            LegNews::Refused { error, detail } => self.not_placed(desk, at, error, &foreign(&detail)),
+            LegNews::Refused { error, detail } => {
+                self.not_placed(desk, at, error, &foreign(&detail))
+            }
             LegNews::Placed => self.placed(desk, gate, at),
             LegNews::Ringing => {
                 self.placed(desk, gate, at);
@@ -322,8 +342,13 @@ impl Dialing {
     }
 
     fn join(&mut self, desk: &mut Desk, gate: Gate) {
-        let Some(winner) = self.winner.filter(|_| self.ready && !self.joined && gate == Gate::Open) else { return };
-        let Some(leg) = self.legs.get(winner).filter(|leg| leg.phase != Phase::Over) else { return };
+        let Some(winner) = self.winner.filter(|_| self.ready && !self.joined && gate == Gate::Open)
+        else {
+            return;
+        };
+        let Some(leg) = self.legs.get(winner).filter(|leg| leg.phase != Phase::Over) else {
+            return;
+        };
         self.joined = true;
         self.music.stop(desk);
         desk.wish(Output::Order { call: leg.call, leg: LegWish::Join });
@@ -345,7 +370,10 @@ impl Dialing {
         leg.phase = Phase::Over;
         let (position, to) = (leg.position, shown(&leg.to));
         let why = if detail.is_empty() { error.why() } else { detail };
-        desk.remark(format!("Dial: target {position}, {to}, is not called: {}: {why}", error.as_str()));
+        desk.remark(format!(
+            "Dial: target {position}, {to}, is not called: {}: {why}",
+            error.as_str()
+        ));
         self.first_error.get_or_insert(error);
         self.tell(desk, at, Happened::Hangup { cause: error.cause(), error: Some(error) });
     }
@@ -423,5 +451,9 @@ impl Dialing {
 
 /// A target in the log: people by their last four digits.
 fn shown(to: &str) -> String {
-    if to.bytes().all(|b| b.is_ascii_digit()) { format!("…{}", last_four(to)) } else { foreign(to) }
+    if to.bytes().all(|b| b.is_ascii_digit()) {
+        format!("…{}", last_four(to))
+    } else {
+        foreign(to)
+    }
 }

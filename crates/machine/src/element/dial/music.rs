@@ -104,6 +104,7 @@ impl Music {
 /// The tone, once around.
 pub(crate) fn ring_back() -> Vec<SoundItem> {
     let tone = SoundItem::once(Sound::Tone { hz: TONE_HZ, ms: TONE_MS });
-    let pause = SoundItem { sound: Sound::Silence { ms: 1_000 }, repeat: Repeat::Times(PAUSE_SECS) };
+    let pause =
+        SoundItem { sound: Sound::Silence { ms: 1_000 }, repeat: Repeat::Times(PAUSE_SECS) };
     vec![tone, pause]
 }

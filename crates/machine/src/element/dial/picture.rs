@@ -16,7 +16,10 @@ impl Dialing {
                 (Phase::Asked, None) => "leg_asked",
             };
             let name = format!("B{}", leg.position);
-            sketch.say("legs", [text(name), text(format_args!("…{}", last_four(&leg.to))), word(how)]);
+            sketch.say(
+                "legs",
+                [text(name), text(format_args!("…{}", last_four(&leg.to))), word(how)],
+            );
         }
         let waits = match (self.winner, self.joined) {
             (None, _) => "leg_to_answer",

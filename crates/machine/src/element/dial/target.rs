@@ -23,7 +23,11 @@ pub(super) fn parties(dial: &Dial, target: &DialTarget, desk: &Desk) -> (String,
 }
 
 /// Where it goes, or the rule that forbids it.
-pub(super) fn destination(desk: &Desk, target: &DialTarget, from: &str) -> Result<Destination, DialError> {
+pub(super) fn destination(
+    desk: &Desk,
+    target: &DialTarget,
+    from: &str,
+) -> Result<Destination, DialError> {
     // What an endpoint dialled is no number of its own: it is whom its document calls, as a rule.
     let has_number = desk.setup.call_type == CallType::Whatsapp;
     let own = |number: &str| has_number && (number == desk.setup.from || number == desk.setup.to);

@@ -27,7 +27,11 @@ impl AiAgent {
     pub(super) fn read(a: &Attributes<'_>, role: Role) -> Self {
         let url = a.text("aiAgentStreamServiceUrl").filter(|_| role == Role::AiAgent);
         let order = url.map(|url| {
-            let status = a.target("aiAgentStreamStatusCallbackUrl", "aiAgentStreamStatusCallbackMethod", Method::Post);
+            let status = a.target(
+                "aiAgentStreamStatusCallbackUrl",
+                "aiAgentStreamStatusCallbackMethod",
+                Method::Post,
+            );
             Box::new(StreamOrder {
                 url: DocUrl(url.into()),
                 bidirectional: true,
@@ -67,9 +71,13 @@ impl AiAgent {
 
 /// The rate may stand by itself; where the encoding has none such, it means nothing.
 fn format(a: &Attributes<'_>) -> StreamFormat {
-    let named = a.text("aiAgentStreamContentType").and_then(StreamFormat::of).unwrap_or(StreamFormat::L16At8000);
+    let named = a
+        .text("aiAgentStreamContentType")
+        .and_then(StreamFormat::of)
+        .unwrap_or(StreamFormat::L16At8000);
     let rate = a.text("aiAgentStreamSamplingRate");
-    rate.and_then(|rate| StreamFormat::of(&format!("{};rate={rate}", named.encoding()))).unwrap_or(named)
+    rate.and_then(|rate| StreamFormat::of(&format!("{};rate={rate}", named.encoding())))
+        .unwrap_or(named)
 }
 
 fn pairs(text: &str) -> Vec<(String, String)> {

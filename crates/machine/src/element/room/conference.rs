@@ -31,7 +31,9 @@ impl OfConference {
             action: conference.action.clone(),
             redirect: conference.redirect,
             floor: conference.floor_event,
-            record: conference.record.then_some((conference.record_mp3, conference.record_when_alone)),
+            record: conference
+                .record
+                .then_some((conference.record_mp3, conference.record_when_alone)),
             transcription: conference.transcription.clone(),
         };
         let rules = Rules {
@@ -73,17 +75,30 @@ impl OfConference {
             record: Event::ConferenceEnterSound,
         };
         let wait = conference.wait_sound.clone().map(|url| Target { url, method: Method::Post });
-        let sounds = Sounds::new(wait, None, conference.enter_sound.clone(), conference.exit_sound.clone(), events);
+        let sounds = Sounds::new(
+            wait,
+            None,
+            conference.enter_sound.clone(),
+            conference.exit_sound.clone(),
+            events,
+        );
         (element, rules, entry, sounds)
     }
 
     /// The callback about it, if it has one.
     pub(super) fn told(&self, desk: &Desk, inside: &Inside, what: Told<'_>) -> Option<Notice> {
         match what {
-            Told::Entered { .. } => self.notice(desk, inside, Event::ConferenceEnter, "enter", false, None),
-            Told::Digits(pattern) => {
-                self.notice(desk, inside, Event::ConferenceDigitsMatch, "digits", false, Some(pattern))
+            Told::Entered { .. } => {
+                self.notice(desk, inside, Event::ConferenceEnter, "enter", false, None)
             }
+            Told::Digits(pattern) => self.notice(
+                desk,
+                inside,
+                Event::ConferenceDigitsMatch,
+                "digits",
+                false,
+                Some(pattern),
+            ),
             Told::Floor { has: true } if self.floor => {
                 self.notice(desk, inside, Event::ConferenceFloor, "floor", false, None)
             }
@@ -98,7 +113,11 @@ impl OfConference {
     }
 
     /// How it wants the room recorded.
-    pub(super) fn record(&self, desk: &mut Desk, inside: &Inside) -> Option<(Box<RecordOrder>, bool)> {
+    pub(super) fn record(
+        &self,
+        desk: &mut Desk,
+        inside: &Inside,
+    ) -> Option<(Box<RecordOrder>, bool)> {
         let (mp3, when_alone) = self.record?;
         let callback = self.notice(desk, inside, Event::ConferenceRecord, "record", false, None);
         let transcript = record::transcript(desk, self.transcription.as_ref());
@@ -162,7 +181,10 @@ impl OfConference {
         let mut params = Params::from([
             ("ConferenceName".into(), plain(self.name.clone())),
             ("ConferenceUUID".into(), plain(room.map(|room| room.to_string()).unwrap_or_default())),
-            ("ConferenceMemberID".into(), plain(inside.map(|in_it| in_it.member.to_string()).unwrap_or_default())),
+            (
+                "ConferenceMemberID".into(),
+                plain(inside.map(|in_it| in_it.member.to_string()).unwrap_or_default()),
+            ),
         ]);
         if let Some((id, url)) = recorded {
             params.insert("RecordUrl".into(), plain(url.clone()));

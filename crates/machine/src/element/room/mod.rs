@@ -18,7 +18,8 @@ use super::super::room::{MemberId, RoomEntry, RoomNews, RoomOut, RoomWish, Track
 use super::super::stream;
 use super::super::timers::Timer;
 use super::super::{
-    CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, Notice, Output, Param, Params, PlayId,
+    CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, Notice, Output,
+    Param, Params, PlayId,
 };
 use super::patterns::Patterns;
 use super::stream::DROPPED;
@@ -157,7 +158,11 @@ pub(crate) fn added(
 }
 
 /// What is ordered for a recording of all that is said in a room.
-fn whole_room(mp3: bool, callback: Option<Notice>, transcript: Option<TranscriptOrder>) -> RecordOrder {
+fn whole_room(
+    mp3: bool,
+    callback: Option<Notice>,
+    transcript: Option<TranscriptOrder>,
+) -> RecordOrder {
     RecordOrder {
         id: None,
         held: false,
@@ -172,7 +177,13 @@ fn whole_room(mp3: bool, callback: Option<Notice>, transcript: Option<Transcript
     }
 }
 
-fn start(element: Element, rules: Rules, entry: RoomEntry, sounds: Sounds, desk: &mut Desk) -> Flow {
+fn start(
+    element: Element,
+    rules: Rules,
+    entry: RoomEntry,
+    sounds: Sounds,
+    desk: &mut Desk,
+) -> Flow {
     let attending = Attending {
         element,
         typed: Patterns::new(&rules.digits_match),
@@ -234,7 +245,10 @@ impl Attending {
             RoomNews::Audio { on } => self.tell(desk, Told::Audio { on }),
             RoomNews::RecordEnded => self.sounds.record_ended(desk),
             RoomNews::RecordFailed { ref why } => {
-                desk.remark(format!("the recording of the room failed: {}; the room goes on", foreign(why)));
+                desk.remark(format!(
+                    "the recording of the room failed: {}; the room goes on",
+                    foreign(why)
+                ));
             }
             RoomNews::Muted { on } => {
                 self.muted = on;
@@ -247,7 +261,8 @@ impl Attending {
             RoomNews::Coaches { on } => self.element.coaches(on),
             RoomNews::Record { ref how, ref callback } => {
                 if let Some(inside) = &self.inside {
-                    let callback = callback.as_ref().map(|target| self.element.recorded(desk, inside, target));
+                    let callback =
+                        callback.as_ref().map(|target| self.element.recorded(desk, inside, target));
                     let transcript = super::record::able(desk, how.transcript.clone());
                     let how = Box::new(RecordOrder { callback, transcript, ..(**how).clone() });
                     self.record_room(desk, how, true);
@@ -262,10 +277,14 @@ impl Attending {
 
     fn entered(&mut self, desk: &mut Desk, starts: bool, room_left_ms: Option<u64>) {
         self.tell(desk, Told::Entered { starts });
-        if let Some((how, when_alone)) = self.inside.as_ref().and_then(|inside| self.element.record(desk, inside)) {
+        if let Some((how, when_alone)) =
+            self.inside.as_ref().and_then(|inside| self.element.record(desk, inside))
+        {
             self.record_room(desk, how, when_alone);
         }
-        if let Some(order) = self.inside.as_ref().and_then(|inside| self.element.track(desk, inside)) {
+        if let Some(order) =
+            self.inside.as_ref().and_then(|inside| self.element.track(desk, inside))
+        {
             self.track = Some(desk.record(order));
         }
         if let Some(ms) = self.rules.limit_ms.or(room_left_ms) {
@@ -308,17 +327,22 @@ impl Attending {
         match (what, self.track) {
             (TrackNews::Begin { how, callback }, None) => {
                 let Some(inside) = &self.inside else { return };
-                let callback = callback.as_ref().map(|target| self.element.recorded(desk, inside, target));
+                let callback =
+                    callback.as_ref().map(|target| self.element.recorded(desk, inside, target));
                 let transcript = super::record::able(desk, how.transcript.clone());
-                self.track = Some(desk.record(RecordOrder { callback, transcript, ..(**how).clone() }));
+                self.track =
+                    Some(desk.record(RecordOrder { callback, transcript, ..(**how).clone() }));
             }
             (TrackNews::Stop, Some(record)) => {
                 desk.media(MediaOrder::RecordStop { record, end: RecordEnd::Stopped, key: None });
                 self.track = None;
             }
-            (TrackNews::Pause { on }, Some(record)) => desk.media(MediaOrder::RecordPause { record, on: *on }),
+            (TrackNews::Pause { on }, Some(record)) => {
+                desk.media(MediaOrder::RecordPause { record, on: *on })
+            }
             // Two asked at the same time.
-            (TrackNews::Begin { .. }, Some(_)) | (TrackNews::Stop | TrackNews::Pause { .. }, None) => {}
+            (TrackNews::Begin { .. }, Some(_))
+            | (TrackNews::Stop | TrackNews::Pause { .. }, None) => {}
         }
     }
 
@@ -355,7 +379,9 @@ impl Attending {
     /// Whether the caller's keys are meant for this: they are no secret then, the application is told of them.
     pub(crate) fn takes_keys(&self) -> bool {
         self.inside.is_some()
-            && (self.rules.hangup_on_star || !self.rules.digits_match.is_empty() || self.element.tells_keys())
+            && (self.rules.hangup_on_star
+                || !self.rules.digits_match.is_empty()
+                || self.element.tells_keys())
     }
 
     /// The caller pressed a key; `true`: it was meant for this, and nobody else shall have it.
@@ -380,7 +406,9 @@ impl Attending {
     pub(crate) fn fired(&mut self, desk: &mut Desk, gate: Gate, timer: Timer) -> Attended {
         match timer {
             // The call that they are in is over for all of them at this moment.
-            Timer::RoomLimit if self.rules.limit_ms.is_none() => self.leave(desk, Ended::Out(RoomOut::TimeUp)),
+            Timer::RoomLimit if self.rules.limit_ms.is_none() => {
+                self.leave(desk, Ended::Out(RoomOut::TimeUp))
+            }
             Timer::RoomLimit | Timer::RoomWait => self.leave(desk, Ended::TimeLimit),
             Timer::Fetch => {
                 self.sounds.timed_out(desk);
@@ -439,10 +467,12 @@ impl Attending {
         self.sounds.stop(desk);
         let sounds = if self.inside.is_some() { self.sounds.of_leaving() } else { Vec::new() };
         let [others_stay, was_last] = match &self.inside {
-            Some(inside) => [false, true].map(|last| self.element.left(desk, inside, last).into_iter().collect()),
+            Some(inside) => [false, true]
+                .map(|last| self.element.left(desk, inside, last).into_iter().collect()),
             None => Default::default(),
         };
-        let over = self.inside.as_ref().and_then(|inside| self.element.over(desk, inside)).map(Box::new);
+        let over =
+            self.inside.as_ref().and_then(|inside| self.element.over(desk, inside)).map(Box::new);
         desk.wish(Output::Room { room: RoomWish::Leave { sounds, others_stay, was_last, over } });
     }
 
@@ -461,7 +491,9 @@ impl Attending {
             Some(Ended::Star) => (InstructionOutcome::Done, "star"),
             Some(Ended::TimeLimit) => (InstructionOutcome::Done, "time limit"),
             Some(Ended::AgentGone { dropped: true }) => (InstructionOutcome::Failed, DROPPED),
-            Some(Ended::AgentGone { dropped: false }) => (InstructionOutcome::Done, "its agent has gone"),
+            Some(Ended::AgentGone { dropped: false }) => {
+                (InstructionOutcome::Done, "its agent has gone")
+            }
             None => (InstructionOutcome::Done, ""),
         }
     }
@@ -476,14 +508,19 @@ impl Attending {
                 RoomOut::Stopped => Some(HangupCause::MpcStopped),
                 RoomOut::Alone => None,
             },
-            (Element::MultiParty(_), Ended::Full | Ended::Star | Ended::TimeLimit | Ended::AgentGone { .. }) => None,
+            (
+                Element::MultiParty(_),
+                Ended::Full | Ended::Star | Ended::TimeLimit | Ended::AgentGone { .. },
+            ) => None,
         }
     }
 
     /// Where the outcome goes: the URL, whether its document runs next, and what is told.
     pub(crate) fn action(&self, desk: &Desk) -> Option<(Target, bool, Params)> {
         match &self.element {
-            Element::Conference(of) => of.action(self.room, self.inside.as_ref(), self.recorded.as_ref()),
+            Element::Conference(of) => {
+                of.action(self.room, self.inside.as_ref(), self.recorded.as_ref())
+            }
             Element::MultiParty(of) => of.action(desk, self.room, self.inside.as_ref()),
         }
     }

@@ -93,7 +93,9 @@ impl Attributes<'_> {
             Some("beep:1") => MemberSound::Beep(1),
             Some("beep:2") => MemberSound::Beep(2),
             Some("none" | "") => MemberSound::None,
-            Some(_) => self.target(name, method, Method::Get).map_or(MemberSound::None, MemberSound::Document),
+            Some(_) => self
+                .target(name, method, Method::Get)
+                .map_or(MemberSound::None, MemberSound::Document),
         }
     }
 }
@@ -106,7 +108,9 @@ impl OfMultiParty {
         let events = match a.text("statusCallbackEvents") {
             None => vec![Group::Mpc, Group::Participant],
             Some(words) => {
-                let named = |word: &str| GROUPS.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(word.trim()));
+                let named = |word: &str| {
+                    GROUPS.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(word.trim()))
+                };
                 words.split(',').filter_map(named).map(|(_, group)| group).collect()
             }
         };
@@ -119,7 +123,9 @@ impl OfMultiParty {
             on_exit: a.target("onExitActionUrl", "onExitActionMethod", Method::Post),
             track: a.flag("record", false) && a.flag("recordParticipantTrack", false),
             record: a.flag("record", false).then(|| {
-                let mp3 = a.text("recordFileFormat").is_none_or(|format| format.eq_ignore_ascii_case("mp3"));
+                let mp3 = a
+                    .text("recordFileFormat")
+                    .is_none_or(|format| format.eq_ignore_ascii_case("mp3"));
                 (mp3, a.number("recordMinMemberCount").is_none_or(|members| members <= 1))
             }),
             agent: AiAgent::read(&a, role),
@@ -134,7 +140,10 @@ impl OfMultiParty {
             hangup_on_star: false,
             digits_match: Vec::new(),
             limit_ms: None,
-            wait_ms: a.number("waitTime").filter(|secs| *secs > 0).map(|secs| secs.saturating_mul(1_000)),
+            wait_ms: a
+                .number("waitTime")
+                .filter(|secs| *secs > 0)
+                .map(|secs| secs.saturating_mul(1_000)),
             send_digits: None,
             relays_keys: a.flag("relayDTMFInputs", false),
         };
@@ -147,7 +156,10 @@ impl OfMultiParty {
             needs_company: false,
             ends: a.flag("endMpcOnExit", false),
             stays_alone: a.flag("stayAlone", false),
-            members_max: a.number("maxParticipants").and_then(|n| u8::try_from(n).ok()).unwrap_or(PARTICIPANTS_MAX),
+            members_max: a
+                .number("maxParticipants")
+                .and_then(|n| u8::try_from(n).ok())
+                .unwrap_or(PARTICIPANTS_MAX),
             waits_for_agent: role == Role::Customer && a.flag("waitForAgent", false),
             tells_floor: false,
             tells_speech: element.tells(Group::Speech),
@@ -168,7 +180,9 @@ impl OfMultiParty {
             record: Event::MpcRecordSound,
         };
         let hold = match role {
-            Role::Agent | Role::Supervisor | Role::AiAgent => ("agentHoldMusicUrl", "agentHoldMusicMethod"),
+            Role::Agent | Role::Supervisor | Role::AiAgent => {
+                ("agentHoldMusicUrl", "agentHoldMusicMethod")
+            }
             Role::Customer => ("customerHoldMusicUrl", "customerHoldMusicMethod"),
         };
         let sounds = Sounds::new(
@@ -186,7 +200,11 @@ impl OfMultiParty {
     }
 
     /// How it wants the call recorded.
-    pub(super) fn record(&self, desk: &mut Desk, inside: &Inside) -> Option<(Box<RecordOrder>, bool)> {
+    pub(super) fn record(
+        &self,
+        desk: &mut Desk,
+        inside: &Inside,
+    ) -> Option<(Box<RecordOrder>, bool)> {
         let (mp3, when_alone) = self.record?;
         let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, desk, inside));
         let transcript = record::able(desk, self.transcript.clone());
@@ -223,8 +241,12 @@ impl OfMultiParty {
         let on = |on: bool, began, ended| if on { began } else { ended };
         match what {
             Told::Entered { starts } => {
-                let made = inside.first.then(|| self.notice(desk, inside, Group::Mpc, "MPCInitialized")).flatten();
-                let started = starts.then(|| self.notice(desk, inside, Group::Mpc, "MPCStart")).flatten();
+                let made = inside
+                    .first
+                    .then(|| self.notice(desk, inside, Group::Mpc, "MPCInitialized"))
+                    .flatten();
+                let started =
+                    starts.then(|| self.notice(desk, inside, Group::Mpc, "MPCStart")).flatten();
                 let joined = self.notice(desk, inside, Group::Participant, "ParticipantJoin");
                 made.into_iter().chain(joined).chain(started).collect()
             }
@@ -232,14 +254,24 @@ impl OfMultiParty {
             Told::Key(digit) => {
                 let mut notice = self.notice(desk, inside, Group::Digits, "ParticipantDigitInput");
                 if let Some(notice) = &mut notice {
-                    notice.params.insert("Digits".into(), Param::Plain(digit.as_char().to_string().into()));
+                    notice
+                        .params
+                        .insert("Digits".into(), Param::Plain(digit.as_char().to_string().into()));
                 }
                 notice.into_iter().collect()
             }
-            Told::Speech { on: is } => one(Group::Speech, on(is, "ParticipantSpeakStart", "ParticipantSpeakStop")),
-            Told::Audio { on: is } => one(Group::Audio, on(is, "ParticipantAudioStart", "ParticipantAudioStop")),
-            Told::Muted { on: is } => one(Group::Participant, on(is, "ParticipantMute", "ParticipantUnmute")),
-            Told::Held { on: is } => one(Group::Participant, on(is, "ParticipantHold", "ParticipantUnhold")),
+            Told::Speech { on: is } => {
+                one(Group::Speech, on(is, "ParticipantSpeakStart", "ParticipantSpeakStop"))
+            }
+            Told::Audio { on: is } => {
+                one(Group::Audio, on(is, "ParticipantAudioStart", "ParticipantAudioStop"))
+            }
+            Told::Muted { on: is } => {
+                one(Group::Participant, on(is, "ParticipantMute", "ParticipantUnmute"))
+            }
+            Told::Held { on: is } => {
+                one(Group::Participant, on(is, "ParticipantHold", "ParticipantUnhold"))
+            }
             Told::Digits(_) | Told::Floor { .. } => Vec::new(),
         }
     }
@@ -261,7 +293,12 @@ impl OfMultiParty {
     }
 
     /// A call that is to enter one has come so far; there may be no room yet, and this one is no member.
-    pub(super) fn added(&self, desk: &Desk, room: Option<uuid::Uuid>, name: &str) -> Option<Notice> {
+    pub(super) fn added(
+        &self,
+        desk: &Desk,
+        room: Option<uuid::Uuid>,
+        name: &str,
+    ) -> Option<Notice> {
         let mut notice = self.event(desk, Group::AddParticipant, name)?;
         let room = room.map(|room| room.to_string()).unwrap_or_default();
         notice.params.insert("MPCUUID".into(), Param::Plain(room.into()));
@@ -273,15 +310,23 @@ impl OfMultiParty {
     fn notice(&self, desk: &Desk, inside: &Inside, group: Group, name: &str) -> Option<Notice> {
         let mut notice = self.event(desk, group, name)?;
         notice.params.extend(match group {
-            Group::Mpc => Params::from([("MPCUUID".into(), Param::Plain(inside.room.to_string().into()))]),
+            Group::Mpc => {
+                Params::from([("MPCUUID".into(), Param::Plain(inside.room.to_string().into()))])
+            }
             _ => seated(desk, &self.seat(inside)),
         });
         Some(notice)
     }
 
     fn event(&self, desk: &Desk, group: Group, name: &str) -> Option<Notice> {
-        let Target { url, method } = self.status.clone().filter(|_| self.events.contains(&group))?;
-        Some(Notice { kind: NoticeKind::MultiParty, url, method, params: happened(desk, &self.name, name) })
+        let Target { url, method } =
+            self.status.clone().filter(|_| self.events.contains(&group))?;
+        Some(Notice {
+            kind: NoticeKind::MultiParty,
+            url,
+            method,
+            params: happened(desk, &self.name, name),
+        })
     }
 
     /// A participant that never was in has no id and no times.
@@ -345,6 +390,9 @@ fn participant(desk: &Desk, role: Role, coaches: bool) -> Params {
     Params::from([
         ("ParticipantRole".into(), Param::Plain(role.as_str().into())),
         ("ParticipantCallUUID".into(), Param::Plain(desk.setup.call.to_string().into())),
-        ("ParticipantCoachMode".into(), Param::Plain(if coaches { "true" } else { "false" }.into())),
+        (
+            "ParticipantCoachMode".into(),
+            Param::Plain(if coaches { "true" } else { "false" }.into()),
+        ),
     ])
 }

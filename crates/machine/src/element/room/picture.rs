@@ -10,10 +10,14 @@ impl Attending {
             Element::MultiParty(_) => "multi_party_call",
         };
         match &self.inside {
-            Some(inside) => sketch.say("room", [word(what), text(brief(inside.room)), word("inside")]),
+            Some(inside) => {
+                sketch.say("room", [word(what), text(brief(inside.room)), word("inside")])
+            }
             None => sketch.say("room", [word(what), word("outside")]),
         }
-        for (is, how) in [(self.waits, "room_waits"), (self.held, "room_held"), (self.muted, "room_muted")] {
+        for (is, how) in
+            [(self.waits, "room_waits"), (self.held, "room_held"), (self.muted, "room_muted")]
+        {
             if is {
                 sketch.say("room", [word(how)]);
             }

@@ -150,7 +150,9 @@ impl Sounds {
         if matches!(self.exit, MemberSound::Document(_)) {
             self.asked.push_back(Which::Exit);
         }
-        for (cue, which) in [(&self.record_begun, Which::RecordBegun), (&self.record_ended, Which::RecordEnded)] {
+        for (cue, which) in
+            [(&self.record_begun, Which::RecordBegun), (&self.record_ended, Which::RecordEnded)]
+        {
             if cue.target.is_some() {
                 self.asked.push_back(which);
             }
@@ -160,7 +162,9 @@ impl Sounds {
 
     /// Asks for the music that will be needed.
     fn want(&mut self, waits: bool, held: bool) {
-        for (wanted, tune, which) in [(waits, &mut self.wait, Which::Wait), (held, &mut self.hold, Which::Hold)] {
+        for (wanted, tune, which) in
+            [(waits, &mut self.wait, Which::Wait), (held, &mut self.hold, Which::Hold)]
+        {
             if wanted && tune.target.is_some() && !std::mem::replace(&mut tune.asked, true) {
                 self.asked.push_back(which);
             }
@@ -186,7 +190,12 @@ impl Sounds {
     }
 
     /// A document came, or not: then it is as if there was none (`plivo-callbacks.md` §4.3).
-    pub(super) fn fetched(&mut self, desk: &mut Desk, fetch: FetchId, result: Result<Fetched, FetchFailure>) {
+    pub(super) fn fetched(
+        &mut self,
+        desk: &mut Desk,
+        fetch: FetchId,
+        result: Result<Fetched, FetchFailure>,
+    ) {
         let Some((_, which)) = self.open.take_if(|(open, _)| *open == fetch) else { return };
         desk.timers.clear(Timer::Fetch);
         let what = match which {
@@ -248,7 +257,9 @@ impl Sounds {
     }
 
     pub(super) fn is_playing(&self, which: PlayId) -> bool {
-        [&self.wait, &self.hold].iter().any(|tune| tune.round.as_ref().is_some_and(|round| round.is_playing(which)))
+        [&self.wait, &self.hold]
+            .iter()
+            .any(|tune| tune.round.as_ref().is_some_and(|round| round.is_playing(which)))
     }
 
     /// Silence, and nothing more is fetched.

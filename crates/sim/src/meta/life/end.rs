@@ -60,13 +60,24 @@ impl Life {
             self.missed(by).await;
         } else {
             let until = calls_back.then_some(wall + CALLBACK_SECS);
-            self.world.permissions.user_called(id, &self.facts.user, self.accepted.is_some(), until);
+            self.world.permissions.user_called(
+                id,
+                &self.facts.user,
+                self.accepted.is_some(),
+                until,
+            );
         }
         if calls_back {
             let message_id = format!("wamid.{}", self.world.dice.text(40));
-            let reply = body::callback_permission(&self.facts, &message_id, wall, wall + CALLBACK_SECS);
-            let parcel =
-                self.world.webhooks.parcel(&self.door, "call_permission_reply", &self.facts.call_id, &reply, None);
+            let reply =
+                body::callback_permission(&self.facts, &message_id, wall, wall + CALLBACK_SECS);
+            let parcel = self.world.webhooks.parcel(
+                &self.door,
+                "call_permission_reply",
+                &self.facts.call_id,
+                &reply,
+                None,
+            );
             self.world.webhooks.deliver(&self.door, parcel, delay, |_| {});
         }
         if let Some(leg) = self.leg() {
@@ -113,7 +124,10 @@ impl Life {
 
     fn too_late(&self, ask: GraphAsk) {
         let fault = GraphFault::no_call();
-        self.tell(Happened::Refused { action: ask.action.as_str().into(), details: fault.details.clone() });
+        self.tell(Happened::Refused {
+            action: ask.action.as_str().into(),
+            details: fault.details.clone(),
+        });
         let _ = ask.reply.send(Err(fault));
     }
 

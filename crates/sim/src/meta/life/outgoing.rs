@@ -50,7 +50,8 @@ pub(super) struct Schedule(VecDeque<(Instant, Deed)>);
 impl Schedule {
     fn of(script: &CallScript, begun: Instant, unanswered: Duration) -> Self {
         let answering = &script.answering;
-        let (rings, acts) = (begun + answering.rings_after, begun + answering.rings_after + answering.acts_after);
+        let (rings, acts) =
+            (begun + answering.rings_after, begun + answering.rings_after + answering.acts_after);
         let mut all = vec![(rings, Deed::Ring)];
         match answering.how {
             Answers::Accept => all.push((acts, Deed::PickUp)),
@@ -60,7 +61,9 @@ impl Schedule {
         match answering.order {
             Order::ConnectFirst => all.push((begun, Deed::Connect)),
             Order::RingFirst if answering.how == Answers::Accept => all.push((acts, Deed::Connect)),
-            Order::AcceptedFirst if answering.how == Answers::Accept => all.push((acts + BEHIND, Deed::Connect)),
+            Order::AcceptedFirst if answering.how == Answers::Accept => {
+                all.push((acts + BEHIND, Deed::Connect))
+            }
             // Sent before the POST was answered; or never, where nobody picks up.
             Order::BeforeReply | Order::RingFirst | Order::AcceptedFirst => {}
         }
@@ -94,11 +97,15 @@ pub(crate) async fn run(
     let manners = faults.callee();
     manners.iter().for_each(|manner| manner.apply(&mut script.answering, &mut unanswered));
     let begun = async {
-        let door = world.door(&script).ok_or_else(|| GraphFault::parameter("the simulator knows no node"))?;
+        let door = world
+            .door(&script)
+            .ok_or_else(|| GraphFault::parameter("the simulator knows no node"))?;
         world.webhooks.verify(&door).await.map_err(GraphFault::parameter)?;
-        let relay = world.relay_for_call(false).map_err(|e| GraphFault::parameter(e.to_string()))?;
+        let relay =
+            world.relay_for_call(false).map_err(|e| GraphFault::parameter(e.to_string()))?;
         let started = world.clock.now();
-        let mut life = Life::new(world.clone(), script, door, None, relay, own, events, started, faults);
+        let mut life =
+            Life::new(world.clone(), script, door, None, relay, own, events, started, faults);
         life.facts.by_business = true;
         life.take_offer(&sdp).await?;
         Ok::<_, GraphFault>(life)
@@ -199,7 +206,8 @@ impl Life {
             HungUpBy::Meta | HungUpBy::Business => self.accepted.is_none() && self.rang,
             HungUpBy::Caller | HungUpBy::Rejected => false,
         };
-        let (number, user, now) = (&self.facts.number, &self.facts.user, self.world.clock.wall().secs());
+        let (number, user, now) =
+            (&self.facts.number, &self.facts.user, self.world.clock.wall().secs());
         if not_taken && self.world.permissions.missed(&number.phone_number_id, user, now) {
             let _ = self.world.revoke(number, user).await;
         }
@@ -208,7 +216,10 @@ impl Life {
     async fn pick_up(&mut self) {
         let (id, now) = (&self.facts.number.phone_number_id, self.world.clock.wall().secs());
         self.world.permissions.connected(id, &self.facts.user, now);
-        self.accepted = Some(Accepted { at: self.world.clock.now(), wall_secs: self.world.clock.wall().secs() });
+        self.accepted = Some(Accepted {
+            at: self.world.clock.now(),
+            wall_secs: self.world.clock.wall().secs(),
+        });
         if let Some(leg) = self.leg() {
             self.relay.accepted(leg).await;
         }
@@ -224,19 +235,31 @@ impl Life {
 
     fn send_status(&mut self, hook: Hook) {
         let word = hook.as_str().to_ascii_uppercase();
-        let status = body::status(&self.facts, self.world.clock.wall().secs(), &word, self.opaque.as_deref());
+        let status = body::status(
+            &self.facts,
+            self.world.clock.wall().secs(),
+            &word,
+            self.opaque.as_deref(),
+        );
         self.deliver(hook, status, Duration::ZERO);
     }
 }
 
 /// An offer as Meta would take it (§5.2): a full agent, actpass, one fingerprint, SHA-256.
 fn checked(sdp: &str) -> Result<Offer, String> {
-    let offer = Offer::parse(sdp, true).map_err(|fault| format!("SDP Validation error: {fault}"))?;
+    let offer =
+        Offer::parse(sdp, true).map_err(|fault| format!("SDP Validation error: {fault}"))?;
     let fingerprints = sdp.lines().filter(|line| line.starts_with("a=fingerprint:")).count();
     match () {
-        () if offer.ice_lite => Err("SDP Validation error: a=ice-lite: both sides would be lite".to_owned()),
-        () if offer.setup != Setup::Actpass => Err("SDP Validation error: a=setup must be actpass".to_owned()),
-        () if fingerprints != 1 => Err("SDP Validation error: exactly one a=fingerprint, SHA-256".to_owned()),
+        () if offer.ice_lite => {
+            Err("SDP Validation error: a=ice-lite: both sides would be lite".to_owned())
+        }
+        () if offer.setup != Setup::Actpass => {
+            Err("SDP Validation error: a=setup must be actpass".to_owned())
+        }
+        () if fingerprints != 1 => {
+            Err("SDP Validation error: exactly one a=fingerprint, SHA-256".to_owned())
+        }
         () => Ok(offer),
     }
 }

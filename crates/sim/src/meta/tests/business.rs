@@ -62,9 +62,14 @@ pub(super) struct Node {
     client: client::Client,
 }
 
-async fn verify(State(door): State<Arc<Door>>, Query(query): Query<Vec<(String, String)>>) -> (StatusCode, String) {
+async fn verify(
+    State(door): State<Arc<Door>>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> (StatusCode, String) {
     door.verifications.fetch_add(1, Ordering::SeqCst);
-    let text = |name: &str| query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).unwrap_or_default();
+    let text = |name: &str| {
+        query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).unwrap_or_default()
+    };
     let right = text("hub.mode") == "subscribe" && text("hub.verify_token") == VERIFY_TOKEN;
     if right && door.verifies {
         (StatusCode::OK, text("hub.challenge").to_owned())
@@ -74,7 +79,11 @@ async fn verify(State(door): State<Arc<Door>>, Query(query): Query<Vec<(String, 
 }
 
 async fn hook(State(door): State<Arc<Door>>, headers: HeaderMap, raw: Bytes) -> StatusCode {
-    let signature = headers.get("x-hub-signature-256").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let signature = headers
+        .get("x-hub-signature-256")
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     let body = serde_json::from_slice(&raw).expect("a webhook is JSON");
     let _ = door.hooks.try_send(Hook { raw, signature, body });
     let left = door.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
@@ -87,7 +96,10 @@ impl Node {
     }
 
     /// A node and a simulator that know each other.
-    pub(super) async fn with(door: impl FnOnce(&mut Door), options: impl FnOnce(&mut SimOptions)) -> Self {
+    pub(super) async fn with(
+        door: impl FnOnce(&mut Door),
+        options: impl FnOnce(&mut SimOptions),
+    ) -> Self {
         let (sender, hooks) = mpsc::channel(64);
         let mut made = Door {
             hooks: sender,
@@ -102,7 +114,10 @@ impl Node {
         let url = format!("http://{}", listener.local_addr().expect("address"));
         let app = Router::new()
             .route("/webhooks/meta", get(verify).post(hook))
-            .route("/api/v1/calls/{uuid}/events", get(async |State(door): State<Arc<Door>>| door.events.clone()))
+            .route(
+                "/api/v1/calls/{uuid}/events",
+                get(async |State(door): State<Arc<Door>>| door.events.clone()),
+            )
             .with_state(door.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         let mut usual = SimOptions { node_url: Some(url), seed: Some(7), ..SimOptions::default() };
@@ -113,7 +128,10 @@ impl Node {
 
     /// The next webhook, signature checked.
     pub(super) async fn hook(&mut self) -> Hook {
-        let hook = tokio::time::timeout(PATIENCE, self.hooks.recv()).await.expect("a webhook in time").expect("hook");
+        let hook = tokio::time::timeout(PATIENCE, self.hooks.recv())
+            .await
+            .expect("a webhook in time")
+            .expect("hook");
         assert_eq!(hook.signature, super::super::body::signature(APP_SECRET, &hook.raw));
         hook
     }
@@ -135,7 +153,11 @@ impl Node {
 
     /// Any request to Graph, below its base or at an address that Graph gave.
     pub(super) async fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        let url = if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.sim.graph_url()) };
+        let url = if path.starts_with("http") {
+            path.to_owned()
+        } else {
+            format!("{}{path}", self.sim.graph_url())
+        };
         let request = Request::builder()
             .method(method)
             .uri(url)
@@ -148,8 +170,11 @@ impl Node {
 
     /// A request to one of the simulator's own doors.
     pub(super) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let request = Request::post(format!("{}{path}", self.sim.url())).body(Bytes::from(body.to_string()));
-        let answer = client::ask(&self.client, request.expect("request"), PATIENCE, 1 << 20).await.expect("an answer");
+        let request =
+            Request::post(format!("{}{path}", self.sim.url())).body(Bytes::from(body.to_string()));
+        let answer = client::ask(&self.client, request.expect("request"), PATIENCE, 1 << 20)
+            .await
+            .expect("an answer");
         (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
     }
 
@@ -218,12 +243,22 @@ impl Business {
             .set_extension_map(ExtensionMap::empty())
             .set_local_ice_credentials(creds);
         let digits = FormatParams::parse_line("0-15");
-        config.codec_config().add_config(126.into(), None, Codec::Tele, Frequency::EIGHT_KHZ, None, digits);
+        config.codec_config().add_config(
+            126.into(),
+            None,
+            Codec::Tele,
+            Frequency::EIGHT_KHZ,
+            None,
+            digits,
+        );
         let mut rtc = config.build(Clock::real().now());
         rtc.add_local_candidate(Candidate::host(addr, "udp").expect("candidate"));
         // str0m's parser stumbles over Meta's order of the candidate's extensions and leaves the whole line out.
-        let as_passive = offer.replace("a=setup:actpass", "a=setup:passive").replace(" network-cost 50", "");
-        rtc.sdp_api().accept_offer(SdpOffer::from_sdp_string(&as_passive).expect("offer")).expect("answer");
+        let as_passive =
+            offer.replace("a=setup:actpass", "a=setup:passive").replace(" network-cost 50", "");
+        rtc.sdp_api()
+            .accept_offer(SdpOffer::from_sdp_string(&as_passive).expect("offer"))
+            .expect("answer");
         if manners.controlled {
             rtc.direct_api().set_ice_controlling(false);
         }
@@ -240,7 +275,10 @@ impl Business {
     }
 
     pub(super) async fn heard(&mut self) -> Heard {
-        tokio::time::timeout(PATIENCE, self.heard.recv()).await.expect("news in time").expect("peer")
+        tokio::time::timeout(PATIENCE, self.heard.recv())
+            .await
+            .expect("news in time")
+            .expect("peer")
     }
 
     pub(super) async fn up(&mut self) {
@@ -274,7 +312,10 @@ impl Browser {
         let (told, heard) = mpsc::channel(4_096);
         let (say, frames) = mpsc::channel(4);
         tokio::spawn(run(rtc, mid, socket, addr, told, frames));
-        Self { id: answer["id"].as_str().expect("id").to_owned(), peer: Business { sdp, heard, say } }
+        Self {
+            id: answer["id"].as_str().expect("id").to_owned(),
+            peer: Business { sdp, heard, say },
+        }
     }
 }
 
@@ -326,7 +367,8 @@ async fn run(
                 }
                 Ok(Output::Event(Event::Connected)) => drop(told.try_send(Heard::Up)),
                 Ok(Output::Event(Event::RtpPacket(p))) => {
-                    let (pt, time, marker) = (*p.header.payload_type, p.header.timestamp, p.header.marker);
+                    let (pt, time, marker) =
+                        (*p.header.payload_type, p.header.timestamp, p.header.marker);
                     drop(told.try_send(Heard::Packet { pt, time, marker, payload: p.payload }));
                 }
                 Ok(Output::Event(_)) => {}

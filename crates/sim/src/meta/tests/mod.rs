@@ -72,7 +72,8 @@ fn tone(frames: usize) -> Vec<Arc<[u8]>> {
     let mut encoder = Encoder::new(Rate::Hz16000, 5, 24_000);
     (0..frames)
         .map(|f| {
-            let pcm: Vec<i16> = (0..320).map(|n| (((f * 320 + n) as f64 * 0.17).sin() * 8_000.0) as i16).collect();
+            let pcm: Vec<i16> =
+                (0..320).map(|n| (((f * 320 + n) as f64 * 0.17).sin() * 8_000.0) as i16).collect();
             encoder.encode(&pcm)
         })
         .collect()
@@ -99,7 +100,8 @@ async fn m1_no_webhooks_where_verification_fails() {
 #[tokio::test]
 async fn m2_the_webhook_is_metas() {
     let mut node = Node::start().await;
-    let script = CallScript { name: "João Sá".into(), cta_payload: Some("a/b".into()), ..stays() };
+    let script =
+        CallScript { name: "João Sá".into(), cta_payload: Some("a/b".into()), ..stays() };
     let _events = node.sim.place_call(script);
     let hook: Hook = node.hook().await;
     assert!(hook.raw.is_ascii());
@@ -126,7 +128,8 @@ async fn m2_slashes_are_escaped_half_of_the_time() {
 
 #[tokio::test]
 async fn m3_the_same_bytes_come_again_until_they_are_taken() {
-    let mut node = Node::with(|d| *d.failures.get_mut() = 3, |o| o.times.webhook = quick().webhook).await;
+    let mut node =
+        Node::with(|d| *d.failures.get_mut() = 3, |o| o.times.webhook = quick().webhook).await;
     let _events = node.sim.place_call(stays());
     let first = node.hook().await;
     for _ in 0..3 {
@@ -150,7 +153,8 @@ async fn m4_each_offer_is_fresh_but_for_the_certificate() {
     let (_a, first_id, first) = ringing(&mut node, stays()).await;
     let (_b, second_id, second) = ringing(&mut node, stays()).await;
     assert_ne!(first_id, second_id);
-    let line = |sdp: &str, name: &str| sdp.lines().find(|l| l.starts_with(name)).expect(name).to_owned();
+    let line =
+        |sdp: &str, name: &str| sdp.lines().find(|l| l.starts_with(name)).expect(name).to_owned();
     for fresh in ["o=", "a=ice-ufrag:", "a=ice-pwd:", "a=ssrc:"] {
         assert_ne!(line(&first, fresh), line(&second, fresh));
     }
@@ -166,7 +170,8 @@ async fn m5_a_peer_that_says_controlled_is_answered_487() {
     assert_eq!(node.act("pre_accept", &id, Some(&business.sdp)).await.0, 200);
     // The 487 makes it take the other role (RFC 8445 §7.3.1.1), and then it connects.
     until(&mut events, |e| matches!(e, Happened::MediaUp)).await;
-    let conflict = |l: &Logged| matches!(l, Logged::Stun { details, .. } if details.contains("487"));
+    let conflict =
+        |l: &Logged| matches!(l, Logged::Stun { details, .. } if details.contains("487"));
     assert!(node.sim.log().iter().any(|l| conflict(&l.what)));
 }
 
@@ -174,9 +179,11 @@ async fn m5_a_peer_that_says_controlled_is_answered_487() {
 async fn m6_another_certificate_than_the_sdps_is_refused() {
     let mut node = Node::start().await;
     let (mut events, id, offer) = ringing(&mut node, stays()).await;
-    let business = Business::with(&offer, Manners { wrong_fingerprint: true, ..Manners::default() }).await;
+    let business =
+        Business::with(&offer, Manners { wrong_fingerprint: true, ..Manners::default() }).await;
     assert_eq!(node.act("pre_accept", &id, Some(&business.sdp)).await.0, 200);
-    let end = until(&mut events, |e| matches!(e, Happened::MediaUp | Happened::MediaFailed { .. })).await;
+    let end =
+        until(&mut events, |e| matches!(e, Happened::MediaUp | Happened::MediaFailed { .. })).await;
     assert!(matches!(end, Happened::MediaFailed { .. }), "{end:?}");
 }
 
@@ -228,11 +235,20 @@ async fn m8_the_sdp_stays_the_same_and_accept_may_be_repeated() {
     // reject is for calls that are not accepted; terminate ends it; then it is gone.
     assert_eq!(node.act("reject", &id, None).await.0, 400);
     assert_eq!(node.act("terminate", &id, None).await.0, 200);
-    for (action, sdp) in [("terminate", None), ("reject", None), ("accept", Some(business.sdp.as_str()))] {
+    for (action, sdp) in
+        [("terminate", None), ("reject", None), ("accept", Some(business.sdp.as_str()))]
+    {
         let (status, answer) = node.act(action, &id, sdp).await;
-        assert_eq!((status, details(&answer).as_str()), (400, "Call not found or ended"), "{action}");
+        assert_eq!(
+            (status, details(&answer).as_str()),
+            (400, "Call not found or ended"),
+            "{action}"
+        );
     }
-    assert_eq!(details(&node.act("terminate", "wacid.none", None).await.1), "Call not found or ended");
+    assert_eq!(
+        details(&node.act("terminate", "wacid.none", None).await.1),
+        "Call not found or ended"
+    );
 }
 
 #[tokio::test]
@@ -247,7 +263,8 @@ async fn m9_what_comes_before_accept_is_clipped_and_counted() {
     let frames = tone(60);
     let (early, late) = frames.split_at(20);
     business.say(early.to_vec()).await;
-    let clipped = |l: &Logged| matches!(l, Logged::Media { details, .. } if details.contains("clipped"));
+    let clipped =
+        |l: &Logged| matches!(l, Logged::Media { details, .. } if details.contains("clipped"));
     while !node.sim.log().iter().any(|l| clipped(&l.what)) {
         tokio::task::yield_now().await;
     }
@@ -263,7 +280,10 @@ async fn m9_what_comes_before_accept_is_clipped_and_counted() {
     events.control().hangup().await;
     let ended = ended(&mut events).await;
     assert!((1..=20).contains(&ended.clipped_packets), "{ended:?}");
-    assert!(ended.ok && (100..=1_200 - 20 * ended.clipped_packets).contains(&ended.heard_ms), "{ended:?}");
+    assert!(
+        ended.ok && (100..=1_200 - 20 * ended.clipped_packets).contains(&ended.heard_ms),
+        "{ended:?}"
+    );
 }
 
 #[tokio::test]
@@ -272,7 +292,10 @@ async fn m10_nobody_accepts_in_time() {
     let (mut events, id, _) = ringing(&mut node, stays()).await;
     let hook = node.hook().await;
     let call = hook.call();
-    assert_eq!((&call["event"], &call["status"], &call["id"]), (&json!("terminate"), &json!("FAILED"), &json!(id)));
+    assert_eq!(
+        (&call["event"], &call["status"], &call["id"]),
+        (&json!("terminate"), &json!("FAILED"), &json!(id))
+    );
     assert_eq!((call.get("duration"), call.get("start_time")), (None, None));
     let ended = ended(&mut events).await;
     assert_eq!((ended.ok, ended.cause.as_str()), (false, "not_answered"));
@@ -367,8 +390,11 @@ async fn m13_digits_arrive_as_rfc_4733() {
 async fn m21_who_may_ask_and_what() {
     let mut node = Node::start().await;
     let (_events, id, _) = ringing(&mut node, stays()).await;
-    let good = json!({"messaging_product": "whatsapp", "call_id": id, "action": "terminate"}).to_string();
-    let code = |answer: &Value| (answer["error"]["code"].as_i64(), answer["error"]["error_subcode"].as_i64());
+    let good =
+        json!({"messaging_product": "whatsapp", "call_id": id, "action": "terminate"}).to_string();
+    let code = |answer: &Value| {
+        (answer["error"]["code"].as_i64(), answer["error"]["error_subcode"].as_i64())
+    };
 
     let (status, answer) = node.graph_as("another token", PHONE_NUMBER_ID, &good).await;
     assert_eq!((status, code(&answer)), (401, (Some(190), None)));
@@ -376,12 +402,19 @@ async fn m21_who_may_ask_and_what() {
     assert_eq!((status, code(&answer)), (400, (Some(100), Some(33))));
     let unknown = good.replace("terminate", "dance");
     let cut = &good[..good.len() - 1];
-    for (body, says) in [(unknown.as_str(), "dance"), (cut, "JSON"), ("", "JSON"), ("{}", "messaging_product")] {
+    for (body, says) in
+        [(unknown.as_str(), "dance"), (cut, "JSON"), ("", "JSON"), ("{}", "messaging_product")]
+    {
         let (status, answer) = node.graph_as(ACCESS_TOKEN, PHONE_NUMBER_ID, body).await;
         assert_eq!((status, code(&answer)), (400, (Some(100), None)), "{body}");
         assert!(details(&answer).contains(says), "{answer}");
     }
-    let refusals = node.sim.log().iter().filter(|l| matches!(l.what, Logged::Graph { status: 400.., .. })).count();
+    let refusals = node
+        .sim
+        .log()
+        .iter()
+        .filter(|l| matches!(l.what, Logged::Graph { status: 400.., .. }))
+        .count();
     assert_eq!(refusals, 6);
 }
 
@@ -418,7 +451,9 @@ async fn the_nodes_own_words_name_the_instructions_and_the_cause() {
     assert_eq!(node.graph(body).await.0, 200);
     business.up().await;
     let instruction = until(&mut events, |e| matches!(e, Happened::Instruction { .. })).await;
-    assert!(matches!(instruction, Happened::Instruction { element, line: 2, .. } if element == "Speak"));
+    assert!(
+        matches!(instruction, Happened::Instruction { element, line: 2, .. } if element == "Speak")
+    );
     business.say(tone(10)).await;
     until(&mut events, |e| matches!(e, Happened::FirstAudio)).await;
     node.act("terminate", &id, None).await;
@@ -427,7 +462,10 @@ async fn the_nodes_own_words_name_the_instructions_and_the_cause() {
     let recording = until(&mut events, |e| matches!(e, Happened::Recording { .. })).await;
     assert!(matches!(recording, Happened::Recording { wav } if wav.len() > 1_000));
     let ended = ended(&mut events).await;
-    assert_eq!((ended.ok, ended.cause.as_str(), ended.call_uuid.as_deref()), (true, "end_of_instructions", Some(uuid)));
+    assert_eq!(
+        (ended.ok, ended.cause.as_str(), ended.call_uuid.as_deref()),
+        (true, "end_of_instructions", Some(uuid))
+    );
 }
 
 #[tokio::test]
@@ -444,8 +482,7 @@ async fn a_browsers_sound_and_keys_pass_through_both_ways() {
     business.up().await;
     browser.peer.up().await;
     assert_eq!(node.act("accept", &id, Some(&sdp)).await.0, 200);
-    let is_audio =
-        |heard: &Heard, frame: &[u8]| matches!(heard, Heard::Packet { payload, .. } if payload[..] == *frame);
+    let is_audio = |heard: &Heard, frame: &[u8]| matches!(heard, Heard::Packet { payload, .. } if payload[..] == *frame);
     let frames = tone(3);
     business.say(frames.clone()).await;
     while !is_audio(&browser.peer.heard().await, &frames[2]) {}
@@ -455,8 +492,13 @@ async fn a_browsers_sound_and_keys_pass_through_both_ways() {
     let keys = format!("/_sim/phone/calls/{}/keys", browser.id);
     assert_eq!(node.post(&keys, &json!({"keys": "7"})).await.0, 204);
     assert_eq!(node.post(&keys, &json!({"keys": "x"})).await.0, 400);
-    while !matches!(business.heard().await, Heard::Packet { pt: 126, payload, .. } if payload[0] == 7) {}
-    assert_eq!(node.post(&format!("/_sim/phone/calls/{}/hangup", browser.id), &json!({})).await.0, 204);
+    while !matches!(business.heard().await, Heard::Packet { pt: 126, payload, .. } if payload[0] == 7)
+    {
+    }
+    assert_eq!(
+        node.post(&format!("/_sim/phone/calls/{}/hangup", browser.id), &json!({})).await.0,
+        204
+    );
     assert_eq!(node.hook().await.call()["status"], "COMPLETED");
     let mut seen = Vec::new();
     while let Some(line) = events.next().await {
@@ -475,7 +517,8 @@ async fn a_browsers_sound_and_keys_pass_through_both_ways() {
 async fn another_process_places_a_call_and_reads_its_lines() {
     let mut node = Node::start().await;
     let order = json!({"to": "+5511951230001", "phone_number_id": "77", "waba": "88", "dtmf": "1", "stay": true});
-    let request = Request::post(format!("{}/_sim/calls", node.sim.url())).body(Bytes::from(order.to_string()));
+    let request = Request::post(format!("{}/_sim/calls", node.sim.url()))
+        .body(Bytes::from(order.to_string()));
     let mut lines = node.lines(request.expect("request")).await;
     let hook = node.hook().await;
     assert_eq!(hook.body["entry"][0]["id"], "88");
@@ -490,7 +533,13 @@ async fn another_process_places_a_call_and_reads_its_lines() {
     assert_eq!(words.last().map(String::as_str), Some("ended"));
     assert!(words.iter().any(|w| w == "placed"));
     assert_eq!(node.post("/_sim/hangup", &hangup).await.0, 404);
-    for bad in [json!({"dtmf": "x"}), json!({"to": "123"}), json!({"say": "%%"}), json!({"hold_s": -1}), json!("x")] {
+    for bad in [
+        json!({"dtmf": "x"}),
+        json!({"to": "123"}),
+        json!({"say": "%%"}),
+        json!({"hold_s": -1}),
+        json!("x"),
+    ] {
         let (status, answer) = node.post("/_sim/calls", &bad).await;
         assert!(status == 400 && answer["error"].is_string(), "{bad}: {answer}");
     }
@@ -500,12 +549,18 @@ async fn another_process_places_a_call_and_reads_its_lines() {
 async fn the_phone_page_is_strict_about_what_it_loads() {
     let node = Node::start().await;
     let client = crate::client::client();
-    for (path, kind) in [("phone", "text/html"), ("phone.css", "text/css"), ("phone.js", "text/javascript")] {
-        let request = Request::get(format!("{}/_sim/{path}", node.sim.url())).body(Bytes::new()).expect("request");
+    for (path, kind) in
+        [("phone", "text/html"), ("phone.css", "text/css"), ("phone.js", "text/javascript")]
+    {
+        let request = Request::get(format!("{}/_sim/{path}", node.sim.url()))
+            .body(Bytes::new())
+            .expect("request");
         let response = crate::client::send(&client, request).await.expect("an answer");
         let header = |name: &str| response.headers()[name].to_str().expect("text").to_owned();
         assert!(header("content-type").starts_with(kind));
-        assert!(header("content-security-policy").starts_with("default-src 'none'; script-src 'self'"));
+        assert!(
+            header("content-security-policy").starts_with("default-src 'none'; script-src 'self'")
+        );
     }
     let page = include_str!("../../../phone/phone.html");
     for inline in ["style=", "onclick=", "<style", "<script>"] {

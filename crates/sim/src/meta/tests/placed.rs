@@ -19,7 +19,10 @@ fn offer() -> String {
 
 async fn connect(node: &Node, to: &str) -> (u16, Value) {
     let session = json!({"sdp_type": "offer", "sdp": offer()});
-    node.graph(json!({"messaging_product": "whatsapp", "to": to, "action": "connect", "session": session})).await
+    node.graph(
+        json!({"messaging_product": "whatsapp", "to": to, "action": "connect", "session": session}),
+    )
+    .await
 }
 
 /// Status and `start_call` of `call_permissions`.
@@ -82,7 +85,11 @@ async fn m14_who_did_not_allow_it_is_not_called() {
     assert_eq!(connect(&node, STRANGER).await.0, 200);
 
     let free = Node::with(|_| {}, |options| options.users_allow = Allow::Everything).await;
-    assert_eq!(standing(&free, STRANGER).await, ("no_permission".to_owned(), false), "so that a node minds it");
+    assert_eq!(
+        standing(&free, STRANGER).await,
+        ("no_permission".to_owned(), false),
+        "so that a node minds it"
+    );
     assert_eq!(connect(&free, STRANGER).await.0, 200);
 }
 
@@ -109,7 +116,8 @@ async fn m15_rules_have_the_order_in_which_a_call_is_told_of() {
         assert_eq!(seen[..apart], wanted[..apart], "{how}");
         assert!(wanted.iter().all(|word| seen.iter().any(|seen| seen == word)), "{how}: {seen:?}");
         if how == "before-reply" {
-            let log: Vec<String> = node.sim.log().iter().map(|line| format!("{:?}", line.what)).collect();
+            let log: Vec<String> =
+                node.sim.log().iter().map(|line| format!("{:?}", line.what)).collect();
             let at = |word: &str| log.iter().position(|line| line.contains(word)).expect("logged");
             assert!(at("event: \"connect\"") < at("action: \"connect\""), "{log:#?}");
         }
@@ -128,7 +136,9 @@ async fn m15_statuses_too_come_before_the_posts_own_answer() {
     assert!(asked.0 == 200 && clock.now() - begun >= Duration::from_secs(1), "{asked:?}");
     // Both were delivered while the answer was held back: the log has them in their order.
     let log = node.sim.log();
-    let at = |word: &str| log.iter().position(|line| format!("{:?}", line.what).contains(word)).expect("logged");
+    let at = |word: &str| {
+        log.iter().position(|line| format!("{:?}", line.what).contains(word)).expect("logged")
+    };
     assert!(at("event: \"ringing\"") < at("action: \"connect\""), "{log:#?}");
     assert_eq!(told(&mut node, "RINGING").await, ["connect", "RINGING"]);
 }

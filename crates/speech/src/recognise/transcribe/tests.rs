@@ -24,7 +24,8 @@ async fn server(status: u16, answers: &[&str]) -> (String, Asked) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
     let asked = Asked::default();
-    let (kept, answers) = (asked.clone(), answers.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>());
+    let (kept, answers) =
+        (asked.clone(), answers.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>());
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let (kept, answers) = (kept.clone(), answers.clone());
@@ -41,18 +42,25 @@ async fn server(status: u16, answers: &[&str]) -> (String, Asked) {
                     let answer = answers.get(nth).or(answers.last()).cloned().unwrap();
                     let status = StatusCode::from_u16(status).unwrap();
                     Ok::<_, Infallible>(
-                        Response::builder().status(status).body(Full::new(Bytes::from(answer))).unwrap(),
+                        Response::builder()
+                            .status(status)
+                            .body(Full::new(Bytes::from(answer)))
+                            .unwrap(),
                     )
                 }
             });
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service));
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(socket), service),
+            );
         }
     });
     (url, asked)
 }
 
 fn recogniser(url: &str, rest: &str) -> Transcribe {
-    let config: SpeechConfig = toml::from_str(&format!("[transcribe]\nurl = \"{url}\"\n{rest}")).unwrap();
+    let config: SpeechConfig =
+        toml::from_str(&format!("[transcribe]\nurl = \"{url}\"\n{rest}")).unwrap();
     Transcribe::new(config.transcribe.unwrap()).unwrap()
 }
 
@@ -90,7 +98,9 @@ async fn the_request_is_a_form_with_the_sound_in_it() {
     let fields: Vec<_> = text
         .split(&format!("--{boundary}"))
         .filter_map(|part| part.split_once("\r\n\r\n"))
-        .filter_map(|(head, value)| Some((head.split("name=\"").nth(1)?.split('"').next()?, value.trim_end())))
+        .filter_map(|(head, value)| {
+            Some((head.split("name=\"").nth(1)?.split('"').next()?, value.trim_end()))
+        })
         .collect();
     for (name, value) in [
         ("model", "m"),
@@ -119,7 +129,8 @@ async fn interim_results_are_asked_for_while_one_speaks() {
         let mut said = Vec::new();
         while said.len() < 2 {
             to.send(vec![700; 320]).await.unwrap();
-            if let Ok(text) = tokio::time::timeout(Duration::from_millis(5), partials.recv()).await {
+            if let Ok(text) = tokio::time::timeout(Duration::from_millis(5), partials.recv()).await
+            {
                 said.push(text.unwrap());
             }
         }
@@ -144,7 +155,11 @@ async fn interim_results_are_asked_for_while_one_speaks() {
 #[case(r#"{"text":"Yes","logprobs":[{"token":"Yes","logprob":-0.5}]}"#, "Yes", Some(0.6065))]
 #[case(r#"{"text":"Yes","confidence":0.93,"segments":[]}"#, "Yes", Some(0.93))]
 #[case(r#"{"text":""}"#, "", None)]
-fn how_sure_it_is_is_read_from_what_there_is(#[case] body: &str, #[case] text: &str, #[case] sure: Option<f32>) {
+fn how_sure_it_is_is_read_from_what_there_is(
+    #[case] body: &str,
+    #[case] text: &str,
+    #[case] sure: Option<f32>,
+) {
     let read = transcript(body.as_bytes()).unwrap();
     assert_eq!(read.text, text);
     match (read.confidence, sure) {
@@ -160,11 +175,17 @@ async fn refusals_rubbish_and_silence_have_names() {
     assert_eq!(error.to_string(), "get a transcript: the endpoint answered 401 Unauthorized");
     let (url, _) = server(200, &["<html>"]).await;
     assert!(matches!(heard(&recogniser(&url, ""), &ask()).await, Err(RecogniseError::Answer(_))));
-    assert!(matches!(heard(&recogniser("http://127.0.0.1:1", ""), &ask()).await, Err(RecogniseError::Ask(_))));
+    assert!(matches!(
+        heard(&recogniser("http://127.0.0.1:1", ""), &ask()).await,
+        Err(RecogniseError::Ask(_))
+    ));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let error = heard(&recogniser(&url, "timeout_ms = 50"), &ask()).await.unwrap_err();
-    assert!(matches!(error, RecogniseError::Deadline(d) if d == Duration::from_millis(50)), "{error}");
+    assert!(
+        matches!(error, RecogniseError::Deadline(d) if d == Duration::from_millis(50)),
+        "{error}"
+    );
 }
 
 #[test]
