@@ -380,7 +380,7 @@ impl Shell {
             }
             Input::Digit { leg: Leg::A, digit } => self.key_to_stream(*digit),
             Input::Played { leg: Leg::A, play } => {
-                drop(self.playing.take_if(|(playing, _)| playing == play))
+                self.playing.take_if(|(playing, _)| playing == play);
             }
             Input::Recorded { record, what: RecordFact::Ended { .. } } => {
                 let awaited = self.stepper.machine().awaits(*record);
