@@ -96,8 +96,8 @@ enum Command {
     Openapi,
     /// Print completions for a shell
     Completions(completions::Args),
-    /// Print the manual page (roff)
-    Man,
+    /// Print the manual page (roff), or the command-line reference (Markdown)
+    Man(man::Args),
     /// The synthesiser's own process; started by a node, not by people
     #[command(hide = true)]
     SpeechHelper,
@@ -174,7 +174,7 @@ fn run(command: Command) -> Exit {
         Command::Voices(args) => voices::run(args),
         Command::Openapi => openapi::run(),
         Command::Completions(args) => completions::run(args, &mut Cli::command()),
-        Command::Man => man::run(&Cli::command()),
+        Command::Man(args) => man::run(&args, &Cli::command()),
         Command::SpeechHelper => speech_helper::run(),
     }
 }
