@@ -1,57 +1,64 @@
-//! A line: how many wait, and for how long the one at its front has (its sojourn, RFC 8289 §3.1).
+//! Measures a queue: how many entries wait, and how long the first has waited (its sojourn time,
+//! RFC 8289 §3.1).
 //!
-//! A bound on how many may wait says little: a thousand are a tenth of a second on one machine and ten on another.
-//! Whoever refuses by the time that waiting takes asks here. Lock-free; holds nobody, and lets nobody in or out.
+//! The length of a queue alone does not show overload: a thousand entries may take a tenth of a
+//! second on one machine and ten seconds on another. Admission therefore limits the waiting time.
+//! The meter is lock-free. It only counts: the entries themselves wait elsewhere, such as on a
+//! semaphore.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Counts who waits for something that is given out first come, first served.
+/// Measures the length and the waiting time of a first-in, first-out queue.
+///
+/// Every [`WaitMeter::enter`] must be followed by one [`WaitMeter::serve`] or [`WaitMeter::leave`].
 #[derive(Debug)]
-pub struct Line {
+pub struct WaitMeter {
     origin: Instant,
     waiting: AtomicUsize,
-    /// Whoever waits now came at this time or later; nanoseconds since `origin`.
+    /// A lower bound of the entry times of all waiting entries, in nanoseconds since `origin`.
     front: AtomicU64,
 }
 
-/// A place in a line: when it was taken.
+/// The entry time of a waiting entry.
 #[derive(Clone, Copy, Debug)]
-pub struct Place(u64);
+pub struct WaitToken(u64);
 
-impl Line {
-    /// An empty line; `origin` is any instant before the first place is taken.
+impl WaitMeter {
+    /// Creates a meter of an empty queue. `origin` must not be later than the first entry.
     pub fn new(origin: Instant) -> Self {
         Self { origin, waiting: AtomicUsize::new(0), front: AtomicU64::new(0) }
     }
 
-    /// Takes the place at the end; gives how many are ahead. Ends with one of [`Line::served`] and [`Line::left`].
-    pub fn join(&self, now: Instant) -> (Place, usize) {
-        let place = Place(self.nanos(now));
+    /// Records an entry at the end of the queue. Returns its token and the number of entries ahead.
+    pub fn enter(&self, now: Instant) -> (WaitToken, usize) {
+        let token = WaitToken(self.nanos(now));
         let ahead = self.waiting.fetch_add(1, Ordering::AcqRel);
         if ahead == 0 {
-            self.front.fetch_max(place.0, Ordering::AcqRel);
+            self.front.fetch_max(token.0, Ordering::AcqRel);
         }
-        (place, ahead)
+        (token, ahead)
     }
 
-    /// The turn of that place has come: whoever still waits came after it.
-    pub fn served(&self, place: Place) {
-        self.front.fetch_max(place.0, Ordering::AcqRel);
-        self.left();
+    /// Records that an entry was served. All entries still waiting entered after it.
+    pub fn serve(&self, token: WaitToken) {
+        self.front.fetch_max(token.0, Ordering::AcqRel);
+        self.leave();
     }
 
-    /// Somebody, wherever in the line, waits no longer.
-    pub fn left(&self) {
+    /// Records that an entry left the queue without being served, from any position.
+    pub fn leave(&self) {
         self.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// How many wait.
+    /// The number of waiting entries.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)
     }
 
-    /// For how long the first has waited at most: too much by the time that passed between it and the one before it.
+    /// An upper bound of the time that the first entry has waited. Exceeds the true value by at
+    /// most the time between the first entry and the one served before it. Zero if the queue is
+    /// empty.
     pub fn age(&self, now: Instant) -> Duration {
         if self.waiting() == 0 {
             return Duration::ZERO;
@@ -71,69 +78,71 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::Line;
+    use super::WaitMeter;
     use crate::Timestamp;
     use crate::clock::Clock;
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
+        /// Lets this many milliseconds pass.
         Pass(u64),
-        Join,
+        Enter,
         Serve,
-        /// The one at this place, modulo the line's length, gives up.
+        /// The entry at this position, modulo the length of the queue, leaves.
         Leave(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             (1..50u64).prop_map(Step::Pass),
-            Just(Step::Join),
+            Just(Step::Enter),
             Just(Step::Serve),
             any::<usize>().prop_map(Step::Leave)
         ]
     }
 
     proptest! {
-        /// Beside a list of who waits: the count is exact, the age never too small, and too large by no more than the time
-        /// since the last one who was served or gave up had come.
+        /// Compares the meter with a list of the waiting entries. The count is exact. The age
+        /// is at least the wait of the first entry, and at most the time since a departed entry
+        /// entered the queue.
         #[test]
-        fn r10_a_line_is_as_old_as_its_first(steps in prop::collection::vec(step(), 0..200)) {
+        fn r10_age_bounds_the_wait_of_the_first_entry(steps in prop::collection::vec(step(), 0..200)) {
             let clock = Clock::stepped(Timestamp::default());
-            let line = Line::new(clock.now());
+            let meter = WaitMeter::new(clock.now());
             let mut model = VecDeque::new();
             let mut gone = None;
             for step in steps {
                 match step {
                     Step::Pass(ms) => clock.step(Duration::from_millis(ms)),
-                    Step::Join => {
-                        let (place, ahead) = line.join(clock.now());
+                    Step::Enter => {
+                        let (token, ahead) = meter.enter(clock.now());
                         prop_assert_eq!(ahead, model.len());
                         if model.is_empty() {
                             gone = None;
                         }
-                        model.push_back((clock.now(), place));
+                        model.push_back((clock.now(), token));
                     }
                     Step::Serve => {
-                        if let Some((came, place)) = model.pop_front() {
-                            gone = Some(came);
-                            line.served(place);
+                        if let Some((entered, token)) = model.pop_front() {
+                            gone = Some(entered);
+                            meter.serve(token);
                         }
                     }
                     Step::Leave(nr) => {
                         if !model.is_empty() {
-                            let (came, _) = model.remove(nr % model.len()).expect("one of them");
-                            gone = gone.or(Some(came)).map(|g| g.min(came));
-                            line.left();
+                            let (entered, _) = model.remove(nr % model.len()).expect("in range");
+                            gone = gone.or(Some(entered)).map(|g| g.min(entered));
+                            meter.leave();
                         }
                     }
                 }
-                prop_assert_eq!(line.waiting(), model.len());
-                let age = line.age(clock.now());
+                prop_assert_eq!(meter.waiting(), model.len());
+                let age = meter.age(clock.now());
                 match model.front() {
                     None => prop_assert_eq!(age, Duration::ZERO),
-                    Some((came, _)) => {
-                        prop_assert!(age >= clock.now() - *came);
-                        let oldest = gone.unwrap_or(*came).min(*came);
+                    Some((entered, _)) => {
+                        prop_assert!(age >= clock.now() - *entered);
+                        let oldest = gone.unwrap_or(*entered).min(*entered);
                         prop_assert!(age <= clock.now() - oldest, "{age:?}");
                     }
                 }
