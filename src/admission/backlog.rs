@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::pressure::Strain;
-use model::{Line, Place};
+use model::{WaitMeter, WaitToken};
 
 /// Calls that are let in without a break while those before them wait: all that a number may have (1,000 by default)
 /// may come at one instant.
@@ -28,7 +28,7 @@ const CALM: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Backlog {
     origin: Instant,
-    line: Line,
+    line: WaitMeter,
     /// When the line was last in time.
     in_time: AtomicU64,
     /// When a call was last refused; 0: never.
@@ -80,16 +80,16 @@ impl Found {
 impl Backlog {
     pub(super) fn new(origin: Instant) -> Self {
         let (in_time, refused, late) = <(AtomicU64, AtomicU64, AtomicUsize)>::default();
-        Self { origin, line: Line::new(origin), in_time, refused, late }
+        Self { origin, line: WaitMeter::new(origin), in_time, refused, late }
     }
 
-    pub(super) fn line(&self) -> &Line {
+    pub(super) fn line(&self) -> &WaitMeter {
         &self.line
     }
 
     /// A place at the end of the line. `work_is_late`: whatever is due begins late; in an overload that forbids any call, and
     /// outside of one it is a slow machine's or a neighbour's doing.
-    pub(super) fn join(&self, now: Instant, work_is_late: bool) -> Result<Place, Strain> {
+    pub(super) fn join(&self, now: Instant, work_is_late: bool) -> Result<WaitToken, Strain> {
         let nanos = u64::try_from(now.saturating_duration_since(self.origin).as_nanos())
             .unwrap_or(u64::MAX)
             .max(1);
@@ -113,7 +113,7 @@ impl Backlog {
         } else {
             self.late.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(self.line.join(now).0)
+        Ok(self.line.enter(now).0)
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
 
     use super::{BURST, Backlog, CALM, FEW, FEWER, Found, PATIENCE, Strain, TARGET};
     use model::Clock;
-    use model::{Place, Timestamp};
+    use model::{Timestamp, WaitToken};
 
     #[test]
     fn r10_a_burst_waits_and_a_backlog_is_refused() {
@@ -187,7 +187,7 @@ mod tests {
     struct Served {
         clock: Clock,
         backlog: Backlog,
-        line: VecDeque<(Duration, Place)>,
+        line: VecDeque<(Duration, WaitToken)>,
         begun: Duration,
         now: Duration,
         free_at: Duration,
@@ -218,7 +218,7 @@ mod tests {
                 self.begun = self.free_at.max(came);
                 self.go_to(self.begun);
                 self.line.pop_front();
-                self.backlog.line().served(place);
+                self.backlog.line().serve(place);
                 self.waited.push((came, self.begun - came));
                 self.free_at = self.begun + takes;
             }

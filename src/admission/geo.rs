@@ -16,7 +16,7 @@ pub fn barred(number: &E164, list: &[Country]) -> Option<Barred> {
             (of_us || list.contains(&country)).then_some(Barred(Some(country)))
         }
         Origin::NorthAmerica => list.iter().any(Country::is_north_american).then_some(Barred(None)),
-        Origin::Nowhere => None,
+        Origin::Unassigned => None,
     }
 }
 

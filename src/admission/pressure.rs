@@ -13,7 +13,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::backlog::Backlog;
-use model::Place;
+use model::WaitToken;
 use model::{Health, metric};
 
 /// What a node has too much of: `why` of `offhook_overloaded_total`.
@@ -161,7 +161,7 @@ impl Pressure {
 #[derive(Debug)]
 #[must_use]
 pub struct Starting {
-    place: Option<Place>,
+    place: Option<WaitToken>,
     pressure: Arc<Pressure>,
 }
 
@@ -169,7 +169,7 @@ impl Starting {
     /// Its turn has come.
     pub fn begun(mut self) {
         if let Some(place) = self.place.take() {
-            self.pressure.backlog.line().served(place);
+            self.pressure.backlog.line().serve(place);
         }
     }
 }
@@ -177,7 +177,7 @@ impl Starting {
 impl Drop for Starting {
     fn drop(&mut self) {
         if self.place.take().is_some() {
-            self.pressure.backlog.line().left();
+            self.pressure.backlog.line().leave();
         }
     }
 }
@@ -202,9 +202,9 @@ mod tests {
         assert!(pressure.begin(now).is_ok());
         pressure.out_of_memory(true);
         assert_eq!(pressure.begin(now).err(), Some(Strain::Memory));
-        health.store_broken(true);
+        health.set_store_broken(true);
         assert_eq!(pressure.begin(now).err(), Some(Strain::Store));
-        health.store_broken(false);
+        health.set_store_broken(false);
         pressure.out_of_memory(false);
         pressure.late(true);
         assert!(pressure.begin(now).is_ok(), "no call was refused for want of time");

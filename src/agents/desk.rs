@@ -20,7 +20,7 @@ use super::pace::Pace;
 use super::places::Places;
 use crate::inbox::{Inbox, NotSent, Outgoing, Turn, words};
 use crate::notices::Notice;
-use model::{ConversationStatus, Direction, NoticeTopic, stable_id};
+use model::{ConversationStatus, Direction, NotificationTopic, stable_id};
 use store::{Agent, AgentChannel, ConversationChange, Owed, Scope, StoreError, Then};
 
 /// Turns of one conversation that wait in memory; a further one waits in the store.
@@ -428,7 +428,7 @@ impl Desk {
             Why::Failed => format!("{name} did not answer {who}: a person is wanted"),
             Why::Loop => format!("{who} seems to be an automaton: {name} answers no more"),
         };
-        let topic = NoticeTopic::Escalation;
+        let topic = NotificationTopic::Escalation;
         self.agents.notices().note(Notice {
             number: Some(pair.number.as_str().to_owned()),
             user: Some(pair.user.id.clone()),

@@ -119,7 +119,7 @@ impl Question<'_> {
             };
             let mut headers =
                 self.headers(method, &url, &pairs, sent.as_ref(), number, dice.nonce());
-            let span = SpanId::of(dice.roll());
+            let span = SpanId::from_u64(dice.roll());
             if let Ok(value) = HeaderValue::try_from(traceparent(self.trace, span)) {
                 headers.insert(TRACEPARENT, value);
             }

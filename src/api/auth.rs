@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::admission::Ring;
 use crate::config;
 use crate::people::{KeyHolder, Person};
-use model::{AuthId, network_of};
+use model::{AuthId, network_prefix};
 use model::{Role, Secret};
 use store::Scope;
 
@@ -200,7 +200,7 @@ impl Guard {
 
     /// Notes a failed authentication, and what to answer.
     pub(super) fn failed(&self, from: IpAddr) -> Denied {
-        let wait = self.failures.spend(network_of(from));
+        let wait = self.failures.spend(network_prefix(from));
         wait.map_or(Denied::Unknown, |wait| Denied::wait("too many failed authentications", wait))
     }
 
@@ -257,7 +257,7 @@ mod tests {
 
     use http::{HeaderMap, HeaderValue};
 
-    use super::{Accounts, Denied, Guard, Role, STANDARD, config, network_of};
+    use super::{Accounts, Denied, Guard, Role, STANDARD, config, network_prefix};
     use base64::Engine as _;
     use model::Secret;
 
@@ -357,8 +357,8 @@ mod tests {
             guard.failures.limiter.len()
         );
         assert!(begun.now() - at < std::time::Duration::from_secs(20));
-        assert_eq!(network_of(ip("2001:db8::1:2")), network_of(ip("2001:db8::ffff:1")));
-        assert_ne!(network_of(ip("2001:db8:0:1::1")), network_of(ip("2001:db8::1")));
-        assert_eq!(network_of(ip("::ffff:203.0.113.1")), ip("203.0.113.1"));
+        assert_eq!(network_prefix(ip("2001:db8::1:2")), network_prefix(ip("2001:db8::ffff:1")));
+        assert_ne!(network_prefix(ip("2001:db8:0:1::1")), network_prefix(ip("2001:db8::1")));
+        assert_eq!(network_prefix(ip("::ffff:203.0.113.1")), ip("203.0.113.1"));
     }
 }

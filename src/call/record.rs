@@ -80,7 +80,7 @@ pub(super) fn outcome(summary: &Summary) -> &'static str {
         | C::MediaSetupTimeout
         | C::MediaTimeout
         | C::InternalError
-        | C::ElementNotBuilt
+        | C::UnsupportedElement
         | C::NodeFailure
         | C::Drained
         | C::InstructionLoop

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use media::{Missing, Quality, Way};
 use model::metric;
-use model::{CallQuality, SoundWay};
+use model::{CallQuality, DirectionQuality};
 
 /// A remark for a call whose media lacks something after so long.
 pub(super) fn remark(missing: Missing, waited: Duration, checking: bool) -> String {
@@ -47,7 +47,7 @@ pub(super) fn count_missing(missing: Missing) {
 pub(super) fn quality(measured: &Quality) -> Option<CallQuality> {
     let way = |way: &Way| {
         let mos = measured.mos(way)?;
-        Some(SoundWay {
+        Some(DirectionQuality {
             packets: way.packets,
             loss_percent: rounded(way.loss() * 100.0),
             jitter_ms: rounded(way.jitter.as_secs_f32() * 1_000.0),

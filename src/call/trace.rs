@@ -305,7 +305,7 @@ mod tests {
                     to_us: 9,
                     tries: vec![Request {
                         attempt: 1,
-                        span: SpanId::of(7),
+                        span: SpanId::from_u64(7),
                         from_us: 1,
                         looked_up_us: None,
                         connected_us: None,

@@ -20,7 +20,7 @@ use super::{oidc, storage};
 use model::Role;
 use model::Secret;
 use model::{
-    AppId, AuthId, Country, Method, NoCountry, PhoneNumberId, WabaId, is_loopback, leads_to,
+    AppId, AuthId, Country, CountryError, Method, PhoneNumberId, WabaId, can_reach, is_loopback,
 };
 use store::Database;
 use xml::ast::DocUrl;
@@ -130,7 +130,7 @@ fn public(mut s: Section<'_>, cx: &Context<'_>, media: SocketAddr) -> Public {
     let media_ips: Option<(Vec<IpAddr>, _)> = s.placed("media_ips", list(parsed("an IP address")));
     if let Some((ips, at)) = &media_ips
         && !ips.is_empty()
-        && !ips.iter().any(|ip| leads_to(*ip, media.ip()))
+        && !ips.iter().any(|ip| can_reach(*ip, media.ip()))
     {
         let (family, both) = if media.is_ipv4() {
             ("IPv4", ", or let `media` be [::], which takes both")
@@ -302,11 +302,11 @@ fn country(node: &Node) -> Result<Country, Complaint> {
     let code = text(node)?;
     Country::parse(&code).map_err(|why| {
         let hint = match why {
-            NoCountry::NoCode => "two capital letters of ISO 3166, like \"US\"".to_owned(),
-            NoCountry::Unknown => {
+            CountryError::InvalidCode => "two capital letters of ISO 3166, like \"US\"".to_owned(),
+            CountryError::Unknown => {
                 "ISO 3166's code of a country, like \"US\"; Britain's is \"GB\"".to_owned()
             }
-            NoCountry::SharesCode(with) => format!("name \"{with}\", which bars both"),
+            CountryError::SharedCallingCode(with) => format!("name \"{with}\", which bars both"),
         };
         Complaint::new(format!("has \"{code}\", which {why}"), hint)
     })

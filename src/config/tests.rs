@@ -375,13 +375,13 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
     (
         "[permissions]\nbarred_countries = [\"TR\", \"UK\"]",
         (2, 27),
-        "has \"UK\", which is no country",
+        "has \"UK\", which is not a country",
         "\"GB\"",
     ),
     (
         "[permissions]\nbarred_countries = [\"JE\"]",
         (2, 21),
-        "same calling code as GB",
+        "shares its calling code with GB",
         "which bars both",
     ),
     ("answer = 3", (1, 10), "`answer` is a number, not a table", "[answer]"),

@@ -18,7 +18,7 @@ use super::view::{self, When};
 use super::{App, Console};
 use crate::api::{waterfall_of, whole_log};
 use crate::call::waterfall::{Bar, Body, Kept, Kind, Sent, Waterfall};
-use model::{CallQuality, CallUuid, SoundWay};
+use model::{CallQuality, CallUuid, DirectionQuality};
 use store::{RecordingFilter, StoreError};
 
 /// Bytes of bodies that a page has in all: what comes after is a download away.
@@ -319,7 +319,7 @@ fn found(finding: &xml::ast::Finding) -> Found {
 }
 
 fn sounds(lang: Lang, quality: &CallQuality) -> Vec<Sound> {
-    let way = |key, way: Option<SoundWay>| {
+    let way = |key, way: Option<DirectionQuality>| {
         way.map(|way| Sound {
             key,
             mos: lang.decimals(format!("{:.1}", way.mos)),

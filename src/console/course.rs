@@ -6,7 +6,7 @@ use super::chart::{self, Line};
 use super::i18n::Lang;
 use super::view;
 use crate::call::course::{Course, Moment};
-use model::SoundWay;
+use model::DirectionQuality;
 
 /// One drawing: its values, with the marks of its axis from the top down.
 pub(super) struct Graph {
@@ -53,11 +53,11 @@ const DELAY: [Drawn; 3] = [
     ("trip", "call.round_trip", |m| m.quality?.round_trip_ms),
 ];
 
-fn inbound(moment: &Moment) -> Option<SoundWay> {
+fn inbound(moment: &Moment) -> Option<DirectionQuality> {
     moment.quality?.inbound
 }
 
-fn outbound(moment: &Moment) -> Option<SoundWay> {
+fn outbound(moment: &Moment) -> Option<DirectionQuality> {
     moment.quality?.outbound
 }
 
@@ -163,7 +163,7 @@ impl Drawing<'_> {
 }
 
 fn stretch(lang: Lang, moment: &Moment) -> Stretch {
-    let way = |way: Option<SoundWay>| match way {
+    let way = |way: Option<DirectionQuality>| match way {
         Some(way) => [
             format!("{:.1}", way.mos),
             format!("{:.1} %", way.loss_percent),

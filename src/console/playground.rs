@@ -177,7 +177,7 @@ async fn shown(
         error: finding.rule.starts_with('E'),
     });
     html(&Playground {
-        ok: parsed.ok(),
+        ok: parsed.is_ok(),
         findings: findings.collect(),
         snippets: SNIPPETS
             .iter()

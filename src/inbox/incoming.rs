@@ -16,7 +16,7 @@ use crate::notices::Notice;
 use crate::observe;
 use model::metric;
 use model::{
-    AuthId, Direction, E164, MessageStatus, NoticeTopic, PhoneNumberId, Timestamp, stable_id,
+    AuthId, Direction, E164, MessageStatus, NotificationTopic, PhoneNumberId, Timestamp, stable_id,
 };
 use store::{
     Came, Draft, DraftForm, InboxFound, NewMessage, Pair, StatusCame, StoreError, UserName,
@@ -244,7 +244,7 @@ impl Inbox {
             number: Some(number.to_string()),
             user: Some(user.id.clone()),
             conversation: Some(*conversation),
-            ..Notice::new(account.clone(), main_account.clone(), NoticeTopic::Message, text)
+            ..Notice::new(account.clone(), main_account.clone(), NotificationTopic::Message, text)
         });
     }
 

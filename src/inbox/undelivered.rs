@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::call::GivenUp;
 use crate::notices::Notice;
-use model::{AuthId, NoticeTopic, Timestamp};
+use model::{AuthId, NotificationTopic, Timestamp};
 
 /// For so long nothing more is said of the same receiver.
 const QUIET: Duration = Duration::from_secs(3_600);
@@ -37,7 +37,7 @@ impl Undelivered {
             "{to} did not take what it was to be told of messages: {why}. That is given up, and can be sent again from the \
              deliveries of the webhook."
         );
-        Some(Notice::new(account, main_account, NoticeTopic::Delivery, text))
+        Some(Notice::new(account, main_account, NotificationTopic::Delivery, text))
     }
 }
 
@@ -47,7 +47,7 @@ mod tests {
 
     use super::Undelivered;
     use crate::call::GivenUp;
-    use model::{NoticeTopic, Timestamp};
+    use model::{NotificationTopic, Timestamp};
 
     #[test]
     fn s3_24_what_is_given_up_is_told_once_an_hour_for_each_receiver() {
@@ -59,7 +59,7 @@ mod tests {
             why: "410".to_owned(),
         };
         let notice = undelivered.notice(given_up("crm.example.com"), now).unwrap();
-        assert_eq!(notice.topic, NoticeTopic::Delivery);
+        assert_eq!(notice.topic, NotificationTopic::Delivery);
         assert!(
             notice.text.contains("https://crm.example.com") && notice.text.contains("410"),
             "{}",

@@ -31,7 +31,7 @@ use machine::{GraphAction, GraphOutcome};
 use model::Clock;
 use model::Secret;
 use model::metric;
-use model::{Line, PhoneNumberId, Place, Wacid};
+use model::{PhoneNumberId, Wacid, WaitMeter, WaitToken};
 
 /// Where Graph is and how it is asked; the defaults are those of `meta-calling.md` §4.
 #[derive(Clone, Debug)]
@@ -544,9 +544,9 @@ pub(super) struct Lane {
     reject_places: Semaphore,
     /// Of what is about no call: messages, questions.
     aside_places: Semaphore,
-    calls: Line,
-    rejects: Line,
-    aside: Line,
+    calls: WaitMeter,
+    rejects: WaitMeter,
+    aside: WaitMeter,
     waiting_max: usize,
 }
 
@@ -558,14 +558,14 @@ pub(super) struct UnderWay<'a> {
 
 /// One that waits; leaves its line however that ends.
 struct Waiting<'a> {
-    line: &'a Line,
-    place: Place,
+    line: &'a WaitMeter,
+    place: WaitToken,
     served: bool,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if self.served { self.line.served(self.place) } else { self.line.left() }
+        if self.served { self.line.serve(self.place) } else { self.line.leave() }
     }
 }
 
@@ -575,9 +575,9 @@ impl Lane {
             places: Semaphore::new(config.under_way_max),
             reject_places: Semaphore::new((config.under_way_max * 3).div_ceil(4)),
             aside_places: Semaphore::new((config.under_way_max / ASIDE).max(1)),
-            calls: Line::new(now),
-            rejects: Line::new(now),
-            aside: Line::new(now),
+            calls: WaitMeter::new(now),
+            rejects: WaitMeter::new(now),
+            aside: WaitMeter::new(now),
             waiting_max: config.waiting_max,
         })
     }
@@ -594,7 +594,7 @@ impl Lane {
         {
             return Ok(UnderWay { _turn: turn, _place: place });
         }
-        let (place, ahead) = line.join(now);
+        let (place, ahead) = line.enter(now);
         let mut waiting = Waiting { line, place, served: false };
         if ahead >= self.waiting_max {
             observe::count_refused(metric::queue::GRAPH);

@@ -457,7 +457,7 @@ impl Node {
             tokio::spawn(reloader.on_hangup(hangup, stop_all.clone()));
         }
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-        health.ready();
+        health.set_ready();
         Ok(Self {
             public,
             admin,

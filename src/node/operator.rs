@@ -26,7 +26,7 @@ pub(super) struct Drain {
 impl Drain {
     /// `/readyz` says no and new calls are rejected as `draining`; live ones go on.
     pub(super) fn begin(&self) {
-        self.health.draining();
+        self.health.set_draining();
         metrics::gauge!(metric::DRAINING).set(1.0);
         self.gate.drain();
         // They would be refused when their turn comes: their customers hear it now.
@@ -55,7 +55,7 @@ impl Operator for ThisNode {
             return None;
         }
         let health = &self.drain.health;
-        let not_ready = health.not_ready();
+        let not_ready = health.unready_reason();
         let state = match not_ready {
             None => NodeState::Ready,
             Some(_) if health.is_draining() => NodeState::Draining,

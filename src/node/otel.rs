@@ -153,7 +153,9 @@ fn spans(traced: Traced, now: Timestamp) -> Vec<SpanData> {
 /// The call's own span, of which all others are children, also those of callbacks hours later.
 fn root(call: CallUuid) -> SpanId {
     let [.., a, b, c, d, e, f, g, h] = call.0.into_bytes();
-    SpanId::from_bytes(model::SpanId::of(u64::from_be_bytes([a, b, c, d, e, f, g, h])).bytes())
+    SpanId::from_bytes(
+        model::SpanId::from_u64(u64::from_be_bytes([a, b, c, d, e, f, g, h])).to_bytes(),
+    )
 }
 
 fn of_call(fall: &Waterfall, now: Timestamp) -> Vec<SpanData> {
@@ -204,7 +206,7 @@ impl Making {
     fn bar(&mut self, bar: &Bar, parent: SpanId) {
         let id = bar.span.map_or_else(
             || SpanId::from_bytes(rand::random::<u64>().max(1).to_be_bytes()),
-            |span| SpanId::from_bytes(span.bytes()),
+            |span| SpanId::from_bytes(span.to_bytes()),
         );
         let kind = match bar.what {
             // Requests that leave this node; their parts do not.
@@ -237,7 +239,7 @@ impl Making {
             let micros = u64::try_from(self.zero.micros().saturating_add(us)).unwrap_or_default();
             SystemTime::UNIX_EPOCH + Duration::from_micros(micros)
         };
-        let trace = TraceId::from_bytes(model::TraceId::from(self.call).bytes());
+        let trace = TraceId::from_bytes(model::TraceId::from(self.call).to_bytes());
         self.spans.push(SpanData {
             span_context: SpanContext::new(
                 trace,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::feed::{Feed, What};
 use model::Clock;
-use model::{AuthId, CallUuid, NoticeTopic};
+use model::{AuthId, CallUuid, NotificationTopic};
 use store::{NoticeRow, Store};
 
 /// Characters of a notification at most.
@@ -20,7 +20,7 @@ pub struct Notice {
     /// The owner, and its main account.
     pub account: AuthId,
     pub main_account: AuthId,
-    pub topic: NoticeTopic,
+    pub topic: NotificationTopic,
     /// A sentence for people.
     pub text: String,
     pub number: Option<String>,
@@ -35,7 +35,7 @@ impl Notice {
     pub fn new(
         account: AuthId,
         main_account: AuthId,
-        topic: NoticeTopic,
+        topic: NotificationTopic,
         text: impl Into<String>,
     ) -> Self {
         let (number, user, conversation, call) = (None, None, None, None);
@@ -108,7 +108,7 @@ mod tests {
         let id = notices.note(Notice::new(
             "SA1".into(),
             "MA1".into(),
-            NoticeTopic::Quality,
+            NotificationTopic::Quality,
             "é".repeat(9_999),
         ));
         let news = watch.recv().await.unwrap();

@@ -6,7 +6,7 @@ use crate::admission::book::{Elsewhere, Made, MetaApp, Number, NumberSet};
 use crate::meta::numbers::PhoneNumber;
 use machine::GraphOutcome;
 use model::Secret;
-use model::{AuthId, E164, NoticeTopic, PhoneNumberId, WabaId};
+use model::{AuthId, E164, NotificationTopic, PhoneNumberId, WabaId};
 use store::Scope;
 
 /// WABAs of an account that are looked through for a number that came without one.
@@ -152,7 +152,7 @@ impl Numbers {
             let text = format!(
                 "Meta did not subscribe our app to WABA {waba}, so that nothing of its numbers may come here: {why}. A sync tries once more."
             );
-            self.notice(about, NoticeTopic::Number, text);
+            self.notice(about, NotificationTopic::Number, text);
         }
         numbers.iter().for_each(|number| self.tell(number));
     }

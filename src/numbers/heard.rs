@@ -9,7 +9,7 @@ use super::{Known, No, Numbers};
 use crate::admission::book::Calling;
 use crate::meta::numbers::CallingSettings;
 use model::Secret;
-use model::{E164, NoticeTopic, PhoneNumberId, WabaId};
+use model::{E164, NotificationTopic, PhoneNumberId, WabaId};
 
 /// Longest word that is kept of a webhook, in characters.
 const WORD_MAX: usize = 100;
@@ -128,7 +128,7 @@ impl Numbers {
         let of_waba = || self.book().numbers_of(waba).next().map(|entry| entry.number.clone());
         if let Some(about) = number.cloned().or_else(of_waba) {
             let whom = if number.is_some() { about.to_string() } else { format!("WABA {waba}") };
-            self.notice(&about, NoticeTopic::Number, format!("Meta says of {whom}: {told}."));
+            self.notice(&about, NotificationTopic::Number, format!("Meta says of {whom}: {told}."));
         }
     }
 

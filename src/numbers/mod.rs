@@ -39,7 +39,7 @@ use egress::Guard;
 use machine::GraphOutcome;
 use model::Clock;
 use model::Secret;
-use model::{E164, NoticeTopic, PhoneNumberId, Routing};
+use model::{E164, NotificationTopic, PhoneNumberId, Routing};
 use store::{Scope, StoreError};
 
 /// Webhooks about numbers that wait to be looked into; the next reconcile finds what is dropped.
@@ -244,7 +244,7 @@ impl Numbers {
     }
 
     /// Has people told of something about a number.
-    fn notice(&self, number: &E164, topic: NoticeTopic, text: String) {
+    fn notice(&self, number: &E164, topic: NotificationTopic, text: String) {
         let book = self.book();
         let Some(entry) = book.any_number(number) else { return };
         let owner = book.owner(entry);

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sync::is_token_refused;
 use super::{Known, Numbers};
-use model::{E164, NoticeTopic};
+use model::{E164, NotificationTopic};
 
 /// From one look to the next.
 const EVERY: Duration = Duration::from_secs(15 * 60);
@@ -78,7 +78,7 @@ impl Numbers {
             let drift = self.book().any_number(number).map(|entry| entry.set.drift());
             let text =
                 format!("Meta's calling settings of {number} are not as they were set here.");
-            self.notice(number, NoticeTopic::Number, text);
+            self.notice(number, NotificationTopic::Number, text);
             tracing::warn!(
                 ?number,
                 ?drift,

@@ -6,7 +6,7 @@ use super::{Known, NO_NUMBER, No, Numbers};
 use crate::admission::book::{NumberSet, Registration};
 use machine::GraphOutcome;
 use model::Secret;
-use model::{E164, NoticeTopic, Timestamp};
+use model::{E164, NotificationTopic, Timestamp};
 use store::Scope;
 
 /// After a failure Meta is not asked again sooner: it counts attempts, and locks a number after a few.
@@ -58,7 +58,7 @@ impl Numbers {
         if let Some(reason) = failed {
             self.notice(
                 number,
-                NoticeTopic::Number,
+                NotificationTopic::Number,
                 format!("{number} could not be registered: {reason}."),
             );
         }

@@ -7,7 +7,7 @@ use crate::admission::book::{Elsewhere, Made, NumberSet, Registration, Told};
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
 use machine::GraphOutcome;
 use model::Secret;
-use model::{AuthId, E164, NoticeTopic, PhoneNumberId, Timestamp, WabaId};
+use model::{AuthId, E164, NotificationTopic, PhoneNumberId, Timestamp, WabaId};
 use store::Scope;
 
 /// What a sync changed.
@@ -257,7 +257,7 @@ impl Numbers {
             let text = format!(
                 "The quality of {number} has fallen from {was} to {is} at Meta: users block or report it."
             );
-            self.notice(number, NoticeTopic::Quality, text);
+            self.notice(number, NotificationTopic::Quality, text);
         }
     }
 
@@ -277,7 +277,7 @@ impl Numbers {
             let text = format!(
                 "Meta does not take the access token of {number} any more: calls and messages fail until it is connected with another one."
             );
-            self.notice(number, NoticeTopic::Number, text);
+            self.notice(number, NotificationTopic::Number, text);
         }
     }
 }

@@ -125,21 +125,21 @@ fn describe() {
     for why in metric::STRAINS.iter().copied() {
         metrics::counter!(metric::OVERLOADED_TOTAL, "why" => why).absolute(0);
     }
-    for outcome in metric::STREAM_ENDS.iter().copied() {
+    for outcome in metric::STREAM_OUTCOMES.iter().copied() {
         metrics::counter!(metric::STREAMS_TOTAL, "outcome" => outcome).absolute(0);
     }
-    for outcome in metric::recognised::ALL.iter().copied() {
+    for outcome in metric::recognition::ALL.iter().copied() {
         metrics::counter!(metric::RECOGNITIONS_TOTAL, "outcome" => outcome).absolute(0);
     }
     for outcome in metric::transcript::ALL.iter().copied() {
         metrics::counter!(metric::TRANSCRIPTS_TOTAL, "outcome" => outcome).absolute(0);
     }
-    for outcome in metric::copied::ALL.iter().copied() {
+    for outcome in metric::recording_copy::ALL.iter().copied() {
         metrics::counter!(metric::RECORDING_COPIES_TOTAL, "outcome" => outcome).absolute(0);
     }
     metrics::counter!(metric::STREAM_MESSAGES_DROPPED_TOTAL).absolute(0);
     metrics::gauge!(metric::STREAMS_ACTIVE).set(0.0);
-    for reason in metric::CONNECTION_ENDS.iter().copied() {
+    for reason in metric::CONNECTION_CLOSE_REASONS.iter().copied() {
         metrics::counter!(metric::HTTP_CONNECTIONS_CLOSED_TOTAL, "reason" => reason).absolute(0);
     }
     for direction in [metric::packets::IN, metric::packets::OUT] {
@@ -207,7 +207,7 @@ pub fn router(metrics: Metrics, health: Health) -> Router {
 }
 
 fn answer<B>(request: &Request<B>, metrics: &Metrics, health: &Health) -> Response<Body> {
-    let not_ready = health.not_ready();
+    let not_ready = health.unready_reason();
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => {
             (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render())
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(get("/livez").await.0, 200);
         let starting = get("/readyz").await;
         assert!(starting.0 == 503 && starting.1.contains("starting"), "{starting:?}");
-        health.ready();
+        health.set_ready();
         assert_eq!(get("/readyz").await.0, 200);
         assert_eq!(get("/webhooks/meta").await.0, 404);
         assert_eq!(ask(Method::POST, "/metrics").await.0, 405);

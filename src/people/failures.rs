@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use model::network_of;
+use model::network_prefix;
 
 /// Wrong tries of one address at one name: past it none is taken for the rest of the time.
 const TRIES_MAX: u32 = 10;
@@ -45,7 +45,7 @@ impl Failures {
     /// # Errors
     /// How long the address is to wait before it tries that name, or any, again.
     pub fn begin(&self, name: &str, from: IpAddr, now: Instant) -> Result<Try<'_>, Duration> {
-        let (name, network) = (name.to_owned(), network_of(from));
+        let (name, network) = (name.to_owned(), network_prefix(from));
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_network = count(&mut counts.of_networks, network, (now, NETWORK_WITHIN));
         left(of_network, NETWORK_MAX, (now, NETWORK_WITHIN))?;

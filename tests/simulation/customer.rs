@@ -7,7 +7,7 @@ use std::sync::Arc;
 use machine::{FetchFailure, FetchId, FetchKind, Fetched, FirstFault, NoticeKind, Refusal};
 use model::CallUuid;
 use uuid::Uuid;
-use xml::{Document, Parsed};
+use xml::{Document, ParseOutcome};
 
 use crate::plan::MS;
 use crate::world::{Event, World};
@@ -63,15 +63,15 @@ pub enum Answered {
     Broken,
 }
 
-fn parsed(text: &'static str) -> Parsed {
-    thread_local!(static PARSED: RefCell<BTreeMap<&'static str, Parsed>> = const { RefCell::new(BTreeMap::new()) });
+fn parsed(text: &'static str) -> ParseOutcome {
+    thread_local!(static PARSED: RefCell<BTreeMap<&'static str, ParseOutcome>> = const { RefCell::new(BTreeMap::new()) });
     PARSED.with_borrow_mut(|all| {
         all.entry(text).or_insert_with(|| xml::parse(text.as_bytes(), None)).clone()
     })
 }
 
 fn read(text: &'static str) -> Fetched {
-    let Parsed { document, findings, first_fault, .. } = parsed(text);
+    let ParseOutcome { document, findings, first_fault, .. } = parsed(text);
     match document {
         Some(document) => Fetched::Document { document: Arc::<Document>::clone(&document) },
         None => Fetched::Refused {

@@ -282,9 +282,9 @@ pub enum Fetched {
     Ignored,
 }
 
-impl From<xml::Parsed> for Fetched {
+impl From<xml::ParseOutcome> for Fetched {
     /// What the validator made of a body.
-    fn from(parsed: xml::Parsed) -> Self {
+    fn from(parsed: xml::ParseOutcome) -> Self {
         match parsed.document {
             Some(document) => Self::Document { document },
             None => {

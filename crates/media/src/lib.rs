@@ -119,7 +119,7 @@ use agent::{Agent, Credentials, Homes, Identity};
 use leg::{Counters, Leg, LegOrder, Making};
 use machine::{Aside, MediaFact, PlayId, Voice};
 use model::Clock;
-use model::{Digit, leads_to};
+use model::{Digit, can_reach};
 use ports::Ports;
 use prompt::Frame;
 use sdp::{Offer, Ours};
@@ -424,7 +424,7 @@ impl Media {
 
     /// The addresses under which a port is reached.
     fn reachable(&self, bound: SocketAddr) -> Vec<SocketAddr> {
-        let serving = self.public_ips.iter().filter(|ip| leads_to(**ip, bound.ip()));
+        let serving = self.public_ips.iter().filter(|ip| can_reach(**ip, bound.ip()));
         serving.map(|ip| SocketAddr::new(*ip, bound.port())).take(PUBLIC_MAX).collect()
     }
 
@@ -682,7 +682,7 @@ fn public_ips(config: &MediaConfig) -> io::Result<Vec<IpAddr>> {
         }
         named => named.to_vec(),
     };
-    ips.retain(|ip| leads_to(*ip, bound));
+    ips.retain(|ip| can_reach(*ip, bound));
     if ips.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::AddrNotAvailable,

@@ -1,10 +1,10 @@
-//! Why a leg ended: our own words, and what each is on the wire (`plivo-callbacks.md` §6).
+//! Hangup causes, and their form in callbacks and records (docs/reference/hangup-causes.md).
 
 use serde::{Deserialize, Serialize};
 
 use super::Direction;
 
-/// `HangupSource` of callbacks (`plivo-callbacks.md` §6.1).
+/// Who ended a call: `HangupSource` of callbacks (docs/reference/callbacks.md#hangupsource).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum HangupSource {
     Caller,
@@ -20,7 +20,7 @@ pub enum HangupSource {
 }
 
 impl HangupSource {
-    /// The word on the wire.
+    /// The value on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Caller => "Caller",
@@ -35,7 +35,7 @@ impl HangupSource {
     }
 }
 
-/// Which document a fault concerns: it picks the last digit of codes 7011…8014.
+/// Which document an error concerns. Selects among the codes of one error, such as 7011 to 7014.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DocumentKind {
@@ -45,88 +45,93 @@ pub enum DocumentKind {
     Redirect,
 }
 
-/// Why a leg ended, in our own words (logs, event log, records).
+/// Why a leg ended, by the names used in logs, the event log and records. [`HangupCause::wire`]
+/// converts it to Plivo's form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HangupCause {
-    /// The user hung up before we accepted.
+    /// The user hung up before the call was accepted.
     CallerCancelled,
-    /// Ended over the API before it was answered.
+    /// The call was ended over the API before it was answered.
     CancelledByApi,
-    /// The user's side hung up an answered call (`Caller` inbound, `Callee` outbound).
+    /// The user hung up an answered call. The source is `Caller` if inbound, `Callee` if outbound.
     CallerHangup,
-    /// Ended over the API after it was answered.
+    /// The call was ended over the API after it was answered.
     ApiHangup,
-    /// `<Hangup>` on an answered call.
+    /// A `Hangup` element ended an answered call.
     XmlHangup,
-    /// `<Hangup reason="rejected">`, or a first `<Hangup>`, before the answer.
+    /// A `Hangup` element without a reason, or with `reason="rejected"`, before the answer.
     XmlRejected,
-    /// `<Hangup reason="busy">` before the answer.
+    /// A `Hangup` element with `reason="busy"` before the answer.
     XmlBusy,
-    /// The document came to its end.
+    /// The last element of the document ended.
     EndOfInstructions,
-    /// `<Hangup schedule>` ran out.
+    /// The time of a `Hangup` element with `schedule` elapsed.
     ScheduledHangup,
-    /// `max_call_seconds` or `time_limit`.
+    /// The call reached `limits.max_call_seconds` or its `time_limit`.
     TimeLimit,
     RingTimeout,
     NoAnswer,
-    /// The user declined.
+    /// The user declined the call.
     Rejected,
     UserBusy,
     NumberFull,
     CpsExceeded,
+    /// Refused before a Graph request, because the user has not permitted calls.
     NoPermission,
-    /// The same, by Graph's word.
+    /// Graph refused the call because the user has not permitted it.
     PermissionRefused,
     GeoBlocked,
     CallingDisabled,
     InvalidDestination,
-    /// A `Dial` to the phone network, or from one WhatsApp user to another.
+    /// A `Dial` to the phone network, or between two WhatsApp users.
     DestinationBarred,
-    /// A `Dial` to an endpoint that nobody has registered, or to a SIP address elsewhere.
+    /// A `Dial` to an endpoint without a registered phone, or to a SIP address of another host.
     EndpointNotRegistered,
-    /// A `Dial` that would ring whoever dials.
+    /// A `Dial` to the party that placed it.
     LoopDetected,
     /// Another target of the same `Dial` answered first.
     LostRace,
-    /// A B-leg did not press the key it was asked for.
+    /// A B-leg did not press `confirmKey` in time.
     ConfirmFailed,
-    /// A participant was put out of a multi-party call over the API, and its document had nothing more to say.
+    /// A participant was removed from a multi-party call over the API, and its document had no
+    /// further element.
     MpcKicked,
-    /// A multi-party call ended of itself, likewise.
+    /// The multi-party call ended on its own, and the document had no further element.
     MpcEnded,
-    /// A multi-party call was ended over the API, likewise.
+    /// The multi-party call was ended over the API, and the document had no further element.
     MpcStopped,
-    /// An answered B-leg that ended because its A-leg did, or wanted it to.
+    /// An answered B-leg was ended by its A-leg.
     DialEnded,
-    /// By Graph's word: not on WhatsApp, terms not taken, client too old.
+    /// Graph reported that the user cannot be called: not on WhatsApp, terms not accepted, or an
+    /// outdated client.
     UserUnreachable,
-    /// Graph answered 5xx, or refused for good.
+    /// Graph answered with a 5xx status or a permanent error.
     GraphError,
-    /// Graph answered 429 to the end.
+    /// Graph answered every attempt with status 429.
     GraphRateLimited,
     /// Graph did not answer in time.
     GraphTimeout,
     MediaSetupTimeout,
     MediaTimeout,
     InternalError,
-    /// Of records that versions before 0.1 wrote: a document asked for an element that they did not run.
-    ElementNotBuilt,
+    /// Only in records written by versions before 0.1, which did not support every element.
+    #[serde(rename = "element_not_built")]
+    UnsupportedElement,
     NodeFailure,
     Drained,
     InstructionLoop,
-    /// A document's URL could not be reached, or answered other than 2xx.
+    /// The document's URL could not be reached, or the response was not 2xx.
     Unreachable(DocumentKind),
-    /// A document was refused.
+    /// The document was not valid.
     InvalidXml(DocumentKind),
-    /// The first error of a document was a bad URL of an action or redirect.
+    /// The first error of the document was an invalid URL of an `action` or a `Redirect`.
     InvalidUrl(DocumentKind),
-    /// The first error of a document was a bad method beside such a URL.
+    /// The first error of the document was an invalid method for such a URL.
     InvalidMethod(DocumentKind),
 }
 
-/// A cause as callbacks and records carry it.
+/// A hangup cause as callbacks and records carry it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireCause {
     /// `HangupCauseCode`.
@@ -135,12 +140,13 @@ pub struct WireCause {
     pub name: &'static str,
     /// `HangupSource`.
     pub source: HangupSource,
-    /// `HangupCause`, the telephony word.
+    /// `HangupCause`, such as `NORMAL_CLEARING`.
     pub word: &'static str,
 }
 
 impl WireCause {
-    /// `CallStatus` of an outbound call that was never answered (`plivo-callbacks.md` §1.3).
+    /// The `CallStatus` of an outbound call that was never answered
+    /// (docs/reference/callbacks.md#callstatus).
     pub fn unanswered_status(&self) -> &'static str {
         match self.code {
             1000..=1999 | 9000 => "cancel",
@@ -153,7 +159,8 @@ impl WireCause {
 }
 
 impl HangupCause {
-    /// The row of `plivo-callbacks.md` §6.2 for this cause on a leg of that direction.
+    /// The form of this cause in callbacks and records, for a leg of this direction. The table is
+    /// docs/reference/hangup-causes.md.
     pub fn wire(self, direction: Direction) -> WireCause {
         use HangupSource as S;
         let (code, name, source, word) = match self {
@@ -217,7 +224,7 @@ impl HangupCause {
             Self::GraphTimeout => (3070, "Request timeout", S::Carrier, "RECOVERY_ON_TIMER_EXPIRE"),
             Self::MediaSetupTimeout => (5000, "Network Error", S::Plivo, "NETWORK_OUT_OF_ORDER"),
             Self::MediaTimeout => (6020, "Media Timeout", S::Plivo, "MEDIA_TIMEOUT"),
-            Self::InternalError | Self::ElementNotBuilt | Self::NodeFailure | Self::Drained => {
+            Self::InternalError | Self::UnsupportedElement | Self::NodeFailure | Self::Drained => {
                 (5010, "Internal Error", S::Error, "NORMAL_TEMPORARY_FAILURE")
             }
             Self::InstructionLoop => {
@@ -263,7 +270,8 @@ impl HangupCause {
         WireCause { code, name, source, word }
     }
 
-    /// The word for logs and for `offhook call`, e.g. `caller_hangup`, `invalid_xml_answer`.
+    /// The name in logs, records and the output of `offhook call`, such as `caller_hangup` or
+    /// `invalid_answer_xml`.
     pub fn as_str(self) -> &'static str {
         use DocumentKind as D;
         match self {
@@ -303,7 +311,7 @@ impl HangupCause {
             Self::MediaSetupTimeout => "media_setup_timeout",
             Self::MediaTimeout => "media_timeout",
             Self::InternalError => "internal_error",
-            Self::ElementNotBuilt => "element_not_built",
+            Self::UnsupportedElement => "element_not_built",
             Self::NodeFailure => "node_failure",
             Self::Drained => "drained",
             Self::InstructionLoop => "instruction_loop",

@@ -1,8 +1,8 @@
-//! The only reader of the time: a real clock, and for tests one whose wall time jumps, and a stepped one.
+//! The only source of time in the process. Tests use clocks that jump or that advance on request.
 //!
-//! Durations, timeouts and ages come from [`Clock::now`] (monotonic, R8); [`Clock::wall`] is for what is
-//! printed or compared with a timestamp of Meta's, [`Clock::steady`] for what is stored to be waited for. Nothing else in
-//! the house reads a clock.
+//! Use [`Clock::now`] (monotonic) for durations, timeouts and ages, [`Clock::wall`] for times that
+//! are printed or compared with Meta's timestamps, and [`Clock::steady`] for stored deadlines. A
+//! change of the system's wall clock therefore affects no timer (docs/reference/reliability.md#r8).
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::Timestamp;
 
-/// Where the time comes from; cheap to clone.
+/// A source of time. Clones share the same clock.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Source);
 
@@ -18,7 +18,7 @@ pub struct Clock(Source);
 enum Source {
     #[default]
     Real,
-    /// By how many microseconds the wall time is off.
+    /// The system clock, with this offset of the wall time in microseconds.
     Jumping(Arc<AtomicI64>),
     Stepped(Arc<Stepped>),
 }
@@ -28,23 +28,23 @@ struct Stepped {
     start: Instant,
     wall_start: Timestamp,
     passed_micros: AtomicU64,
-    /// By how many microseconds the wall time is off.
+    /// Offset of the wall time in microseconds.
     off: AtomicI64,
 }
 
 impl Clock {
-    /// The machine's own clock.
+    /// The system clock.
     pub fn real() -> Self {
         Self(Source::Real)
     }
 
-    /// The machine's own clock, but for a wall time that [`Clock::jump`] moves, as an operator or NTP would.
+    /// The system clock with a wall time that [`Clock::jump`] moves, as an operator or NTP would.
     pub fn jumping() -> Self {
         Self(Source::Jumping(Arc::default()))
     }
 
-    /// Moves the wall time of a jumping or a stepped clock by so many seconds, and nothing else; a real one takes no
-    /// notice.
+    /// Moves the wall time of a jumping or stepped clock by a number of seconds. Monotonic time
+    /// does not change. Has no effect on a real clock.
     pub fn jump(&self, seconds: i64) {
         let off = match &self.0 {
             Source::Real => return,
@@ -54,7 +54,7 @@ impl Clock {
         off.fetch_add(seconds.saturating_mul(1_000_000), Ordering::SeqCst);
     }
 
-    /// A clock that stands still at `wall` until [`Clock::step`] moves it.
+    /// A clock that stands still at `wall` until [`Clock::step`] advances it.
     #[allow(clippy::disallowed_methods, reason = "an `Instant` has no other origin")]
     pub fn stepped(wall: Timestamp) -> Self {
         Self(Source::Stepped(Arc::new(Stepped {
@@ -65,7 +65,7 @@ impl Clock {
         })))
     }
 
-    /// Moves a stepped clock on; a real one takes no notice.
+    /// Advances a stepped clock. Has no effect on the others.
     pub fn step(&self, by: Duration) {
         if let Source::Stepped(s) = &self.0 {
             s.passed_micros
@@ -73,7 +73,7 @@ impl Clock {
         }
     }
 
-    /// Monotonic time.
+    /// The current monotonic time.
     #[allow(clippy::disallowed_methods, reason = "this is the source")]
     pub fn now(&self) -> Instant {
         match &self.0 {
@@ -84,21 +84,21 @@ impl Clock {
         }
     }
 
-    /// Wall-clock time as it was when this process first asked, carried on by the monotonic clock: for moments that
-    /// are stored to be waited for. A wall clock that is set moves none of them (R8).
+    /// The wall-clock time of this process's first reading plus the monotonic time since then.
+    /// Meant for stored deadlines: setting the system's wall clock does not move them.
     pub fn steady(&self) -> Timestamp {
-        static BEGINNING: OnceLock<(Timestamp, Instant)> = OnceLock::new();
+        static FIRST_READING: OnceLock<(Timestamp, Instant)> = OnceLock::new();
         match &self.0 {
             Source::Real | Source::Jumping(_) => {
-                let (wall, begun) =
-                    BEGINNING.get_or_init(|| (Timestamp::from_micros(system_micros()), self.now()));
-                wall.plus(self.now().saturating_duration_since(*begun))
+                let (wall, at) = FIRST_READING
+                    .get_or_init(|| (Timestamp::from_micros(system_micros()), self.now()));
+                wall.plus(self.now().saturating_duration_since(*at))
             }
             Source::Stepped(s) => s.steady(),
         }
     }
 
-    /// Wall-clock time, for printing and for Meta's timestamps.
+    /// The current wall-clock time, for printing and for comparison with Meta's timestamps.
     #[allow(clippy::disallowed_methods, reason = "this is the source")]
     pub fn wall(&self) -> Timestamp {
         match &self.0 {

@@ -1,22 +1,24 @@
-//! The words of conversations and messages (`number-api.md` §2, §4), and their ids.
+//! States of conversations and messages, and their ids
+//! (docs/reference/rest.md#conversations).
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Who gets what users write to a number, or in a conversation.
+/// Who receives the messages that users send to a number or in a conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "to", content = "id", rename_all = "lowercase")]
 pub enum Routing {
-    /// The webhook with this id, if one is named, and the number's webhook URL, if it has one.
+    /// The webhook with this id, if any, and the webhook URL of the number, if it has one.
     Webhook(Option<Uuid>),
+    /// The AI agent with this id.
     Agent(Uuid),
-    /// It is kept, and nobody answers.
+    /// Messages are stored but not forwarded.
     #[default]
     None,
 }
 
 impl Routing {
-    /// The word of the API and of the store.
+    /// The name of the variant in the API and the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Webhook(_) => "webhook",
@@ -25,8 +27,9 @@ impl Routing {
         }
     }
 
-    /// What the store's three columns say; what says nothing usable is nobody.
-    pub fn of(word: &str, webhook: Option<Uuid>, agent: Option<Uuid>) -> Self {
+    /// Builds the routing from the store's three columns. An unknown name, or `agent` without an
+    /// id, gives [`Routing::None`].
+    pub fn from_columns(word: &str, webhook: Option<Uuid>, agent: Option<Uuid>) -> Self {
         match (word, agent) {
             ("webhook", _) => Self::Webhook(webhook),
             ("agent", Some(agent)) => Self::Agent(agent),
@@ -34,7 +37,7 @@ impl Routing {
         }
     }
 
-    /// The webhook that it names.
+    /// The id of the webhook, if this routes to one by id.
     pub fn webhook(self) -> Option<Uuid> {
         match self {
             Self::Webhook(webhook) => webhook,
@@ -42,7 +45,7 @@ impl Routing {
         }
     }
 
-    /// The agent that answers.
+    /// The id of the AI agent, if this routes to one.
     pub fn agent(self) -> Option<Uuid> {
         match self {
             Self::Agent(agent) => Some(agent),
@@ -51,7 +54,7 @@ impl Routing {
     }
 }
 
-/// Where a conversation stands.
+/// The state of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConversationStatus {
@@ -61,10 +64,10 @@ pub enum ConversationStatus {
 }
 
 impl ConversationStatus {
-    /// All of them.
+    /// Every state.
     pub const ALL: [Self; 3] = [Self::Open, Self::Closed, Self::Archived];
 
-    /// The word of the API and of the store.
+    /// The state's name in the API and the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -73,13 +76,14 @@ impl ConversationStatus {
         }
     }
 
-    /// By its word.
+    /// Returns the state with this name.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == word)
     }
 
-    /// Whether it may become that one: open → closed → archived, and open from both (S3.20).
-    pub fn may_become(self, next: Self) -> bool {
+    /// Whether a conversation may change to `next`: open → closed → archived, and from closed or
+    /// archived back to open.
+    pub fn can_become(self, next: Self) -> bool {
         matches!(
             (self, next),
             (Self::Open, Self::Closed)
@@ -89,13 +93,13 @@ impl ConversationStatus {
     }
 }
 
-/// How far a message is.
+/// The delivery state of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MessageStatus {
-    /// A user's, or a call's line.
+    /// Received from a user, or the entry of a call in the conversation.
     Received,
-    /// On its way to Meta.
+    /// Not yet accepted by Meta.
     Queued,
     Sent,
     Delivered,
@@ -106,7 +110,7 @@ pub enum MessageStatus {
 }
 
 impl MessageStatus {
-    /// All of them.
+    /// Every state.
     pub const ALL: [Self; 8] = [
         Self::Received,
         Self::Queued,
@@ -118,7 +122,7 @@ impl MessageStatus {
         Self::Deleted,
     ];
 
-    /// The word of Meta, the API and the store.
+    /// The state's name in Meta's webhooks, the API and the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Received => "received",
@@ -132,14 +136,14 @@ impl MessageStatus {
         }
     }
 
-    /// By its word.
+    /// Returns the state with this name.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == word)
     }
 
-    /// What it may follow upon, as words: statuses only move forward, and `failed` wins over queued and sent only
-    /// (`meta-calling.md` §3.5).
-    pub fn follows(self) -> &'static [&'static str] {
+    /// The names of the states that this one may replace. Meta's status events can arrive out of
+    /// order, so a state only moves forward, and `failed` replaces only `queued` and `sent`.
+    pub fn predecessors(self) -> &'static [&'static str] {
         match self {
             Self::Received | Self::Queued => &[],
             Self::Sent => &["queued"],
@@ -152,8 +156,9 @@ impl MessageStatus {
     }
 }
 
-/// Derives an id from the parts that identify a thing, so that every copy of a message gets the same id, and the
-/// conversation of a number and a user is known without a look-up. A name-based UUID (version 5, RFC 9562 §5.5).
+/// Derives an id from the parts that identify an object: a name-based UUID (version 5, RFC 9562
+/// §5.5). Every redelivery of a message gets the same id, and the id of the conversation between a
+/// number and a user needs no look-up.
 pub fn stable_id(kind: &str, parts: &[&str]) -> Uuid {
     let mut name = Vec::with_capacity(64);
     for part in std::iter::once(&kind).chain(parts) {
@@ -163,7 +168,7 @@ pub fn stable_id(kind: &str, parts: &[&str]) -> Uuid {
     Uuid::new_v5(&STABLE_IDS, &name)
 }
 
-/// The namespace of [`stable_id`].
+/// Namespace of [`stable_id`].
 const STABLE_IDS: Uuid = Uuid::from_u128(0x6f66_6668_6f6f_4b2e_8e75_6d62_6572_7302);
 
 #[cfg(test)]
@@ -171,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_stable_and_of_their_parts() {
+    fn stable_ids_depend_on_the_kind_and_every_part() {
         let id = stable_id("message", &["106", "wamid.1"]);
         assert_eq!(id, stable_id("message", &["106", "wamid.1"]));
         assert_ne!(id, stable_id("message", &["106w", "amid.1"]));
@@ -180,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn s3_20_states_and_statuses_only_go_where_they_may() {
+    fn s3_20_only_legal_transitions_are_allowed() {
         use ConversationStatus as C;
         let legal = [
             (C::Open, C::Closed),
@@ -190,12 +195,12 @@ mod tests {
         ];
         for from in C::ALL {
             for to in C::ALL {
-                assert_eq!(from.may_become(to), legal.contains(&(from, to)), "{from:?} {to:?}");
+                assert_eq!(from.can_become(to), legal.contains(&(from, to)), "{from:?} {to:?}");
             }
         }
-        assert!(MessageStatus::Failed.follows().contains(&"sent"));
-        assert!(!MessageStatus::Failed.follows().contains(&"delivered"));
-        assert!(!MessageStatus::Sent.follows().contains(&"delivered"));
+        assert!(MessageStatus::Failed.predecessors().contains(&"sent"));
+        assert!(!MessageStatus::Failed.predecessors().contains(&"delivered"));
+        assert!(!MessageStatus::Sent.predecessors().contains(&"delivered"));
         for status in MessageStatus::ALL {
             assert_eq!(MessageStatus::parse(status.as_str()), Some(status));
         }

@@ -1,100 +1,110 @@
-//! Whose number is it? Countries by ISO 3166 code and by the calling code of a number (ITU-T E.164 Annex).
+//! The country of a phone number, from its calling code (annex to ITU-T E.164).
 //!
-//! `+1` is shared by some twenty countries and told apart by area code (the North American Numbering Plan); a few other
-//! codes are shared too, and split by the digits behind them. A table and a look-up, no policy: who may call is
-//! `admission::geo`'s.
+//! Some twenty countries share `+1` and are distinguished by area code (North American Numbering
+//! Plan). A few other calling codes are shared too and are distinguished by the digits that follow.
+//! Which countries may be called is decided in the `admission` module.
 
 use std::fmt;
 
 use super::E164;
 
-/// A country or territory with numbers of its own: its ISO 3166 alpha-2 code.
+/// A country or territory with distinguishable phone numbers, identified by its ISO 3166 alpha-2
+/// code.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Country([u8; 2]);
 
-/// Where a number is from.
+/// Where a phone number belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     Country(Country),
-    /// `+1`, and an area code that is no country's alone, or that we do not know.
+    /// `+1` with an area code that is shared by several countries or unknown.
     NorthAmerica,
-    /// A calling code that is no country's: satellites, shared services, not in use.
-    Nowhere,
+    /// A calling code that belongs to no country: satellite networks, shared services, unused
+    /// codes.
+    Unassigned,
 }
 
 impl Country {
     pub const US: Self = Self(*b"US");
     pub const CA: Self = Self(*b"CA");
 
-    /// A country by its code.
+    /// Parses an ISO 3166 alpha-2 code in capital letters.
     ///
     /// # Errors
-    /// No code, or one of a country whose numbers can't be told by their digits; says which.
-    pub fn parse(code: &str) -> Result<Self, NoCountry> {
+    ///
+    /// Fails if the text is not such a code, or if the country's numbers cannot be distinguished
+    /// from those of another country.
+    pub fn parse(code: &str) -> Result<Self, CountryError> {
         let letters = <[u8; 2]>::try_from(code.as_bytes())
             .ok()
             .filter(|l| l.iter().all(u8::is_ascii_uppercase));
-        let country = Self(letters.ok_or(NoCountry::NoCode)?);
-        let in_plan = NANP.iter().any(|(of, _)| *of == code);
+        let country = Self(letters.ok_or(CountryError::InvalidCode)?);
+        let in_plan = NANP.iter().any(|(plan, _)| *plan == code);
         if in_plan || PREFIXES.iter().any(|(_, of)| *of == code) {
             return Ok(country);
         }
-        let shared = SHARED.iter().find(|(of, _)| *of == code).map(|(_, with)| *with);
-        Err(shared.map_or(NoCountry::Unknown, NoCountry::SharesCode))
+        let shared = SHARED.iter().find(|(shared, _)| *shared == code).map(|(_, with)| *with);
+        Err(shared.map_or(CountryError::Unknown, CountryError::SharedCallingCode))
     }
 
-    /// The two letters.
+    /// The two-letter code.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// Its name in English.
+    /// The English name of the country.
     pub fn name(&self) -> &'static str {
         let names = super::country_names::NAMES;
         let at = names.binary_search_by_key(&self.as_str(), |(code, _)| *code).ok();
         at.and_then(|at| names.get(at)).map_or("", |(_, name)| *name)
     }
 
-    fn of(code: &str) -> Option<Self> {
+    fn from_code(code: &str) -> Option<Self> {
         code.as_bytes().try_into().ok().map(Self)
     }
 
-    /// Whether it shares `+1` with others.
+    /// Whether the country's numbers begin with `+1`.
     pub fn is_north_american(&self) -> bool {
-        NANP.iter().any(|(of, _)| *of == self.as_str())
+        NANP.iter().any(|(code, _)| *code == self.as_str())
     }
 }
 
 impl Origin {
-    /// The country of a number, by its first digits.
+    /// Determines the origin of a number from its first digits.
     pub fn of(number: &E164) -> Self {
         let digits = number.as_str();
         if let Some(rest) = digits.strip_prefix('1') {
-            return rest.get(..3).and_then(by_area).map_or(Self::NorthAmerica, Self::Country);
+            return rest
+                .get(..3)
+                .and_then(country_of_area)
+                .map_or(Self::NorthAmerica, Self::Country);
         }
-        // The longest prefix counts: 7 7… is Kazakhstan's, other 7s are Russia's.
+        // The longest prefix wins: 77 is Kazakhstan, other numbers in 7 are Russia.
         let found = PREFIXES
             .iter()
             .filter(|(prefix, _)| digits.starts_with(prefix))
             .max_by_key(|(p, _)| p.len());
-        found.and_then(|(_, code)| Country::of(code)).map_or(Self::Nowhere, Self::Country)
+        found.and_then(|(_, code)| Country::from_code(code)).map_or(Self::Unassigned, Self::Country)
     }
 }
 
-fn by_area(area: &str) -> Option<Country> {
-    let holds = |areas: &str| areas.split(' ').any(|one| one == area);
-    NANP.iter().find(|(_, areas)| holds(areas)).and_then(|(code, _)| Country::of(code))
+fn country_of_area(area: &str) -> Option<Country> {
+    let contains_area = |areas: &str| areas.split(' ').any(|one| one == area);
+    NANP.iter()
+        .find(|(_, areas)| contains_area(areas))
+        .and_then(|(code, _)| Country::from_code(code))
 }
 
-/// Why a text names no country.
+/// Why [`Country::parse`] failed. The messages continue a sentence that begins with the code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoCountry {
+pub enum CountryError {
     #[error("is not two capital letters")]
-    NoCode,
-    #[error("is no country with telephone numbers of its own")]
+    InvalidCode,
+    #[error("is not a country with its own telephone numbers")]
     Unknown,
-    #[error("has the same calling code as {0}, and its numbers can't be told from theirs")]
-    SharesCode(&'static str),
+    /// Contains the country that has the same calling code.
+    #[error("shares its calling code with {0}, and their numbers cannot be distinguished")]
+    SharedCallingCode(&'static str),
 }
 
 impl fmt::Display for Country {
@@ -109,7 +119,7 @@ impl fmt::Debug for Country {
     }
 }
 
-/// Countries whose numbers look like another's.
+/// Countries that share their calling code and number format with another country, given second.
 const SHARED: &[(&str, &str)] = &[
     ("BL", "GP"),
     ("MF", "GP"),
@@ -131,7 +141,7 @@ const SHARED: &[(&str, &str)] = &[
     ("AQ", "NF"),
 ];
 
-/// Area codes of `+1` by country. Numbers free of charge (800, 833 …), personal and other shared ones are nobody's.
+/// Area codes of `+1` by country. Toll-free, personal and other shared area codes are not listed.
 const NANP: &[(&str, &str)] = &[
     ("AG", "268"),
     ("AI", "264"),
@@ -181,7 +191,7 @@ const NANP: &[(&str, &str)] = &[
     ("VI", "340"),
 ];
 
-/// Calling codes but `+1`, and what splits the shared ones.
+/// Calling codes other than `+1`, with longer prefixes where countries share one.
 const PREFIXES: &[(&str, &str)] = &[
     ("7", "RU"),
     ("76", "KZ"),
@@ -401,12 +411,12 @@ mod tests {
 
     use super::*;
 
-    fn of(digits: &str) -> Origin {
+    fn origin(digits: &str) -> Origin {
         Origin::of(&E164::parse(digits).unwrap())
     }
 
     #[test]
-    fn a_number_is_its_countrys() {
+    fn finds_the_country_of_a_number() {
         let rows = [
             ("918035737458", "IN"),
             ("905321234567", "TR"),
@@ -428,31 +438,32 @@ mod tests {
             ("12135550123", "US"),
         ];
         for (digits, country) in rows {
-            assert_eq!(of(digits), Origin::Country(Country::parse(country).unwrap()), "{digits}");
+            let expected = Origin::Country(Country::parse(country).unwrap());
+            assert_eq!(origin(digits), expected, "{digits}");
         }
         for shared in ["18005550123", "15005550123", "19995550123", "10005550123", "12345"] {
-            let known = matches!(of(shared), Origin::Country(c) if c == Country::US);
+            let known = matches!(origin(shared), Origin::Country(c) if c == Country::US);
             assert_eq!(known, shared == "12345", "{shared}");
         }
-        assert_eq!(of("88312345678"), Origin::Nowhere);
-        assert_eq!(of("87012345678"), Origin::Nowhere);
+        assert_eq!(origin("88312345678"), Origin::Unassigned);
+        assert_eq!(origin("87012345678"), Origin::Unassigned);
     }
 
     #[test]
-    fn names_are_read_and_others_refused_with_why() {
+    fn rejects_codes_without_their_own_numbers() {
         for good in ["US", "CA", "TR", "EG", "NG", "VN", "JM", "XK", "PR"] {
             assert_eq!(Country::parse(good).unwrap().as_str(), good);
         }
         for bad in ["us", "U", "USA", "", "1A", "ÄÖ"] {
-            assert_eq!(Country::parse(bad), Err(NoCountry::NoCode), "{bad}");
+            assert_eq!(Country::parse(bad), Err(CountryError::InvalidCode), "{bad}");
         }
-        assert_eq!(Country::parse("ZZ"), Err(NoCountry::Unknown));
-        assert_eq!(Country::parse("UK"), Err(NoCountry::Unknown));
-        assert_eq!(Country::parse("GG"), Err(NoCountry::SharesCode("GB")));
+        assert_eq!(Country::parse("ZZ"), Err(CountryError::Unknown));
+        assert_eq!(Country::parse("UK"), Err(CountryError::Unknown));
+        assert_eq!(Country::parse("GG"), Err(CountryError::SharedCallingCode("GB")));
     }
 
     #[test]
-    fn every_area_and_every_prefix_stands_in_the_tables_once() {
+    fn tables_have_no_duplicate_area_or_prefix() {
         let mut seen = BTreeMap::new();
         for (country, areas) in NANP {
             for area in areas.split(' ') {

@@ -1,6 +1,6 @@
-//! Countries' names in English, by ISO 3166 code: for people who read a list of numbers.
+//! English names of countries by ISO 3166 code.
 
-/// In the order of their codes.
+/// Sorted by code, for binary search.
 pub(super) const NAMES: &[(&str, &str)] = &[
     ("AD", "Andorra"),
     ("AE", "United Arab Emirates"),

@@ -1,23 +1,25 @@
-//! Endpoints' names (`plivo-xml.md` §6).
+//! Names of endpoints.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest name, in characters.
+/// Maximum length of a name, in characters.
 const NAME_MAX: usize = 64;
 
-/// An endpoint's name: 1–64 letters, digits, `.`, `_` and `-`; a node has each once. Its letters' case counts.
+/// The name of an endpoint: 1 to 64 ASCII letters, digits, `.`, `_` and `-`. Case-sensitive and
+/// unique on a node.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EndpointName(Arc<str>);
 
 impl EndpointName {
-    /// Reads a name.
+    /// Parses a name.
     ///
     /// # Errors
-    /// What a name is.
+    ///
+    /// Returns an error that states the rule if the text is not a valid name.
     pub fn parse(text: &str) -> Result<Self, String> {
         let fits =
             text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
@@ -28,7 +30,7 @@ impl EndpointName {
         }
     }
 
-    /// The text.
+    /// The name as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -60,7 +62,7 @@ impl fmt::Debug for EndpointName {
 }
 
 impl EndpointName {
-    /// `sip:NAME@HOST`; the host is this platform's.
+    /// The endpoint's SIP address, `sip:NAME@HOST`. `host` is the public host name of this node.
     pub fn sip_address(&self, host: &str) -> String {
         format!("sip:{self}@{host}")
     }
@@ -71,7 +73,7 @@ mod tests {
     use super::EndpointName;
 
     #[test]
-    fn names_have_letters_digits_and_little_else() {
+    fn accepts_letters_digits_and_a_few_signs() {
         let longest = "n".repeat(64);
         for good in ["a", "asha", "Asha.K_2-x", longest.as_str()] {
             assert_eq!(EndpointName::parse(good).expect(good).as_str(), good);

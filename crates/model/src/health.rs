@@ -1,9 +1,9 @@
-//! Whether the node may be given work: what `/readyz` says, and why.
+//! Readiness of the node, as `/readyz` reports it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// Shared by everybody who can tell; cheap to clone. Begins as starting.
+/// Readiness of the node. Clones share one state, which begins as "starting".
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<Inner>);
 
@@ -11,7 +11,7 @@ pub struct Health(Arc<Inner>);
 struct Inner {
     phase: AtomicU8,
     store_broken: AtomicBool,
-    cut_off: AtomicBool,
+    cluster_lost: AtomicBool,
 }
 
 const STARTING: u8 = 0;
@@ -19,49 +19,50 @@ const READY: u8 = 1;
 const DRAINING: u8 = 2;
 
 impl Health {
-    /// Still starting.
+    /// Creates the state of a node that is starting.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Started. A node that drains stays so.
-    pub fn ready(&self) {
+    /// Marks the start as complete. Has no effect on a node that drains.
+    pub fn set_ready(&self) {
         let _ =
             self.0.phase.compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Takes no new calls any more.
-    pub fn draining(&self) {
+    /// Marks the node as draining: it takes no new calls. This cannot be undone.
+    pub fn set_draining(&self) {
         self.0.phase.store(DRAINING, Ordering::Relaxed);
     }
 
-    /// Whether [`Health::draining`] was said.
+    /// Whether [`Health::set_draining`] was called.
     pub fn is_draining(&self) -> bool {
         self.0.phase.load(Ordering::Relaxed) == DRAINING
     }
 
-    /// Calls can be neither stored nor journalled (R11), or can again.
-    pub fn store_broken(&self, broken: bool) {
+    /// Sets whether both the store and its journal reject writes. A call that could not be
+    /// recorded must not start (docs/reference/reliability.md#r11).
+    pub fn set_store_broken(&self, broken: bool) {
         self.0.store_broken.store(broken, Ordering::Relaxed);
     }
 
-    /// Whether calls can be neither stored nor journalled.
+    /// Whether both the store and its journal reject writes.
     pub fn is_store_broken(&self) -> bool {
         self.0.store_broken.load(Ordering::Relaxed)
     }
 
-    /// Cut off from the cluster under `cluster.strict`, or back.
-    pub fn cut_off(&self, cut_off: bool) {
-        self.0.cut_off.store(cut_off, Ordering::Relaxed);
+    /// Sets whether the connection to the cluster is lost while `cluster.strict` is set.
+    pub fn set_cluster_lost(&self, lost: bool) {
+        self.0.cluster_lost.store(lost, Ordering::Relaxed);
     }
 
-    /// Why the node should get no new calls; `None`: it should.
-    pub fn not_ready(&self) -> Option<&'static str> {
+    /// The reason why the node takes no new calls, as `/readyz` prints it. `None` if it is ready.
+    pub fn unready_reason(&self) -> Option<&'static str> {
         match self.0.phase.load(Ordering::Relaxed) {
             STARTING => Some("starting"),
             DRAINING => Some("draining"),
             _ if self.is_store_broken() => Some("calls can be neither stored nor journalled"),
-            _ if self.0.cut_off.load(Ordering::Relaxed) => Some("cut off from the cluster"),
+            _ if self.0.cluster_lost.load(Ordering::Relaxed) => Some("cut off from the cluster"),
             _ => None,
         }
     }
@@ -72,18 +73,18 @@ mod tests {
     use super::Health;
 
     #[test]
-    fn each_state_has_its_reason() {
+    fn every_unready_state_has_a_reason() {
         let health = Health::new();
-        assert_eq!(health.not_ready(), Some("starting"));
-        health.ready();
-        assert_eq!(health.not_ready(), None);
-        health.store_broken(true);
-        assert!(health.not_ready().is_some_and(|why| why.contains("stored")));
-        health.store_broken(false);
-        health.cut_off(true);
-        assert_eq!(health.not_ready(), Some("cut off from the cluster"));
-        health.draining();
-        health.ready();
-        assert_eq!(health.not_ready(), Some("draining"), "there is no way back");
+        assert_eq!(health.unready_reason(), Some("starting"));
+        health.set_ready();
+        assert_eq!(health.unready_reason(), None);
+        health.set_store_broken(true);
+        assert!(health.unready_reason().is_some_and(|why| why.contains("stored")));
+        health.set_store_broken(false);
+        health.set_cluster_lost(true);
+        assert_eq!(health.unready_reason(), Some("cut off from the cluster"));
+        health.set_draining();
+        health.set_ready();
+        assert_eq!(health.unready_reason(), Some("draining"), "draining cannot be undone");
     }
 }

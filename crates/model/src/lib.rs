@@ -1,8 +1,9 @@
-//! The words everybody speaks: ids, numbers, directions, hangup causes, time stamps, digits.
+//! Types shared by every crate: identifiers, phone numbers, hangup causes, timestamps, digits.
 //!
-//! Newtypes, so that two strings cannot change places. No IO, no clock, no policy.
+//! Identifiers are newtypes, so that one kind cannot be passed as another by mistake. Except for
+//! [`Clock`], which reads the system time, nothing here performs I/O.
 
-// Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
+// Input from the network must never cause a panic. Every `allow` of these lints states a reason.
 #![cfg_attr(
     not(test),
     deny(
@@ -28,10 +29,9 @@ mod digit;
 mod endpoint;
 mod health;
 mod ids;
-mod line;
 pub mod metric;
 mod network;
-mod notice;
+mod notification;
 mod number;
 mod permission;
 mod quality;
@@ -39,29 +39,30 @@ mod role;
 mod secret;
 mod time;
 mod trace;
+mod wait_meter;
 
 pub use cause::{DocumentKind, HangupCause, HangupSource, WireCause};
 pub use clock::Clock;
 pub use conversation::{ConversationStatus, MessageStatus, Routing, stable_id};
-pub use country::{Country, NoCountry, Origin};
+pub use country::{Country, CountryError, Origin};
 pub use digit::Digit;
 pub use endpoint::EndpointName;
 pub use health::Health;
 pub use ids::{AppId, AuthId, CallUuid, EndpointId, PhoneNumberId, StreamId, WabaId, Wacid};
-pub use line::{Line, Place};
-pub use network::{is_loopback, leads_to, network_of};
-pub use notice::NoticeTopic;
+pub use network::{can_reach, is_loopback, network_prefix};
+pub use notification::NotificationTopic;
 pub use number::{E164, digits_of, last_four};
 pub use permission::PermissionStatus;
-pub use quality::{CallQuality, SoundWay};
+pub use quality::{CallQuality, DirectionQuality};
 pub use role::Role;
 pub use secret::Secret;
 pub use time::Timestamp;
 pub use trace::{SpanId, TraceId, traceparent};
+pub use wait_meter::{WaitMeter, WaitToken};
 
 use serde::{Deserialize, Serialize};
 
-/// Who began a call: the user (`inbound`) or the business (`outbound`).
+/// Which side started a call: the user (`inbound`) or the business (`outbound`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -70,7 +71,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// The word on the wire and in metric labels.
+    /// The direction's name on the wire and in metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Inbound => "inbound",
@@ -79,7 +80,7 @@ impl Direction {
     }
 }
 
-/// What kind of path a leg is: a WhatsApp user's, or a browser endpoint's.
+/// The kind of party on a leg: a WhatsApp user, or an endpoint's phone (`Web`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CallType {
@@ -88,7 +89,7 @@ pub enum CallType {
 }
 
 impl CallType {
-    /// `CallType` in callbacks, `call_type` in records.
+    /// The value of `CallType` in callbacks and of `call_type` in records.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Whatsapp => "whatsapp",
@@ -97,15 +98,16 @@ impl CallType {
     }
 }
 
-/// One party's path in a call. The A-leg began the call; B-legs were made by `<Dial>`.
+/// One side of a call with its own media. The A-leg's document contains the `Dial` that creates the
+/// B-legs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Leg {
     A,
-    /// B-legs by position, from 1.
+    /// A B-leg, numbered from 1.
     B(u8),
 }
 
-/// How a customer's URL is asked.
+/// The HTTP method of a request to a customer's URL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Method {
     #[serde(rename = "GET")]
@@ -116,7 +118,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// The HTTP word.
+    /// The method's name in HTTP.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",

@@ -1,70 +1,75 @@
-//! Every metric's name and every label word that is not some type's own `as_str` (`interface.md` §4).
+//! Names of metrics, and the label values that no type's `as_str` provides
+//! (docs/reference/metrics.md).
 //!
-//! Label values come from closed lists or configured numbers (R23): a caller's number, a call's id or a word a
-//! stranger sent is never one.
+//! Label values come from closed lists or are configured business numbers. A user's number, the id
+//! of a call or any other text from outside is never a label value, so that the number of time
+//! series stays bounded (docs/reference/reliability.md#r23).
 
 /// Gauge `{direction}`: calls between admission and their end.
 pub const CALLS_ACTIVE: &str = "offhook_calls_active";
-/// Counter `{direction,outcome}`: calls that ended; `outcome` is a word of [`outcome`].
+/// Counter `{direction,outcome}`: ended calls, with an outcome of [`outcome`].
 pub const CALLS_TOTAL: &str = "offhook_calls_total";
-/// Counter `{direction,result}`: decisions of the gate; `result` is a word of [`admission`].
+/// Counter `{direction,result}`: admission decisions, with a result of [`admission`].
 pub const ADMISSION_TOTAL: &str = "offhook_admission_total";
-/// Gauge `{number}`: slots held; configured business numbers only.
+/// Gauge `{number}`: slots in use of each configured business number.
 pub const NUMBER_SLOTS_IN_USE: &str = "offhook_number_slots_in_use";
-/// Histogram, seconds: webhook received to Graph `accept` sent.
+/// Histogram, seconds: from a received `connect` webhook to the `accept` sent to Graph.
 pub const SETUP_SECONDS: &str = "offhook_setup_seconds";
-/// Histogram `{kind,outcome}`, seconds: one fetch of a customer's URL, retries included.
+/// Histogram `{kind,outcome}`, seconds: one fetch of a customer's URL, including retries.
 pub const ANSWER_FETCH_SECONDS: &str = "offhook_answer_fetch_seconds";
-/// Histogram `{action,status}`, seconds: one HTTP exchange with Graph; `status` as [`graph`] says.
+/// Histogram `{action,status}`, seconds: one HTTP request to Graph. `status` is the HTTP status,
+/// `timeout` or `error`.
 pub const GRAPH_REQUEST_SECONDS: &str = "offhook_graph_request_seconds";
-/// Counter `{kind,outcome}`: attempts to deliver a callback; `outcome` is a word of [`delivery`].
+/// Counter `{kind,outcome}`: attempts to deliver a callback, with an outcome of [`delivery`].
 pub const CALLBACK_TOTAL: &str = "offhook_callback_total";
-/// Counter `{kind,result}`: items of Meta's webhooks (`meta-calling.md` §2.8).
+/// Counter `{kind,result}`: items of Meta's webhooks (docs/reference/meta.md#results).
 pub const WEBHOOK_EVENTS_TOTAL: &str = "offhook_webhook_events_total";
-/// Counter `{direction}`, `in` or `out`: RTP packets.
+/// Counter `{direction}`: RTP packets, with a direction of [`packets`].
 pub const MEDIA_PACKETS_TOTAL: &str = "offhook_media_packets_total";
-/// Counter: media ticks that began more than 20 ms late.
+/// Counter: media ticks that started more than 20 ms late.
 pub const MEDIA_LATE_TICKS_TOTAL: &str = "offhook_media_late_ticks_total";
-/// Counter `{element,outcome}`: instructions of documents; `outcome` is a word of [`instruction`].
+/// Counter `{element,outcome}`: executed XML elements, with an outcome of [`instruction`].
 pub const INSTRUCTIONS_TOTAL: &str = "offhook_instructions_total";
-/// Counter: statements the store could not carry out, and event-log lines it had to refuse.
+/// Counter: failed store statements, and event log lines that the store refused.
 pub const STORE_ERRORS_TOTAL: &str = "offhook_store_errors_total";
-/// Gauge: 1 while cut off from the cluster's Redis.
+/// Gauge: 1 while the cluster's Redis is unreachable.
 pub const CLUSTER_DEGRADED: &str = "offhook_cluster_degraded";
 /// Gauge `{version,revision}`, always 1.
 pub const BUILD_INFO: &str = "offhook_build_info";
-/// Gauge: connections of the public listener.
+/// Gauge: open connections of the public listener.
 pub const HTTP_CONNECTIONS: &str = "offhook_http_connections";
-/// Counter `{reason}`: connections closed for want of room or for slowness; words of [`CONNECTION_ENDS`].
+/// Counter `{reason}`: connections closed by the listener, with a reason of
+/// [`CONNECTION_CLOSE_REASONS`].
 pub const HTTP_CONNECTIONS_CLOSED_TOTAL: &str = "offhook_http_connections_closed_total";
-/// Counter: event-log lines not written because the queue was full (R10).
+/// Counter: event log lines dropped because the queue was full.
 pub const EVENT_LOG_REFUSED_TOTAL: &str = "offhook_event_log_refused_total";
-/// Gauge: 1 while the node drains (R9); what is left is `offhook_calls_active`.
+/// Gauge: 1 while the node drains. [`CALLS_ACTIVE`] counts the remaining calls.
 pub const DRAINING: &str = "offhook_draining";
-/// Counter `{why}`: calls refused as `overloaded`, by what the node had too much of (R10).
+/// Counter `{why}`: calls refused as `overloaded`, with a reason of [`STRAINS`].
 pub const OVERLOADED_TOTAL: &str = "offhook_overloaded_total";
-/// Counter `{queue}`: what a full queue refused (R10); `queue` is a word of [`queue`].
+/// Counter `{queue}`: items refused by a full queue of [`queue`].
 pub const QUEUE_REFUSED_TOTAL: &str = "offhook_queue_refused_total";
-/// Gauge: bytes in the journal, which takes what the store does not (R11).
+/// Gauge: bytes in the journal, which takes writes while the store is unavailable.
 pub const STORE_JOURNAL_BYTES: &str = "offhook_store_journal_bytes";
-/// Counter: log lines left out past the bound of a kind (R22).
+/// Counter: log lines dropped by the rate limit of each kind of line.
 pub const LOG_LINES_DROPPED_TOTAL: &str = "offhook_log_lines_dropped_total";
 
-/// Gauge: streams of calls' sound whose socket is open.
+/// Gauge: audio streams with an open WebSocket.
 pub const STREAMS_ACTIVE: &str = "offhook_streams_active";
-/// Counter `{outcome}`: streams that are over; words of [`STREAM_ENDS`].
+/// Counter `{outcome}`: ended audio streams, with an outcome of [`STREAM_OUTCOMES`].
 pub const STREAMS_TOTAL: &str = "offhook_streams_total";
-/// Counter: messages of sound left out because a stream's server read too slowly.
+/// Counter: audio messages dropped because a stream's server read too slowly.
 pub const STREAM_MESSAGES_DROPPED_TOTAL: &str = "offhook_stream_messages_dropped_total";
 
-/// Counter `{outcome}`: recognitions of what callers and recordings say; words of [`recognised`].
+/// Counter `{outcome}`: speech recognitions, with an outcome of [`recognition`].
 pub const RECOGNITIONS_TOTAL: &str = "offhook_recognitions_total";
-/// Counter `{outcome}`: tries to write down what is said in a recording; words of [`transcript`].
+/// Counter `{outcome}`: attempts to transcribe a recording, with an outcome of [`transcript`].
 pub const TRANSCRIPTS_TOTAL: &str = "offhook_transcripts_total";
-/// Counter `{outcome}`: tries to copy a recording to other storage; words of [`copied`].
+/// Counter `{outcome}`: attempts to copy a recording to other storage, with an outcome of
+/// [`recording_copy`].
 pub const RECORDING_COPIES_TOTAL: &str = "offhook_recording_copies_total";
 
-/// What a metric is.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Counter,
@@ -72,88 +77,80 @@ pub enum Kind {
     Histogram,
 }
 
-/// One call's sound, a way each: the part of its packets that was lost. Label `direction`.
+/// Histogram `{direction}`: share of a call's packets that were lost.
 pub const MEDIA_LOSS_RATIO: &str = "offhook_media_loss_ratio";
-/// The same: interarrival jitter. Label `direction`.
+/// Histogram `{direction}`, seconds: interarrival jitter at the end of a call.
 pub const MEDIA_JITTER_SECONDS: &str = "offhook_media_jitter_seconds";
-/// The same: the E-model's mean opinion score. Label `direction`.
+/// Histogram `{direction}`: mean opinion score of a call, estimated with the E-model.
 pub const MEDIA_MOS: &str = "offhook_media_mos";
-/// One call's round trip, by the peer's reports.
+/// Histogram, seconds: round-trip time of a call's media, from the peer's reports.
 pub const MEDIA_ROUND_TRIP_SECONDS: &str = "offhook_media_round_trip_seconds";
-/// Calls without sound some seconds after `accept`. Label `what`.
+/// Counter `{what}`: calls without audio 3 s and 8 s after `accept`, with a value of [`missing`].
 pub const MEDIA_MISSING_TOTAL: &str = "offhook_media_missing_total";
 
-/// Every metric: its name, what it is, and its help line.
+/// Every metric with its type and its help text.
 pub const ALL: &[(&str, Kind, &str)] = &[
     (CALLS_ACTIVE, Kind::Gauge, "Calls between admission and their end."),
-    (CALLS_TOTAL, Kind::Counter, "Calls that ended, by outcome."),
-    (ADMISSION_TOTAL, Kind::Counter, "Decisions of the admission gate, by result."),
-    (NUMBER_SLOTS_IN_USE, Kind::Gauge, "Simultaneous calls of a business number."),
-    (SETUP_SECONDS, Kind::Histogram, "From the webhook received to Graph accept sent."),
+    (CALLS_TOTAL, Kind::Counter, "Ended calls, by outcome."),
+    (ADMISSION_TOTAL, Kind::Counter, "Admission decisions, by result."),
+    (NUMBER_SLOTS_IN_USE, Kind::Gauge, "Slots in use of a business number."),
+    (SETUP_SECONDS, Kind::Histogram, "Time from the connect webhook to the Graph accept."),
     (
         ANSWER_FETCH_SECONDS,
         Kind::Histogram,
-        "Fetches of documents and sounds from customers' URLs.",
+        "Fetches of documents and audio files from customers' URLs.",
     ),
-    (GRAPH_REQUEST_SECONDS, Kind::Histogram, "HTTP exchanges with Meta's Graph API."),
+    (GRAPH_REQUEST_SECONDS, Kind::Histogram, "HTTP requests to Meta's Graph API."),
     (CALLBACK_TOTAL, Kind::Counter, "Attempts to deliver callbacks, by outcome."),
-    (WEBHOOK_EVENTS_TOTAL, Kind::Counter, "Items of Meta's webhooks, by what became of them."),
-    (MEDIA_PACKETS_TOTAL, Kind::Counter, "RTP packets, in and out."),
-    (MEDIA_LATE_TICKS_TOTAL, Kind::Counter, "Media ticks that began more than 20 ms late."),
-    (MEDIA_LOSS_RATIO, Kind::Histogram, "Packets lost of a call's, by direction."),
-    (MEDIA_JITTER_SECONDS, Kind::Histogram, "Interarrival jitter at a call's end, by direction."),
-    (MEDIA_MOS, Kind::Histogram, "Estimated mean opinion score of a call's sound, by direction."),
-    (MEDIA_ROUND_TRIP_SECONDS, Kind::Histogram, "Round trip of a call's media."),
+    (WEBHOOK_EVENTS_TOTAL, Kind::Counter, "Items of Meta's webhooks, by result."),
+    (MEDIA_PACKETS_TOTAL, Kind::Counter, "RTP packets, by direction."),
+    (MEDIA_LATE_TICKS_TOTAL, Kind::Counter, "Media ticks that started more than 20 ms late."),
+    (MEDIA_LOSS_RATIO, Kind::Histogram, "Share of a call's packets that were lost, by direction."),
+    (
+        MEDIA_JITTER_SECONDS,
+        Kind::Histogram,
+        "Interarrival jitter at the end of a call, by direction.",
+    ),
+    (MEDIA_MOS, Kind::Histogram, "Estimated mean opinion score of a call, by direction."),
+    (MEDIA_ROUND_TRIP_SECONDS, Kind::Histogram, "Round-trip time of a call's media."),
     (
         MEDIA_MISSING_TOTAL,
         Kind::Counter,
-        "Calls without sound 3 s and 8 s after accept, or ended by a foreign certificate, by what is missing.",
+        "Calls without audio 3 s and 8 s after accept, or with a wrong certificate, by what is missing.",
     ),
-    (INSTRUCTIONS_TOTAL, Kind::Counter, "Instructions of documents, by outcome."),
-    (STORE_ERRORS_TOTAL, Kind::Counter, "Statements that the store could not carry out."),
-    (CLUSTER_DEGRADED, Kind::Gauge, "1 while cut off from the cluster's Redis."),
-    (BUILD_INFO, Kind::Gauge, "Version and revision of this program."),
-    (HTTP_CONNECTIONS, Kind::Gauge, "Connections of the public listener."),
+    (INSTRUCTIONS_TOTAL, Kind::Counter, "Executed XML elements, by outcome."),
+    (STORE_ERRORS_TOTAL, Kind::Counter, "Failed store statements and refused writes."),
+    (CLUSTER_DEGRADED, Kind::Gauge, "1 while the cluster's Redis is unreachable."),
+    (BUILD_INFO, Kind::Gauge, "Version and revision of the binary; always 1."),
+    (HTTP_CONNECTIONS, Kind::Gauge, "Open connections of the public listener."),
     (
         HTTP_CONNECTIONS_CLOSED_TOTAL,
         Kind::Counter,
-        "Connections closed for want of room or for slowness.",
+        "Connections closed by the public listener, by reason.",
     ),
-    (
-        EVENT_LOG_REFUSED_TOTAL,
-        Kind::Counter,
-        "Event-log lines not written because the queue was full.",
-    ),
+    (EVENT_LOG_REFUSED_TOTAL, Kind::Counter, "Event log lines dropped because the queue was full."),
     (DRAINING, Kind::Gauge, "1 while the node drains."),
-    (
-        OVERLOADED_TOTAL,
-        Kind::Counter,
-        "Calls refused as overloaded, by what there was too much of.",
-    ),
-    (QUEUE_REFUSED_TOTAL, Kind::Counter, "What full queues refused."),
-    (STORE_JOURNAL_BYTES, Kind::Gauge, "Bytes that wait in the journal for the store."),
-    (LOG_LINES_DROPPED_TOTAL, Kind::Counter, "Log lines left out past the bound of a kind."),
-    (STREAMS_ACTIVE, Kind::Gauge, "Streams of calls' sound whose socket is open."),
-    (STREAMS_TOTAL, Kind::Counter, "Streams that are over, by how they ended."),
-    (RECOGNITIONS_TOTAL, Kind::Counter, "Recognitions of speech, by outcome."),
-    (
-        TRANSCRIPTS_TOTAL,
-        Kind::Counter,
-        "Tries to write down what is said in recordings, by outcome.",
-    ),
+    (OVERLOADED_TOTAL, Kind::Counter, "Calls refused as overloaded, by the overloaded resource."),
+    (QUEUE_REFUSED_TOTAL, Kind::Counter, "Items refused by full queues, by queue."),
+    (STORE_JOURNAL_BYTES, Kind::Gauge, "Bytes in the journal waiting for the store."),
+    (LOG_LINES_DROPPED_TOTAL, Kind::Counter, "Log lines dropped by the rate limit."),
+    (STREAMS_ACTIVE, Kind::Gauge, "Audio streams with an open WebSocket."),
+    (STREAMS_TOTAL, Kind::Counter, "Ended audio streams, by outcome."),
+    (RECOGNITIONS_TOTAL, Kind::Counter, "Speech recognitions, by outcome."),
+    (TRANSCRIPTS_TOTAL, Kind::Counter, "Attempts to transcribe recordings, by outcome."),
     (
         RECORDING_COPIES_TOTAL,
         Kind::Counter,
-        "Tries to copy recordings to other storage, by outcome.",
+        "Attempts to copy recordings to other storage, by outcome.",
     ),
     (
         STREAM_MESSAGES_DROPPED_TOTAL,
         Kind::Counter,
-        "Messages of sound left out for slow servers of streams.",
+        "Audio messages dropped because a stream's server read too slowly.",
     ),
 ];
 
-/// `outcome` of [`CALLS_TOTAL`].
+/// Values of `outcome` of [`CALLS_TOTAL`].
 pub mod outcome {
     pub const COMPLETED: &str = "completed";
     pub const BUSY: &str = "busy";
@@ -162,11 +159,10 @@ pub mod outcome {
     pub const CANCELLED: &str = "cancelled";
     pub const TIMEOUT: &str = "timeout";
     pub const FAILED: &str = "failed";
-    /// All of them.
     pub const ALL: &[&str] = &[COMPLETED, BUSY, NO_ANSWER, REJECTED, CANCELLED, TIMEOUT, FAILED];
 }
 
-/// `result` of [`ADMISSION_TOTAL`].
+/// Values of `result` of [`ADMISSION_TOTAL`].
 pub mod admission {
     pub const ADMITTED: &str = "admitted";
     pub const NUMBER_FULL: &str = "number_full";
@@ -180,7 +176,6 @@ pub mod admission {
     pub const OVERLOADED: &str = "overloaded";
     pub const DRAINING: &str = "draining";
     pub const DUPLICATE: &str = "duplicate";
-    /// All of them.
     pub const ALL: &[&str] = &[
         ADMITTED,
         NUMBER_FULL,
@@ -197,86 +192,86 @@ pub mod admission {
     ];
 }
 
-/// `why` of [`OVERLOADED_TOTAL`]: the words of `admission::Strain`.
+/// Values of `why` of [`OVERLOADED_TOTAL`], the names of `admission::Strain`.
 pub const STRAINS: &[&str] = &["calls", "set_ups", "lag", "memory", "store", "media", "graph"];
 
-/// `outcome` of [`STREAMS_TOTAL`]: at somebody's wish, never opened, broken off.
-pub const STREAM_ENDS: &[&str] = &["ended", "failed", "lost"];
+/// Values of `outcome` of [`STREAMS_TOTAL`]: ended on request, never opened, connection lost.
+pub const STREAM_OUTCOMES: &[&str] = &["ended", "failed", "lost"];
 
-/// `outcome` of [`RECOGNITIONS_TOTAL`].
-pub mod recognised {
+/// Values of `outcome` of [`RECOGNITIONS_TOTAL`].
+pub mod recognition {
     pub const WORDS: &str = "words";
-    /// It heard none.
+    /// The transcript is empty.
     pub const NOTHING: &str = "nothing";
     pub const FAILED: &str = "failed";
-    /// Too many were under way.
+    /// Too many recognitions were running.
     pub const BUSY: &str = "busy";
 
     pub const ALL: &[&str] = &[WORDS, NOTHING, FAILED, BUSY];
 }
 
-/// `outcome` of [`TRANSCRIPTS_TOTAL`].
+/// Values of `outcome` of [`TRANSCRIPTS_TOTAL`].
 pub mod transcript {
     pub const DONE: &str = "done";
     pub const RETRY: &str = "retry";
-    /// Given up; what there is was told.
+    /// No further attempt is made.
     pub const FAILED: &str = "failed";
 
     pub const ALL: &[&str] = &[DONE, RETRY, FAILED];
 }
 
-/// `outcome` of [`RECORDING_COPIES_TOTAL`].
-pub mod copied {
+/// Values of `outcome` of [`RECORDING_COPIES_TOTAL`].
+pub mod recording_copy {
     pub const STORED: &str = "stored";
     pub const RETRY: &str = "retry";
-    /// There was no file any more.
+    /// The file no longer exists.
     pub const LOST: &str = "lost";
 
     pub const ALL: &[&str] = &[STORED, RETRY, LOST];
 }
 
-/// `reason` of [`HTTP_CONNECTIONS_CLOSED_TOTAL`].
-pub const CONNECTION_ENDS: &[&str] = &["full", "slow", "idle"];
+/// Values of `reason` of [`HTTP_CONNECTIONS_CLOSED_TOTAL`].
+pub const CONNECTION_CLOSE_REASONS: &[&str] = &["full", "slow", "idle"];
 
-/// `queue` of [`QUEUE_REFUSED_TOTAL`].
+/// Values of `queue` of [`QUEUE_REFUSED_TOTAL`].
 pub mod queue {
-    /// Facts for one call.
+    /// Inputs of one call.
     pub const MAILBOX: &str = "mailbox";
-    /// Rejects on their way to Graph: the webhook was answered 503.
+    /// `reject` requests waiting for Graph. The webhook is answered with 503.
     pub const REJECTS: &str = "rejects";
-    /// Requests to Graph of one number.
+    /// Graph requests of one business number.
     pub const GRAPH: &str = "graph";
-    /// Webhooks about calls whose id is still to come.
+    /// Webhook events that wait for their call to be known.
     pub const PARKED: &str = "parked";
-    /// Calls that wait for their account's calls per second.
+    /// Calls that wait for a permit of their account.
     pub const DIALER: &str = "dialer";
-    /// Webhook bodies being read.
+    /// Webhook bodies that are being read.
     pub const BODIES: &str = "bodies";
-    /// Webhooks that came while work began late: answered 503, unread.
+    /// Webhooks answered with 503 before reading, because the node is overloaded.
     pub const WEBHOOKS: &str = "webhooks";
-    /// Messages that wait for their agents.
+    /// Messages that wait for an AI agent.
     pub const TURNS: &str = "turns";
-    /// Users' files that are fetched before anybody asks for them.
+    /// Users' files to be fetched in advance.
     pub const MEDIA: &str = "media";
-    /// All of them.
     pub const ALL: &[&str] =
         &[MAILBOX, REJECTS, GRAPH, PARKED, DIALER, BODIES, WEBHOOKS, TURNS, MEDIA];
 }
 
-/// `outcome` of [`ANSWER_FETCH_SECONDS`]; failures' words are `call::machine::FetchFailure::outcome`.
+/// Values of `outcome` of [`ANSWER_FETCH_SECONDS`] besides those of
+/// `machine::FetchFailure::outcome`.
 pub mod fetch {
     pub const OK: &str = "ok";
-    /// Fetched, and refused by the validator.
+    /// The document was fetched but is not valid.
     pub const INVALID: &str = "invalid";
 }
 
-/// `kind` of [`ANSWER_FETCH_SECONDS`] beside `call::machine::FetchKind::as_str`.
+/// Values of `kind` of [`ANSWER_FETCH_SECONDS`] besides those of `machine::FetchKind::as_str`.
 pub mod fetch_kind {
     pub const SOUND: &str = "sound";
     pub const PLAY: &str = "play";
 }
 
-/// `outcome` of [`CALLBACK_TOTAL`].
+/// Values of `outcome` of [`CALLBACK_TOTAL`].
 pub mod delivery {
     pub const DELIVERED: &str = "delivered";
     pub const RETRY: &str = "retry";
@@ -285,7 +280,7 @@ pub mod delivery {
     pub const ALL: &[&str] = &[DELIVERED, RETRY, FAILED];
 }
 
-/// `outcome` of [`INSTRUCTIONS_TOTAL`].
+/// Values of `outcome` of [`INSTRUCTIONS_TOTAL`].
 pub mod instruction {
     pub const DONE: &str = "done";
     pub const SKIPPED: &str = "skipped";
@@ -295,7 +290,7 @@ pub mod instruction {
     pub const ALL: &[&str] = &[DONE, SKIPPED, FAILED, CUT];
 }
 
-/// `what` of [`MEDIA_MISSING_TOTAL`].
+/// Values of `what` of [`MEDIA_MISSING_TOTAL`].
 pub mod missing {
     pub const CHECK: &str = "check";
     pub const HANDSHAKE: &str = "handshake";
@@ -305,7 +300,7 @@ pub mod missing {
     pub const ALL: &[&str] = &[CHECK, HANDSHAKE, PACKET, FINGERPRINT];
 }
 
-/// `direction` of [`MEDIA_PACKETS_TOTAL`].
+/// Values of `direction` of [`MEDIA_PACKETS_TOTAL`].
 pub mod packets {
     pub const IN: &str = "in";
     pub const OUT: &str = "out";

@@ -1,17 +1,19 @@
-//! Whose an address is: as far as limits by address are concerned, whether it is this machine's own, and whether it leads to a socket.
+//! Classifies network addresses.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// An IPv4 address, or the /64 of an IPv6 one: what one person, or one attacker, has.
-pub fn network_of(address: IpAddr) -> IpAddr {
+/// The part of an address that identifies one client for rate limits: an IPv4 address, or the /64
+/// prefix of an IPv6 address, since a single host commonly owns a whole /64.
+pub fn network_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
         v4 @ IpAddr::V4(_) => v4,
     }
 }
 
-/// Whether packets to this address may reach a socket that is bound there: an IPv6 wildcard takes both families.
-pub fn leads_to(ip: IpAddr, bound: IpAddr) -> bool {
+/// Whether packets to `ip` can reach a socket bound to `bound`. A socket bound to the IPv6 wildcard
+/// address receives both families.
+pub fn can_reach(ip: IpAddr, bound: IpAddr) -> bool {
     let family = match bound {
         IpAddr::V4(_) => ip.is_ipv4(),
         IpAddr::V6(v6) => ip.is_ipv6() || v6.is_unspecified(),
@@ -19,7 +21,7 @@ pub fn leads_to(ip: IpAddr, bound: IpAddr) -> bool {
     family && !ip.is_unspecified() && !ip.is_multicast()
 }
 
-/// Whether the URL leads to this machine, as it is written: no name is looked up.
+/// Whether the host of a URL is a loopback address or `localhost`. Does not resolve names.
 pub fn is_loopback(url: &url::Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
@@ -34,7 +36,7 @@ mod tests {
     use super::is_loopback;
 
     #[test]
-    fn this_machine_is_known_by_its_addresses_and_its_name() {
+    fn recognises_loopback_hosts() {
         for (url, here) in [
             ("http://localhost:8080/", true),
             ("https://LOCALHOST", true),

@@ -6,30 +6,32 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A phone number as Plivo gives it: E.164 digits, no plus, 5–15 of them.
+/// A phone number in Plivo's form: 5 to 15 digits of E.164 without a plus.
 ///
-/// `Debug` shows the last four digits only, since callers' numbers must not stand in logs (R22);
-/// `Display` gives all of them, for the wire.
+/// `Debug` prints only the last four digits, since logs must not contain users' numbers
+/// (docs/reference/reliability.md#r22). `Display` prints all of them.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct E164(Arc<str>);
 
-/// The digits of a number however it is written: `+1 631-555-3601` → `16315553601`.
+/// The ASCII digits of a text: `+1 631-555-3601` → `16315553601`.
 pub fn digits_of(text: &str) -> String {
     text.chars().filter(char::is_ascii_digit).collect()
 }
 
-/// The last four characters of a number or id: as much of it as people are shown and logs may hold (R22).
+/// The last four characters of a number or id, the only part that may appear in a log.
 pub fn last_four(text: &str) -> &str {
     let from = text.char_indices().rev().nth(3).map_or(0, |(at, _)| at);
     text.get(from..).unwrap_or_default()
 }
 
 impl E164 {
-    /// Reads a number with or without a plus; spaces, `-`, `.`, `(`, `)` are dropped.
+    /// Parses a number with or without a leading plus. Spaces, `-`, `.`, `(` and `)` are dropped.
     ///
     /// # Errors
-    /// Another character, or not 5–15 digits.
+    ///
+    /// Returns an error if the text contains another character, or has fewer than 5 or more than 15
+    /// digits.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let body = text.strip_prefix('+').unwrap_or(text);
@@ -40,7 +42,7 @@ impl E164 {
                 ' ' | '-' | '.' | '(' | ')' => {}
                 _ => {
                     return Err(format!(
-                        "{text:?} is not a phone number: digits with an optional leading +"
+                        "{text:?} is not a phone number: write digits with an optional leading +"
                     ));
                 }
             }
@@ -48,22 +50,23 @@ impl E164 {
         if (5..=15).contains(&digits.len()) {
             Ok(Self(digits.into()))
         } else {
-            Err(format!("{text:?} is not a phone number: 5 to 15 digits"))
+            Err(format!("{text:?} is not a phone number: write 5 to 15 digits"))
         }
     }
 
-    /// The digits.
+    /// The digits, without a plus.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The id of a number as a resource: always the same (version 5 of RFC 9562, over its digits).
+    /// The id of this number as an API resource: a name-based UUID (version 5, RFC 9562 §5.5) of
+    /// its digits, so that it never changes.
     pub fn resource_id(&self) -> Uuid {
         Uuid::new_v5(&NUMBERS, self.0.as_bytes())
     }
 }
 
-/// The name space of numbers' ids.
+/// Namespace of [`E164::resource_id`].
 const NUMBERS: Uuid = Uuid::from_u128(0x6f66_6668_6f6f_4b2e_8e75_6d62_6572_7301);
 
 impl TryFrom<String> for E164 {
@@ -96,7 +99,7 @@ mod tests {
     use super::{E164, last_four};
 
     #[test]
-    fn a_numbers_id_is_always_the_same() {
+    fn resource_id_depends_only_on_the_digits() {
         let id = |digits: &str| E164::parse(digits).expect("a number").resource_id();
         assert_eq!(id("+91 80357 37458"), id("918035737458"));
         assert_ne!(id("918035737459"), id("918035737458"));
@@ -104,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn four_characters_are_shown() {
+    fn debug_shows_the_last_four_digits() {
         for (text, shown) in [
             ("919812345678", "5678"),
             ("5678", "5678"),

@@ -1,14 +1,14 @@
-//! What Meta says of a user's consent to be called by a business number.
+//! A user's consent to be called by a business number.
 
 use super::Timestamp;
 
-/// `permission.status` of Graph's answer to `call_permissions` (`meta-calling.md` §4.2).
+/// Call permission of a user, as Graph's `call_permissions` reports it in `permission.status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PermissionStatus {
     #[default]
     NoPermission,
-    /// It may come without its end.
     Temporary {
+        /// When the permission expires. `None` if Graph did not report it.
         until: Option<Timestamp>,
     },
     Permanent,

@@ -1,33 +1,34 @@
-//! How a call's sound got through, as its record keeps it.
+//! Audio quality of a call, as its record stores it.
 
 use serde::{Deserialize, Serialize};
 
-/// One way of a call's sound.
+/// Audio quality of one direction of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-pub struct SoundWay {
-    /// Packets that were sent, as far as their receiver knows.
+pub struct DirectionQuality {
+    /// Packets sent, as counted by the receiver from sequence numbers.
     pub packets: u64,
-    /// Packets of those that did not come, in per cent.
+    /// Share of these packets that were lost, in per cent.
     pub loss_percent: f64,
-    /// RFC 3550's interarrival jitter at the end.
+    /// Interarrival jitter (RFC 3550) at the end of the call, in milliseconds.
     pub jitter_ms: f64,
-    /// The E-model's rating by loss and delay (ITU-T G.107), 0 to 93.2.
+    /// Rating factor of the E-model (ITU-T G.107) for the loss and delay, 0 to 93.2.
     pub r_factor: f64,
-    /// The mean opinion score that goes with it, 1 to 4.5. An estimate: nobody was asked.
+    /// Mean opinion score, 1 to 4.5, estimated from the rating factor.
     pub mos: f64,
 }
 
-/// Both.
+/// Audio quality of a call in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CallQuality {
-    /// The user's sound, as it came to the node.
-    pub inbound: Option<SoundWay>,
-    /// The node's, as the user's side reported.
-    pub outbound: Option<SoundWay>,
-    /// By the reports of the user's side; none where there were none.
+    /// Audio from the user to the node, measured by the node.
+    pub inbound: Option<DirectionQuality>,
+    /// Audio from the node to the user, as reported by the user's side.
+    pub outbound: Option<DirectionQuality>,
+    /// Round-trip time in milliseconds, from the reports of the user's side. `None` without
+    /// reports.
     pub round_trip_ms: Option<f64>,
 }

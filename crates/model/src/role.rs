@@ -1,4 +1,4 @@
-/// What a person or an API key may do; a later role may do all that an earlier one may.
+/// The rights of a person or an API key. Each role includes the rights of the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     Agent,

@@ -1,4 +1,4 @@
-//! A secret's type (R22): it prints as nothing, is wiped when dropped, and is read only by asking for it.
+//! A string type for secrets.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,20 +6,21 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-/// A token, password or key. Clones share one copy, which is wiped with the last of them.
+/// A token, password or key. Clones share one copy, which is zeroed when the last clone is dropped.
 ///
-/// Has no `Display` and no `Serialize`; its `Debug` says only that it is one. Comparing is not offered either:
-/// compare digests in constant time (R15).
+/// Does not implement `Display` or `Serialize`, and `Debug` does not print the text, so that a
+/// secret cannot reach a log by accident (docs/reference/reliability.md#r22). Does not implement
+/// `PartialEq` either: compare digests in constant time.
 #[derive(Clone)]
 pub struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
-    /// Wraps it.
+    /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Arc::new(Zeroizing::new(text.into())))
     }
 
-    /// The text, for the one place that signs, sends or hashes it.
+    /// The text. Call this only where the secret is signed with, sent or hashed.
     pub fn reveal(&self) -> &str {
         self.0.as_str()
     }
@@ -31,7 +32,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// For command-line options.
+// Lets clap read a secret from a command-line option.
 impl FromStr for Secret {
     type Err = std::convert::Infallible;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -44,7 +45,7 @@ mod tests {
     use super::Secret;
 
     #[test]
-    fn r22_debug_shows_nothing_of_it() {
+    fn r22_debug_does_not_print_the_text() {
         let secret = Secret::new("canary");
         assert_eq!(format!("{secret:?} {:#?}", Some(&secret)).matches("canary").count(), 0);
         assert_eq!(secret.reveal(), "canary");

@@ -1,11 +1,12 @@
-//! Wall-clock time stamps, for printing and for Meta's seconds. Timers never use them (R8).
+//! Wall-clock timestamps, for printing and for comparison with Meta's timestamps. Timers use
+//! monotonic time instead (docs/reference/reliability.md#r8).
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Microseconds since the Unix epoch, UTC.
+/// A point in time, in microseconds since the Unix epoch.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -13,14 +14,14 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// Later than anything that happens: a bound that leaves nothing out.
+    /// The largest timestamp, for an open upper bound.
     pub const MAX: Self = Self(i64::MAX);
 
-    /// From microseconds since the epoch.
+    /// Creates a timestamp from microseconds since the epoch.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
-    /// From seconds since the epoch, as Meta gives them.
+    /// Creates a timestamp from seconds since the epoch, the unit of Meta's timestamps.
     pub fn from_secs(secs: i64) -> Self {
         Self(secs.saturating_mul(1_000_000))
     }
@@ -32,48 +33,52 @@ impl Timestamp {
     pub fn secs(self) -> i64 {
         self.0.div_euclid(1_000_000)
     }
-    /// Later by `by`.
+    /// Adds a duration. Saturates at the numeric bounds.
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
     }
 
-    /// Earlier by that.
+    /// Subtracts a duration. Saturates at the numeric bounds.
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
     }
 
-    /// How much later than `earlier` this is; zero if it is not.
+    /// The time elapsed since `earlier`. Zero if `earlier` is later than this.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or_default())
     }
 
-    /// `2026-11-20 06:03:11.120394`: `SessionStart` of callbacks (`plivo-callbacks.md` §1.1).
+    /// Formats as `2026-11-20 06:03:11.120394`, the form of `SessionStart` in callbacks.
     pub fn plivo_micros(self) -> String {
-        self.text(b' ', 6)
+        self.format(b' ', 6)
     }
-    /// `2026-11-20 06:03:11`: `StartTime`, `AnswerTime`, `EndTime` of callbacks.
+    /// Formats as `2026-11-20 06:03:11`, the form of `StartTime`, `AnswerTime` and `EndTime` in
+    /// callbacks.
     pub fn plivo_secs(self) -> String {
-        self.text(b' ', 0)
+        self.format(b' ', 0)
     }
-    /// `2026-11-20 06:03:11+00:00`: times of call records (`plivo-call-api.md` 1.11).
+    /// Formats as `2026-11-20 06:03:11+00:00`, the form of call records in the Plivo-compatible API
+    /// (docs/reference/rest.md#times).
     pub fn plivo_cdr(self) -> String {
-        self.text(b' ', 0) + "+00:00"
+        self.format(b' ', 0) + "+00:00"
     }
-    /// `2026-11-20`: days in objects of the Plivo-compatible API.
+    /// Formats as `2026-11-20`, the form of dates in the Plivo-compatible API.
     pub fn plivo_day(self) -> String {
         let mut text = self.plivo_secs();
         text.truncate(10);
         text
     }
-    /// RFC 3339 UTC with milliseconds: our own APIs (`interface.md` §5).
+    /// Formats as RFC 3339 in UTC with milliseconds, the form of Offhook's own APIs.
     pub fn rfc3339(self) -> String {
-        self.text(b'T', 3) + "Z"
+        self.format(b'T', 3) + "Z"
     }
 
-    /// Date and time with so many decimals (at most 6) of a second. By hand: a request names several times, and
-    /// `strftime` would cost more than the rest of it.
-    fn text(self, between: u8, decimals: usize) -> String {
+    /// Formats date and time with `decimals` (0 to 6) digits after the second.
+    ///
+    /// Written by hand because a callback contains several times, and `strftime` would take longer
+    /// than everything else in building the request.
+    fn format(self, between: u8, decimals: usize) -> String {
         let at = jiff::Timestamp::from_microsecond(self.0).unwrap_or_default();
         let at = jiff::tz::Offset::UTC.to_datetime(at);
         let year = at.year().unsigned_abs();
@@ -93,7 +98,7 @@ impl Timestamp {
     }
 }
 
-/// A number below 100 in two digits.
+/// Formats a number below 100 as two digits.
 fn two(number: u32) -> [u8; 2] {
     [number / 10, number % 10]
         .map(|digit| u8::try_from(digit).map_or(b'0', |digit| b'0' + digit % 10))
@@ -112,7 +117,7 @@ mod tests {
     use super::Timestamp;
 
     #[test]
-    fn prints_each_form() {
+    fn formats_times_in_each_form() {
         let t = Timestamp::from_micros(1_795_154_591_120_394);
         assert_eq!(t.plivo_micros(), "2026-11-20 06:03:11.120394");
         assert_eq!(t.plivo_secs(), "2026-11-20 06:03:11");
@@ -124,7 +129,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn prints_what_strftime_would(micros in -62_000_000_000_000_000..253_000_000_000_000_000_i64) {
+        fn formats_the_same_as_strftime(micros in -62_000_000_000_000_000..253_000_000_000_000_000_i64) {
             let at = jiff::Timestamp::from_microsecond(micros).unwrap();
             prop_assert_eq!(Timestamp::from_micros(micros).plivo_micros(), at.strftime("%Y-%m-%d %H:%M:%S.%6f").to_string());
         }

@@ -1,8 +1,8 @@
-//! W3C Trace Context: a call is one trace, a request about it one span.
+//! W3C Trace Context ids. A call is one trace; each request about the call is a span.
 //!
-//! A trace's id is its call's UUID without the hyphens: whoever has one has the other, in any log, also after a
-//! restart. A v4 UUID is random where the specification wants it (trace-id, §3.2.2.3: not all zero, the right-most
-//! seven bytes random).
+//! A trace id is the call's UUID without hyphens, so that either can be derived from the other in
+//! any log, even after a restart. A version 4 UUID meets the requirements of W3C Trace Context
+//! §3.2.2.3: it is not all zero, and its right-most seven bytes are random.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CallUuid;
 
-/// A call's trace: 32 lower-case hex digits.
+/// The trace id of a call. Prints as 32 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TraceId(#[serde(with = "uuid::serde::simple")] uuid::Uuid);
@@ -23,8 +23,8 @@ impl From<CallUuid> for TraceId {
 }
 
 impl TraceId {
-    /// As the wire's 16 bytes.
-    pub fn bytes(self) -> [u8; 16] {
+    /// The id as 16 bytes in network order.
+    pub fn to_bytes(self) -> [u8; 16] {
         self.0.into_bytes()
     }
 }
@@ -41,18 +41,19 @@ impl fmt::Debug for TraceId {
     }
 }
 
-/// One span of a trace: 16 lower-case hex digits.
+/// The id of a span. Prints as 16 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpanId(NonZeroU64);
 
 impl SpanId {
-    /// A span of a dice's number; 0, which is no span (§3.2.2.4), counts as 1.
-    pub fn of(roll: u64) -> Self {
-        Self(NonZeroU64::new(roll).unwrap_or(NonZeroU64::MIN))
+    /// Creates an id from a random number. Zero becomes 1, since an all-zero id is invalid (W3C
+    /// Trace Context §3.2.2.4).
+    pub fn from_u64(random: u64) -> Self {
+        Self(NonZeroU64::new(random).unwrap_or(NonZeroU64::MIN))
     }
 
-    /// As the wire's 8 bytes.
-    pub fn bytes(self) -> [u8; 8] {
+    /// The id as 8 bytes in network order.
+    pub fn to_bytes(self) -> [u8; 8] {
         self.0.get().to_be_bytes()
     }
 }
@@ -79,11 +80,13 @@ impl<'de> Deserialize<'de> for SpanId {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
         let span = (text.len() == 16).then(|| u64::from_str_radix(&text, 16).ok()).flatten();
-        span.map(Self::of).ok_or_else(|| serde::de::Error::custom("a span id is 16 hex digits"))
+        span.map(Self::from_u64)
+            .ok_or_else(|| serde::de::Error::custom("span id is not 16 hex digits"))
     }
 }
 
-/// The value of a `traceparent` header (§3.2): version 00, sampled, since every call is traced.
+/// The value of a `traceparent` header (W3C Trace Context §3.2): version 00, with the sampled flag
+/// set, since every call is traced.
 pub fn traceparent(trace: TraceId, span: SpanId) -> String {
     format!("00-{trace}-{span}-01")
 }
@@ -94,14 +97,14 @@ mod tests {
     use crate::CallUuid;
 
     #[test]
-    fn a_calls_traceparent() {
+    fn prints_and_reads_ids() {
         let call: CallUuid = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736".parse().expect("a UUID");
-        let (trace, span) = (TraceId::from(call), SpanId::of(0x00f0_67aa_0ba9_02b7));
+        let (trace, span) = (TraceId::from(call), SpanId::from_u64(0x00f0_67aa_0ba9_02b7));
         assert_eq!(
             traceparent(trace, span),
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         );
-        assert_eq!(SpanId::of(0).to_string(), "0000000000000001");
+        assert_eq!(SpanId::from_u64(0).to_string(), "0000000000000001");
         let json = serde_json::to_string(&(trace, span)).expect("JSON");
         assert_eq!(json, r#"["4bf92f3577b34da6a3ce929d0e0e4736","00f067aa0ba902b7"]"#);
         assert_eq!(

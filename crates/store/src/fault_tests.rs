@@ -41,7 +41,7 @@ struct Room {
 impl Room {
     fn new() -> Self {
         let health = Health::new();
-        health.ready();
+        health.set_ready();
         Self { folder: tempfile::tempdir().unwrap(), switch: Arc::default(), health }
     }
     fn file(&self) -> PathBuf {
@@ -134,7 +134,7 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
     };
     let settling = tokio::spawn(store.settle(settlement));
     store.settled().await;
-    assert_eq!(room.health.not_ready(), None, "the journal has it: calls are taken");
+    assert_eq!(room.health.unready_reason(), None, "the journal has it: calls are taken");
     assert!(!has_ended(&store, 1).await && room.journalled() > 0);
     assert!(!settling.is_finished(), "who delivered remembers it, and does not deliver again");
 
@@ -214,7 +214,7 @@ async fn r11_with_neither_store_nor_journal_calls_are_refused_and_nothing_spins(
     assert!(!concluding.is_finished());
     room.switch.set(true, false);
     assert!(concluding.await.unwrap().unwrap().changed);
-    until("ready", async || room.health.not_ready().is_none()).await;
+    until("ready", async || room.health.unready_reason().is_none()).await;
     room.switch.set(false, false);
     until("taken in", async || has_ended(&store, 1).await).await;
     store.close().await;
@@ -233,7 +233,7 @@ async fn r11_a_store_that_another_has_locked_delays_no_call() {
     for call in 1..=20 {
         assert!(store.conclude(conclusion(call)).await.unwrap().changed);
     }
-    assert_eq!(room.health.not_ready(), None);
+    assert_eq!(room.health.unready_reason(), None);
     other.commit().await.unwrap();
     drop(other);
     for call in 1..=20 {
@@ -329,7 +329,7 @@ async fn r11_a_server_that_is_gone_or_frozen_loses_nothing_and_holds_up_no_end()
         let third = tokio::time::timeout(Duration::from_secs(5), store.conclude(conclusion(3)));
         third.await.expect("while the server is asked again").unwrap();
         assert!(room.journalled() > before, "R3: what came during a try is in the journal too");
-        assert_eq!(room.health.not_ready(), None);
+        assert_eq!(room.health.unready_reason(), None);
         tokio::time::timeout(Duration::from_secs(5), store.close()).await.expect("R9: closed");
         drop(held);
         let store = room.open().await;
@@ -414,7 +414,7 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
         assert_eq!(has_ended(&store, call).await, call != 17, "{call}");
     }
     assert_eq!(room.journalled(), 0, "what is well goes on");
-    assert_eq!(room.health.not_ready(), None);
+    assert_eq!(room.health.unready_reason(), None);
     let lines = set_aside().unwrap();
     assert!(
         lines.len() == 1 && lines[0].contains(&uuid(17).to_string()) && lines[0].contains("fits"),
@@ -526,7 +526,7 @@ async fn r11_a_full_disk_loses_nothing() {
         room.journalled() > 0
     })
     .await;
-    assert_eq!(room.health.not_ready(), None);
+    assert_eq!(room.health.unready_reason(), None);
     std::fs::remove_file(filler).unwrap();
     for call in 1..=calls {
         until("all of the first disk's", async || has_ended(&store, call).await).await;
@@ -550,7 +550,7 @@ async fn r11_a_full_disk_loses_nothing() {
     for call in 1..=calls {
         until("taken in", async || has_ended(&store, call).await).await;
     }
-    until("ready", async || room.health.not_ready().is_none()).await;
+    until("ready", async || room.health.unready_reason().is_none()).await;
     store.close().await;
 }
 

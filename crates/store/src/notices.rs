@@ -9,7 +9,7 @@ use super::deed::Deed;
 use super::seal::Seal;
 use super::sql::{self, Conn, QueryBuilder, Row};
 use super::{Scope, Store, StoreError, failed};
-use model::{AuthId, CallUuid, NoticeTopic, Timestamp};
+use model::{AuthId, CallUuid, NotificationTopic, Timestamp};
 
 /// A notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct NoticeRow {
     /// The owner, and its main account.
     pub account: AuthId,
     pub main_account: AuthId,
-    pub topic: NoticeTopic,
+    pub topic: NotificationTopic,
     pub text: String,
     /// What it is about: the number, the person (a `wa_id`), their conversation, the call.
     pub number: Option<String>,
@@ -32,7 +32,7 @@ pub struct NoticeRow {
 /// Which notifications are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NoticeFilter {
-    pub topic: Option<NoticeTopic>,
+    pub topic: Option<NotificationTopic>,
     /// Read ones, or unread ones.
     pub read: Option<bool>,
     /// Older than this one.
@@ -229,7 +229,8 @@ fn notice(row: &Row) -> Result<NoticeRow, StoreError> {
         id: uuid(&text("notice_id")?)?,
         account: text("auth_id")?.into(),
         main_account: text("main_auth_id")?.into(),
-        topic: NoticeTopic::parse(&word).ok_or_else(|| unreadable(format!("kind {word:?}")))?,
+        topic: NotificationTopic::parse(&word)
+            .ok_or_else(|| unreadable(format!("kind {word:?}")))?,
         text: text("text")?,
         number: perhaps("number")?,
         user: perhaps("wa_id")?,
@@ -248,7 +249,7 @@ mod tests {
     use super::*;
     use model::Health;
 
-    fn row(n: u8, account: &str, main: &str, topic: NoticeTopic) -> NoticeRow {
+    fn row(n: u8, account: &str, main: &str, topic: NotificationTopic) -> NoticeRow {
         NoticeRow {
             id: Uuid::from_u128(u128::from(n)),
             account: account.into(),
@@ -270,7 +271,8 @@ mod tests {
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
         for n in 1..=5 {
-            let topic = if n == 2 { NoticeTopic::Escalation } else { NoticeTopic::Message };
+            let topic =
+                if n == 2 { NotificationTopic::Escalation } else { NotificationTopic::Message };
             let written =
                 store.add_notice(row(n, if n == 3 { "SA1" } else { "MA1" }, "MA1", topic)).unwrap();
             assert_eq!(written.await.unwrap(), 1);
@@ -293,7 +295,8 @@ mod tests {
         );
         assert_eq!(ids(&sub, NoticeFilter::default(), 9).await, [3]);
         assert_eq!(ids(&other, NoticeFilter::default(), 9).await, []);
-        let of_one = NoticeFilter { topic: Some(NoticeTopic::Escalation), ..Default::default() };
+        let of_one =
+            NoticeFilter { topic: Some(NotificationTopic::Escalation), ..Default::default() };
         assert_eq!(ids(&main, of_one, 9).await, [2]);
         let now = Timestamp::from_secs(100);
         let one = Some(Uuid::from_u128(2));

@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 
 use model::Secret;
-use model::network_of;
+use model::network_prefix;
 
 /// R15: 19 MiB, twice over.
 const MEMORY_KIB: u32 = 19 * 1024;
@@ -109,7 +109,7 @@ impl Passwords {
         password: Secret,
         hash: Option<&str>,
     ) -> Result<bool, PasswordError> {
-        let _place = self.place(network_of(from))?;
+        let _place = self.place(network_prefix(from))?;
         self.is(password, hash).await
     }
 

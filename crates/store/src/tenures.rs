@@ -73,7 +73,7 @@ pub(super) fn held(row: &Row) -> Result<Option<Held>, sqlx::Error> {
     let Some(owner) = row.try_get("held_owner")? else { return Ok(None) };
     let text = |column: &str| row.try_get::<Option<String>, _>(column);
     let id = |column: &str| Ok::<_, sqlx::Error>(text(column)?.and_then(|id| id.parse().ok()));
-    let routing = Routing::of(
+    let routing = Routing::from_columns(
         &text("held_routing")?.unwrap_or_default(),
         id("held_webhook")?,
         id("held_agent")?,

@@ -196,7 +196,7 @@ impl Writer {
         loop {
             match self.spill(batch).await {
                 Ok(()) => {
-                    self.begin.health.store_broken(false);
+                    self.begin.health.set_store_broken(false);
                     return;
                 }
                 Err(e) => {
@@ -204,7 +204,7 @@ impl Writer {
                     if !self.begin.health.is_store_broken() {
                         tracing::error!(error = %e, "calls can be neither stored nor journalled; no more are taken");
                     }
-                    self.begin.health.store_broken(true);
+                    self.begin.health.set_store_broken(true);
                 }
             }
             if self.closing.is_cancelled() {
@@ -326,7 +326,7 @@ impl Writer {
                     "the store takes what is written again, and has what the journal held"
                 );
                 self.broken = false;
-                self.begin.health.store_broken(false);
+                self.begin.health.set_store_broken(false);
                 true
             }
             Err(e) => {

@@ -1,5 +1,5 @@
-//! The typed document. Every value is checked and defaulted by the parser: whoever walks this tree
-//! needs no second look at an attribute.
+//! The typed document. The parser has validated every value and filled in every default, so code
+//! that walks this tree does not have to check attributes again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use model::{Digit, Method};
 
-/// 1-based line and column; columns count Unicode scalar values (`plivo-xml.md` §2).
+/// A position in the document's text. Lines and columns start at 1, and columns count Unicode
+/// scalar values.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -19,7 +20,7 @@ pub struct Position {
     pub column: u32,
 }
 
-/// Whether a finding refuses the document.
+/// The severity of a finding. An error refuses the whole document; a warning does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
@@ -29,41 +30,45 @@ pub enum Severity {
     Warning,
 }
 
-/// One thing the validator has to say; the rules are `plivo-xml.md` §2.1.
+/// A violation of a rule, found by the validator. The rules are listed in
+/// docs/reference/xml.md#rule-codes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(as = XmlFinding))]
 pub struct Finding {
-    /// `E101` … `W405`.
+    /// The rule's code, such as `E101`.
     pub rule: String,
     pub severity: Severity,
     #[serde(flatten)]
     pub at: Position,
     pub message: String,
-    /// What to write instead.
+    /// How to correct the document.
     pub hint: String,
 }
 
-/// A valid document, ready to run. Serialises as its source text and is parsed again when read back, so
-/// that an event log holds what the customer sent.
+/// A valid document.
+///
+/// Serializes as its source text and is parsed again when deserialized, so that an event log holds
+/// the text the customer sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
-    /// The decoded text.
+    /// The text, decoded to UTF-8.
     pub source: Arc<str>,
-    /// Children of `Response`, in order.
+    /// The children of `Response`, in document order.
     pub elements: Vec<Element>,
-    /// Findings that do not refuse it.
+    /// The warnings of the validator.
     pub warnings: Vec<Finding>,
 }
 
-/// One element and where its `<` stands.
+/// An element of a document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Element {
+    /// The position of the `<` of its start tag.
     pub at: Position,
     pub kind: ElementKind,
 }
 
-/// The elements of `plivo-xml.md` §5.
+/// The kinds of elements, with their attributes and content (docs/reference/xml.md#elements).
 #[derive(Clone, Debug, PartialEq)]
 pub enum ElementKind {
     Speak(Speak),
@@ -84,7 +89,7 @@ pub enum ElementKind {
 }
 
 impl ElementKind {
-    /// Every name that [`ElementKind::name`] gives: what may stand in a document (`plivo-xml.md` §5).
+    /// The names of all elements that may be children of `Response`.
     pub const NAMES: &[&str] = &[
         "Speak",
         "Play",
@@ -103,7 +108,7 @@ impl ElementKind {
         "Message",
     ];
 
-    /// The element's name, also its metric label.
+    /// The element's name, which is also its metric label.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Speak(_) => "Speak",
@@ -125,93 +130,98 @@ impl ElementKind {
     }
 }
 
-/// A URL that passed the document's rules (absolute, http or https, a host, ≤ 2,048 characters), as written:
-/// signatures cover the text, so it is not normalised. The fragment (`plivo-callbacks.md` §4.2) is still on it.
+/// A validated URL: absolute, `http` or `https` (`ws` or `wss` in `Stream`), with a host, at most
+/// 2,048 characters.
+///
+/// The text is kept as written, because signatures cover it. It includes the fragment, which may
+/// contain settings (docs/reference/callbacks.md#url-settings).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DocUrl(pub Arc<str>);
 
-/// How often something is repeated: `0` in the document means until the call ends.
+/// How often an element is repeated: the value of its `loop` attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Repeat {
     Times(u16),
+    /// Until the call ends; written as `0`.
     Endless,
 }
 
-/// `WOMAN`, `MAN` or a Polly name.
+/// A voice of `Speak`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Voice {
     Woman,
     Man,
-    /// Without the `Polly.` prefix, e.g. `Joanna-Neural`.
+    /// The name of an Amazon Polly voice without the `Polly.` prefix, such as `Joanna-Neural`.
     Polly(String),
 }
 
-/// What is to be said: text and SSML, whitespace collapsed and trimmed.
+/// The content of `Speak`: text and SSML, with white space collapsed and trimmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Speech(pub Vec<SpeechNode>);
 
-/// A piece of [`Speech`].
+/// A text, pause or SSML element in [`Speech`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SpeechNode {
     Text(String),
-    /// A pause.
+    /// The SSML element `break`.
     Break {
         millis: u32,
     },
-    /// An SSML element with its attributes as written (checked), in document order, and its content.
+    /// An SSML element other than `break`.
     Tag {
         name: SsmlTag,
+        /// Names and validated values, as written and in document order.
         attributes: Vec<(String, String)>,
         content: Speech,
     },
 }
 
 impl Speech {
-    /// Characters of text; markup does not count.
+    /// The number of characters of text, without markup.
     pub fn characters(&self) -> usize {
         self.sum(|text| text.chars().count())
     }
 
-    /// Bytes of text: at least as many.
+    /// The number of bytes of text, without markup. An upper bound of [`Speech::characters`].
     pub(super) fn bytes(&self) -> usize {
         self.sum(str::len)
     }
 
-    fn sum(&self, of: fn(&str) -> usize) -> usize {
+    fn sum(&self, length: fn(&str) -> usize) -> usize {
         let size = |node: &SpeechNode| match node {
-            SpeechNode::Text(text) => of(text),
+            SpeechNode::Text(text) => length(text),
             SpeechNode::Break { .. } => 0,
-            SpeechNode::Tag { content, .. } => content.sum(of),
+            SpeechNode::Tag { content, .. } => content.sum(length),
         };
         self.0.iter().map(size).sum()
     }
 }
 
 impl Speech {
-    /// The text alone, a pause as ` … `.
+    /// The text without markup. A pause becomes ` … `.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        self.text_into(&mut text);
+        self.append_text(&mut text);
         text.trim().to_owned()
     }
 
-    fn text_into(&self, into: &mut String) {
+    fn append_text(&self, out: &mut String) {
         for node in &self.0 {
             match node {
-                SpeechNode::Text(text) => into.push_str(text),
-                SpeechNode::Break { .. } => into.push_str(" … "),
-                SpeechNode::Tag { content, .. } => content.text_into(into),
+                SpeechNode::Text(text) => out.push_str(text),
+                SpeechNode::Break { .. } => out.push_str(" … "),
+                SpeechNode::Tag { content, .. } => content.append_text(out),
             }
         }
     }
 }
 
-/// SSML elements with content (`break` is [`SpeechNode::Break`]).
+/// The SSML elements that can have content. `break` is [`SpeechNode::Break`] instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SsmlTag {
@@ -239,7 +249,7 @@ impl SsmlTag {
         Self::W,
     ];
 
-    /// As written in a document.
+    /// The element's name in a document.
     pub fn name(self) -> &'static str {
         match self {
             Self::Emphasis => "emphasis",
@@ -254,24 +264,25 @@ impl SsmlTag {
         }
     }
 
-    /// The tag of that name.
-    pub fn named(name: &str) -> Option<Self> {
+    /// Returns the tag with this element name.
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|tag| tag.name() == name)
     }
 }
 
-/// `plivo-xml.md` §5.2.
+/// Says a text (docs/reference/xml.md#speak).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Speak {
     pub speech: Speech,
     pub voice: Voice,
-    /// BCP 47 as written; `None`: the voice's own, `en-US` for `WOMAN` and `MAN`.
+    /// BCP 47 tag as written. `None` means the voice's own language, which is `en-US` for `WOMAN`
+    /// and `MAN`.
     pub language: Option<String>,
     #[serde(rename = "loop")]
     pub repeat: Repeat,
 }
 
-/// `plivo-xml.md` §5.3.
+/// Plays an audio file (docs/reference/xml.md#play).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Play {
     pub url: DocUrl,
@@ -279,26 +290,27 @@ pub struct Play {
     pub repeat: Repeat,
 }
 
-/// `plivo-xml.md` §5.4.
+/// Waits in silence (docs/reference/xml.md#wait).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wait {
     pub length: Duration,
-    /// End early after this much silence of the caller (`silence="true"`).
+    /// If set (`silence="true"`), the wait ends early once the caller has been silent this long.
     pub min_silence: Option<Duration>,
-    /// `beep`: end at a voicemail beep.
+    /// If set, the wait ends early after the beep of a voicemail.
     pub beep: Option<Beep>,
 }
 
-/// What is taken for a voicemail's beep: one steady tone, or a few of them, and then silence.
+/// Settings of the detector of voicemail beeps. A beep is one steady tone, or several with short
+/// gaps, followed by silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Beep {
-    /// Tone there must be, in milliseconds, all its pieces together.
+    /// Minimum length of the tone, without gaps, in milliseconds.
     pub duration_ms: u32,
-    /// Silence after which it is over.
+    /// Silence after which the beep has ended, in milliseconds.
     pub inter_silence_ms: u32,
-    /// Silence between two pieces of one beep, at most.
+    /// Maximum gap within a beep, in milliseconds.
     pub intra_silence_ms: u32,
-    /// What is silence: a mean of the samples below this, of 32,768.
+    /// Audio counts as silence if its mean amplitude is below this value. Full scale is 32,768.
     pub threshold: u32,
 }
 
@@ -308,14 +320,14 @@ impl Default for Beep {
     }
 }
 
-/// A URL with the method to ask it by.
+/// A URL with the method of its request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Target {
     pub url: DocUrl,
     pub method: Method,
 }
 
-/// What `GetInput` listens for.
+/// The input that `GetInput` collects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputType {
     Dtmf,
@@ -323,7 +335,7 @@ pub enum InputType {
     DtmfSpeech,
 }
 
-/// Prompts inside `GetInput`, `GetDigits` (and `PreAnswer`, which takes more).
+/// A child of `GetInput` or `GetDigits`, played while input is awaited.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prompt {
     Speak(Speak),
@@ -331,16 +343,16 @@ pub enum Prompt {
     Wait(Wait),
 }
 
-/// `plivo-xml.md` §5.5.
+/// Collects digits or speech (docs/reference/xml.md#getinput).
 #[derive(Clone, Debug, PartialEq)]
 pub struct GetInput {
     pub action: Target,
     pub redirect: bool,
     pub input_type: InputType,
     pub execution_timeout: Duration,
-    /// `auto` is 3 s.
+    /// Time without a further digit that ends the input; `auto` is 3 s.
     pub digit_end_timeout: Duration,
-    /// `auto` is 1 s.
+    /// Silence that ends speech; `auto` is 1 s.
     pub speech_end_timeout: Duration,
     pub start_input_timeout: Option<Duration>,
     pub finish_on_key: Option<Digit>,
@@ -351,20 +363,20 @@ pub struct GetInput {
     pub language: String,
     pub interim: Option<Target>,
     pub profanity_filter: bool,
-    /// `false`: digits and speech never in logs, event log, traces, console.
+    /// If false, digits and speech are kept out of logs, event log, traces and console.
     pub log: bool,
     pub prompts: Vec<Prompt>,
 }
 
-/// `plivo-xml.md` §5.6.
+/// Collects digits (docs/reference/xml.md#getdigits).
 #[derive(Clone, Debug, PartialEq)]
 pub struct GetDigits {
-    /// `None`: digits are dropped and the next element runs.
+    /// Receives the digits. If `None`, they are dropped and the next element runs.
     pub action: Option<Target>,
     pub redirect: bool,
-    /// To the first digit.
+    /// Time from the end of the prompt to the first digit.
     pub timeout: Duration,
-    /// Between digits.
+    /// Time between two digits.
     pub digit_timeout: Duration,
     pub finish_on_key: Option<Digit>,
     pub num_digits: u8,
@@ -376,41 +388,42 @@ pub struct GetDigits {
     pub prompts: Vec<Prompt>,
 }
 
-/// `plivo-xml.md` §5.12.
+/// Hands over to another document (docs/reference/xml.md#redirect).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Redirect {
     pub target: Target,
 }
 
-/// `Hangup reason`.
+/// The `reason` attribute of `Hangup`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HangupReason {
     Rejected,
     Busy,
 }
 
-/// `plivo-xml.md` §5.12.
+/// Hangs up or rejects the call (docs/reference/xml.md#hangup).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hangup {
     pub reason: Option<HangupReason>,
     pub schedule: Option<Duration>,
 }
 
-/// `plivo-xml.md` §5.12, §6: children run or are skipped before the answer.
+/// Runs its children before the call is answered (docs/reference/xml.md#preanswer).
 #[derive(Clone, Debug, PartialEq)]
 pub struct PreAnswer {
     pub children: Vec<Element>,
 }
 
-/// `plivo-xml.md` §5.12.
+/// Sends digits (docs/reference/xml.md#dtmf).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dtmf {
-    /// `0-9 * #`, `w` half a second, `W` a second.
+    /// Keys `0-9 * #`; `w` pauses for half a second, `W` for one second.
     pub digits: String,
     pub asynchronous: bool,
 }
 
-/// `plivo-xml.md` §5.12: skipped with a log line, there is no SMS here.
+/// Accepted for compatibility and skipped, since Offhook sends no SMS
+/// (docs/reference/xml.md#message).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     pub text: String,
@@ -420,14 +433,14 @@ pub struct Message {
     pub callback: Option<Target>,
 }
 
-/// `plivo-xml.md` §5.8.
+/// Records the caller or the call (docs/reference/xml.md#record).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     pub action: Option<Target>,
     pub redirect: bool,
     pub mp3: bool,
     pub timeout: Duration,
-    /// `None`: the element's default (60 s; 14,400 s with `recordSession`).
+    /// `None` means the default: 60 s, or 14,400 s with `recordSession`.
     pub max_length: Option<Duration>,
     pub play_beep: bool,
     pub finish_on_key: Vec<Digit>,
@@ -438,7 +451,7 @@ pub struct Record {
     pub callback: Option<Target>,
 }
 
-/// `transcription*` attributes of `Record` and `Conference`.
+/// The `transcription*` attributes of `Record` and `Conference`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transcription {
     pub kind: String,
@@ -446,7 +459,7 @@ pub struct Transcription {
     pub report_full: bool,
 }
 
-/// `plivo-xml.md` §5.7.
+/// Calls other parties and connects the first that answers (docs/reference/xml.md#dial).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dial {
     pub whatsapp: bool,
@@ -468,16 +481,17 @@ pub struct Dial {
     pub targets: Vec<DialTarget>,
 }
 
-/// What the A-leg hears while B rings.
+/// The audio for the A-leg while the targets ring.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DialMusic {
-    /// Ring-back tone: the default, and `real`.
+    /// Ring-back tone: the default, also written as `real`.
     RingBack,
     None,
+    /// Plays the sounds of the document at this URL, repeatedly.
     Document(DocUrl),
 }
 
-/// `Number` or `User` inside `Dial`.
+/// A `Number` or `User` element in `Dial`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DialTarget {
     pub at: Position,
@@ -489,18 +503,18 @@ pub struct DialTarget {
     pub caller_name: Option<String>,
 }
 
-/// Whom a [`DialTarget`] names.
+/// The address of a [`DialTarget`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum DialAddress {
-    /// `<Number>`: the phone network.
+    /// A phone number from `Number`. The phone network is not reachable.
     Pstn(String),
-    /// `<User>` with `callType="whatsapp"`: E.164 digits.
+    /// E.164 digits from `User`, with `callType="whatsapp"`.
     WhatsappUser(String),
-    /// `<User>sip:…`.
+    /// A SIP address from `User`.
     Sip(String),
 }
 
-/// `plivo-xml.md` §5.9.
+/// Joins a conference (docs/reference/xml.md#conference).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conference {
     pub name: String,
@@ -527,23 +541,26 @@ pub struct Conference {
     pub transcription: Option<Transcription>,
 }
 
-/// `enterSound`, `exitSound`.
+/// The `enterSound` or `exitSound` of a conference.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MemberSound {
     None,
+    /// `beep:1` or `beep:2`.
     Beep(u8),
+    /// Plays the sounds of the document at this URL.
     Document(Target),
 }
 
-/// `plivo-xml.md` §5.10; attributes as checked text, by name, until the engine runs it.
+/// Joins a multi-party call (docs/reference/xml.md#multipartycall).
 #[derive(Clone, Debug, PartialEq)]
 pub struct MultiPartyCall {
     pub name: String,
     pub role: String,
+    /// Names and validated values of all other attributes, in document order.
     pub attributes: Vec<(String, String)>,
 }
 
-/// `plivo-xml.md` §5.11.
+/// Streams the call's audio to a WebSocket (docs/reference/xml.md#stream).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stream {
     pub url: DocUrl,

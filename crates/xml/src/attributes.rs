@@ -1,63 +1,65 @@
-//! The attributes of one element: checked in document order against its table, then asked for by name.
+//! Checks the attributes of an element against its table, in document order, and provides their
+//! values by name.
 
 use std::time::Duration;
 
 use model::{Digit, Method};
 
 use super::ast::{DocUrl, Target};
-use super::findings::{Findings, FirstFault, Note, quoted, shortened};
+use super::findings::{Findings, FirstFault, Problem, quoted, shortened};
 use super::grammar::trim;
-use super::is_same;
 use super::rules;
+use super::same_name;
 use super::tree::{Attribute, Node};
 use super::value::{self, Kind, Value};
 
-/// Name and type of an element's attributes.
+/// Names and types of the attributes of an element.
 pub(super) type Table = &'static [(&'static str, Kind)];
 
-/// Longest attribute value, in bytes of UTF-8 (`plivo-xml.md` §1 rule 6).
+/// Maximum length of an attribute value, in bytes of UTF-8.
 pub(super) const MAX_VALUE: usize = 8_192;
 
-/// Attributes for which an empty value means something (§3).
+/// Attributes for which an empty value is valid.
 const MAY_BE_EMPTY: [&str; 3] = ["finishOnKey", "enterSound", "exitSound"];
 
-/// An element's attributes that are known and not empty.
+/// The attributes of an element, without unknown and empty ones.
 #[derive(Debug)]
 pub(super) struct Attributes<'n> {
     node: Node<'n>,
-    given: Vec<Given<'n>>,
+    entries: Vec<Entry<'n>>,
 }
 
 #[derive(Debug)]
-struct Given<'n> {
+struct Entry<'n> {
     attribute: &'n Attribute<'n>,
-    /// Trimmed.
+    /// The trimmed value.
     text: &'n str,
-    /// `None`: the value is an error.
+    /// `None` if the value is invalid.
     value: Option<Value<'n>>,
 }
 
 impl<'n> Node<'n> {
-    /// An attribute's trimmed value, unchecked; `None` where it is absent or empty.
+    /// The trimmed, unchecked value of an attribute. `None` if it is absent or empty.
     pub(super) fn raw(&self, name: &str) -> Option<&'n str> {
-        let attribute = self.attributes.iter().find(|a| is_same(a.name, name))?;
+        let attribute = self.attributes.iter().find(|a| same_name(a.name, name))?;
         Some(trim(&attribute.value)).filter(|v| !v.is_empty())
     }
 
-    /// Whether a boolean attribute says true, unchecked.
-    pub(super) fn says_true(&self, name: &str) -> bool {
+    /// Whether the unchecked value of an attribute is `true`, in any letter case.
+    pub(super) fn is_true(&self, name: &str) -> bool {
         self.raw(name).is_some_and(|v| v.eq_ignore_ascii_case("true"))
     }
 }
 
-/// Checks a node's attributes. `instead` changes the type of single ones, where another attribute decides.
+/// Checks the attributes of a node. Types in `overrides` replace those in `table`, where the type
+/// depends on another attribute.
 pub(super) fn check<'n>(
     node: &Node<'n>,
     table: Table,
-    instead: &[(&str, Kind)],
+    overrides: &[(&str, Kind)],
     findings: &mut Findings,
 ) -> Attributes<'n> {
-    let mut given = Vec::with_capacity(node.attributes.len());
+    let mut entries = Vec::with_capacity(node.attributes.len());
     for attribute in node.attributes {
         let name = attribute.name;
         if attribute.value.len() > MAX_VALUE {
@@ -65,19 +67,19 @@ pub(super) fn check<'n>(
                 format!("the value of {} has {} bytes", shortened(name), attribute.value.len());
             findings.add(
                 rules::E301,
-                node.place(attribute),
+                node.position_of(attribute),
                 message,
-                format!("at most {MAX_VALUE} bytes"),
+                format!("write at most {MAX_VALUE} bytes"),
             );
-            given.push(Given { attribute, text: "", value: None });
+            entries.push(Entry { attribute, text: "", value: None });
             continue;
         }
         let known = |table: &[(&str, Kind)]| {
-            table.iter().find(|(known, _)| is_same(known, name)).map(|(_, kind)| *kind)
+            table.iter().find(|(known, _)| same_name(known, name)).map(|(_, kind)| *kind)
         };
-        let Some(kind) = known(instead).or_else(|| known(table)) else {
-            if !is_xml_own(name) {
-                unknown(node, attribute, table, findings);
+        let Some(kind) = known(overrides).or_else(|| known(table)) else {
+            if !is_reserved(name) {
+                report_unknown(node, attribute, table, findings);
             }
             continue;
         };
@@ -85,21 +87,21 @@ pub(super) fn check<'n>(
         if text.is_empty() && !MAY_BE_EMPTY.contains(&name) {
             findings.add(
                 rules::W303,
-                node.place(attribute),
+                node.position_of(attribute),
                 format!("{name} is empty: treated as absent"),
-                "give it a value or leave it out",
+                "write a value, or remove the attribute",
             );
             continue;
         }
-        let (value, note) = match value::check(kind, text) {
-            Ok((value, note)) => (Some(value), note),
-            Err(note) => (None, Some(note)),
+        let (value, problem) = match value::check(kind, text) {
+            Ok((value, problem)) => (Some(value), problem),
+            Err(problem) => (None, Some(problem)),
         };
-        if let Some(note) = note {
-            let Note { rule, what, hint } = *note;
+        if let Some(problem) = problem {
+            let Problem { rule, predicate, hint } = *problem;
             let shown = match kind {
                 Kind::Secret(..) => name.to_owned(),
-                // A user name in a URL comes with a password.
+                // Text before an @ may contain a password.
                 Kind::Url | Kind::WsUrl | Kind::UrlOr(_) if text.contains('@') => name.to_owned(),
                 _ => format!("{name}={}", quoted(text)),
             };
@@ -109,21 +111,27 @@ pub(super) fn check<'n>(
                 ("E312", "method") if node.raw("action").is_some() => FirstFault::ActionMethod,
                 _ => FirstFault::Other,
             };
-            findings.add_fault(rule, node.place(attribute), format!("{shown} {what}"), hint, fault);
+            let message = format!("{shown} {predicate}");
+            findings.add_fault(rule, node.position_of(attribute), message, hint, fault);
         }
-        given.push(Given { attribute, text, value });
+        entries.push(Entry { attribute, text, value });
     }
-    Attributes { node: *node, given }
+    Attributes { node: *node, entries }
 }
 
-/// Names every element accepts (§1 rule 7).
-fn is_xml_own(name: &str) -> bool {
+/// Whether this is an attribute of XML itself, which every element accepts.
+fn is_reserved(name: &str) -> bool {
     matches!(name, "xmlns" | "xml:lang" | "xml:space") || name.starts_with("xmlns:")
 }
 
-fn unknown(node: &Node<'_>, attribute: &Attribute<'_>, table: Table, findings: &mut Findings) {
-    let (name, at) = (attribute.name, node.place(attribute));
-    if findings.full() {
+fn report_unknown(
+    node: &Node<'_>,
+    attribute: &Attribute<'_>,
+    table: Table,
+    findings: &mut Findings,
+) {
+    let (name, at) = (attribute.name, node.position_of(attribute));
+    if findings.is_full() {
         findings.add(rules::W301, at, "", "");
         return;
     }
@@ -133,7 +141,7 @@ fn unknown(node: &Node<'_>, attribute: &Attribute<'_>, table: Table, findings: &
         shortened(node.name)
     );
     let hint = match table.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
-        Some((known, _)) => format!("write {known}: letter case counts"),
+        Some((known, _)) => format!("write {known}: names are case-sensitive"),
         None if table.is_empty() => {
             format!("remove it: {} has no attributes", shortened(node.name))
         }
@@ -146,22 +154,22 @@ fn unknown(node: &Node<'_>, attribute: &Attribute<'_>, table: Table, findings: &
 }
 
 impl<'n> Attributes<'n> {
-    fn find(&self, name: &str) -> Option<&Given<'n>> {
-        self.given.iter().find(|g| is_same(g.attribute.name, name))
+    fn find(&self, name: &str) -> Option<&Entry<'n>> {
+        self.entries.iter().find(|entry| same_name(entry.attribute.name, name))
     }
 
     fn value(&self, name: &str) -> Option<&Value<'n>> {
         self.find(name)?.value.as_ref()
     }
 
-    /// Whether it is there and not empty (be it wrong).
+    /// Whether the attribute is present and not empty, even if its value is invalid.
     pub(super) fn has(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
 
-    /// Name and trimmed text of all that are there, in document order.
+    /// Names and trimmed values of all attributes, in document order.
     pub(super) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.given.iter().map(|g| (g.attribute.name, g.text))
+        self.entries.iter().map(|entry| (entry.attribute.name, entry.text))
     }
 
     pub(super) fn flag(&self, name: &str, default: bool) -> bool {
@@ -172,7 +180,7 @@ impl<'n> Attributes<'n> {
         if let Some(Value::Number(number)) = self.value(name) { Some(*number) } else { None }
     }
 
-    /// A number that its type keeps below 256.
+    /// An integer with a maximum below 256.
     pub(super) fn small(&self, name: &str, default: u8) -> u8 {
         self.number(name).and_then(|n| u8::try_from(n).ok()).unwrap_or(default)
     }
@@ -185,7 +193,7 @@ impl<'n> Attributes<'n> {
         self.maybe_seconds(name).unwrap_or(Duration::from_secs(default))
     }
 
-    /// The word as its table writes it.
+    /// The word of an enumeration, in the letter case of its table.
     pub(super) fn word(&self, name: &str) -> Option<&'static str> {
         if let Some(Value::Word(word)) = self.value(name) { Some(word) } else { None }
     }
@@ -214,7 +222,7 @@ impl<'n> Attributes<'n> {
         }
     }
 
-    /// `None` where the attribute is absent; keys it does not name are none.
+    /// The keys of an attribute. `None` if it is absent or invalid; empty if its value is `none`.
     pub(super) fn keys(&self, name: &str) -> Option<impl Iterator<Item = Digit> + use<'n>> {
         if let Some(Value::Keys(keys)) = self.value(name) {
             Some(keys.chars().filter_map(value::key))
@@ -231,12 +239,12 @@ impl<'n> Attributes<'n> {
         if let Some(Value::Method(method)) = self.value(name) { *method } else { Method::Post }
     }
 
-    /// A URL and the method of the attribute that goes with it (POST where it is absent).
+    /// The URL in attribute `url` with the method in attribute `method`, or POST if that is absent.
     pub(super) fn target(&self, url: &str, method: &str) -> Option<Target> {
         self.url(url).map(|url| Target { url, method: self.method(method) })
     }
 
-    /// E302 unless it is there.
+    /// Reports E302 if the attribute is absent.
     pub(super) fn require(&self, name: &str, findings: &mut Findings) {
         if !self.has(name) {
             let message = format!("{} needs {name}", self.node.name);
@@ -244,28 +252,28 @@ impl<'n> Attributes<'n> {
         }
     }
 
-    /// W312 where it is there: it does nothing `because`.
-    pub(super) fn without_effect(&self, name: &str, because: &str, findings: &mut Findings) {
-        if let Some(given) = self.find(name) {
+    /// Reports W312 if the attribute is present. `because` completes "NAME has no effect …".
+    pub(super) fn report_no_effect(&self, name: &str, because: &str, findings: &mut Findings) {
+        if let Some(entry) = self.find(name) {
             findings.add(
                 rules::W312,
-                self.node.place(given.attribute),
+                self.node.position_of(entry.attribute),
                 format!("{name} has no effect {because}"),
                 format!("remove {name}"),
             );
         }
     }
 
-    /// E303 at an attribute.
-    pub(super) fn contradiction(
+    /// Reports E303 at the attribute, if it is present.
+    pub(super) fn report_contradiction(
         &self,
         name: &str,
         message: &str,
         hint: &'static str,
         findings: &mut Findings,
     ) {
-        if let Some(given) = self.find(name) {
-            findings.add(rules::E303, self.node.place(given.attribute), message, hint);
+        if let Some(entry) = self.find(name) {
+            findings.add(rules::E303, self.node.position_of(entry.attribute), message, hint);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where findings gather: in the order of checks (`plivo-xml.md` §2.2), and not without end.
+//! Collects findings in the order of the checks, up to a limit.
 
 use std::borrow::Cow;
 
@@ -7,30 +7,32 @@ use serde::{Deserialize, Serialize};
 use super::ast::{Finding, Position, Severity};
 use super::rules::{self, Rule};
 
-/// Findings kept of one document. As many as a document may have elements; what goes beyond is counted, so that a
-/// hostile one stays within its 4 MiB (R18).
+/// Maximum number of findings kept for one document, equal to the maximum number of elements.
+/// Further findings are only counted, which bounds the memory that a hostile document can use.
 pub(super) const MAX_FINDINGS: usize = 2_000;
 
-/// What the first error of a refused document concerns: it decides the hangup cause (`plivo-xml.md` §2.3).
+/// The subject of the first error of a refused document, which decides the hangup cause of the call
+/// (docs/reference/xml.md#refused-documents).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstFault {
-    /// E311 on an `action` attribute.
+    /// E311 at an `action` attribute.
     ActionUrl,
-    /// E311 on the body of `Redirect`.
+    /// E311 at the body of `Redirect`.
     RedirectUrl,
-    /// E312 on a `method` beside an `action`.
+    /// E312 at a `method` attribute next to an `action`.
     ActionMethod,
-    /// E312 on `Redirect`.
+    /// E312 at the `method` of `Redirect`.
     RedirectMethod,
+    /// Any other error.
     Other,
 }
 
-/// Collects findings.
+/// The findings about one document.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) kept: Vec<Finding>,
-    /// Findings beyond [`MAX_FINDINGS`].
+    /// The number of findings beyond [`MAX_FINDINGS`].
     pub(super) omitted: usize,
     /// Set by the first error.
     pub(super) first_fault: Option<FirstFault>,
@@ -60,8 +62,8 @@ impl Findings {
         if first_error {
             self.first_fault = Some(fault);
         }
-        // The first error is what refuses the document: whoever is told of the refusal is told of it.
-        if self.full() && !first_error {
+        // The first error is always kept, because it is the reason for the refusal.
+        if self.is_full() && !first_error {
             self.omitted += 1;
             return;
         }
@@ -75,23 +77,23 @@ impl Findings {
         });
     }
 
-    /// Whether anything but a first error would be dropped: no need to find words for it.
-    pub(super) fn full(&self) -> bool {
+    /// Whether the limit is reached, so that a message for a further warning need not be formatted.
+    pub(super) fn is_full(&self) -> bool {
         self.kept.len() >= MAX_FINDINGS
     }
 }
 
-/// Text of a document in a message: in quotes, escaped, cut.
+/// Formats document text for a message: quoted, escaped and shortened.
 pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", shortened(text))
 }
 
-/// Text of a document in a message: escaped, cut to 60 characters.
+/// Formats document text for a message: escaped, and shortened to 60 characters.
 pub(super) fn shortened(text: &str) -> String {
-    const SHOWN: usize = 60;
+    const MAX_CHARS: usize = 60;
     let mut chars = text.chars();
     let mut out = String::new();
-    for c in chars.by_ref().take(SHOWN) {
+    for c in chars.by_ref().take(MAX_CHARS) {
         if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
     }
     if chars.next().is_some() {
@@ -100,30 +102,30 @@ pub(super) fn shortened(text: &str) -> String {
     out
 }
 
-/// A value's findings before it is known where it stands.
+/// A problem with a value. It becomes a finding once its position is known.
 #[derive(Debug)]
-pub(super) struct Note {
+pub(super) struct Problem {
     pub(super) rule: Rule,
-    /// Reads on after the value: `is not a whole number`.
-    pub(super) what: Cow<'static, str>,
+    /// Continues a sentence that begins with the value, such as `is not a whole number`.
+    pub(super) predicate: Cow<'static, str>,
     pub(super) hint: Cow<'static, str>,
 }
 
-impl Note {
-    /// Boxed, since hardly any value has one: a value without is handed on cheaply.
+impl Problem {
+    /// Boxed, because values without a problem are far more frequent and should be cheap to return.
     pub(super) fn new(
         rule: Rule,
-        what: impl Into<Cow<'static, str>>,
+        predicate: impl Into<Cow<'static, str>>,
         hint: impl Into<Cow<'static, str>>,
     ) -> Box<Self> {
-        Box::new(Self { rule, what: what.into(), hint: hint.into() })
+        Box::new(Self { rule, predicate: predicate.into(), hint: hint.into() })
     }
 
-    /// E301.
-    pub(super) fn bad(
-        what: impl Into<Cow<'static, str>>,
+    /// Creates a problem of rule E301.
+    pub(super) fn invalid(
+        predicate: impl Into<Cow<'static, str>>,
         hint: impl Into<Cow<'static, str>>,
     ) -> Box<Self> {
-        Self::new(rules::E301, what, hint)
+        Self::new(rules::E301, predicate, hint)
     }
 }

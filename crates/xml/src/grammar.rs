@@ -1,42 +1,45 @@
-//! XML 1.0's productions as far as a document without a DTD needs them: characters, names, references, attributes.
+//! The productions of XML 1.0 that a document without a DTD needs: characters, names, references
+//! and attributes.
 //!
-//! quick-xml finds where an event ends; what stands inside one is held to the grammar here.
+//! quick-xml finds the end of each event. The content of an event is checked here.
 
 use std::borrow::Cow;
 
-/// A fault inside a piece of markup: where, counted in bytes from the piece's beginning, and what.
+/// A violation of the grammar in a piece of markup.
 #[derive(Debug)]
 pub(super) struct Fault {
+    /// Byte offset from the beginning of the piece.
     pub(super) offset: usize,
-    /// The piece ended too early: with more of it there might have been no fault.
-    pub(super) cut: bool,
+    /// Whether the piece ended too early, so that a longer one might be valid.
+    pub(super) truncated: bool,
     pub(super) message: String,
     pub(super) hint: &'static str,
 }
 
 const WRITE_AMP: &str = "write &amp; for a plain &";
-const FIVE_ENTITIES: &str = "only &lt; &gt; &amp; &apos; &quot; and numbers such as &#233; exist: write the character itself";
+const FIVE_ENTITIES: &str = "write the character itself: only &lt; &gt; &amp; &apos; &quot; and numbers such as &#233; are defined";
 const WRITE_LT: &str = "write &lt; for a plain < (or is the closing quote before it missing?)";
 
-/// Production `Char` of XML 1.0.
+/// Whether the character matches the production `Char`.
 pub(super) fn is_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
 }
 
-/// XML's white space (production `S`).
+/// Whether the character is XML white space (production `S`).
 pub(super) fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
-/// Without white space at both ends. Form feeds, which `trim_ascii` takes too, are no characters of XML.
+/// Removes XML white space from both ends. `trim_ascii` would also remove form feeds, but these are
+/// not allowed in XML.
 pub(super) fn trim(text: &str) -> &str {
     text.trim_ascii()
 }
 
-/// The first character XML does not allow anywhere.
+/// Returns the first character that is not allowed anywhere in XML, with its byte offset.
 pub(super) fn first_illegal(text: &str) -> Option<(usize, char)> {
-    // Only control characters and U+FFFE, U+FFFF (EF BF BE, EF BF BF) are left out: nearly every text has no such
-    // byte at all, which is told in one pass without a branch.
+    // Only control characters, U+FFFE and U+FFFF (EF BF BE, EF BF BF) are not allowed. Most texts
+    // contain none of these bytes, which one pass without branches establishes.
     let suspect = |b: u8| (b < b' ') & (b != b'\t') & (b != b'\n') & (b != b'\r') | (b == 0xEF);
     if !super::any_byte(text, suspect) {
         return None;
@@ -57,22 +60,24 @@ fn is_name_char(c: char) -> bool {
         || matches!(c, '-' | '.' | '0'..='9' | '\u{B7}' | '\u{300}'..='\u{36F}' | '\u{203F}'..='\u{2040}')
 }
 
-/// A byte of an ASCII name; [`BEGINS`] where one may begin with it.
+/// Class of the bytes that may occur in an ASCII name.
 const NAME: u8 = 1;
-const BEGINS: u8 = 2;
-/// A byte that an attribute's value has to be looked at closely for: references, `<`, white space that becomes a blank.
-const MARK: u8 = 4;
+/// Class of the bytes with which an ASCII name may start.
+const NAME_START: u8 = 2;
+/// Class of the bytes that make it necessary to normalise an attribute value: `&`, `<`, and white
+/// space other than the space.
+const SPECIAL: u8 = 4;
 
-/// What each byte is. One look-up, where a tag would otherwise be compared byte by byte with half a dozen ranges.
+/// The classes of each byte. One look-up is faster than comparing each byte with several ranges.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     classify(
         &mut classes,
         b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_:",
-        NAME | BEGINS,
+        NAME | NAME_START,
     );
     classify(&mut classes, b"0123456789-.", NAME);
-    classify(&mut classes, b"&<\t\n\r", MARK);
+    classify(&mut classes, b"&<\t\n\r", SPECIAL);
     classes
 };
 
@@ -92,32 +97,34 @@ fn class(byte: u8) -> u8 {
     CLASSES.get(usize::from(byte)).copied().unwrap_or(0)
 }
 
-/// Splits a `Name` of ASCII letters, digits and signs off the front; `None` where it begins otherwise or goes on.
+/// Splits an ASCII `Name` off the front. `None` if the text does not start with one, or if the name
+/// continues with a character outside ASCII.
 pub(super) fn split_ascii_name(text: &str) -> Option<(&str, &str)> {
     let bytes = text.as_bytes();
     let end = bytes.iter().position(|b| class(*b) & NAME == 0).unwrap_or(bytes.len());
-    let begins = class(*bytes.first()?) & BEGINS != 0;
-    if begins && bytes.get(end).is_none_or(u8::is_ascii) {
+    let starts = class(*bytes.first()?) & NAME_START != 0;
+    if starts && bytes.get(end).is_none_or(u8::is_ascii) {
         text.split_at_checked(end)
     } else {
         None
     }
 }
 
-/// Where the value that `text` begins with ends, which is at the quote, and whether it means what stands there. A
-/// value is short: one pass byte by byte is done before a search has begun.
+/// Finds the closing quote of an attribute value. Returns its offset, and whether the value
+/// contains no [`SPECIAL`] byte and so needs no normalisation. Values are short, so that one pass
+/// byte by byte is faster than a vectorized search.
 pub(super) fn value_end(text: &[u8], quote: u8) -> Option<(usize, bool)> {
     let mut seen = 0;
     for (at, byte) in text.iter().enumerate() {
         if *byte == quote {
-            return Some((at, seen & MARK == 0));
+            return Some((at, seen & SPECIAL == 0));
         }
         seen |= class(*byte);
     }
     None
 }
 
-/// Splits a `Name` off the front; empty where none begins.
+/// Splits a `Name` off the front. The name is empty if the text does not start with one.
 pub(super) fn split_name(text: &str) -> (&str, &str) {
     let end = if text.starts_with(is_name_start) {
         text.find(|c| !is_name_char(c)).unwrap_or(text.len())
@@ -127,7 +134,7 @@ pub(super) fn split_name(text: &str) -> (&str, &str) {
     text.split_at_checked(end).unwrap_or(("", text))
 }
 
-/// The character a reference (what stands between `&` and `;`) means.
+/// Returns the character of a reference, given the text between `&` and `;`.
 pub(super) fn reference(name: &str) -> Option<char> {
     match name {
         "lt" => Some('<'),
@@ -138,7 +145,7 @@ pub(super) fn reference(name: &str) -> Option<char> {
         _ => {
             let number = name.strip_prefix('#')?;
             let (digits, radix) = number.strip_prefix('x').map_or((number, 10), |hex| (hex, 16));
-            // `from_str_radix` would take a sign.
+            // `from_str_radix` accepts a sign.
             if !digits.starts_with(|c: char| c.is_ascii_hexdigit()) {
                 return None;
             }
@@ -147,7 +154,7 @@ pub(super) fn reference(name: &str) -> Option<char> {
     }
 }
 
-/// What is wrong with a reference that means nothing.
+/// Creates the fault for an invalid reference.
 pub(super) fn bad_reference(offset: usize, name: &str) -> Fault {
     let (message, hint) = match split_name(name) {
         (whole, "") if !whole.is_empty() => {
@@ -159,21 +166,21 @@ pub(super) fn bad_reference(offset: usize, name: &str) -> Fault {
         ),
         _ => return bare_ampersand(offset),
     };
-    Fault { offset, cut: false, message, hint }
+    Fault { offset, truncated: false, message, hint }
 }
 
-/// `&` with no reference behind it.
+/// Creates the fault for a `&` that is not followed by a reference.
 pub(super) fn bare_ampersand(offset: usize) -> Fault {
     Fault {
         offset,
-        cut: false,
-        message: "a & that begins no reference".to_owned(),
+        truncated: false,
+        message: "& does not start a reference".to_owned(),
         hint: WRITE_AMP,
     }
 }
 
-/// Line ends as XML 1.0 §2.11 has them: CRLF and lone CR become LF.
-pub(super) fn line_ends(text: &str) -> Cow<'_, str> {
+/// Normalises line ends (XML 1.0 §2.11): CRLF and a lone CR become LF.
+pub(super) fn normalise_line_ends(text: &str) -> Cow<'_, str> {
     if super::any_byte(text, |b| b == b'\r') {
         text.replace("\r\n", "\n").replace('\r', "\n").into()
     } else {
@@ -181,16 +188,16 @@ pub(super) fn line_ends(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// An attribute as it stands in a tag, its value normalised (XML 1.0 §3.3.3).
+/// An attribute of a tag, with its value normalised (XML 1.0 §3.3.3).
 #[derive(Debug)]
 pub(super) struct RawAttribute<'t> {
-    /// Of the name, from the beginning of the text given to [`attributes`].
+    /// Offset of the name in the text given to [`attributes`].
     pub(super) offset: usize,
     pub(super) name: &'t str,
     pub(super) value: Cow<'t, str>,
 }
 
-/// The attributes in what follows a tag's name, one after the other; ends with the first fault.
+/// Iterates over the attributes in the rest of a tag after its name. Ends after the first fault.
 pub(super) fn attributes(text: &str) -> impl Iterator<Item = Result<RawAttribute<'_>, Fault>> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -220,7 +227,7 @@ fn attribute<'t>(
     let offset_of = |rest: &str| text.len() - rest.len();
     let fault = |rest: &str, message: String, hint| Fault {
         offset: offset_of(rest),
-        cut: false,
+        truncated: false,
         message,
         hint,
     };
@@ -230,12 +237,12 @@ fn attribute<'t>(
         return Err(match found {
             '<' => fault(
                 at,
-                "a < inside a tag".to_owned(),
-                "close the tag before it with >, or write &lt;",
+                "unexpected < inside a tag".to_owned(),
+                "close the tag with > first, or write &lt;",
             ),
             _ => fault(
                 at,
-                format!("{found:?} where an attribute should begin"),
+                format!("unexpected {found:?} where an attribute should start"),
                 "write attributes as name=\"value\"",
             ),
         });
@@ -243,38 +250,38 @@ fn attribute<'t>(
     if !spaced {
         return Err(fault(
             at,
-            format!("no space before {}", super::quoted(name)),
+            format!("missing space before {}", super::quoted(name)),
             "put a space between attributes",
         ));
     }
-    // What is missing may only be cut off.
+    // If the text ends here, the missing part may only be cut off.
     let missing = |rest: &str, what: &str| Fault {
         offset: offset_of(at),
-        cut: rest.is_empty(),
-        message: format!("{what} {}", super::quoted(name)),
+        truncated: rest.is_empty(),
+        message: format!("missing {what} {}", super::quoted(name)),
         hint: "write attributes as name=\"value\"",
     };
     let rest = rest.trim_start_matches(is_space);
     let Some(rest) = rest.strip_prefix('=') else {
-        return Err(missing(rest, "there is no value for"));
+        return Err(missing(rest, "value of"));
     };
     let rest = rest.trim_start_matches(is_space);
     let Some(quote) = rest.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
-        return Err(missing(rest, "there are no quotes around the value of"));
+        return Err(missing(rest, "quotes around the value of"));
     };
     let inner = rest.get(1..).unwrap_or("");
     let (raw, after) =
         inner.split_once(quote).map_or((inner, None), |(raw, after)| (raw, Some(after)));
     let value =
         attribute_value(raw).map_err(|f| Fault { offset: f.offset + offset_of(inner), ..f })?;
-    let after = after.ok_or_else(|| missing("", "there is no closing quote for"))?;
+    let after = after.ok_or_else(|| missing("", "closing quote of"))?;
     Ok((RawAttribute { offset: offset_of(at), name, value }, after))
 }
 
-/// An attribute's value, normalised (XML 1.0 §3.3.3).
+/// Normalises the raw value of an attribute (XML 1.0 §3.3.3).
 pub(super) fn attribute_value(raw: &str) -> Result<Cow<'_, str>, Fault> {
-    let mark = |text: &str| text.bytes().position(|b| class(b) & MARK != 0);
-    let mut next = mark(raw);
+    let find_special = |text: &str| text.bytes().position(|b| class(b) & SPECIAL != 0);
+    let mut next = find_special(raw);
     if next.is_none() {
         return Ok(raw.into());
     }
@@ -287,8 +294,8 @@ pub(super) fn attribute_value(raw: &str) -> Result<Cow<'_, str>, Fault> {
         let mut used = 1;
         match from.as_bytes().first() {
             Some(b'<') => {
-                let message = "a < inside an attribute value".to_owned();
-                return Err(Fault { offset, cut: false, message, hint: WRITE_LT });
+                let message = "unexpected < inside an attribute value".to_owned();
+                return Err(Fault { offset, truncated: false, message, hint: WRITE_LT });
             }
             Some(b'&') => {
                 let end = memchr::memchr(b';', from.as_bytes());
@@ -306,7 +313,7 @@ pub(super) fn attribute_value(raw: &str) -> Result<Cow<'_, str>, Fault> {
             }
         }
         rest = from.get(used..).unwrap_or("");
-        next = mark(rest);
+        next = find_special(rest);
     }
     value.push_str(rest);
     Ok(value.into())

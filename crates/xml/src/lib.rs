@@ -1,13 +1,16 @@
-//! The customer's document: bytes in, a typed [`Document`] and [`Finding`]s with positions out.
+//! Parses and validates call-control XML: [`parse`] turns the bytes of a customer's response into a
+//! typed [`Document`] and a list of [`Finding`]s with positions.
 //!
-//! One validator for the linter, the API and the call machine (`plivo-xml.md` §2). Pure: no IO, no clock; any
-//! bytes at all are parsed or refused in bounded time and memory (R18). What an element *does* is the
-//! business of `call::machine`.
+//! The linter, the API and the call machine share this validator
+//! (docs/reference/xml.md#validation). It performs no I/O, and any input is parsed or refused in
+//! bounded time and memory (docs/reference/reliability.md#r18). The `machine` crate runs the
+//! elements.
 //!
-//! The way of a body: `decode` (bytes to text) → `tree` (well-formed XML, with `grammar`) → `lint` (elements, with
-//! `attributes` and `value`) → [`ast`]. [`mod@write`] goes back.
+//! A body passes through `decode` (bytes to text), `tree` (well-formed XML, with `grammar`) and
+//! `lint` (typed elements, with `attributes` and `value`), which produces [`ast`]. [`mod@write`] is
+//! the reverse.
 
-// Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
+// Input from the network must never cause a panic. Every `allow` of these lints states a reason.
 #![cfg_attr(
     not(test),
     deny(
@@ -24,16 +27,16 @@
 )]
 #![forbid(unsafe_code)]
 
-mod abilities;
 pub mod ast;
 mod attributes;
-mod callers;
+mod caller_ids;
+mod capabilities;
 mod decode;
 pub mod explain;
 mod findings;
 mod grammar;
 mod lint;
-mod place;
+mod position;
 pub mod rules;
 #[cfg(test)]
 mod tests;
@@ -41,11 +44,11 @@ mod tree;
 mod value;
 pub mod write;
 
-pub use abilities::{Abilities, beyond, unheard};
 pub use ast::Document;
-pub use callers::own_callers;
+pub use caller_ids::check_caller_ids;
+pub use capabilities::{EngineCapabilities, check_capabilities, unrecognised_language};
 pub use findings::FirstFault;
-pub use place::line_at;
+pub use position::line_at;
 pub use value::CLASSIC_LANGUAGES;
 
 use std::sync::Arc;
@@ -54,38 +57,39 @@ use ast::{Finding, Position};
 use findings::{Findings, quoted, shortened};
 use rules::Rule;
 
-/// Largest body, in bytes: the linter's limit, and the default of `[answer].max_body_bytes` (L1).
+/// Maximum size of a body, in bytes: the limit of the linter and the default of
+/// `answer.max_body_bytes`.
 pub const MAX_BODY: usize = 102_400;
 
-/// What the validator makes of a body.
+/// The result of parsing and validating a body.
 #[derive(Clone, Debug)]
-pub struct Parsed {
-    /// The typed document; `None` where a finding is an error.
+pub struct ParseOutcome {
+    /// The typed document. `None` if a finding is an error.
     pub document: Option<Arc<Document>>,
-    /// All findings, in document order (that is: elements in theirs, within one in the order of checks). At most
-    /// 2,000 and the first error; [`Parsed::omitted`] counts the others.
+    /// Findings in document order; those of one element are in the order of the checks. Limited to
+    /// 2,000, plus the first error if it comes later.
     pub findings: Vec<Finding>,
-    /// Findings beyond the 2,000 kept.
+    /// The number of findings that were dropped because of the limit.
     pub omitted: usize,
-    /// The decoded text; `None` where it was not decoded (E101, E102).
+    /// The decoded text. `None` if the body could not be decoded or is too large (E101, E102).
     pub source: Option<Arc<str>>,
-    /// What the first error concerns (`plivo-xml.md` §2.3); `None` without one.
+    /// The subject of the first error. `None` if the document is valid.
     pub first_fault: Option<FirstFault>,
 }
 
-impl Parsed {
-    /// No error: the document runs.
-    pub fn ok(&self) -> bool {
+impl ParseOutcome {
+    /// Whether the document has no error and can run.
+    pub fn is_ok(&self) -> bool {
         self.document.is_some()
     }
 
-    /// What is made of a body that is too large to be read to its end: E101.
+    /// The outcome for a body that exceeds `max_bytes` (E101). The rest of the body is not needed.
     pub fn too_large(max_bytes: usize) -> Self {
         Self::refused(
             rules::E101,
-            place::START,
+            position::START,
             format!("the body is larger than {max_bytes} bytes"),
-            "send less: a document can hand over to a next one (Redirect)",
+            "send a smaller document; Redirect can continue in another one",
         )
     }
 
@@ -100,33 +104,40 @@ impl Parsed {
             first_fault: findings.first_fault,
         }
     }
+
+    /// Inserts a finding in document order.
+    fn insert(&mut self, finding: Finding) {
+        let index =
+            self.findings.iter().position(|f| f.at > finding.at).unwrap_or(self.findings.len());
+        self.findings.insert(index, finding);
+    }
 }
 
-/// Validates a body completely (`plivo-xml.md` §1–§3) and types it. `charset` is the `Content-Type` parameter.
-pub fn parse(body: &[u8], charset: Option<&str>) -> Parsed {
+/// Parses and validates a body. `charset` is the parameter of its `Content-Type`, if any.
+pub fn parse(body: &[u8], charset: Option<&str>) -> ParseOutcome {
     parse_with_limit(body, charset, MAX_BODY)
 }
 
-/// [`parse`] with another limit on the size than 102,400 bytes (`[answer].max_body_bytes`).
-pub fn parse_with_limit(body: &[u8], charset: Option<&str>, max_bytes: usize) -> Parsed {
+/// Like [`parse`], with a size limit other than [`MAX_BODY`].
+pub fn parse_with_limit(body: &[u8], charset: Option<&str>, max_bytes: usize) -> ParseOutcome {
     if body.len() > max_bytes {
-        return Parsed::too_large(max_bytes);
+        return ParseOutcome::too_large(max_bytes);
     }
     match decode::decode(body, charset) {
         Ok(text) => parse_text(text.into()),
-        Err(decode::Undecodable { at, message, hint }) => {
-            Parsed::refused(rules::E102, at, message, hint)
+        Err(decode::DecodeError { at, message, hint }) => {
+            ParseOutcome::refused(rules::E102, at, message, hint)
         }
     }
 }
 
-/// What follows decoding. The declared encoding plays no part any more.
-fn parse_text(text: Arc<str>) -> Parsed {
-    let tree = match tree::read(&text) {
+/// Parses decoded text. Ignores the encoding that the XML declaration names.
+fn parse_text(text: Arc<str>) -> ParseOutcome {
+    let tree = match tree::parse(&text) {
         Ok(tree) => tree,
-        Err(tree::Fatal { rule, at, message, hint }) => {
-            let refused = Parsed::refused(rule, at, message, hint);
-            return Parsed { source: Some(text), ..refused };
+        Err(tree::SyntaxError { rule, at, message, hint }) => {
+            let refused = ParseOutcome::refused(rule, at, message, hint);
+            return ParseOutcome { source: Some(text), ..refused };
         }
     };
     let mut findings = Findings::default();
@@ -136,34 +147,38 @@ fn parse_text(text: Arc<str>) -> Parsed {
     let document = first_fault.is_none().then(|| {
         Arc::new(Document { source: Arc::clone(&text), elements, warnings: kept.clone() })
     });
-    Parsed { document, findings: kept, omitted, source: Some(text), first_fault }
+    ParseOutcome { document, findings: kept, omitted, source: Some(text), first_fault }
 }
 
-/// Whether two names are the same: nearly all that are not differ in length or first letter.
-fn is_same(a: &str, b: &str) -> bool {
+/// Compares two names. Most differing names differ in length or in the first letter, which is
+/// faster to check than a full comparison.
+fn same_name(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.as_bytes().first() == b.as_bytes().first() && a == b
 }
 
-/// Whether any byte fits. Looks at every one of them without a branch, which is faster than to stop at the first.
-fn any_byte(text: &str, fits: impl Fn(u8) -> bool) -> bool {
-    text.bytes().fold(false, |any, b| any | fits(b))
+/// Whether any byte satisfies the predicate. Tests all bytes without branching, which vectorizes
+/// and is faster than stopping at the first match.
+fn any_byte(text: &str, predicate: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(false, |any, b| any | predicate(b))
 }
 
-/// The object of `xml check --json` and of `POST /api/v1/xml/check` (`interface.md` §1).
+/// The findings about a document, as printed by `offhook xml check --json` and returned by
+/// `POST /api/v1/xml/check`.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(as = XmlReport))]
 pub struct Report<'p> {
+    /// The name of the document, such as a file name or URL.
     pub file: &'p str,
-    /// No error.
+    /// Whether the document has no error.
     pub ok: bool,
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Finding>))]
     pub findings: &'p [Finding],
 }
 
-/// What is reported of a body; `file` is its name.
-pub fn report<'p>(file: &'p str, parsed: &'p Parsed) -> Report<'p> {
-    Report { file, ok: parsed.ok(), findings: &parsed.findings }
+/// Creates the report about a document. `file` is its name.
+pub fn report<'p>(file: &'p str, outcome: &'p ParseOutcome) -> Report<'p> {
+    Report { file, ok: outcome.is_ok(), findings: &outcome.findings }
 }
 
 impl serde::Serialize for Document {
@@ -174,11 +189,12 @@ impl serde::Serialize for Document {
 
 impl<'de> serde::Deserialize<'de> for Document {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        // The text has been decoded once: neither its size then nor the encoding it declares matter now.
-        let parsed = parse_text(String::deserialize(d)?.into());
-        parsed
+        // The source is already decoded, so the size limit and the declared encoding no longer
+        // apply.
+        let outcome = parse_text(String::deserialize(d)?.into());
+        outcome
             .document
             .map(Arc::unwrap_or_clone)
-            .ok_or_else(|| serde::de::Error::custom("the logged document does not parse"))
+            .ok_or_else(|| serde::de::Error::custom("logged document is not valid"))
     }
 }

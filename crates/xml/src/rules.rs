@@ -1,24 +1,24 @@
-//! The rules a document is held to (`plivo-xml.md` §2.1), as a table: what a finding's `rule` means in one line.
+//! The rules of the validator, each with its code and a one-line summary.
 
 use super::ast::Severity;
 
-/// One rule.
+/// A rule of the validator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// `E101` … `W407`.
+    /// The rule's code, `E101` to `W407`.
     pub id: &'static str,
-    /// What it is about, in one line.
+    /// The violation, in one line.
     pub meaning: &'static str,
 }
 
 impl Rule {
-    /// `E…` refuses a document, `W…` does not.
+    /// The severity of findings of this rule. Codes in `E` are errors, codes in `W` warnings.
     pub fn severity(self) -> Severity {
         if self.id.starts_with('E') { Severity::Error } else { Severity::Warning }
     }
 }
 
-/// The rule of that id, if there is one.
+/// Returns the rule with this code.
 pub fn rule(id: &str) -> Option<Rule> {
     ALL.iter().copied().find(|rule| rule.id == id)
 }
@@ -36,7 +36,7 @@ rules! {
     E102 "encoding unsupported or contradictory, or a byte that cannot be decoded"
     E103 "not well-formed XML"
     E104 "DOCTYPE present"
-    E105 "too deep, too many elements or attributes"
+    E105 "elements nested too deep, too many elements, or too many attributes"
     E106 "processing instruction"
     E201 "root is not Response"
     E202 "unknown element"
@@ -54,7 +54,7 @@ rules! {
     W301 "unknown attribute: ignored"
     W302 "value in unusual letter case: accepted"
     W303 "empty attribute value: treated as absent"
-    W304 "text where none belongs: ignored"
+    W304 "text where no text is allowed: ignored"
     W305 "Hangup with schedule and no element after it"
     W306 "Speak with nothing to say"
     W307 "element never reached"
@@ -62,13 +62,13 @@ rules! {
     W309 "PreAnswer after the call is answered: no effect"
     W310 "value outside Plivo's documented list: accepted"
     W311 "URL without encryption"
-    W312 "attribute has no effect beside the others"
+    W312 "attribute has no effect in this combination"
     W313 "SSML with a voice that is not Polly"
     W401 "phone network not reachable"
     W402 "PreAnswer media cannot be heard on WhatsApp"
-    W403 "SIP address: reaches only this platform's own endpoints"
-    W404 "Message: no SMS"
-    W405 "callerId is no business number with calling enabled"
-    W406 "SSML without effect on the engine that says it"
-    W407 "speech input in a language that nobody understands"
+    W403 "SIP address: only endpoints of this platform are reachable"
+    W404 "Message is skipped: Offhook sends no SMS"
+    W405 "callerId is not a business number with calling enabled"
+    W406 "SSML that the speech engine does not support"
+    W407 "speech input in a language that no recogniser understands"
 }

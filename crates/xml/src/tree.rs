@@ -1,8 +1,9 @@
-//! Text to a tree of elements with positions, or the one finding that stops it: well-formedness in full and the
-//! bounds of `plivo-xml.md` §1.
+//! Parses text to a tree of elements with positions. Checks well-formedness and the limits on the
+//! shape of a document (docs/reference/xml.md#document-rules), and stops at the first error.
 //!
-//! quick-xml's event reader splits the text; each event is then held to XML 1.0's grammar (`grammar`), which the
-//! reader leaves to its users. No entity is ever read, nothing recurses, and the text is walked once.
+//! quick-xml's event reader splits the text into events. Each event is then checked against the
+//! grammar of XML 1.0 (`grammar`), which the reader does not do. No external entity is read,
+//! nothing recurses, and the text is walked once.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,22 +13,22 @@ use quick_xml::events::Event;
 
 use super::ast::Position;
 use super::grammar::{self, Fault, is_space};
-use super::place::{Locator, START};
+use super::position::{Locator, START};
 use super::rules::{self, Rule};
-use super::{is_same, quoted, shortened};
+use super::{quoted, same_name, shortened};
 
-/// Root is 1.
+/// Maximum nesting depth of elements; the root has depth 1.
 pub(super) const MAX_DEPTH: usize = 16;
 pub(super) const MAX_ELEMENTS: usize = 2_000;
 pub(super) const MAX_ATTRIBUTES: usize = 64;
 
-/// A well-formed document: its elements and texts in the order they begin in, so that what is inside an element
-/// follows it, and the attributes of all of them in theirs.
+/// A well-formed document. Elements and texts are stored in document order, so that the descendants
+/// of an element directly follow it. The attributes of all elements are stored in a second list.
 #[derive(Debug)]
 pub(super) struct Tree<'t> {
     text: &'t str,
-    /// At the beginning.
-    places: Locator<'t>,
+    /// A locator at the beginning of the text.
+    locator: Locator<'t>,
     pieces: Vec<Piece<'t>>,
     attributes: Vec<Attribute<'t>>,
 }
@@ -41,32 +42,33 @@ enum Piece<'t> {
 #[derive(Debug)]
 struct Element<'t> {
     name: &'t str,
-    /// Of the `<`.
+    /// Byte offset of the `<`.
     offset: usize,
     at: Position,
+    /// Indices into the list of attributes.
     attributes: Range<usize>,
-    /// Pieces that are in it, at any depth.
-    inside: usize,
+    /// The number of pieces inside this element, at any depth.
+    descendants: usize,
 }
 
-/// An attribute, its value normalised but not trimmed.
+/// An attribute, with its value normalised but not trimmed.
 #[derive(Debug)]
 pub(super) struct Attribute<'t> {
     pub(super) name: &'t str,
-    /// Of the name: [`Node::place`] makes a position of it, which hardly any attribute ever needs.
+    /// Byte offset of the name. [`Node::position_of`] converts it, which few attributes need.
     pub(super) offset: usize,
     pub(super) value: Cow<'t, str>,
 }
 
-/// A run of text: adjacent text, CDATA and references are one.
+/// A run of text. Adjacent text, CDATA sections and references are merged.
 #[derive(Debug)]
 pub(super) struct Text<'t> {
     pub(super) value: Cow<'t, str>,
-    /// Of the first character that is not white space.
+    /// Byte offset of the first character that is not white space.
     pub(super) offset: Option<usize>,
 }
 
-/// An element as it is written, and what is in it.
+/// A view of an element and its content.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node<'n> {
     pub(super) name: &'n str,
@@ -74,10 +76,10 @@ pub(super) struct Node<'n> {
     pub(super) attributes: &'n [Attribute<'n>],
     offset: usize,
     tree: &'n Tree<'n>,
-    inside: &'n [Piece<'n>],
+    descendants: &'n [Piece<'n>],
 }
 
-/// What stands in an element.
+/// A child of an element.
 #[derive(Debug)]
 pub(super) enum Content<'n> {
     Text(&'n Text<'n>),
@@ -99,31 +101,31 @@ impl<'n> Tree<'n> {
         }
     }
 
-    /// `after` is what follows it.
-    fn node(&'n self, element: &'n Element<'n>, after: &'n [Piece<'n>]) -> Node<'n> {
+    /// `following` are the pieces after the element.
+    fn node(&'n self, element: &'n Element<'n>, following: &'n [Piece<'n>]) -> Node<'n> {
         Node {
             name: element.name,
             at: element.at,
             attributes: self.attributes.get(element.attributes.clone()).unwrap_or_default(),
             offset: element.offset,
             tree: self,
-            inside: after.get(..element.inside).unwrap_or_default(),
+            descendants: following.get(..element.descendants).unwrap_or_default(),
         }
     }
 }
 
 impl<'n> Node<'n> {
-    /// Its texts and elements, in order.
+    /// The child texts and elements, in document order.
     pub(super) fn content(&self) -> impl Iterator<Item = Content<'n>> + use<'n> {
-        let (tree, mut rest) = (self.tree, self.inside);
+        let (tree, mut rest) = (self.tree, self.descendants);
         std::iter::from_fn(move || {
-            let (first, after) = rest.split_first()?;
-            rest = after;
+            let (first, following) = rest.split_first()?;
+            rest = following;
             Some(match first {
                 Piece::Text(text) => Content::Text(text),
                 Piece::Element(element) => {
-                    rest = after.get(element.inside..).unwrap_or_default();
-                    Content::Element(tree.node(element, after))
+                    rest = following.get(element.descendants..).unwrap_or_default();
+                    Content::Element(tree.node(element, following))
                 }
             })
         })
@@ -138,71 +140,72 @@ impl<'n> Node<'n> {
         self.content().filter_map(|c| if let Content::Text(text) = c { Some(text) } else { None })
     }
 
-    /// Where one of its attributes stands.
-    pub(super) fn place(&self, attribute: &Attribute<'_>) -> Position {
-        self.places().locate(attribute.offset)
+    /// The position of one of the element's attributes.
+    pub(super) fn position_of(&self, attribute: &Attribute<'_>) -> Position {
+        self.locator().locate(attribute.offset)
     }
 
-    /// Tells places from its own on.
-    pub(super) fn places(&self) -> Locator<'n> {
-        self.tree.places.from(self.offset, self.at)
+    /// A locator that starts at this element.
+    pub(super) fn locator(&self) -> Locator<'n> {
+        self.tree.locator.from(self.offset, self.at)
     }
 }
 
-/// A finding after which nothing more is looked at.
+/// An error that stops the validation.
 #[derive(Debug)]
-pub(super) struct Fatal {
+pub(super) struct SyntaxError {
     pub(super) rule: Rule,
     pub(super) at: Position,
     pub(super) message: String,
     pub(super) hint: &'static str,
 }
 
-/// Reads a document; one that is well-formed has a root.
-pub(super) fn read(text: &str) -> Result<Tree<'_>, Fatal> {
+/// Parses a document. The tree has a root element.
+pub(super) fn parse(text: &str) -> Result<Tree<'_>, SyntaxError> {
     if text.starts_with('\u{FEFF}') {
-        // The reader would swallow it.
+        // quick-xml would skip it.
         return Err(ill_formed(
             START,
-            "a second byte order mark".to_owned(),
-            "begin the document with <",
+            "the document starts with a second byte order mark".to_owned(),
+            "start the document with <",
         ));
     }
-    // Read up to the first character that XML does not have: what is wrong before it is wrong first.
+    // Parse up to the first character that XML does not allow, so that an error before it is
+    // reported first.
     let illegal = grammar::first_illegal(text);
     let readable = illegal.and_then(|(at, _)| text.get(..at)).unwrap_or(text);
-    let places = Locator::new(text);
+    let locator = Locator::new(text);
     let tree = Tree {
         text,
-        places: places.clone(),
+        locator: locator.clone(),
         pieces: Vec::with_capacity(64),
         attributes: Vec::with_capacity(64),
     };
     let mut builder = Builder {
         tree,
-        places,
+        locator,
         illegal,
         open: Vec::with_capacity(MAX_DEPTH),
         in_text: false,
         elements: 0,
-        plain: memchr::memchr2(b'\r', b']', text.as_bytes()).is_none(),
+        simple_text: memchr::memchr2(b'\r', b']', text.as_bytes()).is_none(),
     };
     let mut start = 0;
     loop {
         let rest = readable.get(start..).unwrap_or("");
-        if let Some(used) = builder.usual(start, rest)? {
+        if let Some(used) = builder.fast_path(start, rest)? {
             start += used;
             continue;
         }
         if rest.starts_with("<!DOCTYPE") {
-            return Err(Fatal {
+            return Err(SyntaxError {
                 rule: rules::E104,
-                at: builder.places.locate(start),
+                at: builder.locator.locate(start),
                 message: "the document has a DOCTYPE".to_owned(),
-                hint: "remove it (an HTML page instead of XML? then the URL answers something else)",
+                hint: "remove it; if the response is an HTML page, check the URL",
             });
         }
-        // One event of quick-xml's.
+        // Let quick-xml read one event.
         let mut reader = Reader::from_str(rest);
         let config = reader.config_mut();
         config.check_end_names = false;
@@ -220,40 +223,42 @@ pub(super) fn read(text: &str) -> Result<Tree<'_>, Fatal> {
             Ok(Event::GeneralRef(_)) => builder.reference(start, raw)?,
             Ok(Event::Comment(_)) => builder.comment(start, raw)?,
             Ok(Event::Decl(_)) => builder.declaration(start, raw)?,
-            Ok(Event::PI(_)) => return Err(builder.instruction(start)),
-            Ok(Event::DocType(_)) | Err(_) => return Err(builder.broken(start, raw)),
+            Ok(Event::PI(_)) => return Err(builder.processing_instruction(start)),
+            Ok(Event::DocType(_)) | Err(_) => return Err(builder.unreadable_markup(start, raw)),
             Ok(Event::Eof) => return builder.finish(),
         }
         start += raw.len();
     }
 }
 
-/// quick-xml counts in u64 so that streams may be longer than memory; ours is a `str`.
+/// Converts quick-xml's position, a `u64` because its streams may exceed the memory. Here the input
+/// is a `str`.
 fn offset(position: u64) -> usize {
     usize::try_from(position).unwrap_or(usize::MAX)
 }
 
-fn ill_formed(at: Position, message: String, hint: &'static str) -> Fatal {
-    Fatal { rule: rules::E103, at, message, hint }
+fn ill_formed(at: Position, message: String, hint: &'static str) -> SyntaxError {
+    SyntaxError { rule: rules::E103, at, message, hint }
 }
 
 struct Builder<'t> {
     tree: Tree<'t>,
-    places: Locator<'t>,
-    /// The first character that is not one of XML's; nothing is read from there on.
+    locator: Locator<'t>,
+    /// The first character that XML does not allow. The text before it is parsed.
     illegal: Option<(usize, char)>,
-    /// Places of the elements that are open, the innermost last.
+    /// Indices of the open elements in the list of pieces, the innermost last.
     open: Vec<usize>,
-    /// Whether the last piece is a text that what comes next may still add to.
+    /// Whether the last piece is a text to which the next event may append.
     in_text: bool,
     elements: usize,
-    /// There is neither a CR nor a `]` in all of it: no text needs to be looked at for them.
-    plain: bool,
+    /// Whether the document contains neither CR nor `]`, so that text need not be searched for
+    /// them.
+    simple_text: bool,
 }
 
 impl<'t> Builder<'t> {
-    fn fault(&mut self, base: usize, fault: Fault) -> Fatal {
-        ill_formed(self.places.locate(base + fault.offset), fault.message, fault.hint)
+    fn fault(&mut self, base: usize, fault: Fault) -> SyntaxError {
+        ill_formed(self.locator.locate(base + fault.offset), fault.message, fault.hint)
     }
 
     fn fail<T>(
@@ -261,13 +266,13 @@ impl<'t> Builder<'t> {
         at: usize,
         message: impl Into<String>,
         hint: &'static str,
-    ) -> Result<T, Fatal> {
-        Err(ill_formed(self.places.locate(at), message.into(), hint))
+    ) -> Result<T, SyntaxError> {
+        Err(ill_formed(self.locator.locate(at), message.into(), hint))
     }
 
-    /// Takes what nearly all of a document is made of: text, and tags without a fault. Gives the bytes that it took;
-    /// `None`, and nothing has happened, where the next event is of another kind, or wants a closer look.
-    fn usual(&mut self, start: usize, rest: &'t str) -> Result<Option<usize>, Fatal> {
+    /// Parses text or a simple, valid tag, which make up most of a document. Returns the number of
+    /// bytes consumed. Returns `None` without any effect if the next event needs the full parser.
+    fn fast_path(&mut self, start: usize, rest: &'t str) -> Result<Option<usize>, SyntaxError> {
         match rest.as_bytes() {
             [] | [b'&', ..] => Ok(None),
             [b'<', b'/', after @ ..] => {
@@ -282,13 +287,13 @@ impl<'t> Builder<'t> {
                 }
                 Ok(closes.then_some(used))
             }
-            [b'<', ..] => Ok(self.usual_start_tag(start, rest)),
+            [b'<', ..] => Ok(self.fast_start_tag(start, rest)),
             text => {
-                // Between two tags there is mostly nothing else than this.
+                // Most text between two tags is white space only.
                 let blanks = text.iter().position(|b| !is_space((*b).into())).unwrap_or(text.len());
                 let used = match text.get(blanks..).unwrap_or_default() {
                     [] | [b'<' | b'&', ..] => blanks,
-                    said => blanks + memchr::memchr2(b'<', b'&', said).unwrap_or(said.len()),
+                    text => blanks + memchr::memchr2(b'<', b'&', text).unwrap_or(text.len()),
                 };
                 self.text(
                     start,
@@ -300,24 +305,24 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn usual_start_tag(&mut self, start: usize, rest: &'t str) -> Option<usize> {
+    fn fast_start_tag(&mut self, start: usize, rest: &'t str) -> Option<usize> {
         let room = self.elements < MAX_ELEMENTS && self.open.len() < MAX_DEPTH;
         if !room || (self.open.is_empty() && self.has_root()) {
             return None;
         }
         let first = self.tree.attributes.len();
-        let Some((name, empty, used)) = self.usual_attributes(start, rest) else {
+        let Some((name, empty, used)) = self.fast_attributes(start, rest) else {
             self.tree.attributes.truncate(first);
             return None;
         };
-        let (at, attributes) = (self.places.locate(start), first..self.tree.attributes.len());
-        self.element(Element { name, offset: start, at, attributes, inside: 0 }, empty);
+        let (at, attributes) = (self.locator.locate(start), first..self.tree.attributes.len());
+        self.element(Element { name, offset: start, at, attributes, descendants: 0 }, empty);
         Some(used)
     }
 
-    /// The name, the attributes and the end of a start tag, as long as they are as most are; the attributes go into
-    /// the tree.
-    fn usual_attributes(&mut self, start: usize, rest: &'t str) -> Option<(&'t str, bool, usize)> {
+    /// Parses a start tag in the most common form and appends its attributes to the tree. Returns
+    /// the name, whether the element is empty, and the length of the tag.
+    fn fast_attributes(&mut self, start: usize, rest: &'t str) -> Option<(&'t str, bool, usize)> {
         let first = self.tree.attributes.len();
         let (name, mut left) = grammar::split_ascii_name(rest.get(1..)?)?;
         loop {
@@ -335,7 +340,7 @@ impl<'t> Builder<'t> {
             let raw = after.get(2..2 + length)?;
             let value = if plain { raw.into() } else { grammar::attribute_value(raw).ok()? };
             let before = self.tree.attributes.get(first..)?;
-            if before.len() >= MAX_ATTRIBUTES || before.iter().any(|a| is_same(a.name, name)) {
+            if before.len() >= MAX_ATTRIBUTES || before.iter().any(|a| same_name(a.name, name)) {
                 return None;
             }
             self.tree.attributes.push(Attribute { name, offset, value });
@@ -343,19 +348,23 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn start_tag(&mut self, start: usize, raw: &'t str, empty: bool) -> Result<(), Fatal> {
-        let at = self.places.locate(start);
+    fn start_tag(&mut self, start: usize, raw: &'t str, empty: bool) -> Result<(), SyntaxError> {
+        let at = self.locator.locate(start);
         if self.open.is_empty() && self.has_root() {
             return self.after_root(start);
         }
         if self.open.len() >= MAX_DEPTH {
-            return Err(bound(at, format!("elements more than {MAX_DEPTH} deep"), "nest less"));
+            return Err(limit_exceeded(
+                at,
+                format!("elements nest more than {MAX_DEPTH} deep"),
+                "nest fewer elements",
+            ));
         }
         if self.elements >= MAX_ELEMENTS {
-            return Err(bound(
+            return Err(limit_exceeded(
                 at,
                 format!("more than {MAX_ELEMENTS} elements"),
-                "send the rest in a next document (Redirect)",
+                "continue in another document with Redirect",
             ));
         }
         let inner = raw.strip_suffix(if empty { "/>" } else { ">" }).unwrap_or(raw);
@@ -373,11 +382,16 @@ impl<'t> Builder<'t> {
         self.in_text = false;
     }
 
-    /// What stands between the brackets of a start tag, `<` included.
-    fn tag(&mut self, start: usize, at: Position, raw: &'t str) -> Result<Element<'t>, Fatal> {
+    /// Parses a start tag, given with `<` but without `>` or `/>`.
+    fn tag(
+        &mut self,
+        start: usize,
+        at: Position,
+        raw: &'t str,
+    ) -> Result<Element<'t>, SyntaxError> {
         let (name, rest) = grammar::split_name(raw.strip_prefix('<').unwrap_or(raw));
         if name.is_empty() {
-            return Err(self.no_tag(start));
+            return Err(self.stray_less_than(start));
         }
         let first = self.tree.attributes.len();
         let base = start + 1 + name.len();
@@ -388,15 +402,15 @@ impl<'t> Builder<'t> {
             if before.iter().any(|a| a.name == name) {
                 return self.fail(
                     offset,
-                    format!("the attribute {} stands twice in one tag", quoted(name)),
-                    KEEP_ONE,
+                    format!("the attribute {} occurs twice in one tag", quoted(name)),
+                    "remove one of them",
                 );
             }
             if before.len() >= MAX_ATTRIBUTES {
-                return Err(bound(
+                return Err(limit_exceeded(
                     at,
                     format!("more than {MAX_ATTRIBUTES} attributes in one tag"),
-                    "write fewer",
+                    "use fewer attributes",
                 ));
             }
             self.tree.attributes.push(Attribute { name, offset, value: attribute.value });
@@ -406,58 +420,64 @@ impl<'t> Builder<'t> {
             offset: start,
             at,
             attributes: first..self.tree.attributes.len(),
-            inside: 0,
+            descendants: 0,
         })
     }
 
-    /// The innermost element that is open.
+    /// The innermost open element.
     fn innermost(&self) -> Option<&Element<'t>> {
-        self.open.last().and_then(|place| self.tree.pieces.get(*place)).and_then(Piece::element)
+        self.open.last().and_then(|index| self.tree.pieces.get(*index)).and_then(Piece::element)
     }
 
     fn has_root(&self) -> bool {
         !self.tree.pieces.is_empty()
     }
 
-    fn end_tag(&mut self, start: usize, raw: &'t str) -> Result<(), Fatal> {
+    fn end_tag(&mut self, start: usize, raw: &'t str) -> Result<(), SyntaxError> {
         let inner = raw.strip_prefix("</").and_then(|r| r.strip_suffix('>')).unwrap_or("");
         let name = inner.trim_end_matches(is_space);
         self.in_text = false;
-        let Some(place) = self.open.pop() else {
+        let Some(index) = self.open.pop() else {
             return match self.has_root() {
                 true => self.after_root(start),
                 false => self.fail(
                     start,
-                    format!("the end tag </{}> closes nothing", shortened(name)),
-                    BEGIN_WITH_RESPONSE,
+                    format!("the end tag </{}> has no start tag", shortened(name)),
+                    START_WITH_RESPONSE,
                 ),
             };
         };
-        let inside = self.tree.pieces.len() - place - 1;
-        let Some(Piece::Element(element)) = self.tree.pieces.get_mut(place) else { return Ok(()) };
+        let descendants = self.tree.pieces.len() - index - 1;
+        let Some(Piece::Element(element)) = self.tree.pieces.get_mut(index) else { return Ok(()) };
         if element.name != name {
             let (name, open, line) = (shortened(name), shortened(element.name), element.at.line);
-            let message = format!("the end tag </{name}> does not match <{open}> of line {line}");
+            let message = format!("the end tag </{name}> does not match <{open}> in line {line}");
             return self.fail(
                 start,
                 message,
-                "close elements in the opposite order of opening, with the same spelling",
+                "close elements in the reverse order of opening, with the same spelling",
             );
         }
-        element.inside = inside;
+        element.descendants = descendants;
         Ok(())
     }
 
-    /// `said` is where anything but white space begins in it.
-    fn text(&mut self, start: usize, raw: &'t str, said: Option<usize>) -> Result<(), Fatal> {
+    /// Adds a text. `content` is the offset in `raw` of the first character that is not white
+    /// space.
+    fn text(
+        &mut self,
+        start: usize,
+        raw: &'t str,
+        content: Option<usize>,
+    ) -> Result<(), SyntaxError> {
         if self.open.is_empty() {
-            return match said {
-                Some(at) => self.outside(start + at),
+            return match content {
+                Some(at) => self.outside_root(start + at),
                 None => Ok(()),
             };
         }
-        if self.plain {
-            self.append(raw.into(), said.map(|at| start + at));
+        if self.simple_text {
+            self.append(raw.into(), content.map(|at| start + at));
             return Ok(());
         }
         if super::any_byte(raw, |b| b == b']')
@@ -465,24 +485,24 @@ impl<'t> Builder<'t> {
         {
             return self.fail(start + at, "]]> outside a CDATA section", "write ]]&gt;");
         }
-        self.append(grammar::line_ends(raw), said.map(|at| start + at));
+        self.append(grammar::normalise_line_ends(raw), content.map(|at| start + at));
         Ok(())
     }
 
-    fn cdata(&mut self, start: usize, raw: &'t str) -> Result<(), Fatal> {
+    fn cdata(&mut self, start: usize, raw: &'t str) -> Result<(), SyntaxError> {
         if self.open.is_empty() {
-            return self.outside(start);
+            return self.outside_root(start);
         }
         const OPENING: &str = "<![CDATA[";
         let inner = raw.strip_prefix(OPENING).and_then(|r| r.strip_suffix("]]>")).unwrap_or("");
         let at = inner.find(|c| !is_space(c)).map(|at| start + OPENING.len() + at);
-        self.append(grammar::line_ends(inner), at);
+        self.append(grammar::normalise_line_ends(inner), at);
         Ok(())
     }
 
-    fn reference(&mut self, start: usize, raw: &'t str) -> Result<(), Fatal> {
+    fn reference(&mut self, start: usize, raw: &'t str) -> Result<(), SyntaxError> {
         if self.open.is_empty() {
-            return self.outside(start);
+            return self.outside_root(start);
         }
         let name = raw.strip_prefix('&').and_then(|r| r.strip_suffix(';')).unwrap_or("");
         let c = grammar::reference(name)
@@ -503,7 +523,7 @@ impl<'t> Builder<'t> {
         self.in_text = true;
     }
 
-    fn comment(&mut self, start: usize, raw: &str) -> Result<(), Fatal> {
+    fn comment(&mut self, start: usize, raw: &str) -> Result<(), SyntaxError> {
         let inner = raw.strip_prefix(COMMENT).and_then(|r| r.strip_suffix("-->")).unwrap_or("");
         let dashes = inner
             .as_bytes()
@@ -511,20 +531,19 @@ impl<'t> Builder<'t> {
             .position(|two| two == b"--")
             .or_else(|| inner.ends_with('-').then(|| inner.len() - 1));
         match dashes {
-            Some(at) => Err(self.dashes(start + COMMENT.len() + at)),
+            Some(at) => Err(self.double_dash(start + COMMENT.len() + at)),
             None => Ok(()),
         }
     }
 
-    /// `<?xml version="1.0" encoding="…" standalone="…"?>`, which may stand at the very beginning only.
-    fn declaration(&mut self, start: usize, raw: &'t str) -> Result<(), Fatal> {
-        const DECLARATION: &str =
-            "write <?xml version=\"1.0\" encoding=\"UTF-8\"?>, or leave it out";
+    /// Checks the XML declaration, which is only allowed at the very beginning.
+    fn declaration(&mut self, start: usize, raw: &'t str) -> Result<(), SyntaxError> {
+        const DECLARATION: &str = "write <?xml version=\"1.0\" encoding=\"UTF-8\"?>, or remove it";
         if start != 0 {
             return self.fail(
                 start,
-                "an XML declaration that is not at the very beginning",
-                "remove what stands before <?xml",
+                "the XML declaration is not at the very beginning",
+                "remove everything before <?xml",
             );
         }
         const OPENING: &str = "<?xml";
@@ -545,7 +564,7 @@ impl<'t> Builder<'t> {
                 "standalone" => matches!(value, "yes" | "no"),
                 _ => false,
             };
-            // Each at most once, in this order; `version` cannot be left out.
+            // Each at most once and in this order; `version` is required.
             let in_order = expected.any(|name| name == attribute.name)
                 && (versioned || attribute.name == "version");
             if !fits || !in_order {
@@ -565,51 +584,55 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn instruction(&mut self, start: usize) -> Fatal {
-        Fatal {
+    fn processing_instruction(&mut self, start: usize) -> SyntaxError {
+        SyntaxError {
             rule: rules::E106,
-            at: self.places.locate(start),
-            message: "a processing instruction".to_owned(),
-            hint: "remove it: only <?xml …?> may begin with <?",
+            at: self.locator.locate(start),
+            message: "the document has a processing instruction".to_owned(),
+            hint: "remove it: only the XML declaration may start with <?",
         }
     }
 
-    /// Something that does not belong before or after the root element.
-    fn outside<T>(&mut self, at: usize) -> Result<T, Fatal> {
+    /// Creates the error for content outside the root element.
+    fn outside_root<T>(&mut self, at: usize) -> Result<T, SyntaxError> {
         if self.has_root() {
             return self.after_root(at);
         }
-        self.fail(at, "text where the document should begin", BEGIN_WITH_RESPONSE)
+        self.fail(at, "text before the root element", START_WITH_RESPONSE)
     }
 
-    fn after_root<T>(&mut self, at: usize) -> Result<T, Fatal> {
+    fn after_root<T>(&mut self, at: usize) -> Result<T, SyntaxError> {
         self.fail(
             at,
-            "something after the end of the document",
+            "content after the root element",
             "put everything into one <Response>…</Response>",
         )
     }
 
-    /// Markup that the reader could not split off, up to the end of the text.
-    fn broken(&mut self, start: usize, raw: &str) -> Fatal {
-        // Inside open elements, an input that ends too early is reported at the innermost one's start tag.
+    /// Creates the error for markup that quick-xml could not read. `raw` extends to the end of the
+    /// text.
+    fn unreadable_markup(&mut self, start: usize, raw: &str) -> SyntaxError {
+        // Inside an element, input that ends too early is reported at the start tag of the
+        // innermost one.
         let innermost = self.innermost().map(|element| element.at);
-        let at = self.places.locate(start);
+        let at = self.locator.locate(start);
         let unclosed =
-            |what: &str| format!("the {what} that begins in line {} is never closed", at.line);
+            |what: &str| format!("the {what} that starts in line {} is not closed", at.line);
         if raw.starts_with('&') {
             return self.fault(start, grammar::bare_ampersand(0));
         }
         if let Some(inner) = raw.strip_prefix(COMMENT) {
             return match inner.find("--") {
-                Some(dashes) => self.dashes(start + COMMENT.len() + dashes),
-                None => {
-                    self.ended(innermost.unwrap_or(at), unclosed("comment"), "close it with -->")
-                }
+                Some(dashes) => self.double_dash(start + COMMENT.len() + dashes),
+                None => self.premature_end(
+                    innermost.unwrap_or(at),
+                    unclosed("comment"),
+                    "close it with -->",
+                ),
             };
         }
         if raw.starts_with("<![CDATA[") {
-            return self.ended(
+            return self.premature_end(
                 innermost.unwrap_or(at),
                 unclosed("CDATA section"),
                 "close it with ]]>",
@@ -618,78 +641,84 @@ impl<'t> Builder<'t> {
         if let Some(inner) = raw.strip_prefix("</") {
             let (name, rest) = grammar::split_name(inner);
             return if rest.trim_start_matches(is_space).is_empty() {
-                self.ended(innermost.unwrap_or(at), unclosed("end tag"), "close it with >")
+                self.premature_end(innermost.unwrap_or(at), unclosed("end tag"), "close it with >")
             } else {
                 let message =
-                    format!("the end tag </{}> has more than a name in it", shortened(name));
+                    format!("the end tag </{}> contains more than a name", shortened(name));
                 ill_formed(at, message, "write </name>")
             };
         }
         if raw.starts_with("<!") {
             return ill_formed(
                 at,
-                "a <! that begins no comment or CDATA section".to_owned(),
-                BEGIN_WITH_RESPONSE,
+                "<! does not start a comment or CDATA section".to_owned(),
+                START_WITH_RESPONSE,
             );
         }
         if raw.starts_with("<?") {
-            return self.ended(at, unclosed("<?"), "remove it: only <?xml …?> may begin with <?");
+            return self.premature_end(
+                at,
+                unclosed("<?"),
+                "remove it: only the XML declaration may start with <?",
+            );
         }
         let (name, rest) = grammar::split_name(raw.strip_prefix('<').unwrap_or(raw));
         if name.is_empty() && !rest.is_empty() {
-            return self.no_tag(start);
+            return self.stray_less_than(start);
         }
-        match grammar::attributes(rest).find_map(Result::err).filter(|fault| !fault.cut) {
+        match grammar::attributes(rest).find_map(Result::err).filter(|fault| !fault.truncated) {
             Some(fault) => self.fault(start + 1 + name.len(), fault),
-            None => self.ended(at, unclosed("tag"), "close it with > (is a quote missing?)"),
+            None => {
+                self.premature_end(at, unclosed("tag"), "close it with > (or add a missing quote)")
+            }
         }
     }
 
-    /// The text ends, or a character follows that ends it for us.
-    fn ended(&mut self, at: Position, message: String, hint: &'static str) -> Fatal {
+    /// Creates the error for text that ends too early: the given one, or the one for the character
+    /// that XML does not allow, if parsing stopped there.
+    fn premature_end(&mut self, at: Position, message: String, hint: &'static str) -> SyntaxError {
         match self.illegal {
             Some((offset, c)) => ill_formed(
-                self.places.locate(offset),
+                self.locator.locate(offset),
                 format!("the character U+{:04X} is not allowed in XML", u32::from(c)),
-                "remove it (many of them? the text may be UTF-16 without a byte order mark: send UTF-8)",
+                "remove it; if there are many, the text may be UTF-16 without a byte order mark: send UTF-8",
             ),
             None => ill_formed(at, message, hint),
         }
     }
 
-    fn no_tag(&mut self, start: usize) -> Fatal {
-        let at = self.places.locate(start);
-        ill_formed(at, "a < that begins no tag".to_owned(), "write &lt; for a plain <")
+    fn stray_less_than(&mut self, start: usize) -> SyntaxError {
+        let at = self.locator.locate(start);
+        ill_formed(at, "< does not start a tag".to_owned(), "write &lt; for a plain <")
     }
 
-    fn dashes(&mut self, start: usize) -> Fatal {
-        let at = self.places.locate(start);
-        ill_formed(at, "-- inside a comment".to_owned(), "write one dash, or other words")
+    fn double_dash(&mut self, start: usize) -> SyntaxError {
+        let at = self.locator.locate(start);
+        ill_formed(at, "-- inside a comment".to_owned(), "write a single dash")
     }
 
-    fn finish(mut self) -> Result<Tree<'t>, Fatal> {
+    fn finish(mut self) -> Result<Tree<'t>, SyntaxError> {
         if let Some(&Element { name, at, .. }) = self.innermost() {
-            let message = format!("<{}> is never closed", shortened(name));
-            return Err(self.ended(
+            let message = format!("<{}> is not closed", shortened(name));
+            return Err(self.premature_end(
                 at,
                 message,
-                "add the missing end tag (was the document cut short?)",
+                "add the end tag, or check whether the document was cut off",
             ));
         }
         if self.has_root() && self.illegal.is_none() {
             return Ok(self.tree);
         }
         let empty = self.tree.text.trim_matches(is_space).is_empty();
-        let what = if empty { "the body is empty" } else { "there is no element" };
-        Err(self.ended(START, what.to_owned(), BEGIN_WITH_RESPONSE))
+        let message = if empty { "the body is empty" } else { "the document has no element" };
+        Err(self.premature_end(START, message.to_owned(), START_WITH_RESPONSE))
     }
 }
 
 const COMMENT: &str = "<!--";
-const KEEP_ONE: &str = "keep one of them";
-const BEGIN_WITH_RESPONSE: &str =
-    "send XML that begins with <Response>; what the URL answers now is something else";
+const START_WITH_RESPONSE: &str =
+    "send a document that starts with <Response>; check what the URL returns";
 
-fn bound(at: Position, message: String, hint: &'static str) -> Fatal {
-    Fatal { rule: rules::E105, at, message, hint }
+fn limit_exceeded(at: Position, message: String, hint: &'static str) -> SyntaxError {
+    SyntaxError { rule: rules::E105, at, message, hint }
 }

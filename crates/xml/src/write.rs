@@ -1,7 +1,8 @@
-//! Typed elements back to text: what [`super::parse`] makes of the text is the elements again (positions apart).
+//! Writes typed elements as XML. Parsing the result with [`super::parse`] gives equal elements,
+//! except for their positions.
 //!
-//! Attributes that have their default value are left out. Nothing is checked here: an element that the parser
-//! could not have made (a URL without a scheme, a phone number with letters) is written as it is.
+//! Attributes with their default value are left out. Values are not checked: a value that the
+//! parser would refuse, such as a URL without a scheme, is written unchanged.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::ast::{
     Speak, Speech, SpeechNode, Stream, Target, Transcription, Voice, Wait,
 };
 
-/// A document of these elements.
+/// Writes a document with these elements as children of `Response`.
 pub fn document(elements: &[Element]) -> String {
     let mut out = Writer { text: "<Response>".to_owned() };
     for element in elements {
@@ -40,9 +41,9 @@ impl Writer {
             ElementKind::Dial(dial) => self.dial(dial),
             ElementKind::Conference(conference) => self.conference(conference),
             ElementKind::MultiPartyCall(call) => {
-                self.open("MultiPartyCall").give("role", &call.role);
+                self.open("MultiPartyCall").attribute("role", &call.role);
                 for (name, value) in &call.attributes {
-                    self.give(name, value);
+                    self.attribute(name, value);
                 }
                 self.body("MultiPartyCall", &call.name);
             }
@@ -60,12 +61,12 @@ impl Writer {
                     HangupReason::Busy => "busy",
                 });
                 self.open("Hangup")
-                    .maybe("reason", reason)
-                    .maybe_seconds("schedule", hangup.schedule)
-                    .empty();
+                    .optional("reason", reason)
+                    .optional_seconds("schedule", hangup.schedule)
+                    .end_empty_tag();
             }
             ElementKind::PreAnswer(pre_answer) => {
-                self.open("PreAnswer").inside();
+                self.open("PreAnswer").end_start_tag();
                 for child in &pre_answer.children {
                     self.element(&child.kind);
                 }
@@ -79,10 +80,14 @@ impl Writer {
         self.open("Speak");
         match &speak.voice {
             Voice::Woman => {}
-            Voice::Man => self.give("voice", "MAN").done(),
-            Voice::Polly(name) => self.give("voice", &format!("Polly.{name}")).done(),
+            Voice::Man => {
+                self.attribute("voice", "MAN");
+            }
+            Voice::Polly(name) => {
+                self.attribute("voice", &format!("Polly.{name}"));
+            }
         }
-        self.maybe("language", speak.language.as_deref()).repeat(speak.repeat).inside();
+        self.optional("language", speak.language.as_deref()).repeat(speak.repeat).end_start_tag();
         self.speech(&speak.speech);
         self.close("Speak");
     }
@@ -92,14 +97,14 @@ impl Writer {
             match node {
                 SpeechNode::Text(text) => self.escape(text),
                 SpeechNode::Break { millis } => {
-                    self.open("break").give("time", &format!("{millis}ms")).empty()
+                    self.open("break").attribute("time", &format!("{millis}ms")).end_empty_tag()
                 }
                 SpeechNode::Tag { name, attributes, content } => {
                     self.open(name.name());
                     for (attribute, value) in attributes {
-                        self.give(attribute, value);
+                        self.attribute(attribute, value);
                     }
-                    self.inside();
+                    self.end_start_tag();
                     self.speech(content);
                     self.close(name.name());
                 }
@@ -114,22 +119,23 @@ impl Writer {
     fn wait(&mut self, wait: &Wait) {
         self.open("Wait").seconds("length", wait.length, 1);
         if let Some(silence) = wait.min_silence {
-            self.give("silence", "true").give("minSilence", &silence.as_millis().to_string());
+            self.attribute("silence", "true")
+                .attribute("minSilence", &silence.as_millis().to_string());
         }
         match wait.beep {
             None => {}
             Some(beep) if beep == Beep::default() => {
-                self.give("beep", "true");
+                self.attribute("beep", "true");
             }
             Some(Beep { duration_ms, inter_silence_ms, intra_silence_ms, threshold }) => {
                 let numbers = format!(
                     "duration={duration_ms},inter_silence={inter_silence_ms},intra_silence={intra_silence_ms},\
                      threshold={threshold}"
                 );
-                self.give("beep", &numbers);
+                self.attribute("beep", &numbers);
             }
         }
-        self.empty();
+        self.end_empty_tag();
     }
 
     fn prompts(&mut self, prompts: &[Prompt]) {
@@ -151,17 +157,17 @@ impl Writer {
         self.open("GetInput")
             .target("action", "method", Some(&get.action))
             .flag("redirect", get.redirect, true)
-            .maybe("inputType", input_type)
+            .optional("inputType", input_type)
             .seconds("executionTimeout", get.execution_timeout, 15)
             .seconds("digitEndTimeout", get.digit_end_timeout, 3)
             .seconds("speechEndTimeout", get.speech_end_timeout, 1)
-            .maybe_seconds("startInputTimeout", get.start_input_timeout)
+            .optional_seconds("startInputTimeout", get.start_input_timeout)
             .finish_key(get.finish_on_key)
             .number("numDigits", get.num_digits, 32)
             .number("retries", get.retries, 1)
-            .unless("speechModel", &get.speech_model, "default")
-            .unless("hints", &get.hints.join(","), "")
-            .unless("language", &get.language, "en-US")
+            .with_default("speechModel", &get.speech_model, "default")
+            .with_default("hints", &get.hints.join(","), "")
+            .with_default("language", &get.language, "en-US")
             .target(
                 "interimSpeechResultsCallback",
                 "interimSpeechResultsCallbackMethod",
@@ -169,7 +175,7 @@ impl Writer {
             )
             .flag("profanityFilter", get.profanity_filter, false)
             .flag("log", get.log, true)
-            .inside();
+            .end_start_tag();
         self.prompts(&get.prompts);
         self.close("GetInput");
     }
@@ -184,10 +190,10 @@ impl Writer {
             .number("numDigits", get.num_digits, 99)
             .number("retries", get.retries, 1)
             .flag("playBeep", get.play_beep, false)
-            .unless("validDigits", &keys(&get.valid_digits), "1234567890*#")
+            .with_default("validDigits", &keys(&get.valid_digits), "1234567890*#")
             .url("invalidDigitsSound", get.invalid_digits_sound.as_ref())
             .flag("log", get.log, true)
-            .inside();
+            .end_start_tag();
         self.prompts(&get.prompts);
         self.close("GetDigits");
     }
@@ -201,42 +207,53 @@ impl Writer {
         self.open("Record")
             .target("action", "method", record.action.as_ref())
             .flag("redirect", record.redirect, true)
-            .unless("fileFormat", if record.mp3 { "mp3" } else { "wav" }, "mp3")
+            .with_default("fileFormat", if record.mp3 { "mp3" } else { "wav" }, "mp3")
             .seconds("timeout", record.timeout, 15)
-            .maybe_seconds("maxLength", record.max_length)
+            .optional_seconds("maxLength", record.max_length)
             .flag("playBeep", record.play_beep, true)
-            .unless("finishOnKey", &finish, "#")
+            .with_default("finishOnKey", &finish, "#")
             .flag("recordSession", record.record_session, false)
             .flag("startOnDialAnswer", record.start_on_dial_answer, false)
-            .unless("recordChannelType", if record.stereo { "stereo" } else { "mono" }, "stereo")
+            .with_default(
+                "recordChannelType",
+                if record.stereo { "stereo" } else { "mono" },
+                "stereo",
+            )
             .transcription(record.transcription.as_ref())
             .target("callbackUrl", "callbackMethod", record.callback.as_ref())
-            .empty();
+            .end_empty_tag();
     }
 
     fn dial(&mut self, dial: &Dial) {
         self.open("Dial")
-            .maybe("callType", dial.whatsapp.then_some("whatsapp"))
-            .maybe("callerId", dial.caller_id.as_deref())
-            .maybe("callerName", dial.caller_name.as_deref())
+            .optional("callType", dial.whatsapp.then_some("whatsapp"))
+            .optional("callerId", dial.caller_id.as_deref())
+            .optional("callerName", dial.caller_name.as_deref())
             .target("action", "method", dial.action.as_ref())
             .flag("redirect", dial.redirect, true)
             .seconds("timeout", dial.timeout, 120)
             .seconds("timeLimit", dial.time_limit, 14_400)
             .flag("hangupOnStar", dial.hangup_on_star, false)
             .url("confirmSound", dial.confirm_sound.as_ref())
-            .maybe("confirmKey", dial.confirm_key.map(|key| key.as_char().to_string()).as_deref())
+            .optional(
+                "confirmKey",
+                dial.confirm_key.map(|key| key.as_char().to_string()).as_deref(),
+            )
             .seconds("confirmTimeout", dial.confirm_timeout, 120);
         match &dial.dial_music {
             DialMusic::RingBack => {}
-            DialMusic::None => self.give("dialMusic", "none").done(),
-            DialMusic::Document(url) => self.give("dialMusic", &url.0).done(),
+            DialMusic::None => {
+                self.attribute("dialMusic", "none");
+            }
+            DialMusic::Document(url) => {
+                self.attribute("dialMusic", &url.0);
+            }
         }
         self.target("callbackUrl", "callbackMethod", dial.callback.as_ref())
-            .unless("digitsMatch", &dial.digits_match.join(","), "")
-            .unless("digitsMatchBLeg", &dial.digits_match_b_leg.join(","), "")
+            .with_default("digitsMatch", &dial.digits_match.join(","), "")
+            .with_default("digitsMatchBLeg", &dial.digits_match_b_leg.join(","), "")
             .pairs("sipHeaders", &dial.sip_headers)
-            .inside();
+            .end_start_tag();
         for target in &dial.targets {
             self.dial_target(target);
         }
@@ -250,11 +267,11 @@ impl Writer {
             DialAddress::Sip(address) => ("User", address),
         };
         self.open(name)
-            .maybe("sendDigits", target.send_digits.as_deref())
+            .optional("sendDigits", target.send_digits.as_deref())
             .flag("sendOnPreanswer", target.send_on_preanswer, false)
             .pairs("sipHeaders", &target.sip_headers)
-            .maybe("callerId", target.caller_id.as_deref())
-            .maybe("callerName", target.caller_name.as_deref())
+            .optional("callerId", target.caller_id.as_deref())
+            .optional("callerName", target.caller_name.as_deref())
             .body(name, address);
     }
 
@@ -274,12 +291,16 @@ impl Writer {
             .url("waitSound", conference.wait_sound.as_ref())
             .number("maxMembers", conference.max_members, 20)
             .seconds("timeLimit", conference.time_limit, 86_400)
-            .unless("recordFileFormat", if conference.record_mp3 { "mp3" } else { "wav" }, "mp3")
+            .with_default(
+                "recordFileFormat",
+                if conference.record_mp3 { "mp3" } else { "wav" },
+                "mp3",
+            )
             .flag("recordWhenAlone", conference.record_when_alone, true)
             .target("action", "method", conference.action.as_ref())
             .target("callbackUrl", "callbackMethod", conference.callback.as_ref())
-            .unless("digitsMatch", &conference.digits_match.join(","), "")
-            .maybe("sendDigits", conference.send_digits.as_deref())
+            .with_default("digitsMatch", &conference.digits_match.join(","), "")
+            .optional("sendDigits", conference.send_digits.as_deref())
             .transcription(conference.transcription.as_ref())
             .body("Conference", &conference.name);
     }
@@ -287,10 +308,10 @@ impl Writer {
     fn stream(&mut self, stream: &Stream) {
         self.open("Stream")
             .flag("bidirectional", stream.bidirectional, false)
-            .unless("audioTrack", &stream.audio_track, "inbound")
+            .with_default("audioTrack", &stream.audio_track, "inbound")
             .seconds("streamTimeout", stream.timeout, 86_400)
             .target("statusCallbackUrl", "statusCallbackMethod", stream.status_callback.as_ref())
-            .unless("contentType", &stream.content_type, "audio/x-l16;rate=8000")
+            .with_default("contentType", &stream.content_type, "audio/x-l16;rate=8000")
             .pairs("extraHeaders", &stream.extra_headers)
             .flag("keepCallAlive", stream.keep_call_alive, false)
             .flag("noiseCancellation", stream.noise_cancellation, false)
@@ -300,124 +321,126 @@ impl Writer {
 
     fn message(&mut self, message: &Message) {
         self.open("Message")
-            .give("src", &message.src)
-            .give("dst", &message.dst.join("<"))
-            .unless("type", &message.kind, "sms")
+            .attribute("src", &message.src)
+            .attribute("dst", &message.dst.join("<"))
+            .with_default("type", &message.kind, "sms")
             .target("callbackUrl", "callbackMethod", message.callback.as_ref())
             .body("Message", &message.text);
     }
 
-    // --- the pieces of a tag ---
-
+    /// Starts a start tag.
     fn open(&mut self, name: &str) -> &mut Self {
         self.text.push('<');
         self.text.push_str(name);
         self
     }
 
-    /// Ends a chain of attributes where nothing is to be given back.
-    fn done(&mut self) {}
-
-    fn inside(&mut self) {
+    /// Ends a start tag.
+    fn end_start_tag(&mut self) {
         self.text.push('>');
     }
 
-    fn empty(&mut self) {
+    /// Ends the tag of an empty element.
+    fn end_empty_tag(&mut self) {
         self.text.push_str("/>");
     }
 
+    /// Writes an end tag.
     fn close(&mut self, name: &str) {
-        // To a `String` it cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(self.text, "</{name}>");
     }
 
+    /// Ends a start tag, then writes the body and the end tag.
     fn body(&mut self, name: &str, body: &str) {
-        self.inside();
+        self.end_start_tag();
         self.escape(body);
         self.close(name);
     }
 
-    fn give(&mut self, name: &str, value: &str) -> &mut Self {
+    fn attribute(&mut self, name: &str, value: &str) -> &mut Self {
         let _ = write!(self.text, " {name}=\"");
         self.escape(value);
         self.text.push('"');
         self
     }
 
-    fn maybe(&mut self, name: &str, value: Option<&str>) -> &mut Self {
-        if let Some(value) = value { self.give(name, value) } else { self }
+    fn optional(&mut self, name: &str, value: Option<&str>) -> &mut Self {
+        if let Some(value) = value { self.attribute(name, value) } else { self }
     }
 
-    fn unless(&mut self, name: &str, value: &str, default: &str) -> &mut Self {
-        self.maybe(name, (value != default).then_some(value))
+    /// Writes an attribute unless it has its default value.
+    fn with_default(&mut self, name: &str, value: &str, default: &str) -> &mut Self {
+        self.optional(name, (value != default).then_some(value))
     }
 
     fn flag(&mut self, name: &str, value: bool, default: bool) -> &mut Self {
-        self.maybe(name, (value != default).then_some(if value { "true" } else { "false" }))
+        self.optional(name, (value != default).then_some(if value { "true" } else { "false" }))
     }
 
     fn number(&mut self, name: &str, value: u8, default: u8) -> &mut Self {
-        self.unless(name, &value.to_string(), &default.to_string())
+        self.with_default(name, &value.to_string(), &default.to_string())
     }
 
     fn seconds(&mut self, name: &str, value: Duration, default: u64) -> &mut Self {
-        self.maybe_seconds(name, (value != Duration::from_secs(default)).then_some(value))
+        self.optional_seconds(name, (value != Duration::from_secs(default)).then_some(value))
     }
 
-    fn maybe_seconds(&mut self, name: &str, value: Option<Duration>) -> &mut Self {
-        self.maybe(name, value.map(|v| v.as_secs().to_string()).as_deref())
+    fn optional_seconds(&mut self, name: &str, value: Option<Duration>) -> &mut Self {
+        self.optional(name, value.map(|v| v.as_secs().to_string()).as_deref())
     }
 
     fn repeat(&mut self, repeat: Repeat) -> &mut Self {
         match repeat {
             Repeat::Times(1) => self,
-            Repeat::Times(times) => self.give("loop", &times.to_string()),
-            Repeat::Endless => self.give("loop", "0"),
+            Repeat::Times(times) => self.attribute("loop", &times.to_string()),
+            Repeat::Endless => self.attribute("loop", "0"),
         }
     }
 
     fn url(&mut self, name: &str, url: Option<&DocUrl>) -> &mut Self {
-        self.maybe(name, url.map(|url| &*url.0))
+        self.optional(name, url.map(|url| &*url.0))
     }
 
     fn method(&mut self, name: &str, method: Method) -> &mut Self {
-        self.unless(name, method.as_str(), Method::Post.as_str())
+        self.with_default(name, method.as_str(), Method::Post.as_str())
     }
 
     fn target(&mut self, url: &str, method: &str, target: Option<&Target>) -> &mut Self {
         match target {
-            Some(target) => self.give(url, &target.url.0).method(method, target.method),
+            Some(target) => self.attribute(url, &target.url.0).method(method, target.method),
             None => self,
         }
     }
 
     fn finish_key(&mut self, key: Option<Digit>) -> &mut Self {
         let word = key.map_or_else(|| "none".to_owned(), |key| key.as_char().to_string());
-        self.unless("finishOnKey", &word, "#")
+        self.with_default("finishOnKey", &word, "#")
     }
 
     fn pairs(&mut self, name: &str, pairs: &[(String, String)]) -> &mut Self {
         let items: Vec<String> =
             pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        self.unless(name, &items.join(","), "")
+        self.with_default(name, &items.join(","), "")
     }
 
     fn member_sound(&mut self, name: &str, sound: &MemberSound) -> &mut Self {
         match sound {
             MemberSound::None => self,
-            MemberSound::Beep(which) => self.give(name, &format!("beep:{which}")),
-            MemberSound::Document(target) => self.give(name, &target.url.0),
+            MemberSound::Beep(which) => self.attribute(name, &format!("beep:{which}")),
+            MemberSound::Document(target) => self.attribute(name, &target.url.0),
         }
     }
 
     fn transcription(&mut self, transcription: Option<&Transcription>) -> &mut Self {
         let Some(transcription) = transcription else { return self };
-        self.give("transcriptionType", &transcription.kind)
+        self.attribute("transcriptionType", &transcription.kind)
             .target("transcriptionUrl", "transcriptionMethod", transcription.target.as_ref())
-            .maybe("transcriptionReportType", transcription.report_full.then_some("full"))
+            .optional("transcriptionReportType", transcription.report_full.then_some("full"))
     }
 
-    /// Text for a body or between double quotes. White space that a parser would turn into spaces is kept.
+    /// Escapes text for a body or an attribute. Tabs and line breaks become references, because a
+    /// parser turns them into spaces in attributes.
     fn escape(&mut self, text: &str) {
         for c in text.chars() {
             match c {

@@ -29,7 +29,7 @@ use crate::notices::Notice;
 use document::Heard;
 use machine::{FetchFailure, Param, Params};
 use media::prompt::Prompt;
-use model::{AuthId, CallType, CallUuid, E164, NoticeTopic};
+use model::{AuthId, CallType, CallUuid, E164, NotificationTopic};
 use speech::library::Library;
 use store::{Agent, AgentChannel, AgentSpec, CallLine, Scope, Store};
 use voiced::{Voiced, heard_of};
@@ -526,7 +526,7 @@ impl VoiceAgents {
                     number: Some(session.number.clone()),
                     user: Some(session.user.wa_id.clone()),
                     call: Some(wish.call),
-                    ..Notice::new(account, main, NoticeTopic::Escalation, text)
+                    ..Notice::new(account, main, NotificationTopic::Escalation, text)
                 });
             }
         }

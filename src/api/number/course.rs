@@ -9,7 +9,7 @@ use super::super::routes::{Answer, Content, Route, of};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
 use crate::call::course::{Course, Moment};
-use model::{CallUuid, SoundWay, Timestamp};
+use model::{CallUuid, DirectionQuality, Timestamp};
 use store::{Scope, Store, StoreError};
 
 /// What is served.
@@ -52,9 +52,9 @@ struct Sample {
     #[schema(value_type = String, format = DateTime)]
     until: Timestamp3339,
     /// The user's sound, as it came to the node.
-    inbound: Option<SoundWay>,
+    inbound: Option<DirectionQuality>,
     /// The node's, as the user's side reported; none: it did not.
-    outbound: Option<SoundWay>,
+    outbound: Option<DirectionQuality>,
     /// The latest by then.
     round_trip_ms: Option<f64>,
 }

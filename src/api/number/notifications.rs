@@ -10,7 +10,7 @@ use super::super::routes::{Answer, Content, Kind, Query, Route, of};
 use super::Timestamp3339;
 use super::ask::{self, Asked, Fault};
 use crate::feed::What;
-use model::{CallUuid, NoticeTopic, Timestamp};
+use model::{CallUuid, NotificationTopic, Timestamp};
 use store::{NoticeFilter, NoticeRow};
 
 /// What is served.
@@ -24,7 +24,7 @@ pub(super) const ROUTES: &[Route] = &[
             Query {
                 name: "type",
                 what: "Only of this type",
-                kind: Kind::Words(NoticeTopic::WORDS),
+                kind: Kind::Words(NotificationTopic::WORDS),
             },
             Query {
                 name: "unread",
@@ -136,8 +136,11 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
     let limit = asked.limit()?;
     let topic = match asked.value("type").filter(|word| !word.is_empty()) {
         None => None,
-        Some(word) => Some(NoticeTopic::parse(word).ok_or_else(|| {
-            ask::bad("type", &format!("type must be one of {}", NoticeTopic::WORDS.join(", ")))
+        Some(word) => Some(NotificationTopic::parse(word).ok_or_else(|| {
+            ask::bad(
+                "type",
+                &format!("type must be one of {}", NotificationTopic::WORDS.join(", ")),
+            )
         })?),
     };
     let read = asked.flag("unread")?.map(|unread| !unread);

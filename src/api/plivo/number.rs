@@ -136,7 +136,7 @@ impl<'a> Shown<'a> {
 fn region(number: &E164) -> String {
     match Origin::of(number) {
         Origin::Country(country) => country.to_string(),
-        Origin::NorthAmerica | Origin::Nowhere => String::new(),
+        Origin::NorthAmerica | Origin::Unassigned => String::new(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::S3;
 use crate::objects::{Bucket, BucketError};
 use media::record::{self, Format};
 use model::Timestamp;
-use model::metric::{self, copied};
+use model::metric::{self, recording_copy};
 use store::{CopyWrite, Recording};
 
 /// Where the times of callbacks give none.
@@ -50,19 +50,19 @@ impl Inner {
         let format = Format::from_word(&recording.format).unwrap_or(Format::Wav);
         let object = format!("{}{}", copies.prefix, record::name(recording.id, format));
         let (outcome, write) = match self.send(copies, &recording, format, &object).await {
-            Ok(()) => (copied::STORED, CopyWrite::Copied { id: recording.id, object }),
+            Ok(()) => (recording_copy::STORED, CopyWrite::Copied { id: recording.id, object }),
             Err(Unsent::NoFile(error)) => {
                 tracing::warn!(recording = %recording.id, %error, "a recording's file is gone before it was copied");
-                (copied::LOST, CopyWrite::Failed { id: recording.id, again: None })
+                (recording_copy::LOST, CopyWrite::Failed { id: recording.id, again: None })
             }
             Err(Unsent::Bucket(error)) => {
                 let again = self.again(recording.copy_tries);
                 tracing::warn!(recording = %recording.id, %error, again = %again.rfc3339(), "a recording could not be copied");
-                (copied::RETRY, CopyWrite::Failed { id: recording.id, again: Some(again) })
+                (recording_copy::RETRY, CopyWrite::Failed { id: recording.id, again: Some(again) })
             }
         };
         metrics::counter!(metric::RECORDING_COPIES_TOTAL, "outcome" => outcome).increment(1);
-        if self.write(write).await && outcome == copied::STORED && !copies.keep_local {
+        if self.write(write).await && outcome == recording_copy::STORED && !copies.keep_local {
             self.unlink(recording.id, format);
         }
     }

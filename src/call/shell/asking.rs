@@ -155,7 +155,7 @@ impl Shell {
                 let begun = clock.now();
                 let parsed = xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_body);
                 traced.parse = Some(clock.now().saturating_duration_since(begun));
-                let validity = if parsed.ok() { Validity::Valid } else { Validity::Invalid };
+                let validity = if parsed.is_ok() { Validity::Valid } else { Validity::Invalid };
                 (Fetched::from(parsed), validity)
             };
             let result = fetcher.document(&job, read).await;

@@ -11,7 +11,7 @@ use crate::admission::permission::Event;
 use crate::notices::Notice;
 use machine::{CallTime, GraphAction, Summary, abandoned};
 use model::metric;
-use model::{Direction, HangupCause, NoticeTopic};
+use model::{Direction, HangupCause, NotificationTopic};
 use store::{CallEnd, CallStart, Conclusion, Farewell};
 
 impl Shell {
@@ -93,7 +93,7 @@ impl Shell {
             number: Some(setup.to.clone()),
             user: Some(setup.from.clone()),
             call: Some(self.call),
-            ..Notice::new(account, main, NoticeTopic::MissedCall, text)
+            ..Notice::new(account, main, NotificationTopic::MissedCall, text)
         });
     }
 

@@ -11,7 +11,7 @@ use crate::answer::{DocumentBody, FetchJob, Hop, Hops, NoticeJob, NoticeOutcome,
 use machine::{FetchFailure, FetchId, FetchKind, Fetched, Input, Notice, Params};
 use model::Method;
 use xml::ast::{DocUrl, Severity};
-use xml::{self, Parsed};
+use xml::{self, ParseOutcome};
 
 /// A document that the machine wishes for.
 pub(super) struct Wanted {
@@ -107,7 +107,7 @@ impl Walk<'_> {
         };
         let read = |body: DocumentBody| {
             let parsed = xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_body);
-            let validity = if parsed.ok() { Validity::Valid } else { Validity::Invalid };
+            let validity = if parsed.is_ok() { Validity::Valid } else { Validity::Invalid };
             ((body.bytes, parsed), validity)
         };
         let from = self.walker.clock.now();
@@ -122,7 +122,7 @@ impl Walk<'_> {
         fetch: FetchId,
         kind: FetchKind,
         took_ms: u64,
-        result: Result<(Bytes, Parsed), FetchFailure>,
+        result: Result<(Bytes, ParseOutcome), FetchFailure>,
     ) {
         let result = match result {
             Ok((bytes, parsed)) => {
@@ -130,7 +130,7 @@ impl Walk<'_> {
                 let source = parsed.source.as_deref().map(str::to_owned);
                 self.tell_in(
                     took_ms,
-                    Event::Document { kind, ok: parsed.ok(), bytes: bytes.len(), source },
+                    Event::Document { kind, ok: parsed.is_ok(), bytes: bytes.len(), source },
                 );
                 if let Some(first) = parsed.findings.iter().find(|f| f.severity == Severity::Error)
                 {

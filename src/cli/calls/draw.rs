@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::super::print::plain;
 use super::spark;
 use crate::call::waterfall::{Bar, Waterfall, What};
-use model::{CallQuality, SoundWay};
+use model::{CallQuality, DirectionQuality};
 use xml::ast::Severity;
 
 /// How to colour.
@@ -127,7 +127,7 @@ fn sound(text: &mut String, quality: &CallQuality, paint: Paint) {
     ];
     for (name, way, how) in ways {
         if let Some(way) = way {
-            let SoundWay { packets, loss_percent, jitter_ms, r_factor, mos } = way;
+            let DirectionQuality { packets, loss_percent, jitter_ms, r_factor, mos } = way;
             let noun = if *packets == 1 { "packet" } else { "packets" };
             let _ = write!(text, "{name:>TIME$}  {packets} {noun}{how}");
             let _ = if *packets < PACKETS_TELL {
@@ -363,7 +363,7 @@ mod tests {
 
     use super::{Paint, sound, time, waterfall};
     use crate::call::waterfall::{Bar, Waterfall, What};
-    use model::{CallQuality, SoundWay};
+    use model::{CallQuality, DirectionQuality};
 
     fn menu() -> Waterfall {
         let log =
@@ -481,7 +481,13 @@ mod tests {
     #[test]
     fn few_packets_have_neither_loss_nor_a_mos() {
         let way = |packets| {
-            Some(SoundWay { packets, loss_percent: 0.0, jitter_ms: 1.0, r_factor: 92.0, mos: 4.38 })
+            Some(DirectionQuality {
+                packets,
+                loss_percent: 0.0,
+                jitter_ms: 1.0,
+                r_factor: 92.0,
+                mos: 4.38,
+            })
         };
         let drawn = |inbound, outbound| {
             let quality =

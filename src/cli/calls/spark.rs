@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::call::course::{Course, Moment};
-use model::SoundWay;
+use model::DirectionQuality;
 
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Blocks of a line at most; of those that share one the worst is drawn.
@@ -17,9 +17,10 @@ pub(super) fn lines(course: &Course) -> String {
     let moments: Vec<Moment> = course.moments().collect();
     let (Some(first), Some(last)) = (moments.first(), moments.last()) else { return String::new() };
     let mut text = String::new();
-    for (way, of) in
-        [("from the user", inbound as fn(&Moment) -> Option<SoundWay>), ("to the user", outbound)]
-    {
+    for (way, of) in [
+        ("from the user", inbound as fn(&Moment) -> Option<DirectionQuality>),
+        ("to the user", outbound),
+    ] {
         let mos = worst(&moments, |m| of(m).map(|way| way.mos), f64::min);
         let lost = worst(&moments, |m| of(m).map(|way| way.loss_percent), f64::max);
         if let (Some((least, most)), Some((_, peak))) = (range(&mos), range(&lost)) {
@@ -50,11 +51,11 @@ pub(super) fn lines(course: &Course) -> String {
     text
 }
 
-fn inbound(moment: &Moment) -> Option<SoundWay> {
+fn inbound(moment: &Moment) -> Option<DirectionQuality> {
     moment.quality?.inbound
 }
 
-fn outbound(moment: &Moment) -> Option<SoundWay> {
+fn outbound(moment: &Moment) -> Option<DirectionQuality> {
     moment.quality?.outbound
 }
 

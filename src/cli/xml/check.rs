@@ -11,7 +11,7 @@ use super::source::{self, STDIN};
 use speech::catalogue;
 use speech::config::SpeechConfig;
 use speech::recognise::Recognisers;
-use xml::{self, Abilities, Parsed};
+use xml::{self, EngineCapabilities, ParseOutcome};
 
 /// Options of `offhook xml check`.
 #[derive(clap::Args, Clone, Debug)]
@@ -87,14 +87,16 @@ pub(super) fn run(args: &Args) -> Exit {
     for source in &args.sources {
         let parsed = source::read(source, insecure).map(|mut parsed| {
             if let Some(own) = &own {
-                xml::own_callers(&mut parsed, own);
+                xml::check_caller_ids(&mut parsed, own);
             }
             if let (Some(speech), Some(recognisers)) = (&speech, &recognisers) {
-                let abilities = Abilities {
-                    says: &|voice, language, tag| catalogue::says(speech, voice, language, tag),
-                    understands: &|language| recognisers.understand(language),
+                let capabilities = EngineCapabilities {
+                    supports_tag: &|voice, language, tag| {
+                        catalogue::says(speech, voice, language, tag)
+                    },
+                    recognises: &|language| recognisers.understand(language),
                 };
-                xml::beyond(&mut parsed, &abilities);
+                xml::check_capabilities(&mut parsed, &capabilities);
             }
             parsed
         });
@@ -116,7 +118,7 @@ impl Report {
         Self { format, sarif: Sarif::default(), clean: true, readable: true }
     }
 
-    fn add(&mut self, source: &str, parsed: Result<Parsed, String>) {
+    fn add(&mut self, source: &str, parsed: Result<ParseOutcome, String>) {
         let parsed = match parsed {
             Ok(parsed) => parsed,
             Err(why) => {

@@ -4,10 +4,10 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 use xml::ast::{Finding, Severity};
-use xml::{self, Parsed};
+use xml::{self, ParseOutcome};
 
 /// The findings for people: each with its line and a caret under the spot.
-pub(super) fn told(source: &str, parsed: &Parsed, colour: bool) -> String {
+pub(super) fn told(source: &str, parsed: &ParseOutcome, colour: bool) -> String {
     let renderer =
         if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
     let mut out = String::new();

@@ -41,10 +41,10 @@ pub(super) fn run(ids: &[String], format: Format) -> Exit {
                 rule: e.rule.id,
                 severity: e.rule.severity(),
                 meaning: e.rule.meaning,
-                what: e.what,
-                why: e.why,
-                wrong: e.wrong.text,
-                right: e.right.text,
+                what: e.requirement,
+                why: e.reason,
+                wrong: e.incorrect.text,
+                right: e.correct.text,
             }),
             Format::Text | Format::Sarif => {
                 print::text(&format!("{}{}", if nth == 0 { "" } else { "\n" }, told(e)));
@@ -65,10 +65,10 @@ fn told(e: &Explanation) -> String {
         "{}  {}\n{effect}\n\n{}\n\n{}\n\nWrong:\n\n{}\nRight:\n\n{}",
         e.rule.id,
         e.rule.meaning,
-        wrapped(e.what),
-        wrapped(e.why),
-        indented(e.wrong.text),
-        indented(e.right.text)
+        wrapped(e.requirement),
+        wrapped(e.reason),
+        indented(e.incorrect.text),
+        indented(e.correct.text)
     )
 }
 

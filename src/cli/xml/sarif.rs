@@ -7,7 +7,7 @@ use super::source::{STDIN, is_url};
 use xml::ast::{Finding, Severity};
 use xml::explain::{Explanation, all};
 use xml::rules::{self, Rule};
-use xml::{self, Parsed};
+use xml::{self, ParseOutcome};
 
 /// The schema's own address.
 const SCHEMA: &str =
@@ -25,7 +25,7 @@ pub(super) struct Sarif {
 
 impl Sarif {
     /// A document's findings.
-    pub(super) fn add(&mut self, source: &str, parsed: &Parsed) {
+    pub(super) fn add(&mut self, source: &str, parsed: &ParseOutcome) {
         let uri = uri(source);
         let index = self.artifacts.len();
         let mut artifact = json!({"location": {"uri": uri}, "roles": ["analysisTarget"]});
@@ -78,14 +78,14 @@ fn level(severity: Severity) -> &'static str {
 
 fn rule(e: &Explanation) -> Value {
     let Rule { id, meaning } = e.rule;
-    let (wrong, right) = (e.wrong.text, e.right.text);
+    let (wrong, right) = (e.incorrect.text, e.correct.text);
     json!({
         "id": id,
         "shortDescription": {"text": meaning},
-        "fullDescription": {"text": e.what},
+        "fullDescription": {"text": e.requirement},
         "help": {
-            "text": format!("{}\n\nWrong:\n{wrong}\n\nRight:\n{right}", e.why),
-            "markdown": format!("{}\n\nWrong:\n\n```xml\n{wrong}\n```\n\nRight:\n\n```xml\n{right}\n```", e.why),
+            "text": format!("{}\n\nWrong:\n{wrong}\n\nRight:\n{right}", e.reason),
+            "markdown": format!("{}\n\nWrong:\n\n```xml\n{wrong}\n```\n\nRight:\n\n```xml\n{right}\n```", e.reason),
         },
         "defaultConfiguration": {"level": level(e.rule.severity())},
     })

@@ -14,13 +14,13 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::super::runtime;
 use crate::answer::charset;
 use egress::{self, Egress, EgressConfig, EgressError, EgressRequest, Guard, Want};
-use xml::{self, MAX_BODY, Parsed};
+use xml::{self, MAX_BODY, ParseOutcome};
 
 /// Standard input, as an argument.
 pub(super) const STDIN: &str = "-";
 
 /// Reads one source and judges it; `Err` says what to do.
-pub(super) fn read(source: &str, allow_insecure: bool) -> Result<Parsed, String> {
+pub(super) fn read(source: &str, allow_insecure: bool) -> Result<ParseOutcome, String> {
     if !is_url(source) {
         return bytes(source).map(|body| xml::parse(&body, None));
     }
@@ -65,7 +65,7 @@ pub(super) fn egress(allow_insecure: bool) -> Result<Egress, String> {
     Egress::new(config).map_err(|e| format!("could not set up TLS: {e}"))
 }
 
-async fn fetch(url: &str, allow_insecure: bool) -> Result<Parsed, String> {
+async fn fetch(url: &str, allow_insecure: bool) -> Result<ParseOutcome, String> {
     let egress = egress(allow_insecure)?;
     let mut url = egress.url(url).map_err(|refusal| format!("could not {refusal}"))?;
     for _ in 0..=egress::REDIRECTS_MAX {
@@ -84,7 +84,7 @@ async fn fetch(url: &str, allow_insecure: bool) -> Result<Parsed, String> {
         };
         let answer = match egress.request(ask).await {
             Ok(answer) => answer,
-            Err(EgressError::TooLarge { .. }) => return Ok(Parsed::too_large(MAX_BODY)),
+            Err(EgressError::TooLarge { .. }) => return Ok(ParseOutcome::too_large(MAX_BODY)),
             Err(e) => return Err(format!("could not {e}")),
         };
         if let Some(next) = answer.redirect(&url, egress.guard()) {
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn files_are_read_or_said_why_not() {
-        assert!(read(&fixture("ok-01-greeting.xml"), true).unwrap().ok());
+        assert!(read(&fixture("ok-01-greeting.xml"), true).unwrap().is_ok());
         assert_eq!(read(&fixture("bad-44-too-large.xml"), true).unwrap().findings[0].rule, "E101");
         for source in [fixture("no such file"), fixture(""), "ftp://x.example.com/".to_owned()] {
             let why = read(&source, true).unwrap_err();

@@ -106,7 +106,7 @@ impl Hearing {
     pub(super) fn unavailable(&mut self, desk: &mut Desk) {
         self.closed(desk);
         if !std::mem::replace(&mut self.deaf, true) {
-            desk.findings(&[xml::unheard(self.at, &self.how.language)]);
+            desk.findings(&[xml::unrecognised_language(self.at, &self.how.language)]);
             desk.remark(format!(
                 "speech is asked for, and no recogniser understands {}: it counts as no input; set [speech.transcribe] or \
                  [speech.websocket]",

@@ -268,7 +268,7 @@ impl Permissions {
                 BARRED.iter().any(|code| Country::parse(code) == Ok(country))
             }
             Origin::NorthAmerica => true,
-            Origin::Nowhere => false,
+            Origin::Unassigned => false,
         });
         if barred {
             return Err(GraphFault::parameter(

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::config::{RecogniserName, SpeechConfig};
 use super::http::EndpointError;
 use super::provider::BoxFuture;
-use model::metric::{self, recognised};
+use model::metric::{self, recognition};
 use steady::Steady;
 
 /// Samples a second of what recognisers are given: 16 bit, mono.
@@ -259,10 +259,10 @@ impl Recognisers {
     ) -> Result<Understood, RecogniseError> {
         let heard = self.hear(ask, sound, interim).await;
         let outcome = match &heard {
-            Ok(heard) if heard.text.is_empty() => recognised::NOTHING,
-            Ok(_) => recognised::WORDS,
-            Err(RecogniseError::Busy) => recognised::BUSY,
-            Err(_) => recognised::FAILED,
+            Ok(heard) if heard.text.is_empty() => recognition::NOTHING,
+            Ok(_) => recognition::WORDS,
+            Err(RecogniseError::Busy) => recognition::BUSY,
+            Err(_) => recognition::FAILED,
         };
         metrics::counter!(metric::RECOGNITIONS_TOTAL, "outcome" => outcome).increment(1);
         heard

@@ -308,7 +308,7 @@ pub(super) fn routing(row: &Row) -> Result<Routing, sqlx::Error> {
             row.try_get::<Option<String>, _>(column)?.and_then(|id| id.parse().ok()),
         )
     };
-    Ok(Routing::of(&row.try_get::<String, _>("routing")?, id("webhook")?, id("agent")?))
+    Ok(Routing::from_columns(&row.try_get::<String, _>("routing")?, id("webhook")?, id("agent")?))
 }
 
 async fn status(to: &mut Conn, seal: &Seal, came: &StatusCame) -> Result<InboxFound, sqlx::Error> {
@@ -336,7 +336,7 @@ async fn status(to: &mut Conn, seal: &Seal, came: &StatusCame) -> Result<InboxFo
         .push_bind(came.phone_number_id.as_str());
     update.push(" AND (status IN (");
     // That nobody knows what became of it is said here only where Meta has said nothing yet.
-    let follows = if came.wamid.is_some() { came.status.follows() } else { &["queued"] };
+    let follows = if came.wamid.is_some() { came.status.predecessors() } else { &["queued"] };
     let mut words = update.list();
     follows.iter().for_each(|word| {
         words.push_bind(*word);
@@ -436,7 +436,7 @@ async fn change(
     if let Some(next) = change.status {
         update.push(" AND status IN (");
         let mut words = update.list();
-        for from in ConversationStatus::ALL.into_iter().filter(|from| from.may_become(next)) {
+        for from in ConversationStatus::ALL.into_iter().filter(|from| from.can_become(next)) {
             words.push_bind(from.as_str());
         }
         update.push(")");

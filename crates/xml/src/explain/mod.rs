@@ -1,60 +1,60 @@
-//! The rules explained: what each asks for, why, a document that breaks it and one that keeps it.
+//! Explanations of the rules: the requirement, the reason, and an incorrect and a correct example.
 //!
-//! For `offhook xml check --explain RULE` and the rule descriptions of SARIF. A test holds every example against the
-//! linter, so that no explanation says what the linter does not do.
+//! `offhook xml check --explain RULE` prints them, and SARIF output contains them. A test runs the
+//! linter on every example.
 
 mod errors;
 mod warnings;
 
 use super::rules::Rule;
 
-/// A rule, explained.
+/// The explanation of a rule.
 #[derive(Clone, Copy, Debug)]
 pub struct Explanation {
     pub rule: Rule,
-    /// What it asks for, with its figures.
-    pub what: &'static str,
-    /// What happens otherwise, and what to do.
-    pub why: &'static str,
-    /// Breaks the rule.
-    pub wrong: Example,
-    /// The same, as it was meant: the linter has nothing to say about it.
-    pub right: Example,
+    /// The requirement of the rule, with its limits.
+    pub requirement: &'static str,
+    /// The consequence of a violation, and the remedy.
+    pub reason: &'static str,
+    /// A document that violates only this rule.
+    pub incorrect: Example,
+    /// The corrected document, without any finding.
+    pub correct: Example,
 }
 
-/// A document in an explanation.
+/// An example document in an explanation.
 #[derive(Clone, Copy, Debug)]
 pub struct Example {
-    /// As it is shown.
+    /// The document as printed, which may be abridged with `…`.
     pub text: &'static str,
-    /// How many characters a `…` in it stands for; 0: it is whole.
-    filled: usize,
+    /// The number of characters that `…` stands for. Zero if the text is complete.
+    omitted: usize,
 }
 
 impl Example {
-    const fn whole(text: &'static str) -> Self {
-        Self { text, filled: 0 }
+    const fn complete(text: &'static str) -> Self {
+        Self { text, omitted: 0 }
     }
 
-    const fn filled(text: &'static str, filled: usize) -> Self {
-        Self { text, filled }
+    const fn abridged(text: &'static str, omitted: usize) -> Self {
+        Self { text, omitted }
     }
 
-    /// The document, what was left out put in.
+    /// The complete document, with the omitted characters filled in.
     pub fn document(&self) -> String {
-        match self.filled {
+        match self.omitted {
             0 => self.text.to_owned(),
-            filled => self.text.replacen('…', &"a".repeat(filled), 1),
+            omitted => self.text.replacen('…', &"a".repeat(omitted), 1),
         }
     }
 }
 
-/// The explanation of a rule, by its id in any letter case.
+/// Returns the explanation of the rule with this code, in any letter case.
 pub fn explanation(id: &str) -> Option<Explanation> {
     all().find(|e| e.rule.id.eq_ignore_ascii_case(id))
 }
 
-/// All of them, in the order of [`super::rules::ALL`].
+/// Iterates over all explanations, in the order of [`super::rules::ALL`].
 pub fn all() -> impl Iterator<Item = Explanation> {
     errors::ALL.iter().chain(warnings::ALL).copied()
 }
@@ -65,40 +65,40 @@ mod tests {
 
     use super::{all, explanation};
     use crate::ast::{Finding, SsmlTag};
-    use crate::{Abilities, beyond, own_callers, parse, rules};
+    use crate::{EngineCapabilities, check_caller_ids, check_capabilities, parse, rules};
 
-    /// The findings of an example, with those that need to know the business numbers and the engines.
-    fn judged(document: &str) -> Vec<Finding> {
-        let mut parsed = parse(document.as_bytes(), None);
-        own_callers(&mut parsed, &BTreeSet::from(["918035737458".to_owned()]));
-        let abilities = Abilities {
-            says: &|_, _, tag| !matches!(tag, SsmlTag::Phoneme | SsmlTag::W),
-            understands: &|language| language == "en-US",
+    /// The findings about an example, including those that depend on business numbers and engines.
+    fn findings(document: &str) -> Vec<Finding> {
+        let mut outcome = parse(document.as_bytes(), None);
+        check_caller_ids(&mut outcome, &BTreeSet::from(["918035737458".to_owned()]));
+        let capabilities = EngineCapabilities {
+            supports_tag: &|_, _, tag| !matches!(tag, SsmlTag::Phoneme | SsmlTag::W),
+            recognises: &|language| language == "en-US",
         };
-        beyond(&mut parsed, &abilities);
-        parsed.findings
+        check_capabilities(&mut outcome, &capabilities);
+        outcome.findings
     }
 
     #[test]
-    fn every_rule_is_explained_and_its_examples_are_as_they_say() {
+    fn every_rule_has_an_explanation_with_accurate_examples() {
         let explained: Vec<_> = all().map(|e| e.rule.id).collect();
         let rules: Vec<_> = rules::ALL.iter().map(|rule| rule.id).collect();
         assert_eq!(explained, rules);
         for e in all() {
             let id = e.rule.id;
-            let wrong = judged(&e.wrong.document());
-            let found: Vec<_> = wrong.iter().map(|f| f.rule.as_str()).collect();
-            assert_eq!(found, [id], "{id}: the wrong example breaks this rule and no other");
-            let right = judged(&e.right.document());
-            assert_eq!(right, [], "{id}: the right example is clean");
-            for text in [e.what, e.why] {
+            let incorrect = findings(&e.incorrect.document());
+            let rules: Vec<_> = incorrect.iter().map(|f| f.rule.as_str()).collect();
+            assert_eq!(rules, [id], "{id}: the incorrect example violates only this rule");
+            let correct = findings(&e.correct.document());
+            assert_eq!(correct, [], "{id}: the correct example has no finding");
+            for text in [e.requirement, e.reason] {
                 assert!(text.ends_with('.') && text.len() > 20, "{id}: {text}");
             }
         }
     }
 
     #[test]
-    fn rules_are_found_in_any_case() {
+    fn finds_explanations_in_any_letter_case() {
         assert_eq!(explanation("e311").map(|e| e.rule.id), Some("E311"));
         assert!(explanation("E999").is_none());
     }

@@ -1,4 +1,4 @@
-//! `Dial` with `Number` and `User` (`plivo-xml.md` §5.7).
+//! `Dial` with `Number` and `User`.
 
 use crate::ast::{Dial, DialAddress, DialMusic, DialTarget};
 use crate::attributes::{self, Table};
@@ -7,7 +7,7 @@ use crate::rules;
 use crate::tree::Node;
 use crate::value::{self, Kind};
 
-use super::{body, children, no_children, stray_text};
+use super::{body, children, no_children, report_text};
 
 const DIAL: Table = &[
     ("callType", Kind::one_of(&["voice", "whatsapp"])),
@@ -51,22 +51,22 @@ const USER: Table = &[
 
 const TARGETS: &[&str] = &["Number", "User"];
 
-/// Targets of one `Dial` (L8).
+/// Maximum number of targets of one `Dial`.
 const MAX_TARGETS: usize = 20;
 
 pub(super) fn dial(node: &Node<'_>, findings: &mut Findings) -> Dial {
     let whatsapp = node.raw("callType").is_some_and(|v| v.eq_ignore_ascii_case("whatsapp"));
-    let instead = [("callerId", Kind::Phone)];
-    let a = attributes::check(node, DIAL, if whatsapp { &instead } else { &[] }, findings);
+    let overrides = [("callerId", Kind::Phone)];
+    let a = attributes::check(node, DIAL, if whatsapp { &overrides } else { &[] }, findings);
     if whatsapp && !a.has("callerId") {
-        let hint = "add callerId=\"…\" with a WhatsApp number of yours that has calling enabled";
+        let hint = "add callerId=\"…\" with a business number that has calling enabled";
         findings.add(rules::E401, node.at, "Dial with callType=\"whatsapp\" needs callerId", hint);
     }
     if !a.has("confirmSound") {
-        a.without_effect("confirmKey", "without confirmSound", findings);
+        a.report_no_effect("confirmKey", "without confirmSound", findings);
     }
     if !a.has("confirmKey") {
-        a.without_effect("confirmTimeout", "without confirmKey", findings);
+        a.report_no_effect("confirmTimeout", "without confirmKey", findings);
     }
     match node.elements().filter(|child| TARGETS.contains(&child.name)).count() {
         0 => {
@@ -75,7 +75,7 @@ pub(super) fn dial(node: &Node<'_>, findings: &mut Findings) -> Dial {
             } else {
                 "add <User>sip:name@host</User>"
             };
-            findings.add(rules::E206, node.at, "Dial has nobody to call", hint);
+            findings.add(rules::E206, node.at, "Dial has no Number or User", hint);
         }
         1..=MAX_TARGETS => {}
         more => {
@@ -84,11 +84,11 @@ pub(super) fn dial(node: &Node<'_>, findings: &mut Findings) -> Dial {
                 rules::E206,
                 node.at,
                 message,
-                format!("at most {MAX_TARGETS} Number and User elements"),
+                format!("write at most {MAX_TARGETS} Number and User elements"),
             );
         }
     }
-    stray_text(node, findings);
+    report_text(node, findings);
     let targets =
         children(node, TARGETS, findings, |child, findings| target(child, whatsapp, findings));
     Dial {
@@ -132,7 +132,7 @@ fn target(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<Di
     })
 }
 
-/// Whom the target names: E402, W401, W403.
+/// The address of a target. Reports E402, W401 and W403.
 fn address(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<DialAddress> {
     let body = body(node);
     let mut wrong = |message: String, hint: &'static str| {
@@ -146,27 +146,27 @@ fn address(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<D
     }
     let is_number = node.name == "Number";
     if whatsapp && is_number {
-        let hint =
-            "write <User> instead: the phone network is not reached with callType=\"whatsapp\"";
-        return wrong("Number inside a WhatsApp Dial".to_owned(), hint);
+        let hint = "write <User>: the phone network is not reachable with callType=\"whatsapp\"";
+        return wrong("Number in a Dial with callType=\"whatsapp\"".to_owned(), hint);
     }
     if whatsapp || is_number {
         let digits = match value::phone(&body) {
             Ok(digits) => digits,
-            Err(note) => {
-                let what = note.what;
+            Err(problem) => {
+                let predicate = problem.predicate;
                 let hint = "write country code and number, 5 to 15 digits, such as 919412341234";
-                return wrong(format!("{} {} {what}", node.name, quoted(&body)), hint);
+                return wrong(format!("{} {} {predicate}", node.name, quoted(&body)), hint);
             }
         };
         if whatsapp {
             return Some(DialAddress::WhatsappUser(digits));
         }
-        let hint = "call WhatsApp users with callType=\"whatsapp\" and <User>, your own people with <User>sip:…";
+        let hint =
+            "call WhatsApp users with callType=\"whatsapp\" and <User>, endpoints with <User>sip:…";
         findings.add(
             rules::W401,
             node.at,
-            "Number is never reached: there is no phone network here",
+            "Number is not called: the phone network is not reachable",
             hint,
         );
         return Some(DialAddress::Pstn(digits));
@@ -176,12 +176,11 @@ fn address(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<D
             "write sip:name@host, or add callType=\"whatsapp\" to Dial for a WhatsApp number";
         return wrong(format!("User {} is not a SIP address", quoted(&body)), hint);
     }
-    let hint =
-        "fine if NAME in sip:NAME@… is an endpoint of this platform; no other SIP host is called";
+    let hint = "ignore this if NAME in sip:NAME@HOST is an endpoint of your account";
     findings.add(
         rules::W403,
         node.at,
-        "a SIP address reaches this platform's own endpoints only",
+        "only endpoints of this platform are reachable by SIP address",
         hint,
     );
     Some(DialAddress::Sip(body.into_owned()))

@@ -1,4 +1,4 @@
-//! `Record`, `Conference`, `MultiPartyCall`, `Stream` (`plivo-xml.md` §5.8–§5.11).
+//! `Record`, `Conference`, `MultiPartyCall`, `Stream`.
 
 use crate::ast::{Conference, MemberSound, MultiPartyCall, Record, Stream, Transcription};
 use crate::attributes::{self, Attributes, Table};
@@ -7,17 +7,17 @@ use crate::tree::Node;
 use crate::value::{Case, Kind, Words};
 use model::Digit;
 
-use super::short::url_body;
-use super::{no_children, stray_text, text_body};
+use super::control::url_body;
+use super::{no_children, report_text, text_body};
 
 const FILE_FORMAT: Kind = Kind::one_of(&["mp3", "wav"]);
 const TRANSCRIPTION_TYPE: Kind = Kind::one_of(&["auto", "hybrid", "manual"]);
 const AUDIO_TYPE: Kind = Kind::Enum(Words {
     words: &["audio/x-l16;rate=8000", "audio/x-l16;rate=16000", "audio/x-mulaw;rate=8000"],
-    tolerated: &["audio/x-l16;rate=24000"],
-    case: Case::Exact,
+    undocumented: &["audio/x-l16;rate=24000"],
+    case: Case::Sensitive,
 });
-/// Longest body of `Conference` and `MultiPartyCall`, in characters.
+/// Maximum length of the body of `Conference` and `MultiPartyCall`, in characters.
 const MAX_NAME: usize = 128;
 
 const RECORD: Table = &[
@@ -67,7 +67,6 @@ const CONFERENCE: Table = &[
     ("transcriptionUrl", Kind::Url),
     ("transcriptionMethod", Kind::Method),
 ];
-/// Empty, a beep, or a document.
 const MEMBER_SOUND: Kind = Kind::UrlOr(&["", "beep:1", "beep:2"]);
 
 const MULTI_PARTY_CALL: Table = &[
@@ -75,8 +74,8 @@ const MULTI_PARTY_CALL: Table = &[
         "role",
         Kind::Enum(Words {
             words: &["agent", "supervisor", "customer", "ai-agent"],
-            tolerated: &[],
-            case: Case::Ignored,
+            undocumented: &[],
+            case: Case::Insensitive,
         }),
     ),
     ("maxDuration", Kind::Int(300, 28_800)),
@@ -156,10 +155,10 @@ pub(super) fn record(node: &Node<'_>, findings: &mut Findings) -> Record {
         (a.flag("recordSession", false), a.flag("startOnDialAnswer", false));
     if record_session || start_on_dial_answer {
         for name in ["timeout", "finishOnKey", "playBeep"] {
-            a.without_effect(name, "on a recording in the background", findings);
+            a.report_no_effect(name, "on a background recording", findings);
         }
     }
-    stray_text(node, findings);
+    report_text(node, findings);
     no_children(node, findings);
     Record {
         action: a.target("action", "method"),
@@ -201,7 +200,7 @@ fn member_sound(a: &Attributes<'_>, name: &str) -> MemberSound {
 
 pub(super) fn conference(node: &Node<'_>, findings: &mut Findings) -> Conference {
     let a = attributes::check(node, CONFERENCE, &[], findings);
-    let name = text_body(node, "the room's name", MAX_NAME, findings);
+    let name = text_body(node, "the name of the conference", MAX_NAME, findings);
     no_children(node, findings);
     Conference {
         name,
@@ -232,7 +231,7 @@ pub(super) fn conference(node: &Node<'_>, findings: &mut Findings) -> Conference
 pub(super) fn multi_party_call(node: &Node<'_>, findings: &mut Findings) -> MultiPartyCall {
     let a = attributes::check(node, MULTI_PARTY_CALL, &[], findings);
     a.require("role", findings);
-    let name = text_body(node, "the call's name", MAX_NAME, findings);
+    let name = text_body(node, "the name of the multi-party call", MAX_NAME, findings);
     no_children(node, findings);
     let attributes = a
         .texts()
@@ -248,12 +247,16 @@ pub(super) fn stream(node: &Node<'_>, findings: &mut Findings) -> Option<Stream>
     let audio_track = a.word("audioTrack").unwrap_or("inbound");
     if bidirectional && audio_track != "inbound" {
         let message = format!("audioTrack=\"{audio_track}\" with bidirectional=\"true\"");
-        let hint = "write audioTrack=\"inbound\", or leave bidirectional out";
-        a.contradiction("audioTrack", &message, hint, findings);
+        let hint = "write audioTrack=\"inbound\", or remove bidirectional";
+        a.report_contradiction("audioTrack", &message, hint, findings);
     }
     let noise_cancellation = a.flag("noiseCancellation", false);
     if !noise_cancellation {
-        a.without_effect("noiseCancellationLevel", "without noiseCancellation=\"true\"", findings);
+        a.report_no_effect(
+            "noiseCancellationLevel",
+            "without noiseCancellation=\"true\"",
+            findings,
+        );
     }
     let url = url_body(node, Kind::WsUrl, findings);
     no_children(node, findings);

@@ -1,12 +1,13 @@
-//! From the tree to the typed document: every rule of `plivo-xml.md` §2.1 in the order of §2.2, every default of §5.
+//! Turns the tree into the typed document: checks the rules and fills in the defaults.
 //!
-//! A function an element checks it and gives its typed form; one that has an error may give `None` or a
-//! stand-in, for then nothing of the document runs. Elements do not look at their siblings: [`siblings`] does.
+//! Each element has a function that checks it and returns its typed form. For an invalid element it
+//! may return `None` or a placeholder, since a document with an error does not run. Rules about an
+//! element and those after it are checked in [`check_siblings`].
 
+mod control;
 mod dial;
 mod media;
 mod prompt;
-mod short;
 mod speak;
 
 use std::borrow::Cow;
@@ -24,27 +25,27 @@ const PRE_ANSWER: &[&str] = &["Speak", "Play", "Wait", "GetDigits", "Redirect", 
 const PROMPTS: &[&str] = &["Speak", "Play", "Wait"];
 const NO_CHILDREN: &[&str] = &[];
 
-/// Checks the root element and gives the children of `Response`.
+/// Checks the root element and returns the children of `Response`.
 pub(super) fn document(root: &Node<'_>, findings: &mut Findings) -> Vec<Element> {
     if root.name != "Response" {
         let message = format!("the root element is {}", quoted(root.name));
-        findings.add(rules::E201, root.at, message, "make it <Response>, in exactly this spelling");
+        findings.add(rules::E201, root.at, message, "write <Response>, in exactly this spelling");
         return Vec::new();
     }
     attributes::check(root, &[], &[], findings);
-    stray_text(root, findings);
+    report_text(root, findings);
     let mut elements = children(root, RESPONSE, findings, element);
-    // A call keeps it until the next document comes.
+    // A call keeps the list until its next document.
     elements.shrink_to_fit();
     if root.elements().next().is_none() {
         findings.add(
             rules::W308,
             root.at,
             "Response has no elements: the call is hung up",
-            "write what the caller shall hear, or <Hangup/> if that is what you want",
+            "add elements, or <Hangup/> if the call should end",
         );
     }
-    siblings(root, RESPONSE, findings);
+    check_siblings(root, RESPONSE, findings);
     elements
 }
 
@@ -60,57 +61,58 @@ fn element(node: &Node<'_>, findings: &mut Findings) -> Option<Element> {
         "Conference" => ElementKind::Conference(media::conference(node, findings)),
         "MultiPartyCall" => ElementKind::MultiPartyCall(media::multi_party_call(node, findings)),
         "Stream" => ElementKind::Stream(media::stream(node, findings)?),
-        "DTMF" => ElementKind::Dtmf(short::dtmf(node, findings)),
-        "Redirect" => ElementKind::Redirect(short::redirect(node, findings)?),
-        "Hangup" => ElementKind::Hangup(short::hangup(node, findings)),
-        "PreAnswer" => ElementKind::PreAnswer(short::pre_answer(node, findings)),
-        "Message" => ElementKind::Message(short::message(node, findings)),
+        "DTMF" => ElementKind::Dtmf(control::dtmf(node, findings)),
+        "Redirect" => ElementKind::Redirect(control::redirect(node, findings)?),
+        "Hangup" => ElementKind::Hangup(control::hangup(node, findings)),
+        "PreAnswer" => ElementKind::PreAnswer(control::pre_answer(node, findings)),
+        "Message" => ElementKind::Message(control::message(node, findings)),
         _ => return None,
     };
     Some(Element { at: node.at, kind })
 }
 
-/// The prompts of `GetInput` and `GetDigits`.
+/// Checks the content of `GetInput` or `GetDigits`.
 fn prompts(node: &Node<'_>, findings: &mut Findings) -> Vec<Prompt> {
-    stray_text(node, findings);
+    report_text(node, findings);
     let prompts = children(node, PROMPTS, findings, |child, findings| match child.name {
         "Speak" => Some(Prompt::Speak(speak::speak(child, findings))),
         "Play" => prompt::play(child, findings).map(Prompt::Play),
         "Wait" => Some(Prompt::Wait(prompt::wait(child, findings))),
         _ => None,
     });
-    siblings(node, PROMPTS, findings);
+    check_siblings(node, PROMPTS, findings);
     prompts
 }
 
-/// Each child element that is known and in its place, through `each`.
+/// Converts each allowed child element with `convert`. Reports E202 for unknown and E203 for
+/// misplaced ones.
 fn children<T>(
     parent: &Node<'_>,
     allowed: &[&str],
     findings: &mut Findings,
-    mut each: impl FnMut(&Node<'_>, &mut Findings) -> Option<T>,
+    mut convert: impl FnMut(&Node<'_>, &mut Findings) -> Option<T>,
 ) -> Vec<T> {
     let mut out = Vec::with_capacity(parent.elements().count());
     for child in parent.elements() {
         if allowed.contains(&child.name) {
-            out.extend(each(&child, findings));
+            out.extend(convert(&child, findings));
         } else if is_known(child.name) {
-            let message = format!("{} cannot stand inside {}", child.name, parent.name);
+            let message = format!("{} is not allowed in {}", child.name, parent.name);
             findings.add(
                 rules::E203,
                 child.at,
                 message,
-                where_it_belongs(child.name, parent.name, allowed),
+                placement_hint(child.name, parent.name, allowed),
             );
         } else {
-            let message = format!("there is no element {}", quoted(child.name));
-            findings.add(rules::E202, child.at, message, what_is_meant(child.name, allowed));
+            let message = format!("unknown element {}", quoted(child.name));
+            findings.add(rules::E202, child.at, message, spelling_hint(child.name, allowed));
         }
     }
     out
 }
 
-/// An element that takes none.
+/// Reports any child element, for an element that takes none.
 fn no_children(node: &Node<'_>, findings: &mut Findings) {
     children(node, NO_CHILDREN, findings, |_, _| None::<()>);
 }
@@ -121,29 +123,29 @@ fn is_known(name: &str) -> bool {
         || speak::is_ssml(name)
 }
 
-fn where_it_belongs(name: &str, parent: &str, allowed: &[&str]) -> Cow<'static, str> {
+fn placement_hint(name: &str, parent: &str, allowed: &[&str]) -> Cow<'static, str> {
     if speak::is_ssml(name) && !speak::is_ssml(parent) && parent != "Speak" {
-        "put it inside <Speak>".into()
+        "move it into <Speak>".into()
     } else if matches!(name, "Number" | "User") {
-        "put it inside <Dial>".into()
+        "move it into <Dial>".into()
     } else if allowed.is_empty() {
-        format!("{parent} takes no elements: put it behind {parent}").into()
+        format!("{parent} takes no elements: move it after {parent}").into()
     } else {
         format!("{parent} takes {}", allowed.join(", ")).into()
     }
 }
 
-fn what_is_meant(name: &str, allowed: &[&str]) -> Cow<'static, str> {
+fn spelling_hint(name: &str, allowed: &[&str]) -> Cow<'static, str> {
     let every = RESPONSE
         .iter()
         .chain(&["Number", "User"])
         .copied()
         .chain(speak::SSML_NAMES.iter().copied());
-    if let Some(meant) = every.into_iter().find(|known| known.eq_ignore_ascii_case(name)) {
-        return format!("write {meant}: letter case counts").into();
+    if let Some(known) = every.into_iter().find(|known| known.eq_ignore_ascii_case(name)) {
+        return format!("write {known}: names are case-sensitive").into();
     }
-    // What other call-control dialects call the same thing.
-    let meant = match name {
+    // Names of the same elements in other call-control dialects.
+    let equivalent = match name {
         "Say" => "Speak",
         "Gather" => "GetInput",
         "Pause" => "Wait",
@@ -151,24 +153,24 @@ fn what_is_meant(name: &str, allowed: &[&str]) -> Cow<'static, str> {
         "Sms" => "Message",
         "Connect" | "Start" => "Stream",
         _ if allowed.is_empty() => return "remove it".into(),
-        _ => return format!("here can stand {}", allowed.join(", ")).into(),
+        _ => return format!("allowed here: {}", allowed.join(", ")).into(),
     };
-    format!("write <{meant}>").into()
+    format!("write <{equivalent}>").into()
 }
 
-/// W304 for text in an element that takes none.
-fn stray_text(node: &Node<'_>, findings: &mut Findings) {
-    let mut places = node.places();
+/// Reports W304 for text in an element that takes none.
+fn report_text(node: &Node<'_>, findings: &mut Findings) {
+    let mut locator = node.locator();
     for text in node.texts() {
-        if let Some(at) = text.offset.map(|offset| places.locate(offset)) {
+        if let Some(at) = text.offset.map(|offset| locator.locate(offset)) {
             let message =
-                format!("text inside {}: {} is ignored", node.name, quoted(trim(&text.value)));
-            findings.add(rules::W304, at, message, "put what shall be said into <Speak>");
+                format!("text in {}: {} is ignored", node.name, quoted(trim(&text.value)));
+            findings.add(rules::W304, at, message, "put text to be spoken into <Speak>");
         }
     }
 }
 
-/// An element's own text, trimmed.
+/// The trimmed text of an element, without that of its children.
 fn body<'n>(node: &Node<'n>) -> Cow<'n, str> {
     let mut texts = node.texts();
     let Some(first) = texts.next() else { return "".into() };
@@ -182,7 +184,7 @@ fn body<'n>(node: &Node<'n>) -> Cow<'n, str> {
     }
 }
 
-/// The body that an element must have; E205 without.
+/// The body of an element. Reports E205 and returns `None` if it is empty.
 fn required_body<'n>(node: &Node<'n>, what: &str, findings: &mut Findings) -> Option<Cow<'n, str>> {
     let body = body(node);
     if body.is_empty() {
@@ -198,18 +200,19 @@ fn required_body<'n>(node: &Node<'n>, what: &str, findings: &mut Findings) -> Op
     Some(body)
 }
 
-/// A body of at most so many characters; E205, E301.
+/// The body of an element. Reports E205 if it is empty, and E301 if it has more than `max`
+/// characters.
 fn text_body(node: &Node<'_>, what: &str, max: usize, findings: &mut Findings) -> String {
     let Some(body) = required_body(node, what, findings) else { return String::new() };
     if body.chars().nth(max).is_some() {
         let message = format!("the text of {} has more than {max} characters", node.name);
-        findings.add(rules::E301, node.at, message, format!("at most {max} characters"));
+        findings.add(rules::E301, node.at, message, format!("write at most {max} characters"));
     }
     body.into_owned()
 }
 
-/// What an element does to those behind it: W305, W307, W309.
-fn siblings(parent: &Node<'_>, allowed: &[&str], findings: &mut Findings) {
+/// Checks the rules about an element and those after it: W305, W307, W309.
+fn check_siblings(parent: &Node<'_>, allowed: &[&str], findings: &mut Findings) {
     let mut elements = parent.elements().peekable();
     let mut answered_by: Option<&str> = None;
     while let Some(node) = elements.next() {
@@ -221,17 +224,17 @@ fn siblings(parent: &Node<'_>, allowed: &[&str], findings: &mut Findings) {
                 rules::W305,
                 node.at,
                 "nothing follows this scheduled Hangup: the call ends at once",
-                "write it before what the caller shall hear until then",
+                "move it before the elements that should run until then",
             );
         }
         if let (Some(by), "PreAnswer") = (answered_by, node.name) {
-            let message = format!("PreAnswer has no effect: {by} before it has answered the call");
-            findings.add(rules::W309, node.at, message, "move it to the beginning");
+            let message = format!("PreAnswer has no effect: the call is already answered by {by}");
+            findings.add(rules::W309, node.at, message, format!("move it before {by}"));
         }
         if ends_document(&node) {
             if let Some(next) = elements.peek() {
                 let message = format!(
-                    "{} never runs: nothing behind {} is reached",
+                    "{} never runs: no element after {} is reached",
                     shortened(next.name),
                     node.name
                 );
@@ -250,6 +253,7 @@ fn siblings(parent: &Node<'_>, allowed: &[&str], findings: &mut Findings) {
     }
 }
 
+/// Whether no element after this one can run.
 fn ends_document(node: &Node<'_>) -> bool {
     match node.name {
         "Redirect" => true,
@@ -261,11 +265,12 @@ fn ends_document(node: &Node<'_>) -> bool {
     }
 }
 
+/// Whether the element answers the call.
 fn answers(node: &Node<'_>) -> bool {
     match node.name {
         "Speak" | "Play" | "GetInput" | "GetDigits" | "Conference" | "MultiPartyCall"
         | "Stream" | "DTMF" => true,
-        "Record" => !node.says_true("recordSession") && !node.says_true("startOnDialAnswer"),
+        "Record" => !node.is_true("recordSession") && !node.is_true("startOnDialAnswer"),
         _ => false,
     }
 }

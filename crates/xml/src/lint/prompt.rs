@@ -1,4 +1,4 @@
-//! `Play`, `Wait`, `GetInput`, `GetDigits` (`plivo-xml.md` §5.3–§5.6).
+//! `Play`, `Wait`, `GetInput`, `GetDigits`.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::tree::Node;
 use crate::value::Kind;
 use model::Digit;
 
-use super::short::url_body;
+use super::control::url_body;
 use super::speak::repeat;
-use super::{no_children, prompts, stray_text};
+use super::{no_children, prompts, report_text};
 
 const PLAY: Table = &[("loop", Kind::Int(0, 10_000))];
 
@@ -43,8 +43,10 @@ const GET_INPUT: Table = &[
     ("redirect", Kind::Bool),
 ];
 
-const FOR_DIGITS: &[&str] = &["numDigits", "digitEndTimeout", "finishOnKey"];
-const FOR_SPEECH: &[&str] = &[
+/// Attributes of `GetInput` without effect for speech.
+const DIGIT_ATTRIBUTES: &[&str] = &["numDigits", "digitEndTimeout", "finishOnKey"];
+/// Attributes of `GetInput` without effect for digits.
+const SPEECH_ATTRIBUTES: &[&str] = &[
     "speechEndTimeout",
     "speechModel",
     "hints",
@@ -80,9 +82,9 @@ pub(super) fn wait(node: &Node<'_>, findings: &mut Findings) -> Wait {
     let attributes = attributes::check(node, WAIT, &[], findings);
     let silence = attributes.flag("silence", false);
     if !silence {
-        attributes.without_effect("minSilence", "without silence=\"true\"", findings);
+        attributes.report_no_effect("minSilence", "without silence=\"true\"", findings);
     }
-    stray_text(node, findings);
+    report_text(node, findings);
     no_children(node, findings);
     let min_silence =
         Duration::from_millis(attributes.number("minSilence").unwrap_or(2_000).into());
@@ -93,12 +95,12 @@ pub(super) fn wait(node: &Node<'_>, findings: &mut Findings) -> Wait {
     }
 }
 
-/// `true` is what Plivo has; numbers stand in place of its own.
+/// Converts the `beep` attribute. `true` means the default settings; pairs override some of them.
 fn beep(attributes: &Attributes<'_>) -> Option<Beep> {
     let mut beep = Beep::default();
     let given = attributes.pairs("beep");
     for (name, number) in &given {
-        // More than a `u32` holds is as good as its most.
+        // Larger numbers are clamped.
         let number = number.parse().unwrap_or(u32::MAX);
         match name.as_str() {
             "duration" => beep.duration_ms = number,
@@ -110,7 +112,7 @@ fn beep(attributes: &Attributes<'_>) -> Option<Beep> {
     (!given.is_empty() || attributes.flag("beep", false)).then_some(beep)
 }
 
-/// The key that ends a collection: `#` unless another, or none, is asked for.
+/// Converts the `finishOnKey` attribute. The default is `#`.
 fn finish_key(keys: Option<impl Iterator<Item = Digit>>) -> Option<Digit> {
     match keys {
         Some(mut keys) => keys.next(),
@@ -121,20 +123,20 @@ fn finish_key(keys: Option<impl Iterator<Item = Digit>>) -> Option<Digit> {
 pub(super) fn get_input(node: &Node<'_>, findings: &mut Findings) -> Option<GetInput> {
     let a = attributes::check(node, GET_INPUT, &[], findings);
     a.require("action", findings);
-    let (input_type, idle): (_, &[&str]) = match a.word("inputType") {
+    let (input_type, unused): (_, &[&str]) = match a.word("inputType") {
         Some("dtmf speech") => (InputType::DtmfSpeech, &[]),
-        Some("speech") => (InputType::Speech, FOR_DIGITS),
-        // A kind of input that does not exist: no telling what would have an effect.
+        Some("speech") => (InputType::Speech, DIGIT_ATTRIBUTES),
+        // The value is invalid, so it is unknown which attributes have an effect.
         None if a.has("inputType") => (InputType::Dtmf, &[]),
-        Some(_) | None => (InputType::Dtmf, FOR_SPEECH),
+        Some(_) | None => (InputType::Dtmf, SPEECH_ATTRIBUTES),
     };
     let because = if input_type == InputType::Speech {
         "with inputType=\"speech\""
     } else {
-        "unless inputType has speech"
+        "unless inputType includes speech"
     };
-    for name in idle {
-        a.without_effect(name, because, findings);
+    for name in unused {
+        a.report_no_effect(name, because, findings);
     }
     let prompts = prompts(node, findings);
     Some(GetInput {

@@ -1,4 +1,4 @@
-//! `Speak` and the SSML in it (`plivo-xml.md` §5.2).
+//! `Speak` and its SSML (docs/reference/xml.md#speak).
 
 use crate::ast::{Repeat, Speak, Speech, SpeechNode, SsmlTag, Voice};
 use crate::attributes::{self, Table};
@@ -8,15 +8,15 @@ use crate::rules;
 use crate::tree::{Content, Node};
 use crate::value::{Case, Kind, Words, break_millis};
 
-use super::{children, stray_text};
+use super::{children, report_text};
 
 const SPEAK: Table =
     &[("voice", Kind::Voice), ("language", Kind::Lang), ("loop", Kind::Int(0, 10_000))];
 
-/// Characters of text in one `Speak` (L2).
+/// Maximum number of characters of text in one `Speak`.
 const MAX_TEXT: usize = 3_000;
 
-/// The SSML elements.
+/// The names of the SSML elements.
 pub(super) const SSML_NAMES: &[&str] =
     &["break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"];
 
@@ -28,17 +28,18 @@ const IN_S: &[&str] = &["break", "emphasis", "lang", "phoneme", "prosody", "say-
 const IN_W: &[&str] = &["break", "emphasis", "phoneme", "prosody", "say-as", "sub"];
 
 const BREAK: Table = &[
-    ("strength", Kind::exactly(&["none", "x-weak", "weak", "medium", "strong", "x-strong"])),
+    ("strength", Kind::case_sensitive(&["none", "x-weak", "weak", "medium", "strong", "x-strong"])),
     ("time", Kind::BreakTime),
 ];
-const EMPHASIS: Table = &[("level", Kind::exactly(&["strong", "moderate", "reduced"]))];
+const EMPHASIS: Table = &[("level", Kind::case_sensitive(&["strong", "moderate", "reduced"]))];
 const LANG: Table = &[("xml:lang", Kind::Lang)];
-const PHONEME: Table = &[("alphabet", Kind::exactly(&["ipa", "x-sampa"])), ("ph", Kind::Any)];
+const PHONEME: Table =
+    &[("alphabet", Kind::case_sensitive(&["ipa", "x-sampa"])), ("ph", Kind::Any)];
 const PROSODY: Table = &[("volume", Kind::Volume), ("rate", Kind::Rate), ("pitch", Kind::Pitch)];
 const SAY_AS: Table = &[
     (
         "interpret-as",
-        Kind::exactly(&[
+        Kind::case_sensitive(&[
             "character",
             "characters",
             "spell-out",
@@ -57,7 +58,9 @@ const SAY_AS: Table = &[
     ),
     (
         "format",
-        Kind::exactly(&["mdy", "dmy", "ymd", "md", "dm", "ym", "my", "d", "m", "y", "yyyymmdd"]),
+        Kind::case_sensitive(&[
+            "mdy", "dmy", "ymd", "md", "dm", "ym", "my", "d", "m", "y", "yyyymmdd",
+        ]),
     ),
 ];
 const SUB: Table = &[("alias", Kind::Any)];
@@ -74,19 +77,19 @@ const W: Table = &[(
             "ivona:NN",
             "ivona:SENSE_1",
         ],
-        tolerated: &[],
-        case: Case::Exact,
+        undocumented: &[],
+        case: Case::Sensitive,
     }),
 )];
 
-/// An SSML element's attributes, those it must have, and what may stand in it.
-struct Rules {
+/// The attributes of an SSML element, the required ones, and the allowed children.
+struct TagRules {
     attributes: Table,
     required: &'static [&'static str],
     children: &'static [&'static str],
 }
 
-fn rules_of(name: &str) -> Option<Rules> {
+fn rules_of(name: &str) -> Option<TagRules> {
     let (attributes, required, children): (Table, &[&str], &[&str]) = match name {
         "break" => (BREAK, &[], &[]),
         "emphasis" => (EMPHASIS, &[], IN_S),
@@ -100,7 +103,7 @@ fn rules_of(name: &str) -> Option<Rules> {
         "w" => (W, &["role"], IN_W),
         _ => return None,
     };
-    Some(Rules { attributes, required, children })
+    Some(TagRules { attributes, required, children })
 }
 
 pub(super) fn is_ssml(name: &str) -> bool {
@@ -111,10 +114,11 @@ pub(super) fn speak(node: &Node<'_>, findings: &mut Findings) -> Speak {
     let raw_voice = node.raw("voice");
     let classic =
         raw_voice.is_none_or(|v| v.eq_ignore_ascii_case("WOMAN") || v.eq_ignore_ascii_case("MAN"));
-    let instead = [("language", Kind::ClassicLang)];
-    let attributes = attributes::check(node, SPEAK, if classic { &instead } else { &[] }, findings);
+    let overrides = [("language", Kind::ClassicLang)];
+    let attributes =
+        attributes::check(node, SPEAK, if classic { &overrides } else { &[] }, findings);
     let speech = speech(node);
-    // Most are short in bytes too, and need not be counted.
+    // Few texts have more bytes than the limit; only these need their characters counted.
     let characters = Some(speech.bytes())
         .filter(|bytes| *bytes <= MAX_TEXT)
         .unwrap_or_else(|| speech.characters());
@@ -124,23 +128,25 @@ pub(super) fn speak(node: &Node<'_>, findings: &mut Findings) -> Speak {
             rules::E304,
             node.at,
             message,
-            format!("at most {MAX_TEXT} characters: split it into several Speak"),
+            format!(
+                "write at most {MAX_TEXT} characters, or split the text into several Speak elements"
+            ),
         );
     }
-    let marked_up = node.elements().any(|child| is_ssml(child.name));
-    if characters == 0 && !marked_up {
+    let has_ssml = node.elements().any(|child| is_ssml(child.name));
+    if characters == 0 && !has_ssml {
         findings.add(
             rules::W306,
             node.at,
-            "Speak has no text: it says nothing",
-            "write what shall be said, or remove it",
+            "Speak has no text and says nothing",
+            "write a text, or remove the element",
         );
     }
-    if marked_up && !raw_voice.is_some_and(|v| v.starts_with("Polly.")) {
+    if has_ssml && !raw_voice.is_some_and(|v| v.starts_with("Polly.")) {
         findings.add(
             rules::W313,
             node.at,
-            "SSML with a voice that is not a Polly one: it works here, but not with Plivo",
+            "SSML with a voice that is not a Polly voice: Plivo does not accept it",
             "write voice=\"Polly.Joanna\" or another Polly voice",
         );
     }
@@ -160,7 +166,7 @@ pub(super) fn speak(node: &Node<'_>, findings: &mut Findings) -> Speak {
     }
 }
 
-/// `loop` as `Speak` and `Play` have it.
+/// Converts the `loop` attribute of `Speak` and `Play`.
 pub(super) fn repeat(number: Option<u32>) -> Repeat {
     match number {
         Some(0) => Repeat::Endless,
@@ -169,7 +175,7 @@ pub(super) fn repeat(number: Option<u32>) -> Repeat {
     }
 }
 
-/// Checks one SSML element and what is in it. Recurses no deeper than the tree, 16.
+/// Checks an SSML element and its content. The recursion is limited by the depth of the tree, 16.
 fn ssml(node: &Node<'_>, findings: &mut Findings) -> Option<()> {
     let rules = rules_of(node.name)?;
     let attributes = attributes::check(node, rules.attributes, &[], findings);
@@ -181,40 +187,42 @@ fn ssml(node: &Node<'_>, findings: &mut Findings) -> Option<()> {
             rules::E302,
             node.at,
             "prosody needs volume, rate or pitch",
-            "add rate=\"slow\" or another of them",
+            "add one of them, such as rate=\"slow\"",
         );
     }
     if attributes.word("interpret-as").is_some_and(|kind| kind != "date") {
-        attributes.without_effect("format", "unless interpret-as is date", findings);
+        attributes.report_no_effect("format", "unless interpret-as is date", findings);
     }
     if node.name == "break" {
-        stray_text(node, findings);
+        report_text(node, findings);
     }
     children(node, rules.children, findings, ssml);
     None
 }
 
-/// What is to be said. White space collapses over the borders of tags too; what is not SSML adds nothing.
+/// The content of `Speak`. White space is collapsed across tags; elements that are not SSML are
+/// left out.
 fn speech(node: &Node<'_>) -> Speech {
-    let mut said = collect(node, &mut true);
-    trim_end(&mut said);
-    said
+    let mut speech = collect(node, &mut true);
+    trim_end(&mut speech);
+    speech
 }
 
-/// `spaced`: the last character was white space, or nothing has been said yet.
+/// Collects the content of an element. `spaced` is true if the text so far is empty or ends with
+/// white space, so that further white space is dropped.
 fn collect(node: &Node<'_>, spaced: &mut bool) -> Speech {
     let mut out = Vec::with_capacity(node.content().count());
     for content in node.content() {
         match content {
             Content::Text(text) => collapse(&text.value, spaced, &mut out),
-            Content::Element(child) => match SsmlTag::named(child.name) {
+            Content::Element(child) => match SsmlTag::from_name(child.name) {
                 Some(name) => {
                     let known = rules_of(child.name).map_or(&[][..], |rules| rules.attributes);
-                    let meant = child
+                    let valid = child
                         .attributes
                         .iter()
                         .filter(|a| known.iter().any(|(name, _)| *name == a.name));
-                    let attributes = meant
+                    let attributes = valid
                         .filter_map(|a| Some((a.name.to_owned(), child.raw(a.name)?.to_owned())))
                         .collect();
                     out.push(SpeechNode::Tag {
@@ -224,9 +232,9 @@ fn collect(node: &Node<'_>, spaced: &mut bool) -> Speech {
                     });
                 }
                 None if child.name == "break" => {
-                    out.push(SpeechNode::Break { millis: pause(&child) })
+                    out.push(SpeechNode::Break { millis: break_length(&child) })
                 }
-                // Not SSML: refused, its text counts for nothing.
+                // Reported by `children`; its text is not counted.
                 None => {}
             },
         }
@@ -234,43 +242,43 @@ fn collect(node: &Node<'_>, spaced: &mut bool) -> Speech {
     Speech(out)
 }
 
-/// Whether there is nothing to collapse but perhaps a space at the beginning.
+/// Whether the text contains no white space to collapse, except perhaps a leading space.
 fn is_collapsed(text: &str) -> bool {
     let bytes = text.as_bytes();
-    let breaks = bytes.iter().fold(false, |any, b| any | matches!(b, b'\t' | b'\n' | b'\r'));
+    let other = bytes.iter().fold(false, |any, b| any | matches!(b, b'\t' | b'\n' | b'\r'));
     let pairs = bytes.iter().zip(bytes.iter().skip(1));
-    !breaks && !pairs.fold(false, |any, (a, b)| any | ((*a == b' ') & (*b == b' ')))
+    !other && !pairs.fold(false, |any, (a, b)| any | ((*a == b' ') & (*b == b' ')))
 }
 
 fn collapse(text: &str, spaced: &mut bool, out: &mut Vec<SpeechNode>) {
-    let said = if is_collapsed(text) {
+    let collapsed = if is_collapsed(text) {
         let text = if *spaced { text.strip_prefix(' ').unwrap_or(text) } else { text };
         *spaced = if text.is_empty() { *spaced } else { text.ends_with(' ') };
         text.to_owned()
     } else {
-        let mut said = String::with_capacity(text.len());
+        let mut buffer = String::with_capacity(text.len());
         for c in text.chars() {
             if !is_space(c) {
-                said.push(c);
+                buffer.push(c);
                 *spaced = false;
             } else if !*spaced {
-                said.push(' ');
+                buffer.push(' ');
                 *spaced = true;
             }
         }
-        said
+        buffer
     };
-    if said.is_empty() {
+    if collapsed.is_empty() {
         return;
     }
     match out.last_mut() {
-        // Around an element that was left out.
-        Some(SpeechNode::Text(before)) => before.push_str(&said),
-        _ => out.push(SpeechNode::Text(said)),
+        // An element between the two texts was left out.
+        Some(SpeechNode::Text(before)) => before.push_str(&collapsed),
+        _ => out.push(SpeechNode::Text(collapsed)),
     }
 }
 
-/// Takes the one space off that may stand at the very end. Gives whether text was found.
+/// Removes a trailing space. Returns whether a text was found.
 fn trim_end(speech: &mut Speech) -> bool {
     for at in (0..speech.0.len()).rev() {
         let found = match speech.0.get_mut(at) {
@@ -293,8 +301,9 @@ fn trim_end(speech: &mut Speech) -> bool {
     false
 }
 
-/// The length of a `break`: `time` before `strength`. The lengths of the strengths are this house's.
-fn pause(node: &Node<'_>) -> u32 {
+/// The length of a `break` in milliseconds. `time` takes precedence over `strength`. SSML leaves
+/// the lengths of the strengths to the implementation.
+fn break_length(node: &Node<'_>) -> u32 {
     if let Some(millis) = node.raw("time").and_then(break_millis) {
         return millis;
     }

@@ -1,4 +1,5 @@
-//! Elements: placement, bodies, what they do to each other, defaults, and what is said of the first error.
+//! Rules about elements: placement, bodies, combinations and order. Also defaults and the first
+//! error.
 
 use std::time::Duration;
 
@@ -11,13 +12,13 @@ use model::{Digit, Method};
 
 fn check(cases: &[(&str, &[&str])]) {
     for (inner, rules) in cases {
-        assert_eq!(rules_in(inner), *rules, "{inner}");
+        assert_eq!(violated_rules(inner), *rules, "{inner}");
     }
 }
 
 #[test]
-fn every_ssml_tag_takes_exactly_its_own() {
-    // Rows contain, columns are contained; from the table of §5.2.
+fn ssml_tags_take_only_their_allowed_children() {
+    // The table in docs/reference/xml.md#ssml.
     let tags = ["break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"];
     let may = |outer: &str, inner: &str| match outer {
         "Speak" | "lang" | "prosody" => true,
@@ -35,7 +36,8 @@ fn every_ssml_tag_takes_exactly_its_own() {
         "w" => "<w role=\"amazon:VB\">".to_owned(),
         tag => format!("<{tag}>"),
     };
-    let speak = |inside: &str| rules_in(&format!("<Speak voice=\"Polly.Joey\">{inside}</Speak>"));
+    let speak =
+        |inside: &str| violated_rules(&format!("<Speak voice=\"Polly.Joey\">{inside}</Speak>"));
     for outer in tags {
         assert!(speak(&format!("{}</{outer}>", open(outer))).is_empty(), "{outer} in Speak");
         for inner in tags {
@@ -58,8 +60,9 @@ fn every_ssml_tag_takes_exactly_its_own() {
 }
 
 #[test]
-fn ssml_values_at_their_edges() {
-    let speak = |inside: &str| rules_in(&format!("<Speak voice=\"Polly.Joey\">a{inside}</Speak>"));
+fn checks_ssml_values_at_their_limits() {
+    let speak =
+        |inside: &str| violated_rules(&format!("<Speak voice=\"Polly.Joey\">a{inside}</Speak>"));
     for good in [
         "<break time=\"10s\"/>",
         "<break time=\"10000ms\"/>",
@@ -117,8 +120,8 @@ fn ssml_values_at_their_edges() {
 }
 
 #[test]
-fn speech_is_collapsed_over_its_tags() {
-    let said = |inner: &str| {
+fn collapses_white_space_across_tags() {
+    let speech = |inner: &str| {
         let ElementKind::Speak(speak) = &elements(&format!("<Speak>{inner}</Speak>"))[0] else {
             panic!()
         };
@@ -130,14 +133,14 @@ fn speech_is_collapsed_over_its_tags() {
         attributes: attributes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         content: Speech(content),
     };
-    assert_eq!(said("  two \n\t words  "), Speech(vec![text("two words")]));
+    assert_eq!(speech("  two \n\t words  "), Speech(vec![text("two words")]));
     assert_eq!(
-        said("a\u{A0} b"),
+        speech("a\u{A0} b"),
         Speech(vec![text("a\u{A0} b")]),
-        "only XML's own white space collapses"
+        "only XML white space collapses"
     );
     assert_eq!(
-        said(" One <break time=\"1.5s\"/> two <sub alias=\" and three \"> &amp; 3 </sub> "),
+        speech(" One <break time=\"1.5s\"/> two <sub alias=\" and three \"> &amp; 3 </sub> "),
         Speech(vec![
             text("One "),
             SpeechNode::Break { millis: 1_500 },
@@ -146,14 +149,17 @@ fn speech_is_collapsed_over_its_tags() {
         ])
     );
     assert_eq!(
-        said("a <p> </p> <break/> "),
+        speech("a <p> </p> <break/> "),
         Speech(vec![text("a"), tag(SsmlTag::P, &[], vec![]), SpeechNode::Break { millis: 400 },])
     );
-    assert_eq!(said("<s xml:space=\"preserve\">x</s>").0, [tag(SsmlTag::S, &[], vec![text("x")])]);
+    assert_eq!(
+        speech("<s xml:space=\"preserve\">x</s>").0,
+        [tag(SsmlTag::S, &[], vec![text("x")])]
+    );
 }
 
 #[test]
-fn speak_has_three_thousand_characters() {
+fn speak_has_at_most_3000_characters() {
     let long = "é".repeat(3_000);
     check(&[
         (&format!("<Speak>{long}</Speak>"), &[]),
@@ -179,7 +185,7 @@ fn speak_has_three_thousand_characters() {
 }
 
 #[test]
-fn speech_and_voices() {
+fn checks_empty_speech_and_ssml_voices() {
     check(&[
         ("<Speak/>", &["W306"]),
         ("<Speak> \n </Speak>", &["W306"]),
@@ -192,7 +198,7 @@ fn speech_and_voices() {
 }
 
 #[test]
-fn elements_stand_where_they_may() {
+fn elements_are_allowed_only_in_their_parents() {
     let all = [
         ("Speak", "<Speak>a</Speak>"),
         ("Play", "<Play>https://x.example.com/a</Play>"),
@@ -249,16 +255,16 @@ fn elements_stand_where_they_may() {
                 }
                 _ => false,
             };
-            let rules = rules_in(&wrap(parent, inner));
+            let rules = violated_rules(&wrap(parent, inner));
             assert_eq!(
                 !rules.contains(&"E203".to_owned()),
                 may,
                 "{child} in {parent:?}: {rules:?}"
             );
         }
-        assert!(rules_in(&wrap(parent, "<speak/>")).contains(&"E202".to_owned()));
+        assert!(violated_rules(&wrap(parent, "<speak/>")).contains(&"E202".to_owned()));
     }
-    // Below what is unknown or misplaced nothing is looked at.
+    // The content of unknown and misplaced elements is not checked.
     check(&[
         ("<Bogus a=\"\"><Bogus/>text<Play/></Bogus>", &["E202"]),
         ("<Number x=\"\"><Wait length=\"0\"/></Number>", &["E203"]),
@@ -266,7 +272,7 @@ fn elements_stand_where_they_may() {
 }
 
 #[test]
-fn bodies() {
+fn checks_bodies() {
     let chars = |n: usize| "ü".repeat(n);
     check(&[
         ("<Play/>", &["E205"]),
@@ -294,7 +300,7 @@ fn bodies() {
 }
 
 #[test]
-fn dial_and_its_targets() {
+fn checks_dial_and_its_targets() {
     let users = |n: usize| {
         format!(
             "<Dial callType=\"whatsapp\" callerId=\"918035737458\">{}</Dial>",
@@ -331,9 +337,9 @@ fn dial_and_its_targets() {
 }
 
 #[test]
-fn attributes_without_effect() {
+fn reports_attributes_without_effect() {
     let get = |attributes: &str| {
-        rules_in(&format!("<GetInput action=\"https://x.example.com/a\" {attributes}/>"))
+        violated_rules(&format!("<GetInput action=\"https://x.example.com/a\" {attributes}/>"))
     };
     assert!(
         get("inputType=\"dtmf speech\" numDigits=\"1\" hints=\"a\" speechEndTimeout=\"2\"")
@@ -346,12 +352,12 @@ fn attributes_without_effect() {
     let speech = "speechEndTimeout=\"2\" speechModel=\"default\" hints=\"a\" language=\"en\" profanityFilter=\"true\" \
                   interimSpeechResultsCallback=\"https://x.example.com/\" interimSpeechResultsCallbackMethod=\"GET\"";
     assert_eq!(get(speech), ["W312"; 7]);
-    assert_eq!(get("hints=\"\""), ["W303"], "what is absent has no effect to lose");
+    assert_eq!(get("hints=\"\""), ["W303"], "an empty attribute counts as absent");
     assert_eq!(get("inputType=\"both\" hints=\"a\" numDigits=\"1\""), ["E301"]);
     assert_eq!(
         get("inputType=\"speech\" numDigits=\"0\""),
         ["E301", "W312"],
-        "on top of the value's own finding"
+        "in addition to the finding about the value"
     );
     check(&[
         ("<Wait minSilence=\"5\"/>", &["W312"]),
@@ -384,7 +390,7 @@ fn attributes_without_effect() {
 }
 
 #[test]
-fn what_is_never_reached() {
+fn reports_elements_that_never_run() {
     let endless = "<Play loop=\"0\">https://x.example.com/a</Play>";
     check(&[
         (&format!("{endless}<Wait/><Wait/>"), &["W307"]),
@@ -417,7 +423,7 @@ fn what_is_never_reached() {
 }
 
 #[test]
-fn what_the_first_error_concerns() {
+fn classifies_the_first_error() {
     let first =
         |inner: &str| parse(format!("<Response>{inner}</Response>").as_bytes(), None).first_fault;
     let cases = [
@@ -453,7 +459,7 @@ fn what_the_first_error_concerns() {
 }
 
 #[test]
-fn defaults_are_filled_in() {
+fn fills_in_defaults() {
     let url = |u: &str| DocUrl(u.into());
     let digits = |keys: &str| keys.chars().map(|c| Digit::try_from(c).unwrap()).collect::<Vec<_>>();
     let all = elements(
@@ -552,7 +558,7 @@ fn defaults_are_filled_in() {
 }
 
 #[test]
-fn s5_4_a_beep_keeps_its_numbers() {
+fn s5_4_beep_settings_override_the_defaults() {
     let beep = |attribute: &str| match &elements(&format!("<Wait {attribute}/>"))[..] {
         [ElementKind::Wait(wait)] => wait.beep,
         other => panic!("{other:?}"),
@@ -571,7 +577,7 @@ fn s5_4_a_beep_keeps_its_numbers() {
 }
 
 #[test]
-fn values_reach_the_tree() {
+fn values_are_converted() {
     let all = elements(
         "<GetInput action=\" https://x.example.com/a#rc=2 \" method=\"get\" inputType=\"Speech DTMF\" digitEndTimeout=\"AUTO\" \
          speechEndTimeout=\"10\" finishOnKey=\"NONE\" hints=\" yes , no,, maybe not \" log=\"False\"><Wait silence=\"true\"/></GetInput>\

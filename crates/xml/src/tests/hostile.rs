@@ -1,10 +1,11 @@
-//! Bodies that mean harm, or nothing: answered in bounded time, never with a panic (R18).
+//! Hostile and random bodies are handled in bounded time and without a panic
+//! (docs/reference/reliability.md#r18).
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// A document of about 100 KiB made of one piece over and over.
+/// A document of about 100 KiB that repeats a piece.
 fn filled(before: &str, piece: impl Fn(usize) -> String, after: &str) -> Vec<u8> {
     let mut body = before.to_owned();
     for i in 0.. {
@@ -19,7 +20,7 @@ fn filled(before: &str, piece: impl Fn(usize) -> String, after: &str) -> Vec<u8>
 }
 
 #[test]
-fn r18_floods_are_judged_and_bounded() {
+fn r18_refuses_floods_of_markup() {
     let cases = [
         ("nesting", filled("", |_| "<a>".to_owned(), ""), "E105"),
         (
@@ -77,7 +78,7 @@ fn r18_floods_are_judged_and_bounded() {
 }
 
 #[test]
-fn r18_findings_are_many_but_not_without_end() {
+fn r18_limits_the_number_of_findings() {
     let piece =
         |_| format!("<Wait {}/>\n", (0..60).map(|i| format!("a{i}='' ")).collect::<String>());
     let body = filled("<Response>", piece, "<Play/></Response>");
@@ -85,11 +86,11 @@ fn r18_findings_are_many_but_not_without_end() {
     check_invariants(&parsed);
     assert!(parsed.omitted > 5_000, "{}", parsed.omitted);
     assert_eq!(parsed.findings.len(), findings::MAX_FINDINGS + 1);
-    assert_eq!(parsed.findings.last().unwrap().rule, "E205", "the first error is kept in any case");
+    assert_eq!(parsed.findings.last().unwrap().rule, "E205", "the first error is always kept");
 }
 
 #[test]
-fn r18_no_entity_is_ever_read() {
+fn r18_does_not_expand_declared_entities() {
     let laughs = "<!DOCTYPE r [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;\">]><Response><Speak>&b;</Speak></Response>";
     assert_eq!(found(laughs.as_bytes()), [("E104".to_owned(), 1, 1)]);
     let source = format!("<Response><Speak>{}</Speak></Response>", "&lt;".repeat(600));
@@ -101,7 +102,7 @@ fn r18_no_entity_is_ever_read() {
     assert_eq!(speak.speech.characters(), 600);
 }
 
-/// Pieces that have a meaning, glued together at random, get further than random bytes.
+/// Random sequences of markup, which get further into the parser than random bytes.
 fn pieces() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "<Response>",
@@ -159,12 +160,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn r18_any_bytes_are_answered(body in prop::collection::vec(any::<u8>(), 0..400), charset in prop::option::of(".{0,12}")) {
+    fn r18_handles_any_bytes(body in prop::collection::vec(any::<u8>(), 0..400), charset in prop::option::of(".{0,12}")) {
         check_invariants(&parse(&body, charset.as_deref()));
     }
 
     #[test]
-    fn r18_any_text_in_any_encoding_is_answered(text in "\\PC{0,200}", form in 0..4u8) {
+    fn r18_handles_any_text_in_any_encoding(text in "\\PC{0,200}", form in 0..4u8) {
         let body = match form {
             0 => text.into_bytes(),
             1 => format!("\u{FEFF}{text}").into_bytes(),
@@ -177,7 +178,7 @@ proptest! {
     }
 
     #[test]
-    fn pieces_of_documents_are_answered(body in pieces()) {
+    fn handles_random_markup(body in pieces()) {
         let parsed = parse(body.as_bytes(), None);
         check_invariants(&parsed);
         let inside = parse(format!("<Response>{body}</Response>").as_bytes(), None);
@@ -185,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_fixtures_are_answered(
+    fn handles_damaged_fixtures(
         which in any::<prop::sample::Index>(),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4u8), 1..8),
     ) {
@@ -207,11 +208,11 @@ proptest! {
         check_invariants(&parse(&body, None));
     }
 
-    /// What we call well-formed another reader reads to its end, and finds as many elements in.
+    /// Another reader accepts every document that this parser considers well-formed.
     #[test]
-    fn what_is_taken_is_read_by_others_too(body in pieces()) {
+    fn accepted_documents_are_well_formed(body in pieces()) {
         let text = format!("<Response>{body}</Response>");
-        let ours = tree::read(&text);
+        let ours = tree::parse(&text);
         let mut reader = quick_xml::Reader::from_str(&text);
         reader.config_mut().enable_all_checks(true);
         let mut wrong = false;

@@ -1,8 +1,8 @@
-//! The room as a whole: every fixture; by topic in the files below.
+//! Tests of the crate: the fixtures here, and one module per topic.
 
 mod elements;
 mod hostile;
-mod identity;
+mod round_trip;
 mod values;
 mod wellformed;
 
@@ -16,7 +16,7 @@ fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/plivo-xml")
 }
 
-/// Every document of the fixtures, by name.
+/// The documents of the fixtures, sorted by file name.
 fn fixture_documents() -> Vec<(String, Vec<u8>)> {
     let mut all: Vec<_> = std::fs::read_dir(fixtures())
         .unwrap()
@@ -35,13 +35,13 @@ fn found(body: &[u8]) -> Vec<(String, u32, u32)> {
     parse(body, None).findings.into_iter().map(|f| (f.rule, f.at.line, f.at.column)).collect()
 }
 
-/// The rules broken by what stands inside `<Response>`, in the order of checks.
-fn rules_in(inner: &str) -> Vec<String> {
+/// The rules violated by the content of `Response`, in the order of the checks.
+fn violated_rules(inner: &str) -> Vec<String> {
     let document = format!("<Response>{inner}</Response>");
     parse(document.as_bytes(), None).findings.into_iter().map(|f| f.rule).collect()
 }
 
-/// The elements of a document without errors.
+/// The elements of a valid document with this content of `Response`.
 fn elements(inner: &str) -> Vec<ElementKind> {
     let parsed = parse(format!("<Response>{inner}</Response>").as_bytes(), None);
     let document = parsed.document.unwrap_or_else(|| panic!("{inner}: {:?}", parsed.findings));
@@ -49,7 +49,7 @@ fn elements(inner: &str) -> Vec<ElementKind> {
 }
 
 #[test]
-fn every_fixture_is_judged_as_expected() {
+fn fixtures_have_the_expected_findings() {
     let text = std::fs::read_to_string(fixtures().join("expectations.json")).unwrap();
     let expectations: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&text).unwrap();
@@ -66,8 +66,8 @@ fn every_fixture_is_judged_as_expected() {
             .collect();
         let got: BTreeSet<(&str, u64)> =
             parsed.findings.iter().map(|f| (f.rule.as_str(), f.at.line.into())).collect();
-        if got != want || parsed.ok() != expected["ok"].as_bool().unwrap() {
-            wrong.push(format!("{file}: ok={} {got:?}, expected {want:?}", parsed.ok()));
+        if got != want || parsed.is_ok() != expected["ok"].as_bool().unwrap() {
+            wrong.push(format!("{file}: ok={} {got:?}, expected {want:?}", parsed.is_ok()));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -75,22 +75,22 @@ fn every_fixture_is_judged_as_expected() {
     assert!(documents.len() >= 108);
 }
 
-/// What must hold of any answer whatever.
-fn check_invariants(parsed: &Parsed) {
+/// Asserts the invariants of every outcome.
+fn check_invariants(parsed: &ParseOutcome) {
     let errors = parsed.findings.iter().filter(|f| f.severity == ast::Severity::Error).count();
-    assert_eq!(parsed.ok(), errors == 0, "{:?}", parsed.findings);
+    assert_eq!(parsed.is_ok(), errors == 0, "{:?}", parsed.findings);
     assert_eq!(parsed.first_fault.is_some(), errors > 0);
     assert!(parsed.findings.len() <= findings::MAX_FINDINGS + 1);
     for finding in &parsed.findings {
         let rule = rules::rule(&finding.rule)
-            .unwrap_or_else(|| panic!("{} is in the table", finding.rule));
+            .unwrap_or_else(|| panic!("{} is not in the table", finding.rule));
         assert_eq!(rule.severity(), finding.severity);
         assert!(finding.at.line >= 1 && finding.at.column >= 1);
         assert!(!finding.message.is_empty() && !finding.hint.is_empty(), "{finding:?}");
         assert!(!finding.message.chars().any(char::is_control), "{finding:?}");
         assert!(finding.message.len() < 1_000, "{finding:?}");
     }
-    // E101 … E201 stand alone.
+    // E101 to E201 stop the validation and are reported alone.
     if parsed.findings.iter().any(|f| f.rule.starts_with("E10") || f.rule == "E201") {
         assert_eq!(parsed.findings.len(), 1);
     }
@@ -100,7 +100,7 @@ fn check_invariants(parsed: &Parsed) {
 }
 
 #[test]
-fn fixtures_keep_the_invariants_and_survive_the_event_log() {
+fn fixtures_keep_the_invariants_and_round_trip_through_serde() {
     for (file, body) in fixture_documents() {
         let parsed = parse(&body, None);
         check_invariants(&parsed);
@@ -112,8 +112,8 @@ fn fixtures_keep_the_invariants_and_survive_the_event_log() {
 }
 
 #[test]
-fn a_logged_document_is_read_whatever_its_bytes_were() {
-    // UTF-16 by declaration, and larger as UTF-8 than a body may be.
+fn deserializing_ignores_size_limit_and_declared_encoding() {
+    // Declares UTF-16, and exceeds the size limit when encoded in UTF-8.
     let text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-16\"?><Response><!--{}--><Wait/></Response>",
         "अ".repeat(40_000)
@@ -127,20 +127,20 @@ fn a_logged_document_is_read_whatever_its_bytes_were() {
 }
 
 #[test]
-fn the_limit_can_be_moved() {
+fn enforces_the_size_limit() {
     let body = b"<Response><Wait/></Response>";
-    assert!(parse_with_limit(body, None, body.len()).ok());
+    assert!(parse_with_limit(body, None, body.len()).is_ok());
     assert_eq!(parse_with_limit(body, None, body.len() - 1).findings[0].rule, "E101");
     let padded = |n: usize| {
         format!("<Response><Wait/></Response>{}", " ".repeat(n - body.len())).into_bytes()
     };
-    assert!(parse(&padded(102_400), None).ok());
+    assert!(parse(&padded(102_400), None).is_ok());
     assert_eq!(found(&padded(102_401)), [("E101".to_owned(), 1, 1)]);
-    assert!(parse_with_limit(&padded(300_000), None, 300_000).ok());
+    assert!(parse_with_limit(&padded(300_000), None, 300_000).is_ok());
 }
 
 #[test]
-fn the_report_has_the_shape_of_the_interface() {
+fn report_serializes_to_the_documented_object() {
     let parsed = parse(b"<Response>\n <Play/></Response>", None);
     let object = serde_json::to_value(report("a.xml", &parsed)).unwrap();
     let hint = object["findings"][0]["hint"].as_str().unwrap();
@@ -157,7 +157,7 @@ fn the_report_has_the_shape_of_the_interface() {
 }
 
 #[test]
-fn rules_are_in_the_table_once() {
+fn rule_codes_are_unique() {
     let ids: BTreeSet<&str> = rules::ALL.iter().map(|r| r.id).collect();
     assert_eq!(ids.len(), rules::ALL.len());
     assert_eq!(rules::rule("W312").map(|r| r.severity()), Some(ast::Severity::Warning));

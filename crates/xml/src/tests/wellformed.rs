@@ -1,21 +1,21 @@
-//! Bytes to text to a tree: encodings, XML 1.0's rules, bounds, and the place each is reported at.
+//! Encodings, well-formedness and limits on the shape, with the position of each finding.
 
 use super::*;
 
-/// One finding, alone.
-fn fatal(body: &[u8], rule: &str, line: u32, column: u32) {
+/// Asserts that the body has exactly this finding.
+fn assert_finding(body: &[u8], rule: &str, line: u32, column: u32) {
     assert_eq!(found(body), [(rule.to_owned(), line, column)], "{}", String::from_utf8_lossy(body));
 }
 
-fn fine(body: &[u8]) {
+fn assert_valid(body: &[u8]) {
     let parsed = parse(body, None);
     assert!(parsed.findings.is_empty(), "{}: {:?}", String::from_utf8_lossy(body), parsed.findings);
 }
 
 #[test]
-fn ill_formed_documents_are_refused_at_the_right_place() {
+fn reports_syntax_errors_at_their_position() {
     let cases: &[(&str, u32, u32)] = &[
-        // the body as such
+        // no root element
         ("", 1, 1),
         (" \n\t\r\n", 1, 1),
         ("<!-- nothing -->\n", 1, 1),
@@ -40,7 +40,7 @@ fn ill_formed_documents_are_refused_at_the_right_place() {
         ("<?xml version='1.0'encoding='UTF-8'?><Response/>", 1, 20),
         ("<?xml version=\"1.0\"", 1, 1),
         ("<?xml version=\"1.0\">\n<Response/>", 1, 1),
-        // one root
+        // content after the root element
         ("<Response/>\n <Response/>", 2, 2),
         ("<Response/>\n x", 2, 2),
         ("<Response/>&lt;", 1, 12),
@@ -121,12 +121,12 @@ fn ill_formed_documents_are_refused_at_the_right_place() {
         ("<Response><!----a--></Response>", 1, 15),
     ];
     for &(body, line, column) in cases {
-        fatal(body.as_bytes(), "E103", line, column);
+        assert_finding(body.as_bytes(), "E103", line, column);
     }
 }
 
 #[test]
-fn well_formed_documents_are_taken() {
+fn accepts_well_formed_documents() {
     for body in [
         "<Response><Wait/></Response>",
         "\u{FEFF}<Response><Wait/></Response>",
@@ -140,26 +140,26 @@ fn well_formed_documents_are_taken() {
         "<Response><Speak><![CDATA[<&]]]]><![CDATA[>]]></Speak></Response>",
         "<Response xmlns=\"\" xmlns:p=\"a\" xml:lang=\"\" xml:space=\"x\"><Wait xml:lang=\"!\"/></Response>",
     ] {
-        fine(body.as_bytes());
+        assert_valid(body.as_bytes());
     }
 }
 
 #[test]
-fn doctype_and_instructions_have_rules_of_their_own() {
-    fatal(b"<!DOCTYPE>", "E104", 1, 1);
-    fatal(b"<!DOCTYPE html><html/>", "E104", 1, 1);
-    fatal(b"<?xml version=\"1.0\"?>\n <!DOCTYPE r [ <!ENTITY a \"b", "E104", 2, 2);
-    fatal(b"<Response><Speak><!DOCTYPE x></Speak></Response>", "E104", 1, 18);
-    fatal(b"<Response/>\n<!DOCTYPE x>", "E104", 2, 1);
-    fatal(b"<?php echo 1 ?><Response/>", "E106", 1, 1);
-    fatal(b"<Response>\n <?a?></Response>", "E106", 2, 2);
-    fatal(b"<Response/>\n<?a?>", "E106", 2, 1);
-    fatal(b"<?XML version=\"1.0\"?><Response/>", "E106", 1, 1);
-    fatal(b"<?xml-stylesheet href=\"a\"?><Response/>", "E106", 1, 1);
+fn refuses_doctypes_and_processing_instructions() {
+    assert_finding(b"<!DOCTYPE>", "E104", 1, 1);
+    assert_finding(b"<!DOCTYPE html><html/>", "E104", 1, 1);
+    assert_finding(b"<?xml version=\"1.0\"?>\n <!DOCTYPE r [ <!ENTITY a \"b", "E104", 2, 2);
+    assert_finding(b"<Response><Speak><!DOCTYPE x></Speak></Response>", "E104", 1, 18);
+    assert_finding(b"<Response/>\n<!DOCTYPE x>", "E104", 2, 1);
+    assert_finding(b"<?php echo 1 ?><Response/>", "E106", 1, 1);
+    assert_finding(b"<Response>\n <?a?></Response>", "E106", 2, 2);
+    assert_finding(b"<Response/>\n<?a?>", "E106", 2, 1);
+    assert_finding(b"<?XML version=\"1.0\"?><Response/>", "E106", 1, 1);
+    assert_finding(b"<?xml-stylesheet href=\"a\"?><Response/>", "E106", 1, 1);
 }
 
 #[test]
-fn bounds_are_kept_to_the_last_one() {
+fn limits_are_inclusive() {
     let deep = |n: usize| {
         let inner = n - 2;
         format!(
@@ -168,26 +168,28 @@ fn bounds_are_kept_to_the_last_one() {
             "</prosody>".repeat(inner)
         )
     };
-    fine(deep(16).as_bytes());
-    fatal(deep(17).as_bytes(), "E105", 1, 37 + 14 * 21);
+    assert_valid(deep(16).as_bytes());
+    assert_finding(deep(17).as_bytes(), "E105", 1, 37 + 14 * 21);
     let many = |n: usize| format!("<Response>\n{}</Response>", "<Wait/>\n".repeat(n - 1));
-    fine(many(2_000).as_bytes());
-    fatal(many(2_001).as_bytes(), "E105", 2_001, 1);
+    assert_valid(many(2_000).as_bytes());
+    assert_finding(many(2_001).as_bytes(), "E105", 2_001, 1);
     let wide = |n: usize| {
         let attributes: String = (0..n).map(|i| format!(" xmlns:a{i}=\"\"")).collect();
         format!("<Response>\n <Wait{attributes}/></Response>")
     };
-    fine(wide(64).as_bytes());
-    fatal(wide(65).as_bytes(), "E105", 2, 2);
+    assert_valid(wide(64).as_bytes());
+    assert_finding(wide(65).as_bytes(), "E105", 2, 2);
     let long = |n: usize| format!("<Response><Wait\n xmlns=\"{}\"/></Response>", "é".repeat(n / 2));
-    fine(long(8_192).as_bytes());
+    assert_valid(long(8_192).as_bytes());
     assert_eq!(found(long(8_194).as_bytes()), [("E301".to_owned(), 2, 2)]);
-    // What is escaped counts once.
-    fine(format!("<Response><Wait xmlns=\"{}\"/></Response>", "&amp;".repeat(8_192)).as_bytes());
+    // An escaped character counts as one.
+    assert_valid(
+        format!("<Response><Wait xmlns=\"{}\"/></Response>", "&amp;".repeat(8_192)).as_bytes(),
+    );
 }
 
 #[test]
-fn lines_and_columns_are_counted_as_people_do() {
+fn counts_lines_and_columns() {
     let position = |body: &str| {
         found(body.as_bytes()).first().map(|(_, line, column)| (*line, *column)).unwrap()
     };
@@ -201,20 +203,20 @@ fn lines_and_columns_are_counted_as_people_do() {
     assert_eq!(
         position("<Response>é😀ü<Bogus/></Response>"),
         (1, 11),
-        "the text itself comes first: W304"
+        "the text is reported first: W304"
     );
     assert_eq!(position("<Response><!--é😀ü--><Bogus/></Response>"), (1, 21));
     assert_eq!(
         position("\u{FEFF}<Response><Bogus/></Response>"),
         (1, 11),
-        "a byte order mark is no column"
+        "a byte order mark is not a column"
     );
-    assert_eq!(position("<Response>\t<Bogus/></Response>"), (1, 12), "a tab is one");
+    assert_eq!(position("<Response>\t<Bogus/></Response>"), (1, 12), "a tab is one column");
     assert_eq!(position("<Response><![CDATA[\n  x]]></Response>"), (2, 3));
     assert_eq!(
         position("<Response> \n&#32;\n &#97;</Response>"),
         (3, 2),
-        "a reference to white space is blank"
+        "a reference to white space is white space"
     );
     assert_eq!(position("<Response>\n<!-- -->\n\n x<!-- -->y</Response>"), (4, 2));
 }
@@ -225,66 +227,66 @@ fn utf16(text: &str, big_endian: bool) -> Vec<u8> {
 }
 
 #[test]
-fn encodings() {
+fn decodes_supported_encodings() {
     let declared = |name: &str| {
         format!("<?xml version=\"1.0\" encoding=\"{name}\"?><Response><Wait/></Response>")
     };
     for name in ["UTF-8", "utf-8", "Utf8", "US-ASCII", "ascii"] {
-        fine(declared(name).as_bytes());
+        assert_valid(declared(name).as_bytes());
     }
     for name in ["ISO-8859-1", "windows-1252", "UTF-16", "utf-16le", "UTF-32", "x"] {
-        fatal(declared(name).as_bytes(), "E102", 1, 31);
+        assert_finding(declared(name).as_bytes(), "E102", 1, 31);
     }
-    // A name that no encoding can have is no declaration: the grammar refuses it.
-    fatal(declared("").as_bytes(), "E102", 1, 31);
+    // An empty name is refused as well.
+    assert_finding(declared("").as_bytes(), "E102", 1, 31);
     for (mark, fits, does_not) in
         [("\u{FEFF}", "utf8", "us-ascii"), ("\u{FEFF}", "UTF-8", "UTF-16")]
     {
-        fine(format!("{mark}{}", declared(fits)).as_bytes());
-        fatal(format!("{mark}{}", declared(does_not)).as_bytes(), "E102", 1, 31);
+        assert_valid(format!("{mark}{}", declared(fits)).as_bytes());
+        assert_finding(format!("{mark}{}", declared(does_not)).as_bytes(), "E102", 1, 31);
     }
     for big_endian in [false, true] {
         let (own, other) =
             if big_endian { ("utf-16BE", "UTF-16LE") } else { ("utf-16LE", "UTF-16BE") };
-        fine(&utf16("<Response><Speak>नमस्ते 😀</Speak></Response>", big_endian));
-        fine(&utf16(&declared("UTF-16"), big_endian));
-        fine(&utf16(&declared(own), big_endian));
-        fatal(&utf16(&declared(other), big_endian), "E102", 1, 31);
-        fatal(&utf16(&declared("utf-8"), big_endian), "E102", 1, 31);
+        assert_valid(&utf16("<Response><Speak>नमस्ते 😀</Speak></Response>", big_endian));
+        assert_valid(&utf16(&declared("UTF-16"), big_endian));
+        assert_valid(&utf16(&declared(own), big_endian));
+        assert_finding(&utf16(&declared(other), big_endian), "E102", 1, 31);
+        assert_finding(&utf16(&declared("utf-8"), big_endian), "E102", 1, 31);
         assert_eq!(
             found(&utf16("<Response>\r\n😀<Bogus/></Response>", big_endian)),
             [("W304".to_owned(), 2, 1), ("E202".to_owned(), 2, 2)]
         );
     }
-    // Folded, so that the name is not in line 1: reported in it all the same.
-    fatal(b"<?xml version=\"1.0\"\nencoding=\"latin1\"?><Response/>", "E102", 1, 1);
+    // The name is in line 2, but the finding is reported in line 1.
+    assert_finding(b"<?xml version=\"1.0\"\nencoding=\"latin1\"?><Response/>", "E102", 1, 1);
 }
 
 #[test]
-fn undecodable_bytes_are_found_in_their_line() {
-    fatal(b"<Response>\n \xE9</Response>", "E102", 2, 2);
-    fatal(b"<Response>\r\n\xC3\xA9\xC3</Response>", "E102", 2, 2);
-    fatal(b"\xEF\xBB\xBF<Response>\n\xFF</Response>", "E102", 2, 1);
-    fatal(
+fn reports_undecodable_bytes_at_their_position() {
+    assert_finding(b"<Response>\n \xE9</Response>", "E102", 2, 2);
+    assert_finding(b"<Response>\r\n\xC3\xA9\xC3</Response>", "E102", 2, 2);
+    assert_finding(b"\xEF\xBB\xBF<Response>\n\xFF</Response>", "E102", 2, 1);
+    assert_finding(
         b"<?xml version=\"1.0\" encoding=\"ascii\"?>\n<Response>\xC3\xA9</Response>",
         "E102",
         2,
         11,
     );
-    fatal(b"<Response>\xED\xA0\x80</Response>", "E102", 1, 11);
+    assert_finding(b"<Response>\xED\xA0\x80</Response>", "E102", 1, 11);
     let mut cut = utf16("<Response>\n", false);
     cut.push(b'<');
-    fatal(&cut, "E102", 2, 1);
+    assert_finding(&cut, "E102", 2, 1);
     let mut lone = utf16("<R>\n\n", true);
     lone.extend([0xDC, 0x00, 0x00, b'<']);
-    fatal(&lone, "E102", 3, 1);
-    // UTF-16 without a byte order mark is UTF-8 with characters XML does not know.
+    assert_finding(&lone, "E102", 3, 1);
+    // UTF-16 without a byte order mark is read as UTF-8 and contains NUL characters.
     let bare: Vec<u8> = utf16("<Response/>", false).split_off(2);
-    fatal(&bare, "E103", 1, 2);
+    assert_finding(&bare, "E103", 1, 2);
 }
 
 #[test]
-fn the_charset_parameter_counts_where_nothing_else_speaks() {
+fn uses_the_charset_parameter_last() {
     let plain = "<Response><Speak>é</Speak></Response>";
     let rules = |body: &str, charset: &str| -> Vec<String> {
         parse(body.as_bytes(), Some(charset)).findings.into_iter().map(|f| f.rule).collect()
@@ -296,24 +298,24 @@ fn the_charset_parameter_counts_where_nothing_else_speaks() {
         assert_eq!(rules(plain, charset), ["E102"], "{charset:?}");
         assert!(
             rules(&format!("\u{FEFF}{plain}"), charset).is_empty(),
-            "a byte order mark beats it"
+            "a byte order mark takes precedence"
         );
         let declared = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>{plain}");
-        assert!(rules(&declared, charset).is_empty(), "the declaration beats it");
+        assert!(rules(&declared, charset).is_empty(), "the declaration takes precedence");
     }
 }
 
 #[test]
-fn text_is_one_string_over_comments_cdata_and_references() {
+fn merges_text_across_comments_cdata_and_references() {
     let inner = "<Play> https://x.example.com<!-- - -->/a?b=1&amp;c=<![CDATA[2&]]>&#100; </Play>";
     let ElementKind::Play(play) = &elements(inner)[0] else { panic!() };
     assert_eq!(&*play.url.0, "https://x.example.com/a?b=1&c=2&d");
 }
 
 #[test]
-fn the_root_is_response_and_nothing_else() {
-    fatal(b"<!-- a -->\n<response/>", "E201", 2, 1);
-    fatal(b"<html><body>Error</body></html>", "E201", 1, 1);
-    // Well-formedness comes first: it is the whole document's.
-    fatal(b"<html>\n<br></html>", "E103", 2, 5);
+fn refuses_another_root_element() {
+    assert_finding(b"<!-- a -->\n<response/>", "E201", 2, 1);
+    assert_finding(b"<html><body>Error</body></html>", "E201", 1, 1);
+    // Well-formedness is checked first.
+    assert_finding(b"<html>\n<br></html>", "E103", 2, 5);
 }

@@ -121,7 +121,7 @@ impl Shown {
         let set = &number.set;
         let country = match Origin::of(&number.number) {
             Origin::Country(country) => Some(country),
-            Origin::NorthAmerica | Origin::Nowhere => None,
+            Origin::NorthAmerica | Origin::Unassigned => None,
         };
         let url = |link: &Link| link.url.as_ref().map(|url| url.0.to_string());
         let answer = book.answer_of(number);

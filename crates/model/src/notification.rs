@@ -1,23 +1,23 @@
-//! What a notification is about (`number-api.md` §4).
+//! Topics of notifications.
 
-/// Its kind.
+/// The topic of a notification. The API and the store use the name from [`Self::as_str`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum NoticeTopic {
-    /// A user wrote.
+pub enum NotificationTopic {
+    /// A user sent a message.
     Message,
-    /// An agent gave up: a person is wanted.
+    /// An AI agent handed the conversation over to people.
     Escalation,
     MissedCall,
-    /// Meta's rating of a number fell.
+    /// Meta lowered the quality rating of a number.
     Quality,
-    /// A number's state changed.
+    /// The state of a number changed.
     Number,
     /// A message or a webhook could not be delivered.
     Delivery,
 }
 
-impl NoticeTopic {
-    /// All of them.
+impl NotificationTopic {
+    /// Every topic.
     pub const ALL: [Self; 6] = [
         Self::Message,
         Self::Escalation,
@@ -26,11 +26,11 @@ impl NoticeTopic {
         Self::Number,
         Self::Delivery,
     ];
-    /// The words of all of them.
+    /// The names of every topic, in the order of [`Self::ALL`].
     pub const WORDS: &[&str] =
         &["message", "escalation", "missed_call", "quality", "number", "delivery"];
 
-    /// Its word.
+    /// The topic's name in the API and the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Message => "message",
@@ -42,7 +42,7 @@ impl NoticeTopic {
         }
     }
 
-    /// The one of that word.
+    /// Returns the topic with this name.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|topic| topic.as_str() == word)
     }
@@ -50,13 +50,13 @@ impl NoticeTopic {
 
 #[cfg(test)]
 mod tests {
-    use super::NoticeTopic;
+    use super::NotificationTopic;
 
     #[test]
-    fn words() {
-        assert_eq!(NoticeTopic::ALL.map(NoticeTopic::as_str), NoticeTopic::WORDS);
-        for topic in NoticeTopic::ALL {
-            assert_eq!(NoticeTopic::parse(topic.as_str()), Some(topic));
+    fn names_round_trip() {
+        assert_eq!(NotificationTopic::ALL.map(NotificationTopic::as_str), NotificationTopic::WORDS);
+        for topic in NotificationTopic::ALL {
+            assert_eq!(NotificationTopic::parse(topic.as_str()), Some(topic));
         }
     }
 }

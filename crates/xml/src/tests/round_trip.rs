@@ -1,4 +1,4 @@
-//! Write, then parse: the elements are what they were.
+//! Writing elements and parsing the result gives equal elements.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn seconds(range: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Durati
     range.prop_map(Duration::from_secs)
 }
 
-/// Text that is trimmed and has no double spaces, as bodies and attributes are after parsing.
+/// Text that is trimmed and without double spaces, as bodies and attributes are after parsing.
 fn text() -> impl Strategy<Value = String> {
     "[a-z&<>\"'é😀\\]-]{1,8}( [A-Z0-9&;#]{1,6}){0,3}"
 }
@@ -43,14 +43,14 @@ fn language() -> impl Strategy<Value = String> {
         .prop_map(str::to_owned)
 }
 
-/// Words with a space behind each; [`settle`] makes what the parser makes of the whole.
+/// Words, mostly followed by a space. [`collapse`] brings the nodes into the parser's form.
 fn speech_nodes() -> impl Strategy<Value = Vec<SpeechNode>> {
     let text = "[a-z&<>é]{1,8}( [a-z]{1,4}){0,2} ?".prop_map(SpeechNode::Text);
     let pause = (0..=10_000u32).prop_map(|millis| SpeechNode::Break { millis });
-    let sub = (text_attribute(), "[a-z]{1,5}").prop_map(|(alias, said)| SpeechNode::Tag {
+    let sub = (text_attribute(), "[a-z]{1,5}").prop_map(|(alias, text)| SpeechNode::Tag {
         name: SsmlTag::Sub,
         attributes: vec![("alias".to_owned(), alias)],
-        content: Speech(vec![SpeechNode::Text(said)]),
+        content: Speech(vec![SpeechNode::Text(text)]),
     });
     let leaf = prop_oneof![4 => text, 1 => pause, 1 => sub];
     let tree = leaf.prop_recursive(3, 12, 4, |inner| {
@@ -75,8 +75,8 @@ fn text_attribute() -> impl Strategy<Value = String> {
     "[a-z&<>\"'é]{1,8}"
 }
 
-/// Adjacent texts are one, and white space collapses as in `lint::speak`: here by the plainest way.
-fn settle(nodes: Vec<SpeechNode>) -> Speech {
+/// Merges adjacent texts and collapses white space. A simple equivalent of `lint::speak`.
+fn collapse(nodes: Vec<SpeechNode>) -> Speech {
     fn merge(nodes: Vec<SpeechNode>, spaced: &mut bool) -> Vec<SpeechNode> {
         let mut out: Vec<SpeechNode> = Vec::new();
         for node in nodes {
@@ -127,7 +127,12 @@ fn speak() -> impl Strategy<Value = Speak> {
             .prop_map(|name| Voice::Polly(name.to_owned())),
     ];
     (speech_nodes(), voice, prop::option::of(language()), repeat()).prop_map(
-        |(nodes, voice, language, repeat)| Speak { speech: settle(nodes), voice, language, repeat },
+        |(nodes, voice, language, repeat)| Speak {
+            speech: collapse(nodes),
+            voice,
+            language,
+            repeat,
+        },
     )
 }
 
@@ -223,7 +228,6 @@ fn get_digits() -> impl Strategy<Value = GetDigits> {
     )
         .prop_map(|(first, keys, (valid_digits, invalid_digits_sound, log, prompts))| {
             GetDigits {
-                // Without an action there is no method to keep.
                 action: first.0,
                 redirect: first.1,
                 timeout: first.2,
@@ -484,7 +488,7 @@ fn redirect() -> impl Strategy<Value = Redirect> {
     target().prop_map(|target| Redirect { target })
 }
 
-fn placed(kind: ElementKind) -> Element {
+fn element_of(kind: ElementKind) -> Element {
     Element { at: Position::default(), kind }
 }
 
@@ -501,7 +505,7 @@ fn element() -> impl Strategy<Value = Element> {
         message().prop_map(ElementKind::Message),
         dtmf().prop_map(ElementKind::Dtmf),
     ]
-    .prop_map(placed);
+    .prop_map(element_of);
     let pre_answer = prop::collection::vec(early, 0..3).prop_map(|children| PreAnswer { children });
     prop_oneof![
         speak().prop_map(ElementKind::Speak),
@@ -520,18 +524,18 @@ fn element() -> impl Strategy<Value = Element> {
         pre_answer.prop_map(ElementKind::PreAnswer),
         message().prop_map(ElementKind::Message),
     ]
-    .prop_map(placed)
+    .prop_map(element_of)
 }
 
-/// Takes the positions out: they are the text's, not the elements'.
-fn unplaced(elements: &[Element]) -> Vec<Element> {
+/// Removes the positions, which differ between two texts.
+fn without_positions(elements: &[Element]) -> Vec<Element> {
     elements
         .iter()
         .cloned()
         .map(|mut element| {
             element.at = Position::default();
             match &mut element.kind {
-                ElementKind::PreAnswer(pre) => pre.children = unplaced(&pre.children),
+                ElementKind::PreAnswer(pre) => pre.children = without_positions(&pre.children),
                 ElementKind::Dial(dial) => {
                     dial.targets.iter_mut().for_each(|t| t.at = Position::default())
                 }
@@ -546,24 +550,24 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_written_is_read_again(elements in prop::collection::vec(element(), 1..6)) {
+    fn written_elements_parse_to_equal_elements(elements in prop::collection::vec(element(), 1..6)) {
         let text = write::document(&elements);
         let parsed = parse(text.as_bytes(), None);
         let Some(document) = parsed.document else {
             return Err(TestCaseError::fail(format!("{text}\n{:?}", parsed.findings)));
         };
-        prop_assert_eq!(unplaced(&document.elements), elements, "{}", text);
+        prop_assert_eq!(without_positions(&document.elements), elements, "{}", text);
     }
 }
 
 #[test]
-fn fixtures_are_read_again_as_they_were() {
+fn fixtures_round_trip() {
     for (file, body) in fixture_documents() {
         if let Some(document) = parse(&body, None).document {
             let again = parse(write::document(&document.elements).as_bytes(), None);
             assert_eq!(
-                unplaced(&again.document.expect(&file).elements),
-                unplaced(&document.elements),
+                without_positions(&again.document.expect(&file).elements),
+                without_positions(&document.elements),
                 "{file}"
             );
         }

@@ -1,14 +1,15 @@
-//! The elements of `plivo-xml.md` §5.12: `DTMF`, `Redirect`, `Hangup`, `PreAnswer`, `Message`.
+//! `DTMF`, `Redirect`, `Hangup`, `PreAnswer`, `Message`.
 
 use crate::ast::{DocUrl, Dtmf, Hangup, HangupReason, Message, PreAnswer, Redirect, Target};
 use crate::attributes::{self, Table};
-use crate::findings::{Findings, FirstFault, Note, quoted};
+use crate::findings::{Findings, FirstFault, Problem, quoted};
 use crate::rules;
 use crate::tree::Node;
 use crate::value::{self, Case, Kind, Value, Words, is_dial_string};
 
 use super::{
-    PRE_ANSWER, children, element, no_children, required_body, siblings, stray_text, text_body,
+    PRE_ANSWER, check_siblings, children, element, no_children, report_text, required_body,
+    text_body,
 };
 
 const DTMF: Table = &[("async", Kind::Bool)];
@@ -18,31 +19,31 @@ const HANGUP: Table =
 const MESSAGE: Table = &[
     ("src", Kind::Phone),
     ("dst", Kind::Phones),
-    ("type", Kind::Enum(Words { words: &["sms"], tolerated: &["whatsapp"], case: Case::Noted })),
+    ("type", Kind::Enum(Words { words: &["sms"], undocumented: &["whatsapp"], case: Case::Warn })),
     ("callbackUrl", Kind::Url),
     ("callbackMethod", Kind::Method),
 ];
 
-/// A body that is a URL: E205, E311, W311.
+/// The body of an element, which must be a URL. Reports E205, E311 and W311.
 pub(super) fn url_body(node: &Node<'_>, kind: Kind, findings: &mut Findings) -> Option<DocUrl> {
     let body = required_body(node, "an absolute URL", findings)?;
-    let (value, note) = match value::check(kind, &body) {
-        Ok((value, note)) => (Some(value), note),
-        Err(note) => (None, Some(note)),
+    let (value, problem) = match value::check(kind, &body) {
+        Ok((value, problem)) => (Some(value), problem),
+        Err(problem) => (None, Some(problem)),
     };
-    if let Some(note) = note {
-        let Note { rule, what, hint } = *note;
+    if let Some(problem) = problem {
+        let Problem { rule, predicate, hint } = *problem;
         let fault = if node.name == "Redirect" && rule == rules::E311 {
             FirstFault::RedirectUrl
         } else {
             FirstFault::Other
         };
-        // A user name in a URL comes with a password.
+        // Text before an @ may contain a password.
         let shown = if body.contains('@') { String::new() } else { format!("{} ", quoted(&body)) };
         findings.add_fault(
             rule,
             node.at,
-            format!("the URL {shown}in {} {what}", node.name),
+            format!("the URL {shown}in {} {predicate}", node.name),
             hint,
             fault,
         );
@@ -75,7 +76,7 @@ pub(super) fn redirect(node: &Node<'_>, findings: &mut Findings) -> Option<Redir
 
 pub(super) fn hangup(node: &Node<'_>, findings: &mut Findings) -> Hangup {
     let attributes = attributes::check(node, HANGUP, &[], findings);
-    stray_text(node, findings);
+    report_text(node, findings);
     no_children(node, findings);
     let reason = match attributes.word("reason") {
         Some("rejected") => Some(HangupReason::Rejected),
@@ -87,16 +88,16 @@ pub(super) fn hangup(node: &Node<'_>, findings: &mut Findings) -> Hangup {
 
 pub(super) fn pre_answer(node: &Node<'_>, findings: &mut Findings) -> PreAnswer {
     attributes::check(node, &[], &[], findings);
-    stray_text(node, findings);
+    report_text(node, findings);
     let elements = children(node, PRE_ANSWER, findings, |child, findings| {
         if matches!(child.name, "Speak" | "Play" | "GetDigits" | "DTMF") {
             let message =
-                format!("{} is skipped: WhatsApp carries no sound before the answer", child.name);
-            findings.add(rules::W402, child.at, message, "move it behind PreAnswer");
+                format!("{} is skipped: WhatsApp carries no audio before the answer", child.name);
+            findings.add(rules::W402, child.at, message, "move it after PreAnswer");
         }
         element(child, findings)
     });
-    siblings(node, PRE_ANSWER, findings);
+    check_siblings(node, PRE_ANSWER, findings);
     PreAnswer { children: elements }
 }
 
@@ -108,7 +109,7 @@ pub(super) fn message(node: &Node<'_>, findings: &mut Findings) -> Message {
     findings.add(
         rules::W404,
         node.at,
-        "Message is skipped: this platform sends no SMS",
+        "Message is skipped: Offhook sends no SMS",
         "send a WhatsApp message with Meta's Cloud API instead",
     );
     no_children(node, findings);

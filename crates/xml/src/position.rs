@@ -1,44 +1,46 @@
-//! Byte offsets to lines and columns: the one place that knows how lines are counted.
+//! Converts byte offsets to lines and columns.
 //!
-//! Lines end at LF, CRLF or a lone CR; columns count Unicode scalar values; both begin at 1 (`plivo-xml.md` §2).
+//! Lines end at LF, CRLF or a lone CR. Columns count Unicode scalar values. Both start at 1.
 
 use super::ast::Position;
 
-/// Walks a text forwards and tells positions on the way. Asking for offsets in ascending order costs one pass
-/// over the text in all.
+/// Converts byte offsets in a text to positions. Offsets in ascending order take one pass over the
+/// text in total.
 #[derive(Clone, Debug)]
 pub(super) struct Locator<'t> {
     text: &'t str,
     offset: usize,
     at: Position,
-    /// Lines end at LF alone, and a character is a byte: so it is in nearly every document.
-    plain: bool,
+    /// Whether the text is ASCII and without CR, as most documents are. Each byte is then a column.
+    simple: bool,
 }
 
 impl<'t> Locator<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        let plain = text.is_ascii() && memchr::memchr(b'\r', text.as_bytes()).is_none();
-        Self { text, offset: 0, at: START, plain }
+        let simple = text.is_ascii() && memchr::memchr(b'\r', text.as_bytes()).is_none();
+        Self { text, offset: 0, at: START, simple }
     }
 
-    /// The same from where `offset` is known to be `at`; what stands before it is not to be asked for.
+    /// Returns a locator that starts at `offset`, which has position `at`. It must only be used for
+    /// offsets from there on.
     pub(super) fn from(&self, offset: usize, at: Position) -> Self {
         Self { offset, at, ..*self }
     }
 
-    /// The position of a byte offset (a character boundary). One before the last asked for starts over.
+    /// Returns the position of a byte offset, which must be a character boundary. An offset before
+    /// the previous one restarts from the beginning.
     pub(super) fn locate(&mut self, offset: usize) -> Position {
         if offset < self.offset {
             *self = self.from(0, START);
         }
         let passed = self.text.get(self.offset..offset).unwrap_or("");
         self.offset += passed.len();
-        let plain = self.plain;
+        let simple = self.simple;
         let count = |text: &str| {
-            u32::try_from(if plain { text.len() } else { text.chars().count() }).unwrap_or(0)
+            u32::try_from(if simple { text.len() } else { text.chars().count() }).unwrap_or(0)
         };
-        // Whole runs at once; a CR, which hardly any document has, goes byte by byte.
-        if plain || memchr::memchr(b'\r', passed.as_bytes()).is_none() {
+        // Without a CR, lines are counted by searching for LF. Otherwise go byte by byte.
+        if simple || memchr::memchr(b'\r', passed.as_bytes()).is_none() {
             let mut line = passed;
             for feed in memchr::memchr_iter(b'\n', passed.as_bytes()) {
                 self.at = Position { line: self.at.line + 1, column: 1 };
@@ -66,8 +68,9 @@ impl<'t> Locator<'t> {
 /// Line 1, column 1.
 pub(super) const START: Position = Position { line: 1, column: 1 };
 
-/// A line's text, without its end, and the byte in it where a column begins (its end for a column past it). What
-/// `Locator` does, backwards: for those who draw a caret.
+/// Returns the text of a position's line, without the line end, and the byte offset of its column
+/// in that line. A column past the end of the line gives the line's length. `None` if the text has
+/// fewer lines.
 pub fn line_at(text: &str, at: Position) -> Option<(&str, usize)> {
     let mut rest = text;
     for _ in 1..at.line {
@@ -85,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_end_three_ways_and_columns_count_characters() {
+    fn locates_offsets_with_all_line_endings() {
         let text = "a\nb\r\nc\rdé😀x\r\r\n\ny";
         let cases = [
             ('a', 1, 1),
@@ -97,20 +100,24 @@ mod tests {
             ('x', 4, 4),
             ('y', 7, 1),
         ];
-        let mut forwards = Locator::new(text);
+        let mut locator = Locator::new(text);
         for (c, line, column) in cases {
             let offset = text.find(c).unwrap();
             let at = Position { line, column };
-            assert_eq!(forwards.locate(offset), at, "{c}");
-            assert_eq!(Locator::new(text).locate(offset), at, "{c}, asked alone");
+            assert_eq!(locator.locate(offset), at, "{c}");
+            assert_eq!(Locator::new(text).locate(offset), at, "{c}, with a new locator");
             let (line, byte) = line_at(text, at).unwrap();
-            assert_eq!(line.get(byte..).and_then(|l| l.chars().next()), Some(c), "{c}, backwards");
+            assert_eq!(
+                line.get(byte..).and_then(|l| l.chars().next()),
+                Some(c),
+                "{c}, with line_at"
+            );
         }
-        assert_eq!(forwards.locate(0), START, "going back starts over");
+        assert_eq!(locator.locate(0), START, "a smaller offset restarts");
     }
 
     #[test]
-    fn a_place_past_the_end_is_at_it_or_nowhere() {
+    fn line_at_clamps_the_column_but_not_the_line() {
         assert_eq!(line_at("ab", Position { line: 1, column: 9 }), Some(("ab", 2)));
         assert_eq!(line_at("ab\r\ncd", Position { line: 1, column: 9 }), Some(("ab", 2)));
         assert_eq!(line_at("ab\n", Position { line: 2, column: 1 }), Some(("", 0)));
