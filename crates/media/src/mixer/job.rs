@@ -1,4 +1,4 @@
-//! A room's job on the media workers: reads what the members say, and fills their feeds every 20 ms.
+//! A room's job on the media workers: reads the members' taps and fills their feeds every 20 ms.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use crate::player::PlayItem;
 use crate::workers::{Going, Job, Workers};
 use crate::{CableEnd, Feed, LegHandle, Line, Patience, Sides};
 
-/// A room's step.
+/// Duration of a step.
 const STEP: Duration = Duration::from_millis(20);
-/// Later than this the steps that were missed are left out.
+/// If the job is later than this, the missed steps are skipped.
 const LATE_MAX: Duration = Duration::from_millis(200);
-/// Frames that a leg waits for before a member hears anything, and again after it ran dry.
+/// Frames that a member's feed buffers before audio starts, and again after an underrun.
 const LEAD: usize = 2;
-/// Frames that may wait at a leg: past it one is left out, for what waits is delay.
+/// Frames that may wait in a feed. Further frames are dropped, because waiting frames are delay.
 const WAITING_MAX: usize = 6;
-/// Pieces that may wait for who listens to the room: two seconds.
+/// Frames that may wait for a listener to the room: two seconds.
 const HEARD_MAX: usize = 100;
-/// Orders that a room may be behind with.
+/// Capacity of a room's command queue.
 const ORDERS_MAX: usize = 512;
 
-/// Where a room's events go. Called on a worker's thread: must not block.
+/// Receives the events of a room. It is called on a worker thread and must not block.
 pub type MixSink = Arc<dyn Fn(MixEvent) + Send + Sync>;
 
-/// A hold on a room's sound. Dropping it ends the room for all who hear it.
+/// Handle to a room's mixing job. Dropping it ends the room's audio.
 #[derive(Debug)]
 pub struct Mixer {
     orders: SyncSender<Order>,
@@ -44,7 +44,7 @@ enum Order {
     Listen(SyncSender<Twenty>),
 }
 
-/// What a whole room hears, 20 ms at a time, mono at 16 kHz: for whoever records it. Dropping it ends it.
+/// The audio of a whole room, 20 ms at a time, mono at 16 kHz, for recordings. Dropping it ends it.
 #[derive(Debug)]
 pub struct RoomSound {
     from: Receiver<Twenty>,
@@ -53,7 +53,8 @@ pub struct RoomSound {
 }
 
 impl RoomSound {
-    /// The next 20 ms; none: not yet, or never again ([`RoomSound::is_over`]).
+    /// Returns the next 20 ms, or `None` if there is nothing yet or ever again
+    /// ([`RoomAudio::is_over`]).
     #[expect(clippy::should_implement_trait, reason = "a piece is lent until the next one")]
     pub fn next(&mut self) -> Option<&[i16]> {
         match self.from.try_recv() {
@@ -69,17 +70,17 @@ impl RoomSound {
         }
     }
 
-    /// The room is gone and everything has been given.
+    /// Returns whether the room is gone and all of its audio has been returned.
     pub fn is_over(&self) -> bool {
         self.over
     }
 }
 
 impl Mixer {
-    /// A room without members.
+    /// Starts a room without members.
     pub fn start(workers: &Workers, sink: MixSink) -> Self {
         let (orders, queue) = sync_channel(ORDERS_MAX);
-        // One that no thread takes is silent.
+        // If no worker accepts the job, the room is silent.
         let _ = workers.add(Box::new(Mixing {
             orders: queue,
             sink,
@@ -91,53 +92,56 @@ impl Mixer {
         Self { orders }
     }
 
-    /// A room in which nothing is heard.
+    /// Creates a room in which nothing is heard.
     pub fn silent() -> Self {
         Self { orders: sync_channel(1).0 }
     }
 
-    /// A member says what this leg's peer says, and hears by it, as soon as it has a part.
+    /// Adds a member with a leg. It is heard and hears as soon as [`Mixer::set_member`] says so.
     pub fn add(&self, member: u64, leg: &LegHandle) {
         let line = Line::new(leg.tap(Sides::Heard), Rate::Hz16000, Patience::Network);
         self.order(Order::Add(member, Box::new((line, leg.room_feed(LEAD)))));
     }
 
-    /// The same of somebody who is at the end of a cable.
+    /// Adds a member at the end of a cable.
     pub fn add_end(&self, member: u64, end: CableEnd) {
         let line = Line::new(end.tap, Rate::Hz16000, Patience::Network);
         self.order(Order::Add(member, Box::new((line, end.feed))));
     }
 
-    /// Frames that an end is to wait for before it hears anything, as a leg does.
+    /// Frames that a cable's feed should buffer, as a leg's feed does.
     pub const LEAD: usize = LEAD;
 
+    /// Removes a member.
     pub fn remove(&self, member: u64) {
         self.order(Order::Remove(member));
     }
 
-    /// What a member says and hears from now on; before, nothing.
+    /// Sets what a member contributes and hears. Initially nothing.
     pub fn part(&self, member: u64, part: MixPart) {
         self.order(Order::Part(member, part));
     }
 
-    /// Plays something after what of its kind is played to the same audience already.
+    /// Plays something after the playbacks of the same kind and audience.
     pub fn play(&self, to: Audience, what: Played, items: Vec<PlayItem>) {
         self.order(Order::Play(to, what, items));
     }
 
-    /// Plays it no longer, nor what waits behind it.
+    /// Stops the playbacks of a kind and audience, queued ones included.
     pub fn stop(&self, to: Audience, what: Played) {
         self.order(Order::Stop(to, what));
     }
 
-    /// What the room hears from now on. A reader who is too slow loses the newest.
+    /// Returns the audio of the whole room from now on. A reader that is too slow loses the newest
+    /// frames.
     pub fn listen(&self) -> RoomSound {
         let (to, from) = sync_channel(HEARD_MAX);
         self.order(Order::Listen(to));
         RoomSound { from, piece: [0; Rate::Hz16000.frame()], over: false }
     }
 
-    /// A room so far behind that it takes no order is not waited for: it has been logged by its thread.
+    /// Queues a command. If the queue is full the command is dropped, because callers must not
+    /// block.
     fn order(&self, order: Order) {
         let _ = self.orders.try_send(order);
     }
@@ -149,7 +153,7 @@ struct Mixing {
     table: Table,
     seats: BTreeMap<u64, (Line, Feed)>,
     ears: Vec<SyncSender<Twenty>>,
-    /// The next step.
+    /// Time of the next step.
     due: Option<Instant>,
 }
 
@@ -251,7 +255,7 @@ mod tests {
         }
         let pieces = std::iter::from_fn(|| ear.next().map(<[i16]>::len)).collect::<Vec<_>>();
         assert_eq!(pieces, [320; 5]);
-        // A thread that was held up for long does not make up for all of it.
+        // A thread that was suspended for long does not catch up completely.
         job.beat(start + Duration::from_secs(10));
         assert_eq!(std::iter::from_fn(|| ear.next().map(<[i16]>::len)).count(), 1);
         drop(mixer);

@@ -1,31 +1,32 @@
-//! Who speaks, by the energy of each 20 ms: so that a room adds only those who do, and knows who has the floor.
+//! Speech detection for mixing, by the level of each 20 ms frame: only speakers are mixed, and the
+//! loudest one has the floor.
 //!
-//! Loud sound is speech whatever it is; quiet sound only where it stands out of what the line has been like of late, so that
-//! a hiss that never stops costs nothing. Speech goes on over the pauses between words. The floor is held by whoever speaks
-//! loudest, and changes hands only where another has clearly been louder for a while.
+//! A loud frame is always speech. A quiet frame is speech only if it exceeds the recent noise of
+//! the line, so that steady noise costs nothing. Speech bridges the pauses between words. The floor
+//! changes hands only if another member was clearly louder for a while.
 
 use std::collections::BTreeMap;
 
-/// 34 dB under full scale: sound as loud as this is somebody, however long it lasts.
+/// 34 dB below full scale. Louder sound is always speech.
 const LOUD: f32 = 0.02;
-/// 56 dB under full scale: quieter than this is nobody.
+/// 56 dB below full scale. Quieter sound is never speech.
 const QUIET: f32 = 0.001_6;
-/// How far quiet speech stands out of the line's own noise: 10 dB.
+/// Distance of quiet speech from the noise floor: 10 dB.
 const ABOVE_FLOOR: f32 = 3.2;
-/// By how much the noise floor rises a frame: twofold in two and a half seconds; any pause takes it down again.
+/// Rise of the noise floor per frame: a factor of two in 2.5 s. Any pause lowers it again.
 const FLOOR_RISE: f32 = 1.005_6;
-/// Where the noise floor begins, and never sinks below: 65 dB under full scale.
+/// Initial and minimum noise floor: 65 dB below full scale.
 const FLOOR_MIN: f32 = 0.000_56;
-/// Frames that speech goes on for after the last loud one: 400 ms.
+/// Frames for which speech continues after the last loud one: 400 ms.
 const PAUSE: u8 = 20;
-/// How fast a voice's loudness is followed, a frame: four fifths of a step within 300 ms.
+/// Smoothing of the level per frame: four fifths of a step within 300 ms.
 const FOLLOW: f32 = 0.1;
-/// How much louder than who has the floor another one must be: 6 dB.
+/// How much louder than the holder another member must be to take the floor: 6 dB.
 const LOUDER: f32 = 2.0;
-/// For so many frames: half a second.
+/// For how many frames: half a second.
 const LOUDER_FOR: u8 = 25;
 
-/// One voice.
+/// Level and speech state of one member.
 #[derive(Clone, Debug)]
 pub(super) struct Loudness {
     noise: f32,
@@ -41,7 +42,7 @@ impl Default for Loudness {
 }
 
 impl Loudness {
-    /// Takes in 20 ms; none: nothing was heard. Gives whether the voice speaks.
+    /// Processes 20 ms, or `None` if nothing was heard. Returns whether the member is speaking.
     pub(super) fn hear(&mut self, pcm: Option<&[i16]>) -> bool {
         let level = pcm.map_or(0.0, level_of);
         let speaks = level >= LOUD || (level >= QUIET && level > self.noise * ABOVE_FLOOR);
@@ -51,20 +52,20 @@ impl Loudness {
         self.left > 0
     }
 
-    /// Whether it spoke at the last frame.
+    /// Returns whether it was speaking in the last frame.
     pub(super) fn speaks(&self) -> bool {
         self.left > 0
     }
 }
 
-/// Root mean square of samples, full scale 1.
+/// Root mean square relative to full scale.
 fn level_of(pcm: &[i16]) -> f32 {
     let power: f32 = pcm.iter().map(|s| f32::from(*s) / 32_768.0).map(|s| s * s).sum();
     let samples = u16::try_from(pcm.len()).unwrap_or(u16::MAX).max(1);
     (power / f32::from(samples)).sqrt()
 }
 
-/// Who has the floor.
+/// Tracks who has the floor.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Floor {
     holder: Option<u64>,
@@ -73,8 +74,9 @@ pub(super) struct Floor {
 }
 
 impl Floor {
-    /// Takes in what every voice was at a frame. Gives who has the floor from now on, where that changes; nobody: the
-    /// holder has gone. One who falls silent keeps it until another one speaks.
+    /// Processes a frame. If the floor changes, returns the new holder, or `Some(None)` if the
+    /// holder has left and no one speaks. A holder that falls silent keeps the floor until another
+    /// member speaks.
     pub(super) fn step(&mut self, voices: &BTreeMap<u64, Loudness>) -> Option<Option<u64>> {
         if self.holder.is_some_and(|holder| !voices.contains_key(&holder)) {
             self.holder = None;
@@ -110,7 +112,7 @@ impl Floor {
     }
 }
 
-/// Who speaks loudest, this one aside.
+/// The loudest speaking member except `aside`.
 fn loudest(voices: &BTreeMap<u64, Loudness>, aside: Option<u64>) -> Option<(u64, f32)> {
     let speaking =
         voices.iter().filter(|(member, voice)| voice.speaks() && Some(**member) != aside);
@@ -129,7 +131,7 @@ mod tests {
             .collect()
     }
 
-    /// For how many of so many frames it speaks.
+    /// The number of frames in which it counts as speaking.
     fn speaks(voice: &mut Loudness, frames: usize, level: f32) -> usize {
         let pcm = sound(level);
         (0..frames).filter(|_| voice.hear(Some(&pcm))).count()

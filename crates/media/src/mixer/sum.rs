@@ -1,20 +1,21 @@
-//! Adding sounds: the sum of several voices, kept within the range of a sample without the crackle of cut peaks.
+//! Adds samples of several members without clipping noise.
 //!
-//! Up to three quarters of full scale nothing is changed; what is louder is bent towards full scale and never reaches past
-//! it. The curve has no corner, so a sum that is a little too loud sounds a little softer, not broken. It knows nothing of
-//! the samples before: what it gives depends on the sample alone.
+//! Up to three quarters of full scale the sum is unchanged. Above that it is compressed smoothly
+//! towards full scale, which it never exceeds. The curve has no corner, so that a slightly too loud
+//! sum sounds softer and not distorted. It has no memory: each output sample depends on its input
+//! only.
 
-/// Samples up to here pass as they are.
+/// Samples up to this level are unchanged.
 const KNEE: i32 = 24_576;
-/// What is above the knee has so much room.
+/// Range above the knee.
 const ROOM: i32 = 32_767 - KNEE;
 
-/// A sum of samples as one sample.
+/// Compresses a sum into a sample.
 pub(super) fn limited(sum: i32) -> i16 {
     let size = sum.unsigned_abs().min(i32::MAX.unsigned_abs()).cast_signed();
     let size = match size - KNEE {
         ..=0 => size,
-        // x / (1 + x), in units of the room: its slope at the knee is 1.
+        // x / (1 + x) in units of the headroom. Its slope at the knee is 1.
         over => {
             KNEE + i32::try_from(
                 i64::from(ROOM) * i64::from(over) / (i64::from(ROOM) + i64::from(over)),
@@ -29,14 +30,14 @@ pub(super) fn limited(sum: i32) -> i16 {
     })
 }
 
-/// Adds one voice's samples to a sum; what either has more than the other is left alone.
+/// Adds samples to a sum. The longer of the two keeps its remaining samples.
 pub(super) fn add(sum: &mut [i32], voice: &[i16]) {
     sum.iter_mut()
         .zip(voice)
         .for_each(|(sum, sample)| *sum = sum.saturating_add(i32::from(*sample)));
 }
 
-/// The sum as samples.
+/// Converts a sum to samples.
 pub(super) fn finish(sum: &[i32], out: &mut Vec<i16>) {
     out.clear();
     out.extend(sum.iter().map(|sum| limited(*sum)));
@@ -73,7 +74,7 @@ mod tests {
     }
 
     proptest! {
-        /// No step: louder in is louder out, and two that are near stay near.
+        /// The curve is monotonic and has no steps.
         #[test]
         fn the_curve_has_no_corner(sum in -700_000..700_000_i32, more in 0..2_000_i32) {
             let (a, b) = (i32::from(limited(sum)), i32::from(limited(sum + more)));

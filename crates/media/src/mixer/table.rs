@@ -1,7 +1,8 @@
-//! A room's sound, 20 ms at a time: what its members said, what is played to them, and the frame that each of them gets.
+//! The audio of a room, 20 ms at a time: what its members say, what is played to them, and the
+//! frame that each of them receives.
 //!
-//! No thread, no clock: `job` brings the frames in and carries them away. Sound is mono, 16 kHz, as WhatsApp wants it
-//! (`media-notes` §6).
+//! No thread and no clock; `job` delivers and collects the frames. Audio is mono at 16 kHz, the
+//! bandwidth of WhatsApp.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,15 +16,16 @@ use machine::PlayId;
 
 const RATE: Rate = Rate::Hz16000;
 const SAMPLES: usize = RATE.frame();
-/// Frames that wait for their tick: the leg's clock and the room's are the same, but not their moments.
+/// Capacity of a member's queue in frames. The leg's clock and the room's run at the same rate but
+/// not in phase.
 const WAITING_MAX: usize = 3;
-/// Things played at a time, all audiences together.
+/// Maximum number of playbacks at a time, all audiences together.
 const PLAYED_MAX: usize = 32;
 
-/// 20 ms of sound.
+/// 20 ms of audio.
 pub(super) type Twenty = [i16; SAMPLES];
 
-/// See the module's note.
+/// See the module documentation.
 pub(super) struct Table {
     seats: BTreeMap<u64, Seat>,
     voices: BTreeMap<u64, Loudness>,
@@ -33,7 +35,7 @@ pub(super) struct Table {
     encoders: Encoders,
     made: Vec<Encoder>,
     silence: Frame,
-    /// One group's sound.
+    /// The mix for one group.
     sum: [i32; SAMPLES],
     mixed: Vec<i16>,
 }
@@ -42,7 +44,7 @@ pub(super) struct Table {
 struct Seat {
     part: MixPart,
     waiting: VecDeque<Twenty>,
-    /// What it says at this tick.
+    /// Its audio at this tick, while it is speaking.
     now: Option<Twenty>,
     spoke: bool,
 }
@@ -53,9 +55,9 @@ struct Announcement {
     player: Player,
     decoder: Option<Decoder>,
     pcm: Vec<i16>,
-    /// It is heard at this tick.
+    /// It is audible at this tick.
     heard: bool,
-    /// It has been told that it is played.
+    /// Its start has been reported.
     begun: bool,
     over: bool,
 }
@@ -96,12 +98,12 @@ impl Table {
         }
     }
 
-    /// Whether what a member says is of use to anybody.
+    /// Returns whether anybody can hear this member.
     pub(super) fn listens_to(&self, member: u64) -> bool {
         self.seats.get(&member).is_some_and(|seat| seat.part.says != Says::Nobody)
     }
 
-    /// A member's next 20 ms.
+    /// Queues the next 20 ms of a member. If the queue is full, the oldest frame is dropped.
     pub(super) fn said(&mut self, member: u64, pcm: &[i16]) {
         let Some(seat) = self.seats.get_mut(&member) else { return };
         if seat.waiting.len() == WAITING_MAX {
@@ -112,7 +114,7 @@ impl Table {
         seat.waiting.push_back(twenty);
     }
 
-    /// Plays something after what of its kind is played to the same audience already.
+    /// Plays something after the playbacks of the same kind and audience.
     pub(super) fn play(&mut self, to: Audience, what: Played, items: Vec<PlayItem>) {
         if self.played.len() < PLAYED_MAX {
             let player = Player::new(PlayId(0), items);
@@ -130,14 +132,14 @@ impl Table {
         }
     }
 
-    /// No longer, and nothing that waits behind it.
+    /// Stops the playbacks of a kind and audience, queued ones included.
     pub(super) fn stop(&mut self, to: Audience, what: Played) {
         for one in self.played.iter_mut().filter(|one| (one.to, one.what) == (to, what)) {
             one.over = true;
         }
     }
 
-    /// One tick: gives each member its frame.
+    /// Runs one tick and passes each member its frame.
     pub(super) fn tick(
         &mut self,
         mut send: impl FnMut(u64, &Frame),
@@ -164,7 +166,8 @@ impl Table {
         }
     }
 
-    /// What the whole room heard at the last tick: everybody who is to be recorded, and what is played to all.
+    /// Returns the last tick of the whole room: all members that are recorded, and what is played
+    /// to all.
     pub(super) fn whole(&mut self) -> Twenty {
         let says = |seat: &Seat| {
             seat.now.is_some() && seat.part.says != Says::Nobody && seat.part.recorded
@@ -182,7 +185,7 @@ impl Table {
         twenty
     }
 
-    /// Takes up what the members say, and who of them speaks.
+    /// Takes the members' next frames and detects who is speaking.
     fn hear(&mut self, tell: &mut impl FnMut(MixEvent)) {
         for (member, seat) in &mut self.seats {
             let twenty = seat.waiting.pop_front().filter(|_| seat.part.says != Says::Nobody);
@@ -202,12 +205,12 @@ impl Table {
         }
     }
 
-    /// Takes up what is played.
+    /// Advances the playbacks.
     fn step_played(&mut self, tell: &mut impl FnMut(MixEvent)) {
         let mut begun: Vec<(Audience, Played)> = Vec::new();
         for one in &mut self.played {
             one.heard = false;
-            // It was stopped, or waits for the one before it.
+            // Stopped, or queued after another one.
             if one.over || begun.contains(&(one.to, one.what)) {
                 continue;
             }
@@ -232,7 +235,7 @@ impl Table {
         self.played.retain(|one| !one.over);
     }
 
-    /// What a member hears at this tick: seats by their order, then what is played.
+    /// The sounds that a member hears at this tick. Members are numbered first, then playbacks.
     fn sounds_for(&self, listener: u64) -> Sounds {
         let Some(own) = self.seats.get(&listener).map(|seat| seat.part) else { return 0 };
         let says = |(member, seat): (&u64, &Seat)| {
@@ -241,7 +244,7 @@ impl Table {
         let plays = |one: &Announcement| {
             one.heard
                 && match one.to {
-                    // Who comes and goes is nothing to those who do not take part; what is said to all is meant for them, too.
+                    // Cues are only for those who take part. Announcements to all are for everyone.
                     Audience::All => own.hears || one.what != Played::Cue,
                     Audience::Member(member) => member == listener,
                 }
@@ -253,7 +256,7 @@ impl Table {
             .fold(0, |sounds, (at, _)| sounds | 1 << at)
     }
 
-    /// Adds these up.
+    /// Mixes these sounds.
     fn add_up(&mut self, sounds: Sounds) {
         self.sum.fill(0);
         let voices =
@@ -293,7 +296,7 @@ mod tests {
         std::array::from_fn(|n| (((at * SAMPLES + n) as f64 * step).sin() * 6_000.0) as i16)
     }
 
-    /// How much of each tone is in some sound, full scale 1.
+    /// Strength of a tone relative to full scale.
     fn level(pcm: &[i16], hz: f64) -> f64 {
         let step = hz * std::f64::consts::TAU / 16_000.0;
         let (mut re, mut im) = (0.0, 0.0);
@@ -304,7 +307,7 @@ mod tests {
         (re * re + im * im).sqrt() * 2.0 / pcm.len().max(1) as f64
     }
 
-    /// Members who say a tone each, and what they hear.
+    /// Members who say one tone each, and what they hear.
     struct Room {
         table: Table,
         hz: BTreeMap<u64, f64>,
@@ -352,7 +355,7 @@ mod tests {
             }
         }
 
-        /// Whether a member hears each of these.
+        /// Returns for each tone whether the member hears it.
         fn hears<const N: usize>(&self, member: u64, tones: [f64; N]) -> [bool; N] {
             let pcm = &self.ears[&member].1;
             let late = &pcm[pcm.len() / 2..];
