@@ -1,8 +1,8 @@
-//! Files of recordings: WAV (16 bit) and, with the feature `mp3`, MP3, both of 16 kHz, one channel or two.
+//! Recording files: WAV (16 bit) and, with the feature `mp3`, MP3; 16 kHz, one or two channels.
 //!
-//! A file has another name while it is written, and its own once it is complete (R21). It can be played at any moment: a
-//! WAV's header says what has been written so far, an MP3 has no length in it. So a process that is killed leaves a file
-//! that [`repair`] has only to cut at its last whole sample or frame.
+//! A file has another name while it is written and is renamed when it is complete. It can be played
+//! at any time: a WAV header states what has been written so far, an MP3 contains no length. After
+//! a killed process, [`repair`] only has to cut the file at its last whole sample or frame.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -13,37 +13,37 @@ use uuid::Uuid;
 
 use super::RATE;
 
-/// What a file is called behind its own name while it is written.
+/// Suffix of a file's name while it is written.
 const PART: &str = ".part";
-/// Bytes of a WAV's header as we write it.
+/// Size of our WAV header in bytes.
 const HEADER: usize = 44;
-/// Samples of a channel between two writes to the disk: a second. A killed process loses no more.
+/// Samples per channel between two writes to the disk: one second. A killed process loses no more.
 const KEPT_EVERY: u64 = 16_000;
-/// Kilobits a second of an MP3's channel.
+/// Bitrate per channel of an MP3 in kbit/s.
 #[cfg(feature = "mp3")]
 const MP3_KBITS: u32 = 32;
 
-/// How sound is written.
+/// File format of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     Wav,
-    /// Only with the feature `mp3`: [`Format::of`] gives none without.
+    /// Only with the feature `mp3`. [`Format::of`] does not return it otherwise.
     Mp3,
 }
 
 impl Format {
-    /// The one that is asked for, or WAV where this program writes no MP3.
+    /// Returns the requested format, or WAV if this build cannot write MP3.
     pub fn of(mp3: bool) -> Self {
         if mp3 && cfg!(feature = "mp3") { Self::Mp3 } else { Self::Wav }
     }
 
-    /// What is to be said of a recording that is another one than was asked for.
+    /// Returns the remark for a recording that is WAV although MP3 was requested.
     pub fn instead(mp3: bool) -> Option<&'static str> {
         let why = "the recording is a WAV file: this program was built without the feature mp3";
         (mp3 && Self::of(mp3) == Self::Wav).then_some(why)
     }
 
-    /// `wav` or `mp3`: a file's ending, and Plivo's word.
+    /// `wav` or `mp3`, for file names and Plivo's API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Wav => "wav",
@@ -51,7 +51,7 @@ impl Format {
         }
     }
 
-    /// The one of a word.
+    /// Parses the result of [`Format::as_str`].
     pub fn from_word(word: &str) -> Option<Self> {
         match word {
             "wav" => Some(Self::Wav),
@@ -60,7 +60,7 @@ impl Format {
         }
     }
 
-    /// Its MIME type.
+    /// The MIME type.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Wav => "audio/wav",
@@ -85,10 +85,11 @@ pub(super) struct SoundFile {
     whole: PathBuf,
     coding: Coding,
     channels: u16,
-    /// What has not been given to the disk yet, and samples of a channel in it.
+    /// Encoded audio that has not been written to the disk.
     pending: Vec<u8>,
+    /// Samples per channel in `pending`.
     pending_samples: u64,
-    /// Bytes of sound on the disk.
+    /// Bytes of audio on the disk.
     bytes: u64,
 }
 
@@ -116,7 +117,7 @@ impl Coding {
             }
             #[cfg(not(feature = "mp3"))]
             Format::Mp3 => {
-                let why = format!("this program writes no MP3, be it of {channels} channels");
+                let why = format!("this build cannot write MP3 ({channels} channels)");
                 Err(io::Error::new(io::ErrorKind::Unsupported, why))
             }
         }
@@ -124,7 +125,7 @@ impl Coding {
 }
 
 impl SoundFile {
-    /// Makes the file; nobody else may read it.
+    /// Creates the file, readable by this user only.
     pub(super) fn create(
         folder: &Path,
         id: Uuid,
@@ -145,7 +146,8 @@ impl SoundFile {
         Ok(Self { file, part, whole, coding, channels, pending, pending_samples: 0, bytes: 0 })
     }
 
-    /// Adds sound, as much of the one side as of the other. In one channel both are heard, neither louder than it is.
+    /// Appends audio of both sides, which must have equal length. In a mono file they are added,
+    /// each at its own level.
     pub(super) fn push(&mut self, left: &[i16], right: &[i16]) -> io::Result<()> {
         self.pending_samples += u64::try_from(left.len()).unwrap_or_default();
         let both = left.iter().zip(right.iter().chain(std::iter::repeat(&0)));
@@ -168,7 +170,7 @@ impl SoundFile {
         Ok(())
     }
 
-    /// Gives what has come to the disk, if it is worth it.
+    /// Writes the pending audio to the disk if there is at least a second of it.
     pub(super) fn keep(&mut self) -> io::Result<()> {
         if self.pending_samples < KEPT_EVERY { Ok(()) } else { self.write() }
     }
@@ -189,7 +191,7 @@ impl SoundFile {
         }
     }
 
-    /// Completes the file and gives it its name. Where that fails it is to be [repaired](repair).
+    /// Completes and renames the file. If this fails, the file must be [repaired](repair).
     pub(super) fn finish(&mut self) -> io::Result<()> {
         #[cfg(feature = "mp3")]
         if let Coding::Mp3(encoder) = &mut self.coding {
@@ -201,13 +203,13 @@ impl SoundFile {
     }
 }
 
-/// Adds bytes to a file.
+/// Appends bytes to a file.
 #[cfg(not(test))]
 fn put(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)
 }
 
-/// The same on a disk that a test may have made full: what there is room for is written.
+/// Like the real one, on a disk with limited space: writes what fits.
 #[cfg(test)]
 fn put(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     let room = ROOM.get();
@@ -223,8 +225,9 @@ thread_local! {
     pub(super) static ROOM: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
 }
 
-/// A WAV's header (RIFF, one `fmt ` and one `data` chunk) with so many bytes of sound behind it. What is longer than the
-/// format can say (18 hours of two channels; a recording has four at most) is said to be as long as it can.
+/// A WAV header (RIFF with one `fmt ` and one `data` chunk) for this many bytes of audio. If the
+/// size does not fit the format (18 hours of two channels; a recording has at most four), it states
+/// the maximum.
 fn header(channels: u16, bytes: u64) -> [u8; HEADER] {
     let data = u32::try_from(bytes).unwrap_or(u32::MAX - 36);
     let (rate, align) = (RATE.hz(), channels * 2);
@@ -251,20 +254,21 @@ fn header(channels: u16, bytes: u64) -> [u8; HEADER] {
     header
 }
 
-/// What a killed process, or a full disk, left of a recording.
+/// What was left of an incomplete recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
-    /// A file that can be played, complete now.
+    /// A complete, playable file.
     Repaired { duration_ms: u64 },
-    /// Nothing that could be heard.
+    /// No audio.
     Nothing,
 }
 
-/// Makes what a killed process or a full disk left of a recording a whole file; one that was completed is whole already. It
-/// takes no room.
+/// Completes the file that a killed process or a full disk left of a recording. A complete file is
+/// not changed. Needs no disk space.
 ///
 /// # Errors
-/// The system's.
+///
+/// Returns an error if the file cannot be read, cut or renamed.
 pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Result<Left> {
     let (part, whole) = (part(folder, id, format), folder.join(name(id, format)));
     let is_whole = whole.try_exists()?;
@@ -290,7 +294,7 @@ pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Resu
         Format::Mp3 => {
             let (bytes, frames) = whole_frames(&file)?;
             file.set_len(bytes)?;
-            // 576 samples a frame below 32 kHz (ISO 13818-3).
+            // 576 samples per frame below 32 kHz (ISO 13818-3).
             (bytes, frames * 576 * 1_000 / u64::from(RATE.hz()))
         }
     };
@@ -304,7 +308,8 @@ pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Resu
     Ok(Left::Repaired { duration_ms })
 }
 
-/// Bytes and number of an MP3's frames, up to the last whole one (ISO 13818-3: 16 kHz, layer III).
+/// Bytes and number of an MP3's frames up to the last complete one (ISO 13818-3: 16 kHz, layer
+/// III).
 fn whole_frames(mut file: &File) -> io::Result<(u64, u64)> {
     const KBITS: [u64; 16] = [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0];
     file.seek(SeekFrom::Start(0))?;
@@ -329,10 +334,11 @@ fn whole_frames(mut file: &File) -> io::Result<(u64, u64)> {
     Ok((u64::try_from(at).unwrap_or_default(), frames))
 }
 
-/// Names of recordings in a folder that were being written when their process died.
+/// Lists the recordings in a folder that were being written when their process died.
 ///
 /// # Errors
-/// The system's; no folder has none.
+///
+/// Returns an error if the folder cannot be read. A missing folder is empty.
 pub fn left_behind(folder: &Path) -> io::Result<Vec<(Uuid, Format)>> {
     let mut left = Vec::new();
     let entries = match std::fs::read_dir(folder) {
@@ -353,10 +359,11 @@ pub fn left_behind(folder: &Path) -> io::Result<Vec<(Uuid, Format)>> {
     Ok(left)
 }
 
-/// Takes a recording's file away, complete or not; one that is not there is no fault.
+/// Removes a recording's file, complete or not. A missing file is not an error.
 ///
 /// # Errors
-/// The system's.
+///
+/// Returns an error if an existing file cannot be removed.
 pub fn remove(folder: &Path, id: Uuid, format: Format) -> io::Result<()> {
     for path in [folder.join(name(id, format)), part(folder, id, format)] {
         match std::fs::remove_file(path) {

@@ -1,8 +1,9 @@
-//! Recordings: sound into files, on threads of their own, since a disk may make its writer wait.
+//! Recordings. They are written on threads of their own, because a disk may block its writer.
 //!
-//! A recorder takes its sound from whatever is a [`Source`]: a leg, a room. It knows nothing of calls: what is to become
-//! of a recording its owner says by [`Tape::stop`], what has become of it is told once, from the recorder's thread.
-//! `file` writes the files, and repairs those that a killed process left behind; `read` reads them back.
+//! A recorder reads its audio from a [`Source`]: a leg or a room. It knows nothing about calls. The
+//! owner ends a recording with [`RecordingHandle::stop`], and the result is reported once, on the
+//! recorder's thread. `file` writes files and repairs those that a killed process left behind;
+//! `read` reads them back.
 
 mod file;
 mod read;
@@ -28,49 +29,50 @@ use crate::opus::Rate;
 use file::SoundFile;
 use machine::RecordEnd;
 
-/// What recordings are made of: 16 kHz, as much as a WhatsApp call has.
+/// Sample rate of recordings: 16 kHz, the full bandwidth of a WhatsApp call.
 pub const RATE: Rate = Rate::Hz16000;
-/// Milliseconds of one step.
+/// Milliseconds per step.
 const STEP_MS: u64 = 20;
-/// How often the sources are emptied.
+/// Interval at which the sources are read.
 const BEAT: Duration = Duration::from_millis(STEP_MS);
-/// Steps taken of one source before the next one has its turn: a source that was held up catches up.
+/// Maximum steps taken from one source per turn, so that a source that was delayed can catch up.
 const STEPS_MAX: u32 = 100;
-/// Recordings that may wait to be taken on by a thread.
+/// Maximum number of recordings that wait to be taken up by a thread.
 const WAITING_MAX: usize = 4_096;
 
-/// What is to be recorded, and how.
+/// What to record, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
+    /// Names the file.
     pub id: Uuid,
     pub format: Format,
-    /// Two channels, left and right; else both in one.
+    /// Two channels; otherwise both sides are mixed into one.
     pub stereo: bool,
-    /// It ends when it is so long.
+    /// Maximum length. The recording ends when it is reached.
     pub max: Duration,
-    /// It ends when nobody has spoken for so long, from its beginning on.
+    /// The recording ends when nobody has spoken for this long, counted from its start.
     pub silence: Option<Duration>,
 }
 
-/// What has become of a recording.
+/// The outcome of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
     pub end: RecordEnd,
-    /// Milliseconds of sound in the file.
+    /// Milliseconds of audio in the file.
     pub duration_ms: u64,
-    /// Why it failed, if it did: what was recorded before is in the file, if there is one.
+    /// Why it failed, if it did. What was recorded before is in the file, if there is one.
     pub failure: Option<String>,
 }
 
-/// A recording under way. Dropping it ends it as one whose call is over.
+/// A recording in progress. Dropping it ends the recording with [`RecordEnd::HungUp`].
 #[derive(Debug)]
 pub struct Tape(Arc<AtomicU8>);
 
-/// No word of [`RecordEnd`]: go on.
+/// No [`RecordEnd`]: the recording continues.
 const GO_ON: u8 = u8::MAX;
 
 impl Tape {
-    /// Ends it within a moment; said twice, the first counts.
+    /// Ends the recording. Only the first call has an effect.
     pub fn stop(&self, end: RecordEnd) {
         let _ = self.0.compare_exchange(GO_ON, end.number(), Ordering::AcqRel, Ordering::Acquire);
     }
@@ -82,23 +84,24 @@ impl Drop for Tape {
     }
 }
 
-/// Told once what has become of a recording, on a thread that may be made to wait for a disk, but not for more.
+/// Called once with the outcome, on a thread that may block on a disk, but on nothing else.
 pub type Told = Box<dyn FnOnce(Recorded) + Send>;
 
-/// The threads that record, and their folder. Dropping it ends what is being recorded.
+/// The recording threads and their folder. Dropping it ends all recordings.
 pub struct Recorder {
     folder: PathBuf,
     threads: Mutex<Vec<JoinHandle<()>>>,
     queues: Mutex<Vec<SyncSender<Begin>>>,
-    /// Recordings of each thread.
+    /// Number of recordings of each thread.
     loads: Vec<Arc<AtomicUsize>>,
 }
 
 impl Recorder {
-    /// Makes the folder (0700) and starts so many threads.
+    /// Creates the folder (mode 0700) and starts the threads.
     ///
     /// # Errors
-    /// No folder, no thread.
+    ///
+    /// Returns an error if the folder or a thread cannot be created.
     pub fn start(folder: &Path, threads: usize) -> std::io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -121,25 +124,28 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// Where the files are.
+    /// The folder of the files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Recordings under way.
+    /// Number of recordings in progress.
     pub fn len(&self) -> usize {
         self.loads.iter().map(|load| load.load(Ordering::Acquire)).sum()
     }
 
-    /// Whether nothing is being recorded.
+    /// Returns whether nothing is being recorded.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Begins a recording. The file is made on the recorder's thread: whether that worked is `told`, too.
+    /// Starts a recording. The file is created on the recorder's thread; `on_finished` also reports
+    /// if that fails.
     ///
     /// # Errors
-    /// The recorder is stopped, or has far too much to do; `told` is not called.
+    ///
+    /// Returns an error if the recorder has stopped or has too many recordings waiting.
+    /// `on_finished` is not called then.
     pub fn begin(
         &self,
         order: Order,
@@ -167,12 +173,12 @@ impl Recorder {
         }
     }
 
-    /// Ends what is being recorded, and the threads: all files are complete when this returns.
+    /// Ends all recordings and the threads. All files are complete when it returns.
     pub fn stop(&self) {
         lock(&self.queues).clear();
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             if thread.thread().id() != std::thread::current().id() {
-                // A panic of the thread has been logged where it happened.
+                // The thread has already logged its panic.
                 let _ = thread.join();
             }
         }
@@ -189,14 +195,14 @@ fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One thread: empties its sources beat by beat, until its recorder is stopped.
+/// Runs a recording thread until its recorder is stopped.
 fn run(queue: &Receiver<Begin>, load: &AtomicUsize) {
     let mut jobs: Vec<Job> = Vec::new();
     loop {
         let came = match jobs.is_empty() {
             true => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            // Also the pause between two beats. What comes meanwhile makes the next one earlier, and no beat empties
-            // more than there is.
+            // The timeout is the pause between two turns. A new recording makes the next turn
+            // earlier, which reads no more than is available.
             false => queue.recv_timeout(BEAT),
         };
         let stopped = match came {
@@ -222,7 +228,7 @@ fn run(queue: &Receiver<Begin>, load: &AtomicUsize) {
                     Ordering::Acquire,
                 );
             }
-            // A fault in one recording costs no other its end.
+            // A panic in one recording does not affect the others.
             if let Err(fault) = catch_unwind(AssertUnwindSafe(|| job.beat())) {
                 let _ = catch_unwind(AssertUnwindSafe(|| job.fault(&*fault)));
             }
@@ -245,20 +251,21 @@ struct Begin {
     told: Told,
 }
 
-/// One recording. It stays on its thread.
+/// A recording on its thread.
 struct Job {
     order: Order,
     folder: PathBuf,
     source: Box<dyn Source>,
-    /// A [`RecordEnd`], or [`GO_ON`].
+    /// A [`RecordEnd`], or [`RUNNING`].
     stop: Arc<AtomicU8>,
-    /// None once it is over.
+    /// `None` once the recording is over.
     told: Option<Told>,
-    /// None before the first beat.
+    /// `None` before the first turn.
     file: Option<SoundFile>,
     judge: Judge,
-    /// Steps of 20 ms written, and those since somebody spoke.
+    /// Steps of 20 ms written.
     steps: u64,
+    /// Steps since anybody spoke.
     quiet: u64,
 }
 
@@ -268,7 +275,7 @@ impl Job {
         Self { order, folder, source, stop, told: Some(told), file, judge, steps: 0, quiet: 0 }
     }
 
-    /// Writes what there is.
+    /// Writes the audio that is available.
     fn beat(&mut self) {
         if self.file.is_none() {
             match SoundFile::create(
@@ -281,7 +288,7 @@ impl Job {
                 Err(error) => return self.failed(&error),
             }
         }
-        // Asked before the source is emptied: what had come by then is in the file.
+        // Read before the source is: what has arrived by this time is in the file.
         let stop = RecordEnd::of_number(self.stop.load(Ordering::Acquire));
         let over = self.source.is_over();
         let [max, silence] = [Some(self.order.max), self.order.silence].map(|time| time.map(steps));
@@ -315,7 +322,7 @@ impl Job {
         }
     }
 
-    /// It can't be written any more: what there is of it becomes the file, at once, and nothing is left in the making.
+    /// Ends a recording that cannot be written any more. What was written becomes the file.
     fn failed(&mut self, error: &std::io::Error) {
         let why = match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
@@ -323,7 +330,7 @@ impl Job {
             }
             _ => format!("its file could not be written: {error}"),
         };
-        // A write may have been done in part.
+        // The last write may be incomplete.
         if self.file.take().is_some() {
             let Order { id, format, stereo, .. } = self.order;
             self.steps = match repair(&self.folder, id, format, stereo) {
@@ -331,7 +338,7 @@ impl Job {
                 Ok(Left::Nothing) => 0,
                 Err(error) => {
                     tracing::warn!(recording = %id, %error, "what was recorded could not be made a file");
-                    // What can't be removed either, the next start does.
+                    // A file that cannot be removed either is handled at the next start.
                     let _ = remove(&self.folder, id, format);
                     0
                 }
@@ -353,7 +360,7 @@ impl Job {
     }
 }
 
-/// How many steps a time has, begun ones included.
+/// Number of steps in a time, rounded up.
 fn steps(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).div_ceil(STEP_MS)
 }

@@ -1,4 +1,4 @@
-//! A complete recording read back, 20 ms at a time: what [`super::file`] wrote, decoded.
+//! Reads complete recordings back, 20 ms at a time.
 
 use std::fs::File;
 use std::io;
@@ -15,13 +15,14 @@ use uuid::Uuid;
 use super::RATE;
 use super::file::{Format, name};
 
-/// Told of one 20 ms after the other: the only channel or the left one, and the right one. `false`: no more is wanted.
+/// Receives 20 ms at a time: the only or left channel, and the right one. Returns `false` to stop.
 pub type Heard<'a> = &'a mut dyn FnMut(&[i16], Option<&[i16]>) -> bool;
 
 /// Reads a recording to its end, or as far as it can be decoded. Blocks.
 ///
 /// # Errors
-/// There is no such file, or it is none of ours.
+///
+/// Returns an error if the file does not exist or is not a recording.
 pub fn read(folder: &Path, id: Uuid, format: Format, heard: Heard<'_>) -> io::Result<()> {
     let path = folder.join(name(id, format));
     match format {
@@ -33,7 +34,7 @@ pub fn read(folder: &Path, id: Uuid, format: Format, heard: Heard<'_>) -> io::Re
 fn wav(path: &Path, heard: Heard<'_>) -> io::Result<()> {
     let reader = hound::WavReader::open(path).map_err(broken)?;
     let mut frames = Frames::new(usize::from(reader.spec().channels));
-    // A file that was cut off has what is there.
+    // A truncated file yields the samples that it has.
     for sample in reader.into_samples::<i16>().map_while(Result::ok) {
         if !frames.push(sample, heard) {
             break;
@@ -61,7 +62,7 @@ fn mp3(path: &Path, heard: Heard<'_>) -> io::Result<()> {
             Ok(None) | Err(Error::ResetRequired | Error::IoError(_)) => return Ok(()),
             Err(error) => return Err(broken(error)),
         };
-        // A damaged packet is passed over.
+        // Damaged packets are skipped.
         let Ok(sound) = decoder.decode(&packet) else { continue };
         let frames = frames.get_or_insert_with(|| Frames::new(sound.spec().channels().count()));
         samples.clear();
@@ -74,7 +75,7 @@ fn mp3(path: &Path, heard: Heard<'_>) -> io::Result<()> {
     }
 }
 
-/// Full scale is ±1.
+/// Converts a sample; full scale is ±1.
 #[allow(clippy::as_conversions, reason = "`as` cuts what is louder, and takes no number for 0")]
 fn whole(sample: f32) -> i16 {
     (sample * 32_767.0) as i16
@@ -84,7 +85,7 @@ fn broken(error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
-/// Makes 20 ms of interleaved samples.
+/// Splits interleaved samples into frames of 20 ms.
 struct Frames {
     channels: usize,
     left: Vec<i16>,
@@ -97,7 +98,8 @@ impl Frames {
         Self { channels: channels.max(1), left: Vec::new(), right: Vec::new(), at: 0 }
     }
 
-    /// `false`: no more is wanted. What is no whole 20 ms at the end is not told.
+    /// Adds a sample. Returns `false` if the receiver wants no more. An incomplete frame at the end
+    /// is dropped.
     fn push(&mut self, sample: i16, heard: Heard<'_>) -> bool {
         match self.at {
             0 => self.left.push(sample),

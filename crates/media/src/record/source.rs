@@ -1,4 +1,4 @@
-//! What a recorder hears: a leg's two sides, or all that is said in a room; and a part of either.
+//! Sources of recordings: the two sides of a leg, or the audio of a room.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,19 +7,20 @@ use super::RATE;
 use crate::line::Line;
 use crate::mixer::RoomSound;
 
-/// Two tracks of sound, 20 ms at a time.
+/// Two tracks of audio, 20 ms at a time.
 pub trait Source: Send {
-    /// The next 20 ms at [`RATE`], [`crate::opus::Rate::frame`] samples each: what is heard of the peer (left) and what
-    /// the peer hears (right). `None`: nothing yet, or nothing for now; then nothing is written.
+    /// Returns the next 20 ms at [`RATE`]: audio from the peer (left) and to the peer (right),
+    /// [`crate::opus::Rate::frame`] samples each. Returns `None` if nothing is available; nothing
+    /// is written then.
     fn next(&mut self) -> Option<(&[i16], &[i16])>;
 
-    /// Nothing more will come.
+    /// Returns whether no more audio will come.
     fn is_over(&self) -> bool;
 }
 
 const NOTHING: [i16; RATE.frame()] = [0; RATE.frame()];
 
-/// A leg, both sides.
+/// Both sides of a leg.
 impl Source for Line {
     fn next(&mut self) -> Option<(&[i16], &[i16])> {
         Line::next(self).map(|twenty| (twenty.heard, twenty.sent))
@@ -30,7 +31,7 @@ impl Source for Line {
     }
 }
 
-/// All of a room, left.
+/// The whole room on the left track.
 impl Source for RoomSound {
     fn next(&mut self) -> Option<(&[i16], &[i16])> {
         RoomSound::next(self).map(|piece| (piece, NOTHING.as_slice()))
@@ -41,27 +42,27 @@ impl Source for RoomSound {
     }
 }
 
-/// Whether a recording leaves out what is heard just now; clones are one.
+/// Pauses a recording. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Pause(Arc<AtomicBool>);
 
 impl Pause {
-    /// From now on, or no longer.
+    /// Pauses or resumes.
     pub fn set(&self, on: bool) {
         self.0.store(on, Ordering::Relaxed);
     }
 }
 
-/// A source as far as it is wanted.
+/// A source that can be paused and reduced to one track.
 pub struct Part<S> {
     source: S,
     pause: Pause,
-    /// The left side alone.
+    /// Whether the right track is silenced.
     left_only: bool,
 }
 
 impl<S: Source> Part<S> {
-    /// What comes while `pause` is on is left out.
+    /// Creates a source that drops what arrives while `pause` is set.
     pub fn new(source: S, pause: Pause, left_only: bool) -> Self {
         Self { source, pause, left_only }
     }

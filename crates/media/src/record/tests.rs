@@ -1,4 +1,4 @@
-//! Recordings as files: what was heard is in them, at its time, whatever ended them.
+//! Recordings as files: they contain the audio at its time, whatever ended them.
 
 use std::collections::VecDeque;
 use std::sync::mpsc;
@@ -7,12 +7,12 @@ use super::*;
 
 const FRAME: usize = RATE.frame();
 
-/// A source that gives a script of steps at once: how loud the left side is in each.
+/// A source that returns a script of steps: the level of the left side in each.
 struct Script {
     steps: VecDeque<i16>,
     left: Vec<i16>,
     right: Vec<i16>,
-    /// It ends with its script.
+    /// Whether the source ends with its script.
     ends: bool,
 }
 
@@ -43,7 +43,7 @@ fn order(format: Format, stereo: bool) -> Order {
     Order { id: Uuid::new_v4(), format, stereo, max: Duration::from_secs(60), silence: None }
 }
 
-/// Records a script to its end, and gives what became of it and the file's bytes.
+/// Records a script to its end. Returns the result and the file's bytes.
 fn recorded(
     order: Order,
     source: Box<Script>,
@@ -83,7 +83,7 @@ fn a_wav_has_both_sides_apart_or_together() {
     let (_, wav) = recorded(order(Format::Wav, false), Script::new([3_000; 10], true), None);
     let pcm = samples(&wav.unwrap());
     assert_eq!((pcm.len(), pcm.first()), (10 * FRAME, Some(&4_000)));
-    // Two that shout at once don't wrap around.
+    // Two loud sides saturate and do not wrap around.
     let (_, wav) = recorded(order(Format::Wav, false), Script::new([i16::MAX; 2], true), None);
     assert_eq!(samples(&wav.unwrap()).first(), Some(&i16::MAX));
 }
@@ -94,7 +94,7 @@ fn it_ends_at_its_length_after_silence_or_when_it_is_told() {
     let (ended, wav) = recorded(long, Script::new([3_000; 500], false), None);
     assert_eq!((ended.end, ended.duration_ms), (RecordEnd::MaxLength, 1_000));
     assert_eq!(samples(&wav.unwrap()).len(), 2 * 16_000);
-    // From the beginning on, where nobody says anything.
+    // Counted from the beginning if nobody speaks.
     let quiet = Order { silence: Some(Duration::from_secs(2)), ..order(Format::Wav, true) };
     let (ended, _) = recorded(quiet, Script::new([0; 500], false), None);
     assert_eq!((ended.end, ended.duration_ms), (RecordEnd::Silence, 2_000));
@@ -138,7 +138,7 @@ fn a_folder_that_takes_nothing_is_told_and_leaves_nothing() {
     assert!(ended.failure.is_some_and(|why| why.contains("could not be written")));
 }
 
-/// Beats until the recording of this script is over, on a disk that has room for so many bytes more.
+/// Runs a recording to its end on a disk with `room` bytes left. Returns the result and the files.
 fn on_a_disk_with(room: usize, order: Order, steps: usize) -> (Recorded, Vec<(String, u64)>) {
     let folder = tempfile::tempdir().unwrap();
     let (tell, told) = mpsc::sync_channel(1);
@@ -166,7 +166,8 @@ fn a_full_disk_ends_a_recording_with_what_is_on_it_and_leaves_nothing_in_the_mak
     for stereo in [false, true] {
         let second = if stereo { 64_000 } else { 32_000 };
         let sample = second / 16_000;
-        // Full before its header, in it, behind it, in its first second, in the third, and only when it is completed.
+        // The disk is full before the header, inside it, after it, in the first second, in the
+        // third, and at completion.
         for (room, steps) in [
             (0, 500),
             (20, 500),
@@ -219,10 +220,10 @@ fn what_a_killed_process_left_is_made_whole() {
         file.keep().unwrap();
     }
     let part = folder.path().join(format!("{}.part", name(id, Format::Wav)));
-    // Playable as it is, to the last second.
+    // Playable as it is, up to the last full second.
     assert_eq!(samples(&std::fs::read(&part).unwrap()).len(), 100 * FRAME * 2);
     drop(file);
-    // Cut in the middle of a sample, with a header that knows nothing of the last write.
+    // Cut in the middle of a sample, with a header from before the last write.
     let bytes = std::fs::read(&part).unwrap();
     std::fs::write(&part, [&bytes[..], &[9; 643]].concat()).unwrap();
     assert_eq!(left_behind(folder.path()).unwrap(), [(id, Format::Wav)]);
@@ -250,7 +251,7 @@ fn an_mp3_has_the_sound_and_its_length_and_can_be_repaired() {
         let rate = if stereo { 64_000 } else { 32_000 };
         let expected = rate / 8 * 2;
         assert!((expected..expected * 11 / 10).contains(&mp3.len()), "{} bytes", mp3.len());
-        // Half a frame at its end, as a kill leaves it.
+        // Half a frame at the end, as after a kill.
         let folder = tempfile::tempdir().unwrap();
         let id = Uuid::new_v4();
         let part = folder.path().join(format!("{}.part", name(id, Format::Mp3)));
@@ -284,7 +285,8 @@ fn a_complete_file_is_read_back_channel_by_channel() {
                 file.push(left, right).unwrap();
             }
             file.finish().unwrap();
-            // How often the sign changes tells the pitch; an encoder's faint noise around the tone has none.
+            // The rate of zero crossings gives the pitch; quiet samples are ignored, because the
+            // encoder adds noise.
             let pitch = |pcm: &[i16]| {
                 let loud: Vec<i16> =
                     pcm.iter().copied().filter(|sample| sample.unsigned_abs() > 500).collect();
