@@ -1,14 +1,15 @@
-//! Writing our side (`meta-calling.md` §5.2, A1–A8), line by line: the answer to an offer, or an offer of ours.
+//! Writes our side line by line: the answer to an offer, or our own offer
+//! (docs/reference/meta.md#offhooks-answer).
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Direction, Offer, Setup, TelephoneEvent};
 
-/// Our side of one leg.
+/// The local parameters of one leg.
 #[derive(Clone, Copy)]
 pub struct Ours<'a> {
-    /// Our addresses, best first; never empty, at most 8 are written (A3).
+    /// Our addresses, best first. Must not be empty; at most 8 are written.
     pub candidates: &'a [SocketAddr],
     pub ufrag: &'a str,
     pub pwd: &'a str,
@@ -17,15 +18,15 @@ pub struct Ours<'a> {
     pub cname: &'a str,
     pub stream: &'a str,
     pub track: &'a str,
-    /// Below 2^62 (RFC 8829 §5.2.1).
+    /// Session id, below 2^62 (RFC 8829 §5.2.1).
     pub session: u64,
-    /// We answer as an ICE-lite agent: only to an offer that is not lite itself (A2).
+    /// Answers as an ICE-lite agent. Only for an offer that is not lite itself.
     pub ice_lite: bool,
 }
 
-/// The most candidates that we write (A3).
+/// Maximum number of candidates in our SDP.
 const CANDIDATES_OUT_MAX: usize = 8;
-/// What our Opus is and likes to get (A7).
+/// Format parameters of our Opus.
 const OPUS_FORMAT: &str = "minptime=20;useinbandfec=1;maxplaybackrate=16000;stereo=0";
 
 struct Lines(String);
@@ -56,11 +57,11 @@ pub(super) fn text(offer: &Offer, ours: &Ours<'_>) -> String {
     out.0
 }
 
-/// What Meta's own offers have, so that nothing in ours is new to it.
+/// The payload types of Meta's own offers, so that ours contain nothing unusual.
 const OPUS_PT: u8 = 111;
 const DIGITS: TelephoneEvent = TelephoneEvent { pt: 126, clock: 8_000 };
 
-/// Our offer: Meta answers it by webhook, and is ICE-lite then as ever; we never are (A2).
+/// Writes our offer. Meta answers it by webhook and is ICE-lite; we never are.
 pub(super) fn offer(ours: &Ours<'_>) -> String {
     let mut out = Lines(String::with_capacity(1_024));
     let home = session(&mut out, ours, Some(MID));
@@ -77,10 +78,10 @@ pub(super) fn offer(ours: &Ours<'_>) -> String {
     out.0
 }
 
-/// The mid of our offers: Meta's word for it.
+/// The mid of our offers, as in Meta's.
 const MID: &str = "audio";
 
-/// The lines before the first section; gives our first address.
+/// Writes the session-level lines. Returns our first address.
 fn session(out: &mut Lines, ours: &Ours<'_>, mid: Option<&str>) -> SocketAddr {
     let unknown = SocketAddr::from(([0, 0, 0, 0], 9));
     let home = ours.candidates.first().copied().unwrap_or(unknown);
@@ -98,10 +99,10 @@ fn session(out: &mut Lines, ours: &Ours<'_>, mid: Option<&str>) -> SocketAddr {
     home
 }
 
-/// The audio section of ours.
+/// The audio section that we write.
 struct Audio<'a> {
     proto: &'a str,
-    /// Payload types, as they stand in `m=`.
+    /// Payload types as in the `m=` line.
     formats: &'a str,
     setup: Setup,
     mid: Option<&'a str>,
@@ -137,7 +138,8 @@ impl Audio<'_> {
         out.put(format_args!("c={}", net(home.ip())));
         out.put(format_args!("a=rtcp:{} {}", home.port(), net(home.ip())));
         for (n, addr) in (1u32..).zip(ours.candidates.iter().take(CANDIDATES_OUT_MAX)) {
-            // RFC 8445 §5.1.2.1: type preference of hosts, local preference falling with the place, component 1.
+            // RFC 8445 §5.1.2.1: type preference of host candidates, local preference by position,
+            // component 1.
             let priority = (126 << 24) + ((65_536 - n) << 8) + 255;
             out.put(format_args!(
                 "a=candidate:{n} 1 udp {priority} {} {} typ host",

@@ -1,28 +1,34 @@
-//! The other side's strictness: what Meta refuses in an answer (`meta-calling.md` §8 M7).
+//! The checks that Meta applies to an answer, for the simulated Meta and for tests
+//! (docs/reference/meta.md#m7).
 //!
-//! Written apart from `answer`, so that the one checks the other.
+//! Written independently of `answer`, so that each checks the other.
 
 use std::fmt;
 
 use super::parse::sha256;
 use super::{Direction, Offer, Setup};
 
-/// A rule of `meta-calling.md` §5.2.
+/// A rule for answers (docs/reference/meta.md#offhooks-answer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Sections, payload types and attributes mirror the offer.
 pub enum Rule {
+    /// Not ICE-lite towards a lite peer.
     A1,
+    /// Length and alphabet of the ICE credentials.
     A2,
+    /// Exactly one SHA-256 fingerprint.
     A4,
+    /// The DTLS role answers the offer's.
     A5,
     A6,
 }
 
-/// An answer that Meta would refuse.
+/// Why Meta would refuse an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{rule}: {what}: {line}")]
 pub struct AnswerFault {
     pub rule: Rule,
-    /// The line at fault, or the one that is missing.
+    /// The offending or missing line.
     pub line: String,
     pub what: &'static str,
 }
@@ -34,14 +40,15 @@ impl fmt::Display for Rule {
 }
 
 fn fault<T>(rule: Rule, what: &'static str, line: impl Into<String>) -> Result<T, AnswerFault> {
-    // A line of an answer holds credentials at most in full length: cut.
+    // The line may contain credentials, so it is truncated.
     Err(AnswerFault { rule, what, line: line.into().chars().take(120).collect() })
 }
 
-/// Whether `answer` answers `offer` as A1, A2, A4, A5 and A6 ask.
+/// Checks that `answer` answers `offer` according to rules A1, A2, A4, A5 and A6.
 ///
 /// # Errors
-/// The first line that does not.
+///
+/// Returns the first violation.
 pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerFault> {
     use Rule::{A1, A2, A4, A5, A6};
     let lines: Vec<&str> =
@@ -153,7 +160,7 @@ fn audio(offer: &Offer, session: &[&str], lines: &[&str]) -> Result<(), AnswerFa
         return fault(Rule::A1, "missing", "a=rtcp-mux");
     }
     let direction = format!("a={}", offer.direction.mirrored().as_str());
-    // Nothing said is sendrecv (RFC 8866 §6.7), but A1 wants it said.
+    // A missing direction means sendrecv (RFC 8866 §6.7), but A1 requires it to be stated.
     if !has(&direction)
         || (offer.direction == Direction::SendRecv
             && ["a=sendonly", "a=recvonly", "a=inactive"].iter().any(|l| has(l)))

@@ -1,4 +1,4 @@
-//! Reading an offer: lines, levels, the first usable audio section.
+//! Parsing of offers: lines, levels, the first usable audio section.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,14 +7,15 @@ use super::{
     Section, Setup, TelephoneEvent, UFRAG_MAX,
 };
 
-/// A mid, protocol or media word that we repeat in our answer may be as long as this: keeps the answer within A8.
+/// Maximum length of a mid, protocol or media token that the answer repeats. Keeps the answer below
+/// 8 KiB.
 const TOKEN_MAX: usize = 64;
-/// Payload types of one section that are kept.
+/// Maximum number of payload types kept per section.
 const FORMATS_MAX: usize = 64;
-/// `telephone-event` comes at one rate from Meta, at two from Chromium.
+/// Meta offers `telephone-event` at one rate, Chromium at two.
 const TELEPHONE_EVENTS_MAX: usize = 2;
 
-/// The lines of one level; every lookup takes the first of repeated lines.
+/// The lines of one level. Of repeated attributes the first one counts.
 #[derive(Clone, Copy)]
 struct Level<'a>(&'a [&'a str]);
 
@@ -33,13 +34,14 @@ impl<'a> Level<'a> {
     }
 }
 
-/// Whose offer it is.
+/// Who sent the offer.
 #[derive(Clone, Copy)]
 pub(super) enum From {
     Meta {
         allow_loopback: bool,
     },
-    /// An endpoint's phone: as long as it is no lite agent itself, it comes to us, and where it is does not matter.
+    /// An endpoint's phone. Unless it is ICE-lite it sends the checks, so its addresses do not
+    /// matter.
     Phone,
 }
 
@@ -64,7 +66,7 @@ pub(super) fn offer(text: &str, from: From) -> Result<Offer, OfferFault> {
     if media.len() > SECTIONS_MAX {
         return Err(OfferFault::TooManySections);
     }
-    // Meta puts it at session level; a copy at media level means the same (§5.1).
+    // Meta states it at session level; at media level it means the same.
     let ice_lite = session.has("ice-lite") || media.iter().any(|m| m.has("ice-lite"));
     let mut sections = media.iter().map(|m| section(*m)).collect::<Result<Vec<_>, _>>()?;
 
@@ -87,7 +89,7 @@ pub(super) fn offer(text: &str, from: From) -> Result<Offer, OfferFault> {
                     ..audio
                 });
             }
-            // Told is what ails the first one.
+            // Report the fault of the first audio section.
             Err(why) if fault == OfferFault::NoAudio => fault = why,
             Err(_) => {}
         }
@@ -95,7 +97,7 @@ pub(super) fn offer(text: &str, from: From) -> Result<Offer, OfferFault> {
     Err(fault)
 }
 
-/// The `m=` line and the mid of a section.
+/// Parses the `m=` line and the mid of a section.
 fn section(level: Level<'_>) -> Result<Section, OfferFault> {
     let line = level.0.first().and_then(|l| l.strip_prefix("m=")).unwrap_or_default();
     let mut words = line.split_ascii_whitespace().map(str::to_owned);
@@ -110,7 +112,8 @@ fn section(level: Level<'_>) -> Result<Section, OfferFault> {
     Ok(Section { media, proto, formats, mid })
 }
 
-/// An audio section with what it takes from the session; `audio` and `sections` are left for the caller.
+/// Parses an audio section together with session-level attributes. The caller sets `audio` and
+/// `sections`.
 fn audio(
     level: Level<'_>,
     session: Level<'_>,
@@ -121,7 +124,7 @@ fn audio(
     let either = |name: &'static str| level.attribute(name).or_else(|| session.attribute(name));
 
     let port = level.0.first().and_then(|l| l.split_ascii_whitespace().nth(1)).unwrap_or_default();
-    // `port/count` is allowed by the grammar.
+    // The grammar allows `port/count`.
     if port.split('/').next().and_then(|p| p.parse::<u16>().ok()).unwrap_or_default() == 0 {
         return Err(OfferFault::PortZero);
     }
@@ -173,13 +176,14 @@ fn audio(
         }
     }
 
-    // We send checks to nobody who sends them himself.
+    // No checks are sent to a peer that sends them itself, so any address is harmless.
     let (allow_loopback, unnamed) = match from {
         From::Meta { allow_loopback } => (allow_loopback, false),
         From::Phone => (!ice_lite, true),
     };
     let (candidates, named) = candidates(level.attributes("candidate"), allow_loopback);
-    // A browser hides its addresses behind mDNS names until the microphone is allowed; it is the one who checks.
+    // A browser hides its addresses behind mDNS names until the microphone is allowed. It sends the
+    // checks.
     if candidates.is_empty() && (ice_lite || !(named || unnamed)) {
         return Err(OfferFault::NoCandidate);
     }
@@ -206,7 +210,7 @@ fn audio(
     })
 }
 
-/// ICE's alphabet and a little more; a colon would break STUN's USERNAME.
+/// The characters of ICE and a few more. A colon would break the USERNAME of STUN.
 fn is_credential(text: &str, min: usize) -> bool {
     (min..=256).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }
@@ -227,7 +231,7 @@ fn direction(level: Level<'_>) -> Option<Direction> {
     })
 }
 
-/// The 32 bytes of `sha-256 AB:CD:…`, name and hex in any case.
+/// Parses `sha-256 AB:CD:…` into 32 bytes. Name and digits may be in either case.
 pub(super) fn sha256(value: &str) -> Option<[u8; 32]> {
     let (hash, hex) = value.split_once(' ')?;
     if !hash.eq_ignore_ascii_case("sha-256") {
@@ -243,7 +247,7 @@ pub(super) fn sha256(value: &str) -> Option<[u8; 32]> {
     pairs.next().is_none().then_some(bytes)
 }
 
-/// The addresses we may go to, and whether there were host names among the rest (§5.2).
+/// Returns the usable addresses, and whether there were mDNS names among the rest.
 fn candidates<'a>(
     lines: impl Iterator<Item = &'a str>,
     allow_loopback: bool,
@@ -251,7 +255,7 @@ fn candidates<'a>(
     let mut taken: Vec<RemoteCandidate> = Vec::new();
     let mut named = false;
     for line in lines {
-        // foundation component transport priority address port "typ" kind …, then extension pairs.
+        // foundation component transport priority address port "typ" type …, then extensions.
         let words: Vec<&str> = line.split_ascii_whitespace().take(6).collect();
         let [_, component, transport, priority, address, port] = words.as_slice() else { continue };
         let (Ok(port), Ok(priority)) = (port.parse::<u16>(), priority.parse::<u32>()) else {

@@ -1,5 +1,5 @@
-//! Offers of the fixtures read as their index says or refused for their reason, any text and mangled ones besides; our
-//! answers, line by line beside models and before a strict reader.
+//! Offers of the fixtures, compared with their index; arbitrary and mangled offers; our answers,
+//! compared with models and checked by the strict reader.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -91,7 +91,7 @@ fn every_bad_offer_is_refused_for_its_reason() {
             "no ice-ufrag" => OfferFault::Ufrag,
             "no rtcp-mux" => OfferFault::RtcpMux,
             "audio section refused (port 0)" => OfferFault::PortZero,
-            // It ends inside its pwd.
+            // It ends inside its password.
             "cut before the credentials" => OfferFault::Pwd,
             other => panic!("{file}: a reason this test does not know: {other}"),
         };
@@ -99,7 +99,7 @@ fn every_bad_offer_is_refused_for_its_reason() {
     }
 }
 
-/// Longer ones made the agent panic while it answered a check.
+/// A longer one made str0m panic when it answered a check.
 #[test]
 fn a_ufrag_that_no_check_of_ours_can_name_is_refused_at_the_door() {
     let offer = |chars: usize| {
@@ -163,7 +163,7 @@ fn our_answer_follows_the_models_line_by_line() {
         assert!(text.ends_with("\r\n") && text.len() <= 8_192, "A8");
         assert_eq!(text.matches('\n').count(), text.matches("\r\n").count(), "A8");
 
-        // What is drawn fresh for each leg is masked; everything else is the model's.
+        // Values that are random for each leg are masked; everything else must equal the model.
         let mask = |line: &str| {
             let fresh = [
                 "o=- ",
@@ -198,7 +198,7 @@ fn other_sections_are_refused_in_their_place() {
     assert!(text.contains("a=group:BUNDLE audio\r\n"), "video is not in the bundle");
     assert!(text.contains("m=video 0 UDP/TLS/RTP/SAVPF 97\r\n"), "{text}");
 
-    // Video first: the audio section keeps its place.
+    // Video first: the audio section keeps its position.
     let full = fixture("sdp/offer_audio_and_video.sdp");
     let at = full.find("m=audio").expect("audio");
     let video = full.find("m=video").expect("video");
@@ -230,7 +230,7 @@ fn a_browser_offer_reads_at_both_clock_rates() {
     check_answer(&offer, &answer).expect("lite is fine towards a full offer");
 }
 
-/// A change of a good offer, and what becomes of it.
+/// Changes of a good offer, and whether the result is usable.
 #[test]
 fn r19_edges_of_usability() {
     let base = fixture("sdp/offer_relay_full.sdp");
@@ -347,7 +347,8 @@ proptest! {
         let _ = check_answer(&parse("sdp/offer_minimal.sdp"), &format!("v=0\r\n{text}"));
     }
 
-    /// Lines dropped, doubled and swapped: never a panic, and whatever is usable gets an answer that holds.
+    /// Lines dropped, duplicated and swapped: it never panics, and usable offers get a valid
+    /// answer.
     #[test]
     fn a_mangled_offer_is_refused_or_answered(seed in proptest::collection::vec((0usize..40, 0usize..40, 0u8..3), 0..12)) {
         let base = fixture("sdp/offer_audio_and_video.sdp");
