@@ -1,10 +1,11 @@
-//! DTLS for str0m with our own timing: its stock provider starts over after a second, which a lost first packet
-//! makes audible (`meta-calling.md` §5.3 wants 100 ms).
+//! DTLS for str0m with retransmission timers of our own. The stock provider repeats a flight only
+//! after a second, so that one lost packet would delay the audio audibly; this one starts at 100
+//! ms.
 //!
-//! A thin dress around `dimpl`, the DTLS that str0m brings. What it adds: a fatal alert of an established peer
-//! ends the connection like its close_notify, for str0m passes such errors over; and nothing is made, the private key
-//! not read, before the first packet comes or goes, for many a call ends without any; and the keys that it agrees on are
-//! left on a [`Keyring`], for the leg's own RTP.
+//! It wraps `dimpl`, the DTLS implementation that str0m uses, and adds three things. A fatal alert
+//! on an established connection ends it like a close_notify, because str0m ignores such errors. The
+//! connection is created, and the private key read, only when the first packet is received or sent,
+//! because many calls end before that. The SRTP keys are put into a [`KeyCell`] for `transport`.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -18,12 +19,12 @@ use str0m::crypto::{CryptoError, CryptoProvider};
 
 use super::srtp::{Keys, Profile};
 
-/// Where a handshake leaves its keys.
+/// Receives the SRTP keys of a DTLS handshake.
 #[derive(Clone, Debug, Default)]
 pub struct Keyring(Arc<Mutex<Option<Keys>>>);
 
 impl Keyring {
-    /// The keys, once they are there; once.
+    /// Takes the keys, if the handshake is complete and they have not been taken yet.
     pub fn take(&self) -> Option<Keys> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -34,11 +35,13 @@ impl Keyring {
 }
 
 thread_local! {
-    /// For the connection that is made next on this thread: str0m makes it where we can hand in nothing.
+    /// The cell of the next connection that is created on this thread. str0m creates connections
+    /// where no argument can be passed.
     static NEXT: RefCell<Option<Keyring>> = const { RefCell::new(None) };
 }
 
-/// What `make` makes, and where the DTLS in it will leave its keys.
+/// Runs `make` and returns its result with the cell that receives the keys of the DTLS connection
+/// created in it.
 pub fn with_keyring<T>(make: impl FnOnce() -> T) -> (T, Keyring) {
     let keys = Keyring::default();
     NEXT.set(Some(keys.clone()));
@@ -47,14 +50,14 @@ pub fn with_keyring<T>(make: impl FnOnce() -> T) -> (T, Keyring) {
     (made, keys)
 }
 
-/// The first flight is sent again after this long, then after twice as long, and so on.
+/// Time after which the first flight is repeated. It doubles with each repetition.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
-/// 100 ms doubled eight times is 25 s in all: past T_media, which ends the call first.
+/// 100 ms doubled eight times is 25 s in total, later than the media timeout that ends the call.
 const RETRIES: usize = 7;
-/// Longer than a leg may take from its answer to its media (T_accept + T_media).
+/// Maximum duration of a handshake, longer than a leg may take from its answer to its media.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
 
-/// The crypto of every leg: str0m's own, with this DTLS.
+/// The crypto provider of every leg: str0m's own, with this DTLS.
 pub fn crypto() -> CryptoProvider {
     static DTLS: Provider = Provider;
     CryptoProvider { dtls_provider: &DTLS, ..str0m::crypto::from_feature_flags() }
@@ -91,14 +94,14 @@ impl DtlsProvider for Provider {
     }
 }
 
-/// One configuration serves every leg: its crypto is checked when it is built.
+/// All legs share one configuration, because building it validates the crypto provider.
 fn config(mtu: usize) -> Result<Arc<dimpl::Config>, CryptoError> {
     static SHARED: OnceLock<Arc<dimpl::Config>> = OnceLock::new();
     if let Some(shared) = SHARED.get().filter(|c| c.mtu() == mtu) {
         return Ok(shared.clone());
     }
     let config = dimpl::Config::builder()
-        // Return routability is ICE's matter.
+        // ICE has already verified the return path.
         .use_server_cookie(false)
         .mtu(mtu)
         .flight_start_rto(FIRST_RETRY)
@@ -113,14 +116,14 @@ struct Instance {
     config: Arc<dimpl::Config>,
     cert: DtlsCert,
     version: DtlsVersion,
-    /// As it was told last.
+    /// The time of the last `handle_timeout`.
     now: Instant,
-    /// None until a packet comes or goes. Of some thousand bytes.
+    /// Created with the first packet. It takes several kilobytes.
     made: Option<Box<dimpl::Dtls>>,
     established: bool,
-    /// A fatal alert came over the established connection; told once.
+    /// A fatal alert arrived on the established connection. Reported once.
     alerted: bool,
-    /// Whoever asked for its keys.
+    /// Where the keys are stored, if requested.
     keys: Option<Keyring>,
 }
 
@@ -146,7 +149,7 @@ impl fmt::Debug for Instance {
 
 impl DtlsInstance for Instance {
     fn set_active(&mut self, active: bool) {
-        // It begins as a server, which has nothing to do before it is spoken to.
+        // A connection starts as a server, which does nothing before it receives a packet.
         if active || self.made.is_some() {
             self.dtls().set_active(active);
         }
@@ -158,7 +161,7 @@ impl DtlsInstance for Instance {
             self.dtls().handle_timeout(now)?;
         }
         let result = self.dtls().handle_packet(packet);
-        // Before that, alerts are not authenticated: anybody could have written one (R19).
+        // Alerts are not authenticated before that; anyone could have sent one.
         let fatal = matches!(
             &result,
             Err(DtlsImplError::SecurityError(dimpl::SecurityError::FatalAlert { .. }))
@@ -224,7 +227,7 @@ mod tests {
     use super::crypto;
     use model::Clock;
 
-    /// What it sends now, and when it wants to be asked again.
+    /// The number of packets it sends now, and its next timeout.
     fn output(instance: &mut dyn DtlsInstance) -> (usize, Option<std::time::Instant>) {
         let mut room = [0; 2_048];
         let mut packets = 0;

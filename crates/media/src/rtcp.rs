@@ -1,39 +1,40 @@
-//! RTCP as values: sender and receiver reports with our name, goodbye; out and in (RFC 3550 §6).
+//! RTCP packets: sender and receiver reports with a CNAME, and BYE, written and parsed (RFC 3550
+//! §6).
 //!
-//! Pure: times are NTP's, 32.32 fixed point, and handed in. When a report is due, what it says and what follows from the
-//! peer's is `transport`'s.
+//! No I/O and no clock: times are passed in as NTP timestamps in 32.32 fixed point. `transport`
+//! decides when to report and evaluates the peer's reports.
 
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
 const DESCRIPTION: u8 = 202;
 const GOODBYE: u8 = 203;
-/// SDES item of a participant's name.
+/// SDES item type of the CNAME.
 const CNAME: u8 = 1;
-/// Bytes of a reception block.
+/// Size of a reception report block in bytes.
 const BLOCK: usize = 24;
-/// Packets of one compound that are read.
+/// Maximum number of packets parsed in one compound packet.
 const PACKETS_MAX: usize = 16;
 
-/// How a sender's stream is heard: a reception block (§6.4.1).
+/// A reception report block (§6.4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Block {
-    /// Whose stream it is about.
+    /// SSRC of the stream that it reports on.
     pub(super) ssrc: u32,
-    /// Lost since the report before, of 256.
+    /// Share of packets lost since the previous report, of 256.
     pub(super) fraction: u8,
-    /// Lost since the beginning; fewer than none where packets came twice. 24 bits.
+    /// Packets lost in total, negative if there were duplicates. 24 bits.
     pub(super) lost: i32,
-    /// Rollovers and the highest sequence number.
+    /// Rollover count and highest sequence number.
     pub(super) highest: u32,
-    /// In ticks of the stream's clock.
+    /// Jitter in ticks of the stream's clock.
     pub(super) jitter: u32,
-    /// The middle of the NTP time of the sender's last report, 0 if there was none.
+    /// Middle 32 bits of the NTP time of the last sender report, 0 if there was none.
     pub(super) last_report: u32,
-    /// How long ago that came, in 1/65536 s.
+    /// Time since that report arrived, in 1/65536 s.
     pub(super) since_report: u32,
 }
 
-/// What a sender says of itself.
+/// The sender information of a sender report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sender {
     pub(super) ntp: u64,
@@ -42,17 +43,18 @@ pub(super) struct Sender {
     pub(super) bytes: u32,
 }
 
-/// What a compound packet holds that we have a use for.
+/// The contents of a compound packet that are evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// From this SSRC.
+    /// Sender information of this SSRC.
     Sender(u32, Sender),
     Block(Block),
-    /// That SSRC sends no more.
+    /// This SSRC has left (BYE).
     Goodbye(u32),
 }
 
-/// Appends a report with our name, and with `goodbye` our leaving: one compound packet. `blocks` are 31 at most.
+/// Appends a compound packet: a report, the CNAME, and with `goodbye` a BYE. At most 31 blocks are
+/// written.
 pub(super) fn write(
     out: &mut Vec<u8>,
     ssrc: u32,
@@ -87,7 +89,7 @@ pub(super) fn write(
         out.extend_from_slice(&ssrc.to_be_bytes());
         out.extend_from_slice(&[CNAME, u8::try_from(name.len()).unwrap_or(255)]);
         out.extend_from_slice(name);
-        // At least one zero ends the items.
+        // The items end with at least one zero.
         out.push(0);
     });
     if goodbye {
@@ -95,7 +97,7 @@ pub(super) fn write(
     }
 }
 
-/// A packet, filled up to whole words, under its header.
+/// Appends a packet with its header, padded to whole words.
 fn packet(out: &mut Vec<u8>, kind: u8, count: usize, body: impl FnOnce(&mut Vec<u8>)) {
     let from = out.len();
     out.extend_from_slice(&[0x80 | u8::try_from(count).unwrap_or(31), kind, 0, 0]);
@@ -109,7 +111,7 @@ fn packet(out: &mut Vec<u8>, kind: u8, count: usize, body: impl FnOnce(&mut Vec<
     }
 }
 
-/// Reads a compound packet; `take` gets what it holds, up to the first piece that is none.
+/// Parses a compound packet. `take` receives its items up to the first malformed packet.
 pub(super) fn read(compound: &[u8], mut take: impl FnMut(Item)) {
     let mut rest = compound;
     for _ in 0..PACKETS_MAX {
@@ -164,7 +166,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes)
 }
 
-/// The middle 32 bits of an NTP time: seconds of 16 bits, and their parts (§4).
+/// The middle 32 bits of an NTP timestamp: 16 bits of seconds, 16 bits of fraction (§4).
 pub(super) fn middle(ntp: u64) -> u32 {
     u32::try_from((ntp >> 16) & 0xffff_ffff).unwrap_or_default()
 }

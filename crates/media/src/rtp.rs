@@ -1,12 +1,12 @@
-//! RTP headers (RFC 3550 §5.1, §5.3.1): read with everything a sender may put there, written as plainly as can be.
+//! RTP headers (RFC 3550 §5.1, §5.3.1). Reads every valid header, writes minimal ones.
 
-/// Bytes of a header without contributors and extension.
+/// Size of a header without CSRCs and extension, in bytes.
 pub(super) const HEADER: usize = 12;
 
-/// A header that was read.
+/// A parsed header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Bytes of it, contributors and extension included.
+    /// Size in bytes, CSRCs and extension included.
     pub(super) length: usize,
     pub(super) padded: bool,
     pub(super) marker: bool,
@@ -17,7 +17,8 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// None: it is no RTP of version 2, or shorter than its header says.
+    /// Parses the header of a packet. Returns `None` if it is not RTP version 2 or shorter than its
+    /// header claims.
     pub(super) fn read(packet: &[u8]) -> Option<Self> {
         let fixed: &[u8; HEADER] = packet.first_chunk()?;
         let [first, second, s0, s1, t0, t1, t2, t3, ssrc @ ..] = *fixed;
@@ -40,7 +41,7 @@ impl Header {
         })
     }
 
-    /// The payload without its padding; none where the padding is longer than all of it.
+    /// Removes the padding of a payload. Returns `None` if the padding is longer than the payload.
     pub(super) fn payload<'a>(&self, payload: &'a [u8]) -> Option<&'a [u8]> {
         if !self.padded {
             return Some(payload);
@@ -50,7 +51,7 @@ impl Header {
     }
 }
 
-/// Appends a header without contributors, extension and padding.
+/// Appends a header without CSRCs, extension and padding.
 pub(super) fn write(
     out: &mut Vec<u8>,
     payload_type: u8,
@@ -65,7 +66,7 @@ pub(super) fn write(
     out.extend_from_slice(&ssrc.to_be_bytes());
 }
 
-/// What a datagram that is neither STUN nor DTLS looks like (RFC 7983, RFC 5761 §4).
+/// Kind of a datagram that is not STUN (RFC 7983, RFC 5761 §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Looks {
     Rtp,
@@ -73,7 +74,7 @@ pub enum Looks {
     Other,
 }
 
-/// By its first bytes; anybody could have written them.
+/// Classifies a datagram by its first bytes. This authenticates nothing.
 pub fn looks(datagram: &[u8]) -> Looks {
     match datagram {
         [128..192, 192..224, ..] => Looks::Rtcp,

@@ -1,6 +1,7 @@
-//! Batched datagrams: 64 in and 64 out per system call, a poll set over many sockets, and the machine's addresses.
+//! Batched datagram I/O: 64 datagrams per system call, a poll set for many sockets, and the
+//! addresses of the machine's interfaces.
 //!
-//! Safe values over `recvmmsg`, `sendmmsg`, `epoll` and `getifaddrs`. Knows nothing of what the datagrams hold.
+//! Safe wrappers of `recvmmsg`, `sendmmsg`, `epoll` and `getifaddrs`.
 
 use std::io;
 use std::mem::{MaybeUninit, size_of, zeroed};
@@ -9,32 +10,34 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use socket2::{SockAddr, SockAddrStorage};
 
-/// Datagrams in one system call.
+/// Datagrams per system call.
 pub const BATCH: usize = 64;
-/// Longest datagram that is read, in bytes; WebRTC's stay below 1,500.
+/// Maximum size of a received datagram in bytes. WebRTC datagrams are smaller than 1,500.
 const DATAGRAM_MAX: usize = 2_048;
-/// Room for a sender's address.
+/// Size of a buffer for a sender's address.
 const NAME_MAX: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 
-/// Room for one batch of received datagrams, reused from call to call.
+/// A batch of received datagrams. Its buffers are reused for each call.
 pub struct Inbox {
     bytes: Vec<u8>,
     names: Vec<libc::sockaddr_storage>,
-    /// Point into `bytes`. None of these grows or shrinks, so that all stay where they are.
+    /// Points into `bytes`. No vector is resized, so that all pointers stay valid.
     _pieces: Vec<libc::iovec>,
-    /// Point into `names` and `_pieces`. Made once: to fill 64 of them for a socket that has two datagrams costs more than the
-    /// datagrams.
+    /// Points into `names` and `_pieces`. Created once, because filling 64 headers for a socket
+    /// with two datagrams costs more than the datagrams.
     heads: Vec<libc::mmsghdr>,
     count: usize,
 }
 
-// SAFETY: what its pointers point at is its own, on the heap, and touched through `&mut self` alone.
+// SAFETY: the pointers point into heap buffers that this value owns, and are used only through
+// `&mut self`.
 unsafe impl Send for Inbox {}
 
 impl Default for Inbox {
     fn default() -> Self {
         let mut bytes = vec![0; BATCH * DATAGRAM_MAX];
-        // SAFETY: sockaddr_storage, iovec and mmsghdr are plain C structs for which all zeroes is a value.
+        // SAFETY: sockaddr_storage, iovec and mmsghdr are plain C structs for which all zeroes is a
+        // valid value.
         let (name, piece, head): (libc::sockaddr_storage, libc::iovec, libc::mmsghdr) =
             unsafe { (zeroed(), zeroed(), zeroed()) };
         let (mut names, mut pieces, mut heads) =
@@ -57,18 +60,21 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// Takes what a non-blocking socket has, [`BATCH`] datagrams at most; returns how many. What was there before
-    /// is gone. IPv4 peers of a dual-stack socket are given as IPv4.
+    /// Receives from a non-blocking socket, at most [`BATCH`] datagrams, and returns their number.
+    /// Replaces the previous batch. IPv4 peers of a dual-stack socket are reported with IPv4
+    /// addresses.
     ///
     /// # Errors
-    /// Those of `recvmmsg(2)`; nothing there is not one of them.
+    ///
+    /// Returns the errors of `recvmmsg(2)`, except that no data is `Ok(0)`.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
-        // The kernel has written how long each name was.
+        // The kernel has overwritten the lengths of the addresses.
         for head in self.heads.iter_mut().take(std::mem::take(&mut self.count)) {
             head.msg_hdr.msg_namelen = NAME_MAX;
         }
-        // SAFETY: `heads` has BATCH entries, each pointing at an iovec, a name and a buffer that live as long as `self`
-        // and are not touched otherwise until the call is back; no timeout is passed.
+        // SAFETY: `heads` has BATCH entries, each pointing to an iovec, a name and a buffer that
+        // live as long as `self` and are not accessed otherwise during the call; no timeout is
+        // passed.
         let got = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -89,7 +95,8 @@ impl Inbox {
         Ok(got)
     }
 
-    /// The datagrams of the last [`Inbox::receive`], with their senders; those that were too long are left out.
+    /// The datagrams of the last [`ReceiveBatch::receive`] with their senders, without those that
+    /// were too long.
     pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         let rooms = self.bytes.chunks_exact(DATAGRAM_MAX);
         rooms.zip(&self.names).zip(&self.heads).take(self.count).filter_map(
@@ -103,23 +110,24 @@ impl Inbox {
 }
 
 fn address(name: &libc::sockaddr_storage, length: libc::socklen_t) -> Option<SocketAddr> {
-    // SAFETY: socket2's storage is a transparent wrapper of this type; the kernel filled `name` with an address of
-    // `length` bytes of the socket's family.
+    // SAFETY: socket2's storage is a transparent wrapper of this type; the kernel filled `name`
+    // with an address of `length` bytes of the socket's family.
     let addr =
         unsafe { SockAddr::new(std::ptr::from_ref(name).cast::<SockAddrStorage>().read(), length) };
     let addr = addr.as_socket()?;
     Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
 }
 
-/// Sends datagrams, [`BATCH`] in a system call; returns how many went out. One that cannot be sent is skipped; when
-/// the socket's buffer is full, the rest is dropped (late sound is worth nothing).
+/// Sends datagrams, [`BATCH`] per system call, and returns the number sent. A datagram that cannot
+/// be sent is skipped. If the socket's buffer is full the rest is dropped, because late audio is
+/// useless.
 pub fn send_all<'a>(
     socket: &UdpSocket,
     to_v6: bool,
     datagrams: impl IntoIterator<Item = (SocketAddr, &'a [u8])>,
 ) -> usize {
     let mut datagrams = datagrams.into_iter();
-    // Written as far as there are datagrams and no further: most batches are small.
+    // Initialised only as far as there are datagrams, because most batches are small.
     let mut names = [const { MaybeUninit::<SockAddr>::uninit() }; BATCH];
     let mut pieces = [const { MaybeUninit::<libc::iovec>::uninit() }; BATCH];
     let mut heads = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
@@ -129,13 +137,13 @@ pub fn send_all<'a>(
         for (((head, piece), name), (to, bytes)) in
             heads.iter_mut().zip(&mut pieces).zip(&mut names).zip(datagrams.by_ref())
         {
-            // The kernel only reads through these; the bytes outlive this call (`'a`).
+            // The kernel only reads through these pointers; the bytes outlive this call (`'a`).
             let piece = piece.write(libc::iovec {
                 iov_base: bytes.as_ptr().cast_mut().cast(),
                 iov_len: bytes.len(),
             });
             let name = name.write(SockAddr::from(family(to, to_v6)));
-            // SAFETY: a plain C struct for which all zeroes is a value.
+            // SAFETY: a plain C struct for which all zeroes is a valid value.
             let head = head.write(unsafe { zeroed() });
             head.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
             head.msg_hdr.msg_namelen = name.len();
@@ -148,7 +156,8 @@ pub fn send_all<'a>(
         }
         let (mut done, first) = (0, heads.as_mut_ptr().cast::<libc::mmsghdr>());
         while done < count {
-            // SAFETY: the first `count` entries are written; their names, iovecs and buffers live until the call is back.
+            // SAFETY: the first `count` entries are initialised; their names, iovecs and buffers
+            // live until the call returns.
             let n = unsafe {
                 libc::sendmmsg(
                     socket.as_raw_fd(),
@@ -176,7 +185,7 @@ pub fn send_all<'a>(
     }
 }
 
-/// A dual-stack socket writes IPv4 addresses as mapped ones.
+/// Dual-stack sockets send to IPv4-mapped addresses.
 fn family(to: SocketAddr, v6: bool) -> SocketAddr {
     match to.ip() {
         IpAddr::V4(v4) if v6 => SocketAddr::new(v4.to_ipv6_mapped().into(), to.port()),
@@ -184,14 +193,14 @@ fn family(to: SocketAddr, v6: bool) -> SocketAddr {
     }
 }
 
-/// Asks for large socket buffers: past the system's limit where we have the right to, else up to it.
+/// Enlarges the socket buffers, beyond the system's limit if permitted, otherwise up to it.
 pub fn enlarge_buffers(socket: &UdpSocket, bytes: usize) {
     let Ok(wanted) = libc::c_int::try_from(bytes) else { return };
     for (force, plain) in
         [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
     {
         for option in [force, plain] {
-            // SAFETY: the option's value is one c_int, which lives through the call.
+            // SAFETY: the option's value is one c_int that lives through the call.
             let done = unsafe {
                 libc::setsockopt(
                     socket.as_raw_fd(),
@@ -208,31 +217,33 @@ pub fn enlarge_buffers(socket: &UdpSocket, bytes: usize) {
     }
 }
 
-/// Tells which of many sockets have something to read.
+/// Reports which of many sockets are readable.
 pub struct PollSet(OwnedFd);
 
 impl PollSet {
-    /// An empty set.
+    /// Creates an empty set.
     ///
     /// # Errors
-    /// Those of `epoll_create1(2)`.
+    ///
+    /// Returns the errors of `epoll_create1(2)`.
     pub fn new() -> io::Result<Self> {
         // SAFETY: takes no pointer.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and ours alone.
+        // SAFETY: the descriptor is new and owned by nobody else.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Adds a socket under a token. Closing the socket takes it out again.
+    /// Adds a socket with a token. Closing the socket removes it.
     ///
     /// # Errors
-    /// Those of `epoll_ctl(2)`.
+    ///
+    /// Returns the errors of `epoll_ctl(2)`.
     pub fn add(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
-        // SAFETY: both descriptors are open, `event` lives through the call.
+        // SAFETY: both descriptors are open; `event` lives through the call.
         let done = unsafe {
             libc::epoll_ctl(
                 self.0.as_raw_fd(),
@@ -244,12 +255,12 @@ impl PollSet {
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Puts the tokens of readable sockets into `ready`, without waiting; [`BATCH`] at most, the others come next
-    /// time.
+    /// Stores the tokens of readable sockets in `ready` without waiting. At most [`BATCH`] are
+    /// returned per call.
     pub fn ready(&self, ready: &mut Vec<u64>) {
         let mut events: [MaybeUninit<libc::epoll_event>; BATCH] =
             [const { MaybeUninit::uninit() }; BATCH];
-        // SAFETY: room for BATCH events; no waiting.
+        // SAFETY: `events` has space for BATCH events; the call does not wait.
         let n = unsafe {
             libc::epoll_wait(
                 self.0.as_raw_fd(),
@@ -260,19 +271,20 @@ impl PollSet {
         };
         let filled = usize::try_from(n).unwrap_or_default();
         for event in events.iter().take(filled) {
-            // SAFETY: the kernel filled the first `n`.
+            // SAFETY: the kernel initialised the first `n` events.
             ready.push(unsafe { event.assume_init_ref() }.u64);
         }
     }
 }
 
-/// The addresses of this machine's interfaces that are up: no link-local ones, loopback last.
+/// Returns the addresses of the interfaces that are up, without link-local ones, loopback last.
 ///
 /// # Errors
-/// Those of `getifaddrs(3)`.
+///
+/// Returns the errors of `getifaddrs(3)`.
 pub fn interface_addresses() -> io::Result<Vec<IpAddr>> {
     let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
-    // SAFETY: fills `first` with a list, freed below.
+    // SAFETY: fills `first` with a list that is freed below.
     if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -282,7 +294,7 @@ pub fn interface_addresses() -> io::Result<Vec<IpAddr>> {
     while let Some(node) = unsafe { at.as_ref() } {
         at = node.ifa_next;
         let up = node.ifa_flags & libc::IFF_UP as libc::c_uint != 0;
-        // SAFETY: where ifa_addr is not null it points at a sockaddr of the length its family has.
+        // SAFETY: a non-null ifa_addr points to a sockaddr of the length of its family.
         let ip = unsafe {
             node.ifa_addr.as_ref().and_then(|name| match i32::from(name.sa_family) {
                 libc::AF_INET => {
@@ -320,11 +332,11 @@ mod tests {
         UdpSocket::bind(at).expect("bind")
     }
 
-    /// Waits for one datagram, at most five seconds.
     fn lent(datagrams: &[(SocketAddr, Vec<u8>)]) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         datagrams.iter().map(|(to, bytes)| (*to, bytes.as_slice()))
     }
 
+    /// Waits up to five seconds for a datagram.
     fn wait(socket: &UdpSocket) {
         socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
         socket.peek_from(&mut [0; 1]).expect("a datagram within five seconds");

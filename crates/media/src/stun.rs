@@ -1,38 +1,38 @@
-//! STUN as far as routing and trust need it: whose is this datagram, and does its sender know our secret?
+//! The part of STUN that routing needs: the leg that a message belongs to, and its authentication.
 //!
-//! The few bytes that tell a call are read before anything else, so that a stranger costs a table look-up. Answers
-//! and checks themselves are the ICE agent's.
+//! It reads only a few bytes, so that a datagram of a stranger costs one table lookup. str0m
+//! handles the messages themselves.
 
 use std::panic::catch_unwind;
 
 use str0m::ice::StunMessage;
 
-/// RFC 8489 §5.
+/// Magic cookie (RFC 8489 §5).
 const MAGIC: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
 const HEADER: usize = 20;
 const USERNAME: u16 = 0x0006;
 const MESSAGE_INTEGRITY: u16 = 0x0008;
 const USE_CANDIDATE: u16 = 0x0025;
-/// A message of ours or of a peer has six or seven attributes.
+/// Maximum number of attributes examined. Regular messages have six or seven.
 const ATTRIBUTES_MAX: usize = 16;
 
-/// Names a check: it comes back in the response.
+/// Identifies a check; the response repeats it.
 pub type TransactionId = [u8; 12];
 
-/// What a datagram is to a router.
+/// Routing information of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind<'a> {
-    /// A check towards the agent that has this ufrag.
+    /// A check for the ICE agent with this ufrag.
     Request { ufrag: &'a str },
-    /// The answer, good or bad, to a check of ours.
+    /// A success or error response to a check of ours.
     Response(TransactionId),
-    /// STUN that is neither: indications keep a path open and ask for nothing.
+    /// Other STUN: indications keep a path open and need no reply.
     OtherStun,
     /// DTLS, SRTP, SRTCP or garbage.
     Else,
 }
 
-/// Reads what routing needs; copies nothing, looks no further than it must.
+/// Classifies a datagram without copying or authenticating it.
 pub fn kind(datagram: &[u8]) -> Kind<'_> {
     let Some((head, mut rest)) = datagram.split_at_checked(HEADER) else { return Kind::Else };
     let [t0, t1, l0, l1, m0, m1, m2, m3, id @ ..] = head else { return Kind::Else };
@@ -50,7 +50,7 @@ pub fn kind(datagram: &[u8]) -> Kind<'_> {
                 let length = usize::from(u16::from_be_bytes([*l0, *l1]));
                 if u16::from_be_bytes([*t0, *t1]) == USERNAME {
                     let name = value.get(..length).and_then(|v| std::str::from_utf8(v).ok());
-                    // USERNAME is "ours:theirs" as the receiver sees it (RFC 8445 §7.2.2).
+                    // USERNAME is "receiver:sender" (RFC 8445 §7.2.2).
                     return match name.and_then(|n| n.split_once(':')) {
                         Some((ufrag, _)) => Kind::Request { ufrag },
                         None => Kind::OtherStun,
@@ -64,7 +64,7 @@ pub fn kind(datagram: &[u8]) -> Kind<'_> {
     }
 }
 
-/// Whether a request, authentic already, nominates the path that it came on (RFC 8445 §7.3.2).
+/// Returns whether an authenticated request nominates its path (RFC 8445 §7.3.2).
 pub fn nominates(request: &[u8]) -> bool {
     let mut rest =
         request.get(HEADER..).filter(|_| request.starts_with(&[0, 1])).unwrap_or_default();
@@ -72,7 +72,7 @@ pub fn nominates(request: &[u8]) -> bool {
         let [t0, t1, l0, l1, value @ ..] = rest else { break };
         match u16::from_be_bytes([*t0, *t1]) {
             USE_CANDIDATE => return true,
-            // What follows is not covered by it.
+            // Attributes after this one are not authenticated.
             MESSAGE_INTEGRITY => return false,
             _ => {}
         }
@@ -82,8 +82,9 @@ pub fn nominates(request: &[u8]) -> bool {
     false
 }
 
-/// Whether the message carries a MESSAGE-INTEGRITY made with `pwd` (R19). Strangers' bytes reach foreign code here:
-/// should that panic, the message is no better than a wrong one, and the shard lives on.
+/// Returns whether a message has a MESSAGE-INTEGRITY made with `pwd`. The parser is foreign code
+/// that reads strangers' input; if it panics, the message counts as invalid and the shard
+/// continues.
 pub fn is_authentic(datagram: &[u8], pwd: &str) -> bool {
     catch_unwind(|| has_integrity(datagram, pwd)).unwrap_or(false)
 }
@@ -96,14 +97,14 @@ fn has_integrity(datagram: &[u8], pwd: &str) -> bool {
             let mut context = aws_lc_rs::hmac::Context::with_key(&key);
             parts.iter().for_each(|p| context.update(p));
             let mut tag = [0; 20];
-            // The tag of HMAC-SHA1 has 20 bytes.
+            // An HMAC-SHA1 tag has 20 bytes.
             tag.copy_from_slice(context.sign().as_ref());
             tag
         })
     })
 }
 
-/// The transaction id of a check that we are sending, if the datagram is one.
+/// Returns the transaction id of an outgoing check, if the datagram is one.
 pub fn check_sent(datagram: &[u8]) -> Option<TransactionId> {
     let head = datagram.get(..HEADER)?;
     (head.starts_with(&[0, 1]) && head.get(4..8) == Some(&MAGIC))

@@ -1,8 +1,9 @@
-//! A leg's own RTP: packets under the keys of its DTLS, past the WebRTC library, which keeps ICE and DTLS (`media-notes` §5).
+//! The RTP path of a leg: packets under the keys of its DTLS handshake. str0m is bypassed; it
+//! provides ICE and DTLS only.
 //!
-//! What comes is opened, told from replays (R19) and counted; what goes is written and sealed in place; every 5 s a
-//! report goes out and what the peer's reports say is noted. No allocation per packet. Where a leg has no `Transport`,
-//! its RTP is the WebRTC library's (`leg`).
+//! Incoming packets are decrypted, checked for replays and counted. Outgoing packets are written
+//! and encrypted in place. Every 5 s a report is sent; reports of the peer are evaluated. No
+//! allocation per packet. If a leg has no `Transport`, str0m carries its RTP.
 
 use std::collections::VecDeque;
 use std::mem::offset_of;
@@ -17,37 +18,39 @@ use super::srtp::{Keys, Transform, Window};
 use crate::prefetch::fetch;
 use model::Timestamp;
 
-/// From one report of ours to the next (RFC 3550 §6.2), and to the first.
+/// Interval of our reports (RFC 3550 §6.2).
 const REPORTS: Duration = Duration::from_secs(5);
+/// Time until the first report.
 const FIRST_REPORT: Duration = Duration::from_millis(2_500);
-/// How often the leg's account is brought up to date.
+/// Interval at which the leg's quality figures are updated.
 const LOOKS: Duration = Duration::from_secs(1);
-/// SSRCs of the peer that are known at a time; more than one comes of a change on its side.
+/// Maximum number of known SSRCs of the peer. More than one means that the peer changed its SSRC.
 const SOURCES_MAX: usize = 4;
-/// Those it had before, of which nothing old is taken again.
+/// Maximum number of former SSRCs, of which no old packet is accepted again.
 const RETIRED_MAX: usize = 16;
-/// Bytes of a payload, as a rule.
+/// Usual size of a payload in bytes.
 const PLAIN_USUAL: usize = 128;
-/// From NTP's epoch, 1900, to ours.
+/// Seconds from the NTP epoch, 1900, to the Unix epoch.
 const NTP_EPOCH_SECS: u64 = 2_208_988_800;
 
-/// What there is to know besides the keys.
+/// What a [`Transport`] needs besides the keys.
 pub struct Making {
-    /// Ours.
+    /// Our SSRC.
     pub ssrc: u32,
     pub cname: String,
     pub opus_pt: u8,
     pub now: Instant,
-    /// The wall clock's time then.
+    /// Wall-clock time at `now`.
     pub wall: Timestamp,
 }
 
-/// The own path of one leg. What each packet asks comes first (`Transport::fetch`).
+/// The RTP path of one leg. Fields that every packet needs come first; `Transport::prefetch`
+/// depends on this order.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Transport {
     sources: Vec<Source>,
-    /// The payload that was opened last.
+    /// The payload decrypted last.
     plain: Vec<u8>,
     ssrc: u32,
     opus_pt: u8,
@@ -55,12 +58,12 @@ pub struct Transport {
     look_at: Instant,
     open: Transform,
     seal: Transform,
-    /// The first of those that are seldom asked.
+    /// First of the rarely used fields.
     cname: String,
     retired: VecDeque<(u32, u64)>,
-    /// Who sends reports, and which of them have come.
+    /// SSRCs that send reports, with their replay windows.
     reporters: VecDeque<(u32, Window)>,
-    /// When it was made, and NTP's time then.
+    /// Time of creation, and the NTP time then.
     made: (Instant, u64),
     report_at: Instant,
     report_index: u32,
@@ -68,57 +71,57 @@ pub struct Transport {
     round_trip: Option<Duration>,
 }
 
-/// What we have sent.
+/// Statistics of sent packets.
 #[derive(Debug, Default)]
 struct Sent {
     packets: u32,
     bytes: u32,
-    /// Packets when the last report went.
+    /// Packets at the last report.
     reported: u32,
-    /// When the last sound went, with its timestamp.
+    /// Time and timestamp of the last audio packet.
     last: Option<(Instant, u32)>,
     /// Index of the first packet.
     first: Option<u64>,
 }
 
-/// A stream of the peer's.
+/// A stream of the peer.
 #[derive(Debug)]
 struct Source {
     ssrc: u32,
     window: Window,
     reception: Reception,
-    /// Its last report: when it came, and the middle of its NTP time.
+    /// Arrival of its last report, and the middle of that report's NTP time.
     report: Option<(Instant, u32)>,
-    /// It has sent since our last report.
+    /// Whether it sent anything since our last report.
     active: bool,
 }
 
-/// A packet of the peer's, new and authentic.
+/// A received packet, new and authentic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received<'a> {
     pub payload_type: u8,
     pub ssrc: u32,
-    /// Extended: it does not turn over.
+    /// Extended sequence number; it does not wrap.
     pub sequence: u64,
     pub timestamp: u32,
     pub payload: &'a [u8],
 }
 
-/// A packet of ours.
+/// A packet to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Sending<'a> {
     pub payload_type: u8,
     pub marker: bool,
-    /// Extended; never the same twice.
+    /// Extended sequence number. Must never be repeated.
     pub sequence: u64,
     pub timestamp: u32,
     pub payload: &'a [u8],
-    /// When that timestamp was.
+    /// Time of the timestamp.
     pub at: Instant,
 }
 
 impl Transport {
-    /// None: the crypto refuses the keys.
+    /// Creates a transport. Returns `None` if the crypto library rejects the keys.
     pub fn new(keys: &Keys, making: Making) -> Option<Self> {
         let (seal, open) = keys.directions()?;
         let micros = u64::try_from(making.wall.micros()).unwrap_or_default();
@@ -145,31 +148,32 @@ impl Transport {
         })
     }
 
-    /// Asks the processor for what packets are going to ask of it.
+    /// Prefetches what packets need.
     pub fn fetch(&self) {
         fetch(self, offset_of!(Self, open));
         self.open.fetch();
         self.seal.fetch();
     }
 
-    /// Then for what that points at: of packets that come.
+    /// Prefetches what that points to, for received packets.
     pub fn fetch_for_opening(&self) {
         self.open.fetch_key();
         fetch(self.sources.as_slice(), size_of::<Source>());
         fetch(self.plain.as_slice(), PLAIN_USUAL);
     }
 
-    /// And of those that go.
+    /// Prefetches what that points to, for packets to send.
     pub fn fetch_for_sealing(&self) {
         self.seal.fetch_key();
     }
 
-    /// Whether the peer is known to send with this SSRC.
+    /// Returns whether the peer is known to use this SSRC.
     pub fn knows(&self, ssrc: u32) -> bool {
         self.sources.iter().any(|source| source.ssrc == ssrc)
     }
 
-    /// Takes in what looks like RTP. None: it is not authentic, came before, or is no RTP; nothing has changed then.
+    /// Processes a datagram that looks like RTP. Returns `None`, without any other effect, if it is
+    /// not authentic, a replay, or not RTP.
     pub fn rtp(&mut self, now: Instant, datagram: &[u8]) -> Option<Received<'_>> {
         let header = Header::read(datagram)?;
         let known = self.sources.iter().position(|source| source.ssrc == header.ssrc);
@@ -207,7 +211,7 @@ impl Transport {
         })
     }
 
-    /// A stream that is new, or back. The oldest one makes room.
+    /// Adds a stream that is new or has returned. The oldest one is retired if necessary.
     fn begin_source(
         &mut self,
         ssrc: u32,
@@ -233,7 +237,8 @@ impl Transport {
         self.sources.last_mut()
     }
 
-    /// Takes in what looks like RTCP. False: it is not authentic, or came before.
+    /// Processes a datagram that looks like RTCP. Returns `false` if it is not authentic or a
+    /// replay.
     pub fn rtcp(&mut self, now: Instant, datagram: &[u8]) -> bool {
         let Some(index) = self.open.rtcp_index(datagram).map(u64::from) else { return false };
         let Some(reporter) =
@@ -251,7 +256,8 @@ impl Transport {
         match known {
             Some((_, window)) => window.take(index),
             None => {
-                // Each of these holds the keys: one that draws a seventeenth SSRC has only itself to replay.
+                // Reporters hold the keys, so a peer that uses a seventeenth SSRC can only replay
+                // itself.
                 if self.reporters.len() == RETIRED_MAX {
                     self.reporters.pop_front();
                 }
@@ -272,16 +278,16 @@ impl Transport {
                 }
             }
             Item::Block(block) if block.ssrc == self.ssrc => self.heard_as(now, &block),
-            // Somebody else's stream; or one that ends: its packets stop coming, which is all there is to it.
+            // A block about another stream, or a BYE: nothing to do but wait for packets to stop.
             Item::Block(_) | Item::Goodbye(_) => {}
         }
     }
 
-    /// How the peer hears us.
+    /// Evaluates the peer's report on our stream.
     fn heard_as(&mut self, now: Instant, block: &Block) {
         let Some(first) = self.sent.first else { return };
         let packets = u64::from(block.highest).checked_sub(first).map_or(0, |sent| sent + 1);
-        // It can't have heard more than we sent.
+        // The peer cannot have received more than we sent.
         let packets = packets.min(u64::from(self.sent.packets));
         let jitter = Duration::from_micros(u64::from(block.jitter) * 1_000 / 48);
         self.outbound = Way {
@@ -293,14 +299,14 @@ impl Transport {
             let trip = rtcp::middle(self.ntp(now))
                 .wrapping_sub(block.last_report)
                 .wrapping_sub(block.since_report);
-            // Clocks that run apart can make it less than nothing, which reads as hours.
+            // Clock drift can make it negative, which would read as hours.
             if trip < 60 << 16 {
                 self.round_trip = Some(Duration::from_micros((u64::from(trip) * 1_000_000) >> 16));
             }
         }
     }
 
-    /// Writes and seals a packet; false: it could not be sealed and does not go.
+    /// Encrypts and queues a packet. Returns `false` if it could not be encrypted.
     pub fn send(&mut self, to: SocketAddr, sending: Sending<'_>, out: &mut Outbox) -> bool {
         let Sending { payload_type, marker, sequence, timestamp, payload, at } = sending;
         let written = out.write(to, |bytes, from| {
@@ -320,7 +326,7 @@ impl Transport {
         written
     }
 
-    /// Sends a report where one is due; says what was measured where somebody should look.
+    /// Sends a report if one is due. Returns the quality figures about once a second.
     pub fn tick(&mut self, now: Instant, to: SocketAddr, out: &mut Outbox) -> Option<Quality> {
         if now < self.look_at {
             return None;
@@ -333,13 +339,13 @@ impl Transport {
         Some(self.quality())
     }
 
-    /// The last report, and that we leave.
+    /// Sends the last report with a BYE. Returns the final quality figures.
     pub fn goodbye(&mut self, now: Instant, to: SocketAddr, out: &mut Outbox) -> Quality {
         self.report(now, to, true, out);
         self.quality()
     }
 
-    /// What was measured so far.
+    /// Returns the quality figures so far.
     pub fn quality(&self) -> Quality {
         let mut inbound = Way::default();
         for way in self.sources.iter().map(|source| source.reception.way()) {

@@ -1,4 +1,4 @@
-//! Known answers from RFC 3711 and RFC 7714, and what must hold of any packet under any profile.
+//! Known-answer tests from RFC 3711 and RFC 7714, and properties of all profiles.
 
 use proptest::prelude::*;
 
@@ -16,7 +16,8 @@ fn array<const N: usize>(text: &str) -> [u8; N] {
 
 #[test]
 fn rfc_3711_b_2_the_key_stream() {
-    // The salt of the example, SSRC, rollovers and sequence number 0: a payload of zeroes shows the key stream.
+    // The example's salt with SSRC, rollover counter and sequence number 0: a payload of zeroes
+    // shows the key stream.
     let transform = Transform::of_cm_keys(
         &bytes("2B7E151628AED2A6ABF7158809CF4F3C"),
         &[0; 20],
@@ -48,7 +49,7 @@ fn rfc_3711_b_3_the_key_derivation() {
     assert_eq!(derive::<16>(&key, &[0; 15], Label::RtpKey), None);
 }
 
-/// The packet with which other implementations of RFC 3711 check themselves, under the master keys of its appendix B.3.
+/// The test packet of other implementations of RFC 3711, under the master keys of its appendix B.3.
 #[test]
 fn counter_mode_opens_and_seals_what_others_made() {
     let keys = bytes("E1F97A0D3E018BE0D64FA32C06DE4139");
@@ -70,7 +71,7 @@ fn counter_mode_opens_and_seals_what_others_made() {
 const SALT: &str = "51756964 2070726F 2071756F";
 const RTP: &str = "8040F17B 8041F8D3 5501A0B2 47616C6C 69612065 7374206F 6D6E6973 20646976 69736120 696E2070 61727465 73207472 6573";
 const RTCP: &str = "81C8000D 4D617273 4E545031 4E545032 52545020 0000042A 0000E930 4C756E61 DEADBEEF DEADBEEF DEADBEEF DEADBEEF DEADBEEF";
-/// §17's index.
+/// The index of §17.
 const INDEX: u32 = 0x5d4;
 
 #[test]

@@ -1,7 +1,8 @@
-//! One direction of SRTP and SRTCP: seals and opens packets in place, without allocating (RFC 3711, RFC 7714).
+//! One direction of SRTP and SRTCP: encrypts and authenticates packets in place, without allocation
+//! (RFC 3711, RFC 7714).
 //!
-//! Indices are the caller's: sealing under one index twice would give both packets away, so a sender counts up and never
-//! back. What is opened here has authenticated; whether it is a replay is `window`'s.
+//! The caller chooses the indices. Sealing two packets under the same index would reveal both, so a
+//! sender only counts up. Opened packets are authentic; `window` decides whether they are replays.
 
 use std::fmt;
 
@@ -14,24 +15,25 @@ use super::Profile;
 use super::kdf::{Label, counter_key, derive};
 use crate::prefetch::fetch;
 
-/// Bytes of a GCM tag.
+/// Size of a GCM tag in bytes.
 const GCM_TAG: usize = 16;
-/// Bytes of HMAC-SHA1 that are sent (RFC 3711 §5.2).
+/// Bytes of the HMAC-SHA1 tag that are sent (RFC 3711 §5.2).
 const SHA1_TAG: usize = 10;
-/// E flag and index behind an SRTCP packet.
+/// Size of the E flag and index at the end of an SRTCP packet.
 const INDEX: usize = 4;
-/// What of an RTCP packet stays readable: its first header and its sender.
+/// Unencrypted part of an RTCP packet: its first header and the sender's SSRC.
 const RTCP_CLEAR: usize = 8;
-/// SRTCP: the packet is encrypted (RFC 3711 §3.4).
+/// E flag: the SRTCP packet is encrypted (RFC 3711 §3.4).
 const ENCRYPTED: u32 = 0x8000_0000;
 
-/// One direction under its session keys.
+/// The session keys of one direction.
 pub(crate) struct Transform {
     rtp: Cipher,
     rtcp: Cipher,
 }
 
-/// Boxed where it is large: a leg has four. A GCM key is a pointer itself; those of counter mode are 1,700 bytes.
+/// Large variants are boxed, because a leg has four ciphers. A GCM key is a pointer; the keys of
+/// counter mode take 1,700 bytes.
 enum Cipher {
     Gcm { key: LessSafeKey, salt: [u8; 12] },
     CmSha1(Box<CounterMode>),
@@ -44,7 +46,7 @@ struct CounterMode {
 }
 
 impl Transform {
-    /// Derives the session keys; none where the master key or salt is not as long as the profile wants.
+    /// Derives the session keys. Returns `None` if the master key or salt does not fit the profile.
     pub(super) fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Option<Self> {
         use Label::{RtcpAuthentication, RtcpKey, RtcpSalt, RtpAuthentication, RtpKey, RtpSalt};
         let cipher = |for_key, for_authentication, for_salt| match profile {
@@ -66,12 +68,12 @@ impl Transform {
         })
     }
 
-    /// Asks the processor for what is needed to work on RTP, as far as we know where it lies.
+    /// Prefetches the data needed for RTP, as far as its location is known.
     pub(crate) fn fetch(&self) {
         fetch(&self.rtp, usize::MAX);
     }
 
-    /// Then for what that points at.
+    /// Prefetches what that points to.
     pub(crate) fn fetch_key(&self) {
         match &self.rtp {
             // The crypto library keeps its own pointer.
@@ -80,8 +82,9 @@ impl Transform {
         }
     }
 
-    /// Seals the RTP packet that begins at `from` and ends with `packet`; its header, `header` bytes, stays readable.
-    /// False: nothing may be sent (the packet is shorter than its header, or the crypto failed).
+    /// Encrypts the RTP packet that starts at `from` and ends with `packet`, and appends its tag.
+    /// Its header of `header` bytes stays readable. Returns `false` if the packet must not be sent,
+    /// because it is shorter than its header or the crypto library failed.
     #[must_use]
     pub(crate) fn seal_rtp(
         &self,
@@ -120,8 +123,9 @@ impl Transform {
         true
     }
 
-    /// Opens an RTP packet whose header is `header` bytes: its payload, padding included, is put in place of what is in `out`.
-    /// False: it is not authentic under this index, and `out` holds nothing of it.
+    /// Decrypts an RTP packet with a header of `header` bytes. Replaces the contents of `out` by
+    /// the payload, padding included. Returns `false`, with `out` empty, if the packet is not
+    /// authentic under this index.
     #[must_use]
     pub(crate) fn open_rtp(
         &self,
@@ -150,7 +154,8 @@ impl Transform {
         }
     }
 
-    /// Seals the compound RTCP packet that begins at `from` and ends with `packet`. False: nothing may be sent.
+    /// Encrypts the compound RTCP packet that starts at `from` and ends with `packet`. Returns
+    /// `false` if it must not be sent.
     #[must_use]
     pub(crate) fn seal_rtcp(&self, index: u32, packet: &mut Vec<u8>, from: usize) -> bool {
         let Some((head, body)) =
@@ -183,8 +188,8 @@ impl Transform {
         true
     }
 
-    /// The index that an SRTCP packet says it has; none: it is too short, or not encrypted, which our profiles always are
-    /// (RFC 5764 §4.1.2). Anybody could have written it.
+    /// Reads the index of an SRTCP packet, which is not authenticated at this point. Returns `None`
+    /// if the packet is too short or not encrypted, which our profiles require (RFC 5764 §4.1.2).
     pub(crate) fn rtcp_index(&self, packet: &[u8]) -> Option<u32> {
         let behind = match &self.rtcp {
             Cipher::Gcm { .. } => 0,
@@ -194,7 +199,8 @@ impl Transform {
         word(packet, at).filter(|word| word & ENCRYPTED != 0).map(|word| word & !ENCRYPTED)
     }
 
-    /// Opens a compound RTCP packet, put in place of what is in `out`. False: it is not authentic.
+    /// Decrypts a compound RTCP packet into `out`, replacing its contents. Returns `false` if the
+    /// packet is not authentic.
     #[must_use]
     pub(crate) fn open_rtcp(&self, packet: &[u8], out: &mut Vec<u8>) -> bool {
         out.clear();
@@ -247,7 +253,7 @@ impl Cipher {
     }
 }
 
-/// Where opened bytes go.
+/// Destination of decrypted bytes.
 struct Plain<'a> {
     out: &'a mut Vec<u8>,
     from: usize,
@@ -270,12 +276,12 @@ fn gcm_open(key: &LessSafeKey, nonce: Nonce, aad: &[u8], sealed: &[u8], out: &mu
     Plain { out, from: 0 }.gcm(key, nonce, aad, sealed)
 }
 
-/// RFC 7714 §8.1: two zeroes, SSRC, rollovers and sequence number, under the salt.
+/// RFC 7714 §8.1: two zero bytes, SSRC, rollover counter and sequence number, XORed with the salt.
 fn gcm_rtp_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> Nonce {
     gcm_nonce(salt, u128::from(ssrc) << 48 | u128::from(index & 0xffff_ffff_ffff))
 }
 
-/// RFC 7714 §9.1: two zeroes, SSRC, two zeroes, index, under the salt.
+/// RFC 7714 §9.1: two zero bytes, SSRC, two zero bytes, index, XORed with the salt.
 fn gcm_rtcp_nonce(salt: &[u8; 12], ssrc: u32, index: u32) -> Nonce {
     gcm_nonce(salt, u128::from(ssrc) << 48 | u128::from(index & !ENCRYPTED))
 }
@@ -296,7 +302,8 @@ fn gcm_rtcp_aad(head: &[u8], trailer: [u8; INDEX]) -> [u8; RTCP_CLEAR + INDEX] {
     aad
 }
 
-/// RFC 3711 §4.1.1: the salt, the SSRC and the index, each at its place, and a block counter of 16 bits from 0.
+/// RFC 3711 §4.1.1: salt, SSRC and index at their offsets, followed by a 16-bit block counter from
+/// 0.
 fn cm_block(salt: &[u8; 14], ssrc: u32, index: u64) -> EncryptionContext {
     let place = u128::from(ssrc) << 64 | u128::from(index & 0xffff_ffff_ffff) << 16;
     let mut block = place.to_be_bytes();
@@ -309,7 +316,7 @@ fn rollovers(index: u64) -> [u8; 4] {
     rollovers
 }
 
-/// RFC 3711 §4.2.1: over the packet and, for SRTP, its rollovers.
+/// RFC 3711 §4.2.1: HMAC over the packet and, for SRTP, its rollover counter.
 fn sha1_tag(key: &hmac::Key, packet: &[u8], rollovers: &[u8]) -> hmac::Tag {
     let mut context = hmac::Context::with_key(key);
     context.update(packet);
@@ -332,7 +339,8 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 impl Transform {
-    /// Under session keys that are given and not derived, the same for RTP and RTCP, as RFC 7714 has its examples.
+    /// Uses the given session keys for RTP and RTCP without derivation, as in the examples of RFC
+    /// 7714.
     pub(super) fn of_session_keys(key: &[u8], salt: [u8; 12]) -> Self {
         Self {
             rtp: Cipher::gcm(key, salt).expect("a key"),
@@ -340,7 +348,7 @@ impl Transform {
         }
     }
 
-    /// The same for counter mode.
+    /// Likewise for counter mode.
     pub(super) fn of_cm_keys(key: &[u8], authentication: &[u8], salt: [u8; 14]) -> Self {
         let cipher = || Cipher::cm(key, authentication, salt).expect("keys");
         Self { rtp: cipher(), rtcp: cipher() }

@@ -1,35 +1,38 @@
-//! Which packets of a stream were there already, and which index a sequence number means (RFC 3711 §3.3.1, §3.3.2, App. A).
+//! Replay protection and index estimation (RFC 3711 §3.3.1, §3.3.2, Appendix A).
 //!
-//! An index is the packet's place in the stream since its keys: 48 bits for SRTP (rollovers and sequence number), 31 for
-//! SRTCP. The window is 128 packets wide (R19). Nothing here counts before a packet has authenticated.
+//! An index numbers the packets of a stream under one key: 48 bits for SRTP (rollover counter and
+//! sequence number), 31 for SRTCP. The window covers 128 packets. It must only be updated with
+//! authenticated packets.
 
-/// Packets that are told apart behind the newest.
+/// Number of packets behind the newest that are tracked.
 const WIDTH: u64 = 128;
 
-/// The newest index of a stream, and which of those right behind it have come.
+/// The newest index of a stream, and which of the indices before it were received.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window {
     newest: u64,
-    /// Bit n: `newest - n` has come.
+    /// Bit n: `newest - n` was received.
     seen: u128,
 }
 
 impl Window {
-    /// Of a stream whose first authentic packet had this index.
+    /// Creates the window of a stream whose first authentic packet had this index.
     pub(crate) fn beginning(index: u64) -> Self {
         Self { newest: index, seen: 1 }
     }
 
-    /// Of a stream that was known before: nothing up to that index is taken again.
+    /// Creates the window of a stream that was known before: no index up to this one is accepted.
     pub(crate) fn after(index: u64) -> Self {
         Self { newest: index, seen: u128::MAX }
     }
 
+    /// The newest index.
     pub(crate) fn newest(&self) -> u64 {
         self.newest
     }
 
-    /// The index that this sequence number means, the nearest to the newest; none: one before the first.
+    /// Estimates the index of a sequence number: the one nearest to the newest. Returns `None` for
+    /// an index before the first rollover.
     pub(crate) fn index_of(&self, sequence: u16) -> Option<u64> {
         let (rollovers, newest) = (self.newest >> 16, self.newest & 0xffff);
         let sequence = u64::from(sequence);
@@ -43,7 +46,8 @@ impl Window {
         Some(rollovers << 16 | sequence)
     }
 
-    /// Whether a packet of this index may still be new; one that is too old counts as seen.
+    /// Returns whether a packet with this index may be new. An index behind the window counts as
+    /// received.
     pub(crate) fn is_new(&self, index: u64) -> bool {
         match self.newest.checked_sub(index) {
             None => true,
@@ -51,7 +55,7 @@ impl Window {
         }
     }
 
-    /// A packet of this index, new so far, has authenticated.
+    /// Records an authenticated packet with a new index.
     pub(crate) fn take(&mut self, index: u64) {
         match index.checked_sub(self.newest) {
             Some(0) => self.seen |= 1,
@@ -136,7 +140,7 @@ mod tests {
             }
         }
 
-        /// However the stream is cut, no two packets within half the range get one index.
+        /// However the sequence proceeds, no two packets within half the range get the same index.
         #[test]
         fn indices_go_on_over_rollovers(start in 0_u64..0x8000, steps in proptest::collection::vec(1_u64..0x4000, 1..40)) {
             let mut window = Window::beginning(start);

@@ -1,4 +1,4 @@
-//! Two ends of one pair of keys, and a stranger who has heard everything.
+//! Two ends with the same keys, and an attacker who has recorded everything.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ fn sending(sequence: u64, payload: &[u8], at: Instant) -> Sending<'_> {
     }
 }
 
-/// The datagrams of one call.
+/// The datagrams that `act` sends.
 fn sent(act: impl FnOnce(&mut Outbox)) -> Vec<Vec<u8>> {
     let mut out = Outbox::default();
     act(&mut out);
@@ -79,7 +79,7 @@ fn a_packet_is_heard_once_whatever_the_profile() {
 fn indices_go_on_where_sequence_numbers_turn_over() {
     let (mut one, mut other, now) = pair();
     let packets: Vec<Vec<u8>> = (65_530..65_550).map(|n| packet(&mut one, n, now)).collect();
-    // Late over the turn, and one twice.
+    // Late packets around the rollover, each also as a replay.
     for (n, at) in [(0, 65_530), (8, 65_538), (3, 65_533), (19, 65_549), (7, 65_537)] {
         assert_eq!(other.rtp(now, &packets[n]).map(|heard| heard.sequence), Some(at));
         assert_eq!(other.rtp(now, &packets[n]), None);
