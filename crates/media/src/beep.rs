@@ -1,45 +1,45 @@
-//! A voicemail's beep, told of 20 ms frames of PCM (`plivo-xml.md` §5.4).
+//! Detection of a voicemail's beep in 20 ms frames of PCM (docs/reference/xml.md#wait).
 //!
-//! A beep is one steady tone, or a few with little between them, and then silence. A frame is tone where nearly all of its
-//! power lies around one pitch, and that pitch stays where it is: a vowel's is spread over its harmonics, and moves.
-//! Pure: frames in, a fact out.
+//! A beep is a steady tone, or a few tones with little between them, followed by silence. A frame
+//! counts as tone if nearly all of its power lies around one pitch and the pitch stays constant.
+//! The power of a vowel is spread over its harmonics, and its pitch moves.
 
 use xml::ast::Beep;
 
 /// Samples of a frame: 20 ms at 16 kHz.
 const FRAME: usize = 320;
 const FRAME_MS: u32 = 20;
-/// Pitches between which beeps lie, in steps of 50 Hz (a frame's resolution): 350 Hz to 3 kHz.
+/// Range of pitches in bins of 50 Hz, a frame's resolution: 350 Hz to 3 kHz.
 const LOWEST: usize = 7;
 const HIGHEST: usize = 60;
-/// Steps to either side of a pitch that hold a tone's power in a windowed frame.
+/// Bins on either side of the peak that hold a tone's power in a windowed frame.
 const LOBE: usize = 2;
-/// What part of a frame's power has to be there.
+/// Minimum share of the frame's power that lies around the peak.
 const SHARE: f32 = 0.85;
-/// How far, in steps, the pitch of one tone wanders: 15 Hz.
+/// Maximum pitch difference between two frames of one tone, in bins: 15 Hz.
 const WANDERS: f32 = 0.3;
-/// Frames in a row that are neither tone nor silence, after which all that was heard is no beep: a tone begins and ends
-/// within a frame.
+/// Consecutive frames that are neither tone nor silence after which the tone heard so far is
+/// discarded. One such frame is normal, because a tone starts and ends within a frame.
 const OTHER_MAX: u8 = 2;
-/// A tone that lasts so long is a dial tone, or somebody who is on hold.
+/// A longer tone is a dial tone or music on hold.
 const TONE_MAX_MS: u32 = 5_000;
 
-/// Listens for a beep.
+/// Detects a beep in a sequence of frames.
 #[derive(Clone, Debug)]
 pub(super) struct BeepEar {
     how: Beep,
-    /// A frame's window, and the factor of each step's Goertzel filter.
+    /// Window function, and the coefficient of each bin's Goertzel filter.
     window: Vec<f32>,
     factors: Vec<f32>,
     powers: Vec<f32>,
-    /// The tone heard last: its pitch in steps, and so much tone of this beep until now.
+    /// Pitch of the last tone frame in bins, and the length of the tone so far.
     pitch: Option<f32>,
     tone_ms: u32,
     silence_ms: u32,
     other: u8,
 }
 
-/// What a frame is.
+/// Classification of a frame.
 enum Sound {
     Silence,
     Tone { pitch: f32 },
@@ -47,7 +47,7 @@ enum Sound {
 }
 
 impl BeepEar {
-    /// One that has heard nothing yet.
+    /// Creates a detector with these settings.
     pub(super) fn new(how: Beep) -> Self {
         #[allow(
             clippy::as_conversions,
@@ -55,7 +55,7 @@ impl BeepEar {
             reason = "numbers below a thousand"
         )]
         let turn = |n: usize| std::f32::consts::TAU * n as f32 / FRAME as f32;
-        // Hann's.
+        // Hann window.
         let window = (0..FRAME).map(|n| 0.5 - 0.5 * turn(n).cos()).collect();
         let factors: Vec<f32> =
             (LOWEST - LOBE..=HIGHEST + LOBE).map(|step| 2.0 * turn(step).cos()).collect();
@@ -63,13 +63,14 @@ impl BeepEar {
         Self { how, window, factors, powers, pitch: None, tone_ms: 0, silence_ms: 0, other: 0 }
     }
 
-    /// Takes in the next 20 ms, mono 16 kHz; an empty frame is a silent one. `true`, once: a beep is over.
+    /// Processes the next 20 ms, mono at 16 kHz. An empty frame is silence. Returns `true` once,
+    /// when a beep has ended.
     pub(super) fn hear(&mut self, pcm: &[i16]) -> bool {
         match self.judge(pcm) {
             Sound::Silence => self.silence_ms = self.silence_ms.saturating_add(FRAME_MS),
             Sound::Tone { pitch } => {
                 let steady = self.pitch.is_some_and(|held| (held - pitch).abs() <= WANDERS);
-                // A pause makes a piece of its own, which may be higher or lower.
+                // After a pause the next tone may have another pitch.
                 if !steady && self.silence_ms == 0 {
                     self.tone_ms = 0;
                 }
@@ -87,7 +88,7 @@ impl BeepEar {
             }
         }
         self.other = 0;
-        // Its first and its last frame are tone in part.
+        // The first and the last frame contain the tone only in part.
         let long =
             self.tone_ms > 0 && self.tone_ms.saturating_add(FRAME_MS) >= self.how.duration_ms;
         let over = self.silence_ms >= self.how.inter_silence_ms;
@@ -130,12 +131,12 @@ impl BeepEar {
             return Sound::Other;
         };
         let tone: f32 = (peak - LOBE..=peak + LOBE).map(|step| self.power(step)).sum();
-        // Half of all the power stands in a real signal's lower half (Parseval).
+        // Parseval: half of a real signal's power lies in the lower half of the spectrum.
         let all: f32 = windowed.iter().map(|sample| sample * sample).sum::<f32>() * 160.0;
         if tone < SHARE * all {
             return Sound::Other;
         }
-        // Where the pitch lies between the steps: by the two beside the highest.
+        // Parabolic interpolation between the peak and its two neighbours.
         let [below, at, above] = [peak - 1, peak, peak + 1].map(|step| self.power(step).sqrt());
         let curve = below - 2.0 * at + above;
         let aside = if curve.abs() > f32::EPSILON { 0.5 * (below - above) / curve } else { 0.0 };
@@ -157,7 +158,8 @@ impl BeepEar {
 mod tests {
     use super::*;
 
-    /// Stretches of milliseconds and what sounds in them, one after another; gives when a beep was told.
+    /// Feeds stretches of (milliseconds, waveform) to a detector and returns the times at which it
+    /// reports a beep.
     fn told(how: Beep, stretches: &[(usize, &dyn Fn(f32) -> f32)]) -> Vec<usize> {
         let mut pcm = Vec::new();
         for (ms, sound) in stretches {
@@ -181,7 +183,7 @@ mod tests {
         tone(50.0, 0.001)(at)
     }
 
-    /// A vowel: harmonics of a pitch that wavers as voices do.
+    /// A vowel: harmonics of a pitch with vibrato.
     fn vowel(at: f32) -> f32 {
         let hz = 180.0 + 8.0 * (at * 5.0 * std::f32::consts::TAU).sin();
         (1..8).map(|k| tone(hz * k as f32, 0.2 / k as f32)(at)).sum()

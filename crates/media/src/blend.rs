@@ -1,4 +1,4 @@
-//! Several ready sounds for one peer: decoded, added, and encoded anew.
+//! Mixes Opus packets of several sources for one peer: decodes them, adds them and encodes the sum.
 
 use crate::opus::{Decoder, Encoder, Rate};
 
@@ -6,17 +6,17 @@ use super::bridge::BridgeEnd;
 use super::inlet::{PACKET_TICKS, Passed};
 use super::prompt::Frame;
 
-/// Frames of a sound that may wait: the longest packet's (RFC 6716 §3.2.5).
+/// Frames that may be buffered for a source: those of the longest packet (RFC 6716 §3.2.5).
 const WAITING_MAX: usize = 6;
 
-/// Adds the frames of `N` sounds. Wideband, as prompts are (`media-notes` §6).
+/// Mixes `N` sources. Output is wideband, with the settings of prompts.
 #[derive(Debug)]
 pub(super) struct Blend<const N: usize> {
     voices: [Voice; N],
     encoder: Encoder,
 }
 
-/// A sound that is decoded: from frame to frame it needs the same decoder.
+/// A source. Its decoder keeps its state from packet to packet.
 #[derive(Debug, Default)]
 struct Voice {
     decoder: Option<Decoder>,
@@ -30,24 +30,26 @@ impl<const N: usize> Default for Blend<N> {
 }
 
 impl<const N: usize> Blend<N> {
-    /// Sound for the place `at` beside or instead of frames: a packet of any length, given 20 ms at a time.
+    /// Buffers a packet of any length for source `at`; [`PacketMixer::mix`] consumes 20 ms of it at
+    /// a time.
     pub(super) fn take_in(&mut self, at: usize, packet: &Frame) {
         if let Some(voice) = self.voices.get_mut(at) {
             voice.decode(packet);
         }
     }
 
-    /// How much of that is not given yet, in frames; a begun one counts as none.
+    /// Whole frames that are buffered for source `at`.
     pub(super) fn waiting(&self, at: usize) -> usize {
         self.voices.get(at).map_or(0, |voice| voice.pcm.len() / Rate::Hz16000.frame())
     }
 
-    /// Whether anything of it is left.
+    /// Returns whether nothing is buffered for source `at`.
     pub(super) fn is_empty(&self, at: usize) -> bool {
         self.voices.get(at).is_none_or(|voice| voice.pcm.is_empty())
     }
 
-    /// What they come to, each sound always at its own place.
+    /// Mixes the next 20 ms: one optional frame per source, plus what is buffered. Each source must
+    /// keep its index, because decoders are stateful.
     pub(super) fn of(&mut self, frames: [Option<&Frame>; N]) -> Frame {
         let mut sum = [0_i32; Rate::Hz16000.frame()];
         for (voice, frame) in self.voices.iter_mut().zip(frames) {
@@ -62,16 +64,17 @@ impl<const N: usize> Blend<N> {
     }
 }
 
-/// What the other leg's peer says at a tick.
+/// The audio of the bridged peer for one tick.
 pub(super) enum Beneath<'a> {
     Nothing,
-    /// 20 ms, as they came.
+    /// A 20 ms packet that can be forwarded unchanged.
     Frame(Frame),
-    /// Its packets are of another length: so much of them as a tick has is to be made a frame.
+    /// Packets of another length. They are buffered as source 0, of which the mixer makes 20 ms
+    /// frames.
     Blend(&'a mut Blend<2>),
 }
 
-/// This tick's 20 ms of a bridge.
+/// Takes the next 20 ms from a bridge.
 pub(super) fn beneath_of<'a>(
     bridge: &mut BridgeEnd,
     blend: &'a mut Option<Box<Blend<2>>>,
@@ -92,7 +95,7 @@ pub(super) fn beneath_of<'a>(
 }
 
 impl Voice {
-    /// A packet that can't be decoded adds nothing.
+    /// Decodes a packet into the buffer. An invalid packet adds nothing.
     fn decode(&mut self, packet: &Frame) {
         let newest = Rate::Hz16000.frame() * WAITING_MAX;
         self.pcm.drain(..self.pcm.len().saturating_sub(newest));
@@ -100,7 +103,7 @@ impl Voice {
         let _ = decoder.decode(Some(packet), false, &mut self.pcm);
     }
 
-    /// Adds its next 20 ms.
+    /// Adds the next 20 ms to `sum`.
     fn give(&mut self, sum: &mut [i32]) {
         let given = self.pcm.len().min(sum.len());
         sum.iter_mut()
@@ -149,7 +152,7 @@ pub(super) mod testing {
     use crate::opus::Encoder;
     use crate::prompt::Frame;
 
-    /// Frames as one packet (RFC 6716 §3.2.5).
+    /// Combines frames into one packet (RFC 6716 §3.2.5).
     pub(crate) fn packed(frames: &[Frame]) -> Frame {
         let toc = (frames[0][0] & !3) | 3;
         let mut packet = vec![toc, 0x80 | u8::try_from(frames.len()).unwrap()];
@@ -176,7 +179,7 @@ pub(super) mod testing {
             .collect()
     }
 
-    /// How strongly a tone is in there (Goertzel), against one of full scale.
+    /// Strength of a tone (Goertzel) relative to full scale.
     pub(crate) fn strength(pcm: &[i16], hz: f64) -> f64 {
         let (mut re, mut im) = (0.0, 0.0);
         for (n, sample) in pcm.iter().enumerate() {

@@ -1,35 +1,37 @@
-//! Lost sound, made up for: the last pitch period goes on, softer and softer, and joins what comes after without a click.
+//! Packet loss concealment: repeats the last pitch period, fades it out, and cross-fades into the
+//! audio that follows.
 //!
-//! Our own, over PCM, because the codec's concealment cannot be used: the crate's SILK part saturates every sample of a lost
-//! frame (a bound of its 16-bit range has the wrong sign, in 0.2.0), and so it is never asked for one (`ffi::opus`). Pure.
+//! It works on PCM, because the codec's own concealment cannot be used: in `unsafe-libopus` 0.2.0
+//! the SILK part saturates every sample of a lost frame (a bound of its 16-bit range has the wrong
+//! sign). `opus` therefore never asks the codec to conceal.
 
-/// Milliseconds of the shortest and longest period that is looked for: 400 and 66 Hz.
+/// Shortest and longest pitch period in milliseconds: 400 and 66 Hz.
 const PERIOD_MS: (f32, f32) = (2.5, 15.0);
-/// Milliseconds over which periods are compared.
+/// Length of the sections that are compared, in milliseconds.
 const COMPARED_MS: f32 = 16.0;
-/// Milliseconds in which guessed sound and real sound are faded into each other.
+/// Length of the cross-fade between concealed and received audio, in milliseconds.
 const JOIN_MS: f32 = 4.0;
-/// How loud a guess is at the end of its first, second … frame. Afterwards there is silence.
+/// Gain at the end of the first, second … concealed frame. After the last one there is silence.
 const LOUDNESS: [f32; 4] = [0.85, 0.55, 0.25, 0.0];
 
-/// What was heard last, and how it would go on.
+/// Conceals the losses of one stream.
 #[derive(Clone, Debug)]
 pub struct Concealer {
-    /// Samples a millisecond.
+    /// Samples per millisecond.
     per_ms: f32,
-    /// The latest samples, as many as are compared.
+    /// The latest samples, as many as the period search needs.
     history: Vec<f32>,
-    /// Frames guessed in a row.
+    /// Consecutive concealed frames.
     guessed: usize,
-    /// One period, made when the first frame is lost, and where in it the guess is.
+    /// One pitch period, created when the first frame is lost, and the position in it.
     cycle: Vec<f32>,
     phase: usize,
-    /// What lies between the last sample and the period's begin: it fades away.
+    /// Difference between the last received sample and the start of the period. It is faded out.
     step: f32,
 }
 
 impl Concealer {
-    /// For sound of `hz` samples a second (8,000 to 48,000).
+    /// Creates a concealer for `hz` samples a second (8,000 to 48,000).
     pub fn new(hz: u32) -> Self {
         let per_ms = f32::from(u16::try_from(hz / 1_000).unwrap_or(48));
         Self { per_ms, history: Vec::new(), guessed: 0, cycle: Vec::new(), phase: 0, step: 0.0 }
@@ -39,7 +41,8 @@ impl Concealer {
         whole(self.per_ms * ms)
     }
 
-    /// Real sound, which is to be heard next: after a guess it is faded into, in place.
+    /// Takes received audio. If frames before it were concealed, its beginning is cross-faded in
+    /// place.
     pub fn heard(&mut self, pcm: &mut [i16]) {
         if self.guessed > 0 {
             let join = self.samples(JOIN_MS).min(pcm.len());
@@ -54,7 +57,7 @@ impl Concealer {
         self.remember(pcm);
     }
 
-    /// `samples` that were lost, 20 ms as a rule, added to `pcm`.
+    /// Appends `samples` concealed samples to `pcm`, usually 20 ms.
     pub fn lost(&mut self, samples: usize, pcm: &mut Vec<i16>) {
         if self.guessed == 0 {
             self.make_cycle();
@@ -74,13 +77,13 @@ impl Concealer {
         }
     }
 
-    /// Sound went away of itself, or the line is new: nothing is guessed from what was heard before.
+    /// Discards the history, so that nothing is concealed from earlier audio.
     pub fn forget(&mut self) {
         self.history.clear();
         self.cycle.clear();
     }
 
-    /// How loud a guess is after so many frames.
+    /// Gain after this many concealed frames.
     fn loudness(&self, frames: usize) -> f32 {
         match frames.checked_sub(1) {
             None => 1.0,
@@ -102,7 +105,7 @@ impl Concealer {
         self.history.drain(..over);
     }
 
-    /// The last period of what was heard, with an end that leads into its begin.
+    /// Copies the last pitch period. Its end is faded into its own beginning.
     fn make_cycle(&mut self) {
         self.cycle.clear();
         (self.phase, self.step) = (0, 0.0);
@@ -122,14 +125,14 @@ impl Concealer {
             self.history.last().zip(before.last()).map_or(0.0, |(last, before)| last - before);
     }
 
-    /// The period at which the latest sound is most like what was before it, in samples.
+    /// The lag in samples at which the latest audio is most similar to the audio before it.
     fn period(&self) -> Option<usize> {
         let (shortest, longest) = (self.samples(PERIOD_MS.0), self.samples(PERIOD_MS.1));
         let compared = self.samples(COMPARED_MS);
         if self.history.len() < longest + compared {
             return None;
         }
-        // Coarsely first: every so many samples, as if it were 8 kHz.
+        // Coarse search first, at a resolution of 8 kHz.
         let stride = whole(self.per_ms / 8.0).max(1);
         let likeness = |period: &usize, stride: usize| {
             let end = self.history.len();
@@ -148,13 +151,13 @@ impl Concealer {
             periods.max_by(|a, b| likeness(a, stride).total_cmp(&likeness(b, stride)))
         };
         let about = most(&mut (shortest..=longest).step_by(stride), stride)?;
-        // Two periods must be in what is remembered.
+        // Two whole periods must be in the history.
         let near = about.saturating_sub(stride).max(shortest)..=(about + stride).min(longest);
         most(&mut near.filter(|period| 2 * period <= self.history.len()), 1)
     }
 }
 
-/// `n` of `whole`, from 0 to 1.
+/// `n / whole`, from 0 to 1.
 fn share(n: usize, whole: usize) -> f32 {
     let small = |n: usize| f32::from(u16::try_from(n).unwrap_or(u16::MAX));
     small(n) / small(whole).max(1.0)
@@ -183,7 +186,7 @@ mod tests {
         (1..9).map(|k| (t * 130.0 * k as f32).sin() / k as f32).sum::<f32>() * 4_000.0
     }
 
-    /// So many frames of a sound, some of them lost.
+    /// Runs `frames` frames of a waveform through a concealer; `lost` selects the lost ones.
     fn through(
         sound: impl Fn(usize) -> f32,
         frames: usize,

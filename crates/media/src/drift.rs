@@ -1,38 +1,40 @@
-//! A peer's clock that is not ours: whoever takes 20 ms from it every 20 ms has more and more in store, or runs dry.
+//! Compensation for a peer whose clock is faster or slower than ours. Consuming 20 ms every 20 ms,
+//! the jitter buffer would grow without bound or run dry.
 //!
-//! What waits is looked at twice a second. Where it is never little, a pitch period of the voice is taken out, where it is hardly
-//! enough, one is put in, each faded into what comes after; so a second of a clock that runs 1 % fast costs one such period, and
-//! nobody hears it. Pure, over PCM: packets, where nobody decodes them, `inlet` sheds whole.
+//! Twice a second the fill level is examined. If it never was low, one pitch period is removed from
+//! the audio; if it was nearly empty, one is inserted. Each is cross-faded and inaudible. A second
+//! of a clock that is 1 % fast costs one such period. This works on PCM. Where packets are not
+//! decoded, the jitter buffer drops whole packets instead.
 
 use crate::opus::Rate;
 
 /// Steps between two decisions.
 const LOOK: u16 = 25;
-/// Steps that are not counted yet.
+/// Latest steps that are not evaluated yet.
 const LATEST: usize = 3;
-/// Sound that is to wait when a step begins, however good the network, in steps.
+/// Target fill level at the start of a step, in steps, on a perfect network.
 const KEPT: usize = 2;
-/// How much a period is to be like the one before it to be taken for the same sound (the cosine of the two), and how loud sound is that
-/// nobody hears anything in (root mean square).
+/// Minimum similarity of two adjacent periods (cosine), and the RMS below which audio counts as
+/// silence.
 const ALIKE: f32 = 0.6;
 const SILENT: f32 = 60.0;
 
-/// What is to be done about what waits, in samples.
+/// The correction that is due, in samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owed {
     Nothing,
-    /// So much is too much.
+    /// Remove this many samples.
     TakeOut(usize),
-    /// So much is missing.
+    /// Insert this many samples.
     PutIn(usize),
 }
 
-/// Looks at what waits.
+/// Estimates the clock drift from the fill level.
 #[derive(Debug)]
 pub(super) struct Drift {
     steps: u16,
-    /// The least that waited at a step since the last decision, but for the latest steps: whether a packet is late or lost is known
-    /// when the one behind it comes.
+    /// The lowest fill level since the last decision, without the latest steps: whether a packet is
+    /// late or lost is known only when the next one arrives.
     least: usize,
     latest: [usize; LATEST],
     owed: Owed,
@@ -45,7 +47,8 @@ impl Default for Drift {
 }
 
 impl Drift {
-    /// A step begins at which so many samples wait; `frame` are taken at each, and what comes may be late by `patience`, in samples.
+    /// Records the fill level `waiting` at the start of a step and returns the correction that is
+    /// due. `frame` samples are consumed per step; `delay` is that of the jitter buffer in samples.
     pub(super) fn step(&mut self, waiting: usize, frame: usize, patience: usize) -> Owed {
         let [.., before] = &mut self.latest;
         self.least = self.least.min(std::mem::replace(before, waiting));
@@ -55,8 +58,8 @@ impl Drift {
             let kept = patience.max(KEPT * frame);
             let owed = match self.least {
                 least if least > kept + frame * 3 / 8 => Owed::TakeOut(least - kept),
-                // The next packet that comes late by a step finds too little. A rest of less than a period is not put in: then there
-                // is enough all the same.
+                // The next packet that is late by a step would find too little. A remainder of less
+                // than a period is not inserted: the level is sufficient then.
                 least if least < KEPT * frame => Owed::PutIn(KEPT * frame + frame / 4 - least),
                 _ => Owed::Nothing,
             };
@@ -65,12 +68,13 @@ impl Drift {
         self.owed
     }
 
-    /// Packets were lost: what waits was little until they were made up for, whatever the clock.
+    /// Ignores the levels observed so far, because packets were lost. The level was low until the
+    /// loss was concealed, whatever the clock.
     pub(super) fn disturbed(&mut self) {
         *self = Self { owed: self.owed, ..Self::default() };
     }
 
-    /// So much of what is owed has been done. What waited before tells nothing any more.
+    /// Subtracts the samples that were removed or inserted, and ignores the levels observed before.
     pub(super) fn done(&mut self, samples: usize) {
         let rest = |owed: usize| owed.saturating_sub(samples);
         let owed = match self.owed {
@@ -82,19 +86,19 @@ impl Drift {
     }
 }
 
-/// Samples of the shortest and longest period that is taken out or put in (400 and 80 Hz), and of a join. The last two
-/// together are less than 20 ms.
+/// Shortest and longest period that is removed or inserted (400 and 80 Hz) and length of the
+/// cross-fade, in samples. The last two together are less than 20 ms.
 fn lengths(rate: Rate) -> (usize, usize, usize) {
     let samples = |tenths: usize| rate.frame() * tenths / 200;
     (samples(25), samples(125), samples(70))
 }
 
-/// The most that is taken out or put in at once.
+/// Maximum number of samples that one correction removes or inserts.
 pub(super) fn longest(rate: Rate) -> usize {
     lengths(rate).1
 }
 
-/// Takes a period out of the first 20 ms, `most` samples at most; gives how many.
+/// Removes one pitch period of at most `most` samples from the first 20 ms. Returns its length.
 pub(super) fn shorten(pcm: &mut Vec<i16>, rate: Rate, most: usize) -> usize {
     let Some((period, join)) = period(pcm, rate, most) else { return 0 };
     let joined = faded(pcm.get(..join), pcm.get(period..period + join));
@@ -102,7 +106,7 @@ pub(super) fn shorten(pcm: &mut Vec<i16>, rate: Rate, most: usize) -> usize {
     period
 }
 
-/// Has a period of the first 20 ms twice, `most` samples at most; gives how many were put in.
+/// Repeats one pitch period of at most `most` samples in the first 20 ms. Returns its length.
 pub(super) fn lengthen(pcm: &mut Vec<i16>, rate: Rate, most: usize) -> usize {
     let Some((period, join)) = period(pcm, rate, most) else { return 0 };
     let joined = faded(pcm.get(period..period + join), pcm.get(..join));
@@ -111,8 +115,9 @@ pub(super) fn lengthen(pcm: &mut Vec<i16>, rate: Rate, most: usize) -> usize {
     period
 }
 
-/// After how many samples the beginning is most like itself, the longest of equals, and how many are to be joined there. None:
-/// it is not, and can wait.
+/// Finds the lag at which the beginning is most similar to itself, the longest of equals. Returns
+/// the lag and the length of the cross-fade, or `None` if nothing is similar enough; the correction
+/// can wait.
 fn period(pcm: &[i16], rate: Rate, most: usize) -> Option<(usize, usize)> {
     let (shortest, longest, join) = lengths(rate);
     let begin = pcm.get(..join)?;
@@ -131,7 +136,7 @@ fn period(pcm: &[i16], rate: Rate, most: usize) -> Option<(usize, usize)> {
     (alike >= ALIKE || is_silent || most >= rate.frame()).then_some((period, join))
 }
 
-/// One sound going over into another.
+/// Cross-fades from one sound to another.
 fn faded(from: Option<&[i16]>, to: Option<&[i16]>) -> Vec<i16> {
     let (from, to) = (from.unwrap_or_default(), to.unwrap_or_default());
     let share = |n: usize| f32::from(u16::try_from(n).unwrap_or(u16::MAX));
@@ -218,7 +223,7 @@ mod tests {
         drift.done(0);
         assert_eq!(drift.step(3 * FRAME, FRAME, 2 * FRAME), Owed::Nothing, "it can't be done");
 
-        // A loss in every second, each of which leaves little for two steps, says nothing of the clock.
+        // A loss every second leaves the level low for two steps. It says nothing about the clock.
         let mut drift = Drift::default();
         for n in 0..1_000 {
             if n % 50 == 2 {

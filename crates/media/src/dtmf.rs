@@ -1,28 +1,30 @@
-//! Keypad events of RFC 4733, in and out, as values: no RTP stack, no clock.
+//! DTMF as telephone events (RFC 4733), received and sent. No I/O and no clock.
 //!
-//! In: one digit per (SSRC, timestamp, event), however often, late, doubled or cut its packets come
-//! (`meta-calling.md` §5.4). Out: what to send at each 20 ms tick. The negotiation is `sdp`'s.
+//! A received digit is identified by SSRC, timestamp and event, and counts once, however often,
+//! late, duplicated or truncated its packets arrive (docs/reference/media.md#dtmf-received).
+//! Sending yields one packet per 20 ms tick. `sdp` negotiates the payload types.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use model::Digit;
 
-/// An event without an end packet counts this long after its last packet.
+/// Time since the last packet after which an event without an end packet is reported.
 const LOST_END: Duration = Duration::from_millis(200);
-/// A key that has not ended goes on if its timestamp comes under another SSRC and its last packet is no older: the stream
-/// changed its SSRC in the middle of it (H6).
+/// Maximum pause after which an event that has not ended may continue under another SSRC: the
+/// sender changed its SSRC during the key press.
 const CARRIED_OVER: Duration = Duration::from_secs(1);
-/// A key pressed for longer than its duration's 16 bits hold goes on as a new segment (RFC 4733 §2.5.1.3), whose timestamp
-/// is where the one before it ended. Nobody ends one much earlier than he must.
+/// Minimum length of a segment that another one may follow. A key that is held longer than the
+/// 16-bit duration allows continues in a new segment, whose timestamp is the end of the one before
+/// (RFC 4733 §2.5.1.3). Senders use most of the range before they start one.
 const SEGMENT_MIN: u32 = 0xF000;
-/// What may be lost of a segment's end: 200 ms at 48 kHz. Without this bound the same key again, a second after one whose
-/// end was lost, would be taken for the rest of it.
+/// Maximum part of a segment's end that may be lost: 200 ms at 48 kHz. Without this bound, pressing
+/// the same key again a second after one whose end was lost would count as its continuation.
 const SEGMENT_GAP_MAX: u32 = 9_600;
-/// Events that are remembered, so that a late or doubled packet does not count again.
+/// Number of events that are remembered, so that a late or duplicate packet does not count again.
 const REMEMBERED: usize = 32;
 
-/// What an event is called by. Only the timestamp's being the same matters, never its value (§5.4 [D]).
+/// Identifies an event. Timestamps are only compared for equality.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Name {
     ssrc: u32,
@@ -33,20 +35,20 @@ struct Name {
 #[derive(Clone, Copy, Debug)]
 struct Event {
     name: Name,
-    /// The SSRC under which it began, if it went on under another.
+    /// The SSRC before the last change, if it changed.
     began_as: Option<u32>,
-    /// The timestamp of the segment before this one, if it is long.
+    /// Timestamp of the previous segment, if there is one.
     segment_before: Option<u32>,
-    /// As long as its latest packet said, in this segment.
+    /// Duration in the latest packet of this segment.
     duration: u16,
     last_packet: Instant,
-    /// An end packet has come.
+    /// An end packet has arrived.
     ended: bool,
     reported: bool,
 }
 
 impl Event {
-    /// Whether a packet of that name is of this event.
+    /// Returns whether a packet with this id belongs to this event.
     fn holds(&self, name: Name, now: Instant) -> bool {
         let is_of_it =
             self.name.timestamp == name.timestamp || self.segment_before == Some(name.timestamp);
@@ -57,7 +59,7 @@ impl Event {
                 || self.may_go_on(now))
     }
 
-    /// Whether a packet of that name begins its next segment.
+    /// Returns whether a packet with this id starts the next segment of this event.
     fn goes_on_as(&self, name: Name, now: Instant) -> bool {
         let later = name.timestamp.wrapping_sub(self.name.timestamp);
         (self.name.ssrc, self.name.digit) == (name.ssrc, name.digit)
@@ -71,7 +73,7 @@ impl Event {
     }
 }
 
-/// Makes digits of event packets.
+/// Turns telephone-event packets into digits.
 #[derive(Debug, Default)]
 pub struct Receiver {
     /// In the order in which they were first seen.
@@ -79,9 +81,10 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Takes in the payload of one authenticated event packet; digits that count now are added to `digits`.
+    /// Processes the payload of one authenticated event packet and appends the digits that it
+    /// completes to `digits`.
     ///
-    /// A payload that is too short, flash (16) and whatever lies above are passed over.
+    /// Ignores payloads that are too short, flash (16) and higher events.
     pub fn packet(
         &mut self,
         now: Instant,
@@ -133,7 +136,7 @@ impl Receiver {
             }
         }
         if ended {
-            // A key that was pressed before this one and whose end is lost was pressed before it.
+            // A key that was pressed before this one and whose end is lost is reported first.
             self.report(digits, |e| {
                 e.holds(name, now)
                     || (e.name.ssrc == ssrc
@@ -142,7 +145,7 @@ impl Receiver {
         }
     }
 
-    /// Digits whose end packets never came; ask every tick.
+    /// Appends the digits whose end packets are overdue. Must be called at every tick.
     pub fn tick(&mut self, now: Instant, digits: &mut Vec<Digit>) {
         self.report(digits, |e| now.saturating_duration_since(e.last_packet) >= LOST_END);
     }
@@ -157,45 +160,47 @@ impl Receiver {
     }
 }
 
-/// Ticks of 20 ms that a digit sounds.
+/// Ticks of 20 ms that a digit lasts by default.
 const ON_TICKS: u16 = 8;
-/// Ticks between two keys: 80 ms.
+/// Ticks between two digits: 80 ms.
 const OFF_TICKS: u16 = 4;
-/// Milliseconds of a tick, and of the longest key.
+/// Length of a tick in milliseconds.
 const TICK_MS: u16 = 20;
+/// Maximum length of a digit in milliseconds.
 const ON_MS_MAX: u16 = 2_000;
-/// The end packet is sent so often (RFC 4733 §2.5.1.4).
+/// Number of end packets (RFC 4733 §2.5.1.4).
 const END_PACKETS: u16 = 3;
-/// −10 dBm0.
+/// Volume of an event: −10 dBm0.
 const VOLUME: u8 = 10;
-/// The most characters of one order: longer ones are cut.
+/// Maximum number of characters; the rest is ignored.
 const DIGITS_MAX: usize = 256;
 
-/// What goes out at one tick.
+/// What to send at one tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// This payload, with the RTP timestamp of the digit's begin.
+    /// A telephone event with this payload. `timestamp` is the RTP timestamp at the start of the
+    /// digit.
     Event { payload: [u8; 4], timestamp: u32, marker: bool },
-    /// No event: silence, after a key.
+    /// Silence after a digit.
     Pause,
-    /// Neither: it is waited until the next key, and something else may be heard.
+    /// A pause before the next digit, in which other audio may be sent.
     Wait,
-    /// All digits have gone out.
+    /// All digits have been sent.
     Done,
 }
 
-/// Sends a string of digits: `0-9 * # A-D`, `w` waits half a second, `W` a second; behind `@` may stand how many
-/// milliseconds each key lasts.
+/// Sends a string of digits: `0-9 * # A-D`. `w` waits half a second, `W` one second. `@` and a
+/// number after the digits set the length of each digit in milliseconds.
 #[derive(Debug)]
 pub struct Sender {
     rest: VecDeque<Tone>,
-    /// Ticks that a key sounds.
+    /// Ticks that a digit lasts.
     on_ticks: u16,
-    /// Ticks spent on the first of `rest`.
+    /// Ticks spent on the first item of the queue.
     spent: u16,
-    /// Event duration of one tick, in the payload type's clock.
+    /// Duration of one tick in the payload type's clock.
     ticks_duration: u16,
-    /// RTP timestamp of the running digit's begin.
+    /// RTP timestamp at the start of the current digit.
     began: u32,
 }
 
@@ -206,7 +211,8 @@ enum Tone {
 }
 
 impl Sender {
-    /// `clock` is the payload type's: 8000 or 48000. Characters that are no key are passed over.
+    /// Creates a sender. `clock` is the clock rate of the payload type, 8000 or 48000. Characters
+    /// that are not keys are ignored.
     pub fn new(digits: &str, clock: u32) -> Self {
         let (digits, on_ms) = digits.split_once('@').unwrap_or((digits, ""));
         let on_ms = on_ms.parse().unwrap_or(ON_TICKS * TICK_MS).min(ON_MS_MAX);
@@ -229,13 +235,13 @@ impl Sender {
         }
     }
 
-    /// The step of this tick; `timestamp` is the stream's RTP timestamp now.
+    /// Returns what to send at this tick. `timestamp` is the current RTP timestamp of the stream.
     pub fn step(&mut self, timestamp: u32) -> Step {
         let Some(tone) = self.rest.front().copied() else { return Step::Done };
         let tick = self.spent;
         self.spent += 1;
         let length = match tone {
-            // The end packets have their place also after the shortest.
+            // The pause is long enough for the end packets.
             Tone::Key(_) => self.on_ticks + OFF_TICKS,
             Tone::Wait { ticks } => ticks,
         };
@@ -247,13 +253,13 @@ impl Sender {
         if tick == 0 {
             self.began = timestamp;
         }
-        // The last of the sounding packets is the first end packet.
+        // The last packet of the tone is the first end packet.
         if tick >= self.on_ticks + END_PACKETS - 1 {
             return Step::Pause;
         }
         let end = if tick + 1 >= self.on_ticks { 0x80 } else { 0 };
-        // The field has 16 bits: at 48 kHz that is 1.36 s, and a longer key goes on as a new segment where that one
-        // ends, without a marker (RFC 4733 §2.5.1.3).
+        // The duration has 16 bits, which is 1.36 s at 48 kHz. A longer key continues in a new
+        // segment that starts where the previous one ends, without a marker (RFC 4733 §2.5.1.3).
         let sounded = (tick + 1).min(self.on_ticks);
         let segment_ticks = u16::MAX / self.ticks_duration.max(1);
         let before = (sounded - 1) / segment_ticks * segment_ticks;
@@ -278,7 +284,7 @@ mod tests {
 
     const S: u32 = 7;
 
-    /// Packets as (milliseconds, timestamp, event, end), digits as (milliseconds, key).
+    /// Packets as (milliseconds, timestamp, event, end); returns digits as (milliseconds, key).
     fn heard(packets: &[(u64, u32, u8, bool)]) -> Vec<(u64, char)> {
         let start = Clock::real().now();
         let at = |ms: u64| start + Duration::from_millis(ms);
@@ -316,11 +322,11 @@ mod tests {
         assert_eq!(packet(60, 2, 480, 0x8A), 1);
         assert_eq!(packet(80, 2, 480, 0x8A), 1);
         assert_eq!(packet(90, 1, 480, 0x0A), 1, "overtaken by the end");
-        // Silent for a while, counted, and gone on with under a third.
+        // A pause, the digit is counted, and it continues under a third SSRC.
         assert_eq!(packet(600, 2, 30_000, 0x0A), 1);
         assert_eq!(packet(900, 3, 30_000, 0x0A), 2);
         assert_eq!(packet(920, 3, 30_000, 0x8A), 2);
-        // The same timestamp by chance, long after.
+        // The same timestamp by chance, much later.
         assert_eq!(packet(5_000, 4, 30_000, 0x8A), 3);
         assert_eq!(packet(5_020, 5, 30_000, 0x8A), 4, "that key had ended: by its name, another");
     }
@@ -403,8 +409,8 @@ mod tests {
     }
 
     proptest! {
-        /// R12: whatever is lost, doubled or late by less than 200 ms, a key of which anything came counts once, and
-        /// the keys keep their order.
+        /// A key of which any packet arrives counts once, and the keys keep their order, whatever
+        /// is lost, duplicated or delayed by less than 200 ms (docs/reference/reliability.md#r12).
         #[test]
         fn a_bad_network_neither_loses_nor_doubles_a_key(
             fates in proptest::collection::vec(proptest::collection::vec((0u8..100, 0u64..150), 28), 1..6)
@@ -415,7 +421,7 @@ mod tests {
                 let event = u8::try_from(n).expect("few");
                 let mut came = false;
                 for (k, (luck, delay)) in (0u64..).zip(fate) {
-                    // 30 % lost, 5 % doubled.
+                    // 30 % lost, 5 % duplicated.
                     let at = u64::from(n) * 1_000 + k * 20 + delay;
                     let packet = (at, n * 48_000, event, k >= 25);
                     packets.extend((*luck >= 30).then_some(packet));
@@ -541,7 +547,7 @@ mod tests {
             "the last segment has the ends"
         );
         assert_eq!(events.iter().filter(|(.., marker)| *marker).count(), 1, "it is one key");
-        // At 8 kHz no key is so long.
+        // At 8 kHz no key is that long.
         let short = sent("5@2000", 8_000);
         assert!(
             short
@@ -550,7 +556,8 @@ mod tests {
         );
     }
 
-    /// Packets as (milliseconds, timestamp, duration, end) of the key 5; how many digits that makes.
+    /// Takes packets of key 5 as (milliseconds, timestamp, duration, end); returns the number of
+    /// digits.
     fn counted(packets: &[(u64, u32, u16, bool)]) -> usize {
         let start = Clock::real().now();
         let mut receiver = Receiver::default();
@@ -573,7 +580,8 @@ mod tests {
 
     #[test]
     fn r12_segments_of_one_key_are_one_key() {
-        // Four seconds at 48 kHz, in segments of the whole field, begun shortly before the timestamp's wrap.
+        // Four seconds at 48 kHz, in segments of maximum length, starting shortly before the
+        // timestamp wraps.
         let first = u32::MAX - 70_000;
         let long: Vec<(u64, u32, u16, bool)> = (1..=200u64)
             .map(|tick| {
@@ -605,12 +613,12 @@ mod tests {
                 (ms + u64::from(tick) * 20, timestamp, tick * 960, end && tick == 25)
             })
         };
-        // 1.3 s after the first, whose end came or was lost.
+        // 1.3 s after the first, whose end arrived or was lost.
         for end in [true, false] {
             let packets: Vec<_> = press(0, end).chain(press(1_300, true)).collect();
             assert_eq!(counted(&packets), 2, "{end}");
         }
-        // The first was held for as long as a segment is, and ended.
+        // The first key was held for exactly one segment.
         let long: Vec<_> =
             (1..=68u16).map(|tick| (u64::from(tick) * 20, 0, tick * 960, tick == 68)).collect();
         assert_eq!(counted(&[long, press(1_361, true).collect()].concat()), 2);

@@ -1,7 +1,8 @@
-//! Whether the peer is speaking, or has beeped: a leg's ear, there only while somebody listens.
+//! Detection of the peer's voice, or of a beep, on one leg. A detector exists only while it is
+//! needed.
 //!
-//! What is voice `voice` judges, and what a beep `beep`, over 20 ms frames of the decoded sound; told as events, so that a
-//! call logs a sentence and not its frames.
+//! `voice` and `beep` classify 20 ms frames of decoded audio. The results are events, so that a
+//! call logs sentences and not frames.
 
 use std::time::{Duration, Instant};
 
@@ -11,28 +12,28 @@ use crate::opus::{Decoder, Rate};
 use machine::Voice;
 use xml::ast::Beep;
 
-/// Pauses shorter than this are part of speech.
+/// Shorter pauses are part of speech.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Packets that come later than this are not waited for: no sound is silence.
+/// Without a packet for this long, the peer is taken to be silent.
 const LATE: Duration = Duration::from_millis(60);
 const FRAME: Duration = Duration::from_millis(20);
 
-/// Listens.
+/// Decodes a leg's audio and detects voice and beeps in it.
 pub(super) struct Ear {
     decoder: Decoder,
     pcm: Vec<i16>,
-    /// There while somebody wants to know of voice.
+    /// Present while voice detection is on.
     voice: Option<VoiceEar>,
     beep: Option<BeepEar>,
-    /// Up to when the sound is known.
+    /// End of the audio processed so far.
     until: Option<Instant>,
 }
 
 #[derive(Default)]
 struct VoiceEar {
     judge: Judge,
-    /// When voice was heard last, while there is some.
+    /// Time of the last voice, while the peer is speaking.
     heard: Option<Instant>,
 }
 
@@ -47,7 +48,7 @@ impl Ear {
         }
     }
 
-    /// Tells of voice, or no longer.
+    /// Turns voice detection on or off.
     pub(super) fn listen(&mut self, on: bool) {
         match on {
             true => drop(self.voice.get_or_insert_default()),
@@ -55,17 +56,17 @@ impl Ear {
         }
     }
 
-    /// Tells of a beep, once, or no longer.
+    /// Starts or stops waiting for a beep. It is reported once.
     pub(super) fn await_beep(&mut self, how: Option<Beep>) {
         self.beep = how.map(BeepEar::new);
     }
 
-    /// Whether it listens for anything.
+    /// Returns whether anything is being detected.
     pub(super) fn is_of_use(&self) -> bool {
         self.voice.is_some() || self.beep.is_some()
     }
 
-    /// Takes in an Opus packet; a broken one is as if it had not come.
+    /// Processes an Opus packet. An invalid packet is ignored.
     pub(super) fn packet(&mut self, now: Instant, packet: &[u8]) -> [Option<Voice>; 2] {
         self.pcm.clear();
         if self.decoder.decode(Some(packet), false, &mut self.pcm).is_err() {
@@ -82,11 +83,11 @@ impl Ear {
         [began.then_some(Voice::Began), self.beeped(beeped)]
     }
 
-    /// Time passes: whether the voice has gone, or a beep is over.
+    /// Advances time. Reports the end of speech, or a beep that ended with the packets.
     pub(super) fn tick(&mut self, now: Instant) -> [Option<Voice>; 2] {
         let mut beeped = false;
         if let (Some(until), Some(beep)) = (&mut self.until, &mut self.beep) {
-            // Where nothing comes any more: a peer that is silent may send nothing at all.
+            // A silent peer may send nothing at all, so missing packets count as silence.
             while now.saturating_duration_since(*until) >= LATE {
                 beeped |= beep.hear(&[]);
                 *until += FRAME;
@@ -118,7 +119,8 @@ mod tests {
     use crate::opus::Encoder;
     use crate::test_peer::now;
 
-    /// What is told of so many 20 ms packets of a sound, with the time of each.
+    /// Feeds `packets` 20 ms packets of a waveform to the detector; returns the events with their
+    /// times in milliseconds.
     fn told(
         ear: &mut Ear,
         start: Instant,
@@ -188,7 +190,7 @@ mod tests {
         assert!(told(&mut ear, start, 100, click).is_empty());
         assert_eq!(ear.packet(start, &[]), [None; 2]);
         assert_eq!(ear.packet(start, &[0xff; 7]), [None; 2]);
-        // A hum that sets in is taken for voice at first, and then for what it is.
+        // A hum counts as voice at first, until the noise floor has followed it.
         let hum = told(&mut ear, start + Duration::from_secs(2), 600, |at| tone(at, 100.0, 0.02));
         assert!(
             hum.last().is_none_or(|(_, voice)| matches!(voice, Voice::Ended { .. })),

@@ -1,76 +1,81 @@
-//! What comes over a network, put into order: a few packets of patience, late ones left out, losses told.
+//! Jitter buffer: restores the order of received packets, delays them a little, drops late ones and
+//! reports losses.
 //!
-//! The patience follows the network: a packet that comes too late makes it longer, some quiet seconds make it shorter
-//! again, and what waits beyond it (the peer's clock is faster than ours, a burst came after a stall) is shed, a quiet
-//! packet if there is one. Pure: packets in, packets out, a step every 20 ms. Decoding is `line`'s, sending on is `bridge`'s.
+//! The delay adapts to the network. A late packet increases it, several seconds without one
+//! decrease it. If packets pile up beyond the delay, because the peer's clock is fast or a burst
+//! followed a stall, one packet is dropped, preferably a quiet one. The buffer takes packets in,
+//! gives packets out, and is advanced every 20 ms. `tap_reader` decodes what comes out, `bridge`
+//! forwards it.
 
 use std::collections::VecDeque;
 
 use super::prompt::Frame;
 
-/// Packets that wait before the first is sent, and again after a pause: 40 ms on a good network, 160 ms on the worst.
+/// Packets to buffer before the first one is released: 40 ms on a good network, 160 ms on the
+/// worst.
 const PATIENCE: usize = 2;
 const PATIENCE_MAX: usize = 8;
-/// Steps after which packets are sent though there are fewer, beyond the patience.
+/// Extra steps after which packets are released even if there are fewer.
 const ALONE: usize = 1;
-/// Packets that may wait; past it the oldest are left out, for what waits is delay.
+/// Capacity in packets. Beyond it the oldest are dropped, because a full buffer is delay.
 const WAITING_MAX: usize = 12;
-/// Steps without a late packet after which the patience is shortened, and over which something waited for nothing: 4 s.
+/// Steps (4 s) over which the delay is evaluated.
 const WINDOW: u16 = 200;
-/// A packet of no more bytes is quiet.
+/// Packets of at most this many bytes count as quiet.
 const QUIET_BYTES: usize = 16;
-/// RTP ticks of 20 ms (48 kHz clock, RFC 7587), which most packets last.
+/// Duration of 20 ms on the RTP clock of Opus, 48 kHz (RFC 7587). Most packets last that long.
 pub(super) const PACKET_TICKS: u32 = 960;
-/// The longest loss that is passed on as one, in RTP ticks (48 kHz): 100 ms. Anything longer was a pause.
+/// Longest gap that is reported as a loss, in RTP ticks: 100 ms. A longer gap is a pause.
 const LOSS_MAX: u32 = 4_800;
-/// RTP ticks of the longest packet that Opus knows (RFC 6716 §3.2.5): 120 ms.
+/// Duration of the longest Opus packet in RTP ticks: 120 ms (RFC 6716 §3.2.5).
 const PACKET_MAX: u32 = 5_760;
 
-/// A packet of the peer's.
+/// A packet received from the peer.
 #[derive(Clone, Debug)]
 pub(super) struct Heard {
     pub(super) ssrc: u32,
-    /// Extended: it does not turn over.
+    /// Extended sequence number; it does not wrap.
     pub(super) sequence: u64,
     pub(super) timestamp: u32,
     pub(super) payload: Frame,
 }
 
-/// A packet to be sent.
+/// A packet released by the jitter buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Passed {
     pub(super) payload: Frame,
-    /// RTP ticks that it lasts.
+    /// Duration in RTP ticks.
     pub(super) ticks: u32,
-    /// RTP ticks that were lost before it, and the packets that held them.
+    /// What was lost before it: RTP ticks and packets.
     pub(super) lost: (u32, u64),
 }
 
-/// Puts packets into their order, and waits a little for them.
+/// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Inlet {
     waiting: VecDeque<(Heard, u32)>,
-    /// Packets are being sent; else the next ones are waited for.
+    /// Whether packets are being released. Otherwise the buffer is filling.
     flowing: bool,
-    /// Steps for which something has waited.
+    /// Steps since the first packet of this filling phase.
     waited: usize,
     last: Option<Last>,
-    /// Packets to wait for.
+    /// Current delay in packets.
     patience: usize,
-    /// It ran dry, or was longer patient already, since sound began last.
+    /// Whether the buffer ran dry since it last started to fill.
+    /// Whether the delay was already increased since then.
     dry: bool,
     grown: bool,
     window: Window,
 }
 
-/// The latest steps.
+/// Observations for the adaptation of the delay.
 #[derive(Clone, Copy, Debug)]
 struct Window {
     steps: u16,
-    /// The fewest packets that waited at a step.
+    /// Lowest fill level in packets.
     fewest: usize,
     late: bool,
-    /// A packet is too many: steps for which a quiet one is looked for.
+    /// Set if one packet is to be dropped: steps left in which to wait for a quiet one.
     shed: Option<u16>,
 }
 
@@ -93,12 +98,12 @@ impl Default for Inlet {
     }
 }
 
-/// The packet sent last.
+/// The packet released last.
 #[derive(Clone, Copy, Debug)]
 struct Last {
     ssrc: u32,
     sequence: u64,
-    /// Where the one after it begins.
+    /// Timestamp at its end.
     end: u32,
     ticks: u32,
 }
@@ -108,7 +113,7 @@ impl Inlet {
         let Some(ticks) = ticks_of(&heard.payload) else { return };
         if let Some(last) = self.last.filter(|last| last.ssrc == heard.ssrc) {
             let passed_over = heard.sequence <= last.sequence;
-            // What follows the last one without a break, when that had long been sent.
+            // The packet directly after the last one, which had been released long before.
             let awaited = heard.sequence == last.sequence + 1 && heard.timestamp == last.end;
             if passed_over || (self.dry && awaited) {
                 self.was_late();
@@ -117,7 +122,7 @@ impl Inlet {
                 return;
             }
         }
-        // From the back: packets come in order, as a rule.
+        // Search from the back, because packets usually arrive in order.
         let behind = |other: &Heard| other.ssrc == heard.ssrc && other.sequence > heard.sequence;
         let at = self.waiting.iter().rposition(|(other, _)| !behind(other)).map_or(0, |at| at + 1);
         self.waiting.insert(at, (heard, ticks));
@@ -126,7 +131,7 @@ impl Inlet {
         }
     }
 
-    /// A packet came when its time was over.
+    /// Notes that a packet arrived after its time.
     fn was_late(&mut self) {
         self.window.late = true;
         if !std::mem::replace(&mut self.grown, true) {
@@ -134,7 +139,7 @@ impl Inlet {
         }
     }
 
-    /// A step of whoever takes from it begins.
+    /// Advances the buffer by one 20 ms step.
     pub(super) fn step(&mut self) {
         if self.flowing {
             self.look_back();
@@ -151,7 +156,7 @@ impl Inlet {
         }
     }
 
-    /// Whether what waits is what has to.
+    /// Evaluates the fill level.
     fn look_back(&mut self) {
         self.window.fewest = self.window.fewest.min(self.waiting.len());
         self.window.steps += 1;
@@ -160,7 +165,7 @@ impl Inlet {
                 self.waiting.front().is_some_and(|(heard, _)| heard.payload.len() <= QUIET_BYTES);
             self.window.shed = Some(left.saturating_sub(1));
             if quiet || left == 0 {
-                // Left out as if it had been sent: it is no loss.
+                // Dropped as if it had been released, so that it does not count as lost.
                 let _ = self.take();
                 self.window.shed = None;
             }
@@ -175,24 +180,24 @@ impl Inlet {
         }
     }
 
-    /// RTP ticks of what waits; none: packets are waited for.
+    /// Buffered audio in RTP ticks, or `None` while the buffer is filling.
     pub(super) fn waiting(&self) -> Option<u32> {
         self.flowing.then(|| self.waiting.iter().map(|(_, ticks)| ticks).sum())
     }
 
-    /// RTP ticks of sound that it waits for, before sound begins and behind it.
+    /// Current delay in RTP ticks.
     pub(super) fn patience(&self) -> u32 {
         let packet = self.last.map_or(0, |last| last.ticks);
         packet.saturating_mul(u32::try_from(self.patience).unwrap_or(u32::MAX))
     }
 
-    /// Nothing more is waited for: what is there can be taken.
+    /// Releases what is buffered without further delay.
     pub(super) fn begin(&mut self) {
         self.flowing = !self.waiting.is_empty();
         self.dry = false;
     }
 
-    /// The next packet; none: nothing is there, or not enough to begin with.
+    /// Returns the next packet, or `None` if the buffer is empty or filling.
     pub(super) fn next(&mut self) -> Option<Passed> {
         if !self.flowing {
             return None;
@@ -220,7 +225,8 @@ impl Inlet {
     }
 }
 
-/// How long an Opus packet lasts, in RTP ticks, by its first bytes (RFC 6716 §3.1, §3.2); none: it is no such packet.
+/// Duration of an Opus packet in RTP ticks, from its first bytes (RFC 6716 §3.1, §3.2). `None` if
+/// it is not a valid packet.
 fn ticks_of(payload: &[u8]) -> Option<u32> {
     let toc = *payload.first()?;
     let config = toc >> 3;
@@ -241,14 +247,15 @@ fn ticks_of(payload: &[u8]) -> Option<u32> {
 mod tests {
     use super::{Heard, Inlet, Passed, WAITING_MAX, ticks_of};
 
-    /// A 20 ms packet (wideband SILK) with its number in it.
+    /// A 20 ms packet (wideband SILK) with its number in the payload.
     fn packet(sequence: u64) -> Heard {
         let number = u8::try_from(sequence % 256).unwrap();
         let timestamp = u32::try_from(sequence * 960 % (1 << 32)).unwrap();
         Heard { ssrc: 7, sequence, timestamp, payload: [9 << 3, number].into() }
     }
 
-    /// What one step sends: the number of each packet, and what was lost before it.
+    /// Runs one step with these arrivals; returns the number of the released packet and the packets
+    /// lost before it.
     fn step(inlet: &mut Inlet, comes: &[u64]) -> Option<(u8, u64)> {
         comes.iter().for_each(|sequence| inlet.add(packet(*sequence)));
         inlet.step();
@@ -272,8 +279,9 @@ mod tests {
         );
     }
 
-    /// Runs a network: packet n is sent at n × `every` ms and comes so much later; none: it is lost. Gives what each 20 ms
-    /// step passed on, with how many then waited.
+    /// Simulates a network: packet n is sent at n × `every` ms and arrives `delay` later, or is
+    /// lost if `delay` is `None`. Returns for each 20 ms step the released packet and the packets
+    /// still buffered.
     fn run(
         packets: u64,
         every: f64,
@@ -297,7 +305,7 @@ mod tests {
         passed
     }
 
-    /// Delays that vary: a fixed pattern that looks like none.
+    /// A deterministic pseudo-random delay.
     fn varied(n: u64, most: u64) -> u64 {
         (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) % (most + 1)
     }

@@ -1,7 +1,8 @@
-//! What is played over a leg's own sound, or instead of it: `Play` and `Speak` over REST (`plivo-call-api.md` §2.10, §2.11).
+//! Audio played over a leg's own audio, or in place of it: `Play` and `Speak` over REST
+//! (docs/reference/rest.md#play).
 //!
-//! A leg has layers only while something is played so. One sound at a time passes through as it is, ready frames of a
-//! prompt; where several are heard at once they are decoded, added and encoded anew, for that while only.
+//! A leg has layers only while such audio plays. A single source passes through unchanged as prompt
+//! frames. Several sources are decoded, mixed and encoded again.
 
 use machine::{Aside, AsideKind, PlayId};
 
@@ -13,7 +14,7 @@ use super::prompt::Frame;
 /// Milliseconds of a frame.
 const FRAME_MS: u64 = 20;
 
-/// The sounds over a leg's own, the one begun last on top.
+/// The layers of a leg, the latest on top.
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     layers: Vec<Layer>,
@@ -24,25 +25,25 @@ pub(super) struct Layers {
 struct Layer {
     kind: AsideKind,
     player: Player,
-    /// Over what is below it; else instead of that.
+    /// Whether it is mixed with the audio below. Otherwise it replaces that.
     mix: bool,
-    /// Frames that may still be heard.
+    /// Remaining frames, if the length is limited.
     frames_left: Option<u64>,
     begun: bool,
 }
 
-/// A layer's tick.
+/// A layer's output for one tick.
 enum Sound {
-    /// Not begun: what is below is heard.
+    /// Not started; the audio below is heard.
     NotYet,
     Frame(Frame),
-    /// Its next frame is not made yet.
+    /// The next frame is not ready yet.
     Silence,
     Over,
 }
 
 impl Layers {
-    /// Plays these from the next tick on, in place of what plays of that kind.
+    /// Plays `items` from the next tick on, in place of the layer of the same kind.
     pub(super) fn play(&mut self, play: PlayId, aside: &Aside, items: Vec<PlayItem>) {
         self.layers.retain(|layer| layer.kind != aside.kind);
         self.layers.push(Layer {
@@ -54,7 +55,7 @@ impl Layers {
         });
     }
 
-    /// Stops that play, if it is one of these.
+    /// Removes the layer with this play id, if there is one.
     pub(super) fn stop(&mut self, play: PlayId) {
         self.layers.retain(|layer| layer.player.play() != play);
     }
@@ -63,7 +64,7 @@ impl Layers {
         self.layers.is_empty()
     }
 
-    /// This tick's frame; `below` is the leg's own.
+    /// Returns the frame of this tick. `below` is the leg's own audio.
     pub(super) fn frame(
         &mut self,
         below: Option<Frame>,
@@ -124,7 +125,7 @@ impl Layer {
     }
 }
 
-/// What is to be heard at one tick.
+/// The frames that are audible at one tick.
 #[derive(Default)]
 struct Heard {
     own: Option<Frame>,
@@ -151,7 +152,7 @@ mod tests {
         vec![PlayItem { prompt: prompt.clone(), repeat: Repeat::Times(1) }]
     }
 
-    /// A prompt of frames that can be told apart, and that are no Opus.
+    /// A prompt of distinguishable frames, which are not valid Opus.
     fn named(names: &[u8]) -> Arc<Prompt> {
         Prompt::of(names.iter().map(|n| Frame::from([*n])))
     }

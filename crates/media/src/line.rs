@@ -1,9 +1,9 @@
-//! A line: a tapped leg as PCM, 20 ms at a time, both sides by the leg's own clock.
+//! Reads a tap as PCM, 20 ms at a time, both directions aligned to the leg's clock.
 //!
-//! Packets are put into order (`inlet`), decoded, and what was lost is made up for: from the redundancy of the packet after
-//! it where that has some (RFC 6716 §2.1.7), else by the decoder's guess, and after 80 ms of nothing by silence. A peer's clock that
-//! is fast or slow is made up for a pitch period at a time (`drift`): both sides stay beside each other. For readers on
-//! threads of their own: nothing here runs on a shard.
+//! Packets pass a jitter buffer and are decoded. A lost packet is recovered from the redundancy of
+//! the next one if there is any (RFC 6716 §2.1.7), otherwise it is concealed; after 80 ms there is
+//! silence. A fast or slow clock of the peer is compensated (`drift`), so that both directions stay
+//! aligned. Readers run on threads of their own, never on a shard.
 
 use super::drift::{self, Drift, Owed};
 use super::inlet::{Inlet, PACKET_TICKS, Passed};
@@ -11,33 +11,35 @@ use super::tap::{Tap, Tapped};
 use crate::opus::{Decoder, Rate};
 use crate::prompt::Frame;
 
-/// Frames that are guessed in a row where packets stay away.
+/// Maximum number of consecutive concealed frames.
 const GUESSED_MAX: u32 = 4;
-/// Seconds of sound that may wait in a side, in 20 ms: a peer that sends more than its time is cut.
+/// Maximum buffered audio per direction in frames of 20 ms. The audio of a peer that sends more
+/// than real time is cut.
 const BEHIND_MAX: usize = 12;
 
-/// How long a line waits for the peer's packets.
+/// How received packets are buffered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// What comes is given at once, in pieces as they came, and not by the tick: the least delay.
+    /// No buffering: a packet is returned when it arrives, at its own length. The lowest delay.
     None,
-    /// Packets are put into order and given by the tick, 20 ms each: two packets of delay.
+    /// A jitter buffer: packets are ordered and returned in frames of 20 ms, one per tick. Two
+    /// packets of delay.
     Network,
 }
 
-/// The next piece of a line, mono at the line's rate.
+/// The next piece of audio, mono at the reader's rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Twenty<'a> {
-    /// What the peer said: 20 ms, silence where nothing came. With [`Patience::None`] a packet's sound (20 ms as a rule),
-    /// or nothing.
+    /// Audio from the peer: 20 ms, silence if nothing arrived. With [`Buffering::Immediate`], one
+    /// packet (20 ms usually), or empty.
     pub heard: &'a [i16],
-    /// What the peer was sent: 20 ms; nothing where only the peer's packet is told.
+    /// Audio to the peer: 20 ms. Empty if the frame only returns a received packet.
     pub sent: &'a [i16],
-    /// Whether `heard` was said, and is no silence put in for want of packets.
+    /// Whether `received` holds received audio and not silence for missing packets.
     pub voiced: bool,
 }
 
-/// Reads a tap.
+/// Reads a tap as PCM.
 #[derive(Debug)]
 pub struct Line {
     tap: Tap,
@@ -47,13 +49,13 @@ pub struct Line {
     drift: Drift,
     heard: Side,
     sent: Side,
-    /// Frames guessed since the last packet.
+    /// Frames concealed since the last packet.
     guessed: u32,
-    /// The piece that was given last.
+    /// Buffers of the frame returned last: received, sent.
     piece: (Vec<i16>, Vec<i16>),
 }
 
-/// One side's decoder, made when it is needed, and sound that is not given yet.
+/// One direction: its decoder, created on first use, and audio that has not been returned yet.
 #[derive(Debug, Default)]
 struct Side {
     decoder: Option<Decoder>,
@@ -61,6 +63,7 @@ struct Side {
 }
 
 impl Line {
+    /// Creates a reader that decodes to `rate`.
     pub fn new(tap: Tap, rate: Rate, patience: Patience) -> Self {
         Self {
             tap,
@@ -75,7 +78,8 @@ impl Line {
         }
     }
 
-    /// The next piece; none: not yet, or never again ([`Line::is_over`]).
+    /// Returns the next frame, or `None` if there is none yet or ever again
+    /// ([`TapReader::is_over`]).
     #[expect(clippy::should_implement_trait, reason = "a piece is lent until the next one")]
     pub fn next(&mut self) -> Option<Twenty<'_>> {
         loop {
@@ -108,7 +112,8 @@ impl Line {
         }
     }
 
-    /// Nothing of what has come is wanted: it is not decoded, and what comes next is a new beginning.
+    /// Discards everything that has arrived without decoding it. The next audio starts with fresh
+    /// decoders.
     pub fn pass_over(&mut self) {
         let mut came = false;
         while self.tap.next().is_some() {
@@ -121,21 +126,22 @@ impl Line {
         }
     }
 
-    /// The leg is gone and everything has been given.
+    /// Returns whether the leg is gone and all of its audio has been returned.
     pub fn is_over(&self) -> bool {
         self.tap.is_over()
     }
 
-    /// Packets and ticks that were lost because this was not read in time.
+    /// Number of entries that were dropped because they were not read in time.
     pub fn missed(&self) -> u64 {
         self.tap.missed()
     }
 
+    /// The sample rate of the frames.
     pub fn rate(&self) -> Rate {
         self.rate
     }
 
-    /// Everything that has come, in its order.
+    /// Decodes all packets that have arrived, in order.
     fn take_at_once(&mut self) {
         self.inlet.begin();
         while let Some(passed) = self.inlet.next() {
@@ -143,13 +149,13 @@ impl Line {
         }
     }
 
-    /// 20 ms of the peer's; whether it said anything.
+    /// Prepares 20 ms of received audio. Returns whether it contains any.
     fn tick(&mut self) -> bool {
         let frame = self.rate.frame();
         self.inlet.step();
         let owed = self.owed();
         let mut voiced = !self.heard.pcm.is_empty();
-        // What is to be taken out must be there beside what is to be given.
+        // Audio that is removed must be available in addition to the frame.
         let spare = if matches!(owed, Owed::TakeOut(_)) { drift::longest(self.rate) } else { 0 };
         while self.heard.pcm.len() < frame
             || (self.heard.pcm.len() < frame + spare
@@ -178,7 +184,7 @@ impl Line {
         voiced
     }
 
-    /// What is to be done about how much waits.
+    /// Determines the drift correction from the fill level.
     fn owed(&mut self) -> Owed {
         let Some(ticks) = self.inlet.waiting() else {
             self.drift = Drift::default();
@@ -196,9 +202,9 @@ impl Line {
         )
     }
 
-    /// Decodes a packet, and makes up for those before it that are lost.
+    /// Decodes a packet and conceals the losses before it.
     fn take(&mut self, passed: &Passed) {
-        // What was guessed in time is not made up for again.
+        // Losses that were concealed in time are not concealed again.
         let lost = (passed.lost.0 / PACKET_TICKS).saturating_sub(self.guessed);
         for n in (0..lost).rev() {
             if n == 0 {
@@ -224,7 +230,7 @@ impl Side {
         (self.decoder.get_or_insert_with(|| Decoder::new(rate)), &mut self.pcm)
     }
 
-    /// A broken packet is as good as none.
+    /// Decodes a packet. An invalid one is concealed.
     fn decode(&mut self, rate: Rate, packet: &Frame) {
         let (decoder, pcm) = self.decoder(rate);
         if decoder.decode(Some(packet), false, pcm).is_err() {
@@ -232,7 +238,7 @@ impl Side {
         }
     }
 
-    /// 20 ms that were lost, out of what the packet after them tells.
+    /// Recovers 20 ms that were lost from the packet after them.
     fn recover(&mut self, rate: Rate, after: &Frame) {
         let (decoder, pcm) = self.decoder(rate);
         if decoder.decode(Some(after), true, pcm).is_err() {
@@ -240,14 +246,14 @@ impl Side {
         }
     }
 
-    /// 20 ms as the decoder thinks they went on.
+    /// Conceals 20 ms.
     fn guess(&mut self, rate: Rate) {
         let (decoder, pcm) = self.decoder(rate);
         // Without a guess there is silence.
         let _ = decoder.decode(None, false, pcm);
     }
 
-    /// Moves `samples` into `piece`, silence where fewer are there.
+    /// Moves `samples` samples into `piece`, padded with silence.
     fn give(&mut self, samples: usize, piece: &mut Vec<i16>) {
         piece.clear();
         piece.extend(self.pcm.drain(..samples.min(self.pcm.len())));
@@ -265,7 +271,7 @@ mod tests {
 
     const FRAME: usize = Rate::Hz16000.frame();
 
-    /// A tone's packets, 20 ms each.
+    /// Packets of a tone, 20 ms each.
     fn tone(hz: f32, packets: usize) -> Vec<Frame> {
         let mut encoder = Encoder::for_prompts();
         let sample = |at: usize| {
@@ -332,7 +338,7 @@ mod tests {
             assert!(end.pass(&Tapped::Tick));
             let twenty = line.next().expect("a tick");
             quiet += usize::from(level(twenty.heard) < 1_500.0);
-            // A tone of that pitch and level moves by 1,300 at most.
+            // A tone of that pitch and level changes by 1,300 per sample at most.
             for sample in twenty.heard {
                 jumps += usize::from((i32::from(*sample) - before).abs() > 4_000);
                 before = i32::from(*sample);
@@ -342,8 +348,9 @@ mod tests {
         assert!(jumps < 10, "{jumps} clicks in ten seconds");
     }
 
-    /// What is heard of a peer whose clock is so much faster (20 ms of it pass in `every_ms`), a minute long: a second of a voice, a
-    /// second of nothing. Gives how long each second of voice waited, in milliseconds, and the largest step of the sound.
+    /// Receives a minute from a peer whose clock is off (20 ms of it take `every_ms`): one second
+    /// of voice, one of silence, alternating. Returns the delay of each voice section in
+    /// milliseconds, and the largest step between two samples.
     fn drifting(every_ms: f64, jitter_ms: u64) -> (Vec<f64>, i32) {
         let voice = |at: usize| {
             let t = at as f32 / 16_000.0 * std::f32::consts::TAU;
@@ -378,7 +385,7 @@ mod tests {
         for (at, sample) in said.iter().enumerate() {
             let is_loud = sample.unsigned_abs() > 1_000;
             if is_loud && quiet > 8_000 {
-                // Opus itself takes 6.5 ms.
+                // Opus itself delays by 6.5 ms.
                 let begun_ms = (f64::from(second) * 2.0 + 1.0) * 50.0 * every_ms + 6.5;
                 waits.push(at as f64 / 16.0 - begun_ms);
                 second += 1;
@@ -398,7 +405,7 @@ mod tests {
         {
             let (waits, step) = drifting(every_ms, jitter_ms);
             let most = waits.iter().fold(0.0_f64, |most, ms| most.max(*ms));
-            // What the network adds is the network's.
+            // The network's jitter adds to the delay.
             if waits.len() < 29 || most > 60.0 + jitter_ms as f64 || step > largest * 5 / 4 {
                 faults.push(format!(
                     "20 ms in {every_ms:.1} ± {jitter_ms}: {waits:.0?}, steps of {step}"

@@ -1,7 +1,9 @@
-//! Opus as safe values: an encoder and a decoder of mono 20 ms frames, and the shared frame of silence.
+//! A safe interface to Opus: an encoder and a decoder of mono 20 ms frames, and a shared frame of
+//! silence.
 //!
-//! Over `unsafe-libopus` (libopus in Rust, RFC 6716). What comes from the wire can make neither side panic: a
-//! fault inside the codec is caught, its state made anew, and the frame counts as lost.
+//! Built on `unsafe-libopus`, a Rust port of libopus (RFC 6716). Input from the network cannot make
+//! it panic: a panic inside the codec is caught, its state is recreated, and the frame counts as
+//! lost.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -12,14 +14,14 @@ use unsafe_libopus as unsafe_opus;
 use crate::conceal::Concealer;
 use crate::prompt::Frame;
 
-/// Bytes of the largest frame (RFC 6716 §3.2.1).
+/// Maximum size of a frame in bytes (RFC 6716 §3.2.1).
 const FRAME_BYTES_MAX: usize = 1275;
-/// The longest packet is 120 ms, six frames of ours (RFC 6716 §3.2.5).
+/// Maximum length of a packet in 20 ms frames: 120 ms (RFC 6716 §3.2.5).
 const PACKET_FRAMES_MAX: usize = 6;
-/// The loss the in-band FEC is made for; with 0 libopus sends none.
+/// Loss rate for which in-band FEC is generated. With 0, libopus generates none.
 const EXPECTED_LOSS_PERCENT: i32 = 10;
 
-/// Sample rates the house works with. Any end may use any: Opus itself is free of the rate.
+/// Sample rates in use. Encoder and decoder may use different ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rate {
     Hz8000,
@@ -29,7 +31,7 @@ pub enum Rate {
 }
 
 impl Rate {
-    /// Samples a second.
+    /// Samples per second.
     pub const fn hz(self) -> u32 {
         match self {
             Self::Hz8000 => 8_000,
@@ -39,7 +41,7 @@ impl Rate {
         }
     }
 
-    /// Samples of one 20 ms frame.
+    /// Samples of a 20 ms frame.
     pub const fn frame(self) -> usize {
         match self {
             Self::Hz8000 => 160,
@@ -50,18 +52,18 @@ impl Rate {
     }
 }
 
-/// Why a packet gave no sound.
+/// Why a packet could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpusError {
-    #[error("read an Opus packet: it is malformed")]
+    #[error("parse an Opus packet: it is malformed")]
     Malformed,
-    #[error("decode an Opus packet: the codec failed with {0}")]
+    #[error("decode an Opus packet: the codec returned error {0}")]
     Codec(i32),
-    #[error("decode an Opus packet: the codec faulted on it and was made anew")]
+    #[error("decode an Opus packet: the codec panicked and was reset")]
     Fault,
 }
 
-/// Encodes mono PCM, 20 ms at a time; voice, at most wideband, in-band FEC on.
+/// Encodes mono voice in frames of 20 ms, at most wideband, with in-band FEC.
 pub struct Encoder {
     state: NonNull<unsafe_opus::OpusEncoder>,
     rate: Rate,
@@ -69,30 +71,31 @@ pub struct Encoder {
     bitrate: u32,
 }
 
-// SAFETY: the state is one heap block of plain numbers that only this value points to; libopus keeps nothing
-// per thread.
+// SAFETY: the state is one heap block of plain numbers to which only this value points; libopus
+// keeps no thread-local state.
 unsafe impl Send for Encoder {}
 
 impl Encoder {
-    /// `complexity` 0–10 (more is cut to 10), `bitrate` in bits a second (500–300,000).
+    /// Creates an encoder. `complexity` is 0 to 10 (higher values are reduced to 10), `bitrate` is
+    /// in bits per second (500 to 300,000).
     pub fn new(rate: Rate, complexity: u8, bitrate: u32) -> Self {
         let complexity = complexity.min(10);
         Self { state: new_encoder(rate, complexity, bitrate), rate, complexity, bitrate }
     }
 
-    /// What prompts are encoded with: 16 kHz, complexity 5, 24 kbit/s (`media-notes` §6: the user's side asks
-    /// for `maxplaybackrate=16000`).
+    /// Creates an encoder with the settings of prompts: 16 kHz, complexity 5, 24 kbit/s. WhatsApp
+    /// asks for `maxplaybackrate=16000`.
     pub fn for_prompts() -> Self {
         Self::new(Rate::Hz16000, 5, 24_000)
     }
 
-    /// The rate of the PCM it takes.
+    /// The sample rate of the input.
     pub fn rate(&self) -> Rate {
         self.rate
     }
 
-    /// One frame. `pcm` is 20 ms, [`Rate::frame`] samples; a shorter one is filled up with silence, what is
-    /// over is left away.
+    /// Encodes one frame. `pcm` is 20 ms, [`Rate::frame`] samples; shorter input is padded with
+    /// silence, longer input is truncated.
     pub fn encode(&mut self, pcm: &[i16]) -> Frame {
         let wanted = self.rate.frame();
         let mut filled = [0i16; Rate::Hz48000.frame()];
@@ -109,8 +112,8 @@ impl Encoder {
         })
     }
 
-    /// [`Encoder::encode`], with as little as can be that refers to the frame before: for one that is heard after others than
-    /// those it was encoded after.
+    /// Like [`Encoder::encode`], with as little reference to the previous frame as possible: for a
+    /// frame that will be played after another frame than the one encoded before it.
     pub fn encode_apart(&mut self, pcm: &[i16]) -> Frame {
         self.predict(false);
         let frame = self.encode(pcm);
@@ -120,7 +123,7 @@ impl Encoder {
 
     fn predict(&mut self, on: bool) {
         let request = unsafe_opus::OPUS_SET_PREDICTION_DISABLED_REQUEST;
-        // SAFETY: `state` is live and ours alone; the request takes one `i32`, 0 or 1.
+        // SAFETY: `state` is live and exclusively ours; the request takes one `i32`, 0 or 1.
         unsafe {
             let _ = unsafe_opus::opus_encoder_ctl_impl(
                 self.state.as_ptr(),
@@ -130,14 +133,14 @@ impl Encoder {
         }
     }
 
-    /// `pcm` encoded; `None` where the codec failed. `pcm` is exactly one frame.
+    /// Encodes exactly one frame. Returns `None` if the codec fails.
     fn packet(&mut self, pcm: &[i16]) -> Option<Frame> {
         debug_assert_eq!(pcm.len(), self.rate.frame());
         let mut packet = [0u8; FRAME_BYTES_MAX];
         let state = self.state.as_ptr();
         let written = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: `state` is live and ours alone (`&mut self`); `pcm` holds the samples of the one channel,
-            // `packet` the bytes that are named; both counts are small.
+            // SAFETY: `state` is live and exclusively ours (`&mut self`); `pcm` holds the samples
+            // of the one channel, `packet` has the stated number of bytes; both counts are small.
             unsafe {
                 unsafe_opus::opus_encode(
                     state,
@@ -152,18 +155,18 @@ impl Encoder {
         packet.get(..written).filter(|frame| !frame.is_empty()).map(Frame::from)
     }
 
-    /// Forgets the sound so far: the next frame starts a new stretch.
+    /// Discards the encoder's history; the next frame starts a new stream.
     pub fn reset(&mut self) {
         let fresh = new_encoder(self.rate, self.complexity, self.bitrate);
         let old = std::mem::replace(&mut self.state, fresh);
-        // SAFETY: `old` came from `opus_encoder_create`, and nobody points to it any more.
+        // SAFETY: `old` came from `opus_encoder_create`, and no other pointer to it exists.
         unsafe { unsafe_opus::opus_encoder_destroy(old.as_ptr()) };
     }
 }
 
 impl Drop for Encoder {
     fn drop(&mut self) {
-        // SAFETY: it came from `opus_encoder_create` and is given back once.
+        // SAFETY: the state came from `opus_encoder_create` and is destroyed once.
         unsafe { unsafe_opus::opus_encoder_destroy(self.state.as_ptr()) };
     }
 }
@@ -187,7 +190,7 @@ fn new_encoder(rate: Rate, complexity: u8, bitrate: u32) -> NonNull<unsafe_opus:
         (unsafe_opus::OPUS_SET_INBAND_FEC_REQUEST, 1),
         (unsafe_opus::OPUS_SET_PACKET_LOSS_PERC_REQUEST, EXPECTED_LOSS_PERCENT),
     ];
-    // SAFETY: a null error pointer is allowed; the arguments are of closed sets that libopus accepts; every
+    // SAFETY: a null error pointer is allowed; the arguments are values that libopus accepts; every
     // request above takes one `i32`.
     unsafe {
         let state = unsafe_opus::opus_encoder_create(
@@ -220,23 +223,28 @@ pub struct Decoder {
 unsafe impl Send for Decoder {}
 
 impl Decoder {
-    /// A decoder that gives PCM at `rate`.
+    /// Creates a decoder with this output rate.
     pub fn new(rate: Rate) -> Self {
         Self { state: new_decoder(rate), rate, concealer: Concealer::new(rate.hz()) }
     }
 
-    /// The rate of the PCM it gives.
+    /// The sample rate of the output.
     pub fn rate(&self) -> Rate {
         self.rate
     }
 
-    /// Appends one packet's sound to `out` and says how many samples (20 ms, or up to 120 ms where the sender
-    /// packs more). `None` is a lost packet: 20 ms are concealed. With `fec`, `packet` is the *successor* of a
-    /// lost one, and 20 ms of the lost one come out of its redundancy (concealed where it has none); decode
-    /// it again without `fec` afterwards. A packet without sound in it (DTX) is a pause.
+    /// Decodes a packet, appends the audio to `out` and returns the number of samples: 20 ms, or up
+    /// to 120 ms if the sender packs more.
+    ///
+    /// `None` means a lost packet, of which 20 ms are concealed. With `fec`, `packet` is the
+    /// *successor* of a lost packet, and 20 ms of the lost one are recovered from its redundancy,
+    /// or concealed if there is none; decode the packet again without `fec` afterwards. A packet
+    /// without audio (DTX) is a pause.
     ///
     /// # Errors
-    /// The packet is malformed or the codec failed on it: `out` is as before, and the next packet may be decoded.
+    ///
+    /// Returns an error if the packet is malformed or the codec fails. `out` is unchanged, and the
+    /// next packet can be decoded.
     pub fn decode(
         &mut self,
         packet: Option<&[u8]>,
@@ -245,7 +253,8 @@ impl Decoder {
     ) -> Result<usize, OpusError> {
         let lost = match packet {
             Some([]) => return Err(OpusError::Malformed),
-            // One frame of at most a byte: none (RFC 6716 §3.2.1), and the codec would conceal one.
+            // A frame of at most one byte is a pause (RFC 6716 §3.2.1). The codec would conceal it
+            // itself.
             Some(packet @ [toc] | packet @ [toc, _]) if toc & 3 == 0 => Some(self.length(packet)?),
             Some(packet) if fec && !has_redundancy(packet) => Some(self.rate.frame()),
             Some(_) => None,
@@ -261,17 +270,17 @@ impl Decoder {
         Ok(samples)
     }
 
-    /// How many samples a packet lasts.
+    /// Duration of a packet in samples.
     fn length(&self, packet: &[u8]) -> Result<usize, OpusError> {
         let len = i32::try_from(packet.len()).map_err(|_| OpusError::Malformed)?;
-        // SAFETY: `packet` has `len` bytes, one at least; only its first two are read.
+        // SAFETY: `packet` has `len` bytes, at least one; only the first two are read.
         let samples = unsafe {
             unsafe_opus::opus_packet_get_nb_samples(packet.as_ptr(), len, self.rate.hz() as i32)
         };
         usize::try_from(samples).map_err(|_| OpusError::Malformed)
     }
 
-    /// Asks the codec, which is given no packet that it would have to conceal.
+    /// Decodes with the codec. It is never given a packet that it would have to conceal.
     fn decode_sound(
         &mut self,
         packet: &[u8],
@@ -284,8 +293,8 @@ impl Decoder {
         let room = self.rate.frame() * frames;
         let state = self.state.as_ptr();
         let decoded = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: `state` is live and ours alone; `packet` is a slice of `len` bytes; `pcm` has room for `room` mono
-            // samples.
+            // SAFETY: `state` is live and exclusively ours; `packet` is a slice of `len` bytes;
+            // `pcm` has space for `room` mono samples.
             unsafe {
                 unsafe_opus::opus_decode(
                     state,
@@ -314,14 +323,14 @@ impl Decoder {
 
     fn renew(&mut self) {
         let old = std::mem::replace(&mut self.state, new_decoder(self.rate));
-        // SAFETY: `old` came from `opus_decoder_create`, and nobody points to it any more.
+        // SAFETY: `old` came from `opus_decoder_create`, and no other pointer to it exists.
         unsafe { unsafe_opus::opus_decoder_destroy(old.as_ptr()) };
     }
 }
 
 impl Drop for Decoder {
     fn drop(&mut self) {
-        // SAFETY: it came from `opus_decoder_create` and is given back once.
+        // SAFETY: the state came from `opus_decoder_create` and is destroyed once.
         unsafe { unsafe_opus::opus_decoder_destroy(self.state.as_ptr()) };
     }
 }
@@ -332,8 +341,8 @@ impl std::fmt::Debug for Decoder {
     }
 }
 
-/// Whether a packet of one 20 ms frame carries the one before it again (LBRR, RFC 6716 §4.2.4): a flag of SILK's, after the
-/// voice activity of its one frame.
+/// Returns whether a packet of one 20 ms frame carries a copy of the frame before it (LBRR, RFC
+/// 6716 §4.2.4). The flag follows the voice activity flag of the SILK frame.
 fn has_redundancy(packet: &[u8]) -> bool {
     let [toc, first, _, ..] = packet else { return false };
     let silk_of_20_ms = match toc >> 3 {
@@ -345,21 +354,21 @@ fn has_redundancy(packet: &[u8]) -> bool {
 }
 
 fn new_decoder(rate: Rate) -> NonNull<unsafe_opus::OpusDecoder> {
-    // SAFETY: a null error pointer is allowed; rate and channel count are ones that libopus accepts.
+    // SAFETY: a null error pointer is allowed; libopus accepts the rate and the channel count.
     let state =
         unsafe { unsafe_opus::opus_decoder_create(rate.hz() as i32, 1, std::ptr::null_mut()) };
     NonNull::new(state).expect("libopus takes every `Rate`, and running out of memory aborts")
 }
 
-/// 20 ms of silence, encoded once: what an open leg sends between prompts.
+/// Returns an encoded frame of silence. An open leg sends it between prompts.
 pub fn silence_frame() -> Frame {
-    /// What every decoder takes for 20 ms of silence (RFC 6716 §3.1: CELT, full band, one frame), should the
-    /// encoder fail on zeros.
+    /// 20 ms of silence for any decoder (RFC 6716 §3.1: CELT, full band, one frame), if encoding
+    /// zeros fails.
     const BARE: [u8; 3] = [0xf8, 0xff, 0xfe];
     static SILENCE: OnceLock<Frame> = OnceLock::new();
     let make = || {
         let mut encoder = Encoder::for_prompts();
-        // The first frames still hold the encoder's start.
+        // The first frames still contain the encoder's start-up.
         (0..10)
             .filter_map(|_| encoder.packet(&[0; Rate::Hz16000.frame()]))
             .last()
@@ -386,7 +395,7 @@ mod tests {
         pcm.chunks(rate.frame()).map(|frame| encoder.encode(frame)).collect()
     }
 
-    /// Hertz, by upward zero crossings.
+    /// Frequency in hertz, from upward zero crossings.
     fn pitch(rate: Rate, pcm: &[i16]) -> f64 {
         let crossings = pcm.windows(2).filter(|w| w[0] < 0 && w[1] >= 0).count();
         crossings as f64 * f64::from(rate.hz()) / pcm.len() as f64
@@ -446,9 +455,9 @@ mod tests {
                 for (n, frame) in frames.iter().enumerate() {
                     let given = match n % 12 {
                         5 | 6 => decoder.decode(None, false, &mut pcm),
-                        // Lost, and a successor that may or may not have it.
+                        // Lost; the successor may contain its redundancy.
                         8 => decoder.decode(frames.get(n + 1).map(|f| &f[..]), n < 59, &mut pcm),
-                        // A pause as DTX has them, with its one byte.
+                        // A DTX pause of one byte.
                         10 => decoder.decode(Some(&frame[..1]), false, &mut pcm),
                         _ => decoder.decode(Some(frame), false, &mut pcm),
                     };

@@ -1,6 +1,7 @@
-//! A playlist as a sequence of 20 ms steps: items one after another without a gap, each as often as it is asked for.
+//! Plays a list of prompts in steps of 20 ms, without gaps, each as often as requested.
 //!
-//! Pure: prompts may still be in the making, then the step is silence. Who plays, when, and to whom is `leg`'s.
+//! No I/O and no clock. While a frame is not ready yet, the step is silence. The leg decides when
+//! to play.
 
 use crate::LegEvent;
 use crate::prefetch::fetch;
@@ -10,38 +11,38 @@ use xml::ast::Repeat;
 
 use std::sync::{Arc, OnceLock};
 
-/// One entry of a playlist.
+/// An entry of a playlist.
 #[derive(Clone, Debug)]
 pub struct PlayItem {
     pub prompt: Arc<Prompt>,
     pub repeat: Repeat,
 }
 
-/// What a tick sends.
+/// The output of one tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Frame(Frame),
-    /// The next frame is not made yet.
+    /// The next frame is not ready yet.
     Silence,
-    /// The list has been played; its last event has been reported.
+    /// The list has ended, and its last event was reported.
     Over,
 }
 
-/// A running playlist.
+/// A playlist in progress.
 #[derive(Debug)]
 pub(super) struct Player {
     play: PlayId,
     items: Vec<PlayItem>,
     at: usize,
-    /// Place in the prompt of `items[at]`; none before its first frame is asked for.
+    /// Position in the prompt of `items[at]`. `None` before its first frame.
     cursor: Option<Cursor>,
     rounds_done: u16,
-    /// The running round had a frame: a prompt without any must not turn round for ever.
+    /// The current round had a frame. A prompt without frames must not repeat forever.
     heard: bool,
     started: bool,
-    /// The list begins anew when it has come to its end.
+    /// Whether the list restarts at its end.
     again: bool,
-    /// It had a frame since it began anew.
+    /// The list had a frame since its last start.
     list_heard: bool,
 }
 
@@ -60,17 +61,17 @@ impl Player {
         }
     }
 
-    /// Whether the whole list is played until it is stopped.
+    /// Sets whether the whole list repeats until it is stopped.
     pub(super) fn again_and_again(mut self, again: bool) -> Self {
         match self.items.as_mut_slice() {
-            // It goes over into itself.
+            // A single prompt can repeat with a seamless transition.
             [one] if again && one.repeat != Repeat::Times(0) => one.repeat = Repeat::Endless,
             _ => self.again = again,
         }
         self
     }
 
-    /// Asks the processor for what the next step is going to ask of it.
+    /// Prefetches what the next step needs.
     pub(super) fn fetch(&self) {
         if let Some(item) = self.items.get(self.at) {
             fetch(item, usize::MAX);
@@ -80,7 +81,7 @@ impl Player {
         }
     }
 
-    /// Then for the frame itself.
+    /// Prefetches the frame itself.
     pub(super) fn fetch_frame(&self) {
         if let Some(frame) = self.cursor.as_ref().and_then(Cursor::place).and_then(OnceLock::get) {
             fetch(&**frame, usize::MAX);
@@ -91,12 +92,12 @@ impl Player {
         self.play
     }
 
-    /// The step of this tick. `report` hears of the first frame, of items that failed, and of the end: one tick
-    /// after the last frame, when that has been heard out.
+    /// Runs the step of this tick. `report` receives the start, failed items, and the end, which is
+    /// one tick after the last frame, when that has been heard.
     pub(super) fn step(&mut self, mut report: impl FnMut(LegEvent)) -> Step {
         loop {
             let Some(item) = self.items.get(self.at) else {
-                // One without any sound must not turn round for ever.
+                // A list without frames must not repeat forever.
                 if self.again && std::mem::take(&mut self.list_heard) {
                     self.at = 0;
                     continue;
@@ -169,7 +170,8 @@ mod tests {
         PlayItem { prompt: prompt.clone(), repeat }
     }
 
-    /// Ticks until the end, `most` at most: what was heard (0 for silence), and the events with their ticks.
+    /// Runs until the end, at most `most` ticks. Returns what was played (0 for silence), and the
+    /// events with their ticks.
     fn run(player: &mut Player, most: usize) -> (Vec<u8>, Vec<(usize, LegEvent)>) {
         let (mut heard, mut events) = (Vec::new(), Vec::new());
         for tick in 0..most {

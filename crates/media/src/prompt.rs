@@ -1,41 +1,45 @@
-//! A prompt: Opus frames of 20 ms (48 kHz RTP clock, mono, wideband), ready or still being made.
+//! Prompts: shared sequences of Opus frames of 20 ms (48 kHz RTP clock, mono, wideband), complete
+//! or still being produced.
 //!
-//! Written once by a [`Writer`] (a synthesiser, a decoder), read by every leg that plays it, without a lock on
-//! the reader's side. Frames appear in order; playing may begin with the first.
+//! A prompt is written once by a [`Writer`], such as a synthesiser or a decoder, and read without
+//! locks by every leg that plays it. Playing can start with the first frame.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Frames in one chunk: a second.
+/// Frames per chunk: one second.
 const CHUNK: usize = 50;
 const LOADING: u8 = 0;
 const COMPLETE: u8 = 1;
 const FAILED: u8 = 2;
 
-/// One encoded 20 ms frame, shared without copying.
+/// An encoded 20 ms frame, shared without copying.
 pub type Frame = Arc<[u8]>;
 
-/// What stands at a place of a prompt.
+/// The frame at a reader's position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Slot {
+    /// The frame.
     Ready(Frame),
-    /// Not made yet: send silence and ask again next tick.
+    /// Not written yet. The reader sends silence and tries again at the next tick.
     Pending,
-    /// The prompt ended before this place.
+    /// The prompt ended before this position.
     End,
-    /// Making it failed; [`Prompt::failure`] says why.
+    /// Producing the prompt failed; see [`Prompt::failure`].
     Failed,
 }
 
-/// How a prompt goes over into itself: frames that are heard in place of its own where another round follows, or one was before.
+/// Frames for the seamless transition from a prompt's end to its beginning, when it repeats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Join {
-    /// Frames of the prompt that are heard before those of `tail`, which are in place of all others.
+    /// Number of the prompt's own frames that precede `tail`. `tail` replaces the rest if another
+    /// round follows.
     pub from: usize,
+    /// Replaces the end of a round that is followed by another one.
     pub tail: Vec<Frame>,
-    /// In place of as many at the beginning of the next round.
+    /// Replaces this many frames at the beginning of a round that follows another one.
     pub head: Vec<Frame>,
-    /// A round between two others, where it is not `head`, the prompt's own from there, and `tail`.
+    /// If not empty, replaces a whole round between two others.
     pub middle: Vec<Frame>,
 }
 
@@ -45,7 +49,7 @@ pub struct Prompt {
     first: Arc<Chunk>,
     state: AtomicU8,
     failure: OnceLock<String>,
-    /// Set before it is complete.
+    /// Set before the prompt is complete.
     join: OnceLock<Join>,
 }
 
@@ -62,7 +66,7 @@ impl Chunk {
 }
 
 impl Drop for Chunk {
-    /// One after the other: left to themselves the chunks would drop each other, as deep as the prompt is long.
+    /// Drops the chunks iteratively. The default would recurse as deep as the prompt is long.
     fn drop(&mut self) {
         let mut next = self.next.take();
         while let Some(mut chunk) = next.and_then(Arc::into_inner) {
@@ -71,7 +75,7 @@ impl Drop for Chunk {
     }
 }
 
-/// The one who fills a [`Prompt`]. Dropping it unfinished fails the prompt.
+/// Writes the frames of a [`Prompt`]. Dropping it before [`Writer::finish`] makes the prompt fail.
 #[derive(Debug)]
 pub struct Writer {
     prompt: Arc<Prompt>,
@@ -80,7 +84,8 @@ pub struct Writer {
     done: bool,
 }
 
-/// A reader's place in a prompt: knows its chunk, so that the next frame costs no search.
+/// A reader's position in a prompt. It holds the current chunk, so that the next frame is found
+/// directly.
 #[derive(Clone, Debug)]
 pub struct Cursor {
     prompt: Arc<Prompt>,
@@ -89,21 +94,21 @@ pub struct Cursor {
     place: Place,
 }
 
-/// Where a reader is.
+/// Where the next frame comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// Among the prompt's own frames, and behind so many of them.
+    /// The prompt's own frames, after this many of them.
     Own(usize),
-    /// In the join, before a round's end.
+    /// [`LoopJoin::tail`].
     Tail(usize),
-    /// Behind one.
+    /// Between two rounds.
     Joined,
     Head(usize),
     Middle(usize),
 }
 
 impl Prompt {
-    /// An empty prompt and its writer.
+    /// Creates an empty prompt and its writer.
     pub fn new() -> (Arc<Self>, Writer) {
         let first = Chunk::new();
         let prompt = Arc::new(Self {
@@ -115,7 +120,7 @@ impl Prompt {
         (prompt.clone(), Writer { prompt, chunk: first, at: 0, done: false })
     }
 
-    /// A complete prompt of these frames.
+    /// Creates a complete prompt.
     pub fn of(frames: impl IntoIterator<Item = Frame>) -> Arc<Self> {
         let (prompt, mut writer) = Self::new();
         frames.into_iter().for_each(|f| writer.push(f));
@@ -123,29 +128,29 @@ impl Prompt {
         prompt
     }
 
-    /// A place at the beginning.
+    /// Returns a cursor at the beginning.
     pub fn cursor(self: &Arc<Self>) -> Cursor {
         Cursor { prompt: self.clone(), chunk: self.first.clone(), at: 0, place: Place::Own(0) }
     }
 
-    /// Whether nothing more will come (complete or failed).
+    /// Returns whether no more frames will come, because the prompt is complete or has failed.
     pub fn is_settled(&self) -> bool {
         self.state.load(Ordering::Acquire) != LOADING
     }
 
-    /// How it goes over into itself; none before it is complete, or where it was not made for that.
+    /// The transition between two rounds. `None` before the prompt is complete, or if it has none.
     pub fn join(&self) -> Option<&Join> {
         self.join.get()
     }
 
-    /// Why it failed, if it did.
+    /// Why the prompt failed, if it did.
     pub fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
     }
 }
 
 impl Writer {
-    /// Adds a frame.
+    /// Appends a frame.
     pub fn push(&mut self, frame: Frame) {
         if self.at == CHUNK {
             let next = Chunk::new();
@@ -159,12 +164,12 @@ impl Writer {
         self.at += 1;
     }
 
-    /// The prompt is complete.
+    /// Completes the prompt.
     pub fn finish(self) {
         self.finish_with(None);
     }
 
-    /// The same; it may go over into itself.
+    /// Completes the prompt with a transition for repetitions.
     pub fn finish_with(mut self, join: Option<Join>) {
         self.done = true;
         if let Some(join) = join {
@@ -173,7 +178,7 @@ impl Writer {
         self.prompt.state.store(COMPLETE, Ordering::Release);
     }
 
-    /// The prompt can't be had; what was pushed so far may still be played.
+    /// Makes the prompt fail. Frames written so far can still be played.
     pub fn fail(mut self, why: impl Into<String>) {
         self.end_failed(why.into());
     }
@@ -194,20 +199,21 @@ impl Drop for Writer {
 }
 
 impl Cursor {
-    /// Where the next frame of its own is, or will be.
+    /// The slot of the prompt's next own frame.
     pub(super) fn place(&self) -> Option<&OnceLock<Frame>> {
         self.chunk.frames.get(self.at)
     }
 
-    /// The frame at this place of a round that is the last; a ready one moves the place on.
+    /// Returns the next frame of a round that is the last one. Advances if the frame is ready.
     #[allow(clippy::should_implement_trait, reason = "an end may be no end: not an iterator")]
     pub fn next(&mut self) -> Slot {
         self.next_of(false)
     }
 
-    /// The same of a round that `another` one follows, or of the last.
+    /// Returns the next frame of a round. `another` says whether a further round follows.
     pub fn next_of(&mut self, another: bool) -> Slot {
-        // Most have none, and a count that every leg with this prompt writes to is dear.
+        // Most prompts have no transition, and incrementing the shared reference count is
+        // expensive.
         if self.prompt.join.get().is_none() {
             return self.own();
         }
@@ -238,10 +244,11 @@ impl Cursor {
         }
     }
 
-    /// To behind so many of its own frames, all of which are there.
+    /// Moves to the position after `frames` own frames, all of which exist.
     fn seek(&mut self, frames: usize) {
         let (mut chunk, mut left) = (self.prompt.first.clone(), frames);
-        // Behind a chunk's last one is a place of that chunk: there may be no next.
+        // The position after a chunk's last frame belongs to that chunk, because there may be no
+        // next one.
         while left > CHUNK
             && let Some(next) = chunk.next.get().cloned()
         {
@@ -251,7 +258,7 @@ impl Cursor {
     }
 
     fn own(&mut self) -> Slot {
-        // The state is read before the place: a frame pushed in between is found next time.
+        // Read the state before the frame: a frame written in between is found next time.
         let state = self.prompt.state.load(Ordering::Acquire);
         if self.at == CHUNK {
             match self.chunk.next.get() {
@@ -274,7 +281,7 @@ impl Cursor {
         }
     }
 
-    /// Back to the beginning, for a repeat.
+    /// Returns to the beginning for another round.
     pub fn rewind(&mut self) {
         self.chunk = self.prompt.first.clone();
         self.at = 0;
@@ -355,7 +362,7 @@ mod tests {
             assert_eq!(cursor.next(), Slot::Ready(frame(n)));
         }
         assert_eq!(cursor.next(), Slot::End, "over whole chunks, too");
-        // A short one: each round is another.
+        // A short prompt: each round has other frames.
         let head: Vec<u8> = (50..55).collect();
         assert_eq!(with(0, &[30, 31], &head, &[40, 41]), [30, 31, 40, 41, 50, 51, 52, 53, 54]);
     }

@@ -1,57 +1,59 @@
-//! How a leg's sound gets through: loss, jitter and round trip as they were measured, and what a listener would make of them.
+//! Audio quality of a leg: loss, jitter and round-trip time as measured, and an opinion score.
 //!
-//! [`Reception`] counts one stream of the peer's as RFC 3550 App. A.3 and A.8 have it; [`Quality`] is the leg's whole
-//! account, both ways; the estimate is the E-model's (ITU-T G.107), reduced to what a node can know: delay and loss. No ear
-//! was asked, and no codec's own impairment is in it.
+//! [`Reception`] counts one received stream as in RFC 3550 A.3 and A.8. [`Quality`] covers both
+//! directions of a leg. The score is that of the E-model (ITU-T G.107), reduced to delay and loss;
+//! the impairment of the codec is not included (docs/reference/media.md#quality-figures).
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// RTP ticks of Opus a millisecond (RFC 7587).
+/// RTP ticks of Opus per millisecond (RFC 7587).
 const TICKS_A_MS: u32 = 48;
-/// What comes to the way's delay at both ends: a packet's 20 ms, and 40 ms for which a listener waits for late ones.
+/// Delay at both ends in milliseconds: 20 ms of packetisation, and 40 ms in which a receiver waits
+/// for late packets.
 const ENDS_MS: f32 = 60.0;
-/// G.107 with all other defaults: the rating without delay and loss.
+/// Rating without delay and loss, with the default values of G.107.
 const R_MAX: f32 = 93.2;
-/// Where delay begins to hurt conversation (G.107, simplified).
+/// Delay above which conversation suffers, in milliseconds (G.107, simplified).
 const DELAY_HURTS_MS: f32 = 177.3;
-/// How well concealment hides random loss: G.113's figure for G.711 with concealment; it has none for Opus.
+/// How well concealment hides random loss. The value of G.113 is for G.711 with concealment; there
+/// is none for Opus.
 const LOSS_ROBUSTNESS: f32 = 25.1;
 
-/// One way of a leg.
+/// Figures of one direction of a leg.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Way {
-    /// Packets that were sent, as far as the receiver knows.
+    /// Packets that were sent, as known to the receiver.
     pub packets: u64,
-    /// Of those, packets that did not come.
+    /// Packets of those that did not arrive.
     pub lost: u64,
     /// Interarrival jitter (RFC 3550 §6.4.1).
     pub jitter: Duration,
 }
 
 impl Way {
-    /// Lost packets of all, 0 to 1.
+    /// Share of lost packets, 0 to 1.
     pub fn loss(&self) -> f32 {
-        // In millionths, so that it fits whatever they are.
+        // Computed in millionths, which fit for any values.
         let millionths = u128::from(self.lost.min(self.packets)) * 1_000_000;
         let millionths = millionths.checked_div(self.packets.into()).unwrap_or_default();
         Duration::from_micros(u64::try_from(millionths).unwrap_or_default()).as_secs_f32()
     }
 }
 
-/// What a leg has measured so far.
+/// Measured quality of a leg so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Quality {
-    /// The peer's sound, as it came to us.
+    /// From the peer to us.
     pub inbound: Way,
-    /// Ours, as the peer's reports say it came; no packets: it has not said.
+    /// From us to the peer, as reported by the peer. Zero packets if it has not reported.
     pub outbound: Way,
-    /// The latest, by the peer's reports.
+    /// Latest round-trip time, from the peer's reports.
     pub round_trip: Option<Duration>,
 }
 
 impl Quality {
-    /// The E-model's rating of one way, 0 to 93.2.
+    /// The E-model's rating of one direction, 0 to 93.2.
     pub fn r_factor(&self, way: &Way) -> f32 {
         let ms = |time: Duration| time.as_secs_f32() * 1_000.0;
         let delay = self.round_trip.map_or(0.0, ms) / 2.0 + ENDS_MS + 2.0 * ms(way.jitter);
@@ -61,7 +63,8 @@ impl Quality {
         (R_MAX - for_delay - for_loss).clamp(0.0, R_MAX)
     }
 
-    /// The mean opinion that goes with that rating, 1 to 4.5 (G.107 Annex B); none: nothing has come that way.
+    /// The mean opinion score for that rating, 1 to 4.5 (G.107 Annex B). `None` if the direction
+    /// had no packets.
     pub fn mos(&self, way: &Way) -> Option<f32> {
         let r = self.r_factor(way);
         let mos = 1.0 + 0.035 * r + r * (r - 60.0) * (100.0 - r) * 7e-6;
@@ -69,12 +72,12 @@ impl Quality {
     }
 }
 
-/// A leg's account, written by its shard and read by anybody.
+/// A leg's quality, written by its shard and readable from any thread.
 #[derive(Debug, Default)]
 pub(super) struct Account {
     inbound: WayAccount,
     outbound: WayAccount,
-    /// Microseconds; 0: none.
+    /// In microseconds; 0 means none.
     round_trip: AtomicU32,
 }
 
@@ -82,7 +85,7 @@ pub(super) struct Account {
 struct WayAccount {
     packets: AtomicU64,
     lost: AtomicU64,
-    /// Microseconds.
+    /// In microseconds.
     jitter: AtomicU32,
 }
 
@@ -110,7 +113,7 @@ impl Account {
             .store(quality.round_trip.map_or(0, |trip| micros(trip).max(1)), Ordering::Relaxed);
     }
 
-    /// Its parts may be of two moments.
+    /// Reads the figures. They may be from different moments.
     pub(super) fn read(&self) -> Quality {
         let trip = self.round_trip.load(Ordering::Relaxed);
         Quality {
@@ -125,24 +128,25 @@ fn micros(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
-/// Counts one stream that is received.
+/// Statistics of one received stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reception {
-    /// Indices of the first and the newest packet.
+    /// Index of the first packet.
     first: u64,
+    /// Index of the newest packet.
     newest: u64,
     received: u64,
-    /// What the last report knew.
+    /// Values at the last report.
     expected_before: u64,
     received_before: u64,
-    /// When a packet of sound came last, and its timestamp.
+    /// Arrival time and timestamp of the last audio packet.
     last: Option<(Instant, u32)>,
-    /// In sixteenths of a tick.
+    /// In sixteenths of an RTP tick.
     jitter: u32,
 }
 
 impl Reception {
-    /// Of a stream whose first packet is this one.
+    /// Starts the statistics of a stream whose first packet has this index.
     pub(super) fn beginning(index: u64) -> Self {
         Self {
             first: index,
@@ -155,7 +159,8 @@ impl Reception {
         }
     }
 
-    /// A packet, new and authentic. Keys carry the time of their begin: `sound` says whether its timestamp is its own.
+    /// Records a packet that is new and authentic. `sound` is false for telephone events, whose
+    /// timestamp is that of their start.
     pub(super) fn packet(&mut self, now: Instant, index: u64, timestamp: u32, sound: bool) {
         self.first = self.first.min(index);
         self.newest = self.newest.max(index);
@@ -170,7 +175,7 @@ impl Reception {
                 .saturating_mul(i64::from(TICKS_A_MS))
                 / 1_000;
             let sent = i64::from(timestamp.wrapping_sub(before).cast_signed());
-            // A second and more is a pause or another clock, and no jitter.
+            // A second or more is a pause or a jump of the clock, not jitter.
             let off = u32::try_from(came.saturating_sub(sent).unsigned_abs()).unwrap_or(u32::MAX);
             if off < 1_000 * TICKS_A_MS {
                 self.jitter = self.jitter + off - (self.jitter + 8) / 16;
@@ -178,7 +183,7 @@ impl Reception {
         }
     }
 
-    /// So far.
+    /// The figures so far.
     pub(super) fn way(&self) -> Way {
         let packets = self.expected();
         let jitter =
@@ -186,7 +191,8 @@ impl Reception {
         Way { packets, lost: packets.saturating_sub(self.received), jitter }
     }
 
-    /// For a report: of 256, what was lost since this was asked last; what was lost in all; jitter in ticks.
+    /// Figures for a report block: share lost since the last call (of 256), total lost, jitter in
+    /// ticks.
     pub(super) fn since_last(&mut self) -> (u8, i32, u32) {
         let expected = self.expected() - self.expected_before;
         let received = self.received - self.received_before;

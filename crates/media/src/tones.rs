@@ -1,7 +1,8 @@
-//! Keys as sound, in and out (ITU-T Q.23, Q.24): for a peer with which no telephone-event was agreed.
+//! DTMF as tones, sent and received (ITU-T Q.23, Q.24), for peers without telephone-event.
 //!
-//! Pure: 20 ms of PCM at 16 kHz at a time. The leg asks only where RFC 4733 is not there, so that a key never counts
-//! twice. The app of WhatsApp sends no tones: this serves browsers and other phones.
+//! It processes 20 ms of PCM at 16 kHz at a time. The leg uses it only if RFC 4733 was not
+//! negotiated, so that no key counts twice. WhatsApp sends no tones; this serves browsers and other
+//! phones.
 
 use std::f32::consts::TAU;
 
@@ -10,7 +11,7 @@ use super::prompt::Frame;
 use crate::opus::{Decoder, Encoder, Rate};
 use model::Digit;
 
-/// Hertz of the rows and columns of a keypad.
+/// Frequencies of the rows and columns of a keypad in hertz.
 const ROWS: [f32; 4] = [697.0, 770.0, 852.0, 941.0];
 const COLUMNS: [f32; 4] = [1_209.0, 1_336.0, 1_477.0, 1_633.0];
 const KEYS: [[char; 4]; 4] =
@@ -20,28 +21,29 @@ const RATE: f32 = 16_000.0;
 /// Samples of 20 ms.
 const FRAME: usize = Rate::Hz16000.frame();
 const FRAME_SAMPLES: f32 = 320.0;
-/// 5 ms.
+/// Length of a fade: 5 ms.
 const FADE_SAMPLES: f32 = 80.0;
-/// Of a frame's energy, so much lies in the two tones.
+/// Minimum share of a frame's energy in the two tones.
 const SHARE_MIN: f32 = 0.7;
-/// A tone stands out of its group by so much in power (8 dB), and the two differ by no more.
+/// Minimum power ratio of a tone to the others of its group, and maximum ratio between the two
+/// tones: 8 dB.
 const RATIO: f32 = 6.3;
-/// Root mean square of the quietest key, of full scale: 40 dB below.
+/// Minimum RMS of a key relative to full scale: 40 dB below.
 const LEVEL_MIN: f32 = 0.01;
-/// Frames of one key before it counts, and without it before it has ended.
+/// Consecutive frames after which a key counts, and without it after which it has ended.
 const FRAMES: u8 = 2;
-/// Each tone's peak, of full scale: −10 dBm0 or so, as the events say.
+/// Peak of each tone relative to full scale: about −10 dBm0, like the events.
 const PEAK: f32 = 0.2;
 
-/// A leg's keys, where they are sound.
+/// In-band DTMF of a leg.
 #[derive(Debug)]
 pub(super) struct InBand {
     decoder: Decoder,
     pcm: Vec<i16>,
     tones: Tones,
-    /// What keys are sent with, once some are.
+    /// Encoder for sent keys, created on first use.
     encoder: Option<Encoder>,
-    /// Frames of the key that sounds.
+    /// Frames of the current key that were sent.
     sounded: u16,
 }
 
@@ -51,8 +53,8 @@ impl InBand {
         Self { decoder, pcm: Vec::new(), tones: Tones::default(), encoder: None, sounded: 0 }
     }
 
-    /// Takes in an Opus packet of the peer's; keys that count now are added to `digits`. A broken one is as if it had not
-    /// come.
+    /// Processes an Opus packet of the peer and appends the keys that it completes to `digits`. An
+    /// invalid packet is ignored.
     pub(super) fn packet(&mut self, packet: &[u8], digits: &mut Vec<Digit>) {
         self.pcm.clear();
         if self.decoder.decode(Some(packet), false, &mut self.pcm).is_ok() {
@@ -60,7 +62,7 @@ impl InBand {
         }
     }
 
-    /// The sound of a tick for which an event would have been sent; none: silence.
+    /// Returns the tone for a tick in which an event would be sent, or `None` for silence.
     pub(super) fn frame(&mut self, step: Step) -> Option<Frame> {
         let Step::Event { payload: [event, flags, ..], marker, .. } = step else { return None };
         if marker {
@@ -68,7 +70,7 @@ impl InBand {
         }
         let at = self.sounded;
         let is_last = flags & 0x80 != 0;
-        // The end is told more than once, and heard once.
+        // The end packet is repeated, the tone is not.
         self.sounded = if is_last { u16::MAX } else { at.saturating_add(1) };
         let digit = Digit::from_event(event).filter(|_| at != u16::MAX)?;
         let encoder = self.encoder.get_or_insert_with(Encoder::for_prompts);
@@ -76,17 +78,17 @@ impl InBand {
     }
 }
 
-/// Hears keys.
+/// Detects keys in a sequence of frames.
 #[derive(Debug, Default)]
 struct Tones {
-    /// What the latest frames held, and how many in a row.
+    /// Key in the latest frames, and their number.
     latest: (Option<Digit>, u8),
-    /// The key that is held down; it has counted.
+    /// The key that is held down and was already reported.
     down: Option<Digit>,
 }
 
 impl Tones {
-    /// Takes in the next 20 ms; a key that counts now.
+    /// Processes the next 20 ms. Returns a key that counts now.
     fn hear(&mut self, pcm: &[i16]) -> Option<Digit> {
         let key = key(pcm);
         let (latest, frames) = &mut self.latest;
@@ -103,7 +105,7 @@ impl Tones {
     }
 }
 
-/// The key whose tones are most of this frame.
+/// The key that dominates a frame.
 fn key(pcm: &[i16]) -> Option<Digit> {
     let energy: f32 = pcm.iter().map(|s| f32::from(*s).powi(2)).sum();
     let samples = f32::from(u16::try_from(pcm.len()).ok()?);
@@ -113,7 +115,8 @@ fn key(pcm: &[i16]) -> Option<Digit> {
     let (row, row_power) = loudest(pcm, &ROWS)?;
     let (column, column_power) = loudest(pcm, &COLUMNS)?;
     let twist = row_power.max(column_power) / row_power.min(column_power);
-    // A sine's power at its frequency is (n·a/2)², its energy n·a²/2.
+    // A sine of amplitude a and n samples has the power (n·a/2)² at its frequency and the energy
+    // n·a²/2.
     let share = 2.0 * (row_power + column_power) / (samples * energy);
     if twist > RATIO || share < SHARE_MIN {
         return None;
@@ -121,7 +124,7 @@ fn key(pcm: &[i16]) -> Option<Digit> {
     KEYS.get(row)?.get(column).copied().and_then(|key| Digit::try_from(key).ok())
 }
 
-/// The tone of a group that stands out, and its power.
+/// The dominant frequency of a group, and its power.
 fn loudest(pcm: &[i16], group: &[f32; 4]) -> Option<(usize, f32)> {
     let powers = group.map(|hz| power(pcm, hz));
     let (at, most) = powers.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))?;
@@ -130,7 +133,7 @@ fn loudest(pcm: &[i16], group: &[f32; 4]) -> Option<(usize, f32)> {
     (alone && most > 0.0).then_some((at, most))
 }
 
-/// Power at one frequency (Goertzel's recurrence).
+/// Power at one frequency (Goertzel).
 fn power(pcm: &[i16], hz: f32) -> f32 {
     let turn = 2.0 * (TAU * hz / RATE).cos();
     let (last, before) = pcm.iter().fold((0.0_f32, 0.0_f32), |(last, before), sample| {
@@ -139,8 +142,7 @@ fn power(pcm: &[i16], hz: f32) -> f32 {
     last * last + before * before - turn * last * before
 }
 
-/// 20 ms of a key, `at` so many frames after its begin. Its first and last sounding frame fade in and out, or there would
-/// be clicks.
+/// 20 ms of a key, `at` frames after its start. The first and last frame are faded to avoid clicks.
 fn sound(digit: Digit, at: u16, is_last: bool) -> [i16; FRAME] {
     let place = KEYS.iter().enumerate().find_map(|(row, keys)| {
         let column = keys.iter().position(|key| *key == digit.as_char())?;
@@ -170,7 +172,7 @@ mod tests {
     use crate::opus::{Decoder, Encoder, Rate};
     use model::Digit;
 
-    /// Through Opus, as they come over a network.
+    /// Encodes and decodes with Opus, as a network path does.
     fn coded(frames: &[[i16; FRAME]]) -> Vec<i16> {
         let (mut encoder, mut decoder) = (Encoder::for_prompts(), Decoder::new(Rate::Hz16000));
         let mut pcm = Vec::new();

@@ -1,26 +1,27 @@
-//! Voice or none, told of 20 ms frames of PCM: what legs' ears, recorders and recognisers share.
+//! Voice activity detection in 20 ms frames of PCM, shared by legs, recorders and speech
+//! recognition.
 //!
-//! Energy against a floor that follows the quietest of late. Not a recogniser: it tells voice from a quiet line, and
-//! takes a steady hum or hiss for quiet after some seconds. Pure: what time it is, is its owner's business.
+//! It compares the energy with a noise floor that follows the quietest recent frames. Steady hum or
+//! hiss counts as silence after some seconds. It has no clock.
 
-/// Quieter than this is never voice: 45 dB under full scale.
+/// Minimum level of voice: 45 dB below full scale.
 const VOICE_MIN: f32 = 0.005_6;
-/// How far voice stands out of the floor: 10 dB.
+/// Minimum distance of voice from the noise floor: 10 dB.
 const ABOVE_FLOOR: f32 = 3.2;
-/// By how much the floor rises a frame: twofold in two and a half seconds; any pause takes it down again.
+/// Rise of the noise floor per frame: a factor of two in 2.5 s. Any pause lowers it again.
 const FLOOR_RISE: f32 = 1.005_6;
-/// Where the floor begins and never sinks below: 65 dB under full scale.
+/// Initial and minimum noise floor: 65 dB below full scale.
 const FLOOR_MIN: f32 = 0.000_56;
-/// Loud frames within [`WINDOW`] that make voice: a click is one or two.
+/// Loud frames within [`WINDOW`] that make voice. A click has one or two.
 const FRAMES_MIN: u32 = 4;
-/// The latest frames looked at, a bit each.
+/// Mask of the latest frames that are considered, one bit each.
 const WINDOW: u32 = 0xff;
 
-/// Tells voice from a quiet line, frame by frame.
+/// Detects voice frame by frame.
 #[derive(Clone, Debug)]
 pub struct Judge {
     floor: f32,
-    /// Whether each of the latest frames was loud, the last one lowest.
+    /// Whether each of the latest frames was loud, the last one in the lowest bit.
     loud: u32,
 }
 
@@ -31,8 +32,9 @@ impl Default for Judge {
 }
 
 impl Judge {
-    /// Takes in the next 20 ms, mono 16-bit at any rate, and says whether somebody speaks in them: the frame is loud, and
-    /// no lone click. So a voice is told 80 ms after it sets in, and an empty frame is a quiet one.
+    /// Processes the next 20 ms, mono 16-bit at any rate. Returns whether the frame contains voice:
+    /// it is loud and not an isolated click. Voice is detected 80 ms after its start. An empty
+    /// frame is silence.
     pub fn hear(&mut self, pcm: &[i16]) -> bool {
         let power: f32 = pcm.iter().map(|s| f32::from(*s) / 32_768.0).map(|s| s * s).sum();
         let samples = u16::try_from(pcm.len()).unwrap_or(u16::MAX).max(1);
@@ -43,7 +45,7 @@ impl Judge {
         loud && self.loud.count_ones() >= FRAMES_MIN
     }
 
-    /// A voice has ended: the next one has to stand out anew. How loud the line is, is kept.
+    /// Resets the voice state, so that voice must be detected again. The noise floor is kept.
     pub fn rest(&mut self) {
         self.loud = 0;
     }
@@ -55,7 +57,7 @@ mod tests {
 
     const FRAME: usize = 320;
 
-    /// Which of so many frames have voice.
+    /// For each of `frames` frames, whether it has voice.
     fn heard(judge: &mut Judge, frames: usize, sound: impl Fn(usize) -> f32) -> Vec<bool> {
         let frame = |n: usize| {
             (0..FRAME).map(|i| (sound(n * FRAME + i) * 32_767.0) as i16).collect::<Vec<_>>()
