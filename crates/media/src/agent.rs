@@ -1,7 +1,8 @@
-//! A leg's WebRTC agent as we want it from str0m: one audio stream, the offer's payload types, our own timing.
+//! The str0m instance of a leg, which provides ICE and DTLS: one audio stream, the payload types of
+//! the offer, and retransmission timers of our own.
 //!
-//! str0m reads no SDP here: what the offer said comes from `sdp`, and str0m is told it directly, so that nothing is
-//! negotiated twice and both readings are one. The [`Identity`] is made once a process.
+//! str0m parses no SDP here. `sdp` parses the offer, and its values are passed to str0m directly,
+//! so that there is a single interpretation of it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,27 +18,27 @@ use super::MediaError;
 use super::dtls::{Keyring, with_keyring};
 use super::sdp::{Offer, Setup};
 
-/// Checks begin 50 ms apart and double to 5 s (`meta-calling.md` §5.3), where consent checks stay (RFC 7675); copies between
-/// them are `leg/checks.rs`'s.
+/// Retransmission timeouts of ICE checks, from 50 ms doubling to 5 s. The last one is also the
+/// interval of consent checks (RFC 7675). `leg/checks.rs` sends further copies in between.
 const CHECK_FIRST: Duration = Duration::from_millis(50);
 const CHECK_LAST: Duration = Duration::from_secs(5);
-/// Twelve unanswered checks take 31 s: consent is then lost for the 30 s that end a call (R12), and a candidate
-/// that never answers has cost 12 packets, copies apart (R19 allows 30).
+/// Twelve unanswered checks take 31 s. Then consent is lost, and the leg ends because nothing valid
+/// arrived for 30 s. A candidate that never answers costs 12 packets, plus copies.
 const CHECKS_UNANSWERED_MAX: usize = 12;
 
-/// How soon a leg knows that ICE has found its peer somewhere else.
+/// Interval at which str0m reports the selected candidate pair.
 const STATS: Duration = Duration::from_secs(1);
 
-/// The certificate that all legs of the process share, and the crypto it is used with.
+/// The DTLS certificate that all legs of the process share, with its crypto provider.
 pub(super) struct Identity {
     crypto: Arc<CryptoProvider>,
     cert: DtlsCert,
-    /// SHA-256 of the certificate: what our SDP says.
+    /// SHA-256 of the certificate, for our SDP.
     pub(super) fingerprint: [u8; 32],
 }
 
 impl Identity {
-    /// Makes the certificate: ECDSA P-256, self-signed.
+    /// Creates a self-signed ECDSA P-256 certificate.
     pub(super) fn new() -> Result<Self, MediaError> {
         let crypto = super::dtls::crypto();
         let cert = crypto.dtls_provider.generate_certificate().ok_or(MediaError::Certificate)?;
@@ -46,8 +47,9 @@ impl Identity {
     }
 }
 
-/// Where packets of one port are said to arrive, whatever public address they were sent to: str0m knows one
-/// candidate per address family, so that it pairs and checks each candidate of the peer once.
+/// The local addresses that str0m knows for one port: one candidate per address family, whatever
+/// public address a packet was sent to. With more, str0m would pair and check each candidate of the
+/// peer several times.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Homes {
     pub(super) v4: Option<SocketAddr>,
@@ -55,7 +57,7 @@ pub(super) struct Homes {
 }
 
 impl Homes {
-    /// The first of `public` in each family.
+    /// Takes the first address of each family.
     pub(super) fn of(public: &[SocketAddr]) -> Self {
         Self {
             v4: public.iter().find(|a| a.is_ipv4()).copied(),
@@ -63,32 +65,33 @@ impl Homes {
         }
     }
 
-    /// The home for a peer's address family.
+    /// The local address for packets of this peer.
     pub(super) fn towards(&self, peer: IpAddr) -> Option<SocketAddr> {
         if peer.is_ipv4() { self.v4 } else { self.v6 }
     }
 }
 
-/// An agent, ready for the shard.
+/// A configured str0m instance.
 pub(super) struct Agent {
     pub(super) rtc: Rtc,
     pub(super) mid: Mid,
-    /// Where the keys will be that DTLS agrees on.
+    /// Receives the SRTP keys when the DTLS handshake is complete.
     pub(super) keys: Keyring,
 }
 
-/// Our credentials of one leg.
+/// Our credentials for one leg.
 pub(super) struct Credentials {
     pub(super) ufrag: String,
     pub(super) pwd: String,
     pub(super) ssrc: u32,
-    /// Of our RTCP.
+    /// Name of this leg in RTCP reports.
     pub(super) cname: String,
 }
 
-/// Makes the agent that talks to the peer of this offer, or of this answer to our own. About a millisecond of CPU.
+/// Creates the instance that talks to the peer of `offer`, which may also be the answer to our own
+/// offer. Takes about a millisecond of CPU time.
 ///
-/// `controlling`: we send the checks and nominate, which a lite peer never does (A2).
+/// With `controlling`, we send the checks and nominate, which a lite peer never does.
 pub(super) fn towards(
     identity: &Identity,
     offer: &Offer,
@@ -101,14 +104,15 @@ pub(super) fn towards(
         .set_crypto_provider(identity.crypto.clone())
         .set_dtls_cert(identity.cert.clone())
         .set_local_ice_credentials(IceCreds { ufrag: ours.ufrag.clone(), pass: ours.pwd.clone() })
-        // Where we do not check, we may be lite ourselves, which saves packets.
+        // If we do not send checks we can be lite, which saves packets.
         .set_ice_lite(!controlling)
         .set_rtp_mode(true)
         .clear_codecs()
-        // None: with transport-cc str0m would send 17 feedback packets a second.
+        // No extensions: with transport-cc, str0m would send 17 feedback packets a second.
         .set_extension_map(ExtensionMap::empty())
         .set_send_buffer_audio(4)
-        // For where ICE has the peer (`leg/path.rs`): it tells in no other way.
+        // The selected pair tells `leg/path.rs` the peer's address. str0m reports it in no other
+        // way.
         .set_stats_interval(controlling.then_some(STATS));
     config.set_initial_stun_rto(CHECK_FIRST);
     config.set_max_stun_rto(CHECK_LAST);
@@ -140,7 +144,7 @@ pub(super) fn towards(
     for home in [homes.v4, homes.v6].into_iter().flatten() {
         rtc.add_local_candidate(Candidate::host(home, "udp").map_err(|_| MediaError::NoAddress)?);
     }
-    // Before the remote candidates: pair priorities depend on the role.
+    // Set before the remote candidates are added, because pair priorities depend on the role.
     let mut api = rtc.direct_api();
     api.set_ice_controlling(controlling);
     api.set_remote_ice_credentials(IceCreds {
@@ -152,7 +156,7 @@ pub(super) fn towards(
         bytes: offer.fingerprint.to_vec(),
     });
     if offer.setup.answered() == Setup::Passive {
-        // As the client we begin once ICE has a path; as the server we must be ready before.
+        // The client starts once ICE has a path. The server must be ready before.
         api.start_dtls(false).map_err(|_| MediaError::Certificate)?;
     }
     for peer in &offer.candidates {
@@ -169,12 +173,12 @@ pub(super) fn towards(
     Ok(Agent { rtc, mid: Mid::from("0"), keys })
 }
 
-/// Has the agent carry the leg's RTP: `ssrc` is ours, `peers` are those that are known of the other side. Its streams
-/// are 20 KiB, and their reports work at every tick, so that a leg whose RTP is its own has none.
+/// Makes str0m carry the leg's RTP. `ssrc` is ours; `peers` are the known SSRCs of the peer.
+/// Streams take 20 KiB and CPU time at every tick, so a leg with a `Transport` has none.
 pub(super) fn carry_rtp(rtc: &mut Rtc, mid: Mid, ssrc: u32, peers: impl IntoIterator<Item = u32>) {
     let mut api = rtc.direct_api();
     api.declare_media(mid, MediaKind::Audio);
-    // No NACK for audio: nothing is kept for a retransmission.
+    // Audio is not retransmitted, so no packets are kept.
     api.declare_stream_tx(ssrc.into(), None, mid, None).set_rtx_cache(0, Duration::ZERO, None);
     for peer in peers {
         api.expect_stream_rx(peer.into(), None, mid, None);

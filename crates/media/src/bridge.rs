@@ -1,18 +1,18 @@
-//! A bridge: what the peer of one leg says goes out to the peer of another, packet by packet, and the other way round.
+//! A bridge forwards the packets of one leg's peer to the peer of another leg, in both directions.
 //!
-//! Opus stays as it is; sequence numbers and timestamps are the sending leg's own (`leg`), so that its stream has no break
-//! where a bridge begins or ends. Each way has a bounded queue without a lock, for the two legs may live in different
-//! shards, and a few packets of patience, since what comes over a network does not come every 20 ms. Keys are no sound:
-//! they are told to the call and do not cross.
+//! Opus payloads pass unchanged. The sending leg assigns its own sequence numbers and timestamps,
+//! so that its stream continues when a bridge starts or ends. The two legs may live on different
+//! shards, so each direction has a bounded queue. A jitter buffer restores the 20 ms rhythm. DTMF
+//! events do not cross the bridge; they are reported to the call.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::inlet::{Heard, Inlet, Passed};
 
-/// Packets on their way from one shard to the other: more than half a second.
+/// Packets queued between the shards: more than half a second.
 const ON_THE_WAY: usize = 32;
 
-/// One leg's end. Dropping it ends the bridge; the other leg falls silent.
+/// One leg's end of a bridge. Dropping it ends the bridge; the other leg then sends silence.
 pub struct BridgeEnd {
     to: SyncSender<Heard>,
     from: Receiver<Heard>,
@@ -25,7 +25,7 @@ impl std::fmt::Debug for BridgeEnd {
     }
 }
 
-/// Both ends of a new bridge.
+/// Creates a bridge and returns both ends.
 pub fn bridge() -> (BridgeEnd, BridgeEnd) {
     let (to_b, from_a) = sync_channel(ON_THE_WAY);
     let (to_a, from_b) = sync_channel(ON_THE_WAY);
@@ -34,12 +34,13 @@ pub fn bridge() -> (BridgeEnd, BridgeEnd) {
 }
 
 impl BridgeEnd {
-    /// This leg's peer said that. It is left out where the other leg is behind, or gone.
+    /// Sends a packet of this leg's peer to the other leg. It is dropped if the queue is full or
+    /// the other end is gone.
     pub(super) fn pass(&self, heard: Heard) {
         let _ = self.to.try_send(heard);
     }
 
-    /// A step of the sending leg's begins: takes in what the other peer said.
+    /// Starts a 20 ms step: moves the packets that have arrived into the jitter buffer.
     pub(super) fn take_in(&mut self) {
         while let Ok(heard) = self.from.try_recv() {
             self.inlet.add(heard);
@@ -47,7 +48,8 @@ impl BridgeEnd {
         self.inlet.step();
     }
 
-    /// The next packet to be sent; none: nothing is there, or not enough to begin with.
+    /// Returns the next packet to send, or `None` if none is available or the jitter buffer is
+    /// still filling.
     pub(super) fn next(&mut self) -> Option<Passed> {
         self.inlet.next()
     }
@@ -58,7 +60,7 @@ mod tests {
     use super::super::inlet::Heard;
     use super::bridge;
 
-    /// A 20 ms packet (wideband SILK) with its number in it.
+    /// A 20 ms packet (wideband SILK) with its number in the payload.
     fn packet(sequence: u64) -> Heard {
         let number = u8::try_from(sequence % 256).unwrap();
         let timestamp = u32::try_from(sequence * 960 % (1 << 32)).unwrap();
@@ -82,7 +84,7 @@ mod tests {
         assert_eq!(a.next().map(|p| p.payload[1]), Some(102), "what was said is heard");
         a.take_in();
         assert_eq!(a.next(), None);
-        // Nobody takes anything in: it is bounded all the same.
+        // The queue is bounded even if nobody reads.
         let (a, _b) = bridge();
         (0..1_000).for_each(|n| a.pass(packet(n)));
     }

@@ -1,7 +1,8 @@
-//! A cable: joins two who would each have a leg, such as a room and a stream. What one end's feed is given, the other end's
-//! tap hears, by a clock of 20 ms as a leg has it.
+//! A cable connects two users of taps and feeds without a leg in between, such as a room and a
+//! stream. Frames pushed to one end's feed appear at the other end's tap, at the 20 ms rhythm of a
+//! leg.
 //!
-//! Runs on the media workers. Packets are passed on as they are: what one encodes, the other decodes.
+//! It runs on the media workers and forwards packets without decoding them.
 
 use std::time::{Duration, Instant};
 
@@ -10,20 +11,21 @@ use super::inlet::{Heard, PACKET_TICKS};
 use super::tap::{Sides, Tap, TapEnd, Tapped, tap};
 use super::workers::{Going, Job, Workers};
 
-/// A tick; what it lasts in RTP is `PACKET_TICKS`.
+/// Duration of a tick; [`PACKET_TICKS`] on the RTP clock.
 const TICK: Duration = Duration::from_millis(20);
-/// Later than this the ticks that were missed are left out.
+/// If the job is later than this, the missed ticks are skipped.
 const LATE_MAX: Duration = Duration::from_millis(200);
 
-/// One end: in place of a leg's tap and feed.
+/// One end of a cable: a tap and a feed as those of a leg.
 #[derive(Debug)]
 pub struct CableEnd {
     pub tap: Tap,
     pub feed: Feed,
 }
 
-/// A cable whose ends wait for so many frames before sound begins; none: no thread takes it. It is gone as soon as an end is
-/// dropped, which the other end's tap tells.
+/// Creates a cable. `leads` are the frames that each end's feed buffers before audio starts.
+/// Returns `None` if no worker thread accepts the job. The cable ends when either end is dropped;
+/// the other end's tap then reports that it is over.
 pub fn cable(workers: &Workers, leads: [usize; 2]) -> Option<[CableEnd; 2]> {
     let [first, second] = leads.map(feed);
     let taps = [tap(Sides::Heard), tap(Sides::Heard)];
@@ -34,17 +36,17 @@ pub fn cable(workers: &Workers, leads: [usize; 2]) -> Option<[CableEnd; 2]> {
     workers.add(Box::new(Cable { ways, due: None })).then_some(ends)
 }
 
-/// See the module's note.
+/// The job that forwards frames between the two ends.
 struct Cable {
     ways: [Way; 2],
     due: Option<Instant>,
 }
 
-/// From one end to the other.
+/// One direction.
 struct Way {
     from: FeedEnd,
     to: TapEnd,
-    /// Ticks so far; of those with sound each has a packet.
+    /// Ticks so far. Only ticks with audio have a packet.
     ticks: u32,
     packets: u64,
 }
@@ -54,7 +56,7 @@ impl Way {
         Self { from, to, ticks: 0, packets: 0 }
     }
 
-    /// One tick; `false`: an end is gone.
+    /// Forwards one frame. Returns `false` if an end is gone.
     fn tick(&mut self) -> bool {
         let (frame, is_fed) = self.from.next();
         let mut is_heard = true;
@@ -77,7 +79,7 @@ impl Job for Cable {
             due = now;
         }
         while due <= now {
-            // Both, whatever became of the first.
+            // Both directions run, even if the first has ended.
             let whole = self.ways.each_mut().map(Way::tick);
             if whole.contains(&false) {
                 return Going::Over;
@@ -96,7 +98,7 @@ mod tests {
     use crate::test_peer::now;
     use crate::{Line, Patience};
 
-    /// A cable that no worker drives.
+    /// A cable that no worker runs.
     fn by_hand() -> (Cable, [CableEnd; 2]) {
         let [(a_feed, from_a), (b_feed, from_b)] = [feed(1), feed(1)];
         let [(ear_a, a_tap), (ear_b, b_tap)] = [tap(Sides::Heard), tap(Sides::Heard)];
@@ -132,7 +134,7 @@ mod tests {
         }
         assert_eq!(ticks, 100, "a piece each tick, at either end");
         assert!(loudest[1] > 4_000 && loudest[0] == 0, "{loudest:?}");
-        // A thread that was held up for long does not make up for all of it.
+        // A thread that was suspended for long does not catch up completely.
         cable.beat(start + Duration::from_secs(60));
         assert!(ears[1].next().is_some() && ears[1].next().is_none());
     }

@@ -1,8 +1,10 @@
-//! Legs that share one of our ports and one peer address: whose is a datagram that is no STUN? (`media-notes` §3)
+//! Demultiplexing for legs that share one local port and one peer address
+//! (docs/reference/media.md#shared-port).
 //!
-//! It comes to that where no further port is to be had. The address tells nothing then. An SSRC that one of them has
-//! heard does, and where none has, whether a packet authenticates; of DTLS, who is shaking hands, and that is one at a
-//! time: a leg begins only when those before it are up. The peer tells ours apart by STUN alone, and may not succeed.
+//! This happens only if no further port could be opened. The source address does not identify the
+//! leg then. RTP and RTCP are matched by a known SSRC, otherwise by the leg whose keys authenticate
+//! the packet. DTLS goes to the leg that is in its handshake; handshakes take turns, so that there
+//! is only one at a time. STUN identifies its leg by itself.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -11,19 +13,19 @@ use std::time::{Duration, Instant};
 use super::LegId;
 use super::ports::PortId;
 
-/// How long a leg waits for one before it that does not come up.
+/// How long a leg waits for an earlier one that does not connect.
 const TURN_MAX: Duration = Duration::from_secs(3);
-/// Legs that are tried with a packet that none of them is known to send.
+/// Maximum number of legs that are tried for a packet with an unknown SSRC.
 pub(super) const TRIED_MAX: usize = 16;
 
-/// A port of ours and an address of a peer's.
+/// A local port and a peer address.
 pub(super) type Path = (PortId, SocketAddr);
 
-/// Paths with more than one leg, and the legs that wait for their turn.
+/// The paths with more than one leg, and the legs that wait for their turn.
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
     at: HashMap<Path, Vec<LegId>>,
-    /// In the order in which they came.
+    /// In order of arrival.
     waiting: Vec<Waiting>,
 }
 
@@ -31,12 +33,12 @@ pub(super) struct Crowd {
 struct Waiting {
     leg: LegId,
     since: Instant,
-    /// Those that came before it.
+    /// Legs that must connect first.
     behind: Vec<LegId>,
 }
 
 impl Crowd {
-    /// Both are on this path.
+    /// Records that both legs use this path.
     pub(super) fn join(&mut self, path: Path, one: LegId, other: LegId) {
         let legs = self.at.entry(path).or_default();
         for leg in [one, other] {
@@ -46,7 +48,7 @@ impl Crowd {
         }
     }
 
-    /// A leg is on this path no longer; one that still is.
+    /// Removes a leg from this path. Returns one of the legs that remain on it.
     pub(super) fn leave(&mut self, path: Path, leg: LegId) -> Option<LegId> {
         let legs = self.at.get_mut(&path)?;
         legs.retain(|other| *other != leg);
@@ -57,7 +59,7 @@ impl Crowd {
         left
     }
 
-    /// The legs of a path, where there are several.
+    /// The legs on a path, or `None` if it is not shared.
     pub(super) fn of(&self, path: Path) -> Option<&[LegId]> {
         if self.at.is_empty() {
             return None;
@@ -65,12 +67,13 @@ impl Crowd {
         self.at.get(&path).map(Vec::as_slice)
     }
 
-    /// A leg is to begin, and these were there before it.
+    /// Queues a leg until the legs in `predecessors` have connected.
     pub(super) fn wait(&mut self, leg: LegId, behind: Vec<LegId>, since: Instant) {
         self.waiting.push(Waiting { leg, since, behind });
     }
 
-    /// The legs whose turn it is: nobody before them waits or, as `is_busy` says, is coming up; or that takes too long.
+    /// Removes and returns the legs whose turn it is: no predecessor is queued or connecting
+    /// (`is_busy`), or the leg has waited long enough.
     pub(super) fn turns(&mut self, now: Instant, is_busy: impl Fn(LegId) -> bool) -> Vec<LegId> {
         let in_line: HashSet<LegId> = self.waiting.iter().map(|waiting| waiting.leg).collect();
         let mut turns = Vec::new();
@@ -86,13 +89,13 @@ impl Crowd {
         turns
     }
 
-    /// A leg is over.
+    /// Removes a leg that has ended from the queue.
     pub(super) fn forget(&mut self, leg: LegId) {
         self.waiting.retain(|waiting| waiting.leg != leg);
     }
 }
 
-/// Who sent what looks like RTP or RTCP (RFC 7983, RFC 5761).
+/// The sender's SSRC of a datagram that looks like RTP or RTCP (RFC 7983, RFC 5761).
 pub(super) fn sender(datagram: &[u8]) -> Option<u32> {
     let [first, second, ..] = datagram else { return None };
     let at = if (192..224).contains(second) { 4..8 } else { 8..12 };

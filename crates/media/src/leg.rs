@@ -1,8 +1,8 @@
-//! One leg in its shard: its agent, what it plays, the digits it hears and sends, whether it is still there.
+//! One leg on its shard: its ICE and DTLS, playback, DTMF, and liveness.
 //!
-//! Driven from outside: [`Leg::receive`] for each datagram that is its own, [`Leg::tick`] every 20 ms, orders in
-//! between. Datagrams to be sent are put into the given list; what comes and goes by the network is `leg/path.rs`.
-//! Sockets and routing are `shard`'s.
+//! The shard calls [`Leg::receive`] for each datagram of the leg, [`Leg::tick`] every 20 ms, and
+//! [`Leg::execute`] for commands. Datagrams to send are appended to a [`SendBuffer`]. `leg/path.rs`
+//! contains the network side. Sockets and routing belong to `shard`.
 
 mod checks;
 mod fetch;
@@ -42,22 +42,23 @@ use machine::{Aside, MediaFact, MediaFault, PlayId};
 use model::{Digit, Timestamp};
 use xml::ast::Beep;
 
-/// Opus's RTP clock.
+/// RTP clock rate of Opus.
 const RTP_CLOCK: u32 = 48_000;
-/// So much of the peer's sound says that somebody has picked up (`meta-calling.md` §7.2).
+/// Amount of received audio after which the peer of a call that we placed counts as having picked
+/// up (docs/reference/meta.md#business-initiated-calls).
 const FLOWING_MS: u32 = 500;
-/// Orders of digits that wait for each other; one has 64 at most.
+/// Maximum number of queued digit commands.
 const DIGIT_ORDERS_MAX: usize = 32;
-/// Taps at a time: a recording or two, a stream, a recogniser, a room.
+/// Maximum number of taps: recordings, a stream, speech recognition, a room.
 const TAPS_MAX: usize = 8;
 
-/// What a call orders.
+/// A command from the call.
 #[derive(Debug)]
 pub(super) enum LegOrder {
     Begin,
     Open,
     Play(PlayId, Vec<PlayItem>),
-    /// Beside what `Play` plays.
+    /// Plays over what `Play` plays, or in place of it.
     Aside(PlayId, Aside, Vec<PlayItem>),
     Stop(PlayId),
     SendDigits(PlayId, String),
@@ -68,70 +69,72 @@ pub(super) enum LegOrder {
     Tap(TapEnd),
     Feed(Box<FeedEnd>),
     Room(Box<FeedEnd>),
-    /// Nobody hears the peer's sound; its keys count all the same.
+    /// Nobody hears the peer; its keys still count.
     Mute(bool),
     Close,
 }
 
-/// What a leg has counted; written by its shard, read by anybody.
+/// Counters of a leg, written by its shard and readable from any thread.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) rtp_in: AtomicU64,
     pub(super) rtp_out: AtomicU64,
-    /// Brought up to date every second.
+    /// Updated every second.
     pub(super) quality: Account,
 }
 
-/// What a leg is made of.
+/// Everything needed to create a [`Leg`].
 pub(super) struct Making {
     pub(super) rtc: Rtc,
     pub(super) mid: Mid,
-    /// Where the keys appear that DTLS agrees on.
+    /// Receives the SRTP keys when the DTLS handshake is complete.
     pub(super) keys: Keyring,
     pub(super) cname: String,
     pub(super) ssrc: u32,
     pub(super) sink: EventSink,
     pub(super) counters: Arc<Counters>,
     pub(super) homes: Homes,
-    /// Our and the peer's ICE passwords: requests come with the one, responses with the other.
+    /// Local ICE password, used by incoming requests, and remote one, used by responses.
     pub(super) pwd: String,
     pub(super) remote_pwd: String,
-    /// We send the checks: the offer was ICE-lite.
+    /// Whether we send the ICE checks, because the offer was ICE-lite.
     pub(super) controlling: bool,
-    /// We made the offer: whether the peer is heard is told.
+    /// Whether the offer was ours. Then [`MediaFact::Flowing`] is reported.
     pub(super) offered: bool,
-    /// We open DTLS.
+    /// Whether we are the DTLS client.
     pub(super) dtls_client: bool,
     pub(super) opus_pt: u8,
     pub(super) telephone_events: Vec<TelephoneEvent>,
     pub(super) digits_out: Option<TelephoneEvent>,
     pub(super) remote_ssrc: Option<u32>,
-    /// Milliseconds that a packet of the peer's holds.
+    /// Milliseconds of audio in the peer's packets.
     pub(super) packet_ms: u32,
-    /// Where our sequence numbers (below 2^16: no rollover yet) and timestamps begin.
+    /// Initial sequence number, before any rollover, and initial timestamp.
     pub(super) sequence: u16,
     pub(super) timestamp: u32,
     pub(super) silence: Frame,
     pub(super) media_dead: Duration,
     pub(super) now: Instant,
-    /// The wall clock's time then.
+    /// Wall-clock time at `now`.
     pub(super) wall: Timestamp,
 }
 
-/// A leg. What each packet asks comes first, so that it lies in few lines of the processor's caches, which `fetch` knows.
+/// A leg. Fields that every packet needs come first, so that they share few cache lines;
+/// `leg/prefetch.rs` depends on this order.
 #[repr(C)]
 pub(super) struct Leg {
-    /// Its own RTP, once connected; none: the agent's serves.
+    /// The RTP path, once connected. `None` if str0m carries the RTP.
     transport: Option<Box<Transport>>,
     counters: Arc<Counters>,
     last_valid: Instant,
-    /// Where DTLS and RTP go; none before the first went.
+    /// Destination of DTLS and RTP. `None` before the first packet was sent.
     path: Option<SocketAddr>,
-    /// When something authentic came from there last.
+    /// When an authentic packet last arrived from there.
     path_heard: Instant,
-    /// RTP packets in and out that the shard has not added up yet.
+    /// RTP packets in and out that the shard has not added to its counters yet.
     uncounted: (u64, u64),
-    /// Packets of the peer's still to come until it counts as heard for half a second; none: nobody asks.
+    /// Packets left until half a second of the peer's audio has arrived. `None` if that is not
+    /// reported.
     flowing_in: Option<u32>,
     timestamp: u32,
     opus_pt: u8,
@@ -140,49 +143,49 @@ pub(super) struct Leg {
     ice_up: bool,
     connected: bool,
     heard: bool,
-    /// A fault has been told; nothing more will be.
+    /// A fault was reported; no further event follows.
     lost: bool,
-    /// Nobody is to hear the peer.
+    /// Whether the peer is muted.
     muted: bool,
-    /// Sound went out with the last packet: the next one needs no marker.
+    /// The last packet contained audio, so the next one needs no marker.
     talking: bool,
-    /// A key or the pause after it has this tick: a prompt waits.
+    /// This tick belongs to a digit or the pause after it; playback waits.
     keyed: bool,
-    /// Keys as sound: there where no telephone-event was agreed.
+    /// DTMF as tones, if no telephone-event was negotiated.
     in_band: Option<Box<InBand>>,
-    /// Somebody listens.
+    /// Present while voice or a beep is to be detected.
     ear: Option<Box<Ear>>,
-    /// Another leg's peer is heard, and hears this one's.
+    /// Connects this leg with another one.
     bridge: Option<Box<BridgeEnd>>,
-    /// What a room says to the peer.
+    /// Audio of a room.
     room: Option<Box<FeedEnd>>,
-    /// Other live sound for the peer, and what adds it to what the peer hears besides.
+    /// Other live audio for the peer, and the mixer that adds it to the rest.
     feed: Option<Box<FeedEnd>>,
     blend: Option<Box<Blend<2>>>,
-    /// Sounds over the player's, while there are any.
+    /// Audio over the player's, if there is any.
     layers: Option<Box<Layers>>,
     /// Copies of what passes.
     taps: Vec<TapEnd>,
-    /// When the agent wants to be driven next.
+    /// Next timeout of str0m.
     wake: Instant,
     sequence: u64,
     player: Option<Player>,
-    /// Digits that go out, the first ones now.
+    /// Queued digits, those being sent first.
     sending: VecDeque<(PlayId, dtmf::Sender)>,
     digits: Vec<Digit>,
     receiver: dtmf::Receiver,
     silence: Frame,
     media_dead: Duration,
-    /// There once it is open.
+    /// Present once the leg is open.
     watchdog: Option<Watchdog>,
 
-    /// The first of those that are seldom asked. Boxed: it is large.
+    /// First of the rarely used fields. Boxed, because it is large.
     rtc: Box<Rtc>,
     mid: Mid,
     keys: Keyring,
     cname: String,
     ssrc: u32,
-    /// A moment, and the wall clock's time then.
+    /// A point in time, and the wall-clock time then.
     epoch: (Instant, Timestamp),
     sink: EventSink,
     homes: Homes,
@@ -192,14 +195,14 @@ pub(super) struct Leg {
     dtls_client: bool,
     telephone_events: Vec<u8>,
     digits_out: Option<TelephoneEvent>,
-    /// The sender's time in its latest report.
+    /// NTP time of the peer's latest sender report.
     last_report: Option<SystemTime>,
     ssrcs: VecDeque<u32>,
-    /// An SSRC not known before, whose first packet is being tried.
+    /// An unknown SSRC whose first packet is being tried.
     trial: Option<u32>,
-    /// RTP ticks that have passed and that nothing was sent for yet; less than none where a packet was a long one.
+    /// RTP ticks for which nothing was sent yet. Negative after a packet longer than a tick.
     owed: i64,
-    /// Our checks, until it is connected; none: the peer checks us.
+    /// Retransmission of our checks until connected. `None` if the peer sends the checks.
     checks: Option<Box<Checks>>,
 }
 
@@ -263,48 +266,48 @@ impl Leg {
         }
     }
 
-    /// The address that DTLS and RTP of a connected leg go to.
+    /// The peer's address for DTLS and RTP, once the leg is connected.
     pub(super) fn settled(&self) -> Option<SocketAddr> {
         self.path.filter(|_| self.connected)
     }
 
-    /// Its path is coming up: checks or a handshake are under way.
+    /// Returns whether ICE or DTLS is in progress.
     pub(super) fn is_coming_up(&self) -> bool {
         self.begun && !self.connected && !self.lost
     }
 
-    /// A DTLS handshake is under way.
+    /// Returns whether a DTLS handshake is in progress.
     pub(super) fn is_shaking_hands(&self) -> bool {
         self.ice_up && !self.connected && !self.lost
     }
 
-    /// Whether its peer is known to send with this SSRC.
+    /// Returns whether the peer is known to use this SSRC.
     pub(super) fn knows(&self, ssrc: u32) -> bool {
         self.ssrcs.contains(&ssrc)
             || self.transport.as_ref().is_some_and(|transport| transport.knows(ssrc))
     }
 
-    /// RTP packets that authenticated, so far.
+    /// Number of RTP packets received that authenticated.
     pub(super) fn heard_so_far(&self) -> u64 {
         self.counters.rtp_in.load(Ordering::Relaxed)
     }
 
-    /// Whether a STUN request was made with our password.
+    /// Returns whether a STUN request was made with our password.
     pub(super) fn authenticates_request(&self, request: &[u8]) -> bool {
         stun::is_authentic(request, &self.pwd)
     }
 
-    /// Whether the answer to a check was made with the peer's password.
+    /// Returns whether a STUN response was made with the peer's password.
     pub(super) fn authenticates_response(&self, response: &[u8]) -> bool {
         stun::is_authentic(response, &self.remote_pwd)
     }
 
-    /// RTP packets in and out since this was asked last.
+    /// Returns the RTP packets in and out since the last call.
     pub(super) fn counted(&mut self) -> (u64, u64) {
         std::mem::take(&mut self.uncounted)
     }
 
-    /// Carries out an order. `Close` says goodbye; the leg is to be dropped then.
+    /// Executes a command. After `Close` the leg must be dropped.
     pub(super) fn order(&mut self, now: Instant, order: LegOrder, out: &mut Outbox) {
         match order {
             LegOrder::Begin => self.begun = true,
@@ -330,7 +333,7 @@ impl Leg {
                 let clock = self.digits_out.map_or(RTP_CLOCK, |t| t.clock);
                 self.sending.push_back((play, dtmf::Sender::new(&digits, clock)));
             }
-            // Far too many: whoever ordered this goes on.
+            // Too many; report completion, so that the caller continues.
             LegOrder::SendDigits(play, _) => self.tell(LegEvent::DigitsSent(play)),
             LegOrder::Listen(on) => self.listen(|ear| ear.listen(on)),
             LegOrder::Beep(how) => self.listen(|ear| ear.await_beep(how)),
@@ -342,7 +345,7 @@ impl Leg {
             LegOrder::Feed(end) => self.feed = Some(end),
             LegOrder::Room(end) => self.room = Some(end),
             LegOrder::Tap(tap) if self.taps.len() < TAPS_MAX => self.taps.push(tap),
-            // Far too many: this one is over at once.
+            // Too many; dropping the end ends this tap immediately.
             LegOrder::Tap(_) => {}
             LegOrder::Mute(on) => self.muted = on,
             LegOrder::Close => {
@@ -352,14 +355,14 @@ impl Leg {
         }
     }
 
-    /// What the ear listens for changes; one that listens for nothing is none.
+    /// Changes what is detected. The detector is dropped if nothing is left to detect.
     fn listen(&mut self, change: impl FnOnce(&mut Ear)) {
         let mut ear = self.ear.take().unwrap_or_else(|| Box::new(Ear::new()));
         change(&mut ear);
         self.ear = Some(ear).filter(|ear| ear.is_of_use());
     }
 
-    /// The leg's 20 ms tick: timers, and a packet where one is due.
+    /// Runs the leg's 20 ms tick: timers, and the packets that are due.
     pub(super) fn tick(&mut self, now: Instant, out: &mut Outbox) {
         let mut digits = std::mem::take(&mut self.digits);
         self.receiver.tick(now, &mut digits);
@@ -390,7 +393,7 @@ impl Leg {
         }
     }
 
-    /// Says what is missing where it is time to.
+    /// Reports the step that audio is missing at, if it is time to.
     fn watch(&mut self, now: Instant) {
         let missing = match (self.ice_up, self.connected, self.heard) {
             (_, _, true) => None,
@@ -405,7 +408,7 @@ impl Leg {
         }
     }
 
-    /// One packet: a digit's, a prompt's, or silence.
+    /// Sends one packet: of a digit, of audio, or of silence.
     fn write_packet(&mut self, now: Instant, out: &mut Outbox) {
         let now_timestamp = self.timestamp;
         self.timestamp = self.timestamp.wrapping_add(PACKET_TICKS);
@@ -424,15 +427,17 @@ impl Leg {
                 (self.opus_pt, now_timestamp, frame.unwrap_or_else(|| self.silence.clone()), marker)
             }
         };
-        // An event's timestamp is that of its begin: so is its time, or sender reports would tell nonsense.
+        // The timestamp of an event is that of its start. Its time must match, or sender reports
+        // would be wrong.
         let behind =
             Duration::from_micros(u64::from(now_timestamp.wrapping_sub(timestamp)) * 1_000 / 48);
         let at = now.checked_sub(behind).unwrap_or(now);
         self.write(at, (pt, marker), timestamp, payload, out);
     }
 
-    /// What the bridge has for this tick, silence where it has nothing; `false`: there is none, or something goes before it or
-    /// is heard with it. A peer's packet may last longer or shorter than a tick, and goes out when its time has come.
+    /// Sends what the bridge has for this tick, or silence. Returns `false` without sending if
+    /// there is no bridge, or if other audio has precedence or must be mixed with it. Packets of
+    /// other lengths than a tick are sent when their time has come.
     fn write_bridged(&mut self, now: Instant, out: &mut Outbox) -> bool {
         let Some(bridge) = &mut self.bridge else { return false };
         bridge.take_in();
@@ -448,7 +453,7 @@ impl Leg {
             let passed = self.bridge.as_mut().and_then(|bridge| bridge.next());
             let (payload, ticks) = match passed {
                 Some(passed) => {
-                    // A loss stays one: whoever decodes makes up for it.
+                    // A loss stays a loss in our stream, so that the receiving decoder conceals it.
                     let (ticks_lost, packets_lost) = passed.lost;
                     self.sequence += packets_lost;
                     self.timestamp = self.timestamp.wrapping_add(ticks_lost);
@@ -472,7 +477,8 @@ impl Leg {
         true
     }
 
-    /// What the running digits send at this tick; none: a prompt or silence has the tick.
+    /// Returns the packet of the current digit for this tick, or `None` if the tick is free for
+    /// audio.
     fn digit_packet(&mut self, timestamp: u32) -> Option<(u8, Frame, u32, bool)> {
         self.keyed = false;
         let (play, sender) = self.sending.front_mut()?;
@@ -496,7 +502,7 @@ impl Leg {
         }
     }
 
-    /// The next frame of what plays. A key holds the prompt up; where digits are waited between, it goes on.
+    /// Returns the next audio frame. A digit holds playback up, a wait between digits does not.
     fn frame(&mut self) -> Option<Frame> {
         if self.keyed {
             return None;
@@ -511,8 +517,8 @@ impl Leg {
         frame
     }
 
-    /// The next frame of what the call's document plays, or of what is said by its other leg, its room and who feeds it. It
-    /// goes on also while something is heard instead of it.
+    /// Returns the next frame of the leg's own audio: the playlist, the bridge, the room or the
+    /// feed. They advance even while a layer replaces them.
     fn own_frame(&mut self) -> Option<Frame> {
         let room = fed_frame(&mut self.room);
         if self.player.is_some() {
@@ -551,7 +557,7 @@ impl Leg {
         }
     }
 
-    /// For whoever taps.
+    /// Copies an entry to the taps.
     fn copy(&mut self, entry: &Tapped) {
         if !self.taps.is_empty() {
             self.taps.retain(|tap| tap.pass(entry));
@@ -589,7 +595,7 @@ impl Leg {
     }
 }
 
-/// The next frame of live sound.
+/// Takes the next frame of a feed, and drops the feed if its sender is gone.
 fn fed_frame(feed: &mut Option<Box<FeedEnd>>) -> Option<Frame> {
     let (frame, goes_on) = feed.as_mut()?.next();
     if !goes_on {
@@ -598,7 +604,7 @@ fn fed_frame(feed: &mut Option<Box<FeedEnd>>) -> Option<Frame> {
     frame
 }
 
-/// Only the shard writes; no read-modify-write is needed.
+/// Only the shard writes, so no atomic read-modify-write is needed.
 fn count(counter: &AtomicU64) {
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }

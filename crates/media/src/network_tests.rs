@@ -1,7 +1,8 @@
-//! A leg and a peer under a stepped clock, with a network between them that loses, doubles, delays and goes away.
+//! A leg and a peer under a stepped clock, connected by a simulated network with loss, duplication,
+//! delay and outages.
 //!
-//! No socket, no thread: minutes pass in milliseconds. A seed brings the weather back, though not the keys and ids that
-//! the agents draw.
+//! No sockets and no threads; minutes pass in milliseconds. A seed reproduces the network's
+//! behaviour, but not the keys and ids that the two sides draw.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -23,13 +24,13 @@ const STEP: Duration = Duration::from_millis(5);
 const OURS: ([u8; 4], u16) = ([10, 0, 0, 1], 40_000);
 const THEIRS: ([u8; 4], u16) = ([10, 0, 0, 2], 3_480);
 
-/// What the network does to each datagram.
+/// What the network does to datagrams.
 #[derive(Clone, Copy, Debug, Default)]
 struct Weather {
-    /// Per cent.
+    /// In per cent.
     lost: u64,
     doubled: u64,
-    /// Up to so many milliseconds late, each by itself: reorders too.
+    /// Maximum delay in milliseconds, drawn per datagram, so that datagrams are also reordered.
     jitter_ms: u64,
 }
 
@@ -40,14 +41,14 @@ struct World {
     peer: Peer,
     told: Arc<Mutex<Vec<LegEvent>>>,
     weather: Weather,
-    /// Which datagrams go nowhere, whatever the weather; the flag is set towards the leg.
+    /// Datagrams that are dropped in any case. The flag is true for those towards the leg.
     cut: fn(bool, &[u8]) -> bool,
     under_way: BTreeMap<(Instant, u64), (bool, Vec<u8>)>,
-    /// Everything the peer sent, as it was on the wire.
+    /// Everything the peer sent, as on the wire.
     caught: Vec<Vec<u8>>,
     seed: u64,
     steps: u32,
-    /// Where the peer is, as the network shows it.
+    /// The peer's address as seen from the leg.
     theirs: SocketAddr,
     /// Everything the leg sent.
     sent: Vec<(Instant, SocketAddr, Vec<u8>)>,
@@ -88,7 +89,7 @@ impl World {
         world
     }
 
-    /// The peer has our answer, and nobody has told it that we accept.
+    /// The peer has our answer, but the call is not accepted.
     fn not_accepted(manner: &Manner, seed: u64, weather: Weather) -> Self {
         let clock = Clock::stepped(Timestamp::from_micros(1_790_000_000_000_000));
         let media = media(&clock);
@@ -123,7 +124,7 @@ impl World {
     }
 
     fn dice(&mut self, below: u64) -> u64 {
-        // splitmix64: enough for weather.
+        // splitmix64.
         self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.seed;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -145,7 +146,7 @@ impl World {
         }
     }
 
-    /// What the leg sent goes on its way.
+    /// Sends the leg's datagrams on their way.
     fn post(&mut self, out: Outbox) {
         for (to, datagram) in out.iter() {
             self.sent.push((self.clock.now(), to, datagram.to_vec()));
@@ -165,7 +166,7 @@ impl World {
                 self.peer.receive(SocketAddr::from(OURS), &datagram);
                 continue;
             }
-            // The shard's part: STUN counts only when it authenticates.
+            // Like the shard: STUN counts only if it authenticates.
             let trusted = match stun::kind(&datagram) {
                 Kind::Request { .. } => self.leg.authenticates_request(&datagram),
                 Kind::Response(_) => self.leg.authenticates_response(&datagram),
@@ -190,7 +191,7 @@ impl World {
         }
     }
 
-    /// Lets time pass until `done`, `most` at most; how long it took.
+    /// Lets time pass until `done`, at most `most`. Returns how long it took.
     fn until(&mut self, most: Duration, done: impl Fn(&Self) -> bool) -> Option<Duration> {
         let start = self.clock.now();
         while self.clock.now() - start < most {
@@ -219,7 +220,8 @@ impl World {
         self.has(&LegEvent::Fact(MediaFact::Lost { fault: MediaFault::Silent }))
     }
 
-    /// The peer types: 500 ms a key, 100 ms between, as WhatsApp does; nothing else is said.
+    /// The peer presses keys: 500 ms each with 100 ms between, as WhatsApp does, and no other
+    /// audio.
     fn type_keys(&mut self, keys: &str) {
         for (n, key) in (0u32..).zip(keys.bytes()) {
             let timestamp = 48_000 + n * 28_800;
@@ -259,7 +261,7 @@ fn in_fair_weather_it_connects_at_once_and_a_packet_goes_every_twenty_millisecon
     assert!((10..=30).contains(&checks), "consent about every 5 s: {checks}");
 }
 
-/// Meta's relay knows of us only once it has our answer: what comes before is lost.
+/// Meta's relay drops our packets until it has our answer.
 #[test]
 fn a_peer_that_hears_nothing_at_first_is_found_as_soon_as_it_does() {
     for deaf_ms in [90, 170, 250, 390, 570, 790, 1_190, 1_570, 2_990] {
@@ -269,7 +271,7 @@ fn a_peer_that_hears_nothing_at_first_is_found_as_soon_as_it_does() {
         world.cut = |_, _| false;
         let up = |w: &World| w.has(&LegEvent::Fact(MediaFact::IceUp));
         let took = world.until(Duration::from_secs(15), up).expect("a path");
-        // To the next check, and to what nominates.
+        // The next check, and the nomination.
         let most = Duration::from_millis(80.max(deaf_ms / 8 + 60) + 90);
         assert!(took <= most, "deaf for {deaf_ms} ms, found after {took:?}");
         let first = world.sent.first().expect("a check").0;
@@ -281,7 +283,7 @@ fn a_peer_that_hears_nothing_at_first_is_found_as_soon_as_it_does() {
     }
 }
 
-/// So it is where `pre_accept` failed: the relay begins with `accept`, however late that is.
+/// If `pre_accept` failed, the relay starts with `accept`, however late that is.
 #[test]
 fn a_peer_that_hears_us_from_accept_on_is_found_at_once() {
     for deaf_ms in [1_000, 3_250, 4_010, 7_030, 9_000, 14_990] {
@@ -529,17 +531,18 @@ fn r19_replayed_and_forged_packets_change_nothing_and_keep_nobody_alive() {
     world.peer.say(&[0x48, 1, 2]);
     world.pass(Duration::from_secs(6));
     assert_eq!(world.digits(), "159");
-    // What a listener on the way has: SRTP, SRTCP, the whole handshake.
+    // What an eavesdropper has: SRTP, SRTCP and the whole handshake.
     let caught: Vec<Vec<u8>> =
         world.caught.iter().filter(|d| stun::kind(d) == Kind::Else).cloned().collect();
     assert!(caught.len() > 80, "{}", caught.len());
     let bent = |datagram: &[u8], n: usize| {
         let mut bent = datagram.to_vec();
         match n % 6 {
-            // As it was.
+            // Unchanged.
             0 => {}
             1 => *bent.last_mut().expect("a byte") ^= 1,
-            // Of RTP: sequence number, timestamp, SSRC, payload type; of DTLS: epoch, sequence number, length.
+            // In RTP: sequence number, timestamp, SSRC, payload type; in DTLS: epoch, sequence
+            // number, length.
             2 => bent[3] = bent[3].wrapping_add(77),
             3 => bent[7] ^= 0x55,
             4 => bent[9] ^= 0x55,

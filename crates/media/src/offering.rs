@@ -1,7 +1,8 @@
-//! A leg whose offer is ours: its port and credentials come first, its agent once the peer's answer is known.
+//! A leg for which the offer is ours. Its port and credentials are assigned with the offer; its
+//! str0m instance is created when the peer's answer is known.
 //!
-//! Until then nothing can arrive for it: a peer learns of our port from the offer, and of its own answer we only hear
-//! through Meta. So nothing of it is in a shard yet, and giving it up costs nothing.
+//! Nothing can arrive for it before that, because the peer learns our port from the offer, and its
+//! answer reaches us through Meta. So no shard knows it yet, and dropping it costs nothing.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use super::sdp::{self, Offer, Ours};
 use super::shard::{NewLeg, Order};
 use super::{EventSink, LegHandle, LegId, Media, MediaError, Side};
 
-/// A leg that has offered and waits for its answer. Dropping it gives its port back.
+/// A leg with an offer of ours that waits for the answer. Dropping it releases the port.
 pub struct OfferedLeg {
     handle: LegHandle,
     port: Port,
@@ -23,10 +24,12 @@ pub struct OfferedLeg {
 }
 
 impl Media {
-    /// Finds a port and makes our offer for a call that we place (`meta-calling.md` §5.2).
+    /// Reserves a port and writes our offer for a call that we place
+    /// (docs/reference/meta.md#business-initiated-calls).
     ///
     /// # Errors
-    /// Media is stopped, or the system gives no random numbers.
+    ///
+    /// Returns an error if the media threads have stopped or the system provides no random numbers.
     pub fn offer(&self) -> Result<(OfferedLeg, String), MediaError> {
         let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
         let port = self.ports.lock().unwrap_or_else(PoisonError::into_inner).take_unknown(id);
@@ -35,7 +38,7 @@ impl Media {
             .get(port.shard)
             .map(|shard| shard.orders.clone())
             .ok_or(MediaError::Stopped)?;
-        // From here on, dropping the handle gives the port back.
+        // From here on, dropping the handle releases the port.
         let handle = LegHandle {
             id,
             orders,
@@ -59,10 +62,12 @@ impl Media {
         Ok((OfferedLeg { handle, port, reachable, ours }, offer))
     }
 
-    /// Makes the leg that an answer completes. It is silent until [`LegHandle::begin`].
+    /// Creates the leg from the peer's answer. It sends nothing until [`LegHandle::begin`].
     ///
     /// # Errors
-    /// [`MediaError::NoFamily`] where the answer has only addresses of a family that we don't serve.
+    ///
+    /// Returns [`MediaError::NoFamily`] if the answer has only candidates of address families that
+    /// this node does not serve.
     pub fn answered(
         &self,
         leg: OfferedLeg,
@@ -75,7 +80,7 @@ impl Media {
         if answer.candidates.iter().all(|c| homes.towards(c.addr.ip()).is_none()) {
             return Err(MediaError::NoFamily);
         }
-        // Whoever offers has the controlling role, also towards a full agent (RFC 8445 §6.1.1).
+        // The offerer has the controlling role, also towards a full agent (RFC 8445 §6.1.1).
         let agent = agent::towards(&self.identity, answer, homes, &ours, true, now)?;
         let (pwd, cname) = (ours.pwd.clone(), ours.cname.clone());
         let side = Side { homes, pwd, ssrc: ours.ssrc, cname, controlling: true, offered: true };
@@ -90,7 +95,7 @@ impl Media {
         if !handle.orders.send(Order::Add(Box::new(new))) {
             return Err(MediaError::Stopped);
         }
-        // The shard gives the port back when the leg ends.
+        // The shard releases the port when the leg ends.
         handle.unborn = None;
         Ok(handle)
     }

@@ -1,27 +1,27 @@
-//! The shard's beat: when the next tick is due, and whether it comes late. Pure; the thread does the waiting.
+//! Computes when a shard's next tick is due and whether it is late. The thread does the waiting.
 //!
-//! Tick n is due at the start plus n × 5 ms, however long the ones before it took, so that a thousandth of lateness
-//! never adds up. A late tick is made up for at once; a machine that stood still does not pay back everything.
+//! Tick n is due n × 5 ms after the start, however long earlier ticks took, so that small delays do
+//! not accumulate. Late ticks are made up for immediately, but at most 200 ms of them.
 
 use std::time::{Duration, Instant};
 
-/// One tick. [`SLOTS`] of them make a leg's 20 ms.
+/// Interval of ticks. [`SLOTS`] of them are a leg's 20 ms.
 const TICK: Duration = Duration::from_millis(5);
-/// Legs are spread over so many ticks: each leg has every fourth.
+/// Legs are distributed over this many ticks; each leg has every fourth.
 pub(super) const SLOTS: usize = 4;
-/// A tick that begins this much after its time is late.
+/// A tick that starts more than this after its due time is late.
 const LATE: Duration = Duration::from_millis(20);
-/// Ten packets a leg at once are enough; what is owed beyond that stays a gap.
+/// Maximum time that is made up for, ten packets per leg. The rest stays a gap.
 const CATCH_UP_MAX: Duration = Duration::from_millis(200);
 
-/// The beat.
+/// The schedule of a shard's ticks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     due: Instant,
     slot: usize,
 }
 
-/// A tick that has begun.
+/// A tick that has started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tick {
     pub(super) slot: usize,
@@ -29,17 +29,17 @@ pub(super) struct Tick {
 }
 
 impl Pace {
-    /// The first tick is due at once.
+    /// Creates a schedule whose first tick is due at `now`.
     pub(super) fn starting(now: Instant) -> Self {
         Self { due: now, slot: 0 }
     }
 
-    /// How long until the next tick; none: it is due.
+    /// Returns the time until the next tick, or `None` if it is due.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         self.due.checked_duration_since(now).filter(|d| !d.is_zero())
     }
 
-    /// Begins the tick that is due.
+    /// Starts the tick that is due.
     pub(super) fn begin(&mut self, now: Instant) -> Tick {
         let behind = now.saturating_duration_since(self.due);
         let tick = Tick { slot: self.slot, late: behind > LATE };
@@ -64,7 +64,7 @@ mod tests {
         let mut pace = Pace::starting(start);
         let mut now = start;
         let mut late = 0;
-        // Each wake-up comes 0 to 12 ms after it was asked for, for ten minutes of beats.
+        // Each wake-up is 0 to 12 ms late, for ten minutes.
         for n in 0..120_000u32 {
             if let Some(wait) = pace.wait(now) {
                 now += wait + MS * (n * 7 % 13);

@@ -1,7 +1,9 @@
-//! Which UDP port a new leg gets, and with it which shard: the one table that signalling and shards share.
+//! Assigns UDP ports, and with them shards, to new legs. The table is shared by the callers of
+//! [`Media`](super::Media) and the shards.
 //!
-//! Looked into when a leg is made, connected and ended; never for a packet. A port may serve any number of legs,
-//! but no two with one peer address (`media-notes` §3): over one socket neither side could tell them apart.
+//! It is used when a leg is created, connected and closed, never per packet. A port may serve any
+//! number of legs, but no two with the same peer address, because one socket cannot tell their
+//! packets apart (docs/reference/media.md#ports).
 
 use std::collections::HashMap;
 use std::io;
@@ -13,63 +15,65 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::LegId;
 use crate::sockets;
 
-/// What we ask the kernel for, each way, in bytes: half a second of a thousand legs.
+/// Requested size of each socket buffer in bytes: half a second of a thousand legs.
 const SOCKET_BUFFER: usize = 8 * 1024 * 1024;
 
-/// So many legs go to one shard before the next gets any more: a shard with a leg wakes 200 times a second, whether that is
-/// its only one or its hundredth, and the more it has the fuller its batches are. A hundred take a tenth of a processor.
+/// Legs assigned to one shard before the next shard gets any. A shard with a leg wakes 200 times a
+/// second, whether it has one leg or a hundred, and its batches are fuller with more legs. A
+/// hundred legs take a tenth of a core.
 const TOGETHER: usize = 100;
-/// Legs that a further one on their path knows of.
+/// Maximum number of earlier legs in [`PortTable::conflicts`].
 const RIVALS_MAX: usize = 8;
 
-/// One of our UDP ports. Cheap to clone.
+/// A UDP port. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Port {
-    /// Place in the table; never used twice while the port is open.
+    /// Index in the table. Not reused while the port is open.
     pub(super) id: PortId,
     pub(super) socket: Arc<UdpSocket>,
-    /// What the socket is bound to, with the true port number.
+    /// The bound address, with the actual port number.
     pub(super) bound: SocketAddr,
     pub(super) shard: usize,
 }
 
-/// Names a port: its distance from the first.
+/// Identifies a port by its distance from the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct PortId(pub(super) u16);
 
 struct Place {
     port: Port,
     legs: usize,
-    /// Those of them whose peers are not known yet: any could be theirs.
+    /// Legs whose peers are not known yet and may be anyone.
     open_legs: usize,
 }
 
 struct LegPlace {
     port: PortId,
-    /// Its peers are not known yet.
+    /// Whether its peers are not known yet.
     open: bool,
-    /// Where its packets come from: the offer's candidates, then the one that became the path.
+    /// Peer addresses: the offer's candidates at first, then the one that was selected.
     peers: Vec<SocketAddr>,
 }
 
-/// The table.
+/// The table of ports and legs.
 pub(super) struct Ports {
     listen: SocketAddr,
     max: u16,
-    /// One load a shard.
+    /// Number of legs per shard.
     shard_legs: Vec<usize>,
-    /// By id: an extra port that was idle leaves its place empty.
+    /// By port id. Extra ports that were closed leave their entry empty.
     places: Vec<Option<Place>>,
     legs: HashMap<LegId, LegPlace>,
-    /// Peer addresses in use, with the ports they are used on.
+    /// Peer addresses in use, and the ports on which they are used.
     taken: HashMap<SocketAddr, Vec<PortId>>,
 }
 
 impl Ports {
-    /// Opens the first port of each shard: `listen` and those after it.
+    /// Opens the first port of each shard, starting at `listen`.
     ///
     /// # Errors
-    /// A port that can't be bound.
+    ///
+    /// Returns an error if a port cannot be bound.
     pub(super) fn open(listen: SocketAddr, max: u16, shards: usize) -> io::Result<Self> {
         let max = max.max(1);
         let shards = shards.clamp(1, usize::from(max));
@@ -89,18 +93,19 @@ impl Ports {
         Ok(ports)
     }
 
-    /// The ports that are open now.
+    /// The open ports.
     pub(super) fn ports(&self) -> impl Iterator<Item = &Port> {
         self.places.iter().flatten().map(|p| &p.port)
     }
 
-    /// How many legs have a port.
+    /// Number of legs that have a port.
     pub(super) fn legs(&self) -> usize {
         self.legs.len()
     }
 
-    /// A port for a leg whose peer offered these addresses: one of the shard whose turn it is on which none of them is in use,
-    /// else a new one there, else any such one, else the first all the same.
+    /// Assigns a port to a leg whose peer offers these addresses. Prefers a port of the shard whose
+    /// turn it is on which none of the addresses is in use, then a new port, then a free port of
+    /// any shard, and finally the first port of the shard with the fewest legs.
     pub(super) fn take(&mut self, leg: LegId, peers: Vec<SocketAddr>) -> Port {
         let taken = |id: PortId| {
             peers.iter().any(|p| self.taken.get(p).is_some_and(|ids| ids.contains(&id)))
@@ -113,14 +118,15 @@ impl Ports {
         self.seat(leg, free, peers, false)
     }
 
-    /// A port for a leg whose peer is not known yet, since the offer is ours: one that serves nobody, and nobody else
-    /// until [`Ports::learn`], for its peer may be anybody's; else a new one, else the first all the same.
+    /// Assigns a port to a leg whose peer is not known yet, because the offer is ours. The port
+    /// serves no other leg until [`PortTable::set_candidates`], because the peer may have any
+    /// address. If there is no unused port, opens a new one, and finally shares one.
     pub(super) fn take_unknown(&mut self, leg: LegId) -> Port {
         let free = self.best(|p| p.legs == 0);
         self.seat(leg, free, Vec::new(), true)
     }
 
-    /// The peer's addresses of a leg that had a port before they were known.
+    /// Sets the peer addresses of a leg that was assigned by [`PortTable::allocate_unknown`].
     pub(super) fn learn(&mut self, leg: LegId, peers: Vec<SocketAddr>) {
         let Some(seat) = self.legs.get_mut(&leg).filter(|seat| seat.open) else { return };
         seat.open = false;
@@ -132,17 +138,17 @@ impl Ports {
         self.occupy(port, &peers);
     }
 
-    /// How many times [`TOGETHER`] legs a shard has.
+    /// A shard's load in units of [`LEGS_PER_ROUND`].
     fn load(&self, shard: usize) -> usize {
         self.shard_legs.get(shard).map_or(usize::MAX, |legs| legs / TOGETHER)
     }
 
-    /// The shard whose turn it is to have a further leg.
+    /// The shard that gets the next leg.
     fn next_shard(&self) -> usize {
         (0..self.shard_legs.len()).min_by_key(|shard| self.load(*shard)).unwrap_or_default()
     }
 
-    /// Of the ports that will do, one of the least loaded shard.
+    /// Returns a suitable port of the least loaded shard.
     fn best(&self, will_do: impl Fn(&&Place) -> bool) -> Option<PortId> {
         let places = self.places.iter().flatten().filter(will_do);
         places.min_by_key(|p| (self.load(p.port.shard), p.port.shard, p.port.id)).map(|p| p.port.id)
@@ -176,7 +182,8 @@ impl Ports {
         port
     }
 
-    /// The latest legs that share this one's port and a peer address with it; empty unless there was no further port.
+    /// Returns the latest legs that share a port and a peer address with this one. Empty unless no
+    /// further port could be opened.
     pub(super) fn rivals(&self, leg: LegId) -> Vec<LegId> {
         let Some(place) = self.legs.get(&leg) else { return Vec::new() };
         let here = |peer: &SocketAddr| {
@@ -200,7 +207,7 @@ impl Ports {
         rivals.split_off(rivals.len().saturating_sub(RIVALS_MAX))
     }
 
-    /// The leg's path is up: of its peer's addresses, only this one is in use from now on.
+    /// Replaces the candidates of a connected leg by its selected peer address.
     pub(super) fn settle(&mut self, leg: LegId, peer: SocketAddr) {
         let Some(place) = self.legs.get_mut(&leg) else { return };
         let (port, before) = (place.port, std::mem::replace(&mut place.peers, vec![peer]));
@@ -208,7 +215,7 @@ impl Ports {
         self.occupy(port, &[peer]);
     }
 
-    /// The leg is over.
+    /// Removes a leg that has ended.
     pub(super) fn release(&mut self, leg: LegId) {
         let Some(place) = self.legs.remove(&leg) else { return };
         self.vacate(place.port, &place.peers);
@@ -221,7 +228,8 @@ impl Ports {
         }
     }
 
-    /// Gives up a port that has no leg; a shard's first one stays. Whether the shard may drop it too.
+    /// Closes an extra port that has no legs. Returns whether the shard should drop it too. The
+    /// first port of each shard stays open.
     pub(super) fn close_if_idle(&mut self, id: PortId) -> bool {
         let first = usize::from(id.0) < self.shard_legs.len();
         match self.places.get_mut(usize::from(id.0)) {
@@ -233,7 +241,7 @@ impl Ports {
         }
     }
 
-    /// Opens the next port upward that can be had, for the least loaded shard.
+    /// Opens the next free port upward, for the least loaded shard.
     fn open_another(&mut self) -> Option<PortId> {
         let shard = self.next_shard();
         for n in 0..self.max {
@@ -241,7 +249,7 @@ impl Ports {
             if self.places.get(place).is_some_and(Option::is_some) {
                 continue;
             }
-            // Somebody else may have the number: the next one will do.
+            // Another program may use this number; try the next one.
             let Ok(port) = self.bind(PortId(n), shard) else { continue };
             if place >= self.places.len() {
                 self.places.resize_with(place + 1, || None);
@@ -277,7 +285,7 @@ impl Ports {
         }
     }
 
-    /// Binds the `id`th port; where the first is 0 (tests), any.
+    /// Binds the `id`th port, or any free port if the first is 0 (tests).
     fn bind(&self, id: PortId, shard: usize) -> io::Result<Port> {
         let number = match self.listen.port() {
             0 => 0,
@@ -288,7 +296,7 @@ impl Ports {
         let at = SocketAddr::new(self.listen.ip(), number);
         let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
         if at.ip() == IpAddr::from([0u16; 8]) {
-            // IPv4 comes in through the same socket.
+            // The socket also receives IPv4.
             socket.set_only_v6(false)?;
         }
         socket.set_nonblocking(true)?;
@@ -365,7 +373,8 @@ mod tests {
         assert_eq!(shards, expected);
         (100..199).for_each(|n| ports.release(LegId(n)));
         assert_eq!(ports.take(LegId(1_000), vec![peer(1_000)]).shard, 1, "it has room again");
-        // Where each needs a port of its own, it is one of the shard whose turn it is while there can be one.
+        // If each leg needs a port of its own, it is opened for the shard whose turn it is, while
+        // possible.
         let mut ports = open(7, 2);
         let ids: Vec<u16> = (0..7).map(|n| ports.take(LegId(n), vec![peer(100)]).id.0).collect();
         assert_eq!(ids, [0, 2, 3, 4, 5, 6, 1]);
@@ -373,8 +382,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes and goes: no two live legs share a port and a peer while a port could be had, nothing is
-        /// left over at the end.
+        /// No two live legs share a port and a peer while a port is available, and nothing is left
+        /// at the end.
         #[test]
         fn no_collision_and_no_leak(orders in proptest::collection::vec((0u8..3, 0u64..12, 0u16..4), 0..60)) {
             let mut ports = open(40, 2);

@@ -1,11 +1,12 @@
-//! Asks the processor for what is going to be read, so that many loads from memory are under way at a time.
+//! Prefetching of memory, so that several loads are in progress at a time.
 //!
-//! A hint: nothing is read, nothing can fail, and where the processor has no such instruction nothing happens.
+//! A hint to the processor: nothing is read, nothing can fail, and on other architectures it does
+//! nothing.
 
-/// Bytes that are fetched at once.
+/// Bytes per cache line.
 const LINE: usize = 64;
 
-/// Fetches `value` as it lies, up to its first `most` bytes; not what it points at.
+/// Prefetches the first `most` bytes of `value` itself, not what it points to.
 #[inline]
 pub(crate) fn fetch<T: ?Sized>(value: &T, most: usize) {
     #[cfg(target_arch = "x86_64")]
@@ -13,7 +14,7 @@ pub(crate) fn fetch<T: ?Sized>(value: &T, most: usize) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let (from, bytes) = (std::ptr::from_ref(value).cast::<i8>(), size_of_val(value).min(most));
         for at in (0..bytes).step_by(LINE) {
-            // SAFETY: a prefetch is a hint for any address whatever, and this one is within `value`.
+            // SAFETY: a prefetch is a hint and valid for any address; this one lies within `value`.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(from.add(at)) };
         }
     }

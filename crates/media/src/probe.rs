@@ -1,5 +1,5 @@
-//! For fuzzing alone (R25): a leg that takes any datagrams as its peer's, as though STUN had vouched for where they
-//! come from. What the shard keeps off strangers is not tried here; what a peer itself may do is.
+//! For fuzzing only: feeds datagrams to a leg as if STUN had verified their source. This tests what
+//! a peer can do, not what the shard keeps out (docs/reference/reliability.md#r25).
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,36 +18,37 @@ use model::Timestamp;
 
 const OURS: ([u8; 4], u16) = ([10, 0, 0, 1], 40_000);
 const THEIRS: ([u8; 4], u16) = ([10, 0, 0, 2], 3_480);
-/// A peer that is the DTLS client, or leaves it to us; nobody knows the key of its certificate.
+/// A peer that is the DTLS client or server. The key of its certificate is unknown.
 const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 10.0.0.2\r\ns=-\r\nt=0 0\r\na=group:BUNDLE audio\r\na=ice-lite\r\n\
     m=audio 3480 UDP/TLS/RTP/SAVPF 111 126\r\na=candidate:1 1 udp 2113937151 10.0.0.2 3480 typ host\r\n\
     a=ice-ufrag:ufraglong\r\na=ice-pwd:a-password-of-twenty-four\r\na=fingerprint:sha-256 FINGERPRINT\r\n\
     a=setup:SETUP\r\na=mid:audio\r\na=sendrecv\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\n\
     a=rtpmap:126 telephone-event/8000\r\na=ssrc:305419896 cname:x\r\n";
 
-/// Makes legs and hands them datagrams.
+/// Creates legs and feeds them datagrams.
 pub struct Probe {
     media: Arc<Media>,
     clock: Mutex<Clock>,
     offers: [Offer; 2],
 }
 
-/// What came of it.
+/// What a leg did with the datagrams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Bytes sent because of a datagram, not of the time.
+    /// Bytes sent in response to datagrams, timers excluded.
     pub answered: usize,
-    /// It took the peer for the one of the offer.
+    /// Whether the leg connected, that is, accepted the peer as that of the offer.
     pub connected: bool,
-    /// What it told its call, goodbye included.
+    /// Number of events it reported.
     pub told: usize,
 }
 
 impl Probe {
-    /// The media path on a port of the loopback that nothing is sent to.
+    /// Starts a media path on a loopback port that receives nothing.
     ///
     /// # Errors
-    /// The system's, or an offer of ours that is none.
+    ///
+    /// Returns an error if the media path cannot be started.
     pub fn new() -> std::io::Result<Self> {
         let clock = Clock::stepped(Timestamp::default());
         let config = MediaConfig {
@@ -65,7 +66,7 @@ impl Probe {
         Ok(Self { media, clock: Mutex::new(clock), offers: [offer("actpass")?, offer("active")?] })
     }
 
-    /// Gives the datagrams to a fresh leg, 20 ms apart; `peer_begins` makes the peer the DTLS client.
+    /// Feeds the datagrams to a new leg, 20 ms apart. `peer_begins` makes the peer the DTLS client.
     pub fn take<'a>(
         &self,
         peer_begins: bool,
@@ -103,7 +104,7 @@ impl Probe {
         }
     }
 
-    /// How a DTLS client begins.
+    /// Returns the first flight of a DTLS client.
     pub fn first_flight(&self) -> Vec<Vec<u8>> {
         let provider = super::dtls::crypto().dtls_provider;
         let now = self.clock.lock().unwrap_or_else(PoisonError::into_inner).now();

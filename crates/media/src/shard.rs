@@ -1,12 +1,14 @@
-//! A shard: one thread that owns ports, the legs on them, and one timer.
+//! A shard: one thread that owns UDP ports, the legs on them, and a single timer.
 //!
-//! Every 5 ms it takes its orders, empties the sockets that have something, lets a quarter of its legs play their
-//! 20 ms, and flushes what they send. It sleeps until the tick and not for a packet: that is what fills the batches
-//! (`media-notes` §5). No lock, no allocation per leg, no system call per packet on this path.
+//! Every 5 ms it executes its commands, reads the sockets, runs the 20 ms tick of a quarter of its
+//! legs, and sends what they produced. It sleeps until the next tick and does not wake for packets,
+//! which keeps the batches full (docs/reference/media.md#threads). There is no allocation per leg
+//! and no system call per packet on this path.
 //!
-//! Whose datagram is it? STUN tells by ufrag or by the check it answers; anything else by the address it comes
-//! from, which counts only after STUN from there passed its check (R19); where several legs share it, `crowd` tells.
-//! Strangers are counted and get nothing.
+//! A datagram is assigned to a leg as follows. A STUN request names it by ufrag, a STUN response by
+//! the transaction id of a check. Anything else is assigned by its source address, which is known
+//! only after authenticated STUN has come from there. If several legs share the address, see
+//! `shared_paths`. All other datagrams are counted and dropped without a reply.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -28,24 +30,27 @@ use machine::{MediaFact, MediaFault};
 use model::Clock;
 use model::metric;
 
-/// Nice value of a media thread: Linux applies it to the calling thread alone. Needs root or `LimitNICE=`.
+/// Nice value of a shard thread. On Linux it applies to the calling thread only, and needs root or
+/// `LimitNICE=`.
 const NICE: i32 = -10;
-/// With no leg there is no hurry: a first one's order wakes the thread, and until then only strangers send something.
+/// Maximum sleep without legs. The command for the first leg wakes the thread; until then, no
+/// expected datagram can arrive.
 const IDLE: Duration = Duration::from_millis(500);
-/// Datagrams taken from one port in one tick: a flood must not eat the tick.
+/// Maximum number of datagrams read from one port per tick, so that a flood does not use up the
+/// tick.
 const DATAGRAMS_PER_TICK: usize = 16 * BATCH;
-/// Orders taken in one tick.
+/// Maximum number of commands executed per tick.
 const ORDERS_PER_TICK: usize = 1_024;
-/// Legs whose tick is got ready at a time: what they need fits into the nearest cache.
+/// Number of legs that are prefetched together. Their data fits into the L1 cache.
 const TOGETHER: usize = 16;
-/// How often ports are looked over for closing.
+/// Interval at which idle ports are closed.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Source addresses that one leg may be known by.
+/// Maximum number of source addresses by which one leg is known.
 const ADDRESSES_MAX: usize = 16;
-/// Checks of one leg whose answers are awaited: two seconds of them at the pace of a beginning.
+/// Maximum number of checks of one leg that await their response: two seconds at the initial rate.
 const CHECKS_MAX: usize = 32;
 
-/// What a shard is told.
+/// A command to a shard.
 pub(super) enum Order {
     Add(Box<NewLeg>),
     Leg(LegId, LegOrder),
@@ -56,25 +61,25 @@ pub(super) enum Order {
 pub(super) struct NewLeg {
     pub(super) id: LegId,
     pub(super) port: Port,
-    /// Legs that its port has with the same peer address.
+    /// Earlier legs on the same port with the same peer address.
     pub(super) rivals: Vec<LegId>,
     pub(super) ufrag: String,
     pub(super) leg: Leg,
     pub(super) sink: EventSink,
 }
 
-/// What a shard has counted.
+/// Counters of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) packets_in: AtomicU64,
     pub(super) packets_out: AtomicU64,
     pub(super) strangers: AtomicU64,
     pub(super) late_ticks: AtomicU64,
-    /// Orders that were queued and not yet taken.
+    /// Commands that were queued and not executed yet.
     pub(super) waiting: AtomicUsize,
 }
 
-/// A leg with what the routing tables know of it.
+/// A leg with its entries in the routing tables.
 struct Resident {
     leg: Leg,
     port: PortId,
@@ -83,7 +88,7 @@ struct Resident {
     ufrag: String,
     sink: EventSink,
     addresses: VecDeque<SocketAddr>,
-    /// Checks of its own that have an entry in the table.
+    /// Its checks that have an entry in the table.
     checks: VecDeque<TransactionId>,
     settled: Option<SocketAddr>,
 }
@@ -93,11 +98,11 @@ struct OpenPort {
     out: Outbox,
 }
 
-/// Asked for every packet. Each has a secret of its own, and what strangers send is only looked up: what is in it are names
-/// of ours, and addresses from which a password came.
+/// A table that is read for every packet. The hash is seeded per table. Datagrams from strangers
+/// are only looked up; the keys are our own ids and addresses that have authenticated.
 type Table<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// The thread's own state.
+/// The state of a shard thread.
 pub(super) struct Shard {
     clock: Clock,
     orders: Receiver<Order>,
@@ -105,31 +110,31 @@ pub(super) struct Shard {
     tally: Arc<Tally>,
     poll: PollSet,
     ports: BTreeMap<PortId, OpenPort>,
-    /// Boxed: an agent is thousands of bytes, and a table has room to spare.
+    /// Boxed, because a leg takes several kilobytes and a table has unused capacity.
     legs: Table<LegId, Box<Resident>>,
     slots: [Vec<LegId>; SLOTS],
     by_ufrag: Table<String, LegId>,
     by_address: Table<(PortId, SocketAddr), LegId>,
-    /// Whom an address does not tell.
+    /// Legs that cannot be told apart by address.
     crowd: Crowd,
-    /// Checks under way, with where they went.
+    /// Unanswered checks and their destinations.
     by_check: Table<TransactionId, (LegId, SocketAddr)>,
-    /// Legs whose agent panicked: dropped at the end of the tick.
+    /// Legs that panicked. Dropped at the end of the tick.
     broken: HashSet<LegId>,
     swept: Instant,
-    /// RTP packets in and out since they were last added up.
+    /// RTP packets in and out since the last update of the counters.
     packets: (u64, u64),
     metrics: Metrics,
 }
 
-/// Room for what comes in, used again from tick to tick.
+/// Receive buffers, reused from tick to tick.
 #[derive(Default)]
 struct Intake {
     inbox: Inbox,
     ready: Vec<u64>,
 }
 
-/// Handles kept, so that a tick pays no look-up.
+/// Metric handles, kept so that a tick needs no lookup.
 struct Metrics {
     packets_in: metrics::Counter,
     packets_out: metrics::Counter,
@@ -137,7 +142,7 @@ struct Metrics {
 }
 
 impl Shard {
-    /// `first` is the port it begins with.
+    /// Creates a shard with its first port.
     pub(super) fn new(
         clock: Clock,
         orders: Receiver<Order>,
@@ -171,11 +176,11 @@ impl Shard {
         Ok(shard)
     }
 
-    /// Runs until it is told to stop, or nobody is left to tell it.
+    /// Runs until a stop command, or until all senders are gone.
     pub(super) fn run(mut self) {
-        // Ticks go before everything (R10), where the system lets them.
+        // Media ticks have priority over everything else, if the system allows it.
         if let Err(e) = rustix::process::setpriority_process(None, NICE) {
-            tracing::debug!(error = %e, "media threads run with the usual priority; LimitNICE= of the unit allows more");
+            tracing::debug!(error = %e, "media thread priority not raised; set LimitNICE= in the unit");
         }
         let mut pace = Pace::starting(self.clock.now());
         let mut intake = Intake::default();
@@ -195,13 +200,13 @@ impl Shard {
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             } else if let Some(wait) = pace.wait(now) {
-                // Orders wait for the tick, 5 ms at most: an order that woke this thread would cost both sides more
-                // than it says, and nothing goes out before the tick.
+                // Commands wait for the tick, 5 ms at most. Waking the thread for each would cost
+                // more, and nothing is sent before the tick.
                 std::thread::sleep(wait);
             }
             let now = self.clock.now();
             if idle {
-                // Strangers alone can be here.
+                // Without legs, no datagram is expected.
                 self.drain(now, &mut intake);
                 self.sweep(now);
             } else if pace.wait(now).is_none() {
@@ -248,8 +253,7 @@ impl Shard {
         true
     }
 
-    /// Asks the processor for what is going to be asked of these legs, [`BATCH`] at most, so that their loads are under way
-    /// together and not one after another.
+    /// Prefetches the data of these legs, at most [`BATCH`], so that their memory loads overlap.
     fn fetch(&self, ids: impl Iterator<Item = LegId>, last: impl Fn(&Leg)) {
         let mut legs = [None; BATCH];
         for (place, id) in legs.iter_mut().zip(ids) {
@@ -261,7 +265,7 @@ impl Shard {
         legs().for_each(last);
     }
 
-    /// Begins the legs that waited for others with their peer's address and port.
+    /// Starts the legs that waited for others with the same peer address and port.
     fn take_turns(&mut self, now: Instant) {
         let legs = &self.legs;
         for id in self.crowd.turns(now, |id| legs.get(&id).is_some_and(|r| r.leg.is_coming_up())) {
@@ -269,7 +273,7 @@ impl Shard {
         }
     }
 
-    /// Carries out one order; false: stop.
+    /// Executes a command. Returns `false` if the shard must stop.
     fn obey(&mut self, order: Order) -> bool {
         self.tally.waiting.fetch_sub(1, Ordering::Relaxed);
         let now = self.clock.now();
@@ -308,7 +312,7 @@ impl Shard {
             self.table.lock().unwrap_or_else(PoisonError::into_inner).release(new.id);
             return;
         }
-        // The emptiest slot, so that the legs' packets spread over the 20 ms.
+        // Use the emptiest slot, so that the packets of all legs spread over the 20 ms.
         let slot = (0..SLOTS).min_by_key(|s| self.slots.get(*s).map(Vec::len)).unwrap_or_default();
         if let Some(place) = self.slots.get_mut(slot) {
             place.push(new.id);
@@ -330,7 +334,7 @@ impl Shard {
         );
     }
 
-    /// Forgets a leg and all that leads to it.
+    /// Removes a leg and its entries in the routing tables.
     fn remove(&mut self, id: LegId) {
         let Some(gone) = self.legs.remove(&id) else { return };
         if let Some(slot) = self.slots.get_mut(gone.slot) {
@@ -347,20 +351,20 @@ impl Shard {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).release(id);
     }
 
-    /// Does something with a leg, and writes down where its packets may come from now. The agent is a large piece of
-    /// foreign code that reads what strangers send: should it panic, this leg is lost and no other.
+    /// Runs `act` on a leg and updates the routing tables. str0m is a large dependency that parses
+    /// input from strangers. If it panics, only this leg is lost.
     fn with_leg(&mut self, id: LegId, act: impl FnOnce(&mut Leg, &mut Outbox)) {
         let Some(resident) = self.legs.get_mut(&id) else { return };
         let Some(open) = self.ports.get_mut(&resident.port) else { return };
         let before = open.out.len();
         if catch_unwind(AssertUnwindSafe(|| act(&mut resident.leg, &mut open.out))).is_err() {
-            tracing::error!("a leg's WebRTC agent panicked; the leg is dropped");
+            tracing::error!("leg panicked and was dropped");
             (resident.sink)(LegEvent::Fact(MediaFact::Lost { fault: MediaFault::Broken }));
             self.broken.insert(id);
             return;
         }
         for (to, datagram) in open.out.iter_from(before) {
-            // A copy of one has its entry.
+            // Copies of a check already have their entry.
             if let Some(check) =
                 stun::check_sent(datagram).filter(|check| !self.by_check.contains_key(check))
             {
@@ -385,10 +389,11 @@ impl Shard {
         }
     }
 
-    /// Takes in what the sockets have.
+    /// Reads all sockets.
     fn drain(&mut self, now: Instant, Intake { inbox, ready }: &mut Intake) {
         let mut strangers = 0;
-        // So many ports are told at a time; one that is flooded would be told again and again.
+        // The poll set reports a limited number of ports at a time, and a flooded port would be
+        // reported again and again.
         for _ in 0..=self.ports.len() / BATCH {
             self.poll.ready(ready);
             let all = ready.len() < BATCH;
@@ -405,12 +410,12 @@ impl Shard {
         }
     }
 
-    /// Takes in what one port has; how much of it was nobody's.
+    /// Reads one port. Returns the number of datagrams that matched no leg.
     fn drain_port(&mut self, now: Instant, port: PortId, inbox: &mut Inbox) -> u64 {
         let Some(socket) = self.ports.get(&port).map(|p| p.port.socket.clone()) else { return 0 };
         let (mut taken, mut strangers) = (0, 0);
         while taken < DATAGRAMS_PER_TICK {
-            // An error is an earlier datagram's, told late; the socket goes on.
+            // An error belongs to an earlier datagram; the socket remains usable.
             let Ok(n) = inbox.receive(&socket) else { break };
             taken += n;
             let is_rtp = |datagram| stun::kind(datagram) == Kind::Else;
@@ -428,7 +433,7 @@ impl Shard {
         strangers
     }
 
-    /// Gives a datagram to its leg; false: nobody's.
+    /// Passes a datagram to its leg. Returns `false` if it matches none.
     fn route(&mut self, now: Instant, port: PortId, from: SocketAddr, datagram: &[u8]) -> bool {
         let id = match stun::kind(datagram) {
             Kind::Else => match self.crowd.of((port, from)) {
@@ -446,7 +451,7 @@ impl Shard {
                     self.resident(*id, port).is_some_and(|leg| leg.authenticates_request(datagram))
                 })
                 .inspect(|id| self.learn(*id, port, from)),
-            // RFC 8445 §7.2.5.2.1: an answer comes from where the check went.
+            // A response comes from the address that the check was sent to (RFC 8445 §7.2.5.2.1).
             Kind::Response(check) => self
                 .by_check
                 .get(&check)
@@ -456,11 +461,11 @@ impl Shard {
                     self.resident(*id, port).is_some_and(|leg| leg.authenticates_response(datagram))
                 })
                 .inspect(|id| {
-                    // Once: the same answer again would be no sign of life (R19).
+                    // Each response counts once: a replay would be no sign of life.
                     self.by_check.remove(&check);
                     self.learn(*id, port, from);
                 }),
-            // Indications of a known peer: nothing to do, nobody to count.
+            // An indication of a known peer. Nothing to do.
             Kind::OtherStun => return self.by_address.contains_key(&(port, from)),
         };
         match id {
@@ -472,8 +477,8 @@ impl Shard {
         }
     }
 
-    /// Gives what is no STUN to whom it may be for, of the legs that have this path; false: to nobody. What a leg gets
-    /// of another's does not authenticate and changes nothing (R19).
+    /// Passes a datagram to the legs on a shared path until one accepts it. Returns `false` if
+    /// there are none. A datagram of another leg does not authenticate and changes nothing.
     fn route_in_crowd(
         &mut self,
         now: Instant,
@@ -488,7 +493,8 @@ impl Shard {
                 None => r.leg.is_shaking_hands(),
             })
         };
-        // Those first; of DTLS only those, unless it is the end of a leg that is up.
+        // Likely legs first. DTLS goes only to a leg in its handshake if there is one; otherwise it
+        // may be the close_notify of a connected leg.
         legs.sort_by_key(|id| !wanted(self, *id));
         let told = legs.first().is_some_and(|id| wanted(self, *id));
         let most = if told && sender.is_none() { 1 } else { crowd::TRIED_MAX };
@@ -503,12 +509,13 @@ impl Shard {
         !legs.is_empty()
     }
 
-    /// A leg, if it lives on this port.
+    /// Returns a leg if it lives on this port.
     fn resident(&self, id: LegId, port: PortId) -> Option<&Leg> {
         self.legs.get(&id).filter(|r| r.port == port).map(|r| &r.leg)
     }
 
-    /// STUN from there passed its check: what else comes from there is this leg's, from now on.
+    /// Records an address from which authenticated STUN of a leg came. Other datagrams from there
+    /// belong to this leg.
     fn learn(&mut self, id: LegId, port: PortId, from: SocketAddr) {
         let key = (port, from);
         match self.by_address.insert(key, id) {
@@ -527,7 +534,7 @@ impl Shard {
         }
     }
 
-    /// A leg is not known by this path any more.
+    /// Removes an address of a leg.
     fn unlearn(&mut self, path: crowd::Path, id: LegId) {
         let left = self.crowd.leave(path, id);
         if self.by_address.get(&path) == Some(&id) {
@@ -551,7 +558,7 @@ impl Shard {
         }
     }
 
-    /// Closes the extra ports that no leg has, once a second.
+    /// Closes extra ports without legs, once a second.
     fn sweep(&mut self, now: Instant) {
         if self.ports.len() < 2 || now.saturating_duration_since(self.swept) < SWEEP {
             return;
@@ -563,7 +570,7 @@ impl Shard {
         self.ports.retain(|id, _| used.contains(id) || !table.close_if_idle(*id));
     }
 
-    /// Adds up what this tick has counted.
+    /// Adds the counts of this tick to the counters.
     fn add_up(&mut self, late: bool) {
         let (packets_in, packets_out) = std::mem::take(&mut self.packets);
         for (n, sum, metric) in [

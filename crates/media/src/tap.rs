@@ -1,8 +1,9 @@
-//! A tap: a copy of what passes at a leg, for somebody who records, streams, recognises or mixes it.
+//! A tap copies the packets that pass a leg, for recording, streaming, speech recognition or
+//! mixing.
 //!
-//! The shard only copies (a packet is shared, not decoded); what is made of it, `line` and its readers make on threads of
-//! their own. The queue is bounded: a reader who is too slow loses the newest and can see how much. Keys (RFC 4733) are no
-//! sound and don't appear.
+//! The shard copies references and decodes nothing; readers process the packets on their own
+//! threads. The queue is bounded: a reader that is too slow loses the newest packets and can see
+//! how many. DTMF events are not audio and are not copied.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,27 +12,27 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 use super::inlet::Heard;
 use super::prompt::Frame;
 
-/// Entries that may wait for the reader: two seconds of both sides with their ticks.
+/// Capacity of the queue: two seconds of both directions with their ticks.
 const WAITING_MAX: usize = 320;
 
-/// Which side of a leg is tapped.
+/// Which direction of a leg is tapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sides {
-    /// What the peer says.
+    /// From the peer.
     Heard,
-    /// What the peer is sent.
+    /// To the peer.
     Sent,
     Both,
 }
 
-/// What passed, in its order.
+/// An entry of a tap.
 #[derive(Clone, Debug)]
 pub(super) enum Tapped {
-    /// A packet of the peer's, as it came over the network. Not while the leg is muted.
+    /// A packet from the peer as it arrived. None while the peer is muted.
     Heard(Heard),
-    /// An Opus packet that went out; nothing is told of silence.
+    /// An Opus packet that was sent to the peer. Silence is not copied.
     Sent(Frame),
-    /// 20 ms have passed at the leg.
+    /// 20 ms have passed on the leg.
     Tick,
 }
 
@@ -51,7 +52,7 @@ pub(super) struct TapEnd {
     missed: Arc<AtomicU64>,
 }
 
-/// Both ends of a new tap.
+/// Creates a tap and returns both ends.
 pub(super) fn tap(sides: Sides) -> (TapEnd, Tap) {
     let (to, from) = sync_channel(WAITING_MAX);
     let missed = Arc::new(AtomicU64::new(0));
@@ -59,7 +60,7 @@ pub(super) fn tap(sides: Sides) -> (TapEnd, Tap) {
 }
 
 impl Tap {
-    /// The next entry, if one waits.
+    /// Returns the next entry, if there is one.
     pub(super) fn next(&mut self) -> Option<Tapped> {
         match self.from.try_recv() {
             Ok(entry) => Some(entry),
@@ -71,19 +72,19 @@ impl Tap {
         }
     }
 
-    /// The leg is gone and all that it left has been read.
+    /// Returns whether the leg is gone and all entries have been read.
     pub fn is_over(&self) -> bool {
         self.over
     }
 
-    /// Entries that were left out because the reader was behind.
+    /// Number of entries that were dropped because the reader was too slow.
     pub fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
     }
 }
 
 impl TapEnd {
-    /// Copies `entry` to the reader if it wants it; false: nobody reads any more.
+    /// Copies `entry` to the reader if it wants this kind. Returns `false` if the reader is gone.
     pub(super) fn pass(&self, entry: &Tapped) -> bool {
         let wanted = match entry {
             Tapped::Heard(_) => self.sides != Sides::Sent,

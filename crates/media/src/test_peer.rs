@@ -1,7 +1,7 @@
-//! The other side for tests: a str0m peer over real loopback UDP, as Meta's ICE-lite relay or as a browser.
+//! A peer for tests: str0m over loopback UDP, as Meta's ICE-lite relay or as a browser.
 //!
-//! Nothing here sleeps: [`pump`] drives peers until a condition holds, or panics at its deadline. Without a socket,
-//! a peer lives in a simulated network (`network_tests`).
+//! [`pump`] drives peers until a condition holds and panics at its deadline; nothing sleeps. A peer
+//! without a socket lives in a simulated network (`network_tests`).
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -21,12 +21,12 @@ use super::sdp::{Offer, Setup};
 use super::stun::{self, Kind};
 use model::Clock;
 
-/// Long enough for a machine that builds eight other things.
+/// Sufficient for a heavily loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long one look at a socket waits.
+/// Read timeout of a socket.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// What a peer is like.
+/// Properties of a peer.
 #[derive(Clone, Debug)]
 pub struct Manner {
     pub lite: bool,
@@ -47,7 +47,7 @@ impl Default for Manner {
     }
 }
 
-/// A packet that came.
+/// A received RTP packet.
 #[derive(Clone, Debug)]
 pub struct Heard {
     pub pt: u8,
@@ -59,20 +59,20 @@ pub struct Heard {
     pub at: Instant,
 }
 
-/// The peer.
+/// A simulated peer.
 pub struct Peer {
     pub rtc: Rtc,
     pub socket: Option<Arc<UdpSocket>>,
-    /// Datagrams to be sent.
+    /// Datagrams to send.
     pub out: Vec<(SocketAddr, Vec<u8>)>,
     pub addr: SocketAddr,
-    /// Where our answer said that we are.
+    /// Our address according to the answer.
     pub remote: Option<SocketAddr>,
     pub answer: Option<Offer>,
     pub heard: Vec<Heard>,
     pub connected: bool,
     pub closed: bool,
-    /// When a check of ours came last.
+    /// Time of our last check.
     checked: Option<Instant>,
     pub ssrc: u32,
     pub sequence: u64,
@@ -88,7 +88,7 @@ pub fn now() -> Instant {
     Clock::real().now()
 }
 
-/// A socket of the peer's own.
+/// A socket for a peer.
 pub fn socket(at: &str) -> Arc<UdpSocket> {
     let socket = UdpSocket::bind(at).expect("bind");
     socket.set_read_timeout(Some(LOOK)).expect("timeout");
@@ -133,7 +133,7 @@ impl Peer {
         let mid = Mid::from("0");
         let ssrc = 0x1234_5678;
         let mut api = rtc.direct_api();
-        // The offerer controls, unless it is lite.
+        // The offerer controls, unless it is ICE-lite.
         api.set_ice_controlling(!manner.lite);
         api.declare_media(mid, MediaKind::Audio);
         api.declare_stream_tx(ssrc.into(), None, mid, None);
@@ -197,7 +197,7 @@ impl Peer {
         Offer::parse(&self.offer, true).expect("a usable offer")
     }
 
-    /// Takes our answer, as `pre_accept` brings it.
+    /// Applies our answer, as `pre_accept` delivers it.
     pub fn accept(&mut self, answer: &str) {
         let answer = Offer::parse(answer, true).expect("a readable answer");
         let client = match (self.setup, answer.setup) {
@@ -222,7 +222,7 @@ impl Peer {
         self.answer = Some(answer);
     }
 
-    /// Sends one packet of 20 ms.
+    /// Sends a packet of 20 ms.
     pub fn say(&mut self, payload: &[u8]) {
         self.timestamp = self.timestamp.wrapping_add(960);
         self.send(111, self.timestamp, false, payload);
@@ -239,7 +239,7 @@ impl Peer {
         self.drive();
     }
 
-    /// Goes on under another SSRC, unannounced.
+    /// Changes the SSRC without announcing it.
     pub fn change_ssrc(&mut self, ssrc: u32) {
         let mut api = self.rtc.direct_api();
         api.remove_stream_tx(self.ssrc.into());
@@ -259,7 +259,7 @@ impl Peer {
         self.poll(now);
     }
 
-    /// Lets the agent's timers run.
+    /// Runs due timers.
     pub fn wake_up(&mut self) {
         if self.wake <= self.clock.now() {
             self.drive();
@@ -302,7 +302,8 @@ impl Peer {
     }
 }
 
-/// Drives peers until `done`; peers that share a socket are told apart by our address, as a relay does.
+/// Drives peers until `done` returns true. Peers that share a socket are told apart by our address,
+/// as at a relay.
 pub fn pump(peers: &mut [Peer], what: &str, mut done: impl FnMut(&mut [Peer]) -> bool) {
     let deadline = now() + PATIENCE;
     while !done(peers) {
@@ -311,7 +312,7 @@ pub fn pump(peers: &mut [Peer], what: &str, mut done: impl FnMut(&mut [Peer]) ->
     }
 }
 
-/// Drives peers for so long.
+/// Drives peers for this long.
 pub fn pump_for(peers: &mut [Peer], time: Duration) {
     let end = now() + time;
     while now() < end {
@@ -345,7 +346,8 @@ fn step(peers: &mut [Peer]) {
     }
 }
 
-/// Of the peers that have our address too in common: by ufrag, by our SSRC, and a handshake is whose check came last.
+/// Tells peers apart that also share our address: by ufrag, by our SSRC, and during a handshake by
+/// the latest check.
 fn whose<'a>(mut peers: Vec<&'a mut Peer>, datagram: &[u8]) -> Option<&'a mut Peer> {
     if peers.len() < 2 {
         return peers.pop();

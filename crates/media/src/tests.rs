@@ -1,4 +1,4 @@
-//! Legs end to end over loopback: a shard on one side, a str0m peer on the other.
+//! End-to-end tests of legs over loopback: a shard on one side, a str0m peer on the other.
 
 mod strangers;
 
@@ -36,7 +36,7 @@ fn start(config: MediaConfig) -> Arc<Media> {
     Media::start(config, Clock::real()).expect("media")
 }
 
-/// What a leg has told.
+/// The events of a leg.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<LegEvent>>>);
 
@@ -60,14 +60,14 @@ impl Log {
     }
 }
 
-/// A call in one hand: the peer, our handle, what our leg tells.
+/// A call: the peer, our handle, and the leg's events.
 struct Call {
     peer: [Peer; 1],
     leg: LegHandle,
     log: Log,
 }
 
-/// Answered, begun, not yet open.
+/// A leg that has answered and started its checks, but is not open.
 fn call(media: &Media, peer: Peer) -> Call {
     let log = Log::default();
     let offer = peer.offer();
@@ -109,7 +109,7 @@ impl Call {
     }
 }
 
-/// A prompt whose frames can be told apart.
+/// A prompt of distinguishable frames.
 fn prompt(name: u8, frames: u8) -> (Arc<Prompt>, Vec<Vec<u8>>) {
     let frames: Vec<Vec<u8>> = (0..frames).map(|n| vec![0x48, name, n, 1, 2, 3]).collect();
     (Prompt::of(frames.iter().map(|f| Frame::from(f.as_slice()))), frames)
@@ -119,7 +119,7 @@ fn once(prompt: &Arc<Prompt>) -> Vec<PlayItem> {
     vec![PlayItem { prompt: prompt.clone(), repeat: Repeat::Times(1) }]
 }
 
-/// A prompt's frames have six bytes, silence has not.
+/// The frames of a prompt have six bytes, silence has not.
 fn is_of(heard: &Heard, name: u8) -> bool {
     heard.payload.len() == 6 && heard.payload[1] == name
 }
@@ -180,7 +180,7 @@ fn packets_keep_the_pace_of_twenty_milliseconds() {
     call.until("a hundred packets", |peer, _| peer.heard.len() >= 101);
     let heard = &call.peer[0].heard;
     let took = heard[100].at - heard[0].at;
-    // The beat itself is proven in `pace`; a busy machine may starve this thread or the shard's for a while.
+    // `ticker` tests the exact timing; on a busy machine either thread may be delayed here.
     assert!((1_500..4_000).contains(&took.as_millis()), "100 packets in {took:?}");
 }
 
@@ -214,7 +214,7 @@ fn digits_come_through_at_both_clock_rates() {
         call.until("six keys", |_, log| log.digits().len() >= 6);
         assert_eq!(call.log.digits(), "1990*#");
 
-        // Its end is lost: it counts all the same.
+        // A key whose end packets are lost counts as well.
         call.peer[0].send(pt, 5_000_000, true, &[4, 0x0A, 0, 160]);
         call.until("a key without an end", |_, log| log.digits().len() >= 7);
         assert_eq!(call.log.digits(), "1990*#4");
@@ -254,7 +254,7 @@ fn digits_go_out_and_the_prompt_waits_for_them() {
         );
     }
 
-    // Not negotiated: they are tones, and tones are keys.
+    // Without telephone-event, digits are sent and received as tones.
     let manner = Manner { telephone_events: vec![], ..Manner::default() };
     let mut call = Call::live(&media, Peer::new(&manner));
     call.leg.send_digits(PLAY, "15#w0");
@@ -278,7 +278,7 @@ fn a_stopped_prompt_is_silent_within_sixty_milliseconds() {
     call.leg.stop(PLAY);
     let sent = call.leg.stats().rtp_out as usize;
     call.until("silence", |peer, _| peer.heard.len() >= sent + 10);
-    // Loopback loses nothing: what was heard beyond what had been sent was sent after the order.
+    // Loopback loses nothing, so packets beyond this count were sent after the command.
     let after = call.peer[0].heard[sent..].iter().filter(|h| is_of(h, 5)).count();
     assert!(after <= 3, "{after} packets of 20 ms after the order");
     call.leg.play(PlayId(2), once(&self::prompt(6, 1).0));
@@ -346,7 +346,8 @@ fn two_calls_through_one_relay_port_get_two_ports_of_ours() {
     assert_eq!(legs.iter().map(|(_, log)| log.digits()).collect::<Vec<_>>(), ["1", "2"]);
 }
 
-/// With one port only, it serves all the same (`interface.md` §2).
+/// With a single port, legs that share a peer address share it
+/// (docs/reference/media.md#shared-port).
 #[test]
 fn calls_with_one_peer_address_on_one_port_come_up_and_hear_each_its_own() {
     let narrow = start(MediaConfig { max_ports: 1, ..config() });
@@ -370,7 +371,7 @@ fn calls_with_one_peer_address_on_one_port_come_up_and_hear_each_its_own() {
     for (n, peer) in (1u8..).zip(&peers) {
         assert_eq!(sound(&peer.heard, n), prompt(n, 10).1, "each its own");
     }
-    // All send under the same SSRC, and one goes on under another; the keys come to whom they were meant for.
+    // All use the same SSRC, then one changes it. Each digit reaches the right leg.
     peers[2].change_ssrc(77);
     for (peer, key) in peers.iter_mut().zip(["1", "2", "3"]) {
         let mut sender = dtmf::Sender::new(key, 8_000);
@@ -380,7 +381,7 @@ fn calls_with_one_peer_address_on_one_port_come_up_and_hear_each_its_own() {
     }
     pump(&mut peers, "a key each", |_| legs.iter().all(|(_, log)| !log.digits().is_empty()));
     assert_eq!(legs.iter().map(|(_, log)| log.digits()).collect::<Vec<_>>(), ["1", "2", "3"]);
-    // One hangs up: that one is over, the others go on.
+    // One peer hangs up; the other calls continue.
     peers[1].hang_up();
     let closed = MediaFact::Lost { fault: MediaFault::DtlsClosed };
     pump(&mut peers, "the end of one", |_| legs[1].1.fact(closed.clone()));
@@ -440,7 +441,7 @@ fn both_ends_hear_of_the_others_goodbye() {
 fn a_vanished_peer_is_lost_after_its_time_and_not_before() {
     let media = start(MediaConfig { media_dead: Duration::from_millis(400), ..config() });
     let mut call = Call::live(&media, Peer::new(&Manner::default()));
-    // Muted, but there: sound from time to time is enough.
+    // Muted but present: occasional audio keeps the leg alive.
     for _ in 0..3 {
         pump_for(&mut call.peer, Duration::from_millis(150));
         call.peer[0].say(&[0x48, 1, 2]);
@@ -492,7 +493,7 @@ fn families_that_do_not_meet_are_refused_and_dual_stack_serves_both() {
         public_ips: vec!["127.0.0.1".parse().expect("address"), "::1".parse().expect("address")],
         ..config()
     };
-    // A machine without IPv6 cannot be asked.
+    // Skipped on machines without IPv6.
     let Ok(media) = Media::start(both, Clock::real()) else { return };
     for at in ["127.0.0.1:0", "[::1]:0"] {
         let peer = Peer::at(&Manner::default(), socket(at));
@@ -557,7 +558,7 @@ fn what_passes_can_be_tapped_and_live_sound_be_fed() {
         heard >= 8 && sent >= 8
     });
 
-    // A prompt goes before what is fed, and a feed that nobody holds is over.
+    // A prompt has precedence over the feed. A feed ends when its sender is dropped.
     (0..10).for_each(|_| assert!(feed.push(said[0].clone())));
     call.leg.play(PLAY, once(&prompt));
     call.until("played", |_, log| log.has(&LegEvent::Played(PLAY)));
@@ -579,7 +580,7 @@ fn what_a_room_says_is_heard_over_the_music_of_who_waits() {
     let mut encoder = Encoder::for_prompts();
     let loud: Vec<i16> = (0..320).map(|n| if n % 40 < 20 { 9_000 } else { -9_000 }).collect();
     let said: Vec<Frame> = (0..5).map(|_| encoder.encode(&loud)).collect();
-    // A room in which nothing is said has silence for everybody.
+    // A quiet room sends silence to everybody.
     let quiet = crate::opus::silence_frame();
     assert!(
         feed.push(quiet.clone())
@@ -599,7 +600,7 @@ fn what_a_room_says_is_heard_over_the_music_of_who_waits() {
     );
 }
 
-/// The strengths of 440 Hz and of 1,000 Hz in what the peer heard from its `from`th packet on.
+/// Strengths of 440 Hz and 1,000 Hz in what the peer received from its `from`th packet on.
 fn tones_heard(peer: &Peer, from: usize) -> [f64; 2] {
     let (mut ear, mut pcm) = (Decoder::new(Rate::Hz16000), Vec::new());
     for packet in &peer.heard[from..] {
@@ -626,7 +627,7 @@ fn a_room_is_heard_beneath_who_feeds_the_leg_whoever_came_first() {
             call.until("heard", |_, _| frames.iter().all(|(feed, _)| feed.waiting() == 0));
             tones_heard(&call.peer[0], since)
         };
-        // The other says nothing: what there is passes as it is.
+        // With a single source, frames pass unchanged.
         let [low, high] = hear(&mut call, &[(&room, &says)]);
         assert!(low > 0.05 && high < 0.01, "the room alone: {low} {high}");
         let [low, high] = hear(&mut call, &[(&feed, &plays)]);

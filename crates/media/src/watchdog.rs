@@ -1,31 +1,34 @@
-//! What a leg still lacks some seconds after it may be heard: the field's most common complaint is "no sound".
+//! Reports which step of the set-up is missing if a leg has no audio some seconds after it was
+//! opened.
 //!
-//! Pure. It only tells; what ends a call is T_media and T_media_dead. What to do about it is said in `call::sound`.
+//! It only reports; timeouts end the call elsewhere. `call::sound` turns the report into advice for
+//! the operator.
 
 use std::time::{Duration, Instant};
 
 use model::metric;
 
-/// How long after its opening a leg is looked at.
+/// Times after opening at which a leg is checked.
 const LOOKS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(8)];
 
-/// The first thing that is missing on a leg's way to sound.
+/// The first step that is missing on the way to audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// No ICE check has got through.
+    /// No ICE check was answered.
     Check,
-    /// DTLS has not come to its end.
+    /// The DTLS handshake is not complete.
     Handshake,
-    /// No packet of sound or keys has come.
+    /// No packet of audio or digits has arrived.
     Packet,
-    /// The peer's DTLS certificate is not the one of its SDP: told when it comes, and the leg is lost.
+    /// The peer's DTLS certificate does not match its SDP. Reported immediately; the leg is lost.
     Fingerprint,
 }
 
 impl Missing {
+    /// All steps, for registering metrics.
     pub const ALL: [Self; 4] = [Self::Check, Self::Handshake, Self::Packet, Self::Fingerprint];
 
-    /// The word in metrics and traces.
+    /// The label in metrics and traces.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Check => metric::missing::CHECK,
@@ -36,7 +39,7 @@ impl Missing {
     }
 }
 
-/// Looks at one leg.
+/// Checks one leg.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watchdog {
     opened: Instant,
@@ -44,12 +47,13 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Of a leg that was opened now.
+    /// Creates the watchdog of a leg that was opened now.
     pub(super) fn new(opened: Instant) -> Self {
         Self { opened, looked: 0 }
     }
 
-    /// At each tick: what is `missing`, with how long it has been waited for, where it is time to say so.
+    /// Called at each tick with the step that is missing. Returns it with the time since opening,
+    /// if it is time to report.
     pub(super) fn look(
         &mut self,
         now: Instant,

@@ -1,7 +1,8 @@
-//! Threads beside the shards, for what is made of live sound: recordings, streams, mixes, recognition.
+//! Worker threads for jobs on live audio: mixing, streaming, speech recognition.
 //!
-//! Each thread beats every few milliseconds and lets all its jobs do what is due, as a shard does with its legs: no task,
-//! timer or wake-up per call. A job must not wait. One that panics is dropped, alone.
+//! Each thread runs all its jobs every few milliseconds, as a shard does with its legs. There is no
+//! task, timer or wake-up per call. A job must not block. A job that panics is dropped; the others
+//! continue.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,23 +14,24 @@ use std::time::{Duration, Instant};
 
 use model::Clock;
 
-/// Jobs on their way to a thread.
+/// Capacity of a thread's queue of new jobs.
 const NEW_MAX: usize = 1_024;
-/// Whether a job goes on.
+/// Whether a job continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Going {
+    /// Run it again.
     On,
-    /// It is done, and is dropped.
+    /// Drop it.
     Over,
 }
 
-/// Something to do at each beat.
+/// Work that is done at regular intervals.
 pub trait Job: Send {
-    /// Does what is due, without waiting.
+    /// Does what is due without blocking.
     fn beat(&mut self, now: Instant) -> Going;
 }
 
-/// A pool of threads. Dropping it ends them, with all their jobs.
+/// A pool of threads. Dropping it stops them and drops their jobs.
 #[derive(Debug)]
 pub struct Workers {
     threads: Vec<Worker>,
@@ -49,28 +51,31 @@ impl std::fmt::Debug for dyn Job {
 }
 
 impl Workers {
-    /// Starts `threads` (at least one) that beat every `beat`. `name` is theirs.
+    /// Starts `threads` threads (at least one) that run their jobs every `interval`. `name` is the
+    /// prefix of their names.
     ///
     /// # Errors
-    /// The system gives no thread.
+    ///
+    /// Returns an error if a thread cannot be started.
     pub fn start(name: &str, threads: usize, beat: Duration, clock: &Clock) -> io::Result<Self> {
         let threads =
             (0..threads.max(1)).map(|n| Worker::start(&format!("{name}-{n}"), beat, clock.clone()));
         Ok(Self { threads: threads.collect::<io::Result<_>>()? })
     }
 
-    /// Gives a job to the thread that has the fewest; false: none takes it, and it was dropped.
+    /// Gives a job to the thread that has the fewest. Returns `false` if the thread cannot take it;
+    /// the job is dropped then.
     pub fn add(&self, job: Box<dyn Job>) -> bool {
         let idlest = self.threads.iter().min_by_key(|worker| worker.jobs.load(Ordering::Relaxed));
         idlest.is_some_and(|worker| worker.add(job))
     }
 
-    /// Jobs under way.
+    /// Number of jobs.
     pub fn jobs(&self) -> usize {
         self.threads.iter().map(|worker| worker.jobs.load(Ordering::Relaxed)).sum()
     }
 
-    /// Ends the threads; their jobs are dropped.
+    /// Stops the threads and drops their jobs.
     pub fn stop(&self) {
         for worker in &self.threads {
             worker.to.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -117,7 +122,7 @@ impl Worker {
     }
 }
 
-/// Beats until nobody can give a job any more.
+/// Runs a thread until no more jobs can be added.
 fn run(new: &Receiver<Box<dyn Job>>, counted: &AtomicUsize, beat: Duration, clock: &Clock) {
     let mut jobs: Vec<Box<dyn Job>> = Vec::new();
     let mut due = clock.now();
@@ -139,13 +144,13 @@ fn run(new: &Receiver<Box<dyn Job>>, counted: &AtomicUsize, beat: Duration, cloc
             }
         }
         let now = clock.now();
-        // A beat that was missed is not made up for: jobs look at what waits for them, not at beats.
+        // A missed beat is not made up for; jobs process what is available.
         due = now.max(due + beat);
         let before = jobs.len();
         jobs.retain_mut(|job| match catch_unwind(AssertUnwindSafe(|| job.beat(now))) {
             Ok(going) => going == Going::On,
             Err(_) => {
-                tracing::error!("a job beside the media path panicked and was dropped");
+                tracing::error!("media job panicked and was dropped");
                 false
             }
         });
@@ -161,7 +166,7 @@ mod tests {
     use super::{Going, Job, Workers};
     use model::Clock;
 
-    /// Tells each of its beats, and what it does after so many.
+    /// Reports each of its runs, and calls the function from the third run on.
     struct Counting(SyncSender<u32>, u32, fn() -> Going);
 
     impl Job for Counting {
@@ -188,7 +193,7 @@ mod tests {
         assert!(goes_on.iter().any(|beats| beats > 10));
         assert_eq!(workers.jobs(), 1);
         workers.stop();
-        // It comes to an end: the job was dropped.
+        // The channel closes, so the job was dropped.
         goes_on.iter().for_each(drop);
         let (to, _from) = sync_channel(10_000);
         assert!(!workers.add(Box::new(Counting(to, 0, || Going::On))), "nobody takes it");

@@ -1,23 +1,27 @@
-//! Checks that are sent again before they are answered (RFC 8489 §6.2.1): the agent lets its own pauses double from the
-//! first one on, and a peer that can be reached only after a while, as Meta's relay, would be found up to as long again later.
+//! Retransmission of unanswered ICE checks (RFC 8489 §6.2.1). str0m doubles its pauses from the
+//! first check on. A peer that becomes reachable only after a while, such as Meta's relay, would
+//! then be found up to that much later again.
 //!
-//! A copy has its check's transaction id, so that one answer is enough. Pure; the leg sends.
+//! A copy has the transaction id of its check, so that one response is enough. No I/O; the leg
+//! sends.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::stun::check_sent;
 
-/// Between any two checks of a leg, and from one to its copy at first (`meta-calling.md` §5.3).
+/// Minimum time between any two checks of a leg, and initially from a check to its copy.
 const APART: Duration = Duration::from_millis(50);
-/// A tick may come so much later than it was due without moving the next one.
+/// A tick may be this late without shifting the next one.
 const TICK: Duration = Duration::from_millis(20);
-/// A copy goes out when an eighth of the time has passed for which there was no answer: a peer is found so much later than it could be.
+/// A copy is sent after an eighth of the time without a response. A peer is found at most that much
+/// later than possible.
 const SHARE: u32 = 8;
-/// Copies to one address that never answers: with the agent's own checks it gets no more than 30 (R19).
+/// Maximum copies to one address that never answers. With str0m's own checks it gets at most 30
+/// (docs/reference/media.md#ice).
 const COPIES_MAX: u32 = 17;
-/// Of them, at most so many before the peer has been told that we accept: a relay that takes nothing of us until then is found
-/// at once when it does, however long that took.
+/// Maximum copies before the call is accepted. The rest is kept for a relay that accepts nothing
+/// until then, however late that is.
 const COPIES_EARLY: u32 = 8;
 
 /// The latest check to each of the peer's addresses, until it is answered.
@@ -25,11 +29,11 @@ const COPIES_EARLY: u32 = 8;
 pub(super) struct Checks {
     waiting: Vec<Check>,
     pace: Pace,
-    /// The call is accepted.
+    /// Whether the call has been accepted.
     open: bool,
 }
 
-/// When the next copy may go out; none: nothing went yet.
+/// When the next copy may be sent. `None` before the first check.
 #[derive(Debug, Default)]
 struct Pace(Option<Instant>);
 
@@ -38,7 +42,7 @@ impl Pace {
         self.0.is_some_and(|at| at <= now)
     }
 
-    /// Something goes out; gives when it was due.
+    /// Records that a check is sent. Returns the time at which it was due.
     fn step(&mut self, now: Instant) -> Instant {
         let at = self.0.filter(|at| *at <= now && now < *at + TICK).unwrap_or(now);
         self.0 = Some(at + APART);
@@ -50,7 +54,7 @@ impl Pace {
 struct Check {
     to: SocketAddr,
     datagram: Vec<u8>,
-    /// When the first one was due there, and the latest, copies included.
+    /// When the first check to this address was due, and the latest one, copies included.
     first: Instant,
     latest: Instant,
     copies: u32,
@@ -64,7 +68,7 @@ impl Check {
 }
 
 impl Checks {
-    /// A datagram of the agent's goes out, a check maybe.
+    /// Records a datagram that str0m sends, if it is a check.
     pub(super) fn sent(&mut self, now: Instant, to: SocketAddr, datagram: &[u8]) {
         if check_sent(datagram).is_none() {
             return;
@@ -76,23 +80,24 @@ impl Checks {
         }
     }
 
-    /// The call is accepted: what waits is sent anew, fast at first.
+    /// Records that the call was accepted: pending checks are repeated again, quickly at first.
     pub(super) fn open(&mut self, now: Instant) {
         if std::mem::replace(&mut self.open, true) {
             return;
         }
         for check in &mut self.waiting {
-            // The next tick's, each in its turn.
+            // Due at the next tick, one after the other.
             (check.first, check.latest) = (now, now.checked_sub(APART).unwrap_or(now));
         }
     }
 
-    /// An authentic answer came from there; what is asked there from now on has its own time.
+    /// Records an authentic response from this address. Its pending check is dropped.
     pub(super) fn answered(&mut self, from: SocketAddr) {
         self.waiting.retain(|check| check.to != from);
     }
 
-    /// What goes out once more now, one at most; `wake` is when the agent may send something itself.
+    /// Returns the copy to send now, if one is due. `wake` is the time at which str0m may send
+    /// something itself.
     pub(super) fn copy(&mut self, now: Instant, wake: Instant) -> Option<(SocketAddr, &[u8])> {
         if !self.pace.allows(now) || wake <= now + TICK {
             return None;
@@ -119,7 +124,8 @@ mod tests {
         [&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42][..], &[id; 12]].concat()
     }
 
-    /// Ticks from the beginning at which something goes to these addresses, for `seconds`; the agent sends nothing more.
+    /// Sends no further checks for `seconds`; returns the times in milliseconds and addresses of
+    /// the copies.
     fn copies(checks: &mut Checks, from: Instant, seconds: u32) -> Vec<(u128, SocketAddr)> {
         let far = from + Duration::from_secs(3_600);
         let mut sent = Vec::new();

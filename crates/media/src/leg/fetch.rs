@@ -1,5 +1,6 @@
-//! What a leg's packets are going to ask of memory, asked for ahead: a leg is touched twice in 20 ms, and meanwhile the caches
-//! have forgotten it. One leg after another would wait for each load; a shard asks for those of many legs at a time.
+//! Prefetches the memory that a leg's next packet needs. A leg is touched twice in 20 ms, and the
+//! caches have been overwritten since. Processed one after the other, the legs would wait for each
+//! load; a shard prefetches for many legs at a time.
 
 use std::mem::offset_of;
 
@@ -7,12 +8,12 @@ use super::Leg;
 use crate::prefetch::fetch;
 
 impl Leg {
-    /// First: the leg itself.
+    /// Step 1: the leg itself.
     pub(crate) fn fetch(&self) {
         fetch(self, offset_of!(Self, rtc));
     }
 
-    /// Then what it points at.
+    /// Step 2: what the leg points to.
     pub(crate) fn fetch_held(&self) {
         fetch(&*self.counters, usize::MAX);
         if let Some(transport) = &self.transport {
@@ -23,14 +24,14 @@ impl Leg {
         }
     }
 
-    /// Then what that points at, of a packet that comes.
+    /// Step 3: what that points to, for a packet to be received.
     pub(crate) fn fetch_for_opening(&self) {
         if let Some(transport) = &self.transport {
             transport.fetch_for_opening();
         }
     }
 
-    /// The same of one that goes.
+    /// Step 3: what that points to, for a packet to be sent.
     pub(crate) fn fetch_for_sealing(&self) {
         if let Some(transport) = &self.transport {
             transport.fetch_for_sealing();

@@ -1,8 +1,8 @@
-//! A leg's network side: what its datagrams mean, its agent's life, and its RTP, which is its own as soon as DTLS has agreed on
-//! keys (`transport`), and the agent's where that is not to be had.
+//! The network side of a leg: its datagrams, the events of str0m, and its RTP, which [`Transport`]
+//! carries once DTLS has negotiated keys. Without usable keys, str0m carries it.
 //!
-//! While the own path serves, the agent sees STUN and DTLS only, and nothing of RTP or RTCP that it would send goes out:
-//! both under the same keys would give packets away (RFC 3711 §9.1).
+//! While a transport exists, str0m is given STUN and DTLS only, and RTP or RTCP from it is not
+//! sent. Two senders under the same keys would break the encryption (RFC 3711 §9.1).
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -24,13 +24,15 @@ use crate::tap::Tapped;
 use crate::transport::{Making, Received, Sending, Transport};
 use machine::{MediaFact, MediaFault};
 
-/// SSRCs of the peer that the agent knows at a time; more than one comes of a change on its side.
+/// SSRCs of the peer that str0m knows at a time. More than one means that the peer changed its
+/// SSRC.
 const SSRCS_MAX: usize = 4;
-/// A path on which nothing has come for so long may be left for one that the peer nominates.
+/// A path may be replaced by a nominated one if nothing has arrived on it for this long.
 const PATH_SILENT: Duration = Duration::from_secs(1);
 
 impl Leg {
-    /// Takes in a datagram that is this leg's: STUN that passed its check, anything else from an address that did.
+    /// Processes a datagram of this leg: authenticated STUN, or anything else from an address from
+    /// which such STUN came.
     pub(crate) fn receive(
         &mut self,
         now: Instant,
@@ -74,12 +76,12 @@ impl Leg {
             if !self.connected {
                 return;
             }
-            // Without the peer's word for it, an SSRC is only known by a packet that authenticates (R19): the
-            // stream is taken back below if this one does not.
+            // An SSRC that the SDP does not announce is accepted only with a packet that
+            // authenticates. If this one does not, the stream is removed again below.
             self.rtc.direct_api().expect_stream_rx(ssrc.into(), None, self.mid, None);
             self.trial = Some(ssrc);
         }
-        // Bad DTLS and the like: nothing to be told; if it cost the agent its life, the poll says so.
+        // Invalid input is ignored. If it ended the instance, `poll` reports that.
         let _ = self.rtc.handle_input(Input::Receive(now, received));
         self.poll(now, out);
         if let Some(stranger) = self.trial.take() {
@@ -87,8 +89,9 @@ impl Leg {
         }
     }
 
-    /// Where the peer checks us, it says by nominating where it is. The latest word counts as soon as the path before is
-    /// silent: some nominate every path they have, and the agent leaves one only after 15 s.
+    /// Follows the peer to another address if it nominates one and the old path is silent. Only the
+    /// checking side nominates. Some peers nominate every path they have, and str0m leaves a path
+    /// only after 15 s.
     fn follow(&mut self, now: Instant, from: SocketAddr, stun: &[u8]) {
         if self.path == Some(from) {
             self.path_heard = now;
@@ -103,7 +106,8 @@ impl Leg {
         }
     }
 
-    /// A packet of ours; `kind` is its payload type and marker, `at` when its timestamp was.
+    /// Sends an RTP packet. `kind` is its payload type and marker bit, `at` the time of its
+    /// timestamp.
     pub(super) fn write(
         &mut self,
         at: Instant,
@@ -146,8 +150,8 @@ impl Leg {
         }
     }
 
-    /// At each tick of an open leg: reports, what was measured, and the agent where it wants to be driven. What the
-    /// agent was given to send it sends at once.
+    /// Periodic work of an open leg: reports, quality figures, and str0m's timers. Without a
+    /// transport, str0m is driven at every tick, so that it sends the packet it was given.
     pub(super) fn look_after(&mut self, now: Instant, out: &mut Outbox) {
         if let (Some(transport), Some(to)) = (&mut self.transport, self.path) {
             if let Some(quality) = transport.tick(now, to, out) {
@@ -160,7 +164,7 @@ impl Leg {
         self.drive(now, out);
     }
 
-    /// RTCP BYE and DTLS close_notify.
+    /// Sends RTCP BYE and DTLS close_notify.
     pub(super) fn say_goodbye(&mut self, now: Instant, out: &mut Outbox) {
         if let (Some(transport), Some(to)) = (&mut self.transport, self.path) {
             let quality = transport.goodbye(now, to, out);
@@ -171,7 +175,7 @@ impl Leg {
         }
     }
 
-    /// Moves the agent's time on and takes what comes of it.
+    /// Advances str0m's time and processes its output.
     pub(super) fn drive(&mut self, now: Instant, out: &mut Outbox) {
         let _ = self.rtc.handle_input(Input::Timeout(now));
         self.poll(now, out);
@@ -219,7 +223,8 @@ impl Leg {
                     self.lose(MediaFault::DtlsFailed);
                 }
             }
-            // All our checks were in vain for 30 s. A browser checks us: there the silence tells.
+            // Our checks were not answered for 30 s. If the peer checks us, the media timeout
+            // notices.
             Event::IceConnectionStateChange(state)
                 if state.is_disconnected() && self.connected && self.controlling =>
             {
@@ -232,16 +237,16 @@ impl Leg {
                 self.take_over(now);
                 self.tell(LegEvent::Fact(MediaFact::Connected));
             }
-            // Where ICE has the peer now: the agent sends nothing by which we would see it. What the peer nominates is
-            // followed sooner.
+            // ICE has selected another pair. Nothing that str0m sends shows us the new address. A
+            // nomination of the peer is followed earlier.
             Event::PeerStats(stats) if self.controlling && self.transport.is_some() => {
                 if let Some(pair) = stats.selected_candidate_pair {
                     self.path = Some(pair.remote.addr);
                 }
             }
             Event::RtpPacket(packet) => self.heard_by_agent(now, &packet),
-            // A sender report that authenticated. str0m keeps no window for SRTCP as it does for SRTP: one that was
-            // sent before, or the same again, is no sign of life (R19).
+            // An authentic sender report. str0m has no replay window for SRTCP, so a repeated or
+            // older report is no sign of life.
             Event::SenderFeedback(report) => {
                 let sent = Some(report.sender_info.ntp_time);
                 if sent > self.last_report {
@@ -254,7 +259,8 @@ impl Leg {
         }
     }
 
-    /// RTP is the leg's own from here on, before its first packet. Without keys that we can use it is the agent's.
+    /// Takes the RTP over from str0m before the first packet, or leaves it to str0m if there are no
+    /// usable keys.
     fn take_over(&mut self, now: Instant) {
         let (then, wall) = self.epoch;
         let making = Making {
@@ -271,7 +277,7 @@ impl Leg {
         }
     }
 
-    /// A packet that the agent found authentic and no replay.
+    /// Processes a packet that str0m authenticated and found to be no replay.
     fn heard_by_agent(&mut self, now: Instant, packet: &RtpPacket) {
         let ssrc = *packet.header.ssrc;
         if self.trial.take_if(|trial| *trial == ssrc).is_some() {
@@ -292,13 +298,13 @@ impl Leg {
         self.heard(now, &received);
     }
 
-    /// A packet that authenticated and is no replay.
+    /// Processes a packet that authenticated and is no replay.
     fn heard(&mut self, now: Instant, packet: &Received<'_>) {
         self.last_valid = now;
         let is_sound = packet.payload_type == self.opus_pt;
         let is_key = !is_sound && self.telephone_events.contains(&packet.payload_type);
         if !is_sound && !is_key {
-            // Nothing that was agreed on: a sign of life, and no more.
+            // Not a negotiated payload type: a sign of life, nothing else.
             return;
         }
         count(&self.counters.rtp_in);
@@ -325,7 +331,7 @@ impl Leg {
         }
     }
 
-    /// A packet of the peer's sound, for whoever hears it.
+    /// Passes a packet of the peer's audio to the taps, the bridge and the detector.
     fn sound(&mut self, now: Instant, packet: &Received<'_>) {
         if self.muted {
             return;
@@ -346,13 +352,13 @@ impl Leg {
         }
     }
 
-    /// RTP stays the agent's, as where the keys are of no use to us.
+    /// Makes str0m keep the RTP, as without usable keys.
     #[cfg(test)]
     pub(crate) fn without_own_path(&mut self) {
         self.keys = crate::dtls::Keyring::default();
     }
 
-    /// Whether RTP is the leg's own.
+    /// Returns whether the leg carries its own RTP.
     #[cfg(test)]
     pub(crate) fn has_own_path(&self) -> bool {
         self.transport.is_some()

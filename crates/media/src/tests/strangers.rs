@@ -1,5 +1,5 @@
-//! What strangers send to the media port, before, during and after a handshake: nothing comes back, nothing changes
-//! (R19).
+//! Datagrams from strangers before, during and after a handshake: no reply and no effect
+//! (docs/reference/reliability.md#r19).
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use str0m::ice::{StunMessage, TransId};
 use super::*;
 use crate::Missing;
 
-/// A STUN check of this user's with this password.
+/// A STUN check with this USERNAME and password.
 fn check(user: &str, pwd: &str) -> Vec<u8> {
     let hmac = |key: &[u8], parts: &[&[u8]]| {
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
@@ -22,12 +22,12 @@ fn check(user: &str, pwd: &str) -> Vec<u8> {
     room
 }
 
-/// The user that checks of a call's peer name.
+/// The USERNAME of a call's checks.
 fn user(peer: &Peer) -> String {
     format!("{}:{}", peer.answer.as_ref().expect("answer").ufrag, peer.offer().ufrag)
 }
 
-/// What nobody should send: checks without the right words, DTLS, RTP, RTCP, TURN, anything.
+/// Invalid datagrams: checks with wrong credentials, DTLS, RTP, RTCP, TURN, garbage.
 fn junk(peer: &Peer) -> Vec<Vec<u8>> {
     let answer = peer.answer.as_ref().expect("answer");
     let mut client_hello = vec![22, 254, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 54, 1, 0, 0, 42];
@@ -44,7 +44,7 @@ fn junk(peer: &Peer) -> Vec<Vec<u8>> {
         vec![23, 254, 253, 0, 1, 0, 0, 0, 0, 0, 9, 0, 2, 1, 0],
         rtp(peer.ssrc),
         rtp(99),
-        // A sender report, a goodbye.
+        // A sender report, a BYE.
         vec![0x80, 200, 0, 1, 0, 0, 0, 1],
         [&[0x81, 203, 0, 1][..], &peer.ssrc.to_be_bytes()].concat(),
         // TURN: Allocate, ChannelData.
@@ -79,7 +79,7 @@ fn r19_strangers_get_nothing_and_disturb_nobody() {
         stranger.send_to(datagram, ours).expect("send");
     }
     call.until("counted", |_, _| media.stats().strangers >= junk.len() as u64);
-    // The same from the peer's own address, as one who forges it would: nothing authenticates, nothing changes.
+    // The same from a spoofed peer address: nothing authenticates, nothing changes.
     for datagram in &junk {
         call.peer[0].out.push((ours, datagram.clone()));
     }
@@ -126,8 +126,8 @@ fn r19_junk_before_and_during_the_handshake_changes_nothing() {
             call.leg.open();
             let (ours, junk) = (call.peer[0].remote.expect("our address"), junk(&call.peer[0]));
             let (stranger, mut sent) = (stranger(), media.stats().strangers);
-            // Always some of it underway, and no more than leaves the peer room in the port's buffer: what a full one
-            // loses would be anybody's.
+            // Keeps some junk in flight, but never so much that the port's buffer overflows and
+            // loses the peer's packets.
             let mut flood = || {
                 if media.stats().strangers >= sent {
                     for datagram in &junk {
@@ -166,7 +166,8 @@ fn r19_a_check_with_our_words_is_answered_with_no_more_than_twice_its_size() {
     let (length, from) = knows.recv_from(&mut [0; 2_000]).expect("an answer");
     assert_eq!(from, ours);
     assert!(length <= 2 * request.len(), "{length} to {}", request.len());
-    // Who may check may not do more: DTLS and RTP from there are another handshake's and another's keys.
+    // A source that may check may do nothing more: its DTLS and RTP do not match the leg's
+    // handshake and keys.
     for datagram in junk(&call.peer[0]) {
         knows.send_to(&datagram, ours).expect("send");
     }
