@@ -13,7 +13,7 @@ use super::prompt::Frame;
 pub const FEED_MAX: usize = 16;
 /// Ticks after which audio starts even with fewer frames than the lead, so that the end of the
 /// audio is not held back.
-const IMPATIENT: u8 = 3;
+const START_TICKS_MAX: u8 = 3;
 
 /// Progress of both ends.
 #[derive(Debug, Default)]
@@ -38,8 +38,8 @@ pub(super) struct FeedEnd {
     progress: Arc<Progress>,
     /// Frames to buffer before audio starts.
     lead: u64,
-    flowing: bool,
-    waited: u8,
+    playing: bool,
+    waited_ticks: u8,
     taken: u64,
 }
 
@@ -48,8 +48,14 @@ pub(super) fn feed(lead: usize) -> (Feed, FeedEnd) {
     let (to, from) = sync_channel(FEED_MAX);
     let progress = Arc::new(Progress::default());
     let lead = u64::try_from(lead.clamp(1, FEED_MAX)).unwrap_or(1);
-    let end =
-        FeedEnd { from, progress: progress.clone(), lead, flowing: false, waited: 0, taken: 0 };
+    let end = FeedEnd {
+        from,
+        progress: progress.clone(),
+        lead,
+        playing: false,
+        waited_ticks: 0,
+        taken: 0,
+    };
     (Feed { to, progress }, end)
 }
 
@@ -67,7 +73,7 @@ impl Feed {
     }
 
     /// Number of frames that can be pushed now.
-    pub fn room(&self) -> usize {
+    pub fn free(&self) -> usize {
         FEED_MAX.saturating_sub(self.waiting())
     }
 
@@ -96,20 +102,20 @@ impl Feed {
 
 impl FeedEnd {
     /// Returns whether frames are queued.
-    pub(super) fn has_more(&self) -> bool {
+    pub(super) fn has_queued(&self) -> bool {
         self.progress.pushed.load(Ordering::Acquire) > self.taken
     }
 
     /// Returns the frame of this tick, and `false` if the sender's end is gone.
     pub(super) fn next(&mut self) -> (Option<Frame>, bool) {
         let waiting = self.progress.pushed.load(Ordering::Acquire).saturating_sub(self.taken);
-        if !self.flowing && waiting > 0 {
-            self.waited = self.waited.saturating_add(1);
-            self.flowing = waiting >= self.lead || self.waited >= IMPATIENT;
+        if !self.playing && waiting > 0 {
+            self.waited_ticks = self.waited_ticks.saturating_add(1);
+            self.playing = waiting >= self.lead || self.waited_ticks >= START_TICKS_MAX;
         }
         let cleared = self.progress.cleared.load(Ordering::Acquire);
         loop {
-            if !self.flowing && self.taken >= cleared && waiting > 0 {
+            if !self.playing && self.taken >= cleared && waiting > 0 {
                 return (None, true);
             }
             match self.from.try_recv() {
@@ -121,8 +127,8 @@ impl FeedEnd {
                     }
                 }
                 Err(TryRecvError::Empty) => {
-                    self.flowing = false;
-                    self.waited = 0;
+                    self.playing = false;
+                    self.waited_ticks = 0;
                     return (None, true);
                 }
                 Err(TryRecvError::Disconnected) => return (None, false),
@@ -141,12 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn frames_begin_with_their_lead_and_again_after_a_gap() {
+    fn starts_with_the_lead_and_again_after_an_underrun() {
         let (feed, mut end) = feed(2);
         let mut next = || end.next().0.map(|frame| frame[0]);
         assert_eq!(next(), None);
         assert!(push(&feed, 1));
-        assert_eq!(next(), None, "a second one is waited for");
+        assert_eq!(next(), None, "the lead is two frames");
         assert!(push(&feed, 2));
         assert_eq!((next(), next(), next()), (Some(1), Some(2), None));
         assert_eq!(feed.taken(), 2);
@@ -154,15 +160,15 @@ mod tests {
         assert_eq!(
             (next(), next(), next()),
             (None, None, Some(3)),
-            "a last one is not kept for ever"
+            "a single frame is released after a while"
         );
     }
 
     #[test]
-    fn what_is_cleared_is_not_sent_and_the_queue_is_bounded() {
+    fn drops_cleared_frames_and_bounds_the_queue() {
         let (feed, mut end) = feed(1);
         let pushed = (0..100).filter(|n| push(&feed, *n)).count();
-        assert_eq!((pushed, feed.room()), (FEED_MAX, 0));
+        assert_eq!((pushed, feed.free()), (FEED_MAX, 0));
         assert_eq!(end.next().0.map(|f| f[0]), Some(0));
         feed.clear();
         assert!(push(&feed, 77));

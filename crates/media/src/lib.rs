@@ -10,12 +10,11 @@
 //! | `sdp` | parses offers, writes answers |
 //! | `ports` | assigns UDP ports to legs |
 //! | `shard`, `ticker` | the media thread and its timing |
-//! | `leg` | what one leg does every 20 ms; `player`, `layers`, `dtmf`, `tones` are its parts |
+//! | `leg` | one leg and its 20 ms tick; `player`, `layers`, `dtmf`, `tones` are its parts |
 //! | `ice`, `dtls`, `stun` | ICE and DTLS by str0m, with timing of our own |
 //! | `transport`, `srtp`, `rtp`, `rtcp` | the RTP path of a leg |
 //! | `prompt` | encoded audio that calls share |
-//! | `tap`, `tap_reader`, `feed` | audio out of and into a leg, for recordings, streams, rooms and
-//! speech recognition |
+//! | `tap`, `tap_reader`, `feed` | audio out of and into a leg, for recordings, streams and rooms |
 //! | `mixer`, `record`, `workers` | rooms, recordings, and the threads that they run on |
 //! | `bridge`, `cable` | connect two legs, or two users of taps and feeds without a leg |
 
@@ -37,24 +36,21 @@
 )]
 #![deny(unsafe_code, clippy::undocumented_unsafe_blocks)]
 
-mod agent;
+mod audio_detector;
 mod beep;
-mod blend;
 mod bridge;
 mod cable;
 pub mod conceal;
-mod crowd;
 mod drift;
 mod dtls;
 pub mod dtmf;
-mod ear;
 mod feed;
-mod inlet;
+mod ice;
+mod jitter_buffer;
 mod layers;
 mod leg;
-mod line;
 mod mixer;
-mod offering;
+mod offered_leg;
 #[allow(
     unsafe_code,
     clippy::indexing_slicing,
@@ -63,8 +59,7 @@ mod offering;
     reason = "lengths come from libopus and are checked"
 )]
 pub mod opus;
-mod outbox;
-mod pace;
+mod packet_mixer;
 mod player;
 mod ports;
 #[allow(unsafe_code, reason = "a prefetch instruction")]
@@ -77,7 +72,9 @@ pub mod record;
 mod rtcp;
 mod rtp;
 pub mod sdp;
+mod send_buffer;
 mod shard;
+mod shared_paths;
 #[allow(
     unsafe_code,
     clippy::indexing_slicing,
@@ -90,6 +87,8 @@ mod srtp;
 #[doc(hidden)]
 pub mod stun;
 mod tap;
+mod tap_reader;
+mod ticker;
 mod tones;
 mod transport;
 pub mod voice;
@@ -98,23 +97,23 @@ pub mod workers;
 
 /// The packet layer below a leg, for programs that play the peer of a call.
 pub mod packet {
-    pub use crate::dtls::{Keyring, crypto, with_keyring};
-    pub use crate::outbox::Outbox;
-    pub use crate::rtp::{Looks, looks};
+    pub use crate::dtls::{KeyCell, crypto, with_key_cell};
+    pub use crate::rtp::{PacketKind, packet_kind};
+    pub use crate::send_buffer::SendBuffer;
     pub use crate::srtp::Keys;
-    pub use crate::transport::{Making, Received, Sending, Transport};
+    pub use crate::transport::{OutgoingPacket, ReceivedPacket, Transport, TransportConfig};
 }
 
 pub use bridge::{BridgeEnd, bridge};
 pub use cable::{CableEnd, cable};
 pub use feed::{FEED_MAX, Feed};
-pub use line::{Line, Patience, Twenty};
-pub use mixer::{Audience, MixEvent, MixPart, MixSink, Mixer, Played, RoomSound, Says};
-pub use offering::OfferedLeg;
+pub use mixer::{Audience, HeardBy, MemberAudio, MixEvent, MixSink, Mixer, RoomAudio, SoundKind};
+pub use offered_leg::OfferedLeg;
 pub use player::PlayItem;
-pub use quality::{Quality, Way};
-pub use tap::{Sides, Tap};
-pub use watchdog::Missing;
+pub use quality::{Quality, StreamStats};
+pub use tap::{Tap, TapSides};
+pub use tap_reader::{AudioFrame, Buffering, TapReader};
+pub use watchdog::MissingStep;
 
 use std::fmt;
 use std::io;
@@ -128,15 +127,15 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
 use crate::sockets::interface_addresses;
-use agent::{Agent, Credentials, Homes, Identity};
-use leg::{Counters, Leg, LegOrder, Making};
+use ice::{Credentials, IceAgent, Identity, LocalAddresses};
+use leg::{Counters, Leg, LegCommand, LegConfig};
 use machine::{Aside, MediaFact, PlayId, Voice};
 use model::Clock;
 use model::{Digit, leads_to};
-use ports::Ports;
+use ports::PortTable;
 use prompt::Frame;
-use sdp::{Offer, Ours};
-use shard::{NewLeg, Order, Shard, Tally};
+use sdp::{LocalDescription, Offer};
+use shard::{Command, NewLeg, Shard, ShardCounters};
 use workers::Workers;
 use xml::ast::Beep;
 
@@ -144,7 +143,7 @@ use xml::ast::Beep;
 #[derive(Clone, Debug, PartialEq)]
 pub enum LegEvent {
     /// The state of the media path changed.
-    Fact(MediaFact),
+    Media(MediaFact),
     /// The first frame of a playlist was sent.
     PlayStarted(PlayId),
     /// The last frame of a playlist was sent 20 ms ago.
@@ -160,7 +159,7 @@ pub enum LegEvent {
     /// No audio has arrived `waited` after [`LegHandle::open`], and `missing` is the first step
     /// that has not succeeded. Reported after 3 s and after 8 s; a wrong certificate is reported
     /// immediately. `checking` is true if this side sends the ICE checks.
-    Missing { missing: Missing, waited: Duration, checking: bool },
+    NoAudio { missing: MissingStep, waited: Duration, checking: bool },
     /// Speech or a beep was detected; see [`LegHandle::detect_voice`] and
     /// [`LegHandle::detect_beep`].
     Voice(Voice),
@@ -170,11 +169,11 @@ pub enum LegEvent {
 pub type EventSink = Arc<dyn Fn(LegEvent) + Send + Sync>;
 
 /// Interval at which the worker threads run their jobs.
-const WORK_BEAT: Duration = Duration::from_millis(5);
+const WORKER_INTERVAL: Duration = Duration::from_millis(5);
 /// Capacity of a shard's command queue. A shard executes about a thousand commands every 5 ms.
-const ORDERS_MAX: usize = 8_192;
+const COMMAND_QUEUE_MAX: usize = 8_192;
 /// Maximum number of host candidates offered to a peer (docs/reference/meta.md#a3).
-const PUBLIC_MAX: usize = 8;
+const CANDIDATES_MAX: usize = 8;
 /// Alphabet of ICE credentials (`ice-char`, RFC 8445 §15.4).
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 /// Length of our ufrag and password in characters, 48 and 144 bits of randomness
@@ -185,7 +184,7 @@ const PWD_CHARS: usize = 24;
 const CNAME_CHARS: usize = 16;
 
 /// Queued commands of one shard above which no new call is accepted: two ticks' worth.
-const ORDERS_BEHIND: usize = 2_048;
+const COMMAND_BACKLOG_MAX: usize = 2_048;
 
 /// Settings of the media path, from `[listen]`, `[public]` and `[limits]` of the configuration.
 #[derive(Clone, Debug)]
@@ -232,21 +231,21 @@ pub struct Media {
     random: SystemRandom,
     silence: Frame,
     next_leg: AtomicU64,
-    ports: Arc<Mutex<Ports>>,
+    ports: Arc<Mutex<PortTable>>,
     shards: Vec<ShardHandle>,
     workers: Workers,
 }
 
 /// A leg that answers an offer, before it is handed to its shard.
-struct Made {
+struct AnsweredLeg {
     leg: Leg,
     ufrag: String,
     answer: String,
 }
 
 /// The local parameters of a leg.
-struct Side {
-    homes: Homes,
+struct LocalSide {
+    local_addresses: LocalAddresses,
     pwd: String,
     ssrc: u32,
     cname: String,
@@ -256,7 +255,7 @@ struct Side {
 }
 
 struct ShardHandle {
-    orders: Orders,
+    commands: CommandSender,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -272,7 +271,7 @@ pub struct MediaStats {
     /// RTP packets sent.
     pub packets_out: u64,
     /// Datagrams that matched no leg. They are dropped without a reply.
-    pub strangers: u64,
+    pub unmatched: u64,
     /// Ticks that started more than 20 ms late.
     pub late_ticks: u64,
 }
@@ -283,25 +282,25 @@ impl Media {
     ///
     /// # Errors
     ///
-    /// Returns an error if a port cannot be bound, there is no address to offer, the certificate
+    /// Returns an error if a port cannot be bound, no address can be offered, the certificate
     /// cannot be created, or a thread cannot be started.
     pub fn start(config: MediaConfig, clock: Clock) -> io::Result<Arc<Self>> {
         let public_ips = public_ips(&config)?;
-        let ports = Ports::open(config.listen, config.max_ports, config.shards.max(1))?;
-        let firsts: Vec<_> = ports.ports().cloned().collect();
+        let ports = PortTable::open(config.listen, config.max_ports, config.shards.max(1))?;
+        let first_ports: Vec<_> = ports.ports().cloned().collect();
         let ports = Arc::new(Mutex::new(ports));
         let mut shards = Vec::new();
-        for (n, first) in firsts.into_iter().enumerate() {
-            let (queue_in, queue) = sync_channel(ORDERS_MAX);
-            let tally = Arc::new(Tally::default());
-            let orders = Orders { queue: queue_in, tally: tally.clone() };
-            let shard = Shard::new(clock.clone(), queue, ports.clone(), tally, first)?;
+        for (n, port) in first_ports.into_iter().enumerate() {
+            let (queue_in, queue) = sync_channel(COMMAND_QUEUE_MAX);
+            let counters = Arc::new(ShardCounters::default());
+            let commands = CommandSender { queue: queue_in, counters: counters.clone() };
+            let shard = Shard::new(clock.clone(), queue, ports.clone(), counters, port)?;
             let thread = std::thread::Builder::new()
                 .name(format!("media-{n}"))
                 .spawn(move || shard.run())?;
-            shards.push(ShardHandle { orders, thread: Mutex::new(Some(thread)) });
+            shards.push(ShardHandle { commands, thread: Mutex::new(Some(thread)) });
         }
-        let workers = Workers::start("sound", shards.len(), WORK_BEAT, &clock)?;
+        let workers = Workers::start("sound", shards.len(), WORKER_INTERVAL, &clock)?;
         Ok(Arc::new(Self {
             clock,
             public_ips,
@@ -318,7 +317,7 @@ impl Media {
 
     /// Returns whether a leg could answer `offer`: the offer has a candidate of an address family
     /// that this node serves, or no candidate at all, in which case the peer sends the checks.
-    pub fn reaches(&self, offer: &Offer) -> bool {
+    pub fn can_answer(&self, offer: &Offer) -> bool {
         let families = |v4: bool| self.public_ips.iter().any(|ip| ip.is_ipv4() == v4);
         offer.candidates.is_empty() || offer.candidates.iter().any(|c| families(c.addr.is_ipv4()))
     }
@@ -338,51 +337,57 @@ impl Media {
     ) -> Result<(LegHandle, String), MediaError> {
         let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
         let peers = offer.candidates.iter().map(|c| c.addr).collect();
-        let (port, rivals) = {
+        let (port, conflicts) = {
             let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-            (ports.take(id, peers), ports.rivals(id))
+            (ports.allocate(id, peers), ports.conflicts(id))
         };
-        let orders = match self.shards.get(port.shard) {
-            Some(shard) => shard.orders.clone(),
+        let commands = match self.shards.get(port.shard) {
+            Some(shard) => shard.commands.clone(),
             None => return Err(MediaError::Stopped),
         };
         // From here on, dropping the handle releases the port.
         let counters = Arc::new(Counters::default());
-        let mut handle =
-            LegHandle { id, orders, counters: counters.clone(), unborn: Some(self.ports.clone()) };
+        let mut handle = LegHandle {
+            id,
+            commands,
+            counters: counters.clone(),
+            reserved_in: Some(self.ports.clone()),
+        };
 
         let reachable = self.reachable(port.bound);
-        let Made { leg, ufrag, answer } = self.make(offer, &reachable, sink.clone(), counters)?;
-        let new = NewLeg { id, port, rivals, ufrag, leg, sink };
-        if !handle.orders.send(Order::Add(Box::new(new))) {
+        let AnsweredLeg { leg, ufrag, answer } =
+            self.prepare_answer(offer, &reachable, sink.clone(), counters)?;
+        let new = NewLeg { id, port, conflicts, ufrag, leg, sink };
+        if !handle.commands.send(Command::Add(Box::new(new))) {
             return Err(MediaError::Stopped);
         }
         // The shard releases the port when the leg ends.
-        handle.unborn = None;
+        handle.reserved_in = None;
         Ok((handle, answer))
     }
 
     /// Builds a leg that answers `offer` from these local addresses. Registers it nowhere.
-    fn make(
+    fn prepare_answer(
         &self,
         offer: &Offer,
         reachable: &[SocketAddr],
         sink: EventSink,
         counters: Arc<Counters>,
-    ) -> Result<Made, MediaError> {
+    ) -> Result<AnsweredLeg, MediaError> {
         let now = self.clock.now();
-        let homes = Homes::of(reachable);
+        let local_addresses = LocalAddresses::first_per_family(reachable);
         if !offer.candidates.is_empty()
-            && offer.candidates.iter().all(|c| homes.towards(c.addr.ip()).is_none())
+            && offer.candidates.iter().all(|c| local_addresses.for_peer(c.addr.ip()).is_none())
         {
             return Err(MediaError::NoFamily);
         }
         let ours = self.credentials()?;
         // A lite peer does not send checks, so we do. A full peer checks us.
         let controlling = offer.ice_lite;
-        let agent = agent::towards(&self.identity, offer, homes, &ours, controlling, now)?;
-        let (stream, track) = (self.uuid()?, self.uuid()?);
-        let answer = offer.answer(&Ours {
+        let ice_agent =
+            ice::new_agent(&self.identity, offer, local_addresses, &ours, controlling, now)?;
+        let (stream, track) = (self.random_uuid()?, self.random_uuid()?);
+        let answer = offer.answer(&LocalDescription {
             candidates: reachable,
             ufrag: &ours.ufrag,
             pwd: &ours.pwd,
@@ -391,55 +396,55 @@ impl Media {
             cname: &ours.cname,
             stream: &stream,
             track: &track,
-            session: u64::from_be_bytes(self.bytes()?) >> 2,
+            session: u64::from_be_bytes(self.random_bytes()?) >> 2,
             ice_lite: !controlling,
         });
         let ufrag = ours.ufrag.clone();
-        let side = Side {
-            homes,
+        let side = LocalSide {
+            local_addresses,
             pwd: ours.pwd,
             ssrc: ours.ssrc,
             cname: ours.cname,
             controlling,
             offered: false,
         };
-        let leg = self.leg(offer, agent, side, sink, counters, now)?;
-        Ok(Made { leg, ufrag, answer })
+        let leg = self.build_leg(offer, ice_agent, side, sink, counters, now)?;
+        Ok(AnsweredLeg { leg, ufrag, answer })
     }
 
-    /// Builds a leg for the peer of `offer`, which may also be the answer to an offer of ours.
-    fn leg(
+    /// Builds a leg for the peer of `offer`, which may also be the answer to our offer.
+    fn build_leg(
         &self,
         offer: &Offer,
-        agent: Agent,
-        side: Side,
+        ice_agent: IceAgent,
+        side: LocalSide,
         sink: EventSink,
         counters: Arc<Counters>,
         now: Instant,
     ) -> Result<Leg, MediaError> {
-        Ok(Leg::new(Making {
-            rtc: agent.rtc,
-            mid: agent.mid,
-            keys: agent.keys,
+        Ok(Leg::new(LegConfig {
+            rtc: ice_agent.rtc,
+            mid: ice_agent.mid,
+            keys: ice_agent.keys,
             cname: side.cname,
             ssrc: side.ssrc,
             sink,
             counters,
-            homes: side.homes,
+            local_addresses: side.local_addresses,
             pwd: side.pwd,
             remote_pwd: offer.pwd.clone(),
             controlling: side.controlling,
             offered: side.offered,
-            dtls_client: offer.setup.answered() == sdp::Setup::Active,
+            dtls_client: offer.setup.answer_role() == sdp::Setup::Active,
             opus_pt: offer.opus_pt,
             telephone_events: offer.telephone_events.clone(),
-            digits_out: offer.digits_out(),
+            telephone_event_out: offer.telephone_event_out(),
             remote_ssrc: offer.ssrc,
             packet_ms: offer.ptime,
             // Half the range, so that the sequence number does not roll over within the first
             // minutes (RFC 3711 §3.3.1).
-            sequence: u16::from_be_bytes(self.bytes()?) >> 1,
-            timestamp: u32::from_be_bytes(self.bytes()?),
+            sequence: u16::from_be_bytes(self.random_bytes()?) >> 1,
+            timestamp: u32::from_be_bytes(self.random_bytes()?),
             silence: self.silence.clone(),
             media_dead: self.media_dead,
             now,
@@ -450,22 +455,22 @@ impl Media {
     /// The public addresses at which a port can be reached.
     fn reachable(&self, bound: SocketAddr) -> Vec<SocketAddr> {
         let serving = self.public_ips.iter().filter(|ip| leads_to(**ip, bound.ip()));
-        serving.map(|ip| SocketAddr::new(*ip, bound.port())).take(PUBLIC_MAX).collect()
+        serving.map(|ip| SocketAddr::new(*ip, bound.port())).take(CANDIDATES_MAX).collect()
     }
 
     /// Creates fresh random credentials for one leg.
     fn credentials(&self) -> Result<Credentials, MediaError> {
         Ok(Credentials {
-            ufrag: self.ice_text::<UFRAG_CHARS>()?,
-            pwd: self.ice_text::<PWD_CHARS>()?,
+            ufrag: self.random_ice_chars::<UFRAG_CHARS>()?,
+            pwd: self.random_ice_chars::<PWD_CHARS>()?,
             // Some implementations take SSRC 0 for "none".
-            ssrc: u32::from_be_bytes(self.bytes()?).max(1),
-            cname: self.ice_text::<CNAME_CHARS>()?,
+            ssrc: u32::from_be_bytes(self.random_bytes()?).max(1),
+            cname: self.random_ice_chars::<CNAME_CHARS>()?,
         })
     }
 
-    fn uuid(&self) -> Result<String, MediaError> {
-        Ok(uuid::Builder::from_random_bytes(self.bytes()?).into_uuid().to_string())
+    fn random_uuid(&self) -> Result<String, MediaError> {
+        Ok(uuid::Builder::from_random_bytes(self.random_bytes()?).into_uuid().to_string())
     }
 
     /// The worker threads for jobs on live audio: streams, mixing, speech recognition. They run
@@ -477,7 +482,7 @@ impl Media {
     /// Closes all legs and stops the threads. Later calls to [`Media::answer`] fail.
     pub fn stop(&self) {
         for shard in &self.shards {
-            shard.orders.send(Order::Stop);
+            shard.commands.send(Command::Stop);
         }
         for shard in &self.shards {
             let thread = shard.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -492,9 +497,9 @@ impl Media {
         self.workers.stop();
     }
 
-    /// Returns whether a shard has so many queued commands that no new call should be accepted.
+    /// Returns whether a shard's command queue is too long to accept another call.
     pub fn is_behind(&self) -> bool {
-        self.shards.iter().any(|shard| shard.orders.is_behind())
+        self.shards.iter().any(|shard| shard.commands.is_behind())
     }
 
     /// Returns the counters since the start.
@@ -505,25 +510,25 @@ impl Media {
             stats.ports_open = ports.ports().count();
             stats.legs = ports.legs();
         }
-        for tally in self.shards.iter().map(|s| &s.orders.tally) {
-            stats.packets_in += tally.packets_in.load(Ordering::Relaxed);
-            stats.packets_out += tally.packets_out.load(Ordering::Relaxed);
-            stats.strangers += tally.strangers.load(Ordering::Relaxed);
-            stats.late_ticks += tally.late_ticks.load(Ordering::Relaxed);
+        for counters in self.shards.iter().map(|s| &s.commands.counters) {
+            stats.packets_in += counters.packets_in.load(Ordering::Relaxed);
+            stats.packets_out += counters.packets_out.load(Ordering::Relaxed);
+            stats.unmatched += counters.unmatched.load(Ordering::Relaxed);
+            stats.late_ticks += counters.late_ticks.load(Ordering::Relaxed);
         }
         stats
     }
 
-    fn bytes<const N: usize>(&self) -> Result<[u8; N], MediaError> {
+    fn random_bytes<const N: usize>(&self) -> Result<[u8; N], MediaError> {
         let mut bytes = [0; N];
         self.random.fill(&mut bytes).map_err(|_| MediaError::Random)?;
         Ok(bytes)
     }
 
     /// Random ICE characters, six bits of randomness each.
-    fn ice_text<const N: usize>(&self) -> Result<String, MediaError> {
+    fn random_ice_chars<const N: usize>(&self) -> Result<String, MediaError> {
         let pick = |b: u8| ICE_CHARS.get(usize::from(b & 63)).copied().map_or('A', char::from);
-        Ok(self.bytes::<N>()?.into_iter().map(pick).collect())
+        Ok(self.random_bytes::<N>()?.into_iter().map(pick).collect())
     }
 }
 
@@ -539,10 +544,10 @@ impl Drop for Media {
 /// thousands of commands are queued.
 pub struct LegHandle {
     id: LegId,
-    orders: Orders,
+    commands: CommandSender,
     counters: Arc<Counters>,
     /// The table in which the port is reserved, until the shard has taken over the leg.
-    unborn: Option<Arc<Mutex<Ports>>>,
+    reserved_in: Option<Arc<Mutex<PortTable>>>,
 }
 
 /// Counters of a leg.
@@ -559,75 +564,75 @@ pub struct LegStats {
 impl LegHandle {
     /// Starts the ICE checks. Called when `pre_accept` is being sent.
     pub fn begin(&self) {
-        self.order(LegOrder::Begin);
+        self.command(LegCommand::Begin);
     }
 
     /// Starts sending audio: one packet every 20 ms as soon as the leg is connected. Called when
     /// `accept` has succeeded.
     pub fn open(&self) {
-        self.order(LegOrder::Open);
+        self.command(LegCommand::Open);
     }
 
     /// Plays `items` one after another without a gap, in place of the current playlist. Playing
     /// starts when the leg is connected and open. [`LegEvent::Played`] is reported when the last
     /// frame has been heard.
     pub fn play(&self, play: PlayId, items: Vec<PlayItem>) {
-        self.order(LegOrder::Play(play, items));
+        self.command(LegCommand::Play(play, items));
     }
 
     /// Plays `items` over the current playlist or in place of it, as `aside` says, and replaces the
     /// items of the same kind. Reports the same events as [`LegHandle::play`].
     pub fn play_aside(&self, play: PlayId, aside: Aside, items: Vec<PlayItem>) {
-        self.order(LegOrder::Aside(play, aside, items));
+        self.command(LegCommand::Aside(play, aside, items));
     }
 
     /// Stops a playlist or digits by their id. No event follows.
     pub fn stop(&self, play: PlayId) {
-        self.order(LegOrder::Stop(play));
+        self.command(LegCommand::Stop(play));
     }
 
     /// Sends DTMF digits after those already queued: `0-9 * # A-D`; `w` waits half a second and `W`
     /// one second. They are sent as RFC 4733 events, or as tones if the offer had no
     /// telephone-event. [`LegEvent::DigitsSent`] is reported at the end.
     pub fn send_digits(&self, play: PlayId, digits: &str) {
-        self.order(LegOrder::SendDigits(play, digits.to_owned()));
+        self.command(LegCommand::SendDigits(play, digits.to_owned()));
     }
 
     /// Turns voice detection on or off. While it is on, the peer's audio is decoded.
-    pub fn listen(&self, on: bool) {
-        self.order(LegOrder::Listen(on));
+    pub fn detect_voice(&self, on: bool) {
+        self.command(LegCommand::DetectVoice(on));
     }
 
     /// Starts or stops waiting for the beep of a voicemail. The beep is reported once.
-    pub fn await_beep(&self, how: Option<Beep>) {
-        self.order(LegOrder::Beep(how));
+    pub fn detect_beep(&self, settings: Option<Beep>) {
+        self.command(LegCommand::DetectBeep(settings));
     }
 
     /// Connects this leg with the leg that holds the other end of the bridge, so that the peers
     /// hear each other. Prompts have precedence over the other peer's audio.
     pub fn bridge(&self, end: BridgeEnd) {
-        self.order(LegOrder::Bridge(Box::new(end)));
+        self.command(LegCommand::Bridge(Box::new(end)));
     }
 
     /// Ends the bridge.
-    pub fn part(&self) {
-        self.order(LegOrder::Part);
+    pub fn unbridge(&self) {
+        self.command(LegCommand::Unbridge);
     }
 
     /// Returns a copy of this leg's packets, to be read with a [`TapReader`]. It starts with the
     /// next tick and ends with the leg. Nothing is decoded on the shard.
-    pub fn tap(&self, sides: Sides) -> Tap {
+    pub fn tap(&self, sides: TapSides) -> Tap {
         let (end, tap) = tap::tap(sides);
-        self.order(LegOrder::Tap(end));
+        self.command(LegCommand::Tap(end));
         tap
     }
 
     /// Returns a feed of live audio to the peer and replaces an earlier one. Audio starts when
-    /// `lead` frames are queued, and likewise after an underrun. Prompts have precedence over it; a
-    /// bridge or room is heard below it.
+    /// `lead` frames are queued, initially and after an underrun. Prompts have precedence over it;
+    /// a bridge or room is heard below it.
     pub fn feed(&self, lead: usize) -> Feed {
         let (feed, end) = feed::feed(lead);
-        self.order(LegOrder::Feed(Box::new(end)));
+        self.command(LegCommand::Feed(Box::new(end)));
         feed
     }
 
@@ -635,19 +640,19 @@ impl LegHandle {
     /// waiting or held member hears.
     pub fn room_feed(&self, lead: usize) -> Feed {
         let (feed, end) = feed::feed(lead);
-        self.order(LegOrder::Room(Box::new(end)));
+        self.command(LegCommand::RoomFeed(Box::new(end)));
         feed
     }
 
-    /// Mutes or unmutes the peer. While it is muted nobody hears its audio, but its keys still
-    /// count and its packets still keep the leg alive.
+    /// Mutes or unmutes the peer. A muted peer is not heard, but its keys still count and its
+    /// packets keep the leg alive.
     pub fn mute(&self, on: bool) {
-        self.order(LegOrder::Mute(on));
+        self.command(LegCommand::Mute(on));
     }
 
     /// Closes the leg: sends RTCP BYE, closes DTLS. No event follows.
     pub fn close(&self) {
-        self.order(LegOrder::Close);
+        self.command(LegCommand::Close);
     }
 
     /// Returns the counters so far.
@@ -659,9 +664,9 @@ impl LegHandle {
         }
     }
 
-    fn order(&self, order: LegOrder) {
+    fn command(&self, command: LegCommand) {
         // A stopped shard has no legs; the command is dropped.
-        self.orders.send(Order::Leg(self.id, order));
+        self.commands.send(Command::Leg(self.id, command));
     }
 }
 
@@ -673,7 +678,7 @@ impl fmt::Debug for LegHandle {
 
 impl Drop for LegHandle {
     fn drop(&mut self) {
-        match self.unborn.take() {
+        match self.reserved_in.take() {
             Some(ports) => ports.lock().unwrap_or_else(PoisonError::into_inner).release(self.id),
             None => self.close(),
         }
@@ -682,25 +687,25 @@ impl Drop for LegHandle {
 
 /// Sends commands to a shard.
 #[derive(Clone)]
-struct Orders {
-    queue: SyncSender<Order>,
-    tally: Arc<Tally>,
+struct CommandSender {
+    queue: SyncSender<Command>,
+    counters: Arc<ShardCounters>,
 }
 
-impl Orders {
+impl CommandSender {
     /// Queues a command. Returns `false` if the shard has ended. Blocks if the queue is full,
     /// usually for one tick, because no command may be lost.
-    fn send(&self, order: Order) -> bool {
-        self.tally.waiting.fetch_add(1, Ordering::Relaxed);
-        match self.queue.try_send(order) {
+    fn send(&self, command: Command) -> bool {
+        self.counters.waiting.fetch_add(1, Ordering::Relaxed);
+        match self.queue.try_send(command) {
             Ok(()) => true,
-            Err(TrySendError::Full(order)) => self.queue.send(order).is_ok(),
+            Err(TrySendError::Full(command)) => self.queue.send(command).is_ok(),
             Err(TrySendError::Disconnected(_)) => false,
         }
     }
 
     fn is_behind(&self) -> bool {
-        self.tally.waiting.load(Ordering::Relaxed) > ORDERS_BEHIND
+        self.counters.waiting.load(Ordering::Relaxed) > COMMAND_BACKLOG_MAX
     }
 }
 

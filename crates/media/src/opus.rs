@@ -97,16 +97,16 @@ impl Encoder {
     /// Encodes one frame. `pcm` is 20 ms, [`Rate::frame`] samples; shorter input is padded with
     /// silence, longer input is truncated.
     pub fn encode(&mut self, pcm: &[i16]) -> Frame {
-        let wanted = self.rate.frame();
-        let mut filled = [0i16; Rate::Hz48000.frame()];
-        let pcm = match pcm.get(..wanted) {
+        let samples_per_frame = self.rate.frame();
+        let mut padded = [0i16; Rate::Hz48000.frame()];
+        let pcm = match pcm.get(..samples_per_frame) {
             Some(whole) => whole,
             None => {
-                filled[..pcm.len()].copy_from_slice(pcm);
-                &filled[..wanted]
+                padded[..pcm.len()].copy_from_slice(pcm);
+                &padded[..samples_per_frame]
             }
         };
-        self.packet(pcm).unwrap_or_else(|| {
+        self.encode_frame(pcm).unwrap_or_else(|| {
             self.reset();
             silence_frame()
         })
@@ -114,14 +114,14 @@ impl Encoder {
 
     /// Like [`Encoder::encode`], with as little reference to the previous frame as possible: for a
     /// frame that will be played after another frame than the one encoded before it.
-    pub fn encode_apart(&mut self, pcm: &[i16]) -> Frame {
-        self.predict(false);
+    pub fn encode_independent(&mut self, pcm: &[i16]) -> Frame {
+        self.set_prediction(false);
         let frame = self.encode(pcm);
-        self.predict(true);
+        self.set_prediction(true);
         frame
     }
 
-    fn predict(&mut self, on: bool) {
+    fn set_prediction(&mut self, on: bool) {
         let request = unsafe_opus::OPUS_SET_PREDICTION_DISABLED_REQUEST;
         // SAFETY: `state` is live and exclusively ours; the request takes one `i32`, 0 or 1.
         unsafe {
@@ -134,7 +134,7 @@ impl Encoder {
     }
 
     /// Encodes exactly one frame. Returns `None` if the codec fails.
-    fn packet(&mut self, pcm: &[i16]) -> Option<Frame> {
+    fn encode_frame(&mut self, pcm: &[i16]) -> Option<Frame> {
         debug_assert_eq!(pcm.len(), self.rate.frame());
         let mut packet = [0u8; FRAME_BYTES_MAX];
         let state = self.state.as_ptr();
@@ -238,8 +238,8 @@ impl Decoder {
     ///
     /// `None` means a lost packet, of which 20 ms are concealed. With `fec`, `packet` is the
     /// *successor* of a lost packet, and 20 ms of the lost one are recovered from its redundancy,
-    /// or concealed if there is none; decode the packet again without `fec` afterwards. A packet
-    /// without audio (DTX) is a pause.
+    /// or concealed without one; decode the packet again without `fec` afterwards. A packet without
+    /// audio (DTX) is a pause.
     ///
     /// # Errors
     ///
@@ -251,22 +251,22 @@ impl Decoder {
         fec: bool,
         out: &mut Vec<i16>,
     ) -> Result<usize, OpusError> {
-        let lost = match packet {
+        let concealed = match packet {
             Some([]) => return Err(OpusError::Malformed),
             // A frame of at most one byte is a pause (RFC 6716 §3.2.1). The codec would conceal it
             // itself.
             Some(packet @ [toc] | packet @ [toc, _]) if toc & 3 == 0 => Some(self.length(packet)?),
-            Some(packet) if fec && !has_redundancy(packet) => Some(self.rate.frame()),
+            Some(packet) if fec && !has_fec(packet) => Some(self.rate.frame()),
             Some(_) => None,
             None => Some(self.rate.frame()),
         };
         let before = out.len();
-        if let Some(samples) = lost {
-            self.concealer.lost(samples, out);
+        if let Some(samples) = concealed {
+            self.concealer.conceal(samples, out);
             return Ok(samples);
         }
         let samples = self.decode_sound(packet.unwrap_or_default(), fec, out)?;
-        self.concealer.heard(out.get_mut(before..).unwrap_or_default());
+        self.concealer.push(out.get_mut(before..).unwrap_or_default());
         Ok(samples)
     }
 
@@ -290,7 +290,7 @@ impl Decoder {
         let len = i32::try_from(packet.len()).map_err(|_| OpusError::Malformed)?;
         let frames = if fec { 1 } else { PACKET_FRAMES_MAX };
         let mut pcm = [0i16; Rate::Hz48000.frame() * PACKET_FRAMES_MAX];
-        let room = self.rate.frame() * frames;
+        let capacity = self.rate.frame() * frames;
         let state = self.state.as_ptr();
         let decoded = catch_unwind(AssertUnwindSafe(|| {
             // SAFETY: `state` is live and exclusively ours; `packet` is a slice of `len` bytes;
@@ -301,13 +301,13 @@ impl Decoder {
                     packet.as_ptr(),
                     len,
                     pcm.as_mut_ptr(),
-                    room as i32,
+                    capacity as i32,
                     i32::from(fec),
                 )
             }
         }));
         let Ok(decoded) = decoded else {
-            self.renew();
+            self.reset();
             return Err(OpusError::Fault);
         };
         if decoded == unsafe_opus::OPUS_INVALID_PACKET {
@@ -321,7 +321,7 @@ impl Decoder {
         Ok(samples.len())
     }
 
-    fn renew(&mut self) {
+    fn reset(&mut self) {
         let old = std::mem::replace(&mut self.state, new_decoder(self.rate));
         // SAFETY: `old` came from `opus_decoder_create`, and no other pointer to it exists.
         unsafe { unsafe_opus::opus_decoder_destroy(old.as_ptr()) };
@@ -343,7 +343,7 @@ impl std::fmt::Debug for Decoder {
 
 /// Returns whether a packet of one 20 ms frame carries a copy of the frame before it (LBRR, RFC
 /// 6716 §4.2.4). The flag follows the voice activity flag of the SILK frame.
-fn has_redundancy(packet: &[u8]) -> bool {
+fn has_fec(packet: &[u8]) -> bool {
     let [toc, first, _, ..] = packet else { return false };
     let silk_of_20_ms = match toc >> 3 {
         config @ 0..=11 => config & 3 == 1,
@@ -364,15 +364,15 @@ fn new_decoder(rate: Rate) -> NonNull<unsafe_opus::OpusDecoder> {
 pub fn silence_frame() -> Frame {
     /// 20 ms of silence for any decoder (RFC 6716 §3.1: CELT, full band, one frame), if encoding
     /// zeros fails.
-    const BARE: [u8; 3] = [0xf8, 0xff, 0xfe];
+    const FALLBACK: [u8; 3] = [0xf8, 0xff, 0xfe];
     static SILENCE: OnceLock<Frame> = OnceLock::new();
     let make = || {
         let mut encoder = Encoder::for_prompts();
         // The first frames still contain the encoder's start-up.
         (0..10)
-            .filter_map(|_| encoder.packet(&[0; Rate::Hz16000.frame()]))
+            .filter_map(|_| encoder.encode_frame(&[0; Rate::Hz16000.frame()]))
             .last()
-            .unwrap_or_else(|| Frame::from(BARE))
+            .unwrap_or_else(|| Frame::from(FALLBACK))
     };
     SILENCE.get_or_init(make).clone()
 }
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tone_keeps_its_pitch_and_loudness_between_any_two_rates() {
+    fn keeps_pitch_and_level_between_any_rates() {
         for from in RATES {
             let frames = encoded(from, &tone(from, 440.0, 50));
             for to in RATES {
@@ -416,8 +416,8 @@ mod tests {
                     assert_eq!(decoder.decode(Some(frame), false, &mut pcm), Ok(to.frame()));
                 }
                 let settled = &pcm[to.frame() * 5..];
-                let heard = pitch(to, settled);
-                assert!((heard - 440.0).abs() < 3.0, "{from:?} to {to:?}: {heard} Hz");
+                let measured = pitch(to, settled);
+                assert!((measured - 440.0).abs() < 3.0, "{from:?} to {to:?}: {measured} Hz");
                 let loud = loudness(settled);
                 assert!((5_000.0..9_000.0).contains(&loud), "{from:?} to {to:?}: {loud}");
             }
@@ -425,28 +425,28 @@ mod tests {
     }
 
     #[test]
-    fn the_bitrate_is_kept() {
+    fn keeps_the_bitrate() {
         let frames = encoded(Rate::Hz16000, &tone(Rate::Hz16000, 440.0, 100));
         let bits = frames.iter().map(|f| f.len() * 8).sum::<usize>() / 2;
         assert!((8_000..32_000).contains(&bits), "{bits} bit/s");
     }
 
     #[test]
-    fn a_lost_frame_comes_back_from_its_successor() {
+    fn recovers_a_lost_frame_from_its_successor() {
         let frames = encoded(Rate::Hz16000, &tone(Rate::Hz16000, 300.0, 20));
         let mut decoder = Decoder::new(Rate::Hz16000);
         let mut pcm = Vec::new();
         for frame in &frames[..10] {
             decoder.decode(Some(frame), false, &mut pcm).unwrap();
         }
-        let mut lost = Vec::new();
-        assert_eq!(decoder.decode(Some(&frames[11]), true, &mut lost), Ok(320));
-        assert!(loudness(&lost) > 4_000.0, "{}", loudness(&lost));
-        assert_eq!(decoder.decode(None, false, &mut lost), Ok(320));
+        let mut concealed = Vec::new();
+        assert_eq!(decoder.decode(Some(&frames[11]), true, &mut concealed), Ok(320));
+        assert!(loudness(&concealed) > 4_000.0, "{}", loudness(&concealed));
+        assert_eq!(decoder.decode(None, false, &mut concealed), Ok(320));
     }
 
     #[test]
-    fn a_loss_or_a_pause_is_no_burst() {
+    fn losses_and_pauses_cause_no_bursts() {
         for rate in RATES {
             for hz in [200.0, 440.0, 1_000.0] {
                 let frames = encoded(Rate::Hz16000, &tone(Rate::Hz16000, hz, 60));
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn short_and_long_input_is_one_frame_all_the_same() {
+    fn pads_or_truncates_input_to_one_frame() {
         let mut encoder = Encoder::for_prompts();
         for samples in [0, 1, 319, 320, 321, 5_000] {
             let frame = encoder.encode(&vec![100; samples]);
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_packet_is_refused() {
+    fn rejects_invalid_packets() {
         let mut decoder = Decoder::new(Rate::Hz16000);
         let mut pcm = Vec::new();
         assert_eq!(decoder.decode(Some(&[]), false, &mut pcm), Err(OpusError::Malformed));
@@ -505,7 +505,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_decode_or_are_refused(packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..20), fec: bool) {
+        fn any_bytes_decode_or_are_rejected(packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..20), fec: bool) {
             let mut decoder = Decoder::new(Rate::Hz16000);
             for packet in &packets {
                 let mut pcm = Vec::new();
@@ -516,7 +516,7 @@ mod tests {
         }
 
         #[test]
-        fn any_sound_encodes(pcm in prop::collection::vec(any::<i16>(), 3200)) {
+        fn any_pcm_encodes(pcm in prop::collection::vec(any::<i16>(), 3200)) {
             for frame in encoded(Rate::Hz16000, &pcm) {
                 prop_assert!(!frame.is_empty());
             }

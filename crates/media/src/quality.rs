@@ -8,21 +8,21 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// RTP ticks of Opus per millisecond (RFC 7587).
-const TICKS_A_MS: u32 = 48;
+const TICKS_PER_MS: u32 = 48;
 /// Delay at both ends in milliseconds: 20 ms of packetisation, and 40 ms in which a receiver waits
 /// for late packets.
-const ENDS_MS: f32 = 60.0;
+const ENDPOINT_DELAY_MS: f32 = 60.0;
 /// Rating without delay and loss, with the default values of G.107.
 const R_MAX: f32 = 93.2;
 /// Delay above which conversation suffers, in milliseconds (G.107, simplified).
-const DELAY_HURTS_MS: f32 = 177.3;
+const DELAY_LIMIT_MS: f32 = 177.3;
 /// How well concealment hides random loss. The value of G.113 is for G.711 with concealment; there
 /// is none for Opus.
 const LOSS_ROBUSTNESS: f32 = 25.1;
 
 /// Figures of one direction of a leg.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Way {
+pub struct StreamStats {
     /// Packets that were sent, as known to the receiver.
     pub packets: u64,
     /// Packets of those that did not arrive.
@@ -31,7 +31,7 @@ pub struct Way {
     pub jitter: Duration,
 }
 
-impl Way {
+impl StreamStats {
     /// Share of lost packets, 0 to 1.
     pub fn loss(&self) -> f32 {
         // Computed in millionths, which fit for any values.
@@ -45,59 +45,60 @@ impl Way {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Quality {
     /// From the peer to us.
-    pub inbound: Way,
+    pub inbound: StreamStats,
     /// From us to the peer, as reported by the peer. Zero packets if it has not reported.
-    pub outbound: Way,
+    pub outbound: StreamStats,
     /// Latest round-trip time, from the peer's reports.
     pub round_trip: Option<Duration>,
 }
 
 impl Quality {
     /// The E-model's rating of one direction, 0 to 93.2.
-    pub fn r_factor(&self, way: &Way) -> f32 {
+    pub fn r_factor(&self, stats: &StreamStats) -> f32 {
         let ms = |time: Duration| time.as_secs_f32() * 1_000.0;
-        let delay = self.round_trip.map_or(0.0, ms) / 2.0 + ENDS_MS + 2.0 * ms(way.jitter);
-        let for_delay = 0.024 * delay + 0.11 * (delay - DELAY_HURTS_MS).max(0.0);
-        let loss = way.loss() * 100.0;
-        let for_loss = 95.0 * loss / (loss + LOSS_ROBUSTNESS);
-        (R_MAX - for_delay - for_loss).clamp(0.0, R_MAX)
+        let delay =
+            self.round_trip.map_or(0.0, ms) / 2.0 + ENDPOINT_DELAY_MS + 2.0 * ms(stats.jitter);
+        let delay_impairment = 0.024 * delay + 0.11 * (delay - DELAY_LIMIT_MS).max(0.0);
+        let loss = stats.loss() * 100.0;
+        let loss_impairment = 95.0 * loss / (loss + LOSS_ROBUSTNESS);
+        (R_MAX - delay_impairment - loss_impairment).clamp(0.0, R_MAX)
     }
 
     /// The mean opinion score for that rating, 1 to 4.5 (G.107 Annex B). `None` if the direction
     /// had no packets.
-    pub fn mos(&self, way: &Way) -> Option<f32> {
-        let r = self.r_factor(way);
+    pub fn mos(&self, stats: &StreamStats) -> Option<f32> {
+        let r = self.r_factor(stats);
         let mos = 1.0 + 0.035 * r + r * (r - 60.0) * (100.0 - r) * 7e-6;
-        (way.packets > 0).then_some(mos.clamp(1.0, 4.5))
+        (stats.packets > 0).then_some(mos.clamp(1.0, 4.5))
     }
 }
 
 /// A leg's quality, written by its shard and readable from any thread.
 #[derive(Debug, Default)]
-pub(super) struct Account {
-    inbound: WayAccount,
-    outbound: WayAccount,
+pub(super) struct SharedQuality {
+    inbound: SharedStreamStats,
+    outbound: SharedStreamStats,
     /// In microseconds; 0 means none.
     round_trip: AtomicU32,
 }
 
 #[derive(Debug, Default)]
-struct WayAccount {
+struct SharedStreamStats {
     packets: AtomicU64,
     lost: AtomicU64,
     /// In microseconds.
     jitter: AtomicU32,
 }
 
-impl WayAccount {
-    fn write(&self, way: &Way) {
-        self.packets.store(way.packets, Ordering::Relaxed);
-        self.lost.store(way.lost, Ordering::Relaxed);
-        self.jitter.store(micros(way.jitter), Ordering::Relaxed);
+impl SharedStreamStats {
+    fn write(&self, stats: &StreamStats) {
+        self.packets.store(stats.packets, Ordering::Relaxed);
+        self.lost.store(stats.lost, Ordering::Relaxed);
+        self.jitter.store(micros(stats.jitter), Ordering::Relaxed);
     }
 
-    fn read(&self) -> Way {
-        Way {
+    fn read(&self) -> StreamStats {
+        StreamStats {
             packets: self.packets.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
             jitter: Duration::from_micros(self.jitter.load(Ordering::Relaxed).into()),
@@ -105,21 +106,21 @@ impl WayAccount {
     }
 }
 
-impl Account {
+impl SharedQuality {
     pub(super) fn write(&self, quality: &Quality) {
         self.inbound.write(&quality.inbound);
         self.outbound.write(&quality.outbound);
         self.round_trip
-            .store(quality.round_trip.map_or(0, |trip| micros(trip).max(1)), Ordering::Relaxed);
+            .store(quality.round_trip.map_or(0, |rtt| micros(rtt).max(1)), Ordering::Relaxed);
     }
 
     /// Reads the figures. They may be from different moments.
     pub(super) fn read(&self) -> Quality {
-        let trip = self.round_trip.load(Ordering::Relaxed);
+        let rtt = self.round_trip.load(Ordering::Relaxed);
         Quality {
             inbound: self.inbound.read(),
             outbound: self.outbound.read(),
-            round_trip: (trip > 0).then(|| Duration::from_micros(trip.into())),
+            round_trip: (rtt > 0).then(|| Duration::from_micros(rtt.into())),
         }
     }
 }
@@ -146,8 +147,8 @@ pub(super) struct Reception {
 }
 
 impl Reception {
-    /// Starts the statistics of a stream whose first packet has this index.
-    pub(super) fn beginning(index: u64) -> Self {
+    /// Starts the statistics of a stream at the index of its first packet.
+    pub(super) fn starting_at(index: u64) -> Self {
         Self {
             first: index,
             newest: index,
@@ -159,9 +160,9 @@ impl Reception {
         }
     }
 
-    /// Records a packet that is new and authentic. `sound` is false for telephone events, whose
-    /// timestamp is that of their start.
-    pub(super) fn packet(&mut self, now: Instant, index: u64, timestamp: u32, sound: bool) {
+    /// Records a packet that is new and authentic. `sound` is false for telephone events, because
+    /// all packets of an event have the timestamp of its start.
+    pub(super) fn record(&mut self, now: Instant, index: u64, timestamp: u32, sound: bool) {
         self.first = self.first.min(index);
         self.newest = self.newest.max(index);
         self.received += 1;
@@ -170,30 +171,31 @@ impl Reception {
         }
         if let Some((at, before)) = self.last.replace((now, timestamp)) {
             let micros = now.saturating_duration_since(at).as_micros();
-            let came = i64::try_from(micros)
+            let arrived = i64::try_from(micros)
                 .unwrap_or(i64::MAX / 64)
-                .saturating_mul(i64::from(TICKS_A_MS))
+                .saturating_mul(i64::from(TICKS_PER_MS))
                 / 1_000;
             let sent = i64::from(timestamp.wrapping_sub(before).cast_signed());
             // A second or more is a pause or a jump of the clock, not jitter.
-            let off = u32::try_from(came.saturating_sub(sent).unsigned_abs()).unwrap_or(u32::MAX);
-            if off < 1_000 * TICKS_A_MS {
-                self.jitter = self.jitter + off - (self.jitter + 8) / 16;
+            let deviation =
+                u32::try_from(arrived.saturating_sub(sent).unsigned_abs()).unwrap_or(u32::MAX);
+            if deviation < 1_000 * TICKS_PER_MS {
+                self.jitter = self.jitter + deviation - (self.jitter + 8) / 16;
             }
         }
     }
 
     /// The figures so far.
-    pub(super) fn way(&self) -> Way {
+    pub(super) fn stats(&self) -> StreamStats {
         let packets = self.expected();
         let jitter =
-            Duration::from_micros(u64::from(self.jitter / 16) * 1_000 / u64::from(TICKS_A_MS));
-        Way { packets, lost: packets.saturating_sub(self.received), jitter }
+            Duration::from_micros(u64::from(self.jitter / 16) * 1_000 / u64::from(TICKS_PER_MS));
+        StreamStats { packets, lost: packets.saturating_sub(self.received), jitter }
     }
 
     /// Figures for a report block: share lost since the last call (of 256), total lost, jitter in
     /// ticks.
-    pub(super) fn since_last(&mut self) -> (u8, i32, u32) {
+    pub(super) fn report_figures(&mut self) -> (u8, i32, u32) {
         let expected = self.expected() - self.expected_before;
         let received = self.received - self.received_before;
         self.expected_before = self.expected();
@@ -201,9 +203,9 @@ impl Reception {
         let lost = expected.saturating_sub(received);
         let fraction = (lost * 256).checked_div(expected).unwrap_or_default();
         let fraction = u8::try_from(fraction).unwrap_or(u8::MAX);
-        let all = i64::try_from(self.expected()).unwrap_or(i64::MAX)
+        let total = i64::try_from(self.expected()).unwrap_or(i64::MAX)
             - i64::try_from(self.received).unwrap_or(i64::MAX);
-        (fraction, i32::try_from(all).unwrap_or(i32::MAX), self.jitter / 16)
+        (fraction, i32::try_from(total).unwrap_or(i32::MAX), self.jitter / 16)
     }
 
     fn expected(&self) -> u64 {
@@ -220,64 +222,65 @@ mod tests {
         let start = Clock::real().now();
         let mut packets = packets.into_iter().peekable();
         let first = packets.peek().expect("one").1;
-        let mut reception = Reception::beginning(first);
+        let mut reception = Reception::starting_at(first);
         for (ms, index) in packets {
-            reception.packet(start + Duration::from_millis(ms), index, index as u32 * 960, true);
+            reception.record(start + Duration::from_millis(ms), index, index as u32 * 960, true);
         }
         reception
     }
 
     #[test]
-    fn loss_is_what_did_not_come_and_jitter_what_came_unevenly() {
+    fn measures_loss_and_jitter() {
         let even = reception((0..100).map(|n| (n * 20, n)));
-        assert_eq!(even.way(), Way { packets: 100, lost: 0, jitter: Duration::ZERO });
+        assert_eq!(even.stats(), StreamStats { packets: 100, lost: 0, jitter: Duration::ZERO });
 
         let mut gaps = reception((0..100).filter(|n| n % 4 != 1).map(|n| (n * 20, n)));
-        assert_eq!((gaps.way().packets, gaps.way().lost), (100, 25));
-        assert_eq!(gaps.since_last(), (64, 25, 0));
-        assert_eq!(gaps.since_last(), (0, 25, 0), "nothing since");
+        assert_eq!((gaps.stats().packets, gaps.stats().lost), (100, 25));
+        assert_eq!(gaps.report_figures(), (64, 25, 0));
+        assert_eq!(gaps.report_figures(), (0, 25, 0), "no packets since the last report");
 
         let uneven = reception((0..200).map(|n| (n * 20 + n % 2 * 8, n)));
-        let jitter = uneven.way().jitter;
+        let jitter = uneven.stats().jitter;
         assert!((7..=8).contains(&jitter.as_millis()), "{jitter:?}");
 
         let reordered = reception([(0, 5), (20, 4), (40, 7), (60, 6)]);
-        assert_eq!((reordered.way().packets, reordered.way().lost), (4, 0));
+        assert_eq!((reordered.stats().packets, reordered.stats().lost), (4, 0));
         let pause = reception([(0, 0), (60_000, 1), (60_020, 2)]);
-        assert_eq!(pause.way().jitter, Duration::ZERO, "a pause is none");
+        assert_eq!(pause.stats().jitter, Duration::ZERO, "a pause is not jitter");
     }
 
     #[test]
-    fn the_estimate_is_the_e_models() {
-        let way = |packets, lost| Way { packets, lost, jitter: Duration::ZERO };
+    fn the_score_follows_the_e_model() {
+        let stats = |packets, lost| StreamStats { packets, lost, jitter: Duration::ZERO };
         let quality =
             |ms| Quality { round_trip: Some(Duration::from_millis(ms)), ..Quality::default() };
-        assert_eq!(quality(0).mos(&way(0, 0)), None, "nothing to judge");
-        let fine = quality(80).mos(&way(1_000, 0)).expect("a figure");
-        assert!((4.3..4.45).contains(&fine), "{fine}");
-        let far = quality(800).mos(&way(1_000, 0)).expect("a figure");
+        assert_eq!(quality(0).mos(&stats(0, 0)), None, "no packets");
+        let good = quality(80).mos(&stats(1_000, 0)).expect("a figure");
+        assert!((4.3..4.45).contains(&good), "{good}");
+        let far = quality(800).mos(&stats(1_000, 0)).expect("a figure");
         assert!((2.5..3.5).contains(&far), "{far}");
-        let torn = quality(80).mos(&way(1_000, 300)).expect("a figure");
-        assert!((1.0..2.7).contains(&torn), "{torn}");
+        let lossy = quality(80).mos(&stats(1_000, 300)).expect("a figure");
+        assert!((1.0..2.7).contains(&lossy), "{lossy}");
         let mut last = 100.0;
         for lost in (0..=1_000).step_by(50) {
-            let r = quality(50).r_factor(&way(1_000, lost));
+            let r = quality(50).r_factor(&stats(1_000, lost));
             assert!(r < last && r >= 0.0, "{lost}: {r}");
             last = r;
         }
     }
 
     #[test]
-    fn an_account_says_what_was_written() {
-        let account = Account::default();
-        assert_eq!(account.read(), Quality::default());
-        let way = |n: u64| Way { packets: n, lost: n / 10, jitter: Duration::from_micros(n) };
+    fn shared_quality_returns_what_was_written() {
+        let shared = SharedQuality::default();
+        assert_eq!(shared.read(), Quality::default());
+        let stats =
+            |n: u64| StreamStats { packets: n, lost: n / 10, jitter: Duration::from_micros(n) };
         let quality = Quality {
-            inbound: way(100),
-            outbound: way(50),
+            inbound: stats(100),
+            outbound: stats(50),
             round_trip: Some(Duration::from_micros(77)),
         };
-        account.write(&quality);
-        assert_eq!(account.read(), quality);
+        shared.write(&quality);
+        assert_eq!(shared.read(), quality);
     }
 }

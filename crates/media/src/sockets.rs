@@ -15,51 +15,51 @@ pub const BATCH: usize = 64;
 /// Maximum size of a received datagram in bytes. WebRTC datagrams are smaller than 1,500.
 const DATAGRAM_MAX: usize = 2_048;
 /// Size of a buffer for a sender's address.
-const NAME_MAX: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+const ADDRESS_MAX: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 
 /// A batch of received datagrams. Its buffers are reused for each call.
-pub struct Inbox {
+pub struct ReceiveBatch {
     bytes: Vec<u8>,
-    names: Vec<libc::sockaddr_storage>,
+    addresses: Vec<libc::sockaddr_storage>,
     /// Points into `bytes`. No vector is resized, so that all pointers stay valid.
-    _pieces: Vec<libc::iovec>,
+    _iovecs: Vec<libc::iovec>,
     /// Points into `names` and `_pieces`. Created once, because filling 64 headers for a socket
     /// with two datagrams costs more than the datagrams.
-    heads: Vec<libc::mmsghdr>,
+    headers: Vec<libc::mmsghdr>,
     count: usize,
 }
 
 // SAFETY: the pointers point into heap buffers that this value owns, and are used only through
 // `&mut self`.
-unsafe impl Send for Inbox {}
+unsafe impl Send for ReceiveBatch {}
 
-impl Default for Inbox {
+impl Default for ReceiveBatch {
     fn default() -> Self {
         let mut bytes = vec![0; BATCH * DATAGRAM_MAX];
         // SAFETY: sockaddr_storage, iovec and mmsghdr are plain C structs for which all zeroes is a
         // valid value.
-        let (name, piece, head): (libc::sockaddr_storage, libc::iovec, libc::mmsghdr) =
+        let (address, iovec, header): (libc::sockaddr_storage, libc::iovec, libc::mmsghdr) =
             unsafe { (zeroed(), zeroed(), zeroed()) };
-        let (mut names, mut pieces, mut heads) =
-            (vec![name; BATCH], vec![piece; BATCH], vec![head; BATCH]);
-        for (((head, piece), name), room) in heads
+        let (mut addresses, mut iovecs, mut headers) =
+            (vec![address; BATCH], vec![iovec; BATCH], vec![header; BATCH]);
+        for (((header, iovec), address), buffer) in headers
             .iter_mut()
-            .zip(&mut pieces)
-            .zip(&mut names)
+            .zip(&mut iovecs)
+            .zip(&mut addresses)
             .zip(bytes.chunks_exact_mut(DATAGRAM_MAX))
         {
-            piece.iov_base = room.as_mut_ptr().cast();
-            piece.iov_len = room.len();
-            head.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
-            head.msg_hdr.msg_namelen = NAME_MAX;
-            head.msg_hdr.msg_iov = piece;
-            head.msg_hdr.msg_iovlen = 1;
+            iovec.iov_base = buffer.as_mut_ptr().cast();
+            iovec.iov_len = buffer.len();
+            header.msg_hdr.msg_name = std::ptr::from_mut(address).cast();
+            header.msg_hdr.msg_namelen = ADDRESS_MAX;
+            header.msg_hdr.msg_iov = iovec;
+            header.msg_hdr.msg_iovlen = 1;
         }
-        Self { bytes, names, _pieces: pieces, heads, count: 0 }
+        Self { bytes, addresses, _iovecs: iovecs, headers, count: 0 }
     }
 }
 
-impl Inbox {
+impl ReceiveBatch {
     /// Receives from a non-blocking socket, at most [`BATCH`] datagrams, and returns their number.
     /// Replaces the previous batch. IPv4 peers of a dual-stack socket are reported with IPv4
     /// addresses.
@@ -69,51 +69,53 @@ impl Inbox {
     /// Returns the errors of `recvmmsg(2)`, except that no data is `Ok(0)`.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         // The kernel has overwritten the lengths of the addresses.
-        for head in self.heads.iter_mut().take(std::mem::take(&mut self.count)) {
-            head.msg_hdr.msg_namelen = NAME_MAX;
+        for header in self.headers.iter_mut().take(std::mem::take(&mut self.count)) {
+            header.msg_hdr.msg_namelen = ADDRESS_MAX;
         }
         // SAFETY: `heads` has BATCH entries, each pointing to an iovec, a name and a buffer that
         // live as long as `self` and are not accessed otherwise during the call; no timeout is
         // passed.
-        let got = unsafe {
+        let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
-                self.heads.as_mut_ptr(),
+                self.headers.as_mut_ptr(),
                 BATCH as libc::c_uint,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )
         };
-        let Ok(got) = usize::try_from(got) else {
+        let Ok(received) = usize::try_from(received) else {
             let error = io::Error::last_os_error();
             return match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
                 _ => Err(error),
             };
         };
-        self.count = got;
-        Ok(got)
+        self.count = received;
+        Ok(received)
     }
 
     /// The datagrams of the last [`ReceiveBatch::receive`] with their senders, without those that
     /// were too long.
     pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
-        let rooms = self.bytes.chunks_exact(DATAGRAM_MAX);
-        rooms.zip(&self.names).zip(&self.heads).take(self.count).filter_map(
-            |((room, name), head)| {
-                let cut = head.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-                let from = (!cut).then(|| address(name, head.msg_hdr.msg_namelen)).flatten()?;
-                Some((from, room.get(..head.msg_len as usize)?))
+        let buffers = self.bytes.chunks_exact(DATAGRAM_MAX);
+        buffers.zip(&self.addresses).zip(&self.headers).take(self.count).filter_map(
+            |((buffer, address), header)| {
+                let cut = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+                let from =
+                    (!cut).then(|| socket_addr(address, header.msg_hdr.msg_namelen)).flatten()?;
+                Some((from, buffer.get(..header.msg_len as usize)?))
             },
         )
     }
 }
 
-fn address(name: &libc::sockaddr_storage, length: libc::socklen_t) -> Option<SocketAddr> {
+fn socket_addr(address: &libc::sockaddr_storage, length: libc::socklen_t) -> Option<SocketAddr> {
     // SAFETY: socket2's storage is a transparent wrapper of this type; the kernel filled `name`
     // with an address of `length` bytes of the socket's family.
-    let addr =
-        unsafe { SockAddr::new(std::ptr::from_ref(name).cast::<SockAddrStorage>().read(), length) };
+    let addr = unsafe {
+        SockAddr::new(std::ptr::from_ref(address).cast::<SockAddrStorage>().read(), length)
+    };
     let addr = addr.as_socket()?;
     Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
 }
@@ -127,46 +129,46 @@ pub fn send_all<'a>(
     datagrams: impl IntoIterator<Item = (SocketAddr, &'a [u8])>,
 ) -> usize {
     let mut datagrams = datagrams.into_iter();
-    // Initialised only as far as there are datagrams, because most batches are small.
-    let mut names = [const { MaybeUninit::<SockAddr>::uninit() }; BATCH];
-    let mut pieces = [const { MaybeUninit::<libc::iovec>::uninit() }; BATCH];
-    let mut heads = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
+    // Initialised only for actual datagrams, because most batches are small.
+    let mut addresses = [const { MaybeUninit::<SockAddr>::uninit() }; BATCH];
+    let mut iovecs = [const { MaybeUninit::<libc::iovec>::uninit() }; BATCH];
+    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
     let mut sent = 0;
     loop {
         let mut count = 0;
-        for (((head, piece), name), (to, bytes)) in
-            heads.iter_mut().zip(&mut pieces).zip(&mut names).zip(datagrams.by_ref())
+        for (((header, iovec), address), (to, bytes)) in
+            headers.iter_mut().zip(&mut iovecs).zip(&mut addresses).zip(datagrams.by_ref())
         {
             // The kernel only reads through these pointers; the bytes outlive this call (`'a`).
-            let piece = piece.write(libc::iovec {
+            let iovec = iovec.write(libc::iovec {
                 iov_base: bytes.as_ptr().cast_mut().cast(),
                 iov_len: bytes.len(),
             });
-            let name = name.write(SockAddr::from(family(to, to_v6)));
+            let address = address.write(SockAddr::from(family(to, to_v6)));
             // SAFETY: a plain C struct for which all zeroes is a valid value.
-            let head = head.write(unsafe { zeroed() });
-            head.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
-            head.msg_hdr.msg_namelen = name.len();
-            head.msg_hdr.msg_iov = piece;
-            head.msg_hdr.msg_iovlen = 1;
+            let header = header.write(unsafe { zeroed() });
+            header.msg_hdr.msg_name = address.as_ptr().cast_mut().cast();
+            header.msg_hdr.msg_namelen = address.len();
+            header.msg_hdr.msg_iov = iovec;
+            header.msg_hdr.msg_iovlen = 1;
             count += 1;
         }
         if count == 0 {
             return sent;
         }
-        let (mut done, first) = (0, heads.as_mut_ptr().cast::<libc::mmsghdr>());
-        while done < count {
+        let (mut done_count, first) = (0, headers.as_mut_ptr().cast::<libc::mmsghdr>());
+        while done_count < count {
             // SAFETY: the first `count` entries are initialised; their names, iovecs and buffers
             // live until the call returns.
             let n = unsafe {
                 libc::sendmmsg(
                     socket.as_raw_fd(),
-                    first.add(done),
-                    (count - done) as libc::c_uint,
+                    first.add(done_count),
+                    (count - done_count) as libc::c_uint,
                     libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
                 )
             };
-            done += match usize::try_from(n) {
+            done_count += match usize::try_from(n) {
                 Ok(n) => {
                     sent += n;
                     n
@@ -195,22 +197,22 @@ fn family(to: SocketAddr, v6: bool) -> SocketAddr {
 
 /// Enlarges the socket buffers, beyond the system's limit if permitted, otherwise up to it.
 pub fn enlarge_buffers(socket: &UdpSocket, bytes: usize) {
-    let Ok(wanted) = libc::c_int::try_from(bytes) else { return };
+    let Ok(size) = libc::c_int::try_from(bytes) else { return };
     for (force, plain) in
         [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
     {
         for option in [force, plain] {
             // SAFETY: the option's value is one c_int that lives through the call.
-            let done = unsafe {
+            let status = unsafe {
                 libc::setsockopt(
                     socket.as_raw_fd(),
                     libc::SOL_SOCKET,
                     option,
-                    std::ptr::from_ref(&wanted).cast(),
+                    std::ptr::from_ref(&size).cast(),
                     size_of::<libc::c_int>() as libc::socklen_t,
                 )
             };
-            if done == 0 {
+            if status == 0 {
                 break;
             }
         }
@@ -232,7 +234,7 @@ impl PollSet {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and owned by nobody else.
+        // SAFETY: the descriptor is new and not owned by anything else.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
@@ -244,7 +246,7 @@ impl PollSet {
     pub fn add(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
         // SAFETY: both descriptors are open; `event` lives through the call.
-        let done = unsafe {
+        let status = unsafe {
             libc::epoll_ctl(
                 self.0.as_raw_fd(),
                 libc::EPOLL_CTL_ADD,
@@ -252,7 +254,7 @@ impl PollSet {
                 &raw mut event,
             )
         };
-        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Stores the tokens of readable sockets in `ready` without waiting. At most [`BATCH`] are
@@ -290,13 +292,13 @@ pub fn interface_addresses() -> io::Result<Vec<IpAddr>> {
     }
     let mut found = Vec::new();
     let mut at = first;
-    // SAFETY: `at` walks the list of getifaddrs, whose nodes live until freeifaddrs.
+    // SAFETY: `at` walks the list of getifaddrs; its nodes live until freeifaddrs.
     while let Some(node) = unsafe { at.as_ref() } {
         at = node.ifa_next;
         let up = node.ifa_flags & libc::IFF_UP as libc::c_uint != 0;
         // SAFETY: a non-null ifa_addr points to a sockaddr of the length of its family.
         let ip = unsafe {
-            node.ifa_addr.as_ref().and_then(|name| match i32::from(name.sa_family) {
+            node.ifa_addr.as_ref().and_then(|address| match i32::from(address.sa_family) {
                 libc::AF_INET => {
                     let v4 = node.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned();
                     Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr))))
@@ -326,13 +328,13 @@ mod tests {
     use std::net::{SocketAddr, UdpSocket};
     use std::time::Duration;
 
-    use super::{Inbox, PollSet, interface_addresses, send_all};
+    use super::{PollSet, ReceiveBatch, interface_addresses, send_all};
 
     fn bound(at: &str) -> UdpSocket {
         UdpSocket::bind(at).expect("bind")
     }
 
-    fn lent(datagrams: &[(SocketAddr, Vec<u8>)]) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+    fn borrowed(datagrams: &[(SocketAddr, Vec<u8>)]) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         datagrams.iter().map(|(to, bytes)| (*to, bytes.as_slice()))
     }
 
@@ -343,46 +345,46 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_larger_than_one_call_arrives_whole_and_in_order() {
+    fn sends_and_receives_more_than_one_batch_in_order() {
         let (a, b) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
         let to = b.local_addr().expect("address");
         let sent: Vec<(SocketAddr, Vec<u8>)> =
             (0..150u8).map(|n| (to, vec![n; usize::from(n) + 1])).collect();
-        assert_eq!(send_all(&a, false, lent(&sent)), 150);
-        let mut inbox = Inbox::default();
-        let mut got = Vec::new();
-        while got.len() < 150 {
+        assert_eq!(send_all(&a, false, borrowed(&sent)), 150);
+        let mut inbox = ReceiveBatch::default();
+        let mut received = Vec::new();
+        while received.len() < 150 {
             wait(&b);
             inbox.receive(&b).expect("receive");
             for (from, bytes) in inbox.datagrams() {
                 assert_eq!(from, a.local_addr().expect("address"));
-                got.push(bytes.to_vec());
+                received.push(bytes.to_vec());
             }
         }
-        assert_eq!(got, sent.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>());
-        assert_eq!(inbox.receive(&b).expect("nothing there is no error"), 0);
+        assert_eq!(received, sent.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>());
+        assert_eq!(inbox.receive(&b).expect("no data is not an error"), 0);
     }
 
     #[test]
-    fn one_that_cannot_be_sent_and_one_too_long_cost_only_themselves() {
+    fn skips_unsendable_and_oversized_datagrams() {
         let (a, b) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
         let to = b.local_addr().expect("address");
         let nowhere: SocketAddr = "255.255.255.255:9".parse().expect("address");
         let sent = vec![(to, vec![1]), (nowhere, vec![2]), (to, vec![3; 4_000]), (to, vec![4])];
-        assert_eq!(send_all(&a, false, lent(&sent)), 3);
+        assert_eq!(send_all(&a, false, borrowed(&sent)), 3);
         wait(&b);
-        let mut inbox = Inbox::default();
-        let mut got = Vec::new();
-        while got.last() != Some(&vec![4]) {
+        let mut inbox = ReceiveBatch::default();
+        let mut received = Vec::new();
+        while received.last() != Some(&vec![4]) {
             wait(&b);
             inbox.receive(&b).expect("receive");
-            got.extend(inbox.datagrams().map(|(_, bytes)| bytes.to_vec()));
+            received.extend(inbox.datagrams().map(|(_, bytes)| bytes.to_vec()));
         }
-        assert_eq!(got, [vec![1], vec![4]]);
+        assert_eq!(received, [vec![1], vec![4]]);
     }
 
     #[test]
-    fn the_poll_set_names_who_has_something() {
+    fn reports_readable_sockets() {
         let (a, b, c) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"), bound("127.0.0.1:0"));
         let set = PollSet::new().expect("epoll");
         set.add(&a, 7).expect("add");
@@ -397,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dual_stack_socket_speaks_ipv4() {
+    fn a_dual_stack_socket_serves_ipv4() {
         let Ok(six) = UdpSocket::bind("[::]:0") else { return };
         let four = bound("127.0.0.1:0");
         let to = four.local_addr().expect("address");
@@ -406,7 +408,7 @@ mod tests {
         let (_, from) = four.recv_from(&mut [0; 8]).expect("receive");
         four.send_to(&[2], from).expect("send");
         wait(&six);
-        let mut inbox = Inbox::default();
+        let mut inbox = ReceiveBatch::default();
         inbox.receive(&six).expect("receive");
         assert_eq!(
             inbox.datagrams().map(|(from, bytes)| (from, bytes.to_vec())).collect::<Vec<_>>(),
@@ -415,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_an_address() {
+    fn finds_interface_addresses() {
         let all = interface_addresses().expect("getifaddrs");
         assert!(!all.is_empty());
         let first_loopback = all.iter().position(|ip| ip.is_loopback()).unwrap_or(all.len());

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
-use super::inlet::Heard;
+use super::jitter_buffer::InboundPacket;
 use super::prompt::Frame;
 
 /// Capacity of the queue: two seconds of both directions with their ticks.
-const WAITING_MAX: usize = 320;
+const QUEUE_MAX: usize = 320;
 
 /// Which direction of a leg is tapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sides {
+pub enum TapSides {
     /// From the peer.
-    Heard,
+    Received,
     /// To the peer.
     Sent,
     Both,
@@ -27,9 +27,9 @@ pub enum Sides {
 
 /// An entry of a tap.
 #[derive(Clone, Debug)]
-pub(super) enum Tapped {
+pub(super) enum TapEntry {
     /// A packet from the peer as it arrived. None while the peer is muted.
-    Heard(Heard),
+    Received(InboundPacket),
     /// An Opus packet that was sent to the peer. Silence is not copied.
     Sent(Frame),
     /// 20 ms have passed on the leg.
@@ -39,29 +39,29 @@ pub(super) enum Tapped {
 /// The reader's end. Dropping it ends the tap.
 #[derive(Debug)]
 pub struct Tap {
-    from: Receiver<Tapped>,
-    missed: Arc<AtomicU64>,
+    from: Receiver<TapEntry>,
+    dropped: Arc<AtomicU64>,
     over: bool,
 }
 
 /// The leg's end.
 #[derive(Debug)]
 pub(super) struct TapEnd {
-    sides: Sides,
-    to: SyncSender<Tapped>,
-    missed: Arc<AtomicU64>,
+    sides: TapSides,
+    to: SyncSender<TapEntry>,
+    dropped: Arc<AtomicU64>,
 }
 
 /// Creates a tap and returns both ends.
-pub(super) fn tap(sides: Sides) -> (TapEnd, Tap) {
-    let (to, from) = sync_channel(WAITING_MAX);
-    let missed = Arc::new(AtomicU64::new(0));
-    (TapEnd { sides, to, missed: missed.clone() }, Tap { from, missed, over: false })
+pub(super) fn tap(sides: TapSides) -> (TapEnd, Tap) {
+    let (to, from) = sync_channel(QUEUE_MAX);
+    let dropped = Arc::new(AtomicU64::new(0));
+    (TapEnd { sides, to, dropped: dropped.clone() }, Tap { from, dropped, over: false })
 }
 
 impl Tap {
     /// Returns the next entry, if there is one.
-    pub(super) fn next(&mut self) -> Option<Tapped> {
+    pub(super) fn next(&mut self) -> Option<TapEntry> {
         match self.from.try_recv() {
             Ok(entry) => Some(entry),
             Err(TryRecvError::Empty) => None,
@@ -78,18 +78,18 @@ impl Tap {
     }
 
     /// Number of entries that were dropped because the reader was too slow.
-    pub fn missed(&self) -> u64 {
-        self.missed.load(Ordering::Relaxed)
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 }
 
 impl TapEnd {
     /// Copies `entry` to the reader if it wants this kind. Returns `false` if the reader is gone.
-    pub(super) fn pass(&self, entry: &Tapped) -> bool {
+    pub(super) fn push(&self, entry: &TapEntry) -> bool {
         let wanted = match entry {
-            Tapped::Heard(_) => self.sides != Sides::Sent,
-            Tapped::Sent(_) => self.sides != Sides::Heard,
-            Tapped::Tick => true,
+            TapEntry::Received(_) => self.sides != TapSides::Sent,
+            TapEntry::Sent(_) => self.sides != TapSides::Received,
+            TapEntry::Tick => true,
         };
         if !wanted {
             return true;
@@ -97,7 +97,7 @@ impl TapEnd {
         match self.to.try_send(entry.clone()) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
-                self.missed.fetch_add(1, Ordering::Relaxed);
+                self.dropped.fetch_add(1, Ordering::Relaxed);
                 true
             }
             Err(TrySendError::Disconnected(_)) => false,

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use model::metric;
 
 /// Times after opening at which a leg is checked.
-const LOOKS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(8)];
+const CHECK_TIMES: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(8)];
 
 /// The first step that is missing on the way to audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
+pub enum MissingStep {
     /// No ICE check was answered.
     Check,
     /// The DTLS handshake is not complete.
@@ -24,7 +24,7 @@ pub enum Missing {
     Fingerprint,
 }
 
-impl Missing {
+impl MissingStep {
     /// All steps, for registering metrics.
     pub const ALL: [Self; 4] = [Self::Check, Self::Handshake, Self::Packet, Self::Fingerprint];
 
@@ -41,29 +41,29 @@ impl Missing {
 
 /// Checks one leg.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Watchdog {
-    opened: Instant,
-    looked: usize,
+pub(super) struct AudioWatchdog {
+    opened_at: Instant,
+    checks_done: usize,
 }
 
-impl Watchdog {
+impl AudioWatchdog {
     /// Creates the watchdog of a leg that was opened now.
-    pub(super) fn new(opened: Instant) -> Self {
-        Self { opened, looked: 0 }
+    pub(super) fn new(opened_at: Instant) -> Self {
+        Self { opened_at, checks_done: 0 }
     }
 
     /// Called at each tick with the step that is missing. Returns it with the time since opening,
     /// if it is time to report.
-    pub(super) fn look(
+    pub(super) fn check(
         &mut self,
         now: Instant,
-        missing: Option<Missing>,
-    ) -> Option<(Missing, Duration)> {
-        let waited = *LOOKS.get(self.looked)?;
-        if now.saturating_duration_since(self.opened) < waited {
+        missing: Option<MissingStep>,
+    ) -> Option<(MissingStep, Duration)> {
+        let waited = *CHECK_TIMES.get(self.checks_done)?;
+        if now.saturating_duration_since(self.opened_at) < waited {
             return None;
         }
-        self.looked += 1;
+        self.checks_done += 1;
         missing.map(|missing| (missing, waited))
     }
 }
@@ -74,20 +74,27 @@ mod tests {
     use model::Clock;
 
     #[test]
-    fn it_tells_twice_and_only_what_is_missing_then() {
+    fn reports_the_missing_step_twice() {
         let start = Clock::real().now();
-        let mut dog = Watchdog::new(start);
-        let mut told = Vec::new();
+        let mut watchdog = AudioWatchdog::new(start);
+        let mut reports = Vec::new();
         for ms in (0..20_000).step_by(20) {
             let missing = match ms {
-                ..5_000 => Some(Missing::Check),
-                5_000..9_000 => Some(Missing::Packet),
+                ..5_000 => Some(MissingStep::Check),
+                5_000..9_000 => Some(MissingStep::Packet),
                 _ => None,
             };
-            told.extend(dog.look(start + Duration::from_millis(ms), missing));
+            reports.extend(watchdog.check(start + Duration::from_millis(ms), missing));
         }
-        assert_eq!(told, [(Missing::Check, LOOKS[0]), (Missing::Packet, LOOKS[1])]);
-        let mut dog = Watchdog::new(start);
-        assert_eq!(dog.look(start + Duration::from_secs(4), None), None, "all is there");
+        assert_eq!(
+            reports,
+            [(MissingStep::Check, CHECK_TIMES[0]), (MissingStep::Packet, CHECK_TIMES[1])]
+        );
+        let mut watchdog = AudioWatchdog::new(start);
+        assert_eq!(
+            watchdog.check(start + Duration::from_secs(4), None),
+            None,
+            "nothing is missing"
+        );
     }
 }

@@ -14,14 +14,14 @@ use str0m::{Event, Input, Output, RtcError};
 
 use super::{Leg, count};
 use crate::LegEvent;
-use crate::agent::carry_rtp;
-use crate::inlet::Heard;
-use crate::outbox::Outbox;
+use crate::ice::enable_rtp;
+use crate::jitter_buffer::InboundPacket;
 use crate::prompt::Frame;
-use crate::rtp::{Looks, looks};
+use crate::rtp::{PacketKind, packet_kind};
+use crate::send_buffer::SendBuffer;
 use crate::stun;
-use crate::tap::Tapped;
-use crate::transport::{Making, Received, Sending, Transport};
+use crate::tap::TapEntry;
+use crate::transport::{OutgoingPacket, ReceivedPacket, Transport, TransportConfig};
 use machine::{MediaFact, MediaFault};
 
 /// SSRCs of the peer that str0m knows at a time. More than one means that the peer changed its
@@ -38,41 +38,41 @@ impl Leg {
         now: Instant,
         from: SocketAddr,
         datagram: &[u8],
-        out: &mut Outbox,
+        out: &mut SendBuffer,
     ) {
-        let looks = looks(datagram);
-        if let Some(mut transport) = self.transport.take_if(|_| looks != Looks::Other) {
-            match looks {
-                Looks::Rtp => {
-                    if let Some(received) = transport.rtp(now, datagram) {
-                        self.heard(now, &received);
+        let kind = packet_kind(datagram);
+        if let Some(mut transport) = self.transport.take_if(|_| kind != PacketKind::Other) {
+            match kind {
+                PacketKind::Rtp => {
+                    if let Some(received) = transport.receive_rtp(now, datagram) {
+                        self.on_packet(now, &received);
                     }
                 }
-                Looks::Rtcp => {
-                    if transport.rtcp(now, datagram) {
+                PacketKind::Rtcp => {
+                    if transport.receive_rtcp(now, datagram) {
                         self.last_valid = now;
                     }
                 }
-                Looks::Other => {}
+                PacketKind::Other => {}
             }
             self.transport = Some(transport);
             if self.last_valid == now && self.path == Some(from) {
-                self.path_heard = now;
+                self.path_active_at = now;
             }
             return;
         }
-        let Some(home) = self.homes.towards(from.ip()) else { return };
-        let Ok(received) = Receive::new(Protocol::Udp, from, home, datagram) else { return };
-        let kind = stun::kind(datagram);
-        if kind != stun::Kind::Else {
+        let Some(local) = self.local_addresses.for_peer(from.ip()) else { return };
+        let Ok(received) = Receive::new(Protocol::Udp, from, local, datagram) else { return };
+        let stun_kind = stun::classify(datagram);
+        if stun_kind != stun::Kind::NotStun {
             self.last_valid = now;
-            self.follow(now, from, datagram);
+            self.follow_nomination(now, from, datagram);
         }
-        if let (stun::Kind::Response(_), Some(checks)) = (kind, &mut self.checks) {
-            checks.answered(from);
+        if let (stun::Kind::Response(_), Some(checks)) = (stun_kind, &mut self.checks) {
+            checks.note_response(from);
         }
         self.trial = None;
-        if let Some(ssrc) = rtp_ssrc(looks, datagram).filter(|s| !self.ssrcs.contains(s)) {
+        if let Some(ssrc) = rtp_ssrc(kind, datagram).filter(|s| !self.ssrcs.contains(s)) {
             if !self.connected {
                 return;
             }
@@ -84,37 +84,37 @@ impl Leg {
         // Invalid input is ignored. If it ended the instance, `poll` reports that.
         let _ = self.rtc.handle_input(Input::Receive(now, received));
         self.poll(now, out);
-        if let Some(stranger) = self.trial.take() {
-            self.rtc.direct_api().remove_stream_rx(stranger.into());
+        if let Some(ssrc) = self.trial.take() {
+            self.rtc.direct_api().remove_stream_rx(ssrc.into());
         }
     }
 
     /// Follows the peer to another address if it nominates one and the old path is silent. Only the
     /// checking side nominates. Some peers nominate every path they have, and str0m leaves a path
     /// only after 15 s.
-    fn follow(&mut self, now: Instant, from: SocketAddr, stun: &[u8]) {
+    fn follow_nomination(&mut self, now: Instant, from: SocketAddr, stun: &[u8]) {
         if self.path == Some(from) {
-            self.path_heard = now;
+            self.path_active_at = now;
         } else if !self.controlling
             && self.transport.is_some()
-            && now.saturating_duration_since(self.path_heard) >= PATH_SILENT
-            && stun::nominates(stun)
+            && now.saturating_duration_since(self.path_active_at) >= PATH_SILENT
+            && stun::is_nomination(stun)
         {
-            tracing::debug!("the peer of a leg has another address now");
+            tracing::debug!("peer nominated another address");
             self.path = Some(from);
-            self.path_heard = now;
+            self.path_active_at = now;
         }
     }
 
     /// Sends an RTP packet. `kind` is its payload type and marker bit, `at` the time of its
     /// timestamp.
-    pub(super) fn write(
+    pub(super) fn send(
         &mut self,
         at: Instant,
         kind: (u8, bool),
         timestamp: u32,
         payload: Frame,
-        out: &mut Outbox,
+        out: &mut SendBuffer,
     ) {
         let (payload_type, marker) = kind;
         let sequence = self.sequence;
@@ -123,7 +123,7 @@ impl Leg {
                 let payload = &payload;
                 transport.send(
                     to,
-                    Sending { payload_type, marker, sequence, timestamp, payload, at },
+                    OutgoingPacket { payload_type, marker, sequence, timestamp, payload, at },
                     out,
                 )
             }
@@ -143,7 +143,7 @@ impl Leg {
         if sent {
             self.sequence += 1;
             if self.counters.rtp_out.load(Ordering::Relaxed) == 0 {
-                self.tell(LegEvent::FirstSent);
+                self.report(LegEvent::FirstSent);
             }
             count(&self.counters.rtp_out);
             self.uncounted.1 += 1;
@@ -152,7 +152,7 @@ impl Leg {
 
     /// Periodic work of an open leg: reports, quality figures, and str0m's timers. Without a
     /// transport, str0m is driven at every tick, so that it sends the packet it was given.
-    pub(super) fn look_after(&mut self, now: Instant, out: &mut Outbox) {
+    pub(super) fn maintain(&mut self, now: Instant, out: &mut SendBuffer) {
         if let (Some(transport), Some(to)) = (&mut self.transport, self.path) {
             if let Some(quality) = transport.tick(now, to, out) {
                 self.counters.quality.write(&quality);
@@ -165,9 +165,9 @@ impl Leg {
     }
 
     /// Sends RTCP BYE and DTLS close_notify.
-    pub(super) fn say_goodbye(&mut self, now: Instant, out: &mut Outbox) {
+    pub(super) fn send_goodbye(&mut self, now: Instant, out: &mut SendBuffer) {
         if let (Some(transport), Some(to)) = (&mut self.transport, self.path) {
-            let quality = transport.goodbye(now, to, out);
+            let quality = transport.send_bye(now, to, out);
             self.counters.quality.write(&quality);
         }
         if self.connected && self.rtc.close().is_ok() {
@@ -176,12 +176,12 @@ impl Leg {
     }
 
     /// Advances str0m's time and processes its output.
-    pub(super) fn drive(&mut self, now: Instant, out: &mut Outbox) {
+    pub(super) fn drive(&mut self, now: Instant, out: &mut SendBuffer) {
         let _ = self.rtc.handle_input(Input::Timeout(now));
         self.poll(now, out);
     }
 
-    fn poll(&mut self, now: Instant, out: &mut Outbox) {
+    fn poll(&mut self, now: Instant, out: &mut SendBuffer) {
         loop {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(wake)) => {
@@ -189,21 +189,22 @@ impl Leg {
                     return;
                 }
                 Ok(Output::Transmit(t)) => {
-                    let ours = self.transport.is_some() && looks(&t.contents) != Looks::Other;
-                    if !ours {
-                        if stun::kind(&t.contents) == stun::Kind::Else {
+                    let is_rtp =
+                        self.transport.is_some() && packet_kind(&t.contents) != PacketKind::Other;
+                    if !is_rtp {
+                        if stun::classify(&t.contents) == stun::Kind::NotStun {
                             self.path = Some(t.destination);
                         }
                         if let Some(checks) = &mut self.checks {
-                            checks.sent(now, t.destination, &t.contents);
+                            checks.note_sent(now, t.destination, &t.contents);
                         }
                         out.push(t.destination, &t.contents);
                     }
                 }
-                Ok(Output::Event(event)) => self.agent_event(now, event),
+                Ok(Output::Event(event)) => self.on_event(now, event),
                 Err(error) => {
                     if !self.rtc.is_alive() {
-                        self.lose(match error {
+                        self.fail(match error {
                             RtcError::RemoteSdp(_) => MediaFault::Fingerprint,
                             _ => MediaFault::DtlsFailed,
                         });
@@ -214,13 +215,13 @@ impl Leg {
         }
     }
 
-    fn agent_event(&mut self, now: Instant, event: Event) {
+    fn on_event(&mut self, now: Instant, event: Event) {
         match event {
             Event::IceConnectionStateChange(state) if state.is_connected() && !self.ice_up => {
                 self.ice_up = true;
-                self.tell(LegEvent::Fact(MediaFact::IceUp));
+                self.report(LegEvent::Media(MediaFact::IceUp));
                 if self.dtls_client && self.rtc.direct_api().start_dtls(true).is_err() {
-                    self.lose(MediaFault::DtlsFailed);
+                    self.fail(MediaFault::DtlsFailed);
                 }
             }
             // Our checks were not answered for 30 s. If the peer checks us, the media timeout
@@ -228,14 +229,14 @@ impl Leg {
             Event::IceConnectionStateChange(state)
                 if state.is_disconnected() && self.connected && self.controlling =>
             {
-                self.lose(MediaFault::Silent);
+                self.fail(MediaFault::Silent);
             }
             Event::Connected => {
                 self.connected = true;
                 self.checks = None;
                 self.last_valid = now;
-                self.take_over(now);
-                self.tell(LegEvent::Fact(MediaFact::Connected));
+                self.start_transport(now);
+                self.report(LegEvent::Media(MediaFact::Connected));
             }
             // ICE has selected another pair. Nothing that str0m sends shows us the new address. A
             // nomination of the peer is followed earlier.
@@ -244,7 +245,7 @@ impl Leg {
                     self.path = Some(pair.remote.addr);
                 }
             }
-            Event::RtpPacket(packet) => self.heard_by_agent(now, &packet),
+            Event::RtpPacket(packet) => self.on_agent_packet(now, &packet),
             // An authentic sender report. str0m has no replay window for SRTCP, so a repeated or
             // older report is no sign of life.
             Event::SenderFeedback(report) => {
@@ -254,16 +255,16 @@ impl Leg {
                     self.last_valid = now;
                 }
             }
-            Event::Closed => self.lose(MediaFault::DtlsClosed),
+            Event::Closed => self.fail(MediaFault::DtlsClosed),
             _ => {}
         }
     }
 
     /// Takes the RTP over from str0m before the first packet, or leaves it to str0m if there are no
     /// usable keys.
-    fn take_over(&mut self, now: Instant) {
+    fn start_transport(&mut self, now: Instant) {
         let (then, wall) = self.epoch;
-        let making = Making {
+        let config = TransportConfig {
             ssrc: self.ssrc,
             cname: std::mem::take(&mut self.cname),
             opus_pt: self.opus_pt,
@@ -271,14 +272,14 @@ impl Leg {
             wall: wall.plus(now.saturating_duration_since(then)),
         };
         self.transport =
-            self.keys.take().and_then(|keys| Transport::new(&keys, making)).map(Box::new);
+            self.keys.take().and_then(|keys| Transport::new(&keys, config)).map(Box::new);
         if self.transport.is_none() {
-            carry_rtp(&mut self.rtc, self.mid, self.ssrc, self.ssrcs.iter().copied());
+            enable_rtp(&mut self.rtc, self.mid, self.ssrc, self.ssrcs.iter().copied());
         }
     }
 
     /// Processes a packet that str0m authenticated and found to be no replay.
-    fn heard_by_agent(&mut self, now: Instant, packet: &RtpPacket) {
+    fn on_agent_packet(&mut self, now: Instant, packet: &RtpPacket) {
         let ssrc = *packet.header.ssrc;
         if self.trial.take_if(|trial| *trial == ssrc).is_some() {
             if self.ssrcs.len() == SSRCS_MAX
@@ -288,18 +289,18 @@ impl Leg {
             }
             self.ssrcs.push_back(ssrc);
         }
-        let received = Received {
+        let received = ReceivedPacket {
             payload_type: *packet.header.payload_type,
             ssrc,
             sequence: *packet.seq_no,
             timestamp: packet.header.timestamp,
             payload: &packet.payload,
         };
-        self.heard(now, &received);
+        self.on_packet(now, &received);
     }
 
     /// Processes a packet that authenticated and is no replay.
-    fn heard(&mut self, now: Instant, packet: &Received<'_>) {
+    fn on_packet(&mut self, now: Instant, packet: &ReceivedPacket<'_>) {
         self.last_valid = now;
         let is_sound = packet.payload_type == self.opus_pt;
         let is_key = !is_sound && self.telephone_events.contains(&packet.payload_type);
@@ -309,63 +310,63 @@ impl Leg {
         }
         count(&self.counters.rtp_in);
         self.uncounted.0 += 1;
-        if !std::mem::replace(&mut self.heard, true) {
-            self.tell(LegEvent::Fact(MediaFact::FirstPacket));
+        if !std::mem::replace(&mut self.has_received, true) {
+            self.report(LegEvent::Media(MediaFact::FirstPacket));
         }
-        self.flowing_in = self.flowing_in.map(|left| left.saturating_sub(1));
-        if self.flowing_in.take_if(|left| *left == 0).is_some() {
-            self.tell(LegEvent::Fact(MediaFact::Flowing));
+        self.packets_until_flowing = self.packets_until_flowing.map(|left| left.saturating_sub(1));
+        if self.packets_until_flowing.take_if(|left| *left == 0).is_some() {
+            self.report(LegEvent::Media(MediaFact::Flowing));
         }
-        let Received { ssrc, timestamp, payload, .. } = *packet;
+        let ReceivedPacket { ssrc, timestamp, payload, .. } = *packet;
         if is_key {
             let mut digits = std::mem::take(&mut self.digits);
-            self.receiver.packet(now, ssrc, timestamp, payload, &mut digits);
-            self.tell_digits(digits);
+            self.receiver.receive(now, ssrc, timestamp, payload, &mut digits);
+            self.report_digits(digits);
         } else {
-            if let Some(sounds) = &mut self.in_band {
+            if let Some(in_band) = &mut self.in_band {
                 let mut digits = std::mem::take(&mut self.digits);
-                sounds.packet(payload, &mut digits);
-                self.tell_digits(digits);
+                in_band.push_packet(payload, &mut digits);
+                self.report_digits(digits);
             }
-            self.sound(now, packet);
+            self.deliver_audio(now, packet);
         }
     }
 
     /// Passes a packet of the peer's audio to the taps, the bridge and the detector.
-    fn sound(&mut self, now: Instant, packet: &Received<'_>) {
+    fn deliver_audio(&mut self, now: Instant, packet: &ReceivedPacket<'_>) {
         if self.muted {
             return;
         }
-        let Received { ssrc, sequence, timestamp, payload, .. } = *packet;
+        let ReceivedPacket { ssrc, sequence, timestamp, payload, .. } = *packet;
         if self.bridge.is_some() || !self.taps.is_empty() {
-            let heard = Heard { ssrc, sequence, timestamp, payload: Frame::from(payload) };
+            let packet = InboundPacket { ssrc, sequence, timestamp, payload: Frame::from(payload) };
             if !self.taps.is_empty() {
-                self.copy(&Tapped::Heard(heard.clone()));
+                self.copy_to_taps(&TapEntry::Received(packet.clone()));
             }
             if let Some(bridge) = &self.bridge {
-                bridge.pass(heard);
+                bridge.send(packet);
             }
         }
-        if let Some(ear) = &mut self.ear {
-            let told = ear.packet(now, payload);
-            told.into_iter().flatten().for_each(|voice| self.tell(LegEvent::Voice(voice)));
+        if let Some(detector) = &mut self.detector {
+            let events = detector.push_packet(now, payload);
+            events.into_iter().flatten().for_each(|voice| self.report(LegEvent::Voice(voice)));
         }
     }
 
     /// Makes str0m keep the RTP, as without usable keys.
     #[cfg(test)]
-    pub(crate) fn without_own_path(&mut self) {
-        self.keys = crate::dtls::Keyring::default();
+    pub(crate) fn disable_transport(&mut self) {
+        self.keys = crate::dtls::KeyCell::default();
     }
 
     /// Returns whether the leg carries its own RTP.
     #[cfg(test)]
-    pub(crate) fn has_own_path(&self) -> bool {
+    pub(crate) fn has_transport(&self) -> bool {
         self.transport.is_some()
     }
 }
 
-fn rtp_ssrc(looks: Looks, datagram: &[u8]) -> Option<u32> {
+fn rtp_ssrc(kind: PacketKind, datagram: &[u8]) -> Option<u32> {
     let ssrc = datagram.get(8..12)?.try_into().ok()?;
-    (looks == Looks::Rtp).then(|| u32::from_be_bytes(ssrc))
+    (kind == PacketKind::Rtp).then(|| u32::from_be_bytes(ssrc))
 }

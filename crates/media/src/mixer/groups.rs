@@ -1,6 +1,6 @@
 //! Assigns encoders to groups of members who hear the same.
 //!
-//! The sounds of a room are numbered, at most 64 at a time; what a member hears is a set of them.
+//! The sounds of a room are numbered, at most 64 at a time; each member hears a set of them.
 //! Members with equal sets share one encoded frame, so that a room needs one encoder per speaker
 //! and one for everyone else. From frame to frame an encoder keeps its listeners if possible,
 //! because a decoder that switches to another stream may click.
@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 /// A set of sounds, one bit each.
-pub(super) type Sounds = u64;
+pub(super) type SoundSet = u64;
 
 /// Maximum number of sounds at a time.
 pub(super) const SOUNDS_MAX: usize = 64;
@@ -16,7 +16,7 @@ pub(super) const SOUNDS_MAX: usize = 64;
 /// The members who hear the same frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Group {
-    pub(super) sounds: Sounds,
+    pub(super) sounds: SoundSet,
     /// Index of the encoder.
     pub(super) encoder: usize,
     /// Whether none of the members had this encoder before. It must be reset then.
@@ -26,16 +26,16 @@ pub(super) struct Group {
 
 /// The encoder that each member heard last.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Encoders {
-    of: BTreeMap<u64, usize>,
+pub(super) struct EncoderAssignment {
+    by_member: BTreeMap<u64, usize>,
 }
 
-impl Encoders {
-    /// Forms the groups of a frame. `hears` yields what each member hears. Members who hear nothing
-    /// are in no group and keep their encoder.
-    pub(super) fn groups(&mut self, hears: impl Iterator<Item = (u64, Sounds)>) -> Vec<Group> {
-        let mut by_sounds: BTreeMap<Sounds, Vec<u64>> = BTreeMap::new();
-        for (member, sounds) in hears.filter(|(_, sounds)| *sounds != 0) {
+impl EncoderAssignment {
+    /// Forms the groups of a frame. `sets` yields the sounds that each member hears. Members who
+    /// hear nothing are in no group and keep their encoder.
+    pub(super) fn groups(&mut self, sets: impl Iterator<Item = (u64, SoundSet)>) -> Vec<Group> {
+        let mut by_sounds: BTreeMap<SoundSet, Vec<u64>> = BTreeMap::new();
+        for (member, sounds) in sets.filter(|(_, sounds)| *sounds != 0) {
             by_sounds.entry(sounds).or_default().push(member);
         }
         let mut groups: Vec<_> = by_sounds.into_iter().collect();
@@ -44,7 +44,7 @@ impl Encoders {
         let mut taken = Vec::with_capacity(groups.len());
         let mut chosen = Vec::with_capacity(groups.len());
         for (sounds, members) in groups {
-            let encoder = self.favourite(&members, &taken);
+            let encoder = self.preferred_encoder(&members, &taken);
             taken.extend(encoder);
             chosen.push((sounds, members, encoder));
         }
@@ -59,16 +59,18 @@ impl Encoders {
         });
         let groups: Vec<_> = groups.collect();
         for group in &groups {
-            self.of.extend(group.members.iter().map(|member| (*member, group.encoder)));
+            self.by_member.extend(group.members.iter().map(|member| (*member, group.encoder)));
         }
         groups
     }
 
     /// The free encoder that most of these members had before.
-    fn favourite(&self, members: &[u64], taken: &[usize]) -> Option<usize> {
+    fn preferred_encoder(&self, members: &[u64], taken: &[usize]) -> Option<usize> {
         let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
-        for encoder in
-            members.iter().filter_map(|member| self.of.get(member)).filter(|n| !taken.contains(n))
+        for encoder in members
+            .iter()
+            .filter_map(|member| self.by_member.get(member))
+            .filter(|n| !taken.contains(n))
         {
             *votes.entry(*encoder).or_default() += 1;
         }
@@ -79,8 +81,8 @@ impl Encoders {
     }
 
     /// Removes a member.
-    pub(super) fn forget(&mut self, member: u64) {
-        self.of.remove(&member);
+    pub(super) fn remove(&mut self, member: u64) {
+        self.by_member.remove(&member);
     }
 }
 
@@ -88,21 +90,21 @@ impl Encoders {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Encoders, Sounds};
+    use super::{EncoderAssignment, SoundSet};
 
     /// For each group: sounds, encoder, whether it is fresh, members.
     fn groups(
-        encoders: &mut Encoders,
-        hears: &[(u64, Sounds)],
-    ) -> Vec<(Sounds, usize, bool, Vec<u64>)> {
-        let groups = encoders.groups(hears.iter().copied());
+        encoders: &mut EncoderAssignment,
+        sets: &[(u64, SoundSet)],
+    ) -> Vec<(SoundSet, usize, bool, Vec<u64>)> {
+        let groups = encoders.groups(sets.iter().copied());
         groups.into_iter().map(|g| (g.sounds, g.encoder, g.fresh, g.members)).collect()
     }
 
     #[test]
-    fn all_who_hear_the_same_share_an_encoder_and_keep_it() {
-        let mut encoders = Encoders::default();
-        assert!(groups(&mut encoders, &[(1, 0), (2, 0)]).is_empty(), "silence is nobody's work");
+    fn members_who_hear_the_same_share_and_keep_an_encoder() {
+        let mut encoders = EncoderAssignment::default();
+        assert!(groups(&mut encoders, &[(1, 0), (2, 0)]).is_empty(), "silence needs no encoder");
         // The first member speaks: one encoder for all listeners.
         let speaks = [(1, 0), (2, 1), (3, 1), (4, 1)];
         assert_eq!(groups(&mut encoders, &speaks), [(1, 0, true, vec![2, 3, 4])]);
@@ -111,28 +113,28 @@ mod tests {
         // something.
         let both = [(1, 2), (2, 1), (3, 3), (4, 3)];
         let now = groups(&mut encoders, &both);
-        assert_eq!(now[0], (3, 0, false, vec![3, 4]), "most of them keep what they had");
+        assert_eq!(now[0], (3, 0, false, vec![3, 4]), "the majority keeps its encoder");
         assert_eq!((now[1].2, now[2].2), (true, true));
         // Only the second member speaks. A member that was silent returns to the encoder it had.
         let other = [(1, 2), (2, 0), (3, 2), (4, 2)];
         assert_eq!(groups(&mut encoders, &other), [(2, 0, false, vec![1, 3, 4])]);
-        encoders.forget(3);
+        encoders.remove(3);
         assert_eq!(groups(&mut encoders, &[(3, 1)]), [(1, 0, true, vec![3])]);
     }
 
     proptest! {
-        /// Every member who hears something is in one group, and each encoder serves one group.
+        /// Every member with a non-empty set is in one group, and each encoder serves one group.
         #[test]
         fn each_listener_has_one_encoder(frames in prop::collection::vec(prop::collection::vec(0..5_u64, 1..12), 1..20)) {
-            let mut encoders = Encoders::default();
+            let mut encoders = EncoderAssignment::default();
             for frame in frames {
-                let hears: Vec<(u64, Sounds)> = (0..).zip(frame).collect();
-                let groups = encoders.groups(hears.iter().copied());
+                let sets: Vec<(u64, SoundSet)> = (0..).zip(frame).collect();
+                let groups = encoders.groups(sets.iter().copied());
                 let mut used: Vec<_> = groups.iter().map(|g| g.encoder).collect();
                 used.sort_unstable();
                 used.dedup();
                 prop_assert_eq!(used.len(), groups.len());
-                for (member, sounds) in hears {
+                for (member, sounds) in sets {
                     let of: Vec<_> = groups.iter().filter(|g| g.members.contains(&member)).map(|g| g.sounds).collect();
                     prop_assert_eq!(of, if sounds == 0 { vec![] } else { vec![sounds] });
                 }

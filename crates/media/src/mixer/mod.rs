@@ -4,36 +4,36 @@
 //! `speech_level` decides who speaks, `sum` adds samples, `groups` assigns encoders to members who
 //! hear the same. [`room_mix::RoomMix`] combines them for 20 ms of a room. [`Mixer`] is the handle
 //! to a room's job on the media workers, which reads the members' taps and fills their feeds. The
-//! mixer knows nothing about calls; the room tells it who may speak.
+//! mixer knows nothing about calls; the room sets which members may speak.
 
 mod groups;
 mod job;
-mod loudness;
+mod room_mix;
+mod speech_level;
 mod sum;
-mod table;
 
-pub use job::{MixSink, Mixer, RoomSound};
+pub use job::{MixSink, Mixer, RoomAudio};
 
-/// What a member contributes and hears.
+/// The audio that a member contributes and hears.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MixPart {
-    pub says: Says,
+pub struct MemberAudio {
+    pub heard_by: HeardBy,
     /// Whether it hears the others. Prompts for it are audible in any case.
-    pub hears: bool,
-    /// Whether it also hears what is meant for agents only.
+    pub hears_room: bool,
+    /// Whether it also hears members that only agents hear.
     pub agent: bool,
     /// Whether its audio is part of [`RoomAudio`].
     pub recorded: bool,
 }
 
-/// Who hears a member.
+/// The audience of a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Says {
+pub enum HeardBy {
     /// The member is muted and not decoded.
     #[default]
     Nobody,
-    ToAll,
-    ToAgents,
+    Everyone,
+    Agents,
 }
 
 /// An event of a room's audio.
@@ -44,10 +44,10 @@ pub enum MixEvent {
     /// A member has started or stopped speaking.
     Speech { member: u64, on: bool },
     /// Playback that was started over an API begins or ends.
-    Played { to: Audience, on: bool },
+    Playback { to: Audience, on: bool },
 }
 
-/// Who hears a playback.
+/// The audience of a playback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
     All,
@@ -56,7 +56,7 @@ pub enum Audience {
 
 /// Kind of a playback. Playbacks of the same kind and audience are played one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Played {
+pub enum SoundKind {
     /// Sounds for members who enter and leave.
     Cue,
     /// Ringing tone while someone is being called.

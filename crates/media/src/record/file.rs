@@ -1,8 +1,8 @@
 //! Recording files: WAV (16 bit) and, with the feature `mp3`, MP3; 16 kHz, one or two channels.
 //!
 //! A file has another name while it is written and is renamed when it is complete. It can be played
-//! at any time: a WAV header states what has been written so far, an MP3 contains no length. After
-//! a killed process, [`repair`] only has to cut the file at its last whole sample or frame.
+//! at any time: a WAV header states the current size, an MP3 contains no length. After a killed
+//! process, [`repair`] only has to cut the file at its last whole sample or frame.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -14,11 +14,11 @@ use uuid::Uuid;
 use super::RATE;
 
 /// Suffix of a file's name while it is written.
-const PART: &str = ".part";
+const PART_SUFFIX: &str = ".part";
 /// Size of our WAV header in bytes.
 const HEADER: usize = 44;
 /// Samples per channel between two writes to the disk: one second. A killed process loses no more.
-const KEPT_EVERY: u64 = 16_000;
+const FLUSH_SAMPLES: u64 = 16_000;
 /// Bitrate per channel of an MP3 in kbit/s.
 #[cfg(feature = "mp3")]
 const MP3_KBITS: u32 = 32;
@@ -38,7 +38,7 @@ impl Format {
     }
 
     /// Returns the remark for a recording that is WAV although MP3 was requested.
-    pub fn instead(mp3: bool) -> Option<&'static str> {
+    pub fn substitution_remark(mp3: bool) -> Option<&'static str> {
         let why = "the recording is a WAV file: this program was built without the feature mp3";
         (mp3 && Self::of(mp3) == Self::Wav).then_some(why)
     }
@@ -52,8 +52,8 @@ impl Format {
     }
 
     /// Parses the result of [`Format::as_str`].
-    pub fn from_word(word: &str) -> Option<Self> {
-        match word {
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
             "wav" => Some(Self::Wav),
             "mp3" => Some(Self::Mp3),
             _ => None,
@@ -70,19 +70,19 @@ impl Format {
 }
 
 /// The name of a recording's file.
-pub fn name(id: Uuid, format: Format) -> String {
+pub fn file_name(id: Uuid, format: Format) -> String {
     format!("{}.{}", id.as_hyphenated(), format.as_str())
 }
 
-fn part(folder: &Path, id: Uuid, format: Format) -> PathBuf {
-    folder.join(name(id, format) + PART)
+fn part_path(folder: &Path, id: Uuid, format: Format) -> PathBuf {
+    folder.join(file_name(id, format) + PART_SUFFIX)
 }
 
 /// A file that is being written.
-pub(super) struct SoundFile {
+pub(super) struct AudioFile {
     file: File,
     part: PathBuf,
-    whole: PathBuf,
+    final_path: PathBuf,
     coding: Coding,
     channels: u16,
     /// Encoded audio that has not been written to the disk.
@@ -124,7 +124,7 @@ impl Coding {
     }
 }
 
-impl SoundFile {
+impl AudioFile {
     /// Creates the file, readable by this user only.
     pub(super) fn create(
         folder: &Path,
@@ -133,17 +133,17 @@ impl SoundFile {
         stereo: bool,
     ) -> io::Result<Self> {
         let channels = if stereo { 2 } else { 1 };
-        let (part, whole) = (part(folder, id, format), folder.join(name(id, format)));
+        let (part, final_path) = (part_path(folder, id, format), folder.join(file_name(id, format)));
         let coding = Coding::new(format, channels)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
         if matches!(coding, Coding::Wav)
-            && let Err(error) = put(&mut file, &header(channels, 0))
+            && let Err(error) = append(&mut file, &header(channels, 0))
         {
             let _ = std::fs::remove_file(&part);
             return Err(error);
         }
         let pending = Vec::new();
-        Ok(Self { file, part, whole, coding, channels, pending, pending_samples: 0, bytes: 0 })
+        Ok(Self { file, part, final_path, coding, channels, pending, pending_samples: 0, bytes: 0 })
     }
 
     /// Appends audio of both sides, which must have equal length. In a mono file they are added,
@@ -171,12 +171,12 @@ impl SoundFile {
     }
 
     /// Writes the pending audio to the disk if there is at least a second of it.
-    pub(super) fn keep(&mut self) -> io::Result<()> {
-        if self.pending_samples < KEPT_EVERY { Ok(()) } else { self.write() }
+    pub(super) fn write_if_due(&mut self) -> io::Result<()> {
+        if self.pending_samples < FLUSH_SAMPLES { Ok(()) } else { self.write() }
     }
 
     fn write(&mut self) -> io::Result<()> {
-        put(&mut self.file, &self.pending)?;
+        append(&mut self.file, &self.pending)?;
         self.bytes += u64::try_from(self.pending.len()).unwrap_or_default();
         self.pending.clear();
         self.pending_samples = 0;
@@ -199,30 +199,30 @@ impl SoundFile {
             self.pending.extend(last);
         }
         self.write()?;
-        std::fs::rename(&self.part, &self.whole)
+        std::fs::rename(&self.part, &self.final_path)
     }
 }
 
 /// Appends bytes to a file.
 #[cfg(not(test))]
-fn put(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+fn append(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)
 }
 
 /// Like the real one, on a disk with limited space: writes what fits.
 #[cfg(test)]
-fn put(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    let room = ROOM.get();
-    let fits = bytes.len().min(room);
-    file.write_all(bytes.get(..fits).unwrap_or_default())?;
-    ROOM.set(room - fits);
-    if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+fn append(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let space = TEST_DISK_SPACE.get();
+    let written = bytes.len().min(space);
+    file.write_all(bytes.get(..written).unwrap_or_default())?;
+    TEST_DISK_SPACE.set(space - written);
+    if written < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
 }
 
 #[cfg(test)]
 thread_local! {
-    /// Bytes that this thread may still write.
-    pub(super) static ROOM: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
+    /// Space on the simulated disk of this thread, in bytes.
+    pub(super) static TEST_DISK_SPACE: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
 }
 
 /// A WAV header (RIFF with one `fmt ` and one `data` chunk) for this many bytes of audio. If the
@@ -233,30 +233,30 @@ fn header(channels: u16, bytes: u64) -> [u8; HEADER] {
     let (rate, align) = (RATE.hz(), channels * 2);
     let mut header = [0; HEADER];
     let mut at = 0;
-    let mut put = |bytes: &[u8]| {
+    let mut write = |bytes: &[u8]| {
         if let Some(place) = header.get_mut(at..at + bytes.len()) {
             place.copy_from_slice(bytes);
         }
         at += bytes.len();
     };
-    put(b"RIFF");
-    put(&data.saturating_add(36).to_le_bytes());
-    put(b"WAVEfmt ");
-    put(&16_u32.to_le_bytes());
-    put(&1_u16.to_le_bytes());
-    put(&channels.to_le_bytes());
-    put(&rate.to_le_bytes());
-    put(&(rate * u32::from(align)).to_le_bytes());
-    put(&align.to_le_bytes());
-    put(&16_u16.to_le_bytes());
-    put(b"data");
-    put(&data.to_le_bytes());
+    write(b"RIFF");
+    write(&data.saturating_add(36).to_le_bytes());
+    write(b"WAVEfmt ");
+    write(&16_u32.to_le_bytes());
+    write(&1_u16.to_le_bytes());
+    write(&channels.to_le_bytes());
+    write(&rate.to_le_bytes());
+    write(&(rate * u32::from(align)).to_le_bytes());
+    write(&align.to_le_bytes());
+    write(&16_u16.to_le_bytes());
+    write(b"data");
+    write(&data.to_le_bytes());
     header
 }
 
-/// What was left of an incomplete recording.
+/// The result of [`repair`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum RepairOutcome {
     /// A complete, playable file.
     Repaired { duration_ms: u64 },
     /// No audio.
@@ -269,13 +269,13 @@ pub enum Left {
 /// # Errors
 ///
 /// Returns an error if the file cannot be read, cut or renamed.
-pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Result<Left> {
-    let (part, whole) = (part(folder, id, format), folder.join(name(id, format)));
-    let is_whole = whole.try_exists()?;
-    let path = if is_whole { &whole } else { &part };
+pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Result<RepairOutcome> {
+    let (part, final_path) = (part_path(folder, id, format), folder.join(file_name(id, format)));
+    let is_complete = final_path.try_exists()?;
+    let path = if is_complete { &final_path } else { &part };
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Left::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RepairOutcome::Nothing),
         Err(error) => return Err(error),
     };
     let channels: u16 = if stereo { 2 } else { 1 };
@@ -292,7 +292,7 @@ pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Resu
             (bytes, bytes / align * 1_000 / u64::from(RATE.hz()))
         }
         Format::Mp3 => {
-            let (bytes, frames) = whole_frames(&file)?;
+            let (bytes, frames) = complete_frames(&file)?;
             file.set_len(bytes)?;
             // 576 samples per frame below 32 kHz (ISO 13818-3).
             (bytes, frames * 576 * 1_000 / u64::from(RATE.hz()))
@@ -300,24 +300,24 @@ pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Resu
     };
     if bytes == 0 {
         std::fs::remove_file(path)?;
-        return Ok(Left::Nothing);
+        return Ok(RepairOutcome::Nothing);
     }
-    if !is_whole {
-        std::fs::rename(&part, &whole)?;
+    if !is_complete {
+        std::fs::rename(&part, &final_path)?;
     }
-    Ok(Left::Repaired { duration_ms })
+    Ok(RepairOutcome::Repaired { duration_ms })
 }
 
 /// Bytes and number of an MP3's frames up to the last complete one (ISO 13818-3: 16 kHz, layer
 /// III).
-fn whole_frames(mut file: &File) -> io::Result<(u64, u64)> {
+fn complete_frames(mut file: &File) -> io::Result<(u64, u64)> {
     const KBITS: [u64; 16] = [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0];
     file.seek(SeekFrom::Start(0))?;
-    let mut sound = Vec::new();
+    let mut data = Vec::new();
     // Four hours of two channels are 115 MB.
-    file.take(256 << 20).read_to_end(&mut sound)?;
+    file.take(256 << 20).read_to_end(&mut data)?;
     let (mut at, mut frames) = (0, 0);
-    while let Some(&[first, second, third, _]) = sound.get(at..at + 4) {
+    while let Some(&[first, second, third, _]) = data.get(at..at + 4) {
         if first != 0xff || second & 0xfe != 0xf2 {
             break;
         }
@@ -325,7 +325,7 @@ fn whole_frames(mut file: &File) -> io::Result<(u64, u64)> {
         let padding = u64::from(third >> 1 & 1);
         let length =
             usize::try_from(72_000 * kbits / u64::from(RATE.hz()) + padding).unwrap_or_default();
-        if kbits == 0 || at + length > sound.len() {
+        if kbits == 0 || at + length > data.len() {
             break;
         }
         at += length;
@@ -339,24 +339,24 @@ fn whole_frames(mut file: &File) -> io::Result<(u64, u64)> {
 /// # Errors
 ///
 /// Returns an error if the folder cannot be read. A missing folder is empty.
-pub fn left_behind(folder: &Path) -> io::Result<Vec<(Uuid, Format)>> {
-    let mut left = Vec::new();
+pub fn list_unfinished(folder: &Path) -> io::Result<Vec<(Uuid, Format)>> {
+    let mut unfinished = Vec::new();
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(left),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(unfinished),
         Err(error) => return Err(error),
     };
     for entry in entries {
-        let name = entry?.file_name();
-        let parts = name
+        let entry_name = entry?.file_name();
+        let parts = entry_name
             .to_str()
-            .and_then(|name| name.strip_suffix(PART))
-            .and_then(|name| name.split_once('.'));
-        left.extend(
-            parts.and_then(|(id, format)| Some((id.parse().ok()?, Format::from_word(format)?))),
+            .and_then(|n| n.strip_suffix(PART_SUFFIX))
+            .and_then(|n| n.split_once('.'));
+        unfinished.extend(
+            parts.and_then(|(id, format)| Some((id.parse().ok()?, Format::from_name(format)?))),
         );
     }
-    Ok(left)
+    Ok(unfinished)
 }
 
 /// Removes a recording's file, complete or not. A missing file is not an error.
@@ -365,7 +365,7 @@ pub fn left_behind(folder: &Path) -> io::Result<Vec<(Uuid, Format)>> {
 ///
 /// Returns an error if an existing file cannot be removed.
 pub fn remove(folder: &Path, id: Uuid, format: Format) -> io::Result<()> {
-    for path in [folder.join(name(id, format)), part(folder, id, format)] {
+    for path in [folder.join(file_name(id, format)), part_path(folder, id, format)] {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}

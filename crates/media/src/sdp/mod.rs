@@ -3,15 +3,15 @@
 //!
 //! [`Offer::parse`] decides whether an offer is usable and keeps what media needs.
 //! [`Offer::answer`] writes the answer line by line, so that it contains nothing unintended.
-//! [`check_answer`] applies Meta's rules for answers. There is no I/O here. Complete SDPs contain
-//! credentials and are never logged; the event log of a call contains them [`redacted`].
+//! [`check_answer`] applies Meta's rules for answers. No I/O. Complete SDPs contain credentials and
+//! are never logged; the event log of a call contains them [`redacted`].
 
 mod answer;
 mod check;
 mod parse;
 
-pub use answer::Ours;
-pub use check::{AnswerFault, Rule, check_answer};
+pub use answer::LocalDescription;
+pub use check::{AnswerError, Rule, check_answer};
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -56,7 +56,7 @@ pub struct Offer {
     audio: usize,
     sections: Vec<Section>,
     /// The text of the offer, [`redacted`].
-    pub shown: Arc<str>,
+    pub redacted: Arc<str>,
 }
 
 /// DTLS role (RFC 8842).
@@ -69,7 +69,7 @@ pub enum Setup {
 
 impl Setup {
     /// The role with which we answer: the DTLS client if allowed.
-    pub fn answered(self) -> Self {
+    pub fn answer_role(self) -> Self {
         match self {
             Self::Actpass | Self::Passive => Self::Active,
             Self::Active => Self::Passive,
@@ -149,8 +149,8 @@ impl Offer {
     ///
     /// Returns why the offer is not usable (docs/reference/meta.md#usable-offer). The call is
     /// rejected as `bad_offer`.
-    pub fn parse(text: &str, allow_loopback: bool) -> Result<Self, OfferFault> {
-        parse::offer(text, parse::From::Meta { allow_loopback })
+    pub fn parse(sdp: &str, allow_loopback: bool) -> Result<Self, OfferError> {
+        parse::offer(sdp, parse::Sender::Meta { allow_loopback })
     }
 
     /// Parses the offer of an endpoint's phone: a browser, which sends the checks itself and may
@@ -159,12 +159,12 @@ impl Offer {
     /// # Errors
     ///
     /// Returns why the offer is not usable.
-    pub fn of_phone(text: &str) -> Result<Self, OfferFault> {
-        parse::offer(text, parse::From::Phone)
+    pub fn parse_phone(sdp: &str) -> Result<Self, OfferError> {
+        parse::offer(sdp, parse::Sender::Phone)
     }
 
     /// The payload type for digits that we send. 8000 Hz is preferred, because Meta knows no other.
-    pub fn digits_out(&self) -> Option<TelephoneEvent> {
+    pub fn telephone_event_out(&self) -> Option<TelephoneEvent> {
         self.telephone_events
             .iter()
             .find(|t| t.clock == 8000)
@@ -173,18 +173,18 @@ impl Offer {
     }
 
     /// Writes our answer, the text that `pre_accept` and `accept` both carry.
-    pub fn answer(&self, ours: &Ours<'_>) -> String {
-        answer::text(self, ours)
+    pub fn answer(&self, ours: &LocalDescription<'_>) -> String {
+        answer::answer(self, ours)
     }
 }
 
 /// Maximum size of a redacted SDP in bytes. Meta's are half as long.
-pub const SHOWN_MAX: usize = 4 * 1024;
+pub const REDACTED_MAX: usize = 4 * 1024;
 
 /// Returns an SDP without the lines that would give access to the call (`a=ice-pwd`, `a=crypto`),
 /// truncated to [`REDACTED_MAX`].
-pub fn shown(sdp: &str) -> String {
-    let mut shown = String::with_capacity(sdp.len().min(SHOWN_MAX));
+pub fn redacted(sdp: &str) -> String {
+    let mut redacted = String::with_capacity(sdp.len().min(REDACTED_MAX));
     for line in sdp.lines() {
         let secret = ["a=ice-pwd:", "a=crypto:"].into_iter().find(|name| {
             line.trim_start()
@@ -192,18 +192,18 @@ pub fn shown(sdp: &str) -> String {
                 .is_some_and(|begin| begin.eq_ignore_ascii_case(name))
         });
         let line = secret.map_or(line.to_owned(), |name| format!("{name}…"));
-        if shown.len() + line.len() >= SHOWN_MAX {
-            shown.push('…');
+        if redacted.len() + line.len() >= REDACTED_MAX {
+            redacted.push('…');
             break;
         }
-        shown.push_str(&line);
-        shown.push('\n');
+        redacted.push_str(&line);
+        redacted.push('\n');
     }
-    shown
+    redacted
 }
 
 /// Writes our own offer of one audio section, for a call that we place: actpass, never ICE-lite.
-pub fn offer(ours: &Ours<'_>) -> String {
+pub fn offer(ours: &LocalDescription<'_>) -> String {
     answer::offer(ours)
 }
 
@@ -222,7 +222,7 @@ impl fmt::Debug for Offer {
 
 /// Why an offer, or an answer, is not usable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OfferFault {
+pub enum OfferError {
     #[error("it is empty")]
     Empty,
     #[error("it is longer than {OFFER_BYTES_MAX} bytes")]
@@ -239,7 +239,7 @@ pub enum OfferFault {
     PortZero,
     #[error("its audio section does not run over RTP and UDP")]
     Transport,
-    #[error("its mid or protocol is longer than any we know")]
+    #[error("its mid, media or protocol token is longer than 64 characters")]
     OverlongToken,
     #[error("it has no ice-ufrag of 4 to 256 characters")]
     Ufrag,

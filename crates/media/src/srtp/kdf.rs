@@ -38,7 +38,7 @@ pub(super) fn derive<const N: usize>(key: &[u8], salt: &[u8], label: Label) -> O
     // The label precedes the 48 bits of the index, which is 0.
     block[7] ^= label.byte();
     let mut out = [0; N];
-    counter(key, block, &mut out)?;
+    xor_key_stream(key, block, &mut out)?;
     Some(out)
 }
 
@@ -53,7 +53,7 @@ pub(super) fn counter_key(key: &[u8]) -> Option<EncryptingKey> {
 }
 
 /// XORs `bytes` with the key stream that starts at `block`.
-fn counter(key: &[u8], block: [u8; 16], bytes: &mut [u8]) -> Option<()> {
+fn xor_key_stream(key: &[u8], block: [u8; 16], bytes: &mut [u8]) -> Option<()> {
     let context = EncryptionContext::Iv128(block.into());
     counter_key(key)?.less_safe_encrypt(bytes, context).ok()?;
     Some(())

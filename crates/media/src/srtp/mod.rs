@@ -15,7 +15,7 @@ use str0m::crypto::dtls::SrtpProfile;
 use zeroize::Zeroizing;
 
 pub(super) use transform::Transform;
-pub(super) use window::Window;
+pub(super) use window::ReplayWindow;
 
 /// A protection profile (RFC 5764 §4.1.2, RFC 7714 §14.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) enum Profile {
 
 impl Profile {
     /// Size of a master key in bytes.
-    const fn key(self) -> usize {
+    const fn key_len(self) -> usize {
         match self {
             Self::Aes128CmSha1 | Self::Aes128Gcm => 16,
             Self::Aes256Gcm => 32,
@@ -35,7 +35,7 @@ impl Profile {
     }
 
     /// Size of a master salt in bytes.
-    const fn salt(self) -> usize {
+    const fn salt_len(self) -> usize {
         match self {
             Self::Aes128CmSha1 => 14,
             Self::Aes128Gcm | Self::Aes256Gcm => 12,
@@ -43,7 +43,7 @@ impl Profile {
     }
 
     /// Returns `None` for an unsupported profile. str0m carries the RTP then.
-    pub(super) fn of(profile: SrtpProfile) -> Option<Self> {
+    pub(super) fn from_dtls(profile: SrtpProfile) -> Option<Self> {
         match profile {
             SrtpProfile::AES128_CM_SHA1_80 => Some(Self::Aes128CmSha1),
             SrtpProfile::AEAD_AES_128_GCM => Some(Self::Aes128Gcm),
@@ -65,20 +65,20 @@ pub struct Keys {
 impl Keys {
     /// Returns `None` if the length of the material does not fit the profile.
     pub(super) fn new(profile: Profile, material: &[u8], client: bool) -> Option<Self> {
-        let fits = material.len() == 2 * (profile.key() + profile.salt());
+        let fits = material.len() == 2 * (profile.key_len() + profile.salt_len());
         fits.then(|| Self { profile, material: Zeroizing::new(material.to_vec()), client })
     }
 
     /// Returns the transforms for sending and receiving. `None` if the crypto library rejects the
     /// keys.
     pub(super) fn directions(&self) -> Option<(Transform, Transform)> {
-        let (key, salt) = (self.profile.key(), self.profile.salt());
-        let (keys, salts) = self.material.split_at_checked(2 * key)?;
+        let (key_size, salt_size) = (self.profile.key_len(), self.profile.salt_len());
+        let (keys, salts) = self.material.split_at_checked(2 * key_size)?;
         let side = |client: bool| {
             let n = usize::from(!client);
-            let key = keys.chunks_exact(key).nth(n)?;
-            let salt = salts.chunks_exact(salt).nth(n)?;
-            Transform::new(self.profile, key, salt)
+            let master_key = keys.chunks_exact(key_size).nth(n)?;
+            let master_salt = salts.chunks_exact(salt_size).nth(n)?;
+            Transform::new(self.profile, master_key, master_salt)
         };
         Some((side(self.client)?, side(!self.client)?))
     }

@@ -13,18 +13,18 @@ use subtle::ConstantTimeEq;
 
 use super::Profile;
 use super::kdf::{Label, counter_key, derive};
-use crate::prefetch::fetch;
+use crate::prefetch::prefetch;
 
 /// Size of a GCM tag in bytes.
-const GCM_TAG: usize = 16;
+const GCM_TAG_SIZE: usize = 16;
 /// Bytes of the HMAC-SHA1 tag that are sent (RFC 3711 §5.2).
-const SHA1_TAG: usize = 10;
+const SHA1_TAG_SIZE: usize = 10;
 /// Size of the E flag and index at the end of an SRTCP packet.
-const INDEX: usize = 4;
+const INDEX_SIZE: usize = 4;
 /// Unencrypted part of an RTCP packet: its first header and the sender's SSRC.
-const RTCP_CLEAR: usize = 8;
+const RTCP_CLEAR_SIZE: usize = 8;
 /// E flag: the SRTCP packet is encrypted (RFC 3711 §3.4).
-const ENCRYPTED: u32 = 0x8000_0000;
+const ENCRYPTED_FLAG: u32 = 0x8000_0000;
 
 /// The session keys of one direction.
 pub(crate) struct Transform {
@@ -68,17 +68,17 @@ impl Transform {
         })
     }
 
-    /// Prefetches the data needed for RTP, as far as its location is known.
-    pub(crate) fn fetch(&self) {
-        fetch(&self.rtp, usize::MAX);
+    /// Prefetches the data needed for RTP, where its location is known.
+    pub(crate) fn prefetch(&self) {
+        prefetch(&self.rtp, usize::MAX);
     }
 
     /// Prefetches what that points to.
-    pub(crate) fn fetch_key(&self) {
+    pub(crate) fn prefetch_key(&self) {
         match &self.rtp {
             // The crypto library keeps its own pointer.
             Cipher::Gcm { .. } => {}
-            Cipher::CmSha1(mode) => fetch(&**mode, usize::MAX),
+            Cipher::CmSha1(mode) => prefetch(&**mode, usize::MAX),
         }
     }
 
@@ -98,7 +98,7 @@ impl Transform {
         else {
             return false;
         };
-        let Some(ssrc) = word(head, 8) else { return false };
+        let Some(ssrc) = read_u32(head, 8) else { return false };
         match &self.rtp {
             Cipher::Gcm { key, salt } => {
                 let nonce = gcm_rtp_nonce(salt, ssrc, index);
@@ -117,7 +117,7 @@ impl Transform {
                     packet.get(from..).unwrap_or_default(),
                     &rollovers(index),
                 );
-                packet.extend_from_slice(tag.as_ref().get(..SHA1_TAG).unwrap_or_default());
+                packet.extend_from_slice(tag.as_ref().get(..SHA1_TAG_SIZE).unwrap_or_default());
             }
         }
         true
@@ -136,7 +136,7 @@ impl Transform {
     ) -> bool {
         out.clear();
         let Some((head, body)) = packet.split_at_checked(header) else { return false };
-        let Some(ssrc) = word(head, 8) else { return false };
+        let Some(ssrc) = read_u32(head, 8) else { return false };
         match &self.rtp {
             Cipher::Gcm { key, salt } => {
                 let nonce = gcm_rtp_nonce(salt, ssrc, index);
@@ -144,8 +144,8 @@ impl Transform {
             }
             Cipher::CmSha1(mode) => {
                 let CounterMode { key, salt, authentication } = &**mode;
-                let Some((sealed, tag)) = split_tag(packet, SHA1_TAG) else { return false };
-                if !is_sha1_tag(authentication, sealed, &rollovers(index), tag) {
+                let Some((sealed, tag)) = split_tag(packet, SHA1_TAG_SIZE) else { return false };
+                if !verify_sha1_tag(authentication, sealed, &rollovers(index), tag) {
                     return false;
                 }
                 out.extend_from_slice(sealed.get(header..).unwrap_or_default());
@@ -159,12 +159,12 @@ impl Transform {
     #[must_use]
     pub(crate) fn seal_rtcp(&self, index: u32, packet: &mut Vec<u8>, from: usize) -> bool {
         let Some((head, body)) =
-            packet.get_mut(from..).and_then(|p| p.split_at_mut_checked(RTCP_CLEAR))
+            packet.get_mut(from..).and_then(|p| p.split_at_mut_checked(RTCP_CLEAR_SIZE))
         else {
             return false;
         };
-        let Some(ssrc) = word(head, 4) else { return false };
-        let trailer = (ENCRYPTED | index).to_be_bytes();
+        let Some(ssrc) = read_u32(head, 4) else { return false };
+        let trailer = (ENCRYPTED_FLAG | index).to_be_bytes();
         match &self.rtcp {
             Cipher::Gcm { key, salt } => {
                 let aad = gcm_rtcp_aad(head, trailer);
@@ -182,7 +182,7 @@ impl Transform {
                 }
                 packet.extend_from_slice(&trailer);
                 let tag = sha1_tag(authentication, packet.get(from..).unwrap_or_default(), &[]);
-                packet.extend_from_slice(tag.as_ref().get(..SHA1_TAG).unwrap_or_default());
+                packet.extend_from_slice(tag.as_ref().get(..SHA1_TAG_SIZE).unwrap_or_default());
             }
         }
         true
@@ -191,12 +191,15 @@ impl Transform {
     /// Reads the index of an SRTCP packet, which is not authenticated at this point. Returns `None`
     /// if the packet is too short or not encrypted, which our profiles require (RFC 5764 §4.1.2).
     pub(crate) fn rtcp_index(&self, packet: &[u8]) -> Option<u32> {
-        let behind = match &self.rtcp {
+        let trailer_size = match &self.rtcp {
             Cipher::Gcm { .. } => 0,
-            Cipher::CmSha1(_) => SHA1_TAG,
+            Cipher::CmSha1(_) => SHA1_TAG_SIZE,
         };
-        let at = packet.len().checked_sub(behind + INDEX).filter(|at| *at >= RTCP_CLEAR)?;
-        word(packet, at).filter(|word| word & ENCRYPTED != 0).map(|word| word & !ENCRYPTED)
+        let at = packet
+            .len()
+            .checked_sub(trailer_size + INDEX_SIZE)
+            .filter(|at| *at >= RTCP_CLEAR_SIZE)?;
+        read_u32(packet, at).filter(|w| w & ENCRYPTED_FLAG != 0).map(|w| w & !ENCRYPTED_FLAG)
     }
 
     /// Decrypts a compound RTCP packet into `out`, replacing its contents. Returns `false` if the
@@ -204,30 +207,32 @@ impl Transform {
     #[must_use]
     pub(crate) fn open_rtcp(&self, packet: &[u8], out: &mut Vec<u8>) -> bool {
         out.clear();
-        let (Some(index), Some(ssrc)) = (self.rtcp_index(packet), word(packet, 4)) else {
+        let (Some(index), Some(ssrc)) = (self.rtcp_index(packet), read_u32(packet, 4)) else {
             return false;
         };
         match &self.rtcp {
             Cipher::Gcm { key, salt } => {
-                let Some((sealed, trailer)) = packet.split_last_chunk::<INDEX>() else {
+                let Some((sealed, trailer)) = packet.split_last_chunk::<INDEX_SIZE>() else {
                     return false;
                 };
-                let Some((head, body)) = sealed.split_at_checked(RTCP_CLEAR) else { return false };
+                let Some((head, body)) = sealed.split_at_checked(RTCP_CLEAR_SIZE) else {
+                    return false;
+                };
                 let aad = gcm_rtcp_aad(head, *trailer);
                 out.extend_from_slice(head);
-                let mut plain = Plain { out, from: RTCP_CLEAR };
+                let mut plain = Output { out, from: RTCP_CLEAR_SIZE };
                 plain.gcm(key, gcm_rtcp_nonce(salt, ssrc, index), &aad, body)
             }
             Cipher::CmSha1(mode) => {
                 let CounterMode { key, salt, authentication } = &**mode;
-                let Some((sealed, tag)) = split_tag(packet, SHA1_TAG) else { return false };
-                if !is_sha1_tag(authentication, sealed, &[], tag) {
+                let Some((sealed, tag)) = split_tag(packet, SHA1_TAG_SIZE) else { return false };
+                if !verify_sha1_tag(authentication, sealed, &[], tag) {
                     return false;
                 }
                 out.extend_from_slice(
-                    sealed.get(..sealed.len().saturating_sub(INDEX)).unwrap_or_default(),
+                    sealed.get(..sealed.len().saturating_sub(INDEX_SIZE)).unwrap_or_default(),
                 );
-                let Some(body) = out.get_mut(RTCP_CLEAR..) else { return false };
+                let Some(body) = out.get_mut(RTCP_CLEAR_SIZE..) else { return false };
                 key.less_safe_encrypt(body, cm_block(salt, ssrc, u64::from(index))).is_ok()
             }
         }
@@ -254,17 +259,17 @@ impl Cipher {
 }
 
 /// Destination of decrypted bytes.
-struct Plain<'a> {
+struct Output<'a> {
     out: &'a mut Vec<u8>,
     from: usize,
 }
 
-impl Plain<'_> {
+impl Output<'_> {
     fn gcm(&mut self, key: &LessSafeKey, nonce: Nonce, aad: &[u8], sealed: &[u8]) -> bool {
-        let Some((sealed, tag)) = split_tag(sealed, GCM_TAG) else { return false };
+        let Some((sealed, tag)) = split_tag(sealed, GCM_TAG_SIZE) else { return false };
         self.out.resize(self.from + sealed.len(), 0);
-        let Some(room) = self.out.get_mut(self.from..) else { return false };
-        let opened = key.open_separate_gather(nonce, Aad::from(aad), sealed, tag, room).is_ok();
+        let Some(space) = self.out.get_mut(self.from..) else { return false };
+        let opened = key.open_separate_gather(nonce, Aad::from(aad), sealed, tag, space).is_ok();
         if !opened {
             self.out.clear();
         }
@@ -273,7 +278,7 @@ impl Plain<'_> {
 }
 
 fn gcm_open(key: &LessSafeKey, nonce: Nonce, aad: &[u8], sealed: &[u8], out: &mut Vec<u8>) -> bool {
-    Plain { out, from: 0 }.gcm(key, nonce, aad, sealed)
+    Output { out, from: 0 }.gcm(key, nonce, aad, sealed)
 }
 
 /// RFC 7714 §8.1: two zero bytes, SSRC, rollover counter and sequence number, XORed with the salt.
@@ -283,30 +288,30 @@ fn gcm_rtp_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> Nonce {
 
 /// RFC 7714 §9.1: two zero bytes, SSRC, two zero bytes, index, XORed with the salt.
 fn gcm_rtcp_nonce(salt: &[u8; 12], ssrc: u32, index: u32) -> Nonce {
-    gcm_nonce(salt, u128::from(ssrc) << 48 | u128::from(index & !ENCRYPTED))
+    gcm_nonce(salt, u128::from(ssrc) << 48 | u128::from(index & !ENCRYPTED_FLAG))
 }
 
-fn gcm_nonce(salt: &[u8; 12], place: u128) -> Nonce {
+fn gcm_nonce(salt: &[u8; 12], position: u128) -> Nonce {
     let mut nonce = *salt;
-    let [_, _, _, _, place @ ..] = place.to_be_bytes();
-    nonce.iter_mut().zip(place).for_each(|(byte, place)| *byte ^= place);
+    let [_, _, _, _, position @ ..] = position.to_be_bytes();
+    nonce.iter_mut().zip(position).for_each(|(byte, position)| *byte ^= position);
     Nonce::assume_unique_for_key(nonce)
 }
 
 /// RFC 7714 §9.2.
-fn gcm_rtcp_aad(head: &[u8], trailer: [u8; INDEX]) -> [u8; RTCP_CLEAR + INDEX] {
-    let mut aad = [0; RTCP_CLEAR + INDEX];
+fn gcm_rtcp_aad(head: &[u8], trailer: [u8; INDEX_SIZE]) -> [u8; RTCP_CLEAR_SIZE + INDEX_SIZE] {
+    let mut aad = [0; RTCP_CLEAR_SIZE + INDEX_SIZE];
     aad.iter_mut()
-        .zip(head.iter().take(RTCP_CLEAR).chain(&trailer))
-        .for_each(|(place, byte)| *place = *byte);
+        .zip(head.iter().take(RTCP_CLEAR_SIZE).chain(&trailer))
+        .for_each(|(position, byte)| *position = *byte);
     aad
 }
 
 /// RFC 3711 §4.1.1: salt, SSRC and index at their offsets, followed by a 16-bit block counter from
 /// 0.
 fn cm_block(salt: &[u8; 14], ssrc: u32, index: u64) -> EncryptionContext {
-    let place = u128::from(ssrc) << 64 | u128::from(index & 0xffff_ffff_ffff) << 16;
-    let mut block = place.to_be_bytes();
+    let position = u128::from(ssrc) << 64 | u128::from(index & 0xffff_ffff_ffff) << 16;
+    let mut block = position.to_be_bytes();
     block.iter_mut().zip(salt).for_each(|(byte, salt)| *byte ^= salt);
     EncryptionContext::Iv128(block.into())
 }
@@ -324,16 +329,16 @@ fn sha1_tag(key: &hmac::Key, packet: &[u8], rollovers: &[u8]) -> hmac::Tag {
     context.sign()
 }
 
-fn is_sha1_tag(key: &hmac::Key, packet: &[u8], rollovers: &[u8], tag: &[u8]) -> bool {
+fn verify_sha1_tag(key: &hmac::Key, packet: &[u8], rollovers: &[u8], tag: &[u8]) -> bool {
     let ours = sha1_tag(key, packet, rollovers);
-    ours.as_ref().get(..SHA1_TAG).is_some_and(|ours| bool::from(ours.ct_eq(tag)))
+    ours.as_ref().get(..SHA1_TAG_SIZE).is_some_and(|ours| bool::from(ours.ct_eq(tag)))
 }
 
 fn split_tag(sealed: &[u8], tag: usize) -> Option<(&[u8], &[u8])> {
     sealed.split_at_checked(sealed.len().checked_sub(tag)?)
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_be_bytes)
 }
 
@@ -348,7 +353,7 @@ impl Transform {
         }
     }
 
-    /// Likewise for counter mode.
+    /// The same for counter mode.
     pub(super) fn of_cm_keys(key: &[u8], authentication: &[u8], salt: [u8; 14]) -> Self {
         let cipher = || Cipher::cm(key, authentication, salt).expect("keys");
         Self { rtp: cipher(), rtcp: cipher() }

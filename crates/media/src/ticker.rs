@@ -16,7 +16,7 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(200);
 
 /// The schedule of a shard's ticks.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(super) struct Ticker {
     due: Instant,
     slot: usize,
 }
@@ -28,19 +28,19 @@ pub(super) struct Tick {
     pub(super) late: bool,
 }
 
-impl Pace {
+impl Ticker {
     /// Creates a schedule whose first tick is due at `now`.
-    pub(super) fn starting(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self { due: now, slot: 0 }
     }
 
     /// Returns the time until the next tick, or `None` if it is due.
-    pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn time_until_due(&self, now: Instant) -> Option<Duration> {
         self.due.checked_duration_since(now).filter(|d| !d.is_zero())
     }
 
     /// Starts the tick that is due.
-    pub(super) fn begin(&mut self, now: Instant) -> Tick {
+    pub(super) fn start_tick(&mut self, now: Instant) -> Tick {
         let behind = now.saturating_duration_since(self.due);
         let tick = Tick { slot: self.slot, late: behind > LATE };
         self.due += TICK + behind.saturating_sub(CATCH_UP_MAX);
@@ -53,58 +53,58 @@ impl Pace {
 mod tests {
     use std::time::Duration;
 
-    use super::{Pace, SLOTS};
+    use super::{SLOTS, Ticker};
     use model::Clock;
 
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn lateness_never_adds_up() {
+    fn delays_do_not_accumulate() {
         let start = Clock::real().now();
-        let mut pace = Pace::starting(start);
+        let mut ticker = Ticker::new(start);
         let mut now = start;
         let mut late = 0;
         // Each wake-up is 0 to 12 ms late, for ten minutes.
         for n in 0..120_000u32 {
-            if let Some(wait) = pace.wait(now) {
+            if let Some(wait) = ticker.time_until_due(now) {
                 now += wait + MS * (n * 7 % 13);
             }
-            let tick = pace.begin(now);
+            let tick = ticker.start_tick(now);
             assert_eq!(tick.slot, n as usize % SLOTS);
             late += u32::from(tick.late);
         }
-        let (wanted, got) = (MS * 600_000, now - start);
-        assert!(got >= wanted - MS * 5 && got <= wanted + MS * 15, "{got:?}");
+        let (expected, actual) = (MS * 600_000, now - start);
+        assert!(actual >= expected - MS * 5 && actual <= expected + MS * 15, "{actual:?}");
         assert_eq!(late, 0);
     }
 
     #[test]
-    fn a_late_tick_is_counted_and_made_up_for() {
+    fn late_ticks_are_counted_and_made_up_for() {
         let start = Clock::real().now();
-        let mut pace = Pace::starting(start);
-        assert!(!pace.begin(start).late);
+        let mut ticker = Ticker::new(start);
+        assert!(!ticker.start_tick(start).late);
         let now = start + MS * 55;
         let mut made_up = 0;
         let mut late = 0;
-        while pace.wait(now).is_none() {
-            late += u32::from(pace.begin(now).late);
+        while ticker.time_until_due(now).is_none() {
+            late += u32::from(ticker.start_tick(now).late);
             made_up += 1;
         }
         assert_eq!(made_up, 11, "ticks 5 to 55 ms");
-        assert_eq!(late, 6, "those due 5 to 30 ms: more than 20 ms after their time");
-        assert_eq!(pace.wait(now), Some(MS * 5));
+        assert_eq!(late, 6, "ticks due at 5 to 30 ms are more than 20 ms late");
+        assert_eq!(ticker.time_until_due(now), Some(MS * 5));
     }
 
     #[test]
-    fn a_machine_that_stood_still_pays_back_a_fifth_of_a_second() {
+    fn catches_up_at_most_200_ms() {
         let start = Clock::real().now();
-        let mut pace = Pace::starting(start);
+        let mut ticker = Ticker::new(start);
         let now = start + MS * 10_000;
         let mut made_up = 0;
-        while pace.wait(now).is_none() {
-            pace.begin(now);
+        while ticker.time_until_due(now).is_none() {
+            ticker.start_tick(now);
             made_up += 1;
         }
-        assert_eq!(made_up, 41, "ten packets a leg, and the one that is due");
+        assert_eq!(made_up, 41, "ten packets per leg, and the one that is due");
     }
 }

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 
 /// Datagrams to send with their destinations, in order.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub struct SendBuffer {
     bytes: Vec<u8>,
     /// Destination of each datagram and its end in `bytes`. It starts at the end of the previous
     /// one.
     datagrams: Vec<(SocketAddr, usize)>,
 }
 
-impl Outbox {
+impl SendBuffer {
     /// Appends a copy of a datagram.
     pub fn push(&mut self, to: SocketAddr, datagram: &[u8]) {
         self.bytes.extend_from_slice(datagram);
@@ -75,9 +75,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_in_comes_out_in_order() {
+    fn returns_datagrams_in_order() {
         let to = |n: u8| SocketAddr::from(([10, 0, 0, n], 9));
-        let mut out = Outbox::default();
+        let mut out = SendBuffer::default();
         out.push(to(1), b"one");
         assert!(!out.write(to(2), |bytes, from| {
             bytes.extend_from_slice(b"never");

@@ -3,60 +3,63 @@
 use crate::opus::{Decoder, Encoder, Rate};
 
 use super::bridge::BridgeEnd;
-use super::inlet::{PACKET_TICKS, Passed};
+use super::jitter_buffer::{PACKET_TICKS, PlayoutPacket};
 use super::prompt::Frame;
 
 /// Frames that may be buffered for a source: those of the longest packet (RFC 6716 §3.2.5).
-const WAITING_MAX: usize = 6;
+const BUFFERED_FRAMES_MAX: usize = 6;
 
 /// Mixes `N` sources. Output is wideband, with the settings of prompts.
 #[derive(Debug)]
-pub(super) struct Blend<const N: usize> {
-    voices: [Voice; N],
+pub(super) struct PacketMixer<const N: usize> {
+    sources: [Source; N],
     encoder: Encoder,
 }
 
 /// A source. Its decoder keeps its state from packet to packet.
 #[derive(Debug, Default)]
-struct Voice {
+struct Source {
     decoder: Option<Decoder>,
     pcm: Vec<i16>,
 }
 
-impl<const N: usize> Default for Blend<N> {
+impl<const N: usize> Default for PacketMixer<N> {
     fn default() -> Self {
-        Self { voices: std::array::from_fn(|_| Voice::default()), encoder: Encoder::for_prompts() }
+        Self {
+            sources: std::array::from_fn(|_| Source::default()),
+            encoder: Encoder::for_prompts(),
+        }
     }
 }
 
-impl<const N: usize> Blend<N> {
+impl<const N: usize> PacketMixer<N> {
     /// Buffers a packet of any length for source `at`; [`PacketMixer::mix`] consumes 20 ms of it at
     /// a time.
-    pub(super) fn take_in(&mut self, at: usize, packet: &Frame) {
-        if let Some(voice) = self.voices.get_mut(at) {
-            voice.decode(packet);
+    pub(super) fn push(&mut self, at: usize, packet: &Frame) {
+        if let Some(source) = self.sources.get_mut(at) {
+            source.decode(packet);
         }
     }
 
     /// Whole frames that are buffered for source `at`.
-    pub(super) fn waiting(&self, at: usize) -> usize {
-        self.voices.get(at).map_or(0, |voice| voice.pcm.len() / Rate::Hz16000.frame())
+    pub(super) fn buffered_frames(&self, at: usize) -> usize {
+        self.sources.get(at).map_or(0, |source| source.pcm.len() / Rate::Hz16000.frame())
     }
 
     /// Returns whether nothing is buffered for source `at`.
     pub(super) fn is_empty(&self, at: usize) -> bool {
-        self.voices.get(at).is_none_or(|voice| voice.pcm.is_empty())
+        self.sources.get(at).is_none_or(|source| source.pcm.is_empty())
     }
 
-    /// Mixes the next 20 ms: one optional frame per source, plus what is buffered. Each source must
-    /// keep its index, because decoders are stateful.
-    pub(super) fn of(&mut self, frames: [Option<&Frame>; N]) -> Frame {
+    /// Mixes the next 20 ms: one optional frame per source, plus the buffered audio. Each source
+    /// must keep its index, because decoders are stateful.
+    pub(super) fn mix(&mut self, frames: [Option<&Frame>; N]) -> Frame {
         let mut sum = [0_i32; Rate::Hz16000.frame()];
-        for (voice, frame) in self.voices.iter_mut().zip(frames) {
+        for (source, frame) in self.sources.iter_mut().zip(frames) {
             if let Some(frame) = frame {
-                voice.decode(frame);
+                source.decode(frame);
             }
-            voice.give(&mut sum);
+            source.add_to(&mut sum);
         }
         let clipped =
             sum.map(|sum| i16::try_from(sum).unwrap_or(if sum < 0 { i16::MIN } else { i16::MAX }));
@@ -65,76 +68,78 @@ impl<const N: usize> Blend<N> {
 }
 
 /// The audio of the bridged peer for one tick.
-pub(super) enum Beneath<'a> {
+pub(super) enum BridgeAudio<'a> {
     Nothing,
     /// A 20 ms packet that can be forwarded unchanged.
     Frame(Frame),
     /// Packets of another length. They are buffered as source 0, of which the mixer makes 20 ms
     /// frames.
-    Blend(&'a mut Blend<2>),
+    Packets(&'a mut PacketMixer<2>),
 }
 
 /// Takes the next 20 ms from a bridge.
-pub(super) fn beneath_of<'a>(
+pub(super) fn next_bridge_audio<'a>(
     bridge: &mut BridgeEnd,
-    blend: &'a mut Option<Box<Blend<2>>>,
-) -> Beneath<'a> {
-    if blend.as_ref().is_none_or(|blend| blend.is_empty(0)) {
-        match bridge.next() {
-            None => return Beneath::Nothing,
-            Some(Passed { payload, ticks: PACKET_TICKS, .. }) => return Beneath::Frame(payload),
-            Some(passed) => blend.get_or_insert_default().take_in(0, &passed.payload),
+    mixer: &'a mut Option<Box<PacketMixer<2>>>,
+) -> BridgeAudio<'a> {
+    if mixer.as_ref().is_none_or(|mixer| mixer.is_empty(0)) {
+        match bridge.next_packet() {
+            None => return BridgeAudio::Nothing,
+            Some(PlayoutPacket { payload, ticks: PACKET_TICKS, .. }) => {
+                return BridgeAudio::Frame(payload);
+            }
+            Some(packet) => mixer.get_or_insert_default().push(0, &packet.payload),
         }
     }
-    let blend = blend.get_or_insert_default();
-    while blend.waiting(0) == 0 {
-        let Some(passed) = bridge.next() else { break };
-        blend.take_in(0, &passed.payload);
+    let mixer = mixer.get_or_insert_default();
+    while mixer.buffered_frames(0) == 0 {
+        let Some(packet) = bridge.next_packet() else { break };
+        mixer.push(0, &packet.payload);
     }
-    Beneath::Blend(blend)
+    BridgeAudio::Packets(mixer)
 }
 
-impl Voice {
+impl Source {
     /// Decodes a packet into the buffer. An invalid packet adds nothing.
     fn decode(&mut self, packet: &Frame) {
-        let newest = Rate::Hz16000.frame() * WAITING_MAX;
-        self.pcm.drain(..self.pcm.len().saturating_sub(newest));
+        let capacity = Rate::Hz16000.frame() * BUFFERED_FRAMES_MAX;
+        self.pcm.drain(..self.pcm.len().saturating_sub(capacity));
         let decoder = self.decoder.get_or_insert_with(|| Decoder::new(Rate::Hz16000));
         let _ = decoder.decode(Some(packet), false, &mut self.pcm);
     }
 
     /// Adds the next 20 ms to `sum`.
-    fn give(&mut self, sum: &mut [i32]) {
-        let given = self.pcm.len().min(sum.len());
+    fn add_to(&mut self, sum: &mut [i32]) {
+        let count = self.pcm.len().min(sum.len());
         sum.iter_mut()
-            .zip(self.pcm.drain(..given))
+            .zip(self.pcm.drain(..count))
             .for_each(|(sum, sample)| *sum += i32::from(sample));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{packed, strength, tone};
-    use super::{Blend, Decoder, Rate};
+    use super::testing::{packet_of, strength, tone};
+    use super::{Decoder, PacketMixer, Rate};
 
     #[test]
-    fn packets_of_any_length_are_given_20_ms_at_a_time() {
+    fn mixes_packets_of_any_length_in_20_ms_frames() {
         let (said, fed) = (tone(500.0), tone(1_500.0));
         for frames in [2, 3, 6] {
-            let (mut blend, mut decoder, mut pcm) =
-                (Blend::<2>::default(), Decoder::new(Rate::Hz16000), Vec::new());
-            let mut packets = said.chunks_exact(frames).map(packed);
+            let (mut mixer, mut decoder, mut pcm) =
+                (PacketMixer::<2>::default(), Decoder::new(Rate::Hz16000), Vec::new());
+            let mut packets = said.chunks_exact(frames).map(packet_of);
             for fed in fed.iter().take(36) {
-                while blend.waiting(0) == 0 {
-                    blend.take_in(0, &packets.next().expect("enough"));
+                while mixer.buffered_frames(0) == 0 {
+                    mixer.push(0, &packets.next().expect("enough"));
                 }
                 decoder
-                    .decode(Some(&blend.of([None, Some(fed)])), false, &mut pcm)
+                    .decode(Some(&mixer.mix([None, Some(fed)])), false, &mut pcm)
                     .expect("a frame");
             }
             assert!(
-                packets.next().is_some() && blend.is_empty(0),
-                "{frames} frames: as fast as it came"
+                packets.next().is_some() && mixer.is_empty(0),
+                "{frames} frames: consumed at the input rate"
             );
             for hz in [500.0, 1_500.0] {
                 assert!(
@@ -153,7 +158,7 @@ pub(super) mod testing {
     use crate::prompt::Frame;
 
     /// Combines frames into one packet (RFC 6716 §3.2.5).
-    pub(crate) fn packed(frames: &[Frame]) -> Frame {
+    pub(crate) fn packet_of(frames: &[Frame]) -> Frame {
         let toc = (frames[0][0] & !3) | 3;
         let mut packet = vec![toc, 0x80 | u8::try_from(frames.len()).unwrap()];
         for frame in &frames[..frames.len() - 1] {

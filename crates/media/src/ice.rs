@@ -15,19 +15,19 @@ use str0m::rtp::ExtensionMap;
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
 use super::MediaError;
-use super::dtls::{Keyring, with_keyring};
+use super::dtls::{KeyCell, with_key_cell};
 use super::sdp::{Offer, Setup};
 
 /// Retransmission timeouts of ICE checks, from 50 ms doubling to 5 s. The last one is also the
 /// interval of consent checks (RFC 7675). `leg/checks.rs` sends further copies in between.
-const CHECK_FIRST: Duration = Duration::from_millis(50);
-const CHECK_LAST: Duration = Duration::from_secs(5);
+const CHECK_RTO_INITIAL: Duration = Duration::from_millis(50);
+const CHECK_RTO_MAX: Duration = Duration::from_secs(5);
 /// Twelve unanswered checks take 31 s. Then consent is lost, and the leg ends because nothing valid
 /// arrived for 30 s. A candidate that never answers costs 12 packets, plus copies.
-const CHECKS_UNANSWERED_MAX: usize = 12;
+const CHECK_RETRANSMITS_MAX: usize = 12;
 
 /// Interval at which str0m reports the selected candidate pair.
-const STATS: Duration = Duration::from_secs(1);
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The DTLS certificate that all legs of the process share, with its crypto provider.
 pub(super) struct Identity {
@@ -51,14 +51,14 @@ impl Identity {
 /// public address a packet was sent to. With more, str0m would pair and check each candidate of the
 /// peer several times.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Homes {
+pub(super) struct LocalAddresses {
     pub(super) v4: Option<SocketAddr>,
     pub(super) v6: Option<SocketAddr>,
 }
 
-impl Homes {
+impl LocalAddresses {
     /// Takes the first address of each family.
-    pub(super) fn of(public: &[SocketAddr]) -> Self {
+    pub(super) fn first_per_family(public: &[SocketAddr]) -> Self {
         Self {
             v4: public.iter().find(|a| a.is_ipv4()).copied(),
             v6: public.iter().find(|a| a.is_ipv6()).copied(),
@@ -66,17 +66,17 @@ impl Homes {
     }
 
     /// The local address for packets of this peer.
-    pub(super) fn towards(&self, peer: IpAddr) -> Option<SocketAddr> {
+    pub(super) fn for_peer(&self, peer: IpAddr) -> Option<SocketAddr> {
         if peer.is_ipv4() { self.v4 } else { self.v6 }
     }
 }
 
 /// A configured str0m instance.
-pub(super) struct Agent {
+pub(super) struct IceAgent {
     pub(super) rtc: Rtc,
     pub(super) mid: Mid,
     /// Receives the SRTP keys when the DTLS handshake is complete.
-    pub(super) keys: Keyring,
+    pub(super) keys: KeyCell,
 }
 
 /// Our credentials for one leg.
@@ -92,14 +92,14 @@ pub(super) struct Credentials {
 /// offer. Takes about a millisecond of CPU time.
 ///
 /// With `controlling`, we send the checks and nominate, which a lite peer never does.
-pub(super) fn towards(
+pub(super) fn new_agent(
     identity: &Identity,
     offer: &Offer,
-    homes: Homes,
+    local_addresses: LocalAddresses,
     ours: &Credentials,
     controlling: bool,
     now: Instant,
-) -> Result<Agent, MediaError> {
+) -> Result<IceAgent, MediaError> {
     let mut config = RtcConfig::new()
         .set_crypto_provider(identity.crypto.clone())
         .set_dtls_cert(identity.cert.clone())
@@ -113,10 +113,10 @@ pub(super) fn towards(
         .set_send_buffer_audio(4)
         // The selected pair tells `leg/path.rs` the peer's address. str0m reports it in no other
         // way.
-        .set_stats_interval(controlling.then_some(STATS));
-    config.set_initial_stun_rto(CHECK_FIRST);
-    config.set_max_stun_rto(CHECK_LAST);
-    config.set_max_stun_retransmits(CHECKS_UNANSWERED_MAX);
+        .set_stats_interval(controlling.then_some(STATS_INTERVAL));
+    config.set_initial_stun_rto(CHECK_RTO_INITIAL);
+    config.set_max_stun_rto(CHECK_RTO_MAX);
+    config.set_max_stun_retransmits(CHECK_RETRANSMITS_MAX);
     let codecs = config.codec_config();
     let opus = FormatParams::parse_line("minptime=20;useinbandfec=1");
     codecs.add_config(
@@ -127,11 +127,11 @@ pub(super) fn towards(
         Some(2),
         opus,
     );
-    for digits in &offer.telephone_events {
+    for event in &offer.telephone_events {
         let clock =
-            if digits.clock == 8_000 { Frequency::EIGHT_KHZ } else { Frequency::FORTY_EIGHT_KHZ };
+            if event.clock == 8_000 { Frequency::EIGHT_KHZ } else { Frequency::FORTY_EIGHT_KHZ };
         codecs.add_config(
-            digits.pt.into(),
+            event.pt.into(),
             None,
             Codec::Tele,
             clock,
@@ -140,9 +140,11 @@ pub(super) fn towards(
         );
     }
 
-    let (mut rtc, keys) = with_keyring(|| config.build(now));
-    for home in [homes.v4, homes.v6].into_iter().flatten() {
-        rtc.add_local_candidate(Candidate::host(home, "udp").map_err(|_| MediaError::NoAddress)?);
+    let (mut rtc, keys) = with_key_cell(|| config.build(now));
+    for address in [local_addresses.v4, local_addresses.v6].into_iter().flatten() {
+        rtc.add_local_candidate(
+            Candidate::host(address, "udp").map_err(|_| MediaError::NoAddress)?,
+        );
     }
     // Set before the remote candidates are added, because pair priorities depend on the role.
     let mut api = rtc.direct_api();
@@ -155,7 +157,7 @@ pub(super) fn towards(
         hash_func: "sha-256".to_owned(),
         bytes: offer.fingerprint.to_vec(),
     });
-    if offer.setup.answered() == Setup::Passive {
+    if offer.setup.answer_role() == Setup::Passive {
         // The client starts once ICE has a path. The server must be ready before.
         api.start_dtls(false).map_err(|_| MediaError::Certificate)?;
     }
@@ -170,12 +172,12 @@ pub(super) fn towards(
             rtc.add_remote_candidate(candidate);
         }
     }
-    Ok(Agent { rtc, mid: Mid::from("0"), keys })
+    Ok(IceAgent { rtc, mid: Mid::from("0"), keys })
 }
 
 /// Makes str0m carry the leg's RTP. `ssrc` is ours; `peers` are the known SSRCs of the peer.
 /// Streams take 20 KiB and CPU time at every tick, so a leg with a `Transport` has none.
-pub(super) fn carry_rtp(rtc: &mut Rtc, mid: Mid, ssrc: u32, peers: impl IntoIterator<Item = u32>) {
+pub(super) fn enable_rtp(rtc: &mut Rtc, mid: Mid, ssrc: u32, peers: impl IntoIterator<Item = u32>) {
     let mut api = rtc.direct_api();
     api.declare_media(mid, MediaKind::Audio);
     // Audio is not retransmitted, so no packets are kept.
