@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use media::sockets::{BATCH, Inbox, PollSet, enlarge_buffers, send_all};
+use media::sockets::{BATCH, PollSet, ReceiveBatch, enlarge_buffers, send_all};
 use model::Clock;
 use tokio::io::Interest;
 
@@ -147,7 +147,7 @@ pub(crate) fn serve(calls: usize, ports: usize, peers: &str) -> Result<(), Fault
         .collect();
     super::say(format_args!("{}", ours.join(",")));
     let (mut inbox, mut ready, mut plain, mut out) =
-        (Inbox::default(), Vec::new(), Vec::new(), Out::default());
+        (ReceiveBatch::default(), Vec::new(), Vec::new(), Out::default());
     let mut opened = 0_u64;
     let ticks = (Duration::from_secs(SECONDS) + AROUND * 2).as_millis() / TICK.as_millis();
     beat(|count| {
@@ -332,7 +332,7 @@ async fn wait(
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
     let (due, mut inbox, mut plain, mut out) =
-        (peer.due(), Inbox::default(), Vec::new(), Out::default());
+        (peer.due(), ReceiveBatch::default(), Vec::new(), Out::default());
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {
         tokio::select! {
@@ -362,7 +362,7 @@ async fn wait(
 fn passing(peers: &[Peer], stop: &AtomicBool) -> Result<(), Fault> {
     let keys = Keys::of(peers.iter().map(Peer::last_call).max().unwrap_or_default())?;
     let due: Vec<_> = peers.iter().map(Peer::due).collect();
-    let (mut inbox, mut out) = (Inbox::default(), Out::default());
+    let (mut inbox, mut out) = (ReceiveBatch::default(), Out::default());
     beat(|count| {
         for (peer, due) in peers.iter().zip(&due) {
             while inbox.receive(&peer.socket).is_ok_and(|taken| taken > 0) {}

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{Api, App, error};
 use crate::objects::{self, BucketError};
-use media::record::{Format, name};
+use media::record::{Format, file_name};
 
 /// How long whoever is sent to the bucket may read there.
 const LINK: Duration = Duration::from_secs(300);
@@ -44,7 +44,7 @@ pub(super) async fn serve(
     let (head, headers) = (*request.method() == Method::HEAD, request.headers().clone());
     // Its body could not be held across a wait.
     drop(request);
-    let path = shared.api.recordings.folder().join(name(id, format));
+    let path = shared.api.recordings.folder().join(file_name(id, format));
     let etag = format!("\"{}\"", id.as_hyphenated());
     let Ok(file) = File::open(path).await else {
         return copy(&shared.api, id, format, &etag, (head, &headers))
@@ -128,7 +128,7 @@ fn parse(file: &str) -> Option<(Uuid, Format)> {
     let (id, ending) = file.split_once('.')?;
     let fine = (32..=36).contains(&id.len())
         && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'));
-    Some((fine.then(|| id.parse().ok()).flatten()?, Format::from_word(ending)?))
+    Some((fine.then(|| id.parse().ok()).flatten()?, Format::from_name(ending)?))
 }
 
 /// What of a file is wanted.
@@ -207,7 +207,10 @@ fn described(status: StatusCode, id: Uuid, format: Format, etag: &str) -> Builde
         .header(header::ETAG, etag)
         .header(header::CACHE_CONTROL, "private, no-store")
         .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
-        .header(header::CONTENT_DISPOSITION, format!("inline; filename=\"{}\"", name(id, format)))
+        .header(
+            header::CONTENT_DISPOSITION,
+            format!("inline; filename=\"{}\"", file_name(id, format)),
+        )
         .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox")
         .header(header::REFERRER_POLICY, "no-referrer")
 }

@@ -16,9 +16,9 @@ use tracing::{Instrument as _, debug};
 
 use super::phones;
 use media::opus::Rate;
-use media::voice::Judge;
-use media::workers::{Going, Job, Workers};
-use media::{LegHandle, Line, Patience, Sides};
+use media::voice::VoiceDetector;
+use media::workers::{Job, JobStatus, Workers};
+use media::{Buffering, LegHandle, TapReader, TapSides};
 use speech::recognise::{Ask, Interim, Recognisers, Sound};
 
 /// Frames before the first voice that are part of it: a soft onset, and those that the judge waits for.
@@ -97,7 +97,7 @@ impl Captions {
             (Ear { cutter: Cutter::default(), to, open: None }, task.abort_handle())
         };
         let ((them, first), (you, second)) = (side(Speaker::Them), side(Speaker::You));
-        let line = Line::new(leg.tap(Sides::Both), Rate::Hz16000, Patience::Network);
+        let line = TapReader::new(leg.tap(TapSides::Both), Rate::Hz16000, Buffering::Jitter);
         with.workers.add(Box::new(Captioning { line, them, you, stopped: stopped.clone() }));
         Self { stopped, tasks: [first, second] }
     }
@@ -112,23 +112,23 @@ impl Drop for Captions {
 
 /// The job.
 struct Captioning {
-    line: Line,
+    line: TapReader,
     them: Ear,
     you: Ear,
     stopped: Arc<AtomicBool>,
 }
 
 impl Job for Captioning {
-    fn beat(&mut self, _now: Instant) -> Going {
-        while let Some(twenty) = self.line.next() {
-            self.you.hear(twenty.heard);
-            self.them.hear(twenty.sent);
+    fn run(&mut self, _now: Instant) -> JobStatus {
+        while let Some(frame) = self.line.next() {
+            self.you.hear(frame.received);
+            self.them.hear(frame.sent);
         }
         // With the ears the sound ends, and so do the tasks.
         if self.stopped.load(Ordering::Acquire) || self.line.is_over() {
-            Going::Over
+            JobStatus::Done
         } else {
-            Going::On
+            JobStatus::Running
         }
     }
 }
@@ -182,7 +182,7 @@ enum Cut {
 /// Cuts a side's sound into utterances, in media time.
 #[derive(Default)]
 struct Cutter {
-    judge: Judge,
+    judge: VoiceDetector,
     /// Of the utterance that goes on: its frames, and how many of the latest were quiet.
     open: Option<(usize, usize)>,
     /// The latest frames while nobody speaks.
@@ -192,7 +192,7 @@ struct Cutter {
 impl Cutter {
     /// Takes in the next 20 ms.
     fn hear(&mut self, pcm: &[i16]) -> Cut {
-        let voiced = self.judge.hear(pcm);
+        let voiced = self.judge.push(pcm);
         if let Some((frames, quiet)) = &mut self.open {
             *frames += 1;
             *quiet = if voiced { 0 } else { *quiet + 1 };
@@ -200,7 +200,7 @@ impl Cutter {
                 return Cut::GoesOn;
             }
             if *quiet >= PAUSE {
-                self.judge.rest();
+                self.judge.reset();
             }
             self.open = None;
             return Cut::Ends;

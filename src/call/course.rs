@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sound;
 use super::trace::Trace;
-use media::{Quality, Way};
+use media::{Quality, StreamStats};
 use model::CallQuality;
 
 /// Milliseconds between two looks, at first: as often as most peers report how they hear us.
@@ -86,9 +86,9 @@ impl From<Sample> for [u32; 8] {
 
 impl Stretch {
     /// What came between two accounts, and how many that counted as lost before have come late.
-    fn between(before: &Way, now: &Way) -> (Self, u32) {
+    fn between(before: &StreamStats, now: &StreamStats) -> (Self, u32) {
         // Less than there was: another stream is counted by now.
-        let before = if now.packets < before.packets { &Way::default() } else { before };
+        let before = if now.packets < before.packets { &StreamStats::default() } else { before };
         let packets = whole(now.packets - before.packets);
         let lost = whole(now.lost.saturating_sub(before.lost)).min(packets);
         let jitter_us = if packets > 0 { micros(now.jitter) } else { 0 };
@@ -104,9 +104,9 @@ impl Stretch {
         }
     }
 
-    fn way(self) -> Way {
+    fn way(self) -> StreamStats {
         let jitter = Duration::from_micros(self.jitter_us.into());
-        Way { packets: self.packets.into(), lost: self.lost.into(), jitter }
+        StreamStats { packets: self.packets.into(), lost: self.lost.into(), jitter }
     }
 }
 
@@ -267,11 +267,11 @@ fn micros(time: Duration) -> u32 {
 mod tests {
     use super::*;
 
-    fn way(packets: u64, lost: u64, jitter_ms: u64) -> Way {
-        Way { packets, lost, jitter: Duration::from_millis(jitter_ms) }
+    fn way(packets: u64, lost: u64, jitter_ms: u64) -> StreamStats {
+        StreamStats { packets, lost, jitter: Duration::from_millis(jitter_ms) }
     }
 
-    fn account(inbound: Way, outbound: Way, trip_ms: u64) -> Quality {
+    fn account(inbound: StreamStats, outbound: StreamStats, trip_ms: u64) -> Quality {
         let round_trip = (trip_ms > 0).then(|| Duration::from_millis(trip_ms));
         Quality { inbound, outbound, round_trip }
     }
@@ -331,9 +331,10 @@ mod tests {
     fn packets_that_come_late_are_taken_from_where_they_counted_as_lost() {
         let sampler = Sampler::default();
         sampler.begin(0);
-        sampler.look(5_000, &account(way(250, 12, 4), Way::default(), 0));
-        let course =
-            sampler.end(10_000, &account(way(500, 9, 4), Way::default(), 0)).expect("a course");
+        sampler.look(5_000, &account(way(250, 12, 4), StreamStats::default(), 0));
+        let course = sampler
+            .end(10_000, &account(way(500, 9, 4), StreamStats::default(), 0))
+            .expect("a course");
         assert_eq!(table(&course), [[5_000, 250, 9, 0, 0], [10_000, 250, 0, 0, 0]]);
     }
 
@@ -341,15 +342,16 @@ mod tests {
     fn a_short_rest_belongs_to_the_sample_before_and_silence_makes_no_course() {
         let sampler = Sampler::default();
         sampler.begin(0);
-        sampler.look(5_000, &account(way(250, 0, 4), Way::default(), 0));
-        let course =
-            sampler.end(5_400, &account(way(270, 10, 9), Way::default(), 0)).expect("a course");
+        sampler.look(5_000, &account(way(250, 0, 4), StreamStats::default(), 0));
+        let course = sampler
+            .end(5_400, &account(way(270, 10, 9), StreamStats::default(), 0))
+            .expect("a course");
         assert_eq!(table(&course), [[5_400, 270, 10, 0, 0]]);
 
         let short = Sampler::default();
         short.begin(0);
         let course = short
-            .end(300, &account(way(15, 0, 4), Way::default(), 0))
+            .end(300, &account(way(15, 0, 4), StreamStats::default(), 0))
             .expect("short calls have one");
         assert_eq!(table(&course), [[300, 15, 0, 0, 0]]);
         let silent = Sampler::default();

@@ -17,9 +17,9 @@ use tracing::{Instrument as _, warn};
 use super::shell::Mailbox;
 use machine::{Input, Listening, RecognitionId, SpeechFact};
 use media::opus::Rate;
-use media::voice::Judge;
-use media::workers::{Going, Job, Workers};
-use media::{LegHandle, Line, Patience, Sides};
+use media::voice::VoiceDetector;
+use media::workers::{Job, JobStatus, Workers};
+use media::{Buffering, LegHandle, TapReader, TapSides};
 use speech::recognise::{Ask, Interim, Recognisers, Sound};
 
 /// Milliseconds of a frame.
@@ -65,7 +65,7 @@ impl Hearing {
         let state = Arc::new(AtomicU8::new(HEARING));
         let (to, sound) = Sound::new();
         let told = Told { recognition, mailbox: with.mailbox.clone(), state: state.clone() };
-        let line = Line::new(leg.tap(Sides::Heard), Rate::Hz16000, Patience::Network);
+        let line = TapReader::new(leg.tap(TapSides::Received), Rate::Hz16000, Buffering::Jitter);
         with.workers.add(Box::new(Utterance { line, ear: Ear::new(to), told: told.clone() }));
         let task = with
             .tasks
@@ -131,27 +131,27 @@ async fn understand(recognisers: Recognisers, how: Listening, mut sound: Sound, 
 
 /// The job.
 struct Utterance {
-    line: Line,
+    line: TapReader,
     ear: Ear,
     told: Told,
 }
 
 impl Job for Utterance {
-    fn beat(&mut self, _now: Instant) -> Going {
-        while let Some(twenty) = self.line.next() {
-            if let Some(fact) = self.ear.hear(twenty.heard) {
+    fn run(&mut self, _now: Instant) -> JobStatus {
+        while let Some(frame) = self.line.next() {
+            if let Some(fact) = self.ear.hear(frame.received) {
                 self.told.tell(fact);
             }
         }
         // Its end of the sound goes with it: that is the end of the utterance.
         let hears = self.told.state.load(Ordering::Acquire) == HEARING && !self.line.is_over();
-        if hears && self.told.mailbox.is_open() { Going::On } else { Going::Over }
+        if hears && self.told.mailbox.is_open() { JobStatus::Running } else { JobStatus::Done }
     }
 }
 
 /// Judges the sound frame by frame, in media time, and passes on what belongs to the utterance.
 struct Ear {
-    judge: Judge,
+    judge: VoiceDetector,
     to: mpsc::Sender<Vec<i16>>,
     /// Frames so far.
     at: u64,
@@ -166,7 +166,7 @@ struct Ear {
 impl Ear {
     fn new(to: mpsc::Sender<Vec<i16>>) -> Self {
         Self {
-            judge: Judge::default(),
+            judge: VoiceDetector::default(),
             to,
             at: 0,
             voice: None,
@@ -177,7 +177,7 @@ impl Ear {
 
     /// Takes in the next 20 ms, mono 16 kHz; tells what has changed.
     fn hear(&mut self, pcm: &[i16]) -> Option<SpeechFact> {
-        let voiced = self.judge.hear(pcm);
+        let voiced = self.judge.push(pcm);
         self.at += 1;
         let fact = match (&mut self.voice, voiced) {
             (voice @ None, true) => {
@@ -193,7 +193,7 @@ impl Ear {
                 let ago_ms = (self.at - *last) * FRAME_MS;
                 (ago_ms >= PAUSE_MS).then(|| {
                     self.voice = None;
-                    self.judge.rest();
+                    self.judge.reset();
                     SpeechFact::Ended { ago_ms }
                 })
             }

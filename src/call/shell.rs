@@ -154,7 +154,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
     let running = services.clock.now();
     let events = leg_events(&mailbox, peer.line());
     let theirs = match &way {
-        Way::Offered(offer) => Some(offer.shown.to_string()),
+        Way::Offered(offer) => Some(offer.redacted.to_string()),
         Way::Placed | Way::Rung => None,
     };
     let made = match way {
@@ -239,7 +239,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         match fact.what {
             What::Fact(input) => shell.step(fact.at, input),
             What::Answer(answer) => {
-                let shown = answer.shown.to_string();
+                let shown = answer.redacted.to_string();
                 shell.answer = Some(answer);
                 shell.step(fact.at, Input::SdpAnswer { usable: true });
                 shell.journal.trace(&Trace::Sdp { offer: None, answer: Some(shown) });
@@ -275,11 +275,11 @@ fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
                 mailbox.put(What::FirstSent);
                 return;
             }
-            LegEvent::Missing { missing, waited, checking } => {
+            LegEvent::NoAudio { missing, waited, checking } => {
                 mailbox.put(What::Missing(missing, waited, checking));
                 return;
             }
-            LegEvent::Fact(what) => Input::Media { leg, what },
+            LegEvent::Media(what) => Input::Media { leg, what },
             LegEvent::PlayStarted(play) => Input::PlayStarted { leg, play },
             LegEvent::Played(play) => Input::Played { leg, play },
             LegEvent::PlayFailed { play, item, reason } => {
@@ -302,7 +302,7 @@ fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
 impl Shell {
     /// What the call begins with of both sides' session descriptions, for whoever looks at it later.
     fn keep_sdp(&self, theirs: Option<String>) {
-        let ours = (!self.sdp.is_empty()).then(|| sdp::shown(&self.sdp));
+        let ours = (!self.sdp.is_empty()).then(|| sdp::redacted(&self.sdp));
         let (offer, answer) = match theirs {
             Some(theirs) => (Some(theirs), ours),
             None => (ours, None),

@@ -4,33 +4,33 @@
 
 use std::time::Duration;
 
-use media::{Missing, Quality, Way};
+use media::{MissingStep, Quality, StreamStats};
 use model::metric;
 use model::{CallQuality, DirectionQuality};
 
 /// A remark for a call whose media lacks something after so long.
-pub(super) fn remark(missing: Missing, waited: Duration, checking: bool) -> String {
+pub(super) fn remark(missing: MissingStep, waited: Duration, checking: bool) -> String {
     let after = format!("{} s after the call was accepted", waited.as_secs());
     match (missing, checking) {
-        (Missing::Check, true) => format!(
+        (MissingStep::Check, true) => format!(
             "{after} no ICE check of ours has been answered, so there is no sound: let UDP out to Meta's addresses and their \
              answers in at the port of listen.media, and see that public.media_ips is the address that packets really leave from"
         ),
-        (Missing::Check, false) => format!(
+        (MissingStep::Check, false) => format!(
             "{after} no ICE check has come, so there is no sound: open the port of listen.media (and those above it, as \
              many as listen.media_ports) for UDP in firewall and security group, forward them where there is NAT, and set \
              public.media_ips to the address that the other side can reach"
         ),
-        (Missing::Handshake, _) => format!(
+        (MissingStep::Handshake, _) => format!(
             "{after} ICE has a path but the DTLS handshake is not done, so there is no sound: something on the way drops \
              DTLS or packets over 1,200 bytes; look at firewalls that inspect UDP, at the MTU of tunnels, and whether a \
              second node answers at the same address"
         ),
-        (Missing::Packet, _) => format!(
+        (MissingStep::Packet, _) => format!(
             "{after} media is up but no packet of sound has come: the other side is muted or sends nothing, or a firewall \
              lets the handshake through and not RTP; compare rtp in and out in the log, and try another network"
         ),
-        (Missing::Fingerprint, _) => {
+        (MissingStep::Fingerprint, _) => {
             "the peer's DTLS certificate does not match the fingerprint in its SDP, so no sound is taken \
              from it: somebody else answers at its address, or the SDP was altered on its way"
                 .to_owned()
@@ -39,13 +39,13 @@ pub(super) fn remark(missing: Missing, waited: Duration, checking: bool) -> Stri
 }
 
 /// Counts it.
-pub(super) fn count_missing(missing: Missing) {
+pub(super) fn count_missing(missing: MissingStep) {
     metrics::counter!(metric::MEDIA_MISSING_TOTAL, "what" => missing.as_str()).increment(1);
 }
 
 /// What the record keeps; none where nothing was measured.
 pub(super) fn quality(measured: &Quality) -> Option<CallQuality> {
-    let way = |way: &Way| {
+    let way = |way: &StreamStats| {
         let mos = measured.mos(way)?;
         Some(DirectionQuality {
             packets: way.packets,
@@ -92,25 +92,26 @@ mod tests {
 
     #[test]
     fn every_remark_says_what_is_missing_and_what_to_do() {
-        for missing in [Missing::Check, Missing::Handshake, Missing::Packet] {
+        for missing in [MissingStep::Check, MissingStep::Handshake, MissingStep::Packet] {
             for checking in [true, false] {
                 let text = remark(missing, Duration::from_secs(3), checking);
                 assert!(text.starts_with("3 s after the call was accepted"), "{text}");
                 assert!(text.contains("firewall") || text.contains("public.media_ips"), "{text}");
             }
         }
-        let text = remark(Missing::Fingerprint, Duration::ZERO, true);
+        let text = remark(MissingStep::Fingerprint, Duration::ZERO, true);
         assert!(text.contains("certificate does not match the fingerprint in its SDP"), "{text}");
         assert_ne!(
-            remark(Missing::Check, Duration::ZERO, true),
-            remark(Missing::Check, Duration::ZERO, false)
+            remark(MissingStep::Check, Duration::ZERO, true),
+            remark(MissingStep::Check, Duration::ZERO, false)
         );
     }
 
     #[test]
     fn what_was_not_measured_is_not_in_the_record() {
         assert_eq!(quality(&Quality::default()), None);
-        let inbound = Way { packets: 1_000, lost: 25, jitter: Duration::from_micros(7_130) };
+        let inbound =
+            StreamStats { packets: 1_000, lost: 25, jitter: Duration::from_micros(7_130) };
         let kept = quality(&Quality { inbound, ..Quality::default() }).expect("one way");
         let way = kept.inbound.expect("inbound");
         assert_eq!((way.packets, way.loss_percent, way.jitter_ms), (1_000, 2.5, 7.13));

@@ -35,7 +35,7 @@ impl Calls for Doorway {
                 return None;
             }
         };
-        if !self.media.reaches(&offer) {
+        if !self.media.can_answer(&offer) {
             tracing::info!(
                 "an offer names no address of a family that this node has; see public.media_ips"
             );

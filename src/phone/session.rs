@@ -599,7 +599,7 @@ fn dialled(to: &str) -> Result<String, Trouble> {
 }
 
 fn offer(sdp: &str) -> Result<Offer, Trouble> {
-    Offer::of_phone(sdp)
+    Offer::parse_phone(sdp)
         .map_err(|why| Trouble::told("bad_offer", format!("the offer is not usable: {why}")))
 }
 

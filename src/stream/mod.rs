@@ -30,7 +30,7 @@ use egress::Egress;
 use machine::{StreamFact, StreamFormat, StreamOrder, StreamTrack};
 use media::opus::Rate;
 use media::workers::Workers;
-use media::{CableEnd, Feed, LegHandle, Sides, Tap};
+use media::{CableEnd, Feed, LegHandle, Tap, TapSides};
 use message::{Ours, Phrases};
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, StreamId, Timestamp};
@@ -116,9 +116,9 @@ impl StreamHandle {
     pub fn begin(&self, leg: &LegHandle, workers: &Workers) {
         let order = &self.shared.order;
         let sides = match order.track {
-            StreamTrack::Inbound => Sides::Heard,
-            StreamTrack::Outbound => Sides::Sent,
-            StreamTrack::Both => Sides::Both,
+            StreamTrack::Inbound => TapSides::Received,
+            StreamTrack::Outbound => TapSides::Sent,
+            StreamTrack::Both => TapSides::Both,
         };
         let feed = order.bidirectional.then(|| leg.feed(LEAD));
         self.flow(leg.tap(sides), feed, workers);

@@ -9,8 +9,8 @@ use super::message::{Ours, Track};
 use super::{Shared, epoch_ms, rate};
 use machine::{StreamFact, StreamTrack};
 use media::opus::{Encoder, Rate};
-use media::workers::{Going, Job};
-use media::{Feed, Line, Patience, Tap};
+use media::workers::{Job, JobStatus};
+use media::{Buffering, Feed, Tap, TapReader};
 
 /// Frames that are kept at the leg: three of its ticks, whatever keeps this thread.
 const AHEAD: usize = 3;
@@ -26,7 +26,7 @@ const LATE_TICKS: i64 = 3;
 /// See the module's note.
 pub(super) struct Sound {
     shared: Arc<Shared>,
-    line: Line,
+    line: TapReader,
     hushed: Option<Hushed>,
     speaking: Option<Speaking>,
     heard: Pieces,
@@ -74,7 +74,7 @@ impl Sound {
         });
         let at = if hushed.is_some() { Rate::Hz48000 } else { rate };
         Self {
-            line: Line::new(tap, at, Patience::None),
+            line: TapReader::new(tap, at, Buffering::Immediate),
             hushed,
             speaking: feed.map(|feed| Speaking {
                 feed,
@@ -94,8 +94,8 @@ impl Sound {
         let frame = rate(self.shared.order.format).frame();
         while let Some(piece) = self.line.next() {
             let (heard, sent) = match &mut self.hushed {
-                None => (piece.heard, piece.sent),
-                Some(hushed) => hushed.take(piece.heard, piece.sent),
+                None => (piece.received, piece.sent),
+                Some(hushed) => hushed.take(piece.received, piece.sent),
             };
             self.ahead += self.heard.put(&self.shared, frame, heard);
             if !piece.sent.is_empty() {
@@ -125,16 +125,16 @@ impl Hushed {
 }
 
 impl Job for Sound {
-    fn beat(&mut self, _: Instant) -> Going {
+    fn run(&mut self, _: Instant) -> JobStatus {
         if self.shared.stopped.is_cancelled() {
-            return Going::Over;
+            return JobStatus::Done;
         }
         match &mut self.speaking {
             Some(speaking) => speaking.beat(&self.shared),
             None => answer_clears(&self.shared, None),
         }
         self.hear();
-        if self.line.is_over() { Going::Over } else { Going::On }
+        if self.line.is_over() { JobStatus::Done } else { JobStatus::Running }
     }
 }
 

@@ -21,7 +21,7 @@ use egress::testing::{egress, open_guard};
 use machine::{StreamFact, StreamFormat, StreamOrder, StreamTrack};
 use media::opus::{Decoder, Encoder, Rate};
 use media::prompt::Frame;
-use media::test_peer::{Manner, Peer, now, pump};
+use media::test_peer::{Peer, PeerOptions, now, pump};
 use media::{LegHandle, Media, MediaConfig};
 use model::Clock;
 use model::Secret;
@@ -135,7 +135,7 @@ fn leg() -> (Arc<Media>, LegHandle, Peer) {
         media_dead: Duration::from_secs(30),
     };
     let media = Media::start(config, Clock::real()).expect("media");
-    let mut peer = Peer::new(&Manner::default());
+    let mut peer = Peer::new(&PeerOptions::default());
     let (leg, answer) = media.answer(&peer.offer(), Arc::new(|_| {})).expect("an answer");
     peer.accept(&answer);
     leg.begin();
@@ -214,12 +214,12 @@ async fn how_late_sound_is() {
         handle.begin(&leg, media.workers());
         let (mut sent, mut due) = (Vec::new(), now());
         let mut heard: Vec<Duration> = Vec::new();
-        let mut seen = peers[0].heard.len();
+        let mut seen = peers[0].received.len();
         let mut decoder = Decoder::new(Rate::Hz16000);
         let (mut onset, mut quiet) = (None, 20);
         while sent.len() < PACKETS {
             pump(&mut peers, "a tick", |peers| {
-                for packet in peers[0].heard.iter().skip(seen) {
+                for packet in peers[0].received.iter().skip(seen) {
                     let mut pcm = Vec::new();
                     let _ = decoder.decode(Some(&packet.payload), false, &mut pcm);
                     let loud = pcm.iter().any(|s| s.abs() > 2_000);
@@ -236,12 +236,12 @@ async fn how_late_sound_is() {
                         (false, _) => quiet += 1,
                     }
                 }
-                seen = peers[0].heard.len();
+                seen = peers[0].received.len();
                 now() >= due
             });
             due += Duration::from_millis(20);
             sent.push(now());
-            peers[0].say(if sent.len() % 20 < 5 { &buzz } else { &silence });
+            peers[0].send_audio(if sent.len() % 20 < 5 { &buzz } else { &silence });
         }
         pump(&mut peers, "the last", |_| now() >= due + Duration::from_millis(200));
         let came: Vec<Instant> = coming.try_iter().collect();

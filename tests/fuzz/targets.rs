@@ -14,7 +14,7 @@ use machine::{Command, RecordOrder, StreamOrder};
 use media::dtmf::Receiver;
 use media::opus::{Decoder, Encoder, Rate};
 use media::probe::Probe;
-use media::sdp::{Offer, Ours};
+use media::sdp::{LocalDescription, Offer};
 use media::stun;
 use model::Clock;
 use model::Health;
@@ -86,7 +86,7 @@ pub fn sdp(bytes: &[u8]) {
         let shown = format!("{offer:?}");
         assert!(!shown.contains(&offer.pwd), "credentials are not shown");
         let address = SocketAddr::from(([198, 51, 100, 7], 3478));
-        let answer = offer.answer(&Ours {
+        let answer = offer.answer(&LocalDescription {
             candidates: &[address],
             ufrag: "ufraglong",
             pwd: "a password of twenty-four",
@@ -108,10 +108,10 @@ pub fn sdp(bytes: &[u8]) {
 
 /// A datagram at the media port.
 pub fn stun(datagram: &[u8]) {
-    if let stun::Kind::Request { ufrag } = stun::kind(datagram) {
+    if let stun::Kind::Request { ufrag } = stun::classify(datagram) {
         assert!(ufrag.len() < datagram.len());
     }
-    let _ = stun::check_sent(datagram);
+    let _ = stun::check_id(datagram);
     for password in ["", "VOkJxbRl1RmTxUk/WvJxBt"] {
         // The integrity covers what stands before it, the length aside; behind it there is a checksum at most.
         let known = |known: &Vec<u8>| {
@@ -150,7 +150,7 @@ pub fn telephone_event(bytes: &[u8]) {
         let now = start + Duration::from_millis(n * 20);
         let (head, payload) = packet.split_at(packet.len().min(1));
         let head = u32::from(head.first().copied().unwrap_or_default());
-        receiver.packet(now, head >> 6, head << 28 | head, payload, &mut digits);
+        receiver.receive(now, head >> 6, head << 28 | head, payload, &mut digits);
         receiver.tick(now, &mut digits);
         packets += 1;
     }
@@ -177,11 +177,11 @@ fn pieces(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Datagrams of a peer that STUN vouches for; the first byte says who begins.
 pub fn datagrams(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first() else { return };
-    let outcome = probe().take(first & 1 == 1, pieces(rest));
+    let outcome = probe().run(first & 1 == 1, pieces(rest));
     assert!(!outcome.connected, "nobody has the key to the certificate");
-    assert!(outcome.told <= 4, "{outcome:?}");
+    assert!(outcome.events <= 4, "{outcome:?}");
     // A whole flight of ours and its repetition, however often it is asked for.
-    assert!(outcome.answered <= 40 * bytes.len() + 8_000, "{outcome:?} to {} bytes", bytes.len());
+    assert!(outcome.bytes_sent <= 40 * bytes.len() + 8_000, "{outcome:?} to {} bytes", bytes.len());
 }
 
 /// [`datagrams`] of these.

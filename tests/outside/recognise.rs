@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::routing::post;
 use egress::FileAnswer;
 use machine::Sound;
-use media::prompt::{Frame, Slot};
+use media::prompt::{Frame, FrameState};
 use model::Clock;
 use sim::{CallScript, HangupRule, Happened, Sim};
 use speech::config::SpeechConfig;
@@ -56,10 +56,10 @@ pub(super) async fn say(before_ms: u64, text: &str) -> Vec<Frame> {
         let mut cursor = library.prompt(&sound).cursor();
         loop {
             match cursor.next() {
-                Slot::Ready(frame) => frames.push(frame),
-                Slot::Pending => tokio::task::yield_now().await,
-                Slot::End => break,
-                Slot::Failed => panic!("no sound of {text:?}"),
+                FrameState::Ready(frame) => frames.push(frame),
+                FrameState::Pending => tokio::task::yield_now().await,
+                FrameState::End => break,
+                FrameState::Failed => panic!("no sound of {text:?}"),
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use egress::FileAnswer;
 use machine::Sound;
-use media::prompt::{Prompt, Slot};
+use media::prompt::{FrameState, Prompt};
 use model::Clock;
 use speech::config::SpeechConfig;
 use speech::library::{FileFetch, Library};
@@ -39,9 +39,9 @@ async fn frames(prompt: &Arc<Prompt>, enough: usize) -> usize {
         let mut count = 0;
         while count < enough {
             match cursor.next() {
-                Slot::Ready(_) => count += 1,
-                Slot::Pending => tokio::task::yield_now().await,
-                Slot::End | Slot::Failed => break,
+                FrameState::Ready(_) => count += 1,
+                FrameState::Pending => tokio::task::yield_now().await,
+                FrameState::End | FrameState::Failed => break,
             }
         }
         count
@@ -123,10 +123,10 @@ async fn whole(prompt: &Arc<Prompt>) -> Vec<media::prompt::Frame> {
     let mut all = Vec::new();
     loop {
         match cursor.next() {
-            Slot::Ready(frame) => all.push(frame),
-            Slot::Pending => tokio::task::yield_now().await,
-            Slot::End => return all,
-            Slot::Failed => panic!("{:?}", prompt.failure()),
+            FrameState::Ready(frame) => all.push(frame),
+            FrameState::Pending => tokio::task::yield_now().await,
+            FrameState::End => return all,
+            FrameState::Failed => panic!("{:?}", prompt.failure()),
         }
     }
 }
@@ -139,7 +139,7 @@ async fn a_long_text_is_heard_before_all_of_it_is_made() {
     whole(&library.prompt(&speak("Hello."))).await;
     let long = library.prompt(&speak(&"The quick brown fox jumps over the lazy dog. ".repeat(66)));
     assert_eq!(frames(&long, 25).await, 25, "{:?}", long.failure());
-    assert!(!long.is_settled(), "half a second is there, three minutes are still being made");
+    assert!(!long.is_finished(), "half a second is there, three minutes are still being made");
     assert!(whole(&long).await.len() > 5_000);
 }
 

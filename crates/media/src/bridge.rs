@@ -1,22 +1,22 @@
-//! A bridge: what the peer of one leg says goes out to the peer of another, packet by packet, and the other way round.
+//! A bridge forwards the packets of one leg's peer to the peer of another leg, in both directions.
 //!
-//! Opus stays as it is; sequence numbers and timestamps are the sending leg's own (`leg`), so that its stream has no break
-//! where a bridge begins or ends. Each way has a bounded queue without a lock, for the two legs may live in different
-//! shards, and a few packets of patience, since what comes over a network does not come every 20 ms. Keys are no sound:
-//! they are told to the call and do not cross.
+//! Opus payloads pass unchanged. The sending leg assigns its own sequence numbers and timestamps,
+//! so that its stream continues when a bridge starts or ends. The two legs may live on different
+//! shards, so each direction has a bounded queue. A jitter buffer restores the 20 ms rhythm. DTMF
+//! events do not cross the bridge; they are reported to the call.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::inlet::{Heard, Inlet, Passed};
+use super::jitter_buffer::{InboundPacket, JitterBuffer, PlayoutPacket};
 
-/// Packets on their way from one shard to the other: more than half a second.
-const ON_THE_WAY: usize = 32;
+/// Packets queued between the shards: more than half a second.
+const QUEUE_MAX: usize = 32;
 
-/// One leg's end. Dropping it ends the bridge; the other leg falls silent.
+/// One leg's end of a bridge. Dropping it ends the bridge; the other leg then sends silence.
 pub struct BridgeEnd {
-    to: SyncSender<Heard>,
-    from: Receiver<Heard>,
-    inlet: Inlet,
+    to: SyncSender<InboundPacket>,
+    from: Receiver<InboundPacket>,
+    buffer: JitterBuffer,
 }
 
 impl std::fmt::Debug for BridgeEnd {
@@ -25,65 +25,71 @@ impl std::fmt::Debug for BridgeEnd {
     }
 }
 
-/// Both ends of a new bridge.
+/// Creates a bridge and returns both ends.
 pub fn bridge() -> (BridgeEnd, BridgeEnd) {
-    let (to_b, from_a) = sync_channel(ON_THE_WAY);
-    let (to_a, from_b) = sync_channel(ON_THE_WAY);
-    let end = |to, from| BridgeEnd { to, from, inlet: Inlet::default() };
+    let (to_b, from_a) = sync_channel(QUEUE_MAX);
+    let (to_a, from_b) = sync_channel(QUEUE_MAX);
+    let end = |to, from| BridgeEnd { to, from, buffer: JitterBuffer::default() };
     (end(to_b, from_b), end(to_a, from_a))
 }
 
 impl BridgeEnd {
-    /// This leg's peer said that. It is left out where the other leg is behind, or gone.
-    pub(super) fn pass(&self, heard: Heard) {
-        let _ = self.to.try_send(heard);
+    /// Sends a packet of this leg's peer to the other leg. It is dropped if the queue is full or
+    /// the other end is gone.
+    pub(super) fn send(&self, packet: InboundPacket) {
+        let _ = self.to.try_send(packet);
     }
 
-    /// A step of the sending leg's begins: takes in what the other peer said.
-    pub(super) fn take_in(&mut self) {
-        while let Ok(heard) = self.from.try_recv() {
-            self.inlet.add(heard);
+    /// Starts a 20 ms step: moves the packets that have arrived into the jitter buffer.
+    pub(super) fn receive(&mut self) {
+        while let Ok(packet) = self.from.try_recv() {
+            self.buffer.push(packet);
         }
-        self.inlet.step();
+        self.buffer.step();
     }
 
-    /// The next packet to be sent; none: nothing is there, or not enough to begin with.
-    pub(super) fn next(&mut self) -> Option<Passed> {
-        self.inlet.next()
+    /// Returns the next packet to send, or `None` if none is available or the jitter buffer is
+    /// still filling.
+    pub(super) fn next_packet(&mut self) -> Option<PlayoutPacket> {
+        self.buffer.pop()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::inlet::Heard;
+    use super::super::jitter_buffer::InboundPacket;
     use super::bridge;
 
-    /// A 20 ms packet (wideband SILK) with its number in it.
-    fn packet(sequence: u64) -> Heard {
+    /// A 20 ms packet (wideband SILK) with its number in the payload.
+    fn packet(sequence: u64) -> InboundPacket {
         let number = u8::try_from(sequence % 256).unwrap();
         let timestamp = u32::try_from(sequence * 960 % (1 << 32)).unwrap();
-        Heard { ssrc: 7, sequence, timestamp, payload: [9 << 3, number].into() }
+        InboundPacket { ssrc: 7, sequence, timestamp, payload: [9 << 3, number].into() }
     }
 
     #[test]
-    fn a_bridge_goes_both_ways_and_ends_with_either_end() {
+    fn forwards_both_ways_until_either_end_is_dropped() {
         let (mut a, mut b) = bridge();
         for n in 1..=2 {
-            a.pass(packet(n));
-            b.pass(packet(100 + n));
+            a.send(packet(n));
+            b.send(packet(100 + n));
         }
-        a.take_in();
-        b.take_in();
-        assert_eq!(a.next().map(|p| p.payload[1]), Some(101));
-        assert_eq!(b.next().map(|p| p.payload[1]), Some(1));
+        a.receive();
+        b.receive();
+        assert_eq!(a.next_packet().map(|p| p.payload[1]), Some(101));
+        assert_eq!(b.next_packet().map(|p| p.payload[1]), Some(1));
         drop(b);
-        a.pass(packet(3));
-        a.take_in();
-        assert_eq!(a.next().map(|p| p.payload[1]), Some(102), "what was said is heard");
-        a.take_in();
-        assert_eq!(a.next(), None);
-        // Nobody takes anything in: it is bounded all the same.
+        a.send(packet(3));
+        a.receive();
+        assert_eq!(
+            a.next_packet().map(|p| p.payload[1]),
+            Some(102),
+            "queued packets are still returned"
+        );
+        a.receive();
+        assert_eq!(a.next_packet(), None);
+        // The queue is bounded without a reader.
         let (a, _b) = bridge();
-        (0..1_000).for_each(|n| a.pass(packet(n)));
+        (0..1_000).for_each(|n| a.send(packet(n)));
     }
 }

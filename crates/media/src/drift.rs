@@ -1,150 +1,167 @@
-//! A peer's clock that is not ours: whoever takes 20 ms from it every 20 ms has more and more in store, or runs dry.
+//! Compensation for the drift between the peer's clock and ours. Without it, the jitter buffer
+//! would grow without bound or run dry.
 //!
-//! What waits is looked at twice a second. Where it is never little, a pitch period of the voice is taken out, where it is hardly
-//! enough, one is put in, each faded into what comes after; so a second of a clock that runs 1 % fast costs one such period, and
-//! nobody hears it. Pure, over PCM: packets, where nobody decodes them, `inlet` sheds whole.
+//! Twice a second the fill level is examined. If it never was low, one pitch period is removed from
+//! the audio; if it was nearly empty, one is inserted. Each is cross-faded and inaudible. A second
+//! of a clock that is 1 % fast costs one such period. This works on PCM. Where packets are not
+//! decoded, the jitter buffer drops whole packets instead.
 
 use crate::opus::Rate;
 
 /// Steps between two decisions.
-const LOOK: u16 = 25;
-/// Steps that are not counted yet.
-const LATEST: usize = 3;
-/// Sound that is to wait when a step begins, however good the network, in steps.
-const KEPT: usize = 2;
-/// How much a period is to be like the one before it to be taken for the same sound (the cosine of the two), and how loud sound is that
-/// nobody hears anything in (root mean square).
-const ALIKE: f32 = 0.6;
-const SILENT: f32 = 60.0;
+const DECISION_STEPS: u16 = 25;
+/// Latest steps that are not evaluated yet.
+const PENDING_STEPS: usize = 3;
+/// Target fill level at the start of a step, in steps, on a perfect network.
+const TARGET_STEPS: usize = 2;
+/// Minimum similarity of two adjacent periods (cosine), and the RMS below which audio counts as
+/// silence.
+const SIMILARITY_MIN: f32 = 0.6;
+const SILENCE_RMS: f32 = 60.0;
 
-/// What is to be done about what waits, in samples.
+/// The correction that is due, in samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owed {
-    Nothing,
-    /// So much is too much.
-    TakeOut(usize),
-    /// So much is missing.
-    PutIn(usize),
+pub(super) enum Correction {
+    None,
+    /// Remove this many samples.
+    Remove(usize),
+    /// Insert this many samples.
+    Insert(usize),
 }
 
-/// Looks at what waits.
+/// Estimates the clock drift from the fill level.
 #[derive(Debug)]
-pub(super) struct Drift {
+pub(super) struct DriftEstimator {
     steps: u16,
-    /// The least that waited at a step since the last decision, but for the latest steps: whether a packet is late or lost is known
-    /// when the one behind it comes.
-    least: usize,
-    latest: [usize; LATEST],
-    owed: Owed,
+    /// The lowest fill level since the last decision, without the latest steps: whether a packet is
+    /// late or lost is known only when the next one arrives.
+    lowest: usize,
+    pending: [usize; PENDING_STEPS],
+    correction: Correction,
 }
 
-impl Default for Drift {
+impl Default for DriftEstimator {
     fn default() -> Self {
-        Self { steps: 0, least: usize::MAX, latest: [usize::MAX; LATEST], owed: Owed::Nothing }
-    }
-}
-
-impl Drift {
-    /// A step begins at which so many samples wait; `frame` are taken at each, and what comes may be late by `patience`, in samples.
-    pub(super) fn step(&mut self, waiting: usize, frame: usize, patience: usize) -> Owed {
-        let [.., before] = &mut self.latest;
-        self.least = self.least.min(std::mem::replace(before, waiting));
-        self.latest.rotate_right(1);
-        self.steps += 1;
-        if self.steps == LOOK {
-            let kept = patience.max(KEPT * frame);
-            let owed = match self.least {
-                least if least > kept + frame * 3 / 8 => Owed::TakeOut(least - kept),
-                // The next packet that comes late by a step finds too little. A rest of less than a period is not put in: then there
-                // is enough all the same.
-                least if least < KEPT * frame => Owed::PutIn(KEPT * frame + frame / 4 - least),
-                _ => Owed::Nothing,
-            };
-            *self = Self { owed, ..Self::default() };
+        Self {
+            steps: 0,
+            lowest: usize::MAX,
+            pending: [usize::MAX; PENDING_STEPS],
+            correction: Correction::None,
         }
-        self.owed
-    }
-
-    /// Packets were lost: what waits was little until they were made up for, whatever the clock.
-    pub(super) fn disturbed(&mut self) {
-        *self = Self { owed: self.owed, ..Self::default() };
-    }
-
-    /// So much of what is owed has been done. What waited before tells nothing any more.
-    pub(super) fn done(&mut self, samples: usize) {
-        let rest = |owed: usize| owed.saturating_sub(samples);
-        let owed = match self.owed {
-            Owed::TakeOut(owed) if samples > 0 && rest(owed) > 0 => Owed::TakeOut(rest(owed)),
-            Owed::PutIn(owed) if samples > 0 && rest(owed) > 0 => Owed::PutIn(rest(owed)),
-            Owed::Nothing | Owed::TakeOut(_) | Owed::PutIn(_) => Owed::Nothing,
-        };
-        *self = Self { owed, ..Self::default() };
     }
 }
 
-/// Samples of the shortest and longest period that is taken out or put in (400 and 80 Hz), and of a join. The last two
-/// together are less than 20 ms.
+impl DriftEstimator {
+    /// Records the fill level `waiting` at the start of a step and returns the correction that is
+    /// due. `frame` samples are consumed per step; `delay` is that of the jitter buffer in samples.
+    pub(super) fn observe(&mut self, waiting: usize, frame: usize, delay: usize) -> Correction {
+        let [.., before] = &mut self.pending;
+        self.lowest = self.lowest.min(std::mem::replace(before, waiting));
+        self.pending.rotate_right(1);
+        self.steps += 1;
+        if self.steps == DECISION_STEPS {
+            let target = delay.max(TARGET_STEPS * frame);
+            let correction = match self.lowest {
+                lowest if lowest > target + frame * 3 / 8 => Correction::Remove(lowest - target),
+                // The next packet that is late by a step would find too little. A remainder of less
+                // than a period is not inserted: the level is sufficient then.
+                lowest if lowest < TARGET_STEPS * frame => {
+                    Correction::Insert(TARGET_STEPS * frame + frame / 4 - lowest)
+                }
+                _ => Correction::None,
+            };
+            *self = Self { correction, ..Self::default() };
+        }
+        self.correction
+    }
+
+    /// Ignores the levels observed so far, because packets were lost. The level was low until the
+    /// loss was concealed, whatever the clock.
+    pub(super) fn note_loss(&mut self) {
+        *self = Self { correction: self.correction, ..Self::default() };
+    }
+
+    /// Subtracts the samples that were removed or inserted, and ignores the levels observed before.
+    pub(super) fn apply(&mut self, samples: usize) {
+        let rest = |correction: usize| correction.saturating_sub(samples);
+        let correction = match self.correction {
+            Correction::Remove(correction) if samples > 0 && rest(correction) > 0 => {
+                Correction::Remove(rest(correction))
+            }
+            Correction::Insert(correction) if samples > 0 && rest(correction) > 0 => {
+                Correction::Insert(rest(correction))
+            }
+            Correction::None | Correction::Remove(_) | Correction::Insert(_) => Correction::None,
+        };
+        *self = Self { correction, ..Self::default() };
+    }
+}
+
+/// Shortest and longest period that is removed or inserted (400 and 80 Hz) and length of the
+/// cross-fade, in samples. The last two together are less than 20 ms.
 fn lengths(rate: Rate) -> (usize, usize, usize) {
     let samples = |tenths: usize| rate.frame() * tenths / 200;
     (samples(25), samples(125), samples(70))
 }
 
-/// The most that is taken out or put in at once.
-pub(super) fn longest(rate: Rate) -> usize {
+/// Maximum number of samples that one correction removes or inserts.
+pub(super) fn correction_max(rate: Rate) -> usize {
     lengths(rate).1
 }
 
-/// Takes a period out of the first 20 ms, `most` samples at most; gives how many.
+/// Removes one pitch period of at most `most` samples from the first 20 ms. Returns its length.
 pub(super) fn shorten(pcm: &mut Vec<i16>, rate: Rate, most: usize) -> usize {
     let Some((period, join)) = period(pcm, rate, most) else { return 0 };
-    let joined = faded(pcm.get(..join), pcm.get(period..period + join));
-    pcm.splice(..period + join, joined);
+    let joint = crossfade(pcm.get(..join), pcm.get(period..period + join));
+    pcm.splice(..period + join, joint);
     period
 }
 
-/// Has a period of the first 20 ms twice, `most` samples at most; gives how many were put in.
+/// Repeats one pitch period of at most `most` samples in the first 20 ms. Returns its length.
 pub(super) fn lengthen(pcm: &mut Vec<i16>, rate: Rate, most: usize) -> usize {
     let Some((period, join)) = period(pcm, rate, most) else { return 0 };
-    let joined = faded(pcm.get(period..period + join), pcm.get(..join));
-    let again: Vec<i16> = pcm.iter().take(period).copied().chain(joined).collect();
+    let joint = crossfade(pcm.get(period..period + join), pcm.get(..join));
+    let again: Vec<i16> = pcm.iter().take(period).copied().chain(joint).collect();
     pcm.splice(..join, again);
     period
 }
 
-/// After how many samples the beginning is most like itself, the longest of equals, and how many are to be joined there. None:
-/// it is not, and can wait.
+/// Finds the lag at which the beginning is most similar to itself, the longest of equals. Returns
+/// the lag and the length of the cross-fade, or `None` if nothing is similar enough; the correction
+/// can wait.
 fn period(pcm: &[i16], rate: Rate, most: usize) -> Option<(usize, usize)> {
-    let (shortest, longest, join) = lengths(rate);
+    let (shortest, longest_period, join) = lengths(rate);
     let begin = pcm.get(..join)?;
     let power = |pcm: &[i16]| pcm.iter().map(|sample| f32::from(*sample).powi(2)).sum::<f32>();
-    let of_begin = power(begin);
-    let likeness = |period: usize| {
-        let there = pcm.get(period..period + join).unwrap_or_default();
+    let begin_power = power(begin);
+    let similarity = |period: usize| {
+        let candidate = pcm.get(period..period + join).unwrap_or_default();
         let product: f32 =
-            begin.iter().zip(there).map(|(a, b)| f32::from(*a) * f32::from(*b)).sum();
-        product / (of_begin * power(there)).sqrt().max(1.0)
+            begin.iter().zip(candidate).map(|(a, b)| f32::from(*a) * f32::from(*b)).sum();
+        product / (begin_power * power(candidate)).sqrt().max(1.0)
     };
-    let longest = longest.min(most).min(pcm.len().checked_sub(join)?);
-    let likely = (shortest..=longest).map(|period| (period, likeness(period)));
-    let (period, alike) = likely.max_by(|(_, a), (_, b)| a.total_cmp(b))?;
-    let is_silent = of_begin < f32::from(u16::try_from(join).unwrap_or(u16::MAX)) * SILENT.powi(2);
-    (alike >= ALIKE || is_silent || most >= rate.frame()).then_some((period, join))
+    let longest_period = longest_period.min(most).min(pcm.len().checked_sub(join)?);
+    let likely = (shortest..=longest_period).map(|period| (period, similarity(period)));
+    let (period, best) = likely.max_by(|(_, a), (_, b)| a.total_cmp(b))?;
+    let is_silent =
+        begin_power < f32::from(u16::try_from(join).unwrap_or(u16::MAX)) * SILENCE_RMS.powi(2);
+    (best >= SIMILARITY_MIN || is_silent || most >= rate.frame()).then_some((period, join))
 }
 
-/// One sound going over into another.
-fn faded(from: Option<&[i16]>, to: Option<&[i16]>) -> Vec<i16> {
+/// Cross-fades from one sound to another.
+fn crossfade(from: Option<&[i16]>, to: Option<&[i16]>) -> Vec<i16> {
     let (from, to) = (from.unwrap_or_default(), to.unwrap_or_default());
-    let share = |n: usize| f32::from(u16::try_from(n).unwrap_or(u16::MAX));
-    let whole = share(to.len()).max(1.0);
+    let fraction = |n: usize| f32::from(u16::try_from(n).unwrap_or(u16::MAX));
+    let whole = fraction(to.len()).max(1.0);
     let both = from.iter().zip(to).enumerate();
     both.map(|(n, (from, to))| {
-        sound(f32::from(*from) + (f32::from(*to) - f32::from(*from)) * share(n) / whole)
+        to_sample(f32::from(*from) + (f32::from(*to) - f32::from(*from)) * fraction(n) / whole)
     })
     .collect()
 }
 
-#[allow(clippy::as_conversions, reason = "it saturates, as sound does")]
-fn sound(sample: f32) -> i16 {
+#[allow(clippy::as_conversions, reason = "`as` saturates")]
+fn to_sample(sample: f32) -> i16 {
     sample as i16
 }
 
@@ -152,7 +169,7 @@ fn sound(sample: f32) -> i16 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Drift, Owed, lengthen, longest, shorten};
+    use super::{Correction, DriftEstimator, correction_max, lengthen, shorten};
     use crate::opus::Rate;
 
     const RATE: Rate = Rate::Hz16000;
@@ -168,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_period_more_or_less_is_not_heard() {
+    fn inserting_or_removing_a_period_makes_no_click() {
         for hz in [90.0, 131.0, 217.0, 390.0] {
             let whole: Vec<i16> = (0..3 * FRAME).map(|at| voice(at, hz)).collect();
             let bound = largest_step(&whole) * 11 / 10;
@@ -177,61 +194,61 @@ mod tests {
                 let before = pcm.len();
                 let changed = change(&mut pcm, RATE, usize::MAX);
                 assert_eq!(pcm.len().abs_diff(before), changed);
-                assert!((FRAME / 8..=longest(RATE)).contains(&changed), "{changed}");
-                let joined: Vec<i16> = whole[..FRAME].iter().chain(&pcm).copied().collect();
-                assert!(
-                    largest_step(&joined) <= bound,
-                    "{hz}: {} of {bound}",
-                    largest_step(&joined)
-                );
+                assert!((FRAME / 8..=correction_max(RATE)).contains(&changed), "{changed}");
+                let joint: Vec<i16> = whole[..FRAME].iter().chain(&pcm).copied().collect();
+                assert!(largest_step(&joint) <= bound, "{hz}: {} of {bound}", largest_step(&joint));
                 assert_eq!(pcm[pcm.len() - FRAME..], whole[2 * FRAME..]);
             }
         }
         let mut silence = vec![0; FRAME];
-        assert_eq!(lengthen(&mut silence, RATE, usize::MAX), longest(RATE));
+        assert_eq!(lengthen(&mut silence, RATE, usize::MAX), correction_max(RATE));
         assert_eq!(shorten(&mut silence, RATE, 10), 0, "less than a period");
-        assert_eq!(shorten(&mut vec![0; 9], RATE, usize::MAX), 0, "too little to tell");
+        assert_eq!(shorten(&mut vec![0; 9], RATE, usize::MAX), 0, "too short to find a period");
     }
 
     #[test]
-    fn what_waits_for_long_is_taken_out_and_what_is_hardly_enough_is_helped() {
-        let owed = |waiting: &dyn Fn(usize) -> usize, patience| {
-            let mut drift = Drift::default();
-            (0..25).map(|n| drift.step(waiting(n), FRAME, patience * FRAME)).last().expect("steps")
+    fn corrects_a_level_that_stays_high_or_runs_low() {
+        let correction = |waiting: &dyn Fn(usize) -> usize, delay| {
+            let mut drift = DriftEstimator::default();
+            (0..25).map(|n| drift.observe(waiting(n), FRAME, delay * FRAME)).last().expect("steps")
         };
-        assert_eq!(owed(&|_| 2 * FRAME, 2), Owed::Nothing);
-        assert_eq!(owed(&|_| 3 * FRAME, 2), Owed::TakeOut(FRAME));
-        assert_eq!(owed(&|_| 3 * FRAME, 3), Owed::Nothing, "a restless network");
+        assert_eq!(correction(&|_| 2 * FRAME, 2), Correction::None);
+        assert_eq!(correction(&|_| 3 * FRAME, 2), Correction::Remove(FRAME));
+        assert_eq!(correction(&|_| 3 * FRAME, 3), Correction::None, "jitter");
         assert_eq!(
-            owed(&|n| if n == 7 { 2 * FRAME } else { 8 * FRAME }, 2),
-            Owed::Nothing,
+            correction(&|n| if n == 7 { 2 * FRAME } else { 8 * FRAME }, 2),
+            Correction::None,
             "a burst"
         );
         assert_eq!(
-            owed(&|n| if n == 7 { FRAME } else { 2 * FRAME }, 2),
-            Owed::PutIn(FRAME * 5 / 4)
+            correction(&|n| if n == 7 { FRAME } else { 2 * FRAME }, 2),
+            Correction::Insert(FRAME * 5 / 4)
         );
-        let mut drift = Drift::default();
-        (0..25).for_each(|_| _ = drift.step(4 * FRAME, FRAME, 2 * FRAME));
-        drift.done(FRAME);
-        assert_eq!(drift.step(3 * FRAME, FRAME, 2 * FRAME), Owed::TakeOut(FRAME));
-        drift.done(0);
-        assert_eq!(drift.step(3 * FRAME, FRAME, 2 * FRAME), Owed::Nothing, "it can't be done");
+        let mut drift = DriftEstimator::default();
+        (0..25).for_each(|_| _ = drift.observe(4 * FRAME, FRAME, 2 * FRAME));
+        drift.apply(FRAME);
+        assert_eq!(drift.observe(3 * FRAME, FRAME, 2 * FRAME), Correction::Remove(FRAME));
+        drift.apply(0);
+        assert_eq!(
+            drift.observe(3 * FRAME, FRAME, 2 * FRAME),
+            Correction::None,
+            "no correction is possible"
+        );
 
-        // A loss in every second, each of which leaves little for two steps, says nothing of the clock.
-        let mut drift = Drift::default();
+        // A loss every second leaves the level low for two steps. It says nothing about the clock.
+        let mut drift = DriftEstimator::default();
         for n in 0..1_000 {
             if n % 50 == 2 {
-                drift.disturbed();
+                drift.note_loss();
             }
             let waiting = if n % 50 < 2 { FRAME } else { 2 * FRAME };
-            assert_eq!(drift.step(waiting, FRAME, 2 * FRAME), Owed::Nothing, "{n}");
+            assert_eq!(drift.observe(waiting, FRAME, 2 * FRAME), Correction::None, "{n}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_sound_may_be_changed(
+        fn corrects_any_pcm_within_bounds(
             pcm in prop::collection::vec(any::<i16>(), 0..2_000), most in 0_usize..2_000,
             rate in prop::sample::select(vec![Rate::Hz8000, Rate::Hz16000, Rate::Hz24000, Rate::Hz48000]),
         ) {

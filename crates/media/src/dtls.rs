@@ -1,10 +1,11 @@
-//! DTLS for str0m with our own timing: its stock provider starts over after a second, which a lost first packet
-//! makes audible (`meta-calling.md` §5.3 wants 100 ms).
+//! DTLS for str0m with retransmission timers of our own. The stock provider repeats a flight only
+//! after a second, so that one lost packet would delay the audio audibly; this one starts at 100
+//! ms.
 //!
-//! A thin dress around `dimpl`, the DTLS that str0m brings. What it adds: a fatal alert of an established peer
-//! ends the connection like its close_notify, for str0m passes such errors over; and nothing is made, the private key
-//! not read, before the first packet comes or goes, for many a call ends without any; and the keys that it agrees on are
-//! left on a [`Keyring`], for the leg's own RTP.
+//! It wraps `dimpl`, the DTLS implementation that str0m uses, and adds three things. A fatal alert
+//! on an established connection ends it like a close_notify, because str0m ignores such errors. The
+//! connection is created, and the private key read, only when the first packet is received or sent,
+//! because many calls end before that. The SRTP keys are put into a [`KeyCell`] for `transport`.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -18,12 +19,12 @@ use str0m::crypto::{CryptoError, CryptoProvider};
 
 use super::srtp::{Keys, Profile};
 
-/// Where a handshake leaves its keys.
+/// Receives the SRTP keys of a DTLS handshake.
 #[derive(Clone, Debug, Default)]
-pub struct Keyring(Arc<Mutex<Option<Keys>>>);
+pub struct KeyCell(Arc<Mutex<Option<Keys>>>);
 
-impl Keyring {
-    /// The keys, once they are there; once.
+impl KeyCell {
+    /// Takes the keys, if the handshake is complete and they have not been taken yet.
     pub fn take(&self) -> Option<Keys> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -34,27 +35,29 @@ impl Keyring {
 }
 
 thread_local! {
-    /// For the connection that is made next on this thread: str0m makes it where we can hand in nothing.
-    static NEXT: RefCell<Option<Keyring>> = const { RefCell::new(None) };
+    /// The cell of the next connection that is created on this thread. str0m creates connections
+    /// where no argument can be passed.
+    static NEXT_CELL: RefCell<Option<KeyCell>> = const { RefCell::new(None) };
 }
 
-/// What `make` makes, and where the DTLS in it will leave its keys.
-pub fn with_keyring<T>(make: impl FnOnce() -> T) -> (T, Keyring) {
-    let keys = Keyring::default();
-    NEXT.set(Some(keys.clone()));
-    let made = make();
-    NEXT.take();
-    (made, keys)
+/// Runs `make` and returns its result with the cell that receives the keys of the DTLS connection
+/// created in it.
+pub fn with_key_cell<T>(make: impl FnOnce() -> T) -> (T, KeyCell) {
+    let keys = KeyCell::default();
+    NEXT_CELL.set(Some(keys.clone()));
+    let result = make();
+    NEXT_CELL.take();
+    (result, keys)
 }
 
-/// The first flight is sent again after this long, then after twice as long, and so on.
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-/// 100 ms doubled eight times is 25 s in all: past T_media, which ends the call first.
-const RETRIES: usize = 7;
-/// Longer than a leg may take from its answer to its media (T_accept + T_media).
+/// Time after which the first flight is repeated. It doubles with each repetition.
+const FLIGHT_RTO: Duration = Duration::from_millis(100);
+/// 100 ms doubled eight times is 25 s in total, later than the media timeout that ends the call.
+const FLIGHT_RETRIES: usize = 7;
+/// Maximum duration of a handshake, longer than a leg may take from its answer to its media.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
 
-/// The crypto of every leg: str0m's own, with this DTLS.
+/// The crypto provider of every leg: str0m's own, with this DTLS.
 pub fn crypto() -> CryptoProvider {
     static DTLS: Provider = Provider;
     CryptoProvider { dtls_provider: &DTLS, ..str0m::crypto::from_feature_flags() }
@@ -77,13 +80,13 @@ impl DtlsProvider for Provider {
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
         let config = config(mtu.unwrap_or(str0m::DATAGRAM_MTU_TARGET))?;
         let cert = cert.clone();
-        let keys = NEXT.take();
-        Ok(Box::new(Instance {
+        let keys = NEXT_CELL.take();
+        Ok(Box::new(LazyDtls {
             config,
             cert,
             version,
             now,
-            made: None,
+            inner: None,
             established: false,
             alerted: false,
             keys,
@@ -91,43 +94,43 @@ impl DtlsProvider for Provider {
     }
 }
 
-/// One configuration serves every leg: its crypto is checked when it is built.
+/// All legs share one configuration, because building it validates the crypto provider.
 fn config(mtu: usize) -> Result<Arc<dimpl::Config>, CryptoError> {
     static SHARED: OnceLock<Arc<dimpl::Config>> = OnceLock::new();
     if let Some(shared) = SHARED.get().filter(|c| c.mtu() == mtu) {
         return Ok(shared.clone());
     }
     let config = dimpl::Config::builder()
-        // Return routability is ICE's matter.
+        // ICE has already verified the return path.
         .use_server_cookie(false)
         .mtu(mtu)
-        .flight_start_rto(FIRST_RETRY)
-        .flight_retries(RETRIES)
+        .flight_start_rto(FLIGHT_RTO)
+        .flight_retries(FLIGHT_RETRIES)
         .handshake_timeout(HANDSHAKE_MAX)
         .build()
         .map_err(|e| CryptoError::Other(format!("DTLS configuration: {e}")))?;
     Ok(SHARED.get_or_init(|| Arc::new(config)).clone())
 }
 
-struct Instance {
+struct LazyDtls {
     config: Arc<dimpl::Config>,
     cert: DtlsCert,
     version: DtlsVersion,
-    /// As it was told last.
+    /// The time of the last `handle_timeout`.
     now: Instant,
-    /// None until a packet comes or goes. Of some thousand bytes.
-    made: Option<Box<dimpl::Dtls>>,
+    /// Created with the first packet. It takes several kilobytes.
+    inner: Option<Box<dimpl::Dtls>>,
     established: bool,
-    /// A fatal alert came over the established connection; told once.
+    /// A fatal alert arrived on the established connection. Reported once.
     alerted: bool,
-    /// Whoever asked for its keys.
-    keys: Option<Keyring>,
+    /// Where the keys are stored, if requested.
+    keys: Option<KeyCell>,
 }
 
-impl Instance {
+impl LazyDtls {
     fn dtls(&mut self) -> &mut dimpl::Dtls {
-        let Self { config, cert, version, now, made, .. } = self;
-        made.get_or_insert_with(|| {
+        let Self { config, cert, version, now, inner, .. } = self;
+        inner.get_or_insert_with(|| {
             let (config, cert, now) = (config.clone(), cert.clone(), *now);
             Box::new(match version {
                 DtlsVersion::Dtls13 => dimpl::Dtls::new_13(config, cert, now),
@@ -138,27 +141,27 @@ impl Instance {
     }
 }
 
-impl fmt::Debug for Instance {
+impl fmt::Debug for LazyDtls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Instance").field("established", &self.established).finish_non_exhaustive()
     }
 }
 
-impl DtlsInstance for Instance {
+impl DtlsInstance for LazyDtls {
     fn set_active(&mut self, active: bool) {
-        // It begins as a server, which has nothing to do before it is spoken to.
-        if active || self.made.is_some() {
+        // A connection starts as a server, which does nothing before it receives a packet.
+        if active || self.inner.is_some() {
             self.dtls().set_active(active);
         }
     }
 
     fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
-        if self.made.is_none() {
+        if self.inner.is_none() {
             let now = self.now;
             self.dtls().handle_timeout(now)?;
         }
         let result = self.dtls().handle_packet(packet);
-        // Before that, alerts are not authenticated: anybody could have written one (R19).
+        // Alerts are not authenticated before that; anyone could have sent one.
         let fatal = matches!(
             &result,
             Err(DtlsImplError::SecurityError(dimpl::SecurityError::FatalAlert { .. }))
@@ -171,15 +174,16 @@ impl DtlsInstance for Instance {
         if std::mem::take(&mut self.alerted) {
             return DtlsOutput::CloseNotify;
         }
-        let Some(dtls) = &mut self.made else {
+        let Some(dtls) = &mut self.inner else {
             return DtlsOutput::Timeout(self.now + HANDSHAKE_MAX);
         };
         let output = dtls.poll_output(buf);
         self.established |= matches!(output, DtlsOutput::Connected);
         if let (DtlsOutput::KeyingMaterial(material, profile), Some(keys)) = (&output, &self.keys) {
-            let client = self.made.as_ref().is_some_and(|dtls| dtls.is_active());
+            let client = self.inner.as_ref().is_some_and(|dtls| dtls.is_active());
             keys.put(
-                Profile::of(*profile).and_then(|profile| Keys::new(profile, material, client)),
+                Profile::from_dtls(*profile)
+                    .and_then(|profile| Keys::new(profile, material, client)),
             );
         }
         output
@@ -187,7 +191,7 @@ impl DtlsInstance for Instance {
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
         self.now = now;
-        self.made.as_mut().map_or(Ok(()), |dtls| dtls.handle_timeout(now))
+        self.inner.as_mut().map_or(Ok(()), |dtls| dtls.handle_timeout(now))
     }
 
     fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
@@ -195,19 +199,19 @@ impl DtlsInstance for Instance {
     }
 
     fn is_active(&self) -> bool {
-        self.made.as_ref().is_some_and(|dtls| dtls.is_active())
+        self.inner.as_ref().is_some_and(|dtls| dtls.is_active())
     }
 
     fn protocol_version(&self) -> Option<ProtocolVersion> {
-        self.made.as_ref().and_then(|dtls| dtls.protocol_version())
+        self.inner.as_ref().and_then(|dtls| dtls.protocol_version())
     }
 
     fn is_closing(&self) -> bool {
-        self.made.as_ref().is_some_and(|dtls| dtls.is_closing())
+        self.inner.as_ref().is_some_and(|dtls| dtls.is_closing())
     }
 
     fn is_closed(&self) -> bool {
-        self.made.as_ref().is_some_and(|dtls| dtls.is_closed())
+        self.inner.as_ref().is_some_and(|dtls| dtls.is_closed())
     }
 
     fn close(&mut self) -> Result<(), DtlsImplError> {
@@ -224,12 +228,12 @@ mod tests {
     use super::crypto;
     use model::Clock;
 
-    /// What it sends now, and when it wants to be asked again.
+    /// The number of packets it sends now, and its next timeout.
     fn output(instance: &mut dyn DtlsInstance) -> (usize, Option<std::time::Instant>) {
-        let mut room = [0; 2_048];
+        let mut buf = [0; 2_048];
         let mut packets = 0;
         loop {
-            match instance.poll_output(&mut room) {
+            match instance.poll_output(&mut buf) {
                 DtlsOutput::Packet(_) => packets += 1,
                 DtlsOutput::Timeout(at) => return (packets, Some(at)),
                 _ => {}
@@ -238,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_first_flight_is_sent_again_after_a_tenth_of_a_second() {
+    fn repeats_the_first_flight_after_100_ms() {
         let provider = crypto().dtls_provider;
         let cert = provider.generate_certificate().expect("certificate");
         let start = Clock::real().now();
@@ -251,7 +255,7 @@ mod tests {
         assert!(first >= 1);
         let wake = wake.expect("a retry");
         assert!(wake - start <= Duration::from_millis(150), "{:?}", wake - start);
-        client.handle_timeout(wake).expect("goes on");
-        assert_eq!(output(client.as_mut()).0, first, "the flight again");
+        client.handle_timeout(wake).expect("timeout handled");
+        assert_eq!(output(client.as_mut()).0, first, "the flight is repeated");
     }
 }

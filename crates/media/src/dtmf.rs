@@ -1,30 +1,32 @@
-//! Keypad events of RFC 4733, in and out, as values: no RTP stack, no clock.
+//! DTMF as telephone events (RFC 4733), received and sent. No I/O and no clock.
 //!
-//! In: one digit per (SSRC, timestamp, event), however often, late, doubled or cut its packets come
-//! (`meta-calling.md` §5.4). Out: what to send at each 20 ms tick. The negotiation is `sdp`'s.
+//! A received digit is identified by SSRC, timestamp and event, and counts once, however often,
+//! late, duplicated or truncated its packets arrive (docs/reference/media.md#dtmf-received).
+//! Sending yields one packet per 20 ms tick. `sdp` negotiates the payload types.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use model::Digit;
 
-/// An event without an end packet counts this long after its last packet.
-const LOST_END: Duration = Duration::from_millis(200);
-/// A key that has not ended goes on if its timestamp comes under another SSRC and its last packet is no older: the stream
-/// changed its SSRC in the middle of it (H6).
-const CARRIED_OVER: Duration = Duration::from_secs(1);
-/// A key pressed for longer than its duration's 16 bits hold goes on as a new segment (RFC 4733 §2.5.1.3), whose timestamp
-/// is where the one before it ended. Nobody ends one much earlier than he must.
+/// Time since the last packet after which an event without an end packet is reported.
+const END_TIMEOUT: Duration = Duration::from_millis(200);
+/// Maximum pause after which an event that has not ended may continue under another SSRC: the
+/// sender changed its SSRC during the key press.
+const CONTINUATION_MAX: Duration = Duration::from_secs(1);
+/// Minimum length of a segment that another one may follow. A key that is held longer than the
+/// 16-bit duration allows continues in a new segment that starts at the end of the one before (RFC
+/// 4733 §2.5.1.3). Senders use most of the range before they start one.
 const SEGMENT_MIN: u32 = 0xF000;
-/// What may be lost of a segment's end: 200 ms at 48 kHz. Without this bound the same key again, a second after one whose
-/// end was lost, would be taken for the rest of it.
+/// Maximum part of a segment's end that may be lost: 200 ms at 48 kHz. Without this bound, pressing
+/// a key again a second after its end packets were lost would count as a continuation.
 const SEGMENT_GAP_MAX: u32 = 9_600;
-/// Events that are remembered, so that a late or doubled packet does not count again.
-const REMEMBERED: usize = 32;
+/// Number of events that are remembered, so that a late or duplicate packet does not count again.
+const EVENTS_MAX: usize = 32;
 
-/// What an event is called by. Only the timestamp's being the same matters, never its value (§5.4 [D]).
+/// Identifies an event. Timestamps are only compared for equality.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Name {
+struct EventId {
     ssrc: u32,
     timestamp: u32,
     digit: Digit,
@@ -32,46 +34,46 @@ struct Name {
 
 #[derive(Clone, Copy, Debug)]
 struct Event {
-    name: Name,
-    /// The SSRC under which it began, if it went on under another.
-    began_as: Option<u32>,
-    /// The timestamp of the segment before this one, if it is long.
-    segment_before: Option<u32>,
-    /// As long as its latest packet said, in this segment.
+    id: EventId,
+    /// The SSRC before the last change, if it changed.
+    previous_ssrc: Option<u32>,
+    /// Timestamp of the previous segment, if there is one.
+    previous_segment: Option<u32>,
+    /// Duration in the latest packet of this segment.
     duration: u16,
     last_packet: Instant,
-    /// An end packet has come.
+    /// An end packet has arrived.
     ended: bool,
     reported: bool,
 }
 
 impl Event {
-    /// Whether a packet of that name is of this event.
-    fn holds(&self, name: Name, now: Instant) -> bool {
-        let is_of_it =
-            self.name.timestamp == name.timestamp || self.segment_before == Some(name.timestamp);
-        self.name.digit == name.digit
-            && is_of_it
-            && (self.name.ssrc == name.ssrc
-                || self.began_as == Some(name.ssrc)
-                || self.may_go_on(now))
+    /// Returns whether a packet with this id belongs to this event.
+    fn includes(&self, id: EventId, now: Instant) -> bool {
+        let same_segment =
+            self.id.timestamp == id.timestamp || self.previous_segment == Some(id.timestamp);
+        self.id.digit == id.digit
+            && same_segment
+            && (self.id.ssrc == id.ssrc
+                || self.previous_ssrc == Some(id.ssrc)
+                || self.can_continue(now))
     }
 
-    /// Whether a packet of that name begins its next segment.
-    fn goes_on_as(&self, name: Name, now: Instant) -> bool {
-        let later = name.timestamp.wrapping_sub(self.name.timestamp);
-        (self.name.ssrc, self.name.digit) == (name.ssrc, name.digit)
-            && self.may_go_on(now)
-            && (SEGMENT_MIN..=u32::from(u16::MAX)).contains(&later)
-            && later.saturating_sub(self.duration.into()) <= SEGMENT_GAP_MAX
+    /// Returns whether a packet with this id starts the next segment of this event.
+    fn is_continued_by(&self, id: EventId, now: Instant) -> bool {
+        let distance = id.timestamp.wrapping_sub(self.id.timestamp);
+        (self.id.ssrc, self.id.digit) == (id.ssrc, id.digit)
+            && self.can_continue(now)
+            && (SEGMENT_MIN..=u32::from(u16::MAX)).contains(&distance)
+            && distance.saturating_sub(self.duration.into()) <= SEGMENT_GAP_MAX
     }
 
-    fn may_go_on(&self, now: Instant) -> bool {
-        !self.ended && now.saturating_duration_since(self.last_packet) < CARRIED_OVER
+    fn can_continue(&self, now: Instant) -> bool {
+        !self.ended && now.saturating_duration_since(self.last_packet) < CONTINUATION_MAX
     }
 }
 
-/// Makes digits of event packets.
+/// Turns telephone-event packets into digits.
 #[derive(Debug, Default)]
 pub struct Receiver {
     /// In the order in which they were first seen.
@@ -79,10 +81,11 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Takes in the payload of one authenticated event packet; digits that count now are added to `digits`.
+    /// Processes the payload of one authenticated event packet and appends the digits that it
+    /// completes to `digits`.
     ///
-    /// A payload that is too short, flash (16) and whatever lies above are passed over.
-    pub fn packet(
+    /// Ignores payloads that are too short, flash (16) and higher events.
+    pub fn receive(
         &mut self,
         now: Instant,
         ssrc: u32,
@@ -94,36 +97,36 @@ impl Receiver {
         let duration = u16::from_be_bytes([*high, *low]);
         let Some(digit) = Digit::from_event(*event) else { return };
         let ended = flags & 0x80 != 0;
-        let name = Name { ssrc, timestamp, digit };
-        let goes_on = |e: &Event| e.holds(name, now) || e.goes_on_as(name, now);
-        match self.events.iter_mut().find(|e| goes_on(e)) {
-            Some(known) => {
-                if known.goes_on_as(name, now) {
-                    known.segment_before =
-                        Some(std::mem::replace(&mut known.name.timestamp, timestamp));
+        let id = EventId { ssrc, timestamp, digit };
+        let belongs = |e: &Event| e.includes(id, now) || e.is_continued_by(id, now);
+        match self.events.iter_mut().find(|e| belongs(e)) {
+            Some(event) => {
+                if event.is_continued_by(id, now) {
+                    event.previous_segment =
+                        Some(std::mem::replace(&mut event.id.timestamp, timestamp));
                 }
-                if known.name.timestamp == timestamp {
-                    known.duration = duration;
+                if event.id.timestamp == timestamp {
+                    event.duration = duration;
                 }
-                if known.name.ssrc != ssrc && known.began_as != Some(ssrc) {
-                    known.began_as = Some(std::mem::replace(&mut known.name.ssrc, ssrc));
+                if event.id.ssrc != ssrc && event.previous_ssrc != Some(ssrc) {
+                    event.previous_ssrc = Some(std::mem::replace(&mut event.id.ssrc, ssrc));
                 }
-                known.last_packet = now;
-                known.ended |= ended;
+                event.last_packet = now;
+                event.ended |= ended;
             }
             None => {
-                if self.events.len() == REMEMBERED
+                if self.events.len() == EVENTS_MAX
                     && let Some(oldest) = self.events.pop_front()
                     && !oldest.reported
                 {
-                    digits.push(oldest.name.digit);
+                    digits.push(oldest.id.digit);
                 }
-                let began_as = None;
-                let segment_before = None;
+                let previous_ssrc = None;
+                let previous_segment = None;
                 let event = Event {
-                    name,
-                    began_as,
-                    segment_before,
+                    id,
+                    previous_ssrc,
+                    previous_segment,
                     duration,
                     last_packet: now,
                     ended,
@@ -133,132 +136,135 @@ impl Receiver {
             }
         }
         if ended {
-            // A key that was pressed before this one and whose end is lost was pressed before it.
+            // An earlier key without end packets is reported first.
             self.report(digits, |e| {
-                e.holds(name, now)
-                    || (e.name.ssrc == ssrc
-                        && e.name.timestamp.wrapping_sub(timestamp) > u32::MAX / 2)
+                e.includes(id, now)
+                    || (e.id.ssrc == ssrc && e.id.timestamp.wrapping_sub(timestamp) > u32::MAX / 2)
             });
         }
     }
 
-    /// Digits whose end packets never came; ask every tick.
+    /// Appends the digits with overdue end packets. Must be called at every tick.
     pub fn tick(&mut self, now: Instant, digits: &mut Vec<Digit>) {
-        self.report(digits, |e| now.saturating_duration_since(e.last_packet) >= LOST_END);
+        self.report(digits, |e| now.saturating_duration_since(e.last_packet) >= END_TIMEOUT);
     }
 
     fn report(&mut self, digits: &mut Vec<Digit>, due: impl Fn(&Event) -> bool) {
         for event in self.events.iter_mut().filter(|e| !e.reported) {
             if due(event) {
                 event.reported = true;
-                digits.push(event.name.digit);
+                digits.push(event.id.digit);
             }
         }
     }
 }
 
-/// Ticks of 20 ms that a digit sounds.
-const ON_TICKS: u16 = 8;
-/// Ticks between two keys: 80 ms.
-const OFF_TICKS: u16 = 4;
-/// Milliseconds of a tick, and of the longest key.
+/// Ticks of 20 ms that a digit lasts by default.
+const DIGIT_TICKS: u16 = 8;
+/// Ticks between two digits: 80 ms.
+const PAUSE_TICKS: u16 = 4;
+/// Length of a tick in milliseconds.
 const TICK_MS: u16 = 20;
-const ON_MS_MAX: u16 = 2_000;
-/// The end packet is sent so often (RFC 4733 §2.5.1.4).
+/// Maximum length of a digit in milliseconds.
+const DIGIT_MS_MAX: u16 = 2_000;
+/// Number of end packets (RFC 4733 §2.5.1.4).
 const END_PACKETS: u16 = 3;
-/// −10 dBm0.
+/// Volume of an event: −10 dBm0.
 const VOLUME: u8 = 10;
-/// The most characters of one order: longer ones are cut.
+/// Maximum number of characters; the rest is ignored.
 const DIGITS_MAX: usize = 256;
 
-/// What goes out at one tick.
+/// What to send at one tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// This payload, with the RTP timestamp of the digit's begin.
+    /// A telephone event with this payload. `timestamp` is the RTP timestamp at the start of the
+    /// digit.
     Event { payload: [u8; 4], timestamp: u32, marker: bool },
-    /// No event: silence, after a key.
+    /// Silence after a digit.
     Pause,
-    /// Neither: it is waited until the next key, and something else may be heard.
+    /// A pause before the next digit, in which other audio may be sent.
     Wait,
-    /// All digits have gone out.
+    /// All digits have been sent.
     Done,
 }
 
-/// Sends a string of digits: `0-9 * # A-D`, `w` waits half a second, `W` a second; behind `@` may stand how many
-/// milliseconds each key lasts.
+/// Sends a string of digits: `0-9 * # A-D`. `w` waits half a second, `W` one second. `@` and a
+/// number after the digits set the length of each digit in milliseconds.
 #[derive(Debug)]
 pub struct Sender {
-    rest: VecDeque<Tone>,
-    /// Ticks that a key sounds.
-    on_ticks: u16,
-    /// Ticks spent on the first of `rest`.
-    spent: u16,
-    /// Event duration of one tick, in the payload type's clock.
-    ticks_duration: u16,
-    /// RTP timestamp of the running digit's begin.
-    began: u32,
+    queue: VecDeque<Item>,
+    /// Ticks that a digit lasts.
+    digit_ticks: u16,
+    /// Ticks spent on the first item of the queue.
+    elapsed: u16,
+    /// Duration of one tick in the payload type's clock.
+    tick_duration: u16,
+    /// RTP timestamp at the start of the current digit.
+    started_at: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Tone {
+enum Item {
     Key(Digit),
     Wait { ticks: u16 },
 }
 
 impl Sender {
-    /// `clock` is the payload type's: 8000 or 48000. Characters that are no key are passed over.
+    /// Creates a sender. `clock` is the clock rate of the payload type, 8000 or 48000. Characters
+    /// that are not keys are ignored.
     pub fn new(digits: &str, clock: u32) -> Self {
-        let (digits, on_ms) = digits.split_once('@').unwrap_or((digits, ""));
-        let on_ms = on_ms.parse().unwrap_or(ON_TICKS * TICK_MS).min(ON_MS_MAX);
-        let rest = digits
+        let (digits, digit_ms) = digits.split_once('@').unwrap_or((digits, ""));
+        let digit_ms = digit_ms.parse().unwrap_or(DIGIT_TICKS * TICK_MS).min(DIGIT_MS_MAX);
+        let queue = digits
             .chars()
             .take(DIGITS_MAX)
             .filter_map(|c| match c {
-                'w' => Some(Tone::Wait { ticks: 25 }),
-                'W' => Some(Tone::Wait { ticks: 50 }),
-                key => Digit::try_from(key).ok().map(Tone::Key),
+                'w' => Some(Item::Wait { ticks: 25 }),
+                'W' => Some(Item::Wait { ticks: 50 }),
+                key => Digit::try_from(key).ok().map(Item::Key),
             })
             .collect();
-        let on_ticks = on_ms.div_ceil(TICK_MS).max(1);
+        let digit_ticks = digit_ms.div_ceil(TICK_MS).max(1);
         Self {
-            rest,
-            on_ticks,
-            spent: 0,
-            ticks_duration: u16::try_from(clock / 50).unwrap_or(160),
-            began: 0,
+            queue,
+            digit_ticks,
+            elapsed: 0,
+            tick_duration: u16::try_from(clock / 50).unwrap_or(160),
+            started_at: 0,
         }
     }
 
-    /// The step of this tick; `timestamp` is the stream's RTP timestamp now.
+    /// Returns what to send at this tick. `timestamp` is the current RTP timestamp of the stream.
     pub fn step(&mut self, timestamp: u32) -> Step {
-        let Some(tone) = self.rest.front().copied() else { return Step::Done };
-        let tick = self.spent;
-        self.spent += 1;
-        let length = match tone {
-            // The end packets have their place also after the shortest.
-            Tone::Key(_) => self.on_ticks + OFF_TICKS,
-            Tone::Wait { ticks } => ticks,
+        let Some(item) = self.queue.front().copied() else { return Step::Done };
+        let tick = self.elapsed;
+        self.elapsed += 1;
+        let length = match item {
+            // The pause is long enough for the end packets.
+            Item::Key(_) => self.digit_ticks + PAUSE_TICKS,
+            Item::Wait { ticks } => ticks,
         };
-        if self.spent >= length {
-            self.rest.pop_front();
-            self.spent = 0;
+        if self.elapsed >= length {
+            self.queue.pop_front();
+            self.elapsed = 0;
         }
-        let Tone::Key(digit) = tone else { return Step::Wait };
+        let Item::Key(digit) = item else { return Step::Wait };
         if tick == 0 {
-            self.began = timestamp;
+            self.started_at = timestamp;
         }
-        // The last of the sounding packets is the first end packet.
-        if tick >= self.on_ticks + END_PACKETS - 1 {
+        // The last packet of the tone is the first end packet.
+        if tick >= self.digit_ticks + END_PACKETS - 1 {
             return Step::Pause;
         }
-        let end = if tick + 1 >= self.on_ticks { 0x80 } else { 0 };
-        // The field has 16 bits: at 48 kHz that is 1.36 s, and a longer key goes on as a new segment where that one
-        // ends, without a marker (RFC 4733 §2.5.1.3).
-        let sounded = (tick + 1).min(self.on_ticks);
-        let segment_ticks = u16::MAX / self.ticks_duration.max(1);
+        let end = if tick + 1 >= self.digit_ticks { 0x80 } else { 0 };
+        // The duration has 16 bits, which is 1.36 s at 48 kHz. A longer key continues in a new
+        // segment that starts where the previous one ends, without a marker (RFC 4733 §2.5.1.3).
+        let sounded = (tick + 1).min(self.digit_ticks);
+        let segment_ticks = u16::MAX / self.tick_duration.max(1);
         let before = (sounded - 1) / segment_ticks * segment_ticks;
-        let [high, low] = (sounded - before).saturating_mul(self.ticks_duration).to_be_bytes();
-        let timestamp = self.began.wrapping_add(u32::from(before) * u32::from(self.ticks_duration));
+        let [high, low] = (sounded - before).saturating_mul(self.tick_duration).to_be_bytes();
+        let timestamp =
+            self.started_at.wrapping_add(u32::from(before) * u32::from(self.tick_duration));
         Step::Event {
             payload: [digit.event(), end | VOLUME, high, low],
             timestamp,
@@ -276,57 +282,57 @@ mod tests {
     use super::{Receiver, Sender, Step};
     use model::Clock;
 
-    const S: u32 = 7;
+    const SSRC: u32 = 7;
 
-    /// Packets as (milliseconds, timestamp, event, end), digits as (milliseconds, key).
-    fn heard(packets: &[(u64, u32, u8, bool)]) -> Vec<(u64, char)> {
+    /// Packets as (milliseconds, timestamp, event, end); returns digits as (milliseconds, key).
+    fn received(packets: &[(u64, u32, u8, bool)]) -> Vec<(u64, char)> {
         let start = Clock::real().now();
         let at = |ms: u64| start + Duration::from_millis(ms);
         let mut receiver = Receiver::default();
-        let mut heard = Vec::new();
+        let mut keys = Vec::new();
         let mut digits = Vec::new();
         let last = packets.iter().map(|p| p.0).max().unwrap_or_default();
         for ms in 0..=last + 400 {
             for (_, timestamp, event, end) in packets.iter().filter(|p| p.0 == ms) {
                 let flags = if *end { 0x8A } else { 0x0A };
-                receiver.packet(at(ms), S, *timestamp, &[*event, flags, 0, 160], &mut digits);
+                receiver.receive(at(ms), SSRC, *timestamp, &[*event, flags, 0, 160], &mut digits);
             }
             if ms % 20 == 0 {
                 receiver.tick(at(ms), &mut digits);
             }
-            heard.extend(digits.drain(..).map(|d| (ms, d.as_char())));
+            keys.extend(digits.drain(..).map(|d| (ms, d.as_char())));
         }
-        heard
+        keys
     }
 
     #[test]
-    fn r12_a_key_that_goes_on_under_another_ssrc_is_one_key() {
+    fn r12_counts_a_key_once_across_an_ssrc_change() {
         let start = Clock::real().now();
         let mut receiver = Receiver::default();
         let mut digits = Vec::new();
         let mut packet = |ms: u64, ssrc: u32, timestamp: u32, flags: u8| {
             let now = start + Duration::from_millis(ms);
             receiver.tick(now, &mut digits);
-            receiver.packet(now, ssrc, timestamp, &[4, flags, 0, 160], &mut digits);
+            receiver.receive(now, ssrc, timestamp, &[4, flags, 0, 160], &mut digits);
             digits.len()
         };
         assert_eq!(packet(0, 1, 480, 0x0A), 0);
         assert_eq!(packet(20, 2, 480, 0x0A), 0);
-        assert_eq!(packet(40, 1, 480, 0x0A), 0, "overtaken on its way");
+        assert_eq!(packet(40, 1, 480, 0x0A), 0, "reordered");
         assert_eq!(packet(60, 2, 480, 0x8A), 1);
         assert_eq!(packet(80, 2, 480, 0x8A), 1);
-        assert_eq!(packet(90, 1, 480, 0x0A), 1, "overtaken by the end");
-        // Silent for a while, counted, and gone on with under a third.
+        assert_eq!(packet(90, 1, 480, 0x0A), 1, "reordered with the end packet");
+        // A pause, the digit is counted, and it continues under a third SSRC.
         assert_eq!(packet(600, 2, 30_000, 0x0A), 1);
         assert_eq!(packet(900, 3, 30_000, 0x0A), 2);
         assert_eq!(packet(920, 3, 30_000, 0x8A), 2);
-        // The same timestamp by chance, long after.
+        // The same timestamp by chance, much later.
         assert_eq!(packet(5_000, 4, 30_000, 0x8A), 3);
-        assert_eq!(packet(5_020, 5, 30_000, 0x8A), 4, "that key had ended: by its name, another");
+        assert_eq!(packet(5_020, 5, 30_000, 0x8A), 4, "that key had ended: a new event");
     }
 
     #[test]
-    fn one_key_press_is_one_digit() {
+    fn reports_one_digit_per_key_press() {
         type Packets = Vec<(u64, u32, u8, bool)>;
         type Keys = Vec<(u64, char)>;
         let press = |from: u64, timestamp: u32, event: u8| -> Packets {
@@ -382,12 +388,12 @@ mod tests {
                 vec![(100, '1'), (100, '2')],
             ),
             (
-                "over the timestamp's wrap",
+                "across the timestamp's wrap",
                 vec![(0, u32::MAX - 10, 1, false), (60, 20, 2, true)],
                 vec![(60, '1'), (60, '2')],
             ),
             (
-                "an end of an earlier key comes late",
+                "the end of an earlier key is late",
                 vec![(0, 2000, 2, true), (30, 1000, 1, true)],
                 vec![(0, '2'), (30, '1')],
             ),
@@ -398,15 +404,15 @@ mod tests {
             ),
         ];
         for (name, packets, want) in cases {
-            assert_eq!(heard(&packets), want, "{name}");
+            assert_eq!(received(&packets), want, "{name}");
         }
     }
 
     proptest! {
-        /// R12: whatever is lost, doubled or late by less than 200 ms, a key of which anything came counts once, and
-        /// the keys keep their order.
+        /// A key of which any packet arrives counts once, and the keys keep their order, whatever
+        /// is lost, duplicated or delayed by less than 200 ms (docs/reference/reliability.md#r12).
         #[test]
-        fn a_bad_network_neither_loses_nor_doubles_a_key(
+        fn keeps_every_key_on_a_bad_network(
             fates in proptest::collection::vec(proptest::collection::vec((0u8..100, 0u64..150), 28), 1..6)
         ) {
             let mut packets = Vec::new();
@@ -415,7 +421,7 @@ mod tests {
                 let event = u8::try_from(n).expect("few");
                 let mut came = false;
                 for (k, (luck, delay)) in (0u64..).zip(fate) {
-                    // 30 % lost, 5 % doubled.
+                    // 30 % lost, 5 % duplicated.
                     let at = u64::from(n) * 1_000 + k * 20 + delay;
                     let packet = (at, n * 48_000, event, k >= 25);
                     packets.extend((*luck >= 30).then_some(packet));
@@ -424,33 +430,33 @@ mod tests {
                 }
                 pressed.extend(came.then(|| char::from(b'0' + event)));
             }
-            let heard: String = heard(&packets).into_iter().map(|(_, key)| key).collect();
+            let heard: String = received(&packets).into_iter().map(|(_, key)| key).collect();
             prop_assert_eq!(heard, pressed);
         }
     }
 
     #[test]
-    fn another_ssrc_is_another_event_and_short_payloads_are_none() {
+    fn separates_events_by_ssrc_and_ignores_short_payloads() {
         let now = Clock::real().now();
         let mut receiver = Receiver::default();
         let mut digits = Vec::new();
-        receiver.packet(now, 1, 9, &[1, 0x8A, 0], &mut digits);
-        receiver.packet(now, 1, 9, &[], &mut digits);
+        receiver.receive(now, 1, 9, &[1, 0x8A, 0], &mut digits);
+        receiver.receive(now, 1, 9, &[], &mut digits);
         assert!(digits.is_empty());
-        receiver.packet(now, 1, 9, &[1, 0x8A, 0, 0], &mut digits);
-        receiver.packet(now, 2, 9, &[1, 0x8A, 0, 0], &mut digits);
+        receiver.receive(now, 1, 9, &[1, 0x8A, 0, 0], &mut digits);
+        receiver.receive(now, 2, 9, &[1, 0x8A, 0, 0], &mut digits);
         assert_eq!(digits.len(), 2);
     }
 
     #[test]
-    fn memory_is_bounded_and_loses_no_digit() {
+    fn bounds_memory_without_losing_digits() {
         let now = Clock::real().now();
         let mut receiver = Receiver::default();
         let mut digits = Vec::new();
         for n in 0..1_000 {
-            receiver.packet(now, S, n, &[1, 0x0A, 0, 0], &mut digits);
+            receiver.receive(now, SSRC, n, &[1, 0x0A, 0, 0], &mut digits);
         }
-        assert!(receiver.events.len() <= super::REMEMBERED);
+        assert!(receiver.events.len() <= super::EVENTS_MAX);
         receiver.tick(now + Duration::from_secs(1), &mut digits);
         assert_eq!(digits.len(), 1_000);
     }
@@ -468,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sent_digit_is_160_ms_with_three_ends_and_80_ms_of_pause() {
+    fn sends_a_digit_of_160_ms_with_three_end_packets_and_an_80_ms_pause() {
         for (clock, tick) in [(8_000u32, 160u16), (48_000, 960)] {
             let steps = sent("5", clock);
             assert_eq!(steps.len(), 12, "160 + 80 ms");
@@ -477,7 +483,7 @@ mod tests {
                 match step {
                     Step::Event { payload, timestamp, marker } => {
                         assert!(n < 10);
-                        assert_eq!(*timestamp, 0, "one name for the whole event");
+                        assert_eq!(*timestamp, 0, "one timestamp for the whole event");
                         assert_eq!(*marker, n == 0);
                         assert_eq!(payload[0], 5);
                         assert_eq!(
@@ -494,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_lasts_as_long_as_it_was_asked_to() {
+    fn sends_digits_of_the_requested_length() {
         for (digits, on, clock) in [
             ("5@40", 2, 8_000),
             ("5@200", 10, 8_000),
@@ -502,7 +508,7 @@ mod tests {
             ("5@9999", 100, 8_000),
         ] {
             let steps = sent(digits, clock);
-            assert_eq!(steps.len(), on + 4, "{digits}: and 80 ms of pause");
+            assert_eq!(steps.len(), on + 4, "{digits}: with a pause of 80 ms");
             let ends: Vec<usize> = (0..)
                 .zip(&steps)
                 .filter(|(_, step)| matches!(step, Step::Event { payload, .. } if payload[1] & 0x80 != 0))
@@ -514,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn r12_a_key_longer_than_its_duration_can_say_goes_on_as_a_new_segment() {
+    fn r12_continues_a_long_digit_in_a_new_segment() {
         let mut events = Vec::new();
         for (n, step) in (0u32..).zip(sent("5@2000", 48_000)) {
             if let Step::Event { payload, timestamp, marker } = step {
@@ -527,21 +533,25 @@ mod tests {
                 ));
             }
         }
-        let said: Vec<u32> = events
+        let ends: Vec<u32> = events
             .iter()
             .map(|(_, timestamp, duration, ..)| timestamp + u32::from(*duration))
             .collect();
         let sounded: Vec<u32> = (1..=100).chain([100, 100]).map(|ticks| ticks * 960).collect();
-        assert_eq!(said, sounded, "each packet says where the key is by now");
-        assert_eq!(events[67], (67, 0, 65_280, false, false), "as long as it can be");
-        assert_eq!(events[68], (68, 65_280, 960, false, false), "and the next one where it ended");
+        assert_eq!(ends, sounded, "timestamp plus duration is the current position");
+        assert_eq!(events[67], (67, 0, 65_280, false, false), "the maximum duration");
+        assert_eq!(
+            events[68],
+            (68, 65_280, 960, false, false),
+            "the next segment starts at its end"
+        );
         assert_eq!(
             events.iter().filter(|(.., end, _)| *end).count(),
             3,
-            "the last segment has the ends"
+            "end packets only in the last segment"
         );
-        assert_eq!(events.iter().filter(|(.., marker)| *marker).count(), 1, "it is one key");
-        // At 8 kHz no key is so long.
+        assert_eq!(events.iter().filter(|(.., marker)| *marker).count(), 1, "one marker");
+        // At 8 kHz no key is that long.
         let short = sent("5@2000", 8_000);
         assert!(
             short
@@ -550,8 +560,9 @@ mod tests {
         );
     }
 
-    /// Packets as (milliseconds, timestamp, duration, end) of the key 5; how many digits that makes.
-    fn counted(packets: &[(u64, u32, u16, bool)]) -> usize {
+    /// Takes packets of key 5 as (milliseconds, timestamp, duration, end); returns the number of
+    /// digits.
+    fn count_digits(packets: &[(u64, u32, u16, bool)]) -> usize {
         let start = Clock::real().now();
         let mut receiver = Receiver::default();
         let mut digits = Vec::new();
@@ -559,9 +570,9 @@ mod tests {
             let now = start + Duration::from_millis(*ms);
             let [high, low] = duration.to_be_bytes();
             receiver.tick(now, &mut digits);
-            receiver.packet(
+            receiver.receive(
                 now,
-                S,
+                SSRC,
                 *timestamp,
                 &[5, if *end { 0x8A } else { 0x0A }, high, low],
                 &mut digits,
@@ -572,8 +583,9 @@ mod tests {
     }
 
     #[test]
-    fn r12_segments_of_one_key_are_one_key() {
-        // Four seconds at 48 kHz, in segments of the whole field, begun shortly before the timestamp's wrap.
+    fn r12_counts_the_segments_of_a_key_once() {
+        // Four seconds at 48 kHz, in segments of maximum length, starting shortly before the
+        // timestamp wraps.
         let first = u32::MAX - 70_000;
         let long: Vec<(u64, u32, u16, bool)> = (1..=200u64)
             .map(|tick| {
@@ -583,48 +595,52 @@ mod tests {
                 (tick * 20, first.wrapping_add(segment), duration, tick == 200)
             })
             .collect();
-        assert_eq!(counted(&long), 1);
+        assert_eq!(count_digits(&long), 1);
         let without = |lost: fn(u64) -> bool| {
-            counted(&long.iter().copied().filter(|p| !lost(p.0)).collect::<Vec<_>>())
+            count_digits(&long.iter().copied().filter(|p| !lost(p.0)).collect::<Vec<_>>())
         };
-        assert_eq!(without(|ms| (1_300..1_440).contains(&ms)), 1, "the seam is lost");
+        assert_eq!(without(|ms| (1_300..1_440).contains(&ms)), 1, "the segment boundary is lost");
         assert_eq!(without(|ms| ms == 4_000), 1, "the end is lost");
         let mut late = long.clone();
         late.extend([
             (4_020, first.wrapping_add(0xFFFF), 0xFFFF, false),
             (4_040, long[199].1, long[199].2, true),
         ]);
-        assert_eq!(counted(&late), 1, "what is late of the segment before, and the end once more");
+        assert_eq!(
+            count_digits(&late),
+            1,
+            "late packets of the previous segment, and a repeated end"
+        );
     }
 
     #[test]
-    fn r12_the_same_key_again_is_no_segment_of_the_one_before() {
+    fn r12_counts_a_repeated_key_twice() {
         let press = |ms: u64, end: bool| {
             let timestamp = u32::try_from(ms).expect("short") * 48;
             (1..=25u16).map(move |tick| {
                 (ms + u64::from(tick) * 20, timestamp, tick * 960, end && tick == 25)
             })
         };
-        // 1.3 s after the first, whose end came or was lost.
+        // 1.3 s after the first, with and without its end packet.
         for end in [true, false] {
             let packets: Vec<_> = press(0, end).chain(press(1_300, true)).collect();
-            assert_eq!(counted(&packets), 2, "{end}");
+            assert_eq!(count_digits(&packets), 2, "{end}");
         }
-        // The first was held for as long as a segment is, and ended.
+        // The first key was held for exactly one segment.
         let long: Vec<_> =
             (1..=68u16).map(|tick| (u64::from(tick) * 20, 0, tick * 960, tick == 68)).collect();
-        assert_eq!(counted(&[long, press(1_361, true).collect()].concat()), 2);
+        assert_eq!(count_digits(&[long, press(1_361, true).collect()].concat()), 2);
     }
 
     #[test]
-    fn what_is_sent_is_what_is_heard() {
+    fn receives_what_it_sends() {
         let start: Instant = Clock::real().now();
         let mut receiver = Receiver::default();
         let mut digits = Vec::new();
         for (n, step) in (0u32..).zip(sent("12w3Wx4*#AA", 8_000)) {
             let now = start + Duration::from_millis(20) * n;
             if let Step::Event { payload, timestamp, .. } = step {
-                receiver.packet(now, S, timestamp, &payload, &mut digits);
+                receiver.receive(now, SSRC, timestamp, &payload, &mut digits);
             }
             receiver.tick(now, &mut digits);
         }

@@ -1,7 +1,7 @@
-//! A feed: live sound into a leg, one ready Opus frame a tick, from somebody who mixes or streams.
+//! A feed carries live audio into a leg, one encoded Opus frame per tick, from a mixer or a stream.
 //!
-//! The queue is short: whoever has much to say keeps it and tops the feed up, so that what was not
-//! yet sent can be taken back at once.
+//! The queue is short. A sender with more audio keeps it and refills the feed, so that audio that
+//! has not been sent can be taken back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,21 +9,22 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
 use super::prompt::Frame;
 
-/// Frames that may wait: 320 ms.
+/// Capacity of a feed in frames: 320 ms.
 pub const FEED_MAX: usize = 16;
-/// Ticks after which sound begins though fewer frames are there than were asked for: its end must be heard too.
-const IMPATIENT: u8 = 3;
+/// Ticks after which audio starts even with fewer frames than the lead, so that the end of the
+/// audio is not held back.
+const START_TICKS_MAX: u8 = 3;
 
-/// How far both ends are.
+/// Progress of both ends.
 #[derive(Debug, Default)]
 struct Progress {
     pushed: AtomicU64,
     taken: AtomicU64,
-    /// Frames before this one are not wanted any more.
+    /// Frames before this one are discarded.
     cleared: AtomicU64,
 }
 
-/// The speaker's end. Dropping it ends the feed; what waits is not sent.
+/// The sender's end. Dropping it ends the feed; queued frames are not sent.
 #[derive(Debug)]
 pub struct Feed {
     to: SyncSender<Frame>,
@@ -35,27 +36,34 @@ pub struct Feed {
 pub(super) struct FeedEnd {
     from: Receiver<Frame>,
     progress: Arc<Progress>,
-    /// Frames that are to be there before sound begins.
+    /// Frames to buffer before audio starts.
     lead: u64,
-    flowing: bool,
-    waited: u8,
+    playing: bool,
+    waited_ticks: u8,
     taken: u64,
 }
 
-/// Both ends of a new feed.
+/// Creates a feed and returns both ends.
 pub(super) fn feed(lead: usize) -> (Feed, FeedEnd) {
     let (to, from) = sync_channel(FEED_MAX);
     let progress = Arc::new(Progress::default());
     let lead = u64::try_from(lead.clamp(1, FEED_MAX)).unwrap_or(1);
-    let end =
-        FeedEnd { from, progress: progress.clone(), lead, flowing: false, waited: 0, taken: 0 };
+    let end = FeedEnd {
+        from,
+        progress: progress.clone(),
+        lead,
+        playing: false,
+        waited_ticks: 0,
+        taken: 0,
+    };
     (Feed { to, progress }, end)
 }
 
 impl Feed {
-    /// Queues 20 ms of Opus; false: it is full, or the leg is gone, and the frame was not taken.
+    /// Queues 20 ms of Opus. Returns `false` if the feed is full or the leg is gone; the frame is
+    /// dropped then.
     pub fn push(&self, frame: Frame) -> bool {
-        // Counted before it can be taken: the other end subtracts.
+        // Incremented before the frame can be taken, because the other end subtracts.
         self.progress.pushed.fetch_add(1, Ordering::AcqRel);
         let taken = self.to.try_send(frame).is_ok();
         if !taken {
@@ -64,50 +72,50 @@ impl Feed {
         taken
     }
 
-    /// Frames that have a place now.
-    pub fn room(&self) -> usize {
+    /// Number of frames that can be pushed now.
+    pub fn free(&self) -> usize {
         FEED_MAX.saturating_sub(self.waiting())
     }
 
-    /// Frames that wait to be sent.
+    /// Number of frames that wait to be sent.
     pub fn waiting(&self) -> usize {
         let waiting = self.progress.pushed.load(Ordering::Acquire).saturating_sub(self.taken());
         usize::try_from(waiting).unwrap_or(usize::MAX)
     }
 
-    /// Frames that have gone out or were cleared away, since the beginning: what was pushed as number n (from 0) is
-    /// done when this is greater than n.
+    /// Number of frames that were sent or cleared since the start. Frame n (from 0) is done when
+    /// this is greater than n.
     pub fn taken(&self) -> u64 {
         self.progress.taken.load(Ordering::Acquire)
     }
 
-    /// Frames pushed so far.
+    /// Number of frames pushed since the start.
     pub fn pushed(&self) -> u64 {
         self.progress.pushed.load(Ordering::Acquire)
     }
 
-    /// What waits is not sent.
+    /// Discards the queued frames.
     pub fn clear(&self) {
         self.progress.cleared.store(self.pushed(), Ordering::Release);
     }
 }
 
 impl FeedEnd {
-    /// Whether something was pushed that has not been taken.
-    pub(super) fn has_more(&self) -> bool {
+    /// Returns whether frames are queued.
+    pub(super) fn has_queued(&self) -> bool {
         self.progress.pushed.load(Ordering::Acquire) > self.taken
     }
 
-    /// This tick's frame, and whether anybody will push another.
+    /// Returns the frame of this tick, and `false` if the sender's end is gone.
     pub(super) fn next(&mut self) -> (Option<Frame>, bool) {
         let waiting = self.progress.pushed.load(Ordering::Acquire).saturating_sub(self.taken);
-        if !self.flowing && waiting > 0 {
-            self.waited = self.waited.saturating_add(1);
-            self.flowing = waiting >= self.lead || self.waited >= IMPATIENT;
+        if !self.playing && waiting > 0 {
+            self.waited_ticks = self.waited_ticks.saturating_add(1);
+            self.playing = waiting >= self.lead || self.waited_ticks >= START_TICKS_MAX;
         }
         let cleared = self.progress.cleared.load(Ordering::Acquire);
         loop {
-            if !self.flowing && self.taken >= cleared && waiting > 0 {
+            if !self.playing && self.taken >= cleared && waiting > 0 {
                 return (None, true);
             }
             match self.from.try_recv() {
@@ -119,8 +127,8 @@ impl FeedEnd {
                     }
                 }
                 Err(TryRecvError::Empty) => {
-                    self.flowing = false;
-                    self.waited = 0;
+                    self.playing = false;
+                    self.waited_ticks = 0;
                     return (None, true);
                 }
                 Err(TryRecvError::Disconnected) => return (None, false),
@@ -139,12 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn frames_begin_with_their_lead_and_again_after_a_gap() {
+    fn starts_with_the_lead_and_again_after_an_underrun() {
         let (feed, mut end) = feed(2);
         let mut next = || end.next().0.map(|frame| frame[0]);
         assert_eq!(next(), None);
         assert!(push(&feed, 1));
-        assert_eq!(next(), None, "a second one is waited for");
+        assert_eq!(next(), None, "the lead is two frames");
         assert!(push(&feed, 2));
         assert_eq!((next(), next(), next()), (Some(1), Some(2), None));
         assert_eq!(feed.taken(), 2);
@@ -152,15 +160,15 @@ mod tests {
         assert_eq!(
             (next(), next(), next()),
             (None, None, Some(3)),
-            "a last one is not kept for ever"
+            "a single frame is released after a while"
         );
     }
 
     #[test]
-    fn what_is_cleared_is_not_sent_and_the_queue_is_bounded() {
+    fn drops_cleared_frames_and_bounds_the_queue() {
         let (feed, mut end) = feed(1);
         let pushed = (0..100).filter(|n| push(&feed, *n)).count();
-        assert_eq!((pushed, feed.room()), (FEED_MAX, 0));
+        assert_eq!((pushed, feed.free()), (FEED_MAX, 0));
         assert_eq!(end.next().0.map(|f| f[0]), Some(0));
         feed.clear();
         assert!(push(&feed, 77));

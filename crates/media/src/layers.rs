@@ -1,60 +1,61 @@
-//! What is played over a leg's own sound, or instead of it: `Play` and `Speak` over REST (`plivo-call-api.md` §2.10, §2.11).
+//! Audio played over a leg's own audio, or in place of it: `Play` and `Speak` over REST
+//! (docs/reference/rest.md#play).
 //!
-//! A leg has layers only while something is played so. One sound at a time passes through as it is, ready frames of a
-//! prompt; where several are heard at once they are decoded, added and encoded anew, for that while only.
+//! A leg has layers only while such audio plays. A single source passes through unchanged as prompt
+//! frames. Several sources are decoded, mixed and encoded again.
 
 use machine::{Aside, AsideKind, PlayId};
 
 use super::LegEvent;
-use super::blend::Blend;
+use super::packet_mixer::PacketMixer;
 use super::player::{PlayItem, Player, Step};
 use super::prompt::Frame;
 
 /// Milliseconds of a frame.
 const FRAME_MS: u64 = 20;
 
-/// The sounds over a leg's own, the one begun last on top.
+/// The layers of a leg, the latest on top.
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     layers: Vec<Layer>,
-    blend: Option<Box<Blend<3>>>,
+    mixer: Option<Box<PacketMixer<3>>>,
 }
 
 #[derive(Debug)]
 struct Layer {
     kind: AsideKind,
     player: Player,
-    /// Over what is below it; else instead of that.
+    /// Whether it is mixed with the audio below. Otherwise it replaces that.
     mix: bool,
-    /// Frames that may still be heard.
+    /// Remaining frames, if the length is limited.
     frames_left: Option<u64>,
-    begun: bool,
+    started: bool,
 }
 
-/// A layer's tick.
-enum Sound {
-    /// Not begun: what is below is heard.
-    NotYet,
+/// A layer's output for one tick.
+enum LayerStep {
+    /// Not started; the audio below is used.
+    NotStarted,
     Frame(Frame),
-    /// Its next frame is not made yet.
+    /// The next frame is not ready yet.
     Silence,
     Over,
 }
 
 impl Layers {
-    /// Plays these from the next tick on, in place of what plays of that kind.
+    /// Plays `items` from the next tick on, in place of the layer of the same kind.
     pub(super) fn play(&mut self, play: PlayId, aside: &Aside, items: Vec<PlayItem>) {
         self.layers.retain(|layer| layer.kind != aside.kind);
         self.layers.push(Layer {
             kind: aside.kind,
-            player: Player::new(play, items).again_and_again(aside.again),
+            player: Player::new(play, items).repeating(aside.again),
             mix: aside.mix,
             frames_left: aside.length_ms.map(|ms| ms.div_ceil(FRAME_MS)),
-            begun: false,
+            started: false,
         });
     }
 
-    /// Stops that play, if it is one of these.
+    /// Removes the layer with this play id, if there is one.
     pub(super) fn stop(&mut self, play: PlayId) {
         self.layers.retain(|layer| layer.player.play() != play);
     }
@@ -63,35 +64,35 @@ impl Layers {
         self.layers.is_empty()
     }
 
-    /// This tick's frame; `below` is the leg's own.
+    /// Returns the frame of this tick. `below` is the leg's own audio.
     pub(super) fn frame(
         &mut self,
         below: Option<Frame>,
         report: impl Fn(LegEvent),
     ) -> Option<Frame> {
-        let mut heard = Heard { own: below, ..Heard::default() };
+        let mut frames = TickFrames { own: below, ..TickFrames::default() };
         self.layers.retain_mut(|layer| {
             let sound = layer.tick(&report);
-            if !layer.mix && matches!(sound, Sound::Frame(_) | Sound::Silence) {
-                heard = Heard::default();
+            if !layer.mix && matches!(sound, LayerStep::Frame(_) | LayerStep::Silence) {
+                frames = TickFrames::default();
             }
             match sound {
-                Sound::Frame(frame) => {
+                LayerStep::Frame(frame) => {
                     match layer.kind {
-                        AsideKind::Play => heard.play = Some(frame),
-                        AsideKind::Speak => heard.speak = Some(frame),
+                        AsideKind::Play => frames.play = Some(frame),
+                        AsideKind::Speak => frames.speak = Some(frame),
                     }
                     true
                 }
-                Sound::NotYet | Sound::Silence => true,
-                Sound::Over => false,
+                LayerStep::NotStarted | LayerStep::Silence => true,
+                LayerStep::Over => false,
             }
         });
-        match heard {
-            Heard { own: one, play: None, speak: None }
-            | Heard { own: None, play: one, speak: None }
-            | Heard { own: None, play: None, speak: one } => one,
-            Heard { own, play, speak } => Some(self.blend.get_or_insert_default().of([
+        match frames {
+            TickFrames { own: one, play: None, speak: None }
+            | TickFrames { own: None, play: one, speak: None }
+            | TickFrames { own: None, play: None, speak: one } => one,
+            TickFrames { own, play, speak } => Some(self.mixer.get_or_insert_default().mix([
                 own.as_ref(),
                 play.as_ref(),
                 speak.as_ref(),
@@ -101,21 +102,21 @@ impl Layers {
 }
 
 impl Layer {
-    fn tick(&mut self, report: impl Fn(LegEvent)) -> Sound {
+    fn tick(&mut self, report: impl Fn(LegEvent)) -> LayerStep {
         if self.frames_left == Some(0) {
             report(LegEvent::Played(self.player.play()));
-            return Sound::Over;
+            return LayerStep::Over;
         }
         let sound = match self.player.step(report) {
             Step::Frame(frame) => {
-                self.begun = true;
-                Sound::Frame(frame)
+                self.started = true;
+                LayerStep::Frame(frame)
             }
-            Step::Silence if self.begun => Sound::Silence,
-            Step::Silence => Sound::NotYet,
-            Step::Over => Sound::Over,
+            Step::Silence if self.started => LayerStep::Silence,
+            Step::Silence => LayerStep::NotStarted,
+            Step::Over => LayerStep::Over,
         };
-        if self.begun
+        if self.started
             && let Some(left) = &mut self.frames_left
         {
             *left = left.saturating_sub(1);
@@ -124,9 +125,9 @@ impl Layer {
     }
 }
 
-/// What is to be heard at one tick.
+/// The frames that are audible at one tick.
 #[derive(Default)]
-struct Heard {
+struct TickFrames {
     own: Option<Frame>,
     play: Option<Frame>,
     speak: Option<Frame>,
@@ -138,8 +139,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::blend::testing::{strength, tone};
     use crate::opus::{Decoder, Rate};
+    use crate::packet_mixer::testing::{strength, tone};
     use crate::prompt::Prompt;
     use xml::ast::Repeat;
 
@@ -151,40 +152,40 @@ mod tests {
         vec![PlayItem { prompt: prompt.clone(), repeat: Repeat::Times(1) }]
     }
 
-    /// A prompt of frames that can be told apart, and that are no Opus.
+    /// A prompt of distinguishable frames, which are not valid Opus.
     fn named(names: &[u8]) -> Arc<Prompt> {
-        Prompt::of(names.iter().map(|n| Frame::from([*n])))
+        Prompt::from_frames(names.iter().map(|n| Frame::from([*n])))
     }
 
     fn run(layers: &mut Layers, below: Option<u8>, ticks: usize) -> (Vec<u8>, Vec<LegEvent>) {
-        let told = RefCell::new(Vec::new());
-        let heard = (0..ticks)
+        let events = RefCell::new(Vec::new());
+        let played = (0..ticks)
             .map(|_| {
                 let below = below.map(|n| Frame::from([n]));
                 layers
-                    .frame(below, |event| told.borrow_mut().push(event))
+                    .frame(below, |event| events.borrow_mut().push(event))
                     .map_or(0, |frame| frame[0])
             })
             .collect();
-        (heard, told.into_inner())
+        (played, events.into_inner())
     }
 
     #[test]
-    fn instead_of_the_own_sound_or_through_silence_frames_pass_as_they_are() {
+    fn passes_frames_of_a_single_source_unchanged() {
         let mut layers = Layers::default();
         layers.play(PlayId(1), &aside(AsideKind::Play, false), item(&named(&[1, 2])));
-        let (heard, told) = run(&mut layers, Some(9), 4);
-        assert_eq!(heard, [1, 2, 9, 9]);
-        assert_eq!(told, [LegEvent::PlayStarted(PlayId(1)), LegEvent::Played(PlayId(1))]);
-        assert!(layers.is_empty() && layers.blend.is_none());
+        let (played, events) = run(&mut layers, Some(9), 4);
+        assert_eq!(played, [1, 2, 9, 9]);
+        assert_eq!(events, [LegEvent::PlayStarted(PlayId(1)), LegEvent::Played(PlayId(1))]);
+        assert!(layers.is_empty() && layers.mixer.is_none());
 
         layers.play(PlayId(2), &aside(AsideKind::Play, true), item(&named(&[1, 2])));
         assert_eq!(run(&mut layers, None, 4).0, [1, 2, 0, 0]);
-        assert!(layers.blend.is_none(), "nothing was mixed");
+        assert!(layers.mixer.is_none(), "nothing was mixed");
     }
 
     #[test]
-    fn what_is_not_made_yet_silences_nothing_before_it_begins() {
+    fn keeps_the_audio_below_until_the_first_frame() {
         let (slow, mut writer) = Prompt::new();
         let mut layers = Layers::default();
         layers.play(PlayId(1), &aside(AsideKind::Speak, false), item(&slow));
@@ -197,23 +198,23 @@ mod tests {
     }
 
     #[test]
-    fn length_bounds_and_again_goes_round() {
+    fn limits_the_length_and_repeats() {
         let mut layers = Layers::default();
         let bounded = Aside { again: true, length_ms: Some(100), ..aside(AsideKind::Play, false) };
         let (a, b) = (named(&[1, 2]), named(&[3]));
         layers.play(PlayId(1), &bounded, [item(&a), item(&b)].concat());
-        let (heard, told) = run(&mut layers, Some(9), 7);
-        assert_eq!(heard, [1, 2, 3, 1, 2, 9, 9]);
-        assert_eq!(told.last(), Some(&LegEvent::Played(PlayId(1))));
+        let (played, events) = run(&mut layers, Some(9), 7);
+        assert_eq!(played, [1, 2, 3, 1, 2, 9, 9]);
+        assert_eq!(events.last(), Some(&LegEvent::Played(PlayId(1))));
 
         let empty = Aside { again: true, ..aside(AsideKind::Play, false) };
         layers.play(PlayId(2), &empty, item(&named(&[])));
-        assert_eq!(run(&mut layers, Some(9), 2).0, [9, 9], "nothing goes round for ever");
+        assert_eq!(run(&mut layers, Some(9), 2).0, [9, 9], "an empty list does not repeat");
         assert!(layers.is_empty());
     }
 
     #[test]
-    fn a_new_one_of_a_kind_replaces_the_old_and_a_stop_stops_its_own() {
+    fn replaces_layers_of_a_kind_and_stops_by_id() {
         let mut layers = Layers::default();
         let endless = Aside { again: true, ..aside(AsideKind::Play, false) };
         layers.play(PlayId(1), &endless, item(&named(&[1])));
@@ -223,7 +224,7 @@ mod tests {
             &Aside { kind: AsideKind::Speak, ..endless.clone() },
             item(&named(&[3])),
         );
-        assert_eq!(run(&mut layers, Some(9), 2).0, [3, 3], "the last one is on top");
+        assert_eq!(run(&mut layers, Some(9), 2).0, [3, 3], "the latest layer is on top");
         layers.stop(PlayId(1));
         layers.stop(PlayId(3));
         assert_eq!(run(&mut layers, Some(9), 2).0, [2, 2]);
@@ -232,16 +233,20 @@ mod tests {
     }
 
     #[test]
-    fn both_are_heard_at_once() {
+    fn mixes_two_sources() {
         let mut layers = Layers::default();
-        layers.play(PlayId(1), &aside(AsideKind::Play, true), item(&Prompt::of(tone(440.0))));
-        let mut own = Player::new(PlayId(2), item(&Prompt::of(tone(1_000.0))));
-        let mut ear = Decoder::new(Rate::Hz16000);
+        layers.play(
+            PlayId(1),
+            &aside(AsideKind::Play, true),
+            item(&Prompt::from_frames(tone(440.0))),
+        );
+        let mut own = Player::new(PlayId(2), item(&Prompt::from_frames(tone(1_000.0))));
+        let mut decoder = Decoder::new(Rate::Hz16000);
         let mut pcm = Vec::new();
         for _ in 0..50 {
             let Step::Frame(below) = own.step(|_| {}) else { panic!("a frame") };
             let frame = layers.frame(Some(below), |_| {}).expect("sound");
-            ear.decode(Some(&frame), false, &mut pcm).expect("Opus");
+            decoder.decode(Some(&frame), false, &mut pcm).expect("Opus");
         }
         let late = &pcm[8_000..];
         for hz in [440.0, 1_000.0] {

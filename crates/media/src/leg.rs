@@ -1,12 +1,12 @@
-//! One leg in its shard: its agent, what it plays, the digits it hears and sends, whether it is still there.
+//! One leg on its shard: its ICE and DTLS, playback, DTMF, and liveness.
 //!
-//! Driven from outside: [`Leg::receive`] for each datagram that is its own, [`Leg::tick`] every 20 ms, orders in
-//! between. Datagrams to be sent are put into the given list; what comes and goes by the network is `leg/path.rs`.
-//! Sockets and routing are `shard`'s.
+//! The shard calls [`Leg::receive`] for each datagram of the leg, [`Leg::tick`] every 20 ms, and
+//! [`Leg::execute`] for commands. Datagrams to send are appended to a [`SendBuffer`]. `leg/path.rs`
+//! contains the network side. Sockets and routing belong to `shard`.
 
 mod checks;
-mod fetch;
 mod path;
+mod prefetch;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,491 +14,503 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use checks::Checks;
+use checks::CheckRetransmitter;
 use str0m::Rtc;
 use str0m::media::Mid;
 
-use super::agent::Homes;
-use super::blend::{Beneath, Blend, beneath_of};
+use super::audio_detector::AudioDetector;
 use super::bridge::BridgeEnd;
-use super::dtls::Keyring;
+use super::dtls::KeyCell;
 use super::dtmf;
-use super::ear::Ear;
 use super::feed::FeedEnd;
-use super::inlet::PACKET_TICKS;
+use super::ice::LocalAddresses;
+use super::jitter_buffer::PACKET_TICKS;
 use super::layers::Layers;
-use super::outbox::Outbox;
+use super::packet_mixer::{BridgeAudio, PacketMixer, next_bridge_audio};
 use super::player::{PlayItem, Player, Step};
 use super::prompt::Frame;
-use super::quality::Account;
+use super::quality::SharedQuality;
 use super::sdp::TelephoneEvent;
+use super::send_buffer::SendBuffer;
 use super::stun;
-use super::tap::{TapEnd, Tapped};
-use super::tones::InBand;
+use super::tap::{TapEnd, TapEntry};
+use super::tones::InBandDtmf;
 use super::transport::Transport;
-use super::watchdog::{Missing, Watchdog};
+use super::watchdog::{AudioWatchdog, MissingStep};
 use super::{EventSink, LegEvent};
 use machine::{Aside, MediaFact, MediaFault, PlayId};
 use model::{Digit, Timestamp};
 use xml::ast::Beep;
 
-/// Opus's RTP clock.
+/// RTP clock rate of Opus.
 const RTP_CLOCK: u32 = 48_000;
-/// So much of the peer's sound says that somebody has picked up (`meta-calling.md` §7.2).
+/// Amount of received audio after which the peer of a call that we placed counts as having picked
+/// up (docs/reference/meta.md#business-initiated-calls).
 const FLOWING_MS: u32 = 500;
-/// Orders of digits that wait for each other; one has 64 at most.
-const DIGIT_ORDERS_MAX: usize = 32;
-/// Taps at a time: a recording or two, a stream, a recogniser, a room.
+/// Maximum number of queued digit commands.
+const DIGIT_COMMANDS_MAX: usize = 32;
+/// Maximum number of taps: recordings, a stream, speech recognition, a room.
 const TAPS_MAX: usize = 8;
 
-/// What a call orders.
+/// A command from the call.
 #[derive(Debug)]
-pub(super) enum LegOrder {
+pub(super) enum LegCommand {
     Begin,
     Open,
     Play(PlayId, Vec<PlayItem>),
-    /// Beside what `Play` plays.
+    /// Plays over what `Play` plays, or in place of it.
     Aside(PlayId, Aside, Vec<PlayItem>),
     Stop(PlayId),
     SendDigits(PlayId, String),
-    Listen(bool),
-    Beep(Option<Beep>),
+    DetectVoice(bool),
+    DetectBeep(Option<Beep>),
     Bridge(Box<BridgeEnd>),
-    Part,
+    Unbridge,
     Tap(TapEnd),
     Feed(Box<FeedEnd>),
-    Room(Box<FeedEnd>),
-    /// Nobody hears the peer's sound; its keys count all the same.
+    RoomFeed(Box<FeedEnd>),
+    /// Mutes the peer's audio; its keys still count.
     Mute(bool),
     Close,
 }
 
-/// What a leg has counted; written by its shard, read by anybody.
+/// Counters of a leg, written by its shard and readable from any thread.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) rtp_in: AtomicU64,
     pub(super) rtp_out: AtomicU64,
-    /// Brought up to date every second.
-    pub(super) quality: Account,
+    /// Updated every second.
+    pub(super) quality: SharedQuality,
 }
 
-/// What a leg is made of.
-pub(super) struct Making {
+/// Everything needed to create a [`Leg`].
+pub(super) struct LegConfig {
     pub(super) rtc: Rtc,
     pub(super) mid: Mid,
-    /// Where the keys appear that DTLS agrees on.
-    pub(super) keys: Keyring,
+    /// Receives the SRTP keys when the DTLS handshake is complete.
+    pub(super) keys: KeyCell,
     pub(super) cname: String,
     pub(super) ssrc: u32,
     pub(super) sink: EventSink,
     pub(super) counters: Arc<Counters>,
-    pub(super) homes: Homes,
-    /// Our and the peer's ICE passwords: requests come with the one, responses with the other.
+    pub(super) local_addresses: LocalAddresses,
+    /// Local ICE password, used by incoming requests, and remote one, used by responses.
     pub(super) pwd: String,
     pub(super) remote_pwd: String,
-    /// We send the checks: the offer was ICE-lite.
+    /// Whether we send the ICE checks, because the offer was ICE-lite.
     pub(super) controlling: bool,
-    /// We made the offer: whether the peer is heard is told.
+    /// Whether the offer was ours. Then [`MediaFact::Flowing`] is reported.
     pub(super) offered: bool,
-    /// We open DTLS.
+    /// Whether we are the DTLS client.
     pub(super) dtls_client: bool,
     pub(super) opus_pt: u8,
     pub(super) telephone_events: Vec<TelephoneEvent>,
-    pub(super) digits_out: Option<TelephoneEvent>,
+    pub(super) telephone_event_out: Option<TelephoneEvent>,
     pub(super) remote_ssrc: Option<u32>,
-    /// Milliseconds that a packet of the peer's holds.
+    /// Milliseconds of audio in the peer's packets.
     pub(super) packet_ms: u32,
-    /// Where our sequence numbers (below 2^16: no rollover yet) and timestamps begin.
+    /// Initial sequence number, before any rollover, and initial timestamp.
     pub(super) sequence: u16,
     pub(super) timestamp: u32,
     pub(super) silence: Frame,
     pub(super) media_dead: Duration,
     pub(super) now: Instant,
-    /// The wall clock's time then.
+    /// Wall-clock time at `now`.
     pub(super) wall: Timestamp,
 }
 
-/// A leg. What each packet asks comes first, so that it lies in few lines of the processor's caches, which `fetch` knows.
+/// A leg. Fields that every packet needs come first, so that they share few cache lines;
+/// `leg/prefetch.rs` depends on this order.
 #[repr(C)]
 pub(super) struct Leg {
-    /// Its own RTP, once connected; none: the agent's serves.
+    /// The RTP path, once connected. `None` if str0m carries the RTP.
     transport: Option<Box<Transport>>,
     counters: Arc<Counters>,
     last_valid: Instant,
-    /// Where DTLS and RTP go; none before the first went.
+    /// Destination of DTLS and RTP. `None` before the first packet was sent.
     path: Option<SocketAddr>,
-    /// When something authentic came from there last.
-    path_heard: Instant,
-    /// RTP packets in and out that the shard has not added up yet.
+    /// When an authentic packet last arrived from there.
+    path_active_at: Instant,
+    /// RTP packets in and out that the shard has not added to its counters yet.
     uncounted: (u64, u64),
-    /// Packets of the peer's still to come until it counts as heard for half a second; none: nobody asks.
-    flowing_in: Option<u32>,
+    /// Packets left until half a second of the peer's audio has arrived. `None` if that is not
+    /// reported.
+    packets_until_flowing: Option<u32>,
     timestamp: u32,
     opus_pt: u8,
-    begun: bool,
+    started: bool,
     open: bool,
     ice_up: bool,
     connected: bool,
-    heard: bool,
-    /// A fault has been told; nothing more will be.
-    lost: bool,
-    /// Nobody is to hear the peer.
+    has_received: bool,
+    /// A fault was reported; no further event follows.
+    ended: bool,
+    /// Whether the peer is muted.
     muted: bool,
-    /// Sound went out with the last packet: the next one needs no marker.
-    talking: bool,
-    /// A key or the pause after it has this tick: a prompt waits.
-    keyed: bool,
-    /// Keys as sound: there where no telephone-event was agreed.
-    in_band: Option<Box<InBand>>,
-    /// Somebody listens.
-    ear: Option<Box<Ear>>,
-    /// Another leg's peer is heard, and hears this one's.
+    /// The last packet contained audio, so the next one needs no marker.
+    sent_audio: bool,
+    /// This tick belongs to a digit or the pause after it; playback waits.
+    sending_digit: bool,
+    /// DTMF as tones, if no telephone-event was negotiated.
+    in_band: Option<Box<InBandDtmf>>,
+    /// Present while voice or a beep is to be detected.
+    detector: Option<Box<AudioDetector>>,
+    /// Connects this leg with another one.
     bridge: Option<Box<BridgeEnd>>,
-    /// What a room says to the peer.
+    /// Audio of a room.
     room: Option<Box<FeedEnd>>,
-    /// Other live sound for the peer, and what adds it to what the peer hears besides.
+    /// Other live audio for the peer, and the mixer that adds it to the rest.
     feed: Option<Box<FeedEnd>>,
-    blend: Option<Box<Blend<2>>>,
-    /// Sounds over the player's, while there are any.
+    mixer: Option<Box<PacketMixer<2>>>,
+    /// Audio over the player's, if there is any.
     layers: Option<Box<Layers>>,
     /// Copies of what passes.
     taps: Vec<TapEnd>,
-    /// When the agent wants to be driven next.
+    /// Next timeout of str0m.
     wake: Instant,
     sequence: u64,
     player: Option<Player>,
-    /// Digits that go out, the first ones now.
+    /// Queued digits, those being sent first.
     sending: VecDeque<(PlayId, dtmf::Sender)>,
     digits: Vec<Digit>,
     receiver: dtmf::Receiver,
     silence: Frame,
     media_dead: Duration,
-    /// There once it is open.
-    watchdog: Option<Watchdog>,
+    /// Present once the leg is open.
+    watchdog: Option<AudioWatchdog>,
 
-    /// The first of those that are seldom asked. Boxed: it is large.
+    /// First of the rarely used fields. Boxed, because it is large.
     rtc: Box<Rtc>,
     mid: Mid,
-    keys: Keyring,
+    keys: KeyCell,
     cname: String,
     ssrc: u32,
-    /// A moment, and the wall clock's time then.
+    /// A point in time, and the wall-clock time then.
     epoch: (Instant, Timestamp),
     sink: EventSink,
-    homes: Homes,
+    local_addresses: LocalAddresses,
     pwd: String,
     remote_pwd: String,
     controlling: bool,
     dtls_client: bool,
     telephone_events: Vec<u8>,
-    digits_out: Option<TelephoneEvent>,
-    /// The sender's time in its latest report.
+    telephone_event_out: Option<TelephoneEvent>,
+    /// NTP time of the peer's latest sender report.
     last_report: Option<SystemTime>,
     ssrcs: VecDeque<u32>,
-    /// An SSRC not known before, whose first packet is being tried.
+    /// An unknown SSRC that is on trial with its first packet.
     trial: Option<u32>,
-    /// RTP ticks that have passed and that nothing was sent for yet; less than none where a packet was a long one.
-    owed: i64,
-    /// Our checks, until it is connected; none: the peer checks us.
-    checks: Option<Box<Checks>>,
+    /// RTP ticks for which nothing was sent yet. Negative after a packet longer than a tick.
+    due_ticks: i64,
+    /// Retransmission of our checks until connected. `None` if the peer sends the checks.
+    checks: Option<Box<CheckRetransmitter>>,
 }
 
 impl Leg {
-    pub(super) fn new(m: Making) -> Self {
+    pub(super) fn new(config: LegConfig) -> Self {
         Self {
-            rtc: Box::new(m.rtc),
-            mid: m.mid,
-            keys: m.keys,
+            rtc: Box::new(config.rtc),
+            mid: config.mid,
+            keys: config.keys,
             transport: None,
-            cname: m.cname,
-            ssrc: m.ssrc,
-            epoch: (m.now, m.wall),
-            sink: m.sink,
-            counters: m.counters,
-            homes: m.homes,
-            pwd: m.pwd,
-            remote_pwd: m.remote_pwd,
-            controlling: m.controlling,
-            dtls_client: m.dtls_client,
-            media_dead: m.media_dead,
-            opus_pt: m.opus_pt,
-            telephone_events: m.telephone_events.iter().map(|t| t.pt).collect(),
-            digits_out: m.digits_out,
-            silence: m.silence,
-            begun: false,
+            cname: config.cname,
+            ssrc: config.ssrc,
+            epoch: (config.now, config.wall),
+            sink: config.sink,
+            counters: config.counters,
+            local_addresses: config.local_addresses,
+            pwd: config.pwd,
+            remote_pwd: config.remote_pwd,
+            controlling: config.controlling,
+            dtls_client: config.dtls_client,
+            media_dead: config.media_dead,
+            opus_pt: config.opus_pt,
+            telephone_events: config.telephone_events.iter().map(|t| t.pt).collect(),
+            telephone_event_out: config.telephone_event_out,
+            silence: config.silence,
+            started: false,
             open: false,
             ice_up: false,
             connected: false,
-            heard: false,
-            flowing_in: m.offered.then(|| FLOWING_MS.div_ceil(m.packet_ms.max(1))),
-            lost: false,
-            wake: m.now,
-            last_valid: m.now,
+            has_received: false,
+            packets_until_flowing: config
+                .offered
+                .then(|| FLOWING_MS.div_ceil(config.packet_ms.max(1))),
+            ended: false,
+            wake: config.now,
+            last_valid: config.now,
             last_report: None,
             path: None,
-            path_heard: m.now,
-            ssrcs: m.remote_ssrc.into_iter().collect(),
+            path_active_at: config.now,
+            ssrcs: config.remote_ssrc.into_iter().collect(),
             trial: None,
             uncounted: (0, 0),
-            sequence: u64::from(m.sequence),
-            timestamp: m.timestamp,
+            sequence: u64::from(config.sequence),
+            timestamp: config.timestamp,
             player: None,
-            talking: false,
+            sent_audio: false,
             layers: None,
             sending: VecDeque::new(),
-            keyed: false,
+            sending_digit: false,
             receiver: dtmf::Receiver::default(),
             digits: Vec::new(),
-            in_band: m.digits_out.is_none().then(|| Box::new(InBand::new())),
-            ear: None,
+            in_band: config.telephone_event_out.is_none().then(|| Box::new(InBandDtmf::new())),
+            detector: None,
             bridge: None,
             room: None,
             feed: None,
-            blend: None,
+            mixer: None,
             taps: Vec::new(),
-            owed: 0,
-            checks: m.controlling.then(Box::default),
+            due_ticks: 0,
+            checks: config.controlling.then(Box::default),
             muted: false,
             watchdog: None,
         }
     }
 
-    /// The address that DTLS and RTP of a connected leg go to.
-    pub(super) fn settled(&self) -> Option<SocketAddr> {
+    /// The peer's address for DTLS and RTP, once the leg is connected.
+    pub(super) fn peer_address(&self) -> Option<SocketAddr> {
         self.path.filter(|_| self.connected)
     }
 
-    /// Its path is coming up: checks or a handshake are under way.
-    pub(super) fn is_coming_up(&self) -> bool {
-        self.begun && !self.connected && !self.lost
+    /// Returns whether ICE or DTLS is in progress.
+    pub(super) fn is_connecting(&self) -> bool {
+        self.started && !self.connected && !self.ended
     }
 
-    /// A DTLS handshake is under way.
-    pub(super) fn is_shaking_hands(&self) -> bool {
-        self.ice_up && !self.connected && !self.lost
+    /// Returns whether a DTLS handshake is in progress.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.ice_up && !self.connected && !self.ended
     }
 
-    /// Whether its peer is known to send with this SSRC.
-    pub(super) fn knows(&self, ssrc: u32) -> bool {
+    /// Returns whether the peer is known to use this SSRC.
+    pub(super) fn has_ssrc(&self, ssrc: u32) -> bool {
         self.ssrcs.contains(&ssrc)
-            || self.transport.as_ref().is_some_and(|transport| transport.knows(ssrc))
+            || self.transport.as_ref().is_some_and(|transport| transport.has_ssrc(ssrc))
     }
 
-    /// RTP packets that authenticated, so far.
-    pub(super) fn heard_so_far(&self) -> u64 {
+    /// Number of RTP packets received that authenticated.
+    pub(super) fn packets_received(&self) -> u64 {
         self.counters.rtp_in.load(Ordering::Relaxed)
     }
 
-    /// Whether a STUN request was made with our password.
+    /// Returns whether a STUN request was made with our password.
     pub(super) fn authenticates_request(&self, request: &[u8]) -> bool {
         stun::is_authentic(request, &self.pwd)
     }
 
-    /// Whether the answer to a check was made with the peer's password.
+    /// Returns whether a STUN response was made with the peer's password.
     pub(super) fn authenticates_response(&self, response: &[u8]) -> bool {
         stun::is_authentic(response, &self.remote_pwd)
     }
 
-    /// RTP packets in and out since this was asked last.
-    pub(super) fn counted(&mut self) -> (u64, u64) {
+    /// Returns the RTP packets in and out since the last call.
+    pub(super) fn take_counts(&mut self) -> (u64, u64) {
         std::mem::take(&mut self.uncounted)
     }
 
-    /// Carries out an order. `Close` says goodbye; the leg is to be dropped then.
-    pub(super) fn order(&mut self, now: Instant, order: LegOrder, out: &mut Outbox) {
-        match order {
-            LegOrder::Begin => self.begun = true,
-            LegOrder::Open => {
+    /// Executes a command. After `Close` the leg must be dropped.
+    pub(super) fn execute(&mut self, now: Instant, command: LegCommand, out: &mut SendBuffer) {
+        match command {
+            LegCommand::Begin => self.started = true,
+            LegCommand::Open => {
                 self.open = true;
                 if let Some(checks) = &mut self.checks {
                     checks.open(now);
                 }
-                self.watchdog.get_or_insert(Watchdog::new(now));
+                self.watchdog.get_or_insert(AudioWatchdog::new(now));
             }
-            LegOrder::Play(play, items) => self.player = Some(Player::new(play, items)),
-            LegOrder::Stop(play) => {
+            LegCommand::Play(play, items) => self.player = Some(Player::new(play, items)),
+            LegCommand::Stop(play) => {
                 self.player.take_if(|p| p.play() == play);
                 self.sending.retain(|(digits, _)| *digits != play);
                 if let Some(layers) = &mut self.layers {
                     layers.stop(play);
                 }
             }
-            LegOrder::Aside(play, aside, items) => {
+            LegCommand::Aside(play, aside, items) => {
                 self.layers.get_or_insert_default().play(play, &aside, items)
             }
-            LegOrder::SendDigits(play, digits) if self.sending.len() < DIGIT_ORDERS_MAX => {
-                let clock = self.digits_out.map_or(RTP_CLOCK, |t| t.clock);
+            LegCommand::SendDigits(play, digits) if self.sending.len() < DIGIT_COMMANDS_MAX => {
+                let clock = self.telephone_event_out.map_or(RTP_CLOCK, |t| t.clock);
                 self.sending.push_back((play, dtmf::Sender::new(&digits, clock)));
             }
-            // Far too many: whoever ordered this goes on.
-            LegOrder::SendDigits(play, _) => self.tell(LegEvent::DigitsSent(play)),
-            LegOrder::Listen(on) => self.listen(|ear| ear.listen(on)),
-            LegOrder::Beep(how) => self.listen(|ear| ear.await_beep(how)),
-            LegOrder::Bridge(end) => {
-                self.bridge = Some(end);
-                self.owed = 0;
+            // Too many; report completion, so that the caller continues.
+            LegCommand::SendDigits(play, _) => self.report(LegEvent::DigitsSent(play)),
+            LegCommand::DetectVoice(on) => {
+                self.update_detector(|detector| detector.detect_voice(on))
             }
-            LegOrder::Part => self.bridge = None,
-            LegOrder::Feed(end) => self.feed = Some(end),
-            LegOrder::Room(end) => self.room = Some(end),
-            LegOrder::Tap(tap) if self.taps.len() < TAPS_MAX => self.taps.push(tap),
-            // Far too many: this one is over at once.
-            LegOrder::Tap(_) => {}
-            LegOrder::Mute(on) => self.muted = on,
-            LegOrder::Close => {
-                self.lost = true;
-                self.say_goodbye(now, out);
+            LegCommand::DetectBeep(settings) => {
+                self.update_detector(|detector| detector.detect_beep(settings))
+            }
+            LegCommand::Bridge(end) => {
+                self.bridge = Some(end);
+                self.due_ticks = 0;
+            }
+            LegCommand::Unbridge => self.bridge = None,
+            LegCommand::Feed(end) => self.feed = Some(end),
+            LegCommand::RoomFeed(end) => self.room = Some(end),
+            LegCommand::Tap(tap) if self.taps.len() < TAPS_MAX => self.taps.push(tap),
+            // Too many; dropping the end ends this tap immediately.
+            LegCommand::Tap(_) => {}
+            LegCommand::Mute(on) => self.muted = on,
+            LegCommand::Close => {
+                self.ended = true;
+                self.send_goodbye(now, out);
             }
         }
     }
 
-    /// What the ear listens for changes; one that listens for nothing is none.
-    fn listen(&mut self, change: impl FnOnce(&mut Ear)) {
-        let mut ear = self.ear.take().unwrap_or_else(|| Box::new(Ear::new()));
-        change(&mut ear);
-        self.ear = Some(ear).filter(|ear| ear.is_of_use());
+    /// Changes the settings of the detector, which is dropped when nothing is left to detect.
+    fn update_detector(&mut self, change: impl FnOnce(&mut AudioDetector)) {
+        let mut detector = self.detector.take().unwrap_or_else(|| Box::new(AudioDetector::new()));
+        change(&mut detector);
+        self.detector = Some(detector).filter(|detector| detector.is_active());
     }
 
-    /// The leg's 20 ms tick: timers, and a packet where one is due.
-    pub(super) fn tick(&mut self, now: Instant, out: &mut Outbox) {
+    /// Runs the leg's 20 ms tick: timers, and the packets that are due.
+    pub(super) fn tick(&mut self, now: Instant, out: &mut SendBuffer) {
         let mut digits = std::mem::take(&mut self.digits);
         self.receiver.tick(now, &mut digits);
-        self.tell_digits(digits);
-        if let Some(ear) = &mut self.ear {
-            let told = ear.tick(now);
-            told.into_iter().flatten().for_each(|voice| self.tell(LegEvent::Voice(voice)));
+        self.report_digits(digits);
+        if let Some(detector) = &mut self.detector {
+            let events = detector.tick(now);
+            events.into_iter().flatten().for_each(|voice| self.report(LegEvent::Voice(voice)));
         }
         if self.connected && now.saturating_duration_since(self.last_valid) >= self.media_dead {
-            self.lose(MediaFault::Silent);
+            self.fail(MediaFault::Silent);
         }
-        self.watch(now);
+        self.check_audio(now);
         if self.connected && self.open {
-            if !self.write_bridged(now, out) {
-                self.write_packet(now, out);
+            if !self.send_bridged(now, out) {
+                self.send_packet(now, out);
             }
-            self.copy(&Tapped::Tick);
-            self.look_after(now, out);
-        } else if self.begun || !self.controlling {
+            self.copy_to_taps(&TapEntry::Tick);
+            self.maintain(now, out);
+        } else if self.started || !self.controlling {
             if now >= self.wake {
                 self.drive(now, out);
             }
             if let Some((to, check)) =
-                self.checks.as_mut().and_then(|checks| checks.copy(now, self.wake))
+                self.checks.as_mut().and_then(|checks| checks.next_copy(now, self.wake))
             {
                 out.push(to, check);
             }
         }
     }
 
-    /// Says what is missing where it is time to.
-    fn watch(&mut self, now: Instant) {
-        let missing = match (self.ice_up, self.connected, self.heard) {
+    /// Reports the set-up step at which audio is missing, when a check is due.
+    fn check_audio(&mut self, now: Instant) {
+        let missing = match (self.ice_up, self.connected, self.has_received) {
             (_, _, true) => None,
-            (_, true, false) => Some(Missing::Packet),
-            (true, false, false) => Some(Missing::Handshake),
-            (false, false, false) => Some(Missing::Check),
+            (_, true, false) => Some(MissingStep::Packet),
+            (true, false, false) => Some(MissingStep::Handshake),
+            (false, false, false) => Some(MissingStep::Check),
         };
         if let Some((missing, waited)) =
-            self.watchdog.as_mut().and_then(|dog| dog.look(now, missing))
+            self.watchdog.as_mut().and_then(|watchdog| watchdog.check(now, missing))
         {
-            self.tell(LegEvent::Missing { missing, waited, checking: self.controlling });
+            self.report(LegEvent::NoAudio { missing, waited, checking: self.controlling });
         }
     }
 
-    /// One packet: a digit's, a prompt's, or silence.
-    fn write_packet(&mut self, now: Instant, out: &mut Outbox) {
+    /// Sends one packet: of a digit, of audio, or of silence.
+    fn send_packet(&mut self, now: Instant, out: &mut SendBuffer) {
         let now_timestamp = self.timestamp;
         self.timestamp = self.timestamp.wrapping_add(PACKET_TICKS);
         let (pt, timestamp, payload, marker) = match self.digit_packet(now_timestamp) {
             Some((pt, payload, timestamp, marker)) => {
-                self.talking = false;
+                self.sent_audio = false;
                 (pt, timestamp, payload, marker)
             }
             None => {
                 let frame = self.frame();
                 if let Some(frame) = &frame {
-                    self.copy_sent(frame);
+                    self.copy_sent_to_taps(frame);
                 }
-                let marker = frame.is_some() && !self.talking;
-                self.talking = frame.is_some();
+                let marker = frame.is_some() && !self.sent_audio;
+                self.sent_audio = frame.is_some();
                 (self.opus_pt, now_timestamp, frame.unwrap_or_else(|| self.silence.clone()), marker)
             }
         };
-        // An event's timestamp is that of its begin: so is its time, or sender reports would tell nonsense.
-        let behind =
+        // The timestamp of an event is that of its start. Its time must match, or sender reports
+        // would be wrong.
+        let offset =
             Duration::from_micros(u64::from(now_timestamp.wrapping_sub(timestamp)) * 1_000 / 48);
-        let at = now.checked_sub(behind).unwrap_or(now);
-        self.write(at, (pt, marker), timestamp, payload, out);
+        let at = now.checked_sub(offset).unwrap_or(now);
+        self.send(at, (pt, marker), timestamp, payload, out);
     }
 
-    /// What the bridge has for this tick, silence where it has nothing; `false`: there is none, or something goes before it or
-    /// is heard with it. A peer's packet may last longer or shorter than a tick, and goes out when its time has come.
-    fn write_bridged(&mut self, now: Instant, out: &mut Outbox) -> bool {
+    /// Sends the bridge's packets for this tick, or silence. Returns `false` without sending if the
+    /// leg is not bridged, or if other audio has precedence or must be mixed with it. Packets of
+    /// other lengths than a tick are sent when their time has come.
+    fn send_bridged(&mut self, now: Instant, out: &mut SendBuffer) -> bool {
         let Some(bridge) = &mut self.bridge else { return false };
-        bridge.take_in();
-        let is_spoken_over =
-            self.layers.is_some() || self.feed.as_ref().is_some_and(|feed| feed.has_more());
-        if self.player.is_some() || is_spoken_over || !self.sending.is_empty() {
-            self.owed = 0;
+        bridge.receive();
+        let is_mixed =
+            self.layers.is_some() || self.feed.as_ref().is_some_and(|feed| feed.has_queued());
+        if self.player.is_some() || is_mixed || !self.sending.is_empty() {
+            self.due_ticks = 0;
             return false;
         }
-        self.blend = None;
-        self.owed += i64::from(PACKET_TICKS);
-        while self.owed > 0 {
-            let passed = self.bridge.as_mut().and_then(|bridge| bridge.next());
-            let (payload, ticks) = match passed {
-                Some(passed) => {
-                    // A loss stays one: whoever decodes makes up for it.
-                    let (ticks_lost, packets_lost) = passed.lost;
+        self.mixer = None;
+        self.due_ticks += i64::from(PACKET_TICKS);
+        while self.due_ticks > 0 {
+            let packet = self.bridge.as_mut().and_then(|bridge| bridge.next_packet());
+            let (payload, ticks) = match packet {
+                Some(packet) => {
+                    // A loss stays a loss in our stream, so that the receiving decoder conceals it.
+                    let (ticks_lost, packets_lost) = packet.lost;
                     self.sequence += packets_lost;
                     self.timestamp = self.timestamp.wrapping_add(ticks_lost);
-                    self.owed -= i64::from(ticks_lost);
-                    (Some(passed.payload), passed.ticks)
+                    self.due_ticks -= i64::from(ticks_lost);
+                    (Some(packet.payload), packet.ticks)
                 }
-                None if self.owed >= i64::from(PACKET_TICKS) => (None, PACKET_TICKS),
+                None if self.due_ticks >= i64::from(PACKET_TICKS) => (None, PACKET_TICKS),
                 None => break,
             };
             if let Some(payload) = &payload {
-                self.copy_sent(payload);
+                self.copy_sent_to_taps(payload);
             }
-            let marker = payload.is_some() && !self.talking;
-            self.talking = payload.is_some();
+            let marker = payload.is_some() && !self.sent_audio;
+            self.sent_audio = payload.is_some();
             let timestamp = self.timestamp;
             self.timestamp = timestamp.wrapping_add(ticks);
-            self.owed -= i64::from(ticks);
+            self.due_ticks -= i64::from(ticks);
             let payload = payload.unwrap_or_else(|| self.silence.clone());
-            self.write(now, (self.opus_pt, marker), timestamp, payload, out);
+            self.send(now, (self.opus_pt, marker), timestamp, payload, out);
         }
         true
     }
 
-    /// What the running digits send at this tick; none: a prompt or silence has the tick.
+    /// Returns the packet of the current digit for this tick, or `None` if the tick is free for
+    /// audio.
     fn digit_packet(&mut self, timestamp: u32) -> Option<(u8, Frame, u32, bool)> {
-        self.keyed = false;
+        self.sending_digit = false;
         let (play, sender) = self.sending.front_mut()?;
         let (play, step) = (*play, sender.step(timestamp));
-        self.keyed = matches!(step, dtmf::Step::Event { .. } | dtmf::Step::Pause);
-        if let Some(sounds) = &mut self.in_band
-            && self.keyed
+        self.sending_digit = matches!(step, dtmf::Step::Event { .. } | dtmf::Step::Pause);
+        if let Some(in_band) = &mut self.in_band
+            && self.sending_digit
         {
-            return sounds.frame(step).map(|frame| (self.opus_pt, frame, timestamp, false));
+            return in_band.frame(step).map(|frame| (self.opus_pt, frame, timestamp, false));
         }
         match step {
             dtmf::Step::Event { payload, timestamp, marker } => {
-                Some((self.digits_out?.pt, Frame::from(payload), timestamp, marker))
+                Some((self.telephone_event_out?.pt, Frame::from(payload), timestamp, marker))
             }
             dtmf::Step::Pause | dtmf::Step::Wait => None,
             dtmf::Step::Done => {
                 self.sending.pop_front();
-                self.tell(LegEvent::DigitsSent(play));
+                self.report(LegEvent::DigitsSent(play));
                 None
             }
         }
     }
 
-    /// The next frame of what plays. A key holds the prompt up; where digits are waited between, it goes on.
+    /// Returns the next audio frame. A digit holds playback up, a wait between digits does not.
     fn frame(&mut self) -> Option<Frame> {
-        if self.keyed {
+        if self.sending_digit {
             return None;
         }
         let own = self.own_frame();
@@ -511,35 +523,35 @@ impl Leg {
         frame
     }
 
-    /// The next frame of what the call's document plays, or of what is said by its other leg, its room and who feeds it. It
-    /// goes on also while something is heard instead of it.
+    /// Returns the next frame of the leg's own audio: the playlist, the bridge, the room or the
+    /// feed. They advance even while a layer replaces them.
     fn own_frame(&mut self) -> Option<Frame> {
-        let room = fed_frame(&mut self.room);
+        let room = next_feed_frame(&mut self.room);
         if self.player.is_some() {
-            let played = self.played_frame();
-            return room.filter(|frame| **frame != *self.silence).or(played);
+            let played_frame = self.next_played_frame();
+            return room.filter(|frame| **frame != *self.silence).or(played_frame);
         }
-        let fed = fed_frame(&mut self.feed);
-        let beneath = match &mut self.bridge {
-            Some(bridge) => match beneath_of(bridge, &mut self.blend) {
-                Beneath::Frame(frame) => Some(frame),
-                Beneath::Blend(blend) => return Some(blend.of([None, fed.as_ref()])),
-                Beneath::Nothing => None,
+        let feed_frame = next_feed_frame(&mut self.feed);
+        let bridged = match &mut self.bridge {
+            Some(bridge) => match next_bridge_audio(bridge, &mut self.mixer) {
+                BridgeAudio::Frame(frame) => Some(frame),
+                BridgeAudio::Packets(mixer) => return Some(mixer.mix([None, feed_frame.as_ref()])),
+                BridgeAudio::Nothing => None,
             },
             None => room,
         };
         if self.feed.is_none() {
-            self.blend = None;
+            self.mixer = None;
         }
-        match (beneath, fed) {
-            (Some(beneath), Some(fed)) if *beneath != *self.silence => {
-                Some(self.blend.get_or_insert_default().of([Some(&beneath), Some(&fed)]))
+        match (bridged, feed_frame) {
+            (Some(bridged), Some(feed_frame)) if *bridged != *self.silence => {
+                Some(self.mixer.get_or_insert_default().mix([Some(&bridged), Some(&feed_frame)]))
             }
-            (beneath, fed) => fed.or(beneath),
+            (bridged, feed_frame) => feed_frame.or(bridged),
         }
     }
 
-    fn played_frame(&mut self) -> Option<Frame> {
+    fn next_played_frame(&mut self) -> Option<Frame> {
         let sink = &self.sink;
         match self.player.as_mut()?.step(|event| sink(event)) {
             Step::Frame(frame) => Some(frame),
@@ -551,54 +563,54 @@ impl Leg {
         }
     }
 
-    /// For whoever taps.
-    fn copy(&mut self, entry: &Tapped) {
+    /// Copies an entry to the taps.
+    fn copy_to_taps(&mut self, entry: &TapEntry) {
         if !self.taps.is_empty() {
-            self.taps.retain(|tap| tap.pass(entry));
+            self.taps.retain(|tap| tap.push(entry));
         }
     }
 
-    fn copy_sent(&mut self, frame: &Frame) {
+    fn copy_sent_to_taps(&mut self, frame: &Frame) {
         if !self.taps.is_empty() {
-            self.copy(&Tapped::Sent(frame.clone()));
+            self.copy_to_taps(&TapEntry::Sent(frame.clone()));
         }
     }
 
-    fn tell_digits(&mut self, mut digits: Vec<Digit>) {
+    fn report_digits(&mut self, mut digits: Vec<Digit>) {
         for digit in digits.drain(..) {
-            self.tell(LegEvent::Digit(digit));
+            self.report(LegEvent::Digit(digit));
         }
         self.digits = digits;
     }
 
-    fn lose(&mut self, fault: MediaFault) {
-        if !self.lost {
+    fn fail(&mut self, fault: MediaFault) {
+        if !self.ended {
             if fault == MediaFault::Fingerprint {
-                let (missing, waited) = (Missing::Fingerprint, Duration::ZERO);
-                self.tell(LegEvent::Missing { missing, waited, checking: self.controlling });
+                let (missing, waited) = (MissingStep::Fingerprint, Duration::ZERO);
+                self.report(LegEvent::NoAudio { missing, waited, checking: self.controlling });
             }
-            self.tell(LegEvent::Fact(MediaFact::Lost { fault }));
-            self.lost = true;
+            self.report(LegEvent::Media(MediaFact::Lost { fault }));
+            self.ended = true;
         }
     }
 
-    fn tell(&self, event: LegEvent) {
-        if !self.lost {
+    fn report(&self, event: LegEvent) {
+        if !self.ended {
             (self.sink)(event);
         }
     }
 }
 
-/// The next frame of live sound.
-fn fed_frame(feed: &mut Option<Box<FeedEnd>>) -> Option<Frame> {
-    let (frame, goes_on) = feed.as_mut()?.next();
-    if !goes_on {
+/// Takes the next frame of a feed, and drops the feed if its sender is gone.
+fn next_feed_frame(feed: &mut Option<Box<FeedEnd>>) -> Option<Frame> {
+    let (frame, is_open) = feed.as_mut()?.next();
+    if !is_open {
         *feed = None;
     }
     frame
 }
 
-/// Only the shard writes; no read-modify-write is needed.
+/// Only the shard writes, so no atomic read-modify-write is needed.
 fn count(counter: &AtomicU64) {
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }

@@ -1,13 +1,25 @@
-//! The media path: few UDP ports, shards that own them, legs as values, sound as frames.
+//! WebRTC media: UDP ports, the threads that own them, the legs of calls, and the audio that passes
+//! through them.
 //!
-//! A call holds a [`LegHandle`]; its leg lives in one shard thread, which posts [`LegEvent`]s and never calls
-//! back. Nothing here knows a call, a document or Meta. `sdp` reads offers and writes answers, `agent` is str0m as we
-//! want it, `transport` a leg's own RTP (over `srtp`, `rtp`, `rtcp`), `ports` says which port a leg gets, `shard` is the
-//! thread, `pace` its beat, `leg` what happens every 20 ms, `player` and `dtmf` are its parts as pure values, `prompt` holds
-//! ready Opus frames that calls share. Who records, streams, mixes or recognises reads a `tap` as a `line` of PCM and speaks
-//! through a `feed`, on `workers` beside the shards; a `cable` joins two of them without a leg.
+//! A call holds a [`LegHandle`]. The leg itself lives on one media thread, its *shard*, and reports
+//! [`LegEvent`]s through an [`EventSink`]. This crate knows nothing about calls, XML documents or
+//! Meta.
+//!
+//! | modules | task |
+//! |---|---|
+//! | `sdp` | parses offers, writes answers |
+//! | `ports` | assigns UDP ports to legs |
+//! | `shard`, `ticker` | the media thread and its timing |
+//! | `leg` | one leg and its 20 ms tick; `player`, `layers`, `dtmf`, `tones` are its parts |
+//! | `ice`, `dtls`, `stun` | ICE and DTLS by str0m, with timing of our own |
+//! | `transport`, `srtp`, `rtp`, `rtcp` | the RTP path of a leg |
+//! | `prompt` | encoded audio that calls share |
+//! | `tap`, `tap_reader`, `feed` | audio out of and into a leg, for recordings, streams and rooms |
+//! | `mixer`, `record`, `workers` | rooms, recordings, and the threads that they run on |
+//! | `bridge`, `cable` | connect two legs, or two users of taps and feeds without a leg |
 
-// Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
+// Input from the network must not make the process panic. Each exception has an `allow` with a
+// reason.
 #![cfg_attr(
     not(test),
     deny(
@@ -24,24 +36,21 @@
 )]
 #![deny(unsafe_code, clippy::undocumented_unsafe_blocks)]
 
-mod agent;
+mod audio_detector;
 mod beep;
-mod blend;
 mod bridge;
 mod cable;
 pub mod conceal;
-mod crowd;
 mod drift;
 mod dtls;
 pub mod dtmf;
-mod ear;
 mod feed;
-mod inlet;
+mod ice;
+mod jitter_buffer;
 mod layers;
 mod leg;
-mod line;
 mod mixer;
-mod offering;
+mod offered_leg;
 #[allow(
     unsafe_code,
     clippy::indexing_slicing,
@@ -50,8 +59,7 @@ mod offering;
     reason = "lengths come from libopus and are checked"
 )]
 pub mod opus;
-mod outbox;
-mod pace;
+mod packet_mixer;
 mod player;
 mod ports;
 #[allow(unsafe_code, reason = "a prefetch instruction")]
@@ -64,7 +72,9 @@ pub mod record;
 mod rtcp;
 mod rtp;
 pub mod sdp;
+mod send_buffer;
 mod shard;
+mod shared_paths;
 #[allow(
     unsafe_code,
     clippy::indexing_slicing,
@@ -77,31 +87,33 @@ mod srtp;
 #[doc(hidden)]
 pub mod stun;
 mod tap;
+mod tap_reader;
+mod ticker;
 mod tones;
 mod transport;
 pub mod voice;
 mod watchdog;
 pub mod workers;
 
-/// The packet layer beneath a leg, for programs that play the other side of a call.
+/// The packet layer below a leg, for programs that play the peer of a call.
 pub mod packet {
-    pub use crate::dtls::{Keyring, crypto, with_keyring};
-    pub use crate::outbox::Outbox;
-    pub use crate::rtp::{Looks, looks};
+    pub use crate::dtls::{KeyCell, crypto, with_key_cell};
+    pub use crate::rtp::{PacketKind, packet_kind};
+    pub use crate::send_buffer::SendBuffer;
     pub use crate::srtp::Keys;
-    pub use crate::transport::{Making, Received, Sending, Transport};
+    pub use crate::transport::{OutgoingPacket, ReceivedPacket, Transport, TransportConfig};
 }
 
 pub use bridge::{BridgeEnd, bridge};
 pub use cable::{CableEnd, cable};
 pub use feed::{FEED_MAX, Feed};
-pub use line::{Line, Patience, Twenty};
-pub use mixer::{Audience, MixEvent, MixPart, MixSink, Mixer, Played, RoomSound, Says};
-pub use offering::OfferedLeg;
+pub use mixer::{Audience, HeardBy, MemberAudio, MixEvent, MixSink, Mixer, RoomAudio, SoundKind};
+pub use offered_leg::OfferedLeg;
 pub use player::PlayItem;
-pub use quality::{Quality, Way};
-pub use tap::{Sides, Tap};
-pub use watchdog::Missing;
+pub use quality::{Quality, StreamStats};
+pub use tap::{Tap, TapSides};
+pub use tap_reader::{AudioFrame, Buffering, TapReader};
+pub use watchdog::MissingStep;
 
 use std::fmt;
 use std::io;
@@ -115,99 +127,102 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
 use crate::sockets::interface_addresses;
-use agent::{Agent, Credentials, Homes, Identity};
-use leg::{Counters, Leg, LegOrder, Making};
+use ice::{Credentials, IceAgent, Identity, LocalAddresses};
+use leg::{Counters, Leg, LegCommand, LegConfig};
 use machine::{Aside, MediaFact, PlayId, Voice};
 use model::Clock;
 use model::{Digit, can_reach};
-use ports::Ports;
+use ports::PortTable;
 use prompt::Frame;
-use sdp::{Offer, Ours};
-use shard::{NewLeg, Order, Shard, Tally};
+use sdp::{LocalDescription, Offer};
+use shard::{Command, NewLeg, Shard, ShardCounters};
 use workers::Workers;
 use xml::ast::Beep;
 
-/// What a leg reports, to the [`EventSink`] it was made with.
+/// An event of a leg, delivered to the [`EventSink`] that the leg was created with.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LegEvent {
-    Fact(MediaFact),
+    /// The state of the media path changed.
+    Media(MediaFact),
+    /// The first frame of a playlist was sent.
     PlayStarted(PlayId),
+    /// The last frame of a playlist was sent 20 ms ago.
     Played(PlayId),
-    PlayFailed {
-        play: PlayId,
-        item: u16,
-        reason: String,
-    },
+    /// Item `item` (from 0) of a playlist failed and was skipped.
+    PlayFailed { play: PlayId, item: u16, reason: String },
+    /// The peer pressed a key.
     Digit(Digit),
+    /// The digits of a [`LegHandle::send_digits`] were sent.
     DigitsSent(PlayId),
-    /// The first packet of ours went out, silence included.
+    /// The first RTP packet was sent. It may be silence.
     FirstSent,
-    /// So long after [`LegHandle::open`] this is what there is no sound for; told at 3 s and at 8 s, or as soon as it is certain.
-    /// `checking`: we send the ICE checks.
-    Missing {
-        missing: Missing,
-        waited: Duration,
-        checking: bool,
-    },
-    /// Told while [`LegHandle::listen`] is on.
+    /// No audio has arrived `waited` after [`LegHandle::open`], and `missing` is the first step
+    /// that has not succeeded. Reported after 3 s and after 8 s; a wrong certificate is reported
+    /// immediately. `checking` is true if this side sends the ICE checks.
+    NoAudio { missing: MissingStep, waited: Duration, checking: bool },
+    /// Speech or a beep was detected; see [`LegHandle::detect_voice`] and
+    /// [`LegHandle::detect_beep`].
     Voice(Voice),
 }
 
-/// Where a leg's events go. Called on a shard thread: must not block.
+/// Receives the events of a leg. It is called on a shard thread and must not block.
 pub type EventSink = Arc<dyn Fn(LegEvent) + Send + Sync>;
 
-/// How often what is made of live sound is gone on with.
-const WORK_BEAT: Duration = Duration::from_millis(5);
-/// Orders that a shard may be behind with. It takes a thousand every 5 ms.
-const ORDERS_MAX: usize = 8_192;
-/// The most addresses that we offer a peer (A3).
-const PUBLIC_MAX: usize = 8;
-/// What ICE credentials are made of (RFC 8445 §15.4: `ice-char`).
+/// Interval at which the worker threads run their jobs.
+const WORKER_INTERVAL: Duration = Duration::from_millis(5);
+/// Capacity of a shard's command queue. A shard executes about a thousand commands every 5 ms.
+const COMMAND_QUEUE_MAX: usize = 8_192;
+/// Maximum number of host candidates offered to a peer (docs/reference/meta.md#a3).
+const CANDIDATES_MAX: usize = 8;
+/// Alphabet of ICE credentials (`ice-char`, RFC 8445 §15.4).
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-/// Characters of our ufrag and pwd: 48 and 144 bits (A4, R19).
+/// Length of our ufrag and password in characters, 48 and 144 bits of randomness
+/// (docs/reference/meta.md#a4).
 const UFRAG_CHARS: usize = 8;
 const PWD_CHARS: usize = 24;
-/// And of the name that our RTCP reports bear (RFC 7022: 96 bits, as random).
+/// Length of the RTCP CNAME in characters, 96 random bits (RFC 7022).
 const CNAME_CHARS: usize = 16;
 
-/// Orders waiting for one shard past which no further call is taken (R10): two ticks' worth.
-const ORDERS_BEHIND: usize = 2_048;
+/// Queued commands of one shard above which no new call is accepted: two ticks' worth.
+const COMMAND_BACKLOG_MAX: usize = 2_048;
 
-/// What media needs to be told (`[listen]`, `[public]`, `[limits]` of the configuration).
+/// Settings of the media path, from `[listen]`, `[public]` and `[limits]` of the configuration.
 #[derive(Clone, Debug)]
 pub struct MediaConfig {
-    /// The first UDP port; port 0 takes any free ones (tests).
+    /// Address of the first UDP port. Port 0 binds free ports (tests).
     pub listen: SocketAddr,
-    /// The most ports, counted upward from the first; at least one is opened.
+    /// Maximum number of ports, counted upward from the first. At least one is opened.
     pub max_ports: u16,
-    /// Addresses for our candidates. Empty: the bound one, or the interfaces' where that is unspecified.
+    /// Addresses of our ICE candidates. If empty, the bound address, or the interfaces' addresses
+    /// if that is unspecified.
     pub public_ips: Vec<IpAddr>,
-    /// Threads; each begins with one port.
+    /// Number of shard threads. Each starts with one port.
     pub shards: usize,
-    /// T_media_dead: a connected leg that hears nothing valid for so long is lost.
+    /// A connected leg that receives nothing valid for this long is lost
+    /// (docs/reference/meta.md#t-media-dead).
     pub media_dead: Duration,
 }
 
-/// Why a leg could not be made.
+/// Why a leg could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
-    #[error("make the DTLS certificate")]
+    #[error("create the DTLS certificate")]
     Certificate,
-    #[error("answer the offer: it names no address of a family that we have")]
+    #[error("answer the offer: it has no candidate of an address family that this node serves")]
     NoFamily,
-    #[error("use a public address: it is not one that a peer could reach")]
+    #[error("use a public address as an ICE candidate: peers cannot reach it")]
     NoAddress,
-    #[error("draw random numbers from the system")]
+    #[error("read random numbers from the operating system")]
     Random,
-    #[error("make a leg: media is stopped")]
+    #[error("create a leg: the media threads have stopped")]
     Stopped,
 }
 
-/// Names a leg in its shard.
+/// Identifies a leg within the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct LegId(u64);
 
-/// The media path of this process: owns the shard threads.
+/// The media path of the process. Owns the shard threads.
 pub struct Media {
     clock: Clock,
     public_ips: Vec<IpAddr>,
@@ -216,71 +231,76 @@ pub struct Media {
     random: SystemRandom,
     silence: Frame,
     next_leg: AtomicU64,
-    ports: Arc<Mutex<Ports>>,
+    ports: Arc<Mutex<PortTable>>,
     shards: Vec<ShardHandle>,
     workers: Workers,
 }
 
-/// A leg on its way into a shard.
-struct Made {
+/// A leg that answers an offer, before it is handed to its shard.
+struct AnsweredLeg {
     leg: Leg,
     ufrag: String,
     answer: String,
 }
 
-/// Our side of a leg.
-struct Side {
-    homes: Homes,
+/// The local parameters of a leg.
+struct LocalSide {
+    local_addresses: LocalAddresses,
     pwd: String,
     ssrc: u32,
     cname: String,
     controlling: bool,
-    /// We made the offer.
+    /// Whether the offer is ours.
     offered: bool,
 }
 
 struct ShardHandle {
-    orders: Orders,
+    commands: CommandSender,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// How media is doing.
+/// Counters of the media path since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MediaStats {
+    /// UDP ports that are open now.
     pub ports_open: usize,
-    /// Answered and not over yet.
+    /// Legs that were created and have not ended.
     pub legs: usize,
-    /// RTP packets that authenticated, and those sent.
+    /// RTP packets received that authenticated.
     pub packets_in: u64,
+    /// RTP packets sent.
     pub packets_out: u64,
-    /// Datagrams that belonged to nobody: dropped without an answer.
-    pub strangers: u64,
-    /// Ticks that began more than 20 ms late.
+    /// Datagrams that matched no leg. They are dropped without a reply.
+    pub unmatched: u64,
+    /// Ticks that started more than 20 ms late.
     pub late_ticks: u64,
 }
 
 impl Media {
-    /// Opens the first ports and starts the shards. The metrics recorder must be in place: handles are taken here.
+    /// Opens the first ports and starts the shard and worker threads. The metrics recorder must be
+    /// installed before, because metric handles are created here.
     ///
     /// # Errors
-    /// A port that can't be bound, no address to offer, no certificate, no thread.
+    ///
+    /// Returns an error if a port cannot be bound, no address can be offered, the certificate
+    /// cannot be created, or a thread cannot be started.
     pub fn start(config: MediaConfig, clock: Clock) -> io::Result<Arc<Self>> {
         let public_ips = public_ips(&config)?;
-        let ports = Ports::open(config.listen, config.max_ports, config.shards.max(1))?;
-        let firsts: Vec<_> = ports.ports().cloned().collect();
+        let ports = PortTable::open(config.listen, config.max_ports, config.shards.max(1))?;
+        let first_ports: Vec<_> = ports.ports().cloned().collect();
         let ports = Arc::new(Mutex::new(ports));
         let mut shards = Vec::new();
-        for (n, first) in firsts.into_iter().enumerate() {
-            let (queue_in, queue) = sync_channel(ORDERS_MAX);
-            let tally = Arc::new(Tally::default());
-            let orders = Orders { queue: queue_in, tally: tally.clone() };
-            let shard = Shard::new(clock.clone(), queue, ports.clone(), tally, first)?;
+        for (n, port) in first_ports.into_iter().enumerate() {
+            let (queue_in, queue) = sync_channel(COMMAND_QUEUE_MAX);
+            let counters = Arc::new(ShardCounters::default());
+            let commands = CommandSender { queue: queue_in, counters: counters.clone() };
+            let shard = Shard::new(clock.clone(), queue, ports.clone(), counters, port)?;
             let thread = std::thread::Builder::new()
                 .name(format!("media-{n}"))
                 .spawn(move || shard.run())?;
-            shards.push(ShardHandle { orders, thread: Mutex::new(Some(thread)) });
+            shards.push(ShardHandle { commands, thread: Mutex::new(Some(thread)) });
         }
-        let workers = Workers::start("sound", shards.len(), WORK_BEAT, &clock)?;
+        let workers = Workers::start("sound", shards.len(), WORKER_INTERVAL, &clock)?;
         Ok(Arc::new(Self {
             clock,
             public_ips,
@@ -295,18 +315,21 @@ impl Media {
         }))
     }
 
-    /// Whether a leg could answer `offer`: it names an address of a family that we have, or none at all, and then its
-    /// peer comes to us.
-    pub fn reaches(&self, offer: &Offer) -> bool {
+    /// Returns whether a leg could answer `offer`: the offer has a candidate of an address family
+    /// that this node serves, or no candidate at all, in which case the peer sends the checks.
+    pub fn can_answer(&self, offer: &Offer) -> bool {
         let families = |v4: bool| self.public_ips.iter().any(|ip| ip.is_ipv4() == v4);
         offer.candidates.is_empty() || offer.candidates.iter().any(|c| families(c.addr.is_ipv4()))
     }
 
-    /// Makes a leg that answers `offer`, and our SDP: byte for byte what `pre_accept` and `accept` carry. Takes one
-    /// or two milliseconds of CPU and does not wait. The leg is silent until [`LegHandle::begin`].
+    /// Creates a leg that answers `offer`, and the SDP answer. `pre_accept` and `accept` must both
+    /// carry this text unchanged. Takes one to two milliseconds of CPU time and does not block. The
+    /// leg sends nothing until [`LegHandle::begin`].
     ///
     /// # Errors
-    /// [`MediaError::NoFamily`] where the offer has only addresses of a family that we don't serve: `bad_offer`.
+    ///
+    /// Returns [`MediaError::NoFamily`] if the offer has only candidates of address families that
+    /// this node does not serve.
     pub fn answer(
         &self,
         offer: &Offer,
@@ -314,51 +337,57 @@ impl Media {
     ) -> Result<(LegHandle, String), MediaError> {
         let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
         let peers = offer.candidates.iter().map(|c| c.addr).collect();
-        let (port, rivals) = {
+        let (port, conflicts) = {
             let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-            (ports.take(id, peers), ports.rivals(id))
+            (ports.allocate(id, peers), ports.conflicts(id))
         };
-        let orders = match self.shards.get(port.shard) {
-            Some(shard) => shard.orders.clone(),
+        let commands = match self.shards.get(port.shard) {
+            Some(shard) => shard.commands.clone(),
             None => return Err(MediaError::Stopped),
         };
-        // From here on, dropping the handle gives the port back.
+        // From here on, dropping the handle releases the port.
         let counters = Arc::new(Counters::default());
-        let mut handle =
-            LegHandle { id, orders, counters: counters.clone(), unborn: Some(self.ports.clone()) };
+        let mut handle = LegHandle {
+            id,
+            commands,
+            counters: counters.clone(),
+            reserved_in: Some(self.ports.clone()),
+        };
 
         let reachable = self.reachable(port.bound);
-        let Made { leg, ufrag, answer } = self.make(offer, &reachable, sink.clone(), counters)?;
-        let new = NewLeg { id, port, rivals, ufrag, leg, sink };
-        if !handle.orders.send(Order::Add(Box::new(new))) {
+        let AnsweredLeg { leg, ufrag, answer } =
+            self.prepare_answer(offer, &reachable, sink.clone(), counters)?;
+        let new = NewLeg { id, port, conflicts, ufrag, leg, sink };
+        if !handle.commands.send(Command::Add(Box::new(new))) {
             return Err(MediaError::Stopped);
         }
-        // The shard gives the port back when the leg ends.
-        handle.unborn = None;
+        // The shard releases the port when the leg ends.
+        handle.reserved_in = None;
         Ok((handle, answer))
     }
 
-    /// A leg that answers `offer` from these addresses; none of it is in a table yet.
-    fn make(
+    /// Builds a leg that answers `offer` from these local addresses. Registers it nowhere.
+    fn prepare_answer(
         &self,
         offer: &Offer,
         reachable: &[SocketAddr],
         sink: EventSink,
         counters: Arc<Counters>,
-    ) -> Result<Made, MediaError> {
+    ) -> Result<AnsweredLeg, MediaError> {
         let now = self.clock.now();
-        let homes = Homes::of(reachable);
+        let local_addresses = LocalAddresses::first_per_family(reachable);
         if !offer.candidates.is_empty()
-            && offer.candidates.iter().all(|c| homes.towards(c.addr.ip()).is_none())
+            && offer.candidates.iter().all(|c| local_addresses.for_peer(c.addr.ip()).is_none())
         {
             return Err(MediaError::NoFamily);
         }
         let ours = self.credentials()?;
-        // The role follows the offer: a lite side is checked by us; a full one checks us.
+        // A lite peer does not send checks, so we do. A full peer checks us.
         let controlling = offer.ice_lite;
-        let agent = agent::towards(&self.identity, offer, homes, &ours, controlling, now)?;
-        let (stream, track) = (self.uuid()?, self.uuid()?);
-        let answer = offer.answer(&Ours {
+        let ice_agent =
+            ice::new_agent(&self.identity, offer, local_addresses, &ours, controlling, now)?;
+        let (stream, track) = (self.random_uuid()?, self.random_uuid()?);
+        let answer = offer.answer(&LocalDescription {
             candidates: reachable,
             ufrag: &ours.ufrag,
             pwd: &ours.pwd,
@@ -367,54 +396,55 @@ impl Media {
             cname: &ours.cname,
             stream: &stream,
             track: &track,
-            session: u64::from_be_bytes(self.bytes()?) >> 2,
+            session: u64::from_be_bytes(self.random_bytes()?) >> 2,
             ice_lite: !controlling,
         });
         let ufrag = ours.ufrag.clone();
-        let side = Side {
-            homes,
+        let side = LocalSide {
+            local_addresses,
             pwd: ours.pwd,
             ssrc: ours.ssrc,
             cname: ours.cname,
             controlling,
             offered: false,
         };
-        let leg = self.leg(offer, agent, side, sink, counters, now)?;
-        Ok(Made { leg, ufrag, answer })
+        let leg = self.build_leg(offer, ice_agent, side, sink, counters, now)?;
+        Ok(AnsweredLeg { leg, ufrag, answer })
     }
 
-    /// A leg towards the peer of `offer`, which may be an answer to ours.
-    fn leg(
+    /// Builds a leg for the peer of `offer`, which may also be the answer to our offer.
+    fn build_leg(
         &self,
         offer: &Offer,
-        agent: Agent,
-        side: Side,
+        ice_agent: IceAgent,
+        side: LocalSide,
         sink: EventSink,
         counters: Arc<Counters>,
         now: Instant,
     ) -> Result<Leg, MediaError> {
-        Ok(Leg::new(Making {
-            rtc: agent.rtc,
-            mid: agent.mid,
-            keys: agent.keys,
+        Ok(Leg::new(LegConfig {
+            rtc: ice_agent.rtc,
+            mid: ice_agent.mid,
+            keys: ice_agent.keys,
             cname: side.cname,
             ssrc: side.ssrc,
             sink,
             counters,
-            homes: side.homes,
+            local_addresses: side.local_addresses,
             pwd: side.pwd,
             remote_pwd: offer.pwd.clone(),
             controlling: side.controlling,
             offered: side.offered,
-            dtls_client: offer.setup.answered() == sdp::Setup::Active,
+            dtls_client: offer.setup.answer_role() == sdp::Setup::Active,
             opus_pt: offer.opus_pt,
             telephone_events: offer.telephone_events.clone(),
-            digits_out: offer.digits_out(),
+            telephone_event_out: offer.telephone_event_out(),
             remote_ssrc: offer.ssrc,
             packet_ms: offer.ptime,
-            // Half the range: no rollover within the first minutes (RFC 3711 §3.3.1).
-            sequence: u16::from_be_bytes(self.bytes()?) >> 1,
-            timestamp: u32::from_be_bytes(self.bytes()?),
+            // Half the range, so that the sequence number does not roll over within the first
+            // minutes (RFC 3711 §3.3.1).
+            sequence: u16::from_be_bytes(self.random_bytes()?) >> 1,
+            timestamp: u32::from_be_bytes(self.random_bytes()?),
             silence: self.silence.clone(),
             media_dead: self.media_dead,
             now,
@@ -422,55 +452,57 @@ impl Media {
         }))
     }
 
-    /// The addresses under which a port is reached.
+    /// The public addresses at which a port can be reached.
     fn reachable(&self, bound: SocketAddr) -> Vec<SocketAddr> {
         let serving = self.public_ips.iter().filter(|ip| can_reach(**ip, bound.ip()));
-        serving.map(|ip| SocketAddr::new(*ip, bound.port())).take(PUBLIC_MAX).collect()
+        serving.map(|ip| SocketAddr::new(*ip, bound.port())).take(CANDIDATES_MAX).collect()
     }
 
-    /// Fresh ones, from the system's generator (A4, R19).
+    /// Creates fresh random credentials for one leg.
     fn credentials(&self) -> Result<Credentials, MediaError> {
         Ok(Credentials {
-            ufrag: self.ice_text::<UFRAG_CHARS>()?,
-            pwd: self.ice_text::<PWD_CHARS>()?,
-            // 0 means no SSRC to some.
-            ssrc: u32::from_be_bytes(self.bytes()?).max(1),
-            cname: self.ice_text::<CNAME_CHARS>()?,
+            ufrag: self.random_ice_chars::<UFRAG_CHARS>()?,
+            pwd: self.random_ice_chars::<PWD_CHARS>()?,
+            // Some implementations take SSRC 0 for "none".
+            ssrc: u32::from_be_bytes(self.random_bytes()?).max(1),
+            cname: self.random_ice_chars::<CNAME_CHARS>()?,
         })
     }
 
-    fn uuid(&self) -> Result<String, MediaError> {
-        Ok(uuid::Builder::from_random_bytes(self.bytes()?).into_uuid().to_string())
+    fn random_uuid(&self) -> Result<String, MediaError> {
+        Ok(uuid::Builder::from_random_bytes(self.random_bytes()?).into_uuid().to_string())
     }
 
-    /// Where live sound is worked on, beside the shards: streams, mixes, recognition. Beats every 5 ms.
+    /// The worker threads for jobs on live audio: streams, mixing, speech recognition. They run
+    /// every 5 ms.
     pub fn workers(&self) -> &Workers {
         &self.workers
     }
 
-    /// Says goodbye on all legs and ends the threads. Later answers are refused.
+    /// Closes all legs and stops the threads. Later calls to [`Media::answer`] fail.
     pub fn stop(&self) {
         for shard in &self.shards {
-            shard.orders.send(Order::Stop);
+            shard.commands.send(Command::Stop);
         }
         for shard in &self.shards {
             let thread = shard.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-            // The last owner of an `Arc<Media>` may be a sink, and a sink is dropped on its shard's thread.
+            // The last owner of an `Arc<Media>` may be a sink, which is dropped on its shard's
+            // thread.
             if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id())
             {
-                // A panic of the thread has been logged where it happened.
+                // The thread has already logged its panic.
                 let _ = thread.join();
             }
         }
         self.workers.stop();
     }
 
-    /// Whether a shard is behind with its orders: no time for a further call.
+    /// Returns whether a shard's command queue is too long to accept another call.
     pub fn is_behind(&self) -> bool {
-        self.shards.iter().any(|shard| shard.orders.is_behind())
+        self.shards.iter().any(|shard| shard.commands.is_behind())
     }
 
-    /// Counts since the start.
+    /// Returns the counters since the start.
     pub fn stats(&self) -> MediaStats {
         let mut stats = MediaStats::default();
         {
@@ -478,25 +510,25 @@ impl Media {
             stats.ports_open = ports.ports().count();
             stats.legs = ports.legs();
         }
-        for tally in self.shards.iter().map(|s| &s.orders.tally) {
-            stats.packets_in += tally.packets_in.load(Ordering::Relaxed);
-            stats.packets_out += tally.packets_out.load(Ordering::Relaxed);
-            stats.strangers += tally.strangers.load(Ordering::Relaxed);
-            stats.late_ticks += tally.late_ticks.load(Ordering::Relaxed);
+        for counters in self.shards.iter().map(|s| &s.commands.counters) {
+            stats.packets_in += counters.packets_in.load(Ordering::Relaxed);
+            stats.packets_out += counters.packets_out.load(Ordering::Relaxed);
+            stats.unmatched += counters.unmatched.load(Ordering::Relaxed);
+            stats.late_ticks += counters.late_ticks.load(Ordering::Relaxed);
         }
         stats
     }
 
-    fn bytes<const N: usize>(&self) -> Result<[u8; N], MediaError> {
+    fn random_bytes<const N: usize>(&self) -> Result<[u8; N], MediaError> {
         let mut bytes = [0; N];
         self.random.fill(&mut bytes).map_err(|_| MediaError::Random)?;
         Ok(bytes)
     }
 
-    /// Random ICE characters, six bits each.
-    fn ice_text<const N: usize>(&self) -> Result<String, MediaError> {
+    /// Random ICE characters, six bits of randomness each.
+    fn random_ice_chars<const N: usize>(&self) -> Result<String, MediaError> {
         let pick = |b: u8| ICE_CHARS.get(usize::from(b & 63)).copied().map_or('A', char::from);
-        Ok(self.bytes::<N>()?.into_iter().map(pick).collect())
+        Ok(self.random_bytes::<N>()?.into_iter().map(pick).collect())
     }
 }
 
@@ -506,116 +538,124 @@ impl Drop for Media {
     }
 }
 
-/// A call's hold on its leg. Dropping it closes the leg.
+/// A call's handle to its leg. Dropping it closes the leg.
 ///
-/// Orders are queued for the shard, which takes them within 5 ms; they wait only when it is thousands behind.
+/// Methods queue commands for the shard, which executes them within 5 ms. They block only if
+/// thousands of commands are queued.
 pub struct LegHandle {
     id: LegId,
-    orders: Orders,
+    commands: CommandSender,
     counters: Arc<Counters>,
-    /// Set while the shard doesn't have the leg yet: where its port is to be given back.
-    unborn: Option<Arc<Mutex<Ports>>>,
+    /// The table in which the port is reserved, until the shard has taken over the leg.
+    reserved_in: Option<Arc<Mutex<PortTable>>>,
 }
 
-/// What a leg has counted.
+/// Counters of a leg.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LegStats {
-    /// RTP packets that authenticated, digits included.
+    /// RTP packets received that authenticated, including telephone events.
     pub rtp_in: u64,
+    /// RTP packets sent.
     pub rtp_out: u64,
-    /// At most a second old; all zeroes where the leg was never up, or its RTP is the WebRTC library's.
+    /// Updated once a second. All zero if the leg never connected, or if str0m carries its RTP.
     pub quality: Quality,
 }
 
 impl LegHandle {
-    /// ICE checks start now: `pre_accept` is being sent.
+    /// Starts the ICE checks. Called when `pre_accept` is being sent.
     pub fn begin(&self) {
-        self.order(LegOrder::Begin);
+        self.command(LegCommand::Begin);
     }
 
-    /// `accept` got its 200: once connected, a packet goes out every 20 ms.
+    /// Starts sending audio: one packet every 20 ms as soon as the leg is connected. Called when
+    /// `accept` has succeeded.
     pub fn open(&self) {
-        self.order(LegOrder::Open);
+        self.command(LegCommand::Open);
     }
 
-    /// Plays these one after another without a gap, instead of what plays now. Begins when the leg is connected and
-    /// open; [`LegEvent::Played`] comes when the last frame has been heard out.
+    /// Plays `items` one after another without a gap, in place of the current playlist. Playing
+    /// starts when the leg is connected and open. [`LegEvent::Played`] is reported when the last
+    /// frame has been heard.
     pub fn play(&self, play: PlayId, items: Vec<PlayItem>) {
-        self.order(LegOrder::Play(play, items));
+        self.command(LegCommand::Play(play, items));
     }
 
-    /// Plays these beside what [`LegHandle::play`] plays, over it or instead of it; `items` are `aside`'s. Replaces what
-    /// plays of the same kind. The same events come of it.
+    /// Plays `items` over the current playlist or in place of it, as `aside` says, and replaces the
+    /// items of the same kind. Reports the same events as [`LegHandle::play`].
     pub fn play_aside(&self, play: PlayId, aside: Aside, items: Vec<PlayItem>) {
-        self.order(LegOrder::Aside(play, aside, items));
+        self.command(LegCommand::Aside(play, aside, items));
     }
 
-    /// Stops that play, or those digits, with the next packet; no event follows.
+    /// Stops a playlist or digits by their id. No event follows.
     pub fn stop(&self, play: PlayId) {
-        self.order(LegOrder::Stop(play));
+        self.command(LegCommand::Stop(play));
     }
 
-    /// Sends keys (RFC 4733): `0-9 * # A-D`, `w` waits half a second, `W` a second, after those already ordered. [`LegEvent::DigitsSent`] comes at
-    /// the end. Where the offer had no telephone-event they are sent as tones.
+    /// Sends DTMF digits after those already queued: `0-9 * # A-D`; `w` waits half a second and `W`
+    /// one second. They are sent as RFC 4733 events, or as tones if the offer had no
+    /// telephone-event. [`LegEvent::DigitsSent`] is reported at the end.
     pub fn send_digits(&self, play: PlayId, digits: &str) {
-        self.order(LegOrder::SendDigits(play, digits.to_owned()));
+        self.command(LegCommand::SendDigits(play, digits.to_owned()));
     }
 
-    /// Tells where the peer's voice begins and ends, or no longer. Its sound is decoded meanwhile.
-    pub fn listen(&self, on: bool) {
-        self.order(LegOrder::Listen(on));
+    /// Turns voice detection on or off. While it is on, the peer's audio is decoded.
+    pub fn detect_voice(&self, on: bool) {
+        self.command(LegCommand::DetectVoice(on));
     }
 
-    /// Tells once a voicemail has beeped, or no longer.
-    pub fn await_beep(&self, how: Option<Beep>) {
-        self.order(LegOrder::Beep(how));
+    /// Starts or stops waiting for the beep of a voicemail. The beep is reported once.
+    pub fn detect_beep(&self, settings: Option<Beep>) {
+        self.command(LegCommand::DetectBeep(settings));
     }
 
-    /// From now on its peer hears the peer of the leg that has the other end, and is heard there. What is played goes
-    /// before that.
+    /// Connects this leg with the leg that holds the other end of the bridge, so that the peers
+    /// hear each other. Prompts have precedence over the other peer's audio.
     pub fn bridge(&self, end: BridgeEnd) {
-        self.order(LegOrder::Bridge(Box::new(end)));
+        self.command(LegCommand::Bridge(Box::new(end)));
     }
 
-    /// No longer.
-    pub fn part(&self) {
-        self.order(LegOrder::Part);
+    /// Ends the bridge.
+    pub fn unbridge(&self) {
+        self.command(LegCommand::Unbridge);
     }
 
-    /// A copy of what passes here, to be read elsewhere ([`Line`]). It begins with the next tick and is over when the leg
-    /// is. The sound is not decoded here.
-    pub fn tap(&self, sides: Sides) -> Tap {
+    /// Returns a copy of this leg's packets, to be read with a [`TapReader`]. It starts with the
+    /// next tick and ends with the leg. Nothing is decoded on the shard.
+    pub fn tap(&self, sides: TapSides) -> Tap {
         let (end, tap) = tap::tap(sides);
-        self.order(LegOrder::Tap(end));
+        self.command(LegCommand::Tap(end));
         tap
     }
 
-    /// Live sound to the peer, in place of an earlier feed, once `lead` frames are there, and again after it ran dry. What
-    /// is played goes before it; the other leg of a bridge, and a room, are heard beneath it.
+    /// Returns a feed of live audio to the peer and replaces an earlier one. Audio starts when
+    /// `lead` frames are queued, initially and after an underrun. Prompts have precedence over it;
+    /// a bridge or room is heard below it.
     pub fn feed(&self, lead: usize) -> Feed {
         let (feed, end) = feed::feed(lead);
-        self.order(LegOrder::Feed(Box::new(end)));
+        self.command(LegCommand::Feed(Box::new(end)));
         feed
     }
 
-    /// The same of a room, in place of an earlier one: its words go before the music that is played to who waits or is on hold.
+    /// Like [`LegHandle::feed`], for the audio of a room. It has precedence over the music that a
+    /// waiting or held member hears.
     pub fn room_feed(&self, lead: usize) -> Feed {
         let (feed, end) = feed::feed(lead);
-        self.order(LegOrder::Room(Box::new(end)));
+        self.command(LegCommand::RoomFeed(Box::new(end)));
         feed
     }
 
-    /// Nobody hears the peer's sound, or all do again. Its keys count all the same, and that it is there.
+    /// Mutes or unmutes the peer. A muted peer is not heard, but its keys still count and its
+    /// packets keep the leg alive.
     pub fn mute(&self, on: bool) {
-        self.order(LegOrder::Mute(on));
+        self.command(LegCommand::Mute(on));
     }
 
-    /// RTCP BYE, DTLS close, gone. No event follows.
+    /// Closes the leg: sends RTCP BYE, closes DTLS. No event follows.
     pub fn close(&self) {
-        self.order(LegOrder::Close);
+        self.command(LegCommand::Close);
     }
 
-    /// Counts so far.
+    /// Returns the counters so far.
     pub fn stats(&self) -> LegStats {
         LegStats {
             rtp_in: self.counters.rtp_in.load(Ordering::Relaxed),
@@ -624,9 +664,9 @@ impl LegHandle {
         }
     }
 
-    fn order(&self, order: LegOrder) {
-        // A stopped shard has no leg to order about.
-        self.orders.send(Order::Leg(self.id, order));
+    fn command(&self, command: LegCommand) {
+        // A stopped shard has no legs; the command is dropped.
+        self.commands.send(Command::Leg(self.id, command));
     }
 }
 
@@ -638,45 +678,46 @@ impl fmt::Debug for LegHandle {
 
 impl Drop for LegHandle {
     fn drop(&mut self) {
-        match self.unborn.take() {
+        match self.reserved_in.take() {
             Some(ports) => ports.lock().unwrap_or_else(PoisonError::into_inner).release(self.id),
             None => self.close(),
         }
     }
 }
 
-/// A shard's queue of orders.
+/// Sends commands to a shard.
 #[derive(Clone)]
-struct Orders {
-    queue: SyncSender<Order>,
-    tally: Arc<Tally>,
+struct CommandSender {
+    queue: SyncSender<Command>,
+    counters: Arc<ShardCounters>,
 }
 
-impl Orders {
-    /// Queues an order; false: the shard has ended. A full queue is waited for (a tick, as a rule): no order may be
-    /// lost.
-    fn send(&self, order: Order) -> bool {
-        self.tally.waiting.fetch_add(1, Ordering::Relaxed);
-        match self.queue.try_send(order) {
+impl CommandSender {
+    /// Queues a command. Returns `false` if the shard has ended. Blocks if the queue is full,
+    /// usually for one tick, because no command may be lost.
+    fn send(&self, command: Command) -> bool {
+        self.counters.waiting.fetch_add(1, Ordering::Relaxed);
+        match self.queue.try_send(command) {
             Ok(()) => true,
-            Err(TrySendError::Full(order)) => self.queue.send(order).is_ok(),
+            Err(TrySendError::Full(command)) => self.queue.send(command).is_ok(),
             Err(TrySendError::Disconnected(_)) => false,
         }
     }
 
     fn is_behind(&self) -> bool {
-        self.tally.waiting.load(Ordering::Relaxed) > ORDERS_BEHIND
+        self.counters.waiting.load(Ordering::Relaxed) > COMMAND_BACKLOG_MAX
     }
 }
 
-/// The addresses for our candidates, best first; never an unspecified one.
+/// The addresses of our candidates, best first. Never contains an unspecified address.
 fn public_ips(config: &MediaConfig) -> io::Result<Vec<IpAddr>> {
     let bound = config.listen.ip();
     let mut ips: Vec<IpAddr> = match config.public_ips.as_slice() {
         [] if !bound.is_unspecified() => vec![bound],
         [] => {
             let all = interface_addresses()?;
-            // Loopback is of use to peers on this machine alone: only where there is nothing else.
+            // Only peers on this machine can use loopback, so it is offered only if there is
+            // nothing else.
             let outward: Vec<IpAddr> = all.iter().filter(|ip| !ip.is_loopback()).copied().collect();
             if outward.is_empty() { all } else { outward }
         }

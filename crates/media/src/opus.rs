@@ -1,7 +1,9 @@
-//! Opus as safe values: an encoder and a decoder of mono 20 ms frames, and the shared frame of silence.
+//! A safe interface to Opus: an encoder and a decoder of mono 20 ms frames, and a shared frame of
+//! silence.
 //!
-//! Over `unsafe-libopus` (libopus in Rust, RFC 6716). What comes from the wire can make neither side panic: a
-//! fault inside the codec is caught, its state made anew, and the frame counts as lost.
+//! Built on `unsafe-libopus`, a Rust port of libopus (RFC 6716). Input from the network cannot make
+//! it panic: a panic inside the codec is caught, its state is recreated, and the frame counts as
+//! lost.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -12,14 +14,14 @@ use unsafe_libopus as unsafe_opus;
 use crate::conceal::Concealer;
 use crate::prompt::Frame;
 
-/// Bytes of the largest frame (RFC 6716 §3.2.1).
+/// Maximum size of a frame in bytes (RFC 6716 §3.2.1).
 const FRAME_BYTES_MAX: usize = 1275;
-/// The longest packet is 120 ms, six frames of ours (RFC 6716 §3.2.5).
+/// Maximum length of a packet in 20 ms frames: 120 ms (RFC 6716 §3.2.5).
 const PACKET_FRAMES_MAX: usize = 6;
-/// The loss the in-band FEC is made for; with 0 libopus sends none.
+/// Loss rate for which in-band FEC is generated. With 0, libopus generates none.
 const EXPECTED_LOSS_PERCENT: i32 = 10;
 
-/// Sample rates the house works with. Any end may use any: Opus itself is free of the rate.
+/// Sample rates in use. Encoder and decoder may use different ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rate {
     Hz8000,
@@ -29,7 +31,7 @@ pub enum Rate {
 }
 
 impl Rate {
-    /// Samples a second.
+    /// Samples per second.
     pub const fn hz(self) -> u32 {
         match self {
             Self::Hz8000 => 8_000,
@@ -39,7 +41,7 @@ impl Rate {
         }
     }
 
-    /// Samples of one 20 ms frame.
+    /// Samples of a 20 ms frame.
     pub const fn frame(self) -> usize {
         match self {
             Self::Hz8000 => 160,
@@ -50,18 +52,18 @@ impl Rate {
     }
 }
 
-/// Why a packet gave no sound.
+/// Why a packet could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpusError {
-    #[error("read an Opus packet: it is malformed")]
+    #[error("parse an Opus packet: it is malformed")]
     Malformed,
-    #[error("decode an Opus packet: the codec failed with {0}")]
+    #[error("decode an Opus packet: the codec returned error {0}")]
     Codec(i32),
-    #[error("decode an Opus packet: the codec faulted on it and was made anew")]
+    #[error("decode an Opus packet: the codec panicked and was reset")]
     Fault,
 }
 
-/// Encodes mono PCM, 20 ms at a time; voice, at most wideband, in-band FEC on.
+/// Encodes mono voice in frames of 20 ms, at most wideband, with in-band FEC.
 pub struct Encoder {
     state: NonNull<unsafe_opus::OpusEncoder>,
     rate: Rate,
@@ -69,58 +71,59 @@ pub struct Encoder {
     bitrate: u32,
 }
 
-// SAFETY: the state is one heap block of plain numbers that only this value points to; libopus keeps nothing
-// per thread.
+// SAFETY: the state is one heap block of plain numbers to which only this value points; libopus
+// keeps no thread-local state.
 unsafe impl Send for Encoder {}
 
 impl Encoder {
-    /// `complexity` 0–10 (more is cut to 10), `bitrate` in bits a second (500–300,000).
+    /// Creates an encoder. `complexity` is 0 to 10 (higher values are reduced to 10), `bitrate` is
+    /// in bits per second (500 to 300,000).
     pub fn new(rate: Rate, complexity: u8, bitrate: u32) -> Self {
         let complexity = complexity.min(10);
         Self { state: new_encoder(rate, complexity, bitrate), rate, complexity, bitrate }
     }
 
-    /// What prompts are encoded with: 16 kHz, complexity 5, 24 kbit/s (`media-notes` §6: the user's side asks
-    /// for `maxplaybackrate=16000`).
+    /// Creates an encoder with the settings of prompts: 16 kHz, complexity 5, 24 kbit/s. WhatsApp
+    /// asks for `maxplaybackrate=16000`.
     pub fn for_prompts() -> Self {
         Self::new(Rate::Hz16000, 5, 24_000)
     }
 
-    /// The rate of the PCM it takes.
+    /// The sample rate of the input.
     pub fn rate(&self) -> Rate {
         self.rate
     }
 
-    /// One frame. `pcm` is 20 ms, [`Rate::frame`] samples; a shorter one is filled up with silence, what is
-    /// over is left away.
+    /// Encodes one frame. `pcm` is 20 ms, [`Rate::frame`] samples; shorter input is padded with
+    /// silence, longer input is truncated.
     pub fn encode(&mut self, pcm: &[i16]) -> Frame {
-        let wanted = self.rate.frame();
-        let mut filled = [0i16; Rate::Hz48000.frame()];
-        let pcm = match pcm.get(..wanted) {
+        let samples_per_frame = self.rate.frame();
+        let mut padded = [0i16; Rate::Hz48000.frame()];
+        let pcm = match pcm.get(..samples_per_frame) {
             Some(whole) => whole,
             None => {
-                filled[..pcm.len()].copy_from_slice(pcm);
-                &filled[..wanted]
+                padded[..pcm.len()].copy_from_slice(pcm);
+                &padded[..samples_per_frame]
             }
         };
-        self.packet(pcm).unwrap_or_else(|| {
+        self.encode_frame(pcm).unwrap_or_else(|| {
             self.reset();
             silence_frame()
         })
     }
 
-    /// [`Encoder::encode`], with as little as can be that refers to the frame before: for one that is heard after others than
-    /// those it was encoded after.
-    pub fn encode_apart(&mut self, pcm: &[i16]) -> Frame {
-        self.predict(false);
+    /// Like [`Encoder::encode`], with as little reference to the previous frame as possible: for a
+    /// frame that will be played after another frame than the one encoded before it.
+    pub fn encode_independent(&mut self, pcm: &[i16]) -> Frame {
+        self.set_prediction(false);
         let frame = self.encode(pcm);
-        self.predict(true);
+        self.set_prediction(true);
         frame
     }
 
-    fn predict(&mut self, on: bool) {
+    fn set_prediction(&mut self, on: bool) {
         let request = unsafe_opus::OPUS_SET_PREDICTION_DISABLED_REQUEST;
-        // SAFETY: `state` is live and ours alone; the request takes one `i32`, 0 or 1.
+        // SAFETY: `state` is live and exclusively ours; the request takes one `i32`, 0 or 1.
         unsafe {
             let _ = unsafe_opus::opus_encoder_ctl_impl(
                 self.state.as_ptr(),
@@ -130,14 +133,14 @@ impl Encoder {
         }
     }
 
-    /// `pcm` encoded; `None` where the codec failed. `pcm` is exactly one frame.
-    fn packet(&mut self, pcm: &[i16]) -> Option<Frame> {
+    /// Encodes exactly one frame. Returns `None` if the codec fails.
+    fn encode_frame(&mut self, pcm: &[i16]) -> Option<Frame> {
         debug_assert_eq!(pcm.len(), self.rate.frame());
         let mut packet = [0u8; FRAME_BYTES_MAX];
         let state = self.state.as_ptr();
         let written = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: `state` is live and ours alone (`&mut self`); `pcm` holds the samples of the one channel,
-            // `packet` the bytes that are named; both counts are small.
+            // SAFETY: `state` is live and exclusively ours (`&mut self`); `pcm` holds the samples
+            // of the one channel, `packet` has the stated number of bytes; both counts are small.
             unsafe {
                 unsafe_opus::opus_encode(
                     state,
@@ -152,18 +155,18 @@ impl Encoder {
         packet.get(..written).filter(|frame| !frame.is_empty()).map(Frame::from)
     }
 
-    /// Forgets the sound so far: the next frame starts a new stretch.
+    /// Discards the encoder's history; the next frame starts a new stream.
     pub fn reset(&mut self) {
         let fresh = new_encoder(self.rate, self.complexity, self.bitrate);
         let old = std::mem::replace(&mut self.state, fresh);
-        // SAFETY: `old` came from `opus_encoder_create`, and nobody points to it any more.
+        // SAFETY: `old` came from `opus_encoder_create`, and no other pointer to it exists.
         unsafe { unsafe_opus::opus_encoder_destroy(old.as_ptr()) };
     }
 }
 
 impl Drop for Encoder {
     fn drop(&mut self) {
-        // SAFETY: it came from `opus_encoder_create` and is given back once.
+        // SAFETY: the state came from `opus_encoder_create` and is destroyed once.
         unsafe { unsafe_opus::opus_encoder_destroy(self.state.as_ptr()) };
     }
 }
@@ -187,7 +190,7 @@ fn new_encoder(rate: Rate, complexity: u8, bitrate: u32) -> NonNull<unsafe_opus:
         (unsafe_opus::OPUS_SET_INBAND_FEC_REQUEST, 1),
         (unsafe_opus::OPUS_SET_PACKET_LOSS_PERC_REQUEST, EXPECTED_LOSS_PERCENT),
     ];
-    // SAFETY: a null error pointer is allowed; the arguments are of closed sets that libopus accepts; every
+    // SAFETY: a null error pointer is allowed; the arguments are values that libopus accepts; every
     // request above takes one `i32`.
     unsafe {
         let state = unsafe_opus::opus_encoder_create(
@@ -220,58 +223,64 @@ pub struct Decoder {
 unsafe impl Send for Decoder {}
 
 impl Decoder {
-    /// A decoder that gives PCM at `rate`.
+    /// Creates a decoder with this output rate.
     pub fn new(rate: Rate) -> Self {
         Self { state: new_decoder(rate), rate, concealer: Concealer::new(rate.hz()) }
     }
 
-    /// The rate of the PCM it gives.
+    /// The sample rate of the output.
     pub fn rate(&self) -> Rate {
         self.rate
     }
 
-    /// Appends one packet's sound to `out` and says how many samples (20 ms, or up to 120 ms where the sender
-    /// packs more). `None` is a lost packet: 20 ms are concealed. With `fec`, `packet` is the *successor* of a
-    /// lost one, and 20 ms of the lost one come out of its redundancy (concealed where it has none); decode
-    /// it again without `fec` afterwards. A packet without sound in it (DTX) is a pause.
+    /// Decodes a packet, appends the audio to `out` and returns the number of samples: 20 ms, or up
+    /// to 120 ms if the sender packs more.
+    ///
+    /// `None` means a lost packet, of which 20 ms are concealed. With `fec`, `packet` is the
+    /// *successor* of a lost packet, and 20 ms of the lost one are recovered from its redundancy,
+    /// or concealed without one; decode the packet again without `fec` afterwards. A packet without
+    /// audio (DTX) is a pause.
     ///
     /// # Errors
-    /// The packet is malformed or the codec failed on it: `out` is as before, and the next packet may be decoded.
+    ///
+    /// Returns an error if the packet is malformed or the codec fails. `out` is unchanged, and the
+    /// next packet can be decoded.
     pub fn decode(
         &mut self,
         packet: Option<&[u8]>,
         fec: bool,
         out: &mut Vec<i16>,
     ) -> Result<usize, OpusError> {
-        let lost = match packet {
+        let concealed = match packet {
             Some([]) => return Err(OpusError::Malformed),
-            // One frame of at most a byte: none (RFC 6716 §3.2.1), and the codec would conceal one.
+            // A frame of at most one byte is a pause (RFC 6716 §3.2.1). The codec would conceal it
+            // itself.
             Some(packet @ [toc] | packet @ [toc, _]) if toc & 3 == 0 => Some(self.length(packet)?),
-            Some(packet) if fec && !has_redundancy(packet) => Some(self.rate.frame()),
+            Some(packet) if fec && !has_fec(packet) => Some(self.rate.frame()),
             Some(_) => None,
             None => Some(self.rate.frame()),
         };
         let before = out.len();
-        if let Some(samples) = lost {
-            self.concealer.lost(samples, out);
+        if let Some(samples) = concealed {
+            self.concealer.conceal(samples, out);
             return Ok(samples);
         }
         let samples = self.decode_sound(packet.unwrap_or_default(), fec, out)?;
-        self.concealer.heard(out.get_mut(before..).unwrap_or_default());
+        self.concealer.push(out.get_mut(before..).unwrap_or_default());
         Ok(samples)
     }
 
-    /// How many samples a packet lasts.
+    /// Duration of a packet in samples.
     fn length(&self, packet: &[u8]) -> Result<usize, OpusError> {
         let len = i32::try_from(packet.len()).map_err(|_| OpusError::Malformed)?;
-        // SAFETY: `packet` has `len` bytes, one at least; only its first two are read.
+        // SAFETY: `packet` has `len` bytes, at least one; only the first two are read.
         let samples = unsafe {
             unsafe_opus::opus_packet_get_nb_samples(packet.as_ptr(), len, self.rate.hz() as i32)
         };
         usize::try_from(samples).map_err(|_| OpusError::Malformed)
     }
 
-    /// Asks the codec, which is given no packet that it would have to conceal.
+    /// Decodes with the codec. It is never given a packet that it would have to conceal.
     fn decode_sound(
         &mut self,
         packet: &[u8],
@@ -281,24 +290,24 @@ impl Decoder {
         let len = i32::try_from(packet.len()).map_err(|_| OpusError::Malformed)?;
         let frames = if fec { 1 } else { PACKET_FRAMES_MAX };
         let mut pcm = [0i16; Rate::Hz48000.frame() * PACKET_FRAMES_MAX];
-        let room = self.rate.frame() * frames;
+        let capacity = self.rate.frame() * frames;
         let state = self.state.as_ptr();
         let decoded = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: `state` is live and ours alone; `packet` is a slice of `len` bytes; `pcm` has room for `room` mono
-            // samples.
+            // SAFETY: `state` is live and exclusively ours; `packet` is a slice of `len` bytes;
+            // `pcm` has space for `room` mono samples.
             unsafe {
                 unsafe_opus::opus_decode(
                     state,
                     packet.as_ptr(),
                     len,
                     pcm.as_mut_ptr(),
-                    room as i32,
+                    capacity as i32,
                     i32::from(fec),
                 )
             }
         }));
         let Ok(decoded) = decoded else {
-            self.renew();
+            self.reset();
             return Err(OpusError::Fault);
         };
         if decoded == unsafe_opus::OPUS_INVALID_PACKET {
@@ -312,16 +321,16 @@ impl Decoder {
         Ok(samples.len())
     }
 
-    fn renew(&mut self) {
+    fn reset(&mut self) {
         let old = std::mem::replace(&mut self.state, new_decoder(self.rate));
-        // SAFETY: `old` came from `opus_decoder_create`, and nobody points to it any more.
+        // SAFETY: `old` came from `opus_decoder_create`, and no other pointer to it exists.
         unsafe { unsafe_opus::opus_decoder_destroy(old.as_ptr()) };
     }
 }
 
 impl Drop for Decoder {
     fn drop(&mut self) {
-        // SAFETY: it came from `opus_decoder_create` and is given back once.
+        // SAFETY: the state came from `opus_decoder_create` and is destroyed once.
         unsafe { unsafe_opus::opus_decoder_destroy(self.state.as_ptr()) };
     }
 }
@@ -332,9 +341,9 @@ impl std::fmt::Debug for Decoder {
     }
 }
 
-/// Whether a packet of one 20 ms frame carries the one before it again (LBRR, RFC 6716 §4.2.4): a flag of SILK's, after the
-/// voice activity of its one frame.
-fn has_redundancy(packet: &[u8]) -> bool {
+/// Returns whether a packet of one 20 ms frame carries a copy of the frame before it (LBRR, RFC
+/// 6716 §4.2.4). The flag follows the voice activity flag of the SILK frame.
+fn has_fec(packet: &[u8]) -> bool {
     let [toc, first, _, ..] = packet else { return false };
     let silk_of_20_ms = match toc >> 3 {
         config @ 0..=11 => config & 3 == 1,
@@ -345,25 +354,25 @@ fn has_redundancy(packet: &[u8]) -> bool {
 }
 
 fn new_decoder(rate: Rate) -> NonNull<unsafe_opus::OpusDecoder> {
-    // SAFETY: a null error pointer is allowed; rate and channel count are ones that libopus accepts.
+    // SAFETY: a null error pointer is allowed; libopus accepts the rate and the channel count.
     let state =
         unsafe { unsafe_opus::opus_decoder_create(rate.hz() as i32, 1, std::ptr::null_mut()) };
     NonNull::new(state).expect("libopus takes every `Rate`, and running out of memory aborts")
 }
 
-/// 20 ms of silence, encoded once: what an open leg sends between prompts.
+/// Returns an encoded frame of silence. An open leg sends it between prompts.
 pub fn silence_frame() -> Frame {
-    /// What every decoder takes for 20 ms of silence (RFC 6716 §3.1: CELT, full band, one frame), should the
-    /// encoder fail on zeros.
-    const BARE: [u8; 3] = [0xf8, 0xff, 0xfe];
+    /// 20 ms of silence for any decoder (RFC 6716 §3.1: CELT, full band, one frame), if encoding
+    /// zeros fails.
+    const FALLBACK: [u8; 3] = [0xf8, 0xff, 0xfe];
     static SILENCE: OnceLock<Frame> = OnceLock::new();
     let make = || {
         let mut encoder = Encoder::for_prompts();
-        // The first frames still hold the encoder's start.
+        // The first frames still contain the encoder's start-up.
         (0..10)
-            .filter_map(|_| encoder.packet(&[0; Rate::Hz16000.frame()]))
+            .filter_map(|_| encoder.encode_frame(&[0; Rate::Hz16000.frame()]))
             .last()
-            .unwrap_or_else(|| Frame::from(BARE))
+            .unwrap_or_else(|| Frame::from(FALLBACK))
     };
     SILENCE.get_or_init(make).clone()
 }
@@ -386,7 +395,7 @@ mod tests {
         pcm.chunks(rate.frame()).map(|frame| encoder.encode(frame)).collect()
     }
 
-    /// Hertz, by upward zero crossings.
+    /// Frequency in hertz, from upward zero crossings.
     fn pitch(rate: Rate, pcm: &[i16]) -> f64 {
         let crossings = pcm.windows(2).filter(|w| w[0] < 0 && w[1] >= 0).count();
         crossings as f64 * f64::from(rate.hz()) / pcm.len() as f64
@@ -397,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tone_keeps_its_pitch_and_loudness_between_any_two_rates() {
+    fn keeps_pitch_and_level_between_any_rates() {
         for from in RATES {
             let frames = encoded(from, &tone(from, 440.0, 50));
             for to in RATES {
@@ -407,8 +416,8 @@ mod tests {
                     assert_eq!(decoder.decode(Some(frame), false, &mut pcm), Ok(to.frame()));
                 }
                 let settled = &pcm[to.frame() * 5..];
-                let heard = pitch(to, settled);
-                assert!((heard - 440.0).abs() < 3.0, "{from:?} to {to:?}: {heard} Hz");
+                let measured = pitch(to, settled);
+                assert!((measured - 440.0).abs() < 3.0, "{from:?} to {to:?}: {measured} Hz");
                 let loud = loudness(settled);
                 assert!((5_000.0..9_000.0).contains(&loud), "{from:?} to {to:?}: {loud}");
             }
@@ -416,28 +425,28 @@ mod tests {
     }
 
     #[test]
-    fn the_bitrate_is_kept() {
+    fn keeps_the_bitrate() {
         let frames = encoded(Rate::Hz16000, &tone(Rate::Hz16000, 440.0, 100));
         let bits = frames.iter().map(|f| f.len() * 8).sum::<usize>() / 2;
         assert!((8_000..32_000).contains(&bits), "{bits} bit/s");
     }
 
     #[test]
-    fn a_lost_frame_comes_back_from_its_successor() {
+    fn recovers_a_lost_frame_from_its_successor() {
         let frames = encoded(Rate::Hz16000, &tone(Rate::Hz16000, 300.0, 20));
         let mut decoder = Decoder::new(Rate::Hz16000);
         let mut pcm = Vec::new();
         for frame in &frames[..10] {
             decoder.decode(Some(frame), false, &mut pcm).unwrap();
         }
-        let mut lost = Vec::new();
-        assert_eq!(decoder.decode(Some(&frames[11]), true, &mut lost), Ok(320));
-        assert!(loudness(&lost) > 4_000.0, "{}", loudness(&lost));
-        assert_eq!(decoder.decode(None, false, &mut lost), Ok(320));
+        let mut concealed = Vec::new();
+        assert_eq!(decoder.decode(Some(&frames[11]), true, &mut concealed), Ok(320));
+        assert!(loudness(&concealed) > 4_000.0, "{}", loudness(&concealed));
+        assert_eq!(decoder.decode(None, false, &mut concealed), Ok(320));
     }
 
     #[test]
-    fn a_loss_or_a_pause_is_no_burst() {
+    fn losses_and_pauses_cause_no_bursts() {
         for rate in RATES {
             for hz in [200.0, 440.0, 1_000.0] {
                 let frames = encoded(Rate::Hz16000, &tone(Rate::Hz16000, hz, 60));
@@ -446,9 +455,9 @@ mod tests {
                 for (n, frame) in frames.iter().enumerate() {
                     let given = match n % 12 {
                         5 | 6 => decoder.decode(None, false, &mut pcm),
-                        // Lost, and a successor that may or may not have it.
+                        // Lost; the successor may contain its redundancy.
                         8 => decoder.decode(frames.get(n + 1).map(|f| &f[..]), n < 59, &mut pcm),
-                        // A pause as DTX has them, with its one byte.
+                        // A DTX pause of one byte.
                         10 => decoder.decode(Some(&frame[..1]), false, &mut pcm),
                         _ => decoder.decode(Some(frame), false, &mut pcm),
                     };
@@ -474,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn short_and_long_input_is_one_frame_all_the_same() {
+    fn pads_or_truncates_input_to_one_frame() {
         let mut encoder = Encoder::for_prompts();
         for samples in [0, 1, 319, 320, 321, 5_000] {
             let frame = encoder.encode(&vec![100; samples]);
@@ -486,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_packet_is_refused() {
+    fn rejects_invalid_packets() {
         let mut decoder = Decoder::new(Rate::Hz16000);
         let mut pcm = Vec::new();
         assert_eq!(decoder.decode(Some(&[]), false, &mut pcm), Err(OpusError::Malformed));
@@ -496,7 +505,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_decode_or_are_refused(packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..20), fec: bool) {
+        fn any_bytes_decode_or_are_rejected(packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..20), fec: bool) {
             let mut decoder = Decoder::new(Rate::Hz16000);
             for packet in &packets {
                 let mut pcm = Vec::new();
@@ -507,7 +516,7 @@ mod tests {
         }
 
         #[test]
-        fn any_sound_encodes(pcm in prop::collection::vec(any::<i16>(), 3200)) {
+        fn any_pcm_encodes(pcm in prop::collection::vec(any::<i16>(), 3200)) {
             for frame in encoded(Rate::Hz16000, &pcm) {
                 prop_assert!(!frame.is_empty());
             }

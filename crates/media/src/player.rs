@@ -1,48 +1,49 @@
-//! A playlist as a sequence of 20 ms steps: items one after another without a gap, each as often as it is asked for.
+//! Plays a list of prompts in steps of 20 ms, without gaps, each as often as requested.
 //!
-//! Pure: prompts may still be in the making, then the step is silence. Who plays, when, and to whom is `leg`'s.
+//! No I/O and no clock. While a frame is not ready yet, the step is silence. The leg decides when
+//! to play.
 
 use crate::LegEvent;
-use crate::prefetch::fetch;
-use crate::prompt::{Cursor, Frame, Prompt, Slot};
+use crate::prefetch::prefetch;
+use crate::prompt::{Cursor, Frame, FrameState, Prompt};
 use machine::PlayId;
 use xml::ast::Repeat;
 
 use std::sync::{Arc, OnceLock};
 
-/// One entry of a playlist.
+/// An entry of a playlist.
 #[derive(Clone, Debug)]
 pub struct PlayItem {
     pub prompt: Arc<Prompt>,
     pub repeat: Repeat,
 }
 
-/// What a tick sends.
+/// The output of one tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Frame(Frame),
-    /// The next frame is not made yet.
+    /// The next frame is not ready yet.
     Silence,
-    /// The list has been played; its last event has been reported.
+    /// The list has ended, and its last event was reported.
     Over,
 }
 
-/// A running playlist.
+/// A playlist in progress.
 #[derive(Debug)]
 pub(super) struct Player {
     play: PlayId,
     items: Vec<PlayItem>,
     at: usize,
-    /// Place in the prompt of `items[at]`; none before its first frame is asked for.
+    /// Position in the prompt of `items[at]`. `None` before its first frame.
     cursor: Option<Cursor>,
     rounds_done: u16,
-    /// The running round had a frame: a prompt without any must not turn round for ever.
-    heard: bool,
+    /// The current round had a frame. A prompt without frames must not repeat forever.
+    round_has_frames: bool,
     started: bool,
-    /// The list begins anew when it has come to its end.
-    again: bool,
-    /// It had a frame since it began anew.
-    list_heard: bool,
+    /// Whether the list restarts at its end.
+    repeats: bool,
+    /// The list had a frame since its last start.
+    list_has_frames: bool,
 }
 
 impl Player {
@@ -53,37 +54,37 @@ impl Player {
             at: 0,
             cursor: None,
             rounds_done: 0,
-            heard: false,
+            round_has_frames: false,
             started: false,
-            again: false,
-            list_heard: false,
+            repeats: false,
+            list_has_frames: false,
         }
     }
 
-    /// Whether the whole list is played until it is stopped.
-    pub(super) fn again_and_again(mut self, again: bool) -> Self {
+    /// Sets whether the whole list repeats until it is stopped.
+    pub(super) fn repeating(mut self, repeats: bool) -> Self {
         match self.items.as_mut_slice() {
-            // It goes over into itself.
-            [one] if again && one.repeat != Repeat::Times(0) => one.repeat = Repeat::Endless,
-            _ => self.again = again,
+            // A single prompt can repeat with a seamless transition.
+            [one] if repeats && one.repeat != Repeat::Times(0) => one.repeat = Repeat::Endless,
+            _ => self.repeats = repeats,
         }
         self
     }
 
-    /// Asks the processor for what the next step is going to ask of it.
-    pub(super) fn fetch(&self) {
+    /// Prefetches the data of the next step.
+    pub(super) fn prefetch(&self) {
         if let Some(item) = self.items.get(self.at) {
-            fetch(item, usize::MAX);
+            prefetch(item, usize::MAX);
         }
-        if let Some(place) = self.cursor.as_ref().and_then(Cursor::place) {
-            fetch(place, usize::MAX);
+        if let Some(slot) = self.cursor.as_ref().and_then(Cursor::slot) {
+            prefetch(slot, usize::MAX);
         }
     }
 
-    /// Then for the frame itself.
-    pub(super) fn fetch_frame(&self) {
-        if let Some(frame) = self.cursor.as_ref().and_then(Cursor::place).and_then(OnceLock::get) {
-            fetch(&**frame, usize::MAX);
+    /// Prefetches the frame itself.
+    pub(super) fn prefetch_frame(&self) {
+        if let Some(frame) = self.cursor.as_ref().and_then(Cursor::slot).and_then(OnceLock::get) {
+            prefetch(&**frame, usize::MAX);
         }
     }
 
@@ -91,13 +92,13 @@ impl Player {
         self.play
     }
 
-    /// The step of this tick. `report` hears of the first frame, of items that failed, and of the end: one tick
-    /// after the last frame, when that has been heard out.
+    /// Runs the step of this tick. `report` receives the start, failed items, and the end, which is
+    /// one tick after the last frame, when that has been heard.
     pub(super) fn step(&mut self, mut report: impl FnMut(LegEvent)) -> Step {
         loop {
             let Some(item) = self.items.get(self.at) else {
-                // One without any sound must not turn round for ever.
-                if self.again && std::mem::take(&mut self.list_heard) {
+                // A list without frames must not repeat forever.
+                if self.repeats && std::mem::take(&mut self.list_has_frames) {
                     self.at = 0;
                     continue;
                 }
@@ -109,31 +110,35 @@ impl Player {
                 Repeat::Times(times) => self.rounds_done.saturating_add(1) < times,
                 Repeat::Endless => true,
             };
-            match cursor.next_of(another) {
+            match cursor.next_in_round(another) {
                 _ if item.repeat == Repeat::Times(0) => self.next_item(),
-                Slot::Ready(frame) => {
-                    self.heard = true;
-                    self.list_heard = true;
+                FrameState::Ready(frame) => {
+                    self.round_has_frames = true;
+                    self.list_has_frames = true;
                     if !std::mem::replace(&mut self.started, true) {
                         report(LegEvent::PlayStarted(self.play));
                     }
                     return Step::Frame(frame);
                 }
-                Slot::Pending => return Step::Silence,
-                Slot::End => {
+                FrameState::Pending => return Step::Silence,
+                FrameState::End => {
                     self.rounds_done = self.rounds_done.saturating_add(1);
-                    if another && self.heard {
-                        self.heard = false;
+                    if another && self.round_has_frames {
+                        self.round_has_frames = false;
                         cursor.rewind();
                     } else {
                         self.next_item();
                     }
                 }
-                Slot::Failed => {
+                FrameState::Failed => {
                     report(LegEvent::PlayFailed {
                         play: self.play,
                         item: u16::try_from(self.at).unwrap_or(u16::MAX),
-                        reason: item.prompt.failure().unwrap_or("it could not be made").to_owned(),
+                        reason: item
+                            .prompt
+                            .failure()
+                            .unwrap_or("the prompt could not be produced")
+                            .to_owned(),
                     });
                     self.next_item();
                 }
@@ -145,7 +150,7 @@ impl Player {
         self.at += 1;
         self.cursor = None;
         self.rounds_done = 0;
-        self.heard = false;
+        self.round_has_frames = false;
     }
 }
 
@@ -162,28 +167,29 @@ mod tests {
     const PLAY: PlayId = PlayId(3);
 
     fn prompt(frames: &[u8]) -> Arc<Prompt> {
-        Prompt::of(frames.iter().map(|n| Frame::from([*n])))
+        Prompt::from_frames(frames.iter().map(|n| Frame::from([*n])))
     }
 
     fn item(prompt: &Arc<Prompt>, repeat: Repeat) -> PlayItem {
         PlayItem { prompt: prompt.clone(), repeat }
     }
 
-    /// Ticks until the end, `most` at most: what was heard (0 for silence), and the events with their ticks.
+    /// Runs until the end, at most `most` ticks. Returns the frames played (0 for silence), and the
+    /// events with their ticks.
     fn run(player: &mut Player, most: usize) -> (Vec<u8>, Vec<(usize, LegEvent)>) {
-        let (mut heard, mut events) = (Vec::new(), Vec::new());
+        let (mut frames, mut events) = (Vec::new(), Vec::new());
         for tick in 0..most {
             match player.step(|e| events.push((tick, e))) {
-                Step::Frame(frame) => heard.push(frame[0]),
-                Step::Silence => heard.push(0),
+                Step::Frame(frame) => frames.push(frame[0]),
+                Step::Silence => frames.push(0),
                 Step::Over => break,
             }
         }
-        (heard, events)
+        (frames, events)
     }
 
     #[test]
-    fn items_follow_each_other_without_a_gap() {
+    fn plays_items_without_gaps() {
         let (a, b) = (prompt(&[1, 2]), prompt(&[3]));
         let items = vec![
             item(&a, Repeat::Times(2)),
@@ -191,25 +197,25 @@ mod tests {
             item(&b, Repeat::Times(1)),
             item(&a, Repeat::Times(1)),
         ];
-        let (heard, events) = run(&mut Player::new(PLAY, items), 50);
-        assert_eq!(heard, [1, 2, 1, 2, 3, 1, 2]);
+        let (frames, events) = run(&mut Player::new(PLAY, items), 50);
+        assert_eq!(frames, [1, 2, 1, 2, 3, 1, 2]);
         assert_eq!(events, [(0, LegEvent::PlayStarted(PLAY)), (7, LegEvent::Played(PLAY))]);
     }
 
     #[test]
-    fn endless_is_endless_but_not_of_nothing() {
-        let (heard, events) =
+    fn repeats_endlessly_unless_empty() {
+        let (frames, events) =
             run(&mut Player::new(PLAY, vec![item(&prompt(&[1, 2]), Repeat::Endless)]), 9);
-        assert_eq!(heard, [1, 2, 1, 2, 1, 2, 1, 2, 1]);
+        assert_eq!(frames, [1, 2, 1, 2, 1, 2, 1, 2, 1]);
         assert_eq!(events.len(), 1);
-        let (heard, events) =
+        let (frames, events) =
             run(&mut Player::new(PLAY, vec![item(&prompt(&[]), Repeat::Endless)]), 9);
-        assert!(heard.is_empty());
+        assert!(frames.is_empty());
         assert_eq!(events, [(0, LegEvent::Played(PLAY))]);
     }
 
     #[test]
-    fn a_prompt_in_the_making_is_silence_until_it_is_there() {
+    fn plays_silence_until_a_frame_is_ready() {
         let (slow, mut writer) = Prompt::new();
         let mut player = Player::new(PLAY, vec![item(&slow, Repeat::Times(2))]);
         let mut events = Vec::new();
@@ -220,13 +226,13 @@ mod tests {
         assert_eq!(events, [LegEvent::PlayStarted(PLAY)]);
         assert_eq!(player.step(|_| {}), Step::Silence);
         writer.finish();
-        let (heard, events) = run(&mut player, 9);
-        assert_eq!(heard, [9], "the second round");
+        let (frames, events) = run(&mut player, 9);
+        assert_eq!(frames, [9], "the second round");
         assert_eq!(events, [(1, LegEvent::Played(PLAY))]);
     }
 
     #[test]
-    fn a_failed_item_is_told_and_passed_over() {
+    fn reports_and_skips_failed_items() {
         let (failed, writer) = Prompt::new();
         writer.fail("no such voice");
         let (half, mut writer) = Prompt::new();
@@ -237,8 +243,8 @@ mod tests {
             item(&half, Repeat::Endless),
             item(&prompt(&[7]), Repeat::Times(1)),
         ];
-        let (heard, events) = run(&mut Player::new(PLAY, items), 9);
-        assert_eq!(heard, [5, 7]);
+        let (frames, events) = run(&mut Player::new(PLAY, items), 9);
+        assert_eq!(frames, [5, 7]);
         let failed = |item, reason: &str| LegEvent::PlayFailed {
             play: PLAY,
             item,
@@ -253,7 +259,7 @@ mod tests {
                 (2, LegEvent::Played(PLAY)),
             ]
         );
-        let (heard, events) = run(&mut Player::new(PLAY, Vec::new()), 9);
-        assert_eq!((heard, events), (vec![], vec![(0, LegEvent::Played(PLAY))]));
+        let (frames, events) = run(&mut Player::new(PLAY, Vec::new()), 9);
+        assert_eq!((frames, events), (vec![], vec![(0, LegEvent::Played(PLAY))]));
     }
 }

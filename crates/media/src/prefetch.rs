@@ -1,37 +1,39 @@
-//! Asks the processor for what is going to be read, so that many loads from memory are under way at a time.
+//! Prefetching of memory, so that several loads are in progress at a time.
 //!
-//! A hint: nothing is read, nothing can fail, and where the processor has no such instruction nothing happens.
+//! A hint to the processor: nothing is read, nothing can fail, and on other architectures it does
+//! nothing.
 
-/// Bytes that are fetched at once.
-const LINE: usize = 64;
+/// Bytes per cache line.
+const CACHE_LINE: usize = 64;
 
-/// Fetches `value` as it lies, up to its first `most` bytes; not what it points at.
+/// Prefetches the first `max_bytes` bytes of `value` itself, without following pointers.
 #[inline]
-pub(crate) fn fetch<T: ?Sized>(value: &T, most: usize) {
+pub(crate) fn prefetch<T: ?Sized>(value: &T, max_bytes: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let (from, bytes) = (std::ptr::from_ref(value).cast::<i8>(), size_of_val(value).min(most));
-        for at in (0..bytes).step_by(LINE) {
-            // SAFETY: a prefetch is a hint for any address whatever, and this one is within `value`.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.add(at)) };
+        let (start, bytes) =
+            (std::ptr::from_ref(value).cast::<i8>(), size_of_val(value).min(max_bytes));
+        for offset in (0..bytes).step_by(CACHE_LINE) {
+            // SAFETY: a prefetch is a hint and valid for any address; this one lies within `value`.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (value, most, LINE);
+    let _ = (value, max_bytes, CACHE_LINE);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::fetch;
+    use super::prefetch;
 
     #[test]
-    fn whatever_is_fetched_stays_what_it_is() {
+    fn leaves_the_value_unchanged() {
         let bytes = [7_u8; 1_000];
-        fetch(&bytes, usize::MAX);
-        fetch(bytes.as_slice(), 10);
-        fetch(&(), 64);
-        fetch::<[u8]>(&[], 64);
+        prefetch(&bytes, usize::MAX);
+        prefetch(bytes.as_slice(), 10);
+        prefetch(&(), 64);
+        prefetch::<[u8]>(&[], 64);
         assert_eq!(bytes, [7; 1_000]);
     }
 }

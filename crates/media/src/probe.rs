@@ -1,5 +1,5 @@
-//! For fuzzing alone (R25): a leg that takes any datagrams as its peer's, as though STUN had vouched for where they
-//! come from. What the shard keeps off strangers is not tried here; what a peer itself may do is.
+//! For fuzzing only: feeds datagrams to a leg as if STUN had verified their source. This tests the
+//! input of an authenticated peer, not the shard's filter (docs/reference/reliability.md#r25).
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,46 +8,47 @@ use std::time::Duration;
 
 use str0m::crypto::dtls::{DtlsOutput, DtlsVersion};
 
-use super::leg::{Counters, LegOrder};
-use super::outbox::Outbox;
+use super::leg::{Counters, LegCommand};
 use super::sdp::Offer;
+use super::send_buffer::SendBuffer;
 use super::{LegEvent, Media, MediaConfig};
 use machine::MediaFact;
 use model::Clock;
 use model::Timestamp;
 
-const OURS: ([u8; 4], u16) = ([10, 0, 0, 1], 40_000);
-const THEIRS: ([u8; 4], u16) = ([10, 0, 0, 2], 3_480);
-/// A peer that is the DTLS client, or leaves it to us; nobody knows the key of its certificate.
+const LOCAL: ([u8; 4], u16) = ([10, 0, 0, 1], 40_000);
+const PEER: ([u8; 4], u16) = ([10, 0, 0, 2], 3_480);
+/// A peer that is the DTLS client or server. The key of its certificate is unknown.
 const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 10.0.0.2\r\ns=-\r\nt=0 0\r\na=group:BUNDLE audio\r\na=ice-lite\r\n\
     m=audio 3480 UDP/TLS/RTP/SAVPF 111 126\r\na=candidate:1 1 udp 2113937151 10.0.0.2 3480 typ host\r\n\
     a=ice-ufrag:ufraglong\r\na=ice-pwd:a-password-of-twenty-four\r\na=fingerprint:sha-256 FINGERPRINT\r\n\
     a=setup:SETUP\r\na=mid:audio\r\na=sendrecv\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\n\
     a=rtpmap:126 telephone-event/8000\r\na=ssrc:305419896 cname:x\r\n";
 
-/// Makes legs and hands them datagrams.
+/// Creates legs and feeds them datagrams.
 pub struct Probe {
     media: Arc<Media>,
     clock: Mutex<Clock>,
     offers: [Offer; 2],
 }
 
-/// What came of it.
+/// The reaction of a leg to the datagrams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Bytes sent because of a datagram, not of the time.
-    pub answered: usize,
-    /// It took the peer for the one of the offer.
+    /// Bytes sent in response to datagrams, timers excluded.
+    pub bytes_sent: usize,
+    /// Whether the leg connected, that is, accepted the peer as that of the offer.
     pub connected: bool,
-    /// What it told its call, goodbye included.
-    pub told: usize,
+    /// Number of events it reported.
+    pub events: usize,
 }
 
 impl Probe {
-    /// The media path on a port of the loopback that nothing is sent to.
+    /// Starts a media path on a loopback port that receives nothing.
     ///
     /// # Errors
-    /// The system's, or an offer of ours that is none.
+    ///
+    /// Returns an error if the media path cannot be started.
     pub fn new() -> std::io::Result<Self> {
         let clock = Clock::stepped(Timestamp::default());
         let config = MediaConfig {
@@ -65,58 +66,58 @@ impl Probe {
         Ok(Self { media, clock: Mutex::new(clock), offers: [offer("actpass")?, offer("active")?] })
     }
 
-    /// Gives the datagrams to a fresh leg, 20 ms apart; `peer_begins` makes the peer the DTLS client.
-    pub fn take<'a>(
-        &self,
-        peer_begins: bool,
-        datagrams: impl Iterator<Item = &'a [u8]>,
-    ) -> Outcome {
+    /// Feeds the datagrams to a new leg, 20 ms apart. `peer_begins` makes the peer the DTLS client.
+    pub fn run<'a>(&self, peer_begins: bool, datagrams: impl Iterator<Item = &'a [u8]>) -> Outcome {
         let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        let (connected, told) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let (up, count) = (connected.clone(), told.clone());
+        let (connected, events) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (is_connected, count) = (connected.clone(), events.clone());
         let sink = Arc::new(move |event| {
             count.fetch_add(1, Ordering::Relaxed);
-            if event == LegEvent::Fact(MediaFact::Connected) {
-                up.store(true, Ordering::Relaxed);
+            if event == LegEvent::Media(MediaFact::Connected) {
+                is_connected.store(true, Ordering::Relaxed);
             }
         });
-        let [ours, theirs] = &self.offers;
-        let offer = if peer_begins { theirs } else { ours };
-        let made =
-            self.media.make(offer, &[SocketAddr::from(OURS)], sink, Arc::new(Counters::default()));
+        let [actpass_offer, active_offer] = &self.offers;
+        let offer = if peer_begins { active_offer } else { actpass_offer };
+        let made = self.media.prepare_answer(
+            offer,
+            &[SocketAddr::from(LOCAL)],
+            sink,
+            Arc::new(Counters::default()),
+        );
         let Ok(mut made) = made else { return Outcome::default() };
-        let (mut out, mut answered) = (Outbox::default(), 0);
-        made.leg.order(clock.now(), LegOrder::Begin, &mut out);
-        made.leg.order(clock.now(), LegOrder::Open, &mut out);
+        let (mut out, mut bytes_sent) = (SendBuffer::default(), 0);
+        made.leg.execute(clock.now(), LegCommand::Begin, &mut out);
+        made.leg.execute(clock.now(), LegCommand::Open, &mut out);
         for datagram in datagrams {
             out.clear();
-            made.leg.receive(clock.now(), SocketAddr::from(THEIRS), datagram, &mut out);
-            answered += out.iter().map(|(_, sent)| sent.len()).sum::<usize>();
+            made.leg.receive(clock.now(), SocketAddr::from(PEER), datagram, &mut out);
+            bytes_sent += out.iter().map(|(_, sent)| sent.len()).sum::<usize>();
             clock.step(Duration::from_millis(20));
             made.leg.tick(clock.now(), &mut out);
         }
-        made.leg.order(clock.now(), LegOrder::Close, &mut out);
+        made.leg.execute(clock.now(), LegCommand::Close, &mut out);
         Outcome {
-            answered,
+            bytes_sent,
             connected: connected.load(Ordering::Relaxed),
-            told: told.load(Ordering::Relaxed),
+            events: events.load(Ordering::Relaxed),
         }
     }
 
-    /// How a DTLS client begins.
+    /// Returns the first flight of a DTLS client.
     pub fn first_flight(&self) -> Vec<Vec<u8>> {
         let provider = super::dtls::crypto().dtls_provider;
         let now = self.clock.lock().unwrap_or_else(PoisonError::into_inner).now();
-        let begun = provider
+        let client_dtls = provider
             .generate_certificate()
             .and_then(|cert| provider.new_dtls(&cert, now, DtlsVersion::Dtls12, Some(1_150)).ok());
-        let Some(mut client) = begun else { return Vec::new() };
+        let Some(mut client) = client_dtls else { return Vec::new() };
         client.set_active(true);
         let _ = client.handle_timeout(now);
         let _ = client.handle_packet(&[]);
-        let (mut room, mut flight) = ([0; 2_048], Vec::new());
+        let (mut buf, mut flight) = ([0; 2_048], Vec::new());
         loop {
-            match client.poll_output(&mut room) {
+            match client.poll_output(&mut buf) {
                 DtlsOutput::Packet(packet) => flight.push(packet.to_vec()),
                 DtlsOutput::Timeout(_) => return flight,
                 _ => {}

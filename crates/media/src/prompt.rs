@@ -1,41 +1,45 @@
-//! A prompt: Opus frames of 20 ms (48 kHz RTP clock, mono, wideband), ready or still being made.
+//! Prompts: shared sequences of Opus frames of 20 ms (48 kHz RTP clock, mono, wideband), complete
+//! or still being produced.
 //!
-//! Written once by a [`Writer`] (a synthesiser, a decoder), read by every leg that plays it, without a lock on
-//! the reader's side. Frames appear in order; playing may begin with the first.
+//! A prompt is written once by a [`Writer`], such as a synthesiser or a decoder, and read without
+//! locks by every leg that plays it. Playing can start with the first frame.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Frames in one chunk: a second.
+/// Frames per chunk: one second.
 const CHUNK: usize = 50;
 const LOADING: u8 = 0;
 const COMPLETE: u8 = 1;
 const FAILED: u8 = 2;
 
-/// One encoded 20 ms frame, shared without copying.
+/// An encoded 20 ms frame, shared without copying.
 pub type Frame = Arc<[u8]>;
 
-/// What stands at a place of a prompt.
+/// The frame at a reader's position.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Slot {
+pub enum FrameState {
+    /// The frame.
     Ready(Frame),
-    /// Not made yet: send silence and ask again next tick.
+    /// Not written yet. The reader sends silence and tries again at the next tick.
     Pending,
-    /// The prompt ended before this place.
+    /// The prompt ended before this position.
     End,
-    /// Making it failed; [`Prompt::failure`] says why.
+    /// Producing the prompt failed; see [`Prompt::failure`].
     Failed,
 }
 
-/// How a prompt goes over into itself: frames that are heard in place of its own where another round follows, or one was before.
+/// Frames for the seamless transition from a prompt's end to its beginning, when it repeats.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Join {
-    /// Frames of the prompt that are heard before those of `tail`, which are in place of all others.
+pub struct LoopJoin {
+    /// Number of the prompt's own frames that precede `tail`. `tail` replaces the rest if another
+    /// round follows.
     pub from: usize,
+    /// Replaces the end of a round that is followed by another one.
     pub tail: Vec<Frame>,
-    /// In place of as many at the beginning of the next round.
+    /// Replaces this many frames at the beginning of a round that follows another one.
     pub head: Vec<Frame>,
-    /// A round between two others, where it is not `head`, the prompt's own from there, and `tail`.
+    /// If not empty, replaces a whole round between two others.
     pub middle: Vec<Frame>,
 }
 
@@ -45,8 +49,8 @@ pub struct Prompt {
     first: Arc<Chunk>,
     state: AtomicU8,
     failure: OnceLock<String>,
-    /// Set before it is complete.
-    join: OnceLock<Join>,
+    /// Set before the prompt is complete.
+    join: OnceLock<LoopJoin>,
 }
 
 #[derive(Debug)]
@@ -62,7 +66,7 @@ impl Chunk {
 }
 
 impl Drop for Chunk {
-    /// One after the other: left to themselves the chunks would drop each other, as deep as the prompt is long.
+    /// Drops the chunks iteratively. The default would recurse as deep as the prompt is long.
     fn drop(&mut self) {
         let mut next = self.next.take();
         while let Some(mut chunk) = next.and_then(Arc::into_inner) {
@@ -71,39 +75,40 @@ impl Drop for Chunk {
     }
 }
 
-/// The one who fills a [`Prompt`]. Dropping it unfinished fails the prompt.
+/// Writes the frames of a [`Prompt`]. Dropping it before [`Writer::finish`] makes the prompt fail.
 #[derive(Debug)]
 pub struct Writer {
     prompt: Arc<Prompt>,
     chunk: Arc<Chunk>,
     at: usize,
-    done: bool,
+    finished: bool,
 }
 
-/// A reader's place in a prompt: knows its chunk, so that the next frame costs no search.
+/// A reader's position in a prompt. It holds the current chunk, so that the next frame is found
+/// directly.
 #[derive(Clone, Debug)]
 pub struct Cursor {
     prompt: Arc<Prompt>,
     chunk: Arc<Chunk>,
     at: usize,
-    place: Place,
+    position: Position,
 }
 
-/// Where a reader is.
+/// Where the next frame comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// Among the prompt's own frames, and behind so many of them.
+enum Position {
+    /// The prompt's own frames, after this many of them.
     Own(usize),
-    /// In the join, before a round's end.
+    /// [`LoopJoin::tail`].
     Tail(usize),
-    /// Behind one.
+    /// Between two rounds.
     Joined,
     Head(usize),
     Middle(usize),
 }
 
 impl Prompt {
-    /// An empty prompt and its writer.
+    /// Creates an empty prompt and its writer.
     pub fn new() -> (Arc<Self>, Writer) {
         let first = Chunk::new();
         let prompt = Arc::new(Self {
@@ -112,40 +117,45 @@ impl Prompt {
             failure: OnceLock::new(),
             join: OnceLock::new(),
         });
-        (prompt.clone(), Writer { prompt, chunk: first, at: 0, done: false })
+        (prompt.clone(), Writer { prompt, chunk: first, at: 0, finished: false })
     }
 
-    /// A complete prompt of these frames.
-    pub fn of(frames: impl IntoIterator<Item = Frame>) -> Arc<Self> {
+    /// Creates a complete prompt.
+    pub fn from_frames(frames: impl IntoIterator<Item = Frame>) -> Arc<Self> {
         let (prompt, mut writer) = Self::new();
         frames.into_iter().for_each(|f| writer.push(f));
         writer.finish();
         prompt
     }
 
-    /// A place at the beginning.
+    /// Returns a cursor at the beginning.
     pub fn cursor(self: &Arc<Self>) -> Cursor {
-        Cursor { prompt: self.clone(), chunk: self.first.clone(), at: 0, place: Place::Own(0) }
+        Cursor {
+            prompt: self.clone(),
+            chunk: self.first.clone(),
+            at: 0,
+            position: Position::Own(0),
+        }
     }
 
-    /// Whether nothing more will come (complete or failed).
-    pub fn is_settled(&self) -> bool {
+    /// Returns whether no more frames will come, because the prompt is complete or has failed.
+    pub fn is_finished(&self) -> bool {
         self.state.load(Ordering::Acquire) != LOADING
     }
 
-    /// How it goes over into itself; none before it is complete, or where it was not made for that.
-    pub fn join(&self) -> Option<&Join> {
+    /// The transition between two rounds. `None` before the prompt is complete, or if it has none.
+    pub fn join(&self) -> Option<&LoopJoin> {
         self.join.get()
     }
 
-    /// Why it failed, if it did.
+    /// Why the prompt failed, if it did.
     pub fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
     }
 }
 
 impl Writer {
-    /// Adds a frame.
+    /// Appends a frame.
     pub fn push(&mut self, frame: Frame) {
         if self.at == CHUNK {
             let next = Chunk::new();
@@ -153,33 +163,33 @@ impl Writer {
             self.chunk = next;
             self.at = 0;
         }
-        if let Some(place) = self.chunk.frames.get(self.at) {
-            let _ = place.set(frame);
+        if let Some(slot) = self.chunk.frames.get(self.at) {
+            let _ = slot.set(frame);
         }
         self.at += 1;
     }
 
-    /// The prompt is complete.
+    /// Completes the prompt.
     pub fn finish(self) {
         self.finish_with(None);
     }
 
-    /// The same; it may go over into itself.
-    pub fn finish_with(mut self, join: Option<Join>) {
-        self.done = true;
+    /// Completes the prompt with a transition for repetitions.
+    pub fn finish_with(mut self, join: Option<LoopJoin>) {
+        self.finished = true;
         if let Some(join) = join {
             let _ = self.prompt.join.set(join);
         }
         self.prompt.state.store(COMPLETE, Ordering::Release);
     }
 
-    /// The prompt can't be had; what was pushed so far may still be played.
+    /// Makes the prompt fail. Frames written so far can still be played.
     pub fn fail(mut self, why: impl Into<String>) {
-        self.end_failed(why.into());
+        self.set_failed(why.into());
     }
 
-    fn end_failed(&mut self, why: String) {
-        self.done = true;
+    fn set_failed(&mut self, why: String) {
+        self.finished = true;
         let _ = self.prompt.failure.set(why);
         self.prompt.state.store(FAILED, Ordering::Release);
     }
@@ -187,71 +197,76 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if !self.done {
-            self.end_failed("its maker went away".to_owned());
+        if !self.finished {
+            self.set_failed("the writer was dropped before the prompt was complete".to_owned());
         }
     }
 }
 
 impl Cursor {
-    /// Where the next frame of its own is, or will be.
-    pub(super) fn place(&self) -> Option<&OnceLock<Frame>> {
+    /// The slot of the prompt's next own frame.
+    pub(super) fn slot(&self) -> Option<&OnceLock<Frame>> {
         self.chunk.frames.get(self.at)
     }
 
-    /// The frame at this place of a round that is the last; a ready one moves the place on.
-    #[allow(clippy::should_implement_trait, reason = "an end may be no end: not an iterator")]
-    pub fn next(&mut self) -> Slot {
-        self.next_of(false)
+    /// Returns the next frame of a round that is the last one. Advances if the frame is ready.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "not an iterator: frames may follow `Pending` and `End`"
+    )]
+    pub fn next(&mut self) -> FrameState {
+        self.next_in_round(false)
     }
 
-    /// The same of a round that `another` one follows, or of the last.
-    pub fn next_of(&mut self, another: bool) -> Slot {
-        // Most have none, and a count that every leg with this prompt writes to is dear.
+    /// Returns the next frame of a round. `another` says whether a further round follows.
+    pub fn next_in_round(&mut self, another: bool) -> FrameState {
+        // Most prompts have no transition, and incrementing the shared reference count is
+        // expensive.
         if self.prompt.join.get().is_none() {
-            return self.own();
+            return self.next_own();
         }
         let prompt = self.prompt.clone();
-        let Some(join) = prompt.join.get() else { return self.own() };
-        if self.place == Place::Joined {
+        let Some(join) = prompt.join.get() else { return self.next_own() };
+        if self.position == Position::Joined {
             let is_middle = another && !join.middle.is_empty();
-            self.place = if is_middle { Place::Middle(0) } else { Place::Head(0) };
+            self.position = if is_middle { Position::Middle(0) } else { Position::Head(0) };
         }
-        if self.place == Place::Head(join.head.len()) {
+        if self.position == Position::Head(join.head.len()) {
             self.seek(join.head.len());
         }
-        if another && self.place == Place::Own(join.from) {
-            self.place = Place::Tail(0);
+        if another && self.position == Position::Own(join.from) {
+            self.position = Position::Tail(0);
         }
-        let (frames, n) = match &mut self.place {
-            Place::Tail(n) => (&join.tail, n),
-            Place::Head(n) => (&join.head, n),
-            Place::Middle(n) => (&join.middle, n),
-            Place::Own(_) | Place::Joined => return self.own(),
+        let (frames, n) = match &mut self.position {
+            Position::Tail(n) => (&join.tail, n),
+            Position::Head(n) => (&join.head, n),
+            Position::Middle(n) => (&join.middle, n),
+            Position::Own(_) | Position::Joined => return self.next_own(),
         };
         match frames.get(*n) {
             Some(frame) => {
                 *n += 1;
-                Slot::Ready(frame.clone())
+                FrameState::Ready(frame.clone())
             }
-            None => Slot::End,
+            None => FrameState::End,
         }
     }
 
-    /// To behind so many of its own frames, all of which are there.
+    /// Moves to the position after `frames` own frames, all of which exist.
     fn seek(&mut self, frames: usize) {
         let (mut chunk, mut left) = (self.prompt.first.clone(), frames);
-        // Behind a chunk's last one is a place of that chunk: there may be no next.
+        // The position after a chunk's last frame belongs to that chunk, because there may be no
+        // next one.
         while left > CHUNK
             && let Some(next) = chunk.next.get().cloned()
         {
             (chunk, left) = (next, left - CHUNK);
         }
-        (self.chunk, self.at, self.place) = (chunk, left.min(CHUNK), Place::Own(frames));
+        (self.chunk, self.at, self.position) = (chunk, left.min(CHUNK), Position::Own(frames));
     }
 
-    fn own(&mut self) -> Slot {
-        // The state is read before the place: a frame pushed in between is found next time.
+    fn next_own(&mut self) -> FrameState {
+        // Read the state before the frame: a frame written in between is found next time.
         let state = self.prompt.state.load(Ordering::Acquire);
         if self.at == CHUNK {
             match self.chunk.next.get() {
@@ -259,73 +274,73 @@ impl Cursor {
                     self.chunk = next.clone();
                     self.at = 0;
                 }
-                None => return Self::missing(state),
+                None => return Self::end_state(state),
             }
         }
         match self.chunk.frames.get(self.at).and_then(OnceLock::get) {
             Some(frame) => {
                 self.at += 1;
-                if let Place::Own(n) = &mut self.place {
+                if let Position::Own(n) = &mut self.position {
                     *n += 1;
                 }
-                Slot::Ready(frame.clone())
+                FrameState::Ready(frame.clone())
             }
-            None => Self::missing(state),
+            None => Self::end_state(state),
         }
     }
 
-    /// Back to the beginning, for a repeat.
+    /// Returns to the beginning for another round.
     pub fn rewind(&mut self) {
         self.chunk = self.prompt.first.clone();
         self.at = 0;
-        let joined = matches!(self.place, Place::Tail(_) | Place::Middle(_));
-        self.place = if joined { Place::Joined } else { Place::Own(0) };
+        let joined = matches!(self.position, Position::Tail(_) | Position::Middle(_));
+        self.position = if joined { Position::Joined } else { Position::Own(0) };
     }
 
-    fn missing(state: u8) -> Slot {
+    fn end_state(state: u8) -> FrameState {
         match state {
-            LOADING => Slot::Pending,
-            COMPLETE => Slot::End,
-            _ => Slot::Failed,
+            LOADING => FrameState::Pending,
+            COMPLETE => FrameState::End,
+            _ => FrameState::Failed,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Frame, Join, Prompt, Slot};
+    use super::{Frame, FrameState, LoopJoin, Prompt};
 
     fn frame(n: u8) -> Frame {
         Frame::from([n])
     }
 
     #[test]
-    fn frames_come_in_order_over_chunks_and_again_after_rewind() {
-        let prompt = Prompt::of((0..120).map(frame));
+    fn returns_frames_in_order_across_chunks_and_after_rewind() {
+        let prompt = Prompt::from_frames((0..120).map(frame));
         let mut cursor = prompt.cursor();
         for round in 0..2 {
             for n in 0..120 {
-                assert_eq!(cursor.next(), Slot::Ready(frame(n)), "round {round}");
+                assert_eq!(cursor.next(), FrameState::Ready(frame(n)), "round {round}");
             }
-            assert_eq!(cursor.next(), Slot::End);
+            assert_eq!(cursor.next(), FrameState::End);
             cursor.rewind();
         }
     }
 
     #[test]
-    fn what_goes_over_into_itself_does_so_between_rounds() {
+    fn plays_the_loop_join_between_rounds() {
         let with = |from, tail: &[u8], head: &[u8], middle: &[u8]| {
             let (prompt, mut writer) = Prompt::new();
             (0..5).for_each(|n| writer.push(frame(n)));
             let [tail, head, middle] =
                 [tail, head, middle].map(|frames| frames.iter().copied().map(frame).collect());
-            writer.finish_with(Some(Join { from, tail, head, middle }));
+            writer.finish_with(Some(LoopJoin { from, tail, head, middle }));
             let (mut cursor, mut heard) = (prompt.cursor(), Vec::new());
             for round in 0..3 {
-                while let Slot::Ready(frame) = cursor.next_of(round < 2) {
+                while let FrameState::Ready(frame) = cursor.next_in_round(round < 2) {
                     heard.push(frame[0]);
                 }
-                assert_eq!(cursor.next_of(round < 2), Slot::End);
+                assert_eq!(cursor.next_in_round(round < 2), FrameState::End);
                 cursor.rewind();
             }
             heard
@@ -333,13 +348,13 @@ mod tests {
         assert_eq!(
             with(3, &[33, 34], &[20, 21], &[]),
             [0, 1, 2, 33, 34, 20, 21, 2, 33, 34, 20, 21, 2, 3, 4],
-            "the last round ends as ever"
+            "the last round has its own end"
         );
         assert_eq!(with(2, &[33], &[20, 21], &[]), [0, 1, 33, 20, 21, 33, 20, 21, 2, 3, 4]);
         let (prompt, mut writer) = Prompt::new();
         (0..100).for_each(|n| writer.push(frame(n)));
         let head: Vec<Frame> = (100..200).map(frame).collect();
-        writer.finish_with(Some(Join {
+        writer.finish_with(Some(LoopJoin {
             from: 0,
             tail: vec![frame(1)],
             head,
@@ -347,35 +362,35 @@ mod tests {
         }));
         let mut cursor = prompt.cursor();
         assert_eq!(
-            (cursor.next_of(true), cursor.next_of(true)),
-            (Slot::Ready(frame(1)), Slot::End)
+            (cursor.next_in_round(true), cursor.next_in_round(true)),
+            (FrameState::Ready(frame(1)), FrameState::End)
         );
         cursor.rewind();
         for n in 100..200 {
-            assert_eq!(cursor.next(), Slot::Ready(frame(n)));
+            assert_eq!(cursor.next(), FrameState::Ready(frame(n)));
         }
-        assert_eq!(cursor.next(), Slot::End, "over whole chunks, too");
-        // A short one: each round is another.
+        assert_eq!(cursor.next(), FrameState::End, "across chunks");
+        // A short prompt: each round has other frames.
         let head: Vec<u8> = (50..55).collect();
         assert_eq!(with(0, &[30, 31], &head, &[40, 41]), [30, 31, 40, 41, 50, 51, 52, 53, 54]);
     }
 
     #[test]
-    fn a_prompt_of_hours_drops_on_a_small_stack() {
-        let long = || drop(Prompt::of((0..4 * 3_600 * 50).map(|_| frame(0))));
+    fn drops_a_long_prompt_on_a_small_stack() {
+        let long = || drop(Prompt::from_frames((0..4 * 3_600 * 50).map(|_| frame(0))));
         std::thread::Builder::new().stack_size(64 * 1024).spawn(long).unwrap().join().unwrap();
     }
 
     #[test]
-    fn a_reader_ahead_of_the_writer_waits() {
+    fn a_reader_ahead_of_the_writer_gets_pending() {
         let (prompt, mut writer) = Prompt::new();
         let mut cursor = prompt.cursor();
-        assert_eq!(cursor.next(), Slot::Pending);
+        assert_eq!(cursor.next(), FrameState::Pending);
         writer.push(frame(1));
-        assert_eq!(cursor.next(), Slot::Ready(frame(1)));
-        assert_eq!(cursor.next(), Slot::Pending);
+        assert_eq!(cursor.next(), FrameState::Ready(frame(1)));
+        assert_eq!(cursor.next(), FrameState::Pending);
         drop(writer);
-        assert_eq!(cursor.next(), Slot::Failed);
-        assert_eq!(prompt.failure(), Some("its maker went away"));
+        assert_eq!(cursor.next(), FrameState::Failed);
+        assert_eq!(prompt.failure(), Some("the writer was dropped before the prompt was complete"));
     }
 }

@@ -1,100 +1,104 @@
-//! How a leg's sound gets through: loss, jitter and round trip as they were measured, and what a listener would make of them.
+//! Audio quality of a leg: loss, jitter and round-trip time as measured, and an opinion score.
 //!
-//! [`Reception`] counts one stream of the peer's as RFC 3550 App. A.3 and A.8 have it; [`Quality`] is the leg's whole
-//! account, both ways; the estimate is the E-model's (ITU-T G.107), reduced to what a node can know: delay and loss. No ear
-//! was asked, and no codec's own impairment is in it.
+//! [`Reception`] counts one received stream as in RFC 3550 A.3 and A.8. [`Quality`] covers both
+//! directions of a leg. The score is that of the E-model (ITU-T G.107), reduced to delay and loss;
+//! the impairment of the codec is not included (docs/reference/media.md#quality-figures).
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// RTP ticks of Opus a millisecond (RFC 7587).
-const TICKS_A_MS: u32 = 48;
-/// What comes to the way's delay at both ends: a packet's 20 ms, and 40 ms for which a listener waits for late ones.
-const ENDS_MS: f32 = 60.0;
-/// G.107 with all other defaults: the rating without delay and loss.
+/// RTP ticks of Opus per millisecond (RFC 7587).
+const TICKS_PER_MS: u32 = 48;
+/// Delay at both ends in milliseconds: 20 ms of packetisation, and 40 ms in which a receiver waits
+/// for late packets.
+const ENDPOINT_DELAY_MS: f32 = 60.0;
+/// Rating without delay and loss, with the default values of G.107.
 const R_MAX: f32 = 93.2;
-/// Where delay begins to hurt conversation (G.107, simplified).
-const DELAY_HURTS_MS: f32 = 177.3;
-/// How well concealment hides random loss: G.113's figure for G.711 with concealment; it has none for Opus.
+/// Delay above which conversation suffers, in milliseconds (G.107, simplified).
+const DELAY_LIMIT_MS: f32 = 177.3;
+/// How well concealment hides random loss. The value of G.113 is for G.711 with concealment; there
+/// is none for Opus.
 const LOSS_ROBUSTNESS: f32 = 25.1;
 
-/// One way of a leg.
+/// Figures of one direction of a leg.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Way {
-    /// Packets that were sent, as far as the receiver knows.
+pub struct StreamStats {
+    /// Packets that were sent, as known to the receiver.
     pub packets: u64,
-    /// Of those, packets that did not come.
+    /// Packets of those that did not arrive.
     pub lost: u64,
     /// Interarrival jitter (RFC 3550 §6.4.1).
     pub jitter: Duration,
 }
 
-impl Way {
-    /// Lost packets of all, 0 to 1.
+impl StreamStats {
+    /// Share of lost packets, 0 to 1.
     pub fn loss(&self) -> f32 {
-        // In millionths, so that it fits whatever they are.
+        // Computed in millionths, which fit for any values.
         let millionths = u128::from(self.lost.min(self.packets)) * 1_000_000;
         let millionths = millionths.checked_div(self.packets.into()).unwrap_or_default();
         Duration::from_micros(u64::try_from(millionths).unwrap_or_default()).as_secs_f32()
     }
 }
 
-/// What a leg has measured so far.
+/// Measured quality of a leg so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Quality {
-    /// The peer's sound, as it came to us.
-    pub inbound: Way,
-    /// Ours, as the peer's reports say it came; no packets: it has not said.
-    pub outbound: Way,
-    /// The latest, by the peer's reports.
+    /// From the peer to us.
+    pub inbound: StreamStats,
+    /// From us to the peer, as reported by the peer. Zero packets if it has not reported.
+    pub outbound: StreamStats,
+    /// Latest round-trip time, from the peer's reports.
     pub round_trip: Option<Duration>,
 }
 
 impl Quality {
-    /// The E-model's rating of one way, 0 to 93.2.
-    pub fn r_factor(&self, way: &Way) -> f32 {
+    /// The E-model's rating of one direction, 0 to 93.2.
+    pub fn r_factor(&self, stats: &StreamStats) -> f32 {
         let ms = |time: Duration| time.as_secs_f32() * 1_000.0;
-        let delay = self.round_trip.map_or(0.0, ms) / 2.0 + ENDS_MS + 2.0 * ms(way.jitter);
-        let for_delay = 0.024 * delay + 0.11 * (delay - DELAY_HURTS_MS).max(0.0);
-        let loss = way.loss() * 100.0;
-        let for_loss = 95.0 * loss / (loss + LOSS_ROBUSTNESS);
-        (R_MAX - for_delay - for_loss).clamp(0.0, R_MAX)
+        let delay =
+            self.round_trip.map_or(0.0, ms) / 2.0 + ENDPOINT_DELAY_MS + 2.0 * ms(stats.jitter);
+        let delay_impairment = 0.024 * delay + 0.11 * (delay - DELAY_LIMIT_MS).max(0.0);
+        let loss = stats.loss() * 100.0;
+        let loss_impairment = 95.0 * loss / (loss + LOSS_ROBUSTNESS);
+        (R_MAX - delay_impairment - loss_impairment).clamp(0.0, R_MAX)
     }
 
-    /// The mean opinion that goes with that rating, 1 to 4.5 (G.107 Annex B); none: nothing has come that way.
-    pub fn mos(&self, way: &Way) -> Option<f32> {
-        let r = self.r_factor(way);
+    /// The mean opinion score for that rating, 1 to 4.5 (G.107 Annex B). `None` if the direction
+    /// had no packets.
+    pub fn mos(&self, stats: &StreamStats) -> Option<f32> {
+        let r = self.r_factor(stats);
         let mos = 1.0 + 0.035 * r + r * (r - 60.0) * (100.0 - r) * 7e-6;
-        (way.packets > 0).then_some(mos.clamp(1.0, 4.5))
+        (stats.packets > 0).then_some(mos.clamp(1.0, 4.5))
     }
 }
 
-/// A leg's account, written by its shard and read by anybody.
+/// A leg's quality, written by its shard and readable from any thread.
 #[derive(Debug, Default)]
-pub(super) struct Account {
-    inbound: WayAccount,
-    outbound: WayAccount,
-    /// Microseconds; 0: none.
+pub(super) struct SharedQuality {
+    inbound: SharedStreamStats,
+    outbound: SharedStreamStats,
+    /// In microseconds; 0 means none.
     round_trip: AtomicU32,
 }
 
 #[derive(Debug, Default)]
-struct WayAccount {
+struct SharedStreamStats {
     packets: AtomicU64,
     lost: AtomicU64,
-    /// Microseconds.
+    /// In microseconds.
     jitter: AtomicU32,
 }
 
-impl WayAccount {
-    fn write(&self, way: &Way) {
-        self.packets.store(way.packets, Ordering::Relaxed);
-        self.lost.store(way.lost, Ordering::Relaxed);
-        self.jitter.store(micros(way.jitter), Ordering::Relaxed);
+impl SharedStreamStats {
+    fn write(&self, stats: &StreamStats) {
+        self.packets.store(stats.packets, Ordering::Relaxed);
+        self.lost.store(stats.lost, Ordering::Relaxed);
+        self.jitter.store(micros(stats.jitter), Ordering::Relaxed);
     }
 
-    fn read(&self) -> Way {
-        Way {
+    fn read(&self) -> StreamStats {
+        StreamStats {
             packets: self.packets.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
             jitter: Duration::from_micros(self.jitter.load(Ordering::Relaxed).into()),
@@ -102,21 +106,21 @@ impl WayAccount {
     }
 }
 
-impl Account {
+impl SharedQuality {
     pub(super) fn write(&self, quality: &Quality) {
         self.inbound.write(&quality.inbound);
         self.outbound.write(&quality.outbound);
         self.round_trip
-            .store(quality.round_trip.map_or(0, |trip| micros(trip).max(1)), Ordering::Relaxed);
+            .store(quality.round_trip.map_or(0, |rtt| micros(rtt).max(1)), Ordering::Relaxed);
     }
 
-    /// Its parts may be of two moments.
+    /// Reads the figures. They may be from different moments.
     pub(super) fn read(&self) -> Quality {
-        let trip = self.round_trip.load(Ordering::Relaxed);
+        let rtt = self.round_trip.load(Ordering::Relaxed);
         Quality {
             inbound: self.inbound.read(),
             outbound: self.outbound.read(),
-            round_trip: (trip > 0).then(|| Duration::from_micros(trip.into())),
+            round_trip: (rtt > 0).then(|| Duration::from_micros(rtt.into())),
         }
     }
 }
@@ -125,25 +129,26 @@ fn micros(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
-/// Counts one stream that is received.
+/// Statistics of one received stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reception {
-    /// Indices of the first and the newest packet.
+    /// Index of the first packet.
     first: u64,
+    /// Index of the newest packet.
     newest: u64,
     received: u64,
-    /// What the last report knew.
+    /// Values at the last report.
     expected_before: u64,
     received_before: u64,
-    /// When a packet of sound came last, and its timestamp.
+    /// Arrival time and timestamp of the last audio packet.
     last: Option<(Instant, u32)>,
-    /// In sixteenths of a tick.
+    /// In sixteenths of an RTP tick.
     jitter: u32,
 }
 
 impl Reception {
-    /// Of a stream whose first packet is this one.
-    pub(super) fn beginning(index: u64) -> Self {
+    /// Starts the statistics of a stream at the index of its first packet.
+    pub(super) fn starting_at(index: u64) -> Self {
         Self {
             first: index,
             newest: index,
@@ -155,8 +160,9 @@ impl Reception {
         }
     }
 
-    /// A packet, new and authentic. Keys carry the time of their begin: `sound` says whether its timestamp is its own.
-    pub(super) fn packet(&mut self, now: Instant, index: u64, timestamp: u32, sound: bool) {
+    /// Records a packet that is new and authentic. `sound` is false for telephone events, because
+    /// all packets of an event have the timestamp of its start.
+    pub(super) fn record(&mut self, now: Instant, index: u64, timestamp: u32, sound: bool) {
         self.first = self.first.min(index);
         self.newest = self.newest.max(index);
         self.received += 1;
@@ -165,29 +171,31 @@ impl Reception {
         }
         if let Some((at, before)) = self.last.replace((now, timestamp)) {
             let micros = now.saturating_duration_since(at).as_micros();
-            let came = i64::try_from(micros)
+            let arrived = i64::try_from(micros)
                 .unwrap_or(i64::MAX / 64)
-                .saturating_mul(i64::from(TICKS_A_MS))
+                .saturating_mul(i64::from(TICKS_PER_MS))
                 / 1_000;
             let sent = i64::from(timestamp.wrapping_sub(before).cast_signed());
-            // A second and more is a pause or another clock, and no jitter.
-            let off = u32::try_from(came.saturating_sub(sent).unsigned_abs()).unwrap_or(u32::MAX);
-            if off < 1_000 * TICKS_A_MS {
-                self.jitter = self.jitter + off - (self.jitter + 8) / 16;
+            // A second or more is a pause or a jump of the clock, not jitter.
+            let deviation =
+                u32::try_from(arrived.saturating_sub(sent).unsigned_abs()).unwrap_or(u32::MAX);
+            if deviation < 1_000 * TICKS_PER_MS {
+                self.jitter = self.jitter + deviation - (self.jitter + 8) / 16;
             }
         }
     }
 
-    /// So far.
-    pub(super) fn way(&self) -> Way {
+    /// The figures so far.
+    pub(super) fn stats(&self) -> StreamStats {
         let packets = self.expected();
         let jitter =
-            Duration::from_micros(u64::from(self.jitter / 16) * 1_000 / u64::from(TICKS_A_MS));
-        Way { packets, lost: packets.saturating_sub(self.received), jitter }
+            Duration::from_micros(u64::from(self.jitter / 16) * 1_000 / u64::from(TICKS_PER_MS));
+        StreamStats { packets, lost: packets.saturating_sub(self.received), jitter }
     }
 
-    /// For a report: of 256, what was lost since this was asked last; what was lost in all; jitter in ticks.
-    pub(super) fn since_last(&mut self) -> (u8, i32, u32) {
+    /// Figures for a report block: share lost since the last call (of 256), total lost, jitter in
+    /// ticks.
+    pub(super) fn report_figures(&mut self) -> (u8, i32, u32) {
         let expected = self.expected() - self.expected_before;
         let received = self.received - self.received_before;
         self.expected_before = self.expected();
@@ -195,9 +203,9 @@ impl Reception {
         let lost = expected.saturating_sub(received);
         let fraction = (lost * 256).checked_div(expected).unwrap_or_default();
         let fraction = u8::try_from(fraction).unwrap_or(u8::MAX);
-        let all = i64::try_from(self.expected()).unwrap_or(i64::MAX)
+        let total = i64::try_from(self.expected()).unwrap_or(i64::MAX)
             - i64::try_from(self.received).unwrap_or(i64::MAX);
-        (fraction, i32::try_from(all).unwrap_or(i32::MAX), self.jitter / 16)
+        (fraction, i32::try_from(total).unwrap_or(i32::MAX), self.jitter / 16)
     }
 
     fn expected(&self) -> u64 {
@@ -214,64 +222,65 @@ mod tests {
         let start = Clock::real().now();
         let mut packets = packets.into_iter().peekable();
         let first = packets.peek().expect("one").1;
-        let mut reception = Reception::beginning(first);
+        let mut reception = Reception::starting_at(first);
         for (ms, index) in packets {
-            reception.packet(start + Duration::from_millis(ms), index, index as u32 * 960, true);
+            reception.record(start + Duration::from_millis(ms), index, index as u32 * 960, true);
         }
         reception
     }
 
     #[test]
-    fn loss_is_what_did_not_come_and_jitter_what_came_unevenly() {
+    fn measures_loss_and_jitter() {
         let even = reception((0..100).map(|n| (n * 20, n)));
-        assert_eq!(even.way(), Way { packets: 100, lost: 0, jitter: Duration::ZERO });
+        assert_eq!(even.stats(), StreamStats { packets: 100, lost: 0, jitter: Duration::ZERO });
 
         let mut gaps = reception((0..100).filter(|n| n % 4 != 1).map(|n| (n * 20, n)));
-        assert_eq!((gaps.way().packets, gaps.way().lost), (100, 25));
-        assert_eq!(gaps.since_last(), (64, 25, 0));
-        assert_eq!(gaps.since_last(), (0, 25, 0), "nothing since");
+        assert_eq!((gaps.stats().packets, gaps.stats().lost), (100, 25));
+        assert_eq!(gaps.report_figures(), (64, 25, 0));
+        assert_eq!(gaps.report_figures(), (0, 25, 0), "no packets since the last report");
 
         let uneven = reception((0..200).map(|n| (n * 20 + n % 2 * 8, n)));
-        let jitter = uneven.way().jitter;
+        let jitter = uneven.stats().jitter;
         assert!((7..=8).contains(&jitter.as_millis()), "{jitter:?}");
 
         let reordered = reception([(0, 5), (20, 4), (40, 7), (60, 6)]);
-        assert_eq!((reordered.way().packets, reordered.way().lost), (4, 0));
+        assert_eq!((reordered.stats().packets, reordered.stats().lost), (4, 0));
         let pause = reception([(0, 0), (60_000, 1), (60_020, 2)]);
-        assert_eq!(pause.way().jitter, Duration::ZERO, "a pause is none");
+        assert_eq!(pause.stats().jitter, Duration::ZERO, "a pause is not jitter");
     }
 
     #[test]
-    fn the_estimate_is_the_e_models() {
-        let way = |packets, lost| Way { packets, lost, jitter: Duration::ZERO };
+    fn the_score_follows_the_e_model() {
+        let stats = |packets, lost| StreamStats { packets, lost, jitter: Duration::ZERO };
         let quality =
             |ms| Quality { round_trip: Some(Duration::from_millis(ms)), ..Quality::default() };
-        assert_eq!(quality(0).mos(&way(0, 0)), None, "nothing to judge");
-        let fine = quality(80).mos(&way(1_000, 0)).expect("a figure");
-        assert!((4.3..4.45).contains(&fine), "{fine}");
-        let far = quality(800).mos(&way(1_000, 0)).expect("a figure");
+        assert_eq!(quality(0).mos(&stats(0, 0)), None, "no packets");
+        let good = quality(80).mos(&stats(1_000, 0)).expect("a figure");
+        assert!((4.3..4.45).contains(&good), "{good}");
+        let far = quality(800).mos(&stats(1_000, 0)).expect("a figure");
         assert!((2.5..3.5).contains(&far), "{far}");
-        let torn = quality(80).mos(&way(1_000, 300)).expect("a figure");
-        assert!((1.0..2.7).contains(&torn), "{torn}");
+        let lossy = quality(80).mos(&stats(1_000, 300)).expect("a figure");
+        assert!((1.0..2.7).contains(&lossy), "{lossy}");
         let mut last = 100.0;
         for lost in (0..=1_000).step_by(50) {
-            let r = quality(50).r_factor(&way(1_000, lost));
+            let r = quality(50).r_factor(&stats(1_000, lost));
             assert!(r < last && r >= 0.0, "{lost}: {r}");
             last = r;
         }
     }
 
     #[test]
-    fn an_account_says_what_was_written() {
-        let account = Account::default();
-        assert_eq!(account.read(), Quality::default());
-        let way = |n: u64| Way { packets: n, lost: n / 10, jitter: Duration::from_micros(n) };
+    fn shared_quality_returns_what_was_written() {
+        let shared = SharedQuality::default();
+        assert_eq!(shared.read(), Quality::default());
+        let stats =
+            |n: u64| StreamStats { packets: n, lost: n / 10, jitter: Duration::from_micros(n) };
         let quality = Quality {
-            inbound: way(100),
-            outbound: way(50),
+            inbound: stats(100),
+            outbound: stats(50),
             round_trip: Some(Duration::from_micros(77)),
         };
-        account.write(&quality);
-        assert_eq!(account.read(), quality);
+        shared.write(&quality);
+        assert_eq!(shared.read(), quality);
     }
 }

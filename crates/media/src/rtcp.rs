@@ -1,63 +1,65 @@
-//! RTCP as values: sender and receiver reports with our name, goodbye; out and in (RFC 3550 §6).
+//! RTCP packets: sender and receiver reports with a CNAME, and BYE, written and parsed (RFC 3550
+//! §6).
 //!
-//! Pure: times are NTP's, 32.32 fixed point, and handed in. When a report is due, what it says and what follows from the
-//! peer's is `transport`'s.
+//! No I/O and no clock: times are passed in as NTP timestamps in 32.32 fixed point. `transport`
+//! decides when to report and evaluates the peer's reports.
 
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
 const DESCRIPTION: u8 = 202;
 const GOODBYE: u8 = 203;
-/// SDES item of a participant's name.
+/// SDES item type of the CNAME.
 const CNAME: u8 = 1;
-/// Bytes of a reception block.
-const BLOCK: usize = 24;
-/// Packets of one compound that are read.
+/// Size of a reception report block in bytes.
+const BLOCK_SIZE: usize = 24;
+/// Maximum number of packets parsed in one compound packet.
 const PACKETS_MAX: usize = 16;
 
-/// How a sender's stream is heard: a reception block (§6.4.1).
+/// A reception report block (§6.4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Block {
-    /// Whose stream it is about.
+pub(super) struct ReportBlock {
+    /// SSRC of the stream that it reports on.
     pub(super) ssrc: u32,
-    /// Lost since the report before, of 256.
+    /// Share of packets lost since the previous report, of 256.
     pub(super) fraction: u8,
-    /// Lost since the beginning; fewer than none where packets came twice. 24 bits.
+    /// Packets lost in total, negative if there were duplicates. 24 bits.
     pub(super) lost: i32,
-    /// Rollovers and the highest sequence number.
+    /// Rollover count and highest sequence number.
     pub(super) highest: u32,
-    /// In ticks of the stream's clock.
+    /// Jitter in ticks of the stream's clock.
     pub(super) jitter: u32,
-    /// The middle of the NTP time of the sender's last report, 0 if there was none.
+    /// Middle 32 bits of the NTP time of the last sender report, 0 if there was none.
     pub(super) last_report: u32,
-    /// How long ago that came, in 1/65536 s.
+    /// Time since that report arrived, in 1/65536 s.
     pub(super) since_report: u32,
 }
 
-/// What a sender says of itself.
+/// The sender information of a sender report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sender {
+pub(super) struct SenderInfo {
     pub(super) ntp: u64,
     pub(super) timestamp: u32,
     pub(super) packets: u32,
     pub(super) bytes: u32,
 }
 
-/// What a compound packet holds that we have a use for.
+/// The contents of a compound packet that are evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// From this SSRC.
-    Sender(u32, Sender),
-    Block(Block),
-    /// That SSRC sends no more.
+    /// Sender information of this SSRC.
+    SenderReport(u32, SenderInfo),
+    ReportBlock(ReportBlock),
+    /// This SSRC has left (BYE).
     Goodbye(u32),
 }
 
-/// Appends a report with our name, and with `goodbye` our leaving: one compound packet. `blocks` are 31 at most.
-pub(super) fn write(
+/// Appends a compound packet: a report, the CNAME, and with `goodbye` a BYE. At most 31 blocks are
+/// written.
+pub(super) fn write_report(
     out: &mut Vec<u8>,
     ssrc: u32,
-    sender: Option<Sender>,
-    blocks: &[Block],
+    sender: Option<SenderInfo>,
+    blocks: &[ReportBlock],
     cname: &str,
     goodbye: bool,
 ) {
@@ -87,7 +89,7 @@ pub(super) fn write(
         out.extend_from_slice(&ssrc.to_be_bytes());
         out.extend_from_slice(&[CNAME, u8::try_from(name.len()).unwrap_or(255)]);
         out.extend_from_slice(name);
-        // At least one zero ends the items.
+        // The items end with at least one zero.
         out.push(0);
     });
     if goodbye {
@@ -95,11 +97,11 @@ pub(super) fn write(
     }
 }
 
-/// A packet, filled up to whole words, under its header.
-fn packet(out: &mut Vec<u8>, kind: u8, count: usize, body: impl FnOnce(&mut Vec<u8>)) {
+/// Appends a packet with its header, padded to whole words.
+fn packet(out: &mut Vec<u8>, kind: u8, count: usize, write_body: impl FnOnce(&mut Vec<u8>)) {
     let from = out.len();
     out.extend_from_slice(&[0x80 | u8::try_from(count).unwrap_or(31), kind, 0, 0]);
-    body(out);
+    write_body(out);
     while !(out.len() - from).is_multiple_of(4) {
         out.push(0);
     }
@@ -109,8 +111,8 @@ fn packet(out: &mut Vec<u8>, kind: u8, count: usize, body: impl FnOnce(&mut Vec<
     }
 }
 
-/// Reads a compound packet; `take` gets what it holds, up to the first piece that is none.
-pub(super) fn read(compound: &[u8], mut take: impl FnMut(Item)) {
+/// Parses a compound packet. `take` receives its items up to the first malformed packet.
+pub(super) fn parse(compound: &[u8], mut on_item: impl FnMut(Item)) {
     let mut rest = compound;
     for _ in 0..PACKETS_MAX {
         let Some(([first, kind, high, low], _)) = rest.split_first_chunk() else { return };
@@ -126,16 +128,19 @@ pub(super) fn read(compound: &[u8], mut take: impl FnMut(Item)) {
                     let ntp = u64::from(word(packet, 8)?) << 32 | u64::from(word(packet, 12)?);
                     let (timestamp, packets, bytes) =
                         (word(packet, 16)?, word(packet, 20)?, word(packet, 24)?);
-                    Some(Item::Sender(word(packet, 4)?, Sender { ntp, timestamp, packets, bytes }))
+                    Some(Item::SenderReport(
+                        word(packet, 4)?,
+                        SenderInfo { ntp, timestamp, packets, bytes },
+                    ))
                 })();
-                sender.into_iter().for_each(&mut take);
-                blocks(packet, 28, count).for_each(&mut take);
+                sender.into_iter().for_each(&mut on_item);
+                blocks(packet, 28, count).for_each(&mut on_item);
             }
-            RECEIVER_REPORT => blocks(packet, 8, count).for_each(&mut take),
+            RECEIVER_REPORT => blocks(packet, 8, count).for_each(&mut on_item),
             GOODBYE => (0..count)
                 .filter_map(|n| word(packet, 4 + 4 * n))
                 .map(Item::Goodbye)
-                .for_each(&mut take),
+                .for_each(&mut on_item),
             _ => {}
         }
         rest = more;
@@ -143,11 +148,11 @@ pub(super) fn read(compound: &[u8], mut take: impl FnMut(Item)) {
 }
 
 fn blocks(packet: &[u8], at: usize, count: usize) -> impl Iterator<Item = Item> {
-    let blocks = packet.get(at..).unwrap_or_default().chunks_exact(BLOCK).take(count);
+    let blocks = packet.get(at..).unwrap_or_default().chunks_exact(BLOCK_SIZE).take(count);
     blocks.filter_map(|block| {
         let loss = word(block, 4)?;
         let [fraction, ..] = loss.to_be_bytes();
-        Some(Item::Block(Block {
+        Some(Item::ReportBlock(ReportBlock {
             ssrc: word(block, 0)?,
             fraction,
             // The sign is the 24th bit.
@@ -164,8 +169,8 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes)
 }
 
-/// The middle 32 bits of an NTP time: seconds of 16 bits, and their parts (§4).
-pub(super) fn middle(ntp: u64) -> u32 {
+/// The middle 32 bits of an NTP timestamp: 16 bits of seconds, 16 bits of fraction (§4).
+pub(super) fn ntp_middle(ntp: u64) -> u32 {
     u32::try_from((ntp >> 16) & 0xffff_ffff).unwrap_or_default()
 }
 
@@ -177,12 +182,12 @@ mod tests {
 
     fn items(compound: &[u8]) -> Vec<Item> {
         let mut items = Vec::new();
-        read(compound, |item| items.push(item));
+        parse(compound, |item| items.push(item));
         items
     }
 
-    fn block(ssrc: u32, lost: i32) -> Block {
-        Block {
+    fn block(ssrc: u32, lost: i32) -> ReportBlock {
+        ReportBlock {
             ssrc,
             fraction: 3,
             lost,
@@ -194,10 +199,11 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_a_compound_of_whole_words() {
-        let sender = Sender { ntp: 0x0102_0304_0506_0708, timestamp: 9, packets: 10, bytes: 11 };
+    fn writes_compound_packets_of_whole_words() {
+        let sender =
+            SenderInfo { ntp: 0x0102_0304_0506_0708, timestamp: 9, packets: 10, bytes: 11 };
         let mut out = vec![0xEE; 3];
-        write(&mut out, 5, Some(sender), &[block(6, -2), block(7, 0x7f_ffff)], "abc", true);
+        write_report(&mut out, 5, Some(sender), &[block(6, -2), block(7, 0x7f_ffff)], "abc", true);
         let out = out.split_off(3);
         assert_eq!(out.len() % 4, 0);
         assert_eq!(out[..4], [0x82, 200, 0, 18]);
@@ -206,22 +212,22 @@ mod tests {
             [0x81, 202, 0, 3, 0, 0, 0, 5, 1, 3, b'a', b'b', b'c', 0, 0, 0, 0x81, 203, 0, 1]
         );
         let expected = [
-            Item::Sender(5, sender),
-            Item::Block(block(6, -2)),
-            Item::Block(block(7, 0x7f_ffff)),
+            Item::SenderReport(5, sender),
+            Item::ReportBlock(block(6, -2)),
+            Item::ReportBlock(block(7, 0x7f_ffff)),
             Item::Goodbye(5),
         ];
         assert_eq!(items(&out), expected);
-        assert_eq!(middle(sender.ntp), 0x0304_0506);
+        assert_eq!(ntp_middle(sender.ntp), 0x0304_0506);
 
         let mut out = Vec::new();
-        write(&mut out, 5, None, &[], "name", false);
+        write_report(&mut out, 5, None, &[], "name", false);
         assert_eq!((out[1], items(&out)), (201, vec![]));
     }
 
     proptest! {
         #[test]
-        fn garbage_is_read_within_its_bounds(mut garbage in proptest::collection::vec(any::<u8>(), 0..200), kind in 200_u8..204) {
+        fn garbage_is_parsed_within_bounds(mut garbage in proptest::collection::vec(any::<u8>(), 0..200), kind in 200_u8..204) {
             let _ = items(&garbage);
             if let [first, second, ..] = garbage.as_mut_slice() {
                 *first = *first & 0x3f | 0x80;
@@ -231,9 +237,9 @@ mod tests {
         }
 
         #[test]
-        fn what_is_cut_short_gives_a_part(cut in 0_usize..100) {
+        fn truncated_packets_yield_a_prefix(cut in 0_usize..100) {
             let mut out = Vec::new();
-            write(&mut out, 5, None, &[block(6, 1)], "abc", true);
+            write_report(&mut out, 5, None, &[block(6, 1)], "abc", true);
             let whole = items(&out);
             let cut = items(&out[..cut.min(out.len())]);
             prop_assert_eq!(&whole[..cut.len()], &cut[..]);

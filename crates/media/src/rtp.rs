@@ -1,12 +1,12 @@
-//! RTP headers (RFC 3550 §5.1, §5.3.1): read with everything a sender may put there, written as plainly as can be.
+//! RTP headers (RFC 3550 §5.1, §5.3.1). Reads every valid header, writes minimal ones.
 
-/// Bytes of a header without contributors and extension.
-pub(super) const HEADER: usize = 12;
+/// Size of a header without CSRCs and extension, in bytes.
+pub(super) const HEADER_SIZE: usize = 12;
 
-/// A header that was read.
+/// A parsed header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Bytes of it, contributors and extension included.
+    /// Size in bytes, CSRCs and extension included.
     pub(super) length: usize,
     pub(super) padded: bool,
     pub(super) marker: bool,
@@ -17,14 +17,15 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// None: it is no RTP of version 2, or shorter than its header says.
-    pub(super) fn read(packet: &[u8]) -> Option<Self> {
-        let fixed: &[u8; HEADER] = packet.first_chunk()?;
+    /// Parses the header of a packet. Returns `None` if it is not RTP version 2 or shorter than its
+    /// header claims.
+    pub(super) fn parse(packet: &[u8]) -> Option<Self> {
+        let fixed: &[u8; HEADER_SIZE] = packet.first_chunk()?;
         let [first, second, s0, s1, t0, t1, t2, t3, ssrc @ ..] = *fixed;
         if first >> 6 != 2 {
             return None;
         }
-        let mut length = HEADER + 4 * usize::from(first & 0x0f);
+        let mut length = HEADER_SIZE + 4 * usize::from(first & 0x0f);
         if first & 0x10 != 0 {
             let [_, _, high, low] = packet.get(length..)?.first_chunk()?;
             length += 4 + 4 * usize::from(u16::from_be_bytes([*high, *low]));
@@ -40,7 +41,7 @@ impl Header {
         })
     }
 
-    /// The payload without its padding; none where the padding is longer than all of it.
+    /// Removes the padding of a payload. Returns `None` if the padding is longer than the payload.
     pub(super) fn payload<'a>(&self, payload: &'a [u8]) -> Option<&'a [u8]> {
         if !self.padded {
             return Some(payload);
@@ -50,7 +51,7 @@ impl Header {
     }
 }
 
-/// Appends a header without contributors, extension and padding.
+/// Appends a header without CSRCs, extension and padding.
 pub(super) fn write(
     out: &mut Vec<u8>,
     payload_type: u8,
@@ -65,20 +66,20 @@ pub(super) fn write(
     out.extend_from_slice(&ssrc.to_be_bytes());
 }
 
-/// What a datagram that is neither STUN nor DTLS looks like (RFC 7983, RFC 5761 §4).
+/// Kind of a datagram that is not STUN (RFC 7983, RFC 5761 §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Looks {
+pub enum PacketKind {
     Rtp,
     Rtcp,
     Other,
 }
 
-/// By its first bytes; anybody could have written them.
-pub fn looks(datagram: &[u8]) -> Looks {
+/// Classifies a datagram by its first bytes. This authenticates nothing.
+pub fn packet_kind(datagram: &[u8]) -> PacketKind {
     match datagram {
-        [128..192, 192..224, ..] => Looks::Rtcp,
-        [128..192, ..] => Looks::Rtp,
-        _ => Looks::Other,
+        [128..192, 192..224, ..] => PacketKind::Rtcp,
+        [128..192, ..] => PacketKind::Rtp,
+        _ => PacketKind::Other,
     }
 }
 
@@ -89,9 +90,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contributors_extension_and_padding_are_passed_over() {
+    fn parses_csrcs_extension_and_padding() {
         let plain = [0x80, 0xef, 1, 2, 0, 0, 0, 3, 0, 0, 0, 4, 9];
-        let header = Header::read(&plain).expect("RTP");
+        let header = Header::parse(&plain).expect("RTP");
         assert_eq!((header.length, header.marker, header.payload_type), (12, true, 111));
         assert_eq!((header.sequence, header.timestamp, header.ssrc), (0x0102, 3, 4));
 
@@ -99,44 +100,44 @@ mod tests {
         rich.extend([0; 8]);
         rich.extend([0xbe, 0xde, 0, 1, 0x10, 0xff, 0, 0]);
         rich.extend([7, 7, 0, 2]);
-        let header = Header::read(&rich).expect("RTP");
+        let header = Header::parse(&rich).expect("RTP");
         assert_eq!((header.length, header.padded), (28, true));
         assert_eq!(header.payload(&rich[28..]), Some(&[7, 7][..]));
-        assert_eq!(header.payload(&[7, 0]), None, "padding of nothing");
+        assert_eq!(header.payload(&[7, 0]), None, "padding of length 0");
         assert_eq!(header.payload(&[7, 3]), None, "longer than the payload");
         assert_eq!(header.payload(&[]), None);
         for cut in 0..28 {
-            assert_eq!(Header::read(&rich[..cut]), None, "{cut}");
+            assert_eq!(Header::parse(&rich[..cut]), None, "{cut}");
         }
-        assert_eq!(Header::read(&[0x40; 20]), None, "version 1");
+        assert_eq!(Header::parse(&[0x40; 20]), None, "version 1");
     }
 
     #[test]
-    fn what_it_looks_like() {
+    fn classifies_datagrams() {
         for (bytes, expected) in [
-            (&[0x80, 111][..], Looks::Rtp),
-            (&[0x80, 0x80 | 111], Looks::Rtp),
-            (&[0x81, 200], Looks::Rtcp),
-            (&[22, 254], Looks::Other),
-            (&[0, 1], Looks::Other),
-            (&[], Looks::Other),
+            (&[0x80, 111][..], PacketKind::Rtp),
+            (&[0x80, 0x80 | 111], PacketKind::Rtp),
+            (&[0x81, 200], PacketKind::Rtcp),
+            (&[22, 254], PacketKind::Other),
+            (&[0, 1], PacketKind::Other),
+            (&[], PacketKind::Other),
         ] {
-            assert_eq!(looks(bytes), expected, "{bytes:?}");
+            assert_eq!(packet_kind(bytes), expected, "{bytes:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(pt in 0_u8..128, marker: bool, sequence: u16, timestamp: u32, ssrc: u32) {
+        fn parses_what_it_writes(pt in 0_u8..128, marker: bool, sequence: u16, timestamp: u32, ssrc: u32) {
             let mut out = Vec::new();
             write(&mut out, pt, marker, sequence, timestamp, ssrc);
-            let expected = Header { length: HEADER, padded: false, marker, payload_type: pt, sequence, timestamp, ssrc };
-            prop_assert_eq!(Header::read(&out), Some(expected));
+            let expected = Header { length: HEADER_SIZE, padded: false, marker, payload_type: pt, sequence, timestamp, ssrc };
+            prop_assert_eq!(Header::parse(&out), Some(expected));
         }
 
         #[test]
-        fn garbage_is_read_within_its_bounds(garbage in proptest::collection::vec(any::<u8>(), 0..120)) {
-            if let Some(header) = Header::read(&garbage) {
+        fn garbage_is_parsed_within_bounds(garbage in proptest::collection::vec(any::<u8>(), 0..120)) {
+            if let Some(header) = Header::parse(&garbage) {
                 prop_assert!(header.length <= garbage.len());
                 let _ = header.payload(&garbage[header.length..]);
             }

@@ -1,12 +1,14 @@
-//! A shard: one thread that owns ports, the legs on them, and one timer.
+//! A shard: one thread that owns UDP ports, the legs on them, and a single timer.
 //!
-//! Every 5 ms it takes its orders, empties the sockets that have something, lets a quarter of its legs play their
-//! 20 ms, and flushes what they send. It sleeps until the tick and not for a packet: that is what fills the batches
-//! (`media-notes` §5). No lock, no allocation per leg, no system call per packet on this path.
+//! Every 5 ms it executes its commands, reads the sockets, runs the 20 ms tick of a quarter of its
+//! legs, and sends their datagrams. It sleeps until the next tick and does not wake for packets,
+//! which keeps the batches full (docs/reference/media.md#threads). This path makes no allocation
+//! per leg and no system call per packet.
 //!
-//! Whose datagram is it? STUN tells by ufrag or by the check it answers; anything else by the address it comes
-//! from, which counts only after STUN from there passed its check (R19); where several legs share it, `crowd` tells.
-//! Strangers are counted and get nothing.
+//! A datagram is assigned to a leg as follows. A STUN request names it by ufrag, a STUN response by
+//! the transaction id of a check. Anything else is assigned by its source address, which is known
+//! only after authenticated STUN has come from there. If several legs share the address, see
+//! `shared_paths`. All other datagrams are counted and dropped without a reply.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -16,39 +18,42 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::crowd::{self, Crowd};
-use super::leg::{Leg, LegOrder};
-use super::outbox::Outbox;
-use super::pace::{Pace, SLOTS};
-use super::ports::{Port, PortId, Ports};
+use super::leg::{Leg, LegCommand};
+use super::ports::{Port, PortId, PortTable};
+use super::send_buffer::SendBuffer;
+use super::shared_paths::{self, SharedPaths};
 use super::stun::{self, Kind, TransactionId};
+use super::ticker::{SLOTS, Ticker};
 use super::{EventSink, LegEvent, LegId};
-use crate::sockets::{BATCH, Inbox, PollSet, send_all};
+use crate::sockets::{BATCH, PollSet, ReceiveBatch, send_all};
 use machine::{MediaFact, MediaFault};
 use model::Clock;
 use model::metric;
 
-/// Nice value of a media thread: Linux applies it to the calling thread alone. Needs root or `LimitNICE=`.
+/// Nice value of a shard thread. On Linux it applies to the calling thread only, and needs root or
+/// `LimitNICE=`.
 const NICE: i32 = -10;
-/// With no leg there is no hurry: a first one's order wakes the thread, and until then only strangers send something.
-const IDLE: Duration = Duration::from_millis(500);
-/// Datagrams taken from one port in one tick: a flood must not eat the tick.
+/// Maximum sleep without legs. The command for the first leg wakes the thread; until then, no
+/// expected datagram can arrive.
+const IDLE_WAIT: Duration = Duration::from_millis(500);
+/// Maximum number of datagrams read from one port per tick, so that a flood does not use up the
+/// tick.
 const DATAGRAMS_PER_TICK: usize = 16 * BATCH;
-/// Orders taken in one tick.
-const ORDERS_PER_TICK: usize = 1_024;
-/// Legs whose tick is got ready at a time: what they need fits into the nearest cache.
-const TOGETHER: usize = 16;
-/// How often ports are looked over for closing.
-const SWEEP: Duration = Duration::from_secs(1);
-/// Source addresses that one leg may be known by.
+/// Maximum number of commands executed per tick.
+const COMMANDS_PER_TICK: usize = 1_024;
+/// Number of legs that are prefetched together. Their data fits into the L1 cache.
+const PREFETCH_LEGS: usize = 16;
+/// Interval at which idle ports are closed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum number of source addresses by which one leg is known.
 const ADDRESSES_MAX: usize = 16;
-/// Checks of one leg whose answers are awaited: two seconds of them at the pace of a beginning.
+/// Maximum number of checks of one leg that await their response: two seconds at the initial rate.
 const CHECKS_MAX: usize = 32;
 
-/// What a shard is told.
-pub(super) enum Order {
+/// A command to a shard.
+pub(super) enum Command {
     Add(Box<NewLeg>),
-    Leg(LegId, LegOrder),
+    Leg(LegId, LegCommand),
     Stop,
 }
 
@@ -56,80 +61,80 @@ pub(super) enum Order {
 pub(super) struct NewLeg {
     pub(super) id: LegId,
     pub(super) port: Port,
-    /// Legs that its port has with the same peer address.
-    pub(super) rivals: Vec<LegId>,
+    /// Earlier legs on the same port with the same peer address.
+    pub(super) conflicts: Vec<LegId>,
     pub(super) ufrag: String,
     pub(super) leg: Leg,
     pub(super) sink: EventSink,
 }
 
-/// What a shard has counted.
+/// Counters of a shard.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct ShardCounters {
     pub(super) packets_in: AtomicU64,
     pub(super) packets_out: AtomicU64,
-    pub(super) strangers: AtomicU64,
+    pub(super) unmatched: AtomicU64,
     pub(super) late_ticks: AtomicU64,
-    /// Orders that were queued and not yet taken.
+    /// Commands that were queued and not executed yet.
     pub(super) waiting: AtomicUsize,
 }
 
-/// A leg with what the routing tables know of it.
-struct Resident {
+/// A leg with its entries in the routing tables.
+struct RoutedLeg {
     leg: Leg,
     port: PortId,
     slot: usize,
-    rivals: Vec<LegId>,
+    conflicts: Vec<LegId>,
     ufrag: String,
     sink: EventSink,
     addresses: VecDeque<SocketAddr>,
-    /// Checks of its own that have an entry in the table.
+    /// Its checks that have an entry in the table.
     checks: VecDeque<TransactionId>,
-    settled: Option<SocketAddr>,
+    peer_address: Option<SocketAddr>,
 }
 
-struct OpenPort {
+struct BoundPort {
     port: Port,
-    out: Outbox,
+    out: SendBuffer,
 }
 
-/// Asked for every packet. Each has a secret of its own, and what strangers send is only looked up: what is in it are names
-/// of ours, and addresses from which a password came.
-type Table<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+/// A table that is read for every packet. The hash is seeded per table. Datagrams from strangers
+/// are only looked up; the keys are our own ids and addresses that have authenticated.
+type RoutingTable<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// The thread's own state.
+/// The state of a shard thread.
 pub(super) struct Shard {
     clock: Clock,
-    orders: Receiver<Order>,
-    table: Arc<Mutex<Ports>>,
-    tally: Arc<Tally>,
+    commands: Receiver<Command>,
+    ports_table: Arc<Mutex<PortTable>>,
+    counters: Arc<ShardCounters>,
     poll: PollSet,
-    ports: BTreeMap<PortId, OpenPort>,
-    /// Boxed: an agent is thousands of bytes, and a table has room to spare.
-    legs: Table<LegId, Box<Resident>>,
+    ports: BTreeMap<PortId, BoundPort>,
+    /// Boxed, because a leg takes several kilobytes and a table has unused capacity.
+    legs: RoutingTable<LegId, Box<RoutedLeg>>,
     slots: [Vec<LegId>; SLOTS],
-    by_ufrag: Table<String, LegId>,
-    by_address: Table<(PortId, SocketAddr), LegId>,
-    /// Whom an address does not tell.
-    crowd: Crowd,
-    /// Checks under way, with where they went.
-    by_check: Table<TransactionId, (LegId, SocketAddr)>,
-    /// Legs whose agent panicked: dropped at the end of the tick.
+    by_ufrag: RoutingTable<String, LegId>,
+    by_address: RoutingTable<(PortId, SocketAddr), LegId>,
+    /// Legs that share a port and a peer address.
+    shared_paths: SharedPaths,
+    /// Unanswered checks and their destinations.
+    by_check: RoutingTable<TransactionId, (LegId, SocketAddr)>,
+    /// Legs that panicked. Dropped at the end of the tick.
     broken: HashSet<LegId>,
-    swept: Instant,
-    /// RTP packets in and out since they were last added up.
+    last_sweep: Instant,
+    /// RTP packets in and out since the last update of the counters.
     packets: (u64, u64),
     metrics: Metrics,
 }
 
-/// Room for what comes in, used again from tick to tick.
+/// Receive buffers, reused from tick to tick.
 #[derive(Default)]
-struct Intake {
-    inbox: Inbox,
+struct ReceiveBuffers {
+    batch: ReceiveBatch,
     ready: Vec<u64>,
 }
 
-/// Handles kept, so that a tick pays no look-up.
+/// Metric handles, kept so that a tick needs no lookup.
 struct Metrics {
     packets_in: metrics::Counter,
     packets_out: metrics::Counter,
@@ -137,28 +142,28 @@ struct Metrics {
 }
 
 impl Shard {
-    /// `first` is the port it begins with.
+    /// Creates a shard with its first port.
     pub(super) fn new(
         clock: Clock,
-        orders: Receiver<Order>,
-        table: Arc<Mutex<Ports>>,
-        tally: Arc<Tally>,
+        commands: Receiver<Command>,
+        ports_table: Arc<Mutex<PortTable>>,
+        counters: Arc<ShardCounters>,
         first: Port,
     ) -> std::io::Result<Self> {
         let mut shard = Self {
-            swept: clock.now(),
+            last_sweep: clock.now(),
             clock,
-            orders,
-            table,
-            tally,
+            commands,
+            ports_table,
+            counters,
             poll: PollSet::new()?,
             ports: BTreeMap::new(),
-            legs: Table::default(),
+            legs: RoutingTable::default(),
             slots: Default::default(),
-            by_ufrag: Table::default(),
-            by_address: Table::default(),
-            crowd: Crowd::default(),
-            by_check: Table::default(),
+            by_ufrag: RoutingTable::default(),
+            by_address: RoutingTable::default(),
+            shared_paths: SharedPaths::default(),
+            by_check: RoutingTable::default(),
             broken: HashSet::new(),
             packets: (0, 0),
             metrics: Metrics {
@@ -171,54 +176,54 @@ impl Shard {
         Ok(shard)
     }
 
-    /// Runs until it is told to stop, or nobody is left to tell it.
+    /// Runs until a stop command, or until all senders are gone.
     pub(super) fn run(mut self) {
-        // Ticks go before everything (R10), where the system lets them.
+        // Media ticks have priority over everything else, if the system allows it.
         if let Err(e) = rustix::process::setpriority_process(None, NICE) {
-            tracing::debug!(error = %e, "media threads run with the usual priority; LimitNICE= of the unit allows more");
+            tracing::debug!(error = %e, "media thread priority not raised; set LimitNICE= in the unit");
         }
-        let mut pace = Pace::starting(self.clock.now());
-        let mut intake = Intake::default();
+        let mut ticker = Ticker::new(self.clock.now());
+        let mut buffers = ReceiveBuffers::default();
         loop {
             let now = self.clock.now();
             let idle = self.legs.is_empty();
             if idle {
-                match self.orders.recv_timeout(IDLE) {
-                    Ok(order) => {
-                        if !self.obey(order) {
+                match self.commands.recv_timeout(IDLE_WAIT) {
+                    Ok(command) => {
+                        if !self.execute(command) {
                             return;
                         }
-                        pace = Pace::starting(self.clock.now());
+                        ticker = Ticker::new(self.clock.now());
                         continue;
                     }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
-            } else if let Some(wait) = pace.wait(now) {
-                // Orders wait for the tick, 5 ms at most: an order that woke this thread would cost both sides more
-                // than it says, and nothing goes out before the tick.
+            } else if let Some(wait) = ticker.time_until_due(now) {
+                // Commands wait for the tick, 5 ms at most. Waking the thread for each would cost
+                // more, and nothing is sent before the tick.
                 std::thread::sleep(wait);
             }
             let now = self.clock.now();
             if idle {
-                // Strangers alone can be here.
-                self.drain(now, &mut intake);
+                // Without legs, no datagram is expected.
+                self.receive_all(now, &mut buffers);
                 self.sweep(now);
-            } else if pace.wait(now).is_none() {
-                let tick = pace.begin(now);
-                if !self.tick(now, tick.slot, &mut intake) {
+            } else if ticker.time_until_due(now).is_none() {
+                let tick = ticker.start_tick(now);
+                if !self.tick(now, tick.slot, &mut buffers) {
                     return;
                 }
-                self.add_up(tick.late);
+                self.flush_counts(tick.late);
             }
         }
     }
 
-    fn tick(&mut self, now: Instant, slot: usize, intake: &mut Intake) -> bool {
-        for _ in 0..ORDERS_PER_TICK {
-            match self.orders.try_recv() {
-                Ok(order) => {
-                    if !self.obey(order) {
+    fn tick(&mut self, now: Instant, slot: usize, buffers: &mut ReceiveBuffers) -> bool {
+        for _ in 0..COMMANDS_PER_TICK {
+            match self.commands.try_recv() {
+                Ok(command) => {
+                    if !self.execute(command) {
                         return false;
                     }
                 }
@@ -226,14 +231,14 @@ impl Shard {
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
-        self.drain(now, intake);
+        self.receive_all(now, buffers);
         if slot == 0 {
-            self.take_turns(now);
+            self.start_waiting_legs(now);
         }
         let due = self.slots.get_mut(slot).map(std::mem::take).unwrap_or_default();
-        for some in due.chunks(TOGETHER) {
-            self.fetch(some.iter().copied(), Leg::fetch_for_sealing);
-            for id in some {
+        for group in due.chunks(PREFETCH_LEGS) {
+            self.prefetch(group.iter().copied(), Leg::prefetch_for_sending);
+            for id in group {
                 self.with_leg(*id, |leg, out| leg.tick(now, out));
             }
         }
@@ -248,47 +253,51 @@ impl Shard {
         true
     }
 
-    /// Asks the processor for what is going to be asked of these legs, [`BATCH`] at most, so that their loads are under way
-    /// together and not one after another.
-    fn fetch(&self, ids: impl Iterator<Item = LegId>, last: impl Fn(&Leg)) {
+    /// Prefetches the data of these legs, at most [`BATCH`], so that their memory loads overlap.
+    fn prefetch(&self, ids: impl Iterator<Item = LegId>, last: impl Fn(&Leg)) {
         let mut legs = [None; BATCH];
         for (place, id) in legs.iter_mut().zip(ids) {
-            *place = self.legs.get(&id).map(|resident| &resident.leg);
-            place.inspect(|leg| leg.fetch());
+            *place = self.legs.get(&id).map(|routed| &routed.leg);
+            place.inspect(|leg| leg.prefetch());
         }
         let legs = || legs.iter().map_while(|leg| *leg);
-        legs().for_each(Leg::fetch_held);
+        legs().for_each(Leg::prefetch_owned);
         legs().for_each(last);
     }
 
-    /// Begins the legs that waited for others with their peer's address and port.
-    fn take_turns(&mut self, now: Instant) {
+    /// Starts the legs that waited for others with the same peer address and port.
+    fn start_waiting_legs(&mut self, now: Instant) {
         let legs = &self.legs;
-        for id in self.crowd.turns(now, |id| legs.get(&id).is_some_and(|r| r.leg.is_coming_up())) {
-            self.with_leg(id, |leg, out| leg.order(now, LegOrder::Begin, out));
+        for id in self
+            .shared_paths
+            .take_ready(now, |id| legs.get(&id).is_some_and(|r| r.leg.is_connecting()))
+        {
+            self.with_leg(id, |leg, out| leg.execute(now, LegCommand::Begin, out));
         }
     }
 
-    /// Carries out one order; false: stop.
-    fn obey(&mut self, order: Order) -> bool {
-        self.tally.waiting.fetch_sub(1, Ordering::Relaxed);
+    /// Executes a command. Returns `false` if the shard must stop.
+    fn execute(&mut self, command: Command) -> bool {
+        self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
         let now = self.clock.now();
-        match order {
-            Order::Add(new) => self.add(*new),
-            Order::Leg(id, LegOrder::Close) => {
-                self.with_leg(id, |leg, out| leg.order(now, LegOrder::Close, out));
+        match command {
+            Command::Add(new) => self.add(*new),
+            Command::Leg(id, LegCommand::Close) => {
+                self.with_leg(id, |leg, out| leg.execute(now, LegCommand::Close, out));
                 self.flush();
                 self.remove(id);
             }
-            Order::Leg(id, LegOrder::Begin) if self.has_rivals(id) => {
-                let behind = self.legs.get_mut(&id).map(|r| std::mem::take(&mut r.rivals));
-                self.crowd.wait(id, behind.unwrap_or_default(), now);
+            Command::Leg(id, LegCommand::Begin) if self.has_conflicts(id) => {
+                let predecessors = self.legs.get_mut(&id).map(|r| std::mem::take(&mut r.conflicts));
+                self.shared_paths.wait(id, predecessors.unwrap_or_default(), now);
             }
-            Order::Leg(id, order) => self.with_leg(id, |leg, out| leg.order(now, order, out)),
-            Order::Stop => {
+            Command::Leg(id, command) => {
+                self.with_leg(id, |leg, out| leg.execute(now, command, out))
+            }
+            Command::Stop => {
                 let all: Vec<LegId> = self.legs.keys().copied().collect();
                 for id in all {
-                    self.with_leg(id, |leg, out| leg.order(now, LegOrder::Close, out));
+                    self.with_leg(id, |leg, out| leg.execute(now, LegCommand::Close, out));
                 }
                 self.flush();
                 return false;
@@ -297,18 +306,18 @@ impl Shard {
         true
     }
 
-    fn has_rivals(&self, id: LegId) -> bool {
-        self.legs.get(&id).is_some_and(|r| !r.rivals.is_empty())
+    fn has_conflicts(&self, id: LegId) -> bool {
+        self.legs.get(&id).is_some_and(|r| !r.conflicts.is_empty())
     }
 
     fn add(&mut self, new: NewLeg) {
         let port = new.port.id;
         if !self.ports.contains_key(&port) && self.open(new.port).is_err() {
-            (new.sink)(LegEvent::Fact(MediaFact::Lost { fault: MediaFault::Silent }));
-            self.table.lock().unwrap_or_else(PoisonError::into_inner).release(new.id);
+            (new.sink)(LegEvent::Media(MediaFact::Lost { fault: MediaFault::Silent }));
+            self.ports_table.lock().unwrap_or_else(PoisonError::into_inner).release(new.id);
             return;
         }
-        // The emptiest slot, so that the legs' packets spread over the 20 ms.
+        // Use the emptiest slot, so that the packets of all legs spread over the 20 ms.
         let slot = (0..SLOTS).min_by_key(|s| self.slots.get(*s).map(Vec::len)).unwrap_or_default();
         if let Some(place) = self.slots.get_mut(slot) {
             place.push(new.id);
@@ -316,21 +325,21 @@ impl Shard {
         self.by_ufrag.insert(new.ufrag.clone(), new.id);
         self.legs.insert(
             new.id,
-            Box::new(Resident {
+            Box::new(RoutedLeg {
                 leg: new.leg,
                 port,
                 slot,
-                rivals: new.rivals,
+                conflicts: new.conflicts,
                 ufrag: new.ufrag,
                 sink: new.sink,
                 addresses: VecDeque::new(),
                 checks: VecDeque::new(),
-                settled: None,
+                peer_address: None,
             }),
         );
     }
 
-    /// Forgets a leg and all that leads to it.
+    /// Removes a leg and its entries in the routing tables.
     fn remove(&mut self, id: LegId) {
         let Some(gone) = self.legs.remove(&id) else { return };
         if let Some(slot) = self.slots.get_mut(gone.slot) {
@@ -338,103 +347,103 @@ impl Shard {
         }
         self.by_ufrag.remove(&gone.ufrag);
         for address in gone.addresses {
-            self.unlearn((gone.port, address), id);
+            self.remove_address((gone.port, address), id);
         }
-        self.crowd.forget(id);
+        self.shared_paths.remove_queued(id);
         for check in gone.checks {
             self.by_check.remove(&check);
         }
-        self.table.lock().unwrap_or_else(PoisonError::into_inner).release(id);
+        self.ports_table.lock().unwrap_or_else(PoisonError::into_inner).release(id);
     }
 
-    /// Does something with a leg, and writes down where its packets may come from now. The agent is a large piece of
-    /// foreign code that reads what strangers send: should it panic, this leg is lost and no other.
-    fn with_leg(&mut self, id: LegId, act: impl FnOnce(&mut Leg, &mut Outbox)) {
-        let Some(resident) = self.legs.get_mut(&id) else { return };
-        let Some(open) = self.ports.get_mut(&resident.port) else { return };
-        let before = open.out.len();
-        if catch_unwind(AssertUnwindSafe(|| act(&mut resident.leg, &mut open.out))).is_err() {
-            tracing::error!("a leg's WebRTC agent panicked; the leg is dropped");
-            (resident.sink)(LegEvent::Fact(MediaFact::Lost { fault: MediaFault::Broken }));
+    /// Runs `act` on a leg and updates the routing tables. str0m is a large dependency that parses
+    /// input from strangers. If it panics, only this leg is lost.
+    fn with_leg(&mut self, id: LegId, act: impl FnOnce(&mut Leg, &mut SendBuffer)) {
+        let Some(routed) = self.legs.get_mut(&id) else { return };
+        let Some(open) = self.ports.get_mut(&routed.port) else { return };
+        let queued = open.out.len();
+        if catch_unwind(AssertUnwindSafe(|| act(&mut routed.leg, &mut open.out))).is_err() {
+            tracing::error!("leg panicked and was dropped");
+            (routed.sink)(LegEvent::Media(MediaFact::Lost { fault: MediaFault::Broken }));
             self.broken.insert(id);
             return;
         }
-        for (to, datagram) in open.out.iter_from(before) {
-            // A copy of one has its entry.
+        for (to, datagram) in open.out.iter_from(queued) {
+            // Copies of a check already have their entry.
             if let Some(check) =
-                stun::check_sent(datagram).filter(|check| !self.by_check.contains_key(check))
+                stun::check_id(datagram).filter(|check| !self.by_check.contains_key(check))
             {
-                if resident.checks.len() == CHECKS_MAX
-                    && let Some(oldest) = resident.checks.pop_front()
+                if routed.checks.len() == CHECKS_MAX
+                    && let Some(oldest) = routed.checks.pop_front()
                 {
                     self.by_check.remove(&oldest);
                 }
-                resident.checks.push_back(check);
+                routed.checks.push_back(check);
                 self.by_check.insert(check, (id, to));
             }
         }
-        let (packets_in, packets_out) = resident.leg.counted();
+        let (packets_in, packets_out) = routed.leg.take_counts();
         self.packets.0 += packets_in;
         self.packets.1 += packets_out;
-        let settled = resident.leg.settled();
-        if settled != resident.settled {
-            resident.settled = settled;
-            if let Some(peer) = settled {
-                self.table.lock().unwrap_or_else(PoisonError::into_inner).settle(id, peer);
+        let peer_address = routed.leg.peer_address();
+        if peer_address != routed.peer_address {
+            routed.peer_address = peer_address;
+            if let Some(peer) = peer_address {
+                self.ports_table.lock().unwrap_or_else(PoisonError::into_inner).set_peer(id, peer);
             }
         }
     }
 
-    /// Takes in what the sockets have.
-    fn drain(&mut self, now: Instant, Intake { inbox, ready }: &mut Intake) {
-        let mut strangers = 0;
-        // So many ports are told at a time; one that is flooded would be told again and again.
+    /// Reads all sockets.
+    fn receive_all(&mut self, now: Instant, ReceiveBuffers { batch, ready }: &mut ReceiveBuffers) {
+        let mut unmatched = 0;
+        // The poll set reports a limited number of ports at a time, and a flooded port would be
+        // reported again and again.
         for _ in 0..=self.ports.len() / BATCH {
             self.poll.ready(ready);
             let all = ready.len() < BATCH;
             for token in ready.drain(..) {
-                strangers += u16::try_from(token)
-                    .map_or(0, |port| self.drain_port(now, PortId(port), inbox));
+                unmatched += u16::try_from(token)
+                    .map_or(0, |port| self.receive_port(now, PortId(port), batch));
             }
             if all {
                 break;
             }
         }
-        if strangers > 0 {
-            self.tally.strangers.fetch_add(strangers, Ordering::Relaxed);
+        if unmatched > 0 {
+            self.counters.unmatched.fetch_add(unmatched, Ordering::Relaxed);
         }
     }
 
-    /// Takes in what one port has; how much of it was nobody's.
-    fn drain_port(&mut self, now: Instant, port: PortId, inbox: &mut Inbox) -> u64 {
+    /// Reads one port. Returns the number of datagrams that matched no leg.
+    fn receive_port(&mut self, now: Instant, port: PortId, batch: &mut ReceiveBatch) -> u64 {
         let Some(socket) = self.ports.get(&port).map(|p| p.port.socket.clone()) else { return 0 };
-        let (mut taken, mut strangers) = (0, 0);
+        let (mut taken, mut unmatched) = (0, 0);
         while taken < DATAGRAMS_PER_TICK {
-            // An error is an earlier datagram's, told late; the socket goes on.
-            let Ok(n) = inbox.receive(&socket) else { break };
+            // An error belongs to an earlier datagram; the socket remains usable.
+            let Ok(n) = batch.receive(&socket) else { break };
             taken += n;
-            let is_rtp = |datagram| stun::kind(datagram) == Kind::Else;
-            let expected = inbox.datagrams().filter(|(_, datagram)| is_rtp(datagram));
-            let expected =
-                expected.filter_map(|(from, _)| self.by_address.get(&(port, from)).copied());
-            self.fetch(expected, Leg::fetch_for_opening);
-            for (from, datagram) in inbox.datagrams() {
-                strangers += u64::from(!self.route(now, port, from, datagram));
+            let is_rtp = |datagram| stun::classify(datagram) == Kind::NotStun;
+            let rtp = batch.datagrams().filter(|(_, datagram)| is_rtp(datagram));
+            let rtp = rtp.filter_map(|(from, _)| self.by_address.get(&(port, from)).copied());
+            self.prefetch(rtp, Leg::prefetch_for_receiving);
+            for (from, datagram) in batch.datagrams() {
+                unmatched += u64::from(!self.route(now, port, from, datagram));
             }
             if n < BATCH {
                 break;
             }
         }
-        strangers
+        unmatched
     }
 
-    /// Gives a datagram to its leg; false: nobody's.
+    /// Passes a datagram to its leg. Returns `false` if it matches none.
     fn route(&mut self, now: Instant, port: PortId, from: SocketAddr, datagram: &[u8]) -> bool {
-        let id = match stun::kind(datagram) {
-            Kind::Else => match self.crowd.of((port, from)) {
+        let id = match stun::classify(datagram) {
+            Kind::NotStun => match self.shared_paths.legs_on((port, from)) {
                 Some(legs) => {
                     let legs = legs.to_vec();
-                    return self.route_in_crowd(now, from, datagram, legs);
+                    return self.route_shared(now, from, datagram, legs);
                 }
                 None => self.by_address.get(&(port, from)).copied(),
             },
@@ -443,24 +452,26 @@ impl Shard {
                 .get(ufrag)
                 .copied()
                 .filter(|id| {
-                    self.resident(*id, port).is_some_and(|leg| leg.authenticates_request(datagram))
+                    self.leg_on_port(*id, port)
+                        .is_some_and(|leg| leg.authenticates_request(datagram))
                 })
-                .inspect(|id| self.learn(*id, port, from)),
-            // RFC 8445 §7.2.5.2.1: an answer comes from where the check went.
+                .inspect(|id| self.add_address(*id, port, from)),
+            // A response comes from the address that the check was sent to (RFC 8445 §7.2.5.2.1).
             Kind::Response(check) => self
                 .by_check
                 .get(&check)
                 .filter(|(_, to)| *to == from)
                 .map(|(id, _)| *id)
                 .filter(|id| {
-                    self.resident(*id, port).is_some_and(|leg| leg.authenticates_response(datagram))
+                    self.leg_on_port(*id, port)
+                        .is_some_and(|leg| leg.authenticates_response(datagram))
                 })
                 .inspect(|id| {
-                    // Once: the same answer again would be no sign of life (R19).
+                    // Each response counts once: a replay would be no sign of life.
                     self.by_check.remove(&check);
-                    self.learn(*id, port, from);
+                    self.add_address(*id, port, from);
                 }),
-            // Indications of a known peer: nothing to do, nobody to count.
+            // An indication of a known peer. Nothing to do.
             Kind::OtherStun => return self.by_address.contains_key(&(port, from)),
         };
         match id {
@@ -472,64 +483,67 @@ impl Shard {
         }
     }
 
-    /// Gives what is no STUN to whom it may be for, of the legs that have this path; false: to nobody. What a leg gets
-    /// of another's does not authenticate and changes nothing (R19).
-    fn route_in_crowd(
+    /// Passes a datagram to the legs on a shared path until one accepts it. Returns `false` if
+    /// there are none. A datagram of another leg does not authenticate and changes nothing.
+    fn route_shared(
         &mut self,
         now: Instant,
         from: SocketAddr,
         datagram: &[u8],
         mut legs: Vec<LegId>,
     ) -> bool {
-        let sender = crowd::sender(datagram);
-        let wanted = |shard: &Self, id: LegId| {
-            shard.legs.get(&id).is_some_and(|r| match sender {
-                Some(ssrc) => r.leg.knows(ssrc),
-                None => r.leg.is_shaking_hands(),
+        let ssrc = shared_paths::sender_ssrc(datagram);
+        let is_likely = |shard: &Self, id: LegId| {
+            shard.legs.get(&id).is_some_and(|r| match ssrc {
+                Some(ssrc) => r.leg.has_ssrc(ssrc),
+                None => r.leg.is_handshaking(),
             })
         };
-        // Those first; of DTLS only those, unless it is the end of a leg that is up.
-        legs.sort_by_key(|id| !wanted(self, *id));
-        let told = legs.first().is_some_and(|id| wanted(self, *id));
-        let most = if told && sender.is_none() { 1 } else { crowd::TRIED_MAX };
-        for id in legs.iter().take(most) {
-            let heard = |shard: &Self| shard.legs.get(id).map_or(0, |r| r.leg.heard_so_far());
-            let before = heard(self);
+        // Likely legs first. DTLS goes only to a leg in its handshake if there is one; otherwise it
+        // may be the close_notify of a connected leg.
+        legs.sort_by_key(|id| !is_likely(self, *id));
+        let has_likely = legs.first().is_some_and(|id| is_likely(self, *id));
+        let tries = if has_likely && ssrc.is_none() { 1 } else { shared_paths::TRIES_MAX };
+        for id in legs.iter().take(tries) {
+            let received =
+                |shard: &Self| shard.legs.get(id).map_or(0, |r| r.leg.packets_received());
+            let previous = received(self);
             self.with_leg(*id, |leg, out| leg.receive(now, from, datagram, out));
-            if heard(self) > before {
+            if received(self) > previous {
                 break;
             }
         }
         !legs.is_empty()
     }
 
-    /// A leg, if it lives on this port.
-    fn resident(&self, id: LegId, port: PortId) -> Option<&Leg> {
+    /// Returns a leg if it lives on this port.
+    fn leg_on_port(&self, id: LegId, port: PortId) -> Option<&Leg> {
         self.legs.get(&id).filter(|r| r.port == port).map(|r| &r.leg)
     }
 
-    /// STUN from there passed its check: what else comes from there is this leg's, from now on.
-    fn learn(&mut self, id: LegId, port: PortId, from: SocketAddr) {
+    /// Records an address from which authenticated STUN of a leg came. Other datagrams from there
+    /// belong to this leg.
+    fn add_address(&mut self, id: LegId, port: PortId, from: SocketAddr) {
         let key = (port, from);
         match self.by_address.insert(key, id) {
-            Some(before) if before == id => return,
-            Some(before) => self.crowd.join(key, before, id),
+            Some(previous) if previous == id => return,
+            Some(previous) => self.shared_paths.join(key, previous, id),
             None => {}
         }
-        let Some(resident) = self.legs.get_mut(&id) else { return };
-        if !resident.addresses.contains(&from) {
-            resident.addresses.push_back(from);
+        let Some(routed) = self.legs.get_mut(&id) else { return };
+        if !routed.addresses.contains(&from) {
+            routed.addresses.push_back(from);
         }
-        if resident.addresses.len() > ADDRESSES_MAX
-            && let Some(oldest) = resident.addresses.pop_front()
+        if routed.addresses.len() > ADDRESSES_MAX
+            && let Some(oldest) = routed.addresses.pop_front()
         {
-            self.unlearn((port, oldest), id);
+            self.remove_address((port, oldest), id);
         }
     }
 
-    /// A leg is not known by this path any more.
-    fn unlearn(&mut self, path: crowd::Path, id: LegId) {
-        let left = self.crowd.leave(path, id);
+    /// Removes an address of a leg.
+    fn remove_address(&mut self, path: shared_paths::Path, id: LegId) {
+        let left = self.shared_paths.leave(path, id);
         if self.by_address.get(&path) == Some(&id) {
             match left {
                 Some(other) => self.by_address.insert(path, other),
@@ -540,7 +554,7 @@ impl Shard {
 
     fn open(&mut self, port: Port) -> std::io::Result<()> {
         self.poll.add(&*port.socket, u64::from(port.id.0))?;
-        self.ports.insert(port.id, OpenPort { port, out: Outbox::default() });
+        self.ports.insert(port.id, BoundPort { port, out: SendBuffer::default() });
         Ok(())
     }
 
@@ -551,25 +565,25 @@ impl Shard {
         }
     }
 
-    /// Closes the extra ports that no leg has, once a second.
+    /// Closes extra ports without legs, once a second.
     fn sweep(&mut self, now: Instant) {
-        if self.ports.len() < 2 || now.saturating_duration_since(self.swept) < SWEEP {
+        if self.ports.len() < 2 || now.saturating_duration_since(self.last_sweep) < SWEEP_INTERVAL {
             return;
         }
-        self.swept = now;
+        self.last_sweep = now;
         let mut used = HashSet::new();
         used.extend(self.legs.values().map(|r| r.port));
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        self.ports.retain(|id, _| used.contains(id) || !table.close_if_idle(*id));
+        let mut ports_table = self.ports_table.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ports.retain(|id, _| used.contains(id) || !ports_table.close_if_idle(*id));
     }
 
-    /// Adds up what this tick has counted.
-    fn add_up(&mut self, late: bool) {
+    /// Adds the counts of this tick to the counters.
+    fn flush_counts(&mut self, late: bool) {
         let (packets_in, packets_out) = std::mem::take(&mut self.packets);
         for (n, sum, metric) in [
-            (packets_in, &self.tally.packets_in, &self.metrics.packets_in),
-            (packets_out, &self.tally.packets_out, &self.metrics.packets_out),
-            (u64::from(late), &self.tally.late_ticks, &self.metrics.late_ticks),
+            (packets_in, &self.counters.packets_in, &self.metrics.packets_in),
+            (packets_out, &self.counters.packets_out, &self.metrics.packets_out),
+            (u64::from(late), &self.counters.late_ticks, &self.metrics.late_ticks),
         ] {
             if n > 0 {
                 sum.fetch_add(n, Ordering::Relaxed);

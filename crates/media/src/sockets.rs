@@ -1,6 +1,7 @@
-//! Batched datagrams: 64 in and 64 out per system call, a poll set over many sockets, and the machine's addresses.
+//! Batched datagram I/O: 64 datagrams per system call, a poll set for many sockets, and the
+//! addresses of the machine's interfaces.
 //!
-//! Safe values over `recvmmsg`, `sendmmsg`, `epoll` and `getifaddrs`. Knows nothing of what the datagrams hold.
+//! Safe wrappers of `recvmmsg`, `sendmmsg`, `epoll` and `getifaddrs`.
 
 use std::io;
 use std::mem::{MaybeUninit, size_of, zeroed};
@@ -9,155 +10,165 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use socket2::{SockAddr, SockAddrStorage};
 
-/// Datagrams in one system call.
+/// Datagrams per system call.
 pub const BATCH: usize = 64;
-/// Longest datagram that is read, in bytes; WebRTC's stay below 1,500.
+/// Maximum size of a received datagram in bytes. WebRTC datagrams are smaller than 1,500.
 const DATAGRAM_MAX: usize = 2_048;
-/// Room for a sender's address.
-const NAME_MAX: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+/// Size of a buffer for a sender's address.
+const ADDRESS_MAX: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 
-/// Room for one batch of received datagrams, reused from call to call.
-pub struct Inbox {
+/// A batch of received datagrams. Its buffers are reused for each call.
+pub struct ReceiveBatch {
     bytes: Vec<u8>,
-    names: Vec<libc::sockaddr_storage>,
-    /// Point into `bytes`. None of these grows or shrinks, so that all stay where they are.
-    _pieces: Vec<libc::iovec>,
-    /// Point into `names` and `_pieces`. Made once: to fill 64 of them for a socket that has two datagrams costs more than the
-    /// datagrams.
-    heads: Vec<libc::mmsghdr>,
+    addresses: Vec<libc::sockaddr_storage>,
+    /// Points into `bytes`. No vector is resized, so that all pointers stay valid.
+    _iovecs: Vec<libc::iovec>,
+    /// Points into `names` and `_pieces`. Created once, because filling 64 headers for a socket
+    /// with two datagrams costs more than the datagrams.
+    headers: Vec<libc::mmsghdr>,
     count: usize,
 }
 
-// SAFETY: what its pointers point at is its own, on the heap, and touched through `&mut self` alone.
-unsafe impl Send for Inbox {}
+// SAFETY: the pointers point into heap buffers that this value owns, and are used only through
+// `&mut self`.
+unsafe impl Send for ReceiveBatch {}
 
-impl Default for Inbox {
+impl Default for ReceiveBatch {
     fn default() -> Self {
         let mut bytes = vec![0; BATCH * DATAGRAM_MAX];
-        // SAFETY: sockaddr_storage, iovec and mmsghdr are plain C structs for which all zeroes is a value.
-        let (name, piece, head): (libc::sockaddr_storage, libc::iovec, libc::mmsghdr) =
+        // SAFETY: sockaddr_storage, iovec and mmsghdr are plain C structs for which all zeroes is a
+        // valid value.
+        let (address, iovec, header): (libc::sockaddr_storage, libc::iovec, libc::mmsghdr) =
             unsafe { (zeroed(), zeroed(), zeroed()) };
-        let (mut names, mut pieces, mut heads) =
-            (vec![name; BATCH], vec![piece; BATCH], vec![head; BATCH]);
-        for (((head, piece), name), room) in heads
+        let (mut addresses, mut iovecs, mut headers) =
+            (vec![address; BATCH], vec![iovec; BATCH], vec![header; BATCH]);
+        for (((header, iovec), address), buffer) in headers
             .iter_mut()
-            .zip(&mut pieces)
-            .zip(&mut names)
+            .zip(&mut iovecs)
+            .zip(&mut addresses)
             .zip(bytes.chunks_exact_mut(DATAGRAM_MAX))
         {
-            piece.iov_base = room.as_mut_ptr().cast();
-            piece.iov_len = room.len();
-            head.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
-            head.msg_hdr.msg_namelen = NAME_MAX;
-            head.msg_hdr.msg_iov = piece;
-            head.msg_hdr.msg_iovlen = 1;
+            iovec.iov_base = buffer.as_mut_ptr().cast();
+            iovec.iov_len = buffer.len();
+            header.msg_hdr.msg_name = std::ptr::from_mut(address).cast();
+            header.msg_hdr.msg_namelen = ADDRESS_MAX;
+            header.msg_hdr.msg_iov = iovec;
+            header.msg_hdr.msg_iovlen = 1;
         }
-        Self { bytes, names, _pieces: pieces, heads, count: 0 }
+        Self { bytes, addresses, _iovecs: iovecs, headers, count: 0 }
     }
 }
 
-impl Inbox {
-    /// Takes what a non-blocking socket has, [`BATCH`] datagrams at most; returns how many. What was there before
-    /// is gone. IPv4 peers of a dual-stack socket are given as IPv4.
+impl ReceiveBatch {
+    /// Receives from a non-blocking socket, at most [`BATCH`] datagrams, and returns their number.
+    /// Replaces the previous batch. IPv4 peers of a dual-stack socket are reported with IPv4
+    /// addresses.
     ///
     /// # Errors
-    /// Those of `recvmmsg(2)`; nothing there is not one of them.
+    ///
+    /// Returns the errors of `recvmmsg(2)`, except that no data is `Ok(0)`.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
-        // The kernel has written how long each name was.
-        for head in self.heads.iter_mut().take(std::mem::take(&mut self.count)) {
-            head.msg_hdr.msg_namelen = NAME_MAX;
+        // The kernel has overwritten the lengths of the addresses.
+        for header in self.headers.iter_mut().take(std::mem::take(&mut self.count)) {
+            header.msg_hdr.msg_namelen = ADDRESS_MAX;
         }
-        // SAFETY: `heads` has BATCH entries, each pointing at an iovec, a name and a buffer that live as long as `self`
-        // and are not touched otherwise until the call is back; no timeout is passed.
-        let got = unsafe {
+        // SAFETY: `heads` has BATCH entries, each pointing to an iovec, a name and a buffer that
+        // live as long as `self` and are not accessed otherwise during the call; no timeout is
+        // passed.
+        let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
-                self.heads.as_mut_ptr(),
+                self.headers.as_mut_ptr(),
                 BATCH as libc::c_uint,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )
         };
-        let Ok(got) = usize::try_from(got) else {
+        let Ok(received) = usize::try_from(received) else {
             let error = io::Error::last_os_error();
             return match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
                 _ => Err(error),
             };
         };
-        self.count = got;
-        Ok(got)
+        self.count = received;
+        Ok(received)
     }
 
-    /// The datagrams of the last [`Inbox::receive`], with their senders; those that were too long are left out.
+    /// The datagrams of the last [`ReceiveBatch::receive`] with their senders, without those that
+    /// were too long.
     pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
-        let rooms = self.bytes.chunks_exact(DATAGRAM_MAX);
-        rooms.zip(&self.names).zip(&self.heads).take(self.count).filter_map(
-            |((room, name), head)| {
-                let cut = head.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-                let from = (!cut).then(|| address(name, head.msg_hdr.msg_namelen)).flatten()?;
-                Some((from, room.get(..head.msg_len as usize)?))
+        let buffers = self.bytes.chunks_exact(DATAGRAM_MAX);
+        buffers.zip(&self.addresses).zip(&self.headers).take(self.count).filter_map(
+            |((buffer, address), header)| {
+                let cut = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+                let from =
+                    (!cut).then(|| socket_addr(address, header.msg_hdr.msg_namelen)).flatten()?;
+                Some((from, buffer.get(..header.msg_len as usize)?))
             },
         )
     }
 }
 
-fn address(name: &libc::sockaddr_storage, length: libc::socklen_t) -> Option<SocketAddr> {
-    // SAFETY: socket2's storage is a transparent wrapper of this type; the kernel filled `name` with an address of
-    // `length` bytes of the socket's family.
-    let addr =
-        unsafe { SockAddr::new(std::ptr::from_ref(name).cast::<SockAddrStorage>().read(), length) };
+fn socket_addr(address: &libc::sockaddr_storage, length: libc::socklen_t) -> Option<SocketAddr> {
+    // SAFETY: socket2's storage is a transparent wrapper of this type; the kernel filled `name`
+    // with an address of `length` bytes of the socket's family.
+    let addr = unsafe {
+        SockAddr::new(std::ptr::from_ref(address).cast::<SockAddrStorage>().read(), length)
+    };
     let addr = addr.as_socket()?;
     Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
 }
 
-/// Sends datagrams, [`BATCH`] in a system call; returns how many went out. One that cannot be sent is skipped; when
-/// the socket's buffer is full, the rest is dropped (late sound is worth nothing).
+/// Sends datagrams, [`BATCH`] per system call, and returns the number sent. A datagram that cannot
+/// be sent is skipped. If the socket's buffer is full the rest is dropped, because late audio is
+/// useless.
 pub fn send_all<'a>(
     socket: &UdpSocket,
     to_v6: bool,
     datagrams: impl IntoIterator<Item = (SocketAddr, &'a [u8])>,
 ) -> usize {
     let mut datagrams = datagrams.into_iter();
-    // Written as far as there are datagrams and no further: most batches are small.
-    let mut names = [const { MaybeUninit::<SockAddr>::uninit() }; BATCH];
-    let mut pieces = [const { MaybeUninit::<libc::iovec>::uninit() }; BATCH];
-    let mut heads = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
+    // Initialised only for actual datagrams, because most batches are small.
+    let mut addresses = [const { MaybeUninit::<SockAddr>::uninit() }; BATCH];
+    let mut iovecs = [const { MaybeUninit::<libc::iovec>::uninit() }; BATCH];
+    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
     let mut sent = 0;
     loop {
         let mut count = 0;
-        for (((head, piece), name), (to, bytes)) in
-            heads.iter_mut().zip(&mut pieces).zip(&mut names).zip(datagrams.by_ref())
+        for (((header, iovec), address), (to, bytes)) in
+            headers.iter_mut().zip(&mut iovecs).zip(&mut addresses).zip(datagrams.by_ref())
         {
-            // The kernel only reads through these; the bytes outlive this call (`'a`).
-            let piece = piece.write(libc::iovec {
+            // The kernel only reads through these pointers; the bytes outlive this call (`'a`).
+            let iovec = iovec.write(libc::iovec {
                 iov_base: bytes.as_ptr().cast_mut().cast(),
                 iov_len: bytes.len(),
             });
-            let name = name.write(SockAddr::from(family(to, to_v6)));
-            // SAFETY: a plain C struct for which all zeroes is a value.
-            let head = head.write(unsafe { zeroed() });
-            head.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
-            head.msg_hdr.msg_namelen = name.len();
-            head.msg_hdr.msg_iov = piece;
-            head.msg_hdr.msg_iovlen = 1;
+            let address = address.write(SockAddr::from(family(to, to_v6)));
+            // SAFETY: a plain C struct for which all zeroes is a valid value.
+            let header = header.write(unsafe { zeroed() });
+            header.msg_hdr.msg_name = address.as_ptr().cast_mut().cast();
+            header.msg_hdr.msg_namelen = address.len();
+            header.msg_hdr.msg_iov = iovec;
+            header.msg_hdr.msg_iovlen = 1;
             count += 1;
         }
         if count == 0 {
             return sent;
         }
-        let (mut done, first) = (0, heads.as_mut_ptr().cast::<libc::mmsghdr>());
-        while done < count {
-            // SAFETY: the first `count` entries are written; their names, iovecs and buffers live until the call is back.
+        let (mut done_count, first) = (0, headers.as_mut_ptr().cast::<libc::mmsghdr>());
+        while done_count < count {
+            // SAFETY: the first `count` entries are initialised; their names, iovecs and buffers
+            // live until the call returns.
             let n = unsafe {
                 libc::sendmmsg(
                     socket.as_raw_fd(),
-                    first.add(done),
-                    (count - done) as libc::c_uint,
+                    first.add(done_count),
+                    (count - done_count) as libc::c_uint,
                     libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
                 )
             };
-            done += match usize::try_from(n) {
+            done_count += match usize::try_from(n) {
                 Ok(n) => {
                     sent += n;
                     n
@@ -176,7 +187,7 @@ pub fn send_all<'a>(
     }
 }
 
-/// A dual-stack socket writes IPv4 addresses as mapped ones.
+/// Dual-stack sockets send to IPv4-mapped addresses.
 fn family(to: SocketAddr, v6: bool) -> SocketAddr {
     match to.ip() {
         IpAddr::V4(v4) if v6 => SocketAddr::new(v4.to_ipv6_mapped().into(), to.port()),
@@ -184,56 +195,58 @@ fn family(to: SocketAddr, v6: bool) -> SocketAddr {
     }
 }
 
-/// Asks for large socket buffers: past the system's limit where we have the right to, else up to it.
+/// Enlarges the socket buffers, beyond the system's limit if permitted, otherwise up to it.
 pub fn enlarge_buffers(socket: &UdpSocket, bytes: usize) {
-    let Ok(wanted) = libc::c_int::try_from(bytes) else { return };
+    let Ok(size) = libc::c_int::try_from(bytes) else { return };
     for (force, plain) in
         [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
     {
         for option in [force, plain] {
-            // SAFETY: the option's value is one c_int, which lives through the call.
-            let done = unsafe {
+            // SAFETY: the option's value is one c_int that lives through the call.
+            let status = unsafe {
                 libc::setsockopt(
                     socket.as_raw_fd(),
                     libc::SOL_SOCKET,
                     option,
-                    std::ptr::from_ref(&wanted).cast(),
+                    std::ptr::from_ref(&size).cast(),
                     size_of::<libc::c_int>() as libc::socklen_t,
                 )
             };
-            if done == 0 {
+            if status == 0 {
                 break;
             }
         }
     }
 }
 
-/// Tells which of many sockets have something to read.
+/// Reports which of many sockets are readable.
 pub struct PollSet(OwnedFd);
 
 impl PollSet {
-    /// An empty set.
+    /// Creates an empty set.
     ///
     /// # Errors
-    /// Those of `epoll_create1(2)`.
+    ///
+    /// Returns the errors of `epoll_create1(2)`.
     pub fn new() -> io::Result<Self> {
         // SAFETY: takes no pointer.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and ours alone.
+        // SAFETY: the descriptor is new and not owned by anything else.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Adds a socket under a token. Closing the socket takes it out again.
+    /// Adds a socket with a token. Closing the socket removes it.
     ///
     /// # Errors
-    /// Those of `epoll_ctl(2)`.
+    ///
+    /// Returns the errors of `epoll_ctl(2)`.
     pub fn add(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
-        // SAFETY: both descriptors are open, `event` lives through the call.
-        let done = unsafe {
+        // SAFETY: both descriptors are open; `event` lives through the call.
+        let status = unsafe {
             libc::epoll_ctl(
                 self.0.as_raw_fd(),
                 libc::EPOLL_CTL_ADD,
@@ -241,15 +254,15 @@ impl PollSet {
                 &raw mut event,
             )
         };
-        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Puts the tokens of readable sockets into `ready`, without waiting; [`BATCH`] at most, the others come next
-    /// time.
+    /// Stores the tokens of readable sockets in `ready` without waiting. At most [`BATCH`] are
+    /// returned per call.
     pub fn ready(&self, ready: &mut Vec<u64>) {
         let mut events: [MaybeUninit<libc::epoll_event>; BATCH] =
             [const { MaybeUninit::uninit() }; BATCH];
-        // SAFETY: room for BATCH events; no waiting.
+        // SAFETY: `events` has space for BATCH events; the call does not wait.
         let n = unsafe {
             libc::epoll_wait(
                 self.0.as_raw_fd(),
@@ -260,31 +273,32 @@ impl PollSet {
         };
         let filled = usize::try_from(n).unwrap_or_default();
         for event in events.iter().take(filled) {
-            // SAFETY: the kernel filled the first `n`.
+            // SAFETY: the kernel initialised the first `n` events.
             ready.push(unsafe { event.assume_init_ref() }.u64);
         }
     }
 }
 
-/// The addresses of this machine's interfaces that are up: no link-local ones, loopback last.
+/// Returns the addresses of the interfaces that are up, without link-local ones, loopback last.
 ///
 /// # Errors
-/// Those of `getifaddrs(3)`.
+///
+/// Returns the errors of `getifaddrs(3)`.
 pub fn interface_addresses() -> io::Result<Vec<IpAddr>> {
     let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
-    // SAFETY: fills `first` with a list, freed below.
+    // SAFETY: fills `first` with a list that is freed below.
     if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
         return Err(io::Error::last_os_error());
     }
     let mut found = Vec::new();
     let mut at = first;
-    // SAFETY: `at` walks the list of getifaddrs, whose nodes live until freeifaddrs.
+    // SAFETY: `at` walks the list of getifaddrs; its nodes live until freeifaddrs.
     while let Some(node) = unsafe { at.as_ref() } {
         at = node.ifa_next;
         let up = node.ifa_flags & libc::IFF_UP as libc::c_uint != 0;
-        // SAFETY: where ifa_addr is not null it points at a sockaddr of the length its family has.
+        // SAFETY: a non-null ifa_addr points to a sockaddr of the length of its family.
         let ip = unsafe {
-            node.ifa_addr.as_ref().and_then(|name| match i32::from(name.sa_family) {
+            node.ifa_addr.as_ref().and_then(|address| match i32::from(address.sa_family) {
                 libc::AF_INET => {
                     let v4 = node.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned();
                     Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr))))
@@ -314,63 +328,63 @@ mod tests {
     use std::net::{SocketAddr, UdpSocket};
     use std::time::Duration;
 
-    use super::{Inbox, PollSet, interface_addresses, send_all};
+    use super::{PollSet, ReceiveBatch, interface_addresses, send_all};
 
     fn bound(at: &str) -> UdpSocket {
         UdpSocket::bind(at).expect("bind")
     }
 
-    /// Waits for one datagram, at most five seconds.
-    fn lent(datagrams: &[(SocketAddr, Vec<u8>)]) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+    fn borrowed(datagrams: &[(SocketAddr, Vec<u8>)]) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         datagrams.iter().map(|(to, bytes)| (*to, bytes.as_slice()))
     }
 
+    /// Waits up to five seconds for a datagram.
     fn wait(socket: &UdpSocket) {
         socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
         socket.peek_from(&mut [0; 1]).expect("a datagram within five seconds");
     }
 
     #[test]
-    fn a_batch_larger_than_one_call_arrives_whole_and_in_order() {
+    fn sends_and_receives_more_than_one_batch_in_order() {
         let (a, b) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
         let to = b.local_addr().expect("address");
         let sent: Vec<(SocketAddr, Vec<u8>)> =
             (0..150u8).map(|n| (to, vec![n; usize::from(n) + 1])).collect();
-        assert_eq!(send_all(&a, false, lent(&sent)), 150);
-        let mut inbox = Inbox::default();
-        let mut got = Vec::new();
-        while got.len() < 150 {
+        assert_eq!(send_all(&a, false, borrowed(&sent)), 150);
+        let mut inbox = ReceiveBatch::default();
+        let mut received = Vec::new();
+        while received.len() < 150 {
             wait(&b);
             inbox.receive(&b).expect("receive");
             for (from, bytes) in inbox.datagrams() {
                 assert_eq!(from, a.local_addr().expect("address"));
-                got.push(bytes.to_vec());
+                received.push(bytes.to_vec());
             }
         }
-        assert_eq!(got, sent.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>());
-        assert_eq!(inbox.receive(&b).expect("nothing there is no error"), 0);
+        assert_eq!(received, sent.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>());
+        assert_eq!(inbox.receive(&b).expect("no data is not an error"), 0);
     }
 
     #[test]
-    fn one_that_cannot_be_sent_and_one_too_long_cost_only_themselves() {
+    fn skips_unsendable_and_oversized_datagrams() {
         let (a, b) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
         let to = b.local_addr().expect("address");
         let nowhere: SocketAddr = "255.255.255.255:9".parse().expect("address");
         let sent = vec![(to, vec![1]), (nowhere, vec![2]), (to, vec![3; 4_000]), (to, vec![4])];
-        assert_eq!(send_all(&a, false, lent(&sent)), 3);
+        assert_eq!(send_all(&a, false, borrowed(&sent)), 3);
         wait(&b);
-        let mut inbox = Inbox::default();
-        let mut got = Vec::new();
-        while got.last() != Some(&vec![4]) {
+        let mut inbox = ReceiveBatch::default();
+        let mut received = Vec::new();
+        while received.last() != Some(&vec![4]) {
             wait(&b);
             inbox.receive(&b).expect("receive");
-            got.extend(inbox.datagrams().map(|(_, bytes)| bytes.to_vec()));
+            received.extend(inbox.datagrams().map(|(_, bytes)| bytes.to_vec()));
         }
-        assert_eq!(got, [vec![1], vec![4]]);
+        assert_eq!(received, [vec![1], vec![4]]);
     }
 
     #[test]
-    fn the_poll_set_names_who_has_something() {
+    fn reports_readable_sockets() {
         let (a, b, c) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"), bound("127.0.0.1:0"));
         let set = PollSet::new().expect("epoll");
         set.add(&a, 7).expect("add");
@@ -385,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dual_stack_socket_speaks_ipv4() {
+    fn a_dual_stack_socket_serves_ipv4() {
         let Ok(six) = UdpSocket::bind("[::]:0") else { return };
         let four = bound("127.0.0.1:0");
         let to = four.local_addr().expect("address");
@@ -394,7 +408,7 @@ mod tests {
         let (_, from) = four.recv_from(&mut [0; 8]).expect("receive");
         four.send_to(&[2], from).expect("send");
         wait(&six);
-        let mut inbox = Inbox::default();
+        let mut inbox = ReceiveBatch::default();
         inbox.receive(&six).expect("receive");
         assert_eq!(
             inbox.datagrams().map(|(from, bytes)| (from, bytes.to_vec())).collect::<Vec<_>>(),
@@ -403,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_an_address() {
+    fn finds_interface_addresses() {
         let all = interface_addresses().expect("getifaddrs");
         assert!(!all.is_empty());
         let first_loopback = all.iter().position(|ip| ip.is_loopback()).unwrap_or(all.len());

@@ -1,66 +1,67 @@
-//! A tap: a copy of what passes at a leg, for somebody who records, streams, recognises or mixes it.
+//! A tap copies the packets that pass a leg, for recording, streaming, speech recognition or
+//! mixing.
 //!
-//! The shard only copies (a packet is shared, not decoded); what is made of it, `line` and its readers make on threads of
-//! their own. The queue is bounded: a reader who is too slow loses the newest and can see how much. Keys (RFC 4733) are no
-//! sound and don't appear.
+//! The shard copies references and decodes nothing; readers process the packets on their own
+//! threads. The queue is bounded: a reader that is too slow loses the newest packets and can see
+//! how many. DTMF events are not audio and are not copied.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
-use super::inlet::Heard;
+use super::jitter_buffer::InboundPacket;
 use super::prompt::Frame;
 
-/// Entries that may wait for the reader: two seconds of both sides with their ticks.
-const WAITING_MAX: usize = 320;
+/// Capacity of the queue: two seconds of both directions with their ticks.
+const QUEUE_MAX: usize = 320;
 
-/// Which side of a leg is tapped.
+/// Which direction of a leg is tapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sides {
-    /// What the peer says.
-    Heard,
-    /// What the peer is sent.
+pub enum TapSides {
+    /// From the peer.
+    Received,
+    /// To the peer.
     Sent,
     Both,
 }
 
-/// What passed, in its order.
+/// An entry of a tap.
 #[derive(Clone, Debug)]
-pub(super) enum Tapped {
-    /// A packet of the peer's, as it came over the network. Not while the leg is muted.
-    Heard(Heard),
-    /// An Opus packet that went out; nothing is told of silence.
+pub(super) enum TapEntry {
+    /// A packet from the peer as it arrived. None while the peer is muted.
+    Received(InboundPacket),
+    /// An Opus packet that was sent to the peer. Silence is not copied.
     Sent(Frame),
-    /// 20 ms have passed at the leg.
+    /// 20 ms have passed on the leg.
     Tick,
 }
 
 /// The reader's end. Dropping it ends the tap.
 #[derive(Debug)]
 pub struct Tap {
-    from: Receiver<Tapped>,
-    missed: Arc<AtomicU64>,
+    from: Receiver<TapEntry>,
+    dropped: Arc<AtomicU64>,
     over: bool,
 }
 
 /// The leg's end.
 #[derive(Debug)]
 pub(super) struct TapEnd {
-    sides: Sides,
-    to: SyncSender<Tapped>,
-    missed: Arc<AtomicU64>,
+    sides: TapSides,
+    to: SyncSender<TapEntry>,
+    dropped: Arc<AtomicU64>,
 }
 
-/// Both ends of a new tap.
-pub(super) fn tap(sides: Sides) -> (TapEnd, Tap) {
-    let (to, from) = sync_channel(WAITING_MAX);
-    let missed = Arc::new(AtomicU64::new(0));
-    (TapEnd { sides, to, missed: missed.clone() }, Tap { from, missed, over: false })
+/// Creates a tap and returns both ends.
+pub(super) fn tap(sides: TapSides) -> (TapEnd, Tap) {
+    let (to, from) = sync_channel(QUEUE_MAX);
+    let dropped = Arc::new(AtomicU64::new(0));
+    (TapEnd { sides, to, dropped: dropped.clone() }, Tap { from, dropped, over: false })
 }
 
 impl Tap {
-    /// The next entry, if one waits.
-    pub(super) fn next(&mut self) -> Option<Tapped> {
+    /// Returns the next entry, if there is one.
+    pub(super) fn next(&mut self) -> Option<TapEntry> {
         match self.from.try_recv() {
             Ok(entry) => Some(entry),
             Err(TryRecvError::Empty) => None,
@@ -71,24 +72,24 @@ impl Tap {
         }
     }
 
-    /// The leg is gone and all that it left has been read.
+    /// Returns whether the leg is gone and all entries have been read.
     pub fn is_over(&self) -> bool {
         self.over
     }
 
-    /// Entries that were left out because the reader was behind.
-    pub fn missed(&self) -> u64 {
-        self.missed.load(Ordering::Relaxed)
+    /// Number of entries that were dropped because the reader was too slow.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 }
 
 impl TapEnd {
-    /// Copies `entry` to the reader if it wants it; false: nobody reads any more.
-    pub(super) fn pass(&self, entry: &Tapped) -> bool {
+    /// Copies `entry` to the reader if it wants this kind. Returns `false` if the reader is gone.
+    pub(super) fn push(&self, entry: &TapEntry) -> bool {
         let wanted = match entry {
-            Tapped::Heard(_) => self.sides != Sides::Sent,
-            Tapped::Sent(_) => self.sides != Sides::Heard,
-            Tapped::Tick => true,
+            TapEntry::Received(_) => self.sides != TapSides::Sent,
+            TapEntry::Sent(_) => self.sides != TapSides::Received,
+            TapEntry::Tick => true,
         };
         if !wanted {
             return true;
@@ -96,7 +97,7 @@ impl TapEnd {
         match self.to.try_send(entry.clone()) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
-                self.missed.fetch_add(1, Ordering::Relaxed);
+                self.dropped.fetch_add(1, Ordering::Relaxed);
                 true
             }
             Err(TrySendError::Disconnected(_)) => false,

@@ -1,7 +1,7 @@
-//! The other side for tests: a str0m peer over real loopback UDP, as Meta's ICE-lite relay or as a browser.
+//! A peer for tests: str0m over loopback UDP, as Meta's ICE-lite relay or as a browser.
 //!
-//! Nothing here sleeps: [`pump`] drives peers until a condition holds, or panics at its deadline. Without a socket,
-//! a peer lives in a simulated network (`network_tests`).
+//! [`pump`] drives peers until a condition holds and panics at its deadline; nothing sleeps. A peer
+//! without a socket lives in a simulated network (`network_tests`).
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -16,19 +16,19 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionMap, RtpWrite};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 
-use super::crowd;
 use super::sdp::{Offer, Setup};
+use super::shared_paths;
 use super::stun::{self, Kind};
 use model::Clock;
 
-/// Long enough for a machine that builds eight other things.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long one look at a socket waits.
-const LOOK: Duration = Duration::from_millis(1);
+/// Sufficient for a heavily loaded machine.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Read timeout of a socket.
+const READ_TIMEOUT: Duration = Duration::from_millis(1);
 
-/// What a peer is like.
+/// Properties of a peer.
 #[derive(Clone, Debug)]
-pub struct Manner {
+pub struct PeerOptions {
     pub lite: bool,
     pub setup: Setup,
     pub telephone_events: Vec<(u8, u32)>,
@@ -36,7 +36,7 @@ pub struct Manner {
     pub announce_ssrc: bool,
 }
 
-impl Default for Manner {
+impl Default for PeerOptions {
     fn default() -> Self {
         Self {
             lite: true,
@@ -47,9 +47,9 @@ impl Default for Manner {
     }
 }
 
-/// A packet that came.
+/// A received RTP packet.
 #[derive(Clone, Debug)]
-pub struct Heard {
+pub struct PeerPacket {
     pub pt: u8,
     pub ssrc: u32,
     pub sequence: u16,
@@ -59,21 +59,21 @@ pub struct Heard {
     pub at: Instant,
 }
 
-/// The peer.
+/// A simulated peer.
 pub struct Peer {
     pub rtc: Rtc,
     pub socket: Option<Arc<UdpSocket>>,
-    /// Datagrams to be sent.
+    /// Datagrams to send.
     pub out: Vec<(SocketAddr, Vec<u8>)>,
     pub addr: SocketAddr,
-    /// Where our answer said that we are.
+    /// Our address according to the answer.
     pub remote: Option<SocketAddr>,
     pub answer: Option<Offer>,
-    pub heard: Vec<Heard>,
+    pub received: Vec<PeerPacket>,
     pub connected: bool,
     pub closed: bool,
-    /// When a check of ours came last.
-    checked: Option<Instant>,
+    /// Time of our last check.
+    checked_at: Option<Instant>,
     pub ssrc: u32,
     pub sequence: u64,
     pub timestamp: u32,
@@ -88,53 +88,53 @@ pub fn now() -> Instant {
     Clock::real().now()
 }
 
-/// A socket of the peer's own.
+/// A socket for a peer.
 pub fn socket(at: &str) -> Arc<UdpSocket> {
     let socket = UdpSocket::bind(at).expect("bind");
-    socket.set_read_timeout(Some(LOOK)).expect("timeout");
+    socket.set_read_timeout(Some(READ_TIMEOUT)).expect("timeout");
     Arc::new(socket)
 }
 
 impl Peer {
-    pub fn new(manner: &Manner) -> Self {
-        Self::at(manner, socket("127.0.0.1:0"))
+    pub fn new(options: &PeerOptions) -> Self {
+        Self::at(options, socket("127.0.0.1:0"))
     }
 
-    pub fn at(manner: &Manner, socket: Arc<UdpSocket>) -> Self {
+    pub fn at(options: &PeerOptions, socket: Arc<UdpSocket>) -> Self {
         let addr = socket.local_addr().expect("address");
-        Self { socket: Some(socket), ..Self::simulated(manner, addr, Clock::real()) }
+        Self { socket: Some(socket), ..Self::simulated(options, addr, Clock::real()) }
     }
 
-    pub fn simulated(manner: &Manner, addr: SocketAddr, clock: Clock) -> Self {
+    pub fn simulated(options: &PeerOptions, addr: SocketAddr, clock: Clock) -> Self {
         let now = clock.now();
         let mut config = RtcConfig::new()
             .set_crypto_provider(Arc::new(from_feature_flags()))
-            .set_ice_lite(manner.lite)
+            .set_ice_lite(options.lite)
             .set_rtp_mode(true)
             .clear_codecs()
             .set_extension_map(ExtensionMap::empty());
         let codecs = config.codec_config();
-        let none = || FormatParams::parse_line("");
+        let no_params = || FormatParams::parse_line("");
         codecs.add_config(
             111.into(),
             None,
             Codec::Opus,
             Frequency::FORTY_EIGHT_KHZ,
             Some(2),
-            none(),
+            no_params(),
         );
-        for (pt, clock) in &manner.telephone_events {
+        for (pt, clock) in &options.telephone_events {
             let clock =
                 if *clock == 8_000 { Frequency::EIGHT_KHZ } else { Frequency::FORTY_EIGHT_KHZ };
-            codecs.add_config((*pt).into(), None, Codec::Tele, clock, None, none());
+            codecs.add_config((*pt).into(), None, Codec::Tele, clock, None, no_params());
         }
         let mut rtc = config.build(now);
         rtc.add_local_candidate(Candidate::host(addr, "udp").expect("candidate"));
         let mid = Mid::from("0");
         let ssrc = 0x1234_5678;
         let mut api = rtc.direct_api();
-        // The offerer controls, unless it is lite.
-        api.set_ice_controlling(!manner.lite);
+        // The offerer controls, unless it is ICE-lite.
+        api.set_ice_controlling(!options.lite);
         api.declare_media(mid, MediaKind::Audio);
         api.declare_stream_tx(ssrc.into(), None, mid, None);
         let IceCreds { ufrag, pass } = api.local_ice_credentials();
@@ -144,9 +144,9 @@ impl Peer {
         let mut lines =
             vec!["v=0".to_owned(), "o=- 1 2 IN IP4 127.0.0.1".to_owned(), "s=-".to_owned()];
         lines.extend(["t=0 0".to_owned(), "a=group:BUNDLE audio".to_owned()]);
-        lines.extend(manner.lite.then(|| "a=ice-lite".to_owned()));
+        lines.extend(options.lite.then(|| "a=ice-lite".to_owned()));
         let formats: String =
-            manner.telephone_events.iter().map(|(pt, _)| format!(" {pt}")).collect();
+            options.telephone_events.iter().map(|(pt, _)| format!(" {pt}")).collect();
         lines.push(format!("m=audio {} UDP/TLS/RTP/SAVPF 111{formats}", addr.port()));
         lines.push(format!(
             "a=candidate:1 1 udp 2113937151 {} {} typ host",
@@ -155,18 +155,18 @@ impl Peer {
         ));
         lines.extend([format!("a=ice-ufrag:{ufrag}"), format!("a=ice-pwd:{pass}")]);
         lines.push(format!("a=fingerprint:sha-256 {}", hex.join(":")));
-        lines.push(format!("a=setup:{}", manner.setup.as_str()));
+        lines.push(format!("a=setup:{}", options.setup.as_str()));
         lines.extend(
             ["a=mid:audio", "a=sendrecv", "a=rtcp-mux", "a=rtpmap:111 opus/48000/2"]
                 .map(str::to_owned),
         );
         lines.extend(
-            manner
+            options
                 .telephone_events
                 .iter()
                 .map(|(pt, c)| format!("a=rtpmap:{pt} telephone-event/{c}")),
         );
-        lines.extend(manner.announce_ssrc.then(|| format!("a=ssrc:{ssrc} cname:x")));
+        lines.extend(options.announce_ssrc.then(|| format!("a=ssrc:{ssrc} cname:x")));
         Self {
             rtc,
             socket: None,
@@ -175,14 +175,14 @@ impl Peer {
             addr,
             remote: None,
             answer: None,
-            heard: Vec::new(),
+            received: Vec::new(),
             connected: false,
             closed: false,
-            checked: None,
+            checked_at: None,
             ssrc,
             sequence: 1,
             timestamp: 7_000,
-            setup: manner.setup,
+            setup: options.setup,
             offer: lines.join("\r\n") + "\r\n",
             wake: now,
             mid,
@@ -197,7 +197,7 @@ impl Peer {
         Offer::parse(&self.offer, true).expect("a usable offer")
     }
 
-    /// Takes our answer, as `pre_accept` brings it.
+    /// Applies our answer, as `pre_accept` delivers it.
     pub fn accept(&mut self, answer: &str) {
         let answer = Offer::parse(answer, true).expect("a readable answer");
         let client = match (self.setup, answer.setup) {
@@ -222,8 +222,8 @@ impl Peer {
         self.answer = Some(answer);
     }
 
-    /// Sends one packet of 20 ms.
-    pub fn say(&mut self, payload: &[u8]) {
+    /// Sends a packet of 20 ms.
+    pub fn send_audio(&mut self, payload: &[u8]) {
         self.timestamp = self.timestamp.wrapping_add(960);
         self.send(111, self.timestamp, false, payload);
     }
@@ -239,7 +239,7 @@ impl Peer {
         self.drive();
     }
 
-    /// Goes on under another SSRC, unannounced.
+    /// Changes the SSRC without announcing it.
     pub fn change_ssrc(&mut self, ssrc: u32) {
         let mut api = self.rtc.direct_api();
         api.remove_stream_tx(self.ssrc.into());
@@ -248,7 +248,7 @@ impl Peer {
         self.sequence = 500;
     }
 
-    pub fn hang_up(&mut self) {
+    pub fn close(&mut self) {
         self.rtc.close().expect("close");
         self.drive();
     }
@@ -259,8 +259,8 @@ impl Peer {
         self.poll(now);
     }
 
-    /// Lets the agent's timers run.
-    pub fn wake_up(&mut self) {
+    /// Runs due timers.
+    pub fn run_timers(&mut self) {
         if self.wake <= self.clock.now() {
             self.drive();
         }
@@ -268,8 +268,8 @@ impl Peer {
 
     pub fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
         let now = self.clock.now();
-        if let Ok(received) = Receive::new(Protocol::Udp, from, self.addr, datagram) {
-            let _ = self.rtc.handle_input(Input::Receive(now, received));
+        if let Ok(input) = Receive::new(Protocol::Udp, from, self.addr, datagram) {
+            let _ = self.rtc.handle_input(Input::Receive(now, input));
             self.poll(now);
         }
     }
@@ -286,7 +286,7 @@ impl Peer {
                 }
                 Ok(Output::Event(Event::Connected)) => self.connected = true,
                 Ok(Output::Event(Event::Closed)) => self.closed = true,
-                Ok(Output::Event(Event::RtpPacket(p))) => self.heard.push(Heard {
+                Ok(Output::Event(Event::RtpPacket(p))) => self.received.push(PeerPacket {
                     pt: *p.header.payload_type,
                     ssrc: *p.header.ssrc,
                     sequence: p.header.sequence_number,
@@ -302,16 +302,17 @@ impl Peer {
     }
 }
 
-/// Drives peers until `done`; peers that share a socket are told apart by our address, as a relay does.
+/// Drives peers until `done` returns true. Peers that share a socket are distinguished by our
+/// address, as at a relay.
 pub fn pump(peers: &mut [Peer], what: &str, mut done: impl FnMut(&mut [Peer]) -> bool) {
-    let deadline = now() + PATIENCE;
+    let deadline = now() + DEADLINE;
     while !done(peers) {
-        assert!(now() < deadline, "in vain: {what}");
+        assert!(now() < deadline, "timed out waiting for: {what}");
         step(peers);
     }
 }
 
-/// Drives peers for so long.
+/// Drives peers for this long.
 pub fn pump_for(peers: &mut [Peer], time: Duration) {
     let end = now() + time;
     while now() < end {
@@ -320,45 +321,47 @@ pub fn pump_for(peers: &mut [Peer], time: Duration) {
 }
 
 fn step(peers: &mut [Peer]) {
-    let mut room = [0; 2_048];
+    let mut buf = [0; 2_048];
     for n in 0..peers.len() {
         let Some(socket) = peers[n].socket.clone() else { continue };
         for (to, datagram) in peers[n].out.drain(..) {
             socket.send_to(&datagram, to).expect("send");
         }
-        match socket.recv_from(&mut room) {
+        match socket.recv_from(&mut buf) {
             Ok((length, from)) => {
-                let here = |p: &Peer| {
+                let is_addressed = |p: &Peer| {
                     p.remote == Some(from)
                         && p.socket.as_ref().is_some_and(|s| Arc::ptr_eq(s, &socket))
                 };
-                if let Some(peer) =
-                    whose(peers.iter_mut().filter(|p| here(p)).collect(), &room[..length])
-                {
-                    peer.receive(from, &room[..length]);
+                if let Some(peer) = addressee(
+                    peers.iter_mut().filter(|p| is_addressed(p)).collect(),
+                    &buf[..length],
+                ) {
+                    peer.receive(from, &buf[..length]);
                 }
             }
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(e) => panic!("receive: {e}"),
         }
-        peers[n].wake_up();
+        peers[n].run_timers();
     }
 }
 
-/// Of the peers that have our address too in common: by ufrag, by our SSRC, and a handshake is whose check came last.
-fn whose<'a>(mut peers: Vec<&'a mut Peer>, datagram: &[u8]) -> Option<&'a mut Peer> {
+/// Finds the receiver among peers that also share our address: by ufrag, by our SSRC, and during a
+/// handshake by the latest check.
+fn addressee<'a>(mut peers: Vec<&'a mut Peer>, datagram: &[u8]) -> Option<&'a mut Peer> {
     if peers.len() < 2 {
         return peers.pop();
     }
-    if let Kind::Request { ufrag } = stun::kind(datagram) {
+    if let Kind::Request { ufrag } = stun::classify(datagram) {
         let peer = peers.into_iter().find(|p| p.offer().ufrag == ufrag)?;
-        peer.checked = Some(now());
+        peer.checked_at = Some(now());
         return Some(peer);
     }
-    match crowd::sender(datagram) {
+    match shared_paths::sender_ssrc(datagram) {
         Some(ssrc) => {
             peers.into_iter().find(|p| p.answer.as_ref().is_some_and(|a| a.ssrc == Some(ssrc)))
         }
-        None => peers.into_iter().filter(|p| !p.connected).max_by_key(|p| p.checked),
+        None => peers.into_iter().filter(|p| !p.connected).max_by_key(|p| p.checked_at),
     }
 }

@@ -1,177 +1,181 @@
-//! A leg's own RTP: packets under the keys of its DTLS, past the WebRTC library, which keeps ICE and DTLS (`media-notes` §5).
+//! The RTP path of a leg: packets under the keys of its DTLS handshake. str0m is bypassed; it
+//! provides ICE and DTLS only.
 //!
-//! What comes is opened, told from replays (R19) and counted; what goes is written and sealed in place; every 5 s a
-//! report goes out and what the peer's reports say is noted. No allocation per packet. Where a leg has no `Transport`,
-//! its RTP is the WebRTC library's (`leg`).
+//! Incoming packets are decrypted, checked for replays and counted. Outgoing packets are written
+//! and encrypted in place. Every 5 s a report is sent; reports of the peer are evaluated. No
+//! allocation per packet. If a leg has no `Transport`, str0m carries its RTP.
 
 use std::collections::VecDeque;
 use std::mem::offset_of;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::outbox::Outbox;
-use super::quality::{Quality, Reception, Way};
-use super::rtcp::{self, Block, Item, Sender};
+use super::quality::{Quality, Reception, StreamStats};
+use super::rtcp::{self, Item, ReportBlock, SenderInfo};
 use super::rtp::{self, Header};
-use super::srtp::{Keys, Transform, Window};
-use crate::prefetch::fetch;
+use super::send_buffer::SendBuffer;
+use super::srtp::{Keys, ReplayWindow, Transform};
+use crate::prefetch::prefetch;
 use model::Timestamp;
 
-/// From one report of ours to the next (RFC 3550 §6.2), and to the first.
-const REPORTS: Duration = Duration::from_secs(5);
-const FIRST_REPORT: Duration = Duration::from_millis(2_500);
-/// How often the leg's account is brought up to date.
-const LOOKS: Duration = Duration::from_secs(1);
-/// SSRCs of the peer that are known at a time; more than one comes of a change on its side.
+/// Interval of our reports (RFC 3550 §6.2).
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+/// Time until the first report.
+const FIRST_REPORT_AFTER: Duration = Duration::from_millis(2_500);
+/// Interval at which the leg's quality figures are updated.
+const QUALITY_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum number of known SSRCs of the peer. More than one means that the peer changed its SSRC.
 const SOURCES_MAX: usize = 4;
-/// Those it had before, of which nothing old is taken again.
+/// Maximum number of former SSRCs, of which no old packet is accepted again.
 const RETIRED_MAX: usize = 16;
-/// Bytes of a payload, as a rule.
-const PLAIN_USUAL: usize = 128;
-/// From NTP's epoch, 1900, to ours.
+/// Usual size of a payload in bytes.
+const USUAL_PAYLOAD: usize = 128;
+/// Seconds from the NTP epoch, 1900, to the Unix epoch.
 const NTP_EPOCH_SECS: u64 = 2_208_988_800;
 
-/// What there is to know besides the keys.
-pub struct Making {
-    /// Ours.
+/// Configuration of a [`Transport`], without the keys.
+pub struct TransportConfig {
+    /// Our SSRC.
     pub ssrc: u32,
     pub cname: String,
     pub opus_pt: u8,
     pub now: Instant,
-    /// The wall clock's time then.
+    /// Wall-clock time at `now`.
     pub wall: Timestamp,
 }
 
-/// The own path of one leg. What each packet asks comes first (`Transport::fetch`).
+/// The RTP path of one leg. Fields that every packet needs come first; `Transport::prefetch`
+/// depends on this order.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Transport {
     sources: Vec<Source>,
-    /// The payload that was opened last.
+    /// The payload decrypted last.
     plain: Vec<u8>,
     ssrc: u32,
     opus_pt: u8,
-    sent: Sent,
-    look_at: Instant,
+    sent: SendStats,
+    quality_at: Instant,
     open: Transform,
     seal: Transform,
-    /// The first of those that are seldom asked.
+    /// First of the rarely used fields.
     cname: String,
     retired: VecDeque<(u32, u64)>,
-    /// Who sends reports, and which of them have come.
-    reporters: VecDeque<(u32, Window)>,
-    /// When it was made, and NTP's time then.
+    /// SSRCs that send reports, with their replay windows.
+    reporters: VecDeque<(u32, ReplayWindow)>,
+    /// Time of creation, and the NTP time then.
     made: (Instant, u64),
     report_at: Instant,
     report_index: u32,
-    outbound: Way,
+    outbound: StreamStats,
     round_trip: Option<Duration>,
 }
 
-/// What we have sent.
+/// Statistics of sent packets.
 #[derive(Debug, Default)]
-struct Sent {
+struct SendStats {
     packets: u32,
     bytes: u32,
-    /// Packets when the last report went.
+    /// Packets at the last report.
     reported: u32,
-    /// When the last sound went, with its timestamp.
+    /// Time and timestamp of the last audio packet.
     last: Option<(Instant, u32)>,
     /// Index of the first packet.
     first: Option<u64>,
 }
 
-/// A stream of the peer's.
+/// A stream of the peer.
 #[derive(Debug)]
 struct Source {
     ssrc: u32,
-    window: Window,
+    window: ReplayWindow,
     reception: Reception,
-    /// Its last report: when it came, and the middle of its NTP time.
+    /// Arrival of its last report, and the middle of that report's NTP time.
     report: Option<(Instant, u32)>,
-    /// It has sent since our last report.
+    /// Whether it sent anything since our last report.
     active: bool,
 }
 
-/// A packet of the peer's, new and authentic.
+/// A received packet, new and authentic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Received<'a> {
+pub struct ReceivedPacket<'a> {
     pub payload_type: u8,
     pub ssrc: u32,
-    /// Extended: it does not turn over.
+    /// Extended sequence number; it does not wrap.
     pub sequence: u64,
     pub timestamp: u32,
     pub payload: &'a [u8],
 }
 
-/// A packet of ours.
+/// A packet to send.
 #[derive(Clone, Copy, Debug)]
-pub struct Sending<'a> {
+pub struct OutgoingPacket<'a> {
     pub payload_type: u8,
     pub marker: bool,
-    /// Extended; never the same twice.
+    /// Extended sequence number. Must never be repeated.
     pub sequence: u64,
     pub timestamp: u32,
     pub payload: &'a [u8],
-    /// When that timestamp was.
+    /// Time of the timestamp.
     pub at: Instant,
 }
 
 impl Transport {
-    /// None: the crypto refuses the keys.
-    pub fn new(keys: &Keys, making: Making) -> Option<Self> {
+    /// Creates a transport. Returns `None` if the crypto library rejects the keys.
+    pub fn new(keys: &Keys, config: TransportConfig) -> Option<Self> {
         let (seal, open) = keys.directions()?;
-        let micros = u64::try_from(making.wall.micros()).unwrap_or_default();
+        let micros = u64::try_from(config.wall.micros()).unwrap_or_default();
         let fraction = (micros % 1_000_000) << 32;
         let ntp =
             ((micros / 1_000_000).wrapping_add(NTP_EPOCH_SECS) << 32) | (fraction / 1_000_000);
         Some(Self {
             seal,
             open,
-            ssrc: making.ssrc,
-            cname: making.cname,
-            opus_pt: making.opus_pt,
+            ssrc: config.ssrc,
+            cname: config.cname,
+            opus_pt: config.opus_pt,
             sources: Vec::with_capacity(1),
             retired: VecDeque::new(),
             reporters: VecDeque::new(),
             plain: Vec::new(),
-            made: (making.now, ntp),
-            report_at: making.now + FIRST_REPORT,
-            look_at: making.now + LOOKS,
+            made: (config.now, ntp),
+            report_at: config.now + FIRST_REPORT_AFTER,
+            quality_at: config.now + QUALITY_INTERVAL,
             report_index: 0,
-            sent: Sent::default(),
-            outbound: Way::default(),
+            sent: SendStats::default(),
+            outbound: StreamStats::default(),
             round_trip: None,
         })
     }
 
-    /// Asks the processor for what packets are going to ask of it.
-    pub fn fetch(&self) {
-        fetch(self, offset_of!(Self, open));
-        self.open.fetch();
-        self.seal.fetch();
+    /// Prefetches what packets need.
+    pub fn prefetch(&self) {
+        prefetch(self, offset_of!(Self, open));
+        self.open.prefetch();
+        self.seal.prefetch();
     }
 
-    /// Then for what that points at: of packets that come.
-    pub fn fetch_for_opening(&self) {
-        self.open.fetch_key();
-        fetch(self.sources.as_slice(), size_of::<Source>());
-        fetch(self.plain.as_slice(), PLAIN_USUAL);
+    /// Prefetches what that points to, for received packets.
+    pub fn prefetch_for_receiving(&self) {
+        self.open.prefetch_key();
+        prefetch(self.sources.as_slice(), size_of::<Source>());
+        prefetch(self.plain.as_slice(), USUAL_PAYLOAD);
     }
 
-    /// And of those that go.
-    pub fn fetch_for_sealing(&self) {
-        self.seal.fetch_key();
+    /// Prefetches what that points to, for packets to send.
+    pub fn prefetch_for_sending(&self) {
+        self.seal.prefetch_key();
     }
 
-    /// Whether the peer is known to send with this SSRC.
-    pub fn knows(&self, ssrc: u32) -> bool {
+    /// Returns whether the peer is known to use this SSRC.
+    pub fn has_ssrc(&self, ssrc: u32) -> bool {
         self.sources.iter().any(|source| source.ssrc == ssrc)
     }
 
-    /// Takes in what looks like RTP. None: it is not authentic, came before, or is no RTP; nothing has changed then.
-    pub fn rtp(&mut self, now: Instant, datagram: &[u8]) -> Option<Received<'_>> {
-        let header = Header::read(datagram)?;
+    /// Processes a datagram that looks like RTP. Returns `None`, without any other effect, if it is
+    /// not authentic, a replay, or not RTP.
+    pub fn receive_rtp(&mut self, now: Instant, datagram: &[u8]) -> Option<ReceivedPacket<'_>> {
+        let header = Header::parse(datagram)?;
         let known = self.sources.iter().position(|source| source.ssrc == header.ssrc);
         let window = match known.and_then(|at| self.sources.get(at)) {
             Some(source) => Some(source.window),
@@ -179,7 +183,7 @@ impl Transport {
                 .retired
                 .iter()
                 .find(|(ssrc, _)| *ssrc == header.ssrc)
-                .map(|(_, newest)| Window::after(*newest)),
+                .map(|(_, newest)| ReplayWindow::closed_at(*newest)),
         };
         let index = match &window {
             Some(window) => {
@@ -193,12 +197,12 @@ impl Transport {
         let is_sound = header.payload_type == self.opus_pt;
         let source = match known.and_then(|at| self.sources.get_mut(at)) {
             Some(source) => source,
-            None => self.begin_source(header.ssrc, index, window)?,
+            None => self.add_source(header.ssrc, index, window)?,
         };
-        source.window.take(index);
+        source.window.insert(index);
         source.active = true;
-        source.reception.packet(now, index, header.timestamp, is_sound);
-        Some(Received {
+        source.reception.record(now, index, header.timestamp, is_sound);
+        Some(ReceivedPacket {
             payload_type: header.payload_type,
             ssrc: header.ssrc,
             sequence: index,
@@ -207,12 +211,12 @@ impl Transport {
         })
     }
 
-    /// A stream that is new, or back. The oldest one makes room.
-    fn begin_source(
+    /// Adds a stream that is new or has returned. The oldest one is retired if necessary.
+    fn add_source(
         &mut self,
         ssrc: u32,
         index: u64,
-        window: Option<Window>,
+        window: Option<ReplayWindow>,
     ) -> Option<&mut Source> {
         if self.sources.len() == SOURCES_MAX {
             let gone = self.sources.remove(0);
@@ -222,19 +226,20 @@ impl Transport {
             self.retired.push_back((gone.ssrc, gone.window.newest()));
         }
         self.retired.retain(|(retired, _)| *retired != ssrc);
-        let window = window.unwrap_or(Window::beginning(index));
+        let window = window.unwrap_or(ReplayWindow::starting_at(index));
         self.sources.push(Source {
             ssrc,
             window,
-            reception: Reception::beginning(index),
+            reception: Reception::starting_at(index),
             report: None,
             active: true,
         });
         self.sources.last_mut()
     }
 
-    /// Takes in what looks like RTCP. False: it is not authentic, or came before.
-    pub fn rtcp(&mut self, now: Instant, datagram: &[u8]) -> bool {
+    /// Processes a datagram that looks like RTCP. Returns `false` if it is not authentic or a
+    /// replay.
+    pub fn receive_rtcp(&mut self, now: Instant, datagram: &[u8]) -> bool {
         let Some(index) = self.open.rtcp_index(datagram).map(u64::from) else { return false };
         let Some(reporter) =
             datagram.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes)
@@ -249,64 +254,72 @@ impl Transport {
             return false;
         }
         match known {
-            Some((_, window)) => window.take(index),
+            Some((_, window)) => window.insert(index),
             None => {
-                // Each of these holds the keys: one that draws a seventeenth SSRC has only itself to replay.
+                // Reporters hold the keys, so a peer that uses a seventeenth SSRC can only replay
+                // itself.
                 if self.reporters.len() == RETIRED_MAX {
                     self.reporters.pop_front();
                 }
-                self.reporters.push_back((reporter, Window::beginning(index)));
+                self.reporters.push_back((reporter, ReplayWindow::starting_at(index)));
             }
         }
         let plain = std::mem::take(&mut self.plain);
-        rtcp::read(&plain, |item| self.told(now, item));
+        rtcp::parse(&plain, |item| self.apply_item(now, item));
         self.plain = plain;
         true
     }
 
-    fn told(&mut self, now: Instant, item: Item) {
+    fn apply_item(&mut self, now: Instant, item: Item) {
         match item {
-            Item::Sender(ssrc, sender) => {
+            Item::SenderReport(ssrc, sender) => {
                 if let Some(source) = self.sources.iter_mut().find(|source| source.ssrc == ssrc) {
-                    source.report = Some((now, rtcp::middle(sender.ntp)));
+                    source.report = Some((now, rtcp::ntp_middle(sender.ntp)));
                 }
             }
-            Item::Block(block) if block.ssrc == self.ssrc => self.heard_as(now, &block),
-            // Somebody else's stream; or one that ends: its packets stop coming, which is all there is to it.
-            Item::Block(_) | Item::Goodbye(_) => {}
+            Item::ReportBlock(block) if block.ssrc == self.ssrc => {
+                self.apply_report_block(now, &block)
+            }
+            // A block about another stream, or a BYE: nothing to do but wait for packets to stop.
+            Item::ReportBlock(_) | Item::Goodbye(_) => {}
         }
     }
 
-    /// How the peer hears us.
-    fn heard_as(&mut self, now: Instant, block: &Block) {
+    /// Evaluates the peer's report on our stream.
+    fn apply_report_block(&mut self, now: Instant, block: &ReportBlock) {
         let Some(first) = self.sent.first else { return };
         let packets = u64::from(block.highest).checked_sub(first).map_or(0, |sent| sent + 1);
-        // It can't have heard more than we sent.
+        // The peer cannot have received more than we sent.
         let packets = packets.min(u64::from(self.sent.packets));
         let jitter = Duration::from_micros(u64::from(block.jitter) * 1_000 / 48);
-        self.outbound = Way {
+        self.outbound = StreamStats {
             packets,
             lost: u64::try_from(block.lost).unwrap_or_default().min(packets),
             jitter,
         };
         if block.last_report != 0 {
-            let trip = rtcp::middle(self.ntp(now))
+            let rtt = rtcp::ntp_middle(self.ntp(now))
                 .wrapping_sub(block.last_report)
                 .wrapping_sub(block.since_report);
-            // Clocks that run apart can make it less than nothing, which reads as hours.
-            if trip < 60 << 16 {
-                self.round_trip = Some(Duration::from_micros((u64::from(trip) * 1_000_000) >> 16));
+            // Clock drift can make it negative, which would read as hours.
+            if rtt < 60 << 16 {
+                self.round_trip = Some(Duration::from_micros((u64::from(rtt) * 1_000_000) >> 16));
             }
         }
     }
 
-    /// Writes and seals a packet; false: it could not be sealed and does not go.
-    pub fn send(&mut self, to: SocketAddr, sending: Sending<'_>, out: &mut Outbox) -> bool {
-        let Sending { payload_type, marker, sequence, timestamp, payload, at } = sending;
+    /// Encrypts and queues a packet. Returns `false` if it could not be encrypted.
+    pub fn send(
+        &mut self,
+        to: SocketAddr,
+        packet: OutgoingPacket<'_>,
+        out: &mut SendBuffer,
+    ) -> bool {
+        let OutgoingPacket { payload_type, marker, sequence, timestamp, payload, at } = packet;
         let written = out.write(to, |bytes, from| {
             rtp::write(bytes, payload_type, marker, low16(sequence), timestamp, self.ssrc);
             bytes.extend_from_slice(payload);
-            self.seal.seal_rtp(rtp::HEADER, sequence, bytes, from)
+            self.seal.seal_rtp(rtp::HEADER_SIZE, sequence, bytes, from)
         });
         if written {
             self.sent.first.get_or_insert(sequence);
@@ -320,68 +333,68 @@ impl Transport {
         written
     }
 
-    /// Sends a report where one is due; says what was measured where somebody should look.
-    pub fn tick(&mut self, now: Instant, to: SocketAddr, out: &mut Outbox) -> Option<Quality> {
-        if now < self.look_at {
+    /// Sends a report if one is due. Returns the quality figures about once a second.
+    pub fn tick(&mut self, now: Instant, to: SocketAddr, out: &mut SendBuffer) -> Option<Quality> {
+        if now < self.quality_at {
             return None;
         }
         if now >= self.report_at {
-            self.report_at = now + REPORTS;
+            self.report_at = now + REPORT_INTERVAL;
             self.report(now, to, false, out);
         }
-        self.look_at = (now + LOOKS).min(self.report_at);
+        self.quality_at = (now + QUALITY_INTERVAL).min(self.report_at);
         Some(self.quality())
     }
 
-    /// The last report, and that we leave.
-    pub fn goodbye(&mut self, now: Instant, to: SocketAddr, out: &mut Outbox) -> Quality {
+    /// Sends the last report with a BYE. Returns the final quality figures.
+    pub fn send_bye(&mut self, now: Instant, to: SocketAddr, out: &mut SendBuffer) -> Quality {
         self.report(now, to, true, out);
         self.quality()
     }
 
-    /// What was measured so far.
+    /// Returns the quality figures so far.
     pub fn quality(&self) -> Quality {
-        let mut inbound = Way::default();
-        for way in self.sources.iter().map(|source| source.reception.way()) {
-            inbound.packets += way.packets;
-            inbound.lost += way.lost;
-            inbound.jitter = way.jitter;
+        let mut inbound = StreamStats::default();
+        for stats in self.sources.iter().map(|source| source.reception.stats()) {
+            inbound.packets += stats.packets;
+            inbound.lost += stats.lost;
+            inbound.jitter = stats.jitter;
         }
         Quality { inbound, outbound: self.outbound, round_trip: self.round_trip }
     }
 
-    fn report(&mut self, now: Instant, to: SocketAddr, goodbye: bool, out: &mut Outbox) {
-        let sends =
+    fn report(&mut self, now: Instant, to: SocketAddr, with_bye: bool, out: &mut SendBuffer) {
+        let has_sent =
             std::mem::replace(&mut self.sent.reported, self.sent.packets) != self.sent.packets;
-        let sender = self.sent.last.filter(|_| sends).map(|(at, timestamp)| {
+        let sender = self.sent.last.filter(|_| has_sent).map(|(at, timestamp)| {
             let since =
                 u64::try_from(now.saturating_duration_since(at).as_micros()).unwrap_or_default();
-            Sender {
+            SenderInfo {
                 ntp: self.ntp(now),
                 timestamp: timestamp.wrapping_add(low32(since * 48 / 1_000)),
                 packets: self.sent.packets,
                 bytes: self.sent.bytes,
             }
         });
-        let mut blocks = [Block::default(); SOURCES_MAX];
+        let mut blocks = [ReportBlock::default(); SOURCES_MAX];
         let mut count = 0;
         for (block, source) in
             blocks.iter_mut().zip(self.sources.iter_mut().filter(|source| source.active))
         {
             source.active = false;
-            *block = source.block(now);
+            *block = source.report_block(now);
             count += 1;
         }
         let index = self.report_index;
         self.report_index = (index + 1) & 0x7fff_ffff;
         out.write(to, |bytes, from| {
-            rtcp::write(
+            rtcp::write_report(
                 bytes,
                 self.ssrc,
                 sender,
                 blocks.get(..count).unwrap_or_default(),
                 &self.cname,
-                goodbye,
+                with_bye,
             );
             self.seal.seal_rtcp(index, bytes, from)
         });
@@ -397,14 +410,14 @@ impl Transport {
 }
 
 impl Source {
-    fn block(&mut self, now: Instant) -> Block {
-        let (fraction, lost, jitter) = self.reception.since_last();
+    fn report_block(&mut self, now: Instant) -> ReportBlock {
+        let (fraction, lost, jitter) = self.reception.report_figures();
         let (last_report, since_report) = self.report.map_or((0, 0), |(at, middle)| {
             let since = now.saturating_duration_since(at).as_micros();
             (middle, u32::try_from((since << 16) / 1_000_000).unwrap_or(u32::MAX))
         });
         let highest = low32(self.window.newest());
-        Block { ssrc: self.ssrc, fraction, lost, highest, jitter, last_report, since_report }
+        ReportBlock { ssrc: self.ssrc, fraction, lost, highest, jitter, last_report, since_report }
     }
 }
 

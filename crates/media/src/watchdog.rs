@@ -1,31 +1,34 @@
-//! What a leg still lacks some seconds after it may be heard: the field's most common complaint is "no sound".
+//! Reports which step of the set-up is missing if a leg has no audio some seconds after it was
+//! opened.
 //!
-//! Pure. It only tells; what ends a call is T_media and T_media_dead. What to do about it is said in `call::sound`.
+//! It only reports; timeouts end the call elsewhere. `call::sound` turns the report into advice for
+//! the operator.
 
 use std::time::{Duration, Instant};
 
 use model::metric;
 
-/// How long after its opening a leg is looked at.
-const LOOKS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(8)];
+/// Times after opening at which a leg is checked.
+const CHECK_TIMES: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(8)];
 
-/// The first thing that is missing on a leg's way to sound.
+/// The first step that is missing on the way to audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// No ICE check has got through.
+pub enum MissingStep {
+    /// No ICE check was answered.
     Check,
-    /// DTLS has not come to its end.
+    /// The DTLS handshake is not complete.
     Handshake,
-    /// No packet of sound or keys has come.
+    /// No packet of audio or digits has arrived.
     Packet,
-    /// The peer's DTLS certificate is not the one of its SDP: told when it comes, and the leg is lost.
+    /// The peer's DTLS certificate does not match its SDP. Reported immediately; the leg is lost.
     Fingerprint,
 }
 
-impl Missing {
+impl MissingStep {
+    /// All steps, for registering metrics.
     pub const ALL: [Self; 4] = [Self::Check, Self::Handshake, Self::Packet, Self::Fingerprint];
 
-    /// The word in metrics and traces.
+    /// The label in metrics and traces.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Check => metric::missing::CHECK,
@@ -36,30 +39,31 @@ impl Missing {
     }
 }
 
-/// Looks at one leg.
+/// Checks one leg.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Watchdog {
-    opened: Instant,
-    looked: usize,
+pub(super) struct AudioWatchdog {
+    opened_at: Instant,
+    checks_done: usize,
 }
 
-impl Watchdog {
-    /// Of a leg that was opened now.
-    pub(super) fn new(opened: Instant) -> Self {
-        Self { opened, looked: 0 }
+impl AudioWatchdog {
+    /// Creates the watchdog of a leg that was opened now.
+    pub(super) fn new(opened_at: Instant) -> Self {
+        Self { opened_at, checks_done: 0 }
     }
 
-    /// At each tick: what is `missing`, with how long it has been waited for, where it is time to say so.
-    pub(super) fn look(
+    /// Called at each tick with the step that is missing. Returns it with the time since opening,
+    /// if it is time to report.
+    pub(super) fn check(
         &mut self,
         now: Instant,
-        missing: Option<Missing>,
-    ) -> Option<(Missing, Duration)> {
-        let waited = *LOOKS.get(self.looked)?;
-        if now.saturating_duration_since(self.opened) < waited {
+        missing: Option<MissingStep>,
+    ) -> Option<(MissingStep, Duration)> {
+        let waited = *CHECK_TIMES.get(self.checks_done)?;
+        if now.saturating_duration_since(self.opened_at) < waited {
             return None;
         }
-        self.looked += 1;
+        self.checks_done += 1;
         missing.map(|missing| (missing, waited))
     }
 }
@@ -70,20 +74,27 @@ mod tests {
     use model::Clock;
 
     #[test]
-    fn it_tells_twice_and_only_what_is_missing_then() {
+    fn reports_the_missing_step_twice() {
         let start = Clock::real().now();
-        let mut dog = Watchdog::new(start);
-        let mut told = Vec::new();
+        let mut watchdog = AudioWatchdog::new(start);
+        let mut reports = Vec::new();
         for ms in (0..20_000).step_by(20) {
             let missing = match ms {
-                ..5_000 => Some(Missing::Check),
-                5_000..9_000 => Some(Missing::Packet),
+                ..5_000 => Some(MissingStep::Check),
+                5_000..9_000 => Some(MissingStep::Packet),
                 _ => None,
             };
-            told.extend(dog.look(start + Duration::from_millis(ms), missing));
+            reports.extend(watchdog.check(start + Duration::from_millis(ms), missing));
         }
-        assert_eq!(told, [(Missing::Check, LOOKS[0]), (Missing::Packet, LOOKS[1])]);
-        let mut dog = Watchdog::new(start);
-        assert_eq!(dog.look(start + Duration::from_secs(4), None), None, "all is there");
+        assert_eq!(
+            reports,
+            [(MissingStep::Check, CHECK_TIMES[0]), (MissingStep::Packet, CHECK_TIMES[1])]
+        );
+        let mut watchdog = AudioWatchdog::new(start);
+        assert_eq!(
+            watchdog.check(start + Duration::from_secs(4), None),
+            None,
+            "nothing is missing"
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! Threads beside the shards, for what is made of live sound: recordings, streams, mixes, recognition.
+//! Worker threads for jobs on live audio: mixing, streaming, speech recognition.
 //!
-//! Each thread beats every few milliseconds and lets all its jobs do what is due, as a shard does with its legs: no task,
-//! timer or wake-up per call. A job must not wait. One that panics is dropped, alone.
+//! Each thread runs all its jobs every few milliseconds, as a shard does with its legs. No call has
+//! a task, timer or wake-up. A job must not block. A job that panics is dropped; the others
+//! continue.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,23 +14,24 @@ use std::time::{Duration, Instant};
 
 use model::Clock;
 
-/// Jobs on their way to a thread.
-const NEW_MAX: usize = 1_024;
-/// Whether a job goes on.
+/// Capacity of a thread's queue of new jobs.
+const NEW_JOBS_MAX: usize = 1_024;
+/// Whether a job continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Going {
-    On,
-    /// It is done, and is dropped.
-    Over,
+pub enum JobStatus {
+    /// Run it again.
+    Running,
+    /// Drop it.
+    Done,
 }
 
-/// Something to do at each beat.
+/// Work that is done at regular intervals.
 pub trait Job: Send {
-    /// Does what is due, without waiting.
-    fn beat(&mut self, now: Instant) -> Going;
+    /// Performs the work that is due. Must not block.
+    fn run(&mut self, now: Instant) -> JobStatus;
 }
 
-/// A pool of threads. Dropping it ends them, with all their jobs.
+/// A pool of threads. Dropping it stops them and drops their jobs.
 #[derive(Debug)]
 pub struct Workers {
     threads: Vec<Worker>,
@@ -49,28 +51,37 @@ impl std::fmt::Debug for dyn Job {
 }
 
 impl Workers {
-    /// Starts `threads` (at least one) that beat every `beat`. `name` is theirs.
+    /// Starts `threads` threads (at least one) that run their jobs every `interval`. `name` is the
+    /// prefix of their names.
     ///
     /// # Errors
-    /// The system gives no thread.
-    pub fn start(name: &str, threads: usize, beat: Duration, clock: &Clock) -> io::Result<Self> {
-        let threads =
-            (0..threads.max(1)).map(|n| Worker::start(&format!("{name}-{n}"), beat, clock.clone()));
+    ///
+    /// Returns an error if a thread cannot be started.
+    pub fn start(
+        name: &str,
+        threads: usize,
+        interval: Duration,
+        clock: &Clock,
+    ) -> io::Result<Self> {
+        let threads = (0..threads.max(1))
+            .map(|n| Worker::start(&format!("{name}-{n}"), interval, clock.clone()));
         Ok(Self { threads: threads.collect::<io::Result<_>>()? })
     }
 
-    /// Gives a job to the thread that has the fewest; false: none takes it, and it was dropped.
+    /// Gives a job to the thread that has the fewest. Returns `false` if the thread cannot take it;
+    /// the job is dropped then.
     pub fn add(&self, job: Box<dyn Job>) -> bool {
-        let idlest = self.threads.iter().min_by_key(|worker| worker.jobs.load(Ordering::Relaxed));
-        idlest.is_some_and(|worker| worker.add(job))
+        let least_loaded =
+            self.threads.iter().min_by_key(|worker| worker.jobs.load(Ordering::Relaxed));
+        least_loaded.is_some_and(|worker| worker.add(job))
     }
 
-    /// Jobs under way.
+    /// Number of jobs.
     pub fn jobs(&self) -> usize {
         self.threads.iter().map(|worker| worker.jobs.load(Ordering::Relaxed)).sum()
     }
 
-    /// Ends the threads; their jobs are dropped.
+    /// Stops the threads and drops their jobs.
     pub fn stop(&self) {
         for worker in &self.threads {
             worker.to.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -92,13 +103,13 @@ impl Drop for Workers {
 }
 
 impl Worker {
-    fn start(name: &str, beat: Duration, clock: Clock) -> io::Result<Self> {
-        let (to, new) = sync_channel(NEW_MAX);
+    fn start(name: &str, interval: Duration, clock: Clock) -> io::Result<Self> {
+        let (to, new_jobs) = sync_channel(NEW_JOBS_MAX);
         let jobs = Arc::new(AtomicUsize::new(0));
-        let counted = jobs.clone();
+        let job_count = jobs.clone();
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run(&new, &counted, beat, &clock))?;
+            .spawn(move || run(&new_jobs, &job_count, interval, &clock))?;
         Ok(Self { to: Mutex::new(Some(to)), jobs, thread: Mutex::new(Some(thread)) })
     }
 
@@ -106,24 +117,29 @@ impl Worker {
         let to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(to) = to.as_ref() else { return false };
         self.jobs.fetch_add(1, Ordering::Relaxed);
-        let added = match to.try_send(job) {
+        let accepted = match to.try_send(job) {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
         };
-        if !added {
+        if !accepted {
             self.jobs.fetch_sub(1, Ordering::Relaxed);
         }
-        added
+        accepted
     }
 }
 
-/// Beats until nobody can give a job any more.
-fn run(new: &Receiver<Box<dyn Job>>, counted: &AtomicUsize, beat: Duration, clock: &Clock) {
+/// Runs a thread until no more jobs can be added.
+fn run(
+    new_jobs: &Receiver<Box<dyn Job>>,
+    job_count: &AtomicUsize,
+    interval: Duration,
+    clock: &Clock,
+) {
     let mut jobs: Vec<Box<dyn Job>> = Vec::new();
     let mut due = clock.now();
     loop {
         if jobs.is_empty() {
-            let Ok(job) = new.recv() else { return };
+            let Ok(job) = new_jobs.recv() else { return };
             jobs.push(job);
             due = clock.now();
         } else if let Some(wait) =
@@ -132,24 +148,24 @@ fn run(new: &Receiver<Box<dyn Job>>, counted: &AtomicUsize, beat: Duration, cloc
             std::thread::sleep(wait);
         }
         loop {
-            match new.try_recv() {
+            match new_jobs.try_recv() {
                 Ok(job) => jobs.push(job),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return,
             }
         }
         let now = clock.now();
-        // A beat that was missed is not made up for: jobs look at what waits for them, not at beats.
-        due = now.max(due + beat);
+        // A missed interval is not made up for, because jobs process all available data.
+        due = now.max(due + interval);
         let before = jobs.len();
-        jobs.retain_mut(|job| match catch_unwind(AssertUnwindSafe(|| job.beat(now))) {
-            Ok(going) => going == Going::On,
+        jobs.retain_mut(|job| match catch_unwind(AssertUnwindSafe(|| job.run(now))) {
+            Ok(going) => going == JobStatus::Running,
             Err(_) => {
-                tracing::error!("a job beside the media path panicked and was dropped");
+                tracing::error!("media job panicked and was dropped");
                 false
             }
         });
-        counted.fetch_sub(before - jobs.len(), Ordering::Relaxed);
+        job_count.fetch_sub(before - jobs.len(), Ordering::Relaxed);
     }
 }
 
@@ -158,22 +174,22 @@ mod tests {
     use std::sync::mpsc::{SyncSender, sync_channel};
     use std::time::{Duration, Instant};
 
-    use super::{Going, Job, Workers};
+    use super::{Job, JobStatus, Workers};
     use model::Clock;
 
-    /// Tells each of its beats, and what it does after so many.
-    struct Counting(SyncSender<u32>, u32, fn() -> Going);
+    /// Reports each of its runs, and calls the function from the third run on.
+    struct Counting(SyncSender<u32>, u32, fn() -> JobStatus);
 
     impl Job for Counting {
-        fn beat(&mut self, _: Instant) -> Going {
+        fn run(&mut self, _: Instant) -> JobStatus {
             self.1 += 1;
             let _ = self.0.try_send(self.1);
-            if self.1 < 3 { Going::On } else { (self.2)() }
+            if self.1 < 3 { JobStatus::Running } else { (self.2)() }
         }
     }
 
     #[test]
-    fn jobs_end_by_themselves_and_a_panic_ends_one_alone() {
+    fn jobs_end_when_done_or_when_they_panic() {
         let workers =
             Workers::start("test", 1, Duration::from_millis(1), &Clock::real()).expect("threads");
         let add = |then| {
@@ -181,16 +197,19 @@ mod tests {
             assert!(workers.add(Box::new(Counting(to, 0, then))));
             from
         };
-        let (ends, panics, goes_on) =
-            (add(|| Going::Over), add(|| panic!("on purpose")), add(|| Going::On));
+        let (ends, panics, continues) =
+            (add(|| JobStatus::Done), add(|| panic!("on purpose")), add(|| JobStatus::Running));
         assert_eq!(ends.iter().last(), Some(3));
         assert_eq!(panics.iter().last(), Some(3));
-        assert!(goes_on.iter().any(|beats| beats > 10));
+        assert!(continues.iter().any(|beats| beats > 10));
         assert_eq!(workers.jobs(), 1);
         workers.stop();
-        // It comes to an end: the job was dropped.
-        goes_on.iter().for_each(drop);
+        // The channel closes, so the job was dropped.
+        continues.iter().for_each(drop);
         let (to, _from) = sync_channel(10_000);
-        assert!(!workers.add(Box::new(Counting(to, 0, || Going::On))), "nobody takes it");
+        assert!(
+            !workers.add(Box::new(Counting(to, 0, || JobStatus::Running))),
+            "the threads have stopped"
+        );
     }
 }

@@ -171,7 +171,7 @@ mod tests {
     fn the_longest_unused_goes_first_and_the_sum_stays_bounded() {
         let now = Clock::stepped(Timestamp::from_micros(0)).now();
         let mut cache = Cache::new(80_000);
-        let prompts: Vec<_> = (0..9).map(|_| Prompt::of([])).collect();
+        let prompts: Vec<_> = (0..9).map(|_| Prompt::from_frames([])).collect();
         for (ms, prompt) in (0..).zip(&prompts[..8]) {
             cache.begin(&sound(ms), prompt);
             cache.ready(&sound(ms), prompt, 9_500, Kept::Forever);
@@ -202,7 +202,7 @@ mod tests {
     fn a_file_goes_stale_and_a_newer_prompt_is_left_alone() {
         let clock = Clock::stepped(Timestamp::from_micros(0));
         let mut cache = Cache::new(80_000);
-        let (old, new) = (Prompt::of([]), Prompt::of([]));
+        let (old, new) = (Prompt::from_frames([]), Prompt::from_frames([]));
         cache.begin(&sound(1), &old);
         let at = clock.now() + Duration::from_secs(60);
         cache.ready(&sound(1), &old, 10, Kept::Until { at, etag: Some("x".to_owned()) });

@@ -3,7 +3,7 @@
 use super::looped::Loop;
 use super::resample::{RATE, Resampler};
 use media::opus::{Encoder, Rate, silence_frame};
-use media::prompt::{Frame, Join, Writer};
+use media::prompt::{Frame, LoopJoin, Writer};
 
 /// Milliseconds of a frame.
 const FRAME_MS: u32 = 20;
@@ -41,7 +41,7 @@ pub(super) struct FrameMaker {
     bytes: usize,
     /// What is needed for a join, while it is made; see [`looped`](super::looped).
     looped: Option<Box<Loop>>,
-    join: Option<Join>,
+    join: Option<LoopJoin>,
 }
 
 impl FrameMaker {
@@ -77,7 +77,7 @@ impl FrameMaker {
     }
 
     /// Takes another prompt's.
-    pub(super) fn share_join(&mut self, join: Option<Join>) {
+    pub(super) fn share_join(&mut self, join: Option<LoopJoin>) {
         let frames =
             join.iter().flat_map(|join| join.tail.iter().chain(&join.head).chain(&join.middle));
         self.bytes +=

@@ -27,7 +27,7 @@ use super::shelf::Shelf;
 use super::writing;
 use egress::{Egress, FetchedFile, FileAnswer, OnPiece};
 use machine::Sound;
-use media::prompt::{Frame, Prompt, Slot, Writer};
+use media::prompt::{Frame, FrameState, Prompt, Writer};
 use model::Clock;
 use xml::ast::{DocUrl, Voice};
 
@@ -541,7 +541,7 @@ impl Making {
 impl Drop for Making {
     /// However it ended: what did not become ready is not kept.
     fn drop(&mut self) {
-        if self.prompt.failure().is_some() || !self.prompt.is_settled() {
+        if self.prompt.failure().is_some() || !self.prompt.is_finished() {
             let now = self.inner.clock.now();
             self.cache(|cache| cache.failed(&self.sound, &self.prompt, now));
         }
@@ -617,8 +617,8 @@ fn copied(old: &Arc<Prompt>, maker: FrameMaker) -> Result<FrameMaker, Failure> {
 fn frames_of(prompt: &Arc<Prompt>) -> Vec<Frame> {
     let mut cursor = prompt.cursor();
     std::iter::from_fn(|| match cursor.next() {
-        Slot::Ready(frame) => Some(frame),
-        Slot::Pending | Slot::End | Slot::Failed => None,
+        FrameState::Ready(frame) => Some(frame),
+        FrameState::Pending | FrameState::End | FrameState::Failed => None,
     })
     .collect()
 }

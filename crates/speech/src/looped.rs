@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use super::resample::{RATE, Resampler};
 use media::opus::{Encoder, Rate};
-use media::prompt::{Frame, Join};
+use media::prompt::{Frame, LoopJoin};
 
 /// Samples of a frame.
 const FRAME: usize = Rate::Hz16000.frame();
@@ -58,7 +58,7 @@ impl Loop {
     }
 
     /// The join; none where there is too little sound.
-    pub(super) fn join(self) -> Option<Join> {
+    pub(super) fn join(self) -> Option<LoopJoin> {
         if self.mixed || self.rate == 0 {
             return None;
         }
@@ -73,7 +73,7 @@ impl Loop {
         }
     }
 
-    fn long(self, end: f64, from: usize) -> Option<Join> {
+    fn long(self, end: f64, from: usize) -> Option<LoopJoin> {
         let start = (from * FRAME) as f64;
         let tail = ((end - start) / FRAME as f64).round() as usize;
         let made = (tail * FRAME) as i64;
@@ -100,11 +100,16 @@ impl Loop {
                 .collect()
         };
         made(RUN_UP, -(RUN_UP as i64));
-        Some(Join { from, tail: made(tail, 0), head: made(HEAD, tail as i64), middle: Vec::new() })
+        Some(LoopJoin {
+            from,
+            tail: made(tail, 0),
+            head: made(HEAD, tail as i64),
+            middle: Vec::new(),
+        })
     }
 
     /// All of it is in `recent`.
-    fn short(self, end: f64) -> Option<Join> {
+    fn short(self, end: f64) -> Option<LoopJoin> {
         let (frames, own) =
             (((end / FRAME as f64).round() as usize).max(1), (end / FRAME as f64).ceil() as usize);
         let stretch = end / (frames * FRAME) as f64;
@@ -123,7 +128,7 @@ impl Loop {
             (0..frames as i64).map(|number| encoded(&mut encoder, number, round)).collect()
         });
         let head = (0..own as i64).map(|number| encoded(&mut encoder, number, last)).collect();
-        Some(Join { from: 0, tail, head, middle })
+        Some(LoopJoin { from: 0, tail, head, middle })
     }
 
     fn at_our_rate(&self, sound: Vec<i16>) -> Option<Vec<i16>> {
@@ -140,7 +145,7 @@ fn encoded(encoder: &mut Encoder, number: i64, sample: impl Fn(i64) -> i16) -> F
     let first = number * FRAME as i64;
     let pcm: [i16; FRAME] = std::array::from_fn(|n| sample(first + n as i64));
     // The first of a round comes after the end of a round, but not always after the one that was encoded before it.
-    if number == 0 { encoder.encode_apart(&pcm) } else { encoder.encode(&pcm) }
+    if number == 0 { encoder.encode_independent(&pcm) } else { encoder.encode(&pcm) }
 }
 
 /// The sound between its samples (Catmull and Rom's curve); silence outside.
@@ -167,7 +172,7 @@ mod tests {
     use super::*;
     use crate::frames::FrameMaker;
     use media::opus::Decoder;
-    use media::prompt::{Prompt, Slot};
+    use media::prompt::{FrameState, Prompt};
 
     const PEAK: f64 = 8_000.0;
 
@@ -193,12 +198,12 @@ mod tests {
         let mut frames = 0;
         for round in 1..=rounds {
             loop {
-                match cursor.next_of(joined && round < rounds) {
-                    Slot::Ready(frame) => {
+                match cursor.next_in_round(joined && round < rounds) {
+                    FrameState::Ready(frame) => {
                         decoder.decode(Some(&frame), false, &mut heard).unwrap();
                         frames += 1;
                     }
-                    Slot::End => break,
+                    FrameState::End => break,
                     other => panic!("{other:?}"),
                 }
             }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::Progress;
 use super::voiced::FRAME;
 use machine::Sound;
-use media::prompt::{Prompt, Slot, Writer};
+use media::prompt::{FrameState, Prompt, Writer};
 use speech::library::Library;
 use store::AgentSpec;
 use xml::ast::{Speech, SpeechNode, Voice};
@@ -67,20 +67,20 @@ async fn hand_on(prompt: &Arc<Prompt>, writer: &mut Writer) -> u32 {
     let mut waited = Duration::ZERO;
     loop {
         match cursor.next() {
-            Slot::Ready(frame) => {
+            FrameState::Ready(frame) => {
                 writer.push(frame);
                 frames += 1;
             }
-            Slot::End => return frames,
-            Slot::Failed => {
+            FrameState::End => return frames,
+            FrameState::Failed => {
                 tracing::warn!(
                     why = prompt.failure(),
                     "a sentence of an agent's could not be spoken"
                 );
                 return frames;
             }
-            Slot::Pending if waited >= PATIENCE => return frames,
-            Slot::Pending => {
+            FrameState::Pending if waited >= PATIENCE => return frames,
+            FrameState::Pending => {
                 tokio::time::sleep(LOOK).await;
                 waited += LOOK;
             }

@@ -13,7 +13,7 @@ use super::recording::{self, Started};
 use super::{Ask, CONFLICT, No, control, customer_url};
 use crate::call::rooms::{Asked, MemberAsk, Members};
 use machine::{RoomKind, Sound, SoundItem};
-use media::Played;
+use media::SoundKind;
 use xml::ast::Speak;
 
 const NO_ROOM: No = No::NotFound("conference not found");
@@ -224,14 +224,14 @@ pub(super) fn route_of(api: &Api, ask: &Ask, path: &[&str]) -> Result<Response, 
             members(api, ask, name, ids, &what, Some("play queued into conference"))
         }
         ("DELETE", [name, "Member", ids, "Play"]) => {
-            members(api, ask, name, ids, &MemberAsk::Stop(Played::Play), None)
+            members(api, ask, name, ids, &MemberAsk::Stop(SoundKind::Play), None)
         }
         ("POST", [name, "Member", ids, "Speak"]) => {
             let what = spoken(ask)?;
             members(api, ask, name, ids, &what, Some("speak queued into conference"))
         }
         ("DELETE", [name, "Member", ids, "Speak"]) => {
-            members(api, ask, name, ids, &MemberAsk::Stop(Played::Speak), None)
+            members(api, ask, name, ids, &MemberAsk::Stop(SoundKind::Speak), None)
         }
         _ => Err(No::NotFound(super::NOT_HERE)),
     }
@@ -319,14 +319,14 @@ pub(super) fn whom(ids: &str) -> Option<Members> {
 pub(super) fn played(api: &Api, ask: &Ask) -> Result<MemberAsk, No> {
     let url = ask.fields()?.required("url").map_err(No::Bad)?;
     let url = customer_url(api, "url", &url).map_err(No::Bad)?;
-    Ok(MemberAsk::Play(Played::Play, vec![SoundItem::once(Sound::File { url })]))
+    Ok(MemberAsk::Play(SoundKind::Play, vec![SoundItem::once(Sound::File { url })]))
 }
 
 /// `text` and how it is said.
 pub(super) fn spoken(ask: &Ask) -> Result<MemberAsk, No> {
     let Speak { speech, voice, language, .. } = control::said(&ask.fields()?).map_err(No::Bad)?;
     Ok(MemberAsk::Play(
-        Played::Speak,
+        SoundKind::Speak,
         vec![SoundItem::once(Sound::Speak { speech, voice, language })],
     ))
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::call::rooms::{Asked, MemberAsk, MemberView, Members, RoomView};
 use machine::RoomKind;
-use media::Played;
+use media::SoundKind;
 use model::{AuthId, Direction, HangupCause, Timestamp, WireCause};
 
 pub(super) const NO_ROOM: No = No::NotFound("multiparty call not found");
@@ -259,10 +259,10 @@ pub(super) async fn route_of(api: &Api, ask: &Ask, path: &[&str]) -> Result<Resp
             queued(api, ask, &mpc, id, &spoken(ask)?, "speak queued into MPC")
         }
         ("DELETE", ["Member", id, "Play"]) => {
-            told(api, ask, &mpc, id, &MemberAsk::Stop(Played::Play))
+            told(api, ask, &mpc, id, &MemberAsk::Stop(SoundKind::Play))
         }
         ("DELETE", ["Member", id, "Speak"]) => {
-            told(api, ask, &mpc, id, &MemberAsk::Stop(Played::Speak))
+            told(api, ask, &mpc, id, &MemberAsk::Stop(SoundKind::Speak))
         }
         _ => Err(No::NotFound(super::NOT_HERE)),
     }

@@ -47,8 +47,8 @@ impl Copies {
 impl Inner {
     /// One recording goes to the bucket.
     pub(super) async fn copy(&self, copies: &Copies, recording: Recording) {
-        let format = Format::from_word(&recording.format).unwrap_or(Format::Wav);
-        let object = format!("{}{}", copies.prefix, record::name(recording.id, format));
+        let format = Format::from_name(&recording.format).unwrap_or(Format::Wav);
+        let object = format!("{}{}", copies.prefix, record::file_name(recording.id, format));
         let (outcome, write) = match self.send(copies, &recording, format, &object).await {
             Ok(()) => (recording_copy::STORED, CopyWrite::Copied { id: recording.id, object }),
             Err(Unsent::NoFile(error)) => {
@@ -74,7 +74,7 @@ impl Inner {
         format: Format,
         object: &str,
     ) -> Result<(), Unsent> {
-        let path = self.recorder.folder().join(record::name(recording.id, format));
+        let path = self.recorder.folder().join(record::file_name(recording.id, format));
         let file = File::open(path).await.map_err(Unsent::NoFile)?;
         let len = file.metadata().await.map_err(Unsent::NoFile)?.len();
         copies.bucket.put(object, file, len, format.content_type()).await.map_err(Unsent::Bucket)

@@ -25,7 +25,9 @@ pub use copies::Copies;
 use super::outbox::Outbox;
 use crate::answer::{Dice, SigningKeys};
 use machine::{Notice, NoticeKind, Param, RecordEnd, RecordFact, RecordOrder, recorded};
-use media::record::{self, Format, Left, Order, Recorder, Source, Tape};
+use media::record::{
+    self, Format, Recorder, RecordingHandle, RecordingOptions, RepairOutcome, Source,
+};
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, Timestamp};
 use speech::recognise::Recognisers;
@@ -185,7 +187,7 @@ impl Recordings {
         taking: Taking,
         source: Box<dyn Source>,
         told: impl FnOnce(RecordFact) + Send + 'static,
-    ) -> Result<Tape, &'static str> {
+    ) -> Result<RecordingHandle, &'static str> {
         let Taking { id, account, main_account, call, room, order, keys, action, answered, is_up } =
             taking;
         let format = Format::of(order.mp3);
@@ -206,7 +208,7 @@ impl Recordings {
             notices: order.action.into_iter().chain(order.callback).collect(),
             transcript: order.transcript,
         };
-        let how = Order {
+        let how = RecordingOptions {
             id,
             format,
             stereo: order.stereo,
@@ -214,7 +216,7 @@ impl Recordings {
             silence: order.silence_ms.map(Duration::from_millis),
         };
         let (inner, begun) = (self.0.clone(), start.clone());
-        let done = move |what: record::Recorded| {
+        let done = move |what: record::RecordingResult| {
             if let Some(why) = &what.failure {
                 tracing::warn!(recording = %begun.id, call_uuid = %begun.call, %why, "a recording failed; its call goes on");
             }
@@ -242,7 +244,7 @@ impl Recordings {
             };
             tasks.spawn_on(work, &runtime);
         };
-        let tape = self.0.recorder.begin(how, source, Box::new(done))?;
+        let tape = self.0.recorder.start_recording(how, source, Box::new(done))?;
         self.0.store.recording_begun(start);
         Ok(tape)
     }
@@ -256,15 +258,15 @@ impl Recordings {
         let left = self.0.store.recordings_open(&self.0.node_id).await?;
         let count = left.len();
         for start in left {
-            let format = Format::from_word(&start.format).unwrap_or(Format::Wav);
+            let format = Format::from_name(&start.format).unwrap_or(Format::Wav);
             let (end, duration_ms) = match record::repair(
                 self.folder(),
                 start.id,
                 format,
                 start.stereo,
             ) {
-                Ok(Left::Repaired { duration_ms }) => (RecordEnd::HungUp, duration_ms),
-                Ok(Left::Nothing) => (RecordEnd::Failed, 0),
+                Ok(RepairOutcome::Repaired { duration_ms }) => (RecordEnd::HungUp, duration_ms),
+                Ok(RepairOutcome::Nothing) => (RecordEnd::Failed, 0),
                 Err(error) => {
                     tracing::error!(recording = %start.id, %error, "a recording that was cut off could not be repaired");
                     (RecordEnd::Failed, 0)
@@ -280,7 +282,7 @@ impl Recordings {
                 "completed the recordings that this node left open when it died"
             );
         }
-        for (id, format) in record::left_behind(self.folder()).unwrap_or_default() {
+        for (id, format) in record::list_unfinished(self.folder()).unwrap_or_default() {
             self.0.unlink(id, format);
         }
         Ok(())
@@ -395,7 +397,7 @@ impl Inner {
     async fn take_away(&self, recordings: &[Recording]) -> Result<(), StoreError> {
         let mut gone = Vec::with_capacity(recordings.len());
         for recording in recordings {
-            let format = Format::from_word(&recording.format).unwrap_or(Format::Wav);
+            let format = Format::from_name(&recording.format).unwrap_or(Format::Wav);
             if self.unlink(recording.id, format) {
                 gone.push(recording.id);
             }

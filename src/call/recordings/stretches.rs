@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use media::voice::Judge;
+use media::voice::VoiceDetector;
 
 /// Milliseconds of a frame.
 const FRAME_MS: u64 = 20;
@@ -27,7 +27,7 @@ pub(super) struct Stretch {
 /// Cuts one channel.
 #[derive(Default)]
 pub(super) struct Cutter {
-    judge: Judge,
+    judge: VoiceDetector,
     /// Frames heard so far.
     at: u64,
     /// The latest before a voice.
@@ -46,7 +46,7 @@ struct Open {
 impl Cutter {
     /// Takes in the next 20 ms; gives a piece that is over.
     pub(super) fn push(&mut self, frame: &[i16]) -> Option<Stretch> {
-        let voiced = self.judge.hear(frame);
+        let voiced = self.judge.push(frame);
         self.at += 1;
         match &mut self.open {
             None if voiced => {

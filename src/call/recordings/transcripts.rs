@@ -72,7 +72,7 @@ impl Inner {
     /// What was said, in its order, and what went wrong. The `last` time goes on behind a piece that can't be heard.
     async fn hear(&self, work: &ToTranscribe, last: bool) -> (Vec<Said>, Option<String>) {
         let (folder, id) = (self.recorder.folder().to_owned(), work.start.id);
-        let format = Format::from_word(&work.start.format).unwrap_or(Format::Wav);
+        let format = Format::from_name(&work.start.format).unwrap_or(Format::Wav);
         let (to, mut pieces) = mpsc::channel::<(usize, Stretch)>(1);
         let reading = tokio::task::spawn_blocking(move || {
             let mut cutters = [Cutter::default(), Cutter::default()];

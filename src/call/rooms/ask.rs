@@ -11,7 +11,7 @@ use machine::{
     Command, Input, MemberId, RecordEnd, RecordOrder, Role, RoomKind, RoomNews, RoomOut, SoundItem,
     TrackNews,
 };
-use media::{Audience, Played};
+use media::{Audience, SoundKind};
 use model::{AuthId, CallUuid, Direction, HangupCause, Timestamp};
 use store::{EndedRoom, KeptMember, LeftMember, OpenRoom, Scope};
 use xml::ast::Target;
@@ -227,8 +227,8 @@ pub enum MemberAsk {
     /// Out of the room; its document goes on.
     Kick,
     HangUp,
-    Play(Played, Vec<SoundItem>),
-    Stop(Played),
+    Play(SoundKind, Vec<SoundItem>),
+    Stop(SoundKind),
 }
 
 /// How asking went.

@@ -26,9 +26,9 @@ use machine::{
     SoundItem,
 };
 use media::prompt::Prompt;
-use media::record::{Part, Pause, Source, Tape};
+use media::record::{PausableSource, Pause, RecordingHandle, Source};
 use media::workers::Workers;
-use media::{Audience, CableEnd, LegHandle, MixEvent, MixSink, Mixer, PlayItem, Played, cable};
+use media::{Audience, CableEnd, LegHandle, MixEvent, MixSink, Mixer, PlayItem, SoundKind, cable};
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, HangupCause, Timestamp};
 use state::{Effect, Room};
@@ -131,7 +131,7 @@ struct Recording {
     /// Somebody wants it to leave out what is said.
     held: bool,
     pause: Pause,
-    tape: Tape,
+    tape: RecordingHandle,
 }
 
 /// A member's call.
@@ -167,7 +167,7 @@ impl Rooms {
 
     /// Rooms in which nothing is heard, for what only asks about them.
     pub fn silent(clock: Clock) -> Self {
-        Self::new(clock, |_| Mixer::silent(), |_| Prompt::of([]))
+        Self::new(clock, |_| Mixer::silent(), |_| Prompt::from_frames([]))
     }
 
     /// Sounds, as they are played.
@@ -291,7 +291,7 @@ impl Rooms {
         let Some((effects, last)) = inside.room.leave(member) else { return unknown() };
         let told = if last { inside.room.take_told() } else { Vec::new() };
         if !sounds.is_empty() {
-            inside.mixer.play(Audience::All, Played::Cue, sounds);
+            inside.mixer.play(Audience::All, SoundKind::Cue, sounds);
         }
         inside.carry_out(effects);
         inside.note_recording(None);
@@ -320,13 +320,13 @@ impl Rooms {
     /// participant. None: the call is in no room, or no thread has time for it.
     pub(super) fn seat_agent(&self, call: CallUuid, workers: &Workers) -> Option<CableEnd> {
         let (cell, member) = locked(&self.0.tables).calls.get(&call).cloned()?;
-        let [ours, theirs] = cable(workers, [Mixer::LEAD, crate::stream::LEAD])?;
+        let [ours, theirs] = cable(workers, [Mixer::PREBUFFER_FRAMES, crate::stream::LEAD])?;
         let mut inside = locked(&cell.state);
         // What the room's end pushes is for the other's ears, and waits there as long as a stream's sound does at a leg.
         let part = inside.room.part_of(member)?;
         inside.agents.insert(member);
-        inside.mixer.add_end(agents_seat(member), ours);
-        inside.mixer.part(agents_seat(member), part);
+        inside.mixer.add_cable(agents_seat(member), ours);
+        inside.mixer.set_member(agents_seat(member), part);
         Some(theirs)
     }
 
@@ -335,7 +335,7 @@ impl Rooms {
         let items = self.items(items);
         let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
         if let Some(cell) = cell {
-            locked(&cell.state).mixer.play(Audience::All, Played::Cue, items);
+            locked(&cell.state).mixer.play(Audience::All, SoundKind::Cue, items);
         }
     }
 
@@ -372,7 +372,7 @@ impl Rooms {
         let was_heard = inside.ringing.first().is_some_and(|(first, _)| *first == call);
         inside.ringing.retain(|(other, _)| *other != call);
         if was_heard {
-            inside.mixer.stop(Audience::All, Played::Ring);
+            inside.mixer.stop(Audience::All, SoundKind::Ring);
             inside.play_ring();
         }
     }
@@ -384,7 +384,7 @@ impl Rooms {
         call: CallUuid,
         (id, url): (uuid::Uuid, String),
         when_alone: bool,
-        begin: impl FnOnce(OfRoom, Box<dyn Source>, RecordTold) -> Result<Tape, &'static str>,
+        begin: impl FnOnce(OfRoom, Box<dyn Source>, RecordTold) -> Result<RecordingHandle, &'static str>,
     ) -> Result<(), &'static str> {
         let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
         let Some(cell) = cell else { return Ok(()) };
@@ -395,7 +395,7 @@ impl Rooms {
         }
         let pause = Pause::default();
         pause.set(!when_alone && inside.calls.len() < 2);
-        let source = Part::new(inside.mixer.listen(), pause.clone(), false);
+        let source = PausableSource::new(inside.mixer.listen(), pause.clone(), false);
         let multi_party = cell.key.kind == RoomKind::MultiParty;
         let of = OfRoom { id: inside.room.id, name: cell.key.name.clone(), multi_party };
         let room = Arc::downgrade(&cell);
@@ -438,7 +438,7 @@ impl Inside {
     /// What is heard of those who are being called.
     fn play_ring(&self) {
         if let Some((_, items)) = self.ringing.first() {
-            self.mixer.play(Audience::All, Played::Ring, items.clone());
+            self.mixer.play(Audience::All, SoundKind::Ring, items.clone());
         }
     }
 
@@ -447,9 +447,9 @@ impl Inside {
             match effect {
                 Effect::Tell(member, news) => self.tell(member, news),
                 Effect::Part(member, part) => {
-                    self.mixer.part(member, part);
+                    self.mixer.set_member(member, part);
                     if self.agents.contains(&member) {
-                        self.mixer.part(agents_seat(member), part);
+                        self.mixer.set_member(agents_seat(member), part);
                     }
                 }
             }
@@ -544,7 +544,7 @@ impl Inside {
                     }
                 }
             }
-            MixEvent::Played { to, on } => {
+            MixEvent::Playback { to, on } => {
                 let whom: Vec<MemberId> = match to {
                     Audience::All => self.room.present().map(|(member, _)| member).collect(),
                     Audience::Member(member) => vec![member],

@@ -9,7 +9,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use machine::{MemberId, Role, RoomEntry, RoomNews, RoomOut};
-use media::{MixPart, Says};
+use media::{HeardBy, MemberAudio};
 use xml::ast::Target;
 
 /// So many addresses are told that a room is over.
@@ -21,7 +21,7 @@ pub(super) enum Effect {
     /// A member's machine is told.
     Tell(MemberId, RoomNews),
     /// What a member says and hears, from now on.
-    Part(MemberId, MixPart),
+    Part(MemberId, MemberAudio),
 }
 
 /// A member as the room knows it.
@@ -38,7 +38,7 @@ pub(super) struct Member {
     pub(super) out: Option<RoomOut>,
     /// Others have been in with it: from then on it can be left alone.
     had_company: bool,
-    part: MixPart,
+    part: MemberAudio,
 }
 
 /// See the module's note.
@@ -92,7 +92,7 @@ impl Room {
     }
 
     /// What a member says and hears now.
-    pub(super) fn part_of(&self, id: MemberId) -> Option<MixPart> {
+    pub(super) fn part_of(&self, id: MemberId) -> Option<MemberAudio> {
         self.members.get(&id).map(|member| member.part)
     }
 
@@ -130,9 +130,9 @@ impl Room {
             waits: true,
             out: None,
             had_company: false,
-            part: MixPart {
-                says: Says::Nobody,
-                hears: false,
+            part: MemberAudio {
+                heard_by: HeardBy::Nobody,
+                hears_room: false,
                 agent: is_agent(&entry),
                 recorded: true,
             },
@@ -317,16 +317,16 @@ impl Room {
         let coaches_are_recorded = self.present().any(|(_, member)| member.entry.records_coaches);
         let member = self.members.get_mut(&id)?;
         let takes_part = member.out.is_none() && !member.waits && !member.held;
-        let says = match (takes_part && !member.muted, member.coaches) {
-            (false, _) => Says::Nobody,
-            (true, false) => Says::ToAll,
-            (true, true) => Says::ToAgents,
+        let heard_by = match (takes_part && !member.muted, member.coaches) {
+            (false, _) => HeardBy::Nobody,
+            (true, false) => HeardBy::Everyone,
+            (true, true) => HeardBy::Agents,
         };
-        let part = MixPart {
-            says,
-            hears: takes_part && !member.deaf,
+        let part = MemberAudio {
+            heard_by,
+            hears_room: takes_part && !member.deaf,
             agent: is_agent(&member.entry),
-            recorded: says != Says::ToAgents || coaches_are_recorded,
+            recorded: heard_by != HeardBy::Agents || coaches_are_recorded,
         };
         (std::mem::replace(&mut member.part, part) != part).then_some(Effect::Part(id, part))
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Effect, Room};
 use machine::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut};
-use media::{MixPart, Says};
+use media::{HeardBy, MemberAudio};
 use model::Method;
 use xml::ast::{DocUrl, Target};
 
@@ -56,9 +56,9 @@ fn told(effects: &[Effect]) -> Vec<(MemberId, RoomNews)> {
     effects.iter().filter_map(tell).collect()
 }
 
-fn parts(effects: &[Effect]) -> Vec<(MemberId, Says, bool)> {
+fn parts(effects: &[Effect]) -> Vec<(MemberId, HeardBy, bool)> {
     let part = |effect: &Effect| match effect {
-        Effect::Part(member, part) => Some((*member, part.says, part.hears)),
+        Effect::Part(member, part) => Some((*member, part.heard_by, part.hears_room)),
         Effect::Tell(..) => None,
     };
     effects.iter().filter_map(part).collect()
@@ -83,10 +83,10 @@ fn who_comes_first_starts_the_room_and_all_hear_each_other() {
     let mut room = room();
     let first = room.comes(1, entry());
     assert_eq!(told(&first.effects), [entered(1, true, true, true)]);
-    assert_eq!(parts(&first.effects), [(1, Says::ToAll, true)]);
+    assert_eq!(parts(&first.effects), [(1, HeardBy::Everyone, true)]);
     let second = room.comes(2, RoomEntry { muted: true, ..entry() });
     assert_eq!(told(&second.effects), [entered(2, false, true, false)]);
-    assert_eq!(parts(&second.effects), [(2, Says::Nobody, true)]);
+    assert_eq!(parts(&second.effects), [(2, HeardBy::Nobody, true)]);
     let (effects, last) = room.leave(1).expect("it was in");
     assert!(effects.is_empty() && !last);
     assert_eq!(room.leave(2).map(|(_, last)| last), Some(true));
@@ -189,7 +189,7 @@ fn the_room_ends_with_a_moderator_and_who_is_left_alone_leaves() {
         told(&effects),
         [2, 3].map(|member| (member, RoomNews::Out { why: RoomOut::Ended }))
     );
-    assert_eq!(parts(&effects), [(2, Says::Nobody, false), (3, Says::Nobody, false)]);
+    assert_eq!(parts(&effects), [(2, HeardBy::Nobody, false), (3, HeardBy::Nobody, false)]);
     assert_eq!(room.leave(2).map(|(effects, last)| (effects.len(), last)), Some((0, false)));
     assert_eq!(room.leave(3).map(|(_, last)| last), Some(true));
 
@@ -242,21 +242,21 @@ fn mute_deaf_hold_and_coaching_change_who_says_what_to_whom() {
     room.comes(1, role(Role::Agent, false));
     room.comes(2, role(Role::Customer, false));
     let supervisor = room.comes(3, role(Role::Supervisor, true));
-    assert_eq!(parts(&supervisor.effects), [(3, Says::ToAgents, true)]);
+    assert_eq!(parts(&supervisor.effects), [(3, HeardBy::Agents, true)]);
     let muted = room.mute(1, true);
     assert_eq!(
         (told(&muted), parts(&muted)),
-        (vec![(1, RoomNews::Muted { on: true })], vec![(1, Says::Nobody, true)])
+        (vec![(1, RoomNews::Muted { on: true })], vec![(1, HeardBy::Nobody, true)])
     );
     assert!(room.mute(1, true).is_empty(), "it is");
-    assert_eq!(parts(&room.deafen(1, true)), [(1, Says::Nobody, false)]);
+    assert_eq!(parts(&room.deafen(1, true)), [(1, HeardBy::Nobody, false)]);
     let held = room.hold(2, true);
     assert_eq!(
         (told(&held), parts(&held)),
-        (vec![(2, RoomNews::Held { on: true })], vec![(2, Says::Nobody, false)])
+        (vec![(2, RoomNews::Held { on: true })], vec![(2, HeardBy::Nobody, false)])
     );
-    assert_eq!(parts(&room.hold(2, false)), [(2, Says::ToAll, true)]);
-    assert_eq!(parts(&room.coach(3, false)), [(3, Says::ToAll, true)]);
+    assert_eq!(parts(&room.hold(2, false)), [(2, HeardBy::Everyone, true)]);
+    assert_eq!(parts(&room.coach(3, false)), [(3, HeardBy::Everyone, true)]);
     room.kick(2);
     for effects in [
         room.mute(2, true),
@@ -281,7 +281,7 @@ fn a_customer_waits_for_an_agent_and_again_when_the_last_has_gone() {
     );
     let (effects, _) = room.leave(2).expect("it was in");
     assert_eq!(told(&effects), [(1, RoomNews::Waits)]);
-    assert_eq!(parts(&effects), [(1, Says::Nobody, false)]);
+    assert_eq!(parts(&effects), [(1, HeardBy::Nobody, false)]);
 }
 
 #[derive(Clone, Debug)]
@@ -317,7 +317,7 @@ proptest! {
     #[test]
     fn whatever_happens_in_a_room(picks in prop::collection::vec(pick(), 1..60)) {
         let mut room = room();
-        let mut parts: BTreeMap<MemberId, MixPart> = BTreeMap::new();
+        let mut parts: BTreeMap<MemberId, MemberAudio> = BTreeMap::new();
         let (mut out, mut begun) = (BTreeSet::new(), BTreeSet::new());
         let (mut muted, mut deaf, mut held) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut members: Vec<MemberId> = Vec::new();
@@ -377,8 +377,8 @@ proptest! {
             }
             for (who, part) in &parts {
                 let takes_part = begun.contains(who) && !out.contains(who) && !held.contains(who);
-                prop_assert_eq!(part.says == Says::ToAll, takes_part && !muted.contains(who), "{} {:?}", who, part);
-                prop_assert_eq!(part.hears, takes_part && !deaf.contains(who));
+                prop_assert_eq!(part.heard_by == HeardBy::Everyone, takes_part && !muted.contains(who), "{} {:?}", who, part);
+                prop_assert_eq!(part.hears_room, takes_part && !deaf.contains(who));
             }
         }
     }

@@ -58,7 +58,7 @@ impl Shell {
         let Media::Leg(leg) = &self.media else { return };
         match (order, end) {
             (MediaOrder::Join, Some(end)) => leg.bridge(*end),
-            (MediaOrder::Part, _) => leg.part(),
+            (MediaOrder::Part, _) => leg.unbridge(),
             _ => {}
         }
     }

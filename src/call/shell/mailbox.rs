@@ -9,7 +9,7 @@ use tracing::warn;
 use super::super::web::Silence;
 use machine::Input;
 use media::sdp::Offer;
-use media::{BridgeEnd, Missing};
+use media::{BridgeEnd, MissingStep};
 use model::CallUuid;
 use model::metric;
 
@@ -43,7 +43,7 @@ pub(in crate::call) enum What {
     /// Time to look how its sound goes.
     Look,
     /// What its media lacks some seconds after `accept`, and how long it has been waited for; whether we send the checks.
-    Missing(Missing, Duration, bool),
+    Missing(MissingStep, Duration, bool),
 }
 
 /// Where a call's facts go; cheap to clone.

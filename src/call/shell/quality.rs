@@ -7,7 +7,7 @@ use tracing::warn;
 use super::{Media, Shell};
 use crate::call::sound;
 use crate::call::trace::Trace;
-use media::{Missing, Quality};
+use media::{MissingStep, Quality};
 use model::CallQuality;
 
 impl Shell {
@@ -15,7 +15,7 @@ impl Shell {
     pub(super) fn missing(
         &mut self,
         at: Instant,
-        missing: Missing,
+        missing: MissingStep,
         waited: Duration,
         checking: bool,
     ) {

@@ -79,8 +79,8 @@ impl Shell {
             MediaOrder::Aside { play, aside } => leg.play_aside(play, aside, items),
             MediaOrder::Stop { play } => leg.stop(play),
             MediaOrder::SendDigits { play, digits } => leg.send_digits(play, &digits),
-            MediaOrder::Listen { on } => leg.listen(on),
-            MediaOrder::Beep { how } => leg.await_beep(how),
+            MediaOrder::Listen { on } => leg.detect_voice(on),
+            MediaOrder::Beep { how } => leg.detect_beep(how),
             MediaOrder::Join | MediaOrder::Part => {}
             MediaOrder::Record { .. }
             | MediaOrder::RecordGo { .. }
@@ -119,7 +119,7 @@ impl Shell {
     pub(super) fn take_answer(&mut self) {
         let Some(answer) = self.answer.take() else { return };
         let Media::Offered(leg) = std::mem::replace(&mut self.media, Media::None) else { return };
-        match self.services.media.answered(*leg, &answer, leg_events(&self.mailbox, None)) {
+        match self.services.media.accept_answer(*leg, &answer, leg_events(&self.mailbox, None)) {
             Ok(leg) => self.media = Media::Leg(leg),
             Err(error) => {
                 warn!(%error, "could not set up media");

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::super::recordings::{ActionAsked, OfRoom, Taking};
 use super::{Media, Shell};
 use machine::{Input, MediaOrder, RecordEnd, RecordFact, RecordId, RecordOrder};
-use media::record::{Format, Part, Pause, RATE, Tape};
-use media::{Line, Patience, Sides};
+use media::record::{Format, PausableSource, Pause, RATE, RecordingHandle};
+use media::{Buffering, TapReader, TapSides};
 use model::Digit;
 
 /// The recordings of a call that are not over.
@@ -23,7 +23,7 @@ struct One {
     order: RecordOrder,
     pause: Pause,
     /// None before it begins.
-    tape: Option<Tape>,
+    tape: Option<RecordingHandle>,
     /// Says that the action is asked here, or not wanted. Dropped without a word: it is sent with the recording's end.
     action: Option<oneshot::Sender<()>>,
     key: Arc<OnceLock<Digit>>,
@@ -90,8 +90,8 @@ impl Shell {
 
     /// Says once, in the call's record, where recordings are other files than was asked for.
     pub(super) fn note_format(&mut self, mp3: bool) {
-        if let Some(why) =
-            Format::instead(mp3).filter(|why| !self.remarks.iter().any(|remark| remark == why))
+        if let Some(why) = Format::substitution_remark(mp3)
+            .filter(|why| !self.remarks.iter().any(|remark| remark == why))
         {
             tracing::info!(remark = why, "call");
             self.remarks.push(why.to_owned());
@@ -124,8 +124,8 @@ impl Shell {
         let action = ActionAsked { by_call, key: one.key.clone() };
         let begun = match &self.media {
             Media::Leg(leg) => {
-                let line = Line::new(leg.tap(Sides::Both), RATE, Patience::Network);
-                let source = Box::new(Part::new(line, one.pause.clone(), one.order.own));
+                let line = TapReader::new(leg.tap(TapSides::Both), RATE, Buffering::Jitter);
+                let source = Box::new(PausableSource::new(line, one.pause.clone(), one.order.own));
                 let taking =
                     Taking { action: Some(action), ..self.taking(one.id, None, one.order.clone()) };
                 let mailbox = self.mailbox.clone();

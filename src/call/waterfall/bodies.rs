@@ -11,7 +11,7 @@ use machine::{
     CallSetup, FetchFailure, Fetched, GraphAction, GraphOutcome, Notice, Outbound, Params,
     PhoneStatus, Refusal, Termination,
 };
-use media::sdp::SHOWN_MAX;
+use media::sdp::REDACTED_MAX;
 use model::{CallType, Direction, Method, Wacid};
 
 /// Bytes of a body that are shown.
@@ -119,7 +119,7 @@ impl Body {
     /// A session description, shortened when it was kept.
     pub(super) fn sdp(way: Sent, kind: SdpType, text: &str) -> Self {
         let kept = if text.contains('…') { Kept::Rebuilt } else { Kept::Whole };
-        const { assert!(SHOWN_MAX <= BODY_MAX, "an SDP is cut where it is kept") };
+        const { assert!(REDACTED_MAX <= BODY_MAX, "an SDP is cut where it is kept") };
         Self::new(way, sdp_head(kind), Kind::Sdp, text, kept)
     }
 

@@ -1,47 +1,51 @@
-//! Checks that are sent again before they are answered (RFC 8489 §6.2.1): the agent lets its own pauses double from the
-//! first one on, and a peer that can be reached only after a while, as Meta's relay, would be found up to as long again later.
+//! Retransmission of unanswered ICE checks (RFC 8489 §6.2.1). str0m doubles its pauses from the
+//! first check on. A peer that becomes reachable only after a while, such as Meta's relay, would
+//! then be found up to that much later again.
 //!
-//! A copy has its check's transaction id, so that one answer is enough. Pure; the leg sends.
+//! A copy has the transaction id of its check, so that one response is enough. No I/O; the leg
+//! sends.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::stun::check_sent;
+use crate::stun::check_id;
 
-/// Between any two checks of a leg, and from one to its copy at first (`meta-calling.md` §5.3).
-const APART: Duration = Duration::from_millis(50);
-/// A tick may come so much later than it was due without moving the next one.
+/// Minimum time between any two checks of a leg, and initially from a check to its copy.
+const SPACING: Duration = Duration::from_millis(50);
+/// A tick may be this late without shifting the next one.
 const TICK: Duration = Duration::from_millis(20);
-/// A copy goes out when an eighth of the time has passed for which there was no answer: a peer is found so much later than it could be.
-const SHARE: u32 = 8;
-/// Copies to one address that never answers: with the agent's own checks it gets no more than 30 (R19).
+/// A copy is sent after an eighth of the time without a response. A peer is found at most that much
+/// later than possible.
+const BACKOFF_DIVISOR: u32 = 8;
+/// Maximum copies to one address that never answers. With str0m's own checks it gets at most 30
+/// (docs/reference/media.md#ice).
 const COPIES_MAX: u32 = 17;
-/// Of them, at most so many before the peer has been told that we accept: a relay that takes nothing of us until then is found
-/// at once when it does, however long that took.
-const COPIES_EARLY: u32 = 8;
+/// Maximum copies before the call is accepted. The rest is kept for a relay that accepts nothing
+/// until then, however late that is.
+const COPIES_BEFORE_ACCEPT: u32 = 8;
 
 /// The latest check to each of the peer's addresses, until it is answered.
 #[derive(Debug, Default)]
-pub(super) struct Checks {
-    waiting: Vec<Check>,
-    pace: Pace,
-    /// The call is accepted.
+pub(super) struct CheckRetransmitter {
+    pending: Vec<Check>,
+    spacing: Spacing,
+    /// Whether the call has been accepted.
     open: bool,
 }
 
-/// When the next copy may go out; none: nothing went yet.
+/// When the next copy may be sent. `None` before the first check.
 #[derive(Debug, Default)]
-struct Pace(Option<Instant>);
+struct Spacing(Option<Instant>);
 
-impl Pace {
+impl Spacing {
     fn allows(&self, now: Instant) -> bool {
         self.0.is_some_and(|at| at <= now)
     }
 
-    /// Something goes out; gives when it was due.
+    /// Records that a check is sent. Returns the time at which it was due.
     fn step(&mut self, now: Instant) -> Instant {
         let at = self.0.filter(|at| *at <= now && now < *at + TICK).unwrap_or(now);
-        self.0 = Some(at + APART);
+        self.0 = Some(at + SPACING);
         at
     }
 }
@@ -50,7 +54,7 @@ impl Pace {
 struct Check {
     to: SocketAddr,
     datagram: Vec<u8>,
-    /// When the first one was due there, and the latest, copies included.
+    /// When the first check to this address was due, and the latest one, copies included.
     first: Instant,
     latest: Instant,
     copies: u32,
@@ -59,48 +63,49 @@ struct Check {
 impl Check {
     fn due(&self) -> Instant {
         let waited = self.latest.saturating_duration_since(self.first);
-        self.latest + APART.max(waited / SHARE)
+        self.latest + SPACING.max(waited / BACKOFF_DIVISOR)
     }
 }
 
-impl Checks {
-    /// A datagram of the agent's goes out, a check maybe.
-    pub(super) fn sent(&mut self, now: Instant, to: SocketAddr, datagram: &[u8]) {
-        if check_sent(datagram).is_none() {
+impl CheckRetransmitter {
+    /// Records a datagram that str0m sends, if it is a check.
+    pub(super) fn note_sent(&mut self, now: Instant, to: SocketAddr, datagram: &[u8]) {
+        if check_id(datagram).is_none() {
             return;
         }
-        let (datagram, latest) = (datagram.to_vec(), self.pace.step(now));
-        match self.waiting.iter_mut().find(|check| check.to == to) {
+        let (datagram, latest) = (datagram.to_vec(), self.spacing.step(now));
+        match self.pending.iter_mut().find(|check| check.to == to) {
             Some(check) => (check.datagram, check.latest) = (datagram, latest),
-            None => self.waiting.push(Check { to, datagram, first: latest, latest, copies: 0 }),
+            None => self.pending.push(Check { to, datagram, first: latest, latest, copies: 0 }),
         }
     }
 
-    /// The call is accepted: what waits is sent anew, fast at first.
+    /// Records that the call was accepted: pending checks are repeated again, quickly at first.
     pub(super) fn open(&mut self, now: Instant) {
         if std::mem::replace(&mut self.open, true) {
             return;
         }
-        for check in &mut self.waiting {
-            // The next tick's, each in its turn.
-            (check.first, check.latest) = (now, now.checked_sub(APART).unwrap_or(now));
+        for check in &mut self.pending {
+            // Due at the next tick, one after the other.
+            (check.first, check.latest) = (now, now.checked_sub(SPACING).unwrap_or(now));
         }
     }
 
-    /// An authentic answer came from there; what is asked there from now on has its own time.
-    pub(super) fn answered(&mut self, from: SocketAddr) {
-        self.waiting.retain(|check| check.to != from);
+    /// Records an authentic response from this address. Its pending check is dropped.
+    pub(super) fn note_response(&mut self, from: SocketAddr) {
+        self.pending.retain(|check| check.to != from);
     }
 
-    /// What goes out once more now, one at most; `wake` is when the agent may send something itself.
-    pub(super) fn copy(&mut self, now: Instant, wake: Instant) -> Option<(SocketAddr, &[u8])> {
-        if !self.pace.allows(now) || wake <= now + TICK {
+    /// Returns the copy to send now, if one is due. `wake` is the time at which str0m may send
+    /// something itself.
+    pub(super) fn next_copy(&mut self, now: Instant, wake: Instant) -> Option<(SocketAddr, &[u8])> {
+        if !self.spacing.allows(now) || wake <= now + TICK {
             return None;
         }
-        let most = if self.open { COPIES_MAX } else { COPIES_EARLY };
-        let due = |check: &&mut Check| check.copies < most && now >= check.due();
-        let check = self.waiting.iter_mut().filter(due).min_by_key(|check| check.latest)?;
-        (check.latest, check.copies) = (self.pace.step(now), check.copies + 1);
+        let limit = if self.open { COPIES_MAX } else { COPIES_BEFORE_ACCEPT };
+        let due = |check: &&mut Check| check.copies < limit && now >= check.due();
+        let check = self.pending.iter_mut().filter(due).min_by_key(|check| check.latest)?;
+        (check.latest, check.copies) = (self.spacing.step(now), check.copies + 1);
         Some((check.to, &check.datagram))
     }
 }
@@ -110,7 +115,7 @@ mod tests {
     use std::net::SocketAddr;
     use std::time::{Duration, Instant};
 
-    use super::{APART, COPIES_EARLY, COPIES_MAX, Checks};
+    use super::{COPIES_BEFORE_ACCEPT, COPIES_MAX, CheckRetransmitter, SPACING};
     use model::Clock;
 
     const MS: Duration = Duration::from_millis(1);
@@ -119,78 +124,85 @@ mod tests {
         [&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42][..], &[id; 12]].concat()
     }
 
-    /// Ticks from the beginning at which something goes to these addresses, for `seconds`; the agent sends nothing more.
-    fn copies(checks: &mut Checks, from: Instant, seconds: u32) -> Vec<(u128, SocketAddr)> {
+    /// Sends no further checks for `seconds`; returns the times in milliseconds and addresses of
+    /// the copies.
+    fn copies(
+        checks: &mut CheckRetransmitter,
+        from: Instant,
+        seconds: u32,
+    ) -> Vec<(u128, SocketAddr)> {
         let far = from + Duration::from_secs(3_600);
         let mut sent = Vec::new();
         for tick in 1..seconds * 50 {
             let now = from + 20 * tick * MS;
             sent.extend(
-                checks.copy(now, far).map(|(to, _)| (now.duration_since(from).as_millis(), to)),
+                checks
+                    .next_copy(now, far)
+                    .map(|(to, _)| (now.duration_since(from).as_millis(), to)),
             );
         }
         sent
     }
 
     #[test]
-    fn copies_go_every_50_ms_at_first_and_end() {
-        let (mut checks, now, to) =
-            (Checks::default(), Clock::real().now(), SocketAddr::from(([10, 0, 0, 1], 9)));
+    fn sends_copies_every_50_ms_at_first_and_stops() {
+        let (mut checks, now, to) = (
+            CheckRetransmitter::default(),
+            Clock::real().now(),
+            SocketAddr::from(([10, 0, 0, 1], 9)),
+        );
         assert!(copies(&mut checks, now, 1).is_empty(), "nothing was sent");
-        checks.sent(now, to, b"no check");
+        checks.note_sent(now, to, b"no check");
         assert!(copies(&mut checks, now, 1).is_empty());
-        checks.sent(now, to, &check(1));
+        checks.note_sent(now, to, &check(1));
         checks.open(now);
         let at: Vec<u128> = copies(&mut checks, now, 60).into_iter().map(|(at, _)| at).collect();
         assert_eq!(at.get(..8).unwrap(), [60, 100, 160, 200, 260, 300, 360, 400]);
         assert_eq!(at.len(), usize::try_from(COPIES_MAX).unwrap());
         assert!(at.windows(2).all(|two| two[1] - two[0] <= 60.max(20 + two[0] / 8 + 20)), "{at:?}");
 
-        checks.sent(now + 60_000 * MS, to, &check(2));
-        assert!(
-            copies(&mut checks, now + 60_000 * MS, 9).is_empty(),
-            "it has had all of its copies"
-        );
-        checks.answered(to);
-        checks.sent(now + 70_000 * MS, to, &check(3));
+        checks.note_sent(now + 60_000 * MS, to, &check(2));
+        assert!(copies(&mut checks, now + 60_000 * MS, 9).is_empty(), "no copies left");
+        checks.note_response(to);
+        checks.note_sent(now + 70_000 * MS, to, &check(3));
         let far = now + Duration::from_secs(3_600);
         assert_eq!(
-            checks.copy(now + 70_060 * MS, far),
+            checks.next_copy(now + 70_060 * MS, far),
             Some((to, check(3).as_slice())),
-            "after an answer it begins anew"
+            "restarted after a response"
         );
-        checks.answered(to);
+        checks.note_response(to);
         assert!(copies(&mut checks, now + 70_060 * MS, 9).is_empty());
     }
 
     #[test]
-    fn they_begin_anew_when_the_call_is_accepted() {
-        let (mut checks, now) = (Checks::default(), Clock::real().now());
+    fn restarts_when_the_call_is_accepted() {
+        let (mut checks, now) = (CheckRetransmitter::default(), Clock::real().now());
         let [to, other] = [1, 2].map(|n| SocketAddr::from(([10, 0, 0, n], 9)));
-        checks.sent(now, to, &check(1));
-        checks.sent(now + 50 * MS, other, &check(2));
-        let early = copies(&mut checks, now + 50 * MS, 7).len();
-        assert_eq!(early, 2 * usize::try_from(COPIES_EARLY).unwrap());
+        checks.note_sent(now, to, &check(1));
+        checks.note_sent(now + 50 * MS, other, &check(2));
+        let before_accept = copies(&mut checks, now + 50 * MS, 7).len();
+        assert_eq!(before_accept, 2 * usize::try_from(COPIES_BEFORE_ACCEPT).unwrap());
         let accepted = now + 7_050 * MS;
         checks.open(accepted);
         let at = copies(&mut checks, accepted, 10);
         assert_eq!(at.first(), Some(&(20, to)), "on the next tick");
         assert!(
             at.get(1).is_some_and(|(at, to)| *to == other && *at <= 100),
-            "and the other's turn: {at:?}"
+            "then the other address: {at:?}"
         );
-        assert_eq!(at.len(), 2 * usize::try_from(COPIES_MAX - COPIES_EARLY).unwrap());
+        assert_eq!(at.len(), 2 * usize::try_from(COPIES_MAX - COPIES_BEFORE_ACCEPT).unwrap());
         assert!(at.last().unwrap().0 < 2_500, "{at:?}");
         checks.open(accepted + 20_000 * MS);
         assert!(copies(&mut checks, accepted + 20_000 * MS, 9).is_empty(), "once");
     }
 
     #[test]
-    fn all_of_a_legs_checks_are_50_ms_apart() {
-        let (mut checks, now) = (Checks::default(), Clock::real().now());
+    fn spaces_all_checks_of_a_leg_by_50_ms() {
+        let (mut checks, now) = (CheckRetransmitter::default(), Clock::real().now());
         checks.open(now);
         for n in 1..=4 {
-            checks.sent(
+            checks.note_sent(
                 now + u32::from(n) * 60 * MS,
                 SocketAddr::from(([10, 0, 0, n], 9)),
                 &check(n),
@@ -201,12 +213,12 @@ mod tests {
         assert!(sent.windows(2).all(|two| two[1].0 - two[0].0 >= 40), "{sent:?}");
         let first: Vec<u8> =
             sent.iter().take(4).map(|(_, to)| to.to_string().as_bytes()[7] - b'0').collect();
-        assert_eq!(first, [1, 2, 3, 4], "who has waited longest");
+        assert_eq!(first, [1, 2, 3, 4], "the longest wait first");
         assert_eq!(
-            checks.copy(from + 10_000 * MS, from + 10_010 * MS),
+            checks.next_copy(from + 10_000 * MS, from + 10_010 * MS),
             None,
-            "the agent is about to send"
+            "str0m is about to send"
         );
-        assert!(checks.copy(from + 10_000 * MS, from + 10_000 * MS + APART).is_some());
+        assert!(checks.next_copy(from + 10_000 * MS, from + 10_000 * MS + SPACING).is_some());
     }
 }

@@ -1,8 +1,8 @@
-//! A leg's network side: what its datagrams mean, its agent's life, and its RTP, which is its own as soon as DTLS has agreed on
-//! keys (`transport`), and the agent's where that is not to be had.
+//! The network side of a leg: its datagrams, the events of str0m, and its RTP, which [`Transport`]
+//! carries once DTLS has negotiated keys. Without usable keys, str0m carries it.
 //!
-//! While the own path serves, the agent sees STUN and DTLS only, and nothing of RTP or RTCP that it would send goes out:
-//! both under the same keys would give packets away (RFC 3711 §9.1).
+//! While a transport exists, str0m is given STUN and DTLS only, and RTP or RTCP from it is not
+//! sent. Two senders under the same keys would break the encryption (RFC 3711 §9.1).
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -14,103 +14,107 @@ use str0m::{Event, Input, Output, RtcError};
 
 use super::{Leg, count};
 use crate::LegEvent;
-use crate::agent::carry_rtp;
-use crate::inlet::Heard;
-use crate::outbox::Outbox;
+use crate::ice::enable_rtp;
+use crate::jitter_buffer::InboundPacket;
 use crate::prompt::Frame;
-use crate::rtp::{Looks, looks};
+use crate::rtp::{PacketKind, packet_kind};
+use crate::send_buffer::SendBuffer;
 use crate::stun;
-use crate::tap::Tapped;
-use crate::transport::{Making, Received, Sending, Transport};
+use crate::tap::TapEntry;
+use crate::transport::{OutgoingPacket, ReceivedPacket, Transport, TransportConfig};
 use machine::{MediaFact, MediaFault};
 
-/// SSRCs of the peer that the agent knows at a time; more than one comes of a change on its side.
+/// SSRCs of the peer that str0m knows at a time. More than one means that the peer changed its
+/// SSRC.
 const SSRCS_MAX: usize = 4;
-/// A path on which nothing has come for so long may be left for one that the peer nominates.
+/// A path may be replaced by a nominated one if nothing has arrived on it for this long.
 const PATH_SILENT: Duration = Duration::from_secs(1);
 
 impl Leg {
-    /// Takes in a datagram that is this leg's: STUN that passed its check, anything else from an address that did.
+    /// Processes a datagram of this leg: authenticated STUN, or anything else from an address from
+    /// which such STUN came.
     pub(crate) fn receive(
         &mut self,
         now: Instant,
         from: SocketAddr,
         datagram: &[u8],
-        out: &mut Outbox,
+        out: &mut SendBuffer,
     ) {
-        let looks = looks(datagram);
-        if let Some(mut transport) = self.transport.take_if(|_| looks != Looks::Other) {
-            match looks {
-                Looks::Rtp => {
-                    if let Some(received) = transport.rtp(now, datagram) {
-                        self.heard(now, &received);
+        let kind = packet_kind(datagram);
+        if let Some(mut transport) = self.transport.take_if(|_| kind != PacketKind::Other) {
+            match kind {
+                PacketKind::Rtp => {
+                    if let Some(received) = transport.receive_rtp(now, datagram) {
+                        self.on_packet(now, &received);
                     }
                 }
-                Looks::Rtcp => {
-                    if transport.rtcp(now, datagram) {
+                PacketKind::Rtcp => {
+                    if transport.receive_rtcp(now, datagram) {
                         self.last_valid = now;
                     }
                 }
-                Looks::Other => {}
+                PacketKind::Other => {}
             }
             self.transport = Some(transport);
             if self.last_valid == now && self.path == Some(from) {
-                self.path_heard = now;
+                self.path_active_at = now;
             }
             return;
         }
-        let Some(home) = self.homes.towards(from.ip()) else { return };
-        let Ok(received) = Receive::new(Protocol::Udp, from, home, datagram) else { return };
-        let kind = stun::kind(datagram);
-        if kind != stun::Kind::Else {
+        let Some(local) = self.local_addresses.for_peer(from.ip()) else { return };
+        let Ok(received) = Receive::new(Protocol::Udp, from, local, datagram) else { return };
+        let stun_kind = stun::classify(datagram);
+        if stun_kind != stun::Kind::NotStun {
             self.last_valid = now;
-            self.follow(now, from, datagram);
+            self.follow_nomination(now, from, datagram);
         }
-        if let (stun::Kind::Response(_), Some(checks)) = (kind, &mut self.checks) {
-            checks.answered(from);
+        if let (stun::Kind::Response(_), Some(checks)) = (stun_kind, &mut self.checks) {
+            checks.note_response(from);
         }
         self.trial = None;
-        if let Some(ssrc) = rtp_ssrc(looks, datagram).filter(|s| !self.ssrcs.contains(s)) {
+        if let Some(ssrc) = rtp_ssrc(kind, datagram).filter(|s| !self.ssrcs.contains(s)) {
             if !self.connected {
                 return;
             }
-            // Without the peer's word for it, an SSRC is only known by a packet that authenticates (R19): the
-            // stream is taken back below if this one does not.
+            // An SSRC that the SDP does not announce is accepted only with a packet that
+            // authenticates. If this one does not, the stream is removed again below.
             self.rtc.direct_api().expect_stream_rx(ssrc.into(), None, self.mid, None);
             self.trial = Some(ssrc);
         }
-        // Bad DTLS and the like: nothing to be told; if it cost the agent its life, the poll says so.
+        // Invalid input is ignored. If it ended the instance, `poll` reports that.
         let _ = self.rtc.handle_input(Input::Receive(now, received));
         self.poll(now, out);
-        if let Some(stranger) = self.trial.take() {
-            self.rtc.direct_api().remove_stream_rx(stranger.into());
+        if let Some(ssrc) = self.trial.take() {
+            self.rtc.direct_api().remove_stream_rx(ssrc.into());
         }
     }
 
-    /// Where the peer checks us, it says by nominating where it is. The latest word counts as soon as the path before is
-    /// silent: some nominate every path they have, and the agent leaves one only after 15 s.
-    fn follow(&mut self, now: Instant, from: SocketAddr, stun: &[u8]) {
+    /// Follows the peer to another address if it nominates one and the old path is silent. Only the
+    /// checking side nominates. Some peers nominate every path they have, and str0m leaves a path
+    /// only after 15 s.
+    fn follow_nomination(&mut self, now: Instant, from: SocketAddr, stun: &[u8]) {
         if self.path == Some(from) {
-            self.path_heard = now;
+            self.path_active_at = now;
         } else if !self.controlling
             && self.transport.is_some()
-            && now.saturating_duration_since(self.path_heard) >= PATH_SILENT
-            && stun::nominates(stun)
+            && now.saturating_duration_since(self.path_active_at) >= PATH_SILENT
+            && stun::is_nomination(stun)
         {
-            tracing::debug!("the peer of a leg has another address now");
+            tracing::debug!("peer nominated another address");
             self.path = Some(from);
-            self.path_heard = now;
+            self.path_active_at = now;
         }
     }
 
-    /// A packet of ours; `kind` is its payload type and marker, `at` when its timestamp was.
-    pub(super) fn write(
+    /// Sends an RTP packet. `kind` is its payload type and marker bit, `at` the time of its
+    /// timestamp.
+    pub(super) fn send(
         &mut self,
         at: Instant,
         kind: (u8, bool),
         timestamp: u32,
         payload: Frame,
-        out: &mut Outbox,
+        out: &mut SendBuffer,
     ) {
         let (payload_type, marker) = kind;
         let sequence = self.sequence;
@@ -119,7 +123,7 @@ impl Leg {
                 let payload = &payload;
                 transport.send(
                     to,
-                    Sending { payload_type, marker, sequence, timestamp, payload, at },
+                    OutgoingPacket { payload_type, marker, sequence, timestamp, payload, at },
                     out,
                 )
             }
@@ -139,16 +143,16 @@ impl Leg {
         if sent {
             self.sequence += 1;
             if self.counters.rtp_out.load(Ordering::Relaxed) == 0 {
-                self.tell(LegEvent::FirstSent);
+                self.report(LegEvent::FirstSent);
             }
             count(&self.counters.rtp_out);
             self.uncounted.1 += 1;
         }
     }
 
-    /// At each tick of an open leg: reports, what was measured, and the agent where it wants to be driven. What the
-    /// agent was given to send it sends at once.
-    pub(super) fn look_after(&mut self, now: Instant, out: &mut Outbox) {
+    /// Periodic work of an open leg: reports, quality figures, and str0m's timers. Without a
+    /// transport, str0m is driven at every tick, so that it sends the packet it was given.
+    pub(super) fn maintain(&mut self, now: Instant, out: &mut SendBuffer) {
         if let (Some(transport), Some(to)) = (&mut self.transport, self.path) {
             if let Some(quality) = transport.tick(now, to, out) {
                 self.counters.quality.write(&quality);
@@ -160,10 +164,10 @@ impl Leg {
         self.drive(now, out);
     }
 
-    /// RTCP BYE and DTLS close_notify.
-    pub(super) fn say_goodbye(&mut self, now: Instant, out: &mut Outbox) {
+    /// Sends RTCP BYE and DTLS close_notify.
+    pub(super) fn send_goodbye(&mut self, now: Instant, out: &mut SendBuffer) {
         if let (Some(transport), Some(to)) = (&mut self.transport, self.path) {
-            let quality = transport.goodbye(now, to, out);
+            let quality = transport.send_bye(now, to, out);
             self.counters.quality.write(&quality);
         }
         if self.connected && self.rtc.close().is_ok() {
@@ -171,13 +175,13 @@ impl Leg {
         }
     }
 
-    /// Moves the agent's time on and takes what comes of it.
-    pub(super) fn drive(&mut self, now: Instant, out: &mut Outbox) {
+    /// Advances str0m's time and processes its output.
+    pub(super) fn drive(&mut self, now: Instant, out: &mut SendBuffer) {
         let _ = self.rtc.handle_input(Input::Timeout(now));
         self.poll(now, out);
     }
 
-    fn poll(&mut self, now: Instant, out: &mut Outbox) {
+    fn poll(&mut self, now: Instant, out: &mut SendBuffer) {
         loop {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(wake)) => {
@@ -185,21 +189,22 @@ impl Leg {
                     return;
                 }
                 Ok(Output::Transmit(t)) => {
-                    let ours = self.transport.is_some() && looks(&t.contents) != Looks::Other;
-                    if !ours {
-                        if stun::kind(&t.contents) == stun::Kind::Else {
+                    let is_rtp =
+                        self.transport.is_some() && packet_kind(&t.contents) != PacketKind::Other;
+                    if !is_rtp {
+                        if stun::classify(&t.contents) == stun::Kind::NotStun {
                             self.path = Some(t.destination);
                         }
                         if let Some(checks) = &mut self.checks {
-                            checks.sent(now, t.destination, &t.contents);
+                            checks.note_sent(now, t.destination, &t.contents);
                         }
                         out.push(t.destination, &t.contents);
                     }
                 }
-                Ok(Output::Event(event)) => self.agent_event(now, event),
+                Ok(Output::Event(event)) => self.on_event(now, event),
                 Err(error) => {
                     if !self.rtc.is_alive() {
-                        self.lose(match error {
+                        self.fail(match error {
                             RtcError::RemoteSdp(_) => MediaFault::Fingerprint,
                             _ => MediaFault::DtlsFailed,
                         });
@@ -210,38 +215,39 @@ impl Leg {
         }
     }
 
-    fn agent_event(&mut self, now: Instant, event: Event) {
+    fn on_event(&mut self, now: Instant, event: Event) {
         match event {
             Event::IceConnectionStateChange(state) if state.is_connected() && !self.ice_up => {
                 self.ice_up = true;
-                self.tell(LegEvent::Fact(MediaFact::IceUp));
+                self.report(LegEvent::Media(MediaFact::IceUp));
                 if self.dtls_client && self.rtc.direct_api().start_dtls(true).is_err() {
-                    self.lose(MediaFault::DtlsFailed);
+                    self.fail(MediaFault::DtlsFailed);
                 }
             }
-            // All our checks were in vain for 30 s. A browser checks us: there the silence tells.
+            // Our checks were not answered for 30 s. If the peer checks us, the media timeout
+            // notices.
             Event::IceConnectionStateChange(state)
                 if state.is_disconnected() && self.connected && self.controlling =>
             {
-                self.lose(MediaFault::Silent);
+                self.fail(MediaFault::Silent);
             }
             Event::Connected => {
                 self.connected = true;
                 self.checks = None;
                 self.last_valid = now;
-                self.take_over(now);
-                self.tell(LegEvent::Fact(MediaFact::Connected));
+                self.start_transport(now);
+                self.report(LegEvent::Media(MediaFact::Connected));
             }
-            // Where ICE has the peer now: the agent sends nothing by which we would see it. What the peer nominates is
-            // followed sooner.
+            // ICE has selected another pair. Nothing that str0m sends shows us the new address. A
+            // nomination of the peer is followed earlier.
             Event::PeerStats(stats) if self.controlling && self.transport.is_some() => {
                 if let Some(pair) = stats.selected_candidate_pair {
                     self.path = Some(pair.remote.addr);
                 }
             }
-            Event::RtpPacket(packet) => self.heard_by_agent(now, &packet),
-            // A sender report that authenticated. str0m keeps no window for SRTCP as it does for SRTP: one that was
-            // sent before, or the same again, is no sign of life (R19).
+            Event::RtpPacket(packet) => self.on_agent_packet(now, &packet),
+            // An authentic sender report. str0m has no replay window for SRTCP, so a repeated or
+            // older report is no sign of life.
             Event::SenderFeedback(report) => {
                 let sent = Some(report.sender_info.ntp_time);
                 if sent > self.last_report {
@@ -249,15 +255,16 @@ impl Leg {
                     self.last_valid = now;
                 }
             }
-            Event::Closed => self.lose(MediaFault::DtlsClosed),
+            Event::Closed => self.fail(MediaFault::DtlsClosed),
             _ => {}
         }
     }
 
-    /// RTP is the leg's own from here on, before its first packet. Without keys that we can use it is the agent's.
-    fn take_over(&mut self, now: Instant) {
+    /// Takes the RTP over from str0m before the first packet, or leaves it to str0m if there are no
+    /// usable keys.
+    fn start_transport(&mut self, now: Instant) {
         let (then, wall) = self.epoch;
-        let making = Making {
+        let config = TransportConfig {
             ssrc: self.ssrc,
             cname: std::mem::take(&mut self.cname),
             opus_pt: self.opus_pt,
@@ -265,14 +272,14 @@ impl Leg {
             wall: wall.plus(now.saturating_duration_since(then)),
         };
         self.transport =
-            self.keys.take().and_then(|keys| Transport::new(&keys, making)).map(Box::new);
+            self.keys.take().and_then(|keys| Transport::new(&keys, config)).map(Box::new);
         if self.transport.is_none() {
-            carry_rtp(&mut self.rtc, self.mid, self.ssrc, self.ssrcs.iter().copied());
+            enable_rtp(&mut self.rtc, self.mid, self.ssrc, self.ssrcs.iter().copied());
         }
     }
 
-    /// A packet that the agent found authentic and no replay.
-    fn heard_by_agent(&mut self, now: Instant, packet: &RtpPacket) {
+    /// Processes a packet that str0m authenticated and found to be no replay.
+    fn on_agent_packet(&mut self, now: Instant, packet: &RtpPacket) {
         let ssrc = *packet.header.ssrc;
         if self.trial.take_if(|trial| *trial == ssrc).is_some() {
             if self.ssrcs.len() == SSRCS_MAX
@@ -282,84 +289,84 @@ impl Leg {
             }
             self.ssrcs.push_back(ssrc);
         }
-        let received = Received {
+        let received = ReceivedPacket {
             payload_type: *packet.header.payload_type,
             ssrc,
             sequence: *packet.seq_no,
             timestamp: packet.header.timestamp,
             payload: &packet.payload,
         };
-        self.heard(now, &received);
+        self.on_packet(now, &received);
     }
 
-    /// A packet that authenticated and is no replay.
-    fn heard(&mut self, now: Instant, packet: &Received<'_>) {
+    /// Processes a packet that authenticated and is no replay.
+    fn on_packet(&mut self, now: Instant, packet: &ReceivedPacket<'_>) {
         self.last_valid = now;
         let is_sound = packet.payload_type == self.opus_pt;
         let is_key = !is_sound && self.telephone_events.contains(&packet.payload_type);
         if !is_sound && !is_key {
-            // Nothing that was agreed on: a sign of life, and no more.
+            // Not a negotiated payload type: a sign of life, nothing else.
             return;
         }
         count(&self.counters.rtp_in);
         self.uncounted.0 += 1;
-        if !std::mem::replace(&mut self.heard, true) {
-            self.tell(LegEvent::Fact(MediaFact::FirstPacket));
+        if !std::mem::replace(&mut self.has_received, true) {
+            self.report(LegEvent::Media(MediaFact::FirstPacket));
         }
-        self.flowing_in = self.flowing_in.map(|left| left.saturating_sub(1));
-        if self.flowing_in.take_if(|left| *left == 0).is_some() {
-            self.tell(LegEvent::Fact(MediaFact::Flowing));
+        self.packets_until_flowing = self.packets_until_flowing.map(|left| left.saturating_sub(1));
+        if self.packets_until_flowing.take_if(|left| *left == 0).is_some() {
+            self.report(LegEvent::Media(MediaFact::Flowing));
         }
-        let Received { ssrc, timestamp, payload, .. } = *packet;
+        let ReceivedPacket { ssrc, timestamp, payload, .. } = *packet;
         if is_key {
             let mut digits = std::mem::take(&mut self.digits);
-            self.receiver.packet(now, ssrc, timestamp, payload, &mut digits);
-            self.tell_digits(digits);
+            self.receiver.receive(now, ssrc, timestamp, payload, &mut digits);
+            self.report_digits(digits);
         } else {
-            if let Some(sounds) = &mut self.in_band {
+            if let Some(in_band) = &mut self.in_band {
                 let mut digits = std::mem::take(&mut self.digits);
-                sounds.packet(payload, &mut digits);
-                self.tell_digits(digits);
+                in_band.push_packet(payload, &mut digits);
+                self.report_digits(digits);
             }
-            self.sound(now, packet);
+            self.deliver_audio(now, packet);
         }
     }
 
-    /// A packet of the peer's sound, for whoever hears it.
-    fn sound(&mut self, now: Instant, packet: &Received<'_>) {
+    /// Passes a packet of the peer's audio to the taps, the bridge and the detector.
+    fn deliver_audio(&mut self, now: Instant, packet: &ReceivedPacket<'_>) {
         if self.muted {
             return;
         }
-        let Received { ssrc, sequence, timestamp, payload, .. } = *packet;
+        let ReceivedPacket { ssrc, sequence, timestamp, payload, .. } = *packet;
         if self.bridge.is_some() || !self.taps.is_empty() {
-            let heard = Heard { ssrc, sequence, timestamp, payload: Frame::from(payload) };
+            let packet = InboundPacket { ssrc, sequence, timestamp, payload: Frame::from(payload) };
             if !self.taps.is_empty() {
-                self.copy(&Tapped::Heard(heard.clone()));
+                self.copy_to_taps(&TapEntry::Received(packet.clone()));
             }
             if let Some(bridge) = &self.bridge {
-                bridge.pass(heard);
+                bridge.send(packet);
             }
         }
-        if let Some(ear) = &mut self.ear {
-            let told = ear.packet(now, payload);
-            told.into_iter().flatten().for_each(|voice| self.tell(LegEvent::Voice(voice)));
+        if let Some(detector) = &mut self.detector {
+            let events = detector.push_packet(now, payload);
+            events.into_iter().flatten().for_each(|voice| self.report(LegEvent::Voice(voice)));
         }
     }
 
-    /// RTP stays the agent's, as where the keys are of no use to us.
+    /// Makes str0m keep the RTP, as without usable keys.
     #[cfg(test)]
-    pub(crate) fn without_own_path(&mut self) {
-        self.keys = crate::dtls::Keyring::default();
+    pub(crate) fn disable_transport(&mut self) {
+        self.keys = crate::dtls::KeyCell::default();
     }
 
-    /// Whether RTP is the leg's own.
+    /// Returns whether the leg carries its own RTP.
     #[cfg(test)]
-    pub(crate) fn has_own_path(&self) -> bool {
+    pub(crate) fn has_transport(&self) -> bool {
         self.transport.is_some()
     }
 }
 
-fn rtp_ssrc(looks: Looks, datagram: &[u8]) -> Option<u32> {
+fn rtp_ssrc(kind: PacketKind, datagram: &[u8]) -> Option<u32> {
     let ssrc = datagram.get(8..12)?.try_into().ok()?;
-    (looks == Looks::Rtp).then(|| u32::from_be_bytes(ssrc))
+    (kind == PacketKind::Rtp).then(|| u32::from_be_bytes(ssrc))
 }

@@ -1,49 +1,50 @@
-//! Who hears what, and whose ears share an encoder.
+//! Assigns encoders to groups of members who hear the same.
 //!
-//! A room's sounds have numbers, 64 at most at a time; what a member hears is a set of them. All who hear the same share one
-//! encoded frame, so that a room costs an encoder for each who speaks and one for all others, however many those are. From
-//! one frame to the next an encoder stays with its listeners where it can: a decoder that changes the stream it follows may
-//! click.
+//! The sounds of a room are numbered, at most 64 at a time; each member hears a set of them.
+//! Members with equal sets share one encoded frame, so that a room needs one encoder per speaker
+//! and one for everyone else. From frame to frame an encoder keeps its listeners if possible,
+//! because a decoder that switches to another stream may click.
 
 use std::collections::BTreeMap;
 
-/// A set of sounds, a bit each.
-pub(super) type Sounds = u64;
+/// A set of sounds, one bit each.
+pub(super) type SoundSet = u64;
 
-/// Sounds of a room at a time.
+/// Maximum number of sounds at a time.
 pub(super) const SOUNDS_MAX: usize = 64;
 
-/// Listeners of one frame.
+/// The members who hear the same frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Group {
-    pub(super) sounds: Sounds,
-    /// Which encoder: a number from 0.
+    pub(super) sounds: SoundSet,
+    /// Index of the encoder.
     pub(super) encoder: usize,
-    /// None of them had this encoder before: it begins anew.
+    /// Whether none of the members had this encoder before. It must be reset then.
     pub(super) fresh: bool,
     pub(super) members: Vec<u64>,
 }
 
-/// Which encoder each member heard last.
+/// The encoder that each member heard last.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Encoders {
-    of: BTreeMap<u64, usize>,
+pub(super) struct EncoderAssignment {
+    by_member: BTreeMap<u64, usize>,
 }
 
-impl Encoders {
-    /// This frame's groups. `hears`: what each member hears; who hears nothing is in none of them, and keeps the encoder.
-    pub(super) fn groups(&mut self, hears: impl Iterator<Item = (u64, Sounds)>) -> Vec<Group> {
-        let mut by_sounds: BTreeMap<Sounds, Vec<u64>> = BTreeMap::new();
-        for (member, sounds) in hears.filter(|(_, sounds)| *sounds != 0) {
+impl EncoderAssignment {
+    /// Forms the groups of a frame. `sets` yields the sounds that each member hears. Members who
+    /// hear nothing are in no group and keep their encoder.
+    pub(super) fn groups(&mut self, sets: impl Iterator<Item = (u64, SoundSet)>) -> Vec<Group> {
+        let mut by_sounds: BTreeMap<SoundSet, Vec<u64>> = BTreeMap::new();
+        for (member, sounds) in sets.filter(|(_, sounds)| *sounds != 0) {
             by_sounds.entry(sounds).or_default().push(member);
         }
         let mut groups: Vec<_> = by_sounds.into_iter().collect();
-        // The largest chooses first.
+        // The largest group chooses first.
         groups.sort_by_key(|(_, members)| std::cmp::Reverse(members.len()));
         let mut taken = Vec::with_capacity(groups.len());
         let mut chosen = Vec::with_capacity(groups.len());
         for (sounds, members) in groups {
-            let encoder = self.favourite(&members, &taken);
+            let encoder = self.preferred_encoder(&members, &taken);
             taken.extend(encoder);
             chosen.push((sounds, members, encoder));
         }
@@ -58,16 +59,18 @@ impl Encoders {
         });
         let groups: Vec<_> = groups.collect();
         for group in &groups {
-            self.of.extend(group.members.iter().map(|member| (*member, group.encoder)));
+            self.by_member.extend(group.members.iter().map(|member| (*member, group.encoder)));
         }
         groups
     }
 
-    /// The encoder that most of these had, of those that are free.
-    fn favourite(&self, members: &[u64], taken: &[usize]) -> Option<usize> {
+    /// The free encoder that most of these members had before.
+    fn preferred_encoder(&self, members: &[u64], taken: &[usize]) -> Option<usize> {
         let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
-        for encoder in
-            members.iter().filter_map(|member| self.of.get(member)).filter(|n| !taken.contains(n))
+        for encoder in members
+            .iter()
+            .filter_map(|member| self.by_member.get(member))
+            .filter(|n| !taken.contains(n))
         {
             *votes.entry(*encoder).or_default() += 1;
         }
@@ -77,9 +80,9 @@ impl Encoders {
             .map(|(encoder, _)| encoder)
     }
 
-    /// A member has gone.
-    pub(super) fn forget(&mut self, member: u64) {
-        self.of.remove(&member);
+    /// Removes a member.
+    pub(super) fn remove(&mut self, member: u64) {
+        self.by_member.remove(&member);
     }
 }
 
@@ -87,50 +90,51 @@ impl Encoders {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Encoders, Sounds};
+    use super::{EncoderAssignment, SoundSet};
 
-    /// Of each group: what is heard, by which encoder, whether it is fresh, by whom.
+    /// For each group: sounds, encoder, whether it is fresh, members.
     fn groups(
-        encoders: &mut Encoders,
-        hears: &[(u64, Sounds)],
-    ) -> Vec<(Sounds, usize, bool, Vec<u64>)> {
-        let groups = encoders.groups(hears.iter().copied());
+        encoders: &mut EncoderAssignment,
+        sets: &[(u64, SoundSet)],
+    ) -> Vec<(SoundSet, usize, bool, Vec<u64>)> {
+        let groups = encoders.groups(sets.iter().copied());
         groups.into_iter().map(|g| (g.sounds, g.encoder, g.fresh, g.members)).collect()
     }
 
     #[test]
-    fn all_who_hear_the_same_share_an_encoder_and_keep_it() {
-        let mut encoders = Encoders::default();
-        assert!(groups(&mut encoders, &[(1, 0), (2, 0)]).is_empty(), "silence is nobody's work");
-        // The first speaks: one encoder, whatever the number of listeners.
+    fn members_who_hear_the_same_share_and_keep_an_encoder() {
+        let mut encoders = EncoderAssignment::default();
+        assert!(groups(&mut encoders, &[(1, 0), (2, 0)]).is_empty(), "silence needs no encoder");
+        // The first member speaks: one encoder for all listeners.
         let speaks = [(1, 0), (2, 1), (3, 1), (4, 1)];
         assert_eq!(groups(&mut encoders, &speaks), [(1, 0, true, vec![2, 3, 4])]);
         assert_eq!(groups(&mut encoders, &speaks), [(1, 0, false, vec![2, 3, 4])]);
-        // The second begins to speak too: it hears another mix, and the first begins to hear something.
+        // The second member speaks too: it hears another mix, and the first one begins to hear
+        // something.
         let both = [(1, 2), (2, 1), (3, 3), (4, 3)];
         let now = groups(&mut encoders, &both);
-        assert_eq!(now[0], (3, 0, false, vec![3, 4]), "most of them keep what they had");
+        assert_eq!(now[0], (3, 0, false, vec![3, 4]), "the majority keeps its encoder");
         assert_eq!((now[1].2, now[2].2), (true, true));
-        // Only the second speaks now; who has been silent meanwhile comes back to the encoder that it had.
+        // Only the second member speaks. A member that was silent returns to the encoder it had.
         let other = [(1, 2), (2, 0), (3, 2), (4, 2)];
         assert_eq!(groups(&mut encoders, &other), [(2, 0, false, vec![1, 3, 4])]);
-        encoders.forget(3);
+        encoders.remove(3);
         assert_eq!(groups(&mut encoders, &[(3, 1)]), [(1, 0, true, vec![3])]);
     }
 
     proptest! {
-        /// Everybody who hears something is in one group, and no encoder serves two.
+        /// Every member with a non-empty set is in one group, and each encoder serves one group.
         #[test]
         fn each_listener_has_one_encoder(frames in prop::collection::vec(prop::collection::vec(0..5_u64, 1..12), 1..20)) {
-            let mut encoders = Encoders::default();
+            let mut encoders = EncoderAssignment::default();
             for frame in frames {
-                let hears: Vec<(u64, Sounds)> = (0..).zip(frame).collect();
-                let groups = encoders.groups(hears.iter().copied());
+                let sets: Vec<(u64, SoundSet)> = (0..).zip(frame).collect();
+                let groups = encoders.groups(sets.iter().copied());
                 let mut used: Vec<_> = groups.iter().map(|g| g.encoder).collect();
                 used.sort_unstable();
                 used.dedup();
                 prop_assert_eq!(used.len(), groups.len());
-                for (member, sounds) in hears {
+                for (member, sounds) in sets {
                     let of: Vec<_> = groups.iter().filter(|g| g.members.contains(&member)).map(|g| g.sounds).collect();
                     prop_assert_eq!(of, if sounds == 0 { vec![] } else { vec![sounds] });
                 }

@@ -1,65 +1,66 @@
-//! A room's job on the media workers: reads what the members say, and fills their feeds every 20 ms.
+//! A room's job on the media workers: reads the members' taps and fills their feeds every 20 ms.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::table::{Table, Twenty};
-use super::{Audience, MixEvent, MixPart, Played};
+use super::room_mix::{PcmFrame, RoomMix};
+use super::{Audience, MemberAudio, MixEvent, SoundKind};
 use crate::opus::Rate;
 use crate::player::PlayItem;
-use crate::workers::{Going, Job, Workers};
-use crate::{CableEnd, Feed, LegHandle, Line, Patience, Sides};
+use crate::workers::{Job, JobStatus, Workers};
+use crate::{Buffering, CableEnd, Feed, LegHandle, TapReader, TapSides};
 
-/// A room's step.
+/// Duration of a step.
 const STEP: Duration = Duration::from_millis(20);
-/// Later than this the steps that were missed are left out.
+/// If the job is later than this, the missed steps are skipped.
 const LATE_MAX: Duration = Duration::from_millis(200);
-/// Frames that a leg waits for before a member hears anything, and again after it ran dry.
-const LEAD: usize = 2;
-/// Frames that may wait at a leg: past it one is left out, for what waits is delay.
-const WAITING_MAX: usize = 6;
-/// Pieces that may wait for who listens to the room: two seconds.
-const HEARD_MAX: usize = 100;
-/// Orders that a room may be behind with.
-const ORDERS_MAX: usize = 512;
+/// Frames that a member's feed buffers before audio starts, and again after an underrun.
+const PREBUFFER_FRAMES: usize = 2;
+/// Frames that may wait in a feed. Further frames are dropped, because waiting frames are delay.
+const QUEUED_FRAMES_MAX: usize = 6;
+/// Frames that may wait for a listener to the room: two seconds.
+const LISTENER_QUEUE_MAX: usize = 100;
+/// Capacity of a room's command queue.
+const COMMANDS_MAX: usize = 512;
 
-/// Where a room's events go. Called on a worker's thread: must not block.
+/// Receives the events of a room. It is called on a worker thread and must not block.
 pub type MixSink = Arc<dyn Fn(MixEvent) + Send + Sync>;
 
-/// A hold on a room's sound. Dropping it ends the room for all who hear it.
+/// Handle to a room's mixing job. Dropping it ends the room's audio.
 #[derive(Debug)]
 pub struct Mixer {
-    orders: SyncSender<Order>,
+    commands: SyncSender<Command>,
 }
 
 #[derive(Debug)]
-enum Order {
-    Add(u64, Box<(Line, Feed)>),
+enum Command {
+    Add(u64, Box<(TapReader, Feed)>),
     Remove(u64),
-    Part(u64, MixPart),
-    Play(Audience, Played, Vec<PlayItem>),
-    Stop(Audience, Played),
-    Listen(SyncSender<Twenty>),
+    SetMember(u64, MemberAudio),
+    Play(Audience, SoundKind, Vec<PlayItem>),
+    Stop(Audience, SoundKind),
+    Listen(SyncSender<PcmFrame>),
 }
 
-/// What a whole room hears, 20 ms at a time, mono at 16 kHz: for whoever records it. Dropping it ends it.
+/// The audio of a whole room, 20 ms at a time, mono at 16 kHz, for recordings. Dropping it ends it.
 #[derive(Debug)]
-pub struct RoomSound {
-    from: Receiver<Twenty>,
-    piece: Twenty,
+pub struct RoomAudio {
+    from: Receiver<PcmFrame>,
+    frame: PcmFrame,
     over: bool,
 }
 
-impl RoomSound {
-    /// The next 20 ms; none: not yet, or never again ([`RoomSound::is_over`]).
-    #[expect(clippy::should_implement_trait, reason = "a piece is lent until the next one")]
+impl RoomAudio {
+    /// Returns the next 20 ms, or `None` if there is nothing yet or ever again
+    /// ([`RoomAudio::is_over`]).
+    #[expect(clippy::should_implement_trait, reason = "the frame borrows from the reader")]
     pub fn next(&mut self) -> Option<&[i16]> {
         match self.from.try_recv() {
-            Ok(piece) => {
-                self.piece = piece;
-                Some(&self.piece)
+            Ok(frame) => {
+                self.frame = frame;
+                Some(&self.frame)
             }
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
@@ -69,106 +70,109 @@ impl RoomSound {
         }
     }
 
-    /// The room is gone and everything has been given.
+    /// Returns whether the room is gone and all of its audio has been returned.
     pub fn is_over(&self) -> bool {
         self.over
     }
 }
 
 impl Mixer {
-    /// A room without members.
+    /// Starts a room without members.
     pub fn start(workers: &Workers, sink: MixSink) -> Self {
-        let (orders, queue) = sync_channel(ORDERS_MAX);
-        // One that no thread takes is silent.
-        let _ = workers.add(Box::new(Mixing {
-            orders: queue,
+        let (commands, queue) = sync_channel(COMMANDS_MAX);
+        // If no worker accepts the job, the room is silent.
+        let _ = workers.add(Box::new(MixJob {
+            commands: queue,
             sink,
-            table: Table::new(),
-            seats: BTreeMap::new(),
-            ears: Vec::new(),
+            room_mix: RoomMix::new(),
+            members: BTreeMap::new(),
+            listeners: Vec::new(),
             due: None,
         }));
-        Self { orders }
+        Self { commands }
     }
 
-    /// A room in which nothing is heard.
+    /// Creates a room without audio.
     pub fn silent() -> Self {
-        Self { orders: sync_channel(1).0 }
+        Self { commands: sync_channel(1).0 }
     }
 
-    /// A member says what this leg's peer says, and hears by it, as soon as it has a part.
+    /// Adds a member with a leg. It stays silent and deaf until [`Mixer::set_member`].
     pub fn add(&self, member: u64, leg: &LegHandle) {
-        let line = Line::new(leg.tap(Sides::Heard), Rate::Hz16000, Patience::Network);
-        self.order(Order::Add(member, Box::new((line, leg.room_feed(LEAD)))));
+        let line = TapReader::new(leg.tap(TapSides::Received), Rate::Hz16000, Buffering::Jitter);
+        self.command(Command::Add(member, Box::new((line, leg.room_feed(PREBUFFER_FRAMES)))));
     }
 
-    /// The same of somebody who is at the end of a cable.
-    pub fn add_end(&self, member: u64, end: CableEnd) {
-        let line = Line::new(end.tap, Rate::Hz16000, Patience::Network);
-        self.order(Order::Add(member, Box::new((line, end.feed))));
+    /// Adds a member at the end of a cable.
+    pub fn add_cable(&self, member: u64, end: CableEnd) {
+        let line = TapReader::new(end.tap, Rate::Hz16000, Buffering::Jitter);
+        self.command(Command::Add(member, Box::new((line, end.feed))));
     }
 
-    /// Frames that an end is to wait for before it hears anything, as a leg does.
-    pub const LEAD: usize = LEAD;
+    /// Frames that a cable's feed should buffer, as a leg's feed does.
+    pub const PREBUFFER_FRAMES: usize = PREBUFFER_FRAMES;
 
+    /// Removes a member.
     pub fn remove(&self, member: u64) {
-        self.order(Order::Remove(member));
+        self.command(Command::Remove(member));
     }
 
-    /// What a member says and hears from now on; before, nothing.
-    pub fn part(&self, member: u64, part: MixPart) {
-        self.order(Order::Part(member, part));
+    /// Sets the audio that a member contributes and hears, initially none.
+    pub fn set_member(&self, member: u64, audio: MemberAudio) {
+        self.command(Command::SetMember(member, audio));
     }
 
-    /// Plays something after what of its kind is played to the same audience already.
-    pub fn play(&self, to: Audience, what: Played, items: Vec<PlayItem>) {
-        self.order(Order::Play(to, what, items));
+    /// Plays something after the playbacks of the same kind and audience.
+    pub fn play(&self, to: Audience, what: SoundKind, items: Vec<PlayItem>) {
+        self.command(Command::Play(to, what, items));
     }
 
-    /// Plays it no longer, nor what waits behind it.
-    pub fn stop(&self, to: Audience, what: Played) {
-        self.order(Order::Stop(to, what));
+    /// Stops the playbacks of a kind and audience, queued ones included.
+    pub fn stop(&self, to: Audience, what: SoundKind) {
+        self.command(Command::Stop(to, what));
     }
 
-    /// What the room hears from now on. A reader who is too slow loses the newest.
-    pub fn listen(&self) -> RoomSound {
-        let (to, from) = sync_channel(HEARD_MAX);
-        self.order(Order::Listen(to));
-        RoomSound { from, piece: [0; Rate::Hz16000.frame()], over: false }
+    /// Returns the audio of the whole room from now on. A reader that is too slow loses the newest
+    /// frames.
+    pub fn listen(&self) -> RoomAudio {
+        let (to, from) = sync_channel(LISTENER_QUEUE_MAX);
+        self.command(Command::Listen(to));
+        RoomAudio { from, frame: [0; Rate::Hz16000.frame()], over: false }
     }
 
-    /// A room so far behind that it takes no order is not waited for: it has been logged by its thread.
-    fn order(&self, order: Order) {
-        let _ = self.orders.try_send(order);
+    /// Queues a command. If the queue is full the command is dropped, because callers must not
+    /// block.
+    fn command(&self, command: Command) {
+        let _ = self.commands.try_send(command);
     }
 }
 
-struct Mixing {
-    orders: Receiver<Order>,
+struct MixJob {
+    commands: Receiver<Command>,
     sink: MixSink,
-    table: Table,
-    seats: BTreeMap<u64, (Line, Feed)>,
-    ears: Vec<SyncSender<Twenty>>,
-    /// The next step.
+    room_mix: RoomMix,
+    members: BTreeMap<u64, (TapReader, Feed)>,
+    listeners: Vec<SyncSender<PcmFrame>>,
+    /// Time of the next step.
     due: Option<Instant>,
 }
 
-impl Job for Mixing {
-    fn beat(&mut self, now: Instant) -> Going {
+impl Job for MixJob {
+    fn run(&mut self, now: Instant) -> JobStatus {
         loop {
-            match self.orders.try_recv() {
-                Ok(order) => self.take(order),
+            match self.commands.try_recv() {
+                Ok(command) => self.execute(command),
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return Going::Over,
+                Err(TryRecvError::Disconnected) => return JobStatus::Done,
             }
         }
-        for (member, (line, _)) in &mut self.seats {
-            if !self.table.listens_to(*member) {
-                line.pass_over();
+        for (member, (line, _)) in &mut self.members {
+            if !self.room_mix.has_listeners(*member) {
+                line.skip();
                 continue;
             }
-            while let Some(piece) = line.next() {
-                self.table.said(*member, piece.heard);
+            while let Some(frame) = line.next() {
+                self.room_mix.push_audio(*member, frame.received);
             }
         }
         let mut due = *self.due.get_or_insert(now);
@@ -180,42 +184,43 @@ impl Job for Mixing {
             due += STEP;
         }
         self.due = Some(due);
-        Going::On
+        JobStatus::Running
     }
 }
 
-impl Mixing {
-    fn take(&mut self, order: Order) {
-        match order {
-            Order::Add(member, leg) => {
-                self.table.sit(member);
-                self.seats.insert(member, *leg);
+impl MixJob {
+    fn execute(&mut self, command: Command) {
+        match command {
+            Command::Add(member, leg) => {
+                self.room_mix.add_member(member);
+                self.members.insert(member, *leg);
             }
-            Order::Remove(member) => {
-                self.table.leave(member);
-                self.seats.remove(&member);
+            Command::Remove(member) => {
+                self.room_mix.remove_member(member);
+                self.members.remove(&member);
             }
-            Order::Part(member, part) => self.table.part(member, part),
-            Order::Play(to, what, items) => self.table.play(to, what, items),
-            Order::Stop(to, what) => self.table.stop(to, what),
-            Order::Listen(ear) => self.ears.push(ear),
+            Command::SetMember(member, audio) => self.room_mix.set_member(member, audio),
+            Command::Play(to, what, items) => self.room_mix.play(to, what, items),
+            Command::Stop(to, what) => self.room_mix.stop(to, what),
+            Command::Listen(listener) => self.listeners.push(listener),
         }
     }
 
     fn step(&mut self) {
-        let seats = &self.seats;
-        let send = |member: u64, frame: &crate::prompt::Frame| {
-            if let Some((_, feed)) = seats.get(&member)
-                && feed.waiting() < WAITING_MAX
+        let members = &self.members;
+        let send = |member: u64, packet: &crate::prompt::Frame| {
+            if let Some((_, feed)) = members.get(&member)
+                && feed.waiting() < QUEUED_FRAMES_MAX
             {
-                feed.push(frame.clone());
+                feed.push(packet.clone());
             }
         };
-        self.table.tick(send, |event| (self.sink)(event));
-        if !self.ears.is_empty() {
-            let whole = self.table.whole();
-            self.ears
-                .retain(|ear| !matches!(ear.try_send(whole), Err(TrySendError::Disconnected(_))));
+        self.room_mix.tick(send, |event| (self.sink)(event));
+        if !self.listeners.is_empty() {
+            let room_frame = self.room_mix.room_frame();
+            self.listeners.retain(|listener| {
+                !matches!(listener.try_send(room_frame), Err(TrySendError::Disconnected(_)))
+            });
         }
     }
 }
@@ -227,36 +232,36 @@ mod tests {
     use std::sync::mpsc::sync_channel;
     use std::time::Duration;
 
-    use super::{Going, Job, Mixer, Mixing, Table};
+    use super::{Job, JobStatus, MixJob, Mixer, RoomMix};
     use crate::test_peer::now;
 
     #[test]
-    fn who_listens_gets_a_piece_every_step_until_the_room_is_gone() {
-        let (orders, queue) = sync_channel(8);
-        let mixer = Mixer { orders };
-        let (table, seats) = (Table::new(), BTreeMap::new());
-        let mut job = Mixing {
-            orders: queue,
+    fn listeners_get_a_frame_per_step_until_the_room_ends() {
+        let (commands, queue) = sync_channel(8);
+        let mixer = Mixer { commands };
+        let (room_mix, members) = (RoomMix::new(), BTreeMap::new());
+        let mut job = MixJob {
+            commands: queue,
             sink: Arc::new(|_| ()),
-            table,
-            seats,
-            ears: Vec::new(),
+            room_mix,
+            members,
+            listeners: Vec::new(),
             due: None,
         };
-        let mut ear = mixer.listen();
-        assert!(ear.next().is_none() && !ear.is_over());
+        let mut reader = mixer.listen();
+        assert!(reader.next().is_none() && !reader.is_over());
         let start = now();
         for ms in (0..100).step_by(5) {
-            assert_eq!(job.beat(start + Duration::from_millis(ms)), Going::On);
+            assert_eq!(job.run(start + Duration::from_millis(ms)), JobStatus::Running);
         }
-        let pieces = std::iter::from_fn(|| ear.next().map(<[i16]>::len)).collect::<Vec<_>>();
-        assert_eq!(pieces, [320; 5]);
-        // A thread that was held up for long does not make up for all of it.
-        job.beat(start + Duration::from_secs(10));
-        assert_eq!(std::iter::from_fn(|| ear.next().map(<[i16]>::len)).count(), 1);
+        let frames = std::iter::from_fn(|| reader.next().map(<[i16]>::len)).collect::<Vec<_>>();
+        assert_eq!(frames, [320; 5]);
+        // A thread that was suspended for long does not catch up completely.
+        job.run(start + Duration::from_secs(10));
+        assert_eq!(std::iter::from_fn(|| reader.next().map(<[i16]>::len)).count(), 1);
         drop(mixer);
-        assert_eq!(job.beat(start + Duration::from_secs(11)), Going::Over);
+        assert_eq!(job.run(start + Duration::from_secs(11)), JobStatus::Done);
         drop(job);
-        assert!(ear.next().is_none() && ear.is_over());
+        assert!(reader.next().is_none() && reader.is_over());
     }
 }

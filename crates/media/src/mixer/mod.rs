@@ -1,63 +1,65 @@
-//! Mixing: several members hear each other, each of them all but the own voice (`media-notes` §5, §6).
+//! Mixing for rooms: each member hears all others but not itself
+//! (docs/reference/media.md#conference-mixing).
 //!
-//! What is added and who hears it is decided by values: `loudness` (who speaks), `sum` (how sounds are added), `groups` (whose
-//! ears share an encoder); [`table::Table`] is a room's 20 ms with all of that. [`Mixer`] is a room's hold on its job, which beats on
-//! the media workers, reads its members' lines and fills their feeds. It knows nothing of calls: who may speak is told.
+//! `speech_level` decides who speaks, `sum` adds samples, `groups` assigns encoders to members who
+//! hear the same. [`room_mix::RoomMix`] combines them for 20 ms of a room. [`Mixer`] is the handle
+//! to a room's job on the media workers, which reads the members' taps and fills their feeds. The
+//! mixer knows nothing about calls; the room sets which members may speak.
 
 mod groups;
 mod job;
-mod loudness;
+mod room_mix;
+mod speech_level;
 mod sum;
-mod table;
 
-pub use job::{MixSink, Mixer, RoomSound};
+pub use job::{MixSink, Mixer, RoomAudio};
 
-/// What a member says and hears.
+/// The audio that a member contributes and hears.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MixPart {
-    pub says: Says,
-    /// Everything that is for it; else nothing of the members.
-    pub hears: bool,
-    /// It hears also what is for agents only.
+pub struct MemberAudio {
+    pub heard_by: HeardBy,
+    /// Whether it hears the others. Prompts for it are audible in any case.
+    pub hears_room: bool,
+    /// Whether it also hears members that only agents hear.
     pub agent: bool,
-    /// Who hears the whole room hears what it says.
+    /// Whether its audio is part of [`RoomAudio`].
     pub recorded: bool,
 }
 
-/// Who hears a member.
+/// The audience of a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Says {
-    /// It is muted, and not decoded.
+pub enum HeardBy {
+    /// The member is muted and not decoded.
     #[default]
     Nobody,
-    ToAll,
-    ToAgents,
+    Everyone,
+    Agents,
 }
 
-/// What a room's sound tells.
+/// An event of a room's audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MixEvent {
-    /// Who has the floor has changed: from whom, to whom.
+    /// The floor has passed from one member to another.
     Floor { from: Option<u64>, to: Option<u64> },
-    /// A member has begun to speak, or is silent now.
+    /// A member has started or stopped speaking.
     Speech { member: u64, on: bool },
-    /// Something begins to be played over an API, or is over.
-    Played { to: Audience, on: bool },
+    /// Playback that was started over an API begins or ends.
+    Playback { to: Audience, on: bool },
 }
 
-/// For whom something is played.
+/// The audience of a playback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
     All,
     Member(u64),
 }
 
-/// What plays in a room: each kind for each audience is heard one after the other.
+/// Kind of a playback. Playbacks of the same kind and audience are played one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Played {
-    /// Sounds of coming and going.
+pub enum SoundKind {
+    /// Sounds for members who enter and leave.
     Cue,
-    /// What is heard while somebody is called.
+    /// Ringing tone while someone is being called.
     Ring,
     Play,
     Speak,

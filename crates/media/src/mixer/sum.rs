@@ -1,84 +1,85 @@
-//! Adding sounds: the sum of several voices, kept within the range of a sample without the crackle of cut peaks.
+//! Adds samples of several members without clipping noise.
 //!
-//! Up to three quarters of full scale nothing is changed; what is louder is bent towards full scale and never reaches past
-//! it. The curve has no corner, so a sum that is a little too loud sounds a little softer, not broken. It knows nothing of
-//! the samples before: what it gives depends on the sample alone.
+//! Up to three quarters of full scale the sum is unchanged. Above that it is compressed smoothly
+//! towards full scale, which it never exceeds. The curve has no corner, so that a slightly too loud
+//! sum sounds softer and not distorted. It has no memory: each output sample depends on its input
+//! only.
 
-/// Samples up to here pass as they are.
+/// Samples up to this level are unchanged.
 const KNEE: i32 = 24_576;
-/// What is above the knee has so much room.
-const ROOM: i32 = 32_767 - KNEE;
+/// Range above the knee.
+const HEADROOM: i32 = 32_767 - KNEE;
 
-/// A sum of samples as one sample.
-pub(super) fn limited(sum: i32) -> i16 {
-    let size = sum.unsigned_abs().min(i32::MAX.unsigned_abs()).cast_signed();
-    let size = match size - KNEE {
-        ..=0 => size,
-        // x / (1 + x), in units of the room: its slope at the knee is 1.
+/// Compresses a sum into a sample.
+pub(super) fn soft_limit(sum: i32) -> i16 {
+    let magnitude = sum.unsigned_abs().min(i32::MAX.unsigned_abs()).cast_signed();
+    let magnitude = match magnitude - KNEE {
+        ..=0 => magnitude,
+        // x / (1 + x) in units of the headroom. Its slope at the knee is 1.
         over => {
             KNEE + i32::try_from(
-                i64::from(ROOM) * i64::from(over) / (i64::from(ROOM) + i64::from(over)),
+                i64::from(HEADROOM) * i64::from(over) / (i64::from(HEADROOM) + i64::from(over)),
             )
-            .unwrap_or(ROOM)
+            .unwrap_or(HEADROOM)
         }
     };
-    i16::try_from(if sum < 0 { -size } else { size }).unwrap_or(if sum < 0 {
+    i16::try_from(if sum < 0 { -magnitude } else { magnitude }).unwrap_or(if sum < 0 {
         i16::MIN
     } else {
         i16::MAX
     })
 }
 
-/// Adds one voice's samples to a sum; what either has more than the other is left alone.
-pub(super) fn add(sum: &mut [i32], voice: &[i16]) {
+/// Adds samples to a sum. The longer of the two keeps its remaining samples.
+pub(super) fn add(sum: &mut [i32], samples: &[i16]) {
     sum.iter_mut()
-        .zip(voice)
+        .zip(samples)
         .for_each(|(sum, sample)| *sum = sum.saturating_add(i32::from(*sample)));
 }
 
-/// The sum as samples.
-pub(super) fn finish(sum: &[i32], out: &mut Vec<i16>) {
+/// Converts a sum to samples.
+pub(super) fn to_samples(sum: &[i32], out: &mut Vec<i16>) {
     out.clear();
-    out.extend(sum.iter().map(|sum| limited(*sum)));
+    out.extend(sum.iter().map(|sum| soft_limit(*sum)));
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{KNEE, add, finish, limited};
+    use super::{KNEE, add, soft_limit, to_samples};
 
     #[test]
-    fn what_has_room_is_not_changed() {
+    fn keeps_samples_below_the_knee() {
         for sample in [0, 1, -1, 1_000, -24_576, KNEE] {
-            assert_eq!(i32::from(limited(sample)), sample);
+            assert_eq!(i32::from(soft_limit(sample)), sample);
         }
-        assert_eq!((limited(KNEE + 1), limited(-KNEE - 1)), (24_576, -24_576));
+        assert_eq!((soft_limit(KNEE + 1), soft_limit(-KNEE - 1)), (24_576, -24_576));
         assert_eq!(
-            (limited(40_000), limited(i32::MAX), limited(i32::MIN)),
+            (soft_limit(40_000), soft_limit(i32::MAX), soft_limit(i32::MIN)),
             (29_925, 32_766, -32_766)
         );
     }
 
     #[test]
-    fn voices_are_added_sample_by_sample() {
+    fn adds_sample_by_sample() {
         let mut sum = [0; 4];
         add(&mut sum, &[1, 2, 3]);
         add(&mut sum, &[10, -20, 30_000, 7, 9]);
         let mut out = vec![5; 9];
-        finish(&sum, &mut out);
+        to_samples(&sum, &mut out);
         assert_eq!(out[..2], [11, -18]);
         assert!((24_577..30_003).contains(&out[2]), "{out:?}");
         assert_eq!(out[3..], [7]);
     }
 
     proptest! {
-        /// No step: louder in is louder out, and two that are near stay near.
+        /// The curve is monotonic and has no steps.
         #[test]
-        fn the_curve_has_no_corner(sum in -700_000..700_000_i32, more in 0..2_000_i32) {
-            let (a, b) = (i32::from(limited(sum)), i32::from(limited(sum + more)));
+        fn the_curve_is_monotonic_without_steps(sum in -700_000..700_000_i32, more in 0..2_000_i32) {
+            let (a, b) = (i32::from(soft_limit(sum)), i32::from(soft_limit(sum + more)));
             prop_assert!(b >= a && b - a <= more + 1, "{a} {b}");
-            prop_assert_eq!(limited(-sum), -limited(sum));
+            prop_assert_eq!(soft_limit(-sum), -soft_limit(sum));
         }
     }
 }

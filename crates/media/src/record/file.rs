@@ -1,8 +1,8 @@
-//! Files of recordings: WAV (16 bit) and, with the feature `mp3`, MP3, both of 16 kHz, one channel or two.
+//! Recording files: WAV (16 bit) and, with the feature `mp3`, MP3; 16 kHz, one or two channels.
 //!
-//! A file has another name while it is written, and its own once it is complete (R21). It can be played at any moment: a
-//! WAV's header says what has been written so far, an MP3 has no length in it. So a process that is killed leaves a file
-//! that [`repair`] has only to cut at its last whole sample or frame.
+//! A file has another name while it is written and is renamed when it is complete. It can be played
+//! at any time: a WAV header states the current size, an MP3 contains no length. After a killed
+//! process, [`repair`] only has to cut the file at its last whole sample or frame.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -13,37 +13,37 @@ use uuid::Uuid;
 
 use super::RATE;
 
-/// What a file is called behind its own name while it is written.
-const PART: &str = ".part";
-/// Bytes of a WAV's header as we write it.
+/// Suffix of a file's name while it is written.
+const PART_SUFFIX: &str = ".part";
+/// Size of our WAV header in bytes.
 const HEADER: usize = 44;
-/// Samples of a channel between two writes to the disk: a second. A killed process loses no more.
-const KEPT_EVERY: u64 = 16_000;
-/// Kilobits a second of an MP3's channel.
+/// Samples per channel between two writes to the disk: one second. A killed process loses no more.
+const FLUSH_SAMPLES: u64 = 16_000;
+/// Bitrate per channel of an MP3 in kbit/s.
 #[cfg(feature = "mp3")]
 const MP3_KBITS: u32 = 32;
 
-/// How sound is written.
+/// File format of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     Wav,
-    /// Only with the feature `mp3`: [`Format::of`] gives none without.
+    /// Only with the feature `mp3`. [`Format::of`] does not return it otherwise.
     Mp3,
 }
 
 impl Format {
-    /// The one that is asked for, or WAV where this program writes no MP3.
+    /// Returns the requested format, or WAV if this build cannot write MP3.
     pub fn of(mp3: bool) -> Self {
         if mp3 && cfg!(feature = "mp3") { Self::Mp3 } else { Self::Wav }
     }
 
-    /// What is to be said of a recording that is another one than was asked for.
-    pub fn instead(mp3: bool) -> Option<&'static str> {
+    /// Returns the remark for a recording that is WAV although MP3 was requested.
+    pub fn substitution_remark(mp3: bool) -> Option<&'static str> {
         let why = "the recording is a WAV file: this program was built without the feature mp3";
         (mp3 && Self::of(mp3) == Self::Wav).then_some(why)
     }
 
-    /// `wav` or `mp3`: a file's ending, and Plivo's word.
+    /// `wav` or `mp3`, for file names and Plivo's API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Wav => "wav",
@@ -51,16 +51,16 @@ impl Format {
         }
     }
 
-    /// The one of a word.
-    pub fn from_word(word: &str) -> Option<Self> {
-        match word {
+    /// Parses the result of [`Format::as_str`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
             "wav" => Some(Self::Wav),
             "mp3" => Some(Self::Mp3),
             _ => None,
         }
     }
 
-    /// Its MIME type.
+    /// The MIME type.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Wav => "audio/wav",
@@ -70,25 +70,26 @@ impl Format {
 }
 
 /// The name of a recording's file.
-pub fn name(id: Uuid, format: Format) -> String {
+pub fn file_name(id: Uuid, format: Format) -> String {
     format!("{}.{}", id.as_hyphenated(), format.as_str())
 }
 
-fn part(folder: &Path, id: Uuid, format: Format) -> PathBuf {
-    folder.join(name(id, format) + PART)
+fn part_path(folder: &Path, id: Uuid, format: Format) -> PathBuf {
+    folder.join(file_name(id, format) + PART_SUFFIX)
 }
 
 /// A file that is being written.
-pub(super) struct SoundFile {
+pub(super) struct AudioFile {
     file: File,
     part: PathBuf,
-    whole: PathBuf,
+    final_path: PathBuf,
     coding: Coding,
     channels: u16,
-    /// What has not been given to the disk yet, and samples of a channel in it.
+    /// Encoded audio that has not been written to the disk.
     pending: Vec<u8>,
+    /// Samples per channel in `pending`.
     pending_samples: u64,
-    /// Bytes of sound on the disk.
+    /// Bytes of audio on the disk.
     bytes: u64,
 }
 
@@ -116,15 +117,15 @@ impl Coding {
             }
             #[cfg(not(feature = "mp3"))]
             Format::Mp3 => {
-                let why = format!("this program writes no MP3, be it of {channels} channels");
+                let why = format!("this build cannot write MP3 ({channels} channels)");
                 Err(io::Error::new(io::ErrorKind::Unsupported, why))
             }
         }
     }
 }
 
-impl SoundFile {
-    /// Makes the file; nobody else may read it.
+impl AudioFile {
+    /// Creates the file, readable by this user only.
     pub(super) fn create(
         folder: &Path,
         id: Uuid,
@@ -132,20 +133,21 @@ impl SoundFile {
         stereo: bool,
     ) -> io::Result<Self> {
         let channels = if stereo { 2 } else { 1 };
-        let (part, whole) = (part(folder, id, format), folder.join(name(id, format)));
+        let (part, final_path) = (part_path(folder, id, format), folder.join(file_name(id, format)));
         let coding = Coding::new(format, channels)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
         if matches!(coding, Coding::Wav)
-            && let Err(error) = put(&mut file, &header(channels, 0))
+            && let Err(error) = append(&mut file, &header(channels, 0))
         {
             let _ = std::fs::remove_file(&part);
             return Err(error);
         }
         let pending = Vec::new();
-        Ok(Self { file, part, whole, coding, channels, pending, pending_samples: 0, bytes: 0 })
+        Ok(Self { file, part, final_path, coding, channels, pending, pending_samples: 0, bytes: 0 })
     }
 
-    /// Adds sound, as much of the one side as of the other. In one channel both are heard, neither louder than it is.
+    /// Appends audio of both sides, which must have equal length. In a mono file they are added,
+    /// each at its own level.
     pub(super) fn push(&mut self, left: &[i16], right: &[i16]) -> io::Result<()> {
         self.pending_samples += u64::try_from(left.len()).unwrap_or_default();
         let both = left.iter().zip(right.iter().chain(std::iter::repeat(&0)));
@@ -168,13 +170,13 @@ impl SoundFile {
         Ok(())
     }
 
-    /// Gives what has come to the disk, if it is worth it.
-    pub(super) fn keep(&mut self) -> io::Result<()> {
-        if self.pending_samples < KEPT_EVERY { Ok(()) } else { self.write() }
+    /// Writes the pending audio to the disk if there is at least a second of it.
+    pub(super) fn write_if_due(&mut self) -> io::Result<()> {
+        if self.pending_samples < FLUSH_SAMPLES { Ok(()) } else { self.write() }
     }
 
     fn write(&mut self) -> io::Result<()> {
-        put(&mut self.file, &self.pending)?;
+        append(&mut self.file, &self.pending)?;
         self.bytes += u64::try_from(self.pending.len()).unwrap_or_default();
         self.pending.clear();
         self.pending_samples = 0;
@@ -189,7 +191,7 @@ impl SoundFile {
         }
     }
 
-    /// Completes the file and gives it its name. Where that fails it is to be [repaired](repair).
+    /// Completes and renames the file. If this fails, the file must be [repaired](repair).
     pub(super) fn finish(&mut self) -> io::Result<()> {
         #[cfg(feature = "mp3")]
         if let Coding::Mp3(encoder) = &mut self.coding {
@@ -197,81 +199,83 @@ impl SoundFile {
             self.pending.extend(last);
         }
         self.write()?;
-        std::fs::rename(&self.part, &self.whole)
+        std::fs::rename(&self.part, &self.final_path)
     }
 }
 
-/// Adds bytes to a file.
+/// Appends bytes to a file.
 #[cfg(not(test))]
-fn put(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+fn append(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)
 }
 
-/// The same on a disk that a test may have made full: what there is room for is written.
+/// Like the real one, on a disk with limited space: writes what fits.
 #[cfg(test)]
-fn put(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    let room = ROOM.get();
-    let fits = bytes.len().min(room);
-    file.write_all(bytes.get(..fits).unwrap_or_default())?;
-    ROOM.set(room - fits);
-    if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+fn append(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let space = TEST_DISK_SPACE.get();
+    let written = bytes.len().min(space);
+    file.write_all(bytes.get(..written).unwrap_or_default())?;
+    TEST_DISK_SPACE.set(space - written);
+    if written < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
 }
 
 #[cfg(test)]
 thread_local! {
-    /// Bytes that this thread may still write.
-    pub(super) static ROOM: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
+    /// Space on the simulated disk of this thread, in bytes.
+    pub(super) static TEST_DISK_SPACE: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
 }
 
-/// A WAV's header (RIFF, one `fmt ` and one `data` chunk) with so many bytes of sound behind it. What is longer than the
-/// format can say (18 hours of two channels; a recording has four at most) is said to be as long as it can.
+/// A WAV header (RIFF with one `fmt ` and one `data` chunk) for this many bytes of audio. If the
+/// size does not fit the format (18 hours of two channels; a recording has at most four), it states
+/// the maximum.
 fn header(channels: u16, bytes: u64) -> [u8; HEADER] {
     let data = u32::try_from(bytes).unwrap_or(u32::MAX - 36);
     let (rate, align) = (RATE.hz(), channels * 2);
     let mut header = [0; HEADER];
     let mut at = 0;
-    let mut put = |bytes: &[u8]| {
+    let mut write = |bytes: &[u8]| {
         if let Some(place) = header.get_mut(at..at + bytes.len()) {
             place.copy_from_slice(bytes);
         }
         at += bytes.len();
     };
-    put(b"RIFF");
-    put(&data.saturating_add(36).to_le_bytes());
-    put(b"WAVEfmt ");
-    put(&16_u32.to_le_bytes());
-    put(&1_u16.to_le_bytes());
-    put(&channels.to_le_bytes());
-    put(&rate.to_le_bytes());
-    put(&(rate * u32::from(align)).to_le_bytes());
-    put(&align.to_le_bytes());
-    put(&16_u16.to_le_bytes());
-    put(b"data");
-    put(&data.to_le_bytes());
+    write(b"RIFF");
+    write(&data.saturating_add(36).to_le_bytes());
+    write(b"WAVEfmt ");
+    write(&16_u32.to_le_bytes());
+    write(&1_u16.to_le_bytes());
+    write(&channels.to_le_bytes());
+    write(&rate.to_le_bytes());
+    write(&(rate * u32::from(align)).to_le_bytes());
+    write(&align.to_le_bytes());
+    write(&16_u16.to_le_bytes());
+    write(b"data");
+    write(&data.to_le_bytes());
     header
 }
 
-/// What a killed process, or a full disk, left of a recording.
+/// The result of [`repair`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
-    /// A file that can be played, complete now.
+pub enum RepairOutcome {
+    /// A complete, playable file.
     Repaired { duration_ms: u64 },
-    /// Nothing that could be heard.
+    /// No audio.
     Nothing,
 }
 
-/// Makes what a killed process or a full disk left of a recording a whole file; one that was completed is whole already. It
-/// takes no room.
+/// Completes the file that a killed process or a full disk left of a recording. A complete file is
+/// not changed. Needs no disk space.
 ///
 /// # Errors
-/// The system's.
-pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Result<Left> {
-    let (part, whole) = (part(folder, id, format), folder.join(name(id, format)));
-    let is_whole = whole.try_exists()?;
-    let path = if is_whole { &whole } else { &part };
+///
+/// Returns an error if the file cannot be read, cut or renamed.
+pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Result<RepairOutcome> {
+    let (part, final_path) = (part_path(folder, id, format), folder.join(file_name(id, format)));
+    let is_complete = final_path.try_exists()?;
+    let path = if is_complete { &final_path } else { &part };
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Left::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RepairOutcome::Nothing),
         Err(error) => return Err(error),
     };
     let channels: u16 = if stereo { 2 } else { 1 };
@@ -288,31 +292,32 @@ pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Resu
             (bytes, bytes / align * 1_000 / u64::from(RATE.hz()))
         }
         Format::Mp3 => {
-            let (bytes, frames) = whole_frames(&file)?;
+            let (bytes, frames) = complete_frames(&file)?;
             file.set_len(bytes)?;
-            // 576 samples a frame below 32 kHz (ISO 13818-3).
+            // 576 samples per frame below 32 kHz (ISO 13818-3).
             (bytes, frames * 576 * 1_000 / u64::from(RATE.hz()))
         }
     };
     if bytes == 0 {
         std::fs::remove_file(path)?;
-        return Ok(Left::Nothing);
+        return Ok(RepairOutcome::Nothing);
     }
-    if !is_whole {
-        std::fs::rename(&part, &whole)?;
+    if !is_complete {
+        std::fs::rename(&part, &final_path)?;
     }
-    Ok(Left::Repaired { duration_ms })
+    Ok(RepairOutcome::Repaired { duration_ms })
 }
 
-/// Bytes and number of an MP3's frames, up to the last whole one (ISO 13818-3: 16 kHz, layer III).
-fn whole_frames(mut file: &File) -> io::Result<(u64, u64)> {
+/// Bytes and number of an MP3's frames up to the last complete one (ISO 13818-3: 16 kHz, layer
+/// III).
+fn complete_frames(mut file: &File) -> io::Result<(u64, u64)> {
     const KBITS: [u64; 16] = [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0];
     file.seek(SeekFrom::Start(0))?;
-    let mut sound = Vec::new();
+    let mut data = Vec::new();
     // Four hours of two channels are 115 MB.
-    file.take(256 << 20).read_to_end(&mut sound)?;
+    file.take(256 << 20).read_to_end(&mut data)?;
     let (mut at, mut frames) = (0, 0);
-    while let Some(&[first, second, third, _]) = sound.get(at..at + 4) {
+    while let Some(&[first, second, third, _]) = data.get(at..at + 4) {
         if first != 0xff || second & 0xfe != 0xf2 {
             break;
         }
@@ -320,7 +325,7 @@ fn whole_frames(mut file: &File) -> io::Result<(u64, u64)> {
         let padding = u64::from(third >> 1 & 1);
         let length =
             usize::try_from(72_000 * kbits / u64::from(RATE.hz()) + padding).unwrap_or_default();
-        if kbits == 0 || at + length > sound.len() {
+        if kbits == 0 || at + length > data.len() {
             break;
         }
         at += length;
@@ -329,36 +334,38 @@ fn whole_frames(mut file: &File) -> io::Result<(u64, u64)> {
     Ok((u64::try_from(at).unwrap_or_default(), frames))
 }
 
-/// Names of recordings in a folder that were being written when their process died.
+/// Lists the recordings in a folder that were being written when their process died.
 ///
 /// # Errors
-/// The system's; no folder has none.
-pub fn left_behind(folder: &Path) -> io::Result<Vec<(Uuid, Format)>> {
-    let mut left = Vec::new();
+///
+/// Returns an error if the folder cannot be read. A missing folder is empty.
+pub fn list_unfinished(folder: &Path) -> io::Result<Vec<(Uuid, Format)>> {
+    let mut unfinished = Vec::new();
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(left),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(unfinished),
         Err(error) => return Err(error),
     };
     for entry in entries {
-        let name = entry?.file_name();
-        let parts = name
+        let entry_name = entry?.file_name();
+        let parts = entry_name
             .to_str()
-            .and_then(|name| name.strip_suffix(PART))
-            .and_then(|name| name.split_once('.'));
-        left.extend(
-            parts.and_then(|(id, format)| Some((id.parse().ok()?, Format::from_word(format)?))),
+            .and_then(|n| n.strip_suffix(PART_SUFFIX))
+            .and_then(|n| n.split_once('.'));
+        unfinished.extend(
+            parts.and_then(|(id, format)| Some((id.parse().ok()?, Format::from_name(format)?))),
         );
     }
-    Ok(left)
+    Ok(unfinished)
 }
 
-/// Takes a recording's file away, complete or not; one that is not there is no fault.
+/// Removes a recording's file, complete or not. A missing file is not an error.
 ///
 /// # Errors
-/// The system's.
+///
+/// Returns an error if an existing file cannot be removed.
 pub fn remove(folder: &Path, id: Uuid, format: Format) -> io::Result<()> {
-    for path in [folder.join(name(id, format)), part(folder, id, format)] {
+    for path in [folder.join(file_name(id, format)), part_path(folder, id, format)] {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}

@@ -1,8 +1,9 @@
-//! Recordings: sound into files, on threads of their own, since a disk may make its writer wait.
+//! Recordings. They are written on threads of their own, because a disk may block its writer.
 //!
-//! A recorder takes its sound from whatever is a [`Source`]: a leg, a room. It knows nothing of calls: what is to become
-//! of a recording its owner says by [`Tape::stop`], what has become of it is told once, from the recorder's thread.
-//! `file` writes the files, and repairs those that a killed process left behind; `read` reads them back.
+//! A recorder reads its audio from a [`Source`]: a leg or a room. It knows nothing about calls. The
+//! owner ends a recording with [`RecordingHandle::stop`], and the result is reported once, on the
+//! recorder's thread. `file` writes files and repairs those that a killed process left behind;
+//! `read` reads them back.
 
 mod file;
 mod read;
@@ -19,86 +20,88 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-pub use file::{Format, Left, left_behind, name, remove, repair};
-pub use read::{Heard, read};
-pub use source::{Part, Pause, Source};
+pub use file::{Format, RepairOutcome, file_name, list_unfinished, remove, repair};
+pub use read::{FrameSink, read};
+pub use source::{PausableSource, Pause, Source};
 
-use super::voice::Judge;
+use super::voice::VoiceDetector;
 use crate::opus::Rate;
-use file::SoundFile;
+use file::AudioFile;
 use machine::RecordEnd;
 
-/// What recordings are made of: 16 kHz, as much as a WhatsApp call has.
+/// Sample rate of recordings: 16 kHz, the full bandwidth of a WhatsApp call.
 pub const RATE: Rate = Rate::Hz16000;
-/// Milliseconds of one step.
+/// Milliseconds per step.
 const STEP_MS: u64 = 20;
-/// How often the sources are emptied.
-const BEAT: Duration = Duration::from_millis(STEP_MS);
-/// Steps taken of one source before the next one has its turn: a source that was held up catches up.
-const STEPS_MAX: u32 = 100;
-/// Recordings that may wait to be taken on by a thread.
+/// Interval at which the sources are read.
+const INTERVAL: Duration = Duration::from_millis(STEP_MS);
+/// Maximum steps taken from one source per turn, so that a source that was delayed can catch up.
+const STEPS_PER_TURN: u32 = 100;
+/// Maximum number of recordings that wait to be taken up by a thread.
 const WAITING_MAX: usize = 4_096;
 
-/// What is to be recorded, and how.
+/// Parameters of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order {
+pub struct RecordingOptions {
+    /// Names the file.
     pub id: Uuid,
     pub format: Format,
-    /// Two channels, left and right; else both in one.
+    /// Two channels; otherwise both sides are mixed into one.
     pub stereo: bool,
-    /// It ends when it is so long.
+    /// Maximum length. The recording ends when it is reached.
     pub max: Duration,
-    /// It ends when nobody has spoken for so long, from its beginning on.
+    /// The recording ends after this much time without speech, counted from its start.
     pub silence: Option<Duration>,
 }
 
-/// What has become of a recording.
+/// The outcome of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
+pub struct RecordingResult {
     pub end: RecordEnd,
-    /// Milliseconds of sound in the file.
+    /// Milliseconds of audio in the file.
     pub duration_ms: u64,
-    /// Why it failed, if it did: what was recorded before is in the file, if there is one.
+    /// Why it failed, if it did. The file, if it exists, has the audio recorded before.
     pub failure: Option<String>,
 }
 
-/// A recording under way. Dropping it ends it as one whose call is over.
+/// A recording in progress. Dropping it ends the recording with [`RecordEnd::HungUp`].
 #[derive(Debug)]
-pub struct Tape(Arc<AtomicU8>);
+pub struct RecordingHandle(Arc<AtomicU8>);
 
-/// No word of [`RecordEnd`]: go on.
-const GO_ON: u8 = u8::MAX;
+/// No [`RecordEnd`]: the recording continues.
+const RUNNING: u8 = u8::MAX;
 
-impl Tape {
-    /// Ends it within a moment; said twice, the first counts.
+impl RecordingHandle {
+    /// Ends the recording. Only the first call has an effect.
     pub fn stop(&self, end: RecordEnd) {
-        let _ = self.0.compare_exchange(GO_ON, end.number(), Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.0.compare_exchange(RUNNING, end.number(), Ordering::AcqRel, Ordering::Acquire);
     }
 }
 
-impl Drop for Tape {
+impl Drop for RecordingHandle {
     fn drop(&mut self) {
         self.stop(RecordEnd::HungUp);
     }
 }
 
-/// Told once what has become of a recording, on a thread that may be made to wait for a disk, but not for more.
-pub type Told = Box<dyn FnOnce(Recorded) + Send>;
+/// Called once with the outcome, on a thread that may block on a disk, but on nothing else.
+pub type OnFinished = Box<dyn FnOnce(RecordingResult) + Send>;
 
-/// The threads that record, and their folder. Dropping it ends what is being recorded.
+/// The recording threads and their folder. Dropping it ends all recordings.
 pub struct Recorder {
     folder: PathBuf,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    queues: Mutex<Vec<SyncSender<Begin>>>,
-    /// Recordings of each thread.
+    queues: Mutex<Vec<SyncSender<NewRecording>>>,
+    /// Number of recordings of each thread.
     loads: Vec<Arc<AtomicUsize>>,
 }
 
 impl Recorder {
-    /// Makes the folder (0700) and starts so many threads.
+    /// Creates the folder (mode 0700) and starts the threads.
     ///
     /// # Errors
-    /// No folder, no thread.
+    ///
+    /// Returns an error if the folder or a thread cannot be created.
     pub fn start(folder: &Path, threads: usize) -> std::io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -121,58 +124,67 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// Where the files are.
+    /// The folder of the files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Recordings under way.
+    /// Number of recordings in progress.
     pub fn len(&self) -> usize {
         self.loads.iter().map(|load| load.load(Ordering::Acquire)).sum()
     }
 
-    /// Whether nothing is being recorded.
+    /// Returns whether nothing is being recorded.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Begins a recording. The file is made on the recorder's thread: whether that worked is `told`, too.
+    /// Starts a recording. The file is created on the recorder's thread; `on_finished` also reports
+    /// if that fails.
     ///
     /// # Errors
-    /// The recorder is stopped, or has far too much to do; `told` is not called.
-    pub fn begin(
+    ///
+    /// Returns an error if the recorder has stopped or has too many recordings waiting.
+    /// `on_finished` is not called then.
+    pub fn start_recording(
         &self,
-        order: Order,
+        options: RecordingOptions,
         source: Box<dyn Source>,
-        told: Told,
-    ) -> Result<Tape, &'static str> {
+        on_finished: OnFinished,
+    ) -> Result<RecordingHandle, &'static str> {
         let loads = self.loads.iter().enumerate();
         let least = loads
             .min_by_key(|(_, load)| load.load(Ordering::Acquire))
             .map(|(n, load)| (n, load.clone()));
-        let (n, load) = least.ok_or("there is no thread to record on")?;
-        let stop = Arc::new(AtomicU8::new(GO_ON));
-        let job = Begin { order, folder: self.folder.clone(), source, stop: stop.clone(), told };
+        let (n, load) = least.ok_or("no recording thread is running")?;
+        let stop = Arc::new(AtomicU8::new(RUNNING));
+        let job = NewRecording {
+            options,
+            folder: self.folder.clone(),
+            source,
+            stop: stop.clone(),
+            on_finished,
+        };
         load.fetch_add(1, Ordering::AcqRel);
         let queue = lock(&self.queues).get(n).cloned();
         match queue
-            .ok_or("the recorder is stopped")
-            .and_then(|to| to.try_send(job).map_err(|_| "it has too much to do"))
+            .ok_or("the recorder has stopped")
+            .and_then(|to| to.try_send(job).map_err(|_| "too many recordings are waiting"))
         {
-            Ok(()) => Ok(Tape(stop)),
-            Err(why) => {
+            Ok(()) => Ok(RecordingHandle(stop)),
+            Err(reason) => {
                 load.fetch_sub(1, Ordering::AcqRel);
-                Err(why)
+                Err(reason)
             }
         }
     }
 
-    /// Ends what is being recorded, and the threads: all files are complete when this returns.
+    /// Ends all recordings and the threads. All files are complete when it returns.
     pub fn stop(&self) {
         lock(&self.queues).clear();
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             if thread.thread().id() != std::thread::current().id() {
-                // A panic of the thread has been logged where it happened.
+                // The thread has already logged its panic.
                 let _ = thread.join();
             }
         }
@@ -185,26 +197,26 @@ impl Drop for Recorder {
     }
 }
 
-fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One thread: empties its sources beat by beat, until its recorder is stopped.
-fn run(queue: &Receiver<Begin>, load: &AtomicUsize) {
-    let mut jobs: Vec<Job> = Vec::new();
+/// Runs a recording thread until its recorder is stopped.
+fn run(queue: &Receiver<NewRecording>, load: &AtomicUsize) {
+    let mut jobs: Vec<RecordingJob> = Vec::new();
     loop {
-        let came = match jobs.is_empty() {
+        let received = match jobs.is_empty() {
             true => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            // Also the pause between two beats. What comes meanwhile makes the next one earlier, and no beat empties
-            // more than there is.
-            false => queue.recv_timeout(BEAT),
+            // The timeout is the pause between two turns. A new recording makes the next turn
+            // earlier, which reads no more than is available.
+            false => queue.recv_timeout(INTERVAL),
         };
-        let stopped = match came {
-            Ok(begin) => {
-                jobs.push(Job::of(begin));
+        let stopping = match received {
+            Ok(new) => {
+                jobs.push(RecordingJob::new(new));
                 loop {
                     match queue.try_recv() {
-                        Ok(begin) => jobs.push(Job::of(begin)),
+                        Ok(new) => jobs.push(RecordingJob::new(new)),
                         Err(TryRecvError::Empty) => break false,
                         Err(TryRecvError::Disconnected) => break true,
                     }
@@ -214,146 +226,162 @@ fn run(queue: &Receiver<Begin>, load: &AtomicUsize) {
             Err(RecvTimeoutError::Disconnected) => true,
         };
         for job in &mut jobs {
-            if stopped {
+            if stopping {
                 let _ = job.stop.compare_exchange(
-                    GO_ON,
+                    RUNNING,
                     RecordEnd::HungUp.number(),
                     Ordering::AcqRel,
                     Ordering::Acquire,
                 );
             }
-            // A fault in one recording costs no other its end.
-            if let Err(fault) = catch_unwind(AssertUnwindSafe(|| job.beat())) {
-                let _ = catch_unwind(AssertUnwindSafe(|| job.fault(&*fault)));
+            // A panic in one recording does not affect the others.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.run())) {
+                let _ = catch_unwind(AssertUnwindSafe(|| job.handle_panic(&*panic)));
             }
         }
         let before = jobs.len();
-        jobs.retain(|job| job.told.is_some());
+        jobs.retain(|job| job.on_finished.is_some());
         load.fetch_sub(before.saturating_sub(jobs.len()), Ordering::AcqRel);
-        if stopped && jobs.is_empty() {
+        if stopping && jobs.is_empty() {
             return;
         }
     }
 }
 
 /// A recording on its way to its thread.
-struct Begin {
-    order: Order,
+struct NewRecording {
+    options: RecordingOptions,
     folder: PathBuf,
     source: Box<dyn Source>,
     stop: Arc<AtomicU8>,
-    told: Told,
+    on_finished: OnFinished,
 }
 
-/// One recording. It stays on its thread.
-struct Job {
-    order: Order,
+/// A recording on its thread.
+struct RecordingJob {
+    options: RecordingOptions,
     folder: PathBuf,
     source: Box<dyn Source>,
-    /// A [`RecordEnd`], or [`GO_ON`].
+    /// A [`RecordEnd`], or [`RUNNING`].
     stop: Arc<AtomicU8>,
-    /// None once it is over.
-    told: Option<Told>,
-    /// None before the first beat.
-    file: Option<SoundFile>,
-    judge: Judge,
-    /// Steps of 20 ms written, and those since somebody spoke.
+    /// `None` once the recording is over.
+    on_finished: Option<OnFinished>,
+    /// `None` before the first turn.
+    file: Option<AudioFile>,
+    detector: VoiceDetector,
+    /// Steps of 20 ms written.
     steps: u64,
-    quiet: u64,
+    /// Steps since the last speech.
+    silent_steps: u64,
 }
 
-impl Job {
-    fn of(Begin { order, folder, source, stop, told }: Begin) -> Self {
-        let (file, judge) = (None, Judge::default());
-        Self { order, folder, source, stop, told: Some(told), file, judge, steps: 0, quiet: 0 }
+impl RecordingJob {
+    fn new(NewRecording { options, folder, source, stop, on_finished }: NewRecording) -> Self {
+        let (file, detector) = (None, VoiceDetector::default());
+        Self {
+            options,
+            folder,
+            source,
+            stop,
+            on_finished: Some(on_finished),
+            file,
+            detector,
+            steps: 0,
+            silent_steps: 0,
+        }
     }
 
-    /// Writes what there is.
-    fn beat(&mut self) {
+    /// Writes the audio that is available.
+    fn run(&mut self) {
         if self.file.is_none() {
-            match SoundFile::create(
+            match AudioFile::create(
                 &self.folder,
-                self.order.id,
-                self.order.format,
-                self.order.stereo,
+                self.options.id,
+                self.options.format,
+                self.options.stereo,
             ) {
                 Ok(file) => self.file = Some(file),
-                Err(error) => return self.failed(&error),
+                Err(error) => return self.fail(&error),
             }
         }
-        // Asked before the source is emptied: what had come by then is in the file.
+        // Read before the source, so that all audio that arrived earlier is in the file.
         let stop = RecordEnd::of_number(self.stop.load(Ordering::Acquire));
-        let over = self.source.is_over();
-        let [max, silence] = [Some(self.order.max), self.order.silence].map(|time| time.map(steps));
+        let source_is_over = self.source.is_over();
+        let [max, silence] =
+            [Some(self.options.max), self.options.silence].map(|time| time.map(steps));
         let Some(file) = &mut self.file else { return };
-        let mut end = None;
-        for _ in 0..STEPS_MAX {
+        let mut reached = None;
+        for _ in 0..STEPS_PER_TURN {
             let Some((left, right)) = self.source.next() else { break };
             if let Err(error) = file.push(left, right) {
-                return self.failed(&error);
+                return self.fail(&error);
             }
             self.steps += 1;
-            self.quiet = if self.judge.hear(left) { 0 } else { self.quiet + 1 };
+            self.silent_steps = if self.detector.push(left) { 0 } else { self.silent_steps + 1 };
             if max.is_some_and(|max| self.steps >= max) {
-                end = Some(RecordEnd::MaxLength);
-            } else if silence.is_some_and(|silence| self.quiet >= silence) {
-                end = Some(RecordEnd::Silence);
+                reached = Some(RecordEnd::MaxLength);
+            } else if silence.is_some_and(|silence| self.silent_steps >= silence) {
+                reached = Some(RecordEnd::Silence);
             }
-            if end.is_some() {
+            if reached.is_some() {
                 break;
             }
         }
-        let end = end.or(stop).or(over.then_some(RecordEnd::HungUp));
+        let end = reached.or(stop).or(source_is_over.then_some(RecordEnd::HungUp));
         let kept = match end {
             Some(end) => file.finish().map(|()| Some(end)),
-            None => file.keep().map(|()| None),
+            None => file.write_if_due().map(|()| None),
         };
         match kept {
             Ok(None) => {}
-            Ok(Some(end)) => self.over(end, None),
-            Err(error) => self.failed(&error),
+            Ok(Some(end)) => self.finish(end, None),
+            Err(error) => self.fail(&error),
         }
     }
 
-    /// It can't be written any more: what there is of it becomes the file, at once, and nothing is left in the making.
-    fn failed(&mut self, error: &std::io::Error) {
-        let why = match error.kind() {
+    /// Ends a recording that cannot be written any more. The audio written so far becomes the file.
+    fn fail(&mut self, error: &std::io::Error) {
+        let reason = match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 "the disk is full; make room in store.data_dir".to_owned()
             }
-            _ => format!("its file could not be written: {error}"),
+            _ => format!("the file could not be written: {error}"),
         };
-        // A write may have been done in part.
+        // The last write may be incomplete.
         if self.file.take().is_some() {
-            let Order { id, format, stereo, .. } = self.order;
+            let RecordingOptions { id, format, stereo, .. } = self.options;
             self.steps = match repair(&self.folder, id, format, stereo) {
-                Ok(Left::Repaired { duration_ms }) => duration_ms / STEP_MS,
-                Ok(Left::Nothing) => 0,
+                Ok(RepairOutcome::Repaired { duration_ms }) => duration_ms / STEP_MS,
+                Ok(RepairOutcome::Nothing) => 0,
                 Err(error) => {
-                    tracing::warn!(recording = %id, %error, "what was recorded could not be made a file");
-                    // What can't be removed either, the next start does.
+                    tracing::warn!(recording = %id, %error, "recording repair failed");
+                    // A file that cannot be removed either is handled at the next start.
                     let _ = remove(&self.folder, id, format);
                     0
                 }
             };
         }
-        self.over(RecordEnd::Failed, Some(why));
+        self.finish(RecordEnd::Failed, Some(reason));
     }
 
-    fn fault(&mut self, fault: &(dyn Any + Send)) {
-        let text = fault.downcast_ref::<&str>().copied().unwrap_or("no words");
-        tracing::error!(recording = %self.order.id, fault = text, "a fault of ours ended a recording");
-        self.failed(&std::io::Error::other("a fault of ours; the node's log says which"));
+    fn handle_panic(&mut self, panic: &(dyn Any + Send)) {
+        let text = panic.downcast_ref::<&str>().copied().unwrap_or("unknown panic");
+        tracing::error!(recording = %self.options.id, panic = text, "recording panicked and was ended");
+        self.fail(&std::io::Error::other("internal error; see the node's log"));
     }
 
-    fn over(&mut self, end: RecordEnd, failure: Option<String>) {
-        if let Some(told) = self.told.take() {
-            told(Recorded { end, duration_ms: self.steps.saturating_mul(STEP_MS), failure });
+    fn finish(&mut self, end: RecordEnd, failure: Option<String>) {
+        if let Some(on_finished) = self.on_finished.take() {
+            on_finished(RecordingResult {
+                end,
+                duration_ms: self.steps.saturating_mul(STEP_MS),
+                failure,
+            });
         }
     }
 }
 
-/// How many steps a time has, begun ones included.
+/// Number of steps in a time, rounded up.
 fn steps(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).div_ceil(STEP_MS)
 }

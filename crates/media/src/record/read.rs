@@ -1,4 +1,4 @@
-//! A complete recording read back, 20 ms at a time: what [`super::file`] wrote, decoded.
+//! Reads complete recordings back, 20 ms at a time.
 
 use std::fs::File;
 use std::io;
@@ -13,104 +13,106 @@ use symphonia::default::formats::MpaReader;
 use uuid::Uuid;
 
 use super::RATE;
-use super::file::{Format, name};
+use super::file::{Format, file_name};
 
-/// Told of one 20 ms after the other: the only channel or the left one, and the right one. `false`: no more is wanted.
-pub type Heard<'a> = &'a mut dyn FnMut(&[i16], Option<&[i16]>) -> bool;
+/// Receives 20 ms at a time: the only or left channel, and the right one. Returns `false` to stop.
+pub type FrameSink<'a> = &'a mut dyn FnMut(&[i16], Option<&[i16]>) -> bool;
 
-/// Reads a recording to its end, or as far as it can be decoded. Blocks.
+/// Reads a recording to its end, or up to the first fault. Blocks.
 ///
 /// # Errors
-/// There is no such file, or it is none of ours.
-pub fn read(folder: &Path, id: Uuid, format: Format, heard: Heard<'_>) -> io::Result<()> {
-    let path = folder.join(name(id, format));
+///
+/// Returns an error if the file does not exist or is not a recording.
+pub fn read(folder: &Path, id: Uuid, format: Format, sink: FrameSink<'_>) -> io::Result<()> {
+    let path = folder.join(file_name(id, format));
     match format {
-        Format::Wav => wav(&path, heard),
-        Format::Mp3 => mp3(&path, heard),
+        Format::Wav => wav(&path, sink),
+        Format::Mp3 => mp3(&path, sink),
     }
 }
 
-fn wav(path: &Path, heard: Heard<'_>) -> io::Result<()> {
-    let reader = hound::WavReader::open(path).map_err(broken)?;
+fn wav(path: &Path, sink: FrameSink<'_>) -> io::Result<()> {
+    let reader = hound::WavReader::open(path).map_err(invalid)?;
     let mut frames = Frames::new(usize::from(reader.spec().channels));
-    // A file that was cut off has what is there.
+    // A truncated file yields the samples that it has.
     for sample in reader.into_samples::<i16>().map_while(Result::ok) {
-        if !frames.push(sample, heard) {
+        if !frames.push(sample, sink) {
             break;
         }
     }
     Ok(())
 }
 
-fn mp3(path: &Path, heard: Heard<'_>) -> io::Result<()> {
+fn mp3(path: &Path, sink: FrameSink<'_>) -> io::Result<()> {
     let stream =
         MediaSourceStream::new(Box::new(File::open(path)?), MediaSourceStreamOptions::default());
-    let mut reader = MpaReader::try_new(stream, FormatOptions::default()).map_err(broken)?;
-    let nothing = || io::Error::new(io::ErrorKind::InvalidData, "there is no sound in it");
-    let track = reader.default_track(TrackType::Audio).ok_or_else(nothing)?;
+    let mut reader = MpaReader::try_new(stream, FormatOptions::default()).map_err(invalid)?;
+    let no_audio = || io::Error::new(io::ErrorKind::InvalidData, "the file contains no audio");
+    let track = reader.default_track(TrackType::Audio).ok_or_else(no_audio)?;
     let Some(CodecParameters::Audio(parameters)) = &track.codec_params else {
-        return Err(nothing());
+        return Err(no_audio());
     };
     let codecs = symphonia::default::get_codecs();
     let mut decoder =
-        codecs.make_audio_decoder(parameters, &AudioDecoderOptions::default()).map_err(broken)?;
+        codecs.make_audio_decoder(parameters, &AudioDecoderOptions::default()).map_err(invalid)?;
     let (mut frames, mut samples) = (None, Vec::<f32>::new());
     loop {
         let packet = match reader.next_packet() {
             Ok(Some(packet)) => packet,
             Ok(None) | Err(Error::ResetRequired | Error::IoError(_)) => return Ok(()),
-            Err(error) => return Err(broken(error)),
+            Err(error) => return Err(invalid(error)),
         };
-        // A damaged packet is passed over.
-        let Ok(sound) = decoder.decode(&packet) else { continue };
-        let frames = frames.get_or_insert_with(|| Frames::new(sound.spec().channels().count()));
+        // Damaged packets are skipped.
+        let Ok(audio) = decoder.decode(&packet) else { continue };
+        let frames = frames.get_or_insert_with(|| Frames::new(audio.spec().channels().count()));
         samples.clear();
-        sound.copy_to_vec_interleaved(&mut samples);
+        audio.copy_to_vec_interleaved(&mut samples);
         for sample in &samples {
-            if !frames.push(whole(*sample), heard) {
+            if !frames.push(to_sample(*sample), sink) {
                 return Ok(());
             }
         }
     }
 }
 
-/// Full scale is ±1.
-#[allow(clippy::as_conversions, reason = "`as` cuts what is louder, and takes no number for 0")]
-fn whole(sample: f32) -> i16 {
+/// Converts a sample; full scale is ±1.
+#[allow(clippy::as_conversions, reason = "`as` saturates, and converts NaN to 0")]
+fn to_sample(sample: f32) -> i16 {
     (sample * 32_767.0) as i16
 }
 
-fn broken(error: impl std::fmt::Display) -> io::Error {
+fn invalid(error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
-/// Makes 20 ms of interleaved samples.
+/// Splits interleaved samples into frames of 20 ms.
 struct Frames {
     channels: usize,
     left: Vec<i16>,
     right: Vec<i16>,
-    at: usize,
+    channel: usize,
 }
 
 impl Frames {
     fn new(channels: usize) -> Self {
-        Self { channels: channels.max(1), left: Vec::new(), right: Vec::new(), at: 0 }
+        Self { channels: channels.max(1), left: Vec::new(), right: Vec::new(), channel: 0 }
     }
 
-    /// `false`: no more is wanted. What is no whole 20 ms at the end is not told.
-    fn push(&mut self, sample: i16, heard: Heard<'_>) -> bool {
-        match self.at {
+    /// Adds a sample. Returns `false` if the receiver wants no more. An incomplete frame at the end
+    /// is dropped.
+    fn push(&mut self, sample: i16, sink: FrameSink<'_>) -> bool {
+        match self.channel {
             0 => self.left.push(sample),
             1 => self.right.push(sample),
             _ => {}
         }
-        self.at = (self.at + 1) % self.channels;
-        if self.at > 0 || self.left.len() < RATE.frame() {
+        self.channel = (self.channel + 1) % self.channels;
+        if self.channel > 0 || self.left.len() < RATE.frame() {
             return true;
         }
-        let goes_on = heard(&self.left, (self.channels > 1).then_some(&self.right));
+        let wants_more = sink(&self.left, (self.channels > 1).then_some(&self.right));
         self.left.clear();
         self.right.clear();
-        goes_on
+        wants_more
     }
 }

@@ -1,76 +1,77 @@
-//! What a recorder hears: a leg's two sides, or all that is said in a room; and a part of either.
+//! Sources of recordings: the two sides of a leg, or the audio of a room.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::RATE;
-use crate::line::Line;
-use crate::mixer::RoomSound;
+use crate::mixer::RoomAudio;
+use crate::tap_reader::TapReader;
 
-/// Two tracks of sound, 20 ms at a time.
+/// Two tracks of audio, 20 ms at a time.
 pub trait Source: Send {
-    /// The next 20 ms at [`RATE`], [`crate::opus::Rate::frame`] samples each: what is heard of the peer (left) and what
-    /// the peer hears (right). `None`: nothing yet, or nothing for now; then nothing is written.
+    /// Returns the next 20 ms at [`RATE`]: audio from the peer (left) and to the peer (right),
+    /// [`crate::opus::Rate::frame`] samples each. Returns `None` if nothing is available; nothing
+    /// is written then.
     fn next(&mut self) -> Option<(&[i16], &[i16])>;
 
-    /// Nothing more will come.
+    /// Returns whether no more audio will come.
     fn is_over(&self) -> bool;
 }
 
-const NOTHING: [i16; RATE.frame()] = [0; RATE.frame()];
+const SILENCE: [i16; RATE.frame()] = [0; RATE.frame()];
 
-/// A leg, both sides.
-impl Source for Line {
+/// Both sides of a leg.
+impl Source for TapReader {
     fn next(&mut self) -> Option<(&[i16], &[i16])> {
-        Line::next(self).map(|twenty| (twenty.heard, twenty.sent))
+        TapReader::next(self).map(|frame| (frame.received, frame.sent))
     }
 
     fn is_over(&self) -> bool {
-        Line::is_over(self)
+        TapReader::is_over(self)
     }
 }
 
-/// All of a room, left.
-impl Source for RoomSound {
+/// The whole room on the left track.
+impl Source for RoomAudio {
     fn next(&mut self) -> Option<(&[i16], &[i16])> {
-        RoomSound::next(self).map(|piece| (piece, NOTHING.as_slice()))
+        RoomAudio::next(self).map(|frame| (frame, SILENCE.as_slice()))
     }
 
     fn is_over(&self) -> bool {
-        RoomSound::is_over(self)
+        RoomAudio::is_over(self)
     }
 }
 
-/// Whether a recording leaves out what is heard just now; clones are one.
+/// Pauses a recording. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Pause(Arc<AtomicBool>);
 
 impl Pause {
-    /// From now on, or no longer.
+    /// Pauses or resumes.
     pub fn set(&self, on: bool) {
         self.0.store(on, Ordering::Relaxed);
     }
 }
 
-/// A source as far as it is wanted.
-pub struct Part<S> {
+/// A source that can be paused and reduced to one track.
+pub struct PausableSource<S> {
     source: S,
     pause: Pause,
-    /// The left side alone.
+    /// Whether the right track is silenced.
     left_only: bool,
 }
 
-impl<S: Source> Part<S> {
-    /// What comes while `pause` is on is left out.
+impl<S: Source> PausableSource<S> {
+    /// Creates a source that drops what arrives while `pause` is set.
     pub fn new(source: S, pause: Pause, left_only: bool) -> Self {
         Self { source, pause, left_only }
     }
 }
 
-impl<S: Source> Source for Part<S> {
+impl<S: Source> Source for PausableSource<S> {
     fn next(&mut self) -> Option<(&[i16], &[i16])> {
         let (left, right) = self.source.next()?;
-        let right = if self.left_only { &NOTHING } else { right };
+        let right = if self.left_only { &SILENCE } else { right };
         (!self.pause.0.load(Ordering::Relaxed)).then_some((left, right))
     }
 
@@ -83,9 +84,9 @@ impl<S: Source> Source for Part<S> {
 mod tests {
     use super::*;
 
-    struct Both([i16; 2]);
+    struct TwoTracks([i16; 2]);
 
-    impl Source for Both {
+    impl Source for TwoTracks {
         fn next(&mut self) -> Option<(&[i16], &[i16])> {
             self.0[0] += 1;
             Some((&self.0[..1], &self.0[1..]))
@@ -97,16 +98,16 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_leaves_out_what_comes_meanwhile_and_one_side_is_silence() {
+    fn drops_audio_while_paused_and_silences_the_right_track() {
         let pause = Pause::default();
-        let mut both = Part::new(Both([0, 9]), pause.clone(), false);
-        assert_eq!(both.next(), Some(([1].as_slice(), [9].as_slice())));
+        let mut source = PausableSource::new(TwoTracks([0, 9]), pause.clone(), false);
+        assert_eq!(source.next(), Some(([1].as_slice(), [9].as_slice())));
         pause.set(true);
-        assert_eq!(both.next(), None);
-        assert_eq!(both.next(), None);
+        assert_eq!(source.next(), None);
+        assert_eq!(source.next(), None);
         pause.set(false);
-        assert_eq!(both.next().map(|(left, _)| left[0]), Some(4));
-        let mut left = Part::new(Both([0, 9]), Pause::default(), true);
+        assert_eq!(source.next().map(|(left, _)| left[0]), Some(4));
+        let mut left = PausableSource::new(TwoTracks([0, 9]), Pause::default(), true);
         assert!(left.next().is_some_and(|(_, right)| right.iter().all(|sample| *sample == 0)));
     }
 }

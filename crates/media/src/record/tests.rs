@@ -1,4 +1,4 @@
-//! Recordings as files: what was heard is in them, at its time, whatever ended them.
+//! Recordings as files: they contain the audio at its time, whatever ended them.
 
 use std::collections::VecDeque;
 use std::sync::mpsc;
@@ -7,12 +7,12 @@ use super::*;
 
 const FRAME: usize = RATE.frame();
 
-/// A source that gives a script of steps at once: how loud the left side is in each.
+/// A source that returns a script of steps: the level of the left side in each.
 struct Script {
     steps: VecDeque<i16>,
     left: Vec<i16>,
     right: Vec<i16>,
-    /// It ends with its script.
+    /// Whether the source ends with its script.
     ends: bool,
 }
 
@@ -39,32 +39,35 @@ impl Source for Script {
     }
 }
 
-fn order(format: Format, stereo: bool) -> Order {
-    Order { id: Uuid::new_v4(), format, stereo, max: Duration::from_secs(60), silence: None }
+fn options(format: Format, stereo: bool) -> RecordingOptions {
+    RecordingOptions {
+        id: Uuid::new_v4(),
+        format,
+        stereo,
+        max: Duration::from_secs(60),
+        silence: None,
+    }
 }
 
-/// Records a script to its end, and gives what became of it and the file's bytes.
-fn recorded(
-    order: Order,
+/// Records a script to its end. Returns the result and the file's bytes.
+fn record(
+    options: RecordingOptions,
     source: Box<Script>,
     stop: Option<RecordEnd>,
-) -> (Recorded, Option<Vec<u8>>) {
+) -> (RecordingResult, Option<Vec<u8>>) {
     let folder = tempfile::tempdir().unwrap();
     let recorder = Recorder::start(folder.path(), 1).unwrap();
-    let (tell, told) = mpsc::sync_channel(1);
-    let tape = recorder
-        .begin(order, source, Box::new(move |recorded| tell.send(recorded).unwrap()))
+    let (tell, results) = mpsc::sync_channel(1);
+    let handle = recorder
+        .start_recording(options, source, Box::new(move |result| tell.send(result).unwrap()))
         .unwrap();
     if let Some(end) = stop {
-        tape.stop(end);
+        handle.stop(end);
     }
-    let ended = told.recv_timeout(Duration::from_secs(20)).unwrap();
-    let path = folder.path().join(name(order.id, order.format));
-    assert!(
-        left_behind(folder.path()).unwrap().is_empty(),
-        "no file of a recording that is over is in the making"
-    );
-    (ended, std::fs::read(path).ok())
+    let result = results.recv_timeout(Duration::from_secs(20)).unwrap();
+    let path = folder.path().join(file_name(options.id, options.format));
+    assert!(list_unfinished(folder.path()).unwrap().is_empty(), "no unfinished file is left");
+    (result, std::fs::read(path).ok())
 }
 
 fn samples(wav: &[u8]) -> Vec<i16> {
@@ -74,100 +77,108 @@ fn samples(wav: &[u8]) -> Vec<i16> {
 }
 
 #[test]
-fn a_wav_has_both_sides_apart_or_together() {
-    let (ended, wav) = recorded(order(Format::Wav, true), Script::new([3_000; 10], true), None);
-    assert_eq!(ended, Recorded { end: RecordEnd::HungUp, duration_ms: 200, failure: None });
+fn writes_wav_with_separate_or_mixed_channels() {
+    let (result, wav) = record(options(Format::Wav, true), Script::new([3_000; 10], true), None);
+    assert_eq!(result, RecordingResult { end: RecordEnd::HungUp, duration_ms: 200, failure: None });
     let pcm = samples(&wav.unwrap());
     assert_eq!(pcm.len(), 10 * FRAME * 2);
     assert_eq!(pcm.get(..4), Some(&[3_000, 1_000, 3_000, 1_000][..]));
-    let (_, wav) = recorded(order(Format::Wav, false), Script::new([3_000; 10], true), None);
+    let (_, wav) = record(options(Format::Wav, false), Script::new([3_000; 10], true), None);
     let pcm = samples(&wav.unwrap());
     assert_eq!((pcm.len(), pcm.first()), (10 * FRAME, Some(&4_000)));
-    // Two that shout at once don't wrap around.
-    let (_, wav) = recorded(order(Format::Wav, false), Script::new([i16::MAX; 2], true), None);
+    // Two loud sides saturate and do not wrap around.
+    let (_, wav) = record(options(Format::Wav, false), Script::new([i16::MAX; 2], true), None);
     assert_eq!(samples(&wav.unwrap()).first(), Some(&i16::MAX));
 }
 
 #[test]
-fn it_ends_at_its_length_after_silence_or_when_it_is_told() {
-    let long = Order { max: Duration::from_secs(1), ..order(Format::Wav, true) };
-    let (ended, wav) = recorded(long, Script::new([3_000; 500], false), None);
-    assert_eq!((ended.end, ended.duration_ms), (RecordEnd::MaxLength, 1_000));
+fn ends_at_its_maximum_after_silence_or_when_stopped() {
+    let long = RecordingOptions { max: Duration::from_secs(1), ..options(Format::Wav, true) };
+    let (result, wav) = record(long, Script::new([3_000; 500], false), None);
+    assert_eq!((result.end, result.duration_ms), (RecordEnd::MaxLength, 1_000));
     assert_eq!(samples(&wav.unwrap()).len(), 2 * 16_000);
-    // From the beginning on, where nobody says anything.
-    let quiet = Order { silence: Some(Duration::from_secs(2)), ..order(Format::Wav, true) };
-    let (ended, _) = recorded(quiet, Script::new([0; 500], false), None);
-    assert_eq!((ended.end, ended.duration_ms), (RecordEnd::Silence, 2_000));
+    // Counted from the beginning without any speech.
+    let quiet =
+        RecordingOptions { silence: Some(Duration::from_secs(2)), ..options(Format::Wav, true) };
+    let (result, _) = record(quiet, Script::new([0; 500], false), None);
+    assert_eq!((result.end, result.duration_ms), (RecordEnd::Silence, 2_000));
     let spoken = [3_000; 50].into_iter().chain([0; 500]);
-    let (ended, _) = recorded(quiet, Script::new(spoken, false), None);
-    assert_eq!((ended.end, ended.duration_ms), (RecordEnd::Silence, 3_000));
-    let (ended, _) = recorded(
-        order(Format::Wav, true),
+    let (result, _) = record(quiet, Script::new(spoken, false), None);
+    assert_eq!((result.end, result.duration_ms), (RecordEnd::Silence, 3_000));
+    let (result, _) = record(
+        options(Format::Wav, true),
         Script::new([3_000; 5], false),
         Some(RecordEnd::FinishedOnKey),
     );
-    assert_eq!((ended.end, ended.duration_ms), (RecordEnd::FinishedOnKey, 100));
+    assert_eq!((result.end, result.duration_ms), (RecordEnd::FinishedOnKey, 100));
 }
 
 #[test]
-fn a_recorder_that_stops_completes_its_files() {
+fn completes_its_files_when_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let recorder = Recorder::start(folder.path(), 2).unwrap();
-    let (tell, told) = mpsc::sync_channel(1);
-    let order = order(Format::Wav, false);
-    let told_by = Box::new(move |recorded| tell.send(recorded).unwrap());
-    let _tape = recorder.begin(order, Script::new([3_000; 20], false), told_by).unwrap();
+    let (tell, results) = mpsc::sync_channel(1);
+    let options = options(Format::Wav, false);
+    let on_finished = Box::new(move |result| tell.send(result).unwrap());
+    let _handle =
+        recorder.start_recording(options, Script::new([3_000; 20], false), on_finished).unwrap();
     recorder.stop();
-    assert_eq!(told.recv().unwrap().end, RecordEnd::HungUp);
+    assert_eq!(results.recv().unwrap().end, RecordEnd::HungUp);
     assert!(recorder.is_empty());
-    assert!(folder.path().join(name(order.id, Format::Wav)).exists());
-    assert!(recorder.begin(order, Script::new([], true), Box::new(|_| {})).is_err());
+    assert!(folder.path().join(file_name(options.id, Format::Wav)).exists());
+    assert!(recorder.start_recording(options, Script::new([], true), Box::new(|_| {})).is_err());
 }
 
 #[test]
-fn a_folder_that_takes_nothing_is_told_and_leaves_nothing() {
+fn reports_a_missing_folder() {
     let folder = tempfile::tempdir().unwrap();
     let recorder = Recorder::start(&folder.path().join("recordings"), 1).unwrap();
     std::fs::remove_dir(folder.path().join("recordings")).unwrap();
-    let (tell, told) = mpsc::sync_channel(1);
-    let told_by = Box::new(move |recorded| tell.send(recorded).unwrap());
-    let _tape =
-        recorder.begin(order(Format::Wav, true), Script::new([3_000; 5], false), told_by).unwrap();
-    let ended = told.recv_timeout(Duration::from_secs(20)).unwrap();
-    assert_eq!((ended.end, ended.duration_ms), (RecordEnd::Failed, 0));
-    assert!(ended.failure.is_some_and(|why| why.contains("could not be written")));
+    let (tell, results) = mpsc::sync_channel(1);
+    let on_finished = Box::new(move |result| tell.send(result).unwrap());
+    let _handle = recorder
+        .start_recording(options(Format::Wav, true), Script::new([3_000; 5], false), on_finished)
+        .unwrap();
+    let result = results.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!((result.end, result.duration_ms), (RecordEnd::Failed, 0));
+    assert!(result.failure.is_some_and(|why| why.contains("could not be written")));
 }
 
-/// Beats until the recording of this script is over, on a disk that has room for so many bytes more.
-fn on_a_disk_with(room: usize, order: Order, steps: usize) -> (Recorded, Vec<(String, u64)>) {
+/// Runs a recording to its end on a disk with `room` bytes left. Returns the result and the files.
+fn record_with_disk_space(
+    space: usize,
+    options: RecordingOptions,
+    steps: usize,
+) -> (RecordingResult, Vec<(String, u64)>) {
     let folder = tempfile::tempdir().unwrap();
-    let (tell, told) = mpsc::sync_channel(1);
-    let mut job = Job::of(Begin {
-        order,
+    let (tell, results) = mpsc::sync_channel(1);
+    let mut job = RecordingJob::new(NewRecording {
+        options,
         folder: folder.path().to_owned(),
         source: Script::new(vec![3_000; steps], true),
-        stop: Arc::new(AtomicU8::new(GO_ON)),
-        told: Box::new(move |recorded| tell.send(recorded).unwrap()),
+        stop: Arc::new(AtomicU8::new(RUNNING)),
+        on_finished: Box::new(move |result| tell.send(result).unwrap()),
     });
-    file::ROOM.set(room);
-    while job.told.is_some() {
-        job.beat();
+    file::TEST_DISK_SPACE.set(space);
+    while job.on_finished.is_some() {
+        job.run();
     }
-    file::ROOM.set(usize::MAX);
+    file::TEST_DISK_SPACE.set(usize::MAX);
     let files = std::fs::read_dir(folder.path()).unwrap().map(|entry| {
         let entry = entry.unwrap();
         (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len())
     });
-    (told.try_recv().unwrap(), files.collect())
+    (results.try_recv().unwrap(), files.collect())
 }
 
 #[test]
-fn a_full_disk_ends_a_recording_with_what_is_on_it_and_leaves_nothing_in_the_making() {
+fn a_full_disk_ends_a_recording_with_a_complete_file() {
     for stereo in [false, true] {
         let second = if stereo { 64_000 } else { 32_000 };
         let sample = second / 16_000;
-        // Full before its header, in it, behind it, in its first second, in the third, and only when it is completed.
-        for (room, steps) in [
+        // The disk is full before the header, inside it, after it, in the first second, in the
+        // third, and at completion.
+        for (space, steps) in [
             (0, 500),
             (20, 500),
             (44, 500),
@@ -175,104 +186,104 @@ fn a_full_disk_ends_a_recording_with_what_is_on_it_and_leaves_nothing_in_the_mak
             (44 + second * 2 + 777, 500),
             (44 + second + 101, 60),
         ] {
-            let order = order(Format::Wav, stereo);
-            let (ended, files) = on_a_disk_with(room, order, steps);
-            let kept = room.saturating_sub(44) / sample * sample;
+            let options = options(Format::Wav, stereo);
+            let (result, files) = record_with_disk_space(space, options, steps);
+            let kept = space.saturating_sub(44) / sample * sample;
             let steps = u64::try_from(kept * 50 / second).unwrap();
             assert_eq!(
-                (ended.end, ended.duration_ms),
+                (result.end, result.duration_ms),
                 (RecordEnd::Failed, steps * 20),
-                "room for {room}"
+                "space for {space} bytes"
             );
             assert!(
-                ended.failure.is_some_and(|why| why.contains("the disk is full")),
-                "room for {room}"
+                result.failure.is_some_and(|why| why.contains("the disk is full")),
+                "space for {space} bytes"
             );
             let file = (kept > 0)
-                .then(|| (name(order.id, Format::Wav), 44 + u64::try_from(kept).unwrap()));
-            assert_eq!(files, file.into_iter().collect::<Vec<_>>(), "room for {room}");
+                .then(|| (file_name(options.id, Format::Wav), 44 + u64::try_from(kept).unwrap()));
+            assert_eq!(files, file.into_iter().collect::<Vec<_>>(), "space for {space} bytes");
         }
     }
 }
 
 #[cfg(feature = "mp3")]
 #[test]
-fn a_full_disk_leaves_an_mp3_of_whole_writes() {
-    let mp3 = order(Format::Mp3, false);
-    let (ended, files) = on_a_disk_with(10_000, mp3, 500);
-    assert_eq!(ended.end, RecordEnd::Failed);
-    assert!((1_000..3_000).contains(&ended.duration_ms), "{ended:?}");
+fn a_full_disk_leaves_a_complete_mp3() {
+    let mp3 = options(Format::Mp3, false);
+    let (result, files) = record_with_disk_space(10_000, mp3, 500);
+    assert_eq!(result.end, RecordEnd::Failed);
+    assert!((1_000..3_000).contains(&result.duration_ms), "{result:?}");
     let [(file, bytes)] = files.as_slice() else { panic!("{files:?}") };
-    assert_eq!(*file, name(mp3.id, Format::Mp3));
+    assert_eq!(*file, file_name(mp3.id, Format::Mp3));
     assert!((3_500..10_000).contains(bytes), "{bytes}");
-    let (ended, files) = on_a_disk_with(100, order(Format::Mp3, false), 60);
-    assert_eq!((ended.end, ended.duration_ms, files), (RecordEnd::Failed, 0, vec![]));
+    let (result, files) = record_with_disk_space(100, options(Format::Mp3, false), 60);
+    assert_eq!((result.end, result.duration_ms, files), (RecordEnd::Failed, 0, vec![]));
 }
 
 #[test]
-fn what_a_killed_process_left_is_made_whole() {
+fn repairs_the_file_of_a_killed_process() {
     let folder = tempfile::tempdir().unwrap();
     let id = Uuid::new_v4();
-    let mut file = SoundFile::create(folder.path(), id, Format::Wav, true).unwrap();
+    let mut file = AudioFile::create(folder.path(), id, Format::Wav, true).unwrap();
     for _ in 0..120 {
         file.push(&[5; FRAME], &[7; FRAME]).unwrap();
-        file.keep().unwrap();
+        file.write_if_due().unwrap();
     }
-    let part = folder.path().join(format!("{}.part", name(id, Format::Wav)));
-    // Playable as it is, to the last second.
+    let part = folder.path().join(format!("{}.part", file_name(id, Format::Wav)));
+    // Playable as it is, up to the last full second.
     assert_eq!(samples(&std::fs::read(&part).unwrap()).len(), 100 * FRAME * 2);
     drop(file);
-    // Cut in the middle of a sample, with a header that knows nothing of the last write.
+    // Cut in the middle of a sample, with a header from before the last write.
     let bytes = std::fs::read(&part).unwrap();
     std::fs::write(&part, [&bytes[..], &[9; 643]].concat()).unwrap();
-    assert_eq!(left_behind(folder.path()).unwrap(), [(id, Format::Wav)]);
+    assert_eq!(list_unfinished(folder.path()).unwrap(), [(id, Format::Wav)]);
     let left = repair(folder.path(), id, Format::Wav, true).unwrap();
-    assert_eq!(left, Left::Repaired { duration_ms: 2_010 });
-    let whole = std::fs::read(folder.path().join(name(id, Format::Wav))).unwrap();
+    assert_eq!(left, RepairOutcome::Repaired { duration_ms: 2_010 });
+    let whole = std::fs::read(folder.path().join(file_name(id, Format::Wav))).unwrap();
     assert_eq!(samples(&whole).len(), (32_000 + 160) * 2);
     assert_eq!(
         repair(folder.path(), id, Format::Wav, true).unwrap(),
         left,
-        "once more changes nothing"
+        "a second repair changes nothing"
     );
     remove(folder.path(), id, Format::Wav).unwrap();
-    assert_eq!(repair(folder.path(), id, Format::Wav, true).unwrap(), Left::Nothing);
+    assert_eq!(repair(folder.path(), id, Format::Wav, true).unwrap(), RepairOutcome::Nothing);
 }
 
 #[cfg(feature = "mp3")]
 #[test]
-fn an_mp3_has_the_sound_and_its_length_and_can_be_repaired() {
+fn writes_and_repairs_mp3() {
     for stereo in [false, true] {
-        let (ended, mp3) =
-            recorded(order(Format::Mp3, stereo), Script::new([3_000; 100], true), None);
-        assert_eq!((ended.end, ended.duration_ms), (RecordEnd::HungUp, 2_000));
+        let (result, mp3) =
+            record(options(Format::Mp3, stereo), Script::new([3_000; 100], true), None);
+        assert_eq!((result.end, result.duration_ms), (RecordEnd::HungUp, 2_000));
         let mp3 = mp3.unwrap();
         let rate = if stereo { 64_000 } else { 32_000 };
         let expected = rate / 8 * 2;
         assert!((expected..expected * 11 / 10).contains(&mp3.len()), "{} bytes", mp3.len());
-        // Half a frame at its end, as a kill leaves it.
+        // Half a frame at the end, as after a kill.
         let folder = tempfile::tempdir().unwrap();
         let id = Uuid::new_v4();
-        let part = folder.path().join(format!("{}.part", name(id, Format::Mp3)));
+        let part = folder.path().join(format!("{}.part", file_name(id, Format::Mp3)));
         std::fs::write(part, &mp3[..mp3.len() / 2 + 7]).unwrap();
-        let Left::Repaired { duration_ms } =
+        let RepairOutcome::Repaired { duration_ms } =
             repair(folder.path(), id, Format::Mp3, stereo).unwrap()
         else {
-            panic!("there was sound in it")
+            panic!("the file contained audio")
         };
         assert!((950..=1_080).contains(&duration_ms), "{duration_ms} ms");
-        let whole = std::fs::read(folder.path().join(name(id, Format::Mp3))).unwrap();
+        let whole = std::fs::read(folder.path().join(file_name(id, Format::Mp3))).unwrap();
         assert_eq!(whole.len() % (rate / 8 * 36 / 1_000), 0, "whole frames");
     }
 }
 
 #[test]
-fn a_complete_file_is_read_back_channel_by_channel() {
+fn reads_files_back_by_channel() {
     for format in [Format::Wav, Format::of(true)] {
         for stereo in [true, false] {
             let folder = tempfile::tempdir().unwrap();
             let id = Uuid::new_v4();
-            let mut file = SoundFile::create(folder.path(), id, format, stereo).unwrap();
+            let mut file = AudioFile::create(folder.path(), id, format, stereo).unwrap();
             let tone = |hz: f64| -> Vec<i16> {
                 (0..16_000)
                     .map(|n| (f64::from(n) * hz * std::f64::consts::TAU / 16_000.0).sin() * 8_000.0)
@@ -284,7 +295,8 @@ fn a_complete_file_is_read_back_channel_by_channel() {
                 file.push(left, right).unwrap();
             }
             file.finish().unwrap();
-            // How often the sign changes tells the pitch; an encoder's faint noise around the tone has none.
+            // The rate of zero crossings gives the pitch; quiet samples are ignored, because the
+            // encoder adds noise.
             let pitch = |pcm: &[i16]| {
                 let loud: Vec<i16> =
                     pcm.iter().copied().filter(|sample| sample.unsigned_abs() > 500).collect();
@@ -304,11 +316,11 @@ fn a_complete_file_is_read_back_channel_by_channel() {
                 assert!((810..=930).contains(&pitch(&second)), "{format:?} {}", pitch(&second));
             }
             let mut count = 0;
-            let few = read(folder.path(), id, format, &mut |_, _| {
+            let outcome = read(folder.path(), id, format, &mut |_, _| {
                 count += 1;
                 count < 3
             });
-            assert_eq!((few.is_ok(), count), (true, 3), "it ends when no more is wanted");
+            assert_eq!((outcome.is_ok(), count), (true, 3), "stops when the sink returns false");
         }
     }
     assert!(
@@ -317,8 +329,8 @@ fn a_complete_file_is_read_back_channel_by_channel() {
 }
 
 #[test]
-fn a_program_without_mp3_says_that_it_writes_wav() {
-    assert_eq!(Format::instead(true).is_some(), cfg!(not(feature = "mp3")));
-    assert_eq!((Format::instead(false), Format::of(false)), (None, Format::Wav));
+fn a_build_without_mp3_reports_the_substitution() {
+    assert_eq!(Format::substitution_remark(true).is_some(), cfg!(not(feature = "mp3")));
+    assert_eq!((Format::substitution_remark(false), Format::of(false)), (None, Format::Wav));
     assert_eq!(Format::of(true) == Format::Mp3, cfg!(feature = "mp3"));
 }

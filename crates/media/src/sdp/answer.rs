@@ -1,14 +1,15 @@
-//! Writing our side (`meta-calling.md` §5.2, A1–A8), line by line: the answer to an offer, or an offer of ours.
+//! Writes our side line by line: the answer to an offer, or our own offer
+//! (docs/reference/meta.md#offhooks-answer).
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Direction, Offer, Setup, TelephoneEvent};
 
-/// Our side of one leg.
+/// The local parameters of one leg.
 #[derive(Clone, Copy)]
-pub struct Ours<'a> {
-    /// Our addresses, best first; never empty, at most 8 are written (A3).
+pub struct LocalDescription<'a> {
+    /// Our addresses, best first. Must not be empty; at most 8 are written.
     pub candidates: &'a [SocketAddr],
     pub ufrag: &'a str,
     pub pwd: &'a str,
@@ -17,158 +18,164 @@ pub struct Ours<'a> {
     pub cname: &'a str,
     pub stream: &'a str,
     pub track: &'a str,
-    /// Below 2^62 (RFC 8829 §5.2.1).
+    /// Session id, below 2^62 (RFC 8829 §5.2.1).
     pub session: u64,
-    /// We answer as an ICE-lite agent: only to an offer that is not lite itself (A2).
+    /// Answers as an ICE-lite agent. Only for an offer that is not lite itself.
     pub ice_lite: bool,
 }
 
-/// The most candidates that we write (A3).
-const CANDIDATES_OUT_MAX: usize = 8;
-/// What our Opus is and likes to get (A7).
+/// Maximum number of candidates in our SDP.
+const CANDIDATES_MAX: usize = 8;
+/// Format parameters of our Opus.
 const OPUS_FORMAT: &str = "minptime=20;useinbandfec=1;maxplaybackrate=16000;stereo=0";
 
 struct Lines(String);
 
 impl Lines {
-    fn put(&mut self, line: std::fmt::Arguments<'_>) {
+    fn write_line(&mut self, line: std::fmt::Arguments<'_>) {
         // Writing to a String cannot fail.
         let _ = write!(self.0, "{line}\r\n");
     }
 }
 
-pub(super) fn text(offer: &Offer, ours: &Ours<'_>) -> String {
+pub(super) fn answer(offer: &Offer, local: &LocalDescription<'_>) -> String {
     let mut out = Lines(String::with_capacity(1_024));
-    let home = session(&mut out, ours, offer.mid.as_deref());
+    let first_address = session(&mut out, local, offer.mid.as_deref());
     for (index, section) in offer.sections.iter().enumerate() {
         if index == offer.audio {
-            audio(&mut out, offer, ours, home);
+            audio(&mut out, offer, local, first_address);
             continue;
         }
         let format = section.formats.first().map_or("0", String::as_str);
-        out.put(format_args!("m={} 0 {} {format}", section.media, section.proto));
-        out.put(format_args!("c=IN IP4 0.0.0.0"));
+        out.write_line(format_args!("m={} 0 {} {format}", section.media, section.proto));
+        out.write_line(format_args!("c=IN IP4 0.0.0.0"));
         if let Some(mid) = &section.mid {
-            out.put(format_args!("a=mid:{mid}"));
+            out.write_line(format_args!("a=mid:{mid}"));
         }
-        out.put(format_args!("a=inactive"));
+        out.write_line(format_args!("a=inactive"));
     }
     out.0
 }
 
-/// What Meta's own offers have, so that nothing in ours is new to it.
+/// The payload types of Meta's own offers, so that ours contain nothing unusual.
 const OPUS_PT: u8 = 111;
-const DIGITS: TelephoneEvent = TelephoneEvent { pt: 126, clock: 8_000 };
+const TELEPHONE_EVENT: TelephoneEvent = TelephoneEvent { pt: 126, clock: 8_000 };
 
-/// Our offer: Meta answers it by webhook, and is ICE-lite then as ever; we never are (A2).
-pub(super) fn offer(ours: &Ours<'_>) -> String {
+/// Writes our offer. Meta answers it by webhook and is ICE-lite; we never are.
+pub(super) fn offer(local: &LocalDescription<'_>) -> String {
     let mut out = Lines(String::with_capacity(1_024));
-    let home = session(&mut out, ours, Some(MID));
+    let first_address = session(&mut out, local, Some(MID));
     let audio = Audio {
         proto: "UDP/TLS/RTP/SAVPF",
-        formats: &format!("{OPUS_PT} {}", DIGITS.pt),
+        formats: &format!("{OPUS_PT} {}", TELEPHONE_EVENT.pt),
         setup: Setup::Actpass,
         mid: Some(MID),
         direction: Direction::SendRecv,
         opus_pt: OPUS_PT,
-        digits: &[DIGITS],
+        telephone_events: &[TELEPHONE_EVENT],
     };
-    audio.put(&mut out, ours, home);
+    audio.write(&mut out, local, first_address);
     out.0
 }
 
-/// The mid of our offers: Meta's word for it.
+/// The mid of our offers, as in Meta's.
 const MID: &str = "audio";
 
-/// The lines before the first section; gives our first address.
-fn session(out: &mut Lines, ours: &Ours<'_>, mid: Option<&str>) -> SocketAddr {
+/// Writes the session-level lines. Returns our first address.
+fn session(out: &mut Lines, local: &LocalDescription<'_>, mid: Option<&str>) -> SocketAddr {
     let unknown = SocketAddr::from(([0, 0, 0, 0], 9));
-    let home = ours.candidates.first().copied().unwrap_or(unknown);
-    out.put(format_args!("v=0"));
-    out.put(format_args!("o=- {} 1 {}", ours.session, net(home.ip())));
-    out.put(format_args!("s=offhook"));
-    out.put(format_args!("t=0 0"));
+    let first_address = local.candidates.first().copied().unwrap_or(unknown);
+    out.write_line(format_args!("v=0"));
+    out.write_line(format_args!("o=- {} 1 {}", local.session, network_address(first_address.ip())));
+    out.write_line(format_args!("s=offhook"));
+    out.write_line(format_args!("t=0 0"));
     if let Some(mid) = mid {
-        out.put(format_args!("a=group:BUNDLE {mid}"));
+        out.write_line(format_args!("a=group:BUNDLE {mid}"));
     }
-    out.put(format_args!("a=msid-semantic: WMS {}", ours.stream));
-    if ours.ice_lite {
-        out.put(format_args!("a=ice-lite"));
+    out.write_line(format_args!("a=msid-semantic: WMS {}", local.stream));
+    if local.ice_lite {
+        out.write_line(format_args!("a=ice-lite"));
     }
-    home
+    first_address
 }
 
-/// The audio section of ours.
+/// The audio section that we write.
 struct Audio<'a> {
     proto: &'a str,
-    /// Payload types, as they stand in `m=`.
+    /// Payload types as in the `m=` line.
     formats: &'a str,
     setup: Setup,
     mid: Option<&'a str>,
     direction: Direction,
     opus_pt: u8,
-    digits: &'a [TelephoneEvent],
+    telephone_events: &'a [TelephoneEvent],
 }
 
-fn audio(out: &mut Lines, offer: &Offer, ours: &Ours<'_>, home: SocketAddr) {
+fn audio(out: &mut Lines, offer: &Offer, local: &LocalDescription<'_>, first_address: SocketAddr) {
     let Some(section) = offer.sections.get(offer.audio) else { return };
-    let ours_too = |format: &&String| {
+    let is_supported = |format: &&String| {
         format.parse().is_ok_and(|pt: u8| {
             pt == offer.opus_pt || offer.telephone_events.iter().any(|t| t.pt == pt)
         })
     };
-    let formats: Vec<&str> = section.formats.iter().filter(ours_too).map(String::as_str).collect();
+    let formats: Vec<&str> =
+        section.formats.iter().filter(is_supported).map(String::as_str).collect();
     let audio = Audio {
         proto: &section.proto,
         formats: &formats.join(" "),
-        setup: offer.setup.answered(),
+        setup: offer.setup.answer_role(),
         mid: offer.mid.as_deref(),
         direction: offer.direction.mirrored(),
         opus_pt: offer.opus_pt,
-        digits: &offer.telephone_events,
+        telephone_events: &offer.telephone_events,
     };
-    audio.put(out, ours, home);
+    audio.write(out, local, first_address);
 }
 
 impl Audio<'_> {
-    fn put(&self, out: &mut Lines, ours: &Ours<'_>, home: SocketAddr) {
-        let Self { proto, formats, setup, mid, direction, opus_pt, digits } = self;
-        out.put(format_args!("m=audio {} {proto} {formats}", home.port()));
-        out.put(format_args!("c={}", net(home.ip())));
-        out.put(format_args!("a=rtcp:{} {}", home.port(), net(home.ip())));
-        for (n, addr) in (1u32..).zip(ours.candidates.iter().take(CANDIDATES_OUT_MAX)) {
-            // RFC 8445 §5.1.2.1: type preference of hosts, local preference falling with the place, component 1.
+    fn write(&self, out: &mut Lines, local: &LocalDescription<'_>, first_address: SocketAddr) {
+        let Self { proto, formats, setup, mid, direction, opus_pt, telephone_events } = self;
+        out.write_line(format_args!("m=audio {} {proto} {formats}", first_address.port()));
+        out.write_line(format_args!("c={}", network_address(first_address.ip())));
+        out.write_line(format_args!(
+            "a=rtcp:{} {}",
+            first_address.port(),
+            network_address(first_address.ip())
+        ));
+        for (n, addr) in (1u32..).zip(local.candidates.iter().take(CANDIDATES_MAX)) {
+            // RFC 8445 §5.1.2.1: type preference of host candidates, local preference by position,
+            // component 1.
             let priority = (126 << 24) + ((65_536 - n) << 8) + 255;
-            out.put(format_args!(
+            out.write_line(format_args!(
                 "a=candidate:{n} 1 udp {priority} {} {} typ host",
                 addr.ip(),
                 addr.port()
             ));
         }
-        out.put(format_args!("a=end-of-candidates"));
-        out.put(format_args!("a=ice-ufrag:{}", ours.ufrag));
-        out.put(format_args!("a=ice-pwd:{}", ours.pwd));
-        let hex: Vec<String> = ours.fingerprint.iter().map(|b| format!("{b:02X}")).collect();
-        out.put(format_args!("a=fingerprint:sha-256 {}", hex.join(":")));
-        out.put(format_args!("a=setup:{}", setup.as_str()));
+        out.write_line(format_args!("a=end-of-candidates"));
+        out.write_line(format_args!("a=ice-ufrag:{}", local.ufrag));
+        out.write_line(format_args!("a=ice-pwd:{}", local.pwd));
+        let hex: Vec<String> = local.fingerprint.iter().map(|b| format!("{b:02X}")).collect();
+        out.write_line(format_args!("a=fingerprint:sha-256 {}", hex.join(":")));
+        out.write_line(format_args!("a=setup:{}", setup.as_str()));
         if let Some(mid) = mid {
-            out.put(format_args!("a=mid:{mid}"));
+            out.write_line(format_args!("a=mid:{mid}"));
         }
-        out.put(format_args!("a={}", direction.as_str()));
-        out.put(format_args!("a=rtcp-mux"));
-        out.put(format_args!("a=rtpmap:{opus_pt} opus/48000/2"));
-        out.put(format_args!("a=fmtp:{opus_pt} {OPUS_FORMAT}"));
-        for digits in *digits {
-            out.put(format_args!("a=rtpmap:{} telephone-event/{}", digits.pt, digits.clock));
-            out.put(format_args!("a=fmtp:{} 0-15", digits.pt));
+        out.write_line(format_args!("a={}", direction.as_str()));
+        out.write_line(format_args!("a=rtcp-mux"));
+        out.write_line(format_args!("a=rtpmap:{opus_pt} opus/48000/2"));
+        out.write_line(format_args!("a=fmtp:{opus_pt} {OPUS_FORMAT}"));
+        for event in *telephone_events {
+            out.write_line(format_args!("a=rtpmap:{} telephone-event/{}", event.pt, event.clock));
+            out.write_line(format_args!("a=fmtp:{} 0-15", event.pt));
         }
-        out.put(format_args!("a=ptime:20"));
-        out.put(format_args!("a=ssrc:{} cname:{}", ours.ssrc, ours.cname));
-        out.put(format_args!("a=ssrc:{} msid:{} {}", ours.ssrc, ours.stream, ours.track));
+        out.write_line(format_args!("a=ptime:20"));
+        out.write_line(format_args!("a=ssrc:{} cname:{}", local.ssrc, local.cname));
+        out.write_line(format_args!("a=ssrc:{} msid:{} {}", local.ssrc, local.stream, local.track));
     }
 }
 
-fn net(ip: IpAddr) -> String {
+fn network_address(ip: IpAddr) -> String {
     match ip {
         IpAddr::V4(v4) => format!("IN IP4 {v4}"),
         IpAddr::V6(v6) => format!("IN IP6 {v6}"),

@@ -1,30 +1,36 @@
-//! The other side's strictness: what Meta refuses in an answer (`meta-calling.md` §8 M7).
+//! The checks that Meta applies to an answer, for the simulated Meta and for tests
+//! (docs/reference/meta.md#m7).
 //!
-//! Written apart from `answer`, so that the one checks the other.
+//! Written independently of `answer`, so that each checks the other.
 
 use std::fmt;
 
 use super::parse::sha256;
 use super::{Direction, Offer, Setup};
 
-/// A rule of `meta-calling.md` §5.2.
+/// A rule for answers (docs/reference/meta.md#offhooks-answer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
+    /// Sections, payload types and attributes mirror the offer.
     A1,
+    /// Not ICE-lite towards a lite peer.
     A2,
+    /// Length and alphabet of the ICE credentials.
     A4,
+    /// Exactly one SHA-256 fingerprint.
     A5,
+    /// The DTLS role answers the offer's.
     A6,
 }
 
-/// An answer that Meta would refuse.
+/// Why Meta would refuse an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{rule}: {what}: {line}")]
-pub struct AnswerFault {
+#[error("{rule}: {problem}: {line}")]
+pub struct AnswerError {
     pub rule: Rule,
-    /// The line at fault, or the one that is missing.
+    /// The offending or missing line.
     pub line: String,
-    pub what: &'static str,
+    pub problem: &'static str,
 }
 
 impl fmt::Display for Rule {
@@ -33,67 +39,72 @@ impl fmt::Display for Rule {
     }
 }
 
-fn fault<T>(rule: Rule, what: &'static str, line: impl Into<String>) -> Result<T, AnswerFault> {
-    // A line of an answer holds credentials at most in full length: cut.
-    Err(AnswerFault { rule, what, line: line.into().chars().take(120).collect() })
+fn error<T>(rule: Rule, problem: &'static str, line: impl Into<String>) -> Result<T, AnswerError> {
+    // The line may contain credentials, so it is truncated.
+    Err(AnswerError { rule, problem, line: line.into().chars().take(120).collect() })
 }
 
-/// Whether `answer` answers `offer` as A1, A2, A4, A5 and A6 ask.
+/// Checks that `answer` answers `offer` according to rules A1, A2, A4, A5 and A6.
 ///
 /// # Errors
-/// The first line that does not.
-pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerFault> {
+///
+/// Returns the first violation.
+pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerError> {
     use Rule::{A1, A2, A4, A5, A6};
     let lines: Vec<&str> =
         answer.split("\r\n").flat_map(|l| l.split('\n')).filter(|l| !l.is_empty()).collect();
     if lines.first() != Some(&"v=0") {
-        return fault(A1, "not SDP", lines.first().copied().unwrap_or("(empty)"));
+        return error(A1, "not SDP", lines.first().copied().unwrap_or("(empty)"));
     }
     if let Some(lite) = lines.iter().find(|l| **l == "a=ice-lite")
         && offer.ice_lite
     {
-        return fault(A2, "both sides lite", *lite);
+        return error(A2, "both sides lite", *lite);
     }
 
     let mut levels = lines.chunk_by(|_, next| !next.starts_with("m="));
     let session = levels.next().unwrap_or_default();
     let media: Vec<&[&str]> = levels.collect();
     if media.len() != offer.sections.len() {
-        return fault(
+        return error(
             A1,
-            "another number of media sections than offered",
+            "number of media sections differs from the offer",
             format!("m= ({})", media.len()),
         );
     }
-    for (index, (ours, theirs)) in media.iter().zip(&offer.sections).enumerate() {
-        let line = ours.first().copied().unwrap_or_default();
+    for (index, (section, offered)) in media.iter().zip(&offer.sections).enumerate() {
+        let line = section.first().copied().unwrap_or_default();
         let words: Vec<&str> = line.strip_prefix("m=").unwrap_or_default().split(' ').collect();
         let [kind, port, proto, formats @ ..] = words.as_slice() else {
-            return fault(A1, "unreadable", line);
+            return error(A1, "unreadable", line);
         };
-        if *kind != theirs.media || *proto != theirs.proto {
-            return fault(A1, "another medium or protocol than offered", line);
+        if *kind != offered.media || *proto != offered.proto {
+            return error(A1, "medium or protocol differs from the offer", line);
         }
         if index != offer.audio {
             if *port != "0" {
-                return fault(A1, "only audio may be taken", line);
+                return error(A1, "only audio may be accepted", line);
             }
             continue;
         }
         if !port.parse::<u16>().is_ok_and(|p| p != 0) {
-            return fault(A1, "port is not 1 to 65535", line);
+            return error(A1, "port is not 1 to 65535", line);
         }
         let taken = |pt: u8| formats.iter().any(|f| f.parse() == Ok(pt));
-        if formats.is_empty() || formats.iter().any(|f| theirs.formats.iter().all(|o| o != f)) {
-            return fault(A1, "a payload type that was not offered", line);
+        if formats.is_empty() || formats.iter().any(|f| offered.formats.iter().all(|o| o != f)) {
+            return error(A1, "a payload type that was not offered", line);
         }
         if !taken(offer.opus_pt) {
-            return fault(A1, "opus was not taken with the offer's payload type", line);
+            return error(A1, "opus is not accepted with the offer's payload type", line);
         }
-        if offer.digits_out().is_some_and(|t| !taken(t.pt)) {
-            return fault(A1, "telephone-event was not taken with the offer's payload type", line);
+        if offer.telephone_event_out().is_some_and(|t| !taken(t.pt)) {
+            return error(
+                A1,
+                "telephone-event is not accepted with the offer's payload type",
+                line,
+            );
         }
-        audio(offer, session, ours)?;
+        audio(offer, session, section)?;
     }
 
     let audio = media.get(offer.audio).copied().unwrap_or_default();
@@ -108,61 +119,61 @@ pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerFault> {
         };
         match value {
             Some(value) if fits(value) => Ok(()),
-            Some(_) => fault(A4, "too short, too long or not ICE characters", format!("a={name}")),
-            None => fault(A4, "missing", format!("a={name}")),
+            Some(_) => error(A4, "too short, too long or not ICE characters", format!("a={name}")),
+            None => error(A4, "missing", format!("a={name}")),
         }
     };
     credential("ice-ufrag", 8)?;
     credential("ice-pwd", 24)?;
 
     let mut fingerprints = lines.iter().filter(|l| l.starts_with("a=fingerprint:"));
-    let Some(first) = fingerprints.next() else { return fault(A5, "missing", "a=fingerprint") };
+    let Some(first) = fingerprints.next() else { return error(A5, "missing", "a=fingerprint") };
     let value = first.trim_start_matches("a=fingerprint:");
     let (hash, hex) = value.split_once(' ').unwrap_or_default();
     if hash != "sha-256" || sha256(value).is_none() || hex.bytes().any(|b| b.is_ascii_lowercase()) {
-        return fault(A5, "not sha-256 in upper-case hex with colons", *first);
+        return error(A5, "not sha-256 in upper-case hex with colons", *first);
     }
     if let Some(second) = fingerprints.next() {
-        return fault(A5, "Fingerprint algo is not SHA256", *second);
+        return error(A5, "Fingerprint algo is not SHA256", *second);
     }
 
     let setups: Vec<&&str> = lines.iter().filter(|l| l.starts_with("a=setup:")).collect();
-    let wanted = match offer.setup {
+    let expected = match offer.setup {
         Setup::Active => "a=setup:passive",
         Setup::Actpass | Setup::Passive => "a=setup:active",
     };
     match setups.as_slice() {
-        [one] if **one == wanted => Ok(()),
-        [one, ..] => fault(A6, "not the role that answers the offer's", **one),
-        [] => fault(A6, "missing", "a=setup"),
+        [one] if **one == expected => Ok(()),
+        [one, ..] => error(A6, "not the role that answers the offer's", **one),
+        [] => error(A6, "missing", "a=setup"),
     }
 }
 
-fn audio(offer: &Offer, session: &[&str], lines: &[&str]) -> Result<(), AnswerFault> {
-    let has = |wanted: &str| lines.contains(&wanted);
+fn audio(offer: &Offer, session: &[&str], lines: &[&str]) -> Result<(), AnswerError> {
+    let has = |expected: &str| lines.contains(&expected);
     if let Some(mid) = &offer.mid {
         let (line, group) = (format!("a=mid:{mid}"), format!("a=group:BUNDLE {mid}"));
         if !has(&line) {
-            return fault(Rule::A1, "missing", line);
+            return error(Rule::A1, "missing", line);
         }
         if !session.contains(&group.as_str()) {
-            return fault(Rule::A1, "missing", group);
+            return error(Rule::A1, "missing", group);
         }
     }
     if !has("a=rtcp-mux") {
-        return fault(Rule::A1, "missing", "a=rtcp-mux");
+        return error(Rule::A1, "missing", "a=rtcp-mux");
     }
     let direction = format!("a={}", offer.direction.mirrored().as_str());
-    // Nothing said is sendrecv (RFC 8866 §6.7), but A1 wants it said.
+    // A missing direction means sendrecv (RFC 8866 §6.7), but A1 requires it to be stated.
     if !has(&direction)
         || (offer.direction == Direction::SendRecv
             && ["a=sendonly", "a=recvonly", "a=inactive"].iter().any(|l| has(l)))
     {
-        return fault(Rule::A1, "missing", direction);
+        return error(Rule::A1, "missing", direction);
     }
     let opus = format!("a=rtpmap:{} opus/48000/2", offer.opus_pt);
     if !has(&opus) {
-        return fault(Rule::A1, "missing", opus);
+        return error(Rule::A1, "missing", opus);
     }
     Ok(())
 }

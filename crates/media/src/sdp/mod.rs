@@ -1,62 +1,65 @@
-//! SDP as this house meets it: Meta's offer read, our answer written (`meta-calling.md` §5).
+//! SDP: parsing Meta's or a phone's offer, writing our answer or offer, and checking an answer
+//! (docs/reference/meta.md#sdp).
 //!
-//! [`Offer::parse`] says whether an offer is usable and keeps what media needs; [`Offer::answer`] writes our text
-//! line by line, so that nothing stands in it that we did not mean; [`check_answer`] is the strictness of the
-//! other side. Only text here: no socket, no ICE, no clock. Whole SDPs never reach a log (credentials); a call's own event log has
-//! them by [`shown`].
+//! [`Offer::parse`] decides whether an offer is usable and keeps what media needs.
+//! [`Offer::answer`] writes the answer line by line, so that it contains nothing unintended.
+//! [`check_answer`] applies Meta's rules for answers. No I/O. Complete SDPs contain credentials and
+//! are never logged; the event log of a call contains them [`redacted`].
 
 mod answer;
 mod check;
 mod parse;
 
-pub use answer::Ours;
-pub use check::{AnswerFault, Rule, check_answer};
+pub use answer::LocalDescription;
+pub use check::{AnswerError, Rule, check_answer};
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The longest offer that is looked at (`meta-calling.md` §1.3, R19), in bytes.
+/// Maximum size of an offer in bytes (docs/reference/meta.md#bounds).
 pub const OFFER_BYTES_MAX: usize = 16 * 1024;
-/// The most media sections an offer may have (R19).
+/// Maximum number of media sections in an offer.
 pub const SECTIONS_MAX: usize = 16;
-/// Characters of a peer's ufrag: a check's USERNAME is both ufrags with a colon between, and the agent writes 128 characters.
+/// Maximum length of a peer's ufrag. The USERNAME of a check consists of both ufrags and a colon,
+/// and str0m writes at most 128 characters.
 pub const UFRAG_MAX: usize = 128 - 1 - crate::UFRAG_CHARS;
-/// The most candidates of an offer that are used; the rest is dropped (§5.2).
+/// Maximum number of candidates of an offer that are used; the rest is ignored.
 pub const CANDIDATES_MAX: usize = 16;
 
-/// A usable offer: its first usable audio section, with what stands at session level brought in.
+/// A usable offer: its first usable audio section, together with the session-level attributes.
 ///
-/// The same reader serves answers (Meta's to our offers, and ours in tests): their lines are the same.
+/// Answers are parsed with the same type, because their lines are the same.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// The other side never sends checks: we are the full, controlling agent (A2).
+    /// The peer sends no ICE checks, so we are the full, controlling agent.
     pub ice_lite: bool,
     pub ufrag: String,
     pub pwd: String,
-    /// SHA-256 of the peer's certificate.
+    /// SHA-256 fingerprint of the peer's certificate.
     pub fingerprint: [u8; 32],
     pub setup: Setup,
-    /// Where checks may go, in the offer's order, each address once. Empty only where an offer without
-    /// `a=ice-lite` names hosts by name alone (mDNS): then the peer comes to us.
+    /// Addresses to send checks to, in the offer's order and without duplicates. Empty only if an
+    /// offer without `a=ice-lite` has nothing but mDNS names; the peer then sends the checks.
     pub candidates: Vec<RemoteCandidate>,
     pub opus_pt: u8,
-    /// Offered `telephone-event` payload types, in the offer's order; empty: digits cannot come.
+    /// Offered `telephone-event` payload types in the offer's order. If empty, the peer cannot send
+    /// DTMF events.
     pub telephone_events: Vec<TelephoneEvent>,
-    /// The first SSRC announced, if any.
+    /// The first SSRC that is announced, if any.
     pub ssrc: Option<u32>,
-    /// Milliseconds a packet holds; 20 where nothing is said.
+    /// Milliseconds of audio per packet, 20 by default.
     pub ptime: u32,
     pub mid: Option<String>,
     pub direction: Direction,
-    /// Which of `sections` is the audio one.
+    /// Index of the audio section in `sections`.
     audio: usize,
     sections: Vec<Section>,
-    /// As people may see it: [`shown`].
-    pub shown: Arc<str>,
+    /// The text of the offer, [`redacted`].
+    pub redacted: Arc<str>,
 }
 
-/// Who opens DTLS (RFC 8842).
+/// DTLS role (RFC 8842).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setup {
     Actpass,
@@ -65,15 +68,15 @@ pub enum Setup {
 }
 
 impl Setup {
-    /// What we answer: the DTLS client wherever we may (A6).
-    pub fn answered(self) -> Self {
+    /// The role with which we answer: the DTLS client if allowed.
+    pub fn answer_role(self) -> Self {
         match self {
             Self::Actpass | Self::Passive => Self::Active,
             Self::Active => Self::Passive,
         }
     }
 
-    /// The word in SDP.
+    /// The value in SDP.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Actpass => "actpass",
@@ -83,7 +86,7 @@ impl Setup {
     }
 }
 
-/// Which way media flows, seen from who says it.
+/// Direction of media, from the view of the side that states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     SendRecv,
@@ -93,7 +96,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// The answer to it (RFC 3264 §6.1).
+    /// The direction in the answer (RFC 3264 §6.1).
     pub fn mirrored(self) -> Self {
         match self {
             Self::SendOnly => Self::RecvOnly,
@@ -102,7 +105,7 @@ impl Direction {
         }
     }
 
-    /// The attribute's name in SDP.
+    /// The attribute in SDP.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SendRecv => "sendrecv",
@@ -113,52 +116,55 @@ impl Direction {
     }
 }
 
-/// One of the peer's addresses.
+/// A candidate of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemoteCandidate {
     pub addr: SocketAddr,
     pub priority: u32,
 }
 
-/// One offered RFC 4733 payload type.
+/// An offered RFC 4733 payload type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TelephoneEvent {
     pub pt: u8,
-    /// Ticks a second in which an event's duration counts: 8000 or 48000.
+    /// Clock rate of event durations: 8000 or 48000.
     pub clock: u32,
 }
 
-/// What an answer must repeat of each section, refused or not.
+/// The parts of a media section that the answer must repeat, even if the section is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Section {
     media: String,
     proto: String,
-    /// The payload types, or the first word only where the section is refused.
+    /// Payload types. Only the first one if the section is rejected.
     formats: Vec<String>,
     mid: Option<String>,
 }
 
 impl Offer {
-    /// Reads an offer; tolerant of LF line ends, of attributes at session or media level, and of what it does not
-    /// know. `allow_loopback` takes candidates at loopback too (`[meta].graph_url` is loopback itself).
+    /// Parses an offer. Accepts LF line ends, attributes at session or media level, and unknown
+    /// lines. `allow_loopback` accepts loopback candidates, for a `[meta].graph_url` on loopback.
     ///
     /// # Errors
-    /// Why it is not usable (`meta-calling.md` §5.2): the call is rejected as `bad_offer`.
-    pub fn parse(text: &str, allow_loopback: bool) -> Result<Self, OfferFault> {
-        parse::offer(text, parse::From::Meta { allow_loopback })
+    ///
+    /// Returns why the offer is not usable (docs/reference/meta.md#usable-offer). The call is
+    /// rejected as `bad_offer`.
+    pub fn parse(sdp: &str, allow_loopback: bool) -> Result<Self, OfferError> {
+        parse::offer(sdp, parse::Sender::Meta { allow_loopback })
     }
 
-    /// Reads the offer of an endpoint's phone: a browser, which sends the checks itself and may offer before it knows its
-    /// own addresses.
+    /// Parses the offer of an endpoint's phone: a browser, which sends the checks itself and may
+    /// not know its own addresses yet.
     ///
     /// # Errors
-    /// The same.
-    pub fn of_phone(text: &str) -> Result<Self, OfferFault> {
-        parse::offer(text, parse::From::Phone)
+    ///
+    /// Returns why the offer is not usable.
+    pub fn parse_phone(sdp: &str) -> Result<Self, OfferError> {
+        parse::offer(sdp, parse::Sender::Phone)
     }
 
-    /// The payload type that our own digits go out with: Meta knows 8000 alone.
-    pub fn digits_out(&self) -> Option<TelephoneEvent> {
+    /// The payload type for digits that we send. 8000 Hz is preferred, because Meta knows no other.
+    pub fn telephone_event_out(&self) -> Option<TelephoneEvent> {
         self.telephone_events
             .iter()
             .find(|t| t.clock == 8000)
@@ -166,18 +172,19 @@ impl Offer {
             .copied()
     }
 
-    /// Our answer (A1–A8): the text that `pre_accept` and `accept` both carry.
-    pub fn answer(&self, ours: &Ours<'_>) -> String {
-        answer::text(self, ours)
+    /// Writes our answer, the text that `pre_accept` and `accept` both carry.
+    pub fn answer(&self, ours: &LocalDescription<'_>) -> String {
+        answer::answer(self, ours)
     }
 }
 
-/// Bytes of a description that people are shown; Meta's have half of that.
-pub const SHOWN_MAX: usize = 4 * 1024;
+/// Maximum size of a redacted SDP in bytes. Meta's are half as long.
+pub const REDACTED_MAX: usize = 4 * 1024;
 
-/// A session description without what would let somebody into the call (`a=ice-pwd`, `a=crypto`), one line each, bounded.
-pub fn shown(sdp: &str) -> String {
-    let mut shown = String::with_capacity(sdp.len().min(SHOWN_MAX));
+/// Returns an SDP without the lines that would give access to the call (`a=ice-pwd`, `a=crypto`),
+/// truncated to [`REDACTED_MAX`].
+pub fn redacted(sdp: &str) -> String {
+    let mut redacted = String::with_capacity(sdp.len().min(REDACTED_MAX));
     for line in sdp.lines() {
         let secret = ["a=ice-pwd:", "a=crypto:"].into_iter().find(|name| {
             line.trim_start()
@@ -185,22 +192,22 @@ pub fn shown(sdp: &str) -> String {
                 .is_some_and(|begin| begin.eq_ignore_ascii_case(name))
         });
         let line = secret.map_or(line.to_owned(), |name| format!("{name}…"));
-        if shown.len() + line.len() >= SHOWN_MAX {
-            shown.push('…');
+        if redacted.len() + line.len() >= REDACTED_MAX {
+            redacted.push('…');
             break;
         }
-        shown.push_str(&line);
-        shown.push('\n');
+        redacted.push_str(&line);
+        redacted.push('\n');
     }
-    shown
+    redacted
 }
 
-/// Our own offer of one audio section, for a call that we place (`meta-calling.md` §5.2): actpass, never lite.
-pub fn offer(ours: &Ours<'_>) -> String {
+/// Writes our own offer of one audio section, for a call that we place: actpass, never ICE-lite.
+pub fn offer(ours: &LocalDescription<'_>) -> String {
     answer::offer(ours)
 }
 
-/// Credentials and addresses stay out.
+/// Omits credentials and addresses.
 impl fmt::Debug for Offer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Offer")
@@ -213,9 +220,9 @@ impl fmt::Debug for Offer {
     }
 }
 
-/// Why an offer is not usable, or an answer that is read like one: "it has no …".
+/// Why an offer, or an answer, is not usable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OfferFault {
+pub enum OfferError {
     #[error("it is empty")]
     Empty,
     #[error("it is longer than {OFFER_BYTES_MAX} bytes")]
@@ -232,13 +239,14 @@ pub enum OfferFault {
     PortZero,
     #[error("its audio section does not run over RTP and UDP")]
     Transport,
-    #[error("its mid or protocol is longer than any we know")]
+    #[error("its mid, media or protocol token is longer than 64 characters")]
     OverlongToken,
     #[error("it has no ice-ufrag of 4 to 256 characters")]
     Ufrag,
-    /// Legal (RFC 8839 §5.4); but the USERNAME of the agent's checks has room for 128 characters, both ufrags and a colon.
+    /// Valid in SDP (RFC 8839 §5.4), but the USERNAME of str0m's checks has 128 characters for both
+    /// ufrags and a colon.
     #[error(
-        "its ice-ufrag is longer than {UFRAG_MAX} characters, more than our ICE checks can name"
+        "its ice-ufrag is longer than {UFRAG_MAX} characters, more than our ICE checks can carry"
     )]
     OverlongUfrag,
     #[error("it has no ice-pwd of 22 to 256 characters")]
@@ -253,7 +261,7 @@ pub enum OfferFault {
     RtcpMux,
     #[error("it has no opus/48000")]
     NoOpus,
-    #[error("it has no UDP candidate that we may go to")]
+    #[error("it has no UDP candidate with a usable address")]
     NoCandidate,
 }
 

@@ -1,20 +1,21 @@
-//! Reading an offer: lines, levels, the first usable audio section.
+//! Parsing of offers: lines, levels, the first usable audio section.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    CANDIDATES_MAX, Direction, OFFER_BYTES_MAX, Offer, OfferFault, RemoteCandidate, SECTIONS_MAX,
+    CANDIDATES_MAX, Direction, OFFER_BYTES_MAX, Offer, OfferError, RemoteCandidate, SECTIONS_MAX,
     Section, Setup, TelephoneEvent, UFRAG_MAX,
 };
 
-/// A mid, protocol or media word that we repeat in our answer may be as long as this: keeps the answer within A8.
+/// Maximum length of a mid, protocol or media token that the answer repeats. Keeps the answer below
+/// 8 KiB.
 const TOKEN_MAX: usize = 64;
-/// Payload types of one section that are kept.
+/// Maximum number of payload types kept per section.
 const FORMATS_MAX: usize = 64;
-/// `telephone-event` comes at one rate from Meta, at two from Chromium.
+/// Meta offers `telephone-event` at one rate, Chromium at two.
 const TELEPHONE_EVENTS_MAX: usize = 2;
 
-/// The lines of one level; every lookup takes the first of repeated lines.
+/// The lines of one level. Of repeated attributes the first one counts.
 #[derive(Clone, Copy)]
 struct Level<'a>(&'a [&'a str]);
 
@@ -33,47 +34,48 @@ impl<'a> Level<'a> {
     }
 }
 
-/// Whose offer it is.
+/// Who sent the offer.
 #[derive(Clone, Copy)]
-pub(super) enum From {
+pub(super) enum Sender {
     Meta {
         allow_loopback: bool,
     },
-    /// An endpoint's phone: as long as it is no lite agent itself, it comes to us, and where it is does not matter.
+    /// An endpoint's phone. Unless it is ICE-lite it sends the checks, so its addresses do not
+    /// matter.
     Phone,
 }
 
-pub(super) fn offer(text: &str, from: From) -> Result<Offer, OfferFault> {
+pub(super) fn offer(text: &str, from: Sender) -> Result<Offer, OfferError> {
     if text.len() > OFFER_BYTES_MAX {
-        return Err(OfferFault::TooLong);
+        return Err(OfferError::TooLong);
     }
     if text.trim().is_empty() {
-        return Err(OfferFault::Empty);
+        return Err(OfferError::Empty);
     }
     if text.bytes().any(|b| b < 0x20 && b != b'\r' && b != b'\n') {
-        return Err(OfferFault::ControlCharacter);
+        return Err(OfferError::ControlCharacter);
     }
     let lines: Vec<&str> = text.split(['\r', '\n']).filter(|l| !l.is_empty()).collect();
     if lines.first().map(|l| l.trim_end()) != Some("v=0") {
-        return Err(OfferFault::NotSdp);
+        return Err(OfferError::NotSdp);
     }
 
     let mut levels = lines.chunk_by(|_, next| !next.starts_with("m="));
     let session = Level(levels.next().unwrap_or_default());
     let media: Vec<Level<'_>> = levels.map(Level).collect();
     if media.len() > SECTIONS_MAX {
-        return Err(OfferFault::TooManySections);
+        return Err(OfferError::TooManySections);
     }
-    // Meta puts it at session level; a copy at media level means the same (§5.1).
+    // Meta states it at session level; at media level it means the same.
     let ice_lite = session.has("ice-lite") || media.iter().any(|m| m.has("ice-lite"));
     let mut sections = media.iter().map(|m| section(*m)).collect::<Result<Vec<_>, _>>()?;
 
-    let mut fault = OfferFault::NoAudio;
-    for (index, (level, head)) in media.iter().zip(&sections).enumerate() {
-        if head.media != "audio" {
+    let mut first_error = OfferError::NoAudio;
+    for (index, (level, section)) in media.iter().zip(&sections).enumerate() {
+        if section.media != "audio" {
             continue;
         }
-        match audio(*level, session, head, ice_lite, from) {
+        match audio(*level, session, section, ice_lite, from) {
             Ok(audio) => {
                 for (other, refused) in sections.iter_mut().enumerate() {
                     if other != index {
@@ -83,20 +85,20 @@ pub(super) fn offer(text: &str, from: From) -> Result<Offer, OfferFault> {
                 return Ok(Offer {
                     audio: index,
                     sections,
-                    shown: super::shown(text).into(),
+                    redacted: super::redacted(text).into(),
                     ..audio
                 });
             }
-            // Told is what ails the first one.
-            Err(why) if fault == OfferFault::NoAudio => fault = why,
+            // Report the fault of the first audio section.
+            Err(error) if first_error == OfferError::NoAudio => first_error = error,
             Err(_) => {}
         }
     }
-    Err(fault)
+    Err(first_error)
 }
 
-/// The `m=` line and the mid of a section.
-fn section(level: Level<'_>) -> Result<Section, OfferFault> {
+/// Parses the `m=` line and the mid of a section.
+fn section(level: Level<'_>) -> Result<Section, OfferError> {
     let line = level.0.first().and_then(|l| l.strip_prefix("m=")).unwrap_or_default();
     let mut words = line.split_ascii_whitespace().map(str::to_owned);
     let media = words.next().unwrap_or_default();
@@ -104,54 +106,55 @@ fn section(level: Level<'_>) -> Result<Section, OfferFault> {
     let proto = words.next().unwrap_or_default();
     let mid = level.attribute("mid").filter(|m| !m.is_empty()).map(str::to_owned);
     if [&media, &proto].into_iter().chain(&mid).any(|t| t.len() > TOKEN_MAX) {
-        return Err(OfferFault::OverlongToken);
+        return Err(OfferError::OverlongToken);
     }
     let formats = words.filter(|f| f.len() <= TOKEN_MAX).take(FORMATS_MAX).collect();
     Ok(Section { media, proto, formats, mid })
 }
 
-/// An audio section with what it takes from the session; `audio` and `sections` are left for the caller.
+/// Parses an audio section together with session-level attributes. The caller sets `audio` and
+/// `sections`.
 fn audio(
     level: Level<'_>,
     session: Level<'_>,
-    head: &Section,
+    section: &Section,
     ice_lite: bool,
-    from: From,
-) -> Result<Offer, OfferFault> {
-    let either = |name: &'static str| level.attribute(name).or_else(|| session.attribute(name));
+    from: Sender,
+) -> Result<Offer, OfferError> {
+    let attribute = |name: &'static str| level.attribute(name).or_else(|| session.attribute(name));
 
     let port = level.0.first().and_then(|l| l.split_ascii_whitespace().nth(1)).unwrap_or_default();
-    // `port/count` is allowed by the grammar.
+    // The grammar allows `port/count`.
     if port.split('/').next().and_then(|p| p.parse::<u16>().ok()).unwrap_or_default() == 0 {
-        return Err(OfferFault::PortZero);
+        return Err(OfferError::PortZero);
     }
-    let proto = head.proto.to_ascii_uppercase();
+    let proto = section.proto.to_ascii_uppercase();
     if !proto.contains("RTP/") || proto.starts_with("TCP/") {
-        return Err(OfferFault::Transport);
+        return Err(OfferError::Transport);
     }
 
-    let ufrag = either("ice-ufrag").filter(|u| is_credential(u, 4)).ok_or(OfferFault::Ufrag)?;
+    let ufrag = attribute("ice-ufrag").filter(|u| is_credential(u, 4)).ok_or(OfferError::Ufrag)?;
     if ufrag.len() > UFRAG_MAX {
-        return Err(OfferFault::OverlongUfrag);
+        return Err(OfferError::OverlongUfrag);
     }
-    let pwd = either("ice-pwd").filter(|p| is_credential(p, 22)).ok_or(OfferFault::Pwd)?;
+    let pwd = attribute("ice-pwd").filter(|p| is_credential(p, 22)).ok_or(OfferError::Pwd)?;
     let fingerprint = level
         .attributes("fingerprint")
         .chain(session.attributes("fingerprint"))
         .find_map(sha256)
-        .ok_or_else(|| match either("fingerprint") {
-            None if either("crypto").is_some() => OfferFault::NoDtls,
-            _ => OfferFault::Fingerprint,
+        .ok_or_else(|| match attribute("fingerprint") {
+            None if attribute("crypto").is_some() => OfferError::NoDtls,
+            _ => OfferError::Fingerprint,
         })?;
-    let setup = either("setup").and_then(setup).ok_or(OfferFault::Setup)?;
+    let setup = attribute("setup").and_then(setup).ok_or(OfferError::Setup)?;
     if !level.has("rtcp-mux") && !session.has("rtcp-mux") {
-        return Err(OfferFault::RtcpMux);
+        return Err(OfferError::RtcpMux);
     }
 
     let codecs = || {
         level.attributes("rtpmap").filter_map(|map| {
             let (pt, codec) = map.split_once(' ')?;
-            let offered = head.formats.iter().any(|f| f == pt);
+            let offered = section.formats.iter().any(|f| f == pt);
             let pt = pt.parse::<u8>().ok().filter(|pt| *pt <= 127 && offered)?;
             let mut parts = codec.trim().split('/');
             Some((pt, parts.next()?, parts.next()?.parse::<u32>().ok()?))
@@ -159,7 +162,7 @@ fn audio(
     };
     let opus_pt = codecs()
         .find(|(_, name, clock)| name.eq_ignore_ascii_case("opus") && *clock == 48_000)
-        .ok_or(OfferFault::NoOpus)?
+        .ok_or(OfferError::NoOpus)?
         .0;
     let mut telephone_events: Vec<TelephoneEvent> = Vec::new();
     for (pt, name, clock) in codecs() {
@@ -173,19 +176,20 @@ fn audio(
         }
     }
 
-    // We send checks to nobody who sends them himself.
-    let (allow_loopback, unnamed) = match from {
-        From::Meta { allow_loopback } => (allow_loopback, false),
-        From::Phone => (!ice_lite, true),
+    // No checks are sent to a peer that sends them itself, so any address is harmless.
+    let (allow_loopback, may_lack_candidates) = match from {
+        Sender::Meta { allow_loopback } => (allow_loopback, false),
+        Sender::Phone => (!ice_lite, true),
     };
-    let (candidates, named) = candidates(level.attributes("candidate"), allow_loopback);
-    // A browser hides its addresses behind mDNS names until the microphone is allowed; it is the one who checks.
-    if candidates.is_empty() && (ice_lite || !(named || unnamed)) {
-        return Err(OfferFault::NoCandidate);
+    let (candidates, has_mdns) = candidates(level.attributes("candidate"), allow_loopback);
+    // A browser hides its addresses behind mDNS names until the microphone is allowed. It sends the
+    // checks.
+    if candidates.is_empty() && (ice_lite || !(has_mdns || may_lack_candidates)) {
+        return Err(OfferError::NoCandidate);
     }
 
     let number = |name: &'static str| {
-        either(name).and_then(|v| v.split_ascii_whitespace().next()?.parse::<u32>().ok())
+        attribute(name).and_then(|v| v.split_ascii_whitespace().next()?.parse::<u32>().ok())
     };
     Ok(Offer {
         ice_lite,
@@ -198,15 +202,15 @@ fn audio(
         telephone_events,
         ssrc: number("ssrc"),
         ptime: number("ptime").filter(|ms| (1..=1_000).contains(ms)).unwrap_or(20),
-        mid: head.mid.clone(),
+        mid: section.mid.clone(),
         direction: direction(level).or_else(|| direction(session)).unwrap_or(Direction::SendRecv),
         audio: 0,
         sections: Vec::new(),
-        shown: "".into(),
+        redacted: "".into(),
     })
 }
 
-/// ICE's alphabet and a little more; a colon would break STUN's USERNAME.
+/// The characters of ICE and a few more. A colon would break the USERNAME of STUN.
 fn is_credential(text: &str, min: usize) -> bool {
     (min..=256).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }
@@ -227,7 +231,7 @@ fn direction(level: Level<'_>) -> Option<Direction> {
     })
 }
 
-/// The 32 bytes of `sha-256 AB:CD:…`, name and hex in any case.
+/// Parses `sha-256 AB:CD:…` into 32 bytes. Name and digits may be in either case.
 pub(super) fn sha256(value: &str) -> Option<[u8; 32]> {
     let (hash, hex) = value.split_once(' ')?;
     if !hash.eq_ignore_ascii_case("sha-256") {
@@ -243,15 +247,15 @@ pub(super) fn sha256(value: &str) -> Option<[u8; 32]> {
     pairs.next().is_none().then_some(bytes)
 }
 
-/// The addresses we may go to, and whether there were host names among the rest (§5.2).
+/// Returns the usable addresses, and whether there were mDNS names among the rest.
 fn candidates<'a>(
     lines: impl Iterator<Item = &'a str>,
     allow_loopback: bool,
 ) -> (Vec<RemoteCandidate>, bool) {
-    let mut taken: Vec<RemoteCandidate> = Vec::new();
-    let mut named = false;
+    let mut candidates: Vec<RemoteCandidate> = Vec::new();
+    let mut has_mdns = false;
     for line in lines {
-        // foundation component transport priority address port "typ" kind …, then extension pairs.
+        // foundation component transport priority address port "typ" type …, then extensions.
         let words: Vec<&str> = line.split_ascii_whitespace().take(6).collect();
         let [_, component, transport, priority, address, port] = words.as_slice() else { continue };
         let (Ok(port), Ok(priority)) = (port.parse::<u16>(), priority.parse::<u32>()) else {
@@ -261,22 +265,22 @@ fn candidates<'a>(
             continue;
         }
         let Ok(ip) = address.parse::<IpAddr>() else {
-            named |= address.ends_with(".local");
+            has_mdns |= address.ends_with(".local");
             continue;
         };
         let ip = ip.to_canonical();
         let addr = SocketAddr::new(ip, port);
-        if may_go_to(ip, allow_loopback)
-            && taken.len() < CANDIDATES_MAX
-            && taken.iter().all(|c| c.addr != addr)
+        if is_usable(ip, allow_loopback)
+            && candidates.len() < CANDIDATES_MAX
+            && candidates.iter().all(|c| c.addr != addr)
         {
-            taken.push(RemoteCandidate { addr, priority });
+            candidates.push(RemoteCandidate { addr, priority });
         }
     }
-    (taken, named)
+    (candidates, has_mdns)
 }
 
-fn may_go_to(ip: IpAddr, allow_loopback: bool) -> bool {
+fn is_usable(ip: IpAddr, allow_loopback: bool) -> bool {
     if ip.is_unspecified() || ip.is_multicast() || (ip.is_loopback() && !allow_loopback) {
         return false;
     }

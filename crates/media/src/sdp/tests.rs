@@ -1,5 +1,5 @@
-//! Offers of the fixtures read as their index says or refused for their reason, any text and mangled ones besides; our
-//! answers, line by line beside models and before a strict reader.
+//! Offers of the fixtures, compared with their index; arbitrary and mangled offers; our answers,
+//! compared with models and checked by the strict reader.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{Offer, OfferFault, Ours, Rule, Setup, check_answer};
+use super::{LocalDescription, Offer, OfferError, Rule, Setup, check_answer};
 
 const FINGERPRINT: [u8; 32] = [0xAB; 32];
 
@@ -17,9 +17,9 @@ fn fixture(file: &str) -> String {
 }
 
 #[test]
-fn what_is_wrong_with_an_offer_is_said_of_an_answer_too() {
-    let why = |fault: Result<Offer, OfferFault>| fault.expect_err("unusable").to_string();
-    assert_eq!(why(Offer::of_phone("v=0")), "it has no audio section");
+fn error_texts_fit_offers_and_answers() {
+    let why = |fault: Result<Offer, OfferError>| fault.expect_err("unusable").to_string();
+    assert_eq!(why(Offer::parse_phone("v=0")), "it has no audio section");
     assert_eq!(why(Offer::parse("", true)), "it is empty");
 }
 
@@ -32,8 +32,8 @@ fn parse(file: &str) -> Offer {
     Offer::parse(&fixture(file), false).unwrap_or_else(|e| panic!("{file}: {e}"))
 }
 
-fn ours<'a>(candidates: &'a [SocketAddr]) -> Ours<'a> {
-    Ours {
+fn local_description<'a>(candidates: &'a [SocketAddr]) -> LocalDescription<'a> {
+    LocalDescription {
         candidates,
         ufrag: "abcd+/12",
         pwd: "abcdefghijklmnopqrstuvwx",
@@ -48,7 +48,7 @@ fn ours<'a>(candidates: &'a [SocketAddr]) -> Ours<'a> {
 }
 
 #[test]
-fn every_usable_fixture_reads_as_its_index_says() {
+fn parses_every_usable_fixture() {
     let mut seen = 0;
     for row in rows().iter().filter(|r| r["usable"] == true) {
         let file = row["file"].as_str().expect("file");
@@ -76,32 +76,32 @@ fn every_usable_fixture_reads_as_its_index_says() {
 }
 
 #[test]
-fn every_bad_offer_is_refused_for_its_reason() {
+fn rejects_every_bad_fixture() {
     for row in rows().iter().filter(|r| r["usable"] == false && r["role"] == "meta_offer") {
         let file = row["file"].as_str().expect("file");
         let fault = Offer::parse(&fixture(file), false).expect_err(file);
         let want = match row["reason"].as_str().expect("reason") {
-            "empty" => OfferFault::Empty,
-            "no v=0" => OfferFault::NotSdp,
-            "no audio section" => OfferFault::NoAudio,
-            "no opus/48000" => OfferFault::NoOpus,
-            "no sha-256 fingerprint" => OfferFault::Fingerprint,
-            "no DTLS" => OfferFault::NoDtls,
-            "no usable candidate" => OfferFault::NoCandidate,
-            "no ice-ufrag" => OfferFault::Ufrag,
-            "no rtcp-mux" => OfferFault::RtcpMux,
-            "audio section refused (port 0)" => OfferFault::PortZero,
-            // It ends inside its pwd.
-            "cut before the credentials" => OfferFault::Pwd,
+            "empty" => OfferError::Empty,
+            "no v=0" => OfferError::NotSdp,
+            "no audio section" => OfferError::NoAudio,
+            "no opus/48000" => OfferError::NoOpus,
+            "no sha-256 fingerprint" => OfferError::Fingerprint,
+            "no DTLS" => OfferError::NoDtls,
+            "no usable candidate" => OfferError::NoCandidate,
+            "no ice-ufrag" => OfferError::Ufrag,
+            "no rtcp-mux" => OfferError::RtcpMux,
+            "audio section refused (port 0)" => OfferError::PortZero,
+            // It ends inside its password.
+            "cut before the credentials" => OfferError::Pwd,
             other => panic!("{file}: a reason this test does not know: {other}"),
         };
         assert_eq!(fault, want, "{file}");
     }
 }
 
-/// Longer ones made the agent panic while it answered a check.
+/// A longer one made str0m panic when it answered a check.
 #[test]
-fn a_ufrag_that_no_check_of_ours_can_name_is_refused_at_the_door() {
+fn rejects_a_ufrag_that_is_too_long_for_our_checks() {
     let offer = |chars: usize| {
         let named = |line: &str| {
             if line.starts_with("a=ice-ufrag:") {
@@ -114,19 +114,19 @@ fn a_ufrag_that_no_check_of_ours_can_name_is_refused_at_the_door() {
             + "\r\n"
     };
     for (chars, fault) in [
-        (3, Some(OfferFault::Ufrag)),
+        (3, Some(OfferError::Ufrag)),
         (4, None),
         (119, None),
-        (120, Some(OfferFault::OverlongUfrag)),
-        (256, Some(OfferFault::OverlongUfrag)),
-        (257, Some(OfferFault::Ufrag)),
+        (120, Some(OfferError::OverlongUfrag)),
+        (256, Some(OfferError::OverlongUfrag)),
+        (257, Some(OfferError::Ufrag)),
     ] {
         assert_eq!(Offer::parse(&offer(chars), false).err(), fault, "{chars}");
     }
 }
 
 #[test]
-fn refused_answers_of_ours_are_refused_by_the_strict_reader() {
+fn check_answer_rejects_the_bad_answers() {
     for row in rows().iter().filter(|r| r["role"] == "our_answer") {
         let file = row["file"].as_str().expect("file");
         let offer = parse(row["answers"].as_str().unwrap_or("sdp/offer_relay_full.sdp"));
@@ -151,19 +151,19 @@ fn refused_answers_of_ours_are_refused_by_the_strict_reader() {
 }
 
 #[test]
-fn our_answer_follows_the_models_line_by_line() {
+fn answers_equal_the_models() {
     let own: SocketAddr = "203.0.113.7:40000".parse().expect("address");
     let own6: SocketAddr = "[2001:db8:0:7::1]:40000".parse().expect("address");
     for row in rows().iter().filter(|r| r["role"] == "our_answer" && r["usable"] == true) {
         let file = row["file"].as_str().expect("file");
         let offer = parse(row["answers"].as_str().expect("answers"));
         let candidates = if file.contains("dual_stack") { vec![own, own6] } else { vec![own] };
-        let text = offer.answer(&ours(&candidates));
+        let text = offer.answer(&local_description(&candidates));
         check_answer(&offer, &text).unwrap_or_else(|e| panic!("{file}: {e}"));
         assert!(text.ends_with("\r\n") && text.len() <= 8_192, "A8");
         assert_eq!(text.matches('\n').count(), text.matches("\r\n").count(), "A8");
 
-        // What is drawn fresh for each leg is masked; everything else is the model's.
+        // Values that are random for each leg are masked; everything else must equal the model.
         let mask = |line: &str| {
             let fresh = [
                 "o=- ",
@@ -190,27 +190,27 @@ fn our_answer_follows_the_models_line_by_line() {
 }
 
 #[test]
-fn other_sections_are_refused_in_their_place() {
+fn rejects_other_sections_in_place() {
     let own: [SocketAddr; 1] = ["203.0.113.7:40000".parse().expect("address")];
     let offer = parse("sdp/offer_audio_and_video.sdp");
-    let text = offer.answer(&ours(&own));
-    check_answer(&offer, &text).expect("strict reader takes it");
+    let text = offer.answer(&local_description(&own));
+    check_answer(&offer, &text).expect("a valid answer");
     assert!(text.contains("a=group:BUNDLE audio\r\n"), "video is not in the bundle");
     assert!(text.contains("m=video 0 UDP/TLS/RTP/SAVPF 97\r\n"), "{text}");
 
-    // Video first: the audio section keeps its place.
+    // Video first: the audio section keeps its position.
     let full = fixture("sdp/offer_audio_and_video.sdp");
     let at = full.find("m=audio").expect("audio");
     let video = full.find("m=video").expect("video");
     let swapped = format!("{}{}{}", &full[..at], &full[video..], &full[at..video]);
     let offer = Offer::parse(&swapped, false).expect("usable");
-    let text = offer.answer(&ours(&own));
-    check_answer(&offer, &text).expect("strict reader takes it");
+    let text = offer.answer(&local_description(&own));
+    check_answer(&offer, &text).expect("a valid answer");
     assert!(text.find("m=video 0").expect("video") < text.find("m=audio 40000").expect("audio"));
 }
 
 #[test]
-fn a_browser_offer_reads_at_both_clock_rates() {
+fn parses_a_browser_offer_with_both_clock_rates() {
     let text = fixture("sdp/offer_relay_full.sdp")
         .replace("a=ice-lite\r\n", "")
         .replace("SAVPF 111 126", "SAVPF 111 63 9 0 110 126")
@@ -222,53 +222,53 @@ fn a_browser_offer_reads_at_both_clock_rates() {
     let offer = Offer::parse(&text, false).expect("usable");
     assert!(!offer.ice_lite);
     assert_eq!(offer.telephone_events.len(), 2);
-    assert_eq!(offer.digits_out().map(|t| (t.pt, t.clock)), Some((126, 8000)));
+    assert_eq!(offer.telephone_event_out().map(|t| (t.pt, t.clock)), Some((126, 8000)));
     let own = ["203.0.113.7:40000".parse().expect("address")];
-    let answer = offer.answer(&Ours { ice_lite: true, ..ours(&own) });
+    let answer = offer.answer(&LocalDescription { ice_lite: true, ..local_description(&own) });
     assert!(answer.contains("m=audio 40000 UDP/TLS/RTP/SAVPF 111 110 126\r\n"), "{answer}");
     assert!(answer.contains("a=ice-lite\r\n"));
-    check_answer(&offer, &answer).expect("lite is fine towards a full offer");
+    check_answer(&offer, &answer).expect("ICE-lite is allowed towards a full offer");
 }
 
-/// A change of a good offer, and what becomes of it.
+/// Changes of a good offer, and whether the result is usable.
 #[test]
 fn r19_edges_of_usability() {
     let base = fixture("sdp/offer_relay_full.sdp");
     let candidate =
         base.lines().find(|l| l.starts_with("a=candidate")).expect("candidate").to_owned();
     let with_ip = |ip: &str| base.replace("198.51.100.62 3482 typ", &format!("{ip} 3482 typ"));
-    let cases: Vec<(&str, String, Result<usize, OfferFault>)> = vec![
-        ("as it is", base.clone(), Ok(1)),
-        ("17 KiB", format!("{base}{}", "a=x:y\r\n".repeat(2_500)), Err(OfferFault::TooLong)),
-        ("NUL", base.replace("s=-", "s=\0"), Err(OfferFault::ControlCharacter)),
-        ("tab", base.replace("s=-", "s=\t"), Err(OfferFault::ControlCharacter)),
+    let cases: Vec<(&str, String, Result<usize, OfferError>)> = vec![
+        ("unchanged", base.clone(), Ok(1)),
+        ("17 KiB", format!("{base}{}", "a=x:y\r\n".repeat(2_500)), Err(OfferError::TooLong)),
+        ("NUL", base.replace("s=-", "s=\0"), Err(OfferError::ControlCharacter)),
+        ("tab", base.replace("s=-", "s=\t"), Err(OfferError::ControlCharacter)),
         (
             "17 sections",
             format!("{base}{}", "m=video 0 UDP/TLS/RTP/SAVPF 97\r\n".repeat(16)),
-            Err(OfferFault::TooManySections),
+            Err(OfferError::TooManySections),
         ),
-        ("loopback", with_ip("127.0.0.1"), Err(OfferFault::NoCandidate)),
-        ("loopback, mapped", with_ip("::ffff:127.0.0.1"), Err(OfferFault::NoCandidate)),
-        ("link-local", with_ip("169.254.1.1"), Err(OfferFault::NoCandidate)),
-        ("link-local v6", with_ip("fe80::1"), Err(OfferFault::NoCandidate)),
-        ("multicast", with_ip("224.0.0.1"), Err(OfferFault::NoCandidate)),
-        ("broadcast", with_ip("255.255.255.255"), Err(OfferFault::NoCandidate)),
-        ("unspecified", with_ip("0.0.0.0"), Err(OfferFault::NoCandidate)),
-        ("private is taken", with_ip("10.0.0.7"), Ok(1)),
-        ("mDNS name, lite", with_ip("aa-bb.local"), Err(OfferFault::NoCandidate)),
+        ("loopback", with_ip("127.0.0.1"), Err(OfferError::NoCandidate)),
+        ("loopback, mapped", with_ip("::ffff:127.0.0.1"), Err(OfferError::NoCandidate)),
+        ("link-local", with_ip("169.254.1.1"), Err(OfferError::NoCandidate)),
+        ("link-local v6", with_ip("fe80::1"), Err(OfferError::NoCandidate)),
+        ("multicast", with_ip("224.0.0.1"), Err(OfferError::NoCandidate)),
+        ("broadcast", with_ip("255.255.255.255"), Err(OfferError::NoCandidate)),
+        ("unspecified", with_ip("0.0.0.0"), Err(OfferError::NoCandidate)),
+        ("private address", with_ip("10.0.0.7"), Ok(1)),
+        ("mDNS name, lite", with_ip("aa-bb.local"), Err(OfferError::NoCandidate)),
         ("mDNS name, a browser", with_ip("aa-bb.local").replace("a=ice-lite\r\n", ""), Ok(0)),
-        ("component 2", base.replace(" 1 udp ", " 2 udp "), Err(OfferFault::NoCandidate)),
+        ("component 2", base.replace(" 1 udp ", " 2 udp "), Err(OfferError::NoCandidate)),
         (
             "port 0 of a candidate",
             base.replace(" 3482 typ", " 0 typ"),
-            Err(OfferFault::NoCandidate),
+            Err(OfferError::NoCandidate),
         ),
         (
             "port 70000 of a candidate",
             base.replace(" 3482 typ", " 70000 typ"),
-            Err(OfferFault::NoCandidate),
+            Err(OfferError::NoCandidate),
         ),
-        ("UDP in capitals", base.replace(" udp ", " UDP "), Ok(1)),
+        ("UDP in upper case", base.replace(" udp ", " UDP "), Ok(1)),
         (
             "twenty candidates",
             (0..20).fold(base.clone(), |t, n| {
@@ -277,33 +277,29 @@ fn r19_edges_of_usability() {
             Ok(16),
         ),
         ("one address twice", format!("{base}{candidate}\r\n"), Ok(1)),
-        (
-            "hex in small letters",
-            base.replace("4E:FC", "4e:fc").replace("sha-256", "SHA-256"),
-            Ok(1),
-        ),
-        ("a byte too few", base.replace("4E:FC:", "4E:"), Err(OfferFault::Fingerprint)),
-        ("setup holdconn", base.replace("actpass", "holdconn"), Err(OfferFault::Setup)),
+        ("hex in lower case", base.replace("4E:FC", "4e:fc").replace("sha-256", "SHA-256"), Ok(1)),
+        ("a byte too few", base.replace("4E:FC:", "4E:"), Err(OfferError::Fingerprint)),
+        ("setup holdconn", base.replace("actpass", "holdconn"), Err(OfferError::Setup)),
         ("ice-lite at media level", base.replace("a=ice-lite\r\n", "") + "a=ice-lite\r\n", Ok(1)),
         (
             "pwd of 21",
             base.replace("YIBkQhhkP1/Gurf0j3gCcimn9mI6xfbP", "123456789012345678901"),
-            Err(OfferFault::Pwd),
+            Err(OfferError::Pwd),
         ),
-        ("opus at 8000", base.replace("opus/48000/2", "opus/8000"), Err(OfferFault::NoOpus)),
+        ("opus at 8000", base.replace("opus/48000/2", "opus/8000"), Err(OfferError::NoOpus)),
         (
             "opus not in the m-line",
             base.replace("SAVPF 111 126", "SAVPF 126"),
-            Err(OfferFault::NoOpus),
+            Err(OfferError::NoOpus),
         ),
-        ("over TCP", base.replace("UDP/TLS/RTP", "TCP/TLS/RTP"), Err(OfferFault::Transport)),
+        ("over TCP", base.replace("UDP/TLS/RTP", "TCP/TLS/RTP"), Err(OfferError::Transport)),
         (
-            "a mid without end",
+            "a very long mid",
             base.replace("a=mid:audio", &format!("a=mid:{}", "x".repeat(100))),
-            Err(OfferFault::OverlongToken),
+            Err(OfferError::OverlongToken),
         ),
         (
-            "a first audio section refused, the second good",
+            "first audio section rejected, second usable",
             base.replace("m=audio", "m=audio 0 UDP/TLS/RTP/SAVPF 111\r\nm=audio"),
             Ok(1),
         ),
@@ -325,31 +321,34 @@ fn r19_edges_of_usability() {
 
 #[test]
 fn setups_are_answered() {
-    assert_eq!(Setup::Actpass.answered(), Setup::Active);
-    assert_eq!(Setup::Passive.answered(), Setup::Active);
-    assert_eq!(Setup::Active.answered(), Setup::Passive);
+    assert_eq!(Setup::Actpass.answer_role(), Setup::Active);
+    assert_eq!(Setup::Passive.answer_role(), Setup::Active);
+    assert_eq!(Setup::Active.answer_role(), Setup::Passive);
 }
 
 #[test]
 fn r22_debug_shows_no_credentials() {
     let offer = parse("sdp/offer_relay_full.sdp");
-    let shown = format!("{offer:?}");
+    let redacted = format!("{offer:?}");
     assert!(
-        !shown.contains(&offer.pwd) && !shown.contains(&offer.ufrag) && !shown.contains("198.51"),
-        "{shown}"
+        !redacted.contains(&offer.pwd)
+            && !redacted.contains(&offer.ufrag)
+            && !redacted.contains("198.51"),
+        "{redacted}"
     );
 }
 
 proptest! {
     #[test]
-    fn any_text_is_read_or_refused(text in "\\PC{0,400}") {
+    fn any_text_is_parsed_or_rejected(text in "\\PC{0,400}") {
         let _ = Offer::parse(&format!("v=0\r\n{text}"), true);
         let _ = check_answer(&parse("sdp/offer_minimal.sdp"), &format!("v=0\r\n{text}"));
     }
 
-    /// Lines dropped, doubled and swapped: never a panic, and whatever is usable gets an answer that holds.
+    /// Lines dropped, duplicated and swapped: it never panics, and usable offers get a valid
+    /// answer.
     #[test]
-    fn a_mangled_offer_is_refused_or_answered(seed in proptest::collection::vec((0usize..40, 0usize..40, 0u8..3), 0..12)) {
+    fn mangled_offers_are_rejected_or_answered(seed in proptest::collection::vec((0usize..40, 0usize..40, 0u8..3), 0..12)) {
         let base = fixture("sdp/offer_audio_and_video.sdp");
         let mut lines: Vec<&str> = base.lines().collect();
         for (a, b, what) in seed {
@@ -362,7 +361,7 @@ proptest! {
         }
         let own = ["203.0.113.7:40000".parse().expect("address")];
         if let Ok(offer) = Offer::parse(&lines.join("\n"), false) {
-            let answer = offer.answer(&ours(&own));
+            let answer = offer.answer(&local_description(&own));
             prop_assert!(answer.len() <= 8_192);
             prop_assert_eq!(check_answer(&offer, &answer), Ok(()));
         }

@@ -1,10 +1,12 @@
-//! Session keys from master keys: the key derivation of RFC 3711 §4.3, AES in counter mode over a label.
+//! Derivation of SRTP session keys from master keys (RFC 3711 §4.3): AES in counter mode over a
+//! label.
 //!
-//! The key derivation rate is 0, as DTLS-SRTP has it (RFC 5764 §4.1.2): derived once, whatever the packet index.
+//! DTLS-SRTP uses a key derivation rate of 0 (RFC 5764 §4.1.2), so keys are derived once, whatever
+//! the packet index.
 
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
 
-/// What a key is derived for (RFC 3711 §4.3.2).
+/// Purpose of a derived key (RFC 3711 §4.3.2).
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Label {
     RtpKey,
@@ -28,19 +30,19 @@ impl Label {
     }
 }
 
-/// Derives `N` bytes. `key` is 16 or 32 bytes, `salt` 12 (filled up with zeroes, RFC 7714 §11) or 14; none where
-/// they are not.
+/// Derives `N` bytes. `key` must have 16 or 32 bytes, `salt` 14, or 12 (padded with zeroes, RFC
+/// 7714 §11). Returns `None` otherwise.
 pub(super) fn derive<const N: usize>(key: &[u8], salt: &[u8], label: Label) -> Option<[u8; N]> {
     let mut block = [0; 16];
     block.get_mut(..14)?.get_mut(..salt.len())?.copy_from_slice(salt);
-    // The label stands before the 48 bits of the index, which is 0.
+    // The label precedes the 48 bits of the index, which is 0.
     block[7] ^= label.byte();
     let mut out = [0; N];
-    counter(key, block, &mut out)?;
+    xor_key_stream(key, block, &mut out)?;
     Some(out)
 }
 
-/// The key for AES in counter mode, of 16 or 32 bytes.
+/// Creates a key for AES in counter mode, of 16 or 32 bytes.
 pub(super) fn counter_key(key: &[u8]) -> Option<EncryptingKey> {
     let algorithm = match key.len() {
         16 => &AES_128,
@@ -50,8 +52,8 @@ pub(super) fn counter_key(key: &[u8]) -> Option<EncryptingKey> {
     EncryptingKey::ctr(UnboundCipherKey::new(algorithm, key).ok()?).ok()
 }
 
-/// Adds the key stream that begins at `block` to `bytes`.
-fn counter(key: &[u8], block: [u8; 16], bytes: &mut [u8]) -> Option<()> {
+/// XORs `bytes` with the key stream that starts at `block`.
+fn xor_key_stream(key: &[u8], block: [u8; 16], bytes: &mut [u8]) -> Option<()> {
     let context = EncryptionContext::Iv128(block.into());
     counter_key(key)?.less_safe_encrypt(bytes, context).ok()?;
     Some(())

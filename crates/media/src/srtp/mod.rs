@@ -1,8 +1,9 @@
-//! SRTP and SRTCP of one leg, apart from the WebRTC library: what DTLS agreed on, as two directions that seal and open.
+//! SRTP and SRTCP of a leg, independent of str0m: two directions that protect and unprotect packets
+//! under the keys of a DTLS handshake.
 //!
-//! Pure: no clock, no socket. [`Keys`] is what the handshake leaves (RFC 5764 §4.2), `kdf` makes session keys of it,
-//! `transform` seals and opens packets under them, `window` knows which were there already (R19). Which packets are
-//! sent, and whose they are, is `transport`'s.
+//! No I/O and no clock. [`Keys`] is the keying material (RFC 5764 §4.2), `kdf` derives session
+//! keys, `transform` encrypts and decrypts packets, `window` rejects replays. `transport` decides
+//! which packets are sent and to which stream a packet belongs.
 
 mod kdf;
 mod transform;
@@ -14,7 +15,7 @@ use str0m::crypto::dtls::SrtpProfile;
 use zeroize::Zeroizing;
 
 pub(super) use transform::Transform;
-pub(super) use window::Window;
+pub(super) use window::ReplayWindow;
 
 /// A protection profile (RFC 5764 §4.1.2, RFC 7714 §14.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,24 +26,24 @@ pub(super) enum Profile {
 }
 
 impl Profile {
-    /// Bytes of a master key.
-    const fn key(self) -> usize {
+    /// Size of a master key in bytes.
+    const fn key_len(self) -> usize {
         match self {
             Self::Aes128CmSha1 | Self::Aes128Gcm => 16,
             Self::Aes256Gcm => 32,
         }
     }
 
-    /// Bytes of a master salt.
-    const fn salt(self) -> usize {
+    /// Size of a master salt in bytes.
+    const fn salt_len(self) -> usize {
         match self {
             Self::Aes128CmSha1 => 14,
             Self::Aes128Gcm | Self::Aes256Gcm => 12,
         }
     }
 
-    /// None: one that we don't know; the WebRTC library's own RTP serves there.
-    pub(super) fn of(profile: SrtpProfile) -> Option<Self> {
+    /// Returns `None` for an unsupported profile. str0m carries the RTP then.
+    pub(super) fn from_dtls(profile: SrtpProfile) -> Option<Self> {
         match profile {
             SrtpProfile::AES128_CM_SHA1_80 => Some(Self::Aes128CmSha1),
             SrtpProfile::AEAD_AES_128_GCM => Some(Self::Aes128Gcm),
@@ -52,31 +53,32 @@ impl Profile {
     }
 }
 
-/// What a DTLS handshake leaves: master keys and salts of both directions. Wiped when it is dropped.
+/// The master keys and salts of both directions from a DTLS handshake. Wiped on drop.
 pub struct Keys {
     profile: Profile,
-    /// Client's key, server's key, client's salt, server's salt (RFC 5764 §4.2).
+    /// Client key, server key, client salt, server salt (RFC 5764 §4.2).
     material: Zeroizing<Vec<u8>>,
-    /// We were the DTLS client.
+    /// Whether we were the DTLS client.
     client: bool,
 }
 
 impl Keys {
-    /// None where the material's length is not the profile's.
+    /// Returns `None` if the length of the material does not fit the profile.
     pub(super) fn new(profile: Profile, material: &[u8], client: bool) -> Option<Self> {
-        let fits = material.len() == 2 * (profile.key() + profile.salt());
+        let fits = material.len() == 2 * (profile.key_len() + profile.salt_len());
         fits.then(|| Self { profile, material: Zeroizing::new(material.to_vec()), client })
     }
 
-    /// What we seal with and what we open with; none where the crypto refuses its keys.
+    /// Returns the transforms for sending and receiving. `None` if the crypto library rejects the
+    /// keys.
     pub(super) fn directions(&self) -> Option<(Transform, Transform)> {
-        let (key, salt) = (self.profile.key(), self.profile.salt());
-        let (keys, salts) = self.material.split_at_checked(2 * key)?;
+        let (key_size, salt_size) = (self.profile.key_len(), self.profile.salt_len());
+        let (keys, salts) = self.material.split_at_checked(2 * key_size)?;
         let side = |client: bool| {
             let n = usize::from(!client);
-            let key = keys.chunks_exact(key).nth(n)?;
-            let salt = salts.chunks_exact(salt).nth(n)?;
-            Transform::new(self.profile, key, salt)
+            let master_key = keys.chunks_exact(key_size).nth(n)?;
+            let master_salt = salts.chunks_exact(salt_size).nth(n)?;
+            Transform::new(self.profile, master_key, master_salt)
         };
         Some((side(self.client)?, side(!self.client)?))
     }

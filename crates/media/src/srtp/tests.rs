@@ -1,4 +1,4 @@
-//! Known answers from RFC 3711 and RFC 7714, and what must hold of any packet under any profile.
+//! Known-answer tests from RFC 3711 and RFC 7714, and properties of all profiles.
 
 use proptest::prelude::*;
 
@@ -11,12 +11,13 @@ fn bytes(text: &str) -> Vec<u8> {
 }
 
 fn array<const N: usize>(text: &str) -> [u8; N] {
-    bytes(text).try_into().expect("as long as that")
+    bytes(text).try_into().expect("matching length")
 }
 
 #[test]
-fn rfc_3711_b_2_the_key_stream() {
-    // The salt of the example, SSRC, rollovers and sequence number 0: a payload of zeroes shows the key stream.
+fn rfc_3711_b_2_key_stream() {
+    // The example's salt with SSRC, rollover counter and sequence number 0: a payload of zeroes
+    // shows the key stream.
     let transform = Transform::of_cm_keys(
         &bytes("2B7E151628AED2A6ABF7158809CF4F3C"),
         &[0; 20],
@@ -29,7 +30,7 @@ fn rfc_3711_b_2_the_key_stream() {
 }
 
 #[test]
-fn rfc_3711_b_3_the_key_derivation() {
+fn rfc_3711_b_3_key_derivation() {
     let key = bytes("E1F97A0D3E018BE0D64FA32C06DE4139");
     let salt = bytes("0EC675AD498AFEEBB6960B3AABE6");
     assert_eq!(
@@ -48,9 +49,9 @@ fn rfc_3711_b_3_the_key_derivation() {
     assert_eq!(derive::<16>(&key, &[0; 15], Label::RtpKey), None);
 }
 
-/// The packet with which other implementations of RFC 3711 check themselves, under the master keys of its appendix B.3.
+/// The test packet of other implementations of RFC 3711, under the master keys of its appendix B.3.
 #[test]
-fn counter_mode_opens_and_seals_what_others_made() {
+fn counter_mode_matches_other_implementations() {
     let keys = bytes("E1F97A0D3E018BE0D64FA32C06DE4139");
     let salt = bytes("0EC675AD498AFEEBB6960B3AABE6");
     let transform = Transform::new(Profile::Aes128CmSha1, &keys, &salt).expect("keys");
@@ -70,11 +71,11 @@ fn counter_mode_opens_and_seals_what_others_made() {
 const SALT: &str = "51756964 2070726F 2071756F";
 const RTP: &str = "8040F17B 8041F8D3 5501A0B2 47616C6C 69612065 7374206F 6D6E6973 20646976 69736120 696E2070 61727465 73207472 6573";
 const RTCP: &str = "81C8000D 4D617273 4E545031 4E545032 52545020 0000042A 0000E930 4C756E61 DEADBEEF DEADBEEF DEADBEEF DEADBEEF DEADBEEF";
-/// §17's index.
+/// The index of §17.
 const INDEX: u32 = 0x5d4;
 
 #[test]
-fn rfc_7714_sealed_rtp_and_rtcp() {
+fn rfc_7714_rtp_and_rtcp() {
     let key: Vec<u8> = (0..32).collect();
     let cases = [
         (
@@ -111,9 +112,9 @@ fn rfc_7714_sealed_rtp_and_rtcp() {
 }
 
 #[test]
-fn the_client_seals_with_what_the_server_opens() {
+fn client_and_server_use_each_others_keys() {
     for profile in [Profile::Aes128CmSha1, Profile::Aes128Gcm, Profile::Aes256Gcm] {
-        let length = 2 * (profile.key() + profile.salt());
+        let length = 2 * (profile.key_len() + profile.salt_len());
         let material: Vec<u8> = (0..).take(length).collect();
         let side = |client| {
             Keys::new(profile, &material, client).and_then(|k| k.directions()).expect("keys")
@@ -123,7 +124,7 @@ fn the_client_seals_with_what_the_server_opens() {
         assert!(seal.seal_rtp(12, 7, &mut packet, 0));
         let mut out = Vec::new();
         assert!(other_open.open_rtp(&packet, 12, 7, &mut out) && out == bytes(RTP)[12..]);
-        assert!(!open.open_rtp(&packet, 12, 7, &mut out) && out.is_empty(), "our own, sent back");
+        assert!(!open.open_rtp(&packet, 12, 7, &mut out) && out.is_empty(), "reflected");
         let mut report = bytes(RTCP);
         assert!(other_seal.seal_rtcp(1, &mut report, 0));
         assert!(open.open_rtcp(&report, &mut out) && out == bytes(RTCP));
@@ -134,56 +135,56 @@ fn the_client_seals_with_what_the_server_opens() {
 fn profiles() -> impl Strategy<Value = Transform> {
     prop_oneof![Just(Profile::Aes128CmSha1), Just(Profile::Aes128Gcm), Just(Profile::Aes256Gcm)]
         .prop_map(|profile| {
-            Transform::new(profile, &vec![7; profile.key()], &vec![9; profile.salt()])
+            Transform::new(profile, &vec![7; profile.key_len()], &vec![9; profile.salt_len()])
                 .expect("keys")
         })
 }
 
 proptest! {
     #[test]
-    fn whatever_is_sealed_opens_and_nothing_that_was_bent(
+    fn opens_sealed_packets_but_not_altered_ones(
         transform in profiles(),
         payload in proptest::collection::vec(any::<u8>(), 0..200),
         index in 0_u64..1 << 48,
-        bent in any::<(prop::sample::Index, u8)>(),
+        altered in any::<(prop::sample::Index, u8)>(),
         before in 0_usize..40,
     ) {
         let mut packet = vec![0xEE; before];
         packet.extend([&bytes(RTP)[..12], &payload].concat());
         prop_assert!(transform.seal_rtp(12, index, &mut packet, before));
-        prop_assert!(packet[..before].iter().all(|byte| *byte == 0xEE), "what lies before it is another's");
+        prop_assert!(packet[..before].iter().all(|byte| *byte == 0xEE), "bytes before the packet are unchanged");
         let mut packet = packet.split_off(before);
         let mut out = vec![1, 2, 3];
         prop_assert!(transform.open_rtp(&packet, 12, index, &mut out));
         prop_assert_eq!(&out, &payload);
         prop_assert!(!transform.open_rtp(&packet[..packet.len() - 1], 12, index, &mut out));
-        if bent.1 != 0 {
-            let at = bent.0.index(packet.len());
-            packet[at] ^= bent.1;
+        if altered.1 != 0 {
+            let at = altered.0.index(packet.len());
+            packet[at] ^= altered.1;
             prop_assert!(!transform.open_rtp(&packet, 12, index, &mut out));
         }
     }
 
     #[test]
-    fn reports_too(
+    fn opens_sealed_reports_but_not_altered_ones(
         transform in profiles(),
         index in 0_u32..1 << 31,
-        bent in any::<(prop::sample::Index, u8)>(),
+        altered in any::<(prop::sample::Index, u8)>(),
     ) {
         let mut packet = bytes(RTCP);
         prop_assert!(transform.seal_rtcp(index, &mut packet, 0));
         let mut out = Vec::new();
         prop_assert_eq!(transform.rtcp_index(&packet), Some(index));
         prop_assert!(transform.open_rtcp(&packet, &mut out) && out == bytes(RTCP));
-        if bent.1 != 0 {
-            let at = bent.0.index(packet.len());
-            packet[at] ^= bent.1;
+        if altered.1 != 0 {
+            let at = altered.0.index(packet.len());
+            packet[at] ^= altered.1;
             prop_assert!(!transform.open_rtcp(&packet, &mut out));
         }
     }
 
     #[test]
-    fn garbage_is_refused_and_costs_nothing(transform in profiles(), garbage in proptest::collection::vec(any::<u8>(), 0..80), header in 0_usize..90) {
+    fn rejects_garbage(transform in profiles(), garbage in proptest::collection::vec(any::<u8>(), 0..80), header in 0_usize..90) {
         let mut out = Vec::new();
         prop_assert!(!transform.open_rtp(&garbage, header, 5, &mut out));
         prop_assert!(!transform.open_rtcp(&garbage, &mut out));

@@ -1,7 +1,8 @@
-//! One direction of SRTP and SRTCP: seals and opens packets in place, without allocating (RFC 3711, RFC 7714).
+//! One direction of SRTP and SRTCP: encrypts and authenticates packets in place, without allocation
+//! (RFC 3711, RFC 7714).
 //!
-//! Indices are the caller's: sealing under one index twice would give both packets away, so a sender counts up and never
-//! back. What is opened here has authenticated; whether it is a replay is `window`'s.
+//! The caller chooses the indices. Sealing two packets under the same index would reveal both, so a
+//! sender only counts up. Opened packets are authentic; `window` decides whether they are replays.
 
 use std::fmt;
 
@@ -12,26 +13,27 @@ use subtle::ConstantTimeEq;
 
 use super::Profile;
 use super::kdf::{Label, counter_key, derive};
-use crate::prefetch::fetch;
+use crate::prefetch::prefetch;
 
-/// Bytes of a GCM tag.
-const GCM_TAG: usize = 16;
-/// Bytes of HMAC-SHA1 that are sent (RFC 3711 §5.2).
-const SHA1_TAG: usize = 10;
-/// E flag and index behind an SRTCP packet.
-const INDEX: usize = 4;
-/// What of an RTCP packet stays readable: its first header and its sender.
-const RTCP_CLEAR: usize = 8;
-/// SRTCP: the packet is encrypted (RFC 3711 §3.4).
-const ENCRYPTED: u32 = 0x8000_0000;
+/// Size of a GCM tag in bytes.
+const GCM_TAG_SIZE: usize = 16;
+/// Bytes of the HMAC-SHA1 tag that are sent (RFC 3711 §5.2).
+const SHA1_TAG_SIZE: usize = 10;
+/// Size of the E flag and index at the end of an SRTCP packet.
+const INDEX_SIZE: usize = 4;
+/// Unencrypted part of an RTCP packet: its first header and the sender's SSRC.
+const RTCP_CLEAR_SIZE: usize = 8;
+/// E flag: the SRTCP packet is encrypted (RFC 3711 §3.4).
+const ENCRYPTED_FLAG: u32 = 0x8000_0000;
 
-/// One direction under its session keys.
+/// The session keys of one direction.
 pub(crate) struct Transform {
     rtp: Cipher,
     rtcp: Cipher,
 }
 
-/// Boxed where it is large: a leg has four. A GCM key is a pointer itself; those of counter mode are 1,700 bytes.
+/// Large variants are boxed, because a leg has four ciphers. A GCM key is a pointer; the keys of
+/// counter mode take 1,700 bytes.
 enum Cipher {
     Gcm { key: LessSafeKey, salt: [u8; 12] },
     CmSha1(Box<CounterMode>),
@@ -44,7 +46,7 @@ struct CounterMode {
 }
 
 impl Transform {
-    /// Derives the session keys; none where the master key or salt is not as long as the profile wants.
+    /// Derives the session keys. Returns `None` if the master key or salt does not fit the profile.
     pub(super) fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Option<Self> {
         use Label::{RtcpAuthentication, RtcpKey, RtcpSalt, RtpAuthentication, RtpKey, RtpSalt};
         let cipher = |for_key, for_authentication, for_salt| match profile {
@@ -66,22 +68,23 @@ impl Transform {
         })
     }
 
-    /// Asks the processor for what is needed to work on RTP, as far as we know where it lies.
-    pub(crate) fn fetch(&self) {
-        fetch(&self.rtp, usize::MAX);
+    /// Prefetches the data needed for RTP, where its location is known.
+    pub(crate) fn prefetch(&self) {
+        prefetch(&self.rtp, usize::MAX);
     }
 
-    /// Then for what that points at.
-    pub(crate) fn fetch_key(&self) {
+    /// Prefetches what that points to.
+    pub(crate) fn prefetch_key(&self) {
         match &self.rtp {
             // The crypto library keeps its own pointer.
             Cipher::Gcm { .. } => {}
-            Cipher::CmSha1(mode) => fetch(&**mode, usize::MAX),
+            Cipher::CmSha1(mode) => prefetch(&**mode, usize::MAX),
         }
     }
 
-    /// Seals the RTP packet that begins at `from` and ends with `packet`; its header, `header` bytes, stays readable.
-    /// False: nothing may be sent (the packet is shorter than its header, or the crypto failed).
+    /// Encrypts the RTP packet that starts at `from` and ends with `packet`, and appends its tag.
+    /// Its header of `header` bytes stays readable. Returns `false` if the packet must not be sent,
+    /// because it is shorter than its header or the crypto library failed.
     #[must_use]
     pub(crate) fn seal_rtp(
         &self,
@@ -95,7 +98,7 @@ impl Transform {
         else {
             return false;
         };
-        let Some(ssrc) = word(head, 8) else { return false };
+        let Some(ssrc) = read_u32(head, 8) else { return false };
         match &self.rtp {
             Cipher::Gcm { key, salt } => {
                 let nonce = gcm_rtp_nonce(salt, ssrc, index);
@@ -114,14 +117,15 @@ impl Transform {
                     packet.get(from..).unwrap_or_default(),
                     &rollovers(index),
                 );
-                packet.extend_from_slice(tag.as_ref().get(..SHA1_TAG).unwrap_or_default());
+                packet.extend_from_slice(tag.as_ref().get(..SHA1_TAG_SIZE).unwrap_or_default());
             }
         }
         true
     }
 
-    /// Opens an RTP packet whose header is `header` bytes: its payload, padding included, is put in place of what is in `out`.
-    /// False: it is not authentic under this index, and `out` holds nothing of it.
+    /// Decrypts an RTP packet with a header of `header` bytes. Replaces the contents of `out` by
+    /// the payload, padding included. Returns `false`, with `out` empty, if the packet is not
+    /// authentic under this index.
     #[must_use]
     pub(crate) fn open_rtp(
         &self,
@@ -132,7 +136,7 @@ impl Transform {
     ) -> bool {
         out.clear();
         let Some((head, body)) = packet.split_at_checked(header) else { return false };
-        let Some(ssrc) = word(head, 8) else { return false };
+        let Some(ssrc) = read_u32(head, 8) else { return false };
         match &self.rtp {
             Cipher::Gcm { key, salt } => {
                 let nonce = gcm_rtp_nonce(salt, ssrc, index);
@@ -140,8 +144,8 @@ impl Transform {
             }
             Cipher::CmSha1(mode) => {
                 let CounterMode { key, salt, authentication } = &**mode;
-                let Some((sealed, tag)) = split_tag(packet, SHA1_TAG) else { return false };
-                if !is_sha1_tag(authentication, sealed, &rollovers(index), tag) {
+                let Some((sealed, tag)) = split_tag(packet, SHA1_TAG_SIZE) else { return false };
+                if !verify_sha1_tag(authentication, sealed, &rollovers(index), tag) {
                     return false;
                 }
                 out.extend_from_slice(sealed.get(header..).unwrap_or_default());
@@ -150,16 +154,17 @@ impl Transform {
         }
     }
 
-    /// Seals the compound RTCP packet that begins at `from` and ends with `packet`. False: nothing may be sent.
+    /// Encrypts the compound RTCP packet that starts at `from` and ends with `packet`. Returns
+    /// `false` if it must not be sent.
     #[must_use]
     pub(crate) fn seal_rtcp(&self, index: u32, packet: &mut Vec<u8>, from: usize) -> bool {
         let Some((head, body)) =
-            packet.get_mut(from..).and_then(|p| p.split_at_mut_checked(RTCP_CLEAR))
+            packet.get_mut(from..).and_then(|p| p.split_at_mut_checked(RTCP_CLEAR_SIZE))
         else {
             return false;
         };
-        let Some(ssrc) = word(head, 4) else { return false };
-        let trailer = (ENCRYPTED | index).to_be_bytes();
+        let Some(ssrc) = read_u32(head, 4) else { return false };
+        let trailer = (ENCRYPTED_FLAG | index).to_be_bytes();
         match &self.rtcp {
             Cipher::Gcm { key, salt } => {
                 let aad = gcm_rtcp_aad(head, trailer);
@@ -177,51 +182,57 @@ impl Transform {
                 }
                 packet.extend_from_slice(&trailer);
                 let tag = sha1_tag(authentication, packet.get(from..).unwrap_or_default(), &[]);
-                packet.extend_from_slice(tag.as_ref().get(..SHA1_TAG).unwrap_or_default());
+                packet.extend_from_slice(tag.as_ref().get(..SHA1_TAG_SIZE).unwrap_or_default());
             }
         }
         true
     }
 
-    /// The index that an SRTCP packet says it has; none: it is too short, or not encrypted, which our profiles always are
-    /// (RFC 5764 §4.1.2). Anybody could have written it.
+    /// Reads the index of an SRTCP packet, which is not authenticated at this point. Returns `None`
+    /// if the packet is too short or not encrypted, which our profiles require (RFC 5764 §4.1.2).
     pub(crate) fn rtcp_index(&self, packet: &[u8]) -> Option<u32> {
-        let behind = match &self.rtcp {
+        let trailer_size = match &self.rtcp {
             Cipher::Gcm { .. } => 0,
-            Cipher::CmSha1(_) => SHA1_TAG,
+            Cipher::CmSha1(_) => SHA1_TAG_SIZE,
         };
-        let at = packet.len().checked_sub(behind + INDEX).filter(|at| *at >= RTCP_CLEAR)?;
-        word(packet, at).filter(|word| word & ENCRYPTED != 0).map(|word| word & !ENCRYPTED)
+        let at = packet
+            .len()
+            .checked_sub(trailer_size + INDEX_SIZE)
+            .filter(|at| *at >= RTCP_CLEAR_SIZE)?;
+        read_u32(packet, at).filter(|w| w & ENCRYPTED_FLAG != 0).map(|w| w & !ENCRYPTED_FLAG)
     }
 
-    /// Opens a compound RTCP packet, put in place of what is in `out`. False: it is not authentic.
+    /// Decrypts a compound RTCP packet into `out`, replacing its contents. Returns `false` if the
+    /// packet is not authentic.
     #[must_use]
     pub(crate) fn open_rtcp(&self, packet: &[u8], out: &mut Vec<u8>) -> bool {
         out.clear();
-        let (Some(index), Some(ssrc)) = (self.rtcp_index(packet), word(packet, 4)) else {
+        let (Some(index), Some(ssrc)) = (self.rtcp_index(packet), read_u32(packet, 4)) else {
             return false;
         };
         match &self.rtcp {
             Cipher::Gcm { key, salt } => {
-                let Some((sealed, trailer)) = packet.split_last_chunk::<INDEX>() else {
+                let Some((sealed, trailer)) = packet.split_last_chunk::<INDEX_SIZE>() else {
                     return false;
                 };
-                let Some((head, body)) = sealed.split_at_checked(RTCP_CLEAR) else { return false };
+                let Some((head, body)) = sealed.split_at_checked(RTCP_CLEAR_SIZE) else {
+                    return false;
+                };
                 let aad = gcm_rtcp_aad(head, *trailer);
                 out.extend_from_slice(head);
-                let mut plain = Plain { out, from: RTCP_CLEAR };
+                let mut plain = Output { out, from: RTCP_CLEAR_SIZE };
                 plain.gcm(key, gcm_rtcp_nonce(salt, ssrc, index), &aad, body)
             }
             Cipher::CmSha1(mode) => {
                 let CounterMode { key, salt, authentication } = &**mode;
-                let Some((sealed, tag)) = split_tag(packet, SHA1_TAG) else { return false };
-                if !is_sha1_tag(authentication, sealed, &[], tag) {
+                let Some((sealed, tag)) = split_tag(packet, SHA1_TAG_SIZE) else { return false };
+                if !verify_sha1_tag(authentication, sealed, &[], tag) {
                     return false;
                 }
                 out.extend_from_slice(
-                    sealed.get(..sealed.len().saturating_sub(INDEX)).unwrap_or_default(),
+                    sealed.get(..sealed.len().saturating_sub(INDEX_SIZE)).unwrap_or_default(),
                 );
-                let Some(body) = out.get_mut(RTCP_CLEAR..) else { return false };
+                let Some(body) = out.get_mut(RTCP_CLEAR_SIZE..) else { return false };
                 key.less_safe_encrypt(body, cm_block(salt, ssrc, u64::from(index))).is_ok()
             }
         }
@@ -247,18 +258,18 @@ impl Cipher {
     }
 }
 
-/// Where opened bytes go.
-struct Plain<'a> {
+/// Destination of decrypted bytes.
+struct Output<'a> {
     out: &'a mut Vec<u8>,
     from: usize,
 }
 
-impl Plain<'_> {
+impl Output<'_> {
     fn gcm(&mut self, key: &LessSafeKey, nonce: Nonce, aad: &[u8], sealed: &[u8]) -> bool {
-        let Some((sealed, tag)) = split_tag(sealed, GCM_TAG) else { return false };
+        let Some((sealed, tag)) = split_tag(sealed, GCM_TAG_SIZE) else { return false };
         self.out.resize(self.from + sealed.len(), 0);
-        let Some(room) = self.out.get_mut(self.from..) else { return false };
-        let opened = key.open_separate_gather(nonce, Aad::from(aad), sealed, tag, room).is_ok();
+        let Some(space) = self.out.get_mut(self.from..) else { return false };
+        let opened = key.open_separate_gather(nonce, Aad::from(aad), sealed, tag, space).is_ok();
         if !opened {
             self.out.clear();
         }
@@ -267,39 +278,40 @@ impl Plain<'_> {
 }
 
 fn gcm_open(key: &LessSafeKey, nonce: Nonce, aad: &[u8], sealed: &[u8], out: &mut Vec<u8>) -> bool {
-    Plain { out, from: 0 }.gcm(key, nonce, aad, sealed)
+    Output { out, from: 0 }.gcm(key, nonce, aad, sealed)
 }
 
-/// RFC 7714 §8.1: two zeroes, SSRC, rollovers and sequence number, under the salt.
+/// RFC 7714 §8.1: two zero bytes, SSRC, rollover counter and sequence number, XORed with the salt.
 fn gcm_rtp_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> Nonce {
     gcm_nonce(salt, u128::from(ssrc) << 48 | u128::from(index & 0xffff_ffff_ffff))
 }
 
-/// RFC 7714 §9.1: two zeroes, SSRC, two zeroes, index, under the salt.
+/// RFC 7714 §9.1: two zero bytes, SSRC, two zero bytes, index, XORed with the salt.
 fn gcm_rtcp_nonce(salt: &[u8; 12], ssrc: u32, index: u32) -> Nonce {
-    gcm_nonce(salt, u128::from(ssrc) << 48 | u128::from(index & !ENCRYPTED))
+    gcm_nonce(salt, u128::from(ssrc) << 48 | u128::from(index & !ENCRYPTED_FLAG))
 }
 
-fn gcm_nonce(salt: &[u8; 12], place: u128) -> Nonce {
+fn gcm_nonce(salt: &[u8; 12], position: u128) -> Nonce {
     let mut nonce = *salt;
-    let [_, _, _, _, place @ ..] = place.to_be_bytes();
-    nonce.iter_mut().zip(place).for_each(|(byte, place)| *byte ^= place);
+    let [_, _, _, _, position @ ..] = position.to_be_bytes();
+    nonce.iter_mut().zip(position).for_each(|(byte, position)| *byte ^= position);
     Nonce::assume_unique_for_key(nonce)
 }
 
 /// RFC 7714 §9.2.
-fn gcm_rtcp_aad(head: &[u8], trailer: [u8; INDEX]) -> [u8; RTCP_CLEAR + INDEX] {
-    let mut aad = [0; RTCP_CLEAR + INDEX];
+fn gcm_rtcp_aad(head: &[u8], trailer: [u8; INDEX_SIZE]) -> [u8; RTCP_CLEAR_SIZE + INDEX_SIZE] {
+    let mut aad = [0; RTCP_CLEAR_SIZE + INDEX_SIZE];
     aad.iter_mut()
-        .zip(head.iter().take(RTCP_CLEAR).chain(&trailer))
-        .for_each(|(place, byte)| *place = *byte);
+        .zip(head.iter().take(RTCP_CLEAR_SIZE).chain(&trailer))
+        .for_each(|(position, byte)| *position = *byte);
     aad
 }
 
-/// RFC 3711 §4.1.1: the salt, the SSRC and the index, each at its place, and a block counter of 16 bits from 0.
+/// RFC 3711 §4.1.1: salt, SSRC and index at their offsets, followed by a 16-bit block counter from
+/// 0.
 fn cm_block(salt: &[u8; 14], ssrc: u32, index: u64) -> EncryptionContext {
-    let place = u128::from(ssrc) << 64 | u128::from(index & 0xffff_ffff_ffff) << 16;
-    let mut block = place.to_be_bytes();
+    let position = u128::from(ssrc) << 64 | u128::from(index & 0xffff_ffff_ffff) << 16;
+    let mut block = position.to_be_bytes();
     block.iter_mut().zip(salt).for_each(|(byte, salt)| *byte ^= salt);
     EncryptionContext::Iv128(block.into())
 }
@@ -309,7 +321,7 @@ fn rollovers(index: u64) -> [u8; 4] {
     rollovers
 }
 
-/// RFC 3711 §4.2.1: over the packet and, for SRTP, its rollovers.
+/// RFC 3711 §4.2.1: HMAC over the packet and, for SRTP, its rollover counter.
 fn sha1_tag(key: &hmac::Key, packet: &[u8], rollovers: &[u8]) -> hmac::Tag {
     let mut context = hmac::Context::with_key(key);
     context.update(packet);
@@ -317,22 +329,23 @@ fn sha1_tag(key: &hmac::Key, packet: &[u8], rollovers: &[u8]) -> hmac::Tag {
     context.sign()
 }
 
-fn is_sha1_tag(key: &hmac::Key, packet: &[u8], rollovers: &[u8], tag: &[u8]) -> bool {
+fn verify_sha1_tag(key: &hmac::Key, packet: &[u8], rollovers: &[u8], tag: &[u8]) -> bool {
     let ours = sha1_tag(key, packet, rollovers);
-    ours.as_ref().get(..SHA1_TAG).is_some_and(|ours| bool::from(ours.ct_eq(tag)))
+    ours.as_ref().get(..SHA1_TAG_SIZE).is_some_and(|ours| bool::from(ours.ct_eq(tag)))
 }
 
 fn split_tag(sealed: &[u8], tag: usize) -> Option<(&[u8], &[u8])> {
     sealed.split_at_checked(sealed.len().checked_sub(tag)?)
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_be_bytes)
 }
 
 #[cfg(test)]
 impl Transform {
-    /// Under session keys that are given and not derived, the same for RTP and RTCP, as RFC 7714 has its examples.
+    /// Uses the given session keys for RTP and RTCP without derivation, as in the examples of RFC
+    /// 7714.
     pub(super) fn of_session_keys(key: &[u8], salt: [u8; 12]) -> Self {
         Self {
             rtp: Cipher::gcm(key, salt).expect("a key"),

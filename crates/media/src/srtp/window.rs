@@ -1,35 +1,38 @@
-//! Which packets of a stream were there already, and which index a sequence number means (RFC 3711 §3.3.1, §3.3.2, App. A).
+//! Replay protection and index estimation (RFC 3711 §3.3.1, §3.3.2, Appendix A).
 //!
-//! An index is the packet's place in the stream since its keys: 48 bits for SRTP (rollovers and sequence number), 31 for
-//! SRTCP. The window is 128 packets wide (R19). Nothing here counts before a packet has authenticated.
+//! An index numbers the packets of a stream under one key: 48 bits for SRTP (rollover counter and
+//! sequence number), 31 for SRTCP. The window covers 128 packets. It must only be updated with
+//! authenticated packets.
 
-/// Packets that are told apart behind the newest.
-const WIDTH: u64 = 128;
+/// Number of packets behind the newest that are tracked.
+const WINDOW_SIZE: u64 = 128;
 
-/// The newest index of a stream, and which of those right behind it have come.
+/// The newest index of a stream, and which of the indices before it were received.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Window {
+pub(crate) struct ReplayWindow {
     newest: u64,
-    /// Bit n: `newest - n` has come.
+    /// Bit n: `newest - n` was received.
     seen: u128,
 }
 
-impl Window {
-    /// Of a stream whose first authentic packet had this index.
-    pub(crate) fn beginning(index: u64) -> Self {
+impl ReplayWindow {
+    /// Creates the window of a stream at the index of its first authentic packet.
+    pub(crate) fn starting_at(index: u64) -> Self {
         Self { newest: index, seen: 1 }
     }
 
-    /// Of a stream that was known before: nothing up to that index is taken again.
-    pub(crate) fn after(index: u64) -> Self {
+    /// Creates the window of a stream that was known before: no index up to this one is accepted.
+    pub(crate) fn closed_at(index: u64) -> Self {
         Self { newest: index, seen: u128::MAX }
     }
 
+    /// The newest index.
     pub(crate) fn newest(&self) -> u64 {
         self.newest
     }
 
-    /// The index that this sequence number means, the nearest to the newest; none: one before the first.
+    /// Estimates the index of a sequence number: the one nearest to the newest. Returns `None` for
+    /// an index before the first rollover.
     pub(crate) fn index_of(&self, sequence: u16) -> Option<u64> {
         let (rollovers, newest) = (self.newest >> 16, self.newest & 0xffff);
         let sequence = u64::from(sequence);
@@ -43,25 +46,26 @@ impl Window {
         Some(rollovers << 16 | sequence)
     }
 
-    /// Whether a packet of this index may still be new; one that is too old counts as seen.
+    /// Returns whether a packet with this index may be new. An index behind the window counts as
+    /// received.
     pub(crate) fn is_new(&self, index: u64) -> bool {
         match self.newest.checked_sub(index) {
             None => true,
-            Some(behind) => behind < WIDTH && self.seen >> behind & 1 == 0,
+            Some(behind) => behind < WINDOW_SIZE && self.seen >> behind & 1 == 0,
         }
     }
 
-    /// A packet of this index, new so far, has authenticated.
-    pub(crate) fn take(&mut self, index: u64) {
+    /// Records an authenticated packet with a new index.
+    pub(crate) fn insert(&mut self, index: u64) {
         match index.checked_sub(self.newest) {
             Some(0) => self.seen |= 1,
             Some(ahead) => {
-                self.seen = if ahead < WIDTH { self.seen << ahead | 1 } else { 1 };
+                self.seen = if ahead < WINDOW_SIZE { self.seen << ahead | 1 } else { 1 };
                 self.newest = index;
             }
             None => {
                 let behind = self.newest - index;
-                if behind < WIDTH {
+                if behind < WINDOW_SIZE {
                     self.seen |= 1 << behind;
                 }
             }
@@ -78,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sequence_number_means_the_nearest_index() {
+    fn estimates_the_nearest_index() {
         for (newest, sequence, index) in [
             (0, 0, Some(0)),
             (0, 0x8000, Some(0x8000)),
@@ -92,7 +96,7 @@ mod tests {
             (0x8_0000, 0xffff, Some(0x7_ffff)),
         ] {
             assert_eq!(
-                Window::beginning(newest).index_of(sequence),
+                ReplayWindow::starting_at(newest).index_of(sequence),
                 index,
                 "{newest:x} {sequence:x}"
             );
@@ -100,52 +104,52 @@ mod tests {
     }
 
     #[test]
-    fn r19_a_packet_counts_once_and_one_too_old_not_at_all() {
-        let mut window = Window::beginning(1_000);
+    fn r19_rejects_replays_and_old_packets() {
+        let mut window = ReplayWindow::starting_at(1_000);
         assert!(!window.is_new(1_000));
         assert!(window.is_new(1_000 - 127));
         assert!(!window.is_new(1_000 - 128), "past the window");
-        window.take(1_003);
+        window.insert(1_003);
         assert!(window.is_new(1_002) && !window.is_new(1_000) && !window.is_new(1_003));
-        window.take(1_002);
+        window.insert(1_002);
         assert!(!window.is_new(1_002));
-        window.take(5_000);
+        window.insert(5_000);
         assert!(!window.is_new(1_003) && window.is_new(4_999));
         assert!(
-            !Window::after(7).is_new(7)
-                && !Window::after(7).is_new(0)
-                && Window::after(7).is_new(8)
+            !ReplayWindow::closed_at(7).is_new(7)
+                && !ReplayWindow::closed_at(7).is_new(0)
+                && ReplayWindow::closed_at(7).is_new(8)
         );
     }
 
     proptest! {
         #[test]
-        fn it_is_a_set_of_the_last_128(offsets in proptest::collection::vec(0_u64..300, 1..200)) {
+        fn tracks_the_last_128_indices(offsets in proptest::collection::vec(0_u64..300, 1..200)) {
             let mut seen = BTreeSet::from([1_000]);
-            let mut window = Window::beginning(1_000);
+            let mut window = ReplayWindow::starting_at(1_000);
             for (n, offset) in offsets.iter().enumerate() {
                 let index = 900 + offset + n as u64;
                 let newest = *seen.last().expect("one");
                 let new = index + 128 > newest && !seen.contains(&index);
                 prop_assert_eq!(window.is_new(index), new);
                 if new {
-                    window.take(index);
+                    window.insert(index);
                     seen.insert(index);
                 }
                 prop_assert_eq!(window.newest(), *seen.last().expect("one"));
             }
         }
 
-        /// However the stream is cut, no two packets within half the range get one index.
+        /// However the sequence proceeds, no two packets within half the range get the same index.
         #[test]
-        fn indices_go_on_over_rollovers(start in 0_u64..0x8000, steps in proptest::collection::vec(1_u64..0x4000, 1..40)) {
-            let mut window = Window::beginning(start);
+        fn indices_continue_across_rollovers(start in 0_u64..0x8000, steps in proptest::collection::vec(1_u64..0x4000, 1..40)) {
+            let mut window = ReplayWindow::starting_at(start);
             let mut at = start;
             for step in steps {
                 at += step;
                 let index = window.index_of((at & 0xffff) as u16);
                 prop_assert_eq!(index, Some(at));
-                window.take(at);
+                window.insert(at);
             }
         }
     }

@@ -1,33 +1,33 @@
-//! What strangers send to the media port, before, during and after a handshake: nothing comes back, nothing changes
-//! (R19).
+//! Datagrams from strangers before, during and after a handshake: no reply and no effect
+//! (docs/reference/reliability.md#r19).
 
 use std::collections::BTreeSet;
 
 use str0m::ice::{StunMessage, TransId};
 
 use super::*;
-use crate::Missing;
+use crate::MissingStep;
 
-/// A STUN check of this user's with this password.
+/// A STUN check with this USERNAME and password.
 fn check(user: &str, pwd: &str) -> Vec<u8> {
     let hmac = |key: &[u8], parts: &[&[u8]]| {
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
         <[u8; 20]>::try_from(aws_lc_rs::hmac::sign(&key, &parts.concat()).as_ref())
             .expect("20 bytes")
     };
-    let mut room = vec![0; 300];
+    let mut buf = vec![0; 300];
     let message = StunMessage::binding_request(user, TransId::new(), true, 1, 1, true);
-    let n = message.to_bytes(Some(pwd.as_bytes()), &mut room, hmac).expect("fits");
-    room.truncate(n);
-    room
+    let n = message.to_bytes(Some(pwd.as_bytes()), &mut buf, hmac).expect("fits");
+    buf.truncate(n);
+    buf
 }
 
-/// The user that checks of a call's peer name.
+/// The USERNAME of a call's checks.
 fn user(peer: &Peer) -> String {
     format!("{}:{}", peer.answer.as_ref().expect("answer").ufrag, peer.offer().ufrag)
 }
 
-/// What nobody should send: checks without the right words, DTLS, RTP, RTCP, TURN, anything.
+/// Invalid datagrams: checks with wrong credentials, DTLS, RTP, RTCP, TURN, garbage.
 fn junk(peer: &Peer) -> Vec<Vec<u8>> {
     let answer = peer.answer.as_ref().expect("answer");
     let mut client_hello = vec![22, 254, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 54, 1, 0, 0, 42];
@@ -44,7 +44,7 @@ fn junk(peer: &Peer) -> Vec<Vec<u8>> {
         vec![23, 254, 253, 0, 1, 0, 0, 0, 0, 0, 9, 0, 2, 1, 0],
         rtp(peer.ssrc),
         rtp(99),
-        // A sender report, a goodbye.
+        // A sender report, a BYE.
         vec![0x80, 200, 0, 1, 0, 0, 0, 1],
         [&[0x81, 203, 0, 1][..], &peer.ssrc.to_be_bytes()].concat(),
         // TURN: Allocate, ChannelData.
@@ -63,43 +63,43 @@ fn stranger() -> UdpSocket {
     socket
 }
 
-fn got_nothing(stranger: &UdpSocket) {
+fn assert_no_reply(stranger: &UdpSocket) {
     let got = stranger.recv_from(&mut [0; 2_000]);
     assert!(got.is_err(), "{got:?}");
 }
 
 #[test]
-fn r19_strangers_get_nothing_and_disturb_nobody() {
+fn r19_strangers_get_no_reply_and_have_no_effect() {
     let media = start(config());
-    let mut call = Call::live(&media, Peer::new(&Manner::default()));
+    let mut call = Call::live(&media, Peer::new(&PeerOptions::default()));
     let ours = call.peer[0].remote.expect("our address");
     let junk = junk(&call.peer[0]);
     let stranger = stranger();
     for datagram in &junk {
         stranger.send_to(datagram, ours).expect("send");
     }
-    call.until("counted", |_, _| media.stats().strangers >= junk.len() as u64);
-    // The same from the peer's own address, as one who forges it would: nothing authenticates, nothing changes.
+    call.until("counted", |_, _| media.stats().unmatched >= junk.len() as u64);
+    // The same from a spoofed peer address: nothing authenticates, nothing changes.
     for datagram in &junk {
         call.peer[0].out.push((ours, datagram.clone()));
     }
     let (prompt, frames) = prompt(8, 20);
-    call.leg.play(PLAY, once(&prompt));
+    call.leg.play(PLAY, play_once(&prompt));
     call.type_keys(126, 8_000, "5");
-    call.until("the call goes on", |peer, log| {
-        sound(&peer.heard, 8).len() == frames.len()
+    call.until("the call continues", |peer, log| {
+        sound(&peer.received, 8).len() == frames.len()
             && log.digits() == "5"
             && log.has(&LegEvent::Played(PLAY))
     });
-    assert_eq!(call.leg.stats().rtp_in, 10, "the key's packets and none that was forged");
-    got_nothing(&stranger);
-    assert!(!call.log.all().iter().any(|e| matches!(e, LegEvent::Fact(MediaFact::Lost { .. }))));
+    assert_eq!(call.leg.stats().rtp_in, 10, "only the digit's packets");
+    assert_no_reply(&stranger);
+    assert!(!call.log.all().iter().any(|e| matches!(e, LegEvent::Media(MediaFact::Lost { .. }))));
 }
 
 #[test]
 fn r19_a_wrong_certificate_ends_the_leg() {
     let media = start(config());
-    let mut peer = [Peer::new(&Manner::default())];
+    let mut peer = [Peer::new(&PeerOptions::default())];
     let text = peer[0].offer_text();
     let hex = text.split("sha-256 ").nth(1).and_then(|t| t.lines().next()).expect("fingerprint");
     let offer = Offer::parse(&text.replace(hex, &["AB"; 32].join(":")), true).expect("offer");
@@ -108,28 +108,31 @@ fn r19_a_wrong_certificate_ends_the_leg() {
     peer[0].accept(&answer);
     leg.begin();
     leg.open();
-    pump(&mut peer, "told", |_| log.fact(MediaFact::Lost { fault: MediaFault::Fingerprint }));
-    let missing =
-        LegEvent::Missing { missing: Missing::Fingerprint, waited: Duration::ZERO, checking: true };
-    assert!(log.has(&missing), "it is said why: {:?}", log.all());
-    assert!(!log.fact(MediaFact::Connected));
-    assert!(peer[0].heard.is_empty());
+    pump(&mut peer, "told", |_| log.has_media(MediaFact::Lost { fault: MediaFault::Fingerprint }));
+    let missing = LegEvent::NoAudio {
+        missing: MissingStep::Fingerprint,
+        waited: Duration::ZERO,
+        checking: true,
+    };
+    assert!(log.has(&missing), "the reason is reported: {:?}", log.all());
+    assert!(!log.has_media(MediaFact::Connected));
+    assert!(peer[0].received.is_empty());
 }
 
 #[test]
-fn r19_junk_before_and_during_the_handshake_changes_nothing() {
+fn r19_junk_before_and_during_the_handshake_has_no_effect() {
     let media = start(config());
     for setup in [Setup::Actpass, Setup::Active] {
         for lite in [true, false] {
-            let peer = Peer::new(&Manner { setup, lite, ..Manner::default() });
+            let peer = Peer::new(&PeerOptions { setup, lite, ..PeerOptions::default() });
             let mut call = call(&media, peer);
             call.leg.open();
             let (ours, junk) = (call.peer[0].remote.expect("our address"), junk(&call.peer[0]));
-            let (stranger, mut sent) = (stranger(), media.stats().strangers);
-            // Always some of it underway, and no more than leaves the peer room in the port's buffer: what a full one
-            // loses would be anybody's.
+            let (stranger, mut sent) = (stranger(), media.stats().unmatched);
+            // Keeps some junk in flight, but not enough to overflow the port's buffer, which would
+            // lose packets of the peer.
             let mut flood = || {
-                if media.stats().strangers >= sent {
+                if media.stats().unmatched >= sent {
                     for datagram in &junk {
                         sent += u64::from(stranger.send_to(datagram, ours).is_ok());
                     }
@@ -137,51 +140,57 @@ fn r19_junk_before_and_during_the_handshake_changes_nothing() {
             };
             call.until("connected", |peer, log| {
                 flood();
-                peer.connected && log.fact(MediaFact::Connected)
+                peer.connected && log.has_media(MediaFact::Connected)
             });
             call.type_keys(126, 8_000, "5");
             call.until("the key", |_, log| {
                 flood();
                 log.digits() == "5"
             });
-            call.until("all of it counted", |_, _| media.stats().strangers >= sent);
-            got_nothing(&stranger);
+            call.until("all junk counted", |_, _| media.stats().unmatched >= sent);
+            assert_no_reply(&stranger);
             assert!(
-                !call.log.all().iter().any(|e| matches!(e, LegEvent::Fact(MediaFact::Lost { .. })))
+                !call
+                    .log
+                    .all()
+                    .iter()
+                    .any(|e| matches!(e, LegEvent::Media(MediaFact::Lost { .. })))
             );
         }
     }
-    assert!(media.stats().strangers > 0);
+    assert!(media.stats().unmatched > 0);
 }
 
 #[test]
-fn r19_a_check_with_our_words_is_answered_with_no_more_than_twice_its_size() {
+fn r19_a_reply_to_a_check_is_at_most_twice_its_size() {
     let media = start(config());
-    let call = Call::live(&media, Peer::new(&Manner { lite: false, ..Manner::default() }));
+    let call =
+        Call::live(&media, Peer::new(&PeerOptions { lite: false, ..PeerOptions::default() }));
     let ours = call.peer[0].remote.expect("our address");
     let request = check(&user(&call.peer[0]), &call.peer[0].answer.as_ref().expect("answer").pwd);
-    let knows = socket("127.0.0.1:0");
-    knows.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
-    knows.send_to(&request, ours).expect("send");
-    let (length, from) = knows.recv_from(&mut [0; 2_000]).expect("an answer");
+    let checker = socket("127.0.0.1:0");
+    checker.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    checker.send_to(&request, ours).expect("send");
+    let (length, from) = checker.recv_from(&mut [0; 2_000]).expect("an answer");
     assert_eq!(from, ours);
     assert!(length <= 2 * request.len(), "{length} to {}", request.len());
-    // Who may check may not do more: DTLS and RTP from there are another handshake's and another's keys.
+    // A source that may check may do nothing more: its DTLS and RTP do not match the leg's
+    // handshake and keys.
     for datagram in junk(&call.peer[0]) {
-        knows.send_to(&datagram, ours).expect("send");
+        checker.send_to(&datagram, ours).expect("send");
     }
     let mut call = call;
     call.type_keys(126, 8_000, "7");
     call.until("the key", |_, log| log.digits() == "7");
-    assert!(!call.log.all().iter().any(|e| matches!(e, LegEvent::Fact(MediaFact::Lost { .. }))));
+    assert!(!call.log.all().iter().any(|e| matches!(e, LegEvent::Media(MediaFact::Lost { .. }))));
 }
 
 #[test]
-fn r19_credentials_are_long_and_never_the_same() {
+fn r19_credentials_are_long_and_unique() {
     let media = start(config());
-    let (mut words, mut legs) = (BTreeSet::new(), Vec::new());
+    let (mut credentials, mut legs) = (BTreeSet::new(), Vec::new());
     for _ in 0..50 {
-        let offer = Peer::new(&Manner::default()).offer();
+        let offer = Peer::new(&PeerOptions::default()).offer();
         let (leg, answer) = media.answer(&offer, Log::default().sink()).expect("answer");
         let answer = Offer::parse(&answer, true).expect("readable");
         assert!(
@@ -190,8 +199,8 @@ fn r19_credentials_are_long_and_never_the_same() {
             answer.ufrag.len(),
             answer.pwd.len()
         );
-        words.extend([answer.ufrag, answer.pwd]);
+        credentials.extend([answer.ufrag, answer.pwd]);
         legs.push(leg);
     }
-    assert_eq!(words.len(), 100);
+    assert_eq!(credentials.len(), 100);
 }

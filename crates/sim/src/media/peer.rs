@@ -17,9 +17,9 @@ use str0m::rtp::{ExtensionMap, RtpWrite, Ssrc};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 
 use super::stun;
-use media::packet::{self, Keyring, with_keyring};
-use media::packet::{Looks, looks};
-use media::packet::{Making, Transport};
+use media::packet::{self, KeyCell, with_key_cell};
+use media::packet::{PacketKind, packet_kind};
+use media::packet::{Transport, TransportConfig};
 use model::Timestamp;
 
 /// SSRCs that one call may bring; a node has one.
@@ -145,7 +145,7 @@ pub(crate) struct Peer {
     /// Where the agent's DTLS goes, and so RTP.
     path: Option<SocketAddr>,
     /// Of a light peer, until DTLS has left its keys there.
-    keys: Option<(Keyring, u32)>,
+    keys: Option<(KeyCell, u32)>,
     /// Its own RTP, once a light peer is up. The agent gets and sends none then: the same index under the same key twice
     /// would be a fault.
     pub(crate) own: Option<Box<Transport>>,
@@ -190,7 +190,7 @@ impl Peer {
         if let Some(pt) = side.digit_pt {
             add_digits(&mut config, pt, Frequency::EIGHT_KHZ);
         }
-        let (mut rtc, keys) = with_keyring(|| config.build(now));
+        let (mut rtc, keys) = with_key_cell(|| config.build(now));
         add_candidate(&mut rtc, local)?;
         let mid: Mid = "audio".into();
         let mut direct = rtc.direct_api();
@@ -348,7 +348,8 @@ impl Peer {
     pub(crate) fn take_over(&mut self, now: Instant, wall: Timestamp) {
         let Some((keys, ssrc)) = self.keys.take() else { return };
         let Some(keys) = keys.take() else { return };
-        let making = Making { ssrc, cname: "meta".to_owned(), opus_pt: self.opus_pt, now, wall };
+        let making =
+            TransportConfig { ssrc, cname: "meta".to_owned(), opus_pt: self.opus_pt, now, wall };
         self.own = Transport::new(&keys, making).map(Box::new);
         if self.own.is_some() {
             self.rtc.direct_api().remove_stream_tx(ssrc.into());
@@ -450,7 +451,7 @@ impl Peer {
                     return;
                 }
                 Ok(Output::Transmit(t)) => {
-                    let rtp = looks(&t.contents) != Looks::Other;
+                    let rtp = packet_kind(&t.contents) != PacketKind::Other;
                     if rtp && self.own.is_some() {
                         continue;
                     }

@@ -21,10 +21,10 @@ use super::{LegId, LegPlan, LegSink, LegTold, Order};
 use crate::faults::net::{MediaHow, Net};
 use crate::log::{Logged, SimLog};
 use media::dtmf;
-use media::packet::Outbox;
-use media::packet::Sending;
-use media::packet::{Looks, looks};
-use media::sockets::{BATCH, Inbox, enlarge_buffers, send_all};
+use media::packet::OutgoingPacket;
+use media::packet::SendBuffer;
+use media::packet::{PacketKind, packet_kind};
+use media::sockets::{BATCH, ReceiveBatch, enlarge_buffers, send_all};
 use model::Clock;
 
 /// One tick; [`SLOTS`] of them are the 20 ms of a packet.
@@ -84,7 +84,7 @@ pub(super) struct Task {
     by_ufrag: HashMap<String, LegId>,
     by_addr: Addresses,
     /// What goes out when what there is to do is done.
-    out: Outbox,
+    out: SendBuffer,
 }
 
 /// A packet on its way from one bridged leg to the other.
@@ -115,7 +115,7 @@ impl Task {
             slots: Default::default(),
             by_ufrag: HashMap::new(),
             by_addr: Addresses::default(),
-            out: Outbox::default(),
+            out: SendBuffer::default(),
         }
     }
 
@@ -124,7 +124,7 @@ impl Task {
         let mut tick = tokio::time::interval(TICK);
         // A late tick is made up for: timestamps are never skipped (M13, §5.3).
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
-        let (mut slot, mut inbox) = (0, Inbox::default());
+        let (mut slot, mut inbox) = (0, ReceiveBatch::default());
         loop {
             let idle = self.legs.is_empty();
             tokio::select! {
@@ -147,7 +147,7 @@ impl Task {
         }
     }
 
-    fn read(&mut self, inbox: &mut Inbox) {
+    fn read(&mut self, inbox: &mut ReceiveBatch) {
         let now = self.clock.now();
         for _ in 0..BATCHES_MAX {
             let taken =
@@ -261,7 +261,7 @@ impl Task {
         let mut leg = self.legs.remove(&id)?;
         if goodbye {
             if let (Some(to), Some(own)) = (leg.peer.path(), &mut leg.peer.own) {
-                own.goodbye(now, to, &mut self.out);
+                own.send_bye(now, to, &mut self.out);
             }
             leg.peer.close(now);
             send(&mut leg, now, &mut self.out);
@@ -390,18 +390,18 @@ impl Task {
 
 /// Takes in RTP and RTCP of a light peer; false: it is the agent's.
 fn take_in(leg: &mut Leg, log: &SimLog, now: Instant, bytes: &[u8]) -> bool {
-    let looks = looks(bytes);
-    let Some(mut own) = leg.peer.own.take_if(|_| looks != Looks::Other) else { return false };
-    match looks {
-        Looks::Rtp => {
-            if let Some(packet) = own.rtp(now, bytes) {
+    let kind = packet_kind(bytes);
+    let Some(mut own) = leg.peer.own.take_if(|_| kind != PacketKind::Other) else { return false };
+    match kind {
+        PacketKind::Rtp => {
+            if let Some(packet) = own.receive_rtp(now, bytes) {
                 heard(leg, log, packet.payload_type, packet.timestamp, packet.payload, now);
             }
         }
-        Looks::Rtcp => {
-            own.rtcp(now, bytes);
+        PacketKind::Rtcp => {
+            own.receive_rtcp(now, bytes);
         }
-        Looks::Other => {}
+        PacketKind::Other => {}
     }
     leg.peer.own = Some(own);
     true
@@ -424,7 +424,7 @@ fn heard(leg: &mut Leg, log: &SimLog, pt: u8, time: u32, payload: &[u8], now: In
     let at_ms = meta.at_ms(now);
     if leg.peer.digit_pt() == Some(pt) {
         let mut digits = Vec::new();
-        meta.keys.packet(now, 0, time, payload, &mut digits);
+        meta.keys.receive(now, 0, time, payload, &mut digits);
         digits.iter().for_each(|digit| (leg.sink)(LegTold::KeyHeard(digit.as_char())));
     }
     if is_opus && meta.ear.hear(time, payload, at_ms) {
@@ -434,7 +434,7 @@ fn heard(leg: &mut Leg, log: &SimLog, pt: u8, time: u32, payload: &[u8], now: In
 }
 
 /// What the phone says in this tick.
-fn speak(leg: &mut Leg, now: Instant, out: &mut Outbox) {
+fn speak(leg: &mut Leg, now: Instant, out: &mut SendBuffer) {
     if let (Some(to), Some(own)) = (leg.peer.path(), &mut leg.peer.own) {
         own.tick(now, to, out);
     }
@@ -484,14 +484,20 @@ fn write(
     time: u32,
     marker: bool,
     payload: Arc<[u8]>,
-    out: &mut Outbox,
+    out: &mut SendBuffer,
 ) {
     if peer.own.is_none() {
         return peer.write(now, pt, time, marker, payload);
     }
     let Some((sequence, to)) = peer.next() else { return };
-    let sending =
-        Sending { payload_type: pt, marker, sequence, timestamp: time, payload: &payload, at: now };
+    let sending = OutgoingPacket {
+        payload_type: pt,
+        marker,
+        sequence,
+        timestamp: time,
+        payload: &payload,
+        at: now,
+    };
     if let Some(own) = &mut peer.own {
         own.send(to, sending, out);
     }
@@ -505,7 +511,7 @@ fn refuse_stun(log: &SimLog, meta: &mut MetaLeg, why: &str) {
     }
 }
 
-fn send(leg: &mut Leg, now: Instant, out: &mut Outbox) {
+fn send(leg: &mut Leg, now: Instant, out: &mut SendBuffer) {
     let mut go = |datagram: Datagram| out.push(datagram.to, &datagram.bytes);
     match &mut leg.net {
         None => leg.peer.out.drain(..).for_each(go),

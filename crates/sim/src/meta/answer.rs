@@ -50,7 +50,7 @@ pub(crate) fn check(offer: &str, answer: &str) -> Result<Answer, Fault> {
     let read =
         Offer::parse(answer, true).map_err(|e| fault(format!("the answer is not usable: {e}")))?;
     Ok(Answer {
-        digit_pt: read.digits_out().map(|t| t.pt),
+        digit_pt: read.telephone_event_out().map(|t| t.pt),
         ufrag: read.ufrag,
         pwd: read.pwd,
         fingerprint: read.fingerprint,
@@ -127,7 +127,7 @@ mod tests {
         }
         let none = good.replacen("a=candidate:1 1 udp", "a=x-candidate:1 1 udp", 1);
         let told = check(&offer, &none).expect_err("no candidate").details;
-        assert_eq!(told, "the answer is not usable: it has no UDP candidate that we may go to");
+        assert_eq!(told, "the answer is not usable: it has no UDP candidate with a usable address");
         assert!(check(&offer, "").is_err());
         assert!(check(&offer, &"a".repeat(20_000)).is_err());
     }

@@ -7,7 +7,7 @@ use rstest::rstest;
 use super::decode;
 use crate::frames::FrameMaker;
 use media::opus::{Decoder, Rate};
-use media::prompt::{Prompt, Slot};
+use media::prompt::{FrameState, Prompt};
 
 fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(format!("{}/../../fixtures/audio/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -21,7 +21,7 @@ fn heard(file: &[u8]) -> (Vec<i16>, Result<(), String>) {
     maker.finish().unwrap();
     let (mut decoder, mut cursor, mut pcm) =
         (Decoder::new(Rate::Hz16000), prompt.cursor(), Vec::new());
-    while let Slot::Ready(frame) = cursor.next() {
+    while let FrameState::Ready(frame) = cursor.next() {
         decoder.decode(Some(&frame), false, &mut pcm).unwrap();
     }
     (pcm, end)

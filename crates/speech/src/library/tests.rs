@@ -16,7 +16,7 @@ use crate::script::Say;
 use egress::{FetchedFile, FileAnswer, OnPiece};
 use machine::Sound;
 use media::opus::{Decoder, Rate};
-use media::prompt::{Prompt, Slot};
+use media::prompt::{FrameState, Prompt};
 use model::Clock;
 use model::Timestamp;
 use xml::ast::{DocUrl, Speech, SpeechNode, Voice};
@@ -149,11 +149,11 @@ fn answer(
 
 /// Waits until it is complete or failed, and gives its frames.
 async fn frames(prompt: &Arc<Prompt>) -> Vec<media::prompt::Frame> {
-    while !prompt.is_settled() {
+    while !prompt.is_finished() {
         tokio::task::yield_now().await;
     }
     let (mut cursor, mut frames) = (prompt.cursor(), Vec::new());
-    while let Slot::Ready(frame) = cursor.next() {
+    while let FrameState::Ready(frame) = cursor.next() {
         frames.push(frame);
     }
     frames
@@ -169,10 +169,10 @@ async fn calls_share_one_prompt_made_once_and_may_begin_before_it_is_whole() {
     let second = house.library.prompt(&speak("hello", "en-US"));
     assert!(Arc::ptr_eq(&first, &second));
     let mut cursor = first.cursor();
-    while cursor.next() == Slot::Pending {
+    while cursor.next() == FrameState::Pending {
         tokio::task::yield_now().await;
     }
-    assert_eq!(cursor.next(), Slot::Pending, "the first frame is there, the second is not");
+    assert_eq!(cursor.next(), FrameState::Pending, "the first frame is there, the second is not");
     parrot.gate.as_ref().unwrap().notify_one();
     assert_eq!(frames(&first).await.len(), 5);
     assert!(Arc::ptr_eq(&first, &house.library.prompt(&speak("hello", "en-US"))));
@@ -392,12 +392,12 @@ async fn s5_3_a_file_is_played_as_soon_as_200_ms_of_it_are_there(
     let mut early = Vec::new();
     while early.len() < 8 {
         match cursor.next() {
-            Slot::Ready(frame) => early.push(frame),
-            Slot::Pending => tokio::task::yield_now().await,
-            Slot::End | Slot::Failed => panic!("{:?}", prompt.failure()),
+            FrameState::Ready(frame) => early.push(frame),
+            FrameState::Pending => tokio::task::yield_now().await,
+            FrameState::End | FrameState::Failed => panic!("{:?}", prompt.failure()),
         }
     }
-    assert!(!prompt.is_settled(), "the rest is still to come");
+    assert!(!prompt.is_finished(), "the rest is still to come");
     fetch.go.notify_one();
     let all = frames(&prompt).await;
     assert_eq!(early, whole[..8]);

@@ -133,7 +133,7 @@ impl Life {
             pwd: self.spec.pwd.clone(),
             ssrc: self.spec.ssrc,
             opus_pt: offer.opus_pt,
-            digit_pt: offer.digits_out().map(|t| t.pt),
+            digit_pt: offer.telephone_event_out().map(|t| t.pt),
             dtls_active: self.script.dtls_active,
             remote_ufrag: offer.ufrag,
             remote_pwd: offer.pwd,

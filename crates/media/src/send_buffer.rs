@@ -1,24 +1,25 @@
-//! Datagrams on their way out of one port: bytes in one place, so that a packet costs no allocation of its own.
+//! Outgoing datagrams of one port in a single buffer, so that a packet needs no allocation.
 
 use std::net::SocketAddr;
 
-/// Datagrams to be sent, with their destinations, in order.
+/// Datagrams to send with their destinations, in order.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub struct SendBuffer {
     bytes: Vec<u8>,
-    /// Where each goes, and where it ends in `bytes`; it begins where the one before it ends.
+    /// Destination of each datagram and its end in `bytes`. It starts at the end of the previous
+    /// one.
     datagrams: Vec<(SocketAddr, usize)>,
 }
 
-impl Outbox {
-    /// Adds a copy of this datagram.
+impl SendBuffer {
+    /// Appends a copy of a datagram.
     pub fn push(&mut self, to: SocketAddr, datagram: &[u8]) {
         self.bytes.extend_from_slice(datagram);
         self.datagrams.push((to, self.bytes.len()));
     }
 
-    /// Adds a datagram that `write` appends to the bytes it is given, from the place it is told; where it says `false`,
-    /// none is added, whatever it wrote.
+    /// Appends a datagram that `write` produces. `write` receives the buffer and the offset at
+    /// which the datagram starts; if it returns `false`, everything that it wrote is removed.
     pub fn write(
         &mut self,
         to: SocketAddr,
@@ -34,20 +35,22 @@ impl Outbox {
         written
     }
 
+    /// Number of datagrams.
     pub fn len(&self) -> usize {
         self.datagrams.len()
     }
 
+    /// Returns whether there are no datagrams.
     pub fn is_empty(&self) -> bool {
         self.datagrams.is_empty()
     }
 
-    /// All of them.
+    /// Iterates over all datagrams.
     pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         self.iter_from(0)
     }
 
-    /// Those after the first `skip`.
+    /// Iterates over the datagrams after the first `skip`.
     pub fn iter_from(&self, skip: usize) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         let first = skip
             .checked_sub(1)
@@ -60,7 +63,7 @@ impl Outbox {
         })
     }
 
-    /// Empty again, with the room it had.
+    /// Removes all datagrams and keeps the capacity.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.datagrams.clear();
@@ -72,9 +75,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_in_comes_out_in_order() {
+    fn returns_datagrams_in_order() {
         let to = |n: u8| SocketAddr::from(([10, 0, 0, n], 9));
-        let mut out = Outbox::default();
+        let mut out = SendBuffer::default();
         out.push(to(1), b"one");
         assert!(!out.write(to(2), |bytes, from| {
             bytes.extend_from_slice(b"never");

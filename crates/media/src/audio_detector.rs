@@ -1,0 +1,220 @@
+//! Detection of the peer's voice, or of a beep, on one leg. A detector exists only while it is
+//! needed.
+//!
+//! `voice` and `beep` classify 20 ms frames of decoded audio. The results are events, so that a
+//! call logs sentences and not frames.
+
+use std::time::{Duration, Instant};
+
+use super::beep::BeepDetector;
+use super::voice::VoiceDetector;
+use crate::opus::{Decoder, Rate};
+use machine::Voice;
+use xml::ast::Beep;
+
+/// Shorter pauses are part of speech.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Without a packet for this long, the peer is taken to be silent.
+const SILENCE_AFTER: Duration = Duration::from_millis(60);
+const FRAME: Duration = Duration::from_millis(20);
+
+/// Decodes a leg's audio and detects voice and beeps in it.
+pub(super) struct AudioDetector {
+    decoder: Decoder,
+    pcm: Vec<i16>,
+    /// Present while voice detection is on.
+    voice: Option<VoiceState>,
+    beep: Option<BeepDetector>,
+    /// End of the audio processed so far.
+    processed_until: Option<Instant>,
+}
+
+#[derive(Default)]
+struct VoiceState {
+    detector: VoiceDetector,
+    /// Time of the last voice, while the peer is speaking.
+    last_voice: Option<Instant>,
+}
+
+impl AudioDetector {
+    pub(super) fn new() -> Self {
+        Self {
+            decoder: Decoder::new(Rate::Hz16000),
+            pcm: Vec::new(),
+            voice: None,
+            beep: None,
+            processed_until: None,
+        }
+    }
+
+    /// Turns voice detection on or off.
+    pub(super) fn detect_voice(&mut self, on: bool) {
+        match on {
+            true => drop(self.voice.get_or_insert_default()),
+            false => self.voice = None,
+        }
+    }
+
+    /// Starts or stops waiting for a beep. It is reported once.
+    pub(super) fn detect_beep(&mut self, settings: Option<Beep>) {
+        self.beep = settings.map(BeepDetector::new);
+    }
+
+    /// Returns whether anything is being detected.
+    pub(super) fn is_active(&self) -> bool {
+        self.voice.is_some() || self.beep.is_some()
+    }
+
+    /// Processes an Opus packet. An invalid packet is ignored.
+    pub(super) fn push_packet(&mut self, now: Instant, data: &[u8]) -> [Option<Voice>; 2] {
+        self.pcm.clear();
+        if self.decoder.decode(Some(data), false, &mut self.pcm).is_err() {
+            return [None; 2];
+        }
+        self.processed_until = Some(now);
+        let (mut voiced, mut beeped) = (false, false);
+        for frame in self.pcm.chunks(Rate::Hz16000.frame()) {
+            voiced = self.voice.as_mut().is_some_and(|voice| voice.detector.push(frame));
+            beeped |= self.beep.as_mut().is_some_and(|beep| beep.push(frame));
+        }
+        let voice = self.voice.as_mut().filter(|_| voiced);
+        let began = voice.is_some_and(|voice| voice.last_voice.replace(now).is_none());
+        [began.then_some(Voice::Began), self.take_beep(beeped)]
+    }
+
+    /// Advances time. Reports the end of speech, or a beep after which no more packets arrived.
+    pub(super) fn tick(&mut self, now: Instant) -> [Option<Voice>; 2] {
+        let mut beeped = false;
+        if let (Some(processed_until), Some(beep)) = (&mut self.processed_until, &mut self.beep) {
+            // A silent peer may send nothing at all, so missing packets count as silence.
+            while now.saturating_duration_since(*processed_until) >= SILENCE_AFTER {
+                beeped |= beep.push(&[]);
+                *processed_until += FRAME;
+            }
+        }
+        [self.voice.as_mut().and_then(|voice| voice.tick(now)), self.take_beep(beeped)]
+    }
+
+    fn take_beep(&mut self, beeped: bool) -> Option<Voice> {
+        self.beep.take_if(|_| beeped).map(|_| Voice::Beep)
+    }
+}
+
+impl VoiceState {
+    fn tick(&mut self, now: Instant) -> Option<Voice> {
+        let silence = now.saturating_duration_since(self.last_voice?);
+        if silence < PAUSE {
+            return None;
+        }
+        self.last_voice = None;
+        self.detector.reset();
+        Some(Voice::Ended { ago_ms: u64::try_from(silence.as_millis()).unwrap_or(u64::MAX) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::opus::Encoder;
+    use crate::test_peer::now;
+
+    /// Feeds `packets` 20 ms packets of a waveform to the detector; returns the events with their
+    /// times in milliseconds.
+    fn feed(
+        detector: &mut AudioDetector,
+        start: Instant,
+        packets: u64,
+        sound: impl Fn(usize) -> f32,
+    ) -> Vec<(u64, Voice)> {
+        let mut encoder = Encoder::for_prompts();
+        let mut events = Vec::new();
+        for n in 0..packets {
+            let now = start + Duration::from_millis(n * 20);
+            let pcm: [i16; Rate::Hz16000.frame()] = std::array::from_fn(|i| {
+                (sound(n as usize * Rate::Hz16000.frame() + i) * 32_767.0) as i16
+            });
+            let data = encoder.encode(&pcm);
+            events.extend(
+                detector.push_packet(now, &data).into_iter().flatten().map(|voice| (n * 20, voice)),
+            );
+            events.extend(detector.tick(now).into_iter().flatten().map(|voice| (n * 20, voice)));
+        }
+        events
+    }
+
+    fn voice_detector() -> AudioDetector {
+        let mut detector = AudioDetector::new();
+        detector.detect_voice(true);
+        detector
+    }
+
+    fn tone(at: usize, hz: f32, level: f32) -> f32 {
+        (at as f32 * hz * std::f32::consts::TAU / 16_000.0).sin() * level
+    }
+
+    /// Syllables: 160 ms of a buzz, 100 ms of a murmur.
+    fn speech(at: usize) -> f32 {
+        let level = if at % 4_160 < 2_560 { 0.1 } else { 0.004 };
+        (1..6).map(|k| tone(at, 140.0 * k as f32, level / k as f32)).sum()
+    }
+
+    #[test]
+    fn reports_one_start_and_end_per_sentence() {
+        let (mut detector, start) = (voice_detector(), now());
+        assert!(feed(&mut detector, start, 50, |at| tone(at, 50.0, 0.001)).is_empty(), "hum");
+        let events = feed(&mut detector, start + Duration::from_secs(1), 100, speech);
+        assert!(matches!(events.as_slice(), [(40..=160, Voice::Began)]), "{events:?}");
+        let after = feed(&mut detector, start + Duration::from_secs(3), 50, |_| 0.0);
+        let [(at, Voice::Ended { ago_ms })] = after.as_slice() else { panic!("{after:?}") };
+        assert!((300..=340).contains(ago_ms) && at.abs_diff(*ago_ms) <= 140, "{after:?}");
+    }
+
+    #[test]
+    fn speech_ends_when_packets_stop() {
+        let (mut detector, start) = (voice_detector(), now());
+        assert_eq!(feed(&mut detector, start, 50, speech).len(), 1);
+        let last = start + Duration::from_millis(980);
+        assert_eq!(detector.tick(last + Duration::from_millis(200)), [None; 2]);
+        assert!(matches!(
+            detector.tick(last + Duration::from_millis(400)),
+            [Some(Voice::Ended { .. }), None]
+        ));
+        assert_eq!(detector.tick(last + Duration::from_secs(9)), [None; 2], "reported once");
+    }
+
+    #[test]
+    fn ignores_clicks_steady_noise_and_garbage() {
+        let (mut detector, start) = (voice_detector(), now());
+        let click = |at: usize| if at % 8_000 < 40 { 0.5 } else { 0.0 };
+        assert!(feed(&mut detector, start, 100, click).is_empty());
+        assert_eq!(detector.push_packet(start, &[]), [None; 2]);
+        assert_eq!(detector.push_packet(start, &[0xff; 7]), [None; 2]);
+        // A hum counts as voice at first, until the noise floor has followed it.
+        let hum =
+            feed(&mut detector, start + Duration::from_secs(2), 600, |at| tone(at, 100.0, 0.02));
+        assert!(
+            hum.last().is_none_or(|(_, voice)| matches!(voice, Voice::Ended { .. })),
+            "{hum:?}"
+        );
+    }
+
+    #[test]
+    fn detects_a_beep_through_the_codec_even_if_packets_stop() {
+        for trailing in [50, 0] {
+            let (mut detector, start) = (AudioDetector::new(), now());
+            detector.detect_beep(Some(Beep::default()));
+            assert!(feed(&mut detector, start, 100, speech).is_empty(), "words");
+            let beep = feed(&mut detector, start + Duration::from_secs(2), 25, |at| {
+                tone(at, 1_000.0, 0.3)
+            });
+            assert!(beep.is_empty(), "the beep has not ended: {beep:?}");
+            let mut after =
+                feed(&mut detector, start + Duration::from_millis(2_500), trailing, |_| 0.0);
+            let over = start + Duration::from_secs(4);
+            after.extend(detector.tick(over).into_iter().flatten().map(|voice| (1_500, voice)));
+            assert!(matches!(after.as_slice(), [(_, Voice::Beep)]), "{trailing}: {after:?}");
+            assert!(!detector.is_active(), "reported once");
+        }
+    }
+}

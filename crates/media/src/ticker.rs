@@ -1,0 +1,110 @@
+//! Computes when a shard's next tick is due and whether it is late. The thread does the waiting.
+//!
+//! Tick n is due n × 5 ms after the start, however long earlier ticks took, so that small delays do
+//! not accumulate. Late ticks are made up for immediately, but at most 200 ms of them.
+
+use std::time::{Duration, Instant};
+
+/// Interval of ticks. [`SLOTS`] of them are a leg's 20 ms.
+const TICK: Duration = Duration::from_millis(5);
+/// Legs are distributed over this many ticks; each leg has every fourth.
+pub(super) const SLOTS: usize = 4;
+/// A tick that starts more than this after its due time is late.
+const LATE: Duration = Duration::from_millis(20);
+/// Maximum time that is made up for, ten packets per leg. The rest stays a gap.
+const CATCH_UP_MAX: Duration = Duration::from_millis(200);
+
+/// The schedule of a shard's ticks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticker {
+    due: Instant,
+    slot: usize,
+}
+
+/// A tick that has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tick {
+    pub(super) slot: usize,
+    pub(super) late: bool,
+}
+
+impl Ticker {
+    /// Creates a schedule whose first tick is due at `now`.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { due: now, slot: 0 }
+    }
+
+    /// Returns the time until the next tick, or `None` if it is due.
+    pub(super) fn time_until_due(&self, now: Instant) -> Option<Duration> {
+        self.due.checked_duration_since(now).filter(|d| !d.is_zero())
+    }
+
+    /// Starts the tick that is due.
+    pub(super) fn start_tick(&mut self, now: Instant) -> Tick {
+        let behind = now.saturating_duration_since(self.due);
+        let tick = Tick { slot: self.slot, late: behind > LATE };
+        self.due += TICK + behind.saturating_sub(CATCH_UP_MAX);
+        self.slot = (self.slot + 1) % SLOTS;
+        tick
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{SLOTS, Ticker};
+    use model::Clock;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn delays_do_not_accumulate() {
+        let start = Clock::real().now();
+        let mut ticker = Ticker::new(start);
+        let mut now = start;
+        let mut late = 0;
+        // Each wake-up is 0 to 12 ms late, for ten minutes.
+        for n in 0..120_000u32 {
+            if let Some(wait) = ticker.time_until_due(now) {
+                now += wait + MS * (n * 7 % 13);
+            }
+            let tick = ticker.start_tick(now);
+            assert_eq!(tick.slot, n as usize % SLOTS);
+            late += u32::from(tick.late);
+        }
+        let (expected, actual) = (MS * 600_000, now - start);
+        assert!(actual >= expected - MS * 5 && actual <= expected + MS * 15, "{actual:?}");
+        assert_eq!(late, 0);
+    }
+
+    #[test]
+    fn late_ticks_are_counted_and_made_up_for() {
+        let start = Clock::real().now();
+        let mut ticker = Ticker::new(start);
+        assert!(!ticker.start_tick(start).late);
+        let now = start + MS * 55;
+        let mut made_up = 0;
+        let mut late = 0;
+        while ticker.time_until_due(now).is_none() {
+            late += u32::from(ticker.start_tick(now).late);
+            made_up += 1;
+        }
+        assert_eq!(made_up, 11, "ticks 5 to 55 ms");
+        assert_eq!(late, 6, "ticks due at 5 to 30 ms are more than 20 ms late");
+        assert_eq!(ticker.time_until_due(now), Some(MS * 5));
+    }
+
+    #[test]
+    fn catches_up_at_most_200_ms() {
+        let start = Clock::real().now();
+        let mut ticker = Ticker::new(start);
+        let now = start + MS * 10_000;
+        let mut made_up = 0;
+        while ticker.time_until_due(now).is_none() {
+            ticker.start_tick(now);
+            made_up += 1;
+        }
+        assert_eq!(made_up, 41, "ten packets per leg, and the one that is due");
+    }
+}
