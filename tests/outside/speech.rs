@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use egress::FileAnswer;
+use egress::FileResponse;
 use machine::Sound;
 use media::prompt::{Prompt, Slot};
 use model::Clock;
@@ -22,7 +22,7 @@ impl FileFetch for NoFiles {
         _: &'a DocUrl,
         _: usize,
         _: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
+    ) -> BoxFuture<'a, Result<FileResponse, String>> {
         Box::pin(std::future::ready(Err("no files here".to_owned())))
     }
 }

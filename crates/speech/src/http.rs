@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Uri};
 use http_body_util::Full;
 
-pub(super) use egress::chain;
+pub(super) use egress::error_chain;
 use egress::{DirectClient, direct_client};
 use model::Secret;
 

@@ -25,7 +25,7 @@ use super::resample::RATE;
 use super::script::{Part, Say, Script};
 use super::shelf::Shelf;
 use super::writing;
-use egress::{Egress, FetchedFile, FileAnswer, OnPiece};
+use egress::{Egress, FetchedFile, FileResponse, OnChunk};
 use machine::Sound;
 use media::prompt::{Frame, Prompt, Slot, Writer};
 use model::Clock;
@@ -61,7 +61,7 @@ pub trait FileFetch: Send + Sync {
         url: &'a DocUrl,
         max: usize,
         etag: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<FileAnswer, String>>;
+    ) -> BoxFuture<'a, Result<FileResponse, String>>;
 
     /// The same; its bytes are given in order as they come, where they can be. Either all of them are, or none.
     fn fetch_in_pieces<'a>(
@@ -69,8 +69,8 @@ pub trait FileFetch: Send + Sync {
         url: &'a DocUrl,
         max: usize,
         etag: Option<&'a str>,
-        _: OnPiece<'a>,
-    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
+        _: OnChunk<'a>,
+    ) -> BoxFuture<'a, Result<FileResponse, String>> {
         self.fetch(url, max, etag)
     }
 }
@@ -81,7 +81,7 @@ impl FileFetch for Egress {
         url: &'a DocUrl,
         max: usize,
         etag: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
+    ) -> BoxFuture<'a, Result<FileResponse, String>> {
         Box::pin(async move { self.fetch_file(&url.0, max, etag).await.map_err(|e| e.to_string()) })
     }
 
@@ -90,9 +90,9 @@ impl FileFetch for Egress {
         url: &'a DocUrl,
         max: usize,
         etag: Option<&'a str>,
-        on_piece: OnPiece<'a>,
-    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
-        let fetch = self.fetch_file_in_pieces(&url.0, max, etag, on_piece);
+        on_piece: OnChunk<'a>,
+    ) -> BoxFuture<'a, Result<FileResponse, String>> {
+        let fetch = self.fetch_file_streaming(&url.0, max, etag, on_piece);
         Box::pin(async move { fetch.await.map_err(|e| e.to_string()) })
     }
 }
@@ -469,8 +469,8 @@ impl Making {
         let asked = stale.as_ref().map(|(_, etag)| etag.as_str());
         let (fetched, played) = self.fetch_and_play(url, asked, maker).await;
         let fetched = match fetched {
-            Ok(FileAnswer::File(file)) => file,
-            Ok(FileAnswer::NotModified) => {
+            Ok(FileResponse::File(file)) => file,
+            Ok(FileResponse::NotModified) => {
                 let maker = played.unplayed()?;
                 let Some((old, etag)) = stale else {
                     return Err(Failure::of(
@@ -510,7 +510,7 @@ impl Making {
         url: &DocUrl,
         etag: Option<&str>,
         mut maker: FrameMaker,
-    ) -> (Result<FileAnswer, String>, Played) {
+    ) -> (Result<FileResponse, String>, Played) {
         let fetch = &self.inner.fetch;
         let Ok(turn) = Arc::clone(&self.inner.streaming).try_acquire_owned() else {
             return (fetch.fetch(url, FILE_BYTES_MAX, etag).await, Played::Not(Box::new(maker)));

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, Full};
 use serde::Serialize;
 
 use super::config::{OpenAiConfig, ResponseFormat};
-use super::http::{self as client, EndpointError, HttpClient, KEY_UNUSABLE, chain};
+use super::http::{self as client, EndpointError, HttpClient, KEY_UNUSABLE, error_chain};
 use super::language::{Speaker, primary};
 use super::provider::{BoxFuture, Provider, Sink, SpeechError};
 use super::script::Say;
@@ -52,7 +52,7 @@ impl OpenAi {
     }
 
     async fn ask(&self, say: &Say, sink: &mut Sink) -> Result<(), SpeechError> {
-        let failed = |e: &dyn std::error::Error| SpeechError::Http(chain(e));
+        let failed = |e: &dyn std::error::Error| SpeechError::Http(error_chain(e));
         let text = say.plain();
         let rate = say.style().rate / 100.0;
         let ask = Ask {

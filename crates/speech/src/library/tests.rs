@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::{FileFetch, Library, kept_for, tone};
 use crate::provider::{BoxFuture, Provider, Sink, SpeechError};
 use crate::script::Say;
-use egress::{FetchedFile, FileAnswer, OnPiece};
+use egress::{FetchedFile, FileResponse, OnChunk};
 use machine::Sound;
 use media::opus::{Decoder, Rate};
 use media::prompt::{Prompt, Slot};
@@ -83,7 +83,7 @@ impl Provider for Parrot {
 /// Gives what is laid out, one answer a fetch; keeps the tags that it was asked with.
 #[derive(Default)]
 struct Shelf {
-    answers: Mutex<VecDeque<Result<FileAnswer, String>>>,
+    answers: Mutex<VecDeque<Result<FileResponse, String>>>,
     asked: Mutex<Vec<Option<String>>>,
 }
 
@@ -93,7 +93,7 @@ impl FileFetch for Shelf {
         _: &'a DocUrl,
         _: usize,
         etag: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
+    ) -> BoxFuture<'a, Result<FileResponse, String>> {
         self.asked.lock().unwrap().push(etag.map(str::to_owned));
         let answer =
             self.answers.lock().unwrap().pop_front().unwrap_or(Err("nothing there".to_owned()));
@@ -138,9 +138,9 @@ fn answer(
     name: &str,
     etag: Option<&str>,
     cache_control: Option<&str>,
-) -> Result<FileAnswer, String> {
+) -> Result<FileResponse, String> {
     let path = format!("{}/../../fixtures/audio/{name}", env!("CARGO_MANIFEST_DIR"));
-    Ok(FileAnswer::File(FetchedFile {
+    Ok(FileResponse::File(FetchedFile {
         bytes: Bytes::from(std::fs::read(path).unwrap()),
         etag: etag.map(str::to_owned),
         cache_control: cache_control.map(str::to_owned),
@@ -301,7 +301,7 @@ async fn a_file_is_fetched_once_a_minute_and_asked_by_its_tag_after_that() {
     let house = house(&[]);
     house.shelf.answers.lock().unwrap().extend([
         answer("tone-pcm16.wav", Some("\"v1\""), None),
-        Ok(FileAnswer::NotModified),
+        Ok(FileResponse::NotModified),
         answer("tone-mono.mp3", None, Some("public, max-age=5")),
     ]);
     let first = house.library.prompt(&file());
@@ -337,7 +337,7 @@ impl FileFetch for Dripping {
         _: &'a DocUrl,
         _: usize,
         _: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
+    ) -> BoxFuture<'a, Result<FileResponse, String>> {
         panic!("it comes in pieces")
     }
 
@@ -346,8 +346,8 @@ impl FileFetch for Dripping {
         _: &'a DocUrl,
         _: usize,
         _: Option<&'a str>,
-        on_piece: OnPiece<'a>,
-    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
+        on_piece: OnChunk<'a>,
+    ) -> BoxFuture<'a, Result<FileResponse, String>> {
         Box::pin(async move {
             on_piece(self.pieces[0].clone());
             self.go.notified().await;
@@ -356,7 +356,7 @@ impl FileFetch for Dripping {
             }
             on_piece(self.pieces[1].clone());
             let bytes = Bytes::from(self.pieces.concat());
-            Ok(FileAnswer::File(FetchedFile { bytes, etag: None, cache_control: None }))
+            Ok(FileResponse::File(FetchedFile { bytes, etag: None, cache_control: None }))
         })
     }
 }
@@ -415,7 +415,7 @@ async fn a_file_that_is_no_sound_fails_with_its_reason() {
     let house = house(&[]);
     let page =
         FetchedFile { bytes: Bytes::from_static(b"<html>"), etag: None, cache_control: None };
-    house.shelf.answers.lock().unwrap().push_back(Ok(FileAnswer::File(page)));
+    house.shelf.answers.lock().unwrap().push_back(Ok(FileResponse::File(page)));
     let prompt = house.library.prompt(&file());
     assert!(frames(&prompt).await.is_empty());
     assert_eq!(

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{Ask, Partial, RATE, RecogniseError, Recogniser, Sound, Transcript, wav};
 use crate::config::{TranscribeConfig, TranscriptFormat};
-use crate::http::{self as client, EndpointError, HttpClient, KEY_UNUSABLE, chain};
+use crate::http::{self as client, EndpointError, HttpClient, KEY_UNUSABLE, error_chain};
 use crate::language::primary;
 use crate::provider::BoxFuture;
 
@@ -127,7 +127,7 @@ impl Transcribe {
     }
 
     async fn request(&self, ask: &Ask, pcm: &[i16]) -> Result<Transcript, RecogniseError> {
-        let failed = |e: &dyn std::error::Error| RecogniseError::Ask(chain(e));
+        let failed = |e: &dyn std::error::Error| RecogniseError::Ask(error_chain(e));
         let kind = format!("multipart/form-data; boundary={BOUNDARY}");
         let mut request = Request::post(self.endpoint.clone()).header(header::CONTENT_TYPE, kind);
         if let Some(key) = &self.config.api_key {
@@ -142,7 +142,7 @@ impl Transcribe {
             return Err(RecogniseError::Status(response.status()));
         }
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|e| RecogniseError::Answer(chain(e.as_ref())))?.to_bytes();
+        let body = body.map_err(|e| RecogniseError::Answer(error_chain(e.as_ref())))?.to_bytes();
         transcript(&body)
     }
 

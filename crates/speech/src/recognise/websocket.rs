@@ -29,7 +29,7 @@ use url::Url;
 
 use super::{Ask, Partial, RATE, RecogniseError, Recogniser, Sound, Transcript};
 use crate::config::WebSocketConfig;
-use crate::http::{CONNECT, EndpointError, KEY_UNUSABLE, bearer, chain};
+use crate::http::{CONNECT, EndpointError, KEY_UNUSABLE, bearer, error_chain};
 use crate::language::primary;
 use crate::provider::BoxFuture;
 use egress::client_tls;
@@ -223,7 +223,7 @@ impl WebSocket {
     }
 
     async fn connect(&self, url: &str) -> Result<Socket, RecogniseError> {
-        let failed = |e: &dyn std::error::Error| RecogniseError::Ask(chain(e));
+        let failed = |e: &dyn std::error::Error| RecogniseError::Ask(error_chain(e));
         let parsed = Url::parse(url).map_err(|e| failed(&e))?;
         let secure = parsed.scheme() == "wss";
         let host = parsed.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
@@ -256,7 +256,7 @@ async fn send(socket: &mut Socket, message: Message) -> Result<(), RecogniseErro
     let sent = tokio::time::timeout(STALLED, socket.send(message)).await;
     let sent =
         sent.map_err(|_| RecogniseError::Ask(format!("it took no sound for {STALLED:?}")))?;
-    sent.map_err(|e| RecogniseError::Ask(chain(&e)))
+    sent.map_err(|e| RecogniseError::Ask(error_chain(&e)))
 }
 
 fn samples(waiting: &mut Vec<i16>) -> Message {
@@ -272,7 +272,7 @@ fn text_of(
         Some(Ok(Message::Text(text))) => Ok(Some(text.as_str().to_owned())),
         Some(Ok(Message::Close(_))) | None => Ok(None),
         Some(Ok(_)) => Ok(Some("{}".to_owned())),
-        Some(Err(e)) => Err(RecogniseError::Ask(chain(&e))),
+        Some(Err(e)) => Err(RecogniseError::Ask(error_chain(&e))),
     }
 }
 
