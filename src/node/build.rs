@@ -518,7 +518,7 @@ fn speech(
     speech.data_dir.clone_from(&config.store.data_dir);
     let unusable = |e: EndpointError| StartError::Speech(e.to_string());
     let recognisers = Recognisers::new(&speech).map_err(unusable)?;
-    let voices = Catalogue::of(&speech);
+    let voices = Catalogue::new(&speech);
     let runtime = tokio::runtime::Handle::current();
     let library =
         Library::new(speech, clock.clone(), runtime, Arc::new(egress.clone())).map_err(unusable)?;

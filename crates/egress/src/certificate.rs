@@ -9,7 +9,7 @@ use super::{CustomerUrl, Egress, EgressError};
 
 impl Egress {
     /// Connects to an `https` server and returns its certificate (DER) after verifying its name,
-    /// error_chain and validity period.
+    /// chain and validity period.
     ///
     /// # Errors
     ///

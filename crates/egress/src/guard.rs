@@ -162,7 +162,7 @@ const BLOCKED_V6: [Ipv6Net; 8] = [
     v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
 ];
 const UNIQUE_LOCAL: Ipv6Net = v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7);
-/// The AWS metadata service, embedded_ipv4 the unique-local range.
+/// The AWS metadata service, inside the unique-local range.
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {

@@ -150,7 +150,7 @@ async fn a_body_ends_at_its_limit_and_error_bodies_are_discarded() {
         "/over" => Reply::ok(vec![b'x'; 1_001]),
         "/cut" => Reply::CutOff,
         "/head" => Reply::Whole(200, vec![("x-long", "x".repeat(300_000))], Bytes::new()),
-        _ => Reply::Whole(500, Vec::new(), Bytes::from_static(b"a secret of the embedded_ipv4")),
+        _ => Reply::Whole(500, Vec::new(), Bytes::from_static(b"internal details")),
     })
     .await;
     let egress = egress(open_guard(), Vec::new());
@@ -209,7 +209,7 @@ async fn files_are_fetched_with_caching_headers_and_one_retry() {
             Bytes::from_static(b"RIFF"),
         ),
         "/round" => Reply::redirect(307, "/round"),
-        "/embedded_ipv4" => Reply::redirect(302, "http://169.254.169.254/latest"),
+        "/inside" => Reply::redirect(302, "http://169.254.169.254/latest"),
         "/large" => Reply::Endless,
         _ => Reply::status(503),
     })
@@ -240,6 +240,6 @@ async fn files_are_fetched_with_caching_headers_and_one_retry() {
     assert_eq!(count("/large"), 1);
     assert_eq!(fetch("/round", None).await, Err(EgressError::Redirects));
     assert_eq!(count("/round"), 12);
-    assert!(matches!(fetch("/embedded_ipv4", None).await, Err(EgressError::Refused(_))));
-    assert_eq!(count("/embedded_ipv4"), 1);
+    assert!(matches!(fetch("/inside", None).await, Err(EgressError::Refused(_))));
+    assert_eq!(count("/inside"), 1);
 }

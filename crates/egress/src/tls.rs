@@ -26,8 +26,8 @@ static AUTHORITIES: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
 });
 
 /// Initialises the cryptography library's random generator and reads the certificate authorities.
-/// Both happen once per process and take a third of the start-up, so that this runs in the
-/// background. Blocks; concurrent users of either wait for it.
+/// Both happen once per process and take a third of the start-up. Run it in the background at
+/// start: it blocks, and concurrent users of either wait for it.
 pub fn warm_up() {
     // A failure is ignored here: every later user of random bytes checks again.
     let _ = aws_lc_rs::rand::fill(&mut [0; 1]);

@@ -91,8 +91,10 @@ pub(super) fn run(args: &Args) -> Exit {
             }
             if let (Some(speech), Some(recognisers)) = (&speech, &recognisers) {
                 let abilities = Abilities {
-                    says: &|voice, language, tag| catalogue::says(speech, voice, language, tag),
-                    understands: &|language| recognisers.understand(language),
+                    says: &|voice, language, tag| {
+                        catalogue::supports_tag(speech, voice, language, tag)
+                    },
+                    understands: &|language| recognisers.can_recognise(language),
                 };
                 xml::beyond(&mut parsed, &abilities);
             }
