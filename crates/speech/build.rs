@@ -1,5 +1,5 @@
-//! Finds the voices of the embedded synthesiser in the crate that carries them and writes the list that
-//! `speech::voices` includes. No network, and nothing of it is copied into this repository.
+//! Finds the voice files of the embedded synthesiser inside the `ttspico-sys` crate and writes the
+//! list that `voices.rs` includes. Needs no network and copies nothing into this repository.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// The crate with Pico's sources and voices.
+/// The crate that contains Pico's sources and voices.
 const CRATE: &str = "ttspico-sys";
-/// Where the voices lie in it.
+/// The folder of the voices inside that crate.
 const FOLDER: &str = "build/pico/lang";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -39,8 +39,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Asks cargo for the crate's place, by way of a manifest that depends on it alone: a question about our own
-/// would need development dependencies and other platforms' crates, which a plain build never downloads.
+/// Returns the folder of the voices. Runs `cargo metadata` for a temporary package that depends
+/// only on [`CRATE`]: resolving this workspace instead would need development dependencies and
+/// crates of other platforms, which a plain build never downloads.
 fn voices_folder(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let question = out.join("where-are-the-voices");
     fs::create_dir_all(question.join("src"))?;
@@ -79,7 +80,7 @@ fn voices_folder(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
         .ok_or_else(|| format!("{CRATE} has no {FOLDER}").into())
 }
 
-/// `Cargo.lock` of the workspace.
+/// Returns the path of the workspace's `Cargo.lock`.
 fn lock_file() -> Result<PathBuf, Box<dyn Error>> {
     let package = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let lock =

@@ -16,7 +16,7 @@ use super::events::Events;
 use super::llm::{self, Tail};
 use crate::answer::{EVENT_SIGNATURE, sign_event};
 use crate::config::Model;
-use egress::{Egress, EgressError, EgressRequest, EgressStream, USER_AGENT, Want};
+use egress::{BodyPolicy, Egress, EgressError, EgressRequest, EgressStream, USER_AGENT};
 use model::Clock;
 use model::Secret;
 use store::{Agent, AgentKind};
@@ -237,7 +237,7 @@ async fn post(
     read: Duration,
 ) -> Result<EgressStream, AgentError> {
     let url = target.egress.url(&target.url).map_err(EgressError::Refused)?;
-    let want = Want::Body { max: REPLY_MAX };
+    let body_policy = BodyPolicy::OnSuccess { max: REPLY_MAX };
     let ask = EgressRequest {
         method: Method::POST,
         url: &url,
@@ -245,7 +245,7 @@ async fn post(
         body,
         connect: CONNECT,
         read,
-        want,
+        body_policy,
     };
     let answer = target.egress.stream(ask).await?;
     match answer.status.is_success() {

@@ -14,8 +14,8 @@ use super::hops::{Hops, Sent};
 use super::sign::{EVENT_SIGNATURE, SigningKeys, sign, sign_event};
 use super::{params, params::GetUrl};
 use egress::{
-    CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, REDIRECTS_MAX, USER_AGENT,
-    Want,
+    BodyPolicy, CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, REDIRECTS_MAX,
+    USER_AGENT,
 };
 use model::Clock;
 use model::Secret;
@@ -38,7 +38,7 @@ pub(super) struct Question<'a> {
     pub(super) event: Option<Event<'a>>,
     pub(super) event_id: Uuid,
     pub(super) accept: &'static str,
-    pub(super) want: Want,
+    pub(super) body_policy: BodyPolicy,
     /// The call's.
     pub(super) trace: TraceId,
     pub(super) hops: &'a Hops,
@@ -134,7 +134,7 @@ impl Question<'_> {
                 body,
                 connect: settings.connect,
                 read: settings.read,
-                want: self.want,
+                body_policy: self.body_policy,
             };
             self.hops.begin(number, span, self.clock.now());
             let answer = egress.request_watched(ask, &|stage| self.hops.stage(stage)).await;

@@ -13,7 +13,7 @@ use super::fragment::Settings;
 use super::hops::Hops;
 use super::params;
 use super::sign::SigningKeys;
-use egress::{Egress, EgressError, EgressResponse, Want};
+use egress::{BodyPolicy, Egress, EgressError, EgressResponse};
 use machine::{FetchFailure, FetchKind, Params};
 use model::Clock;
 use model::metric;
@@ -116,7 +116,7 @@ impl Fetcher {
             event: None,
             event_id: job.event_id,
             accept: "application/xml, text/xml, */*",
-            want: Want::Body { max: job.max_body },
+            body_policy: BodyPolicy::OnSuccess { max: job.max_body },
             trace: job.call.into(),
             hops: &job.hops,
             clock: &self.clock,

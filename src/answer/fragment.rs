@@ -152,7 +152,8 @@ mod tests {
             Ok(EgressResponse { status, headers: HeaderMap::new(), body: Bytes::new() })
         };
         let refused = Err(EgressError::Refused(Refusal::UserInfo));
-        let no_connection = Err(EgressError::Connect { host: String::new(), what: String::new() });
+        let no_connection =
+            Err(EgressError::Connect { host: String::new(), reason: String::new() });
         let late = Err(EgressError::ReadTimeout { waited: Duration::ZERO });
         let large = Err(EgressError::TooLarge { max: 1 });
         // (rp, 200, 302 without a target, 404, 503, refused, no connection, late, too large)

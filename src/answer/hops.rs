@@ -89,11 +89,11 @@ impl Hops {
     pub(super) fn stage(&self, stage: Stage) {
         if let Some(hop) = self.lock().last_mut() {
             match stage {
-                Stage::Dialled { looked_up, connected } => {
-                    hop.dialled = Some((looked_up, connected))
+                Stage::Connected { resolved, connected } => {
+                    hop.dialled = Some((resolved, connected))
                 }
                 Stage::Ready(at) => hop.ready = Some(at),
-                Stage::Answered(at) => hop.answered = Some(at),
+                Stage::Responded(at) => hop.answered = Some(at),
             }
         }
     }

@@ -17,7 +17,7 @@ use super::fragment::Settings;
 use super::hops::Hops;
 use super::sign::SigningKeys;
 use super::{params, schedule};
-use egress::{CustomerUrl, Egress, Want};
+use egress::{BodyPolicy, CustomerUrl, Egress};
 use machine::{EVENT_BODY, Notice, NoticeKind, Param};
 use model::CallUuid;
 use model::Clock;
@@ -177,7 +177,7 @@ impl Inner {
             event: json.map(|json| Event { json, secrets: &job.secrets }),
             event_id: job.event_id,
             accept: "*/*",
-            want: Want::Nothing,
+            body_policy: BodyPolicy::Discard,
             trace: job.call.into(),
             hops: &job.hops,
             clock: &self.clock,

@@ -14,7 +14,7 @@ use super::{
     AT_ONCE_PER_HOST, Delivery, Dice, DocumentBody, FetchJob, Fetcher, Hops, NoticeJob,
     NoticeOutcome, Notifier, SigningKeys, Validity, sign,
 };
-use egress::testing::{Reply, Seen, Server, egress, open_guard};
+use egress::testing::{ReceivedRequest, Reply, Server, egress, open_guard};
 use egress::{Egress, Guard};
 use machine::{FetchFailure, FetchKind, Notice, NoticeKind, Param, Params};
 use model::Clock;
@@ -78,7 +78,7 @@ async fn document(job: FetchJob) -> Result<DocumentBody, FetchFailure> {
 }
 
 /// Checks a request's signatures as a customer's server does: over the URL it knows itself by.
-fn check_signatures(seen: &Seen, url: &str) {
+fn check_signatures(seen: &ReceivedRequest, url: &str) {
     let form: Vec<(String, String)> =
         url::form_urlencoded::parse(&seen.body).into_owned().collect();
     let pairs: Vec<(&str, &str)> = form.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();

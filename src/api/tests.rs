@@ -442,7 +442,7 @@ async fn run() -> Running {
             base_url: "https://calls.example.com".to_owned(),
             phones: Phones::default(),
             rooms: crate::call::rooms::Rooms::silent(Clock::real()),
-            voices: Arc::new(Catalogue::of(&SpeechConfig::default())),
+            voices: Arc::new(Catalogue::new(&SpeechConfig::default())),
             recordings: recordings.clone(),
             eraser: crate::erasure::Eraser::new(crate::erasure::ErasureParts {
                 store: store.clone(),

@@ -19,7 +19,7 @@ use media::opus::Rate;
 use media::voice::VoiceDetector;
 use media::workers::{Job, JobStatus, Workers};
 use media::{Buffering, LegHandle, TapReader, TapSides};
-use speech::recognise::{Ask, Interim, Recognisers, Sound};
+use speech::recognise::{InterimResult, Recognisers, RecognitionOptions, UtteranceAudio};
 
 /// Frames before the first voice that are part of it: a soft onset, and those that the judge waits for.
 const ONSET: usize = 20;
@@ -87,7 +87,11 @@ impl Captions {
             let (to, utterances) = mpsc::channel(WAITING_MAX);
             let writer = Writer {
                 speaker,
-                ask: Ask { language: language.to_owned(), interim: true, ..Ask::default() },
+                ask: RecognitionOptions {
+                    language: language.to_owned(),
+                    interim: true,
+                    ..RecognitionOptions::default()
+                },
                 recognisers: with.recognisers.clone(),
                 phone: with.phone.clone(),
                 lines: lines.clone(),
@@ -136,7 +140,7 @@ impl Job for Captioning {
 /// One side's sound on its way to its writer.
 struct Ear {
     cutter: Cutter,
-    to: mpsc::Sender<Sound>,
+    to: mpsc::Sender<UtteranceAudio>,
     /// The utterance that goes on.
     open: Option<mpsc::Sender<Vec<i16>>>,
 }
@@ -146,7 +150,7 @@ impl Ear {
         match self.cutter.hear(pcm) {
             Cut::Nothing => {}
             Cut::Begins(onset) => {
-                let (pieces, sound) = Sound::new();
+                let (pieces, sound) = UtteranceAudio::new();
                 // There is room: nothing is in it yet.
                 let _ = pieces.try_send(onset);
                 self.open = self.to.try_send(sound).is_ok().then_some(pieces);
@@ -220,7 +224,7 @@ impl Cutter {
 /// Has one side's utterances recognised, one after another, so that lines come in their order.
 struct Writer {
     speaker: Speaker,
-    ask: Ask,
+    ask: RecognitionOptions,
     recognisers: Recognisers,
     phone: Arc<phones::Line>,
     lines: Arc<AtomicU32>,
@@ -228,16 +232,16 @@ struct Writer {
 }
 
 impl Writer {
-    async fn write(self, mut utterances: mpsc::Receiver<Sound>) {
+    async fn write(self, mut utterances: mpsc::Receiver<UtteranceAudio>) {
         let mut failures = 0;
         while let Some(mut sound) = utterances.recv().await {
             // What documents ask for goes first.
-            if !self.recognisers.has_spare() {
+            if !self.recognisers.has_spare_capacity() {
                 continue;
             }
             let line = self.lines.fetch_add(1, Ordering::Relaxed) + 1;
             let mut told = false;
-            let so_far = |Interim { stable, unstable, .. }: Interim| {
+            let so_far = |InterimResult { stable, unstable, .. }: InterimResult| {
                 told = true;
                 let text = [stable, unstable]
                     .into_iter()

@@ -20,7 +20,7 @@ use media::opus::Rate;
 use media::voice::VoiceDetector;
 use media::workers::{Job, JobStatus, Workers};
 use media::{Buffering, LegHandle, TapReader, TapSides};
-use speech::recognise::{Ask, Interim, Recognisers, Sound};
+use speech::recognise::{InterimResult, Recognisers, RecognitionOptions, UtteranceAudio};
 
 /// Milliseconds of a frame.
 const FRAME_MS: u64 = 20;
@@ -63,7 +63,7 @@ impl Hearing {
         with: &Listener<'_>,
     ) -> Self {
         let state = Arc::new(AtomicU8::new(HEARING));
-        let (to, sound) = Sound::new();
+        let (to, sound) = UtteranceAudio::new();
         let told = Told { recognition, mailbox: with.mailbox.clone(), state: state.clone() };
         let line = TapReader::new(leg.tap(TapSides::Received), Rate::Hz16000, Buffering::Jitter);
         with.workers.add(Box::new(Utterance { line, ear: Ear::new(to), told: told.clone() }));
@@ -107,15 +107,20 @@ impl Told {
 }
 
 /// Has the recogniser hear the sound to its end, and tells what it understood.
-async fn understand(recognisers: Recognisers, how: Listening, mut sound: Sound, told: Told) {
+async fn understand(
+    recognisers: Recognisers,
+    how: Listening,
+    mut sound: UtteranceAudio,
+    told: Told,
+) {
     let Listening { language, hints, model, interim, profanity_filter, hidden: _ } = how;
-    let ask = Ask { language, hints, model, interim, profanity_filter };
+    let ask = RecognitionOptions { language, hints, model, interim, profanity_filter };
     // Nobody is asked before somebody speaks, and nobody at all where nobody does.
-    if !sound.begun().await {
+    if !sound.wait_for_speech().await {
         return;
     }
     let so_far = told.clone();
-    let interims = move |Interim { stable, unstable, stability }| {
+    let interims = move |InterimResult { stable, unstable, stability }| {
         so_far.tell(SpeechFact::Interim { stable, unstable, stability });
     };
     match recognisers.recognise(&ask, &mut sound, interims).await {

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
 use super::{Exit, print};
-use egress::{Egress, EgressConfig, EgressRequest, EgressResponse, Guard, Want};
+use egress::{BodyPolicy, Egress, EgressConfig, EgressRequest, EgressResponse, Guard};
 use model::Secret;
 use model::is_loopback;
 use sim::world;
@@ -148,7 +148,7 @@ impl NodeApi {
             body: asking.body.map(|body| Bytes::from(body.to_string())).unwrap_or_default(),
             connect: CONNECT_WITHIN,
             read: asking.within,
-            want: Want::Any { max: asking.max },
+            body_policy: BodyPolicy::Always { max: asking.max },
         };
         self.egress.request(ask).await.map_err(|e| Exit::failed(format_args!("could not {e}")))
     }

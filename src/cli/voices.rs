@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Exit, config, print};
-use speech::catalogue::{Catalogue, Entry};
+use speech::catalogue::{Catalogue, DocumentVoice};
 use speech::config::SpeechConfig;
 
 /// Options of `offhook voices`.
@@ -30,9 +30,9 @@ pub fn run(args: Args) -> Exit {
         },
         Some(Err(exit)) => return exit,
     };
-    let mut all = Catalogue::of(&speech);
+    let mut all = Catalogue::new(&speech);
     if let Some(language) = &args.language {
-        all = all.of_language(language);
+        all = all.filter_language(language);
     }
     if all.voices.is_empty() {
         return Exit::failed(
@@ -48,7 +48,7 @@ pub fn run(args: Args) -> Exit {
 }
 
 /// A line a voice, under a line of headings.
-fn table(voices: &[Entry]) -> String {
+fn table(voices: &[DocumentVoice]) -> String {
     let mut text = format!(
         "{:<10}  {:<18}  {:<6}  {:<8}  {}\n",
         "language", "voice", "gender", "engine", "its voice"
@@ -66,11 +66,11 @@ fn table(voices: &[Entry]) -> String {
 #[cfg(test)]
 mod tests {
     use super::table;
-    use speech::catalogue::Entry;
+    use speech::catalogue::DocumentVoice;
 
     #[test]
     fn a_line_a_voice() {
-        let entry = |voice: &str, language: &str, exact| Entry {
+        let entry = |voice: &str, language: &str, exact| DocumentVoice {
             voice: voice.to_owned(),
             language: language.to_owned(),
             gender: "female",

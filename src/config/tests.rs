@@ -544,10 +544,10 @@ fn r17_urls_that_would_never_be_asked_are_warned_of() {
         good(&text, &[("OFFHOOK_ANSWER__ALLOW_INSECURE", insecure)]).warnings().join("\n")
     };
     for (url, insecure, said) in [
-        ("https://10.0.0.1/a", "false", "could not go to 10.0.0.1"),
-        ("https://[::1]/a", "false", "could not go to ::1"),
-        ("https://app.example.com:22/a", "false", "could not go to port 22"),
-        ("http://127.0.0.1:1/a", "true", "could not go to port 1"),
+        ("https://10.0.0.1/a", "false", "could not connect to 10.0.0.1"),
+        ("https://[::1]/a", "false", "could not connect to ::1"),
+        ("https://app.example.com:22/a", "false", "could not connect to port 22"),
+        ("http://127.0.0.1:1/a", "true", "could not connect to port 1"),
     ] {
         let warned = warnings(url, insecure);
         for of in ["`fallback_url` of ", "`url` of the webhook crm "] {

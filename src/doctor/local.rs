@@ -9,7 +9,7 @@ use http::{HeaderMap, Method};
 
 use super::{Doctor, Line, certificate};
 use crate::config::Listen;
-use egress::{EgressError, EgressRequest, Want, is_public};
+use egress::{BodyPolicy, EgressError, EgressRequest, is_public};
 use store::Database;
 
 /// What the node must answer within.
@@ -160,7 +160,7 @@ impl Doctor {
             body: Bytes::new(),
             connect: WITHIN,
             read: WITHIN,
-            want: Want::Body { max: 4_096 },
+            body_policy: BodyPolicy::OnSuccess { max: 4_096 },
         };
         let asked = tokio::time::timeout(WITHIN, self.egress.request(ask)).await;
         let answer = asked

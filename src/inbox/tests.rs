@@ -12,7 +12,7 @@ use crate::admission::{AccountSpec, NumberSpec};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
 use crate::call::OutboxLimits;
 use crate::meta::GraphConfig;
-use egress::testing::{Reply, Seen, Server, egress, open_guard};
+use egress::testing::{ReceivedRequest, Reply, Server, egress, open_guard};
 use model::Health;
 use model::Secret;
 use model::{E164, MessageStatus, Timestamp};
@@ -53,7 +53,7 @@ fn spec(account: &str) -> NumberSpec {
     }
 }
 
-fn takes_all(_: &Seen) -> Reply {
+fn takes_all(_: &ReceivedRequest) -> Reply {
     Reply::ok(json!({"messages": [{"id": "wamid.sent"}]}).to_string())
 }
 
@@ -63,7 +63,7 @@ impl World {
     }
 
     /// Graph answers so.
-    async fn with(graph: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+    async fn with(graph: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let clock = Clock::stepped(Timestamp::from_secs(1_790_000_000));
@@ -88,7 +88,7 @@ impl World {
     }
 
     /// The next process, at a Graph that answers so.
-    async fn restart(&mut self, graph: impl Fn(&Seen) -> Reply + Send + Sync + 'static) {
+    async fn restart(&mut self, graph: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) {
         self.former.push(std::mem::replace(&mut self.graph, Server::start(graph).await));
         self.inbox =
             inbox(&self.store, &self.directory, &self.clock, &self.graph, self.folder.path());
@@ -327,7 +327,7 @@ async fn a_message_that_comes_twice_is_one_with_one_turn() {
 /// A Graph that names each file, and gives it so.
 fn files(
     of: impl Fn(&str) -> Reply + Send + Sync + 'static,
-) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
+) -> impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static {
     move |seen| match seen.target.strip_prefix("/file/") {
         Some(file) => of(file),
         None => {
@@ -337,7 +337,7 @@ fn files(
     }
 }
 
-fn fetched(seen: &[Seen]) -> usize {
+fn fetched(seen: &[ReceivedRequest]) -> usize {
     seen.iter().filter(|seen| seen.target.starts_with("/file/")).count()
 }
 
@@ -609,14 +609,15 @@ async fn l13_a_message_that_asks_for_permission_counts_before_it_goes_out() {
         kind: "template".to_owned(),
         content: json!({"template": {"name": "may_we", "components": [{"type": "CALL_PERMISSION_REQUEST"}]}}),
     };
-    let refuses = |seen: &Seen| match String::from_utf8_lossy(&seen.body).contains("refused") {
-        true => Reply::Whole(
-            400,
-            Vec::new(),
-            json!({"error": {"code": 131_009, "message": "no"}}).to_string().into(),
-        ),
-        false => takes_all(seen),
-    };
+    let refuses =
+        |seen: &ReceivedRequest| match String::from_utf8_lossy(&seen.body).contains("refused") {
+            true => Reply::Whole(
+                400,
+                Vec::new(),
+                json!({"error": {"code": 131_009, "message": "no"}}).to_string().into(),
+            ),
+            false => takes_all(seen),
+        };
     let world = World::with(refuses).await;
     world.writes("91", "hello").await;
     let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);

@@ -48,7 +48,7 @@ use crate::people::People;
 use crate::phone::PhoneDoor;
 use crate::stream::Streams;
 use crate::webhook::{self, CallKey, Door, DoorConfig};
-use egress::{Egress, EgressConfig, Guard, prepare};
+use egress::{Egress, EgressConfig, Guard, warm_up};
 use machine::MachineLimits;
 use media::{Media, MediaConfig, Mixer};
 use model::Clock;
@@ -92,7 +92,7 @@ impl Node {
             .transpose()
             .map_err(StartError::Signals)?;
         // On a thread of its own, while the store is opened: between them they take most of a start.
-        tokio::task::spawn_blocking(prepare);
+        tokio::task::spawn_blocking(warm_up);
         // First of all: rooms take their metric handles when they are made.
         let metrics = Metrics::install().map_err(StartError::Metrics)?;
         let health = Health::new();
@@ -518,7 +518,7 @@ fn speech(
     speech.data_dir.clone_from(&config.store.data_dir);
     let unusable = |e: EndpointError| StartError::Speech(e.to_string());
     let recognisers = Recognisers::new(&speech).map_err(unusable)?;
-    let voices = Catalogue::of(&speech);
+    let voices = Catalogue::new(&speech);
     let runtime = tokio::runtime::Handle::current();
     let library =
         Library::new(speech, clock.clone(), runtime, Arc::new(egress.clone())).map_err(unusable)?;

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use crate::config::S3;
-use egress::{DirectClient, chain, direct_client};
+use egress::{DirectClient, direct_client, error_chain};
 use model::Clock;
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -187,7 +187,7 @@ impl Bucket {
                 .client
                 .request(request)
                 .await
-                .map_err(|e| BucketError::Unreachable(chain(&e)))?;
+                .map_err(|e| BucketError::Unreachable(error_chain(&e)))?;
             let status = answer.status();
             if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
                 return Ok(answer);

@@ -19,7 +19,7 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 
 use super::flow::Flow;
 use super::{Inner, OpenIdError, TokenFault};
-use egress::chain;
+use egress::error_chain;
 use model::Secret;
 use model::is_loopback;
 
@@ -272,10 +272,12 @@ impl Inner {
     ) -> Result<(StatusCode, Bytes), OpenIdError> {
         let failed = |why: String| OpenIdError::Unreachable { what, why };
         let asked = async {
-            let answer = self.http.request(request).await.map_err(|e| failed(chain(&e)))?;
+            let answer = self.http.request(request).await.map_err(|e| failed(error_chain(&e)))?;
             let (head, body) = answer.into_parts();
-            let body =
-                Limited::new(body, BYTES_MAX).collect().await.map_err(|e| failed(chain(&*e)))?;
+            let body = Limited::new(body, BYTES_MAX)
+                .collect()
+                .await
+                .map_err(|e| failed(error_chain(&*e)))?;
             Ok((head.status, body.to_bytes()))
         };
         timeout(WITHIN, asked)

@@ -416,7 +416,7 @@ impl Session {
         self.by_session = by_session;
         info!(endpoint = %endpoint.name, by_session, calls = calls.len(), "a phone has registered");
         let recognisers = &inner.recognisers;
-        let offered = recognisers.offered();
+        let offered = recognisers.offered_languages();
         let said = Said::Registered {
             endpoint: endpoint.name.as_str(),
             sip_uri: endpoint.name.sip_address(&inner.sip_host),
@@ -619,7 +619,7 @@ fn spoken(
     if !is_tag {
         return Err(Trouble::new("bad_message", "language is a BCP 47 tag, such as en-IN"));
     }
-    match recognisers.understand(&language) {
+    match recognisers.can_recognise(&language) {
         true => Ok(Some(language)),
         false => {
             Err(Trouble::new("no_recogniser", "nobody here understands speech in this language"))

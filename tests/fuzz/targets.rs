@@ -658,7 +658,7 @@ fn rest_api() -> &'static Rest {
             base_url: "http://localhost".to_owned(),
             phones: Default::default(),
             rooms,
-            voices: Arc::new(speech::catalogue::Catalogue::of(&Default::default())),
+            voices: Arc::new(speech::catalogue::Catalogue::new(&Default::default())),
             recordings,
             agents,
             eraser,
@@ -746,7 +746,7 @@ pub fn stream_message(bytes: &[u8]) {
 
 /// What a recogniser answers, over HTTP; and over a WebSocket, a message a line.
 pub fn recogniser(bytes: &[u8]) {
-    use speech::recognise::{read_answer, read_messages};
+    use speech::recognise::{parse_messages, parse_response};
     let is_told = |text: &str| {
         assert!(
             text.chars().count() <= 4_096
@@ -755,12 +755,12 @@ pub fn recogniser(bytes: &[u8]) {
             "{text:?}"
         );
     };
-    if let Ok(heard) = read_answer(bytes) {
+    if let Ok(heard) = parse_response(bytes) {
         is_told(&heard.text);
         assert!(heard.confidence <= 100);
     }
     let text = String::from_utf8_lossy(bytes);
-    if let Ok((heard, interim)) = read_messages(text.lines()) {
+    if let Ok((heard, interim)) = parse_messages(text.lines()) {
         is_told(&heard.text);
         assert!(heard.confidence <= 100 && interim.len() <= text.lines().count());
         for now in interim {

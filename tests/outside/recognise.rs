@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
-use egress::FileAnswer;
+use egress::FileResponse;
 use machine::Sound;
 use media::prompt::{Frame, FrameState};
 use model::Clock;
@@ -30,7 +30,7 @@ impl FileFetch for NoFiles {
         _: &'a DocUrl,
         _: usize,
         _: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
+    ) -> BoxFuture<'a, Result<FileResponse, String>> {
         Box::pin(std::future::ready(Err("no files here".to_owned())))
     }
 }

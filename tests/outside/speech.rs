@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use egress::FileAnswer;
+use egress::FileResponse;
 use machine::Sound;
 use media::prompt::{FrameState, Prompt};
 use model::Clock;
@@ -22,7 +22,7 @@ impl FileFetch for NoFiles {
         _: &'a DocUrl,
         _: usize,
         _: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
+    ) -> BoxFuture<'a, Result<FileResponse, String>> {
         Box::pin(std::future::ready(Err("no files here".to_owned())))
     }
 }
@@ -95,7 +95,7 @@ async fn a_helper_that_is_killed_ends_one_prompt_and_not_the_next() {
     let heard = frames(&long, usize::MAX).await;
     assert!(heard < 5_000, "{heard} frames");
     assert!(
-        long.failure().unwrap().starts_with("hear from the speech helper"),
+        long.failure().unwrap().starts_with("communicate with the speech helper"),
         "{:?}",
         long.failure()
     );

@@ -206,7 +206,7 @@ async fn an_application_that_fails_is_told_why() {
     assert_eq!(walk(&[&closed, "--no-callbacks"]).await.0, 1);
     let asked = app.seen().len();
     let (code, _, last) = walk(&[&good, "--allow-insecure", "false", "--no-callbacks"]).await;
-    assert!(code == 1 && last["faults"].to_string().contains("https is needed"), "{last}");
+    assert!(code == 1 && last["faults"].to_string().contains("https is required"), "{last}");
     assert_eq!(app.seen().len(), asked, "nothing was asked");
 }
 
@@ -358,7 +358,7 @@ async fn documents_are_checked_from_files_urls_and_standard_input() {
     assert_eq!(run["artifacts"].as_array().unwrap().len(), 3);
     let shut = offhook(&["xml", "check", "--allow-insecure", "false", &url]).await;
     assert_eq!(shut.status.code(), Some(2));
-    assert!(text(&shut.stderr).contains("https is needed"), "{}", text(&shut.stderr));
+    assert!(text(&shut.stderr).contains("https is required"), "{}", text(&shut.stderr));
     let explained = offhook(&["xml", "check", "--explain", "w402"]).await;
     assert_eq!(explained.status.code(), Some(0));
     assert!(

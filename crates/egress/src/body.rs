@@ -1,4 +1,4 @@
-//! An answer's body: decoded while it comes in, bounded after decoding (`plivo-xml.md` §1 rule 1).
+//! Reads a response body: decodes it as it arrives and limits its decoded size.
 
 use std::io::{self, Write};
 
@@ -9,10 +9,11 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 
 use super::EgressError;
 
-/// Bytes on the wire that may go beyond the limit: gzip's frame, and blocks that decode to nothing.
+/// Bytes on the wire that may exceed the limit of the decoded body. Covers gzip headers and deflate
+/// blocks that decode to nothing.
 const RAW_SLACK: usize = 64 * 1024;
 
-/// Takes a body in piece by piece; stops at the first byte past its limit.
+/// Decodes a body chunk by chunk and fails as soon as the decoded size exceeds the limit.
 pub(super) struct Reader {
     decoder: Decoder,
     raw: usize,
@@ -20,28 +21,28 @@ pub(super) struct Reader {
 }
 
 enum Decoder {
-    Plain(Bounded),
-    Gzip(MultiGzDecoder<Bounded>),
-    /// `deflate` whose first two bytes have not come yet.
-    Undecided(Vec<u8>),
-    Zlib(ZlibDecoder<Bounded>),
-    /// `deflate` without zlib's frame, as some servers send it.
-    Raw(DeflateDecoder<Bounded>),
+    Plain(BoundedBuffer),
+    Gzip(MultiGzDecoder<BoundedBuffer>),
+    /// `deflate` before its first two bytes have arrived.
+    Undetected(Vec<u8>),
+    Zlib(ZlibDecoder<BoundedBuffer>),
+    /// `deflate` without the zlib header, which some servers send.
+    Raw(DeflateDecoder<BoundedBuffer>),
 }
 
-/// What was decoded so far. Refuses to grow past `max`, with [`io::ErrorKind::FileTooLarge`].
-struct Bounded {
+/// The decoded bytes. Writing more than `max` bytes fails with [`io::ErrorKind::FileTooLarge`].
+struct BoundedBuffer {
     bytes: Vec<u8>,
     max: usize,
 }
 
-impl Write for Bounded {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        if piece.len() > self.max.saturating_sub(self.bytes.len()) {
+impl Write for BoundedBuffer {
+    fn write(&mut self, chunk: &[u8]) -> io::Result<usize> {
+        if chunk.len() > self.max.saturating_sub(self.bytes.len()) {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        self.bytes.extend_from_slice(piece);
-        Ok(piece.len())
+        self.bytes.extend_from_slice(chunk);
+        Ok(chunk.len())
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
@@ -49,7 +50,11 @@ impl Write for Bounded {
 }
 
 impl Reader {
-    /// A reader for an answer with these headers.
+    /// Creates a reader for a response with these headers.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `Content-Encoding` is not supported, or if `Content-Length` exceeds the limit.
     pub(super) fn new(headers: &HeaderMap, max: usize) -> Result<Self, EgressError> {
         let mut codings = headers.get_all(CONTENT_ENCODING).iter();
         let coding = match (codings.next(), codings.next()) {
@@ -59,57 +64,67 @@ impl Reader {
             }
             (Some(_), Some(_)) => "several".to_owned(),
         };
-        // What says itself that it is too much is not begun with: of a sound nothing is heard.
-        let told = headers
+        // Refuse an oversized body before reading any of it: otherwise the caller would hear the
+        // beginning of a file that then fails.
+        let declared = headers
             .get(CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        let most = if matches!(coding.as_str(), "" | "identity") {
+        let limit = if matches!(coding.as_str(), "" | "identity") {
             max
         } else {
             max.saturating_add(RAW_SLACK)
         };
-        if told.is_some_and(|told| told > most) {
+        if declared.is_some_and(|declared| declared > limit) {
             return Err(EgressError::TooLarge { max });
         }
-        let into = Bounded { bytes: Vec::new(), max };
+        let into = BoundedBuffer { bytes: Vec::new(), max };
         let decoder = match coding.as_str() {
             "" | "identity" => Decoder::Plain(into),
             "gzip" | "x-gzip" => Decoder::Gzip(MultiGzDecoder::new(into)),
-            "deflate" => Decoder::Undecided(Vec::new()),
+            "deflate" => Decoder::Undetected(Vec::new()),
             _ => return Err(EgressError::Coding(coding.chars().take(40).collect())),
         };
         Ok(Self { decoder, raw: 0, max })
     }
 
-    /// Whether a piece is, as it comes, a piece of the body.
+    /// Returns `true` if the body is not compressed, so that chunks can be passed on as they
+    /// arrive.
     pub(super) fn is_plain(&self) -> bool {
         matches!(self.decoder, Decoder::Plain(_))
     }
 
-    /// Takes the next piece in.
-    pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), EgressError> {
-        self.raw = self.raw.saturating_add(piece.len());
+    /// Decodes the next chunk.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the body is too large or cannot be decoded.
+    pub(super) fn push(&mut self, chunk: &[u8]) -> Result<(), EgressError> {
+        self.raw = self.raw.saturating_add(chunk.len());
         if self.raw > self.max.saturating_add(RAW_SLACK) {
             return Err(EgressError::TooLarge { max: self.max });
         }
         let written = match &mut self.decoder {
-            Decoder::Plain(into) => into.write_all(piece),
-            Decoder::Gzip(into) => into.write_all(piece),
-            Decoder::Zlib(into) => into.write_all(piece),
-            Decoder::Raw(into) => into.write_all(piece),
-            Decoder::Undecided(begun) => {
-                begun.extend_from_slice(piece);
-                if begun.len() < 2 {
+            Decoder::Plain(into) => into.write_all(chunk),
+            Decoder::Gzip(into) => into.write_all(chunk),
+            Decoder::Zlib(into) => into.write_all(chunk),
+            Decoder::Raw(into) => into.write_all(chunk),
+            Decoder::Undetected(start) => {
+                start.extend_from_slice(chunk);
+                if start.len() < 2 {
                     return Ok(());
                 }
-                let begun = std::mem::take(begun);
-                self.decide(&begun)
+                let start = std::mem::take(start);
+                self.detect_deflate(&start)
             }
         };
-        written.map_err(|e| fault(&e, self.max))
+        written.map_err(|e| write_error(&e, self.max))
     }
 
-    /// The whole body.
+    /// Returns the whole decoded body.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the compressed data ended early.
     pub(super) fn finish(self) -> Result<Bytes, EgressError> {
         if self.raw == 0 {
             return Ok(Bytes::new());
@@ -119,31 +134,32 @@ impl Reader {
             Decoder::Gzip(into) => into.finish(),
             Decoder::Zlib(into) => into.finish(),
             Decoder::Raw(into) => into.finish(),
-            Decoder::Undecided(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Decoder::Undetected(_) => Err(io::ErrorKind::UnexpectedEof.into()),
         };
-        decoded.map(|d| Bytes::from(d.bytes)).map_err(|e| fault(&e, self.max))
+        decoded.map(|d| Bytes::from(d.bytes)).map_err(|e| write_error(&e, self.max))
     }
 
-    /// RFC 9110 §8.4.1.2: `deflate` is zlib's format; the first two bytes tell (RFC 1950 §2.2).
-    fn decide(&mut self, begun: &[u8]) -> io::Result<()> {
-        let into = Bounded { bytes: Vec::new(), max: self.max };
-        let zlib = matches!(begun, [cmf, flg, ..]
+    /// Chooses between zlib and raw deflate by the first two bytes (RFC 1950 §2.2). RFC 9110
+    /// §8.4.1.2 requires zlib, but some servers send raw deflate.
+    fn detect_deflate(&mut self, start: &[u8]) -> io::Result<()> {
+        let into = BoundedBuffer { bytes: Vec::new(), max: self.max };
+        let zlib = matches!(start, [cmf, flg, ..]
             if cmf & 0x0f == 8 && u16::from_be_bytes([*cmf, *flg]).is_multiple_of(31));
         if zlib {
             let mut decoder = ZlibDecoder::new(into);
-            let written = decoder.write_all(begun);
+            let written = decoder.write_all(start);
             self.decoder = Decoder::Zlib(decoder);
             written
         } else {
             let mut decoder = DeflateDecoder::new(into);
-            let written = decoder.write_all(begun);
+            let written = decoder.write_all(start);
             self.decoder = Decoder::Raw(decoder);
             written
         }
     }
 }
 
-fn fault(error: &io::Error, max: usize) -> EgressError {
+fn write_error(error: &io::Error, max: usize) -> EgressError {
     match error.kind() {
         io::ErrorKind::FileTooLarge => EgressError::TooLarge { max },
         _ => EgressError::Undecodable(error.to_string()),
@@ -182,30 +198,30 @@ mod tests {
         }
     }
 
-    fn read(header: &str, pieces: &[&[u8]], max: usize) -> Result<Bytes, EgressError> {
+    fn read(header: &str, chunks: &[&[u8]], max: usize) -> Result<Bytes, EgressError> {
         let mut headers = HeaderMap::new();
         if !header.is_empty() {
             headers.insert(CONTENT_ENCODING, header.parse().unwrap());
         }
         let mut reader = Reader::new(&headers, max)?;
-        pieces.iter().try_for_each(|piece| reader.push(piece))?;
+        chunks.iter().try_for_each(|chunk| reader.push(chunk))?;
         reader.finish()
     }
 
     #[test]
-    fn l24_what_says_that_it_is_too_much_is_not_begun_with() {
-        let begun = |coding: &str, length: usize| {
+    fn l24_a_content_length_above_the_limit_is_rejected_before_reading() {
+        let accepts = |coding: &str, length: usize| {
             let headers =
                 [(CONTENT_ENCODING, coding.to_owned()), (CONTENT_LENGTH, length.to_string())];
             let headers = headers.into_iter().map(|(name, value)| (name, value.parse().unwrap()));
             Reader::new(&HeaderMap::from_iter(headers), 100).is_ok()
         };
-        assert!(begun("identity", 100) && !begun("identity", 101));
-        assert!(begun("gzip", 101) && !begun("gzip", 101 + super::RAW_SLACK));
+        assert!(accepts("identity", 100) && !accepts("identity", 101));
+        assert!(accepts("gzip", 101) && !accepts("gzip", 101 + super::RAW_SLACK));
     }
 
     #[test]
-    fn each_coding_whole_and_byte_by_byte_up_to_the_limit_and_one_past_it() {
+    fn every_coding_decodes_up_to_the_limit_whole_or_byte_by_byte() {
         let plain = b"<Response><Hangup/></Response>".repeat(20);
         for (header, made) in [
             ("", ""),
@@ -217,9 +233,9 @@ mod tests {
         ] {
             let wire = encoded(made, &plain);
             let single: Vec<&[u8]> = wire.chunks(1).collect();
-            for pieces in [vec![wire.as_slice()], single] {
-                assert_eq!(read(header, &pieces, plain.len()).unwrap(), plain, "{header} {made}");
-                let over = read(header, &pieces, plain.len() - 1);
+            for chunks in [vec![wire.as_slice()], single] {
+                assert_eq!(read(header, &chunks, plain.len()).unwrap(), plain, "{header} {made}");
+                let over = read(header, &chunks, plain.len() - 1);
                 assert_eq!(
                     over,
                     Err(EgressError::TooLarge { max: plain.len() - 1 }),
@@ -230,11 +246,11 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_stops_at_the_limit_and_broken_codings_are_named() {
+    fn a_decompression_bomb_stops_at_the_limit_and_unknown_codings_are_named() {
         let bomb = encoded("gzip", &vec![0; 50 << 20]);
         assert!(bomb.len() < 60_000);
         assert_eq!(read("gzip", &[&bomb], 102_400), Err(EgressError::TooLarge { max: 102_400 }));
-        // Stored blocks of no bytes decode to nothing for ever.
+        // Empty stored blocks decode to nothing, without end.
         let endless = [[0, 0, 0, 0xff, 0xff]; 40_000].concat();
         assert_eq!(
             read("deflate", &[&endless], 102_400),

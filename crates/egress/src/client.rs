@@ -1,7 +1,9 @@
-//! Asks a customer's server one thing and reads the answer within bounds: HTTP/1.1 and 2, connections kept.
+//! The HTTP client for customer URLs: HTTP/1.1 and HTTP/2, with connection pooling and bounded
+//! responses.
 //!
-//! Two clocks a request: until it has a connection, and between two signs of life after that. A deadline over
-//! the whole is the caller's, who drops the future. Redirects are handed back, not followed.
+//! Each request has two timeouts: one until a connection is established, and one between two reads
+//! after that. For a deadline over the whole request, the caller drops the future. Redirects are
+//! returned to the caller, not followed.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use tokio::time::timeout;
 
 use super::EgressError;
 use super::body::Reader;
-use super::connect::{Dial, Dialled, InTime, Mute};
+use super::connect::{ConnectTimes, Connector, SilentConnections, WithTimeout};
 use super::guard::{Guard, Refusal};
 use super::resolve::{Resolve, Resolver, SystemResolver};
 use super::socket::tls_for_sockets;
@@ -29,30 +31,33 @@ use super::tls::client_tls_with;
 use super::url::CustomerUrl;
 use model::Clock;
 
-/// Head of an answer at most (R14's figures, the other way round).
+/// Largest response head. The same limits apply to requests that this node receives
+/// (`docs/reference/reliability.md#r14`).
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
-/// A body nobody wants is read this far and long, so that its connection can be used again; then dropped.
-const DROPPED_BYTES_MAX: usize = 64 * 1024;
-const DROPPED_TIME_MAX: Duration = Duration::from_secs(1);
-/// Idle connections kept: how long, and how many for one origin.
+/// An unwanted body is read up to this size and time so that its connection can be reused; after
+/// that the connection is closed.
+const DISCARDED_BYTES_MAX: usize = 64 * 1024;
+const DISCARDED_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long idle connections are kept, and how many per origin.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 const IDLE_PER_HOST_MAX: usize = 32;
 
-/// What an [`Egress`] is made of.
+/// Configuration of an [`Egress`].
 pub struct EgressConfig {
     pub guard: Guard,
     pub resolver: Arc<dyn Resolve>,
-    /// Trust the system's and the built-in certificate authorities; off only in tests.
+    /// Trusts the certificate authorities of the system and the built-in ones. Disabled only in
+    /// tests.
     pub system_roots: bool,
-    /// Further certificate authorities.
+    /// Additional certificate authorities.
     pub extra_roots: Vec<CertificateDer<'static>>,
-    /// For the metric of fetched files.
+    /// Measures the duration of file fetches.
     pub clock: Clock,
 }
 
 impl EgressConfig {
-    /// The system's resolver and certificate authorities.
+    /// Creates a configuration with the system's resolver and certificate authorities.
     pub fn new(guard: Guard) -> Self {
         Self {
             guard,
@@ -64,66 +69,70 @@ impl EgressConfig {
     }
 }
 
-/// The way out. Cheap to clone; clones share connections and look-ups.
+/// The HTTP client for customer URLs. Cheap to clone; clones share connections and the DNS cache.
 #[derive(Clone)]
 pub struct Egress {
-    pub(super) dial: Dial,
+    pub(super) connector: Connector,
     pub(super) clock: Clock,
-    /// For [`Egress::socket`].
+    /// Used by [`Egress::socket`].
     pub(super) socket_tls: Arc<rustls::ClientConfig>,
-    client: Client<InTime<HttpsConnector<Dial>>, Full<Bytes>>,
+    client: Client<WithTimeout<HttpsConnector<Connector>>, Full<Bytes>>,
 }
 
-/// One request to one URL.
+/// A request to one URL.
 pub struct EgressRequest<'a> {
     pub method: Method,
     pub url: &'a CustomerUrl,
-    /// All headers but `Host` and `Content-Length`.
+    /// All headers except `Host` and `Content-Length`, which the client sets.
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// Until there is a connection: look-up, TCP and TLS.
+    /// Time limit for the connection: DNS lookup, TCP and TLS.
     pub connect: Duration,
-    /// Until the answer's head, and between two pieces of its body.
+    /// Time limit for the response head, and between two chunks of the body.
     pub read: Duration,
-    pub want: Want,
+    pub body_policy: BodyPolicy,
 }
 
-/// What of a 2xx answer's body is wanted. Of any other answer only the head is, but for [`Want::Any`].
+/// When a response body is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
-    /// All of it, decoded, up to so many bytes.
-    Body { max: usize },
-    /// The same of an answer of any status: from a server of one's own, which says what was wrong.
-    Any { max: usize },
-    /// Nothing: up to 64 KiB are read and dropped.
-    Nothing,
+pub enum BodyPolicy {
+    /// Read the body of a 2xx response, at most `max` bytes after decoding. Other bodies are
+    /// discarded.
+    OnSuccess { max: usize },
+    /// Read the body of a response with any status, at most `max` bytes after decoding. For trusted
+    /// servers whose error bodies explain the failure.
+    Always { max: usize },
+    /// Discard the body. Up to 64 KiB are read so that the connection can be reused.
+    Discard,
 }
 
-/// Is given a body's pieces as they come.
-pub type OnPiece<'a> = &'a mut (dyn FnMut(Bytes) + Send);
+/// Called with each chunk of a body as it arrives.
+pub type OnChunk<'a> = &'a mut (dyn FnMut(Bytes) + Send);
 
-/// How far a request has come.
+/// Progress of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The name had its addresses, and one of them was connected to; told only where that was done for this request.
-    Dialled { looked_up: Instant, connected: Instant },
-    /// A connection is at hand, TLS included.
+    /// A TCP connection was opened. Reported only if it was opened for this request, not taken from
+    /// the pool.
+    Connected { resolved: Instant, connected: Instant },
+    /// A connection is ready, including TLS.
     Ready(Instant),
-    /// The answer's head has come.
-    Answered(Instant),
+    /// The response head has arrived.
+    Responded(Instant),
 }
 
-/// An answer of any status.
+/// A response with any status.
 #[derive(Clone, Debug)]
 pub struct EgressResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Empty unless it was wanted and the status is 2xx.
+    /// Empty unless the request's [`BodyPolicy`] asked for the body of this response.
     pub body: Bytes,
 }
 
 impl EgressResponse {
-    /// Where a 301, 302, 303, 307 or 308 leads, judged like a first target; `None` for any other answer.
+    /// Returns the target of a 301, 302, 303, 307 or 308 response, checked like any other URL.
+    /// Returns `None` for other responses.
     pub fn redirect(
         &self,
         from: &CustomerUrl,
@@ -141,24 +150,26 @@ impl EgressResponse {
 }
 
 impl Egress {
-    /// Makes an empty pool. The first of a process blocks while the system's certificate authorities are read.
+    /// Creates a client with an empty connection pool. The first call in a process blocks while the
+    /// system's certificate authorities are read.
     ///
     /// # Errors
-    /// The TLS library refuses its own defaults.
+    ///
+    /// Fails if the TLS library rejects its default configuration.
     pub fn new(config: EgressConfig) -> Result<Self, rustls::Error> {
-        let dial = Dial {
+        let connector = Connector {
             guard: config.guard,
             resolver: Resolver::new(config.resolver),
             clock: config.clock.clone(),
-            mute: Mute::default(),
+            silent: SilentConnections::default(),
         };
         let tls = client_tls_with(config.system_roots, config.extra_roots)?;
         let socket_tls = tls_for_sockets(tls.clone());
-        let connector = HttpsConnectorBuilder::new()
+        let https_connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(dial.clone());
+            .wrap_connector(connector.clone());
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -167,75 +178,83 @@ impl Egress {
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .http1_max_headers(HEADERS_MAX)
             .http2_max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-            .build(InTime(connector));
-        Ok(Self { dial, clock: config.clock, socket_tls, client })
+            .build(WithTimeout(https_connector));
+        Ok(Self { connector, clock: config.clock, socket_tls, client })
     }
 
-    /// The rules it goes by.
+    /// Returns the rules that customer URLs are checked against.
     pub fn guard(&self) -> &Guard {
-        &self.dial.guard
+        &self.connector.guard
     }
 
-    /// Reads a URL by these rules.
+    /// Parses a URL under this client's rules.
     ///
     /// # Errors
-    /// As [`CustomerUrl::parse`].
+    ///
+    /// See [`CustomerUrl::parse`].
     pub fn url(&self, text: &str) -> Result<CustomerUrl, Refusal> {
         CustomerUrl::parse(text, self.guard())
     }
 
-    /// Asks, once. An answer of any status is `Ok`.
+    /// Sends a request once. A response with any status is `Ok`.
     ///
     /// # Errors
-    /// Refused, not reached, not in time, cut off, too large, not decodable.
-    pub async fn request(&self, ask: EgressRequest<'_>) -> Result<EgressResponse, EgressError> {
-        self.request_watched(ask, &|_| {}).await
+    ///
+    /// Fails if the target is refused or unreachable, if a timeout expires, if the connection
+    /// breaks, or if the body is too large or cannot be decoded.
+    pub async fn request(&self, request: EgressRequest<'_>) -> Result<EgressResponse, EgressError> {
+        self.request_watched(request, &|_| {}).await
     }
 
-    /// [`Egress::request`], and `on_stage` is told how far it comes, when it comes there.
+    /// Like [`Egress::request`], and calls `on_stage` whenever the request reaches a new stage.
     ///
     /// # Errors
-    /// The same.
+    ///
+    /// See [`Egress::request`].
     pub async fn request_watched(
         &self,
-        ask: EgressRequest<'_>,
+        request: EgressRequest<'_>,
         on_stage: &(dyn Fn(Stage) + Sync),
     ) -> Result<EgressResponse, EgressError> {
-        self.request_in_pieces(ask, on_stage, &mut |_| ()).await
+        self.request_streaming(request, on_stage, &mut |_| ()).await
     }
 
-    /// The same, and `on_piece` is given the pieces of a body that is wanted as they come, unless it is compressed.
+    /// Like [`Egress::request_watched`], and calls `on_chunk` with each chunk of a body that is
+    /// read, unless the body is compressed.
     ///
     /// # Errors
-    /// The same.
-    pub(super) async fn request_in_pieces(
+    ///
+    /// See [`Egress::request`].
+    pub(super) async fn request_streaming(
         &self,
-        ask: EgressRequest<'_>,
+        request: EgressRequest<'_>,
         on_stage: &(dyn Fn(Stage) + Sync),
-        on_piece: OnPiece<'_>,
+        on_chunk: OnChunk<'_>,
     ) -> Result<EgressResponse, EgressError> {
-        let (read, want) = (ask.read, ask.want);
-        let (head, body) = self.begin(ask, on_stage).await?;
-        let body = match want {
-            Want::Body { max } if head.status.is_success() => {
-                read_body(&head, body, max, read, on_piece).await?
+        let (read, body_policy) = (request.read, request.body_policy);
+        let (head, body) = self.send(request, on_stage).await?;
+        let body = match body_policy {
+            BodyPolicy::OnSuccess { max } if head.status.is_success() => {
+                collect_body(&head, body, max, read, on_chunk).await?
             }
-            Want::Any { max } => read_body(&head, body, max, read, on_piece).await?,
+            BodyPolicy::Always { max } => collect_body(&head, body, max, read, on_chunk).await?,
             _ => {
-                drop_body(body).await;
+                discard_body(body).await;
                 Bytes::new()
             }
         };
         Ok(EgressResponse { status: head.status, headers: head.headers, body })
     }
 
-    /// Asks, once, for an answer that is read as it comes. Redirects are an answer like any other.
+    /// Sends a request once and returns a response whose body is read incrementally.
     ///
     /// # Errors
-    /// Refused, not reached, not in time; or it is compressed, which nothing that is read as it comes may be.
-    pub async fn stream(&self, ask: EgressRequest<'_>) -> Result<EgressStream, EgressError> {
-        let (read, want) = (ask.read, ask.want);
-        let (head, body) = self.begin(ask, &|_| {}).await?;
+    ///
+    /// Fails if the target is refused or unreachable or a timeout expires, and with
+    /// [`EgressError::Coding`] if the body is compressed.
+    pub async fn stream(&self, request: EgressRequest<'_>) -> Result<EgressStream, EgressError> {
+        let (read, body_policy) = (request.read, request.body_policy);
+        let (head, body) = self.send(request, &|_| {}).await?;
         let coding = head
             .headers
             .get(CONTENT_ENCODING)
@@ -245,103 +264,113 @@ impl Egress {
         {
             return Err(EgressError::Coding(coding.chars().take(40).collect()));
         }
-        let max = match want {
-            Want::Body { max } if head.status.is_success() => max,
+        let max = match body_policy {
+            BodyPolicy::OnSuccess { max } if head.status.is_success() => max,
             _ => 0,
         };
-        Ok(EgressStream { status: head.status, headers: head.headers, body, read, left: max, max })
+        Ok(EgressStream {
+            status: head.status,
+            headers: head.headers,
+            body,
+            read,
+            remaining: max,
+            max,
+        })
     }
 
-    /// There is no connection in time.
-    fn no_connection(&self, origin: &str, waited: Duration) -> EgressError {
+    /// Returns the error for a connection that was not ready within `waited`.
+    fn connect_timeout_error(&self, origin: &str, waited: Duration) -> EgressError {
         let host = origin.to_owned();
-        match origin.starts_with("https:") && self.dial.mute.has(origin) {
+        match origin.starts_with("https:") && self.connector.silent.contains(origin) {
             true => EgressError::HandshakeTimeout { host, waited },
             false => EgressError::ConnectTimeout { host, waited },
         }
     }
 
-    /// Asks, once, and waits for the answer's head.
-    async fn begin(
+    /// Sends a request and waits for the response head.
+    async fn send(
         &self,
-        ask: EgressRequest<'_>,
+        request: EgressRequest<'_>,
         on_stage: &(dyn Fn(Stage) + Sync),
     ) -> Result<(http::response::Parts, Incoming), EgressError> {
-        let asked = self.clock.now();
-        let (read, host) = (ask.read, ask.url.origin());
-        let mut request = http_request(ask.url, ask.method, ask.headers, ask.body)?;
-        let mut connection = capture_connection(&mut request);
-        let answer = self.client.request(request);
-        tokio::pin!(answer);
-        let begun = timeout(ask.connect, async {
+        let started = self.clock.now();
+        let (read, host) = (request.read, request.url.origin());
+        let mut http_request =
+            build_request(request.url, request.method, request.headers, request.body)?;
+        let mut connection = capture_connection(&mut http_request);
+        let response = self.client.request(http_request);
+        tokio::pin!(response);
+        let early = timeout(request.connect, async {
             tokio::select! {
                 biased;
-                answer = &mut answer => Some(answer),
+                response = &mut response => Some(response),
                 () = async { drop(connection.wait_for_connection_metadata().await) } => None,
             }
         })
         .await
-        .map_err(|_| self.no_connection(&host, ask.connect))?;
-        let late = |_| EgressError::ReadTimeout { waited: read };
-        if let Some(dialled) = dialled(&connection).filter(|d| d.begun >= asked) {
-            on_stage(Stage::Dialled { looked_up: dialled.looked_up, connected: dialled.connected });
+        .map_err(|_| self.connect_timeout_error(&host, request.connect))?;
+        let timed_out = |_| EgressError::ReadTimeout { waited: read };
+        if let Some(times) = connect_times(&connection).filter(|times| times.started >= started) {
+            on_stage(Stage::Connected { resolved: times.resolved, connected: times.connected });
         }
-        let answer = match begun {
-            Some(answer) => answer,
+        let response = match early {
+            Some(response) => response,
             None => {
                 on_stage(Stage::Ready(self.clock.now()));
-                timeout(read, answer).await.map_err(late)?
+                timeout(read, response).await.map_err(timed_out)?
             }
         };
-        let answer = answer.map_err(|e| fault(&e, &host))?;
-        on_stage(Stage::Answered(self.clock.now()));
-        Ok(answer.into_parts())
+        let response = response.map_err(|e| into_egress_error(&e, &host))?;
+        on_stage(Stage::Responded(self.clock.now()));
+        Ok(response.into_parts())
     }
 }
 
-/// An answer of any status whose body is read as it comes.
+/// A response with any status whose body is read incrementally.
 #[derive(Debug)]
 pub struct EgressStream {
     pub status: StatusCode,
     pub headers: HeaderMap,
     body: Incoming,
     read: Duration,
-    left: usize,
+    remaining: usize,
     max: usize,
 }
 
 impl EgressStream {
-    /// The next piece of the body; `None`: it is over. Of an answer that is no 2xx, nothing is read.
+    /// Returns the next chunk of the body, or `None` at its end. The body of a response that is not
+    /// 2xx is not read.
     ///
     /// # Errors
-    /// Not in time, cut off, or more than was wanted.
+    ///
+    /// Fails if the read timeout expires, the connection breaks, or the body exceeds its limit.
     pub async fn next(&mut self) -> Result<Option<Bytes>, EgressError> {
         if !self.status.is_success() {
             return Ok(None);
         }
-        let late = |_| EgressError::ReadTimeout { waited: self.read };
-        while let Some(frame) = timeout(self.read, self.body.frame()).await.map_err(late)? {
-            let frame = frame.map_err(|e| EgressError::Broken { what: root_cause(&e) })?;
-            if let Ok(piece) = frame.into_data() {
-                self.left = self
-                    .left
-                    .checked_sub(piece.len())
+        let timed_out = |_| EgressError::ReadTimeout { waited: self.read };
+        while let Some(frame) = timeout(self.read, self.body.frame()).await.map_err(timed_out)? {
+            let frame = frame.map_err(|e| EgressError::Broken { reason: root_cause(&e) })?;
+            if let Ok(chunk) = frame.into_data() {
+                self.remaining = self
+                    .remaining
+                    .checked_sub(chunk.len())
                     .ok_or(EgressError::TooLarge { max: self.max })?;
-                return Ok(Some(piece));
+                return Ok(Some(chunk));
             }
         }
         Ok(None)
     }
 }
 
-/// When the connection that a request got was made.
-fn dialled(connection: &CaptureConnection) -> Option<Dialled> {
+/// Returns when the request's connection was opened.
+fn connect_times(connection: &CaptureConnection) -> Option<ConnectTimes> {
     let mut extras = http::Extensions::new();
     connection.connection_metadata().as_ref()?.get_extras(&mut extras);
     extras.get().copied()
 }
 
-fn http_request(
+fn build_request(
     url: &CustomerUrl,
     method: Method,
     headers: HeaderMap,
@@ -352,12 +381,12 @@ fn http_request(
     *request.uri_mut() = uri;
     *request.method_mut() = method;
     *request.headers_mut() = headers;
-    // Set here, since the client would leave a written `:443` out.
+    // Set explicitly because the HTTP client would drop an explicit `:443`.
     request.headers_mut().insert(HOST, host);
     Ok(request)
 }
 
-/// Where a request goes, and its `Host`.
+/// Returns a request's URI and its `Host` header.
 pub(super) fn request_uri(url: &CustomerUrl) -> Result<(Uri, HeaderValue), EgressError> {
     let unsendable =
         |e: &dyn std::fmt::Display| Refusal::Malformed(format!("it cannot be sent: {e}"));
@@ -372,63 +401,64 @@ pub(super) fn request_uri(url: &CustomerUrl) -> Result<(Uri, HeaderValue), Egres
     Ok((uri.build().map_err(|e| unsendable(&e))?, host))
 }
 
-async fn read_body(
+async fn collect_body(
     head: &http::response::Parts,
     mut body: Incoming,
     max: usize,
     read: Duration,
-    on_piece: OnPiece<'_>,
+    on_chunk: OnChunk<'_>,
 ) -> Result<Bytes, EgressError> {
     let mut reader = Reader::new(&head.headers, max)?;
     let is_plain = reader.is_plain();
     while let Some(frame) =
         timeout(read, body.frame()).await.map_err(|_| EgressError::ReadTimeout { waited: read })?
     {
-        let frame = frame.map_err(|e| EgressError::Broken { what: root_cause(&e) })?;
-        if let Ok(piece) = frame.into_data() {
-            reader.push(&piece)?;
+        let frame = frame.map_err(|e| EgressError::Broken { reason: root_cause(&e) })?;
+        if let Ok(chunk) = frame.into_data() {
+            reader.push(&chunk)?;
             if is_plain {
-                on_piece(piece);
+                on_chunk(chunk);
             }
         }
     }
     reader.finish()
 }
 
-/// Reads what is left of a body nobody wants, within bounds; its faults are nobody's business.
-async fn drop_body(mut body: Incoming) {
-    let mut left = DROPPED_BYTES_MAX;
+/// Discards the rest of a body within the limits above. Errors are ignored.
+async fn discard_body(mut body: Incoming) {
+    let mut remaining = DISCARDED_BYTES_MAX;
     let reading = async {
         while let Some(Ok(frame)) = body.frame().await {
-            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
+            let Some(rest) = remaining.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
                 break;
             };
-            left = rest;
+            remaining = rest;
         }
     };
-    let _ = timeout(DROPPED_TIME_MAX, reading).await;
+    let _ = timeout(DISCARDED_TIME_MAX, reading).await;
 }
 
-/// Our own error where the connector made one; else what the client library says, by its root cause.
-fn fault(error: &legacy::Error, host: &str) -> EgressError {
+/// Returns the [`EgressError`] of the connector if there is one in the error chain, otherwise the
+/// client library's error described by its root cause.
+fn into_egress_error(error: &legacy::Error, host: &str) -> EgressError {
     let mut cause = error.source();
     while let Some(e) = cause {
-        if let Some(ours) = e.downcast_ref::<EgressError>() {
-            return ours.clone();
+        if let Some(inner) = e.downcast_ref::<EgressError>() {
+            return inner.clone();
         }
         cause = e.source();
     }
     match error.is_connect() {
-        true => EgressError::Connect { host: host.to_owned(), what: root_cause(error) },
-        false => EgressError::Broken { what: root_cause(error) },
+        true => EgressError::Connect { host: host.to_owned(), reason: root_cause(error) },
+        false => EgressError::Broken { reason: root_cause(error) },
     }
 }
 
 fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut last = error;
     loop {
-        if let Some(words) = super::tls::words(last) {
-            return words.to_owned();
+        if let Some(description) = super::tls::describe_fault(last) {
+            return description.to_owned();
         }
         match last.source() {
             Some(next) => last = next,

@@ -1,7 +1,8 @@
-//! Dials: a name is resolved once, every address of the answer is checked, and only those are connected to.
+//! Opens TCP connections to customer servers. Each host name is resolved once, every resolved
+//! address is checked, and only those addresses are connected to.
 //!
-//! The pool of `client` keeps connections by scheme and authority. Using one again is safe: its address was
-//! checked when it was connected, and there is no second look-up that could give another.
+//! The HTTP client pools connections by scheme and authority. Reusing one is safe: its address was
+//! checked when it was opened, and no second lookup can return a different one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -26,36 +27,38 @@ use super::url::CustomerUrl;
 use super::{EgressError, Guard};
 use model::Clock;
 
-/// Look-up, connect and TLS together at most, whoever still waits (the largest `ct` of `plivo-callbacks.md` §4.2).
+/// Time limit for lookup, TCP and TLS together, even if the request was dropped. It equals the
+/// largest connect timeout that a customer can set (`docs/reference/callbacks.md#url-settings`).
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// Head start of an address before the next one is tried beside it (RFC 8305 §5).
-const HEAD_START: Duration = Duration::from_millis(250);
-/// Addresses of one name tried at most.
+/// Delay before the next address is tried in parallel (RFC 8305 §5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Largest number of addresses tried for one name.
 const ADDRESSES_MAX: usize = 8;
 
-/// A boxed error, as the HTTP client takes it.
+/// A boxed error, as the HTTP client requires.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type Dialling<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+type ConnectFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
-/// Makes checked TCP connections.
+/// Opens TCP connections to checked addresses.
 #[derive(Clone)]
-pub(super) struct Dial {
+pub(super) struct Connector {
     pub(super) guard: Guard,
     pub(super) resolver: Resolver,
     pub(super) clock: Clock,
-    pub(super) mute: Mute,
+    pub(super) silent: SilentConnections,
 }
 
-/// When a connection was made; with it in the pool, so that a request knows whether it was made for it.
+/// When a connection was opened. Attached to the pooled connection, so that a request can tell
+/// whether it was opened for it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Dialled {
-    pub(super) begun: Instant,
-    pub(super) looked_up: Instant,
+pub(super) struct ConnectTimes {
+    pub(super) started: Instant,
+    pub(super) resolved: Instant,
     pub(super) connected: Instant,
 }
 
-impl Dial {
-    /// The addresses of a target, each of them checked.
+impl Connector {
+    /// Resolves a target and checks every address.
     pub(super) async fn targets(&self, url: &CustomerUrl) -> Result<Vec<SocketAddr>, EgressError> {
         let port = url.parsed().port_or_known_default().unwrap_or(0);
         let addresses: Vec<IpAddr> = match url.parsed().host() {
@@ -66,7 +69,7 @@ impl Dial {
                 found
                     .map_err(|e| EgressError::Resolve {
                         name: name.to_owned(),
-                        what: e.to_string(),
+                        reason: e.to_string(),
                     })?
                     .to_vec()
             }
@@ -74,65 +77,66 @@ impl Dial {
         };
         let targets: Vec<SocketAddr> =
             addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-        // All of them: a mixed answer is somebody's trick.
+        // Refuse the name if any of its addresses is not allowed: a mixed result is an attack.
         targets.iter().try_for_each(|to| self.guard.check(*to))?;
-        Ok(families_in_turn(targets))
+        Ok(interleave_families(targets))
     }
 
-    async fn dial(&self, to: Uri) -> Result<Wire, EgressError> {
+    async fn connect_uri(&self, to: Uri) -> Result<TrackedStream, EgressError> {
         let url = CustomerUrl::parse(&to.to_string(), &self.guard)?;
-        let (stream, dialled) = self.connect(&url).await?;
-        let mute = self.mute.one(url.origin());
-        Ok(Wire(TokioIo::new(stream), dialled, Some(mute)))
+        let (stream, connect_times) = self.connect(&url).await?;
+        let silent = self.silent.track(url.origin());
+        Ok(TrackedStream(TokioIo::new(stream), connect_times, Some(silent)))
     }
 
-    /// A connection to one of a target's addresses.
+    /// Connects to one of a target's addresses.
     pub(super) async fn connect(
         &self,
         url: &CustomerUrl,
-    ) -> Result<(TcpStream, Dialled), EgressError> {
-        let begun = self.clock.now();
+    ) -> Result<(TcpStream, ConnectTimes), EgressError> {
+        let started = self.clock.now();
         let targets = self.targets(url).await?;
-        let looked_up = self.clock.now();
-        let failed = |what: String| EgressError::Connect { host: url.origin(), what };
-        let stream = first_connected(targets).await.map_err(|e| failed(e.to_string()))?;
+        let resolved = self.clock.now();
+        let failed = |reason: String| EgressError::Connect { host: url.origin(), reason };
+        let stream = connect_any(targets).await.map_err(|e| failed(e.to_string()))?;
         let ends = stream.local_addr().and_then(|local| Ok((local, stream.peer_addr()?)));
         let (local, peer) = ends.map_err(|e| failed(e.to_string()))?;
         self.guard.check_connected(local, peer)?;
-        let dialled = Dialled { begun, looked_up, connected: self.clock.now() };
-        Ok((stream, dialled))
+        let connect_times = ConnectTimes { started, resolved, connected: self.clock.now() };
+        Ok((stream, connect_times))
     }
 }
 
-/// IPv6 and IPv4 by turns, beginning with the resolver's first choice (RFC 8305 §4).
-fn families_in_turn(targets: Vec<SocketAddr>) -> Vec<SocketAddr> {
+/// Interleaves IPv6 and IPv4 addresses, starting with the family of the first one (RFC 8305 §4).
+fn interleave_families(targets: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = targets.first().is_some_and(SocketAddr::is_ipv6);
     let (mut preferred, mut other): (VecDeque<_>, VecDeque<_>) =
         targets.into_iter().partition(|t| t.is_ipv6() == first_is_v6);
-    let mut turns = Vec::new();
-    while turns.len() < ADDRESSES_MAX && !(preferred.is_empty() && other.is_empty()) {
-        turns.extend(preferred.pop_front());
-        turns.extend(other.pop_front());
+    let mut interleaved = Vec::new();
+    while interleaved.len() < ADDRESSES_MAX && !(preferred.is_empty() && other.is_empty()) {
+        interleaved.extend(preferred.pop_front());
+        interleaved.extend(other.pop_front());
     }
-    turns
+    interleaved
 }
 
-/// Connects to whichever answers first, each address with a head start before the next.
-async fn first_connected(targets: Vec<SocketAddr>) -> io::Result<TcpStream> {
-    let mut left = targets.into_iter();
-    let mut tries = JoinSet::new();
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "there is no address");
+/// Connects to all addresses, starting each [`ATTEMPT_DELAY`] after the previous one, and returns
+/// the first connection.
+async fn connect_any(targets: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut remaining = targets.into_iter();
+    let mut attempts = JoinSet::new();
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     loop {
-        match left.next() {
-            Some(to) => drop(tries.spawn(connect(to))),
-            None if tries.is_empty() => return Err(failure),
+        match remaining.next() {
+            Some(to) => drop(attempts.spawn(connect(to))),
+            None if attempts.is_empty() => return Err(failure),
             None => {}
         }
-        let ended = match left.len() {
-            0 => tries.join_next().await,
-            _ => timeout(HEAD_START, tries.join_next()).await.ok().flatten(),
+        let finished = match remaining.len() {
+            0 => attempts.join_next().await,
+            _ => timeout(ATTEMPT_DELAY, attempts.join_next()).await.ok().flatten(),
         };
-        match ended {
+        match finished {
             Some(Ok(Ok(stream))) => return Ok(stream),
             Some(Ok(Err(e))) => failure = e,
             Some(Err(e)) => failure = io::Error::other(e),
@@ -141,17 +145,17 @@ async fn first_connected(targets: Vec<SocketAddr>) -> io::Result<TcpStream> {
     }
 }
 
-/// How soon a connection is tried again that had no descriptor.
-const CROWDED: Duration = Duration::from_millis(20);
+/// Delay before a connection attempt is repeated that found no free file descriptor.
+const DESCRIPTOR_RETRY_DELAY: Duration = Duration::from_millis(20);
 
 #[allow(clippy::disallowed_methods, reason = "this is egress: the address was checked")]
 async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     let stream = loop {
         match TcpStream::connect(to).await {
-            // This process, or the system, has as many files open as it may: one is given back in a moment. Whoever waits
-            // for this has a time of their own.
+            // The process or system limit of open files is reached. Retry until a descriptor is
+            // free; the caller bounds the time.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
-                tokio::time::sleep(CROWDED).await
+                tokio::time::sleep(DESCRIPTOR_RETRY_DELAY).await
             }
             connected => break connected?,
         }
@@ -160,73 +164,73 @@ async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-impl Service<Uri> for Dial {
-    type Response = Wire;
+impl Service<Uri> for Connector {
+    type Response = TrackedStream;
     type Error = BoxError;
-    type Future = Dialling<Wire>;
+    type Future = ConnectFuture<TrackedStream>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let dial = self.clone();
-        Box::pin(async move { Ok(dial.dial(to).await?) })
+        let connector = self.clone();
+        Box::pin(async move { Ok(connector.connect_uri(to).await?) })
     }
 }
 
-/// Connections on which the server has said nothing yet, by scheme, host and port: a handshake that hangs can be told from an
-/// address where nobody is.
+/// Connections on which the server has not sent anything yet, counted by origin. Distinguishes a
+/// TLS handshake that hangs from an address that does not respond.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Mute(Arc<Mutex<BTreeMap<String, usize>>>);
+pub(super) struct SilentConnections(Arc<Mutex<BTreeMap<String, usize>>>);
 
-impl Mute {
-    /// Whether one to that origin is.
-    pub(super) fn has(&self, origin: &str) -> bool {
+impl SilentConnections {
+    /// Returns `true` if there is a silent connection to `origin`.
+    pub(super) fn contains(&self, origin: &str) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(origin)
     }
 
-    /// Another one.
-    pub(super) fn one(&self, origin: String) -> MuteOne {
+    /// Counts a new connection to `origin` until the returned guard is dropped.
+    pub(super) fn track(&self, origin: String) -> SilentConnection {
         *self
             .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .entry(origin.clone())
             .or_default() += 1;
-        MuteOne { of: self.clone(), origin }
+        SilentConnection { connections: self.clone(), origin }
     }
 }
 
-/// One of them, as long as it is.
+/// Counts one silent connection until it is dropped.
 #[derive(Debug)]
-pub(super) struct MuteOne {
-    of: Mute,
+pub(super) struct SilentConnection {
+    connections: SilentConnections,
     origin: String,
 }
 
-impl Drop for MuteOne {
+impl Drop for SilentConnection {
     fn drop(&mut self) {
-        let mut mute = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = mute.get_mut(&self.origin) {
+        let mut silent = self.connections.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = silent.get_mut(&self.origin) {
             *count -= 1;
             if *count == 0 {
-                mute.remove(&self.origin);
+                silent.remove(&self.origin);
             }
         }
     }
 }
 
-/// A connection to a checked address; and that nothing has come on it, as long as it has not.
-pub(super) struct Wire(TokioIo<TcpStream>, Dialled, Option<MuteOne>);
+/// A connection to a checked address. The guard is dropped when the first bytes arrive.
+pub(super) struct TrackedStream(TokioIo<TcpStream>, ConnectTimes, Option<SilentConnection>);
 
-impl Connection for Wire {
+impl Connection for TrackedStream {
     fn connected(&self) -> Connected {
         Connected::new().extra(self.1)
     }
 }
 
-impl hyper::rt::Read for Wire {
+impl hyper::rt::Read for TrackedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -240,7 +244,7 @@ impl hyper::rt::Read for Wire {
     }
 }
 
-impl hyper::rt::Write for Wire {
+impl hyper::rt::Write for TrackedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -256,18 +260,18 @@ impl hyper::rt::Write for Wire {
     }
 }
 
-/// Bounds another connector's time, TLS included: a connect that nobody waits for any more ends too.
+/// Wraps a connector and limits its time, including TLS, so that abandoned connection attempts end.
 #[derive(Clone)]
-pub(super) struct InTime<C>(pub(super) C);
+pub(super) struct WithTimeout<C>(pub(super) C);
 
-impl<C> Service<Uri> for InTime<C>
+impl<C> Service<Uri> for WithTimeout<C>
 where
     C: Service<Uri, Error = BoxError>,
     C::Future: Send + 'static,
 {
     type Response = C::Response;
     type Error = BoxError;
-    type Future = Dialling<C::Response>;
+    type Future = ConnectFuture<C::Response>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.0.poll_ready(cx)
@@ -278,7 +282,7 @@ where
         let connecting = self.0.call(to);
         Box::pin(async move {
             tokio::select! {
-                made = connecting => made,
+                connected = connecting => connected,
                 () = sleep(CONNECT_MAX) => Err(EgressError::ConnectTimeout { host, waited: CONNECT_MAX }.into()),
             }
         })
@@ -289,17 +293,22 @@ where
 mod tests {
     use std::sync::Arc;
 
-    use super::{ADDRESSES_MAX, Clock, Dial, Mute, families_in_turn};
+    use super::{ADDRESSES_MAX, Clock, Connector, SilentConnections, interleave_families};
     use crate::resolve::Resolver;
     use crate::testing::FakeResolver;
     use crate::{CustomerUrl, EgressError, Guard, Refusal};
 
-    fn dial(fake: Arc<FakeResolver>, guard: Guard) -> Dial {
-        Dial { guard, resolver: Resolver::new(fake), clock: Clock::real(), mute: Mute::default() }
+    fn connector(fake: Arc<FakeResolver>, guard: Guard) -> Connector {
+        Connector {
+            guard,
+            resolver: Resolver::new(fake),
+            clock: Clock::real(),
+            silent: SilentConnections::default(),
+        }
     }
 
     #[tokio::test]
-    async fn r17_one_bad_address_in_an_answer_spoils_it() {
+    async fn r17_a_name_with_one_private_address_is_refused() {
         let guard = Guard::default();
         let url = CustomerUrl::parse("https://app.example.com/", &guard).unwrap();
         for (answer, refused) in [
@@ -309,29 +318,31 @@ mod tests {
             (&["::1"], "::1"),
             (&["fe80::1", "8.8.8.8"], "fe80::1"),
         ] {
-            let targets = dial(FakeResolver::of(&[answer]), guard.clone()).targets(&url).await;
+            let targets =
+                connector(FakeResolver::new(&[answer]), guard.clone()).targets(&url).await;
             let refused = Refusal::Address(refused.parse().unwrap());
             assert_eq!(targets, Err(EgressError::Refused(refused)), "{answer:?}");
         }
-        let good = dial(FakeResolver::of(&[&["8.8.8.8", "1.1.1.1", "2606:4700::1111"]]), guard)
-            .targets(&url)
-            .await
-            .unwrap();
-        let shown: Vec<String> = good.iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["8.8.8.8:443", "[2606:4700::1111]:443", "1.1.1.1:443"]);
+        let good =
+            connector(FakeResolver::new(&[&["8.8.8.8", "1.1.1.1", "2606:4700::1111"]]), guard)
+                .targets(&url)
+                .await
+                .unwrap();
+        let addresses: Vec<String> = good.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["8.8.8.8:443", "[2606:4700::1111]:443", "1.1.1.1:443"]);
     }
 
     #[tokio::test]
-    async fn r17_a_name_that_leads_to_our_own_listener_is_refused() {
+    async fn r17_a_name_that_resolves_to_an_own_listener_is_refused() {
         let guard = Guard::new(true, vec!["0.0.0.0:8443".parse().unwrap()]);
         let url = CustomerUrl::parse("https://app.example.com:8443/", &guard).unwrap();
-        let targets = dial(FakeResolver::of(&[&["127.0.0.1"]]), guard).targets(&url).await;
+        let targets = connector(FakeResolver::new(&[&["127.0.0.1"]]), guard).targets(&url).await;
         assert!(matches!(targets, Err(EgressError::Refused(Refusal::OwnListener(_)))));
     }
 
     #[test]
-    fn a_long_answer_is_tried_in_part() {
+    fn only_the_first_addresses_of_a_long_list_are_tried() {
         let many = (0..100).map(|n| std::net::SocketAddr::from(([8, 8, 8, n], 443))).collect();
-        assert_eq!(families_in_turn(many).len(), ADDRESSES_MAX);
+        assert_eq!(interleave_families(many).len(), ADDRESSES_MAX);
     }
 }

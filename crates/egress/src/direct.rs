@@ -1,5 +1,5 @@
-//! A client for servers of the operator's own choice (speech, storage): asked directly, local ones included, and not by the
-//! rules for customers' URLs.
+//! An HTTP client for servers that the operator chose, such as speech and storage services. It may
+//! connect to private addresses; the rules for customer URLs do not apply.
 
 use std::time::Duration;
 
@@ -12,16 +12,18 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::client_tls;
 
-/// Idle connections are kept so long.
+/// How long idle connections are kept.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// The client; what it sends is a `B`.
+/// An HTTP client that sends bodies of type `B`.
 pub type DirectClient<B> = Client<HttpsConnector<HttpConnector>, B>;
 
-/// A client of its own, with connections of its own, each of which must be there within `connect`; nothing is sent yet.
+/// Creates a client with its own connection pool. `connect` limits the time of each TCP connection
+/// attempt. Nothing is sent yet.
 ///
 /// # Errors
-/// The system's certificate authorities.
+///
+/// Fails if the TLS library rejects its default configuration.
 pub fn direct_client<B>(connect: Duration) -> Result<DirectClient<B>, rustls::Error>
 where
     B: Body<Data = Bytes> + Send,
@@ -42,8 +44,9 @@ where
         .build(connector))
 }
 
-/// An error with its causes: hyper's own texts say little.
-pub fn chain(error: &dyn std::error::Error) -> String {
+/// Formats an error followed by its sources. The messages of hyper's errors alone rarely name the
+/// cause.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

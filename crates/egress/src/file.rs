@@ -1,4 +1,5 @@
-//! Fetches a sound for `<Play>`: 2 s to connect, 120 s to read, one retry (L24); not signed.
+//! Fetches audio files for `Play`: 2 s to connect, 120 s to read, one retry. The requests are not
+//! signed.
 
 use std::time::Duration;
 
@@ -8,24 +9,25 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::timeout;
 
 use super::{
-    Egress, EgressError, EgressRequest, EgressResponse, OnPiece, REDIRECTS_MAX, USER_AGENT, Want,
+    BodyPolicy, Egress, EgressError, EgressRequest, EgressResponse, OnChunk, REDIRECTS_MAX,
+    USER_AGENT,
 };
 use model::metric;
 
-const CONNECT: Duration = Duration::from_secs(2);
-/// Over all of one try, so that a byte now and then gains nothing.
-const READ: Duration = Duration::from_secs(120);
-const TRIES: u32 = 2;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Limits a whole attempt, so that a server that sends a byte now and then cannot extend it.
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
+const ATTEMPTS_MAX: u32 = 2;
 
-/// What came of a fetch.
+/// The result of a file fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FileAnswer {
-    /// It is still what the `ETag` given stands for.
+pub enum FileResponse {
+    /// The file still matches the given `ETag`.
     NotModified,
     File(FetchedFile),
 }
 
-/// A file and what its server says about keeping it.
+/// A file and its caching headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchedFile {
     pub bytes: Bytes,
@@ -34,63 +36,69 @@ pub struct FetchedFile {
 }
 
 impl Egress {
-    /// Fetches `url`, up to `max` bytes, following up to five redirects; `etag` is one of an earlier fetch.
+    /// Fetches `url`, at most `max` bytes, following up to five redirects. `etag` comes from an
+    /// earlier fetch.
     ///
     /// # Errors
-    /// Those of [`Egress::request`] to the second try, too many redirects, an answer other than 2xx.
+    ///
+    /// Fails if both attempts fail, after too many redirects, or if the status is not 2xx. A
+    /// refused URL or a file that is too large is not retried.
     pub async fn fetch_file(
         &self,
         url: &str,
         max: usize,
         etag: Option<&str>,
-    ) -> Result<FileAnswer, EgressError> {
-        self.fetch_file_in_pieces(url, max, etag, &mut |_| ()).await
+    ) -> Result<FileResponse, EgressError> {
+        self.fetch_file_streaming(url, max, etag, &mut |_| ()).await
     }
 
-    /// The same; `on_piece` is given the file's bytes in order as they come, none twice, unless they come compressed.
+    /// Like [`Egress::fetch_file`], and calls `on_chunk` with the file's bytes as they arrive, in
+    /// order and without repeats across attempts. It is not called for a compressed body.
     ///
     /// # Errors
-    /// The same.
-    pub async fn fetch_file_in_pieces(
+    ///
+    /// See [`Egress::fetch_file`].
+    pub async fn fetch_file_streaming(
         &self,
         url: &str,
         max: usize,
         etag: Option<&str>,
-        on_piece: OnPiece<'_>,
-    ) -> Result<FileAnswer, EgressError> {
-        let begun = self.clock.now();
-        let answer = self.fetch_twice(url, max, etag, on_piece).await;
-        let outcome = answer.as_ref().map_or_else(EgressError::outcome, |_| metric::fetch::OK);
+        on_chunk: OnChunk<'_>,
+    ) -> Result<FileResponse, EgressError> {
+        let started = self.clock.now();
+        let response = self.fetch_with_retry(url, max, etag, on_chunk).await;
+        let outcome = response.as_ref().map_or_else(EgressError::outcome, |_| metric::fetch::OK);
         metrics::histogram!(metric::ANSWER_FETCH_SECONDS, "kind" => metric::fetch_kind::PLAY, "outcome" => outcome)
-            .record(self.clock.now().duration_since(begun));
-        answer
+            .record(self.clock.now().duration_since(started));
+        response
     }
 
-    async fn fetch_twice(
+    async fn fetch_with_retry(
         &self,
         url: &str,
         max: usize,
         etag: Option<&str>,
-        on_piece: OnPiece<'_>,
-    ) -> Result<FileAnswer, EgressError> {
-        let (mut tries, mut given) = (0, 0_usize);
+        on_chunk: OnChunk<'_>,
+    ) -> Result<FileResponse, EgressError> {
+        let (mut attempts, mut delivered) = (0, 0_usize);
         loop {
-            tries += 1;
-            // What the first try has given is not given again.
-            let mut skip = given;
-            let mut give = |piece: Bytes| {
-                let known = skip.min(piece.len());
-                skip -= known;
-                given += piece.len() - known;
-                on_piece(piece.slice(known..));
+            attempts += 1;
+            // Skip the bytes that the first attempt has already delivered.
+            let mut skip = delivered;
+            let mut deliver = |chunk: Bytes| {
+                let skipped = skip.min(chunk.len());
+                skip -= skipped;
+                delivered += chunk.len() - skipped;
+                on_chunk(chunk.slice(skipped..));
             };
-            let outcome = timeout(READ, self.fetch_once(url, max, etag, &mut give)).await;
-            match outcome.unwrap_or(Err(EgressError::ReadTimeout { waited: READ })) {
+            let outcome =
+                timeout(READ_TIMEOUT, self.fetch_once(url, max, etag, &mut deliver)).await;
+            match outcome.unwrap_or(Err(EgressError::ReadTimeout { waited: READ_TIMEOUT })) {
                 Err(e)
-                    if tries < TRIES
+                    if attempts < ATTEMPTS_MAX
                         && !matches!(e, EgressError::Refused(_) | EgressError::TooLarge { .. }) =>
                 {
-                    tracing::debug!(error = %e, "a file could not be fetched; once more");
+                    tracing::debug!(error = %e, "file fetch failed, retrying");
                 }
                 outcome => return outcome,
             }
@@ -102,8 +110,8 @@ impl Egress {
         url: &str,
         max: usize,
         etag: Option<&str>,
-        on_piece: OnPiece<'_>,
-    ) -> Result<FileAnswer, EgressError> {
+        on_chunk: OnChunk<'_>,
+    ) -> Result<FileResponse, EgressError> {
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT_HEADER, HeaderValue::from_static(USER_AGENT));
         headers.insert(ACCEPT, HeaderValue::from_static("audio/*, */*"));
@@ -112,25 +120,25 @@ impl Egress {
         }
         let mut url = self.url(url)?;
         for _ in 0..=REDIRECTS_MAX {
-            let ask = EgressRequest {
+            let request = EgressRequest {
                 method: Method::GET,
                 url: &url,
                 headers: headers.clone(),
                 body: Bytes::new(),
-                connect: CONNECT,
-                read: READ,
-                want: Want::Body { max },
+                connect: CONNECT_TIMEOUT,
+                read: READ_TIMEOUT,
+                body_policy: BodyPolicy::OnSuccess { max },
             };
-            let answer = self.request_in_pieces(ask, &|_| {}, &mut *on_piece).await?;
-            match answer.redirect(&url, self.guard()) {
+            let response = self.request_streaming(request, &|_| {}, &mut *on_chunk).await?;
+            match response.redirect(&url, self.guard()) {
                 Some(next) => url = next?,
-                None if answer.status.is_success() => {
-                    return Ok(FileAnswer::File(FetchedFile::of(answer)));
+                None if response.status.is_success() => {
+                    return Ok(FileResponse::File(FetchedFile::from_response(response)));
                 }
-                None if answer.status == StatusCode::NOT_MODIFIED && etag.is_some() => {
-                    return Ok(FileAnswer::NotModified);
+                None if response.status == StatusCode::NOT_MODIFIED && etag.is_some() => {
+                    return Ok(FileResponse::NotModified);
                 }
-                None => return Err(EgressError::Status(answer.status.as_u16())),
+                None => return Err(EgressError::Status(response.status.as_u16())),
             }
         }
         Err(EgressError::Redirects)
@@ -138,10 +146,14 @@ impl Egress {
 }
 
 impl FetchedFile {
-    fn of(answer: EgressResponse) -> Self {
+    fn from_response(response: EgressResponse) -> Self {
         let text = |name| {
-            answer.headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).map(str::to_owned)
+            response
+                .headers
+                .get(name)
+                .and_then(|v: &HeaderValue| v.to_str().ok())
+                .map(str::to_owned)
         };
-        Self { etag: text(ETAG), cache_control: text(CACHE_CONTROL), bytes: answer.body }
+        Self { etag: text(ETAG), cache_control: text(CACHE_CONTROL), bytes: response.body }
     }
 }

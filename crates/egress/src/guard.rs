@@ -1,36 +1,38 @@
-//! Which addresses may be gone to (R17). Pure: an address in, a verdict out.
+//! Decides which addresses customer URLs may reach (`docs/reference/reliability.md#r17`). This
+//! module does no I/O.
 //!
-//! An IPv6 address that carries an IPv4 one (mapped, NAT64, 6to4 and the two older embeddings) is judged by the
-//! one inside. `allow_insecure` opens loopback and private ranges; link-local and cloud metadata stay shut.
+//! An IPv6 address that embeds an IPv4 address (mapped, NAT64, 6to4 and two deprecated forms) is
+//! judged by the embedded one. `allow_insecure` permits loopback and private ranges; link-local and
+//! cloud metadata addresses remain blocked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-/// Why a customer's URL is not gone to. The texts read well after "could not …".
+/// Why a customer URL is refused. The messages read well after "could not …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("read the URL: {0}")]
     Malformed(String),
-    #[error("use the scheme {0}: https is needed")]
+    #[error("use the scheme {0}: https is required")]
     Scheme(String),
-    #[error("use the scheme {0} for a socket: wss is needed")]
+    #[error("use the scheme {0} for a WebSocket: wss is required")]
     SocketScheme(String),
-    #[error("use a URL with user name or password in it")]
+    #[error("use a URL with a user name or password in it")]
     UserInfo,
-    #[error("go to port {0}: 443 or one from 1024 up is needed")]
+    #[error("connect to port {0}: use 443 or a port from 1024 up")]
     Port(u16),
-    #[error("go to {0}, which is not a public address")]
+    #[error("connect to {0}, which is not a public address")]
     Address(IpAddr),
-    #[error("go to {0}, a cloud's metadata service")]
+    #[error("connect to {0}, a cloud metadata service")]
     Metadata(String),
-    #[error("go to {0}, a listener of this node")]
+    #[error("connect to {0}, a listener of this node")]
     OwnListener(SocketAddr),
     #[error("follow a redirect from https to http")]
     Downgrade,
 }
 
-/// The rules a node goes by: what customers' URLs may name and which addresses may be connected to.
+/// The rules that decide which customer URLs are accepted and which addresses may be connected to.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     allow_insecure: bool,
@@ -38,20 +40,22 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// `own` are the node's listeners; an unspecified address (`0.0.0.0`) stands for all addresses of the machine.
+    /// Creates the rules. `own` lists the node's listeners; an unspecified address (`0.0.0.0`)
+    /// stands for every address of this machine.
     pub fn new(allow_insecure: bool, own: Vec<SocketAddr>) -> Self {
         Self { allow_insecure, own }
     }
 
-    /// Whether http, loopback and private ranges are open (`[answer].allow_insecure`).
+    /// Returns `true` if `http`, loopback and private ranges are allowed (`answer.allow_insecure`).
     pub fn allows_insecure(&self) -> bool {
         self.allow_insecure
     }
 
-    /// Judges a port: the well-known ones are shut but 443, and 80 with `allow_insecure`.
+    /// Checks a port. Of the ports below 1024 only 443 is allowed, and 80 with `allow_insecure`.
     ///
     /// # Errors
-    /// [`Refusal::Port`].
+    ///
+    /// Fails with [`Refusal::Port`].
     pub fn check_port(&self, port: u16) -> Result<(), Refusal> {
         match port {
             443 | 1024.. => Ok(()),
@@ -60,10 +64,12 @@ impl Guard {
         }
     }
 
-    /// Judges a name before it is looked up.
+    /// Checks a host name before it is resolved. Only metadata services are known by name;
+    /// everything else is judged by its addresses.
     ///
     /// # Errors
-    /// [`Refusal::Metadata`]; whatever else is wrong with a name shows in its addresses.
+    ///
+    /// Fails with [`Refusal::Metadata`].
     pub fn check_name(&self, name: &str) -> Result<(), Refusal> {
         match name.trim_end_matches('.').eq_ignore_ascii_case("metadata.google.internal") {
             true => Err(Refusal::Metadata(name.to_owned())),
@@ -71,10 +77,11 @@ impl Guard {
         }
     }
 
-    /// Judges an address, own listeners apart.
+    /// Checks an address, without regard to the node's own listeners.
     ///
     /// # Errors
-    /// [`Refusal::Address`].
+    ///
+    /// Fails with [`Refusal::Address`].
     pub fn check_ip(&self, ip: IpAddr) -> Result<(), Refusal> {
         match is_public(ip) || (self.allow_insecure && is_private(ip)) {
             true => Ok(()),
@@ -82,32 +89,34 @@ impl Guard {
         }
     }
 
-    /// Judges an address that is about to be connected to.
+    /// Checks an address before connecting to it.
     ///
     /// # Errors
-    /// [`Refusal::Address`], [`Refusal::OwnListener`].
+    ///
+    /// Fails with [`Refusal::Address`] or [`Refusal::OwnListener`].
     pub fn check(&self, to: SocketAddr) -> Result<(), Refusal> {
         self.check_ip(to.ip())?;
         let ip = to.ip().to_canonical();
-        let ours = |own: &&SocketAddr| {
+        let is_own = |own: &&SocketAddr| {
             own.port() == to.port()
                 && (own.ip().to_canonical() == ip
                     || (own.ip().is_unspecified() && ip.is_loopback()))
         };
-        match self.own.iter().find(ours) {
+        match self.own.iter().find(is_own) {
             Some(_) => Err(Refusal::OwnListener(to)),
             None => Ok(()),
         }
     }
 
-    /// Judges a connection that stands, before a byte is sent: one whose two ends have the same address goes to
-    /// this machine, by whichever of its addresses.
+    /// Checks an established connection before anything is sent. If both ends have the same
+    /// address, the connection leads to this machine, whichever of its addresses was used.
     ///
     /// # Errors
-    /// [`Refusal::OwnListener`].
+    ///
+    /// Fails with [`Refusal::OwnListener`].
     pub fn check_connected(&self, local: SocketAddr, peer: SocketAddr) -> Result<(), Refusal> {
-        let here = local.ip().to_canonical() == peer.ip().to_canonical();
-        match here
+        let same_host = local.ip().to_canonical() == peer.ip().to_canonical();
+        match same_host
             && self.own.iter().any(|own| own.port() == peer.port() && own.ip().is_unspecified())
         {
             true => Err(Refusal::OwnListener(peer)),
@@ -116,8 +125,8 @@ impl Guard {
     }
 }
 
-/// R17's list, IPv4.
-const SHUT_V4: [Ipv4Net; 15] = [
+/// The blocked IPv4 ranges of `docs/reference/reliability.md#r17-ranges`.
+const BLOCKED_V4: [Ipv4Net; 15] = [
     v4(0, 0, 0, 0, 8),
     v4(10, 0, 0, 0, 8),
     v4(100, 64, 0, 0, 10),
@@ -135,12 +144,14 @@ const SHUT_V4: [Ipv4Net; 15] = [
     v4(240, 0, 0, 0, 4),
 ];
 
-/// What `allow_insecure` opens of it. Not 100.64/10: one cloud keeps its metadata at 100.100.100.200.
+/// The IPv4 ranges that `allow_insecure` permits. 100.64.0.0/10 is not among them because Alibaba
+/// Cloud serves metadata at 100.100.100.200.
 const PRIVATE_V4: [Ipv4Net; 4] =
     [v4(127, 0, 0, 0, 8), v4(10, 0, 0, 0, 8), v4(172, 16, 0, 0, 12), v4(192, 168, 0, 0, 16)];
 
-/// R17's list, IPv6, without the ranges judged by the address inside (`::` and `::1` are among those).
-const SHUT_V6: [Ipv6Net; 8] = [
+/// The blocked IPv6 ranges of `docs/reference/reliability.md#r17-ranges`, except those judged by
+/// the embedded IPv4 address (which include `::` and `::1`).
+const BLOCKED_V6: [Ipv6Net; 8] = [
     v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48),
     v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64),
     v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23),
@@ -151,7 +162,7 @@ const SHUT_V6: [Ipv6Net; 8] = [
     v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
 ];
 const UNIQUE_LOCAL: Ipv6Net = v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7);
-/// A cloud's metadata service inside the unique-local range.
+/// The AWS metadata service, inside the unique-local range.
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
@@ -162,40 +173,42 @@ const fn v6(s: [u16; 8], prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]), prefix)
 }
 
-/// Whether an address is one that the public internet routes to: none of R17's ranges.
+/// Returns `true` if an address is routed on the public internet, that is, outside all blocked
+/// ranges.
 pub fn is_public(ip: IpAddr) -> bool {
     match ip {
-        IpAddr::V4(ip) => !SHUT_V4.iter().any(|net| net.contains(&ip)),
-        IpAddr::V6(ip) => match inside(ip) {
+        IpAddr::V4(ip) => !BLOCKED_V4.iter().any(|net| net.contains(&ip)),
+        IpAddr::V6(ip) => match embedded_ipv4(ip) {
             Some(v4) => is_public(IpAddr::V4(v4)),
-            None => !SHUT_V6.iter().any(|net| net.contains(&ip)),
+            None => !BLOCKED_V6.iter().any(|net| net.contains(&ip)),
         },
     }
 }
 
-/// Whether `allow_insecure` opens an address: loopback or private, and no metadata service.
+/// Returns `true` if `allow_insecure` permits an address: loopback or private, but not a metadata
+/// service.
 fn is_private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => PRIVATE_V4.iter().any(|net| net.contains(&ip)),
         IpAddr::V6(Ipv6Addr::LOCALHOST) => true,
-        IpAddr::V6(ip) => match inside(ip) {
+        IpAddr::V6(ip) => match embedded_ipv4(ip) {
             Some(v4) => is_private(IpAddr::V4(v4)),
             None => UNIQUE_LOCAL.contains(&ip) && ip != METADATA_V6,
         },
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for: mapped (`::ffff:0:0/96`), NAT64 (`64:ff9b::/96`), 6to4
-/// (`2002::/16`), and the deprecated compatible (`::/96`, which holds `::` and `::1`) and translated
-/// (`::ffff:0:0:0/96`) forms.
-fn inside(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let of = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+/// Returns the IPv4 address that an IPv6 address embeds: mapped (`::ffff:0:0/96`), NAT64
+/// (`64:ff9b::/96`), 6to4 (`2002::/16`), and the deprecated compatible (`::/96`, which includes
+/// `::` and `::1`) and translated (`::ffff:0:0:0/96`) forms.
+fn embedded_ipv4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match ip.segments() {
         [0, 0, 0, 0, 0, 0xffff, h, l]
         | [0, 0, 0, 0, 0, 0, h, l]
         | [0, 0, 0, 0, 0xffff, 0, h, l]
         | [0x64, 0xff9b, 0, 0, 0, 0, h, l]
-        | [0x2002, h, l, ..] => Some(of(h, l)),
+        | [0x2002, h, l, ..] => Some(join(h, l)),
         _ => None,
     }
 }
@@ -211,8 +224,9 @@ mod tests {
     }
 
     #[test]
-    fn r17_ranges_end_where_the_list_says() {
-        // (the last public address before, first, last, the first public one after); "" where there is none
+    fn r17_blocked_ranges_have_exact_bounds() {
+        // (last public address before, first blocked, last blocked, first public address after); ""
+        // if the neighbour is not public
         let ranges = [
             ("", "0.0.0.0", "0.255.255.255", "1.0.0.0"),
             ("9.255.255.255", "10.0.0.0", "10.255.255.255", "11.0.0.0"),
@@ -248,34 +262,34 @@ mod tests {
             ("", "ff00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", ""),
         ];
         for (before, first, last, after) in ranges {
-            for shut in [first, last] {
-                assert!(!is_public(ip(shut)), "{shut}");
+            for blocked in [first, last] {
+                assert!(!is_public(ip(blocked)), "{blocked}");
             }
-            for open in [before, after].into_iter().filter(|a| !a.is_empty()) {
-                assert!(is_public(ip(open)), "{open}");
+            for allowed in [before, after].into_iter().filter(|a| !a.is_empty()) {
+                assert!(is_public(ip(allowed)), "{allowed}");
             }
         }
     }
 
     #[test]
-    fn r17_an_address_inside_another_decides() {
-        for (shut, open) in [
+    fn r17_embedded_ipv4_addresses_are_judged() {
+        for (blocked, public) in [
             ("::ffff:127.0.0.1", "::ffff:8.8.8.8"),
             ("64:ff9b::10.0.0.1", "64:ff9b::8.8.8.8"),
             ("2002:c0a8:0101::1", "2002:808:808::1"),
             ("::ffff:0:169.254.169.254", "::ffff:0:8.8.8.8"),
             ("::7f00:1", "::808:808"),
         ] {
-            assert!(!is_public(ip(shut)), "{shut}");
-            assert!(is_public(ip(open)), "{open}");
+            assert!(!is_public(ip(blocked)), "{blocked}");
+            assert!(is_public(ip(public)), "{public}");
         }
         assert!(!is_public(ip("::")) && !is_public(ip("::1")));
     }
 
     #[test]
-    fn r17_allow_insecure_opens_private_ranges_and_nothing_of_a_cloud() {
+    fn r17_allow_insecure_permits_private_ranges_but_not_cloud_metadata() {
         let guard = Guard::new(true, Vec::new());
-        for open in [
+        for allowed in [
             "127.0.0.1",
             "10.1.2.3",
             "172.31.0.1",
@@ -284,9 +298,9 @@ mod tests {
             "fd12::1",
             "::ffff:127.0.0.1",
         ] {
-            assert_eq!(guard.check_ip(ip(open)), Ok(()), "{open}");
+            assert_eq!(guard.check_ip(ip(allowed)), Ok(()), "{allowed}");
         }
-        for shut in [
+        for blocked in [
             "169.254.169.254",
             "fe80::1",
             "fd00:ec2::254",
@@ -298,27 +312,35 @@ mod tests {
             "224.0.0.1",
             "255.255.255.255",
         ] {
-            assert_eq!(guard.check_ip(ip(shut)), Err(Refusal::Address(ip(shut))), "{shut}");
+            assert_eq!(
+                guard.check_ip(ip(blocked)),
+                Err(Refusal::Address(ip(blocked))),
+                "{blocked}"
+            );
         }
         assert!(guard.check_name("Metadata.Google.Internal.").is_err());
         assert!(guard.check_name("metadata.example.com").is_ok());
     }
 
     #[test]
-    fn r17_own_listeners_are_shut_by_every_address_of_the_machine() {
+    fn r17_own_listeners_are_blocked_on_every_address_of_the_machine() {
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let guard = Guard::new(true, vec![at("0.0.0.0:8080"), at("127.0.0.1:9090")]);
-        for shut in [
+        for blocked in [
             "127.0.0.1:8080",
             "127.9.9.9:8080",
             "[::1]:8080",
             "[::ffff:127.0.0.1]:8080",
             "127.0.0.1:9090",
         ] {
-            assert_eq!(guard.check(at(shut)), Err(Refusal::OwnListener(at(shut))), "{shut}");
+            assert_eq!(
+                guard.check(at(blocked)),
+                Err(Refusal::OwnListener(at(blocked))),
+                "{blocked}"
+            );
         }
-        for open in ["127.0.0.1:8081", "10.0.0.1:8080", "127.0.0.2:9090"] {
-            assert_eq!(guard.check(at(open)), Ok(()), "{open}");
+        for allowed in ["127.0.0.1:8081", "10.0.0.1:8080", "127.0.0.2:9090"] {
+            assert_eq!(guard.check(at(allowed)), Ok(()), "{allowed}");
         }
         assert!(guard.check_connected(at("10.0.0.5:50000"), at("10.0.0.5:8080")).is_err());
         assert!(guard.check_connected(at("10.0.0.5:50000"), at("10.0.0.6:8080")).is_ok());
@@ -326,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn r17_well_known_ports_are_shut() {
+    fn r17_well_known_ports_are_blocked() {
         let (strict, open) = (Guard::default(), Guard::new(true, Vec::new()));
         for (port, in_strict, in_open) in [
             (443, true, true),

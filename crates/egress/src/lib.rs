@@ -1,11 +1,17 @@
-//! The only way out to a URL that a customer chose (R17): refuse private addresses, connect to the checked one.
+//! Outbound HTTP requests and WebSockets to URLs that customers set.
 //!
-//! `url` judges the text, `guard` the addresses, `resolve` looks names up, `connect` dials what was checked and
-//! nothing else, `client` asks and reads an answer within bounds, `file` fetches a sound, `socket` opens a WebSocket, `certificate` looks at a server's; `tls`
-//! and `direct` are also for those who ask servers of the operator's choice. Knows nothing of calls, documents or signatures, follows
-//! no redirect by itself (`file` apart) and takes no proxy from the environment.
+//! This crate is the only way to reach such a URL. It refuses private addresses and connects only
+//! to an address that it has checked (`docs/reference/reliability.md#r17`). It does not use proxies
+//! from the environment, and follows redirects only when it fetches files.
+//!
+//! - `url` parses and checks the text of a URL, `guard` checks addresses.
+//! - `resolve` looks up names, `connect` opens connections to checked addresses.
+//! - `client` sends HTTP requests, `file` fetches audio files, `socket` opens WebSockets,
+//!   `certificate` retrieves TLS certificates.
+//! - `tls` and `direct` also serve requests to servers that the operator chose.
 
-// Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
+// Outside input must not make the process panic. Where one of these is needed, an `allow` states
+// the reason.
 #![cfg_attr(
     not(test),
     deny(
@@ -40,60 +46,60 @@ mod tls;
 mod url;
 
 pub use client::{
-    Egress, EgressConfig, EgressRequest, EgressResponse, EgressStream, OnPiece, Stage, Want,
+    BodyPolicy, Egress, EgressConfig, EgressRequest, EgressResponse, EgressStream, OnChunk, Stage,
 };
-pub use direct::{DirectClient, chain, direct_client};
-pub use file::{FetchedFile, FileAnswer};
+pub use direct::{DirectClient, direct_client, error_chain};
+pub use file::{FetchedFile, FileResponse};
 pub use guard::{Guard, Refusal, is_public};
 pub use resolve::{Lookup, Resolve, SystemResolver};
-pub use socket::{Socket, SocketWire, is_too_large};
-pub use tls::{client_tls, prepare};
+pub use socket::{Socket, SocketTransport, is_too_large};
+pub use tls::{client_tls, warm_up};
 pub use url::{CustomerUrl, URL_BYTES_MAX};
 
 use std::time::Duration;
 
-/// `User-Agent` of everything we send to customers (`plivo-callbacks.md` §1).
+/// The `User-Agent` header of every request to a customer.
 pub const USER_AGENT: &str = concat!("Offhook/", env!("CARGO_PKG_VERSION"), " (Plivo-compatible)");
 
-/// Redirects followed at most (R17).
+/// Largest number of redirects that are followed.
 pub const REDIRECTS_MAX: u32 = 5;
 
-/// Why a request to a customer came to nothing. The texts read well after "could not …".
+/// Why a request to a customer failed. The messages read well after "could not …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EgressError {
     #[error(transparent)]
     Refused(#[from] Refusal),
-    #[error("look up {name}: {what}")]
-    Resolve { name: String, what: String },
-    #[error("connect to {host}: {what}")]
-    Connect { host: String, what: String },
+    #[error("look up {name}: {reason}")]
+    Resolve { name: String, reason: String },
+    #[error("connect to {host}: {reason}")]
+    Connect { host: String, reason: String },
     #[error("connect to {host} within {waited:?}")]
     ConnectTimeout { host: String, waited: Duration },
     #[error(
-        "set TLS up with {host} within {waited:?}: it is connected, and the handshake gets no answer"
+        "complete the TLS handshake with {host} within {waited:?}: it accepted the connection but did not answer the handshake"
     )]
     HandshakeTimeout { host: String, waited: Duration },
-    #[error("get an answer within {waited:?}")]
+    #[error("receive a response within {waited:?}")]
     ReadTimeout { waited: Duration },
-    #[error("complete the exchange: {what}")]
-    Broken { what: String },
-    #[error("read an answer of more than {max} bytes")]
+    #[error("complete the request: {reason}")]
+    Broken { reason: String },
+    #[error("read a response of more than {max} bytes")]
     TooLarge { max: usize },
-    #[error("read the content coding {0:?}: only gzip and deflate are known")]
+    #[error("decode the content coding {0:?}: only gzip and deflate are supported")]
     Coding(String),
     #[error("decode the body: {0}")]
     Undecodable(String),
-    #[error("get the file: the answer was {0}")]
+    #[error("fetch the file: the response status was {0}")]
     Status(u16),
-    #[error("open the socket: the answer was {0}")]
+    #[error("open the WebSocket: the response status was {0}")]
     NotUpgraded(u16),
     #[error("follow more than {REDIRECTS_MAX} redirects")]
     Redirects,
 }
 
 impl EgressError {
-    /// `outcome` of `offhook_answer_fetch_seconds` (`interface.md` §4). An unknown coding counts as unreachable
-    /// (`plivo-xml.md` §1 rule 1).
+    /// Returns the `outcome` label of `offhook_answer_fetch_seconds`. An unsupported content coding
+    /// counts as `unreachable`.
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Refused(_) => "refused",

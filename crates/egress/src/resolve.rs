@@ -1,6 +1,7 @@
-//! Names to addresses: the system's resolver behind a short cache, one look-up a name at a time, few in all.
+//! DNS lookups: the system's resolver with a short cache, at most one lookup per name at a time and
+//! a limited number in total.
 //!
-//! Nothing is judged here; `client` checks every address of an answer.
+//! The addresses are not checked here; see `connect`.
 
 use std::future::Future;
 use std::io;
@@ -12,19 +13,20 @@ use std::time::Duration;
 use moka::future::Cache;
 use tokio::sync::Semaphore;
 
-/// How long an answer is kept (`lookup_host` tells no TTL).
-const KEPT: Duration = Duration::from_secs(10);
-/// Names kept at most.
+/// How long a result is cached. `lookup_host` does not report TTLs.
+const CACHE_TTL: Duration = Duration::from_secs(10);
+/// Largest number of cached names.
 const NAMES_MAX: u64 = 10_000;
-/// Look-ups in flight at most, so that dead name servers cannot take all blocking threads.
+/// Largest number of concurrent lookups, so that unresponsive name servers cannot occupy every
+/// blocking thread.
 const IN_FLIGHT_MAX: usize = 64;
 
-/// A look-up under way.
+/// A pending lookup.
 pub type Lookup = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
 
-/// Where addresses come from.
+/// Resolves host names.
 pub trait Resolve: Send + Sync + 'static {
-    /// All addresses of a name, in the order they should be tried.
+    /// Returns all addresses of a name, in the order in which they should be tried.
     fn lookup(&self, name: &str) -> Lookup;
 }
 
@@ -42,7 +44,7 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// [`Resolve`] with the cache and the bounds.
+/// Adds the cache and the limits to a [`Resolve`].
 #[derive(Clone)]
 pub(super) struct Resolver {
     from: Arc<dyn Resolve>,
@@ -52,11 +54,11 @@ pub(super) struct Resolver {
 
 impl Resolver {
     pub(super) fn new(from: Arc<dyn Resolve>) -> Self {
-        let cache = Cache::builder().max_capacity(NAMES_MAX).time_to_live(KEPT).build();
+        let cache = Cache::builder().max_capacity(NAMES_MAX).time_to_live(CACHE_TTL).build();
         Self { from, cache, permits: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) }
     }
 
-    /// The addresses of a name; at least one. A failure is not kept.
+    /// Returns the addresses of a name, at least one. Failures are not cached.
     pub(super) async fn addresses(&self, name: &str) -> Result<Arc<[IpAddr]>, Arc<io::Error>> {
         self.cache.try_get_with(name.to_ascii_lowercase(), self.look_up(name)).await
     }
@@ -64,16 +66,17 @@ impl Resolver {
     async fn look_up(&self, name: &str) -> io::Result<Arc<[IpAddr]>> {
         let permit = self.permits.clone().acquire_owned().await.map_err(io::Error::other)?;
         let lookup = self.from.lookup(name);
-        // A task of its own: `getaddrinfo` cannot be broken off, so its permit must outlive an asker who left.
-        let found = tokio::spawn(async move {
+        // `getaddrinfo` cannot be cancelled. A separate task holds the permit until it returns,
+        // even if the caller has been dropped.
+        let addresses = tokio::spawn(async move {
             let _permit = permit;
             lookup.await
         })
         .await
         .map_err(io::Error::other)??;
-        match found.is_empty() {
+        match addresses.is_empty() {
             true => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
-            false => Ok(found.into()),
+            false => Ok(addresses.into()),
         }
     }
 }
@@ -84,26 +87,26 @@ mod tests {
     use crate::testing::FakeResolver;
 
     #[tokio::test]
-    async fn many_askers_cost_one_look_up_and_failures_are_not_kept() {
-        let fake = FakeResolver::of(&[&["8.8.8.8"]]);
+    async fn concurrent_lookups_share_one_query_and_failures_are_not_cached() {
+        let fake = FakeResolver::new(&[&["8.8.8.8"]]);
         let resolver = Resolver::new(fake.clone());
-        let mut asks = tokio::task::JoinSet::new();
+        let mut lookups = tokio::task::JoinSet::new();
         for n in 0..50 {
             let resolver = resolver.clone();
             let name = if n % 2 == 0 { "app.example.com" } else { "App.Example.com" };
-            asks.spawn(async move { resolver.addresses(name).await.map(|a| a.len()) });
+            lookups.spawn(async move { resolver.addresses(name).await.map(|a| a.len()) });
         }
-        for found in asks.join_all().await {
-            assert_eq!(found.unwrap(), 1);
+        for result in lookups.join_all().await {
+            assert_eq!(result.unwrap(), 1);
         }
-        assert_eq!(fake.asked(), 1);
+        assert_eq!(fake.lookups(), 1);
 
-        let none = FakeResolver::of(&[]);
+        let none = FakeResolver::new(&[]);
         let resolver = Resolver::new(none.clone());
         assert!(resolver.addresses("x.example").await.is_err());
         assert!(resolver.addresses("x.example").await.is_err());
-        assert_eq!(none.asked(), 2);
-        let empty = Resolver::new(FakeResolver::of(&[&[]]));
+        assert_eq!(none.lookups(), 2);
+        let empty = Resolver::new(FakeResolver::new(&[&[]]));
         assert!(empty.addresses("x.example").await.is_err());
     }
 }

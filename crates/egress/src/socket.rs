@@ -1,6 +1,6 @@
-//! A WebSocket to a customer's server: the same rules for its address as for every URL (R17), a connection of its own.
+//! WebSocket connections to customer servers. The same address rules apply as to HTTP requests.
 //!
-//! No redirect is followed. What is said over it is the asker's business; messages are bounded as they are read.
+//! Redirects are not followed. The size of incoming messages is limited.
 
 use std::io;
 use std::pin::Pin;
@@ -25,29 +25,32 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use super::client::request_uri;
 use super::{CustomerUrl, Egress, EgressError};
 
-/// What waits in memory for a server that does not read, beside what the system keeps.
+/// Largest amount of unsent data buffered in the process for a server that does not read.
 const WRITE_BYTES_MAX: usize = 512 * 1024;
-/// What is read at a time.
+/// Size of one read.
 const READ_BYTES: usize = 16 * 1024;
 
-/// An open socket.
-pub type Socket = WebSocketStream<SocketWire>;
+/// An open WebSocket.
+pub type Socket = WebSocketStream<SocketTransport>;
 
-/// Its connection, with TLS or without.
-pub struct SocketWire(Way);
+/// The transport of a WebSocket, with or without TLS.
+pub struct SocketTransport(MaybeTls);
 
-enum Way {
+enum MaybeTls {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Egress {
-    /// Opens a socket, once: look-up, connection, TLS and upgrade within `within`. `url` is [`CustomerUrl::socket`]'s,
-    /// `headers` are all that the upgrade itself does not need. A message of more than `message_bytes_max` is an error
-    /// of the socket's (`tungstenite::Error::Capacity`).
+    /// Opens a WebSocket with one attempt; lookup, connection, TLS and upgrade must finish within
+    /// `within`. `url` comes from [`CustomerUrl::socket`], and `headers` are all headers except
+    /// those of the upgrade. Receiving a message of more than `message_bytes_max` bytes fails with
+    /// `tungstenite::Error::Capacity`.
     ///
     /// # Errors
-    /// Refused, not reached, not in time, or not upgraded.
+    ///
+    /// Fails if the target is refused or unreachable, if the time is up, or if the server does not
+    /// upgrade.
     pub async fn socket(
         &self,
         url: &CustomerUrl,
@@ -55,17 +58,17 @@ impl Egress {
         message_bytes_max: usize,
         within: Duration,
     ) -> Result<Socket, EgressError> {
-        let shaking_hands = AtomicBool::new(false);
-        let late = |_| {
+        let handshaking = AtomicBool::new(false);
+        let timed_out = |_| {
             let host = url.origin();
-            match shaking_hands.load(Ordering::Relaxed) {
+            match handshaking.load(Ordering::Relaxed) {
                 true => EgressError::HandshakeTimeout { host, waited: within },
                 false => EgressError::ConnectTimeout { host, waited: within },
             }
         };
-        timeout(within, self.open(url, headers, message_bytes_max, &shaking_hands))
+        timeout(within, self.open(url, headers, message_bytes_max, &handshaking))
             .await
-            .map_err(late)?
+            .map_err(timed_out)?
     }
 
     async fn open(
@@ -73,21 +76,21 @@ impl Egress {
         url: &CustomerUrl,
         headers: HeaderMap,
         message_bytes_max: usize,
-        shaking_hands: &AtomicBool,
+        handshaking: &AtomicBool,
     ) -> Result<Socket, EgressError> {
-        let request = upgrade(url, headers)?;
-        let (stream, _) = self.dial.connect(url).await?;
-        let wire = match url.is_https() {
-            false => Way::Plain(stream),
+        let request = upgrade_request(url, headers)?;
+        let (stream, _) = self.connector.connect(url).await?;
+        let transport = match url.is_https() {
+            false => MaybeTls::Plain(stream),
             true => {
-                let failed = |what: String| EgressError::Connect { host: url.origin(), what };
+                let failed = |reason: String| EgressError::Connect { host: url.origin(), reason };
                 let host =
                     url.parsed().host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
                 let name = ServerName::try_from(host).map_err(|e| failed(e.to_string()))?;
-                shaking_hands.store(true, Ordering::Relaxed);
+                handshaking.store(true, Ordering::Relaxed);
                 let tls = TlsConnector::from(self.socket_tls.clone()).connect(name, stream).await;
-                shaking_hands.store(false, Ordering::Relaxed);
-                Way::Tls(Box::new(tls.map_err(|e| failed(super::tls::said(&e)))?))
+                handshaking.store(false, Ordering::Relaxed);
+                MaybeTls::Tls(Box::new(tls.map_err(|e| failed(super::tls::describe_error(&e)))?))
             }
         };
         let config = WebSocketConfig::default()
@@ -95,101 +98,105 @@ impl Egress {
             .max_write_buffer_size(WRITE_BYTES_MAX)
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
-        match client_async_with_config(request, SocketWire(wire), Some(config)).await {
+        match client_async_with_config(request, SocketTransport(transport), Some(config)).await {
             Ok((socket, _)) => Ok(socket),
             Err(Error::Http(answer)) => Err(EgressError::NotUpgraded(answer.status().as_u16())),
-            Err(error) => Err(EgressError::Broken { what: broken(&error) }),
+            Err(error) => Err(EgressError::Broken { reason: describe_upgrade_failure(&error) }),
         }
     }
 }
 
-/// Why there was no upgrade, where the library's words would puzzle whoever runs the server.
-fn broken(error: &Error) -> String {
+/// Describes a failed upgrade. The library's own message for an oversized response head ("attack
+/// attempt") would mislead.
+fn describe_upgrade_failure(error: &Error) -> String {
     match error {
         Error::AttackAttempt => {
-            "the head of the answer to the upgrade is too large (or comes in very many small pieces)".to_owned()
+            "the response head of the upgrade is too large or arrives in too many small pieces"
+                .to_owned()
         }
         error => error.to_string(),
     }
 }
 
-fn upgrade(url: &CustomerUrl, headers: HeaderMap) -> Result<Request<()>, EgressError> {
+fn upgrade_request(url: &CustomerUrl, headers: HeaderMap) -> Result<Request<()>, EgressError> {
     let (uri, host) = request_uri(url)?;
     let mut parts = uri.into_parts();
     let scheme = if url.is_https() { "wss" } else { "ws" };
-    let unusable = |what: String| EgressError::Broken { what };
-    parts.scheme =
-        Some(scheme.parse().map_err(|e: http::uri::InvalidUri| unusable(e.to_string()))?);
+    let invalid = |reason: String| EgressError::Broken { reason };
+    parts.scheme = Some(scheme.parse().map_err(|e: http::uri::InvalidUri| invalid(e.to_string()))?);
     let mut request: Request<()> = Request::new(());
-    *request.uri_mut() = Uri::from_parts(parts).map_err(|e| unusable(e.to_string()))?;
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|e| invalid(e.to_string()))?;
     *request.headers_mut() = headers;
-    let own = request.headers_mut();
-    own.insert(HOST, host);
-    own.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    own.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    own.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    let headers = request.headers_mut();
+    headers.insert(HOST, host);
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     let key = HeaderValue::try_from(generate_key());
-    own.insert(SEC_WEBSOCKET_KEY, key.map_err(|e| unusable(e.to_string()))?);
+    headers.insert(SEC_WEBSOCKET_KEY, key.map_err(|e| invalid(e.to_string()))?);
     Ok(request)
 }
 
-/// TLS for sockets: HTTP/1.1 is all that they are upgraded from.
+/// Restricts a TLS configuration to HTTP/1.1, the only protocol that upgrades to WebSocket here.
 pub(super) fn tls_for_sockets(mut tls: rustls::ClientConfig) -> Arc<rustls::ClientConfig> {
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(tls)
 }
 
-/// Whether a message was larger than it may be: the code to close with is 1009.
+/// Returns `true` if a received message exceeded the size limit. The close code for this is 1009.
 pub fn is_too_large(error: &tungstenite::Error) -> bool {
     matches!(error, Error::Capacity(_))
 }
 
-impl AsyncRead for SocketWire {
+impl AsyncRead for SocketTransport {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Way::Plain(stream) => Pin::new(stream).poll_read(cx, into),
-            Way::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+            MaybeTls::Plain(stream) => Pin::new(stream).poll_read(cx, into),
+            MaybeTls::Tls(stream) => Pin::new(stream).poll_read(cx, into),
         }
     }
 }
 
-impl AsyncWrite for SocketWire {
+impl AsyncWrite for SocketTransport {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
         match &mut self.0 {
-            Way::Plain(stream) => Pin::new(stream).poll_write(cx, from),
-            Way::Tls(stream) => Pin::new(stream).poll_write(cx, from),
+            MaybeTls::Plain(stream) => Pin::new(stream).poll_write(cx, from),
+            MaybeTls::Tls(stream) => Pin::new(stream).poll_write(cx, from),
         }
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Way::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Way::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            MaybeTls::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            MaybeTls::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Way::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Way::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            MaybeTls::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            MaybeTls::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, broken};
+    use super::{Error, describe_upgrade_failure};
 
     #[test]
-    fn a_head_that_is_too_large_is_called_that() {
-        let said = broken(&Error::AttackAttempt);
-        assert!(said.contains("too large") && !said.to_lowercase().contains("attack"), "{said}");
-        assert_eq!(broken(&Error::Utf8("x".to_owned())), Error::Utf8("x".to_owned()).to_string());
+    fn an_oversized_response_head_is_described_as_such() {
+        let text = describe_upgrade_failure(&Error::AttackAttempt);
+        assert!(text.contains("too large") && !text.to_lowercase().contains("attack"), "{text}");
+        assert_eq!(
+            describe_upgrade_failure(&Error::Utf8("x".to_owned())),
+            Error::Utf8("x".to_owned()).to_string()
+        );
     }
 }

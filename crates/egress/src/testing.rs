@@ -1,4 +1,4 @@
-//! A customer's server for tests: on loopback, in process, HTTP/1.1 or TLS with HTTP/2; and a resolver that lies.
+//! Test support: a local HTTP server that stands in for a customer's, and a scripted resolver.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -26,9 +26,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{Egress, EgressConfig, Guard, Lookup, Resolve};
 
-/// A request as it came in.
+/// A request that the server received.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ReceivedRequest {
     pub method: Method,
     /// Path and query.
     pub target: String,
@@ -37,41 +37,46 @@ pub struct Seen {
     pub body: Bytes,
 }
 
-impl Seen {
+impl ReceivedRequest {
+    /// Returns a header's value, or an empty string if it is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |v| v.to_str().unwrap())
     }
 }
 
-/// What to answer.
+/// How the server responds.
 pub enum Reply {
     Whole(u16, Vec<(&'static str, String)>, Bytes),
-    /// One byte, again and again, with a pause between.
+    /// Sends one byte after each pause, without end.
     Drip(Duration),
     Endless,
-    /// Promises more than it sends.
+    /// Breaks the connection in the middle of the body.
     CutOff,
-    /// The same, of a stream of events.
+    /// Sends this text as an event stream and then breaks the connection.
     CutStream(String),
     Never,
 }
 
 impl Reply {
+    /// Status 200 with this body.
     pub fn ok(body: impl Into<Bytes>) -> Self {
         Self::Whole(200, Vec::new(), body.into())
     }
+    /// This status with an empty body.
     pub fn status(status: u16) -> Self {
         Self::Whole(status, Vec::new(), Bytes::new())
     }
+    /// A redirect to `to`.
     pub fn redirect(status: u16, to: impl Into<String>) -> Self {
         Self::Whole(status, vec![("location", to.into())], Bytes::from_static(b"moved"))
     }
+    /// Status 200 with this body and `Content-Encoding`.
     pub fn coded(coding: &str, body: impl Into<Bytes>) -> Self {
         Self::Whole(200, vec![("content-encoding", coding.to_owned())], body.into())
     }
 
     async fn response(self) -> Response<UnsyncBoxBody<Bytes, io::Error>> {
-        let flow = |pieces| Response::new(BodyExt::boxed_unsync(StreamBody::new(pieces)));
+        let streaming = |chunks| Response::new(BodyExt::boxed_unsync(StreamBody::new(chunks)));
         match self {
             Self::Whole(status, headers, body) => {
                 let mut response = Response::new(
@@ -83,28 +88,28 @@ impl Reply {
                 }
                 response
             }
-            Self::Drip(pause) => flow(Box::pin(stream::unfold((), move |()| async move {
+            Self::Drip(pause) => streaming(Box::pin(stream::unfold((), move |()| async move {
                 tokio::time::sleep(pause).await;
                 Some((Ok(Frame::data(Bytes::from_static(b"x"))), ()))
             }))
                 as std::pin::Pin<
                     Box<dyn futures_util::Stream<Item = io::Result<Frame<Bytes>>> + Send>,
                 >),
-            Self::Endless => flow(Box::pin(stream::repeat_with(|| {
+            Self::Endless => streaming(Box::pin(stream::repeat_with(|| {
                 Ok(Frame::data(Bytes::from_static(&[b'x'; 1000])))
             }))),
-            Self::CutOff => flow(Box::pin(stream::iter([
+            Self::CutOff => streaming(Box::pin(stream::iter([
                 Ok(Frame::data(Bytes::from_static(b"<Resp"))),
                 Err(io::ErrorKind::ConnectionReset.into()),
             ]))),
             Self::CutStream(begun) => {
                 let sent = stream::once(async { Ok(Frame::data(Bytes::from(begun))) });
-                // The client has what was sent before the connection goes.
+                // Give the client time to read the data before the connection breaks.
                 let cut = stream::once(async {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     Err(io::ErrorKind::ConnectionReset.into())
                 });
-                let mut response = flow(Box::pin(sent.chain(cut)));
+                let mut response = streaming(Box::pin(sent.chain(cut)));
                 response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
                 response
             }
@@ -113,29 +118,31 @@ impl Reply {
     }
 }
 
-/// Ends when dropped.
+/// A local HTTP server that stops when it is dropped.
 pub struct Server {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Arc<Mutex<Vec<ReceivedRequest>>>,
     count: watch::Receiver<usize>,
     _task: JoinSet<()>,
 }
 
 impl Server {
-    /// Speaks HTTP/1.1 in the clear.
-    pub async fn start(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+    /// Starts a server without TLS.
+    pub async fn start(answer: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         Self::run(answer, None).await
     }
 
-    /// Speaks TLS as `localhost`, with these protocols; also gives what to trust.
+    /// Starts a TLS server for `localhost` with these ALPN protocols. Also returns its certificate,
+    /// which clients must trust.
     pub async fn start_tls(
         protocols: &[&str],
-        answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+        answer: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static,
     ) -> (Self, CertificateDer<'static>) {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let cert = made.cert.der().clone();
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let cert = generated.cert.der().clone();
+        let key =
+            PrivateKeyDer::from(PrivatePkcs8KeyDer::from(generated.signing_key.serialize_der()));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -148,34 +155,35 @@ impl Server {
     }
 
     async fn run(
-        answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+        answer: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static,
         tls: Option<TlsAcceptor>,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (connections, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
         let mut task = JoinSet::new();
-        let (counted, noted, answer) = (connections.clone(), seen.clone(), Arc::new(answer));
+        let (counted, received, answer) = (connections.clone(), seen.clone(), Arc::new(answer));
         let (counter, count) = watch::channel(0);
         let counter = Arc::new(counter);
         task.spawn(async move {
             let mut open = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::SeqCst);
-                let (noted, answer, tls, counter) =
-                    (noted.clone(), answer.clone(), tls.clone(), counter.clone());
+                let (received, answer, tls, counter) =
+                    (received.clone(), answer.clone(), tls.clone(), counter.clone());
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let (noted, answer, counter) = (noted.clone(), answer.clone(), counter.clone());
+                    let (received, answer, counter) =
+                        (received.clone(), answer.clone(), counter.clone());
                     async move {
                         let (head, body) = request.into_parts();
-                        let seen = Seen {
+                        let seen = ReceivedRequest {
                             method: head.method,
                             target: head.uri.path_and_query().unwrap().to_string(),
                             version: head.version,
                             headers: head.headers,
                             body: body.collect().await.map_err(io::Error::other)?.to_bytes(),
                         };
-                        noted.lock().unwrap().push(seen.clone());
+                        received.lock().unwrap().push(seen.clone());
                         counter.send_modify(|n| *n += 1);
                         let reply = answer(&seen);
                         Ok::<_, io::Error>(reply.response().await)
@@ -197,48 +205,54 @@ impl Server {
         Self { address, connections, seen, count, _task: task }
     }
 
+    /// Returns an `http` URL of this server.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
+    /// Returns an `https` URL of this server.
     pub fn https_url(&self, path: &str) -> String {
         format!("https://localhost:{}{path}", self.address.port())
     }
+    /// Returns how many connections the server has accepted.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
-    /// Waits until so many requests have come.
+    /// Waits until the server has received `requests` requests.
     pub async fn until_seen(&self, requests: usize) {
         let mut count = self.count.clone();
-        let came =
+        let result =
             tokio::time::timeout(Duration::from_secs(60), count.wait_for(|n| *n >= requests)).await;
-        assert!(came.is_ok(), "{} requests of {requests} after a minute", self.seen().len());
+        assert!(result.is_ok(), "{} requests of {requests} after a minute", self.seen().len());
     }
-    pub fn seen(&self) -> Vec<Seen> {
+    /// Returns all requests received so far.
+    pub fn seen(&self) -> Vec<ReceivedRequest> {
         self.seen.lock().unwrap().clone()
     }
 }
 
-/// Gives these answers one after another, the last one for ever.
+/// A resolver that returns these answers in order and repeats the last one.
 #[derive(Default)]
 pub struct FakeResolver {
     answers: Mutex<VecDeque<Vec<IpAddr>>>,
-    asked: AtomicUsize,
+    lookups: AtomicUsize,
 }
 
 impl FakeResolver {
-    pub fn of(answers: &[&[&str]]) -> Arc<Self> {
+    /// Creates a resolver that answers lookups with these address lists.
+    pub fn new(answers: &[&[&str]]) -> Arc<Self> {
         let answers =
             answers.iter().map(|a| a.iter().map(|ip| ip.parse().unwrap()).collect()).collect();
-        Arc::new(Self { answers: Mutex::new(answers), asked: AtomicUsize::new(0) })
+        Arc::new(Self { answers: Mutex::new(answers), lookups: AtomicUsize::new(0) })
     }
-    pub fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    /// Returns how many lookups were made.
+    pub fn lookups(&self) -> usize {
+        self.lookups.load(Ordering::SeqCst)
     }
 }
 
 impl Resolve for FakeResolver {
     fn lookup(&self, _name: &str) -> Lookup {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.lookups.fetch_add(1, Ordering::SeqCst);
         let mut answers = self.answers.lock().unwrap();
         let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
         Box::pin(async move {
@@ -248,11 +262,12 @@ impl Resolve for FakeResolver {
     }
 }
 
-/// A way out that trusts `roots` alone and finds every name at 127.0.0.1.
+/// Creates a client that trusts only `roots` and resolves every name to 127.0.0.1.
 pub fn egress(guard: Guard, roots: Vec<CertificateDer<'static>>) -> Egress {
-    egress_with(guard, roots, FakeResolver::of(&[&["127.0.0.1"]]))
+    egress_with(guard, roots, FakeResolver::new(&[&["127.0.0.1"]]))
 }
 
+/// Like [`egress`], with the given resolver.
 pub fn egress_with(
     guard: Guard,
     roots: Vec<CertificateDer<'static>>,
@@ -267,7 +282,7 @@ pub fn egress_with(
     .unwrap()
 }
 
-/// Loopback open, as in development.
+/// Returns rules that allow loopback, as in development.
 pub fn open_guard() -> Guard {
     Guard::new(true, Vec::new())
 }

@@ -1,4 +1,4 @@
-//! The way out against real sockets on loopback.
+//! Tests of the HTTP client against servers on loopback.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use tokio::net::TcpListener;
 
 use super::testing::{FakeResolver, Reply, Server, egress, egress_with, open_guard};
 use super::{
-    CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, FetchedFile, FileAnswer,
-    Guard, Lookup, Refusal, Resolve, Want,
+    BodyPolicy, CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, FetchedFile,
+    FileResponse, Guard, Lookup, Refusal, Resolve,
 };
 
-const SOON: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn get(url: &CustomerUrl) -> EgressRequest<'_> {
     EgressRequest {
@@ -22,9 +22,9 @@ fn get(url: &CustomerUrl) -> EgressRequest<'_> {
         url,
         headers: HeaderMap::new(),
         body: Bytes::new(),
-        connect: SOON,
-        read: SOON,
-        want: Want::Body { max: 1_000 },
+        connect: TIMEOUT,
+        read: TIMEOUT,
+        body_policy: BodyPolicy::OnSuccess { max: 1_000 },
     }
 }
 
@@ -48,7 +48,7 @@ async fn one_connection_serves_many_requests() {
 }
 
 #[tokio::test]
-async fn http_2_over_tls_shares_a_connection_and_http_1_is_spoken_where_it_must() {
+async fn http_2_requests_share_a_connection_and_http_1_is_the_fallback() {
     let (server, cert) = Server::start_tls(&["h2", "http/1.1"], |_| Reply::ok("hello")).await;
     let out = egress(open_guard(), vec![cert]);
     ask(&out, &server.https_url("/")).await.unwrap();
@@ -69,8 +69,8 @@ async fn http_2_over_tls_shares_a_connection_and_http_1_is_spoken_where_it_must(
 #[tokio::test]
 async fn certificates_are_verified() {
     let (server, cert) = Server::start_tls(&["h2"], |_| Reply::ok("hello")).await;
-    let untrusting = ask(&egress(open_guard(), Vec::new()), &server.https_url("/")).await;
-    assert!(matches!(untrusting, Err(EgressError::Connect { .. })), "{untrusting:?}");
+    let untrusted = ask(&egress(open_guard(), Vec::new()), &server.https_url("/")).await;
+    assert!(matches!(untrusted, Err(EgressError::Connect { .. })), "{untrusted:?}");
     let other_name = format!("https://other.example:{}/", server.address.port());
     let misnamed = ask(&egress(open_guard(), vec![cert]), &other_name).await;
     assert!(matches!(misnamed, Err(EgressError::Connect { .. })), "{misnamed:?}");
@@ -78,79 +78,79 @@ async fn certificates_are_verified() {
 }
 
 #[tokio::test]
-async fn r17_a_name_that_leads_inside_is_refused_before_a_connection() {
+async fn r17_a_name_that_resolves_to_a_private_address_is_refused_before_connecting() {
     let (server, cert) = Server::start_tls(&["h2"], |_| Reply::ok("secret")).await;
     let refused = ask(&egress(Guard::default(), vec![cert.clone()]), &server.https_url("/")).await;
     assert_eq!(refused.unwrap_err(), EgressError::Refused(Refusal::Address([127, 0, 0, 1].into())));
-    let ours = Guard::new(true, vec![server.address]);
-    let refused = ask(&egress(ours, vec![cert]), &server.https_url("/")).await;
+    let own = Guard::new(true, vec![server.address]);
+    let refused = ask(&egress(own, vec![cert]), &server.https_url("/")).await;
     assert_eq!(refused.unwrap_err(), EgressError::Refused(Refusal::OwnListener(server.address)));
     assert_eq!(server.connections(), 0);
 }
 
 #[tokio::test]
-async fn r17_rebinding_gains_nothing() {
+async fn r17_dns_rebinding_has_no_effect() {
     let server = Server::start(|_| {
         Reply::Whole(200, vec![("connection", "close".to_owned())], Bytes::new())
     })
     .await;
     let url = format!("http://app.example.com:{}/", server.address.port());
-    // Good when checked, bad at any second look-up.
-    let turning = FakeResolver::of(&[&["127.0.0.1"], &["169.254.169.254"]]);
-    let first = egress_with(open_guard(), Vec::new(), turning.clone());
+    // The first lookup returns an allowed address, every later one a blocked address.
+    let rebinding = FakeResolver::new(&[&["127.0.0.1"], &["169.254.169.254"]]);
+    let first = egress_with(open_guard(), Vec::new(), rebinding.clone());
     for _ in 0..3 {
         ask(&first, &url).await.unwrap();
     }
-    assert_eq!((turning.asked(), server.connections()), (1, 3));
-    // The answer that counts is the one that was checked.
-    let later = egress_with(open_guard(), Vec::new(), turning);
+    assert_eq!((rebinding.lookups(), server.connections()), (1, 3));
+    // A new client resolves again, and that address is checked.
+    let later = egress_with(open_guard(), Vec::new(), rebinding);
     let refused = ask(&later, &url).await.unwrap_err();
     assert_eq!(refused, EgressError::Refused(Refusal::Address([169, 254, 169, 254].into())));
 }
 
 #[tokio::test]
-async fn each_wait_has_its_own_end() {
-    struct Mute;
-    impl Resolve for Mute {
+async fn each_phase_has_its_own_timeout() {
+    struct Unresponsive;
+    impl Resolve for Unresponsive {
         fn lookup(&self, _: &str) -> Lookup {
             Box::pin(pending())
         }
     }
     let short = Duration::from_millis(50);
-    let mute = egress_with(open_guard(), Vec::new(), Arc::new(Mute));
-    let url = mute.url("https://app.example.com/").unwrap();
-    let late = mute.request(EgressRequest { connect: short, ..get(&url) }).await.unwrap_err();
+    let client = egress_with(open_guard(), Vec::new(), Arc::new(Unresponsive));
+    let url = client.url("https://app.example.com/").unwrap();
+    let error = client.request(EgressRequest { connect: short, ..get(&url) }).await.unwrap_err();
     assert_eq!(
-        late,
+        error,
         EgressError::ConnectTimeout { host: "https://app.example.com".to_owned(), waited: short }
     );
 
-    // Connected by the kernel, and nobody speaks TLS there.
+    // The kernel accepts the connection, but no TLS server responds.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent = egress(open_guard(), Vec::new());
-    let url = silent.url(&format!("https://{}/", listener.local_addr().unwrap())).unwrap();
+    let client = egress(open_guard(), Vec::new());
+    let url = client.url(&format!("https://{}/", listener.local_addr().unwrap())).unwrap();
     let wait = Duration::from_millis(500);
-    let hangs = silent.request(EgressRequest { connect: wait, ..get(&url) }).await.unwrap_err();
-    assert_eq!(hangs, EgressError::HandshakeTimeout { host: url.origin(), waited: wait });
+    let error = client.request(EgressRequest { connect: wait, ..get(&url) }).await.unwrap_err();
+    assert_eq!(error, EgressError::HandshakeTimeout { host: url.origin(), waited: wait });
 
-    for reply in [|| Reply::Never, || Reply::Drip(SOON)] {
+    for reply in [|| Reply::Never, || Reply::Drip(TIMEOUT)] {
         let server = Server::start(move |_| reply()).await;
         let egress = egress(open_guard(), Vec::new());
         let url = egress.url(&server.url("/")).unwrap();
-        let late = egress.request(EgressRequest { read: short, ..get(&url) }).await.unwrap_err();
-        assert_eq!(late, EgressError::ReadTimeout { waited: short });
+        let error = egress.request(EgressRequest { read: short, ..get(&url) }).await.unwrap_err();
+        assert_eq!(error, EgressError::ReadTimeout { waited: short });
     }
 }
 
 #[tokio::test]
-async fn a_body_ends_at_its_limit_and_a_failed_answers_body_is_not_kept() {
+async fn a_body_ends_at_its_limit_and_error_bodies_are_discarded() {
     let server = Server::start(|seen| match seen.target.as_str() {
         "/endless" => Reply::Endless,
         "/exact" => Reply::ok(vec![b'x'; 1_000]),
         "/over" => Reply::ok(vec![b'x'; 1_001]),
         "/cut" => Reply::CutOff,
         "/head" => Reply::Whole(200, vec![("x-long", "x".repeat(300_000))], Bytes::new()),
-        _ => Reply::Whole(500, Vec::new(), Bytes::from_static(b"a secret of the inside")),
+        _ => Reply::Whole(500, Vec::new(), Bytes::from_static(b"internal details")),
     })
     .await;
     let egress = egress(open_guard(), Vec::new());
@@ -171,25 +171,27 @@ async fn a_body_ends_at_its_limit_and_a_failed_answers_body_is_not_kept() {
     let failed = ask(&egress, &url("/other")).await.unwrap();
     assert_eq!((failed.status.as_u16(), failed.body.len()), (500, 0));
     let target = egress.url(&url("/endless")).unwrap();
-    let dropped =
-        egress.request(EgressRequest { want: Want::Nothing, ..get(&target) }).await.unwrap();
+    let dropped = egress
+        .request(EgressRequest { body_policy: BodyPolicy::Discard, ..get(&target) })
+        .await
+        .unwrap();
     assert_eq!((dropped.status.as_u16(), dropped.body.len()), (200, 0));
 }
 
 #[tokio::test]
-async fn nobody_there_is_a_connect_failure() {
+async fn a_closed_port_is_a_connect_error() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let gone = ask(&egress(open_guard(), Vec::new()), &format!("http://{free}/")).await;
     assert!(matches!(gone, Err(EgressError::Connect { .. })), "{gone:?}");
 }
 
 #[tokio::test]
-async fn an_address_where_nobody_listens_does_not_hide_the_next() {
+async fn an_unreachable_address_does_not_hide_the_next() {
     let server = Server::start(|_| Reply::ok("hello")).await;
     let both = egress_with(
         open_guard(),
         Vec::new(),
-        FakeResolver::of(&[&["::1", "127.0.0.2", "127.0.0.1"]]),
+        FakeResolver::new(&[&["::1", "127.0.0.2", "127.0.0.1"]]),
     );
     let answer =
         ask(&both, &format!("http://app.example.com:{}/", server.address.port())).await.unwrap();
@@ -197,7 +199,7 @@ async fn an_address_where_nobody_listens_does_not_hide_the_next() {
 }
 
 #[tokio::test]
-async fn files_come_with_what_a_cache_needs_and_one_retry() {
+async fn files_are_fetched_with_caching_headers_and_one_retry() {
     let server = Server::start(|seen| match seen.target.as_str() {
         "/moved" => Reply::redirect(302, "/tone.wav"),
         "/tone.wav" if seen.header("if-none-match") == "\"v1\"" => Reply::status(304),
@@ -223,14 +225,14 @@ async fn files_come_with_what_a_cache_needs_and_one_retry() {
         etag: Some("\"v1\"".to_owned()),
         cache_control: Some("max-age=60".to_owned()),
     };
-    assert_eq!(fetch("/moved", None).await, Ok(FileAnswer::File(file)));
-    let mut pieces = Vec::new();
+    assert_eq!(fetch("/moved", None).await, Ok(FileResponse::File(file)));
+    let mut chunks = Vec::new();
     let url = server.url("/moved");
-    let came = egress
-        .fetch_file_in_pieces(&url, 10_000, None, &mut |piece| pieces.extend_from_slice(&piece))
+    let result = egress
+        .fetch_file_streaming(&url, 10_000, None, &mut |chunk| chunks.extend_from_slice(&chunk))
         .await;
-    assert!(came.is_ok() && pieces == b"RIFF", "{pieces:?}");
-    assert_eq!(fetch("/tone.wav", Some("\"v1\"")).await, Ok(FileAnswer::NotModified));
+    assert!(result.is_ok() && chunks == b"RIFF", "{chunks:?}");
+    assert_eq!(fetch("/tone.wav", Some("\"v1\"")).await, Ok(FileResponse::NotModified));
     assert!(server.seen().iter().all(|s| s.header("x-plivo-signature-v3").is_empty()));
     assert_eq!(fetch("/gone", None).await, Err(EgressError::Status(503)));
     assert_eq!(count("/gone"), 2);

@@ -1,7 +1,9 @@
-//! A customer's URL: the text as written, which signatures cover, beside what the WHATWG rules make of it.
+//! Customer URLs: the text as written, which signatures cover, together with its parsed form
+//! (WHATWG URL standard).
 //!
-//! What can be seen bad without a look-up (scheme, user info, port, an address however it is spelled) is refused
-//! here; names are judged by their addresses, in `client`.
+//! Everything that can be checked without a lookup is checked here: scheme, user info, port, and IP
+//! addresses in any notation. Host names are judged by their addresses when a connection is opened;
+//! see `connect`.
 
 use std::sync::Arc;
 
@@ -9,17 +11,17 @@ use url::{Host, Url};
 
 use super::guard::{Guard, Refusal};
 
-/// Longest URL taken or sent, in bytes (`plivo-callbacks.md` §1).
+/// Largest length of a URL, in bytes.
 pub const URL_BYTES_MAX: usize = 8_192;
 
-/// Longest host, and longest label of one, as ASCII (RFC 1035 §2.3.4, RFC 1123 §2.1).
+/// Largest length of a host name and of one label, in ASCII (RFC 1035 §2.3.4, RFC 1123 §2.1).
 const HOST_BYTES_MAX: usize = 253;
 const LABEL_BYTES_MAX: usize = 63;
 
-/// Characters of a scheme that we do not take are told up to here.
-const SCHEME_SHOWN: usize = 40;
+/// An unsupported scheme is quoted in messages up to this many characters.
+const SCHEME_CHARS_SHOWN: usize = 40;
 
-/// A URL that may be asked, as far as its text tells.
+/// A URL whose text passed all checks.
 #[derive(Clone, Debug)]
 pub struct CustomerUrl {
     written: Arc<str>,
@@ -28,16 +30,18 @@ pub struct CustomerUrl {
 }
 
 impl CustomerUrl {
-    /// Reads an absolute `http(s)` URL.
+    /// Parses an absolute `http` or `https` URL.
     ///
     /// # Errors
-    /// Not of that form, or something the guard shuts.
+    ///
+    /// Fails if the text is not such a URL or `guard` refuses a part of it.
     pub fn parse(text: &str, guard: &Guard) -> Result<Self, Refusal> {
         let written = text.trim_matches([' ', '\t', '\r', '\n']);
         if written.len() > URL_BYTES_MAX {
             return Err(Refusal::Malformed(format!("it is longer than {URL_BYTES_MAX} bytes")));
         }
-        // The parser would drop these silently, and the signed text would then not be the URL gone to.
+        // The parser would silently drop these characters, and the signed text would then differ
+        // from the requested URL.
         if written.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(Refusal::Malformed("it has a space or control character in it".to_owned()));
         }
@@ -53,8 +57,8 @@ impl CustomerUrl {
         match scheme.to_ascii_lowercase().as_str() {
             "https" => {}
             "http" if guard.allows_insecure() => {}
-            // It goes into a log line: cut.
-            _ => return Err(Refusal::Scheme(scheme.chars().take(SCHEME_SHOWN).collect())),
+            // Truncated because it appears in a log line.
+            _ => return Err(Refusal::Scheme(scheme.chars().take(SCHEME_CHARS_SHOWN).collect())),
         }
         if authority.contains('@') {
             return Err(Refusal::UserInfo);
@@ -66,7 +70,7 @@ impl CustomerUrl {
         guard.check_port(parsed.port_or_known_default().unwrap_or(0))?;
         match parsed.host() {
             Some(Host::Domain(name)) => {
-                fits_dns(name)?;
+                check_dns_length(name)?;
                 guard.check_name(name)?;
             }
             Some(Host::Ipv4(ip)) => guard.check_ip(ip.into())?,
@@ -78,29 +82,37 @@ impl CustomerUrl {
         Ok(Self { written: written.into(), fragment_at, parsed })
     }
 
-    /// Reads an absolute `ws(s)` URL: judged as the `http(s)` one that it is asked like, and signed as it is written.
+    /// Parses an absolute `ws` or `wss` URL. It is checked like the corresponding `http` or `https`
+    /// URL and signed as written.
     ///
     /// # Errors
-    /// As [`CustomerUrl::parse`].
+    ///
+    /// See [`CustomerUrl::parse`].
     pub fn socket(text: &str, guard: &Guard) -> Result<Self, Refusal> {
         let written = text.trim_matches([' ', '\t', '\r', '\n']);
         let (scheme, rest) = written.split_once("://").ok_or_else(|| {
             Refusal::Malformed("it is not of the form wss://host/path".to_owned())
         })?;
-        let asked = match scheme.to_ascii_lowercase().as_str() {
+        let http_scheme = match scheme.to_ascii_lowercase().as_str() {
             "wss" => "https",
             "ws" if guard.allows_insecure() => "http",
-            _ => return Err(Refusal::SocketScheme(scheme.chars().take(SCHEME_SHOWN).collect())),
+            _ => {
+                return Err(Refusal::SocketScheme(
+                    scheme.chars().take(SCHEME_CHARS_SHOWN).collect(),
+                ));
+            }
         };
-        let judged = Self::parse(&format!("{asked}://{rest}"), guard)?;
+        let checked = Self::parse(&format!("{http_scheme}://{rest}"), guard)?;
         let fragment_at = written.find('#').unwrap_or(written.len());
-        Ok(Self { written: written.into(), fragment_at, parsed: judged.parsed })
+        Ok(Self { written: written.into(), fragment_at, parsed: checked.parsed })
     }
 
-    /// Where a redirect leads. An absolute one keeps its text, a relative one gets the joined form.
+    /// Resolves a redirect target. An absolute URL keeps its text; a relative one gets the joined
+    /// form.
     ///
     /// # Errors
-    /// As [`CustomerUrl::parse`]; and never from https to http.
+    ///
+    /// See [`CustomerUrl::parse`]. Also fails if the redirect leads from `https` to `http`.
     pub fn join(&self, location: &str, guard: &Guard) -> Result<Self, Refusal> {
         let joined = self.parsed.join(location).map_err(|e| Refusal::Malformed(e.to_string()))?;
         if self.is_https() && joined.scheme() != "https" {
@@ -108,37 +120,38 @@ impl CustomerUrl {
         }
         match Self::parse(location, guard) {
             Err(Refusal::Malformed(_)) => Self::parse(joined.as_str(), guard),
-            judged => judged,
+            checked => checked,
         }
     }
 
-    /// The text as written, without its fragment: what is signed.
+    /// Returns the text as written without its fragment. Signatures cover this text.
     pub fn text(&self) -> &str {
         self.written.get(..self.fragment_at).unwrap_or(&self.written)
     }
 
-    /// The fragment, which carries settings (`plivo-callbacks.md` §4.2) and is never sent.
+    /// Returns the fragment, which holds settings for the request
+    /// (`docs/reference/callbacks.md#url-settings`) and is never sent.
     pub fn fragment(&self) -> Option<&str> {
         self.written.get(self.fragment_at..)?.strip_prefix('#')
     }
 
-    /// What the WHATWG rules make of it, fragment left out.
+    /// Returns the parsed URL without its fragment.
     pub fn parsed(&self) -> &Url {
         &self.parsed
     }
 
-    /// Whether TLS is spoken.
+    /// Returns `true` if requests use TLS.
     pub fn is_https(&self) -> bool {
         self.parsed.scheme() == "https"
     }
 
-    /// Scheme, host and port: what a queue or a pool is kept for.
+    /// Returns scheme, host and port as text, the key of connection pools and queues.
     pub fn origin(&self) -> String {
         self.parsed.origin().ascii_serialization()
     }
 
-    /// Host and port as written, where they name the host that is gone to in plain ASCII; so that a receiver who
-    /// rebuilds the URL from `Host` gets the text that was signed.
+    /// Returns the host and port as written if they name the requested host in plain ASCII, so that
+    /// a receiver that rebuilds the URL from `Host` obtains the signed text.
     pub(super) fn authority(&self) -> String {
         let written =
             self.text().split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next());
@@ -157,8 +170,9 @@ impl CustomerUrl {
     }
 }
 
-/// Names that no DNS could hold are not kept either: the store has hosts in an index.
-fn fits_dns(name: &str) -> Result<(), Refusal> {
+/// Rejects host names that are too long for DNS. The store keeps hosts in an index, which limits
+/// their length.
+fn check_dns_length(name: &str) -> Result<(), Refusal> {
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.len() > HOST_BYTES_MAX || name.split('.').any(|label| label.len() > LABEL_BYTES_MAX) {
         let text = format!(
@@ -177,8 +191,9 @@ mod tests {
     use super::CustomerUrl;
     use crate::guard::{Guard, Refusal, is_public};
 
-    /// How 127.0.0.1, other shut addresses and shut forms can be spelled. Refused without a look-up.
-    const BAD: &[&str] = &[
+    /// Spellings of loopback and other blocked addresses, and other invalid URLs. All are refused
+    /// without a lookup.
+    const REFUSED: &[&str] = &[
         // loopback
         "https://127.0.0.1/",
         "https://127.1/",
@@ -234,7 +249,7 @@ mod tests {
         "https://[fd12:3456::1]/",
         "https://[::ffff:10.0.0.1]/",
         "https://[2002:a00:1::]/",
-        // metadata and link-local
+        // metadata services and link-local
         "https://169.254.169.254/latest/meta-data/",
         "https://2852039166/",
         "https://0xa9fea9fe/",
@@ -247,7 +262,7 @@ mod tests {
         "https://[fd00:ec2::254]/",
         "https://metadata.google.internal/",
         "https://METADATA.google.internal./",
-        // the rest of the ranges
+        // the other blocked ranges
         "https://192.0.0.1/",
         "https://192.0.2.1/",
         "https://192.88.99.1/",
@@ -262,7 +277,7 @@ mod tests {
         "https://[2001::1]/",
         "https://[100::1]/",
         "https://[64:ff9b:1::1]/",
-        // user info, also where parsers differ
+        // user info, including forms that parsers disagree about
         "https://user@app.example.com/",
         "https://user:pw@app.example.com/",
         "https://@app.example.com/",
@@ -304,16 +319,16 @@ mod tests {
     ];
 
     #[test]
-    fn r17_every_spelling_of_a_shut_place_is_refused() {
-        assert!(BAD.len() >= 60);
+    fn r17_every_spelling_of_a_blocked_target_is_refused() {
+        assert!(REFUSED.len() >= 60);
         let guard = Guard::default();
-        for text in BAD {
-            assert!(CustomerUrl::parse(text, &guard).is_err(), "{text:?} was let through");
+        for text in REFUSED {
+            assert!(CustomerUrl::parse(text, &guard).is_err(), "{text:?} was accepted");
         }
     }
 
     #[test]
-    fn r17_public_ones_pass_and_keep_their_text() {
+    fn r17_public_urls_are_accepted_and_keep_their_text() {
         let guard = Guard::default();
         for (text, signed, parsed) in [
             ("https://app.example.com", "https://app.example.com", "https://app.example.com/"),
@@ -373,9 +388,9 @@ mod tests {
     }
 
     #[test]
-    fn r17_sockets_go_by_the_same_rules() {
+    fn r17_websocket_urls_follow_the_same_rules() {
         let (strict, open) = (Guard::default(), Guard::new(true, Vec::new()));
-        for bad in BAD.iter().filter_map(|text| text.strip_prefix("https://")) {
+        for bad in REFUSED.iter().filter_map(|text| text.strip_prefix("https://")) {
             assert!(CustomerUrl::socket(&format!("wss://{bad}"), &strict).is_err(), "wss://{bad}");
         }
         for bad in [
@@ -401,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn the_authority_is_sent_as_written_where_it_is_the_host() {
+    fn the_authority_is_sent_as_written_if_it_names_the_host() {
         let guard = Guard::default();
         for (text, authority) in [
             ("https://App.Example.com:443/x", "App.Example.com:443"),
@@ -416,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn r17_hosts_that_no_dns_could_hold_are_refused() {
+    fn r17_host_names_too_long_for_dns_are_refused() {
         let label = "a".repeat(63);
         let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
         for good in [longest.clone(), format!("{longest}.")] {
@@ -432,13 +447,13 @@ mod tests {
             "ü.".repeat(2_000),
             "ü".repeat(3_000),
         ] {
-            let refused = CustomerUrl::parse(&format!("https://{bad}/"), &Guard::default());
-            assert!(matches!(refused, Err(Refusal::Malformed(_))), "{}", bad.len());
+            let result = CustomerUrl::parse(&format!("https://{bad}/"), &Guard::default());
+            assert!(matches!(result, Err(Refusal::Malformed(_))), "{}", bad.len());
         }
     }
 
     #[test]
-    fn r17_redirects_stay_https_and_are_judged_like_a_first_target() {
+    fn r17_redirects_stay_on_https_and_are_checked_like_the_first_url() {
         let guard = Guard::default();
         let url = CustomerUrl::parse("https://app.example.com/a/b?x=1", &guard).unwrap();
         for (location, leads_to) in [
@@ -468,7 +483,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn r17_no_text_gets_past_the_rules(
+        fn r17_no_text_bypasses_the_rules(
             text in "(https?|HTTPS|ws)://([0-9a-fx.\\[\\]:%@\\\\/①②⑦。]{1,24}|\\PC{1,16})(:[0-9]{1,5})?/?\\PC{0,8}"
         ) {
             if let Ok(url) = CustomerUrl::parse(&text, &Guard::default()) {
@@ -480,7 +495,7 @@ mod tests {
                     Some(Host::Domain(name)) => prop_assert!(name.parse::<std::net::IpAddr>().is_err()),
                     None => prop_assert!(false, "no host"),
                 }
-                // What the client is told to connect to is judged once more, by this text.
+                // The HTTP client parses this text again; it must lead to the same origin.
                 let sent = format!("https://{}/", url.authority());
                 let again = CustomerUrl::parse(&sent, &Guard::default()).unwrap();
                 prop_assert_eq!(again.parsed().origin(), url.parsed().origin());

@@ -1,5 +1,5 @@
-//! The embedded voice, by way of helper processes: started at the first prompt, at most two, thrown away at the
-//! first sign of trouble and started anew, with a growing pause where that goes on.
+//! The embedded voice, run in helper processes. At most two helpers run; the first starts with the
+//! first prompt. A helper that fails is replaced, after a growing delay if failures continue.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,40 +11,42 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
-use super::helper::{DONE, FAILED, FOLDER, FRAME_MAX, PIECE, SPEAK, frame};
-use super::language::Embedded;
+use super::helper::{AUDIO, DONE, FAILED, FOLDER, FRAME_MAX, SPEAK, frame};
+use super::language::EmbeddedVoice;
 use super::limiter::Limiter;
 use super::markup;
 use super::provider::{BoxFuture, Provider, Sink, SpeechError};
-use super::script::Say;
+use super::script::Segment;
 use super::voices;
 use crate::pico::RATE;
 use model::Clock;
 
-/// Pico makes 200 s of speech a second of CPU: two are plenty, and bound what a bad text can burn.
-const HELPERS: usize = 2;
-/// One piece of text, 3,000 characters at most: well above a second of work on a busy machine.
+/// Pico synthesises 200 s of speech per second of CPU time. Two helpers are enough and limit the
+/// CPU time that bad text can use.
+const HELPERS_MAX: usize = 2;
+/// Time limit for one segment of text (at most 3,000 characters), which takes about a second on a
+/// busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// After the second failure in a row; doubles with each further one.
+/// Delay after the second consecutive failure. It doubles with each further failure.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
-/// The provider.
+/// The embedded voice as a [`Provider`].
 pub struct Builtin {
-    start: Box<dyn Start>,
+    start: Box<dyn StartHelper>,
     folder: PathBuf,
     clock: Clock,
-    turns: Semaphore,
+    running: Semaphore,
     pool: Mutex<Pool>,
-    unpacked: [tokio::sync::OnceCell<()>; Embedded::ALL.len()],
+    unpacked: [tokio::sync::OnceCell<()>; EmbeddedVoice::ALL.len()],
 }
 
-/// How a helper comes to be; a seam for tests.
-pub(super) trait Start: Send + Sync {
+/// Starts helpers. Tests substitute their own.
+pub(super) trait StartHelper: Send + Sync {
     fn start(&self) -> io::Result<Helper>;
 }
 
-/// A running helper. Dropping it ends it.
+/// A running helper. Dropping it ends the process.
 pub(super) struct Helper {
     pub(super) input: Box<dyn AsyncWrite + Send + Unpin>,
     pub(super) output: Box<dyn AsyncRead + Send + Unpin>,
@@ -54,56 +56,57 @@ pub(super) struct Helper {
 #[derive(Default)]
 struct Pool {
     idle: Vec<Helper>,
-    /// In a row.
+    /// Consecutive failures.
     failures: u32,
-    not_before: Option<Instant>,
+    retry_at: Option<Instant>,
 }
 
 impl Builtin {
-    /// Helpers are `program speech-helper` (`None`: this program); voices are unpacked into `folder`.
+    /// Creates the provider. Helpers run `program speech-helper`, or this program if `None`; voice
+    /// files are unpacked into `folder`.
     pub fn new(program: Option<PathBuf>, folder: PathBuf, clock: Clock) -> Self {
-        Self::with(Box::new(Program(program)), folder, clock)
+        Self::with_start(Box::new(HelperProgram(program)), folder, clock)
     }
 
-    pub(super) fn with(start: Box<dyn Start>, folder: PathBuf, clock: Clock) -> Self {
+    pub(super) fn with_start(start: Box<dyn StartHelper>, folder: PathBuf, clock: Clock) -> Self {
         Self {
             start,
             folder,
             clock,
-            turns: Semaphore::new(HELPERS),
+            running: Semaphore::new(HELPERS_MAX),
             pool: Mutex::default(),
             unpacked: Default::default(),
         }
     }
 
-    async fn say(&self, say: &Say, sink: &mut Sink) -> Result<(), SpeechError> {
-        let voice = Embedded::nearest(&say.speaker.language);
-        let markup = markup::pico(say, voice);
+    async fn speak(&self, segment: &Segment, sink: &mut Sink) -> Result<(), SpeechError> {
+        let voice = EmbeddedVoice::nearest(&segment.speaker.language);
+        let markup = markup::pico_markup(segment, voice);
         if markup.len() >= FRAME_MAX {
             return Err(SpeechError::TooLong(markup.len()));
         }
         self.unpack(voice).await?;
-        let _turn = self.turns.acquire().await.map_err(|_| SpeechError::Unheard)?;
-        let mut helper = self.helper().await?;
-        let spoken = tokio::time::timeout(DEADLINE, helper.speak(voice, &markup, sink)).await;
-        match spoken.unwrap_or(Err(SpeechError::Deadline(DEADLINE))) {
-            // It lives and is between prompts: what it could not say is no fault of its own.
-            said @ (Ok(()) | Err(SpeechError::Engine(_))) => {
+        let _permit = self.running.acquire().await.map_err(|_| SpeechError::Cancelled)?;
+        let mut helper = self.take_helper().await?;
+        let outcome = tokio::time::timeout(DEADLINE, helper.speak(voice, &markup, sink)).await;
+        match outcome.unwrap_or(Err(SpeechError::Deadline(DEADLINE))) {
+            // The helper is still running and idle: the text failed, not the helper.
+            outcome @ (Ok(()) | Err(SpeechError::Engine(_))) => {
                 let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
                 pool.failures = 0;
                 pool.idle.push(helper);
-                said
+                outcome
             }
-            Err(SpeechError::Unheard) => Err(SpeechError::Unheard),
+            Err(SpeechError::Cancelled) => Err(SpeechError::Cancelled),
             Err(e) => {
-                self.failed();
+                self.record_failure();
                 Err(e)
             }
         }
     }
 
-    /// The files are looked at once a run of the node.
-    async fn unpack(&self, voice: Embedded) -> Result<(), SpeechError> {
+    /// Unpacks a voice's files once per process.
+    async fn unpack(&self, voice: EmbeddedVoice) -> Result<(), SpeechError> {
         let Some(cell) = self.unpacked.get(voice as usize) else { return Ok(()) };
         let unpack = || async {
             let folder = self.folder.clone();
@@ -113,40 +116,41 @@ impl Builtin {
         cell.get_or_try_init(unpack).await.map(|_| ())
     }
 
-    /// An idle helper that still lives, else a new one.
-    async fn helper(&self) -> Result<Helper, SpeechError> {
+    /// Returns an idle helper that is still running, or starts a new one.
+    async fn take_helper(&self) -> Result<Helper, SpeechError> {
         let now = self.clock.now();
         {
             let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
             while let Some(mut helper) = pool.idle.pop() {
-                if helper.lives() {
+                if helper.is_running() {
                     return Ok(helper);
                 }
             }
             let wait =
-                pool.not_before.map(|at| at.saturating_duration_since(now)).unwrap_or_default();
+                pool.retry_at.map(|at| at.saturating_duration_since(now)).unwrap_or_default();
             if !wait.is_zero() {
                 return Err(SpeechError::BackOff { failures: pool.failures, wait });
             }
         }
         let mut helper = self.start.start().map_err(|e| {
-            self.failed();
+            self.record_failure();
             SpeechError::Start(e)
         })?;
         let folder = self.folder.to_string_lossy();
         if let Err(e) = helper.input.write_all(&frame(FOLDER, folder.as_bytes())).await {
-            self.failed();
+            self.record_failure();
             return Err(SpeechError::Helper(e));
         }
         Ok(helper)
     }
 
-    /// The first failure costs nothing: the next prompt gets a new helper at once.
-    fn failed(&self) {
+    /// Records a failure. The first one has no delay: the next prompt starts a new helper
+    /// immediately.
+    fn record_failure(&self) {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let doublings = pool.failures.saturating_sub(1).min(16);
         if pool.failures > 0 {
-            pool.not_before =
+            pool.retry_at =
                 Some(self.clock.now() + (BACK_OFF_FIRST * (1 << doublings)).min(BACK_OFF_MAX));
         }
         pool.failures = pool.failures.saturating_add(1);
@@ -158,23 +162,23 @@ impl Provider for Builtin {
         "builtin"
     }
 
-    fn speaks(&self, language: &str) -> bool {
-        Embedded::for_language(language).is_some()
+    fn can_speak(&self, language: &str) -> bool {
+        EmbeddedVoice::for_language(language).is_some()
     }
 
     fn synthesise<'a>(
         &'a self,
-        say: &'a Say,
+        segment: &'a Segment,
         sink: &'a mut Sink,
     ) -> BoxFuture<'a, Result<(), SpeechError>> {
-        Box::pin(self.say(say, sink))
+        Box::pin(self.speak(segment, sink))
     }
 }
 
 impl Helper {
     async fn speak(
         &mut self,
-        voice: Embedded,
+        voice: EmbeddedVoice,
         markup: &str,
         sink: &mut Sink,
     ) -> Result<(), SpeechError> {
@@ -184,9 +188,9 @@ impl Helper {
         self.input.flush().await.map_err(SpeechError::Helper)?;
         let mut limiter = Limiter::new(markup::GAIN);
         loop {
-            let (kind, body) = self.answer().await.map_err(SpeechError::Helper)?;
+            let (kind, body) = self.read_response().await.map_err(SpeechError::Helper)?;
             match kind {
-                PIECE => {
+                AUDIO => {
                     let (samples, _) = body.as_chunks::<2>();
                     let pcm: Vec<i16> = samples.iter().map(|&s| i16::from_le_bytes(s)).collect();
                     sink.push(RATE, limiter.push(&pcm)).await?;
@@ -200,7 +204,7 @@ impl Helper {
         }
     }
 
-    async fn answer(&mut self) -> io::Result<(u8, Vec<u8>)> {
+    async fn read_response(&mut self) -> io::Result<(u8, Vec<u8>)> {
         let length = self.output.read_u32_le().await? as usize;
         if length > FRAME_MAX {
             return Err(io::ErrorKind::InvalidData.into());
@@ -211,21 +215,22 @@ impl Helper {
         Ok((kind, body))
     }
 
-    fn lives(&mut self) -> bool {
+    fn is_running(&mut self) -> bool {
         self.child.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(None)))
     }
 }
 
-/// The real thing.
-struct Program(Option<PathBuf>);
+/// Starts processes of this program, or of the running program if `None`.
+struct HelperProgram(Option<PathBuf>);
 
-impl Start for Program {
+impl StartHelper for HelperProgram {
     fn start(&self) -> io::Result<Helper> {
         let program = self.0.clone().map_or_else(std::env::current_exe, Ok)?;
         let mut child = Command::new(program)
             .arg("speech-helper")
             .env_clear()
-            // The allocator's first reservation alone, 1 GiB, would make the helper's own limit meaningless.
+            // The allocator's first reservation alone would be 1 GiB, more than the helper's memory
+            // limit.
             .env("MIMALLOC_ARENA_RESERVE", "32MiB")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

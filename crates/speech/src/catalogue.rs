@@ -1,55 +1,55 @@
-//! The languages and voices that documents may name, and who says them here: what `offhook voices` and `GET
-//! /api/v1/voices/` list. Follows the order in which the library asks its engines; nothing is asked.
+//! The languages and voices that documents may use and the engine that speaks each, as listed by
+//! `offhook voices` and `GET /api/v1/voices/`. Engines are considered in the library's order; no
+//! engine is contacted.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::config::{ProviderName, SpeechConfig};
 use super::espeak::{self, Espeak};
-use super::language::{self, Embedded, Speaker, primary};
+use super::language::{self, EmbeddedVoice, Speaker, primary};
 use super::openai;
 use super::provider::Provider as _;
 use xml::ast::{SsmlTag, Voice};
 
-/// Every voice in every language that it speaks.
+/// All voices and languages.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Voices)]
 pub struct Catalogue {
-    /// The languages of WOMAN and MAN.
-    pub languages: Vec<Spoken>,
-    pub voices: Vec<Entry>,
+    /// The languages of `WOMAN` and `MAN`.
+    pub languages: Vec<SpokenLanguage>,
+    pub voices: Vec<DocumentVoice>,
 }
 
-/// A language, and who speaks it.
+/// A language and the engine that speaks it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = SpokenLanguage)]
-pub struct Spoken {
-    /// BCP 47.
+pub struct SpokenLanguage {
+    /// A BCP 47 tag.
     pub language: String,
     /// `builtin`, `espeak` or `openai`.
     pub engine: &'static str,
-    /// Whether the engine has this language, or says it in the nearest voice that it has.
+    /// `true` if the engine supports this language, `false` if it is spoken by the nearest voice.
     pub exact: bool,
 }
 
-/// A voice of documents.
+/// A voice that documents can use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = DocumentVoice)]
-pub struct Entry {
-    /// As `voice` of a document names it: `WOMAN`, `MAN`, `Polly.…`.
+pub struct DocumentVoice {
+    /// The value of `voice` in a document: `WOMAN`, `MAN`, `Polly.…`.
     pub voice: String,
-    /// What it speaks where the document says no `language`.
+    /// The language used if the document sets no `language`.
     pub language: String,
     /// `female` or `male`.
     pub gender: &'static str,
     pub engine: &'static str,
-    /// The engine's own voice. The embedded engine has one a language, a woman's; a man's is the same one lower.
+    /// The engine's own voice. The embedded engine has one female voice per language and lowers its
+    /// pitch for a male one.
     pub engine_voice: String,
-    /// As of [`Spoken::exact`].
+    /// See [`SpokenLanguage::exact`].
     pub exact: bool,
 }
 
-/// An engine that may be asked, in the order of the library.
+/// An available engine.
 enum Engine<'a> {
     Builtin,
     Espeak(Espeak),
@@ -65,21 +65,22 @@ impl Engine<'_> {
         }
     }
 
-    /// Its voice for this speaker; none: it does not know the language.
+    /// Returns the engine's voice for a speaker, or `None` if the engine does not support the
+    /// language.
     fn voice(&self, speaker: &Speaker) -> Option<String> {
         match self {
             Self::Builtin => {
-                Embedded::for_language(&speaker.language).map(|voice| voice.tag().to_owned())
+                EmbeddedVoice::for_language(&speaker.language).map(|voice| voice.tag().to_owned())
             }
             Self::Espeak(espeak) => {
-                espeak.speaks(&speaker.language).then(|| espeak::voice_of(speaker))
+                espeak.can_speak(&speaker.language).then(|| espeak::voice_for(speaker))
             }
-            Self::OpenAi(config) => Some(openai::voice_of(config, speaker).to_owned()),
+            Self::OpenAi(config) => Some(openai::voice_for(config, speaker).to_owned()),
         }
     }
 }
 
-/// The engines in the order in which they are asked.
+/// Returns the engines in the order in which the library asks them.
 fn engines<'a>(
     config: &'a SpeechConfig,
     espeak: Option<Espeak>,
@@ -92,69 +93,82 @@ fn engines<'a>(
     engines
 }
 
-/// Whether whoever says this voice in this language does what an SSML tag asks for (`plivo-xml.md` §5.2). What acts on
-/// words and pauses is made here, whoever speaks.
-pub fn says(config: &SpeechConfig, voice: &Voice, language: Option<&str>, tag: SsmlTag) -> bool {
+/// Returns `true` if the engine that speaks this voice and language supports an SSML tag
+/// (`docs/reference/xml.md#ssml`). Tags that affect words and pauses are handled before synthesis
+/// and work with every engine.
+pub fn supports_tag(
+    config: &SpeechConfig,
+    voice: &Voice,
+    language: Option<&str>,
+    tag: SsmlTag,
+) -> bool {
     let path = std::env::var_os("PATH");
     let engines = engines(config, Espeak::find(config.espeak.as_deref(), path.as_deref()));
-    let speaker = Speaker::of(voice, language);
+    let speaker = Speaker::new(voice, language);
     let engine = engines.iter().find(|(_, engine)| engine.voice(&speaker).is_some());
     match tag {
         SsmlTag::Phoneme | SsmlTag::W => false,
-        // It has a speed for the whole text, no pitch and no volume.
+        // The endpoint takes one speed for the whole text, and neither pitch nor volume.
         SsmlTag::Emphasis | SsmlTag::Prosody => !matches!(engine, Some((ProviderName::OpenAi, _))),
         SsmlTag::Lang | SsmlTag::P | SsmlTag::S | SsmlTag::SayAs | SsmlTag::Sub => true,
     }
 }
 
 impl Catalogue {
-    /// What `config` says, with the engines found on this machine.
-    pub fn of(config: &SpeechConfig) -> Self {
+    /// Lists the voices of `config` with the engines found on this machine.
+    pub fn new(config: &SpeechConfig) -> Self {
         let path = std::env::var_os("PATH");
-        Self::with(config, Espeak::find(config.espeak.as_deref(), path.as_deref()))
+        Self::with_espeak(config, Espeak::find(config.espeak.as_deref(), path.as_deref()))
     }
 
-    fn with(config: &SpeechConfig, espeak: Option<Espeak>) -> Self {
+    fn with_espeak(config: &SpeechConfig, espeak: Option<Espeak>) -> Self {
         let engines = engines(config, espeak);
-        let said_by = |speaker: &Speaker| {
+        let spoken_by = |speaker: &Speaker| {
             let found = engines
                 .iter()
                 .find_map(|(_, engine)| Some((engine.name(), engine.voice(speaker)?, true)));
             found.unwrap_or_else(|| {
-                ("builtin", Embedded::nearest(&speaker.language).tag().to_owned(), false)
+                ("builtin", EmbeddedVoice::nearest(&speaker.language).tag().to_owned(), false)
             })
         };
         let entry = |voice: String, speaker: &Speaker| {
-            let (engine, engine_voice, exact) = said_by(speaker);
-            let gender = if speaker.man { "male" } else { "female" };
-            Entry { voice, language: speaker.language.clone(), gender, engine, engine_voice, exact }
+            let (engine, engine_voice, exact) = spoken_by(speaker);
+            let gender = if speaker.male { "male" } else { "female" };
+            DocumentVoice {
+                voice,
+                language: speaker.language.clone(),
+                gender,
+                engine,
+                engine_voice,
+                exact,
+            }
         };
         let has_espeak = engines.iter().any(|(name, _)| *name == ProviderName::Espeak);
         let (mut languages, mut voices) = (Vec::new(), Vec::new());
-        for language in language::known(has_espeak) {
+        for language in language::listed_languages(has_espeak) {
             for (name, voice) in [("WOMAN", Voice::Woman), ("MAN", Voice::Man)] {
-                voices.push(entry(name.to_owned(), &Speaker::of(&voice, Some(&language))));
+                voices.push(entry(name.to_owned(), &Speaker::new(&voice, Some(&language))));
             }
-            let (engine, _, exact) = said_by(&Speaker::of(&Voice::Woman, Some(&language)));
-            languages.push(Spoken { language, engine, exact });
+            let (engine, _, exact) = spoken_by(&Speaker::new(&Voice::Woman, Some(&language)));
+            languages.push(SpokenLanguage { language, engine, exact });
         }
         for name in language::polly_names() {
             voices.push(entry(
                 format!("Polly.{name}"),
-                &Speaker::of(&Voice::Polly(name.to_owned()), None),
+                &Speaker::new(&Voice::Polly(name.to_owned()), None),
             ));
         }
         Self { languages, voices }
     }
 
-    /// Only what speaks `language`: a whole tag (`en-GB`), or a language whatever the region (`en`).
-    pub fn of_language(mut self, language: &str) -> Self {
-        let fits = |tag: &str| match language.contains('-') {
+    /// Keeps the entries of a language, given as a full tag (`en-GB`) or without region (`en`).
+    pub fn filter_language(mut self, language: &str) -> Self {
+        let matches = |tag: &str| match language.contains('-') {
             true => tag.eq_ignore_ascii_case(language),
             false => primary(tag) == primary(language),
         };
-        self.languages.retain(|spoken| fits(&spoken.language));
-        self.voices.retain(|entry| fits(&entry.language));
+        self.languages.retain(|spoken| matches(&spoken.language));
+        self.voices.retain(|entry| matches(&entry.language));
         self
     }
 }
@@ -163,7 +177,7 @@ impl Catalogue {
 mod tests {
     use std::path::Path;
 
-    use super::{Catalogue, Entry};
+    use super::{Catalogue, DocumentVoice};
     use crate::config::SpeechConfig;
     use crate::espeak::Espeak;
 
@@ -171,15 +185,15 @@ mod tests {
         SpeechConfig::from_table(text.parse().unwrap()).unwrap()
     }
 
-    fn find<'a>(all: &'a Catalogue, voice: &str, language: &str) -> &'a Entry {
+    fn find<'a>(all: &'a Catalogue, voice: &str, language: &str) -> &'a DocumentVoice {
         let found =
             all.voices.iter().find(|entry| entry.voice == voice && entry.language == language);
         found.unwrap_or_else(|| panic!("no {voice} in {language}"))
     }
 
     #[test]
-    fn every_voice_has_who_says_it() {
-        let all = Catalogue::with(&config(""), None);
+    fn every_voice_has_an_engine() {
+        let all = Catalogue::with_espeak(&config(""), None);
         let joanna = find(&all, "Polly.Joanna", "en-US");
         assert_eq!(
             (joanna.gender, joanna.engine, joanna.engine_voice.as_str(), joanna.exact),
@@ -190,7 +204,7 @@ mod tests {
         assert_eq!(
             (russian.engine_voice.as_str(), russian.exact),
             ("en-US", false),
-            "the nearest there is"
+            "the nearest voice"
         );
         let languages: Vec<_> =
             all.languages.iter().map(|spoken| spoken.language.as_str()).collect();
@@ -201,17 +215,17 @@ mod tests {
     }
 
     #[test]
-    fn engines_follow_the_configuration() {
+    fn engines_follow_the_configuration_order() {
         let espeak = || Espeak::find(Some(Path::new("/nowhere/espeak-ng")), None);
         let russian = |all: &Catalogue| find(all, "Polly.Tatyana", "ru-RU").clone();
-        let with_espeak = Catalogue::with(&config(""), espeak());
+        let with_espeak = Catalogue::with_espeak(&config(""), espeak());
         assert_eq!(
             (russian(&with_espeak).engine, russian(&with_espeak).engine_voice),
             ("espeak", "ru+f3".to_owned())
         );
         let text =
             "provider = \"openai\"\n[openai]\nurl = \"http://x\"\nvoices = { Tatyana = \"nova\" }";
-        let openai = Catalogue::with(&config(text), espeak());
+        let openai = Catalogue::with_espeak(&config(text), espeak());
         assert_eq!(
             (russian(&openai).engine, russian(&openai).engine_voice),
             ("openai", "nova".to_owned())
@@ -220,15 +234,15 @@ mod tests {
     }
 
     #[test]
-    fn a_language_is_looked_for_with_and_without_its_region() {
-        let all = || Catalogue::with(&config(""), None);
-        let british = all().of_language("en-gb");
+    fn languages_match_with_and_without_region() {
+        let all = || Catalogue::with_espeak(&config(""), None);
+        let british = all().filter_language("en-gb");
         assert_eq!(british.languages.len(), 1);
         assert!(
             british.voices.iter().all(|entry| entry.language == "en-GB")
                 && british.voices.len() > 4
         );
-        assert!(all().of_language("EN").languages.len() > 4);
-        assert!(all().of_language("tlh").voices.is_empty());
+        assert!(all().filter_language("EN").languages.len() > 4);
+        assert!(all().filter_language("tlh").voices.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! `[speech]` of the configuration.
+//! The `[speech]` section of the configuration.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,36 +7,38 @@ use serde::{Deserialize, Deserializer};
 
 use model::Secret;
 
-/// How prompts are made. The default needs nothing installed and nothing set.
+/// Settings of speech synthesis and recognition. The defaults need no other software.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpeechConfig {
-    /// Who is asked first; where it fails or lacks the language, the others follow.
+    /// The engine that is asked first. The others follow if it fails or does not support the
+    /// language.
     pub provider: ProviderName,
-    /// Megabytes of ready frames kept in memory.
+    /// Size of the in-memory prompt cache, in MiB.
     pub cache_mb: u32,
-    /// Megabytes of spoken prompts kept below `store.data_dir`, for the next start; 0: none.
+    /// Size of the prompt cache below `store.data_dir`, in MiB. 0 disables it.
     pub disk_cache_mb: u32,
-    /// An HTTP endpoint; absent: none.
+    /// An OpenAI-compatible endpoint, if configured.
     pub openai: Option<OpenAiConfig>,
-    /// The `espeak-ng` program; absent: the one on `PATH`, if any.
+    /// Path of the `espeak-ng` program. By default the one on `PATH`, if any.
     pub espeak: Option<PathBuf>,
-    /// Who is asked what a caller said; absent: the first of those below that is set, then `pocketsphinx`.
+    /// The recogniser that is asked first. By default the first configured one of `transcribe`,
+    /// `websocket` and `pocketsphinx`.
     pub recogniser: Option<RecogniserName>,
-    /// An HTTP endpoint for sound; absent: none.
+    /// An OpenAI-compatible transcription endpoint, if configured.
     pub transcribe: Option<TranscribeConfig>,
-    /// A recogniser that hears as the caller speaks; absent: none.
+    /// A streaming recogniser, if configured.
     pub websocket: Option<WebSocketConfig>,
-    /// The `pocketsphinx_continuous` program; absent: the one on `PATH`, if any.
+    /// Path of the `pocketsphinx_continuous` program. By default the one on `PATH`, if any.
     pub pocketsphinx: Option<PathBuf>,
-    /// What is spoken in recordings that are transcribed: documents have no word for it.
+    /// Language of recordings that are transcribed, which documents cannot set.
     pub transcript_language: String,
-    /// Recognitions under way at a time; further ones wait for their turn as long as a result may take.
+    /// Largest number of concurrent recognitions. Further ones wait.
     pub recognitions_at_once: u16,
-    /// `store.data_dir`: voices are unpacked below it.
+    /// `store.data_dir`. Voices are unpacked and prompts cached below it.
     #[serde(skip)]
     pub data_dir: PathBuf,
-    /// The program with the `speech-helper` command; `None`: this one.
+    /// The program with the `speech-helper` command. `None` means the running program.
     #[serde(skip)]
     pub helper: Option<PathBuf>,
 }
@@ -61,7 +63,7 @@ impl Default for SpeechConfig {
     }
 }
 
-/// The engines there are.
+/// The speech engines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProviderName {
@@ -74,7 +76,7 @@ pub enum ProviderName {
     Espeak,
 }
 
-/// Who understands speech.
+/// The speech recognisers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RecogniserName {
@@ -84,36 +86,39 @@ pub enum RecogniserName {
     WebSocket,
     /// The `pocketsphinx_continuous` program.
     Pocketsphinx,
-    /// Nobody: speech counts as no input.
+    /// No recogniser: speech counts as no input.
     None,
 }
 
-/// An OpenAI-compatible `/v1/audio/transcriptions`.
+/// Settings of an OpenAI-compatible `/v1/audio/transcriptions` endpoint.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TranscribeConfig {
-    /// The base (`https://api.openai.com/v1`) or the endpoint itself (`…/audio/transcriptions`).
+    /// The base URL (`https://api.openai.com/v1`) or the endpoint itself
+    /// (`…/audio/transcriptions`).
     pub url: String,
     /// Sent as a bearer token, if set.
-    #[serde(default, deserialize_with = "secret")]
+    #[serde(default, deserialize_with = "deserialize_secret")]
     pub api_key: Option<Secret>,
-    #[serde(default = "transcribe_model")]
+    #[serde(default = "default_transcribe_model")]
     pub model: String,
-    /// By `speechModel` of the document (`default`, `command_and_search`, `phone_call`): the endpoint's model.
+    /// The endpoint's model for each `speechModel` of documents (`default`, `command_and_search`,
+    /// `phone_call`).
     #[serde(default)]
     pub models: BTreeMap<String, String>,
-    /// `verbose_json` tells how sure the model is; some models have only `json`.
+    /// `verbose_json` includes confidence values; some models support only `json`.
     #[serde(default)]
     pub format: TranscriptFormat,
-    /// Where interim results are wanted: what was said so far is sent again after so long; 0: never.
-    #[serde(default = "interim_ms")]
+    /// Interval in milliseconds at which the speech so far is transcribed for interim results. 0
+    /// disables them.
+    #[serde(default = "default_interim_ms")]
     pub interim_ms: u64,
-    /// One request.
-    #[serde(default = "recognise_timeout_ms")]
+    /// Time limit of one request, in milliseconds.
+    #[serde(default = "default_recognise_timeout_ms")]
     pub timeout_ms: u64,
 }
 
-/// What the endpoint is asked to answer with.
+/// The response format that is requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TranscriptFormat {
@@ -122,52 +127,54 @@ pub enum TranscriptFormat {
     Json,
 }
 
-/// A server that speaks Vosk's WebSocket protocol.
+/// Settings of a server that speaks Vosk's WebSocket protocol.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebSocketConfig {
-    /// `ws://` or `wss://`: for every language that `languages` has no entry for. Absent: those alone.
+    /// A `ws://` or `wss://` URL for all languages without an entry in `languages`. If absent, only
+    /// those languages are supported.
     pub url: Option<String>,
-    /// By language (`hi-IN`, `hi`): its server.
+    /// Server URL by language (`hi-IN`, `hi`).
     #[serde(default)]
     pub languages: BTreeMap<String, String>,
     /// Sent as a bearer token, if set.
-    #[serde(default, deserialize_with = "secret")]
+    #[serde(default, deserialize_with = "deserialize_secret")]
     pub api_key: Option<Secret>,
-    /// From the end of the speech to the last result.
-    #[serde(default = "recognise_timeout_ms")]
+    /// Time limit from the end of the speech to the last result, in milliseconds.
+    #[serde(default = "default_recognise_timeout_ms")]
     pub timeout_ms: u64,
 }
 
-/// An OpenAI-compatible `/v1/audio/speech`.
+/// Settings of an OpenAI-compatible `/v1/audio/speech` endpoint.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenAiConfig {
-    /// The base (`https://api.openai.com/v1`) or the endpoint itself (`…/audio/speech`).
+    /// The base URL (`https://api.openai.com/v1`) or the endpoint itself (`…/audio/speech`).
     pub url: String,
     /// Sent as a bearer token, if set.
-    #[serde(default, deserialize_with = "secret")]
+    #[serde(default, deserialize_with = "deserialize_secret")]
     pub api_key: Option<Secret>,
-    #[serde(default = "model")]
+    #[serde(default = "default_model")]
     pub model: String,
-    /// For whatever `voices` has no entry for.
-    #[serde(default = "voice")]
+    /// The voice used if `voices` has no matching entry.
+    #[serde(default = "default_voice")]
     pub voice: String,
-    /// By `WOMAN`, `MAN`, a Polly name without prefix, or a language (`hi-IN`, `hi`): the provider's voice.
+    /// The endpoint's voice by `WOMAN`, `MAN`, a Polly name without prefix, or a language (`hi-IN`,
+    /// `hi`).
     #[serde(default)]
     pub voices: BTreeMap<String, String>,
-    /// `wav`, or `pcm` (16 bit, mono, `pcm_rate`).
+    /// `wav`, or `pcm` (16 bit, mono, at `pcm_rate`).
     #[serde(default)]
     pub format: ResponseFormat,
-    /// Samples a second of `pcm`.
-    #[serde(default = "pcm_rate")]
+    /// Sample rate of `pcm`, in Hz.
+    #[serde(default = "default_pcm_rate")]
     pub pcm_rate: u32,
-    /// One prompt, from the request to the last sample.
-    #[serde(default = "timeout_ms")]
+    /// Time limit of one prompt from the request to the last sample, in milliseconds.
+    #[serde(default = "default_timeout_ms")]
     pub timeout_ms: u64,
 }
 
-/// What the endpoint is asked to answer with.
+/// The audio format that is requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ResponseFormat {
@@ -176,82 +183,83 @@ pub enum ResponseFormat {
     Pcm,
 }
 
-fn model() -> String {
+fn default_model() -> String {
     "gpt-4o-mini-tts".to_owned()
 }
 
-fn voice() -> String {
+fn default_voice() -> String {
     "alloy".to_owned()
 }
 
-fn pcm_rate() -> u32 {
+fn default_pcm_rate() -> u32 {
     24_000
 }
 
-fn timeout_ms() -> u64 {
+fn default_timeout_ms() -> u64 {
     30_000
 }
 
-fn transcribe_model() -> String {
+fn default_transcribe_model() -> String {
     "whisper-1".to_owned()
 }
 
-fn interim_ms() -> u64 {
+fn default_interim_ms() -> u64 {
     1_000
 }
 
-fn recognise_timeout_ms() -> u64 {
+fn default_recognise_timeout_ms() -> u64 {
     10_000
 }
 
 impl SpeechConfig {
-    /// `[speech]` as the configuration's reader hands it over.
+    /// Parses the `[speech]` table.
     ///
     /// # Errors
-    /// Unknown keys and wrong values, in words that name the key.
+    ///
+    /// Fails on unknown keys and invalid values. The message names the key.
     pub fn from_table(table: toml::Table) -> Result<Self, toml::de::Error> {
         let config: Self = table.try_into()?;
-        let wrong = |what: &str| Err(serde::de::Error::custom(what));
+        let invalid = |message: &str| Err(serde::de::Error::custom(message));
         if config.provider == ProviderName::OpenAi && config.openai.is_none() {
-            return wrong("provider = \"openai\" needs [speech.openai] with its url");
+            return invalid("provider = \"openai\" requires [speech.openai] with a url");
         }
         match config.recogniser {
             Some(RecogniserName::Transcribe) if config.transcribe.is_none() => {
-                wrong("recogniser = \"transcribe\" needs [speech.transcribe] with its url")
+                invalid("recogniser = \"transcribe\" requires [speech.transcribe] with a url")
             }
             Some(RecogniserName::WebSocket) if config.websocket.is_none() => {
-                wrong("recogniser = \"websocket\" needs [speech.websocket] with its url")
+                invalid("recogniser = \"websocket\" requires [speech.websocket] with a url")
             }
             _ if config
                 .websocket
                 .as_ref()
                 .is_some_and(|w| w.url.is_none() && w.languages.is_empty()) =>
             {
-                wrong("[speech.websocket] needs a url, or languages with theirs")
+                invalid("[speech.websocket] requires a url or languages")
             }
             _ if config.recognitions_at_once == 0 => {
-                wrong("recognitions_at_once = 0: nobody would ever be understood")
+                invalid("recognitions_at_once must be at least 1")
             }
             Some(_) | None => Ok(config),
         }
     }
 }
 
-/// The three forms of a secret (`interface.md` §2); a variable or file that isn't there is an absent key.
+/// The three ways to set a secret. A missing variable or file counts as an absent key.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "text, { env = \"NAME\" } or { file = \"PATH\" }")]
-enum SecretForm {
+enum SecretSource {
     Text(String),
     Env { env: String },
     File { file: PathBuf },
 }
 
-fn secret<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Secret>, D::Error> {
-    let text = match Option::<SecretForm>::deserialize(d)? {
+fn deserialize_secret<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Secret>, D::Error> {
+    let text = match Option::<SecretSource>::deserialize(d)? {
         None => None,
-        Some(SecretForm::Text(text)) => Some(text),
-        Some(SecretForm::Env { env }) => std::env::var(env).ok(),
-        Some(SecretForm::File { file }) => match std::fs::read_to_string(&file) {
+        Some(SecretSource::Text(text)) => Some(text),
+        Some(SecretSource::Env { env }) => std::env::var(env).ok(),
+        Some(SecretSource::File { file }) => match std::fs::read_to_string(&file) {
             Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             Err(e) => {
@@ -272,14 +280,14 @@ mod tests {
     use super::{ProviderName, ResponseFormat, SpeechConfig};
 
     #[test]
-    fn nothing_set_is_the_embedded_voice() {
+    fn the_default_is_the_embedded_voice() {
         let config: SpeechConfig = toml::from_str("").unwrap();
         assert_eq!(config.provider, ProviderName::Builtin);
         assert!(config.openai.is_none());
     }
 
     #[test]
-    fn an_endpoint_is_read_and_its_key_not_shown() {
+    fn an_endpoint_is_parsed_and_its_key_is_redacted() {
         let config: SpeechConfig = toml::from_str(
             "provider = \"openai\"\n[openai]\nurl = \"https://tts.example.com/v1\"\napi_key = \"canary\"\n\
              voices = { MAN = \"onyx\" }\nformat = \"pcm\"",
@@ -293,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_and_an_endpoint_without_address_are_refused() {
+    fn unknown_keys_and_endpoints_without_url_are_refused() {
         for (text, word) in [
             ("color = 1", "color"),
             ("provider = \"flite\"", "flite"),
@@ -314,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_comes_from_a_file_or_is_absent() {
+    fn a_key_is_read_from_a_file_or_absent() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"canary\n").unwrap();
         for (path, key) in [

@@ -1,7 +1,8 @@
-//! The `espeak-ng` program, where one is installed: for the languages that have no embedded voice.
+//! Speech synthesis with the `espeak-ng` program if it is installed, for languages without an
+//! embedded voice.
 //!
-//! Text goes in on its standard input, WAV comes out on its standard output; one process a prompt, ended with
-//! the prompt.
+//! Each prompt runs its own process, which reads text from standard input and writes WAV to
+//! standard output.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -12,34 +13,37 @@ use tokio::process::Command;
 
 use super::language::{Speaker, primary};
 use super::limiter::Limiter;
-use super::program::{self, Program};
 use super::provider::{BoxFuture, Provider, Sink, SpeechError};
-use super::script::Say;
+use super::script::Segment;
+use super::subprocess::{self, Subprocess};
 use super::wav::WavReader;
 
-/// One piece of text: it makes hundreds of seconds of sound a second.
+/// Time limit for one segment of text. The program synthesises hundreds of seconds of audio per
+/// second.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Its words a minute at 100 per cent; its own 175 is hard to follow on a telephone.
-const WORDS_A_MINUTE: f32 = 150.0;
+/// Speed at a rate of 100 %, in words per minute. The program's default of 175 is hard to follow on
+/// a telephone.
+const WORDS_PER_MINUTE: f32 = 150.0;
 
-/// Primary subtags that it has voices for (`espeak-ng --voices`, 1.50 and later).
+/// Languages with a voice, as primary subtags (`espeak-ng --voices`, version 1.50 and later).
 const LANGUAGES: &str = "af am an ar as az ba be bg bn bs ca cmn cs cv cy da de el en eo es et eu fa fi fr ga gd gn \
                          gu hak haw he hi hr ht hu hy ia id io is it ja ka kk kl kn ko kok ku ky la lb lt lv mi mk \
                          ml mr ms mt my nb ne nl om or pa pap pl pt ro ru sd si sk sl sq sr sv sw ta te th tk tr tt \
                          ug uk ur uz vi yue zh no arb";
-/// How much louder than usual a voice is at most.
-const LOUDEST: f32 = 4.0;
+/// Largest gain.
+const GAIN_MAX: f32 = 4.0;
 /// Regions with a voice of their own.
 const REGIONS: &str = "en-us en-gb pt-br es-419 fr-be fr-ch";
 
-/// The provider.
+/// The `espeak-ng` program as a [`Provider`].
 #[derive(Clone, Debug)]
 pub struct Espeak {
     program: PathBuf,
 }
 
 impl Espeak {
-    /// The program at `program`, else the first `espeak-ng` in the folders of `path` (`PATH`'s value).
+    /// Returns the program at `program`, or the first `espeak-ng` in the folders of `path` (the
+    /// value of `PATH`).
     pub fn find(program: Option<&Path>, path: Option<&OsStr>) -> Option<Self> {
         let on_path = || {
             std::env::split_paths(path?)
@@ -49,30 +53,29 @@ impl Espeak {
         program.map(Path::to_owned).or_else(on_path).map(|program| Self { program })
     }
 
-    async fn say(&self, say: &Say, sink: &mut Sink) -> Result<(), SpeechError> {
-        let failed = |what: &'static str| {
-            move |e: std::io::Error| SpeechError::Espeak(format!("{what}: {e}"))
+    async fn speak(&self, segment: &Segment, sink: &mut Sink) -> Result<(), SpeechError> {
+        let failed = |action: &'static str| {
+            move |e: std::io::Error| SpeechError::Espeak(format!("{action}: {e}"))
         };
-        let style = say.style();
-        let level = |value: f32, least: f32, most: f32| {
-            (value.clamp(least, most).round() as u16).to_string()
-        };
-        let voice = voice_of(&say.speaker);
+        let style = segment.style();
+        let level =
+            |value: f32, min: f32, max: f32| (value.clamp(min, max).round() as u16).to_string();
+        let voice = voice_for(&segment.speaker);
         let mut command = Command::new(&self.program);
         command
             .args(["--stdin", "--stdout", "-b", "1", "-v", &voice])
-            .args(["-s", &level(WORDS_A_MINUTE * style.rate / 100.0, 80.0, 450.0)])
+            .args(["-s", &level(WORDS_PER_MINUTE * style.rate / 100.0, 80.0, 450.0)])
             .args(["-p", &level(style.pitch / 2.0, 0.0, 99.0)])
-            // What is louder than usual it would clip.
+            // The program clips above its normal volume; the limiter amplifies instead.
             .args(["-a", &level(style.volume, 0.0, 100.0)]);
-        let mut limiter = Limiter::new((style.volume / 100.0).clamp(1.0, LOUDEST));
-        let Program { mut child, mut input, mut output } =
-            program::start(&mut command).map_err(failed("start"))?;
-        // Double brackets would be read as phonemes.
-        let text = say.plain().replace("[[", "[ [");
+        let mut limiter = Limiter::new((style.volume / 100.0).clamp(1.0, GAIN_MAX));
+        let Subprocess { mut child, mut input, mut output } =
+            subprocess::spawn(&mut command).map_err(failed("start"))?;
+        // The program would read double brackets as phonemes.
+        let text = segment.plain().replace("[[", "[ [");
         let write = async move {
             let _ = input.write_all(text.as_bytes()).await;
-            // Dropping it is the end of the text.
+            // Dropping `input` ends the text.
         };
         let read = async {
             let mut wav = WavReader::default();
@@ -104,33 +107,34 @@ impl Provider for Espeak {
         "espeak"
     }
 
-    fn speaks(&self, language: &str) -> bool {
+    fn can_speak(&self, language: &str) -> bool {
         let language = primary(language);
         LANGUAGES.split_ascii_whitespace().any(|known| known == language)
     }
 
     fn synthesise<'a>(
         &'a self,
-        say: &'a Say,
+        segment: &'a Segment,
         sink: &'a mut Sink,
     ) -> BoxFuture<'a, Result<(), SpeechError>> {
-        Box::pin(self.say(say, sink))
+        Box::pin(self.speak(segment, sink))
     }
 }
 
-/// The languages that it has voices for, as primary subtags.
+/// Returns the languages with a voice, as primary subtags.
 pub(super) fn languages() -> impl Iterator<Item = &'static str> {
     LANGUAGES.split_ascii_whitespace()
 }
 
-/// Its voice: its own ones are men's, a variant makes a woman's of each.
-pub(super) fn voice_of(speaker: &Speaker) -> String {
-    let voice = voice(&speaker.language);
-    if speaker.man { voice } else { voice + "+f3" }
+/// Returns the program's voice for a speaker. Its voices are male; the variant `f3` makes them
+/// female.
+pub(super) fn voice_for(speaker: &Speaker) -> String {
+    let voice = voice_name(&speaker.language);
+    if speaker.male { voice } else { voice + "+f3" }
 }
 
-/// Its name for a BCP 47 tag.
-fn voice(tag: &str) -> String {
+/// Returns the program's voice name for a BCP 47 tag.
+fn voice_name(tag: &str) -> String {
     let tag = tag.to_ascii_lowercase();
     if REGIONS.split(' ').any(|known| known == tag) {
         return tag;
@@ -147,12 +151,12 @@ fn voice(tag: &str) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::{Espeak, voice};
+    use super::{Espeak, voice_name};
     use crate::provider::{Provider, Sink, SpeechError};
-    use crate::script::Say;
+    use crate::script::Segment;
 
     #[test]
-    fn tags_have_voices() {
+    fn language_tags_map_to_voice_names() {
         for (tag, name) in [
             ("pt-BR", "pt-br"),
             ("pt-PT", "pt"),
@@ -160,40 +164,40 @@ mod tests {
             ("nb-NO", "nb"),
             ("ru-RU", "ru"),
         ] {
-            assert_eq!(voice(tag), name);
+            assert_eq!(voice_name(tag), name);
         }
     }
 
     #[tokio::test]
-    async fn a_language_without_embedded_voice_is_spoken() {
+    async fn a_language_without_an_embedded_voice_is_spoken() {
         let Some(espeak) = Espeak::find(None, std::env::var_os("PATH").as_deref()) else {
-            return super::super::skipped(
+            return super::super::report_skipped(
                 "espeak-ng is not on PATH (Debian: apt install espeak-ng)",
             );
         };
-        assert!(espeak.speaks("ru-RU") && !espeak.speaks("tlh"));
-        let (mut sink, mut pieces) = Sink::new(1_000);
+        assert!(espeak.can_speak("ru-RU") && !espeak.can_speak("tlh"));
+        let (mut sink, mut chunks) = Sink::new(1_000);
         espeak
-            .synthesise(&Say::in_no_style("ru-RU", "Здравствуйте, нажмите один."), &mut sink)
+            .synthesise(&Segment::unstyled("ru-RU", "Здравствуйте, нажмите один."), &mut sink)
             .await
             .unwrap();
         drop(sink);
         let mut seconds = 0.0;
-        while let Some(piece) = pieces.recv().await {
-            seconds += piece.pcm.len() as f64 / f64::from(piece.rate);
+        while let Some(chunk) = chunks.recv().await {
+            seconds += chunk.pcm.len() as f64 / f64::from(chunk.rate);
         }
         assert!((1.0..6.0).contains(&seconds), "{seconds} s");
         let (mut sink, _pieces) = Sink::new(1_000);
-        let unknown = espeak.synthesise(&Say::in_no_style("xx-XX", "nuqneH"), &mut sink).await;
+        let unknown = espeak.synthesise(&Segment::unstyled("xx-XX", "nuqneH"), &mut sink).await;
         assert!(unknown.is_err());
     }
 
     #[tokio::test]
-    async fn a_program_that_is_not_there_is_an_error() {
+    async fn a_missing_program_is_an_error() {
         let espeak = Espeak::find(Some(Path::new("/nowhere/espeak-ng")), None).unwrap();
         let (mut sink, _pieces) = Sink::new(1);
         assert!(matches!(
-            espeak.synthesise(&Say::in_no_style("ru", "a"), &mut sink).await,
+            espeak.synthesise(&Segment::unstyled("ru", "a"), &mut sink).await,
             Err(SpeechError::Espeak(_))
         ));
         assert!(Espeak::find(None, None).is_none());

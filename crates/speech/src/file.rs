@@ -1,7 +1,7 @@
-//! Audio files to sound: WAV, MP3 and Ogg (Vorbis, Opus), recognised by content (`plivo-xml.md` §5.3).
+//! Decodes audio files: WAV, MP3 and Ogg (Vorbis, Opus), recognised by their content.
 //!
-//! Bounded whatever the file says: nothing is sized by a header's word, metadata is skipped unread, and what is
-//! decoded goes out a packet at a time.
+//! Memory use is bounded whatever the file claims: no buffer is sized by a header field, metadata
+//! is skipped, and audio is passed on packet by packet.
 
 use std::io::{Cursor, Read as _};
 
@@ -14,111 +14,126 @@ use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
 use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions, ReadOnlySource};
 use symphonia::default::formats::{MpaReader, OggReader};
 
-use super::coming::{Outlet, Peeked};
-use super::frames::{FrameMaker, FramesError};
+use super::file_stream::{PeekReader, StartBuffer};
+use super::prompt_builder::{PromptBuilder, PromptError};
 use super::wav::{WavError, WavReader};
 use media::opus::{Decoder, Rate};
 
-pub(super) use super::coming::Pieces;
+pub(super) use super::file_stream::ChunkReader;
 
-/// WAV is read in stretches of this many bytes, so that playing begins long before its end is encoded.
-const STRETCH_BYTES: usize = 16 * 1024;
-/// Where the first MP3 frame may begin at the latest: players forgive a little rubbish in front.
-const RUBBISH_MAX: usize = 4_096;
-/// An MP3 frame and the head of the next one fit into it.
+/// Size of a WAV read. Small enough that playback starts long before the end is encoded.
+const READ_BYTES: usize = 16 * 1024;
+/// Largest offset of the first MP3 frame: like other players, tolerate some garbage before it.
+const GARBAGE_MAX: usize = 4_096;
+/// Large enough for an MP3 frame and the header of the next one.
 const FRAME_MAX: usize = 2_048;
 
-/// Why a file can't be played.
+/// Why a file cannot be played.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
     #[error("play the file: it is empty")]
     Empty,
-    #[error("play the file: it is neither WAV, MP3 nor Ogg but {0}")]
+    #[error("play the file: it is {0}, not WAV, MP3 or Ogg")]
     Unknown(&'static str),
     #[error("{0}")]
     Wav(#[from] WavError),
     #[error("read the {kind} file: {reason}")]
     Broken { kind: &'static str, reason: String },
     #[error("{0}")]
-    Frames(#[from] FramesError),
-    #[error("play the file: there is no sound in it")]
-    Silent,
+    Prompt(#[from] PromptError),
+    #[error("play the file: it contains no audio")]
+    NoAudio,
 }
 
-/// Decodes `file` into `maker`, start to end. Blocks.
+/// Decodes a whole file into `builder`. Blocks.
 ///
 /// # Errors
-/// What can't be played, and why; sound before the fault is in `maker`.
-pub(super) fn decode(file: &Bytes, maker: &mut FrameMaker) -> Result<(), FileError> {
-    decode_from(Peeked::new(Box::new(Cursor::new(file.clone()))), maker)
+///
+/// Fails if the file cannot be played. Audio before the fault has been added to `builder`.
+pub(super) fn decode(file: &Bytes, builder: &mut PromptBuilder) -> Result<(), FileError> {
+    decode_from(PeekReader::new(Box::new(Cursor::new(file.clone()))), builder)
 }
 
-/// The same of a file that is still coming: it is played as soon as 200 ms of it are here. Blocks until all of it came.
+/// Decodes a file while it is being received. Playback can start once 200 ms of audio are decoded.
+/// Blocks until the whole file has arrived.
 ///
 /// # Errors
-/// The same.
-pub(super) fn decode_pieces(file: Pieces, maker: &mut FrameMaker) -> Result<(), FileError> {
-    decode_from(Peeked::new(Box::new(file)), maker)
+///
+/// See [`decode`].
+pub(super) fn decode_stream(
+    file: ChunkReader,
+    builder: &mut PromptBuilder,
+) -> Result<(), FileError> {
+    decode_from(PeekReader::new(Box::new(file)), builder)
 }
 
-fn decode_from(mut file: Peeked, maker: &mut FrameMaker) -> Result<(), FileError> {
-    let before = maker.frames();
-    file.pass_over_id3();
-    let kind = kind_of(&mut file)?;
-    let mut outlet = Outlet::new(maker);
-    let read = match kind {
-        Kind::Wav => wav(file, &mut outlet),
-        Kind::Mp3(at) => {
-            file.pass_over(at);
+fn decode_from(mut file: PeekReader, builder: &mut PromptBuilder) -> Result<(), FileError> {
+    let before = builder.frames();
+    file.skip_id3();
+    let format = detect(&mut file)?;
+    let mut output = StartBuffer::new(builder);
+    let read = match format {
+        Format::Wav => wav(file, &mut output),
+        Format::Mp3(at) => {
+            file.skip(at);
             let reader = MpaReader::try_new(stream(file), FormatOptions::default());
-            packets("MP3", reader.map(|r| -> Box<dyn FormatReader> { Box::new(r) }), &mut outlet)
+            decode_packets(
+                "MP3",
+                reader.map(|r| -> Box<dyn FormatReader> { Box::new(r) }),
+                &mut output,
+            )
         }
-        Kind::Ogg => {
+        Format::Ogg => {
             let reader = OggReader::try_new(stream(file), FormatOptions::default());
-            packets("Ogg", reader.map(|r| -> Box<dyn FormatReader> { Box::new(r) }), &mut outlet)
+            decode_packets(
+                "Ogg",
+                reader.map(|r| -> Box<dyn FormatReader> { Box::new(r) }),
+                &mut output,
+            )
         }
     };
-    // What came before a fault is heard.
-    outlet.flush()?;
+    // Play what was decoded before an error.
+    output.flush()?;
     read?;
-    if maker.frames() == before { Err(FileError::Silent) } else { Ok(()) }
+    if builder.frames() == before { Err(FileError::NoAudio) } else { Ok(()) }
 }
 
-/// The kind, from as little as tells it: more may not be here yet.
-fn kind_of(file: &mut Peeked) -> Result<Kind, FileError> {
-    let begins = file.peek(4);
-    if !begins.starts_with(b"RIFF")
-        && let Some(length) = mp3_frame_length(begins)
+/// Detects the format from as few bytes as possible: the rest may not have arrived yet.
+fn detect(file: &mut PeekReader) -> Result<Format, FileError> {
+    let start = file.peek(4);
+    if !start.starts_with(b"RIFF")
+        && let Some(length) = mp3_frame_length(start)
         && mp3_start(file.peek(length + 4)) == Some(0)
     {
-        return Ok(Kind::Mp3(0));
+        return Ok(Format::Mp3(0));
     }
-    match kind(file.peek(4)) {
-        Ok(known @ (Kind::Wav | Kind::Ogg)) => Ok(known),
-        _ => kind(file.peek(RUBBISH_MAX + FRAME_MAX)),
+    match detect_start(file.peek(4)) {
+        Ok(known @ (Format::Wav | Format::Ogg)) => Ok(known),
+        _ => detect_start(file.peek(GARBAGE_MAX + FRAME_MAX)),
     }
 }
 
-enum Kind {
+enum Format {
     Wav,
-    /// Where its first frame is.
+    /// Offset of the first frame.
     Mp3(usize),
     Ogg,
 }
 
-fn kind(file: &[u8]) -> Result<Kind, FileError> {
-    let begins = |with: &[u8]| file.get(..with.len()).is_some_and(|b| b.eq_ignore_ascii_case(with));
+fn detect_start(file: &[u8]) -> Result<Format, FileError> {
+    let starts_with =
+        |prefix: &[u8]| file.get(..prefix.len()).is_some_and(|b| b.eq_ignore_ascii_case(prefix));
     if file.is_empty() {
         return Err(FileError::Empty);
     }
-    if begins(b"RIFF") {
-        return Ok(Kind::Wav);
+    if starts_with(b"RIFF") {
+        return Ok(Format::Wav);
     }
-    if begins(b"OggS") {
-        return Ok(Kind::Ogg);
+    if starts_with(b"OggS") {
+        return Ok(Format::Ogg);
     }
     if let Some(at) = mp3_start(file) {
-        return Ok(Kind::Mp3(at));
+        return Ok(Format::Mp3(at));
     }
     let text = file
         .iter()
@@ -126,29 +141,31 @@ fn kind(file: &[u8]) -> Result<Kind, FileError> {
         .and_then(|at| file.get(at..))
         .unwrap_or_default();
     Err(FileError::Unknown(match text.first() {
-        Some(b'<') => "a page or an XML document",
+        Some(b'<') => "an HTML or XML document",
         Some(b'{' | b'[') => "JSON",
-        _ if begins(b"fLaC") => "FLAC",
+        _ if starts_with(b"fLaC") => "FLAC",
         _ if file.get(4..8) == Some(b"ftyp") => "MP4 or AAC",
-        _ if begins(b"\x1a\x45\xdf\xa3") => "WebM or Matroska",
-        _ if begins(b"#!AMR") => "AMR",
-        _ => "something else",
+        _ if starts_with(b"\x1a\x45\xdf\xa3") => "WebM or Matroska",
+        _ if starts_with(b"#!AMR") => "AMR",
+        _ => "an unknown format",
     }))
 }
 
-/// The place of an MPEG audio frame whose successor is where it should be, or which is the last.
+/// Returns the offset of the first MPEG audio frame that is followed by another frame or by the end
+/// of the file.
 fn mp3_start(file: &[u8]) -> Option<usize> {
-    (0..file.len().min(RUBBISH_MAX)).find(|&at| {
+    (0..file.len().min(GARBAGE_MAX)).find(|&at| {
         let Some(length) = file.get(at..).and_then(mp3_frame_length) else { return false };
         match file.get(at + length..) {
             Some(next) if next.len() >= 4 => mp3_frame_length(next).is_some(),
-            // A file of one frame, or cut off in it: only where nothing stands before it.
+            // Accept a single or truncated frame only at the very start of the file.
             _ => at == 0,
         }
     })
 }
 
-/// Bytes of the layer III frame that begins here (ISO 11172-3 §2.4.1.3, ISO 13818-3 for the lower rates).
+/// Returns the length in bytes of the layer III frame that starts here (ISO 11172-3 §2.4.1.3, ISO
+/// 13818-3 for the lower rates).
 fn mp3_frame_length(frame: &[u8]) -> Option<usize> {
     const KBITS: [[usize; 14]; 2] = [
         [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
@@ -170,52 +187,52 @@ fn mp3_frame_length(frame: &[u8]) -> Option<usize> {
     Some((144 >> low) * kbits * 1_000 / rate + padding)
 }
 
-fn wav(mut file: Peeked, outlet: &mut Outlet<'_>) -> Result<(), FileError> {
+fn wav(mut file: PeekReader, output: &mut StartBuffer<'_>) -> Result<(), FileError> {
     let mut reader = WavReader::default();
     let mut pcm = Vec::new();
-    let mut stretch = vec![0; STRETCH_BYTES];
+    let mut buffer = vec![0; READ_BYTES];
     loop {
-        let read = file.read(&mut stretch).unwrap_or(0);
-        let Some(here) = stretch.get(..read).filter(|here| !here.is_empty()) else { break };
-        reader.push(here, &mut pcm)?;
+        let read = file.read(&mut buffer).unwrap_or(0);
+        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
+        reader.push(bytes, &mut pcm)?;
         if let Some(seconds) = reader.seconds() {
-            outlet.maker.expect_seconds(seconds)?;
+            output.builder.check_duration(seconds)?;
         }
         if let Some(rate) = reader.rate() {
-            outlet.push(rate, &pcm)?;
+            output.push(rate, &pcm)?;
         }
         pcm.clear();
     }
     Ok(reader.finish()?)
 }
 
-fn stream(file: Peeked) -> MediaSourceStream<'static> {
+fn stream(file: PeekReader) -> MediaSourceStream<'static> {
     MediaSourceStream::new(Box::new(ReadOnlySource::new(file)), MediaSourceStreamOptions::default())
 }
 
-/// Everything a reader's audio track holds.
-fn packets(
+/// Decodes all packets of the reader's audio track.
+fn decode_packets(
     kind: &'static str,
     reader: Result<Box<dyn FormatReader + '_>, Error>,
-    outlet: &mut Outlet<'_>,
+    output: &mut StartBuffer<'_>,
 ) -> Result<(), FileError> {
     let broken = |reason: String| FileError::Broken { kind, reason };
     let mut reader = reader.map_err(|e| broken(e.to_string()))?;
     let track = reader
         .default_track(TrackType::Audio)
-        .ok_or_else(|| broken("it has no audio".to_owned()))?;
+        .ok_or_else(|| broken("it has no audio track".to_owned()))?;
     let (id, delay) = (track.id, track.delay.unwrap_or(0));
     let Some(CodecParameters::Audio(parameters)) = &track.codec_params else {
-        return Err(broken("its coding is unknown".to_owned()));
+        return Err(broken("its codec is unknown".to_owned()));
     };
     let mut decoder = PacketDecoder::new(parameters, delay).map_err(broken)?;
     let mut pcm = Vec::new();
     loop {
         let packet = match reader.next_packet() {
             Ok(Some(packet)) => packet,
-            // A new chain of an Ogg stream may be of another kind: the first one is what is played.
+            // A chained Ogg stream may continue in another format; only its first part is played.
             Ok(None) | Err(Error::ResetRequired) => return Ok(()),
-            // Files are cut off all the time; what is there is played.
+            // Truncated files are common. Play the part that exists.
             Err(Error::IoError(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
                 return Ok(());
             }
@@ -225,16 +242,16 @@ fn packets(
             continue;
         }
         pcm.clear();
-        // A damaged packet is passed over, as the decoder of a broadcast does.
+        // Skip damaged packets.
         if let Some(rate) = decoder.decode(&packet, &mut pcm) {
-            outlet.push(rate, &pcm)?;
+            output.push(rate, &pcm)?;
         }
     }
 }
 
 enum PacketDecoder {
     Symphonia(Box<dyn AudioDecoder>),
-    /// Opus, and the samples still to be left out at the start (RFC 7845 §4.2).
+    /// Opus, with the number of samples still to skip at the start (RFC 7845 §4.2).
     Opus {
         decoder: Decoder,
         skip: usize,
@@ -244,7 +261,7 @@ enum PacketDecoder {
 impl PacketDecoder {
     fn new(parameters: &AudioCodecParameters, delay: u32) -> Result<Self, String> {
         if parameters.codec == CODEC_ID_OPUS {
-            // The pre-skip counts at 48 kHz, we decode at 16.
+            // The pre-skip counts samples at 48 kHz; the decoder runs at 16 kHz.
             return Ok(Self::Opus {
                 decoder: Decoder::new(Rate::Hz16000),
                 skip: usize::try_from(delay / 3).unwrap_or_default(),
@@ -256,7 +273,8 @@ impl PacketDecoder {
         Ok(Self::Symphonia(decoder))
     }
 
-    /// Appends the packet's sound, mixed down, and gives its rate; `None`: nothing to be had from it.
+    /// Appends the packet's audio, mixed down to mono, and returns its sample rate. Returns `None`
+    /// if the packet cannot be decoded.
     fn decode(
         &mut self,
         packet: &symphonia::core::packet::Packet,
@@ -277,7 +295,7 @@ impl PacketDecoder {
                 sound.copy_to_vec_interleaved(&mut samples);
                 let share =
                     32_767.0 / f32::from(u16::try_from(channels).unwrap_or(u16::MAX).max(1));
-                let mono = |frame: &[f32]| super::cut_to_i16(frame.iter().sum::<f32>() * share);
+                let mono = |frame: &[f32]| super::clamp_to_i16(frame.iter().sum::<f32>() * share);
                 pcm.extend(samples.chunks_exact(channels.max(1)).map(mono));
                 Some(rate)
             }

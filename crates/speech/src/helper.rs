@@ -1,87 +1,91 @@
-//! The hidden `offhook speech-helper`: the embedded voice in a process of its own, so that a fault in its C code
-//! ends one prompt and not the node (`media-notes` §9).
+//! The hidden command `offhook speech-helper`: runs the embedded voice in a separate process, so
+//! that a fault in its C code ends one prompt and not the node.
 //!
-//! Requests come in on standard input, sound goes out on standard output; [`super::builtin`] is at the other
-//! end. Both ways a frame is its length (4 bytes, little endian), a kind byte and a body. The end of the input
-//! is the end of the helper. It has no secrets and no sockets, and confines itself before it reads.
+//! Requests arrive on standard input and audio leaves on standard output; [`super::builtin`] is the
+//! client. In both directions a frame consists of a length (4 bytes, little endian), a kind byte
+//! and a body. The helper exits at the end of its input. It holds no secrets or sockets and
+//! restricts itself before reading.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
-use super::language::Embedded;
-use crate::pico::{Synthesiser, VoiceError, confine_process, end_process_in};
+use super::language::EmbeddedVoice;
+use crate::pico::{Synthesiser, VoiceError, restrict_process, set_process_alarm};
 
-/// Request: where the voices lie (UTF-8). The first frame.
+/// Request: the folder of the voice files (UTF-8). Must be the first frame.
 pub(super) const FOLDER: u8 = 0;
-/// Request: a voice's place in [`Embedded::ALL`] (a byte), then Pico's markup.
+/// Request: a voice's index in [`EmbeddedVoice::ALL`] (one byte), then Pico markup.
 pub(super) const SPEAK: u8 = 1;
-/// Answer: 16-bit samples, little endian, mono 16 kHz.
-pub(super) const PIECE: u8 = 0;
-/// Answer: all was said.
+/// Response: 16-bit samples, little endian, mono, 16 kHz.
+pub(super) const AUDIO: u8 = 0;
+/// Response: the text was spoken completely.
 pub(super) const DONE: u8 = 1;
-/// Answer: it could not be said; the reason (UTF-8).
+/// Response: the text could not be spoken; the reason (UTF-8).
 pub(super) const FAILED: u8 = 2;
-/// The longest body either way.
+/// Largest body in either direction.
 pub(super) const FRAME_MAX: usize = 64 * 1024;
 
-/// Six voices need 8 MB each; the rest is the program itself and its allocator.
+/// Six voices need 8 MB each; the rest is for the program and its allocator.
 const ADDRESS_SPACE_BYTES: u64 = 256 << 20;
-/// Longer than the parent's deadline: for when there is no parent any more.
+/// Longer than the client's deadline, in case the client no longer exists.
 const PROMPT_SECONDS_MAX: u32 = 60;
 
 /// Runs the helper until its input ends.
 ///
 /// # Errors
-/// The process can't be confined, or its parent sends what no parent sends.
+///
+/// Fails if the process cannot be restricted or a request is invalid.
 pub fn main() -> io::Result<()> {
-    confine_process(ADDRESS_SPACE_BYTES)?;
-    serve(io::stdin().lock(), io::stdout().lock(), end_process_in)
+    restrict_process(ADDRESS_SPACE_BYTES)?;
+    serve(io::stdin().lock(), io::stdout().lock(), set_process_alarm)
 }
 
-/// Answers requests until `input` ends. `watchdog` is told the seconds that a prompt may take, and 0 after it.
+/// Serves requests until `input` ends. `watchdog` is called with the time limit of a prompt in
+/// seconds before it starts, and with 0 after it.
 pub(super) fn serve(
     mut input: impl Read,
     mut output: impl Write,
     watchdog: fn(u32),
 ) -> io::Result<()> {
     let mut folder = String::new();
-    let mut ready = BTreeMap::new();
+    let mut synthesisers = BTreeMap::new();
     while let Some((kind, body)) = read_frame(&mut input)? {
         match kind {
-            FOLDER => folder = String::from_utf8(body).map_err(|_| garbled())?,
+            FOLDER => folder = String::from_utf8(body).map_err(|_| invalid_request())?,
             SPEAK => {
-                let (&voice, markup) = body.split_first().ok_or_else(garbled)?;
-                let voice = *Embedded::ALL.get(usize::from(voice)).ok_or_else(garbled)?;
-                let markup = std::str::from_utf8(markup).map_err(|_| garbled())?;
+                let (&voice, markup) = body.split_first().ok_or_else(invalid_request)?;
+                let voice =
+                    *EmbeddedVoice::ALL.get(usize::from(voice)).ok_or_else(invalid_request)?;
+                let markup = std::str::from_utf8(markup).map_err(|_| invalid_request())?;
                 watchdog(PROMPT_SECONDS_MAX);
-                let said = speak(&mut ready, &folder, voice, markup, &mut output);
+                let outcome = speak(&mut synthesisers, &folder, voice, markup, &mut output);
                 watchdog(0);
-                match said {
+                match outcome {
                     Ok(()) => write_frame(&mut output, DONE, &[])?,
                     Err(VoiceError::Deliver(e)) => return Err(e),
                     Err(e) => {
-                        // What state it is in is anybody's guess: the next prompt loads it afresh.
-                        ready.remove(&voice);
+                        // The synthesiser may be in any state. The next prompt loads it again.
+                        synthesisers.remove(&voice);
                         write_frame(&mut output, FAILED, e.to_string().as_bytes())?;
                     }
                 }
                 output.flush()?;
             }
-            _ => return Err(garbled()),
+            _ => return Err(invalid_request()),
         }
     }
     Ok(())
 }
 
 fn speak(
-    ready: &mut BTreeMap<Embedded, Synthesiser>,
+    synthesisers: &mut BTreeMap<EmbeddedVoice, Synthesiser>,
     folder: &str,
-    voice: Embedded,
+    voice: EmbeddedVoice,
     markup: &str,
     output: &mut impl Write,
 ) -> Result<(), VoiceError> {
     use std::collections::btree_map::Entry;
-    let synthesiser = match ready.entry(voice) {
+    let synthesiser = match synthesisers.entry(voice) {
         Entry::Occupied(entry) => entry.into_mut(),
         Entry::Vacant(entry) => {
             let [analysis, generation] = voice.files().map(|name| format!("{folder}/{name}"));
@@ -92,7 +96,7 @@ fn speak(
     synthesiser.speak(markup, |samples| {
         bytes.clear();
         bytes.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
-        write_frame(output, PIECE, &bytes)?;
+        write_frame(output, AUDIO, &bytes)?;
         output.flush()
     })
 }
@@ -106,7 +110,7 @@ fn read_frame(input: &mut impl Read) -> io::Result<Option<(u8, Vec<u8>)>> {
     let [a, b, c, d, kind] = head;
     let length = u32::from_le_bytes([a, b, c, d]) as usize;
     if length > FRAME_MAX {
-        return Err(garbled());
+        return Err(invalid_request());
     }
     let mut body = vec![0; length];
     input.read_exact(&mut body)?;
@@ -117,7 +121,7 @@ fn write_frame(output: &mut impl Write, kind: u8, body: &[u8]) -> io::Result<()>
     output.write_all(&frame(kind, body))
 }
 
-/// A frame's bytes. `body` is at most [`FRAME_MAX`] long.
+/// Encodes a frame. `body` is at most [`FRAME_MAX`] bytes long.
 pub(super) fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
     let mut bytes = Vec::with_capacity(body.len() + 5);
@@ -127,6 +131,6 @@ pub(super) fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn garbled() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a request that no parent of mine sends")
+fn invalid_request() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "invalid request")
 }

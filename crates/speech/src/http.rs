@@ -1,6 +1,7 @@
-//! The HTTP client for the operator's own speech endpoints, for text and for sound.
+//! The HTTP client for the operator's speech endpoints.
 //!
-//! The operator chose the addresses, so they are asked directly, local ones included, and not by `egress`'s rules.
+//! The operator chose these URLs, so the rules for customer URLs do not apply: private addresses
+//! are allowed.
 
 use std::time::Duration;
 
@@ -8,20 +9,20 @@ use bytes::Bytes;
 use http::{HeaderValue, Uri};
 use http_body_util::Full;
 
-pub(super) use egress::chain;
+pub(super) use egress::error_chain;
 use egress::{DirectClient, direct_client};
 use model::Secret;
 
-/// An address must be reached at once: a caller is waiting.
-pub(super) const CONNECT: Duration = Duration::from_secs(3);
+/// Time limit for connecting. Short because a caller is waiting.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The client.
+/// The HTTP client for speech endpoints.
 pub(super) type HttpClient = DirectClient<Full<Bytes>>;
 
-/// Why an endpoint can't be used at all.
+/// Why a configured endpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    #[error("use [speech.{table}] url {url:?}: it is no {schemes} URL")]
+    #[error("use [speech.{table}] url {url:?}: it is not a valid {schemes} URL")]
     Url { table: &'static str, url: String, schemes: &'static str },
     #[error("set up TLS for [speech.{table}]: {source}")]
     Tls { table: &'static str, source: rustls::Error },
@@ -29,30 +30,34 @@ pub enum EndpointError {
     Pocketsphinx(String),
 }
 
-/// A client of its own for the endpoint of `[speech.table]`; nothing is sent yet.
+/// Creates a client with its own connection pool for the endpoint of `[speech.table]`. Nothing is
+/// sent yet.
 pub(super) fn client(table: &'static str) -> Result<HttpClient, EndpointError> {
-    direct_client(CONNECT).map_err(|source| EndpointError::Tls { table, source })
+    direct_client(CONNECT_TIMEOUT).map_err(|source| EndpointError::Tls { table, source })
 }
 
-/// The endpoint of a base URL (`https://api.openai.com/v1`), or the URL itself where it ends in `path` already.
+/// Returns the endpoint for a base URL (`https://api.openai.com/v1`), or the URL itself if it
+/// already ends with `path`.
 pub(super) fn endpoint(table: &'static str, url: &str, path: &str) -> Result<Uri, EndpointError> {
-    let wrong = || EndpointError::Url { table, url: url.to_owned(), schemes: "http or https" };
+    let invalid = || EndpointError::Url { table, url: url.to_owned(), schemes: "http or https" };
     let base = url.trim_end_matches('/');
-    let whole = if base.ends_with(path) { base.to_owned() } else { format!("{base}{path}") };
-    let uri: Uri = whole.parse().map_err(|_| wrong())?;
+    let full = if base.ends_with(path) { base.to_owned() } else { format!("{base}{path}") };
+    let uri: Uri = full.parse().map_err(|_| invalid())?;
     let usable = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
-    usable.then_some(uri).ok_or_else(wrong)
+    usable.then_some(uri).ok_or_else(invalid)
 }
 
-/// `Authorization` with this key; `None`: the key has a character that no header may have.
+/// Returns the value of an `Authorization` header, or `None` if the key contains a character that
+/// headers do not allow.
 pub(super) fn bearer(key: &Secret) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {}", key.reveal())).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-/// What is said of such a key, without showing it.
-pub(super) const KEY_UNUSABLE: &str = "the API key has a character that no header may have";
+/// Error message for such a key. It must not contain the key.
+pub(super) const INVALID_KEY: &str =
+    "the API key contains a character that HTTP headers do not allow";
 
 #[cfg(test)]
 mod tests {
@@ -76,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_no_header_is_refused_and_an_unusable_address_is_named() {
+    fn an_invalid_key_is_refused_and_an_invalid_url_is_named() {
         assert!(bearer(&Secret::new("can\nary")).is_none());
         let error = endpoint("openai", "ftp://x", "/audio/speech").unwrap_err().to_string();
         assert!(error.contains("[speech.openai]") && error.contains("ftp://x"), "{error}");

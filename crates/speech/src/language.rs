@@ -1,11 +1,11 @@
-//! Which language a prompt is spoken in: of Polly names, of BCP 47 tags, and which embedded voice is nearest.
+//! Maps voices and languages of documents to the speaker of a prompt and to embedded voices.
 
 use xml::CLASSIC_LANGUAGES;
 use xml::ast::Voice;
 
-/// A voice inside the binary: one a language (`media-notes` §9).
+/// A voice embedded in the binary. There is one per language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Embedded {
+pub enum EmbeddedVoice {
     EnUs,
     EnGb,
     DeDe,
@@ -14,12 +14,12 @@ pub enum Embedded {
     ItIt,
 }
 
-impl Embedded {
-    /// All of them; the position is the number in the helper's protocol.
+impl EmbeddedVoice {
+    /// All embedded voices. The index identifies a voice in the helper protocol.
     pub const ALL: [Self; 6] =
         [Self::EnUs, Self::EnGb, Self::DeDe, Self::EsEs, Self::FrFr, Self::ItIt];
 
-    /// The BCP 47 tag.
+    /// Returns the voice's language as a BCP 47 tag.
     pub fn tag(self) -> &'static str {
         match self {
             Self::EnUs => "en-US",
@@ -31,7 +31,7 @@ impl Embedded {
         }
     }
 
-    /// Its two files: text analysis, signal generation.
+    /// Returns the names of the voice's two files: text analysis and signal generation.
     pub fn files(self) -> [&'static str; 2] {
         match self {
             Self::EnUs => ["en-US_ta.bin", "en-US_lh0_sg.bin"],
@@ -43,10 +43,11 @@ impl Embedded {
         }
     }
 
-    /// The one for `tag`: the same language, `None` where no embedded voice speaks it.
+    /// Returns the voice for `tag`, or `None` if no embedded voice speaks this language.
     pub fn for_language(tag: &str) -> Option<Self> {
         match primary(tag).as_str() {
-            // Of the English regions these speak like the United States, the others are nearer to Britain.
+            // Canadian and Philippine English are closer to American English, all other regions to
+            // British English.
             "en" => match region(tag).as_deref() {
                 None | Some("us" | "ca" | "ph") => Some(Self::EnUs),
                 Some(_) => Some(Self::EnGb),
@@ -59,13 +60,13 @@ impl Embedded {
         }
     }
 
-    /// The nearest one to `tag`: its language, then `en-US` (`plivo-xml.md` §5.2).
+    /// Returns the nearest voice to `tag`: one of its language, otherwise `en-US`.
     pub fn nearest(tag: &str) -> Self {
         Self::for_language(tag).unwrap_or(Self::EnUs)
     }
 }
 
-/// The language itself, without script and region, in lower case.
+/// Returns the primary language subtag in lower case.
 pub fn primary(tag: &str) -> String {
     tag.split('-').next().unwrap_or_default().to_ascii_lowercase()
 }
@@ -78,72 +79,79 @@ fn region(tag: &str) -> Option<String> {
     Some(part.to_ascii_lowercase())
 }
 
-/// How a document's `voice` and `language` sound.
+/// The voice and language of a prompt, from the attributes of a document.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Speaker {
-    /// BCP 47, as written where the document says one.
+    /// A BCP 47 tag, as written in the document.
     pub language: String,
-    /// A man's voice.
-    pub man: bool,
-    /// The Polly name that was asked for, without `-Neural`.
+    /// Whether the voice is male.
+    pub male: bool,
+    /// The requested Polly voice, without a `-Neural` suffix.
     pub polly: Option<String>,
 }
 
 impl Speaker {
-    /// `language` wins; without it a Polly voice has its own, everything else is `en-US`.
-    pub fn of(voice: &Voice, language: Option<&str>) -> Self {
+    /// Creates a speaker. Without `language`, a Polly voice speaks its own language and all others
+    /// speak `en-US`.
+    pub fn new(voice: &Voice, language: Option<&str>) -> Self {
         let name = match voice {
             Voice::Woman | Voice::Man => None,
             Voice::Polly(name) => name.split('-').next(),
         };
-        let (own, man) = name.and_then(polly).unwrap_or(("en-US", *voice == Voice::Man));
-        Self { language: language.unwrap_or(own).to_owned(), man, polly: name.map(str::to_owned) }
+        let (default, male) = name.and_then(polly_voice).unwrap_or(("en-US", *voice == Voice::Man));
+        Self {
+            language: language.unwrap_or(default).to_owned(),
+            male,
+            polly: name.map(str::to_owned),
+        }
     }
 }
 
-/// Whether a document's Polly name is one of the table's.
-pub fn knows_polly(name: &str) -> bool {
-    name.split('-').next().and_then(polly).is_some()
+/// Returns `true` if a Polly voice is known.
+pub fn is_known_polly_voice(name: &str) -> bool {
+    name.split('-').next().and_then(polly_voice).is_some()
 }
 
-/// The Polly voices of the table, by name.
+/// Returns the known Polly voices, sorted.
 pub(super) fn polly_names() -> Vec<&'static str> {
     let mut names: Vec<_> =
-        POLLY_WOMEN.iter().chain(POLLY_MEN).flat_map(|(_, names)| names.split(' ')).collect();
+        POLLY_FEMALE.iter().chain(POLLY_MALE).flat_map(|(_, names)| names.split(' ')).collect();
     names.sort_unstable();
     names
 }
 
-/// Languages that are listed: Plivo's for `WOMAN` and `MAN`, those of the Polly voices and of India, and with `espeak` all
-/// that it speaks. Others are taken as well, and said in the nearest voice.
-pub(super) fn known(espeak: bool) -> Vec<String> {
-    let polly = POLLY_WOMEN.iter().chain(POLLY_MEN).map(|(language, _)| *language);
+/// Returns the languages that are listed: Plivo's for `WOMAN` and `MAN`, those of the Polly voices,
+/// those of India, and with `espeak` all that it speaks. Other languages are accepted too and
+/// spoken by the nearest voice.
+pub(super) fn listed_languages(espeak: bool) -> Vec<String> {
+    let polly = POLLY_FEMALE.iter().chain(POLLY_MALE).map(|(language, _)| *language);
     let indian =
         ["bn-IN", "gu-IN", "hi-IN", "kn-IN", "ml-IN", "mr-IN", "pa-IN", "ta-IN", "te-IN", "ur-IN"];
-    let mut known: Vec<String> =
+    let mut languages: Vec<String> =
         CLASSIC_LANGUAGES.iter().copied().chain(polly).chain(indian).map(str::to_owned).collect();
     if espeak {
-        known.extend(super::espeak::languages().map(str::to_owned));
+        languages.extend(super::espeak::languages().map(str::to_owned));
     }
-    known.sort_unstable();
-    known.dedup();
-    known
+    languages.sort_unstable();
+    languages.dedup();
+    languages
 }
 
-/// Language of a Polly voice and whether it is a man's.
-fn polly(name: &str) -> Option<(&'static str, bool)> {
-    let find = |of: &[(&'static str, &str)]| {
-        of.iter()
+/// Returns the language of a Polly voice and whether it is male.
+fn polly_voice(name: &str) -> Option<(&'static str, bool)> {
+    let find = |voices: &[(&'static str, &str)]| {
+        voices
+            .iter()
             .find(|(_, names)| names.split(' ').any(|n| n == name))
             .map(|(language, _)| *language)
     };
-    find(POLLY_WOMEN)
+    find(POLLY_FEMALE)
         .map(|language| (language, false))
-        .or_else(|| find(POLLY_MEN).map(|language| (language, true)))
+        .or_else(|| find(POLLY_MALE).map(|language| (language, true)))
 }
 
-// Amazon Polly's list of voices, as far as they are in common use.
-const POLLY_WOMEN: &[(&str, &str)] = &[
+// Commonly used voices of Amazon Polly.
+const POLLY_FEMALE: &[(&str, &str)] = &[
     ("en-US", "Joanna Kendra Kimberly Salli Ivy Ruth Danielle"),
     ("en-GB", "Amy Emma"),
     ("en-AU", "Nicole Olivia"),
@@ -186,7 +194,7 @@ const POLLY_WOMEN: &[(&str, &str)] = &[
     ("ko-KR", "Seoyeon Jihye"),
 ];
 
-const POLLY_MEN: &[(&str, &str)] = &[
+const POLLY_MALE: &[(&str, &str)] = &[
     ("en-US", "Matthew Joey Justin Kevin Stephen Gregory Patrick"),
     ("en-GB", "Brian Arthur Geraint"),
     ("en-AU", "Russell"),
@@ -212,7 +220,7 @@ const POLLY_MEN: &[(&str, &str)] = &[
 mod tests {
     use rstest::rstest;
 
-    use super::{Embedded, Speaker};
+    use super::{EmbeddedVoice, Speaker};
     use xml::ast::Voice;
 
     #[rstest]
@@ -229,15 +237,17 @@ mod tests {
     #[case("hi-IN", None)]
     #[case("zh-Hant-TW", None)]
     #[case("", None)]
-    fn a_tag_has_its_embedded_voice(#[case] tag: &str, #[case] voice: Option<&str>) {
-        assert_eq!(Embedded::for_language(tag).map(Embedded::tag), voice);
-        assert_eq!(Embedded::nearest(tag).tag(), voice.unwrap_or("en-US"));
+    fn language_tags_map_to_embedded_voices(#[case] tag: &str, #[case] voice: Option<&str>) {
+        assert_eq!(EmbeddedVoice::for_language(tag).map(EmbeddedVoice::tag), voice);
+        assert_eq!(EmbeddedVoice::nearest(tag).tag(), voice.unwrap_or("en-US"));
     }
 
     #[test]
-    fn polly_names_are_known_by_their_name_alone() {
-        assert!(super::knows_polly("Joanna-Neural") && super::knows_polly("Hans"));
-        assert!(!super::knows_polly("Nobody") && !super::knows_polly(""));
+    fn polly_voices_are_found_with_and_without_engine_suffix() {
+        assert!(
+            super::is_known_polly_voice("Joanna-Neural") && super::is_known_polly_voice("Hans")
+        );
+        assert!(!super::is_known_polly_voice("Unknown") && !super::is_known_polly_voice(""));
     }
 
     #[rstest]
@@ -247,14 +257,14 @@ mod tests {
     #[case(Voice::Polly("Hans".into()), None, "de-DE", true)]
     #[case(Voice::Polly("Aditi".into()), None, "en-IN", false)]
     #[case(Voice::Polly("Aditi".into()), Some("hi-IN"), "hi-IN", false)]
-    #[case(Voice::Polly("Nobody".into()), None, "en-US", false)]
-    fn a_voice_has_a_language(
+    #[case(Voice::Polly("Unknown".into()), None, "en-US", false)]
+    fn voices_have_a_language_and_gender(
         #[case] voice: Voice,
         #[case] language: Option<&str>,
         #[case] spoken: &str,
-        #[case] man: bool,
+        #[case] male: bool,
     ) {
-        let speaker = Speaker::of(&voice, language);
-        assert_eq!((speaker.language.as_str(), speaker.man), (spoken, man));
+        let speaker = Speaker::new(&voice, language);
+        assert_eq!((speaker.language.as_str(), speaker.male), (spoken, male));
     }
 }

@@ -1,11 +1,13 @@
-//! Text and files to frames, and sound to text: providers behind two small traits, and the library of ready prompts.
+//! Text to speech, speech to text, and the library of prompts.
 //!
-//! The way of a prompt: [`library`] is asked for a sound and gives a prompt at once; behind it a document's text
-//! becomes a [`script`], a provider ([`builtin`], [`openai`], [`espeak`]) or a decoder (`file`) makes PCM of
-//! it, and `frames` makes that into Opus. The way back is [`recognise`]. Knows nothing of calls; what it fetches comes through
+//! [`library`] returns a prompt for a sound immediately and fills it in the background: the text of
+//! a document becomes a [`script`], a provider ([`builtin`], [`openai`], [`espeak`]) or a decoder
+//! (`file`) produces PCM, and `prompt_builder` encodes it as Opus frames. [`recognise`] converts
+//! speech to text. The crate knows nothing of calls; files are fetched through
 //! [`library::FileFetch`].
 
-// Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
+// Outside input must not make the process panic. Where one of these is needed, an `allow` states
+// the reason.
 #![cfg_attr(
     not(test),
     deny(
@@ -24,18 +26,18 @@
 pub mod builtin;
 mod cache;
 pub mod catalogue;
-mod coming;
 pub mod config;
+mod disk_cache;
 pub mod espeak;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 mod file;
-mod frames;
+mod file_stream;
 pub mod helper;
 pub mod http;
 pub mod language;
 pub mod library;
 mod limiter;
-mod looped;
+mod loop_join;
 mod markup;
 pub mod openai;
 #[allow(
@@ -45,36 +47,37 @@ pub mod openai;
     reason = "lengths come from C and are checked"
 )]
 mod pico;
-mod program;
+mod prompt_builder;
 pub mod provider;
 pub mod recognise;
 mod resample;
 mod say_as;
 pub mod script;
-mod shelf;
+mod subprocess;
 mod voices;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 mod wav;
-mod writing;
+mod writing_system;
 
-/// A sample; what is over full scale is cut, what is no number is silence.
+/// Converts a sample, clamping values beyond full scale. NaN becomes silence.
 #[allow(clippy::as_conversions, reason = "`as` does just that")]
-fn cut_to_i16(sample: f32) -> i16 {
+fn clamp_to_i16(sample: f32) -> i16 {
     sample as i16
 }
 
-/// Decodes a file as `<Play>` would: how many frames of 20 ms there are in it, and how that ended. For fuzzing (R25).
+/// Decodes a file as `Play` does and returns the number of 20 ms frames with the outcome. For
+/// fuzzing.
 #[doc(hidden)]
 pub fn decode_file(bytes: &[u8]) -> (usize, Result<(), String>) {
     let (_prompt, writer) = media::prompt::Prompt::new();
-    let mut maker = frames::FrameMaker::new(writer);
-    let outcome = file::decode(&bytes::Bytes::copy_from_slice(bytes), &mut maker);
-    (maker.frames(), outcome.map_err(|e| e.to_string()))
+    let mut builder = prompt_builder::PromptBuilder::new(writer);
+    let outcome = file::decode(&bytes::Bytes::copy_from_slice(bytes), &mut builder);
+    (builder.frames(), outcome.map_err(|e| e.to_string()))
 }
 
-/// Says why a test did not run.
+/// Reports why a test was skipped.
 #[cfg(test)]
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]
-fn skipped(why: &str) {
-    eprintln!("skipped: {why}");
+fn report_skipped(reason: &str) {
+    eprintln!("skipped: {reason}");
 }

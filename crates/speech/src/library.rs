@@ -1,7 +1,8 @@
-//! Every sound a call may play, as a prompt: asked for at any time, given at once, filled in behind.
+//! The library of prompts: returns a prompt for any sound that a call plays and fills it in the
+//! background.
 //!
-//! Text goes to the providers in turn, files are fetched and decoded, tones and silence are made here. Calls
-//! that want the same sound share one prompt, also while it is still being made.
+//! Text is spoken by the providers in order, files are fetched and decoded, and tones and silence
+//! are generated. Calls that play the same sound share one prompt, even before it is complete.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -12,65 +13,67 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::builtin::Builtin;
-use super::cache::{Cache, Found, Kept};
+use super::cache::{Cache, Lookup, Validity};
 use super::config::{ProviderName, SpeechConfig};
+use super::disk_cache::DiskCache;
 use super::espeak::Espeak;
 use super::file;
-use super::frames::FrameMaker;
 use super::http::EndpointError;
-use super::language::{Speaker, knows_polly};
+use super::language::{Speaker, is_known_polly_voice};
 use super::openai::OpenAi;
-use super::provider::{BoxFuture, Piece, Provider, Sink, SpeechError};
+use super::prompt_builder::PromptBuilder;
+use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
 use super::resample::RATE;
-use super::script::{Part, Say, Script};
-use super::shelf::Shelf;
-use super::writing;
-use egress::{Egress, FetchedFile, FileAnswer, OnPiece};
+use super::script::{Part, Script, Segment};
+use super::writing_system;
+use egress::{Egress, FetchedFile, FileResponse, OnChunk};
 use machine::Sound;
 use media::prompt::{Frame, FrameState, Prompt, Writer};
 use model::Clock;
 use xml::ast::{DocUrl, Voice};
 
-/// A file's bytes (`plivo-xml.md` §5.3).
+/// Largest size of a file.
 const FILE_BYTES_MAX: usize = 10 << 20;
-/// Characters of its name in a call's record.
-const FILE_SHOWN: usize = 150;
-/// A file whose server says nothing about keeping it (§5.3).
-const FILE_KEPT: Duration = Duration::from_secs(60);
-/// However long a server says.
-const FILE_KEPT_MAX: Duration = Duration::from_secs(24 * 3_600);
-/// What only a second choice could say, until the first is asked again.
-const FALLBACK_KEPT: Duration = Duration::from_secs(60);
-/// Texts being spoken and files being fetched at a time; more wait, and a slow server keeps no text waiting.
-const SPEAKING_MAX: usize = 64;
-const FETCHING_MAX: usize = 256;
-/// Pieces between a provider and the encoder.
-const PIECES: usize = 8;
-/// A fade at either end of a tone: without one it clicks.
+/// Number of characters of a file's URL shown in a call's record.
+const FILE_CHARS_SHOWN: usize = 150;
+/// How long a file is cached if its server sends no `Cache-Control`.
+const FILE_TTL: Duration = Duration::from_secs(60);
+/// Longest time that a file is cached, whatever its server says.
+const FILE_TTL_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// How long a prompt from a fallback provider is cached before the preferred one is tried again.
+const FALLBACK_TTL: Duration = Duration::from_secs(60);
+/// Number of concurrent syntheses and file fetches. They are limited separately, so that slow file
+/// servers do not delay speech.
+const SYNTHESES_MAX: usize = 64;
+const FETCHES_MAX: usize = 256;
+/// Number of chunks buffered between a provider and the encoder.
+const BUFFERED_CHUNKS: usize = 8;
+/// Fade at both ends of a tone, which would click without it.
 const FADE_MS: u32 = 5;
-/// A tone's height; 12 dB below full scale, about as loud as speech.
+/// Amplitude of a tone: 12 dB below full scale, about as loud as speech.
 const TONE_PEAK: f32 = 8_000.0;
-/// Files that are played while they come.
+/// Number of files that are decoded while they are received.
 const STREAMING_MAX: usize = 4;
 
-/// Who gets a file for `<Play>`; [`Egress`] in a node.
+/// Fetches files for `Play`. Implemented by [`Egress`].
 pub trait FileFetch: Send + Sync {
-    /// `url` with all its tries; at most `max` bytes. `etag`: of the copy that we have.
+    /// Fetches `url`, with retries, at most `max` bytes. `etag` belongs to a cached copy.
     fn fetch<'a>(
         &'a self,
         url: &'a DocUrl,
         max: usize,
         etag: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<FileAnswer, String>>;
+    ) -> BoxFuture<'a, Result<FileResponse, String>>;
 
-    /// The same; its bytes are given in order as they come, where they can be. Either all of them are, or none.
-    fn fetch_in_pieces<'a>(
+    /// Like [`FileFetch::fetch`], and passes the bytes to the callback in order as they arrive if
+    /// possible. Either all of them are passed or none.
+    fn fetch_streaming<'a>(
         &'a self,
         url: &'a DocUrl,
         max: usize,
         etag: Option<&'a str>,
-        _: OnPiece<'a>,
-    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
+        _: OnChunk<'a>,
+    ) -> BoxFuture<'a, Result<FileResponse, String>> {
         self.fetch(url, max, etag)
     }
 }
@@ -81,61 +84,64 @@ impl FileFetch for Egress {
         url: &'a DocUrl,
         max: usize,
         etag: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
+    ) -> BoxFuture<'a, Result<FileResponse, String>> {
         Box::pin(async move { self.fetch_file(&url.0, max, etag).await.map_err(|e| e.to_string()) })
     }
 
-    fn fetch_in_pieces<'a>(
+    fn fetch_streaming<'a>(
         &'a self,
         url: &'a DocUrl,
         max: usize,
         etag: Option<&'a str>,
-        on_piece: OnPiece<'a>,
-    ) -> BoxFuture<'a, Result<FileAnswer, String>> {
-        let fetch = self.fetch_file_in_pieces(&url.0, max, etag, on_piece);
+        on_chunk: OnChunk<'a>,
+    ) -> BoxFuture<'a, Result<FileResponse, String>> {
+        let fetch = self.fetch_file_streaming(&url.0, max, etag, on_chunk);
         Box::pin(async move { fetch.await.map_err(|e| e.to_string()) })
     }
 }
 
-/// The prompts of a node; cheap to clone.
+/// The library of prompts. Cheap to clone.
 #[derive(Clone)]
 pub struct Library {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    /// In the order they are asked; the embedded voice is always among them.
+    /// In the order in which they are tried. Always contains the embedded voice.
     providers: Vec<Arc<dyn Provider>>,
     builtin: Arc<dyn Provider>,
-    /// Languages and voices that were already complained about.
-    complained: Mutex<BTreeSet<String>>,
+    /// Languages and voices that have been logged as unsupported.
+    reported: Mutex<BTreeSet<String>>,
     cache: Mutex<Cache>,
-    /// What was said before, also by an earlier process.
-    shelf: Option<Arc<Shelf>>,
+    /// Speech from earlier prompts, including those of previous processes.
+    disk_cache: Option<Arc<DiskCache>>,
     clock: Clock,
     runtime: Handle,
     fetch: Arc<dyn FileFetch>,
-    speaking: Semaphore,
-    fetching: Semaphore,
-    /// Turns at the processor: the shards want it too. A file may take long, and speech must not wait for that.
-    encoding: Arc<Semaphore>,
-    decoding: Arc<Semaphore>,
-    /// Threads that play files while they come: each waits for one server. Where none is free, a file is waited for.
-    streaming: Arc<Semaphore>,
+    synthesis_permits: Semaphore,
+    fetch_permits: Semaphore,
+    /// Limit concurrent CPU work, because the media shards need the processors too. Speech does not
+    /// wait for long files: encoding and decoding are limited separately.
+    encode_permits: Arc<Semaphore>,
+    decode_permits: Arc<Semaphore>,
+    /// Limits the threads that decode files while they are received, each of which waits for a
+    /// server. If none is free, a file is received completely first.
+    stream_permits: Arc<Semaphore>,
 }
 
 impl Library {
-    /// A library that makes its prompts on `runtime`.
+    /// Creates a library that builds its prompts on `runtime`.
     ///
     /// # Errors
-    /// `[speech.openai]` can't be used.
+    ///
+    /// Fails if `[speech.openai]` cannot be used.
     pub fn new(
         config: SpeechConfig,
         clock: Clock,
         runtime: Handle,
         fetch: Arc<dyn FileFetch>,
     ) -> Result<Self, EndpointError> {
-        let shelf = Shelf::new(&config, clock.clone()).map(Arc::new);
+        let disk_cache = DiskCache::new(&config, clock.clone()).map(Arc::new);
         let builtin: Arc<dyn Provider> =
             Arc::new(Builtin::new(config.helper, config.data_dir.join("voices"), clock.clone()));
         let mut named = vec![(ProviderName::Builtin, Arc::clone(&builtin))];
@@ -147,18 +153,18 @@ impl Library {
         if let Some(openai) = config.openai {
             named.push((ProviderName::OpenAi, Arc::new(OpenAi::new(openai)?)));
         }
-        // Stable: the one that was chosen comes first, the others keep their order.
+        // The sort is stable: the configured provider comes first, the others keep their order.
         named.sort_by_key(|(name, _)| *name != config.provider);
         let providers = named.into_iter().map(|(_, provider)| provider).collect();
         let bytes_max = (config.cache_mb as usize) << 20;
-        Ok(Self::with(providers, builtin, bytes_max, shelf, clock, runtime, fetch))
+        Ok(Self::with_providers(providers, builtin, bytes_max, disk_cache, clock, runtime, fetch))
     }
 
-    fn with(
+    fn with_providers(
         providers: Vec<Arc<dyn Provider>>,
         builtin: Arc<dyn Provider>,
         bytes_max: usize,
-        shelf: Option<Arc<Shelf>>,
+        disk_cache: Option<Arc<DiskCache>>,
         clock: Clock,
         runtime: Handle,
         fetch: Arc<dyn FileFetch>,
@@ -167,111 +173,111 @@ impl Library {
         let inner = Inner {
             providers,
             builtin,
-            complained: Mutex::default(),
+            reported: Mutex::default(),
             cache: Mutex::new(Cache::new(bytes_max)),
-            shelf,
+            disk_cache,
             clock,
             runtime,
             fetch,
-            speaking: Semaphore::new(SPEAKING_MAX),
-            fetching: Semaphore::new(FETCHING_MAX),
-            encoding: Arc::new(Semaphore::new(cores)),
-            decoding: Arc::new(Semaphore::new(cores)),
-            streaming: Arc::new(Semaphore::new(STREAMING_MAX)),
+            synthesis_permits: Semaphore::new(SYNTHESES_MAX),
+            fetch_permits: Semaphore::new(FETCHES_MAX),
+            encode_permits: Arc::new(Semaphore::new(cores)),
+            decode_permits: Arc::new(Semaphore::new(cores)),
+            stream_permits: Arc::new(Semaphore::new(STREAMING_MAX)),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// The prompt for `sound`: ready, or being made from now on. Never waits. Whoever asks early (to have it ready)
-    /// and plays later should hold on to it: a file may be stale by then and be fetched again.
+    /// Returns the prompt for `sound`, which may still be incomplete. Never waits. To preload a
+    /// sound, keep the returned prompt until it plays: otherwise a file may expire in between and
+    /// be fetched again.
     pub fn prompt(&self, sound: &Sound) -> Arc<Prompt> {
         let now = self.inner.clock.now();
         let mut cache = self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let stale = match cache.find(sound, now) {
-            Found::Prompt(prompt) => return prompt,
-            Found::Stale { prompt, etag } => etag.map(|etag| (prompt, etag)),
-            Found::Nothing => None,
+        let stale = match cache.lookup(sound, now) {
+            Lookup::Prompt(prompt) => return prompt,
+            Lookup::Stale { prompt, etag } => etag.map(|etag| (prompt, etag)),
+            Lookup::Missing => None,
         };
         let (prompt, writer) = Prompt::new();
-        cache.begin(sound, &prompt);
+        cache.insert(sound, &prompt);
         drop(cache);
-        let making = Making {
+        let job = PromptJob {
             inner: Arc::clone(&self.inner),
             sound: sound.clone(),
             prompt: Arc::clone(&prompt),
         };
-        self.inner.runtime.spawn(making.run(writer, stale));
+        self.inner.runtime.spawn(job.run(writer, stale));
         prompt
     }
 }
 
-fn unread_words(writing: &str) -> String {
-    format!(
-        "no voice here reads {writing}: install espeak-ng, or configure [speech.openai]; that text is left out"
-    )
+fn unsupported_text(writing: &str) -> String {
+    format!("no voice reads {writing}: install espeak-ng or configure [speech.openai]")
 }
 
-/// One prompt in the making. Dropped before its end, it takes the prompt out of the cache.
-struct Making {
+/// Builds one prompt. If dropped early, it removes the prompt from the cache.
+struct PromptJob {
     inner: Arc<Inner>,
     sound: Sound,
     prompt: Arc<Prompt>,
 }
 
-impl Making {
+impl PromptJob {
     async fn run(self, writer: Writer, stale: Option<(Arc<Prompt>, String)>) {
-        let mut shelved = false;
-        let made = match &self.sound {
+        let mut from_disk = false;
+        let result = match &self.sound {
             Sound::Speak { speech, voice, language } => {
-                let _turn = self.inner.speaking.acquire().await;
-                self.complain_of_unknown(voice);
-                match self.kept_frames().await {
+                let _permit = self.inner.synthesis_permits.acquire().await;
+                self.report_unknown_voice(voice);
+                match self.cached_frames().await {
                     Some(frames) => {
-                        shelved = true;
-                        shared(frames, FrameMaker::new(writer)).map(|maker| (maker, Kept::Forever))
+                        from_disk = true;
+                        add_frames(frames, PromptBuilder::new(writer))
+                            .map(|builder| (builder, Validity::Forever))
                     }
                     None => {
-                        let script = Script::of(speech, &Speaker::of(voice, language.as_deref()));
-                        self.speak(script, FrameMaker::new(writer)).await
+                        let script = Script::new(speech, &Speaker::new(voice, language.as_deref()));
+                        self.speak(script, PromptBuilder::new(writer)).await
                     }
                 }
             }
             Sound::File { url } => {
-                let _turn = self.inner.fetching.acquire().await;
-                self.file(url, FrameMaker::new(writer).for_loops(), stale).await
+                let _permit = self.inner.fetch_permits.acquire().await;
+                self.file(url, PromptBuilder::new(writer).for_loops(), stale).await
             }
             Sound::Silence { ms } => self
-                .silence(*ms, FrameMaker::silent(writer))
+                .silence(*ms, PromptBuilder::for_silence(writer))
                 .await
-                .map(|maker| (maker, Kept::Forever)),
+                .map(|builder| (builder, Validity::Forever)),
             Sound::Tone { hz, ms } => {
                 let pcm = tone(u32::from(*hz), u32::from(*ms));
-                self.encode(FrameMaker::new(writer), Piece { rate: RATE, pcm })
+                self.encode(PromptBuilder::new(writer), AudioChunk { rate: RATE, pcm })
                     .await
-                    .map(|maker| (maker, Kept::Forever))
+                    .map(|builder| (builder, Validity::Forever))
             }
         };
-        let end = match made {
-            Ok((maker, kept)) => {
-                maker.finish().map(|bytes| (bytes, kept)).map_err(|e| e.to_string())
+        let outcome = match result {
+            Ok((builder, validity)) => {
+                builder.finish().map(|bytes| (bytes, validity)).map_err(|e| e.to_string())
             }
-            Err(Failure { maker, reason }) => {
-                if let Some(maker) = maker {
-                    maker.fail(of_file(&self.sound, &reason));
+            Err(Failure { builder, reason }) => {
+                if let Some(builder) = builder {
+                    builder.fail(describe_failure(&self.sound, &reason));
                 }
                 Err(reason)
             }
         };
-        match end {
-            Ok((bytes, kept)) => {
-                if kept == Kept::Forever && !shelved {
-                    self.keep_frames();
+        match outcome {
+            Ok((bytes, validity)) => {
+                if validity == Validity::Forever && !from_disk {
+                    self.store_frames();
                 }
-                self.cache(|cache| cache.ready(&self.sound, &self.prompt, bytes, kept));
+                self.cache(|cache| cache.complete(&self.sound, &self.prompt, bytes, validity));
             }
             Err(reason) => {
-                let file = file_of(&self.sound);
-                tracing::warn!(reason, file, "a prompt could not be made; it is left out");
+                let file = file_url(&self.sound);
+                tracing::warn!(reason, file, "prompt failed");
             }
         }
     }
@@ -280,341 +286,374 @@ impl Making {
         f(&mut self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The frames of the sound, where an earlier process left them on the disk.
-    async fn kept_frames(&self) -> Option<Vec<Frame>> {
-        let (shelf, sound) = (self.inner.shelf.clone()?, self.sound.clone());
-        self.inner.runtime.spawn_blocking(move || shelf.take(&sound)).await.ok()?
+    /// Returns the frames of this speech from the disk cache.
+    async fn cached_frames(&self) -> Option<Vec<Frame>> {
+        let (disk_cache, sound) = (self.inner.disk_cache.clone()?, self.sound.clone());
+        self.inner.runtime.spawn_blocking(move || disk_cache.get(&sound)).await.ok()?
     }
 
-    /// Leaves them there; nobody waits for that.
-    fn keep_frames(&self) {
-        let Some(shelf) =
-            self.inner.shelf.clone().filter(|_| matches!(self.sound, Sound::Speak { .. }))
+    /// Stores the frames in the disk cache, in the background.
+    fn store_frames(&self) {
+        let Some(disk_cache) =
+            self.inner.disk_cache.clone().filter(|_| matches!(self.sound, Sound::Speak { .. }))
         else {
             return;
         };
         let (sound, prompt) = (self.sound.clone(), self.prompt.clone());
-        self.inner.runtime.spawn_blocking(move || shelf.keep(&sound, &frames_of(&prompt)));
+        self.inner
+            .runtime
+            .spawn_blocking(move || disk_cache.insert(&sound, &prompt_frames(&prompt)));
     }
 
-    async fn silence(&self, ms: u32, maker: FrameMaker) -> Result<FrameMaker, Failure> {
-        self.work(&self.inner.encoding, maker, move |maker| maker.silence(ms)).await
+    async fn silence(&self, ms: u32, builder: PromptBuilder) -> Result<PromptBuilder, Failure> {
+        self.work(&self.inner.encode_permits, builder, move |builder| builder.silence(ms)).await
     }
 
     async fn speak(
         &self,
         script: Script,
-        mut maker: FrameMaker,
-    ) -> Result<(FrameMaker, Kept), Failure> {
-        let mut kept = Kept::Forever;
-        let (mut said, mut unread) = (false, None);
+        mut builder: PromptBuilder,
+    ) -> Result<(PromptBuilder, Validity), Failure> {
+        let mut validity = Validity::Forever;
+        let (mut spoken, mut unsupported) = (false, None);
         for part in script.0 {
-            maker = match part {
-                Part::Pause { ms } => self.silence(ms, maker).await?,
-                Part::Say(say) => {
-                    for say in self.readable(say) {
-                        if let Some(writing) = self.unreadable(&say) {
-                            unread = Some(writing);
+            builder = match part {
+                Part::Pause { ms } => self.silence(ms, builder).await?,
+                Part::Speech(segment) => {
+                    for segment in self.split_segment(segment) {
+                        if let Some(writing) = self.unsupported_writing(&segment) {
+                            unsupported = Some(writing);
                             continue;
                         }
                         let first_choice;
-                        (maker, first_choice) = self.say(&say, maker).await?;
-                        said = true;
+                        (builder, first_choice) = self.speak_segment(&segment, builder).await?;
+                        spoken = true;
                         if !first_choice {
-                            kept = Kept::Until {
-                                at: self.inner.clock.now() + FALLBACK_KEPT,
+                            validity = Validity::Until {
+                                at: self.inner.clock.now() + FALLBACK_TTL,
                                 etag: None,
                             };
                         }
                     }
-                    maker
+                    builder
                 }
             };
         }
-        match unread {
-            Some(writing) if !said => Err(Failure::of(maker, unread_words(writing))),
-            // Whoever installs a voice for it wants to hear it.
-            Some(_) => {
-                Ok((maker, Kept::Until { at: self.inner.clock.now() + FALLBACK_KEPT, etag: None }))
-            }
-            None => Ok((maker, kept)),
+        match unsupported {
+            Some(writing) if !spoken => Err(Failure::new(builder, unsupported_text(writing))),
+            // Do not keep the incomplete prompt for long: a voice for the missing text may be
+            // installed.
+            Some(_) => Ok((
+                builder,
+                Validity::Until { at: self.inner.clock.now() + FALLBACK_TTL, etag: None },
+            )),
+            None => Ok((builder, validity)),
         }
     }
 
-    /// What is written as the voice's language is not goes to a voice that reads it.
-    fn readable(&self, say: Say) -> Vec<Say> {
-        let first = self.inner.providers.iter().find(|p| p.speaks(&say.speaker.language));
-        if first.is_some_and(|provider| provider.reads_all()) {
-            vec![say]
+    /// Splits text in other writing systems off, so that voices that support them speak it.
+    fn split_segment(&self, segment: Segment) -> Vec<Segment> {
+        let first = self.inner.providers.iter().find(|p| p.can_speak(&segment.speaker.language));
+        if first.is_some_and(|provider| provider.can_read_all()) {
+            vec![segment]
         } else {
-            writing::apart(say)
+            writing_system::split(segment)
         }
     }
 
-    /// The writing of this, where no voice here reads it; the log says so.
-    fn unreadable(&self, say: &Say) -> Option<&'static str> {
-        let language = &say.speaker.language;
-        if self.inner.providers.iter().any(|provider| provider.speaks(language)) {
+    /// Returns the writing system of a segment that no voice supports, and logs it.
+    fn unsupported_writing(&self, segment: &Segment) -> Option<&'static str> {
+        let language = &segment.speaker.language;
+        if self.inner.providers.iter().any(|provider| provider.can_speak(language)) {
             return None;
         }
-        let writing = writing::of(say)?.name;
-        if self.complain_once(writing) {
-            tracing::warn!(language, "{}", unread_words(writing));
+        let writing = writing_system::find_first(segment)?.name;
+        if self.is_first_report(writing) {
+            tracing::warn!(
+                language,
+                writing_system = writing,
+                "text left out, no voice reads it; install espeak-ng or configure [speech.openai]"
+            );
         }
         Some(writing)
     }
 
-    /// Asks one provider after the other, until one of them says it; was that the first?
-    async fn say(&self, say: &Say, mut maker: FrameMaker) -> Result<(FrameMaker, bool), Failure> {
-        let language = &say.speaker.language;
-        let mut able: Vec<_> = self.inner.providers.iter().filter(|p| p.speaks(language)).collect();
-        if able.is_empty() {
-            if self.complain_once(language) {
-                tracing::warn!(language, "nothing here speaks it: the nearest embedded voice does");
+    /// Tries the providers in order until one speaks the segment. Returns whether that was the
+    /// first one.
+    async fn speak_segment(
+        &self,
+        segment: &Segment,
+        mut builder: PromptBuilder,
+    ) -> Result<(PromptBuilder, bool), Failure> {
+        let language = &segment.speaker.language;
+        let mut candidates: Vec<_> =
+            self.inner.providers.iter().filter(|p| p.can_speak(language)).collect();
+        if candidates.is_empty() {
+            if self.is_first_report(language) {
+                tracing::warn!(
+                    language,
+                    "language not supported, using the nearest embedded voice"
+                );
             }
-            able.push(&self.inner.builtin);
+            candidates.push(&self.inner.builtin);
         }
         let mut reasons = Vec::new();
-        for provider in able {
-            let (said, kept_maker) = self.say_by(provider.as_ref(), say, maker).await;
-            maker = kept_maker?;
-            match said {
-                Ok(()) => return Ok((maker, reasons.is_empty())),
-                // What was said can't be taken back: another voice would begin anew.
-                Err((e, true)) => return Err(Failure::of(maker, e)),
+        for provider in candidates {
+            let (outcome, returned) = self.speak_with(provider.as_ref(), segment, builder).await;
+            builder = returned?;
+            match outcome {
+                Ok(()) => return Ok((builder, reasons.is_empty())),
+                // Audio that was already streamed cannot be taken back, so another voice must not
+                // start over.
+                Err((e, true)) => return Err(Failure::new(builder, e)),
                 Err((e, false)) => {
-                    tracing::warn!(provider = provider.name(), language, error = %e, "a voice failed");
+                    tracing::warn!(provider = provider.name(), language, error = %e, "speech provider failed");
                     reasons.push(format!("{}: could not {e}", provider.name()));
                 }
             }
         }
-        Err(Failure::of(maker, reasons.join("; ")))
+        Err(Failure::new(builder, reasons.join("; ")))
     }
 
-    fn complain_of_unknown(&self, voice: &Voice) {
+    fn report_unknown_voice(&self, voice: &Voice) {
         if let Voice::Polly(name) = voice
-            && !knows_polly(name)
-            && self.complain_once(name)
+            && !is_known_polly_voice(name)
+            && self.is_first_report(name)
         {
-            tracing::warn!(
-                voice = name,
-                "no such Polly voice is known here: the default voice speaks"
-            );
+            tracing::warn!(voice = name, "unknown Polly voice, using the default voice");
         }
     }
 
-    /// Whether to say of this language or voice that it isn't there. They come from documents: what is remembered
-    /// is bounded.
-    fn complain_once(&self, about: &str) -> bool {
-        let mut complained = self.inner.complained.lock().unwrap_or_else(PoisonError::into_inner);
-        complained.len() < 1_000 && complained.insert(about.to_owned())
+    /// Returns `true` the first time a language or voice is unsupported. The names come from
+    /// documents, so their number is limited.
+    fn is_first_report(&self, about: &str) -> bool {
+        let mut reported = self.inner.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.len() < 1_000 && reported.insert(about.to_owned())
     }
 
-    /// What `provider` says goes through the encoder while it still speaks. The error says whether it had begun.
-    async fn say_by(
+    /// Encodes the audio of `provider` while it is produced. The error tells whether audio had been
+    /// produced before it.
+    async fn speak_with(
         &self,
         provider: &dyn Provider,
-        say: &Say,
-        maker: FrameMaker,
-    ) -> (Result<(), (SpeechError, bool)>, Result<FrameMaker, Failure>) {
-        let (mut sink, mut pieces) = Sink::new(PIECES);
+        segment: &Segment,
+        builder: PromptBuilder,
+    ) -> (Result<(), (SpeechError, bool)>, Result<PromptBuilder, Failure>) {
+        let (mut sink, mut chunks) = Sink::new(BUFFERED_CHUNKS);
         let speak = async move {
-            match provider.synthesise(say, &mut sink).await {
-                // A voice of another script may read over every word of it.
-                Ok(()) if !sink.begun() && say.plain().contains(char::is_alphanumeric) => {
-                    Err((SpeechError::Silent, false))
+            match provider.synthesise(segment, &mut sink).await {
+                // A voice without support for the writing system may skip every directive.
+                Ok(()) if !sink.has_audio() && segment.plain().contains(char::is_alphanumeric) => {
+                    Err((SpeechError::NoAudio, false))
                 }
-                said => said.map_err(|e| (e, sink.begun())),
+                result => result.map_err(|e| (e, sink.has_audio())),
             }
         };
         let encode = async move {
-            let mut maker = maker;
-            while let Some(piece) = pieces.recv().await {
-                maker = self.encode(maker, piece).await?;
+            let mut builder = builder;
+            while let Some(chunk) = chunks.recv().await {
+                builder = self.encode(builder, chunk).await?;
             }
-            Ok(maker)
+            Ok(builder)
         };
         tokio::join!(speak, encode)
     }
 
-    async fn encode(&self, maker: FrameMaker, piece: Piece) -> Result<FrameMaker, Failure> {
-        self.work(&self.inner.encoding, maker, move |maker| maker.push(piece.rate, &piece.pcm))
-            .await
+    async fn encode(
+        &self,
+        builder: PromptBuilder,
+        chunk: AudioChunk,
+    ) -> Result<PromptBuilder, Failure> {
+        self.work(&self.inner.encode_permits, builder, move |builder| {
+            builder.push(chunk.rate, &chunk.pcm)
+        })
+        .await
     }
 
-    /// Runs `work` on a worker thread, when one of the few `turns` is free.
+    /// Runs `work` on a blocking thread as soon as a permit is free.
     async fn work<E: ToString>(
         &self,
-        turns: &Arc<Semaphore>,
-        mut maker: FrameMaker,
-        work: impl FnOnce(&mut FrameMaker) -> Result<(), E> + Send + 'static,
-    ) -> Result<FrameMaker, Failure> {
-        let turn = Arc::clone(turns).acquire_owned().await;
-        let worked = self.inner.runtime.spawn_blocking(move || {
-            let _turn = turn;
-            match work(&mut maker) {
-                Ok(()) => Ok(maker),
-                Err(e) => Err(Failure::of(maker, e)),
+        permits: &Arc<Semaphore>,
+        mut builder: PromptBuilder,
+        work: impl FnOnce(&mut PromptBuilder) -> Result<(), E> + Send + 'static,
+    ) -> Result<PromptBuilder, Failure> {
+        let permit = Arc::clone(permits).acquire_owned().await;
+        let task = self.inner.runtime.spawn_blocking(move || {
+            let _permit = permit;
+            match work(&mut builder) {
+                Ok(()) => Ok(builder),
+                Err(e) => Err(Failure::new(builder, e)),
             }
         });
-        worked.await.unwrap_or_else(|e| Err(lost(&e)))
+        task.await.unwrap_or_else(|e| Err(task_failure(&e)))
     }
 
     async fn file(
         &self,
         url: &DocUrl,
-        maker: FrameMaker,
+        builder: PromptBuilder,
         stale: Option<(Arc<Prompt>, String)>,
-    ) -> Result<(FrameMaker, Kept), Failure> {
-        let asked = stale.as_ref().map(|(_, etag)| etag.as_str());
-        let (fetched, played) = self.fetch_and_play(url, asked, maker).await;
+    ) -> Result<(PromptBuilder, Validity), Failure> {
+        let known_etag = stale.as_ref().map(|(_, etag)| etag.as_str());
+        let (fetched, streamed) = self.fetch_and_decode(url, known_etag, builder).await;
         let fetched = match fetched {
-            Ok(FileAnswer::File(file)) => file,
-            Ok(FileAnswer::NotModified) => {
-                let maker = played.unplayed()?;
+            Ok(FileResponse::File(file)) => file,
+            Ok(FileResponse::NotModified) => {
+                let builder = streamed.into_result()?;
                 let Some((old, etag)) = stale else {
-                    return Err(Failure::of(
-                        maker,
-                        "fetch the file: its server answered 304 to a plain question",
+                    return Err(Failure::new(
+                        builder,
+                        "fetch the file: the server sent 304 to an unconditional request",
                     ));
                 };
-                let at = self.inner.clock.now() + FILE_KEPT;
-                return Ok((copied(&old, maker)?, Kept::Until { at, etag: Some(etag) }));
+                let at = self.inner.clock.now() + FILE_TTL;
+                return Ok((copy_prompt(&old, builder)?, Validity::Until { at, etag: Some(etag) }));
             }
             Err(reason) => {
-                let maker = played.maker();
-                return Err(Failure { maker, reason: format!("fetch the file: {reason}") });
+                let builder = streamed.into_builder();
+                return Err(Failure { builder, reason: format!("fetch the file: {reason}") });
             }
         };
         let FetchedFile { bytes, etag, cache_control } = fetched;
-        let kept =
-            Kept::Until { at: self.inner.clock.now() + kept_for(cache_control.as_deref()), etag };
-        let maker = match played {
-            Played::Not(maker) => {
-                self.work(&self.inner.decoding, *maker, move |maker| file::decode(&bytes, maker))
-                    .await?
-            }
-            Played::Whole(done) => done?,
+        let validity = Validity::Until {
+            at: self.inner.clock.now() + file_lifetime(cache_control.as_deref()),
+            etag,
         };
-        let join = |maker: &mut FrameMaker| -> Result<(), Infallible> {
-            maker.join();
+        let builder = match streamed {
+            StreamedFile::NotStarted(builder) => {
+                self.work(&self.inner.decode_permits, *builder, move |builder| {
+                    file::decode(&bytes, builder)
+                })
+                .await?
+            }
+            StreamedFile::Finished(done) => done?,
+        };
+        let encode_join = |builder: &mut PromptBuilder| -> Result<(), Infallible> {
+            builder.encode_join();
             Ok(())
         };
-        let maker = self.work(&self.inner.encoding, maker, join).await?;
-        Ok((maker, kept))
+        let builder = self.work(&self.inner.encode_permits, builder, encode_join).await?;
+        Ok((builder, validity))
     }
 
-    /// Fetches a file, and decodes it while it comes, if somebody is free for that and it comes in pieces.
-    async fn fetch_and_play(
+    /// Fetches a file and, if a thread is free and the file arrives in chunks, decodes it
+    /// meanwhile.
+    async fn fetch_and_decode(
         &self,
         url: &DocUrl,
         etag: Option<&str>,
-        mut maker: FrameMaker,
-    ) -> (Result<FileAnswer, String>, Played) {
+        mut builder: PromptBuilder,
+    ) -> (Result<FileResponse, String>, StreamedFile) {
         let fetch = &self.inner.fetch;
-        let Ok(turn) = Arc::clone(&self.inner.streaming).try_acquire_owned() else {
-            return (fetch.fetch(url, FILE_BYTES_MAX, etag).await, Played::Not(Box::new(maker)));
+        let Ok(permit) = Arc::clone(&self.inner.stream_permits).try_acquire_owned() else {
+            return (
+                fetch.fetch(url, FILE_BYTES_MAX, etag).await,
+                StreamedFile::NotStarted(Box::new(builder)),
+            );
         };
         #[allow(
             clippy::disallowed_methods,
             reason = "the fetch ends at `FILE_BYTES_MAX`: no more can wait there"
         )]
-        let (to, pieces) = std::sync::mpsc::channel();
+        let (sender, chunks) = std::sync::mpsc::channel();
         let decoding = self.inner.runtime.spawn_blocking(move || {
-            let _turn = turn;
-            let mut pieces = file::Pieces::new(pieces);
-            match pieces.has_begun() {
-                false => Played::Not(Box::new(maker)),
-                true => Played::Whole(match file::decode_pieces(pieces, &mut maker) {
-                    Ok(()) => Ok(maker),
-                    Err(e) => Err(Failure::of(maker, e)),
+            let _permit = permit;
+            let mut chunks = file::ChunkReader::new(chunks);
+            match chunks.wait_for_chunk() {
+                false => StreamedFile::NotStarted(Box::new(builder)),
+                true => StreamedFile::Finished(match file::decode_stream(chunks, &mut builder) {
+                    Ok(()) => Ok(builder),
+                    Err(e) => Err(Failure::new(builder, e)),
                 }),
             }
         });
-        let mut give = |piece| drop(to.send(piece));
-        let fetched = fetch.fetch_in_pieces(url, FILE_BYTES_MAX, etag, &mut give).await;
-        drop(to);
-        (fetched, decoding.await.unwrap_or_else(|e| Played::Whole(Err(lost(&e)))))
+        let mut on_chunk = |chunk| drop(sender.send(chunk));
+        let fetched = fetch.fetch_streaming(url, FILE_BYTES_MAX, etag, &mut on_chunk).await;
+        drop(sender);
+        (fetched, decoding.await.unwrap_or_else(|e| StreamedFile::Finished(Err(task_failure(&e)))))
     }
 }
 
-impl Drop for Making {
-    /// However it ended: what did not become ready is not kept.
+impl Drop for PromptJob {
+    /// Removes an incomplete or failed prompt from the cache, however the build ended.
     fn drop(&mut self) {
         if self.prompt.failure().is_some() || !self.prompt.is_finished() {
             let now = self.inner.clock.now();
-            self.cache(|cache| cache.failed(&self.sound, &self.prompt, now));
+            self.cache(|cache| cache.remove_failed(&self.sound, &self.prompt, now));
         }
     }
 }
 
-/// What became of a file while it came.
-enum Played {
-    /// Nothing: it is to be decoded when it is there.
-    Not(Box<FrameMaker>),
-    Whole(Result<FrameMaker, Failure>),
+/// The result of decoding a file while it was received.
+enum StreamedFile {
+    /// Not started: the file is decoded after it was received.
+    NotStarted(Box<PromptBuilder>),
+    Finished(Result<PromptBuilder, Failure>),
 }
 
-impl Played {
-    fn unplayed(self) -> Result<FrameMaker, Failure> {
+impl StreamedFile {
+    fn into_result(self) -> Result<PromptBuilder, Failure> {
         match self {
-            Self::Not(maker) => Ok(*maker),
-            Self::Whole(done) => done,
+            Self::NotStarted(builder) => Ok(*builder),
+            Self::Finished(done) => done,
         }
     }
 
-    fn maker(self) -> Option<Box<FrameMaker>> {
+    fn into_builder(self) -> Option<Box<PromptBuilder>> {
         match self {
-            Self::Not(maker) => Some(maker),
-            Self::Whole(Ok(maker)) => Some(Box::new(maker)),
-            Self::Whole(Err(failure)) => failure.maker,
+            Self::NotStarted(builder) => Some(builder),
+            Self::Finished(Ok(builder)) => Some(Box::new(builder)),
+            Self::Finished(Err(failure)) => failure.builder,
         }
     }
 }
 
-/// A worker's thread has ended without its result.
-fn lost(error: &tokio::task::JoinError) -> Failure {
-    let reason = if error.is_panic() { "its maker faulted" } else { "the node is stopping" };
-    Failure { maker: None, reason: reason.to_owned() }
+/// The failure of a blocking task that ended without a result.
+fn task_failure(error: &tokio::task::JoinError) -> Failure {
+    let reason = if error.is_panic() { "internal error" } else { "the node is stopping" };
+    Failure { builder: None, reason: reason.to_owned() }
 }
 
-/// Why a prompt can't be made, and its maker, unless that was lost with it.
+/// Why a prompt failed, with its builder unless the builder was lost.
 struct Failure {
-    maker: Option<Box<FrameMaker>>,
+    builder: Option<Box<PromptBuilder>>,
     reason: String,
 }
 
 impl Failure {
-    fn of(maker: FrameMaker, reason: impl ToString) -> Self {
-        Self { maker: Some(Box::new(maker)), reason: reason.to_string() }
+    fn new(builder: PromptBuilder, reason: impl ToString) -> Self {
+        Self { builder: Some(Box::new(builder)), reason: reason.to_string() }
     }
 }
 
-/// Which file a sound is. A query may have a secret in it.
-fn file_of(sound: &Sound) -> Option<&str> {
+/// Returns the URL of a file without its query, which may contain a secret.
+fn file_url(sound: &Sound) -> Option<&str> {
     match sound {
         Sound::File { url } => url.0.split(['?', '#']).next(),
         Sound::Speak { .. } | Sound::Silence { .. } | Sound::Tone { .. } => None,
     }
 }
 
-/// Why a sound can't be had, for whoever reads a call's record: with the file's name, where it is one.
-fn of_file(sound: &Sound, reason: &str) -> String {
-    match file_of(sound) {
-        Some(file) => format!("{}: {reason}", file.chars().take(FILE_SHOWN).collect::<String>()),
+/// Adds the file's URL to the reason, for the call's record.
+fn describe_failure(sound: &Sound, reason: &str) -> String {
+    match file_url(sound) {
+        Some(file) => {
+            format!("{}: {reason}", file.chars().take(FILE_CHARS_SHOWN).collect::<String>())
+        }
         None => reason.to_owned(),
     }
 }
 
-/// The frames of a prompt that is still right, in a new one: frames are shared, so this copies pointers.
-fn copied(old: &Arc<Prompt>, maker: FrameMaker) -> Result<FrameMaker, Failure> {
-    let mut maker = shared(frames_of(old), maker)?;
-    maker.share_join(old.join().cloned());
-    Ok(maker)
+/// Copies the frames of a prompt that is still valid. Frames are shared, so only pointers are
+/// copied.
+fn copy_prompt(old: &Arc<Prompt>, builder: PromptBuilder) -> Result<PromptBuilder, Failure> {
+    let mut builder = add_frames(prompt_frames(old), builder)?;
+    builder.set_join(old.join().cloned());
+    Ok(builder)
 }
 
-/// The frames of a prompt that is ready.
-fn frames_of(prompt: &Arc<Prompt>) -> Vec<Frame> {
+/// Returns the frames of a complete prompt.
+fn prompt_frames(prompt: &Arc<Prompt>) -> Vec<Frame> {
     let mut cursor = prompt.cursor();
     std::iter::from_fn(|| match cursor.next() {
         FrameState::Ready(frame) => Some(frame),
@@ -623,33 +662,35 @@ fn frames_of(prompt: &Arc<Prompt>) -> Vec<Frame> {
     .collect()
 }
 
-/// A prompt of frames that there are already.
-fn shared(frames: Vec<Frame>, mut maker: FrameMaker) -> Result<FrameMaker, Failure> {
+/// Adds existing frames to a builder.
+fn add_frames(frames: Vec<Frame>, mut builder: PromptBuilder) -> Result<PromptBuilder, Failure> {
     for frame in frames {
-        if let Err(e) = maker.share(frame) {
-            return Err(Failure::of(maker, e));
+        if let Err(e) = builder.push_shared(frame) {
+            return Err(Failure::new(builder, e));
         }
     }
-    Ok(maker)
+    Ok(builder)
 }
 
-/// How long a file is good without asking again.
-fn kept_for(cache_control: Option<&str>) -> Duration {
-    let Some(header) = cache_control else { return FILE_KEPT };
-    let words = || header.split(',').map(|word| word.trim().to_ascii_lowercase());
-    if words().any(|word| word == "no-store" || word == "no-cache" || word.starts_with("no-cache="))
-    {
+/// Returns how long a file may be used without asking its server again.
+fn file_lifetime(cache_control: Option<&str>) -> Duration {
+    let Some(header) = cache_control else { return FILE_TTL };
+    let directives = || header.split(',').map(|directive| directive.trim().to_ascii_lowercase());
+    if directives().any(|directive| {
+        directive == "no-store" || directive == "no-cache" || directive.starts_with("no-cache=")
+    }) {
         return Duration::ZERO;
     }
-    let age = words()
-        .find_map(|word| word.strip_prefix("max-age=").map(|n| n.trim_matches('"').parse::<u64>()));
+    let age = directives().find_map(|directive| {
+        directive.strip_prefix("max-age=").map(|n| n.trim_matches('"').parse::<u64>())
+    });
     match age {
-        Some(Ok(seconds)) => Duration::from_secs(seconds).min(FILE_KEPT_MAX),
-        Some(Err(_)) | None => FILE_KEPT,
+        Some(Ok(seconds)) => Duration::from_secs(seconds).min(FILE_TTL_MAX),
+        Some(Err(_)) | None => FILE_TTL,
     }
 }
 
-/// A sine at 16 kHz, faded in and out.
+/// Generates a sine wave at 16 kHz with fades at both ends.
 fn tone(hz: u32, ms: u32) -> Vec<i16> {
     let samples = ms * (RATE / 1_000);
     let fade = (FADE_MS * (RATE / 1_000)) as f32;

@@ -1,70 +1,72 @@
-//! Makes a voice louder without cutting its peaks off: where it would be louder than there is room for, it is made softer for
-//! that moment, from a little before it on.
+//! A look-ahead limiter: amplifies speech and briefly lowers the gain, shortly before a peak, where
+//! samples would otherwise clip.
 
 use std::collections::VecDeque;
 
-/// Samples that it looks ahead: 5 ms at 16 kHz.
-const AHEAD: usize = 80;
-/// The loudest sample: 1 dB below full scale.
+/// Look-ahead in samples: 5 ms at 16 kHz.
+const LOOK_AHEAD: usize = 80;
+/// Largest sample: 1 dB below full scale.
 const CEILING: f32 = 29_200.0;
-/// How much of what was taken back comes again from sample to sample: two thirds in some 60 ms at 16 kHz.
+/// Recovery of the gain per sample. The gain recovers by two thirds in about 60 ms at 16 kHz.
 const RELEASE: f32 = 0.001;
 
-/// One sound's.
+/// Limits the samples of one sound.
 pub(super) struct Limiter {
     gain: f32,
-    /// Samples with the gain on them that are not given yet.
-    waiting: VecDeque<f32>,
-    /// Places and values of the samples ahead that may yet be the loudest, the loudest first.
+    /// Amplified samples that have not been returned yet.
+    delayed: VecDeque<f32>,
+    /// Candidates for the largest sample in the look-ahead window as (position, level), in
+    /// decreasing order.
     peaks: VecDeque<(u64, f32)>,
-    taken: u64,
-    /// What the loudest ahead leaves, coming back slowly; and its latest values, of which the mean is what a sample gets.
-    held: f32,
+    pushed: u64,
+    /// The gain that the largest sample ahead allows, with slow recovery.
+    envelope: f32,
     smoothing: VecDeque<f32>,
 }
 
 impl Limiter {
-    /// For a sound that is to be `gain` times as loud.
+    /// Creates a limiter that amplifies by `gain`.
     pub(super) fn new(gain: f32) -> Self {
-        let (waiting, peaks, smoothing) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Self { gain, waiting, peaks, taken: 0, held: 1.0, smoothing }
+        let (delayed, peaks, smoothing) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Self { gain, delayed, peaks, pushed: 0, envelope: 1.0, smoothing }
     }
 
-    /// The next stretch; gives what is ready.
+    /// Processes samples and returns those that are ready.
     pub(super) fn push(&mut self, pcm: &[i16]) -> Vec<i16> {
         pcm.iter().filter_map(|sample| self.next(f32::from(*sample) * self.gain)).collect()
     }
 
-    /// The end of it: all that was taken has been given.
+    /// Returns the remaining samples. In total, as many samples are returned as were pushed.
     pub(super) fn finish(mut self) -> Vec<i16> {
-        let left = self.waiting.len();
-        (0..AHEAD).filter_map(|_| self.next(0.0)).take(left).collect()
+        let count = self.delayed.len();
+        (0..LOOK_AHEAD).filter_map(|_| self.next(0.0)).take(count).collect()
     }
 
     fn next(&mut self, sample: f32) -> Option<i16> {
-        self.waiting.push_back(sample);
+        self.delayed.push_back(sample);
         let level = sample.abs();
-        while self.peaks.back().is_some_and(|(_, softer)| *softer <= level) {
+        while self.peaks.back().is_some_and(|(_, peak)| *peak <= level) {
             self.peaks.pop_back();
         }
-        self.peaks.push_back((self.taken, level));
-        self.taken += 1;
-        let first = self.taken.saturating_sub(2 * AHEAD as u64);
-        while self.peaks.front().is_some_and(|(place, _)| *place < first) {
+        self.peaks.push_back((self.pushed, level));
+        self.pushed += 1;
+        let first = self.pushed.saturating_sub(2 * LOOK_AHEAD as u64);
+        while self.peaks.front().is_some_and(|(position, _)| *position < first) {
             self.peaks.pop_front();
         }
         let loudest = self.peaks.front().map_or(0.0, |(_, level)| *level);
-        self.held = (self.held + (1.0 - self.held) * RELEASE).min(CEILING / loudest.max(CEILING));
-        self.smoothing.push_back(self.held);
-        if self.smoothing.len() > AHEAD {
+        self.envelope =
+            (self.envelope + (1.0 - self.envelope) * RELEASE).min(CEILING / loudest.max(CEILING));
+        self.smoothing.push_back(self.envelope);
+        if self.smoothing.len() > LOOK_AHEAD {
             self.smoothing.pop_front();
         }
-        if self.waiting.len() <= AHEAD {
+        if self.delayed.len() <= LOOK_AHEAD {
             return None;
         }
-        let part = self.smoothing.iter().sum::<f32>() / self.smoothing.len() as f32;
+        let factor = self.smoothing.iter().sum::<f32>() / self.smoothing.len() as f32;
         // `as` saturates.
-        self.waiting.pop_front().map(|sample| (sample * part.min(1.0)).round() as i16)
+        self.delayed.pop_front().map(|sample| (sample * factor.min(1.0)).round() as i16)
     }
 }
 
@@ -72,11 +74,12 @@ impl Limiter {
 mod tests {
     use super::*;
 
-    fn limited(gain: f32, pcm: &[i16], piece: usize) -> Vec<i16> {
+    fn limited(gain: f32, pcm: &[i16], chunk: usize) -> Vec<i16> {
         let mut limiter = Limiter::new(gain);
-        let mut given: Vec<i16> = pcm.chunks(piece).flat_map(|piece| limiter.push(piece)).collect();
-        given.extend(limiter.finish());
-        given
+        let mut output: Vec<i16> =
+            pcm.chunks(chunk).flat_map(|chunk| limiter.push(chunk)).collect();
+        output.extend(limiter.finish());
+        output
     }
 
     fn tone(peak: f64, samples: usize) -> Vec<i16> {
@@ -84,38 +87,38 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_room_for_passes_as_it_is() {
+    fn samples_below_the_ceiling_are_unchanged() {
         let soft = tone(10_000.0, 3_000);
         assert_eq!(limited(1.0, &soft, 700), soft);
         let double: Vec<i16> = soft.iter().map(|sample| sample * 2).collect();
         assert_eq!(limited(2.0, &soft, 1), double);
-        for few in [0, 1, AHEAD, AHEAD + 1] {
+        for few in [0, 1, LOOK_AHEAD, LOOK_AHEAD + 1] {
             assert_eq!(limited(1.0, &soft[..few], 40).len(), few);
         }
     }
 
     #[test]
-    fn what_is_louder_is_softened_and_not_cut() {
-        // Loud in its middle.
+    fn peaks_are_attenuated_without_clipping() {
+        // Loud in the middle.
         let (soft, loud) = (tone(4_000.0, 16_000), tone(16_000.0, 16_000));
         let pcm = [&soft[..4_000], &loud[4_000..8_000], &soft[8_000..]].concat();
-        let given = limited(5.0, &pcm, 320);
-        let most = |pcm: &[i16]| pcm.iter().map(|sample| i32::from(*sample).abs()).max().unwrap();
-        assert!((28_000..=29_300).contains(&most(&given)), "{}", most(&given));
-        // No flat tops: the loudest samples are peaks of a wave, some of each period.
-        let flat = given
+        let output = limited(5.0, &pcm, 320);
+        let peak = |pcm: &[i16]| pcm.iter().map(|sample| i32::from(*sample).abs()).max().unwrap();
+        assert!((28_000..=29_300).contains(&peak(&output)), "{}", peak(&output));
+        // No flat tops: the largest samples are peaks of the wave.
+        let flat = output
             .windows(3)
             .filter(|w| w[0].abs() > 28_000 && w[0] == w[1] && w[1] == w[2])
             .count();
         assert_eq!(flat, 0);
-        // Steady while it is loud, and as it was before and long after.
-        let loud = &given[5_000..7_000];
-        assert!(loud.chunks(40).all(|period| most(period) > 27_000), "it pumps");
-        assert_eq!(most(&given[..3_800]), most(&pcm[..3_800]) * 5);
-        assert!(most(&given[15_000..]) > 19_000, "{}", most(&given[15_000..]));
+        // Steady while loud, and unchanged before and long after.
+        let loud = &output[5_000..7_000];
+        assert!(loud.chunks(40).all(|period| peak(period) > 27_000), "it pumps");
+        assert_eq!(peak(&output[..3_800]), peak(&pcm[..3_800]) * 5);
+        assert!(peak(&output[15_000..]) > 19_000, "{}", peak(&output[15_000..]));
         let step =
-            given.windows(2).map(|w| (i32::from(w[1]) - i32::from(w[0])).abs()).max().unwrap();
-        // Where it becomes louder and softer the sound has a step itself.
+            output.windows(2).map(|w| (i32::from(w[1]) - i32::from(w[0])).abs()).max().unwrap();
+        // The input itself has a step where it becomes louder and softer.
         assert!(step < 30_000, "{step}");
     }
 }

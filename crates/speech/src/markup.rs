@@ -1,48 +1,49 @@
-//! A script's text as Pico reads it.
+//! Converts a segment of a script to Pico's markup.
 //!
-//! Pico's markup has no way to escape a `<`, and knows tags that read and *write files* (`<genfile>`, `<play>`,
-//! `<usesig>`): of the caller's text not one `<` may arrive. Signs become words, and words longer than any
-//! language has are broken up, for the tokeniser's buffers are small and old.
+//! Pico's markup cannot escape `<`, and has tags that read and *write files* (`<genfile>`,
+//! `<play>`, `<usesig>`), so no `<` of the text may reach it. Signs are replaced with words, and
+//! very long words are split because the tokeniser's buffers are small.
 
 use std::fmt::Write as _;
 
-use super::language::Embedded;
-use super::script::{Say, Style};
+use super::language::EmbeddedVoice;
+use super::script::{Segment, Style};
 
-/// Pico has one voice a language, a woman's; a man's is the same one lower (`media-notes` §9).
-const MAN_PITCH: f32 = 0.7;
-/// At its own 100 per cent Pico clips (one sample in a hundred at full scale) and is 10 dB louder than people on
-/// telephones: 45 is right. What is loud may be more, and Pico would clip it: so it says all of it softer, by [`GAIN`], and
-/// whoever hears it brings it up (`limiter`).
-const USUAL_VOLUME: f32 = 0.45 / GAIN;
-/// How much louder what Pico says is to be.
+/// Pico has one female voice per language. A male voice is the same one at a lower pitch.
+const MALE_PITCH: f32 = 0.7;
+/// Volume for 100 %. At its own 100 % Pico clips (1 % of samples at full scale) and is 10 dB louder
+/// than people on telephones; 45 % is right. Louder text would clip, so Pico speaks everything
+/// more quietly by [`GAIN`] and the limiter amplifies its output.
+const NORMAL_VOLUME: f32 = 0.45 / GAIN;
+/// Gain applied to Pico's output.
 pub(super) const GAIN: f32 = 2.5;
-/// Its volume where it never clips, per cent.
+/// Largest volume at which Pico never clips, in per cent.
 const VOLUME_MAX: u16 = 80;
-/// Characters of a word that pass in one piece.
-const WORD_MAX: usize = 40;
+/// Largest number of characters in a word before it is split.
+const WORD_CHARS_MAX: usize = 40;
 
-/// What Pico is given for `say`.
-pub(super) fn pico(say: &Say, voice: Embedded) -> String {
+/// Returns the Pico markup for a segment.
+pub(super) fn pico_markup(segment: &Segment, voice: EmbeddedVoice) -> String {
     let mut markup = String::new();
-    let mut level_of_last = None;
-    for run in &say.runs {
-        let levels = Levels::of(run.style, say.speaker.man);
-        if level_of_last != Some(levels) {
+    let mut last_levels = None;
+    for run in &segment.runs {
+        let levels = Levels::new(run.style, segment.speaker.male);
+        if last_levels != Some(levels) {
             let Levels { speed, pitch, volume } = levels;
-            // Absolute values and no end tags: each holds until the next, and every prompt begins with its own.
+            // Levels are absolute and hold until the next tag. Every prompt starts with its own, so
+            // that no end tags are needed.
             let _ = write!(
                 markup,
                 "<speed level=\"{speed}\"><pitch level=\"{pitch}\"><volume level=\"{volume}\">"
             );
-            level_of_last = Some(levels);
+            last_levels = Some(levels);
         }
         push_words(&mut markup, &run.text, voice);
     }
     markup
 }
 
-/// Pico's levels, per cent, within what it takes (`picotok.c`).
+/// Pico's levels in per cent, within its limits (`picotok.c`).
 #[derive(Clone, Copy, PartialEq)]
 struct Levels {
     speed: u16,
@@ -51,9 +52,9 @@ struct Levels {
 }
 
 impl Levels {
-    fn of(style: Style, man: bool) -> Self {
-        let pitch = if man { style.pitch * MAN_PITCH } else { style.pitch };
-        let volume = style.volume * USUAL_VOLUME;
+    fn new(style: Style, male: bool) -> Self {
+        let pitch = if male { style.pitch * MALE_PITCH } else { style.pitch };
+        let volume = style.volume * NORMAL_VOLUME;
         Self {
             speed: level(style.rate, 20, 500),
             pitch: level(pitch, 50, 200),
@@ -62,21 +63,21 @@ impl Levels {
     }
 }
 
-fn level(percent: f32, least: u16, most: u16) -> u16 {
-    // `as` saturates and takes NaN for 0.
-    (percent.round() as u16).clamp(least, most)
+fn level(percent: f32, min: u16, max: u16) -> u16 {
+    // `as` saturates and converts NaN to 0.
+    (percent.round() as u16).clamp(min, max)
 }
 
-fn push_words(markup: &mut String, text: &str, voice: Embedded) {
+fn push_words(markup: &mut String, text: &str, voice: EmbeddedVoice) {
     let mut length = 0;
     for c in text.chars() {
-        if let Some(word) = spoken_sign(c, voice) {
+        if let Some(word) = word_for_sign(c, voice) {
             let _ = write!(markup, " {word} ");
             length = 0;
             continue;
         }
         length = if c == ' ' { 0 } else { length + 1 };
-        if length > WORD_MAX {
+        if length > WORD_CHARS_MAX {
             markup.push(' ');
             length = 1;
         }
@@ -84,14 +85,14 @@ fn push_words(markup: &mut String, text: &str, voice: Embedded) {
     }
 }
 
-/// Signs that may not pass as they are, as words.
-fn spoken_sign(c: char, voice: Embedded) -> Option<&'static str> {
+/// Returns the word for a sign that Pico's markup cannot contain.
+fn word_for_sign(c: char, voice: EmbeddedVoice) -> Option<&'static str> {
     let [less, greater, and] = match voice {
-        Embedded::EnUs | Embedded::EnGb => ["less than", "greater than", "and"],
-        Embedded::DeDe => ["kleiner als", "größer als", "und"],
-        Embedded::EsEs => ["menor que", "mayor que", "y"],
-        Embedded::FrFr => ["inférieur à", "supérieur à", "et"],
-        Embedded::ItIt => ["minore di", "maggiore di", "e"],
+        EmbeddedVoice::EnUs | EmbeddedVoice::EnGb => ["less than", "greater than", "and"],
+        EmbeddedVoice::DeDe => ["kleiner als", "größer als", "und"],
+        EmbeddedVoice::EsEs => ["menor que", "mayor que", "y"],
+        EmbeddedVoice::FrFr => ["inférieur à", "supérieur à", "et"],
+        EmbeddedVoice::ItIt => ["minore di", "maggiore di", "e"],
     };
     match c {
         '<' => Some(less),
@@ -106,16 +107,16 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
 
-    use super::pico;
-    use crate::language::{Embedded, Speaker};
-    use crate::script::{Part, Run, Say, Script, Style};
+    use super::pico_markup;
+    use crate::language::{EmbeddedVoice, Speaker};
+    use crate::script::{Part, Run, Script, Segment, Style};
     use xml::ast::{Speech, SpeechNode};
 
-    const USUAL: &str = "<speed level=\"100\"><pitch level=\"100\"><volume level=\"18\">";
+    const NORMAL: &str = "<speed level=\"100\"><pitch level=\"100\"><volume level=\"18\">";
 
-    fn say(text: &str, style: Style, man: bool) -> Say {
-        Say {
-            speaker: Speaker { language: "en-US".to_owned(), man, polly: None },
+    fn segment(text: &str, style: Style, male: bool) -> Segment {
+        Segment {
+            speaker: Speaker { language: "en-US".to_owned(), male, polly: None },
             runs: vec![Run { text: text.to_owned(), style }],
         }
     }
@@ -125,49 +126,50 @@ mod tests {
     #[case("<genfile file=\"x\">", " less than genfile file=\"x\" greater than ")]
     #[case("&lt;play&gt;", " and lt;play and gt;")]
     #[case("a\u{0}b\u{7}c", "a b c")]
-    fn strange_signs_become_words(#[case] text: &str, #[case] passed: &str) {
+    fn signs_and_control_characters_are_replaced(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(
-            pico(&say(text, Style::default(), false), Embedded::EnUs),
-            format!("{USUAL}{passed}")
+            pico_markup(&segment(text, Style::default(), false), EmbeddedVoice::EnUs),
+            format!("{NORMAL}{expected}")
         );
     }
 
     #[test]
-    fn signs_are_named_in_the_voices_language() {
+    fn signs_are_spoken_in_the_language_of_the_voice() {
         assert!(
-            pico(&say("1 < 2", Style::default(), false), Embedded::DeDe)
+            pico_markup(&segment("1 < 2", Style::default(), false), EmbeddedVoice::DeDe)
                 .ends_with("1  kleiner als  2")
         );
     }
 
     #[test]
-    fn endless_words_are_broken_up() {
-        let markup = pico(&say(&"x".repeat(1_000), Style::default(), false), Embedded::EnUs);
+    fn long_words_are_split() {
+        let markup =
+            pico_markup(&segment(&"x".repeat(1_000), Style::default(), false), EmbeddedVoice::EnUs);
         assert!(
-            markup.strip_prefix(USUAL).unwrap().split(' ').all(|word| word.len() <= 40),
+            markup.strip_prefix(NORMAL).unwrap().split(' ').all(|word| word.len() <= 40),
             "{markup}"
         );
     }
 
     #[test]
-    fn a_man_is_lower_and_values_stay_within_picos_limits() {
+    fn a_male_voice_is_lower_and_levels_stay_within_limits() {
         let style = Style { rate: 1_000.0, pitch: 60.0, volume: 2_000.0 };
-        let markup = pico(&say("x", style, true), Embedded::EnUs);
+        let markup = pico_markup(&segment("x", style, true), EmbeddedVoice::EnUs);
         assert_eq!(markup, "<speed level=\"500\"><pitch level=\"50\"><volume level=\"80\">x");
-        let markup = pico(&say("x", Style::default(), true), Embedded::EnUs);
+        let markup = pico_markup(&segment("x", Style::default(), true), EmbeddedVoice::EnUs);
         assert_eq!(markup, "<speed level=\"100\"><pitch level=\"70\"><volume level=\"18\">x");
     }
 
     proptest! {
-        /// Whatever the text, the only tags are ours.
+        /// The only tags in the markup are those written by this module.
         #[test]
-        fn no_tag_but_ours_arrives(text in "\\PC*|[<>&\u{0}-\u{1f}a-z/\"=]*") {
+        fn no_tag_from_the_text_reaches_pico(text in "\\PC*|[<>&\u{0}-\u{1f}a-z/\"=]*") {
             let speech = Speech(vec![SpeechNode::Text(text)]);
-            let script = Script::of(&speech, &Speaker { language: "en-US".to_owned(), man: false, polly: None });
+            let script = Script::new(&speech, &Speaker { language: "en-US".to_owned(), male: false, polly: None });
             for part in &script.0 {
-                let Part::Say(say) = part else { continue };
-                let markup = pico(say, Embedded::EnUs);
-                let words = markup.strip_prefix(USUAL).unwrap();
+                let Part::Speech(segment) = part else { continue };
+                let markup = pico_markup(segment, EmbeddedVoice::EnUs);
+                let words = markup.strip_prefix(NORMAL).unwrap();
                 prop_assert!(!words.contains(['<', '>', '&', '\0']), "{words}");
             }
         }

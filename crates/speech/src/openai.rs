@@ -1,4 +1,5 @@
-//! An OpenAI-compatible `POST /v1/audio/speech`: text out, WAV or PCM streaming in.
+//! Speech synthesis with an OpenAI-compatible `POST /v1/audio/speech` endpoint, which streams WAV
+//! or PCM.
 
 use std::time::Duration;
 
@@ -7,17 +8,17 @@ use http_body_util::{BodyExt as _, Full};
 use serde::Serialize;
 
 use super::config::{OpenAiConfig, ResponseFormat};
-use super::http::{self as client, EndpointError, HttpClient, KEY_UNUSABLE, chain};
+use super::http::{self as client, EndpointError, HttpClient, INVALID_KEY, error_chain};
 use super::language::{Speaker, primary};
 use super::provider::{BoxFuture, Provider, Sink, SpeechError};
-use super::script::Say;
+use super::script::Segment;
 use super::wav::WavReader;
 use model::Secret;
 
-/// No answer to 3,000 characters is longer (half an hour at 48 kHz).
+/// Largest response: half an hour at 48 kHz, more than 3,000 characters can take.
 const BODY_BYTES_MAX: usize = 176 << 20;
 
-/// The provider.
+/// An OpenAI-compatible speech endpoint as a [`Provider`].
 pub struct OpenAi {
     client: HttpClient,
     endpoint: Uri,
@@ -25,7 +26,7 @@ pub struct OpenAi {
 }
 
 #[derive(Serialize)]
-struct Ask<'a> {
+struct SpeechRequest<'a> {
     model: &'a str,
     input: &'a str,
     voice: &'a str,
@@ -35,38 +36,40 @@ struct Ask<'a> {
 }
 
 impl OpenAi {
-    /// Sets the client up; nothing is sent yet.
+    /// Creates the client. Nothing is sent yet.
     ///
     /// # Errors
-    /// The URL, or the system's certificates.
+    ///
+    /// Fails if the URL is invalid or TLS cannot be set up.
     pub fn new(config: OpenAiConfig) -> Result<Self, EndpointError> {
         let endpoint = client::endpoint("openai", &config.url, "/audio/speech")?;
         let client = client::client("openai")?;
         Ok(Self { client, endpoint, config })
     }
 
-    async fn say(&self, say: &Say, sink: &mut Sink) -> Result<(), SpeechError> {
+    async fn speak(&self, segment: &Segment, sink: &mut Sink) -> Result<(), SpeechError> {
         let deadline = Duration::from_millis(self.config.timeout_ms);
-        let asked = tokio::time::timeout(deadline, self.ask(say, sink)).await;
-        asked.unwrap_or(Err(SpeechError::Deadline(deadline)))
+        let outcome = tokio::time::timeout(deadline, self.request_speech(segment, sink)).await;
+        outcome.unwrap_or(Err(SpeechError::Deadline(deadline)))
     }
 
-    async fn ask(&self, say: &Say, sink: &mut Sink) -> Result<(), SpeechError> {
-        let failed = |e: &dyn std::error::Error| SpeechError::Http(chain(e));
-        let text = say.plain();
-        let rate = say.style().rate / 100.0;
-        let ask = Ask {
+    async fn request_speech(&self, segment: &Segment, sink: &mut Sink) -> Result<(), SpeechError> {
+        let failed = |e: &dyn std::error::Error| SpeechError::Http(error_chain(e));
+        let text = segment.plain();
+        let rate = segment.style().rate / 100.0;
+        let speech_request = SpeechRequest {
             model: &self.config.model,
             input: &text,
-            voice: voice_of(&self.config, &say.speaker),
+            voice: voice_for(&self.config, &segment.speaker),
             response_format: match self.config.format {
                 ResponseFormat::Wav => "wav",
                 ResponseFormat::Pcm => "pcm",
             },
-            // Its range is 0.25 to 4; most other implementations want nothing there at all.
+            // OpenAI accepts 0.25 to 4. Many other implementations reject the field, so it is sent
+            // only if needed.
             speed: ((rate - 1.0).abs() > 0.01).then_some(rate.clamp(0.25, 4.0)),
         };
-        let body = serde_json::to_vec(&ask).map_err(|e| failed(&e))?;
+        let body = serde_json::to_vec(&speech_request).map_err(|e| failed(&e))?;
         let mut request =
             Request::post(self.endpoint.clone()).header(header::CONTENT_TYPE, "application/json");
         if let Some(key) = &self.config.api_key {
@@ -74,7 +77,7 @@ impl OpenAi {
         }
         let request = request.body(Full::from(body)).map_err(|e| failed(&e))?;
         let response = self.client.request(request).await.map_err(|e| failed(&e))?;
-        // What stands in the body of an error may quote the key: it is not shown.
+        // The body of an error may quote the API key, so it is not reported.
         if !response.status().is_success() {
             return Err(SpeechError::Status(response.status()));
         }
@@ -86,24 +89,25 @@ impl OpenAi {
             let Some(bytes) = frame.data_ref() else { continue };
             total += bytes.len();
             if total > BODY_BYTES_MAX {
-                return Err(SpeechError::Http("the answer has no end".to_owned()));
+                return Err(SpeechError::Http("the response is too large".to_owned()));
             }
             let mut pcm = Vec::new();
             let rate = decoder.push(bytes, &self.config, &mut pcm)?;
             sink.push(rate, pcm).await?;
         }
         match decoder {
-            // A cut-off answer was said as far as it goes; to say so is all that is left.
+            // Report a truncated response, although the audio so far has been played.
             Decoder::Wav(wav) => wav.finish().map_err(SpeechError::from),
             Decoder::Pcm { .. } | Decoder::Unknown(_) => Ok(()),
         }
     }
 }
 
-/// The endpoint's voice: by the voice's name, then the language, then the default.
-pub(super) fn voice_of<'a>(config: &'a OpenAiConfig, speaker: &Speaker) -> &'a str {
+/// Returns the endpoint's voice: by the name of a Polly voice, then by language, then by gender,
+/// otherwise the default.
+pub(super) fn voice_for<'a>(config: &'a OpenAiConfig, speaker: &Speaker) -> &'a str {
     let (language, gender) =
-        (primary(&speaker.language), if speaker.man { "MAN" } else { "WOMAN" });
+        (primary(&speaker.language), if speaker.male { "MAN" } else { "WOMAN" });
     [speaker.polly.as_deref().unwrap_or_default(), &speaker.language, &language, gender]
         .iter()
         .find_map(|name| config.voices.get(*name))
@@ -115,31 +119,31 @@ impl Provider for OpenAi {
         "openai"
     }
 
-    /// The models hear the language from the text.
-    fn speaks(&self, _language: &str) -> bool {
+    /// The models detect the language from the text.
+    fn can_speak(&self, _language: &str) -> bool {
         true
     }
 
-    fn reads_all(&self) -> bool {
+    fn can_read_all(&self) -> bool {
         true
     }
 
     fn synthesise<'a>(
         &'a self,
-        say: &'a Say,
+        segment: &'a Segment,
         sink: &'a mut Sink,
     ) -> BoxFuture<'a, Result<(), SpeechError>> {
-        Box::pin(self.say(say, sink))
+        Box::pin(self.speak(segment, sink))
     }
 }
 
-/// What comes: some endpoints answer WAV whatever was asked for.
+/// The format of the response. Some endpoints send WAV whatever was requested.
 enum Decoder {
-    /// Less than four bytes so far.
+    /// Fewer than four bytes received.
     Unknown(Vec<u8>),
     Wav(WavReader),
     Pcm {
-        odd: Option<u8>,
+        partial: Option<u8>,
     },
 }
 
@@ -150,15 +154,15 @@ impl Decoder {
         config: &OpenAiConfig,
         pcm: &mut Vec<i16>,
     ) -> Result<u32, SpeechError> {
-        if let Self::Unknown(begin) = self {
-            begin.extend_from_slice(bytes);
-            if begin.len() < 4 {
+        if let Self::Unknown(start) = self {
+            start.extend_from_slice(bytes);
+            if start.len() < 4 {
                 return Ok(config.pcm_rate);
             }
-            let begin = std::mem::take(begin);
-            let wav = begin.starts_with(b"RIFF") || config.format == ResponseFormat::Wav;
-            *self = if wav { Self::Wav(WavReader::default()) } else { Self::Pcm { odd: None } };
-            return self.push(&begin, config, pcm);
+            let start = std::mem::take(start);
+            let wav = start.starts_with(b"RIFF") || config.format == ResponseFormat::Wav;
+            *self = if wav { Self::Wav(WavReader::default()) } else { Self::Pcm { partial: None } };
+            return self.push(&start, config, pcm);
         }
         match self {
             Self::Unknown(_) => Ok(config.pcm_rate),
@@ -166,10 +170,11 @@ impl Decoder {
                 wav.push(bytes, pcm)?;
                 Ok(wav.rate().unwrap_or(config.pcm_rate))
             }
-            Self::Pcm { odd } => {
-                let bytes: Vec<u8> = odd.take().into_iter().chain(bytes.iter().copied()).collect();
+            Self::Pcm { partial } => {
+                let bytes: Vec<u8> =
+                    partial.take().into_iter().chain(bytes.iter().copied()).collect();
                 let (samples, rest) = bytes.as_chunks::<2>();
-                *odd = rest.first().copied();
+                *partial = rest.first().copied();
                 pcm.extend(samples.iter().map(|&s| i16::from_le_bytes(s)));
                 Ok(config.pcm_rate)
             }
@@ -178,7 +183,7 @@ impl Decoder {
 }
 
 fn bearer(key: &Secret) -> Result<http::HeaderValue, SpeechError> {
-    client::bearer(key).ok_or_else(|| SpeechError::Http(KEY_UNUSABLE.to_owned()))
+    client::bearer(key).ok_or_else(|| SpeechError::Http(INVALID_KEY.to_owned()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The trait of whoever makes speech, and where the sound goes.
+//! The interface of speech synthesis engines and the sink for their audio.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,101 +6,108 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::script::Say;
+use super::script::Segment;
 use super::wav::WavError;
 
-/// A future behind a trait object.
+/// A boxed future, for methods of trait objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Text to sound.
+/// A speech synthesis engine.
 pub trait Provider: Send + Sync {
-    /// For logs.
+    /// The name used in logs.
     fn name(&self) -> &'static str;
 
-    /// Whether it has a voice for this BCP 47 tag that a listener would call the same language.
-    fn speaks(&self, language: &str) -> bool;
+    /// Returns `true` if the engine has a voice for the language of this BCP 47 tag.
+    fn can_speak(&self, language: &str) -> bool;
 
-    /// Whether it reads every writing, whatever the language it speaks.
-    fn reads_all(&self) -> bool {
+    /// Returns `true` if the engine supports every writing system, whatever its language.
+    fn can_read_all(&self) -> bool {
         false
     }
 
-    /// Says one piece of text into `sink`, from the first sample as early as it can. Dropping the future ends it.
+    /// Speaks one segment into `sink`, with the first samples as early as possible. Dropping the
+    /// future cancels the synthesis.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the segment cannot be spoken. Audio produced before the failure stays in `sink`.
     fn synthesise<'a>(
         &'a self,
-        say: &'a Say,
+        segment: &'a Segment,
         sink: &'a mut Sink,
     ) -> BoxFuture<'a, Result<(), SpeechError>>;
 }
 
-/// Why text was not spoken.
+/// Why text could not be spoken.
 #[derive(Debug, thiserror::Error)]
 pub enum SpeechError {
-    #[error("speak: nobody listens any more")]
-    Unheard,
-    #[error("speak within {0:?}")]
+    #[error("speak: the prompt is no longer needed")]
+    Cancelled,
+    #[error("finish speaking within {0:?}")]
     Deadline(Duration),
     #[error("unpack the voice: {0}")]
-    Voices(#[from] super::voices::VoicesError),
+    Voices(#[from] super::voices::VoiceFileError),
     #[error("start the speech helper: {0}")]
     Start(std::io::Error),
-    #[error("start the speech helper again: it failed {failures} times, next try in {wait:?}")]
+    #[error("restart the speech helper: it failed {failures} times, next attempt in {wait:?}")]
     BackOff { failures: u32, wait: Duration },
-    #[error("hear from the speech helper: {0}")]
+    #[error("communicate with the speech helper: {0}")]
     Helper(std::io::Error),
     #[error("speak: {0}")]
     Engine(String),
-    #[error("ask the speech endpoint: {0}")]
+    #[error("send a request to the speech endpoint: {0}")]
     Http(String),
-    #[error("get speech from the endpoint: it answered {0}")]
+    #[error("get speech from the endpoint: the response status was {0}")]
     Status(http::StatusCode),
-    #[error("read the speech that came: {0}")]
+    #[error("decode the speech: {0}")]
     Wav(#[from] WavError),
     #[error("run espeak-ng: {0}")]
     Espeak(String),
-    #[error("speak: no sound came")]
-    Silent,
-    #[error("speak so much: text of {0} bytes")]
+    #[error("speak: no audio was produced")]
+    NoAudio,
+    #[error("speak a text of {0} bytes: it is too long")]
     TooLong(usize),
 }
 
-/// Some sound.
+/// A chunk of audio.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// Samples a second.
+pub struct AudioChunk {
+    /// Sample rate in Hz.
     pub rate: u32,
-    /// Mono.
+    /// Mono samples.
     pub pcm: Vec<i16>,
 }
 
-/// Takes sound from a provider; bounded, so that a provider ahead of the encoder waits.
+/// Receives audio from a provider. The channel is bounded, so that a provider waits for the
+/// encoder.
 #[derive(Debug)]
 pub struct Sink {
-    to: mpsc::Sender<Piece>,
-    begun: bool,
+    sender: mpsc::Sender<AudioChunk>,
+    has_audio: bool,
 }
 
 impl Sink {
-    /// A sink and its other end, room for so many pieces.
-    pub fn new(room: usize) -> (Self, mpsc::Receiver<Piece>) {
-        let (to, from) = mpsc::channel(room);
-        (Self { to, begun: false }, from)
+    /// Creates a sink with room for `capacity` chunks, and its receiver.
+    pub fn new(capacity: usize) -> (Self, mpsc::Receiver<AudioChunk>) {
+        let (sender, receiver) = mpsc::channel(capacity);
+        (Self { sender, has_audio: false }, receiver)
     }
 
-    /// Adds sound; waits while the other end is behind.
+    /// Adds audio. Waits while the channel is full.
     ///
     /// # Errors
-    /// [`SpeechError::Unheard`]: the other end is gone.
+    ///
+    /// Fails with [`SpeechError::Cancelled`] if the receiver was dropped.
     pub async fn push(&mut self, rate: u32, pcm: Vec<i16>) -> Result<(), SpeechError> {
         if pcm.is_empty() {
             return Ok(());
         }
-        self.begun = true;
-        self.to.send(Piece { rate, pcm }).await.map_err(|_| SpeechError::Unheard)
+        self.has_audio = true;
+        self.sender.send(AudioChunk { rate, pcm }).await.map_err(|_| SpeechError::Cancelled)
     }
 
-    /// Whether any sound went in.
-    pub fn begun(&self) -> bool {
-        self.begun
+    /// Returns `true` once audio has been added.
+    pub fn has_audio(&self) -> bool {
+        self.has_audio
     }
 }

@@ -1,43 +1,43 @@
-//! SSML's `say-as` in plain words: what an engine reads right without markup.
+//! SSML's `say-as`, converted to words that every engine reads correctly without markup.
 //!
-//! Only what needs no grammar of the language is spelled out here; where a rule would have to guess, the text
-//! goes through as written, and the engine reads it in its own way.
+//! Only conversions that need no grammar are made. In all other cases the text stays as written and
+//! the engine reads it in its own way.
 
 use super::language::primary;
 
-/// `text` as `interpret-as="kind"` asks, in the language `tag`.
-pub(super) fn words(kind: &str, format: Option<&str>, text: &str, tag: &str) -> String {
+/// Returns the words for `text` with `interpret-as="kind"` in the language `tag`.
+pub(super) fn spoken_form(kind: &str, format: Option<&str>, text: &str, tag: &str) -> String {
     let language = primary(tag);
-    let said = match kind {
-        "characters" | "character" | "spell-out" => Some(spelled(text, &language)),
+    let words = match kind {
+        "characters" | "character" | "spell-out" => Some(spell_out(text, &language)),
         "digits" => Some(digits(text)),
         "telephone" => Some(telephone(text, &language)),
         "cardinal" | "number" => cardinal(text, &language),
         "ordinal" => ordinal(text, &language),
         "fraction" => fraction(text, &language),
-        "unit" => Some(apart(text)),
+        "unit" => Some(separate_unit(text)),
         "date" => date(text, format, &language, tag),
         "time" => time(text, &language),
-        // An address is read as written; what an expletive's bleep would hide is text, which is never dropped.
+        // Addresses are read as written. So are expletives: a bleep would drop text.
         _ => None,
     };
-    said.unwrap_or_else(|| text.to_owned())
+    words.unwrap_or_else(|| text.to_owned())
 }
 
-/// Letters and digits one by one. Capitals: a small "a" would be read as a word.
-fn spelled(text: &str, language: &str) -> String {
-    let mut said = Vec::new();
+/// Spells out letters and digits, in capitals: engines would read a lower-case "a" as a word.
+fn spell_out(text: &str, language: &str) -> String {
+    let mut names = Vec::new();
     for c in text.chars().filter(|c| !c.is_whitespace()) {
-        match sign(c, language) {
-            Some(name) => said.push(name.to_owned()),
-            None => said.push(c.to_uppercase().collect()),
+        match sign_name(c, language) {
+            Some(name) => names.push(name.to_owned()),
+            None => names.push(c.to_uppercase().collect()),
         }
     }
-    said.join(", ")
+    names.join(", ")
 }
 
-/// The name of a sign that engines skip.
-fn sign(c: char, language: &str) -> Option<&'static str> {
+/// Returns the name of a sign that engines skip, or `None` if it has no name here.
+fn sign_name(c: char, language: &str) -> Option<&'static str> {
     let names = match c {
         '.' => ["dot", "Punkt", "punto", "point", "punto"],
         '@' => ["at", "at", "arroba", "arobase", "chiocciola"],
@@ -51,11 +51,11 @@ fn sign(c: char, language: &str) -> Option<&'static str> {
         ':' => ["colon", "Doppelpunkt", "dos puntos", "deux points", "due punti"],
         _ => return None,
     };
-    of_language(language, names)
+    word_in(language, names)
 }
 
-/// The word in the given language, of en, de, es, fr, it; `None` in any other.
-fn of_language(language: &str, words: [&'static str; 5]) -> Option<&'static str> {
+/// Picks the word for a language out of en, de, es, fr, it. Returns `None` for other languages.
+fn word_in(language: &str, words: [&'static str; 5]) -> Option<&'static str> {
     let [en, de, es, fr, it] = words;
     match language {
         "en" => Some(en),
@@ -67,19 +67,19 @@ fn of_language(language: &str, words: [&'static str; 5]) -> Option<&'static str>
     }
 }
 
-/// Digits one by one; what is between them stays.
+/// Separates adjacent digits. Other characters are unchanged.
 fn digits(text: &str) -> String {
-    let mut said = String::new();
+    let mut output = String::new();
     for c in text.chars() {
-        if c.is_ascii_digit() && said.ends_with(|c: char| c.is_ascii_digit()) {
-            said.push(' ');
+        if c.is_ascii_digit() && output.ends_with(|c: char| c.is_ascii_digit()) {
+            output.push(' ');
         }
-        said.push(c);
+        output.push(c);
     }
-    said
+    output
 }
 
-/// Digits one by one, a short halt where the writer made a group.
+/// Separates digits, with a short pause between groups.
 fn telephone(text: &str, language: &str) -> String {
     let mut groups = vec![String::new()];
     for c in text.chars() {
@@ -90,7 +90,7 @@ fn telephone(text: &str, language: &str) -> String {
                     if !group.is_empty() {
                         group.push(' ');
                     }
-                    match sign(c, language) {
+                    match sign_name(c, language) {
                         Some(name) => group.push_str(name),
                         None => group.push(c),
                     }
@@ -102,17 +102,17 @@ fn telephone(text: &str, language: &str) -> String {
     groups.join(", ")
 }
 
-/// A number without the signs that group its thousands.
+/// Removes thousands separators.
 fn cardinal(text: &str, language: &str) -> Option<String> {
     let grouping = if language == "en" { ',' } else { '.' };
     let text = text.trim();
     let (sign, number) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
     let mut groups = number.split([grouping, ' ', '\u{a0}', '\'']);
-    let first = groups.next().filter(|g| (1..=3).contains(&g.len()) && all_digits(g))?;
+    let first = groups.next().filter(|g| (1..=3).contains(&g.len()) && is_all_digits(g))?;
     let mut joined = format!("{sign}{first}");
     for group in groups {
         let whole = group.split([',', '.']).next().unwrap_or_default();
-        if whole.len() != 3 || !all_digits(whole) {
+        if whole.len() != 3 || !is_all_digits(whole) {
             return None;
         }
         joined.push_str(group);
@@ -120,13 +120,13 @@ fn cardinal(text: &str, language: &str) -> Option<String> {
     Some(joined)
 }
 
-fn all_digits(text: &str) -> bool {
+fn is_all_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn ordinal(text: &str, language: &str) -> Option<String> {
     let number = text.trim();
-    if !all_digits(number) {
+    if !is_all_digits(number) {
         return None;
     }
     let english = || match number.as_bytes() {
@@ -147,13 +147,13 @@ fn ordinal(text: &str, language: &str) -> Option<String> {
     Some(format!("{number}{suffix}"))
 }
 
-/// `2/9` → "2 over 9"; halves and quarters by their names; `3+1/2` with an "and".
+/// `2/9` becomes "2 over 9". Halves and quarters have names, and `3+1/2` gets an "and".
 fn fraction(text: &str, language: &str) -> Option<String> {
     let text = text.trim();
     let (whole, part) =
         text.split_once('+').map_or((None, text), |(whole, part)| (Some(whole.trim()), part));
     let (above, below) = part.split_once('/').map(|(a, b)| (a.trim(), b.trim()))?;
-    if !all_digits(above) || !all_digits(below) || whole.is_some_and(|w| !all_digits(w)) {
+    if !is_all_digits(above) || !is_all_digits(below) || whole.is_some_and(|w| !is_all_digits(w)) {
         return None;
     }
     let part = match (language, above, below) {
@@ -162,46 +162,46 @@ fn fraction(text: &str, language: &str) -> Option<String> {
         ("en", "3", "4") => "three quarters".to_owned(),
         _ => format!(
             "{above} {} {below}",
-            of_language(language, ["over", "durch", "sobre", "sur", "su"])?
+            word_in(language, ["over", "durch", "sobre", "sur", "su"])?
         ),
     };
     Some(match whole {
         Some(whole) => {
-            format!("{whole} {} {part}", of_language(language, ["and", "und", "y", "et", "e"])?)
+            format!("{whole} {} {part}", word_in(language, ["and", "und", "y", "et", "e"])?)
         }
         None => part,
     })
 }
 
-/// A space between a number and its unit.
-fn apart(text: &str) -> String {
-    let mut said = String::new();
+/// Separates a number from its unit.
+fn separate_unit(text: &str) -> String {
+    let mut output = String::new();
     for c in text.chars() {
-        if c.is_alphabetic() && said.ends_with(|c: char| c.is_ascii_digit()) {
-            said.push(' ');
+        if c.is_alphabetic() && output.ends_with(|c: char| c.is_ascii_digit()) {
+            output.push(' ');
         }
-        said.push(c);
+        output.push(c);
     }
-    said
+    output
 }
 
-/// `1'21"` is a length of time; anything else is read as written.
+/// Reads `1'21"` as a duration. Returns `None` for other text.
 fn time(text: &str, language: &str) -> Option<String> {
     let (minutes, seconds) = text.trim().split_once('\'')?;
     let seconds = seconds.trim().trim_end_matches(['"', '\'']);
-    if !all_digits(minutes) || !(seconds.is_empty() || all_digits(seconds)) {
+    if !is_all_digits(minutes) || !(seconds.is_empty() || is_all_digits(seconds)) {
         return None;
     }
-    let name = |words| of_language(language, words);
-    let mut said =
+    let name = |words| word_in(language, words);
+    let mut output =
         format!("{minutes} {}", name(["minutes", "Minuten", "minutos", "minutes", "minuti"])?);
     if !seconds.is_empty() {
-        said.push_str(&format!(
+        output.push_str(&format!(
             " {seconds} {}",
             name(["seconds", "Sekunden", "segundos", "secondes", "secondi"])?
         ));
     }
-    Some(said)
+    Some(output)
 }
 
 const MONTHS: [[&str; 5]; 12] = [
@@ -219,37 +219,38 @@ const MONTHS: [[&str; 5]; 12] = [
     ["December", "Dezember", "diciembre", "décembre", "dicembre"],
 ];
 
-/// A date in figures, by its `format`; without one `yyyymmdd`, and month before day only in American English.
+/// Reads a date in digits by its `format`. The default is `yyyymmdd` or year first where the digits
+/// show it, otherwise day before month, or month before day in American English.
 fn date(text: &str, format: Option<&str>, language: &str, tag: &str) -> Option<String> {
-    let mut figures: Vec<&str> =
+    let mut parts: Vec<&str> =
         text.trim().split(['/', '-', '.', ' ']).filter(|f| !f.is_empty()).collect();
-    if figures.iter().any(|f| !all_digits(f)) {
+    if parts.iter().any(|f| !is_all_digits(f)) {
         return None;
     }
     let american = tag.eq_ignore_ascii_case("en-US") || tag.eq_ignore_ascii_case("en");
-    let usual = match figures.as_slice() {
+    let default_format = match parts.as_slice() {
         [one] if one.len() == 8 => "yyyymmdd",
         [year, ..] if year.len() == 4 => "ymd",
         _ if american => "mdy",
         _ => "dmy",
     };
-    let mut format = format.unwrap_or(usual);
+    let mut format = format.unwrap_or(default_format);
     if format == "yyyymmdd" {
-        let whole = *figures.first().filter(|f| f.len() == 8)?;
-        figures = vec![whole.get(..4)?, whole.get(4..6)?, whole.get(6..)?];
+        let whole = *parts.first().filter(|f| f.len() == 8)?;
+        parts = vec![whole.get(..4)?, whole.get(4..6)?, whole.get(6..)?];
         format = "ymd";
     }
-    if figures.len() != format.len() {
+    if parts.len() != format.len() {
         return None;
     }
-    let figure = |letter: char| {
-        format.chars().position(|c| c == letter).and_then(|at| figures.get(at)).copied()
+    let part = |letter: char| {
+        format.chars().position(|c| c == letter).and_then(|at| parts.get(at)).copied()
     };
-    let day = figure('d').map(|d| d.trim_start_matches('0'));
-    let month = match figure('m') {
+    let day = part('d').map(|d| d.trim_start_matches('0'));
+    let month = match part('m') {
         Some(m) => {
             let index = m.parse::<usize>().ok()?.checked_sub(1)?;
-            Some(of_language(language, *MONTHS.get(index)?)?)
+            Some(word_in(language, *MONTHS.get(index)?)?)
         }
         None => None,
     };
@@ -263,7 +264,7 @@ fn date(text: &str, format: Option<&str>, language: &str, tag: &str) -> Option<S
         (Some(day), None) => Some(day.to_owned()),
         (None, month) => month.map(str::to_owned),
     };
-    Some(match (day_and_month, figure('y')) {
+    Some(match (day_and_month, part('y')) {
         (Some(first), Some(year)) if language == "es" => format!("{first} de {year}"),
         (Some(first), Some(year)) if language == "en" && day.is_some() => {
             format!("{first}, {year}")
@@ -278,7 +279,7 @@ fn date(text: &str, format: Option<&str>, language: &str, tag: &str) -> Option<S
 mod tests {
     use rstest::rstest;
 
-    use super::words;
+    use super::spoken_form;
 
     #[rstest]
     #[case("spell-out", None, "en-US", "ab1", "A, B, 1")]
@@ -319,8 +320,8 @@ mod tests {
         #[case] format: Option<&str>,
         #[case] tag: &str,
         #[case] text: &str,
-        #[case] said: &str,
+        #[case] expected: &str,
     ) {
-        assert_eq!(words(kind, format, text, tag), said);
+        assert_eq!(spoken_form(kind, format, text, tag), expected);
     }
 }

@@ -1,57 +1,59 @@
-//! A document's text and SSML as a flat script: what to say, how, in which language, and the pauses between.
+//! Converts the text and SSML of a document to a flat script: segments of text with voice, language
+//! and style, and pauses between them.
 //!
-//! Engines differ in the markup they know; a script needs none. Tags that act on sound (prosody, emphasis)
-//! become a [`Style`], those that act on words (say-as, sub) become words, breaks and paragraphs become pauses
-//! that the library makes itself. An engine may ignore a style, never the text (`plivo-xml.md` §5.2).
+//! Engines support different markup, so a script contains none. Tags that affect sound
+//! (`prosody`, `emphasis`) become a [`Style`], tags that affect words (`say-as`, `sub`) become
+//! words, and breaks and paragraphs become pauses, which the library generates. An engine may
+//! ignore a style, but never text (`docs/reference/xml.md#ssml`).
 
 use super::language::Speaker;
 use super::say_as;
 use xml::ast::{Speech, SpeechNode, SsmlTag};
 
-/// Between paragraphs, as long as SSML's `x-strong` break.
+/// Pause between paragraphs, as long as SSML's `x-strong` break.
 const PARAGRAPH_MS: u32 = 1_000;
 
-/// What to do, in order.
+/// A sequence of speech and pauses.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Script(pub Vec<Part>);
 
-/// A piece of a [`Script`].
+/// An element of a [`Script`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Part {
-    /// Silence, exactly so long.
+    /// Silence of exactly this length.
     Pause {
         ms: u32,
     },
-    Say(Say),
+    Speech(Segment),
 }
 
-/// Text in one language, said without a pause of ours.
+/// Text in one language, spoken by one voice without inserted pauses.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Say {
+pub struct Segment {
     pub speaker: Speaker,
-    /// Not empty; each has a letter, digit or sign in it.
+    /// Not empty. Each run contains a letter, digit or sign.
     pub runs: Vec<Run>,
 }
 
 #[cfg(test)]
-impl Say {
-    /// A woman says it.
-    pub(super) fn in_no_style(language: &str, text: &str) -> Self {
+impl Segment {
+    /// Creates a segment in a female voice with the default style.
+    pub(super) fn unstyled(language: &str, text: &str) -> Self {
         Self {
-            speaker: Speaker { language: language.to_owned(), man: false, polly: None },
+            speaker: Speaker { language: language.to_owned(), male: false, polly: None },
             runs: vec![Run { text: text.to_owned(), style: Style::default() }],
         }
     }
 }
 
-/// Text in one style. Free of control characters; whitespace is single spaces.
+/// Text in one style, without control characters and with single spaces.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     pub text: String,
     pub style: Style,
 }
 
-/// How text is said, in per cent of the voice's own.
+/// How text is spoken, in per cent of the voice's normal rate, pitch and volume.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Style {
     pub rate: f32,
@@ -65,21 +67,21 @@ impl Default for Style {
     }
 }
 
-impl Say {
-    /// The bare words, for engines without markup.
+impl Segment {
+    /// Returns the text without styles, for engines without markup.
     pub fn plain(&self) -> String {
         self.runs.iter().map(|run| run.text.as_str()).collect::<String>().trim().to_owned()
     }
 
-    /// The style of its longest run, for engines that take one style a text.
+    /// Returns the style of the longest run, for engines that support one style per text.
     pub fn style(&self) -> Style {
         self.runs.iter().max_by_key(|run| run.text.len()).map(|run| run.style).unwrap_or_default()
     }
 }
 
 impl Script {
-    /// The script for `speech` in the voice of `speaker`.
-    pub fn of(speech: &Speech, speaker: &Speaker) -> Self {
+    /// Creates the script for `speech`, spoken by `speaker`.
+    pub fn new(speech: &Speech, speaker: &Speaker) -> Self {
         let mut writer = Writer::default();
         writer.speech(speech, speaker, Style::default());
         writer.close();
@@ -90,8 +92,8 @@ impl Script {
 #[derive(Default)]
 struct Writer {
     parts: Vec<Part>,
-    open: Option<Say>,
-    /// A paragraph ended: a pause follows if something is said after it.
+    open: Option<Segment>,
+    /// A paragraph has ended. A pause is added if more text follows.
     paragraph_ended: bool,
 }
 
@@ -116,11 +118,11 @@ impl Writer {
         speaker: &Speaker,
         style: Style,
     ) {
-        let value = |wanted: &str| {
-            attributes.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
+        let value = |key: &str| {
+            attributes.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
         };
         match name {
-            SsmlTag::Emphasis => self.speech(content, speaker, style.emphasised(value("level"))),
+            SsmlTag::Emphasis => self.speech(content, speaker, style.with_emphasis(value("level"))),
             SsmlTag::Lang => {
                 let language = value("xml:lang").unwrap_or(&speaker.language).to_owned();
                 self.speech(content, &Speaker { language, ..speaker.clone() }, style);
@@ -129,15 +131,19 @@ impl Writer {
                 self.speech(
                     content,
                     speaker,
-                    style.prosody(value("rate"), value("pitch"), value("volume")),
+                    style.with_prosody(value("rate"), value("pitch"), value("volume")),
                 );
             }
             SsmlTag::Sub => self.text(value("alias").unwrap_or_default(), speaker, style),
             SsmlTag::SayAs => {
                 let kind = value("interpret-as").unwrap_or_default();
-                let said =
-                    say_as::words(kind, value("format"), &words_of(content), &speaker.language);
-                self.text(&said, speaker, style);
+                let text = say_as::spoken_form(
+                    kind,
+                    value("format"),
+                    &text_of(content),
+                    &speaker.language,
+                );
+                self.text(&text, speaker, style);
             }
             SsmlTag::S => {
                 self.end_sentence();
@@ -149,15 +155,15 @@ impl Writer {
                 self.speech(content, speaker, style);
                 self.end_paragraph();
             }
-            // No engine here takes IPA or parts of speech: the written text stands for them.
+            // No engine here supports IPA or parts of speech, so the written text is spoken.
             SsmlTag::Phoneme | SsmlTag::W => self.speech(content, speaker, style),
         }
     }
 
     fn text(&mut self, text: &str, speaker: &Speaker, style: Style) {
-        let text = clean(text);
+        let text = clean_text(text);
         if text.trim().is_empty() {
-            if let Some(run) = self.open.as_mut().and_then(|say| say.runs.last_mut())
+            if let Some(run) = self.open.as_mut().and_then(|segment| segment.runs.last_mut())
                 && !text.is_empty()
                 && !run.text.ends_with(' ')
             {
@@ -165,17 +171,17 @@ impl Writer {
             }
             return;
         }
-        if self.open.as_ref().is_some_and(|say| say.speaker != *speaker) {
+        if self.open.as_ref().is_some_and(|segment| segment.speaker != *speaker) {
             self.close();
         }
         if std::mem::take(&mut self.paragraph_ended) && !self.parts.is_empty() {
             self.parts.push(Part::Pause { ms: PARAGRAPH_MS });
         }
-        let say =
-            self.open.get_or_insert_with(|| Say { speaker: speaker.clone(), runs: Vec::new() });
-        match say.runs.last_mut() {
+        let segment =
+            self.open.get_or_insert_with(|| Segment { speaker: speaker.clone(), runs: Vec::new() });
+        match segment.runs.last_mut() {
             Some(run) if run.style == style => run.text.push_str(&text),
-            _ => say.runs.push(Run { text, style }),
+            _ => segment.runs.push(Run { text, style }),
         }
     }
 
@@ -192,9 +198,9 @@ impl Writer {
         self.paragraph_ended = true;
     }
 
-    /// Makes sure that what was said so far sounds finished.
+    /// Ends the text so far with punctuation.
     fn end_sentence(&mut self) {
-        if let Some(run) = self.open.as_mut().and_then(|say| say.runs.last_mut()) {
+        if let Some(run) = self.open.as_mut().and_then(|segment| segment.runs.last_mut()) {
             let end = run.text.trim_end().len();
             run.text.truncate(end);
             if !run.text.ends_with(['.', '!', '?', ':', ';', ',', '…', '।', '。']) {
@@ -205,13 +211,13 @@ impl Writer {
     }
 
     fn close(&mut self) {
-        self.parts.extend(self.open.take().map(Part::Say));
+        self.parts.extend(self.open.take().map(Part::Speech));
     }
 }
 
 impl Style {
-    /// SSML's `emphasis`: louder and slower, or softer and faster.
-    fn emphasised(self, level: Option<&str>) -> Self {
+    /// Applies SSML's `emphasis`: louder and slower, or softer and faster.
+    fn with_emphasis(self, level: Option<&str>) -> Self {
         let (rate, volume) = match level {
             Some("strong") => (0.85, 1.4),
             Some("reduced") => (1.1, 0.75),
@@ -220,8 +226,8 @@ impl Style {
         Self { rate: self.rate * rate, volume: self.volume * volume, ..self }
     }
 
-    /// SSML's `prosody`; values that the parser let through but are unknown here change nothing.
-    fn prosody(self, rate: Option<&str>, pitch: Option<&str>, volume: Option<&str>) -> Self {
+    /// Applies SSML's `prosody`. Unknown values have no effect.
+    fn with_prosody(self, rate: Option<&str>, pitch: Option<&str>, volume: Option<&str>) -> Self {
         let rate = match rate {
             Some("x-slow") => 0.5,
             Some("slow") => 0.75,
@@ -247,35 +253,36 @@ impl Style {
             Some(decibels) => number(decibels, "dB").map_or(1.0, |n| 10f32.powf(n / 20.0)),
             None => 1.0,
         };
-        let keep = |value: f32, factor: f32| (value * factor.clamp(0.0, 10.0)).clamp(0.0, 1_000.0);
+        let scale = |value: f32, factor: f32| (value * factor.clamp(0.0, 10.0)).clamp(0.0, 1_000.0);
         Self {
-            rate: keep(self.rate, rate),
-            pitch: keep(self.pitch, pitch),
-            volume: keep(self.volume, volume),
+            rate: scale(self.rate, rate),
+            pitch: scale(self.pitch, pitch),
+            volume: scale(self.volume, volume),
         }
     }
 }
 
-/// `+6dB`, `-10%`, `80%` → the number.
+/// Parses the number in `+6dB`, `-10%` or `80%`.
 fn number(text: &str, unit: &str) -> Option<f32> {
     text.strip_suffix(unit)?.parse().ok().filter(|n: &f32| n.is_finite())
 }
 
-/// The words in it, without tags.
-fn words_of(speech: &Speech) -> String {
+/// Returns the text without tags.
+fn text_of(speech: &Speech) -> String {
     speech
         .0
         .iter()
         .map(|node| match node {
             SpeechNode::Text(text) => text.clone(),
             SpeechNode::Break { .. } => " ".to_owned(),
-            SpeechNode::Tag { content, .. } => words_of(content),
+            SpeechNode::Tag { content, .. } => text_of(content),
         })
         .collect()
 }
 
-/// Control characters, NUL among them, become spaces; typographic signs become those that every engine knows.
-fn clean(text: &str) -> String {
+/// Replaces control characters with spaces and typographic signs with ASCII ones that every engine
+/// supports.
+fn clean_text(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -283,7 +290,7 @@ fn clean(text: &str) -> String {
             '“' | '”' | '„' | '«' | '»' => cleaned.push('"'),
             '–' | '—' | '―' => cleaned.push_str(" - "),
             '…' => cleaned.push_str("... "),
-            // Soft hyphen and zero-width signs are for the eye.
+            // Soft hyphens and zero-width characters are not spoken.
             '\u{ad}'
             | '\u{200b}'..='\u{200f}'
             | '\u{202a}'..='\u{202e}'

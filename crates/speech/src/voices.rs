@@ -1,49 +1,52 @@
-//! The embedded voices' files: inside the binary, and unpacked where Pico can open them, for it reads files only.
+//! The embedded voice files. They are part of the binary and are unpacked to a folder because Pico
+//! reads only files.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::language::Embedded;
+use super::language::EmbeddedVoice;
 
-/// Name and content, as the build script found them.
+/// Names and contents, listed by the build script.
 static FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/voices.rs"));
 
-/// Why a voice can't be had.
+/// Why a voice file is not available.
 #[derive(Debug, thiserror::Error)]
-pub enum VoicesError {
-    #[error("find the voice file {0} inside the program")]
+pub enum VoiceFileError {
+    #[error("find the voice file {0} in the program")]
     Missing(&'static str),
     #[error("write the voice file {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
 
-/// Makes sure that both files of `voice` lie in `folder` as they are in the binary, byte for byte; a damaged or
-/// foreign one is replaced. Blocks.
+/// Makes sure that `folder` contains both files of `voice`, byte for byte. A file that differs is
+/// replaced. Blocks.
 ///
 /// # Errors
-/// The folder can't be written.
-pub(super) fn unpack(folder: &Path, voice: Embedded) -> Result<(), VoicesError> {
+///
+/// Fails if the folder cannot be written.
+pub(super) fn unpack(folder: &Path, voice: EmbeddedVoice) -> Result<(), VoiceFileError> {
     for name in voice.files() {
         let (_, content) =
-            FILES.iter().find(|(file, _)| *file == name).ok_or(VoicesError::Missing(name))?;
+            FILES.iter().find(|(file, _)| *file == name).ok_or(VoiceFileError::Missing(name))?;
         let path = folder.join(name);
-        if !holds(&path, content) {
-            write(folder, &path, content).map_err(|source| VoicesError::Write { path, source })?;
+        if !has_content(&path, content) {
+            write(folder, &path, content)
+                .map_err(|source| VoiceFileError::Write { path, source })?;
         }
     }
     Ok(())
 }
 
-/// Comparing is as quick as hashing, and leaves no doubt.
-fn holds(path: &Path, content: &[u8]) -> bool {
+/// Returns `true` if the file has exactly this content. Comparing is as fast as hashing.
+fn has_content(path: &Path, content: &[u8]) -> bool {
     let length = fs::metadata(path).map(|m| m.len());
     length.is_ok_and(|l| l == content.len() as u64)
         && fs::read(path).is_ok_and(|found| found == content)
 }
 
-/// Under another name first: whoever sees the file sees all of it. The process number keeps two nodes apart
-/// that share a data directory.
+/// Writes to a temporary file and renames it, so that readers never see a partial file. The process
+/// id separates nodes that share a data directory.
 fn write(folder: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
@@ -58,32 +61,32 @@ mod tests {
     use std::fs;
 
     use super::{FILES, unpack};
-    use crate::language::Embedded;
+    use crate::language::EmbeddedVoice;
 
     #[test]
-    fn every_voice_is_inside_and_unpacks_once() {
+    fn every_voice_is_embedded_and_unpacked_once() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("voices");
-        for voice in Embedded::ALL {
+        for voice in EmbeddedVoice::ALL {
             unpack(&folder, voice).unwrap();
         }
         assert_eq!(fs::read_dir(&folder).unwrap().count(), FILES.len());
-        let [name, _] = Embedded::DeDe.files();
+        let [name, _] = EmbeddedVoice::DeDe.files();
         let written = fs::metadata(folder.join(name)).unwrap().modified().unwrap();
-        unpack(&folder, Embedded::DeDe).unwrap();
+        unpack(&folder, EmbeddedVoice::DeDe).unwrap();
         assert_eq!(fs::metadata(folder.join(name)).unwrap().modified().unwrap(), written);
     }
 
     #[test]
     fn a_damaged_file_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let [name, _] = Embedded::ItIt.files();
-        unpack(dir.path(), Embedded::ItIt).unwrap();
+        let [name, _] = EmbeddedVoice::ItIt.files();
+        unpack(dir.path(), EmbeddedVoice::ItIt).unwrap();
         let whole = fs::read(dir.path().join(name)).unwrap();
         let mut damaged = whole.clone();
         damaged[1_000] ^= 1;
         fs::write(dir.path().join(name), damaged).unwrap();
-        unpack(dir.path(), Embedded::ItIt).unwrap();
+        unpack(dir.path(), EmbeddedVoice::ItIt).unwrap();
         assert_eq!(fs::read(dir.path().join(name)).unwrap(), whole);
     }
 }

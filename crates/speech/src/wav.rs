@@ -1,42 +1,43 @@
-//! WAV as it streams in: the header, then samples of any piece size, as mono 16-bit PCM.
+//! An incremental WAV reader: accepts bytes in chunks of any size and returns mono 16-bit PCM.
 //!
-//! For files, for the HTTP provider and for espeak-ng alike. Takes what writers really send: lengths of 0 or
-//! "all ones" where they did not know the length, chunks in any order before the data, padding. The header's
-//! word is only a claim: what is kept in memory is never more than the chunk being looked at.
+//! Used for files, the HTTP provider and espeak-ng. It accepts what real writers produce: lengths
+//! of 0 or 0xFFFFFFFF if the length was unknown, chunks in any order before the data, and padding.
+//! Lengths in headers are not trusted: no more than the current chunk header is kept in memory.
 
-/// Why it is no WAV that we can play.
+/// Why a WAV file cannot be played.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WavError {
-    #[error("read the WAV header: it does not begin with RIFF and WAVE")]
+    #[error("read the WAV header: it does not start with RIFF and WAVE")]
     NotWav,
     #[error("read the WAV header: the fmt chunk is missing, too short or too long")]
     Format,
-    #[error("read WAV of coding {coding:#06x} with {bits} bits: PCM, A-law and µ-law are read")]
+    #[error("read WAV with coding {coding:#06x} and {bits} bits: use PCM, A-law or µ-law")]
     Coding { coding: u16, bits: u16 },
-    #[error("read WAV with {0} channels: mono and stereo are read")]
+    #[error("read WAV with {0} channels: use mono or stereo")]
     Channels(u16),
-    #[error("read WAV of {0} samples a second: 8,000 to 48,000 are read")]
+    #[error("read WAV with a sample rate of {0} Hz: use 8,000 to 48,000 Hz")]
     Rate(u32),
-    #[error("read the WAV to its end: it says {said} bytes of sound, and {came} came")]
-    Truncated { said: u64, came: u64 },
-    #[error("read the WAV: it ends before the sound")]
+    #[error("read the WAV data: {declared} bytes declared, {received} received")]
+    Truncated { declared: u64, received: u64 },
+    #[error("read the WAV data: the file ends before it")]
     NoData,
 }
 
-/// A chunk we need is smaller than this; others are skipped without being kept.
+/// Largest `fmt` chunk. Other chunks are skipped without being buffered.
 const FORMAT_CHUNK_MAX: u32 = 1_024;
-/// From here on a length means "until the end": streaming writers put 0xFFFFFFFF, 0x7FFFFFFF or a little less.
+/// Lengths from here up mean "until the end". Streaming writers use 0xFFFFFFFF, 0x7FFFFFFF or
+/// slightly less.
 const UNKNOWN_LENGTH_FROM: u32 = 0x7fff_0000;
 
-/// Reads WAV piece by piece.
+/// Reads a WAV file incrementally.
 #[derive(Debug, Default)]
 pub(super) struct WavReader {
     state: State,
-    /// Bytes that are not a whole thing yet.
-    rest: Vec<u8>,
+    /// Bytes of an incomplete header or sample.
+    buffered: Vec<u8>,
     format: Option<Format>,
-    /// Bytes of sound so far.
-    came: u64,
+    /// Bytes of audio received so far.
+    received: u64,
 }
 
 #[derive(Debug, Default)]
@@ -45,11 +46,11 @@ enum State {
     Riff,
     Chunk,
     FormatBody(u32),
-    /// Bytes to leave out.
+    /// Bytes to skip.
     Skip(u64),
-    /// Bytes of sound that the header promised; `None`: until the end.
+    /// Declared bytes of audio, or `None` if the audio extends to the end of the input.
     Data(Option<u64>),
-    Over,
+    End,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,10 +72,11 @@ enum Coding {
 }
 
 impl WavReader {
-    /// Takes bytes and appends the samples in them to `out`.
+    /// Reads bytes and appends their samples to `out`.
     ///
     /// # Errors
-    /// It is no WAV that is read here; what was appended before stands.
+    ///
+    /// Fails if the file is not a supported WAV file. Samples appended before remain valid.
     pub(super) fn push(&mut self, bytes: &[u8], out: &mut Vec<i16>) -> Result<(), WavError> {
         let mut bytes = bytes;
         loop {
@@ -108,95 +110,98 @@ impl WavReader {
                     else {
                         return Ok(());
                     };
-                    self.format = Some(Format::of(&body)?);
+                    self.format = Some(Format::parse(&body)?);
                     self.state = State::Chunk;
                 }
                 State::Skip(left) => {
                     let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
                     bytes = bytes.get(skipped..).unwrap_or_default();
-                    let left = left.saturating_sub(count(skipped));
+                    let left = left.saturating_sub(file_length(skipped));
                     self.state = if left == 0 { State::Chunk } else { State::Skip(left) };
                     if bytes.is_empty() {
                         return Ok(());
                     }
                 }
-                State::Data(said) => {
-                    let left = said.map_or(u64::MAX, |said| said.saturating_sub(self.came));
+                State::Data(declared) => {
+                    let left = declared
+                        .map_or(u64::MAX, |declared| declared.saturating_sub(self.received));
                     let now =
                         bytes.get(..bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
                     let now = now.unwrap_or_default();
                     self.samples(now, out);
-                    self.came += count(now.len());
-                    if Some(self.came) == said {
-                        self.state = State::Over;
+                    self.received += file_length(now.len());
+                    if Some(self.received) == declared {
+                        self.state = State::End;
                     }
                     return Ok(());
                 }
-                State::Over => return Ok(()),
+                State::End => return Ok(()),
             }
         }
     }
 
-    /// Samples a second, once the header is in.
+    /// Returns the sample rate in Hz, or `None` before the header is complete.
     pub(super) fn rate(&self) -> Option<u32> {
         self.format.map(|format| format.rate)
     }
 
-    /// Seconds of sound, if the header is in and says so.
+    /// Returns the duration in seconds if the header declares it.
     pub(super) fn seconds(&self) -> Option<u64> {
         let format = self.format?;
         match self.state {
-            State::Data(Some(said)) => {
-                Some(said / count(format.frame_bytes()) / u64::from(format.rate))
+            State::Data(Some(declared)) => {
+                Some(declared / file_length(format.frame_bytes()) / u64::from(format.rate))
             }
             _ => None,
         }
     }
 
-    /// The input is at its end.
+    /// Ends the input.
     ///
     /// # Errors
-    /// It ended before the header or before the length that the header promised.
+    ///
+    /// Fails if the input ended before the header or the declared length.
     pub(super) fn finish(self) -> Result<(), WavError> {
         match self.state {
-            State::Over => Ok(()),
-            State::Data(None) if self.came > 0 => Ok(()),
-            State::Data(Some(said)) if self.came > 0 => {
-                Err(WavError::Truncated { said, came: self.came })
+            State::End => Ok(()),
+            State::Data(None) if self.received > 0 => Ok(()),
+            State::Data(Some(declared)) if self.received > 0 => {
+                Err(WavError::Truncated { declared, received: self.received })
             }
             State::Riff => Err(WavError::NotWav),
             _ => Err(WavError::NoData),
         }
     }
 
-    /// Takes `wanted` bytes, from the rest and then from `bytes`; `None`: not all there yet, kept for later.
+    /// Takes `wanted` bytes from the buffer and then from `bytes`. Returns `None` and buffers the
+    /// bytes if there are not enough yet.
     fn take(&mut self, bytes: &mut &[u8], wanted: usize) -> Option<Vec<u8>> {
-        let missing = wanted.saturating_sub(self.rest.len()).min(bytes.len());
+        let missing = wanted.saturating_sub(self.buffered.len()).min(bytes.len());
         let (now, later) = bytes.split_at_checked(missing)?;
-        self.rest.extend_from_slice(now);
+        self.buffered.extend_from_slice(now);
         *bytes = later;
-        (self.rest.len() >= wanted).then(|| std::mem::take(&mut self.rest))
+        (self.buffered.len() >= wanted).then(|| std::mem::take(&mut self.buffered))
     }
 
     fn samples(&mut self, bytes: &[u8], out: &mut Vec<i16>) {
         let Some(format) = self.format else { return };
         let size = format.frame_bytes();
         let mut bytes = bytes;
-        if !self.rest.is_empty() {
+        if !self.buffered.is_empty() {
             let Some(whole) = self.take(&mut bytes, size) else { return };
             out.push(format.mono(&whole));
         }
         let frames = bytes.chunks_exact(size);
-        self.rest.extend_from_slice(frames.remainder());
+        self.buffered.extend_from_slice(frames.remainder());
         out.extend(frames.map(|frame| format.mono(frame)));
     }
 }
 
 impl Format {
-    fn of(body: &[u8]) -> Result<Self, WavError> {
+    fn parse(body: &[u8]) -> Result<Self, WavError> {
         let (mut coding, channels, rate, bits) =
             (le16(body, 0), le16(body, 2), le32(body, 4), le16(body, 14));
-        // WAVE_FORMAT_EXTENSIBLE: the real one is the first two bytes of the sub-format.
+        // WAVE_FORMAT_EXTENSIBLE: the actual coding is in the first two bytes of the sub-format.
         if coding == 0xfffe {
             coding = le16(body, 24);
         }
@@ -232,13 +237,13 @@ impl Format {
         self.sample_bytes() * self.channels
     }
 
-    /// One moment's samples, mixed down.
+    /// Returns the mean of one sample of each channel.
     fn mono(self, frame: &[u8]) -> i16 {
         let mut samples = frame
             .chunks_exact(self.sample_bytes())
             .map(|sample| i32::from(self.coding.sample(sample)));
         let sum: i32 = samples.by_ref().sum();
-        // At most two samples: the mean of two i16 is one.
+        // The mean of two `i16` fits in an `i16`.
         i16::try_from(if self.channels == 2 { sum / 2 } else { sum }).unwrap_or_default()
     }
 }
@@ -253,21 +258,21 @@ impl Coding {
                 i16::from_le_bytes([a, b])
             }
             (Self::Float32, &[a, b, c, d]) => {
-                super::cut_to_i16(f32::from_le_bytes([a, b, c, d]) * 32_767.0)
+                super::clamp_to_i16(f32::from_le_bytes([a, b, c, d]) * 32_767.0)
             }
             _ => 0,
         }
     }
 }
 
-/// ITU-T G.711.
+/// Decodes µ-law (ITU-T G.711).
 fn mu_law(byte: u8) -> i16 {
     let byte = !byte;
     let magnitude = (((i16::from(byte & 0x0f) << 3) + 0x84) << ((byte >> 4) & 7)) - 0x84;
     if byte & 0x80 == 0 { magnitude } else { -magnitude }
 }
 
-/// ITU-T G.711.
+/// Decodes A-law (ITU-T G.711).
 fn a_law(byte: u8) -> i16 {
     let byte = byte ^ 0x55;
     let mantissa = i16::from(byte & 0x0f) << 4;
@@ -292,9 +297,8 @@ fn le32(bytes: &[u8], at: usize) -> u32 {
     }
 }
 
-/// Chunks of odd length have a padding byte.
-/// A length in memory as one of a file.
-fn count(bytes: usize) -> u64 {
+/// Converts a length in memory to a length in a file.
+fn file_length(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 

@@ -24,7 +24,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
 pub(super) fn list(asked: &Asked) -> Response {
     let voices = (*asked.api().voices).clone();
     ask::ok(&match asked.value("language").filter(|language| !language.is_empty()) {
-        Some(language) => voices.of_language(language),
+        Some(language) => voices.filter_language(language),
         None => voices,
     })
 }

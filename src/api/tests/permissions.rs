@@ -11,7 +11,7 @@ pub(super) const NUMBERS: [(&str, &str, &str); 3] = [
 const USER: &str = "919412341234";
 
 /// A Graph that does what a message's text says.
-pub(super) fn graph_answers(seen: &egress::testing::Seen) -> Reply {
+pub(super) fn graph_answers(seen: &egress::testing::ReceivedRequest) -> Reply {
     let body = String::from_utf8_lossy(&seen.body).into_owned();
     let error = |status: u16, code: i64| {
         let error = json!({"error": {"code": code, "message": "(#1) no", "error_data": {"details": "Because."}}});

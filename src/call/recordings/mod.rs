@@ -160,7 +160,7 @@ impl Recordings {
 
     /// Whether what is said in recordings can be written down.
     pub fn can_transcribe(&self) -> bool {
-        self.0.recognisers.understand(self.0.recognisers.transcript_language())
+        self.0.recognisers.can_recognise(self.0.recognisers.transcript_language())
     }
 
     /// Where copies of the files are, if there are some.

@@ -16,7 +16,7 @@ use machine::{TranscriptOrder, transcribed};
 use media::record::{self, Format};
 use model::Method;
 use model::metric::{self, transcript};
-use speech::recognise::{Ask, RecogniseError, Sound};
+use speech::recognise::{RecognitionError, RecognitionOptions, UtteranceAudio};
 use store::{NewCallback, ToTranscribe, TranscriptWrite};
 
 /// Tries in all; the pauses between them are those of callbacks.
@@ -108,7 +108,7 @@ impl Inner {
                 Err(error) => {
                     failure.get_or_insert(format!("could not {error}"));
                     // A language that nobody knows is known by nobody later.
-                    if !last && !matches!(error, RecogniseError::Language(_)) {
+                    if !last && !matches!(error, RecognitionError::Language(_)) {
                         break;
                     }
                 }
@@ -127,19 +127,21 @@ impl Inner {
     }
 
     /// The words of one piece.
-    async fn understand(&self, piece: Stretch) -> Result<String, RecogniseError> {
-        let ask =
-            Ask { language: self.recognisers.transcript_language().to_owned(), ..Ask::default() };
+    async fn understand(&self, piece: Stretch) -> Result<String, RecognitionError> {
+        let ask = RecognitionOptions {
+            language: self.recognisers.transcript_language().to_owned(),
+            ..RecognitionOptions::default()
+        };
         let mut turns = 0;
         loop {
-            let (to, mut sound) = Sound::new();
+            let (to, mut sound) = UtteranceAudio::new();
             for samples in piece.pcm.chunks(SAMPLES) {
                 // There is room for more than the longest piece.
                 let _ = to.try_send(samples.to_vec());
             }
             drop(to);
             match self.recognisers.recognise(&ask, &mut sound, |_| ()).await {
-                Err(RecogniseError::Busy) if turns < TURNS_MAX => {
+                Err(RecognitionError::Busy) if turns < TURNS_MAX => {
                     turns += 1;
                     tokio::time::sleep(TURN).await;
                 }

@@ -33,7 +33,7 @@ impl Shell {
                 // The one before it is stopped.
                 self.hearing = None;
                 let recognisers = &self.services.recognisers;
-                if !recognisers.understand(&how.language) {
+                if !recognisers.can_recognise(&how.language) {
                     self.mailbox.tell(Input::Speech { recognition, what: SpeechFact::Unavailable });
                 } else if let Media::Leg(leg) = &self.media {
                     let listener = Listener {

@@ -92,9 +92,9 @@ pub(super) fn run(args: &Args) -> Exit {
             if let (Some(speech), Some(recognisers)) = (&speech, &recognisers) {
                 let capabilities = EngineCapabilities {
                     supports_tag: &|voice, language, tag| {
-                        catalogue::says(speech, voice, language, tag)
+                        catalogue::supports_tag(speech, voice, language, tag)
                     },
-                    recognises: &|language| recognisers.understand(language),
+                    recognises: &|language| recognisers.can_recognise(language),
                 };
                 xml::check_capabilities(&mut parsed, &capabilities);
             }

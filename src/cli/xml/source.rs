@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::super::runtime;
 use crate::answer::charset;
-use egress::{self, Egress, EgressConfig, EgressError, EgressRequest, Guard, Want};
+use egress::{self, BodyPolicy, Egress, EgressConfig, EgressError, EgressRequest, Guard};
 use xml::{self, MAX_BODY, ParseOutcome};
 
 /// Standard input, as an argument.
@@ -80,7 +80,7 @@ async fn fetch(url: &str, allow_insecure: bool) -> Result<ParseOutcome, String> 
             // As long as a call would wait (L22).
             connect: Duration::from_secs(2),
             read: Duration::from_secs(10),
-            want: Want::Body { max: MAX_BODY },
+            body_policy: BodyPolicy::OnSuccess { max: MAX_BODY },
         };
         let answer = match egress.request(ask).await {
             Ok(answer) => answer,
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_closed_guard_goes_by_the_rules_of_a_node() {
         for (url, part) in [
-            ("http://127.0.0.1:9/answer", "https is needed"),
+            ("http://127.0.0.1:9/answer", "https is required"),
             ("https://127.0.0.1:9443/answer", "not a public address"),
             ("https://user@app.example.com/", "user name or password"),
         ] {

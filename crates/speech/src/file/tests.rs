@@ -1,11 +1,11 @@
-//! Half a second of a 440 Hz tone in every format that is played, and files that are none or not what they say.
+//! Half a second of a 440 Hz tone in every supported format, and invalid files.
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use rstest::rstest;
 
 use super::decode;
-use crate::frames::FrameMaker;
+use crate::prompt_builder::PromptBuilder;
 use media::opus::{Decoder, Rate};
 use media::prompt::{FrameState, Prompt};
 
@@ -13,12 +13,12 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(format!("{}/../../fixtures/audio/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-/// What a caller hears of a file, at 16 kHz, and how decoding ended.
-fn heard(file: &[u8]) -> (Vec<i16>, Result<(), String>) {
+/// Returns the audio of a file at 16 kHz and the outcome of decoding.
+fn decode_to_pcm(file: &[u8]) -> (Vec<i16>, Result<(), String>) {
     let (prompt, writer) = Prompt::new();
-    let mut maker = FrameMaker::new(writer);
-    let end = decode(&Bytes::copy_from_slice(file), &mut maker).map_err(|e| e.to_string());
-    maker.finish().unwrap();
+    let mut builder = PromptBuilder::new(writer);
+    let end = decode(&Bytes::copy_from_slice(file), &mut builder).map_err(|e| e.to_string());
+    builder.finish().unwrap();
     let (mut decoder, mut cursor, mut pcm) =
         (Decoder::new(Rate::Hz16000), prompt.cursor(), Vec::new());
     while let FrameState::Ready(frame) = cursor.next() {
@@ -41,8 +41,8 @@ fn pitch(pcm: &[i16]) -> f64 {
 #[case("tone-stereo.mp3")]
 #[case("tone-vorbis.ogg")]
 #[case("tone-opus.ogg")]
-fn a_tone_is_heard_from_every_format(#[case] name: &str) {
-    let (pcm, end) = heard(&fixture(name));
+fn every_format_is_decoded(#[case] name: &str) {
+    let (pcm, end) = decode_to_pcm(&fixture(name));
     assert_eq!(end, Ok(()));
     let seconds = pcm.len() as f64 / 16_000.0;
     assert!((0.45..0.65).contains(&seconds), "{seconds} s");
@@ -53,10 +53,10 @@ fn a_tone_is_heard_from_every_format(#[case] name: &str) {
 }
 
 #[test]
-fn an_mp3_is_known_by_its_frames_whatever_stands_before_them() {
+fn an_mp3_is_detected_behind_tags_and_garbage() {
     let mp3 = fixture("tone-mono.mp3");
-    let mut untagged = super::Peeked::new(Box::new(std::io::Cursor::new(mp3)));
-    untagged.pass_over_id3();
+    let mut untagged = super::PeekReader::new(Box::new(std::io::Cursor::new(mp3)));
+    untagged.skip_id3();
     let frames = untagged.peek(usize::MAX);
     let mut with_picture = b"ID3\x04\0\0\0\x00\x10\x00".to_vec();
     with_picture.extend([0xff; 0x800]);
@@ -64,7 +64,7 @@ fn an_mp3_is_known_by_its_frames_whatever_stands_before_them() {
     let mut with_rubbish = vec![0; 300];
     with_rubbish.extend(frames);
     for file in [with_picture, with_rubbish] {
-        let (pcm, end) = heard(&file);
+        let (pcm, end) = decode_to_pcm(&file);
         assert_eq!(end, Ok(()));
         assert!(pcm.len() > 6_000);
     }
@@ -72,37 +72,37 @@ fn an_mp3_is_known_by_its_frames_whatever_stands_before_them() {
 
 #[rstest]
 #[case::empty(b"", "it is empty")]
-#[case::page(b"<!DOCTYPE html><html></html>", "a page or an XML document")]
+#[case::page(b"<!DOCTYPE html><html></html>", "an HTML or XML document")]
 #[case::json(b"  {\"error\": 404}", "JSON")]
 #[case::flac(b"fLaC\0\0\0\x22", "FLAC")]
-#[case::text(b"404 page not found", "something else")]
+#[case::text(b"404 page not found", "an unknown format")]
 #[case::id3_of_everything(b"ID3\x04\0\0\x7f\x7f\x7f\x7fabc", "it is empty")]
-#[case::riff_alone(b"RIFF", "does not begin with RIFF and WAVE")]
+#[case::riff_alone(b"RIFF", "does not start with RIFF and WAVE")]
 #[case::ogg_alone(b"OggS", "read the Ogg file")]
 #[case::ogg_of_zeros(&[b'O', b'g', b'g', b'S', 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0, 0], "read the Ogg file")]
 #[case::mp3_header_alone(&[0xff, 0xfb, 0x90, 0x64], "")]
-fn what_is_no_audio_has_a_clear_reason(#[case] file: &[u8], #[case] reason: &str) {
-    let (pcm, end) = heard(file);
+fn invalid_files_are_refused_with_a_reason(#[case] file: &[u8], #[case] reason: &str) {
+    let (pcm, end) = decode_to_pcm(file);
     assert!(pcm.is_empty());
-    let said = end.unwrap_err();
-    assert!(said.contains(reason), "{said}");
+    let error = end.unwrap_err();
+    assert!(error.contains(reason), "{error}");
 }
 
 #[test]
-fn a_wav_that_promises_more_than_comes_is_heard_and_named() {
+fn a_truncated_wav_is_played_and_reported() {
     let mut wav = fixture("tone-pcm16.wav");
     wav.truncate(wav.len() / 2);
-    let (pcm, end) = heard(&wav);
+    let (pcm, end) = decode_to_pcm(&wav);
     assert!((3_500..4_500).contains(&pcm.len()), "{}", pcm.len());
-    assert!(end.unwrap_err().contains("it says"));
+    assert!(end.unwrap_err().contains("declared"));
 }
 
 #[test]
-fn a_wav_of_hours_is_refused_before_it_is_decoded() {
+fn a_wav_longer_than_an_hour_is_refused_before_decoding() {
     let mut wav = fixture("tone-pcm16.wav");
     let at = wav.windows(4).position(|w| w == b"data").unwrap() + 4;
     wav[at..at + 4].copy_from_slice(&0x7000_0000u32.to_le_bytes());
-    let (pcm, end) = heard(&wav);
+    let (pcm, end) = decode_to_pcm(&wav);
     assert!(pcm.is_empty());
     assert_eq!(end.unwrap_err(), "play more than 3600 s");
 }
@@ -111,10 +111,10 @@ fn a_wav_of_hours_is_refused_before_it_is_decoded() {
 #[case("tone-mono.mp3")]
 #[case("tone-vorbis.ogg")]
 #[case("tone-opus.ogg")]
-fn a_file_cut_off_plays_what_there_is(#[case] name: &str) {
+fn a_truncated_file_is_played_as_far_as_it_goes(#[case] name: &str) {
     let file = fixture(name);
     for part in 1..8 {
-        let (pcm, _) = heard(&file[..file.len() * part / 8]);
+        let (pcm, _) = decode_to_pcm(&file[..file.len() * part / 8]);
         assert!(pcm.len() < 16_000);
     }
 }
@@ -123,7 +123,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn damaged_files_end(
+    fn decoding_a_damaged_file_terminates(
         name in prop::sample::select(&["tone-mulaw.wav", "tone-stereo.mp3", "tone-vorbis.ogg", "tone-opus.ogg"][..]),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40),
     ) {
@@ -132,7 +132,7 @@ proptest! {
             let at = at.index(file.len());
             file[at] = byte;
         }
-        let (pcm, _) = heard(&file);
+        let (pcm, _) = decode_to_pcm(&file);
         prop_assert!(pcm.len() < 16_000 * 20);
     }
 }

@@ -1,12 +1,13 @@
-//! Sound to text: recognisers behind one small trait, and who of them is asked.
+//! Speech to text: recognisers behind one trait, and the choice among them.
 //!
-//! A recognition is one utterance: sound comes in while the caller speaks, and its end is the end of the utterance. Who
-//! speaks when is decided elsewhere (`call::hearing`, `call::machine`); here is only what was said. Recognisers give the
-//! words as they hear them; what is told of them (clean, bounded, masked, with what has become steady) is made here.
+//! A recognition processes one utterance. Audio arrives while the caller speaks, and its end is the
+//! end of the utterance. Other modules decide when someone speaks. A recogniser returns the words
+//! as it recognises them; this module normalises, truncates and masks them and computes which words
+//! are stable.
 
 mod pocketsphinx;
 mod profanity;
-mod steady;
+mod stability;
 mod transcribe;
 mod websocket;
 
@@ -19,20 +20,21 @@ use super::config::{RecogniserName, SpeechConfig};
 use super::http::EndpointError;
 use super::provider::BoxFuture;
 use model::metric::{self, recognition};
-use steady::Steady;
+use stability::StabilityTracker;
 
-/// Samples a second of what recognisers are given: 16 bit, mono.
+/// Sample rate of the audio in Hz (16 bit, mono).
 pub const RATE: u32 = 16_000;
-/// The longest utterance: `executionTimeout` is 60 s at most (L29), and some voice goes before it.
+/// Longest utterance: `executionTimeout` is at most 60 s, and audio from before the start of the
+/// speech is included.
 pub const UTTERANCE_SECONDS_MAX: usize = 65;
-/// Characters of a result that are kept: two minutes of fast speech.
+/// Largest number of characters in a result: two minutes of fast speech.
 const TEXT_MAX: usize = 4_096;
-/// How long a recognition waits for its turn among those under way.
-const TURN: Duration = Duration::from_secs(5);
+/// How long a recognition waits while the limit is reached.
+const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Languages that people are offered to choose from, where somebody understands them: what the widely used services know. A
-/// tag that is not here can be asked for all the same.
-const OFFERED: &[&str] = &[
+/// Languages offered for selection if a recogniser supports them: those of the widely used
+/// services. Other languages can be requested as well.
+const OFFERED_LANGUAGES: &[&str] = &[
     "af-ZA", "ar-AE", "ar-EG", "ar-SA", "bg-BG", "bn-BD", "bn-IN", "ca-ES", "cs-CZ", "da-DK",
     "de-AT", "de-CH", "de-DE", "el-GR", "en-AU", "en-CA", "en-GB", "en-IE", "en-IN", "en-NG",
     "en-NZ", "en-PH", "en-SG", "en-US", "en-ZA", "es-AR", "es-CL", "es-CO", "es-ES", "es-MX",
@@ -44,137 +46,144 @@ const OFFERED: &[&str] = &[
     "zh-CN", "zh-HK", "zh-TW", "zu-ZA",
 ];
 
-/// What is to be recognised.
+/// Settings of a recognition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ask {
-    /// BCP 47.
+pub struct RecognitionOptions {
+    /// A BCP 47 tag.
     pub language: String,
-    /// Phrases that are likely.
+    /// Phrases that are likely to be spoken.
     pub hints: Vec<String>,
-    /// `speechModel` of the document.
+    /// The document's `speechModel`.
     pub model: String,
-    /// Results before the end are wanted.
+    /// Whether interim results are needed.
     pub interim: bool,
-    /// Words of a list are masked.
+    /// Whether profanities are masked.
     pub profanity_filter: bool,
 }
 
-/// What was said, as a recogniser heard it.
+/// The result of a recogniser.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Transcript {
     pub text: String,
-    /// How sure it is, 0 to 1, if it tells.
+    /// Confidence from 0 to 1, if the recogniser provides it.
     pub confidence: Option<f32>,
 }
 
-/// What was said, as it is told: one line, trimmed.
+/// The result of a recognition: one line of trimmed text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Understood {
-    /// Empty: there were no words.
+pub struct RecognisedSpeech {
+    /// Empty if no words were recognised.
     pub text: String,
-    /// Per cent; 100 of a recogniser that does not tell.
+    /// Confidence in per cent. 100 if the recogniser does not provide it.
     pub confidence: u8,
 }
 
-/// What it sounds like so far.
+/// An interim result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interim {
-    /// The words at the beginning that were the same the time before.
+pub struct InterimResult {
+    /// The leading words that did not change since the previous result.
     pub stable: String,
     pub unstable: String,
-    /// The share of the first among all words, per cent.
+    /// The share of stable words among all words, in per cent.
     pub stability: u8,
 }
 
-/// Why it could not be found out what was said.
+/// Why speech could not be recognised.
 #[derive(Debug, thiserror::Error)]
-pub enum RecogniseError {
-    #[error("understand {0}: no recogniser is configured for it")]
+pub enum RecognitionError {
+    #[error("recognise {0}: no recogniser is configured for this language")]
     Language(String),
-    #[error("begin: too many recognitions are under way")]
+    #[error("start: too many recognitions are in progress")]
     Busy,
-    #[error("ask the recogniser: {0}")]
-    Ask(String),
-    #[error("get a transcript: the endpoint answered {0}")]
+    #[error("reach the recogniser: {0}")]
+    Request(String),
+    #[error("get a transcript: the response status was {0}")]
     Status(http::StatusCode),
-    #[error("read the recogniser's answer: {0}")]
-    Answer(String),
+    #[error("read the recogniser's response: {0}")]
+    Response(String),
     #[error("get a result within {0:?}")]
     Deadline(Duration),
     #[error("run pocketsphinx: {0}")]
     Program(String),
 }
 
-/// An utterance's sound, 20 ms and more at a time; its end is the end of what the caller says.
+/// The audio of one utterance, in chunks of 20 ms or more. The channel closes at the end of the
+/// utterance.
 #[derive(Debug)]
-pub struct Sound {
-    pieces: mpsc::Receiver<Vec<i16>>,
+pub struct UtteranceAudio {
+    chunks: mpsc::Receiver<Vec<i16>>,
     first: Option<Vec<i16>>,
 }
 
-impl Sound {
-    /// A sound and its other end, with room for the longest utterance.
+impl UtteranceAudio {
+    /// Creates a channel for the audio, with room for the longest utterance.
     pub fn new() -> (mpsc::Sender<Vec<i16>>, Self) {
-        let (to, pieces) = mpsc::channel(UTTERANCE_SECONDS_MAX * 50);
-        (to, Self { pieces, first: None })
+        let (sender, chunks) = mpsc::channel(UTTERANCE_SECONDS_MAX * 50);
+        (sender, Self { chunks, first: None })
     }
 
-    /// Waits until somebody speaks; `false`: nobody ever does.
-    pub async fn begun(&mut self) -> bool {
+    /// Waits for the first chunk. Returns `false` if the channel closes without one.
+    pub async fn wait_for_speech(&mut self) -> bool {
         if self.first.is_none() {
-            self.first = self.pieces.recv().await;
+            self.first = self.chunks.recv().await;
         }
         self.first.is_some()
     }
 
-    /// The next piece; none: that was all.
+    /// Returns the next chunk, or `None` at the end of the utterance.
     pub async fn next(&mut self) -> Option<Vec<i16>> {
         match self.first.take() {
             Some(first) => Some(first),
-            None => self.pieces.recv().await,
+            None => self.chunks.recv().await,
         }
     }
 }
 
-/// Told what it sounds like so far, the whole of it each time.
-pub type Partial<'a> = &'a mut (dyn FnMut(&str) + Send);
+/// Called with the whole text recognised so far.
+pub type OnPartial<'a> = &'a mut (dyn FnMut(&str) + Send);
 
-/// Sound to text.
+/// A speech recogniser.
 pub trait Recogniser: Send + Sync {
-    /// For logs.
+    /// The name used in logs.
     fn name(&self) -> &'static str;
 
-    /// Whether it knows this BCP 47 tag's language.
-    fn understands(&self, language: &str) -> bool;
+    /// Returns `true` if the recogniser supports the language of this BCP 47 tag.
+    fn can_recognise(&self, language: &str) -> bool;
 
-    /// Hears `sound` to its end and says what was said. Dropping the future ends it.
+    /// Recognises an utterance to its end. Dropping the future cancels the recognition.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the utterance cannot be recognised.
     fn recognise<'a>(
         &'a self,
-        ask: &'a Ask,
-        sound: &'a mut Sound,
-        partial: Partial<'a>,
-    ) -> BoxFuture<'a, Result<Transcript, RecogniseError>>;
+        options: &'a RecognitionOptions,
+        utterance: &'a mut UtteranceAudio,
+        on_partial: OnPartial<'a>,
+    ) -> BoxFuture<'a, Result<Transcript, RecognitionError>>;
 }
 
-/// The recognisers of a node; cheap to clone.
+/// The available recognisers. Cheap to clone.
 #[derive(Clone)]
 pub struct Recognisers(Arc<Inner>);
 
 struct Inner {
-    /// In the order in which they are asked whether they know a language.
+    /// In the order in which they are considered for a language.
     all: Vec<Arc<dyn Recogniser>>,
-    turns: Semaphore,
-    at_once: usize,
-    /// How long one waits for its turn.
-    turn: Duration,
+    permits: Semaphore,
+    concurrent_max: usize,
+    /// How long a recognition waits while the limit is reached.
+    wait_max: Duration,
     transcript_language: String,
 }
 
 impl Recognisers {
-    /// Those that `config` names and those found on this machine. Nothing is asked yet.
+    /// Creates the configured recognisers and those found on this machine. Nothing is contacted
+    /// yet.
     ///
     /// # Errors
-    /// One that is configured can't be used.
+    ///
+    /// Fails if a configured recogniser cannot be used.
     pub fn new(config: &SpeechConfig) -> Result<Self, EndpointError> {
         let mut named: Vec<(RecogniserName, Arc<dyn Recogniser>)> = Vec::new();
         if let Some(transcribe) = &config.transcribe {
@@ -202,120 +211,135 @@ impl Recognisers {
         }
         match config.recogniser {
             Some(RecogniserName::None) => named.clear(),
-            // Stable: the chosen one first, the others keep their order.
+            // The sort is stable: the configured recogniser comes first, the others keep their
+            // order.
             Some(chosen) => named.sort_by_key(|(name, _)| *name != chosen),
             None => {}
         }
         let all = named.into_iter().map(|(_, recogniser)| recogniser).collect();
-        Ok(Self::with(all, config.recognitions_at_once, TURN, &config.transcript_language))
+        Ok(Self::with_recognisers(
+            all,
+            config.recognitions_at_once,
+            WAIT_MAX,
+            &config.transcript_language,
+        ))
     }
 
-    fn with(
+    fn with_recognisers(
         all: Vec<Arc<dyn Recogniser>>,
-        at_once: u16,
-        turn: Duration,
+        concurrent_max: u16,
+        wait_max: Duration,
         transcript_language: &str,
     ) -> Self {
-        let at_once = usize::from(at_once);
-        let (turns, transcript_language) =
-            (Semaphore::new(at_once), transcript_language.to_owned());
-        Self(Arc::new(Inner { all, turns, at_once, turn, transcript_language }))
+        let concurrent_max = usize::from(concurrent_max);
+        let (permits, transcript_language) =
+            (Semaphore::new(concurrent_max), transcript_language.to_owned());
+        Self(Arc::new(Inner { all, permits, concurrent_max, wait_max, transcript_language }))
     }
 
-    /// What is spoken in recordings.
+    /// Returns the language of recordings that are transcribed.
     pub fn transcript_language(&self) -> &str {
         &self.0.transcript_language
     }
 
-    /// Whether one of them knows this language.
-    pub fn understand(&self, language: &str) -> bool {
-        self.0.all.iter().any(|recogniser| recogniser.understands(language))
+    /// Returns `true` if a recogniser supports this language.
+    pub fn can_recognise(&self, language: &str) -> bool {
+        self.0.all.iter().any(|recogniser| recogniser.can_recognise(language))
     }
 
-    /// Of the languages that people choose from, those that one of them knows, with the configured one in any case it does.
-    pub fn offered(&self) -> Vec<&str> {
+    /// Returns the supported languages among those offered for selection, including the configured
+    /// language of recordings if it is supported.
+    pub fn offered_languages(&self) -> Vec<&str> {
         let own = self.transcript_language();
-        let known = OFFERED.iter().copied().filter(|tag| *tag != own).chain([own]);
-        let mut known: Vec<&str> = known.filter(|tag| self.understand(tag)).collect();
+        let known = OFFERED_LANGUAGES.iter().copied().filter(|tag| *tag != own).chain([own]);
+        let mut known: Vec<&str> = known.filter(|tag| self.can_recognise(tag)).collect();
         known.sort_unstable();
         known
     }
 
-    /// Whether a recognition that nobody's call depends on may begin: a quarter of the turns is kept for documents.
-    pub fn has_spare(&self) -> bool {
-        let free = self.0.turns.available_permits();
-        free > 0 && free >= self.0.at_once / 4
+    /// Returns `true` if a recognition that no call depends on may start. A quarter of the capacity
+    /// is reserved for documents.
+    pub fn has_spare_capacity(&self) -> bool {
+        let free = self.0.permits.available_permits();
+        free > 0 && free >= self.0.concurrent_max / 4
     }
 
-    /// Hears an utterance to its end. `interim` is told what it sounds like on the way, never the same twice in a row.
+    /// Recognises an utterance to its end. `on_interim` is called with interim results, never with
+    /// the same one twice in a row.
     ///
     /// # Errors
-    /// It can't be found out what was said.
+    ///
+    /// Fails if the utterance cannot be recognised.
     pub async fn recognise(
         &self,
-        ask: &Ask,
-        sound: &mut Sound,
-        interim: impl FnMut(Interim) + Send,
-    ) -> Result<Understood, RecogniseError> {
-        let heard = self.hear(ask, sound, interim).await;
-        let outcome = match &heard {
-            Ok(heard) if heard.text.is_empty() => recognition::NOTHING,
+        options: &RecognitionOptions,
+        utterance: &mut UtteranceAudio,
+        on_interim: impl FnMut(InterimResult) + Send,
+    ) -> Result<RecognisedSpeech, RecognitionError> {
+        let result = self.recognise_utterance(options, utterance, on_interim).await;
+        let outcome = match &result {
+            Ok(speech) if speech.text.is_empty() => recognition::NOTHING,
             Ok(_) => recognition::WORDS,
-            Err(RecogniseError::Busy) => recognition::BUSY,
+            Err(RecognitionError::Busy) => recognition::BUSY,
             Err(_) => recognition::FAILED,
         };
         metrics::counter!(metric::RECOGNITIONS_TOTAL, "outcome" => outcome).increment(1);
-        heard
+        result
     }
 
-    async fn hear(
+    async fn recognise_utterance(
         &self,
-        ask: &Ask,
-        sound: &mut Sound,
-        mut interim: impl FnMut(Interim) + Send,
-    ) -> Result<Understood, RecogniseError> {
-        let able = self.0.all.iter().find(|r| r.understands(&ask.language));
-        let recogniser = able.ok_or_else(|| RecogniseError::Language(ask.language.clone()))?;
-        let turn = tokio::time::timeout(self.0.turn, self.0.turns.acquire()).await;
-        let _turn = turn.ok().and_then(Result::ok).ok_or(RecogniseError::Busy)?;
-        let mut steady = Steady::default();
-        let mut partial = |text: &str| {
-            if let Some(news) = steady.next(&shown(text, ask)) {
-                interim(news);
+        options: &RecognitionOptions,
+        utterance: &mut UtteranceAudio,
+        mut on_interim: impl FnMut(InterimResult) + Send,
+    ) -> Result<RecognisedSpeech, RecognitionError> {
+        let recogniser = self.0.all.iter().find(|r| r.can_recognise(&options.language));
+        let recogniser =
+            recogniser.ok_or_else(|| RecognitionError::Language(options.language.clone()))?;
+        let permit = tokio::time::timeout(self.0.wait_max, self.0.permits.acquire()).await;
+        let _permit = permit.ok().and_then(Result::ok).ok_or(RecognitionError::Busy)?;
+        let mut tracker = StabilityTracker::default();
+        let mut on_partial = |text: &str| {
+            if let Some(result) = tracker.next(&normalise(text, options)) {
+                on_interim(result);
             }
         };
-        let heard = recogniser.recognise(ask, sound, &mut partial).await?;
-        Ok(understood(&heard, ask))
+        let transcript = recogniser.recognise(options, utterance, &mut on_partial).await?;
+        Ok(recognised_speech(&transcript, options))
     }
 }
 
-fn understood(heard: &Transcript, ask: &Ask) -> Understood {
-    let confidence = heard.confidence.unwrap_or(1.0).clamp(0.0, 1.0);
-    // `as` takes no number for 0.
-    Understood { text: shown(&heard.text, ask), confidence: (confidence * 100.0).round() as u8 }
+fn recognised_speech(transcript: &Transcript, options: &RecognitionOptions) -> RecognisedSpeech {
+    let confidence = transcript.confidence.unwrap_or(1.0).clamp(0.0, 1.0);
+    // `as` converts NaN to 0.
+    RecognisedSpeech {
+        text: normalise(&transcript.text, options),
+        confidence: (confidence * 100.0).round() as u8,
+    }
 }
 
-/// What is made of the answer of an endpoint that is asked over HTTP. For fuzzing (R25).
+/// Parses the response of an HTTP endpoint. For fuzzing.
 #[doc(hidden)]
-pub fn read_answer(body: &[u8]) -> Result<Understood, RecogniseError> {
-    let ask = Ask { profanity_filter: true, ..Ask::default() };
-    transcribe::transcript(body).map(|heard| understood(&heard, &ask))
+pub fn parse_response(body: &[u8]) -> Result<RecognisedSpeech, RecognitionError> {
+    let options = RecognitionOptions { profanity_filter: true, ..RecognitionOptions::default() };
+    transcribe::parse_response(body).map(|transcript| recognised_speech(&transcript, &options))
 }
 
-/// What is made of the messages of a recogniser on a WebSocket: the last word, and what it sounded like on the way. For
-/// fuzzing (R25).
+/// Parses the messages of a WebSocket recogniser and returns the final and the interim results. For
+/// fuzzing.
 #[doc(hidden)]
-pub fn read_messages<'a>(
+pub fn parse_messages<'a>(
     messages: impl Iterator<Item = &'a str>,
-) -> Result<(Understood, Vec<Interim>), RecogniseError> {
-    let (ask, mut steady, mut told) = (Ask::default(), Steady::default(), Vec::new());
-    let mut partial = |text: &str| told.extend(steady.next(&shown(text, &ask)));
-    let heard = websocket::heard_of(messages, &mut partial)?;
-    Ok((understood(&heard, &ask), told))
+) -> Result<(RecognisedSpeech, Vec<InterimResult>), RecognitionError> {
+    let (options, mut tracker, mut interim) =
+        (RecognitionOptions::default(), StabilityTracker::default(), Vec::new());
+    let mut on_partial = |text: &str| interim.extend(tracker.next(&normalise(text, &options)));
+    let transcript = websocket::read_transcript(messages, &mut on_partial)?;
+    Ok((recognised_speech(&transcript, &options), interim))
 }
 
-/// A result as it is told: one line of bounded length, masked where that is asked for.
-fn shown(text: &str, ask: &Ask) -> String {
+/// Normalises a result to one line of limited length, masked if requested.
+fn normalise(text: &str, options: &RecognitionOptions) -> String {
     let mut line = String::new();
     for word in
         text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty())
@@ -326,15 +350,15 @@ fn shown(text: &str, ask: &Ask) -> String {
         line.push_str(word);
     }
     let bounded: String = line.chars().take(TEXT_MAX).collect();
-    if ask.profanity_filter {
-        profanity::masked(bounded.trim_end())
+    if options.profanity_filter {
+        profanity::mask(bounded.trim_end())
     } else {
         bounded.trim_end().to_owned()
     }
 }
 
-/// An utterance as a WAV file: 16 bit, mono, [`RATE`].
-fn wav(pcm: &[i16]) -> Vec<u8> {
+/// Encodes an utterance as a WAV file (16 bit, mono, at [`RATE`]).
+fn encode_wav(pcm: &[i16]) -> Vec<u8> {
     let bytes = u32::try_from(pcm.len() * 2).unwrap_or(u32::MAX);
     let mut file = Vec::with_capacity(44 + pcm.len() * 2);
     file.extend_from_slice(b"RIFF");
@@ -352,11 +376,11 @@ fn wav(pcm: &[i16]) -> Vec<u8> {
     file
 }
 
-/// All of a sound, for recognisers that take it whole.
-async fn whole(sound: &mut Sound) -> Vec<i16> {
+/// Collects a whole utterance, for recognisers that do not stream.
+async fn collect_samples(utterance: &mut UtteranceAudio) -> Vec<i16> {
     let mut pcm = Vec::new();
-    while let Some(piece) = sound.next().await {
-        pcm.extend_from_slice(&piece);
+    while let Some(chunk) = utterance.next().await {
+        pcm.extend_from_slice(&chunk);
     }
     pcm
 }

@@ -1,7 +1,9 @@
-//! The `pocketsphinx_continuous` program, where one is installed: English, on this machine, for development and tests.
+//! Speech recognition with the `pocketsphinx_continuous` program if it is installed: English only,
+//! for development and tests.
 //!
-//! Good with a grammar, made of the document's `hints`: one of these phrases was said, or nothing that counts. Without hints it
-//! guesses at free speech, and guesses poorly. One process an utterance; the sound goes in on its standard input.
+//! It works well with a grammar, which is built from the document's `hints`: the result is then one
+//! of these phrases. Without hints it recognises free speech, with poor results. Each utterance
+//! runs its own process, which reads the audio from standard input.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -14,39 +16,44 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 
-use super::{Ask, Partial, RATE, RecogniseError, Recogniser, Sound, Transcript};
+use super::{
+    OnPartial, RATE, Recogniser, RecognitionError, RecognitionOptions, Transcript, UtteranceAudio,
+};
 use crate::language::primary;
-use crate::program::{self, Program};
 use crate::provider::BoxFuture;
+use crate::subprocess::{self, Subprocess};
 
-/// The program's name on `PATH`.
+/// The name of the program on `PATH`.
 const PROGRAM: &str = "pocketsphinx_continuous";
-/// Where Debian's package pocketsphinx-en-us puts the words it knows how to pronounce.
+/// The pronunciation dictionary of Debian's package pocketsphinx-en-us.
 const DICTIONARY: &str = "/usr/share/pocketsphinx/model/en-us/cmudict-en-us.dict";
-/// A grammar decodes ten times as fast as one speaks, free speech about as fast.
+/// Time limit of one utterance. A grammar is decoded ten times faster than real time, free speech
+/// in about real time.
 const DEADLINE: Duration = Duration::from_secs(12);
-/// Processes at a time: each takes a core while it runs.
-const AT_ONCE: usize = 2;
-/// Silence before and after the speech, which its own ear for voice wants.
-const QUIET: usize = RATE as usize / 2;
-/// The most that it may say.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+/// Number of concurrent processes. Each occupies a core while it runs.
+const PROCESSES_MAX: usize = 2;
+/// Silence added before and after the speech, which the program's voice detection needs.
+const PADDING_SAMPLES: usize = RATE as usize / 2;
+/// Largest output of the program.
+const OUTPUT_BYTES_MAX: u64 = 64 * 1024;
 
-/// The recogniser.
+/// The `pocketsphinx_continuous` program as a [`Recogniser`].
 #[derive(Debug)]
 pub(super) struct Pocketsphinx {
     program: PathBuf,
     dictionary: PathBuf,
-    turns: Semaphore,
-    /// Words it can pronounce; a grammar with another one is refused whole. None: not known, so no word is left out.
+    permits: Semaphore,
+    /// Words in the dictionary. The program rejects a grammar that contains any other word. `None`
+    /// if the dictionary cannot be read; hints are then not filtered.
     words: OnceLock<Option<HashSet<String>>>,
 }
 
-/// Phrases as the program takes them, each with how the document wrote it.
+/// Phrases in the program's form, each with the document's form.
 type Phrases = BTreeMap<String, String>;
 
 impl Pocketsphinx {
-    /// The program at `program`, else the first one in the folders of `path` (`PATH`'s value).
+    /// Returns the program at `program`, or the first one in the folders of `path` (the value of
+    /// `PATH`).
     pub(super) fn find(program: Option<&Path>, path: Option<&OsStr>) -> Option<Self> {
         let on_path = || {
             std::env::split_paths(path?)
@@ -54,33 +61,37 @@ impl Pocketsphinx {
                 .find(|file| file.is_file())
         };
         let program = program.map(Path::to_owned).or_else(on_path)?;
-        let (dictionary, turns) = (PathBuf::from(DICTIONARY), Semaphore::new(AT_ONCE));
-        Some(Self { program, dictionary, turns, words: OnceLock::new() })
+        let (dictionary, permits) = (PathBuf::from(DICTIONARY), Semaphore::new(PROCESSES_MAX));
+        Some(Self { program, dictionary, permits, words: OnceLock::new() })
     }
 
-    async fn hear(&self, ask: &Ask, sound: &mut Sound) -> Result<Transcript, RecogniseError> {
-        let pcm = super::whole(sound).await;
-        let deadline = async {
-            let _turn = self.turns.acquire().await.map_err(|_| RecogniseError::Busy)?;
-            let phrases = self.phrases(&ask.hints);
-            if phrases.is_empty() && !ask.hints.is_empty() {
+    async fn recognise_utterance(
+        &self,
+        options: &RecognitionOptions,
+        utterance: &mut UtteranceAudio,
+    ) -> Result<Transcript, RecognitionError> {
+        let pcm = super::collect_samples(utterance).await;
+        let recognition = async {
+            let _permit = self.permits.acquire().await.map_err(|_| RecognitionError::Busy)?;
+            let phrases = self.phrases(&options.hints);
+            if phrases.is_empty() && !options.hints.is_empty() {
                 tracing::warn!(
-                    "pocketsphinx knows no word of the hints: it guesses at free speech"
+                    "no hint is in the pocketsphinx dictionary, recognising free speech"
                 );
             }
             self.run(&phrases, &pcm).await
         };
-        tokio::time::timeout(DEADLINE, deadline)
+        tokio::time::timeout(DEADLINE, recognition)
             .await
-            .unwrap_or(Err(RecogniseError::Deadline(DEADLINE)))
+            .unwrap_or(Err(RecognitionError::Deadline(DEADLINE)))
     }
 
-    async fn run(&self, phrases: &Phrases, pcm: &[i16]) -> Result<Transcript, RecogniseError> {
-        let failed = |what: &'static str| {
-            move |e: std::io::Error| RecogniseError::Program(format!("{what}: {e}"))
+    async fn run(&self, phrases: &Phrases, pcm: &[i16]) -> Result<Transcript, RecognitionError> {
+        let failed = |action: &'static str| {
+            move |e: std::io::Error| RecognitionError::Program(format!("{action}: {e}"))
         };
         let grammar = (!phrases.is_empty())
-            .then(|| Grammar::write(phrases))
+            .then(|| GrammarFile::write(phrases))
             .transpose()
             .map_err(failed("grammar"))?;
         let mut command = Command::new(&self.program);
@@ -90,35 +101,38 @@ impl Pocketsphinx {
         if let Some(grammar) = &grammar {
             command.arg("-jsgf").arg(&grammar.0);
         }
-        let Program { mut child, mut input, output } =
-            program::start(&mut command).map_err(failed("start"))?;
-        let quiet = || std::iter::repeat_n(0i16, QUIET);
-        let bytes: Vec<u8> =
-            quiet().chain(pcm.iter().copied()).chain(quiet()).flat_map(i16::to_le_bytes).collect();
+        let Subprocess { mut child, mut input, output } =
+            subprocess::spawn(&mut command).map_err(failed("start"))?;
+        let padding = || std::iter::repeat_n(0i16, PADDING_SAMPLES);
+        let bytes: Vec<u8> = padding()
+            .chain(pcm.iter().copied())
+            .chain(padding())
+            .flat_map(i16::to_le_bytes)
+            .collect();
         let write = async move {
-            // One that has heard enough closes its ears; what it said counts.
+            // The program may stop reading early; its output counts anyway.
             let _ = input.write_all(&bytes).await;
         };
         let read = async {
-            let mut said = Vec::new();
-            output.take(ANSWER_BYTES_MAX).read_to_end(&mut said).await.map_err(failed("read"))?;
-            Ok::<_, RecogniseError>(said)
+            let mut bytes = Vec::new();
+            output.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes).await.map_err(failed("read"))?;
+            Ok::<_, RecognitionError>(bytes)
         };
-        let (said, ()) = tokio::join!(read, write);
-        let said = said?;
+        let (output, ()) = tokio::join!(read, write);
+        let output = output?;
         let status = child.wait().await.map_err(failed("wait"))?;
         if !status.success() {
-            return Err(RecogniseError::Program(status.to_string()));
+            return Err(RecognitionError::Program(status.to_string()));
         }
-        // A line for each stretch between pauses.
-        let said =
-            String::from_utf8_lossy(&said).lines().map(str::trim).collect::<Vec<_>>().join(" ");
-        let said = said.trim();
-        let text = phrases.get(said).cloned().unwrap_or_else(|| said.to_owned());
+        // The program writes one line per stretch of speech.
+        let text =
+            String::from_utf8_lossy(&output).lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        let text = text.trim();
+        let text = phrases.get(text).cloned().unwrap_or_else(|| text.to_owned());
         Ok(Transcript { text, confidence: None })
     }
 
-    /// What of the hints it can hear.
+    /// Returns the hints whose words are all in the dictionary.
     fn phrases(&self, hints: &[String]) -> Phrases {
         if hints.is_empty() {
             return Phrases::new();
@@ -133,19 +147,19 @@ impl Pocketsphinx {
                     .collect(),
             )
         });
-        let knows = |phrase: &str| {
+        let is_known = |phrase: &str| {
             words.as_ref().is_none_or(|known| phrase.split(' ').all(|word| known.contains(word)))
         };
         hints
             .iter()
-            .map(|hint| (spoken(hint), hint.clone()))
-            .filter(|(phrase, _)| !phrase.is_empty() && knows(phrase))
+            .map(|hint| (to_phrase(hint), hint.clone()))
+            .filter(|(phrase, _)| !phrase.is_empty() && is_known(phrase))
             .collect()
     }
 }
 
-/// A hint in small letters and words: figures are said one by one.
-fn spoken(hint: &str) -> String {
+/// Converts a hint to lower-case words, with digits spelled out one by one.
+fn to_phrase(hint: &str) -> String {
     let mut words = String::new();
     for c in hint.chars() {
         match c {
@@ -164,14 +178,15 @@ fn spoken(hint: &str) -> String {
     words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A grammar's file, there as long as its process runs.
-struct Grammar(PathBuf);
+/// A temporary grammar file, deleted when dropped.
+struct GrammarFile(PathBuf);
 
-impl Grammar {
+impl GrammarFile {
     fn write(phrases: &Phrases) -> std::io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let all: Vec<&str> = phrases.keys().map(String::as_str).collect();
-        // Letters, apostrophes and spaces alone: nothing in them is grammar.
+        // Phrases contain only letters, apostrophes and spaces, none of which is special in the
+        // grammar.
         let text = format!("#JSGF V1.0;\ngrammar hints;\npublic <said> = {};\n", all.join(" | "));
         let name =
             format!("offhook-{}-{}.gram", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -182,7 +197,7 @@ impl Grammar {
     }
 }
 
-impl Drop for Grammar {
+impl Drop for GrammarFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
@@ -193,17 +208,17 @@ impl Recogniser for Pocketsphinx {
         "pocketsphinx"
     }
 
-    fn understands(&self, language: &str) -> bool {
+    fn can_recognise(&self, language: &str) -> bool {
         primary(language) == "en"
     }
 
     fn recognise<'a>(
         &'a self,
-        ask: &'a Ask,
-        sound: &'a mut Sound,
-        _partial: Partial<'a>,
-    ) -> BoxFuture<'a, Result<Transcript, RecogniseError>> {
-        Box::pin(self.hear(ask, sound))
+        options: &'a RecognitionOptions,
+        utterance: &'a mut UtteranceAudio,
+        _on_partial: OnPartial<'a>,
+    ) -> BoxFuture<'a, Result<Transcript, RecognitionError>> {
+        Box::pin(self.recognise_utterance(options, utterance))
     }
 }
 
@@ -213,7 +228,7 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{Pocketsphinx, spoken};
+    use super::{Pocketsphinx, to_phrase};
 
     #[rstest]
     #[case("Book a table", "book a table")]
@@ -223,11 +238,11 @@ mod tests {
     #[case("ja | nein <x>", "ja nein x")]
     #[case("होटल", "")]
     fn hints_become_words(#[case] hint: &str, #[case] words: &str) {
-        assert_eq!(spoken(hint), words);
+        assert_eq!(to_phrase(hint), words);
     }
 
     #[test]
-    fn phrases_with_words_that_it_cannot_pronounce_are_left_out() {
+    fn phrases_with_words_missing_from_the_dictionary_are_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let dictionary = dir.path().join("dict");
         std::fs::write(&dictionary, "book B UH K\na AH\ntable T EY B AH L\none W AH N\n").unwrap();

@@ -1,9 +1,9 @@
-//! `profanityFilter`: words of a short list, all but their first letter masked (`plivo-xml.md` §5.5). Pure.
+//! `profanityFilter`: masks the words of a short list except for their first letter.
 //!
-//! A list can only hold words that are nothing else. It has those of English and the languages that the embedded voices
-//! speak, and of Hindi as it is written in Latin letters; a recogniser may know more and mask them itself.
+//! The list contains only words without another meaning, in English, the languages of the embedded
+//! voices, and Hindi in Latin letters. A recogniser may mask more words on its own.
 
-/// In lower case; one that ends in `*` stands for every word that begins so.
+/// In lower case. An entry that ends in `*` matches every word with that prefix.
 const WORDS: &[&str] = &[
     "arse",
     "arsehole*",
@@ -86,8 +86,8 @@ const WORDS: &[&str] = &[
     "randi",
 ];
 
-/// `text` with its bad words masked; as many characters as before.
-pub(super) fn masked(text: &str) -> String {
+/// Masks profanities in `text`. The number of characters stays the same.
+pub(super) fn mask(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
     let mut word = String::new();
     for c in text.chars() {
@@ -105,11 +105,11 @@ pub(super) fn masked(text: &str) -> String {
 
 fn push(masked: &mut String, word: &str) {
     let lower = word.to_lowercase();
-    let is_bad = |bad: &&str| match bad.strip_suffix('*') {
+    let matches = |entry: &&str| match entry.strip_suffix('*') {
         Some(stem) => lower.starts_with(stem),
-        None => lower.trim_end_matches("'s") == *bad,
+        None => lower.trim_end_matches("'s") == *entry,
     };
-    if WORDS.iter().any(is_bad) {
+    if WORDS.iter().any(matches) {
         masked.extend(word.chars().enumerate().map(|(at, c)| if at == 0 { c } else { '*' }));
     } else {
         masked.push_str(word);
@@ -121,7 +121,7 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
 
-    use super::masked;
+    use super::mask;
 
     #[rstest]
     #[case("this is Shit!", "this is S***!")]
@@ -133,14 +133,14 @@ mod tests {
     )]
     #[case("book a cocktail and a cockatoo", "book a cocktail and a cockatoo")]
     #[case("", "")]
-    fn bad_words_keep_their_first_letter(#[case] said: &str, #[case] told: &str) {
-        assert_eq!(masked(said), told);
+    fn profanities_keep_their_first_letter(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(mask(text), expected);
     }
 
     proptest! {
         #[test]
-        fn nothing_is_added_or_lost(text in "\\PC*") {
-            prop_assert_eq!(masked(&text).chars().count(), text.chars().count());
+        fn the_number_of_characters_is_unchanged(text in "\\PC*") {
+            prop_assert_eq!(mask(&text).chars().count(), text.chars().count());
         }
     }
 }

@@ -1,7 +1,8 @@
-//! An OpenAI-compatible `POST /v1/audio/transcriptions`: a WAV file of 16 kHz out, text in.
+//! Speech recognition with an OpenAI-compatible `POST /v1/audio/transcriptions` endpoint, which
+//! takes a WAV file.
 //!
-//! The utterance goes out when it has ended. Where interim results are wanted, what was said so far goes out as well, every
-//! `interim_ms`, one request at a time: these endpoints know no other way.
+//! The utterance is sent when it ends. For interim results the audio so far is also sent interval
+//! `interim_ms`, one request at a time, because these endpoints do not stream.
 
 use std::time::Duration;
 
@@ -10,33 +11,38 @@ use http::{Request, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use serde::Deserialize;
 
-use super::{Ask, Partial, RATE, RecogniseError, Recogniser, Sound, Transcript, wav};
+use super::{
+    OnPartial, RATE, Recogniser, RecognitionError, RecognitionOptions, Transcript, UtteranceAudio,
+    encode_wav,
+};
 use crate::config::{TranscribeConfig, TranscriptFormat};
-use crate::http::{self as client, EndpointError, HttpClient, KEY_UNUSABLE, chain};
+use crate::http::{self as client, EndpointError, HttpClient, INVALID_KEY, error_chain};
 use crate::language::primary;
 use crate::provider::BoxFuture;
 
-/// Words and figures of a minute of speech.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// Characters of hints that are sent along: the models take a few hundred tokens of them.
+/// Largest response: the words and their statistics for a minute of speech.
+const RESPONSE_BYTES_MAX: usize = 1 << 20;
+/// Largest number of characters in the prompt made of hints. The models use a few hundred tokens of
+/// it.
 const PROMPT_MAX: usize = 600;
-/// Between the parts of a request; the sound can't contain it but by a one-in-2¹²⁸ chance.
+/// Multipart boundary. A random UUID cannot occur in the audio by chance.
 const BOUNDARY: &str = "offhook-7d1f0c52-9a1e-4c0b-b3f6-2e8f5a64d0c7";
-/// Above it, and with a transcript that is as unlikely, a segment is silence: the rule of the model that these endpoints
-/// are named after (`no_speech_threshold` and `logprob_threshold` of its reference code).
+/// A segment counts as silence if `no_speech_prob` is above [`NO_SPEECH`] and `avg_logprob` below
+/// [`UNLIKELY`]. These are the thresholds of Whisper's reference code (`no_speech_threshold`,
+/// `logprob_threshold`).
 const NO_SPEECH: f32 = 0.6;
 const UNLIKELY: f32 = -1.0;
 
-/// The recogniser.
+/// An OpenAI-compatible transcription endpoint as a [`Recogniser`].
 pub(super) struct Transcribe {
     client: HttpClient,
     endpoint: Uri,
     config: TranscribeConfig,
 }
 
-/// An answer, of either format; some endpoints tell their certainty, others don't.
+/// A response in either format. Not all endpoints provide confidence values.
 #[derive(Debug, Deserialize)]
-struct Answer {
+struct TranscriptionResponse {
     text: String,
     #[serde(default)]
     segments: Option<Vec<Segment>>,
@@ -71,83 +77,92 @@ impl Transcribe {
         Ok(Self { client: client::client("transcribe")?, endpoint, config })
     }
 
-    async fn hear(
+    async fn recognise_utterance(
         &self,
-        ask: &Ask,
-        sound: &mut Sound,
-        partial: Partial<'_>,
-    ) -> Result<Transcript, RecogniseError> {
-        // By the sound itself: 20 ms of it come in 20 ms.
-        let every = usize::try_from(self.config.interim_ms)
+        options: &RecognitionOptions,
+        utterance: &mut UtteranceAudio,
+        on_partial: OnPartial<'_>,
+    ) -> Result<Transcript, RecognitionError> {
+        // The interval is measured in audio, which arrives in real time.
+        let interval = usize::try_from(self.config.interim_ms)
             .unwrap_or(usize::MAX)
             .saturating_mul(RATE as usize / 1_000);
         let mut pcm = Vec::new();
-        if !ask.interim || every == 0 {
-            pcm = super::whole(sound).await;
-            return self.ask(ask, &pcm).await;
+        if !options.interim || interval == 0 {
+            pcm = super::collect_samples(utterance).await;
+            return self.transcribe(options, &pcm).await;
         }
-        let mut due = every;
-        let mut asked: Option<BoxFuture<'_, Result<Transcript, RecogniseError>>> = None;
+        let mut due = interval;
+        let mut pending: Option<BoxFuture<'_, Result<Transcript, RecognitionError>>> = None;
         loop {
-            let so_far = async {
-                match asked.as_mut() {
+            let interim = async {
+                match pending.as_mut() {
                     Some(request) => request.await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 biased;
-                piece = sound.next() => match piece {
-                    Some(piece) => pcm.extend_from_slice(&piece),
-                    // What is under way is stale now.
+                chunk = utterance.next() => match chunk {
+                    Some(chunk) => pcm.extend_from_slice(&chunk),
+                    // A pending interim request is obsolete now.
                     None => break,
                 },
-                heard = so_far => {
-                    asked = None;
-                    due = pcm.len() + every;
-                    match heard {
-                        Ok(heard) => partial(&heard.text),
-                        Err(e) => tracing::debug!(error = %e, "no interim result"),
+                result = interim => {
+                    pending = None;
+                    due = pcm.len() + interval;
+                    match result {
+                        Ok(transcript) => on_partial(&transcript.text),
+                        Err(e) => tracing::debug!(error = %e, "interim transcription failed"),
                     }
                 }
             }
-            if asked.is_none() && pcm.len() >= due {
+            if pending.is_none() && pcm.len() >= due {
                 let so_far = pcm.clone();
-                asked = Some(Box::pin(async move { self.ask(ask, &so_far).await }));
+                pending = Some(Box::pin(async move { self.transcribe(options, &so_far).await }));
             }
         }
-        drop(asked);
-        self.ask(ask, &pcm).await
+        drop(pending);
+        self.transcribe(options, &pcm).await
     }
 
-    async fn ask(&self, ask: &Ask, pcm: &[i16]) -> Result<Transcript, RecogniseError> {
+    async fn transcribe(
+        &self,
+        options: &RecognitionOptions,
+        pcm: &[i16],
+    ) -> Result<Transcript, RecognitionError> {
         let deadline = Duration::from_millis(self.config.timeout_ms);
-        let asked = tokio::time::timeout(deadline, self.request(ask, pcm)).await;
-        asked.unwrap_or(Err(RecogniseError::Deadline(deadline)))
+        let outcome = tokio::time::timeout(deadline, self.send_request(options, pcm)).await;
+        outcome.unwrap_or(Err(RecognitionError::Deadline(deadline)))
     }
 
-    async fn request(&self, ask: &Ask, pcm: &[i16]) -> Result<Transcript, RecogniseError> {
-        let failed = |e: &dyn std::error::Error| RecogniseError::Ask(chain(e));
+    async fn send_request(
+        &self,
+        options: &RecognitionOptions,
+        pcm: &[i16],
+    ) -> Result<Transcript, RecognitionError> {
+        let failed = |e: &dyn std::error::Error| RecognitionError::Request(error_chain(e));
         let kind = format!("multipart/form-data; boundary={BOUNDARY}");
         let mut request = Request::post(self.endpoint.clone()).header(header::CONTENT_TYPE, kind);
         if let Some(key) = &self.config.api_key {
-            let bearer =
-                client::bearer(key).ok_or_else(|| RecogniseError::Ask(KEY_UNUSABLE.to_owned()))?;
+            let bearer = client::bearer(key)
+                .ok_or_else(|| RecognitionError::Request(INVALID_KEY.to_owned()))?;
             request = request.header(header::AUTHORIZATION, bearer);
         }
-        let request = request.body(Full::from(self.body(ask, pcm))).map_err(|e| failed(&e))?;
+        let request = request.body(Full::from(self.body(options, pcm))).map_err(|e| failed(&e))?;
         let response = self.client.request(request).await.map_err(|e| failed(&e))?;
-        // What stands in the body of an error may quote the key: it is not shown.
+        // The body of an error may quote the API key, so it is not reported.
         if !response.status().is_success() {
-            return Err(RecogniseError::Status(response.status()));
+            return Err(RecognitionError::Status(response.status()));
         }
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|e| RecogniseError::Answer(chain(e.as_ref())))?.to_bytes();
-        transcript(&body)
+        let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX).collect().await;
+        let body =
+            body.map_err(|e| RecognitionError::Response(error_chain(e.as_ref())))?.to_bytes();
+        parse_response(&body)
     }
 
-    /// The form: its fields, and last the sound.
-    fn body(&self, ask: &Ask, pcm: &[i16]) -> Bytes {
+    /// Encodes the multipart form, with the audio last.
+    fn body(&self, options: &RecognitionOptions, pcm: &[i16]) -> Bytes {
         let mut form = Vec::with_capacity(pcm.len() * 2 + 2_048);
         let mut field = |name: &str, value: &str| {
             let part = format!(
@@ -156,8 +171,8 @@ impl Transcribe {
             );
             form.extend_from_slice(part.as_bytes());
         };
-        field("model", self.config.models.get(&ask.model).unwrap_or(&self.config.model));
-        field("language", &primary(&ask.language));
+        field("model", self.config.models.get(&options.model).unwrap_or(&self.config.model));
+        field("language", &primary(&options.language));
         field(
             "response_format",
             match self.config.format {
@@ -166,22 +181,22 @@ impl Transcribe {
             },
         );
         field("temperature", "0");
-        if !ask.hints.is_empty() {
-            field("prompt", &hints(&ask.hints));
+        if !options.hints.is_empty() {
+            field("prompt", &hints_prompt(&options.hints));
         }
         let head = format!(
             "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"speech.wav\"\r\n\
              Content-Type: audio/wav\r\n\r\n"
         );
         form.extend_from_slice(head.as_bytes());
-        form.extend_from_slice(&wav(pcm));
+        form.extend_from_slice(&encode_wav(pcm));
         form.extend_from_slice(format!("\r\n--{BOUNDARY}--\r\n").as_bytes());
         form.into()
     }
 }
 
-/// Likely phrases, whole ones, as many as the models look at.
-fn hints(hints: &[String]) -> String {
+/// Joins whole hints up to the length limit.
+fn hints_prompt(hints: &[String]) -> String {
     let mut prompt = String::new();
     for hint in hints {
         if prompt.chars().count() + hint.chars().count() + 2 > PROMPT_MAX {
@@ -195,39 +210,39 @@ fn hints(hints: &[String]) -> String {
     prompt
 }
 
-/// What the body of an answer says.
-pub(super) fn transcript(body: &[u8]) -> Result<Transcript, RecogniseError> {
-    let answer: Answer =
-        serde_json::from_slice(body).map_err(|e| RecogniseError::Answer(e.to_string()))?;
-    let mut text = answer.text;
-    let mut likely = Likely::default();
-    if let Some(segments) = answer.segments.filter(|segments| !segments.is_empty()) {
+/// Parses the body of a response.
+pub(super) fn parse_response(body: &[u8]) -> Result<Transcript, RecognitionError> {
+    let response: TranscriptionResponse =
+        serde_json::from_slice(body).map_err(|e| RecognitionError::Response(e.to_string()))?;
+    let mut text = response.text;
+    let mut mean = LogProbMean::default();
+    if let Some(segments) = response.segments.filter(|segments| !segments.is_empty()) {
         let is_silence = |s: &Segment| {
             s.no_speech_prob.is_some_and(|p| p > NO_SPEECH)
                 && s.avg_logprob.is_some_and(|p| p < UNLIKELY)
         };
-        let (silent, said): (Vec<_>, Vec<_>) = segments.into_iter().partition(is_silence);
+        let (silent, spoken): (Vec<_>, Vec<_>) = segments.into_iter().partition(is_silence);
         if !silent.is_empty() {
-            text = said.iter().map(|s| s.text.as_str()).collect();
+            text = spoken.iter().map(|s| s.text.as_str()).collect();
         }
-        for segment in said {
+        for segment in spoken {
             if let Some(logprob) = segment.avg_logprob {
-                likely.add(logprob, (segment.end - segment.start).max(0.02));
+                mean.add(logprob, (segment.end - segment.start).max(0.02));
             }
         }
     }
-    answer.logprobs.unwrap_or_default().iter().for_each(|token| likely.add(token.logprob, 1.0));
-    Ok(Transcript { text, confidence: answer.confidence.or_else(|| likely.mean()) })
+    response.logprobs.unwrap_or_default().iter().for_each(|token| mean.add(token.logprob, 1.0));
+    Ok(Transcript { text, confidence: response.confidence.or_else(|| mean.mean()) })
 }
 
-/// A mean of log probabilities, by weight.
+/// A weighted mean of log probabilities.
 #[derive(Default)]
-struct Likely {
+struct LogProbMean {
     sum: f32,
     weight: f32,
 }
 
-impl Likely {
+impl LogProbMean {
     fn add(&mut self, logprob: f32, weight: f32) {
         self.sum += logprob * weight;
         self.weight += weight;
@@ -243,18 +258,18 @@ impl Recogniser for Transcribe {
         "transcribe"
     }
 
-    /// The models know a hundred languages; one that they don't know is refused by the endpoint.
-    fn understands(&self, _language: &str) -> bool {
+    /// The models support about a hundred languages; the endpoint rejects others.
+    fn can_recognise(&self, _language: &str) -> bool {
         true
     }
 
     fn recognise<'a>(
         &'a self,
-        ask: &'a Ask,
-        sound: &'a mut Sound,
-        partial: Partial<'a>,
-    ) -> BoxFuture<'a, Result<Transcript, RecogniseError>> {
-        Box::pin(self.hear(ask, sound, partial))
+        options: &'a RecognitionOptions,
+        utterance: &'a mut UtteranceAudio,
+        on_partial: OnPartial<'a>,
+    ) -> BoxFuture<'a, Result<Transcript, RecognitionError>> {
+        Box::pin(self.recognise_utterance(options, utterance, on_partial))
     }
 }
 

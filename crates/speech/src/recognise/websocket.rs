@@ -1,16 +1,17 @@
-//! A recogniser that hears as the caller speaks, over a WebSocket: the protocol of Vosk's server, which runs on one's own
-//! machine in some twenty languages.
+//! Streaming speech recognition over a WebSocket, with the protocol of [Vosk's
+//! server](https://alphacephei.com/vosk/server), which can be self-hosted for about twenty
+//! languages.
 //!
 //! | to the server | |
 //! |---|---|
-//! | `{"config":{"sample_rate":16000,"words":1,"language":"en-US","hints":["…"],"model":"default"}}` | first; Vosk knows the first two keys |
-//! | binary | 16-bit little-endian samples, mono, 100 ms a message |
-//! | `{"eof":1}` | the caller has ended |
+//! | `{"config":{"sample_rate":16000,"words":1,"language":"en-US","hints":["…"],"model":"default"}}` | first message; Vosk uses only the first two keys |
+//! | binary | 16-bit little-endian samples, mono, 100 ms per message |
+//! | `{"eof":1}` | end of the utterance |
 //!
 //! | from the server | |
 //! |---|---|
-//! | `{"partial":"book a"}` | of the stretch that is being said |
-//! | `{"text":"book a table","result":[{"word":"book","conf":0.98},…]}` | a stretch is done; after `eof` the last one, then it closes |
+//! | `{"partial":"book a"}` | the current stretch of speech so far |
+//! | `{"text":"book a table","result":[{"word":"book","conf":0.98},…]}` | a stretch is complete; the server closes the connection after the one that follows `eof` |
 
 use std::time::Duration;
 
@@ -27,41 +28,43 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig as Limits;
 use tokio_tungstenite::tungstenite::{Message, handshake::client::Request};
 use url::Url;
 
-use super::{Ask, Partial, RATE, RecogniseError, Recogniser, Sound, Transcript};
+use super::{
+    OnPartial, RATE, Recogniser, RecognitionError, RecognitionOptions, Transcript, UtteranceAudio,
+};
 use crate::config::WebSocketConfig;
-use crate::http::{CONNECT, EndpointError, KEY_UNUSABLE, bearer, chain};
+use crate::http::{CONNECT_TIMEOUT, EndpointError, INVALID_KEY, bearer, error_chain};
 use crate::language::primary;
 use crate::provider::BoxFuture;
 use egress::client_tls;
 
-/// The table of the configuration.
+/// The configuration table.
 const TABLE: &str = "websocket";
-/// A result is a few hundred bytes a second of speech.
+/// Largest message. A result takes a few hundred bytes per second of speech.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
-/// Samples of a message: 100 ms.
-const PIECE: usize = RATE as usize / 10;
-/// Of what it says, so much is kept: nobody says more in an utterance, and no more would be told.
+/// Samples per message: 100 ms.
+const MESSAGE_SAMPLES: usize = RATE as usize / 10;
+/// Largest transcript. No utterance is longer, and results are truncated below this length.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
-/// A server that takes no sound for so long has gone.
-const STALLED: Duration = Duration::from_secs(5);
-/// After the last result: a server that closes does so at once, others are not waited for.
-const CLOSES: Duration = Duration::from_millis(300);
+/// How long a server may accept no audio before the recognition fails.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait for the server to close the connection after the last result.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Plain or TLS.
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+/// A stream with or without TLS.
+trait AsyncStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> AsyncStream for T {}
 
-type Socket = WebSocketStream<Box<dyn Wire>>;
+type Socket = WebSocketStream<Box<dyn AsyncStream>>;
 
-/// The recogniser.
+/// A server with Vosk's protocol as a [`Recogniser`].
 pub(super) struct WebSocket {
     config: WebSocketConfig,
     tls: tokio_rustls::TlsConnector,
 }
 
-/// What comes.
+/// A message from the server.
 #[derive(Deserialize)]
-struct Heard {
+struct ServerMessage {
     #[serde(default)]
     partial: Option<String>,
     #[serde(default)]
@@ -76,65 +79,69 @@ struct Word {
     conf: Option<f32>,
 }
 
-/// What was said so far.
+/// The transcript so far.
 #[derive(Default)]
-struct SoFar {
-    done: String,
-    sure: f32,
-    words: f32,
+struct PartialTranscript {
+    completed: String,
+    confidence_sum: f32,
+    word_count: f32,
 }
 
-impl SoFar {
-    /// `true`: a stretch is done.
-    fn take(
+impl PartialTranscript {
+    /// Applies a message. Returns `true` if a stretch of speech is complete.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the message is not valid JSON of the protocol.
+    fn apply(
         &mut self,
         message: &str,
-        partial: &mut (dyn FnMut(&str) + Send),
-    ) -> Result<bool, RecogniseError> {
-        let heard: Heard =
-            serde_json::from_str(message).map_err(|e| RecogniseError::Answer(e.to_string()))?;
-        if let Some(text) = heard.text {
-            for sure in heard.result.iter().filter_map(|word| word.conf) {
-                self.sure += sure;
-                self.words += 1.0;
+        on_partial: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<bool, RecognitionError> {
+        let message: ServerMessage =
+            serde_json::from_str(message).map_err(|e| RecognitionError::Response(e.to_string()))?;
+        if let Some(text) = message.text {
+            for confidence in message.result.iter().filter_map(|word| word.conf) {
+                self.confidence_sum += confidence;
+                self.word_count += 1.0;
             }
             if !text.is_empty() {
                 self.add(&text);
-                partial(&self.done);
+                on_partial(&self.completed);
             }
             return Ok(true);
         }
-        if let Some(now) = heard.partial.filter(|now| !now.is_empty()) {
-            partial(&format!("{} {now}", self.done));
+        if let Some(now) = message.partial.filter(|now| !now.is_empty()) {
+            on_partial(&format!("{} {now}", self.completed));
         }
         Ok(false)
     }
 
     fn add(&mut self, text: &str) {
-        if !self.done.is_empty() {
-            self.done.push(' ');
+        if !self.completed.is_empty() {
+            self.completed.push(' ');
         }
-        let left = TEXT_BYTES_MAX.saturating_sub(self.done.len()).min(text.len());
-        let fits = (0..=left).rev().find_map(|end| text.get(..end)).unwrap_or_default();
-        self.done.push_str(fits);
+        let room = TEXT_BYTES_MAX.saturating_sub(self.completed.len()).min(text.len());
+        let prefix = (0..=room).rev().find_map(|end| text.get(..end)).unwrap_or_default();
+        self.completed.push_str(prefix);
     }
 
-    fn transcript(self) -> Transcript {
-        let confidence = (self.words > 0.0).then(|| self.sure / self.words);
-        Transcript { text: self.done, confidence }
+    fn finish(self) -> Transcript {
+        let confidence = (self.word_count > 0.0).then(|| self.confidence_sum / self.word_count);
+        Transcript { text: self.completed, confidence }
     }
 }
 
-/// What these messages say together.
-pub(super) fn heard_of<'a>(
+/// Returns the transcript of a sequence of messages.
+pub(super) fn read_transcript<'a>(
     messages: impl Iterator<Item = &'a str>,
-    partial: Partial<'_>,
-) -> Result<Transcript, RecogniseError> {
-    let mut so_far = SoFar::default();
+    on_partial: OnPartial<'_>,
+) -> Result<Transcript, RecognitionError> {
+    let mut transcript = PartialTranscript::default();
     for message in messages {
-        so_far.take(message, partial)?;
+        transcript.apply(message, on_partial)?;
     }
-    Ok(so_far.transcript())
+    Ok(transcript.finish())
 }
 
 impl WebSocket {
@@ -154,76 +161,76 @@ impl WebSocket {
         Ok(Self { config, tls: std::sync::Arc::new(tls).into() })
     }
 
-    fn server(&self, language: &str) -> Option<&str> {
+    fn server_url(&self, language: &str) -> Option<&str> {
         let languages = &self.config.languages;
         let found = languages.get(language).or_else(|| languages.get(&primary(language)));
         found.or(self.config.url.as_ref()).map(String::as_str)
     }
 
-    async fn hear(
+    async fn recognise_utterance(
         &self,
-        ask: &Ask,
-        sound: &mut Sound,
-        partial: Partial<'_>,
-    ) -> Result<Transcript, RecogniseError> {
+        options: &RecognitionOptions,
+        utterance: &mut UtteranceAudio,
+        on_partial: OnPartial<'_>,
+    ) -> Result<Transcript, RecognitionError> {
         let url = self
-            .server(&ask.language)
-            .ok_or_else(|| RecogniseError::Language(ask.language.clone()))?;
-        let mut socket = tokio::time::timeout(CONNECT, self.connect(url))
+            .server_url(&options.language)
+            .ok_or_else(|| RecognitionError::Language(options.language.clone()))?;
+        let mut socket = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(url))
             .await
-            .unwrap_or(Err(RecogniseError::Deadline(CONNECT)))?;
+            .unwrap_or(Err(RecognitionError::Deadline(CONNECT_TIMEOUT)))?;
         let config = json!({
-            "sample_rate": RATE, "words": 1, "language": ask.language, "hints": ask.hints, "model": ask.model,
+            "sample_rate": RATE, "words": 1, "language": options.language, "hints": options.hints, "model": options.model,
         });
         send(&mut socket, Message::text(json!({ "config": config }).to_string())).await?;
-        let mut so_far = SoFar::default();
-        let mut waiting = Vec::with_capacity(PIECE * 2);
+        let mut transcript = PartialTranscript::default();
+        let mut pending = Vec::with_capacity(MESSAGE_SAMPLES * 2);
         loop {
             tokio::select! {
                 biased;
                 message = socket.next() => match text_of(message)? {
-                    Some(text) => drop(so_far.take(&text, partial)?),
-                    // It has heard enough.
-                    None => return Ok(so_far.transcript()),
+                    Some(text) => drop(transcript.apply(&text, on_partial)?),
+                    // The server ended the recognition early.
+                    None => return Ok(transcript.finish()),
                 },
-                piece = sound.next() => {
-                    let Some(piece) = piece else { break };
-                    waiting.extend_from_slice(&piece);
-                    if waiting.len() >= PIECE {
-                        send(&mut socket, samples(&mut waiting)).await?;
+                chunk = utterance.next() => {
+                    let Some(chunk) = chunk else { break };
+                    pending.extend_from_slice(&chunk);
+                    if pending.len() >= MESSAGE_SAMPLES {
+                        send(&mut socket, audio_message(&mut pending)).await?;
                     }
                 }
             }
         }
-        if !waiting.is_empty() {
-            send(&mut socket, samples(&mut waiting)).await?;
+        if !pending.is_empty() {
+            send(&mut socket, audio_message(&mut pending)).await?;
         }
         send(&mut socket, Message::text(r#"{"eof":1}"#)).await?;
         let deadline = Duration::from_millis(self.config.timeout_ms);
         let rest = async {
-            let mut last = false;
+            let mut is_last = false;
             loop {
-                let message = match last {
+                let message = match is_last {
                     false => socket.next().await,
-                    true => match tokio::time::timeout(CLOSES, socket.next()).await {
+                    true => match tokio::time::timeout(CLOSE_TIMEOUT, socket.next()).await {
                         Ok(message) => message,
                         Err(_) => return Ok(()),
                     },
                 };
                 match text_of(message)? {
-                    Some(text) => last |= so_far.take(&text, partial)?,
+                    Some(text) => is_last |= transcript.apply(&text, on_partial)?,
                     None => return Ok(()),
                 }
             }
         };
         tokio::time::timeout(deadline, rest)
             .await
-            .unwrap_or(Err(RecogniseError::Deadline(deadline)))?;
-        Ok(so_far.transcript())
+            .unwrap_or(Err(RecognitionError::Deadline(deadline)))?;
+        Ok(transcript.finish())
     }
 
-    async fn connect(&self, url: &str) -> Result<Socket, RecogniseError> {
-        let failed = |e: &dyn std::error::Error| RecogniseError::Ask(chain(e));
+    async fn connect(&self, url: &str) -> Result<Socket, RecognitionError> {
+        let failed = |e: &dyn std::error::Error| RecognitionError::Request(error_chain(e));
         let parsed = Url::parse(url).map_err(|e| failed(&e))?;
         let secure = parsed.scheme() == "wss";
         let host = parsed.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
@@ -231,7 +238,7 @@ impl WebSocket {
         #[allow(clippy::disallowed_methods, reason = "the operator's own recogniser")]
         let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(|e| failed(&e))?;
         let _ = tcp.set_nodelay(true);
-        let wire: Box<dyn Wire> = if secure {
+        let stream: Box<dyn AsyncStream> = if secure {
             let name = rustls::pki_types::ServerName::try_from(host).map_err(|e| failed(&e))?;
             Box::new(self.tls.connect(name, tcp).await.map_err(|e| failed(&e))?)
         } else {
@@ -239,40 +246,44 @@ impl WebSocket {
         };
         let mut request: Request = url.into_client_request().map_err(|e| failed(&e))?;
         if let Some(key) = &self.config.api_key {
-            let bearer = bearer(key).ok_or_else(|| RecogniseError::Ask(KEY_UNUSABLE.to_owned()))?;
+            let bearer =
+                bearer(key).ok_or_else(|| RecognitionError::Request(INVALID_KEY.to_owned()))?;
             request.headers_mut().insert(AUTHORIZATION, bearer);
         }
         let limits = Limits::default()
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        let (socket, _) = tokio_tungstenite::client_async_with_config(request, wire, Some(limits))
-            .await
-            .map_err(|e| failed(&e))?;
+        let (socket, _) =
+            tokio_tungstenite::client_async_with_config(request, stream, Some(limits))
+                .await
+                .map_err(|e| failed(&e))?;
         Ok(socket)
     }
 }
 
-async fn send(socket: &mut Socket, message: Message) -> Result<(), RecogniseError> {
-    let sent = tokio::time::timeout(STALLED, socket.send(message)).await;
-    let sent =
-        sent.map_err(|_| RecogniseError::Ask(format!("it took no sound for {STALLED:?}")))?;
-    sent.map_err(|e| RecogniseError::Ask(chain(&e)))
+async fn send(socket: &mut Socket, message: Message) -> Result<(), RecognitionError> {
+    let sent = tokio::time::timeout(SEND_TIMEOUT, socket.send(message)).await;
+    let sent = sent.map_err(|_| {
+        RecognitionError::Request(format!("it accepted no audio for {SEND_TIMEOUT:?}"))
+    })?;
+    sent.map_err(|e| RecognitionError::Request(error_chain(&e)))
 }
 
-fn samples(waiting: &mut Vec<i16>) -> Message {
-    let bytes: Vec<u8> = waiting.drain(..).flat_map(i16::to_le_bytes).collect();
+fn audio_message(pending: &mut Vec<i16>) -> Message {
+    let bytes: Vec<u8> = pending.drain(..).flat_map(i16::to_le_bytes).collect();
     Message::Binary(Bytes::from(bytes))
 }
 
-/// A message's text, empty JSON where it has none for us; none: it has closed.
+/// Returns the text of a message, or an empty JSON object for other kinds of messages. Returns
+/// `None` if the connection was closed.
 fn text_of(
     message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>,
-) -> Result<Option<String>, RecogniseError> {
+) -> Result<Option<String>, RecognitionError> {
     match message {
         Some(Ok(Message::Text(text))) => Ok(Some(text.as_str().to_owned())),
         Some(Ok(Message::Close(_))) | None => Ok(None),
         Some(Ok(_)) => Ok(Some("{}".to_owned())),
-        Some(Err(e)) => Err(RecogniseError::Ask(chain(&e))),
+        Some(Err(e)) => Err(RecognitionError::Request(error_chain(&e))),
     }
 }
 
@@ -281,16 +292,16 @@ impl Recogniser for WebSocket {
         "websocket"
     }
 
-    fn understands(&self, language: &str) -> bool {
-        self.server(language).is_some()
+    fn can_recognise(&self, language: &str) -> bool {
+        self.server_url(language).is_some()
     }
 
     fn recognise<'a>(
         &'a self,
-        ask: &'a Ask,
-        sound: &'a mut Sound,
-        partial: Partial<'a>,
-    ) -> BoxFuture<'a, Result<Transcript, RecogniseError>> {
-        Box::pin(self.hear(ask, sound, partial))
+        options: &'a RecognitionOptions,
+        utterance: &'a mut UtteranceAudio,
+        on_partial: OnPartial<'a>,
+    ) -> BoxFuture<'a, Result<Transcript, RecognitionError>> {
+        Box::pin(self.recognise_utterance(options, utterance, on_partial))
     }
 }

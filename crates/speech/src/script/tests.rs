@@ -1,4 +1,4 @@
-//! The mapping table: SSML in, script out.
+//! SSML and the scripts that it is converted to.
 
 use rstest::rstest;
 
@@ -19,23 +19,23 @@ fn pause(millis: u32) -> SpeechNode {
     SpeechNode::Break { millis }
 }
 
-/// One line a part: `pause 500`, or `en-US: text {rate/pitch/volume} text`.
-fn shown(nodes: Vec<SpeechNode>) -> String {
-    let speaker = Speaker { language: "en-US".to_owned(), man: false, polly: None };
+/// Formats each part: `pause 500`, or `en-US: text {rate/pitch/volume} text`.
+fn describe(nodes: Vec<SpeechNode>) -> String {
+    let speaker = Speaker { language: "en-US".to_owned(), male: false, polly: None };
     let part = |part: &Part| match part {
         Part::Pause { ms } => format!("pause {ms}"),
-        Part::Say(say) => {
-            let runs = say.runs.iter().map(|run| {
+        Part::Speech(segment) => {
+            let runs = segment.runs.iter().map(|run| {
                 let s = run.style;
                 match (s.rate.round(), s.pitch.round(), s.volume.round()) {
                     (100.0, 100.0, 100.0) => run.text.clone(),
                     (rate, pitch, volume) => format!("{{{rate}/{pitch}/{volume}}}{}", run.text),
                 }
             });
-            format!("{}: {}", say.speaker.language, runs.collect::<String>())
+            format!("{}: {}", segment.speaker.language, runs.collect::<String>())
         }
     };
-    Script::of(&Speech(nodes), &speaker).0.iter().map(part).collect::<Vec<_>>().join(" | ")
+    Script::new(&Speech(nodes), &speaker).0.iter().map(part).collect::<Vec<_>>().join(" | ")
 }
 
 #[rstest]
@@ -93,16 +93,16 @@ fn shown(nodes: Vec<SpeechNode>) -> String {
     "en-US: One.  | pause 1000 | en-US: Two. "
 )]
 fn ssml_becomes_a_script(#[case] nodes: Vec<SpeechNode>, #[case] script: &str) {
-    assert_eq!(shown(nodes), script);
+    assert_eq!(describe(nodes), script);
 }
 
 #[test]
 fn plain_words_have_no_markup() {
     let nodes = vec![text("a "), tag(SsmlTag::Emphasis, &[], vec![text("<b>")]), text(" & c ")];
-    let script = Script::of(
+    let script = Script::new(
         &Speech(nodes),
-        &Speaker { language: "en-US".to_owned(), man: false, polly: None },
+        &Speaker { language: "en-US".to_owned(), male: false, polly: None },
     );
-    let [Part::Say(say)] = script.0.as_slice() else { panic!("{script:?}") };
-    assert_eq!(say.plain(), "a <b> & c");
+    let [Part::Speech(segment)] = script.0.as_slice() else { panic!("{script:?}") };
+    assert_eq!(segment.plain(), "a <b> & c");
 }

@@ -1,12 +1,12 @@
-//! Headers true and false, in pieces of every size.
+//! Valid and invalid headers, in chunks of every size.
 
 use proptest::prelude::*;
 use rstest::rstest;
 
 use super::{WavError, WavReader};
 
-/// A WAV with one fmt and one data chunk whose length field says `said`.
-fn wav(coding: u16, channels: u16, rate: u32, bits: u16, said: u32, data: &[u8]) -> Vec<u8> {
+/// Creates a WAV file with one `fmt` chunk and one `data` chunk whose length field is `declared`.
+fn wav(coding: u16, channels: u16, rate: u32, bits: u16, declared: u32, data: &[u8]) -> Vec<u8> {
     let mut bytes = b"RIFF\xff\xff\xff\xffWAVELIST\x03\0\0\0abc\0fmt \x10\0\0\0".to_vec();
     bytes.extend(coding.to_le_bytes());
     bytes.extend(channels.to_le_bytes());
@@ -15,16 +15,16 @@ fn wav(coding: u16, channels: u16, rate: u32, bits: u16, said: u32, data: &[u8])
     bytes.extend((channels * bits / 8).to_le_bytes());
     bytes.extend(bits.to_le_bytes());
     bytes.extend(b"data");
-    bytes.extend(said.to_le_bytes());
+    bytes.extend(declared.to_le_bytes());
     bytes.extend(data);
     bytes
 }
 
-fn read(bytes: &[u8], piece: usize) -> (Vec<i16>, Result<(), WavError>) {
+fn read(bytes: &[u8], chunk_size: usize) -> (Vec<i16>, Result<(), WavError>) {
     let mut reader = WavReader::default();
     let mut out = Vec::new();
-    for piece in bytes.chunks(piece) {
-        if let Err(e) = reader.push(piece, &mut out) {
+    for chunk in bytes.chunks(chunk_size) {
+        if let Err(e) = reader.push(chunk, &mut out) {
             return (out, Err(e));
         }
     }
@@ -40,7 +40,7 @@ fn read(bytes: &[u8], piece: usize) -> (Vec<i16>, Result<(), WavError>) {
 #[case::float(3, 1, 32, &[0, 0, 0x80, 0x3f, 0, 0, 0xc0, 0x7f], &[32_767, 0])]
 #[case::a_law(6, 1, 8, &[0xd5, 0x55, 0xaa, 0x2a], &[8, -8, 32_256, -32_256])]
 #[case::mu_law(7, 1, 8, &[0xff, 0x7f, 0x80, 0x00], &[0, 0, 32_124, -32_124])]
-fn codings(
+fn every_coding_is_decoded(
     #[case] coding: u16,
     #[case] channels: u16,
     #[case] bits: u16,
@@ -48,8 +48,8 @@ fn codings(
     #[case] pcm: &[i16],
 ) {
     let bytes = wav(coding, channels, 8_000, bits, data.len() as u32, data);
-    for piece in [1, 3, 1_000] {
-        assert_eq!(read(&bytes, piece), (pcm.to_vec(), Ok(())), "pieces of {piece}");
+    for chunk_size in [1, 3, 1_000] {
+        assert_eq!(read(&bytes, chunk_size), (pcm.to_vec(), Ok(())), "chunks of {chunk_size}");
     }
 }
 
@@ -66,10 +66,10 @@ fn codings(
 #[case::data_first(b"RIFF....WAVEdata\x04\0\0\0abcd".to_vec(), WavError::Format)]
 #[case::fmt_of_4_gib(b"RIFF....WAVEfmt \xff\xff\xff\xff".to_vec(), WavError::Format)]
 #[case::fmt_of_nothing(b"RIFF....WAVEfmt \0\0\0\0data\x04\0\0\0abcd".to_vec(), WavError::Format)]
-#[case::lies(wav(1, 1, 8_000, 16, 1_000, &[0; 4]), WavError::Truncated { said: 1_000, came: 4 })]
-fn what_is_refused(#[case] bytes: Vec<u8>, #[case] error: WavError) {
-    for piece in [1, 1_000] {
-        assert_eq!(read(&bytes, piece).1, Err(error.clone()), "pieces of {piece}");
+#[case::declares_too_much(wav(1, 1, 8_000, 16, 1_000, &[0; 4]), WavError::Truncated { declared: 1_000, received: 4 })]
+fn invalid_files_are_refused(#[case] bytes: Vec<u8>, #[case] error: WavError) {
+    for chunk_size in [1, 1_000] {
+        assert_eq!(read(&bytes, chunk_size).1, Err(error.clone()), "chunks of {chunk_size}");
     }
 }
 
@@ -77,20 +77,20 @@ fn what_is_refused(#[case] bytes: Vec<u8>, #[case] error: WavError) {
 #[case::unknown_zero(0, 4)]
 #[case::unknown_ones(u32::MAX, 4)]
 #[case::unknown_espeak(0x7fff_f000, 4)]
-#[case::less_than_there_is(4, 2)]
+#[case::declares_too_little(4, 2)]
 #[case::half_a_sample(3, 1)]
-fn lengths_that_are_no_lie(#[case] said: u32, #[case] samples: usize) {
-    let (pcm, end) = read(&wav(1, 1, 8_000, 16, said, &[0; 8]), 5);
+fn unknown_and_short_lengths_are_accepted(#[case] declared: u32, #[case] samples: usize) {
+    let (pcm, end) = read(&wav(1, 1, 8_000, 16, declared, &[0; 8]), 5);
     assert_eq!((pcm.len(), end), (samples, Ok(())));
 }
 
 proptest! {
     #[test]
-    fn any_bytes_end_in_bounded_memory(bytes in prop::collection::vec(any::<u8>(), 0..400), piece in 1usize..50) {
+    fn arbitrary_bytes_are_read_in_bounded_memory(bytes in prop::collection::vec(any::<u8>(), 0..400), chunk_size in 1usize..50) {
         let mut stream = wav(1, 2, 8_000, 16, 0, &[]);
         stream.truncate(bytes.len() % 60);
         stream.extend(bytes);
-        let (pcm, _) = read(&stream, piece);
+        let (pcm, _) = read(&stream, chunk_size);
         prop_assert!(pcm.len() <= stream.len());
     }
 }

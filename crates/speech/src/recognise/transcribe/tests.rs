@@ -1,4 +1,4 @@
-//! Against a server in this process.
+//! The recogniser against a local server.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -13,38 +13,40 @@ use hyper_util::rt::TokioIo;
 use rstest::rstest;
 use tokio::net::TcpListener;
 
-use super::{Transcribe, hints, transcript};
+use super::{Transcribe, hints_prompt, parse_response};
 use crate::config::SpeechConfig;
-use crate::recognise::{Ask, RecogniseError, Recogniser as _, Sound, Transcript};
+use crate::recognise::{
+    Recogniser as _, RecognitionError, RecognitionOptions, Transcript, UtteranceAudio,
+};
 
-type Asked = Arc<Mutex<Vec<(http::request::Parts, Bytes)>>>;
+type Requests = Arc<Mutex<Vec<(http::request::Parts, Bytes)>>>;
 
-/// A server that answers each question with the next answer, and the last one for good.
-async fn server(status: u16, answers: &[&str]) -> (String, Asked) {
+/// A server that sends the responses in order and repeats the last one.
+async fn server(status: u16, responses: &[&str]) -> (String, Requests) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    let asked = Asked::default();
-    let (kept, answers) =
-        (asked.clone(), answers.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>());
+    let requests = Requests::default();
+    let (recorded, responses) =
+        (requests.clone(), responses.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>());
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
-            let (kept, answers) = (kept.clone(), answers.clone());
+            let (recorded, responses) = (recorded.clone(), responses.clone());
             let service = service_fn(move |request: Request<Incoming>| {
-                let (kept, answers) = (kept.clone(), answers.clone());
+                let (recorded, responses) = (recorded.clone(), responses.clone());
                 async move {
                     let (parts, body) = request.into_parts();
                     let body = body.collect().await.unwrap().to_bytes();
                     let nth = {
-                        let mut kept = kept.lock().unwrap();
-                        kept.push((parts, body));
-                        kept.len() - 1
+                        let mut recorded = recorded.lock().unwrap();
+                        recorded.push((parts, body));
+                        recorded.len() - 1
                     };
-                    let answer = answers.get(nth).or(answers.last()).cloned().unwrap();
+                    let response = responses.get(nth).or(responses.last()).cloned().unwrap();
                     let status = StatusCode::from_u16(status).unwrap();
                     Ok::<_, Infallible>(
                         Response::builder()
                             .status(status)
-                            .body(Full::new(Bytes::from(answer)))
+                            .body(Full::new(Bytes::from(response)))
                             .unwrap(),
                     )
                 }
@@ -55,7 +57,7 @@ async fn server(status: u16, answers: &[&str]) -> (String, Asked) {
             );
         }
     });
-    (url, asked)
+    (url, requests)
 }
 
 fn recogniser(url: &str, rest: &str) -> Transcribe {
@@ -64,32 +66,35 @@ fn recogniser(url: &str, rest: &str) -> Transcribe {
     Transcribe::new(config.transcribe.unwrap()).unwrap()
 }
 
-fn ask() -> Ask {
-    Ask {
+fn options() -> RecognitionOptions {
+    RecognitionOptions {
         language: "en-IN".to_owned(),
         hints: vec!["book a table".to_owned(), "cancel".to_owned()],
         model: "phone_call".to_owned(),
-        ..Ask::default()
+        ..RecognitionOptions::default()
     }
 }
 
-async fn heard(recogniser: &Transcribe, ask: &Ask) -> Result<Transcript, RecogniseError> {
-    let (to, mut sound) = Sound::new();
+async fn recognise(
+    recogniser: &Transcribe,
+    options: &RecognitionOptions,
+) -> Result<Transcript, RecognitionError> {
+    let (to, mut utterance) = UtteranceAudio::new();
     for _ in 0..50 {
         to.send(vec![700; 320]).await.unwrap();
     }
     drop(to);
-    recogniser.recognise(ask, &mut sound, &mut |_| {}).await
+    recogniser.recognise(options, &mut utterance, &mut |_| {}).await
 }
 
 #[tokio::test]
-async fn the_request_is_a_form_with_the_sound_in_it() {
-    let (url, asked) = server(200, &[r#"{"text":" Book a table. "}"#]).await;
+async fn the_request_is_a_form_with_the_audio() {
+    let (url, requests) = server(200, &[r#"{"text":" Book a table. "}"#]).await;
     let recogniser = recogniser(&url, "api_key = \"canary\"\nmodels = { phone_call = \"m\" }");
-    let transcript = heard(&recogniser, &ask()).await.unwrap();
+    let transcript = recognise(&recogniser, &options()).await.unwrap();
     assert_eq!(transcript, Transcript { text: " Book a table. ".to_owned(), confidence: None });
-    let asked = asked.lock().unwrap();
-    let (parts, body) = &asked[0];
+    let requests = requests.lock().unwrap();
+    let (parts, body) = &requests[0];
     assert_eq!(parts.uri.path(), "/v1/audio/transcriptions");
     assert_eq!(parts.headers["authorization"], "Bearer canary");
     let kind = parts.headers["content-type"].to_str().unwrap();
@@ -118,30 +123,31 @@ async fn the_request_is_a_form_with_the_sound_in_it() {
 }
 
 #[tokio::test]
-async fn interim_results_are_asked_for_while_one_speaks() {
-    let answers = [r#"{"text":"Book"}"#, r#"{"text":"Book a"}"#, r#"{"text":"Book a table"}"#];
-    let (url, asked) = server(200, &answers).await;
+async fn interim_results_are_requested_while_the_caller_speaks() {
+    let responses = [r#"{"text":"Book"}"#, r#"{"text":"Book a"}"#, r#"{"text":"Book a table"}"#];
+    let (url, requests) = server(200, &responses).await;
     let recogniser = recogniser(&url, "interim_ms = 1\nformat = \"json\"");
-    let ask = Ask { interim: true, ..ask() };
-    let (to, mut sound) = Sound::new();
-    let (told, mut partials) = tokio::sync::mpsc::channel(1_000);
+    let options = RecognitionOptions { interim: true, ..options() };
+    let (to, mut utterance) = UtteranceAudio::new();
+    let (sender, mut partials) = tokio::sync::mpsc::channel(1_000);
     let speak = async {
-        let mut said = Vec::new();
-        while said.len() < 2 {
+        let mut texts = Vec::new();
+        while texts.len() < 2 {
             to.send(vec![700; 320]).await.unwrap();
             if let Ok(text) = tokio::time::timeout(Duration::from_millis(5), partials.recv()).await
             {
-                said.push(text.unwrap());
+                texts.push(text.unwrap());
             }
         }
         drop(to);
-        said
+        texts
     };
-    let mut tell = |text: &str| told.try_send(text.to_owned()).unwrap();
-    let (heard, said) = tokio::join!(recogniser.recognise(&ask, &mut sound, &mut tell), speak);
-    assert_eq!(said, ["Book", "Book a"]);
-    assert_eq!(heard.unwrap().text, "Book a table");
-    assert!(asked.lock().unwrap().len() >= 3);
+    let mut on_partial = |text: &str| sender.try_send(text.to_owned()).unwrap();
+    let (result, texts) =
+        tokio::join!(recogniser.recognise(&options, &mut utterance, &mut on_partial), speak);
+    assert_eq!(texts, ["Book", "Book a"]);
+    assert_eq!(result.unwrap().text, "Book a table");
+    assert!(requests.lock().unwrap().len() >= 3);
 }
 
 #[rstest]
@@ -155,43 +161,46 @@ async fn interim_results_are_asked_for_while_one_speaks() {
 #[case(r#"{"text":"Yes","logprobs":[{"token":"Yes","logprob":-0.5}]}"#, "Yes", Some(0.6065))]
 #[case(r#"{"text":"Yes","confidence":0.93,"segments":[]}"#, "Yes", Some(0.93))]
 #[case(r#"{"text":""}"#, "", None)]
-fn how_sure_it_is_is_read_from_what_there_is(
+fn confidence_is_derived_from_the_available_fields(
     #[case] body: &str,
     #[case] text: &str,
-    #[case] sure: Option<f32>,
+    #[case] confidence: Option<f32>,
 ) {
-    let read = transcript(body.as_bytes()).unwrap();
+    let read = parse_response(body.as_bytes()).unwrap();
     assert_eq!(read.text, text);
-    match (read.confidence, sure) {
-        (Some(read), Some(sure)) => assert!((read - sure).abs() < 0.001, "{read}"),
-        (read, sure) => assert_eq!(read, sure),
+    match (read.confidence, confidence) {
+        (Some(read), Some(confidence)) => assert!((read - confidence).abs() < 0.001, "{read}"),
+        (read, confidence) => assert_eq!(read, confidence),
     }
 }
 
 #[tokio::test]
-async fn refusals_rubbish_and_silence_have_names() {
+async fn error_responses_invalid_bodies_and_timeouts_are_reported() {
     let (url, _) = server(401, &["your key canary is wrong"]).await;
-    let error = heard(&recogniser(&url, ""), &ask()).await.unwrap_err();
-    assert_eq!(error.to_string(), "get a transcript: the endpoint answered 401 Unauthorized");
+    let error = recognise(&recogniser(&url, ""), &options()).await.unwrap_err();
+    assert_eq!(error.to_string(), "get a transcript: the response status was 401 Unauthorized");
     let (url, _) = server(200, &["<html>"]).await;
-    assert!(matches!(heard(&recogniser(&url, ""), &ask()).await, Err(RecogniseError::Answer(_))));
     assert!(matches!(
-        heard(&recogniser("http://127.0.0.1:1", ""), &ask()).await,
-        Err(RecogniseError::Ask(_))
+        recognise(&recogniser(&url, ""), &options()).await,
+        Err(RecognitionError::Response(_))
+    ));
+    assert!(matches!(
+        recognise(&recogniser("http://127.0.0.1:1", ""), &options()).await,
+        Err(RecognitionError::Request(_))
     ));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let error = heard(&recogniser(&url, "timeout_ms = 50"), &ask()).await.unwrap_err();
+    let error = recognise(&recogniser(&url, "timeout_ms = 50"), &options()).await.unwrap_err();
     assert!(
-        matches!(error, RecogniseError::Deadline(d) if d == Duration::from_millis(50)),
+        matches!(error, RecognitionError::Deadline(d) if d == Duration::from_millis(50)),
         "{error}"
     );
 }
 
 #[test]
-fn hints_are_whole_phrases_and_bounded() {
-    assert_eq!(hints(&["a b".to_owned(), "c".to_owned()]), "a b, c");
+fn the_prompt_has_whole_hints_up_to_the_limit() {
+    assert_eq!(hints_prompt(&["a b".to_owned(), "c".to_owned()]), "a b, c");
     let many: Vec<String> = (0..500).map(|n| format!("phrase {n}")).collect();
-    let prompt = hints(&many);
+    let prompt = hints_prompt(&many);
     assert!(prompt.len() <= 600 && prompt.ends_with(|c: char| c.is_ascii_digit()), "{prompt}");
 }

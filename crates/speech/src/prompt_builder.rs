@@ -1,0 +1,206 @@
+//! Encodes PCM of any sample rate as the frames of a prompt.
+
+use super::loop_join::LoopJoinBuilder;
+use super::resample::{RATE, Resampler};
+use media::opus::{Encoder, Rate, silence_frame};
+use media::prompt::{Frame, LoopJoin, Writer};
+
+/// Duration of a frame in milliseconds.
+const FRAME_MS: u32 = 20;
+/// Longest speech or file: one hour.
+const FRAMES_MAX: usize = frames(3_600);
+/// Longest `Wait`: 14,400 s.
+const SILENT_FRAMES_MAX: usize = frames(14_400);
+/// Memory of a frame's entry in its prompt.
+const ENTRY_BYTES: usize = 24;
+/// Memory of a frame in addition to its entry and bytes: reference counts and the allocation.
+const FRAME_OVERHEAD_BYTES: usize = 32;
+
+const fn frames(seconds: usize) -> usize {
+    seconds * 1_000 / FRAME_MS as usize
+}
+
+/// Why audio cannot be added to a prompt.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PromptError {
+    #[error("play more than {} s", .0 / frames(1))]
+    TooLong(usize),
+    #[error("play audio with a sample rate of {0}")]
+    Rate(String),
+}
+
+/// Builds a prompt from PCM. If dropped unfinished, the prompt fails.
+pub(super) struct PromptBuilder {
+    writer: Writer,
+    encoder: Encoder,
+    resampler: Option<Resampler>,
+    /// Samples at 16 kHz that do not fill a frame yet.
+    pending: Vec<i16>,
+    frames: usize,
+    frames_max: usize,
+    bytes: usize,
+    /// Collects the audio for the loop join; see [`loop_join`](super::loop_join).
+    loop_join: Option<Box<LoopJoinBuilder>>,
+    join: Option<LoopJoin>,
+}
+
+impl PromptBuilder {
+    pub(super) fn new(writer: Writer) -> Self {
+        Self {
+            writer,
+            encoder: Encoder::for_prompts(),
+            resampler: None,
+            pending: Vec::new(),
+            frames: 0,
+            frames_max: FRAMES_MAX,
+            bytes: 0,
+            loop_join: None,
+            join: None,
+        }
+    }
+
+    /// Creates a builder for silence, which may be longer than other sounds.
+    pub(super) fn for_silence(writer: Writer) -> Self {
+        Self { frames_max: SILENT_FRAMES_MAX, ..Self::new(writer) }
+    }
+
+    /// Enables a loop join, for sounds that may be repeated.
+    pub(super) fn for_loops(self) -> Self {
+        Self { loop_join: Some(Box::default()), ..self }
+    }
+
+    /// Encodes the loop join after all audio was added. This encodes about two more seconds of
+    /// audio, or a short sound three times.
+    pub(super) fn encode_join(&mut self) {
+        let join = self.loop_join.take().and_then(|loop_join| loop_join.build());
+        self.set_join(join);
+    }
+
+    /// Uses the loop join of another prompt.
+    pub(super) fn set_join(&mut self, join: Option<LoopJoin>) {
+        let frames =
+            join.iter().flat_map(|join| join.tail.iter().chain(&join.head).chain(&join.middle));
+        self.bytes +=
+            frames.map(|frame| ENTRY_BYTES + frame.len() + FRAME_OVERHEAD_BYTES).sum::<usize>();
+        self.join = join;
+    }
+
+    /// Adds mono PCM at `rate` samples per second.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the rate is not supported or the prompt becomes too long.
+    pub(super) fn push(&mut self, rate: u32, pcm: &[i16]) -> Result<(), PromptError> {
+        if self.resampler.as_ref().is_none_or(|r| r.from() != rate) {
+            self.flush_resampler();
+            self.resampler = Some(Resampler::new(rate).map_err(PromptError::Rate)?);
+        }
+        if let Some(loop_join) = &mut self.loop_join {
+            loop_join.push(rate, pcm);
+        }
+        if let Some(resampler) = &mut self.resampler {
+            resampler.push(pcm, &mut self.pending);
+        }
+        self.encode()
+    }
+
+    /// Adds silence, rounded up to whole frames.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the prompt becomes too long.
+    pub(super) fn silence(&mut self, ms: u32) -> Result<(), PromptError> {
+        self.flush()?;
+        // The listener hears silence, so the encoder must start the next audio from silence as
+        // well.
+        self.encoder.reset();
+        let frame = silence_frame();
+        for _ in 0..ms.div_ceil(FRAME_MS) {
+            self.push_frame(frame.clone(), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a frame of another prompt.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the prompt becomes too long.
+    pub(super) fn push_shared(&mut self, frame: Frame) -> Result<(), PromptError> {
+        let bytes = frame.len();
+        self.push_frame(frame, bytes)
+    }
+
+    /// Adds a frame. `bytes` is the memory that the frame takes in addition to its entry, or 0 for
+    /// a shared frame.
+    fn push_frame(&mut self, frame: Frame, bytes: usize) -> Result<(), PromptError> {
+        if self.frames >= self.frames_max {
+            return Err(PromptError::TooLong(self.frames_max));
+        }
+        self.frames += 1;
+        self.bytes += ENTRY_BYTES + bytes;
+        self.writer.push(frame);
+        Ok(())
+    }
+
+    /// Returns the number of frames so far.
+    pub(super) fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// Completes the prompt and returns its size in memory, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the prompt becomes too long.
+    pub(super) fn finish(mut self) -> Result<usize, PromptError> {
+        if let Err(e) = self.flush() {
+            self.fail(e.to_string());
+            return Err(e);
+        }
+        self.writer.finish_with(self.join);
+        Ok(self.bytes)
+    }
+
+    /// Fails the prompt. The frames added so far remain playable.
+    pub(super) fn fail(self, reason: impl Into<String>) {
+        self.writer.fail(reason);
+    }
+
+    fn flush_resampler(&mut self) {
+        if let Some(resampler) = self.resampler.take() {
+            resampler.finish(&mut self.pending);
+        }
+    }
+
+    /// Checks a sound's declared duration.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the sound is too long.
+    pub(super) fn check_duration(&self, seconds: u64) -> Result<(), PromptError> {
+        let too_long = usize::try_from(seconds).is_ok_and(|s| frames(s) > self.frames_max);
+        if too_long { Err(PromptError::TooLong(self.frames_max)) } else { Ok(()) }
+    }
+
+    /// Encodes the remaining samples, padding the last frame with silence.
+    fn flush(&mut self) -> Result<(), PromptError> {
+        self.flush_resampler();
+        let frame = Rate::Hz16000.frame();
+        self.pending.resize(self.pending.len().next_multiple_of(frame), 0);
+        self.encode()
+    }
+
+    fn encode(&mut self) -> Result<(), PromptError> {
+        const { assert!(Rate::Hz16000.hz() == RATE) };
+        let pending = std::mem::take(&mut self.pending);
+        let frames = pending.chunks_exact(Rate::Hz16000.frame());
+        self.pending.extend_from_slice(frames.remainder());
+        for pcm in frames {
+            let frame = self.encoder.encode(pcm);
+            let bytes = frame.len() + FRAME_OVERHEAD_BYTES;
+            self.push_frame(frame, bytes)?;
+        }
+        Ok(())
+    }
+}
