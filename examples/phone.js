@@ -1,4 +1,4 @@
-// An endpoint's phone: the protocol of docs/phone.md in a page, nothing else. One call at a time.
+// A phone for an endpoint: a minimal client of the protocol in docs/phone.md, one call at a time.
 const at = (id) => document.getElementById(id);
 const phone = { socket: null, session: null, call: null, peer: null, muted: false, held: false };
 
@@ -7,7 +7,7 @@ at('url').value = location.protocol.startsWith('http')
 for (const key of '123456789*0#') {
   const button = document.createElement('button');
   button.textContent = key;
-  button.onclick = () => phone.call && say({ type: 'digits', call: phone.call, digits: key });
+  button.onclick = () => phone.call && send({ type: 'digits', call: phone.call, digits: key });
   at('keys').append(button);
 }
 
@@ -16,7 +16,7 @@ function show(text) {
   at('log').append(Object.assign(document.createElement('li'), { textContent: text }));
 }
 
-const say = (message) => phone.socket?.send(JSON.stringify(message));
+const send = (message) => phone.socket?.send(JSON.stringify(message));
 function enable(...ids) {
   for (const id of ['accept', 'reject', 'hangup', 'mute', 'hold']) at(id).disabled = !ids.includes(id);
 }
@@ -25,17 +25,17 @@ function register() {
   phone.socket?.close();
   const socket = phone.socket = new WebSocket(at('url').value);
   const [endpoint, password] = [at('endpoint').value, at('password').value];
-  socket.onopen = () => say({ type: 'register', endpoint, password, resume: phone.session ?? undefined });
-  socket.onmessage = (event) => hear(JSON.parse(event.data));
+  socket.onopen = () => send({ type: 'register', endpoint, password, resume: phone.session ?? undefined });
+  socket.onmessage = (event) => handle(JSON.parse(event.data));
   socket.onclose = (event) => {
     if (socket !== phone.socket) return;
     show(`not registered: ${event.reason || event.code}`);
-    // Cut off in a call: its sound goes on, and the node waits for us for a while.
+    // A lost connection does not end the call: its audio goes on, and the node waits for `resume`.
     if (phone.call && event.code === 1006) setTimeout(register, 1000);
   };
 }
 
-// The microphone, and a connection that offers it.
+// Opens the microphone and creates a WebRTC offer with it.
 async function offer() {
   const microphone = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: true } });
   const peer = phone.peer = new RTCPeerConnection();
@@ -53,16 +53,16 @@ function meter(stream) {
   const context = new AudioContext();
   const analyser = context.createMediaStreamSource(stream).connect(context.createAnalyser());
   const samples = new Float32Array(analyser.fftSize);
-  const look = () => {
+  const update = () => {
     if (stream.getTracks()[0].readyState === 'ended') return context.close();
     analyser.getFloatTimeDomainData(samples);
     at('level').value = Math.sqrt(samples.reduce((sum, x) => sum + x * x, 0) / samples.length);
-    requestAnimationFrame(look);
+    requestAnimationFrame(update);
   };
-  look();
+  update();
 }
 
-function over(text) {
+function endCall(text) {
   for (const sender of phone.peer?.getSenders() ?? []) sender.track?.stop();
   phone.peer?.close();
   Object.assign(phone, { call: null, peer: null, muted: false, held: false });
@@ -72,50 +72,50 @@ function over(text) {
   show(text);
 }
 
-async function hear(told) {
-  switch (told.type) {
+async function handle(message) {
+  switch (message.type) {
     case 'registered':
-      phone.session = told.session;
-      if (phone.call && !told.calls.includes(phone.call)) over('the call is over');
-      return show(`registered as ${told.sip_uri}`);
+      phone.session = message.session;
+      if (phone.call && !message.calls.includes(phone.call)) endCall('ended');
+      return show(`registered as ${message.sip_uri}`);
     case 'ring':
-      if (phone.call || phone.peer) return say({ type: 'reject', call: told.call });
-      phone.call = told.call;
+      if (phone.call || phone.peer) return send({ type: 'reject', call: message.call });
+      phone.call = message.call;
       enable('accept', 'reject');
-      return show(`${told.caller_name || told.from} calls`);
+      return show(`${message.caller_name || message.from} is calling`);
     case 'calling':
-      phone.call = told.call;
+      phone.call = message.call;
       enable('hangup');
       return show('calling');
     case 'answer':
-      await phone.peer?.setRemoteDescription({ type: 'answer', sdp: told.sdp });
+      await phone.peer?.setRemoteDescription({ type: 'answer', sdp: message.sdp });
       return enable('hangup', 'mute', 'hold');
     case 'cancelled':
-      return phone.call === told.call && over(`it rings no longer: ${told.why}`);
+      return phone.call === message.call && endCall(`cancelled: ${message.why}`);
     case 'ended':
-      return phone.call === told.call && over(`ended: ${told.name} (${told.code}, ${told.source})`);
+      return phone.call === message.call && endCall(`ended: ${message.name} (${message.code}, ${message.source})`);
     case 'error':
-      if (phone.peer && (!phone.call || told.code === 'not_ringing')) over(told.message);
-      return show(`${told.code}: ${told.message}`);
+      if (phone.peer && (!phone.call || message.code === 'not_ringing')) endCall(message.message);
+      return show(`${message.code}: ${message.message}`);
     default:
-      return show(told.type);
+      return show(message.type);
   }
 }
 
 at('login').onsubmit = (event) => { event.preventDefault(); register(); };
 at('dial').onsubmit = async (event) => {
   event.preventDefault();
-  if (!phone.peer) say({ type: 'call', to: at('to').value, sdp: await offer() });
+  if (!phone.peer) send({ type: 'call', to: at('to').value, sdp: await offer() });
 };
 at('accept').onclick = async () => {
   enable('hangup');
-  say({ type: 'accept', call: phone.call, sdp: await offer() });
+  send({ type: 'accept', call: phone.call, sdp: await offer() });
 };
-at('reject').onclick = () => say({ type: 'reject', call: phone.call });
-at('hangup').onclick = () => say({ type: 'hangup', call: phone.call });
+at('reject').onclick = () => send({ type: 'reject', call: phone.call });
+at('hangup').onclick = () => send({ type: 'hangup', call: phone.call });
 function toggle(button, word, flag) {
   phone[flag] = !phone[flag];
-  say({ type: (phone[flag] ? '' : 'un') + word, call: phone.call });
+  send({ type: (phone[flag] ? '' : 'un') + word, call: phone.call });
   button.textContent = (phone[flag] ? 'Un' : '') + (phone[flag] ? word : word[0].toUpperCase() + word.slice(1));
 }
 at('mute').onclick = (event) => {

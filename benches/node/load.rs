@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use http::Request;
 use sim::client::{Client, Lines, send};
-use sim::control::CallOrder;
-use sim::load::{LoadEvent, LoadOrder, Summary};
+use sim::control::CallRequest;
+use sim::load::{LoadEvent, LoadRequest, Summary};
 use sim::world;
 
 /// What a load is to be.
@@ -41,19 +41,19 @@ pub(crate) async fn told(
 }
 
 /// What `wanted` is as an order.
-pub(crate) fn order(target: &str, wanted: Wanted) -> LoadOrder {
-    LoadOrder {
+pub(crate) fn order(target: &str, wanted: Wanted) -> LoadRequest {
+    LoadRequest {
         id: uuid::Uuid::new_v4().to_string(),
         rate: wanted.rate,
         calls: wanted.calls,
         media: wanted.media,
-        call: CallOrder {
+        call: CallRequest {
             to: Some(world::NUMBER.to_owned()),
             phone_number_id: Some(world::PHONE_NUMBER_ID.to_owned()),
             waba: Some(world::WABA.to_owned()),
             node: Some(target.to_owned()),
             hold_s: Some(wanted.hold_s),
-            ..CallOrder::default()
+            ..CallRequest::default()
         },
     }
 }
@@ -62,13 +62,13 @@ pub(crate) fn order(target: &str, wanted: Wanted) -> LoadOrder {
 pub(crate) async fn told_of(
     client: &Client,
     sim: &str,
-    order: LoadOrder,
+    order: LoadRequest,
 ) -> Result<Summary, String> {
     let body = serde_json::to_vec(&order).map_err(|e| e.to_string())?;
     let request = Request::post(format!("{sim}/_sim/load"))
         .body(Bytes::from(body))
         .map_err(|e| e.to_string())?;
-    let mut lines = Lines::of(send(client, request).await?.into_body(), 1 << 20);
+    let mut lines = Lines::new(send(client, request).await?.into_body(), 1 << 20);
     while let Some(line) = lines.next().await {
         match serde_json::from_slice(&line) {
             Ok(LoadEvent::Summary(summary)) => return Ok(summary),

@@ -21,7 +21,7 @@ mod sound;
 mod start;
 mod subject;
 
-use sim::{Allow, LOAD_RELAYS, Sim, SimOptions, client};
+use sim::{LOAD_RELAYS, PermissionPolicy, Sim, SimOptions, client};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -42,7 +42,7 @@ impl World {
     async fn new() -> Result<Self, Box<dyn std::error::Error>> {
         let sim = Sim::start(SimOptions {
             relays: asked("OFFHOOK_BENCH_RELAYS", LOAD_RELAYS.into()) as u16,
-            users_allow: Allow::Everything,
+            permission_policy: PermissionPolicy::Unenforced,
             ..SimOptions::default()
         })
         .await?;

@@ -19,7 +19,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::Clock;
-use sim::client::ask;
+use sim::client::fetch;
 use sim::world;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
@@ -123,7 +123,7 @@ async fn round(
             .body(Bytes::from(body))?;
         sent.insert(first + nr, clock.now());
         let client = world.client.clone();
-        posts.spawn(async move { ask(&client, request, Duration::from_secs(10), 1 << 20).await });
+        posts.spawn(async move { fetch(&client, request, Duration::from_secs(10), 1 << 20).await });
     }
     for answer in posts.join_all().await {
         let status = answer?.status;

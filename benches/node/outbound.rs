@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::Request;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use model::Clock;
-use sim::client::ask;
-use sim::{Answering, CallScript, HangupRule, PhoneKind, world};
+use sim::client::fetch;
+use sim::{CallScript, CalleeBehaviour, HangupRule, PhoneKind, world};
 
 use super::load::{self, Wanted};
 use super::subject::Offhook;
@@ -69,12 +69,12 @@ async fn business_places(
     let user = |nr: u64| (FIRST_USER + nr).to_string();
     let script = |nr| CallScript {
         from: user(nr),
-        phone: PhoneKind::Deaf,
+        phone: PhoneKind::SignallingOnly,
         hangup: HangupRule::AfterAnswer(HELD),
-        answering: Answering {
+        callee: CalleeBehaviour {
             rings_after: Duration::ZERO,
             acts_after: Duration::ZERO,
-            ..Answering::default()
+            ..CalleeBehaviour::default()
         },
         ..CallScript::default()
     };
@@ -101,7 +101,8 @@ async fn business_places(
             .header(CONTENT_TYPE, "application/json")
             .body(Bytes::from(order.to_string()))?;
         let client = world.client.clone();
-        orders.spawn(async move { ask(&client, request, Duration::from_secs(10), 1 << 20).await });
+        orders
+            .spawn(async move { fetch(&client, request, Duration::from_secs(10), 1 << 20).await });
     }
     for answer in orders.join_all().await {
         let answer = answer?;

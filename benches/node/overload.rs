@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use sim::client::ask;
+use sim::client::fetch;
 use sim::load::{Percentiles, Summary};
 
 use super::load::{self, Wanted};
@@ -133,7 +133,7 @@ async fn metrics(world: &World, node: &Offhook) -> Result<String, String> {
     let request = Request::get(format!("{}/metrics", node.admin))
         .body(Bytes::new())
         .map_err(|e| e.to_string())?;
-    let answer = ask(&world.client, request, Duration::from_secs(5), 16 << 20).await?;
+    let answer = fetch(&world.client, request, Duration::from_secs(5), 16 << 20).await?;
     Ok(String::from_utf8_lossy(&answer.body).into_owned())
 }
 
@@ -156,7 +156,7 @@ async fn refusals(world: &World, node: &Offhook) -> Result<String, String> {
 fn tell(what: &str, s: &Summary) {
     say(format_args!(
         "{what}: {} calls: {} answered, {} rejected, {} failed {:?}, {} webhooks put off (503)",
-        s.attempted, s.answered, s.rejected, s.failed, s.causes, s.come_again
+        s.attempted, s.answered, s.rejected, s.failed, s.causes, s.redelivered
     ));
     for (what, p) in [
         ("set-up", s.setup_ms),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use sim::client::{Client, ask};
+use sim::client::{Client, fetch};
 use sim::world;
 
 use super::process::Process;
@@ -60,7 +60,7 @@ impl Offhook {
             let ready = Request::get(format!("{}/readyz", node.admin))
                 .body(Bytes::new())
                 .map_err(|e| e.to_string())?;
-            if ask(client, ready, Duration::from_secs(1), 1 << 20)
+            if fetch(client, ready, Duration::from_secs(1), 1 << 20)
                 .await
                 .is_ok_and(|answer| answer.status == 200)
             {

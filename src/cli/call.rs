@@ -14,8 +14,8 @@ use crate::node::dev::{Dev, DevOptions};
 use model::Secret;
 use model::{E164, digits_of};
 use sim::client::{self, Client};
-use sim::control::{CallOrder, HangupOrder};
-use sim::{CallEvent, Ended, Faults, Happened, HungUpBy, caller, sound};
+use sim::control::{CallRequest, HangupRequest};
+use sim::{CallEvent, CallEventKind, CallOutcome, Faults, HangupSource, caller, sound};
 
 /// Longest line of a call's events: a recording of half an hour stands in one.
 const LINE_BYTES_MAX: usize = 128 << 20;
@@ -76,7 +76,7 @@ pub fn run(args: Args) -> Exit {
 }
 
 /// What the options ask for, as far as they alone can tell.
-fn order_of(args: &Args) -> Result<CallOrder, String> {
+fn order_of(args: &Args) -> Result<CallRequest, String> {
     let keys = args.dtmf.as_deref().unwrap_or_default();
     caller::parse_keys(keys).map_err(|e| format!("--dtmf {keys}: {e}"))?;
     for (option, number) in [("--to", &args.to), ("--from", &args.from)] {
@@ -91,13 +91,13 @@ fn order_of(args: &Args) -> Result<CallOrder, String> {
     {
         return Err(format!("--record: there is no folder {}", folder.display()));
     }
-    Ok(CallOrder {
+    Ok(CallRequest {
         from: args.from.clone(),
         dtmf: args.dtmf.clone(),
         say,
         record: args.record.is_some(),
         hold_s: args.hold.map(f64::from),
-        ..CallOrder::default()
+        ..CallRequest::default()
     })
 }
 
@@ -116,7 +116,7 @@ fn read_wav(path: &Path) -> Result<String, String> {
     Ok(base64::engine::general_purpose::STANDARD.encode(wav))
 }
 
-async fn go(args: Args, mut order: CallOrder) -> Exit {
+async fn go(args: Args, mut order: CallRequest) -> Exit {
     let client = client::client();
     let Some(node) = args.node.clone() else {
         return booted(&client, &args, order).await;
@@ -140,7 +140,7 @@ async fn go(args: Args, mut order: CallOrder) -> Exit {
 }
 
 /// A node, a simulated Meta and the demo application in this very process, gone when the call is over.
-async fn booted(client: &Client, args: &Args, order: CallOrder) -> Exit {
+async fn booted(client: &Client, args: &Args, order: CallRequest) -> Exit {
     let number = match args.to.as_deref().map(E164::parse).transpose() {
         Ok(number) => number,
         Err(why) => return Exit::usage(format_args!("--to: {why}")),
@@ -156,14 +156,14 @@ async fn booted(client: &Client, args: &Args, order: CallOrder) -> Exit {
             Ok(dev) => dev,
             Err(e) => return Exit::failed(format_args!("could not {e}")),
         };
-    let order = CallOrder { to, ..order };
+    let order = CallRequest { to, ..order };
     let exit = place(client, dev.sim.url(), &order, args).await;
     dev.stop().await;
     exit
 }
 
 /// Places the call at the simulated Meta and prints it to its end.
-async fn place(client: &Client, sim_url: &str, order: &CallOrder, args: &Args) -> Exit {
+async fn place(client: &Client, sim_url: &str, order: &CallRequest, args: &Args) -> Exit {
     let mut lines =
         match simulated::order(client, sim_url, "/_sim/calls", order, LINE_BYTES_MAX).await {
             Ok(lines) => lines,
@@ -173,7 +173,7 @@ async fn place(client: &Client, sim_url: &str, order: &CallOrder, args: &Args) -
         Ok(stop) => stop,
         Err(exit) => return exit,
     };
-    let mut call: Option<HangupOrder> = None;
+    let mut call: Option<HangupRequest> = None;
     let mut hanging_up = false;
     loop {
         let line = tokio::select! {
@@ -197,16 +197,16 @@ async fn place(client: &Client, sim_url: &str, order: &CallOrder, args: &Args) -
             None => return Exit::failed("the simulated Meta went away before the call was over"),
         };
         show(&event, args.json);
-        match event.what {
-            Happened::Placed { call_id, phone_number_id, .. } => {
-                call = Some(HangupOrder { phone_number_id, call_id })
+        match event.kind {
+            CallEventKind::Placed { call_id, phone_number_id, .. } => {
+                call = Some(HangupRequest { phone_number_id, call_id })
             }
-            Happened::Recording { wav } => {
+            CallEventKind::Recording { wav } => {
                 if let Err(why) = keep(args.record.as_deref(), &wav) {
                     return Exit::failed(why);
                 }
             }
-            Happened::Ended(ended) => return if ended.ok { Exit::Done } else { Exit::Failed },
+            CallEventKind::Ended(ended) => return if ended.ok { Exit::Done } else { Exit::Failed },
             _ => {}
         }
     }
@@ -223,72 +223,72 @@ fn keep(path: Option<&Path>, wav: &str) -> Result<(), String> {
 /// Prints one event: a line for people, or the object of `interface.md` §1, which knows fewer.
 fn show(event: &CallEvent, json: bool) {
     if json {
-        if in_contract(&event.what) {
+        if in_contract(&event.kind) {
             print::json(event);
         }
         return;
     }
-    if let Some((word, rest)) = words(&event.what) {
+    if let Some((word, rest)) = words(&event.kind) {
         let seconds = Duration::from_millis(event.at_ms).as_secs_f64();
         print::line(format_args!("{}", format!("{seconds:>8.3} s  {word:<12} {rest}").trim_end()));
     }
 }
 
-fn in_contract(what: &Happened) -> bool {
+fn in_contract(what: &CallEventKind) -> bool {
     matches!(
         what,
-        Happened::Placed { .. }
-            | Happened::Ringing
-            | Happened::Answered
-            | Happened::MediaUp
-            | Happened::Instruction { .. }
-            | Happened::DigitSent { .. }
-            | Happened::Hangup { .. }
-            | Happened::Ended(_)
+        CallEventKind::Placed { .. }
+            | CallEventKind::Ringing
+            | CallEventKind::Answered
+            | CallEventKind::MediaUp
+            | CallEventKind::Instruction { .. }
+            | CallEventKind::DigitSent { .. }
+            | CallEventKind::Hangup { .. }
+            | CallEventKind::Ended(_)
     )
 }
 
 /// An event in two columns; none for what only concerns machines.
-fn words(what: &Happened) -> Option<(&'static str, String)> {
+fn words(what: &CallEventKind) -> Option<(&'static str, String)> {
     Some(match what {
-        Happened::Verified | Happened::Recording { .. } => return None,
-        Happened::Placed { from, to, .. } => ("placed", format!("{from} calls {to}")),
-        Happened::Webhook { status: 0, kind } => {
+        CallEventKind::Verified | CallEventKind::Recording { .. } => return None,
+        CallEventKind::Placed { from, to, .. } => ("placed", format!("{from} calls {to}")),
+        CallEventKind::Webhook { status: 0, kind } => {
             ("webhook", format!("{kind}: no answer, will be sent again"))
         }
-        Happened::Webhook { status: 200, .. } => return None,
-        Happened::Webhook { status, kind } => {
+        CallEventKind::Webhook { status: 200, .. } => return None,
+        CallEventKind::Webhook { status, kind } => {
             ("webhook", format!("{kind}: answered {status}, will be sent again"))
         }
-        Happened::Ringing => ("ringing", "the business has the call (pre_accept)".into()),
-        Happened::Answered => ("answered", "accept".into()),
-        Happened::MediaUp => ("media up", "ICE and DTLS".into()),
-        Happened::MediaFailed { reason } => ("media over", reason.clone()),
-        Happened::FirstAudio => ("hearing", "the business speaks".into()),
-        Happened::Refused { action, details } => {
+        CallEventKind::Ringing => ("ringing", "the business has the call (pre_accept)".into()),
+        CallEventKind::Answered => ("answered", "accept".into()),
+        CallEventKind::MediaUp => ("media up", "ICE and DTLS".into()),
+        CallEventKind::MediaFailed { reason } => ("media over", reason.clone()),
+        CallEventKind::FirstAudio => ("hearing", "the business speaks".into()),
+        CallEventKind::Refused { action, details } => {
             ("refused", format!("Graph refused {action}: {details}"))
         }
-        Happened::Instruction { element, line, outcome, note } => {
+        CallEventKind::Instruction { element, line, outcome, note } => {
             let note = if note.is_empty() { String::new() } else { format!(": {note}") };
             ("instruction", format!("{element} {outcome} (line {line}){note}"))
         }
-        Happened::DigitSent { digit } => ("digit", digit.to_string()),
-        Happened::DigitHeard { digit } => ("digit heard", digit.to_string()),
-        Happened::Hangup { by } => {
+        CallEventKind::DigitSent { digit } => ("digit", digit.to_string()),
+        CallEventKind::DigitHeard { digit } => ("digit heard", digit.to_string()),
+        CallEventKind::Hangup { by } => {
             let who = match by {
-                HungUpBy::Caller => "the caller hung up",
-                HungUpBy::Business => "the business hung up",
-                HungUpBy::Rejected => "the business rejected the call",
-                HungUpBy::Declined => "the user declined",
-                HungUpBy::Meta => "nobody accepted in time",
+                HangupSource::Caller => "the caller hung up",
+                HangupSource::Business => "the business hung up",
+                HangupSource::Rejected => "the business rejected the call",
+                HangupSource::Declined => "the user declined",
+                HangupSource::Meta => "nobody accepted in time",
             };
             ("hangup", who.into())
         }
-        Happened::Ended(ended) => ("ended", last_words(ended)),
+        CallEventKind::Ended(ended) => ("ended", last_words(ended)),
     })
 }
 
-fn last_words(ended: &Ended) -> String {
+fn last_words(ended: &CallOutcome) -> String {
     let heard = Duration::from_millis(ended.heard_ms).as_secs_f64();
     let how = if ended.ok { "ok" } else { "failed" };
     let clipped = match ended.clipped_packets {
@@ -301,19 +301,23 @@ fn last_words(ended: &Ended) -> String {
 #[cfg(test)]
 mod tests {
     use super::{in_contract, words};
-    use sim::{Ended, Happened, HungUpBy};
+    use sim::{CallEventKind, CallOutcome, HangupSource};
 
     #[test]
     fn people_get_a_line_and_machines_only_the_words_of_the_contract() {
-        let ended =
-            Ended { ok: true, cause: "caller_hangup".into(), heard_ms: 3_240, ..Ended::default() };
-        let line = words(&Happened::Ended(ended.clone())).expect("a line");
+        let ended = CallOutcome {
+            ok: true,
+            cause: "caller_hangup".into(),
+            heard_ms: 3_240,
+            ..CallOutcome::default()
+        };
+        let line = words(&CallEventKind::Ended(ended.clone())).expect("a line");
         assert_eq!(line, ("ended", "ok: caller_hangup, heard 3.2 s".to_owned()));
         assert!(
-            in_contract(&Happened::Ended(ended))
-                && in_contract(&Happened::Hangup { by: HungUpBy::Meta })
+            in_contract(&CallEventKind::Ended(ended))
+                && in_contract(&CallEventKind::Hangup { by: HangupSource::Meta })
         );
-        assert!(!in_contract(&Happened::FirstAudio) && !in_contract(&Happened::Verified));
-        assert_eq!(words(&Happened::Webhook { kind: "connect".into(), status: 200 }), None);
+        assert!(!in_contract(&CallEventKind::FirstAudio) && !in_contract(&CallEventKind::Verified));
+        assert_eq!(words(&CallEventKind::Webhook { kind: "connect".into(), status: 200 }), None);
     }
 }

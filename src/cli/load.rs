@@ -13,8 +13,8 @@ use crate::node::dev::{Dev, DevOptions, LoadOptions};
 use model::Secret;
 use model::{E164, digits_of};
 use sim::client::{self, Client};
-use sim::control::{CallOrder, HOLD_MAX, StopOrder};
-use sim::load::{LoadEvent, LoadOrder, Percentiles, Progress, Summary};
+use sim::control::{CallRequest, HOLD_MAX, StopLoadRequest};
+use sim::load::{LoadEvent, LoadRequest, Percentiles, Progress, Summary};
 use sim::{LOAD_RELAYS, Sim, SimNumber, SimOptions, world};
 
 /// Longest line of a report.
@@ -81,24 +81,24 @@ pub fn run(args: Args) -> Exit {
 }
 
 /// What the options ask for, as far as they alone can tell.
-fn order_of(args: &Args) -> Result<LoadOrder, String> {
+fn order_of(args: &Args) -> Result<LoadRequest, String> {
     if args.to.as_deref().is_some_and(|to| digits_of(to).is_empty()) {
         return Err("--to needs a phone number: digits, with or without a plus".to_owned());
     }
     if !(0.0..=HOLD_MAX).contains(&args.hold) {
         return Err(format!("--hold {} is not between 0 and {HOLD_MAX}", args.hold));
     }
-    let order = LoadOrder {
+    let order = LoadRequest {
         id: uuid::Uuid::new_v4().to_string(),
         rate: args.rate,
         calls: args.calls,
         media: args.media,
-        call: CallOrder { hold_s: Some(args.hold), ..CallOrder::default() },
+        call: CallRequest { hold_s: Some(args.hold), ..CallRequest::default() },
     };
     order.check().map(|()| order)
 }
 
-async fn go(args: Args, mut order: LoadOrder) -> Exit {
+async fn go(args: Args, mut order: LoadRequest) -> Exit {
     let client = client::client();
     let Some(node) = args.node.clone() else {
         return booted(&client, &args, order).await;
@@ -122,7 +122,7 @@ async fn go(args: Args, mut order: LoadOrder) -> Exit {
 }
 
 /// A node, a simulated Meta and the demo application in this very process, gone when the load is over.
-async fn booted(client: &Client, args: &Args, mut order: LoadOrder) -> Exit {
+async fn booted(client: &Client, args: &Args, mut order: LoadRequest) -> Exit {
     let number = match args.to.as_deref().map(E164::parse).transpose() {
         Ok(number) => number,
         Err(why) => return Exit::usage(format_args!("--to: {why}")),
@@ -146,7 +146,7 @@ async fn beside(
     listen: SocketAddr,
     node: &str,
     args: &Args,
-    mut order: LoadOrder,
+    mut order: LoadRequest,
 ) -> Exit {
     let usual = SimOptions::default();
     let access_token =
@@ -178,7 +178,7 @@ async fn beside(
 }
 
 /// Orders the load and prints its report to the end.
-async fn report(client: &Client, sim_url: &str, order: &LoadOrder, args: &Args) -> Exit {
+async fn report(client: &Client, sim_url: &str, order: &LoadRequest, args: &Args) -> Exit {
     let mut stop = match Stop::new() {
         Ok(stop) => stop,
         Err(exit) => return exit,
@@ -198,7 +198,7 @@ async fn report(client: &Client, sim_url: &str, order: &LoadOrder, args: &Args) 
                 if std::mem::replace(&mut stopping, true) {
                     return Exit::failed("broken off");
                 }
-                let this = StopOrder { id: order.id.clone() };
+                let this = StopLoadRequest { id: order.id.clone() };
                 simulated::end_early(client, sim_url, "/_sim/load/stop", &this).await;
                 continue;
             }
@@ -291,8 +291,8 @@ fn table(s: &Summary) -> String {
         text.push('\n');
     }
     text += &format!("\naudio gaps of more than 100 ms: {}\n", s.audio_gaps);
-    if s.come_again > 0 {
-        text += &format!("webhooks answered 503 and brought again: {}\n", s.come_again);
+    if s.redelivered > 0 {
+        text += &format!("webhooks answered 503 and brought again: {}\n", s.redelivered);
     }
     for (why, count) in &s.causes {
         text += &format!("failed: {count} × {why}\n");

@@ -12,7 +12,7 @@ use super::Exit;
 use model::digits_of;
 use sim::SimNumber;
 use sim::client::{self, Client, Lines};
-use sim::control::CallOrder;
+use sim::control::CallRequest;
 
 /// A node or simulator on this machine answers at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ impl NodeFacts {
         let request = Request::get(format!("{node}/.well-known/offhook.json")).body(Bytes::new());
         let request = request.map_err(|e| Exit::usage(format!("--node {node}: {e}")))?;
         let answer =
-            client::ask(client, request, ANSWER_WITHIN, 1 << 20).await.map_err(Exit::failed)?;
+            client::fetch(client, request, ANSWER_WITHIN, 1 << 20).await.map_err(Exit::failed)?;
         if answer.status != 200 {
             return Ok(None);
         }
@@ -63,7 +63,7 @@ impl NodeFacts {
     }
 
     /// Puts the number to call into the order.
-    pub(super) fn fill_in(&self, order: &mut CallOrder, to: Option<&str>) -> Result<(), String> {
+    pub(super) fn fill_in(&self, order: &mut CallRequest, to: Option<&str>) -> Result<(), String> {
         let number = match (to, self.numbers.as_slice()) {
             (Some(to), all) => {
                 order.to = Some(digits_of(to));
@@ -105,7 +105,7 @@ pub(super) async fn order(
     let response =
         response.map_err(|why| Exit::failed(format_args!("the simulated Meta: {why}")))?;
     let status = response.status();
-    let mut lines = Lines::of(response.into_body(), line_bytes_max);
+    let mut lines = Lines::new(response.into_body(), line_bytes_max);
     if status != 200 {
         return Err(Exit::failed(refusal(lines.next().await.as_deref())));
     }
@@ -122,7 +122,7 @@ fn refusal(body: Option<&[u8]>) -> String {
 pub(super) async fn end_early(client: &Client, sim_url: &str, door: &str, what: &impl Serialize) {
     let Ok(body) = serde_json::to_vec(what) else { return };
     if let Ok(request) = Request::post(format!("{sim_url}{door}")).body(Bytes::from(body)) {
-        let _ = client::ask(client, request, ANSWER_WITHIN, 1 << 16).await;
+        let _ = client::fetch(client, request, ANSWER_WITHIN, 1 << 16).await;
     }
 }
 
@@ -150,7 +150,7 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::NodeFacts;
-    use sim::control::CallOrder;
+    use sim::control::CallRequest;
 
     fn facts(numbers: &str) -> NodeFacts {
         let text = format!(
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_number_to_call_is_the_only_one_or_said() {
-        let mut order = CallOrder::default();
+        let mut order = CallRequest::default();
         let node = facts(ONE);
         assert_eq!(node.sim_url().as_deref(), Ok("http://127.0.0.1:4000"));
         node.fill_in(&mut order, None).expect("the only one");
@@ -174,13 +174,13 @@ mod tests {
         );
 
         let node = facts(&format!("{ONE},{TWO}"));
-        let mut order = CallOrder::default();
+        let mut order = CallRequest::default();
         assert!(node.fill_in(&mut order, None).is_err_and(|e| e.contains("5511951230001")));
         node.fill_in(&mut order, Some("+55 11 95123-0001")).expect("one of them");
         assert_eq!(order.phone_number_id.as_deref(), Some("3"));
-        let mut order = CallOrder::default();
+        let mut order = CallRequest::default();
         node.fill_in(&mut order, Some("4915100000000")).expect("Meta may have it");
         assert_eq!((order.to.as_deref(), order.phone_number_id), (Some("4915100000000"), None));
-        assert!(facts("").fill_in(&mut CallOrder::default(), None).is_err());
+        assert!(facts("").fill_in(&mut CallRequest::default(), None).is_err());
     }
 }

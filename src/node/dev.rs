@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use model::Clock;
 use model::Secret;
 use model::{E164, Method};
-use sim::{Allow, Faults, Sim, SimNumber, SimOptions, demo, world};
+use sim::{Faults, PermissionPolicy, Sim, SimNumber, SimOptions, demo, world};
 use xml::ast::DocUrl;
 
 /// How a development world is to be.
@@ -155,13 +155,17 @@ impl Dev {
         let beside = |by: u16| preferred(named.and_then(|port| port.checked_add(by)));
         let relays = options.load.map_or(1, |load| load.relays);
         let faults = options.faults;
-        let users_allow = if options.ask_first { Allow::KnownCalls } else { Allow::Everything };
+        let permission_policy = if options.ask_first {
+            PermissionPolicy::KnownUsers
+        } else {
+            PermissionPolicy::Unenforced
+        };
         let sim_options = SimOptions {
             numbers,
             listen: beside(1),
             relays,
             faults,
-            users_allow,
+            permission_policy,
             ..SimOptions::default()
         };
         let sim = Sim::start(sim_options).await?;

@@ -1,7 +1,7 @@
 //! Agents over HTTP: made, changed, removed; and calls that they take, with a stand-in for their server and for a model.
 
 use serde_json::{Value, json};
-use sim::{CallEvent, CallScript, HangupRule, Happened, HungUpBy, Sim, caller};
+use sim::{CallEvent, CallEventKind, CallScript, HangupRule, HangupSource, Sim, caller};
 use tokio::sync::mpsc;
 
 use crate::recognise::{Endpoint, say};
@@ -80,14 +80,14 @@ impl World {
 }
 
 fn heard_ms(events: &[CallEvent]) -> u64 {
-    match events.last().map(|e| &e.what) {
-        Some(Happened::Ended(ended)) => ended.heard_ms,
+    match events.last().map(|e| &e.kind) {
+        Some(CallEventKind::Ended(ended)) => ended.heard_ms,
         _ => panic!("no end: {events:#?}"),
     }
 }
 
 fn business_hung_up(events: &[CallEvent]) -> bool {
-    events.iter().any(|e| e.what == Happened::Hangup { by: HungUpBy::Business })
+    events.iter().any(|e| e.kind == CallEventKind::Hangup { by: HangupSource::Business })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use sim::{CallEvent, CallScript, Ended, HangupRule, Happened};
+use sim::{CallEvent, CallEventKind, CallOutcome, CallScript, HangupRule};
 
 use super::dial::{heard_ms, tone};
 use super::outbound::{World, world};
@@ -43,9 +43,9 @@ fn after(seconds: u64) -> HangupRule {
     HangupRule::AfterAnswer(Duration::from_secs(seconds))
 }
 
-fn end(events: &[CallEvent]) -> &Ended {
-    match events.last().map(|e| &e.what) {
-        Some(Happened::Ended(end)) => end,
+fn end(events: &[CallEvent]) -> &CallOutcome {
+    match events.last().map(|e| &e.kind) {
+        Some(CallEventKind::Ended(end)) => end,
         other => panic!("no end: {other:?}"),
     }
 }

@@ -1,7 +1,7 @@
 //! What the settings of a number do (S0): to its messages, their deliveries and its calls, as customers and users meet it.
 
 use serde_json::{Value, json};
-use sim::{Answers, CallScript, HangupRule, Order};
+use sim::{CallScript, CalleeAction, EventOrder, HangupRule};
 
 use crate::outbound::{World, user, world};
 use crate::support::agent::{AgentServer, reply};
@@ -276,7 +276,7 @@ async fn s0_14_a_number_calls_by_dial_only_while_calling_is_on() {
         .await;
     let callee = CallScript {
         hangup: HangupRule::AfterAnswer(std::time::Duration::from_millis(500)),
-        ..user(Answers::Accept, Order::ConnectFirst)
+        ..user(CalleeAction::Accept, EventOrder::ConnectFirst)
     };
     let rung = world.sim.expect_call(callee);
     let (_, there) = tokio::join!(world.sim.place_call(caller()).all(), rung.all());

@@ -326,10 +326,10 @@ async fn s2_05_s2_13_numbers_come_are_registered_and_given_to_agents() {
     browser.fill("[name=number]", "918035738888").await;
     browser.fill("[name=name]", "Corner Shop").await;
     browser.fill("[name=sms]", "000000").await;
-    browser.press("form.sign-up", "Add the number").await;
+    browser.press("form.sign-up", "Add number").await;
     browser.until("document.querySelector('[role=alert]')").await;
     browser.fill("[name=sms]", "271828").await;
-    browser.press("form.sign-up", "Add the number").await;
+    browser.press("form.sign-up", "Add number").await;
     browser.until("location.search === '?done=sign-up'").await;
     browser.says("#number-918035738888", "Corner Shop").await;
     browser.press("#number-918035738888", "Register").await;

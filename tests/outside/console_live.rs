@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use sim::{Answers, CallScript, Order, PhoneKind, Sim};
+use sim::{CallScript, CalleeAction, EventOrder, PhoneKind, Sim};
 
 use crate::console::{people, signed_in};
 use crate::outbound::{World, user, world};
@@ -21,8 +21,10 @@ async fn with_calls_up(count: usize) -> (World, Vec<String>) {
         node.extra.push_str(&people());
         node.cps = 1_000;
         sim.times.unanswered = Duration::from_secs(600);
-        sim.callee =
-            CallScript { phone: PhoneKind::Deaf, ..user(Answers::Ignore, Order::ConnectFirst) };
+        sim.callee = CallScript {
+            phone: PhoneKind::SignallingOnly,
+            ..user(CalleeAction::Ignore, EventOrder::ConnectFirst)
+        };
     })
     .await;
     let calls = ring(&world, &(0..count).collect::<Vec<_>>()).await;

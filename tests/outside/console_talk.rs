@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use sim::{Answers, CallScript, HangupRule, Order, caller};
+use sim::{CallScript, CalleeAction, EventOrder, HangupRule, caller};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -280,7 +280,7 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     orders(&world, "permissions/answer", json!({"user": USER, "answer": "accept"})).await;
     chat.says("#about", "Given until").await;
 
-    let user = crate::outbound::user(Answers::Accept, Order::ConnectFirst);
+    let user = crate::outbound::user(CalleeAction::Accept, EventOrder::ConnectFirst);
     let user = world.sim.expect_call(CallScript { from: USER.to_owned(), ..user });
     chat.press("#about", "Call").await;
     chat.until("document.querySelector('dialog [name=with]')?.value === 'endpoint:asha'").await;

@@ -9,7 +9,7 @@ use axum::http::header;
 use axum::routing::get;
 use base64::Engine as _;
 use serde_json::{Value, json};
-use sim::{Answers, CallEvent, CallEvents, CallScript, Happened, Order};
+use sim::{CallEvent, CallEventKind, CallEvents, CallScript, CalleeAction, EventOrder};
 
 use crate::outbound::{World, user, world};
 use crate::support::http;
@@ -65,8 +65,8 @@ pub fn level(pcm: &[i16], hz: u32) -> f64 {
 
 /// What the phone heard, one after the other: what lasted three tenths of a second at least.
 pub fn heard(events: &[CallEvent]) -> Vec<Heard> {
-    let wav = events.iter().find_map(|e| match &e.what {
-        Happened::Recording { wav } => Some(wav),
+    let wav = events.iter().find_map(|e| match &e.kind {
+        CallEventKind::Recording { wav } => Some(wav),
         _ => None,
     });
     let wav = base64::engine::general_purpose::STANDARD
@@ -119,7 +119,10 @@ fn both(low: u32, high: u32) -> Heard {
 
 /// A user who picks up and listens.
 fn listener(world: &World) -> CallEvents {
-    world.sim.expect_call(CallScript { record: true, ..user(Answers::Accept, Order::ConnectFirst) })
+    world.sim.expect_call(CallScript {
+        record: true,
+        ..user(CalleeAction::Accept, EventOrder::ConnectFirst)
+    })
 }
 
 impl World {
@@ -218,8 +221,8 @@ async fn a_phone_hears_what_rest_plays_says_and_types() {
     assert!(in_order(&heard, &wanted), "{heard:#?}");
     let digits: String = events
         .iter()
-        .filter_map(|e| match e.what {
-            Happened::DigitHeard { digit } => Some(digit),
+        .filter_map(|e| match e.kind {
+            CallEventKind::DigitHeard { digit } => Some(digit),
             _ => None,
         })
         .collect();
@@ -234,7 +237,7 @@ async fn a_transfer_that_fails_ends_the_call_with_its_cause() {
     world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
     world.app.xml("/bad", "<Response><Speek/></Response>");
     for (path, code) in [("/nothing", "7013"), ("/bad", "8013")] {
-        let user = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
+        let user = world.sim.expect_call(user(CalleeAction::Accept, EventOrder::ConnectFirst));
         let uuid = world.placed(&world.order()).await;
         world.app.wait_where("/answer", |seen| seen.param("CallUUID") == uuid).await;
         let incomplete =
@@ -300,7 +303,8 @@ async fn the_official_python_sdk_controls_a_live_call() {
     world.app.wait("/other").await;
     let events = user.all().await;
     assert!(in_order(&heard(&events), &[only(440), Heard::Other]), "{:#?}", heard(&events));
-    let digits = events.iter().filter(|e| matches!(e.what, Happened::DigitHeard { .. })).count();
+    let digits =
+        events.iter().filter(|e| matches!(e.kind, CallEventKind::DigitHeard { .. })).count();
     assert_eq!(digits, 2);
     for what in ["play", "speak", "send_digits", "transfer"] {
         let argument = match what {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use sim::sound::frames_of_wav;
 use sim::{
-    Answering, Answers, CallEvent, CallScript, Ended, HangupRule, Happened, HungUpBy, caller,
+    CallEvent, CallEventKind, CallOutcome, CallScript, CalleeAction, CalleeBehaviour, HangupRule,
+    HangupSource, caller,
 };
 
 use super::outbound::{World, world};
@@ -85,8 +86,8 @@ pub fn heard_ms(events: &[CallEvent], hz: f64) -> u64 {
 /// A recording's samples.
 fn recorded(events: &[CallEvent]) -> Vec<f64> {
     use base64::Engine as _;
-    let wav = events.iter().find_map(|event| match &event.what {
-        Happened::Recording { wav } => Some(wav.clone()),
+    let wav = events.iter().find_map(|event| match &event.kind {
+        CallEventKind::Recording { wav } => Some(wav.clone()),
         _ => None,
     });
     let wav = base64::engine::general_purpose::STANDARD
@@ -105,26 +106,26 @@ fn caller(say: Vec<Arc<[u8]>>) -> CallScript {
     }
 }
 
-fn callee(how: Answers, acts_after_ms: u64, hangup: HangupRule) -> CallScript {
-    let answering = Answering {
-        how,
+fn callee(action: CalleeAction, acts_after_ms: u64, hangup: HangupRule) -> CallScript {
+    let callee = CalleeBehaviour {
+        action,
         rings_after: Duration::from_millis(50),
         acts_after: Duration::from_millis(acts_after_ms),
-        ..Answering::default()
+        ..CalleeBehaviour::default()
     };
-    CallScript { answering, hangup, record: true, ..CallScript::default() }
+    CallScript { callee, hangup, record: true, ..CallScript::default() }
 }
 
-fn end(events: &[CallEvent]) -> &Ended {
-    match events.last().map(|e| &e.what) {
-        Some(Happened::Ended(end)) => end,
+fn end(events: &[CallEvent]) -> &CallOutcome {
+    match events.last().map(|e| &e.kind) {
+        Some(CallEventKind::Ended(end)) => end,
         other => panic!("no end: {other:?}"),
     }
 }
 
-fn by(events: &[CallEvent]) -> Option<HungUpBy> {
-    events.iter().find_map(|event| match &event.what {
-        Happened::Hangup { by } => Some(*by),
+fn by(events: &[CallEvent]) -> Option<HangupSource> {
+    events.iter().find_map(|event| match &event.kind {
+        CallEventKind::Hangup { by } => Some(*by),
         _ => None,
     })
 }
@@ -146,7 +147,7 @@ async fn two_users_hear_each_other_and_the_call_goes_on() {
     let dial = format!("callerName=\"Asha\" sipHeaders=\"Order=42\"><User>+{CALLEE}</User>");
     let world = bridging(&dial).await;
     let mut script =
-        callee(Answers::Accept, 1_500, HangupRule::AfterAnswer(Duration::from_secs(5)));
+        callee(CalleeAction::Accept, 1_500, HangupRule::AfterAnswer(Duration::from_secs(5)));
     script.say = tone(CALLEE_HZ, 6);
     let callee = world.sim.expect_call(script);
     let caller = world.sim.place_call(caller(tone(CALLER_HZ, 10)));
@@ -168,7 +169,7 @@ async fn two_users_hear_each_other_and_the_call_goes_on() {
     );
     assert!(heard_ms(&here, 425.0) >= 900, "a ring-back tone before");
     assert_eq!((end(&here).audio_gaps, end(&there).audio_gaps), (0, 0));
-    assert_eq!((by(&here), by(&there)), (Some(HungUpBy::Business), Some(HungUpBy::Caller)));
+    assert_eq!((by(&here), by(&there)), (Some(HangupSource::Business), Some(HangupSource::Caller)));
 
     let action = world.app.wait("/dialled").await;
     let hangup = world.app.wait("/hangup").await;
@@ -248,10 +249,10 @@ async fn the_first_to_answer_wins_and_is_confirmed() {
     world.app.xml("/music", "<Response><Wait/></Response>");
     let other = CallScript {
         from: "919412341235".to_owned(),
-        ..callee(Answers::Accept, 30_000, HangupRule::Never)
+        ..callee(CalleeAction::Accept, 30_000, HangupRule::Never)
     };
     let late = world.sim.expect_call(other);
-    let mut script = callee(Answers::Accept, 300, HangupRule::Never);
+    let mut script = callee(CalleeAction::Accept, 300, HangupRule::Never);
     script.keys = caller::parse_keys("1").expect("keys");
     script.say = tone(CALLEE_HZ, 60);
     let early = world.sim.expect_call(script);
@@ -263,7 +264,7 @@ async fn the_first_to_answer_wins_and_is_confirmed() {
     let (late, early, here) = tokio::join!(late.all(), early.all(), caller.all());
     assert_eq!(
         (by(&late), by(&early), by(&here)),
-        (Some(HungUpBy::Business), Some(HungUpBy::Business), Some(HungUpBy::Business))
+        (Some(HangupSource::Business), Some(HangupSource::Business), Some(HangupSource::Business))
     );
     assert!(heard_ms(&here, CALLEE_HZ) > 300, "{}", heard_ms(&here, CALLEE_HZ));
 
@@ -293,7 +294,7 @@ async fn the_first_to_answer_wins_and_is_confirmed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callee_who_declines_and_a_caller_who_gives_up() {
     let world = bridging(&format!("><User>{CALLEE}</User>")).await;
-    let declines = world.sim.expect_call(callee(Answers::Reject, 200, HangupRule::Never));
+    let declines = world.sim.expect_call(callee(CalleeAction::Reject, 200, HangupRule::Never));
     let caller_ = world.sim.place_call(caller(Vec::new()));
     let (_, here) = tokio::join!(declines.all(), caller_.all());
     assert!(end(&here).ok, "the call goes on: {here:?}");
@@ -305,7 +306,7 @@ async fn a_callee_who_declines_and_a_caller_who_gives_up() {
     assert_eq!(action.param("DialBLegUUID"), "");
     all_is_free(&world).await;
 
-    let rings = world.sim.expect_call(callee(Answers::Ignore, 200, HangupRule::Never));
+    let rings = world.sim.expect_call(callee(CalleeAction::Ignore, 200, HangupRule::Never));
     let gives_up = CallScript {
         hangup: HangupRule::AfterAnswer(Duration::from_secs(1)),
         ..caller(Vec::new())
@@ -314,7 +315,7 @@ async fn a_callee_who_declines_and_a_caller_who_gives_up() {
     let (there, here) = tokio::join!(rings.all(), caller_.all());
     assert_eq!(
         (by(&there), by(&here)),
-        (Some(HungUpBy::Business), Some(HungUpBy::Caller)),
+        (Some(HangupSource::Business), Some(HangupSource::Caller)),
         "{there:?}"
     );
     let cancelled = world
@@ -335,7 +336,7 @@ async fn nobody_is_called_whom_the_rules_forbid() {
     world.app.xml("/unused", document.replace("ACTION", &world.app.url("/dialled")));
     world.app.xml("/dialled", "<Response><Hangup reason=\"busy\"/></Response>");
     let events = world.sim.place_call(caller(Vec::new())).all().await;
-    assert_eq!(by(&events), Some(HungUpBy::Rejected), "not answered for it: {events:?}");
+    assert_eq!(by(&events), Some(HangupSource::Rejected), "not answered for it: {events:?}");
     let action = world.app.wait("/dialled").await;
     assert_eq!(
         (action.param("DialStatus"), action.param("DialError")),
@@ -352,7 +353,7 @@ async fn nobody_is_called_whom_the_rules_forbid() {
 #[tokio::test(flavor = "multi_thread")]
 async fn r03_neither_leg_outlives_a_kill() {
     let mut world = bridging(&format!("><User>{CALLEE}</User>")).await;
-    let callee = world.sim.expect_call(callee(Answers::Accept, 200, HangupRule::Never));
+    let callee = world.sim.expect_call(callee(CalleeAction::Accept, 200, HangupRule::Never));
     let caller = world.sim.place_call(caller(Vec::new()));
     let connected =
         world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
@@ -363,7 +364,7 @@ async fn r03_neither_leg_outlives_a_kill() {
     let (there, here) = tokio::join!(callee.all(), caller.all());
     assert_eq!(
         (by(&there), by(&here)),
-        (Some(HungUpBy::Business), Some(HungUpBy::Business)),
+        (Some(HangupSource::Business), Some(HangupSource::Business)),
         "both are told"
     );
     for leg in [&a_leg, &b_leg] {
@@ -383,7 +384,7 @@ async fn rest_reaches_the_other_leg_and_parts_the_two() {
         "/b",
         "<Response><Speak>You are on your own now, and this is what you hear.</Speak></Response>",
     );
-    let callee = world.sim.expect_call(callee(Answers::Accept, 200, HangupRule::Never));
+    let callee = world.sim.expect_call(callee(CalleeAction::Accept, 200, HangupRule::Never));
     let caller = world.sim.place_call(caller(Vec::new()));
     let connected =
         world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
@@ -406,7 +407,10 @@ async fn rest_reaches_the_other_leg_and_parts_the_two() {
         (202, serde_json::json!([a_leg, b_leg]))
     );
     let (there, here) = tokio::join!(callee.all(), caller.all());
-    assert_eq!((by(&there), by(&here)), (Some(HungUpBy::Business), Some(HungUpBy::Business)));
+    assert_eq!(
+        (by(&there), by(&here)),
+        (Some(HangupSource::Business), Some(HangupSource::Business))
+    );
     assert!(end(&there).heard_ms > 1_000, "its own document outlives the other leg: {there:?}");
     assert_eq!(world.app.wait("/b").await.param("CallUUID"), b_leg);
     assert_eq!(world.app.wait("/a").await.param("CallUUID"), a_leg);

@@ -1,7 +1,7 @@
 //! The first call through the whole binary with real media: the simulated Meta calls, hears the menu, presses
 //! keys, hears the reaction, hangs up.
 
-use sim::{CallEvent, CallScript, HangupRule, Happened, HungUpBy, Sim, caller};
+use sim::{CallEvent, CallEventKind, CallScript, HangupRule, HangupSource, Sim, caller};
 
 use crate::support::app::App;
 use crate::support::node::{
@@ -30,15 +30,15 @@ async fn call(world: &World, script: CallScript) -> Vec<CallEvent> {
     world.sim.place_call(script).all().await
 }
 
-fn ended(events: &[CallEvent]) -> &sim::Ended {
-    match events.last().map(|e| &e.what) {
-        Some(Happened::Ended(ended)) => ended,
+fn ended(events: &[CallEvent]) -> &sim::CallOutcome {
+    match events.last().map(|e| &e.kind) {
+        Some(CallEventKind::Ended(ended)) => ended,
         _ => panic!("no end: {events:#?}"),
     }
 }
 
-fn at(events: &[CallEvent], test: impl Fn(&Happened) -> bool) -> u64 {
-    events.iter().find(|e| test(&e.what)).unwrap_or_else(|| panic!("not among: {events:#?}")).at_ms
+fn at(events: &[CallEvent], test: impl Fn(&CallEventKind) -> bool) -> u64 {
+    events.iter().find(|e| test(&e.kind)).unwrap_or_else(|| panic!("not among: {events:#?}")).at_ms
 }
 
 const MENU: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
@@ -68,10 +68,14 @@ async fn a_user_hears_the_menu_presses_digits_and_hears_the_reaction() {
     assert_eq!(end.audio_gaps, 0);
     assert_eq!(end.cause, "end_of_instructions");
     assert!(
-        at(&events, |e| *e == Happened::MediaUp) <= at(&events, |e| *e == Happened::FirstAudio)
+        at(&events, |e| *e == CallEventKind::MediaUp)
+            <= at(&events, |e| *e == CallEventKind::FirstAudio)
     );
-    assert!(at(&events, |e| *e == Happened::Ringing) <= at(&events, |e| *e == Happened::Answered));
-    at(&events, |e| *e == Happened::Hangup { by: HungUpBy::Business });
+    assert!(
+        at(&events, |e| *e == CallEventKind::Ringing)
+            <= at(&events, |e| *e == CallEventKind::Answered)
+    );
+    at(&events, |e| *e == CallEventKind::Hangup { by: HangupSource::Business });
 
     let answer = world.app.wait("/answer").await;
     for (name, value) in [

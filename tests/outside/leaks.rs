@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
-use sim::{CallScript, HangupRule, Happened, Sim, SimOptions, caller};
+use sim::{CallEventKind, CallScript, HangupRule, Sim, SimOptions, caller};
 
 use crate::support::app::App;
 use crate::support::http::{self, raw};
@@ -303,7 +303,7 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
         // The WABA's own token comes before the default one.
         access_token: of("waba_token"),
         api_key: of("api_key"),
-        users_allow: sim::Allow::Everything,
+        permission_policy: sim::PermissionPolicy::Unenforced,
         ..SimOptions::default()
     };
     let sim = Sim::start(options).await.expect("the simulated Meta");
@@ -318,7 +318,7 @@ async fn r22_no_secret_and_no_number_in_any_byte_of_a_call() {
     };
     let events = sim.place_call(script).all().await;
     assert!(
-        matches!(events.last().map(|e| &e.what), Some(Happened::Ended(end)) if end.ok),
+        matches!(events.last().map(|e| &e.kind), Some(CallEventKind::Ended(end)) if end.ok),
         "{events:#?}"
     );
     let uuid = app.wait("/hangup").await.param("CallUUID").to_owned();

@@ -4,7 +4,7 @@
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use serde_json::{Value, json};
-use sim::{CallScript, Happened};
+use sim::{CallEventKind, CallScript};
 
 use crate::support::chat::{Chat, SECRET, USER, crm};
 use crate::support::http;
@@ -417,7 +417,7 @@ async fn s3_28_calls_stand_in_the_timeline_and_webhooks_hear_of_them() {
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     let mut events = chat.sim.place_call(CallScript::default());
     while let Some(event) = events.next().await {
-        if let Happened::Ended(ended) = event.what {
+        if let CallEventKind::Ended(ended) = event.kind {
             assert!(ended.ok, "{ended:?}");
         }
     }

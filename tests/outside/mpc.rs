@@ -2,7 +2,7 @@
 //! other, and REST ends it.
 
 use serde_json::{Value, json};
-use sim::{Answers, CallScript, HangupRule, Order};
+use sim::{CallScript, CalleeAction, EventOrder, HangupRule};
 
 use super::crash::event_id;
 use super::dial::{heard_ms, tone};
@@ -86,7 +86,7 @@ async fn a_customer_waits_an_agent_is_called_in_and_rest_ends_it_for_both() {
     let agent = world.sim.expect_call(CallScript {
         say: tone(AGENT_HZ, 20),
         record: true,
-        ..user(Answers::Accept, Order::ConnectFirst)
+        ..user(CalleeAction::Accept, EventOrder::ConnectFirst)
     });
     let body = json!({
         "role": "agent", "from": NUMBER, "to": USER, "enter_sound": "none", "exit_sound": "none",

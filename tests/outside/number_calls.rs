@@ -1,7 +1,7 @@
 //! Calls over the number API: placed by its own words, under the rules of any call; hung up; listed page by page.
 
 use serde_json::{Value, json};
-use sim::{Answers, Happened, Order};
+use sim::{CallEventKind, CalleeAction, EventOrder};
 
 use crate::outbound::{USER, World, user, world};
 use crate::support::agent::{AgentServer, reply};
@@ -54,7 +54,7 @@ impl World {
 }
 
 fn accepts() -> sim::CallScript {
-    user(Answers::Accept, Order::ConnectFirst)
+    user(CalleeAction::Accept, EventOrder::ConnectFirst)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,7 +80,7 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
     let uuid = placed.json()["callUuid"].as_str().expect("a UUID").to_owned();
     let events = callee.all().await;
     assert!(
-        matches!(&events.last().expect("an end").what, Happened::Ended(end) if end.ok && end.heard_ms > 500),
+        matches!(&events.last().expect("an end").kind, CallEventKind::Ended(end) if end.ok && end.heard_ms > 500),
         "{events:#?}"
     );
     let asked = world.app.wait("/mine").await;
@@ -102,7 +102,7 @@ async fn a_call_is_placed_once_by_its_key_also_over_a_restart_with_a_url_of_its_
         "{shown}"
     );
     assert!(shown["answeredAt"].is_string() && shown["whatsappCallId"].is_string(), "{shown}");
-    let sent = |line: &sim::log::LogLine| matches!(&line.what, sim::log::Logged::Graph { action, .. } if action == "connect");
+    let sent = |line: &sim::log::LogLine| matches!(&line.event, sim::log::LogEvent::Graph { action, .. } if action == "connect");
     assert_eq!(world.sim.log().iter().filter(|line| sent(line)).count(), 1);
 
     // Over a restart too: the same call, the same key with the secret that is shown once.
@@ -246,8 +246,8 @@ async fn what_forbids_a_call_is_said_with_its_reason() {
     const BARRED: &str = "12125550123";
     const OFF: &str = "918035737400";
     let world = world(|wanted, sim| {
-        sim.callee = user(Answers::Ignore, Order::ConnectFirst);
-        sim.users_allow = sim::Allow::Nothing;
+        sim.callee = user(CalleeAction::Ignore, EventOrder::ConnectFirst);
+        sim.permission_policy = sim::PermissionPolicy::AskFirst;
         // The rules that the others' tests leave to Meta.
         wanted.extra = format!(
             "[[number]]\nnumber = \"{BARRED}\"\nphone_number_id = \"7\"\nwaba = \"1029384756\"\ncalling_enabled = true\n\

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sim::log::Logged;
-use sim::{CallScript, Happened, Sim};
+use sim::log::LogEvent;
+use sim::{CallEventKind, CallScript, Sim};
 
 use crate::support::app::App;
 use crate::support::database;
@@ -107,15 +107,15 @@ impl World {
 
     /// How often Graph was asked this.
     pub fn asked(&self, method: &str, end: &str) -> usize {
-        let is = |what: &Logged| matches!(what, Logged::Graph { method: m, path, .. } if m == method && path.ends_with(end));
-        self.sim.log().iter().filter(|line| is(&line.what)).count()
+        let is = |what: &LogEvent| matches!(what, LogEvent::Graph { method: m, path, .. } if m == method && path.ends_with(end));
+        self.sim.log().iter().filter(|line| is(&line.event)).count()
     }
 
     /// A user calls; whether it was answered.
     async fn call(&self) -> bool {
         let mut events = self.sim.place_call(CallScript::default());
         while let Some(event) = events.next().await {
-            if let Happened::Ended(ended) = event.what {
+            if let CallEventKind::Ended(ended) = event.kind {
                 return ended.ok;
             }
         }
@@ -582,7 +582,7 @@ async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_by_proven_credentials() {
     };
     let mut events = world.sim.place_call(CallScript { to, ..CallScript::default() });
     while let Some(event) = events.next().await {
-        if let Happened::Ended(ended) = event.what {
+        if let CallEventKind::Ended(ended) = event.kind {
             assert!(ended.ok, "{ended:?}");
         }
     }

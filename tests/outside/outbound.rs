@@ -2,7 +2,8 @@
 //! Meta rings its user, who hears the document and answers it with keys.
 
 use sim::{
-    Answering, Answers, CallScript, HangupRule, Happened, Order, Sim, SimOptions, SimTimes, caller,
+    CallEventKind, CallScript, CalleeAction, CalleeBehaviour, EventOrder, HangupRule, Sim,
+    SimOptions, SimTimes, caller,
 };
 
 use crate::support::app::App;
@@ -80,10 +81,10 @@ impl World {
 }
 
 /// A user whose phone rings a moment, and who then does that.
-pub fn user(how: Answers, order: Order) -> CallScript {
+pub fn user(action: CalleeAction, order: EventOrder) -> CallScript {
     let millis = std::time::Duration::from_millis;
     CallScript {
-        answering: Answering { how, order, rings_after: millis(50), acts_after: millis(200) },
+        callee: CalleeBehaviour { action, order, rings_after: millis(50), acts_after: millis(200) },
         hangup: HangupRule::Never,
         ..CallScript::default()
     }
@@ -95,13 +96,18 @@ const MENU: &str = r#"<Response>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_is_called_hears_the_document_and_presses_a_key() {
-    for order in [Order::ConnectFirst, Order::RingFirst, Order::AcceptedFirst, Order::BeforeReply] {
+    for order in [
+        EventOrder::ConnectFirst,
+        EventOrder::RingFirst,
+        EventOrder::AcceptedFirst,
+        EventOrder::BeforeReply,
+    ] {
         let world = world(|_, _| ()).await;
         world.app.xml("/answer", MENU.replace("ACTION", &world.app.url("/menu")));
         world.app.xml("/menu", "<Response><Speak>Thank you.</Speak></Response>");
         let script = CallScript {
             keys: caller::parse_keys("1").expect("keys"),
-            ..user(Answers::Accept, order)
+            ..user(CalleeAction::Accept, order)
         };
         let user = world.sim.expect_call(script);
         let mut body = world.order();
@@ -109,7 +115,7 @@ async fn a_user_is_called_hears_the_document_and_presses_a_key() {
         body["sip_headers"] = "Order=42,PH-x=1".into();
         let uuid = world.placed(&body).await;
         let events = user.all().await;
-        let Some(Happened::Ended(end)) = events.last().map(|e| &e.what) else {
+        let Some(CallEventKind::Ended(end)) = events.last().map(|e| &e.kind) else {
             panic!("{order:?}: {events:#?}")
         };
         assert!(end.ok && end.cause == "end_of_instructions", "{order:?}: {events:#?}");
@@ -190,13 +196,13 @@ pub async fn ends(world: &World, uuid: &str) -> [String; 3] {
 async fn a_user_who_declines_or_does_not_answer() {
     let unanswered = std::time::Duration::from_millis(900);
     let world = world(|_, sim| sim.times = SimTimes { unanswered, ..SimTimes::default() }).await;
-    let declines = world.sim.expect_call(user(Answers::Reject, Order::ConnectFirst));
+    let declines = world.sim.expect_call(user(CalleeAction::Reject, EventOrder::ConnectFirst));
     let uuid = world.placed(&world.order()).await;
     assert_eq!(ends(&world, &uuid).await, ["3020", "Callee", "busy"]);
     declines.all().await;
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 
-    let absent = world.sim.expect_call(user(Answers::Ignore, Order::ConnectFirst));
+    let absent = world.sim.expect_call(user(CalleeAction::Ignore, EventOrder::ConnectFirst));
     let uuid = world.placed(&world.order()).await;
     assert_eq!(ends(&world, &uuid).await, ["3000", "Carrier", "no-answer"], "Meta gives up");
     absent.all().await;
@@ -211,7 +217,7 @@ async fn our_own_limits_end_the_ringing_and_the_call() {
     let world = world(|_, _| ()).await;
     world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
     for (field, value) in [("ring_timeout", 1), ("hangup_on_ring", 1)] {
-        let absent = world.sim.expect_call(user(Answers::Ignore, Order::ConnectFirst));
+        let absent = world.sim.expect_call(user(CalleeAction::Ignore, EventOrder::ConnectFirst));
         let mut body = world.order();
         body[field] = value.into();
         let uuid = world.placed(&body).await;
@@ -219,7 +225,7 @@ async fn our_own_limits_end_the_ringing_and_the_call() {
         absent.all().await;
         world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
     }
-    let answers = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
+    let answers = world.sim.expect_call(user(CalleeAction::Accept, EventOrder::ConnectFirst));
     let mut body = world.order();
     body["time_limit"] = "1".into();
     let uuid = world.placed(&body).await;
@@ -227,7 +233,7 @@ async fn our_own_limits_end_the_ringing_and_the_call() {
     answers.all().await;
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
 
-    let absent = world.sim.expect_call(user(Answers::Ignore, Order::ConnectFirst));
+    let absent = world.sim.expect_call(user(CalleeAction::Ignore, EventOrder::ConnectFirst));
     let uuid = world.placed(&world.order()).await;
     world.app.wait_where("/ring", |seen| seen.param("CallUUID") == uuid).await;
     let busy = world.place(&world.order()).await;
@@ -283,13 +289,14 @@ async fn a_call_whose_connect_had_no_outcome_is_ended_when_it_turns_up() {
     // Graph does it and breaks the connection; the phone rings a second later.
     let rules = "[[fault]]\ndo = \"reset\"\non = \"connect\"\ndone = true\nafter_bytes = 0\n";
     let world = world(|_, sim| sim.faults = sim::Faults::parse(rules).expect("rules")).await;
-    let mut script = user(Answers::Ignore, Order::RingFirst);
-    script.answering.rings_after = std::time::Duration::from_secs(1);
+    let mut script = user(CalleeAction::Ignore, EventOrder::RingFirst);
+    script.callee.rings_after = std::time::Duration::from_secs(1);
     let user = world.sim.expect_call(script);
     let uuid = world.placed(&world.order()).await;
     assert_eq!(ends(&world, &uuid).await, ["3080", "Carrier", "failed"]);
     let events = user.all().await;
-    let by_us = |e: &sim::CallEvent| e.what == Happened::Hangup { by: sim::HungUpBy::Business };
+    let by_us =
+        |e: &sim::CallEvent| e.kind == CallEventKind::Hangup { by: sim::HangupSource::Business };
     assert!(events.iter().any(by_us), "{events:#?}");
     let record = world.node.record(&uuid).await;
     assert!(record["whatsapp_call_id"].is_string(), "the record has its name: {record}");
@@ -300,7 +307,7 @@ async fn a_call_whose_connect_had_no_outcome_is_ended_when_it_turns_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn several_wait_in_order_for_the_calls_per_second_and_can_be_cancelled() {
     const CPS: usize = 2;
-    let callee = user(Answers::Ignore, Order::ConnectFirst);
+    let callee = user(CalleeAction::Ignore, EventOrder::ConnectFirst);
     let world = world(|node, sim| {
         node.cps = u32::try_from(CPS).expect("small");
         sim.callee = callee;
@@ -352,7 +359,7 @@ async fn several_wait_in_order_for_the_calls_per_second_and_can_be_cancelled() {
         .sim
         .log()
         .into_iter()
-        .filter(|line| matches!(&line.what, sim::log::Logged::Graph { action, .. } if action == "connect"))
+        .filter(|line| matches!(&line.event, sim::log::LogEvent::Graph { action, .. } if action == "connect"))
         .map(|line| line.at.parse::<jiff::Timestamp>().expect("a time").as_millisecond())
         .collect();
     assert_eq!(connects.len(), 7);
@@ -379,7 +386,7 @@ async fn several_wait_in_order_for_the_calls_per_second_and_can_be_cancelled() {
 async fn a_full_queue_says_when_to_come_again() {
     let world = world(|node, sim| {
         node.cps = 1;
-        sim.callee = user(Answers::Ignore, Order::ConnectFirst);
+        sim.callee = user(CalleeAction::Ignore, EventOrder::ConnectFirst);
     })
     .await;
     let users = |from: u32, n: u32| {
@@ -406,7 +413,7 @@ async fn r03_a_kill_ends_calls_that_ring_and_calls_that_wait() {
     let mut world = world(|node, sim| {
         node.cps = 1;
         node.extra += "[cluster]\nnode_id = \"outbound\"\n";
-        sim.callee = user(Answers::Ignore, Order::ConnectFirst);
+        sim.callee = user(CalleeAction::Ignore, EventOrder::ConnectFirst);
     })
     .await;
     let mut body = world.order();
@@ -424,7 +431,7 @@ async fn r03_a_kill_ends_calls_that_ring_and_calls_that_wait() {
     }
     // The one that rang is ended at Meta.
     let ended = async {
-        let is = |line: &sim::log::LogLine| matches!(&line.what, sim::log::Logged::Graph { action, .. } if action == "terminate");
+        let is = |line: &sim::log::LogLine| matches!(&line.event, sim::log::LogEvent::Graph { action, .. } if action == "terminate");
         while !world.sim.log().iter().any(is) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
@@ -438,7 +445,7 @@ async fn r09_a_drain_tells_those_who_wait() {
     let mut world = world(|node, sim| {
         node.cps = 1;
         node.drain_seconds = 1;
-        sim.callee = user(Answers::Ignore, Order::ConnectFirst);
+        sim.callee = user(CalleeAction::Ignore, EventOrder::ConnectFirst);
     })
     .await;
     let mut body = world.order();

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sim::{Answering, Answers, CallEvent, CallScript, HangupRule, Happened, Order, caller};
+use sim::{
+    CallEvent, CallEventKind, CallScript, CalleeAction, CalleeBehaviour, EventOrder, HangupRule,
+    caller,
+};
 
 use super::control::{heard, in_order, level, only, tones};
 use super::dial::{heard_ms, tone};
@@ -42,8 +45,8 @@ fn comes(from: &str, say_hz: f64, keys: &str) -> CallScript {
 }
 
 fn digits_heard(events: &[CallEvent]) -> String {
-    let digit = |event: &CallEvent| match event.what {
-        Happened::DigitHeard { digit } => Some(digit),
+    let digit = |event: &CallEvent| match event.kind {
+        CallEventKind::DigitHeard { digit } => Some(digit),
         _ => None,
     };
     events.iter().filter_map(digit).collect()
@@ -147,15 +150,15 @@ async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it
     }
 
     // It rings for a while, and is hung up without the key.
-    let rings = |acts_after_ms| Answering {
-        how: Answers::Accept,
-        order: Order::ConnectFirst,
+    let rings = |acts_after_ms| CalleeBehaviour {
+        action: CalleeAction::Accept,
+        order: EventOrder::ConnectFirst,
         rings_after: Duration::from_millis(50),
         acts_after: Duration::from_millis(acts_after_ms),
     };
     let hangup = HangupRule::AfterAnswer(Duration::from_millis(3_000));
     let script = CallScript {
-        answering: rings(2_500),
+        callee: rings(2_500),
         hangup,
         record: true,
         say: tone(1_100.0, 10),
@@ -184,7 +187,7 @@ async fn who_is_called_in_confirms_it_by_a_key_and_those_who_are_in_hear_that_it
     let mut body = body;
     body["dial_music"] = "Real".into();
     let script =
-        CallScript { answering: rings(2_500), say: tone(1_100.0, 10), ..comes(USER, 0.0, "wwww1") };
+        CallScript { callee: rings(2_500), say: tone(1_100.0, 10), ..comes(USER, 0.0, "wwww1") };
     let stays = world.sim.expect_call(script);
     assert_eq!(world.mpc("POST", path, &body).await.status, 201);
     world.joined(USER).await;
@@ -216,7 +219,7 @@ async fn who_is_called_later_waits_in_the_queue_while_others_go_out() {
     let first = world.sim.expect_call(comes(USER, 0.0, ""));
     let second = world.sim.expect_call(CallScript {
         from: OTHER.to_owned(),
-        ..user(Answers::Accept, Order::ConnectFirst)
+        ..user(CalleeAction::Accept, EventOrder::ConnectFirst)
     });
     let body = json!({
         "role": "agent", "from": NUMBER, "to": format!("{USER}<{OTHER}<{RAVI}"), "delay_dial": "3<0<120",
@@ -426,7 +429,7 @@ async fn whose_multi_party_call_has_ended_is_called_no_longer() {
         .await;
         let customer = world.sim.place_call(comes(ASHA, 700.0, ""));
         world.joined(ASHA).await;
-        let rings = world.sim.expect_call(user(Answers::Ignore, Order::ConnectFirst));
+        let rings = world.sim.expect_call(user(CalleeAction::Ignore, EventOrder::ConnectFirst));
         let body = |to: &str, delay: u32| {
             json!({
                 "role": "agent", "from": NUMBER, "to": to, "ring_timeout": 120, "delay_dial": delay,
@@ -448,7 +451,10 @@ async fn whose_multi_party_call_has_ended_is_called_no_longer() {
         let ended = tokio::time::timeout(Duration::from_secs(20), rings.all())
             .await
             .expect("it rings no longer");
-        assert!(ended.iter().all(|event| !matches!(event.what, Happened::Answered)), "{ended:#?}");
+        assert!(
+            ended.iter().all(|event| !matches!(event.kind, CallEventKind::Answered)),
+            "{ended:#?}"
+        );
         world.told_times("AddParticipantFailed", 2).await;
         let source = if rest { "API Request" } else { "Plivo" };
         for (to, source) in [(USER, source), (OTHER, "Plivo")] {

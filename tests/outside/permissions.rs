@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sim::log::{LogLine, Logged};
-use sim::{Allow, CallScript, Happened, Sim, SimOptions};
+use sim::log::{LogEvent, LogLine};
+use sim::{CallEventKind, CallScript, PermissionPolicy, Sim, SimOptions};
 
 use crate::support::app::App;
 use crate::support::http;
@@ -25,7 +25,7 @@ impl World {
     async fn start(number_extra: &str) -> Self {
         let app = App::start().await;
         app.xml("/answer", "<Response><Speak>We will call you back.</Speak></Response>");
-        let options = SimOptions { users_allow: Allow::Nothing, ..sim_options() };
+        let options = SimOptions { permission_policy: PermissionPolicy::AskFirst, ..sim_options() };
         let sim = Sim::start(options).await.expect("sim");
         let mut wanted = Wanted::new(&sim.graph_url(), &app.url("/answer"));
         wanted.number_extra = number_extra.to_owned();
@@ -71,7 +71,7 @@ impl World {
 
     /// Until the user's answer got its 200.
     async fn until_answered(&self) {
-        let taken = |line: &LogLine| matches!(&line.what, Logged::Webhook { event, status: 200, .. } if event == "call_permission_reply");
+        let taken = |line: &LogLine| matches!(&line.event, LogEvent::Webhook { event, status: 200, .. } if event == "call_permission_reply");
         let mut every = tokio::time::interval(Duration::from_millis(20));
         for _ in 0..500 {
             every.tick().await;
@@ -85,7 +85,7 @@ impl World {
     async fn calls(&self) {
         let mut events = self.sim.place_call(CallScript::default());
         while let Some(event) = events.next().await {
-            if let Happened::Ended(ended) = event.what {
+            if let CallEventKind::Ended(ended) = event.kind {
                 assert!(ended.ok, "{ended:?}");
             }
         }

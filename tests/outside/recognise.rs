@@ -12,7 +12,7 @@ use egress::FileResponse;
 use machine::Sound;
 use media::prompt::{Frame, FrameState};
 use model::Clock;
-use sim::{CallScript, HangupRule, Happened, Sim};
+use sim::{CallEventKind, CallScript, HangupRule, Sim};
 use speech::config::SpeechConfig;
 use speech::library::{FileFetch, Library};
 use speech::provider::BoxFuture;
@@ -137,7 +137,7 @@ impl World {
         let events =
             tokio::time::timeout(Duration::from_secs(60), self.sim.place_call(script).all()).await;
         let events = events.expect("the call ends");
-        assert!(events.iter().any(|e| e.what == Happened::MediaUp), "{events:#?}");
+        assert!(events.iter().any(|e| e.kind == CallEventKind::MediaUp), "{events:#?}");
         events
     }
 }
@@ -177,7 +177,7 @@ async fn what_a_caller_says_over_the_prompt_stops_it_and_goes_to_the_action() {
         "its fields"
     );
     // A long prompt, cut short.
-    let Some(Happened::Ended(ended)) = events.last().map(|e| &e.what) else {
+    let Some(CallEventKind::Ended(ended)) = events.last().map(|e| &e.kind) else {
         panic!("no end: {events:#?}")
     };
     assert!(ended.heard_ms < 6_000, "barge-in: {} ms heard", ended.heard_ms);

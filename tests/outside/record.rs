@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sim::{Answering, CallEvent, CallScript, HangupRule, caller};
+use sim::{CallEvent, CallScript, CalleeBehaviour, HangupRule, caller};
 
 use super::dial::tone;
 use super::outbound::{World, world};
@@ -350,14 +350,14 @@ async fn a_recording_begins_when_who_was_dialled_has_answered() {
         crate::support::node::NUMBER
     );
     world.app.xml("/unused", document.replace("APP", &world.app.base));
-    let answering = Answering {
+    let callee_behaviour = CalleeBehaviour {
         rings_after: Duration::from_millis(50),
         acts_after: Duration::from_millis(2_500),
-        ..Answering::default()
+        ..CalleeBehaviour::default()
     };
     let hangup = HangupRule::AfterAnswer(Duration::from_secs(4));
     let callee = world.sim.expect_call(CallScript {
-        answering,
+        callee: callee_behaviour,
         hangup,
         say: tone(CALLEE_HZ, 6),
         from: CALLEE.to_owned(),

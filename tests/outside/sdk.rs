@@ -2,7 +2,7 @@
 //! every kind of request that a call makes. `docs/sdk.md` is the table of what works.
 
 use serde_json::{Value, json};
-use sim::{Answers, CallScript, HangupRule, Order, caller};
+use sim::{CallScript, CalleeAction, EventOrder, HangupRule, caller};
 
 use crate::outbound::{USER, ends, user, world};
 use crate::support::app::Seen;
@@ -45,7 +45,7 @@ async fn python_places_and_ends_calls() {
     let world = world(|_, _| ()).await;
     let Some(mut sdk) = sdk::python(&world.node.public, AUTH_ID, AUTH_TOKEN) else { return };
     world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
-    let user = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
+    let user = world.sim.expect_call(user(CalleeAction::Accept, EventOrder::ConnectFirst));
     let order = json!({
         "from_": NUMBER, "to_": USER, "answer_url": world.app.url("/answer"), "answer_method": "POST",
         "ring_url": world.app.url("/ring"), "hangup_url": world.app.url("/hangup"), "time_limit": 60,
@@ -107,7 +107,7 @@ async fn pythons_validators_take_every_request() {
     world.app.xml("/notice", "");
     world.app.xml("/digits", "<Response><Hangup/></Response>");
     let keys = caller::parse_keys("1w2w3").expect("keys");
-    let script = CallScript { keys, ..user(Answers::Accept, Order::ConnectFirst) };
+    let script = CallScript { keys, ..user(CalleeAction::Accept, EventOrder::ConnectFirst) };
     let user = world.sim.expect_call(script);
     let mut order = world.order();
     order["answer_url"] = format!("{}?tenant=acme&lang=hi#ct=1500", url("/answer")).into();
@@ -156,7 +156,7 @@ async fn a_new_subaccount_places_calls_of_its_own() {
     );
     sdk.ok("numbers.update", json!({"number": NUMBER, "subaccount": id}));
     world.app.xml("/answer", "<Response><Hangup/></Response>");
-    let user = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
+    let user = world.sim.expect_call(user(CalleeAction::Accept, EventOrder::ConnectFirst));
     let uuid = own.ok("calls.create", order)["request_uuid"].as_str().unwrap().to_owned();
     let hangup = world.app.wait("/hangup").await;
     assert_eq!((hangup.param("CallUUID"), hangup.param("ParentAuthID")), (&*uuid, AUTH_ID));
@@ -245,7 +245,7 @@ async fn node_places_calls_and_manages_the_account() {
     let world = world(|_, _| ()).await;
     let Some(mut sdk) = sdk::node(&world.node.public, AUTH_ID, AUTH_TOKEN) else { return };
     world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
-    let user = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
+    let user = world.sim.expect_call(user(CalleeAction::Accept, EventOrder::ConnectFirst));
     let optional = json!({"ringUrl": world.app.url("/ring"), "hangupUrl": world.app.url("/hangup"), "timeLimit": 60});
     let made = sdk.ok("calls.create", json!([NUMBER, USER, world.app.url("/answer"), optional]));
     let uuid = made["requestUuid"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();

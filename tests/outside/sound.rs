@@ -1,7 +1,7 @@
 //! What a call's record says of its sound: how it got through, and what was missing where there was none.
 
 use serde_json::Value;
-use sim::{CallScript, HangupRule, Happened, Sim};
+use sim::{CallEventKind, CallScript, HangupRule, Sim};
 
 use crate::support::app::App;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
@@ -31,7 +31,7 @@ async fn a_record_says_how_the_sound_got_through() {
     let say = vec![std::sync::Arc::from([0x48, 1, 2].as_slice()); 350];
     let script = CallScript { say, hangup: HangupRule::Never, ..CallScript::default() };
     let events = sim.place_call(script).all().await;
-    assert!(events.iter().any(|e| e.what == Happened::MediaUp), "{events:#?}");
+    assert!(events.iter().any(|e| e.kind == CallEventKind::MediaUp), "{events:#?}");
     let uuid = app.wait("/hangup").await.param("CallUUID").to_owned();
     node.record(&uuid).await;
 

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use sim::{CallScript, HangupRule, Happened, Sim};
+use sim::{CallEventKind, CallScript, HangupRule, Sim};
 
 use crate::support::app::App;
 use crate::support::node::{Node, Wanted, sim_options};
@@ -39,8 +39,8 @@ async fn r19_junk_gets_nothing_back_and_costs_a_live_call_nothing() {
     let hangup = HangupRule::AfterAnswer(Duration::from_secs(seconds + 2));
     let mut events = sim.place_call(CallScript { hangup, ..CallScript::default() });
     let mut happened = Vec::new();
-    while !happened.contains(&Happened::FirstAudio) {
-        happened.push(events.next().await.expect("the call goes on").what);
+    while !happened.contains(&CallEventKind::FirstAudio) {
+        happened.push(events.next().await.expect("the call goes on").kind);
     }
     let (before, _) = node.memory_kib();
     let counted = async || {
@@ -107,9 +107,9 @@ async fn r19_junk_gets_nothing_back_and_costs_a_live_call_nothing() {
         eprintln!("{told}");
     }
     while let Some(event) = events.next().await {
-        happened.push(event.what);
+        happened.push(event.kind);
     }
-    let Some(Happened::Ended(end)) = happened.last() else { panic!("no end: {happened:#?}") };
+    let Some(CallEventKind::Ended(end)) = happened.last() else { panic!("no end: {happened:#?}") };
     assert!(end.ok, "{happened:#?}");
     let heard = Duration::from_millis(end.heard_ms);
     // The words have pauses between them.

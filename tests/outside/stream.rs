@@ -11,7 +11,8 @@ use model::Secret;
 use offhook::answer::{SigningKeys, sign};
 use serde_json::{Value, json};
 use sim::{
-    Answers, CallEvent, CallEvents, CallScript, HangupRule, Happened, KeysStart, Order, caller,
+    CallEvent, CallEventKind, CallEvents, CallScript, CalleeAction, EventOrder, HangupRule,
+    KeysStart, caller,
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -64,12 +65,12 @@ impl World {
 }
 
 fn listens() -> CallScript {
-    CallScript { record: true, ..user(Answers::Accept, Order::ConnectFirst) }
+    CallScript { record: true, ..user(CalleeAction::Accept, EventOrder::ConnectFirst) }
 }
 
 fn digits_heard(events: &[CallEvent]) -> String {
-    let digit = |event: &CallEvent| match event.what {
-        Happened::DigitHeard { digit } => Some(digit),
+    let digit = |event: &CallEvent| match event.kind {
+        CallEventKind::DigitHeard { digit } => Some(digit),
         _ => None,
     };
     events.iter().filter_map(digit).collect()

@@ -35,7 +35,7 @@ fn signed_by(seen: &crate::support::app::Seen, url: &str, token: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_replaced_with_an_overlap_and_outlives_a_restart() {
-    use sim::{Answers, Order};
+    use sim::{CalleeAction, EventOrder};
     let mut world = world(|_, _| ()).await;
     world.app.xml("/unused", "<Response><Hangup/></Response>");
     let key = http::send(
@@ -77,7 +77,7 @@ async fn a_token_is_replaced_with_an_overlap_and_outlives_a_restart() {
         world.opens(&new).await && world.opens(AUTH_TOKEN).await && !world.opens("other").await
     );
     let call = |world: &World| {
-        let callee = world.sim.expect_call(user(Answers::Accept, Order::ConnectFirst));
+        let callee = world.sim.expect_call(user(CalleeAction::Accept, EventOrder::ConnectFirst));
         let url = format!("{}/api/v1/calls/", world.node.public);
         let order = json!({"from": NUMBER, "to": USER}).to_string();
         async move {

@@ -595,7 +595,8 @@ async fn a_person_at_the_example_page_calls_a_whatsapp_user() {
         }
     });
     world.endpoint("asha").await;
-    let mut script = crate::outbound::user(sim::Answers::Accept, sim::Order::ConnectFirst);
+    let mut script =
+        crate::outbound::user(sim::CalleeAction::Accept, sim::EventOrder::ConnectFirst);
     (script.say, script.record) = (crate::dial::tone(1_100.0, 30), true);
     let callee = world.sim.expect_call(script);
     let mut page = registered_page(&world, "asha").await;

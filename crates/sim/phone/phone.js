@@ -1,5 +1,5 @@
 // @ts-check
-// The browser phone: one call at a time, its sound, its keys, its steps.
+// The browser phone: places one call at a time, plays its audio, sends keys and lists the steps of the call.
 
 import { allowedWords, causeWords, microphoneWords, stepWords } from "./words.js";
 
@@ -23,7 +23,7 @@ let call;
 let calling = false;
 
 /** @param {string} text @param {string} [state] */
-function say(text, state) {
+function showState(text, state) {
   at("state").textContent = text;
   if (state) document.body.dataset.state = state;
 }
@@ -46,11 +46,11 @@ async function post(path, body) {
   });
   const text = await answer.text();
   const read = text ? JSON.parse(text) : {};
-  if (!answer.ok) throw new Error(read.error ?? `the simulator answered ${answer.status}`);
+  if (!answer.ok) throw new Error(read.error ?? `the simulator responded with status ${answer.status}`);
   return read;
 }
 
-/** The microphone, or silence with the reason why. @param {AudioContext} context */
+/** The microphone, or a silent stream if it is not available. @param {AudioContext} context */
 async function microphone(context) {
   try {
     const stream = await navigator.mediaDevices.getUserMedia({
@@ -60,7 +60,7 @@ async function microphone(context) {
     return stream;
   } catch (error) {
     at("microphone").textContent = microphoneWords(error);
-    // A silent track keeps packets flowing, as a muted phone does; without a source there would be none.
+    // Without a source no packets are sent at all. A muted phone sends silence.
     const silence = new ConstantSourceNode(context, { offset: 0 });
     const destination = context.createMediaStreamDestination();
     silence.connect(destination);
@@ -69,7 +69,7 @@ async function microphone(context) {
   }
 }
 
-/** Shows how loud a stream is. @param {AudioContext} context @param {MediaStream} stream @param {string} id */
+/** Shows the level of a stream in a meter. Returns a function that stops it. @param {AudioContext} context @param {MediaStream} stream @param {string} id */
 function meter(context, stream, id) {
   const analyser = context.createAnalyser();
   analyser.fftSize = 512;
@@ -80,7 +80,7 @@ function meter(context, stream, id) {
   const timer = setInterval(() => {
     analyser.getFloatTimeDomainData(samples);
     const power = samples.reduce((sum, x) => sum + x * x, 0) / samples.length;
-    // −60 dBFS … 0 dBFS over the bar.
+    // The meter covers −60 to 0 dBFS.
     bar.value = power > 0 ? Math.min(1, Math.max(0, 1 + (10 * Math.log10(power)) / 60)) : 0;
   }, 80);
   return () => {
@@ -95,7 +95,7 @@ async function start() {
   at("steps").replaceChildren();
   at("empty").hidden = true;
   setButtons(true);
-  say("Calling…", "calling");
+  showState("Calling…", "calling");
   const context = new AudioContext();
   const stops = [() => void context.close()];
   try {
@@ -110,7 +110,7 @@ async function start() {
       const stream = event.streams[0] ?? new MediaStream([event.track]);
       const sound = /** @type {HTMLAudioElement} */ (at("sound"));
       sound.srcObject = stream;
-      sound.play().catch(() => say("Press a key to hear: the browser holds the sound back"));
+      sound.play().catch(() => showState("Press a key to start the audio: the browser has blocked it"));
       stops.push(meter(context, stream, "hear-level"));
     });
     await peer.setLocalDescription();
@@ -127,23 +127,23 @@ async function start() {
   }
 }
 
-/** Reads the call's steps as they happen. @param {Call} current */
+/** Reads the events of a call. @param {Call} current */
 function listen(current) {
   const events = new EventSource(`/_sim/phone/calls/${current.id}/events`);
   current.events = events;
-  events.addEventListener("message", (message) => happened(JSON.parse(message.data)));
+  events.addEventListener("message", (message) => onEvent(JSON.parse(message.data)));
   events.addEventListener("error", () => {
-    if (call === current) finish("The simulator went away");
+    if (call === current) finish("The connection to the simulator was lost");
   });
 }
 
 /** @param {any} event */
-function happened(event) {
+function onEvent(event) {
   const words = stepWords(event);
   if (words) addStep(event, words);
-  if (event.event === "ringing") say("Ringing…", "ringing");
+  if (event.event === "ringing") showState("Ringing…", "ringing");
   if (event.event === "answered") {
-    say("In the call", "live");
+    showState("Connected", "live");
     if (call) call.answeredAt = performance.now();
   }
   if (event.event === "ended") finish(causeWords(event.cause));
@@ -169,7 +169,7 @@ function addStep(event, words) {
   }
   step.append(time, who, what);
   const steps = at("steps");
-  // Follows the newest step, unless somebody has scrolled back to read.
+  // Keeps the newest step in view, unless the list was scrolled back.
   const follows = steps.scrollHeight - steps.scrollTop - steps.clientHeight < 40;
   steps.append(step);
   if (follows) steps.scrollTop = steps.scrollHeight;
@@ -182,12 +182,12 @@ function finish(text) {
   call?.stopMeters();
   call = undefined;
   setButtons(false);
-  say(text, "over");
+  showState(text, "over");
 }
 
 function hangUp() {
   calling = false;
-  say("Hanging up…", "over");
+  showState("Hanging up…", "over");
   if (call?.id) post(`/_sim/phone/calls/${call.id}/hangup`, {}).catch(() => finish("Hung up"));
 }
 
@@ -219,30 +219,30 @@ setInterval(() => {
   if (seconds !== undefined) at("clock").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }, 250);
 
-/** Requests that were turned down: Meta still takes another answer, the page does not ask again. @type {Set<string>} */
-const turnedDown = new Set();
-let askedId = "";
+/** Rejected requests. Meta still accepts another answer, but the page does not ask again. @type {Set<string>} */
+const rejected = new Set();
+let requestId = "";
 
-/** Shows the newest request to be called that waits for an answer, and what was allowed. */
-async function lookForRequests() {
+/** Shows the newest open permission request and the current permission. */
+async function showRequests() {
   const { pairs } = await (await fetch("/_sim/permissions")).json();
-  const mine = pairs.find((/** @type {any} */ pair) => pair.phone_number_id === world.phone_number_id && pair.user === world.from);
-  const asked = mine?.requests.at(-1);
-  askedId = asked?.id ?? "";
-  at("request").hidden = !asked || turnedDown.has(askedId);
-  at("request-text").textContent = asked?.text ?? "";
-  at("allowed").textContent = allowedWords(mine?.permission ?? {});
+  const pair = pairs.find((/** @type {any} */ of) => of.phone_number_id === world.phone_number_id && of.user === world.from);
+  const request = pair?.requests.at(-1);
+  requestId = request?.id ?? "";
+  at("request").hidden = !request || rejected.has(requestId);
+  at("request-text").textContent = request?.text ?? "";
+  at("allowed").textContent = allowedWords(pair?.permission ?? {});
 }
 
 /** @param {string} answer */
 async function answerRequest(answer) {
   try {
-    if (answer === "reject") turnedDown.add(askedId);
+    if (answer === "reject") rejected.add(requestId);
     await post("/_sim/permissions/answer", { phone_number_id: world.phone_number_id, user: world.from, answer });
   } catch (error) {
-    say(`The answer could not be given: ${error instanceof Error ? error.message : error}`);
+    showState(`The answer could not be sent: ${error instanceof Error ? error.message : error}`);
   }
-  await lookForRequests();
+  await showRequests();
 }
 
 document.querySelectorAll("[data-answer]").forEach((button) => {
@@ -253,7 +253,7 @@ setButtons(false);
 const world = await (await fetch(`/_sim/phone/world${location.search}`)).json();
 at("business").textContent = world.business || "The business";
 at("number").textContent = `+${world.number}`;
-say(`${world.user} can call now`, "ready");
-const look = () => lookForRequests().catch(() => undefined);
-await look();
-setInterval(look, 2000);
+showState(`${world.user} can call now`, "ready");
+const refresh = () => showRequests().catch(() => undefined);
+await refresh();
+setInterval(refresh, 2000);

@@ -1,7 +1,9 @@
-//! The simulated phone: what it is to do in a call ([`CallScript`]) and what it tells ([`CallEvent`]).
+//! The simulated phone: the script of a call ([`CallScript`]) and the events that it reports
+//! ([`CallEvent`]).
 //!
-//! A script says a sound, presses keys, listens, hangs up. [`CallEvents`] is the stream of one call; dropping it hangs
-//! the call up. The acting is done by `meta::life` (signalling) and `media` (sound).
+//! A script plays audio, presses keys, listens and hangs up. [`CallEvents`] is the stream of events
+//! of one call; dropping it hangs up. The script is executed by `meta::call` (signalling) and
+//! `media` (audio).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,71 +11,72 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::meta::life::CallMsg;
+use super::meta::call::CallMsg;
 use super::world::SimNumber;
 use model::Digit;
 
-/// Events that may wait for a slow reader; past it all but the last are dropped.
+/// Capacity of a call's event queue. While it is full, all events but the last are dropped.
 pub(crate) const EVENTS_MAX: usize = 1024;
-/// Longest DTMF script.
+/// Maximum length of a DTMF script, in characters.
 const KEYS_MAX: usize = 200;
 
-/// One step of a DTMF script.
+/// A step of a DTMF script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyStep {
-    /// Press this key: 500 ms, then 100 ms pause (`meta-calling.md` §5.4).
+    /// Presses the key for 500 ms, followed by 100 ms of pause.
     Press(Digit),
-    /// Wait.
+    /// Waits.
     Pause(Duration),
 }
 
-/// Reads a DTMF script: `0`–`9`, `*`, `#`, `A`–`D`; `w` waits 0.5 s, `W` 1 s.
+/// Parses a DTMF script: `0`–`9`, `*`, `#` and `A`–`D` are keys, `w` waits 0.5 s, `W` 1 s.
 ///
 /// # Errors
-/// Another character, or more than 200 of them; the text says which.
+///
+/// Returns a message if the script has an unknown character or more than 200 characters.
 pub fn parse_keys(text: &str) -> Result<Vec<KeyStep>, String> {
     if text.chars().count() > KEYS_MAX {
-        return Err(format!("more than {KEYS_MAX} keys"));
+        return Err(format!("more than {KEYS_MAX} characters"));
     }
     text.chars()
         .map(|c| match c {
             'w' => Ok(KeyStep::Pause(Duration::from_millis(500))),
             'W' => Ok(KeyStep::Pause(Duration::from_secs(1))),
-            c => Digit::try_from(c)
-                .map(KeyStep::Press)
-                .map_err(|_| format!("{c:?} is not a key: 0-9, *, #, A-D, w (0.5 s) or W (1 s)")),
+            c => Digit::try_from(c).map(KeyStep::Press).map_err(|_| {
+                format!("{c:?} is not a key: use 0-9, *, #, A-D, w (0.5 s) or W (1 s)")
+            }),
         })
         .collect()
 }
 
-/// When the keys of the script begin.
+/// When a script starts to press its keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeysStart {
-    /// When the business is first heard.
+    /// When the first audio of the business arrives.
     #[default]
     FirstAudio,
-    /// When the call is answered and media is up.
+    /// When the call is answered and its media is connected.
     Answered,
 }
 
-/// When the user hangs up by himself (M12).
+/// When the user hangs up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HangupRule {
-    /// Never: the business hangs up, or [`CallControl::hangup`] is called.
+    /// Never. The business hangs up, or [`CallControl::hangup`] is called.
     Never,
     /// This long after the answer.
     AfterAnswer(Duration),
-    /// When everything is said and pressed and the business was heard and then was silent for `silence`; at the latest
-    /// `most` after the last key, or after the answer.
+    /// When the script is done and the business, after some audio, has been silent for `silence`.
+    /// At the latest `most` after the last key, or after the answer if there are no keys.
     WhenQuiet { silence: Duration, most: Duration },
-    /// While the phone rings, this long after the call was placed.
+    /// This long after the call was placed, if the call is still unanswered.
     WhileRinging(Duration),
     /// This long after the call was placed, answered or not.
     AfterPlaced(Duration),
-    /// In the moment `accept` comes, before it is answered.
+    /// When the `accept` request arrives, before it is answered.
     BeforeAcceptAnswer,
-    /// In the moment `accept` has been answered 200.
+    /// Right after the `accept` request was answered with 200.
     AfterAcceptAnswer,
 }
 
@@ -83,98 +86,99 @@ impl Default for HangupRule {
     }
 }
 
-/// What a user does whose phone rings because the business calls.
+/// A user's reaction to a business-initiated call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answers {
+pub enum CalleeAction {
     #[default]
     Accept,
     Reject,
-    /// Lets it ring until Meta gives up (M16).
+    /// Lets the phone ring until Meta ends the call.
     Ignore,
 }
 
-/// In which order Meta tells of a call that the business placed (M15).
+/// The order in which Meta sends the events of a business-initiated call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Order {
-    /// connect, RINGING, ACCEPTED.
+pub enum EventOrder {
+    /// `connect`, RINGING, ACCEPTED.
     #[default]
     ConnectFirst,
-    /// RINGING, and connect and ACCEPTED when it is picked up.
+    /// RINGING, then `connect` and ACCEPTED when the user picks up.
     RingFirst,
-    /// RINGING, ACCEPTED, then connect.
+    /// RINGING, ACCEPTED, `connect`.
     AcceptedFirst,
-    /// connect before the POST that placed it is answered.
+    /// `connect` before the request that placed the call is answered.
     BeforeReply,
 }
 
-/// How a user takes a call of the business.
+/// How a user reacts to a business-initiated call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answering {
-    pub how: Answers,
-    pub order: Order,
-    /// The phone rings so long after the call was placed.
+pub struct CalleeBehaviour {
+    pub action: CalleeAction,
+    pub order: EventOrder,
+    /// Time from the placing of the call until the phone rings.
     pub rings_after: Duration,
-    /// From then on: until it is accepted or rejected.
+    /// Time from the first ring until the user accepts or rejects.
     pub acts_after: Duration,
 }
 
-impl Default for Answering {
+impl Default for CalleeBehaviour {
     fn default() -> Self {
         Self {
-            how: Answers::default(),
-            order: Order::default(),
+            action: CalleeAction::default(),
+            order: EventOrder::default(),
             rings_after: Duration::from_millis(300),
             acts_after: Duration::from_millis(1_200),
         }
     }
 }
 
-/// How much of a phone a simulated user has.
+/// How much of a phone is simulated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PhoneKind {
-    /// Decodes what it hears, and follows the call in the node's event log.
+    /// Decodes audio and follows the call in the node's event log.
     #[default]
-    Whole,
-    /// Real media, but packets are only counted and measured, and the node is asked nothing: a leg of a load.
+    Full,
+    /// Real media, but packets are only counted and the event log is not read. Cheap enough for
+    /// load.
     Counting,
-    /// Signalling only: the relay that its offer names answers nothing.
-    Deaf,
+    /// Signalling only: the media address in the offer never answers.
+    SignallingOnly,
 }
 
-/// What a simulated user does in one call.
+/// The behaviour of a simulated user in one call.
 #[derive(Clone)]
 pub struct CallScript {
-    /// The user's WhatsApp id.
+    /// WhatsApp id of the user.
     pub from: String,
-    /// The user's profile name.
+    /// Profile name of the user.
     pub name: String,
-    /// The business number; one that is not known yet is learned.
+    /// The business number. An unknown one is added to the simulated world.
     pub to: SimNumber,
-    /// Base URL of the node; none: the one the simulator was started with.
+    /// Base URL of the node. `None` uses the simulator's.
     pub node_url: Option<String>,
-    /// `X-API-Key` for the node's event log; none: the simulator's own.
+    /// `X-API-Key` for the node's event log. `None` uses the simulator's.
     pub api_key: Option<String>,
-    /// Signs the webhooks; none: the simulator's own.
+    /// Key of the webhook signatures. `None` uses the simulator's.
     pub app_secret: Option<String>,
-    /// Of the verification request; none: the simulator's own.
+    /// Token of the verification request. `None` uses the simulator's.
     pub verify_token: Option<String>,
     pub phone: PhoneKind,
-    /// Of a call that the business places.
-    pub answering: Answering,
-    /// When the call was due: the zero of its events' times. None: when it is placed.
+    /// Reaction to a business-initiated call.
+    pub callee: CalleeBehaviour,
+    /// When the call was due, which is time zero of its events. `None` means when it is placed.
     pub due: Option<Instant>,
     pub keys: Vec<KeyStep>,
     pub keys_start: KeysStart,
-    /// Sound to say after the answer: 20 ms Opus frames.
+    /// Audio to play after the answer, as Opus frames of 20 ms.
     pub say: Vec<Arc<[u8]>>,
-    /// Keep what is heard; comes as [`Happened::Recording`].
+    /// Records the received audio and reports it as [`CallEventKind::Recording`].
     pub record: bool,
     pub hangup: HangupRule,
-    /// Meta's side is the DTLS client (offer says `a=setup:active`), M6.
+    /// Makes Meta's side the DTLS client: the offer has `a=setup:active`.
     pub dtls_active: bool,
-    /// Digits have a timestamp clock of their own (8 kHz) instead of the audio's, M13.
+    /// Gives telephone events their own 8 kHz timestamp clock instead of the audio clock.
     pub own_digit_clock: bool,
     pub cta_payload: Option<String>,
     pub deeplink_payload: Option<String>,
@@ -182,7 +186,7 @@ pub struct CallScript {
 
 impl std::fmt::Debug for CallScript {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Secrets and the user's number stay out (R22).
+        // Without secrets and the user's number, which must not be logged.
         f.debug_struct("CallScript")
             .field("to", &self.to)
             .field("hangup", &self.hangup)
@@ -201,7 +205,7 @@ impl Default for CallScript {
             app_secret: None,
             verify_token: None,
             phone: PhoneKind::default(),
-            answering: Answering::default(),
+            callee: CalleeBehaviour::default(),
             due: None,
             keys: Vec::new(),
             keys_start: KeysStart::default(),
@@ -216,59 +220,59 @@ impl Default for CallScript {
     }
 }
 
-/// Something that happened in a call, `at_ms` after it was asked for.
+/// An event of a call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallEvent {
     pub at_ms: u64,
-    /// The same finer, within the process only.
+    /// Time since the call was due or placed. `at_ms` is the same in milliseconds.
     #[serde(skip)]
     pub at: Duration,
     #[serde(flatten)]
-    pub what: Happened,
+    pub kind: CallEventKind,
 }
 
 impl CallEvent {
-    pub(crate) fn new(at: Duration, what: Happened) -> Self {
-        Self { at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX), at, what }
+    pub(crate) fn new(at: Duration, kind: CallEventKind) -> Self {
+        Self { at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX), at, kind }
     }
 }
 
-/// What happened. The words of `interface.md` §1, and a few finer ones for people who watch.
+/// Kinds of call events. `offhook call --json` prints a subset of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Happened {
-    /// The node passed Meta's verification (M1).
+pub enum CallEventKind {
+    /// The node has passed Meta's webhook verification.
     Verified,
-    /// The connect webhook goes out.
+    /// The call has been placed. For a user's call, the connect webhook is about to be sent.
     Placed {
         call_id: String,
         phone_number_id: String,
         from: String,
         to: String,
     },
-    /// A webhook was delivered, or was not (`status` 0: no answer).
+    /// A webhook was answered. `status` is 0 if there was no response.
     Webhook {
         kind: String,
         status: u16,
     },
-    /// `pre_accept` was taken: the business is there, the media path is being made.
+    /// `pre_accept` was accepted, or the user's phone rings.
     Ringing,
-    /// `accept` was answered 200.
+    /// `accept` was answered with 200, or the user picked up.
     Answered,
-    /// ICE and DTLS are up.
+    /// ICE and DTLS are connected.
     MediaUp,
-    /// The media path failed.
+    /// The media connection failed.
     MediaFailed {
         reason: String,
     },
-    /// The first sound of the business that is not silence.
+    /// The first audio from the business that is not silence.
     FirstAudio,
-    /// Graph refused what the business sent.
+    /// Graph refused a request for this call.
     Refused {
         action: String,
         details: String,
     },
-    /// The node began or ended an instruction (from its event log).
+    /// The node started or finished an XML element, according to its event log.
     Instruction {
         element: String,
         line: u32,
@@ -278,70 +282,71 @@ pub enum Happened {
     DigitSent {
         digit: char,
     },
-    /// The business sent a digit, which nobody hears (RFC 4733).
+    /// A digit from the business arrived (RFC 4733).
     DigitHeard {
         digit: char,
     },
     Hangup {
-        by: HungUpBy,
+        by: HangupSource,
     },
-    /// What was heard: a WAV file (16 kHz, mono, 16 bit) in Base64. Just before `ended`.
+    /// The received audio as a WAV file (16 kHz, mono, 16 bit) in Base64. Reported just before
+    /// `Ended`.
     Recording {
         wav: String,
     },
-    /// The last one, once.
-    Ended(Ended),
+    /// The call is over. Always the last event, reported once.
+    Ended(CallOutcome),
 }
 
-/// Who ended the call.
+/// Who ended a call, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum HungUpBy {
+pub enum HangupSource {
     Caller,
-    /// Graph `terminate`.
+    /// The business, with a `terminate` request.
     Business,
-    /// Graph `reject`.
+    /// The business, with a `reject` request.
     Rejected,
-    /// Meta: nobody accepted in time.
+    /// Meta, because the call was not accepted in time.
     Meta,
-    /// The user declined a call of the business.
+    /// The user, by declining a business-initiated call.
     Declined,
 }
 
-/// How a call ended.
+/// The outcome of a call.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Ended {
-    /// Answered, media came up, and the cause is a normal one.
+pub struct CallOutcome {
+    /// The call was answered, its media connected, and its cause is a normal one.
     pub ok: bool,
-    /// The node's word for the cause where its event log could be read, else the phone's own.
+    /// The node's hangup cause if its event log could be read, otherwise the simulator's own word.
     pub cause: String,
-    /// Milliseconds of sound that was not silence.
+    /// Milliseconds of received audio that was not silence.
     pub heard_ms: u64,
-    /// Packets that came before `accept` was answered: nobody heard them (M9).
+    /// Packets that arrived before `accept` was answered. Meta drops them.
     pub clipped_packets: u64,
-    /// Places where more than 100 ms of packets were missing.
+    /// Number of gaps of more than 100 ms in the received audio.
     pub audio_gaps: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call_uuid: Option<String>,
 }
 
-/// Speaks to one call; cheap to clone.
+/// A handle that controls one call. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct CallControl(pub(crate) mpsc::Sender<CallMsg>);
 
 impl CallControl {
-    /// The user hangs up.
+    /// Hangs up.
     pub async fn hangup(&self) {
         let _ = self.0.send(CallMsg::Hangup).await;
     }
 
-    /// The user presses keys, after those that still wait.
+    /// Presses keys, after those that are still queued.
     pub async fn press(&self, keys: Vec<KeyStep>) {
         let _ = self.0.send(CallMsg::Press(keys)).await;
     }
 }
 
-/// The events of one call, ending with [`Happened::Ended`]. Dropping it hangs up.
+/// The events of one call, the last of which is [`CallEventKind::Ended`]. Dropping it hangs up.
 #[derive(Debug)]
 pub struct CallEvents {
     pub(crate) control: CallControl,
@@ -349,17 +354,17 @@ pub struct CallEvents {
 }
 
 impl CallEvents {
-    /// The next event; none after `ended`.
+    /// The next event. `None` after `Ended`.
     pub async fn next(&mut self) -> Option<CallEvent> {
         self.events.recv().await
     }
 
-    /// For hanging up and pressing keys while somebody else reads.
+    /// Returns a handle that hangs up and presses keys while another task reads the events.
     pub fn control(&self) -> CallControl {
         self.control.clone()
     }
 
-    /// Reads to the end and gives everything that happened.
+    /// Collects all events until the call has ended.
     pub async fn all(mut self) -> Vec<CallEvent> {
         let mut all = Vec::new();
         while let Some(event) = self.next().await {
@@ -377,11 +382,11 @@ impl Drop for CallEvents {
 
 #[cfg(test)]
 mod tests {
-    use super::{CallEvent, Ended, Happened, KeyStep, parse_keys};
+    use super::{CallEvent, CallEventKind, CallOutcome, KeyStep, parse_keys};
     use std::time::Duration;
 
     #[test]
-    fn keys_are_read_with_their_pauses() {
+    fn parses_keys_and_pauses() {
         let keys = parse_keys("1w2W#").expect("keys");
         assert_eq!(keys.len(), 5);
         assert_eq!(keys.get(1), Some(&KeyStep::Pause(Duration::from_millis(500))));
@@ -392,19 +397,25 @@ mod tests {
     }
 
     #[test]
-    fn events_are_objects_as_the_contract_has_them() {
-        let ended =
-            Ended { ok: true, cause: "caller_hangup".into(), heard_ms: 1200, ..Ended::default() };
-        let line =
-            serde_json::to_value(CallEvent::new(Duration::from_millis(7), Happened::Ended(ended)))
-                .expect("json");
+    fn serializes_events_as_flat_objects() {
+        let ended = CallOutcome {
+            ok: true,
+            cause: "caller_hangup".into(),
+            heard_ms: 1200,
+            ..CallOutcome::default()
+        };
+        let line = serde_json::to_value(CallEvent::new(
+            Duration::from_millis(7),
+            CallEventKind::Ended(ended),
+        ))
+        .expect("json");
         assert_eq!(line["at_ms"], 7);
         assert_eq!(line["event"], "ended");
         assert_eq!(line["ok"], true);
         assert_eq!(line["cause"], "caller_hangup");
         assert_eq!(line["heard_ms"], 1200);
         let line =
-            serde_json::to_value(CallEvent::new(Duration::from_millis(7), Happened::Answered))
+            serde_json::to_value(CallEvent::new(Duration::from_millis(7), CallEventKind::Answered))
                 .expect("json");
         assert_eq!(line["event"], "answered");
     }

@@ -1,5 +1,5 @@
-//! The simulator's own HTTP client: one request, one deadline, a bounded answer. Plain HTTP, as everything it talks to
-//! is on loopback or behind a proxy of the developer's.
+//! The simulator's HTTP client: one request with a deadline and a bounded response. It speaks plain
+//! HTTP only, because its peers are on loopback or behind the developer's proxy.
 
 use std::time::Duration;
 
@@ -10,70 +10,77 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-/// A pooled client.
+/// A pooled HTTP/1.1 client.
 pub type Client = hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>;
 
-/// An answer read whole.
+/// A response with its whole body.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub body: Bytes,
 }
 
-/// A new client.
+/// Creates a client.
 pub fn client() -> Client {
     hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http()
 }
 
-/// Sends a request and reads the answer, all within `deadline`.
+/// Sends a request and reads the whole response within `deadline`.
 ///
 /// # Errors
-/// In words: no connection, no answer in time, or a body of more than `body_bytes_max`.
-pub async fn ask(
+///
+/// Returns a message if the connection fails, no complete response arrives in time, or the body is
+/// longer than `body_bytes_max`.
+pub async fn fetch(
     client: &Client,
     request: Request<Bytes>,
     deadline: Duration,
     body_bytes_max: usize,
-) -> Result<Answer, String> {
-    let whom = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-    let read = async {
+) -> Result<Response, String> {
+    let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+    let exchange = async {
         let response = send(client, request).await?;
         let status = response.status().as_u16();
-        let mut lines = response.into_body();
+        let mut body_stream = response.into_body();
         let mut body = BytesMut::new();
-        while let Some(frame) = lines.frame().await {
-            let frame = frame.map_err(|e| format!("{whom} broke off its answer: {e}"))?;
+        while let Some(frame) = body_stream.frame().await {
+            let frame = frame.map_err(|e| {
+                format!("{authority} closed the connection within its response: {e}")
+            })?;
             if let Some(data) = frame.data_ref() {
                 if body.len() + data.len() > body_bytes_max {
-                    return Err(format!("{whom} answered with more than {body_bytes_max} bytes"));
+                    return Err(format!(
+                        "the response of {authority} is larger than {body_bytes_max} bytes"
+                    ));
                 }
                 body.extend_from_slice(data);
             }
         }
-        Ok(Answer { status, body: body.freeze() })
+        Ok(Response { status, body: body.freeze() })
     };
-    tokio::time::timeout(deadline, read).await.unwrap_or_else(|_| {
-        Err(format!("{whom} did not answer within {} s", deadline.as_secs_f32()))
+    tokio::time::timeout(deadline, exchange).await.unwrap_or_else(|_| {
+        Err(format!("no response from {authority} within {} s", deadline.as_secs_f32()))
     })
 }
 
-/// Sends a request; the answer's body is still to be read.
+/// Sends a request and returns the response with its body unread.
 ///
 /// # Errors
-/// In words: no connection.
+///
+/// Returns a message if the connection fails.
 pub async fn send(
     client: &Client,
     request: Request<Bytes>,
 ) -> Result<http::Response<Incoming>, String> {
-    let whom = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+    let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
     client.request(request.map(Full::new)).await.map_err(|e| {
         let cause =
             std::error::Error::source(&e).map(ToString::to_string).unwrap_or_else(|| e.to_string());
-        format!("{whom} can't be reached: {cause}")
+        format!("the request to {authority} failed: {cause}")
     })
 }
 
-/// Lines of a body as they come.
+/// Reads a response body line by line.
 #[derive(Debug)]
 pub struct Lines {
     body: Incoming,
@@ -83,12 +90,12 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Reads `body` line by line; a longer line than `line_bytes_max` ends it.
-    pub fn of(body: Incoming, line_bytes_max: usize) -> Self {
+    /// Reads `body`. A line longer than `line_bytes_max` ends the stream.
+    pub fn new(body: Incoming, line_bytes_max: usize) -> Self {
         Self { body, rest: BytesMut::new(), line_bytes_max, ended: false }
     }
 
-    /// The next line without its end; none at the end of the body.
+    /// The next line without its line feed. `None` at the end of the body.
     pub async fn next(&mut self) -> Option<Bytes> {
         let mut searched = 0;
         loop {

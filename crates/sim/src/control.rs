@@ -1,7 +1,9 @@
-//! The simulator's own doors, under `/_sim/`: place a call or a load from another process, read the log.
+//! HTTP endpoints under `/_sim/`, with which other processes place calls and loads, inject failures
+//! and read the log.
 //!
-//! For tools on the same machine. A page from elsewhere must not use them from somebody's browser, so that names other
-//! than `localhost` (DNS rebinding) and cross-site requests are refused.
+//! They are for tools on the same machine. Requests with a host name other than `localhost` (DNS
+//! rebinding) and cross-site requests are refused, so that no foreign web page can use them through
+//! a developer's browser.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,25 +21,25 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::caller::{CallEvents, CallScript, HangupRule, KeysStart, parse_keys};
-use super::load::{Load, LoadOrder};
-use super::meta::chat::MessageOrder;
-use super::meta::life::CallMsg;
-use super::meta::permissions::AnswerOrder;
+use super::load::{Load, LoadRequest};
+use super::meta::call::CallMsg;
+use super::meta::chat::MessageRequest;
+use super::meta::permissions::AnswerRequest;
 use super::world::SimNumber;
 use super::{World, sound};
 
-/// A WAV file of ten minutes at 48 kHz stereo, in Base64, fits.
+/// Room for a Base64-encoded WAV file of ten minutes at 48 kHz stereo.
 const BODY_BYTES_MAX: usize = 160 << 20;
-/// Longest call that may be asked for, in seconds.
+/// Maximum length of a call, in seconds.
 pub const HOLD_MAX: f64 = 86_400.0;
-/// Lines of a load's report that may wait for their reader.
+/// Report lines of a load that are buffered for a slow reader.
 const LOAD_LINES_MAX: usize = 64;
 
-/// `POST /_sim/calls`: what a call is to be. Everything may be left out.
+/// Body of `POST /_sim/calls`. All members are optional.
 #[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct CallOrder {
-    /// The business number; with the two ids, one that the simulator does not know yet.
+pub struct CallRequest {
+    /// The business number. An unknown number needs `phone_number_id` and `waba` as well.
     pub to: Option<String>,
     pub phone_number_id: Option<String>,
     pub waba: Option<String>,
@@ -50,12 +52,12 @@ pub struct CallOrder {
     pub verify_token: Option<String>,
     pub dtmf: Option<String>,
     pub keys_start: KeysStart,
-    /// A WAV file in Base64.
+    /// A WAV file in Base64, played after the answer.
     pub say: Option<String>,
     pub record: bool,
-    /// Hang up so many seconds after the answer; absent: when all is quiet.
+    /// Hangs up this many seconds after the answer. Without it, hangs up when the call is quiet.
     pub hold_s: Option<f64>,
-    /// Never hang up by itself.
+    /// Never hangs up.
     pub stay: bool,
 }
 
@@ -66,44 +68,44 @@ pub(crate) fn router() -> Router<Arc<World>> {
         .route("/_sim/load", post(load))
         .route("/_sim/load/stop", post(stop_load))
         .route("/_sim/log", get(log))
-        .route("/_sim/numbers", post(order_number))
-        .route("/_sim/failures", post(order_failures))
-        .route("/_sim/app", post(order_app))
-        .route("/_sim/messages", get(messages).post(write_message))
-        .route("/_sim/messages/failures", post(order_failure))
+        .route("/_sim/numbers", post(update_number))
+        .route("/_sim/failures", post(add_failures))
+        .route("/_sim/app", post(update_app))
+        .route("/_sim/messages", get(messages).post(send_message))
+        .route("/_sim/messages/failures", post(add_failure))
         .route("/_sim/media/{id}", get(media))
         .route("/_sim/permissions", get(permissions))
         .route("/_sim/permissions/answer", post(answer_request))
-        .layer(from_fn(only_from_here))
+        .layer(from_fn(only_local))
 }
 
 async fn place(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    let order: CallOrder = match serde_json::from_slice(&body) {
-        Ok(order) => order,
-        Err(e) => return refuse(format!("the body is no order of a call: {e}")),
+    let request: CallRequest = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(e) => return refuse(format!("invalid call request: {e}")),
     };
-    match script_of(&world, order) {
-        Ok(script) => lines(world.place(script, None)),
-        Err(why) => refuse(why),
+    match script_from(&world, request) {
+        Ok(script) => event_lines(world.place(script, None)),
+        Err(message) => refuse(message),
     }
 }
 
-/// The script that an order asks for.
-fn script_of(world: &World, order: CallOrder) -> Result<CallScript, String> {
-    let to = order.to.unwrap_or_else(|| super::world::NUMBER.to_owned());
+/// Converts a request into a script.
+fn script_from(world: &World, request: CallRequest) -> Result<CallScript, String> {
+    let to = request.to.unwrap_or_else(|| super::world::NUMBER.to_owned());
     let to = model::digits_of(&to);
-    let to = match (order.phone_number_id, order.waba) {
+    let to = match (request.phone_number_id, request.waba) {
         (Some(phone_number_id), waba) => SimNumber {
             number: to,
             phone_number_id,
             waba: waba.unwrap_or_else(|| super::world::WABA.to_owned()),
             name: String::new(),
         },
-        (None, _) => world.number(&to).ok_or_else(|| {
-            format!("the simulated Meta has no business number {to}: give phone_number_id and waba with it")
-        })?,
+        (None, _) => world
+            .number(&to)
+            .ok_or_else(|| format!("unknown business number {to}: add phone_number_id and waba"))?,
     };
-    let say = match order.say {
+    let say = match request.say {
         Some(wav) => {
             let wav = base64::engine::general_purpose::STANDARD.decode(wav);
             sound::frames_of_wav(&wav.map_err(|e| format!("say is not Base64: {e}"))?)
@@ -111,66 +113,65 @@ fn script_of(world: &World, order: CallOrder) -> Result<CallScript, String> {
         }
         None => Vec::new(),
     };
-    let hangup = match order.hold_s {
-        _ if order.stay => HangupRule::Never,
+    let hangup = match request.hold_s {
+        _ if request.stay => HangupRule::Never,
         Some(s) if (0.0..=HOLD_MAX).contains(&s) => {
             HangupRule::AfterAnswer(Duration::from_secs_f64(s))
         }
-        Some(s) => return Err(format!("hold_s {s} is not between 0 and {HOLD_MAX}")),
+        Some(s) => return Err(format!("hold_s {s} is out of range: 0 to {HOLD_MAX}")),
         None => HangupRule::default(),
     };
-    let usual = CallScript::default();
+    let defaults = CallScript::default();
     Ok(CallScript {
-        from: order.from.map_or(usual.from.clone(), |f| model::digits_of(&f)),
-        name: order.name.unwrap_or(usual.name.clone()),
+        from: request.from.map_or(defaults.from.clone(), |f| model::digits_of(&f)),
+        name: request.name.unwrap_or(defaults.name.clone()),
         to,
-        node_url: order.node,
-        api_key: order.api_key,
-        app_secret: order.app_secret,
-        verify_token: order.verify_token,
-        keys: parse_keys(order.dtmf.as_deref().unwrap_or_default())
+        node_url: request.node,
+        api_key: request.api_key,
+        app_secret: request.app_secret,
+        verify_token: request.verify_token,
+        keys: parse_keys(request.dtmf.as_deref().unwrap_or_default())
             .map_err(|e| format!("dtmf: {e}"))?,
-        keys_start: order.keys_start,
+        keys_start: request.keys_start,
         say,
-        record: order.record,
+        record: request.record,
         hangup,
-        ..usual
+        ..defaults
     })
 }
 
-async fn order_number(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    let order = serde_json::from_slice(&body).map_err(|e| format!("the body is no number: {e}"));
-    settled(order.and_then(|order| world.order_number(order)))
+async fn update_number(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let request = serde_json::from_slice(&body).map_err(|e| format!("invalid number: {e}"));
+    no_content(request.and_then(|request| world.update_number(request)))
 }
 
-async fn order_failures(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    let order =
-        serde_json::from_slice(&body).map_err(|e| format!("the body is no list of failures: {e}"));
-    settled(order.map(|order| world.order_failures(order)))
+async fn add_failures(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let request =
+        serde_json::from_slice(&body).map_err(|e| format!("invalid list of failures: {e}"));
+    no_content(request.map(|request| world.add_failures(request)))
 }
 
-async fn order_app(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    let order =
-        serde_json::from_slice(&body).map_err(|e| format!("the body says nothing of the app: {e}"));
-    settled(order.map(|order| world.order_app(order)))
+async fn update_app(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let request = serde_json::from_slice(&body).map_err(|e| format!("invalid app update: {e}"));
+    no_content(request.map(|request| world.update_app(request)))
 }
 
-fn settled(done: Result<(), String>) -> Response {
+fn no_content(done: Result<(), String>) -> Response {
     match done {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(why) => refuse(why),
+        Err(message) => refuse(message),
     }
 }
 
-/// A call's events. Whoever closes the connection hangs up.
-fn lines(events: CallEvents) -> Response {
+/// Streams a call's events. Closing the connection hangs up.
+fn event_lines(events: CallEvents) -> Response {
     json_lines(futures_util::stream::unfold(events, |mut events| async move {
         let event = events.next().await?;
         Some((event, events))
     }))
 }
 
-/// Objects as JSON lines.
+/// A response with one JSON object per line.
 fn json_lines<T: Serialize + 'static>(objects: impl Stream<Item = T> + Send + 'static) -> Response {
     let lines = objects.map(|object| {
         let mut line = serde_json::to_vec(&object).unwrap_or_default();
@@ -180,32 +181,35 @@ fn json_lines<T: Serialize + 'static>(objects: impl Stream<Item = T> + Send + 's
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
-/// Runs a load; its report comes as it goes on. Whoever closes the connection ends it.
+/// Runs a load and streams its report. Closing the connection ends the load.
 async fn load(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    let order: LoadOrder = match serde_json::from_slice(&body) {
-        Ok(order) => order,
-        Err(e) => return refuse(format!("the body is no order of a load: {e}")),
+    let request: LoadRequest = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(e) => return refuse(format!("invalid load request: {e}")),
     };
-    let script = order.check().and_then(|()| script_of(&world, order.call.clone()));
+    let script = request.check().and_then(|()| script_from(&world, request.call.clone()));
     let script = match script {
         Ok(script) => script,
-        Err(why) => return refuse(why),
+        Err(message) => return refuse(message),
     };
-    // Once for all calls, so that none of them waits for it.
-    let Some(door) = world.door(&script) else {
-        return refuse("the simulator was not told where the node is".to_owned());
+    // Verified once for all calls, so that none of them waits for it.
+    let Some(target) = world.webhook_target(&script) else {
+        return refuse("no node is configured: set the node URL".to_owned());
     };
-    if let Err(why) = world.webhooks.verify(&door).await {
-        return refuse(why);
+    if let Err(message) = world.webhooks.verify(&target).await {
+        return refuse(message);
     }
-    let Some(stop) = world.begin_load(&order.id) else {
-        return refuse(format!("a load {:?} is under way already, or too many are", order.id));
+    let Some(stop) = world.register_load(&request.id) else {
+        return refuse(format!(
+            "the load {:?} is already running, or too many loads are",
+            request.id
+        ));
     };
     let (report, reader) = mpsc::channel(LOAD_LINES_MAX);
     tokio::spawn(async move {
-        let id = order.id.clone();
-        Load::new(order, script).run(world.clone(), stop, report).await;
-        world.end_load(&id);
+        let id = request.id.clone();
+        Load::new(request, script).run(world.clone(), stop, report).await;
+        world.unregister_load(&id);
     });
     json_lines(futures_util::stream::unfold(reader, |mut reader| async move {
         let event = reader.recv().await?;
@@ -213,33 +217,33 @@ async fn load(State(world): State<Arc<World>>, body: Bytes) -> Response {
     }))
 }
 
-/// `POST /_sim/load/stop`: this load places no further call, and ends those that live.
+/// Body of `POST /_sim/load/stop`, which ends a load and its live calls.
 #[derive(Deserialize, Serialize)]
-pub struct StopOrder {
+pub struct StopLoadRequest {
     pub id: String,
 }
 
 async fn stop_load(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    match serde_json::from_slice::<StopOrder>(&body) {
-        Ok(order) if world.stop_load(&order.id) => StatusCode::NO_CONTENT.into_response(),
+    match serde_json::from_slice::<StopLoadRequest>(&body) {
+        Ok(request) if world.stop_load(&request.id) => StatusCode::NO_CONTENT.into_response(),
         Ok(_) => StatusCode::NOT_FOUND.into_response(),
-        Err(e) => refuse(format!("the body names no load: {e}")),
+        Err(e) => refuse(format!("invalid stop request: {e}")),
     }
 }
 
-/// `POST /_sim/hangup`: the user of this call hangs up.
+/// Body of `POST /_sim/hangup`: the user of this call hangs up.
 #[derive(Deserialize, Serialize)]
-pub struct HangupOrder {
+pub struct HangupRequest {
     pub phone_number_id: String,
     pub call_id: String,
 }
 
 async fn hangup(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    let order: HangupOrder = match serde_json::from_slice(&body) {
-        Ok(order) => order,
-        Err(e) => return refuse(format!("the body names no call: {e}")),
+    let request: HangupRequest = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(e) => return refuse(format!("invalid hangup request: {e}")),
     };
-    match world.call(&order.phone_number_id, &order.call_id) {
+    match world.call(&request.phone_number_id, &request.call_id) {
         Some(call) => {
             let _ = call.send(CallMsg::Hangup).await;
             StatusCode::NO_CONTENT.into_response()
@@ -258,34 +262,33 @@ async fn log(State(world): State<Arc<World>>, Query(query): Query<LogQuery>) -> 
     axum::Json(world.log.since(query.since)).into_response()
 }
 
-/// What users and businesses wrote to each other.
+/// All messages between users and business numbers.
 async fn messages(State(world): State<Arc<World>>) -> Response {
-    axum::Json(world.chat.shown()).into_response()
+    axum::Json(world.chat.messages()).into_response()
 }
 
-/// `POST /_sim/messages`: a user writes.
-async fn write_message(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    let order: MessageOrder = match serde_json::from_slice(&body) {
-        Ok(order) => order,
-        Err(e) => return refuse(format!("the body is no message: {e}")),
+/// `POST /_sim/messages`: a user sends a message.
+async fn send_message(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let request: MessageRequest = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(e) => return refuse(format!("invalid message: {e}")),
     };
-    match world.user_writes(order).await {
+    match world.send_user_message(request).await {
         Ok(id) => axum::Json(serde_json::json!({ "id": id })).into_response(),
-        Err(why) => refuse(why),
+        Err(message) => refuse(message),
     }
 }
 
-/// `POST /_sim/messages/failures`: what becomes of the next messages.
-async fn order_failure(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    let ordered = serde_json::from_slice(&body)
-        .map_err(|e| format!("the body is no order of a failure: {e}"));
-    match ordered.and_then(|order| world.chat.order_failure(order)) {
+/// `POST /_sim/messages/failures`: makes later messages of the business fail.
+async fn add_failure(State(world): State<Arc<World>>, body: Bytes) -> Response {
+    let request = serde_json::from_slice(&body).map_err(|e| format!("invalid failure: {e}"));
+    match request.and_then(|request| world.chat.add_failure(request)) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(why) => refuse(why),
+        Err(message) => refuse(message),
     }
 }
 
-/// A user's file, for who has the token.
+/// Content of a media file. Needs the Graph access token.
 async fn media(
     State(world): State<Arc<World>>,
     Path(id): Path<String>,
@@ -295,64 +298,66 @@ async fn media(
         .get(header::AUTHORIZATION)
         .and_then(|v| v.to_str().ok())
         .and_then(|v| v.strip_prefix("Bearer "));
-    match world.chat.bytes(&id).filter(|_| token == Some(world.access_token.as_str())) {
+    match world.chat.file(&id).filter(|_| token == Some(world.access_token.as_str())) {
         Some((mime, bytes)) => ([(header::CONTENT_TYPE, mime)], bytes).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
 async fn permissions(State(world): State<Arc<World>>) -> Response {
-    axum::Json(world.permissions_shown()).into_response()
+    axum::Json(world.permissions_json()).into_response()
 }
 
-/// `POST /_sim/permissions/answer`: the simulated user accepts or rejects a request to be called.
+/// `POST /_sim/permissions/answer`: the user answers a permission request.
 async fn answer_request(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    let order: AnswerOrder = match serde_json::from_slice(&body) {
-        Ok(order) => order,
-        Err(e) => return refuse(format!("the body is no answer: {e}")),
+    let request: AnswerRequest = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(e) => return refuse(format!("invalid answer: {e}")),
     };
-    match world.answer_request(&order).await {
+    match world.answer_request(&request).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(why) => {
-            (StatusCode::CONFLICT, axum::Json(serde_json::json!({ "error": why }))).into_response()
-        }
+        Err(message) => (StatusCode::CONFLICT, axum::Json(serde_json::json!({ "error": message })))
+            .into_response(),
     }
 }
 
-/// 400 with the reason as `error`.
-pub(crate) fn refuse(why: String) -> Response {
-    (StatusCode::BAD_REQUEST, axum::Json(serde_json::json!({ "error": why }))).into_response()
+/// A 400 response with `why` as its `error` member.
+pub(crate) fn refuse(message: String) -> Response {
+    (StatusCode::BAD_REQUEST, axum::Json(serde_json::json!({ "error": message }))).into_response()
 }
 
-/// Lets in what this machine asks, and pages of our own.
-pub(crate) async fn only_from_here(request: Request, next: Next) -> Response {
-    if is_from_here(request.headers()) {
+/// Middleware that admits requests of this machine and same-origin requests of the simulator's
+/// pages.
+pub(crate) async fn only_local(request: Request, next: Next) -> Response {
+    if is_local_request(request.headers()) {
         next.run(request).await
     } else {
-        (StatusCode::FORBIDDEN, "this door is for the machine the simulator runs on\n")
+        (StatusCode::FORBIDDEN, "only requests from the simulator's own machine are allowed\n")
             .into_response()
     }
 }
 
-/// [`only_from_here`] for a page that another of this machine's pages leads to: its form is its own again.
-pub(crate) async fn only_from_here_or_elsewhere(request: Request, next: Next) -> Response {
+/// Like [`only_local`], but also admits cross-site navigation with GET, for a page that other local
+/// pages link to. Its form is submitted from the same origin.
+pub(crate) async fn local_or_navigation(request: Request, next: Next) -> Response {
     let reads = request.method() == http::Method::GET;
-    let named = is_named_here(request.headers());
-    if named && (reads || is_from_here(request.headers())) {
+    let named = has_local_host(request.headers());
+    if named && (reads || is_local_request(request.headers())) {
         next.run(request).await
     } else {
-        (StatusCode::FORBIDDEN, "this door is for the machine the simulator runs on\n")
+        (StatusCode::FORBIDDEN, "only requests from the simulator's own machine are allowed\n")
             .into_response()
     }
 }
 
-fn is_from_here(headers: &HeaderMap) -> bool {
+fn is_local_request(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").and_then(|v| v.to_str().ok());
-    is_named_here(headers) && matches!(site, None | Some("same-origin" | "none"))
+    has_local_host(headers) && matches!(site, None | Some("same-origin" | "none"))
 }
 
-/// Whether the simulator was asked by an address of its own, or as `localhost`: any other name may lead anywhere.
-fn is_named_here(headers: &HeaderMap) -> bool {
+/// Whether the `Host` is an IP address or `localhost`. Any other name may be a DNS rebinding
+/// attack.
+fn has_local_host(headers: &HeaderMap) -> bool {
     let host = headers.get("host").and_then(|v| v.to_str().ok()).unwrap_or_default();
     let name = host
         .rsplit_once(':')
@@ -364,18 +369,18 @@ fn is_named_here(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_from_here;
+    use super::is_local_request;
     use http::HeaderMap;
 
     #[test]
-    fn only_this_machine_and_our_own_page_may() {
+    fn admits_only_local_requests() {
         let from = |host: &'static str, site: Option<&'static str>| {
             let mut headers = HeaderMap::new();
             headers.insert("host", host.parse().expect("host"));
             if let Some(site) = site {
                 headers.insert("sec-fetch-site", site.parse().expect("site"));
             }
-            is_from_here(&headers)
+            is_local_request(&headers)
         };
         assert!(from("127.0.0.1:8081", None));
         assert!(from("localhost:8081", Some("same-origin")));

@@ -1,8 +1,9 @@
-//! An Answer-URL application to try Offhook with, and to copy from: a spoken menu.
+//! A demo application: a spoken menu behind an answer URL, to try Offhook with and to copy from.
 //!
-//! Offhook asks `/answer` when somebody calls and does what the XML says. Each key leads to `/menu`; `/load` is what
-//! `offhook load` has asked. What does not carry a right `X-Plivo-Signature-V3` is refused. Knows nothing of Offhook's
-//! insides.
+//! Offhook requests `/answer` when a call comes in and executes the XML of the response. Each key
+//! leads to `/menu`. `/load` is the answer URL of `offhook load`. Requests without a valid
+//! `X-Plivo-Signature-V3` are refused. The application uses nothing of Offhook but its public
+//! interfaces.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,27 +18,29 @@ use http::{HeaderMap, StatusCode, Uri, header};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// A running demo application; dropping it stops it.
+/// A running demo application. Dropping it stops it.
 #[derive(Debug)]
 pub struct Demo {
     url: String,
     stop: CancellationToken,
 }
 
-/// Signatures cover our own base URL.
+/// State of the application. `url` is its base URL, which signatures cover.
 struct App {
     url: String,
     auth_token: String,
 }
 
-type Refused = (StatusCode, &'static str);
-/// A form, name by name.
+type Rejection = (StatusCode, &'static str);
+/// Form parameters by name.
 type Params = BTreeMap<String, Vec<String>>;
 
-/// Starts the application; `auth_token` is that of the account whose number points here.
+/// Starts the application. Requests must be signed with `auth_token`, the token of the account that
+/// uses the application.
 ///
 /// # Errors
-/// The address can't be had.
+///
+/// Fails if the address cannot be bound.
 pub async fn start(listen: SocketAddr, auth_token: &str) -> std::io::Result<Demo> {
     let listener = TcpListener::bind(listen).await?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -58,17 +61,17 @@ pub async fn start(listen: SocketAddr, auth_token: &str) -> std::io::Result<Demo
 }
 
 impl Demo {
-    /// What the number's `answer_url` must be.
+    /// Answer URL for a number.
     pub fn answer_url(&self) -> String {
         format!("{}/answer", self.url)
     }
 
-    /// An `answer_url` for loads: speaks until the caller hangs up, and asks for nothing.
+    /// Answer URL for loads: speaks until the caller hangs up and requests nothing else.
     pub fn load_url(&self) -> String {
         format!("{}/load", self.url)
     }
 
-    /// What the number's `hangup_url` may be.
+    /// Hangup URL for a number.
     pub fn hangup_url(&self) -> String {
         format!("{}/hangup", self.url)
     }
@@ -86,9 +89,9 @@ async fn answer(
     headers: HeaderMap,
     RawForm(body): RawForm,
 ) -> Response {
-    match app.check(&uri, &headers, &body) {
-        Ok(_) => xml(&app.ask("Welcome to Offhook. ")),
-        Err(refused) => refused.into_response(),
+    match app.verify(&uri, &headers, &body) {
+        Ok(_) => xml(&app.menu_document("Welcome to Offhook. ")),
+        Err(rejection) => rejection.into_response(),
     }
 }
 
@@ -98,11 +101,11 @@ async fn load(
     headers: HeaderMap,
     RawForm(body): RawForm,
 ) -> Response {
-    match app.check(&uri, &headers, &body) {
+    match app.verify(&uri, &headers, &body) {
         Ok(_) => xml(
             "<Speak loop=\"0\">This call is one of many. It goes on until the caller hangs up.</Speak>",
         ),
-        Err(refused) => refused.into_response(),
+        Err(rejection) => rejection.into_response(),
     }
 }
 
@@ -112,25 +115,26 @@ async fn menu(
     headers: HeaderMap,
     RawForm(body): RawForm,
 ) -> Response {
-    let params = match app.check(&uri, &headers, &body) {
+    let params = match app.verify(&uri, &headers, &body) {
         Ok(params) => params,
-        Err(refused) => return refused.into_response(),
+        Err(rejection) => return rejection.into_response(),
     };
     let url = &app.url;
-    xml(&match value(&params, "Digits") {
-        "1" => app
-            .ask("We are open from nine in the morning to six in the evening, Monday to Friday. "),
-        "2" => format!("<Play>{url}/chime.wav</Play>{}", app.ask("That was a file. ")),
+    xml(&match first_value(&params, "Digits") {
+        "1" => app.menu_document(
+            "We are open from nine in the morning to six in the evening, Monday to Friday. ",
+        ),
+        "2" => format!("<Play>{url}/chime.wav</Play>{}", app.menu_document("That was a file. ")),
         "3" => format!(
             "<GetDigits action=\"{url}/code\" method=\"POST\" numDigits=\"4\" timeout=\"10\">\
              <Speak>Please enter a code of four digits.</Speak></GetDigits>{}",
-            app.ask("No code was entered. ")
+            app.menu_document("No code was entered. ")
         ),
         "9" => {
             format!("<Speak>Once more.</Speak><Redirect method=\"POST\">{url}/answer</Redirect>")
         }
         "0" => "<Speak>Thank you for calling. Goodbye.</Speak><Hangup/>".to_owned(),
-        _ => app.ask("That is not one of the choices. "),
+        _ => app.menu_document("That is not one of the choices. "),
     })
 }
 
@@ -140,17 +144,17 @@ async fn code(
     headers: HeaderMap,
     RawForm(body): RawForm,
 ) -> Response {
-    match app.check(&uri, &headers, &body) {
+    match app.verify(&uri, &headers, &body) {
         Ok(params) => {
-            // Digits are data from outside: only digits go into the document.
+            // Parameters are untrusted input: only digits are copied into the document.
             let digits: String =
-                value(&params, "Digits").chars().filter(char::is_ascii_digit).collect();
+                first_value(&params, "Digits").chars().filter(char::is_ascii_digit).collect();
             let read_back = format!(
                 "<Speak voice=\"Polly.Joanna\">You entered <say-as interpret-as=\"digits\">{digits}</say-as>.</Speak>"
             );
-            xml(&format!("{read_back}{}", app.ask("")))
+            xml(&format!("{read_back}{}", app.menu_document("")))
         }
-        Err(refused) => refused.into_response(),
+        Err(rejection) => rejection.into_response(),
     }
 }
 
@@ -160,15 +164,15 @@ async fn hangup(
     headers: HeaderMap,
     RawForm(body): RawForm,
 ) -> Response {
-    match app.check(&uri, &headers, &body) {
+    match app.verify(&uri, &headers, &body) {
         Ok(_) => StatusCode::OK.into_response(),
-        Err(refused) => refused.into_response(),
+        Err(rejection) => rejection.into_response(),
     }
 }
 
 impl App {
-    /// The menu, introduced by `first`.
-    fn ask(&self, first: &str) -> String {
+    /// The menu, preceded by the sentence `first`.
+    fn menu_document(&self, first: &str) -> String {
         format!(
             "<GetInput action=\"{}/menu\" method=\"POST\" inputType=\"dtmf\" numDigits=\"1\" executionTimeout=\"10\">\
              <Speak>{first}For our opening hours press 1. To hear a sound press 2. To enter a code press 3. \
@@ -178,37 +182,38 @@ impl App {
         )
     }
 
-    /// The request's parameters, if Offhook signed it (`X-Plivo-Signature-V3`).
-    fn check(&self, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Params, Refused> {
-        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    /// Returns the form parameters if the request has a valid `X-Plivo-Signature-V3`.
+    fn verify(&self, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Params, Rejection> {
+        let header =
+            |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let mut params = Params::new();
         for (name, value) in url::form_urlencoded::parse(body) {
             params.entry(name.into_owned()).or_default().push(value.into_owned());
         }
-        let signed = signed_string(&self.url, uri, &params, text("x-plivo-signature-v3-nonce"));
+        let signed = signed_string(&self.url, uri, &params, header("x-plivo-signature-v3-nonce"));
         let key =
             aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, self.auth_token.as_bytes());
-        let right = text("x-plivo-signature-v3").split(',').any(|signature| {
+        let valid = header("x-plivo-signature-v3").split(',').any(|signature| {
             let signature = base64::engine::general_purpose::STANDARD.decode(signature.trim());
             signature.is_ok_and(|s| aws_lc_rs::hmac::verify(&key, signed.as_bytes(), &s).is_ok())
         });
-        let call = value(&params, "CallUUID");
+        let call = first_value(&params, "CallUUID");
         tracing::info!(
             path = uri.path(),
             call,
-            event = value(&params, "Event"),
-            signed = right,
-            "demo application asked"
+            event = first_value(&params, "Event"),
+            signed = valid,
+            "demo request"
         );
-        if right {
+        if valid {
             Ok(params)
         } else {
-            Err((StatusCode::FORBIDDEN, "the signature is missing or wrong\n"))
+            Err((StatusCode::FORBIDDEN, "missing or invalid X-Plivo-Signature-V3\n"))
         }
     }
 }
 
-/// What a POST's V3 signature covers: URL, sorted parameters, nonce.
+/// The text that the V3 signature of a POST request covers: URL, sorted parameters, nonce.
 fn signed_string(base: &str, uri: &Uri, params: &Params, nonce: &str) -> String {
     let sorted: String = params
         .iter()
@@ -226,7 +231,7 @@ fn signed_string(base: &str, uri: &Uri, params: &Params, nonce: &str) -> String 
     }
 }
 
-fn value<'a>(params: &'a Params, name: &str) -> &'a str {
+fn first_value<'a>(params: &'a Params, name: &str) -> &'a str {
     params.get(name).and_then(|values| values.first()).map_or("", String::as_str)
 }
 
@@ -236,7 +241,7 @@ fn xml(body: &str) -> Response {
     ([(header::CONTENT_TYPE, "application/xml; charset=utf-8")], document).into_response()
 }
 
-/// Three notes, a second and a half: a WAV file made on the spot.
+/// Generates a WAV file of three notes, 1.5 s long.
 fn chime() -> Vec<u8> {
     let notes = [523.25, 659.25, 783.99].into_iter().flat_map(|hertz: f64| {
         (0..8_000).map(move |n| {

@@ -1,9 +1,17 @@
-//! A simulated Meta and phone; meets a node over HTTP and UDP only, as the world does.
+//! A simulated Meta with simulated phones, for development, tests and load.
 //!
-//! `meta` is Graph, webhooks and each call's life; `media` terminates ICE-lite, DTLS-SRTP and Opus; `caller` is the
-//! scripted phone, `phone` the one in the browser, `load` many at a steady rate; `control` lets other processes place
-//! calls; `demo` is an Answer-URL application to copy; `faults` makes all of it fail by rules. The stand-in is built from
-//! `meta-calling.md` and shares no decision with the engine.
+//! It meets a node over HTTP and UDP only, as the real Meta does, and shares no decision with the
+//! engine. Its behaviour follows Meta's public documentation and is summarised in
+//! `docs/reference/meta.md#the-simulated-meta`.
+//!
+//! - `meta`: the Graph API, signed webhooks and the life of each call
+//! - `media`: ICE-lite, DTLS-SRTP and Opus
+//! - [`caller`]: scripted phones
+//! - `phone`: the phone in the browser
+//! - [`load`]: many calls at a steady rate
+//! - [`control`]: endpoints under `/_sim/` for other processes
+//! - [`faults`]: failures injected by rules
+//! - [`demo`]: an application with an answer URL, to copy from
 
 #![allow(
     clippy::indexing_slicing,
@@ -17,16 +25,16 @@ pub mod caller;
 pub mod client;
 pub mod control;
 pub mod demo;
-mod dice;
+mod event_log;
 pub mod faults;
-mod follow;
+mod listener;
 pub mod load;
 pub mod log;
 mod media;
 mod meta;
 mod phone;
+mod rng;
 pub mod sound;
-mod wire;
 pub mod world;
 
 use std::collections::HashMap;
@@ -41,75 +49,77 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use caller::{
-    Answering, Answers, CallControl, CallEvent, CallEvents, CallScript, Ended, HangupRule,
-    Happened, HungUpBy, KeyStep, KeysStart, Order, PhoneKind,
+    CallControl, CallEvent, CallEventKind, CallEvents, CallOutcome, CallScript, CalleeAction,
+    CalleeBehaviour, EventOrder, HangupRule, HangupSource, KeyStep, KeysStart, PhoneKind,
 };
 pub use faults::{Faults, FaultsError};
-pub use meta::permissions::Allow;
+pub use meta::permissions::PermissionPolicy;
 pub use meta::webhook::WebhookTimes;
 pub use world::SimNumber;
 
-use self::dice::Dice;
-use self::faults::{Board, CallFaults};
+use self::faults::{CallFaults, FaultInjector};
+use self::listener::{ResetHandle, ResettableListener};
 use self::log::{LogLine, SimLog};
 use self::media::peer::Identity;
 use self::media::{LegId, Relay};
-use self::meta::body::CallFacts;
-use self::meta::life::outgoing::{self, Connect};
-use self::meta::life::{self, CallMsg, Wiring};
+use self::meta::body::CallInfo;
+use self::meta::call::outgoing::{self, Connect};
+use self::meta::call::{self, CallChannels, CallMsg};
 use self::meta::numbers::Accounts;
 use self::meta::permissions::Permissions;
 use self::meta::settings::Settings;
-use self::meta::webhook::{Door, Webhooks};
-use self::wire::{Cut, Wires};
+use self::meta::webhook::{WebhookTarget, Webhooks};
+use self::rng::SimRng;
 use self::world::Numbers;
 use model::Clock;
 
-/// Relays that a load's calls take by turns where nobody says how many: each is an address of its own, as Meta's are. The
-/// more there are the fewer ports a node needs, and the fuller its batches are.
+/// Default number of relays over which the calls of a load are spread. Each relay has an address of
+/// its own, as Meta's have. With more relays a node needs fewer ports and its batches are fuller.
 pub const LOAD_RELAYS: u16 = 32;
-/// Loads under way at once.
+/// Maximum number of loads at the same time.
 const LOADS_MAX: usize = 16;
 
-/// What a simulator is started with. The default is the development world on loopback, ports chosen by the system.
+/// Options of a simulator. The default is the development world on loopback, on ports chosen by the
+/// system.
 #[derive(Clone, Debug)]
 pub struct SimOptions {
-    /// Where Graph, the phone page and `/_sim/` listen.
+    /// Address of Graph, the browser phone and the `/_sim/` endpoints.
     pub listen: SocketAddr,
-    /// Where media goes: address and port (0: any) of the shared relay.
+    /// Address of the shared media relay. Port 0 lets the system choose.
     pub media: SocketAddr,
-    /// A relay port for each call, instead of one for all (H13).
+    /// Gives each call a separate relay port instead of one port for all.
     pub port_per_call: bool,
-    /// Shared relays, which calls take by turns: one, or so many on threads of their own, which a load can fill.
+    /// Number of shared relays, used by calls in turn. More than one run on threads of their own,
+    /// for loads that saturate a single relay.
     pub relays: u16,
     pub app_secret: String,
     pub verify_token: String,
     pub access_token: String,
-    /// Our app's id at Meta.
+    /// Id of the Meta app that the node belongs to.
     pub app_id: String,
-    /// `X-API-Key` for the node's event log.
+    /// `X-API-Key` with which a node's event log is read.
     pub api_key: String,
-    /// Base URL of the node that calls go to; can be given later with [`Sim::set_node_url`].
+    /// Base URL of the node that receives calls. [`Sim::set_node_url`] sets it later.
     pub node_url: Option<String>,
     pub numbers: Vec<SimNumber>,
     pub times: SimTimes,
-    /// Makes ids, credentials and delays the same in every run.
+    /// Seed of all ids, credentials and delays. The same seed gives the same run.
     pub seed: Option<u64>,
-    /// What users do when the business calls them.
+    /// Script of users for whom no call is expected when the business calls them.
     pub callee: CallScript,
-    /// What users have allowed the business before it asks.
-    pub users_allow: Allow,
-    /// What goes wrong on purpose.
+    /// Permission to call that users have given before they are asked.
+    pub permission_policy: PermissionPolicy,
+    /// Faults to inject.
     pub faults: Faults,
     pub clock: Clock,
 }
 
-/// Times of the stand-in.
+/// Timeouts of the simulated Meta.
 #[derive(Clone, Copy, Debug)]
 pub struct SimTimes {
-    /// T_window: from the connect webhook to `accept` (M10).
+    /// How long Meta waits for `accept` after the connect webhook.
     pub accept_window: Duration,
-    /// How long a user's phone rings when the business calls (M16).
+    /// How long a user's phone rings before Meta ends a business-initiated call.
     pub unanswered: Duration,
     pub webhook: WebhookTimes,
 }
@@ -142,57 +152,57 @@ impl Default for SimOptions {
             times: SimTimes::default(),
             seed: None,
             callee: CallScript::default(),
-            users_allow: Allow::default(),
+            permission_policy: PermissionPolicy::default(),
             faults: Faults::default(),
             clock: Clock::real(),
         }
     }
 }
 
-/// The simulator could not start.
+/// Why the simulator could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SimError {
     #[error("listen on {addr}: {source}")]
     Listen { addr: SocketAddr, source: std::io::Error },
-    #[error("make the media side: {0}")]
+    #[error("set up media: {0}")]
     Media(String),
 }
 
-/// A running simulator. [`Sim::stop`] ends it, and so does dropping it.
+/// A running simulator. It stops when this handle is dropped or [`Sim::stop`] is called.
 #[derive(Debug)]
 pub struct Sim {
     world: Arc<World>,
     url: String,
 }
 
-/// A call as Graph finds it.
+/// A live call, as Graph requests find it.
 #[derive(Clone)]
 struct KnownCall {
     mailbox: mpsc::Sender<CallMsg>,
-    /// What goes wrong in it.
     faults: Arc<CallFaults>,
     user: String,
 }
 
-/// A user who waits for a call of the business.
-struct Awaiting {
+/// A call that a test or tool expects the business to place.
+struct ExpectedCall {
     script: CallScript,
-    wiring: Wiring,
+    channels: CallChannels,
 }
 
-/// What all parts of the simulator share.
+/// State shared by all parts of the simulator.
 pub(crate) struct World {
     clock: Clock,
-    dice: Arc<Dice>,
+    rng: Arc<SimRng>,
     log: Arc<SimLog>,
     http: client::Client,
     webhooks: Arc<Webhooks>,
     relay: Relay,
-    /// Shared relays beside the first, and whose turn it is.
-    further: Vec<Relay>,
-    turn: AtomicUsize,
-    /// Where deaf phones let media go: bound so that no ICMP error comes back, and never read.
-    nobody: std::net::UdpSocket,
+    /// Relays beside the first one, and the index of the next to use.
+    load_relays: Vec<Relay>,
+    next_relay: AtomicUsize,
+    /// Media address of signalling-only phones. It is bound, so that no ICMP error comes back, and
+    /// never read.
+    blackhole: std::net::UdpSocket,
     media_ip: IpAddr,
     port_per_call: bool,
     app_secret: String,
@@ -204,18 +214,18 @@ pub(crate) struct World {
     times: SimTimes,
     node_url: Mutex<Option<String>>,
     numbers: Mutex<Numbers>,
-    /// By phone number id and call id: ids of different numbers may be the same (H12).
+    /// By phone number id and call id: two numbers may have calls with the same id.
     calls: Mutex<HashMap<(String, String), KnownCall>>,
-    faults: Board,
+    faults: FaultInjector,
     settings: Settings,
     permissions: Permissions,
     chat: meta::chat::Chat,
-    phones: phone::Phones,
-    /// Users who know what they will do when the business calls, by their numbers; for one call each.
-    awaiting: Mutex<HashMap<String, std::collections::VecDeque<Awaiting>>>,
-    /// What users do of whom nothing else is known.
-    callee: CallScript,
-    /// Loads under way, by the name their owner gave them, and what stops them.
+    phones: phone::BrowserCalls,
+    /// Expected business-initiated calls by user, oldest first. Each is used once.
+    expected_calls: Mutex<HashMap<String, std::collections::VecDeque<ExpectedCall>>>,
+    /// Script of users without an expected call.
+    default_callee: CallScript,
+    /// Running loads by the id that their client chose, with the token that stops each.
     loads: Mutex<HashMap<String, CancellationToken>>,
     stop: CancellationToken,
 }
@@ -227,26 +237,27 @@ impl std::fmt::Debug for World {
 }
 
 impl Sim {
-    /// Starts Graph, the relay and the phone page.
+    /// Starts Graph, the relays and the browser phone.
     ///
     /// # Errors
-    /// An address can't be had.
+    ///
+    /// Fails if an address cannot be bound or the certificate cannot be created.
     pub async fn start(options: SimOptions) -> Result<Self, SimError> {
         let listen_fault = |source| SimError::Listen { addr: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen_fault)?;
         let addr = listener.local_addr().map_err(listen_fault)?;
         let stop = CancellationToken::new();
-        let (clock, dice) = (options.clock.clone(), Arc::new(Dice::new(options.seed)));
+        let (clock, rng) = (options.clock.clone(), Arc::new(SimRng::new(options.seed)));
         let known = options.faults.users().chain([world::USER.to_owned()]);
-        let permissions = Permissions::new(options.users_allow, known);
-        let faults = Board::new(options.faults, dice.number());
+        let permissions = Permissions::new(options.permission_policy, known);
+        let faults = FaultInjector::new(options.faults, rng.next_u64());
         let log = Arc::new(SimLog::new(clock.clone()));
         let identity = Identity::new().map_err(|e| SimError::Media(e.to_string()))?;
         let (ip, port) = (options.media.ip(), options.media.port());
         let media_fault = |source| SimError::Listen { addr: options.media, source };
-        let relay_on = |there: &Handle, port| {
+        let relay_on = |runtime: &Handle, port| {
             Relay::start(
-                there,
+                runtime,
                 (ip, port),
                 identity.clone(),
                 clock.clone(),
@@ -258,31 +269,31 @@ impl Sim {
         let relay = relay_on(&Handle::current(), port)?;
         let further = Some(options.relays).filter(|relays| *relays > 1).unwrap_or_default();
         let threads = media::threads(further, &stop).map_err(media_fault)?;
-        let further = threads
+        let load_relays = threads
             .iter()
             .cycle()
             .take(further.into())
-            .map(|there| relay_on(there, 0))
+            .map(|runtime| relay_on(runtime, 0))
             .collect::<Result<Vec<_>, _>>()?;
-        let nobody = std::net::UdpSocket::bind((ip, 0)).map_err(media_fault)?;
+        let blackhole = std::net::UdpSocket::bind((ip, 0)).map_err(media_fault)?;
         let http = client::client();
         let webhooks = Webhooks::new(
             http.clone(),
             log.clone(),
-            dice.clone(),
+            rng.clone(),
             options.times.webhook,
             stop.clone(),
         );
         let world = Arc::new(World {
             clock,
-            dice,
+            rng,
             log,
             http,
             webhooks: Arc::new(webhooks),
             relay,
-            further,
-            turn: AtomicUsize::new(0),
-            nobody,
+            load_relays,
+            next_relay: AtomicUsize::new(0),
+            blackhole,
             media_ip: ip,
             port_per_call: options.port_per_call,
             app_secret: options.app_secret,
@@ -292,16 +303,16 @@ impl Sim {
             accounts: Accounts::default(),
             api_key: options.api_key,
             times: options.times,
-            node_url: Mutex::new(options.node_url.map(trimmed)),
-            numbers: Mutex::new(Numbers::of(options.numbers)),
+            node_url: Mutex::new(options.node_url.map(without_trailing_slash)),
+            numbers: Mutex::new(Numbers::new(options.numbers)),
             calls: Mutex::default(),
             faults,
             settings: Settings::default(),
             permissions,
             chat: meta::chat::Chat::default(),
-            phones: phone::Phones::default(),
-            awaiting: Mutex::default(),
-            callee: options.callee,
+            phones: phone::BrowserCalls::default(),
+            expected_calls: Mutex::default(),
+            default_callee: options.callee,
             loads: Mutex::default(),
             stop: stop.clone(),
         });
@@ -312,59 +323,62 @@ impl Sim {
             .fallback(meta::graph::unknown)
             .with_state(world.clone());
         tokio::spawn(async move {
-            let served =
-                axum::serve(Wires(listener), app.into_make_service_with_connect_info::<Cut>())
-                    .with_graceful_shutdown(stop.cancelled_owned())
-                    .await;
+            let served = axum::serve(
+                ResettableListener(listener),
+                app.into_make_service_with_connect_info::<ResetHandle>(),
+            )
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await;
             if let Err(error) = served {
-                tracing::warn!(%error, "the simulated Meta stopped listening");
+                tracing::warn!(%error, "simulated meta listener failed");
             }
         });
         Ok(Self { world, url: format!("http://{addr}") })
     }
 
-    /// Base URL of everything here.
+    /// Base URL of all HTTP endpoints.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// What `[meta].graph_url` of a node must be.
+    /// Value for `[meta].graph_url` of a node that uses this simulator.
     pub fn graph_url(&self) -> String {
         format!("{}{}", self.url, meta::graph::BASE)
     }
 
-    /// The browser phone.
+    /// URL of the browser phone.
     pub fn phone_url(&self) -> String {
         format!("{}/_sim/phone", self.url)
     }
 
-    /// Where Meta's side of the media is.
+    /// Address of the first media relay.
     pub fn media_addr(&self) -> SocketAddr {
         self.world.relay.addr()
     }
 
-    /// The node that calls go to from now on.
+    /// Sets the node that later calls go to.
     pub fn set_node_url(&self, node_url: impl Into<String>) {
-        *locked(&self.world.node_url) = Some(trimmed(node_url.into()));
+        *locked(&self.world.node_url) = Some(without_trailing_slash(node_url.into()));
     }
 
-    /// Places a call. Its events end with [`Happened::Ended`]; dropping them hangs up.
+    /// Places a user-initiated call. The last event is [`CallEventKind::Ended`]; dropping the
+    /// events hangs up.
     pub fn place_call(&self, script: CallScript) -> CallEvents {
         self.world.place(script, None)
     }
 
-    /// What the user of this script does when the business calls next. The call's events end with
-    /// [`Happened::Ended`]; dropping them hangs up.
+    /// Sets the script of the next call that the business places to the script's user. The last
+    /// event is [`CallEventKind::Ended`]; dropping the events hangs up.
     pub fn expect_call(&self, script: CallScript) -> CallEvents {
         self.world.expect_call(script)
     }
 
-    /// What happened at Meta, oldest first; bounded.
+    /// The log, oldest line first. It is bounded and drops its oldest lines.
     pub fn log(&self) -> Vec<LogLine> {
         self.world.log.since(0)
     }
 
-    /// Ends everything: calls, webhooks, listeners.
+    /// Stops the simulator with all its calls, deliveries and listeners.
     pub fn stop(self) {
         drop(self);
     }
@@ -377,65 +391,65 @@ impl Drop for Sim {
 }
 
 impl World {
-    /// Places a call; `browser` speaks and hears in the script's place.
+    /// Places a call. With `browser`, that leg's audio replaces the script's.
     pub(crate) fn place(
         self: &Arc<Self>,
         script: CallScript,
         browser: Option<LegId>,
     ) -> CallEvents {
-        let (own, mailbox) = mpsc::channel(life::MAILBOX);
-        self.place_wired(script, browser, own, mailbox)
+        let (mailbox_tx, mailbox) = mpsc::channel(call::MAILBOX);
+        self.place_with_channels(script, browser, mailbox_tx, mailbox)
     }
 
-    /// Places a call that came with a storm.
-    pub(crate) fn place_of_storm(self: &Arc<Self>, script: CallScript) -> CallEvents {
-        let (own, mailbox) = mpsc::channel(life::MAILBOX);
-        self.begin(script, None, own, mailbox, true)
+    /// Places a call that belongs to a storm and cannot start another one.
+    pub(crate) fn place_storm_call(self: &Arc<Self>, script: CallScript) -> CallEvents {
+        let (mailbox_tx, mailbox) = mpsc::channel(call::MAILBOX);
+        self.spawn_call(script, None, mailbox_tx, mailbox, true)
     }
 
-    /// The same with a mailbox that others know already.
-    pub(crate) fn place_wired(
+    /// Places a call with a mailbox that the caller already holds.
+    pub(crate) fn place_with_channels(
         self: &Arc<Self>,
         script: CallScript,
         browser: Option<LegId>,
-        own: mpsc::Sender<CallMsg>,
+        mailbox_tx: mpsc::Sender<CallMsg>,
         mailbox: mpsc::Receiver<CallMsg>,
     ) -> CallEvents {
-        self.begin(script, browser, own, mailbox, false)
+        self.spawn_call(script, browser, mailbox_tx, mailbox, false)
     }
 
-    fn begin(
+    fn spawn_call(
         self: &Arc<Self>,
         script: CallScript,
         browser: Option<LegId>,
-        own: mpsc::Sender<CallMsg>,
+        mailbox_tx: mpsc::Sender<CallMsg>,
         mailbox: mpsc::Receiver<CallMsg>,
-        of_storm: bool,
+        from_storm: bool,
     ) -> CallEvents {
         let (events, reader) = mpsc::channel(caller::EVENTS_MAX);
-        let control = CallControl(own.clone());
-        tokio::spawn(life::run(
+        let control = CallControl(mailbox_tx.clone());
+        tokio::spawn(call::run(
             self.clone(),
             script,
             browser,
-            Wiring { own, mailbox, events, of_storm },
+            CallChannels { mailbox_tx, mailbox, events, from_storm },
         ));
         CallEvents { control, events: reader }
     }
 
     fn expect_call(&self, script: CallScript) -> CallEvents {
-        let (own, mailbox) = mpsc::channel(life::MAILBOX);
+        let (mailbox_tx, mailbox) = mpsc::channel(call::MAILBOX);
         let (events, reader) = mpsc::channel(caller::EVENTS_MAX);
-        let control = CallControl(own.clone());
-        let wiring = Wiring { own, mailbox, events, of_storm: false };
-        locked(&self.awaiting)
+        let control = CallControl(mailbox_tx.clone());
+        let channels = CallChannels { mailbox_tx, mailbox, events, from_storm: false };
+        locked(&self.expected_calls)
             .entry(script.from.clone())
             .or_default()
-            .push_back(Awaiting { script, wiring });
+            .push_back(ExpectedCall { script, channels });
         CallEvents { control, events: reader }
     }
 
-    /// The business calls a user.
+    /// Runs a call that the business has placed to a user.
     fn call_user(
         self: &Arc<Self>,
         number: SimNumber,
@@ -443,41 +457,48 @@ impl World {
         connect: Connect,
         faults: Arc<CallFaults>,
     ) {
-        let awaiting =
-            locked(&self.awaiting).get_mut(user).and_then(std::collections::VecDeque::pop_front);
-        let Awaiting { script, wiring } = awaiting.unwrap_or_else(|| {
-            let (own, mailbox) = mpsc::channel(life::MAILBOX);
-            let (events, _nobody) = mpsc::channel(1);
-            Awaiting {
-                script: self.callee.clone(),
-                wiring: Wiring { own, mailbox, events, of_storm: false },
+        let expected = locked(&self.expected_calls)
+            .get_mut(user)
+            .and_then(std::collections::VecDeque::pop_front);
+        let ExpectedCall { script, channels } = expected.unwrap_or_else(|| {
+            let (mailbox_tx, mailbox) = mpsc::channel(call::MAILBOX);
+            let (events, _reader) = mpsc::channel(1);
+            ExpectedCall {
+                script: self.default_callee.clone(),
+                channels: CallChannels { mailbox_tx, mailbox, events, from_storm: false },
             }
         });
         let script = CallScript { from: user.to_owned(), to: number, ..script };
-        tokio::spawn(outgoing::run(self.clone(), script, connect, faults, wiring));
+        tokio::spawn(outgoing::run(self.clone(), script, connect, faults, channels));
     }
 
-    fn door(&self, script: &CallScript) -> Option<Door> {
-        let node_url =
-            script.node_url.clone().map(trimmed).or_else(|| locked(&self.node_url).clone())?;
-        Some(Door {
+    fn webhook_target(&self, script: &CallScript) -> Option<WebhookTarget> {
+        let node_url = script
+            .node_url
+            .clone()
+            .map(without_trailing_slash)
+            .or_else(|| locked(&self.node_url).clone())?;
+        Some(WebhookTarget {
             node_url,
             app_secret: script.app_secret.clone().unwrap_or_else(|| self.app_secret.clone()),
             verify_token: script.verify_token.clone().unwrap_or_else(|| self.verify_token.clone()),
         })
     }
 
-    /// The node that calls go to where a script names none, with the simulator's own secrets.
-    fn usual_door(&self) -> Option<Door> {
-        self.door(&CallScript::default())
+    /// Webhook target for scripts that name no node, with the simulator's own secrets.
+    fn default_target(&self) -> Option<WebhookTarget> {
+        self.webhook_target(&CallScript::default())
     }
 
-    /// A shared relay, or one for this call alone. With a browser's end it is the one that is always there.
+    /// Returns the next shared relay, or a new one if each call has its own port. A call with a
+    /// browser leg always uses the first relay, because that leg lives there.
     fn relay_for_call(&self, with_browser: bool) -> std::io::Result<Relay> {
         if !self.port_per_call || with_browser {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(self.further.len());
-            let further = turn.filter(|_| !with_browser).and_then(|turn| self.further.get(turn));
-            return Ok(further.unwrap_or(&self.relay).clone());
+            let next_relay =
+                self.next_relay.fetch_add(1, Ordering::Relaxed).checked_rem(self.load_relays.len());
+            let relay =
+                next_relay.filter(|_| !with_browser).and_then(|next| self.load_relays.get(next));
+            return Ok(relay.unwrap_or(&self.relay).clone());
         }
         let identity = self.relay.identity.clone();
         let (clock, log) = (self.clock.clone(), self.log.clone());
@@ -491,9 +512,9 @@ impl World {
         )
     }
 
-    /// An address that answers nothing.
-    fn nobody_addr(&self) -> SocketAddr {
-        self.nobody.local_addr().unwrap_or_else(|_| self.relay.addr())
+    /// An address that never answers.
+    fn blackhole_addr(&self) -> SocketAddr {
+        self.blackhole.local_addr().unwrap_or_else(|_| self.relay.addr())
     }
 
     fn has_number(&self, phone_number_id: &str) -> bool {
@@ -504,7 +525,7 @@ impl World {
         locked(&self.numbers).by_number(number).cloned()
     }
 
-    fn number_of_id(&self, phone_number_id: &str) -> Option<SimNumber> {
+    fn number_by_id(&self, phone_number_id: &str) -> Option<SimNumber> {
         locked(&self.numbers).by_id(phone_number_id).cloned()
     }
 
@@ -512,22 +533,21 @@ impl World {
         locked(&self.numbers).ids()
     }
 
-    /// A WABA's numbers.
-    fn numbers_of(&self, waba: &str) -> Vec<SimNumber> {
+    fn numbers_of_waba(&self, waba: &str) -> Vec<SimNumber> {
         locked(&self.numbers).all().filter(|number| number.waba == waba).cloned().collect()
     }
 
-    /// All WABAs that have numbers.
+    /// Ids of all WABAs that have a number.
     fn wabas(&self) -> std::collections::BTreeSet<String> {
         locked(&self.numbers).all().map(|number| number.waba.clone()).collect()
     }
 
-    fn learn_number(&self, number: &SimNumber) {
-        locked(&self.numbers).learn(number.clone());
+    fn add_number(&self, number: &SimNumber) {
+        locked(&self.numbers).insert(number.clone());
     }
 
-    /// Notes a load; none if that name is taken, or there are too many.
-    fn begin_load(&self, id: &str) -> Option<CancellationToken> {
+    /// Registers a load. Returns `None` if the id is taken or too many loads are running.
+    fn register_load(&self, id: &str) -> Option<CancellationToken> {
         let mut loads = locked(&self.loads);
         if loads.len() >= LOADS_MAX || loads.contains_key(id) {
             return None;
@@ -537,7 +557,7 @@ impl World {
         Some(stop)
     }
 
-    fn end_load(&self, id: &str) {
+    fn unregister_load(&self, id: &str) {
         locked(&self.loads).remove(id);
     }
 
@@ -546,48 +566,48 @@ impl World {
         stop.inspect(CancellationToken::cancel).is_some()
     }
 
-    fn add_call(&self, facts: &CallFacts, call: mpsc::Sender<CallMsg>, faults: Arc<CallFaults>) {
-        let user = facts.user.clone();
-        locked(&self.calls).insert(call_key(facts), KnownCall { mailbox: call, faults, user });
+    fn add_call(&self, info: &CallInfo, call: mpsc::Sender<CallMsg>, faults: Arc<CallFaults>) {
+        let user = info.user.clone();
+        locked(&self.calls).insert(call_key(info), KnownCall { mailbox: call, faults, user });
     }
 
-    fn drop_call(&self, facts: &CallFacts) {
-        locked(&self.calls).remove(&call_key(facts));
+    fn remove_call(&self, info: &CallInfo) {
+        locked(&self.calls).remove(&call_key(info));
     }
 
     fn call(&self, phone_number_id: &str, call_id: &str) -> Option<mpsc::Sender<CallMsg>> {
-        self.known(phone_number_id, call_id).map(|call| call.mailbox)
+        self.known_call(phone_number_id, call_id).map(|call| call.mailbox)
     }
 
     fn faults_of(&self, phone_number_id: &str, call_id: &str) -> Option<Arc<CallFaults>> {
-        self.known(phone_number_id, call_id).map(|call| call.faults)
+        self.known_call(phone_number_id, call_id).map(|call| call.faults)
     }
 
-    /// Whether a call between the number and the user is up.
-    fn is_engaged(&self, phone_number_id: &str, user: &str) -> bool {
+    /// Whether the number and the user have a live call.
+    fn has_call_with(&self, phone_number_id: &str, user: &str) -> bool {
         locked(&self.calls)
             .iter()
             .any(|((number, _), call)| number == phone_number_id && call.user == user)
     }
 
-    fn calls_of(&self, phone_number_id: &str) -> usize {
+    fn call_count(&self, phone_number_id: &str) -> usize {
         locked(&self.calls).keys().filter(|(number, _)| number == phone_number_id).count()
     }
 
-    fn known(&self, phone_number_id: &str, call_id: &str) -> Option<KnownCall> {
+    fn known_call(&self, phone_number_id: &str, call_id: &str) -> Option<KnownCall> {
         locked(&self.calls).get(&(phone_number_id.to_owned(), call_id.to_owned())).cloned()
     }
 }
 
-fn call_key(facts: &CallFacts) -> (String, String) {
-    (facts.number.phone_number_id.clone(), facts.call_id.clone())
+fn call_key(info: &CallInfo) -> (String, String) {
+    (info.number.phone_number_id.clone(), info.call_id.clone())
 }
 
-fn trimmed(url: String) -> String {
+fn without_trailing_slash(url: String) -> String {
     url.trim_end_matches('/').to_owned()
 }
 
-/// A lock whose holder panicked is still good here: what it guards is never left half changed.
+/// Locks a mutex and ignores poisoning: no critical section here leaves its data half changed.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,5 @@
-//! What happened at the simulated Meta, with its time: each Graph request, each webhook delivery. Bounded; the oldest
-//! lines go first. Tokens, SDP and whole phone numbers never stand in it.
+//! The log of the simulated Meta: Graph requests, webhook deliveries, injected faults. It is
+//! bounded and drops its oldest lines. Tokens, SDP and whole phone numbers are never logged.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -9,25 +9,25 @@ use serde::Serialize;
 
 use model::Clock;
 
-/// Lines kept.
+/// Maximum number of lines.
 const LINES_MAX: usize = 10_000;
 
-/// One line of the log.
+/// A line of the log.
 #[derive(Clone, Debug, Serialize)]
 pub struct LogLine {
-    /// Counts from 1; a gap at the front means that old lines were dropped.
+    /// Sequence number, from 1. If the first line has a higher one, older lines were dropped.
     pub nr: u64,
-    /// RFC 3339, UTC.
+    /// RFC 3339 in UTC.
     pub at: String,
     #[serde(flatten)]
-    pub what: Logged,
+    pub event: LogEvent,
 }
 
-/// What a line tells.
+/// Content of a log line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Logged {
-    /// A Graph request and its answer.
+pub enum LogEvent {
+    /// A Graph request and its response.
     Graph {
         method: String,
         path: String,
@@ -36,19 +36,19 @@ pub enum Logged {
         status: u16,
         details: String,
     },
-    /// One attempt to deliver a webhook; `status` 0 is no answer.
+    /// An attempt to deliver a webhook. `status` is 0 if there was no response.
     Webhook { event: String, call_id: String, attempt: u32, status: u16 },
-    /// A verification request (M1).
+    /// A request that verified the node's webhook endpoint.
     Verification { passed: bool, details: String },
-    /// A STUN request that ICE-lite refused (M5).
+    /// A STUN request that was refused.
     Stun { call_id: String, details: String },
-    /// A rule of the fault file was carried out.
+    /// A fault that was injected.
     Fault { call_id: String, details: String },
-    /// Something about a call's media.
+    /// A notable event of a call's media.
     Media { call_id: String, details: String },
 }
 
-/// The log; shared.
+/// The log, shared by all parts of the simulator.
 #[derive(Debug)]
 pub(crate) struct SimLog {
     clock: Clock,
@@ -61,12 +61,12 @@ impl SimLog {
         Self { clock, next: AtomicU64::new(1), lines: Mutex::default() }
     }
 
-    pub(crate) fn add(&self, what: Logged) {
-        tracing::debug!(?what, "simulated meta");
+    pub(crate) fn add(&self, event: LogEvent) {
+        tracing::debug!(?event, "simulated meta event");
         let line = LogLine {
             nr: self.next.fetch_add(1, Ordering::Relaxed),
             at: self.clock.wall().rfc3339(),
-            what,
+            event,
         };
         let mut lines = super::locked(&self.lines);
         if lines.len() >= LINES_MAX {
@@ -75,7 +75,7 @@ impl SimLog {
         lines.push_back(line);
     }
 
-    /// All lines from `nr` on.
+    /// All lines numbered `nr` or higher.
     pub(crate) fn since(&self, nr: u64) -> Vec<LogLine> {
         super::locked(&self.lines).iter().filter(|l| l.nr >= nr).cloned().collect()
     }

@@ -1,7 +1,8 @@
-//! The browser phone: a simulated WhatsApp user at a page (`console/phone`). The browser's connection ends here; Opus
-//! passes through to Meta's side of the call, keys become RFC 4733 events there.
+//! The browser phone: a web page that acts as a simulated WhatsApp user. Its WebRTC connection ends
+//! here. Opus packets are forwarded to and from Meta's side of the call, and keys are turned into
+//! RFC 4733 events there.
 //!
-//! The page reads a call's events as SSE; closing them (or the page) hangs up.
+//! The page reads the events of its call as server-sent events. Closing that stream hangs up.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -22,34 +23,35 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::caller::{CallControl, CallEvents, CallScript, HangupRule, parse_keys};
-use super::control::{only_from_here, refuse};
-use super::media::LegTold;
-use super::meta::life::{self, CallMsg};
+use super::control::{only_local, refuse};
+use super::media::LegEvent;
+use super::meta::call::{self, CallMsg};
 use super::world::SimNumber;
 use super::{World, locked};
 
-/// Browser calls at a time.
-const PHONES_MAX: usize = 64;
-/// A page that does not fetch its events has gone.
-const FETCH_WITHIN: Duration = Duration::from_secs(30);
+/// Maximum number of browser calls at the same time.
+const CALLS_MAX: usize = 64;
+/// A page that has not requested its events within this time is considered closed.
+const FETCH_DEADLINE: Duration = Duration::from_secs(30);
 const BODY_BYTES_MAX: usize = 65_536;
-/// R20, and nothing from anywhere else.
+/// Content security policy: nothing inline and nothing from other hosts.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                    media-src 'self' blob:; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-/// The browser phones in a call.
-pub(crate) type Phones = Mutex<HashMap<String, Phone>>;
+/// Calls of browser phones by id.
+pub(crate) type BrowserCalls = Mutex<HashMap<String, BrowserCall>>;
 
 #[derive(Debug)]
-pub(crate) struct Phone {
+pub(crate) struct BrowserCall {
     control: CallControl,
-    /// Until the page fetches them.
+    /// Taken when the page requests them.
     events: Option<CallEvents>,
 }
 
 pub(crate) fn router() -> Router<Arc<World>> {
-    let page =
-        |kind: &'static str, text: &'static str| get(move || async move { asset(kind, text) });
+    let page = |content_type: &'static str, text: &'static str| {
+        get(move || async move { asset(content_type, text) })
+    };
     Router::new()
         .route("/", get(|| async { Redirect::temporary("/_sim/phone") }))
         .route("/_sim/phone", page("text/html; charset=utf-8", include_str!("../phone/phone.html")))
@@ -65,18 +67,18 @@ pub(crate) fn router() -> Router<Arc<World>> {
             "/_sim/words.js",
             page("text/javascript; charset=utf-8", include_str!("../phone/words.js")),
         )
-        .route("/_sim/phone/world", get(who))
+        .route("/_sim/phone/world", get(page_info))
         .route("/_sim/phone/calls", post(call))
         .route("/_sim/phone/calls/{id}/events", get(events))
         .route("/_sim/phone/calls/{id}/keys", post(keys))
         .route("/_sim/phone/calls/{id}/hangup", post(hangup))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(from_fn(only_from_here))
+        .layer(from_fn(only_local))
 }
 
-fn asset(kind: &'static str, text: &'static str) -> Response {
+fn asset(content_type: &'static str, text: &'static str) -> Response {
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP)),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -89,76 +91,76 @@ fn asset(kind: &'static str, text: &'static str) -> Response {
     (headers, text).into_response()
 }
 
-/// Who calls whom: what the page shows before the call.
-async fn who(State(world): State<Arc<World>>, Query(wanted): Query<Wanted>) -> Response {
+/// Business number and user, shown by the page before a call.
+async fn page_info(State(world): State<Arc<World>>, Query(query): Query<PageQuery>) -> Response {
     let script = CallScript::default();
-    let number = called(&world, wanted.to.as_deref());
+    let number = number_to_call(&world, query.to.as_deref());
     let node = locked(&world.node_url).clone();
     axum::Json(json!({"number": number.number, "business": number.name, "user": script.name, "from": script.from, "phone_number_id": number.phone_number_id, "node": node}))
         .into_response()
 }
 
-/// Whom the page was opened to call.
+/// Query of the page: the number to call.
 #[derive(Deserialize)]
-struct Wanted {
+struct PageQuery {
     to: Option<String>,
 }
 
-/// The number that is meant; the usual one where there is no such.
-fn called(world: &World, to: Option<&str>) -> SimNumber {
-    let usual = CallScript::default().to;
-    let wanted = to.and_then(|to| world.number(&model::digits_of(to)));
-    wanted.or_else(|| world.number(&usual.number)).unwrap_or(usual)
+/// The number with these digits, or the default number if it does not exist.
+fn number_to_call(world: &World, to: Option<&str>) -> SimNumber {
+    let default = CallScript::default().to;
+    let known = to.and_then(|to| world.number(&model::digits_of(to)));
+    known.or_else(|| world.number(&default.number)).unwrap_or(default)
 }
 
 #[derive(Deserialize)]
-struct NewCall {
+struct CallRequest {
     sdp: String,
     #[serde(default)]
     to: Option<String>,
 }
 
 async fn call(State(world): State<Arc<World>>, body: Bytes) -> Response {
-    let Ok(NewCall { sdp, to }) = serde_json::from_slice(&body) else {
-        return refuse("an offer is needed: {\"sdp\": …}".into());
+    let Ok(CallRequest { sdp, to }) = serde_json::from_slice(&body) else {
+        return refuse("invalid call request: send {\"sdp\": \"an SDP offer\"}".into());
     };
-    if locked(&world.phones).len() >= PHONES_MAX {
+    if locked(&world.phones).len() >= CALLS_MAX {
         return (
             StatusCode::SERVICE_UNAVAILABLE,
-            axum::Json(json!({"error": "too many phones are in a call"})),
+            axum::Json(json!({"error": "too many browser phones are in a call"})),
         )
             .into_response();
     }
-    let (own, mailbox) = mpsc::channel(life::MAILBOX);
-    let told = own.clone();
-    let sink = Box::new(move |news: LegTold| {
-        // The page has gone: so has the user.
-        if let LegTold::Closed | LegTold::Gone(_) = news {
-            let _ = told.try_send(CallMsg::Hangup);
+    let (mailbox_tx, mailbox) = mpsc::channel(call::MAILBOX);
+    let hangup_tx = mailbox_tx.clone();
+    let sink = Box::new(move |event: LegEvent| {
+        // The page has been closed.
+        if let LegEvent::Closed | LegEvent::Failed(_) = event {
+            let _ = hangup_tx.try_send(CallMsg::Hangup);
         }
     });
     let (leg, answer) = match world.relay.open_browser(sdp, sink).await {
         Ok(opened) => opened,
-        Err(e) => return refuse(format!("could not {e}")),
+        Err(e) => return refuse(format!("failed to {e}")),
     };
-    let usual = CallScript::default();
-    let to = called(&world, to.as_deref());
-    let script = CallScript { hangup: HangupRule::Never, to, ..usual };
-    let events = world.place_wired(script, Some(leg), own, mailbox);
-    let id = world.dice.uuid().to_string();
+    let defaults = CallScript::default();
+    let to = number_to_call(&world, to.as_deref());
+    let script = CallScript { hangup: HangupRule::Never, to, ..defaults };
+    let events = world.place_with_channels(script, Some(leg), mailbox_tx, mailbox);
+    let id = world.rng.uuid().to_string();
     locked(&world.phones)
-        .insert(id.clone(), Phone { control: events.control(), events: Some(events) });
-    forget_unfetched(&world, &id);
+        .insert(id.clone(), BrowserCall { control: events.control(), events: Some(events) });
+    drop_unless_fetched(&world, &id);
     axum::Json(json!({"id": id, "sdp": answer})).into_response()
 }
 
-/// A page that never asked for its events hangs up.
-fn forget_unfetched(world: &Arc<World>, id: &str) {
+/// Hangs up if the page does not request its events in time.
+fn drop_unless_fetched(world: &Arc<World>, id: &str) {
     let (world, id) = (world.clone(), id.to_owned());
     tokio::spawn(async move {
         tokio::select! {
             () = world.stop.cancelled() => {}
-            () = tokio::time::sleep(FETCH_WITHIN) => {
+            () = tokio::time::sleep(FETCH_DEADLINE) => {
                 let unfetched = locked(&world.phones).get(&id).is_some_and(|p| p.events.is_some());
                 if unfetched {
                     locked(&world.phones).remove(&id);
@@ -168,14 +170,14 @@ fn forget_unfetched(world: &Arc<World>, id: &str) {
     });
 }
 
-/// Takes the phone off the list when its page is done.
-struct Watching {
+/// The event stream of a page. Dropping it removes the call.
+struct EventStream {
     world: Arc<World>,
     id: String,
     events: CallEvents,
 }
 
-impl Drop for Watching {
+impl Drop for EventStream {
     fn drop(&mut self) {
         locked(&self.world.phones).remove(&self.id);
     }
@@ -184,28 +186,28 @@ impl Drop for Watching {
 async fn events(State(world): State<Arc<World>>, Path(id): Path<String>) -> Response {
     let events = locked(&world.phones).get_mut(&id).and_then(|p| p.events.take());
     match events {
-        Some(events) => Sse::new(stream(Watching { world, id, events }))
+        Some(events) => Sse::new(stream(EventStream { world, id, events }))
             .keep_alive(KeepAlive::default())
             .into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
-fn stream(watching: Watching) -> impl Stream<Item = Result<Event, Infallible>> {
-    futures_util::stream::unfold(watching, |mut watching| async move {
-        let event = watching.events.next().await?;
+fn stream(page: EventStream) -> impl Stream<Item = Result<Event, Infallible>> {
+    futures_util::stream::unfold(page, |mut page| async move {
+        let event = page.events.next().await?;
         let data = serde_json::to_string(&event).unwrap_or_default();
-        Some((Ok(Event::default().data(data)), watching))
+        Some((Ok(Event::default().data(data)), page))
     })
 }
 
 #[derive(Deserialize)]
-struct Keys {
+struct KeysRequest {
     keys: String,
 }
 
 async fn keys(State(world): State<Arc<World>>, Path(id): Path<String>, body: Bytes) -> Response {
-    let keys = serde_json::from_slice::<Keys>(&body)
+    let keys = serde_json::from_slice::<KeysRequest>(&body)
         .map_err(|e| e.to_string())
         .and_then(|k| parse_keys(&k.keys));
     match (keys, control_of(&world, &id)) {
@@ -213,7 +215,7 @@ async fn keys(State(world): State<Arc<World>>, Path(id): Path<String>, body: Byt
             control.press(keys).await;
             StatusCode::NO_CONTENT.into_response()
         }
-        (Err(why), _) => refuse(why),
+        (Err(message), _) => refuse(message),
         (_, None) => StatusCode::NOT_FOUND.into_response(),
     }
 }

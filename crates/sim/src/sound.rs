@@ -1,4 +1,4 @@
-//! WAV files in and out: what a simulated phone says and what it heard.
+//! Reads and writes the WAV files that simulated phones play and record.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -7,15 +7,16 @@ use base64::Engine as _;
 
 use media::opus::{Encoder, Rate};
 
-/// Sample rate of recordings and of what is encoded.
+/// Sample rate of recordings and encoded audio, in Hz.
 const RATE: u32 = 16_000;
-/// Longest sound that is said: ten minutes.
+/// Maximum length of played audio: ten minutes. The rest is cut off.
 const SECONDS_MAX: u32 = 600;
 
-/// Reads a WAV file (16-bit PCM, any rate, any channels) into 20 ms Opus frames.
+/// Encodes a WAV file (16-bit PCM, any channel count, 4 to 192 kHz) into Opus frames of 20 ms.
 ///
 /// # Errors
-/// In words: what is wrong with the file.
+///
+/// Returns a message if the file is not a readable 16-bit PCM WAV file.
 pub fn frames_of_wav(wav: &[u8]) -> Result<Vec<Arc<[u8]>>, String> {
     let pcm = pcm_of_wav(wav)?;
     let mut encoder = Encoder::new(Rate::Hz16000, 5, 24_000);
@@ -23,23 +24,26 @@ pub fn frames_of_wav(wav: &[u8]) -> Result<Vec<Arc<[u8]>>, String> {
 }
 
 fn pcm_of_wav(wav: &[u8]) -> Result<Vec<i16>, String> {
-    let unreadable = |e: hound::Error| format!("it is no WAV file that can be read: {e}");
-    let mut reader = hound::WavReader::new(Cursor::new(wav)).map_err(unreadable)?;
+    let invalid = |e: hound::Error| format!("not a readable WAV file: {e}");
+    let mut reader = hound::WavReader::new(Cursor::new(wav)).map_err(invalid)?;
     let spec = reader.spec();
     if spec.sample_format != hound::SampleFormat::Int || spec.bits_per_sample != 16 {
-        return Err(format!("it has {} bits a sample; 16-bit PCM is needed", spec.bits_per_sample));
+        return Err(format!(
+            "the file has {} bits per sample: use 16-bit PCM",
+            spec.bits_per_sample
+        ));
     }
     if spec.sample_rate < 4_000 || spec.sample_rate > 192_000 || spec.channels == 0 {
         return Err(format!(
-            "{} Hz with {} channels is out of range",
+            "{} Hz and {} channels are not supported: use 4000 to 192000 Hz and at least one channel",
             spec.sample_rate, spec.channels
         ));
     }
     let channels = usize::from(spec.channels);
-    // What the file says about its length may be a lie: read at most so much.
+    // The length in the header cannot be trusted.
     let samples_max = (spec.sample_rate * SECONDS_MAX) as usize * channels;
     let samples: Vec<i16> =
-        reader.samples::<i16>().take(samples_max).collect::<Result<_, _>>().map_err(unreadable)?;
+        reader.samples::<i16>().take(samples_max).collect::<Result<_, _>>().map_err(invalid)?;
     let mono: Vec<i16> = samples
         .chunks(channels)
         .map(|frame| {
@@ -50,7 +54,8 @@ fn pcm_of_wav(wav: &[u8]) -> Result<Vec<i16>, String> {
     Ok(resample(&mono, spec.sample_rate))
 }
 
-/// To 16 kHz by straight lines, after averaging where the source is finer: enough for a test phone.
+/// Resamples to 16 kHz by linear interpolation, or by averaging if the source has a higher rate.
+/// Good enough for a test phone.
 fn resample(pcm: &[i16], from: u32) -> Vec<i16> {
     if from == RATE {
         return pcm.to_vec();
@@ -74,7 +79,7 @@ fn resample(pcm: &[i16], from: u32) -> Vec<i16> {
         .collect()
 }
 
-/// A WAV file of 16 kHz mono PCM.
+/// Creates a WAV file from 16 kHz mono PCM.
 pub fn wav_of(pcm: &[i16]) -> Vec<u8> {
     let spec = hound::WavSpec {
         channels: 1,
@@ -90,7 +95,7 @@ pub fn wav_of(pcm: &[i16]) -> Vec<u8> {
         }
         writer.finalize()
     };
-    // Writing to memory fails only past 4 GiB; recordings are bounded far below.
+    // Fails only beyond 4 GiB; recordings are much smaller.
     let _ = write(&mut bytes);
     bytes.into_inner()
 }
@@ -104,7 +109,7 @@ mod tests {
     use super::{frames_of_wav, pcm_of_wav, wav_of};
 
     #[test]
-    fn a_second_of_any_rate_is_fifty_frames() {
+    fn encodes_a_second_into_fifty_frames_at_any_rate() {
         for rate in [8_000u32, 16_000, 44_100, 48_000] {
             let spec = hound::WavSpec {
                 channels: 2,
@@ -123,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn reads_back_written_wav_files() {
         let pcm: Vec<i16> = (0..16_000).map(|n| (n % 300) as i16).collect();
         assert_eq!(pcm_of_wav(&wav_of(&pcm)).expect("pcm"), pcm);
         assert!(frames_of_wav(b"RIFF").is_err());

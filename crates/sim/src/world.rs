@@ -1,46 +1,46 @@
-//! The simulated world's inhabitants and secrets: business numbers, the user, what `offhook dev` and `offhook call`
-//! agree on without a configuration file.
+//! Identities and secrets of the simulated world. `offhook dev` and `offhook call` agree on them
+//! without a configuration file.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Key of webhook signatures.
+/// Meta app secret, the key of webhook signatures.
 pub const APP_SECRET: &str = "offhook-dev-app-secret";
-/// What a node must recognise in the verification request.
+/// Token that a node must recognise in Meta's verification request.
 pub const VERIFY_TOKEN: &str = "offhook-dev-verify-token";
-/// The bearer token of Graph requests.
+/// Bearer token of Graph requests.
 pub const ACCESS_TOKEN: &str = "offhook-dev-access-token";
-/// Our app's id at the simulated Meta.
+/// Id of the Meta app.
 pub const APP_ID: &str = "4080123456789";
 /// `X-API-Key` of the development node.
 pub const API_KEY: &str = "offhook-dev-api-key";
-/// Account of the development node: `MA` and 18 of A–Z, 0–9.
+/// Account id of the development node: `MA` and 18 characters of A–Z and 0–9.
 pub const ACCOUNT: &str = "MADEVOFFHOOK00000001";
-/// Auth token of [`ACCOUNT`]; signs callbacks.
+/// Auth token of [`ACCOUNT`]. It signs callbacks.
 pub const AUTH_TOKEN: &str = "offhook-dev-auth-token";
-/// Who signs in to the console, and with what: everybody knows it.
+/// User name and password for the console of the development node. They are public.
 pub const PERSON: &str = "demo";
 pub const PASSWORD: &str = "offhook-dev-password";
-/// The business number that is there from the start, and its ids.
+/// The predefined business number, with its phone number id and WABA.
 pub const NUMBER: &str = "918035737458";
 pub const PHONE_NUMBER_ID: &str = "106540352242922";
 pub const WABA: &str = "1029384756";
-/// The number that answers with the playground's document, and its id.
+/// The number that answers with the document of the playground, and its phone number id.
 pub const PLAYGROUND: &str = "918035737459";
 pub const PLAYGROUND_ID: &str = "106540352242923";
-/// The WhatsApp user who calls.
+/// The predefined WhatsApp user.
 pub const USER: &str = "919412341234";
 pub const USER_NAME: &str = "Asha Verma";
 
-/// Most numbers that are learned on demand.
+/// Maximum number of business numbers.
 const NUMBERS_MAX: usize = 10_000;
 
 /// A business number as Meta knows it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SimNumber {
-    /// E.164 digits, no plus.
+    /// E.164 digits without a plus.
     pub number: String,
     pub phone_number_id: String,
     pub waba: String,
@@ -66,21 +66,22 @@ impl Default for SimNumber {
     }
 }
 
-/// The numbers of this world, by number and by id.
+/// The business numbers of the simulated world.
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     by_number: BTreeMap<String, SimNumber>,
 }
 
 impl Numbers {
-    pub(crate) fn of(numbers: Vec<SimNumber>) -> Self {
+    pub(crate) fn new(numbers: Vec<SimNumber>) -> Self {
         let mut all = Self::default();
-        numbers.into_iter().for_each(|n| all.learn(n));
+        numbers.into_iter().for_each(|n| all.insert(n));
         all
     }
 
-    /// Adds or replaces a number; past the bound the newcomer is not kept, so that calls to it fail by name.
-    pub(crate) fn learn(&mut self, mut number: SimNumber) {
+    /// Adds or replaces a number. An empty name keeps the known one. Beyond the bound a new number
+    /// is ignored, so that calls to it fail as unknown.
+    pub(crate) fn insert(&mut self, mut number: SimNumber) {
         if number.name.is_empty() {
             number.name =
                 self.by_number(&number.number).map(|known| known.name.clone()).unwrap_or_default();

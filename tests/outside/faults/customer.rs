@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Redirect};
 use axum::routing::any;
 use model::Clock;
 use offhook::node::dev::{Dev, DevOptions};
-use sim::{CallScript, HangupRule, Happened, HungUpBy, SimNumber, world};
+use sim::{CallEventKind, CallScript, HangupRule, HangupSource, SimNumber, world};
 
 use super::{Call, World, deaf, whole};
 use crate::support::app::App;
@@ -110,8 +110,10 @@ async fn r07_slow_body_byte_a_second_and_other_bad_answers_end_in_time_with_thei
     for (call, (path, code, seconds)) in calls.iter().zip(rows) {
         assert_eq!(world.asked(&call.wacid), ["pre_accept 200", "reject 200"], "{path}");
         let told = world.hangup(&call.wacid).await;
-        let ended =
-            call.events.iter().find(|e| e.what == Happened::Hangup { by: HungUpBy::Rejected });
+        let ended = call
+            .events
+            .iter()
+            .find(|e| e.kind == CallEventKind::Hangup { by: HangupSource::Rejected });
         let ended = ended.map_or(u64::MAX, |e| e.at_ms) as f64 / 1_000.0;
         assert_eq!(
             (told.param("HangupCauseCode"), ended < seconds),
@@ -203,7 +205,7 @@ async fn r08_wall_clock_jump_moves_no_timer_and_no_duration() {
         let script = CallScript { api_key: Some(dev.api_key.clone()), ..whole(nr) };
         let (mut events, mut seen) = (dev.sim.place_call(script), Vec::new());
         while let Some(event) = events.next().await {
-            if event.what == Happened::Answered {
+            if event.kind == CallEventKind::Answered {
                 clock.jump(hours * 3_600);
             }
             seen.push(event);

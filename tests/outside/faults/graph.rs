@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sim::{CallScript, HangupRule, Happened, HungUpBy};
+use sim::{CallEventKind, CallScript, HangupRule, HangupSource};
 
 use super::{World, deaf, impatient, rules, whole};
 
@@ -30,12 +30,12 @@ async fn h04_r06_graph_503_html_then_ok_and_other_passing_faults_of_accept() {
     for (nr, (call, tries)) in (1..).zip(calls.iter().zip(&tries)) {
         assert_eq!(tries.len(), if nr == 1 { 3 } else { 2 }, "user {nr}: {tries:?}");
         assert_eq!(tries.last().map(String::as_str), Some("accept 200"), "user {nr}: {tries:?}");
-        assert_eq!(call.count(&Happened::Answered), 1, "user {nr}");
+        assert_eq!(call.count(&CallEventKind::Answered), 1, "user {nr}");
         assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "4000", "user {nr}");
     }
     assert_eq!(tries[0][..2], ["accept 503", "accept 503"]);
     let waited = |nr: usize| {
-        calls[nr].events.iter().find(|e| e.what == Happened::Answered).map_or(0, |e| e.at_ms)
+        calls[nr].events.iter().find(|e| e.kind == CallEventKind::Answered).map_or(0, |e| e.at_ms)
     };
     assert!(waited(6) >= 1_000, "Retry-After was obeyed: {} ms", waited(6));
     assert!(waited(1) < 1_000, "other pauses are short: {} ms", waited(1));
@@ -68,7 +68,7 @@ async fn h04_r06_accept_that_fails_for_good_ends_in_terminate_never_reject() {
             Some("terminate 200"),
             "the user is not left ringing: {asked:?}"
         );
-        assert_eq!(call.count(&Happened::Hangup { by: HungUpBy::Business }), 1);
+        assert_eq!(call.count(&CallEventKind::Hangup { by: HangupSource::Business }), 1);
         let hangup = world.hangup(&call.wacid).await;
         assert_eq!(
             (hangup.param("HangupCauseCode"), hangup.param("HangupCause")),
@@ -142,7 +142,7 @@ async fn h04_r06_each_try_ends_within_five_seconds() {
     let calls = world.calls([deaf(1), stays(2, later), stays(3, HangupRule::Never)]).await;
     for call in &calls[..2] {
         let answered =
-            call.events.iter().find(|e| e.what == Happened::Answered).map_or(0, |e| e.at_ms);
+            call.events.iter().find(|e| e.kind == CallEventKind::Answered).map_or(0, |e| e.at_ms);
         assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "4000");
         assert!(answered < 8_000, "{answered} ms");
     }
@@ -151,8 +151,10 @@ async fn h04_r06_each_try_ends_within_five_seconds() {
     assert_eq!(world.node.metric("offhook_graph_request_seconds_count", &timeouts).await, 5.0);
     let spent = world.node.metric("offhook_graph_request_seconds_sum", &timeouts).await;
     assert!((25.0..26.5).contains(&spent), "{spent} s");
-    let ended =
-        calls[2].events.iter().find(|e| e.what == Happened::Hangup { by: HungUpBy::Business });
+    let ended = calls[2]
+        .events
+        .iter()
+        .find(|e| e.kind == CallEventKind::Hangup { by: HangupSource::Business });
     assert!(ended.is_some_and(|e| (15_000..20_000).contains(&e.at_ms)), "{ended:?}");
     assert_eq!(world.hangup(&calls[2].wacid).await.param("HangupCauseCode"), "3070");
     world.is_well().await;
@@ -172,7 +174,7 @@ async fn h04_r06_retries_stay_a_tenth_and_nobody_is_left_ringing() {
     for call in &calls {
         assert_eq!(world.hangup(&call.wacid).await.param("HangupCauseCode"), "3080");
         assert_eq!(
-            call.count(&Happened::Hangup { by: HungUpBy::Business }),
+            call.count(&CallEventKind::Hangup { by: HangupSource::Business }),
             1,
             "{:?}",
             world.asked(&call.wacid)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sim::{CallScript, HangupRule, Happened, HungUpBy, PhoneKind, caller};
+use sim::{CallEventKind, CallScript, HangupRule, HangupSource, PhoneKind, caller};
 
 use super::{World, rules, user, whole};
 
@@ -58,7 +58,7 @@ async fn h05_bad_offers_are_rejected_and_odd_ones_served() {
     let calls = world.calls((1..=11).map(whole)).await;
     for (how, call) in bad.iter().zip(&calls) {
         assert_eq!(world.asked(&call.wacid), ["reject 200"], "{how}");
-        assert_eq!(call.count(&Happened::Hangup { by: HungUpBy::Rejected }), 1, "{how}");
+        assert_eq!(call.count(&CallEventKind::Hangup { by: HangupSource::Rejected }), 1, "{how}");
     }
     assert_eq!(world.admission("bad_offer").await, 11.0);
     assert!(world.app.seen().is_empty(), "no request about a call that was not admitted");

@@ -13,10 +13,10 @@ mod webhooks;
 
 use std::time::Duration;
 
-use sim::log::Logged;
+use sim::log::LogEvent;
 use sim::{
-    CallEvent, CallScript, Ended, Faults, HangupRule, Happened, PhoneKind, Sim, SimOptions,
-    SimTimes, WebhookTimes,
+    CallEvent, CallEventKind, CallOutcome, CallScript, Faults, HangupRule, PhoneKind, Sim,
+    SimOptions, SimTimes, WebhookTimes,
 };
 
 use crate::support::app::{App, Seen};
@@ -57,7 +57,7 @@ fn rules(of_users: &[(u32, &str)]) -> String {
 /// A user without media, who hangs up a moment after the answer.
 fn deaf(nr: u32) -> CallScript {
     let hangup = HangupRule::AfterAnswer(Duration::from_millis(100));
-    CallScript { from: user(nr), phone: PhoneKind::Deaf, hangup, ..CallScript::default() }
+    CallScript { from: user(nr), phone: PhoneKind::SignallingOnly, hangup, ..CallScript::default() }
 }
 
 /// A user with media, who stays until the business hangs up.
@@ -106,13 +106,13 @@ impl World {
 
     /// What Graph was asked about a call, with the answers: `accept 503`.
     fn asked(&self, wacid: &str) -> Vec<String> {
-        let of_call = |line: &Logged| match line {
-            Logged::Graph { action, call_id, status, .. } if call_id == wacid => {
+        let of_call = |line: &LogEvent| match line {
+            LogEvent::Graph { action, call_id, status, .. } if call_id == wacid => {
                 Some(format!("{action} {status}"))
             }
             _ => None,
         };
-        self.sim.log().iter().filter_map(|line| of_call(&line.what)).collect()
+        self.sim.log().iter().filter_map(|line| of_call(&line.event)).collect()
     }
 
     /// How often Graph was asked for an action, whatever it answered.
@@ -178,7 +178,7 @@ impl World {
             "one record a call: {records}"
         );
         for line in self.sim.log() {
-            if let Logged::Graph { action, call_id, .. } = line.what
+            if let LogEvent::Graph { action, call_id, .. } = line.event
                 && action == "reject"
             {
                 assert_eq!(
@@ -198,8 +198,8 @@ impl World {
 
 impl Call {
     fn of(events: Vec<CallEvent>) -> Self {
-        let placed = |e: &CallEvent| match &e.what {
-            Happened::Placed { call_id, .. } => Some(call_id.clone()),
+        let placed = |e: &CallEvent| match &e.kind {
+            CallEventKind::Placed { call_id, .. } => Some(call_id.clone()),
             _ => None,
         };
         let wacid =
@@ -207,20 +207,20 @@ impl Call {
         Self { wacid, events }
     }
 
-    fn end(&self) -> &Ended {
-        match self.events.last().map(|e| &e.what) {
-            Some(Happened::Ended(ended)) => ended,
+    fn end(&self) -> &CallOutcome {
+        match self.events.last().map(|e| &e.kind) {
+            Some(CallEventKind::Ended(ended)) => ended,
             _ => panic!("no end: {:#?}", self.events),
         }
     }
 
     /// How often something happened.
-    fn count(&self, what: &Happened) -> usize {
-        self.events.iter().filter(|e| e.what == *what).count()
+    fn count(&self, what: &CallEventKind) -> usize {
+        self.events.iter().filter(|e| e.kind == *what).count()
     }
 
     fn was_answered(&self) -> bool {
-        self.count(&Happened::Answered) > 0
+        self.count(&CallEventKind::Answered) > 0
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sim::log::Logged;
+use sim::log::LogEvent;
 use sim::{CallScript, HangupRule};
 
 use super::media::types;
@@ -15,8 +15,8 @@ impl World {
         loop {
             every.tick().await;
             for line in self.sim.log() {
-                if let Logged::Fault { details, .. } = &line.what
-                    && let Some(told) = details.strip_prefix("the storm is over: ")
+                if let LogEvent::Fault { details, .. } = &line.event
+                    && let Some(told) = details.strip_prefix("storm ended: ")
                 {
                     return told.split(' ').next().and_then(|n| n.parse().ok()).expect("a count");
                 }
@@ -144,7 +144,7 @@ async fn r12_r03_media_webhooks_and_graph_at_once_leave_nothing_behind() {
                 .sim
                 .log()
                 .iter()
-                .filter(|line| format!("{:?}", line.what).contains(wacid))
+                .filter(|line| format!("{:?}", line.event).contains(wacid))
                 .collect::<Vec<_>>()
         );
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sim::{CallEvent, CallScript, HangupRule, Happened, SimNumber};
+use sim::{CallEvent, CallEventKind, CallScript, HangupRule, SimNumber};
 
 use super::{World, deaf, impatient, rules, user};
 use crate::support::app::App;
@@ -187,7 +187,7 @@ async fn m17_m20_settings_are_kept_told_and_obeyed() {
     assert_eq!(set(serde_json::json!({"status": "PERHAPS"})).await, 400);
     assert_eq!(set(serde_json::json!({"status": "DISABLED"})).await, 200);
     let refused = world.sim.place_call(deaf(1)).all().await;
-    let cannot = |e: &CallEvent| matches!(&e.what, Happened::Ended(end) if end.cause.starts_with("calling_disabled"));
+    let cannot = |e: &CallEvent| matches!(&e.kind, CallEventKind::Ended(end) if end.cause.starts_with("calling_disabled"));
     assert!(refused.iter().any(cannot), "{refused:#?}");
     let changed = serde_json::json!({"status": "ENABLED", "callback_permission_status": "ENABLED"});
     assert_eq!((set(changed.clone()).await, set(changed).await), (200, 200));
@@ -211,7 +211,7 @@ async fn m03_r05_a_webhook_that_is_delivered_again_counts_once() {
     let mut events = world.sim.place_call(CallScript { hangup, ..deaf(2) });
     let (mut seen, mut unanswered) = (Vec::new(), 0);
     while let Some(event) = events.next().await {
-        unanswered += usize::from(matches!(&event.what, Happened::Webhook { status: 0, .. }));
+        unanswered += usize::from(matches!(&event.kind, CallEventKind::Webhook { status: 0, .. }));
         seen.push(event);
         if unanswered == 2 {
             world.node.signal("CONT");

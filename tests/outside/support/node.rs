@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sim::{Allow, SimOptions};
+use sim::{PermissionPolicy, SimOptions};
 
 use super::http;
 
@@ -25,7 +25,7 @@ pub fn sim_options() -> SimOptions {
         verify_token: VERIFY_TOKEN.to_owned(),
         access_token: ACCESS_TOKEN.to_owned(),
         api_key: API_KEY.to_owned(),
-        users_allow: Allow::Everything,
+        permission_policy: PermissionPolicy::Unenforced,
         ..SimOptions::default()
     }
 }

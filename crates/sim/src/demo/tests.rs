@@ -1,4 +1,4 @@
-//! The demo application over HTTP: signatures beside their vectors, where each key leads, what it plays.
+//! Tests of the demo application over HTTP: signatures, menu, sound.
 
 use super::{Params, chime, signed_string, start};
 use base64::Engine as _;
@@ -17,13 +17,13 @@ fn params(pairs: &[(&str, &str)]) -> Params {
 }
 
 #[test]
-fn signed_strings_are_those_of_the_vectors() {
+fn signed_strings_match_the_vectors() {
     let path = format!("{}/../../fixtures/signature-vectors.json", env!("CARGO_MANIFEST_DIR"));
     let vectors: serde_json::Value =
         serde_json::from_slice(&std::fs::read(path).expect("fixture")).expect("JSON");
     let mut checked = 0;
     for vector in vectors["vectors"].as_array().expect("vectors") {
-        // The demo asks with POST and plain queries only.
+        // Vectors for other methods and queries do not apply to the demo application.
         let url = vector["url"].as_str().expect("url");
         if !["v3-post-no-query", "v3-post-empty-body"].contains(&vector["id"].as_str().expect("id"))
         {
@@ -59,13 +59,14 @@ async fn ask(base: &str, path: &str, digits: &str, token: &str) -> (u16, String)
         .body(Bytes::from(body))
         .expect("request");
     let client = crate::client::client();
-    let answer =
-        crate::client::ask(&client, request, Duration::from_secs(5), 65_536).await.expect("answer");
+    let answer = crate::client::fetch(&client, request, Duration::from_secs(5), 65_536)
+        .await
+        .expect("answer");
     (answer.status, String::from_utf8_lossy(&answer.body).into_owned())
 }
 
 #[tokio::test]
-async fn each_key_leads_somewhere_and_a_wrong_signature_nowhere() {
+async fn answers_each_key_and_refuses_a_wrong_signature() {
     let demo = start(([127, 0, 0, 1], 0).into(), TOKEN).await.expect("demo");
     let answer_url = demo.answer_url();
     let base = answer_url.trim_end_matches("/answer");

@@ -1,25 +1,25 @@
-//! Webhook bodies as Meta might one day, or does at times, write them: batches (H8), the future and the half-known
-//! (H9), clocks that go wrong (H10). Pure: a body in, a body out.
+//! Faults of webhook bodies: batches, unknown members and words, alternative spellings, wrong
+//! clocks. Pure functions from body to body.
 
 use serde_json::{Value, json};
 
-/// Another spelling of a body that means the same call.
+/// A variant of a body that describes the same call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reshape {
-    /// Members, items, fields and words that nobody knows yet, around the known ones.
+pub(crate) enum BodyVariant {
+    /// Unknown members, items, fields and words around the known ones.
     Future,
     NoContacts,
-    /// The user hides the number: only the business-scoped id is there.
+    /// The user hides the phone number: only the business-scoped user id is present.
     Bsuid,
-    /// Numbers where strings are usual.
+    /// Numbers instead of strings.
     Numbers,
-    /// No `direction`, as in older samples.
+    /// No `direction`, as in older examples of Meta's documentation.
     NoDirection,
-    /// Words in another case.
+    /// Event, direction and status in the other case.
     Case,
 }
 
-impl Reshape {
+impl BodyVariant {
     pub(super) const ALL: &[(&str, Self)] = &[
         ("future", Self::Future),
         ("no_contacts", Self::NoContacts),
@@ -46,7 +46,7 @@ impl Reshape {
                     });
                     match flipped {
                         Some(word) => *member = json!(word),
-                        // Looking at it made it.
+                        // Indexing has inserted a null.
                         None => remove(&mut value["calls"][0], name),
                     }
                 }
@@ -72,7 +72,7 @@ fn remove(object: &mut Value, name: &str) {
     }
 }
 
-/// Every string of digits becomes a number, ids and phone numbers included.
+/// Converts every string of digits, ids and phone numbers included, into a number.
 fn numbers(value: &mut Value) {
     match value {
         Value::String(text) => {
@@ -101,7 +101,7 @@ fn future(body: &mut Value) {
             value["calls"][0]["session"]["e2ee"] = json!({"version": 2});
             value["metadata"]["region"] = json!("ap-south-1");
             if let Some(calls) = value["calls"].as_array_mut() {
-                // Of the same call, before and after what is known.
+                // Unknown events of the same call before and after the known one.
                 calls.insert(0, json!({"id": id, "event": "screen_share", "timestamp": "1", "direction": "SIDEWAYS"}));
                 calls.push(json!({"id": id, "event": "hold", "timestamp": "1"}));
             }
@@ -112,18 +112,18 @@ fn future(body: &mut Value) {
     }
 }
 
-/// Other items around the one that counts.
+/// Other items in the same body, around the item of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
-    /// How many in all.
+    /// Number of items, that of the call included.
     pub(crate) items: usize,
-    /// The one right before ours is malformed.
+    /// Puts a malformed item right before that of the call.
     pub(crate) malformed: bool,
 }
 
 impl Batch {
-    /// Puts the item of `body` into the middle of others, which are of all these `numbers` (ids); `mark` makes their
-    /// ids unique.
+    /// Surrounds the item of `body` with filler items for the phone number ids `numbers`. `mark`
+    /// makes the ids of the filler items unique.
     pub(crate) fn apply(self, body: &mut Value, mark: &str, numbers: &[String]) {
         let others = self.items.saturating_sub(1);
         let own_at = others / 2;
@@ -145,7 +145,7 @@ impl Batch {
     }
 }
 
-/// A connect whose id is none.
+/// A connect item with an unusable id.
 fn bad(number: &Value) -> Value {
     entry(
         "calls",
@@ -156,7 +156,7 @@ fn bad(number: &Value) -> Value {
     )
 }
 
-/// Mixed fields, several numbers, one of them nobody's.
+/// A valid item for another field, number or call. The kind varies with `n`.
 fn filler(n: usize, mark: &str, number: &Value) -> Value {
     let id = format!("{mark}.{n}");
     let ours = json!({"phone_number_id": number, "display_phone_number": ""});
@@ -201,7 +201,7 @@ fn entry(field: &str, value: Value) -> Value {
     json!({"id": "1029384756", "changes": [{"field": field, "value": value}]})
 }
 
-/// Moves the timestamps of the calls by so many seconds.
+/// Adds `seconds` to the timestamps of all calls.
 pub(crate) fn skew(body: &mut Value, seconds: i64) {
     for call in
         body["entry"][0]["changes"][0]["value"]["calls"].as_array_mut().into_iter().flatten()

@@ -1,37 +1,38 @@
-//! What a user does whom the business calls, and in which order Meta tells of it (M15, M16). Pure.
+//! Overrides how a user reacts to a business-initiated call and in which order Meta sends its
+//! events.
 
 use std::time::Duration;
 
-use crate::caller::{Answering, Answers, Order};
+use crate::caller::{CalleeAction, CalleeBehaviour, EventOrder};
 
-/// What a rule has of it; the rest stays as it would be.
+/// The changes made by one rule. `None` leaves a value unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Manner {
-    pub(super) how: Option<Answers>,
-    pub(super) order: Option<Order>,
-    /// From the call's beginning until the phone rings.
+pub(crate) struct CalleeOverride {
+    pub(super) action: Option<CalleeAction>,
+    pub(super) order: Option<EventOrder>,
+    /// From the placing of the call until the phone rings.
     pub(super) rings_after: Option<Duration>,
-    /// From then on: until the user picks up or declines.
+    /// From the first ring until the user accepts or rejects.
     pub(super) acts_after: Option<Duration>,
-    /// From the call's beginning until Meta gives up.
+    /// From the placing of the call until Meta ends it unanswered.
     pub(super) unanswered: Option<Duration>,
 }
 
-/// Orders by their words.
-pub(super) const ORDERS: &[(&str, Order)] = &[
-    ("connect-first", Order::ConnectFirst),
-    ("ring-first", Order::RingFirst),
-    ("accepted-first", Order::AcceptedFirst),
-    ("before-reply", Order::BeforeReply),
+/// The names of event orders in rule files.
+pub(super) const EVENT_ORDERS: &[(&str, EventOrder)] = &[
+    ("connect-first", EventOrder::ConnectFirst),
+    ("ring-first", EventOrder::RingFirst),
+    ("accepted-first", EventOrder::AcceptedFirst),
+    ("before-reply", EventOrder::BeforeReply),
 ];
 
-impl Manner {
-    /// Changes what would happen, and how long Meta lets it ring.
-    pub(crate) fn apply(self, answering: &mut Answering, unanswered: &mut Duration) {
-        answering.how = self.how.unwrap_or(answering.how);
-        answering.order = self.order.unwrap_or(answering.order);
-        answering.rings_after = self.rings_after.unwrap_or(answering.rings_after);
-        answering.acts_after = self.acts_after.unwrap_or(answering.acts_after);
+impl CalleeOverride {
+    /// Applies the changes to the user's behaviour and to Meta's ring timeout.
+    pub(crate) fn apply(self, behaviour: &mut CalleeBehaviour, unanswered: &mut Duration) {
+        behaviour.action = self.action.unwrap_or(behaviour.action);
+        behaviour.order = self.order.unwrap_or(behaviour.order);
+        behaviour.rings_after = self.rings_after.unwrap_or(behaviour.rings_after);
+        behaviour.acts_after = self.acts_after.unwrap_or(behaviour.acts_after);
         *unanswered = self.unanswered.unwrap_or(*unanswered);
     }
 }

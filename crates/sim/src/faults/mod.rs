@@ -1,8 +1,10 @@
-//! What goes wrong on purpose at the simulated Meta (`meta-calling.md` §8, H1–H13): a list of rules, read from a small
-//! TOML file, that match calls and events and name an action. Seeded, so that a run can be repeated.
+//! Fault injection for the simulated Meta. Rules from a TOML file match calls and their events and
+//! name a fault. `docs/faults.md` describes the rules. All randomness is seeded, so that a run can
+//! be repeated.
 //!
-//! Deciding is done here; the doing stands where the thing that fails is done: `meta::life` and `meta::webhook`
-//! (webhooks), `meta::graph` (Graph), `media` (packets). `body`, `offer` and `net` are what is done, pure.
+//! This module decides which faults happen. They are executed where the affected work is done: in
+//! `meta::call` and `meta::webhook` (webhooks), `meta::graph` (Graph) and `media` (packets).
+//! `body`, `offer` and `net` hold the faults themselves as pure functions.
 
 pub(crate) mod body;
 pub(crate) mod callee;
@@ -21,25 +23,25 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
-use self::body::{Batch, Reshape};
-use self::callee::Manner;
+use self::body::{Batch, BodyVariant};
+use self::callee::CalleeOverride;
 use self::net::MediaFault;
 use self::offer::OfferFault;
 use super::locked;
 use super::meta::graph::Action;
 
-/// Rules; the default has none.
+/// A set of fault rules. The default has none.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     seed: Option<u64>,
     rules: Arc<[Rule]>,
 }
 
-/// A rule file can't be used.
+/// Why a rule file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FaultsError {
-    #[error("read {file}: {why}")]
-    Unreadable { file: String, why: String },
+    #[error("read {file}: {message}")]
+    Unreadable { file: String, message: String },
     /// `line` counts from 1.
     #[error("use {file}: line {line}: {message}")]
     Rule { file: String, line: usize, message: String },
@@ -49,65 +51,67 @@ impl Faults {
     /// Reads a rule file.
     ///
     /// # Errors
-    /// It can't be read, or a rule is wrong.
+    ///
+    /// Fails if the file cannot be read or has an invalid rule.
     pub fn read(path: &Path) -> Result<Self, FaultsError> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
             Ok(text) => file::parse(&file, &text),
-            Err(e) => Err(FaultsError::Unreadable { file, why: e.to_string() }),
+            Err(e) => Err(FaultsError::Unreadable { file, message: e.to_string() }),
         }
     }
 
-    /// The same from text.
+    /// Parses rules.
     ///
     /// # Errors
-    /// A rule is wrong.
+    ///
+    /// Fails if a rule is invalid.
     pub fn parse(text: &str) -> Result<Self, FaultsError> {
         file::parse("the rules", text)
     }
 
-    /// Users whom a rule is about.
+    /// The users named by rules.
     pub(super) fn users(&self) -> impl Iterator<Item = String> + use<> {
         self.rules.iter().filter_map(|rule| rule.user.clone()).collect::<Vec<_>>().into_iter()
     }
 }
 
-/// One rule: which calls, which of their events, and what happens then.
+/// A rule: the calls and events that it matches, and the fault.
 #[derive(Clone, Debug)]
 struct Rule {
-    /// Digits of the business number; none: any.
+    /// Digits of the business number. `None` matches any.
     number: Option<String>,
-    /// Digits of the user who calls or is called; none: any.
+    /// Digits of the user. `None` matches any.
     user: Option<String>,
-    /// The n-th call of those that match, from 1; none: every.
+    /// Matches only the n-th call of those that number and user select, from 1.
     call: Option<u32>,
-    /// The n-th event of such a call that the action is about, from 1; none: every.
+    /// Matches only the n-th event of the kind that the action applies to, from 1.
     nth: Option<u32>,
-    /// At most so often in one call.
+    /// Maximum number of times the rule acts in one call.
     times: Option<u32>,
-    /// In so many of a hundred cases.
+    /// Probability in percent.
     percent: f64,
-    act: Act,
+    action: FaultAction,
 }
 
-/// What is done, and to what.
+/// The effect of a rule.
 #[derive(Clone, Debug)]
-enum Act {
-    /// None: to both webhooks of a call.
-    Webhook(Option<Hook>, HookDeed),
-    /// None: to any request about a call.
-    Graph(Option<Action>, GraphDeed),
+enum FaultAction {
+    /// A fault of a call's webhooks. `None` means all kinds.
+    Webhook(Option<WebhookKind>, WebhookFault),
+    /// A fault of Graph requests for a call. `None` means all actions.
+    Graph(Option<Action>, GraphFault),
     Offer(OfferFault),
     CallId(String),
     Media(MediaFault),
     Storm(Storm),
-    /// What the user does whom the business calls, and in which order Meta tells of it.
-    Callee(Manner),
+    /// Overrides how the user reacts to a business-initiated call.
+    Callee(CalleeOverride),
 }
 
-/// The webhooks of a call; statuses are of one that the business placed.
+/// Kinds of call webhooks. `Ringing`, `Accepted` and `Rejected` belong to business-initiated calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hook {
+pub(crate) enum WebhookKind {
     Connect,
     Ringing,
     Accepted,
@@ -115,7 +119,7 @@ pub(crate) enum Hook {
     Terminate,
 }
 
-impl Hook {
+impl WebhookKind {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -127,246 +131,268 @@ impl Hook {
     }
 }
 
-/// What is done to a webhook.
+/// A fault of a webhook.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum HookDeed {
-    /// So many more, this long after the first.
+pub(crate) enum WebhookFault {
+    /// Sends copies this long after the first delivery.
     Duplicate {
         copies: u32,
         after: Duration,
     },
-    /// Sent later, by a time between the two.
+    /// Delays the delivery by a random time between the two.
     Delay {
-        least: Duration,
-        most: Duration,
+        min: Duration,
+        max: Duration,
     },
-    /// Sent only when the call's terminate was taken.
+    /// Holds the webhook back until the call's terminate webhook was accepted.
     Swap,
-    /// Never sent.
+    /// Never sends the webhook.
     Lose,
-    Sign(Sign),
-    /// Added to its timestamps, in seconds.
+    Sign(SignatureFault),
+    /// Adds this many seconds to all timestamps.
     Skew(i64),
-    Reshape(Reshape),
+    Reshape(BodyVariant),
     Batch(Batch),
 }
 
-impl HookDeed {
-    /// For the log: secrets stay out.
+impl WebhookFault {
+    /// Description for the log, without secrets.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::Sign(_) => "signed otherwise".to_owned(),
-            Self::Batch(batch) => format!("in a batch of {}", batch.items),
+            Self::Sign(_) => "signature fault".to_owned(),
+            Self::Batch(batch) => format!("batch of {}", batch.items),
             other => format!("{other:?}").to_lowercase(),
         }
     }
 }
 
-/// How a webhook is signed.
+/// A fault of a webhook's signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Sign {
+pub(crate) enum SignatureFault {
     Missing,
     Wrong,
     Upper,
     Twice,
-    /// `X-Hub-Signature`, the older header, alone.
+    /// Only the older `X-Hub-Signature` header, which uses SHA-1.
     Sha1,
-    /// With another secret: an old one.
+    /// Signs with this secret, for example a retired one.
     Secret(String),
 }
 
-/// What Graph does instead of answering well.
+/// A fault of a Graph request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GraphDeed {
-    /// What was asked for is done first.
-    pub(crate) done: bool,
-    pub(crate) how: GraphHow,
+pub(crate) struct GraphFault {
+    /// Carries the request out before the fault happens.
+    pub(crate) carried_out: bool,
+    pub(crate) kind: GraphFaultKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum GraphHow {
+pub(crate) enum GraphFaultKind {
     Answer {
         status: u16,
         body: GraphBody,
-        /// Seconds.
+        /// Value of the `Retry-After` header, in seconds.
         retry_after: Option<u32>,
     },
-    /// Nothing is said for so long; then the answer comes.
+    /// Responds only after this time.
     Silence(Duration),
-    /// The connection breaks, after so many bytes of the answer.
+    /// Resets the connection after this many bytes of the response.
     Reset { after_bytes: usize },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GraphBody {
-    /// Graph's error object with this code.
+    /// An error object with this code.
     Error(i64),
     Html,
     Empty,
-    /// A good answer, cut in the middle.
+    /// A successful response, truncated.
     Cut,
 }
 
-/// Many calls that one brings with it (H11).
+/// A storm: further calls that one call triggers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Storm {
-    /// Besides the one that begins it.
+    /// Number of further calls.
     pub(crate) calls: u32,
-    /// All begin within so long, evenly; in a row, each begins when the one before it is over.
+    /// Time within which the calls begin, evenly spaced. Ignored if `sequential`.
     pub(crate) over: Duration,
-    /// One after the other, and of the same user; else at once, and the users' numbers count up.
-    pub(crate) in_a_row: bool,
-    /// Their users hang up between these two after the call was placed, whatever has become of it by then.
+    /// The same user calls again after each call has ended. Otherwise the calls overlap and the
+    /// users' numbers count up.
+    pub(crate) sequential: bool,
+    /// Each user hangs up at a random time between the two, measured from the placing of the call.
     pub(crate) hangup: (Duration, Duration),
-    /// With media; else signalling only.
+    /// Uses real media, otherwise signalling only.
     pub(crate) media: bool,
 }
 
-/// Pairs of number and user whose calls are counted; those of further ones share a count.
+/// Maximum number of pairs (business number and user) with a call count each. Further pairs share
+/// one count.
 const PAIRS_MAX: usize = 100_000;
 
-/// The rules of a running simulator, and the calls they have met.
+/// The rules of a running simulator and the calls that they have matched.
 #[derive(Debug)]
-pub(crate) struct Board {
+pub(crate) struct FaultInjector {
     faults: Faults,
     seed: u64,
-    met: Mutex<Met>,
+    counts: Mutex<MatchCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Met {
-    /// Calls that matched, by rule.
-    matched: Vec<u32>,
-    /// Calls by number and user.
-    of_pair: HashMap<u64, u32>,
+struct MatchCounts {
+    /// Number of matching calls of each rule.
+    by_rule: Vec<u32>,
+    /// Number of calls of each pair, by the pair's hash.
+    by_pair: HashMap<u64, u32>,
 }
 
-impl Board {
-    /// `otherwise`: the seed where the file names none.
-    pub(crate) fn new(faults: Faults, otherwise: u64) -> Self {
-        let seed = faults.seed.unwrap_or(otherwise);
-        let met = Mutex::new(Met { matched: vec![0; faults.rules.len()], of_pair: HashMap::new() });
+impl FaultInjector {
+    /// Uses `default_seed` if the rules name no seed.
+    pub(crate) fn new(faults: Faults, default_seed: u64) -> Self {
+        let seed = faults.seed.unwrap_or(default_seed);
+        let counts = Mutex::new(MatchCounts {
+            by_rule: vec![0; faults.rules.len()],
+            by_pair: HashMap::new(),
+        });
         if !faults.rules.is_empty() {
-            tracing::info!(rules = faults.rules.len(), seed, "the simulated Meta fails by rules");
+            tracing::info!(rules = faults.rules.len(), seed, "fault rules loaded");
         }
-        Self { faults, seed, met }
+        Self { faults, seed, counts }
     }
 
-    /// What is to go wrong in a new call. To be asked once a call.
+    /// Selects the rules for a new call. Must be called once per call, because it counts.
     pub(crate) fn call(&self, number: &str, user: &str) -> CallFaults {
         let mut active = Vec::new();
         if self.faults.rules.is_empty() {
             return CallFaults(Mutex::new((active, StdRng::seed_from_u64(self.seed))));
         }
-        let mut met = locked(&self.met);
-        // The n-th call of a user to a number has its own chances, whatever others call at the same time.
-        let mut pair = mixed(self.seed, (number, user));
-        if met.of_pair.len() >= PAIRS_MAX && !met.of_pair.contains_key(&pair) {
+        let mut counts = locked(&self.counts);
+        // The seed depends on the pair and the number of its call only, so that concurrent calls of
+        // others do not change the outcome.
+        let mut pair = mix_seed(self.seed, (number, user));
+        if counts.by_pair.len() >= PAIRS_MAX && !counts.by_pair.contains_key(&pair) {
             pair = 0;
         }
-        let nth = met.of_pair.entry(pair).or_default();
+        let nth = counts.by_pair.entry(pair).or_default();
         *nth = nth.saturating_add(1);
-        let chance = mixed(pair, *nth);
-        for (nr, (rule, count)) in self.faults.rules.iter().zip(&mut met.matched).enumerate() {
+        let call_seed = mix_seed(pair, *nth);
+        for (nr, (rule, count)) in self.faults.rules.iter().zip(&mut counts.by_rule).enumerate() {
             let matches =
-                |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
+                |expected: &Option<String>, is: &str| expected.as_deref().is_none_or(|w| w == is);
             if matches(&rule.number, number) && matches(&rule.user, user) {
                 *count += 1;
                 if rule.call.is_none_or(|n| n == *count) {
-                    let dice = StdRng::seed_from_u64(mixed(chance, nr));
-                    active.push(Active { rule: rule.clone(), dice, events: 0, acted: 0 });
+                    let rng = StdRng::seed_from_u64(mix_seed(call_seed, nr));
+                    active.push(ActiveRule { rule: rule.clone(), rng, events: 0, fired_count: 0 });
                 }
             }
         }
-        CallFaults(Mutex::new((active, StdRng::seed_from_u64(chance))))
+        CallFaults(Mutex::new((active, StdRng::seed_from_u64(call_seed))))
     }
 }
 
-/// A seed made of a seed and something else; the same in every run.
-fn mixed(seed: u64, with: impl Hash) -> u64 {
+/// Derives a seed from a seed and a value. The result is the same in every run.
+fn mix_seed(seed: u64, with: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     (seed, with).hash(&mut hasher);
     hasher.finish()
 }
 
 #[derive(Debug)]
-struct Active {
+struct ActiveRule {
     rule: Rule,
-    /// Its own, so that no other rule changes its chances.
-    dice: StdRng,
+    /// Separate for each rule, so that rules do not influence each other.
+    rng: StdRng,
     events: u32,
-    acted: u32,
+    fired_count: u32,
 }
 
-/// What is to go wrong in one call.
+/// The faults of one call.
 #[derive(Debug)]
-pub(crate) struct CallFaults(Mutex<(Vec<Active>, StdRng)>);
+pub(crate) struct CallFaults(Mutex<(Vec<ActiveRule>, StdRng)>);
 
 impl CallFaults {
-    /// The deeds of the rules that concern an event and act on this one.
-    fn acting<T>(&self, concerns: impl Fn(&Act) -> Option<T>) -> Vec<T> {
-        let mut both = locked(&self.0);
-        let mut deeds = Vec::new();
-        for one in &mut both.0 {
-            let Some(deed) = concerns(&one.rule.act) else { continue };
-            one.events = one.events.saturating_add(1);
-            let Rule { nth, times, percent, .. } = one.rule;
-            let is_its = nth.is_none_or(|n| n == one.events) && times.is_none_or(|t| one.acted < t);
-            if is_its && (percent >= 100.0 || one.dice.random_range(0.0..100.0) < percent) {
-                one.acted += 1;
-                deeds.push(deed);
+    /// Returns the faults of all rules that `select` picks and that act on this event.
+    fn fire<T>(&self, select: impl Fn(&FaultAction) -> Option<T>) -> Vec<T> {
+        let mut state = locked(&self.0);
+        let mut faults = Vec::new();
+        for active in &mut state.0 {
+            let Some(fault) = select(&active.rule.action) else { continue };
+            active.events = active.events.saturating_add(1);
+            let Rule { nth, times, percent, .. } = active.rule;
+            let fires = nth.is_none_or(|n| n == active.events)
+                && times.is_none_or(|t| active.fired_count < t);
+            if fires && (percent >= 100.0 || active.rng.random_range(0.0..100.0) < percent) {
+                active.fired_count += 1;
+                faults.push(fault);
             }
         }
-        deeds
+        faults
     }
 
-    pub(crate) fn webhook(&self, hook: Hook) -> Vec<HookDeed> {
-        self.acting(|act| match act {
-            Act::Webhook(on, deed) if on.is_none_or(|on| on == hook) => Some(deed.clone()),
+    pub(crate) fn webhook(&self, hook: WebhookKind) -> Vec<WebhookFault> {
+        self.fire(|action| match action {
+            FaultAction::Webhook(on, fault) if on.is_none_or(|on| on == hook) => {
+                Some(fault.clone())
+            }
             _ => None,
         })
     }
 
-    /// The first rule that acts wins: a request has one answer.
-    pub(crate) fn graph(&self, action: Action) -> Option<GraphDeed> {
-        let deeds = self.acting(|act| match act {
-            Act::Graph(on, deed) if on.is_none_or(|on| on == action) => Some(deed.clone()),
+    /// The fault of the first rule that acts: a request has only one response.
+    pub(crate) fn graph(&self, request: Action) -> Option<GraphFault> {
+        let faults = self.fire(|action| match action {
+            FaultAction::Graph(on, fault) if on.is_none_or(|on| on == request) => {
+                Some(fault.clone())
+            }
             _ => None,
         });
-        deeds.into_iter().next()
+        faults.into_iter().next()
     }
 
     pub(crate) fn offer(&self) -> Vec<OfferFault> {
-        self.acting(|act| if let Act::Offer(fault) = act { Some(*fault) } else { None })
+        self.fire(|action| if let FaultAction::Offer(fault) = action { Some(*fault) } else { None })
     }
 
     pub(crate) fn call_id(&self) -> Option<String> {
-        self.acting(|act| if let Act::CallId(id) = act { Some(id.clone()) } else { None }).pop()
+        self.fire(
+            |action| if let FaultAction::CallId(id) = action { Some(id.clone()) } else { None },
+        )
+        .pop()
     }
 
     pub(crate) fn media(&self) -> Vec<MediaFault> {
-        self.acting(|act| if let Act::Media(fault) = act { Some(fault.clone()) } else { None })
-    }
-
-    /// Of a call that the business places; a later rule goes before an earlier one.
-    pub(crate) fn callee(&self) -> Vec<Manner> {
-        self.acting(|act| if let Act::Callee(manner) = act { Some(*manner) } else { None })
-    }
-
-    /// A call of a storm begins none of its own: see `meta::storm`.
-    pub(crate) fn storm(&self) -> Option<Storm> {
-        self.acting(|act| if let Act::Storm(storm) = act { Some(*storm) } else { None }).pop()
-    }
-
-    /// A time between the two.
-    pub(crate) fn between(&self, least: Duration, most: Duration) -> Duration {
-        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        Duration::from_millis(
-            locked(&self.0).1.random_range(millis(least)..=millis(most).max(millis(least))),
+        self.fire(
+            |action| {
+                if let FaultAction::Media(fault) = action { Some(fault.clone()) } else { None }
+            },
         )
     }
 
-    /// A seed for chance elsewhere in this call.
+    /// Overrides for a business-initiated call. Later ones win.
+    pub(crate) fn callee(&self) -> Vec<CalleeOverride> {
+        self.fire(
+            |action| if let FaultAction::Callee(change) = action { Some(*change) } else { None },
+        )
+    }
+
+    /// The storm that this call triggers. Calls of a storm trigger none themselves, see
+    /// `meta::storm`.
+    pub(crate) fn storm(&self) -> Option<Storm> {
+        self.fire(|action| if let FaultAction::Storm(storm) = action { Some(*storm) } else { None })
+            .pop()
+    }
+
+    /// A random duration between `min` and `max`.
+    pub(crate) fn between(&self, min: Duration, max: Duration) -> Duration {
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(
+            locked(&self.0).1.random_range(millis(min)..=millis(max).max(millis(min))),
+        )
+    }
+
+    /// A seed for other random choices in this call.
     pub(crate) fn seed(&self) -> u64 {
         locked(&self.0).1.next_u64()
     }

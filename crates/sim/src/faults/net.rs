@@ -1,5 +1,5 @@
-//! The bad network between Meta and the node (H6): what becomes of a leg's datagrams. Pure: chance is seeded, time is
-//! handed in; the relay sends what comes out.
+//! Emulates a bad network between Meta and the node for the datagrams of one leg. It does no I/O:
+//! time is passed in, chance is seeded, and the relay sends the resulting datagrams.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,59 +9,60 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::media::peer::Datagram;
 
-/// Datagrams on their way at most; more are lost, as in any buffer.
-const UNDER_WAY_MAX: usize = 4_096;
-/// How far behind a packet comes that is overtaken.
-const OVERTAKEN_BY: Duration = Duration::from_millis(60);
-/// How old a packet is that is replayed: further back than any replay window would need to reach.
-const REPLAY_BEHIND: usize = 50;
-/// A jump of the RTP clock: 100 s.
+/// Maximum number of datagrams in flight. More are dropped, as in any buffer.
+const IN_FLIGHT_MAX: usize = 4_096;
+/// Delay of a reordered packet.
+const REORDER_DELAY: Duration = Duration::from_millis(60);
+/// How many packets back a replayed one is.
+const REPLAY_DISTANCE: usize = 50;
+/// Size of a jump of the RTP clock: 100 s.
 const JUMP_SAMPLES: u32 = 100 * 48_000;
 
-/// What a rule does to the media of a call. Shares are percentages.
+/// The media faults of a rule. `loss`, `reorder`, `duplicate` and `corrupt` are percentages.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct MediaFault {
-    /// Loss to jitter begin so long after the answer; none: with the first datagram.
-    pub(crate) weather_after: Option<Duration>,
-    /// Of all datagrams, both ways.
+    /// Time after the answer at which loss, reordering, duplication, corruption and jitter begin.
+    /// `None` means with the first datagram.
+    pub(crate) impairment_after: Option<Duration>,
+    /// Of all datagrams in both directions. All other faults affect only datagrams to the node.
     pub(crate) loss: f64,
-    /// Those that follow come first; towards the node, as all below.
+    /// Datagrams that are delayed so that later ones overtake them.
     pub(crate) reorder: f64,
     pub(crate) duplicate: f64,
-    /// SRTP and SRTCP with a flipped bit.
+    /// SRTP and SRTCP packets with a flipped bit.
     pub(crate) corrupt: f64,
-    /// Each is up to so late.
+    /// Maximum random delay of a datagram.
     pub(crate) jitter: Duration,
-    /// Begin after the answer, and length: no datagram passes.
+    /// Start after the answer and length of a gap in which no datagram passes.
     pub(crate) gap: Option<(Duration, Duration)>,
-    /// Since when after the answer, and what.
-    pub(crate) how: Option<(Duration, MediaHow)>,
+    /// A fault of the whole stream, and when it begins after the answer.
+    pub(crate) kind: Option<(Duration, MediaFaultKind)>,
 }
 
-/// What is wrong with the media as a whole.
+/// Faults of a whole media stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MediaHow {
+pub(crate) enum MediaFaultKind {
     /// The phone sends no RTP.
     NoRtp,
-    /// DTLS never comes to its end.
+    /// The DTLS handshake never completes.
     NoDtls,
-    /// Each SRTP packet is followed by one of a second ago.
+    /// Each SRTP packet is followed by a copy of one from a second before.
     Replay,
-    /// Garbage that looks like RTCP.
+    /// Random bytes with an RTCP header are sent.
     BadRtcp,
-    /// The phone's stream goes on under another SSRC.
+    /// The phone's stream changes its SSRC.
     NewSsrc,
-    /// Its audio goes on under a payload type that was not agreed upon.
+    /// The phone's audio changes to a payload type that was not negotiated.
     OtherPt,
-    /// Its timestamps jump ahead.
+    /// The phone's RTP timestamps jump ahead.
     ClockJump,
-    /// Silence is not sent.
+    /// The phone sends no packets during silence.
     Dtx,
-    /// Meta's side is gone: nothing passes any more, either way.
+    /// Meta's side disappears: nothing passes in either direction.
     Vanish,
 }
 
-impl MediaHow {
+impl MediaFaultKind {
     pub(super) const ALL: &[(&str, Self)] = &[
         ("no_rtp", Self::NoRtp),
         ("no_dtls", Self::NoDtls),
@@ -75,179 +76,189 @@ impl MediaHow {
     ];
 }
 
-/// One leg's network.
-pub(crate) struct Net {
+/// The emulated network of one leg.
+pub(crate) struct NetworkEmulator {
     faults: Vec<MediaFault>,
-    dice: StdRng,
+    rng: StdRng,
     accepted: Option<Instant>,
-    under_way: VecDeque<(Instant, Datagram)>,
-    /// SRTP as sent, the newest last.
+    in_flight: VecDeque<(Instant, Datagram)>,
+    /// The latest SRTP packets, newest last, for replays.
     sent: VecDeque<Vec<u8>>,
     jumped: bool,
     ssrc_changed: bool,
 }
 
-impl Net {
-    /// The network of a call; without faults there is none in between.
-    pub(crate) fn of(faults: Vec<MediaFault>, seed: impl FnOnce() -> u64) -> Option<Self> {
+impl NetworkEmulator {
+    /// Creates the network of a call, or `None` if there are no faults.
+    pub(crate) fn from_faults(faults: Vec<MediaFault>, seed: impl FnOnce() -> u64) -> Option<Self> {
         (!faults.is_empty()).then(|| Self::new(faults, seed()))
     }
 
     pub(super) fn new(faults: Vec<MediaFault>, seed: u64) -> Self {
-        let dice = StdRng::seed_from_u64(seed);
-        let (under_way, sent) = Default::default();
-        Self { faults, dice, accepted: None, under_way, sent, jumped: false, ssrc_changed: false }
+        let rng = StdRng::seed_from_u64(seed);
+        let (in_flight, sent) = Default::default();
+        Self { faults, rng, accepted: None, in_flight, sent, jumped: false, ssrc_changed: false }
     }
 
-    /// The call was answered: times count from here.
+    /// Starts the clock of the faults: the call was answered.
     pub(crate) fn accepted(&mut self, now: Instant) {
         self.accepted.get_or_insert(now);
     }
 
-    /// Whether this is so now.
-    pub(crate) fn is(&self, now: Instant, wanted: MediaHow) -> bool {
-        self.faults
-            .iter()
-            .any(|f| f.how.is_some_and(|(after, how)| how == wanted && self.since(now, after)))
+    /// Whether a fault of the whole stream is active.
+    pub(crate) fn is_active(&self, now: Instant, expected: MediaFaultKind) -> bool {
+        self.faults.iter().any(|f| {
+            f.kind.is_some_and(|(after, kind)| kind == expected && self.has_started(now, after))
+        })
     }
 
-    fn since(&self, now: Instant, after: Duration) -> bool {
-        // Without a time of its own a fault is there from the first datagram on.
+    fn has_started(&self, now: Instant, after: Duration) -> bool {
+        // A fault without a start time is active before the answer as well.
         after.is_zero() || self.accepted.is_some_and(|at| now >= at + after)
     }
 
-    /// The new SSRC's turn has come, once.
-    pub(crate) fn changes_ssrc(&mut self, now: Instant) -> bool {
-        self.is(now, MediaHow::NewSsrc) && !std::mem::replace(&mut self.ssrc_changed, true)
+    /// Returns true once, when the SSRC has to change.
+    pub(crate) fn take_ssrc_change(&mut self, now: Instant) -> bool {
+        self.is_active(now, MediaFaultKind::NewSsrc)
+            && !std::mem::replace(&mut self.ssrc_changed, true)
     }
 
-    /// So far the phone's clock jumps now; once.
-    pub(crate) fn jump(&mut self, now: Instant) -> Option<u32> {
-        (self.is(now, MediaHow::ClockJump) && !std::mem::replace(&mut self.jumped, true))
-            .then_some(JUMP_SAMPLES)
+    /// Returns the size of the clock jump once, when it is due.
+    pub(crate) fn take_clock_jump(&mut self, now: Instant) -> Option<u32> {
+        (self.is_active(now, MediaFaultKind::ClockJump)
+            && !std::mem::replace(&mut self.jumped, true))
+        .then_some(JUMP_SAMPLES)
     }
 
-    /// Nothing passes now.
-    fn is_shut(&self, now: Instant) -> bool {
+    /// Whether no datagram passes at all.
+    fn is_blocked(&self, now: Instant) -> bool {
         let gaps = self.faults.iter().filter_map(|f| f.gap);
         let mut gaps = gaps.filter_map(|(after, length)| {
             self.accepted.map(|at| (at + after, at + after + length))
         });
-        gaps.any(|(from, to)| (from..to).contains(&now)) || self.is(now, MediaHow::Vanish)
+        gaps.any(|(from, to)| (from..to).contains(&now))
+            || self.is_active(now, MediaFaultKind::Vanish)
     }
 
-    /// Whose weather it is now.
-    fn weather(&self, now: Instant) -> impl Iterator<Item = &MediaFault> {
+    /// The faults with active loss, reordering, duplication, corruption and jitter.
+    fn impairments(&self, now: Instant) -> impl Iterator<Item = &MediaFault> {
         self.faults
             .iter()
-            .filter(move |f| f.weather_after.is_none_or(|after| self.since(now, after)))
+            .filter(move |f| f.impairment_after.is_none_or(|after| self.has_started(now, after)))
     }
 
-    fn happens(&mut self, now: Instant, share: impl Fn(&MediaFault) -> f64) -> bool {
-        let percent = self.weather(now).map(share).fold(0.0, f64::max);
-        percent > 0.0 && self.dice.random_range(0.0..100.0) < percent
+    fn draws(&mut self, now: Instant, share: impl Fn(&MediaFault) -> f64) -> bool {
+        let percent = self.impairments(now).map(share).fold(0.0, f64::max);
+        percent > 0.0 && self.rng.random_range(0.0..100.0) < percent
     }
 
     /// Whether a datagram from the node arrives.
-    pub(crate) fn lets_in(&mut self, now: Instant) -> bool {
-        !self.is_shut(now) && !self.happens(now, |f| f.loss)
+    pub(crate) fn admits(&mut self, now: Instant) -> bool {
+        !self.is_blocked(now) && !self.draws(now, |f| f.loss)
     }
 
-    /// A datagram sets out for the node. It, and what it brings about, comes out of [`Net::due`].
+    /// Accepts a datagram for the node. [`NetworkEmulator::due`] returns it and everything that it
+    /// triggers.
     pub(crate) fn send(&mut self, now: Instant, mut datagram: Datagram) {
-        let kind = Kind::of(&datagram.bytes);
-        if self.is_shut(now)
-            || (kind == Kind::Dtls && self.is(now, MediaHow::NoDtls))
-            || self.happens(now, |f| f.loss)
+        let kind = DatagramKind::of(&datagram.bytes);
+        if self.is_blocked(now)
+            || (kind == DatagramKind::Dtls && self.is_active(now, MediaFaultKind::NoDtls))
+            || self.draws(now, |f| f.loss)
         {
             return;
         }
-        if kind == Kind::Srtp && self.is(now, MediaHow::Replay) {
+        if kind == DatagramKind::Srtp && self.is_active(now, MediaFaultKind::Replay) {
             self.sent.push_back(datagram.bytes.clone());
-            if self.sent.len() > REPLAY_BEHIND
+            if self.sent.len() > REPLAY_DISTANCE
                 && let Some(bytes) = self.sent.pop_front()
             {
-                self.set_out(now, Datagram { to: datagram.to, bytes });
+                self.enqueue(now, Datagram { to: datagram.to, bytes });
             }
         }
-        if self.is(now, MediaHow::BadRtcp) && kind == Kind::Srtp {
+        if self.is_active(now, MediaFaultKind::BadRtcp) && kind == DatagramKind::Srtp {
             let bytes = self.bad_rtcp();
-            self.set_out(now, Datagram { to: datagram.to, bytes });
+            self.enqueue(now, Datagram { to: datagram.to, bytes });
         }
-        if self.happens(now, |f| f.duplicate) {
+        if self.draws(now, |f| f.duplicate) {
             let copy = Datagram { to: datagram.to, bytes: datagram.bytes.clone() };
-            self.set_out(now, copy);
+            self.enqueue(now, copy);
         }
-        if matches!(kind, Kind::Srtp | Kind::Srtcp) && self.happens(now, |f| f.corrupt) {
-            let at = self.dice.random_range(0..datagram.bytes.len().max(1));
+        if matches!(kind, DatagramKind::Srtp | DatagramKind::Srtcp)
+            && self.draws(now, |f| f.corrupt)
+        {
+            let at = self.rng.random_range(0..datagram.bytes.len().max(1));
             if let Some(byte) = datagram.bytes.get_mut(at) {
-                *byte ^= 1 << self.dice.random_range(0..8);
+                *byte ^= 1 << self.rng.random_range(0..8);
             }
         }
-        self.set_out(now, datagram);
+        self.enqueue(now, datagram);
     }
 
-    fn set_out(&mut self, now: Instant, datagram: Datagram) {
-        let jitter = self.weather(now).map(|f| f.jitter).max().unwrap_or_default();
-        let mut late = match u64::try_from(jitter.as_micros()).unwrap_or(u64::MAX) {
+    fn enqueue(&mut self, now: Instant, datagram: Datagram) {
+        let jitter = self.impairments(now).map(|f| f.jitter).max().unwrap_or_default();
+        let mut delay = match u64::try_from(jitter.as_micros()).unwrap_or(u64::MAX) {
             0 => Duration::ZERO,
-            most => Duration::from_micros(self.dice.random_range(0..=most)),
+            max => Duration::from_micros(self.rng.random_range(0..=max)),
         };
-        if self.happens(now, |f| f.reorder) {
-            late += OVERTAKEN_BY;
+        if self.draws(now, |f| f.reorder) {
+            delay += REORDER_DELAY;
         }
-        if self.under_way.len() < UNDER_WAY_MAX {
-            self.under_way.push_back((now + late, datagram));
+        if self.in_flight.len() < IN_FLIGHT_MAX {
+            self.in_flight.push_back((now + delay, datagram));
         }
     }
 
-    /// The next datagram whose time has come.
+    /// The next datagram that is due.
     pub(crate) fn due(&mut self, now: Instant) -> Option<Datagram> {
         let first = self
-            .under_way
+            .in_flight
             .iter()
             .enumerate()
             .filter(|(_, (at, _))| *at <= now)
             .min_by_key(|(n, (at, _))| (*at, *n));
         let nr = first.map(|(nr, _)| nr)?;
-        self.under_way.remove(nr).map(|(_, datagram)| datagram)
+        self.in_flight.remove(nr).map(|(_, datagram)| datagram)
     }
 
-    /// An RTCP header, mostly a lie about its length, and noise.
+    /// An RTCP header, usually with a wrong length, and random bytes.
     fn bad_rtcp(&mut self) -> Vec<u8> {
-        let mut bytes = vec![0u8; self.dice.random_range(2..80)];
-        self.dice.fill(&mut bytes[..]);
-        let head = [0x80 | self.dice.random_range(0..32u8), self.dice.random_range(200..208u8)];
+        let mut bytes = vec![0u8; self.rng.random_range(2..80)];
+        self.rng.fill(&mut bytes[..]);
+        let head = [0x80 | self.rng.random_range(0..32u8), self.rng.random_range(200..208u8)];
         bytes.iter_mut().zip(head).for_each(|(byte, new)| *byte = new);
         bytes
     }
 }
 
-/// What a datagram is, by its first bytes (RFC 7983, RFC 5761).
+/// The protocol of a datagram by its first bytes (RFC 7983, RFC 5761).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum DatagramKind {
     Stun,
     Dtls,
     Srtp,
     Srtcp,
-    Else,
+    Other,
 }
 
-impl Kind {
+impl DatagramKind {
     fn of(bytes: &[u8]) -> Self {
         match bytes {
             [0..=3, ..] => Self::Stun,
             [20..=63, ..] => Self::Dtls,
             [128..=191, 192..=223, ..] => Self::Srtcp,
             [128..=191, ..] => Self::Srtp,
-            _ => Self::Else,
+            _ => Self::Other,
         }
     }
 }
 
-/// For the relay's debugging.
-impl std::fmt::Debug for Net {
+impl std::fmt::Debug for NetworkEmulator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Net({} faults, {} under way)", self.faults.len(), self.under_way.len())
+        write!(
+            f,
+            "NetworkEmulator({} faults, {} in flight)",
+            self.faults.len(),
+            self.in_flight.len()
+        )
     }
 }

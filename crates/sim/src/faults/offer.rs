@@ -1,30 +1,30 @@
-//! Offers that are not as they should be (H5). Pure: a good offer in, a bad one out.
+//! Faults of SDP offers. Pure: a valid offer in, a faulty one out.
 
-/// What is wrong with the offer.
+/// A fault of an SDP offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OfferFault {
     Empty,
-    /// Cut in the middle.
+    /// Truncated.
     Cut,
     VideoOnly,
     NoOpus,
-    /// A SHA-1 fingerprint alone.
+    /// Only a SHA-1 fingerprint.
     Sha1,
-    /// SDES keys instead of DTLS.
+    /// SDES keys instead of a DTLS fingerprint.
     Sdes,
     NoCandidate,
-    /// Three characters; four are the least.
+    /// A ufrag of three characters; the minimum is four.
     BadUfrag,
     NoRtcpMux,
     /// A megabyte of attributes.
     Huge,
-    /// Only a candidate of IPv6: no fault by itself.
+    /// Only an IPv6 candidate, which is valid.
     Ipv6Only,
-    /// Opus on payload type 96: no fault.
+    /// Opus as payload type 96, which is valid.
     Opus96,
-    /// No telephone-event: no fault, but no keys either.
+    /// No telephone-event, which is valid but leaves the call without digits.
     NoDigits,
-    /// Not that of the certificate.
+    /// A fingerprint of another certificate.
     WrongFingerprint,
 }
 
@@ -46,7 +46,7 @@ impl OfferFault {
         ("wrong_fingerprint", Self::WrongFingerprint),
     ];
 
-    /// The offer with this fault.
+    /// Returns the offer with this fault.
     pub(crate) fn apply(self, offer: &str) -> String {
         let without = |prefix: &str| {
             lines(offer, |line| (!line.starts_with(prefix)).then(|| line.to_owned()))
@@ -104,7 +104,7 @@ impl OfferFault {
     }
 }
 
-/// Each line as `f` has it, ended by CRLF.
+/// Maps the lines of an SDP. `f` returns `None` to drop a line.
 fn lines(offer: &str, f: impl Fn(&str) -> Option<String>) -> String {
     offer.lines().filter_map(f).map(|line| line + "\r\n").collect()
 }

@@ -1,43 +1,47 @@
-//! The rule file, who is met by a rule, and what it does to offers, bodies and datagrams.
+//! Tests of rule files, of rule matching, and of the faults of offers, bodies and datagrams.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::body::{Batch, Reshape, skew};
-use super::net::{MediaFault, MediaHow, Net};
+use super::body::{Batch, BodyVariant, skew};
+use super::net::{MediaFault, MediaFaultKind, NetworkEmulator};
 use super::offer::OfferFault;
-use super::{Board, Faults, GraphBody, GraphHow, Hook, HookDeed};
+use super::{FaultInjector, Faults, GraphBody, GraphFaultKind, WebhookFault, WebhookKind};
 use crate::media::peer::Datagram;
 use crate::meta::graph::Action;
 use crate::meta::offer::tests::fixture;
 use media::sdp;
 
-fn board(text: &str) -> Board {
-    Board::new(Faults::parse(text).expect("rules"), 7)
+fn injector(text: &str) -> FaultInjector {
+    FaultInjector::new(Faults::parse(text).expect("rules"), 7)
 }
 
 #[test]
-fn a_bad_rule_file_is_told_with_its_line() {
-    let told = |text: &str| Faults::parse(text).expect_err("bad rules").to_string();
+fn errors_name_the_line_of_a_rule_file() {
+    let error_text = |text: &str| Faults::parse(text).expect_err("bad rules").to_string();
     for (text, line, words) in [
-        ("[[fault]]\ndo = \"loose\"\n", 2, "`loose` is nothing to do: one of duplicate, delay"),
+        (
+            "[[fault]]\ndo = \"loose\"\n",
+            2,
+            "`loose` is not a valid `do`: use one of duplicate, delay",
+        ),
         ("[[fault]]\n\n[[fault]]\non = \"connect\"\n", 1, "`do` is missing"),
         (
             "seed = 1\n[[fault]]\ndo = \"lose\"\non = \"conect\"\n",
             4,
-            "`on` can't be \"conect\": one of connect, ringing, accepted, rejected, terminate",
+            "`on` cannot be \"conect\": use one of connect, ringing, accepted, rejected, terminate",
         ),
         ("[[fault]]\ndo = \"lose\"\nms = 5\n", 3, "`ms` does not belong to do = \"lose\""),
         ("[[fault]]\ndo = \"delay\"\n", 1, "`ms` is missing"),
         (
             "[[fault]]\ndo = \"delay\"\nms = \"5\"\n",
             3,
-            "`ms` must be a whole number of 0 to 3600000",
+            "`ms` must be a whole number from 0 to 3600000",
         ),
         ("[[fault]]\ndo = \"media\"\nloss = 130\n", 3, "`loss` must be a percentage"),
-        ("[[fault]]\ndo = \"media\"\n", 1, "nothing to do to the media"),
+        ("[[fault]]\ndo = \"media\"\n", 1, "the rule has no media fault"),
         (
             "[[fault]]\ndo = \"answer\"\nstatus = 503\non = \"ringing\"\n",
             4,
@@ -51,7 +55,7 @@ fn a_bad_rule_file_is_told_with_its_line() {
         (
             "[[fault]]\ndo = \"storm\"\ncalls = 0\n",
             3,
-            "`calls` must be a whole number of 1 to 10000",
+            "`calls` must be a whole number from 1 to 10000",
         ),
         (
             "[[fault]]\ndo = \"order\"\nhow = \"last\"\n",
@@ -73,10 +77,10 @@ fn a_bad_rule_file_is_told_with_its_line() {
             "`faults` does not belong to the file",
         ),
     ] {
-        let told = told(text);
+        let message = error_text(text);
         assert!(
-            told.contains(&format!("line {line}:")) && told.contains(words),
-            "{text:?}: {told}"
+            message.contains(&format!("line {line}:")) && message.contains(words),
+            "{text:?}: {message}"
         );
     }
     let missing =
@@ -85,15 +89,15 @@ fn a_bad_rule_file_is_told_with_its_line() {
 }
 
 #[test]
-fn the_file_in_the_documentation_is_a_good_one() {
+fn parses_the_documented_rule_file() {
     let text = include_str!("../../../../docs/faults.toml");
     let faults = Faults::parse(text).expect("rules");
     assert!(faults.rules.len() > 10);
 }
 
 #[test]
-fn rules_meet_number_user_nth_call_and_nth_event_so_many_times() {
-    let board = board(
+fn rules_match_number_user_call_and_event() {
+    let injector = injector(
         r#"
         [[fault]]
         do = "lose"
@@ -120,38 +124,41 @@ fn rules_meet_number_user_nth_call_and_nth_event_so_many_times() {
         "#,
     );
     let (number, user) = ("918035737458", "919412341234");
-    let first = board.call(number, user);
-    assert!(first.webhook(Hook::Terminate).is_empty());
-    let other = board.call(number, "919412341235");
-    assert!(other.webhook(Hook::Terminate).is_empty(), "not that user, and not counted");
-    let second = board.call(number, user);
-    assert!(second.webhook(Hook::Connect).is_empty());
-    assert_eq!(second.webhook(Hook::Terminate), [HookDeed::Lose]);
-    assert!(board.call(number, user).webhook(Hook::Terminate).is_empty());
+    let first = injector.call(number, user);
+    assert!(first.webhook(WebhookKind::Terminate).is_empty());
+    let other = injector.call(number, "919412341235");
+    assert!(other.webhook(WebhookKind::Terminate).is_empty(), "not that user, and not counted");
+    let second = injector.call(number, user);
+    assert!(second.webhook(WebhookKind::Connect).is_empty());
+    assert_eq!(second.webhook(WebhookKind::Terminate), [WebhookFault::Lose]);
+    assert!(injector.call(number, user).webhook(WebhookKind::Terminate).is_empty());
 
     assert_eq!(first.storm(), None);
-    let storm = second.storm().map(|s| (s.calls, s.over, s.in_a_row, s.hangup, s.media));
+    let storm = second.storm().map(|s| (s.calls, s.over, s.sequential, s.hangup, s.media));
     let second_s = Duration::from_secs(1);
     assert_eq!(storm, Some((200, second_s, false, (3 * second_s, 3 * second_s), false)));
 
     assert_eq!(first.graph(Action::Accept), None);
-    let deed = first.graph(Action::Accept).expect("the second accept");
+    let fault = first.graph(Action::Accept).expect("the second accept");
     assert_eq!(
-        deed.how,
-        GraphHow::Answer { status: 429, body: GraphBody::Error(4), retry_after: Some(1) }
+        fault.kind,
+        GraphFaultKind::Answer { status: 429, body: GraphBody::Error(4), retry_after: Some(1) }
     );
     assert_eq!(first.graph(Action::Accept), None);
     assert_eq!(first.graph(Action::PreAccept), None);
-    let done: Vec<bool> =
-        (0..4).filter_map(|_| first.graph(Action::Terminate)).map(|deed| deed.done).collect();
-    assert_eq!(done, [true, true]);
+    let carried_out: Vec<bool> = (0..4)
+        .filter_map(|_| first.graph(Action::Terminate))
+        .map(|fault| fault.carried_out)
+        .collect();
+    assert_eq!(carried_out, [true, true]);
 }
 
 #[test]
-fn chance_is_the_same_in_every_run() {
+fn same_seed_gives_the_same_faults() {
     let pattern = |seed: u64| {
-        let board = board(&format!("seed = {seed}\n[[fault]]\ndo = \"lose\"\npercent = 30\n"));
-        let hit = |_| board.call("1", "2").webhook(Hook::Connect).len();
+        let injector =
+            injector(&format!("seed = {seed}\n[[fault]]\ndo = \"lose\"\npercent = 30\n"));
+        let hit = |_| injector.call("1", "2").webhook(WebhookKind::Connect).len();
         (0..200).map(hit).collect::<Vec<usize>>()
     };
     assert_eq!(pattern(1), pattern(1));
@@ -159,15 +166,16 @@ fn chance_is_the_same_in_every_run() {
     let hits: usize = pattern(3).iter().sum();
     assert!((35..=85).contains(&hits), "{hits} of 200 are not 30 %");
 
-    // A call's chances don't hang on who else calls, nor on what becomes of another rule.
+    // The outcome for a call does not depend on other callers or other rules.
     let rules = "seed = 5\n[[fault]]\ndo = \"lose\"\npercent = 50\n[[fault]]\ndo = \"reset\"\npercent = 50\n";
-    let of_user = |board: &Board, user: &str, graph_first: bool| {
-        let call = board.call("1", user);
+    let of_user = |injector: &FaultInjector, user: &str, graph_first: bool| {
+        let call = injector.call("1", user);
         let graph = graph_first.then(|| call.graph(Action::Accept).is_some());
-        let hooks = (0..40).map(|_| call.webhook(Hook::Connect).len()).collect::<Vec<usize>>();
+        let hooks =
+            (0..40).map(|_| call.webhook(WebhookKind::Connect).len()).collect::<Vec<usize>>();
         (hooks, graph.unwrap_or_else(|| call.graph(Action::Accept).is_some()))
     };
-    let (one, other) = (board(rules), board(rules));
+    let (one, other) = (injector(rules), injector(rules));
     let first = of_user(&one, "2", true);
     of_user(&other, "3", true);
     of_user(&other, "4", true);
@@ -176,7 +184,7 @@ fn chance_is_the_same_in_every_run() {
 }
 
 #[test]
-fn h5_each_offer_fault_is_what_its_name_says() {
+fn h5_offer_faults_change_the_offer_as_named() {
     for (name, fault) in OfferFault::ALL {
         let offer = fault.apply(fixture());
         let usable = matches!(
@@ -207,19 +215,19 @@ fn body() -> Value {
 }
 
 #[test]
-fn h8_h9_h10_bodies_are_reshaped() {
+fn h8_h9_h10_reshapes_bodies() {
     let call = |body: &Value| body["entry"][0]["changes"][0]["value"]["calls"][0].clone();
-    for (name, reshape) in Reshape::ALL {
+    for (name, reshape) in BodyVariant::ALL {
         let mut reshaped = body();
         reshape.apply(&mut reshaped);
         assert_ne!(reshaped, body(), "{name}");
     }
     let mut reshaped = body();
-    Reshape::Numbers.apply(&mut reshaped);
+    BodyVariant::Numbers.apply(&mut reshaped);
     assert_eq!(call(&reshaped)["timestamp"], 1_790_000_000);
     assert_eq!(call(&reshaped)["id"], "wacid.A");
     let mut reshaped = body();
-    Reshape::Case.apply(&mut reshaped);
+    BodyVariant::Case.apply(&mut reshaped);
     assert_eq!(call(&reshaped)["event"], "CONNECT");
     assert_eq!(call(&reshaped).get("status"), None);
     let mut skewed = body();
@@ -246,7 +254,7 @@ fn h8_h9_h10_bodies_are_reshaped() {
     }
 }
 
-fn through(net: &mut Net, start: Instant, count: u8) -> Vec<(Duration, Vec<u8>)> {
+fn delivered(net: &mut NetworkEmulator, start: Instant, count: u8) -> Vec<(Duration, Vec<u8>)> {
     let to = SocketAddr::from(([127, 0, 0, 1], 9));
     let mut out = Vec::new();
     for n in 0..200u64 {
@@ -268,9 +276,11 @@ fn through(net: &mut Net, start: Instant, count: u8) -> Vec<(Duration, Vec<u8>)>
 }
 
 #[test]
-fn h6_the_network_loses_delays_doubles_and_is_repeatable() {
+fn h6_network_loses_delays_and_duplicates_repeatably() {
     let start = model::Clock::real().now();
-    let run = |fault: MediaFault, seed| through(&mut Net::new(vec![fault], seed), start, 100);
+    let run = |fault: MediaFault, seed| {
+        delivered(&mut NetworkEmulator::new(vec![fault], seed), start, 100)
+    };
     let lossy = MediaFault { loss: 30.0, ..MediaFault::default() };
     let left = run(lossy.clone(), 1).len();
     assert!((55..=85).contains(&left), "{left} of 100");
@@ -280,7 +290,10 @@ fn h6_the_network_loses_delays_doubles_and_is_repeatable() {
     assert_eq!(late.len(), 100);
     assert!(!late.is_sorted_by_key(|(_, bytes)| bytes.get(3).copied()), "jitter overtakes");
     let replayed = run(
-        MediaFault { how: Some((Duration::ZERO, MediaHow::Replay)), ..MediaFault::default() },
+        MediaFault {
+            kind: Some((Duration::ZERO, MediaFaultKind::Replay)),
+            ..MediaFault::default()
+        },
         1,
     );
     assert_eq!(replayed.len(), 150);
@@ -291,14 +304,15 @@ fn h6_the_network_loses_delays_doubles_and_is_repeatable() {
     }));
 
     let gap = (Duration::from_secs(1), Duration::from_millis(500));
-    let mut net = Net::new(vec![MediaFault { gap: Some(gap), ..MediaFault::default() }], 1);
+    let mut net =
+        NetworkEmulator::new(vec![MediaFault { gap: Some(gap), ..MediaFault::default() }], 1);
     net.accepted(start);
-    assert_eq!(through(&mut net, start, 100).len(), 75);
-    let mut net = Net::new(
-        vec![MediaFault { how: Some((gap.0, MediaHow::Vanish)), ..MediaFault::default() }],
+    assert_eq!(delivered(&mut net, start, 100).len(), 75);
+    let mut net = NetworkEmulator::new(
+        vec![MediaFault { kind: Some((gap.0, MediaFaultKind::Vanish)), ..MediaFault::default() }],
         1,
     );
-    assert!(net.lets_in(start + gap.0), "times count from the answer");
+    assert!(net.admits(start + gap.0), "times count from the answer");
     net.accepted(start);
-    assert!(!net.lets_in(start + gap.0));
+    assert!(!net.admits(start + gap.0));
 }

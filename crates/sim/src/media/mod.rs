@@ -1,13 +1,14 @@
-//! Meta's side of the media: one UDP socket for all calls (H13), or one a call. Terminates ICE-lite, DTLS, SRTP.
+//! Meta's side of the media: ICE-lite, DTLS and SRTP on one UDP socket for all calls, or on one
+//! socket per call.
 //!
-//! A [`Relay`] is a task (`relay`) that owns a socket and its legs. Orders come over a bounded queue; what legs tell goes to
-//! the call they belong to. A leg is Meta's side of a call or the end of a browser's connection; two legs can be
-//! bridged, then Opus passes through from one to the other.
+//! A [`Relay`] is a handle to a task that owns a socket and its legs. A leg is Meta's side of a
+//! call or the connection of a browser phone. Commands reach the task over a bounded queue; events
+//! of a leg go to its call. Two legs can be bridged, which forwards Opus between them.
 
-pub(crate) mod ear;
-pub(crate) mod mouth;
 pub(crate) mod peer;
+pub(crate) mod receiver;
 mod relay;
+pub(crate) mod sender;
 pub(crate) mod stun;
 
 use std::net::{IpAddr, SocketAddr};
@@ -21,53 +22,53 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::ear::{Hearing, LegStats};
-use self::mouth::Mouth;
-use self::peer::{Identity, MetaSide, PeerError};
-use self::relay::Task;
+use self::peer::{Identity, MetaLegParams, PeerError};
+use self::receiver::{LegStats, ReceiveMode};
+use self::relay::RelayTask;
+use self::sender::AudioSender;
 use super::caller::KeyStep;
-use super::faults::net::Net;
+use super::faults::net::NetworkEmulator;
 use super::log::SimLog;
 use model::Clock;
 
-/// Orders that may wait.
-const ORDERS_MAX: usize = 4_096;
+/// Capacity of the command queue.
+const COMMANDS_MAX: usize = 4_096;
 
-/// Names a leg.
+/// Identifies a leg of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LegId(u64);
 
-/// What a leg tells its call.
+/// An event of a leg, for its call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LegTold {
+pub(crate) enum LegEvent {
     Up,
     Closed,
-    Gone(String),
+    Failed(String),
     FirstAudio,
     KeySent(char),
-    KeyHeard(char),
+    KeyReceived(char),
 }
 
-/// Where a leg's news go: must not block.
-pub(crate) type LegSink = Box<dyn Fn(LegTold) + Send>;
+/// Receives the events of a leg. Must not block.
+pub(crate) type LegSink = Box<dyn Fn(LegEvent) + Send>;
 
-/// What a leg is made from.
-pub(crate) struct LegPlan {
-    pub(crate) side: MetaSide,
+/// Configuration of a new leg.
+pub(crate) struct LegConfig {
+    pub(crate) params: MetaLegParams,
     pub(crate) call_id: String,
-    pub(crate) mouth: Mouth,
-    pub(crate) hearing: Hearing,
-    /// What its datagrams meet on their way.
-    pub(crate) net: Option<Net>,
+    pub(crate) sender: AudioSender,
+    pub(crate) mode: ReceiveMode,
+    /// Emulated network, if any.
+    pub(crate) net: Option<NetworkEmulator>,
     pub(crate) stats: Arc<LegStats>,
     pub(crate) started: Instant,
     pub(crate) sink: LegSink,
 }
 
-enum Order {
+enum Command {
     OpenMeta {
         leg: LegId,
-        plan: Box<LegPlan>,
+        config: Box<LegConfig>,
         done: oneshot::Sender<Result<(), PeerError>>,
     },
     OpenBrowser {
@@ -76,12 +77,12 @@ enum Order {
         sink: LegSink,
         done: oneshot::Sender<Result<String, PeerError>>,
     },
-    /// The call is over: nothing is heard or said any more, the path itself stays until `Close`.
-    Over {
+    /// The call is over: drops received audio and sends none. The connection stays until `Close`.
+    StopAudio {
         leg: LegId,
     },
-    /// `accept` was answered: what the business says is heard from now on, and the user speaks (M9).
-    Accepted {
+    /// The call was answered: counts received audio and starts to send.
+    Accept {
         leg: LegId,
     },
     Press {
@@ -94,26 +95,27 @@ enum Order {
     },
     Close {
         leg: LegId,
-        /// With RTCP BYE and DTLS close_notify.
-        goodbye: bool,
+        /// Sends RTCP BYE and DTLS close_notify.
+        graceful: bool,
         recording: oneshot::Sender<Option<Vec<i16>>>,
     },
 }
 
-/// Speaks to the relay's task; cheap to clone. The task ends with the last handle or the token.
+/// A handle to a relay's task. Cheap to clone. The task ends with the last handle or with the stop
+/// token.
 #[derive(Clone, Debug)]
 pub(crate) struct Relay {
-    orders: mpsc::Sender<Order>,
+    commands: mpsc::Sender<Command>,
     addr: SocketAddr,
     next: Arc<AtomicU64>,
     pub(crate) identity: Identity,
 }
 
-/// Threads for relays that many callers will be on: one a processor, so that callers keep neither each other nor the
-/// simulator's HTTP waiting. They end with the token.
+/// Starts threads for the relays of a load, at most one per processor, so that busy relays delay
+/// neither each other nor the simulator's HTTP. They end with the token.
 pub(crate) fn threads(relays: u16, stop: &CancellationToken) -> std::io::Result<Vec<Handle>> {
-    let most = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    (0..most.min(relays.into()))
+    let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (0..cores.min(relays.into()))
         .map(|n| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (handle, stop) = (runtime.handle().clone(), stop.clone());
@@ -125,12 +127,13 @@ pub(crate) fn threads(relays: u16, stop: &CancellationToken) -> std::io::Result<
 }
 
 impl Relay {
-    /// Binds a socket and starts its task there.
+    /// Binds a socket and starts the relay's task on `runtime`.
     ///
     /// # Errors
-    /// The address can't be bound.
+    ///
+    /// Fails if the address cannot be bound.
     pub(crate) fn start(
-        there: &Handle,
+        runtime: &Handle,
         (ip, port): (IpAddr, u16),
         identity: Identity,
         clock: Clock,
@@ -140,74 +143,76 @@ impl Relay {
         let plain = std::net::UdpSocket::bind((ip, port))?;
         plain.set_nonblocking(true)?;
         let addr = plain.local_addr()?;
-        let (orders, queue) = mpsc::channel(ORDERS_MAX);
-        let _there = there.enter();
+        let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+        let _guard = runtime.enter();
         let socket = UdpSocket::from_std(plain.try_clone()?)?;
-        let task = Task::new(socket, plain, addr, identity.clone(), clock, log);
-        there.spawn(task.run(queue, stop));
-        Ok(Self { orders, addr, next: Arc::new(AtomicU64::new(1)), identity })
+        let task = RelayTask::new(socket, plain, addr, identity.clone(), clock, log);
+        runtime.spawn(task.run(queue, stop));
+        Ok(Self { commands, addr, next: Arc::new(AtomicU64::new(1)), identity })
     }
 
-    /// The candidate's address.
+    /// The address of the relay's ICE candidate.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Makes Meta's side of a call.
-    pub(crate) async fn open_meta(&self, plan: LegPlan) -> Result<LegId, PeerError> {
-        let leg = self.leg();
-        let (done, made) = oneshot::channel();
-        self.order(Order::OpenMeta { leg, plan: Box::new(plan), done }).await;
-        made.await
+    /// Opens Meta's leg of a call.
+    pub(crate) async fn open_meta(&self, config: LegConfig) -> Result<LegId, PeerError> {
+        let leg = self.next_leg_id();
+        let (done, opened) = oneshot::channel();
+        self.send(Command::OpenMeta { leg, config: Box::new(config), done }).await;
+        opened
+            .await
             .unwrap_or_else(|_| Err(PeerError::Dtls("the relay has stopped".into())))
             .map(|()| leg)
     }
 
-    /// Takes a browser's offer; the SDP answer comes back.
+    /// Opens the leg of a browser phone from its SDP offer. Returns the SDP answer.
     pub(crate) async fn open_browser(
         &self,
         offer: String,
         sink: LegSink,
     ) -> Result<(LegId, String), PeerError> {
-        let leg = self.leg();
-        let (done, made) = oneshot::channel();
-        self.order(Order::OpenBrowser { leg, offer, sink, done }).await;
-        let answer =
-            made.await.unwrap_or_else(|_| Err(PeerError::Offer("the relay has stopped".into())))?;
+        let leg = self.next_leg_id();
+        let (done, opened) = oneshot::channel();
+        self.send(Command::OpenBrowser { leg, offer, sink, done }).await;
+        let answer = opened
+            .await
+            .unwrap_or_else(|_| Err(PeerError::Offer("the relay has stopped".into())))?;
         Ok((leg, answer))
     }
 
-    pub(crate) async fn accepted(&self, leg: LegId) {
-        self.order(Order::Accepted { leg }).await;
+    pub(crate) async fn accept(&self, leg: LegId) {
+        self.send(Command::Accept { leg }).await;
     }
 
-    /// The call is over, but its path is left to the other side to close: a goodbye in the media must not overtake
-    /// the terminate webhook.
-    pub(crate) async fn over(&self, leg: LegId) {
-        self.order(Order::Over { leg }).await;
+    /// Stops the audio of a call that is over. The connection stays open: RTCP BYE must not arrive
+    /// before the terminate webhook.
+    pub(crate) async fn stop_audio(&self, leg: LegId) {
+        self.send(Command::StopAudio { leg }).await;
     }
 
     pub(crate) async fn press(&self, leg: LegId, keys: Vec<KeyStep>) {
-        self.order(Order::Press { leg, keys }).await;
+        self.send(Command::Press { leg, keys }).await;
     }
 
-    /// Passes Opus through between a call and a browser, both ways.
+    /// Forwards Opus between a call and a browser phone in both directions.
     pub(crate) async fn bridge(&self, meta: LegId, browser: LegId) {
-        self.order(Order::Bridge { meta, browser }).await;
+        self.send(Command::Bridge { meta, browser }).await;
     }
 
-    /// Ends a leg, in silence or with a goodbye; what it recorded comes back.
-    pub(crate) async fn close(&self, leg: LegId, goodbye: bool) -> Option<Vec<i16>> {
-        let (recording, kept) = oneshot::channel();
-        self.order(Order::Close { leg, goodbye, recording }).await;
-        kept.await.ok().flatten()
+    /// Closes a leg and returns its recording. `graceful` sends RTCP BYE and DTLS close_notify.
+    pub(crate) async fn close(&self, leg: LegId, graceful: bool) -> Option<Vec<i16>> {
+        let (recording, recorded) = oneshot::channel();
+        self.send(Command::Close { leg, graceful, recording }).await;
+        recorded.await.ok().flatten()
     }
 
-    fn leg(&self) -> LegId {
+    fn next_leg_id(&self) -> LegId {
         LegId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    async fn order(&self, order: Order) {
-        let _ = self.orders.send(order).await;
+    async fn send(&self, command: Command) {
+        let _ = self.commands.send(command).await;
     }
 }

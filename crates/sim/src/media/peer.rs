@@ -1,8 +1,10 @@
-//! One WebRTC peer of the simulator, over str0m: Meta's side of a call (ICE-lite, direct from credentials), or the end
-//! of a browser phone's connection (from its offer). Sans-IO: datagrams in, datagrams and [`PeerEvent`]s out.
+//! A WebRTC peer, built on str0m: Meta's side of a call (ICE-lite, created from credentials) or the
+//! end of a browser phone's connection (created from its offer). It does no I/O: datagrams go in,
+//! datagrams and [`PeerEvent`]s come out.
 //!
-//! A *light* peer, one of many, has its RTP past str0m as a node's leg has ([`Peer::own`]); that of any other is str0m's, so
-//! that a node's own RTP meets somebody else's.
+//! A *lightweight* peer, for load, sends and receives RTP with the media crate's `Transport` and
+//! leaves only ICE and DTLS to str0m. Other peers use str0m for everything, so that the node's RTP
+//! is also tested against an independent implementation.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,19 +24,19 @@ use media::packet::{PacketKind, packet_kind};
 use media::packet::{Transport, TransportConfig};
 use model::Timestamp;
 
-/// SSRCs that one call may bring; a node has one.
-const SSRC_MAX: usize = 8;
-/// Datagrams handed out by one drive.
-const OUT_MAX: usize = 256;
+/// Maximum number of SSRCs that one call may use. A node uses one.
+const SSRCS_MAX: usize = 8;
+/// Maximum number of outputs that one call of str0m yields.
+const OUTPUTS_MAX: usize = 256;
 
-/// What every peer of the process shares.
+/// Certificate and crypto providers shared by all peers of the process.
 #[derive(Clone)]
 pub(crate) struct Identity {
     provider: Arc<CryptoProvider>,
-    /// The same, whose DTLS hands its keys out.
-    keyed: Arc<CryptoProvider>,
+    /// Like `provider`, but its DTLS exports the SRTP keys.
+    key_export_provider: Arc<CryptoProvider>,
     cert: DtlsCert,
-    /// `AB:CD:…`, SHA-256 of the certificate.
+    /// SHA-256 fingerprint of the certificate, as `AB:CD:…`.
     pub(crate) fingerprint: String,
 }
 
@@ -44,24 +46,25 @@ impl std::fmt::Debug for Identity {
     }
 }
 
-/// A peer could not be made or fed.
+/// Why a peer could not be created.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PeerError {
-    #[error("make a certificate")]
+    #[error("generate a certificate")]
     Certificate,
     #[error("use the media address {0} as a candidate")]
     Candidate(SocketAddr),
-    #[error("take the browser's offer: {0}")]
+    #[error("apply the browser's offer: {0}")]
     Offer(String),
     #[error("start DTLS: {0}")]
     Dtls(String),
 }
 
 impl Identity {
-    /// A fresh certificate (M4: once per process).
+    /// Generates a certificate. One serves the whole process.
     ///
     /// # Errors
-    /// The crypto library gave none.
+    ///
+    /// Fails if the crypto library returns none.
     pub(crate) fn new() -> Result<Self, PeerError> {
         let provider = str0m::crypto::from_feature_flags();
         let cert = provider.dtls_provider.generate_certificate().ok_or(PeerError::Certificate)?;
@@ -70,15 +73,19 @@ impl Identity {
             digest.as_ref().iter().map(|b| format!("{b:02X}")).collect::<Vec<_>>().join(":");
         Ok(Self {
             provider: Arc::new(provider),
-            keyed: Arc::new(packet::crypto()),
+            key_export_provider: Arc::new(packet::crypto()),
             cert,
             fingerprint,
         })
     }
 
-    fn config(&self, light: bool) -> RtcConfig {
+    fn config(&self, lightweight: bool) -> RtcConfig {
         RtcConfig::new()
-            .set_crypto_provider(if light { self.keyed.clone() } else { self.provider.clone() })
+            .set_crypto_provider(if lightweight {
+                self.key_export_provider.clone()
+            } else {
+                self.provider.clone()
+            })
             .set_dtls_cert(self.cert.clone())
             .set_ice_lite(true)
             .set_rtp_mode(true)
@@ -88,33 +95,34 @@ impl Identity {
     }
 }
 
-/// What Meta's side of one call is made from: our offer's half and the answer's half.
+/// Parameters of Meta's side of a call: its own from Meta's SDP, the remote ones from the node's
+/// SDP.
 #[derive(Clone, Debug)]
-pub(crate) struct MetaSide {
+pub(crate) struct MetaLegParams {
     pub(crate) ufrag: String,
     pub(crate) pwd: String,
     pub(crate) ssrc: u32,
     pub(crate) opus_pt: u8,
     pub(crate) digit_pt: Option<u8>,
-    /// We are the DTLS client.
+    /// This side is the DTLS client.
     pub(crate) dtls_active: bool,
     pub(crate) remote_ufrag: String,
     pub(crate) remote_pwd: String,
     pub(crate) remote_fingerprint: [u8; 32],
 }
 
-/// What a peer tells.
+/// An event of a peer.
 #[derive(Debug)]
 pub(crate) enum PeerEvent {
-    /// ICE and DTLS are up.
+    /// ICE and DTLS are connected.
     Up,
-    /// The other side closed in good order (DTLS close_notify).
+    /// The other side has closed the connection (DTLS close_notify).
     Closed,
-    /// The path failed, for this reason.
-    Gone(String),
+    /// The connection failed, with the reason.
+    Failed(String),
     Packet {
         pt: u8,
-        time: u32,
+        timestamp: u32,
         marker: bool,
         payload: Arc<[u8]>,
     },
@@ -127,7 +135,7 @@ pub(crate) struct Datagram {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// One peer.
+/// A WebRTC peer.
 pub(crate) struct Peer {
     rtc: Rtc,
     local: SocketAddr,
@@ -136,20 +144,21 @@ pub(crate) struct Peer {
     digit_pt: Option<u8>,
     seq: u64,
     ssrcs: Vec<u32>,
-    /// The SSRCs come from SDP; an unknown one is not taken.
+    /// The remote SSRCs come from the SDP, so that unknown ones are ignored.
     ssrcs_fixed: bool,
     up: bool,
-    gone: bool,
-    /// When the agent wants to be driven next.
+    ended: bool,
+    /// When str0m wants to be polled next.
     wake: Instant,
-    /// Where the agent's DTLS goes, and so RTP.
-    path: Option<SocketAddr>,
-    /// Of a light peer, until DTLS has left its keys there.
+    /// Remote address of DTLS, which is used for RTP as well.
+    remote: Option<SocketAddr>,
+    /// Receives the SRTP keys from DTLS, and the SSRC to use them with. Only set for a lightweight
+    /// peer until it is connected.
     keys: Option<(KeyCell, u32)>,
-    /// Its own RTP, once a light peer is up. The agent gets and sends none then: the same index under the same key twice
-    /// would be a fault.
-    pub(crate) own: Option<Box<Transport>>,
-    pub(crate) out: Vec<Datagram>,
+    /// RTP transport of a connected lightweight peer. str0m then neither receives nor sends RTP,
+    /// because the same packet index must not be encrypted twice under one key.
+    pub(crate) transport: Option<Box<Transport>>,
+    pub(crate) outgoing: Vec<Datagram>,
     pub(crate) events: Vec<PeerEvent>,
 }
 
@@ -157,75 +166,79 @@ impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Peer")
             .field("up", &self.up)
-            .field("gone", &self.gone)
+            .field("ended", &self.ended)
             .finish_non_exhaustive()
     }
 }
 
 impl Peer {
-    /// Meta's side: ICE-lite, controlled, its certificate and the answer's fingerprint checked (M5, M6).
+    /// Creates Meta's side of a call: ICE-lite and controlled. The remote certificate must match
+    /// the fingerprint in `params`.
     ///
     /// # Errors
-    /// The address is no candidate, or DTLS can't start.
+    ///
+    /// Fails if the address cannot be a candidate or DTLS cannot start.
     pub(crate) fn meta(
         identity: &Identity,
-        side: &MetaSide,
-        light: bool,
+        params: &MetaLegParams,
+        lightweight: bool,
         local: SocketAddr,
         now: Instant,
     ) -> Result<Self, PeerError> {
-        let mut config = identity.config(light).set_local_ice_credentials(IceCreds {
-            ufrag: side.ufrag.clone(),
-            pass: side.pwd.clone(),
+        let mut config = identity.config(lightweight).set_local_ice_credentials(IceCreds {
+            ufrag: params.ufrag.clone(),
+            pass: params.pwd.clone(),
         });
         let opus = FormatParams::parse_line("minptime=20;useinbandfec=1");
         config.codec_config().add_config(
-            side.opus_pt.into(),
+            params.opus_pt.into(),
             None,
             Codec::Opus,
             Frequency::FORTY_EIGHT_KHZ,
             Some(2),
             opus,
         );
-        if let Some(pt) = side.digit_pt {
+        if let Some(pt) = params.digit_pt {
             add_digits(&mut config, pt, Frequency::EIGHT_KHZ);
         }
         let (mut rtc, keys) = with_key_cell(|| config.build(now));
         add_candidate(&mut rtc, local)?;
         let mid: Mid = "audio".into();
-        let mut direct = rtc.direct_api();
-        direct.declare_media(mid, MediaKind::Audio);
-        direct.set_remote_ice_credentials(IceCreds {
-            ufrag: side.remote_ufrag.clone(),
-            pass: side.remote_pwd.clone(),
+        let mut api = rtc.direct_api();
+        api.declare_media(mid, MediaKind::Audio);
+        api.set_remote_ice_credentials(IceCreds {
+            ufrag: params.remote_ufrag.clone(),
+            pass: params.remote_pwd.clone(),
         });
-        direct.set_remote_fingerprint(Fingerprint {
+        api.set_remote_fingerprint(Fingerprint {
             hash_func: "sha-256".into(),
-            bytes: side.remote_fingerprint.to_vec(),
+            bytes: params.remote_fingerprint.to_vec(),
         });
-        direct.set_ice_controlling(false);
-        direct.declare_stream_tx(side.ssrc.into(), None, mid, None).set_rtx_cache(
+        api.set_ice_controlling(false);
+        api.declare_stream_tx(params.ssrc.into(), None, mid, None).set_rtx_cache(
             0,
             Duration::ZERO,
             None,
         );
-        direct.start_dtls(side.dtls_active).map_err(|e| PeerError::Dtls(e.to_string()))?;
-        let mut peer = Self::of(rtc, local, mid, side.opus_pt, side.digit_pt, now);
-        peer.keys = light.then_some((keys, side.ssrc));
+        api.start_dtls(params.dtls_active).map_err(|e| PeerError::Dtls(e.to_string()))?;
+        let mut peer = Self::from_rtc(rtc, local, mid, params.opus_pt, params.digit_pt, now);
+        peer.keys = lightweight.then_some((keys, params.ssrc));
         Ok(peer)
     }
 
-    /// The end of a browser's connection, with the SDP answer for it.
+    /// Creates the end of a browser's connection. Returns it with the SDP answer.
     ///
     /// # Errors
-    /// The offer is no usable one.
+    ///
+    /// Fails if the offer is unusable.
     pub(crate) fn browser(
         identity: &Identity,
         offer: &str,
         local: SocketAddr,
         now: Instant,
     ) -> Result<(Self, String), PeerError> {
-        // The browser's own key events are not used: the page sends keys as messages, and the phone makes the events.
+        // Telephone events of the browser are not used: the page sends keys over HTTP, and Meta's
+        // leg turns them into events.
         let mut rtc = identity.config(false).enable_opus(true, false).build(now);
         add_candidate(&mut rtc, local)?;
         let offer =
@@ -234,8 +247,8 @@ impl Peer {
             rtc.sdp_api().accept_offer(offer).map_err(|e| PeerError::Offer(e.to_string()))?;
         let answer = answer.to_sdp_string();
         let mid = answer.lines().find_map(|l| l.strip_prefix("a=mid:")).map(Mid::from);
-        let mid = mid.ok_or_else(|| PeerError::Offer("no audio in it".into()))?;
-        let mut peer = Self::of(rtc, local, mid, 111, None, now);
+        let mid = mid.ok_or_else(|| PeerError::Offer("it has no audio".into()))?;
+        let mut peer = Self::from_rtc(rtc, local, mid, 111, None, now);
         peer.ssrcs_fixed = true;
         let pts: Vec<Pt> =
             peer.rtc.media(peer.mid).map(|m| m.remote_pts().to_vec()).unwrap_or_default();
@@ -246,19 +259,17 @@ impl Peer {
             .iter()
             .find(|p| p.spec().codec == Codec::Opus && pts.contains(&p.pt()))
             .map(|p| *p.pt())
-            .ok_or_else(|| PeerError::Offer("no Opus in it".into()))?;
+            .ok_or_else(|| PeerError::Offer("it has no Opus".into()))?;
         match peer.rtc.direct_api().stream_tx_by_mid(mid, None) {
             Some(stream) => stream.set_rtx_cache(0, Duration::ZERO, None),
             None => {
-                return Err(PeerError::Offer(
-                    "the audio can't be sent to: a=sendrecv is needed".into(),
-                ));
+                return Err(PeerError::Offer("its audio must be a=sendrecv".into()));
             }
         }
         Ok((peer, answer))
     }
 
-    fn of(
+    fn from_rtc(
         rtc: Rtc,
         local: SocketAddr,
         mid: Mid,
@@ -276,12 +287,12 @@ impl Peer {
             ssrcs: Vec::new(),
             ssrcs_fixed: false,
             up: false,
-            gone: false,
+            ended: false,
             wake: now,
-            path: None,
+            remote: None,
             keys: None,
-            own: None,
-            out: Vec::new(),
+            transport: None,
+            outgoing: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -302,23 +313,23 @@ impl Peer {
         self.rtc.direct_api().local_ice_credentials().ufrag
     }
 
-    /// Takes in a datagram.
+    /// Processes a received datagram.
     pub(crate) fn receive(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
-        if self.gone {
+        if self.ended {
             return;
         }
         self.expect_ssrc(bytes);
         let Ok(receive) = Receive::new(Protocol::Udp, from, self.local, bytes) else { return };
         if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
-            self.end(PeerEvent::Gone(error.to_string()));
+            self.end(PeerEvent::Failed(error.to_string()));
         }
-        self.pump();
+        self.process_output();
     }
 
-    /// Time has passed.
-    pub(crate) fn pass(&mut self, now: Instant) {
-        // Without RTP of its own to send, the agent has nothing to do before its time.
-        if self.gone || (self.own.is_some() && now < self.wake) {
+    /// Advances the time.
+    pub(crate) fn advance(&mut self, now: Instant) {
+        // Without RTP to send, str0m has nothing to do before its timeout.
+        if self.ended || (self.transport.is_some() && now < self.wake) {
             return;
         }
         self.drive(now);
@@ -326,74 +337,77 @@ impl Peer {
 
     fn drive(&mut self, now: Instant) {
         if let Err(error) = self.rtc.handle_input(Input::Timeout(now)) {
-            self.end(PeerEvent::Gone(error.to_string()));
+            self.end(PeerEvent::Failed(error.to_string()));
         }
-        self.pump();
+        self.process_output();
     }
 
-    /// The next packet's place in the stream, and where it goes, for RTP past the agent.
-    pub(crate) fn next(&mut self) -> Option<(u64, SocketAddr)> {
-        let to = self.path?;
+    /// Sequence number and destination of the next packet that bypasses str0m.
+    pub(crate) fn next_packet(&mut self) -> Option<(u64, SocketAddr)> {
+        let to = self.remote?;
         let sequence = self.seq;
         self.seq += 1;
         Some((sequence, to))
     }
 
-    /// Where its packets go.
-    pub(crate) fn path(&self) -> Option<SocketAddr> {
-        self.path
+    /// The remote address of media.
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        self.remote
     }
 
-    /// A light peer that is up takes its RTP to itself. Without keys that are of use it stays the agent's.
-    pub(crate) fn take_over(&mut self, now: Instant, wall: Timestamp) {
+    /// Lets a connected lightweight peer handle its RTP itself. Without usable keys, str0m keeps
+    /// doing so.
+    pub(crate) fn start_own_transport(&mut self, now: Instant, wall: Timestamp) {
         let Some((keys, ssrc)) = self.keys.take() else { return };
         let Some(keys) = keys.take() else { return };
-        let making =
-            TransportConfig { ssrc, cname: "meta".to_owned(), opus_pt: self.opus_pt, now, wall };
-        self.own = Transport::new(&keys, making).map(Box::new);
-        if self.own.is_some() {
+        let making = TransportConfig { ssrc, cname: "meta".to_owned(), opus_pt: self.opus_pt, now, wall };
+        self.transport = Transport::new(&keys, making).map(Box::new);
+        if self.transport.is_some() {
             self.rtc.direct_api().remove_stream_tx(ssrc.into());
         }
     }
 
-    /// Queues an RTP packet; it goes out with the next [`Peer::pass`].
+    /// Queues an RTP packet, which is sent by the next [`Peer::advance`].
     pub(crate) fn write(
         &mut self,
         now: Instant,
         pt: u8,
-        time: u32,
+        timestamp: u32,
         marker: bool,
         payload: Arc<[u8]>,
     ) {
-        if !self.up || self.gone {
+        if !self.up || self.ended {
             return;
         }
         let mid = self.mid;
         let seq = self.seq;
         if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(mid, None) {
             self.seq += 1;
-            stream
-                .write_rtp(RtpWrite::new(pt.into(), seq.into(), time, now, payload).marker(marker));
+            stream.write_rtp(
+                RtpWrite::new(pt.into(), seq.into(), timestamp, now, payload).marker(marker),
+            );
         }
     }
 
-    /// Goes on under another SSRC (H6).
+    /// Continues the stream under another SSRC.
     pub(crate) fn change_ssrc(&mut self, ssrc: u32) {
         let mid = self.mid;
         self.rtc.direct_api().reset_stream_tx(mid, None, ssrc.into(), None);
     }
 
-    /// Says goodbye (RTCP BYE, DTLS close_notify); what there is to send is in `out`.
+    /// Closes the connection with RTCP BYE and DTLS close_notify. The resulting datagrams are in
+    /// `outgoing`.
     pub(crate) fn close(&mut self, now: Instant) {
-        if !self.gone {
+        if !self.ended {
             let _ = self.rtc.close();
             self.drive(now);
         }
     }
 
-    /// Meta's answerer may leave `a=ssrc` out of its answer: the first SSRCs that come are taken (§5.1).
+    /// Announces an SSRC to str0m when its first packet arrives, because an SDP answer may lack
+    /// `a=ssrc`.
     fn expect_ssrc(&mut self, bytes: &[u8]) {
-        // RTP: version 2, and no RTCP packet type (RFC 5761 §4).
+        // RTP has version 2 and no payload type of RTCP (RFC 5761 §4).
         let is_rtp = bytes.first().is_some_and(|b| b >> 6 == 2)
             && bytes.get(1).is_some_and(|b| !(192..=223).contains(b));
         let Some(ssrc) = bytes.get(8..12).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes)
@@ -404,7 +418,7 @@ impl Peer {
             || !is_rtp
             || !self.up
             || self.ssrcs.contains(&ssrc)
-            || self.ssrcs.len() >= SSRC_MAX
+            || self.ssrcs.len() >= SSRCS_MAX
         {
             return;
         }
@@ -413,16 +427,16 @@ impl Peer {
         self.rtc.direct_api().expect_stream_rx(Ssrc::from(ssrc), None, mid, None);
     }
 
-    fn end(&mut self, how: PeerEvent) {
-        if !std::mem::replace(&mut self.gone, true) {
-            self.events.push(how);
+    fn end(&mut self, event: PeerEvent) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.events.push(event);
         }
     }
 
-    fn pump(&mut self) {
-        let mut told = Vec::new();
-        self.drain(|event| told.push(event));
-        for event in told {
+    fn process_output(&mut self) {
+        let mut events = Vec::new();
+        self.drain_output(|event| events.push(event));
+        for event in events {
             match event {
                 Event::Connected => {
                     self.up = true;
@@ -430,7 +444,7 @@ impl Peer {
                 }
                 Event::RtpPacket(packet) => self.events.push(PeerEvent::Packet {
                     pt: *packet.header.payload_type,
-                    time: packet.header.timestamp,
+                    timestamp: packet.header.timestamp,
                     marker: packet.header.marker,
                     payload: packet.payload,
                 }),
@@ -443,8 +457,8 @@ impl Peer {
         }
     }
 
-    fn drain(&mut self, mut told: impl FnMut(Event)) {
-        for _ in 0..OUT_MAX {
+    fn drain_output(&mut self, mut on_event: impl FnMut(Event)) {
+        for _ in 0..OUTPUTS_MAX {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(wake)) => {
                     self.wake = wake;
@@ -452,16 +466,16 @@ impl Peer {
                 }
                 Ok(Output::Transmit(t)) => {
                     let rtp = packet_kind(&t.contents) != PacketKind::Other;
-                    if rtp && self.own.is_some() {
+                    if rtp && self.transport.is_some() {
                         continue;
                     }
                     if !stun::is_stun(&t.contents) {
-                        self.path = Some(t.destination);
+                        self.remote = Some(t.destination);
                     }
-                    self.out.push(Datagram { to: t.destination, bytes: t.contents.to_vec() });
+                    self.outgoing.push(Datagram { to: t.destination, bytes: t.contents.to_vec() });
                 }
-                Ok(Output::Event(event)) => told(event),
-                Err(error) => return self.end(PeerEvent::Gone(error.to_string())),
+                Ok(Output::Event(event)) => on_event(event),
+                Err(error) => return self.end(PeerEvent::Failed(error.to_string())),
             }
         }
     }

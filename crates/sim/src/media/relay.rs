@@ -1,5 +1,6 @@
-//! A relay's task: one socket, its legs, a beat of 5 ms in which a quarter of them speak their 20 ms. Datagrams come and
-//! go in batches, so that one thread carries a thousand callers.
+//! The task of a relay: a socket, its legs, and a tick of 5 ms in which a quarter of the legs send
+//! their packets of 20 ms. Datagrams are received and sent in batches, so that one thread can serve
+//! a thousand callers.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -13,43 +14,42 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::ear::{Ear, Hearing, LegStats};
-use super::mouth::{self, Mouth, Spoken};
-use super::peer::{Datagram, Identity, MetaSide, Peer, PeerEvent};
+use super::peer::{Datagram, Identity, MetaLegParams, Peer, PeerEvent};
+use super::receiver::{AudioReceiver, LegStats, ReceiveMode};
+use super::sender::{self, AudioSender, OutgoingPacket};
 use super::stun;
-use super::{LegId, LegPlan, LegSink, LegTold, Order};
-use crate::faults::net::{MediaHow, Net};
-use crate::log::{Logged, SimLog};
+use super::{Command, LegConfig, LegEvent, LegId, LegSink};
+use crate::faults::net::{MediaFaultKind, NetworkEmulator};
+use crate::log::{LogEvent, SimLog};
 use media::dtmf;
-use media::packet::OutgoingPacket;
 use media::packet::SendBuffer;
 use media::packet::{PacketKind, packet_kind};
 use media::sockets::{BATCH, ReceiveBatch, enlarge_buffers, send_all};
 use model::Clock;
 
-/// One tick; [`SLOTS`] of them are the 20 ms of a packet.
+/// Interval of ticks. [`SLOTS`] ticks make up the 20 ms of a packet.
 const TICK: Duration = Duration::from_millis(5);
-/// Legs are spread over so many ticks, as callers are over time.
+/// Legs are spread over this many ticks, as independent callers would be.
 const SLOTS: usize = 4;
-/// Batches read before the tick gets its turn again.
+/// Maximum number of batches that are read before the next tick.
 const BATCHES_MAX: usize = 16;
-/// What we ask the kernel for, each way, in bytes.
+/// Requested socket buffer for each direction, in bytes.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
-/// A payload type that no offer of ours has (H6).
+/// A payload type that no offer contains.
 const OTHER_PT: u8 = 97;
 
-/// Meta's side of a call knows what a browser's end does not.
+/// State of a leg on Meta's side of a call. Legs of browser phones have none.
 struct MetaLeg {
-    side: MetaSide,
+    params: MetaLegParams,
     call_id: String,
-    mouth: Mouth,
-    ear: Ear,
+    sender: AudioSender,
+    receiver: AudioReceiver,
     keys: dtmf::Receiver,
     stats: Arc<LegStats>,
     started: Instant,
     accepted: bool,
-    over: bool,
+    audio_stopped: bool,
     refusals: u32,
 }
 
@@ -61,18 +61,18 @@ impl MetaLeg {
 
 struct Leg {
     peer: Peer,
-    net: Option<Net>,
+    net: Option<NetworkEmulator>,
     meta: Option<MetaLeg>,
     bridge: Option<LegId>,
     ufrag: String,
     sink: LegSink,
 }
 
-/// Asked for every packet.
+/// Legs by remote address. Looked up for every packet, hence the fast hasher.
 type Addresses = HashMap<SocketAddr, LegId, foldhash::fast::RandomState>;
 
-pub(super) struct Task {
-    /// Tells when there is something to read; `plain`, the same socket, reads and sends.
+pub(super) struct RelayTask {
+    /// Reports readiness. `plain` is the same socket and does the I/O in batches.
     socket: UdpSocket,
     plain: std::net::UdpSocket,
     addr: SocketAddr,
@@ -83,19 +83,19 @@ pub(super) struct Task {
     slots: [Vec<LegId>; SLOTS],
     by_ufrag: HashMap<String, LegId>,
     by_addr: Addresses,
-    /// What goes out when what there is to do is done.
+    /// Datagrams to send at the end of the current iteration.
     out: SendBuffer,
 }
 
-/// A packet on its way from one bridged leg to the other.
-struct Passing {
+/// A packet to forward to a bridged leg.
+struct BridgedPacket {
     to: LegId,
-    time: u32,
+    timestamp: u32,
     marker: bool,
     payload: Arc<[u8]>,
 }
 
-impl Task {
+impl RelayTask {
     pub(super) fn new(
         socket: UdpSocket,
         plain: std::net::UdpSocket,
@@ -119,25 +119,29 @@ impl Task {
         }
     }
 
-    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>, stop: CancellationToken) {
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        stop: CancellationToken,
+    ) {
         enlarge_buffers(&self.plain, SOCKET_BUFFER);
         let mut tick = tokio::time::interval(TICK);
-        // A late tick is made up for: timestamps are never skipped (M13, §5.3).
+        // Late ticks are made up for, because timestamps must not skip.
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
         let (mut slot, mut inbox) = (0, ReceiveBatch::default());
         loop {
             let idle = self.legs.is_empty();
             tokio::select! {
                 () = stop.cancelled() => break,
-                order = orders.recv() => match order {
-                    Some(order) => self.carry_out(order),
+                command = commands.recv() => match command {
+                    Some(command) => self.handle_command(command),
                     None => break,
                 },
                 _ = tick.tick(), if !idle => {
                     self.tick(slot);
                     slot = (slot + 1) % SLOTS;
                 }
-                // An ICMP error of an earlier send comes up here: it concerns nobody.
+                // Readiness may also be an ICMP error of an earlier send, which is ignored.
                 _ = self.socket.readable() => self.read(&mut inbox),
             }
             if idle {
@@ -150,22 +154,23 @@ impl Task {
     fn read(&mut self, inbox: &mut ReceiveBatch) {
         let now = self.clock.now();
         for _ in 0..BATCHES_MAX {
-            let taken =
+            let received =
                 self.socket.try_io(Interest::READABLE, || match inbox.receive(&self.plain)? {
                     0 => Err(std::io::ErrorKind::WouldBlock.into()),
-                    taken => Ok(taken),
+                    received => Ok(received),
                 });
-            let Ok(taken) = taken else { return };
+            let Ok(received) = received else { return };
             for (from, bytes) in inbox.datagrams() {
                 self.datagram(now, from, bytes);
             }
-            if taken < BATCH {
+            if received < BATCH {
                 return;
             }
         }
     }
 
-    /// A full socket buffer loses what is left, as a network would.
+    /// Sends the queued datagrams. What does not fit into the socket buffer is lost, as on a
+    /// network.
     fn flush(&mut self) {
         if !self.out.is_empty() {
             send_all(&self.plain, self.addr.is_ipv6(), self.out.iter());
@@ -173,18 +178,19 @@ impl Task {
         }
     }
 
-    fn carry_out(&mut self, order: Order) {
+    fn handle_command(&mut self, command: Command) {
         let now = self.clock.now();
-        match order {
-            Order::OpenMeta { leg, plan, done } => {
-                // Its packets may be met by nothing on their way that only an agent knows to do.
-                let light = plan.hearing == Hearing::Counting && plan.net.is_none();
-                let peer = Peer::meta(&self.identity, &plan.side, light, self.addr, now);
-                let made = peer.map(|peer| self.add_meta(leg, peer, *plan));
-                let _ = done.send(made);
+        match command {
+            Command::OpenMeta { leg, config, done } => {
+                // Emulated networks need datagrams from str0m, so only legs without one can be
+                // lightweight.
+                let lightweight = config.mode == ReceiveMode::Count && config.net.is_none();
+                let peer = Peer::meta(&self.identity, &config.params, lightweight, self.addr, now);
+                let opened = peer.map(|peer| self.add_meta(leg, peer, *config));
+                let _ = done.send(opened);
             }
-            Order::OpenBrowser { leg, offer, sink, done } => {
-                let made = Peer::browser(&self.identity, &offer, self.addr, now).map(
+            Command::OpenBrowser { leg, offer, sink, done } => {
+                let opened = Peer::browser(&self.identity, &offer, self.addr, now).map(
                     |(mut peer, answer)| {
                         let ufrag = peer.local_ufrag();
                         self.by_ufrag.insert(ufrag.clone(), leg);
@@ -195,73 +201,73 @@ impl Task {
                         answer
                     },
                 );
-                let _ = done.send(made);
+                let _ = done.send(opened);
             }
-            Order::Accepted { leg } => {
+            Command::Accept { leg } => {
                 if let Some(leg) = self.legs.get_mut(&leg) {
                     leg.meta.iter_mut().for_each(|meta| meta.accepted = true);
                     leg.net.iter_mut().for_each(|net| net.accepted(now));
                 }
             }
-            Order::Over { leg } => {
+            Command::StopAudio { leg } => {
                 if let Some(meta) = self.meta(leg) {
-                    meta.over = true;
+                    meta.audio_stopped = true;
                 }
             }
-            Order::Press { leg, keys } => {
+            Command::Press { leg, keys } => {
                 if let Some(meta) = self.meta(leg) {
-                    meta.stats.said_at_ms.store(0, Ordering::Relaxed);
-                    meta.mouth.press(keys);
+                    meta.stats.idle_since_ms.store(0, Ordering::Relaxed);
+                    meta.sender.press(keys);
                 }
             }
-            Order::Bridge { meta, browser } => {
+            Command::Bridge { meta, browser } => {
                 for (one, other) in [(meta, browser), (browser, meta)] {
                     if let Some(leg) = self.legs.get_mut(&one) {
                         leg.bridge = Some(other);
                     }
                 }
             }
-            Order::Close { leg, goodbye, recording } => {
-                let _ = recording.send(self.close(leg, goodbye, now));
+            Command::Close { leg, graceful, recording } => {
+                let _ = recording.send(self.close(leg, graceful, now));
             }
         }
     }
 
-    fn add_meta(&mut self, id: LegId, peer: Peer, plan: LegPlan) {
-        let LegPlan { side, call_id, mut mouth, net, hearing, stats, started, sink } = plan;
-        if net.as_ref().is_some_and(|net| net.is(self.clock.now(), MediaHow::Dtx)) {
-            mouth.keep_silent();
+    fn add_meta(&mut self, id: LegId, peer: Peer, config: LegConfig) {
+        let LegConfig { params, call_id, mut sender, net, mode, stats, started, sink } = config;
+        if net.as_ref().is_some_and(|net| net.is_active(self.clock.now(), MediaFaultKind::Dtx)) {
+            sender.disable_silence();
         }
-        let ufrag = side.ufrag.clone();
+        let ufrag = params.ufrag.clone();
         self.by_ufrag.insert(ufrag.clone(), id);
-        let ear = Ear::new(hearing, stats.clone());
+        let receiver = AudioReceiver::new(mode, stats.clone());
         let meta = MetaLeg {
-            side,
+            params,
             call_id,
-            mouth,
-            ear,
+            sender,
+            receiver,
             keys: dtmf::Receiver::default(),
             stats,
             started,
             accepted: false,
-            over: false,
+            audio_stopped: false,
             refusals: 0,
         };
         self.add(id, Leg { peer, net, meta: Some(meta), bridge: None, ufrag, sink });
     }
 
     fn add(&mut self, id: LegId, leg: Leg) {
-        if let Some(emptiest) = self.slots.iter_mut().min_by_key(|slot| slot.len()) {
-            emptiest.push(id);
+        if let Some(smallest) = self.slots.iter_mut().min_by_key(|slot| slot.len()) {
+            smallest.push(id);
         }
         self.legs.insert(id, leg);
     }
 
-    fn close(&mut self, id: LegId, goodbye: bool, now: Instant) -> Option<Vec<i16>> {
+    fn close(&mut self, id: LegId, graceful: bool, now: Instant) -> Option<Vec<i16>> {
         let mut leg = self.legs.remove(&id)?;
-        if goodbye {
-            if let (Some(to), Some(own)) = (leg.peer.path(), &mut leg.peer.own) {
-                own.send_bye(now, to, &mut self.out);
+        if graceful {
+            if let (Some(to), Some(transport)) = (leg.peer.remote(), &mut leg.peer.transport) {
+                transport.send_bye(now, to, &mut self.out);
             }
             leg.peer.close(now);
             send(&mut leg, now, &mut self.out);
@@ -269,7 +275,7 @@ impl Task {
         self.slots.iter_mut().for_each(|slot| slot.retain(|leg| *leg != id));
         self.by_ufrag.remove(&leg.ufrag);
         self.by_addr.retain(|_, owner| *owner != id);
-        leg.meta.and_then(|m| m.ear.into_recording())
+        leg.meta.and_then(|m| m.receiver.into_recording())
     }
 
     fn meta(&mut self, leg: LegId) -> Option<&mut MetaLeg> {
@@ -289,36 +295,36 @@ impl Task {
             }
         };
         if let Some(leg) = self.legs.get_mut(&id) {
-            if leg.net.as_mut().is_some_and(|net| !net.lets_in(now)) {
+            if leg.net.as_mut().is_some_and(|net| !net.admits(now)) {
                 return;
             }
-            if take_in(leg, &self.log, now, bytes) {
+            if receive_direct(leg, &self.log, now, bytes) {
                 return;
             }
             leg.peer.receive(now, from, bytes);
         }
-        self.settle(id, now);
+        self.process_events(id, now);
     }
 
-    /// Finds the leg of a STUN message and judges it as ICE-lite must (M5).
+    /// Finds the leg of a STUN message and checks the message as an ICE-lite agent must.
     fn admit_stun(&mut self, from: SocketAddr, bytes: &[u8]) -> Option<LegId> {
-        let message = stun::Message::read(bytes)?;
+        let message = stun::Message::parse(bytes)?;
         let id = *self.by_ufrag.get(message.local_ufrag()?)?;
         let leg = self.legs.get_mut(&id)?;
         if let Some(meta) = &mut leg.meta {
-            match message.judge(&meta.side.pwd, &meta.side.remote_ufrag) {
+            match message.check(&meta.params.pwd, &meta.params.remote_ufrag) {
                 stun::Verdict::Pass => {}
-                stun::Verdict::Conflict(reply) => {
+                stun::Verdict::RoleConflict(reply) => {
                     self.out.push(from, &reply);
-                    refuse_stun(
+                    log_stun_refusal(
                         &self.log,
                         meta,
-                        "487 role conflict: the peer says controlled, and we are ICE-lite",
+                        "487 role conflict: the peer claims the controlled role of an ICE-lite agent",
                     );
                     return None;
                 }
-                stun::Verdict::Refuse(why) => {
-                    refuse_stun(&self.log, meta, why);
+                stun::Verdict::Refuse(reason) => {
+                    log_stun_refusal(&self.log, meta, reason);
                     return None;
                 }
             }
@@ -332,193 +338,196 @@ impl Task {
         let due = self.slots.get_mut(slot).map(std::mem::take).unwrap_or_default();
         for id in &due {
             if let Some(leg) = self.legs.get_mut(id) {
-                speak(leg, now, &mut self.out);
-                leg.peer.pass(now);
+                send_tick(leg, now, &mut self.out);
+                leg.peer.advance(now);
             }
-            self.settle(*id, now);
+            self.process_events(*id, now);
         }
         if let Some(place) = self.slots.get_mut(slot) {
             *place = due;
         }
     }
 
-    /// Sends what a leg's peer has to send and tells what it has to tell.
-    fn settle(&mut self, id: LegId, now: Instant) {
+    /// Sends the pending datagrams of a leg's peer and handles its events.
+    fn process_events(&mut self, id: LegId, now: Instant) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         send(leg, now, &mut self.out);
-        let mut passing = Vec::new();
+        let mut bridged = Vec::new();
         for event in std::mem::take(&mut leg.peer.events) {
             match event {
                 PeerEvent::Up => {
-                    leg.peer.take_over(now, self.clock.wall());
-                    (leg.sink)(LegTold::Up);
+                    leg.peer.start_own_transport(now, self.clock.wall());
+                    (leg.sink)(LegEvent::Up);
                 }
-                PeerEvent::Closed => (leg.sink)(LegTold::Closed),
-                PeerEvent::Gone(reason) => (leg.sink)(LegTold::Gone(reason)),
-                PeerEvent::Packet { pt, time, marker, payload } => {
-                    if heard(leg, &self.log, pt, time, &payload, now)
+                PeerEvent::Closed => (leg.sink)(LegEvent::Closed),
+                PeerEvent::Failed(reason) => (leg.sink)(LegEvent::Failed(reason)),
+                PeerEvent::Packet { pt, timestamp, marker, payload } => {
+                    if handle_packet(leg, &self.log, pt, timestamp, &payload, now)
                         && let Some(to) = leg.bridge
                     {
-                        passing.push(Passing { to, time, marker, payload });
+                        bridged.push(BridgedPacket { to, timestamp, marker, payload });
                     }
                 }
             }
         }
-        for packet in passing {
-            self.pass_on(packet, now);
+        for packet in bridged {
+            self.forward(packet, now);
         }
     }
 
-    fn pass_on(&mut self, packet: Passing, now: Instant) {
+    fn forward(&mut self, packet: BridgedPacket, now: Instant) {
         let Some(leg) = self.legs.get_mut(&packet.to) else { return };
-        let time = packet.time;
+        let timestamp = packet.timestamp;
         if let Some(meta) = &mut leg.meta {
-            if !meta.accepted || meta.over {
+            if !meta.accepted || meta.audio_stopped {
                 return;
             }
-            if meta.mouth.is_pressing() {
-                return; // the event stands where the audio would
+            if meta.sender.is_pressing() {
+                return; // the telephone event replaces the audio
             }
-            meta.mouth.follow_clock(time.wrapping_add(mouth::TICK_SAMPLES));
+            meta.sender.set_clock(timestamp.wrapping_add(sender::TICK_SAMPLES));
         }
         let pt = leg.peer.opus_pt();
-        leg.peer.write(now, pt, time, packet.marker, packet.payload);
-        leg.peer.pass(now);
+        leg.peer.write(now, pt, timestamp, packet.marker, packet.payload);
+        leg.peer.advance(now);
         send(leg, now, &mut self.out);
     }
 }
 
-/// Takes in RTP and RTCP of a light peer; false: it is the agent's.
-fn take_in(leg: &mut Leg, log: &SimLog, now: Instant, bytes: &[u8]) -> bool {
-    let kind = packet_kind(bytes);
-    let Some(mut own) = leg.peer.own.take_if(|_| kind != PacketKind::Other) else { return false };
-    match kind {
+/// Processes RTP and RTCP of a lightweight peer. Returns false if the datagram is for str0m.
+fn receive_direct(leg: &mut Leg, log: &SimLog, now: Instant, bytes: &[u8]) -> bool {
+    let looks = packet_kind(bytes);
+    let Some(mut transport) = leg.peer.transport.take_if(|_| looks != PacketKind::Other) else {
+        return false;
+    };
+    match looks {
         PacketKind::Rtp => {
-            if let Some(packet) = own.receive_rtp(now, bytes) {
-                heard(leg, log, packet.payload_type, packet.timestamp, packet.payload, now);
+            if let Some(packet) = transport.receive_rtp(now, bytes) {
+                handle_packet(leg, log, packet.payload_type, packet.timestamp, packet.payload, now);
             }
         }
         PacketKind::Rtcp => {
-            own.receive_rtcp(now, bytes);
+            transport.receive_rtcp(now, bytes);
         }
         PacketKind::Other => {}
     }
-    leg.peer.own = Some(own);
+    leg.peer.transport = Some(transport);
     true
 }
 
-/// Takes in one packet; true where a bridged leg should get it.
-fn heard(leg: &mut Leg, log: &SimLog, pt: u8, time: u32, payload: &[u8], now: Instant) -> bool {
+/// Processes an RTP packet. Returns true if it should be forwarded to a bridged leg.
+fn handle_packet(
+    leg: &mut Leg,
+    log: &SimLog,
+    pt: u8,
+    timestamp: u32,
+    payload: &[u8],
+    now: Instant,
+) -> bool {
     let is_opus = pt == leg.peer.opus_pt();
     let Some(meta) = &mut leg.meta else { return is_opus };
-    if meta.over {
+    if meta.audio_stopped {
         return false;
     }
     if !meta.accepted {
         if meta.stats.clipped.fetch_add(1, Ordering::Relaxed) == 0 {
-            let details = "audio before accept was answered: it is clipped away".to_owned();
-            log.add(Logged::Media { call_id: meta.call_id.clone(), details });
+            let details = "audio before accept was answered: dropped as clipped".to_owned();
+            log.add(LogEvent::Media { call_id: meta.call_id.clone(), details });
         }
         return false;
     }
     let at_ms = meta.at_ms(now);
     if leg.peer.digit_pt() == Some(pt) {
         let mut digits = Vec::new();
-        meta.keys.receive(now, 0, time, payload, &mut digits);
-        digits.iter().for_each(|digit| (leg.sink)(LegTold::KeyHeard(digit.as_char())));
+        meta.keys.receive(now, 0, timestamp, payload, &mut digits);
+        digits.iter().for_each(|digit| (leg.sink)(LegEvent::KeyReceived(digit.as_char())));
     }
-    if is_opus && meta.ear.hear(time, payload, at_ms) {
-        (leg.sink)(LegTold::FirstAudio);
+    if is_opus && meta.receiver.receive(timestamp, payload, at_ms) {
+        (leg.sink)(LegEvent::FirstAudio);
     }
     is_opus
 }
 
-/// What the phone says in this tick.
-fn speak(leg: &mut Leg, now: Instant, out: &mut SendBuffer) {
-    if let (Some(to), Some(own)) = (leg.peer.path(), &mut leg.peer.own) {
-        own.tick(now, to, out);
+/// Sends the packet of a leg's phone for the current tick.
+fn send_tick(leg: &mut Leg, now: Instant, out: &mut SendBuffer) {
+    if let (Some(to), Some(transport)) = (leg.peer.remote(), &mut leg.peer.transport) {
+        transport.tick(now, to, out);
     }
     let Some(meta) = &mut leg.meta else { return };
-    if !meta.accepted || meta.over || !leg.peer.is_up() {
+    if !meta.accepted || meta.audio_stopped || !leg.peer.is_up() {
         return;
     }
-    let is = |how| leg.net.as_ref().is_some_and(|net| net.is(now, how));
-    let (no_rtp, other_pt) = (is(MediaHow::NoRtp), is(MediaHow::OtherPt));
+    let is = |kind| leg.net.as_ref().is_some_and(|net| net.is_active(now, kind));
+    let (no_rtp, other_pt) = (is(MediaFaultKind::NoRtp), is(MediaFaultKind::OtherPt));
     if let Some(net) = &mut leg.net {
-        if let Some(samples) = net.jump(now) {
-            meta.mouth.jump(samples);
+        if let Some(samples) = net.take_clock_jump(now) {
+            meta.sender.advance_clock(samples);
         }
-        if net.changes_ssrc(now) {
-            leg.peer.change_ssrc(meta.side.ssrc.wrapping_add(0x0101_0101).max(1));
+        if net.take_ssrc_change(now) {
+            leg.peer.change_ssrc(meta.params.ssrc.wrapping_add(0x0101_0101).max(1));
         }
     }
-    match meta.mouth.tick() {
+    match meta.sender.tick() {
         Some(_) if no_rtp => {}
-        Some(Spoken::Audio { payload, time, marker }) => {
+        Some(OutgoingPacket::Audio { payload, timestamp, marker }) => {
             let pt = if other_pt { OTHER_PT } else { leg.peer.opus_pt() };
-            write(&mut leg.peer, now, pt, time, marker, payload, out);
+            write_packet(&mut leg.peer, now, pt, timestamp, marker, payload, out);
         }
-        Some(Spoken::Event { payload, time, marker }) => {
-            // No telephone-event in the SDP: keys make no sound on the wire.
+        Some(OutgoingPacket::Event { payload, timestamp, marker }) => {
+            // Without telephone-event in the SDP, keys are not sent.
             if let Some(pt) = leg.peer.digit_pt() {
-                write(&mut leg.peer, now, pt, time, marker, Arc::from(payload), out);
+                write_packet(&mut leg.peer, now, pt, timestamp, marker, Arc::from(payload), out);
             }
         }
         None => {}
     }
-    if let Some(digit) = meta.mouth.take_sent() {
-        (leg.sink)(LegTold::KeySent(digit.as_char()));
+    if let Some(digit) = meta.sender.take_sent_key() {
+        (leg.sink)(LegEvent::KeySent(digit.as_char()));
     }
-    if !meta.mouth.is_done() {
-        meta.stats.said_at_ms.store(0, Ordering::Relaxed);
-    } else if meta.stats.said_at_ms.load(Ordering::Relaxed) == 0 {
-        meta.stats.said_at_ms.store(meta.at_ms(now).max(1), Ordering::Relaxed);
+    if !meta.sender.is_done() {
+        meta.stats.idle_since_ms.store(0, Ordering::Relaxed);
+    } else if meta.stats.idle_since_ms.load(Ordering::Relaxed) == 0 {
+        meta.stats.idle_since_ms.store(meta.at_ms(now).max(1), Ordering::Relaxed);
     }
 }
 
-/// A light peer's packets are its own; any other's are the agent's, and go out when its time passes.
-fn write(
+/// Sends a packet directly for a lightweight peer, otherwise queues it with str0m.
+fn write_packet(
     peer: &mut Peer,
     now: Instant,
     pt: u8,
-    time: u32,
+    timestamp: u32,
     marker: bool,
     payload: Arc<[u8]>,
     out: &mut SendBuffer,
 ) {
-    if peer.own.is_none() {
-        return peer.write(now, pt, time, marker, payload);
+    if peer.transport.is_none() {
+        return peer.write(now, pt, timestamp, marker, payload);
     }
-    let Some((sequence, to)) = peer.next() else { return };
-    let sending = OutgoingPacket {
-        payload_type: pt,
-        marker,
-        sequence,
-        timestamp: time,
-        payload: &payload,
-        at: now,
-    };
-    if let Some(own) = &mut peer.own {
-        own.send(to, sending, out);
+    let Some((sequence, to)) = peer.next_packet() else { return };
+    let sending =
+        media::packet::OutgoingPacket { payload_type: pt, marker, sequence, timestamp, payload: &payload, at: now };
+    if let Some(transport) = &mut peer.transport {
+        transport.send(to, sending, out);
     }
 }
 
-fn refuse_stun(log: &SimLog, meta: &mut MetaLeg, why: &str) {
-    // A peer in the wrong repeats itself every 50 ms: three lines are enough.
+fn log_stun_refusal(log: &SimLog, meta: &mut MetaLeg, reason: &str) {
+    // The peer repeats its request every 50 ms: three log lines are enough.
     meta.refusals = meta.refusals.saturating_add(1);
     if meta.refusals <= 3 {
-        log.add(Logged::Stun { call_id: meta.call_id.clone(), details: why.to_owned() });
+        log.add(LogEvent::Stun { call_id: meta.call_id.clone(), details: reason.to_owned() });
     }
 }
 
 fn send(leg: &mut Leg, now: Instant, out: &mut SendBuffer) {
-    let mut go = |datagram: Datagram| out.push(datagram.to, &datagram.bytes);
+    let mut queue = |datagram: Datagram| out.push(datagram.to, &datagram.bytes);
     match &mut leg.net {
-        None => leg.peer.out.drain(..).for_each(go),
+        None => leg.peer.outgoing.drain(..).for_each(queue),
         Some(net) => {
-            leg.peer.out.drain(..).for_each(|datagram| net.send(now, datagram));
+            leg.peer.outgoing.drain(..).for_each(|datagram| net.send(now, datagram));
             while let Some(datagram) = net.due(now) {
-                go(datagram);
+                queue(datagram);
             }
         }
     }

@@ -1,7 +1,8 @@
-//! The strict half of ICE-lite (M5): looks at each STUN message before the WebRTC stack may.
+//! Checks STUN messages strictly as an ICE-lite agent, before str0m sees them.
 //!
-//! A binding request passes with the right user name, MESSAGE-INTEGRITY and FINGERPRINT, and from a peer that says
-//! controlling; one that says controlled is answered 487 (RFC 8445 §7.3.1.1, RFC 8489 §14). Pure.
+//! A binding request passes if it has the right USERNAME, MESSAGE-INTEGRITY and FINGERPRINT and
+//! does not claim the controlled role. A controlled peer is answered with 487 Role Conflict (RFC
+//! 8445 §7.3.1.1, RFC 8489 §14).
 
 use aws_lc_rs::hmac;
 
@@ -16,12 +17,12 @@ const FINGERPRINT: u16 = 0x8028;
 const ICE_CONTROLLED: u16 = 0x8029;
 const FINGERPRINT_XOR: u32 = 0x5354_554e;
 
-/// Whether this datagram is STUN at all.
+/// Whether a datagram is a STUN message.
 pub(crate) fn is_stun(packet: &[u8]) -> bool {
     packet.first().is_some_and(|b| *b < 2) && packet.get(4..8) == Some(&MAGIC)
 }
 
-/// A STUN message, taken apart as far as we look at it.
+/// A parsed STUN message.
 #[derive(Debug)]
 pub(crate) struct Message<'a> {
     packet: &'a [u8],
@@ -29,20 +30,20 @@ pub(crate) struct Message<'a> {
     attributes: Vec<(u16, usize, &'a [u8])>,
 }
 
-/// What to do with a request.
+/// What to do with a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// For the WebRTC stack.
+    /// Hand it to str0m.
     Pass,
-    /// Send this back: role conflict.
-    Conflict(Vec<u8>),
+    /// Send this response: role conflict.
+    RoleConflict(Vec<u8>),
     /// Drop it, for this reason.
     Refuse(&'static str),
 }
 
 impl<'a> Message<'a> {
-    /// Reads a message; none where it is cut or its lengths lie.
-    pub(crate) fn read(packet: &'a [u8]) -> Option<Self> {
+    /// Parses a message. `None` if it is truncated or its lengths are inconsistent.
+    pub(crate) fn parse(packet: &'a [u8]) -> Option<Self> {
         if !is_stun(packet) {
             return None;
         }
@@ -62,24 +63,24 @@ impl<'a> Message<'a> {
         Some(Self { packet, kind, attributes })
     }
 
-    /// Our half of the user name: which call this is for. Requests only.
+    /// The local ufrag of a request's USERNAME, which identifies the call.
     pub(crate) fn local_ufrag(&self) -> Option<&'a str> {
         let name = std::str::from_utf8(self.find(USERNAME)?.1).ok()?;
         name.split_once(':').map(|(local, _)| local)
     }
 
-    /// Judges a request by the credentials of the call it is for.
-    pub(crate) fn judge(&self, local_pwd: &str, remote_ufrag: &str) -> Verdict {
+    /// Checks a request against the credentials of its call.
+    pub(crate) fn check(&self, local_pwd: &str, remote_ufrag: &str) -> Verdict {
         if self.kind != BINDING_REQUEST {
             return Verdict::Refuse(
-                "not a binding request: ICE-lite asks nothing, so nothing is to be answered",
+                "not a binding request: an ICE-lite agent sends none that could be answered",
             );
         }
         let remote = self
             .find(USERNAME)
             .and_then(|(_, v)| std::str::from_utf8(v).ok()?.split_once(':').map(|p| p.1));
         if remote != Some(remote_ufrag) {
-            return Verdict::Refuse("the user name is not that of the SDP answer");
+            return Verdict::Refuse("USERNAME does not match the SDP answer");
         }
         if !self.has_integrity(local_pwd) {
             return Verdict::Refuse("MESSAGE-INTEGRITY is missing or wrong");
@@ -88,7 +89,7 @@ impl<'a> Message<'a> {
             return Verdict::Refuse("FINGERPRINT is missing or wrong");
         }
         if self.find(ICE_CONTROLLED).is_some() {
-            return Verdict::Conflict(self.conflict(local_pwd));
+            return Verdict::RoleConflict(self.role_conflict_reply(local_pwd));
         }
         Verdict::Pass
     }
@@ -100,7 +101,8 @@ impl<'a> Message<'a> {
     fn has_integrity(&self, pwd: &str) -> bool {
         let Some((at, value)) = self.find(MESSAGE_INTEGRITY) else { return false };
         let Some(before) = self.packet.get(..at) else { return false };
-        // The length in the header counts up to and with this attribute (RFC 8489 §14.5).
+        // The length in the header covers the message up to and including this attribute (RFC 8489
+        // §14.5).
         let mut signed = before.to_vec();
         set_length(&mut signed, at + 24 - HEADER);
         hmac::verify(&key(pwd), &signed, value).is_ok()
@@ -116,20 +118,20 @@ impl<'a> Message<'a> {
                 .is_some_and(|b| value == (crc32(b) ^ FINGERPRINT_XOR).to_be_bytes())
     }
 
-    fn conflict(&self, pwd: &str) -> Vec<u8> {
+    fn role_conflict_reply(&self, pwd: &str) -> Vec<u8> {
         let mut reply = Vec::with_capacity(80);
         reply.extend(BINDING_ERROR.to_be_bytes());
         reply.extend([0, 0]);
         reply.extend(self.packet.get(4..HEADER).unwrap_or_default());
-        attribute(&mut reply, ERROR_CODE, b"\0\0\x04\x57Role Conflict");
+        push_attribute(&mut reply, ERROR_CODE, b"\0\0\x04\x57Role Conflict");
         let body = reply.len() + 24 - HEADER;
         set_length(&mut reply, body);
         let tag = hmac::sign(&key(pwd), &reply);
-        attribute(&mut reply, MESSAGE_INTEGRITY, tag.as_ref());
+        push_attribute(&mut reply, MESSAGE_INTEGRITY, tag.as_ref());
         let body = reply.len() + 8 - HEADER;
         set_length(&mut reply, body);
         let crc = (crc32(&reply) ^ FINGERPRINT_XOR).to_be_bytes();
-        attribute(&mut reply, FINGERPRINT, &crc);
+        push_attribute(&mut reply, FINGERPRINT, &crc);
         reply
     }
 }
@@ -155,7 +157,7 @@ fn set_length(message: &mut [u8], length: usize) {
     }
 }
 
-fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+fn push_attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     message.extend(kind.to_be_bytes());
     message.extend(u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
     message.extend(value);
@@ -166,54 +168,54 @@ fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
 pub(crate) mod tests {
     use super::{
         BINDING_REQUEST, FINGERPRINT, FINGERPRINT_XOR, HEADER, ICE_CONTROLLED, MAGIC,
-        MESSAGE_INTEGRITY, Message, USERNAME, Verdict, attribute, crc32, key, set_length,
+        MESSAGE_INTEGRITY, Message, USERNAME, Verdict, crc32, key, push_attribute, set_length,
     };
 
     const PWD: &str = "YIBkQhhkP1/Gurf0j3gCcimn9mI6xfbP";
     const ICE_CONTROLLING: u16 = 0x802A;
 
-    /// A binding request as a full agent sends it.
+    /// A binding request as a full ICE agent sends it.
     pub(crate) fn request(user: &str, pwd: &str, role: u16) -> Vec<u8> {
         let mut m = Vec::new();
         m.extend(BINDING_REQUEST.to_be_bytes());
         m.extend([0, 0]);
         m.extend(MAGIC);
         m.extend([7; 12]);
-        attribute(&mut m, USERNAME, user.as_bytes());
-        attribute(&mut m, role, &[1; 8]);
+        push_attribute(&mut m, USERNAME, user.as_bytes());
+        push_attribute(&mut m, role, &[1; 8]);
         let body = m.len() + 24 - HEADER;
         set_length(&mut m, body);
         let tag = aws_lc_rs::hmac::sign(&key(pwd), &m);
-        attribute(&mut m, MESSAGE_INTEGRITY, tag.as_ref());
+        push_attribute(&mut m, MESSAGE_INTEGRITY, tag.as_ref());
         let body = m.len() + 8 - HEADER;
         set_length(&mut m, body);
         let crc = (crc32(&m) ^ FINGERPRINT_XOR).to_be_bytes();
-        attribute(&mut m, FINGERPRINT, &crc);
+        push_attribute(&mut m, FINGERPRINT, &crc);
         m
     }
 
-    fn judge(packet: &[u8]) -> Verdict {
-        Message::read(packet).expect("STUN").judge(PWD, "peer")
+    fn check(packet: &[u8]) -> Verdict {
+        Message::parse(packet).expect("STUN").check(PWD, "peer")
     }
 
     #[test]
-    fn m5_a_right_request_passes_and_a_wrong_one_is_dropped() {
+    fn m5_passes_valid_requests_and_drops_others() {
         let good = request("meta:peer", PWD, ICE_CONTROLLING);
         assert_eq!(
-            Message::read(&good).and_then(|m| m.local_ufrag().map(str::to_owned)).as_deref(),
+            Message::parse(&good).and_then(|m| m.local_ufrag().map(str::to_owned)).as_deref(),
             Some("meta")
         );
-        assert_eq!(judge(&good), Verdict::Pass);
-        let refused = |packet: &[u8], why: &str| match judge(packet) {
-            Verdict::Refuse(said) => assert!(said.contains(why), "{said}"),
+        assert_eq!(check(&good), Verdict::Pass);
+        let refused = |packet: &[u8], expected: &str| match check(packet) {
+            Verdict::Refuse(reason) => assert!(reason.contains(expected), "{reason}"),
             other => panic!("{other:?}"),
         };
         refused(
             &request("meta:peer", "another password, long enough", ICE_CONTROLLING),
             "MESSAGE-INTEGRITY",
         );
-        refused(&request("meta:other", PWD, ICE_CONTROLLING), "user name");
-        // Without FINGERPRINT: cut off, length put right.
+        refused(&request("meta:other", PWD, ICE_CONTROLLING), "USERNAME");
+        // Without FINGERPRINT: cut off, with the length corrected.
         let mut bare = good.clone();
         bare.truncate(good.len() - 8);
         let body = bare.len() - HEADER;
@@ -223,18 +225,18 @@ pub(crate) mod tests {
         *wrong.last_mut().expect("bytes") ^= 1;
         refused(&wrong, "FINGERPRINT");
         for cut in 0..good.len() {
-            assert!(Message::read(&good[..cut]).is_none(), "cut at {cut}");
+            assert!(Message::parse(&good[..cut]).is_none(), "cut at {cut}");
         }
     }
 
     #[test]
-    fn m5_a_peer_that_says_controlled_is_answered_487() {
-        let Verdict::Conflict(reply) = judge(&request("meta:peer", PWD, ICE_CONTROLLED)) else {
+    fn m5_answers_a_controlled_peer_with_487() {
+        let Verdict::RoleConflict(reply) = check(&request("meta:peer", PWD, ICE_CONTROLLED)) else {
             panic!("a conflict is due");
         };
         assert_eq!(&reply[..2], [0x01, 0x11]);
         assert_eq!(&reply[8..20], [7; 12]);
-        let reply = Message::read(&reply).expect("STUN");
+        let reply = Message::parse(&reply).expect("STUN");
         assert!(reply.has_integrity(PWD) && reply.has_fingerprint());
         assert_eq!(reply.find(super::ERROR_CODE).map(|(_, v)| v[2..4].to_vec()), Some(vec![4, 87]));
     }

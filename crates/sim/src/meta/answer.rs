@@ -1,14 +1,15 @@
-//! What Meta makes of the business's SDP answer (M7): refused by `meta-calling.md` §5.2 A1, A2, A4, A5, A6 with the line
-//! named, or read. Pure; the rules are `media::sdp`'s, which has them apart from what writes our answers.
+//! Checks the node's SDP answer as Meta does: by rules A1, A2, A4, A5 and A6 of
+//! `docs/reference/meta.md#offhooks-answer`. Errors name the offending line. The rules are those of
+//! `media::sdp`, which implements them independently of the code that writes answers.
 
 use media::sdp::{Offer, Rule, Setup, check_answer};
 
-/// Largest SDP (§1.3).
+/// Maximum size of an SDP.
 const SDP_BYTES_MAX: usize = 16_384;
-/// Graph's subcode for a fingerprint it does not take (§4.6).
+/// Graph's subcode for an unacceptable fingerprint.
 const FINGERPRINT_SUBCODE: u32 = 2_494_010;
 
-/// What Meta takes from an answer.
+/// The parts of an SDP answer that Meta uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) ufrag: String,
@@ -22,46 +23,47 @@ pub(crate) struct Answer {
 
 /// Why an answer is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
-    /// Names the line, or the line that is missing.
+pub(crate) struct AnswerError {
+    /// Names the offending or missing line.
     pub(crate) details: String,
     pub(crate) subcode: Option<u32>,
 }
 
-fn fault(details: impl Into<String>) -> Fault {
-    Fault { details: details.into(), subcode: None }
+fn error(details: impl Into<String>) -> AnswerError {
+    AnswerError { details: details.into(), subcode: None }
 }
 
-/// Checks an answer against the offer that it answers.
+/// Parses an answer and checks it against its offer.
 ///
 /// # Errors
-/// The first rule that is broken, with the line that breaks it.
-pub(crate) fn check(offer: &str, answer: &str) -> Result<Answer, Fault> {
+///
+/// Returns the first violated rule, with the line that violates it.
+pub(crate) fn parse_answer(offer: &str, answer: &str) -> Result<Answer, AnswerError> {
     if answer.len() > SDP_BYTES_MAX {
-        return Err(fault(format!("SDP is longer than {SDP_BYTES_MAX} bytes")));
+        return Err(error(format!("SDP is longer than {SDP_BYTES_MAX} bytes")));
     }
     let offer =
-        Offer::parse(offer, true).map_err(|e| fault(format!("the offer is not usable: {e}")))?;
-    check_answer(&offer, answer).map_err(|f| Fault {
-        details: f.to_string(),
-        subcode: (f.rule == Rule::A5).then_some(FINGERPRINT_SUBCODE),
+        Offer::parse(offer, true).map_err(|e| error(format!("the offer is not usable: {e}")))?;
+    check_answer(&offer, answer).map_err(|e| AnswerError {
+        details: e.to_string(),
+        subcode: (e.rule == Rule::A5).then_some(FINGERPRINT_SUBCODE),
     })?;
-    // The reader of offers reads answers too: A3's candidates are looked for there.
-    let read =
-        Offer::parse(answer, true).map_err(|e| fault(format!("the answer is not usable: {e}")))?;
+    // `Offer` parses answers as well, and checks the candidates (rule A3).
+    let sdp =
+        Offer::parse(answer, true).map_err(|e| error(format!("the answer is not usable: {e}")))?;
     Ok(Answer {
-        digit_pt: read.telephone_event_out().map(|t| t.pt),
-        ufrag: read.ufrag,
-        pwd: read.pwd,
-        fingerprint: read.fingerprint,
-        business_active: read.setup == Setup::Active,
-        opus_pt: read.opus_pt,
+        digit_pt: sdp.telephone_event_out().map(|t| t.pt),
+        ufrag: sdp.ufrag,
+        pwd: sdp.pwd,
+        fingerprint: sdp.fingerprint,
+        business_active: sdp.setup == Setup::Active,
+        opus_pt: sdp.opus_pt,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::check;
+    use super::parse_answer;
 
     fn fixture(name: &str) -> String {
         let path = format!("{}/../../fixtures/meta/sdp/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -69,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn m7_the_model_answers_pass() {
+    fn m7_accepts_the_valid_answers() {
         for (offer, answer, active) in [
             ("offer_relay_full.sdp", "answer_to_relay_full.sdp", true),
             ("offer_minimal.sdp", "answer_to_minimal.sdp", true),
@@ -77,33 +79,34 @@ mod tests {
             ("offer_pt96_dtmf101.sdp", "answer_to_pt96.sdp", true),
             ("offer_setup_active.sdp", "answer_to_setup_active.sdp", false),
         ] {
-            let taken = check(&fixture(offer), &fixture(answer))
-                .unwrap_or_else(|f| panic!("{answer}: {}", f.details));
-            assert_eq!(taken.business_active, active, "{answer}");
+            let parsed = parse_answer(&fixture(offer), &fixture(answer))
+                .unwrap_or_else(|e| panic!("{answer}: {}", e.details));
+            assert_eq!(parsed.business_active, active, "{answer}");
         }
-        let taken = check(&fixture("offer_pt96_dtmf101.sdp"), &fixture("answer_to_pt96.sdp"))
-            .expect("answer");
-        assert_eq!((taken.opus_pt, taken.digit_pt), (96, Some(101)));
+        let parsed =
+            parse_answer(&fixture("offer_pt96_dtmf101.sdp"), &fixture("answer_to_pt96.sdp"))
+                .expect("answer");
+        assert_eq!((parsed.opus_pt, parsed.digit_pt), (96, Some(101)));
     }
 
     #[test]
-    fn m7_each_bad_answer_is_refused_naming_the_line() {
+    fn m7_refuses_bad_answers_and_names_the_line() {
         let offer = fixture("offer_relay_full.sdp");
         for (file, line) in [
             ("bad_our_answer_actpass.sdp", "a=setup:actpass"),
             ("bad_our_answer_ice_lite.sdp", "a=ice-lite"),
             ("bad_our_answer_three_fingerprints.sdp", "a=fingerprint"),
         ] {
-            let fault = check(&offer, &fixture(file)).expect_err(file);
-            assert!(fault.details.contains(line), "{file}: {}", fault.details);
+            let error = parse_answer(&offer, &fixture(file)).expect_err(file);
+            assert!(error.details.contains(line), "{file}: {}", error.details);
         }
     }
 
     #[test]
-    fn m7_one_line_wrong_at_a_time() {
+    fn m7_refuses_each_single_wrong_line() {
         let offer = fixture("offer_relay_full.sdp");
         let good = fixture("answer_to_relay_full.sdp");
-        for (from, to, said) in [
+        for (from, to, expected) in [
             ("m=audio 40000", "m=audio 0", "m=audio 0"),
             ("SAVPF 111 126", "SAVP 111 126", "protocol"),
             ("SAVPF 111 126", "SAVPF 111 126 0", "not offered"),
@@ -122,13 +125,13 @@ mod tests {
             ("v=0", "v=1", "v=1"),
         ] {
             assert!(good.contains(from), "{from}");
-            let fault = check(&offer, &good.replacen(from, to, 1)).expect_err(from);
-            assert!(fault.details.contains(said), "{from}: {}", fault.details);
+            let error = parse_answer(&offer, &good.replacen(from, to, 1)).expect_err(from);
+            assert!(error.details.contains(expected), "{from}: {}", error.details);
         }
         let none = good.replacen("a=candidate:1 1 udp", "a=x-candidate:1 1 udp", 1);
-        let told = check(&offer, &none).expect_err("no candidate").details;
-        assert_eq!(told, "the answer is not usable: it has no UDP candidate with a usable address");
-        assert!(check(&offer, "").is_err());
-        assert!(check(&offer, &"a".repeat(20_000)).is_err());
+        let details = parse_answer(&offer, &none).expect_err("no candidate").details;
+        assert_eq!(details, "the answer is not usable: it has no UDP candidate with a usable address");
+        assert!(parse_answer(&offer, "").is_err());
+        assert!(parse_answer(&offer, &"a".repeat(20_000)).is_err());
     }
 }

@@ -1,98 +1,99 @@
-//! Webhook bodies as Meta writes them (`meta-calling.md` §3), and their bytes on the wire (M2). Pure.
+//! Builds webhook bodies as Meta does (`docs/reference/meta.md#webhook-bodies`) and serializes and
+//! signs them. Pure.
 
 use serde_json::{Value, json};
 
 use crate::world::SimNumber;
 
-/// What stays the same in all webhooks of one call.
+/// Properties of a call that all its webhooks share.
 #[derive(Clone, Debug)]
-pub(crate) struct CallFacts {
+pub(crate) struct CallInfo {
     pub(crate) call_id: String,
     pub(crate) number: SimNumber,
-    /// The business placed it.
-    pub(crate) by_business: bool,
-    /// The user's digits and profile name.
+    /// The business placed the call.
+    pub(crate) business_initiated: bool,
+    /// Digits and profile name of the user.
     pub(crate) user: String,
     pub(crate) user_name: String,
     pub(crate) cta_payload: Option<String>,
     pub(crate) deeplink_payload: Option<String>,
 }
 
-/// How a call ended, for the terminate webhook.
+/// The `status` of a terminate webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    NotPickedUp,
-    /// Unix seconds.
-    PickedUp {
+pub(crate) enum TerminateStatus {
+    Failed,
+    /// The call was answered. Times are in Unix seconds.
+    Completed {
         start: i64,
         end: i64,
         duration_secs: i64,
     },
 }
 
-/// `calls[]` with event `connect` (§3.2): with Meta's offer, or its answer to the business's.
-pub(crate) fn connect(facts: &CallFacts, at_secs: i64, sdp: &str) -> Value {
-    let mut call = call(facts, "connect", at_secs, None);
-    let kind = if facts.by_business { "answer" } else { "offer" };
+/// A `connect` event, with Meta's SDP offer or, for a business-initiated call, its SDP answer.
+pub(crate) fn connect(info: &CallInfo, at_secs: i64, sdp: &str) -> Value {
+    let mut call = call(info, "connect", at_secs, None);
+    let kind = if info.business_initiated { "answer" } else { "offer" };
     set(&mut call, "session", json!({"sdp_type": kind, "sdp": sdp}));
-    envelope(facts, "calls", call)
+    envelope(info, "calls", call)
 }
 
-/// `statuses[]` of a call that the business placed (§3.4).
-pub(crate) fn status(facts: &CallFacts, at_secs: i64, word: &str, opaque: Option<&str>) -> Value {
+/// A status (RINGING, ACCEPTED, REJECTED) of a business-initiated call.
+pub(crate) fn status(info: &CallInfo, at_secs: i64, word: &str, opaque: Option<&str>) -> Value {
     let mut status = json!({
-        "id": facts.call_id,
+        "id": info.call_id,
         "timestamp": at_secs.to_string(),
         "type": "call",
         "status": word,
-        "recipient_id": facts.user,
+        "recipient_id": info.user,
     });
     if let Some(opaque) = opaque {
         set(&mut status, "biz_opaque_callback_data", json!(opaque));
     }
-    envelope(facts, "statuses", status)
+    envelope(info, "statuses", status)
 }
 
-/// `calls[]` with event `terminate` (§3.3).
+/// A `terminate` event.
 pub(crate) fn terminate(
-    facts: &CallFacts,
+    info: &CallInfo,
     at_secs: i64,
-    ending: Ending,
+    status: TerminateStatus,
     opaque: Option<&str>,
 ) -> Value {
-    let mut call = call(facts, "terminate", at_secs, opaque);
-    match ending {
-        Ending::NotPickedUp => set(&mut call, "status", json!("FAILED")),
-        Ending::PickedUp { start, end, duration_secs } => {
+    let mut call = call(info, "terminate", at_secs, opaque);
+    match status {
+        TerminateStatus::Failed => set(&mut call, "status", json!("FAILED")),
+        TerminateStatus::Completed { start, end, duration_secs } => {
             set(&mut call, "status", json!("COMPLETED"));
             set(&mut call, "start_time", json!(start.to_string()));
             set(&mut call, "end_time", json!(end.to_string()));
             set(&mut call, "duration", json!(duration_secs));
         }
     }
-    envelope(facts, "calls", call)
+    envelope(info, "calls", call)
 }
 
-fn call(facts: &CallFacts, event: &str, at_secs: i64, opaque: Option<&str>) -> Value {
-    let (user, number) = (&facts.user, &facts.number.number);
-    let (from, to, direction) = match facts.by_business {
+fn call(info: &CallInfo, event: &str, at_secs: i64, opaque: Option<&str>) -> Value {
+    let (user, number) = (&info.user, &info.number.number);
+    let (from, to, direction) = match info.business_initiated {
         true => (number, user, "BUSINESS_INITIATED"),
         false => (user, number, "USER_INITIATED"),
     };
     let mut call = json!({
-        "id": facts.call_id,
+        "id": info.call_id,
         "from": from,
         "to": to,
         "event": event,
         "timestamp": at_secs.to_string(),
         "direction": direction,
     });
-    let echoes = [
+    let optional_members = [
         ("biz_opaque_callback_data", opaque),
-        ("cta_payload", facts.cta_payload.as_deref()),
-        ("deeplink_payload", facts.deeplink_payload.as_deref()),
+        ("cta_payload", info.cta_payload.as_deref()),
+        ("deeplink_payload", info.deeplink_payload.as_deref()),
     ];
-    for (name, value) in echoes {
+    for (name, value) in optional_members {
         if let Some(value) = value {
             set(&mut call, name, json!(value));
         }
@@ -106,27 +107,27 @@ fn set(object: &mut Value, name: &str, value: Value) {
     }
 }
 
-fn envelope(facts: &CallFacts, member: &str, item: Value) -> Value {
-    let number = &facts.number;
+fn envelope(info: &CallInfo, member: &str, item: Value) -> Value {
+    let number = &info.number;
     let mut value = json!({
         "messaging_product": "whatsapp",
         "metadata": {"display_phone_number": number.number, "phone_number_id": number.phone_number_id},
-        "contacts": [{"profile": {"name": facts.user_name}, "wa_id": facts.user}],
+        "contacts": [{"profile": {"name": info.user_name}, "wa_id": info.user}],
     });
     set(&mut value, member, json!([item]));
-    of_field(number, "calls", value)
+    webhook_body(number, "calls", value)
 }
 
-fn of_field(number: &SimNumber, field: &str, value: Value) -> Value {
+fn webhook_body(number: &SimNumber, field: &str, value: Value) -> Value {
     json!({
         "object": "whatsapp_business_account",
         "entry": [{"id": number.waba, "changes": [{"value": value, "field": field}]}],
     })
 }
 
-/// The permission to call back that a user's call brings with it (§6.2, M17).
+/// The automatic permission reply after a user's call, which lets the business call back.
 pub(crate) fn callback_permission(
-    facts: &CallFacts,
+    info: &CallInfo,
     message_id: &str,
     at_secs: i64,
     until_secs: i64,
@@ -137,18 +138,18 @@ pub(crate) fn callback_permission(
         "is_permanent": false,
         "expiration_timestamp": until_secs,
     });
-    let said = Message {
-        number: &facts.number,
-        user: &facts.user,
-        user_name: &facts.user_name,
+    let message_info = MessageInfo {
+        number: &info.number,
+        user: &info.user,
+        user_name: &info.user_name,
         id: message_id,
         at_secs,
     };
-    permission_reply(&said, Some(&facts.call_id), reply)
+    permission_reply(&message_info, Some(&info.call_id), reply)
 }
 
-/// Who writes to whom, and when.
-pub(crate) struct Message<'a> {
+/// Parties, id and time of a message.
+pub(crate) struct MessageInfo<'a> {
     pub(crate) number: &'a SimNumber,
     pub(crate) user: &'a str,
     pub(crate) user_name: &'a str,
@@ -156,13 +157,17 @@ pub(crate) struct Message<'a> {
     pub(crate) at_secs: i64,
 }
 
-/// `call_permission_reply` (§6.2); `context` is the request's id, or the user's call's.
-pub(crate) fn permission_reply(said: &Message<'_>, context: Option<&str>, reply: Value) -> Value {
-    let number = said.number;
+/// A `call_permission_reply`. `context` is the id of the permission request or of the user's call.
+pub(crate) fn permission_reply(
+    message_info: &MessageInfo<'_>,
+    context: Option<&str>,
+    reply: Value,
+) -> Value {
+    let number = message_info.number;
     let mut message = json!({
-        "from": said.user,
-        "id": said.id,
-        "timestamp": said.at_secs.to_string(),
+        "from": message_info.user,
+        "id": message_info.id,
+        "timestamp": message_info.at_secs.to_string(),
         "type": "interactive",
         "interactive": {"type": "call_permission_reply", "call_permission_reply": reply},
     });
@@ -172,38 +177,38 @@ pub(crate) fn permission_reply(said: &Message<'_>, context: Option<&str>, reply:
     let value = json!({
         "messaging_product": "whatsapp",
         "metadata": {"display_phone_number": number.number, "phone_number_id": number.phone_number_id},
-        "contacts": [{"profile": {"name": said.user_name}, "wa_id": said.user}],
+        "contacts": [{"profile": {"name": message_info.user_name}, "wa_id": message_info.user}],
         "messages": [message],
     });
-    of_field(number, "messages", value)
+    webhook_body(number, "messages", value)
 }
 
-/// A user's message of any type (§3.5).
-pub(crate) fn message(said: &Message<'_>, mut message: Value) -> Value {
-    let number = said.number;
-    set(&mut message, "from", json!(said.user));
-    set(&mut message, "id", json!(said.id));
-    set(&mut message, "timestamp", json!(said.at_secs.to_string()));
+/// A message of any type from a user.
+pub(crate) fn message(message_info: &MessageInfo<'_>, mut message: Value) -> Value {
+    let number = message_info.number;
+    set(&mut message, "from", json!(message_info.user));
+    set(&mut message, "id", json!(message_info.id));
+    set(&mut message, "timestamp", json!(message_info.at_secs.to_string()));
     let value = json!({
         "messaging_product": "whatsapp",
         "metadata": {"display_phone_number": number.number, "phone_number_id": number.phone_number_id},
-        "contacts": [{"profile": {"name": said.user_name}, "wa_id": said.user}],
+        "contacts": [{"profile": {"name": message_info.user_name}, "wa_id": message_info.user}],
         "messages": [message],
     });
-    of_field(number, "messages", value)
+    webhook_body(number, "messages", value)
 }
 
-/// How far a message of the business is (§3.5).
+/// A status of a message that the business sent.
 pub(crate) fn message_status(number: &SimNumber, status: Value) -> Value {
     let value = json!({
         "messaging_product": "whatsapp",
         "metadata": {"display_phone_number": number.number, "phone_number_id": number.phone_number_id},
         "statuses": [status],
     });
-    of_field(number, "messages", value)
+    webhook_body(number, "messages", value)
 }
 
-/// `account_settings_update` (§3.7).
+/// An `account_settings_update`.
 pub(crate) fn settings_update(number: &SimNumber, at_secs: i64, calling: &Value) -> Value {
     let settings = json!({"phone_number_id": number.phone_number_id, "calling": calling});
     let value = json!({
@@ -212,11 +217,12 @@ pub(crate) fn settings_update(number: &SimNumber, at_secs: i64, calling: &Value)
         "type": "phone_number_settings",
         "phone_number_settings": settings,
     });
-    of_field(number, "account_settings_update", value)
+    webhook_body(number, "account_settings_update", value)
 }
 
-/// Compact JSON, non-ASCII as `\uXXXX`, `/` as `\/` where `escape_slashes` (M2). Both stand in strings only.
-pub(crate) fn on_the_wire(body: &Value, escape_slashes: bool) -> Vec<u8> {
+/// Serializes to compact JSON with non-ASCII characters as `\uXXXX`. `escape_slashes` also writes
+/// `/` as `\/`. Both kinds of character occur only inside of strings.
+pub(crate) fn to_wire_bytes(body: &Value, escape_slashes: bool) -> Vec<u8> {
     use std::fmt::Write as _;
     let text = body.to_string();
     let mut wire = String::with_capacity(text.len() + 64);
@@ -232,13 +238,13 @@ pub(crate) fn on_the_wire(body: &Value, escape_slashes: bool) -> Vec<u8> {
     wire.into_bytes()
 }
 
-/// `X-Hub-Signature-256` over the bytes as sent.
+/// The value of `X-Hub-Signature-256` for a serialized body.
 pub(crate) fn signature(app_secret: &str, body: &[u8]) -> String {
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, app_secret.as_bytes());
     format!("sha256={}", hex::encode(aws_lc_rs::hmac::sign(&key, body)))
 }
 
-/// `X-Hub-Signature`, the older header, which proves nothing any more (H7).
+/// The value of `X-Hub-Signature`, the older SHA-1 header, which a node must not trust.
 pub(crate) fn signature_sha1(app_secret: &str, body: &[u8]) -> String {
     let key = aws_lc_rs::hmac::Key::new(
         aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
@@ -249,17 +255,17 @@ pub(crate) fn signature_sha1(app_secret: &str, body: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{CallFacts, Ending, connect, on_the_wire, signature, terminate};
+    use super::{CallInfo, TerminateStatus, connect, signature, terminate, to_wire_bytes};
     use crate::world::SimNumber;
     use serde_json::Value;
 
-    fn facts() -> CallFacts {
-        CallFacts {
+    fn info() -> CallInfo {
+        CallInfo {
             call_id:
                 "wacid.HBgMOTE5NDEyMzQxMjM0FQIAEhggREJFOUIxNUJBMjdEN0QxRTExODA1RUMzMDExNjEzNzAcGAw5MTgwMzU3Mzc0NTgVAgAA"
                     .into(),
             number: SimNumber::default(),
-            by_business: false,
+            business_initiated: false,
             user: "919412341234".into(),
             user_name: "Asha Verma".into(),
             cta_payload: None,
@@ -272,7 +278,7 @@ mod tests {
         serde_json::from_slice(&std::fs::read(path).expect("fixture")).expect("JSON")
     }
 
-    /// The one member that depends on the app: the user's business-scoped id.
+    /// Removes the business-scoped user id, which the simulator does not send.
     fn without_bsuid(body: &mut Value) {
         body["entry"][0]["changes"][0]["value"]["contacts"][0]
             .as_object_mut()
@@ -281,31 +287,34 @@ mod tests {
     }
 
     #[test]
-    fn m2_bodies_have_the_shape_of_the_fixtures() {
-        let mut theirs = fixture("connect_user.json");
-        let sdp = theirs["entry"][0]["changes"][0]["value"]["calls"][0]["session"]["sdp"]
+    fn m2_bodies_match_the_fixtures() {
+        let mut expected = fixture("connect_user.json");
+        let sdp = expected["entry"][0]["changes"][0]["value"]["calls"][0]["session"]["sdp"]
             .as_str()
             .map(str::to_owned);
-        without_bsuid(&mut theirs);
-        assert_eq!(connect(&facts(), 1_790_000_000, &sdp.expect("sdp")), theirs);
+        without_bsuid(&mut expected);
+        assert_eq!(connect(&info(), 1_790_000_000, &sdp.expect("sdp")), expected);
 
-        let mut theirs = fixture("terminate_completed.json");
-        without_bsuid(&mut theirs);
-        let ending =
-            Ending::PickedUp { start: 1_790_000_004, end: 1_790_000_056, duration_secs: 52 };
-        assert_eq!(terminate(&facts(), 1_790_000_060, ending, None), theirs);
+        let mut expected = fixture("terminate_completed.json");
+        without_bsuid(&mut expected);
+        let status = TerminateStatus::Completed {
+            start: 1_790_000_004,
+            end: 1_790_000_056,
+            duration_secs: 52,
+        };
+        assert_eq!(terminate(&info(), 1_790_000_060, status, None), expected);
 
-        let ours = terminate(&facts(), 1, Ending::NotPickedUp, Some("oh1.x.y"));
-        let call = &ours["entry"][0]["changes"][0]["value"]["calls"][0];
+        let actual = terminate(&info(), 1, TerminateStatus::Failed, Some("oh1.x.y"));
+        let call = &actual["entry"][0]["changes"][0]["value"]["calls"][0];
         assert_eq!((call["status"].as_str(), call.get("duration")), (Some("FAILED"), None));
         assert_eq!(call["biz_opaque_callback_data"], "oh1.x.y");
     }
 
     #[test]
-    fn m2_bytes_are_ascii_and_read_back_the_same() {
+    fn m2_wire_bytes_are_ascii_and_parse_back() {
         let body = serde_json::json!({"name": "João 😀 a/b", "sdp": "x\r\n"});
         for escape in [false, true] {
-            let wire = on_the_wire(&body, escape);
+            let wire = to_wire_bytes(&body, escape);
             assert!(wire.is_ascii());
             let text = String::from_utf8(wire.clone()).expect("ASCII");
             assert!(text.contains("Jo\\u00e3o \\ud83d\\ude00"), "{text}");
@@ -315,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn m2_signature_is_metas() {
+    fn m2_signature_matches_the_vectors() {
         let path = format!("{}/../../fixtures/meta/signatures.json", env!("CARGO_MANIFEST_DIR"));
         let vectors: Value =
             serde_json::from_slice(&std::fs::read(path).expect("fixture")).expect("JSON");
@@ -329,8 +338,8 @@ mod tests {
             let text = |name: &str| vector[name].as_str().expect(name).to_owned();
             let path =
                 format!("{}/../../fixtures/meta/{}", env!("CARGO_MANIFEST_DIR"), text("file"));
-            let ours = signature(&text("secret"), &std::fs::read(path).expect("fixture"));
-            assert_eq!(ours, text("header").trim());
+            let actual = signature(&text("secret"), &std::fs::read(path).expect("fixture"));
+            assert_eq!(actual, text("header").trim());
             checked += 1;
         }
         assert!(checked > 0, "no vector was usable");

@@ -1,5 +1,5 @@
-//! Messages between simulated users and business numbers (M22): what a user writes goes out as a webhook, what the
-//! business sends is shown to the user and has its statuses. Refusals and failures can be ordered.
+//! Messages between simulated users and business numbers. A user's message is sent as a webhook; a
+//! message of the business is stored and followed by its statuses. Tests can make messages fail.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -11,56 +11,57 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::body;
-use super::graph::GraphFault;
+use super::graph::GraphError;
 use super::messages::user_of;
 use crate::world::SimNumber;
 use crate::{World, locked};
 
-/// Messages kept for who looks; the oldest go first.
-const SHOWN_MAX: usize = 10_000;
-/// Files kept, and the largest.
+/// Maximum number of stored messages. The oldest are dropped.
+const MESSAGES_MAX: usize = 10_000;
+/// Maximum number of stored files, maximum size of a file, and maximum size of all files.
 const FILES_MAX: usize = 100;
 const FILE_BYTES_MAX: usize = 16 << 20;
 const ALL_FILES_BYTES_MAX: usize = 256 << 20;
-/// How long after a user's last word or call the business may write what it likes (§4.3), in seconds.
-const WINDOW: i64 = 86_400;
-/// Pairs of number and user whose windows are kept.
+/// Customer service window: how long after a user's last message or call the business may send more
+/// than templates, in seconds.
+const WINDOW_SECS: i64 = 86_400;
+/// Maximum number of pairs (business number and user) with a known window.
 const WINDOWS_MAX: usize = 100_000;
-/// Ordered failures that wait.
-const ORDERED_MAX: usize = 1_000;
-/// A message's steps, one after another.
-const STEPS: [(&str, Duration); 3] = [
+/// Maximum number of pending failures.
+const FAILURES_MAX: usize = 1_000;
+/// Statuses of a message, and the pause before each.
+const STATUS_STEPS: [(&str, Duration); 3] = [
     ("sent", Duration::from_millis(20)),
     ("delivered", Duration::from_millis(20)),
     ("read", Duration::from_millis(40)),
 ];
 
-/// `POST /_sim/messages`: what a user sends. Number and user are the usual ones where they are left out.
+/// Body of `POST /_sim/messages`. Number and user default to the predefined ones.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct MessageOrder {
+pub(crate) struct MessageRequest {
     pub(crate) phone_number_id: Option<String>,
     pub(crate) from: Option<String>,
     pub(crate) name: Option<String>,
-    /// Meta's id; the same one twice is a copy.
+    /// Meta's message id. Sending the same id twice simulates a duplicate.
     pub(crate) id: Option<String>,
-    /// `{"type", …}` as §3.5 has it; or a text.
+    /// A text, or an object with a `type` as in Meta's webhooks.
     pub(crate) message: Value,
-    /// The bytes of a file, in Base64: the message's type holds its id then.
+    /// Content of a media file in Base64. Its id is put into the message.
     pub(crate) file: Option<String>,
 }
 
-/// `POST /_sim/messages/failures`: what becomes of the next messages to a user.
+/// Body of `POST /_sim/messages/failures`: makes later messages of the business fail.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct FailureOrder {
-    /// Of this user's messages only.
+pub(crate) struct MessageFailure {
+    /// Only messages to this user. `None` means all.
     #[serde(default)]
     pub(crate) user: Option<String>,
     pub(crate) code: i64,
     #[serde(default)]
     pub(crate) details: String,
-    /// Graph takes the message, and it fails later.
+    /// Graph accepts the message, and its status becomes `failed` afterwards.
     #[serde(default)]
     pub(crate) later: bool,
     #[serde(default = "once")]
@@ -71,14 +72,15 @@ fn once() -> u32 {
     1
 }
 
-/// A message as the user's phone shows it.
+/// A stored message.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Shown {
+pub(crate) struct ChatMessage {
     pub(crate) id: String,
     pub(crate) phone_number_id: String,
     pub(crate) user: String,
-    /// The business sent it.
-    pub(crate) by_business: bool,
+    /// Sent by the business.
+    #[serde(rename = "by_business")]
+    pub(crate) from_business: bool,
     pub(crate) message: Value,
 }
 
@@ -87,59 +89,59 @@ struct File {
     bytes: Bytes,
 }
 
-/// All of it.
+/// All messages, media files, pending failures and customer service windows.
 #[derive(Default)]
 pub(crate) struct Chat {
-    shown: Mutex<VecDeque<Shown>>,
+    messages: Mutex<VecDeque<ChatMessage>>,
     files: Mutex<BTreeMap<String, File>>,
-    failures: Mutex<Vec<FailureOrder>>,
-    /// When a user last wrote to or called a number, by its id and theirs.
-    heard: Mutex<BTreeMap<(String, String), i64>>,
+    failures: Mutex<Vec<MessageFailure>>,
+    /// Time of a user's last message or call, by phone number id and user.
+    windows: Mutex<BTreeMap<(String, String), i64>>,
 }
 
 impl Chat {
-    /// A user wrote or called.
-    pub(crate) fn hears(&self, number: &str, user: &str, now: i64) {
-        let mut heard = locked(&self.heard);
-        if heard.len() >= WINDOWS_MAX {
-            heard.retain(|_, at| now - *at < WINDOW);
+    /// Opens or renews the customer service window after a message or call of the user.
+    pub(crate) fn open_window(&self, number: &str, user: &str, now: i64) {
+        let mut windows = locked(&self.windows);
+        if windows.len() >= WINDOWS_MAX {
+            windows.retain(|_, at| now - *at < WINDOW_SECS);
         }
-        while heard.len() >= WINDOWS_MAX {
-            heard.pop_first();
+        while windows.len() >= WINDOWS_MAX {
+            windows.pop_first();
         }
-        heard.insert((number.to_owned(), user.to_owned()), now);
+        windows.insert((number.to_owned(), user.to_owned()), now);
     }
 
-    /// Whether more than a template may be sent to a user.
-    fn is_open(&self, number: &str, user: &str, now: i64) -> bool {
+    /// Whether the customer service window is open.
+    fn is_window_open(&self, number: &str, user: &str, now: i64) -> bool {
         let key = (number.to_owned(), user.to_owned());
-        locked(&self.heard).get(&key).is_some_and(|at| now - at < WINDOW)
+        locked(&self.windows).get(&key).is_some_and(|at| now - at < WINDOW_SECS)
     }
 
-    fn show(&self, shown: Shown) {
-        let mut all = locked(&self.shown);
-        if all.len() >= SHOWN_MAX {
+    fn push(&self, message: ChatMessage) {
+        let mut all = locked(&self.messages);
+        if all.len() >= MESSAGES_MAX {
             all.pop_front();
         }
-        all.push_back(shown);
+        all.push_back(message);
     }
 
-    pub(crate) fn shown(&self) -> Vec<Shown> {
-        locked(&self.shown).iter().cloned().collect()
+    pub(crate) fn messages(&self) -> Vec<ChatMessage> {
+        locked(&self.messages).iter().cloned().collect()
     }
 
-    pub(crate) fn order_failure(&self, mut order: FailureOrder) -> Result<(), String> {
-        order.user = order.user.as_deref().map(user_of);
+    pub(crate) fn add_failure(&self, mut failure: MessageFailure) -> Result<(), String> {
+        failure.user = failure.user.as_deref().map(user_of);
         let mut failures = locked(&self.failures);
-        if failures.len() >= ORDERED_MAX {
-            return Err("as many failures wait as may".to_owned());
+        if failures.len() >= FAILURES_MAX {
+            return Err("too many pending failures".to_owned());
         }
-        failures.push(order);
+        failures.push(failure);
         Ok(())
     }
 
-    /// The failure that was ordered for this message, if one was.
-    fn failure(&self, user: &str) -> Option<FailureOrder> {
+    /// Takes the next pending failure that applies to this user.
+    fn take_failure(&self, user: &str) -> Option<MessageFailure> {
         let mut failures = locked(&self.failures);
         let at = failures
             .iter()
@@ -150,23 +152,23 @@ impl Chat {
         Some(found)
     }
 
-    /// What Graph says of a file (§4.5).
-    pub(crate) fn file(&self, id: &str, base: &str) -> Option<Value> {
+    /// Graph's description of a media file.
+    pub(crate) fn file_info(&self, id: &str, base: &str) -> Option<Value> {
         let files = locked(&self.files);
         let file = files.get(id)?;
         Some(json!({
             "url": format!("{base}/_sim/media/{id}"),
             "mime_type": file.mime,
-            "sha256": sum(&file.bytes),
+            "sha256": sha256_hex(&file.bytes),
             "file_size": file.bytes.len(),
             "id": id,
             "messaging_product": "whatsapp",
         }))
     }
 
-    /// Keeps a file, whoever it is from; gives its id.
-    pub(super) fn keep(&self, rolled: u64, mime: String, bytes: Bytes) -> String {
-        let id = (rolled % 9_000_000_000_000 + 1_000_000_000_000).to_string();
+    /// Stores a media file and returns its id.
+    pub(super) fn store_file(&self, random: u64, mime: String, bytes: Bytes) -> String {
+        let id = (random % 9_000_000_000_000 + 1_000_000_000_000).to_string();
         let mut files = locked(&self.files);
         let held = |files: &BTreeMap<String, File>| {
             files.values().map(|file| file.bytes.len()).sum::<usize>()
@@ -180,77 +182,82 @@ impl Chat {
         id
     }
 
-    pub(crate) fn bytes(&self, id: &str) -> Option<(String, Bytes)> {
+    pub(crate) fn file(&self, id: &str) -> Option<(String, Bytes)> {
         locked(&self.files).get(id).map(|file| (file.mime.clone(), file.bytes.clone()))
     }
 }
 
-fn sum(bytes: &[u8]) -> String {
+fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes))
 }
 
 impl World {
-    /// Whether the business may send a user what is no template. Whose a business-scoped id is, is not known here.
-    pub(super) fn may_write(&self, number: &str, user: &str) -> Result<(), GraphFault> {
+    /// Refuses a message that is not a template outside of the customer service window.
+    /// Business-scoped user ids always pass, because the simulator cannot tell which user they
+    /// belong to.
+    pub(super) fn check_window(&self, number: &str, user: &str) -> Result<(), GraphError> {
         let named = user.bytes().all(|b| b.is_ascii_digit());
         let now = self.clock.wall().secs();
-        if !named || self.permissions.allows_messages() || self.chat.is_open(number, user, now) {
+        if !named
+            || self.permissions.ignores_message_window()
+            || self.chat.is_window_open(number, user, now)
+        {
             return Ok(());
         }
         let details = "Message failed to send because more than 24 hours have passed since the customer last replied to \
             this number.";
-        Err(GraphFault { status: 400, code: 131_047, subcode: None, details: details.to_owned() })
+        Err(GraphError { status: 400, code: 131_047, subcode: None, details: details.to_owned() })
     }
 
-    /// A user sends a message; gives its id once it is on its way.
-    pub(crate) async fn user_writes(
+    /// Sends a user's message to the node and returns its id.
+    pub(crate) async fn send_user_message(
         self: &Arc<Self>,
-        order: MessageOrder,
+        request: MessageRequest,
     ) -> Result<String, String> {
-        let id = order.phone_number_id.as_deref().unwrap_or(crate::world::PHONE_NUMBER_ID);
-        let number = self
-            .number_of_id(id)
-            .ok_or_else(|| format!("the simulated Meta has no number {id}"))?;
-        let user = order.from.map_or_else(|| crate::world::USER.to_owned(), |from| user_of(&from));
-        let name = order.name.unwrap_or_else(|| crate::world::USER_NAME.to_owned());
-        let mut message = match order.message {
+        let id = request.phone_number_id.as_deref().unwrap_or(crate::world::PHONE_NUMBER_ID);
+        let number =
+            self.number_by_id(id).ok_or_else(|| format!("unknown phone_number_id {id}"))?;
+        let user =
+            request.from.map_or_else(|| crate::world::USER.to_owned(), |from| user_of(&from));
+        let name = request.name.unwrap_or_else(|| crate::world::USER_NAME.to_owned());
+        let mut message = match request.message {
             Value::String(text) => json!({"type": "text", "text": {"body": text}}),
             message if message["type"].is_string() => message,
-            _ => return Err("message must be a text, or an object with a type".to_owned()),
+            _ => return Err("message must be a string or an object with a type".to_owned()),
         };
-        if let Some(file) = &order.file {
-            self.keep_file(&mut message, file)?;
+        if let Some(file) = &request.file {
+            self.attach_file(&mut message, file)?;
         }
-        let wamid = order.id.unwrap_or_else(|| format!("wamid.{}", self.dice.text(40)));
-        let door = self.usual_door().ok_or("the simulator was not told where the node is")?;
-        self.webhooks.verify(&door).await?;
-        let said = body::Message {
+        let wamid = request.id.unwrap_or_else(|| format!("wamid.{}", self.rng.text(40)));
+        let target = self.default_target().ok_or("no node is configured: set the node URL")?;
+        self.webhooks.verify(&target).await?;
+        let info = body::MessageInfo {
             number: &number,
             user: &user,
             user_name: &name,
             id: &wamid,
             at_secs: self.clock.wall().secs(),
         };
-        self.chat.hears(id, &user, said.at_secs);
-        let parcel = self.webhooks.parcel(
-            &door,
+        self.chat.open_window(id, &user, info.at_secs);
+        let webhook = self.webhooks.sign(
+            &target,
             "message",
             "",
-            &body::message(&said, message.clone()),
+            &body::message(&info, message.clone()),
             None,
         );
-        self.webhooks.deliver(&door, parcel, Duration::ZERO, |_| {});
-        self.chat.show(Shown {
+        self.webhooks.deliver(&target, webhook, Duration::ZERO, |_| {});
+        self.chat.push(ChatMessage {
             id: wamid.clone(),
             phone_number_id: id.to_owned(),
             user,
-            by_business: false,
+            from_business: false,
             message,
         });
         Ok(wamid)
     }
 
-    fn keep_file(&self, message: &mut Value, file: &str) -> Result<(), String> {
+    fn attach_file(&self, message: &mut Value, file: &str) -> Result<(), String> {
         let bytes = base64::engine::general_purpose::STANDARD
             .decode(file)
             .map_err(|e| format!("file: {e}"))?;
@@ -264,44 +271,45 @@ impl World {
             message[&kind] = json!({});
         }
         message[&kind]["mime_type"] = json!(mime);
-        message[&kind]["sha256"] = json!(sum(&bytes));
-        message[&kind]["id"] = json!(self.chat.keep(self.dice.number(), mime, bytes.into()));
+        message[&kind]["sha256"] = json!(sha256_hex(&bytes));
+        message[&kind]["id"] = json!(self.chat.store_file(self.rng.next_u64(), mime, bytes.into()));
         Ok(())
     }
 
-    /// The business sends a message that Graph takes, unless a refusal was ordered. Its statuses follow.
-    pub(super) fn business_writes(
+    /// Stores a message of the business and sends its statuses, unless a failure refuses it.
+    pub(super) fn send_business_message(
         &self,
         number: &str,
         user: &str,
         id: &str,
         message: &Value,
-    ) -> Result<(), GraphFault> {
-        let failure = self.chat.failure(user);
+    ) -> Result<(), GraphError> {
+        let failure = self.chat.take_failure(user);
         if let Some(failure) = failure.as_ref().filter(|failure| !failure.later) {
-            return Err(GraphFault {
+            return Err(GraphError {
                 status: 400,
                 code: failure.code,
                 subcode: None,
                 details: failure.details.clone(),
             });
         }
-        let shown = Shown {
+        let sent = ChatMessage {
             id: id.to_owned(),
             phone_number_id: number.to_owned(),
             user: user.to_owned(),
-            by_business: true,
+            from_business: true,
             message: message.clone(),
         };
-        self.chat.show(shown);
-        let (Some(door), Some(number)) = (self.usual_door(), self.number_of_id(number)) else {
+        self.chat.push(sent);
+        let (Some(target), Some(number)) = (self.default_target(), self.number_by_id(number))
+        else {
             return Ok(());
         };
         let opaque = message["biz_opaque_callback_data"].as_str();
         let mut delay = Duration::ZERO;
         let steps: &[(&str, Duration)] = match failure {
-            Some(_) => &[("sent", STEPS[0].1), ("failed", STEPS[1].1)],
-            None => &STEPS,
+            Some(_) => &[("sent", STATUS_STEPS[0].1), ("failed", STATUS_STEPS[1].1)],
+            None => &STATUS_STEPS,
         };
         for (word, pause) in steps {
             delay += *pause;
@@ -311,14 +319,14 @@ impl World {
                 .map(|f| (f.code, f.details.as_str()));
             let at = self.clock.wall().secs();
             let body = status(&number, user, id, word, at, opaque, failed);
-            let parcel = self.webhooks.parcel(&door, "message_status", "", &body, None);
-            self.webhooks.deliver(&door, parcel, delay, |_| {});
+            let webhook = self.webhooks.sign(&target, "message_status", "", &body, None);
+            self.webhooks.deliver(&target, webhook, delay, |_| {});
         }
         Ok(())
     }
 }
 
-/// A message's status (§3.5).
+/// A status of a message.
 fn status(
     number: &SimNumber,
     user: &str,

@@ -1,6 +1,6 @@
-//! The Graph API on loopback: `POST /v23.0/{phone_number_id}/calls` (`meta-calling.md` §4.1, §4.6; M7, M8, M21).
+//! The Graph API: routing, authorisation, and `POST /v23.0/{phone_number_id}/calls`.
 //!
-//! Reads and answers; the call itself (`life`) decides.
+//! The handlers parse requests and build responses. The call itself (`call`) decides.
 
 use std::sync::Arc;
 
@@ -13,50 +13,50 @@ use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::life::outgoing::Connect;
-use super::life::{CallMsg, GraphAsk};
+use super::call::outgoing::Connect;
+use super::call::{CallMsg, GraphRequest};
 use super::{messages, numbers, settings, uploads};
 use crate::World;
-use crate::faults::{CallFaults, GraphBody, GraphDeed, GraphHow};
-use crate::log::Logged;
-use crate::wire::Cut;
+use crate::faults::{CallFaults, GraphBody, GraphFault, GraphFaultKind};
+use crate::listener::ResetHandle;
+use crate::log::LogEvent;
 
-/// The base path: the version that `interface.md` §2 names.
+/// Base path, with the API version.
 pub(crate) const BASE: &str = "/v23.0";
-/// Largest request.
+/// Maximum size of a request body.
 const BODY_BYTES_MAX: usize = 262_144;
-/// Simultaneous calls of a number (§6.1).
-const CALLS_MAX: usize = 1_000;
-/// §4.1.5.
+/// Maximum number of simultaneous calls of a number.
+const CALLS_PER_NUMBER_MAX: usize = 1_000;
+/// Maximum length of `biz_opaque_callback_data`, in characters.
 const OPAQUE_CHARS_MAX: usize = 512;
 
-/// An error as Graph tells it.
+/// An error response of Graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GraphFault {
+pub(crate) struct GraphError {
     pub(crate) status: u16,
     pub(crate) code: i64,
     pub(crate) subcode: Option<u32>,
     pub(crate) details: String,
 }
 
-impl GraphFault {
-    /// Code 100: a parameter is wrong.
+impl GraphError {
+    /// Code 100: invalid parameter.
     pub(crate) fn parameter(details: impl Into<String>) -> Self {
         Self { status: 400, code: 100, subcode: None, details: details.into() }
     }
 
-    /// A limit that is used up.
+    /// A limit that has been reached.
     pub(super) fn limit(code: i64, details: &str) -> Self {
         Self { status: 429, code, subcode: None, details: details.into() }
     }
 
-    /// Code 100 for a call that is not there (M8).
+    /// Code 100 for a call that does not exist or has ended.
     pub(crate) fn no_call() -> Self {
         Self::parameter("Call not found or ended")
     }
 
     fn message(&self) -> String {
-        let what = match (self.code, self.subcode) {
+        let text = match (self.code, self.subcode) {
             (190, _) => "Invalid OAuth access token",
             (613, _) => "Calls to this api have exceeded the rate limit",
             (131_000, _) => "Something went wrong",
@@ -72,7 +72,7 @@ impl GraphFault {
             (_, Some(33)) => return "Unsupported post request. Object does not exist".into(),
             _ => "Invalid parameter",
         };
-        format!("(#{}) {what}", self.code)
+        format!("(#{}) {text}", self.code)
     }
 
     pub(super) fn body(&self, trace: &str) -> Value {
@@ -97,7 +97,7 @@ impl GraphFault {
     }
 }
 
-/// What `/calls` can be asked for a call that exists.
+/// Values of `action` in requests to `/calls`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Connect,
@@ -118,14 +118,14 @@ impl Action {
         }
     }
 
-    fn of(word: &str) -> Option<Self> {
+    fn parse(word: &str) -> Option<Self> {
         [Self::Connect, Self::PreAccept, Self::Accept, Self::Reject, Self::Terminate]
             .into_iter()
             .find(|a| a.as_str() == word)
     }
 }
 
-/// Graph's paths.
+/// Routes of the Graph API.
 pub(crate) fn router() -> Router<Arc<World>> {
     Router::new()
         .route(&format!("{BASE}/{{phone_number_id}}/calls"), post(calls))
@@ -142,7 +142,7 @@ pub(crate) fn router() -> Router<Arc<World>> {
         .route(&format!("{BASE}/oauth/access_token"), post(numbers::exchange))
         .route(&format!("{BASE}/debug_token"), post(numbers::debug_token))
         .route(&format!("{BASE}/{{phone_number_id}}"), get(numbers::number))
-        .route(&format!("{BASE}/{{phone_number_id}}/phone_numbers"), get(numbers::of_waba))
+        .route(&format!("{BASE}/{{phone_number_id}}/phone_numbers"), get(numbers::phone_numbers))
         .route(&format!("{BASE}/{{phone_number_id}}/register"), post(numbers::register))
         .route(&format!("{BASE}/{{phone_number_id}}/deregister"), post(numbers::deregister))
         .route(&format!("{BASE}/{{phone_number_id}}/subscribed_apps"), any(numbers::apps))
@@ -150,109 +150,121 @@ pub(crate) fn router() -> Router<Arc<World>> {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
-/// This stand-in, as whoever asks reaches it.
+/// The base URL of the simulator as the client addressed it.
 pub(super) fn own_url(headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     format!("http://{host}")
 }
 
-/// Any other path: Graph's answer to what it does not know.
+/// Graph's response to an unknown path.
 pub(crate) async fn unknown(
     State(world): State<Arc<World>>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let outcome = authorised(&world, &headers).and(Err(GraphFault {
+    let outcome = authorise(&world, &headers).and(Err(GraphError {
         subcode: Some(33),
-        ..GraphFault::parameter("No such path in the simulated Graph API")
+        ..GraphError::parameter("No such path in the simulated Graph API")
     }));
-    answer(&world, &method, uri.path(), "", "", outcome)
+    respond(&world, &method, uri.path(), "", "", outcome)
 }
 
 async fn calls(
     State(world): State<Arc<World>>,
-    ConnectInfo(cut): ConnectInfo<Cut>,
+    ConnectInfo(reset): ConnectInfo<ResetHandle>,
     Path(phone_number_id): Path<String>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let path = format!("/{phone_number_id}/calls");
-    let read = authorised(&world, &headers).and_then(|()| read(&world, &phone_number_id, &body));
-    let (action, call_id, outcome) = match read {
-        Ok(asked) => {
-            let faults = match asked.action {
-                // A call begins: what goes wrong in it is drawn now.
+    let parsed =
+        authorise(&world, &headers).and_then(|()| parse_request(&world, &phone_number_id, &body));
+    let (action, call_id, outcome) = match parsed {
+        Ok(request) => {
+            let faults = match request.action {
+                // The call begins with this request, so its faults are selected here.
                 Action::Connect => {
-                    let number = world.number_of_id(&phone_number_id).unwrap_or_default().number;
-                    Some(Arc::new(world.faults.call(&number, &asked.to)))
+                    let number = world.number_by_id(&phone_number_id).unwrap_or_default().number;
+                    Some(Arc::new(world.faults.call(&number, &request.to)))
                 }
-                _ => world.faults_of(&phone_number_id, &asked.call_id),
+                _ => world.faults_of(&phone_number_id, &request.call_id),
             };
-            if let Some(deed) = faults.as_ref().and_then(|faults| faults.graph(asked.action)) {
-                return fail(&world, &cut, &phone_number_id, &asked, faults, deed).await;
+            if let Some(fault) = faults.as_ref().and_then(|faults| faults.graph(request.action)) {
+                return inject_fault(&world, &reset, &phone_number_id, &request, faults, fault)
+                    .await;
             }
-            let outcome = carry_out(&world, &phone_number_id, &asked, faults).await;
-            (asked.action.as_str(), asked.call_id, outcome)
+            let outcome = execute(&world, &phone_number_id, &request, faults).await;
+            (request.action.as_str(), request.call_id, outcome)
         }
-        Err(fault) => ("", String::new(), Err(fault)),
+        Err(error) => ("", String::new(), Err(error)),
     };
-    answer(&world, &Method::POST, &path, action, &call_id, outcome)
+    respond(&world, &Method::POST, &path, action, &call_id, outcome)
 }
 
-/// Goes wrong as a rule has it (H4).
-async fn fail(
+/// Carries out a fault of the call instead of, or after, the request.
+async fn inject_fault(
     world: &Arc<World>,
-    cut: &Cut,
+    reset: &ResetHandle,
     phone_number_id: &str,
-    asked: &Asked,
+    request: &CallsRequest,
     faults: Option<Arc<CallFaults>>,
-    deed: GraphDeed,
+    fault: GraphFault,
 ) -> Response {
     let path = format!("/{phone_number_id}/calls");
-    let done = |faults| carry_out(world, phone_number_id, asked, faults);
-    let outcome = if deed.done { Some(done(faults.clone()).await) } else { None };
-    let action = asked.action.as_str();
-    let details =
-        format!("{action}: {:?}{}", deed.how, if deed.done { ", after it was done" } else { "" });
-    world.log.add(Logged::Fault { call_id: asked.call_id.clone(), details });
-    match deed.how {
-        GraphHow::Answer { status, body, retry_after } => {
-            told(world, &path, asked, status, body, retry_after)
+    let done = |faults| execute(world, phone_number_id, request, faults);
+    let outcome = if fault.carried_out { Some(done(faults.clone()).await) } else { None };
+    let action = request.action.as_str();
+    let details = format!(
+        "{action}: {:?}{}",
+        fault.kind,
+        if fault.carried_out { ", after it was carried out" } else { "" }
+    );
+    world.log.add(LogEvent::Fault { call_id: request.call_id.clone(), details });
+    match fault.kind {
+        GraphFaultKind::Answer { status, body, retry_after } => {
+            faulty_response(world, &path, request, status, body, retry_after)
         }
-        GraphHow::Silence(length) => {
+        GraphFaultKind::Silence(length) => {
             tokio::time::sleep(length).await;
             let outcome = match outcome {
                 Some(outcome) => outcome,
                 None => done(faults).await,
             };
-            answer(world, &Method::POST, &path, action, &asked.call_id, outcome)
+            respond(&world, &Method::POST, &path, action, &request.call_id, outcome)
         }
-        GraphHow::Reset { after_bytes } => {
-            cut.after(after_bytes);
-            answer(world, &Method::POST, &path, action, &asked.call_id, outcome.unwrap_or(Ok(None)))
+        GraphFaultKind::Reset { after_bytes } => {
+            reset.after(after_bytes);
+            respond(
+                &world,
+                &Method::POST,
+                &path,
+                action,
+                &request.call_id,
+                outcome.unwrap_or(Ok(None)),
+            )
         }
     }
 }
 
-/// An answer as no rule of Graph's would have it.
-fn told(
+/// A response given by a fault rule.
+fn faulty_response(
     world: &World,
     path: &str,
-    asked: &Asked,
+    request: &CallsRequest,
     status: u16,
     body: GraphBody,
     retry_after: Option<u32>,
 ) -> Response {
     let (kind, body) = match body {
         GraphBody::Error(code) => {
-            let fault = GraphFault {
+            let error = GraphError {
                 status,
                 code,
                 subcode: None,
-                details: "by a rule of the fault file".into(),
+                details: "injected by a fault rule".into(),
             };
-            ("application/json; charset=UTF-8", fault.body(&world.dice.text(22)).to_string())
+            ("application/json; charset=UTF-8", error.body(&world.rng.text(22)).to_string())
         }
         GraphBody::Html => (
             "text/html",
@@ -264,8 +276,16 @@ fn told(
             r#"{"messaging_product":"whatsapp","succ"#.to_owned(),
         ),
     };
-    let details = "by a rule of the fault file".to_owned();
-    log(world, &Method::POST, path, asked.action.as_str(), &asked.call_id, status, details);
+    let details = "injected by a fault rule".to_owned();
+    log_request(
+        world,
+        &Method::POST,
+        path,
+        request.action.as_str(),
+        &request.call_id,
+        status,
+        details,
+    );
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
     if let Some(seconds) = retry_after {
@@ -274,53 +294,57 @@ fn told(
     response
 }
 
-pub(super) fn authorised(world: &World, headers: &HeaderMap) -> Result<(), GraphFault> {
+pub(super) fn authorise(world: &World, headers: &HeaderMap) -> Result<(), GraphError> {
     let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
     match given.and_then(|v| v.strip_prefix("Bearer ")) {
-        Some(token) if token == world.access_token || world.accounts.knows(token) => Ok(()),
-        _ => Err(GraphFault { status: 401, code: 190, subcode: None, details: String::new() }),
+        Some(token) if token == world.access_token || world.accounts.has_token(token) => Ok(()),
+        _ => Err(GraphError { status: 401, code: 190, subcode: None, details: String::new() }),
     }
 }
 
-/// A request to `/calls`, read.
-struct Asked {
+/// A parsed request to `/calls`.
+struct CallsRequest {
     action: Action,
-    /// Empty where a call is to be made.
+    /// Empty for `connect`.
     call_id: String,
-    /// The user who is called.
+    /// Digits of the user to call, for `connect`.
     to: String,
     sdp: Option<String>,
     opaque: Option<String>,
 }
 
-fn read(world: &World, phone_number_id: &str, body: &[u8]) -> Result<Asked, GraphFault> {
+fn parse_request(
+    world: &World,
+    phone_number_id: &str,
+    body: &[u8],
+) -> Result<CallsRequest, GraphError> {
     if !world.has_number(phone_number_id) {
-        return Err(GraphFault { subcode: Some(33), ..GraphFault::parameter("") });
+        return Err(GraphError { subcode: Some(33), ..GraphError::parameter("") });
     }
     let body: Value = serde_json::from_slice(body)
-        .map_err(|_| GraphFault::parameter("The request body is not JSON"))?;
+        .map_err(|_| GraphError::parameter("The request body is not JSON"))?;
     if body["messaging_product"] != "whatsapp" {
-        return Err(GraphFault::parameter("messaging_product must be whatsapp"));
+        return Err(GraphError::parameter("messaging_product must be whatsapp"));
     }
-    let word = body["action"].as_str().ok_or_else(|| GraphFault::parameter("action is missing"))?;
-    let action = Action::of(word).ok_or_else(|| {
-        GraphFault::parameter(format!(
+    let word = body["action"].as_str().ok_or_else(|| GraphError::parameter("action is missing"))?;
+    let action = Action::parse(word).ok_or_else(|| {
+        GraphError::parameter(format!(
             "action {word:?} is not one of connect, pre_accept, accept, reject, terminate"
         ))
     })?;
     let call_id = match body["call_id"].as_str() {
         Some(call_id) => call_id,
         None if action == Action::Connect => "",
-        None => return Err(GraphFault::parameter("call_id is missing")),
+        None => return Err(GraphError::parameter("call_id is missing")),
     };
     let to: String =
         body["to"].as_str().unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
     if action == Action::Connect && to.is_empty() {
-        return Err(GraphFault::parameter("to is missing"));
+        return Err(GraphError::parameter("to is missing"));
     }
     let opaque = body["biz_opaque_callback_data"].as_str();
     if opaque.is_some_and(|o| o.chars().count() > OPAQUE_CHARS_MAX) {
-        return Err(GraphFault::parameter(
+        return Err(GraphError::parameter(
             "biz_opaque_callback_data is longer than 512 characters",
         ));
     }
@@ -329,105 +353,113 @@ fn read(world: &World, phone_number_id: &str, body: &[u8]) -> Result<Asked, Grap
         Action::PreAccept | Action::Accept => Some(sdp(&body, "answer")?),
         Action::Reject | Action::Terminate => None,
     };
-    Ok(Asked { action, call_id: call_id.to_owned(), to, sdp, opaque: opaque.map(str::to_owned) })
+    Ok(CallsRequest {
+        action,
+        call_id: call_id.to_owned(),
+        to,
+        sdp,
+        opaque: opaque.map(str::to_owned),
+    })
 }
 
-fn sdp(body: &Value, kind: &str) -> Result<String, GraphFault> {
+fn sdp(body: &Value, kind: &str) -> Result<String, GraphError> {
     let session = &body["session"];
     match session["sdp_type"].as_str() {
         Some(is) if is == kind => {}
         Some(other) => {
-            return Err(GraphFault::parameter(format!(
+            return Err(GraphError::parameter(format!(
                 "session.sdp_type {other:?} must be {kind}"
             )));
         }
-        None => return Err(GraphFault::parameter("session.sdp_type is missing")),
+        None => return Err(GraphError::parameter("session.sdp_type is missing")),
     }
     session["sdp"]
         .as_str()
         .map(str::to_owned)
-        .ok_or_else(|| GraphFault::parameter("session.sdp is missing"))
+        .ok_or_else(|| GraphError::parameter("session.sdp is missing"))
 }
 
-/// Gives the id of the call that was made, where one was to be.
-async fn carry_out(
+/// Executes a request. Returns the id of the new call for `connect`.
+async fn execute(
     world: &Arc<World>,
     phone_number_id: &str,
-    asked: &Asked,
+    request: &CallsRequest,
     faults: Option<Arc<CallFaults>>,
-) -> Result<Option<String>, GraphFault> {
-    if let (Action::Connect, Some(faults)) = (asked.action, faults) {
-        return connect(world, phone_number_id, asked, faults).await.map(Some);
+) -> Result<Option<String>, GraphError> {
+    if let (Action::Connect, Some(faults)) = (request.action, faults) {
+        return connect(world, phone_number_id, request, faults).await.map(Some);
     }
-    let call = world.call(phone_number_id, &asked.call_id).ok_or_else(GraphFault::no_call)?;
+    let call = world.call(phone_number_id, &request.call_id).ok_or_else(GraphError::no_call)?;
     let (reply, outcome) = oneshot::channel();
-    let ask = GraphAsk {
-        action: asked.action,
-        sdp: asked.sdp.clone(),
-        opaque: asked.opaque.clone(),
+    let message = GraphRequest {
+        action: request.action,
+        sdp: request.sdp.clone(),
+        opaque: request.opaque.clone(),
         reply,
     };
-    call.send(CallMsg::Graph(ask)).await.map_err(|_| GraphFault::no_call())?;
-    // A call that ended meanwhile drops the reply.
-    outcome.await.unwrap_or_else(|_| Err(GraphFault::no_call())).map(|()| None)
+    call.send(CallMsg::Graph(message)).await.map_err(|_| GraphError::no_call())?;
+    // A call that has ended in the meantime drops the reply.
+    outcome.await.unwrap_or_else(|_| Err(GraphError::no_call())).map(|()| None)
 }
 
-/// The business calls a user (M14).
+/// Places a business-initiated call if permission and limits allow it.
 async fn connect(
     world: &Arc<World>,
     phone_number_id: &str,
-    asked: &Asked,
+    request: &CallsRequest,
     faults: Arc<CallFaults>,
-) -> Result<String, GraphFault> {
-    let refuse = |status, code, details: &str| GraphFault {
+) -> Result<String, GraphError> {
+    let error = |status, code, details: &str| GraphError {
         status,
         code,
         subcode: None,
         details: details.to_owned(),
     };
-    let number = world.number_of_id(phone_number_id).ok_or_else(GraphFault::no_call)?;
-    if !world.settings.can_be_called(phone_number_id) {
-        return Err(refuse(401, 138_000, "Calling is not enabled for this phone number"));
+    let number = world.number_by_id(phone_number_id).ok_or_else(GraphError::no_call)?;
+    if !world.settings.is_calling_enabled(phone_number_id) {
+        return Err(error(401, 138_000, "Calling is not enabled for this phone number"));
     }
-    world.permissions.may_call(&number, &asked.to, world.clock.wall().secs())?;
-    if world.is_engaged(phone_number_id, &asked.to) {
-        return Err(refuse(400, 138_003, "A call with this user is under way"));
+    world.permissions.check_call(&number, &request.to, world.clock.wall().secs())?;
+    if world.has_call_with(phone_number_id, &request.to) {
+        return Err(error(400, 138_003, "A call with this user is in progress"));
     }
-    if world.calls_of(phone_number_id) >= CALLS_MAX {
-        return Err(refuse(429, 138_002, "The number has as many calls as it may"));
+    if world.call_count(phone_number_id) >= CALLS_PER_NUMBER_MAX {
+        return Err(error(429, 138_002, "The number has reached its limit of simultaneous calls"));
     }
-    let (reply, made) = oneshot::channel();
-    let connect =
-        Connect { sdp: asked.sdp.clone().unwrap_or_default(), opaque: asked.opaque.clone(), reply };
-    world.call_user(number, &asked.to, connect, faults);
-    made.await.unwrap_or_else(|_| Err(GraphFault::no_call()))
+    let (reply, call_id) = oneshot::channel();
+    let connect = Connect {
+        sdp: request.sdp.clone().unwrap_or_default(),
+        opaque: request.opaque.clone(),
+        reply,
+    };
+    world.call_user(number, &request.to, connect, faults);
+    call_id.await.unwrap_or_else(|_| Err(GraphError::no_call()))
 }
 
-fn answer(
+fn respond(
     world: &World,
     method: &Method,
     path: &str,
     action: &str,
     call_id: &str,
-    outcome: Result<Option<String>, GraphFault>,
+    outcome: Result<Option<String>, GraphError>,
 ) -> Response {
     let (status, body, details) = match outcome {
         Ok(None) => (200, json!({"messaging_product": "whatsapp", "success": true}), String::new()),
-        Ok(Some(made)) => {
-            let body =
-                json!({"messaging_product": "whatsapp", "calls": [{"id": made}], "success": true});
+        Ok(Some(new_call_id)) => {
+            let body = json!({"messaging_product": "whatsapp", "calls": [{"id": new_call_id}], "success": true});
             (200, body, String::new())
         }
-        Err(fault) => (fault.status, fault.body(&world.dice.text(22)), fault.details),
+        Err(error) => (error.status, error.body(&world.rng.text(22)), error.details),
     };
-    log(world, method, path, action, call_id, status, details);
+    log_request(world, method, path, action, call_id, status, details);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, [(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body.to_string())
         .into_response()
 }
 
-/// Notes a request and its answer.
-pub(super) fn log(
+/// Adds a request and its response to the log.
+pub(super) fn log_request(
     world: &World,
     method: &Method,
     path: &str,
@@ -438,5 +470,5 @@ pub(super) fn log(
 ) {
     let (method, path) = (method.to_string(), path.to_owned());
     let (action, call_id) = (action.to_owned(), call_id.to_owned());
-    world.log.add(Logged::Graph { method, path, action, call_id, status, details });
+    world.log.add(LogEvent::Graph { method, path, action, call_id, status, details });
 }

@@ -1,4 +1,5 @@
-//! What Meta takes as a number's call hours (`meta-calling.md` §4.4). Pure, but for the machine's list of time zones.
+//! Validates the call hours of a number as Meta does. Apart from the system's time zone database it
+//! is pure.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +8,14 @@ use serde_json::Value;
 
 const DAYS: &[&str] =
     &["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"];
-const SPANS_A_DAY: usize = 2;
-const HOLIDAYS: usize = 20;
+const SPANS_PER_DAY_MAX: usize = 2;
+const HOLIDAYS_MAX: usize = 20;
 
-/// Whether Meta takes these hours.
+/// Checks call hours.
 ///
 /// # Errors
-/// The first member that it does not take, in words.
+///
+/// Returns a message about the first invalid member.
 pub(super) fn check(hours: &Value) -> Result<(), String> {
     let hours = hours.as_object().ok_or("calling.call_hours must be an object")?;
     let member = |name: &str| hours.get(name).filter(|value| !value.is_null());
@@ -39,36 +41,36 @@ pub(super) fn check(hours: &Value) -> Result<(), String> {
 }
 
 fn check_week(weekly: &Value) -> Result<(), String> {
-    let whole = "calling.call_hours.weekly_operating_hours";
+    let path = "calling.call_hours.weekly_operating_hours";
     let mut days: BTreeMap<&str, Vec<(u16, u16)>> = BTreeMap::new();
     for (nr, span) in
-        weekly.as_array().ok_or(format!("{whole} must be an array"))?.iter().enumerate()
+        weekly.as_array().ok_or(format!("{path} must be an array"))?.iter().enumerate()
     {
-        let path = format!("{whole}[{nr}]");
+        let path = format!("{path}[{nr}]");
         let day = span["day_of_week"].as_str().filter(|day| DAYS.contains(day));
         let day = day.ok_or(format!("{path}.day_of_week must be one of {}", DAYS.join(", ")))?;
         days.entry(day).or_default().push(times(span, &path, "open_time", "close_time")?);
     }
     for (day, mut spans) in days {
-        if spans.len() > SPANS_A_DAY {
-            return Err(format!("{whole}: {day} has more than {SPANS_A_DAY} spans"));
+        if spans.len() > SPANS_PER_DAY_MAX {
+            return Err(format!("{path}: {day} has more than {SPANS_PER_DAY_MAX} spans"));
         }
         spans.sort_unstable();
-        if spans.windows(2).any(|two| two[1].0 < two[0].1) {
-            return Err(format!("{whole}: the spans of {day} overlap"));
+        if spans.windows(2).any(|pair| pair[1].0 < pair[0].1) {
+            return Err(format!("{path}: the spans of {day} overlap"));
         }
     }
     Ok(())
 }
 
 fn check_holidays(holidays: &Value) -> Result<(), String> {
-    let whole = "calling.call_hours.holiday_schedule";
-    let holidays = holidays.as_array().ok_or(format!("{whole} must be an array"))?;
-    if holidays.len() > HOLIDAYS {
-        return Err(format!("{whole} has more than {HOLIDAYS} days"));
+    let path = "calling.call_hours.holiday_schedule";
+    let holidays = holidays.as_array().ok_or(format!("{path} must be an array"))?;
+    if holidays.len() > HOLIDAYS_MAX {
+        return Err(format!("{path} has more than {HOLIDAYS_MAX} days"));
     }
     for (nr, holiday) in holidays.iter().enumerate() {
-        let path = format!("{whole}[{nr}]");
+        let path = format!("{path}[{nr}]");
         let date = holiday["date"].as_str().unwrap_or_default();
         date.parse::<jiff::civil::Date>()
             .map_err(|_| format!("{path}.date {date:?} is not a day: YYYY-MM-DD"))?;
@@ -77,7 +79,7 @@ fn check_holidays(holidays: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Both times of a span, the first before the second.
+/// Parses both times of a span. The first must be before the second.
 fn times(span: &Value, path: &str, from: &str, to: &str) -> Result<(u16, u16), String> {
     let time = |name: &str| {
         let text = span[name].as_str().unwrap_or_default();
@@ -94,7 +96,8 @@ fn times(span: &Value, path: &str, from: &str, to: &str) -> Result<(u16, u16), S
     }
 }
 
-/// By the machine's list of zones; where it has none, whatever has the shape of one.
+/// Whether the system knows the time zone. Without a time zone database, every name of the usual
+/// form is accepted.
 fn is_zone(name: &str) -> bool {
     if tz::db().is_definitively_empty() {
         return name == "UTC"
@@ -120,11 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn m20_call_hours_are_metas() {
+    fn m20_validates_call_hours_as_meta_does() {
         let holiday = json!({"date": "2026-01-26", "start_time": "0000", "end_time": "2359"});
-        let mut whole = week(json!([span("0900", "1200"), span("1200", "1800")]));
-        whole["holiday_schedule"] = json!([holiday]);
-        for good in [whole, json!({"status": "DISABLED"})] {
+        let mut full = week(json!([span("0900", "1200"), span("1200", "1800")]));
+        full["holiday_schedule"] = json!([holiday]);
+        for good in [full, json!({"status": "DISABLED"})] {
             assert_eq!(check(&good), Ok(()), "{good}");
         }
         let with = |name: &str, value: Value| {
@@ -154,8 +157,8 @@ mod tests {
             (with("holiday_schedule", json!([{"date": "26-01"}])), "\"26-01\" is not a day"),
             (json!("0900"), "must be an object"),
         ] {
-            let told = check(&bad).expect_err(words);
-            assert!(told.contains(words), "{bad}: {told}");
+            let error = check(&bad).expect_err(words);
+            assert!(error.contains(words), "{bad}: {error}");
         }
     }
 }

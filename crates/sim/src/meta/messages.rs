@@ -1,5 +1,5 @@
-//! `POST /{phone_number_id}/messages` and `GET …/call_permissions` (`meta-calling.md` §4.2, §4.3; M18, M19, M22). Requests for
-//! permission reach the simulated user, other messages too (`chat`).
+//! `POST /{phone_number_id}/messages` and `GET /{phone_number_id}/call_permissions` of the Graph
+//! API. Permission requests go to `permissions`, all messages to `chat`.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::graph::{self, GraphFault};
-use super::permissions::Asked;
+use super::graph::{self, GraphError};
+use super::permissions::PermissionRequest;
 use crate::World;
 use model::digits_of;
 
-/// Types of §4.3 beside `interactive`.
-const TYPES: &[&str] = &[
+/// Accepted message types besides `interactive`.
+const MESSAGE_TYPES: &[&str] = &[
     "text", "image", "audio", "video", "document", "sticker", "template", "location", "contacts",
     "reaction",
 ];
-/// Types of `interactive` that this stand-in takes.
-const INTERACTIVE: &[&str] = &["button", "list", "cta_url", "voice_call"];
-const REQUEST: &str = "call_permission_request";
-/// Longest text of a request that is shown, in characters.
+/// Accepted types of `interactive` besides permission requests.
+const INTERACTIVE_TYPES: &[&str] = &["button", "list", "cta_url", "voice_call"];
+const PERMISSION_REQUEST: &str = "call_permission_request";
+/// Maximum length of a permission request's text, in characters. Longer texts are cut.
 const TEXT_MAX: usize = 1_024;
 
 pub(super) async fn post(
@@ -31,16 +31,17 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let taken = graph::authorised(&world, &headers).and_then(|()| take(&world, &number, &body));
-    answer(&world, &Method::POST, &number, "messages", taken)
+    let outcome =
+        graph::authorise(&world, &headers).and_then(|()| send_message(&world, &number, &body));
+    respond(&world, &Method::POST, &number, "messages", outcome)
 }
 
-fn take(world: &World, number: &str, body: &[u8]) -> Result<Value, GraphFault> {
-    known(world, number)?;
+fn send_message(world: &World, number: &str, body: &[u8]) -> Result<Value, GraphError> {
+    require_number(world, number)?;
     let body: Value = serde_json::from_slice(body)
-        .map_err(|_| GraphFault::parameter("The request body is not JSON"))?;
+        .map_err(|_| GraphError::parameter("The request body is not JSON"))?;
     if body["messaging_product"] != "whatsapp" {
-        return Err(GraphFault::parameter("messaging_product must be whatsapp"));
+        return Err(GraphError::parameter("messaging_product must be whatsapp"));
     }
     if body["status"] == "read" {
         return Ok(json!({"success": true}));
@@ -49,23 +50,23 @@ fn take(world: &World, number: &str, body: &[u8]) -> Result<Value, GraphFault> {
         .as_str()
         .or(body["recipient"].as_str())
         .filter(|user| (1..=140).contains(&user.len()));
-    let given = user.ok_or_else(|| GraphFault::parameter("to is missing"))?;
+    let given = user.ok_or_else(|| GraphError::parameter("to is missing"))?;
     let user = &user_of(given);
-    let id = format!("wamid.{}", world.dice.text(40));
-    let request = request_of(&body)?;
-    // A request is no word of ours: M18 has it reach whoever may be asked.
+    let id = format!("wamid.{}", world.rng.text(40));
+    let request = permission_request_text(&body)?;
+    // Permission requests and templates may be sent outside of the customer service window.
     if request.is_none() && body["type"] != "template" {
-        world.may_write(number, user)?;
+        world.check_window(number, user)?;
     }
     if let Some(text) = request {
         let text = text.chars().take(TEXT_MAX).collect();
         world.permissions.request(
             number,
             user,
-            Asked { id: id.clone(), text, sent: world.clock.wall().secs() },
+            PermissionRequest { id: id.clone(), text, sent: world.clock.wall().secs() },
         )?;
     }
-    world.business_writes(number, user, &id, &body)?;
+    world.send_business_message(number, user, &id, &body)?;
     Ok(json!({
         "messaging_product": "whatsapp",
         "contacts": [{"input": given, "wa_id": user}],
@@ -73,35 +74,40 @@ fn take(world: &World, number: &str, body: &[u8]) -> Result<Value, GraphFault> {
     }))
 }
 
-/// A user as everything here names them: digits without the plus, or a business-scoped id as it is.
+/// Normalises a user: phone numbers to digits, business-scoped user ids unchanged.
 pub(super) fn user_of(given: &str) -> String {
     let is_number = given.starts_with(|c: char| c == '+' || c.is_ascii_digit());
     if is_number { digits_of(given) } else { given.to_owned() }
 }
 
-/// The text of a request for permission; none: the message is another one.
-fn request_of(body: &Value) -> Result<Option<String>, GraphFault> {
-    let wrong = |details: String| GraphFault { status: 400, code: 131_009, subcode: None, details };
+/// Returns the text if the message is a permission request.
+fn permission_request_text(body: &Value) -> Result<Option<String>, GraphError> {
+    let wrong = |details: String| GraphError { status: 400, code: 131_009, subcode: None, details };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     match body["type"].as_str() {
         Some("interactive") => match body["interactive"]["type"].as_str() {
-            Some(REQUEST) if body["interactive"]["action"]["name"] == REQUEST => {
+            Some(PERMISSION_REQUEST)
+                if body["interactive"]["action"]["name"] == PERMISSION_REQUEST =>
+            {
                 Ok(Some(text(&body["interactive"]["body"]["text"])))
             }
-            Some(REQUEST) => Err(wrong(format!("interactive.action.name must be {REQUEST}"))),
-            Some(kind) if INTERACTIVE.contains(&kind) => Ok(None),
+            Some(PERMISSION_REQUEST) => {
+                Err(wrong(format!("interactive.action.name must be {PERMISSION_REQUEST}")))
+            }
+            Some(kind) if INTERACTIVE_TYPES.contains(&kind) => Ok(None),
             other => {
                 Err(wrong(format!("interactive.type {:?} is not valid", other.unwrap_or_default())))
             }
         },
-        // A template says what it is by its components, which it was made with; here its name must.
+        // At Meta the components of a template decide whether it is a permission request. Here its
+        // name does.
         Some("template") if text(&body["template"]["name"]).contains("permission") => {
             Ok(Some(format!("(template {})", text(&body["template"]["name"]))))
         }
-        Some(kind) if TYPES.contains(&kind) => Ok(None),
+        Some(kind) if MESSAGE_TYPES.contains(&kind) => Ok(None),
         None if body["text"].is_object() => Ok(None),
         other => {
-            Err(GraphFault::parameter(format!("type {:?} is not valid", other.unwrap_or_default())))
+            Err(GraphError::parameter(format!("type {:?} is not valid", other.unwrap_or_default())))
         }
     }
 }
@@ -112,36 +118,44 @@ pub(super) async fn permissions(
     Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Response {
-    let told = graph::authorised(&world, &headers).and_then(|()| {
-        known(&world, &number)?;
+    let outcome = graph::authorise(&world, &headers).and_then(|()| {
+        require_number(&world, &number)?;
         let given =
             |name: &str| query.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
         let user = given("user_wa_id").or(given("recipient")).filter(|user| !user.is_empty());
-        let user = user_of(user.ok_or_else(|| GraphFault::parameter("user_wa_id is missing"))?);
-        let told =
-            world.permissions.read(&number, &user, world.clock.wall().secs(), world.clock.now());
-        told.ok_or_else(|| GraphFault::limit(613, ""))
+        let user = user_of(user.ok_or_else(|| GraphError::parameter("user_wa_id is missing"))?);
+        let outcome =
+            world.permissions.query(&number, &user, world.clock.wall().secs(), world.clock.now());
+        outcome.ok_or_else(|| GraphError::limit(613, ""))
     });
-    answer(&world, &Method::GET, &number, "call_permissions", told)
+    respond(&world, &Method::GET, &number, "call_permissions", outcome)
 }
 
-pub(super) fn known(world: &World, number: &str) -> Result<(), GraphFault> {
-    let no_number = || GraphFault { subcode: Some(33), ..GraphFault::parameter("") };
+pub(super) fn require_number(world: &World, number: &str) -> Result<(), GraphError> {
+    let no_number = || GraphError { subcode: Some(33), ..GraphError::parameter("") };
     world.has_number(number).then_some(()).ok_or_else(no_number)
 }
 
-pub(super) fn answer(
+pub(super) fn respond(
     world: &World,
     method: &Method,
     number: &str,
-    what: &str,
-    outcome: Result<Value, GraphFault>,
+    resource: &str,
+    outcome: Result<Value, GraphError>,
 ) -> Response {
     let (status, body, details) = match outcome {
         Ok(body) => (200, body, String::new()),
-        Err(fault) => (fault.status, fault.body(&world.dice.text(22)), fault.details),
+        Err(error) => (error.status, error.body(&world.rng.text(22)), error.details),
     };
-    graph::log(world, method, &format!("/{number}/{what}"), what, "", status, details);
+    graph::log_request(
+        world,
+        method,
+        &format!("/{number}/{resource}"),
+        resource,
+        "",
+        status,
+        details,
+    );
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, [(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body.to_string())
         .into_response()

@@ -1,11 +1,12 @@
-//! The simulated Meta: Graph on loopback, signed webhooks, and each call's life (`meta-calling.md` §8, M1–M23).
+//! The simulated Meta: the Graph API, webhooks, calls, messages and permissions.
+//! `docs/reference/meta.md#the-simulated-meta` lists its behaviour by id (M1 to M23).
 
 pub(crate) mod answer;
 pub(crate) mod body;
+pub(crate) mod call;
 pub(crate) mod chat;
 pub(crate) mod graph;
 mod hours;
-pub(crate) mod life;
 pub(crate) mod messages;
 pub(crate) mod numbers;
 pub(crate) mod offer;

@@ -1,5 +1,6 @@
-//! Phone numbers, registering, subscriptions and sign-up at Graph (`meta-calling.md` §4.5, M22), and what a test has go
-//! wrong there: failures are ordered at `/_sim/failures`, numbers made and changed at `/_sim/numbers`.
+//! Phone numbers, registration, subscriptions and token exchange of the Graph API. `POST
+//! /_sim/failures` makes these requests fail; `POST /_sim/numbers` and `POST /_sim/app` change what
+//! they return.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -11,59 +12,59 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::graph::{self, GraphFault};
+use super::graph::{self, GraphError};
 use crate::world::SimNumber;
 use crate::{World, locked};
 
-/// Failures that wait to happen, at most.
+/// Maximum number of pending failures, and of sign-up codes.
 const FAILURES_MAX: usize = 1_000;
-/// Numbers of a page where nobody says.
-const PAGE: usize = 25;
+/// Page size if the request names none.
+const PAGE_SIZE: usize = 25;
 
-/// What Meta has on its side beside numbers and settings.
+/// Meta's state besides numbers and calling settings.
 #[derive(Debug, Default)]
 pub(crate) struct Accounts(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// By phone number id; those that were never changed are not in it.
-    facts: BTreeMap<String, Facts>,
-    /// WABAs that our app was taken off from; all others have it.
+    /// By phone number id. Numbers without an entry have the default attributes.
+    attributes: BTreeMap<String, NumberAttributes>,
+    /// WABAs that the app is not subscribed to. It is subscribed to all others.
     unsubscribed: BTreeSet<String>,
-    /// Fields that our app is not subscribed to.
-    fields_off: BTreeSet<String>,
-    /// Tokens beside the world's own.
+    /// Webhook fields that the app is not subscribed to.
+    disabled_fields: BTreeSet<String>,
+    /// Access tokens issued here, besides the configured one.
     tokens: BTreeSet<String>,
-    /// Codes that the sign-up window gave, until they are exchanged.
-    codes: BTreeMap<String, Grant>,
-    /// Tokens that are good for one WABA alone.
-    granted: BTreeMap<String, String>,
-    /// When the tokens end, in seconds since the epoch; 0: never.
-    tokens_end: i64,
-    failures: Vec<Failure>,
+    /// Unused sign-up codes, with the grant of each.
+    codes: BTreeMap<String, SignUpGrant>,
+    /// The WABA of each token that is restricted to one.
+    wabas_by_token: BTreeMap<String, String>,
+    /// Expiry of all tokens in Unix seconds. 0 means never.
+    tokens_expire_at: i64,
+    failures: Vec<GraphFailure>,
 }
 
-/// What somebody granted in the sign-up window.
+/// A person's consent in the sign-up dialog.
 #[derive(Clone, Debug)]
-pub(super) struct Grant {
+pub(super) struct SignUpGrant {
     pub(super) waba: String,
     pub(super) redirect_uri: String,
 }
 
-/// What Meta knows of a number beside its ids.
+/// Attributes of a number, as Graph returns them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
-struct Facts {
+struct NumberAttributes {
     platform_type: String,
     quality_rating: String,
     status: String,
     account_mode: String,
     pin: String,
-    /// Used in the WhatsApp Business app too.
+    /// Also used in the WhatsApp Business app.
     is_on_biz_app: bool,
 }
 
-impl Default for Facts {
+impl Default for NumberAttributes {
     fn default() -> Self {
         Self {
             platform_type: "CLOUD_API".into(),
@@ -76,12 +77,14 @@ impl Default for Facts {
     }
 }
 
-/// One request that fails: the first so many of this kind.
+/// Makes the next `times` requests of one kind fail.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Failure {
-    /// `number`, `phone_numbers`, `settings`, `register`, `subscribed_apps`, `access_token`, …
-    what: String,
+pub(crate) struct GraphFailure {
+    /// Kind of request: `number`, `phone_numbers`, `settings`, `register`, `subscribed_apps`,
+    /// `access_token`, and so on.
+    #[serde(rename = "what")]
+    action: String,
     #[serde(default = "once")]
     times: u32,
     status: u16,
@@ -94,54 +97,56 @@ fn once() -> u32 {
     1
 }
 
-/// `POST /_sim/numbers`: a number that is new, or is changed.
+/// Body of `POST /_sim/numbers`: adds or changes a number.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct NumberOrder {
+pub(crate) struct NumberUpdate {
     number: String,
     phone_number_id: String,
     waba: String,
     #[serde(default)]
     name: String,
-    #[serde(default)]
-    facts: Option<Value>,
+    #[serde(default, rename = "facts")]
+    attributes: Option<Value>,
 }
 
-/// `POST /_sim/app`: what our app has at Meta.
+/// Body of `POST /_sim/app`: replaces the state of the app.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct AppOrder {
-    /// WABAs that the app is taken off from.
+pub(crate) struct AppUpdate {
+    /// WABAs that the app is not subscribed to.
     unsubscribed: Vec<String>,
-    /// Fields that it is not subscribed to.
-    fields_off: Vec<String>,
-    tokens_end: i64,
+    /// Webhook fields that the app is not subscribed to.
+    #[serde(rename = "fields_off")]
+    disabled_fields: Vec<String>,
+    #[serde(rename = "tokens_end")]
+    tokens_expire_at: i64,
 }
 
 impl Accounts {
-    /// Whether a token was given out here.
-    pub(crate) fn knows(&self, token: &str) -> bool {
+    /// Whether the token was issued here.
+    pub(crate) fn has_token(&self, token: &str) -> bool {
         locked(&self.0).tokens.contains(token)
     }
 
-    /// What was ordered to go wrong with a request of this kind.
-    pub(crate) fn failure(&self, what: &str) -> Result<(), GraphFault> {
+    /// Returns the next pending failure of a kind of request as an error.
+    pub(crate) fn take_failure(&self, action: &str) -> Result<(), GraphError> {
         let mut inner = locked(&self.0);
-        let Some(failure) = inner.failures.iter_mut().find(|f| f.what == what && f.times > 0)
+        let Some(failure) = inner.failures.iter_mut().find(|f| f.action == action && f.times > 0)
         else {
             return Ok(());
         };
         failure.times -= 1;
-        let Failure { status, code, details, .. } = failure.clone();
+        let GraphFailure { status, code, details, .. } = failure.clone();
         inner.failures.retain(|failure| failure.times > 0);
-        Err(GraphFault { status, code, subcode: None, details })
+        Err(GraphError { status, code, subcode: None, details })
     }
 
-    fn facts(&self, id: &str) -> Facts {
-        locked(&self.0).facts.get(id).cloned().unwrap_or_default()
+    fn attributes(&self, id: &str) -> NumberAttributes {
+        locked(&self.0).attributes.get(id).cloned().unwrap_or_default()
     }
 
-    /// Keeps a code; the oldest go where there are too many.
-    pub(super) fn grant(&self, code: String, grant: Grant) {
+    /// Stores a sign-up code. If there are too many, the first in order is dropped.
+    pub(super) fn grant(&self, code: String, grant: SignUpGrant) {
         let mut inner = locked(&self.0);
         if inner.codes.len() >= FAILURES_MAX {
             inner.codes.pop_first();
@@ -149,61 +154,63 @@ impl Accounts {
         inner.codes.insert(code, grant);
     }
 
-    fn register(&self, id: &str, pin: &str) -> Result<(), GraphFault> {
+    fn register(&self, id: &str, pin: &str) -> Result<(), GraphError> {
         let mut inner = locked(&self.0);
-        let facts = inner.facts.entry(id.to_owned()).or_default();
-        // The first one that a number is registered with is its PIN from then on.
-        if facts.pin.is_empty() {
-            pin.clone_into(&mut facts.pin);
+        let attributes = inner.attributes.entry(id.to_owned()).or_default();
+        // The first registration sets the PIN.
+        if attributes.pin.is_empty() {
+            pin.clone_into(&mut attributes.pin);
         }
-        if facts.pin != pin {
+        if attributes.pin != pin {
             let details = "The PIN does not match".to_owned();
-            return Err(GraphFault { status: 400, code: 133_005, subcode: None, details });
+            return Err(GraphError { status: 400, code: 133_005, subcode: None, details });
         }
-        (facts.platform_type, facts.status) = ("CLOUD_API".into(), "CONNECTED".into());
+        (attributes.platform_type, attributes.status) = ("CLOUD_API".into(), "CONNECTED".into());
         Ok(())
     }
 }
 
 impl World {
-    /// Orders failures.
-    pub(crate) fn order_failures(&self, failures: Vec<Failure>) {
+    /// Adds pending failures.
+    pub(crate) fn add_failures(&self, failures: Vec<GraphFailure>) {
         let mut inner = locked(&self.accounts.0);
         inner.failures.extend(failures);
         inner.failures.truncate(FAILURES_MAX);
     }
 
-    /// Makes a number, or changes one; nothing is told of it.
-    pub(crate) fn order_number(&self, order: NumberOrder) -> Result<(), String> {
-        let NumberOrder { number, phone_number_id, waba, name, facts } = order;
-        if let Some(facts) = facts {
-            let facts: Facts = serde_json::from_value(facts).map_err(|e| format!("facts: {e}"))?;
-            self.permissions.is_of_test(&phone_number_id, facts.account_mode == "SANDBOX");
-            locked(&self.accounts.0).facts.insert(phone_number_id.clone(), facts);
+    /// Adds or changes a number. No webhook is sent.
+    pub(crate) fn update_number(&self, update: NumberUpdate) -> Result<(), String> {
+        let NumberUpdate { number, phone_number_id, waba, name, attributes } = update;
+        if let Some(attributes) = attributes {
+            let attributes: NumberAttributes =
+                serde_json::from_value(attributes).map_err(|e| format!("facts: {e}"))?;
+            self.permissions
+                .set_test_number(&phone_number_id, attributes.account_mode == "SANDBOX");
+            locked(&self.accounts.0).attributes.insert(phone_number_id.clone(), attributes);
         }
-        self.learn_number(&SimNumber { number, phone_number_id, waba, name });
+        self.add_number(&SimNumber { number, phone_number_id, waba, name });
         Ok(())
     }
 
-    /// Changes what our app has.
-    pub(crate) fn order_app(&self, order: AppOrder) {
+    /// Replaces the state of the app.
+    pub(crate) fn update_app(&self, update: AppUpdate) {
         let mut inner = locked(&self.accounts.0);
-        inner.unsubscribed = order.unsubscribed.into_iter().collect();
-        inner.fields_off = order.fields_off.into_iter().collect();
-        inner.tokens_end = order.tokens_end;
+        inner.unsubscribed = update.unsubscribed.into_iter().collect();
+        inner.disabled_fields = update.disabled_fields.into_iter().collect();
+        inner.tokens_expire_at = update.tokens_expire_at;
     }
 
     fn object(&self, number: &SimNumber) -> Value {
-        let facts = self.accounts.facts(&number.phone_number_id);
+        let attributes = self.accounts.attributes(&number.phone_number_id);
         json!({
             "id": number.phone_number_id,
             "display_phone_number": format!("+{}", number.number),
             "verified_name": number.name,
-            "quality_rating": facts.quality_rating,
-            "platform_type": facts.platform_type,
-            "status": facts.status,
-            "account_mode": facts.account_mode,
-            "is_on_biz_app": facts.is_on_biz_app,
+            "quality_rating": attributes.quality_rating,
+            "platform_type": attributes.platform_type,
+            "status": attributes.status,
+            "account_mode": attributes.account_mode,
+            "is_on_biz_app": attributes.is_on_biz_app,
             "code_verification_status": "VERIFIED",
             "name_status": "APPROVED",
             "messaging_limit_tier": "TIER_10K",
@@ -212,42 +219,46 @@ impl World {
     }
 }
 
-fn gone() -> GraphFault {
-    GraphFault { subcode: Some(33), ..GraphFault::parameter("") }
+fn not_found() -> GraphError {
+    GraphError { subcode: Some(33), ..GraphError::parameter("") }
 }
 
-type Paths = Path<String>;
-type Worlds = State<Arc<World>>;
+type IdPath = Path<String>;
+type SharedWorld = State<Arc<World>>;
 
-pub(super) async fn number(State(world): Worlds, Path(id): Paths, headers: HeaderMap) -> Response {
-    // A user's file has an id like a number's.
-    if graph::authorised(&world, &headers).is_ok()
-        && let Some(file) = world.chat.file(&id, &graph::own_url(&headers))
+pub(super) async fn number(
+    State(world): SharedWorld,
+    Path(id): IdPath,
+    headers: HeaderMap,
+) -> Response {
+    // Media files share the path of phone numbers.
+    if graph::authorise(&world, &headers).is_ok()
+        && let Some(file) = world.chat.file_info(&id, &graph::own_url(&headers))
     {
         return axum::Json(file).into_response();
     }
-    let told = graph::authorised(&world, &headers)
-        .and_then(|()| world.accounts.failure("number"))
-        .and_then(|()| world.number_of_id(&id).ok_or_else(gone))
+    let outcome = graph::authorise(&world, &headers)
+        .and_then(|()| world.accounts.take_failure("number"))
+        .and_then(|()| world.number_by_id(&id).ok_or_else(not_found))
         .map(|number| world.object(&number));
-    answer(&world, &Method::GET, &format!("/{id}"), "number", told)
+    respond(&world, &Method::GET, &format!("/{id}"), "number", outcome)
 }
 
-pub(super) async fn of_waba(
-    State(world): Worlds,
-    Path(waba): Paths,
+pub(super) async fn phone_numbers(
+    State(world): SharedWorld,
+    Path(waba): IdPath,
     Query(query): Query<BTreeMap<String, String>>,
     headers: HeaderMap,
 ) -> Response {
-    let told = graph::authorised(&world, &headers)
-        .and_then(|()| world.accounts.failure("phone_numbers"))
+    let outcome = graph::authorise(&world, &headers)
+        .and_then(|()| world.accounts.take_failure("phone_numbers"))
         .and_then(|()| {
-            let all: Vec<SimNumber> = world.numbers_of(&waba);
+            let all: Vec<SimNumber> = world.numbers_of_waba(&waba);
             if all.is_empty() {
-                return Err(gone());
+                return Err(not_found());
             }
             let limit =
-                query.get("limit").and_then(|n| n.parse().ok()).unwrap_or(PAGE).clamp(1, 100);
+                query.get("limit").and_then(|n| n.parse().ok()).unwrap_or(PAGE_SIZE).clamp(1, 100);
             let after = query.get("after").and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
             let page: Vec<Value> =
                 all.iter().skip(after).take(limit).map(|number| world.object(number)).collect();
@@ -260,58 +271,58 @@ pub(super) async fn of_waba(
             }
             Ok(json!({"data": page, "paging": paging}))
         });
-    answer(&world, &Method::GET, &format!("/{waba}/phone_numbers"), "phone_numbers", told)
+    respond(&world, &Method::GET, &format!("/{waba}/phone_numbers"), "phone_numbers", outcome)
 }
 
 pub(super) async fn register(
-    State(world): Worlds,
-    Path(id): Paths,
+    State(world): SharedWorld,
+    Path(id): IdPath,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let done = graph::authorised(&world, &headers)
-        .and_then(|()| world.accounts.failure("register"))
+    let outcome = graph::authorise(&world, &headers)
+        .and_then(|()| world.accounts.take_failure("register"))
         .and_then(|()| {
-            world.number_of_id(&id).ok_or_else(gone)?;
+            world.number_by_id(&id).ok_or_else(not_found)?;
             let body: Value = serde_json::from_slice(&body)
-                .map_err(|_| GraphFault::parameter("The request body is not JSON"))?;
+                .map_err(|_| GraphError::parameter("The request body is not JSON"))?;
             if body["messaging_product"] != "whatsapp" {
-                return Err(GraphFault::parameter("messaging_product must be whatsapp"));
+                return Err(GraphError::parameter("messaging_product must be whatsapp"));
             }
             world.accounts.register(&id, body["pin"].as_str().unwrap_or_default())
         });
-    answer(
+    respond(
         &world,
         &Method::POST,
         &format!("/{id}/register"),
         "register",
-        done.map(|()| json!({"success": true})),
+        outcome.map(|()| json!({"success": true})),
     )
 }
 
 pub(super) async fn deregister(
-    State(world): Worlds,
-    Path(id): Paths,
+    State(world): SharedWorld,
+    Path(id): IdPath,
     headers: HeaderMap,
 ) -> Response {
-    let done = graph::authorised(&world, &headers).and_then(|()| {
-        world.number_of_id(&id).ok_or_else(gone)?;
+    let outcome = graph::authorise(&world, &headers).and_then(|()| {
+        world.number_by_id(&id).ok_or_else(not_found)?;
         let mut inner = locked(&world.accounts.0);
-        inner.facts.entry(id.clone()).or_default().platform_type = "NOT_APPLICABLE".into();
+        inner.attributes.entry(id.clone()).or_default().platform_type = "NOT_APPLICABLE".into();
         Ok(json!({"success": true}))
     });
-    answer(&world, &Method::POST, &format!("/{id}/deregister"), "deregister", done)
+    respond(&world, &Method::POST, &format!("/{id}/deregister"), "deregister", outcome)
 }
 
-/// `GET`, `POST` and `DELETE` of a WABA's apps.
+/// `GET`, `POST` and `DELETE` of `subscribed_apps`.
 pub(super) async fn apps(
-    State(world): Worlds,
-    Path(waba): Paths,
+    State(world): SharedWorld,
+    Path(waba): IdPath,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
-    let done = graph::authorised(&world, &headers)
-        .and_then(|()| world.accounts.failure("subscribed_apps"))
+    let outcome = graph::authorise(&world, &headers)
+        .and_then(|()| world.accounts.take_failure("subscribed_apps"))
         .map(|()| {
             let mut inner = locked(&world.accounts.0);
             match method {
@@ -328,17 +339,17 @@ pub(super) async fn apps(
                 {"id": world.app_id, "name": "Offhook", "link": "https://app.example.com/"}}]}),
             }
         });
-    answer(&world, &method, &format!("/{waba}/subscribed_apps"), "subscribed_apps", done)
+    respond(&world, &method, &format!("/{waba}/subscribed_apps"), "subscribed_apps", outcome)
 }
 
-/// Our app speaks for itself.
-fn as_app(world: &World, headers: &HeaderMap) -> Result<(), GraphFault> {
+/// Checks the app access token, `<app id>|<app secret>`.
+fn authorise_app(world: &World, headers: &HeaderMap) -> Result<(), GraphError> {
     let given =
         headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if given == format!("Bearer {}|{}", world.app_id, world.app_secret) {
         return Ok(());
     }
-    Err(GraphFault { status: 401, code: 190, subcode: None, details: String::new() })
+    Err(GraphError { status: 401, code: 190, subcode: None, details: String::new() })
 }
 
 const FIELDS: &[&str] = &[
@@ -351,74 +362,78 @@ const FIELDS: &[&str] = &[
 ];
 
 pub(super) async fn subscriptions(
-    State(world): Worlds,
-    Path(app): Paths,
+    State(world): SharedWorld,
+    Path(app): IdPath,
     headers: HeaderMap,
 ) -> Response {
-    let told = as_app(&world, &headers).and_then(|()| world.accounts.failure("subscriptions")).map(|()| {
-        let off = locked(&world.accounts.0).fields_off.clone();
+    let outcome = authorise_app(&world, &headers).and_then(|()| world.accounts.take_failure("subscriptions")).map(|()| {
+        let disabled = locked(&world.accounts.0).disabled_fields.clone();
         let fields: Vec<Value> =
-            FIELDS.iter().filter(|f| !off.contains(**f)).map(|f| json!({"name": f, "version": "v23.0"})).collect();
-        let node = world.usual_door().map(|door| format!("{}/webhooks/meta", door.node_url)).unwrap_or_default();
+            FIELDS.iter().filter(|f| !disabled.contains(**f)).map(|f| json!({"name": f, "version": "v23.0"})).collect();
+        let node = world.default_target().map(|target| format!("{}/webhooks/meta", target.node_url)).unwrap_or_default();
         json!({"data": [{"object": "whatsapp_business_account", "callback_url": node, "active": true, "fields": fields}]})
     });
-    answer(&world, &Method::GET, &format!("/{app}/subscriptions"), "subscriptions", told)
+    respond(&world, &Method::GET, &format!("/{app}/subscriptions"), "subscriptions", outcome)
 }
 
-/// A code of the sign-up window: any that begins with `code-`; its token is good from then on.
-pub(super) async fn exchange(State(world): Worlds, body: Bytes) -> Response {
+/// Exchanges a sign-up code for an access token. Every code that begins with `code-` is valid.
+pub(super) async fn exchange(State(world): SharedWorld, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let told = world.accounts.failure("access_token").and_then(|()| {
+    let outcome = world.accounts.take_failure("access_token").and_then(|()| {
         if body["client_id"] != world.app_id.as_str() || body["client_secret"] != world.app_secret.as_str() {
-            return Err(GraphFault::parameter("client_id or client_secret is not valid"));
+            return Err(GraphError::parameter("client_id or client_secret is not valid"));
         }
         let code = body["code"].as_str().filter(|code| code.starts_with("code-"));
         let code =
-            code.ok_or_else(|| GraphFault::parameter("This authorization code has been used or is not valid"))?;
+            code.ok_or_else(|| GraphError::parameter("This authorization code has been used or is not valid"))?;
         let token = format!("token-for-{code}");
         let mut inner = locked(&world.accounts.0);
         if let Some(grant) = inner.codes.remove(code) {
             if body["redirect_uri"] != grant.redirect_uri.as_str() {
-                let why = "Error validating verification code. Please make sure your redirect_uri is identical to the one you \
+                let message = "Error validating verification code. Please make sure your redirect_uri is identical to the one you \
                     used in the OAuth dialog request";
-                return Err(GraphFault::parameter(why));
+                return Err(GraphError::parameter(message));
             }
-            inner.granted.insert(token.clone(), grant.waba);
+            inner.wabas_by_token.insert(token.clone(), grant.waba);
         }
         inner.tokens.insert(token.clone());
         Ok(json!({"access_token": token, "token_type": "bearer"}))
     });
-    answer(&world, &Method::POST, "/oauth/access_token", "access_token", told)
+    respond(&world, &Method::POST, "/oauth/access_token", "access_token", outcome)
 }
 
-pub(super) async fn debug_token(State(world): Worlds, headers: HeaderMap, body: Bytes) -> Response {
+pub(super) async fn debug_token(
+    State(world): SharedWorld,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let told = as_app(&world, &headers).and_then(|()| world.accounts.failure("debug_token")).map(|()| {
+    let outcome = authorise_app(&world, &headers).and_then(|()| world.accounts.take_failure("debug_token")).map(|()| {
         let token = body["input_token"].as_str().unwrap_or_default();
-        let valid = token == world.access_token || world.accounts.knows(token);
-        let ends = locked(&world.accounts.0).tokens_end;
+        let valid = token == world.access_token || world.accounts.has_token(token);
+        let expires_at = locked(&world.accounts.0).tokens_expire_at;
         let scopes = ["whatsapp_business_management", "whatsapp_business_messaging"];
-        let granted = locked(&world.accounts.0).granted.get(token).cloned();
+        let granted = locked(&world.accounts.0).wabas_by_token.get(token).cloned();
         let wabas = granted.map_or_else(|| world.wabas(), |waba| BTreeSet::from([waba]));
         let granular: Vec<Value> = scopes.iter().map(|scope| json!({"scope": scope, "target_ids": wabas})).collect();
-        json!({"data": {"app_id": world.app_id, "type": "SYSTEM_USER", "is_valid": valid, "expires_at": ends,
+        json!({"data": {"app_id": world.app_id, "type": "SYSTEM_USER", "is_valid": valid, "expires_at": expires_at,
             "scopes": scopes, "granular_scopes": granular}})
     });
-    answer(&world, &Method::POST, "/debug_token", "debug_token", told)
+    respond(&world, &Method::POST, "/debug_token", "debug_token", outcome)
 }
 
-fn answer(
+fn respond(
     world: &World,
     method: &Method,
     path: &str,
-    what: &str,
-    outcome: Result<Value, GraphFault>,
+    action: &str,
+    outcome: Result<Value, GraphError>,
 ) -> Response {
     let (status, body, details) = match outcome {
         Ok(body) => (200, body, String::new()),
-        Err(fault) => (fault.status, fault.body(&world.dice.text(22)), fault.details),
+        Err(error) => (error.status, error.body(&world.rng.text(22)), error.details),
     };
-    graph::log(world, method, path, what, "", status, details);
+    graph::log_request(world, method, path, action, "", status, details);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, [(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body.to_string())
         .into_response()

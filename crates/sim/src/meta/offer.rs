@@ -1,33 +1,34 @@
-//! SDP as Meta writes it (`meta-calling.md` §5.1). Pure: everything fresh comes in.
+//! Writes SDP as Meta does (`docs/reference/meta.md#metas-offer`). Pure: all random values are
+//! passed in.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-/// Payload types of Meta's offers.
+/// Payload types in Meta's offers.
 const OPUS_PT: u8 = 111;
 const DIGIT_PT: u8 = 126;
 
-/// What varies from offer to offer.
+/// The parts of an offer that differ between calls.
 #[derive(Clone, Debug)]
 pub(crate) struct OfferSpec {
-    /// `o=`: a number of up to 19 digits.
+    /// Session id of the `o=` line: up to 19 digits.
     pub(crate) session: u64,
     pub(crate) ufrag: String,
     pub(crate) pwd: String,
     pub(crate) fingerprint: String,
     pub(crate) ssrc: u32,
     pub(crate) cname: String,
-    /// Two UUIDs: the stream and its track.
+    /// UUIDs of the media stream and of its track.
     pub(crate) stream: String,
     pub(crate) track: String,
-    /// Foundation of the candidate.
+    /// Foundation of the ICE candidate.
     pub(crate) foundation: u32,
     pub(crate) relay: SocketAddr,
-    /// `active` instead of `actpass` (M6).
+    /// Writes `a=setup:active` instead of `actpass`.
     pub(crate) dtls_active: bool,
 }
 
-/// The offer of a user-initiated call, CRLF line ends.
+/// The offer of a user-initiated call, with CRLF line ends.
 pub(crate) fn offer(spec: &OfferSpec) -> String {
     let OfferSpec {
         session, ufrag, pwd, fingerprint, ssrc, cname, stream, track, foundation, ..
@@ -78,7 +79,7 @@ pub(crate) fn offer(spec: &OfferSpec) -> String {
     })
 }
 
-/// The answer to an offer of the business's: the same lines, but for who opens DTLS.
+/// The answer to an offer of the business. It differs from an offer only in `a=setup`.
 pub(crate) fn answer(spec: &OfferSpec, dtls_active: bool) -> String {
     let setup = if dtls_active { "a=setup:active" } else { "a=setup:passive" };
     offer(&OfferSpec { dtls_active: false, ..spec.clone() }).replacen("a=setup:actpass", setup, 1)
@@ -93,8 +94,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn m4_the_offer_is_metas_line_by_line() {
-        // The values of the fixture give the fixture.
+    fn m4_offer_matches_the_fixture() {
+        // With the values of the fixture the offer must be the fixture.
         let ours = offer(&OfferSpec {
             session: 2_210_720_909_430_344_344,
             ufrag: "zfIenSuP5MAEDPy/".into(),

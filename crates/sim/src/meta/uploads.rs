@@ -1,5 +1,5 @@
-//! `POST /{phone_number_id}/media`: a file of the business, which its messages name from then on. What is wrong with it is
-//! said as Meta says it; only the types and bounds that the Cloud API documents are taken.
+//! `POST /{phone_number_id}/media` of the Graph API: uploads a file that messages can refer to.
+//! Accepts the types and sizes that the Cloud API documents.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use http::{HeaderMap, Method, header};
 use memchr::memmem;
 use serde_json::{Value, json};
 
-use super::graph::{self, GraphFault};
+use super::graph::{self, GraphError};
 use super::messages;
 use crate::World;
 
-/// Largest request: a document, and the form around it.
+/// Maximum size of a request: a document and the multipart form around it.
 pub(super) const BODY_BYTES_MAX: usize = (100 << 20) + (16 << 10);
 
-/// Beginnings of media types, and the most bytes of each.
-const BOUNDS: &[(&str, usize)] = &[
+/// Prefixes of accepted media types, with the maximum size of each in bytes.
+const SIZE_LIMITS: &[(&str, usize)] = &[
     ("image/jpeg", 5 << 20),
     ("image/png", 5 << 20),
     ("image/webp", 500 << 10),
@@ -35,44 +35,44 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let taken = graph::authorised(&world, &headers)
-        .and_then(|()| world.accounts.failure("media"))
-        .and_then(|()| take(&world, &number, &headers, &body));
-    messages::answer(&world, &Method::POST, &number, "media", taken)
+    let outcome = graph::authorise(&world, &headers)
+        .and_then(|()| world.accounts.take_failure("media"))
+        .and_then(|()| store_upload(&world, &number, &headers, &body));
+    messages::respond(&world, &Method::POST, &number, "media", outcome)
 }
 
-fn take(
+fn store_upload(
     world: &World,
     number: &str,
     headers: &HeaderMap,
     body: &Bytes,
-) -> Result<Value, GraphFault> {
-    messages::known(world, number)?;
+) -> Result<Value, GraphError> {
+    messages::require_number(world, number)?;
     let content_type =
-        headers.get(header::CONTENT_TYPE).and_then(|of| of.to_str().ok()).unwrap_or_default();
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let boundary = content_type.strip_prefix("multipart/form-data; boundary=");
     let boundary =
-        boundary.ok_or_else(|| GraphFault::parameter("The request is no multipart/form-data"))?;
-    let parts =
-        parts(body, boundary).ok_or_else(|| GraphFault::parameter("The form can't be read"))?;
+        boundary.ok_or_else(|| GraphError::parameter("The request must be multipart/form-data"))?;
+    let parts = parse_multipart(body, boundary)
+        .ok_or_else(|| GraphError::parameter("The multipart form is malformed"))?;
     let text = |name: &str| {
         let part = parts.iter().find(|part| part.name == name);
         part.and_then(|part| std::str::from_utf8(&part.bytes).ok()).unwrap_or_default()
     };
     if text("messaging_product") != "whatsapp" {
-        return Err(GraphFault::parameter("messaging_product must be whatsapp"));
+        return Err(GraphError::parameter("messaging_product must be whatsapp"));
     }
     let file = parts.iter().find(|part| part.name == "file" && part.filename);
-    let file = file.ok_or_else(|| GraphFault::parameter("file is missing"))?;
-    let bound = BOUNDS.iter().find(|(begins, _)| file.content_type.starts_with(begins));
-    let (_, most) = bound.ok_or_else(|| {
-        GraphFault::parameter(format!(
+    let file = file.ok_or_else(|| GraphError::parameter("file is missing"))?;
+    let bound = SIZE_LIMITS.iter().find(|(prefix, _)| file.content_type.starts_with(prefix));
+    let (_, max) = bound.ok_or_else(|| {
+        GraphError::parameter(format!(
             "Param file must be a file with one of the supported types, not {}",
             file.content_type
         ))
     })?;
-    if file.bytes.is_empty() || file.bytes.len() > *most {
-        return Err(GraphFault {
+    if file.bytes.is_empty() || file.bytes.len() > *max {
+        return Err(GraphError {
             status: 400,
             code: 131_053,
             subcode: None,
@@ -80,7 +80,7 @@ fn take(
         });
     }
     Ok(
-        json!({"id": world.chat.keep(world.dice.number(), file.content_type.clone(), file.bytes.clone())}),
+        json!({"id": world.chat.store_file(world.rng.next_u64(), file.content_type.clone(), file.bytes.clone())}),
     )
 }
 
@@ -91,11 +91,11 @@ struct Part {
     bytes: Bytes,
 }
 
-/// The parts of a form.
-fn parts(body: &Bytes, boundary: &str) -> Option<Vec<Part>> {
-    let begins = format!("--{boundary}\r\n");
+/// Parses a multipart form. `None` if it is malformed.
+fn parse_multipart(body: &Bytes, boundary: &str) -> Option<Vec<Part>> {
+    let first = format!("--{boundary}\r\n");
     let ends = format!("\r\n--{boundary}");
-    let mut at = body.starts_with(begins.as_bytes()).then_some(begins.len())?;
+    let mut at = body.starts_with(first.as_bytes()).then_some(first.len())?;
     let mut parts = Vec::new();
     loop {
         let head = memmem::find(body.get(at..)?, b"\r\n\r\n")?;
@@ -103,12 +103,12 @@ fn parts(body: &Bytes, boundary: &str) -> Option<Vec<Part>> {
         let content = at + head + 4;
         let length = memmem::find(body.get(content..)?, ends.as_bytes())?;
         let field = |name: &str| {
-            let of = |line: &str| {
+            let value = |line: &str| {
                 line.split_once(':')
                     .filter(|(n, _)| n.eq_ignore_ascii_case(name))
                     .map(|(_, v)| v.trim().to_owned())
             };
-            lines.split("\r\n").find_map(of).unwrap_or_default()
+            lines.split("\r\n").find_map(value).unwrap_or_default()
         };
         let disposition = field("content-disposition");
         let name = disposition.split("; name=\"").nth(1)?.split('"').next()?.to_owned();
@@ -132,18 +132,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_form_is_read_in_its_parts() {
+    fn parses_a_multipart_form() {
         let form = "--b\r\nContent-Disposition: form-data; name=\"type\"\r\n\r\nimage/png\r\n--b\r\n\
              content-disposition: form-data; name=\"file\"; filename=\"a.png\"\r\ncontent-type: image/png\r\n\r\nx\r\ny\r\n--b--\r\n";
-        let read = parts(&Bytes::from(form), "b").expect("it reads");
-        let told: Vec<_> =
+        let read = parse_multipart(&Bytes::from(form), "b").expect("it reads");
+        let parsed: Vec<_> =
             read.iter().map(|p| (&*p.name, p.filename, &*p.content_type, &*p.bytes)).collect();
         assert_eq!(
-            told,
+            parsed,
             [("type", false, "", &b"image/png"[..]), ("file", true, "image/png", &b"x\r\ny"[..])]
         );
         for broken in ["", "--b\r\n", "--b\r\n\r\n\r\nx", "--c\r\n\r\n\r\nx\r\n--c--"] {
-            assert!(parts(&Bytes::from(broken), "b").is_none(), "{broken}");
+            assert!(parse_multipart(&Bytes::from(broken), "b").is_none(), "{broken}");
         }
     }
 }

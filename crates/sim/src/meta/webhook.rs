@@ -1,5 +1,5 @@
-//! How webhooks get to a node: verification first (M1), signed bytes (M2), the same bytes again until they are
-//! taken (M3). Each delivery is a task of its own, as Meta's are concurrent.
+//! Delivers webhooks to a node. The endpoint is verified once, the body is signed, and the same
+//! bytes are sent again until the node accepts them. Each delivery runs in a separate task.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -12,33 +12,33 @@ use tokio_util::sync::CancellationToken;
 
 use super::body;
 use crate::client::{self, Client};
-use crate::dice::Dice;
-use crate::faults::Sign;
+use crate::faults::SignatureFault;
 use crate::locked;
-use crate::log::{Logged, SimLog};
+use crate::log::{LogEvent, SimLog};
+use crate::rng::SimRng;
 
-/// Meta gives up after seven days.
-const TRY_FOR: Duration = Duration::from_secs(7 * 86_400);
-/// Longest body of an answer that is read.
+/// Meta stops retrying after seven days.
+const RETRY_FOR: Duration = Duration::from_secs(7 * 86_400);
+/// Maximum size of a response body.
 const ANSWER_BYTES_MAX: usize = 65_536;
 
 const SIGNATURE: &str = "x-hub-signature-256";
 
-/// A node's webhook door, and the secrets shared with it.
+/// A node's webhook endpoint and the secrets shared with it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Door {
-    /// Base URL of the node, no slash at the end.
+pub(crate) struct WebhookTarget {
+    /// Base URL of the node, without a trailing slash.
     pub(crate) node_url: String,
     pub(crate) app_secret: String,
     pub(crate) verify_token: String,
 }
 
-/// How patient deliveries are.
+/// Timeouts of deliveries.
 #[derive(Clone, Copy, Debug)]
 pub struct WebhookTimes {
-    /// A delivery without an answer for so long has failed (10 s).
+    /// Time after which an unanswered delivery counts as failed. Default 10 s.
     pub answer: Duration,
-    /// Pause before the second attempt; doubles each time (1 s).
+    /// Pause before the second attempt, doubled for each further one. Default 1 s.
     pub first_retry: Duration,
 }
 
@@ -48,23 +48,23 @@ impl Default for WebhookTimes {
     }
 }
 
-/// Delivers webhooks.
+/// Verifies endpoints, and signs and delivers webhooks.
 pub(crate) struct Webhooks {
     pub(crate) client: Client,
     pub(crate) log: Arc<SimLog>,
-    pub(crate) dice: Arc<Dice>,
+    pub(crate) rng: Arc<SimRng>,
     pub(crate) times: WebhookTimes,
     pub(crate) stop: CancellationToken,
-    verified: Mutex<BTreeSet<Door>>,
+    verified: Mutex<BTreeSet<WebhookTarget>>,
 }
 
-/// A signed webhook on its way.
+/// A signed webhook, ready to send.
 #[derive(Clone)]
-pub(crate) struct Parcel {
+pub(crate) struct SignedWebhook {
     pub(crate) event: &'static str,
     pub(crate) call_id: String,
     bytes: Bytes,
-    /// As a rule the signature alone.
+    /// Signature headers. Usually one.
     signatures: Vec<(&'static str, String)>,
 }
 
@@ -72,135 +72,150 @@ impl Webhooks {
     pub(crate) fn new(
         client: Client,
         log: Arc<SimLog>,
-        dice: Arc<Dice>,
+        rng: Arc<SimRng>,
         times: WebhookTimes,
         stop: CancellationToken,
     ) -> Self {
-        Self { client, log, dice, times, stop, verified: Mutex::default() }
+        Self { client, log, rng, times, stop, verified: Mutex::default() }
     }
 
-    /// M1: asks the door to prove itself, once; later calls remember.
+    /// Verifies the endpoint, unless it has been verified before.
     ///
     /// # Errors
-    /// It did not, in words.
-    pub(crate) async fn verify(&self, door: &Door) -> Result<(), String> {
-        if locked(&self.verified).contains(door) {
+    ///
+    /// Returns a message if the endpoint does not pass.
+    pub(crate) async fn verify(&self, target: &WebhookTarget) -> Result<(), String> {
+        if locked(&self.verified).contains(target) {
             return Ok(());
         }
-        let challenge = (self.dice.number() % 9_000_000_000 + 1_000_000_000).to_string();
-        let outcome = self.ask_challenge(door, &challenge).await;
+        let challenge = (self.rng.next_u64() % 9_000_000_000 + 1_000_000_000).to_string();
+        let outcome = self.request_challenge(target, &challenge).await;
         let details = outcome.clone().err().unwrap_or_default();
-        self.log.add(Logged::Verification { passed: outcome.is_ok(), details });
+        self.log.add(LogEvent::Verification { passed: outcome.is_ok(), details });
         outcome?;
-        locked(&self.verified).insert(door.clone());
+        locked(&self.verified).insert(target.clone());
         Ok(())
     }
 
-    async fn ask_challenge(&self, door: &Door, challenge: &str) -> Result<(), String> {
+    async fn request_challenge(
+        &self,
+        target: &WebhookTarget,
+        challenge: &str,
+    ) -> Result<(), String> {
         let query = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("hub.mode", "subscribe")
             .append_pair("hub.challenge", challenge)
-            .append_pair("hub.verify_token", &door.verify_token)
+            .append_pair("hub.verify_token", &target.verify_token)
             .finish();
-        let url = format!("{}/webhooks/meta?{query}", door.node_url);
+        let url = format!("{}/webhooks/meta?{query}", target.node_url);
         let request = Request::builder().method(Method::GET).uri(&url).body(Bytes::new());
-        let request = request.map_err(|e| format!("{} is no usable URL: {e}", door.node_url))?;
+        let request =
+            request.map_err(|e| format!("{} is not a valid URL: {e}", target.node_url))?;
         let answer =
-            client::ask(&self.client, request, self.times.answer, ANSWER_BYTES_MAX).await?;
+            client::fetch(&self.client, request, self.times.answer, ANSWER_BYTES_MAX).await?;
         if answer.status == 200 && answer.body.as_ref() == challenge.as_bytes() {
             return Ok(());
         }
         Err(match answer.status {
-            200 => "the verification was answered with something other than the challenge".into(),
-            403 => "the node refused the verification (403): is its verify token the simulator's?"
+            200 => "the response to the verification request is not the challenge".into(),
+            403 => "the node refused the verification request with 403: check that its verify token equals the simulator's"
                 .into(),
-            status => format!("the verification was answered {status}"),
+            status => format!("the verification request was answered with status {status}"),
         })
     }
 
-    /// Makes the bytes of a webhook and signs them.
-    pub(crate) fn parcel(
+    /// Serializes and signs a webhook. `fault` spoils the signature.
+    pub(crate) fn sign(
         &self,
-        door: &Door,
+        target: &WebhookTarget,
         event: &'static str,
         call_id: &str,
         body: &Value,
-        sign: Option<&Sign>,
-    ) -> Parcel {
-        let bytes = Bytes::from(body::on_the_wire(body, self.dice.coin()));
-        let right = body::signature(&door.app_secret, &bytes);
-        let signatures = match sign {
-            None => vec![(SIGNATURE, right)],
-            Some(Sign::Missing) => Vec::new(),
-            Some(Sign::Wrong) => {
-                vec![(SIGNATURE, body::signature("somebody else's secret", &bytes))]
+        fault: Option<&SignatureFault>,
+    ) -> SignedWebhook {
+        let bytes = Bytes::from(body::to_wire_bytes(body, self.rng.next_bool()));
+        let valid = body::signature(&target.app_secret, &bytes);
+        let signatures = match fault {
+            None => vec![(SIGNATURE, valid)],
+            Some(SignatureFault::Missing) => Vec::new(),
+            Some(SignatureFault::Wrong) => {
+                vec![(SIGNATURE, body::signature("another secret", &bytes))]
             }
-            Some(Sign::Upper) => {
-                vec![(SIGNATURE, format!("sha256={}", right.replace("sha256=", "").to_uppercase()))]
+            Some(SignatureFault::Upper) => {
+                vec![(SIGNATURE, format!("sha256={}", valid.replace("sha256=", "").to_uppercase()))]
             }
-            Some(Sign::Twice) => vec![(SIGNATURE, right.clone()), (SIGNATURE, right)],
-            Some(Sign::Sha1) => {
-                vec![("x-hub-signature", body::signature_sha1(&door.app_secret, &bytes))]
+            Some(SignatureFault::Twice) => vec![(SIGNATURE, valid.clone()), (SIGNATURE, valid)],
+            Some(SignatureFault::Sha1) => {
+                vec![("x-hub-signature", body::signature_sha1(&target.app_secret, &bytes))]
             }
-            Some(Sign::Secret(secret)) => vec![(SIGNATURE, body::signature(secret, &bytes))],
+            Some(SignatureFault::Secret(secret)) => {
+                vec![(SIGNATURE, body::signature(secret, &bytes))]
+            }
         };
-        Parcel { event, call_id: call_id.to_owned(), bytes, signatures }
+        SignedWebhook { event, call_id: call_id.to_owned(), bytes, signatures }
     }
 
-    /// Delivers after `delay`, again and again until it is taken; `told` hears the outcome of each attempt.
+    /// Delivers a webhook after `delay` and repeats it until the node accepts it. `on_attempt`
+    /// receives the status of each attempt, 0 for none.
     pub(crate) fn deliver(
         self: &Arc<Self>,
-        door: &Door,
-        parcel: Parcel,
+        target: &WebhookTarget,
+        webhook: SignedWebhook,
         delay: Duration,
-        told: impl Fn(u16) + Send + Sync + 'static,
+        on_attempt: impl Fn(u16) + Send + Sync + 'static,
     ) {
-        let (this, door) = (self.clone(), door.clone());
+        let (this, target) = (self.clone(), target.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = this.stop.cancelled() => {}
-                () = this.attempts(&door, &parcel, delay, told) => {}
+                () = this.attempts(&target, &webhook, delay, on_attempt) => {}
             }
         });
     }
 
-    async fn attempts(&self, door: &Door, parcel: &Parcel, delay: Duration, told: impl Fn(u16)) {
+    async fn attempts(
+        &self,
+        target: &WebhookTarget,
+        webhook: &SignedWebhook,
+        delay: Duration,
+        on_attempt: impl Fn(u16),
+    ) {
         tokio::time::sleep(delay).await;
-        let (mut pause, mut spent) = (self.times.first_retry, Duration::ZERO);
+        let (mut pause, mut waited) = (self.times.first_retry, Duration::ZERO);
         for attempt in 1.. {
-            let status = self.attempt(door, parcel).await;
-            let Parcel { event, call_id, .. } = parcel;
-            self.log.add(Logged::Webhook {
+            let status = self.attempt(target, webhook).await;
+            let SignedWebhook { event, call_id, .. } = webhook;
+            self.log.add(LogEvent::Webhook {
                 event: (*event).to_owned(),
                 call_id: call_id.clone(),
                 attempt,
                 status,
             });
-            told(status);
-            if (200..300).contains(&status) || spent > TRY_FOR {
+            on_attempt(status);
+            if (200..300).contains(&status) || waited > RETRY_FOR {
                 return;
             }
             tokio::time::sleep(pause).await;
-            spent += pause;
+            waited += pause;
             pause *= 2;
         }
     }
 
-    /// One delivery; 0: no answer.
-    async fn attempt(&self, door: &Door, parcel: &Parcel) -> u16 {
+    /// Sends a webhook once. Returns the status, or 0 if there was no response.
+    async fn attempt(&self, target: &WebhookTarget, webhook: &SignedWebhook) -> u16 {
         let mut request = Request::builder()
             .method(Method::POST)
-            .uri(format!("{}/webhooks/meta", door.node_url))
+            .uri(format!("{}/webhooks/meta", target.node_url))
             .header("content-type", "application/json")
             .header("user-agent", "facebookexternalua");
-        for (name, value) in &parcel.signatures {
+        for (name, value) in &webhook.signatures {
             request = request.header(*name, value);
         }
-        let Ok(request) = request.body(parcel.bytes.clone()) else { return 0 };
-        match client::ask(&self.client, request, self.times.answer, ANSWER_BYTES_MAX).await {
+        let Ok(request) = request.body(webhook.bytes.clone()) else { return 0 };
+        match client::fetch(&self.client, request, self.times.answer, ANSWER_BYTES_MAX).await {
             Ok(answer) => answer.status,
-            Err(why) => {
-                tracing::debug!(why, "a webhook was not taken");
+            Err(error) => {
+                tracing::debug!(error, "webhook delivery failed");
                 0
             }
         }

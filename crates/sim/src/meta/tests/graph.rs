@@ -1,13 +1,13 @@
-//! Graph beside calls: numbers, settings, messages (`meta-calling.md` §4.3–§4.5; M20, M22).
+//! Tests of the Graph API besides calls: numbers, settings, messages.
 
 use serde_json::{Value, json};
 
-use super::business::Node;
+use super::harness::Node;
 use super::text;
 use crate::world::{PHONE_NUMBER_ID, USER, WABA};
 
 #[tokio::test]
-async fn m22_the_next_page_of_numbers_is_here() {
+async fn m22_lists_numbers_in_pages() {
     let node = Node::start().await;
     for n in 0..3 {
         let number = json!({"number": format!("91803573746{n}"), "phone_number_id": format!("20{n}"), "waba": WABA});
@@ -23,14 +23,14 @@ async fn m22_the_next_page_of_numbers_is_here() {
             break;
         }
         path = text(&page["paging"]["next"]);
-        let wanted = format!("{}/{WABA}/phone_numbers?limit=3&after=3", node.sim.graph_url());
-        assert_eq!(path, wanted);
+        let expected = format!("{}/{WABA}/phone_numbers?limit=3&after=3", node.sim.graph_url());
+        assert_eq!(path, expected);
     }
     assert_eq!(sizes, [3, 1]);
 }
 
 #[tokio::test]
-async fn m20_call_hours_that_meta_would_not_take_change_nothing() {
+async fn m20_invalid_call_hours_change_nothing() {
     let node = Node::start().await;
     let path = format!("/{PHONE_NUMBER_ID}/settings");
     let hours = |zone: &str, open: &str, close: &str| {
@@ -44,12 +44,12 @@ async fn m20_call_hours_that_meta_would_not_take_change_nothing() {
         let (status, answer) = node.ask("POST", &path, &bad).await;
         assert_eq!((status, &answer["error"]["code"]), (400, &json!(100)), "{answer}");
     }
-    let (_, told) = node.ask("GET", &path, &Value::Null).await;
-    assert_eq!(told["calling"]["call_hours"], good["calling"]["call_hours"]);
+    let (_, body) = node.ask("GET", &path, &Value::Null).await;
+    assert_eq!(body["calling"]["call_hours"], good["calling"]["call_hours"]);
 }
 
 #[tokio::test]
-async fn m22_only_templates_reach_who_was_not_heard_of_for_a_day() {
+async fn m22_only_templates_pass_outside_the_service_window() {
     let mut node = Node::start().await;
     let path = format!("/{PHONE_NUMBER_ID}/messages");
     let message = |to: &str, kind: &str, content: Value| {
@@ -67,8 +67,8 @@ async fn m22_only_templates_reach_who_was_not_heard_of_for_a_day() {
     assert_eq!(node.ask("POST", &path, &text(&format!("+{USER}"))).await.0, 200, "they wrote");
     let caller = "919400000033";
     assert_eq!(node.ask("POST", &path, &text(caller)).await.0, 400);
-    let script = crate::CallScript { from: caller.to_owned(), ..super::stays() };
+    let script = crate::CallScript { from: caller.to_owned(), ..super::never_hangs_up() };
     let _call = node.sim.place_call(script);
-    while node.hook().await.call()["event"] != "connect" {}
+    while node.next_webhook().await.call()["event"] != "connect" {}
     assert_eq!(node.ask("POST", &path, &text(caller)).await.0, 200, "they called");
 }

@@ -1,4 +1,4 @@
-//! Where the simulator's chance comes from: one seeded source, so that a run can be repeated.
+//! The simulator's source of randomness. It has one seed, so that a run can be repeated.
 
 use std::sync::Mutex;
 
@@ -7,30 +7,30 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Seeded chance; shared.
+/// A shared, seeded random number generator.
 #[derive(Debug)]
-pub(crate) struct Dice(Mutex<StdRng>);
+pub(crate) struct SimRng(Mutex<StdRng>);
 
-impl Dice {
-    /// With a seed the same every time, else from the system.
+impl SimRng {
+    /// Creates a generator with this seed, or with one from the system.
     pub(crate) fn new(seed: Option<u64>) -> Self {
         let seed = seed.unwrap_or_else(|| rand::rng().next_u64());
         Self(Mutex::new(StdRng::seed_from_u64(seed)))
     }
 
-    pub(crate) fn number(&self) -> u64 {
+    pub(crate) fn next_u64(&self) -> u64 {
         super::locked(&self.0).next_u64()
     }
 
-    pub(crate) fn number32(&self) -> u32 {
+    pub(crate) fn next_u32(&self) -> u32 {
         super::locked(&self.0).next_u32()
     }
 
-    pub(crate) fn coin(&self) -> bool {
-        self.number32() & 1 == 1
+    pub(crate) fn next_bool(&self) -> bool {
+        self.next_u32() & 1 == 1
     }
 
-    pub(crate) fn between(&self, low: u64, high: u64) -> u64 {
+    pub(crate) fn range(&self, low: u64, high: u64) -> u64 {
         super::locked(&self.0).random_range(low..=high)
     }
 
@@ -40,16 +40,15 @@ impl Dice {
         bytes
     }
 
-    /// Characters of the Base64 alphabet: what ufrag, pwd and ids are made of.
+    /// Random characters of the Base64 alphabet, as in ICE credentials and ids.
     pub(crate) fn text(&self, length: usize) -> String {
-        let mut dice = super::locked(&self.0);
+        let mut rng = super::locked(&self.0);
         (0..length)
-            .filter_map(|_| BASE64.get(usize::from(dice.next_u32().to_le_bytes()[0] & 63)))
+            .filter_map(|_| BASE64.get(usize::from(rng.next_u32().to_le_bytes()[0] & 63)))
             .map(|b| char::from(*b))
             .collect()
     }
 
-    /// A v4 UUID.
     pub(crate) fn uuid(&self) -> uuid::Uuid {
         uuid::Builder::from_random_bytes(self.bytes()).into_uuid()
     }

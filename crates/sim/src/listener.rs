@@ -1,5 +1,5 @@
-//! The simulator's listener: TCP connections that can be told to break, so that Graph can reset one in the middle of an
-//! answer (H4). Without such an order they are plain connections.
+//! A TCP listener with connections that can be reset after a number of bytes, so that faults can
+//! break a Graph response in the middle.
 
 use std::io;
 use std::pin::Pin;
@@ -13,64 +13,62 @@ use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Pause after an accept that failed: descriptors may be short.
+/// Pause after a failed `accept`, which may be a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Breaks one connection.
+/// Resets one connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Cut(Arc<AtomicUsize>);
+pub(crate) struct ResetHandle(Arc<AtomicUsize>);
 
-impl Cut {
+impl ResetHandle {
     fn never() -> Self {
         Self(Arc::new(AtomicUsize::new(usize::MAX)))
     }
 
-    /// Lets so many more bytes through, then the connection is reset.
+    /// Resets the connection after `bytes` more bytes were written to it.
     pub(crate) fn after(&self, bytes: usize) {
         self.0.store(bytes, Ordering::Release);
     }
 }
 
-/// A listener whose connections can be cut.
-pub(crate) struct Wires(pub(crate) TcpListener);
+pub(crate) struct ResettableListener(pub(crate) TcpListener);
 
-impl Listener for Wires {
-    type Io = Wire;
-    type Addr = Cut;
+impl Listener for ResettableListener {
+    type Io = ResettableStream;
+    type Addr = ResetHandle;
 
-    async fn accept(&mut self) -> (Wire, Cut) {
+    async fn accept(&mut self) -> (ResettableStream, ResetHandle) {
         loop {
             match self.0.accept().await {
                 Ok((stream, _)) => {
-                    let cut = Cut::never();
-                    return (Wire { stream, cut: cut.clone() }, cut);
+                    let reset = ResetHandle::never();
+                    return (ResettableStream { stream, reset: reset.clone() }, reset);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the simulated Meta could not accept a connection");
+                    tracing::debug!(%error, "accept failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
-    fn local_addr(&self) -> io::Result<Cut> {
-        self.0.local_addr().map(|_| Cut::never())
+    fn local_addr(&self) -> io::Result<ResetHandle> {
+        self.0.local_addr().map(|_| ResetHandle::never())
     }
 }
 
-impl Connected<IncomingStream<'_, Wires>> for Cut {
-    fn connect_info(stream: IncomingStream<'_, Wires>) -> Self {
+impl Connected<IncomingStream<'_, ResettableListener>> for ResetHandle {
+    fn connect_info(stream: IncomingStream<'_, ResettableListener>) -> Self {
         stream.remote_addr().clone()
     }
 }
 
-/// A connection.
-pub(crate) struct Wire {
+pub(crate) struct ResettableStream {
     stream: TcpStream,
-    cut: Cut,
+    reset: ResetHandle,
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for ResettableStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -80,25 +78,25 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for ResettableStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let left = self.cut.0.load(Ordering::Acquire);
+        let left = self.reset.0.load(Ordering::Acquire);
         if left == usize::MAX {
             return Pin::new(&mut self.stream).poll_write(cx, bytes);
         }
         if left == 0 {
-            // Closed without lingering, a connection is reset.
+            // With a linger time of zero, closing the socket sends a reset.
             let _ = self.stream.set_zero_linger();
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         let some = bytes.get(..left.min(bytes.len())).unwrap_or_default();
         let written = Pin::new(&mut self.stream).poll_write(cx, some);
         if let Poll::Ready(Ok(count)) = &written {
-            self.cut.0.store(left.saturating_sub(*count), Ordering::Release);
+            self.reset.0.store(left.saturating_sub(*count), Ordering::Release);
         }
         written
     }

@@ -1,5 +1,6 @@
-//! Reads a call's event log from the node as it grows, for whoever watches the phone: the only thing the simulator
-//! asks a node beyond what Meta does, and over the same public API that everybody has.
+//! Follows the event log of a call on the node, so that the phone can show the node's progress.
+//! This public API is the only thing that the simulator requests from a node beyond Meta's own
+//! requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,18 +12,18 @@ use tokio::sync::mpsc;
 
 use super::World;
 use super::client::{self, Lines};
-use super::meta::life::CallMsg;
+use super::meta::call::CallMsg;
 use model::{CallUuid, HangupCause};
 
-/// Longest line of an event log that is read; documents stand in it.
+/// Maximum length of a line. Lines may contain whole documents.
 const LINE_BYTES_MAX: usize = 4 << 20;
-/// The log may not be there yet when `accept` comes.
+/// Number of attempts: the log may not exist yet when `accept` arrives.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What the node's log told.
+/// An event from the node's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum NodeTold {
+pub(crate) enum NodeEvent {
     Instruction {
         element: String,
         line: u32,
@@ -32,18 +33,20 @@ pub(crate) enum NodeTold {
     Concluded {
         cause: String,
     },
-    /// Nothing more will come.
-    Over,
+    /// The log has ended or cannot be read.
+    LogEnded,
 }
 
-/// The call's UUID in `biz_opaque_callback_data`: `oh1.<CallUUID>.<node_id>` (`meta-calling.md` 4.1.5).
+/// Extracts the call UUID from `biz_opaque_callback_data`, which has the form
+/// `oh1.<CallUUID>.<node_id>`.
 pub(crate) fn call_uuid_of(opaque: &str) -> Option<String> {
     let uuid = opaque.strip_prefix("oh1.")?.split('.').next()?;
     uuid.parse::<CallUuid>().ok().map(|u| u.to_string())
 }
 
-/// Follows the log of a call in a task of its own; ends with the log, the call's mailbox or the simulator.
-pub(crate) fn start(
+/// Follows the log of a call in a new task and sends its events to `to`. The task ends with the
+/// log, the call or the simulator.
+pub(crate) fn follow(
     world: &Arc<World>,
     node_url: String,
     uuid: String,
@@ -52,18 +55,18 @@ pub(crate) fn start(
 ) {
     let world = world.clone();
     tokio::spawn(async move {
-        let closed = to.clone();
+        let call = to.clone();
         tokio::select! {
             () = world.stop.cancelled() => {}
-            () = closed.closed() => {}
-            () = follow(&world, &node_url, &uuid, &api_key, &to) => {
-                let _ = to.send(CallMsg::Node(NodeTold::Over)).await;
+            () = call.closed() => {}
+            () = read_log(&world, &node_url, &uuid, &api_key, &to) => {
+                let _ = to.send(CallMsg::Node(NodeEvent::LogEnded)).await;
             }
         }
     });
 }
 
-async fn follow(
+async fn read_log(
     world: &World,
     node_url: &str,
     uuid: &str,
@@ -76,10 +79,10 @@ async fn follow(
         let Ok(request) = request else { return };
         match client::send(&world.http, request).await {
             Ok(response) if response.status() == 200 => {
-                let mut lines = Lines::of(response.into_body(), LINE_BYTES_MAX);
+                let mut lines = Lines::new(response.into_body(), LINE_BYTES_MAX);
                 while let Some(line) = lines.next().await {
-                    for told in told_by(&line) {
-                        if to.send(CallMsg::Node(told)).await.is_err() {
+                    for event in events_in_line(&line) {
+                        if to.send(CallMsg::Node(event)).await.is_err() {
                             return;
                         }
                     }
@@ -87,10 +90,7 @@ async fn follow(
                 return;
             }
             Ok(response) if response.status() != 404 => {
-                tracing::debug!(
-                    status = response.status().as_u16(),
-                    "the node's event log can't be read"
-                );
+                tracing::debug!(status = response.status().as_u16(), "event log request failed");
                 return;
             }
             Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
@@ -98,17 +98,17 @@ async fn follow(
     }
 }
 
-/// What a line of an event log tells: `{"at":ms,"input":{…},"outputs":[…]}`.
-fn told_by(line: &[u8]) -> Vec<NodeTold> {
+/// The events in a line of the log: `{"at":ms,"input":{…},"outputs":[…]}`.
+fn events_in_line(line: &[u8]) -> Vec<NodeEvent> {
     let Ok(line) = serde_json::from_slice::<Value>(line) else { return Vec::new() };
     let outputs = line["outputs"].as_array().map(Vec::as_slice).unwrap_or_default();
-    outputs.iter().filter_map(told_of).collect()
+    outputs.iter().filter_map(event_from_output).collect()
 }
 
-fn told_of(output: &Value) -> Option<NodeTold> {
+fn event_from_output(output: &Value) -> Option<NodeEvent> {
     let text = |name: &str| output[name].as_str().unwrap_or_default().to_owned();
     match output["wish"].as_str()? {
-        "instruction" => Some(NodeTold::Instruction {
+        "instruction" => Some(NodeEvent::Instruction {
             element: text("element"),
             line: output["line"].as_u64().and_then(|l| u32::try_from(l).ok()).unwrap_or(0),
             outcome: text("outcome"),
@@ -119,8 +119,8 @@ fn told_of(output: &Value) -> Option<NodeTold> {
             let known = serde_json::from_value::<HangupCause>(cause.clone())
                 .ok()
                 .map(|c| c.as_str().to_owned());
-            // A newer node may know causes that we don't: its own text, then.
-            Some(NodeTold::Concluded { cause: known.unwrap_or_else(|| cause.to_string()) })
+            // A newer node may have causes that are unknown here: use its own text.
+            Some(NodeEvent::Concluded { cause: known.unwrap_or_else(|| cause.to_string()) })
         }
         _ => None,
     }
@@ -128,10 +128,10 @@ fn told_of(output: &Value) -> Option<NodeTold> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NodeTold, call_uuid_of, told_by};
+    use super::{NodeEvent, call_uuid_of, events_in_line};
 
     #[test]
-    fn the_call_is_named_by_the_callback_data() {
+    fn extracts_the_call_uuid_from_the_opaque_data() {
         let uuid = "7f3c1c1e-5a52-4a0e-9a60-0d6f1f7d2a11";
         assert_eq!(call_uuid_of(&format!("oh1.{uuid}.node-a")).as_deref(), Some(uuid));
         assert_eq!(call_uuid_of("oh1.nothing.node-a"), None);
@@ -139,17 +139,17 @@ mod tests {
     }
 
     #[test]
-    fn instructions_and_the_cause_are_read_from_lines() {
+    fn reads_instructions_and_cause_from_log_lines() {
         let line = br#"{"at":5,"input":{"fact":"timer"},"outputs":[
             {"wish":"instruction","element":"Speak","line":2,"outcome":"started","note":""},
             {"wish":"over"},
             {"wish":"concluded","summary":{"cause":{"invalid_xml":"answer"}}}]}"#;
-        let told = told_by(line);
+        let events = events_in_line(line);
         assert!(
-            matches!(&told[..], [NodeTold::Instruction { element, line: 2, .. }, NodeTold::Concluded { cause }]
+            matches!(&events[..], [NodeEvent::Instruction { element, line: 2, .. }, NodeEvent::Concluded { cause }]
             if element == "Speak" && cause == "invalid_answer_xml"),
-            "{told:?}"
+            "{events:?}"
         );
-        assert!(told_by(b"garbage").is_empty());
+        assert!(events_in_line(b"garbage").is_empty());
     }
 }

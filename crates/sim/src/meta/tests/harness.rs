@@ -1,4 +1,4 @@
-//! The other side for tests: a tiny node that takes webhooks, and a WebRTC peer of a full ICE agent.
+//! Test harness: a minimal node that receives webhooks, and a WebRTC peer with a full ICE agent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,68 +25,69 @@ use crate::world::{ACCESS_TOKEN, APP_SECRET, PHONE_NUMBER_ID, VERIFY_TOKEN};
 use crate::{Sim, SimOptions, SimTimes};
 use model::Clock;
 
-/// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum time to wait for anything.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A webhook as it came.
+/// A received webhook.
 #[derive(Debug)]
-pub(super) struct Hook {
+pub(super) struct ReceivedWebhook {
     pub(super) raw: Bytes,
     pub(super) signature: String,
     pub(super) body: Value,
 }
 
-impl Hook {
-    /// The one item of `calls[]`.
+impl ReceivedWebhook {
+    /// The only item of `calls[]`.
     pub(super) fn call(&self) -> &Value {
         &self.body["entry"][0]["changes"][0]["value"]["calls"][0]
     }
 }
 
-/// What the node answers; changed while it runs.
-pub(super) struct Door {
-    hooks: mpsc::Sender<Hook>,
+/// State of the fake node, shared with its handlers.
+pub(super) struct NodeState {
+    hooks: mpsc::Sender<ReceivedWebhook>,
     pub(super) verifications: AtomicU64,
     /// Whether verification passes.
     pub(super) verifies: bool,
-    /// So many webhooks are answered 500 first.
+    /// Number of webhooks that are still answered with 500.
     pub(super) failures: AtomicU64,
-    /// Lines of a call's event log.
+    /// Event log of every call, as JSON lines.
     pub(super) events: String,
 }
 
 pub(super) struct Node {
     pub(super) sim: Sim,
-    pub(super) door: Arc<Door>,
-    hooks: mpsc::Receiver<Hook>,
+    pub(super) state: Arc<NodeState>,
+    hooks: mpsc::Receiver<ReceivedWebhook>,
     client: client::Client,
 }
 
 async fn verify(
-    State(door): State<Arc<Door>>,
+    State(state): State<Arc<NodeState>>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> (StatusCode, String) {
-    door.verifications.fetch_add(1, Ordering::SeqCst);
+    state.verifications.fetch_add(1, Ordering::SeqCst);
     let text = |name: &str| {
         query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).unwrap_or_default()
     };
     let right = text("hub.mode") == "subscribe" && text("hub.verify_token") == VERIFY_TOKEN;
-    if right && door.verifies {
+    if right && state.verifies {
         (StatusCode::OK, text("hub.challenge").to_owned())
     } else {
         (StatusCode::FORBIDDEN, String::new())
     }
 }
 
-async fn hook(State(door): State<Arc<Door>>, headers: HeaderMap, raw: Bytes) -> StatusCode {
+async fn hook(State(state): State<Arc<NodeState>>, headers: HeaderMap, raw: Bytes) -> StatusCode {
     let signature = headers
         .get("x-hub-signature-256")
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default()
         .to_owned();
     let body = serde_json::from_slice(&raw).expect("a webhook is JSON");
-    let _ = door.hooks.try_send(Hook { raw, signature, body });
-    let left = door.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+    let _ = state.hooks.try_send(ReceivedWebhook { raw, signature, body });
+    let left =
+        state.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
     if left.is_ok() { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }
 }
 
@@ -95,40 +96,41 @@ impl Node {
         Self::with(|_| {}, |_| {}).await
     }
 
-    /// A node and a simulator that know each other.
+    /// Starts a node and a simulator that points at it.
     pub(super) async fn with(
-        door: impl FnOnce(&mut Door),
-        options: impl FnOnce(&mut SimOptions),
+        change_state: impl FnOnce(&mut NodeState),
+        change_options: impl FnOnce(&mut SimOptions),
     ) -> Self {
         let (sender, hooks) = mpsc::channel(64);
-        let mut made = Door {
+        let mut state = NodeState {
             hooks: sender,
             verifications: AtomicU64::new(0),
             verifies: true,
             failures: AtomicU64::new(0),
             events: String::new(),
         };
-        door(&mut made);
-        let door = Arc::new(made);
+        change_state(&mut state);
+        let state = Arc::new(state);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
         let url = format!("http://{}", listener.local_addr().expect("address"));
         let app = Router::new()
             .route("/webhooks/meta", get(verify).post(hook))
             .route(
                 "/api/v1/calls/{uuid}/events",
-                get(async |State(door): State<Arc<Door>>| door.events.clone()),
+                get(async |State(state): State<Arc<NodeState>>| state.events.clone()),
             )
-            .with_state(door.clone());
+            .with_state(state.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
-        let mut usual = SimOptions { node_url: Some(url), seed: Some(7), ..SimOptions::default() };
-        options(&mut usual);
-        let sim = Sim::start(usual).await.expect("sim");
-        Self { sim, door, hooks, client: client::client() }
+        let mut options =
+            SimOptions { node_url: Some(url), seed: Some(7), ..SimOptions::default() };
+        change_options(&mut options);
+        let sim = Sim::start(options).await.expect("sim");
+        Self { sim, state, hooks, client: client::client() }
     }
 
-    /// The next webhook, signature checked.
-    pub(super) async fn hook(&mut self) -> Hook {
-        let hook = tokio::time::timeout(PATIENCE, self.hooks.recv())
+    /// Waits for the next webhook and checks its signature.
+    pub(super) async fn next_webhook(&mut self) -> ReceivedWebhook {
+        let hook = tokio::time::timeout(TIMEOUT, self.hooks.recv())
             .await
             .expect("a webhook in time")
             .expect("hook");
@@ -136,7 +138,7 @@ impl Node {
         hook
     }
 
-    /// A Graph request of this call; gives status and answer.
+    /// Sends a request to `/calls`. Returns status and body.
     pub(super) async fn graph(&self, body: Value) -> (u16, Value) {
         self.graph_as(ACCESS_TOKEN, PHONE_NUMBER_ID, &body.to_string()).await
     }
@@ -147,11 +149,12 @@ impl Node {
             .header("content-type", "application/json")
             .body(Bytes::from(body.to_owned()))
             .expect("request");
-        let answer = client::ask(&self.client, request, PATIENCE, 65_536).await.expect("an answer");
+        let answer =
+            client::fetch(&self.client, request, TIMEOUT, 65_536).await.expect("an answer");
         (answer.status, serde_json::from_slice(&answer.body).expect("Graph answers JSON"))
     }
 
-    /// Any request to Graph, below its base or at an address that Graph gave.
+    /// Sends any request to Graph, at a path or at a URL that Graph returned.
     pub(super) async fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let url = if path.starts_with("http") {
             path.to_owned()
@@ -164,25 +167,26 @@ impl Node {
             .header("authorization", format!("Bearer {ACCESS_TOKEN}"))
             .body(if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) })
             .expect("request");
-        let answer = client::ask(&self.client, request, PATIENCE, 65_536).await.expect("an answer");
+        let answer =
+            client::fetch(&self.client, request, TIMEOUT, 65_536).await.expect("an answer");
         (answer.status, serde_json::from_slice(&answer.body).expect("Graph answers JSON"))
     }
 
-    /// A request to one of the simulator's own doors.
+    /// Sends a request to one of the `/_sim/` endpoints.
     pub(super) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let request =
             Request::post(format!("{}{path}", self.sim.url())).body(Bytes::from(body.to_string()));
-        let answer = client::ask(&self.client, request.expect("request"), PATIENCE, 1 << 20)
+        let answer = client::fetch(&self.client, request.expect("request"), TIMEOUT, 1 << 20)
             .await
             .expect("an answer");
         (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
     }
 
-    /// The lines of an answer as they come.
+    /// Streams the lines of a response.
     pub(super) async fn lines(&self, request: Request<Bytes>) -> client::Lines {
         let response = client::send(&self.client, request).await.expect("an answer");
         assert_eq!(response.status(), 200);
-        client::Lines::of(response.into_body(), 1 << 20)
+        client::Lines::new(response.into_body(), 1 << 20)
     }
 
     pub(super) async fn act(&self, action: &str, call: &str, sdp: Option<&str>) -> (u16, Value) {
@@ -194,44 +198,44 @@ impl Node {
     }
 }
 
-/// Short times for tests that wait them out.
-pub(super) fn quick() -> SimTimes {
+/// Short timeouts, for tests that wait for them.
+pub(super) fn short_times() -> SimTimes {
     let mut times = SimTimes::default();
     times.webhook.first_retry = Duration::from_millis(20);
     times.accept_window = Duration::from_millis(300);
     times
 }
 
-/// What the business's peer tells.
+/// An event of the business's peer.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum PeerEvent {
     Up,
     Gone,
     Packet { pt: u8, time: u32, marker: bool, payload: Arc<[u8]> },
 }
 
-/// How the business misbehaves.
+/// How the business's peer deviates from a correct one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Manners {
-    /// The SDP names another certificate than the one used.
+pub(super) struct PeerFaults {
+    /// The SDP has the fingerprint of another certificate.
     pub(super) wrong_fingerprint: bool,
-    /// Says ICE-CONTROLLED.
+    /// Claims the controlled ICE role.
     pub(super) controlled: bool,
 }
 
-/// A full-agent WebRTC peer with a socket of its own.
+/// A WebRTC peer with a full ICE agent and its socket.
 pub(super) struct Business {
     pub(super) sdp: String,
-    heard: mpsc::Receiver<Heard>,
+    events: mpsc::Receiver<PeerEvent>,
     say: mpsc::Sender<Vec<Arc<[u8]>>>,
 }
 
 impl Business {
     pub(super) async fn answer(offer: &str) -> Self {
-        Self::with(offer, Manners::default()).await
+        Self::with(offer, PeerFaults::default()).await
     }
 
-    pub(super) async fn with(offer: &str, manners: Manners) -> Self {
+    pub(super) async fn with(offer: &str, faults: PeerFaults) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("port");
         let addr = socket.local_addr().expect("address");
         let creds = IceCreds { ufrag: "wyYbLd59".into(), pass: "0TjhjFxn2I1RNncKo8zHIYHh".into() };
@@ -253,40 +257,40 @@ impl Business {
         );
         let mut rtc = config.build(Clock::real().now());
         rtc.add_local_candidate(Candidate::host(addr, "udp").expect("candidate"));
-        // str0m's parser stumbles over Meta's order of the candidate's extensions and leaves the whole line out.
-        let as_passive =
+        // str0m does not parse Meta's order of candidate extensions and would drop the candidate.
+        let offer_for_str0m =
             offer.replace("a=setup:actpass", "a=setup:passive").replace(" network-cost 50", "");
         rtc.sdp_api()
-            .accept_offer(SdpOffer::from_sdp_string(&as_passive).expect("offer"))
+            .accept_offer(SdpOffer::from_sdp_string(&offer_for_str0m).expect("offer"))
             .expect("answer");
-        if manners.controlled {
+        if faults.controlled {
             rtc.direct_api().set_ice_controlling(false);
         }
-        let sdp = model_answer(&mut rtc, addr, offer, manners.wrong_fingerprint);
-        let (told, heard) = mpsc::channel(4_096);
+        let sdp = model_answer(&mut rtc, addr, offer, faults.wrong_fingerprint);
+        let (events_tx, events) = mpsc::channel(4_096);
         let (say, frames) = mpsc::channel(4);
-        tokio::spawn(run(rtc, "audio".into(), socket, addr, told, frames));
-        Self { sdp, heard, say }
+        tokio::spawn(run(rtc, "audio".into(), socket, addr, events_tx, frames));
+        Self { sdp, events, say }
     }
 
-    /// Sends these frames at once, as fast as can be.
+    /// Sends these frames without pauses.
     pub(super) async fn say(&self, frames: Vec<Arc<[u8]>>) {
         self.say.send(frames).await.expect("peer");
     }
 
-    pub(super) async fn heard(&mut self) -> Heard {
-        tokio::time::timeout(PATIENCE, self.heard.recv())
+    pub(super) async fn next_event(&mut self) -> PeerEvent {
+        tokio::time::timeout(TIMEOUT, self.events.recv())
             .await
             .expect("news in time")
             .expect("peer")
     }
 
-    pub(super) async fn up(&mut self) {
-        while !matches!(self.heard().await, Heard::Up) {}
+    pub(super) async fn wait_until_up(&mut self) {
+        while !matches!(self.next_event().await, PeerEvent::Up) {}
     }
 }
 
-/// What a browser does: offers, and takes the simulator's answer.
+/// A browser: sends an offer and applies the simulator's answer.
 pub(super) struct Browser {
     pub(super) id: String,
     pub(super) peer: Business,
@@ -309,17 +313,17 @@ impl Browser {
         let sdp = answer["sdp"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
         let parsed = SdpAnswer::from_sdp_string(&sdp).expect("SDP");
         rtc.sdp_api().accept_answer(pending, parsed).expect("a usable answer");
-        let (told, heard) = mpsc::channel(4_096);
+        let (events_tx, events) = mpsc::channel(4_096);
         let (say, frames) = mpsc::channel(4);
-        tokio::spawn(run(rtc, mid, socket, addr, told, frames));
+        tokio::spawn(run(rtc, mid, socket, addr, events_tx, frames));
         Self {
             id: answer["id"].as_str().expect("id").to_owned(),
-            peer: Business { sdp, heard, say },
+            peer: Business { sdp, events, say },
         }
     }
 }
 
-/// Our model answer of the fixtures with this peer's values.
+/// The answer fixture with the values of this peer.
 fn model_answer(rtc: &mut Rtc, addr: SocketAddr, offer: &str, wrong_fingerprint: bool) -> String {
     let mut digest = rtc.direct_api().local_dtls_fingerprint().bytes.clone();
     if wrong_fingerprint {
@@ -350,7 +354,7 @@ async fn run(
     mid: Mid,
     socket: UdpSocket,
     addr: SocketAddr,
-    told: mpsc::Sender<Heard>,
+    events_tx: mpsc::Sender<PeerEvent>,
     mut frames: mpsc::Receiver<Vec<Arc<[u8]>>>,
 ) {
     let clock = Clock::real();
@@ -365,18 +369,23 @@ async fn run(
                 Ok(Output::Transmit(t)) => {
                     let _ = socket.send_to(&t.contents, t.destination).await;
                 }
-                Ok(Output::Event(Event::Connected)) => drop(told.try_send(Heard::Up)),
+                Ok(Output::Event(Event::Connected)) => drop(events_tx.try_send(PeerEvent::Up)),
                 Ok(Output::Event(Event::RtpPacket(p))) => {
                     let (pt, time, marker) =
                         (*p.header.payload_type, p.header.timestamp, p.header.marker);
-                    drop(told.try_send(Heard::Packet { pt, time, marker, payload: p.payload }));
+                    drop(events_tx.try_send(PeerEvent::Packet {
+                        pt,
+                        time,
+                        marker,
+                        payload: p.payload,
+                    }));
                 }
                 Ok(Output::Event(_)) => {}
-                Err(_) => return drop(told.try_send(Heard::Gone)),
+                Err(_) => return drop(events_tx.try_send(PeerEvent::Gone)),
             }
         };
         if !rtc.is_alive() {
-            return drop(told.try_send(Heard::Gone));
+            return drop(events_tx.try_send(PeerEvent::Gone));
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => drop(rtc.handle_input(Input::Timeout(clock.now()))),
