@@ -45,6 +45,12 @@ pub enum StoreError {
         env!("CARGO_PKG_VERSION")
     )]
     Newer { at: Database, version: i64, by: By, known: i64 },
+    /// The store's migrations are not those of this version.
+    #[error(
+        "open the store {at}: it was made by a development version of Offhook, whose schema this version can't \
+         migrate. Move the database away, or name another one in store.url, and start with an empty store"
+    )]
+    OtherSchema { at: Database },
     #[error("bring the store {at} up to date: {source}")]
     Migrate {
         at: Database,
@@ -85,6 +91,7 @@ impl StoreError {
             | Self::InUse { .. }
             | Self::HeldAs { .. }
             | Self::Newer { .. }
+            | Self::OtherSchema { .. }
             | Self::Migrate { .. }
             | Self::Thread(_)
             | Self::Unreadable { .. } => false,

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::migrate;
 use super::open::READERS;
 use super::sql::{Conn, Pool};
-use super::version;
 
 /// The file, and which one it was when it was opened.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl StoreFile {
             None => pool.acquire().await?,
         };
         let _ = old.close().await;
-        let migrated = version::migrate(&(&self.path).into(), pool, &version::MIGRATIONS).await;
+        let migrated = migrate::migrate(&(&self.path).into(), pool).await;
         migrated.map_err(|e| sqlx::Error::Io(std::io::Error::other(e.to_string())))?;
         self.opened = there;
         tokio::spawn(renew(self.readers.clone(), self.renewing.clone()));

@@ -48,6 +48,7 @@ mod keys;
 mod listing;
 mod lists;
 mod mail;
+mod migrate;
 mod notices;
 mod open;
 mod outgoing;
@@ -67,7 +68,6 @@ mod sql;
 mod tenures;
 mod turns;
 mod uploads;
-mod version;
 mod webhooks;
 mod writer;
 
@@ -100,6 +100,7 @@ pub use inbox::{
 };
 pub use keys::{KeyKind, SeenKey};
 pub use listing::Listed;
+pub use migrate::By;
 pub use notices::{NoticeFilter, NoticeRow};
 pub use password::{PasswordError, Passwords};
 pub use people::{Invitation, MadeKey, Session, User, UserChange, UserLink};
@@ -116,7 +117,6 @@ pub use settings::{Setting, SettingKind, SettingWrite};
 pub use tenures::{Claim, Tenure};
 pub use turns::{Answers, Owed, Then};
 pub use uploads::UploadRow;
-pub use version::By;
 pub use webhooks::{WebhookRow, WebhookUse, WebhookWrite};
 
 use self::births::{Births, Taken};
@@ -214,7 +214,7 @@ impl Store {
         })?;
         let write = open::writer(&at, with.busy).await?;
         let migrator = open::migrator(&at, &write).await?;
-        version::migrate(&at, &migrator, &version::MIGRATIONS).await?;
+        migrate::migrate(&at, &migrator).await?;
         if matches!(migrator, Pool::Postgres(_)) {
             migrator.close().await;
         }

@@ -232,57 +232,6 @@ async fn lists_filter_page_and_keep_tenants_apart() {
 }
 
 #[tokio::test]
-async fn r11_an_older_binary_refuses_a_newer_store() {
-    let room = Room::new();
-    let store = room.open().await;
-    store.close().await;
-    let later = "INSERT INTO _sqlx_migrations (version, description, installed_on, success, checksum, execution_time) \
-        SELECT 9999, 'later', installed_on, success, checksum, 1 FROM _sqlx_migrations WHERE version = 1";
-    let pool = pool(&room.file()).await;
-    sql::query(later).execute(&pool).await.unwrap();
-    sql::query("INSERT INTO store_versions VALUES (9999, '9.9.9')").execute(&pool).await.unwrap();
-    pool.close().await;
-    let refused = Store::open(&room.file(), Health::new()).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Newer { version: 9999, .. }), "{refused}");
-    assert!(refused.to_string().contains("Offhook 9.9.9 or later"), "{refused}");
-}
-
-#[tokio::test]
-async fn r11_a_migration_that_fails_leaves_nothing_behind() {
-    let room = Room::new();
-    room.open().await.close().await;
-    let folder = room.folder.path().join("migrations");
-    std::fs::create_dir(&folder).unwrap();
-    for entry in std::fs::read_dir("src/migrations").unwrap() {
-        let entry = entry.unwrap();
-        if entry.path().is_dir() {
-            continue;
-        }
-        let text = std::fs::read_to_string(entry.path()).unwrap();
-        assert!(
-            !text.contains("no-transaction") && !text.to_uppercase().contains("DROP TABLE"),
-            "{:?}",
-            entry.path()
-        );
-        std::fs::write(folder.join(entry.file_name()), text).unwrap();
-    }
-    let half =
-        "CREATE TABLE half (a TEXT); UPDATE calls SET cause = 'lost'; SELECT * FROM nowhere;";
-    std::fs::write(folder.join("9000_half.sql"), half).unwrap();
-    let migrations = sqlx::migrate::Migrator::new(folder.as_path()).await.unwrap();
-    let pool = pool(&room.file()).await;
-    let failed =
-        super::version::migrate(&(&room.file()).into(), &pool, &migrations).await.unwrap_err();
-    assert!(matches!(failed, StoreError::Migrate { .. }), "{failed}");
-    assert!(
-        sql::query("SELECT count(*) FROM half").execute(&pool).await.is_err(),
-        "there is no such table"
-    );
-    pool.close().await;
-    room.open().await.close().await;
-}
-
-#[tokio::test]
 async fn r11_a_copy_made_under_load_is_whole() {
     if skipped_on_postgres() {
         return;
