@@ -1,8 +1,7 @@
 //! Which database holds the records.
 
-use std::path::{Path, PathBuf};
-
 use model::Secret;
+use std::path::{Path, PathBuf};
 
 /// The SQLite file's name where only its folder is given.
 pub const SQLITE_FILE_NAME: &str = "offhook.db";

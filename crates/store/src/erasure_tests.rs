@@ -1,20 +1,21 @@
 //! What is a person's: by all of their ids, in calls that dialled them, in rooms that they were in.
 
+use crate::testing::pool;
 use uuid::Uuid;
 
-use super::sql;
-use super::testing::pool;
-use super::tests::{MAIN, callback, end, secs, start, uuid};
-use super::{
-    CallStart, Conclusion, Erasure, Heard, RecordingConclusion, RecordingEnd, RecordingStart,
-    Scope, Store,
-};
+use crate::rows::call::{CallStart, Conclusion};
+use crate::rows::recording::{RecordingConclusion, RecordingEnd, RecordingStart};
 use crate::sample::setup;
+use crate::scope::Scope;
+use crate::sql;
+use crate::store::Store;
+use crate::tables::erasures::{Erasure, Heard};
+use crate::tests::{MAIN, callback, end, secs, start, uuid};
 use machine::RecordEnd;
-use model::CallUuid;
-use model::Health;
+use model::{CallUuid, Health};
 
 const PERSON: &str = "919412341234";
+
 const BSUID: &str = "IN.4711";
 
 fn erasure(wa_id: &str) -> Erasure {

@@ -1,11 +1,11 @@
 //! What can go wrong with the store, and the words for it.
 
+use crate::database::Database;
 use std::path::PathBuf;
 
 use sqlx::migrate::MigrateError;
 
-use super::{By, refused};
-use crate::Database;
+use crate::migrate::By;
 use model::metric;
 
 /// Why the store could not do something. The texts read well after "could not …".
@@ -81,7 +81,7 @@ impl StoreError {
     /// was asked of it.
     pub fn is_away(&self) -> bool {
         match self {
-            Self::Query { source, .. } => refused::is_of_state(source),
+            Self::Query { source, .. } => crate::sql::fault::is_of_state(source),
             Self::Closed
             | Self::NotTaken
             | Self::Journalled
@@ -100,16 +100,16 @@ impl StoreError {
 }
 
 /// Counts and names a failed statement.
-pub(super) fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+pub(crate) fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |source| {
         metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
         StoreError::Query { what, source }
     }
 }
 
-pub(super) type Unread = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Unread = Box<dyn std::error::Error + Send + Sync>;
 
 /// A word of an enum, as serde spells it.
-pub(super) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+pub(crate) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     serde_json::from_value(text.into())
 }

@@ -1,5 +1,6 @@
 //! The store fails (R11): on demand, locked, full, gone; what was promised is there afterwards, once.
 
+use crate::error::StoreError;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -8,14 +9,16 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::sql;
-use super::testing::{is_postgres, pool, skipped_on_postgres};
-
-use super::tests::{MAIN, begin, callback, end, secs, start, uuid};
-use super::{Conclusion, Part, Scope, Settled, Settlement, Store, StoreError, StoreOptions};
-use crate::Database;
-use model::Health;
-use model::Secret;
+use crate::database::Database;
+use crate::options::{Part, StoreOptions};
+use crate::rows::call::Conclusion;
+use crate::rows::callback::{Settled, Settlement};
+use crate::scope::Scope;
+use crate::sql;
+use crate::store::Store;
+use crate::testing::{is_postgres, pool, skipped_on_postgres};
+use crate::tests::{MAIN, begin, callback, end, secs, start, uuid};
+use model::{Health, Secret};
 
 /// What fails just now, and how often was tried.
 #[derive(Default)]
@@ -293,12 +296,12 @@ async fn carry(
 
 #[tokio::test]
 async fn r11_a_server_that_is_gone_or_frozen_loses_nothing_and_holds_up_no_end() {
-    if super::testing::skipped_on_sqlite() {
+    if crate::testing::skipped_on_sqlite() {
         return;
     }
     for frozen in [false, true] {
         let room = Room::new();
-        let Database::Postgres(url) = super::testing::place(&room.file()).await else {
+        let Database::Postgres(url) = crate::testing::place(&room.file()).await else {
             panic!("a server")
         };
         let (scheme, rest) = url.reveal().split_once('@').unwrap();
@@ -438,7 +441,7 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
     assert_eq!(set_aside().unwrap().len(), 4);
     // What was noted of beginnings by a process that was killed: one of them does not fit.
     let file = if is_postgres() { room.folder.path().join("data/offhook.db") } else { room.file() };
-    let births = super::beside(&file, ".births");
+    let births = crate::files::beside(&file, ".births");
     begin(&store, 81);
     begin(&store, 82);
     let noted = std::fs::read(&births).unwrap();

@@ -1,19 +1,26 @@
 //! The store's side of messages and conversations: what the inbox asks of it.
 
+use crate::error::StoreError;
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::conversations::{self, Conversation, ConversationFilter, LeftMessage, Message};
-use super::deliveries::{self, DeliveryView};
-use super::inbox::{
-    Came, ConversationChange, Draft, Going, Gone, InboxFound, InboxWrite, Pair, Reroute, StatusCame,
+use crate::error::failed;
+use crate::rows::callback::{NewCallback, Written};
+use crate::rows::conversation::{Conversation, ConversationChange, ConversationFilter, Pair};
+use crate::rows::message::{
+    Came, Draft, Going, Gone, InboxFound, LeftMessage, Message, StatusCame,
 };
-use super::listing::{self, Listed};
-use super::sql;
-use super::tenures::{self, Claim, Tenure};
-use super::webhooks::{self, WebhookRow, WebhookUse, WebhookWrite};
-use super::{NewCallback, Scope, Store, StoreError, Written, failed};
+use crate::rows::number::{Claim, Reroute, Tenure};
+use crate::rows::webhook::{WebhookRow, WebhookWrite};
+use crate::scope::Scope;
+use crate::sql;
+use crate::store::Store;
+use crate::tables::conversation_lists::{self, Listed};
+use crate::tables::deliveries::{self, DeliveryView};
+use crate::tables::webhooks::{self, WebhookUse};
+use crate::tables::{conversations, messages, numbers};
+use crate::write::InboxWrite;
 use model::{E164, PhoneNumberId, Routing, Timestamp};
 
 impl Store {
@@ -147,7 +154,7 @@ impl Store {
     /// # Errors
     /// The store's.
     pub async fn tenures(&self) -> Result<Vec<(PhoneNumberId, Tenure)>, StoreError> {
-        tenures::all(&self.read).await
+        numbers::all(&self.read).await
     }
 
     /// Makes a conversation with this routing, or gives it that routing.
@@ -168,7 +175,7 @@ impl Store {
     /// # Errors
     /// The store's.
     pub async fn routings(&self) -> Result<Vec<(PhoneNumberId, Routing)>, StoreError> {
-        webhooks::routings(&self.read).await
+        numbers::routings(&self.read).await
     }
 
     /// Makes, changes or takes away a webhook; `false`: numbers or conversations go to the one that was to be taken away.
@@ -206,7 +213,7 @@ impl Store {
         filter: &ConversationFilter,
         limit: u32,
     ) -> Result<Listed, StoreError> {
-        listing::list(&self.read, scope, filter, limit).await
+        conversation_lists::list(&self.read, scope, filter, limit).await
     }
 
     /// One of a scope's conversations.
@@ -232,7 +239,7 @@ impl Store {
         before: Option<(i64, Uuid)>,
         limit: u32,
     ) -> Result<Vec<Message>, StoreError> {
-        conversations::messages(&self.read, scope, conversation, before, limit).await
+        messages::messages(&self.read, scope, conversation, before, limit).await
     }
 
     /// One message, whosever it is: for what is named by our own signature.
@@ -240,7 +247,7 @@ impl Store {
     /// # Errors
     /// The store's.
     pub async fn message(&self, id: Uuid) -> Result<Option<(Pair, Message)>, StoreError> {
-        conversations::message_of(&self.read, id).await
+        messages::message_of(&self.read, id).await
     }
 
     /// Messages that an earlier process of this node had taken for sending when it ended, the oldest first, behind that one.
@@ -253,7 +260,7 @@ impl Store {
         after: (i64, Uuid),
         limit: u32,
     ) -> Result<Vec<LeftMessage>, StoreError> {
-        conversations::left(&self.read, node, after, limit).await
+        messages::left(&self.read, node, after, limit).await
     }
 
     /// How many messages a user had written in a conversation when this one came, itself among them.
@@ -266,7 +273,7 @@ impl Store {
         at: Timestamp,
         id: Uuid,
     ) -> Result<u64, StoreError> {
-        conversations::until(&self.read, conversation, at, id).await
+        messages::until(&self.read, conversation, at, id).await
     }
 
     /// How many conversations are open of each of these numbers, as far as the scope sees them; none of a number that is

@@ -4,13 +4,14 @@
 //! Migrations go forward only, each in a transaction of its own. A store that a newer Offhook has
 //! migrated is refused with the name of that version.
 
+use crate::database::Database;
 use sqlx::migrate::{MigrateError, Migrator};
 
-use super::StoreError;
-use super::sql::{self, Pool};
-use crate::Database;
+use crate::error::StoreError;
+use crate::sql::{self, Pool};
 
 static SQLITE: Migrator = sqlx::migrate!("src/migrations/sqlite");
+
 static POSTGRES: Migrator = sqlx::migrate!("src/migrations/postgres");
 
 /// Migrates the store to the newest schema and notes which version of Offhook did it.
@@ -18,7 +19,7 @@ static POSTGRES: Migrator = sqlx::migrate!("src/migrations/postgres");
 /// # Errors
 /// Fails if the store was made by a newer Offhook or has another schema history, or if a migration
 /// fails. The store is unchanged then, except for migrations that succeeded before the failed one.
-pub(super) async fn migrate(at: &Database, pool: &Pool) -> Result<(), StoreError> {
+pub(crate) async fn migrate(at: &Database, pool: &Pool) -> Result<(), StoreError> {
     let migrations = match pool {
         Pool::Sqlite(_) => &SQLITE,
         Pool::Postgres(_) => &POSTGRES,
@@ -62,7 +63,7 @@ async fn has_other_history(pool: &Pool, migrations: &Migrator) -> bool {
 }
 
 /// Selects the version of the newest migration in a store.
-pub(super) const SCHEMA: &str = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations";
+pub(crate) const SCHEMA: &str = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations";
 
 /// Returns the version of the newest migration, and the Offhook that applied it.
 async fn newest(pool: &Pool) -> Result<(i64, Option<String>), sqlx::Error> {
@@ -95,8 +96,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::Store;
-    use crate::testing::{is_postgres, place, pool};
+    use crate::store::Store;
+    use crate::testing::is_postgres;
+    use crate::testing::place;
+    use crate::testing::pool;
     use model::Health;
 
     #[tokio::test]

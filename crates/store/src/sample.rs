@@ -1,11 +1,15 @@
 //! Sample records for tests, here and in dependent crates (feature `test-util`).
 
-use machine::{CallSetup, CallUrls, MachineLimits, MemberId, Role};
-use model::{CallType, CallUuid, Direction, Method, Timestamp};
+use model::CallType;
 use uuid::Uuid;
-use xml::ast::DocUrl;
 
-use crate::{CallEnd, CallStart, Conclusion, KeptMember, Store, StoreError};
+use crate::error::StoreError;
+use crate::rows::call::{CallEnd, CallStart, Conclusion};
+use crate::store::Store;
+use crate::tables::rooms::KeptMember;
+use machine::{CallSetup, CallUrls, MachineLimits, MemberId, Role};
+use model::{CallUuid, Direction, Method, Timestamp};
+use xml::ast::DocUrl;
 
 /// What the `n`th call of a test began with.
 pub fn setup(n: u128) -> CallSetup {

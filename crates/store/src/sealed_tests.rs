@@ -1,17 +1,19 @@
 //! What is sensitive in a callback lies sealed wherever the store keeps it (R22), and is whole when it is wanted.
 
+use crate::options::Part;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::sql;
-use super::testing::pool;
-
-use super::tests::{MAIN, callback, end, secs, start};
-use super::{Callback, Conclusion, NewCallback, Part, Settled, Settlement, Store, StoreOptions};
+use crate::options::StoreOptions;
+use crate::rows::call::Conclusion;
+use crate::rows::callback::{Callback, NewCallback, Settled, Settlement};
+use crate::sql;
+use crate::store::Store;
+use crate::testing::pool;
+use crate::tests::{MAIN, callback, end, secs, start};
 use machine::Param;
-use model::Health;
-use model::Secret;
+use model::{Health, Secret};
 
 /// Longer than any digits that numbers and ids could hold by chance.
 const DIGITS: &str = "47110815471108154711";

@@ -1,33 +1,39 @@
 //! Against real files.
 
+use machine::{MPC_END, Notice};
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::queue::{Birth, Write};
-use super::sql;
-use super::testing::{pool, skipped_on_postgres};
-use super::{
-    CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, KeyKind, NewCallback,
-    Orphan, Scope, SeenKey, Settled, Settlement, Store, StoreError,
+use crate::error::StoreError;
+use crate::rows::call::{
+    Birth, CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, Orphan,
 };
+use crate::rows::callback::{NewCallback, Settled, Settlement};
+use crate::rows::event_key::{KeyKind, SeenKey};
 use crate::sample::setup;
-use machine::{CallSetup, GraphAction, MPC_END, Notice, NoticeKind, Param};
-use model::Health;
-use model::{CallType, CallUuid, Direction, HangupCause, Method, Timestamp};
+use crate::scope::Scope;
+use crate::sql;
+use crate::store::Store;
+use crate::testing::{pool, skipped_on_postgres};
+use crate::write::Write;
+use machine::{CallSetup, GraphAction, NoticeKind, Param};
+use model::{CallType, CallUuid, Direction, HangupCause, Health, Method, Timestamp};
 use xml::ast::{DocUrl, Finding, Position, Severity};
 
-pub(super) const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
+pub(crate) const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
+
 const SUB: &str = "SAAAAAAAAAAAAAAAAAAA";
+
 const OTHER: &str = "MABBBBBBBBBBBBBBBBBB";
 
-pub(super) fn uuid(n: u128) -> CallUuid {
+pub(crate) fn uuid(n: u128) -> CallUuid {
     CallUuid(uuid::Uuid::from_u128(n))
 }
 
-pub(super) fn secs(n: i64) -> Timestamp {
+pub(crate) fn secs(n: i64) -> Timestamp {
     Timestamp::from_secs(1_795_000_000 + n)
 }
 
-pub(super) fn start(n: u128, account: &str, main: &str) -> CallStart {
+pub(crate) fn start(n: u128, account: &str, main: &str) -> CallStart {
     CallStart {
         call: uuid(n),
         account: account.into(),
@@ -46,11 +52,11 @@ pub(super) fn start(n: u128, account: &str, main: &str) -> CallStart {
 }
 
 /// The call of [`start`] begins.
-pub(super) fn begin(store: &Store, n: u128) {
+pub(crate) fn begin(store: &Store, n: u128) {
     assert!(store.call_born(start(n, MAIN, MAIN), &setup(n), secs(0)));
 }
 
-pub(super) fn end(n: i64, bill_secs: u64) -> CallEnd {
+pub(crate) fn end(n: i64, bill_secs: u64) -> CallEnd {
     CallEnd {
         answered: Some(secs(n)),
         duration_secs: bill_secs + 2,
@@ -266,7 +272,7 @@ async fn r11_a_copy_made_under_load_is_whole() {
             }
             let before = done.load(Ordering::SeqCst);
             let out = room.folder.path().join(format!("copy-{n}.db"));
-            let backup = super::backup(&room.file(), &out).await.unwrap();
+            let backup = crate::backup(&room.file(), &out).await.unwrap();
             assert!(
                 (before..=done.load(Ordering::SeqCst) + 1).contains(&backup.ended),
                 "{backup:?} after {before}"
@@ -278,8 +284,8 @@ async fn r11_a_copy_made_under_load_is_whole() {
     };
     let ((), made) = tokio::join!(calls, copies);
     let (again, _, _) = &made[0];
-    let refused = super::backup(&room.file(), again).await.unwrap_err();
-    assert!(matches!(refused, super::BackupError::Exists(_)), "{refused}");
+    let refused = crate::backup(&room.file(), again).await.unwrap_err();
+    assert!(matches!(refused, crate::backup::BackupError::Exists(_)), "{refused}");
     store.close().await;
     let names: Vec<_> =
         std::fs::read_dir(room.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -308,15 +314,15 @@ async fn a_copy_of_nothing_or_to_nowhere_leaves_nothing() {
     }
     let room = Room::new();
     let out = room.folder.path().join("copy.db");
-    let none = super::backup(&room.file(), &out).await.unwrap_err();
-    assert!(matches!(none, super::BackupError::NoStore(_)), "{none}");
+    let none = crate::backup(&room.file(), &out).await.unwrap_err();
+    assert!(matches!(none, crate::backup::BackupError::NoStore(_)), "{none}");
     room.open().await.close().await;
     let nowhere =
-        super::backup(&room.file(), &room.folder.path().join("no/copy.db")).await.unwrap_err();
-    assert!(matches!(nowhere, super::BackupError::File { what: "write", .. }), "{nowhere}");
+        crate::backup(&room.file(), &room.folder.path().join("no/copy.db")).await.unwrap_err();
+    assert!(matches!(nowhere, crate::backup::BackupError::File { what: "write", .. }), "{nowhere}");
     assert!(!room.file().with_extension("db-wal").exists(), "a store that was closed is one file");
     std::fs::write(room.file(), "this is not a database, it is a text of some length").unwrap();
-    let damaged = super::backup(&room.file(), &out).await.unwrap_err();
+    let damaged = crate::backup(&room.file(), &out).await.unwrap_err();
     assert!(
         damaged.to_string().starts_with("copy the store")
             || damaged.to_string().starts_with("open"),
@@ -359,7 +365,7 @@ async fn a_file_that_is_no_store_is_refused() {
     assert!(refused.starts_with("open the store") && refused.contains("offhook.db"), "{refused}");
 }
 
-pub(super) fn callback(call: u128, event: u128) -> NewCallback {
+pub(crate) fn callback(call: u128, event: u128) -> NewCallback {
     NewCallback {
         event_id: uuid::Uuid::from_u128(event),
         call: uuid(call),
@@ -662,7 +668,7 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     let placed = CallSetup { direction: Direction::Outbound, wacid: None, ..setup(3) };
     assert!(store.call_born(CallStart::of(&placed, "node"), &placed, secs(100)));
     store.call_bound(uuid(3), "wacid.named".into(), secs(9));
-    let births = super::beside(&room.file(), ".births");
+    let births = crate::files::beside(&room.file(), ".births");
     let mut left = std::fs::read(&births).unwrap();
     store.close().await;
     sql::query("ALTER TABLE hidden RENAME TO calls").execute(&other).await.unwrap();
@@ -690,7 +696,7 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
 async fn the_file_of_beginnings_does_not_grow() {
     let room = Room::new();
     let store = room.open().await;
-    let births = super::beside(&room.file(), ".births");
+    let births = crate::files::beside(&room.file(), ".births");
     let mut largest = 0;
     for round in 0..20 {
         for n in 0..100 {
@@ -744,7 +750,7 @@ async fn r03_nothing_that_a_node_does_drops_sqlites_locks() {
     assert!(Store::open(&room.file(), Health::new()).await.is_err());
     assert!(locks() > 0, "after a second one in this process was refused");
     let to = room.folder.path().join("copy.db");
-    super::backup::backup(&room.file(), &to).await.unwrap();
+    crate::backup::backup(&room.file(), &to).await.unwrap();
     assert!(locks() > 0, "after a copy");
     store.close().await;
 }
