@@ -153,7 +153,7 @@ async fn history(records: i64) -> Outcome<()> {
         let (mut best, mut found) = (Duration::MAX, 0);
         for _ in 0..ROUNDS {
             let begun = clock.now();
-            found = store.calls(scope, filter, 20, *offset).await?.1;
+            found = store.calls().list(scope, filter, 20, *offset).await?.1;
             best = best.min(clock.now() - begun);
         }
         println!(

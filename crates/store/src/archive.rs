@@ -3,11 +3,11 @@
 //! For the commands that look at a data folder, beside a running node or without one. No API reaches it: a tenant's
 //! questions go through [`super::Store`], with a [`super::Scope`].
 
-use crate::database::Database;
 use std::path::Path;
 
 use uuid::Uuid;
 
+use crate::database::Database;
 use crate::error::StoreError;
 use crate::rows::call::CallRecord;
 use crate::rows::callback::CallbackView;

@@ -1,12 +1,12 @@
 //! A copy of the store while a node writes it (R11): `VACUUM INTO` a file of another name, checked, synced, and only
 //! then under its own. It reads in one transaction: what was committed before it began is in the copy, whole.
 
-use crate::migrate;
 use std::path::{Path, PathBuf};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 
+use crate::migrate;
 use crate::sql::connect::BUSY;
 
 /// What was copied.

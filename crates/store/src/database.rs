@@ -1,7 +1,8 @@
 //! Which database holds the records.
 
-use model::Secret;
 use std::path::{Path, PathBuf};
+
+use model::Secret;
 
 /// The SQLite file's name where only its folder is given.
 pub const SQLITE_FILE_NAME: &str = "offhook.db";

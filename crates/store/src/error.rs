@@ -1,11 +1,10 @@
 //! What can go wrong with the store, and the words for it.
 
-use crate::database::Database;
 use std::path::PathBuf;
 
 use sqlx::migrate::MigrateError;
 
-use crate::migrate::By;
+use crate::database::Database;
 use model::metric;
 
 /// Why the store could not do something. The texts read well after "could not …".
@@ -112,4 +111,22 @@ pub(crate) type Unread = Box<dyn std::error::Error + Send + Sync>;
 /// A word of an enum, as serde spells it.
 pub(crate) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     serde_json::from_value(text.into())
+}
+
+/// The version of Offhook that made a schema, if the store names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct By(pub Option<String>);
+
+impl std::fmt::Display for By {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            // The table may hold anything: short plain text only.
+            Some(by) => by
+                .chars()
+                .filter(|c| c.is_ascii_graphic())
+                .take(40)
+                .try_for_each(|c| write!(f, "{c}")),
+            None => f.write_str("a newer version"),
+        }
+    }
 }

@@ -26,8 +26,8 @@ mod archive;
 mod backup;
 mod database;
 mod error;
+mod event_log;
 mod files;
-mod mail;
 mod migrate;
 mod node_lock;
 mod options;
@@ -36,6 +36,7 @@ mod queue;
 mod rows;
 mod scope;
 mod seal;
+mod shared;
 mod sql;
 mod start_log;
 mod store;
@@ -46,12 +47,11 @@ mod writer;
 pub use self::archive::Archive;
 pub use self::backup::{Backup, BackupError, backup};
 pub use self::database::{Database, SQLITE_FILE_NAME};
-pub use self::error::StoreError;
-pub use self::migrate::By;
+pub use self::error::{By, StoreError};
+pub use self::event_log::EventLog;
 pub use self::node_lock::Hold;
 pub use self::options::{Fail, Part, StoreOptions};
 pub use self::password::{PasswordError, Passwords};
-pub use self::queue::EventLog;
 pub use self::rows::call::{
     CallEnd, CallFilter, CallRecord, CallStart, Compare, Concluded, Conclusion, Farewell,
     FarewellDue, Orphan, PlacedCall,
@@ -78,23 +78,45 @@ pub use self::rows::setting::{Setting, SettingKind, SettingWrite};
 pub use self::rows::webhook::{WebhookRow, WebhookWrite};
 pub use self::scope::Scope;
 pub use self::store::Store;
+pub use self::tables::agents::Agents;
 pub use self::tables::agents::{
     AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec,
 };
+pub use self::tables::calls::Calls;
 pub use self::tables::conversation_lists::Listed;
+pub use self::tables::conversations::Conversations;
 pub use self::tables::deliveries::DeliveryView;
 pub use self::tables::dialogues::CallLine;
+pub use self::tables::dialogues::Dialogues;
+pub use self::tables::endpoints::Endpoints;
+pub use self::tables::erasures::Erasures;
 pub use self::tables::erasures::{Erasure, Heard, Until};
+pub use self::tables::event_keys::EventKeys;
+pub use self::tables::messages::Messages;
+pub use self::tables::notifications::Notifications;
 pub use self::tables::notifications::{NoticeFilter, NoticeRow};
+pub use self::tables::numbers::Numbers;
+pub use self::tables::outbox::Outbox;
 pub use self::tables::outbox::{Callbacks, Rearm, rearm};
+pub use self::tables::people::ApiKeys;
+pub use self::tables::people::People;
+pub use self::tables::people::Sessions;
 pub use self::tables::people::{Invitation, MadeKey, Session, User, UserChange, UserLink};
+pub use self::tables::permissions::Permissions;
+pub use self::tables::recordings::Recordings;
 pub use self::tables::responses::GivenAnswer;
+pub use self::tables::responses::Responses;
+pub use self::tables::rooms::Rooms;
 pub use self::tables::rooms::{
     EndedRoom, KeptMember, LEFT_MAX, LeftMember, OpenMember, OpenRoom, OrphanRoom,
 };
+pub use self::tables::settings::Settings;
 pub use self::tables::turns::Owed;
+pub use self::tables::turns::Turns;
 pub use self::tables::uploads::UploadRow;
+pub use self::tables::uploads::Uploads;
 pub use self::tables::webhooks::WebhookUse;
+pub use self::tables::webhooks::Webhooks;
 
 #[cfg(test)]
 mod erasure_tests;

@@ -4,10 +4,10 @@
 //! Migrations go forward only, each in a transaction of its own. A store that a newer Offhook has
 //! migrated is refused with the name of that version.
 
-use crate::database::Database;
 use sqlx::migrate::{MigrateError, Migrator};
 
-use crate::error::StoreError;
+use crate::database::Database;
+use crate::error::{By, StoreError};
 use crate::sql::{self, Pool};
 
 static SQLITE: Migrator = sqlx::migrate!("src/migrations/sqlite");
@@ -71,24 +71,6 @@ async fn newest(pool: &Pool) -> Result<(i64, Option<String>), sqlx::Error> {
     let by = "SELECT offhook FROM store_versions WHERE schema = $1";
     let by = sql::query_scalar(by).bind(schema).fetch_optional(pool).await.unwrap_or_default();
     Ok((schema, by))
-}
-
-/// The version of Offhook that made a schema, if the store names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct By(pub Option<String>);
-
-impl std::fmt::Display for By {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0 {
-            // The table may hold anything: short plain text only.
-            Some(by) => by
-                .chars()
-                .filter(|c| c.is_ascii_graphic())
-                .take(40)
-                .try_for_each(|c| write!(f, "{c}")),
-            None => f.write_str("a newer version"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! A PostgreSQL database is held by a session's advisory lock, which goes with its process however that ends; a SQLite file
 //! by a file beside it that is locked.
 
-use crate::database::Database;
 use std::fs::File;
 use std::time::Duration;
 
@@ -11,9 +10,9 @@ use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::database::Database;
 use crate::error::StoreError;
 use crate::sql::connect::options;
-use crate::store::Store;
 
 /// How often a database is asked again that another process holds, and how long: one that died without a word is noticed by
 /// its silence ([`SILENCE`]).
@@ -57,13 +56,13 @@ impl Drop for Hold {
     }
 }
 
-impl Store {
+impl Hold {
     /// This process is the node of that name from now on, and no other is. A database waits for one that died without a word
     /// for up to 40 s.
     ///
     /// # Errors
     /// Another process is, or the database does not answer.
-    pub async fn hold(at: &Database, node_id: &str) -> Result<Hold, StoreError> {
+    pub async fn acquire(at: &Database, node_id: &str) -> Result<Hold, StoreError> {
         let in_use = || StoreError::HeldAs { at: at.clone(), node_id: node_id.to_owned() };
         match at {
             Database::File(file) => {
@@ -146,8 +145,8 @@ async fn keep(mut session: PgConnection, at: Database, node_id: String, lost: Ca
 #[cfg(test)]
 mod tests {
     use crate::database::Database;
+    use crate::node_lock::Hold;
     use crate::sql;
-    use crate::store::Store;
     use crate::testing::VARIABLE;
 
     #[tokio::test]
@@ -155,7 +154,7 @@ mod tests {
         let Ok(url) = std::env::var(VARIABLE) else { return };
         let at = Database::Postgres(model::Secret::new(url));
         let name = uuid::Uuid::new_v4().to_string();
-        let hold = Store::hold(&at, &name).await.unwrap();
+        let hold = Hold::acquire(&at, &name).await.unwrap();
         let pool = crate::sql::connect::beside_a_node(&at, false).await.unwrap();
         let holder = async || -> Option<i64> {
             // A key of 64 bits is told in two halves.

@@ -1,12 +1,11 @@
 //! Passwords of people and their phones: kept as Argon2id hashes (R15), made and checked away from the runtime's threads,
 //! a few at a time.
 
-use argon2::Algorithm;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use argon2::{Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;

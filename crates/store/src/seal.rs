@@ -3,13 +3,12 @@
 //! AES-256-GCM under a key that HKDF makes of `store.secret_key`, or else of a key file of the store's own. What is
 //! sealed opens only for what it was sealed for. One key at a time: what another one sealed stays shut.
 
-use aws_lc_rs::aead::AES_256_GCM;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{hkdf, hmac, rand};
 use zeroize::Zeroizing;
 

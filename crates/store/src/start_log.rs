@@ -5,7 +5,6 @@
 //! microseconds, which outlives the process though not the power. So is Meta's name of a call that we placed, without
 //! which nobody could end it there. The file belongs to one process at a time.
 
-use machine::CallSetup;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,6 +14,7 @@ use std::sync::{PoisonError, RwLock};
 
 use serde::Deserialize;
 
+use machine::CallSetup;
 use model::{CallUuid, Timestamp, Wacid};
 
 /// Past this, the file is emptied as soon as all in it is in the database.

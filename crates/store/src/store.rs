@@ -5,43 +5,47 @@
 //! waits for the disk; what the store does not take waits in a `journal` beside it (R11). Reading has connections of
 //! its own. Calls that are up live in `call::registry`, not here.
 
-use crate::database::Database;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use uuid::Uuid;
-
-use crate::database::SQLITE_FILE_NAME;
+use crate::database::{Database, SQLITE_FILE_NAME};
 use crate::error::{StoreError, failed};
+use crate::event_log::EventLog;
 use crate::files::{beside, folder_of_its_own, prepare};
 use crate::migrate;
 use crate::options::StoreOptions;
-use crate::queue::EventLog;
-use crate::rows::call::{
-    CallFilter, CallRecord, CallStart, Concluded, Conclusion, FarewellDue, Orphan, PlacedCall,
-};
-use crate::rows::callback::{Callback, NewCallback, Settled, Settlement, Written};
-use crate::rows::event_key::SeenKey;
-use crate::rows::permission::{PermissionRow, PermissionWrite};
-use crate::rows::setting::{Setting, SettingWrite};
-use crate::scope::Scope;
 use crate::seal::Seal;
-use crate::sql::Pool;
-use crate::sql::connect::{self, Opened};
+use crate::shared::Shared;
+use crate::sql::{Pool, connect};
 use crate::start_log::{Births, Taken};
-use crate::tables::{call_lists, calls, event_keys, outbox, permissions, settings};
-use crate::writer::{Begin, rejects};
-use machine::{CallSetup, Notice};
-use model::{CallUuid, Health, PhoneNumberId, Timestamp, Wacid};
+use crate::tables::agents::Agents;
+use crate::tables::calls::Calls;
+use crate::tables::conversations::Conversations;
+use crate::tables::dialogues::Dialogues;
+use crate::tables::endpoints::Endpoints;
+use crate::tables::erasures::Erasures;
+use crate::tables::event_keys::EventKeys;
+use crate::tables::messages::Messages;
+use crate::tables::notifications::Notifications;
+use crate::tables::numbers::Numbers;
+use crate::tables::outbox::Outbox;
+use crate::tables::people::{ApiKeys, People, Sessions};
+use crate::tables::permissions::Permissions;
+use crate::tables::recordings::Recordings;
+use crate::tables::responses::Responses;
+use crate::tables::rooms::Rooms;
+use crate::tables::settings::Settings;
+use crate::tables::turns::Turns;
+use crate::tables::uploads::Uploads;
+use crate::tables::webhooks::Webhooks;
+use crate::writer::store_file::StoreFile;
+use crate::writer::{self, Begin, rejects};
+use model::Health;
 
 /// The store; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pub(crate) read: Pool,
-    pub(crate) log: EventLog,
-    pub(crate) seal: Arc<Seal>,
-    pub(crate) at: Arc<Database>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Store {
@@ -98,308 +102,152 @@ impl Store {
             written.map_err(failed("write the calls that an earlier process began"))?;
         }
         births.empty().map_err(failed_to_open)?;
-        let Opened { write, read, file } = connect::rest(&at, write, with.busy).await?;
+        let read = connect::readers(&at, with.busy).await?;
+        let file = match &at {
+            Database::File(file) => {
+                Some(StoreFile::opened(file.clone(), read.clone()).map_err(failed_to_open)?)
+            }
+            Database::Postgres(_) => None,
+        };
         let StoreOptions { journal, secret_key, busy, fail } = with;
         let seal = Seal::of(secret_key.as_ref(), &journal);
         let seal =
             Arc::new(seal.map_err(|source| StoreError::Key { folder: journal.clone(), source })?);
         let (births, sealing) = (Arc::new(births), seal.clone());
         let begin = Begin { pool: write, file, health, births, seal: sealing, journal, busy, fail };
-        let log = EventLog::start(begin).await?;
-        Ok(Self { read, log, seal, at: Arc::new(at) })
+        let queue = writer::start(begin).await?;
+        Ok(Self { shared: Arc::new(Shared { read, queue, seal, database: at }) })
     }
 
-    /// Notes an admitted call, and what its end can be told from if this process does not live to see it. `born` is
-    /// on the steady clock. Returns at once; `false`: the queue is full, and the call must not be begun. A beginning that
-    /// is lost all the same [`Store::conclude`] makes good for.
-    #[must_use]
-    pub fn call_born(&self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
-        self.log.call_born(start, setup, born)
+    /// Call records and their event logs.
+    pub fn calls(&self) -> Calls<'_> {
+        Calls(&self.shared)
     }
 
-    /// Notes Meta's id of a call that we placed. Returns at once.
-    /// One that has ended already is to be ended there too: Graph is told at `farewell`, unless that is settled before.
-    pub fn call_bound(&self, call: CallUuid, wacid: Wacid, farewell: Timestamp) {
-        self.log.call_bound(call, wacid, farewell);
+    /// Callbacks and webhook events that are to be delivered.
+    pub fn outbox(&self) -> Outbox<'_> {
+        Outbox(&self.shared)
     }
 
-    /// Notes that an open call was answered. Returns at once.
-    pub fn call_answered(&self, call: CallUuid, at: Timestamp) {
-        self.log.call_answered(call, at);
+    /// What is said in open calls that an AI agent answers.
+    pub fn dialogues(&self) -> Dialogues<'_> {
+        Dialogues(&self.shared)
     }
 
-    /// Notes that a node lives, on its steady clock: its calls lasted at least until then. Returns at once.
-    pub fn alive(&self, node_id: &str, at: Timestamp) {
-        self.log.alive(node_id, at);
+    /// Recordings of calls and rooms.
+    pub fn recordings(&self) -> Recordings<'_> {
+        Recordings(&self.shared)
     }
 
-    /// The end of a call: closes its record and puts what reports it into the outbox, in one transaction, once, synced
-    /// to the disk. A call that has its end keeps it, and nothing is written. Queued when this returns. Where the
-    /// journal takes it, its callbacks go out when the store has them; the future waits while nothing takes it.
-    ///
-    /// # Errors
-    /// The store was closed meanwhile.
-    pub fn conclude(
-        &self,
-        conclusion: Conclusion,
-    ) -> impl Future<Output = Result<Concluded, StoreError>> + Send + 'static + use<> {
-        self.log.conclude(conclusion)
+    /// Multi-party calls.
+    pub fn rooms(&self) -> Rooms<'_> {
+        Rooms(&self.shared)
     }
 
-    /// Puts a callback into the outbox; it may be sent once this is done. Queued when this returns.
-    ///
-    /// # Errors
-    /// The store was closed meanwhile; or the journal has the callback, and it goes out when the store has it.
-    pub fn notify(
-        &self,
-        callback: NewCallback,
-    ) -> impl Future<Output = Result<Written, StoreError>> + Send + 'static + use<> {
-        self.log.notify(callback)
+    /// Conversations between numbers and users.
+    pub fn conversations(&self) -> Conversations<'_> {
+        Conversations(&self.shared)
     }
 
-    /// Writes down what became of a callback; gives whether others of its call wait.
-    ///
-    /// # Errors
-    /// The store was closed meanwhile.
-    pub fn settle(
-        &self,
-        settlement: Settlement,
-    ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
-        self.log.settle(settlement)
+    /// Messages of conversations.
+    pub fn messages(&self) -> Messages<'_> {
+        Messages(&self.shared)
     }
 
-    /// The origins with callbacks that are due, and when the next one is due that isn't yet.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn origins_due(
-        &self,
-        node_id: &str,
-        now: Timestamp,
-    ) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
-        outbox::origins_due(&self.read, node_id, now).await
+    /// Owners and routing of numbers.
+    pub fn numbers(&self) -> Numbers<'_> {
+        Numbers(&self.shared)
     }
 
-    /// Callbacks of an origin that are due, the longest due first; of each call and URL the oldest only. A row that cannot be
-    /// read is given up and logged: it must not hold up those behind it.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn callbacks_due(
-        &self,
-        node_id: &str,
-        origin: &str,
-        now: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<Callback>, StoreError> {
-        let (due, illegible) =
-            outbox::due(&self.read, &self.seal, node_id, origin, now, limit).await?;
-        for outbox::Illegible { id, detail } in illegible {
-            tracing::error!(id, detail, "a callback in the outbox cannot be read and is given up");
-            let last = format!("it cannot be read: {detail}");
-            self.settle(Settlement { id, attempts: 0, at: now, outcome: Settled::Failed, last })
-                .await?;
-        }
-        Ok(due)
+    /// Webhooks of accounts, and their delivery logs.
+    pub fn webhooks(&self) -> Webhooks<'_> {
+        Webhooks(&self.shared)
     }
 
-    /// Ended calls of which Graph has still to be told, now.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn farewells(
-        &self,
-        node_id: &str,
-        now: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<FarewellDue>, StoreError> {
-        calls::farewells(&self.read, node_id, now, limit).await
+    /// Messages that AI agents have to answer.
+    pub fn turns(&self) -> Turns<'_> {
+        Turns(&self.shared)
     }
 
-    /// Graph was told of a call's end, for good; or is to be told `again` then. Returns at once.
-    pub fn farewell(&self, call: CallUuid, again: Option<Timestamp>) {
-        self.log.farewell(call, again);
+    /// AI agents.
+    pub fn agents(&self) -> Agents<'_> {
+        Agents(&self.shared)
     }
 
-    /// What another process of this node left to tell Graph is due now. Returns at once.
-    pub fn farewells_due(&self, node_id: &str) {
-        self.log.farewells_due(node_id);
+    /// Files that were uploaded to Meta.
+    pub fn uploads(&self) -> Uploads<'_> {
+        Uploads(&self.shared)
     }
 
-    /// The event log's writing end.
+    /// Notifications in the console.
+    pub fn notifications(&self) -> Notifications<'_> {
+        Notifications(&self.shared)
+    }
+
+    /// Calling permissions of users.
+    pub fn permissions(&self) -> Permissions<'_> {
+        Permissions(&self.shared)
+    }
+
+    /// What was set at run time.
+    pub fn settings(&self) -> Settings<'_> {
+        Settings(&self.shared)
+    }
+
+    /// Endpoints of accounts.
+    pub fn endpoints(&self) -> Endpoints<'_> {
+        Endpoints(&self.shared)
+    }
+
+    /// People who sign in to the console.
+    pub fn people(&self) -> People<'_> {
+        People(&self.shared)
+    }
+
+    /// Console sessions.
+    pub fn sessions(&self) -> Sessions<'_> {
+        Sessions(&self.shared)
+    }
+
+    /// Keys of the number API.
+    pub fn api_keys(&self) -> ApiKeys<'_> {
+        ApiKeys(&self.shared)
+    }
+
+    /// Keys of Meta's events, for duplicates.
+    pub fn event_keys(&self) -> EventKeys<'_> {
+        EventKeys(&self.shared)
+    }
+
+    /// Responses to requests with an idempotency key.
+    pub fn responses(&self) -> Responses<'_> {
+        Responses(&self.shared)
+    }
+
+    /// Erasure of a user's data.
+    pub fn erasures(&self) -> Erasures<'_> {
+        Erasures(&self.shared)
+    }
+
+    /// The event logs' writing end.
     pub fn event_log(&self) -> EventLog {
-        self.log.clone()
+        EventLog(self.shared.queue.clone())
     }
 
-    /// One call, ended or not.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn call(
-        &self,
-        scope: &Scope,
-        call: CallUuid,
-    ) -> Result<Option<CallRecord>, StoreError> {
-        calls::one(&self.read, scope, call).await
-    }
-
-    /// Ended calls, newest first, and how many there are in all.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn calls(
-        &self,
-        scope: &Scope,
-        filter: &CallFilter,
-        limit: u32,
-        offset: u64,
-    ) -> Result<(Vec<CallRecord>, u64), StoreError> {
-        call_lists::List { pool: &self.read, scope, filter }.page(limit, offset).await
-    }
-
-    /// The first of them.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn first_calls(
-        &self,
-        scope: &Scope,
-        filter: &CallFilter,
-        limit: u32,
-    ) -> Result<Vec<CallRecord>, StoreError> {
-        call_lists::List { pool: &self.read, scope, filter }.first(limit).await
-    }
-
-    /// Lines of a call's event log with their numbers, from `after` (exclusive; `None`: the first) on. No call of the
-    /// scope's has none.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn events(
-        &self,
-        scope: &Scope,
-        call: CallUuid,
-        after: Option<u64>,
-        limit: u32,
-    ) -> Result<Vec<(u64, String)>, StoreError> {
-        calls::events(&self.read, scope, call, after, limit).await
-    }
-
-    /// What a call's callbacks carry, by event id, secret parameters left out. No call of the scope's has none.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn callbacks_of(
-        &self,
-        scope: &Scope,
-        call: CallUuid,
-    ) -> Result<BTreeMap<Uuid, Notice>, StoreError> {
-        outbox::of_call(&self.read, scope, call).await
+    /// What links that are good for a while are signed with: the same after a restart.
+    pub fn link_key(&self) -> aws_lc_rs::hmac::Key {
+        self.shared.seal.links()
     }
 
     /// Waits until everything queued so far is written, but a second at most.
-    pub async fn settled(&self) {
-        self.log.settled().await;
-    }
-
-    /// Calls of a node that were never closed: what a crash left behind (R3).
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn orphans(&self, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
-        calls::orphans(&self.read, node_id).await
-    }
-
-    /// Calls that this node placed and that have ended since `since`.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn placed(
-        &self,
-        node_id: &str,
-        since: Timestamp,
-    ) -> Result<Vec<PlacedCall>, StoreError> {
-        calls::placed(&self.read, node_id, since).await
-    }
-
-    /// Keys of Meta's events seen since `from` and before `to`, the newest first.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn keys(
-        &self,
-        from: Timestamp,
-        to: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<SeenKey>, StoreError> {
-        event_keys::between(&self.read, from, to, limit).await
-    }
-
-    /// Notes a key. Returns at once; a full queue loses it, and counts that.
-    pub fn key(&self, key: SeenKey) {
-        self.log.key(key);
-    }
-
-    /// Takes a key back. Returns at once.
-    pub fn unkey(&self, key: u128) {
-        self.log.unkey(key);
-    }
-
-    /// Rows of what users allow behind `after` (none: from the first), in the order of number and user.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn permissions(
-        &self,
-        after: Option<(&str, &str)>,
-        limit: u32,
-    ) -> Result<Vec<PermissionRow>, StoreError> {
-        permissions::page(&self.read, after, limit).await
-    }
-
-    /// Notes what a user allows. Queued when this returns, unless the queue is full (`None`); the future tells when it
-    /// is on the disk, and need not be waited for.
-    pub fn permission(
-        &self,
-        write: PermissionWrite,
-    ) -> Option<impl Future<Output = Result<(), StoreError>> + Send + 'static + use<>> {
-        self.log.permission(write)
-    }
-
-    /// What was set while nodes ran.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn settings(&self) -> Result<Vec<Setting>, StoreError> {
-        settings::all(&self.read, &self.seal).await
-    }
-
-    /// Writes settings, all of them or none, synced to the disk. Queued when this returns.
-    ///
-    /// # Errors
-    /// The store takes nothing now; nothing has changed.
-    pub fn set(
-        &self,
-        writes: Vec<SettingWrite>,
-        at: Timestamp,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static + use<> {
-        self.log.set(writes, at)
-    }
-
-    /// Forgets a user of whom nothing has been written since `before`. Returns at once.
-    pub fn forget_permission(&self, number: &PhoneNumberId, user: &str, before: Timestamp) {
-        self.log.forget_permission(number, user, before);
-    }
-
-    /// Forgets the oldest keys seen before then: some at a time, so that nothing waits for it.
-    pub fn forget_keys(&self, seen_before: Timestamp) {
-        self.log.forget_keys(seen_before);
+    pub async fn flush(&self) {
+        self.shared.queue.flush().await;
     }
 
     /// Writes what is still queued (it tries for a few seconds) and closes.
     pub async fn close(&self) {
         // The writer last: who closes last folds the write-ahead log into the file, and readers can't.
-        self.read.close().await;
-        self.log.close().await;
+        self.shared.read.close().await;
+        self.shared.queue.close().await;
     }
 }

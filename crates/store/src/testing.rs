@@ -1,13 +1,13 @@
 //! Where a test's store is: in its file, or, with `OFFHOOK_TEST_POSTGRES` set to a database's URL, in a schema of that
 //! database which belongs to that file's path. So that one set of tests runs on both.
 
-use crate::database::Database;
 use std::path::Path;
 use std::str::FromStr as _;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
+use crate::database::Database;
 use crate::sql::{Pool, connect};
 use model::Secret;
 

@@ -2,12 +2,11 @@
 //! that the queue, the writer and the batch need not know it. Whoever waits hears how many rows it touched, once that is
 //! on the disk. The journal takes none: where the store doesn't, nothing has changed.
 
-use crate::rows::call::Birth;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::rows::call::{Concluded, Conclusion};
+use crate::rows::call::{Birth, Concluded, Conclusion};
 use crate::rows::callback::{NewCallback, Settlement, Written};
 use crate::rows::conversation::{ConversationChange, Pair};
 use crate::rows::endpoint::EndpointWrite;

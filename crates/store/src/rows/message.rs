@@ -1,10 +1,10 @@
 //! Messages, what becomes of them, and changes of conversations, as they are handed to the store; and what reports them.
 
-use crate::rows::callback::NewCallback;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::rows::callback::Written;
+use crate::error::StoreError;
+use crate::rows::callback::{NewCallback, Written};
 use crate::rows::conversation::{Pair, Standing, UserName};
 use machine::{EVENT_BODY, EVENT_TYPE, Notice, NoticeKind, Param};
 use model::{
@@ -246,4 +246,17 @@ impl Then {
 pub struct Answers {
     pub message: Uuid,
     pub then: Option<Then>,
+}
+
+impl InboxFound {
+    /// Whether anything has changed, and the callbacks that report it.
+    pub(crate) fn into_done(self) -> Result<(bool, Vec<Written>), StoreError> {
+        match self {
+            Self::Done(done, written) => Ok((done, written)),
+            // Said of what Meta tells only.
+            Self::Came(..) | Self::Status(..) | Self::Gone(..) | Self::Journalled => {
+                Err(StoreError::NotTaken)
+            }
+        }
+    }
 }

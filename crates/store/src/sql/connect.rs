@@ -1,6 +1,5 @@
 //! Getting at the database: which one it is, what must hold before anything is read from it, and its connections.
 
-use crate::database::Database;
 use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -9,9 +8,9 @@ use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
+use crate::database::Database;
 use crate::error::StoreError;
 use crate::sql::Pool;
-use crate::writer::store_file::StoreFile;
 
 /// How long a statement waits for another process's lock.
 pub(crate) const BUSY: Duration = Duration::from_secs(5);
@@ -30,15 +29,6 @@ const PREPARED: usize = 256;
 
 /// Connections that only read.
 pub(crate) const READERS: u32 = 4;
-
-/// What an opened database is worked with.
-pub(crate) struct Opened {
-    /// One connection: the writer's.
-    pub(crate) write: Pool,
-    pub(crate) read: Pool,
-    /// SQLite's file, to be looked at before each transaction.
-    pub(crate) file: Option<StoreFile>,
-}
 
 /// The writer's connection. The file is made where it is not there, a PostgreSQL database is not.
 pub(crate) async fn writer(at: &Database, busy: Duration) -> Result<Pool, StoreError> {
@@ -74,23 +64,17 @@ pub(crate) async fn migrator(at: &Database, write: &Pool) -> Result<Pool, StoreE
     }
 }
 
-/// Everything else, once the schema is up to date.
-pub(crate) async fn rest(at: &Database, write: Pool, busy: Duration) -> Result<Opened, StoreError> {
+/// The readers' connections. The schema is up to date.
+pub(crate) async fn readers(at: &Database, busy: Duration) -> Result<Pool, StoreError> {
     let connect = |source| StoreError::Connect { at: at.clone(), source };
     match at {
         Database::File(file) => {
             let read = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(BUSY);
             let read =
                 read.connect_with(lite(file, busy).read_only(true)).await.map_err(connect)?;
-            let read = Pool::Sqlite(read);
-            let opened = StoreFile::opened(file.clone(), read.clone());
-            let opened = opened.map_err(|source| StoreError::Open { at: at.clone(), source })?;
-            Ok(Opened { write, read, file: Some(opened) })
+            Ok(Pool::Sqlite(read))
         }
-        Database::Postgres(_) => {
-            let read = postgres(at, READERS, busy).await.map_err(connect)?;
-            Ok(Opened { write, read, file: None })
-        }
+        Database::Postgres(_) => postgres(at, READERS, busy).await.map_err(connect),
     }
 }
 

@@ -1,6 +1,5 @@
 //! Agents: named configurations that answer messages and calls (`number-api.md` §3). Their secrets are sealed.
 
-use crate::error::StoreError;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -8,14 +7,129 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::scope::{Scope, within};
 use crate::seal::Seal;
+use crate::shared::Shared;
 use crate::sql::{self, Conn, QueryBuilder, Row};
-use crate::store::Store;
 use crate::tables::numbers::{JOIN, OWN};
 use crate::write::Deed;
 use model::{AuthId, E164, Secret, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Agents<'a>(pub(crate) &'a Shared);
+
+impl Agents<'_> {
+    /// Writes a new agent to the disk; `false`: its account has as many as it may have.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn create(self, agent: Agent) -> Result<bool, StoreError> {
+        Ok(self.0.queue.run(AgentWrite::Create(agent)).await? > 0)
+    }
+
+    /// Puts this in an agent's place; `false`: it is not what it was `before` any more, or not there.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn change(self, agent: Agent, before: AgentSpec) -> Result<bool, StoreError> {
+        Ok(self.0.queue.run(AgentWrite::Change(agent, before)).await? > 0)
+    }
+
+    /// Whether conversations go to an agent, by their own routing or since all of their number's do.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn is_in_use(self, id: Uuid) -> Result<bool, StoreError> {
+        let select = format!(
+            "SELECT (SELECT count(*) FROM number_tenures t WHERE t.agent = $1) + (SELECT count(*) FROM \
+             (SELECT 1 AS one FROM conversations c {JOIN} WHERE c.agent IS NOT NULL AND c.agent = $1 AND {OWN} LIMIT 1) AS found)"
+        );
+        let found: i64 = sql::query_scalar(select)
+            .bind(id.to_string())
+            .fetch_one(&self.0.read)
+            .await
+            .map_err(failed(WHAT))?;
+        Ok(found > 0)
+    }
+
+    /// Removes an agent, and with it each routing that names it: nobody answers there. `false`: the scope has none of that
+    /// id.
+    ///
+    /// # Errors
+    /// The store takes nothing now; the agent is there still.
+    pub async fn delete(self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
+        if self.get(scope, id).await?.is_none() {
+            return Ok(false);
+        }
+        // Some at a time: what calls write comes in between.
+        while self.0.queue.run(AgentWrite::Unroute(id, UNROUTED)).await? >= u64::from(UNROUTED) {}
+        Ok(self.0.queue.run(AgentWrite::Delete(scope.clone(), id)).await? > 0)
+    }
+
+    /// Whether there is an agent of that id, whosever it is.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn exists(self, id: Uuid) -> Result<bool, StoreError> {
+        let count = sql::query_scalar("SELECT count(*) FROM agents WHERE agent_id = $1")
+            .bind(id.to_string());
+        let count: i64 = count.fetch_one(&self.0.read).await.map_err(failed(WHAT))?;
+        Ok(count > 0)
+    }
+
+    /// One of a scope's agents.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Agent>, StoreError> {
+        let mut select = select(scope);
+        select.push(" AND agent_id = ").push_bind(id.to_string());
+        let row = select.build().fetch_optional(&self.0.read).await.map_err(failed(WHAT))?;
+        row.as_ref().map(|row| self.agent_of(row)).transpose()
+    }
+
+    /// A scope's agents, newest first, those older than `before`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        before: Option<(Timestamp, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<Agent>, StoreError> {
+        let mut select = select(scope);
+        if let Some((created, id)) = before {
+            select.push(" AND (created_us < ").push_bind(created.micros());
+            select.push(" OR created_us = ").push_bind(created.micros());
+            select.push(" AND agent_id > ").push_bind(id.to_string()).push(")");
+        }
+        select.push(" ORDER BY created_us DESC, agent_id LIMIT ").push_bind(limit);
+        let rows = select.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        rows.iter().map(|row| self.agent_of(row)).collect()
+    }
+
+    fn agent_of(self, row: &Row) -> Result<Agent, StoreError> {
+        let unreadable = |detail: String| StoreError::Unreadable { what: WHAT, detail };
+        let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
+        let id: Uuid =
+            text("agent_id")?.parse().map_err(|e: uuid::Error| unreadable(e.to_string()))?;
+        Ok(Agent {
+            id,
+            account: text("auth_id")?.into(),
+            main_account: text("main_auth_id")?.into(),
+            spec: serde_json::from_str(&text("body")?).map_err(|e| unreadable(e.to_string()))?,
+            secrets: AgentSecrets::opened(
+                id,
+                row.try_get("sealed").map_err(failed(WHAT))?,
+                &self.0.seal,
+            ),
+            created: Timestamp::from_micros(row.try_get("created_us").map_err(failed(WHAT))?),
+        })
+    }
+}
 
 /// Who thinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,117 +363,6 @@ async fn change(
     Ok(update.execute(to).await?.rows_affected())
 }
 
-impl Store {
-    /// Writes a new agent to the disk; `false`: its account has as many as it may have.
-    ///
-    /// # Errors
-    /// The store takes nothing now; nothing has changed.
-    pub async fn create_agent(&self, agent: Agent) -> Result<bool, StoreError> {
-        Ok(self.log.deed(AgentWrite::Create(agent)).await? > 0)
-    }
-
-    /// Puts this in an agent's place; `false`: it is not what it was `before` any more, or not there.
-    ///
-    /// # Errors
-    /// The store takes nothing now; nothing has changed.
-    pub async fn change_agent(&self, agent: Agent, before: AgentSpec) -> Result<bool, StoreError> {
-        Ok(self.log.deed(AgentWrite::Change(agent, before)).await? > 0)
-    }
-
-    /// Whether conversations go to an agent, by their own routing or since all of their number's do.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn agent_answers(&self, id: Uuid) -> Result<bool, StoreError> {
-        let select = format!(
-            "SELECT (SELECT count(*) FROM number_tenures t WHERE t.agent = $1) + (SELECT count(*) FROM \
-             (SELECT 1 AS one FROM conversations c {JOIN} WHERE c.agent IS NOT NULL AND c.agent = $1 AND {OWN} LIMIT 1) AS found)"
-        );
-        let found: i64 = sql::query_scalar(select)
-            .bind(id.to_string())
-            .fetch_one(&self.read)
-            .await
-            .map_err(failed(WHAT))?;
-        Ok(found > 0)
-    }
-
-    /// Removes an agent, and with it each routing that names it: nobody answers there. `false`: the scope has none of that
-    /// id.
-    ///
-    /// # Errors
-    /// The store takes nothing now; the agent is there still.
-    pub async fn delete_agent(&self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
-        if self.agent(scope, id).await?.is_none() {
-            return Ok(false);
-        }
-        // Some at a time: what calls write comes in between.
-        while self.log.deed(AgentWrite::Unroute(id, UNROUTED)).await? >= u64::from(UNROUTED) {}
-        Ok(self.log.deed(AgentWrite::Delete(scope.clone(), id)).await? > 0)
-    }
-
-    /// Whether there is an agent of that id, whosever it is.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn has_agent(&self, id: Uuid) -> Result<bool, StoreError> {
-        let count = sql::query_scalar("SELECT count(*) FROM agents WHERE agent_id = $1")
-            .bind(id.to_string());
-        let count: i64 = count.fetch_one(&self.read).await.map_err(failed(WHAT))?;
-        Ok(count > 0)
-    }
-
-    /// One of a scope's agents.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn agent(&self, scope: &Scope, id: Uuid) -> Result<Option<Agent>, StoreError> {
-        let mut select = select(scope);
-        select.push(" AND agent_id = ").push_bind(id.to_string());
-        let row = select.build().fetch_optional(&self.read).await.map_err(failed(WHAT))?;
-        row.as_ref().map(|row| self.agent_of(row)).transpose()
-    }
-
-    /// A scope's agents, newest first, those older than `before`.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn agents(
-        &self,
-        scope: &Scope,
-        before: Option<(Timestamp, Uuid)>,
-        limit: u32,
-    ) -> Result<Vec<Agent>, StoreError> {
-        let mut select = select(scope);
-        if let Some((created, id)) = before {
-            select.push(" AND (created_us < ").push_bind(created.micros());
-            select.push(" OR created_us = ").push_bind(created.micros());
-            select.push(" AND agent_id > ").push_bind(id.to_string()).push(")");
-        }
-        select.push(" ORDER BY created_us DESC, agent_id LIMIT ").push_bind(limit);
-        let rows = select.build().fetch_all(&self.read).await.map_err(failed(WHAT))?;
-        rows.iter().map(|row| self.agent_of(row)).collect()
-    }
-
-    fn agent_of(&self, row: &Row) -> Result<Agent, StoreError> {
-        let unreadable = |detail: String| StoreError::Unreadable { what: WHAT, detail };
-        let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
-        let id: Uuid =
-            text("agent_id")?.parse().map_err(|e: uuid::Error| unreadable(e.to_string()))?;
-        Ok(Agent {
-            id,
-            account: text("auth_id")?.into(),
-            main_account: text("main_auth_id")?.into(),
-            spec: serde_json::from_str(&text("body")?).map_err(|e| unreadable(e.to_string()))?,
-            secrets: AgentSecrets::opened(
-                id,
-                row.try_get("sealed").map_err(failed(WHAT))?,
-                &self.seal,
-            ),
-            created: Timestamp::from_micros(row.try_get("created_us").map_err(failed(WHAT))?),
-        })
-    }
-}
-
 fn select(scope: &Scope) -> QueryBuilder {
     let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM agents WHERE "));
     within(&mut select, scope);
@@ -369,6 +372,7 @@ fn select(scope: &Scope) -> QueryBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
     use model::Health;
 
     fn agent(n: u8, account: &str, main: &str) -> Agent {
@@ -395,10 +399,10 @@ mod tests {
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
         for (n, account) in [(1, "MA1"), (2, "SA1")] {
-            assert!(store.create_agent(agent(n, account, "MA1")).await.unwrap());
+            assert!(store.agents().create(agent(n, account, "MA1")).await.unwrap());
         }
         let ids = async |scope: &Scope, before| {
-            let agents = store.agents(scope, before, 9).await.unwrap();
+            let agents = store.agents().list(scope, before, 9).await.unwrap();
             agents.iter().map(|a| a.id.as_u128()).collect::<Vec<_>>()
         };
         assert_eq!(
@@ -407,17 +411,17 @@ mod tests {
         );
         assert_eq!(ids(&main, Some((Timestamp::from_secs(2), Uuid::from_u128(2)))).await, [1]);
         let one = Uuid::from_u128(1);
-        let mut found = store.agent(&main, one).await.unwrap().unwrap();
+        let mut found = store.agents().get(&main, one).await.unwrap().unwrap();
         assert_eq!(found.secrets.api_key.as_ref().unwrap().reveal(), "canary-key");
-        assert!(store.agent(&sub, one).await.unwrap().is_none());
+        assert!(store.agents().get(&sub, one).await.unwrap().is_none());
         let before = found.spec.clone();
         found.spec.enabled = false;
-        assert!(store.change_agent(found.clone(), before.clone()).await.unwrap());
+        assert!(store.agents().change(found.clone(), before.clone()).await.unwrap());
         found.spec.name = "Late".to_owned();
-        assert!(!store.change_agent(found, before).await.unwrap(), "somebody was faster");
-        assert!(!store.agent(&main, one).await.unwrap().unwrap().spec.enabled);
-        assert!(!store.delete_agent(&other, one).await.unwrap());
-        assert!(store.delete_agent(&main, one).await.unwrap());
+        assert!(!store.agents().change(found, before).await.unwrap(), "somebody was faster");
+        assert!(!store.agents().get(&main, one).await.unwrap().unwrap().spec.enabled);
+        assert!(!store.agents().delete(&other, one).await.unwrap());
+        assert!(store.agents().delete(&main, one).await.unwrap());
         store.close().await;
         for entry in std::fs::read_dir(folder.path()).unwrap() {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();

@@ -4,14 +4,42 @@
 //! What the tallies know (whose call, its direction, how it ended) is counted by them, hour by hour and day by day; they
 //! also say from which hour on a page is to be read. Anything else is counted in an index that holds it.
 
-use crate::error::StoreError;
 use std::ops::Range;
 
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::rows::call::{CallFilter, CallRecord, Compare};
 use crate::scope::Scope;
 use crate::sql::{self, Dialect, Pool, QueryBuilder};
-use crate::tables::calls::{COLUMNS, record};
+use crate::tables::calls::{COLUMNS, Calls, record};
+
+impl Calls<'_> {
+    /// Ended calls, newest first, and how many there are in all.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        filter: &CallFilter,
+        limit: u32,
+        offset: u64,
+    ) -> Result<(Vec<CallRecord>, u64), StoreError> {
+        List { pool: &self.0.read, scope, filter }.page(limit, offset).await
+    }
+
+    /// The first of them.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn newest(
+        self,
+        scope: &Scope,
+        filter: &CallFilter,
+        limit: u32,
+    ) -> Result<Vec<CallRecord>, StoreError> {
+        List { pool: &self.0.read, scope, filter }.first(limit).await
+    }
+}
 
 const WHAT: &str = "list calls";
 
@@ -239,6 +267,7 @@ fn place(tally: &[(i64, u64)], offset: u64) -> Option<(i64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use crate::store::Store;
     use proptest::prelude::*;
     use proptest::strategy::ValueTree as _;
     use proptest::test_runner::TestRunner;
@@ -246,7 +275,6 @@ mod tests {
     use super::*;
     use crate::rows::call::CallEnd;
     use crate::rows::call::CallStart;
-    use crate::store::Store;
     use crate::tests::end;
     use crate::tests::secs;
     use crate::tests::start;
@@ -370,7 +398,7 @@ mod tests {
         let store = Store::open(&dir.path().join("o.db"), Health::new()).await.unwrap();
         let all = calls();
         for (begun, over) in all.clone() {
-            assert!(store.call_concluded(begun, over).await.unwrap());
+            assert!(store.calls().conclude_without_callbacks(begun, over).await.unwrap());
         }
         let cases = (
             prop::sample::select(vec![MAIN, SUB, OTHER]),
@@ -383,7 +411,7 @@ mod tests {
             let (who, filter, offset, limit) = cases.new_tree(&mut runner).unwrap().current();
             let scope = Scope::of(who.into());
             let want = by_hand(&all, &scope, &filter);
-            let (page, total) = store.calls(&scope, &filter, limit, offset).await.unwrap();
+            let (page, total) = store.calls().list(&scope, &filter, limit, offset).await.unwrap();
             let of = |list: &[CallRecord]| list.iter().map(|r| r.start.call).collect::<Vec<_>>();
             let wanted = |skip: u64| -> Vec<_> {
                 let skip = usize::try_from(skip).unwrap();
@@ -400,7 +428,7 @@ mod tests {
                     before: Some((last.start.started, last.start.call)),
                     ..filter.clone()
                 };
-                let next = store.first_calls(&scope, &behind, limit).await.unwrap();
+                let next = store.calls().newest(&scope, &behind, limit).await.unwrap();
                 assert_eq!(of(&next), wanted(offset + page.len() as u64), "{who} {behind:?}");
             }
         }

@@ -1,13 +1,21 @@
 //! What is to be said of a call whose record has its end: it is added there.
 
-use crate::seal::Seal;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+use crate::seal::Seal;
 use crate::sql::{self, Conn};
-use crate::store::Store;
+use crate::tables::calls::Calls;
 use crate::write::Deed;
 use model::CallUuid;
+
+impl Calls<'_> {
+    /// Adds a remark to the record of a call that has ended; queued when this returns. Where there is no room for it, nobody
+    /// reads it.
+    pub fn add_remark(self, call: CallUuid, text: String) {
+        drop(self.0.queue.try_run(Remark { call, text }));
+    }
+}
 
 /// Remarks that a record may have and still be given another.
 const REMARKS_MAX: usize = 100;
@@ -48,14 +56,6 @@ impl Deed for Remark {
     }
 }
 
-impl Store {
-    /// Adds a remark to the record of a call that has ended; queued when this returns. Where there is no room for it, nobody
-    /// reads it.
-    pub fn remark(&self, call: CallUuid, text: String) {
-        drop(self.log.deed_if_room(Remark { call, text }));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +63,7 @@ mod tests {
     use crate::rows::call::CallStart;
     use crate::sample::setup;
     use crate::scope::Scope;
+    use crate::store::Store;
     use model::Direction;
     use model::HangupCause;
     use model::Health;
@@ -74,7 +75,11 @@ mod tests {
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let [over, open] = [1, 2].map(setup);
         for setup in [&over, &open] {
-            assert!(store.call_born(CallStart::of(setup, "node"), setup, Timestamp::from_secs(1)));
+            assert!(store.calls().begin(
+                CallStart::of(setup, "node"),
+                setup,
+                Timestamp::from_secs(1)
+            ));
         }
         let end = CallEnd {
             remarks: vec!["it rang".to_owned()],
@@ -84,20 +89,31 @@ mod tests {
                 Timestamp::from_secs(2),
             )
         };
-        assert!(store.call_concluded(CallStart::of(&over, "node"), end).await.unwrap());
+        assert!(
+            store
+                .calls()
+                .conclude_without_callbacks(CallStart::of(&over, "node"), end)
+                .await
+                .unwrap()
+        );
         for setup in [&over, &open] {
-            (0..200).for_each(|n| store.remark(setup.call, format!("remark {n}")));
+            (0..200).for_each(|n| store.calls().add_remark(setup.call, format!("remark {n}")));
         }
-        store.settled().await;
+        store.flush().await;
         let scope = Scope::Main(over.account.clone());
-        let record = store.call(&scope, over.call).await.unwrap().expect("a record");
+        let record = store.calls().get(&scope, over.call).await.unwrap().expect("a record");
         let remarks = record.end.expect("an end").remarks;
         assert_eq!(
             (remarks.len(), &*remarks[0], &*remarks[1]),
             (REMARKS_MAX, "it rang", "remark 0")
         );
         assert!(
-            store.call(&scope, open.call).await.unwrap().is_none_or(|record| record.end.is_none())
+            store
+                .calls()
+                .get(&scope, open.call)
+                .await
+                .unwrap()
+                .is_none_or(|record| record.end.is_none())
         );
     }
 }

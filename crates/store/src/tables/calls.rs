@@ -1,17 +1,132 @@
 //! Call records: their rows and the queries over them.
 
-use crate::error::StoreError;
 use std::time::Duration;
 
-use crate::error::{Unread, failed, word};
+use crate::error::{StoreError, Unread, failed, word};
 use crate::rows::call::{
-    CallEnd, CallRecord, CallStart, Farewell, FarewellDue, Orphan, PlacedCall,
+    CallEnd, CallRecord, CallStart, Concluded, Conclusion, Farewell, FarewellDue, Orphan,
+    PlacedCall,
 };
 use crate::scope::{Scope, within};
+use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
 use crate::start_log::{Beginning, Naming, Notes};
-use machine::GraphAction;
+use crate::write::Write;
+use machine::{CallSetup, GraphAction};
 use model::{CallUuid, Timestamp, Wacid};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Calls<'a>(pub(crate) &'a Shared);
+
+impl Calls<'_> {
+    /// Notes an admitted call, and what its end can be told from if this process does not live to see it. `born` is
+    /// on the steady clock. Returns at once; `false`: the queue is full, and the call must not be begun. A beginning that
+    /// is lost all the same [`Store::conclude`] makes good for.
+    #[must_use]
+    pub fn begin(self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
+        self.0.queue.begin_call(start, setup, born)
+    }
+
+    /// Notes Meta's id of a call that we placed. Returns at once.
+    /// One that has ended already is to be ended there too: Graph is told at `farewell`, unless that is settled before.
+    pub fn set_wacid(self, call: CallUuid, wacid: Wacid, farewell: Timestamp) {
+        self.0.queue.bind_call(call, wacid, farewell);
+    }
+
+    /// Notes that an open call was answered. Returns at once.
+    pub fn set_answered(self, call: CallUuid, at: Timestamp) {
+        self.0.queue.post(Write::Answered(call, at));
+    }
+
+    /// Notes that a node lives, on its steady clock: its calls lasted at least until then. Returns at once.
+    pub fn heartbeat(self, node_id: &str, at: Timestamp) {
+        self.0.queue.post(Write::Alive(node_id.to_owned(), at));
+    }
+
+    /// The end of a call: closes its record and puts what reports it into the outbox, in one transaction, once, synced
+    /// to the disk. A call that has its end keeps it, and nothing is written. Queued when this returns. Where the
+    /// journal takes it, its callbacks go out when the store has them; the future waits while nothing takes it.
+    ///
+    /// # Errors
+    /// The store was closed meanwhile.
+    pub fn conclude(
+        self,
+        conclusion: Conclusion,
+    ) -> impl Future<Output = Result<Concluded, StoreError>> + Send + 'static + use<> {
+        self.0.queue.request(|sender| Write::Concluded(Box::new(conclusion), sender))
+    }
+
+    /// Ended calls of which Graph has still to be told, now.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn due_farewells(
+        self,
+        node_id: &str,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<FarewellDue>, StoreError> {
+        farewells(&self.0.read, node_id, now, limit).await
+    }
+
+    /// Graph was told of a call's end, for good; or is to be told `again` then. Returns at once.
+    pub fn settle_farewell(self, call: CallUuid, again: Option<Timestamp>) {
+        self.0.queue.post(Write::Farewell(call, again));
+    }
+
+    /// What another process of this node left to tell Graph is due now. Returns at once.
+    pub fn take_over_farewells(self, node_id: &str) {
+        self.0.queue.post(Write::FarewellsDue(node_id.to_owned()));
+    }
+
+    /// One call, ended or not.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(
+        self,
+        scope: &Scope,
+        call: CallUuid,
+    ) -> Result<Option<CallRecord>, StoreError> {
+        one(&self.0.read, scope, call).await
+    }
+
+    /// Lines of a call's event log with their numbers, from `after` (exclusive; `None`: the first) on. No call of the
+    /// scope's has none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn events(
+        self,
+        scope: &Scope,
+        call: CallUuid,
+        after: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<(u64, String)>, StoreError> {
+        events(&self.0.read, scope, call, after, limit).await
+    }
+
+    /// Calls of a node that were never closed: what a crash left behind (R3).
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn orphans(self, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
+        orphans(&self.0.read, node_id).await
+    }
+
+    /// Calls that this node placed and that have ended since `since`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn placed_since(
+        self,
+        node_id: &str,
+        since: Timestamp,
+    ) -> Result<Vec<PlacedCall>, StoreError> {
+        placed(&self.0.read, node_id, since).await
+    }
+}
 
 pub(crate) const COLUMNS: &str = "call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, caller_name, \
     wacid, phone_number_id, parent_call_uuid, node_id, started_us, ended_us, answered_us, duration_secs, bill_secs, \

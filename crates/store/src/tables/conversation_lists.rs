@@ -1,17 +1,31 @@
 //! Lists of conversations: by an index each, and what no index tells is looked for in so many rows a page, so that a page
 //! costs what a page holds however many conversations there are.
 
-use crate::error::StoreError;
 use uuid::Uuid;
 
-use crate::error::{Unread, failed};
+use crate::error::{StoreError, Unread, failed};
 use crate::rows::conversation::{Conversation, ConversationFilter};
 use crate::scope::{Scope, within};
 use crate::sql::{self, Pool, QueryBuilder, Row};
-use crate::tables::conversations::{COLUMNS, conversation};
+use crate::tables::conversations::{COLUMNS, Conversations, conversation};
 use crate::tables::numbers::{BY_NUMBER, JOIN, OWN, STANDING};
 use crate::tables::readers::unreadable;
 use model::{ConversationStatus, digits_of};
+
+impl Conversations<'_> {
+    /// A scope's conversations, the latest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        filter: &ConversationFilter,
+        limit: u32,
+    ) -> Result<Listed, StoreError> {
+        list(&self.0.read, scope, filter, limit).await
+    }
+}
 
 /// A page of a list.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -396,7 +410,7 @@ mod tests {
             for (scope, index) in ["MA1", "SA1"].map(|id| Scope::of(id.into())).iter().zip(indexes)
             {
                 let mut explain = look.query("EXPLAIN QUERY PLAN ", scope, filter, 50);
-                let plan = explain.build().fetch_all(&store.read).await.unwrap();
+                let plan = explain.build().fetch_all(&store.shared.read).await.unwrap();
                 let plan: Vec<String> =
                     plan.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect();
                 let by = format!("SEARCH c USING INDEX conversations_{index} (");
@@ -415,7 +429,7 @@ mod tests {
         }
         let forget =
             "EXPLAIN QUERY PLAN SELECT conversation_id FROM conversations c WHERE c.last_us < 7";
-        let plan = sql::query(forget).fetch_all(&store.read).await.unwrap();
+        let plan = sql::query(forget).fetch_all(&store.shared.read).await.unwrap();
         let plan: String =
             plan.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect();
         assert!(plan.contains("conversations_last"), "{plan}");
@@ -437,7 +451,7 @@ mod tests {
                 user: UserName { id: format!("919800{n:06}"), bsuid: None, name: String::new() },
             };
             let at = Timestamp::from_secs(1_000 + i64::try_from(n).unwrap());
-            store.open_conversation(pair, Routing::None, at).await.unwrap();
+            store.conversations().open(pair, Routing::None, at).await.unwrap();
         }
         let scope = Scope::of("MA1".into());
         let (mut seen, mut before) = (std::collections::BTreeSet::new(), None);
@@ -447,7 +461,7 @@ mod tests {
                 before,
                 ..ConversationFilter::default()
             };
-            let page = store.conversations(&scope, &filter, 100).await.unwrap();
+            let page = store.conversations().list(&scope, &filter, 100).await.unwrap();
             for one in &page.found {
                 assert!(seen.insert(one.pair.user.id.clone()), "twice");
             }
@@ -529,7 +543,7 @@ mod tests {
                 let mut took = Vec::new();
                 for _ in 0..5 {
                     let begun = clock.now();
-                    store.conversations(&scope, filter, 50).await.unwrap();
+                    store.conversations().list(&scope, filter, 50).await.unwrap();
                     took.push(clock.now().saturating_duration_since(begun));
                 }
                 // The first one reads what the disk has.

@@ -1,19 +1,89 @@
 //! Conversations and their messages as they are read: lists by index, timelines, and what an answer to a message needs.
 
-use crate::error::StoreError;
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::error::{Unread, failed};
+use crate::error::{StoreError, Unread, failed};
+use crate::rows::callback::Written;
 use crate::rows::conversation::{Conversation, ConversationChange, Insights, Last, Pair, Standing};
-use crate::rows::message::{Came, InboxFound};
+use crate::rows::message::{Came, Draft, InboxFound};
 use crate::scope::{Scope, within};
+use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
 use crate::tables::numbers::{self, GENERATION, JOIN, STANDING, standing};
 use crate::tables::readers::{direction, pair, unreadable};
 use crate::tables::responses;
+use crate::write::InboxWrite;
 use model::{ConversationStatus, E164, Routing, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Conversations<'a>(pub(crate) &'a Shared);
+
+impl Conversations<'_> {
+    /// Changes a conversation, and puts what tells webhooks of it into the outbox; `false`: the scope has none of that
+    /// id, or it is not in a state for it.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn change(
+        self,
+        scope: &Scope,
+        conversation: Uuid,
+        change: ConversationChange,
+        tell: Vec<(Uuid, Draft)>,
+    ) -> Result<(bool, Vec<Written>), StoreError> {
+        let scope = scope.clone();
+        self.0
+            .queue
+            .inbox(InboxWrite::Change { scope, conversation, change, tell })
+            .await?
+            .into_done()
+    }
+
+    /// Deletes a conversation with its messages; `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// The store takes nothing now; some of its messages may be gone.
+    pub async fn delete(self, scope: &Scope, conversation: Uuid) -> Result<bool, StoreError> {
+        if self.get(scope, conversation).await?.is_none() {
+            return Ok(false);
+        }
+        self.0.delete_within(conversation).await?;
+        let written = self.0.queue.inbox(InboxWrite::Delete { scope: scope.clone(), conversation });
+        Ok(written.await?.into_done()?.0)
+    }
+
+    /// Makes a conversation with this routing, or gives it that routing.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn open(self, pair: Pair, routing: Routing, at: Timestamp) -> Result<(), StoreError> {
+        self.0.queue.inbox(InboxWrite::Open { pair, routing, at }).await?.into_done().map(drop)
+    }
+
+    /// One of a scope's conversations.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Conversation>, StoreError> {
+        one(&self.0.read, scope, id).await
+    }
+
+    /// How many conversations are open of each of these numbers, as far as the scope sees them; none of a number that is
+    /// not among the answers.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn count_open(
+        self,
+        scope: &Scope,
+        numbers: &[E164],
+    ) -> Result<BTreeMap<E164, u64>, StoreError> {
+        open_of(&self.0.read, scope, numbers).await
+    }
+}
 
 pub(crate) const COLUMNS: &str = "c.conversation_id, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, \
     c.status, c.unread, c.last_text, c.last_direction, c.last_us, c.heard_us, c.sentiment, c.score, c.summary, \

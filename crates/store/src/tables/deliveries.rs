@@ -1,13 +1,47 @@
 //! A webhook's log of deliveries: the outbox's rows that name it.
 
-use crate::error::StoreError;
 use uuid::Uuid;
 
-use crate::error::{Unread, failed};
+use crate::error::{StoreError, Unread, failed};
 use crate::rows::callback::CallbackState;
 use crate::rows::message::InboxFound;
 use crate::sql::{self, Conn, Pool, Row};
+use crate::tables::webhooks::Webhooks;
+use crate::write::InboxWrite;
 use model::Timestamp;
+
+impl Webhooks<'_> {
+    /// An event is sent to its webhook once more; `false`: there is none of that id.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn redeliver(
+        self,
+        webhook: Uuid,
+        event_id: Uuid,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        // The writer goes to the row: whoever looks through a webhook's history for it is a reader.
+        let select = "SELECT id FROM callbacks WHERE webhook = $1 AND event_id = $2 ORDER BY id DESC LIMIT 1";
+        let select = sql::query_scalar(select).bind(webhook.to_string()).bind(event_id.to_string());
+        let row = select.fetch_optional(&self.0.read).await.map_err(failed("look for an event"))?;
+        let Some(row) = row else { return Ok(false) };
+        Ok(self.0.queue.inbox(InboxWrite::Redeliver { row, now }).await?.into_done()?.0)
+    }
+
+    /// A webhook's deliveries behind that row, the latest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn deliveries(
+        self,
+        webhook: Uuid,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<DeliveryView>, StoreError> {
+        list(&self.0.read, webhook, before, limit).await
+    }
+}
 
 /// An event that was, or is to be, delivered.
 #[derive(Clone, Debug, PartialEq)]

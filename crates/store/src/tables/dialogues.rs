@@ -1,19 +1,65 @@
 //! What an agent and the user say in a call that is up: a row each line, as it comes, so that a process that dies leaves
 //! the next one what was said until then. They are gone as soon as the call's end has them.
 
-use crate::error::StoreError;
 use std::collections::BTreeMap;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::seal::Seal;
+use crate::shared::Shared;
 use crate::sql::{self, Conn};
-use crate::store::Store;
 use crate::write::Deed;
 use model::CallUuid;
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialogues<'a>(pub(crate) &'a Shared);
+
+impl Dialogues<'_> {
+    /// Writes a line of what is said in a call that is up, or what it turned out to be; queued when this returns. Where there
+    /// is no room for it, a kill loses it.
+    pub fn put(self, call: CallUuid, seq: usize, line: CallLine) {
+        drop(self.0.queue.try_run(Said { call, seq, line }));
+    }
+
+    /// They are where they belong: queued behind that when this returns.
+    pub fn delete(self, call: CallUuid) {
+        drop(self.0.queue.try_run(Forget(Some(call))));
+    }
+
+    /// What is left of calls that are over goes.
+    pub fn delete_ended(self) {
+        drop(self.0.queue.try_run(Forget(None)));
+    }
+
+    /// What was said in the calls that an earlier process of this node left open, the first lines first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn of_orphans(
+        self,
+        node_id: &str,
+    ) -> Result<BTreeMap<CallUuid, Vec<CallLine>>, StoreError> {
+        const WHAT: &str = "read what was said in calls that were left open";
+        let select = "SELECT s.call_uuid, s.role, s.body, s.said_at FROM call_said s JOIN calls c \
+            ON c.call_uuid = s.call_uuid WHERE c.node_id = $1 AND c.ended_us IS NULL ORDER BY s.call_uuid, s.seq";
+        let rows =
+            sql::query(select).bind(node_id).fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        let mut said: BTreeMap<CallUuid, Vec<CallLine>> = BTreeMap::new();
+        for row in &rows {
+            let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
+            let call: Uuid = text("call_uuid")?.parse().map_err(|e: uuid::Error| {
+                StoreError::Unreadable { what: WHAT, detail: e.to_string() }
+            })?;
+            let line = CallLine { role: text("role")?, text: text("body")?, at: text("said_at")? };
+            said.entry(CallUuid(call)).or_default().push(line);
+        }
+        Ok(said)
+    }
+}
 
 /// A line. Its `Debug` does not show it (R22).
 #[derive(Clone, PartialEq, Eq)]
@@ -90,52 +136,10 @@ impl Deed for Forget {
     }
 }
 
-impl Store {
-    /// Writes a line of what is said in a call that is up, or what it turned out to be; queued when this returns. Where there
-    /// is no room for it, a kill loses it.
-    pub fn said(&self, call: CallUuid, seq: usize, line: CallLine) {
-        drop(self.log.deed_if_room(Said { call, seq, line }));
-    }
-
-    /// They are where they belong: queued behind that when this returns.
-    pub fn forget_said(&self, call: CallUuid) {
-        drop(self.log.deed_if_room(Forget(Some(call))));
-    }
-
-    /// What is left of calls that are over goes.
-    pub fn forget_said_of_ended(&self) {
-        drop(self.log.deed_if_room(Forget(None)));
-    }
-
-    /// What was said in the calls that an earlier process of this node left open, the first lines first.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn said_in_orphans(
-        &self,
-        node_id: &str,
-    ) -> Result<BTreeMap<CallUuid, Vec<CallLine>>, StoreError> {
-        const WHAT: &str = "read what was said in calls that were left open";
-        let select = "SELECT s.call_uuid, s.role, s.body, s.said_at FROM call_said s JOIN calls c \
-            ON c.call_uuid = s.call_uuid WHERE c.node_id = $1 AND c.ended_us IS NULL ORDER BY s.call_uuid, s.seq";
-        let rows =
-            sql::query(select).bind(node_id).fetch_all(&self.read).await.map_err(failed(WHAT))?;
-        let mut said: BTreeMap<CallUuid, Vec<CallLine>> = BTreeMap::new();
-        for row in &rows {
-            let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
-            let call: Uuid = text("call_uuid")?.parse().map_err(|e: uuid::Error| {
-                StoreError::Unreadable { what: WHAT, detail: e.to_string() }
-            })?;
-            let line = CallLine { role: text("role")?, text: text("body")?, at: text("said_at")? };
-            said.entry(CallUuid(call)).or_default().push(line);
-        }
-        Ok(said)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
     use crate::tests::begin;
     use crate::tests::uuid;
     use model::Health;
@@ -156,26 +160,26 @@ mod tests {
         for (seq, text) in
             [(0, "Welcome. How can I help?"), (10, "Late"), (9, "Not so late"), (0, "Welcome.")]
         {
-            store.said(uuid(1), seq, line("assistant", text));
+            store.dialogues().put(uuid(1), seq, line("assistant", text));
         }
-        store.said(uuid(2), 0, line("user", "nobody's"));
-        store.settled().await;
-        let said = store.said_in_orphans("node").await.unwrap();
+        store.dialogues().put(uuid(2), 0, line("user", "nobody's"));
+        store.flush().await;
+        let said = store.dialogues().of_orphans("node").await.unwrap();
         let want = ["Welcome.", "Not so late", "Late"].map(|text| line("assistant", text)).to_vec();
         assert_eq!(said, BTreeMap::from([(uuid(1), want)]));
-        assert!(store.said_in_orphans("another").await.unwrap().is_empty());
+        assert!(store.dialogues().of_orphans("another").await.unwrap().is_empty());
 
-        store.forget_said_of_ended();
-        store.settled().await;
+        store.dialogues().delete_ended();
+        store.flush().await;
         let count = async || -> i64 {
             sql::query_scalar("SELECT count(*) FROM call_said")
-                .fetch_one(&store.read)
+                .fetch_one(&store.shared.read)
                 .await
                 .unwrap()
         };
         assert_eq!(count().await, 3, "of the call that is up");
-        store.forget_said(uuid(1));
-        store.settled().await;
+        store.dialogues().delete(uuid(1));
+        store.flush().await;
         assert_eq!(count().await, 0);
     }
 }

@@ -1,12 +1,80 @@
 //! Endpoints: an account's named phones (`plivo-xml.md` §6, `plivo-call-api.md` §5).
 
-use crate::error::StoreError;
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::rows::endpoint::{Endpoint, EndpointChange, EndpointWrite};
 use crate::scope::{Scope, within};
+use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
-use crate::store::Store;
+use crate::write::Write;
 use model::{AppId, EndpointId, EndpointName, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoints<'a>(pub(crate) &'a Shared);
+
+impl Endpoints<'_> {
+    async fn write(self, write: EndpointWrite) -> Result<bool, StoreError> {
+        self.0.queue.change(|sender| Write::Endpoint(Box::new(write), sender)).await
+    }
+
+    /// One of a scope's endpoints.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, scope: &Scope, id: &EndpointId) -> Result<Option<Endpoint>, StoreError> {
+        one(&self.0.read, scope, id).await
+    }
+
+    /// The endpoint of that name, whosever it is: for its phone's log-in.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn by_name(self, name: &EndpointName) -> Result<Option<Endpoint>, StoreError> {
+        named(&self.0.read, name).await
+    }
+
+    /// A scope's endpoints, newest first, and how many there are in all.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        limit: u32,
+        offset: u64,
+    ) -> Result<(Vec<Endpoint>, u64), StoreError> {
+        list(&self.0.read, scope, limit, offset).await
+    }
+
+    /// Writes a new endpoint to the disk; `false`: its name or its id is taken.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn create(self, endpoint: Endpoint) -> Result<bool, StoreError> {
+        self.write(EndpointWrite::Create(endpoint)).await
+    }
+
+    /// Changes an endpoint; `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn change(
+        self,
+        scope: &Scope,
+        id: &EndpointId,
+        change: EndpointChange,
+    ) -> Result<bool, StoreError> {
+        self.write(EndpointWrite::Change(scope.clone(), id.clone(), change)).await
+    }
+
+    /// Removes an endpoint; `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn delete(self, scope: &Scope, id: &EndpointId) -> Result<bool, StoreError> {
+        self.write(EndpointWrite::Delete(scope.clone(), id.clone())).await
+    }
+}
 
 const COLUMNS: &str =
     "endpoint_id, auth_id, main_auth_id, username, alias, password, app_id, created_us";
@@ -118,77 +186,6 @@ fn endpoint(row: &Row) -> Result<Endpoint, StoreError> {
     })
 }
 
-impl Store {
-    /// One of a scope's endpoints.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn endpoint(
-        &self,
-        scope: &Scope,
-        id: &EndpointId,
-    ) -> Result<Option<Endpoint>, StoreError> {
-        one(&self.read, scope, id).await
-    }
-
-    /// The endpoint of that name, whosever it is: for its phone's log-in.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn endpoint_named(
-        &self,
-        name: &EndpointName,
-    ) -> Result<Option<Endpoint>, StoreError> {
-        named(&self.read, name).await
-    }
-
-    /// A scope's endpoints, newest first, and how many there are in all.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn endpoints(
-        &self,
-        scope: &Scope,
-        limit: u32,
-        offset: u64,
-    ) -> Result<(Vec<Endpoint>, u64), StoreError> {
-        list(&self.read, scope, limit, offset).await
-    }
-
-    /// Writes a new endpoint to the disk; `false`: its name or its id is taken.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn create_endpoint(&self, endpoint: Endpoint) -> Result<bool, StoreError> {
-        self.log.endpoint(EndpointWrite::Create(endpoint)).await
-    }
-
-    /// Changes an endpoint; `false`: the scope has none of that id.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn change_endpoint(
-        &self,
-        scope: &Scope,
-        id: &EndpointId,
-        change: EndpointChange,
-    ) -> Result<bool, StoreError> {
-        self.log.endpoint(EndpointWrite::Change(scope.clone(), id.clone(), change)).await
-    }
-
-    /// Removes an endpoint; `false`: the scope has none of that id.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn delete_endpoint(
-        &self,
-        scope: &Scope,
-        id: &EndpointId,
-    ) -> Result<bool, StoreError> {
-        self.log.endpoint(EndpointWrite::Delete(scope.clone(), id.clone())).await
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,18 +210,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
-        assert!(store.create_endpoint(named("1", "asha", "MA1", "MA1")).await.unwrap());
-        assert!(store.create_endpoint(named("2", "ravi", "SA1", "MA1")).await.unwrap());
+        assert!(store.endpoints().create(named("1", "asha", "MA1", "MA1")).await.unwrap());
+        assert!(store.endpoints().create(named("2", "ravi", "SA1", "MA1")).await.unwrap());
         assert!(
-            !store.create_endpoint(named("3", "asha", "MA2", "MA2")).await.unwrap(),
+            !store.endpoints().create(named("3", "asha", "MA2", "MA2")).await.unwrap(),
             "the name is taken"
         );
         assert!(
-            !store.create_endpoint(named("2", "new", "MA2", "MA2")).await.unwrap(),
+            !store.endpoints().create(named("2", "new", "MA2", "MA2")).await.unwrap(),
             "the id is taken"
         );
         let names = async |scope: &Scope, limit, offset| {
-            let (list, total) = store.endpoints(scope, limit, offset).await.unwrap();
+            let (list, total) = store.endpoints().list(scope, limit, offset).await.unwrap();
             (list.iter().map(|e| e.name.to_string()).collect::<Vec<_>>(), total)
         };
         assert_eq!(names(&main, 20, 0).await, (vec!["ravi".to_owned(), "asha".to_owned()], 2));
@@ -233,19 +230,19 @@ mod tests {
         assert_eq!(names(&other, 20, 0).await, (Vec::new(), 0));
         let first: EndpointId = "1".into();
         for scope in [&sub, &other] {
-            assert_eq!(store.endpoint(scope, &first).await.unwrap(), None);
+            assert_eq!(store.endpoints().get(scope, &first).await.unwrap(), None);
             assert!(
-                !store.change_endpoint(scope, &first, EndpointChange::default()).await.unwrap()
+                !store.endpoints().change(scope, &first, EndpointChange::default()).await.unwrap()
             );
-            assert!(!store.delete_endpoint(scope, &first).await.unwrap());
+            assert!(!store.endpoints().delete(scope, &first).await.unwrap());
         }
         let change = EndpointChange {
             alias: Some("B".to_owned()),
             app_id: Some(Some("7".into())),
             password: None,
         };
-        assert!(store.change_endpoint(&main, &first, change).await.unwrap());
-        let changed = store.endpoint(&main, &first).await.unwrap().unwrap();
+        assert!(store.endpoints().change(&main, &first, change).await.unwrap());
+        let changed = store.endpoints().get(&main, &first).await.unwrap().unwrap();
         assert_eq!(
             (
                 changed.alias.as_str(),
@@ -256,8 +253,8 @@ mod tests {
         );
         let change =
             EndpointChange { app_id: Some(None), password: Some("other".to_owned()), alias: None };
-        assert!(store.change_endpoint(&main, &first, change).await.unwrap());
-        let changed = store.endpoint_named(&changed.name).await.unwrap().unwrap();
+        assert!(store.endpoints().change(&main, &first, change).await.unwrap());
+        let changed = store.endpoints().by_name(&changed.name).await.unwrap().unwrap();
         assert_eq!(
             (
                 changed.alias.as_str(),
@@ -267,8 +264,8 @@ mod tests {
             ("B", None, "other")
         );
         assert!(!format!("{changed:?}").contains("other"), "no hash in a log");
-        assert!(store.delete_endpoint(&main, &first).await.unwrap());
-        assert_eq!(store.endpoint_named(&changed.name).await.unwrap(), None);
+        assert!(store.endpoints().delete(&main, &first).await.unwrap());
+        assert_eq!(store.endpoints().by_name(&changed.name).await.unwrap(), None);
         store.close().await;
     }
 }

@@ -1,22 +1,305 @@
 //! People who are to be forgotten (`number-api.md` §4): a row each, until nothing of theirs is left. What others keep beside
 //! the store (recordings' files, conversations) is `erasure`'s business.
 
-use crate::error::StoreError;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::error::failed;
+use crate::database::Database;
+use crate::error::{StoreError, failed};
 use crate::rows::conversation::Conversation;
 use crate::scope::{Scope, within};
 use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::connect::beside_a_node;
 use crate::sql::{self, Conn, QueryBuilder, Row};
-use crate::store::Store;
 use crate::tables::{conversations, responses};
 use crate::write::Deed;
 use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Erasures<'a>(pub(crate) &'a Shared);
+
+impl Erasures<'_> {
+    /// What webhooks were or are to be told of a conversation, also of one that is not there, and was noted until then
+    /// by the steady clock.
+    ///
+    /// # Errors
+    /// The store takes nothing now; some may be gone.
+    pub async fn erase_events(
+        self,
+        conversation: Uuid,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.0.delete_events(conversation, until).await
+    }
+
+    /// Empties the file of calls that begin, and SQLite's write-ahead log into its file: what was overwritten there is nowhere any
+    /// more. `false`: a call began, or somebody read meanwhile, and it is to be tried again.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn scrub(self) -> Result<bool, StoreError> {
+        const WHAT: &str = "empty the store's logs";
+        let emptied =
+            self.0.queue.empty_start_log().map_err(|e| failed(WHAT)(sqlx::Error::Io(e)))?;
+        let Database::File(_) = &self.0.database else { return Ok(emptied) };
+        let pool = beside_a_node(&self.0.database, false).await?;
+        let done: Result<(i64, i64, i64), _> =
+            sql::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&pool).await;
+        pool.close().await;
+        let (busy, ..) = done.map_err(failed(WHAT))?;
+        Ok(emptied && busy == 0)
+    }
+
+    /// Notes that a person is to be forgotten; from then on it will be done.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn request(self, erasure: Erasure) -> Result<(), StoreError> {
+        self.0.queue.run(ErasureWrite::Ask(erasure)).await.map(drop)
+    }
+
+    /// Nothing of the person's is left.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn finish(self, id: Uuid) -> Result<(), StoreError> {
+        self.0.queue.run(ErasureWrite::Done(id)).await.map(drop)
+    }
+
+    /// Takes the person out of an ended call: its event log and callbacks are gone, its record names nobody. The record comes
+    /// last, since by it the call is found again.
+    ///
+    /// # Errors
+    /// The store takes nothing now; some may be gone.
+    pub async fn erase_call(self, call: CallUuid, line: Uuid) -> Result<(), StoreError> {
+        let family = sql::query_scalar::<String>(FAMILY)
+            .bind(call.to_string())
+            .fetch_all(&self.0.read)
+            .await;
+        let family = family.map_err(failed(WHAT))?;
+        self.0.delete_calls(&family, call).await?;
+        self.0.queue.run(ErasureWrite::Call(call, line, family)).await.map(drop)
+    }
+
+    /// What webhooks were or are to be told of a conversation, of these ids.
+    ///
+    /// # Errors
+    /// The store takes nothing now; some may be gone.
+    pub async fn erase_events_by_id(
+        self,
+        conversation: Uuid,
+        events: &[Uuid],
+    ) -> Result<(), StoreError> {
+        for some in events.chunks(AT_ONCE) {
+            self.0.queue.run(ErasureWrite::Told(conversation, some.to_vec())).await?;
+        }
+        Ok(())
+    }
+
+    /// What a conversation holds that came until then; itself too, if nothing came later.
+    ///
+    /// # Errors
+    /// The store takes nothing now; some may be gone.
+    pub async fn erase_conversation(
+        self,
+        scope: &Scope,
+        conversation: Uuid,
+        until: Until,
+    ) -> Result<(), StoreError> {
+        self.erase_events(conversation, until.steady).await?;
+        self.0.delete_messages(conversation, until.wall).await?;
+        self.0
+            .queue
+            .run(ErasureWrite::Conversation(scope.clone(), conversation, until))
+            .await
+            .map(drop)
+    }
+
+    /// Forgets the person's notifications until then, and what they allowed these numbers.
+    ///
+    /// # Errors
+    /// The store takes nothing now; some may be gone.
+    pub async fn erase_remaining(
+        self,
+        erasure: &Erasure,
+        until: Until,
+        numbers: Vec<PhoneNumberId>,
+    ) -> Result<(), StoreError> {
+        self.0.queue.run(ErasureWrite::Rest(erasure.clone(), until, Vec::new())).await?;
+        for some in numbers.chunks(AT_ONCE) {
+            self.0.queue.run(ErasureWrite::Rest(erasure.clone(), until, some.to_vec())).await?;
+        }
+        Ok(())
+    }
+
+    /// Who is to be forgotten, the oldest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(self) -> Result<Vec<Erasure>, StoreError> {
+        let select = "SELECT erasure_id, auth_id, main_auth_id, wa_id, known_as, asked_us FROM erasures ORDER BY asked_us LIMIT 1000";
+        let rows = sql::query(select).fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        let erasure = |row: &Row| {
+            let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
+            let unreadable =
+                |e: uuid::Error| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+            Ok(Erasure {
+                id: text("erasure_id")?.parse().map_err(unreadable)?,
+                account: text("auth_id")?.into(),
+                main_account: text("main_auth_id")?.into(),
+                wa_id: text("wa_id")?,
+                known_as: serde_json::from_str(&text("known_as")?).unwrap_or_default(),
+                asked: Timestamp::from_micros(row.try_get("asked_us").map_err(failed(WHAT))?),
+            })
+        };
+        rows.iter().map(erasure).collect()
+    }
+
+    /// All the ids that the person has in conversations, where digits and business-scoped ids stand side by side; kept with the
+    /// request, since the conversations go.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn resolve(self, mut erasure: Erasure) -> Result<Erasure, StoreError> {
+        let mut ids: BTreeSet<String> = erasure.ids().into_iter().collect();
+        loop {
+            let known: Vec<String> = ids.iter().cloned().collect();
+            // Each half by an index of its own.
+            let mut select = QueryBuilder::new("");
+            for (words, column) in [("SELECT", "user_id"), (" UNION SELECT", "bsuid")] {
+                select.push(words).push(" user_id, bsuid FROM conversations WHERE ");
+                within(&mut select, &erasure.scope());
+                one_of(&mut select, column, &known);
+            }
+            let rows: Vec<(String, Option<String>)> =
+                select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+            let found = rows.into_iter().flat_map(|(user, bsuid)| [Some(user), bsuid]).flatten();
+            ids.extend(found.filter(|id| !id.is_empty()));
+            if ids.len() == known.len() || ids.len() > IDS_MAX {
+                break;
+            }
+        }
+        ids.remove(&erasure.wa_id);
+        let known_as: Vec<String> = ids.into_iter().collect();
+        if known_as != erasure.known_as {
+            self.0.queue.run(ErasureWrite::Known(erasure.id, known_as.clone())).await?;
+            erasure.known_as = known_as;
+        }
+        Ok(erasure)
+    }
+
+    /// Some of a person's calls behind that one, of those that began before they asked: those that have ended, or those
+    /// that have not.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn calls(
+        self,
+        erasure: &Erasure,
+        ended: bool,
+        after: Option<CallUuid>,
+        limit: u32,
+    ) -> Result<Vec<CallUuid>, StoreError> {
+        let ids = erasure.ids();
+        // Each half by an index of its own.
+        let mut select = QueryBuilder::new("");
+        for (words, column) in [("SELECT", "from_number"), (" UNION SELECT", "to_number")] {
+            select.push(words).push(" call_uuid FROM calls WHERE ");
+            select.push(if ended { "ended_us IS NOT NULL AND " } else { "ended_us IS NULL AND " });
+            within(&mut select, &erasure.scope());
+            one_of(&mut select, column, &ids);
+            select.push(" AND started_us <= ").push_bind(erasure.asked.micros());
+            if let Some(after) = after {
+                select.push(" AND call_uuid > ").push_bind(after.to_string());
+            }
+        }
+        select.push(" ORDER BY call_uuid LIMIT ").push_bind(limit);
+        let ids: Vec<String> =
+            select.build_query_scalar().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    /// What there is to hear of a person's ended call.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn call_recordings(self, scope: &Scope, call: CallUuid) -> Result<Heard, StoreError> {
+        let id = call.to_string();
+        let mut calls: Vec<String> = sql::query_scalar(FAMILY)
+            .bind(&id)
+            .fetch_all(&self.0.read)
+            .await
+            .map_err(failed(WHAT))?;
+        calls.push(id.clone());
+        let mut up = QueryBuilder::new("SELECT count(*) FROM calls WHERE ended_us IS NULL");
+        one_of(&mut up, "call_uuid", &calls);
+        let up: i64 =
+            up.build_query_scalar().fetch_one(&self.0.read).await.map_err(failed(WHAT))?;
+        let mut select = QueryBuilder::new("SELECT recording_id, ended_us FROM recordings WHERE ");
+        within(&mut select, scope);
+        one_of(&mut select, "call_uuid", &calls);
+        let mut found: Vec<(String, Option<i64>)> =
+            select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        found.extend(self.room_recordings(scope, &id).await?);
+        let is_over = up == 0 && found.iter().all(|(_, ended)| ended.is_some());
+        let recordings = found.iter().filter_map(|(id, _)| id.parse().ok()).take(AT_ONCE).collect();
+        Ok(Heard { is_over, recordings })
+    }
+
+    /// Recordings of rooms that a call was in: of its time, and named in its log.
+    async fn room_recordings(
+        self,
+        scope: &Scope,
+        call: &str,
+    ) -> Result<Vec<(String, Option<i64>)>, StoreError> {
+        let mut select = QueryBuilder::new(
+            "SELECT recording_id, conference_name, ended_us FROM recordings WHERE conference_name IS NOT NULL AND ",
+        );
+        within(&mut select, scope);
+        select
+            .push(" AND started_us <= (SELECT ended_us FROM calls WHERE call_uuid = ")
+            .push_bind(call.to_owned());
+        select.push(") + ").push_bind(BESIDE_US);
+        select.push(" AND (ended_us IS NULL OR ended_us >= (SELECT started_us FROM calls WHERE call_uuid = ");
+        select.push_bind(call.to_owned()).push(") - ").push_bind(BESIDE_US).push(")");
+        let rooms: Vec<(String, String, Option<i64>)> =
+            select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        let mut was_in = BTreeMap::new();
+        for (_, room, _) in &rooms {
+            if was_in.contains_key(room) {
+                continue;
+            }
+            let count = "SELECT count(*) FROM call_events WHERE call_uuid = $1 AND line LIKE $2 ESCAPE '\\'";
+            let count = sql::query_scalar::<i64>(count).bind(call).bind(names(room));
+            was_in.insert(
+                room.clone(),
+                count.fetch_one(&self.0.read).await.map_err(failed(WHAT))? > 0,
+            );
+        }
+        let found =
+            rooms.into_iter().filter(|(_, room, _)| was_in.get(room).copied().unwrap_or_default());
+        Ok(found.map(|(id, _, ended)| (id, ended)).collect())
+    }
+
+    /// Some of the person's conversations, behind that one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn conversations(
+        self,
+        erasure: &Erasure,
+        after: Uuid,
+        limit: u32,
+    ) -> Result<Vec<Conversation>, StoreError> {
+        let narrow = |select: &mut QueryBuilder| one_of(select, "user_id", &erasure.ids());
+        conversations::of_scope(&self.0.read, &erasure.scope(), narrow, after, limit).await
+    }
+}
 
 /// A person who is to be forgotten, and where.
 #[derive(Clone, PartialEq, Eq)]
@@ -285,241 +568,4 @@ fn names(name: &str) -> String {
     }
     like.push('%');
     like
-}
-
-impl Store {
-    /// Notes that a person is to be forgotten; from then on it will be done.
-    ///
-    /// # Errors
-    /// The store takes nothing now; nothing has changed.
-    pub async fn ask_erasure(&self, erasure: Erasure) -> Result<(), StoreError> {
-        self.log.deed(ErasureWrite::Ask(erasure)).await.map(drop)
-    }
-
-    /// Nothing of the person's is left.
-    ///
-    /// # Errors
-    /// The store takes nothing now; nothing has changed.
-    pub async fn erasure_done(&self, id: Uuid) -> Result<(), StoreError> {
-        self.log.deed(ErasureWrite::Done(id)).await.map(drop)
-    }
-
-    /// Takes the person out of an ended call: its event log and callbacks are gone, its record names nobody. The record comes
-    /// last, since by it the call is found again.
-    ///
-    /// # Errors
-    /// The store takes nothing now; some may be gone.
-    pub async fn erase_call(&self, call: CallUuid, line: Uuid) -> Result<(), StoreError> {
-        let family =
-            sql::query_scalar::<String>(FAMILY).bind(call.to_string()).fetch_all(&self.read).await;
-        let family = family.map_err(failed(WHAT))?;
-        self.erase_calls(&family, call).await?;
-        self.log.deed(ErasureWrite::Call(call, line, family)).await.map(drop)
-    }
-
-    /// What webhooks were or are to be told of a conversation, of these ids.
-    ///
-    /// # Errors
-    /// The store takes nothing now; some may be gone.
-    pub async fn erase_told(&self, conversation: Uuid, events: &[Uuid]) -> Result<(), StoreError> {
-        for some in events.chunks(AT_ONCE) {
-            self.log.deed(ErasureWrite::Told(conversation, some.to_vec())).await?;
-        }
-        Ok(())
-    }
-
-    /// What a conversation holds that came until then; itself too, if nothing came later.
-    ///
-    /// # Errors
-    /// The store takes nothing now; some may be gone.
-    pub async fn erase_until(
-        &self,
-        scope: &Scope,
-        conversation: Uuid,
-        until: Until,
-    ) -> Result<(), StoreError> {
-        self.erase_events(conversation, until.steady).await?;
-        self.erase_messages(conversation, until.wall).await?;
-        self.log
-            .deed(ErasureWrite::Conversation(scope.clone(), conversation, until))
-            .await
-            .map(drop)
-    }
-
-    /// Forgets the person's notifications until then, and what they allowed these numbers.
-    ///
-    /// # Errors
-    /// The store takes nothing now; some may be gone.
-    pub async fn erase_rest(
-        &self,
-        erasure: &Erasure,
-        until: Until,
-        numbers: Vec<PhoneNumberId>,
-    ) -> Result<(), StoreError> {
-        self.log.deed(ErasureWrite::Rest(erasure.clone(), until, Vec::new())).await?;
-        for some in numbers.chunks(AT_ONCE) {
-            self.log.deed(ErasureWrite::Rest(erasure.clone(), until, some.to_vec())).await?;
-        }
-        Ok(())
-    }
-
-    /// Who is to be forgotten, the oldest first.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn erasures(&self) -> Result<Vec<Erasure>, StoreError> {
-        let select = "SELECT erasure_id, auth_id, main_auth_id, wa_id, known_as, asked_us FROM erasures ORDER BY asked_us LIMIT 1000";
-        let rows = sql::query(select).fetch_all(&self.read).await.map_err(failed(WHAT))?;
-        let erasure = |row: &Row| {
-            let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
-            let unreadable =
-                |e: uuid::Error| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
-            Ok(Erasure {
-                id: text("erasure_id")?.parse().map_err(unreadable)?,
-                account: text("auth_id")?.into(),
-                main_account: text("main_auth_id")?.into(),
-                wa_id: text("wa_id")?,
-                known_as: serde_json::from_str(&text("known_as")?).unwrap_or_default(),
-                asked: Timestamp::from_micros(row.try_get("asked_us").map_err(failed(WHAT))?),
-            })
-        };
-        rows.iter().map(erasure).collect()
-    }
-
-    /// All the ids that the person has in conversations, where digits and business-scoped ids stand side by side; kept with the
-    /// request, since the conversations go.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn resolve_erasure(&self, mut erasure: Erasure) -> Result<Erasure, StoreError> {
-        let mut ids: BTreeSet<String> = erasure.ids().into_iter().collect();
-        loop {
-            let known: Vec<String> = ids.iter().cloned().collect();
-            // Each half by an index of its own.
-            let mut select = QueryBuilder::new("");
-            for (words, column) in [("SELECT", "user_id"), (" UNION SELECT", "bsuid")] {
-                select.push(words).push(" user_id, bsuid FROM conversations WHERE ");
-                within(&mut select, &erasure.scope());
-                one_of(&mut select, column, &known);
-            }
-            let rows: Vec<(String, Option<String>)> =
-                select.build_query_as().fetch_all(&self.read).await.map_err(failed(WHAT))?;
-            let found = rows.into_iter().flat_map(|(user, bsuid)| [Some(user), bsuid]).flatten();
-            ids.extend(found.filter(|id| !id.is_empty()));
-            if ids.len() == known.len() || ids.len() > IDS_MAX {
-                break;
-            }
-        }
-        ids.remove(&erasure.wa_id);
-        let known_as: Vec<String> = ids.into_iter().collect();
-        if known_as != erasure.known_as {
-            self.log.deed(ErasureWrite::Known(erasure.id, known_as.clone())).await?;
-            erasure.known_as = known_as;
-        }
-        Ok(erasure)
-    }
-
-    /// Some of a person's calls behind that one, of those that began before they asked: those that have ended, or those
-    /// that have not.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn calls_of_person(
-        &self,
-        erasure: &Erasure,
-        ended: bool,
-        after: Option<CallUuid>,
-        limit: u32,
-    ) -> Result<Vec<CallUuid>, StoreError> {
-        let ids = erasure.ids();
-        // Each half by an index of its own.
-        let mut select = QueryBuilder::new("");
-        for (words, column) in [("SELECT", "from_number"), (" UNION SELECT", "to_number")] {
-            select.push(words).push(" call_uuid FROM calls WHERE ");
-            select.push(if ended { "ended_us IS NOT NULL AND " } else { "ended_us IS NULL AND " });
-            within(&mut select, &erasure.scope());
-            one_of(&mut select, column, &ids);
-            select.push(" AND started_us <= ").push_bind(erasure.asked.micros());
-            if let Some(after) = after {
-                select.push(" AND call_uuid > ").push_bind(after.to_string());
-            }
-        }
-        select.push(" ORDER BY call_uuid LIMIT ").push_bind(limit);
-        let ids: Vec<String> =
-            select.build_query_scalar().fetch_all(&self.read).await.map_err(failed(WHAT))?;
-        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
-    }
-
-    /// What there is to hear of a person's ended call.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn heard_of_call(&self, scope: &Scope, call: CallUuid) -> Result<Heard, StoreError> {
-        let id = call.to_string();
-        let mut calls: Vec<String> = sql::query_scalar(FAMILY)
-            .bind(&id)
-            .fetch_all(&self.read)
-            .await
-            .map_err(failed(WHAT))?;
-        calls.push(id.clone());
-        let mut up = QueryBuilder::new("SELECT count(*) FROM calls WHERE ended_us IS NULL");
-        one_of(&mut up, "call_uuid", &calls);
-        let up: i64 = up.build_query_scalar().fetch_one(&self.read).await.map_err(failed(WHAT))?;
-        let mut select = QueryBuilder::new("SELECT recording_id, ended_us FROM recordings WHERE ");
-        within(&mut select, scope);
-        one_of(&mut select, "call_uuid", &calls);
-        let mut found: Vec<(String, Option<i64>)> =
-            select.build_query_as().fetch_all(&self.read).await.map_err(failed(WHAT))?;
-        found.extend(self.rooms_of_call(scope, &id).await?);
-        let is_over = up == 0 && found.iter().all(|(_, ended)| ended.is_some());
-        let recordings = found.iter().filter_map(|(id, _)| id.parse().ok()).take(AT_ONCE).collect();
-        Ok(Heard { is_over, recordings })
-    }
-
-    /// Recordings of rooms that a call was in: of its time, and named in its log.
-    async fn rooms_of_call(
-        &self,
-        scope: &Scope,
-        call: &str,
-    ) -> Result<Vec<(String, Option<i64>)>, StoreError> {
-        let mut select = QueryBuilder::new(
-            "SELECT recording_id, conference_name, ended_us FROM recordings WHERE conference_name IS NOT NULL AND ",
-        );
-        within(&mut select, scope);
-        select
-            .push(" AND started_us <= (SELECT ended_us FROM calls WHERE call_uuid = ")
-            .push_bind(call.to_owned());
-        select.push(") + ").push_bind(BESIDE_US);
-        select.push(" AND (ended_us IS NULL OR ended_us >= (SELECT started_us FROM calls WHERE call_uuid = ");
-        select.push_bind(call.to_owned()).push(") - ").push_bind(BESIDE_US).push(")");
-        let rooms: Vec<(String, String, Option<i64>)> =
-            select.build_query_as().fetch_all(&self.read).await.map_err(failed(WHAT))?;
-        let mut was_in = BTreeMap::new();
-        for (_, room, _) in &rooms {
-            if was_in.contains_key(room) {
-                continue;
-            }
-            let count = "SELECT count(*) FROM call_events WHERE call_uuid = $1 AND line LIKE $2 ESCAPE '\\'";
-            let count = sql::query_scalar::<i64>(count).bind(call).bind(names(room));
-            was_in
-                .insert(room.clone(), count.fetch_one(&self.read).await.map_err(failed(WHAT))? > 0);
-        }
-        let found =
-            rooms.into_iter().filter(|(_, room, _)| was_in.get(room).copied().unwrap_or_default());
-        Ok(found.map(|(id, _, ended)| (id, ended)).collect())
-    }
-
-    /// Some of the person's conversations, behind that one.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn conversations_of_person(
-        &self,
-        erasure: &Erasure,
-        after: Uuid,
-        limit: u32,
-    ) -> Result<Vec<Conversation>, StoreError> {
-        let narrow = |select: &mut QueryBuilder| one_of(select, "user_id", &erasure.ids());
-        conversations::of_scope(&self.read, &erasure.scope(), narrow, after, limit).await
-    }
 }

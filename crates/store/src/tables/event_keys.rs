@@ -1,10 +1,45 @@
 //! Keys of Meta's events that were taken in (R5): what makes a copy that comes after a restart a copy.
 
-use crate::error::StoreError;
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::rows::event_key::{KeyKind, SeenKey};
+use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Values};
+use crate::write::Write;
 use model::Timestamp;
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct EventKeys<'a>(pub(crate) &'a Shared);
+
+impl EventKeys<'_> {
+    /// Keys of Meta's events seen since `from` and before `to`, the newest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        from: Timestamp,
+        to: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<SeenKey>, StoreError> {
+        between(&self.0.read, from, to, limit).await
+    }
+
+    /// Notes a key. Returns at once; a full queue loses it, and counts that.
+    pub fn insert(self, key: SeenKey) {
+        self.0.queue.post(Write::Key(key));
+    }
+
+    /// Takes a key back. Returns at once.
+    pub fn remove(self, key: u128) {
+        self.0.queue.post(Write::Unkey(key));
+    }
+
+    /// Forgets the oldest keys seen before then: some at a time, so that nothing waits for it.
+    pub fn delete_older(self, seen_before: Timestamp) {
+        self.0.queue.offer(Write::ForgetKeys(seen_before));
+    }
+}
 
 /// Keys forgotten in one transaction: an hour's worth of them at once would make calls wait.
 const FORGET_MAX: u32 = 20_000;

@@ -4,10 +4,9 @@
 //!
 //! Messages on their way out, as they are written: taken, about to be asked for, and what became of it.
 
-use crate::error::StoreError;
 use uuid::Uuid;
 
-use crate::error::{Unread, failed};
+use crate::error::{StoreError, Unread, failed};
 use crate::rows::callback::NewCallback;
 use crate::rows::conversation::{Pair, Standing, UserName};
 use crate::rows::message::{
@@ -15,12 +14,126 @@ use crate::rows::message::{
 };
 use crate::scope::{Scope, within};
 use crate::seal::Seal;
+use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
 use crate::tables::conversations::{conversed, conversing};
 use crate::tables::numbers::{JOIN, STANDING, routing, standing};
 use crate::tables::readers::{MESSAGE, message, pair, unreadable};
 use crate::tables::{outbox, turns};
+use crate::write::InboxWrite;
 use model::{Routing, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Messages<'a>(pub(crate) &'a Shared);
+
+impl Messages<'_> {
+    /// Writes a user's message, or a call's line, with its conversation and what reports it. Queued when this returns,
+    /// unless the queue is full (`None`).
+    pub fn receive(
+        self,
+        came: Came,
+    ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
+        self.0.queue.try_inbox(InboxWrite::Came(came))
+    }
+
+    /// Writes how far a message is. Queued when this returns, unless the queue is full (`None`).
+    pub fn update_status(
+        self,
+        status: StatusCame,
+    ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
+        self.0.queue.try_inbox(InboxWrite::Status(status))
+    }
+
+    /// Writes messages that are to go out; refused where there is no such conversation, or its epoch is another.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn enqueue(self, going: Going) -> Result<Gone, StoreError> {
+        match self.0.queue.inbox(InboxWrite::Going(going)).await? {
+            InboxFound::Gone(gone) => Ok(gone),
+            InboxFound::Came(..)
+            | InboxFound::Status(..)
+            | InboxFound::Done(..)
+            | InboxFound::Journalled => Err(StoreError::NotTaken),
+        }
+    }
+
+    /// Meta is about to be asked to take a message, which it may have from then on; `false`: it was asked before, or is not
+    /// to go out any more.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn begin_sending(self, message: Uuid, at: Timestamp) -> Result<bool, StoreError> {
+        Ok(self.0.queue.inbox(InboxWrite::Asking { message, at }).await?.into_done()?.0)
+    }
+
+    /// Meta has a message under this id. Queued when this returns.
+    pub fn set_wamid(
+        self,
+        message: Uuid,
+        wamid: String,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
+        let written = self.0.queue.inbox(InboxWrite::Posted { message, wamid });
+        async move { Ok(written.await?.into_done()?.0) }
+    }
+
+    /// Forgets the oldest messages that came before then, some at a time; whether there may be more.
+    ///
+    /// # Errors
+    /// The store takes nothing now.
+    pub async fn delete_older(self, before: Timestamp, limit: u32) -> Result<bool, StoreError> {
+        Ok(self.0.queue.inbox(InboxWrite::Forget { before, limit }).await?.into_done()?.0)
+    }
+
+    /// A conversation's messages and calls behind `before`, the latest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        conversation: Uuid,
+        before: Option<(i64, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<Message>, StoreError> {
+        messages(&self.0.read, scope, conversation, before, limit).await
+    }
+
+    /// One message, whosever it is: for what is named by our own signature.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, id: Uuid) -> Result<Option<(Pair, Message)>, StoreError> {
+        message_of(&self.0.read, id).await
+    }
+
+    /// Messages that an earlier process of this node had taken for sending when it ended, the oldest first, behind that one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn interrupted(
+        self,
+        node: &str,
+        after: (i64, Uuid),
+        limit: u32,
+    ) -> Result<Vec<LeftMessage>, StoreError> {
+        left(&self.0.read, node, after, limit).await
+    }
+
+    /// How many messages a user had written in a conversation when this one came, itself among them.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn count_until(
+        self,
+        conversation: Uuid,
+        at: Timestamp,
+        id: Uuid,
+    ) -> Result<u64, StoreError> {
+        until(&self.0.read, conversation, at, id).await
+    }
+}
 
 /// A conversation's messages behind `before`, the latest first.
 pub(crate) async fn messages(

@@ -1,17 +1,114 @@
 //! Notifications as they are kept (`notices`; `number-api.md` §4).
 
-use crate::error::StoreError;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::scope::{Scope, within};
 use crate::seal::Seal;
+use crate::shared::Shared;
 use crate::sql::{self, Conn, QueryBuilder, Row};
-use crate::store::Store;
 use crate::write::Deed;
 use model::{AuthId, CallUuid, NoticeTopic, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Notifications<'a>(pub(crate) &'a Shared);
+
+impl Notifications<'_> {
+    /// Writes a notification, unless the queue is full (`None`). Queued when this returns; the future tells when it can be
+    /// read, and need not be waited for.
+    pub fn add(
+        self,
+        row: NoticeRow,
+    ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
+        self.0.queue.try_run(NoticeWrite::Add(row))
+    }
+
+    /// Marks one notification, or all of a scope's, as read; what is read stays as it is. How many were unread.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn mark_read(
+        self,
+        scope: &Scope,
+        id: Option<Uuid>,
+        at: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.0.queue.run(NoticeWrite::Read(scope.clone(), id, at)).await
+    }
+
+    /// Forgets notifications of before then, and those that are more than an account may have.
+    ///
+    /// # Errors
+    /// The store's; some may be gone.
+    pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
+        self.0.queue.run(NoticeWrite::Forget(before)).await?;
+        // Who has too many is a reader's to find, not a write's that others wait for.
+        let select = "SELECT main_auth_id FROM notices GROUP BY main_auth_id HAVING count(*) > $1";
+        let select = sql::query_scalar(select).bind(i64::from(KEPT));
+        let many: Vec<String> =
+            select.fetch_all(&self.0.read).await.map_err(failed("count notifications"))?;
+        for main in many {
+            while self.0.queue.run(NoticeWrite::Crop(main.clone())).await? >= u64::from(CROPPED) {}
+        }
+        Ok(())
+    }
+
+    /// One of a scope's notifications.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<NoticeRow>, StoreError> {
+        let mut select = select(scope);
+        select.push(" AND notice_id = ").push_bind(id.to_string());
+        let row = select.build().fetch_optional(&self.0.read).await.map_err(failed(WHAT))?;
+        row.as_ref().map(notice).transpose()
+    }
+
+    /// A scope's notifications, newest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        filter: &NoticeFilter,
+        limit: u32,
+    ) -> Result<Vec<NoticeRow>, StoreError> {
+        let mut select = select(scope);
+        if let Some(topic) = filter.topic {
+            select.push(" AND kind = ").push_bind(topic.as_str());
+        }
+        match filter.read {
+            Some(true) => drop(select.push(" AND read_us IS NOT NULL")),
+            Some(false) => drop(select.push(" AND read_us IS NULL")),
+            None => {}
+        }
+        if let Some((created, id)) = filter.before {
+            select.push(" AND (created_us < ").push_bind(created.micros());
+            select.push(" OR created_us = ").push_bind(created.micros());
+            select.push(" AND notice_id > ").push_bind(id.to_string()).push(")");
+        }
+        select.push(" ORDER BY created_us DESC, notice_id LIMIT ").push_bind(limit);
+        let rows = select.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        rows.iter().map(notice).collect()
+    }
+
+    /// How many of a scope's notifications are unread.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn count_unread(self, scope: &Scope) -> Result<u64, StoreError> {
+        let mut count =
+            QueryBuilder::new("SELECT count(*) FROM notices WHERE read_us IS NULL AND ");
+        within(&mut count, scope);
+        let count: i64 =
+            count.build_query_scalar().fetch_one(&self.0.read).await.map_err(failed(WHAT))?;
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+}
 
 /// A notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,100 +218,6 @@ async fn crop(to: &mut Conn, main: &str) -> Result<u64, sqlx::Error> {
     Ok(delete.execute(to).await?.rows_affected())
 }
 
-impl Store {
-    /// Writes a notification, unless the queue is full (`None`). Queued when this returns; the future tells when it can be
-    /// read, and need not be waited for.
-    pub fn add_notice(
-        &self,
-        row: NoticeRow,
-    ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
-        self.log.deed_if_room(NoticeWrite::Add(row))
-    }
-
-    /// Marks one notification, or all of a scope's, as read; what is read stays as it is. How many were unread.
-    ///
-    /// # Errors
-    /// The store takes nothing now; nothing has changed.
-    pub async fn read_notices(
-        &self,
-        scope: &Scope,
-        id: Option<Uuid>,
-        at: Timestamp,
-    ) -> Result<u64, StoreError> {
-        self.log.deed(NoticeWrite::Read(scope.clone(), id, at)).await
-    }
-
-    /// Forgets notifications of before then, and those that are more than an account may have.
-    ///
-    /// # Errors
-    /// The store's; some may be gone.
-    pub async fn forget_notices(&self, before: Timestamp) -> Result<(), StoreError> {
-        self.log.deed(NoticeWrite::Forget(before)).await?;
-        // Who has too many is a reader's to find, not a write's that others wait for.
-        let select = "SELECT main_auth_id FROM notices GROUP BY main_auth_id HAVING count(*) > $1";
-        let select = sql::query_scalar(select).bind(i64::from(KEPT));
-        let many: Vec<String> =
-            select.fetch_all(&self.read).await.map_err(failed("count notifications"))?;
-        for main in many {
-            while self.log.deed(NoticeWrite::Crop(main.clone())).await? >= u64::from(CROPPED) {}
-        }
-        Ok(())
-    }
-
-    /// One of a scope's notifications.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn notice(&self, scope: &Scope, id: Uuid) -> Result<Option<NoticeRow>, StoreError> {
-        let mut select = select(scope);
-        select.push(" AND notice_id = ").push_bind(id.to_string());
-        let row = select.build().fetch_optional(&self.read).await.map_err(failed(WHAT))?;
-        row.as_ref().map(notice).transpose()
-    }
-
-    /// A scope's notifications, newest first.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn notices(
-        &self,
-        scope: &Scope,
-        filter: &NoticeFilter,
-        limit: u32,
-    ) -> Result<Vec<NoticeRow>, StoreError> {
-        let mut select = select(scope);
-        if let Some(topic) = filter.topic {
-            select.push(" AND kind = ").push_bind(topic.as_str());
-        }
-        match filter.read {
-            Some(true) => drop(select.push(" AND read_us IS NOT NULL")),
-            Some(false) => drop(select.push(" AND read_us IS NULL")),
-            None => {}
-        }
-        if let Some((created, id)) = filter.before {
-            select.push(" AND (created_us < ").push_bind(created.micros());
-            select.push(" OR created_us = ").push_bind(created.micros());
-            select.push(" AND notice_id > ").push_bind(id.to_string()).push(")");
-        }
-        select.push(" ORDER BY created_us DESC, notice_id LIMIT ").push_bind(limit);
-        let rows = select.build().fetch_all(&self.read).await.map_err(failed(WHAT))?;
-        rows.iter().map(notice).collect()
-    }
-
-    /// How many of a scope's notifications are unread.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn unread_notices(&self, scope: &Scope) -> Result<u64, StoreError> {
-        let mut count =
-            QueryBuilder::new("SELECT count(*) FROM notices WHERE read_us IS NULL AND ");
-        within(&mut count, scope);
-        let count: i64 =
-            count.build_query_scalar().fetch_one(&self.read).await.map_err(failed(WHAT))?;
-        Ok(u64::try_from(count).unwrap_or_default())
-    }
-}
-
 const WHAT: &str = "read notifications";
 
 fn select(scope: &Scope) -> QueryBuilder {
@@ -250,6 +253,7 @@ fn notice(row: &Row) -> Result<NoticeRow, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
     use model::Health;
 
     fn row(n: u8, account: &str, main: &str, topic: NoticeTopic) -> NoticeRow {
@@ -275,12 +279,14 @@ mod tests {
         let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
         for n in 1..=5 {
             let topic = if n == 2 { NoticeTopic::Escalation } else { NoticeTopic::Message };
-            let written =
-                store.add_notice(row(n, if n == 3 { "SA1" } else { "MA1" }, "MA1", topic)).unwrap();
+            let written = store
+                .notifications()
+                .add(row(n, if n == 3 { "SA1" } else { "MA1" }, "MA1", topic))
+                .unwrap();
             assert_eq!(written.await.unwrap(), 1);
         }
         let ids = async |scope: &Scope, filter: NoticeFilter, limit| {
-            let rows = store.notices(scope, &filter, limit).await.unwrap();
+            let rows = store.notifications().list(scope, &filter, limit).await.unwrap();
             rows.iter().map(|row| row.id.as_u128()).collect::<Vec<_>>()
         };
         // Of the same moment (2 and 3, 4 and 5): by id.
@@ -301,25 +307,28 @@ mod tests {
         assert_eq!(ids(&main, of_one, 9).await, [2]);
         let now = Timestamp::from_secs(100);
         let one = Some(Uuid::from_u128(2));
-        assert_eq!(store.read_notices(&other, one, now).await.unwrap(), 0);
-        assert_eq!(store.read_notices(&main, one, now).await.unwrap(), 1);
+        assert_eq!(store.notifications().mark_read(&other, one, now).await.unwrap(), 0);
+        assert_eq!(store.notifications().mark_read(&main, one, now).await.unwrap(), 1);
         assert_eq!(
-            store.read_notices(&main, one, now).await.unwrap(),
+            store.notifications().mark_read(&main, one, now).await.unwrap(),
             0,
             "once more changes nothing"
         );
-        assert_eq!(store.unread_notices(&main).await.unwrap(), 4);
+        assert_eq!(store.notifications().count_unread(&main).await.unwrap(), 4);
         assert_eq!(
             ids(&main, NoticeFilter { read: Some(true), ..Default::default() }, 9).await,
             [2]
         );
-        assert_eq!(store.read_notices(&sub, None, now).await.unwrap(), 1);
-        assert_eq!(store.read_notices(&main, None, now).await.unwrap(), 3);
-        assert_eq!(store.unread_notices(&main).await.unwrap(), 0);
-        assert_eq!(store.notice(&main, Uuid::from_u128(2)).await.unwrap().unwrap().read, Some(now));
-        assert_eq!(store.notice(&other, Uuid::from_u128(2)).await.unwrap(), None);
-        store.forget_notices(Timestamp::from_secs(2)).await.unwrap();
-        store.settled().await;
+        assert_eq!(store.notifications().mark_read(&sub, None, now).await.unwrap(), 1);
+        assert_eq!(store.notifications().mark_read(&main, None, now).await.unwrap(), 3);
+        assert_eq!(store.notifications().count_unread(&main).await.unwrap(), 0);
+        assert_eq!(
+            store.notifications().get(&main, Uuid::from_u128(2)).await.unwrap().unwrap().read,
+            Some(now)
+        );
+        assert_eq!(store.notifications().get(&other, Uuid::from_u128(2)).await.unwrap(), None);
+        store.notifications().delete_older(Timestamp::from_secs(2)).await.unwrap();
+        store.flush().await;
         assert_eq!(ids(&main, NoticeFilter::default(), 9).await, [4, 5]);
         store.close().await;
     }

@@ -2,12 +2,51 @@
 //! or with the owner, is one row: each conversation keeps the generation that its own routing was set in, and the newer of
 //! the two counts.
 
-use crate::error::StoreError;
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::rows::conversation::{Pair, Standing};
 use crate::rows::number::{Claim, Reroute, Tenure};
+use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Row};
+use crate::write::InboxWrite;
 use model::{PhoneNumberId, Routing};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers<'a>(pub(crate) &'a Shared);
+
+impl Numbers<'_> {
+    /// Changes a number's routing, and that of all its conversations where it is to be so: one transaction.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn set_routing(self, reroute: Reroute) -> Result<(), StoreError> {
+        self.0.queue.inbox(InboxWrite::Reroute(reroute)).await?.into_done().map(drop)
+    }
+
+    /// A number is another account's from now on; `false`: it was before.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn transfer(self, claim: Claim) -> Result<bool, StoreError> {
+        Ok(self.0.queue.inbox(InboxWrite::Claim(claim)).await?.into_done()?.0)
+    }
+
+    /// Whose conversations the numbers have.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn owners(self) -> Result<Vec<(PhoneNumberId, Tenure)>, StoreError> {
+        all(&self.0.read).await
+    }
+
+    /// What was set of numbers' routing.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn routings(self) -> Result<Vec<(PhoneNumberId, Routing)>, StoreError> {
+        routings(&self.0.read).await
+    }
+}
 
 pub(crate) fn routing(row: &Row) -> Result<Routing, sqlx::Error> {
     let id = |column: &str| {

@@ -5,11 +5,11 @@
 //! call after what all who were in tell. Handing out changes nothing in the row: who delivers remembers what it holds, and what a
 //! crash interrupts is simply due again.
 
-use crate::database::Database;
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use crate::database::Database;
 use crate::error::{StoreError, Unread, failed, word};
 use crate::rows::callback::{
     Callback, CallbackState, CallbackView, NewCallback, Settled, Settlement, Written, is_secret,
@@ -17,11 +17,100 @@ use crate::rows::callback::{
 use crate::rows::message;
 use crate::scope::{self, Scope};
 use crate::seal::Seal;
+use crate::shared::Shared;
 use crate::sql::connect::beside_a_node;
 use crate::sql::{self, All, Conn, Outcome, Pool, Query, Row};
+use crate::write::Write;
 use machine::{EVENT_TYPE, MPC_END, Notice, NoticeKind, Param, Params};
 use model::{CallUuid, Timestamp};
 use xml::ast::DocUrl;
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Outbox<'a>(pub(crate) &'a Shared);
+
+impl Outbox<'_> {
+    /// Puts a callback into the outbox; it may be sent once this is done. Queued when this returns.
+    ///
+    /// # Errors
+    /// The store was closed meanwhile; or the journal has the callback, and it goes out when the store has it.
+    pub fn add(
+        self,
+        callback: NewCallback,
+    ) -> impl Future<Output = Result<Written, StoreError>> + Send + 'static + use<> {
+        let queued = self.0.queue.request(|sender| Write::Callback(Box::new(callback), sender));
+        async move { queued.await?.ok_or(StoreError::Journalled) }
+    }
+
+    /// Writes down what became of a callback; gives whether others of its call wait.
+    ///
+    /// # Errors
+    /// The store was closed meanwhile.
+    pub fn settle(
+        self,
+        settlement: Settlement,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
+        self.0.queue.request(|sender| Write::Settle(Box::new(settlement), sender))
+    }
+
+    /// The origins with callbacks that are due, and when the next one is due that isn't yet.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn due_origins(
+        self,
+        node_id: &str,
+        now: Timestamp,
+    ) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
+        origins_due(&self.0.read, node_id, now).await
+    }
+
+    /// Callbacks of an origin that are due, the longest due first; of each call and URL the oldest only. A row that cannot be
+    /// read is given up and logged: it must not hold up those behind it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn due(
+        self,
+        node_id: &str,
+        origin: &str,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Callback>, StoreError> {
+        let (due, illegible) = due(&self.0.read, &self.0.seal, node_id, origin, now, limit).await?;
+        for Illegible { id, detail } in illegible {
+            tracing::error!(id, detail, "a callback in the outbox cannot be read and is given up");
+            let last = format!("it cannot be read: {detail}");
+            self.settle(Settlement { id, attempts: 0, at: now, outcome: Settled::Failed, last })
+                .await?;
+        }
+        Ok(due)
+    }
+
+    /// What a call's callbacks carry, by event id, secret parameters left out. No call of the scope's has none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn of_call(
+        self,
+        scope: &Scope,
+        call: CallUuid,
+    ) -> Result<BTreeMap<Uuid, Notice>, StoreError> {
+        of_call(&self.0.read, scope, call).await
+    }
+
+    /// Puts an event that is no message's into the outbox, and waits until it is there; none: the journal has it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn add_event(self, event: NewCallback) -> Result<Option<Written>, StoreError> {
+        match self.add(event).await {
+            Ok(written) => Ok(Some(written)),
+            Err(StoreError::Journalled) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
 
 const COLUMNS: &str = "id, event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, method, params, \
     secret_params, sealed_params, created_us, since_us, attempts, retries";

@@ -5,167 +5,254 @@
 //! Who a person or key is of is part of each row; what an API can reach takes the asker's scope (R16). Digests come ready
 //! made: this file knows no secret.
 
-use crate::error::StoreError;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::scope::{Scope, within};
 use crate::seal::Seal;
+use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
-use crate::store::Store;
 use crate::write::Deed;
 use model::{AuthId, Role, Timestamp};
 
-impl Store {
-    /// One of a scope's users.
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct ApiKeys<'a>(pub(crate) &'a Shared);
+
+impl ApiKeys<'_> {
+    /// A scope's API keys, newest first; `before`: the last of the page before.
     ///
     /// # Errors
     /// The store's.
-    pub async fn user(&self, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
-        crate::tables::people::one(&self.read, scope, id).await
-    }
-
-    /// The user who signs in by that name, whosever they are.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {
-        crate::tables::people::named(&self.read, name).await
-    }
-
-    /// The user whom a sign-in provider knows by that name.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn user_linked(
-        &self,
-        issuer: &str,
-        subject: &str,
-    ) -> Result<Option<User>, StoreError> {
-        crate::tables::people::linked(&self.read, issuer, subject).await
-    }
-
-    /// Those who sign in by that name, whatever the case of its letters: two at most.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn users_named_like(&self, name: &str) -> Result<Vec<User>, StoreError> {
-        crate::tables::people::named_like(&self.read, name).await
-    }
-
-    /// Notes who somebody is at a sign-in provider; `false`: one of the two is linked already.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn link_user(&self, link: UserLink) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Link(link)).await
-    }
-
-    /// A scope's users, newest first; `before`: the last of the page before.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn users(
-        &self,
+    pub async fn list(
+        self,
         scope: &Scope,
         before: Option<(Timestamp, Uuid)>,
         limit: u32,
-    ) -> Result<Vec<User>, StoreError> {
-        crate::tables::people::list(&self.read, scope, before, limit).await
+    ) -> Result<Vec<MadeKey>, StoreError> {
+        crate::tables::people::keys(&self.0.read, scope, before, limit).await
     }
 
-    /// Writes a new user to the disk; `false`: the name is taken.
+    /// Every API key that was made here.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn all(self) -> Result<Vec<MadeKey>, StoreError> {
+        crate::tables::people::all_keys(&self.0.read).await
+    }
+
+    /// Writes a new API key to the disk.
     ///
     /// # Errors
     /// [`StoreError::NotTaken`].
-    pub async fn create_user(&self, user: User) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Create(Box::new(user))).await
+    pub async fn create(self, key: MadeKey) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::CreateKey(Box::new(key))).await
     }
 
-    /// Changes a user; `false`: the scope has none of that id, or the configuration says otherwise.
+    /// One of a scope's API keys.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<MadeKey>, StoreError> {
+        crate::tables::people::one_key(&self.0.read, scope, id).await
+    }
+
+    /// Changes an API key; `false`: the scope has none of that id.
     ///
     /// # Errors
     /// [`StoreError::NotTaken`].
-    pub async fn change_user(
-        &self,
+    pub async fn change(
+        self,
         scope: &Scope,
         id: Uuid,
-        change: UserChange,
+        name: Option<String>,
+        role: Option<Role>,
     ) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Change(scope.clone(), id, change)).await
+        run(self.0, PeopleWrite::ChangeKey { scope: scope.clone(), id, name, role }).await
     }
 
-    /// Removes a user with their sessions; `false`: the scope has none of that id, or it stands in the configuration.
+    /// Removes an API key; `false`: the scope has none of that id.
     ///
     /// # Errors
     /// [`StoreError::NotTaken`].
-    pub async fn delete_user(&self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Delete(scope.clone(), id)).await
+    pub async fn delete(self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::DeleteKey(scope.clone(), id)).await
     }
+}
 
-    /// The configuration's people as they are now.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn users_of_file(&self, users: Vec<User>) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::File(users)).await
-    }
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Sessions<'a>(pub(crate) &'a Shared);
 
+impl Sessions<'_> {
     /// A session and whose it is, by its token's digest.
     ///
     /// # Errors
     /// The store's.
-    pub async fn session(&self, digest: &str) -> Result<Option<(Session, User)>, StoreError> {
-        crate::tables::people::session(&self.read, digest).await
+    pub async fn get(self, digest: &str) -> Result<Option<(Session, User)>, StoreError> {
+        crate::tables::people::session(&self.0.read, digest).await
     }
 
     /// Writes a new session to the disk.
     ///
     /// # Errors
     /// [`StoreError::NotTaken`].
-    pub async fn begin_session(&self, session: Session) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Begin(session)).await
+    pub async fn begin(self, session: Session) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Begin(session)).await
     }
 
     /// Notes that a session is in use.
     ///
     /// # Errors
     /// [`StoreError::NotTaken`].
-    pub async fn session_seen(&self, digest: String, at: Timestamp) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Seen(digest, at)).await
+    pub async fn touch(self, digest: String, at: Timestamp) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Seen(digest, at)).await
     }
 
     /// Ends a session.
     ///
     /// # Errors
     /// [`StoreError::NotTaken`].
-    pub async fn end_session(&self, digest: String) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::End(digest)).await
+    pub async fn end(self, digest: String) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::End(digest)).await
     }
 
     /// Ends all sessions of a user.
     ///
     /// # Errors
     /// [`StoreError::NotTaken`].
-    pub async fn end_sessions(&self, user: Uuid) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::EndAll(user)).await
+    pub async fn end_all(self, user: Uuid) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::EndAll(user)).await
+    }
+
+    /// Forgets sessions begun before, or not seen since, and invitations that are over.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn delete_expired(
+        self,
+        begun_before: Timestamp,
+        seen_before: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Forget { begun_before, seen_before, now }).await
+    }
+}
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct People<'a>(pub(crate) &'a Shared);
+
+impl People<'_> {
+    /// One of a scope's users.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
+        crate::tables::people::one(&self.0.read, scope, id).await
+    }
+
+    /// The user who signs in by that name, whosever they are.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn by_name(self, name: &str) -> Result<Option<User>, StoreError> {
+        crate::tables::people::named(&self.0.read, name).await
+    }
+
+    /// The user whom a sign-in provider knows by that name.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn by_link(self, issuer: &str, subject: &str) -> Result<Option<User>, StoreError> {
+        crate::tables::people::linked(&self.0.read, issuer, subject).await
+    }
+
+    /// Those who sign in by that name, whatever the case of its letters: two at most.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn by_name_ignoring_case(self, name: &str) -> Result<Vec<User>, StoreError> {
+        crate::tables::people::named_like(&self.0.read, name).await
+    }
+
+    /// Notes who somebody is at a sign-in provider; `false`: one of the two is linked already.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn link(self, link: UserLink) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Link(link)).await
+    }
+
+    /// A scope's users, newest first; `before`: the last of the page before.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        before: Option<(Timestamp, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<User>, StoreError> {
+        crate::tables::people::list(&self.0.read, scope, before, limit).await
+    }
+
+    /// Writes a new user to the disk; `false`: the name is taken.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn create(self, user: User) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Create(Box::new(user))).await
+    }
+
+    /// Changes a user; `false`: the scope has none of that id, or the configuration says otherwise.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn change(
+        self,
+        scope: &Scope,
+        id: Uuid,
+        change: UserChange,
+    ) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Change(scope.clone(), id, change)).await
+    }
+
+    /// Removes a user with their sessions; `false`: the scope has none of that id, or it stands in the configuration.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn delete(self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Delete(scope.clone(), id)).await
+    }
+
+    /// The configuration's people as they are now.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn sync_configured(self, users: Vec<User>) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::File(users)).await
     }
 
     /// Writes an invitation, instead of those that the user had.
     ///
     /// # Errors
     /// [`StoreError::NotTaken`].
-    pub async fn invite(&self, invitation: Invitation) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Invite(invitation)).await
+    pub async fn invite(self, invitation: Invitation) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Invite(invitation)).await
     }
 
     /// Who an invitation that still holds is for.
     ///
     /// # Errors
     /// The store's.
-    pub async fn invited(&self, digest: &str, now: Timestamp) -> Result<Option<User>, StoreError> {
-        crate::tables::people::invited(&self.read, digest, now).await
+    pub async fn by_invitation(
+        self,
+        digest: &str,
+        now: Timestamp,
+    ) -> Result<Option<User>, StoreError> {
+        crate::tables::people::invited(&self.0.read, digest, now).await
     }
 
     /// Uses an invitation up and sets the user's password, a hash; `false`: it holds no more.
@@ -173,84 +260,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotTaken`].
     pub async fn accept_invitation(
-        &self,
+        self,
         digest: String,
         password: String,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Accept { digest, password, now }).await
-    }
-
-    /// Forgets sessions begun before, or not seen since, and invitations that are over.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn forget_sessions(
-        &self,
-        begun_before: Timestamp,
-        seen_before: Timestamp,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::Forget { begun_before, seen_before, now }).await
-    }
-
-    /// A scope's API keys, newest first; `before`: the last of the page before.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn api_keys(
-        &self,
-        scope: &Scope,
-        before: Option<(Timestamp, Uuid)>,
-        limit: u32,
-    ) -> Result<Vec<MadeKey>, StoreError> {
-        crate::tables::people::keys(&self.read, scope, before, limit).await
-    }
-
-    /// Every API key that was made here.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn all_api_keys(&self) -> Result<Vec<MadeKey>, StoreError> {
-        crate::tables::people::all_keys(&self.read).await
-    }
-
-    /// Writes a new API key to the disk.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn create_api_key(&self, key: MadeKey) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::CreateKey(Box::new(key))).await
-    }
-
-    /// One of a scope's API keys.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn api_key(&self, scope: &Scope, id: Uuid) -> Result<Option<MadeKey>, StoreError> {
-        crate::tables::people::one_key(&self.read, scope, id).await
-    }
-
-    /// Changes an API key; `false`: the scope has none of that id.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn change_api_key(
-        &self,
-        scope: &Scope,
-        id: Uuid,
-        name: Option<String>,
-        role: Option<Role>,
-    ) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::ChangeKey { scope: scope.clone(), id, name, role }).await
-    }
-
-    /// Removes an API key; `false`: the scope has none of that id.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTaken`].
-    pub async fn delete_api_key(&self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
-        self.log.people(PeopleWrite::DeleteKey(scope.clone(), id)).await
+        run(self.0, PeopleWrite::Accept { digest, password, now }).await
     }
 }
 
@@ -396,6 +411,11 @@ impl Deed for PeopleWrite {
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         Box::pin(write(to, self))
     }
+}
+
+/// Writes it to the disk; whether anything has changed.
+async fn run(shared: &Shared, write: PeopleWrite) -> Result<bool, StoreError> {
+    Ok(shared.queue.run(write).await? > 0)
 }
 
 /// Carries it out; how many rows have changed.

@@ -1,10 +1,50 @@
 //! What users allow business numbers (`admission::permission`), and their replies as they came.
 
-use crate::error::StoreError;
-use crate::error::failed;
-use crate::rows::permission::{PermissionReply, PermissionRow};
+use crate::error::{StoreError, failed};
+use crate::rows::permission::{PermissionReply, PermissionRow, PermissionWrite};
+use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool};
+use crate::write::Write;
 use model::{PhoneNumberId, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Permissions<'a>(pub(crate) &'a Shared);
+
+impl Permissions<'_> {
+    /// Rows of what users allow behind `after` (none: from the first), in the order of number and user.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        after: Option<(&str, &str)>,
+        limit: u32,
+    ) -> Result<Vec<PermissionRow>, StoreError> {
+        page(&self.0.read, after, limit).await
+    }
+
+    /// Notes what a user allows. Queued when this returns, unless the queue is full (`None`); the future tells when it
+    /// is on the disk, and need not be waited for.
+    pub fn put(
+        self,
+        write: PermissionWrite,
+    ) -> Option<impl Future<Output = Result<(), StoreError>> + Send + 'static + use<>> {
+        let is_waited_for = write.reply.is_some();
+        let queued =
+            self.0.queue.try_change(|sender| Write::Permission(Box::new(write), sender))?;
+        if is_waited_for {
+            self.0.queue.wake();
+        }
+        Some(async move { queued.await.map_err(|_| StoreError::Closed) })
+    }
+
+    /// Forgets a user of whom nothing has been written since `before`. Returns at once.
+    pub fn delete_unchanged(self, number: &PhoneNumberId, user: &str, before: Timestamp) {
+        // If the queue is full, the next sweep does it.
+        self.0.queue.offer(Write::ForgetPermission(number.clone(), user.to_owned(), before));
+    }
+}
 
 /// Puts the row in place of the older one, and the reply beside it. Of a copy nothing is written.
 pub(crate) async fn put(
@@ -84,6 +124,7 @@ pub(crate) async fn page(
 
 #[cfg(test)]
 mod tests {
+    use crate::store::Store;
     use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
@@ -95,7 +136,6 @@ mod tests {
     use crate::options::Part;
     use crate::options::StoreOptions;
     use crate::rows::permission::PermissionWrite;
-    use crate::store::Store;
     use model::Health;
 
     fn row(number: &str, user: &str, state: &str, at: i64) -> PermissionRow {
@@ -114,7 +154,7 @@ mod tests {
             reply: "{}".to_owned(),
             applied: true,
         });
-        store.permission(PermissionWrite { row, reply }).expect("room").await.unwrap();
+        store.permissions().put(PermissionWrite { row, reply }).expect("room").await.unwrap();
     }
 
     async fn replies(file: &Path) -> i64 {
@@ -139,7 +179,7 @@ mod tests {
         loop {
             let last: Option<PermissionRow> = seen.last().cloned();
             let after = last.as_ref().map(|row| (row.number.as_str(), row.user.as_str()));
-            let page = store.permissions(after, 3).await.unwrap();
+            let page = store.permissions().list(after, 3).await.unwrap();
             if page.is_empty() {
                 break;
             }
@@ -150,10 +190,10 @@ mod tests {
         assert_eq!(keys, [("1", "91"), ("1", "92"), ("10", "9"), ("2", "91")]);
         assert_eq!((&seen[1], replies(&file).await), (&row("1", "92", "temporary", 20), 1));
         for user in ["91", "92"] {
-            store.forget_permission(&"1".into(), user, Timestamp::from_secs(20));
+            store.permissions().delete_unchanged(&"1".into(), user, Timestamp::from_secs(20));
         }
-        store.forget_events(Timestamp::default(), Timestamp::from_secs(21)).await.unwrap();
-        let left = store.permissions(None, 9).await.unwrap();
+        store.calls().delete_history(Timestamp::default(), Timestamp::from_secs(21)).await.unwrap();
+        let left = store.permissions().list(None, 9).await.unwrap();
         assert_eq!((left.len(), left[0].user.as_str()), (3, "92"), "written since");
         assert_eq!(replies(&file).await, 0);
         assert!(!format!("{left:?}").contains("92"), "no user in a log");
@@ -174,16 +214,19 @@ mod tests {
         let store = Store::open_with(&file, options, Health::new()).await.unwrap();
         fails.store(true, Ordering::SeqCst);
         put(&store, row("1", "91", "temporary", 10), Some("wamid.1")).await;
-        assert!(store.permissions(None, 9).await.unwrap().is_empty());
+        assert!(store.permissions().list(None, 9).await.unwrap().is_empty());
         fails.store(false, Ordering::SeqCst);
         let mut every = tokio::time::interval(Duration::from_millis(20));
         for _ in 0..500 {
             every.tick().await;
-            if !store.permissions(None, 9).await.unwrap().is_empty() {
+            if !store.permissions().list(None, 9).await.unwrap().is_empty() {
                 break;
             }
         }
-        assert_eq!(store.permissions(None, 9).await.unwrap(), [row("1", "91", "temporary", 10)]);
+        assert_eq!(
+            store.permissions().list(None, 9).await.unwrap(),
+            [row("1", "91", "temporary", 10)]
+        );
         assert_eq!(replies(&file).await, 1);
         store.close().await;
     }

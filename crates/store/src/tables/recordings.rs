@@ -3,10 +3,9 @@
 //! Recordings: rows beside files that others keep (`plivo-call-api.md` §5). A row is there from the recording's beginning;
 //! its end, and what tells of it, are one transaction.
 
-use crate::error::StoreError;
 use uuid::Uuid;
 
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::rows::callback::Written;
 use crate::rows::recording::{
     CopyWrite, Recording, RecordingConclusion, RecordingFilter, RecordingStart, RecordingWork,
@@ -14,15 +13,20 @@ use crate::rows::recording::{
 };
 use crate::scope::{Scope, within};
 use crate::seal::Seal;
+use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
-use crate::store::Store;
 use crate::tables::outbox;
+use crate::write::Write;
 use model::{CallUuid, Timestamp};
 
-impl Store {
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Recordings<'a>(pub(crate) &'a Shared);
+
+impl Recordings<'_> {
     /// Notes a recording that begins. Returns at once; a beginning that is lost [`Store::conclude_recording`] makes good for.
-    pub fn recording_begun(&self, start: RecordingStart) {
-        self.log.recording_begun(start);
+    pub fn begin(self, start: RecordingStart) {
+        self.0.queue.post(Write::RecordingBegun(Box::new(start)));
     }
 
     /// The end of a recording: its row and what reports it, in one transaction, once, synced to the disk. Queued when this
@@ -30,106 +34,103 @@ impl Store {
     ///
     /// # Errors
     /// The store was closed meanwhile.
-    pub fn conclude_recording(
-        &self,
+    pub fn conclude(
+        self,
         conclusion: RecordingConclusion,
     ) -> impl Future<Output = Result<Vec<Written>, StoreError>> + Send + 'static + use<> {
-        self.log.conclude_recording(conclusion)
+        self.0.queue.request(|sender| Write::RecordingEnded(Box::new(conclusion), sender))
     }
 
     /// Recordings of a node that were never ended: what a crash left behind.
     ///
     /// # Errors
     /// The store's.
-    pub async fn recordings_open(&self, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
-        crate::tables::recordings::open(&self.read, node_id).await
+    pub async fn unfinished(self, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
+        crate::tables::recordings::open(&self.0.read, node_id).await
     }
 
     /// One of a scope's recordings that is complete.
     ///
     /// # Errors
     /// The store's.
-    pub async fn recording(
-        &self,
-        scope: &Scope,
-        id: Uuid,
-    ) -> Result<Option<Recording>, StoreError> {
-        crate::tables::recordings::one(&self.read, scope, id).await
+    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Recording>, StoreError> {
+        crate::tables::recordings::one(&self.0.read, scope, id).await
     }
 
     /// A scope's complete recordings, newest first, and how many there are in all.
     ///
     /// # Errors
     /// The store's.
-    pub async fn recordings(
-        &self,
+    pub async fn list(
+        self,
         scope: &Scope,
         filter: &RecordingFilter,
         limit: u32,
         offset: u64,
     ) -> Result<(Vec<Recording>, u64), StoreError> {
-        crate::tables::recordings::list(&self.read, scope, filter, limit, offset).await
+        crate::tables::recordings::list(&self.0.read, scope, filter, limit, offset).await
     }
 
     /// Complete recordings that began before then, whosever they are, the oldest first.
     ///
     /// # Errors
     /// The store's.
-    pub async fn recordings_older(
-        &self,
+    pub async fn older_than(
+        self,
         than: Timestamp,
         limit: u32,
     ) -> Result<Vec<Recording>, StoreError> {
-        crate::tables::recordings::older(&self.read, than, limit).await
+        crate::tables::recordings::older(&self.0.read, than, limit).await
     }
 
     /// What a recording of this id and format is called in other storage, whosever it is; `None`: it is not there.
     ///
     /// # Errors
     /// The store's.
-    pub async fn recording_object(
-        &self,
-        id: Uuid,
-        format: &str,
-    ) -> Result<Option<String>, StoreError> {
-        crate::tables::recordings::object(&self.read, id, format).await
+    pub async fn object_name(self, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
+        crate::tables::recordings::object(&self.0.read, id, format).await
     }
 
     /// What a node is to do about its complete recordings by now, at most so many of each kind.
     ///
     /// # Errors
     /// The store's.
-    pub async fn recording_work(
-        &self,
+    pub async fn work(
+        self,
         node_id: &str,
         now: Timestamp,
         limit: u32,
     ) -> Result<RecordingWork, StoreError> {
-        crate::tables::recordings::work(&self.read, node_id, now, limit).await
+        crate::tables::recordings::work(&self.0.read, node_id, now, limit).await
     }
 
     /// Writes what became of a try to write down what is said in a recording; with what tells of it, if that is new.
     ///
     /// # Errors
     /// The store takes nothing now; nothing has changed.
-    pub async fn transcribed(&self, write: TranscriptWrite) -> Result<Vec<Written>, StoreError> {
-        self.log.transcribed(write).await
+    pub async fn write_transcript(
+        self,
+        write: TranscriptWrite,
+    ) -> Result<Vec<Written>, StoreError> {
+        let written = self.0.queue.request(|sender| Write::Transcribed(Box::new(write), sender));
+        written.await.map_err(|_| StoreError::NotTaken)
     }
 
     /// Writes what became of a copy to the disk.
     ///
     /// # Errors
     /// The store takes nothing now; nothing has changed.
-    pub async fn copied(&self, write: CopyWrite) -> Result<(), StoreError> {
-        self.log.copied(write).await
+    pub async fn write_copy(self, write: CopyWrite) -> Result<(), StoreError> {
+        let written = self.0.queue.request(|sender| Write::Copy(Box::new(write), sender));
+        written.await.map_err(|_| StoreError::NotTaken)
     }
 
     /// Forgets recordings' rows; their copies in other storage are to be taken away.
     ///
     /// # Errors
     /// The store takes nothing now; nothing has changed.
-    pub async fn forget_recordings(&self, ids: Vec<Uuid>) -> Result<(), StoreError> {
-        self.log.forget_recordings(ids).await
+    pub async fn delete(self, ids: Vec<Uuid>) -> Result<(), StoreError> {
+        self.0.queue.change(|sender| Write::ForgetRecordings(ids, sender)).await
     }
 }
 
@@ -526,24 +527,25 @@ mod tests {
             start(3, "MA2", "MA2"),
             start(4, "MA1", "MA1"),
         ] {
-            store.recording_begun(start);
+            store.recordings().begin(start);
         }
-        store.settled().await;
-        assert_eq!(store.recordings_open("node").await.unwrap().len(), 4);
+        store.flush().await;
+        assert_eq!(store.recordings().unfinished("node").await.unwrap().len(), 4);
         assert_eq!(
-            store.recordings(&main, &RecordingFilter::default(), 20, 0).await.unwrap(),
+            store.recordings().list(&main, &RecordingFilter::default(), 20, 0).await.unwrap(),
             (vec![], 0)
         );
         for n in 1..=2 {
             store
-                .conclude_recording(ended(start(n, if n == 1 { "MA1" } else { "SA1" }, "MA1")))
+                .recordings()
+                .conclude(ended(start(n, if n == 1 { "MA1" } else { "SA1" }, "MA1")))
                 .await
                 .unwrap();
         }
         // One whose beginning got lost.
-        store.conclude_recording(ended(start(9, "MA1", "MA1"))).await.unwrap();
+        store.recordings().conclude(ended(start(9, "MA1", "MA1"))).await.unwrap();
         let ids = async |scope: &Scope, filter: RecordingFilter| {
-            let (list, total) = store.recordings(scope, &filter, 20, 0).await.unwrap();
+            let (list, total) = store.recordings().list(scope, &filter, 20, 0).await.unwrap();
             (list.iter().map(|r| r.id.as_u128()).collect::<Vec<_>>(), total)
         };
         assert_eq!(ids(&main, RecordingFilter::default()).await, (vec![9, 2, 1], 3));
@@ -558,13 +560,16 @@ mod tests {
             RecordingFilter { call: Some(CallUuid(Uuid::nil())), ..RecordingFilter::default() };
         assert_eq!(ids(&main, call).await.0, []);
         let id = Uuid::from_u128(1);
-        assert_eq!(store.recording(&main, id).await.unwrap().map(|r| r.duration_ms), Some(3_500));
-        assert_eq!(store.recording(&sub, id).await.unwrap(), None);
-        let old = store.recordings_older(Timestamp::from_secs(250), 10).await.unwrap();
+        assert_eq!(
+            store.recordings().get(&main, id).await.unwrap().map(|r| r.duration_ms),
+            Some(3_500)
+        );
+        assert_eq!(store.recordings().get(&sub, id).await.unwrap(), None);
+        let old = store.recordings().older_than(Timestamp::from_secs(250), 10).await.unwrap();
         assert_eq!(old.iter().map(|r| r.id.as_u128()).collect::<Vec<_>>(), [1, 2]);
-        store.forget_recordings(vec![id]).await.unwrap();
-        assert_eq!(store.recording(&main, id).await.unwrap(), None);
-        let left = store.recordings_open("node").await.unwrap();
+        store.recordings().delete(vec![id]).await.unwrap();
+        assert_eq!(store.recordings().get(&main, id).await.unwrap(), None);
+        let left = store.recordings().unfinished("node").await.unwrap();
         assert_eq!(left.iter().map(|r| r.id.as_u128()).collect::<Vec<_>>(), [3, 4]);
         store.close().await;
     }
@@ -576,34 +581,54 @@ mod tests {
         for n in [1, 2, 3] {
             let mut conclusion = ended(start(n, "MA1", "MA1"));
             conclusion.end.upload = (n != 3).then(|| at(1_000 * i64::from(n)));
-            store.conclude_recording(conclusion).await.unwrap();
+            store.recordings().conclude(conclusion).await.unwrap();
         }
-        let work = async |now: i64| store.recording_work("node", at(now), 10).await.unwrap();
+        let work = async |now: i64| store.recordings().work("node", at(now), 10).await.unwrap();
         let ids =
             |work: &RecordingWork| work.copies.iter().map(|r| r.id.as_u128()).collect::<Vec<_>>();
         assert_eq!((ids(&work(999).await), work(999).await.next), (vec![], Some(at(1_000))));
         assert_eq!((ids(&work(1_500).await), work(1_500).await.next), (vec![1], Some(at(2_000))));
         assert_eq!(
-            store.recording_work("other", at(9_000), 10).await.unwrap(),
+            store.recordings().work("other", at(9_000), 10).await.unwrap(),
             RecordingWork::default()
         );
 
         let [one, two] = [1, 2].map(Uuid::from_u128);
-        store.copied(CopyWrite::Failed { id: one, again: Some(at(5_000)) }).await.unwrap();
-        store.copied(CopyWrite::Copied { id: two, object: "a/2.wav".to_owned() }).await.unwrap();
+        store
+            .recordings()
+            .write_copy(CopyWrite::Failed { id: one, again: Some(at(5_000)) })
+            .await
+            .unwrap();
+        store
+            .recordings()
+            .write_copy(CopyWrite::Copied { id: two, object: "a/2.wav".to_owned() })
+            .await
+            .unwrap();
         let later = work(5_000).await;
         assert_eq!((ids(&later), later.copies[0].copy_tries, later.next), (vec![1], 1, None));
-        assert_eq!(store.recording_object(two, "wav").await.unwrap().as_deref(), Some("a/2.wav"));
-        assert_eq!(store.recording_object(two, "mp3").await.unwrap(), None);
+        assert_eq!(
+            store.recordings().object_name(two, "wav").await.unwrap().as_deref(),
+            Some("a/2.wav")
+        );
+        assert_eq!(store.recordings().object_name(two, "mp3").await.unwrap(), None);
 
         // One goes while it is being copied, the other one has been.
-        store.forget_recordings(vec![one, two]).await.unwrap();
-        store.copied(CopyWrite::Copied { id: one, object: "a/1.wav".to_owned() }).await.unwrap();
+        store.recordings().delete(vec![one, two]).await.unwrap();
+        store
+            .recordings()
+            .write_copy(CopyWrite::Copied { id: one, object: "a/1.wav".to_owned() })
+            .await
+            .unwrap();
         let objects = work(5_000).await.objects;
         assert_eq!(objects, [("a/1.wav".to_owned(), 0), ("a/2.wav".to_owned(), 0)]);
-        store.copied(CopyWrite::Removed { object: "a/1.wav".to_owned() }).await.unwrap();
         store
-            .copied(CopyWrite::Kept { object: "a/2.wav".to_owned(), again: at(6_000) })
+            .recordings()
+            .write_copy(CopyWrite::Removed { object: "a/1.wav".to_owned() })
+            .await
+            .unwrap();
+        store
+            .recordings()
+            .write_copy(CopyWrite::Kept { object: "a/2.wav".to_owned(), again: at(6_000) })
             .await
             .unwrap();
         assert_eq!(
@@ -627,14 +652,18 @@ mod tests {
         let start = RecordingStart { transcript: Some(order.clone()), ..start(1, "MA1", "MA1") };
         let mut conclusion = ended(start.clone());
         (conclusion.end.upload, conclusion.end.transcribe) = (Some(at(500)), Some(at(500)));
-        store.conclude_recording(conclusion).await.unwrap();
-        let work = async |now: i64| store.recording_work("node", at(now), 10).await.unwrap();
+        store.recordings().conclude(conclusion).await.unwrap();
+        let work = async |now: i64| store.recordings().work("node", at(now), 10).await.unwrap();
         let first = work(600).await;
         assert_eq!(
             (first.copies.len(), first.transcripts[0].tries, &first.transcripts[0].start),
             (0, 0, &start)
         );
-        store.transcribed(TranscriptWrite::Again { id: start.id, at: at(700) }).await.unwrap();
+        store
+            .recordings()
+            .write_transcript(TranscriptWrite::Again { id: start.id, at: at(700) })
+            .await
+            .unwrap();
         assert_eq!(
             work(600).await,
             RecordingWork { next: Some(at(700)), ..RecordingWork::default() }
@@ -653,8 +682,8 @@ mod tests {
             created: at(700),
         };
         let done = TranscriptWrite::Done { id: start.id, callback: Box::new(callback) };
-        assert_eq!(store.transcribed(done.clone()).await.unwrap().len(), 1);
-        assert_eq!(store.transcribed(done).await.unwrap().len(), 0, "told once");
+        assert_eq!(store.recordings().write_transcript(done.clone()).await.unwrap().len(), 1);
+        assert_eq!(store.recordings().write_transcript(done).await.unwrap().len(), 0, "told once");
         let last = work(700).await;
         assert_eq!((last.copies.len(), last.transcripts.len()), (1, 0));
         store.close().await;

@@ -1,17 +1,66 @@
 //! Answers to POSTs that named an `Idempotency-Key` (`answers_given`), so that who asks again after a restart gets the same.
 //! Sealed: a new API key's secret stands in one. What an answer is made of is `api::once`'s business.
 
-use crate::error::StoreError;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::seal::Seal;
+use crate::shared::Shared;
 use crate::sql::{self, Conn, QueryBuilder};
-use crate::store::Store;
 use crate::write::Deed;
 use model::{AuthId, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Responses<'a>(pub(crate) &'a Shared);
+
+impl Responses<'_> {
+    /// Keeps an answer, unless the queue is full (`None`). The future tells when it can be read.
+    pub fn put(
+        self,
+        answer: GivenAnswer,
+    ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
+        self.0.queue.try_run(AnswerWrite::Keep(answer)).inspect(|_| self.0.queue.wake())
+    }
+
+    /// The answer that was given; what another key sealed is none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(
+        self,
+        digest: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let select = "SELECT answer FROM answers_given WHERE digest = $1 AND until_us > $2";
+        let select = sql::query_scalar(select).bind(digest.to_vec()).bind(now.micros());
+        let sealed: Option<Vec<u8>> =
+            select.fetch_optional(&self.0.read).await.map_err(failed(WHAT))?;
+        Ok(sealed.and_then(|sealed| Some(self.0.seal.open(&what_for(digest), &sealed)?.to_vec())))
+    }
+
+    /// Forgets answers past their time, and those that are more than an account may have.
+    ///
+    /// # Errors
+    /// The store's; some may be gone.
+    pub async fn delete_expired(self, now: Timestamp) -> Result<(), StoreError> {
+        while self.0.queue.run(AnswerWrite::Forget(now)).await? >= u64::from(AT_ONCE) {}
+        let select = "SELECT auth_id FROM answers_given GROUP BY auth_id HAVING count(*) > $1";
+        let many: Vec<String> = sql::query_scalar(select)
+            .bind(KEPT)
+            .fetch_all(&self.0.read)
+            .await
+            .map_err(failed(WHAT))?;
+        for account in many {
+            while self.0.queue.run(AnswerWrite::Crop(account.clone())).await? >= u64::from(AT_ONCE)
+            {
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Kept of each account's at most; the oldest go first.
 const KEPT: u32 = 10_000;
@@ -123,53 +172,10 @@ pub(crate) async fn forget_about(
     Ok(delete.build().execute(to).await?.rows_affected())
 }
 
-impl Store {
-    /// Keeps an answer, unless the queue is full (`None`). The future tells when it can be read.
-    pub fn keep_answer(
-        &self,
-        answer: GivenAnswer,
-    ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
-        self.log.deed_if_room(AnswerWrite::Keep(answer)).inspect(|_| self.log.in_a_hurry())
-    }
-
-    /// The answer that was given; what another key sealed is none.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn answer_given(
-        &self,
-        digest: &[u8; 32],
-        now: Timestamp,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        let select = "SELECT answer FROM answers_given WHERE digest = $1 AND until_us > $2";
-        let select = sql::query_scalar(select).bind(digest.to_vec()).bind(now.micros());
-        let sealed: Option<Vec<u8>> =
-            select.fetch_optional(&self.read).await.map_err(failed(WHAT))?;
-        Ok(sealed.and_then(|sealed| Some(self.seal.open(&what_for(digest), &sealed)?.to_vec())))
-    }
-
-    /// Forgets answers past their time, and those that are more than an account may have.
-    ///
-    /// # Errors
-    /// The store's; some may be gone.
-    pub async fn forget_answers(&self, now: Timestamp) -> Result<(), StoreError> {
-        while self.log.deed(AnswerWrite::Forget(now)).await? >= u64::from(AT_ONCE) {}
-        let select = "SELECT auth_id FROM answers_given GROUP BY auth_id HAVING count(*) > $1";
-        let many: Vec<String> = sql::query_scalar(select)
-            .bind(KEPT)
-            .fetch_all(&self.read)
-            .await
-            .map_err(failed(WHAT))?;
-        for account in many {
-            while self.log.deed(AnswerWrite::Crop(account.clone())).await? >= u64::from(AT_ONCE) {}
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
     use model::Health;
 
     fn answer(n: u8, about: Option<&str>, until: i64) -> GivenAnswer {
@@ -185,10 +191,10 @@ mod tests {
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         for given in [answer(1, None, 10), answer(2, Some("919412341234"), 10), answer(3, None, 20)]
         {
-            assert_eq!(store.keep_answer(given).unwrap().await.unwrap(), 1);
+            assert_eq!(store.responses().put(given).unwrap().await.unwrap(), 1);
         }
         let at = Timestamp::from_secs;
-        let kept = async |n: u8, now| store.answer_given(&[n; 32], at(now)).await.unwrap();
+        let kept = async |n: u8, now| store.responses().get(&[n; 32], at(now)).await.unwrap();
         assert_eq!(kept(1, 9).await.as_deref(), Some(b"canary-answer".as_slice()));
         assert_eq!(
             (kept(1, 10).await, kept(4, 9).await),
@@ -196,7 +202,7 @@ mod tests {
             "past its time; never given"
         );
         // The same key again, past its time, is another request.
-        assert_eq!(store.keep_answer(answer(1, None, 30)).unwrap().await.unwrap(), 1);
+        assert_eq!(store.responses().put(answer(1, None, 30)).unwrap().await.unwrap(), 1);
         assert!(kept(1, 29).await.is_some());
         let person = |account: &str| crate::tables::erasures::Erasure {
             id: Uuid::from_u128(1),
@@ -207,11 +213,11 @@ mod tests {
             asked: at(2),
         };
         let until = crate::tables::erasures::Until { wall: at(2), steady: at(2) };
-        store.erase_rest(&person("MA2"), until, Vec::new()).await.unwrap();
+        store.erasures().erase_remaining(&person("MA2"), until, Vec::new()).await.unwrap();
         assert!(kept(2, 9).await.is_some(), "r16: of another account");
-        store.erase_rest(&person("MA1"), until, Vec::new()).await.unwrap();
+        store.erasures().erase_remaining(&person("MA1"), until, Vec::new()).await.unwrap();
         assert!(kept(2, 9).await.is_none() && kept(3, 9).await.is_some());
-        store.forget_answers(at(25)).await.unwrap();
+        store.responses().delete_expired(at(25)).await.unwrap();
         assert!(kept(3, 9).await.is_none() && kept(1, 9).await.is_some());
         store.close().await;
         for entry in std::fs::read_dir(folder.path()).unwrap() {

@@ -1,16 +1,46 @@
 //! What is past its time goes (`[retention]`): found by a reader and removed some at a time, so that no write waits for it.
 
-use crate::error::StoreError;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::seal::Seal;
 use crate::sql::{self, Conn, QueryBuilder};
-use crate::store::Store;
+use crate::tables::calls::Calls;
 use crate::tables::{outbox, permissions};
 use crate::write::Deed;
 use model::Timestamp;
+
+impl Calls<'_> {
+    /// Forgets the event logs of calls that ended before then, and callbacks done and permission replies that came before
+    /// then (`[retention]`). `since`: of calls that ended earlier nothing is left, as far as this process has seen.
+    ///
+    /// # Errors
+    /// The store's; some may be gone.
+    pub async fn delete_history(
+        self,
+        since: Timestamp,
+        before: Timestamp,
+    ) -> Result<(), StoreError> {
+        const WHAT: &str = "look for event logs past their time";
+        // Lines have batches of their own: those that wait belong to the logs that go.
+        self.0.queue.flush().await;
+        let mut since = since.micros();
+        loop {
+            let select = "SELECT call_uuid, ended_us FROM calls c WHERE ended_us >= $1 AND ended_us < $2 AND EXISTS \
+                (SELECT 1 FROM call_events e WHERE e.call_uuid = c.call_uuid) ORDER BY ended_us LIMIT $3";
+            let select =
+                sql::query_as(select).bind(since).bind(before.micros()).bind(i64::from(AT_ONCE));
+            let found: Vec<(String, i64)> =
+                select.fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+            let Some((_, last)) = found.last() else { break };
+            since = *last;
+            self.0.queue.run(Logs(found.into_iter().map(|(call, _)| call).collect())).await?;
+        }
+        while self.0.queue.run(Callbacks(before)).await? >= u64::from(AT_ONCE) {}
+        self.0.queue.run(Replies(before)).await.map(drop)
+    }
+}
 
 /// Calls whose logs go in one write, and callbacks that do.
 const AT_ONCE: u32 = 500;
@@ -60,36 +90,5 @@ impl Deed for Replies {
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         permissions::forget_replies(to, self.0).boxed()
-    }
-}
-
-impl Store {
-    /// Forgets the event logs of calls that ended before then, and callbacks done and permission replies that came before
-    /// then (`[retention]`). `since`: of calls that ended earlier nothing is left, as far as this process has seen.
-    ///
-    /// # Errors
-    /// The store's; some may be gone.
-    pub async fn forget_events(
-        &self,
-        since: Timestamp,
-        before: Timestamp,
-    ) -> Result<(), StoreError> {
-        const WHAT: &str = "look for event logs past their time";
-        // Lines have batches of their own: those that wait belong to the logs that go.
-        self.settled().await;
-        let mut since = since.micros();
-        loop {
-            let select = "SELECT call_uuid, ended_us FROM calls c WHERE ended_us >= $1 AND ended_us < $2 AND EXISTS \
-                (SELECT 1 FROM call_events e WHERE e.call_uuid = c.call_uuid) ORDER BY ended_us LIMIT $3";
-            let select =
-                sql::query_as(select).bind(since).bind(before.micros()).bind(i64::from(AT_ONCE));
-            let found: Vec<(String, i64)> =
-                select.fetch_all(&self.read).await.map_err(failed(WHAT))?;
-            let Some((_, last)) = found.last() else { break };
-            since = *last;
-            self.log.deed(Logs(found.into_iter().map(|(call, _)| call).collect())).await?;
-        }
-        while self.log.deed(Callbacks(before)).await? >= u64::from(AT_ONCE) {}
-        self.log.deed(Replies(before)).await.map(drop)
     }
 }

@@ -3,7 +3,6 @@
 //!
 //! They are shown out of `call::rooms`' memory; here is what that is read from after a start. Nobody's number is kept.
 
-use crate::error::StoreError;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,16 +11,111 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::rows::callback::NewCallback;
 use crate::seal::Seal;
+use crate::shared::Shared;
 use crate::sql::{self, Conn};
-use crate::store::Store;
 use crate::tables::outbox;
 use crate::write::Deed;
 use machine::{MemberId, Role};
 use model::{AuthId, CallUuid, Direction, Timestamp};
 use xml::ast::Target;
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Rooms<'a>(pub(crate) &'a Shared);
+
+impl Rooms<'_> {
+    /// Writes that one is over; queued when this returns. Where there is no room for it, it is forgotten with this process.
+    pub fn record_end(self, room: EndedRoom) {
+        drop(self.0.queue.try_run(room));
+    }
+
+    /// Writes that one of a node's is up, and how; queued when this returns. Where there is no room for it, a kill loses it.
+    /// `told`: where it is to be told that it is over; `born`: on the steady clock.
+    pub fn put(self, room: OpenRoom, told: Vec<Target>, node_id: &str, born: Timestamp) {
+        drop(self.0.queue.try_run(Up {
+            kept: KeptRoom { room, told },
+            node_id: node_id.to_owned(),
+            born,
+        }));
+    }
+
+    /// Writes who is in one that is up, or was; the same holds.
+    pub fn put_member(self, room: Uuid, member: OpenMember) {
+        drop(self.0.queue.try_run(In { room, member }));
+    }
+
+    /// Ends one that was left open, and puts into the outbox what tells of that and is not there; all of it is on the disk
+    /// when this returns, or none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn end_orphan(
+        self,
+        room: EndedRoom,
+        told: Vec<NewCallback>,
+    ) -> Result<(), StoreError> {
+        self.0.queue.run(CutOff { room, told }).await.map(drop)
+    }
+
+    /// Those that an earlier process of this node left open. What can't be read is passed over.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn orphans(self, node_id: &str) -> Result<Vec<OrphanRoom>, StoreError> {
+        const WHAT: &str = "read multi-party calls that were left open";
+        let select = "SELECT o.mpc_uuid, o.born_us, o.body, n.alive_us FROM multi_party_calls_open o \
+            LEFT JOIN nodes n ON n.node_id = o.node_id WHERE o.node_id = $1 ORDER BY o.born_us, o.mpc_uuid";
+        let rooms =
+            sql::query(select).bind(node_id).fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let select = "SELECT p.mpc_uuid, p.body FROM participants_open p JOIN multi_party_calls_open o \
+            ON o.mpc_uuid = p.mpc_uuid WHERE o.node_id = $1 ORDER BY p.mpc_uuid, p.member_id";
+        let rows =
+            sql::query(select).bind(node_id).fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        let mut members: BTreeMap<String, Vec<OpenMember>> = BTreeMap::new();
+        for row in &rows {
+            let room = row.try_get("mpc_uuid").map_err(failed(WHAT))?;
+            members.entry(room).or_default().extend(read_of::<OpenMember>(row));
+        }
+        let orphan = |row: &sql::Row| -> Result<_, sqlx::Error> {
+            let Some(KeptRoom { room, told }) = read_of(row) else { return Ok(None) };
+            let (born, alive): (i64, Option<i64>) =
+                (row.try_get("born_us")?, row.try_get("alive_us")?);
+            let lived =
+                u64::try_from(alive.unwrap_or(born).saturating_sub(born)).unwrap_or_default();
+            let members =
+                members.remove(&row.try_get::<String, _>("mpc_uuid")?).unwrap_or_default();
+            Ok(Some(OrphanRoom { room, told, lived: Duration::from_micros(lived), members }))
+        };
+        rooms
+            .iter()
+            .map(orphan)
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()
+            .map_err(failed(WHAT))
+    }
+
+    /// The latest that are over, the latest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn ended(self) -> Result<Vec<EndedRoom>, StoreError> {
+        const WHAT: &str = "read multi-party calls that are over";
+        let select = "SELECT body FROM multi_party_calls ORDER BY ended_us DESC LIMIT $1";
+        let rows = sql::query(select)
+            .bind(ENDED_ROOMS_MAX)
+            .fetch_all(&self.0.read)
+            .await
+            .map_err(failed(WHAT))?;
+        let read = |row: &sql::Row| row.try_get::<sqlx::types::Json<EndedRoom>, _>("body");
+        rows.iter().map(|row| read(row).map(|body| body.0).map_err(failed(WHAT))).collect()
+    }
+}
 
 /// Those that are kept, the latest ones.
 const ENDED_ROOMS_MAX: u32 = 1_000;
@@ -222,97 +316,6 @@ impl Deed for EndedRoom {
     }
 }
 
-impl Store {
-    /// Writes that one is over; queued when this returns. Where there is no room for it, it is forgotten with this process.
-    pub fn room_ended(&self, room: EndedRoom) {
-        drop(self.log.deed_if_room(room));
-    }
-
-    /// Writes that one of a node's is up, and how; queued when this returns. Where there is no room for it, a kill loses it.
-    /// `told`: where it is to be told that it is over; `born`: on the steady clock.
-    pub fn room_up(&self, room: OpenRoom, told: Vec<Target>, node_id: &str, born: Timestamp) {
-        drop(self.log.deed_if_room(Up {
-            kept: KeptRoom { room, told },
-            node_id: node_id.to_owned(),
-            born,
-        }));
-    }
-
-    /// Writes who is in one that is up, or was; the same holds.
-    pub fn room_member(&self, room: Uuid, member: OpenMember) {
-        drop(self.log.deed_if_room(In { room, member }));
-    }
-
-    /// Ends one that was left open, and puts into the outbox what tells of that and is not there; all of it is on the disk
-    /// when this returns, or none.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn end_room(
-        &self,
-        room: EndedRoom,
-        told: Vec<NewCallback>,
-    ) -> Result<(), StoreError> {
-        self.log.deed(CutOff { room, told }).await.map(drop)
-    }
-
-    /// Those that an earlier process of this node left open. What can't be read is passed over.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn orphan_rooms(&self, node_id: &str) -> Result<Vec<OrphanRoom>, StoreError> {
-        const WHAT: &str = "read multi-party calls that were left open";
-        let select = "SELECT o.mpc_uuid, o.born_us, o.body, n.alive_us FROM multi_party_calls_open o \
-            LEFT JOIN nodes n ON n.node_id = o.node_id WHERE o.node_id = $1 ORDER BY o.born_us, o.mpc_uuid";
-        let rooms =
-            sql::query(select).bind(node_id).fetch_all(&self.read).await.map_err(failed(WHAT))?;
-        if rooms.is_empty() {
-            return Ok(Vec::new());
-        }
-        let select = "SELECT p.mpc_uuid, p.body FROM participants_open p JOIN multi_party_calls_open o \
-            ON o.mpc_uuid = p.mpc_uuid WHERE o.node_id = $1 ORDER BY p.mpc_uuid, p.member_id";
-        let rows =
-            sql::query(select).bind(node_id).fetch_all(&self.read).await.map_err(failed(WHAT))?;
-        let mut members: BTreeMap<String, Vec<OpenMember>> = BTreeMap::new();
-        for row in &rows {
-            let room = row.try_get("mpc_uuid").map_err(failed(WHAT))?;
-            members.entry(room).or_default().extend(read_of::<OpenMember>(row));
-        }
-        let orphan = |row: &sql::Row| -> Result<_, sqlx::Error> {
-            let Some(KeptRoom { room, told }) = read_of(row) else { return Ok(None) };
-            let (born, alive): (i64, Option<i64>) =
-                (row.try_get("born_us")?, row.try_get("alive_us")?);
-            let lived =
-                u64::try_from(alive.unwrap_or(born).saturating_sub(born)).unwrap_or_default();
-            let members =
-                members.remove(&row.try_get::<String, _>("mpc_uuid")?).unwrap_or_default();
-            Ok(Some(OrphanRoom { room, told, lived: Duration::from_micros(lived), members }))
-        };
-        rooms
-            .iter()
-            .map(orphan)
-            .filter_map(Result::transpose)
-            .collect::<Result<_, _>>()
-            .map_err(failed(WHAT))
-    }
-
-    /// The latest that are over, the latest first.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn ended_rooms(&self) -> Result<Vec<EndedRoom>, StoreError> {
-        const WHAT: &str = "read multi-party calls that are over";
-        let select = "SELECT body FROM multi_party_calls ORDER BY ended_us DESC LIMIT $1";
-        let rows = sql::query(select)
-            .bind(ENDED_ROOMS_MAX)
-            .fetch_all(&self.read)
-            .await
-            .map_err(failed(WHAT))?;
-        let read = |row: &sql::Row| row.try_get::<sqlx::types::Json<EndedRoom>, _>("body");
-        rows.iter().map(|row| read(row).map(|body| body.0).map_err(failed(WHAT))).collect()
-    }
-}
-
 fn read_of<T: serde::de::DeserializeOwned>(row: &sql::Row) -> Option<T> {
     let read = row.try_get::<sqlx::types::Json<T>, _>("body");
     read.inspect_err(
@@ -325,6 +328,7 @@ fn read_of<T: serde::de::DeserializeOwned>(row: &sql::Row) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
     use model::Health;
     use model::Method;
     use xml::ast::DocUrl;
@@ -355,10 +359,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         for n in [5, 9, 7] {
-            store.room_ended(room(n));
+            store.rooms().record_end(room(n));
         }
-        store.settled().await;
-        assert_eq!(store.ended_rooms().await.unwrap(), [room(9), room(7), room(5)]);
+        store.flush().await;
+        assert_eq!(store.rooms().ended().await.unwrap(), [room(9), room(7), room(5)]);
     }
 
     fn open(n: u32) -> OpenRoom {
@@ -377,44 +381,46 @@ mod tests {
     async fn one_that_is_up_is_left_to_the_next_process_with_who_is_in() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
-        store.room_up(open(5), Vec::new(), "node", at(100));
-        store.room_up(open(6), Vec::new(), "another", at(100));
+        store.rooms().put(open(5), Vec::new(), "node", at(100));
+        store.rooms().put(open(6), Vec::new(), "another", at(100));
         let told = Some(Target {
             url: DocUrl("https://app.example.com/exit".into()),
             method: Method::Get,
         });
         let held = OpenMember { was: member(7), left: None, told };
-        store.room_member(
+        store.rooms().put_member(
             room(5).was.id,
             OpenMember { was: KeptMember { held: false, ..member(7) }, left: None, told: None },
         );
-        store.room_member(room(5).was.id, held.clone());
+        store.rooms().put_member(room(5).was.id, held.clone());
         let gone = OpenMember {
             was: member(8),
             left: Some((at(4), "Normal Hangup".to_owned())),
             told: None,
         };
-        store.room_member(room(5).was.id, OpenMember { was: member(8), left: None, told: None });
-        store.room_member(room(5).was.id, gone.clone());
+        store
+            .rooms()
+            .put_member(room(5).was.id, OpenMember { was: member(8), left: None, told: None });
+        store.rooms().put_member(room(5).was.id, gone.clone());
         let started = OpenRoom { started: Some(at(2)), ..open(5) };
         let to = Target { url: DocUrl("https://app.example.com/end".into()), method: Method::Post };
-        store.room_up(started.clone(), vec![to.clone()], "node", at(101));
-        store.alive("node", at(107));
-        store.settled().await;
+        store.rooms().put(started.clone(), vec![to.clone()], "node", at(101));
+        store.calls().heartbeat("node", at(107));
+        store.flush().await;
         let orphan = OrphanRoom {
             room: started,
             told: vec![to],
             lived: Duration::from_secs(7),
             members: vec![held, gone],
         };
-        assert_eq!(store.orphan_rooms("node").await.unwrap(), [orphan]);
+        assert_eq!(store.rooms().orphans("node").await.unwrap(), [orphan]);
 
-        store.end_room(room(5), Vec::new()).await.unwrap();
-        assert_eq!(store.orphan_rooms("node").await.unwrap(), []);
-        assert_eq!(store.orphan_rooms("another").await.unwrap().len(), 1);
-        assert_eq!(store.ended_rooms().await.unwrap(), [room(5)]);
+        store.rooms().end_orphan(room(5), Vec::new()).await.unwrap();
+        assert_eq!(store.rooms().orphans("node").await.unwrap(), []);
+        assert_eq!(store.rooms().orphans("another").await.unwrap().len(), 1);
+        assert_eq!(store.rooms().ended().await.unwrap(), [room(5)]);
         let left: i64 = sql::query_scalar("SELECT count(*) FROM participants_open")
-            .fetch_one(&store.read)
+            .fetch_one(&store.shared.read)
             .await
             .unwrap();
         assert_eq!(left, 0);
@@ -424,14 +430,18 @@ mod tests {
     async fn of_many_who_have_left_one_the_latest_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
-        store.room_up(open(5), Vec::new(), "node", at(1));
-        store.room_member(room(5).was.id, OpenMember { was: member(1), left: None, told: None });
+        store.rooms().put(open(5), Vec::new(), "node", at(1));
+        store
+            .rooms()
+            .put_member(room(5).was.id, OpenMember { was: member(1), left: None, told: None });
         for n in 2..=u64::from(LEFT_MAX) + 4 {
             let left = Some((at(i64::try_from(n).unwrap()), "Normal Hangup".to_owned()));
-            store.room_member(room(5).was.id, OpenMember { was: member(n), left, told: None });
+            store
+                .rooms()
+                .put_member(room(5).was.id, OpenMember { was: member(n), left, told: None });
         }
-        store.settled().await;
-        let orphans = store.orphan_rooms("node").await.unwrap();
+        store.flush().await;
+        let orphans = store.rooms().orphans("node").await.unwrap();
         let members: Vec<MemberId> = orphans[0].members.iter().map(|one| one.was.member).collect();
         assert_eq!(
             members,

@@ -1,11 +1,38 @@
 //! What is set while the node runs (`admission::book`): a row each, read whole at the start. Secrets are sealed.
 
-use crate::error::StoreError;
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::rows::setting::{Setting, SettingKind, SettingWrite};
 use crate::seal::Seal;
+use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool};
+use crate::write::Write;
 use model::{Secret, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a>(pub(crate) &'a Shared);
+
+impl Settings<'_> {
+    /// What was set while nodes ran.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(self) -> Result<Vec<Setting>, StoreError> {
+        all(&self.0.read, &self.0.seal).await
+    }
+
+    /// Writes settings, all of them or none, synced to the disk. Queued when this returns.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub fn write(
+        self,
+        writes: Vec<SettingWrite>,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static + use<> {
+        self.0.queue.change(move |sender| Write::Settings(writes, at, sender))
+    }
+}
 
 fn what_for(kind: &str, id: &str) -> Vec<u8> {
     format!("setting {kind} {id}").into_bytes()
@@ -75,7 +102,7 @@ mod tests {
     }
 
     async fn put(store: &Store, writes: Vec<SettingWrite>) -> bool {
-        store.set(writes, Timestamp::from_secs(1)).await.is_ok()
+        store.settings().write(writes, Timestamp::from_secs(1)).await.is_ok()
     }
 
     fn shown(settings: &[Setting]) -> Vec<(&str, &str, Option<&str>, bool)> {
@@ -108,7 +135,7 @@ mod tests {
             .await
         );
         assert_eq!(
-            shown(&store.settings().await.unwrap()),
+            shown(&store.settings().list().await.unwrap()),
             [("SA1", "{1}", Some("canary-token"), false)]
         );
         store.close().await;
@@ -119,7 +146,7 @@ mod tests {
         let (key, away) = (folder.path().join("store.key"), folder.path().join("away.key"));
         std::fs::rename(&key, &away).unwrap();
         let store = Store::open(&file, Health::new()).await.unwrap();
-        assert_eq!(shown(&store.settings().await.unwrap()), [("SA1", "{1}", None, true)]);
+        assert_eq!(shown(&store.settings().list().await.unwrap()), [("SA1", "{1}", None, true)]);
         // A change by who can't read it leaves it sealed as it is.
         let change = SettingWrite { keeps_sealed: true, ..write("SA1", Some("{2}"), None) };
         assert!(put(&store, vec![change.clone()]).await);
@@ -127,14 +154,14 @@ mod tests {
         std::fs::rename(&away, &key).unwrap();
         let store = Store::open(&file, Health::new()).await.unwrap();
         assert_eq!(
-            shown(&store.settings().await.unwrap()),
+            shown(&store.settings().list().await.unwrap()),
             [("SA1", "{2}", Some("canary-token"), false)]
         );
         let another =
             SettingWrite { keeps_sealed: true, ..write("SA1", Some("{3}"), Some("another")) };
         assert!(put(&store, vec![another]).await);
         assert_eq!(
-            shown(&store.settings().await.unwrap()),
+            shown(&store.settings().list().await.unwrap()),
             [("SA1", "{3}", Some("another"), false)]
         );
         store.close().await;
@@ -157,7 +184,7 @@ mod tests {
         assert!(!put(&store, vec![write("SA1", Some("{}"), None)]).await);
         broken.store(false, Ordering::SeqCst);
         while !put(&store, vec![write("SA2", Some("{}"), None)]).await {}
-        assert_eq!(shown(&store.settings().await.unwrap()), [("SA2", "{}", None, false)]);
+        assert_eq!(shown(&store.settings().list().await.unwrap()), [("SA2", "{}", None, false)]);
         store.close().await;
     }
 }

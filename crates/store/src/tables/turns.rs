@@ -1,19 +1,60 @@
 //! Answers that agents owe: written in the transaction of the user's message, and gone in the reply's, so that neither a
 //! restart nor a full mailbox loses one and none is given twice.
 
-use crate::error::StoreError;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::error::{Unread, failed};
+use crate::error::{StoreError, Unread, failed};
 use crate::rows::conversation::{Pair, Standing};
 use crate::rows::message::{Answers, Came, Message, Then};
 use crate::seal::Seal;
+use crate::shared::Shared;
 use crate::sql::{self, Conn, Row};
-use crate::store::Store;
 use crate::tables::readers::{MESSAGE, message, pair};
 use crate::write::Deed;
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Turns<'a>(pub(crate) &'a Shared);
+
+impl Turns<'_> {
+    /// Nothing is owed for a message any more.
+    ///
+    /// # Errors
+    /// The store takes nothing now: it is owed still.
+    pub async fn finish(self, message: Uuid) -> Result<(), StoreError> {
+        self.0.queue.run(Over(message)).await.map(drop)
+    }
+
+    /// What a node's agents owe, the oldest first, behind that one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn pending(
+        self,
+        node: &str,
+        after: (i64, Uuid),
+        limit: u32,
+    ) -> Result<Vec<Owed>, StoreError> {
+        const WHAT: &str = "read what agents are to answer";
+        let select = format!(
+            "SELECT {MESSAGE}, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, \
+             t.agent AS agent, t.epoch AS epoch, t.then_do AS then_do \
+             FROM turns t JOIN messages m ON m.message_id = t.message_id \
+             JOIN conversations c ON c.conversation_id = t.conversation_id \
+             WHERE t.node_id = $1 AND (t.came_us, t.message_id) > ($2, $3) ORDER BY t.came_us, t.message_id LIMIT $4"
+        );
+        let select = sql::query(select)
+            .bind(node)
+            .bind(after.0)
+            .bind(after.1.to_string())
+            .bind(i64::from(limit));
+        let rows = select.fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        let unreadable = |e: Unread| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+        rows.iter().map(|row| owed(row).map_err(unreadable)).collect()
+    }
+}
 
 /// An answer that is owed.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,44 +123,6 @@ impl Deed for Over {
             Ok(delete.execute(to).await?.rows_affected())
         }
         .boxed()
-    }
-}
-
-impl Store {
-    /// Nothing is owed for a message any more.
-    ///
-    /// # Errors
-    /// The store takes nothing now: it is owed still.
-    pub async fn turn_over(&self, message: Uuid) -> Result<(), StoreError> {
-        self.log.deed(Over(message)).await.map(drop)
-    }
-
-    /// What a node's agents owe, the oldest first, behind that one.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn turns_owed(
-        &self,
-        node: &str,
-        after: (i64, Uuid),
-        limit: u32,
-    ) -> Result<Vec<Owed>, StoreError> {
-        const WHAT: &str = "read what agents are to answer";
-        let select = format!(
-            "SELECT {MESSAGE}, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, \
-             t.agent AS agent, t.epoch AS epoch, t.then_do AS then_do \
-             FROM turns t JOIN messages m ON m.message_id = t.message_id \
-             JOIN conversations c ON c.conversation_id = t.conversation_id \
-             WHERE t.node_id = $1 AND (t.came_us, t.message_id) > ($2, $3) ORDER BY t.came_us, t.message_id LIMIT $4"
-        );
-        let select = sql::query(select)
-            .bind(node)
-            .bind(after.0)
-            .bind(after.1.to_string())
-            .bind(i64::from(limit));
-        let rows = select.fetch_all(&self.read).await.map_err(failed(WHAT))?;
-        let unreadable = |e: Unread| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
-        rows.iter().map(|row| owed(row).map_err(unreadable)).collect()
     }
 }
 

@@ -1,16 +1,52 @@
 //! Files that an account handed to Meta (`uploads`): what each is, for messages that name it by Meta's id. The file itself is not
 //! here; it goes to Meta by `inbox::files`.
 
-use crate::error::StoreError;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::seal::Seal;
+use crate::shared::Shared;
 use crate::sql::{self, Conn};
-use crate::store::Store;
 use crate::write::Deed;
 use model::{AuthId, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Uploads<'a>(pub(crate) &'a Shared);
+
+impl Uploads<'_> {
+    /// Notes what an uploaded file is, unless the queue is full (`None`). The future tells when it can be read.
+    pub fn put(
+        self,
+        row: UploadRow,
+    ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
+        self.0.queue.try_run(UploadWrite::Keep(row)).inspect(|_| self.0.queue.wake())
+    }
+
+    /// The media type of a file that an account uploaded.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn media_type(
+        self,
+        account: &AuthId,
+        media: &str,
+    ) -> Result<Option<String>, StoreError> {
+        let select = "SELECT mime_type FROM uploads WHERE auth_id = $1 AND media_id = $2";
+        let select = sql::query_scalar(select).bind(account.as_str()).bind(media);
+        select.fetch_optional(&self.0.read).await.map_err(failed("look for an uploaded file"))
+    }
+
+    /// Forgets files that were uploaded before then: Meta has them no more.
+    ///
+    /// # Errors
+    /// The store takes nothing now; some may be gone.
+    pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
+        while self.0.queue.run(UploadWrite::Forget(before)).await? >= u64::from(AT_ONCE) {}
+        Ok(())
+    }
+}
 
 /// Rows in one write.
 const AT_ONCE: u32 = 500;
@@ -56,42 +92,10 @@ impl Deed for UploadWrite {
     }
 }
 
-impl Store {
-    /// Notes what an uploaded file is, unless the queue is full (`None`). The future tells when it can be read.
-    pub fn keep_upload(
-        &self,
-        row: UploadRow,
-    ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
-        self.log.deed_if_room(UploadWrite::Keep(row)).inspect(|_| self.log.in_a_hurry())
-    }
-
-    /// The media type of a file that an account uploaded.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn upload_type(
-        &self,
-        account: &AuthId,
-        media: &str,
-    ) -> Result<Option<String>, StoreError> {
-        let select = "SELECT mime_type FROM uploads WHERE auth_id = $1 AND media_id = $2";
-        let select = sql::query_scalar(select).bind(account.as_str()).bind(media);
-        select.fetch_optional(&self.read).await.map_err(failed("look for an uploaded file"))
-    }
-
-    /// Forgets files that were uploaded before then: Meta has them no more.
-    ///
-    /// # Errors
-    /// The store takes nothing now; some may be gone.
-    pub async fn forget_uploads(&self, before: Timestamp) -> Result<(), StoreError> {
-        while self.log.deed(UploadWrite::Forget(before)).await? >= u64::from(AT_ONCE) {}
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
     use model::Health;
 
     #[tokio::test]
@@ -108,17 +112,17 @@ mod tests {
                 mime: mime.to_owned(),
                 made,
             };
-            assert_eq!(store.keep_upload(row).unwrap().await.unwrap(), 1);
+            assert_eq!(store.uploads().put(row).unwrap().await.unwrap(), 1);
         }
         let known = async |account: &str, media: &str| {
-            store.upload_type(&account.into(), media).await.unwrap()
+            store.uploads().media_type(&account.into(), media).await.unwrap()
         };
         assert_eq!(known("MA1", "77").await.as_deref(), Some("image/jpeg"), "the later one");
         assert_eq!(
             (known("MA2", "77").await.as_deref(), known("MA1", "78").await),
             (Some("text/plain"), None)
         );
-        store.forget_uploads(Timestamp::from_secs(3)).await.unwrap();
+        store.uploads().delete_older(Timestamp::from_secs(3)).await.unwrap();
         assert_eq!((known("MA2", "77").await, known("MA1", "77").await.is_some()), (None, true));
         store.close().await;
     }

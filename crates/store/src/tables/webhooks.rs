@@ -1,14 +1,46 @@
 //! Webhooks and numbers' routing as they are kept: read whole at the start, changed one at a time.
 
-use crate::error::StoreError;
 use uuid::Uuid;
 
-use crate::error::failed;
+use crate::error::{StoreError, failed};
 use crate::rows::webhook::{WebhookRow, WebhookWrite};
 use crate::seal::Seal;
+use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool};
 use crate::tables::numbers::{JOIN, OWN};
+use crate::write::InboxWrite;
 use model::{PhoneNumberId, Secret, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Webhooks<'a>(pub(crate) &'a Shared);
+
+impl Webhooks<'_> {
+    /// Makes, changes or takes away a webhook; `false`: numbers or conversations go to the one that was to be taken away.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn write(self, write: WebhookWrite) -> Result<bool, StoreError> {
+        Ok(self.0.queue.inbox(InboxWrite::Webhook(write)).await?.into_done()?.0)
+    }
+
+    /// What goes to webhooks, those included that are not there any more. Reads all conversations that have one of their own:
+    /// for rare questions.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn uses(self) -> Result<Vec<WebhookUse>, StoreError> {
+        uses(&self.0.read).await
+    }
+
+    /// All webhooks.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(self) -> Result<Vec<WebhookRow>, StoreError> {
+        all(&self.0.read, &self.0.seal).await
+    }
+}
 
 fn what_for(id: &str) -> Vec<u8> {
     format!("webhook {id}").into_bytes()

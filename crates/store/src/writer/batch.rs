@@ -1,9 +1,8 @@
 //! A batch of writes as one transaction.
 
-use crate::rows::call::Concluded;
 use uuid::Uuid;
 
-use crate::rows::call::Conclusion;
+use crate::rows::call::{Concluded, Conclusion};
 use crate::rows::conversation::Standing;
 use crate::rows::event_key::SeenKey;
 use crate::rows::message::{Came, InboxFound};

@@ -1,10 +1,9 @@
 //! Many writes of one batch: each comes to what it would have come to alone.
 
-use crate::rows::call::Concluded;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::rows::call::Conclusion;
+use crate::rows::call::{Concluded, Conclusion};
 use crate::rows::callback::{Settled, Settlement};
 use crate::rows::conversation::{Pair, UserName};
 use crate::rows::message::{Came, Draft, DraftForm, InboxFound, NewMessage};
@@ -61,7 +60,7 @@ fn came(n: u128, user: u128) -> Came {
 async fn each_has_its_own(apart: bool) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("offhook.db"), Health::new()).await.unwrap();
-    let before = store.notify(callback(50, 500)).await.unwrap();
+    let before = store.outbox().add(callback(50, 500)).await.unwrap();
     // More than go to SQLite's thread at a time, and one of a call whose beginning got lost.
     (2..12).for_each(|n| begin(&store, n));
     let conclusion = |n: u128| Conclusion {
@@ -70,12 +69,12 @@ async fn each_has_its_own(apart: bool) {
         callbacks: vec![callback(n, n)],
         farewell: None,
     };
-    let ends: Vec<_> = (2..13).map(|n| store.conclude(conclusion(n))).collect();
-    let again = store.conclude(conclusion(3));
+    let ends: Vec<_> = (2..13).map(|n| store.calls().conclude(conclusion(n))).collect();
+    let again = store.calls().conclude(conclusion(3));
     if apart {
-        store.call_bound(uuid(4), "wacid.bound".into(), secs(99));
+        store.calls().set_wacid(uuid(4), "wacid.bound".into(), secs(99));
     }
-    let told = store.notify(callback(50, 501));
+    let told = store.outbox().add(callback(50, 501));
     let outcome = Settled::Delivered;
     let settlement = Settlement {
         id: before.callback.id,
@@ -84,10 +83,11 @@ async fn each_has_its_own(apart: bool) {
         outcome,
         last: "200".to_owned(),
     };
-    let settled = store.settle(settlement);
+    let settled = store.outbox().settle(settlement);
     // Two of one user, the second of them twice; those of another between them.
     let all = [came(1, 1), came(2, 2), came(3, 1), came(3, 1), came(4, 2)];
-    let messages: Vec<_> = all.into_iter().map(|came| store.message_came(came).unwrap()).collect();
+    let messages: Vec<_> =
+        all.into_iter().map(|came| store.messages().receive(came).unwrap()).collect();
 
     for (n, concluded) in (2..13).zip(ends) {
         let concluded = concluded.await.unwrap();
@@ -124,7 +124,7 @@ async fn each_has_its_own(apart: bool) {
         (Some(2), vec![(4, false)]),
     ];
     assert_eq!(found, wanted);
-    let record = store.call(&Scope::of(MAIN.into()), uuid(4)).await.unwrap().unwrap();
+    let record = store.calls().get(&Scope::of(MAIN.into()), uuid(4)).await.unwrap().unwrap();
     let wacid = record.start.wacid.map(|wacid| wacid.as_str().to_owned());
     assert_eq!(wacid.as_deref(), Some(if apart { "wacid.bound" } else { "wacid.x" }));
     store.close().await;

@@ -5,7 +5,6 @@
 //! many of its entries it has. A line that is cut short was never promised; one whose checksum is wrong is passed over
 //! and counted.
 
-use model::metric;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -13,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use uuid::Uuid;
+
+use model::metric;
 
 /// The file's name in `store.data_dir`.
 const NAME: &str = "store.journal";

@@ -1,7 +1,6 @@
 //! What a write is in the journal (R11): everything about it, as JSON; and back.
 
-use base64::prelude::BASE64_STANDARD;
-use base64::prelude::Engine as _;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;

@@ -16,13 +16,15 @@ pub(crate) mod store_file;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Builder;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
 use crate::options::{Fail, Part};
-use crate::queue::QUEUE;
+use crate::queue::{QUEUE, Queue};
 use crate::rows::call::Concluded;
 use crate::rows::message::InboxFound;
 use crate::seal::Seal;
@@ -100,6 +102,29 @@ pub(crate) struct Writer {
     /// that is being delivered.
     deferred: Vec<Write>,
     since_sync: u32,
+}
+
+/// Takes in what an earlier process left in the journal, then starts the thread that writes.
+///
+/// Each statement goes to SQLite's thread and back. Where the writer is one of many tasks, each way back wakes first who
+/// waits for sockets and then a worker; alone on its thread it is woken once, and nobody else.
+pub(crate) async fn start(begin: Begin) -> Result<Queue, StoreError> {
+    let (queue, writes) = mpsc::channel(QUEUE);
+    let (closing, task) = (CancellationToken::new(), TaskTracker::new());
+    let births = begin.births.clone();
+    let mut writer = Writer::new(begin, closing.clone());
+    writer.take_in_what_was_left().await?;
+    let hurry = Arc::new(Notify::new());
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
+    let (counted, hurried) = (task.token(), hurry.clone());
+    let work = move || {
+        runtime.block_on(run(writer, writes, hurried));
+        drop(runtime);
+        drop(counted);
+    };
+    std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(StoreError::Thread)?;
+    task.close();
+    Ok(Queue::new(queue, hurry, births, closing, task))
 }
 
 /// Writes until `writes` is closed, or what is left of them once the store is being closed.

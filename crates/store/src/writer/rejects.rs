@@ -2,7 +2,6 @@
 //! the database is in: tried again it would be refused for ever, and hold up all behind it. It is set aside, in a file
 //! beside the journal that people can look into, and counted. Which is which is told here; `writer` finds the entry.
 
-use crate::rows::call::CallStart;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,6 +9,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::rows::call::CallStart;
 use crate::sql::Pool;
 use crate::sql::fault::is_of_entry;
 use crate::start_log::Notes;

@@ -1,13 +1,13 @@
 //! The store's file as the file system has it: SQLite goes on writing one that was moved away or deleted, and nobody
 //! would ever see that again. So it is looked at before each transaction.
 
-use crate::migrate;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use crate::migrate;
 use crate::sql::connect::READERS;
 use crate::sql::{Conn, Pool};
 
