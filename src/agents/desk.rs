@@ -198,7 +198,7 @@ impl Desk {
     async fn look(&self, held: &mut Held) {
         let mut after = (i64::MIN, Uuid::nil());
         while held.messages.len() < HELD_MAX {
-            let owed = match self.agents.store().turns_owed(self.inbox.node_id(), after, PAGE).await
+            let owed = match self.agents.store().turns().pending(self.inbox.node_id(), after, PAGE).await
             {
                 Ok(owed) => owed,
                 Err(error) => {
@@ -226,7 +226,7 @@ impl Desk {
             match answered {
                 Ok(people) => {
                     // Answered, or not to be answered any more: a reply took it away already.
-                    if let Err(error) = desk.agents.store().turn_over(turn.message.id).await {
+                    if let Err(error) = desk.agents.store().turns().finish(turn.message.id).await {
                         tracing::warn!(%conversation, %error, "an answer that was given is noted as owed");
                     }
                     people
@@ -247,7 +247,7 @@ impl Desk {
         if !self.is_current(turn, &scope).await? {
             return Ok(false);
         }
-        let agent = store.agent(&scope, turn.agent).await?;
+        let agent = store.agents().get(&scope, turn.agent).await?;
         // Its own account's conversations, and a main account's agent its subaccounts'.
         let may =
             |agent: &Agent| agent.account == pair.account || agent.account == pair.main_account;
@@ -334,7 +334,7 @@ impl Desk {
         if self.inbox.is_silent(&turn.pair) {
             return Ok(false);
         }
-        let found = self.agents.store().conversation(scope, turn.pair.conversation).await?;
+        let found = self.agents.store().conversations().get(scope, turn.pair.conversation).await?;
         Ok(found.is_some_and(|conversation| {
             conversation.standing.answers(turn.epoch) == Some(turn.agent)
         }))
@@ -359,7 +359,7 @@ impl Desk {
             // What waits behind this one is not said yet; what was replied meanwhile is.
             lines => {
                 let most = u32::try_from(lines + LANE_MAX).unwrap_or(u32::MAX);
-                store.messages(scope, pair.conversation, None, most).await?
+                store.messages().list(scope, pair.conversation, None, most).await?
             }
         };
         let asked = (message.at, message.id);
@@ -374,7 +374,7 @@ impl Desk {
         });
         let mut history: Vec<Line> = history.collect();
         history.reverse();
-        let turns = store.messages_until(pair.conversation, message.at, message.id).await?;
+        let turns = store.messages().count_until(pair.conversation, message.at, message.id).await?;
         let url =
             words::media(&message.content, &message.kind).map(|_| self.inbox.media_url(message.id));
         let shown = words::message(message, url.as_deref());

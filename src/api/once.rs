@@ -187,7 +187,7 @@ impl Inner {
         if let Some(kept) = self.unstored.get(&key.digest).await {
             return Some(kept);
         }
-        match self.store.answer_given(&key.digest, self.clock.wall()).await {
+        match self.store.responses().get(&key.digest, self.clock.wall()).await {
             Ok(given) => given.as_deref().and_then(Kept::read),
             Err(error) => {
                 // As if it had not been asked before: a store that can't be read must keep nobody from calling.
@@ -204,7 +204,7 @@ impl Inner {
             (key.account.clone(), key.main_account.clone(), key.about.clone());
         let answer =
             GivenAnswer { digest: key.digest, account, main_account, about, answer, given, until };
-        let Some(written) = self.store.keep_answer(answer) else { return false };
+        let Some(written) = self.store.responses().put(answer) else { return false };
         matches!(tokio::time::timeout(STORING, written).await, Ok(Ok(_)))
     }
 }

@@ -71,7 +71,7 @@ async fn copy(
     (head, headers): (bool, &HeaderMap),
 ) -> Option<Response> {
     let (bucket, redirect) = api.recordings.copies()?.bucket();
-    let object = match api.store.recording_object(id, format.as_str()).await {
+    let object = match api.store.recordings().object_name(id, format.as_str()).await {
         Ok(object) => object?,
         Err(error) => {
             tracing::warn!(%error, "a recording's copy could not be looked for");

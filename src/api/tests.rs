@@ -342,7 +342,7 @@ async fn run() -> Running {
         let busy = CallEnd::unanswered(HangupCause::NumberFull, Direction::Inbound, at(n as i64));
         let store = store.clone();
         async move {
-            store.call_concluded(start(n, account), if n == 2 { busy } else { answered }).await
+            store.calls().conclude_without_callbacks(start(n, account), if n == 2 { busy } else { answered }).await
         }
     });
     assert!(
@@ -778,7 +778,7 @@ async fn one_call_is_shown_with_its_remarks_and_findings() {
         findings: xml::parse(b"<Response/>", None).findings,
         ..CallEnd::unanswered(HangupCause::EndOfInstructions, Direction::Inbound, at(99))
     };
-    assert!(node.store.call_concluded(start(47, MAIN), end).await.unwrap());
+    assert!(node.store.calls().conclude_without_callbacks(start(47, MAIN), end).await.unwrap());
     let ended = node.ours(MAIN, "GET", &of(uuid(47)), "").await.json();
     assert_eq!(
         (&ended["callUuid"], &ended["status"]),

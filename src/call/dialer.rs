@@ -218,7 +218,7 @@ impl Exit for Inner {
 
     fn note(&self, setup: &CallSetup) -> bool {
         let services = &self.services;
-        services.store.call_born(
+        services.store.calls().begin(
             CallStart::of(setup, &services.node_id),
             setup,
             services.clock.steady(),
@@ -244,7 +244,7 @@ impl Exit for Inner {
         };
         let keys: SigningKeys = services.keys(&number.account);
         // Queued in the store before this returns.
-        let concluded = services.store.conclude(conclusion);
+        let concluded = services.store.calls().conclude(conclusion);
         let outbox = services.outbox.clone();
         services.tasks.spawn(async move {
             match concluded.await {

@@ -44,12 +44,12 @@ pub async fn keep_telling(
 async fn tell_all(services: &Services, directory: &Directory) -> Result<(), StoreError> {
     loop {
         let due =
-            services.store.farewells(&services.node_id, services.clock.steady(), BATCH).await?;
+            services.store.calls().due_farewells(&services.node_id, services.clock.steady(), BATCH).await?;
         if due.is_empty() {
             return Ok(());
         }
         stream::iter(due).for_each_concurrent(AT_ONCE, |due| tell(services, directory, due)).await;
-        services.store.settled().await;
+        services.store.flush().await;
     }
 }
 
@@ -67,5 +67,5 @@ async fn tell(services: &Services, directory: &Directory, due: FarewellDue) {
         next_pause(tries.saturating_add(1), age, None, &services.dice)
     };
     tracing::info!(call_uuid = %call, action = action.as_str(), ?outcome, again_in = ?pause, "Graph is told of an ended call");
-    services.store.farewell(call, pause.map(|pause| now.plus(pause)));
+    services.store.calls().settle_farewell(call, pause.map(|pause| now.plus(pause)));
 }

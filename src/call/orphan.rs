@@ -41,21 +41,21 @@ pub struct Orphans {
 /// # Errors
 /// The store's.
 pub async fn end_all(services: &Services) -> Result<Orphans, StoreError> {
-    let orphans = services.store.orphans(&services.node_id).await?;
+    let orphans = services.store.calls().orphans(&services.node_id).await?;
     let since = services.clock.wall().minus(PLACED_SINCE);
-    let placed = services.store.placed(&services.node_id, since).await?;
+    let placed = services.store.calls().placed_since(&services.node_id, since).await?;
     if orphans.is_empty() {
-        services.store.forget_said_of_ended();
+        services.store.dialogues().delete_ended();
         return Ok(Orphans { placed, ..Orphans::default() });
     }
     let begun = services.clock.now();
-    let mut said = services.store.said_in_orphans(&services.node_id).await?;
+    let mut said = services.store.dialogues().of_orphans(&services.node_id).await?;
     let mut ended = Orphans { placed, ..Orphans::default() };
     for some in orphans.chunks(AT_ONCE) {
         let mut concluding = Vec::with_capacity(some.len());
         for orphan in some {
             let said = said.remove(&orphan.start.call).unwrap_or_default();
-            concluding.push(services.store.conclude(end(services, orphan, said)));
+            concluding.push(services.store.calls().conclude(end(services, orphan, said)));
         }
         for concluded in join_all(concluding).await {
             concluded?;
@@ -75,7 +75,7 @@ pub async fn end_all(services: &Services) -> Result<Orphans, StoreError> {
             ended.named.extend(start.wacid.clone().map(|wacid| (phone_number_id, wacid)));
         }
     }
-    services.store.forget_said_of_ended();
+    services.store.dialogues().delete_ended();
     let took = services.clock.now().saturating_duration_since(begun);
     tracing::warn!(
         calls = orphans.len(),
@@ -141,7 +141,7 @@ pub async fn keep_alive(services: Arc<Services>, registry: Registry, stop: Cance
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         if !registry.is_empty() {
-            services.store.alive(&services.node_id, services.clock.steady());
+            services.store.calls().heartbeat(&services.node_id, services.clock.steady());
         }
     }
 }

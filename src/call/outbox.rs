@@ -362,7 +362,7 @@ impl Inner {
         let why = (!of_a_call && matches!(outcome, Settled::Failed)).then(|| last.clone());
         let settlement = Settlement { id, attempts: delivery.attempts, at, outcome, last };
         // Only a store that is being closed fails here: then the row is due at the next start.
-        let others_wait = self.store.settle(settlement).await.unwrap_or_default();
+        let others_wait = self.store.outbox().settle(settlement).await.unwrap_or_default();
         drop(place);
         if let (Some(why), Some(tell)) = (why, self.undelivered.get()) {
             let to = webhook.map_or(new.origin, |webhook| format!("webhook {}", webhook.name));
@@ -394,7 +394,7 @@ impl Inner {
     /// Takes in what is due, as far as there is room; gives when more will be.
     async fn read(self: &Arc<Self>) -> Result<Option<Timestamp>, StoreError> {
         let now = self.clock.steady();
-        let (origins, next) = self.store.origins_due(&self.node_id, now).await?;
+        let (origins, next) = self.store.outbox().due_origins(&self.node_id, now).await?;
         for origin in origins {
             let limit = {
                 let mut held = self.held();
@@ -412,7 +412,8 @@ impl Inner {
             };
             let rows = self
                 .store
-                .callbacks_due(&self.node_id, &origin, now, u32::try_from(limit).unwrap_or(1))
+                .outbox()
+                .due(&self.node_id, &origin, now, u32::try_from(limit).unwrap_or(1))
                 .await?;
             let more = rows.len() >= limit;
             for row in rows {

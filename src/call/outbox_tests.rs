@@ -76,7 +76,7 @@ impl Node {
 
     /// As a call does it: the row first, then out.
     async fn notify(&self, call: u128, event: u128, kind: NoticeKind, url: &str) {
-        let written = self.store.notify(self.new_callback(call, event, kind, url)).await.unwrap();
+        let written = self.store.outbox().add(self.new_callback(call, event, kind, url)).await.unwrap();
         self.outbox.send(written, SigningKeys::of_main([Secret::new("token")]));
     }
 
@@ -153,7 +153,7 @@ async fn what_a_subaccount_leaves_behind_goes_out_with_its_main_accounts_signatu
     let node = room.node(OutboxLimits::default()).await;
     let mut callback = node.new_callback(1, 1, NoticeKind::Hangup, &server.url("/hangup"));
     callback.account = "SAGONEGONEGONEGONE00".into();
-    node.store.notify(callback).await.unwrap();
+    node.store.outbox().add(callback).await.unwrap();
     node.outbox.start();
     server.until_seen(1).await;
     let seen = server.seen();
@@ -181,7 +181,7 @@ async fn r04_outbox_survives_kill() {
     node.notify(2, 2, NoticeKind::Hangup, &server.url("/down#rc=0")).await;
     server.until_seen(2).await;
     let unsent = node.new_callback(3, 3, NoticeKind::Hangup, &server.url("/unsent"));
-    node.store.notify(unsent).await.unwrap();
+    node.store.outbox().add(unsent).await.unwrap();
     node.kill().await;
 
     let node = room.node(OutboxLimits::default()).await;
@@ -200,7 +200,7 @@ async fn r04_outbox_survives_kill() {
     (1..=3).for_each(body);
     assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
     let now = Clock::real().steady();
-    assert!(node.store.origins_due("node", now).await.unwrap().0.is_empty(), "all delivered");
+    assert!(node.store.outbox().due_origins("node", now).await.unwrap().0.is_empty(), "all delivered");
     node.store.close().await;
 }
 
@@ -283,7 +283,7 @@ async fn r04_a_black_hole_delays_no_other_host() {
     let node = room.node(OutboxLimits::default()).await;
     let waiting: Vec<_> = (0..10_000)
         .map(|event| {
-            node.store.notify(node.new_callback(
+            node.store.outbox().add(node.new_callback(
                 event,
                 event,
                 NoticeKind::Hangup,
@@ -402,7 +402,8 @@ async fn r22_what_another_key_sealed_is_not_sent_without_its_digits() {
     let (file, key) = (room.folder.path().join("o.db"), room.folder.path().join("store.key"));
     let node = room.node(OutboxLimits::default()).await;
     node.store
-        .notify(node.new_callback(1, 1, NoticeKind::Hangup, &server.url("/hangup")))
+        .outbox()
+        .add(node.new_callback(1, 1, NoticeKind::Hangup, &server.url("/hangup")))
         .await
         .unwrap();
     node.kill().await;

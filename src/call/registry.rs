@@ -310,7 +310,7 @@ impl Registry {
     pub(super) fn born(&self, setup: &CallSetup) -> bool {
         let services = &self.0.services;
         let start = CallStart::of(setup, &services.node_id);
-        let born = services.store.call_born(start, setup, services.clock.steady());
+        let born = services.store.calls().begin(start, setup, services.clock.steady());
         if !born {
             Strain::Store.count();
         }
@@ -493,13 +493,13 @@ impl Parties for Registry {
         let (graph, store) = (services.graph.clone(), services.store.clone());
         if let Some(call) = late {
             // Should this process not come to it.
-            store.call_bound(call, wacid.clone(), services.clock.steady().plus(farewell::OURS));
+            store.calls().set_wacid(call, wacid.clone(), services.clock.steady().plus(farewell::OURS));
         }
         let request = ActionRequest::ending(phone_number_id, token, wacid, GraphAction::Terminate);
         services.tasks.spawn(async move {
             let outcome = graph.call_action_to_the_end(request).await;
             if let Some(call) = late.filter(|_| outcome.is_settled()) {
-                store.farewell(call, None);
+                store.calls().settle_farewell(call, None);
             }
         });
     }

@@ -365,10 +365,10 @@ impl Shell {
             Input::Bound { wacid } => {
                 self.wacid = Some(wacid.clone());
                 let due = self.services.clock.steady().plus(farewell::OURS);
-                self.services.store.call_bound(self.call, wacid.clone(), due);
+                self.services.store.calls().set_wacid(self.call, wacid.clone(), due);
             }
             Input::Terminated { .. } if self.farewell.take().is_some() => {
-                self.services.store.farewell(self.call, None);
+                self.services.store.calls().settle_farewell(self.call, None);
             }
             Input::Command {
                 command: Command::Transfer { aleg: Some(_), .. } | Command::Run { .. },
@@ -472,7 +472,7 @@ impl Shell {
     }
 
     fn write_callback(&self, new: NewCallback) {
-        let written = self.services.store.notify(new);
+        let written = self.services.store.outbox().add(new);
         let (outbox, keys) = (self.services.outbox.clone(), self.keys.clone());
         let work = async move {
             match written.await {
@@ -509,7 +509,7 @@ impl Shell {
             self.view.set_answered(at);
             self.view.tell_news(&self.services.feed);
             let answered = self.view.setup.started.plus(Duration::from_millis(at.0));
-            self.services.store.call_answered(self.call, answered);
+            self.services.store.calls().set_answered(self.call, answered);
             if let Some(news) = self.services.news.get() {
                 news.answered(&self.view.setup, answered);
             }

@@ -138,8 +138,8 @@ async fn shown(
     let record = match &live {
         Some(_) => None,
         None => {
-            api.store.settled().await;
-            api.store.call(&scope, call).await?
+            api.store.flush().await;
+            api.store.calls().get(&scope, call).await?
         }
     };
     let row = match (&live, &record) {
@@ -157,7 +157,7 @@ async fn shown(
     let end = record.as_ref().and_then(|record| record.end.as_ref());
     let advice = end.map(|end| view::cause(lang, &end.cause).1).unwrap_or_default();
     let filter = RecordingFilter { call: Some(call), ..RecordingFilter::default() };
-    let recordings = api.store.recordings(&scope, &filter, 20, 0).await?.0;
+    let recordings = api.store.recordings().list(&scope, &filter, 20, 0).await?.0;
     let whole = fall.as_ref().map_or(0, last_of);
     let beginning = fall
         .as_ref()
@@ -354,7 +354,7 @@ pub(super) async fn log(
     let Ok(id) = call.parse::<CallUuid>() else { return missing(&console, &visitor) };
     let (api, scope) = (console.desk.api(), visitor.person.scope());
     let known = api.live.get(&scope, id).is_some()
-        || matches!(api.store.call(&scope, id).await, Ok(Some(_)));
+        || matches!(api.store.calls().get(&scope, id).await, Ok(Some(_)));
     if !known {
         return missing(&console, &visitor);
     }

@@ -85,8 +85,8 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let up_all = live.len();
     let wanted = Wanted::read(query);
     live.retain(|call| wanted.holds(call));
-    api.store.settled().await;
-    let mut records = match api.store.first_calls(&scope, &filter, PAGE + 1).await {
+    api.store.flush().await;
+    let mut records = match api.store.calls().newest(&scope, &filter, PAGE + 1).await {
         Ok(records) => records,
         Err(error) => {
             tracing::warn!(%error, "calls could not be listed");

@@ -122,7 +122,7 @@ async fn phone(console: &Console, person: &Person) -> &'static str {
     {
         return "on";
     }
-    let found = api.store.endpoint_named(&name).await.ok().flatten();
+    let found = api.store.endpoints().by_name(&name).await.ok().flatten();
     match found.is_some_and(|one| person.scope().holds(&one.account, &one.main_account)) {
         true => "off",
         false => "none",
@@ -147,7 +147,8 @@ impl FromRequestParts<Arc<Console>> for Visitor {
                     .desk
                     .api()
                     .store
-                    .unread_notices(&person.scope())
+                    .notifications()
+                    .count_unread(&person.scope())
                     .await
                     .unwrap_or_default();
                 let phone = phone(console, &person).await;

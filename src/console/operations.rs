@@ -169,10 +169,10 @@ async fn shown(
     let (lang, api, scope) = (visitor.lang(), console.desk.api(), visitor.person.scope());
     let now = api.clock.wall();
     let hour_ago = now.minus(Duration::from_secs(3600));
-    api.store.settled().await;
+    api.store.flush().await;
     let filter =
         CallFilter { ended: vec![(Compare::GreaterEqual, hour_ago)], ..CallFilter::default() };
-    let records = match api.store.first_calls(&scope, &filter, LOOKED_AT).await {
+    let records = match api.store.calls().newest(&scope, &filter, LOOKED_AT).await {
         Ok(records) => records,
         Err(error) => {
             tracing::warn!(%error, "calls could not be listed");

@@ -55,7 +55,7 @@ const MOST: u32 = 200;
 /// The account's endpoints.
 pub(super) async fn endpoints(console: &Console, visitor: &Visitor) -> Vec<Named> {
     let api = console.desk.api();
-    let found = api.store.endpoints(&visitor.person.scope(), MOST, 0).await;
+    let found = api.store.endpoints().list(&visitor.person.scope(), MOST, 0).await;
     let all = found.map(|(list, _)| list).unwrap_or_default().into_iter();
     let named = all.map(|one| Named {
         id: one.id.to_string(),

@@ -69,7 +69,7 @@ impl Eraser {
             known_as: Vec::new(),
             asked,
         };
-        self.0.parts.store.ask_erasure(erasure.clone()).await?;
+        self.0.parts.store.erasures().request(erasure.clone()).await?;
         self.0.asked.notify_one();
         Ok(erasure)
     }
@@ -94,7 +94,7 @@ impl Eraser {
 
     /// Whether something is left to be done later.
     async fn all(&self) -> bool {
-        let erasures = match self.0.parts.store.erasures().await {
+        let erasures = match self.0.parts.store.erasures().list().await {
             Ok(erasures) => erasures,
             Err(error) => {
                 tracing::warn!(%error, "could not see who is to be forgotten; trying again");
@@ -124,7 +124,7 @@ impl Eraser {
         if !self.0.scrub.load(Ordering::Relaxed) {
             return true;
         }
-        let done = match self.0.parts.store.scrub().await {
+        let done = match self.0.parts.store.erasures().scrub().await {
             Ok(done) => done,
             Err(error) => {
                 tracing::warn!(%error, "what people who were forgotten left in the store's log is still there; trying again");
@@ -139,14 +139,14 @@ impl Eraser {
     async fn one(&self, erasure: &Erasure) -> Result<bool, StoreError> {
         let parts = &self.0.parts;
         // What was written a moment ago is read by now.
-        parts.store.settled().await;
-        let erasure = &parts.store.resolve_erasure(erasure.clone()).await?;
+        parts.store.flush().await;
+        let erasure = &parts.store.erasures().resolve(erasure.clone()).await?;
         let until = self.until(erasure);
         // First: one that ends while the others are looked at is neither among those that have ended nor, later, among these.
-        let mut left = !parts.store.calls_of_person(erasure, false, None, 1).await?.is_empty();
+        let mut left = !parts.store.erasures().calls(erasure, false, None, 1).await?.is_empty();
         let mut after = None;
         loop {
-            let calls = parts.store.calls_of_person(erasure, true, after, AT_ONCE).await?;
+            let calls = parts.store.erasures().calls(erasure, true, after, AT_ONCE).await?;
             let Some(last) = calls.last() else { break };
             after = Some(*last);
             for call in calls {
@@ -165,14 +165,14 @@ impl Eraser {
             numbers.iter().flat_map(|number| erasure.ids().into_iter().map(move |id| (number, id)))
         {
             if let Some(conversation) = parts.inbox.conversation_with(number, &id) {
-                parts.store.erase_events(conversation, until.steady).await?;
+                parts.store.erasures().erase_events(conversation, until.steady).await?;
             }
         }
-        parts.store.erase_rest(erasure, until, numbers).await?;
+        parts.store.erasures().erase_remaining(erasure, until, numbers).await?;
         if left {
             return Ok(false);
         }
-        parts.store.erasure_done(erasure.id).await?;
+        parts.store.erasures().finish(erasure.id).await?;
         Ok(true)
     }
 
@@ -180,7 +180,7 @@ impl Eraser {
     async fn call(&self, erasure: &Erasure, call: CallUuid) -> Result<bool, StoreError> {
         let (parts, scope) = (&self.0.parts, erasure.scope());
         loop {
-            let heard = parts.store.heard_of_call(&scope, call).await?;
+            let heard = parts.store.erasures().call_recordings(&scope, call).await?;
             if !heard.is_over {
                 return Ok(false);
             }
@@ -192,14 +192,14 @@ impl Eraser {
             }
         }
         // It may have ended a moment ago: lines of its log that wait are written before the log goes.
-        parts.store.settled().await;
+        parts.store.flush().await;
         // Before the record, which says whose they are.
-        if let Some(record) = parts.store.call(&scope, call).await?
+        if let Some(record) = parts.store.calls().get(&scope, call).await?
             && let Some((conversation, events)) = parts.inbox.told_of_call(&record.start)
         {
-            parts.store.erase_told(conversation, &events).await?;
+            parts.store.erasures().erase_events_by_id(conversation, &events).await?;
         }
-        parts.store.erase_call(call, Inbox::line_of(call)).await?;
+        parts.store.erasures().erase_call(call, Inbox::line_of(call)).await?;
         Ok(true)
     }
 
@@ -213,7 +213,7 @@ impl Eraser {
     async fn conversations(&self, erasure: &Erasure, until: Until) -> Result<(), StoreError> {
         let (parts, mut after) = (&self.0.parts, Uuid::nil());
         loop {
-            let some = parts.store.conversations_of_person(erasure, after, AT_ONCE).await?;
+            let some = parts.store.erasures().conversations(erasure, after, AT_ONCE).await?;
             let Some(last) = some.last() else { return Ok(()) };
             after = last.pair.conversation;
             for conversation in &some {

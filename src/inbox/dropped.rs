@@ -52,7 +52,7 @@ impl Inbox {
             return Ok(Vec::new());
         }
         let mut dropped: BTreeMap<_, Dropped> = BTreeMap::new();
-        for used in self.parts().store.webhook_uses().await? {
+        for used in self.parts().store.webhooks().uses().await? {
             let number = self.parts().directory.tables().by_mail_id(&used.number).cloned();
             let number = number.filter(|number| stays(&number.spec.number));
             let (Some(number), Some(name)) = (number, goes.get(&used.webhook)) else { continue };

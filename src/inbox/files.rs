@@ -121,7 +121,7 @@ impl Inbox {
     async fn note_upload(&self, pair: &Pair, media: &str, kind: &FileKind) {
         let (account, made) = (pair.account.clone(), self.parts().clock.wall());
         let row = UploadRow { account, media: media.to_owned(), mime: kind.mime.to_owned(), made };
-        let Some(noted) = self.parts().store.keep_upload(row) else { return };
+        let Some(noted) = self.parts().store.uploads().put(row) else { return };
         if !matches!(tokio::time::timeout(NOTING, noted).await, Ok(Ok(_))) {
             tracing::warn!(
                 "what an uploaded file is could not be noted; messages that hold it will not say"
@@ -136,7 +136,7 @@ impl Inbox {
         outgoing: &mut Outgoing,
     ) -> Result<(), StoreError> {
         let Some(media) = words::media_id(&outgoing.content, &outgoing.kind) else { return Ok(()) };
-        let found = self.parts().store.upload_type(&pair.account, media).await?;
+        let found = self.parts().store.uploads().media_type(&pair.account, media).await?;
         let file =
             outgoing.content.get_mut(&outgoing.kind).and_then(serde_json::Value::as_object_mut);
         if let (Some(mime), Some(file)) = (found, file) {
@@ -150,7 +150,7 @@ impl Inbox {
     /// # Errors
     /// The store takes nothing now.
     pub async fn forget_uploads(&self) -> Result<(), StoreError> {
-        self.parts().store.forget_uploads(self.parts().clock.wall().minus(AT_META)).await
+        self.parts().store.uploads().delete_older(self.parts().clock.wall().minus(AT_META)).await
     }
 }
 

@@ -195,7 +195,7 @@ impl Inbox {
         let draft = came.draft.take();
         let reported = draft.is_some();
         let written =
-            self.parts().store.message_came(Came { draft, ..came.clone() }).ok_or(Full)?;
+            self.parts().store.messages().receive(Came { draft, ..came.clone() }).ok_or(Full)?;
         let (inbox, number) = (self.clone(), number.clone());
         if !self.holds(&number) {
             // The store gives it to nobody until then.
@@ -272,7 +272,7 @@ impl Inbox {
         );
         // Before it is written: what Graph answers meanwhile is heard.
         let waiting = self.wait_for_name(&came);
-        let written = self.parts().store.message_status(came.clone()).ok_or(Full)?;
+        let written = self.parts().store.messages().update_status(came.clone()).ok_or(Full)?;
         let (inbox, main) = (self.clone(), number.account.main().auth_id.clone());
         let handed = self.parts().tasks.spawn(async move {
             let found = written.await;

@@ -224,7 +224,7 @@ impl Inbox {
         if !self.0.shelf.is_good(message, until, tag, self.parts().clock.wall()) {
             return Ok(None);
         }
-        let found = self.parts().store.message(message).await?;
+        let found = self.parts().store.messages().get(message).await?;
         let Some((pair, found)) = found else { return Ok(None) };
         Ok(self.file_of(message, &pair, &found).await)
     }
@@ -309,7 +309,7 @@ impl Inbox {
         };
         if kept.is_err() {
             let _ = tokio::fs::remove_file(part).await;
-        } else if matches!(self.parts().store.message(id).await, Ok(None)) {
+        } else if matches!(self.parts().store.messages().get(id).await, Ok(None)) {
             // Its conversation was deleted meanwhile, and its files before this one was there.
             shelf.remove(vec![id]).await;
         }
@@ -331,7 +331,7 @@ impl Inbox {
         let (mut found, mut late) = (Vec::new(), Vec::new());
         let mut before = Some((until.micros().saturating_add(1), Uuid::nil()));
         loop {
-            let page = self.parts().store.messages(scope, conversation, before, PAGE).await?;
+            let page = self.parts().store.messages().list(scope, conversation, before, PAGE).await?;
             let Some(last) = page.last() else { return Ok((found, late)) };
             before = Some((last.message.at.micros(), last.message.id));
             found.extend(
@@ -349,7 +349,7 @@ impl Inbox {
     /// # Errors
     /// The store takes nothing now.
     pub async fn forget(&self, before: Timestamp) -> Result<(), StoreError> {
-        while self.parts().store.forget_messages(before, PAGE).await? {}
+        while self.parts().store.messages().delete_older(before, PAGE).await? {}
         let oldest = std::time::UNIX_EPOCH
             + Duration::from_secs(u64::try_from(before.secs()).unwrap_or_default());
         self.0.shelf.sweep(Some(oldest)).await;

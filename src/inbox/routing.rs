@@ -66,12 +66,13 @@ impl Inbox {
     pub async fn open(&self, file: &[crate::config::Webhook]) -> Result<(), StoreError> {
         let parts = self.parts();
         self.count_files().await;
-        let routings = parts.store.routings().await?;
+        let routings = parts.store.numbers().routings().await?;
         parts.directory.mail().change_routings(|all| *all = routings.iter().cloned().collect());
-        self.0.tenures.read(parts.store.tenures().await?);
+        self.0.tenures.read(parts.store.numbers().owners().await?);
         let rows: Webhooks = parts
             .store
             .webhooks()
+            .list()
             .await?
             .into_iter()
             .map(|row| (row.id, Arc::new(of_row(row))))
@@ -178,7 +179,7 @@ impl Inbox {
         let (digits, parts) = (number.spec.number.clone(), self.parts());
         let (account, before) = (number.account.auth_id.clone(), self.routing_of(number));
         let reroute = Reroute { phone_number_id: id.clone(), account, routing, all };
-        parts.store.reroute(reroute).await.map_err(NotRouted::Store)?;
+        parts.store.numbers().set_routing(reroute).await.map_err(NotRouted::Store)?;
         parts.directory.mail().change_routings(|routings| {
             routings.insert(id.clone(), routing);
         });
@@ -201,7 +202,7 @@ impl Inbox {
             return Err(NotRouted::NoWebhook);
         }
         if let Some(agent) = routing.agent()
-            && !self.parts().store.has_agent(agent).await.map_err(NotRouted::Store)?
+            && !self.parts().store.agents().exists(agent).await.map_err(NotRouted::Store)?
         {
             return Err(NotRouted::NoAgent);
         }
@@ -227,14 +228,14 @@ impl Inbox {
             if !names.is_empty() {
                 return Err(NotRouted::Answers(names.join(", ")));
             }
-            if store.agent_answers(agent.id).await.map_err(NotRouted::Store)? {
+            if store.agents().is_in_use(agent.id).await.map_err(NotRouted::Store)? {
                 return Err(NotRouted::Answers("in conversations".to_owned()));
             }
         }
         for number in numbers {
             self.put_routing(&number, Routing::None, false, &turn).await?;
         }
-        let gone = store.delete_agent(scope, agent.id).await.map_err(NotRouted::Store)?;
+        let gone = store.agents().delete(scope, agent.id).await.map_err(NotRouted::Store)?;
         if gone {
             self.parts().feed.tell(&agent.main_account, What::Agent(agent.id));
         }
@@ -314,7 +315,8 @@ impl Inbox {
         let now = self
             .parts()
             .store
-            .conversation(scope, pair.conversation)
+            .conversations()
+            .get(scope, pair.conversation)
             .await
             .map_err(NotRouted::Store)?;
         let now = now.ok_or(GONE)?.standing.routing;
@@ -340,7 +342,7 @@ impl Inbox {
         }
         let change = ConversationChange { routing: Some(to), ..ConversationChange::default() };
         let changed =
-            self.parts().store.change_conversation(scope, pair.conversation, change, tell).await;
+            self.parts().store.conversations().change(scope, pair.conversation, change, tell).await;
         let (done, written) = changed.map_err(NotRouted::Store)?;
         if !done {
             return Err(GONE);
@@ -359,7 +361,7 @@ impl Inbox {
         let _held = self.hold(&pair.phone_number_id).await;
         let (main, conversation) = (pair.main_account.clone(), pair.conversation);
         let opened =
-            self.parts().store.open_conversation(pair, routing, self.parts().clock.wall()).await;
+            self.parts().store.conversations().open(pair, routing, self.parts().clock.wall()).await;
         opened.map_err(NotRouted::Store)?;
         self.tell_conversation(&main, conversation);
         Ok(())
@@ -380,7 +382,8 @@ impl Inbox {
         let (done, _) = self
             .parts()
             .store
-            .change_conversation(scope, pair.conversation, change, Vec::new())
+            .conversations()
+            .change(scope, pair.conversation, change, Vec::new())
             .await?;
         if done {
             self.tell_conversation(&pair.main_account, pair.conversation);
@@ -400,7 +403,8 @@ impl Inbox {
         let page = self
             .parts()
             .store
-            .messages(scope, conversation.pair.conversation, None, READ_PAGE)
+            .messages()
+            .list(scope, conversation.pair.conversation, None, READ_PAGE)
             .await?;
         let last = page
             .into_iter()
@@ -430,7 +434,7 @@ impl Inbox {
         // The files first: once the rows are gone nothing tells which they were.
         let (files, _) = self.files_of(scope, pair.conversation, Timestamp::MAX).await?;
         self.0.shelf.remove(files).await;
-        let done = self.parts().store.delete_conversation(scope, pair.conversation).await?;
+        let done = self.parts().store.conversations().delete(scope, pair.conversation).await?;
         if done {
             self.tell_conversation(&pair.main_account, pair.conversation);
         }
@@ -451,8 +455,8 @@ impl Inbox {
         self.0.shelf.remove(files).await;
         let told: Vec<Uuid> =
             late.into_iter().flat_map(|message| came_ids(&pair.phone_number_id, message)).collect();
-        self.parts().store.erase_told(pair.conversation, &told).await?;
-        self.parts().store.erase_until(scope, pair.conversation, until).await?;
+        self.parts().store.erasures().erase_events_by_id(pair.conversation, &told).await?;
+        self.parts().store.erasures().erase_conversation(scope, pair.conversation, until).await?;
         self.tell_conversation(&pair.main_account, pair.conversation);
         Ok(())
     }
@@ -548,7 +552,7 @@ impl Inbox {
     /// There is no such one, it is in use, it stands in the configuration, or the store's.
     pub async fn remove_webhook(&self, scope: &Scope, id: Uuid) -> Result<(), NotRouted> {
         let (row, _turn) = self.changeable(scope, id).await?;
-        if !self.parts().store.webhook(WebhookWrite::Remove(id)).await.map_err(NotRouted::Store)? {
+        if !self.parts().store.webhooks().write(WebhookWrite::Remove(id)).await.map_err(NotRouted::Store)? {
             return Err(NotRouted::InUse);
         }
         self.parts().directory.mail().change_webhooks(|webhooks| drop(webhooks.remove(&id)));
@@ -568,7 +572,8 @@ impl Inbox {
         let told = self
             .parts()
             .store
-            .tell_webhook(event.event_for(id, id))
+            .outbox()
+            .add_event(event.event_for(id, id))
             .await
             .map_err(NotRouted::Store)?;
         self.hand_on(told.into_iter().collect());
@@ -596,7 +601,8 @@ impl Inbox {
     ) -> Result<Arc<Webhook>, NotRouted> {
         self.parts()
             .store
-            .webhook(WebhookWrite::Put(row.clone()))
+            .webhooks()
+            .write(WebhookWrite::Put(row.clone()))
             .await
             .map_err(NotRouted::Store)?;
         let webhook = Arc::new(of_row(row));
@@ -637,7 +643,7 @@ impl Inbox {
 
     pub(super) fn tell_soon(&self, event: NewCallback) {
         let inbox = self.clone();
-        let written = self.parts().store.notify(event);
+        let written = self.parts().store.outbox().add(event);
         self.parts().tasks.spawn(async move {
             match written.await {
                 Ok(written) => inbox.hand_on(vec![written]),

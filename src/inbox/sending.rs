@@ -191,7 +191,7 @@ impl Inbox {
         for n in 0..SAME_MAX {
             let id =
                 stable_id("sent", &[pair.account.as_str(), &conversation, once, &n.to_string()]);
-            match self.parts().store.message(id).await.map_err(NotSent::Store)? {
+            match self.parts().store.messages().get(id).await.map_err(NotSent::Store)? {
                 None => return Ok(Named::Free(id)),
                 Some((_, found)) if now < found.message.at.plus(SAME_FOR) => {
                     return Ok(Named::Sent(id));
@@ -270,7 +270,7 @@ impl Inbox {
             epoch,
             answers,
         };
-        match self.parts().store.message_going(going).await.map_err(NotSent::Store)? {
+        match self.parts().store.messages().enqueue(going).await.map_err(NotSent::Store)? {
             Gone::Out => {}
             // Whoever asked at the same moment sends it.
             Gone::Before => return Ok(()),
@@ -335,7 +335,7 @@ impl Inbox {
             .await;
         let written = match sent {
             Ok(wamid) => {
-                let written = parts.store.message_posted(message.id, wamid.clone()).await;
+                let written = parts.store.messages().set_wamid(message.id, wamid.clone()).await;
                 self.0.early.named(&pair.phone_number_id, &wamid);
                 written.map(drop)
             }
@@ -355,7 +355,7 @@ impl Inbox {
     /// Notes that Meta is about to be asked; `false`: nobody may ask. A message waits with its store.
     async fn may_ask(&self, message: Uuid) -> bool {
         loop {
-            match self.parts().store.message_asking(message, self.parts().clock.wall()).await {
+            match self.parts().store.messages().begin_sending(message, self.parts().clock.wall()).await {
                 Ok(may) => return may,
                 Err(StoreError::Closed) => return false,
                 Err(error) => tracing::warn!(%error, %message, "a message waits for the store"),
@@ -381,7 +381,7 @@ impl Inbox {
         let number = self.number_of(pair);
         let about = number.as_deref().map_or_else(|| About::pair(pair), About::number);
         let status = self.status_of(&about, None, Some(message), MessageStatus::Failed, Some(why));
-        match self.parts().store.message_status(status) {
+        match self.parts().store.messages().update_status(status) {
             Some(written) => drop(self.status_written(&pair.main_account, written.await)),
             None => tracing::error!(%message, "what became of a message could not be written"),
         }
@@ -392,7 +392,7 @@ impl Inbox {
             return false;
         }
         let scope = store::Scope::Main(pair.main_account.clone());
-        let found = self.parts().store.conversation(&scope, pair.conversation).await;
+        let found = self.parts().store.conversations().get(&scope, pair.conversation).await;
         found.is_ok_and(|found| found.is_some_and(|c| c.standing.answers(epoch).is_some()))
     }
 
@@ -404,7 +404,7 @@ impl Inbox {
         let mut after = (i64::MIN, Uuid::nil());
         loop {
             let left =
-                self.parts().store.messages_left(&self.parts().node_id, after, LEFT_PAGE).await?;
+                self.parts().store.messages().interrupted(&self.parts().node_id, after, LEFT_PAGE).await?;
             let Some(last) = left.last() else { return Ok(()) };
             after = (last.message.message.at.micros(), last.message.message.id);
             for LeftMessage { pair, message, epoch, asked } in left {

@@ -121,14 +121,14 @@ impl Inbox {
             kept,
             routing: kept.unwrap_or(Self::unset_routing(number)),
         };
-        let changed = self.parts().store.claim_number(claim).await?;
+        let changed = self.parts().store.numbers().transfer(claim).await?;
         if known && changed && kept.is_none() {
             mail.change_routings(|routings| {
                 routings.remove(&id);
             });
         } else if known && !changed {
             // Another node was faster, and the new owner may have set something there.
-            let routings = self.parts().store.routings().await?;
+            let routings = self.parts().store.numbers().routings().await?;
             mail.change_routings(|all| *all = routings.iter().cloned().collect());
         }
         self.0.tenures.0.insert(id, Tenure { owner, first: before.first });
@@ -146,7 +146,7 @@ impl Inbox {
             }
             Some(Routing::Agent(id)) => {
                 let scope = Scope::Main(number.account.main().auth_id.clone());
-                self.parts().store.agent(&scope, id).await?.map(|agent| agent.account)
+                self.parts().store.agents().get(&scope, id).await?.map(|agent| agent.account)
             }
             Some(Routing::Webhook(None) | Routing::None) | None => None,
         };

@@ -72,7 +72,7 @@ impl World {
         let graph = Server::start(graph).await;
         let inbox = inbox(&store, &directory, &clock, &graph, folder.path());
         inbox.open(&[]).await.unwrap();
-        assert!(store.create_agent(agent()).await.unwrap());
+        assert!(store.agents().create(agent()).await.unwrap());
         let number = directory.number(&"106".into()).unwrap();
         Self {
             inbox,
@@ -102,7 +102,7 @@ impl World {
     }
 
     async fn conversations(&self, account: &str, filter: ConversationFilter) -> Vec<Conversation> {
-        self.store.conversations(&Scope::of(account.into()), &filter, 50).await.unwrap().found
+        self.store.conversations().list(&Scope::of(account.into()), &filter, 50).await.unwrap().found
     }
 
     async fn all_sent(&self) {
@@ -141,13 +141,13 @@ impl World {
 
     /// A message as the store has it: its status, Meta's id, the code of an error.
     async fn stands(&self, id: Uuid) -> (&'static str, Option<String>, Option<i64>) {
-        let (_, found) = self.store.message(id).await.unwrap().unwrap();
+        let (_, found) = self.store.messages().get(id).await.unwrap().unwrap();
         (found.message.status.as_str(), found.message.wamid, found.error.map(|(code, _)| code))
     }
 
     async fn timeline(&self, user: &str) -> Vec<(String, &'static str)> {
         let (scope, id) = (Scope::of("MA1".into()), world_id(user));
-        let found = self.inbox.parts().store.messages(&scope, id, None, 50).await.unwrap();
+        let found = self.inbox.parts().store.messages().list(&scope, id, None, 50).await.unwrap();
         found.iter().rev().map(|m| (m.message.text.clone(), m.message.status.as_str())).collect()
     }
 }
@@ -304,7 +304,7 @@ async fn a_number_that_meta_gives_another_id_keeps_its_routing_and_its_conversat
     world.told("wamid.sent", MessageStatus::Delivered, None, None).await;
     assert_eq!(world.graph.seen()[0].target, "/107/messages");
     assert_eq!(world.timeline("91").await.len(), 3);
-    let shown = world.store.messages(&Scope::of("MA1".into()), before, None, 10).await.unwrap();
+    let shown = world.store.messages().list(&Scope::of("MA1".into()), before, None, 10).await.unwrap();
     let reply = shown.iter().find(|shown| sent.contains(&shown.message.id)).unwrap();
     assert_eq!(reply.message.status, MessageStatus::Delivered, "it is found by what is kept");
     // After a start too.
@@ -376,7 +376,7 @@ async fn a_full_folder_takes_only_what_is_asked_for() {
     let scope = Scope::of("MA1".into());
     let conversation = world_id("91");
     let found =
-        world.inbox.parts().store.conversation(&scope, conversation).await.unwrap().unwrap();
+        world.inbox.parts().store.conversations().get(&scope, conversation).await.unwrap().unwrap();
     assert!(world.inbox.delete(&scope, &found.pair).await.unwrap());
     assert!(world.file(id).await.is_none());
 }
@@ -401,12 +401,12 @@ async fn r16_a_numbers_next_owner_reads_nothing_of_the_formers_and_nothing_that_
     let own = world.conversations("MA2", all()).await.remove(0);
     assert_eq!(own.standing.routing, Routing::None);
     let scope = Scope::of("MA2".into());
-    let said = world.store.messages(&scope, own.pair.conversation, None, 50).await.unwrap();
+    let said = world.store.messages().list(&scope, own.pair.conversation, None, 50).await.unwrap();
     assert_eq!(
         said.iter().map(|m| m.message.text.as_str()).collect::<Vec<_>>(),
         ["to the new one"]
     );
-    assert!(world.store.conversation(&scope, world_id("91")).await.unwrap().is_none());
+    assert!(world.store.conversations().get(&scope, world_id("91")).await.unwrap().is_none());
     world.inbox.claim().await.unwrap();
     // What the former owner had is there, and leads nowhere.
     let former = world.conversations("MA1", all()).await.remove(0);
@@ -444,7 +444,7 @@ async fn s4_09_all_conversations_change_by_one_row_and_one_alone_counts_over_it(
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
     assert_eq!(of(Some(AGENT)).await, ["91", "92", "93"]);
     let scope = Scope::of("MA1".into());
-    let one = world.store.conversation(&scope, world_id("92")).await.unwrap().unwrap();
+    let one = world.store.conversations().get(&scope, world_id("92")).await.unwrap().unwrap();
     let alone =
         ConversationChange { routing: Some(Routing::None), ..ConversationChange::default() };
     assert!(world.inbox.change(&scope, &one.pair, alone).await.unwrap());
@@ -454,7 +454,7 @@ async fn s4_09_all_conversations_change_by_one_row_and_one_alone_counts_over_it(
         ["91", "93", "94"],
         "its own routing and the number's, and no other"
     );
-    let now = world.store.conversation(&scope, world_id("92")).await.unwrap().unwrap();
+    let now = world.store.conversations().get(&scope, world_id("92")).await.unwrap().unwrap();
     assert_eq!((now.standing.routing, now.standing.epoch), (Routing::None, one.standing.epoch + 1));
     world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
     assert!(of(Some(AGENT)).await.is_empty());
@@ -493,7 +493,7 @@ async fn r03_what_was_taken_for_sending_goes_out_after_a_restart_and_what_meta_m
         .map(|s| String::from_utf8_lossy(&s.body).contains("second"))
         .collect();
     assert_eq!(sent, [true], "the second, once");
-    let told = world.store.deliveries(webhook, None, 50).await.unwrap();
+    let told = world.store.webhooks().deliveries(webhook, None, 50).await.unwrap();
     assert_eq!(
         told.iter().filter(|told| told.event == "message.status").count(),
         1,
@@ -518,7 +518,7 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     for user in ["91", "92", "93", "94"] {
         world.writes(user, "hello").await;
         let scope = Scope::of("MA1".into());
-        let conversation = world.store.conversation(&scope, world_id(user)).await.unwrap().unwrap();
+        let conversation = world.store.conversations().get(&scope, world_id(user)).await.unwrap().unwrap();
         sent.push(
             world.inbox.send(&conversation, Outgoing::text("out"), "api", None).await.unwrap(),
         );
@@ -542,7 +542,7 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
         MessageStatus::Failed,
         Some((0, "x".to_owned())),
     );
-    world.store.message_status(here).unwrap().await.unwrap();
+    world.store.messages().update_status(here).unwrap().await.unwrap();
     let sent_as = |n: u8| Some(format!("wamid.{n}"));
     assert_eq!(world.stands(known).await, ("sent", sent_as(4), None));
     // In any order, and it goes on from there.
@@ -556,7 +556,7 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     world.told("wamid.2", MessageStatus::Sent, Some(refused), None).await;
     assert_eq!(world.stands(refused).await, ("failed", sent_as(2), Some(131_026)));
     assert_eq!(world.stands(silent).await, ("failed", None, Some(0)));
-    let told = world.store.deliveries(webhook, None, 50).await.unwrap();
+    let told = world.store.webhooks().deliveries(webhook, None, 50).await.unwrap();
     let mut events: Vec<_> =
         told.into_iter().filter(|d| d.event == "message.status").map(|d| d.event_id).collect();
     assert_eq!(
@@ -679,11 +679,11 @@ async fn an_answer_is_owed_until_it_is_given_once() {
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "one").await;
     world.writes("91", "two").await;
-    let owed = async || world.store.turns_owed("node", (i64::MIN, Uuid::nil()), 50).await.unwrap();
+    let owed = async || world.store.turns().pending("node", (i64::MIN, Uuid::nil()), 50).await.unwrap();
     let (first, second) = (turns.recv().await.unwrap(), turns.recv().await.unwrap());
     assert_eq!(owed().await.len(), 2);
     assert!(
-        world.store.turns_owed("another", (i64::MIN, Uuid::nil()), 50).await.unwrap().is_empty()
+        world.store.turns().pending("another", (i64::MIN, Uuid::nil()), 50).await.unwrap().is_empty()
     );
     let then = Some(store::Then::Escalate);
     world.inbox.reply(&first, vec![Outgoing::text("a"), Outgoing::text("b")], then).await.unwrap();
@@ -693,7 +693,7 @@ async fn an_answer_is_owed_until_it_is_given_once() {
     assert_eq!(world.graph.seen().len(), 2, "both are out before anything else is done");
     let left = owed().await;
     assert_eq!(left.iter().find(|o| o.message.message.id == first.message.id).unwrap().then, then);
-    world.store.turn_over(first.message.id).await.unwrap();
+    world.store.turns().finish(first.message.id).await.unwrap();
     world.inbox.reply(&second, vec![Outgoing::text("c")], None).await.unwrap();
     assert!(owed().await.is_empty());
 }
@@ -702,15 +702,15 @@ async fn an_answer_is_owed_until_it_is_given_once() {
 async fn a_removed_agent_is_taken_out_of_all_that_names_it() {
     let world = World::start().await;
     let scope = Scope::of("MA1".into());
-    assert!(!world.store.agent_answers(AGENT).await.unwrap());
+    assert!(!world.store.agents().is_in_use(AGENT).await.unwrap());
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
     world.writes("91", "hello").await;
     world.inbox.route_number(&world.number, Routing::None, false).await.unwrap();
-    assert!(world.store.agent_answers(AGENT).await.unwrap(), "in a conversation");
-    assert!(world.store.delete_agent(&scope, AGENT).await.unwrap());
-    let found = world.store.conversation(&scope, world_id("91")).await.unwrap().unwrap();
+    assert!(world.store.agents().is_in_use(AGENT).await.unwrap(), "in a conversation");
+    assert!(world.store.agents().delete(&scope, AGENT).await.unwrap());
+    let found = world.store.conversations().get(&scope, world_id("91")).await.unwrap().unwrap();
     assert_eq!(found.standing.routing, Routing::None);
-    assert!(!world.store.agent_answers(AGENT).await.unwrap());
+    assert!(!world.store.agents().is_in_use(AGENT).await.unwrap());
 }
 
 #[tokio::test]
@@ -733,7 +733,8 @@ async fn s4_19_an_agent_that_is_removed_while_a_number_is_given_to_it_answers_no
         let stands = world.inbox.routing_of(&world.number);
         let chat = world
             .store
-            .conversation(&scope, world_id("91"))
+            .conversations()
+            .get(&scope, world_id("91"))
             .await
             .unwrap()
             .unwrap()
@@ -747,7 +748,7 @@ async fn s4_19_an_agent_that_is_removed_while_a_number_is_given_to_it_answers_no
                     "round {round}: {routed:?}"
                 );
                 assert_eq!((stands, chat), (Routing::None, Routing::None), "round {round}");
-                assert!(world.store.create_agent(agent.clone()).await.unwrap());
+                assert!(world.store.agents().create(agent.clone()).await.unwrap());
             }
             Err(why) => {
                 assert!(matches!(why, NotRouted::Answers(_)), "round {round}: {why:?}");
@@ -777,7 +778,7 @@ async fn s4_19_a_conversation_subscribed_and_unsubscribed_at_once_tells_of_one_o
     for round in 0..8 {
         let user = format!("9{round}");
         world.writes(&user, "hello").await;
-        let read = world.store.conversation(&scope, world_id(&user)).await.unwrap().unwrap();
+        let read = world.store.conversations().get(&scope, world_id(&user)).await.unwrap().unwrap();
         let subscribe = world.inbox.subscribe(&scope, &read, own);
         let unsubscribe = world.inbox.unsubscribe(&scope, &world.number, &read);
         match round % 2 == 0 {
@@ -785,10 +786,10 @@ async fn s4_19_a_conversation_subscribed_and_unsubscribed_at_once_tells_of_one_o
             false => drop(tokio::join!(unsubscribe, subscribe)),
         }
         let stands =
-            world.store.conversation(&scope, read.pair.conversation).await.unwrap().unwrap();
+            world.store.conversations().get(&scope, read.pair.conversation).await.unwrap().unwrap();
         let mut told = Vec::new();
         for webhook in [own, usual] {
-            let all = world.store.deliveries(webhook, None, 200).await.unwrap();
+            let all = world.store.webhooks().deliveries(webhook, None, 200).await.unwrap();
             let new = all.into_iter().filter(|d| known.insert(d.event_id.clone()));
             let mut kinds: Vec<_> =
                 new.map(|d| d.event).filter(|e| e.starts_with("subscription.")).collect();
@@ -837,7 +838,7 @@ async fn webhooks_of_an_account_that_is_gone_are_its_heirs() {
     world.inbox.inherit_webhooks(&"SA1".into(), &"MA1".into()).await.unwrap();
     let found = world.inbox.webhook(&Scope::of("MA1".into()), made.id).unwrap();
     assert_eq!((found.account.as_str(), found.secrets.len()), ("MA1", 1));
-    let rows = world.store.webhooks().await.unwrap();
+    let rows = world.store.webhooks().list().await.unwrap();
     assert!(rows.iter().any(|row| row.id == made.id && row.account.as_str() == "MA1"));
 }
 
@@ -877,7 +878,7 @@ async fn s3_04_searches_know_no_case_in_any_script_and_look_at_users_by_their_di
     ] {
         let filter =
             ConversationFilter { search: search.to_owned(), ..ConversationFilter::default() };
-        let page = world.store.conversations(&Scope::of("MA1".into()), &filter, 50).await.unwrap();
+        let page = world.store.conversations().list(&Scope::of("MA1".into()), &filter, 50).await.unwrap();
         let found: Vec<_> = page.found.iter().map(|c| c.pair.user.id.as_str()).collect();
         assert_eq!(found, users, "{search}");
         assert_eq!(page.next, None);

@@ -61,7 +61,7 @@ use speech::config::SpeechConfig;
 use speech::http::EndpointError;
 use speech::library::Library;
 use speech::recognise::Recognisers;
-use store::{Passwords, Store, StoreOptions};
+use store::{Hold, Passwords, Store, StoreOptions};
 
 /// T_media_dead (`meta-calling.md` §7).
 const MEDIA_DEAD: Duration = Duration::from_secs(30);
@@ -118,7 +118,7 @@ impl Node {
         let kept = StoreOptions { secret_key: config.store.secret_key.clone(), ..kept };
         let feed = Feed::since(clock.wall());
         // Before anything is read: what another process has up is not what a crash left behind.
-        let hold = Store::hold(&config.store.database, &node_id).await?;
+        let hold = Hold::acquire(&config.store.database, &node_id).await?;
         let store = Store::open_with(config.store.database.clone(), kept, health.clone()).await?;
         let directory = Arc::new(Directory::new(config.limits.default_cps));
         let keeper = Keeper::open(store.clone(), directory.clone(), &config, clock.wall()).await?;
@@ -253,7 +253,7 @@ impl Node {
         // What an earlier process left behind comes first; until then no call is taken, and `/readyz` says 503.
         let orphans = orphan::end_all(&services).await?;
         recordings.take_in_what_was_left().await?;
-        store.farewells_due(&services.node_id);
+        store.calls().take_over_farewells(&services.node_id);
         tokio::spawn(farewell::keep_telling(services.clone(), directory.clone(), stop_all.clone()));
         let registry = Registry::new(services.clone(), gate.clone());
         tokio::spawn(orphan::keep_alive(services.clone(), registry.clone(), stop_all.clone()));
@@ -565,16 +565,16 @@ async fn forget(
             Timestamp::from_secs(clock.wall().secs().saturating_sub(kept))
         };
         let until = before(knobs.event_log_days());
-        match store.forget_events(forgotten, until).await {
+        match store.calls().delete_history(forgotten, until).await {
             Ok(()) => forgotten = until,
             Err(error) => {
                 warn!(%error, "event logs past their time could not be removed; trying again in an hour")
             }
         }
-        if let Err(error) = store.forget_notices(before(knobs.event_log_days())).await {
+        if let Err(error) = store.notifications().delete_older(before(knobs.event_log_days())).await {
             warn!(%error, "notifications past their time could not be removed; trying again in an hour");
         }
-        if let Err(error) = store.forget_answers(clock.wall()).await {
+        if let Err(error) = store.responses().delete_expired(clock.wall()).await {
             warn!(%error, "answers past their time could not be removed; trying again in an hour");
         }
         if let Err(error) = inbox.forget_uploads().await {

@@ -28,11 +28,11 @@ pub(super) struct Kept(pub(super) Store);
 
 impl Ledger for Kept {
     fn note(&self, key: u128, kind: KeyKind, seen: Timestamp) {
-        self.0.key(SeenKey { kind, key, seen });
+        self.0.event_keys().insert(SeenKey { kind, key, seen });
     }
 
     fn forget(&self, key: u128) {
-        self.0.unkey(key);
+        self.0.event_keys().remove(key);
     }
 }
 
@@ -53,7 +53,7 @@ pub(super) async fn remember_late(
 ) -> Result<Timestamp, StoreError> {
     let now = clock.wall();
     let from = before(now, AT_ONCE);
-    let keys = store.keys(from, Timestamp::MAX, AT_ONCE_MAX).await?;
+    let keys = store.event_keys().list(from, Timestamp::MAX, AT_ONCE_MAX).await?;
     let rest = if keys.len() < AT_ONCE_MAX as usize {
         Some(from)
     } else {
@@ -75,7 +75,7 @@ pub(super) async fn keep(
 ) {
     let oldest = before(clock.wall(), KEPT);
     while rest > oldest && !stop.is_cancelled() {
-        let keys = match store.keys(oldest, rest, PAGE).await {
+        let keys = match store.event_keys().list(oldest, rest, PAGE).await {
             Ok(keys) => keys,
             Err(error) => {
                 warn!(%error, "older keys of Meta's events can't be read: a copy may be counted under another word");
@@ -90,6 +90,6 @@ pub(super) async fn keep(
     }
     let mut every = tokio::time::interval(TIDY);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        store.forget_keys(before(clock.wall(), KEPT));
+        store.event_keys().delete_older(before(clock.wall(), KEPT));
     }
 }

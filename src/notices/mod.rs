@@ -79,7 +79,7 @@ impl Notices {
             created,
             read: None,
         };
-        if let Some(written) = self.store.add_notice(row) {
+        if let Some(written) = self.store.notifications().add(row) {
             let feed = self.feed.clone();
             // As many as the store's queue has room for, and each ends with its batch.
             tokio::spawn(async move {
@@ -114,7 +114,7 @@ mod tests {
         let news = watch.recv().await.unwrap();
         assert_eq!((news.account.as_str(), &news.what), ("MA1", &What::Notification(id)));
         let rows =
-            store.notices(&Scope::of("SA1".into()), &NoticeFilter::default(), 9).await.unwrap();
+            store.notifications().list(&Scope::of("SA1".into()), &NoticeFilter::default(), 9).await.unwrap();
         assert_eq!((rows.len(), rows[0].id, rows[0].text.chars().count()), (1, id, TEXT_MAX));
         store.close().await;
     }

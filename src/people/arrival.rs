@@ -61,20 +61,21 @@ impl People {
             (true, None, Some(newcomers)) => Some(newcomers.role),
             (true, None, None) => return Err(NotWelcome::NoRole),
         };
-        let user = match inner.store.user_linked(&claims.issuer, &claims.subject).await? {
+        let user = match inner.store.people().by_link(&claims.issuer, &claims.subject).await? {
             Some(user) => user,
             None => self.meet(claims, rules, role).await?,
         };
         // The provider's word counts each time; what stands in the configuration stands.
         if let Some(role) = role.filter(|role| *role != user.role && !user.in_file) {
             let change = UserChange { role: Some(role), ..UserChange::default() };
-            inner.store.change_user(&Scope::of(user.main_account.clone()), user.id, change).await?;
+            inner.store.people().change(&Scope::of(user.main_account.clone()), user.id, change).await?;
             self.tell(&user);
         }
         let (token, at) = (Token::fresh(), inner.clock.wall());
         inner
             .store
-            .begin_session(Session { digest: token.digest(), user: user.id, begun: at, seen: at })
+            .sessions()
+            .begin(Session { digest: token.digest(), user: user.id, begun: at, seen: at })
             .await?;
         Ok(token)
     }
@@ -91,7 +92,7 @@ impl People {
         if !claims.is_verified {
             return Err(NotWelcome::Unverified(email));
         }
-        let mut known = inner.store.users_named_like(&email).await?;
+        let mut known = inner.store.people().by_name_ignoring_case(&email).await?;
         let user = match (known.pop(), &rules.newcomers) {
             // Two whom only the case of letters tells apart: nobody can say who is meant.
             (Some(_), _) if !known.is_empty() => return Err(NotWelcome::Unknown(email)),
@@ -104,12 +105,13 @@ impl People {
         };
         let at = inner.clock.wall();
         let (issuer, subject) = (claims.issuer.clone(), claims.subject.clone());
-        let linked = inner.store.link_user(UserLink { issuer, subject, user: user.id, at }).await?;
+        let linked = inner.store.people().link(UserLink { issuer, subject, user: user.id, at }).await?;
         // Another request of theirs may have been quicker.
         let is = linked
             || inner
                 .store
-                .user_linked(&claims.issuer, &claims.subject)
+                .people()
+                .by_link(&claims.issuer, &claims.subject)
                 .await?
                 .is_some_and(|u| u.id == user.id);
         if !is {
@@ -129,7 +131,7 @@ impl People {
         role: Option<Role>,
     ) -> Result<Option<User>, StoreError> {
         let others =
-            self.0.store.users(&Scope::of(newcomers.main_account.clone()), None, MOST).await?;
+            self.0.store.people().list(&Scope::of(newcomers.main_account.clone()), None, MOST).await?;
         if others.len() >= usize::try_from(MOST).unwrap_or(usize::MAX) {
             tracing::warn!(
                 "an account has as many users as it may have: somebody new could not come in"
@@ -160,10 +162,10 @@ impl People {
             in_file: false,
             created: self.0.clock.wall(),
         };
-        if self.0.store.create_user(user.clone()).await? {
+        if self.0.store.people().create(user.clone()).await? {
             return Ok(Some(user));
         }
-        self.0.store.user_named(email).await
+        self.0.store.people().by_name(email).await
     }
 }
 

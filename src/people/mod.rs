@@ -171,7 +171,7 @@ impl People {
     }
 
     async fn read_keys(&self) -> Result<(), StoreError> {
-        let keys = self.0.store.all_api_keys().await?.into_iter().map(|key| {
+        let keys = self.0.store.api_keys().all().await?.into_iter().map(|key| {
             let holder =
                 KeyHolder { id: key.id, account: key.account, role: key.role, wa_id: key.wa_id };
             (key.digest, holder)
@@ -210,7 +210,7 @@ impl People {
     ) -> Result<(), NotDone> {
         let mut rows = Vec::new();
         for user in users {
-            let known = self.0.store.user_named(&user.name).await?.and_then(|known| known.password);
+            let known = self.0.store.people().by_name(&user.name).await?.and_then(|known| known.password);
             // A hash is made anew only for another password: it costs, and its sessions end with it.
             let same = match &known {
                 Some(hash) => {
@@ -235,7 +235,7 @@ impl People {
                 created: self.0.clock.wall(),
             });
         }
-        self.0.store.users_of_file(rows).await?;
+        self.0.store.people().sync_configured(rows).await?;
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl People {
         let known_as: String = name.chars().take(NAME_MAX).collect();
         let now = inner.clock.now();
         let begun = inner.failures.begin(&known_as, from, now).map_err(NotIn::Wait)?;
-        let found = match inner.store.user_named(name).await {
+        let found = match inner.store.people().by_name(name).await {
             Ok(found) => found,
             Err(error) => {
                 begun.untried();
@@ -276,7 +276,7 @@ impl People {
         let user = found.ok_or(NotIn::Unknown)?;
         let (token, at) = (Token::fresh(), inner.clock.wall());
         let session = Session { digest: token.digest(), user: user.id, begun: at, seen: at };
-        inner.store.begin_session(session).await?;
+        inner.store.sessions().begin(session).await?;
         Ok(token)
     }
 
@@ -287,16 +287,16 @@ impl People {
     pub async fn who(&self, token: &Token) -> Result<Option<Person>, StoreError> {
         let inner = &self.0;
         let digest = token.digest();
-        let Some((session, user)) = inner.store.session(&digest).await? else { return Ok(None) };
+        let Some((session, user)) = inner.store.sessions().get(&digest).await? else { return Ok(None) };
         let now = inner.clock.wall();
         if now.since(session.begun) >= AT_MOST || now.since(session.seen) >= IDLE {
-            let _ = inner.store.end_session(digest).await;
+            let _ = inner.store.sessions().end(digest).await;
             return Ok(None);
         }
         if now.since(session.seen) >= SEEN_EVERY {
             // Nobody waits for it: one that is lost is noted with the next request.
             let store = inner.store.clone();
-            tokio::spawn(async move { store.session_seen(digest, now).await });
+            tokio::spawn(async move { store.sessions().touch(digest, now).await });
         }
         Ok(Some(Person { user, csrf: token.csrf() }))
     }
@@ -306,7 +306,7 @@ impl People {
     /// # Errors
     /// The store's.
     pub async fn sign_out(&self, token: &Token) -> Result<(), StoreError> {
-        self.0.store.end_session(token.digest()).await?;
+        self.0.store.sessions().end(token.digest()).await?;
         self.0.signed_out.send_replace(());
         Ok(())
     }
@@ -321,7 +321,7 @@ impl People {
     /// # Errors
     /// The store's.
     pub async fn sign_out_everywhere(&self, user: Uuid) -> Result<(), StoreError> {
-        self.0.store.end_sessions(user).await?;
+        self.0.store.sessions().end_all(user).await?;
         self.0.signed_out.send_replace(());
         Ok(())
     }
@@ -330,7 +330,7 @@ impl People {
     pub async fn tidy(&self) {
         let now = self.0.clock.wall();
         if let Err(error) =
-            self.0.store.forget_sessions(now.minus(AT_MOST), now.minus(IDLE), now).await
+            self.0.store.sessions().delete_expired(now.minus(AT_MOST), now.minus(IDLE), now).await
         {
             tracing::warn!(%error, "sessions that are over could not be forgotten");
         }
@@ -346,7 +346,7 @@ impl People {
         before: Option<(Timestamp, Uuid)>,
         limit: u32,
     ) -> Result<Vec<User>, StoreError> {
-        self.0.store.users(scope, before, limit).await
+        self.0.store.people().list(scope, before, limit).await
     }
 
     /// One of them.
@@ -354,7 +354,7 @@ impl People {
     /// # Errors
     /// The store's.
     pub async fn user(&self, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
-        self.0.store.user(scope, id).await
+        self.0.store.people().get(scope, id).await
     }
 
     /// Makes a user; without a password with an invitation.
@@ -370,13 +370,13 @@ impl People {
             name_of("fullName", &new.full_name)?
         };
         let scope = Scope::of(new.main_account.clone());
-        if inner.store.users(&scope, None, MOST).await?.len()
+        if inner.store.people().list(&scope, None, MOST).await?.len()
             >= usize::try_from(MOST).unwrap_or(usize::MAX)
         {
             return Err(NotDone::Conflict("too_many", "an account has 1,000 users at most"));
         }
         // Two that differ in case alone are taken for each other. Those that are there stay.
-        if !inner.store.users_named_like(&name).await?.is_empty() {
+        if !inner.store.people().by_name_ignoring_case(&name).await?.is_empty() {
             return Err(NotDone::Conflict("name_taken", "somebody signs in by this name already"));
         }
         let password = match new.password {
@@ -396,7 +396,7 @@ impl People {
             in_file: false,
             created: inner.clock.wall(),
         };
-        if !inner.store.create_user(user.clone()).await? {
+        if !inner.store.people().create(user.clone()).await? {
             return Err(NotDone::Conflict("name_taken", "somebody signs in by this name already"));
         }
         self.tell(&user);
@@ -409,7 +409,7 @@ impl People {
     /// # Errors
     /// No such user, one of the configuration's, or the store.
     pub async fn invite(&self, scope: &Scope, id: Uuid) -> Result<(User, Token), NotDone> {
-        let user = self.0.store.user(scope, id).await?.ok_or(NotDone::Missing)?;
+        let user = self.0.store.people().get(scope, id).await?.ok_or(NotDone::Missing)?;
         if user.in_file {
             return Err(IN_FILE);
         }
@@ -420,7 +420,7 @@ impl People {
     async fn new_invitation(&self, user: &User) -> Result<Token, StoreError> {
         let token = Token::fresh();
         let expires = self.0.clock.wall().plus(INVITED_FOR);
-        self.0.store.invite(Invitation { digest: token.digest(), user: user.id, expires }).await?;
+        self.0.store.people().invite(Invitation { digest: token.digest(), user: user.id, expires }).await?;
         Ok(token)
     }
 
@@ -429,7 +429,7 @@ impl People {
     /// # Errors
     /// The store's.
     pub async fn invited(&self, token: &Token) -> Result<Option<User>, StoreError> {
-        self.0.store.invited(&token.digest(), self.0.clock.wall()).await
+        self.0.store.people().by_invitation(&token.digest(), self.0.clock.wall()).await
     }
 
     /// Sets the password of who was invited; the invitation is used up.
@@ -438,7 +438,7 @@ impl People {
     /// It holds no more, the password is none, or the store.
     pub async fn accept(&self, token: &Token, password: Secret) -> Result<(), NotDone> {
         let hash = self.hash(password).await?;
-        match self.0.store.accept_invitation(token.digest(), hash, self.0.clock.wall()).await? {
+        match self.0.store.people().accept_invitation(token.digest(), hash, self.0.clock.wall()).await? {
             true => Ok(()),
             false => Err(NotDone::Missing),
         }
@@ -456,7 +456,7 @@ impl People {
         change: Change,
     ) -> Result<User, NotDone> {
         let inner = &self.0;
-        let user = inner.store.user(scope, id).await?.ok_or(NotDone::Missing)?;
+        let user = inner.store.people().get(scope, id).await?.ok_or(NotDone::Missing)?;
         let role = change.role.filter(|role| *role != user.role);
         if user.in_file && (role.is_some() || change.password.is_some()) {
             return Err(IN_FILE);
@@ -475,12 +475,12 @@ impl People {
         let wa_id = change.wa_id.map(wa_id).transpose()?;
         let seen = change.seen.is_some();
         let change = UserChange { full_name, role, password, wa_id, seen: change.seen };
-        if !inner.store.change_user(scope, id, change).await? {
-            let there = seen && inner.store.user(scope, id).await?.is_some();
+        if !inner.store.people().change(scope, id, change).await? {
+            let there = seen && inner.store.people().get(scope, id).await?.is_some();
             return Err(if there { NotDone::Changed } else { NotDone::Missing });
         }
         self.tell(&user);
-        inner.store.user(scope, id).await?.ok_or(NotDone::Missing)
+        inner.store.people().get(scope, id).await?.ok_or(NotDone::Missing)
     }
 
     /// Removes a user, and ends their sessions. Nobody removes themselves.
@@ -488,7 +488,7 @@ impl People {
     /// # Errors
     /// No such user, oneself, one of the configuration's, or the store.
     pub async fn remove(&self, scope: &Scope, id: Uuid, by: Option<Uuid>) -> Result<(), NotDone> {
-        let user = self.0.store.user(scope, id).await?.ok_or(NotDone::Missing)?;
+        let user = self.0.store.people().get(scope, id).await?.ok_or(NotDone::Missing)?;
         if user.in_file {
             return Err(IN_FILE);
         }
@@ -498,7 +498,7 @@ impl People {
                 "nobody removes themselves: ask another owner",
             ));
         }
-        if !self.0.store.delete_user(scope, id).await? {
+        if !self.0.store.people().delete(scope, id).await? {
             return Err(NotDone::Missing);
         }
         self.tell(&user);
@@ -520,7 +520,7 @@ impl People {
         before: Option<(Timestamp, Uuid)>,
         limit: u32,
     ) -> Result<Vec<MadeKey>, StoreError> {
-        self.0.store.api_keys(scope, before, limit).await
+        self.0.store.api_keys().list(scope, before, limit).await
     }
 
     /// Makes a key; its secret is told this once.
@@ -537,7 +537,7 @@ impl People {
         let inner = &self.0;
         let name = name_of("name", name)?;
         let scope = Scope::of(main_account.clone());
-        if inner.store.api_keys(&scope, None, MOST).await?.len()
+        if inner.store.api_keys().list(&scope, None, MOST).await?.len()
             >= usize::try_from(MOST).unwrap_or(usize::MAX)
         {
             return Err(NotDone::Conflict("too_many", "an account has 1,000 API keys at most"));
@@ -555,7 +555,7 @@ impl People {
             created: inner.clock.wall(),
         };
         let row = key.clone();
-        self.with_keys(async move |store| store.create_api_key(row).await).await?;
+        self.with_keys(async move |store| store.api_keys().create(row).await).await?;
         self.0.feed.tell(&key.main_account, What::People);
         Ok((key, token))
     }
@@ -575,13 +575,13 @@ impl People {
         let name = name.map(|name| name_of("name", name)).transpose()?;
         let of = scope.clone();
         if !self
-            .with_keys(async move |store| store.change_api_key(&of, id, name, role).await)
+            .with_keys(async move |store| store.api_keys().change(&of, id, name, role).await)
             .await?
         {
             return Err(NotDone::Missing);
         }
         self.0.feed.tell(main, What::People);
-        self.0.store.api_key(scope, id).await?.ok_or(NotDone::Missing)
+        self.0.store.api_keys().get(scope, id).await?.ok_or(NotDone::Missing)
     }
 
     /// Removes a key: from now on it opens nothing.
@@ -591,7 +591,7 @@ impl People {
     pub async fn remove_key(&self, scope: &Scope, main: &AuthId, id: Uuid) -> Result<(), NotDone> {
         let (of, this) = (scope.clone(), self.clone());
         let removed = self.with_keys(async move |store| {
-            let removed = store.delete_api_key(&of, id).await?;
+            let removed = store.api_keys().delete(&of, id).await?;
             if removed {
                 // Also where the others can't be read now.
                 let mut keys = HashMap::clone(&this.0.keys.load());

@@ -74,7 +74,7 @@ async fn r20_a_session_ends_idle_at_its_age_and_when_its_password_is_another() {
     let second = w.sign_in("asha", "a long secret").await.unwrap();
     w.clock.step(HOUR * 11);
     assert!(w.knows(&first).await, "in use");
-    while w.people.0.store.session(&first.digest()).await.unwrap().unwrap().0.seen < w.clock.wall()
+    while w.people.0.store.sessions().get(&first.digest()).await.unwrap().unwrap().0.seen < w.clock.wall()
     {
         tokio::task::yield_now().await;
     }
@@ -180,7 +180,7 @@ async fn r16_users_and_keys_are_their_accounts() {
     let own_role = Change { role: Some(Role::Owner), ..Change::default() };
     let refused = w.people.change(&own, user.id, Some(user.id), own_role.clone()).await;
     assert!(matches!(refused, Err(NotDone::Conflict("own_role", _))));
-    let asha = w.people.0.store.user_named("asha").await.unwrap().unwrap();
+    let asha = w.people.0.store.people().by_name("asha").await.unwrap().unwrap();
     let less = Change { role: Some(Role::Agent), ..Change::default() };
     assert!(matches!(
         w.people.change(&own, asha.id, None, less).await,

@@ -44,7 +44,7 @@ pub(super) async fn by_session(
     let token = token.ok_or(SIGNED_OUT)?;
     let person = person(inner, token).await?.ok_or(SIGNED_OUT)?;
     let name = named(name.unwrap_or(&person.user.name)).ok_or(NOT_THEIRS)?;
-    let found = inner.store.endpoint_named(&name).await.map_err(|error| ours(&error))?;
+    let found = inner.store.endpoints().by_name(&name).await.map_err(|error| ours(&error))?;
     found
         .filter(|endpoint| person.scope().holds(&endpoint.account, &endpoint.main_account))
         .ok_or(NOT_THEIRS)
@@ -65,7 +65,7 @@ pub(super) async fn endpoint(
         let text = format!("too many wrong passwords; try again in {} seconds", wait.as_secs() + 1);
         Trouble::told("too_many_failures", text)
     })?;
-    let found = match inner.store.endpoint_named(&name).await {
+    let found = match inner.store.endpoints().by_name(&name).await {
         Ok(found) => found,
         Err(error) => {
             begun.untried();

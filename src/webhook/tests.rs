@@ -433,7 +433,7 @@ async fn r05_the_200_for_a_permission_reply_comes_when_it_is_on_the_disk() {
     world.door = world.door.with_consents(world.consents.clone());
     assert_eq!(world.post(reply(|_| ())).await, StatusCode::OK);
     // No word to the store that it is to come to an end: what was answered 200 is there all the same.
-    let rows = store.permissions(None, 10).await.unwrap();
+    let rows = store.permissions().list(None, 10).await.unwrap();
     assert_eq!(
         (rows.len(), rows[0].state.as_str(), rows[0].user.as_str()),
         (1, "temporary", "919412341234")

@@ -7,16 +7,21 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::open::beside_a_node;
-use super::seal::Seal;
-use super::sql::Pool;
-use super::{
-    CallRecord, CallbackView, Callbacks, Conversation, Message, Scope, Setting, StoreError,
-    WebhookUse, callbacks, calls, conversations, settings, webhooks,
-};
-use crate::Database;
-use model::CallUuid;
-use model::Secret;
+use crate::database::Database;
+use crate::error::StoreError;
+use crate::rows::call::CallRecord;
+use crate::rows::callback::CallbackView;
+use crate::rows::conversation::Conversation;
+use crate::rows::message::Message;
+use crate::rows::setting::Setting;
+use crate::scope::Scope;
+use crate::seal::Seal;
+use crate::sql::Pool;
+use crate::sql::connect::beside_a_node;
+use crate::tables::outbox::{self, Callbacks};
+use crate::tables::webhooks::{self, WebhookUse};
+use crate::tables::{calls, conversations, messages, settings};
+use model::{CallUuid, Secret};
 
 /// A store, open for reading.
 #[derive(Clone, Debug)]
@@ -50,7 +55,7 @@ impl Archive {
         which: Callbacks,
         limit: u32,
     ) -> Result<Vec<CallbackView>, StoreError> {
-        callbacks::latest(&self.pool, which, limit).await
+        outbox::latest(&self.pool, which, limit).await
     }
 
     /// What was set while a node ran; sealed with this key, or that of the folder's key file.
@@ -101,7 +106,7 @@ impl Archive {
         before: Option<(i64, Uuid)>,
         limit: u32,
     ) -> Result<Vec<Message>, StoreError> {
-        conversations::messages(&self.pool, scope, conversation, before, limit).await
+        messages::messages(&self.pool, scope, conversation, before, limit).await
     }
 
     /// A call's event log, line by line; none where there is no such call.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use super::open::BUSY;
-use super::version;
+use crate::migrate;
+use crate::sql::connect::BUSY;
 
 /// What was copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +130,7 @@ async fn check(part: &Path) -> Result<Backup, BackupError> {
     let count = "SELECT count(ended_us), count(*) - count(ended_us) FROM calls";
     let (ended, open): (i64, i64) =
         sqlx::query_as(count).fetch_one(&mut copy).await.map_err(failed)?;
-    let schema = sqlx::query_scalar(version::SCHEMA).fetch_one(&mut copy).await.map_err(failed)?;
+    let schema = sqlx::query_scalar(migrate::SCHEMA).fetch_one(&mut copy).await.map_err(failed)?;
     let _ = copy.close().await;
     let count = |n| u64::try_from(n).unwrap_or_default();
     Ok(Backup { bytes: 0, ended: count(ended), open: count(open), schema })

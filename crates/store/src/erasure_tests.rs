@@ -2,19 +2,20 @@
 
 use uuid::Uuid;
 
-use super::sql;
-use super::testing::pool;
-use super::tests::{MAIN, callback, end, secs, start, uuid};
-use super::{
-    CallStart, Conclusion, Erasure, Heard, RecordingConclusion, RecordingEnd, RecordingStart,
-    Scope, Store,
-};
+use crate::rows::call::{CallStart, Conclusion};
+use crate::rows::recording::{RecordingConclusion, RecordingEnd, RecordingStart};
 use crate::sample::setup;
+use crate::scope::Scope;
+use crate::sql;
+use crate::store::Store;
+use crate::tables::erasures::{Erasure, Heard};
+use crate::testing::pool;
+use crate::tests::{MAIN, callback, end, secs, start, uuid};
 use machine::RecordEnd;
-use model::CallUuid;
-use model::Health;
+use model::{CallUuid, Health};
 
 const PERSON: &str = "919412341234";
+
 const BSUID: &str = "IN.4711";
 
 fn erasure(wa_id: &str) -> Erasure {
@@ -56,7 +57,8 @@ async fn recorded(store: &Store, start: RecordingStart) {
         transcribe: None,
     };
     store
-        .conclude_recording(RecordingConclusion { start, end, callbacks: Vec::new() })
+        .recordings()
+        .conclude(RecordingConclusion { start, end, callbacks: Vec::new() })
         .await
         .unwrap();
 }
@@ -64,12 +66,12 @@ async fn recorded(store: &Store, start: RecordingStart) {
 async fn ended(store: &Store, start: CallStart, event: u128) {
     let callbacks = vec![callback(start.call.0.as_u128(), event)];
     let conclusion = Conclusion { start, end: end(1, 7), callbacks, farewell: None };
-    assert!(store.conclude(conclusion).await.unwrap().changed);
+    assert!(store.calls().conclude(conclusion).await.unwrap().changed);
 }
 
 async fn heard(store: &Store, call: u128) -> Heard {
-    store.settled().await;
-    store.heard_of_call(&Scope::of(MAIN.into()), uuid(call)).await.unwrap()
+    store.flush().await;
+    store.erasures().call_recordings(&Scope::of(MAIN.into()), uuid(call)).await.unwrap()
 }
 
 fn over(recordings: &[u128]) -> Heard {
@@ -83,12 +85,12 @@ async fn a_persons_calls_are_heard_in_the_call_that_dialled_them_and_in_rooms() 
     let store = Store::open(&file, Health::new()).await.unwrap();
     let scope = Scope::of(MAIN.into());
     // Somebody calls (1), and is dialled through to the person (2); what is recorded is recorded of the first.
-    assert!(store.call_born(start(1, MAIN, MAIN), &setup(1), secs(0)));
+    assert!(store.calls().begin(start(1, MAIN, MAIN), &setup(1), secs(0)));
     let leg =
         CallStart { to: PERSON.to_owned(), parent_call: Some(uuid(1)), ..start(2, MAIN, MAIN) };
     ended(&store, leg, 2).await;
     assert!(!heard(&store, 2).await.is_over, "the other leg's call goes on");
-    store.recording_begun(recording(1, uuid(1), None));
+    store.recordings().begin(recording(1, uuid(1), None));
     ended(&store, start(1, MAIN, MAIN), 1).await;
     assert!(!heard(&store, 2).await.is_over, "it is still being recorded");
     recorded(&store, recording(1, uuid(1), None)).await;
@@ -100,7 +102,7 @@ async fn a_persons_calls_are_heard_in_the_call_that_dialled_them_and_in_rooms() 
         let line = serde_json::json!({"enter": {"name": name}}).to_string();
         assert!(store.event_log().append(uuid(call), 0, line));
     }
-    store.recording_begun(recording(2, uuid(3), Some("sales \"50%\"")));
+    store.recordings().begin(recording(2, uuid(3), Some("sales \"50%\"")));
     assert!(!heard(&store, 4).await.is_over);
     recorded(&store, recording(2, uuid(3), Some("sales \"50%\""))).await;
     assert_eq!(heard(&store, 4).await, over(&[2]));
@@ -109,18 +111,18 @@ async fn a_persons_calls_are_heard_in_the_call_that_dialled_them_and_in_rooms() 
     let mut found = Vec::new();
     let mut after = None;
     while let Some(last) =
-        store.calls_of_person(&erasure(PERSON), true, after, 1).await.unwrap().pop()
+        store.erasures().calls(&erasure(PERSON), true, after, 1).await.unwrap().pop()
     {
         found.push(last);
         after = Some(last);
     }
     assert_eq!(found, [uuid(2)]);
-    store.erase_call(uuid(2), Uuid::nil()).await.unwrap();
-    let due = store.callbacks_due("node", "https://app.example.com", secs(9), 9).await.unwrap();
+    store.erasures().erase_call(uuid(2), Uuid::nil()).await.unwrap();
+    let due = store.outbox().due("node", "https://app.example.com", secs(9), 9).await.unwrap();
     let mut left: Vec<u128> = due.iter().map(|callback| callback.new.event_id.as_u128()).collect();
     left.sort_unstable();
     assert_eq!(left, [3, 4, 5], "what would tell of them goes, also of the call that dialled them");
-    let record = store.call(&scope, uuid(1)).await.unwrap().unwrap();
+    let record = store.calls().get(&scope, uuid(1)).await.unwrap().unwrap();
     assert!(
         record.end.unwrap().remarks.is_empty() && !record.start.from.is_empty(),
         "the other one stays in it"
@@ -146,17 +148,17 @@ async fn a_person_is_resolved_to_all_their_ids_and_stays_so() {
             sql::query(insert).bind(Uuid::from_u128(n).to_string()).bind(account).bind(user);
         insert.bind(bsuid).execute(&other).await.unwrap();
     }
-    store.ask_erasure(erasure(BSUID)).await.unwrap();
-    let asked = store.erasures().await.unwrap().remove(0);
-    let resolved = store.resolve_erasure(asked).await.unwrap();
+    store.erasures().request(erasure(BSUID)).await.unwrap();
+    let asked = store.erasures().list().await.unwrap().remove(0);
+    let resolved = store.erasures().resolve(asked).await.unwrap();
     assert_eq!(resolved.ids(), [BSUID, PERSON]);
-    let theirs = store.conversations_of_person(&resolved, Uuid::nil(), 9).await.unwrap();
+    let theirs = store.erasures().conversations(&resolved, Uuid::nil(), 9).await.unwrap();
     assert_eq!(theirs.iter().map(|c| c.pair.conversation.as_u128()).collect::<Vec<_>>(), [1]);
     // The conversations go first; what was found in them is known afterwards.
     sql::query("DELETE FROM conversations").execute(&other).await.unwrap();
     other.close().await;
-    let again = store.erasures().await.unwrap().remove(0);
-    assert_eq!(store.resolve_erasure(again).await.unwrap().ids(), [BSUID, PERSON]);
+    let again = store.erasures().list().await.unwrap().remove(0);
+    assert_eq!(store.erasures().resolve(again).await.unwrap().ids(), [BSUID, PERSON]);
     store.close().await;
 }
 
@@ -167,15 +169,15 @@ async fn a_request_is_never_older_than_what_is_there() {
     let store = Store::open(&file, Health::new()).await.unwrap();
     let call = CallStart { from: PERSON.to_owned(), started: secs(200), ..start(1, MAIN, MAIN) };
     ended(&store, call, 1).await;
-    store.settled().await;
+    store.flush().await;
     // The wall clock was set back since the person called.
-    store.ask_erasure(erasure(PERSON)).await.unwrap();
-    let asked = store.erasures().await.unwrap().remove(0);
+    store.erasures().request(erasure(PERSON)).await.unwrap();
+    let asked = store.erasures().list().await.unwrap().remove(0);
     assert_eq!(asked.asked, secs(200));
-    assert_eq!(store.calls_of_person(&asked, true, None, 9).await.unwrap(), [uuid(1)]);
+    assert_eq!(store.erasures().calls(&asked, true, None, 9).await.unwrap(), [uuid(1)]);
     // Who calls again later is somebody new.
     let later = CallStart { from: PERSON.to_owned(), started: secs(201), ..start(2, MAIN, MAIN) };
     ended(&store, later, 2).await;
-    assert_eq!(store.calls_of_person(&asked, true, None, 9).await.unwrap(), [uuid(1)]);
+    assert_eq!(store.erasures().calls(&asked, true, None, 9).await.unwrap(), [uuid(1)]);
     store.close().await;
 }

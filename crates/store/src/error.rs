@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use sqlx::migrate::MigrateError;
 
-use super::{By, refused};
-use crate::Database;
+use crate::database::Database;
 use model::metric;
 
 /// Why the store could not do something. The texts read well after "could not …".
@@ -45,6 +44,12 @@ pub enum StoreError {
         env!("CARGO_PKG_VERSION")
     )]
     Newer { at: Database, version: i64, by: By, known: i64 },
+    /// The store's migrations are not those of this version.
+    #[error(
+        "open the store {at}: it was made by a development version of Offhook, whose schema this version can't \
+         migrate. Move the database away, or name another one in store.url, and start with an empty store"
+    )]
+    OtherSchema { at: Database },
     #[error("bring the store {at} up to date: {source}")]
     Migrate {
         at: Database,
@@ -75,7 +80,7 @@ impl StoreError {
     /// was asked of it.
     pub fn is_away(&self) -> bool {
         match self {
-            Self::Query { source, .. } => refused::is_of_state(source),
+            Self::Query { source, .. } => crate::sql::fault::is_of_state(source),
             Self::Closed
             | Self::NotTaken
             | Self::Journalled
@@ -85,6 +90,7 @@ impl StoreError {
             | Self::InUse { .. }
             | Self::HeldAs { .. }
             | Self::Newer { .. }
+            | Self::OtherSchema { .. }
             | Self::Migrate { .. }
             | Self::Thread(_)
             | Self::Unreadable { .. } => false,
@@ -93,16 +99,34 @@ impl StoreError {
 }
 
 /// Counts and names a failed statement.
-pub(super) fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+pub(crate) fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |source| {
         metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
         StoreError::Query { what, source }
     }
 }
 
-pub(super) type Unread = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Unread = Box<dyn std::error::Error + Send + Sync>;
 
 /// A word of an enum, as serde spells it.
-pub(super) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+pub(crate) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     serde_json::from_value(text.into())
+}
+
+/// The version of Offhook that made a schema, if the store names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct By(pub Option<String>);
+
+impl std::fmt::Display for By {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            // The table may hold anything: short plain text only.
+            Some(by) => by
+                .chars()
+                .filter(|c| c.is_ascii_graphic())
+                .take(40)
+                .try_for_each(|c| write!(f, "{c}")),
+            None => f.write_str("a newer version"),
+        }
+    }
 }

@@ -8,14 +8,17 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::sql;
-use super::testing::{is_postgres, pool, skipped_on_postgres};
-
-use super::tests::{MAIN, begin, callback, end, secs, start, uuid};
-use super::{Conclusion, Part, Scope, Settled, Settlement, Store, StoreError, StoreOptions};
-use crate::Database;
-use model::Health;
-use model::Secret;
+use crate::database::Database;
+use crate::error::StoreError;
+use crate::options::{Part, StoreOptions};
+use crate::rows::call::Conclusion;
+use crate::rows::callback::{Settled, Settlement};
+use crate::scope::Scope;
+use crate::sql;
+use crate::store::Store;
+use crate::testing::{is_postgres, pool, skipped_on_postgres};
+use crate::tests::{MAIN, begin, callback, end, secs, start, uuid};
+use model::{Health, Secret};
 
 /// What fails just now, and how often was tried.
 #[derive(Default)]
@@ -98,13 +101,13 @@ async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
 }
 
 async fn has_ended(store: &Store, call: u128) -> bool {
-    let record = store.call(&Scope::of(MAIN.into()), uuid(call)).await.unwrap();
+    let record = store.calls().get(&Scope::of(MAIN.into()), uuid(call)).await.unwrap();
     record.is_some_and(|record| record.end.is_some())
 }
 
 /// Callbacks that wait, by event.
 async fn waiting(store: &Store) -> Vec<u128> {
-    let due = store.callbacks_due("node", "https://app.example.com", secs(9), 1_000).await.unwrap();
+    let due = store.outbox().due("node", "https://app.example.com", secs(9), 1_000).await.unwrap();
     due.iter().map(|callback| callback.new.event_id.as_u128()).collect()
 }
 
@@ -112,16 +115,16 @@ async fn waiting(store: &Store) -> Vec<u128> {
 async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() {
     let room = Room::new();
     let store = room.open().await;
-    let written = store.notify(callback(9, 900)).await.unwrap();
+    let written = store.outbox().add(callback(9, 900)).await.unwrap();
     room.switch.set(true, false);
 
     begin(&store, 1);
-    let concluded = store.conclude(conclusion(1)).await.unwrap();
+    let concluded = store.calls().conclude(conclusion(1)).await.unwrap();
     assert!(
         concluded.changed && concluded.callbacks.is_empty(),
         "promised; its callback goes out later"
     );
-    assert!(matches!(store.notify(callback(2, 200)).await, Err(StoreError::Journalled)));
+    assert!(matches!(store.outbox().add(callback(2, 200)).await, Err(StoreError::Journalled)));
     for seq in 0..700 {
         assert!(store.event_log().append(uuid(1), seq, format!("{{\"at\":{seq}}}")));
     }
@@ -132,8 +135,8 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
         outcome: Settled::Delivered,
         last: "200".to_owned(),
     };
-    let settling = tokio::spawn(store.settle(settlement));
-    store.settled().await;
+    let settling = tokio::spawn(store.outbox().settle(settlement));
+    store.flush().await;
     assert_eq!(room.health.unready_reason(), None, "the journal has it: calls are taken");
     assert!(!has_ended(&store, 1).await && room.journalled() > 0);
     assert!(!settling.is_finished(), "who delivered remembers it, and does not deliver again");
@@ -142,18 +145,18 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
     until("taken in", async || has_ended(&store, 1).await).await;
     settling.await.unwrap().unwrap();
     until("emptied", async || room.journalled() == 0).await;
-    let record = store.call(&Scope::of(MAIN.into()), uuid(1)).await.unwrap().unwrap();
+    let record = store.calls().get(&Scope::of(MAIN.into()), uuid(1)).await.unwrap().unwrap();
     assert_eq!((record.start, record.end), (start(1, MAIN, MAIN), Some(end(1, 7))));
     assert_eq!(
-        store.events(&Scope::of(MAIN.into()), uuid(1), None, 1_000).await.unwrap().len(),
+        store.calls().events(&Scope::of(MAIN.into()), uuid(1), None, 1_000).await.unwrap().len(),
         700
     );
     let mut events = waiting(&store).await;
     events.sort_unstable();
     assert_eq!(events, [1, 200], "once each, and the delivered one is done");
-    let due = store.callbacks_due("node", "https://app.example.com", secs(9), 9).await.unwrap();
+    let due = store.outbox().due("node", "https://app.example.com", secs(9), 9).await.unwrap();
     assert_eq!(due[0].new.notice, callback(1, 1).notice, "secret parameters included");
-    assert!(!store.conclude(conclusion(1)).await.unwrap().changed);
+    assert!(!store.calls().conclude(conclusion(1)).await.unwrap().changed);
     store.close().await;
 }
 
@@ -161,13 +164,13 @@ async fn r11_what_the_store_refuses_waits_in_the_journal_and_is_taken_in_once() 
 async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
     let room = Room::new();
     let store = room.open().await;
-    store.settled().await;
+    store.flush().await;
     room.switch.set(true, false);
     for call in 1..=600 {
-        assert!(store.conclude(conclusion(call)).await.unwrap().changed);
+        assert!(store.calls().conclude(conclusion(call)).await.unwrap().changed);
     }
     assert!(
-        store.conclude(conclusion(3)).await.is_ok(),
+        store.calls().conclude(conclusion(3)).await.is_ok(),
         "a second end goes in too, and changes nothing"
     );
     store.close().await;
@@ -201,9 +204,9 @@ async fn r11_the_journal_is_taken_in_at_the_next_start_each_entry_once() {
 async fn r11_with_neither_store_nor_journal_calls_are_refused_and_nothing_spins() {
     let room = Room::new();
     let store = room.open().await;
-    store.settled().await;
+    store.flush().await;
     room.switch.set(true, true);
-    let concluding = tokio::spawn(store.conclude(conclusion(1)));
+    let concluding = tokio::spawn(store.calls().conclude(conclusion(1)));
     until("not ready", async || room.health.is_store_broken()).await;
     let before = room.switch.tries.load(Ordering::SeqCst);
     let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -231,7 +234,7 @@ async fn r11_a_store_that_another_has_locked_delays_no_call() {
     let lock = if is_postgres() { "LOCK TABLE calls" } else { "SELECT 1" };
     sql::query(lock).execute(&mut other).await.unwrap();
     for call in 1..=20 {
-        assert!(store.conclude(conclusion(call)).await.unwrap().changed);
+        assert!(store.calls().conclude(conclusion(call)).await.unwrap().changed);
     }
     assert_eq!(room.health.unready_reason(), None);
     other.commit().await.unwrap();
@@ -293,12 +296,12 @@ async fn carry(
 
 #[tokio::test]
 async fn r11_a_server_that_is_gone_or_frozen_loses_nothing_and_holds_up_no_end() {
-    if super::testing::skipped_on_sqlite() {
+    if crate::testing::skipped_on_sqlite() {
         return;
     }
     for frozen in [false, true] {
         let room = Room::new();
-        let Database::Postgres(url) = super::testing::place(&room.file()).await else {
+        let Database::Postgres(url) = crate::testing::place(&room.file()).await else {
             panic!("a server")
         };
         let (scheme, rest) = url.reveal().split_once('@').unwrap();
@@ -313,20 +316,23 @@ async fn r11_a_server_that_is_gone_or_frozen_loses_nothing_and_holds_up_no_end()
         for call in 1..=3 {
             begin(&store, call);
         }
-        store.settled().await;
+        store.flush().await;
         let held =
             if frozen { Some(wire.flowing.clone().acquire_owned().await.unwrap()) } else { None };
         if !frozen {
             wire.listening.cancel();
         }
         for call in 1..=2 {
-            let within =
-                tokio::time::timeout(Duration::from_secs(20), store.conclude(conclusion(call)));
+            let within = tokio::time::timeout(
+                Duration::from_secs(20),
+                store.calls().conclude(conclusion(call)),
+            );
             assert!(within.await.expect("told").unwrap().changed);
             assert!(room.journalled() > 0);
         }
         let before = room.journalled();
-        let third = tokio::time::timeout(Duration::from_secs(5), store.conclude(conclusion(3)));
+        let third =
+            tokio::time::timeout(Duration::from_secs(5), store.calls().conclude(conclusion(3)));
         third.await.expect("while the server is asked again").unwrap();
         assert!(room.journalled() > before, "R3: what came during a try is in the journal too");
         assert_eq!(room.health.unready_reason(), None);
@@ -348,10 +354,10 @@ async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
     }
     let room = Room::new();
     let store = room.open().await;
-    assert!(store.conclude(conclusion(1)).await.unwrap().changed);
+    assert!(store.calls().conclude(conclusion(1)).await.unwrap().changed);
     let (db, away) = (room.folder.path().join("db"), room.folder.path().join("away"));
     std::fs::rename(&db, &away).unwrap();
-    assert!(store.conclude(conclusion(2)).await.unwrap().changed);
+    assert!(store.calls().conclude(conclusion(2)).await.unwrap().changed);
     assert!(room.journalled() > 0, "not into a file that nobody would find");
     std::fs::rename(&away, &db).unwrap();
     until("taken in", async || has_ended(&store, 2).await).await;
@@ -360,11 +366,11 @@ async fn r11_a_file_that_is_moved_away_and_back_has_everything() {
     // Another file in its place, as a restore does it: what is written from then on goes there.
     let store = room.open().await;
     std::fs::rename(&db, &away).unwrap();
-    assert!(store.conclude(conclusion(3)).await.unwrap().changed);
+    assert!(store.calls().conclude(conclusion(3)).await.unwrap().changed);
     std::fs::create_dir(&db).unwrap();
     std::fs::copy(away.join("offhook.db"), room.file()).unwrap();
     until("taken in", async || room.journalled() == 0).await;
-    assert!(store.conclude(conclusion(4)).await.unwrap().changed);
+    assert!(store.calls().conclude(conclusion(4)).await.unwrap().changed);
     for call in 1..=4 {
         until("readers follow", async || has_ended(&store, call).await).await;
     }
@@ -379,7 +385,7 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
     use std::os::unix::fs::PermissionsExt as _;
     let room = Room::new();
     let store = room.open().await;
-    store.settled().await;
+    store.flush().await;
     let other = pool(&room.file()).await;
     let shut = if is_postgres() {
         "ALTER TABLE callbacks ADD CONSTRAINT fits CHECK (origin NOT LIKE '%long%')"
@@ -405,7 +411,11 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
 
     let mut told = Vec::new();
     for call in 1..=40 {
-        told.push(store.conclude(if call == 17 { refused(call) } else { conclusion(call) }));
+        told.push(store.calls().conclude(if call == 17 {
+            refused(call)
+        } else {
+            conclusion(call)
+        }));
     }
     for concluded in told {
         assert!(concluded.await.unwrap().changed);
@@ -425,7 +435,7 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
     room.switch.set(true, false);
     for call in 41..=80 {
         let end = if matches!(call, 41 | 60 | 80) { refused(call) } else { conclusion(call) };
-        assert!(store.conclude(end).await.unwrap().changed);
+        assert!(store.calls().conclude(end).await.unwrap().changed);
     }
     store.close().await;
     assert!(room.journalled() > 0);
@@ -438,7 +448,7 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
     assert_eq!(set_aside().unwrap().len(), 4);
     // What was noted of beginnings by a process that was killed: one of them does not fit.
     let file = if is_postgres() { room.folder.path().join("data/offhook.db") } else { room.file() };
-    let births = super::beside(&file, ".births");
+    let births = crate::files::beside(&file, ".births");
     begin(&store, 81);
     begin(&store, 82);
     let noted = std::fs::read(&births).unwrap();
@@ -458,7 +468,7 @@ async fn r11_what_the_database_will_never_take_is_set_aside_and_holds_up_nothing
     other.close().await;
     std::fs::write(&births, noted).unwrap();
     let store = room.open().await;
-    let orphans = store.orphans("node").await.unwrap();
+    let orphans = store.calls().orphans("node").await.unwrap();
     assert_eq!(orphans.iter().map(|orphan| orphan.start.call).collect::<Vec<_>>(), [uuid(82)]);
     assert_eq!(set_aside().unwrap().len(), 5);
     store.close().await;
@@ -517,12 +527,12 @@ async fn r11_a_full_disk_loses_nothing() {
     let room = Room::new();
     let file = small.0.path().join("offhook.db");
     let store = room.open_at(file.clone(), room.folder.path().join("data")).await;
-    assert!(store.conclude(conclusion(1)).await.unwrap().changed);
+    assert!(store.calls().conclude(conclusion(1)).await.unwrap().changed);
     let filler = small.fill();
     let mut calls = 1;
     until("the disk is full", async || {
         calls += 1;
-        assert!(store.conclude(conclusion(calls)).await.unwrap().changed);
+        assert!(store.calls().conclude(conclusion(calls)).await.unwrap().changed);
         room.journalled() > 0
     })
     .await;
@@ -539,7 +549,7 @@ async fn r11_a_full_disk_loses_nothing() {
     let mut stuck = Vec::new();
     until("nothing is taken", async || {
         calls += 1;
-        stuck.push(tokio::spawn(store.conclude(conclusion(calls))));
+        stuck.push(tokio::spawn(store.calls().conclude(conclusion(calls))));
         room.health.is_store_broken()
     })
     .await;
@@ -559,7 +569,7 @@ async fn r4_a_callback_that_cannot_be_read_holds_up_no_other() {
     let room = Room::new();
     let store = room.open().await;
     for call in 1..=3 {
-        store.notify(callback(call, call)).await.unwrap();
+        store.outbox().add(callback(call, call)).await.unwrap();
     }
     let other = pool(&room.file()).await;
     let bend = "UPDATE callbacks SET kind = 'of tomorrow' WHERE event_id = $1";

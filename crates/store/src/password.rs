@@ -12,16 +12,20 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 
-use model::Secret;
-use model::network_prefix;
+use model::{Secret, network_prefix};
 
 /// R15: 19 MiB, twice over.
 const MEMORY_KIB: u32 = 19 * 1024;
+
 const PASSES: u32 = 2;
+
 const SALT_BYTES: usize = 16;
+
 const HASH_BYTES: usize = 32;
+
 /// Hashes in the making: 19 MiB each.
 const AT_ONCE: usize = 2;
+
 /// Those that wait for their turn; past it nobody is let in.
 const WAITING: usize = 64;
 
@@ -187,7 +191,9 @@ fn derive(
 
 #[cfg(test)]
 mod tests {
-    use super::{PasswordError, Passwords, Secret};
+    use crate::password::PasswordError;
+    use crate::password::Passwords;
+    use crate::password::Secret;
 
     #[tokio::test]
     async fn r15_a_password_is_known_again_and_no_other_is() {

@@ -1,11 +1,29 @@
 //! Sample records for tests, here and in dependent crates (feature `test-util`).
 
+use uuid::Uuid;
+
+use crate::error::StoreError;
+use crate::rows::call::{CallEnd, CallStart, Conclusion};
+use crate::tables::calls::Calls;
+use crate::tables::rooms::KeptMember;
 use machine::{CallSetup, CallUrls, MachineLimits, MemberId, Role};
 use model::{CallType, CallUuid, Direction, Method, Timestamp};
-use uuid::Uuid;
 use xml::ast::DocUrl;
 
-use crate::{CallEnd, CallStart, Conclusion, KeptMember, Store, StoreError};
+impl Calls<'_> {
+    /// [`Store::conclude`] without callbacks. Returns whether this closed the record.
+    ///
+    /// # Errors
+    /// Those of [`Store::conclude`].
+    pub async fn conclude_without_callbacks(
+        self,
+        start: CallStart,
+        end: CallEnd,
+    ) -> Result<bool, StoreError> {
+        let conclusion = Conclusion { start, end, callbacks: Vec::new(), farewell: None };
+        Ok(self.conclude(conclusion).await?.changed)
+    }
+}
 
 /// What the `n`th call of a test began with.
 pub fn setup(n: u128) -> CallSetup {
@@ -50,16 +68,5 @@ pub fn held_agent(member: MemberId, joined: Timestamp) -> KeptMember {
         ends: false,
         starts: true,
         joined,
-    }
-}
-
-impl Store {
-    /// [`Store::conclude`] without callbacks. Returns whether this closed the record.
-    ///
-    /// # Errors
-    /// Those of [`Store::conclude`].
-    pub async fn call_concluded(&self, start: CallStart, end: CallEnd) -> Result<bool, StoreError> {
-        let conclusion = Conclusion { start, end, callbacks: Vec::new(), farewell: None };
-        Ok(self.conclude(conclusion).await?.changed)
     }
 }

@@ -1,6 +1,16 @@
 //! Whose data a query may see (`plivo-call-api.md` 1.1).
 
+use crate::sql::QueryBuilder;
 use model::AuthId;
+
+/// Only what the scope may see, in a table that names owner and main account.
+pub(crate) fn within(query: &mut QueryBuilder, scope: &Scope) {
+    query.push(match scope {
+        Scope::Main(_) => "main_auth_id = ",
+        Scope::Sub(_) => "auth_id = ",
+    });
+    query.push_bind(scope.auth_id().as_str().to_owned());
+}
 
 /// Whose data a query may see (`plivo-call-api.md` 1.1).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,18 +16,23 @@ use model::Secret;
 
 /// The key file's name, in `store.data_dir`.
 const FILE: &str = "store.key";
+
 /// Random bytes in it; it holds them in hexadecimal.
 const FILE_BYTES: usize = 32;
+
 /// More than a key file has.
 const READ_MAX: u64 = 200;
+
 /// First byte of whatever is sealed this way.
 const FORM: u8 = 1;
+
 /// What the key is for: another use of the same secret has another key.
 const PURPOSE: &[u8] = b"offhook store AES-256-GCM 1";
+
 const LINKS: &[u8] = b"offhook links HMAC-SHA256 1";
 
 /// The store's key.
-pub(super) struct Seal {
+pub(crate) struct Seal {
     sealing: RandomizedNonceKey,
     /// Signs links.
     links: hmac::Key,
@@ -44,7 +49,7 @@ impl Seal {
     ///
     /// # Errors
     /// The system's, or the file is no key file.
-    pub(super) fn of(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
+    pub(crate) fn of(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
         match secret {
             Some(secret) => Self::derive(secret.reveal().as_bytes()),
             None => Self::derive(key_file(folder)?.as_bytes()),
@@ -55,7 +60,7 @@ impl Seal {
     ///
     /// # Errors
     /// The system's, or the file is no key file.
-    pub(super) fn to_read(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
+    pub(crate) fn to_read(secret: Option<&Secret>, folder: &Path) -> io::Result<Self> {
         if secret.is_some() || folder.join(FILE).exists() {
             return Self::of(secret, folder);
         }
@@ -78,12 +83,12 @@ impl Seal {
     }
 
     /// The key of links that are good for a while.
-    pub(super) fn links(&self) -> hmac::Key {
+    pub(crate) fn links(&self) -> hmac::Key {
         self.links.clone()
     }
 
     /// Seals `plain`; `what_for` must be said again to open it.
-    pub(super) fn seal(&self, what_for: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn seal(&self, what_for: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
         // Fails past 64 GiB only; nothing opens then, and nothing is shown either.
         let Ok(nonce) = self.sealing.seal_in_place_append_tag(Aad::from(what_for), &mut plain)
         else {
@@ -97,7 +102,7 @@ impl Seal {
     }
 
     /// What was sealed; `None`: with another key, for something else, or it was changed.
-    pub(super) fn open(&self, what_for: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    pub(crate) fn open(&self, what_for: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (nonce, sealed) = sealed.strip_prefix(&[FORM])?.split_at_checked(NONCE_LEN)?;
         let mut text = Zeroizing::new(sealed.to_vec());
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
@@ -156,7 +161,8 @@ fn make(folder: &Path, path: &Path) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::{FILE, Seal};
+    use crate::seal::FILE;
+    use crate::seal::Seal;
     use model::Secret;
 
     fn of(secret: &str) -> Seal {

@@ -4,14 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::sql;
-use super::testing::pool;
-
-use super::tests::{MAIN, callback, end, secs, start};
-use super::{Callback, Conclusion, NewCallback, Part, Settled, Settlement, Store, StoreOptions};
+use crate::options::{Part, StoreOptions};
+use crate::rows::call::Conclusion;
+use crate::rows::callback::{Callback, NewCallback, Settled, Settlement};
+use crate::sql;
+use crate::store::Store;
+use crate::testing::pool;
+use crate::tests::{MAIN, callback, end, secs, start};
 use machine::Param;
-use model::Health;
-use model::Secret;
+use model::{Health, Secret};
 
 /// Longer than any digits that numbers and ids could hold by chance.
 const DIGITS: &str = "47110815471108154711";
@@ -33,7 +34,7 @@ async fn open(folder: &Path, key: Option<&str>, fails: &Arc<AtomicBool>) -> Stor
 }
 
 async fn due(store: &Store) -> Vec<Callback> {
-    store.callbacks_due("node", &callback(1, 1).origin, secs(9), 9).await.unwrap()
+    store.outbox().due("node", &callback(1, 1).origin, secs(9), 9).await.unwrap()
 }
 
 /// The files that hold the digits as they are.
@@ -50,7 +51,7 @@ async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
     let folder = tempfile::tempdir().unwrap();
     let fails = Arc::default();
     let store = open(folder.path(), None, &fails).await;
-    store.notify(sensitive(1)).await.unwrap();
+    store.outbox().add(sensitive(1)).await.unwrap();
     fails.store(true, Ordering::SeqCst);
     let conclusion = Conclusion {
         start: start(2, MAIN, MAIN),
@@ -58,7 +59,7 @@ async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
         callbacks: vec![sensitive(2)],
         farewell: None,
     };
-    store.conclude(conclusion).await.unwrap();
+    store.calls().conclude(conclusion).await.unwrap();
     let journal = std::fs::metadata(folder.path().join("store.journal")).unwrap().len();
     assert!(journal > 100, "the second waits in the journal");
     assert_eq!(telling(folder.path()), [""; 0]);
@@ -82,7 +83,7 @@ async fn r22_digits_lie_sealed_in_store_and_journal_until_they_are_delivered() {
             outcome,
             last: "200".to_owned(),
         };
-        store.settle(settled).await.unwrap();
+        store.outbox().settle(settled).await.unwrap();
     }
     store.close().await;
     let file = pool(&folder.path().join("offhook.db")).await;
@@ -97,8 +98,8 @@ async fn r22_rows_of_before_are_sent_and_those_of_another_key_wait_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let fails = Arc::default();
     let store = open(folder.path(), Some("one key"), &fails).await;
-    store.notify(sensitive(1)).await.unwrap();
-    store.notify(sensitive(2)).await.unwrap();
+    store.outbox().add(sensitive(1)).await.unwrap();
+    store.outbox().add(sensitive(2)).await.unwrap();
     store.close().await;
     let file = pool(&folder.path().join("offhook.db")).await;
     let as_before = "UPDATE callbacks SET secret_params = $1, sealed_params = NULL WHERE id = 1";

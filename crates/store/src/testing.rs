@@ -7,12 +7,11 @@ use std::str::FromStr as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
-use super::open;
-use super::sql::Pool;
-use crate::Database;
+use crate::database::Database;
+use crate::sql::{Pool, connect};
 use model::Secret;
 
-pub(super) const VARIABLE: &str = "OFFHOOK_TEST_POSTGRES";
+pub(crate) const VARIABLE: &str = "OFFHOOK_TEST_POSTGRES";
 
 /// Whether this run is PostgreSQL's.
 pub(crate) fn is_postgres() -> bool {
@@ -53,5 +52,5 @@ pub(crate) async fn place(file: &Path) -> Database {
 
 /// A look at a store from outside it.
 pub(crate) async fn pool(file: &Path) -> Pool {
-    open::beside_a_node(&place(file).await, false).await.unwrap()
+    connect::beside_a_node(&place(file).await, false).await.unwrap()
 }

@@ -2,32 +2,37 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::queue::{Birth, Write};
-use super::sql;
-use super::testing::{pool, skipped_on_postgres};
-use super::{
-    CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, KeyKind, NewCallback,
-    Orphan, Scope, SeenKey, Settled, Settlement, Store, StoreError,
+use crate::error::StoreError;
+use crate::rows::call::{
+    Birth, CallEnd, CallFilter, CallStart, Compare, Concluded, Conclusion, Farewell, Orphan,
 };
+use crate::rows::callback::{NewCallback, Settled, Settlement};
+use crate::rows::event_key::{KeyKind, SeenKey};
 use crate::sample::setup;
+use crate::scope::Scope;
+use crate::sql;
+use crate::store::Store;
+use crate::testing::{pool, skipped_on_postgres};
+use crate::write::Write;
 use machine::{CallSetup, GraphAction, MPC_END, Notice, NoticeKind, Param};
-use model::Health;
-use model::{CallType, CallUuid, Direction, HangupCause, Method, Timestamp};
+use model::{CallType, CallUuid, Direction, HangupCause, Health, Method, Timestamp};
 use xml::ast::{DocUrl, Finding, Position, Severity};
 
-pub(super) const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
+pub(crate) const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
+
 const SUB: &str = "SAAAAAAAAAAAAAAAAAAA";
+
 const OTHER: &str = "MABBBBBBBBBBBBBBBBBB";
 
-pub(super) fn uuid(n: u128) -> CallUuid {
+pub(crate) fn uuid(n: u128) -> CallUuid {
     CallUuid(uuid::Uuid::from_u128(n))
 }
 
-pub(super) fn secs(n: i64) -> Timestamp {
+pub(crate) fn secs(n: i64) -> Timestamp {
     Timestamp::from_secs(1_795_000_000 + n)
 }
 
-pub(super) fn start(n: u128, account: &str, main: &str) -> CallStart {
+pub(crate) fn start(n: u128, account: &str, main: &str) -> CallStart {
     CallStart {
         call: uuid(n),
         account: account.into(),
@@ -46,11 +51,11 @@ pub(super) fn start(n: u128, account: &str, main: &str) -> CallStart {
 }
 
 /// The call of [`start`] begins.
-pub(super) fn begin(store: &Store, n: u128) {
-    assert!(store.call_born(start(n, MAIN, MAIN), &setup(n), secs(0)));
+pub(crate) fn begin(store: &Store, n: u128) {
+    assert!(store.calls().begin(start(n, MAIN, MAIN), &setup(n), secs(0)));
 }
 
-pub(super) fn end(n: i64, bill_secs: u64) -> CallEnd {
+pub(crate) fn end(n: i64, bill_secs: u64) -> CallEnd {
     CallEnd {
         answered: Some(secs(n)),
         duration_secs: bill_secs + 2,
@@ -93,7 +98,7 @@ async fn r27_sqlite_is_the_version_that_native_md_names() {
     let room = Room::new();
     let store = room.open().await;
     let version: String =
-        sql::query_scalar("SELECT sqlite_version()").fetch_one(&store.read).await.unwrap();
+        sql::query_scalar("SELECT sqlite_version()").fetch_one(&store.shared.read).await.unwrap();
     let native = include_str!("../../../deploy/NATIVE.md");
     assert!(
         native.contains(&format!("| SQLite | {version} |")),
@@ -113,9 +118,9 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
     for seq in 0..1_200 {
         assert!(store.event_log().append(uuid(1), seq, format!("{{\"seq\":{seq}}}")));
     }
-    assert!(store.call_concluded(begun.clone(), ended.clone()).await.unwrap());
+    assert!(store.calls().conclude_without_callbacks(begun.clone(), ended.clone()).await.unwrap());
     assert!(
-        !store.call_concluded(begun.clone(), end(5, 7)).await.unwrap(),
+        !store.calls().conclude_without_callbacks(begun.clone(), end(5, 7)).await.unwrap(),
         "a second end changes nothing"
     );
     store.event_log().append_late(uuid(1), "first".to_owned());
@@ -123,32 +128,36 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
     store.event_log().append_late(uuid(9), "of no log".to_owned());
     store.close().await;
     assert!(matches!(
-        store.call_concluded(begun.clone(), end(5, 7)).await,
+        store.calls().conclude_without_callbacks(begun.clone(), end(5, 7)).await,
         Err(StoreError::Closed)
     ));
 
     let store = room.open().await;
-    let record = store.call(&scope, uuid(1)).await.unwrap().unwrap();
+    let record = store.calls().get(&scope, uuid(1)).await.unwrap().unwrap();
     assert_eq!((record.start, record.end), (begun, Some(ended)));
-    let orphans = store.orphans("node").await.unwrap();
+    let orphans = store.calls().orphans("node").await.unwrap();
     assert_eq!(orphans.iter().map(|o| &o.start).collect::<Vec<_>>(), [&start(2, MAIN, MAIN)]);
-    assert!(store.orphans("another").await.unwrap().is_empty());
+    assert!(store.calls().orphans("another").await.unwrap().is_empty());
 
-    let first = store.events(&scope, uuid(1), None, 1_000).await.unwrap();
-    let rest = store.events(&scope, uuid(1), Some(999), 1_000).await.unwrap();
+    let first = store.calls().events(&scope, uuid(1), None, 1_000).await.unwrap();
+    let rest = store.calls().events(&scope, uuid(1), Some(999), 1_000).await.unwrap();
     assert_eq!(
         (first.len(), rest.len(), rest[0].clone()),
         (1_000, 202, (1_000, "{\"seq\":1000}".to_owned()))
     );
     let late = [(1_000_000, "first".to_owned()), (1_000_001, "second".to_owned())];
     assert_eq!(rest[200..], late, "behind all that the call's own task may still write");
-    assert!(store.events(&scope, uuid(9), None, 10).await.unwrap().is_empty());
-    assert!(store.events(&Scope::of(OTHER.into()), uuid(1), None, 10).await.unwrap().is_empty());
+    assert!(store.calls().events(&scope, uuid(9), None, 10).await.unwrap().is_empty());
+    assert!(
+        store.calls().events(&Scope::of(OTHER.into()), uuid(1), None, 10).await.unwrap().is_empty()
+    );
 
-    store.forget_events(secs(0), secs(62)).await.unwrap();
-    assert!(store.call_concluded(start(2, MAIN, MAIN), end(2, 0)).await.unwrap());
-    assert!(store.events(&scope, uuid(1), None, 10).await.unwrap().is_empty(), "forgotten");
-    assert!(store.call(&scope, uuid(1)).await.unwrap().is_some(), "its record stays");
+    store.calls().delete_history(secs(0), secs(62)).await.unwrap();
+    assert!(
+        store.calls().conclude_without_callbacks(start(2, MAIN, MAIN), end(2, 0)).await.unwrap()
+    );
+    assert!(store.calls().events(&scope, uuid(1), None, 10).await.unwrap().is_empty(), "forgotten");
+    assert!(store.calls().get(&scope, uuid(1)).await.unwrap().is_some(), "its record stays");
     store.close().await;
 }
 
@@ -156,10 +165,14 @@ async fn records_and_lines_survive_a_restart_and_end_once() {
 async fn a_lost_beginning_is_made_good_by_the_end() {
     let room = Room::new();
     let store = room.open().await;
-    assert!(store.call_concluded(start(3, MAIN, MAIN), end(3, 1)).await.unwrap());
+    assert!(
+        store.calls().conclude_without_callbacks(start(3, MAIN, MAIN), end(3, 1)).await.unwrap()
+    );
     begin(&store, 3);
-    assert!(!store.call_concluded(start(3, MAIN, MAIN), end(3, 1)).await.unwrap());
-    let record = store.call(&Scope::of(MAIN.into()), uuid(3)).await.unwrap().unwrap();
+    assert!(
+        !store.calls().conclude_without_callbacks(start(3, MAIN, MAIN), end(3, 1)).await.unwrap()
+    );
+    let record = store.calls().get(&Scope::of(MAIN.into()), uuid(3)).await.unwrap().unwrap();
     assert!(record.end.is_some(), "a late beginning does not open it again");
     store.close().await;
 }
@@ -171,28 +184,41 @@ async fn lists_filter_page_and_keep_tenants_apart() {
     for n in 0..30 {
         let account = if n < 10 { SUB } else { MAIN };
         assert!(
-            store.call_concluded(start(n, account, MAIN), end(n as i64, n as u64)).await.unwrap()
+            store
+                .calls()
+                .conclude_without_callbacks(start(n, account, MAIN), end(n as i64, n as u64))
+                .await
+                .unwrap()
         );
     }
-    assert!(store.call_concluded(start(99, OTHER, OTHER), end(99, 1)).await.unwrap());
+    assert!(
+        store
+            .calls()
+            .conclude_without_callbacks(start(99, OTHER, OTHER), end(99, 1))
+            .await
+            .unwrap()
+    );
     begin(&store, 50);
     let main = Scope::of(MAIN.into());
 
-    let (page, total) = store.calls(&main, &CallFilter::default(), 20, 0).await.unwrap();
+    let (page, total) = store.calls().list(&main, &CallFilter::default(), 20, 0).await.unwrap();
     assert_eq!((page.len(), total), (20, 30), "open calls and those of others are not in it");
     assert_eq!((page[0].start.call, page[19].start.call), (uuid(29), uuid(10)), "newest first");
-    let (page, total) = store.calls(&main, &CallFilter::default(), 20, 20).await.unwrap();
+    let (page, total) = store.calls().list(&main, &CallFilter::default(), 20, 20).await.unwrap();
     assert_eq!((page.len(), total, page[9].start.call), (10, 30, uuid(0)));
-    assert_eq!(store.calls(&main, &CallFilter::default(), 20, u64::MAX).await.unwrap().0.len(), 0);
     assert_eq!(
-        store.calls(&Scope::of(SUB.into()), &CallFilter::default(), 20, 0).await.unwrap().1,
+        store.calls().list(&main, &CallFilter::default(), 20, u64::MAX).await.unwrap().0.len(),
+        0
+    );
+    assert_eq!(
+        store.calls().list(&Scope::of(SUB.into()), &CallFilter::default(), 20, 0).await.unwrap().1,
         10
     );
     assert!(
-        store.call(&Scope::of(SUB.into()), uuid(20)).await.unwrap().is_none(),
+        store.calls().get(&Scope::of(SUB.into()), uuid(20)).await.unwrap().is_none(),
         "a subaccount sees only its own"
     );
-    assert!(store.call(&main, uuid(99)).await.unwrap().is_none());
+    assert!(store.calls().get(&main, uuid(99)).await.unwrap().is_none());
 
     let none = CallFilter::default();
     let cases: Vec<(CallFilter, u64)> = vec![
@@ -225,61 +251,10 @@ async fn lists_filter_page_and_keep_tenants_apart() {
         ),
     ];
     for (filter, expected) in cases {
-        let (_, total) = store.calls(&main, &filter, 1, 0).await.unwrap();
+        let (_, total) = store.calls().list(&main, &filter, 1, 0).await.unwrap();
         assert_eq!(total, expected, "{filter:?}");
     }
     store.close().await;
-}
-
-#[tokio::test]
-async fn r11_an_older_binary_refuses_a_newer_store() {
-    let room = Room::new();
-    let store = room.open().await;
-    store.close().await;
-    let later = "INSERT INTO _sqlx_migrations (version, description, installed_on, success, checksum, execution_time) \
-        SELECT 9999, 'later', installed_on, success, checksum, 1 FROM _sqlx_migrations WHERE version = 1";
-    let pool = pool(&room.file()).await;
-    sql::query(later).execute(&pool).await.unwrap();
-    sql::query("INSERT INTO store_versions VALUES (9999, '9.9.9')").execute(&pool).await.unwrap();
-    pool.close().await;
-    let refused = Store::open(&room.file(), Health::new()).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Newer { version: 9999, .. }), "{refused}");
-    assert!(refused.to_string().contains("Offhook 9.9.9 or later"), "{refused}");
-}
-
-#[tokio::test]
-async fn r11_a_migration_that_fails_leaves_nothing_behind() {
-    let room = Room::new();
-    room.open().await.close().await;
-    let folder = room.folder.path().join("migrations");
-    std::fs::create_dir(&folder).unwrap();
-    for entry in std::fs::read_dir("src/migrations").unwrap() {
-        let entry = entry.unwrap();
-        if entry.path().is_dir() {
-            continue;
-        }
-        let text = std::fs::read_to_string(entry.path()).unwrap();
-        assert!(
-            !text.contains("no-transaction") && !text.to_uppercase().contains("DROP TABLE"),
-            "{:?}",
-            entry.path()
-        );
-        std::fs::write(folder.join(entry.file_name()), text).unwrap();
-    }
-    let half =
-        "CREATE TABLE half (a TEXT); UPDATE calls SET cause = 'lost'; SELECT * FROM nowhere;";
-    std::fs::write(folder.join("9000_half.sql"), half).unwrap();
-    let migrations = sqlx::migrate::Migrator::new(folder.as_path()).await.unwrap();
-    let pool = pool(&room.file()).await;
-    let failed =
-        super::version::migrate(&(&room.file()).into(), &pool, &migrations).await.unwrap_err();
-    assert!(matches!(failed, StoreError::Migrate { .. }), "{failed}");
-    assert!(
-        sql::query("SELECT count(*) FROM half").execute(&pool).await.is_err(),
-        "there is no such table"
-    );
-    pool.close().await;
-    room.open().await.close().await;
 }
 
 #[tokio::test]
@@ -300,7 +275,11 @@ async fn r11_a_copy_made_under_load_is_whole() {
             }
             if n % 10 != 9 {
                 assert!(
-                    store.call_concluded(start(call, MAIN, MAIN), end(n as i64, n)).await.unwrap()
+                    store
+                        .calls()
+                        .conclude_without_callbacks(start(call, MAIN, MAIN), end(n as i64, n))
+                        .await
+                        .unwrap()
                 );
                 done.fetch_add(1, Ordering::SeqCst);
             }
@@ -317,7 +296,7 @@ async fn r11_a_copy_made_under_load_is_whole() {
             }
             let before = done.load(Ordering::SeqCst);
             let out = room.folder.path().join(format!("copy-{n}.db"));
-            let backup = super::backup(&room.file(), &out).await.unwrap();
+            let backup = crate::backup(&room.file(), &out).await.unwrap();
             assert!(
                 (before..=done.load(Ordering::SeqCst) + 1).contains(&backup.ended),
                 "{backup:?} after {before}"
@@ -329,8 +308,8 @@ async fn r11_a_copy_made_under_load_is_whole() {
     };
     let ((), made) = tokio::join!(calls, copies);
     let (again, _, _) = &made[0];
-    let refused = super::backup(&room.file(), again).await.unwrap_err();
-    assert!(matches!(refused, super::BackupError::Exists(_)), "{refused}");
+    let refused = crate::backup(&room.file(), again).await.unwrap_err();
+    assert!(matches!(refused, crate::backup::BackupError::Exists(_)), "{refused}");
     store.close().await;
     let names: Vec<_> =
         std::fs::read_dir(room.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -344,10 +323,14 @@ async fn r11_a_copy_made_under_load_is_whole() {
         std::fs::create_dir(room.file().parent().unwrap()).unwrap();
         std::fs::copy(&copy, room.file()).unwrap();
         let store = room.open().await;
-        let all =
-            store.calls(&Scope::of(MAIN.into()), &CallFilter::default(), 1, 0).await.unwrap().1;
+        let all = store
+            .calls()
+            .list(&Scope::of(MAIN.into()), &CallFilter::default(), 1, 0)
+            .await
+            .unwrap()
+            .1;
         assert!(all >= before && all == backup.ended, "{all} of {before}: {backup:?}");
-        assert_eq!(store.orphans("node").await.unwrap().len() as u64, backup.open);
+        assert_eq!(store.calls().orphans("node").await.unwrap().len() as u64, backup.open);
         store.close().await;
     }
 }
@@ -359,15 +342,15 @@ async fn a_copy_of_nothing_or_to_nowhere_leaves_nothing() {
     }
     let room = Room::new();
     let out = room.folder.path().join("copy.db");
-    let none = super::backup(&room.file(), &out).await.unwrap_err();
-    assert!(matches!(none, super::BackupError::NoStore(_)), "{none}");
+    let none = crate::backup(&room.file(), &out).await.unwrap_err();
+    assert!(matches!(none, crate::backup::BackupError::NoStore(_)), "{none}");
     room.open().await.close().await;
     let nowhere =
-        super::backup(&room.file(), &room.folder.path().join("no/copy.db")).await.unwrap_err();
-    assert!(matches!(nowhere, super::BackupError::File { what: "write", .. }), "{nowhere}");
+        crate::backup(&room.file(), &room.folder.path().join("no/copy.db")).await.unwrap_err();
+    assert!(matches!(nowhere, crate::backup::BackupError::File { what: "write", .. }), "{nowhere}");
     assert!(!room.file().with_extension("db-wal").exists(), "a store that was closed is one file");
     std::fs::write(room.file(), "this is not a database, it is a text of some length").unwrap();
-    let damaged = super::backup(&room.file(), &out).await.unwrap_err();
+    let damaged = crate::backup(&room.file(), &out).await.unwrap_err();
     assert!(
         damaged.to_string().starts_with("copy the store")
             || damaged.to_string().starts_with("open"),
@@ -380,7 +363,9 @@ async fn a_copy_of_nothing_or_to_nowhere_leaves_nothing() {
 async fn files_are_for_the_owner_only() {
     let room = Room::new();
     let store = room.open().await;
-    assert!(store.call_concluded(start(1, MAIN, MAIN), end(1, 1)).await.unwrap());
+    assert!(
+        store.calls().conclude_without_callbacks(start(1, MAIN, MAIN), end(1, 1)).await.unwrap()
+    );
     let folder = room.file().parent().unwrap().to_owned();
     assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
     let mut files = 0;
@@ -410,7 +395,7 @@ async fn a_file_that_is_no_store_is_refused() {
     assert!(refused.starts_with("open the store") && refused.contains("offhook.db"), "{refused}");
 }
 
-pub(super) fn callback(call: u128, event: u128) -> NewCallback {
+pub(crate) fn callback(call: u128, event: u128) -> NewCallback {
     NewCallback {
         event_id: uuid::Uuid::from_u128(event),
         call: uuid(call),
@@ -448,7 +433,7 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
     let mut again = conclusion.clone();
     again.callbacks = vec![callback(2, 2)];
     again.end.bill_secs = 9;
-    let (first, second) = (store.conclude(conclusion), store.conclude(again));
+    let (first, second) = (store.calls().conclude(conclusion), store.calls().conclude(again));
     let first = first.await.unwrap();
     assert!(first.changed && first.callbacks.len() == 1 && first.callbacks[0].first);
     assert_eq!(
@@ -456,16 +441,16 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
         Concluded::default(),
         "a second end changes nothing and says nothing"
     );
-    assert_eq!(store.farewells("node", secs(89), 9).await.unwrap(), []);
+    assert_eq!(store.calls().due_farewells("node", secs(89), 9).await.unwrap(), []);
     store.close().await;
 
     let store = room.open().await;
-    assert!(store.orphans("node").await.unwrap().is_empty());
-    let record = store.call(&Scope::of(MAIN.into()), uuid(2)).await.unwrap().unwrap();
+    assert!(store.calls().orphans("node").await.unwrap().is_empty());
+    let record = store.calls().get(&Scope::of(MAIN.into()), uuid(2)).await.unwrap().unwrap();
     assert_eq!(record.end.unwrap().bill_secs, 7);
-    let (origins, _) = store.origins_due("node", secs(2)).await.unwrap();
+    let (origins, _) = store.outbox().due_origins("node", secs(2)).await.unwrap();
     assert_eq!(origins, ["https://app.example.com"]);
-    let due = store.callbacks_due("node", &origins[0], secs(2), 9).await.unwrap();
+    let due = store.outbox().due("node", &origins[0], secs(2), 9).await.unwrap();
     assert_eq!(
         due.iter().map(|c| &c.new).collect::<Vec<_>>(),
         [&callback(2, 1)],
@@ -473,20 +458,20 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
     );
 
     // Left by a process that died: due at once; told again later; told.
-    store.farewells_due("node");
-    store.settled().await;
-    let told = store.farewells("node", secs(0), 9).await.unwrap();
+    store.calls().take_over_farewells("node");
+    store.flush().await;
+    let told = store.calls().due_farewells("node", secs(0), 9).await.unwrap();
     assert_eq!(
         told.iter().map(|f| (f.call, f.action, f.tries)).collect::<Vec<_>>(),
         [(uuid(2), GraphAction::Terminate, 0)]
     );
-    store.farewell(uuid(2), Some(secs(300)));
-    store.settled().await;
-    assert_eq!(store.farewells("node", secs(299), 9).await.unwrap(), []);
-    assert_eq!(store.farewells("node", secs(300), 9).await.unwrap()[0].tries, 1);
-    store.farewell(uuid(2), None);
-    store.settled().await;
-    assert_eq!(store.farewells("node", secs(9_999), 9).await.unwrap(), []);
+    store.calls().settle_farewell(uuid(2), Some(secs(300)));
+    store.flush().await;
+    assert_eq!(store.calls().due_farewells("node", secs(299), 9).await.unwrap(), []);
+    assert_eq!(store.calls().due_farewells("node", secs(300), 9).await.unwrap()[0].tries, 1);
+    store.calls().settle_farewell(uuid(2), None);
+    store.flush().await;
+    assert_eq!(store.calls().due_farewells("node", secs(9_999), 9).await.unwrap(), []);
     store.close().await;
 }
 
@@ -494,15 +479,15 @@ async fn r03_the_end_and_its_callback_are_one_transaction() {
 async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     let room = Room::new();
     let store = room.open().await;
-    let first = store.notify(callback(1, 1)).await.unwrap();
-    let second = store.notify(callback(1, 2)).await.unwrap();
-    let third = store.notify(callback(3, 3)).await.unwrap();
+    let first = store.outbox().add(callback(1, 1)).await.unwrap();
+    let second = store.outbox().add(callback(1, 2)).await.unwrap();
+    let third = store.outbox().add(callback(3, 3)).await.unwrap();
     assert_eq!((first.first, second.first, third.first), (true, false, true));
     let origin = &callback(1, 1).origin;
     let due = |now| {
         let store = store.clone();
         async move {
-            let rows = store.callbacks_due("node", origin, now, 9).await.unwrap();
+            let rows = store.outbox().due("node", origin, now, 9).await.unwrap();
             rows.iter().map(|c| c.new.event_id.as_u128()).collect::<Vec<_>>()
         }
     };
@@ -510,20 +495,20 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
     let settled =
         |id, outcome| Settlement { id, attempts: 2, at: secs(3), outcome, last: "503".to_owned() };
     let put_off = settled(first.callback.id, Settled::Again { due: secs(10) });
-    assert!(!store.settle(put_off).await.unwrap(), "its successor still waits for it");
+    assert!(!store.outbox().settle(put_off).await.unwrap(), "its successor still waits for it");
     assert_eq!(due(secs(9)).await, [3]);
-    assert_eq!(store.origins_due("node", secs(9)).await.unwrap().1, Some(secs(10)));
-    assert_eq!(store.origins_due("another", secs(9)).await.unwrap(), (Vec::new(), None));
-    let again = store.callbacks_due("node", origin, secs(10), 9).await.unwrap();
+    assert_eq!(store.outbox().due_origins("node", secs(9)).await.unwrap().1, Some(secs(10)));
+    assert_eq!(store.outbox().due_origins("another", secs(9)).await.unwrap(), (Vec::new(), None));
+    let again = store.outbox().due("node", origin, secs(10), 9).await.unwrap();
     assert_eq!(again.iter().map(|c| (c.attempts, c.retries)).collect::<Vec<_>>(), [(0, 0), (2, 1)]);
     assert!(
-        store.settle(settled(first.callback.id, Settled::Delivered)).await.unwrap(),
+        store.outbox().settle(settled(first.callback.id, Settled::Delivered)).await.unwrap(),
         "now the successor may go"
     );
     assert_eq!(due(secs(2)).await, [2, 3]);
-    store.settle(settled(third.callback.id, Settled::Failed)).await.unwrap();
+    store.outbox().settle(settled(third.callback.id, Settled::Failed)).await.unwrap();
     assert!(
-        !store.settle(settled(third.callback.id, Settled::Delivered)).await.unwrap(),
+        !store.outbox().settle(settled(third.callback.id, Settled::Delivered)).await.unwrap(),
         "done is done"
     );
     let pool = pool(&room.file()).await;
@@ -534,7 +519,7 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
             .unwrap();
     let ids = [first, second, third].map(|w| w.callback.id);
     assert_eq!(secrets, [(ids[0], false, 1), (ids[1], true, 0), (ids[2], true, 0)]);
-    store.forget_events(secs(0), secs(4)).await.unwrap();
+    store.calls().delete_history(secs(0), secs(4)).await.unwrap();
     let left: Vec<i64> =
         sql::query_scalar("SELECT id FROM callbacks").fetch_all(&pool).await.unwrap();
     assert_eq!(left, [ids[1]], "done ones go with the event logs, waiting ones never");
@@ -553,22 +538,26 @@ async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
             (kind, DocUrl(format!("https://app.example.com/{event}").into()));
         new
     };
-    let conference = store.notify(about(1, NoticeKind::Conference)).await.unwrap();
-    let action = store.notify(about(2, NoticeKind::Ring)).await.unwrap();
-    let recording = store.notify(about(3, NoticeKind::Recording)).await.unwrap();
-    let hangup = store.notify(callback(1, 4)).await.unwrap();
+    let conference = store.outbox().add(about(1, NoticeKind::Conference)).await.unwrap();
+    let action = store.outbox().add(about(2, NoticeKind::Ring)).await.unwrap();
+    let recording = store.outbox().add(about(3, NoticeKind::Recording)).await.unwrap();
+    let hangup = store.outbox().add(callback(1, 4)).await.unwrap();
     let firsts = [&conference, &action, &recording, &hangup].map(|written| written.first);
     assert_eq!(firsts, [true, true, true, false]);
     let due = async || {
-        let rows = store.callbacks_due("node", &callback(1, 1).origin, secs(2), 9).await.unwrap();
+        let rows = store.outbox().due("node", &callback(1, 1).origin, secs(2), 9).await.unwrap();
         rows.iter().map(|c| c.new.event_id.as_u128()).collect::<Vec<_>>()
     };
     assert_eq!(due().await, [1, 2, 3]);
     let settled =
         |id, outcome| Settlement { id, attempts: 1, at: secs(3), outcome, last: String::new() };
-    assert!(store.settle(settled(conference.callback.id, Settled::Failed)).await.unwrap());
+    assert!(store.outbox().settle(settled(conference.callback.id, Settled::Failed)).await.unwrap());
     assert_eq!(due().await, [2, 3]);
-    store.settle(settled(action.callback.id, Settled::Again { due: secs(10) })).await.unwrap();
+    store
+        .outbox()
+        .settle(settled(action.callback.id, Settled::Again { due: secs(10) }))
+        .await
+        .unwrap();
     assert_eq!(due().await, [3, 4], "what is tried again later holds nothing up");
     store.close().await;
 }
@@ -585,11 +574,11 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
         new.notice.params = [("EventName".into(), Param::Plain(name.into()))].into_iter().collect();
         new
     };
-    let exit = store.notify(about(1, 1, "ParticipantExit", "a")).await.unwrap();
-    let another = store.notify(about(2, 2, "ParticipantExit", "a")).await.unwrap();
-    let end = store.notify(about(3, 3, MPC_END, "a")).await.unwrap();
-    let elsewhere = store.notify(about(3, 4, MPC_END, "b")).await.unwrap();
-    let later = store.notify(about(4, 5, "ParticipantJoin", "a")).await.unwrap();
+    let exit = store.outbox().add(about(1, 1, "ParticipantExit", "a")).await.unwrap();
+    let another = store.outbox().add(about(2, 2, "ParticipantExit", "a")).await.unwrap();
+    let end = store.outbox().add(about(3, 3, MPC_END, "a")).await.unwrap();
+    let elsewhere = store.outbox().add(about(3, 4, MPC_END, "b")).await.unwrap();
+    let later = store.outbox().add(about(4, 5, "ParticipantJoin", "a")).await.unwrap();
     let firsts = [&exit, &another, &end, &elsewhere, &later].map(|written| written.first);
     assert_eq!(
         firsts,
@@ -597,27 +586,31 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
         "only what is an end waits for other calls'"
     );
     let due = async || {
-        let rows = store.callbacks_due("node", &callback(1, 1).origin, secs(2), 9).await.unwrap();
+        let rows = store.outbox().due("node", &callback(1, 1).origin, secs(2), 9).await.unwrap();
         rows.iter().map(|c| c.new.event_id.as_u128()).collect::<Vec<_>>()
     };
     let settled =
         |id, outcome| Settlement { id, attempts: 1, at: secs(3), outcome, last: String::new() };
     assert_eq!(due().await, [1, 2, 4, 5]);
-    store.settle(settled(exit.callback.id, Settled::Delivered)).await.unwrap();
+    store.outbox().settle(settled(exit.callback.id, Settled::Delivered)).await.unwrap();
     assert_eq!(due().await, [2, 4, 5]);
-    store.settle(settled(another.callback.id, Settled::Again { due: secs(10) })).await.unwrap();
+    store
+        .outbox()
+        .settle(settled(another.callback.id, Settled::Again { due: secs(10) }))
+        .await
+        .unwrap();
     assert_eq!(due().await, [3, 4, 5], "what is tried again later holds nothing up");
 
     // Nor does what waits behind it, neither another call's end of a room nor its own hangup.
     for done in [&end, &elsewhere, &later] {
-        store.settle(settled(done.callback.id, Settled::Delivered)).await.unwrap();
+        store.outbox().settle(settled(done.callback.id, Settled::Delivered)).await.unwrap();
     }
-    let exit = store.notify(about(2, 6, "ParticipantExit", "a")).await.unwrap();
-    let end = store.notify(about(6, 7, MPC_END, "a")).await.unwrap();
+    let exit = store.outbox().add(about(2, 6, "ParticipantExit", "a")).await.unwrap();
+    let end = store.outbox().add(about(6, 7, MPC_END, "a")).await.unwrap();
     let mut hangup = callback(2, 8);
     (hangup.notice.kind, hangup.notice.url) =
         (NoticeKind::Hangup, DocUrl("https://app.example.com/c".into()));
-    let hangup = store.notify(hangup).await.unwrap();
+    let hangup = store.outbox().add(hangup).await.unwrap();
     assert_eq!([&exit, &end, &hangup].map(|written| written.first), [false, true, true]);
     assert_eq!(due().await, [7, 8]);
     store.close().await;
@@ -628,13 +621,19 @@ async fn r03_orphans_say_what_they_began_with_and_how_long_they_lived() {
     let room = Room::new();
     let store = room.open().await;
     for n in 1..=2 {
-        assert!(store.call_born(CallStart::of(&setup(n), "node"), &setup(n), secs(100)));
+        assert!(store.calls().begin(CallStart::of(&setup(n), "node"), &setup(n), secs(100)));
     }
-    store.call_answered(uuid(1), secs(3));
-    store.alive("node", secs(104));
-    store.alive("node", secs(107));
-    store.alive("another", secs(200));
-    assert!(store.call_concluded(CallStart::of(&setup(2), "node"), end(2, 5)).await.unwrap());
+    store.calls().set_answered(uuid(1), secs(3));
+    store.calls().heartbeat("node", secs(104));
+    store.calls().heartbeat("node", secs(107));
+    store.calls().heartbeat("another", secs(200));
+    assert!(
+        store
+            .calls()
+            .conclude_without_callbacks(CallStart::of(&setup(2), "node"), end(2, 5))
+            .await
+            .unwrap()
+    );
     store.close().await;
     let store = room.open().await;
     let orphan = Orphan {
@@ -643,7 +642,7 @@ async fn r03_orphans_say_what_they_began_with_and_how_long_they_lived() {
         answered: Some(secs(3)),
         lived: std::time::Duration::from_secs(7),
     };
-    assert_eq!(store.orphans("node").await.unwrap(), [orphan]);
+    assert_eq!(store.calls().orphans("node").await.unwrap(), [orphan]);
     store.close().await;
 }
 
@@ -653,21 +652,25 @@ async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_t
     let store = room.open().await;
     let placed = |n| CallSetup { direction: Direction::Outbound, wacid: None, ..setup(n) };
     for n in 1..=3 {
-        assert!(store.call_born(CallStart::of(&placed(n), "node"), &placed(n), secs(1)));
+        assert!(store.calls().begin(CallStart::of(&placed(n), "node"), &placed(n), secs(1)));
     }
-    store.call_bound(uuid(1), "wacid.before".into(), secs(9));
+    store.calls().set_wacid(uuid(1), "wacid.before".into(), secs(9));
     for (n, secs) in [(1, 5), (2, 6)] {
         assert!(
-            store.call_concluded(CallStart::of(&placed(n), "node"), end(secs, 5)).await.unwrap()
+            store
+                .calls()
+                .conclude_without_callbacks(CallStart::of(&placed(n), "node"), end(secs, 5))
+                .await
+                .unwrap()
         );
     }
-    store.call_bound(uuid(2), "wacid.late".into(), secs(9));
-    store.settled().await;
-    assert!(store.farewells("node", secs(8), 9).await.unwrap().is_empty(), "not yet");
-    let due = store.farewells("node", secs(9), 9).await.unwrap();
+    store.calls().set_wacid(uuid(2), "wacid.late".into(), secs(9));
+    store.flush().await;
+    assert!(store.calls().due_farewells("node", secs(8), 9).await.unwrap().is_empty(), "not yet");
+    let due = store.calls().due_farewells("node", secs(9), 9).await.unwrap();
     let due: Vec<_> = due.iter().map(|due| (due.call, due.wacid.as_str(), due.action)).collect();
     assert_eq!(due, [(uuid(2), "wacid.late", GraphAction::Terminate)]);
-    let mut of_late = store.placed("node", secs(0)).await.unwrap();
+    let mut of_late = store.calls().placed_since("node", secs(0)).await.unwrap();
     of_late.sort_by_key(|placed| placed.call);
     let of_late: Vec<_> =
         of_late.iter().map(|p| (p.call, p.wacid.as_ref().map(|w| w.as_str()))).collect();
@@ -676,8 +679,8 @@ async fn r03_a_name_that_comes_after_the_end_is_kept_with_what_graph_has_to_be_t
         [(uuid(1), Some("wacid.before")), (uuid(2), Some("wacid.late"))],
         "one is not over"
     );
-    assert!(store.placed("node", secs(1_000_000)).await.unwrap().is_empty());
-    assert!(store.placed("another", secs(0)).await.unwrap().is_empty());
+    assert!(store.calls().placed_since("node", secs(1_000_000)).await.unwrap().is_empty());
+    assert!(store.calls().placed_since("another", secs(0)).await.unwrap().is_empty());
     store.close().await;
 }
 
@@ -707,13 +710,13 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     // The database takes nothing: all that the next process can know of is the file of beginnings.
     let other = pool(&room.file()).await;
     sql::query("ALTER TABLE calls RENAME TO hidden").execute(&other).await.unwrap();
-    assert!(store.call_born(CallStart::of(&setup(1), "node"), &setup(1), secs(100)));
-    assert!(store.call_born(CallStart::of(&setup(2), "node"), &setup(2), secs(100)));
+    assert!(store.calls().begin(CallStart::of(&setup(1), "node"), &setup(1), secs(100)));
+    assert!(store.calls().begin(CallStart::of(&setup(2), "node"), &setup(2), secs(100)));
     // One that we placed, and that Graph has just named.
     let placed = CallSetup { direction: Direction::Outbound, wacid: None, ..setup(3) };
-    assert!(store.call_born(CallStart::of(&placed, "node"), &placed, secs(100)));
-    store.call_bound(uuid(3), "wacid.named".into(), secs(9));
-    let births = super::beside(&room.file(), ".births");
+    assert!(store.calls().begin(CallStart::of(&placed, "node"), &placed, secs(100)));
+    store.calls().set_wacid(uuid(3), "wacid.named".into(), secs(9));
+    let births = crate::files::beside(&room.file(), ".births");
     let mut left = std::fs::read(&births).unwrap();
     store.close().await;
     sql::query("ALTER TABLE hidden RENAME TO calls").execute(&other).await.unwrap();
@@ -726,14 +729,20 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     std::fs::write(&births, [left, whole].concat()).unwrap();
 
     let store = room.open().await;
-    let orphans = store.orphans("node").await.unwrap();
+    let orphans = store.calls().orphans("node").await.unwrap();
     assert_eq!(
         orphans.iter().map(|o| o.setup.clone().unwrap()).collect::<Vec<_>>(),
         [setup(1), setup(2), placed]
     );
     assert_eq!(orphans[2].start.wacid.as_ref().map(|w| w.as_str()), Some("wacid.named"));
     assert_eq!(std::fs::metadata(&births).unwrap().len(), 0, "all of it is in the database");
-    assert!(store.call_concluded(CallStart::of(&setup(1), "node"), end(1, 5)).await.unwrap());
+    assert!(
+        store
+            .calls()
+            .conclude_without_callbacks(CallStart::of(&setup(1), "node"), end(1, 5))
+            .await
+            .unwrap()
+    );
     store.close().await;
 }
 
@@ -741,16 +750,16 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
 async fn the_file_of_beginnings_does_not_grow() {
     let room = Room::new();
     let store = room.open().await;
-    let births = super::beside(&room.file(), ".births");
+    let births = crate::files::beside(&room.file(), ".births");
     let mut largest = 0;
     for round in 0..20 {
         for n in 0..100 {
             let n = round * 100 + n;
-            assert!(store.call_born(CallStart::of(&setup(n), "node"), &setup(n), secs(100)));
+            assert!(store.calls().begin(CallStart::of(&setup(n), "node"), &setup(n), secs(100)));
         }
-        store.settled().await;
+        store.flush().await;
         // The file is looked at after those who waited were told: once more, and that has been.
-        store.settled().await;
+        store.flush().await;
         largest = largest.max(std::fs::metadata(&births).unwrap().len());
     }
     assert!(largest < 512 * 1024, "{largest}");
@@ -790,12 +799,12 @@ async fn r03_nothing_that_a_node_does_drops_sqlites_locks() {
         all.lines().filter(ours).count()
     };
     assert!(locks() > 0, "a node that writes ahead holds its file as long as it runs");
-    assert!(store.scrub().await.is_ok());
+    assert!(store.erasures().scrub().await.is_ok());
     assert!(locks() > 0, "after an erasure");
     assert!(Store::open(&room.file(), Health::new()).await.is_err());
     assert!(locks() > 0, "after a second one in this process was refused");
     let to = room.folder.path().join("copy.db");
-    super::backup::backup(&room.file(), &to).await.unwrap();
+    crate::backup::backup(&room.file(), &to).await.unwrap();
     assert!(locks() > 0, "after a copy");
     store.close().await;
 }
@@ -809,15 +818,18 @@ async fn r05_keys_come_back_the_newest_first_and_go_when_they_are_old() {
         key: u128::MAX - n as u128,
         seen: secs(n),
     };
-    (1..=5).for_each(|n| store.key(key(n)));
-    store.unkey(key(4).key);
-    store.key(key(1));
+    (1..=5).for_each(|n| store.event_keys().insert(key(n)));
+    store.event_keys().remove(key(4).key);
+    store.event_keys().insert(key(1));
     store.close().await;
     let store = room.open().await;
-    assert_eq!(store.keys(secs(2), secs(9), 9).await.unwrap(), [key(5), key(3), key(2)]);
-    assert_eq!(store.keys(secs(0), secs(5), 2).await.unwrap(), [key(3), key(2)]);
-    store.forget_keys(secs(3));
-    store.settled().await;
-    assert_eq!(store.keys(secs(0), secs(9), 9).await.unwrap(), [key(5), key(3)]);
+    assert_eq!(
+        store.event_keys().list(secs(2), secs(9), 9).await.unwrap(),
+        [key(5), key(3), key(2)]
+    );
+    assert_eq!(store.event_keys().list(secs(0), secs(5), 2).await.unwrap(), [key(3), key(2)]);
+    store.event_keys().delete_older(secs(3));
+    store.flush().await;
+    assert_eq!(store.event_keys().list(secs(0), secs(9), 9).await.unwrap(), [key(5), key(3)]);
     store.close().await;
 }

@@ -56,7 +56,7 @@ impl Keeper {
         config: &Config,
         now: Timestamp,
     ) -> Result<Self, OpenError> {
-        let (mut book, mut writes, passed_over) = Book::read(config, store.settings().await?, now);
+        let (mut book, mut writes, passed_over) = Book::read(config, store.settings().list().await?, now);
         let interrupted = book.interrupted(now);
         writes.extend(interrupted.iter().map(|key| book.row(key)));
         for row in passed_over {
@@ -70,7 +70,7 @@ impl Keeper {
             );
         }
         if !writes.is_empty()
-            && let Err(error) = store.set(writes, now).await
+            && let Err(error) = store.settings().write(writes, now).await
         {
             tracing::warn!(%error, "what the configuration names is not in the store yet");
         }
@@ -112,7 +112,7 @@ impl Keeper {
         let mut book = Book::clone(&self.book());
         let (value, keys) = change(&mut book).map_err(NotChanged::Refused)?;
         let writes = keys.iter().map(|key| book.row(key)).collect();
-        let (written, this) = (self.0.store.set(writes, now), self.clone());
+        let (written, this) = (self.0.store.settings().write(writes, now), self.clone());
         let put = tokio::spawn(async move {
             let _turn = turn;
             written.await?;
@@ -134,11 +134,11 @@ impl Keeper {
     pub fn reload(&self, config: &Config, now: Timestamp) -> Result<(), OpenError> {
         let _turn = self.0.turn.blocking_lock();
         let runtime = tokio::runtime::Handle::current();
-        let settings = runtime.block_on(self.0.store.settings())?;
+        let settings = runtime.block_on(self.0.store.settings().list())?;
         let (book, writes, _) = Book::read(config, settings, now);
         self.put(book)?;
         if !writes.is_empty()
-            && let Err(error) = runtime.block_on(self.0.store.set(writes, now))
+            && let Err(error) = runtime.block_on(self.0.store.settings().write(writes, now))
         {
             tracing::warn!(%error, "what the configuration names is not in the store yet");
         }

@@ -144,7 +144,7 @@ impl Consents {
         let mut last: Option<(String, String)> = None;
         loop {
             let after = last.as_ref().map(|(number, user)| (number.as_str(), user.as_str()));
-            let rows = store.permissions(after, PAGE).await?;
+            let rows = store.permissions().list(after, PAGE).await?;
             let Some(end) = rows.last() else { break };
             last = Some((end.number.to_string(), end.user.clone()));
             for row in &rows {
@@ -304,7 +304,7 @@ impl Consents {
             pair: serde_json::to_string(pair).unwrap_or_default(),
             updated: now,
         };
-        let queued = store.permission(PermissionWrite { row, reply }).ok_or(Full)?;
+        let queued = store.permissions().put(PermissionWrite { row, reply }).ok_or(Full)?;
         Ok(Some(Box::pin(async move { queued.await.is_ok() })))
     }
 
@@ -362,7 +362,7 @@ impl Consents {
         self.pairs.retain(|key, pair| {
             let blank = is_blank(&key.number, pair);
             if blank && let Some(store) = &self.store {
-                store.forget_permission(&key.number, &key.user, now);
+                store.permissions().delete_unchanged(&key.number, &key.user, now);
             }
             !blank
         });

@@ -230,7 +230,7 @@ impl VoiceAgents {
     /// The call begins.
     async fn answer(&self, wish: &Wish, id: Uuid, base: &str) -> Result<String, FetchFailure> {
         let scope = Scope::Main(wish.main_account.clone());
-        let found = self.0.agents.store().agent(&scope, id).await;
+        let found = self.0.agents.store().agents().get(&scope, id).await;
         let found = found.map_err(|e| FetchFailure::Unreachable { what: e.to_string() })?;
         // An agent of the call's own account, or of its main account: the store knows main accounts alone.
         let may =
@@ -317,7 +317,7 @@ impl VoiceAgents {
         let Some(id) = self.sessions().get(&wish.call).map(|session| session.agent.id) else {
             return true;
         };
-        match self.0.agents.store().agent(&Scope::Main(wish.main_account.clone()), id).await {
+        match self.0.agents.store().agents().get(&Scope::Main(wish.main_account.clone()), id).await {
             Ok(Some(agent)) if agent.spec.serves(AgentChannel::Voice) => {
                 if let Some(session) = self.sessions().get_mut(&wish.call) {
                     session.agent = Arc::new(agent);
@@ -623,7 +623,7 @@ impl Session {
     /// For the next process, should this one die.
     fn keep(&self, seq: usize, Line { role, text, at }: &Line) {
         let line = CallLine { role: role.as_str().to_owned(), text: text.clone(), at: at.clone() };
-        self.store.said(self.call, seq, line);
+        self.store.dialogues().put(self.call, seq, line);
     }
 
     fn has_room_for(&self, line: &Line) -> bool {
@@ -697,7 +697,7 @@ impl Author for VoiceAgents {
         let mut sessions = self.sessions();
         if let Some(session) = sessions.remove(&call) {
             // The call's end has been queued, and all of it with that.
-            session.store.forget_said(call);
+            session.store.dialogues().delete(call);
         }
     }
 }

@@ -452,7 +452,7 @@ pub(super) async fn agent_of(asked: &Asked, id: &str) -> Result<Agent, Fault> {
     const NONE: &str = "there is no such agent";
     let id: Uuid = id.parse().map_err(|_| ask::missing(NONE))?;
     let found =
-        asked.api().store.agent(asked.scope(), id).await.map_err(ask::store("read an agent"))?;
+        asked.api().store.agents().get(asked.scope(), id).await.map_err(ask::store("read an agent"))?;
     found.ok_or_else(|| ask::missing(NONE))
 }
 
@@ -471,7 +471,7 @@ pub(super) async fn serve(asked: Asked, path: &[&str]) -> Result<Response, Fault
 async fn list(asked: &Asked) -> Result<Response, Fault> {
     let limit = asked.limit()?;
     let before = asked.cursor(ask::placed)?;
-    let agents = asked.api().store.agents(asked.scope(), before, limit + 1).await;
+    let agents = asked.api().store.agents().list(asked.scope(), before, limit + 1).await;
     let agents = agents.map_err(ask::store("list agents"))?;
     let page = ask::Page::of(agents, limit, |agent| ask::place(agent.created, agent.id));
     Ok(ask::ok(&List {
@@ -498,7 +498,7 @@ async fn create(asked: Asked) -> Result<Response, Fault> {
         secrets,
         created: api.clock.steady(),
     };
-    if !api.store.create_agent(agent.clone()).await.map_err(ask::store("make an agent"))? {
+    if !api.store.agents().create(agent.clone()).await.map_err(ask::store("make an agent"))? {
         return Err(ask::conflict(
             "too_many",
             &format!("an account has {AGENTS_MAX} agents at most"),
@@ -520,7 +520,8 @@ async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
     check(api, &agent.spec)?;
     if !api
         .store
-        .change_agent(agent.clone(), before)
+        .agents()
+        .change(agent.clone(), before)
         .await
         .map_err(ask::store("change an agent"))?
     {

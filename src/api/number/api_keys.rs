@@ -192,7 +192,8 @@ async fn change(asked: Asked, id: &str) -> Result<Response, Fault> {
         let known = asked
             .api()
             .store
-            .api_key(asked.scope(), id)
+            .api_keys()
+            .get(asked.scope(), id)
             .await
             .map_err(ask::store("read an API key"))?;
         let known = known.ok_or_else(|| ask::missing("there is no such API key"))?;

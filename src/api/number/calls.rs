@@ -251,7 +251,7 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
         _ => return Ok(ask::ok(&Page { items, next: asked.next(last_up.filter(|_| more_up)) })),
     };
     // A call that just ended: its record may still be on its way.
-    api.store.settled().await;
+    api.store.flush().await;
     let before = match behind {
         Some(Behind::Ended(last)) => Some(last),
         None | Some(Behind::Live(_)) => None,
@@ -259,7 +259,7 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
     let filter = CallFilter { before, ..filter };
     // One more than is shown tells whether there are more.
     let room = limit - u32::try_from(items.len()).unwrap_or(limit);
-    let ended = api.store.first_calls(scope, &filter, room + 1).await;
+    let ended = api.store.calls().newest(scope, &filter, room + 1).await;
     let mut ended = ended.map_err(ask::store("list calls"))?;
     let more = ended.len() > room as usize;
     ended.truncate(room as usize);
@@ -285,8 +285,8 @@ pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
         return Ok(ask::ok(&detailed));
     }
     // A call that just ended: its record may still be on its way.
-    api.store.settled().await;
-    let record = api.store.call(scope, call).await.map_err(ask::store("read a call"))?;
+    api.store.flush().await;
+    let record = api.store.calls().get(scope, call).await.map_err(ask::store("read a call"))?;
     let record = record.ok_or_else(|| ask::missing(NONE))?;
     let (remarks, findings): (&[String], &[Finding]) =
         record.end.as_ref().map_or((&[], &[]), |end| (&end.remarks, &end.findings));

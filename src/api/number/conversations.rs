@@ -248,7 +248,8 @@ pub(super) async fn found(asked: &Asked, id: &str) -> Result<Conversation, Fault
     let found = asked
         .api()
         .store
-        .conversation(asked.scope(), id)
+        .conversations()
+        .get(asked.scope(), id)
         .await
         .map_err(ask::store("read a conversation"))?;
     found.ok_or_else(|| ask::missing(NONE))
@@ -327,7 +328,7 @@ async fn list(asked: &Asked) -> Result<Response, Fault> {
     let before = asked.cursor(cursor)?;
     let filter =
         ConversationFilter { number, status, unread: asked.flag("unread")?, agent, search, before };
-    let page = asked.api().store.conversations(asked.scope(), &filter, limit).await;
+    let page = asked.api().store.conversations().list(asked.scope(), &filter, limit).await;
     let page = page.map_err(ask::store("list conversations"))?;
     let mut items = Vec::with_capacity(page.found.len());
     for conversation in &page.found {
@@ -362,7 +363,8 @@ async fn timeline(asked: &Asked, id: &str) -> Result<Response, Fault> {
     let found = asked
         .api()
         .store
-        .messages(asked.scope(), conversation.pair.conversation, before, limit + 1)
+        .messages()
+        .list(asked.scope(), conversation.pair.conversation, before, limit + 1)
         .await;
     let found = found.map_err(ask::store("read a conversation"))?;
     let page = Page::of(found, limit, |last| ask::place(last.message.at, last.message.id));

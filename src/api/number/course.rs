@@ -80,9 +80,9 @@ pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
         Some(live) => (live.started, api.live.course(scope, call_uuid)),
         None => {
             // A call that just ended: its last lines may still be on their way.
-            api.store.settled().await;
+            api.store.flush().await;
             let record =
-                api.store.call(scope, call_uuid).await.map_err(ask::store("read a call"))?;
+                api.store.calls().get(scope, call_uuid).await.map_err(ask::store("read a call"))?;
             let record = record.ok_or_else(|| ask::missing(NONE))?;
             let course = stored(&api.store, scope, call_uuid)
                 .await
@@ -103,7 +103,7 @@ async fn stored(
 ) -> Result<Option<Course>, StoreError> {
     let mut after = None;
     loop {
-        let lines = store.events(scope, call, after, PAGE).await?;
+        let lines = store.calls().events(scope, call, after, PAGE).await?;
         let found = lines.iter().find_map(|(_, line)| Course::of_line(line));
         match lines.last() {
             Some((last, _)) if found.is_none() => after = Some(*last),

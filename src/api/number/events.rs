@@ -44,8 +44,8 @@ pub(super) async fn log(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
         return Ok(answer(Body::from_stream(lines.map(|line| Ok::<_, StoreError>(whole(&line))))));
     }
     // A call that just ended: its last lines may still be on their way.
-    api.store.settled().await;
-    let record = api.store.call(scope, call).await.map_err(ask::store("read an event log"))?;
+    api.store.flush().await;
+    let record = api.store.calls().get(scope, call).await.map_err(ask::store("read an event log"))?;
     record.ok_or_else(|| ask::missing(NONE))?;
     Ok(answer(Body::from_stream(stored(api.store.clone(), scope.clone(), call))))
 }
@@ -57,7 +57,7 @@ fn stored(
 ) -> impl Stream<Item = Result<Bytes, StoreError>> {
     stream::try_unfold((store, scope, Some(None)), move |(store, scope, from)| async move {
         let Some(after) = from else { return Ok(None) };
-        let lines = store.events(&scope, call, after, PAGE).await?;
+        let lines = store.calls().events(&scope, call, after, PAGE).await?;
         let next = lines.last().map(|(seq, _)| Some(*seq));
         let text: Vec<u8> =
             lines.iter().flat_map(|(_, line)| line.bytes().chain([b'\n'])).collect();

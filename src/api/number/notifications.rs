@@ -146,10 +146,10 @@ pub(super) async fn list(asked: &Asked) -> Result<Response, Fault> {
     let read = asked.flag("unread")?.map(|unread| !unread);
     let filter = NoticeFilter { topic, read, before: asked.cursor(placed)? };
     // One that was told of a moment ago may still be on its way.
-    api.store.settled().await;
+    api.store.flush().await;
     let wrong = ask::store("list notifications");
-    let rows = api.store.notices(scope, &filter, limit + 1).await.map_err(&wrong)?;
-    let unread = api.store.unread_notices(scope).await.map_err(&wrong)?;
+    let rows = api.store.notifications().list(scope, &filter, limit + 1).await.map_err(&wrong)?;
+    let unread = api.store.notifications().count_unread(scope).await.map_err(&wrong)?;
     let page = ask::Page::of(rows, limit, |row| place(row.created, row.id));
     Ok(ask::ok(&List {
         items: page.items.into_iter().map(Shown::from).collect(),
@@ -172,8 +172,8 @@ pub(super) async fn read(asked: &Asked, id: &str) -> Result<Response, Fault> {
     const NONE: &str = "there is no such notification";
     let (api, scope) = (asked.api(), asked.scope());
     let id: Uuid = id.parse().map_err(|_| ask::missing(NONE))?;
-    api.store.settled().await;
-    let found = api.store.notice(scope, id).await.map_err(ask::store("read a notification"))?;
+    api.store.flush().await;
+    let found = api.store.notifications().get(scope, id).await.map_err(ask::store("read a notification"))?;
     let found = found.ok_or_else(|| ask::missing(NONE))?;
     if found.read.is_none() {
         mark(asked, Some(id)).await?;
@@ -189,7 +189,7 @@ pub(super) async fn read_all(asked: &Asked) -> Result<Response, Fault> {
 
 async fn mark(asked: &Asked, id: Option<Uuid>) -> Result<(), Fault> {
     let api = asked.api();
-    let marked = api.store.read_notices(asked.scope(), id, api.clock.steady()).await;
+    let marked = api.store.notifications().mark_read(asked.scope(), id, api.clock.steady()).await;
     if marked.map_err(ask::store("mark notifications as read"))? > 0 {
         // Of no one in particular: who watches counts anew.
         api.feed.tell(&asked.main_account(), What::Notification(id.unwrap_or_default()));
@@ -198,7 +198,7 @@ async fn mark(asked: &Asked, id: Option<Uuid>) -> Result<(), Fault> {
 }
 
 async fn left(asked: &Asked) -> Result<Response, Fault> {
-    let unread = asked.api().store.unread_notices(asked.scope()).await;
+    let unread = asked.api().store.notifications().count_unread(asked.scope()).await;
     Ok(ask::ok(&Left { unread: unread.map_err(ask::store("count notifications"))? }))
 }
 

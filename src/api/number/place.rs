@@ -213,7 +213,7 @@ async fn documents(
 /// Where a call with an agent of the account's begins.
 async fn agents(asked: &Asked, id: Uuid, number: &NumberEntry) -> Result<(DocUrl, Method), Fault> {
     let agent =
-        asked.api().store.agent(asked.scope(), id).await.map_err(ask::store("read an agent"))?;
+        asked.api().store.agents().get(asked.scope(), id).await.map_err(ask::store("read an agent"))?;
     // As for what comes in: another subaccount's agent serves no number of this one's.
     let agent = agent.filter(|agent| Inbox::may_serve(number, &agent.account));
     let agent = agent.ok_or_else(|| ask::bad("agent", "this account has no such agent"))?;
@@ -230,7 +230,7 @@ async fn connecting(asked: &Asked, endpoint: &str, to: &E164) -> Result<Arc<Docu
     let bare = endpoint.strip_prefix("sip:").unwrap_or(endpoint);
     let name = EndpointName::parse(bare.split('@').next().unwrap_or(bare));
     let name = name.map_err(|why| ask::bad("endpoint", &format!("endpoint {why}")))?;
-    let known = api.store.endpoint_named(&name).await.map_err(ask::store("read an endpoint"))?;
+    let known = api.store.endpoints().by_name(&name).await.map_err(ask::store("read an endpoint"))?;
     if !known.is_some_and(|endpoint| asked.scope().holds(&endpoint.account, &endpoint.main_account))
     {
         return Err(ask::bad("endpoint", "this account has no such endpoint"));
@@ -313,8 +313,8 @@ pub(super) async fn hang_up(asked: &Asked, uuid: &str) -> Result<Response, Fault
     if api.live.hang_up(scope, call_uuid) {
         return Ok(error::body(StatusCode::ACCEPTED, &HangingUp { call_uuid }));
     }
-    api.store.settled().await;
-    match api.store.call(scope, call_uuid).await.map_err(ask::store("read a call"))? {
+    api.store.flush().await;
+    match api.store.calls().get(scope, call_uuid).await.map_err(ask::store("read a call"))? {
         Some(_) => Err(ask::conflict("call_over", "this call is over")),
         None => Err(ask::missing(NONE)),
     }

@@ -203,7 +203,8 @@ pub(super) async fn connect_agent(asked: Asked, path: &str) -> Result<Response, 
     let agent = asked
         .api()
         .store
-        .agent(asked.scope(), body.agent)
+        .agents()
+        .get(asked.scope(), body.agent)
         .await
         .map_err(ask::store("read an agent"))?;
     // A subaccount's agent serves no number of its main account's.

@@ -117,8 +117,8 @@ pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
     let (api, scope) = (asked.api(), asked.scope());
     let call_uuid = uuid.parse::<CallUuid>().map_err(|_| ask::missing(NONE))?;
     if api.live.get(scope, call_uuid).is_none() {
-        api.store.settled().await;
-        let record = api.store.call(scope, call_uuid).await.map_err(ask::store("read a call"))?;
+        api.store.flush().await;
+        let record = api.store.calls().get(scope, call_uuid).await.map_err(ask::store("read a call"))?;
         record.ok_or_else(|| ask::missing(NONE))?;
     }
     let log = whole_log(api, scope, call_uuid).await.map_err(ask::store("read an event log"))?;
@@ -158,7 +158,7 @@ pub(crate) async fn waterfall_of(
     call: CallUuid,
     log: &str,
 ) -> Result<Option<Waterfall>, StoreError> {
-    let outbox = api.store.callbacks_of(scope, call).await?;
+    let outbox = api.store.outbox().of_call(scope, call).await?;
     Ok(Waterfall::with(log.as_bytes(), &outbox).ok())
 }
 
@@ -180,7 +180,7 @@ pub(crate) async fn whole_log(
     }
     let mut after = None;
     while text.len() < BYTES_MAX {
-        let lines = api.store.events(scope, call, after, LINES).await?;
+        let lines = api.store.calls().events(scope, call, after, LINES).await?;
         let Some((last, _)) = lines.last() else { break };
         after = Some(*last);
         for (_, line) in &lines {

@@ -185,7 +185,7 @@ fn found(asked: &Asked, id: &str) -> Result<Uuid, Fault> {
 async fn deliveries(asked: &Asked, id: &str) -> Result<Response, Fault> {
     let webhook = found(asked, id)?;
     let (limit, before) = (asked.limit()?, asked.cursor(|text| text.parse().ok())?);
-    let found = asked.api().store.deliveries(webhook, before, limit + 1).await;
+    let found = asked.api().store.webhooks().deliveries(webhook, before, limit + 1).await;
     let found = found.map_err(ask::store("list a webhook's deliveries"))?;
     let page = Page::of(found, limit, |last| last.row.to_string());
     Ok(ask::ok(&DeliveryPage {
@@ -202,6 +202,7 @@ async fn redeliver(asked: &Asked, id: &str, delivery: &str) -> Result<Response, 
     let done = asked
         .api()
         .store
+        .webhooks()
         .redeliver(webhook, event, now)
         .await
         .map_err(ask::store("send an event once more"))?;

@@ -171,9 +171,9 @@ pub(super) async fn retrieve(
         return Ok(error::plivo_body(StatusCode::OK, &Live::of(&call)));
     }
     if live.is_none() {
-        api.store.settled().await;
+        api.store.flush().await;
     }
-    match api.store.call(scope, uuid).await? {
+    match api.store.calls().get(scope, uuid).await? {
         Some(CallRecord { start, end: Some(end) }) => {
             Ok(error::plivo_body(StatusCode::OK, &Cdr::of(scope, &start, &end)))
         }
@@ -211,8 +211,8 @@ pub(super) async fn list(api: &Api, scope: &Scope, pairs: &Pairs) -> Result<Resp
         return Ok(error::plivo_body(StatusCode::OK, &Uuids { calls }));
     }
     // A call that just ended: its record may still be on its way.
-    api.store.settled().await;
-    let (records, total_count) = api.store.calls(scope, &filter, page.limit, page.offset).await?;
+    api.store.flush().await;
+    let (records, total_count) = api.store.calls().list(scope, &filter, page.limit, page.offset).await?;
     let objects =
         records.iter().filter_map(|r| Some(Cdr::of(scope, &r.start, r.end.as_ref()?))).collect();
     let meta = Meta::of(&list_uri(scope), pairs, page, total_count);

@@ -144,7 +144,7 @@ pub(super) struct Made {
 
 pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
     let page = page(&ask.pairs)?;
-    let (endpoints, total) = api.store.endpoints(&ask.scope, page.limit, page.offset).await?;
+    let (endpoints, total) = api.store.endpoints().list(&ask.scope, page.limit, page.offset).await?;
     let meta = Meta::of(&super::uri(&ask.scope, "Endpoint/"), &ask.pairs, page, total);
     let objects =
         endpoints.into_iter().map(|endpoint| Shown::of(api, &ask.scope, endpoint)).collect();
@@ -153,7 +153,7 @@ pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
 
 pub(super) async fn get(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
     let endpoint =
-        api.store.endpoint(&ask.scope, &id.into()).await?.ok_or(No::NotFound(NOT_FOUND))?;
+        api.store.endpoints().get(&ask.scope, &id.into()).await?.ok_or(No::NotFound(NOT_FOUND))?;
     Ok(error::plivo_body(StatusCode::OK, &Shown::of(api, &ask.scope, endpoint)))
 }
 
@@ -167,7 +167,7 @@ pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
     let app_id = application(api, &ask.scope, &fields)?.flatten();
     let account = ask.scope.auth_id().clone();
     let main_account = api.keeper.book().main_of(&account).clone();
-    if let Some(taken) = api.store.endpoint_named(&wished).await?
+    if let Some(taken) = api.store.endpoints().by_name(&wished).await?
         && ask.scope.holds(&taken.account, &taken.main_account)
     {
         return Err(No::Conflict(format!(
@@ -175,7 +175,7 @@ pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
             taken.id
         )));
     }
-    if api.store.endpoints(&Scope::of(main_account.clone()), 1, 0).await?.1 >= ENDPOINTS_MAX {
+    if api.store.endpoints().list(&Scope::of(main_account.clone()), 1, 0).await?.1 >= ENDPOINTS_MAX {
         return Err(No::Conflict(format!("an account has at most {ENDPOINTS_MAX} endpoints")));
     }
     let password = hash(api, password).await?;
@@ -193,7 +193,7 @@ pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
             app_id: app_id.clone(),
             created: api.clock.wall(),
         };
-        if api.store.create_endpoint(endpoint).await.map_err(not_stored)? {
+        if api.store.endpoints().create(endpoint).await.map_err(not_stored)? {
             let made = Made {
                 alias,
                 endpoint_id: id.to_string(),
@@ -213,7 +213,7 @@ pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
 pub(super) async fn edit(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
     let id = EndpointId::from(id);
     let fields = ask.fields()?;
-    if api.store.endpoint(&ask.scope, &id).await?.is_none() {
+    if api.store.endpoints().get(&ask.scope, &id).await?.is_none() {
         return Err(No::NotFound(NOT_FOUND));
     }
     if fields.text("username").map_err(No::Bad)?.is_some() {
@@ -227,7 +227,7 @@ pub(super) async fn edit(api: &Api, ask: &Ask, id: &str) -> Result<Response, No>
     };
     let is_another = password.is_some();
     let change = EndpointChange { alias, password, app_id };
-    if !api.store.change_endpoint(&ask.scope, &id, change).await.map_err(not_stored)? {
+    if !api.store.endpoints().change(&ask.scope, &id, change).await.map_err(not_stored)? {
         return Err(No::NotFound(NOT_FOUND));
     }
     if is_another {
@@ -238,7 +238,7 @@ pub(super) async fn edit(api: &Api, ask: &Ask, id: &str) -> Result<Response, No>
 
 pub(super) async fn remove(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
     let id = EndpointId::from(id);
-    if !api.store.delete_endpoint(&ask.scope, &id).await.map_err(not_stored)? {
+    if !api.store.endpoints().delete(&ask.scope, &id).await.map_err(not_stored)? {
         return Err(No::NotFound(NOT_FOUND));
     }
     api.phones.unregister(&id, "endpoint_removed");

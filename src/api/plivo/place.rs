@@ -46,7 +46,7 @@ pub(super) async fn place(api: &Api, scope: &Scope, fields: &Fields) -> Result<R
     let wanted = Wanted::read(api, fields).map_err(No::Bad)?;
     if let Some(parent) = wanted.parent_wanted {
         let known =
-            api.live.get(scope, parent).is_some() || api.store.call(scope, parent).await?.is_some();
+            api.live.get(scope, parent).is_some() || api.store.calls().get(scope, parent).await?.is_some();
         if !known {
             return Err(No::NotFound("parent call not found"));
         }

@@ -327,7 +327,7 @@ pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
     }
     let page = page(&ask.pairs)?;
     let (recordings, total) =
-        api.store.recordings(&ask.scope, &filter, page.limit, page.offset).await?;
+        api.store.recordings().list(&ask.scope, &filter, page.limit, page.offset).await?;
     let meta = Meta::of(&uri(&ask.scope, "Recording/"), &ask.pairs, page, total);
     let objects = recordings.into_iter().map(|recording| object(api, ask, recording)).collect();
     Ok(error::plivo_body(StatusCode::OK, &Recordings { meta, objects }))
@@ -358,7 +358,7 @@ fn stored_for(now: Timestamp, compare: Compare, days: u32) -> Vec<(Compare, Time
 /// `GET Recording/{id}/`.
 pub(super) async fn get(api: &Api, ask: &Ask, id: &str) -> Result<Response, No> {
     let id: Uuid = id.parse().map_err(|_| NOT_FOUND)?;
-    let recording = api.store.recording(&ask.scope, id).await?.ok_or(NOT_FOUND)?;
+    let recording = api.store.recordings().get(&ask.scope, id).await?.ok_or(NOT_FOUND)?;
     Ok(error::plivo_body(StatusCode::OK, &object(api, ask, recording)))
 }
 

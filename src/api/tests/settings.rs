@@ -397,7 +397,7 @@ async fn what_was_set_is_there_after_a_start() {
     let book =
         |file: config::Config, settings| crate::admission::book::Book::read(&file, settings, at(9));
     let (again, writes, passed_over) =
-        book(file(accounts.clone()), node.store.settings().await.unwrap());
+        book(file(accounts.clone()), node.store.settings().list().await.unwrap());
     assert!(passed_over.is_empty(), "{passed_over:?}");
     let main = Scope::of(MAIN.into());
     let bare = again.number(&main, &E164::parse(BARE).unwrap()).unwrap();
@@ -415,12 +415,12 @@ async fn what_was_set_is_there_after_a_start() {
     // A file that gives the WABA to a subaccount itself, and one without the main account.
     let mut given = file(accounts.clone());
     given.wabas[0].account = SUB.into();
-    let (given, _, _) = book(given, node.store.settings().await.unwrap());
+    let (given, _, _) = book(given, node.store.settings().list().await.unwrap());
     let bare = given.number(&main, &E164::parse(BARE).unwrap()).unwrap();
     assert_eq!(given.owner(bare).as_str(), SUB);
     let mut without = file(accounts.into_iter().filter(|a| a.auth_id.as_str() == OTHER).collect());
     without.numbers.clear();
-    let (without, _, passed_over) = book(without, node.store.settings().await.unwrap());
+    let (without, _, passed_over) = book(without, node.store.settings().list().await.unwrap());
     assert!(without.account(&sub.as_str().into()).is_none());
     assert!(passed_over.iter().any(|row| row.id == sub), "{passed_over:?}");
     node.cancel.cancel();

@@ -95,7 +95,7 @@ impl Inner {
 
     /// Whether it was written; where not, the work is done once more, and not at once.
     async fn write(&self, write: CopyWrite) -> bool {
-        match self.store.copied(write).await {
+        match self.store.recordings().write_copy(write).await {
             Ok(()) => true,
             Err(error) => {
                 self.not_written(&error).await;

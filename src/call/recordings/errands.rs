@@ -82,7 +82,7 @@ impl Inner {
     async fn begin_errands(self: &Arc<Self>, under_way: &mut UnderWay) -> Duration {
         let now = self.clock.wall();
         let limit = u32::try_from(COPIES_MAX + under_way.errands.len()).unwrap_or(u32::MAX);
-        let work = match self.store.recording_work(&self.node_id, now, limit).await {
+        let work = match self.store.recordings().work(&self.node_id, now, limit).await {
             Ok(work) => work,
             Err(error) => {
                 tracing::warn!(%error, "what is to be done about recordings is not known; asking again");

@@ -236,7 +236,7 @@ impl Recordings {
             let work = async move {
                 let action = Action::of(action).await;
                 if let Some(text) = late {
-                    inner.store.remark(begun.call, text);
+                    inner.store.calls().add_remark(begun.call, text);
                 }
                 inner
                     .conclude(begun, what.end, what.duration_ms, (action, standing), Some(keys))
@@ -245,7 +245,7 @@ impl Recordings {
             tasks.spawn_on(work, &runtime);
         };
         let tape = self.0.recorder.start_recording(how, source, Box::new(done))?;
-        self.0.store.recording_begun(start);
+        self.0.store.recordings().begin(start);
         Ok(tape)
     }
 
@@ -255,7 +255,7 @@ impl Recordings {
     /// # Errors
     /// The store's.
     pub async fn take_in_what_was_left(&self) -> Result<(), StoreError> {
-        let left = self.0.store.recordings_open(&self.0.node_id).await?;
+        let left = self.0.store.recordings().unfinished(&self.0.node_id).await?;
         let count = left.len();
         for start in left {
             let format = Format::from_name(&start.format).unwrap_or(Format::Wav);
@@ -293,7 +293,7 @@ impl Recordings {
     /// # Errors
     /// The store's; or the file can't be removed, and all is as it was.
     pub async fn remove(&self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
-        let Some(recording) = self.0.store.recording(scope, id).await? else { return Ok(false) };
+        let Some(recording) = self.0.store.recordings().get(scope, id).await? else { return Ok(false) };
         self.0.take_away(&[recording]).await?;
         Ok(true)
     }
@@ -304,7 +304,7 @@ impl Recordings {
     /// The store's.
     pub async fn expire(&self, before: Timestamp) -> Result<(), StoreError> {
         loop {
-            let old = self.0.store.recordings_older(before, AT_ONCE).await?;
+            let old = self.0.store.recordings().older_than(before, AT_ONCE).await?;
             if old.is_empty() {
                 return Ok(());
             }
@@ -361,7 +361,7 @@ impl Inner {
         let upload = (self.copies.is_some() && !nothing).then(|| self.clock.wall());
         let transcribe = (start.transcript.is_some() && !nothing).then(|| self.clock.wall());
         let end = RecordingEnd { ended, duration_ms, end, upload, transcribe };
-        match self.store.conclude_recording(RecordingConclusion { start, end, callbacks }).await {
+        match self.store.recordings().conclude(RecordingConclusion { start, end, callbacks }).await {
             Ok(written) => {
                 self.errand.notify_one();
                 if keys.is_some() {
@@ -372,7 +372,7 @@ impl Inner {
                 tracing::error!(%error, recording = %id, "could not write a recording's end")
             }
         }
-        if nothing && let Err(error) = self.store.forget_recordings(vec![id]).await {
+        if nothing && let Err(error) = self.store.recordings().delete(vec![id]).await {
             tracing::warn!(%error, recording = %id, "could not forget a recording that came to nothing");
         }
     }
@@ -405,7 +405,7 @@ impl Inner {
         if gone.is_empty() && !recordings.is_empty() {
             return Err(StoreError::NotTaken);
         }
-        self.store.forget_recordings(gone).await?;
+        self.store.recordings().delete(gone).await?;
         self.errand.notify_one();
         Ok(())
     }

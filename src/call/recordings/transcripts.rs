@@ -151,7 +151,7 @@ impl Inner {
     }
 
     async fn transcribed(&self, write: TranscriptWrite) {
-        match self.store.transcribed(write).await {
+        match self.store.recordings().write_transcript(write).await {
             Ok(written) => written.into_iter().for_each(|written| self.outbox.send(written, None)),
             Err(error) => self.not_written(&error).await,
         }

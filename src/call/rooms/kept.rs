@@ -47,14 +47,14 @@ impl Rooms {
         node_id: &str,
         origin: impl Fn(&str) -> String,
     ) -> Result<(), StoreError> {
-        let orphans = store.orphan_rooms(node_id).await?;
+        let orphans = store.rooms().orphans(node_id).await?;
         let mut left = Vec::with_capacity(orphans.len());
         if !orphans.is_empty() {
             tracing::warn!(
                 rooms = orphans.len(),
                 "ended the multi-party calls that this node left open when it died"
             );
-            let calls = store.orphans(node_id).await?;
+            let calls = store.calls().orphans(node_id).await?;
             let calls: BTreeMap<CallUuid, Orphan> =
                 calls.into_iter().map(|call| (call.start.call, call)).collect();
             for orphan in orphans {
@@ -73,13 +73,13 @@ impl Rooms {
                 let told = told_of(&orphan, ended, &calls).into_iter().map(callback).collect();
                 let room = over(orphan, ended);
                 // Shown all the same; the next start ends it once more.
-                if let Err(error) = store.end_room(room.clone(), told).await {
+                if let Err(error) = store.rooms().end_orphan(room.clone(), told).await {
                     tracing::warn!(%error, room = %room.was.id, "the end of a multi-party call is not in the store");
                 }
                 left.push(room);
             }
         }
-        let mut ended = store.ended_rooms().await?;
+        let mut ended = store.rooms().ended().await?;
         let not_there = |room: &EndedRoom| ended.iter().all(|other| other.was.id != room.was.id);
         let missing: Vec<EndedRoom> = left.into_iter().filter(not_there).collect();
         ended.extend(missing);
@@ -95,7 +95,7 @@ impl Rooms {
         let Some((store, node_id)) = self.kept_in(cell) else { return };
         let view = self.view_of(cell, inside);
         let born = self.0.clock.steady().minus(cell.age(self.0.clock.now()));
-        store.room_up(view.open(&cell.main_account), inside.room.told().to_vec(), node_id, born);
+        store.rooms().put(view.open(&cell.main_account), inside.room.told().to_vec(), node_id, born);
     }
 
     /// Somebody is in, or something of it has changed.
@@ -104,7 +104,7 @@ impl Rooms {
         let Some(is) = inside.room.member(member).zip(inside.calls.get(&member)) else { return };
         let view = member_view(member, is, self.0.clock.now(), self.0.clock.wall());
         let told = is.0.entry.told_exit.clone();
-        store.room_member(inside.room.id, OpenMember { was: view.kept(), left: None, told });
+        store.rooms().put_member(inside.room.id, OpenMember { was: view.kept(), left: None, told });
     }
 
     /// Somebody has left, and others are in.
@@ -119,9 +119,9 @@ impl Rooms {
     pub(super) fn keep_left(&self, row: Option<LeftRow>) {
         match (self.0.store.get(), row) {
             (Some((store, _)), Some(LeftRow::Member(room, member))) => {
-                store.room_member(room, member)
+                store.rooms().put_member(room, member)
             }
-            (Some((store, _)), Some(LeftRow::Room(room))) => store.room_ended(room),
+            (Some((store, _)), Some(LeftRow::Room(room))) => store.rooms().record_end(room),
             (None, _) | (_, None) => {}
         }
     }
@@ -268,27 +268,27 @@ mod tests {
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let both =
             [target("https://app.example.com/exit"), target("https://other.example.com/end")];
-        store.room_up(room(), both.to_vec(), "node", at(100));
+        store.rooms().put(room(), both.to_vec(), "node", at(100));
         // Of the last one it is not known what its call began with.
         for one in
             [member(1, 11, None), member(2, 12, Some(13)), member(3, 12, None), member(4, 12, None)]
         {
             if one.was.member < 4 {
                 let setup = CallSetup { started: at(1), ..setup(one.was.member.into()) };
-                assert!(store.call_born(CallStart::of(&setup, "node"), &setup, at(101)));
-                store.call_answered(setup.call, at(4));
+                assert!(store.calls().begin(CallStart::of(&setup, "node"), &setup, at(101)));
+                store.calls().set_answered(setup.call, at(4));
             }
-            store.room_member(room().id, one);
+            store.rooms().put_member(room().id, one);
         }
-        store.alive("node", at(107));
-        store.settled().await;
+        store.calls().heartbeat("node", at(107));
+        store.flush().await;
         // A process that died before it was done had told this much.
-        let calls = store.orphans("node").await.unwrap();
+        let calls = store.calls().orphans("node").await.unwrap();
         let calls = calls.into_iter().map(|call| (call.start.call, call)).collect();
-        let orphan = store.orphan_rooms("node").await.unwrap().remove(0);
+        let orphan = store.rooms().orphans("node").await.unwrap().remove(0);
         let (_, exit) = told_of(&orphan, ended(&orphan), &calls).remove(0);
         let earlier = NewCallback { event_id: exit_id(&exit), ..callback(1, exit) };
-        store.notify(earlier).await.unwrap();
+        store.outbox().add(earlier).await.unwrap();
         for _ in 0..2 {
             let rooms = Rooms::silent(Clock::real());
             rooms.keep_in(&store, "node", |_| "app".to_owned()).await.unwrap();
@@ -310,7 +310,8 @@ mod tests {
         let mut told = Vec::new();
         loop {
             let due = store
-                .callbacks_due("node", "app", Timestamp::from_secs(i64::from(u32::MAX)), 9)
+                .outbox()
+                .due("node", "app", Timestamp::from_secs(i64::from(u32::MAX)), 9)
                 .await
                 .unwrap();
             if due.is_empty() {
@@ -330,7 +331,7 @@ mod tests {
                     outcome: settled,
                     last: String::new(),
                 };
-                store.settle(done).await.unwrap();
+                store.outbox().settle(done).await.unwrap();
             }
         }
         let exit = |n: u128| {

@@ -93,7 +93,7 @@ impl Shell {
             }
             // The record is closed by now, and says what Graph has to be told; so that no other process does it again.
             if ends && outcome.is_settled() {
-                store.farewell(call, None);
+                store.calls().settle_farewell(call, None);
             }
             if let (GraphAction::Connect, GraphOutcome::Refused { code, details, .. }) =
                 (action, &outcome)

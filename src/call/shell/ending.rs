@@ -59,7 +59,7 @@ impl Shell {
             },
             farewell: self.farewell.map(|action| Farewell { action, due }),
         };
-        let concluded = self.services.store.conclude(conclusion);
+        let concluded = self.services.store.calls().conclude(conclusion);
         let (outbox, keys) = (self.services.outbox.clone(), self.keys.clone());
         let work = async move {
             match concluded.await {
@@ -137,7 +137,7 @@ pub(in crate::call) async fn end_after_fault(services: &Services, view: &LiveCal
     };
     // What was said in it has been reported above.
     services.author.over(view.setup.call);
-    match services.store.conclude(conclusion).await {
+    match services.store.calls().conclude(conclusion).await {
         Ok(concluded) => {
             concluded
                 .callbacks

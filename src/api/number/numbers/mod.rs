@@ -417,7 +417,7 @@ async fn answer(asked: &Asked, number: &E164, status: StatusCode) -> Result<Resp
 async fn counted<T: AsMut<[Shown]>>(asked: &Asked, mut shown: T) -> Result<T, Fault> {
     let numbers: Vec<E164> =
         shown.as_mut().iter().filter_map(|one| E164::parse(&one.number).ok()).collect();
-    let open = asked.api().store.open_conversations(asked.scope(), &numbers).await;
+    let open = asked.api().store.conversations().count_open(asked.scope(), &numbers).await;
     let open = open.map_err(ask::store("count open conversations"))?;
     for one in shown.as_mut() {
         one.open_conversations =
@@ -492,7 +492,7 @@ async fn connect(asked: Asked) -> Result<Response, Fault> {
     let scope = asked.scope().clone();
     if let Some(id) = agent {
         let found =
-            asked.api().store.agent(&scope, id).await.map_err(ask::store("read an agent"))?;
+            asked.api().store.agents().get(&scope, id).await.map_err(ask::store("read an agent"))?;
         // The number is the asker's own: no subaccount's agent serves it.
         let own = |agent: &Agent| {
             agent.account == *scope.auth_id() || agent.account == asked.main_account()
@@ -584,7 +584,8 @@ async fn somebody_takes_calls(
         Some(id) => asked
             .api()
             .store
-            .agent(&Scope::of(asked.main_account()), id)
+            .agents()
+            .get(&Scope::of(asked.main_account()), id)
             .await
             .map_err(ask::store("read an agent"))?,
         None => None,

@@ -1,0 +1,26 @@
+use std::path::{Path, PathBuf};
+
+/// A file beside another one.
+pub(crate) fn beside(file: &Path, ending: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// The folder 0700 and the file 0600 (R21); SQLite gives its side files the file's mode. A file that is there is not opened:
+/// see `connect::beside_a_node`.
+pub(crate) fn prepare(file: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
+        folder_of_its_own(folder)?;
+    }
+    match std::fs::OpenOptions::new().append(true).create_new(true).mode(0o600).open(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+pub(crate) fn folder_of_its_own(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}

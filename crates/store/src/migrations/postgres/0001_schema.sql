@@ -1,0 +1,709 @@
+-- The schema of the store for PostgreSQL. sqlite/0001_schema.sql is its twin: same tables, columns and indexes.
+--
+-- Columns ending in _us are microseconds since 1970-01-01 UTC. Flags are 0 or 1. JSON is stored as text.
+-- auth_id is the account or subaccount that owns a row; main_auth_id is its main account, which may be the same.
+-- Files here are never changed once released: a later version adds a file with the next number.
+
+
+-- Calls --------------------------------------------------------------------------------------------------------------
+
+-- One row per call, inserted when the call is admitted and completed when it ends.
+CREATE TABLE calls (
+    call_uuid          TEXT    NOT NULL PRIMARY KEY,
+    auth_id            TEXT    NOT NULL,
+    main_auth_id       TEXT    NOT NULL,
+    direction          TEXT    NOT NULL,
+    call_type          TEXT    NOT NULL,
+    from_number        TEXT    NOT NULL,
+    to_number          TEXT    NOT NULL,
+    caller_name        TEXT    NOT NULL,
+    wacid              TEXT,
+    phone_number_id    TEXT    NOT NULL,
+    parent_call_uuid   TEXT,
+    -- The node that runs the call.
+    node_id            TEXT    NOT NULL,
+    started_us         BIGINT  NOT NULL,
+
+    -- While the call is open: its set-up as JSON and its start on the steady clock. After a crash, the next process
+    -- ends the call from these. NULL once the call has ended.
+    setup              TEXT,
+    born_us            BIGINT,
+
+    -- Set when the call ends, except for answered_us, which is also set when the call is answered.
+    ended_us           BIGINT,
+    answered_us        BIGINT,
+    duration_secs      BIGINT,
+    bill_secs          BIGINT,
+    meta_duration_secs BIGINT,
+    hangup_code        BIGINT,
+    hangup_name        TEXT,
+    hangup_source      TEXT,
+    hangup_word        TEXT,
+    cause              TEXT,
+    -- JSON: remarks for people, the findings in the call's documents, the measured media quality.
+    remarks            TEXT,
+    findings           TEXT,
+    quality            TEXT,
+    -- The last conference that the call was in.
+    conference_uuid    TEXT,
+
+    -- The request that Graph has still to be sent for an ended call ('terminate' or 'reject'), when it is due on the
+    -- steady clock, and how often it was tried. farewell_us is NULL if nothing is to be sent.
+    farewell           TEXT,
+    farewell_us        BIGINT,
+    farewell_tries     BIGINT
+);
+
+-- Lists of ended calls: of a main account, of a subaccount, by caller, by callee, by parent call. The indexes hold
+-- every column that a list can be filtered by.
+CREATE INDEX calls_list ON calls
+    (main_auth_id, started_us DESC, call_uuid, auth_id, direction, hangup_code, hangup_source, bill_secs, ended_us)
+    WHERE ended_us IS NOT NULL;
+CREATE INDEX calls_list_sub ON calls
+    (auth_id, started_us DESC, call_uuid, direction, hangup_code, hangup_source, bill_secs, ended_us)
+    WHERE ended_us IS NOT NULL AND auth_id <> main_auth_id;
+CREATE INDEX calls_list_from ON calls
+    (from_number, main_auth_id, started_us DESC, call_uuid, auth_id, direction) WHERE ended_us IS NOT NULL;
+CREATE INDEX calls_list_to ON calls
+    (to_number, main_auth_id, started_us DESC, call_uuid, auth_id, direction) WHERE ended_us IS NOT NULL;
+CREATE INDEX calls_parent ON calls (parent_call_uuid) WHERE parent_call_uuid IS NOT NULL;
+-- Orphans of a node at its start.
+CREATE INDEX calls_open ON calls (node_id) WHERE ended_us IS NULL;
+-- Ended calls whose event logs are past the retention time.
+CREATE INDEX calls_ended ON calls (ended_us) WHERE ended_us IS NOT NULL;
+-- Farewells that are due.
+CREATE INDEX calls_farewell ON calls (farewell_us) WHERE farewell_us IS NOT NULL;
+
+-- The event log of each call, one row per line.
+CREATE TABLE call_events (
+    call_uuid  TEXT    NOT NULL,
+    seq        BIGINT  NOT NULL,
+    line       TEXT    NOT NULL,
+    PRIMARY KEY (call_uuid, seq)
+);
+
+-- What the user and an AI agent say in an open call. Moved into the conversation when the call ends.
+CREATE TABLE call_said (
+    call_uuid  TEXT    NOT NULL,
+    seq        BIGINT  NOT NULL,
+    -- 'user' or 'assistant'.
+    role       TEXT    NOT NULL,
+    body       TEXT    NOT NULL,
+    -- RFC 3339.
+    said_at    TEXT    NOT NULL,
+    PRIMARY KEY (call_uuid, seq)
+);
+
+-- Ended calls counted per hour in which they began (hours since 1970). scope is a main account, whose counts include
+-- its subaccounts, or a subaccount. Maintained by the triggers below.
+CREATE TABLE call_hours (
+    scope          TEXT    NOT NULL,
+    hour           BIGINT  NOT NULL,
+    auth_id        TEXT    NOT NULL,
+    direction      TEXT    NOT NULL,
+    hangup_code    BIGINT  NOT NULL,
+    hangup_source  TEXT    NOT NULL,
+    calls          BIGINT  NOT NULL,
+    PRIMARY KEY (scope, hour, auth_id, direction, hangup_code, hangup_source)
+);
+
+-- The same per day, with the duration of the longest call.
+CREATE TABLE call_days (
+    scope          TEXT    NOT NULL,
+    day            BIGINT  NOT NULL,
+    auth_id        TEXT    NOT NULL,
+    direction      TEXT    NOT NULL,
+    hangup_code    BIGINT  NOT NULL,
+    hangup_source  TEXT    NOT NULL,
+    calls          BIGINT  NOT NULL,
+    longest_us     BIGINT  NOT NULL,
+    PRIMARY KEY (scope, day, auth_id, direction, hangup_code, hangup_source)
+);
+
+-- Counts a call when it ends.
+CREATE FUNCTION tally_call_ended() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO call_hours SELECT scope, NEW.started_us / 3600000000, NEW.auth_id, NEW.direction,
+            coalesce(NEW.hangup_code, 0), coalesce(NEW.hangup_source, ''), 1
+        FROM (SELECT NEW.main_auth_id AS scope UNION SELECT NEW.auth_id) AS scopes
+        ON CONFLICT (scope, hour, auth_id, direction, hangup_code, hangup_source)
+        DO UPDATE SET calls = call_hours.calls + 1;
+    INSERT INTO call_days SELECT scope, NEW.started_us / 86400000000, NEW.auth_id, NEW.direction,
+            coalesce(NEW.hangup_code, 0), coalesce(NEW.hangup_source, ''), 1, NEW.ended_us - NEW.started_us
+        FROM (SELECT NEW.main_auth_id AS scope UNION SELECT NEW.auth_id) AS scopes
+        ON CONFLICT (scope, day, auth_id, direction, hangup_code, hangup_source)
+        DO UPDATE SET calls = call_days.calls + 1, longest_us = greatest(call_days.longest_us, excluded.longest_us);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER call_ended AFTER UPDATE OF ended_us ON calls FOR EACH ROW
+    WHEN (OLD.ended_us IS NULL AND NEW.ended_us IS NOT NULL) EXECUTE FUNCTION tally_call_ended();
+
+-- Takes a deleted call out of the counts.
+CREATE FUNCTION tally_call_forgotten() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE call_hours SET calls = calls - 1 WHERE scope IN (OLD.main_auth_id, OLD.auth_id)
+        AND hour = OLD.started_us / 3600000000 AND auth_id = OLD.auth_id AND direction = OLD.direction
+        AND hangup_code = coalesce(OLD.hangup_code, 0) AND hangup_source = coalesce(OLD.hangup_source, '');
+    UPDATE call_days SET calls = calls - 1 WHERE scope IN (OLD.main_auth_id, OLD.auth_id)
+        AND day = OLD.started_us / 86400000000 AND auth_id = OLD.auth_id AND direction = OLD.direction
+        AND hangup_code = coalesce(OLD.hangup_code, 0) AND hangup_source = coalesce(OLD.hangup_source, '');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER call_forgotten AFTER DELETE ON calls FOR EACH ROW
+    WHEN (OLD.ended_us IS NOT NULL) EXECUTE FUNCTION tally_call_forgotten();
+
+-- The last heartbeat of each node on its steady clock: orphans of a dead node are taken to have ended then.
+CREATE TABLE nodes (
+    node_id   TEXT   NOT NULL PRIMARY KEY,
+    alive_us  BIGINT NOT NULL
+);
+
+
+-- Rooms and recordings -----------------------------------------------------------------------------------------------
+
+-- Multi-party calls that are over.
+CREATE TABLE multi_party_calls (
+    mpc_uuid      TEXT    NOT NULL PRIMARY KEY,
+    auth_id       TEXT    NOT NULL,
+    main_auth_id  TEXT    NOT NULL,
+    ended_us      BIGINT  NOT NULL,
+    -- JSON: everything that is shown of it. It contains no user's number.
+    body          TEXT    NOT NULL
+);
+-- The latest ones, and those beyond the number that is kept.
+CREATE INDEX multi_party_calls_by_end ON multi_party_calls (ended_us);
+
+-- Multi-party calls that are open. After a crash, the next process ends them from these rows.
+CREATE TABLE multi_party_calls_open (
+    mpc_uuid  TEXT    NOT NULL PRIMARY KEY,
+    node_id   TEXT    NOT NULL,
+    -- Its start on the steady clock, like nodes.alive_us.
+    born_us   BIGINT  NOT NULL,
+    -- JSON. It contains no user's number.
+    body      TEXT    NOT NULL
+);
+-- Orphans of a node at its start.
+CREATE INDEX multi_party_calls_open_of_node ON multi_party_calls_open (node_id);
+
+-- Present and past members of open multi-party calls.
+CREATE TABLE participants_open (
+    mpc_uuid   TEXT    NOT NULL,
+    member_id  BIGINT  NOT NULL,
+    -- When the member left; NULL while it is in the call.
+    left_us    BIGINT,
+    body       TEXT    NOT NULL,
+    PRIMARY KEY (mpc_uuid, member_id)
+);
+
+-- One row per recording, inserted when it begins. The audio is a file on the node's disk or an object in other storage.
+CREATE TABLE recordings (
+    recording_id     TEXT    NOT NULL PRIMARY KEY,
+    auth_id          TEXT    NOT NULL,
+    main_auth_id     TEXT    NOT NULL,
+    call_uuid        TEXT    NOT NULL,
+    -- Of a room's recording: the room's name and id, and whether it is a multi-party call.
+    conference_name  TEXT,
+    room_uuid        TEXT,
+    multi_party      BIGINT  NOT NULL DEFAULT 0,
+    -- 'wav' or 'mp3', with one channel or two.
+    format           TEXT    NOT NULL,
+    stereo           BIGINT  NOT NULL,
+    -- The node whose disk has the file.
+    node_id          TEXT    NOT NULL,
+    started_us       BIGINT  NOT NULL,
+
+    -- While it is open: JSON of the callbacks that report its end.
+    notices          TEXT,
+
+    -- Set when the recording ends.
+    ended_us         BIGINT,
+    duration_ms      BIGINT,
+    end_reason       TEXT,
+
+    -- When it is to be copied to other storage next, how often that has failed, and the object's name once it is there.
+    upload_us        BIGINT,
+    upload_tries     BIGINT  NOT NULL DEFAULT 0,
+    object           TEXT,
+
+    -- While it is to be transcribed: JSON of where the transcript is sent, when to try next, and how often that has
+    -- failed.
+    transcription    TEXT,
+    transcribe_us    BIGINT,
+    transcribe_tries BIGINT  NOT NULL DEFAULT 0
+);
+-- Lists of recordings: of a main account, of a subaccount, of a call.
+CREATE INDEX recordings_of_main_account ON recordings (main_auth_id, started_us DESC, recording_id);
+CREATE INDEX recordings_of_account ON recordings (auth_id, started_us DESC, recording_id);
+CREATE INDEX recordings_of_call ON recordings (call_uuid);
+-- Recordings past the retention time.
+CREATE INDEX recordings_by_age ON recordings (started_us);
+-- Unfinished recordings of a node at its start.
+CREATE INDEX recordings_open ON recordings (node_id) WHERE ended_us IS NULL;
+-- Copies and transcripts that are due.
+CREATE INDEX recordings_to_upload ON recordings (upload_us) WHERE upload_us IS NOT NULL;
+CREATE INDEX recordings_to_transcribe ON recordings (transcribe_us) WHERE transcribe_us IS NOT NULL;
+
+-- Objects in other storage whose recording was deleted and which have still to be removed there.
+CREATE TABLE objects_to_remove (
+    object  TEXT   NOT NULL PRIMARY KEY,
+    due_us  BIGINT NOT NULL,
+    tries   BIGINT NOT NULL DEFAULT 0
+);
+-- Removals that are due.
+CREATE INDEX objects_to_remove_due ON objects_to_remove (due_us);
+
+
+-- Outbox and webhooks ------------------------------------------------------------------------------------------------
+
+-- Callbacks and webhook events, written in the transaction of what they report and kept for a while when done.
+CREATE TABLE callbacks (
+    id            BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+    -- X-Offhook-Event-Id, the same on every attempt.
+    event_id      TEXT    NOT NULL,
+    -- The call, or the conversation of a message event: callbacks of one of these are delivered in order.
+    call_uuid     TEXT    NOT NULL,
+    -- The account whose tokens sign it.
+    auth_id       TEXT    NOT NULL,
+    main_auth_id  TEXT    NOT NULL,
+    node_id       TEXT    NOT NULL,
+    kind          TEXT    NOT NULL,
+    -- Scheme, host and port of the URL, or the webhook: one delivery queue each.
+    origin        TEXT    NOT NULL,
+    url           TEXT    NOT NULL,
+    method        TEXT    NOT NULL,
+    -- JSON objects. Secret values are sealed with the store's key and deleted on delivery; secret_params has them in
+    -- plain text and is read but no longer written.
+    params        TEXT    NOT NULL,
+    secret_params TEXT,
+    sealed_params BYTEA,
+    created_us    BIGINT  NOT NULL,
+    -- Start of the 24 hours in which it is retried: its creation, or an operator's retry.
+    since_us      BIGINT  NOT NULL,
+    attempts      BIGINT  NOT NULL DEFAULT 0,
+    -- Retries of the schedule since since_us.
+    retries       BIGINT  NOT NULL DEFAULT 0,
+    -- When it is due. NULL once it is done.
+    next_us       BIGINT,
+    -- When it was delivered or given up, and which of the two.
+    done_us       BIGINT,
+    delivered     BIGINT  NOT NULL DEFAULT 0,
+    -- The outcome of the last attempt, for people.
+    last          TEXT    NOT NULL DEFAULT '',
+    -- Of a webhook event: the webhook's id and the event type. 'form' for a message callback to a number's URL.
+    webhook       TEXT,
+    event         TEXT
+);
+-- Due callbacks of an origin.
+CREATE INDEX callbacks_due ON callbacks (node_id, origin, next_us) WHERE next_us IS NOT NULL;
+-- Callbacks of a call: waiting, done, and events of a conversation.
+CREATE INDEX callbacks_open_of_call ON callbacks (call_uuid) WHERE next_us IS NOT NULL;
+CREATE INDEX callbacks_done_of_call ON callbacks (call_uuid) WHERE done_us IS NOT NULL AND event IS NULL;
+CREATE INDEX callbacks_of_conversation ON callbacks (call_uuid) WHERE event IS NOT NULL;
+-- Delivery log of a webhook.
+CREATE INDEX callbacks_of_webhook ON callbacks (webhook, id) WHERE webhook IS NOT NULL;
+-- Done callbacks past the retention time.
+CREATE INDEX callbacks_done ON callbacks (done_us) WHERE done_us IS NOT NULL;
+
+-- URLs that an account's events are posted to.
+CREATE TABLE webhooks (
+    webhook_id   TEXT   NOT NULL PRIMARY KEY,
+    auth_id      TEXT   NOT NULL,
+    name         TEXT   NOT NULL,
+    url          TEXT   NOT NULL,
+    -- Sealed JSON list of signing secrets, newest first: two while one replaces the other.
+    sealed       BYTEA  NOT NULL,
+    created_us   BIGINT NOT NULL
+);
+
+
+-- Meta's events ------------------------------------------------------------------------------------------------------
+
+-- Keys of the events of Meta's that were accepted: recognizes duplicates across restarts.
+CREATE TABLE webhook_keys (
+    -- 16 bytes of a hash of the event's identity.
+    key      BYTEA   NOT NULL PRIMARY KEY,
+    -- 0: an event; 1: a tombstone.
+    kind     BIGINT  NOT NULL,
+    seen_us  BIGINT  NOT NULL
+);
+-- Keys loaded at the start, and keys past their time.
+CREATE INDEX webhook_keys_seen ON webhook_keys (seen_us);
+
+-- Calling permissions: one row per business number and user with a permission or a request in force.
+CREATE TABLE permissions (
+    phone_number_id TEXT    NOT NULL,
+    -- The user's digits, or the BSUID if the number is hidden.
+    "user"          TEXT    NOT NULL,
+    -- none, requested, temporary or permanent, for people. It does not change when a permission expires.
+    state           TEXT    NOT NULL,
+    -- JSON: the state with its times, and the counters of Meta's limits.
+    pair            TEXT    NOT NULL,
+    updated_us      BIGINT  NOT NULL,
+    PRIMARY KEY (phone_number_id, "user")
+);
+
+-- Users' replies to permission requests, including those that were too old to apply.
+CREATE TABLE permission_replies (
+    phone_number_id TEXT    NOT NULL,
+    message_id      TEXT    NOT NULL,
+    "user"          TEXT    NOT NULL,
+    -- JSON.
+    reply           TEXT    NOT NULL,
+    -- Whether the reply changed the permission.
+    applied         BIGINT  NOT NULL,
+    came_us         BIGINT  NOT NULL,
+    PRIMARY KEY (phone_number_id, message_id)
+);
+-- Replies past the retention time.
+CREATE INDEX permission_replies_came ON permission_replies (came_us);
+
+
+-- Messages -----------------------------------------------------------------------------------------------------------
+
+-- One row per business number and user, with everything that a list of conversations shows.
+CREATE TABLE conversations (
+    -- Derived from number and user: model::stable_id.
+    conversation_id TEXT   NOT NULL PRIMARY KEY,
+    auth_id         TEXT   NOT NULL,
+    main_auth_id    TEXT   NOT NULL,
+    number          TEXT   NOT NULL,
+    phone_number_id TEXT   NOT NULL,
+    -- The user's digits, or the BSUID if the number is hidden.
+    user_id         TEXT   NOT NULL,
+    bsuid           TEXT,
+    name            TEXT   NOT NULL,
+    status          TEXT   NOT NULL,
+    -- 'webhook', 'agent' or 'none', and the id of the webhook or agent.
+    routing         TEXT   NOT NULL,
+    webhook         TEXT,
+    agent           TEXT,
+    -- The number's generation (number_tenures) in which the routing above was set.
+    generation      BIGINT NOT NULL DEFAULT 0,
+    -- Incremented to cancel an agent's pending answer.
+    epoch           BIGINT NOT NULL DEFAULT 0,
+    -- 0: the agent is muted and only people answer.
+    ai_enabled      BIGINT NOT NULL DEFAULT 1,
+    unread          BIGINT NOT NULL DEFAULT 0,
+    last_text       TEXT   NOT NULL,
+    last_direction  TEXT   NOT NULL,
+    last_us         BIGINT NOT NULL,
+    -- Lower case by Unicode, for searches. NULL in rows that no message has touched.
+    name_lower      TEXT,
+    last_lower      TEXT,
+    -- The user's last message or call, which opens Meta's 24-hour window for free-form messages. 0 if there is none.
+    heard_us        BIGINT NOT NULL DEFAULT 0,
+    sentiment       TEXT,
+    score           DOUBLE PRECISION,
+    summary         TEXT,
+    insights_by     TEXT,
+    insights_us     BIGINT,
+    created_us      BIGINT NOT NULL
+);
+-- Lists of conversations, newest first: all, of a number, unread, by status, of an agent, by the user's digits. Each
+-- list of a main account has a twin for subaccounts, which holds no rows of main accounts.
+CREATE INDEX conversations_of_main_account ON conversations (main_auth_id, last_us DESC, conversation_id DESC);
+CREATE INDEX conversations_of_account ON conversations (auth_id, last_us DESC, conversation_id DESC);
+CREATE INDEX conversations_of_number ON conversations (main_auth_id, number, last_us DESC, conversation_id DESC);
+CREATE INDEX conversations_of_number_of_account ON conversations (auth_id, number, last_us DESC, conversation_id DESC)
+    WHERE auth_id <> main_auth_id;
+CREATE INDEX conversations_unread ON conversations (main_auth_id, last_us DESC, conversation_id DESC) WHERE unread > 0;
+CREATE INDEX conversations_unread_of_account ON conversations (auth_id, last_us DESC, conversation_id DESC)
+    WHERE unread > 0 AND auth_id <> main_auth_id;
+CREATE INDEX conversations_put_away ON conversations (main_auth_id, status, last_us DESC, conversation_id DESC)
+    WHERE status <> 'open';
+CREATE INDEX conversations_put_away_of_account ON conversations (auth_id, status, last_us DESC, conversation_id DESC)
+    WHERE status <> 'open' AND auth_id <> main_auth_id;
+CREATE INDEX conversations_of_agent ON conversations (agent, last_us DESC, conversation_id DESC)
+    WHERE agent IS NOT NULL;
+CREATE INDEX conversations_of_user ON conversations (main_auth_id, user_id);
+CREATE INDEX conversations_of_user_of_account ON conversations (auth_id, user_id) WHERE auth_id <> main_auth_id;
+-- Erasure of a user who is known by a BSUID.
+CREATE INDEX conversations_of_bsuid ON conversations (main_auth_id, bsuid) WHERE bsuid IS NOT NULL;
+-- Whether a webhook is in use.
+CREATE INDEX conversations_of_webhook ON conversations (webhook) WHERE webhook IS NOT NULL;
+-- Open conversations per number.
+CREATE INDEX conversations_open ON conversations (number, main_auth_id, auth_id) WHERE status = 'open';
+-- Empty conversations past the retention time.
+CREATE INDEX conversations_last ON conversations (last_us);
+
+-- Messages in both directions and one entry per call: the timeline of each conversation.
+CREATE TABLE messages (
+    -- Of an inbound message, derived from number and wamid: a duplicate has the same id.
+    message_id      TEXT   NOT NULL PRIMARY KEY,
+    conversation_id TEXT   NOT NULL,
+    phone_number_id TEXT   NOT NULL,
+    wamid           TEXT,
+    direction       TEXT   NOT NULL,
+    -- Meta's message type, or 'call'.
+    kind            TEXT   NOT NULL,
+    -- A short text for people and searches.
+    body            TEXT   NOT NULL,
+    -- JSON: the content in Meta's format.
+    content         TEXT   NOT NULL,
+    status          TEXT   NOT NULL,
+    -- Meta's error, if the message failed.
+    error_code      BIGINT,
+    error_text      TEXT,
+    -- Of an outbound message: who wrote it, and the node that sends it.
+    sender          TEXT,
+    node_id         TEXT,
+    -- Of an agent's message: the conversation's epoch in which it is valid.
+    epoch           BIGINT,
+    -- When Graph was asked to send it: from then on Meta may have it.
+    asked_us        BIGINT,
+    came_us         BIGINT NOT NULL,
+    changed_us      BIGINT NOT NULL
+);
+-- The timeline, newest first.
+CREATE INDEX messages_of_conversation ON messages (conversation_id, came_us DESC, message_id DESC);
+-- The message that a status of Meta's is about.
+CREATE INDEX messages_sent ON messages (wamid) WHERE direction = 'outbound' AND wamid IS NOT NULL;
+-- Messages that a crash interrupted on their way to Graph.
+CREATE INDEX messages_under_way ON messages (came_us, message_id) WHERE status = 'queued' AND wamid IS NULL;
+-- Messages past the retention time.
+CREATE INDEX messages_came ON messages (came_us);
+
+-- The routing that new conversations of a number get, if one was set.
+CREATE TABLE number_routing (
+    phone_number_id TEXT NOT NULL PRIMARY KEY,
+    routing         TEXT NOT NULL,
+    webhook         TEXT,
+    agent           TEXT
+);
+
+-- The owner of each number, and the routing last set for all of its conversations at once.
+CREATE TABLE number_tenures (
+    phone_number_id TEXT   NOT NULL PRIMARY KEY,
+    -- The account that has the number, or empty if unknown. Conversations of other accounts are not routed.
+    owner           TEXT   NOT NULL,
+    -- The account whose conversation ids are derived from number and user only. Ids of later owners also depend on the
+    -- account, so that no owner can read the conversations of another.
+    first_owner     TEXT   NOT NULL,
+    -- Incremented when the routing below is set. It applies to conversations of an earlier generation, and counts
+    -- towards their epoch.
+    generation      BIGINT NOT NULL DEFAULT 0,
+    routing         TEXT   NOT NULL DEFAULT 'none',
+    webhook         TEXT,
+    agent           TEXT
+);
+
+-- Inbound messages that an agent has still to answer. Inserted with the message, deleted with the reply.
+CREATE TABLE turns (
+    message_id      TEXT   NOT NULL PRIMARY KEY,
+    conversation_id TEXT   NOT NULL,
+    agent           TEXT   NOT NULL,
+    -- The conversation's epoch when the message arrived.
+    epoch           BIGINT NOT NULL,
+    -- The node that runs the agent.
+    node_id         TEXT   NOT NULL,
+    came_us         BIGINT NOT NULL,
+    -- Set if the reply is stored but not finished: 'escalate' or 'close' follows once it is sent.
+    then_do         TEXT
+);
+-- Pending turns of a node at its start.
+CREATE INDEX turns_owed ON turns (node_id, came_us, message_id);
+-- Deletion of a conversation.
+CREATE INDEX turns_of_conversation ON turns (conversation_id);
+
+-- Files that were uploaded to Meta: the media type of each media id.
+CREATE TABLE uploads (
+    auth_id    TEXT    NOT NULL,
+    media_id   TEXT    NOT NULL,
+    mime_type  TEXT    NOT NULL,
+    made_us    BIGINT  NOT NULL,
+    PRIMARY KEY (auth_id, media_id)
+);
+-- Uploads that Meta no longer has.
+CREATE INDEX uploads_made ON uploads (made_us);
+
+
+-- Accounts and people ------------------------------------------------------------------------------------------------
+
+-- Subaccounts, applications, and what was set at run time for accounts, WABAs and numbers. Loaded at the start.
+CREATE TABLE settings (
+    -- account, application, waba or number.
+    kind       TEXT   NOT NULL,
+    -- An auth_id, app_id, WABA id or phone number.
+    id         TEXT   NOT NULL,
+    -- JSON.
+    body       TEXT   NOT NULL,
+    -- A subaccount's auth token, sealed with the store's key.
+    sealed     BYTEA,
+    changed_us BIGINT NOT NULL,
+    PRIMARY KEY (kind, id)
+);
+
+-- Named phones of an account, in a browser or another program.
+CREATE TABLE endpoints (
+    endpoint_id   TEXT    NOT NULL PRIMARY KEY,
+    auth_id       TEXT    NOT NULL,
+    main_auth_id  TEXT    NOT NULL,
+    -- Unique on the node: phones log in by name only.
+    username      TEXT    NOT NULL UNIQUE,
+    alias         TEXT    NOT NULL,
+    -- An Argon2id hash.
+    password      TEXT    NOT NULL,
+    app_id        TEXT,
+    created_us    BIGINT  NOT NULL
+);
+-- Lists of endpoints: of a main account, of a subaccount.
+CREATE INDEX endpoints_of_main_account ON endpoints (main_auth_id, created_us DESC, endpoint_id);
+CREATE INDEX endpoints_of_account ON endpoints (auth_id, created_us DESC, endpoint_id);
+
+-- AI agents.
+CREATE TABLE agents (
+    agent_id      TEXT    NOT NULL PRIMARY KEY,
+    auth_id       TEXT    NOT NULL,
+    main_auth_id  TEXT    NOT NULL,
+    -- JSON: the agent's configuration.
+    body          TEXT    NOT NULL,
+    -- Its secrets: sealed JSON.
+    sealed        BYTEA,
+    created_us    BIGINT  NOT NULL
+);
+-- Lists of agents: of a main account, of a subaccount.
+CREATE INDEX agents_of_main_account ON agents (main_auth_id, created_us DESC, agent_id);
+CREATE INDEX agents_of_account ON agents (auth_id, created_us DESC, agent_id);
+
+-- People who sign in to the console.
+CREATE TABLE users (
+    user_id       TEXT    NOT NULL PRIMARY KEY,
+    auth_id       TEXT    NOT NULL,
+    main_auth_id  TEXT    NOT NULL,
+    -- The sign-in name, unique on the node.
+    name          TEXT    NOT NULL UNIQUE,
+    full_name     TEXT    NOT NULL,
+    -- owner, admin or agent.
+    role          TEXT    NOT NULL,
+    -- An Argon2id hash. NULL until the invitation is accepted.
+    password      TEXT,
+    -- The person's own WhatsApp number, for sandbox numbers.
+    wa_id         TEXT,
+    -- 1: defined in the configuration file, which takes precedence.
+    in_file       BIGINT  NOT NULL,
+    created_us    BIGINT  NOT NULL
+);
+-- Lists of people: of a main account, of a subaccount.
+CREATE INDEX users_of_main_account ON users (main_auth_id, created_us DESC, user_id);
+CREATE INDEX users_of_account ON users (auth_id, created_us DESC, user_id);
+
+-- Identities of people at OpenID Connect providers.
+CREATE TABLE user_links (
+    issuer        TEXT    NOT NULL,
+    subject       TEXT    NOT NULL,
+    user_id       TEXT    NOT NULL,
+    linked_us     BIGINT  NOT NULL,
+    PRIMARY KEY (issuer, subject)
+);
+-- One identity per person and provider.
+CREATE UNIQUE INDEX user_links_of_user ON user_links (user_id, issuer);
+
+-- Console sessions, by the SHA-256 of their token.
+CREATE TABLE sessions (
+    digest        TEXT    NOT NULL PRIMARY KEY,
+    user_id       TEXT    NOT NULL,
+    begun_us      BIGINT  NOT NULL,
+    -- The last use, to within a few minutes.
+    seen_us       BIGINT  NOT NULL
+);
+-- Sessions of a person.
+CREATE INDEX sessions_of_user ON sessions (user_id);
+
+-- Invitations to set a password once, by the SHA-256 of their token.
+CREATE TABLE invitations (
+    digest        TEXT    NOT NULL PRIMARY KEY,
+    user_id       TEXT    NOT NULL,
+    expires_us    BIGINT  NOT NULL
+);
+-- Invitations of a person.
+CREATE INDEX invitations_of_user ON invitations (user_id);
+
+-- Keys of the number API that were created at run time, by their SHA-256.
+CREATE TABLE api_keys (
+    key_id        TEXT    NOT NULL PRIMARY KEY,
+    auth_id       TEXT    NOT NULL,
+    main_auth_id  TEXT    NOT NULL,
+    name          TEXT    NOT NULL,
+    -- The last characters, for people.
+    ending        TEXT    NOT NULL,
+    digest        TEXT    NOT NULL UNIQUE,
+    role          TEXT    NOT NULL,
+    wa_id         TEXT,
+    created_us    BIGINT  NOT NULL
+);
+-- Lists of keys: of a main account, of a subaccount.
+CREATE INDEX api_keys_of_main_account ON api_keys (main_auth_id, created_us DESC, key_id);
+CREATE INDEX api_keys_of_account ON api_keys (auth_id, created_us DESC, key_id);
+
+-- Notifications for people, shown in the console.
+CREATE TABLE notices (
+    notice_id        TEXT    NOT NULL PRIMARY KEY,
+    auth_id          TEXT    NOT NULL,
+    main_auth_id     TEXT    NOT NULL,
+    -- message, escalation, missed_call, quality, number or delivery.
+    kind             TEXT    NOT NULL,
+    text             TEXT    NOT NULL,
+    -- The number, user, conversation and call that it is about, where they apply.
+    number           TEXT,
+    wa_id            TEXT,
+    conversation_id  TEXT,
+    call_uuid        TEXT,
+    created_us       BIGINT  NOT NULL,
+    read_us          BIGINT
+);
+-- Lists of notifications: of a main account, of a subaccount.
+CREATE INDEX notices_of_main_account ON notices (main_auth_id, created_us DESC, notice_id);
+CREATE INDEX notices_of_account ON notices (auth_id, created_us DESC, notice_id);
+-- The number of unread notifications.
+CREATE INDEX notices_unread ON notices (main_auth_id, auth_id) WHERE read_us IS NULL;
+-- Erasure of a user.
+CREATE INDEX notices_of_person ON notices (main_auth_id, wa_id) WHERE wa_id IS NOT NULL;
+
+-- Users whose data is to be erased. A row is deleted when nothing of the user is left.
+CREATE TABLE erasures (
+    erasure_id    TEXT    NOT NULL PRIMARY KEY,
+    auth_id       TEXT    NOT NULL,
+    main_auth_id  TEXT    NOT NULL,
+    wa_id         TEXT    NOT NULL,
+    -- JSON list of the user's other ids, collected before the conversations are deleted.
+    known_as      TEXT    NOT NULL DEFAULT '[]',
+    asked_us      BIGINT  NOT NULL
+);
+
+
+-- API requests -------------------------------------------------------------------------------------------------------
+
+-- Responses to POST requests with an Idempotency-Key, which a repeated request gets again.
+CREATE TABLE answers_given (
+    -- SHA-256 of the caller, the path and the key.
+    digest        BYTEA   NOT NULL PRIMARY KEY,
+    auth_id       TEXT    NOT NULL,
+    main_auth_id  TEXT    NOT NULL,
+    -- The conversation or user that the response is about: deleted with it.
+    about         TEXT,
+    -- Sealed: a response may contain a new secret.
+    answer        BYTEA   NOT NULL,
+    given_us      BIGINT  NOT NULL,
+    until_us      BIGINT  NOT NULL
+);
+-- Expired responses.
+CREATE INDEX answers_given_until ON answers_given (until_us);
+-- Responses of an account beyond the number that is kept.
+CREATE INDEX answers_given_of_account ON answers_given (auth_id, given_us);
+-- Erasure of a user, deletion of a conversation.
+CREATE INDEX answers_given_about ON answers_given (about) WHERE about IS NOT NULL;
+
+
+-- The store itself ---------------------------------------------------------------------------------------------------
+
+-- The version of Offhook that first applied each migration. An older version names it when it refuses the store.
+CREATE TABLE store_versions (
+    schema   BIGINT NOT NULL PRIMARY KEY,
+    offhook  TEXT   NOT NULL
+);
+
+-- How many entries of a journal were replayed, updated in the same transaction: each entry is applied once.
+CREATE TABLE store_journals (
+    journal  TEXT   NOT NULL PRIMARY KEY,
+    replayed BIGINT NOT NULL
+);

@@ -1,0 +1,11 @@
+pub(crate) mod call;
+pub(crate) mod callback;
+pub(crate) mod conversation;
+pub(crate) mod endpoint;
+pub(crate) mod event_key;
+pub(crate) mod message;
+pub(crate) mod number;
+pub(crate) mod permission;
+pub(crate) mod recording;
+pub(crate) mod setting;
+pub(crate) mod webhook;

@@ -1,0 +1,253 @@
+//! What outlives the process: call records and event logs, in SQLite or PostgreSQL. Each query is a named function that gives
+//! `model` types; the tenant is a typed argument of every one that an API can reach (R16).
+//!
+//! Everything is written by one task (`writer`) from a bounded `queue`, in batches, so that nothing on a call's way
+//! waits for the disk; what the store does not take waits in a `journal` beside it (R11). Reading has connections of
+//! its own. Calls that are up live in `call::registry`, not here.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::database::{Database, SQLITE_FILE_NAME};
+use crate::error::{StoreError, failed};
+use crate::event_log::EventLog;
+use crate::files::{beside, folder_of_its_own, prepare};
+use crate::migrate;
+use crate::options::StoreOptions;
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::{Pool, connect};
+use crate::start_log::{Births, Taken};
+use crate::tables::agents::Agents;
+use crate::tables::calls::Calls;
+use crate::tables::conversations::Conversations;
+use crate::tables::dialogues::Dialogues;
+use crate::tables::endpoints::Endpoints;
+use crate::tables::erasures::Erasures;
+use crate::tables::event_keys::EventKeys;
+use crate::tables::messages::Messages;
+use crate::tables::notifications::Notifications;
+use crate::tables::numbers::Numbers;
+use crate::tables::outbox::Outbox;
+use crate::tables::people::{ApiKeys, People, Sessions};
+use crate::tables::permissions::Permissions;
+use crate::tables::recordings::Recordings;
+use crate::tables::responses::Responses;
+use crate::tables::rooms::Rooms;
+use crate::tables::settings::Settings;
+use crate::tables::turns::Turns;
+use crate::tables::uploads::Uploads;
+use crate::tables::webhooks::Webhooks;
+use crate::writer::store_file::StoreFile;
+use crate::writer::{self, Begin, rejects};
+use model::Health;
+
+/// The store; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Store {
+    /// [`Store::open_with`] a SQLite file, with the usual options and the journal in its folder.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn open(file: &Path, health: Health) -> Result<Self, StoreError> {
+        let folder = file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self::open_with(file, StoreOptions::with_journal_in(folder), health).await
+    }
+
+    /// Opens or makes the file, or connects to the database, brings its schema up to date, takes in what an earlier process
+    /// left in the journal, and starts the writer, which ends with [`Store::close`]. `health` is told while nothing can be
+    /// written anywhere.
+    ///
+    /// # Errors
+    /// The file can't be opened, the database does not answer, or either was written by a newer version; the journal can't
+    /// be taken in.
+    pub async fn open_with(
+        at: impl Into<Database>,
+        with: StoreOptions,
+        health: Health,
+    ) -> Result<Self, StoreError> {
+        let at = at.into();
+        #[cfg(test)]
+        let at = match at {
+            Database::File(file) => crate::testing::place(&file).await,
+            postgres @ Database::Postgres(_) => postgres,
+        };
+        let failed_to_open = |source| StoreError::Open { at: at.clone(), source };
+        let noted = match &at {
+            Database::File(file) => {
+                prepare(file).map_err(failed_to_open)?;
+                beside(file, ".births")
+            }
+            Database::Postgres(_) => {
+                folder_of_its_own(&with.journal).map_err(failed_to_open)?;
+                beside(&with.journal.join(SQLITE_FILE_NAME), ".births")
+            }
+        };
+        let (births, left) = Births::open(&noted).map_err(|taken| match taken {
+            Taken::InUse => StoreError::InUse { at: at.clone() },
+            Taken::Failed(source) => failed_to_open(source),
+        })?;
+        let write = connect::writer(&at, with.busy).await?;
+        let migrator = connect::migrator(&at, &write).await?;
+        migrate::migrate(&at, &migrator).await?;
+        if matches!(migrator, Pool::Postgres(_)) {
+            migrator.close().await;
+        }
+        if !left.is_empty() {
+            let written = rejects::insert_left(&write, left, &with.journal).await;
+            written.map_err(failed("write the calls that an earlier process began"))?;
+        }
+        births.empty().map_err(failed_to_open)?;
+        let read = connect::readers(&at, with.busy).await?;
+        let file = match &at {
+            Database::File(file) => {
+                Some(StoreFile::opened(file.clone(), read.clone()).map_err(failed_to_open)?)
+            }
+            Database::Postgres(_) => None,
+        };
+        let StoreOptions { journal, secret_key, busy, fail } = with;
+        let seal = Seal::of(secret_key.as_ref(), &journal);
+        let seal =
+            Arc::new(seal.map_err(|source| StoreError::Key { folder: journal.clone(), source })?);
+        let (births, sealing) = (Arc::new(births), seal.clone());
+        let begin = Begin { pool: write, file, health, births, seal: sealing, journal, busy, fail };
+        let queue = writer::start(begin).await?;
+        Ok(Self { shared: Arc::new(Shared { read, queue, seal, database: at }) })
+    }
+
+    /// Call records and their event logs.
+    pub fn calls(&self) -> Calls<'_> {
+        Calls(&self.shared)
+    }
+
+    /// Callbacks and webhook events that are to be delivered.
+    pub fn outbox(&self) -> Outbox<'_> {
+        Outbox(&self.shared)
+    }
+
+    /// What is said in open calls that an AI agent answers.
+    pub fn dialogues(&self) -> Dialogues<'_> {
+        Dialogues(&self.shared)
+    }
+
+    /// Recordings of calls and rooms.
+    pub fn recordings(&self) -> Recordings<'_> {
+        Recordings(&self.shared)
+    }
+
+    /// Multi-party calls.
+    pub fn rooms(&self) -> Rooms<'_> {
+        Rooms(&self.shared)
+    }
+
+    /// Conversations between numbers and users.
+    pub fn conversations(&self) -> Conversations<'_> {
+        Conversations(&self.shared)
+    }
+
+    /// Messages of conversations.
+    pub fn messages(&self) -> Messages<'_> {
+        Messages(&self.shared)
+    }
+
+    /// Owners and routing of numbers.
+    pub fn numbers(&self) -> Numbers<'_> {
+        Numbers(&self.shared)
+    }
+
+    /// Webhooks of accounts, and their delivery logs.
+    pub fn webhooks(&self) -> Webhooks<'_> {
+        Webhooks(&self.shared)
+    }
+
+    /// Messages that AI agents have to answer.
+    pub fn turns(&self) -> Turns<'_> {
+        Turns(&self.shared)
+    }
+
+    /// AI agents.
+    pub fn agents(&self) -> Agents<'_> {
+        Agents(&self.shared)
+    }
+
+    /// Files that were uploaded to Meta.
+    pub fn uploads(&self) -> Uploads<'_> {
+        Uploads(&self.shared)
+    }
+
+    /// Notifications in the console.
+    pub fn notifications(&self) -> Notifications<'_> {
+        Notifications(&self.shared)
+    }
+
+    /// Calling permissions of users.
+    pub fn permissions(&self) -> Permissions<'_> {
+        Permissions(&self.shared)
+    }
+
+    /// What was set at run time.
+    pub fn settings(&self) -> Settings<'_> {
+        Settings(&self.shared)
+    }
+
+    /// Endpoints of accounts.
+    pub fn endpoints(&self) -> Endpoints<'_> {
+        Endpoints(&self.shared)
+    }
+
+    /// People who sign in to the console.
+    pub fn people(&self) -> People<'_> {
+        People(&self.shared)
+    }
+
+    /// Console sessions.
+    pub fn sessions(&self) -> Sessions<'_> {
+        Sessions(&self.shared)
+    }
+
+    /// Keys of the number API.
+    pub fn api_keys(&self) -> ApiKeys<'_> {
+        ApiKeys(&self.shared)
+    }
+
+    /// Keys of Meta's events, for duplicates.
+    pub fn event_keys(&self) -> EventKeys<'_> {
+        EventKeys(&self.shared)
+    }
+
+    /// Responses to requests with an idempotency key.
+    pub fn responses(&self) -> Responses<'_> {
+        Responses(&self.shared)
+    }
+
+    /// Erasure of a user's data.
+    pub fn erasures(&self) -> Erasures<'_> {
+        Erasures(&self.shared)
+    }
+
+    /// The event logs' writing end.
+    pub fn event_log(&self) -> EventLog {
+        EventLog(self.shared.queue.clone())
+    }
+
+    /// What links that are good for a while are signed with: the same after a restart.
+    pub fn link_key(&self) -> aws_lc_rs::hmac::Key {
+        self.shared.seal.links()
+    }
+
+    /// Waits until everything queued so far is written, but a second at most.
+    pub async fn flush(&self) {
+        self.shared.queue.flush().await;
+    }
+
+    /// Writes what is still queued (it tries for a few seconds) and closes.
+    pub async fn close(&self) {
+        // The writer last: who closes last folds the write-ahead log into the file, and readers can't.
+        self.shared.read.close().await;
+        self.shared.queue.close().await;
+    }
+}

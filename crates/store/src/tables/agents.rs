@@ -1,0 +1,431 @@
+//! Agents: named configurations that answer messages and calls (`number-api.md` §3). Their secrets are sealed.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{StoreError, failed};
+use crate::scope::{Scope, within};
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::{self, Conn, QueryBuilder, Row};
+use crate::tables::numbers::{JOIN, OWN};
+use crate::write::Deed;
+use model::{AuthId, E164, Secret, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Agents<'a>(pub(crate) &'a Shared);
+
+impl Agents<'_> {
+    /// Writes a new agent to the disk; `false`: its account has as many as it may have.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn create(self, agent: Agent) -> Result<bool, StoreError> {
+        Ok(self.0.queue.run(AgentWrite::Create(agent)).await? > 0)
+    }
+
+    /// Puts this in an agent's place; `false`: it is not what it was `before` any more, or not there.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn change(self, agent: Agent, before: AgentSpec) -> Result<bool, StoreError> {
+        Ok(self.0.queue.run(AgentWrite::Change(agent, before)).await? > 0)
+    }
+
+    /// Whether conversations go to an agent, by their own routing or since all of their number's do.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn is_in_use(self, id: Uuid) -> Result<bool, StoreError> {
+        let select = format!(
+            "SELECT (SELECT count(*) FROM number_tenures t WHERE t.agent = $1) + (SELECT count(*) FROM \
+             (SELECT 1 AS one FROM conversations c {JOIN} WHERE c.agent IS NOT NULL AND c.agent = $1 AND {OWN} LIMIT 1) AS found)"
+        );
+        let found: i64 = sql::query_scalar(select)
+            .bind(id.to_string())
+            .fetch_one(&self.0.read)
+            .await
+            .map_err(failed(WHAT))?;
+        Ok(found > 0)
+    }
+
+    /// Removes an agent, and with it each routing that names it: nobody answers there. `false`: the scope has none of that
+    /// id.
+    ///
+    /// # Errors
+    /// The store takes nothing now; the agent is there still.
+    pub async fn delete(self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
+        if self.get(scope, id).await?.is_none() {
+            return Ok(false);
+        }
+        // Some at a time: what calls write comes in between.
+        while self.0.queue.run(AgentWrite::Unroute(id, UNROUTED)).await? >= u64::from(UNROUTED) {}
+        Ok(self.0.queue.run(AgentWrite::Delete(scope.clone(), id)).await? > 0)
+    }
+
+    /// Whether there is an agent of that id, whosever it is.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn exists(self, id: Uuid) -> Result<bool, StoreError> {
+        let count = sql::query_scalar("SELECT count(*) FROM agents WHERE agent_id = $1")
+            .bind(id.to_string());
+        let count: i64 = count.fetch_one(&self.0.read).await.map_err(failed(WHAT))?;
+        Ok(count > 0)
+    }
+
+    /// One of a scope's agents.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Agent>, StoreError> {
+        let mut select = select(scope);
+        select.push(" AND agent_id = ").push_bind(id.to_string());
+        let row = select.build().fetch_optional(&self.0.read).await.map_err(failed(WHAT))?;
+        row.as_ref().map(|row| self.agent_of(row)).transpose()
+    }
+
+    /// A scope's agents, newest first, those older than `before`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        before: Option<(Timestamp, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<Agent>, StoreError> {
+        let mut select = select(scope);
+        if let Some((created, id)) = before {
+            select.push(" AND (created_us < ").push_bind(created.micros());
+            select.push(" OR created_us = ").push_bind(created.micros());
+            select.push(" AND agent_id > ").push_bind(id.to_string()).push(")");
+        }
+        select.push(" ORDER BY created_us DESC, agent_id LIMIT ").push_bind(limit);
+        let rows = select.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        rows.iter().map(|row| self.agent_of(row)).collect()
+    }
+
+    fn agent_of(self, row: &Row) -> Result<Agent, StoreError> {
+        let unreadable = |detail: String| StoreError::Unreadable { what: WHAT, detail };
+        let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
+        let id: Uuid =
+            text("agent_id")?.parse().map_err(|e: uuid::Error| unreadable(e.to_string()))?;
+        Ok(Agent {
+            id,
+            account: text("auth_id")?.into(),
+            main_account: text("main_auth_id")?.into(),
+            spec: serde_json::from_str(&text("body")?).map_err(|e| unreadable(e.to_string()))?,
+            secrets: AgentSecrets::opened(
+                id,
+                row.try_get("sealed").map_err(failed(WHAT))?,
+                &self.0.seal,
+            ),
+            created: Timestamp::from_micros(row.try_get("created_us").map_err(failed(WHAT))?),
+        })
+    }
+}
+
+/// Who thinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentKind {
+    /// A server of the customer's, by our own contract.
+    Http,
+    /// An OpenAI-compatible model.
+    Llm,
+}
+
+/// Where an agent can be spoken with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentChannel {
+    Whatsapp,
+    Voice,
+}
+
+impl AgentChannel {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Whatsapp => "whatsapp",
+            Self::Voice => "voice",
+        }
+    }
+}
+
+/// What is set of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentSpec {
+    pub name: String,
+    pub kind: AgentKind,
+    pub channels: Vec<AgentChannel>,
+    /// None: the operator's model.
+    pub endpoint: Option<String>,
+    /// None: the operator's.
+    pub model: Option<String>,
+    pub instructions: String,
+    /// What is said when a call is taken.
+    pub greeting: String,
+    /// `WOMAN`, `MAN` or a Polly name; none: the node's default.
+    pub voice: Option<String>,
+    pub language: String,
+    pub history_turns: u16,
+    pub max_reply_chars: u16,
+    pub timeout_ms: u32,
+    pub outbound_number: Option<E164>,
+    pub enabled: bool,
+}
+
+impl AgentSpec {
+    /// What one has of which nothing is said (`number-api.md` §3).
+    pub fn blank() -> Self {
+        Self {
+            name: String::new(),
+            kind: AgentKind::Http,
+            channels: vec![AgentChannel::Whatsapp],
+            endpoint: None,
+            model: None,
+            instructions: String::new(),
+            greeting: String::new(),
+            voice: None,
+            language: "en-US".to_owned(),
+            history_turns: 20,
+            max_reply_chars: 4096,
+            timeout_ms: 20_000,
+            outbound_number: None,
+            enabled: true,
+        }
+    }
+
+    /// Whether it answers there.
+    pub fn serves(&self, channel: AgentChannel) -> bool {
+        self.enabled && self.channels.contains(&channel)
+    }
+
+    /// How long one of its turns may take.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms.into())
+    }
+}
+
+/// What only the agent's server is shown.
+#[derive(Clone, Debug, Default)]
+pub struct AgentSecrets {
+    /// Sent as a bearer token.
+    pub api_key: Option<Secret>,
+    /// Requests are signed with it; none: with the account's auth token.
+    pub signing_secret: Option<Secret>,
+}
+
+/// An agent.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    pub id: Uuid,
+    /// The owner, and its main account.
+    pub account: AuthId,
+    pub main_account: AuthId,
+    pub spec: AgentSpec,
+    pub secrets: AgentSecrets,
+    pub created: Timestamp,
+}
+
+/// An account's agents at most.
+pub const AGENTS_MAX: u32 = 1_000;
+
+/// Conversations that a removed agent is taken out of at once.
+const UNROUTED: u32 = 500;
+
+const COLUMNS: &str = "agent_id, auth_id, main_auth_id, body, sealed, created_us";
+
+const WHAT: &str = "read agents";
+
+/// As they are sealed.
+#[derive(Default, Serialize, Deserialize)]
+struct Sealed {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    api_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signing_secret: Option<String>,
+}
+
+impl AgentSecrets {
+    fn sealed(&self, id: Uuid, seal: &Seal) -> Option<Vec<u8>> {
+        if self.api_key.is_none() && self.signing_secret.is_none() {
+            return None;
+        }
+        let shown =
+            |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
+        let plain =
+            Sealed { api_key: shown(&self.api_key), signing_secret: shown(&self.signing_secret) };
+        Some(seal.seal(&what_for(id), serde_json::to_vec(&plain).unwrap_or_default()))
+    }
+
+    /// Those that another key sealed are none: they have to be set anew.
+    fn opened(id: Uuid, sealed: Option<Vec<u8>>, seal: &Seal) -> Self {
+        let plain = sealed.and_then(|sealed| seal.open(&what_for(id), &sealed));
+        let plain: Sealed =
+            plain.and_then(|plain| serde_json::from_slice(&plain).ok()).unwrap_or_default();
+        Self {
+            api_key: plain.api_key.map(Secret::new),
+            signing_secret: plain.signing_secret.map(Secret::new),
+        }
+    }
+}
+
+fn what_for(id: Uuid) -> Vec<u8> {
+    format!("agent {id}").into_bytes()
+}
+
+enum AgentWrite {
+    /// Refused where the account has [`AGENTS_MAX`].
+    Create(Agent),
+    /// All of it; refused where it is not the one of before any more.
+    Change(Agent, AgentSpec),
+    /// With whatever routing names it.
+    Delete(Scope, Uuid),
+    /// So many of the conversations whose own routing names it go to nobody from now on.
+    Unroute(Uuid, u32),
+}
+
+impl Deed for AgentWrite {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        seal: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            match self {
+                Self::Create(agent) => create(to, seal, agent).await,
+                Self::Change(agent, before) => change(to, seal, agent, before).await,
+                Self::Delete(scope, id) => {
+                    let mut delete = QueryBuilder::new("DELETE FROM agents WHERE ");
+                    within(&mut delete, scope);
+                    delete.push(" AND agent_id = ").push_bind(id.to_string());
+                    let gone = delete.build().execute(&mut *to).await?.rows_affected();
+                    if gone > 0 {
+                        for table in ["number_routing", "number_tenures"] {
+                            let reset = format!(
+                                "UPDATE {table} SET routing = 'none', agent = NULL WHERE agent = $1"
+                            );
+                            sql::query(reset).bind(id.to_string()).execute(&mut *to).await?;
+                        }
+                        unroute(to, *id, u32::MAX).await?;
+                    }
+                    Ok(gone)
+                }
+                Self::Unroute(id, limit) => unroute(to, *id, *limit).await,
+            }
+        }
+        .boxed()
+    }
+}
+
+async fn unroute(to: &mut Conn, agent: Uuid, limit: u32) -> Result<u64, sqlx::Error> {
+    let update = "UPDATE conversations SET routing = 'none', agent = NULL, epoch = epoch + 1 WHERE conversation_id IN \
+        (SELECT conversation_id FROM conversations WHERE agent IS NOT NULL AND agent = $1 LIMIT $2)";
+    let update = sql::query(update).bind(agent.to_string()).bind(i64::from(limit));
+    Ok(update.execute(to).await?.rows_affected())
+}
+
+/// Words and numbers: there is nothing in it that JSON could not say.
+fn body(spec: &AgentSpec) -> String {
+    serde_json::to_string(spec).unwrap_or_default()
+}
+
+async fn create(to: &mut Conn, seal: &Seal, agent: &Agent) -> Result<u64, sqlx::Error> {
+    let insert = "INSERT INTO agents (agent_id, auth_id, main_auth_id, body, sealed, created_us) \
+        SELECT $1, $2, $3, $4, $5, $6 FROM (SELECT count(*) AS has FROM agents WHERE main_auth_id = $3) AS counted \
+        WHERE has < $7";
+    let insert = sql::query(insert)
+        .bind(agent.id.to_string())
+        .bind(agent.account.as_str())
+        .bind(agent.main_account.as_str())
+        .bind(body(&agent.spec));
+    let insert = insert.bind(agent.secrets.sealed(agent.id, seal)).bind(agent.created.micros());
+    Ok(insert.bind(i64::from(AGENTS_MAX)).execute(to).await?.rows_affected())
+}
+
+async fn change(
+    to: &mut Conn,
+    seal: &Seal,
+    agent: &Agent,
+    before: &AgentSpec,
+) -> Result<u64, sqlx::Error> {
+    let update = "UPDATE agents SET body = $2, sealed = $3 WHERE agent_id = $1 AND body = $4";
+    let update = sql::query(update).bind(agent.id.to_string()).bind(body(&agent.spec));
+    let update = update.bind(agent.secrets.sealed(agent.id, seal)).bind(body(before));
+    Ok(update.execute(to).await?.rows_affected())
+}
+
+fn select(scope: &Scope) -> QueryBuilder {
+    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM agents WHERE "));
+    within(&mut select, scope);
+    select
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use model::Health;
+
+    fn agent(n: u8, account: &str, main: &str) -> Agent {
+        Agent {
+            id: Uuid::from_u128(u128::from(n)),
+            account: account.into(),
+            main_account: main.into(),
+            spec: AgentSpec {
+                name: format!("Agent {n}"),
+                endpoint: Some("https://example.com/agent".to_owned()),
+                ..AgentSpec::blank()
+            },
+            secrets: AgentSecrets {
+                api_key: Some(Secret::new("canary-key")),
+                signing_secret: None,
+            },
+            created: Timestamp::from_secs(n.into()),
+        }
+    }
+
+    #[tokio::test]
+    async fn r16_agents_are_kept_within_their_account_and_their_secrets_sealed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
+        for (n, account) in [(1, "MA1"), (2, "SA1")] {
+            assert!(store.agents().create(agent(n, account, "MA1")).await.unwrap());
+        }
+        let ids = async |scope: &Scope, before| {
+            let agents = store.agents().list(scope, before, 9).await.unwrap();
+            agents.iter().map(|a| a.id.as_u128()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (ids(&main, None).await, ids(&sub, None).await, ids(&other, None).await),
+            (vec![2, 1], vec![2], vec![])
+        );
+        assert_eq!(ids(&main, Some((Timestamp::from_secs(2), Uuid::from_u128(2)))).await, [1]);
+        let one = Uuid::from_u128(1);
+        let mut found = store.agents().get(&main, one).await.unwrap().unwrap();
+        assert_eq!(found.secrets.api_key.as_ref().unwrap().reveal(), "canary-key");
+        assert!(store.agents().get(&sub, one).await.unwrap().is_none());
+        let before = found.spec.clone();
+        found.spec.enabled = false;
+        assert!(store.agents().change(found.clone(), before.clone()).await.unwrap());
+        found.spec.name = "Late".to_owned();
+        assert!(!store.agents().change(found, before).await.unwrap(), "somebody was faster");
+        assert!(!store.agents().get(&main, one).await.unwrap().unwrap().spec.enabled);
+        assert!(!store.agents().delete(&other, one).await.unwrap());
+        assert!(store.agents().delete(&main, one).await.unwrap());
+        store.close().await;
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            assert!(!bytes.windows(6).any(|w| w == b"canary"), "r22");
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! Lists of ended calls, by index and tally (`plivo-call-api.md` §2.3): a page of a million records is found without
+//! passing over those before it.
+//!
+//! What the tallies know (whose call, its direction, how it ended) is counted by them, hour by hour and day by day; they
+//! also say from which hour on a page is to be read. Anything else is counted in an index that holds it.
+
+use std::ops::Range;
+
+use crate::error::{StoreError, failed};
+use crate::rows::call::{CallFilter, CallRecord, Compare};
+use crate::scope::Scope;
+use crate::sql::{self, Dialect, Pool, QueryBuilder};
+use crate::tables::calls::{COLUMNS, Calls, record};
+
+impl Calls<'_> {
+    /// Ended calls, newest first, and how many there are in all.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        filter: &CallFilter,
+        limit: u32,
+        offset: u64,
+    ) -> Result<(Vec<CallRecord>, u64), StoreError> {
+        List { pool: &self.0.read, scope, filter }.page(limit, offset).await
+    }
+
+    /// The first of them.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn newest(
+        self,
+        scope: &Scope,
+        filter: &CallFilter,
+        limit: u32,
+    ) -> Result<Vec<CallRecord>, StoreError> {
+        List { pool: &self.0.read, scope, filter }.first(limit).await
+    }
+}
+
+const WHAT: &str = "list calls";
+
+const HOUR_US: i64 = 3_600_000_000;
+
+const HOURS_OF_A_DAY: i64 = 24;
+
+/// A list: whose, and which of them.
+pub(crate) struct List<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) scope: &'a Scope,
+    pub(crate) filter: &'a CallFilter,
+}
+
+impl List<'_> {
+    /// A page, newest first, and how many there are in all.
+    pub(crate) async fn page(
+        &self,
+        limit: u32,
+        offset: u64,
+    ) -> Result<(Vec<CallRecord>, u64), StoreError> {
+        if !self.is_tallied() {
+            let began = self.began().await?;
+            let total = self.count(&began).await?;
+            let records = if offset < total {
+                self.records(&began, limit, offset).await?
+            } else {
+                Vec::new()
+            };
+            return Ok((records, total));
+        }
+        let days = self.tally("day", i64::MIN..i64::MAX).await?;
+        let total = days.iter().map(|(_, calls)| *calls).sum();
+        let Some((day, rest)) = place(&days, offset) else { return Ok((Vec::new(), total)) };
+        let hours = day.saturating_mul(HOURS_OF_A_DAY);
+        let hours = self.tally("hour", hours..hours.saturating_add(HOURS_OF_A_DAY)).await?;
+        // Between the two questions calls may have ended: then the day's last hour.
+        let Some((hour, rest)) = place(&hours, rest) else { return Ok((Vec::new(), total)) };
+        let below = hour.saturating_add(1).saturating_mul(HOUR_US);
+        Ok((self.records(&(i64::MIN..below), limit, rest).await?, total))
+    }
+
+    /// The first of them, newest first; nothing is counted.
+    pub(crate) async fn first(&self, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
+        let began = self.began().await?;
+        self.records(&began, limit, 0).await
+    }
+
+    /// Whether the tallies know all that is asked for.
+    fn is_tallied(&self) -> bool {
+        let CallFilter {
+            from,
+            to,
+            parent_call,
+            bill_secs,
+            ended,
+            before,
+            direction: _,
+            subaccount: _,
+            hangup_code: _,
+            hangup_source: _,
+        } = self.filter;
+        from.is_none()
+            && to.is_none()
+            && parent_call.is_none()
+            && bill_secs.is_empty()
+            && ended.is_empty()
+            && before.is_none()
+    }
+
+    /// Calls by the day or the hour of their beginning, the latest first.
+    async fn tally(
+        &self,
+        unit: &'static str,
+        within: Range<i64>,
+    ) -> Result<Vec<(i64, u64)>, StoreError> {
+        let table = if unit == "day" { "call_days" } else { "call_hours" };
+        let mut query = QueryBuilder::new(format!(
+            "SELECT {unit}, CAST(sum(calls) AS BIGINT) FROM {table} WHERE scope = "
+        ));
+        query.push_bind(self.scope.auth_id().as_str().to_owned());
+        query.push(format_args!(" AND {unit} >= ")).push_bind(within.start);
+        query.push(format_args!(" AND {unit} < ")).push_bind(within.end);
+        self.and_kind(&mut query);
+        query.push(format_args!(" GROUP BY {unit} ORDER BY {unit} DESC"));
+        let rows: Vec<(i64, i64)> =
+            query.build_query_as().fetch_all(self.pool).await.map_err(failed(WHAT))?;
+        Ok(rows
+            .into_iter()
+            .map(|(at, calls)| (at, u64::try_from(calls).unwrap_or_default()))
+            .collect())
+    }
+
+    /// Whose call, its direction, how it ended.
+    fn and_kind(&self, query: &mut QueryBuilder) {
+        let f = self.filter;
+        for (column, value) in [
+            ("auth_id", f.subaccount.as_ref().map(ToString::to_string)),
+            ("direction", f.direction.map(|d| d.as_str().to_owned())),
+            ("hangup_source", f.hangup_source.clone()),
+        ] {
+            if let Some(value) = value {
+                query.push(format_args!(" AND {column} = ")).push_bind(value);
+            }
+        }
+        if let Some(code) = f.hangup_code {
+            query.push(" AND hangup_code = ").push_bind(i64::from(code));
+        }
+    }
+
+    /// When calls began that ended within the filter's times: not after, and at most the longest call before.
+    async fn began(&self) -> Result<Range<i64>, StoreError> {
+        let mut began = i64::MIN..i64::MAX;
+        let mut from = None;
+        for (compare, at) in &self.filter.ended {
+            let at = at.micros();
+            match compare {
+                Compare::Less | Compare::LessEqual | Compare::Equal => {
+                    began.end = began.end.min(at.saturating_add(1))
+                }
+                Compare::Greater | Compare::GreaterEqual => {}
+            }
+            match compare {
+                Compare::Greater | Compare::GreaterEqual | Compare::Equal => {
+                    from = from.max(Some(at))
+                }
+                Compare::Less | Compare::LessEqual => {}
+            }
+        }
+        if let Some(from) = from {
+            let longest = sql::query("SELECT max(longest_us) FROM call_days WHERE scope = $1");
+            let longest = longest.bind(self.scope.auth_id().as_str()).fetch_one(self.pool).await;
+            let longest =
+                longest.and_then(|row| row.try_get::<Option<i64>, _>(0)).map_err(failed(WHAT))?;
+            began.start = from.saturating_sub(longest.unwrap_or_default());
+        }
+        Ok(began)
+    }
+
+    async fn count(&self, began: &Range<i64>) -> Result<u64, StoreError> {
+        let mut query = self.select("count(*)", began);
+        let total: i64 =
+            query.build_query_scalar().fetch_one(self.pool).await.map_err(failed(WHAT))?;
+        Ok(u64::try_from(total).unwrap_or_default())
+    }
+
+    async fn records(
+        &self,
+        began: &Range<i64>,
+        limit: u32,
+        offset: u64,
+    ) -> Result<Vec<CallRecord>, StoreError> {
+        let mut query = self.select(COLUMNS, began);
+        query.push(" ORDER BY started_us DESC, call_uuid LIMIT ").push_bind(i64::from(limit));
+        query.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
+        let rows = query.build().fetch_all(self.pool).await.map_err(failed(WHAT))?;
+        rows.iter().map(|row| record(WHAT, row)).collect()
+    }
+
+    /// By the index that leaves the fewest rows to be looked at. The planner would take another: it does not know how
+    /// many there are of each.
+    fn select(&self, columns: &str, began: &Range<i64>) -> QueryBuilder {
+        let f = self.filter;
+        let index = match (self.scope, f) {
+            (_, CallFilter { parent_call: Some(_), .. }) => "calls_parent",
+            (_, CallFilter { from: Some(_), .. }) => "calls_list_from",
+            (_, CallFilter { to: Some(_), .. }) => "calls_list_to",
+            (Scope::Main(_), _) => "calls_list",
+            (Scope::Sub(_), _) => "calls_list_sub",
+        };
+        // PostgreSQL's keeps count of them.
+        let by = match self.pool.dialect() {
+            Dialect::Sqlite => format!("INDEXED BY {index}"),
+            Dialect::Postgres => String::new(),
+        };
+        let mut query = QueryBuilder::new(format!("SELECT {columns} FROM calls {by} WHERE "));
+        query.push(match self.scope {
+            Scope::Main(_) => "main_auth_id = ",
+            // The index of subaccounts has none of a main account's own.
+            Scope::Sub(_) => "auth_id <> main_auth_id AND auth_id = ",
+        });
+        query.push_bind(self.scope.auth_id().as_str().to_owned()).push(" AND ended_us IS NOT NULL");
+        for (column, value) in [
+            ("from_number", f.from.clone()),
+            ("to_number", f.to.clone()),
+            ("parent_call_uuid", f.parent_call.map(|call| call.to_string())),
+        ] {
+            if let Some(value) = value {
+                query.push(format_args!(" AND {column} = ")).push_bind(value);
+            }
+        }
+        self.and_kind(&mut query);
+        if began.start > i64::MIN {
+            query.push(" AND started_us >= ").push_bind(began.start);
+        }
+        if began.end < i64::MAX {
+            query.push(" AND started_us < ").push_bind(began.end);
+        }
+        for (compare, secs) in &f.bill_secs {
+            query.push(" AND bill_secs").push(compare.sql()).push_bind(*secs);
+        }
+        for (compare, at) in &f.ended {
+            query.push(" AND ended_us").push(compare.sql()).push_bind(at.micros());
+        }
+        if let Some((started, call)) = &f.before {
+            query.push(" AND started_us <= ").push_bind(started.micros());
+            query.push(" AND (started_us < ").push_bind(started.micros());
+            query.push(" OR call_uuid > ").push_bind(call.to_string()).push(")");
+        }
+        query
+    }
+}
+
+/// Where the call at `offset` stands: the hour or day, and how many of its calls come before it.
+fn place(tally: &[(i64, u64)], offset: u64) -> Option<(i64, u64)> {
+    let mut rest = offset;
+    for (at, calls) in tally {
+        if rest < *calls {
+            return Some((*at, rest));
+        }
+        rest -= calls;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::Store;
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+    use crate::rows::call::CallEnd;
+    use crate::rows::call::CallStart;
+    use crate::tests::end;
+    use crate::tests::secs;
+    use crate::tests::start;
+    use model::Direction;
+    use model::Health;
+
+    const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
+    const SUB: &str = "SAAAAAAAAAAAAAAAAAAA";
+    const OTHER: &str = "MABBBBBBBBBBBBBBBBBB";
+
+    /// Calls of three days, several at one moment; some last for hours.
+    fn calls() -> Vec<(CallStart, CallEnd)> {
+        (0..240_u128)
+            .map(|n| {
+                let (account, main) = match n % 5 {
+                    0 | 1 => (SUB, MAIN),
+                    4 if n % 3 == 0 => (OTHER, OTHER),
+                    _ => (MAIN, MAIN),
+                };
+                let mut begun = start(n, account, main);
+                let at = i64::try_from(n * 7_919 % 240).unwrap() / 2 * 2_100;
+                begun.started = secs(at);
+                begun.direction = if n % 4 == 0 { Direction::Outbound } else { Direction::Inbound };
+                begun.from = format!("91981234567{}", n % 3);
+                begun.parent_call = (n % 7 == 0).then(|| crate::tests::uuid(n % 14));
+                let lasted = i64::try_from(n % 11).unwrap() * 1_500;
+                let mut over = end(at + lasted, u64::try_from(n % 13).unwrap());
+                over.ended = secs(at + lasted);
+                over.hangup_code = if n % 6 == 0 { 4010 } else { 4000 };
+                over.hangup_source =
+                    if n % 6 == 0 { "Plivo".to_owned() } else { "Caller".to_owned() };
+                (begun, over)
+            })
+            .collect()
+    }
+
+    fn compare<T: PartialOrd>(how: Compare, have: &T, want: &T) -> bool {
+        match how {
+            Compare::Equal => have == want,
+            Compare::Greater => have > want,
+            Compare::GreaterEqual => have >= want,
+            Compare::Less => have < want,
+            Compare::LessEqual => have <= want,
+        }
+    }
+
+    /// The same list by looking at every call.
+    fn by_hand<'c>(
+        all: &'c [(CallStart, CallEnd)],
+        scope: &Scope,
+        f: &CallFilter,
+    ) -> Vec<&'c CallStart> {
+        let mut list: Vec<&CallStart> = all
+            .iter()
+            .filter(|(s, e)| {
+                scope.holds(&s.account, &s.main_account)
+                    && f.from.as_ref().is_none_or(|from| *from == s.from)
+                    && f.to.as_ref().is_none_or(|to| *to == s.to)
+                    && f.direction.is_none_or(|direction| direction == s.direction)
+                    && f.subaccount.as_ref().is_none_or(|sub| *sub == s.account)
+                    && f.parent_call.is_none_or(|parent| Some(parent) == s.parent_call)
+                    && f.hangup_code.is_none_or(|code| code == e.hangup_code)
+                    && f.hangup_source.as_ref().is_none_or(|source| *source == e.hangup_source)
+                    && f.bill_secs
+                        .iter()
+                        .all(|(how, n)| compare(*how, &i64::try_from(e.bill_secs).unwrap(), n))
+                    && f.ended.iter().all(|(how, at)| compare(*how, &e.ended, at))
+            })
+            .map(|(s, _)| s)
+            .collect();
+        list.sort_by_key(|s| (std::cmp::Reverse(s.started), s.call.to_string()));
+        list
+    }
+
+    fn filters() -> impl Strategy<Value = CallFilter> {
+        let maybe = |likely: f64| prop::bool::weighted(likely);
+        let how = || {
+            prop::sample::select(vec![
+                Compare::Equal,
+                Compare::Greater,
+                Compare::GreaterEqual,
+                Compare::Less,
+                Compare::LessEqual,
+            ])
+        };
+        let kinds = (maybe(0.3), maybe(0.3), maybe(0.2), maybe(0.2), any::<bool>());
+        let others = (maybe(0.2), maybe(0.2), maybe(0.1));
+        let times = prop::collection::vec((how(), 0..300_i64), 0..3);
+        let bills = prop::collection::vec((how(), 0..14_i64), 0..2);
+        (kinds, others, prop::option::weighted(0.4, times), prop::option::weighted(0.2, bills))
+            .prop_map(
+                |((direction, sub, code, source, which), (from, to, parent), ended, bills)| {
+                    CallFilter {
+                        direction: direction.then_some(if which {
+                            Direction::Inbound
+                        } else {
+                            Direction::Outbound
+                        }),
+                        subaccount: sub.then(|| if which { SUB.into() } else { MAIN.into() }),
+                        hangup_code: code.then_some(if which { 4010 } else { 4000 }),
+                        hangup_source: source
+                            .then(|| if which { "Plivo".to_owned() } else { "Caller".to_owned() }),
+                        from: from.then(|| "919812345671".to_owned()),
+                        to: to.then(|| "918035737458".to_owned()),
+                        parent_call: parent.then(|| crate::tests::uuid(7)),
+                        ended: ended
+                            .unwrap_or_default()
+                            .into_iter()
+                            .map(|(how, at)| (how, secs(at * 1_050)))
+                            .collect(),
+                        bill_secs: bills.unwrap_or_default(),
+                        before: None,
+                    }
+                },
+            )
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_list_is_what_looking_at_each_call_gives() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("o.db"), Health::new()).await.unwrap();
+        let all = calls();
+        for (begun, over) in all.clone() {
+            assert!(store.calls().conclude_without_callbacks(begun, over).await.unwrap());
+        }
+        let cases = (
+            prop::sample::select(vec![MAIN, SUB, OTHER]),
+            filters(),
+            prop::sample::select(vec![0_u64, 1, 19, 40, 100, 150, 10_000]),
+            prop::sample::select(vec![1_u32, 7, 20]),
+        );
+        let mut runner = TestRunner::deterministic();
+        for _ in 0..400 {
+            let (who, filter, offset, limit) = cases.new_tree(&mut runner).unwrap().current();
+            let scope = Scope::of(who.into());
+            let want = by_hand(&all, &scope, &filter);
+            let (page, total) = store.calls().list(&scope, &filter, limit, offset).await.unwrap();
+            let of = |list: &[CallRecord]| list.iter().map(|r| r.start.call).collect::<Vec<_>>();
+            let wanted = |skip: u64| -> Vec<_> {
+                let skip = usize::try_from(skip).unwrap();
+                want.iter().skip(skip).take(limit as usize).map(|s| s.call).collect()
+            };
+            assert_eq!(
+                (total, of(&page)),
+                (want.len() as u64, wanted(offset)),
+                "{who} {filter:?} {offset}"
+            );
+            // As a cursor walks it.
+            if let Some(last) = page.last() {
+                let behind = CallFilter {
+                    before: Some((last.start.started, last.start.call)),
+                    ..filter.clone()
+                };
+                let next = store.calls().newest(&scope, &behind, limit).await.unwrap();
+                assert_eq!(of(&next), wanted(offset + page.len() as u64), "{who} {behind:?}");
+            }
+        }
+        // What is forgotten is not counted.
+        store.close().await;
+        let db = crate::testing::pool(&dir.path().join("o.db")).await;
+        sql::query("DELETE FROM calls WHERE direction = 'outbound'").execute(&db).await.unwrap();
+        let left = "SELECT (SELECT count(*) FROM calls WHERE main_auth_id = $1), \
+            (SELECT CAST(sum(calls) AS BIGINT) FROM call_days WHERE scope = $1), \
+            (SELECT CAST(sum(calls) AS BIGINT) FROM call_hours WHERE scope = $1)";
+        let left: (i64, i64, i64) = sql::query_as(left).bind(MAIN).fetch_one(&db).await.unwrap();
+        assert!(left.0 == left.1 && left.0 == left.2 && left.0 > 0, "{left:?}");
+    }
+
+    #[test]
+    fn a_place_is_found_by_what_comes_before_it() {
+        let tally = [(9, 3), (7, 2), (1, 4)];
+        for (offset, found) in [
+            (0, Some((9, 0))),
+            (2, Some((9, 2))),
+            (3, Some((7, 0))),
+            (4, Some((7, 1))),
+            (8, Some((1, 3))),
+            (9, None),
+        ] {
+            assert_eq!(place(&tally, offset), found, "{offset}");
+        }
+    }
+}

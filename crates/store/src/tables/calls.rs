@@ -1,0 +1,502 @@
+//! Call records: their rows and the queries over them.
+
+use std::time::Duration;
+
+use crate::error::{StoreError, Unread, failed, word};
+use crate::rows::call::{
+    CallEnd, CallRecord, CallStart, Concluded, Conclusion, Farewell, FarewellDue, Orphan,
+    PlacedCall,
+};
+use crate::scope::{Scope, within};
+use crate::shared::Shared;
+use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
+use crate::start_log::{Beginning, Naming, Notes};
+use crate::write::Write;
+use machine::{CallSetup, GraphAction};
+use model::{CallUuid, Timestamp, Wacid};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Calls<'a>(pub(crate) &'a Shared);
+
+impl Calls<'_> {
+    /// Notes an admitted call, and what its end can be told from if this process does not live to see it. `born` is
+    /// on the steady clock. Returns at once; `false`: the queue is full, and the call must not be begun. A beginning that
+    /// is lost all the same [`Store::conclude`] makes good for.
+    #[must_use]
+    pub fn begin(self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
+        self.0.queue.begin_call(start, setup, born)
+    }
+
+    /// Notes Meta's id of a call that we placed. Returns at once.
+    /// One that has ended already is to be ended there too: Graph is told at `farewell`, unless that is settled before.
+    pub fn set_wacid(self, call: CallUuid, wacid: Wacid, farewell: Timestamp) {
+        self.0.queue.bind_call(call, wacid, farewell);
+    }
+
+    /// Notes that an open call was answered. Returns at once.
+    pub fn set_answered(self, call: CallUuid, at: Timestamp) {
+        self.0.queue.post(Write::Answered(call, at));
+    }
+
+    /// Notes that a node lives, on its steady clock: its calls lasted at least until then. Returns at once.
+    pub fn heartbeat(self, node_id: &str, at: Timestamp) {
+        self.0.queue.post(Write::Alive(node_id.to_owned(), at));
+    }
+
+    /// The end of a call: closes its record and puts what reports it into the outbox, in one transaction, once, synced
+    /// to the disk. A call that has its end keeps it, and nothing is written. Queued when this returns. Where the
+    /// journal takes it, its callbacks go out when the store has them; the future waits while nothing takes it.
+    ///
+    /// # Errors
+    /// The store was closed meanwhile.
+    pub fn conclude(
+        self,
+        conclusion: Conclusion,
+    ) -> impl Future<Output = Result<Concluded, StoreError>> + Send + 'static + use<> {
+        self.0.queue.request(|sender| Write::Concluded(Box::new(conclusion), sender))
+    }
+
+    /// Ended calls of which Graph has still to be told, now.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn due_farewells(
+        self,
+        node_id: &str,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<FarewellDue>, StoreError> {
+        farewells(&self.0.read, node_id, now, limit).await
+    }
+
+    /// Graph was told of a call's end, for good; or is to be told `again` then. Returns at once.
+    pub fn settle_farewell(self, call: CallUuid, again: Option<Timestamp>) {
+        self.0.queue.post(Write::Farewell(call, again));
+    }
+
+    /// What another process of this node left to tell Graph is due now. Returns at once.
+    pub fn take_over_farewells(self, node_id: &str) {
+        self.0.queue.post(Write::FarewellsDue(node_id.to_owned()));
+    }
+
+    /// One call, ended or not.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(
+        self,
+        scope: &Scope,
+        call: CallUuid,
+    ) -> Result<Option<CallRecord>, StoreError> {
+        one(&self.0.read, scope, call).await
+    }
+
+    /// Lines of a call's event log with their numbers, from `after` (exclusive; `None`: the first) on. No call of the
+    /// scope's has none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn events(
+        self,
+        scope: &Scope,
+        call: CallUuid,
+        after: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<(u64, String)>, StoreError> {
+        events(&self.0.read, scope, call, after, limit).await
+    }
+
+    /// Calls of a node that were never closed: what a crash left behind (R3).
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn orphans(self, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
+        orphans(&self.0.read, node_id).await
+    }
+
+    /// Calls that this node placed and that have ended since `since`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn placed_since(
+        self,
+        node_id: &str,
+        since: Timestamp,
+    ) -> Result<Vec<PlacedCall>, StoreError> {
+        placed(&self.0.read, node_id, since).await
+    }
+}
+
+pub(crate) const COLUMNS: &str = "call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, caller_name, \
+    wacid, phone_number_id, parent_call_uuid, node_id, started_us, ended_us, answered_us, duration_secs, bill_secs, \
+    meta_duration_secs, hangup_code, hangup_name, hangup_source, hangup_word, cause, remarks, findings, quality, \
+    conference_uuid";
+
+fn select(columns: &str, scope: &Scope) -> QueryBuilder {
+    let mut query = QueryBuilder::new(format!("SELECT {columns} FROM calls WHERE "));
+    within(&mut query, scope);
+    query
+}
+
+pub(crate) async fn one(
+    pool: &Pool,
+    scope: &Scope,
+    call: CallUuid,
+) -> Result<Option<CallRecord>, StoreError> {
+    const WHAT: &str = "read a call";
+    let mut query = select(COLUMNS, scope);
+    query.push(" AND call_uuid = ").push_bind(call.to_string());
+    let row = query.build().fetch_optional(pool).await.map_err(failed(WHAT))?;
+    row.map(|row| record(WHAT, &row)).transpose()
+}
+
+pub(crate) async fn events(
+    pool: &Pool,
+    scope: &Scope,
+    call: CallUuid,
+    after: Option<u64>,
+    limit: u32,
+) -> Result<Vec<(u64, String)>, StoreError> {
+    const WHAT: &str = "read an event log";
+    let mut query = QueryBuilder::new(
+        "SELECT e.seq, e.line FROM call_events e JOIN calls USING (call_uuid) WHERE ",
+    );
+    within(&mut query, scope);
+    query.push(" AND e.call_uuid = ").push_bind(call.to_string());
+    query
+        .push(" AND e.seq > ")
+        .push_bind(after.map_or(-1, |seq| i64::try_from(seq).unwrap_or(i64::MAX)));
+    query.push(" ORDER BY e.seq LIMIT ").push_bind(i64::from(limit));
+    let rows: Vec<(i64, String)> =
+        query.build_query_as().fetch_all(pool).await.map_err(failed(WHAT))?;
+    Ok(rows.into_iter().map(|(seq, line)| (u64::try_from(seq).unwrap_or_default(), line)).collect())
+}
+
+/// The latest calls of all accounts, newest first, ended or not. For the machine's owner: no API comes here.
+pub(crate) async fn latest(pool: &Pool, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
+    const WHAT: &str = "list calls";
+    let mut query = QueryBuilder::new(format!(
+        "SELECT {COLUMNS} FROM calls ORDER BY started_us DESC, call_uuid LIMIT "
+    ));
+    query.push_bind(i64::from(limit));
+    let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
+    rows.iter().map(|row| record(WHAT, row)).collect()
+}
+
+/// A call's event log, whosever it is; none where there is no such call. For the machine's owner.
+pub(crate) async fn whole_log(
+    pool: &Pool,
+    call: CallUuid,
+) -> Result<Option<Vec<String>>, StoreError> {
+    const WHAT: &str = "read an event log";
+    let known = sql::query("SELECT 1 FROM calls WHERE call_uuid = $1").bind(call.to_string());
+    if known.fetch_optional(pool).await.map_err(failed(WHAT))?.is_none() {
+        return Ok(None);
+    }
+    let lines = sql::query_scalar("SELECT line FROM call_events WHERE call_uuid = $1 ORDER BY seq");
+    lines.bind(call.to_string()).fetch_all(pool).await.map(Some).map_err(failed(WHAT))
+}
+
+pub(crate) async fn orphans(pool: &Pool, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
+    const WHAT: &str = "look for calls left open";
+    let mut query = QueryBuilder::new(format!(
+        "SELECT {COLUMNS}, setup, born_us, (SELECT alive_us FROM nodes n WHERE n.node_id = calls.node_id) AS alive_us \
+        FROM calls WHERE ended_us IS NULL AND node_id = "
+    ));
+    query.push_bind(node_id).push(" ORDER BY started_us");
+    let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
+    rows.iter().map(|row| orphan(WHAT, row)).collect()
+}
+
+/// Calls that this node placed and that have ended since `since`.
+pub(crate) async fn placed(
+    pool: &Pool,
+    node_id: &str,
+    since: Timestamp,
+) -> Result<Vec<PlacedCall>, StoreError> {
+    const WHAT: &str = "look for calls that were placed of late";
+    let select = "SELECT call_uuid, phone_number_id, wacid FROM calls \
+        WHERE ended_us >= $2 AND node_id = $1 AND direction = 'outbound' AND call_type = 'whatsapp'";
+    let rows = sql::query(select)
+        .bind(node_id)
+        .bind(since.micros())
+        .fetch_all(pool)
+        .await
+        .map_err(failed(WHAT))?;
+    let read = |row: &Row| -> Result<_, Unread> {
+        Ok(PlacedCall {
+            call: row.try_get::<String, _>("call_uuid")?.parse()?,
+            phone_number_id: row.try_get::<String, _>("phone_number_id")?.into(),
+            wacid: row.try_get::<Option<String>, _>("wacid")?.map(Wacid::from),
+        })
+    };
+    rows.iter()
+        .map(|row| {
+            read(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })
+        })
+        .collect()
+}
+
+fn orphan(what: &'static str, row: &Row) -> Result<Orphan, StoreError> {
+    let record = record(what, row)?;
+    let number = |column: &str| row.try_get::<Option<i64>, _>(column).ok().flatten();
+    let setup = row.try_get::<Option<String>, _>("setup").ok().flatten();
+    let lived =
+        number("alive_us").zip(number("born_us")).map(|(alive, born)| alive.saturating_sub(born));
+    Ok(Orphan {
+        start: record.start,
+        setup: setup.and_then(|json| serde_json::from_str(&json).ok()),
+        answered: number("answered_us").map(Timestamp::from_micros),
+        lived: Duration::from_micros(
+            lived.and_then(|micros| u64::try_from(micros).ok()).unwrap_or_default(),
+        ),
+    })
+}
+
+pub(crate) async fn farewells(
+    pool: &Pool,
+    node_id: &str,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<FarewellDue>, StoreError> {
+    const WHAT: &str = "look for calls that Graph still holds";
+    let select = "SELECT call_uuid, wacid, phone_number_id, farewell, ended_us, farewell_tries FROM calls \
+        WHERE farewell_us <= $2 AND node_id = $1 ORDER BY farewell_us LIMIT $3";
+    let rows = sql::query(select).bind(node_id).bind(now.micros()).bind(i64::from(limit));
+    let rows = rows.fetch_all(pool).await.map_err(failed(WHAT))?;
+    let due = |row: &Row| -> Result<FarewellDue, Unread> {
+        Ok(FarewellDue {
+            call: row.try_get::<String, _>("call_uuid")?.parse()?,
+            wacid: row.try_get::<String, _>("wacid")?.into(),
+            phone_number_id: row.try_get::<String, _>("phone_number_id")?.into(),
+            action: word(&row.try_get::<String, _>("farewell")?)?,
+            ended: Timestamp::from_micros(row.try_get("ended_us")?),
+            tries: row.try_get::<Option<u32>, _>("farewell_tries")?.unwrap_or_default(),
+        })
+    };
+    rows.iter()
+        .map(|row| {
+            due(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })
+        })
+        .collect()
+}
+
+/// Graph was told, or is to be told again then.
+pub(crate) async fn farewell(
+    to: &mut Conn,
+    call: CallUuid,
+    again: Option<Timestamp>,
+) -> Result<(), sqlx::Error> {
+    let update = "UPDATE calls SET farewell_us = $2, farewell_tries = coalesce(farewell_tries, 0) + $3 \
+        WHERE call_uuid = $1 AND farewell_us IS NOT NULL";
+    let again = again.map(Timestamp::micros);
+    let update =
+        sql::query(update).bind(call.to_string()).bind(again).bind(i64::from(again.is_some()));
+    update.execute(to).await.map(drop)
+}
+
+/// The process that was to tell Graph is gone: what it left is due at once.
+pub(crate) async fn farewells_due(to: &mut Conn, node_id: &str) -> Result<(), sqlx::Error> {
+    let update = "UPDATE calls SET farewell_us = 0 WHERE farewell_us IS NOT NULL AND node_id = $1";
+    sql::query(update).bind(node_id).execute(to).await.map(drop)
+}
+
+/// A sign of life of a node.
+pub(crate) async fn alive(to: &mut Conn, node_id: &str, at: Timestamp) -> Result<(), sqlx::Error> {
+    let upsert = "INSERT INTO nodes (node_id, alive_us) VALUES ($1, $2) \
+        ON CONFLICT (node_id) DO UPDATE SET alive_us = excluded.alive_us";
+    sql::query(upsert).bind(node_id).bind(at.micros()).execute(to).await.map(drop)
+}
+
+/// An open call was answered.
+pub(crate) async fn answered(
+    to: &mut Conn,
+    calls: &[(CallUuid, Timestamp)],
+) -> Result<(), sqlx::Error> {
+    let update = "UPDATE calls SET answered_us = $2 WHERE call_uuid = $1 AND ended_us IS NULL";
+    let updates =
+        calls.iter().map(|(call, at)| sql::query(update).bind(call.to_string()).bind(at.micros()));
+    sql::each(to, updates).await.map(drop)
+}
+
+/// Meta's id of a call that we placed is known.
+pub(crate) async fn bound(
+    to: &mut Conn,
+    call: CallUuid,
+    wacid: &Wacid,
+    farewell: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let update = "UPDATE calls SET wacid = $2, \
+        farewell = CASE WHEN ended_us IS NULL THEN farewell ELSE $3 END, \
+        farewell_us = CASE WHEN ended_us IS NULL THEN farewell_us ELSE $4 END WHERE call_uuid = $1";
+    let update = sql::query(update).bind(call.to_string()).bind(wacid.as_str());
+    let update = update.bind(GraphAction::Terminate.as_str()).bind(farewell.micros());
+    update.execute(to).await.map(drop)
+}
+
+/// An open row's beginnings: what its end can be told from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Beginnings<'a> {
+    /// JSON of the set-up.
+    pub(crate) setup: &'a str,
+    /// On the steady clock.
+    pub(crate) born: Timestamp,
+}
+
+/// Writes the row of a call that began, unless there is one.
+pub(crate) async fn insert(
+    to: &mut Conn,
+    start: &CallStart,
+    beginnings: Option<Beginnings<'_>>,
+) -> Result<(), sqlx::Error> {
+    insert_all(to, &[(start, beginnings)]).await
+}
+
+/// The same of many.
+pub(crate) async fn insert_all(
+    to: &mut Conn,
+    begun: &[(&CallStart, Option<Beginnings<'_>>)],
+) -> Result<(), sqlx::Error> {
+    const INSERT: (&str, usize, &str) = (
+        "INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, \
+        caller_name, wacid, phone_number_id, parent_call_uuid, node_id, started_us, setup, born_us) ",
+        15,
+        " ON CONFLICT (call_uuid) DO NOTHING",
+    );
+    let row = |mut row: sql::Values<'_>, (s, beginnings): &(&CallStart, Option<Beginnings<'_>>)| {
+        row.push_bind(s.call.to_string())
+            .push_bind(s.account.as_str())
+            .push_bind(s.main_account.as_str())
+            .push_bind(s.direction.as_str())
+            .push_bind(s.call_type.as_str())
+            .push_bind(&s.from)
+            .push_bind(&s.to)
+            .push_bind(&s.caller_name)
+            .push_bind(s.wacid.as_ref().map(Wacid::as_str))
+            .push_bind(s.phone_number_id.as_str())
+            .push_bind(s.parent_call.map(|c| c.to_string()))
+            .push_bind(&s.node_id)
+            .push_bind(s.started.micros())
+            .push_bind(beginnings.as_ref().map(|b| b.setup))
+            .push_bind(beginnings.as_ref().map(|b| b.born.micros()));
+    };
+    sql::insert_rows(to, INSERT, begun, row).await
+}
+
+/// Writes the rows of calls that an earlier process began, where they are missing, and Meta's names of those that it placed.
+pub(crate) async fn insert_left(pool: &Pool, left: &Notes) -> Result<(), sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let done = insert_notes(&mut connection, left).await;
+    if done.is_err() {
+        // Its transaction ends with it.
+        let _ = connection.close().await;
+    }
+    done
+}
+
+async fn insert_notes(transaction: &mut Conn, left: &Notes) -> Result<(), sqlx::Error> {
+    transaction.begin(true).await?;
+    for Beginning { node_id, born, setup } in &left.beginnings {
+        let json = serde_json::to_string(setup).unwrap_or_default();
+        let beginnings = Beginnings { setup: &json, born: *born };
+        insert(transaction, &CallStart::of(setup, node_id), Some(beginnings)).await?;
+    }
+    for Naming { call, wacid, farewell } in &left.namings {
+        let unnamed = "SELECT 1 FROM calls WHERE call_uuid = $1 AND wacid IS NULL";
+        let unnamed: Option<(i64,)> =
+            sql::query_as(unnamed).bind(call.to_string()).fetch_optional(&mut *transaction).await?;
+        // One that has its name is done with, or in good hands.
+        if unnamed.is_some() {
+            bound(transaction, *call, wacid, *farewell).await?;
+        }
+    }
+    transaction.commit().await
+}
+
+/// Closes a row each, once: a closed one stays as it is. What else reports the end (the outbox) belongs into the same
+/// transaction, and only where this gives `true`.
+pub(crate) async fn close(
+    to: &mut Conn,
+    ends: impl IntoIterator<Item = (CallUuid, &CallEnd, Option<Farewell>)>,
+) -> Result<Vec<bool>, sqlx::Error> {
+    let updates = ends.into_iter().map(|(call, end, farewell)| closing(call, end, farewell));
+    Ok(sql::each(to, updates).await?.iter().map(|done| done.changed > 0).collect())
+}
+
+fn closing(call: CallUuid, e: &CallEnd, farewell: Option<Farewell>) -> Query<Row> {
+    let update = "UPDATE calls SET ended_us = $2, answered_us = $3, duration_secs = $4, bill_secs = $5, \
+        meta_duration_secs = $6, hangup_code = $7, hangup_name = $8, hangup_source = $9, hangup_word = $10, \
+        cause = $11, remarks = $12, findings = $13, farewell = $14, farewell_us = $15, quality = $16, \
+        conference_uuid = $17, setup = NULL, born_us = NULL WHERE call_uuid = $1 AND ended_us IS NULL";
+    sql::query(update)
+        .bind(call.to_string())
+        .bind(e.ended.micros())
+        .bind(e.answered.map(Timestamp::micros))
+        .bind(signed(e.duration_secs))
+        .bind(signed(e.bill_secs))
+        .bind(e.meta_duration_secs.map(signed))
+        .bind(i64::from(e.hangup_code))
+        .bind(&e.hangup_name)
+        .bind(&e.hangup_source)
+        .bind(&e.hangup_word)
+        .bind(&e.cause)
+        .bind(sqlx::types::Json(&e.remarks))
+        .bind(sqlx::types::Json(&e.findings))
+        .bind(farewell.map(|f| f.action.as_str()))
+        .bind(farewell.map(|f| f.due.micros()))
+        .bind(e.quality.as_ref().map(sqlx::types::Json))
+        .bind(e.conference.map(|conference| conference.to_string()))
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn record(what: &'static str, row: &Row) -> Result<CallRecord, StoreError> {
+    read(row).map_err(|e| StoreError::Unreadable { what, detail: e.to_string() })
+}
+
+fn read(row: &Row) -> Result<CallRecord, Unread> {
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let maybe_text = |column: &str| row.try_get::<Option<String>, _>(column);
+    let number = |column: &str| row.try_get::<Option<i64>, _>(column);
+    let secs = |column: &str| number(column).map(|n| n.and_then(|n| u64::try_from(n).ok()));
+    let start = CallStart {
+        call: text("call_uuid")?.parse()?,
+        account: text("auth_id")?.into(),
+        main_account: text("main_auth_id")?.into(),
+        direction: word(&text("direction")?)?,
+        call_type: word(&text("call_type")?)?,
+        from: text("from_number")?,
+        to: text("to_number")?,
+        caller_name: text("caller_name")?,
+        wacid: maybe_text("wacid")?.map(Wacid::from),
+        phone_number_id: text("phone_number_id")?.into(),
+        parent_call: maybe_text("parent_call_uuid")?.map(|c| c.parse()).transpose()?,
+        node_id: text("node_id")?,
+        started: Timestamp::from_micros(row.try_get("started_us")?),
+    };
+    let Some(ended) = number("ended_us")?.map(Timestamp::from_micros) else {
+        return Ok(CallRecord { start, end: None });
+    };
+    let end = CallEnd {
+        ended,
+        answered: number("answered_us")?.map(Timestamp::from_micros),
+        duration_secs: secs("duration_secs")?.unwrap_or_default(),
+        bill_secs: secs("bill_secs")?.unwrap_or_default(),
+        meta_duration_secs: secs("meta_duration_secs")?,
+        hangup_code: u16::try_from(number("hangup_code")?.unwrap_or_default())?,
+        hangup_name: text("hangup_name")?,
+        hangup_source: text("hangup_source")?,
+        hangup_word: text("hangup_word")?,
+        cause: text("cause")?,
+        remarks: row.try_get::<sqlx::types::Json<_>, _>("remarks")?.0,
+        findings: row.try_get::<sqlx::types::Json<_>, _>("findings")?.0,
+        quality: row
+            .try_get::<Option<sqlx::types::Json<_>>, _>("quality")?
+            .map(|quality| quality.0),
+        conference: maybe_text("conference_uuid")?.map(|id| id.parse()).transpose()?,
+    };
+    Ok(CallRecord { start, end: Some(end) })
+}

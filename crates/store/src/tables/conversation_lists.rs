@@ -1,0 +1,562 @@
+//! Lists of conversations: by an index each, and what no index tells is looked for in so many rows a page, so that a page
+//! costs what a page holds however many conversations there are.
+
+use uuid::Uuid;
+
+use crate::error::{StoreError, Unread, failed};
+use crate::rows::conversation::{Conversation, ConversationFilter};
+use crate::scope::{Scope, within};
+use crate::sql::{self, Pool, QueryBuilder, Row};
+use crate::tables::conversations::{COLUMNS, Conversations, conversation};
+use crate::tables::numbers::{BY_NUMBER, JOIN, OWN, STANDING};
+use crate::tables::readers::unreadable;
+use model::{ConversationStatus, digits_of};
+
+impl Conversations<'_> {
+    /// A scope's conversations, the latest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        filter: &ConversationFilter,
+        limit: u32,
+    ) -> Result<Listed, StoreError> {
+        list(&self.0.read, scope, filter, limit).await
+    }
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listed {
+    /// Fewer than asked for, perhaps none, also where there are more.
+    pub found: Vec<Conversation>,
+    /// What the next page is behind; none: this is the last.
+    pub next: Option<(i64, Uuid)>,
+}
+
+/// Rows that one page looks at: what no index tells is looked for in these, and then in the next page's.
+const LOOKED_AT: u32 = 1_000;
+
+/// A scope's, the latest first.
+pub(crate) async fn list(
+    pool: &Pool,
+    scope: &Scope,
+    filter: &ConversationFilter,
+    limit: u32,
+) -> Result<Listed, StoreError> {
+    const WHAT: &str = "list conversations";
+    let (mut found, mut bound) = (Vec::new(), None);
+    let page = usize::try_from(limit).unwrap_or(usize::MAX);
+    for look in Look::of(pool, scope, filter).await? {
+        let mut select = look.query("", scope, filter, limit + 1);
+        let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
+        let rows = rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT)));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        // What comes behind was not looked at by this one, whatever the others found there.
+        let end = match rows.last().filter(|_| rows.len() > page) {
+            Some(last) => Some(place(last)),
+            None => look.end(pool, scope, filter).await?,
+        };
+        bound = bound.max(end);
+        found.extend(rows);
+    }
+    found.sort_by_key(|one| std::cmp::Reverse(place(one)));
+    found.retain(|one| bound.is_none_or(|bound| place(one) >= bound));
+    if found.len() > page {
+        found.truncate(page);
+        bound = found.last().map(place);
+    }
+    Ok(Listed { found, next: bound })
+}
+
+fn place(one: &Conversation) -> (i64, Uuid) {
+    (one.last.at.micros(), one.pair.conversation)
+}
+
+/// The index that a list goes by; whatever else is asked for is looked for in the rows that it gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    All,
+    Number,
+    Unread,
+    PutAway(ConversationStatus),
+    /// Those whose own routing names the agent.
+    Agent(Uuid),
+    /// Users whose digits begin so, where they are few; in no order.
+    Users,
+}
+
+impl Look {
+    /// How to find what a filter asks for; two ways where neither has all.
+    async fn of(
+        pool: &Pool,
+        scope: &Scope,
+        filter: &ConversationFilter,
+    ) -> Result<Vec<Self>, StoreError> {
+        let put_away = filter.status.filter(|status| *status != ConversationStatus::Open);
+        Ok(match (filter.agent, put_away) {
+            _ if digits(filter).is_some() && Self::are_few(pool, scope, filter).await? => {
+                vec![Self::Users]
+            }
+            _ if filter.number.is_some() => vec![Self::Number],
+            (Some(agent), _) => {
+                let select = "SELECT count(*) FROM number_tenures WHERE agent = $1";
+                let count = sql::query_scalar(select).bind(agent.to_string()).fetch_one(pool).await;
+                let by_number: i64 = count.map_err(failed("list conversations"))?;
+                if by_number > 0 {
+                    vec![Self::Agent(agent), Self::All]
+                } else {
+                    vec![Self::Agent(agent)]
+                }
+            }
+            _ if filter.unread == Some(true) => vec![Self::Unread],
+            (None, Some(status)) => vec![Self::PutAway(status)],
+            (None, None) => vec![Self::All],
+        })
+    }
+
+    /// Whether one page can look at all users whose digits begin so. Of more than that each page looks at its share, as for
+    /// any other word.
+    async fn are_few(
+        pool: &Pool,
+        scope: &Scope,
+        filter: &ConversationFilter,
+    ) -> Result<bool, StoreError> {
+        let mut select =
+            QueryBuilder::new("SELECT count(*) FROM (SELECT 1 AS one FROM conversations c WHERE ");
+        Self::Users.known(&mut select, scope, filter);
+        select.push(" LIMIT ").push_bind(i64::from(LOOKED_AT)).push(") AS few");
+        let counted = select.build().fetch_one(pool).await.and_then(|row| row.try_get::<i64, _>(0));
+        Ok(counted.map_err(failed("list conversations"))? < i64::from(LOOKED_AT))
+    }
+
+    /// What the index knows.
+    fn known(self, select: &mut QueryBuilder, scope: &Scope, filter: &ConversationFilter) {
+        select.push("c.");
+        within(select, scope);
+        if matches!(scope, Scope::Sub(_)) {
+            // The words of the indexes that hold subaccounts' rows alone.
+            select.push(" AND c.auth_id <> c.main_auth_id");
+        }
+        match self {
+            Self::All | Self::Number | Self::Users => {}
+            Self::Unread => {
+                select.push(" AND c.unread > 0");
+            }
+            Self::PutAway(status) => {
+                select.push(" AND c.status <> 'open' AND c.status = ").push_bind(status.as_str());
+            }
+            Self::Agent(agent) => {
+                select.push(" AND c.agent IS NOT NULL AND c.agent = ").push_bind(agent.to_string());
+            }
+        }
+        if let (Self::Number, Some(number)) = (self, &filter.number) {
+            select.push(" AND c.number = ").push_bind(number.as_str());
+        }
+        if let (Self::Users, Some(digits)) = (self, digits(filter)) {
+            // A letter is behind all digits, in whatever order a database has its texts.
+            let end = format!("{digits}a");
+            select
+                .push(" AND c.user_id >= ")
+                .push_bind(digits)
+                .push(" AND c.user_id < ")
+                .push_bind(end);
+        } else {
+            behind(select, filter);
+        }
+    }
+
+    /// Whether rows have to be looked at.
+    fn looks(self, filter: &ConversationFilter) -> bool {
+        let search = !filter.search.trim().is_empty();
+        match self {
+            Self::Users | Self::Agent(_) => true,
+            Self::All => {
+                search
+                    || filter.status.is_some()
+                    || filter.unread.is_some()
+                    || filter.agent.is_some()
+            }
+            Self::Number => {
+                search
+                    || filter.status.is_some()
+                    || filter.unread.is_some()
+                    || filter.agent.is_some()
+            }
+            Self::Unread => search || filter.status.is_some(),
+            Self::PutAway(_) => search || filter.unread.is_some(),
+        }
+    }
+
+    /// The query of a page, behind these words.
+    fn query(
+        self,
+        words: &str,
+        scope: &Scope,
+        filter: &ConversationFilter,
+        limit: u32,
+    ) -> QueryBuilder {
+        let mut select = QueryBuilder::new(format!("{words}SELECT {COLUMNS}, {STANDING} FROM "));
+        if !self.looks(filter) {
+            select.push("conversations c ").push(JOIN).push(" WHERE ");
+            self.known(&mut select, scope, filter);
+            select.push(ORDER).push(" LIMIT ").push_bind(i64::from(limit));
+            return select;
+        }
+        select.push("(SELECT c.* FROM conversations c WHERE ");
+        self.known(&mut select, scope, filter);
+        if self != Self::Users {
+            select.push(ORDER);
+        }
+        select
+            .push(" LIMIT ")
+            .push_bind(i64::from(LOOKED_AT))
+            .push(") c ")
+            .push(JOIN)
+            .push(" WHERE 1 = 1");
+        self.looked_for(&mut select, filter);
+        if self == Self::Users {
+            behind(&mut select, filter);
+        }
+        // Of no more rows than were looked at.
+        select.push(ORDER).push(" LIMIT ").push_bind(i64::from(limit));
+        select
+    }
+
+    fn looked_for(self, select: &mut QueryBuilder, filter: &ConversationFilter) {
+        if let (Self::Users, Some(number)) = (self, &filter.number) {
+            select.push(" AND c.number = ").push_bind(number.as_str());
+        }
+        if let Some(status) = filter.status.filter(|status| self != Self::PutAway(*status)) {
+            select.push(" AND c.status = ").push_bind(status.as_str());
+        }
+        match filter.unread {
+            Some(true) => {
+                select.push(" AND c.unread > 0");
+            }
+            Some(false) => {
+                select.push(" AND c.unread = 0");
+            }
+            None => {}
+        }
+        match (self, filter.agent) {
+            (Self::Agent(_), _) => {
+                select.push(" AND ").push(OWN);
+            }
+            (Self::All, Some(agent)) => {
+                select
+                    .push(" AND ")
+                    .push(BY_NUMBER)
+                    .push(" AND n.agent = ")
+                    .push_bind(agent.to_string());
+            }
+            (_, Some(agent)) => {
+                select
+                    .push(" AND (")
+                    .push(BY_NUMBER)
+                    .push(" AND n.agent = ")
+                    .push_bind(agent.to_string());
+                select
+                    .push(" OR ")
+                    .push(OWN)
+                    .push(" AND c.agent = ")
+                    .push_bind(agent.to_string())
+                    .push(")");
+            }
+            (_, None) => {}
+        }
+        let search = filter.search.trim();
+        if self != Self::Users && !search.is_empty() {
+            // Rows of an Offhook that did not keep them in lower case yet: as far as the database can make them so.
+            for (n, text) in [
+                "coalesce(c.name_lower, lower(c.name))",
+                "coalesce(c.last_lower, lower(c.last_text))",
+                "c.user_id",
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                select.push(if n == 0 { " AND (" } else { " OR " }).push(text).push(" LIKE ");
+                select.push_bind(like(search)).push(" ESCAPE '\\'");
+            }
+            if let Some(digits) = digits(filter) {
+                select.push(" OR c.user_id LIKE ").push_bind(format!("{digits}%"));
+            }
+            select.push(")");
+        }
+    }
+
+    /// The last row that a page looked at, where there are more.
+    async fn end(
+        self,
+        pool: &Pool,
+        scope: &Scope,
+        filter: &ConversationFilter,
+    ) -> Result<Option<(i64, Uuid)>, StoreError> {
+        const WHAT: &str = "list conversations";
+        if !self.looks(filter) || self == Self::Users {
+            return Ok(None);
+        }
+        let mut select =
+            QueryBuilder::new("SELECT c.last_us, c.conversation_id FROM conversations c WHERE ");
+        self.known(&mut select, scope, filter);
+        select.push(ORDER).push(" LIMIT 1 OFFSET ").push_bind(i64::from(LOOKED_AT) - 1);
+        let row = select.build().fetch_optional(pool).await.map_err(failed(WHAT))?;
+        let read = |row: &Row| {
+            let id: String = row.try_get("conversation_id")?;
+            Ok::<_, Unread>((row.try_get::<i64, _>("last_us")?, id.parse()?))
+        };
+        row.map(|row| read(&row).map_err(unreadable(WHAT))).transpose()
+    }
+}
+
+const ORDER: &str = " ORDER BY c.last_us DESC, c.conversation_id DESC";
+
+fn behind(select: &mut QueryBuilder, filter: &ConversationFilter) {
+    if let Some((at, id)) = filter.before {
+        select.push(" AND (c.last_us, c.conversation_id) < (").push_bind(at).push(", ");
+        select.push_bind(id.to_string()).push(")");
+    }
+}
+
+/// What a search says where it is a number, or how one begins: that has an index.
+fn digits(filter: &ConversationFilter) -> Option<String> {
+    let search = filter.search.trim();
+    let digits = digits_of(search);
+    let plain =
+        digits.len() >= 5 && search.chars().all(|c| c.is_ascii_digit() || "+ -()".contains(c));
+    plain.then(|| digits.to_string())
+}
+
+/// What is looked for, anywhere in a text.
+fn like(search: &str) -> String {
+    let mut like = String::from("%");
+    for c in search.to_lowercase().chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            like.push('\\');
+        }
+        like.push(c);
+    }
+    like.push('%');
+    like
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::conversation::Pair;
+    use crate::rows::conversation::UserName;
+    use crate::store::Store;
+    use model::E164;
+    use model::Health;
+    use model::Routing;
+    use model::Timestamp;
+
+    /// An index has the order of every list: however many there are, a page looks at no more than [`LOOKED_AT`].
+    #[tokio::test]
+    async fn no_list_of_conversations_is_sorted() {
+        if crate::testing::skipped_on_postgres() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let before = Some((7, Uuid::from_u128(7)));
+        let none = || ConversationFilter { before, ..ConversationFilter::default() };
+        let number = || Some(E164::parse("918035737458").unwrap());
+        let agent = Some(Uuid::from_u128(1));
+        let search = |text: &str| ConversationFilter { search: text.to_owned(), ..none() };
+        let status = |status| ConversationFilter { status: Some(status), ..none() };
+        // The filter, how it looks, and the index: of a main account, of a subaccount.
+        let rows = [
+            (none(), Look::All, ["of_main_account", "of_account"]),
+            (status(ConversationStatus::Open), Look::All, ["of_main_account", "of_account"]),
+            (
+                status(ConversationStatus::Archived),
+                Look::PutAway(ConversationStatus::Archived),
+                ["put_away", "put_away_of_account"],
+            ),
+            (
+                ConversationFilter { unread: Some(true), ..none() },
+                Look::Unread,
+                ["unread", "unread_of_account"],
+            ),
+            (
+                ConversationFilter { unread: Some(false), ..none() },
+                Look::All,
+                ["of_main_account", "of_account"],
+            ),
+            (
+                ConversationFilter { number: number(), ..none() },
+                Look::Number,
+                ["of_number", "of_number_of_account"],
+            ),
+            (
+                ConversationFilter { number: number(), unread: Some(true), agent, ..none() },
+                Look::Number,
+                ["of_number", "of_number_of_account"],
+            ),
+            (
+                ConversationFilter { agent, ..none() },
+                Look::Agent(Uuid::from_u128(1)),
+                ["of_agent", "of_agent"],
+            ),
+            (ConversationFilter { agent, ..none() }, Look::All, ["of_main_account", "of_account"]),
+            (search("a word"), Look::All, ["of_main_account", "of_account"]),
+            (search("+91 98765"), Look::Users, ["of_user", "of_user_of_account"]),
+        ];
+        for (filter, look, indexes) in &rows {
+            for (scope, index) in ["MA1", "SA1"].map(|id| Scope::of(id.into())).iter().zip(indexes)
+            {
+                let mut explain = look.query("EXPLAIN QUERY PLAN ", scope, filter, 50);
+                let plan = explain.build().fetch_all(&store.shared.read).await.unwrap();
+                let plan: Vec<String> =
+                    plan.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect();
+                let by = format!("SEARCH c USING INDEX conversations_{index} (");
+                assert!(
+                    plan.iter().any(|line| line.starts_with(&by)),
+                    "{filter:?} {scope:?} {index}: {plan:?}"
+                );
+                // Where rows are looked at, the few that are found are put in order: never those that are looked at.
+                let sorts = plan.iter().filter(|line| line.contains("TEMP B-TREE")).count();
+                assert!(sorts <= usize::from(look.looks(filter)), "{filter:?} {scope:?}: {plan:?}");
+                assert!(
+                    !plan.iter().any(|line| line.starts_with("SCAN conversations")),
+                    "{plan:?}"
+                );
+            }
+        }
+        let forget =
+            "EXPLAIN QUERY PLAN SELECT conversation_id FROM conversations c WHERE c.last_us < 7";
+        let plan = sql::query(forget).fetch_all(&store.shared.read).await.unwrap();
+        let plan: String =
+            plan.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect();
+        assert!(plan.contains("conversations_last"), "{plan}");
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn of_many_users_whose_numbers_begin_alike_each_is_on_one_page() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let many = u128::from(LOOKED_AT) + 200;
+        for n in 0..many {
+            let pair = Pair {
+                conversation: Uuid::from_u128(n),
+                account: "MA1".into(),
+                main_account: "MA1".into(),
+                number: E164::parse("918035737458").unwrap(),
+                phone_number_id: "1".into(),
+                user: UserName { id: format!("919800{n:06}"), bsuid: None, name: String::new() },
+            };
+            let at = Timestamp::from_secs(1_000 + i64::try_from(n).unwrap());
+            store.conversations().open(pair, Routing::None, at).await.unwrap();
+        }
+        let scope = Scope::of("MA1".into());
+        let (mut seen, mut before) = (std::collections::BTreeSet::new(), None);
+        loop {
+            let filter = ConversationFilter {
+                search: "+91 9800".to_owned(),
+                before,
+                ..ConversationFilter::default()
+            };
+            let page = store.conversations().list(&scope, &filter, 100).await.unwrap();
+            for one in &page.found {
+                assert!(seen.insert(one.pair.user.id.clone()), "twice");
+            }
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen.len() as u128, many);
+        store.close().await;
+    }
+
+    #[test]
+    fn what_is_looked_for_is_no_pattern() {
+        assert_eq!(like("50% O_K\\"), "%50\\% o\\_k\\\\%");
+    }
+
+    /// Prints how long a page takes where there are a million conversations:
+    /// `cargo test --lib a_page_of_a_million -- --ignored --nocapture`.
+    #[tokio::test]
+    #[ignore = "fills a database of a gigabyte"]
+    async fn a_page_of_a_million_conversations_takes_less_than_30_ms() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("o.db");
+        Store::open(&file, Health::new()).await.unwrap().close().await;
+        let pool =
+            sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+        // Every tenth is a subaccount's; one in a hundred is unread, put away, or an agent's.
+        let fill = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, name, \
+            status, routing, agent, unread, last_text, last_direction, last_us, heard_us, created_us, name_lower, last_lower) \
+            WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999999) \
+            SELECT printf('%08x-0000-4000-8000-%012x', (i * 2654435761) % 4294967296, i), \
+            CASE WHEN i % 10 = 0 THEN 'SA1' ELSE 'MA1' END, 'MA1', printf('9180357374%02d', i % 40), \
+            printf('10%02d', i % 40), printf('9198%08d', i), 'Name ' || i, \
+            CASE WHEN i % 100 = 10 THEN 'archived' ELSE 'open' END, CASE WHEN i % 100 = 20 THEN 'agent' ELSE 'none' END, \
+            CASE WHEN i % 100 = 20 THEN '00000000-0000-0000-0000-000000000001' END, i % 100 = 30, 'The last words of ' || i, \
+            'inbound', 1790000000000000 + i * 1000, 0, 0, 'name ' || i, 'the last words of ' || i FROM n";
+        sqlx::query(fill).execute(&pool).await.unwrap();
+        pool.close().await;
+        let store = Store::open(&file, Health::new()).await.unwrap();
+        let clock = model::Clock::real();
+        let none = ConversationFilter::default;
+        let middle = Some((1_790_000_500_000_000, Uuid::nil()));
+        let search = |text: &str| ConversationFilter { search: text.to_owned(), ..none() };
+        let rows = [
+            ("all", none()),
+            ("from the middle on", ConversationFilter { before: middle, ..none() }),
+            ("open", ConversationFilter { status: Some(ConversationStatus::Open), ..none() }),
+            (
+                "archived",
+                ConversationFilter { status: Some(ConversationStatus::Archived), ..none() },
+            ),
+            (
+                "closed: none",
+                ConversationFilter { status: Some(ConversationStatus::Closed), ..none() },
+            ),
+            ("unread", ConversationFilter { unread: Some(true), ..none() }),
+            ("read", ConversationFilter { unread: Some(false), ..none() }),
+            (
+                "a number's",
+                ConversationFilter { number: E164::parse("918035737410").ok(), ..none() },
+            ),
+            (
+                "a number's unread: none",
+                ConversationFilter {
+                    number: E164::parse("918035737411").ok(),
+                    unread: Some(true),
+                    ..none()
+                },
+            ),
+            ("an agent's", ConversationFilter { agent: Some(Uuid::from_u128(1)), ..none() }),
+            ("a word that is not there", search("nowhere")),
+            ("a user", search("+919800123450")),
+            ("many users", search("91980")),
+        ];
+        let mut worst = std::time::Duration::ZERO;
+        for scope in ["MA1", "SA1"].map(|id| Scope::of(id.into())) {
+            for (name, filter) in &rows {
+                let mut took = Vec::new();
+                for _ in 0..5 {
+                    let begun = clock.now();
+                    store.conversations().list(&scope, filter, 50).await.unwrap();
+                    took.push(clock.now().saturating_duration_since(begun));
+                }
+                // The first one reads what the disk has.
+                let median = {
+                    took.sort();
+                    took[2]
+                };
+                #[allow(clippy::print_stderr, reason = "figures are told")]
+                let () = eprintln!("{scope:?} {name}: {median:?}, {:?} at most", took[4]);
+                worst = worst.max(median);
+            }
+        }
+        assert!(worst < std::time::Duration::from_millis(30), "{worst:?}");
+        store.close().await;
+    }
+}

@@ -1,0 +1,397 @@
+//! Conversations and their messages as they are read: lists by index, timelines, and what an answer to a message needs.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use crate::error::{StoreError, Unread, failed};
+use crate::rows::callback::Written;
+use crate::rows::conversation::{Conversation, ConversationChange, Insights, Last, Pair, Standing};
+use crate::rows::message::{Came, Draft, InboxFound};
+use crate::scope::{Scope, within};
+use crate::shared::Shared;
+use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
+use crate::tables::numbers::{self, GENERATION, JOIN, STANDING, standing};
+use crate::tables::readers::{direction, pair, unreadable};
+use crate::tables::responses;
+use crate::write::InboxWrite;
+use model::{ConversationStatus, E164, Routing, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Conversations<'a>(pub(crate) &'a Shared);
+
+impl Conversations<'_> {
+    /// Changes a conversation, and puts what tells webhooks of it into the outbox; `false`: the scope has none of that
+    /// id, or it is not in a state for it.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn change(
+        self,
+        scope: &Scope,
+        conversation: Uuid,
+        change: ConversationChange,
+        tell: Vec<(Uuid, Draft)>,
+    ) -> Result<(bool, Vec<Written>), StoreError> {
+        let scope = scope.clone();
+        self.0
+            .queue
+            .inbox(InboxWrite::Change { scope, conversation, change, tell })
+            .await?
+            .into_done()
+    }
+
+    /// Deletes a conversation with its messages; `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// The store takes nothing now; some of its messages may be gone.
+    pub async fn delete(self, scope: &Scope, conversation: Uuid) -> Result<bool, StoreError> {
+        if self.get(scope, conversation).await?.is_none() {
+            return Ok(false);
+        }
+        self.0.delete_within(conversation).await?;
+        let written = self.0.queue.inbox(InboxWrite::Delete { scope: scope.clone(), conversation });
+        Ok(written.await?.into_done()?.0)
+    }
+
+    /// Makes a conversation with this routing, or gives it that routing.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn open(self, pair: Pair, routing: Routing, at: Timestamp) -> Result<(), StoreError> {
+        self.0.queue.inbox(InboxWrite::Open { pair, routing, at }).await?.into_done().map(drop)
+    }
+
+    /// One of a scope's conversations.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Conversation>, StoreError> {
+        one(&self.0.read, scope, id).await
+    }
+
+    /// How many conversations are open of each of these numbers, as far as the scope sees them; none of a number that is
+    /// not among the answers.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn count_open(
+        self,
+        scope: &Scope,
+        numbers: &[E164],
+    ) -> Result<BTreeMap<E164, u64>, StoreError> {
+        open_of(&self.0.read, scope, numbers).await
+    }
+}
+
+pub(crate) const COLUMNS: &str = "c.conversation_id, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, \
+    c.status, c.unread, c.last_text, c.last_direction, c.last_us, c.heard_us, c.sentiment, c.score, c.summary, \
+    c.insights_by, c.insights_us, c.created_us";
+
+/// One of a scope's.
+pub(crate) async fn one(
+    pool: &Pool,
+    scope: &Scope,
+    id: Uuid,
+) -> Result<Option<Conversation>, StoreError> {
+    const WHAT: &str = "read a conversation";
+    let mut select = QueryBuilder::new(format!(
+        "SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE c."
+    ));
+    within(&mut select, scope);
+    select.push(" AND c.conversation_id = ").push_bind(id.to_string());
+    let row = select.build().fetch_optional(pool).await.map_err(failed(WHAT))?;
+    row.map(|row| conversation(&row).map_err(unreadable(WHAT))).transpose()
+}
+
+/// Everybody's conversations behind that one, in the order of their ids: for the owner of the machine.
+pub(crate) async fn after(
+    pool: &Pool,
+    after: Uuid,
+    limit: u32,
+) -> Result<Vec<Conversation>, StoreError> {
+    const WHAT: &str = "read the conversations";
+    let mut select = QueryBuilder::new(format!(
+        "SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE c.conversation_id > "
+    ));
+    select
+        .push_bind(after.to_string())
+        .push(" ORDER BY c.conversation_id LIMIT ")
+        .push_bind(i64::from(limit));
+    let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
+    rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
+}
+
+/// Some of a scope's behind that one, in the order of their ids.
+pub(crate) async fn of_scope(
+    pool: &Pool,
+    scope: &Scope,
+    narrow: impl FnOnce(&mut QueryBuilder),
+    after: Uuid,
+    limit: u32,
+) -> Result<Vec<Conversation>, StoreError> {
+    const WHAT: &str = "read a person's conversations";
+    let mut select = QueryBuilder::new(format!(
+        "SELECT {COLUMNS}, {STANDING} FROM conversations c {JOIN} WHERE "
+    ));
+    within(&mut select, scope);
+    narrow(&mut select);
+    select.push(" AND c.conversation_id > ").push_bind(after.to_string());
+    select.push(" ORDER BY c.conversation_id LIMIT ").push_bind(i64::from(limit));
+    let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
+    rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
+}
+
+/// Open conversations of each of these numbers of a scope's; of a number that is not among the answers there are none.
+pub(crate) async fn open_of(
+    pool: &Pool,
+    scope: &Scope,
+    numbers: &[E164],
+) -> Result<BTreeMap<E164, u64>, StoreError> {
+    const WHAT: &str = "count open conversations";
+    let Some((first, rest)) = numbers.split_first() else { return Ok(BTreeMap::new()) };
+    let mut select = QueryBuilder::new("SELECT number, count(*) FROM conversations WHERE ");
+    within(&mut select, scope);
+    // The word stands in the index: few rows are looked at, and none but in it.
+    select.push(" AND status = 'open' AND number IN (").push_bind(first.as_str());
+    for number in rest {
+        select.push(", ").push_bind(number.as_str());
+    }
+    select.push(") GROUP BY number");
+    let rows: Vec<(String, i64)> =
+        select.build_query_as().fetch_all(pool).await.map_err(failed(WHAT))?;
+    let counted =
+        rows.into_iter().filter_map(|(number, count)| Some((E164::parse(&number).ok()?, count)));
+    Ok(counted.map(|(number, count)| (number, u64::try_from(count).unwrap_or_default())).collect())
+}
+
+pub(crate) fn conversation(row: &Row) -> Result<Conversation, Unread> {
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let time = |column: &str| row.try_get::<i64, _>(column).map(Timestamp::from_micros);
+    let id = text("conversation_id")?.parse()?;
+    let insights = match row.try_get::<Option<String>, _>("sentiment")? {
+        Some(sentiment) => Some(Insights {
+            sentiment,
+            score: row.try_get::<Option<f64>, _>("score")?.unwrap_or_default(),
+            summary: row.try_get::<Option<String>, _>("summary")?.unwrap_or_default(),
+            by: row.try_get::<Option<String>, _>("insights_by")?.unwrap_or_default(),
+            at: Timestamp::from_micros(
+                row.try_get::<Option<i64>, _>("insights_us")?.unwrap_or_default(),
+            ),
+        }),
+        None => None,
+    };
+    let heard = time("heard_us")?;
+    Ok(Conversation {
+        pair: pair(id, row)?,
+        status: ConversationStatus::parse(&text("status")?).ok_or("a status that nobody knows")?,
+        standing: standing(row)?,
+        unread: u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default(),
+        last: Last {
+            text: text("last_text")?,
+            direction: direction(&text("last_direction")?),
+            at: time("last_us")?,
+        },
+        heard: (heard.micros() > 0).then_some(heard),
+        insights,
+        created: time("created_us")?,
+    })
+}
+
+/// What puts a conversation there, with its first eleven values: whose it is, with whom, and who has it.
+pub(crate) fn begun(text: &'static str, pair: &Pair, routing: Routing) -> Query<Row> {
+    sql::query(text)
+        .bind(pair.conversation.to_string())
+        .bind(pair.account.as_str())
+        .bind(pair.main_account.as_str())
+        .bind(pair.number.as_str())
+        .bind(pair.phone_number_id.as_str())
+        .bind(&pair.user.id)
+        .bind(&pair.user.bsuid)
+        .bind(&pair.user.name)
+        .bind(routing.as_str())
+        .bind(routing.webhook().map(|id| id.to_string()))
+        .bind(routing.agent().map(|id| id.to_string()))
+}
+
+/// Makes the conversation or brings it up to date.
+pub(crate) fn conversing(came: &Came) -> Query<Row> {
+    // A number's stored routing is read here and now: memory may be a moment behind it. It is its owner's.
+    let upsert = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, \
+        bsuid, name, status, routing, webhook, agent, unread, last_text, last_direction, last_us, heard_us, created_us, \
+        generation, name_lower, last_lower) \
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, 'open', coalesce(r.routing, $9), \
+        CASE WHEN r.routing IS NULL THEN $10 ELSE r.webhook END, CASE WHEN r.routing IS NULL THEN $11 ELSE r.agent END, \
+        $12, $13, $14, $15, $16, $15, coalesce(n.generation, 0), $17, $18 \
+        FROM (SELECT 1 AS one) o LEFT JOIN number_tenures n ON n.phone_number_id = $5 \
+        LEFT JOIN number_routing r ON r.phone_number_id = $5 AND coalesce(n.owner, $2) = $2 WHERE o.one = 1 \
+        ON CONFLICT (conversation_id) DO UPDATE SET \
+        name = CASE WHEN excluded.name <> '' THEN excluded.name ELSE conversations.name END, \
+        name_lower = CASE WHEN excluded.name <> '' THEN excluded.name_lower ELSE conversations.name_lower END, \
+        last_lower = excluded.last_lower, unread = conversations.unread + excluded.unread, \
+        last_text = excluded.last_text, last_direction = excluded.last_direction, \
+        last_us = CASE WHEN excluded.last_us > conversations.last_us THEN excluded.last_us ELSE conversations.last_us END, \
+        heard_us = CASE WHEN excluded.heard_us > conversations.heard_us THEN excluded.heard_us ELSE conversations.heard_us END \
+        RETURNING routing, webhook, agent, epoch, ai_enabled, unread, generation, main_auth_id, number, bsuid, status, \
+        (SELECT t.owner FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_owner, \
+        (SELECT t.generation FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_generation, \
+        (SELECT t.routing FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_routing, \
+        (SELECT t.webhook FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_webhook, \
+        (SELECT t.agent FROM number_tenures t WHERE t.phone_number_id = conversations.phone_number_id) AS held_agent";
+    let Came { pair, message, heard, counts, routing, .. } = came;
+    begun(upsert, pair, *routing)
+        .bind(i64::from(*counts))
+        .bind(&message.text)
+        .bind(message.direction.as_str())
+        .bind(message.at.micros())
+        .bind(heard.map_or(0, Timestamp::micros))
+        .bind(pair.user.name.to_lowercase())
+        .bind(message.text.to_lowercase())
+}
+
+/// What is left to do once the conversation is there; where it stands, and how many of its messages are unread.
+pub(crate) async fn conversed(
+    to: &mut Conn,
+    came: &Came,
+    row: &Row,
+) -> Result<(Standing, u64), sqlx::Error> {
+    renew(to, came, row).await?;
+    let pair = &came.pair;
+    let mut standing = standing(row)?;
+    match numbers::held(row)? {
+        None => numbers::begin(to, pair).await?,
+        Some(held) => {
+            standing.epoch += u64::try_from(held.generation).unwrap_or_default();
+            if held.generation > row.try_get::<i64, _>("generation")? {
+                standing.routing = held.routing;
+            }
+            if !held.owner.is_empty() && held.owner != pair.account.as_str() {
+                standing.routing = Routing::None;
+            }
+        }
+    }
+    Ok((standing, u64::try_from(row.try_get::<i64, _>("unread")?).unwrap_or_default()))
+}
+
+/// What of a conversation is another than it was. Apart from what each message changes, and only where it is so: what an update
+/// names, it writes into each index that has it, whether it changes or not.
+pub(crate) async fn renew(to: &mut Conn, came: &Came, row: &Row) -> Result<(), sqlx::Error> {
+    let Came { pair, counts, .. } = came;
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let bsuid: Option<String> = row.try_get("bsuid")?;
+    if text("main_auth_id")? == pair.main_account.as_str()
+        && text("number")? == pair.number.as_str()
+        && (pair.user.bsuid.is_none() || pair.user.bsuid == bsuid)
+        && (!counts || text("status")? == ConversationStatus::Open.as_str())
+    {
+        return Ok(());
+    }
+    let update = "UPDATE conversations SET main_auth_id = $2, number = $3, bsuid = coalesce($4, bsuid), \
+        status = CASE WHEN $5 > 0 THEN 'open' ELSE status END WHERE conversation_id = $1";
+    let update =
+        sql::query(update).bind(pair.conversation.to_string()).bind(pair.main_account.as_str());
+    let update = update.bind(pair.number.as_str()).bind(&pair.user.bsuid).bind(i64::from(*counts));
+    update.execute(to).await.map(drop)
+}
+
+pub(crate) async fn change(
+    to: &mut Conn,
+    scope: &Scope,
+    conversation: Uuid,
+    change: &ConversationChange,
+) -> Result<bool, sqlx::Error> {
+    let mut update =
+        QueryBuilder::new("UPDATE conversations SET conversation_id = conversation_id");
+    if let Some(status) = change.status {
+        update.push(", status = ").push_bind(status.as_str());
+    }
+    if let Some(on) = change.ai_enabled {
+        update.push(", ai_enabled = ").push_bind(i64::from(on));
+    }
+    if change.read {
+        update.push(", unread = 0");
+    }
+    if let Some(routing) = change.routing {
+        route(&mut update, routing);
+    }
+    // An answer under way is not sent any more where people took over, or somebody else answers.
+    if change.routing.is_some() || change.ai_enabled == Some(false) {
+        update.push(", epoch = epoch + 1");
+    }
+    if let Some(insights) = &change.insights {
+        update
+            .push(", sentiment = ")
+            .push_bind(&insights.sentiment)
+            .push(", score = ")
+            .push_bind(insights.score);
+        update
+            .push(", summary = ")
+            .push_bind(&insights.summary)
+            .push(", insights_by = ")
+            .push_bind(&insights.by);
+        update.push(", insights_us = ").push_bind(insights.at.micros());
+    }
+    update.push(" WHERE ");
+    within(&mut update, scope);
+    update.push(" AND conversation_id = ").push_bind(conversation.to_string());
+    // Two who close it at the same moment: one of them does.
+    if let Some(next) = change.status {
+        update.push(" AND status IN (");
+        let mut words = update.list();
+        for from in ConversationStatus::ALL.into_iter().filter(|from| from.can_become(next)) {
+            words.push_bind(from.as_str());
+        }
+        update.push(")");
+    }
+    Ok(update.build().execute(to).await?.rows_affected() > 0)
+}
+
+pub(crate) fn route(update: &mut QueryBuilder, routing: Routing) {
+    update.push(", routing = ").push_bind(routing.as_str());
+    update.push(", webhook = ").push_bind(routing.webhook().map(|id| id.to_string()));
+    update.push(", agent = ").push_bind(routing.agent().map(|id| id.to_string()));
+    update.push(", generation = ").push(GENERATION);
+}
+
+pub(crate) async fn open(
+    to: &mut Conn,
+    pair: &Pair,
+    routing: Routing,
+    at: Timestamp,
+) -> Result<InboxFound, sqlx::Error> {
+    numbers::begin(to, pair).await?;
+    let put = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, bsuid, \
+        name, status, routing, webhook, agent, last_text, last_direction, last_us, created_us, generation) \
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, 'open', $9, $10, $11, '', 'inbound', $12, $12, generation \
+        FROM number_tenures WHERE phone_number_id = $5 \
+        ON CONFLICT (conversation_id) DO UPDATE SET routing = excluded.routing, webhook = excluded.webhook, \
+        agent = excluded.agent, generation = excluded.generation, epoch = conversations.epoch + 1";
+    begun(put, pair, routing).bind(at.micros()).execute(to).await?;
+    Ok(InboxFound::Done(true, Vec::new()))
+}
+
+pub(crate) async fn delete(
+    to: &mut Conn,
+    scope: &Scope,
+    conversation: Uuid,
+) -> Result<InboxFound, sqlx::Error> {
+    let mut delete = QueryBuilder::new("DELETE FROM conversations WHERE ");
+    within(&mut delete, scope);
+    delete.push(" AND conversation_id = ").push_bind(conversation.to_string());
+    let done = delete.build().execute(&mut *to).await?.rows_affected() > 0;
+    if done {
+        let messages = sql::query("DELETE FROM messages WHERE conversation_id = $1")
+            .bind(conversation.to_string());
+        messages.execute(&mut *to).await?;
+        let turns = sql::query("DELETE FROM turns WHERE conversation_id = $1")
+            .bind(conversation.to_string());
+        turns.execute(&mut *to).await?;
+        responses::forget_conversation(to, conversation, Timestamp::MAX).await?;
+        // What was to be told of it is told no more: it is gone.
+        let callbacks =
+            sql::query("DELETE FROM callbacks WHERE call_uuid = $1 AND event IS NOT NULL");
+        callbacks.bind(conversation.to_string()).execute(to).await?;
+    }
+    Ok(InboxFound::Done(done, Vec::new()))
+}

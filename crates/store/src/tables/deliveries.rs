@@ -1,0 +1,113 @@
+//! A webhook's log of deliveries: the outbox's rows that name it.
+
+use uuid::Uuid;
+
+use crate::error::{StoreError, Unread, failed};
+use crate::rows::callback::CallbackState;
+use crate::rows::message::InboxFound;
+use crate::sql::{self, Conn, Pool, Row};
+use crate::tables::webhooks::Webhooks;
+use crate::write::InboxWrite;
+use model::Timestamp;
+
+impl Webhooks<'_> {
+    /// An event is sent to its webhook once more; `false`: there is none of that id.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn redeliver(
+        self,
+        webhook: Uuid,
+        event_id: Uuid,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        // The writer goes to the row: whoever looks through a webhook's history for it is a reader.
+        let select = "SELECT id FROM callbacks WHERE webhook = $1 AND event_id = $2 ORDER BY id DESC LIMIT 1";
+        let select = sql::query_scalar(select).bind(webhook.to_string()).bind(event_id.to_string());
+        let row = select.fetch_optional(&self.0.read).await.map_err(failed("look for an event"))?;
+        let Some(row) = row else { return Ok(false) };
+        Ok(self.0.queue.inbox(InboxWrite::Redeliver { row, now }).await?.into_done()?.0)
+    }
+
+    /// A webhook's deliveries behind that row, the latest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn deliveries(
+        self,
+        webhook: Uuid,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<DeliveryView>, StoreError> {
+        list(&self.0.read, webhook, before, limit).await
+    }
+}
+
+/// An event that was, or is to be, delivered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeliveryView {
+    /// Its place among all, for the next page.
+    pub row: i64,
+    pub event_id: String,
+    /// `message.received`, …
+    pub event: String,
+    pub created: Timestamp,
+    pub attempts: u32,
+    pub state: CallbackState,
+    /// How the last attempt ended, for people.
+    pub last: String,
+}
+
+/// A webhook's, the latest first.
+pub(crate) async fn list(
+    pool: &Pool,
+    webhook: Uuid,
+    before: Option<i64>,
+    limit: u32,
+) -> Result<Vec<DeliveryView>, StoreError> {
+    const WHAT: &str = "list a webhook's deliveries";
+    let select = "SELECT id, event_id, event, created_us, attempts, next_us, done_us, delivered, last FROM callbacks \
+        WHERE webhook = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+    let rows = sql::query(select)
+        .bind(webhook.to_string())
+        .bind(before.unwrap_or(i64::MAX))
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await
+        .map_err(failed(WHAT))?;
+    let view = |row: &Row| -> Result<DeliveryView, Unread> {
+        let time = |column: &str| {
+            row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros))
+        };
+        let done = time("done_us")?.unwrap_or_default();
+        Ok(DeliveryView {
+            row: row.try_get("id")?,
+            event_id: row.try_get("event_id")?,
+            event: row.try_get::<Option<String>, _>("event")?.unwrap_or_default(),
+            created: time("created_us")?.unwrap_or_default(),
+            attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
+            state: match (time("next_us")?, row.try_get::<i64, _>("delivered")? != 0) {
+                (Some(due), _) => CallbackState::Waiting { due },
+                (None, true) => CallbackState::Delivered { at: done },
+                (None, false) => CallbackState::Failed { at: done },
+            },
+            last: row.try_get("last")?,
+        })
+    };
+    rows.iter()
+        .map(|row| {
+            view(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })
+        })
+        .collect()
+}
+
+pub(crate) async fn redeliver(
+    to: &mut Conn,
+    row: i64,
+    now: Timestamp,
+) -> Result<InboxFound, sqlx::Error> {
+    let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, delivered = 0, since_us = $2, retries = 0 \
+        WHERE id = $1";
+    let update = sql::query(update).bind(row).bind(now.micros());
+    Ok(InboxFound::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
+}

@@ -1,0 +1,271 @@
+//! Endpoints: an account's named phones (`plivo-xml.md` §6, `plivo-call-api.md` §5).
+
+use crate::error::{StoreError, failed};
+use crate::rows::endpoint::{Endpoint, EndpointChange, EndpointWrite};
+use crate::scope::{Scope, within};
+use crate::shared::Shared;
+use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
+use crate::write::Write;
+use model::{AppId, EndpointId, EndpointName, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoints<'a>(pub(crate) &'a Shared);
+
+impl Endpoints<'_> {
+    async fn write(self, write: EndpointWrite) -> Result<bool, StoreError> {
+        self.0.queue.change(|sender| Write::Endpoint(Box::new(write), sender)).await
+    }
+
+    /// One of a scope's endpoints.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, scope: &Scope, id: &EndpointId) -> Result<Option<Endpoint>, StoreError> {
+        one(&self.0.read, scope, id).await
+    }
+
+    /// The endpoint of that name, whosever it is: for its phone's log-in.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn by_name(self, name: &EndpointName) -> Result<Option<Endpoint>, StoreError> {
+        named(&self.0.read, name).await
+    }
+
+    /// A scope's endpoints, newest first, and how many there are in all.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        limit: u32,
+        offset: u64,
+    ) -> Result<(Vec<Endpoint>, u64), StoreError> {
+        list(&self.0.read, scope, limit, offset).await
+    }
+
+    /// Writes a new endpoint to the disk; `false`: its name or its id is taken.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn create(self, endpoint: Endpoint) -> Result<bool, StoreError> {
+        self.write(EndpointWrite::Create(endpoint)).await
+    }
+
+    /// Changes an endpoint; `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn change(
+        self,
+        scope: &Scope,
+        id: &EndpointId,
+        change: EndpointChange,
+    ) -> Result<bool, StoreError> {
+        self.write(EndpointWrite::Change(scope.clone(), id.clone(), change)).await
+    }
+
+    /// Removes an endpoint; `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn delete(self, scope: &Scope, id: &EndpointId) -> Result<bool, StoreError> {
+        self.write(EndpointWrite::Delete(scope.clone(), id.clone())).await
+    }
+}
+
+const COLUMNS: &str =
+    "endpoint_id, auth_id, main_auth_id, username, alias, password, app_id, created_us";
+
+/// Carries it out; whether anything has changed.
+pub(crate) async fn write(to: &mut Conn, write: &EndpointWrite) -> Result<bool, sqlx::Error> {
+    let done = match write {
+        EndpointWrite::Create(endpoint) => {
+            let insert = "INSERT INTO endpoints (endpoint_id, auth_id, main_auth_id, username, alias, password, app_id, \
+                created_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
+            let insert = sql::query(insert)
+                .bind(endpoint.id.as_str())
+                .bind(endpoint.account.as_str())
+                .bind(endpoint.main_account.as_str())
+                .bind(endpoint.name.as_str());
+            let insert = insert
+                .bind(&endpoint.alias)
+                .bind(&endpoint.password)
+                .bind(endpoint.app_id.as_ref().map(AppId::as_str));
+            insert.bind(endpoint.created.micros()).execute(to).await?
+        }
+        EndpointWrite::Change(scope, id, change) => {
+            let mut update = QueryBuilder::new("UPDATE endpoints SET endpoint_id = endpoint_id");
+            if let Some(alias) = &change.alias {
+                update.push(", alias = ").push_bind(alias);
+            }
+            if let Some(password) = &change.password {
+                update.push(", password = ").push_bind(password);
+            }
+            if let Some(app_id) = &change.app_id {
+                update.push(", app_id = ").push_bind(app_id.as_ref().map(AppId::as_str));
+            }
+            of(&mut update, scope, id);
+            update.build().execute(to).await?
+        }
+        EndpointWrite::Delete(scope, id) => {
+            let mut delete = QueryBuilder::new("DELETE FROM endpoints");
+            of(&mut delete, scope, id);
+            delete.build().execute(to).await?
+        }
+    };
+    Ok(done.rows_affected() > 0)
+}
+
+fn of(query: &mut QueryBuilder, scope: &Scope, id: &EndpointId) {
+    query.push(" WHERE ");
+    within(query, scope);
+    query.push(" AND endpoint_id = ").push_bind(id.as_str().to_owned());
+}
+
+/// One of a scope's.
+pub(crate) async fn one(
+    pool: &Pool,
+    scope: &Scope,
+    id: &EndpointId,
+) -> Result<Option<Endpoint>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints"));
+    of(&mut select, scope, id);
+    let row = select.build().fetch_optional(pool).await.map_err(failed("read an endpoint"))?;
+    row.as_ref().map(endpoint).transpose()
+}
+
+/// The one of that name, whosever it is.
+pub(crate) async fn named(
+    pool: &Pool,
+    name: &EndpointName,
+) -> Result<Option<Endpoint>, StoreError> {
+    let mut select =
+        QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints WHERE username = "));
+    select.push_bind(name.as_str().to_owned());
+    let row = select.build().fetch_optional(pool).await.map_err(failed("read an endpoint"))?;
+    row.as_ref().map(endpoint).transpose()
+}
+
+/// A scope's, newest first, and how many there are in all.
+pub(crate) async fn list(
+    pool: &Pool,
+    scope: &Scope,
+    limit: u32,
+    offset: u64,
+) -> Result<(Vec<Endpoint>, u64), StoreError> {
+    let mut count = QueryBuilder::new("SELECT count(*) FROM endpoints WHERE ");
+    within(&mut count, scope);
+    let total: i64 =
+        count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the endpoints"))?;
+    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints WHERE "));
+    within(&mut select, scope);
+    select.push(" ORDER BY created_us DESC, endpoint_id LIMIT ").push_bind(limit);
+    select.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
+    let rows = select.build().fetch_all(pool).await.map_err(failed("list the endpoints"))?;
+    let endpoints = rows.iter().map(endpoint).collect::<Result<_, _>>()?;
+    Ok((endpoints, u64::try_from(total).unwrap_or_default()))
+}
+
+fn endpoint(row: &Row) -> Result<Endpoint, StoreError> {
+    let what = "read an endpoint";
+    let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(what));
+    let created: i64 = row.try_get("created_us").map_err(failed(what))?;
+    Ok(Endpoint {
+        id: text("endpoint_id")?.into(),
+        account: text("auth_id")?.into(),
+        main_account: text("main_auth_id")?.into(),
+        name: EndpointName::parse(&text("username")?)
+            .map_err(|detail| StoreError::Unreadable { what, detail })?,
+        alias: text("alias")?,
+        password: text("password")?,
+        app_id: row.try_get::<Option<String>, _>("app_id").map_err(failed(what))?.map(AppId::from),
+        created: Timestamp::from_micros(created),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use model::Health;
+
+    fn named(id: &str, name: &str, account: &str, main: &str) -> Endpoint {
+        Endpoint {
+            id: id.into(),
+            account: account.into(),
+            main_account: main.into(),
+            name: EndpointName::parse(name).unwrap(),
+            alias: "A phone".to_owned(),
+            password: "hash".to_owned(),
+            app_id: None,
+            created: Timestamp::from_secs(id.parse().unwrap()),
+        }
+    }
+
+    #[tokio::test]
+    async fn r16_endpoints_are_made_listed_changed_and_removed_within_their_account() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
+        assert!(store.endpoints().create(named("1", "asha", "MA1", "MA1")).await.unwrap());
+        assert!(store.endpoints().create(named("2", "ravi", "SA1", "MA1")).await.unwrap());
+        assert!(
+            !store.endpoints().create(named("3", "asha", "MA2", "MA2")).await.unwrap(),
+            "the name is taken"
+        );
+        assert!(
+            !store.endpoints().create(named("2", "new", "MA2", "MA2")).await.unwrap(),
+            "the id is taken"
+        );
+        let names = async |scope: &Scope, limit, offset| {
+            let (list, total) = store.endpoints().list(scope, limit, offset).await.unwrap();
+            (list.iter().map(|e| e.name.to_string()).collect::<Vec<_>>(), total)
+        };
+        assert_eq!(names(&main, 20, 0).await, (vec!["ravi".to_owned(), "asha".to_owned()], 2));
+        assert_eq!(names(&main, 1, 1).await, (vec!["asha".to_owned()], 2));
+        assert_eq!(names(&sub, 20, 0).await, (vec!["ravi".to_owned()], 1));
+        assert_eq!(names(&other, 20, 0).await, (Vec::new(), 0));
+        let first: EndpointId = "1".into();
+        for scope in [&sub, &other] {
+            assert_eq!(store.endpoints().get(scope, &first).await.unwrap(), None);
+            assert!(
+                !store.endpoints().change(scope, &first, EndpointChange::default()).await.unwrap()
+            );
+            assert!(!store.endpoints().delete(scope, &first).await.unwrap());
+        }
+        let change = EndpointChange {
+            alias: Some("B".to_owned()),
+            app_id: Some(Some("7".into())),
+            password: None,
+        };
+        assert!(store.endpoints().change(&main, &first, change).await.unwrap());
+        let changed = store.endpoints().get(&main, &first).await.unwrap().unwrap();
+        assert_eq!(
+            (
+                changed.alias.as_str(),
+                changed.app_id.as_ref().map(AppId::as_str),
+                changed.password.as_str()
+            ),
+            ("B", Some("7"), "hash")
+        );
+        let change =
+            EndpointChange { app_id: Some(None), password: Some("other".to_owned()), alias: None };
+        assert!(store.endpoints().change(&main, &first, change).await.unwrap());
+        let changed = store.endpoints().by_name(&changed.name).await.unwrap().unwrap();
+        assert_eq!(
+            (
+                changed.alias.as_str(),
+                changed.app_id.as_ref().map(AppId::as_str),
+                changed.password.as_str()
+            ),
+            ("B", None, "other")
+        );
+        assert!(!format!("{changed:?}").contains("other"), "no hash in a log");
+        assert!(store.endpoints().delete(&main, &first).await.unwrap());
+        assert_eq!(store.endpoints().by_name(&changed.name).await.unwrap(), None);
+        store.close().await;
+    }
+}

@@ -1,0 +1,104 @@
+//! Keys of Meta's events that were taken in (R5): what makes a copy that comes after a restart a copy.
+
+use crate::error::{StoreError, failed};
+use crate::rows::event_key::{KeyKind, SeenKey};
+use crate::shared::Shared;
+use crate::sql::{self, Conn, Pool, Values};
+use crate::write::Write;
+use model::Timestamp;
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct EventKeys<'a>(pub(crate) &'a Shared);
+
+impl EventKeys<'_> {
+    /// Keys of Meta's events seen since `from` and before `to`, the newest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        from: Timestamp,
+        to: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<SeenKey>, StoreError> {
+        between(&self.0.read, from, to, limit).await
+    }
+
+    /// Notes a key. Returns at once; a full queue loses it, and counts that.
+    pub fn insert(self, key: SeenKey) {
+        self.0.queue.post(Write::Key(key));
+    }
+
+    /// Takes a key back. Returns at once.
+    pub fn remove(self, key: u128) {
+        self.0.queue.post(Write::Unkey(key));
+    }
+
+    /// Forgets the oldest keys seen before then: some at a time, so that nothing waits for it.
+    pub fn delete_older(self, seen_before: Timestamp) {
+        self.0.queue.offer(Write::ForgetKeys(seen_before));
+    }
+}
+
+/// Keys forgotten in one transaction: an hour's worth of them at once would make calls wait.
+const FORGET_MAX: u32 = 20_000;
+
+pub(crate) async fn insert(to: &mut Conn, keys: &[SeenKey]) -> Result<(), sqlx::Error> {
+    const INSERT: (&str, usize, &str) =
+        ("INSERT INTO webhook_keys (key, kind, seen_us) ", 3, " ON CONFLICT (key) DO NOTHING");
+    let row = |mut row: Values<'_>, key: &SeenKey| {
+        let kind = match key.kind {
+            KeyKind::Event => 0,
+            KeyKind::Tombstone => 1,
+        };
+        row.push_bind(key.key.to_be_bytes().to_vec()).push_bind(kind).push_bind(key.seen.micros());
+    };
+    let mut statements = sql::inserting(INSERT, keys, row);
+    let last = statements.pop();
+    for statement in statements {
+        statement.execute(&mut *to).await?;
+    }
+    // With the transaction's end, mostly.
+    match last {
+        Some(last) => to.later(last).await,
+        None => Ok(()),
+    }
+}
+
+pub(crate) async fn delete(to: &mut Conn, key: u128) -> Result<(), sqlx::Error> {
+    let delete =
+        sql::query("DELETE FROM webhook_keys WHERE key = $1").bind(key.to_be_bytes().to_vec());
+    delete.execute(to).await.map(drop)
+}
+
+/// Forgets the oldest of those seen before then.
+pub(crate) async fn forget(to: &mut Conn, before: Timestamp) -> Result<(), sqlx::Error> {
+    let delete = "DELETE FROM webhook_keys WHERE key IN \
+        (SELECT key FROM webhook_keys WHERE seen_us < $1 ORDER BY seen_us LIMIT $2)";
+    sql::query(delete).bind(before.micros()).bind(FORGET_MAX).execute(to).await.map(drop)
+}
+
+/// Keys seen since `from` and before `to`, the newest first.
+pub(crate) async fn between(
+    pool: &Pool,
+    from: Timestamp,
+    to: Timestamp,
+    limit: u32,
+) -> Result<Vec<SeenKey>, StoreError> {
+    let select = "SELECT key, kind, seen_us FROM webhook_keys WHERE seen_us >= $1 AND seen_us < $2 \
+        ORDER BY seen_us DESC LIMIT $3";
+    let rows: Vec<(Vec<u8>, i64, i64)> = sql::query_as(select)
+        .bind(from.micros())
+        .bind(to.micros())
+        .bind(limit)
+        .fetch_all(pool)
+        .await
+        .map_err(failed("read the keys of Meta's events"))?;
+    let key = |(key, kind, seen): (Vec<u8>, i64, i64)| {
+        let key = u128::from_be_bytes(key.try_into().ok()?);
+        let kind = if kind == 0 { KeyKind::Event } else { KeyKind::Tombstone };
+        Some(SeenKey { kind, key, seen: Timestamp::from_micros(seen) })
+    };
+    Ok(rows.into_iter().filter_map(key).collect())
+}

@@ -1,0 +1,474 @@
+//! Messages and conversations as they are written: each message once, with its conversation and with what reports it, in
+//! one transaction. Where they go is read from the conversation's own row in that transaction, so that nothing that
+//! changes routing can come in between.
+//!
+//! Messages on their way out, as they are written: taken, about to be asked for, and what became of it.
+
+use uuid::Uuid;
+
+use crate::error::{StoreError, Unread, failed};
+use crate::rows::callback::NewCallback;
+use crate::rows::conversation::{Pair, Standing, UserName};
+use crate::rows::message::{
+    Came, Draft, Going, Gone, InboxFound, LeftMessage, Message, NewMessage, StatusCame,
+};
+use crate::scope::{Scope, within};
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
+use crate::tables::conversations::{conversed, conversing};
+use crate::tables::numbers::{JOIN, STANDING, routing, standing};
+use crate::tables::readers::{MESSAGE, message, pair, unreadable};
+use crate::tables::{outbox, turns};
+use crate::write::InboxWrite;
+use model::{Routing, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Messages<'a>(pub(crate) &'a Shared);
+
+impl Messages<'_> {
+    /// Writes a user's message, or a call's line, with its conversation and what reports it. Queued when this returns,
+    /// unless the queue is full (`None`).
+    pub fn receive(
+        self,
+        came: Came,
+    ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
+        self.0.queue.try_inbox(InboxWrite::Came(came))
+    }
+
+    /// Writes how far a message is. Queued when this returns, unless the queue is full (`None`).
+    pub fn update_status(
+        self,
+        status: StatusCame,
+    ) -> Option<impl Future<Output = Result<InboxFound, StoreError>> + Send + 'static + use<>> {
+        self.0.queue.try_inbox(InboxWrite::Status(status))
+    }
+
+    /// Writes messages that are to go out; refused where there is no such conversation, or its epoch is another.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn enqueue(self, going: Going) -> Result<Gone, StoreError> {
+        match self.0.queue.inbox(InboxWrite::Going(going)).await? {
+            InboxFound::Gone(gone) => Ok(gone),
+            InboxFound::Came(..)
+            | InboxFound::Status(..)
+            | InboxFound::Done(..)
+            | InboxFound::Journalled => Err(StoreError::NotTaken),
+        }
+    }
+
+    /// Meta is about to be asked to take a message, which it may have from then on; `false`: it was asked before, or is not
+    /// to go out any more.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn begin_sending(self, message: Uuid, at: Timestamp) -> Result<bool, StoreError> {
+        Ok(self.0.queue.inbox(InboxWrite::Asking { message, at }).await?.into_done()?.0)
+    }
+
+    /// Meta has a message under this id. Queued when this returns.
+    pub fn set_wamid(
+        self,
+        message: Uuid,
+        wamid: String,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
+        let written = self.0.queue.inbox(InboxWrite::Posted { message, wamid });
+        async move { Ok(written.await?.into_done()?.0) }
+    }
+
+    /// Forgets the oldest messages that came before then, some at a time; whether there may be more.
+    ///
+    /// # Errors
+    /// The store takes nothing now.
+    pub async fn delete_older(self, before: Timestamp, limit: u32) -> Result<bool, StoreError> {
+        Ok(self.0.queue.inbox(InboxWrite::Forget { before, limit }).await?.into_done()?.0)
+    }
+
+    /// A conversation's messages and calls behind `before`, the latest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        conversation: Uuid,
+        before: Option<(i64, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<Message>, StoreError> {
+        messages(&self.0.read, scope, conversation, before, limit).await
+    }
+
+    /// One message, whosever it is: for what is named by our own signature.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, id: Uuid) -> Result<Option<(Pair, Message)>, StoreError> {
+        message_of(&self.0.read, id).await
+    }
+
+    /// Messages that an earlier process of this node had taken for sending when it ended, the oldest first, behind that one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn interrupted(
+        self,
+        node: &str,
+        after: (i64, Uuid),
+        limit: u32,
+    ) -> Result<Vec<LeftMessage>, StoreError> {
+        left(&self.0.read, node, after, limit).await
+    }
+
+    /// How many messages a user had written in a conversation when this one came, itself among them.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn count_until(
+        self,
+        conversation: Uuid,
+        at: Timestamp,
+        id: Uuid,
+    ) -> Result<u64, StoreError> {
+        until(&self.0.read, conversation, at, id).await
+    }
+}
+
+/// A conversation's messages behind `before`, the latest first.
+pub(crate) async fn messages(
+    pool: &Pool,
+    scope: &Scope,
+    conversation: Uuid,
+    before: Option<(i64, Uuid)>,
+    limit: u32,
+) -> Result<Vec<Message>, StoreError> {
+    const WHAT: &str = "read a conversation's messages";
+    let mut select = QueryBuilder::new(format!(
+        "SELECT {MESSAGE} FROM messages m JOIN conversations c ON c.conversation_id = m.conversation_id WHERE c."
+    ));
+    within(&mut select, scope);
+    select.push(" AND m.conversation_id = ").push_bind(conversation.to_string());
+    if let Some((at, id)) = before {
+        select.push(" AND (m.came_us, m.message_id) < (").push_bind(at).push(", ");
+        select.push_bind(id.to_string()).push(")");
+    }
+    select.push(" ORDER BY m.came_us DESC, m.message_id DESC LIMIT ").push_bind(i64::from(limit));
+    let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
+    rows.iter().map(|row| message(row).map_err(unreadable(WHAT))).collect()
+}
+
+/// One message, whosever it is: for what is named by our own signature.
+pub(crate) async fn message_of(
+    pool: &Pool,
+    id: Uuid,
+) -> Result<Option<(Pair, Message)>, StoreError> {
+    const WHAT: &str = "read a message";
+    let select = format!(
+        "SELECT {MESSAGE}, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name \
+         FROM messages m JOIN conversations c ON c.conversation_id = m.conversation_id WHERE m.message_id = $1"
+    );
+    let row = sql::query(select).bind(id.to_string());
+    let Some(row) = row.fetch_optional(pool).await.map_err(failed(WHAT))? else { return Ok(None) };
+    let message = message(&row).map_err(unreadable(WHAT))?;
+    let pair = pair(message.conversation, &row).map_err(failed(WHAT))?;
+    Ok(Some((pair, message)))
+}
+
+/// A node's, the oldest first; those of an Offhook that noted nothing of them are anybody's.
+pub(crate) async fn left(
+    pool: &Pool,
+    node: &str,
+    after: (i64, Uuid),
+    limit: u32,
+) -> Result<Vec<LeftMessage>, StoreError> {
+    const WHAT: &str = "look for messages that were on their way";
+    let select = format!(
+        "SELECT {MESSAGE}, m.node_id, m.asked_us, m.epoch, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, \
+         c.user_id, c.bsuid, c.name \
+         FROM messages m JOIN conversations c ON c.conversation_id = m.conversation_id \
+         WHERE m.status = 'queued' AND m.wamid IS NULL AND (m.node_id IS NULL OR m.node_id = $1) \
+         AND (m.came_us, m.message_id) > ($2, $3) ORDER BY m.came_us, m.message_id LIMIT $4"
+    );
+    let select = sql::query(select)
+        .bind(node)
+        .bind(after.0)
+        .bind(after.1.to_string())
+        .bind(i64::from(limit));
+    let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
+    let read = |row: &Row| -> Result<LeftMessage, Unread> {
+        let message = message(row)?;
+        let noted = row.try_get::<Option<String>, _>("node_id")?.is_some();
+        Ok(LeftMessage {
+            pair: pair(message.conversation, row)?,
+            message,
+            epoch: row
+                .try_get::<Option<i64>, _>("epoch")?
+                .and_then(|epoch| u64::try_from(epoch).ok()),
+            asked: !noted || row.try_get::<Option<i64>, _>("asked_us")?.is_some(),
+        })
+    };
+    rows.iter().map(|row| read(row).map_err(unreadable(WHAT))).collect()
+}
+
+/// A user's messages until this one.
+pub(crate) async fn until(
+    pool: &Pool,
+    conversation: Uuid,
+    at: Timestamp,
+    id: Uuid,
+) -> Result<u64, StoreError> {
+    let count = "SELECT count(*) FROM messages WHERE conversation_id = $1 AND direction = 'inbound' \
+        AND kind NOT IN ('call', 'reaction') AND (came_us, message_id) <= ($2, $3)";
+    let count = sql::query_scalar(count)
+        .bind(conversation.to_string())
+        .bind(at.micros())
+        .bind(id.to_string());
+    let count: i64 = count.fetch_one(pool).await.map_err(failed("count a user's messages"))?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
+pub(crate) async fn came(
+    to: &mut Conn,
+    seal: &Seal,
+    came: &Came,
+) -> Result<InboxFound, sqlx::Error> {
+    let Some(Some(arrived)) = arrive(to, &[came]).await?.pop() else {
+        return Ok(InboxFound::Came(None, Vec::new()));
+    };
+    let written = outbox::insert_all(to, seal, arrived.told).await?;
+    Ok(InboxFound::Came(Some(arrived.found), written))
+}
+
+/// A message that was not there before.
+pub(crate) struct Arrived {
+    /// The conversation, and how many of its messages are unread.
+    pub(crate) found: (Standing, u64),
+    /// What reports it, still to be put in.
+    pub(crate) told: Vec<NewCallback>,
+}
+
+/// Takes in messages, in order; `None`: it was there before.
+pub(crate) async fn arrive(
+    to: &mut Conn,
+    all: &[&Came],
+) -> Result<Vec<Option<Arrived>>, sqlx::Error> {
+    let inserted =
+        sql::each(to, all.iter().map(|came| inserting(&came.pair, &came.message, None))).await?;
+    let fresh: Vec<bool> = inserted.iter().map(|done| done.changed > 0).collect();
+    let only_fresh =
+        all.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|(came, _)| conversing(came));
+    let mut rows = sql::each(to, only_fresh).await?.into_iter().flat_map(|outcome| outcome.rows);
+    let mut arrived = Vec::with_capacity(all.len());
+    for (came, fresh) in all.iter().zip(fresh) {
+        let row = if fresh { Some(rows.next().ok_or(sqlx::Error::RowNotFound)?) } else { None };
+        let Some(row) = row else {
+            arrived.push(None);
+            continue;
+        };
+        let found = conversed(to, came, &row).await?;
+        turns::owe(to, came, &found.0).await?;
+        let told = match (found.0.routing, &came.draft) {
+            (Routing::Webhook(webhook), Some(draft)) => {
+                tell(draft, webhook, came.pair.conversation)
+            }
+            _ => Vec::new(),
+        };
+        arrived.push(Some(Arrived { found, told }));
+    }
+    Ok(arrived)
+}
+
+/// The event for the webhook, and the form for the number's URL.
+fn tell(draft: &Draft, webhook: Option<Uuid>, conversation: Uuid) -> Vec<NewCallback> {
+    let event = webhook.map(|webhook| draft.event_for(webhook, conversation));
+    event.into_iter().chain(draft.form(conversation)).collect()
+}
+
+pub(crate) async fn insert(
+    to: &mut Conn,
+    pair: &Pair,
+    message: &NewMessage,
+    going: Option<&Going>,
+) -> Result<bool, sqlx::Error> {
+    Ok(inserting(pair, message, going).execute(to).await?.rows_affected() > 0)
+}
+
+fn inserting(pair: &Pair, message: &NewMessage, going: Option<&Going>) -> Query<Row> {
+    let insert = "INSERT INTO messages (message_id, conversation_id, phone_number_id, wamid, direction, kind, body, \
+        content, status, sender, came_us, changed_us, node_id, epoch) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13) ON CONFLICT (message_id) DO NOTHING";
+    sql::query(insert)
+        .bind(message.id.to_string())
+        .bind(pair.conversation.to_string())
+        .bind(pair.phone_number_id.as_str())
+        .bind(&message.wamid)
+        .bind(message.direction.as_str())
+        .bind(&message.kind)
+        .bind(&message.text)
+        .bind(message.content.to_string())
+        .bind(message.status.as_str())
+        .bind(&message.sender)
+        .bind(message.at.micros())
+        .bind(going.map(|going| going.node_id.clone()))
+        .bind(going.and_then(|going| going.epoch).and_then(|epoch| i64::try_from(epoch).ok()))
+}
+
+pub(crate) async fn status(
+    to: &mut Conn,
+    seal: &Seal,
+    came: &StatusCame,
+) -> Result<InboxFound, sqlx::Error> {
+    let mut update = QueryBuilder::new("UPDATE messages SET status = ");
+    update.push_bind(came.status.as_str());
+    update.push(", wamid = coalesce(wamid, ").push_bind(came.wamid.clone());
+    update.push("), error_code = ").push_bind(came.error.as_ref().map(|(code, _)| *code));
+    update.push(", error_text = ").push_bind(came.error.as_ref().map(|(_, text)| text.clone()));
+    update.push(", changed_us = ").push_bind(came.at.micros());
+    update.push(" WHERE message_id = ");
+    match came.named {
+        Some(named) => {
+            update.push_bind(named.to_string());
+        }
+        None => {
+            update
+                .push("(SELECT m.message_id FROM messages m WHERE m.wamid = ")
+                .push_bind(came.wamid.clone());
+            update.push(" AND m.direction = 'outbound' AND m.phone_number_id = ");
+            update.push_bind(came.phone_number_id.as_str()).push(" LIMIT 1)");
+        }
+    }
+    update
+        .push(" AND direction = 'outbound' AND phone_number_id = ")
+        .push_bind(came.phone_number_id.as_str());
+    update.push(" AND (status IN (");
+    // That nobody knows what became of it is said here only where Meta has said nothing yet.
+    let follows = if came.wamid.is_some() { came.status.predecessors() } else { &["queued"] };
+    let mut words = update.list();
+    follows.iter().for_each(|word| {
+        words.push_bind(*word);
+    });
+    update.push(")");
+    // Given up here for want of an answer: Meta never named it. What it says of it now is the proof (`meta-calling.md` §3.5).
+    if came.wamid.is_some() {
+        update.push(" OR (status = 'failed' AND wamid IS NULL)");
+    }
+    update.push(") RETURNING message_id, conversation_id");
+    let Some(row) = update.build().fetch_optional(&mut *to).await? else {
+        return Ok(InboxFound::Status(None, Vec::new()));
+    };
+    let (message, conversation): (String, String) =
+        (row.try_get("message_id")?, row.try_get("conversation_id")?);
+    let ids = conversation.parse::<Uuid>().ok().zip(message.parse::<Uuid>().ok());
+    // Its number may be another account's by now: whom that tells is told nothing of this conversation.
+    let select = format!(
+        "SELECT {STANDING}, c.user_id, c.bsuid, c.name FROM conversations c {JOIN} WHERE c.conversation_id = $1 AND c.auth_id = $2"
+    );
+    let row = sql::query(select)
+        .bind(&conversation)
+        .bind(came.draft.account.as_str())
+        .fetch_optional(&mut *to)
+        .await?;
+    let mut written = Vec::new();
+    if let (Some(row), Some((id, _))) = (&row, ids)
+        && let Routing::Webhook(webhook) = routing(row)?
+    {
+        let mut draft = came.draft.clone();
+        let user = UserName {
+            id: row.try_get("user_id")?,
+            bsuid: row.try_get("bsuid")?,
+            name: row.try_get("name")?,
+        };
+        draft.fill(&conversation, &message, &user);
+        written = outbox::insert_all(to, seal, tell(&draft, webhook, id)).await?;
+    }
+    Ok(InboxFound::Status(ids, written))
+}
+
+/// The oldest messages that came before then, some at a time, and conversations of which nothing is left.
+pub(crate) async fn forget(
+    to: &mut Conn,
+    before: Timestamp,
+    limit: u32,
+) -> Result<InboxFound, sqlx::Error> {
+    let delete = "DELETE FROM messages WHERE message_id IN \
+        (SELECT message_id FROM messages WHERE came_us < $1 ORDER BY came_us LIMIT $2)";
+    let gone = sql::query(delete)
+        .bind(before.micros())
+        .bind(i64::from(limit))
+        .execute(&mut *to)
+        .await?
+        .rows_affected();
+    let delete = "DELETE FROM conversations WHERE conversation_id IN (SELECT conversation_id FROM conversations c \
+        WHERE c.last_us < $1 AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.conversation_id = c.conversation_id) \
+        LIMIT $2)";
+    if gone < u64::from(limit) {
+        sql::query(delete).bind(before.micros()).bind(i64::from(limit)).execute(&mut *to).await?;
+        // What is owed for a message that is gone is owed no more, also of a node that never came back.
+        sql::query("DELETE FROM turns WHERE came_us < $1")
+            .bind(before.micros())
+            .execute(to)
+            .await?;
+    }
+    Ok(InboxFound::Done(gone >= u64::from(limit), Vec::new()))
+}
+
+pub(crate) async fn going(to: &mut Conn, going: &Going) -> Result<Gone, sqlx::Error> {
+    let select = format!(
+        "SELECT c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, {STANDING} \
+         FROM conversations c {JOIN} WHERE c.conversation_id = $1"
+    );
+    let conversation = going.conversation.to_string();
+    let Some(row) = sql::query(select).bind(&conversation).fetch_optional(&mut *to).await? else {
+        return Ok(Gone::Refused);
+    };
+    if let Some(epoch) = going.epoch
+        && standing(&row)?.answers(epoch).is_none()
+    {
+        return Ok(Gone::Refused);
+    }
+    if let Some(answers) = &going.answers
+        && !turns::answered(to, answers).await?
+    {
+        return Ok(Gone::Refused);
+    }
+    let pair = pair(going.conversation, &row)?;
+    for message in &going.messages {
+        if !insert(to, &pair, message, Some(going)).await? {
+            return Ok(Gone::Before);
+        }
+    }
+    let Some(last) = going.messages.last() else { return Ok(Gone::Out) };
+    let update = "UPDATE conversations SET last_text = $2, last_lower = $4, last_direction = 'outbound', \
+        last_us = CASE WHEN $3 > last_us THEN $3 ELSE last_us END WHERE conversation_id = $1";
+    sql::query(update)
+        .bind(&conversation)
+        .bind(&last.text)
+        .bind(last.at.micros())
+        .bind(last.text.to_lowercase())
+        .execute(to)
+        .await?;
+    Ok(Gone::Out)
+}
+
+/// From here on Meta may have it.
+pub(crate) async fn asking(
+    to: &mut Conn,
+    message: Uuid,
+    at: Timestamp,
+) -> Result<InboxFound, sqlx::Error> {
+    let update = "UPDATE messages SET asked_us = $2 WHERE message_id = $1 AND status = 'queued' AND asked_us IS NULL";
+    let update = sql::query(update).bind(message.to_string()).bind(at.micros());
+    Ok(InboxFound::Done(update.execute(to).await?.rows_affected() > 0, Vec::new()))
+}
+
+/// Meta has it, under this name.
+pub(crate) async fn posted(
+    to: &mut Conn,
+    message: Uuid,
+    wamid: &str,
+) -> Result<InboxFound, sqlx::Error> {
+    let update = sql::query("UPDATE messages SET wamid = $2 WHERE message_id = $1")
+        .bind(message.to_string());
+    Ok(InboxFound::Done(update.bind(wamid).execute(to).await?.rows_affected() > 0, Vec::new()))
+}

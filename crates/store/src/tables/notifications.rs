@@ -1,0 +1,337 @@
+//! Notifications as they are kept (`notices`; `number-api.md` §4).
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::error::{StoreError, failed};
+use crate::scope::{Scope, within};
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::{self, Conn, QueryBuilder, Row};
+use crate::write::Deed;
+use model::{AuthId, CallUuid, NotificationTopic, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Notifications<'a>(pub(crate) &'a Shared);
+
+impl Notifications<'_> {
+    /// Writes a notification, unless the queue is full (`None`). Queued when this returns; the future tells when it can be
+    /// read, and need not be waited for.
+    pub fn add(
+        self,
+        row: NoticeRow,
+    ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
+        self.0.queue.try_run(NoticeWrite::Add(row))
+    }
+
+    /// Marks one notification, or all of a scope's, as read; what is read stays as it is. How many were unread.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn mark_read(
+        self,
+        scope: &Scope,
+        id: Option<Uuid>,
+        at: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.0.queue.run(NoticeWrite::Read(scope.clone(), id, at)).await
+    }
+
+    /// Forgets notifications of before then, and those that are more than an account may have.
+    ///
+    /// # Errors
+    /// The store's; some may be gone.
+    pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
+        self.0.queue.run(NoticeWrite::Forget(before)).await?;
+        // Who has too many is a reader's to find, not a write's that others wait for.
+        let select = "SELECT main_auth_id FROM notices GROUP BY main_auth_id HAVING count(*) > $1";
+        let select = sql::query_scalar(select).bind(i64::from(KEPT));
+        let many: Vec<String> =
+            select.fetch_all(&self.0.read).await.map_err(failed("count notifications"))?;
+        for main in many {
+            while self.0.queue.run(NoticeWrite::Crop(main.clone())).await? >= u64::from(CROPPED) {}
+        }
+        Ok(())
+    }
+
+    /// One of a scope's notifications.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<NoticeRow>, StoreError> {
+        let mut select = select(scope);
+        select.push(" AND notice_id = ").push_bind(id.to_string());
+        let row = select.build().fetch_optional(&self.0.read).await.map_err(failed(WHAT))?;
+        row.as_ref().map(notice).transpose()
+    }
+
+    /// A scope's notifications, newest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        filter: &NoticeFilter,
+        limit: u32,
+    ) -> Result<Vec<NoticeRow>, StoreError> {
+        let mut select = select(scope);
+        if let Some(topic) = filter.topic {
+            select.push(" AND kind = ").push_bind(topic.as_str());
+        }
+        match filter.read {
+            Some(true) => drop(select.push(" AND read_us IS NOT NULL")),
+            Some(false) => drop(select.push(" AND read_us IS NULL")),
+            None => {}
+        }
+        if let Some((created, id)) = filter.before {
+            select.push(" AND (created_us < ").push_bind(created.micros());
+            select.push(" OR created_us = ").push_bind(created.micros());
+            select.push(" AND notice_id > ").push_bind(id.to_string()).push(")");
+        }
+        select.push(" ORDER BY created_us DESC, notice_id LIMIT ").push_bind(limit);
+        let rows = select.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        rows.iter().map(notice).collect()
+    }
+
+    /// How many of a scope's notifications are unread.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn count_unread(self, scope: &Scope) -> Result<u64, StoreError> {
+        let mut count =
+            QueryBuilder::new("SELECT count(*) FROM notices WHERE read_us IS NULL AND ");
+        within(&mut count, scope);
+        let count: i64 =
+            count.build_query_scalar().fetch_one(&self.0.read).await.map_err(failed(WHAT))?;
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+}
+
+/// A notification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoticeRow {
+    pub id: Uuid,
+    /// The owner, and its main account.
+    pub account: AuthId,
+    pub main_account: AuthId,
+    pub topic: NotificationTopic,
+    pub text: String,
+    /// What it is about: the number, the person (a `wa_id`), their conversation, the call.
+    pub number: Option<String>,
+    pub user: Option<String>,
+    pub conversation: Option<Uuid>,
+    pub call: Option<CallUuid>,
+    pub created: Timestamp,
+    pub read: Option<Timestamp>,
+}
+
+/// Which notifications are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NoticeFilter {
+    pub topic: Option<NotificationTopic>,
+    /// Read ones, or unread ones.
+    pub read: Option<bool>,
+    /// Older than this one.
+    pub before: Option<(Timestamp, Uuid)>,
+}
+
+/// Kept of each main account's at most; the oldest go first.
+const KEPT: u32 = 10_000;
+
+/// And so many of them in one write.
+const CROPPED: u32 = 1_000;
+
+const COLUMNS: &str = "notice_id, auth_id, main_auth_id, kind, text, number, wa_id, conversation_id, call_uuid, created_us, \
+    read_us";
+
+enum NoticeWrite {
+    Add(NoticeRow),
+    /// One, or all that are unread.
+    Read(Scope, Option<Uuid>, Timestamp),
+    /// Of before then.
+    Forget(Timestamp),
+    /// Those of a main account beyond [`KEPT`].
+    Crop(String),
+}
+
+impl Deed for NoticeWrite {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            match self {
+                Self::Add(row) => add(to, row).await,
+                Self::Read(scope, id, at) => read(to, scope, *id, *at).await,
+                Self::Forget(before) => {
+                    let delete = sql::query("DELETE FROM notices WHERE created_us < $1")
+                        .bind(before.micros());
+                    Ok(delete.execute(to).await?.rows_affected())
+                }
+                Self::Crop(main) => crop(to, main).await,
+            }
+        }
+        .boxed()
+    }
+}
+
+async fn add(to: &mut Conn, row: &NoticeRow) -> Result<u64, sqlx::Error> {
+    let insert = "INSERT INTO notices (notice_id, auth_id, main_auth_id, kind, text, number, wa_id, conversation_id, \
+        call_uuid, created_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING";
+    let insert = sql::query(insert)
+        .bind(row.id.to_string())
+        .bind(row.account.as_str())
+        .bind(row.main_account.as_str())
+        .bind(row.topic.as_str())
+        .bind(&row.text)
+        .bind(&row.number)
+        .bind(&row.user);
+    let insert = insert
+        .bind(row.conversation.map(|id| id.to_string()))
+        .bind(row.call.map(|id| id.to_string()));
+    Ok(insert.bind(row.created.micros()).execute(to).await?.rows_affected())
+}
+
+async fn read(
+    to: &mut Conn,
+    scope: &Scope,
+    id: Option<Uuid>,
+    at: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    let mut update = QueryBuilder::new("UPDATE notices SET read_us = ");
+    update.push_bind(at.micros()).push(" WHERE read_us IS NULL AND ");
+    within(&mut update, scope);
+    if let Some(id) = id {
+        update.push(" AND notice_id = ").push_bind(id.to_string());
+    }
+    Ok(update.build().execute(to).await?.rows_affected())
+}
+
+async fn crop(to: &mut Conn, main: &str) -> Result<u64, sqlx::Error> {
+    let delete = "DELETE FROM notices WHERE notice_id IN (SELECT notice_id FROM notices WHERE main_auth_id = $1 \
+        ORDER BY created_us DESC, notice_id LIMIT $2 OFFSET $3)";
+    let delete = sql::query(delete).bind(main).bind(i64::from(CROPPED)).bind(i64::from(KEPT));
+    Ok(delete.execute(to).await?.rows_affected())
+}
+
+const WHAT: &str = "read notifications";
+
+fn select(scope: &Scope) -> QueryBuilder {
+    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM notices WHERE "));
+    within(&mut select, scope);
+    select
+}
+
+fn notice(row: &Row) -> Result<NoticeRow, StoreError> {
+    let unreadable = |detail: String| StoreError::Unreadable { what: WHAT, detail };
+    let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
+    let perhaps = |column: &str| row.try_get::<Option<String>, _>(column).map_err(failed(WHAT));
+    let uuid = |text: &str| text.parse::<Uuid>().map_err(|e| unreadable(e.to_string()));
+    let word = text("kind")?;
+    Ok(NoticeRow {
+        id: uuid(&text("notice_id")?)?,
+        account: text("auth_id")?.into(),
+        main_account: text("main_auth_id")?.into(),
+        topic: NotificationTopic::parse(&word)
+            .ok_or_else(|| unreadable(format!("kind {word:?}")))?,
+        text: text("text")?,
+        number: perhaps("number")?,
+        user: perhaps("wa_id")?,
+        conversation: perhaps("conversation_id")?.as_deref().map(uuid).transpose()?,
+        call: perhaps("call_uuid")?.as_deref().map(uuid).transpose()?.map(CallUuid),
+        created: Timestamp::from_micros(row.try_get("created_us").map_err(failed(WHAT))?),
+        read: row
+            .try_get::<Option<i64>, _>("read_us")
+            .map_err(failed(WHAT))?
+            .map(Timestamp::from_micros),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use model::Health;
+
+    fn row(n: u8, account: &str, main: &str, topic: NotificationTopic) -> NoticeRow {
+        NoticeRow {
+            id: Uuid::from_u128(u128::from(n)),
+            account: account.into(),
+            main_account: main.into(),
+            topic,
+            text: format!("the {n}th"),
+            number: Some("918035737458".to_owned()),
+            user: None,
+            conversation: Some(Uuid::from_u128(77)),
+            call: None,
+            created: Timestamp::from_secs(i64::from(n) / 2),
+            read: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn r16_s3_25_notices_are_listed_and_read_within_their_account() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
+        for n in 1..=5 {
+            let topic = if n == 2 { NotificationTopic::Escalation } else { NotificationTopic::Message };
+            let written = store
+                .notifications()
+                .add(row(n, if n == 3 { "SA1" } else { "MA1" }, "MA1", topic))
+                .unwrap();
+            assert_eq!(written.await.unwrap(), 1);
+        }
+        let ids = async |scope: &Scope, filter: NoticeFilter, limit| {
+            let rows = store.notifications().list(scope, &filter, limit).await.unwrap();
+            rows.iter().map(|row| row.id.as_u128()).collect::<Vec<_>>()
+        };
+        // Of the same moment (2 and 3, 4 and 5): by id.
+        assert_eq!(ids(&main, NoticeFilter::default(), 9).await, [4, 5, 2, 3, 1]);
+        let before =
+            |n: u8| Some((Timestamp::from_secs(i64::from(n) / 2), Uuid::from_u128(u128::from(n))));
+        assert_eq!(
+            ids(&main, NoticeFilter { before: before(4), ..Default::default() }, 2).await,
+            [5, 2]
+        );
+        assert_eq!(
+            ids(&main, NoticeFilter { before: before(2), ..Default::default() }, 9).await,
+            [3, 1]
+        );
+        assert_eq!(ids(&sub, NoticeFilter::default(), 9).await, [3]);
+        assert_eq!(ids(&other, NoticeFilter::default(), 9).await, []);
+        let of_one =
+            NoticeFilter { topic: Some(NotificationTopic::Escalation), ..Default::default() };
+        assert_eq!(ids(&main, of_one, 9).await, [2]);
+        let now = Timestamp::from_secs(100);
+        let one = Some(Uuid::from_u128(2));
+        assert_eq!(store.notifications().mark_read(&other, one, now).await.unwrap(), 0);
+        assert_eq!(store.notifications().mark_read(&main, one, now).await.unwrap(), 1);
+        assert_eq!(
+            store.notifications().mark_read(&main, one, now).await.unwrap(),
+            0,
+            "once more changes nothing"
+        );
+        assert_eq!(store.notifications().count_unread(&main).await.unwrap(), 4);
+        assert_eq!(
+            ids(&main, NoticeFilter { read: Some(true), ..Default::default() }, 9).await,
+            [2]
+        );
+        assert_eq!(store.notifications().mark_read(&sub, None, now).await.unwrap(), 1);
+        assert_eq!(store.notifications().mark_read(&main, None, now).await.unwrap(), 3);
+        assert_eq!(store.notifications().count_unread(&main).await.unwrap(), 0);
+        assert_eq!(
+            store.notifications().get(&main, Uuid::from_u128(2)).await.unwrap().unwrap().read,
+            Some(now)
+        );
+        assert_eq!(store.notifications().get(&other, Uuid::from_u128(2)).await.unwrap(), None);
+        store.notifications().delete_older(Timestamp::from_secs(2)).await.unwrap();
+        store.flush().await;
+        assert_eq!(ids(&main, NoticeFilter::default(), 9).await, [4, 5]);
+        store.close().await;
+    }
+}

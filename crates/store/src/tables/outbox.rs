@@ -1,0 +1,539 @@
+//! The outbox: callbacks that wait, and what became of them (R4).
+//!
+//! A row waits while it has a due time. Of the rows of one call and URL only the oldest is ever handed out, so that
+//! they go out in order, a call's hangup callback comes after what else was to be told of it, and the end of a multi-party
+//! call after what all who were in tell. Handing out changes nothing in the row: who delivers remembers what it holds, and what a
+//! crash interrupts is simply due again.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use crate::database::Database;
+use crate::error::{StoreError, Unread, failed, word};
+use crate::rows::callback::{
+    Callback, CallbackState, CallbackView, NewCallback, Settled, Settlement, Written, is_secret,
+};
+use crate::rows::message;
+use crate::scope::{self, Scope};
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::connect::beside_a_node;
+use crate::sql::{self, All, Conn, Outcome, Pool, Query, Row};
+use crate::write::Write;
+use machine::{EVENT_TYPE, MPC_END, Notice, NoticeKind, Param, Params};
+use model::{CallUuid, Timestamp};
+use xml::ast::DocUrl;
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Outbox<'a>(pub(crate) &'a Shared);
+
+impl Outbox<'_> {
+    /// Puts a callback into the outbox; it may be sent once this is done. Queued when this returns.
+    ///
+    /// # Errors
+    /// The store was closed meanwhile; or the journal has the callback, and it goes out when the store has it.
+    pub fn add(
+        self,
+        callback: NewCallback,
+    ) -> impl Future<Output = Result<Written, StoreError>> + Send + 'static + use<> {
+        let queued = self.0.queue.request(|sender| Write::Callback(Box::new(callback), sender));
+        async move { queued.await?.ok_or(StoreError::Journalled) }
+    }
+
+    /// Writes down what became of a callback; gives whether others of its call wait.
+    ///
+    /// # Errors
+    /// The store was closed meanwhile.
+    pub fn settle(
+        self,
+        settlement: Settlement,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
+        self.0.queue.request(|sender| Write::Settle(Box::new(settlement), sender))
+    }
+
+    /// The origins with callbacks that are due, and when the next one is due that isn't yet.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn due_origins(
+        self,
+        node_id: &str,
+        now: Timestamp,
+    ) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
+        origins_due(&self.0.read, node_id, now).await
+    }
+
+    /// Callbacks of an origin that are due, the longest due first; of each call and URL the oldest only. A row that cannot be
+    /// read is given up and logged: it must not hold up those behind it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn due(
+        self,
+        node_id: &str,
+        origin: &str,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Callback>, StoreError> {
+        let (due, illegible) = due(&self.0.read, &self.0.seal, node_id, origin, now, limit).await?;
+        for Illegible { id, detail } in illegible {
+            tracing::error!(id, detail, "a callback in the outbox cannot be read and is given up");
+            let last = format!("it cannot be read: {detail}");
+            self.settle(Settlement { id, attempts: 0, at: now, outcome: Settled::Failed, last })
+                .await?;
+        }
+        Ok(due)
+    }
+
+    /// What a call's callbacks carry, by event id, secret parameters left out. No call of the scope's has none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn of_call(
+        self,
+        scope: &Scope,
+        call: CallUuid,
+    ) -> Result<BTreeMap<Uuid, Notice>, StoreError> {
+        of_call(&self.0.read, scope, call).await
+    }
+
+    /// Puts an event that is no message's into the outbox, and waits until it is there; none: the journal has it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn add_event(self, event: NewCallback) -> Result<Option<Written>, StoreError> {
+        match self.add(event).await {
+            Ok(written) => Ok(Some(written)),
+            Err(StoreError::Journalled) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+const COLUMNS: &str = "id, event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, method, params, \
+    secret_params, sealed_params, created_us, since_us, attempts, retries";
+
+/// Whether an older row goes out before a row.
+fn is_behind(row: &str) -> String {
+    let (of_call, of_room) = (goes_before(row), is_over_before(row));
+    format!(
+        "(EXISTS (SELECT 1 FROM callbacks e WHERE e.call_uuid = {row}.call_uuid AND e.id < {row}.id AND {of_call}) OR ({of_room}))"
+    )
+}
+
+/// That a multi-party call is over is one call's to tell, and comes after what all of them tell the same URL: after each that has not
+/// been sent once yet. As far as that was written within some minutes, which the index of what is due finds at once,
+/// whatever a host that is down has waiting.
+fn is_over_before(row: &str) -> String {
+    let kind = NoticeKind::MultiParty.as_str();
+    format!(
+        "{row}.kind = '{kind}' AND {row}.params LIKE '%\"EventName\":\"{MPC_END}\"%' AND EXISTS (SELECT 1 FROM callbacks e WHERE \
+        e.node_id = {row}.node_id AND e.origin = {row}.origin AND e.next_us >= {row}.created_us - {LOOKED_BACK_US} \
+        AND e.next_us <= {row}.created_us AND e.id < {row}.id AND e.url = {row}.url AND e.kind = '{kind}' AND {IS_NEW})"
+    )
+}
+
+/// That `e` has not been sent once yet, and does not wait for one of its call and URL that is tried again later.
+const IS_NEW: &str = "e.retries = 0 AND NOT EXISTS (SELECT 1 FROM callbacks f WHERE f.call_uuid = e.call_uuid AND f.url = e.url \
+    AND f.id < e.id AND f.next_us IS NOT NULL AND f.retries > 0)";
+
+/// Longer than a callback that is to be sent for the first time waits anywhere but in the queue of a host that is down.
+const LOOKED_BACK_US: i64 = 600_000_000;
+
+/// Which older row `e` of its call goes out before a row: one that waits for the same URL; and before a hangup callback whatever
+/// has not been sent once yet, recordings excepted (`plivo-callbacks.md` §2). What is tried again later holds nothing up.
+fn goes_before(row: &str) -> String {
+    format!(
+        "e.next_us IS NOT NULL AND (e.url = {row}.url OR ({row}.kind = 'hangup' \
+        AND e.event IS NULL AND e.kind NOT IN ('recording', 'transcription') AND {IS_NEW}))"
+    )
+}
+
+/// Puts a callback in; due at once.
+pub(crate) async fn insert(
+    to: &mut Conn,
+    seal: &Seal,
+    new: NewCallback,
+) -> Result<Written, sqlx::Error> {
+    insert_all(to, seal, vec![new]).await?.pop().ok_or(sqlx::Error::RowNotFound)
+}
+
+/// Puts in, in order, those that are not there.
+pub(crate) async fn insert_new(
+    to: &mut Conn,
+    seal: &Seal,
+    all: Vec<NewCallback>,
+) -> Result<(), sqlx::Error> {
+    let asked: Vec<_> = all.iter().map(is_there).collect();
+    let there = sql::each(to, asked).await?;
+    let is_new = |outcome: &Outcome<(bool,)>| !outcome.rows.iter().any(|(there,)| *there);
+    let new: Vec<_> = all
+        .into_iter()
+        .zip(&there)
+        .filter(|(_, there)| is_new(there))
+        .map(|(new, _)| new)
+        .collect();
+    drop(there);
+    insert_all(to, seal, new).await.map(drop)
+}
+
+/// By the indexes of a call's callbacks.
+fn is_there(new: &NewCallback) -> Query<All<(bool,)>> {
+    let there = "SELECT EXISTS (SELECT 1 FROM callbacks WHERE call_uuid = $1 AND next_us IS NOT NULL AND event_id = $2) \
+        OR EXISTS (SELECT 1 FROM callbacks WHERE call_uuid = $1 AND done_us IS NOT NULL AND event IS NULL AND event_id = $2)";
+    sql::query_as(there).bind(new.call.to_string()).bind(new.event_id.to_string())
+}
+
+/// Puts some in, in order.
+pub(crate) async fn insert_all(
+    to: &mut Conn,
+    seal: &Seal,
+    all: Vec<NewCallback>,
+) -> Result<Vec<Written>, sqlx::Error> {
+    let inserts: Vec<_> = all.iter().map(|new| inserting(seal, new)).collect();
+    let outcomes = sql::each(to, inserts).await?;
+    let written = |(new, outcome): (NewCallback, Outcome<(i64, bool)>)| {
+        let (id, behind) = outcome.rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
+        let since = new.created;
+        Ok(Written {
+            callback: Callback { id, new, since, attempts: 0, retries: 0 },
+            first: !behind,
+        })
+    };
+    all.into_iter().zip(outcomes).map(written).collect()
+}
+
+fn inserting(seal: &Seal, new: &NewCallback) -> Query<All<(i64, bool)>> {
+    let plain = shown(&new.notice.params);
+    let insert = "INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, \
+        method, params, sealed_params, created_us, since_us, next_us, webhook, event) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12, $13, $14) RETURNING id, ";
+    let insert = format!("{insert}{}", is_behind("callbacks"));
+    sql::query_as(insert)
+        .bind(new.event_id.to_string())
+        .bind(new.call.to_string())
+        .bind(new.account.as_str())
+        .bind(new.main_account.as_str())
+        .bind(&new.node_id)
+        .bind(new.notice.kind.as_str())
+        .bind(&new.origin)
+        .bind(&*new.notice.url.0)
+        .bind(new.notice.method.as_str())
+        .bind(sqlx::types::Json(&plain))
+        .bind(new.sealed(seal))
+        .bind(new.created.micros())
+        .bind(new.notice.url.0.strip_prefix(message::WEBHOOK))
+        .bind(match new.notice.kind {
+            NoticeKind::Message => Some("form"),
+            NoticeKind::Event => new.notice.params.get(EVENT_TYPE).map(Param::reveal),
+            _ => None,
+        })
+}
+
+/// Writes down what became of each; tells whether others of its call wait. One that was done meanwhile stays so.
+pub(crate) async fn settle(to: &mut Conn, all: &[&Settlement]) -> Result<Vec<bool>, sqlx::Error> {
+    let outcomes = sql::each(to, all.iter().map(|settlement| settling(settlement))).await?;
+    let others = |(s, outcome): (&&Settlement, &Outcome<(bool,)>)| {
+        let is_over = !matches!(s.outcome, Settled::Again { .. });
+        is_over && outcome.rows.iter().any(|(others,)| *others)
+    };
+    Ok(all.iter().zip(&outcomes).map(others).collect())
+}
+
+fn settling(s: &Settlement) -> Query<All<(bool,)>> {
+    let (due, done, delivered) = match s.outcome {
+        Settled::Again { due } => (Some(due), None, false),
+        Settled::Delivered => (None, Some(s.at), true),
+        Settled::Failed => (None, Some(s.at), false),
+    };
+    let update = "UPDATE callbacks SET attempts = $2, next_us = $3, done_us = $4, delivered = $5, last = $6, \
+        retries = retries + $7, secret_params = CASE WHEN $5 = 1 THEN NULL ELSE secret_params END, \
+        sealed_params = CASE WHEN $5 = 1 THEN NULL ELSE sealed_params END WHERE id = $1 AND next_us IS NOT NULL RETURNING \
+        EXISTS (SELECT 1 FROM callbacks e WHERE e.call_uuid = callbacks.call_uuid AND e.next_us IS NOT NULL \
+        AND e.id <> callbacks.id)";
+    sql::query_as(update)
+        .bind(s.id)
+        .bind(i64::from(s.attempts))
+        .bind(due.map(Timestamp::micros))
+        .bind(done.map(Timestamp::micros))
+        .bind(delivered)
+        .bind(&s.last)
+        .bind(i64::from(due.is_some()))
+}
+
+/// Forgets done ones, at most so many; how many they were.
+pub(crate) async fn forget(
+    to: &mut Conn,
+    done_before: Timestamp,
+    limit: u32,
+) -> Result<u64, sqlx::Error> {
+    let delete = "DELETE FROM callbacks WHERE id IN \
+        (SELECT id FROM callbacks WHERE done_us < $1 ORDER BY done_us LIMIT $2)";
+    let delete = sql::query(delete).bind(done_before.micros()).bind(i64::from(limit));
+    Ok(delete.execute(to).await?.rows_affected())
+}
+
+/// The origins with rows that are due, and when the next row is due that isn't yet.
+pub(crate) async fn origins_due(
+    pool: &Pool,
+    node_id: &str,
+    now: Timestamp,
+) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
+    const WHAT: &str = "look for callbacks that are due";
+    // From one origin to the next by the index, however many rows each has.
+    let origins = "WITH RECURSIVE walk (origin) AS ( \
+            SELECT min(origin) FROM callbacks WHERE node_id = $1 AND next_us IS NOT NULL \
+            UNION ALL \
+            SELECT (SELECT min(c.origin) FROM callbacks c \
+                WHERE c.node_id = $1 AND c.next_us IS NOT NULL AND c.origin > walk.origin) \
+            FROM walk WHERE walk.origin IS NOT NULL) \
+        SELECT origin, (SELECT min(c.next_us) FROM callbacks c \
+            WHERE c.node_id = $1 AND c.origin = walk.origin AND c.next_us IS NOT NULL), \
+            (SELECT min(c.next_us) FROM callbacks c \
+            WHERE c.node_id = $1 AND c.origin = walk.origin AND c.next_us > $2) \
+        FROM walk WHERE origin IS NOT NULL";
+    let rows: Vec<(String, Option<i64>, Option<i64>)> = sql::query_as(origins)
+        .bind(node_id)
+        .bind(now.micros())
+        .fetch_all(pool)
+        .await
+        .map_err(failed(WHAT))?;
+    let next = rows.iter().filter_map(|(_, _, later)| *later).min().map(Timestamp::from_micros);
+    let due = |first: Option<i64>| first.is_some_and(|first| first <= now.micros());
+    Ok((
+        rows.into_iter().filter(|(_, first, _)| due(*first)).map(|(origin, _, _)| origin).collect(),
+        next,
+    ))
+}
+
+/// A row that cannot be read: another version wrote it, or somebody else.
+pub(crate) struct Illegible {
+    pub(crate) id: i64,
+    pub(crate) detail: String,
+}
+
+/// Rows of an origin that are due, the longest due first; of each call and URL the oldest only.
+pub(crate) async fn due(
+    pool: &Pool,
+    seal: &Seal,
+    node_id: &str,
+    origin: &str,
+    now: Timestamp,
+    limit: u32,
+) -> Result<(Vec<Callback>, Vec<Illegible>), StoreError> {
+    const WHAT: &str = "read callbacks that are due";
+    let select = format!(
+        "SELECT {COLUMNS} FROM callbacks c WHERE node_id = $1 AND origin = $2 AND next_us <= $3 AND NOT {} \
+        ORDER BY next_us, id LIMIT $4",
+        is_behind("c")
+    );
+    let rows = sql::query(select)
+        .bind(node_id)
+        .bind(origin)
+        .bind(now.micros())
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await
+        .map_err(failed(WHAT))?;
+    let unreadable = |e: Unread| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+    let (mut due, mut illegible) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in &rows {
+        match read(row, seal) {
+            Ok(callback) => due.push(callback),
+            // Without its id there is nothing that could be done about it.
+            Err(e) => {
+                let id = row.try_get("id").map_err(|e| unreadable(e.into()))?;
+                illegible.push(Illegible { id, detail: e.to_string() });
+            }
+        }
+    }
+    Ok((due, illegible))
+}
+
+fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let count =
+        |column: &str| row.try_get::<i64, _>(column).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+    let time = |column: &str| row.try_get(column).map(Timestamp::from_micros);
+    let plain: BTreeMap<String, String> = row.try_get::<sqlx::types::Json<_>, _>("params")?.0;
+    let secret: Option<sqlx::types::Json<BTreeMap<String, String>>> =
+        row.try_get("secret_params")?;
+    let plain = plain.into_iter().map(|(name, value)| (name.into(), Param::Plain(value.into())));
+    let secret = secret.map(|json| json.0).unwrap_or_default();
+    let secret = secret.into_iter().map(|(name, value)| (name.into(), Param::Secret(value)));
+    let mut new = NewCallback {
+        event_id: text("event_id")?.parse()?,
+        call: text("call_uuid")?.parse()?,
+        account: text("auth_id")?.into(),
+        main_account: text("main_auth_id")?.into(),
+        node_id: text("node_id")?,
+        origin: text("origin")?,
+        notice: Notice {
+            kind: word::<NoticeKind>(&text("kind")?)?,
+            url: DocUrl(text("url")?.into()),
+            method: word(&text("method")?)?,
+            params: plain.chain(secret).collect(),
+        },
+        shut: None,
+        created: time("created_us")?,
+    };
+    if let Some(sealed) = row.try_get("sealed_params")? {
+        new.unseal(seal, sealed);
+    }
+    Ok(Callback {
+        id: row.try_get("id")?,
+        new,
+        since: time("since_us")?,
+        attempts: count("attempts")?,
+        retries: count("retries")?,
+    })
+}
+
+/// Callbacks of one call that are told of at most.
+const OF_CALL_MAX: i64 = 500;
+
+/// What a call's callbacks carry, by event id, secret parameters left out; of a call of the scope's.
+pub(crate) async fn of_call(
+    pool: &Pool,
+    scope: &Scope,
+    call: CallUuid,
+) -> Result<BTreeMap<Uuid, Notice>, StoreError> {
+    const WHAT: &str = "read a call's callbacks";
+    let mut query = sql::QueryBuilder::new("");
+    // By the index of those that wait, and by that of those that are done.
+    for (before, which) in [("", "next_us IS NOT NULL"), (" UNION ALL ", "done_us IS NOT NULL")] {
+        query.push(format!(
+            "{before}SELECT event_id, kind, url, method, params FROM callbacks WHERE "
+        ));
+        scope::within(&mut query, scope);
+        query
+            .push(format!(" AND event IS NULL AND {which} AND call_uuid = "))
+            .push_bind(call.to_string());
+    }
+    query.push(" LIMIT ").push_bind(OF_CALL_MAX);
+    let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
+    let carried = |row: &Row| -> Result<(Uuid, Notice), Unread> {
+        let text = |column: &str| row.try_get::<String, _>(column);
+        let params: BTreeMap<String, String> = row.try_get::<sqlx::types::Json<_>, _>("params")?.0;
+        let notice = Notice {
+            kind: word::<NoticeKind>(&text("kind")?)?,
+            url: DocUrl(text("url")?.into()),
+            method: word(&text("method")?)?,
+            params: params
+                .into_iter()
+                .map(|(name, value)| (name.into(), Param::Plain(value.into())))
+                .collect(),
+        };
+        Ok((text("event_id")?.parse()?, notice))
+    };
+    // One that another version wrote is not shown.
+    Ok(rows.iter().filter_map(|row| carried(row).ok()).collect())
+}
+
+/// The parameters whose values may be shown.
+fn shown(params: &Params) -> BTreeMap<&str, &str> {
+    params
+        .iter()
+        .filter(|(_, v)| !is_secret(v))
+        .map(|(name, value)| (name, value.reveal()))
+        .collect()
+}
+
+/// Which callbacks to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callbacks {
+    All,
+    Waiting,
+    Failed,
+}
+
+/// Which callbacks are to be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rearm<'a> {
+    /// By event id, or by the row's number: one that waits or was given up.
+    One(&'a str),
+    AllFailed,
+}
+
+/// The latest, newest first.
+pub(crate) async fn latest(
+    pool: &Pool,
+    which: Callbacks,
+    limit: u32,
+) -> Result<Vec<CallbackView>, StoreError> {
+    const WHAT: &str = "list callbacks";
+    let which = match which {
+        Callbacks::All => "",
+        Callbacks::Waiting => "WHERE next_us IS NOT NULL",
+        Callbacks::Failed => "WHERE done_us IS NOT NULL AND delivered = 0",
+    };
+    let select = format!(
+        "SELECT id, event_id, call_uuid, auth_id, kind, method, url, created_us, attempts, next_us, done_us, delivered, \
+        last FROM callbacks {which} ORDER BY id DESC LIMIT $1"
+    );
+    let rows = sql::query(select).bind(limit).fetch_all(pool).await.map_err(failed(WHAT))?;
+    rows.iter()
+        .map(|row| {
+            view(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })
+        })
+        .collect()
+}
+
+fn view(row: &Row) -> Result<CallbackView, Unread> {
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let time = |column: &str| {
+        row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros))
+    };
+    let done = time("done_us")?.unwrap_or_default();
+    let state = match (time("next_us")?, row.try_get::<bool, _>("delivered")?) {
+        (Some(due), _) => CallbackState::Waiting { due },
+        (None, true) => CallbackState::Delivered { at: done },
+        (None, false) => CallbackState::Failed { at: done },
+    };
+    Ok(CallbackView {
+        id: row.try_get("id")?,
+        event_id: text("event_id")?,
+        call: text("call_uuid")?,
+        account: text("auth_id")?,
+        kind: text("kind")?,
+        method: text("method")?,
+        url: text("url")?,
+        created: time("created_us")?.unwrap_or_default(),
+        attempts: row.try_get::<u32, _>("attempts")?,
+        state,
+        last: text("last")?,
+    })
+}
+
+/// Makes callbacks of a store's file due, with a new day to be delivered in; tells how many. A node that works with
+/// the file finds them within a second.
+///
+/// # Errors
+/// No store there, or the store's.
+pub async fn rearm(at: &Database, which: Rearm<'_>, now: Timestamp) -> Result<u64, StoreError> {
+    let store = beside_a_node(at, false).await?;
+    // What waits keeps its place in the schedule and is only due earlier.
+    let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, \
+        since_us = CASE WHEN done_us IS NULL THEN since_us ELSE $1 END, \
+        retries = CASE WHEN done_us IS NULL THEN retries ELSE 0 END WHERE delivered = 0 AND ";
+    let done = match which {
+        Rearm::One(id) => {
+            let number = id.parse::<i64>().ok();
+            let event_id = id.parse::<Uuid>().map(|id| id.to_string()).unwrap_or_default();
+            let update =
+                sql::query(format!("{update} (event_id = $2 OR id = $3)")).bind(now.micros());
+            update.bind(event_id).bind(number).execute(&store).await
+        }
+        Rearm::AllFailed => {
+            sql::query(format!("{update} done_us IS NOT NULL"))
+                .bind(now.micros())
+                .execute(&store)
+                .await
+        }
+    };
+    let done = done.map_err(failed("make callbacks due"))?.rows_affected();
+    store.close().await;
+    Ok(done)
+}

@@ -1,0 +1,858 @@
+//! Users, sessions, invitations and API keys, as the store is asked for them.
+//!
+//! People who sign in to the console, their sessions and invitations, and API keys made at run time (R15, R20).
+//!
+//! Who a person or key is of is part of each row; what an API can reach takes the asker's scope (R16). Digests come ready
+//! made: this file knows no secret.
+
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::error::{StoreError, failed};
+use crate::scope::{Scope, within};
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
+use crate::write::Deed;
+use model::{AuthId, Role, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct ApiKeys<'a>(pub(crate) &'a Shared);
+
+impl ApiKeys<'_> {
+    /// A scope's API keys, newest first; `before`: the last of the page before.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        before: Option<(Timestamp, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<MadeKey>, StoreError> {
+        crate::tables::people::keys(&self.0.read, scope, before, limit).await
+    }
+
+    /// Every API key that was made here.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn all(self) -> Result<Vec<MadeKey>, StoreError> {
+        crate::tables::people::all_keys(&self.0.read).await
+    }
+
+    /// Writes a new API key to the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn create(self, key: MadeKey) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::CreateKey(Box::new(key))).await
+    }
+
+    /// One of a scope's API keys.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<MadeKey>, StoreError> {
+        crate::tables::people::one_key(&self.0.read, scope, id).await
+    }
+
+    /// Changes an API key; `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn change(
+        self,
+        scope: &Scope,
+        id: Uuid,
+        name: Option<String>,
+        role: Option<Role>,
+    ) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::ChangeKey { scope: scope.clone(), id, name, role }).await
+    }
+
+    /// Removes an API key; `false`: the scope has none of that id.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn delete(self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::DeleteKey(scope.clone(), id)).await
+    }
+}
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Sessions<'a>(pub(crate) &'a Shared);
+
+impl Sessions<'_> {
+    /// A session and whose it is, by its token's digest.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, digest: &str) -> Result<Option<(Session, User)>, StoreError> {
+        crate::tables::people::session(&self.0.read, digest).await
+    }
+
+    /// Writes a new session to the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn begin(self, session: Session) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Begin(session)).await
+    }
+
+    /// Notes that a session is in use.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn touch(self, digest: String, at: Timestamp) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Seen(digest, at)).await
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn end(self, digest: String) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::End(digest)).await
+    }
+
+    /// Ends all sessions of a user.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn end_all(self, user: Uuid) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::EndAll(user)).await
+    }
+
+    /// Forgets sessions begun before, or not seen since, and invitations that are over.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn delete_expired(
+        self,
+        begun_before: Timestamp,
+        seen_before: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Forget { begun_before, seen_before, now }).await
+    }
+}
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct People<'a>(pub(crate) &'a Shared);
+
+impl People<'_> {
+    /// One of a scope's users.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
+        crate::tables::people::one(&self.0.read, scope, id).await
+    }
+
+    /// The user who signs in by that name, whosever they are.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn by_name(self, name: &str) -> Result<Option<User>, StoreError> {
+        crate::tables::people::named(&self.0.read, name).await
+    }
+
+    /// The user whom a sign-in provider knows by that name.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn by_link(self, issuer: &str, subject: &str) -> Result<Option<User>, StoreError> {
+        crate::tables::people::linked(&self.0.read, issuer, subject).await
+    }
+
+    /// Those who sign in by that name, whatever the case of its letters: two at most.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn by_name_ignoring_case(self, name: &str) -> Result<Vec<User>, StoreError> {
+        crate::tables::people::named_like(&self.0.read, name).await
+    }
+
+    /// Notes who somebody is at a sign-in provider; `false`: one of the two is linked already.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn link(self, link: UserLink) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Link(link)).await
+    }
+
+    /// A scope's users, newest first; `before`: the last of the page before.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        before: Option<(Timestamp, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<User>, StoreError> {
+        crate::tables::people::list(&self.0.read, scope, before, limit).await
+    }
+
+    /// Writes a new user to the disk; `false`: the name is taken.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn create(self, user: User) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Create(Box::new(user))).await
+    }
+
+    /// Changes a user; `false`: the scope has none of that id, or the configuration says otherwise.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn change(
+        self,
+        scope: &Scope,
+        id: Uuid,
+        change: UserChange,
+    ) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Change(scope.clone(), id, change)).await
+    }
+
+    /// Removes a user with their sessions; `false`: the scope has none of that id, or it stands in the configuration.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn delete(self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Delete(scope.clone(), id)).await
+    }
+
+    /// The configuration's people as they are now.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn sync_configured(self, users: Vec<User>) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::File(users)).await
+    }
+
+    /// Writes an invitation, instead of those that the user had.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn invite(self, invitation: Invitation) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Invite(invitation)).await
+    }
+
+    /// Who an invitation that still holds is for.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn by_invitation(
+        self,
+        digest: &str,
+        now: Timestamp,
+    ) -> Result<Option<User>, StoreError> {
+        crate::tables::people::invited(&self.0.read, digest, now).await
+    }
+
+    /// Uses an invitation up and sets the user's password, a hash; `false`: it holds no more.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTaken`].
+    pub async fn accept_invitation(
+        self,
+        digest: String,
+        password: String,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::Accept { digest, password, now }).await
+    }
+}
+
+/// Somebody who signs in to the console. Its `Debug` has no password in it, not even the hash.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    pub id: Uuid,
+    /// The owner, and its main account.
+    pub account: AuthId,
+    pub main_account: AuthId,
+    /// What they sign in with.
+    pub name: String,
+    pub full_name: String,
+    pub role: Role,
+    /// A hash of [`crate::password::Passwords`]; none: invited.
+    pub password: Option<String>,
+    pub wa_id: Option<String>,
+    /// It stands in the configuration.
+    pub in_file: bool,
+    pub created: Timestamp,
+}
+
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User")
+            .field("id", &self.id)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is to change of a user; `None` stays as it is.
+#[derive(Clone, Default)]
+pub struct UserChange {
+    pub full_name: Option<String>,
+    pub role: Option<Role>,
+    /// A hash. Ends the user's sessions.
+    pub password: Option<String>,
+    /// The inner none: no number any more.
+    pub wa_id: Option<Option<String>>,
+    /// Only if they are still as this shows them.
+    pub seen: Option<Box<User>>,
+}
+
+/// A session, by its token's digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub digest: String,
+    pub user: Uuid,
+    pub begun: Timestamp,
+    pub seen: Timestamp,
+}
+
+/// A way to set a password once, by its token's digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invitation {
+    pub digest: String,
+    pub user: Uuid,
+    pub expires: Timestamp,
+}
+
+/// A user as a sign-in provider knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserLink {
+    pub issuer: String,
+    pub subject: String,
+    pub user: Uuid,
+    pub at: Timestamp,
+}
+
+/// A key of the number API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MadeKey {
+    pub id: Uuid,
+    pub account: AuthId,
+    pub main_account: AuthId,
+    pub name: String,
+    /// Its last characters.
+    pub ending: String,
+    pub digest: String,
+    pub role: Role,
+    pub wa_id: Option<String>,
+    pub created: Timestamp,
+}
+
+/// A write about people: done or, where a name is taken or somebody is not there, not.
+pub(crate) enum PeopleWrite {
+    Create(Box<User>),
+    Change(Scope, Uuid, UserChange),
+    Delete(Scope, Uuid),
+    /// The configuration's people as they are now; who stood there before and does no more goes.
+    File(Vec<User>),
+    Begin(Session),
+    Seen(String, Timestamp),
+    End(String),
+    /// All of a user's.
+    EndAll(Uuid),
+    /// Instead of those the user had.
+    Invite(Invitation),
+    /// Sets the invited user's password and uses the invitation up; not, where it is used or too old.
+    Accept {
+        digest: String,
+        password: String,
+        now: Timestamp,
+    },
+    /// From now on the provider's word is this user's; what they were invited with is used up. Not, where either is
+    /// linked already.
+    Link(UserLink),
+    CreateKey(Box<MadeKey>),
+    ChangeKey {
+        scope: Scope,
+        id: Uuid,
+        name: Option<String>,
+        role: Option<Role>,
+    },
+    DeleteKey(Scope, Uuid),
+    /// Sessions begun before, or not seen since; invitations that are over.
+    Forget {
+        begun_before: Timestamp,
+        seen_before: Timestamp,
+        now: Timestamp,
+    },
+}
+
+const USER: &str =
+    "user_id, auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us";
+
+const KEY: &str = "key_id, auth_id, main_auth_id, name, ending, digest, role, wa_id, created_us";
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Agent => "agent",
+        Role::Admin => "admin",
+        Role::Owner => "owner",
+    }
+}
+
+impl Deed for PeopleWrite {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _seal: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        Box::pin(write(to, self))
+    }
+}
+
+/// Writes it to the disk; whether anything has changed.
+async fn run(shared: &Shared, write: PeopleWrite) -> Result<bool, StoreError> {
+    Ok(shared.queue.run(write).await? > 0)
+}
+
+/// Carries it out; how many rows have changed.
+async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
+    Ok(match write {
+        PeopleWrite::Create(user) => insert(to, user).await?,
+        PeopleWrite::Change(scope, id, change) => update(to, scope, *id, change).await?,
+        PeopleWrite::Delete(scope, id) => {
+            let mut delete = QueryBuilder::new("DELETE FROM users WHERE in_file = 0 AND ");
+            within(&mut delete, scope);
+            delete.push(" AND user_id = ").push_bind(id.to_string());
+            let rows = delete.build().execute(&mut *to).await?.rows_affected();
+            if rows > 0 {
+                gone(to, &id.to_string()).await?;
+            }
+            rows
+        }
+        PeopleWrite::File(users) => file(to, users).await?,
+        PeopleWrite::Begin(session) => {
+            let insert =
+                "INSERT INTO sessions (digest, user_id, begun_us, seen_us) VALUES ($1, $2, $3, $4)";
+            let insert = sql::query(insert).bind(&session.digest).bind(session.user.to_string());
+            insert
+                .bind(session.begun.micros())
+                .bind(session.seen.micros())
+                .execute(to)
+                .await?
+                .rows_affected()
+        }
+        PeopleWrite::Seen(digest, at) => {
+            let update =
+                sql::query("UPDATE sessions SET seen_us = $2 WHERE digest = $1 AND seen_us < $2");
+            update.bind(digest).bind(at.micros()).execute(to).await?.rows_affected()
+        }
+        PeopleWrite::End(digest) => {
+            let delete = sql::query("DELETE FROM sessions WHERE digest = $1").bind(digest);
+            delete.execute(to).await?.rows_affected()
+        }
+        PeopleWrite::EndAll(user) => end_all(to, &user.to_string()).await?,
+        PeopleWrite::Invite(invitation) => {
+            let user = invitation.user.to_string();
+            sql::query("DELETE FROM invitations WHERE user_id = $1")
+                .bind(&user)
+                .execute(&mut *to)
+                .await?;
+            unlink(to, &user).await?;
+            let insert =
+                "INSERT INTO invitations (digest, user_id, expires_us) VALUES ($1, $2, $3)";
+            let insert = sql::query(insert).bind(&invitation.digest).bind(&user);
+            insert.bind(invitation.expires.micros()).execute(to).await?.rows_affected()
+        }
+        PeopleWrite::Accept { digest, password, now } => {
+            let take =
+                "DELETE FROM invitations WHERE digest = $1 AND expires_us > $2 RETURNING user_id";
+            let take = sql::query_scalar::<String>(take).bind(digest).bind(now.micros());
+            match take.fetch_optional(&mut *to).await? {
+                None => 0,
+                Some(user) => {
+                    end_all(to, &user).await?;
+                    let set = sql::query(
+                        "UPDATE users SET password = $2 WHERE user_id = $1 AND in_file = 0",
+                    );
+                    set.bind(user).bind(password).execute(to).await?.rows_affected()
+                }
+            }
+        }
+        PeopleWrite::Link(link) => {
+            let insert = "INSERT INTO user_links (issuer, subject, user_id, linked_us) VALUES ($1, $2, $3, $4) \
+                ON CONFLICT DO NOTHING";
+            let user = link.user.to_string();
+            let insert = sql::query(insert).bind(&link.issuer).bind(&link.subject).bind(&user);
+            let rows = insert.bind(link.at.micros()).execute(&mut *to).await?.rows_affected();
+            if rows > 0 {
+                sql::query("DELETE FROM invitations WHERE user_id = $1")
+                    .bind(&user)
+                    .execute(to)
+                    .await?;
+            }
+            rows
+        }
+        PeopleWrite::CreateKey(key) => {
+            let insert = "INSERT INTO api_keys (key_id, auth_id, main_auth_id, name, ending, digest, role, wa_id, \
+                created_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
+            let insert = sql::query(insert)
+                .bind(key.id.to_string())
+                .bind(key.account.as_str())
+                .bind(key.main_account.as_str())
+                .bind(&key.name)
+                .bind(&key.ending);
+            let insert = insert
+                .bind(&key.digest)
+                .bind(role(key.role))
+                .bind(&key.wa_id)
+                .bind(key.created.micros());
+            insert.execute(to).await?.rows_affected()
+        }
+        PeopleWrite::ChangeKey { scope, id, name, role: wanted } => {
+            let mut update = QueryBuilder::new("UPDATE api_keys SET key_id = key_id");
+            if let Some(name) = name {
+                update.push(", name = ").push_bind(name);
+            }
+            if let Some(wanted) = wanted {
+                update.push(", role = ").push_bind(role(*wanted));
+            }
+            update.push(" WHERE ");
+            within(&mut update, scope);
+            update.push(" AND key_id = ").push_bind(id.to_string());
+            update.build().execute(to).await?.rows_affected()
+        }
+        PeopleWrite::DeleteKey(scope, id) => {
+            let mut delete = QueryBuilder::new("DELETE FROM api_keys WHERE ");
+            within(&mut delete, scope);
+            delete.push(" AND key_id = ").push_bind(id.to_string());
+            delete.build().execute(to).await?.rows_affected()
+        }
+        PeopleWrite::Forget { begun_before, seen_before, now } => {
+            let delete = "DELETE FROM sessions WHERE begun_us < $1 OR seen_us < $2";
+            let delete = sql::query(delete).bind(begun_before.micros()).bind(seen_before.micros());
+            let rows = delete.execute(&mut *to).await?.rows_affected();
+            let over =
+                sql::query("DELETE FROM invitations WHERE expires_us < $1").bind(now.micros());
+            rows + over.execute(to).await?.rows_affected()
+        }
+    })
+}
+
+async fn insert(to: &mut Conn, user: &User) -> Result<u64, sqlx::Error> {
+    let insert = "INSERT INTO users (user_id, auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, \
+        created_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING";
+    let insert = sql::query(insert)
+        .bind(user.id.to_string())
+        .bind(user.account.as_str())
+        .bind(user.main_account.as_str())
+        .bind(&user.name)
+        .bind(&user.full_name);
+    let insert = insert
+        .bind(role(user.role))
+        .bind(&user.password)
+        .bind(&user.wa_id)
+        .bind(i64::from(user.in_file));
+    Ok(insert.bind(user.created.micros()).execute(to).await?.rows_affected())
+}
+
+async fn update(
+    to: &mut Conn,
+    scope: &Scope,
+    id: Uuid,
+    change: &UserChange,
+) -> Result<u64, sqlx::Error> {
+    let mut update = QueryBuilder::new("UPDATE users SET user_id = user_id");
+    if let Some(full_name) = &change.full_name {
+        update.push(", full_name = ").push_bind(full_name);
+    }
+    if let Some(to) = change.role {
+        update.push(", role = ").push_bind(role(to));
+    }
+    if let Some(password) = &change.password {
+        update.push(", password = ").push_bind(password);
+    }
+    if let Some(wa_id) = &change.wa_id {
+        update.push(", wa_id = ").push_bind(wa_id);
+    }
+    update.push(" WHERE ");
+    within(&mut update, scope);
+    update.push(" AND user_id = ").push_bind(id.to_string());
+    if let Some(seen) = &change.seen {
+        update.push(" AND full_name = ").push_bind(&seen.full_name);
+        update.push(" AND role = ").push_bind(role(seen.role));
+        update
+            .push(" AND coalesce(wa_id, '') = ")
+            .push_bind(seen.wa_id.as_deref().unwrap_or_default());
+        update.push(if seen.password.is_none() {
+            " AND password IS NULL"
+        } else {
+            " AND password IS NOT NULL"
+        });
+    }
+    // What the configuration says of somebody is not set over it.
+    if change.role.is_some() || change.password.is_some() {
+        update.push(" AND in_file = 0");
+    }
+    let rows = update.build().execute(&mut *to).await?.rows_affected();
+    if rows > 0 && change.password.is_some() {
+        end_all(to, &id.to_string()).await?;
+    }
+    Ok(rows)
+}
+
+async fn end_all(to: &mut Conn, user: &str) -> Result<u64, sqlx::Error> {
+    let delete = sql::query("DELETE FROM sessions WHERE user_id = $1").bind(user);
+    Ok(delete.execute(to).await?.rows_affected())
+}
+
+/// What a provider said of them holds no more.
+async fn unlink(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
+    sql::query("DELETE FROM user_links WHERE user_id = $1").bind(user).execute(to).await.map(drop)
+}
+
+/// What a user who is gone leaves behind.
+async fn gone(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
+    leave(to, user).await?;
+    unlink(to, user).await
+}
+
+/// What ends with a password.
+async fn leave(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
+    end_all(to, user).await?;
+    sql::query("DELETE FROM invitations WHERE user_id = $1").bind(user).execute(to).await.map(drop)
+}
+
+/// Who is named keeps their id, and their sessions unless the password is another one.
+async fn file(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
+    let mut rows = 0;
+    let stood: Vec<(String, String)> =
+        sql::query_as("SELECT user_id, name FROM users WHERE in_file = 1")
+            .fetch_all(&mut *to)
+            .await?;
+    for (id, name) in stood {
+        if !users.iter().any(|user| user.name == name) {
+            gone(to, &id).await?;
+            let delete = sql::query("DELETE FROM users WHERE user_id = $1").bind(&id);
+            rows += delete.execute(&mut *to).await?.rows_affected();
+        }
+    }
+    for user in users {
+        let known = "SELECT user_id, password FROM users WHERE name = $1";
+        let known: Option<(String, Option<String>)> =
+            sql::query_as(known).bind(&user.name).fetch_optional(&mut *to).await?;
+        let Some((id, password)) = known else {
+            rows += insert(to, user).await?;
+            continue;
+        };
+        if password != user.password {
+            leave(to, &id).await?;
+        }
+        let update = "UPDATE users SET auth_id = $2, main_auth_id = $3, role = $4, password = $5, in_file = 1 \
+            WHERE user_id = $1";
+        let update = sql::query(update)
+            .bind(&id)
+            .bind(user.account.as_str())
+            .bind(user.main_account.as_str());
+        rows += update
+            .bind(role(user.role))
+            .bind(&user.password)
+            .execute(&mut *to)
+            .await?
+            .rows_affected();
+    }
+    Ok(rows)
+}
+
+/// One of a scope's.
+pub(crate) async fn one(pool: &Pool, scope: &Scope, id: Uuid) -> Result<Option<User>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE "));
+    within(&mut select, scope);
+    select.push(" AND user_id = ").push_bind(id.to_string());
+    let row = select.build().fetch_optional(pool).await.map_err(failed("read a user"))?;
+    row.as_ref().map(user).transpose()
+}
+
+/// The one who signs in by that name, whosever they are.
+pub(crate) async fn named(pool: &Pool, name: &str) -> Result<Option<User>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE name = "));
+    select.push_bind(name.to_owned());
+    let row = select.build().fetch_optional(pool).await.map_err(failed("read a user"))?;
+    row.as_ref().map(user).transpose()
+}
+
+/// Who a provider knows by that name.
+pub(crate) async fn linked(
+    pool: &Pool,
+    issuer: &str,
+    subject: &str,
+) -> Result<Option<User>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE user_id = "));
+    select.push("(SELECT user_id FROM user_links WHERE issuer = ").push_bind(issuer.to_owned());
+    select.push(" AND subject = ").push_bind(subject.to_owned()).push(")");
+    let row = select.build().fetch_optional(pool).await.map_err(failed("read a user"))?;
+    row.as_ref().map(user).transpose()
+}
+
+/// Who signs in by that name in letters of either case; two at most, which is one too many.
+pub(crate) async fn named_like(pool: &Pool, name: &str) -> Result<Vec<User>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE lower(name) = "));
+    select.push_bind(name.to_ascii_lowercase()).push(" ORDER BY user_id LIMIT 2");
+    let rows = select.build().fetch_all(pool).await.map_err(failed("read a user"))?;
+    rows.iter().map(user).collect()
+}
+
+/// A session and whose it is.
+pub(crate) async fn session(
+    pool: &Pool,
+    digest: &str,
+) -> Result<Option<(Session, User)>, StoreError> {
+    const WHAT: &str = "read a session";
+    let mut select = QueryBuilder::new("SELECT digest, begun_us, seen_us, users.user_id");
+    select.push(
+        ", auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us",
+    );
+    select.push(" FROM sessions JOIN users ON users.user_id = sessions.user_id WHERE digest = ");
+    select.push_bind(digest.to_owned());
+    let Some(row) = select.build().fetch_optional(pool).await.map_err(failed(WHAT))? else {
+        return Ok(None);
+    };
+    let user = user(&row)?;
+    let at = |column: &str| row.try_get(column).map(Timestamp::from_micros).map_err(failed(WHAT));
+    let (begun, seen) = (at("begun_us")?, at("seen_us")?);
+    Ok(Some((Session { digest: digest.to_owned(), user: user.id, begun, seen }, user)))
+}
+
+/// Who an invitation that still holds is for.
+pub(crate) async fn invited(
+    pool: &Pool,
+    digest: &str,
+    now: Timestamp,
+) -> Result<Option<User>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE user_id = "));
+    select.push("(SELECT user_id FROM invitations WHERE digest = ").push_bind(digest.to_owned());
+    select.push(" AND expires_us > ").push_bind(now.micros()).push(")");
+    let row = select.build().fetch_optional(pool).await.map_err(failed("read an invitation"))?;
+    row.as_ref().map(user).transpose()
+}
+
+/// A scope's users, newest first, from behind this one on.
+pub(crate) async fn list(
+    pool: &Pool,
+    scope: &Scope,
+    before: Option<(Timestamp, Uuid)>,
+    limit: u32,
+) -> Result<Vec<User>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE "));
+    within(&mut select, scope);
+    page(&mut select, "user_id", before, limit);
+    let rows = select.build().fetch_all(pool).await.map_err(failed("list the users"))?;
+    rows.iter().map(user).collect()
+}
+
+/// A scope's keys, newest first, from behind this one on.
+pub(crate) async fn keys(
+    pool: &Pool,
+    scope: &Scope,
+    before: Option<(Timestamp, Uuid)>,
+    limit: u32,
+) -> Result<Vec<MadeKey>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys WHERE "));
+    within(&mut select, scope);
+    page(&mut select, "key_id", before, limit);
+    let rows = select.build().fetch_all(pool).await.map_err(failed("list the API keys"))?;
+    rows.iter().map(key).collect()
+}
+
+/// One of a scope's keys.
+pub(crate) async fn one_key(
+    pool: &Pool,
+    scope: &Scope,
+    id: Uuid,
+) -> Result<Option<MadeKey>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys WHERE "));
+    within(&mut select, scope);
+    select.push(" AND key_id = ").push_bind(id.to_string());
+    let row = select.build().fetch_optional(pool).await.map_err(failed("read an API key"))?;
+    row.as_ref().map(key).transpose()
+}
+
+/// Every key there is: what is in force.
+pub(crate) async fn all_keys(pool: &Pool) -> Result<Vec<MadeKey>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys"));
+    let rows = select.build().fetch_all(pool).await.map_err(failed("read the API keys"))?;
+    rows.iter().map(key).collect()
+}
+
+fn page(select: &mut QueryBuilder, id: &str, before: Option<(Timestamp, Uuid)>, limit: u32) {
+    if let Some((at, last)) = before {
+        select.push(" AND (created_us < ").push_bind(at.micros());
+        select.push(" OR (created_us = ").push_bind(at.micros()).push(" AND ").push(id).push(" > ");
+        select.push_bind(last.to_string()).push("))");
+    }
+    select.push(" ORDER BY created_us DESC, ").push(id).push(" LIMIT ").push_bind(limit);
+}
+
+/// Columns that users and keys share.
+struct Columns<'a> {
+    row: &'a Row,
+    what: &'static str,
+}
+
+impl Columns<'_> {
+    fn text(&self, column: &str) -> Result<String, StoreError> {
+        self.row.try_get(column).map_err(failed(self.what))
+    }
+    fn maybe(&self, column: &str) -> Result<Option<String>, StoreError> {
+        self.row.try_get(column).map_err(failed(self.what))
+    }
+    fn id(&self, column: &str) -> Result<Uuid, StoreError> {
+        self.text(column)?.parse().map_err(|e: uuid::Error| self.unreadable(e.to_string()))
+    }
+    fn role(&self) -> Result<Role, StoreError> {
+        let word = self.text("role")?;
+        let found =
+            [Role::Agent, Role::Admin, Role::Owner].into_iter().find(|known| role(*known) == word);
+        found.ok_or_else(|| self.unreadable(format!("role {word}")))
+    }
+    fn at(&self, column: &str) -> Result<Timestamp, StoreError> {
+        self.row.try_get(column).map(Timestamp::from_micros).map_err(failed(self.what))
+    }
+    fn unreadable(&self, detail: String) -> StoreError {
+        StoreError::Unreadable { what: self.what, detail }
+    }
+}
+
+fn user(row: &Row) -> Result<User, StoreError> {
+    let c = Columns { row, what: "read a user" };
+    Ok(User {
+        id: c.id("user_id")?,
+        account: c.text("auth_id")?.into(),
+        main_account: c.text("main_auth_id")?.into(),
+        name: c.text("name")?,
+        full_name: c.text("full_name")?,
+        role: c.role()?,
+        password: c.maybe("password")?,
+        wa_id: c.maybe("wa_id")?,
+        in_file: row.try_get::<i64, _>("in_file").map_err(failed(c.what))? != 0,
+        created: c.at("created_us")?,
+    })
+}
+
+fn key(row: &Row) -> Result<MadeKey, StoreError> {
+    let c = Columns { row, what: "read an API key" };
+    Ok(MadeKey {
+        id: c.id("key_id")?,
+        account: c.text("auth_id")?.into(),
+        main_account: c.text("main_auth_id")?.into(),
+        name: c.text("name")?,
+        ending: c.text("ending")?,
+        digest: c.text("digest")?,
+        role: c.role()?,
+        wa_id: c.maybe("wa_id")?,
+        created: c.at("created_us")?,
+    })
+}

@@ -1,0 +1,691 @@
+//! Recordings, as the store is asked for them.
+//!
+//! Recordings: rows beside files that others keep (`plivo-call-api.md` §5). A row is there from the recording's beginning;
+//! its end, and what tells of it, are one transaction.
+
+use uuid::Uuid;
+
+use crate::error::{StoreError, failed};
+use crate::rows::callback::Written;
+use crate::rows::recording::{
+    CopyWrite, Recording, RecordingConclusion, RecordingFilter, RecordingStart, RecordingWork,
+    RoomFilter, ToTranscribe, TranscriptWrite,
+};
+use crate::scope::{Scope, within};
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
+use crate::tables::outbox;
+use crate::write::Write;
+use model::{CallUuid, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Recordings<'a>(pub(crate) &'a Shared);
+
+impl Recordings<'_> {
+    /// Notes a recording that begins. Returns at once; a beginning that is lost [`Store::conclude_recording`] makes good for.
+    pub fn begin(self, start: RecordingStart) {
+        self.0.queue.post(Write::RecordingBegun(Box::new(start)));
+    }
+
+    /// The end of a recording: its row and what reports it, in one transaction, once, synced to the disk. Queued when this
+    /// returns. Where the journal takes it, the callbacks go out when the store has them, and none is given.
+    ///
+    /// # Errors
+    /// The store was closed meanwhile.
+    pub fn conclude(
+        self,
+        conclusion: RecordingConclusion,
+    ) -> impl Future<Output = Result<Vec<Written>, StoreError>> + Send + 'static + use<> {
+        self.0.queue.request(|sender| Write::RecordingEnded(Box::new(conclusion), sender))
+    }
+
+    /// Recordings of a node that were never ended: what a crash left behind.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn unfinished(self, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
+        crate::tables::recordings::open(&self.0.read, node_id).await
+    }
+
+    /// One of a scope's recordings that is complete.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(self, scope: &Scope, id: Uuid) -> Result<Option<Recording>, StoreError> {
+        crate::tables::recordings::one(&self.0.read, scope, id).await
+    }
+
+    /// A scope's complete recordings, newest first, and how many there are in all.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        filter: &RecordingFilter,
+        limit: u32,
+        offset: u64,
+    ) -> Result<(Vec<Recording>, u64), StoreError> {
+        crate::tables::recordings::list(&self.0.read, scope, filter, limit, offset).await
+    }
+
+    /// Complete recordings that began before then, whosever they are, the oldest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn older_than(
+        self,
+        than: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Recording>, StoreError> {
+        crate::tables::recordings::older(&self.0.read, than, limit).await
+    }
+
+    /// What a recording of this id and format is called in other storage, whosever it is; `None`: it is not there.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn object_name(self, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
+        crate::tables::recordings::object(&self.0.read, id, format).await
+    }
+
+    /// What a node is to do about its complete recordings by now, at most so many of each kind.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn work(
+        self,
+        node_id: &str,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<RecordingWork, StoreError> {
+        crate::tables::recordings::work(&self.0.read, node_id, now, limit).await
+    }
+
+    /// Writes what became of a try to write down what is said in a recording; with what tells of it, if that is new.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn write_transcript(
+        self,
+        write: TranscriptWrite,
+    ) -> Result<Vec<Written>, StoreError> {
+        let written = self.0.queue.request(|sender| Write::Transcribed(Box::new(write), sender));
+        written.await.map_err(|_| StoreError::NotTaken)
+    }
+
+    /// Writes what became of a copy to the disk.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn write_copy(self, write: CopyWrite) -> Result<(), StoreError> {
+        let written = self.0.queue.request(|sender| Write::Copy(Box::new(write), sender));
+        written.await.map_err(|_| StoreError::NotTaken)
+    }
+
+    /// Forgets recordings' rows; their copies in other storage are to be taken away.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn delete(self, ids: Vec<Uuid>) -> Result<(), StoreError> {
+        self.0.queue.change(|sender| Write::ForgetRecordings(ids, sender)).await
+    }
+}
+
+const COLUMNS: &str = "recording_id, call_uuid, conference_name, format, started_us, ended_us, duration_ms, object, \
+    upload_tries, room_uuid, multi_party";
+
+/// Writes that a recording begins; once.
+pub(crate) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), sqlx::Error> {
+    let insert = "INSERT INTO recordings (recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, \
+        node_id, started_us, notices, transcription, room_uuid, multi_party) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+        ON CONFLICT DO NOTHING";
+    let insert = sql::query(insert)
+        .bind(start.id.to_string())
+        .bind(start.account.as_str())
+        .bind(start.main_account.as_str())
+        .bind(start.call.to_string())
+        .bind(&start.conference);
+    let insert = insert
+        .bind(&start.format)
+        .bind(start.stereo)
+        .bind(&start.node_id)
+        .bind(start.started.micros());
+    let transcript = start.transcript.as_ref().map(sqlx::types::Json);
+    let insert = insert.bind(sqlx::types::Json(&start.notices)).bind(transcript);
+    let insert = insert.bind(start.room.map(|room| room.to_string())).bind(start.multi_party);
+    insert.execute(to).await.map(drop)
+}
+
+/// Closes a row, and puts what reports it into the outbox; neither, where it was closed before.
+pub(crate) async fn conclude(
+    to: &mut Conn,
+    seal: &Seal,
+    c: &RecordingConclusion,
+) -> Result<Vec<Written>, sqlx::Error> {
+    begin(to, &c.start).await?;
+    let update = "UPDATE recordings SET ended_us = $2, duration_ms = $3, end_reason = $4, upload_us = $5, notices = NULL, \
+        transcribe_us = $6 WHERE recording_id = $1 AND ended_us IS NULL";
+    let update = sql::query(update)
+        .bind(c.start.id.to_string())
+        .bind(c.end.ended.micros())
+        .bind(i64::try_from(c.end.duration_ms).unwrap_or(i64::MAX))
+        .bind(c.end.end.as_str())
+        .bind(c.end.upload.map(Timestamp::micros))
+        .bind(c.end.transcribe.map(Timestamp::micros));
+    let mut written = Vec::new();
+    if update.execute(&mut *to).await?.rows_affected() > 0 {
+        for callback in &c.callbacks {
+            written.push(outbox::insert(to, seal, callback.clone()).await?);
+        }
+    }
+    Ok(written)
+}
+
+/// Forgets recordings; their objects are to be taken away.
+pub(crate) async fn forget(to: &mut Conn, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+    for id in ids {
+        let objects = "INSERT INTO objects_to_remove (object, due_us) SELECT object, 0 FROM recordings \
+            WHERE recording_id = $1 AND object IS NOT NULL ON CONFLICT DO NOTHING";
+        sql::query(objects).bind(id.to_string()).execute(&mut *to).await?;
+        let delete = sql::query("DELETE FROM recordings WHERE recording_id = $1");
+        delete.bind(id.to_string()).execute(&mut *to).await?;
+    }
+    Ok(())
+}
+
+/// See [`CopyWrite`].
+pub(crate) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx::Error> {
+    match write {
+        CopyWrite::Copied { id, object } => {
+            let update = "UPDATE recordings SET object = $2, upload_us = NULL, upload_tries = 0 WHERE recording_id = $1";
+            let update =
+                sql::query(update).bind(id.to_string()).bind(object).execute(&mut *to).await?;
+            if update.rows_affected() == 0 {
+                let remove = "INSERT INTO objects_to_remove (object, due_us) VALUES ($1, 0) ON CONFLICT DO NOTHING";
+                sql::query(remove).bind(object).execute(to).await?;
+            }
+        }
+        CopyWrite::Failed { id, again } => {
+            let update = "UPDATE recordings SET upload_us = $2, upload_tries = upload_tries + 1 WHERE recording_id = $1";
+            let update = sql::query(update).bind(id.to_string()).bind(again.map(Timestamp::micros));
+            update.execute(to).await?;
+        }
+        CopyWrite::Removed { object } => {
+            let delete = sql::query("DELETE FROM objects_to_remove WHERE object = $1");
+            delete.bind(object).execute(to).await?;
+        }
+        CopyWrite::Kept { object, again } => {
+            let update =
+                "UPDATE objects_to_remove SET due_us = $2, tries = tries + 1 WHERE object = $1";
+            sql::query(update).bind(object).bind(again.micros()).execute(to).await?;
+        }
+    }
+    Ok(())
+}
+
+/// See [`TranscriptWrite`]; what tells of it is put into the outbox once, unless the recording was taken away.
+pub(crate) async fn transcribed(
+    to: &mut Conn,
+    seal: &Seal,
+    write: &TranscriptWrite,
+) -> Result<Vec<Written>, sqlx::Error> {
+    match write {
+        TranscriptWrite::Done { id, callback } => {
+            let update = "UPDATE recordings SET transcribe_us = NULL, transcription = NULL \
+                WHERE recording_id = $1 AND transcribe_us IS NOT NULL";
+            let update = sql::query(update).bind(id.to_string()).execute(&mut *to).await?;
+            match update.rows_affected() {
+                0 => Ok(Vec::new()),
+                _ => Ok(vec![outbox::insert(to, seal, (**callback).clone()).await?]),
+            }
+        }
+        TranscriptWrite::Again { id, at } => {
+            let update = "UPDATE recordings SET transcribe_us = $2, transcribe_tries = transcribe_tries + 1 \
+                WHERE recording_id = $1 AND transcribe_us IS NOT NULL";
+            sql::query(update).bind(id.to_string()).bind(at.micros()).execute(to).await?;
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// One of a scope's that is complete.
+pub(crate) async fn one(
+    pool: &Pool,
+    scope: &Scope,
+    id: Uuid,
+) -> Result<Option<Recording>, StoreError> {
+    let mut select = select(scope);
+    select.push(" AND recording_id = ").push_bind(id.to_string());
+    let row = select.build().fetch_optional(pool).await.map_err(failed("read a recording"))?;
+    row.as_ref().map(recording).transpose()
+}
+
+/// A scope's that are complete, newest first, and how many there are in all.
+pub(crate) async fn list(
+    pool: &Pool,
+    scope: &Scope,
+    filter: &RecordingFilter,
+    limit: u32,
+    offset: u64,
+) -> Result<(Vec<Recording>, u64), StoreError> {
+    let mut count =
+        QueryBuilder::new("SELECT count(*) FROM recordings WHERE ended_us IS NOT NULL AND ");
+    within(&mut count, scope);
+    filtered(&mut count, filter);
+    let total: i64 =
+        count.build_query_scalar().fetch_one(pool).await.map_err(failed("count the recordings"))?;
+    let mut select = select(scope);
+    filtered(&mut select, filter);
+    select.push(" ORDER BY started_us DESC, recording_id LIMIT ").push_bind(limit);
+    select.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
+    let rows = select.build().fetch_all(pool).await.map_err(failed("list the recordings"))?;
+    let recordings = rows.iter().map(recording).collect::<Result<_, _>>()?;
+    Ok((recordings, u64::try_from(total).unwrap_or_default()))
+}
+
+fn select(scope: &Scope) -> QueryBuilder {
+    let mut select = QueryBuilder::new(format!(
+        "SELECT {COLUMNS} FROM recordings WHERE ended_us IS NOT NULL AND "
+    ));
+    within(&mut select, scope);
+    select
+}
+
+fn filtered(query: &mut QueryBuilder, filter: &RecordingFilter) {
+    if let Some(call) = filter.call {
+        query.push(" AND call_uuid = ").push_bind(call.to_string());
+    }
+    if let Some(name) = &filter.conference {
+        query.push(" AND conference_name = ").push_bind(name.clone());
+    }
+    if let Some(account) = &filter.subaccount {
+        query.push(" AND auth_id = ").push_bind(account.as_str().to_owned());
+    }
+    for (compare, at) in &filter.added {
+        query.push(" AND ended_us").push(compare.sql()).push_bind(at.micros());
+    }
+    for room in &filter.rooms {
+        match room {
+            RoomFilter::MultiPartyName(name) => {
+                query.push(" AND multi_party = 1 AND conference_name = ").push_bind(name.clone());
+            }
+            RoomFilter::MultiParty(id) => {
+                query.push(" AND multi_party = 1 AND room_uuid = ").push_bind(id.to_string());
+            }
+            RoomFilter::Conference(id) => {
+                query.push(" AND multi_party = 0 AND room_uuid = ").push_bind(id.to_string());
+            }
+        }
+    }
+    for (column, number) in [("from_number", &filter.from), ("to_number", &filter.to)] {
+        if let Some(number) = number {
+            query
+                .push(" AND call_uuid IN (SELECT call_uuid FROM calls WHERE ")
+                .push(column)
+                .push(" = ");
+            query.push_bind(number.clone()).push(")");
+        }
+    }
+}
+
+/// What a recording began as.
+const START: &str = "recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, node_id, started_us, \
+    notices, transcription, room_uuid, multi_party";
+
+/// A node's that never ended: what a crash left behind.
+pub(crate) async fn open(pool: &Pool, node_id: &str) -> Result<Vec<RecordingStart>, StoreError> {
+    let select = format!("SELECT {START} FROM recordings WHERE node_id = $1 AND ended_us IS NULL");
+    let rows = sql::query(select).bind(node_id).fetch_all(pool).await;
+    rows.map_err(failed("read the recordings that were left open"))?.iter().map(start).collect()
+}
+
+fn start(row: &Row) -> Result<RecordingStart, StoreError> {
+    const WHAT: &str = "read how a recording began";
+    let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
+    let json = |column: &str| row.try_get::<Option<String>, _>(column).map_err(failed(WHAT));
+    let notices = json("notices")?.map(|json| serde_json::from_str(&json)).transpose();
+    let transcript = json("transcription")?.map(|json| serde_json::from_str(&json)).transpose();
+    Ok(RecordingStart {
+        id: id(WHAT, &text("recording_id")?)?,
+        account: text("auth_id")?.into(),
+        main_account: text("main_auth_id")?.into(),
+        call: CallUuid(id(WHAT, &text("call_uuid")?)?),
+        conference: row.try_get("conference_name").map_err(failed(WHAT))?,
+        room: room(WHAT, row)?,
+        multi_party: row.try_get("multi_party").map_err(failed(WHAT))?,
+        format: text("format")?,
+        stereo: row.try_get("stereo").map_err(failed(WHAT))?,
+        node_id: text("node_id")?,
+        started: Timestamp::from_micros(row.try_get("started_us").map_err(failed(WHAT))?),
+        notices: notices.map_err(|e| unreadable(WHAT, e))?.unwrap_or_default(),
+        transcript: transcript.map_err(|e| unreadable(WHAT, e))?,
+    })
+}
+
+/// The room that a row is of.
+fn room(what: &'static str, row: &Row) -> Result<Option<Uuid>, StoreError> {
+    let room: Option<String> = row.try_get("room_uuid").map_err(failed(what))?;
+    room.map(|room| id(what, &room)).transpose()
+}
+
+/// Some that began before then, ended ones, the oldest first.
+pub(crate) async fn older(
+    pool: &Pool,
+    before: Timestamp,
+    limit: u32,
+) -> Result<Vec<Recording>, StoreError> {
+    let select = format!(
+        "SELECT {COLUMNS} FROM recordings WHERE started_us < $1 AND ended_us IS NOT NULL ORDER BY started_us LIMIT $2"
+    );
+    let select = sql::query(select).bind(before.micros()).bind(limit);
+    let rows =
+        select.fetch_all(pool).await.map_err(failed("read recordings that are kept no longer"))?;
+    rows.iter().map(recording).collect()
+}
+
+/// The name in other storage of a recording of this format, whosever it is: its id is the secret.
+pub(crate) async fn object(
+    pool: &Pool,
+    id: Uuid,
+    format: &str,
+) -> Result<Option<String>, StoreError> {
+    let select = "SELECT object FROM recordings WHERE recording_id = $1 AND format = $2 AND object IS NOT NULL";
+    let select = sql::query_scalar(select).bind(id.to_string()).bind(format);
+    select.fetch_optional(pool).await.map_err(failed("find a recording's copy"))
+}
+
+/// What a node is to do about its complete recordings, at most so many of each kind.
+pub(crate) async fn work(
+    pool: &Pool,
+    node_id: &str,
+    now: Timestamp,
+    limit: u32,
+) -> Result<RecordingWork, StoreError> {
+    const WHAT: &str = "read what is to be done about recordings";
+    let select = format!(
+        "SELECT {COLUMNS} FROM recordings WHERE upload_us <= $1 AND node_id = $2 AND ended_us IS NOT NULL \
+         AND transcribe_us IS NULL ORDER BY upload_us LIMIT $3"
+    );
+    let select = sql::query(select).bind(now.micros()).bind(node_id).bind(limit);
+    let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
+    let copies = rows.iter().map(recording).collect::<Result<_, _>>()?;
+    let select = "SELECT object, tries FROM objects_to_remove WHERE due_us <= $1 ORDER BY due_us, object LIMIT $2";
+    let rows: Vec<(String, i64)> = sql::query_as(select)
+        .bind(now.micros())
+        .bind(limit)
+        .fetch_all(pool)
+        .await
+        .map_err(failed(WHAT))?;
+    let objects = rows
+        .into_iter()
+        .map(|(object, tries)| (object, u32::try_from(tries).unwrap_or(u32::MAX)))
+        .collect();
+    let select = format!(
+        "SELECT {START}, duration_ms, transcribe_tries FROM recordings WHERE transcribe_us <= $1 AND node_id = $2 \
+         ORDER BY transcribe_us LIMIT $3"
+    );
+    let select = sql::query(select).bind(now.micros()).bind(node_id).bind(limit);
+    let rows = select.fetch_all(pool).await.map_err(failed(WHAT))?;
+    let to_transcribe = |row: &Row| {
+        let number = |column: &str| row.try_get::<i64, _>(column).map_err(failed(WHAT));
+        let duration_ms = u64::try_from(number("duration_ms")?).unwrap_or_default();
+        let tries = u32::try_from(number("transcribe_tries")?).unwrap_or(u32::MAX);
+        Ok(ToTranscribe { start: start(row)?, duration_ms, tries })
+    };
+    let transcripts = rows.iter().map(to_transcribe).collect::<Result<_, StoreError>>()?;
+    let select = "SELECT min(due) FROM (SELECT min(upload_us) AS due FROM recordings WHERE upload_us > $1 \
+        AND node_id = $2 UNION ALL SELECT min(transcribe_us) AS due FROM recordings WHERE transcribe_us > $1 \
+        AND node_id = $2 UNION ALL SELECT min(due_us) AS due FROM objects_to_remove WHERE due_us > $1) AS dues";
+    let next: Option<i64> = sql::query_scalar(select)
+        .bind(now.micros())
+        .bind(node_id)
+        .fetch_one(pool)
+        .await
+        .map_err(failed(WHAT))?;
+    Ok(RecordingWork { copies, objects, transcripts, next: next.map(Timestamp::from_micros) })
+}
+
+fn recording(row: &Row) -> Result<Recording, StoreError> {
+    const WHAT: &str = "read a recording";
+    let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
+    let number = |column: &str| row.try_get::<i64, _>(column).map_err(failed(WHAT));
+    Ok(Recording {
+        id: id(WHAT, &text("recording_id")?)?,
+        call: CallUuid(id(WHAT, &text("call_uuid")?)?),
+        conference: row.try_get("conference_name").map_err(failed(WHAT))?,
+        room: room(WHAT, row)?,
+        multi_party: row.try_get("multi_party").map_err(failed(WHAT))?,
+        format: text("format")?,
+        started: Timestamp::from_micros(number("started_us")?),
+        ended: Timestamp::from_micros(number("ended_us")?),
+        duration_ms: u64::try_from(number("duration_ms")?).unwrap_or_default(),
+        object: row.try_get("object").map_err(failed(WHAT))?,
+        copy_tries: u32::try_from(number("upload_tries")?).unwrap_or(u32::MAX),
+    })
+}
+
+fn id(what: &'static str, text: &str) -> Result<Uuid, StoreError> {
+    text.parse().map_err(|e| unreadable(what, e))
+}
+
+fn unreadable(what: &'static str, detail: impl std::fmt::Display) -> StoreError {
+    StoreError::Unreadable { what, detail: detail.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::call::Compare;
+    use crate::rows::callback::NewCallback;
+    use crate::rows::recording::RecordingEnd;
+    use crate::store::Store;
+    use machine::{RecordEnd, TranscriptOrder};
+    use model::Health;
+
+    fn start(n: u8, account: &str, main: &str) -> RecordingStart {
+        RecordingStart {
+            id: Uuid::from_u128(u128::from(n)),
+            account: account.into(),
+            main_account: main.into(),
+            call: CallUuid(Uuid::from_u128(1_000)),
+            conference: None,
+            room: None,
+            multi_party: false,
+            format: "wav".to_owned(),
+            stereo: true,
+            node_id: "node".to_owned(),
+            started: Timestamp::from_secs(i64::from(n) * 100),
+            notices: Vec::new(),
+            transcript: None,
+        }
+    }
+
+    fn ended(start: RecordingStart) -> RecordingConclusion {
+        let ended = start.started.plus(std::time::Duration::from_millis(3_500));
+        let end = RecordingEnd {
+            ended,
+            duration_ms: 3_500,
+            end: RecordEnd::Silence,
+            upload: None,
+            transcribe: None,
+        };
+        RecordingConclusion { start, end, callbacks: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn r16_recordings_are_listed_found_and_forgotten_within_their_account() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
+        for start in [
+            start(1, "MA1", "MA1"),
+            start(2, "SA1", "MA1"),
+            start(3, "MA2", "MA2"),
+            start(4, "MA1", "MA1"),
+        ] {
+            store.recordings().begin(start);
+        }
+        store.flush().await;
+        assert_eq!(store.recordings().unfinished("node").await.unwrap().len(), 4);
+        assert_eq!(
+            store.recordings().list(&main, &RecordingFilter::default(), 20, 0).await.unwrap(),
+            (vec![], 0)
+        );
+        for n in 1..=2 {
+            store
+                .recordings()
+                .conclude(ended(start(n, if n == 1 { "MA1" } else { "SA1" }, "MA1")))
+                .await
+                .unwrap();
+        }
+        // One whose beginning got lost.
+        store.recordings().conclude(ended(start(9, "MA1", "MA1"))).await.unwrap();
+        let ids = async |scope: &Scope, filter: RecordingFilter| {
+            let (list, total) = store.recordings().list(scope, &filter, 20, 0).await.unwrap();
+            (list.iter().map(|r| r.id.as_u128()).collect::<Vec<_>>(), total)
+        };
+        assert_eq!(ids(&main, RecordingFilter::default()).await, (vec![9, 2, 1], 3));
+        assert_eq!(ids(&sub, RecordingFilter::default()).await, (vec![2], 1));
+        assert_eq!(ids(&other, RecordingFilter::default()).await, (vec![], 0), "it is open still");
+        let since = RecordingFilter {
+            added: vec![(Compare::GreaterEqual, Timestamp::from_secs(200))],
+            ..RecordingFilter::default()
+        };
+        assert_eq!(ids(&main, since).await.0, [9, 2]);
+        let call =
+            RecordingFilter { call: Some(CallUuid(Uuid::nil())), ..RecordingFilter::default() };
+        assert_eq!(ids(&main, call).await.0, []);
+        let id = Uuid::from_u128(1);
+        assert_eq!(
+            store.recordings().get(&main, id).await.unwrap().map(|r| r.duration_ms),
+            Some(3_500)
+        );
+        assert_eq!(store.recordings().get(&sub, id).await.unwrap(), None);
+        let old = store.recordings().older_than(Timestamp::from_secs(250), 10).await.unwrap();
+        assert_eq!(old.iter().map(|r| r.id.as_u128()).collect::<Vec<_>>(), [1, 2]);
+        store.recordings().delete(vec![id]).await.unwrap();
+        assert_eq!(store.recordings().get(&main, id).await.unwrap(), None);
+        let left = store.recordings().unfinished("node").await.unwrap();
+        assert_eq!(left.iter().map(|r| r.id.as_u128()).collect::<Vec<_>>(), [3, 4]);
+        store.close().await;
+    }
+    #[tokio::test]
+    async fn copies_wait_for_their_time_and_objects_outlive_their_rows_until_they_are_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let at = Timestamp::from_secs;
+        for n in [1, 2, 3] {
+            let mut conclusion = ended(start(n, "MA1", "MA1"));
+            conclusion.end.upload = (n != 3).then(|| at(1_000 * i64::from(n)));
+            store.recordings().conclude(conclusion).await.unwrap();
+        }
+        let work = async |now: i64| store.recordings().work("node", at(now), 10).await.unwrap();
+        let ids =
+            |work: &RecordingWork| work.copies.iter().map(|r| r.id.as_u128()).collect::<Vec<_>>();
+        assert_eq!((ids(&work(999).await), work(999).await.next), (vec![], Some(at(1_000))));
+        assert_eq!((ids(&work(1_500).await), work(1_500).await.next), (vec![1], Some(at(2_000))));
+        assert_eq!(
+            store.recordings().work("other", at(9_000), 10).await.unwrap(),
+            RecordingWork::default()
+        );
+
+        let [one, two] = [1, 2].map(Uuid::from_u128);
+        store
+            .recordings()
+            .write_copy(CopyWrite::Failed { id: one, again: Some(at(5_000)) })
+            .await
+            .unwrap();
+        store
+            .recordings()
+            .write_copy(CopyWrite::Copied { id: two, object: "a/2.wav".to_owned() })
+            .await
+            .unwrap();
+        let later = work(5_000).await;
+        assert_eq!((ids(&later), later.copies[0].copy_tries, later.next), (vec![1], 1, None));
+        assert_eq!(
+            store.recordings().object_name(two, "wav").await.unwrap().as_deref(),
+            Some("a/2.wav")
+        );
+        assert_eq!(store.recordings().object_name(two, "mp3").await.unwrap(), None);
+
+        // One goes while it is being copied, the other one has been.
+        store.recordings().delete(vec![one, two]).await.unwrap();
+        store
+            .recordings()
+            .write_copy(CopyWrite::Copied { id: one, object: "a/1.wav".to_owned() })
+            .await
+            .unwrap();
+        let objects = work(5_000).await.objects;
+        assert_eq!(objects, [("a/1.wav".to_owned(), 0), ("a/2.wav".to_owned(), 0)]);
+        store
+            .recordings()
+            .write_copy(CopyWrite::Removed { object: "a/1.wav".to_owned() })
+            .await
+            .unwrap();
+        store
+            .recordings()
+            .write_copy(CopyWrite::Kept { object: "a/2.wav".to_owned(), again: at(6_000) })
+            .await
+            .unwrap();
+        assert_eq!(
+            work(5_000).await,
+            RecordingWork { next: Some(at(6_000)), ..RecordingWork::default() }
+        );
+        assert_eq!(work(6_000).await.objects, [("a/2.wav".to_owned(), 1)]);
+        store.close().await;
+    }
+    #[tokio::test]
+    async fn what_is_said_is_written_down_before_the_file_goes_and_told_once() {
+        use machine::transcribed;
+        use model::Method;
+        use xml::ast::DocUrl;
+        use xml::ast::Target;
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let at = Timestamp::from_secs;
+        let to = Target { url: DocUrl("https://a.example.com/said".into()), method: Method::Post };
+        let order = TranscriptOrder { to, full: true };
+        let start = RecordingStart { transcript: Some(order.clone()), ..start(1, "MA1", "MA1") };
+        let mut conclusion = ended(start.clone());
+        (conclusion.end.upload, conclusion.end.transcribe) = (Some(at(500)), Some(at(500)));
+        store.recordings().conclude(conclusion).await.unwrap();
+        let work = async |now: i64| store.recordings().work("node", at(now), 10).await.unwrap();
+        let first = work(600).await;
+        assert_eq!(
+            (first.copies.len(), first.transcripts[0].tries, &first.transcripts[0].start),
+            (0, 0, &start)
+        );
+        store
+            .recordings()
+            .write_transcript(TranscriptWrite::Again { id: start.id, at: at(700) })
+            .await
+            .unwrap();
+        assert_eq!(
+            work(600).await,
+            RecordingWork { next: Some(at(700)), ..RecordingWork::default() }
+        );
+        assert_eq!(work(700).await.transcripts[0].tries, 1);
+
+        let callback = NewCallback {
+            event_id: Uuid::from_u128(7),
+            call: start.call,
+            account: start.account.clone(),
+            main_account: start.main_account.clone(),
+            node_id: "node".to_owned(),
+            origin: "https://a.example.com".to_owned(),
+            notice: transcribed(&order, start.call, start.id, 3_500, "hello", ""),
+            shut: None,
+            created: at(700),
+        };
+        let done = TranscriptWrite::Done { id: start.id, callback: Box::new(callback) };
+        assert_eq!(store.recordings().write_transcript(done.clone()).await.unwrap().len(), 1);
+        assert_eq!(store.recordings().write_transcript(done).await.unwrap().len(), 0, "told once");
+        let last = work(700).await;
+        assert_eq!((last.copies.len(), last.transcripts.len()), (1, 0));
+        store.close().await;
+    }
+}

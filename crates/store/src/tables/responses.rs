@@ -1,0 +1,228 @@
+//! Answers to POSTs that named an `Idempotency-Key` (`answers_given`), so that who asks again after a restart gets the same.
+//! Sealed: a new API key's secret stands in one. What an answer is made of is `api::once`'s business.
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::error::{StoreError, failed};
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::{self, Conn, QueryBuilder};
+use crate::write::Deed;
+use model::{AuthId, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Responses<'a>(pub(crate) &'a Shared);
+
+impl Responses<'_> {
+    /// Keeps an answer, unless the queue is full (`None`). The future tells when it can be read.
+    pub fn put(
+        self,
+        answer: GivenAnswer,
+    ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
+        self.0.queue.try_run(AnswerWrite::Keep(answer)).inspect(|_| self.0.queue.wake())
+    }
+
+    /// The answer that was given; what another key sealed is none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(
+        self,
+        digest: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let select = "SELECT answer FROM answers_given WHERE digest = $1 AND until_us > $2";
+        let select = sql::query_scalar(select).bind(digest.to_vec()).bind(now.micros());
+        let sealed: Option<Vec<u8>> =
+            select.fetch_optional(&self.0.read).await.map_err(failed(WHAT))?;
+        Ok(sealed.and_then(|sealed| Some(self.0.seal.open(&what_for(digest), &sealed)?.to_vec())))
+    }
+
+    /// Forgets answers past their time, and those that are more than an account may have.
+    ///
+    /// # Errors
+    /// The store's; some may be gone.
+    pub async fn delete_expired(self, now: Timestamp) -> Result<(), StoreError> {
+        while self.0.queue.run(AnswerWrite::Forget(now)).await? >= u64::from(AT_ONCE) {}
+        let select = "SELECT auth_id FROM answers_given GROUP BY auth_id HAVING count(*) > $1";
+        let many: Vec<String> = sql::query_scalar(select)
+            .bind(KEPT)
+            .fetch_all(&self.0.read)
+            .await
+            .map_err(failed(WHAT))?;
+        for account in many {
+            while self.0.queue.run(AnswerWrite::Crop(account.clone())).await? >= u64::from(AT_ONCE)
+            {
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Kept of each account's at most; the oldest go first.
+const KEPT: u32 = 10_000;
+
+/// And so many of them, or of those past their time, in one write.
+const AT_ONCE: u32 = 500;
+
+const WHAT: &str = "look for an answer that was given";
+
+/// An answer to be kept.
+pub struct GivenAnswer {
+    /// Of who asked, for what, by which key.
+    pub digest: [u8; 32],
+    /// Who asked, and its main account.
+    pub account: AuthId,
+    pub main_account: AuthId,
+    /// The conversation, or the person's id, with which it goes.
+    pub about: Option<String>,
+    pub answer: Vec<u8>,
+    pub given: Timestamp,
+    pub until: Timestamp,
+}
+
+enum AnswerWrite {
+    Keep(GivenAnswer),
+    /// Of before then.
+    Forget(Timestamp),
+    /// Those of an account beyond [`KEPT`].
+    Crop(String),
+}
+
+impl Deed for AnswerWrite {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        seal: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            let (delete, who, when) = match self {
+                Self::Keep(answer) => return keep(to, seal, answer).await,
+                Self::Forget(before) => (
+                    "DELETE FROM answers_given WHERE digest IN \
+                     (SELECT digest FROM answers_given WHERE until_us < $1 ORDER BY until_us LIMIT $2)",
+                    None,
+                    before.micros(),
+                ),
+                Self::Crop(account) => (
+                    "DELETE FROM answers_given WHERE digest IN (SELECT digest FROM answers_given WHERE auth_id = $3 \
+                     ORDER BY given_us DESC LIMIT $2 OFFSET $1)",
+                    Some(account),
+                    i64::from(KEPT),
+                ),
+            };
+            let delete = sql::query(delete).bind(when).bind(AT_ONCE);
+            let delete = match who {
+                Some(account) => delete.bind(account),
+                None => delete,
+            };
+            Ok(delete.execute(to).await?.rows_affected())
+        }
+        .boxed()
+    }
+}
+
+async fn keep(to: &mut Conn, seal: &Seal, given: &GivenAnswer) -> Result<u64, sqlx::Error> {
+    // One that is there is past its time: otherwise it would have been given again.
+    let insert = "INSERT INTO answers_given (digest, auth_id, main_auth_id, about, answer, given_us, \
+        until_us) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (digest) DO UPDATE SET about = excluded.about, \
+        answer = excluded.answer, given_us = excluded.given_us, until_us = excluded.until_us";
+    let insert = sql::query(insert).bind(given.digest.to_vec()).bind(given.account.as_str());
+    let insert = insert.bind(given.main_account.as_str()).bind(&given.about);
+    let insert = insert.bind(seal.seal(&what_for(&given.digest), given.answer.clone()));
+    Ok(insert
+        .bind(given.given.micros())
+        .bind(given.until.micros())
+        .execute(to)
+        .await?
+        .rows_affected())
+}
+
+fn what_for(digest: &[u8; 32]) -> Vec<u8> {
+    [b"answer given ".as_slice(), digest].concat()
+}
+
+/// Forgets what was answered about a conversation until then.
+pub(crate) async fn forget_conversation(
+    to: &mut Conn,
+    conversation: Uuid,
+    until: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let delete = sql::query("DELETE FROM answers_given WHERE about = $1 AND given_us <= $2");
+    delete.bind(conversation.to_string()).bind(until.micros()).execute(to).await.map(drop)
+}
+
+/// Forgets what a main account was answered about these people until then.
+pub(crate) async fn forget_about(
+    to: &mut Conn,
+    main: &AuthId,
+    about: &[String],
+    until: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    let mut delete = QueryBuilder::new("DELETE FROM answers_given WHERE main_auth_id = ");
+    delete.push_bind(main.as_str()).push(" AND about IN (");
+    let mut list = delete.list();
+    for about in about {
+        list.push_bind(about.clone());
+    }
+    delete.push(") AND given_us <= ").push_bind(until.micros());
+    Ok(delete.build().execute(to).await?.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use model::Health;
+
+    fn answer(n: u8, about: Option<&str>, until: i64) -> GivenAnswer {
+        let (given, until) = (Timestamp::from_secs(1), Timestamp::from_secs(until));
+        let (account, main_account, about) = ("MA1".into(), "MA1".into(), about.map(str::to_owned));
+        let answer = b"canary-answer".to_vec();
+        GivenAnswer { digest: [n; 32], account, main_account, about, answer, given, until }
+    }
+
+    #[tokio::test]
+    async fn answers_are_kept_sealed_for_their_time_and_go_with_whom_they_are_about() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        for given in [answer(1, None, 10), answer(2, Some("919412341234"), 10), answer(3, None, 20)]
+        {
+            assert_eq!(store.responses().put(given).unwrap().await.unwrap(), 1);
+        }
+        let at = Timestamp::from_secs;
+        let kept = async |n: u8, now| store.responses().get(&[n; 32], at(now)).await.unwrap();
+        assert_eq!(kept(1, 9).await.as_deref(), Some(b"canary-answer".as_slice()));
+        assert_eq!(
+            (kept(1, 10).await, kept(4, 9).await),
+            (None, None),
+            "past its time; never given"
+        );
+        // The same key again, past its time, is another request.
+        assert_eq!(store.responses().put(answer(1, None, 30)).unwrap().await.unwrap(), 1);
+        assert!(kept(1, 29).await.is_some());
+        let person = |account: &str| crate::tables::erasures::Erasure {
+            id: Uuid::from_u128(1),
+            account: account.into(),
+            main_account: account.into(),
+            wa_id: "919412341234".to_owned(),
+            known_as: Vec::new(),
+            asked: at(2),
+        };
+        let until = crate::tables::erasures::Until { wall: at(2), steady: at(2) };
+        store.erasures().erase_remaining(&person("MA2"), until, Vec::new()).await.unwrap();
+        assert!(kept(2, 9).await.is_some(), "r16: of another account");
+        store.erasures().erase_remaining(&person("MA1"), until, Vec::new()).await.unwrap();
+        assert!(kept(2, 9).await.is_none() && kept(3, 9).await.is_some());
+        store.responses().delete_expired(at(25)).await.unwrap();
+        assert!(kept(3, 9).await.is_none() && kept(1, 9).await.is_some());
+        store.close().await;
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            assert!(!bytes.windows(6).any(|w| w == b"canary"), "r22");
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! Multi-party calls (`plivo-call-api.md` §4): a row each that is over, and while it is up a row of its own and of each
+//! participant, so that the next start can end one that its process left when it died.
+//!
+//! They are shown out of `call::rooms`' memory; here is what that is read from after a start. Nobody's number is kept.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{StoreError, failed};
+use crate::rows::callback::NewCallback;
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::{self, Conn};
+use crate::tables::outbox;
+use crate::write::Deed;
+use machine::{MemberId, Role};
+use model::{AuthId, CallUuid, Direction, Timestamp};
+use xml::ast::Target;
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Rooms<'a>(pub(crate) &'a Shared);
+
+impl Rooms<'_> {
+    /// Writes that one is over; queued when this returns. Where there is no room for it, it is forgotten with this process.
+    pub fn record_end(self, room: EndedRoom) {
+        drop(self.0.queue.try_run(room));
+    }
+
+    /// Writes that one of a node's is up, and how; queued when this returns. Where there is no room for it, a kill loses it.
+    /// `told`: where it is to be told that it is over; `born`: on the steady clock.
+    pub fn put(self, room: OpenRoom, told: Vec<Target>, node_id: &str, born: Timestamp) {
+        drop(self.0.queue.try_run(Up {
+            kept: KeptRoom { room, told },
+            node_id: node_id.to_owned(),
+            born,
+        }));
+    }
+
+    /// Writes who is in one that is up, or was; the same holds.
+    pub fn put_member(self, room: Uuid, member: OpenMember) {
+        drop(self.0.queue.try_run(In { room, member }));
+    }
+
+    /// Ends one that was left open, and puts into the outbox what tells of that and is not there; all of it is on the disk
+    /// when this returns, or none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn end_orphan(
+        self,
+        room: EndedRoom,
+        told: Vec<NewCallback>,
+    ) -> Result<(), StoreError> {
+        self.0.queue.run(CutOff { room, told }).await.map(drop)
+    }
+
+    /// Those that an earlier process of this node left open. What can't be read is passed over.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn orphans(self, node_id: &str) -> Result<Vec<OrphanRoom>, StoreError> {
+        const WHAT: &str = "read multi-party calls that were left open";
+        let select = "SELECT o.mpc_uuid, o.born_us, o.body, n.alive_us FROM multi_party_calls_open o \
+            LEFT JOIN nodes n ON n.node_id = o.node_id WHERE o.node_id = $1 ORDER BY o.born_us, o.mpc_uuid";
+        let rooms =
+            sql::query(select).bind(node_id).fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let select = "SELECT p.mpc_uuid, p.body FROM participants_open p JOIN multi_party_calls_open o \
+            ON o.mpc_uuid = p.mpc_uuid WHERE o.node_id = $1 ORDER BY p.mpc_uuid, p.member_id";
+        let rows =
+            sql::query(select).bind(node_id).fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        let mut members: BTreeMap<String, Vec<OpenMember>> = BTreeMap::new();
+        for row in &rows {
+            let room = row.try_get("mpc_uuid").map_err(failed(WHAT))?;
+            members.entry(room).or_default().extend(read_of::<OpenMember>(row));
+        }
+        let orphan = |row: &sql::Row| -> Result<_, sqlx::Error> {
+            let Some(KeptRoom { room, told }) = read_of(row) else { return Ok(None) };
+            let (born, alive): (i64, Option<i64>) =
+                (row.try_get("born_us")?, row.try_get("alive_us")?);
+            let lived =
+                u64::try_from(alive.unwrap_or(born).saturating_sub(born)).unwrap_or_default();
+            let members =
+                members.remove(&row.try_get::<String, _>("mpc_uuid")?).unwrap_or_default();
+            Ok(Some(OrphanRoom { room, told, lived: Duration::from_micros(lived), members }))
+        };
+        rooms
+            .iter()
+            .map(orphan)
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()
+            .map_err(failed(WHAT))
+    }
+
+    /// The latest that are over, the latest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn ended(self) -> Result<Vec<EndedRoom>, StoreError> {
+        const WHAT: &str = "read multi-party calls that are over";
+        let select = "SELECT body FROM multi_party_calls ORDER BY ended_us DESC LIMIT $1";
+        let rows = sql::query(select)
+            .bind(ENDED_ROOMS_MAX)
+            .fetch_all(&self.0.read)
+            .await
+            .map_err(failed(WHAT))?;
+        let read = |row: &sql::Row| row.try_get::<sqlx::types::Json<EndedRoom>, _>("body");
+        rows.iter().map(|row| read(row).map(|body| body.0).map_err(failed(WHAT))).collect()
+    }
+}
+
+/// Those that are kept, the latest ones.
+const ENDED_ROOMS_MAX: u32 = 1_000;
+
+/// Participants that have left one that is up, and are kept: the latest ones.
+pub const LEFT_MAX: u16 = 200;
+
+/// A multi-party call that is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EndedRoom {
+    #[serde(flatten)]
+    pub was: OpenRoom,
+    pub ended: Timestamp,
+    /// Its node died in its middle.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
+    /// Who was in, in the order in which they came.
+    pub members: Vec<LeftMember>,
+}
+
+/// Who was in, as it was when it left.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LeftMember {
+    #[serde(flatten)]
+    pub was: KeptMember,
+    pub left: Timestamp,
+    pub cause: String,
+}
+
+/// Who is or was in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeptMember {
+    pub member: MemberId,
+    pub call: CallUuid,
+    pub direction: Direction,
+    pub role: Option<Role>,
+    pub muted: bool,
+    pub held: bool,
+    pub coaches: bool,
+    pub stays_alone: bool,
+    pub ends: bool,
+    pub starts: bool,
+    pub joined: Timestamp,
+}
+
+/// A multi-party call that is up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenRoom {
+    pub id: Uuid,
+    /// The owner, and its main account.
+    pub account: AuthId,
+    pub main_account: AuthId,
+    pub name: String,
+    pub made: Timestamp,
+    pub started: Option<Timestamp>,
+    /// Where its recording is, or will be.
+    pub recording: Option<String>,
+}
+
+/// One that is, or was, in a multi-party call that is up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenMember {
+    #[serde(flatten)]
+    pub was: KeptMember,
+    /// When it left, and why.
+    pub left: Option<(Timestamp, String)>,
+    /// Where it is to be told that it has left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Target>,
+}
+
+/// A multi-party call that an earlier process left when it died.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OrphanRoom {
+    pub room: OpenRoom,
+    /// Where it is to be told that it is over.
+    pub told: Vec<Target>,
+    /// From its beginning to its node's last sign of life.
+    pub lived: Duration,
+    pub members: Vec<OpenMember>,
+}
+
+/// What is kept of one that is up.
+#[derive(Serialize, Deserialize)]
+struct KeptRoom {
+    #[serde(flatten)]
+    room: OpenRoom,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    told: Vec<Target>,
+}
+
+/// It begins, or something of it has changed.
+struct Up {
+    kept: KeptRoom,
+    node_id: String,
+    /// On the steady clock.
+    born: Timestamp,
+}
+
+/// Somebody comes in, leaves, or something of it has changed.
+struct In {
+    room: Uuid,
+    member: OpenMember,
+}
+
+impl Deed for Up {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            let upsert = "INSERT INTO multi_party_calls_open (mpc_uuid, node_id, born_us, body) VALUES ($1, $2, $3, $4) \
+                ON CONFLICT (mpc_uuid) DO UPDATE SET body = excluded.body";
+            let upsert = sql::query(upsert).bind(self.kept.room.id.to_string()).bind(&self.node_id).bind(self.born.micros());
+            Ok(upsert.bind(sqlx::types::Json(&self.kept)).execute(to).await?.rows_affected())
+        }
+        .boxed()
+    }
+}
+
+impl Deed for In {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            let room = self.room.to_string();
+            let left = self.member.left.as_ref().map(|(at, _)| at.micros());
+            let upsert = "INSERT INTO participants_open (mpc_uuid, member_id, left_us, body) VALUES ($1, $2, $3, $4) \
+                ON CONFLICT (mpc_uuid, member_id) DO UPDATE SET left_us = excluded.left_us, body = excluded.body";
+            let upsert = sql::query(upsert)
+                .bind(&room)
+                .bind(i64::try_from(self.member.was.member).unwrap_or(i64::MAX))
+                .bind(left);
+            let done = upsert.bind(sqlx::types::Json(&self.member)).execute(&mut *to).await?.rows_affected();
+            if left.is_some() {
+                let old = "DELETE FROM participants_open WHERE mpc_uuid = $1 AND left_us < (SELECT min(left_us) FROM \
+                    (SELECT left_us FROM participants_open WHERE mpc_uuid = $1 AND left_us IS NOT NULL \
+                    ORDER BY left_us DESC LIMIT $2) AS kept)";
+                sql::query(old).bind(&room).bind(i64::from(LEFT_MAX)).execute(to).await?;
+            }
+            Ok(done)
+        }
+        .boxed()
+    }
+}
+
+/// It ends where its node died.
+struct CutOff {
+    room: EndedRoom,
+    told: Vec<NewCallback>,
+}
+
+impl Deed for CutOff {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        seal: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            outbox::insert_new(to, seal, self.told.clone()).await?;
+            self.room.carry_out(to, seal).await
+        }
+        .boxed()
+    }
+}
+
+impl Deed for EndedRoom {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            let insert = "INSERT INTO multi_party_calls (mpc_uuid, auth_id, main_auth_id, ended_us, body) \
+                VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
+            let insert = sql::query(insert)
+                .bind(self.was.id.to_string())
+                .bind(self.was.account.as_str())
+                .bind(self.was.main_account.as_str())
+                .bind(self.ended.micros())
+                .bind(sqlx::types::Json(self));
+            let done = insert.execute(&mut *to).await?.rows_affected();
+            for delete in [
+                "DELETE FROM participants_open WHERE mpc_uuid = $1",
+                "DELETE FROM multi_party_calls_open WHERE mpc_uuid = $1",
+            ] {
+                sql::query(delete).bind(self.was.id.to_string()).execute(&mut *to).await?;
+            }
+            let old = "DELETE FROM multi_party_calls WHERE ended_us < (SELECT min(ended_us) FROM \
+                (SELECT ended_us FROM multi_party_calls ORDER BY ended_us DESC LIMIT $1) AS kept)";
+            sql::query(old).bind(ENDED_ROOMS_MAX).execute(to).await?;
+            Ok(done)
+        }
+        .boxed()
+    }
+}
+
+fn read_of<T: serde::de::DeserializeOwned>(row: &sql::Row) -> Option<T> {
+    let read = row.try_get::<sqlx::types::Json<T>, _>("body");
+    read.inspect_err(
+        |error| tracing::error!(%error, "a multi-party call that was left open can't be read"),
+    )
+    .ok()
+    .map(|body| body.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use model::Health;
+    use model::Method;
+    use xml::ast::DocUrl;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000)
+    }
+
+    fn room(n: u32) -> EndedRoom {
+        EndedRoom {
+            was: open(n),
+            ended: at(i64::from(n)),
+            failed: n.is_multiple_of(5),
+            members: vec![LeftMember {
+                was: member(7),
+                left: at(3),
+                cause: "Normal Hangup".to_owned(),
+            }],
+        }
+    }
+
+    fn member(member: MemberId) -> KeptMember {
+        crate::sample::held_agent(member, at(2))
+    }
+
+    #[tokio::test]
+    async fn the_latest_are_kept_and_read_as_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        for n in [5, 9, 7] {
+            store.rooms().record_end(room(n));
+        }
+        store.flush().await;
+        assert_eq!(store.rooms().ended().await.unwrap(), [room(9), room(7), room(5)]);
+    }
+
+    fn open(n: u32) -> OpenRoom {
+        OpenRoom {
+            id: Uuid::from_u128(n.into()),
+            account: "SAXXXXXXXXXXXXXXXXXX".into(),
+            main_account: "MAXXXXXXXXXXXXXXXXXX".into(),
+            name: "Care".to_owned(),
+            made: at(1),
+            started: None,
+            recording: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_is_up_is_left_to_the_next_process_with_who_is_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        store.rooms().put(open(5), Vec::new(), "node", at(100));
+        store.rooms().put(open(6), Vec::new(), "another", at(100));
+        let told = Some(Target {
+            url: DocUrl("https://app.example.com/exit".into()),
+            method: Method::Get,
+        });
+        let held = OpenMember { was: member(7), left: None, told };
+        store.rooms().put_member(
+            room(5).was.id,
+            OpenMember { was: KeptMember { held: false, ..member(7) }, left: None, told: None },
+        );
+        store.rooms().put_member(room(5).was.id, held.clone());
+        let gone = OpenMember {
+            was: member(8),
+            left: Some((at(4), "Normal Hangup".to_owned())),
+            told: None,
+        };
+        store
+            .rooms()
+            .put_member(room(5).was.id, OpenMember { was: member(8), left: None, told: None });
+        store.rooms().put_member(room(5).was.id, gone.clone());
+        let started = OpenRoom { started: Some(at(2)), ..open(5) };
+        let to = Target { url: DocUrl("https://app.example.com/end".into()), method: Method::Post };
+        store.rooms().put(started.clone(), vec![to.clone()], "node", at(101));
+        store.calls().heartbeat("node", at(107));
+        store.flush().await;
+        let orphan = OrphanRoom {
+            room: started,
+            told: vec![to],
+            lived: Duration::from_secs(7),
+            members: vec![held, gone],
+        };
+        assert_eq!(store.rooms().orphans("node").await.unwrap(), [orphan]);
+
+        store.rooms().end_orphan(room(5), Vec::new()).await.unwrap();
+        assert_eq!(store.rooms().orphans("node").await.unwrap(), []);
+        assert_eq!(store.rooms().orphans("another").await.unwrap().len(), 1);
+        assert_eq!(store.rooms().ended().await.unwrap(), [room(5)]);
+        let left: i64 = sql::query_scalar("SELECT count(*) FROM participants_open")
+            .fetch_one(&store.shared.read)
+            .await
+            .unwrap();
+        assert_eq!(left, 0);
+    }
+
+    #[tokio::test]
+    async fn of_many_who_have_left_one_the_latest_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        store.rooms().put(open(5), Vec::new(), "node", at(1));
+        store
+            .rooms()
+            .put_member(room(5).was.id, OpenMember { was: member(1), left: None, told: None });
+        for n in 2..=u64::from(LEFT_MAX) + 4 {
+            let left = Some((at(i64::try_from(n).unwrap()), "Normal Hangup".to_owned()));
+            store
+                .rooms()
+                .put_member(room(5).was.id, OpenMember { was: member(n), left, told: None });
+        }
+        store.flush().await;
+        let orphans = store.rooms().orphans("node").await.unwrap();
+        let members: Vec<MemberId> = orphans[0].members.iter().map(|one| one.was.member).collect();
+        assert_eq!(
+            members,
+            std::iter::once(1).chain(5..=u64::from(LEFT_MAX) + 4).collect::<Vec<_>>()
+        );
+    }
+}

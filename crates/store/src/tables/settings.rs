@@ -1,0 +1,190 @@
+//! What is set while the node runs (`admission::book`): a row each, read whole at the start. Secrets are sealed.
+
+use crate::error::{StoreError, failed};
+use crate::rows::setting::{Setting, SettingKind, SettingWrite};
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::{self, Conn, Pool};
+use crate::write::Write;
+use model::{Secret, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a>(pub(crate) &'a Shared);
+
+impl Settings<'_> {
+    /// What was set while nodes ran.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(self) -> Result<Vec<Setting>, StoreError> {
+        all(&self.0.read, &self.0.seal).await
+    }
+
+    /// Writes settings, all of them or none, synced to the disk. Queued when this returns.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub fn write(
+        self,
+        writes: Vec<SettingWrite>,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static + use<> {
+        self.0.queue.change(move |sender| Write::Settings(writes, at, sender))
+    }
+}
+
+fn what_for(kind: &str, id: &str) -> Vec<u8> {
+    format!("setting {kind} {id}").into_bytes()
+}
+
+pub(crate) async fn write(
+    to: &mut Conn,
+    seal: &Seal,
+    writes: &[SettingWrite],
+    at: Timestamp,
+) -> Result<(), sqlx::Error> {
+    for SettingWrite { kind, id, body, keeps_sealed } in writes {
+        let kind = kind.as_str();
+        let Some((body, secret)) = body else {
+            let delete =
+                sql::query("DELETE FROM settings WHERE kind = $1 AND id = $2").bind(kind).bind(id);
+            delete.execute(&mut *to).await?;
+            continue;
+        };
+        let sealed =
+            secret.as_ref().map(|s| seal.seal(&what_for(kind, id), s.reveal().as_bytes().to_vec()));
+        let mut put = "INSERT INTO settings (kind, id, body, sealed, changed_us) VALUES ($1, $2, $3, $4, $5) \
+            ON CONFLICT (kind, id) DO UPDATE \
+            SET body = excluded.body, sealed = excluded.sealed, changed_us = excluded.changed_us";
+        if *keeps_sealed && secret.is_none() {
+            put = "INSERT INTO settings (kind, id, body, sealed, changed_us) VALUES ($1, $2, $3, $4, $5) \
+                ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, changed_us = excluded.changed_us";
+        }
+        let put = sql::query(put).bind(kind).bind(id).bind(body).bind(sealed).bind(at.micros());
+        put.execute(&mut *to).await?;
+    }
+    Ok(())
+}
+
+/// All of them, in the order of their keys. A kind that this version does not know is passed over.
+pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<Setting>, StoreError> {
+    let select = "SELECT kind, id, body, sealed FROM settings ORDER BY kind, id";
+    let rows: Vec<(String, String, String, Option<Vec<u8>>)> =
+        sql::query_as(select).fetch_all(pool).await.map_err(failed("read what was set"))?;
+    let read = |(word, id, body, sealed): (String, String, String, Option<Vec<u8>>)| {
+        let kind = SettingKind::parse(&word)?;
+        let opened = sealed.as_ref().map(|sealed| seal.open(&what_for(&word, &id), sealed));
+        let shut = matches!(opened, Some(None));
+        let secret =
+            opened.flatten().and_then(|text| Some(Secret::new(std::str::from_utf8(&text).ok()?)));
+        Some(Setting { kind, id, body, secret, shut })
+    };
+    Ok(rows.into_iter().filter_map(read).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::options::Fail;
+    use crate::options::Part;
+    use crate::options::StoreOptions;
+    use crate::rows::setting::Setting;
+    use crate::rows::setting::SettingKind;
+    use crate::rows::setting::SettingWrite;
+    use crate::store::Store;
+    use model::Health;
+    use model::Secret;
+    use model::Timestamp;
+
+    fn write(id: &str, body: Option<&str>, secret: Option<&str>) -> SettingWrite {
+        let body = body.map(|body| (body.to_owned(), secret.map(Secret::new)));
+        SettingWrite { kind: SettingKind::Account, id: id.to_owned(), body, keeps_sealed: false }
+    }
+
+    async fn put(store: &Store, writes: Vec<SettingWrite>) -> bool {
+        store.settings().write(writes, Timestamp::from_secs(1)).await.is_ok()
+    }
+
+    fn shown(settings: &[Setting]) -> Vec<(&str, &str, Option<&str>, bool)> {
+        settings
+            .iter()
+            .map(|s| (&*s.id, &*s.body, s.secret.as_ref().map(Secret::reveal), s.shut))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn settings_are_replaced_and_forgotten_and_their_secrets_sealed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("offhook.db");
+        let store = Store::open(&file, Health::new()).await.unwrap();
+        assert!(
+            put(
+                &store,
+                vec![
+                    write("SA1", Some("{}"), Some("canary-token")),
+                    write("SA2", Some("{}"), None)
+                ]
+            )
+            .await
+        );
+        assert!(
+            put(
+                &store,
+                vec![write("SA1", Some("{1}"), Some("canary-token")), write("SA2", None, None)]
+            )
+            .await
+        );
+        assert_eq!(
+            shown(&store.settings().list().await.unwrap()),
+            [("SA1", "{1}", Some("canary-token"), false)]
+        );
+        store.close().await;
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            assert!(!bytes.windows(6).any(|w| w == b"canary"), "r22");
+        }
+        let (key, away) = (folder.path().join("store.key"), folder.path().join("away.key"));
+        std::fs::rename(&key, &away).unwrap();
+        let store = Store::open(&file, Health::new()).await.unwrap();
+        assert_eq!(shown(&store.settings().list().await.unwrap()), [("SA1", "{1}", None, true)]);
+        // A change by who can't read it leaves it sealed as it is.
+        let change = SettingWrite { keeps_sealed: true, ..write("SA1", Some("{2}"), None) };
+        assert!(put(&store, vec![change.clone()]).await);
+        store.close().await;
+        std::fs::rename(&away, &key).unwrap();
+        let store = Store::open(&file, Health::new()).await.unwrap();
+        assert_eq!(
+            shown(&store.settings().list().await.unwrap()),
+            [("SA1", "{2}", Some("canary-token"), false)]
+        );
+        let another =
+            SettingWrite { keeps_sealed: true, ..write("SA1", Some("{3}"), Some("another")) };
+        assert!(put(&store, vec![another]).await);
+        assert_eq!(
+            shown(&store.settings().list().await.unwrap()),
+            [("SA1", "{3}", Some("another"), false)]
+        );
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn r11_what_the_store_does_not_take_is_not_promised() {
+        use std::sync::Arc;
+        use std::sync::atomic::AtomicBool;
+        use std::sync::atomic::Ordering;
+        let folder = tempfile::tempdir().unwrap();
+        let broken = Arc::new(AtomicBool::new(true));
+        let says = broken.clone();
+        let fail: Fail = Arc::new(move |part| part == Part::Store && says.load(Ordering::SeqCst));
+        let options =
+            StoreOptions { fail: Some(fail), ..StoreOptions::with_journal_in(folder.path()) };
+        let store = Store::open_with(&folder.path().join("offhook.db"), options, Health::new())
+            .await
+            .unwrap();
+        assert!(!put(&store, vec![write("SA1", Some("{}"), None)]).await);
+        broken.store(false, Ordering::SeqCst);
+        while !put(&store, vec![write("SA2", Some("{}"), None)]).await {}
+        assert_eq!(shown(&store.settings().list().await.unwrap()), [("SA2", "{}", None, false)]);
+        store.close().await;
+    }
+}

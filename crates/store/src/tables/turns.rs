@@ -1,0 +1,138 @@
+//! Answers that agents owe: written in the transaction of the user's message, and gone in the reply's, so that neither a
+//! restart nor a full mailbox loses one and none is given twice.
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::error::{StoreError, Unread, failed};
+use crate::rows::conversation::{Pair, Standing};
+use crate::rows::message::{Answers, Came, Message, Then};
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::{self, Conn, Row};
+use crate::tables::readers::{MESSAGE, message, pair};
+use crate::write::Deed;
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Turns<'a>(pub(crate) &'a Shared);
+
+impl Turns<'_> {
+    /// Nothing is owed for a message any more.
+    ///
+    /// # Errors
+    /// The store takes nothing now: it is owed still.
+    pub async fn finish(self, message: Uuid) -> Result<(), StoreError> {
+        self.0.queue.run(Over(message)).await.map(drop)
+    }
+
+    /// What a node's agents owe, the oldest first, behind that one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn pending(
+        self,
+        node: &str,
+        after: (i64, Uuid),
+        limit: u32,
+    ) -> Result<Vec<Owed>, StoreError> {
+        const WHAT: &str = "read what agents are to answer";
+        let select = format!(
+            "SELECT {MESSAGE}, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, \
+             t.agent AS agent, t.epoch AS epoch, t.then_do AS then_do \
+             FROM turns t JOIN messages m ON m.message_id = t.message_id \
+             JOIN conversations c ON c.conversation_id = t.conversation_id \
+             WHERE t.node_id = $1 AND (t.came_us, t.message_id) > ($2, $3) ORDER BY t.came_us, t.message_id LIMIT $4"
+        );
+        let select = sql::query(select)
+            .bind(node)
+            .bind(after.0)
+            .bind(after.1.to_string())
+            .bind(i64::from(limit));
+        let rows = select.fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        let unreadable = |e: Unread| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+        rows.iter().map(|row| owed(row).map_err(unreadable)).collect()
+    }
+}
+
+/// An answer that is owed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Owed {
+    pub pair: Pair,
+    pub message: Message,
+    pub agent: Uuid,
+    pub epoch: u64,
+    /// The reply is stored; this is left.
+    pub then: Option<Then>,
+}
+
+/// Notes that an agent is to answer, where one is.
+pub(crate) async fn owe(
+    to: &mut Conn,
+    came: &Came,
+    standing: &Standing,
+) -> Result<(), sqlx::Error> {
+    let (true, Some(agent), Some(node_id)) =
+        (standing.ai_enabled, standing.routing.agent(), &came.turn)
+    else {
+        return Ok(());
+    };
+    let insert = "INSERT INTO turns (message_id, conversation_id, agent, epoch, node_id, came_us) \
+        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (message_id) DO NOTHING";
+    let insert = sql::query(insert)
+        .bind(came.message.id.to_string())
+        .bind(came.pair.conversation.to_string());
+    let insert =
+        insert.bind(agent.to_string()).bind(i64::try_from(standing.epoch).unwrap_or(i64::MAX));
+    insert.bind(node_id).bind(came.message.at.micros()).execute(to).await.map(drop)
+}
+
+/// It is answered now; `false`: it was before, or nobody owes it.
+pub(crate) async fn answered(to: &mut Conn, answers: &Answers) -> Result<bool, sqlx::Error> {
+    let done = match answers.then {
+        None => {
+            sql::query("DELETE FROM turns WHERE message_id = $1 AND then_do IS NULL")
+                .bind(answers.message.to_string())
+                .execute(to)
+                .await?
+        }
+        Some(then) => {
+            sql::query("UPDATE turns SET then_do = $2 WHERE message_id = $1 AND then_do IS NULL")
+                .bind(answers.message.to_string())
+                .bind(then.as_str())
+                .execute(to)
+                .await?
+        }
+    };
+    Ok(done.rows_affected() > 0)
+}
+
+/// Nothing is owed for a message any more.
+struct Over(Uuid);
+
+impl Deed for Over {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            let delete =
+                sql::query("DELETE FROM turns WHERE message_id = $1").bind(self.0.to_string());
+            Ok(delete.execute(to).await?.rows_affected())
+        }
+        .boxed()
+    }
+}
+
+fn owed(row: &Row) -> Result<Owed, Unread> {
+    let message = message(row)?;
+    Ok(Owed {
+        pair: pair(message.conversation, row)?,
+        agent: row.try_get::<String, _>("agent")?.parse()?,
+        epoch: u64::try_from(row.try_get::<i64, _>("epoch")?).unwrap_or_default(),
+        then: row.try_get::<Option<String>, _>("then_do")?.map(|word| Then::parse(&word)),
+        message,
+    })
+}

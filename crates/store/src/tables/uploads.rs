@@ -1,0 +1,129 @@
+//! Files that an account handed to Meta (`uploads`): what each is, for messages that name it by Meta's id. The file itself is not
+//! here; it goes to Meta by `inbox::files`.
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use crate::error::{StoreError, failed};
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::{self, Conn};
+use crate::write::Deed;
+use model::{AuthId, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Uploads<'a>(pub(crate) &'a Shared);
+
+impl Uploads<'_> {
+    /// Notes what an uploaded file is, unless the queue is full (`None`). The future tells when it can be read.
+    pub fn put(
+        self,
+        row: UploadRow,
+    ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
+        self.0.queue.try_run(UploadWrite::Keep(row)).inspect(|_| self.0.queue.wake())
+    }
+
+    /// The media type of a file that an account uploaded.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn media_type(
+        self,
+        account: &AuthId,
+        media: &str,
+    ) -> Result<Option<String>, StoreError> {
+        let select = "SELECT mime_type FROM uploads WHERE auth_id = $1 AND media_id = $2";
+        let select = sql::query_scalar(select).bind(account.as_str()).bind(media);
+        select.fetch_optional(&self.0.read).await.map_err(failed("look for an uploaded file"))
+    }
+
+    /// Forgets files that were uploaded before then: Meta has them no more.
+    ///
+    /// # Errors
+    /// The store takes nothing now; some may be gone.
+    pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
+        while self.0.queue.run(UploadWrite::Forget(before)).await? >= u64::from(AT_ONCE) {}
+        Ok(())
+    }
+}
+
+/// Rows in one write.
+const AT_ONCE: u32 = 500;
+
+/// A file that Meta has.
+pub struct UploadRow {
+    pub account: AuthId,
+    /// Meta's id of it.
+    pub media: String,
+    pub mime: String,
+    pub made: Timestamp,
+}
+
+enum UploadWrite {
+    Keep(UploadRow),
+    /// Of before then.
+    Forget(Timestamp),
+}
+
+impl Deed for UploadWrite {
+    fn carry_out<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            let query = match self {
+                Self::Keep(row) => {
+                    let insert = "INSERT INTO uploads (auth_id, media_id, mime_type, made_us) VALUES ($1, $2, $3, $4) \
+                        ON CONFLICT (auth_id, media_id) DO UPDATE SET mime_type = excluded.mime_type, made_us = excluded.made_us";
+                    let insert = sql::query(insert).bind(row.account.as_str()).bind(&row.media);
+                    insert.bind(&row.mime).bind(row.made.micros())
+                }
+                Self::Forget(before) => {
+                    let delete = "DELETE FROM uploads WHERE (auth_id, media_id) IN \
+                        (SELECT auth_id, media_id FROM uploads WHERE made_us < $1 ORDER BY made_us LIMIT $2)";
+                    sql::query(delete).bind(before.micros()).bind(AT_ONCE)
+                }
+            };
+            Ok(query.execute(to).await?.rows_affected())
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use model::Health;
+
+    #[tokio::test]
+    async fn r16_a_files_type_is_its_accounts_and_kept_as_long_as_meta_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        for (account, mime, made) in
+            [("MA1", "image/png", 1), ("MA2", "text/plain", 2), ("MA1", "image/jpeg", 3)]
+        {
+            let made = Timestamp::from_secs(made);
+            let row = UploadRow {
+                account: account.into(),
+                media: "77".to_owned(),
+                mime: mime.to_owned(),
+                made,
+            };
+            assert_eq!(store.uploads().put(row).unwrap().await.unwrap(), 1);
+        }
+        let known = async |account: &str, media: &str| {
+            store.uploads().media_type(&account.into(), media).await.unwrap()
+        };
+        assert_eq!(known("MA1", "77").await.as_deref(), Some("image/jpeg"), "the later one");
+        assert_eq!(
+            (known("MA2", "77").await.as_deref(), known("MA1", "78").await),
+            (Some("text/plain"), None)
+        );
+        store.uploads().delete_older(Timestamp::from_secs(3)).await.unwrap();
+        assert_eq!((known("MA2", "77").await, known("MA1", "77").await.is_some()), (None, true));
+        store.close().await;
+    }
+}

@@ -1,0 +1,142 @@
+//! Webhooks and numbers' routing as they are kept: read whole at the start, changed one at a time.
+
+use uuid::Uuid;
+
+use crate::error::{StoreError, failed};
+use crate::rows::webhook::{WebhookRow, WebhookWrite};
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::{self, Conn, Pool};
+use crate::tables::numbers::{JOIN, OWN};
+use crate::write::InboxWrite;
+use model::{PhoneNumberId, Secret, Timestamp};
+
+/// Handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Webhooks<'a>(pub(crate) &'a Shared);
+
+impl Webhooks<'_> {
+    /// Makes, changes or takes away a webhook; `false`: numbers or conversations go to the one that was to be taken away.
+    ///
+    /// # Errors
+    /// The store takes nothing now; nothing has changed.
+    pub async fn write(self, write: WebhookWrite) -> Result<bool, StoreError> {
+        Ok(self.0.queue.inbox(InboxWrite::Webhook(write)).await?.into_done()?.0)
+    }
+
+    /// What goes to webhooks, those included that are not there any more. Reads all conversations that have one of their own:
+    /// for rare questions.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn uses(self) -> Result<Vec<WebhookUse>, StoreError> {
+        uses(&self.0.read).await
+    }
+
+    /// All webhooks.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(self) -> Result<Vec<WebhookRow>, StoreError> {
+        all(&self.0.read, &self.0.seal).await
+    }
+}
+
+fn what_for(id: &str) -> Vec<u8> {
+    format!("webhook {id}").into_bytes()
+}
+
+/// `false`: numbers or conversations go to the one that was to be removed.
+pub(crate) async fn write(
+    to: &mut Conn,
+    seal: &Seal,
+    write: &WebhookWrite,
+) -> Result<bool, sqlx::Error> {
+    match write {
+        WebhookWrite::Put(row) => {
+            let id = row.id.to_string();
+            let secrets: Vec<&str> = row.secrets.iter().map(Secret::reveal).collect();
+            let sealed =
+                seal.seal(&what_for(&id), serde_json::to_vec(&secrets).unwrap_or_default());
+            let put = "INSERT INTO webhooks (webhook_id, auth_id, name, url, sealed, created_us) \
+                VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (webhook_id) DO UPDATE \
+                SET auth_id = excluded.auth_id, name = excluded.name, url = excluded.url, sealed = excluded.sealed";
+            let put =
+                sql::query(put).bind(id).bind(row.account.as_str()).bind(&row.name).bind(&row.url);
+            put.bind(sealed).bind(row.created.micros()).execute(to).await.map(|_| true)
+        }
+        WebhookWrite::Remove(id) => {
+            let delete = format!(
+                "DELETE FROM webhooks WHERE webhook_id = $1 \
+                 AND NOT EXISTS (SELECT 1 FROM number_routing r WHERE r.webhook = $1) \
+                 AND NOT EXISTS (SELECT 1 FROM number_tenures t WHERE t.webhook = $1) \
+                 AND NOT EXISTS (SELECT 1 FROM conversations c {JOIN} WHERE c.webhook IS NOT NULL AND c.webhook = $1 \
+                 AND {OWN})"
+            );
+            let done = sql::query(delete).bind(id.to_string()).execute(to).await?;
+            Ok(done.rows_affected() > 0)
+        }
+    }
+}
+
+/// All of them.
+pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<WebhookRow>, StoreError> {
+    let select = "SELECT webhook_id, auth_id, name, url, sealed, created_us FROM webhooks ORDER BY webhook_id";
+    let rows: Vec<(String, String, String, String, Vec<u8>, i64)> =
+        sql::query_as(select).fetch_all(pool).await.map_err(failed("read the webhooks"))?;
+    let read = |(id, account, name, url, sealed, created): (
+        String,
+        String,
+        String,
+        String,
+        Vec<u8>,
+        i64,
+    )| {
+        let opened = seal.open(&what_for(&id), &sealed);
+        let secrets: Vec<String> =
+            opened.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Some(WebhookRow {
+            id: id.parse().ok()?,
+            account: account.into(),
+            name,
+            url,
+            secrets: secrets.into_iter().map(Secret::new).collect(),
+            created: Timestamp::from_micros(created),
+        })
+    };
+    Ok(rows.into_iter().filter_map(read).collect())
+}
+
+/// What goes to a webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookUse {
+    pub webhook: Uuid,
+    pub number: PhoneNumberId,
+    /// The number's conversations to come; else some that there are.
+    pub default: bool,
+}
+
+/// What goes to webhooks, those included that are not there any more.
+pub(crate) async fn uses(pool: &Pool) -> Result<Vec<WebhookUse>, StoreError> {
+    let select = format!(
+        "SELECT r.webhook, r.phone_number_id, 1 FROM number_routing r WHERE r.webhook IS NOT NULL \
+         UNION SELECT t.webhook, t.phone_number_id, 0 FROM number_tenures t WHERE t.webhook IS NOT NULL \
+         UNION SELECT c.webhook, c.phone_number_id, 0 FROM conversations c {JOIN} WHERE c.webhook IS NOT NULL AND {OWN}"
+    );
+    let rows: Vec<(String, String, i64)> =
+        sql::query_as(select).fetch_all(pool).await.map_err(failed("see what goes to webhooks"))?;
+    let read = |(webhook, number, default): (String, String, i64)| {
+        Some(WebhookUse {
+            webhook: webhook.parse().ok()?,
+            number: number.into(),
+            default: default != 0,
+        })
+    };
+    Ok(rows.into_iter().filter_map(read).collect())
+}
+
+/// The ids of those that were made here.
+pub(crate) async fn ids(pool: &Pool) -> Result<Vec<Uuid>, StoreError> {
+    let ids = sql::query_scalar::<String>("SELECT webhook_id FROM webhooks").fetch_all(pool).await;
+    Ok(ids.map_err(failed("read the webhooks"))?.iter().filter_map(|id| id.parse().ok()).collect())
+}

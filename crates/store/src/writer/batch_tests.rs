@@ -1,0 +1,141 @@
+//! Many writes of one batch: each comes to what it would have come to alone.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::rows::call::{Concluded, Conclusion};
+use crate::rows::callback::{Settled, Settlement};
+use crate::rows::conversation::{Pair, UserName};
+use crate::rows::message::{Came, Draft, DraftForm, InboxFound, NewMessage};
+use crate::scope::Scope;
+use crate::store::Store;
+use crate::tests::{MAIN, begin, callback, end, secs, start, uuid};
+use model::{Direction, E164, Health, MessageStatus, Routing};
+
+/// The message `n` of a user, told to the number's URL.
+fn came(n: u128, user: u128) -> Came {
+    Came {
+        pair: Pair {
+            conversation: Uuid::from_u128(1_000 + user),
+            account: MAIN.into(),
+            main_account: MAIN.into(),
+            number: E164::parse("918035737458").unwrap(),
+            phone_number_id: "7".into(),
+            user: UserName { id: format!("91981234567{user}"), bsuid: None, name: String::new() },
+        },
+        message: NewMessage {
+            id: Uuid::from_u128(2_000 + n),
+            wamid: Some(format!("wamid.{n}")),
+            direction: Direction::Inbound,
+            kind: "text".to_owned(),
+            text: "hello".to_owned(),
+            content: json!({"text": {"body": "hello"}}),
+            status: MessageStatus::Received,
+            sender: None,
+            at: secs(n as i64),
+        },
+        heard: Some(secs(n as i64)),
+        counts: true,
+        routing: Routing::Webhook(None),
+        draft: Some(Draft {
+            event_id: Uuid::from_u128(3_000 + n),
+            account: MAIN.into(),
+            main_account: MAIN.into(),
+            node_id: "node".to_owned(),
+            created: secs(1),
+            event: "message.received".to_owned(),
+            body: json!({}),
+            form: Some(DraftForm {
+                event_id: Uuid::from_u128(3_000 + n),
+                url: "https://app.example.com/messages".to_owned(),
+                origin: "https://app.example.com".to_owned(),
+                params: Vec::new(),
+            }),
+        }),
+        turn: None,
+    }
+}
+
+/// With `apart`, something among them that the others may not change places with.
+async fn each_has_its_own(apart: bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("offhook.db"), Health::new()).await.unwrap();
+    let before = store.outbox().add(callback(50, 500)).await.unwrap();
+    // More than go to SQLite's thread at a time, and one of a call whose beginning got lost.
+    (2..12).for_each(|n| begin(&store, n));
+    let conclusion = |n: u128| Conclusion {
+        start: start(n, MAIN, MAIN),
+        end: end(n as i64, n as u64),
+        callbacks: vec![callback(n, n)],
+        farewell: None,
+    };
+    let ends: Vec<_> = (2..13).map(|n| store.calls().conclude(conclusion(n))).collect();
+    let again = store.calls().conclude(conclusion(3));
+    if apart {
+        store.calls().set_wacid(uuid(4), "wacid.bound".into(), secs(99));
+    }
+    let told = store.outbox().add(callback(50, 501));
+    let outcome = Settled::Delivered;
+    let settlement = Settlement {
+        id: before.callback.id,
+        attempts: 1,
+        at: secs(3),
+        outcome,
+        last: "200".to_owned(),
+    };
+    let settled = store.outbox().settle(settlement);
+    // Two of one user, the second of them twice; those of another between them.
+    let all = [came(1, 1), came(2, 2), came(3, 1), came(3, 1), came(4, 2)];
+    let messages: Vec<_> =
+        all.into_iter().map(|came| store.messages().receive(came).unwrap()).collect();
+
+    for (n, concluded) in (2..13).zip(ends) {
+        let concluded = concluded.await.unwrap();
+        assert!(concluded.changed, "call {n}");
+        let events: Vec<_> = concluded
+            .callbacks
+            .iter()
+            .map(|c| (c.callback.new.event_id.as_u128(), c.first))
+            .collect();
+        assert_eq!(events, [(n, true)]);
+    }
+    assert_eq!(again.await.unwrap(), Concluded::default());
+    let told = told.await.unwrap();
+    assert_eq!(
+        (told.callback.new.event_id.as_u128(), told.first),
+        (501, true),
+        "the one before it is over"
+    );
+    assert!(!settled.await.unwrap());
+    let mut found = Vec::new();
+    for message in messages {
+        let InboxFound::Came(standing, written) = message.await.unwrap() else {
+            panic!("not taken in")
+        };
+        let events: Vec<_> =
+            written.iter().map(|w| (w.callback.new.event_id.as_u128() - 3_000, w.first)).collect();
+        found.push((standing.map(|(_, unread)| unread), events));
+    }
+    let wanted = [
+        (Some(1), vec![(1, true)]),
+        (Some(1), vec![(2, true)]),
+        (Some(2), vec![(3, false)]),
+        (None, vec![]),
+        (Some(2), vec![(4, false)]),
+    ];
+    assert_eq!(found, wanted);
+    let record = store.calls().get(&Scope::of(MAIN.into()), uuid(4)).await.unwrap().unwrap();
+    let wacid = record.start.wacid.map(|wacid| wacid.as_str().to_owned());
+    assert_eq!(wacid.as_deref(), Some(if apart { "wacid.bound" } else { "wacid.x" }));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_comes_together_is_written_a_kind_at_a_time() {
+    each_has_its_own(false).await;
+}
+
+#[tokio::test]
+async fn what_would_see_the_order_keeps_it() {
+    each_has_its_own(true).await;
+}

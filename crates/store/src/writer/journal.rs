@@ -1,0 +1,376 @@
+//! The journal: a file beside the store that takes what the store does not (R11), until it does again. Bytes and lines
+//! only; what stands in them is `entry`'s business, when it is used is `writer`'s. Everything here blocks.
+//!
+//! A line is a checksum, a space, the entry, a newline. The first names the journal, so that the store can keep how
+//! many of its entries it has. A line that is cut short was never promised; one whose checksum is wrong is passed over
+//! and counted.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use uuid::Uuid;
+
+use model::metric;
+
+/// The file's name in `store.data_dir`.
+const NAME: &str = "store.journal";
+
+/// The most that it holds, in bytes (R11).
+const BYTES_MAX: u64 = 64 << 20;
+
+/// Past that, lines of event logs are left out: the rest is for records and callbacks.
+const LINES_MAX: u64 = BYTES_MAX / 4 * 3;
+
+/// Space taken from the disk beforehand: a disk that is full for the store has this much left.
+const RESERVED: u64 = 8 << 20;
+
+/// Characters of a checksum: 64 bits of a SHA-256.
+const SUM: usize = 16;
+
+/// An open journal; nobody else has it open as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    file: File,
+    id: Uuid,
+    /// Where the first entry begins, and where the last one ends.
+    begin: u64,
+    len: u64,
+    dirty: bool,
+}
+
+/// Entries as they were read, and where the next one begins.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk {
+    /// `None`: one whose checksum is wrong.
+    pub(crate) entries: Vec<Option<String>>,
+    pub(crate) next: u64,
+}
+
+impl Journal {
+    /// Opens or makes the journal of a folder.
+    ///
+    /// # Errors
+    /// The system's, or another process has it.
+    pub(crate) fn open(folder: &Path) -> std::io::Result<Self> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let path: PathBuf = folder.join(NAME);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)?;
+        file.try_lock()
+            .map_err(|e| std::io::Error::other(format!("another process has the journal: {e}")))?;
+        let mut journal = Self { file, id: Uuid::nil(), begin: 0, len: 0, dirty: false };
+        let found = journal.scan()?;
+        if found.is_none() {
+            journal.mend(&path)?;
+        }
+        Ok(journal)
+    }
+
+    /// Begins anew a journal whose name cannot be read. One that was begun and never used goes without a word; else the file as
+    /// it was is put aside, and what can be read of its entries stays. How many of them the store had is not known any more:
+    /// taking one in twice does nothing.
+    ///
+    /// # Errors
+    /// The system's; then nothing was changed.
+    fn mend(&mut self, path: &Path) -> std::io::Result<()> {
+        let mut bytes = Vec::new();
+        self.file.seek(SeekFrom::Start(0))?;
+        (&self.file).take(BYTES_MAX + RESERVED).read_to_end(&mut bytes)?;
+        if !bytes.contains(&b'\n') {
+            return self.clear();
+        }
+        let aside = path.with_extension(format!("damaged-{}", Uuid::new_v4()));
+        let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+        copy.write_all(&bytes)?;
+        copy.sync_all()?;
+        let lines = || bytes.split_inclusive(|b| *b == b'\n');
+        let entries: Vec<String> =
+            lines().filter_map(checked).filter(|line| Uuid::parse_str(line).is_err()).collect();
+        tracing::error!(
+            aside = %aside.display(),
+            entries = entries.len(),
+            unreadable = lines().count() - entries.len(),
+            "the journal was damaged: what can be read of it is taken in, and the file as it was is put aside"
+        );
+        self.clear()?;
+        self.append(&entries)?;
+        self.sync()
+    }
+
+    /// Reads the name, and where the last whole line ends; `None`: there is no name, and so nothing of use.
+    fn scan(&mut self) -> std::io::Result<Option<()>> {
+        self.file.seek(SeekFrom::Start(0))?;
+        let mut lines = BufReader::new(&self.file);
+        let mut name = String::new();
+        lines.by_ref().take(200).read_line(&mut name)?;
+        let Some(id) = checked(name.as_bytes()).and_then(|id| id.parse().ok()) else {
+            return Ok(None);
+        };
+        let begin = count(name.len());
+        let (mut at, mut line) = (begin, Vec::new());
+        loop {
+            line.clear();
+            let read = lines.read_until(b'\n', &mut line)?;
+            if read == 0 || line.last() != Some(&b'\n') {
+                break;
+            }
+            at += count(read);
+        }
+        (self.id, self.begin, self.len) = (id, begin, at);
+        if self.file.metadata()?.len() > at {
+            tracing::warn!("the journal's last entry was cut short; it is dropped");
+            self.file.set_len(at)?;
+        }
+        Ok(Some(()))
+    }
+
+    /// Its name.
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len <= self.begin
+    }
+
+    /// Bytes of entries.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.len.saturating_sub(self.begin)
+    }
+
+    /// Whether there is still room for lines of event logs.
+    pub(crate) fn has_room_for_lines(&self) -> bool {
+        self.len < LINES_MAX
+    }
+
+    /// Where the first entry begins.
+    pub(crate) fn begin(&self) -> u64 {
+        self.begin
+    }
+
+    /// Adds entries: all of them or none.
+    ///
+    /// # Errors
+    /// The system's, or it is full.
+    pub(crate) fn append(&mut self, entries: &[String]) -> std::io::Result<()> {
+        let mut bytes = Vec::with_capacity(entries.iter().map(|e| e.len() + SUM + 2).sum());
+        for entry in entries {
+            line(&mut bytes, entry);
+        }
+        if self.len + count(bytes.len()) > BYTES_MAX {
+            return Err(std::io::Error::other("the journal is full"));
+        }
+        self.file.seek(SeekFrom::Start(self.len))?;
+        if let Err(e) = self.file.write_all(&bytes) {
+            // Half a line would hide those after it.
+            self.file.set_len(self.len)?;
+            return Err(e);
+        }
+        self.len += count(bytes.len());
+        self.dirty = true;
+        metrics::gauge!(metric::STORE_JOURNAL_BYTES)
+            .set(f64::from(u32::try_from(self.bytes()).unwrap_or(u32::MAX)));
+        Ok(())
+    }
+
+    /// Sees to it that what was added is on the disk.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn sync(&mut self) -> std::io::Result<()> {
+        if std::mem::take(&mut self.dirty) { self.file.sync_data() } else { Ok(()) }
+    }
+
+    /// At most so many entries from there on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn read(&mut self, from: u64, at_most: usize) -> std::io::Result<Chunk> {
+        self.file.seek(SeekFrom::Start(from))?;
+        let mut lines = BufReader::new((&self.file).take(self.len.saturating_sub(from)));
+        let mut chunk = Chunk { entries: Vec::new(), next: from };
+        let mut line = Vec::new();
+        while chunk.entries.len() < at_most {
+            line.clear();
+            let read = lines.read_until(b'\n', &mut line)?;
+            if read == 0 {
+                break;
+            }
+            chunk.next += count(read);
+            chunk.entries.push(checked(&line));
+        }
+        Ok(chunk)
+    }
+
+    /// Empties it, under a new name.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn clear(&mut self) -> std::io::Result<()> {
+        let id = Uuid::new_v4();
+        let mut name = Vec::new();
+        line(&mut name, &id.to_string());
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(&name)?;
+        self.file.sync_data()?;
+        (self.id, self.begin, self.len, self.dirty) =
+            (id, count(name.len()), count(name.len()), false);
+        if let Err(e) = fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, RESERVED) {
+            tracing::debug!(error = %e, "no space could be reserved for the journal");
+        }
+        metrics::gauge!(metric::STORE_JOURNAL_BYTES).set(0.0);
+        Ok(())
+    }
+}
+
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+fn sum(entry: &[u8]) -> String {
+    let mut sum = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, entry));
+    sum.truncate(SUM);
+    sum
+}
+
+fn line(to: &mut Vec<u8>, entry: &str) {
+    to.extend_from_slice(sum(entry.as_bytes()).as_bytes());
+    to.push(b' ');
+    to.extend_from_slice(entry.as_bytes());
+    to.push(b'\n');
+}
+
+/// The entry of a line, if it is what was written.
+fn checked(line: &[u8]) -> Option<String> {
+    let line = line.strip_suffix(b"\n")?;
+    let (claimed, entry) = line.split_at_checked(SUM)?;
+    let entry = entry.strip_prefix(b" ")?;
+    (claimed == sum(entry).as_bytes()).then(|| String::from_utf8(entry.to_vec()).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use crate::writer::journal::BYTES_MAX;
+    use crate::writer::journal::Journal;
+    use crate::writer::journal::NAME;
+
+    fn texts(n: std::ops::Range<u32>) -> Vec<String> {
+        n.map(|n| format!("{{\"n\":{n}}}")).collect()
+    }
+
+    fn all(journal: &mut Journal) -> Vec<Option<String>> {
+        journal.read(journal.begin(), 1_000_000).unwrap().entries
+    }
+
+    #[test]
+    fn r11_a_journal_whose_name_is_damaged_keeps_its_entries_and_one_that_is_none_is_put_aside() {
+        let aside = |folder: &std::path::Path| {
+            let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+            let aside: Vec<_> =
+                files.filter(|path| path.to_string_lossy().contains("damaged-")).collect();
+            assert!(aside.len() < 2, "{aside:?}");
+            aside.first().map(|path| std::fs::read(path).unwrap())
+        };
+        // A bit in the name, its whole line gone, a file that is something else, a name that was being written.
+        for (damage, kept) in [(0, 3), (1, 3), (2, 0), (3, 0)] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut journal = Journal::open(folder.path()).unwrap();
+            journal.append(&texts(0..3)).unwrap();
+            let name = usize::try_from(journal.begin()).unwrap();
+            drop(journal);
+            let file = folder.path().join(NAME);
+            let mut bytes = std::fs::read(&file).unwrap();
+            match damage {
+                0 => bytes[3] ^= 1,
+                1 => drop(bytes.drain(..name)),
+                2 => bytes = b"something\nelse\n".to_vec(),
+                _ => bytes.truncate(20),
+            }
+            std::fs::write(&file, &bytes).unwrap();
+            let mut journal = Journal::open(folder.path()).unwrap();
+            let wanted: Vec<_> = texts(0..kept).into_iter().map(Some).collect();
+            assert_eq!(all(&mut journal), wanted, "{damage}");
+            assert_eq!(aside(folder.path()), (damage < 3).then_some(bytes), "{damage}");
+            drop(journal);
+            assert_eq!(
+                all(&mut Journal::open(folder.path()).unwrap()),
+                wanted,
+                "{damage}: at the start after it"
+            );
+        }
+    }
+
+    #[test]
+    fn r11_entries_come_back_in_order_over_a_restart_and_a_cut_one_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        assert!(journal.is_empty());
+        assert!(Journal::open(folder.path()).is_err(), "one process at a time");
+        journal.append(&texts(0..3)).unwrap();
+        journal.append(&texts(3..5)).unwrap();
+        journal.sync().unwrap();
+        let chunk = journal.read(journal.begin(), 2).unwrap();
+        assert_eq!(chunk.entries, texts(0..2).into_iter().map(Some).collect::<Vec<_>>());
+        assert_eq!(journal.read(chunk.next, 9).unwrap().entries.len(), 3);
+        let id = journal.id();
+        drop(journal);
+
+        let file = folder.path().join(NAME);
+        let mut text = std::fs::read(&file).unwrap();
+        let at = text.windows(7).position(|w| w == b"{\"n\":1}").unwrap();
+        text[at + 5] = b'7';
+        text.extend_from_slice(b"0123456789abcdef {\"n\":5");
+        std::fs::write(&file, text).unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        assert_eq!(journal.id(), id);
+        let mut expected: Vec<_> = texts(0..5).into_iter().map(Some).collect();
+        expected[1] = None;
+        assert_eq!(
+            all(&mut journal),
+            expected,
+            "what was changed is not believed, what was cut is gone"
+        );
+        journal.append(&texts(5..6)).unwrap();
+        assert_eq!(all(&mut journal).len(), 6);
+        journal.clear().unwrap();
+        assert!(journal.is_empty() && journal.id() != id && all(&mut journal).is_empty());
+    }
+
+    #[test]
+    fn r11_it_is_bounded_and_takes_all_or_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        let big = vec!["x".repeat(1 << 20); 40];
+        journal.append(&big).unwrap();
+        assert!(journal.has_room_for_lines());
+        assert!(journal.append(&big).is_err(), "64 MiB are the most");
+        assert_eq!(all(&mut journal).len(), 40);
+        journal.append(&big[..20]).unwrap();
+        assert!(!journal.has_room_for_lines() && journal.bytes() < BYTES_MAX);
+        drop(journal);
+        assert!(std::fs::metadata(folder.path().join(NAME)).unwrap().len() <= BYTES_MAX);
+    }
+
+    #[test]
+    fn what_is_no_journal_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::File::create(folder.path().join(NAME)).unwrap().write_all(&[0; 5_000]).unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        assert!(journal.is_empty());
+        journal.append(&texts(0..1)).unwrap();
+        assert_eq!(all(&mut journal).len(), 1);
+        std::fs::create_dir_all(folder.path().join("taken").join(NAME)).unwrap();
+        assert!(Journal::open(&folder.path().join("taken")).is_err());
+    }
+}

@@ -1,0 +1,230 @@
+//! What a write is in the journal (R11): everything about it, as JSON; and back.
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::rows::call::{Birth, CallEnd, CallStart, Conclusion, Farewell};
+use crate::rows::callback::NewCallback;
+use crate::rows::event_key::{KeyKind, SeenKey};
+use crate::rows::message::{Came, StatusCame};
+use crate::rows::permission::{PermissionReply, PermissionRow, PermissionWrite};
+use crate::rows::recording::{RecordingConclusion, RecordingEnd, RecordingStart};
+use crate::seal::Seal;
+use crate::write::{InboxWrite, Write};
+use machine::{Notice, NoticeKind, Param};
+use model::{AuthId, CallUuid, Method, Timestamp, Wacid};
+use xml::ast::DocUrl;
+
+/// One write.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "write", rename_all = "snake_case")]
+pub(crate) enum Entry {
+    Born { start: CallStart, setup: String, born: Timestamp },
+    Bound { call: CallUuid, wacid: Wacid, farewell: Option<Timestamp> },
+    Answered { call: CallUuid, at: Timestamp },
+    Alive { node_id: String, at: Timestamp },
+    Late { call: CallUuid, line: String },
+    Line { call: CallUuid, seq: u64, line: String },
+    Concluded { start: CallStart, end: CallEnd, callbacks: Vec<Kept>, farewell: Option<Farewell> },
+    Callback { callback: Kept },
+    Farewell { call: CallUuid, again: Option<Timestamp> },
+    Permission { row: PermissionRow, reply: Option<PermissionReply> },
+    RecordingBegun { start: RecordingStart },
+    RecordingEnded { start: RecordingStart, end: RecordingEnd, callbacks: Vec<Kept> },
+    Key { key: String, tombstone: bool, seen: Timestamp },
+    MessageCame { came: Box<Came> },
+    MessageStatus { status: Box<StatusCame> },
+}
+
+/// A callback, its secret parameters sealed as in the store.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Kept {
+    event_id: Uuid,
+    call: CallUuid,
+    account: AuthId,
+    main_account: AuthId,
+    node_id: String,
+    origin: String,
+    created: Timestamp,
+    kind: NoticeKind,
+    url: String,
+    method: Method,
+    /// Name, value, whether it is secret; in order. Secret ones stand in the entries of before only.
+    params: Vec<(String, String, bool)>,
+    /// Base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed: Option<String>,
+}
+
+impl Kept {
+    fn of(new: &NewCallback, seal: &Seal) -> Self {
+        let shown = |(name, value): (&str, &Param)| match value {
+            Param::Plain(value) => Some((name.to_string(), value.to_string(), false)),
+            Param::Secret(_) => None,
+        };
+        Self {
+            event_id: new.event_id,
+            call: new.call,
+            account: new.account.clone(),
+            main_account: new.main_account.clone(),
+            node_id: new.node_id.clone(),
+            origin: new.origin.clone(),
+            created: new.created,
+            kind: new.notice.kind,
+            url: new.notice.url.0.to_string(),
+            method: new.notice.method,
+            params: new.notice.params.iter().filter_map(shown).collect(),
+            sealed: new.sealed(seal).map(|sealed| BASE64_STANDARD.encode(sealed)),
+        }
+    }
+
+    fn into_new(self, seal: &Seal) -> NewCallback {
+        let param = |(name, value, secret): (String, String, bool)| {
+            (name.into(), if secret { Param::Secret(value) } else { Param::Plain(value.into()) })
+        };
+        let mut new = NewCallback {
+            event_id: self.event_id,
+            call: self.call,
+            account: self.account,
+            main_account: self.main_account,
+            node_id: self.node_id,
+            origin: self.origin,
+            created: self.created,
+            notice: Notice {
+                kind: self.kind,
+                url: DocUrl(self.url.into()),
+                method: self.method,
+                params: self.params.into_iter().map(param).collect(),
+            },
+            shut: None,
+        };
+        if let Some(sealed) = self.sealed {
+            // What is no base64 does not open either.
+            new.unseal(seal, BASE64_STANDARD.decode(sealed).unwrap_or_default());
+        }
+        new
+    }
+}
+
+impl Entry {
+    /// What of a write belongs into the journal; `None`: nothing. What became of a callback waits in memory, where who
+    /// delivers it remembers that it did; the rest is of no use later.
+    pub(crate) fn of(write: &Write, seal: &Seal) -> Option<Self> {
+        Some(match write {
+            Write::Born(birth) => {
+                Self::Born { start: birth.start.clone(), setup: birth.setup.clone(), born: birth.born }
+            }
+            Write::Bound(call, wacid, farewell) => {
+                Self::Bound { call: *call, wacid: wacid.clone(), farewell: Some(*farewell) }
+            }
+            Write::Answered(call, at) => Self::Answered { call: *call, at: *at },
+            Write::Alive(node_id, at) => Self::Alive { node_id: node_id.clone(), at: *at },
+            Write::Late { call, line } => Self::Late { call: *call, line: line.clone() },
+            Write::Line { call, seq, line } => Self::Line { call: *call, seq: *seq, line: line.clone() },
+            Write::Concluded(c, _) => Self::Concluded {
+                start: c.start.clone(),
+                end: c.end.clone(),
+                callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(),
+                farewell: c.farewell,
+            },
+            Write::Callback(new, _) => Self::Callback { callback: Kept::of(new, seal) },
+            Write::Farewell(call, again) => Self::Farewell { call: *call, again: *again },
+            Write::Key(key) => Self::Key {
+                key: format!("{:032x}", key.key),
+                tombstone: key.kind == KeyKind::Tombstone,
+                seen: key.seen,
+            },
+            Write::Permission(write, _) => Self::Permission { row: write.row.clone(), reply: write.reply.clone() },
+            Write::RecordingBegun(start) => Self::RecordingBegun { start: (**start).clone() },
+            Write::RecordingEnded(c, _) => Self::RecordingEnded {
+                start: c.start.clone(),
+                end: c.end,
+                callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(),
+            },
+            Write::Inbox(write, _) => match &**write {
+                InboxWrite::Came(came) => Self::MessageCame { came: Box::new(came.clone()) },
+                InboxWrite::Status(status) => Self::MessageStatus { status: Box::new(status.clone()) },
+                // Whoever asked is told that it was not done.
+                InboxWrite::Going(_)
+                | InboxWrite::Asking { .. }
+                | InboxWrite::Claim(_)
+                | InboxWrite::Posted { .. }
+                | InboxWrite::Change { .. }
+                | InboxWrite::Delete { .. }
+                | InboxWrite::Reroute(_)
+                | InboxWrite::Open { .. }
+                | InboxWrite::Webhook(_)
+                | InboxWrite::Redeliver { .. }
+                | InboxWrite::Forget { .. } => return None,
+            },
+            Write::Settle(..)
+            | Write::Settings(..)
+            | Write::ForgetRecordings(..)
+            // They are done once more.
+            | Write::Copy(..)
+            | Write::Transcribed(..)
+            | Write::FarewellsDue(_)
+            | Write::Unkey(_)
+            // Whoever asked is told that it was not done.
+            | Write::Endpoint(..)
+            | Write::Deed(..)
+            | Write::ForgetPermission(..)
+            | Write::ForgetKeys(_)
+            | Write::Settled(_) => return None,
+        })
+    }
+
+    /// The write, for which nobody waits any more.
+    pub(crate) fn into_write(self, seal: &Seal) -> Write {
+        match self {
+            Self::Born { start, setup, born } => {
+                Write::Born(Box::new(Birth { start, setup, born }))
+            }
+            Self::Bound { call, wacid, farewell } => {
+                Write::Bound(call, wacid, farewell.unwrap_or(Timestamp::from_secs(0)))
+            }
+            Self::Answered { call, at } => Write::Answered(call, at),
+            Self::Alive { node_id, at } => Write::Alive(node_id, at),
+            Self::Late { call, line } => Write::Late { call, line },
+            Self::Line { call, seq, line } => Write::Line { call, seq, line },
+            Self::Concluded { start, end, callbacks, farewell } => {
+                let callbacks = callbacks.into_iter().map(|kept| kept.into_new(seal)).collect();
+                Write::Concluded(
+                    Box::new(Conclusion { start, end, callbacks, farewell }),
+                    oneshot::channel().0,
+                )
+            }
+            Self::Callback { callback } => {
+                Write::Callback(Box::new(callback.into_new(seal)), oneshot::channel().0)
+            }
+            Self::Permission { row, reply } => {
+                Write::Permission(Box::new(PermissionWrite { row, reply }), oneshot::channel().0)
+            }
+            Self::RecordingBegun { start } => Write::RecordingBegun(Box::new(start)),
+            Self::RecordingEnded { start, end, callbacks } => {
+                let callbacks = callbacks.into_iter().map(|kept| kept.into_new(seal)).collect();
+                Write::RecordingEnded(
+                    Box::new(RecordingConclusion { start, end, callbacks }),
+                    oneshot::channel().0,
+                )
+            }
+            Self::Farewell { call, again } => Write::Farewell(call, again),
+            Self::MessageCame { came } => {
+                Write::Inbox(Box::new(InboxWrite::Came(*came)), oneshot::channel().0)
+            }
+            Self::MessageStatus { status } => {
+                Write::Inbox(Box::new(InboxWrite::Status(*status)), oneshot::channel().0)
+            }
+            Self::Key { key, tombstone, seen } => {
+                let kind = if tombstone { KeyKind::Tombstone } else { KeyKind::Event };
+                Write::Key(SeenKey {
+                    kind,
+                    key: u128::from_str_radix(&key, 16).unwrap_or_default(),
+                    seen,
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,707 @@
+//! The one thread that writes what is queued (`queue`): batches of at most 2,000 or 50 ms (none where a webhook or a reader
+//! waits), one transaction each; lines of event logs, which nobody waits for, have batches of their own, of 250 ms.
+//!
+//! What the store does not take goes to the journal, and the store is tried five times a second until it does again:
+//! then the journal is taken in, in order, each entry once (R11). Where the journal can't be written either, the batch
+//! waits, the queue behind it holds what it can and refuses the rest, and `health` says so. A batch with a call's end is
+//! synced to the disk before anybody is told. SQLite's side of it: one connection, so nobody else holds the write lock.
+
+mod batch;
+mod inbox;
+mod journal;
+mod journal_entry;
+pub(crate) mod rejects;
+pub(crate) mod store_file;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::error::{StoreError, failed};
+use crate::options::{Fail, Part};
+use crate::queue::{QUEUE, Queue};
+use crate::rows::call::Concluded;
+use crate::rows::message::InboxFound;
+use crate::seal::Seal;
+use crate::sql::fault::is_of_entry;
+use crate::sql::{self, Conn, Dialect, Pool};
+use crate::start_log::Births;
+use crate::write::{Found, InboxWrite, Write};
+use crate::writer::batch::{take_in, write_batch};
+use crate::writer::journal::Journal;
+use crate::writer::journal_entry::Entry;
+use crate::writer::rejects::set_aside;
+use crate::writer::store_file::StoreFile;
+use model::{Health, metric};
+
+/// Writes in one transaction; what comes in a gathering's time is less unless the store is behind, and then many at once
+/// cost it less.
+const BATCH: usize = 2_000;
+
+/// How long a write waits for company, unless an answer waits for it: a transaction writes a page of each index anew, however
+/// few rows it has there. Where somebody waits, what comes while a batch is written is company enough for the next.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// How long lines of event logs do, where nobody asks for them: a call's lines together take a fraction of the pages that
+/// they take by twos and threes.
+const GATHER_LINES: Duration = Duration::from_millis(250);
+
+/// Between two tries of a batch.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a statement waits for another process's lock while the journal takes what comes, or the store is closed.
+const IMPATIENT: Duration = Duration::from_millis(100);
+
+/// How long a connection may take once the store is known to take nothing: meanwhile the journal waits. Less while it is closed.
+const CONNECT: Duration = Duration::from_secs(1);
+
+const CONNECT_AT_LAST: Duration = Duration::from_millis(300);
+
+/// How long a transaction may take at a server, which may be frozen: its locks are waited for half as long.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// Tries between two syncs of the journal: a second.
+const SYNC_EVERY: u32 = 5;
+
+/// Tries of each batch once the store is being closed.
+const LAST_TRIES: u32 = 3;
+
+/// What a writer is begun with.
+pub(crate) struct Begin {
+    pub(crate) pool: Pool,
+    /// SQLite's.
+    pub(crate) file: Option<StoreFile>,
+    pub(crate) health: Health,
+    pub(crate) births: Arc<Births>,
+    pub(crate) seal: Arc<Seal>,
+    /// The journal's folder.
+    pub(crate) journal: std::path::PathBuf,
+    /// The pool's own busy timeout.
+    pub(crate) busy: Duration,
+    pub(crate) fail: Option<Fail>,
+}
+
+/// The task to be; [`run`] is it.
+pub(crate) struct Writer {
+    begin: Begin,
+    closing: CancellationToken,
+    /// None while it can't be had.
+    journal: Option<Journal>,
+    /// The store does not take what is written: the journal does.
+    broken: bool,
+    /// The pool's connection, between two batches: to give it back and get it again is two messages to its thread.
+    held: Option<Conn>,
+    /// Its busy timeout.
+    patience: Duration,
+    /// What is of use to the store only, and to this process: it waits for it in memory. At most one for each callback
+    /// that is being delivered.
+    deferred: Vec<Write>,
+    since_sync: u32,
+}
+
+/// Takes in what an earlier process left in the journal, then starts the thread that writes.
+///
+/// Each statement goes to SQLite's thread and back. Where the writer is one of many tasks, each way back wakes first who
+/// waits for sockets and then a worker; alone on its thread it is woken once, and nobody else.
+pub(crate) async fn start(begin: Begin) -> Result<Queue, StoreError> {
+    let (queue, writes) = mpsc::channel(QUEUE);
+    let (closing, task) = (CancellationToken::new(), TaskTracker::new());
+    let births = begin.births.clone();
+    let mut writer = Writer::new(begin, closing.clone());
+    writer.take_in_what_was_left().await?;
+    let hurry = Arc::new(Notify::new());
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
+    let (counted, hurried) = (task.token(), hurry.clone());
+    let work = move || {
+        runtime.block_on(run(writer, writes, hurried));
+        drop(runtime);
+        drop(counted);
+    };
+    std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(StoreError::Thread)?;
+    task.close();
+    Ok(Queue::new(queue, hurry, births, closing, task))
+}
+
+/// Writes until `writes` is closed, or what is left of them once the store is being closed.
+/// `hurry`: somebody waits for an answer.
+pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, hurry: Arc<Notify>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut lines = Vec::new();
+    let [mut again, mut lines_due] = [PAUSE, GATHER_LINES].map(tokio::time::interval);
+    again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    lines_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let first = tokio::select! {
+            biased;
+            _ = again.tick(), if writer.broken => {
+                writer.recover().await;
+                // A try may take longer than the pause: what came meanwhile goes to the journal before the next.
+                again.reset();
+                continue;
+            }
+            _ = lines_due.tick(), if !lines.is_empty() => {
+                writer.write(&mut lines).await;
+                lines.clear();
+                continue;
+            }
+            first = writes.recv() => first,
+            () = writer.closing.cancelled() => {
+                writes.close();
+                writes.recv().await
+            }
+        };
+        let Some(first) = first else { break };
+        batch.push(first);
+        if writes.len() < BATCH {
+            // Not woken by each that comes.
+            let company = tokio::time::timeout(GATHER, hurry.notified());
+            let _ = writer.closing.run_until_cancelled(company).await;
+        }
+        while batch.len() < BATCH
+            && let Ok(write) = writes.try_recv()
+        {
+            batch.push(write);
+        }
+        lines.extend(
+            batch.extract_if(.., |write| matches!(write, Write::Line { .. } | Write::Late { .. })),
+        );
+        if lines.len() >= BATCH || batch.iter().any(|write| matches!(write, Write::Settled(_))) {
+            writer.write(&mut lines).await;
+            lines.clear();
+        }
+        if batch.is_empty() {
+            continue;
+        }
+        let noted =
+            batch.iter().filter(|write| matches!(write, Write::Born(_) | Write::Bound(..))).count();
+        writer.write(&mut batch).await;
+        // Otherwise it was given up, and the next process finds them in their file.
+        if batch.is_empty()
+            && let Err(error) = writer.begin.births.done(noted)
+        {
+            tracing::warn!(%error, "the file of calls that begin can't be emptied");
+        }
+        batch.clear();
+    }
+    if !lines.is_empty() {
+        writer.write(&mut lines).await;
+    }
+    writer.close().await;
+}
+
+impl Writer {
+    pub(crate) fn new(begin: Begin, closing: CancellationToken) -> Self {
+        let patience = begin.busy;
+        Self {
+            begin,
+            closing,
+            journal: None,
+            broken: false,
+            held: None,
+            patience,
+            deferred: Vec::new(),
+            since_sync: 0,
+        }
+    }
+
+    /// At the start. Without a journal it goes on: there may be one when it is needed.
+    pub(crate) async fn take_in_what_was_left(&mut self) -> Result<(), StoreError> {
+        match self.with_journal(|_| Ok(())).await {
+            Ok(()) => {
+                let replayed =
+                    self.replay().await.map_err(failed("take in what the journal holds"))?;
+                if replayed > 0 {
+                    tracing::warn!(
+                        entries = replayed,
+                        "the store has taken in what the journal held"
+                    );
+                }
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "there is no journal: a store that fails will lose what it refuses")
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the batch, to the store or to the journal; gives up only while the store is being closed.
+    async fn write(&mut self, batch: &mut Vec<Write>) {
+        if !self.broken {
+            match self.store(batch).await {
+                Ok(()) => return,
+                Err(e) => self.refused(e),
+            }
+        }
+        let mut last_tries = LAST_TRIES;
+        loop {
+            match self.spill(batch).await {
+                Ok(()) => {
+                    self.begin.health.set_store_broken(false);
+                    return;
+                }
+                Err(e) => {
+                    metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
+                    if !self.begin.health.is_store_broken() {
+                        tracing::error!(error = %e, "calls can be neither stored nor journalled; no more are taken");
+                    }
+                    self.begin.health.set_store_broken(true);
+                }
+            }
+            if self.closing.is_cancelled() {
+                last_tries -= 1;
+                if last_tries == 0 {
+                    tracing::error!(
+                        writes = batch.len(),
+                        "the store is closed with records unwritten"
+                    );
+                    return;
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+            if self.recover().await {
+                match self.store(batch).await {
+                    Ok(()) => return,
+                    Err(e) => self.refused(e),
+                }
+            }
+        }
+    }
+
+    /// Writes the batch to the store and tells who waits. What the database refuses for what it is is found by halving, and set
+    /// aside; where the store fails, the batch is left with what it did not take.
+    async fn store(&mut self, batch: &mut Vec<Write>) -> Result<(), sqlx::Error> {
+        let mut size = batch.len();
+        while !batch.is_empty() {
+            let behind = batch.split_off(size.min(batch.len()));
+            match self.transaction(batch).await {
+                Ok(found) => {
+                    answer(batch, found);
+                    size = size.saturating_mul(2);
+                }
+                Err(e) if is_of_entry(&e) && batch.len() == 1 => {
+                    let entry = batch.first().and_then(|write| Entry::of(write, &self.begin.seal));
+                    if let Err(e) = self.set_aside(entry, e).await {
+                        batch.extend(behind);
+                        return Err(e);
+                    }
+                    // As good as journalled; who asked for something else hears that it was not done.
+                    batch.drain(..).for_each(|write| drop(tell_journalled(write)));
+                }
+                Err(e) if is_of_entry(&e) => size = batch.len() / 2,
+                Err(e) => {
+                    batch.extend(behind);
+                    return Err(e);
+                }
+            }
+            batch.extend(behind);
+        }
+        Ok(())
+    }
+
+    async fn set_aside(&self, entry: Option<Entry>, error: sqlx::Error) -> Result<(), sqlx::Error> {
+        let folder = self.begin.journal.clone();
+        let done = tokio::task::spawn_blocking(move || set_aside(&folder, entry.as_ref(), &error));
+        done.await.map_err(std::io::Error::other).flatten().map_err(sqlx::Error::Io)
+    }
+
+    /// The store did not take something.
+    fn refused(&mut self, e: sqlx::Error) {
+        let e = failed("write call records")(e);
+        if self.broken {
+            tracing::debug!(error = %e, "the store still takes nothing");
+        } else {
+            tracing::warn!(error = %e, "the journal takes what the store does not");
+        }
+        self.broken = true;
+    }
+
+    /// Puts the batch into the journal, and tells who waits for it.
+    async fn spill(&mut self, batch: &mut Vec<Write>) -> std::io::Result<()> {
+        if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Journal)) {
+            return Err(std::io::Error::other("made to fail"));
+        }
+        let room_for_lines = self.journal.as_ref().is_none_or(Journal::has_room_for_lines);
+        let mut left_out = 0;
+        let mut entries = Vec::with_capacity(batch.len());
+        for write in batch.iter() {
+            if matches!(write, Write::Line { .. } | Write::Late { .. }) && !room_for_lines {
+                left_out += 1;
+            } else if let Some(entry) = Entry::of(write, &self.begin.seal) {
+                // Words and numbers: there is nothing in it that JSON could not say.
+                entries.push(serde_json::to_string(&entry).unwrap_or_default());
+            }
+        }
+        self.with_journal(move |journal| journal.append(&entries)).await?;
+        metrics::counter!(metric::EVENT_LOG_REFUSED_TOTAL).increment(left_out);
+        for write in batch.drain(..) {
+            match tell_journalled(write) {
+                // Rare; past the bound a copy of that event may be taken for one that was acted upon.
+                Some(Write::Unkey(_)) if self.deferred.len() >= QUEUE => {}
+                left => self.deferred.extend(left),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries the store once: whether it takes everything again. Syncs the journal now and then.
+    async fn recover(&mut self) -> bool {
+        self.since_sync += 1;
+        if self.since_sync >= SYNC_EVERY {
+            self.since_sync = 0;
+            if let Err(e) = self.with_journal(Journal::sync).await {
+                tracing::warn!(error = %e, "could not sync the journal");
+            }
+        }
+        let recovered = async {
+            let replayed = self.replay().await?;
+            let mut deferred = std::mem::take(&mut self.deferred);
+            let stored = self.store(&mut deferred).await;
+            self.deferred = deferred;
+            stored.map(|()| replayed)
+        };
+        match recovered.await {
+            Ok(replayed) => {
+                tracing::warn!(
+                    entries = replayed,
+                    "the store takes what is written again, and has what the journal held"
+                );
+                self.broken = false;
+                self.begin.health.set_store_broken(false);
+                true
+            }
+            Err(e) => {
+                self.refused(e);
+                false
+            }
+        }
+    }
+
+    /// Takes the journal into the store, in order, each entry once, and empties it; how many entries.
+    async fn replay(&mut self) -> Result<u64, sqlx::Error> {
+        let state = self
+            .with_journal(|journal| Ok((journal.id(), journal.begin(), journal.is_empty())))
+            .await;
+        let Ok((id, mut at, false)) = state else { return Ok(0) };
+        let done = "SELECT replayed FROM store_journals WHERE journal = $1";
+        let connection = self.connection().await?;
+        let query = sql::query_scalar(done).bind(id.to_string());
+        let done: Option<i64> =
+            self.kept(connection, async |to| query.fetch_optional(to).await).await?;
+        let done = done.and_then(|done| u64::try_from(done).ok()).unwrap_or_default();
+        let (mut seen, mut replayed) = (0, 0);
+        loop {
+            let chunk = self
+                .with_journal(move |journal| journal.read(at, BATCH))
+                .await
+                .map_err(sqlx::Error::Io)?;
+            if chunk.entries.is_empty() {
+                break;
+            }
+            at = chunk.next;
+            let mut entries = Vec::with_capacity(chunk.entries.len());
+            for entry in chunk.entries {
+                seen += 1;
+                if seen <= done {
+                    continue;
+                }
+                match entry.and_then(|text| serde_json::from_str::<Entry>(&text).ok()) {
+                    Some(entry) => entries.push((seen, entry.into_write(&self.begin.seal))),
+                    None => {
+                        metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
+                        tracing::error!(
+                            entry = seen,
+                            "an entry of the journal can't be read; it is passed over"
+                        );
+                    }
+                }
+            }
+            replayed += u64::try_from(entries.len()).unwrap_or_default();
+            self.take_in(id, entries, seen).await?;
+        }
+        self.with_journal(Journal::clear).await.map_err(sqlx::Error::Io)?;
+        let connection = self.connection().await?;
+        let forget = "DELETE FROM store_journals";
+        self.kept(connection, async |to| sql::query(forget).execute(to).await.map(drop)).await?;
+        Ok(replayed)
+    }
+
+    /// Takes these of the journal's entries in, each with its place there; up to `seen` there are no others. What the database
+    /// refuses for what it is is found by halving, and set aside.
+    async fn take_in(
+        &mut self,
+        journal: Uuid,
+        entries: Vec<(u64, Write)>,
+        seen: u64,
+    ) -> Result<(), sqlx::Error> {
+        let (places, writes): (Vec<u64>, Vec<Write>) = entries.into_iter().unzip();
+        let (mut from, mut size) = (0_usize, writes.len());
+        loop {
+            let to = from.saturating_add(size).min(writes.len());
+            let part = writes.get(from..to).unwrap_or_default();
+            let up_to =
+                if to == writes.len() { seen } else { places.get(to - 1).copied().unwrap_or(seen) };
+            let connection = self.connection().await?;
+            let seal = self.begin.seal.clone();
+            let taken = self
+                .kept(connection, async |on| take_in(on, &seal, journal, part, up_to).await)
+                .await;
+            match (taken, part) {
+                (Ok(()), _) => (from, size) = (to, size.saturating_mul(2)),
+                (Err(e), [_, _, ..]) if is_of_entry(&e) => {
+                    size = part.len() / 2;
+                    continue;
+                }
+                (Err(e), [write]) if is_of_entry(&e) => {
+                    self.set_aside(Entry::of(write, &self.begin.seal), e).await?;
+                    let connection = self.connection().await?;
+                    let seal = self.begin.seal.clone();
+                    self.kept(connection, async |on| take_in(on, &seal, journal, &[], up_to).await)
+                        .await?;
+                    from = to;
+                }
+                (Err(e), _) => return Err(e),
+            }
+            if from >= writes.len() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Does something with the journal, away from the runtime's threads: a disk that fails may take its time.
+    async fn with_journal<T: Send + 'static>(
+        &mut self,
+        act: impl FnOnce(&mut Journal) -> std::io::Result<T> + Send + 'static,
+    ) -> std::io::Result<T> {
+        let (journal, folder) = (self.journal.take(), self.begin.journal.clone());
+        let acted = tokio::task::spawn_blocking(move || {
+            let mut journal = match journal.map_or_else(|| Journal::open(&folder), Ok) {
+                Ok(journal) => journal,
+                Err(e) => return (None, Err(e)),
+            };
+            let done = act(&mut journal);
+            (Some(journal), done)
+        });
+        let (journal, done) = acted.await.map_err(std::io::Error::other)?;
+        self.journal = journal;
+        done
+    }
+
+    /// A connection of the pool. A server that is gone is asked again and again for as long as may be: not for long while
+    /// others wait for the journal.
+    async fn connect(&self) -> Result<Conn, sqlx::Error> {
+        let within = match (self.closing.is_cancelled(), self.broken) {
+            (true, _) => CONNECT_AT_LAST,
+            (false, true) => CONNECT,
+            (false, false) => return self.begin.pool.acquire().await,
+        };
+        tokio::time::timeout(within, self.begin.pool.acquire())
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    /// The store's connection, as patient as it may be now.
+    async fn connection(&mut self) -> Result<Conn, sqlx::Error> {
+        if self.begin.fail.as_ref().is_some_and(|fail| fail(Part::Store)) {
+            return Err(sqlx::Error::Io(std::io::Error::other("made to fail")));
+        }
+        if let Some(file) = &mut self.begin.file {
+            file.check(&self.begin.pool, &mut self.held).await?;
+        }
+        let mut connection = match self.held.take() {
+            Some(held) => held,
+            None => self.connect().await?,
+        };
+        let wanted = if self.broken || self.closing.is_cancelled() {
+            IMPATIENT.min(self.begin.busy)
+        } else {
+            self.begin.busy
+        };
+        if self.patience != wanted {
+            let set = match connection.dialect() {
+                Dialect::Sqlite => format!("PRAGMA busy_timeout = {}", wanted.as_millis()),
+                Dialect::Postgres => format!("SET lock_timeout = {}", wanted.as_millis()),
+            };
+            sql::query(set).persistent(false).execute(&mut connection).await?;
+            self.patience = wanted;
+        }
+        Ok(connection)
+    }
+
+    /// One transaction; what each write found that somebody waits for, in order.
+    async fn transaction(&mut self, batch: &[Write]) -> Result<Vec<Found>, sqlx::Error> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let connection = self.connection().await?;
+        let seal = self.begin.seal.clone();
+        self.kept(connection, async |to| write_batch(to, &seal, batch).await).await
+    }
+
+    /// Keeps the connection if all went well, and gives it up if not: SQLite ends a transaction that finds the disk full
+    /// by itself, and the connection does not know; and the file may be another one by the next time.
+    async fn kept<T>(
+        &mut self,
+        mut connection: Conn,
+        act: impl AsyncFnOnce(&mut Conn) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        let done = match connection.dialect() {
+            Dialect::Sqlite => act(&mut connection).await,
+            Dialect::Postgres => {
+                let late = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+                tokio::time::timeout(STUCK, act(&mut connection)).await.unwrap_or_else(late)
+            }
+        };
+        if done.is_ok() {
+            self.held = Some(connection);
+        } else {
+            // A server that hears nothing any more does not hear this either.
+            let _ = tokio::time::timeout(IMPATIENT, connection.close()).await;
+            self.patience = self.begin.busy;
+        }
+        done
+    }
+
+    /// The last try, once nobody writes any more.
+    async fn close(mut self) {
+        if self.broken && !self.recover().await {
+            let kept = self.with_journal(|journal| journal.sync().map(|()| journal.bytes())).await;
+            match kept {
+                Ok(bytes) => {
+                    tracing::warn!(
+                        bytes,
+                        "what the store did not take waits in the journal for the next start"
+                    )
+                }
+                Err(e) => tracing::error!(error = %e, "could not sync the journal"),
+            }
+        }
+        self.held = None;
+        self.begin.pool.close().await;
+    }
+}
+
+/// Tells who waits for a write that the journal has it; gives it back where it is of use to the store only, and who waits
+/// for it goes on doing so.
+fn tell_journalled(write: Write) -> Option<Write> {
+    match write {
+        Write::Concluded(_, tell) => {
+            // Its callbacks go out when the store has their rows.
+            let _ = tell.send(Concluded { changed: true, callbacks: Vec::new() });
+        }
+        Write::Callback(_, tell) => {
+            let _ = tell.send(None);
+        }
+        Write::Settled(tell) | Write::Permission(_, tell) => {
+            let _ = tell.send(());
+        }
+        Write::RecordingEnded(_, tell) => {
+            let _ = tell.send(Vec::new());
+        }
+        Write::Inbox(write, tell) => match *write {
+            InboxWrite::Came(_) | InboxWrite::Status(_) => {
+                let _ = tell.send(InboxFound::Journalled);
+            }
+            // Where it is known what became of it no more, a message would be sent twice.
+            write @ InboxWrite::Posted { .. } => return Some(Write::Inbox(Box::new(write), tell)),
+            InboxWrite::Going(_)
+            | InboxWrite::Asking { .. }
+            | InboxWrite::Claim(_)
+            | InboxWrite::Change { .. }
+            | InboxWrite::Delete { .. }
+            | InboxWrite::Reroute(_)
+            | InboxWrite::Open { .. }
+            | InboxWrite::Webhook(_)
+            | InboxWrite::Redeliver { .. }
+            | InboxWrite::Forget { .. } => {}
+        },
+        // Who asked hears that nothing has changed.
+        Write::Settings(..)
+        | Write::ForgetRecordings(..)
+        | Write::Copy(..)
+        | Write::Transcribed(..)
+        | Write::Deed(..) => {}
+        Write::Settle(..) | Write::FarewellsDue(_) | Write::Unkey(_) => return Some(write),
+        Write::Born(_)
+        | Write::Bound(..)
+        | Write::Answered(..)
+        | Write::Alive(..)
+        | Write::Line { .. }
+        | Write::Late { .. }
+        | Write::Farewell(..)
+        | Write::Key(_)
+        | Write::Endpoint(..)
+        | Write::ForgetPermission(..)
+        | Write::RecordingBegun(_)
+        | Write::ForgetKeys(_) => {}
+    }
+    None
+}
+
+/// Tells who waits what the store found.
+fn answer(batch: &mut Vec<Write>, found: Vec<Found>) {
+    let mut found = found.into_iter();
+    for write in batch.drain(..) {
+        match write {
+            Write::Concluded(_, tell) => {
+                if let Some(Found::Concluded(concluded)) = found.next() {
+                    let _ = tell.send(concluded);
+                }
+            }
+            Write::Callback(_, tell) => {
+                if let Some(Found::Callback(written)) = found.next() {
+                    let _ = tell.send(Some(written));
+                }
+            }
+            Write::Settle(_, tell) => {
+                if let Some(Found::Settle(more)) = found.next() {
+                    let _ = tell.send(more);
+                }
+            }
+            Write::Endpoint(_, tell) => {
+                if let Some(Found::Endpoint(changed)) = found.next() {
+                    let _ = tell.send(changed);
+                }
+            }
+            Write::Inbox(_, tell) => {
+                if let Some(Found::Inbox(found)) = found.next() {
+                    let _ = tell.send(found);
+                }
+            }
+            Write::RecordingEnded(_, tell) | Write::Transcribed(_, tell) => {
+                if let Some(Found::RecordingEnded(written)) = found.next() {
+                    let _ = tell.send(written);
+                }
+            }
+            Write::Deed(_, tell) => {
+                if let Some(Found::Deed(rows)) = found.next() {
+                    let _ = tell.send(rows);
+                }
+            }
+            Write::Settled(tell)
+            | Write::Permission(_, tell)
+            | Write::Settings(_, _, tell)
+            | Write::Copy(_, tell)
+            | Write::ForgetRecordings(_, tell) => {
+                let _ = tell.send(());
+            }
+            Write::Born(_)
+            | Write::Bound(..)
+            | Write::Answered(..)
+            | Write::Alive(..)
+            | Write::Line { .. }
+            | Write::Late { .. }
+            | Write::Farewell(..)
+            | Write::FarewellsDue(_)
+            | Write::Key(_)
+            | Write::Unkey(_)
+            | Write::ForgetPermission(..)
+            | Write::RecordingBegun(_)
+            | Write::ForgetKeys(_) => {}
+        }
+    }
+}
