@@ -3,26 +3,13 @@
 //!
 //! The room is asked by its name, since the call is not in it yet; where there is none of that name, nobody hears anything.
 
-use serde::{Deserialize, Serialize};
-
 use super::desk::Desk;
 use super::element;
-use super::input::{FetchFailure, Fetched};
 use super::params::Event;
-use super::room::RoomWish;
 use super::timers::Timer;
-use super::{CallSetup, FetchId, Output, SoundItem};
-use xml::ast::{DocUrl, ElementKind};
-
-/// What is heard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "music", rename_all = "snake_case")]
-pub enum RoomMusic {
-    /// A ring-back tone.
-    RingBack,
-    /// The sounds of a document, again and again.
-    Document { url: DocUrl },
-}
+use crate::contract::{
+    FetchFailure, FetchId, Fetched, Output, RoomMusic, RoomWish, SoundItem, placed_for,
+};
 
 /// How far it is.
 #[derive(Debug, Default)]
@@ -69,16 +56,6 @@ pub(super) fn over(desk: &mut Desk) {
     if std::mem::take(&mut desk.ringing.heard) {
         desk.wish(Output::Room { room: RoomWish::RingOver });
     }
-}
-
-/// The multi-party call that a call is placed for, by its name, and its id where it was there when that was ordered.
-pub fn placed_for(setup: &CallSetup) -> Option<(&str, Option<uuid::Uuid>)> {
-    let placed = setup.outbound.as_ref()?;
-    let name = placed.document.as_ref()?.elements.iter().find_map(|element| match &element.kind {
-        ElementKind::MultiPartyCall(call) => Some(call.name.as_str()),
-        _ => None,
-    });
-    Some((name?, placed.room))
 }
 
 fn ring(desk: &mut Desk, items: Vec<SoundItem>) {

@@ -1,10 +1,10 @@
 //! What REST has played and typed beside the document (`plivo-call-api.md` §2.10–2.12): the document goes on meanwhile,
 //! whatever is heard of it, and knows nothing of it.
 
-use super::desk::{Desk, foreign};
-use super::input::Legs;
-use super::output::{Aside, AsideKind, MediaOrder, PlayId};
+use super::desk::Desk;
 use super::picture::{Sketch, text, word};
+use crate::contract::display::foreign;
+use crate::contract::{Aside, AsideKind, Legs, MediaOrder, PlayId};
 
 /// What plays beside the document, and what of it may still be told of.
 #[derive(Debug, Default)]

@@ -6,14 +6,15 @@
 use std::sync::Arc;
 
 use super::desk::Desk;
-use super::dial::{Confirm, LegNews, LegWish};
 use super::document::{Gate, Step};
 use super::element;
-use super::input::{FetchFailure, Fetched};
 use super::params::{COMPLETED, Event};
 use super::picture::{Sketch, word};
 use super::timers::Timer;
-use super::{FetchId, MediaOrder, Output, PlayId, SoundItem};
+use crate::contract::{
+    Confirm, FetchFailure, FetchId, Fetched, LegNews, LegWish, MediaOrder, Output, PlayId,
+    SoundItem,
+};
 use model::{Digit, HangupCause};
 use xml::Document;
 use xml::ast::Target;

@@ -9,16 +9,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::added::{self, Ringing};
-use super::dial::LegNews;
 use super::element;
 use super::params::{self, Ending};
-use super::recording::{RecordId, RecordOrder};
 use super::stream::{self, Streaming};
 use super::timers::{Timer, Timers};
-use super::{
-    CallSetup, CallState, CallTime, FetchId, FetchKind, GraphAction, InstructionOutcome, MediaFact,
-    MediaFault, MediaOrder, Notice, NoticeKind, Output, Params, PlayId, RecognitionId, SoundItem,
-    Summary, Termination,
+use crate::contract::{
+    CallSetup, CallState, CallTime, FetchId, FetchKind, GraphAction, InstructionOutcome, LegNews,
+    MediaFact, MediaFault, MediaOrder, Notice, NoticeKind, Output, Params, PlayId, RecognitionId,
+    RecordId, RecordOrder, SoundItem, Summary, Termination,
 };
 use model::{CallUuid, Direction, HangupCause, Leg, StreamId, Timestamp};
 use xml::Document;
@@ -32,8 +30,6 @@ const FETCH_GRACE_MS: u64 = 1_000;
 const FINDINGS_MAX: usize = 100;
 /// What tells the names of streams from those of legs.
 const STREAMS: u64 = 1 << 32;
-/// Characters of a remark's part that came from outside.
-const FOREIGN_TEXT_MAX: usize = 300;
 
 /// The place of an instruction in its document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -454,9 +450,4 @@ pub(super) fn shown(findings: &[Finding]) -> Vec<Finding> {
         shown.push(error.clone());
     }
     shown
-}
-
-/// Text from outside as a remark may carry it: one line, bounded.
-pub(super) fn foreign(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(FOREIGN_TEXT_MAX).collect()
 }

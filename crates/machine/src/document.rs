@@ -15,15 +15,15 @@ use std::sync::Arc;
 
 use super::callee::Callee;
 use super::desk::{Desk, Place};
-use super::dial::Confirm;
 use super::element::{self, Collected, Dialled, Flow, Running};
-use super::input::{FetchFailure, Input};
 use super::keys::KeyBuffer;
 use super::params::{self, Event};
-use super::recording::{RecordEnd, RecordId};
 use super::stream;
 use super::timers::Timer;
-use super::{FetchKind, InstructionOutcome, Output, Params, PlayId};
+use crate::contract::{
+    Confirm, FetchFailure, FetchKind, Input, InstructionOutcome, Output, Params, PlayId, RecordEnd,
+    RecordId,
+};
 use model::{HangupCause, Leg};
 use tape::Tape;
 use xml::Document;

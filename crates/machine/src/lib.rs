@@ -26,76 +26,39 @@
 mod added;
 mod aside;
 mod callee;
+mod contract;
 mod desk;
-mod dial;
 mod document;
 mod element;
-mod input;
 mod keys;
 pub mod log;
-mod output;
-mod param;
 mod params;
 mod picture;
-mod recognition;
-mod recording;
 pub mod replay;
-mod room;
 mod state;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod timers;
-mod words;
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
-
-pub use added::RoomMusic;
-pub use added::placed_for;
-pub use dial::{
-    Confirm, Destination, DialError, DialOrder, DialledBy, LegNews, LegWish, RING_MAX_MS,
-    header_name,
+pub use contract::{
+    Aside, AsideKind, CallSetup, CallState, CallTime, CallUrls, Command, Confirm, Destination,
+    DialError, DialOrder, DialledBy, EVENT_BODY, EVENT_TYPE, FetchFailure, FetchId, FetchKind,
+    Fetched, FirstFault, GraphAction, GraphOutcome, Input, InstructionOutcome, LegNews, LegWish,
+    Legs, Listening, MPC_END, MachineLimits, MediaFact, MediaFault, MediaOrder, MemberId, Notice,
+    NoticeKind, Outbound, Output, Param, Params, PhoneStatus, PlayId, RING_MAX_MS, RecognitionId,
+    RecordEnd, RecordFact, RecordId, RecordOrder, Refusal, Role, RoomEntry, RoomKind, RoomMusic,
+    RoomNews, RoomOut, RoomWish, Seat, Sound, SoundItem, SpeechFact, SpeechOrder, StreamFact,
+    StreamFormat, StreamOrder, StreamTrack, StreamWish, Summary, Termination, TrackNews,
+    TranscriptOrder, Voice, header_name, lasted, placed_for, recorded, transcribed,
 };
-pub use input::{
-    CallSetup, CallUrls, Command, FetchFailure, Fetched, FirstFault, GraphOutcome, Input, Legs,
-    MachineLimits, MediaFact, MediaFault, Outbound, PhoneStatus, Refusal, Termination, Voice,
-};
-pub use output::{
-    Aside, AsideKind, CallState, EVENT_BODY, EVENT_TYPE, FetchId, FetchKind, GraphAction,
-    InstructionOutcome, MPC_END, MediaOrder, Notice, NoticeKind, Output, PlayId, Sound, SoundItem,
-    Summary,
-};
-pub use param::{Param, Params};
 pub use picture::{FIELDS, Field, Line, Said};
-pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish, Seat, TrackNews};
-pub use stream::{StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish};
-
-pub use recognition::{Listening, RecognitionId, SpeechFact, SpeechOrder};
-pub use recording::{
-    RecordEnd, RecordFact, RecordId, RecordOrder, TranscriptOrder, recorded, transcribed,
-};
 
 use desk::Desk;
 use model::{CallUuid, Digit, HangupCause};
 use state::State;
-
-/// Milliseconds since the call's first input. It can be logged, compared and replayed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct CallTime(pub u64);
-
-impl CallTime {
-    /// Later by that many milliseconds.
-    pub fn plus(self, millis: u64) -> Self {
-        Self(self.0.saturating_add(millis))
-    }
-    /// Later by `by`, rounded down to milliseconds.
-    pub fn after(self, by: std::time::Duration) -> Self {
-        self.plus(u64::try_from(by.as_millis()).unwrap_or(u64::MAX))
-    }
-}
 
 /// The end of a call whose machine is gone, with the process it ran in or by a fault of ours: what its record and its
 /// hangup callback say. Times are from its beginning.
@@ -133,14 +96,6 @@ pub fn cut_off(
     desk.document_in = true;
     desk.now = at;
     element::cut_off(&desk, seat)
-}
-
-/// Adds to what says that a multi-party call is over how long it was there: in seconds, rounded up, as a call's own.
-pub fn lasted(over: &mut Params, time: std::time::Duration) {
-    let secs = time.as_millis().div_ceil(1_000).to_string();
-    for name in ["MPCDuration", "MPCBilledDuration"] {
-        over.insert(name.into(), Param::Plain(secs.clone().into()));
-    }
 }
 
 /// One call's whole behaviour.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use uuid::Uuid;
 
 use super::desk::Desk;
-use super::{CallTime, Param, Params};
+use crate::contract::{CallTime, Param, Params};
 use model::{CallUuid, Direction, HangupCause};
 
 /// `Event` of a request.

@@ -5,7 +5,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{CallTime, Machine};
+use super::Machine;
+use crate::contract::CallTime;
 
 /// A field of a machine and what it says: a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]

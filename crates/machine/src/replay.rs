@@ -6,8 +6,9 @@ use std::io::BufRead;
 
 use serde_json::Value;
 
+use crate::Machine;
+use crate::contract::{CallState, CallTime, Input, Output};
 use crate::log::{Entry, Header, LogError, Reader};
-use crate::{CallState, CallTime, Input, Machine, Output};
 
 /// One fact, replayed.
 pub struct Step<'a> {

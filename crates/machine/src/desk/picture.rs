@@ -2,7 +2,8 @@
 
 use super::super::picture::{Said, Sketch, brief, text, word};
 use super::super::timers::Timer;
-use super::{Desk, foreign};
+use super::Desk;
+use crate::contract::display::foreign;
 use model::{Direction, last_four};
 
 impl Desk {

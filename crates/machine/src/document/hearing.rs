@@ -1,10 +1,10 @@
 //! What the instruction under way hears of sounds and keys, and what its end leads to (`plivo-xml.md` §4, §5.4).
 
-use super::super::desk::foreign;
 use super::super::element::{self, Collected, Running};
 use super::super::params::{self, Event};
-use super::super::{FetchKind, InstructionOutcome, Params, PlayId, RecognitionId, Voice};
 use super::{Desk, Gate, Script, Step};
+use crate::contract::display::foreign;
+use crate::contract::{FetchKind, InstructionOutcome, Params, PlayId, RecognitionId, Voice};
 use model::Digit;
 use xml::ast::Target;
 

@@ -1,11 +1,9 @@
 //! A document and other legs: those that its `Dial` makes, and the one that made this call.
 
-use super::super::Output;
 use super::super::desk::Desk;
-use super::super::dial::{LegNews, LegWish};
 use super::super::element::{Dialled, Running};
-use super::super::input::Command;
 use super::{Gate, Script, Step};
+use crate::contract::{Command, LegNews, LegWish, Output};
 use model::CallUuid;
 use xml::ast::Target;
 

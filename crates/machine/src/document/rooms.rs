@@ -2,8 +2,8 @@
 
 use super::super::desk::Desk;
 use super::super::element::{Attended, Running};
-use super::super::room::RoomNews;
 use super::{Gate, Script, Step};
+use crate::contract::RoomNews;
 
 impl Script {
     /// The room tells something. One that has been left already has nothing to say.

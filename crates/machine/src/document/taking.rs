@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::super::desk::foreign;
-use super::super::dial::LegNews;
 use super::super::element::Running;
-use super::super::input::{FetchFailure, Fetched, FirstFault};
 use super::super::params::{self, Event};
-use super::super::recording::RecordEnd;
+use super::super::stream;
 use super::super::timers::Timer;
-use super::super::{FetchId, FetchKind, InstructionOutcome, MediaOrder, Params, stream};
 use super::{DOCUMENTS_MAX, Desk, Gate, IDLE_DOCUMENTS_MAX, Script, Step};
+use crate::contract::display::foreign;
+use crate::contract::{
+    FetchFailure, FetchId, FetchKind, Fetched, FirstFault, InstructionOutcome, LegNews, MediaOrder,
+    Params, RecordEnd,
+};
 use model::{DocumentKind, HangupCause};
 use xml::Document;
 use xml::ast::Target;

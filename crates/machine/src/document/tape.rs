@@ -2,10 +2,12 @@
 //! document that began it, and waits for what it is to begin with: the call's sound, or a `Dial` that connects.
 
 use super::super::element::{self, Running};
-use super::super::recording::{self, RecordEnd, RecordFact, RecordId, RecordOrder};
-use super::super::{InstructionOutcome, MediaOrder, Output};
 use super::{Desk, Gate, Script, Step};
-use crate::desk::foreign;
+use crate::contract::display::foreign;
+use crate::contract::recording;
+use crate::contract::{
+    InstructionOutcome, MediaOrder, Output, RecordEnd, RecordFact, RecordId, RecordOrder,
+};
 use crate::picture::{Sketch, text, word};
 use xml::ast::{Record, Target};
 

@@ -8,11 +8,14 @@ mod picture;
 
 use super::hear::Hearing;
 use super::{Early, Stretch};
-use crate::desk::{Desk, foreign};
+use crate::contract::display::foreign;
+use crate::contract::{
+    MediaOrder, Param, Params, PlayId, RecognitionId, SoundItem, SpeechFact, Voice,
+};
+use crate::desk::Desk;
 use crate::keys::KeyBuffer;
-use crate::recognition::{RecognitionId, SpeechFact};
+use crate::params;
 use crate::timers::Timer;
-use crate::{MediaOrder, Param, Params, PlayId, SoundItem, Voice, params};
 use model::Digit;
 use xml::ast::Target;
 

@@ -1,7 +1,7 @@
 //! `DTMF`: tones towards the user (`plivo-xml.md` §5.12).
 
 use super::Flow;
-use crate::MediaOrder;
+use crate::contract::MediaOrder;
 use crate::desk::Desk;
 use xml::ast::Dtmf;
 

@@ -2,7 +2,8 @@
 
 use super::collect::{Action, Clocks, Collection, KeySet, Rules};
 use super::{Flow, Stretch, millis, play, stretches};
-use crate::{Sound, SoundItem, params};
+use crate::contract::{Sound, SoundItem};
+use crate::params;
 use xml::ast::GetDigits;
 
 /// `playBeep`.

@@ -3,7 +3,7 @@
 use super::collect::{Action, Clocks, Collection, KeySet, Rules};
 use super::hear::Hearing;
 use super::{Flow, millis, stretches};
-use crate::Listening;
+use crate::contract::Listening;
 use crate::params;
 use xml::ast::{GetInput, InputType, Position};
 

@@ -1,7 +1,7 @@
 //! `Hangup`: now, or later (`plivo-xml.md` §5.12).
 
 use super::{Flow, millis};
-use crate::InstructionOutcome;
+use crate::contract::InstructionOutcome;
 use crate::desk::Desk;
 use crate::document::Gate;
 use crate::timers::Timer;

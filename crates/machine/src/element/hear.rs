@@ -2,11 +2,12 @@
 //!
 //! Which half a collection ends by is decided in `collect`; here is what speech adds to it.
 
+use crate::contract::{
+    CallTime, Listening, Notice, NoticeKind, Output, Param, RecognitionId, SpeechOrder,
+};
 use crate::desk::Desk;
 use crate::params::{self, Event};
-use crate::recognition::{Listening, RecognitionId, SpeechOrder};
 use crate::timers::Timer;
-use crate::{CallTime, Notice, NoticeKind, Output, Param};
 use xml;
 use xml::ast::{Position, Target};
 

@@ -22,8 +22,17 @@ mod speak;
 mod stream;
 mod wait;
 
+use super::callee::Callee;
+use super::desk::Desk;
+use super::document::Gate;
+use super::params::{self, Event};
+use crate::contract::{
+    FetchFailure, FetchId, FetchKind, Fetched, InstructionOutcome, PlayId, RecordId, Sound,
+    SoundItem,
+};
 pub(super) use collect::{Collected, Collection, Rules};
 pub(super) use dial::{Dialing, Dialled, ring_back};
+use model::{HangupCause, Method, StreamId};
 pub(super) use record::{
     Recording, able as transcript_if_able, after_hangup, background,
     callback as recording_callback, transcript,
@@ -32,16 +41,6 @@ pub(super) use room::{Attended, Attending, added, cut_off};
 pub(super) use round::prepare;
 pub(super) use stream::DROPPED;
 pub(super) use wait::Early;
-
-use super::callee::Callee;
-use super::desk::Desk;
-use super::document::Gate;
-use super::params::{self, Event};
-use super::recording::RecordId;
-use super::{
-    FetchFailure, FetchId, FetchKind, Fetched, InstructionOutcome, PlayId, Sound, SoundItem,
-};
-use model::{HangupCause, Method, StreamId};
 use xml::ast::{DocUrl, Element, ElementKind, Prompt, Record, Repeat, Target};
 
 /// What the foreground waits for.

@@ -1,8 +1,8 @@
 //! `Play`: an audio file (`plivo-xml.md` §5.3).
 
 use super::{Flow, play_item};
+use crate::contract::{Sound, SoundItem};
 use crate::desk::Desk;
-use crate::{Sound, SoundItem};
 use xml::ast::{DocUrl, Play};
 
 pub(super) fn start(play: &Play, desk: &mut Desk) -> Flow {

@@ -6,12 +6,15 @@
 
 use super::get_digits::BEEP;
 use super::{Flow, Running, millis};
+use crate::contract::recording;
+use crate::contract::{
+    MediaOrder, Notice, NoticeKind, Param, Params, PlayId, RecordEnd, RecordFact, RecordId,
+    RecordOrder, SoundItem, TranscriptOrder,
+};
 use crate::desk::Desk;
 use crate::params::{self, Event};
 use crate::picture::{Sketch, text, word};
-use crate::recording::{self, RecordEnd, RecordFact, RecordId, RecordOrder, TranscriptOrder};
 use crate::timers::Timer;
-use crate::{MediaOrder, Notice, NoticeKind, Param, Params, PlayId, SoundItem};
 use model::Digit;
 use xml::ast::{Record, Target, Transcription};
 

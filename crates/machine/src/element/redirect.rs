@@ -1,7 +1,7 @@
 //! `Redirect`: another document takes over (`plivo-xml.md` §5.12, §4 rule 4).
 
 use super::Flow;
-use crate::FetchKind;
+use crate::contract::FetchKind;
 use xml::ast::Redirect;
 
 pub(super) fn start(redirect: &Redirect) -> Flow {

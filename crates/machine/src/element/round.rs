@@ -2,7 +2,7 @@
 
 use super::super::desk::Desk;
 use super::super::document::Gate;
-use super::super::{CallTime, MediaOrder, Output, PlayId, Sound, SoundItem};
+use crate::contract::{CallTime, MediaOrder, Output, PlayId, Sound, SoundItem};
 use xml::ast::Repeat;
 
 /// A round that is over sooner could not be had: again and again would be a loop without sound.

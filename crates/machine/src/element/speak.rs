@@ -1,8 +1,8 @@
 //! `Speak`: text to be said (`plivo-xml.md` §5.2).
 
 use super::{Flow, play_item};
+use crate::contract::{Sound, SoundItem};
 use crate::desk::Desk;
-use crate::{Sound, SoundItem};
 use xml::ast::{Speak, Speech, SpeechNode};
 
 pub(super) fn start(speak: &Speak, desk: &mut Desk) -> Flow {

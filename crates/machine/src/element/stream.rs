@@ -2,8 +2,9 @@
 //! call alive; what becomes of it is [`super::super::stream`]'s.
 
 use super::{Flow, Running};
+use crate::contract::{StreamFormat, StreamOrder, StreamTrack};
 use crate::desk::Desk;
-use crate::stream::{self, StreamFormat, StreamOrder, StreamTrack};
+use crate::stream;
 use xml::ast::Stream;
 
 /// Note of an instruction that came to nothing.

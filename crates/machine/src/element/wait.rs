@@ -4,9 +4,9 @@
 //! and ends, a timer runs while there is none. With `beep` it ends once a voicemail has beeped: the leg tells that.
 
 use super::{Flow, Running, millis};
+use crate::contract::{MediaOrder, Voice};
 use crate::desk::Desk;
 use crate::timers::Timer;
-use crate::{MediaOrder, Voice};
 use xml::ast::{Beep, Wait};
 
 /// What ends a wait before its time.

@@ -1,10 +1,9 @@
 //! A call that has ended here, and that Meta still holds: its record is written, its slot still held.
 
 use super::super::desk::Desk;
-use super::super::input::{GraphOutcome, Input};
 use super::super::timers::Timer;
-use super::super::{CallState, CallTime, GraphAction, MediaOrder};
 use super::{State, gone, note};
+use crate::contract::{CallState, CallTime, GraphAction, GraphOutcome, Input, MediaOrder};
 use model::HangupCause;
 
 /// The reaper asks again so often, and no more than a minute in all (`meta-calling.md` §4.7, §7.3).

@@ -3,12 +3,11 @@
 
 use super::super::desk::Desk;
 use super::super::document::{Gate, Script, Step};
-use super::super::input::{Command, GraphOutcome, Input};
 use super::super::picture::{Sketch, text, word};
 use super::super::timers::Timer;
-use super::super::{CallState, GraphAction, MediaOrder};
 use super::live::Live;
 use super::{State, close, describe, graph_cause, note, over};
+use crate::contract::{CallState, Command, GraphAction, GraphOutcome, Input, MediaOrder};
 use model::HangupCause;
 
 /// The phone rings: the document is fetched and run up to where it needs media, while the path comes up.

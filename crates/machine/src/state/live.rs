@@ -3,15 +3,13 @@
 use super::super::added;
 use super::super::aside::Asides;
 use super::super::desk::Desk;
-use super::super::dial::LegWish;
 use super::super::document::{Gate, Script, Step};
-use super::super::input::{Command, Input, Legs};
 use super::super::picture::{Sketch, text, word};
 use super::super::stream::{self, Ended};
 use super::super::timers::Timer;
-use super::super::{CallState, MediaOrder};
 use super::outbound::UNUSABLE_ANSWER;
 use super::{State, close, note, over};
+use crate::contract::{CallState, Command, Input, LegWish, Legs, MediaOrder};
 use model::HangupCause;
 
 /// Answered.

@@ -8,12 +8,11 @@ mod inbound;
 mod live;
 mod outbound;
 
-use super::CallState;
 use super::desk::Desk;
 use super::document::Script;
-use super::input::{GraphOutcome, Input, Termination};
 use super::picture::{Sketch, word};
 use super::timers::Timer;
+use crate::contract::{CallState, GraphOutcome, Input, Termination};
 use closing::{Closing, close};
 use inbound::{Accepting, Preparing};
 use live::Live;
@@ -151,7 +150,10 @@ fn describe(outcome: &GraphOutcome) -> String {
         GraphOutcome::Done => "done".to_owned(),
         GraphOutcome::Gone => "Meta knows no such call".to_owned(),
         GraphOutcome::Refused { status, code, details } => {
-            format!("Graph refused it: {status}, code {code}, {}", super::desk::foreign(details))
+            format!(
+                "Graph refused it: {status}, code {code}, {}",
+                crate::contract::display::foreign(details)
+            )
         }
         GraphOutcome::RateLimited { code } => format!("Graph's rate limit, code {code}"),
         GraphOutcome::ServerError { status } => format!("Graph answered {status}"),

@@ -5,15 +5,16 @@
 
 use super::super::added;
 use super::super::desk::Desk;
-use super::super::dial::{LegNews, LegWish};
-use super::super::input::{Command, GraphOutcome, Input, MediaFact, PhoneStatus};
 use super::super::params::{self, Event};
 use super::super::picture::{Sketch, word};
 use super::super::timers::Timer;
-use super::super::{CallState, GraphAction, MediaOrder, Notice, NoticeKind, Output};
 use super::closing::{close_ended, close_late, end_here};
 use super::live::Live;
 use super::{State, close, describe, gone, graph_cause, note, over};
+use crate::contract::{
+    CallState, Command, GraphAction, GraphOutcome, Input, LegNews, LegWish, MediaFact, MediaOrder,
+    Notice, NoticeKind, Output, PhoneStatus,
+};
 use model::{CallType, HangupCause};
 
 /// A user who is heard has picked up; ACCEPTED may come so much later (`meta-calling.md` §7.2).

@@ -11,10 +11,11 @@ mod traces;
 
 use std::sync::Arc;
 
-use super::{
+use super::Machine;
+use crate::contract::{
     Aside, AsideKind, CallSetup, CallTime, CallUrls, Command, FetchId, Fetched, GraphAction,
-    GraphOutcome, Input, Legs, Machine, MachineLimits, MediaFact, MediaOrder, Output, PlayId,
-    RecordOrder, Sound, SoundItem, StreamFormat, StreamOrder, StreamTrack,
+    GraphOutcome, Input, Legs, MachineLimits, MediaFact, MediaOrder, Output, PlayId, RecordOrder,
+    Sound, SoundItem, StreamFormat, StreamOrder, StreamTrack,
 };
 use model::{
     AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, StreamId, Timestamp,

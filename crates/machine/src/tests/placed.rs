@@ -3,11 +3,12 @@
 use proptest::prelude::*;
 
 use super::{document, fetched, setup};
-use crate::{
+use crate::contract::{
     CallSetup, CallState, CallTime, Command, Confirm, FetchFailure, FetchId, FetchKind,
-    GraphAction, GraphOutcome, Input, Machine, MediaFact, MediaFault, MediaOrder, Outbound, Output,
-    Param, PhoneStatus, PlayId, RoomMusic, RoomWish, Termination, not_added,
+    GraphAction, GraphOutcome, Input, MediaFact, MediaFault, MediaOrder, Outbound, Output, Param,
+    PhoneStatus, PlayId, RoomMusic, RoomWish, Termination,
 };
+use crate::{Machine, not_added};
 use model::{Digit, Direction, HangupCause, Leg, Method};
 
 fn placed() -> CallSetup {

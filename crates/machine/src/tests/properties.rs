@@ -6,15 +6,16 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::{Bench, digit, document, fetched, setup};
+use crate::Machine;
+use crate::contract::{
+    CallSetup, CallState, CallTime, Command, DialError, FetchFailure, FetchId, FetchKind, Fetched,
+    FirstFault, GraphAction, GraphOutcome, Input, LegNews, LegWish, MachineLimits, MediaFact,
+    MediaFault, MediaOrder, Output, PlayId, RecognitionId, RecordEnd, RecordFact, RecordId,
+    Refusal, RoomNews, RoomOut, RoomWish, SpeechFact, SpeechOrder, StreamFact, StreamWish,
+    Termination, TrackNews, Voice,
+};
 use crate::log;
 use crate::replay::replay;
-use crate::{
-    CallSetup, CallState, CallTime, Command, DialError, FetchFailure, FetchId, FetchKind, Fetched,
-    FirstFault, GraphAction, GraphOutcome, Input, LegNews, LegWish, Machine, MachineLimits,
-    MediaFact, MediaFault, MediaOrder, Output, PlayId, RecognitionId, RecordEnd, RecordFact,
-    RecordId, Refusal, RoomNews, RoomOut, RoomWish, SpeechFact, SpeechOrder, StreamFact,
-    StreamWish, Termination, TrackNews, Voice,
-};
 use model::{CallUuid, Digit, HangupCause, Leg, StreamId};
 use xml::Document;
 

@@ -46,16 +46,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{digit, setup, url};
+use crate::Machine;
+use crate::contract::{
+    Aside, AsideKind, CallSetup, CallTime, Command, Confirm, DialledBy, FetchFailure, FetchId,
+    Fetched, FirstFault, GraphAction, GraphOutcome, Input, LegNews, LegWish, Legs, MediaFact,
+    MediaFault, MediaOrder, Outbound, Output, PhoneStatus, PlayId, RecognitionId, RecordEnd,
+    RecordFact, RecordId, RecordOrder, Refusal, RoomMusic, RoomNews, Sound, SoundItem, SpeechFact,
+    StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish, Termination, TrackNews, Voice,
+};
 use crate::log;
 use crate::replay;
-use crate::{
-    Aside, AsideKind, CallSetup, CallTime, Command, Confirm, DialledBy, FetchFailure, FetchId,
-    Fetched, FirstFault, GraphAction, GraphOutcome, Input, LegNews, LegWish, Legs, Machine,
-    MediaFact, MediaFault, MediaOrder, Outbound, Output, PhoneStatus, PlayId, RecognitionId,
-    RecordEnd, RecordFact, RecordId, RecordOrder, Refusal, RoomMusic, RoomNews, Sound, SoundItem,
-    SpeechFact, StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish, Termination,
-    TrackNews, Voice,
-};
 use model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, StreamId};
 use xml::ast::{Finding, Position, Repeat, Severity, Speech, SpeechNode, Target};
 use xml::{self, Document};

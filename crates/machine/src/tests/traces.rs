@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{Bench, digit, document, setup};
-use crate::{FetchKind, Input, MediaOrder, Output, PlayId, Sound, SoundItem};
+use crate::contract::{FetchKind, Input, MediaOrder, Output, PlayId, Sound, SoundItem};
 use model::Leg;
 
 #[derive(Deserialize)]

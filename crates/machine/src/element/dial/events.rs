@@ -1,10 +1,9 @@
 //! What a `Dial` tells the application: its callbacks for each target, and its action (`plivo-callbacks.md` §3.3).
 
 use super::Dialing;
+use crate::contract::{DialError, Notice, NoticeKind, Output, Param, Params};
 use crate::desk::Desk;
-use crate::dial::DialError;
 use crate::params::{self, Event};
-use crate::{Notice, NoticeKind, Output, Param, Params};
 use model::{Direction, HangupCause};
 
 /// What happened to a target.

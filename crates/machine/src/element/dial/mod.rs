@@ -12,16 +12,15 @@ mod target;
 
 use super::patterns::Patterns;
 use super::{Flow, millis};
-use crate::desk::{Desk, foreign};
-use crate::dial::{
-    Confirm, Destination, DialError, DialOrder, DialledBy, LegNews, LegWish, RING_MAX_MS, headers,
+use crate::contract::dial::headers;
+use crate::contract::display::foreign;
+use crate::contract::{
+    CallTime, Confirm, Destination, DialError, DialOrder, DialledBy, FetchFailure, FetchId,
+    Fetched, InstructionOutcome, LegNews, LegWish, MediaOrder, Output, Params, PlayId, RING_MAX_MS,
 };
+use crate::desk::Desk;
 use crate::document::Gate;
 use crate::timers::Timer;
-use crate::{
-    CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, Output, Params,
-    PlayId,
-};
 use events::Happened;
 use model::{CallUuid, Digit, Direction, HangupCause, Method, last_four};
 use music::Music;

@@ -1,13 +1,13 @@
 //! What the caller hears while others ring: a ring-back tone, nothing, or a document of `Speak`, `Play` and `Wait`, again
 //! and again (`plivo-xml.md` §5.7, dialMusic).
 
+use crate::contract::{FetchFailure, FetchId, Fetched, Output, PlayId, Sound, SoundItem};
 use crate::desk::Desk;
 use crate::document::Gate;
 use crate::element::round::Round;
 use crate::element::{fetch_sounds, sounds_fetched};
 use crate::params::Event;
 use crate::timers::Timer;
-use crate::{FetchFailure, FetchId, Fetched, Output, PlayId, Sound, SoundItem};
 use xml::ast::{DialMusic, DocUrl, Repeat};
 
 /// 425 Hz, a second on and four off: ITU-T E.180, and what most of the world hears.

@@ -1,7 +1,7 @@
 //! Who a target of a `Dial` is, and which rule forbids it whatever the world says (`plivo-xml.md` §6).
 
+use crate::contract::{Destination, DialError};
 use crate::desk::Desk;
-use crate::dial::{Destination, DialError};
 use model::{CallType, Direction};
 use xml::ast::{Dial, DialAddress, DialTarget};
 

@@ -6,9 +6,9 @@
 //! stream ends, the participant leaves: a room whose agent has gone is told so.
 
 use super::multi_party::Attributes;
+use crate::contract::{Role, StreamFormat, StreamOrder, StreamTrack};
 use crate::desk::Desk;
-use crate::room::Role;
-use crate::stream::{self, Stop, StreamFormat, StreamOrder, StreamTrack};
+use crate::stream::{self, Stop};
 use model::{Method, StreamId};
 use xml::ast::DocUrl;
 

@@ -2,12 +2,10 @@
 
 use super::super::super::desk::Desk;
 use super::super::super::params::{self, Event};
-use super::super::super::recording::RecordOrder;
-use super::super::super::room::{RoomEntry, RoomKind};
-use super::super::super::{Notice, NoticeKind, Param, Params};
 use super::super::{millis, record};
 use super::sounds::{Events, Sounds};
 use super::{Inside, Rules, Told, whole_room};
+use crate::contract::{Notice, NoticeKind, Param, Params, RecordOrder, RoomEntry, RoomKind};
 use model::Method;
 use xml::ast::{Conference, Target, Transcription};
 

@@ -10,26 +10,28 @@ mod multi_party;
 mod picture;
 mod sounds;
 
-use super::super::desk::{Desk, foreign};
+use uuid::Uuid;
+
+use super::super::desk::Desk;
 use super::super::document::Gate;
 use super::super::params::Event;
-use super::super::recording::{self, RecordEnd, RecordId, RecordOrder, TranscriptOrder};
-use super::super::room::{MemberId, RoomEntry, RoomNews, RoomOut, RoomWish, TrackNews};
 use super::super::stream;
 use super::super::timers::Timer;
-use super::super::{
-    CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, Notice, Output,
-    Param, Params, PlayId,
-};
 use super::patterns::Patterns;
 use super::stream::DROPPED;
 use super::{Flow, Running};
+use crate::contract::display::foreign;
+use crate::contract::recording;
+use crate::contract::{
+    CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, MemberId, Notice,
+    Output, Param, Params, PlayId, RecordEnd, RecordId, RecordOrder, RoomEntry, RoomNews, RoomOut,
+    RoomWish, TrackNews, TranscriptOrder,
+};
 use conference::OfConference;
 use model::{Digit, HangupCause};
 use multi_party::OfMultiParty;
 pub(crate) use multi_party::cut_off;
 use sounds::Sounds;
-use uuid::Uuid;
 use xml::Document;
 use xml::ast::{Conference, ElementKind, MultiPartyCall, Target};
 

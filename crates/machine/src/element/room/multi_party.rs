@@ -2,13 +2,14 @@
 
 use super::super::super::desk::Desk;
 use super::super::super::params::{self, Event};
-use super::super::super::recording::{RecordOrder, TranscriptOrder};
-use super::super::super::room::{Role, RoomEntry, RoomKind, Seat};
-use super::super::super::{MPC_END, Notice, NoticeKind, Param, Params};
 use super::super::record;
 use super::ai_agent::AiAgent;
 use super::sounds::{Events, Sounds};
 use super::{Inside, Rules, Told, whole_room};
+use crate::contract::{
+    MPC_END, Notice, NoticeKind, Param, Params, RecordOrder, Role, RoomEntry, RoomKind, Seat,
+    TranscriptOrder,
+};
 use model::Method;
 use xml::ast::{DocUrl, MemberSound, MultiPartyCall, Target};
 

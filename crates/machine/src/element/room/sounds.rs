@@ -9,11 +9,10 @@ use std::collections::VecDeque;
 use super::super::super::desk::Desk;
 use super::super::super::document::Gate;
 use super::super::super::params::Event;
-use super::super::super::room::RoomWish;
 use super::super::super::timers::Timer;
-use super::super::super::{FetchFailure, FetchId, Fetched, Output, PlayId, Sound, SoundItem};
 use super::super::round::{Round, prepare};
 use super::super::{fetch_sounds_at, sounds_fetched};
+use crate::contract::{FetchFailure, FetchId, Fetched, Output, PlayId, RoomWish, Sound, SoundItem};
 use xml::ast::{MemberSound, Target};
 
 /// Plivo names the beeps and not how they sound.

@@ -7,8 +7,10 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::notice::Notice;
+use super::param::{Param, Params};
 use super::recording::RecordOrder;
-use super::{Notice, Params, SoundItem};
+use super::sound::SoundItem;
 use model::Digit;
 use xml::ast::Target;
 
@@ -274,5 +276,13 @@ impl RoomOut {
             Self::TimeUp => "time up",
             Self::Alone => "alone",
         }
+    }
+}
+
+/// Adds to what says that a multi-party call is over how long it was there: in seconds, rounded up, as a call's own.
+pub fn lasted(over: &mut Params, time: std::time::Duration) {
+    let secs = time.as_millis().div_ceil(1_000).to_string();
+    for name in ["MPCDuration", "MPCBilledDuration"] {
+        over.insert(name.into(), Param::Plain(secs.clone().into()));
     }
 }

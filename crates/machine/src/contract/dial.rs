@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::input::Command;
+use super::command::Command;
 use model::{CallUuid, Digit, HangupCause, Method};
 use xml::ast::DocUrl;
 
@@ -230,7 +230,7 @@ pub enum LegWish {
 
 /// `X-PH-` parameters of `sipHeaders` pairs: names that Plivo keeps for itself are dropped, and a prefix that stands there
 /// already is not doubled (`plivo-callbacks.md` §1.1).
-pub(super) fn headers(pairs: &[(String, String)]) -> Vec<(String, String)> {
+pub(crate) fn headers(pairs: &[(String, String)]) -> Vec<(String, String)> {
     pairs
         .iter()
         .filter_map(|(name, value)| Some((header_name(name)?.to_owned(), value.clone())))

@@ -5,14 +5,20 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::desk::foreign;
-use super::{
-    Aside, AsideKind, CallState, Command, Destination, DialOrder, FetchFailure, Fetched,
-    GraphOutcome, Input, InstructionOutcome, LegNews, LegWish, Legs, MediaFact, MediaFault,
-    MediaOrder, Notice, NoticeKind, Output, Params, RecordFact, RecordOrder, RoomEntry, RoomKind,
-    RoomNews, RoomWish, Sound, SoundItem, SpeechFact, SpeechOrder, StreamFact, StreamOrder,
-    StreamWish, Summary, TrackNews, Voice,
-};
+use super::command::{Command, Legs};
+use super::dial::{Destination, DialOrder, LegNews, LegWish};
+use super::fetch::{FetchFailure, Fetched};
+use super::graph::GraphOutcome;
+use super::input::Input;
+use super::media::{MediaFact, MediaFault, MediaOrder, Voice};
+use super::notice::{Notice, NoticeKind};
+use super::output::{CallState, InstructionOutcome, Output, Summary};
+use super::param::Params;
+use super::recognition::{SpeechFact, SpeechOrder};
+use super::recording::{RecordFact, RecordOrder};
+use super::room::{RoomEntry, RoomKind, RoomNews, RoomWish, TrackNews};
+use super::sound::{Aside, AsideKind, Sound, SoundItem};
+use super::stream::{StreamFact, StreamOrder, StreamWish};
 use model::{CallUuid, Leg, last_four};
 use xml::ast::Repeat;
 
@@ -40,6 +46,7 @@ const CONSTANT: [&str; 21] = [
     "Event",
     "StreamID",
 ];
+
 /// Characters of a prompt that are shown.
 const TEXT_MAX: usize = 60;
 
@@ -664,3 +671,11 @@ impl Display for Shown<&Params> {
         Ok(())
     }
 }
+
+/// Text from outside as a remark may carry it: one line, bounded.
+pub(crate) fn foreign(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(FOREIGN_TEXT_MAX).collect()
+}
+
+/// Characters of a remark's part that came from outside.
+const FOREIGN_TEXT_MAX: usize = 300;

@@ -71,7 +71,7 @@ pub enum SpeechFact {
 
 impl SpeechFact {
     /// The same for the event log, where the caller's words may not stand: as many characters, which decide alike.
-    pub(super) fn masked(&self) -> Self {
+    pub(crate) fn masked(&self) -> Self {
         let mask = |text: &str| text.chars().map(|_| 'x').collect();
         match self {
             Self::Interim { stable, unstable, stability } => Self::Interim {
@@ -91,7 +91,7 @@ impl SpeechFact {
     }
 
     /// The same without any words: nobody waits for them any more.
-    pub(super) fn blank(&self) -> Self {
+    pub(crate) fn blank(&self) -> Self {
         match self {
             Self::Interim { stability, .. } => Self::Interim {
                 stable: String::new(),

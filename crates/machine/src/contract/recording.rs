@@ -8,7 +8,8 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Notice, NoticeKind, Param, Params};
+use super::notice::{Notice, NoticeKind};
+use super::param::{Param, Params};
 use model::CallUuid;
 use xml::ast::Target;
 
@@ -176,7 +177,7 @@ pub fn transcribed(
 }
 
 /// What an action is told of a recording that has only begun: times it has none.
-pub(super) fn begun(id: Uuid, url: &str) -> Params {
+pub(crate) fn begun(id: Uuid, url: &str) -> Params {
     let mut params = named(id, url);
     for name in ["RecordingDuration", "RecordingDurationMs", "RecordingEndMs", "RecordingStartMs"] {
         params.insert(name.into(), Param::Plain("-1".into()));
