@@ -4,27 +4,19 @@
 //! The room is asked by its name, since the call is not in it yet; where there is none of that name, nobody hears anything.
 
 use super::desk::Desk;
-use super::element;
 use super::params::Event;
+use super::sounds;
 use super::timers::Timer;
 use crate::contract::{
     FetchFailure, FetchId, Fetched, Output, RoomMusic, RoomWish, SoundItem, placed_for,
 };
 
-/// How far it is.
-#[derive(Debug, Default)]
-pub(super) struct Ringing {
-    fetch: Option<FetchId>,
-    /// The room has been told.
-    heard: bool,
-}
-
 /// The call is on its way to the user.
 pub(super) fn begin(desk: &mut Desk) {
     match desk.setup.outbound.as_ref().and_then(|placed| placed.room_music.clone()) {
-        Some(RoomMusic::RingBack) => ring(desk, element::ring_back()),
+        Some(RoomMusic::RingBack) => ring(desk, sounds::ring_back()),
         Some(RoomMusic::Document { url }) => {
-            desk.ringing.fetch = Some(element::fetch_sounds(desk, &url, Event::DialMusic));
+            desk.ringing.fetch = Some(sounds::fetch_sounds(desk, &url, Event::DialMusic));
         }
         None => {}
     }
@@ -36,8 +28,8 @@ pub(super) fn fetched(desk: &mut Desk, fetch: FetchId, result: Result<Fetched, F
         return;
     }
     desk.timers.clear(Timer::Fetch);
-    let items = element::sounds_fetched(desk, "dial_music", result);
-    ring(desk, if items.is_empty() { element::ring_back() } else { items });
+    let items = sounds::sounds_fetched(desk, "dial_music", result);
+    ring(desk, if items.is_empty() { sounds::ring_back() } else { items });
 }
 
 /// Whoever fetches has forgotten us.
@@ -61,7 +53,7 @@ pub(super) fn over(desk: &mut Desk) {
 fn ring(desk: &mut Desk, items: Vec<SoundItem>) {
     let name = placed_for(&desk.setup).map(|(name, _)| name.to_owned());
     if let Some(name) = name {
-        element::prepare(desk, &items);
+        sounds::prepare(desk, &items);
         desk.wish(Output::Room { room: RoomWish::Ring { name, items } });
         desk.ringing.heard = true;
     }

@@ -5,17 +5,19 @@
 
 use std::sync::Arc;
 
+use super::activity::{Activity, Gate, Progress, Stop, Turn};
 use super::desk::Desk;
-use super::document::{Gate, Step};
-use super::element;
+use super::element::add_participant;
+use super::keys::Key;
 use super::params::{COMPLETED, Event};
 use super::picture::{Sketch, word};
+use super::sounds;
 use super::timers::Timer;
 use crate::contract::{
     Confirm, FetchFailure, FetchId, Fetched, LegNews, LegWish, MediaOrder, Output, PlayId,
     SoundItem,
 };
-use model::{Digit, HangupCause};
+use model::HangupCause;
 use xml::Document;
 use xml::ast::Target;
 
@@ -83,35 +85,14 @@ impl Callee {
         callee
     }
 
-    pub(super) fn draw(&self, sketch: &mut Sketch) {
-        let waits = match self.phase {
-            Phase::Told => "a_legs_word",
-            Phase::Fetching(_) => "confirm_sound",
-            Phase::Sound(_) | Phase::Digits(_) | Phase::Confirmed => "media_path",
-            Phase::Sounding(_) | Phase::Key => "confirm_key",
-            Phase::Sending(_) => "tones",
-            Phase::Ready => "a_leg_to_join",
-            Phase::Joined => "legs_to_part",
-        };
-        sketch.say("waits_for", [word(waits)]);
-    }
-
-    /// Its document, once it is to run.
-    pub(super) fn confirmed(&mut self) -> Option<Arc<Document>> {
-        match self.phase {
-            Phase::Ready => self.document.take(),
-            _ => None,
-        }
-    }
-
     /// The A-leg wants something.
-    pub(super) fn ordered(&mut self, desk: &mut Desk, gate: Gate, wish: &LegWish) {
+    fn ordered(&mut self, desk: &mut Desk, gate: Gate, wish: &LegWish) {
         match (wish, &self.phase) {
             (LegWish::Proceed, Phase::Told) => {
                 match self.confirm.as_ref().map(|confirm| (&confirm.sound, confirm.method)) {
                     Some((Some(url), method)) => {
                         let target = Target { url: url.clone(), method };
-                        self.phase = Phase::Fetching(element::fetch_sounds_at(
+                        self.phase = Phase::Fetching(sounds::fetch_sounds_at(
                             desk,
                             target,
                             Event::DialConfirm,
@@ -134,7 +115,7 @@ impl Callee {
     }
 
     /// The path may have come up.
-    pub(super) fn resume(&mut self, desk: &mut Desk, gate: Gate) {
+    fn resume(&mut self, desk: &mut Desk, gate: Gate) {
         if gate != Gate::Open {
             return;
         }
@@ -154,7 +135,7 @@ impl Callee {
     }
 
     /// The confirm sound's document came, or not: then it is as if there was none (`plivo-callbacks.md` §4.3).
-    pub(super) fn fetched(
+    fn sound_fetched(
         &mut self,
         desk: &mut Desk,
         gate: Gate,
@@ -165,7 +146,7 @@ impl Callee {
             return;
         }
         desk.timers.clear(Timer::Fetch);
-        let items = element::sounds_fetched(desk, self.sound_name(), result);
+        let items = sounds::sounds_fetched(desk, self.sound_name(), result);
         if items.is_empty() && self.document.is_some() {
             // Its key counts by itself.
             return self.await_key(desk, gate);
@@ -176,21 +157,6 @@ impl Callee {
         }
         self.phase = Phase::Sound(items);
         self.resume(desk, gate);
-    }
-
-    /// Whoever fetches has forgotten us.
-    pub(super) fn fetch_timed_out(&mut self, desk: &mut Desk, gate: Gate) {
-        if let Phase::Fetching(fetch) = self.phase {
-            desk.wish(Output::CancelFetch { fetch });
-            self.fetched(desk, gate, fetch, Err(FetchFailure::Timeout));
-        }
-    }
-
-    pub(super) fn played(&mut self, desk: &mut Desk, gate: Gate, ended: PlayId) {
-        if !matches!(self.phase, Phase::Sounding(play) if play == ended) {
-            return;
-        }
-        self.await_key(desk, gate);
     }
 
     /// Nothing more is to be heard: the key is waited for, where there is one.
@@ -205,50 +171,132 @@ impl Callee {
     }
 
     /// What the sound is called where it was asked for.
-    pub(super) fn sound_name(&self) -> &'static str {
+    fn sound_name(&self) -> &'static str {
         if self.document.is_some() { "confirm_key_sound_url" } else { "confirmSound" }
     }
 
-    pub(super) fn is_playing(&self, which: PlayId) -> bool {
-        matches!(self.phase, Phase::Sounding(play) if play == which)
+    fn send_digits(&mut self, desk: &mut Desk, gate: Gate) {
+        self.phase = match self.digits.take() {
+            Some(digits) => Phase::Digits(digits),
+            None => Phase::Confirmed,
+        };
+        self.resume(desk, gate);
+    }
+    /// Its document runs once it is confirmed.
+    fn progress(&mut self) -> Progress {
+        let document = match self.phase {
+            Phase::Ready => self.document.take(),
+            Phase::Told
+            | Phase::Fetching(_)
+            | Phase::Sound(_)
+            | Phase::Sounding(_)
+            | Phase::Key
+            | Phase::Digits(_)
+            | Phase::Sending(_)
+            | Phase::Confirmed
+            | Phase::Joined => None,
+        };
+        document.map_or(Progress::Pending, Progress::Run)
+    }
+}
+
+impl Activity for Callee {
+    fn fetched(
+        &mut self,
+        turn: &mut Turn<'_>,
+        fetch: FetchId,
+        result: Result<Fetched, FetchFailure>,
+    ) -> Progress {
+        self.sound_fetched(turn.desk, turn.gate, fetch, result);
+        self.progress()
     }
 
-    pub(super) fn pressed(&mut self, desk: &mut Desk, gate: Gate, digit: Digit) {
-        let wanted = self.confirm.as_ref().and_then(|confirm| confirm.key) == Some(digit);
+    fn played(&mut self, turn: &mut Turn<'_>, play: PlayId) -> Progress {
+        if matches!(self.phase, Phase::Sounding(sounding) if sounding == play) {
+            self.await_key(turn.desk, turn.gate);
+        }
+        self.progress()
+    }
+
+    fn play_failed(&mut self, turn: &mut Turn<'_>, play: PlayId, item: u16, reason: &str) {
+        if matches!(self.phase, Phase::Sounding(sounding) if sounding == play) {
+            let what = self.sound_name();
+            turn.desk.remark(format!(
+                "item {} of {what} could not be played: {reason}; it is skipped",
+                item + 1
+            ));
+        }
+    }
+
+    fn digit(&mut self, turn: &mut Turn<'_>, key: Key) -> Progress {
+        let wanted = self.confirm.as_ref().and_then(|confirm| confirm.key) == Some(key.digit);
         match self.phase {
             Phase::Sounding(play) if wanted => {
-                desk.media(MediaOrder::Stop { play });
-                self.send_digits(desk, gate);
+                turn.desk.media(MediaOrder::Stop { play });
+                self.send_digits(turn.desk, turn.gate);
             }
             Phase::Key if wanted => {
-                desk.timers.clear(Timer::Confirm);
-                self.send_digits(desk, gate);
+                turn.desk.timers.clear(Timer::Confirm);
+                self.send_digits(turn.desk, turn.gate);
             }
-            Phase::Joined if self.tells_keys => desk.news(LegNews::Key { digit }),
-            _ => {}
+            Phase::Joined if self.tells_keys => turn.desk.news(LegNews::Key { digit: key.digit }),
+            Phase::Told
+            | Phase::Fetching(_)
+            | Phase::Sound(_)
+            | Phase::Sounding(_)
+            | Phase::Key
+            | Phase::Digits(_)
+            | Phase::Sending(_)
+            | Phase::Confirmed
+            | Phase::Ready
+            | Phase::Joined => {}
         }
+        self.progress()
     }
 
-    pub(super) fn digits_sent(&mut self, desk: &mut Desk, gate: Gate, sent: PlayId) {
-        if matches!(self.phase, Phase::Sending(play) if play == sent) {
+    fn digits_sent(&mut self, turn: &mut Turn<'_>, play: PlayId) -> Progress {
+        if matches!(self.phase, Phase::Sending(sending) if sending == play) {
             self.phase = Phase::Confirmed;
-            self.resume(desk, gate);
+            self.resume(turn.desk, turn.gate);
+        }
+        self.progress()
+    }
+
+    fn leg_command(&mut self, turn: &mut Turn<'_>, command: &LegWish) -> Progress {
+        self.ordered(turn.desk, turn.gate, command);
+        Progress::Pending
+    }
+
+    fn timer(&mut self, turn: &mut Turn<'_>, timer: Timer) -> Progress {
+        match (timer, &self.phase) {
+            (Timer::Fetch, Phase::Fetching(fetch)) => {
+                let fetch = *fetch;
+                turn.desk.wish(Output::CancelFetch { fetch });
+                self.fetched(turn, fetch, Err(FetchFailure::Timeout))
+            }
+            (Timer::Fetch, _) => self.progress(),
+            (Timer::Confirm, _) => {
+                let key = if self.document.is_some() { "confirm_key" } else { "confirmKey" };
+                turn.desk.remark(format!("nobody pressed {key} in time: the leg is hung up"));
+                Progress::HangUp(HangupCause::ConfirmFailed)
+            }
+            // Timers of other instructions.
+            _ => Progress::Pending,
         }
     }
 
-    /// The key did not come.
-    pub(super) fn unconfirmed(&mut self, desk: &mut Desk) -> Step {
-        let key = if self.document.is_some() { "confirm_key" } else { "confirmKey" };
-        desk.remark(format!("nobody pressed {key} in time: the leg is hung up"));
-        Step::End(HangupCause::ConfirmFailed)
+    fn gate_changed(&mut self, turn: &mut Turn<'_>) -> Progress {
+        self.resume(turn.desk, turn.gate);
+        self.progress()
     }
 
-    /// The leg ends (`ends`), or gets a document of its own: what it waited for is not wanted any more.
-    pub(super) fn cut(&mut self, desk: &mut Desk, ends: bool) {
+    /// The leg ends, or gets a document of its own and goes on as a call of its own.
+    fn stop(&mut self, turn: &mut Turn<'_>, why: Stop) {
+        let desk = &mut *turn.desk;
         desk.timers.clear(Timer::Confirm);
         if self.document.is_some() {
             // It was answered, or nothing would be confirmed.
-            desk.not_added(ends.then_some(COMPLETED));
+            add_participant::report_failed(desk, (why == Stop::CallEnds).then_some(COMPLETED));
         }
         match self.phase {
             Phase::Fetching(fetch) => desk.cancel_fetch(fetch),
@@ -261,13 +309,22 @@ impl Callee {
             | Phase::Confirmed
             | Phase::Ready => {}
         }
+        match why {
+            Stop::Replaced => desk.news(LegNews::Ended { cause: HangupCause::ApiHangup }),
+            Stop::CallEnds => {}
+        }
     }
 
-    fn send_digits(&mut self, desk: &mut Desk, gate: Gate) {
-        self.phase = match self.digits.take() {
-            Some(digits) => Phase::Digits(digits),
-            None => Phase::Confirmed,
+    fn draw(&self, sketch: &mut Sketch) {
+        let waits = match self.phase {
+            Phase::Told => "a_legs_word",
+            Phase::Fetching(_) => "confirm_sound",
+            Phase::Sound(_) | Phase::Digits(_) | Phase::Confirmed => "media_path",
+            Phase::Sounding(_) | Phase::Key => "confirm_key",
+            Phase::Sending(_) => "tones",
+            Phase::Ready => "a_leg_to_join",
+            Phase::Joined => "legs_to_part",
         };
-        self.resume(desk, gate);
+        sketch.say("waits_for", [word(waits)]);
     }
 }

@@ -8,19 +8,14 @@ mod picture;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::added::{self, Ringing};
-use super::element;
-use super::params::{self, Ending};
-use super::stream::{self, Streaming};
 use super::timers::{Timer, Timers};
 use crate::contract::{
     CallSetup, CallState, CallTime, FetchId, FetchKind, GraphAction, InstructionOutcome, LegNews,
     MediaFact, MediaFault, MediaOrder, Notice, NoticeKind, Output, Params, PlayId, RecognitionId,
-    RecordId, RecordOrder, SoundItem, Summary, Termination,
+    RecordId, RecordOrder, SoundItem, StreamOrder, Termination,
 };
 use model::{CallUuid, Direction, HangupCause, Leg, StreamId, Timestamp};
-use xml::Document;
-use xml::ast::{Finding, Severity, Target};
+use xml::ast::{Finding, Position, Severity, Target};
 
 /// How long a terminate webhook may take to explain a DTLS close: Meta's comes 50–500 ms after (§8 M11).
 const PATH_CLOSED_MS: u64 = 1_500;
@@ -35,13 +30,28 @@ const STREAMS: u64 = 1 << 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) element: &'static str,
-    pub(super) line: u32,
+    pub(super) at: Position,
 }
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} at line {}", self.element, self.line)
+        write!(f, "{} at line {}", self.element, self.at.line)
     }
+}
+
+/// How far it is.
+#[derive(Debug, Default)]
+pub(super) struct Ringing {
+    pub(super) fetch: Option<FetchId>,
+    /// The room has been told.
+    pub(super) heard: bool,
+}
+
+/// A stream that is being opened, or is open.
+pub(super) struct Streaming {
+    pub(super) id: StreamId,
+    pub(super) order: Box<StreamOrder>,
+    pub(super) began: bool,
 }
 
 /// See the module's note.
@@ -160,7 +170,7 @@ impl Desk {
     pub(super) fn instruction(&mut self, place: Place, outcome: InstructionOutcome, note: &str) {
         self.wish(Output::Instruction {
             element: place.element.to_owned(),
-            line: place.line,
+            line: place.at.line,
             outcome,
             note: note.to_owned(),
         });
@@ -248,6 +258,18 @@ impl Desk {
         uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
     }
 
+    /// The time of the call's first input.
+    pub(super) fn began(&self) -> CallTime {
+        self.began
+    }
+
+    /// Notes the cause that the call ended with. Returns `false` if it has ended already.
+    pub(super) fn set_concluded(&mut self, cause: HangupCause) -> bool {
+        let first = self.concluded.is_none();
+        self.concluded.get_or_insert(cause);
+        first
+    }
+
     /// Whole seconds since then, rounded up.
     pub(super) fn seconds_since(&self, from: CallTime) -> u64 {
         self.now.0.saturating_sub(from.0).div_ceil(1_000)
@@ -290,47 +312,8 @@ impl Desk {
 
     /// Tells the leg that dialled this one, if one did.
     pub(super) fn news(&mut self, news: LegNews) {
-        match &news {
-            LegNews::Placed => self.added("AddParticipantInitiated"),
-            LegNews::Ringing => self.added("AddParticipantRinging"),
-            _ => {}
-        }
         if self.setup.dialled().is_some() {
             self.wish(Output::News { news });
-        }
-    }
-
-    /// Tells whoever had this call placed for a multi-party call how far it has come (`plivo-callbacks.md` §3.6).
-    pub(super) fn added(&mut self, event: &str) {
-        self.added_as(event, None);
-    }
-
-    /// It will not be in; `status`: as what the call is over, if it is.
-    pub(super) fn not_added(&mut self, status: Option<&'static str>) {
-        self.added_as("AddParticipantFailed", status);
-    }
-
-    fn added_as(&mut self, event: &str, status: Option<&'static str>) {
-        let placed = self
-            .setup
-            .outbound
-            .as_ref()
-            .and_then(|placed| Some((placed.document.clone()?, placed.room)));
-        if let Some((document, room)) = placed {
-            self.added_by(&document, room, event, status);
-        }
-    }
-
-    /// The same of a document that a call gets later.
-    pub(super) fn added_by(
-        &mut self,
-        document: &Document,
-        room: Option<uuid::Uuid>,
-        event: &str,
-        status: Option<&'static str>,
-    ) {
-        if let Some(notice) = element::added(self, document, room, event, status) {
-            self.wish(Output::Notify { notice });
         }
     }
 
@@ -365,45 +348,6 @@ impl Desk {
         if self.connected { HangupCause::MediaTimeout } else { HangupCause::MediaSetupTimeout }
     }
 
-    /// The call is terminal: its media is closed, its record and hangup notice are wished for.
-    pub(super) fn conclude(&mut self, cause: HangupCause) {
-        self.media(MediaOrder::Close);
-        self.timers.clear_all();
-        added::over(self);
-        // Stopped and reported before the call's own end is (`plivo-xml.md` §4 rule 7).
-        stream::stop(self, None, stream::Stop::CallEnd);
-        if self.concluded.is_some() {
-            return;
-        }
-        self.concluded = Some(cause);
-        if self.answered.is_none() {
-            self.not_added(Some(params::final_status(self, cause)));
-        }
-        self.news(LegNews::Ended { cause });
-        let summary = Box::new(self.summary(cause));
-        self.wish(Output::Concluded { summary });
-    }
-
-    /// What there is to say of a call that ends now.
-    pub(super) fn summary(&self, cause: HangupCause) -> Summary {
-        let duration_secs = self.seconds_since(self.began);
-        let bill_secs = self.answered.map(|at| self.seconds_since(at)).unwrap_or(0);
-        let params =
-            params::hangup(self, &Ending { cause, at: self.now, duration_secs, bill_secs });
-        let (url, method) = self.setup.urls.hangup.clone();
-        Summary {
-            cause,
-            direction: self.setup.direction,
-            answered: self.answered,
-            ended: self.now,
-            duration_secs,
-            bill_secs,
-            meta_duration_secs: self.termination.as_ref().and_then(|t| t.duration_secs),
-            conference: self.conference,
-            hangup: Notice { kind: NoticeKind::Hangup, url, method, params },
-        }
-    }
-
     /// The machine's last wish.
     pub(super) fn over(&mut self) {
         self.timers.clear_all();
@@ -423,7 +367,7 @@ impl Desk {
         );
         assert!(!self.over || self.timers.next().is_none(), "a timer outlives the call");
         assert!(
-            self.timers.next().is_none_or(|at| at >= self.now),
+            self.timers.next().is_none_or(|(at, _)| at >= self.now),
             "a timer was left behind: {:?}",
             self.timers
         );

@@ -5,7 +5,6 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::Machine;
 use crate::contract::CallTime;
 
 /// A field of a machine and what it says: a line each.
@@ -72,20 +71,25 @@ pub const FIELDS: [&str; 17] = [
 ];
 
 /// A picture being drawn.
-pub(super) struct Sketch(Vec<Field>);
+pub(crate) struct Sketch(Vec<Field>);
 
 impl Sketch {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(FIELDS.iter().map(|name| Field { name, lines: Vec::new() }).collect())
     }
 
+    /// The picture as it was drawn.
+    pub(crate) fn fields(self) -> Vec<Field> {
+        self.0
+    }
+
     /// A line before all others of its field.
-    pub(super) fn say_first<const N: usize>(&mut self, name: &'static str, line: [Said; N]) {
+    pub(crate) fn say_first<const N: usize>(&mut self, name: &'static str, line: [Said; N]) {
         self.insert(name, false, Line(line.into()));
     }
 
     /// One more line of a field.
-    pub(super) fn say<const N: usize>(&mut self, name: &'static str, line: [Said; N]) {
+    pub(crate) fn say<const N: usize>(&mut self, name: &'static str, line: [Said; N]) {
         self.insert(name, true, Line(line.into()));
     }
 
@@ -108,20 +112,6 @@ pub(crate) fn word(word: &'static str) -> Said {
 /// Anything else.
 pub(crate) fn text(text: impl Display) -> Said {
     Said::Text(text.to_string())
-}
-
-impl Machine {
-    /// What it holds now. Pure, and the same for the same facts; before the first one every field is empty.
-    pub fn picture(&self) -> Vec<Field> {
-        let mut sketch = Sketch::new();
-        if let Some(call) = &self.call {
-            if let Some(state) = &call.state {
-                state.draw(&call.desk, &mut sketch);
-            }
-            call.desk.draw(&mut sketch);
-        }
-        sketch.0
-    }
 }
 
 /// The beginning of a long name.

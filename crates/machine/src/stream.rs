@@ -4,9 +4,8 @@
 //! The socket and the sound are the `stream` room's, which tells [`StreamFact`]s and is wished [`StreamWish`]es. The
 //! element is `element/stream.rs`; a stream outlives the document that began it.
 
-use super::desk::Desk;
+use super::desk::{Desk, Streaming};
 use super::params::{self, Event};
-use super::picture::{Sketch, brief, text, word};
 use super::timers::Timer;
 use crate::contract::display::foreign;
 use crate::contract::{
@@ -36,20 +35,6 @@ impl Stop {
 
 /// `StatusReason` of a stream that came to nothing.
 const CONNECTION_ERROR: &str = "connection_error";
-
-/// A stream that is being opened, or is open.
-pub(super) struct Streaming {
-    id: StreamId,
-    order: Box<StreamOrder>,
-    began: bool,
-}
-
-impl Streaming {
-    pub(super) fn draw(&self, sketch: &mut Sketch) {
-        let how = if self.began { "flows" } else { "being_opened" };
-        sketch.say("stream", [text(brief(self.id.0)), word(how)]);
-    }
-}
 
 /// A stream that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

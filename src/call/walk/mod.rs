@@ -231,7 +231,7 @@ impl Walk<'_> {
 
     /// What happens next, its time being now.
     fn next_fact(&mut self) -> Input {
-        let timer = self.machine.poll_timeout();
+        let timer = self.machine.poll_timeout().map(|(at, _)| at);
         if let Some((&(at, order), _)) = self.coming.first_key_value()
             && timer.is_none_or(|timer| at <= timer)
             && let Some(fact) = self.coming.remove(&(at, order))

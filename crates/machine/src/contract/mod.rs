@@ -18,7 +18,7 @@ mod room;
 mod setup;
 mod sound;
 mod stream;
-mod time;
+pub(crate) mod time;
 
 pub use command::{Command, Legs};
 pub use dial::{

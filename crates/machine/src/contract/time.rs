@@ -14,6 +14,11 @@ impl CallTime {
     }
     /// Later by `by`, rounded down to milliseconds.
     pub fn after(self, by: std::time::Duration) -> Self {
-        self.plus(u64::try_from(by.as_millis()).unwrap_or(u64::MAX))
+        self.plus(millis(by))
     }
+}
+
+/// A duration in whole milliseconds.
+pub(crate) fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,7 +1,6 @@
 //! What all parts of a machine share, drawn: the times, the media path, what Meta was asked for and has said.
 
 use super::super::picture::{Said, Sketch, brief, text, word};
-use super::super::timers::Timer;
 use super::Desk;
 use crate::contract::display::foreign;
 use model::{Direction, last_four};
@@ -33,7 +32,8 @@ impl Desk {
             sketch.say_first("room", [word("conference"), text(brief(room))]);
         }
         if let Some(stream) = &self.stream {
-            stream.draw(sketch);
+            let how = if stream.began { "flows" } else { "being_opened" };
+            sketch.say("stream", [text(brief(stream.id.0)), word(how)]);
         }
         if let Some(termination) = &self.termination {
             let status = termination.status.as_deref().unwrap_or("–");
@@ -44,44 +44,6 @@ impl Desk {
         }
         for (at, timer) in self.timers.all() {
             sketch.say("timers", [word(timer.as_str()), Said::At(at)]);
-        }
-    }
-}
-
-impl Timer {
-    /// Its name for people.
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::AcceptWait => "accept_wait",
-            Self::Accept => "accept_deadline",
-            Self::Ring => "ring",
-            Self::RingLimit => "ring_limit",
-            Self::Heard => "heard",
-            Self::AcceptOutcome => "accept_outcome",
-            Self::MediaSetup => "media_setup",
-            Self::PathClosed => "path_closed",
-            Self::MaxCall => "max_call",
-            Self::ScheduledHangup => "scheduled_hangup",
-            Self::Fetch => "fetch",
-            Self::Wait => "wait",
-            Self::Silence => "silence",
-            Self::InterDigit => "inter_digit",
-            Self::Execution => "execution",
-            Self::StartInput => "start_input",
-            Self::SpeechEnd => "speech_end",
-            Self::Transcript => "transcript",
-            Self::Interim => "interim",
-            Self::Record => "record",
-            Self::DialRing => "dial_ring",
-            Self::DialLimit => "dial_limit",
-            Self::RoomLimit => "room_limit",
-            Self::RoomWait => "room_wait",
-            Self::StreamLimit => "stream_limit",
-            Self::Confirm => "confirm",
-            Self::Close => "close",
-            Self::TerminateAgain => "terminate_again",
-            Self::Doubt => "doubt",
-            Self::Reap => "reap",
         }
     }
 }

@@ -4,75 +4,22 @@
 //! said, or nothing. Type-ahead is taken first, as if pressed the moment the attempt began. Whichever starts first wins:
 //! a key stops the recognition, and once words are heard keys mean nothing.
 
-mod picture;
-
+use super::Flow;
 use super::hear::Hearing;
-use super::{Early, Stretch};
+use super::prompt::Stretch;
+use super::wait::Early;
+use crate::activity::{self, Activity, Finished, Progress, Stop, Turn};
 use crate::contract::display::foreign;
 use crate::contract::{
     MediaOrder, Param, Params, PlayId, RecognitionId, SoundItem, SpeechFact, Voice,
 };
 use crate::desk::Desk;
-use crate::keys::KeyBuffer;
+use crate::keys::{Key, KeyBuffer, Rules};
 use crate::params;
+use crate::picture::{Sketch, text, word};
 use crate::timers::Timer;
 use model::Digit;
 use xml::ast::Target;
-
-/// A set of keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct KeySet(u16);
-
-impl KeySet {
-    /// `0-9 * #`; letters never reach a collection.
-    pub(super) fn all() -> Self {
-        Self(0x0fff)
-    }
-    pub(super) fn of(digits: &[Digit]) -> Self {
-        Self(digits.iter().fold(0, |set, d| set | 1 << d.event()))
-    }
-    fn has(self, digit: Digit) -> bool {
-        self.0 & 1 << digit.event() != 0
-    }
-}
-
-/// What a key means to a collection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rules {
-    pub(super) hears_keys: bool,
-    /// Ends the input, is no part of it.
-    pub(super) finish: Option<Digit>,
-    /// So many keys are an input.
-    pub(super) count: usize,
-    pub(super) valid: KeySet,
-    /// `log="false"`.
-    pub(crate) hidden: bool,
-}
-
-impl Rules {
-    /// Rules under which all keys are alike.
-    pub(crate) fn taking_all() -> Self {
-        Self {
-            hears_keys: true,
-            finish: None,
-            count: usize::MAX,
-            valid: KeySet::all(),
-            hidden: false,
-        }
-    }
-
-    /// A key that means the same here and does not tell which was pressed: the finishing key stays itself,
-    /// every valid one becomes the first valid one, every invalid one the first invalid one.
-    pub(crate) fn stand_in(&self, digit: Digit) -> Digit {
-        if digit.is_letter() || self.finish == Some(digit) {
-            return digit;
-        }
-        (0..12)
-            .filter_map(Digit::from_event)
-            .find(|d| self.finish != Some(*d) && self.valid.has(*d) == self.valid.has(digit))
-            .unwrap_or(digit)
-    }
-}
 
 /// The clocks of a collection; each is `None` where the element has no such clock.
 #[derive(Clone, Copy, Debug)]
@@ -86,16 +33,15 @@ pub(super) struct Clocks {
 }
 
 /// Where the keys go.
-#[derive(Clone)]
-pub(crate) struct Action {
-    pub(crate) target: Target,
-    pub(crate) redirect: bool,
+pub(super) struct Action {
+    pub(super) target: Target,
+    pub(super) redirect: bool,
     /// The parameters that carry the keys.
     pub(super) params: fn(Param) -> Params,
 }
 
 /// What became of a collection.
-pub(crate) enum Collected {
+enum Collected {
     /// It goes on.
     More,
     /// All attempts are used up.
@@ -104,7 +50,7 @@ pub(crate) enum Collected {
 }
 
 /// What the caller entered.
-pub(crate) enum Entered {
+enum Entered {
     Digits(Param),
     /// `confidence` in per cent.
     Speech {
@@ -138,7 +84,7 @@ enum Pressed {
 }
 
 /// A `GetInput` or `GetDigits` being carried out.
-pub(crate) struct Collection {
+pub(super) struct Collection {
     rules: Rules,
     clocks: Clocks,
     attempts_left: u8,
@@ -185,53 +131,55 @@ impl Collection {
         self
     }
 
-    /// Whether its keys must stay out of logs.
-    pub(crate) fn hides_keys(&self) -> bool {
-        self.rules.hidden
+    /// Begins the first attempt.
+    pub(super) fn start(mut self, turn: &mut Turn<'_>) -> Flow {
+        let collected = self.next_attempt(turn);
+        match self.finished(turn, collected) {
+            Some(finished) => Flow::Finished(finished),
+            None => Flow::run(self),
+        }
     }
 
-    pub(crate) fn rules(&self) -> Rules {
-        self.rules
+    /// How the element ended. `None` while the collection goes on.
+    fn finished(&mut self, turn: &mut Turn<'_>, collected: Collected) -> Option<Finished> {
+        let entered = match collected {
+            Collected::More => return None,
+            Collected::NoInput => None,
+            Collected::Input(entered) => Some(entered),
+        };
+        turn.keys.clear(self.rules.hidden);
+        let note = if entered.is_some() { "input" } else { "no input" };
+        let action = entered.and_then(|entered| self.action(entered));
+        Some(Finished::done(note).with_action(action))
+    }
+
+    fn progress(&mut self, turn: &mut Turn<'_>, collected: Collected) -> Progress {
+        self.finished(turn, collected).map_or(Progress::Pending, Progress::Finished)
     }
 
     /// Whether that is its prompt, or the sound an invalid key brings.
-    pub(crate) fn is_playing(&self, which: PlayId) -> bool {
+    fn is_playing(&self, which: PlayId) -> bool {
         matches!(self.phase, Phase::Prompt(play) | Phase::Invalid(play) if play == which)
     }
 
     /// Where that is to go, and the parameters that carry it.
-    pub(crate) fn action(self, entered: Entered) -> Option<(Action, Params)> {
-        let action = self.action?;
+    fn action(&mut self, entered: Entered) -> Option<activity::Action> {
+        let Action { target, redirect, params } = self.action.take()?;
         let params = match entered {
-            Entered::Digits(digits) => (action.params)(digits),
+            Entered::Digits(digits) => params(digits),
             Entered::Speech { text, confidence } => params::speech_of_get_input(text, confidence),
         };
-        Some((action, params))
-    }
-
-    /// Whether it waits for that recognition.
-    pub(crate) fn recognises(&self, recognition: RecognitionId) -> bool {
-        self.hearing.as_ref().is_some_and(|hearing| hearing.is(recognition))
-    }
-
-    /// Begins the first attempt.
-    pub(crate) fn begin(&mut self, desk: &mut Desk, keys: &mut KeyBuffer) -> Collected {
-        self.next_attempt(desk, keys)
+        Some(activity::Action { target, redirect, params, repeat_after_hangup: false })
     }
 
     /// A playlist came to its end.
-    pub(crate) fn played(
-        &mut self,
-        desk: &mut Desk,
-        keys: &mut KeyBuffer,
-        which: PlayId,
-    ) -> Collected {
+    fn sound_played(&mut self, turn: &mut Turn<'_>, which: PlayId) -> Collected {
         match self.phase {
             Phase::Prompt(play) if play == which => {
-                self.go_on(desk);
+                self.go_on(turn.desk);
                 Collected::More
             }
-            Phase::Invalid(play) if play == which => self.next_attempt(desk, keys),
+            Phase::Invalid(play) if play == which => self.next_attempt(turn),
             // One that was stopped in the moment it ended.
             Phase::Prompt(_)
             | Phase::Quiet { .. }
@@ -242,13 +190,7 @@ impl Collection {
     }
 
     /// A key was pressed.
-    pub(crate) fn pressed(
-        &mut self,
-        desk: &mut Desk,
-        keys: &mut KeyBuffer,
-        digit: Digit,
-        hidden: bool,
-    ) -> Collected {
+    fn pressed(&mut self, turn: &mut Turn<'_>, key: Key) -> Collected {
         if !self.rules.hears_keys || self.hearing.as_ref().is_some_and(Hearing::has_won) {
             return Collected::More;
         }
@@ -256,42 +198,41 @@ impl Collection {
             Phase::Listening => {}
             // The speech came first. Should it turn out to have no words, the next attempt begins with this key.
             Phase::Transcribing => {
-                keys.push(digit, hidden);
+                turn.keys.push(key);
                 return Collected::More;
             }
             // Barge-in: the rest of the prompt is skipped, the clocks start now.
             Phase::Prompt(_) | Phase::Quiet { .. } => {
-                self.stop_prompt(desk);
-                self.start_execution(desk);
+                self.stop_prompt(turn.desk);
+                self.start_execution(turn.desk);
             }
             // The key interrupts the sound and is the first of the next attempt.
             Phase::Invalid(play) => {
-                desk.media(MediaOrder::Stop { play });
+                turn.desk.media(MediaOrder::Stop { play });
                 if !self.take_attempt() {
                     return Collected::NoInput;
                 }
-                self.start_execution(desk);
+                self.start_execution(turn.desk);
             }
         }
         self.phase = Phase::Listening;
-        self.hear_no_more(desk);
-        match self.press(digit, hidden) {
+        self.hear_no_more(turn.desk);
+        match self.press(key) {
             Pressed::Unheard => Collected::More,
             Pressed::More => {
-                self.heard_one(desk);
+                self.heard_one(turn.desk);
                 Collected::More
             }
-            Pressed::Complete => self.complete(desk),
-            Pressed::Bare => self.next_attempt(desk, keys),
-            Pressed::Invalid => self.spoiled(desk).unwrap_or_else(|| self.next_attempt(desk, keys)),
+            Pressed::Complete => self.complete(turn.desk),
+            Pressed::Bare => self.next_attempt(turn),
+            Pressed::Invalid => self.spoiled(turn.desk).unwrap_or_else(|| self.next_attempt(turn)),
         }
     }
 
     /// Something about what the caller says.
-    pub(crate) fn heard(
+    fn heard(
         &mut self,
-        desk: &mut Desk,
-        keys: &mut KeyBuffer,
+        turn: &mut Turn<'_>,
         recognition: RecognitionId,
         fact: SpeechFact,
     ) -> Collected {
@@ -301,67 +242,50 @@ impl Collection {
         };
         match fact {
             SpeechFact::Began => {
-                hearing.voice(desk, phase == Phase::Listening);
+                hearing.voice(turn.desk, phase == Phase::Listening);
                 if phase == Phase::Listening {
-                    desk.timers.clear(Timer::StartInput);
+                    turn.desk.timers.clear(Timer::StartInput);
                 }
             }
             SpeechFact::Lasting => {
-                hearing.voice(desk, true);
-                self.spoken_to(desk);
+                hearing.voice(turn.desk, true);
+                self.spoken_to(turn.desk);
             }
             SpeechFact::Ended { ago_ms } => match phase {
                 // Too short to be speech, over a prompt: a cough, or an echo. What follows is heard afresh.
                 Phase::Prompt(_) | Phase::Quiet { .. } if !hearing.has_begun() => {
-                    hearing.begin(desk)
+                    hearing.begin(turn.desk)
                 }
                 Phase::Prompt(_) | Phase::Quiet { .. } | Phase::Listening | Phase::Invalid(_) => {
-                    hearing.quiet(desk, ago_ms);
+                    hearing.quiet(turn.desk, ago_ms);
                 }
                 Phase::Transcribing => {}
             },
             SpeechFact::Interim { stable, unstable, stability } => {
-                hearing.interim(desk, stable, unstable, stability);
-                self.spoken_to(desk);
+                hearing.interim(turn.desk, stable, unstable, stability);
+                self.spoken_to(turn.desk);
             }
             SpeechFact::Understood { text, confidence } => {
-                hearing.closed(desk);
+                hearing.closed(turn.desk);
                 if text.is_empty() {
-                    return self.no_words(desk, keys);
+                    return self.no_words(turn);
                 }
                 let text = hearing.words(text);
-                self.spoken_to(desk);
-                Self::stop_clocks(desk);
+                self.spoken_to(turn.desk);
+                Self::stop_clocks(turn.desk);
                 return Collected::Input(Entered::Speech { text, confidence });
             }
             SpeechFact::Failed { reason } => {
-                hearing.closed(desk);
+                hearing.closed(turn.desk);
                 let reason = foreign(&reason);
-                desk.remark(format!(
+                turn.desk.remark(format!(
                     "speech could not be recognised: {reason}; it counts as no input"
                 ));
-                return self.no_words(desk, keys);
+                return self.no_words(turn);
             }
-            SpeechFact::Unavailable => hearing.unavailable(desk),
+            SpeechFact::Unavailable => hearing.unavailable(turn.desk),
         }
         Collected::More
-    }
-
-    /// It is ended from outside: no sound and no clock of it is left.
-    pub(crate) fn cut(&mut self, desk: &mut Desk) {
-        Self::stop_clocks(desk);
-        self.hear_no_more(desk);
-        self.stop_prompt(desk);
-    }
-
-    /// The caller's voice, or a beep, while a wait within the prompt listens for it.
-    pub(crate) fn voice(&mut self, desk: &mut Desk, what: Voice) {
-        if let Phase::Quiet { early } = self.phase
-            && early.heard(desk, what)
-        {
-            early.stop(desk);
-            self.go_on(desk);
-        }
     }
 
     /// What is heard of the prompt, or of the sound that an invalid key brings, ends now.
@@ -374,48 +298,43 @@ impl Collection {
     }
 
     /// The call ends, and its media with it: nobody listens any more.
-    pub(crate) fn hear_no_more(&mut self, desk: &mut Desk) {
+    fn hear_no_more(&mut self, desk: &mut Desk) {
         if let Some(hearing) = &mut self.hearing {
             hearing.stop(desk);
         }
     }
 
     /// One of its clocks ran out. What was typed or said counts; nothing is an attempt used up.
-    pub(crate) fn timed_out(
-        &mut self,
-        desk: &mut Desk,
-        keys: &mut KeyBuffer,
-        timer: Timer,
-    ) -> Collected {
+    fn timed_out(&mut self, turn: &mut Turn<'_>, timer: Timer) -> Collected {
         if matches!(timer, Timer::Wait | Timer::Silence) {
             if let Phase::Quiet { early } = self.phase {
-                early.stop(desk);
-                self.go_on(desk);
+                early.stop(turn.desk);
+                self.go_on(turn.desk);
             }
             return Collected::More;
         }
         match (timer, &mut self.hearing) {
             (Timer::Interim, Some(hearing)) => {
-                hearing.tell(desk);
+                hearing.tell(turn.desk);
                 Collected::More
             }
             (Timer::Transcript, Some(hearing)) => {
-                hearing.stop(desk);
-                desk.remark(
+                hearing.stop(turn.desk);
+                turn.desk.remark(
                     "speech could not be recognised: no result came in time; it counts as no input"
                         .to_owned(),
                 );
-                self.next_attempt(desk, keys)
+                self.next_attempt(turn)
             }
             // Also where X runs out while somebody speaks: the result so far is used.
             (_, Some(hearing)) if hearing.has_begun() => {
-                Self::stop_clocks(desk);
-                hearing.finish(desk);
+                Self::stop_clocks(turn.desk);
+                hearing.finish(turn.desk);
                 self.phase = Phase::Transcribing;
                 Collected::More
             }
-            _ if self.digits.is_empty() => self.next_attempt(desk, keys),
-            _ => self.complete(desk),
+            _ if self.digits.is_empty() => self.next_attempt(turn),
+            _ => self.complete(turn.desk),
         }
     }
 
@@ -430,41 +349,41 @@ impl Collection {
     }
 
     /// There was speech, and no words in it: no input. What is heard over a prompt costs no attempt.
-    fn no_words(&mut self, desk: &mut Desk, keys: &mut KeyBuffer) -> Collected {
+    fn no_words(&mut self, turn: &mut Turn<'_>) -> Collected {
         match self.phase {
             Phase::Prompt(_) | Phase::Quiet { .. } | Phase::Invalid(_) => Collected::More,
-            Phase::Listening | Phase::Transcribing => self.next_attempt(desk, keys),
+            Phase::Listening | Phase::Transcribing => self.next_attempt(turn),
         }
     }
 
     /// Begins the next attempt: type-ahead first, then the prompt.
-    fn next_attempt(&mut self, desk: &mut Desk, keys: &mut KeyBuffer) -> Collected {
-        Self::stop_clocks(desk);
-        self.hear_no_more(desk);
+    fn next_attempt(&mut self, turn: &mut Turn<'_>) -> Collected {
+        Self::stop_clocks(turn.desk);
+        self.hear_no_more(turn.desk);
         while self.take_attempt() {
-            match self.take_type_ahead(keys) {
+            match self.take_type_ahead(turn.keys) {
                 // Nothing was typed ahead (or nothing is listened for).
                 Pressed::Unheard => {
                     if let Some(hearing) = &mut self.hearing {
-                        hearing.begin(desk);
+                        hearing.begin(turn.desk);
                     }
                     self.next = 0;
-                    self.go_on(desk);
+                    self.go_on(turn.desk);
                     return Collected::More;
                 }
                 // As a barge-in in the prompt's first moment.
                 Pressed::More => {
                     self.phase = Phase::Listening;
-                    self.start_execution(desk);
-                    self.heard_one(desk);
+                    self.start_execution(turn.desk);
+                    self.heard_one(turn.desk);
                     return Collected::More;
                 }
-                Pressed::Complete => return self.complete(desk),
+                Pressed::Complete => return self.complete(turn.desk),
                 Pressed::Bare => {}
                 // A key typed after it interrupts the sound before it was heard.
                 Pressed::Invalid => {
-                    if keys.is_empty()
-                        && let Some(playing) = self.spoiled(desk)
+                    if turn.keys.is_empty()
+                        && let Some(playing) = self.spoiled(turn.desk)
                     {
                         return playing;
                     }
@@ -477,8 +396,8 @@ impl Collection {
     /// Feeds type-ahead to this attempt, as far as it takes any.
     fn take_type_ahead(&mut self, keys: &mut KeyBuffer) -> Pressed {
         let mut last = Pressed::Unheard;
-        while let Some((digit, hidden)) = keys.pop() {
-            match self.press(digit, hidden) {
+        while let Some(key) = keys.pop() {
+            match self.press(key) {
                 Pressed::Unheard => {}
                 Pressed::More => last = Pressed::More,
                 ended @ (Pressed::Complete | Pressed::Bare | Pressed::Invalid) => return ended,
@@ -487,7 +406,8 @@ impl Collection {
         last
     }
 
-    fn press(&mut self, digit: Digit, hidden: bool) -> Pressed {
+    fn press(&mut self, key: Key) -> Pressed {
+        let Key { digit, hidden } = key;
         if !self.rules.hears_keys {
             Pressed::Unheard
         } else if self.rules.finish == Some(digit) {
@@ -571,5 +491,110 @@ impl Collection {
         for clock in [Timer::InterDigit, Timer::Execution, Timer::StartInput] {
             desk.timers.clear(clock);
         }
+    }
+}
+
+impl Activity for Collection {
+    fn played(&mut self, turn: &mut Turn<'_>, play: PlayId) -> Progress {
+        let collected = self.sound_played(turn, play);
+        self.progress(turn, collected)
+    }
+
+    fn play_failed(&mut self, turn: &mut Turn<'_>, play: PlayId, item: u16, reason: &str) {
+        if let Some(place) = turn.place
+            && self.is_playing(play)
+        {
+            turn.desk.remark(format!(
+                "prompt {} of {place} could not be played: {reason}; it is skipped",
+                item + 1
+            ));
+        }
+    }
+
+    fn digit(&mut self, turn: &mut Turn<'_>, key: Key) -> Progress {
+        let collected = self.pressed(turn, key);
+        self.progress(turn, collected)
+    }
+
+    /// The caller's voice, or a beep, while a wait within the prompt listens for it.
+    fn voice(&mut self, turn: &mut Turn<'_>, voice: Voice) -> Progress {
+        if let Phase::Quiet { early } = self.phase
+            && early.heard(turn.desk, voice)
+        {
+            early.stop(turn.desk);
+            self.go_on(turn.desk);
+        }
+        Progress::Pending
+    }
+
+    fn speech(
+        &mut self,
+        turn: &mut Turn<'_>,
+        recognition: RecognitionId,
+        event: SpeechFact,
+    ) -> Progress {
+        let collected = self.heard(turn, recognition, event);
+        self.progress(turn, collected)
+    }
+
+    fn timer(&mut self, turn: &mut Turn<'_>, timer: Timer) -> Progress {
+        let collected = match timer {
+            Timer::Wait
+            | Timer::Silence
+            | Timer::InterDigit
+            | Timer::Execution
+            | Timer::StartInput
+            | Timer::SpeechEnd
+            | Timer::Transcript
+            | Timer::Interim => self.timed_out(turn, timer),
+            // Timers of other instructions.
+            _ => return Progress::Pending,
+        };
+        self.progress(turn, collected)
+    }
+
+    fn stop(&mut self, turn: &mut Turn<'_>, why: Stop) {
+        match why {
+            Stop::CallEnds => self.hear_no_more(turn.desk),
+            Stop::Replaced => {
+                turn.keys.interrupted(self.rules.hidden);
+                Self::stop_clocks(turn.desk);
+                self.hear_no_more(turn.desk);
+                self.stop_prompt(turn.desk);
+            }
+        }
+    }
+
+    fn hides_digits(&self) -> Option<bool> {
+        Some(self.rules.hidden)
+    }
+
+    fn stand_in(&self, digit: Digit, _next: Rules) -> Digit {
+        self.rules.stand_in(digit)
+    }
+
+    fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
+        let hearing = self.hearing.as_ref().filter(|hearing| hearing.is(recognition));
+        hearing.map(|_| self.rules.hidden)
+    }
+
+    fn draw(&self, sketch: &mut Sketch) {
+        let line = match self.phase {
+            Phase::Prompt(play) => [word("prompt_or_key"), text(play.0)],
+            Phase::Quiet { .. } => [word("prompts_pause"), text("")],
+            Phase::Listening => [word("input"), text("")],
+            Phase::Transcribing => [word("what_was_said"), text("")],
+            Phase::Invalid(play) => [word("invalid_sound"), text(play.0)],
+        };
+        sketch.say("waits_for", line);
+        if !self.digits.is_empty() {
+            let digits =
+                if self.secret { "x".repeat(self.digits.len()) } else { self.digits.clone() };
+            sketch.say("digits", [text(digits)]);
+        }
+        if self.hearing.as_ref().is_some_and(Hearing::has_begun) {
+            sketch.say("digits", [word("speech_heard")]);
+        }
+        sketch.say("digits", [word("attempts_left"), text(self.attempts_left)]);
     }
 }

@@ -1,33 +1,57 @@
 //! `GetInput`: keys, speech, or whichever comes first (`plivo-xml.md` §5.5).
 
-use super::collect::{Action, Clocks, Collection, KeySet, Rules};
+use super::collect::{Action, Clocks, Collection};
 use super::hear::Hearing;
-use super::{Flow, millis, stretches};
-use crate::contract::Listening;
+use super::prompt::{self, stretches};
+use super::{At, Flow, Instruction};
+use crate::activity::Turn;
+use crate::contract::time::millis;
+use crate::contract::{Listening, Sound};
+use crate::keys::{KeySet, Rules};
 use crate::params;
 use xml::ast::{GetInput, InputType, Position};
 
-pub(super) fn start(get: &GetInput, at: Position) -> Flow {
-    let collection = Collection::new(
-        rules(get),
-        Clocks {
-            inter_digit_ms: millis(get.digit_end_timeout),
-            execution_ms: Some(millis(get.execution_timeout)),
-            start_input_ms: get.start_input_timeout.map(millis),
-        },
-        get.retries,
-        stretches(&get.prompts),
-        None,
-        Some(Action {
-            target: get.action.clone(),
-            redirect: get.redirect,
-            params: params::keys_of_get_input,
-        }),
-    );
-    Flow::Collect(Box::new(match get.input_type {
-        InputType::Dtmf => collection,
-        InputType::Speech | InputType::DtmfSpeech => collection.hearing(hearing(get, at)),
-    }))
+impl Instruction for GetInput {
+    fn start(&self, turn: &mut Turn<'_>, at: At) -> Flow {
+        let collection = Collection::new(
+            rules(self),
+            Clocks {
+                inter_digit_ms: millis(self.digit_end_timeout),
+                execution_ms: Some(millis(self.execution_timeout)),
+                start_input_ms: self.start_input_timeout.map(millis),
+            },
+            self.retries,
+            stretches(&self.prompts),
+            None,
+            Some(Action {
+                target: self.action.clone(),
+                redirect: self.redirect,
+                params: params::keys_of_get_input,
+            }),
+        );
+        match self.input_type {
+            InputType::Dtmf => collection.start(turn),
+            InputType::Speech | InputType::DtmfSpeech => {
+                collection.hearing(hearing(self, at.place.at)).start(turn)
+            }
+        }
+    }
+
+    fn needs_media(&self) -> bool {
+        true
+    }
+
+    fn takes_time(&self) -> bool {
+        true
+    }
+
+    fn sounds(&self) -> Vec<Sound> {
+        prompt::sounds(&self.prompts)
+    }
+
+    fn digit_rules(&self) -> Option<Rules> {
+        Some(rules(self))
+    }
 }
 
 fn hearing(get: &GetInput, at: Position) -> Hearing {
@@ -42,7 +66,7 @@ fn hearing(get: &GetInput, at: Position) -> Hearing {
     Hearing::new(how, at, millis(get.speech_end_timeout), get.interim.clone())
 }
 
-pub(super) fn rules(get: &GetInput) -> Rules {
+fn rules(get: &GetInput) -> Rules {
     Rules {
         hears_keys: get.input_type != InputType::Speech,
         finish: get.finish_on_key,

@@ -5,13 +5,17 @@
 //! `document::tape` has it.
 
 use super::get_digits::BEEP;
-use super::{Flow, Running, millis};
+use super::{At, Flow, Instruction};
+use crate::activity::{Action, Activity, Finished, Progress, Stop, Turn};
+use crate::contract::display::foreign;
 use crate::contract::recording;
+use crate::contract::time::millis;
 use crate::contract::{
     MediaOrder, Notice, NoticeKind, Param, Params, PlayId, RecordEnd, RecordFact, RecordId,
     RecordOrder, SoundItem, TranscriptOrder,
 };
 use crate::desk::Desk;
+use crate::keys::{Key, Rules};
 use crate::params::{self, Event};
 use crate::picture::{Sketch, text, word};
 use crate::timers::Timer;
@@ -25,7 +29,7 @@ pub(super) const SESSION_MAX_MS: u64 = 14_400_000;
 const GRACE_MS: u64 = 5_000;
 
 /// A `Record` in the foreground.
-pub(crate) struct Recording {
+struct Recording {
     element: Box<Record>,
     transcript: Option<TranscriptOrder>,
     phase: Phase,
@@ -43,25 +47,28 @@ enum Phase {
     Ending(RecordId),
 }
 
-/// Begins the element.
-pub(super) fn start(record: &Record, desk: &mut Desk) -> Flow {
-    if is_background(record) {
-        return Flow::Background(Box::new(record.clone()));
+impl Instruction for Record {
+    fn start(&self, turn: &mut Turn<'_>, _: At) -> Flow {
+        if is_background(self) {
+            return Flow::Background(Box::new(self.clone()));
+        }
+        let transcript = transcript(turn.desk, self.transcription.as_ref());
+        let phase = if self.play_beep {
+            Phase::Beep(turn.desk.play(vec![SoundItem::once(BEEP)]))
+        } else {
+            Phase::Recording(order(self, transcript.clone(), turn.desk))
+        };
+        let element = Box::new(self.clone());
+        Flow::run(Recording { element, transcript, phase, known: None, finished_by: None })
     }
-    let transcript = transcript(desk, record.transcription.as_ref());
-    let phase = if record.play_beep {
-        Phase::Beep(desk.play(vec![SoundItem::once(BEEP)]))
-    } else {
-        Phase::Recording(order(record, transcript.clone(), desk))
-    };
-    let element = Box::new(record.clone());
-    Flow::Run(Running::Recording(Box::new(Recording {
-        element,
-        transcript,
-        phase,
-        known: None,
-        finished_by: None,
-    })))
+
+    fn needs_media(&self) -> bool {
+        !is_background(self)
+    }
+
+    fn takes_time(&self) -> bool {
+        !is_background(self)
+    }
 }
 
 /// What is to be written down of a recording, where somebody can, and somebody is told; else a remark says why not.
@@ -76,11 +83,14 @@ pub(crate) fn transcript(
         );
         return None;
     };
-    able(desk, Some(TranscriptOrder { to, full: wanted.report_full }))
+    transcript_if_able(desk, Some(TranscriptOrder { to, full: wanted.report_full }))
 }
 
 /// The same, of what was ordered in another way.
-pub(crate) fn able(desk: &mut Desk, order: Option<TranscriptOrder>) -> Option<TranscriptOrder> {
+pub(crate) fn transcript_if_able(
+    desk: &mut Desk,
+    order: Option<TranscriptOrder>,
+) -> Option<TranscriptOrder> {
     let order = order?;
     if !desk.setup.limits.transcribes {
         desk.remark(NO_TRANSCRIPTION.to_owned());
@@ -92,7 +102,7 @@ pub(crate) fn able(desk: &mut Desk, order: Option<TranscriptOrder>) -> Option<Tr
 const NO_TRANSCRIPTION: &str = "transcription: no recogniser is configured ([speech.transcribe] or [speech.websocket]); the \
      recording is made without";
 
-pub(super) fn is_background(record: &Record) -> bool {
+fn is_background(record: &Record) -> bool {
     record.record_session || record.start_on_dial_answer
 }
 
@@ -145,7 +155,151 @@ pub(crate) fn after_hangup(desk: &Desk, target: &Target) -> Notice {
 }
 
 impl Recording {
-    pub(crate) fn draw(&self, sketch: &mut Sketch) {
+    fn record(&self) -> Option<RecordId> {
+        match self.phase {
+            Phase::Beep(_) => None,
+            Phase::Recording(record) | Phase::Ending(record) => Some(record),
+        }
+    }
+
+    /// Whether this is one of its `finishOnKey`.
+    fn ends_by(&self, digit: Digit) -> bool {
+        self.element.finish_on_key.contains(&digit)
+    }
+
+    fn end(&mut self, desk: &mut Desk, record: RecordId, end: RecordEnd) {
+        desk.media(MediaOrder::RecordStop { record, end, key: self.finished_by });
+        desk.set(Timer::Record, GRACE_MS);
+        self.phase = Phase::Ending(record);
+    }
+
+    fn params(&self, end: RecordEnd, duration_ms: u64, start_ms: i64, end_ms: i64) -> Params {
+        let (id, url) = self.known.clone().unwrap_or_default();
+        let mut params = recording::recorded(id, &url, end, duration_ms, start_ms, end_ms);
+        let digits = self.finished_by.map(|digit| digit.as_char().to_string()).unwrap_or_default();
+        params.insert("Digits".into(), Param::Plain(digits.into()));
+        params
+    }
+
+    /// The recording is over. `failure`: why nothing, or not all of it, could be recorded.
+    fn finished(&self, turn: &mut Turn<'_>, params: Params, failure: Option<String>) -> Progress {
+        let finished = match failure {
+            Some(why) => {
+                let why = foreign(&why);
+                if let Some(place) = turn.place {
+                    turn.desk.remark(format!("{place} could not record: {why}; the call goes on"));
+                }
+                Finished::failed(why)
+            }
+            None => Finished::done("recorded"),
+        };
+        let action = self.element.action.clone().map(|target| Action {
+            target,
+            redirect: self.element.redirect,
+            params,
+            repeat_after_hangup: true,
+        });
+        Progress::Finished(finished.with_action(action))
+    }
+}
+
+impl Activity for Recording {
+    /// A sound is over; the beep is followed by the recording.
+    fn played(&mut self, turn: &mut Turn<'_>, play: PlayId) -> Progress {
+        if self.phase == Phase::Beep(play) {
+            self.phase = Phase::Recording(order(&self.element, self.transcript.take(), turn.desk));
+        }
+        Progress::Pending
+    }
+
+    fn digit(&mut self, turn: &mut Turn<'_>, key: Key) -> Progress {
+        match self.phase {
+            Phase::Recording(record) if self.ends_by(key.digit) => {
+                self.finished_by = Some(key.digit);
+                self.end(turn.desk, record, RecordEnd::FinishedOnKey);
+            }
+            Phase::Beep(_) | Phase::Recording(_) | Phase::Ending(_) => turn.keys.push(key),
+        }
+        Progress::Pending
+    }
+
+    fn recording(
+        &mut self,
+        turn: &mut Turn<'_>,
+        recording: RecordId,
+        event: &RecordFact,
+    ) -> Progress {
+        if self.record() != Some(recording) {
+            return Progress::Pending;
+        }
+        match event {
+            RecordFact::Ready { id, url } => {
+                self.known = Some((*id, url.clone()));
+                Progress::Pending
+            }
+            RecordFact::Ended { end, duration_ms, start_ms, end_ms, why } => {
+                turn.desk.timers.clear(Timer::Record);
+                let failure = why.clone().or_else(|| {
+                    (*end == RecordEnd::Failed).then(|| "it could not be written".to_owned())
+                });
+                let params = self.params(*end, *duration_ms, *start_ms, *end_ms);
+                self.finished(turn, params, failure)
+            }
+        }
+    }
+
+    fn timer(&mut self, turn: &mut Turn<'_>, timer: Timer) -> Progress {
+        // The others are timers of other instructions.
+        if timer != Timer::Record {
+            return Progress::Pending;
+        }
+        if let Phase::Recording(record) = self.phase {
+            turn.desk.media(MediaOrder::RecordStop { record, end: RecordEnd::Failed, key: None });
+        }
+        let params = self.params(RecordEnd::Failed, 0, 0, 0);
+        self.finished(turn, params, Some("the recorder did not end it in time".to_owned()))
+    }
+
+    fn stop(&mut self, turn: &mut Turn<'_>, why: Stop) {
+        turn.desk.timers.clear(Timer::Record);
+        let end = match why {
+            Stop::CallEnds => RecordEnd::HungUp,
+            Stop::Replaced => RecordEnd::Stopped,
+        };
+        match self.phase {
+            Phase::Beep(play) => turn.desk.media(MediaOrder::Stop { play }),
+            Phase::Recording(record) => {
+                turn.desk.media(MediaOrder::RecordStop { record, end, key: None })
+            }
+            Phase::Ending(_) => {}
+        }
+    }
+
+    /// The key that ends the recording is told to the application, and stands for itself.
+    fn stand_in(&self, digit: Digit, next: Rules) -> Digit {
+        if self.ends_by(digit) {
+            return digit;
+        }
+        let is_alike =
+            |other: &Digit| !self.ends_by(*other) && next.stand_in(*other) == next.stand_in(digit);
+        (0..12).filter_map(Digit::from_event).find(is_alike).unwrap_or(digit)
+    }
+
+    fn is_recording(&self) -> bool {
+        matches!(self.phase, Phase::Recording(_))
+    }
+
+    fn awaits_recording(&self, recording: RecordId) -> bool {
+        self.record() == Some(recording)
+    }
+
+    fn stop_recording(&mut self, desk: &mut Desk) {
+        if let Phase::Recording(record) = self.phase {
+            self.end(desk, record, RecordEnd::Stopped);
+        }
+    }
+
+    fn draw(&self, sketch: &mut Sketch) {
         match self.phase {
             Phase::Beep(play) => sketch.say("waits_for", [word("beep"), text(play.0)]),
             Phase::Recording(record) => {
@@ -157,119 +311,5 @@ impl Recording {
                 sketch.say("waits_for", [word("recording_to_end")]);
             }
         }
-    }
-
-    fn record(&self) -> Option<RecordId> {
-        match self.phase {
-            Phase::Beep(_) => None,
-            Phase::Recording(record) | Phase::Ending(record) => Some(record),
-        }
-    }
-
-    /// A sound is over; the beep is followed by the recording.
-    pub(crate) fn played(&mut self, desk: &mut Desk, ended: PlayId) {
-        if self.phase == Phase::Beep(ended) {
-            self.phase = Phase::Recording(order(&self.element, self.transcript.take(), desk));
-        }
-    }
-
-    /// Whether this key ends it; else it is nobody's yet.
-    pub(crate) fn pressed(&mut self, desk: &mut Desk, digit: Digit) -> bool {
-        let Phase::Recording(record) = self.phase else { return false };
-        if !self.ends_by(digit) {
-            return false;
-        }
-        self.finished_by = Some(digit);
-        self.end(desk, record, RecordEnd::FinishedOnKey);
-        true
-    }
-
-    /// Whether this is one of its `finishOnKey`.
-    pub(crate) fn ends_by(&self, digit: Digit) -> bool {
-        self.element.finish_on_key.contains(&digit)
-    }
-
-    /// Whether something is being recorded now.
-    pub(crate) fn runs(&self) -> bool {
-        matches!(self.phase, Phase::Recording(_))
-    }
-
-    /// Whether this is its recording.
-    pub(crate) fn is(&self, record: RecordId) -> bool {
-        self.record() == Some(record)
-    }
-
-    /// REST ends it: what there is is the recording.
-    pub(crate) fn stop(&mut self, desk: &mut Desk) {
-        if let Phase::Recording(record) = self.phase {
-            self.end(desk, record, RecordEnd::Stopped);
-        }
-    }
-
-    fn end(&mut self, desk: &mut Desk, record: RecordId, end: RecordEnd) {
-        desk.media(MediaOrder::RecordStop { record, end, key: self.finished_by });
-        desk.set(Timer::Record, GRACE_MS);
-        self.phase = Phase::Ending(record);
-    }
-
-    /// A recorder tells something; what there is to say to the action, once the recording is over, and whether it failed.
-    pub(crate) fn told(
-        &mut self,
-        desk: &mut Desk,
-        record: RecordId,
-        what: RecordFact,
-    ) -> Option<(Params, Option<String>)> {
-        if self.record() != Some(record) {
-            return None;
-        }
-        match what {
-            RecordFact::Ready { id, url } => {
-                self.known = Some((id, url));
-                None
-            }
-            RecordFact::Ended { end, duration_ms, start_ms, end_ms, why } => {
-                desk.timers.clear(Timer::Record);
-                let why = why.or_else(|| {
-                    (end == RecordEnd::Failed).then(|| "it could not be written".to_owned())
-                });
-                Some((self.params(end, duration_ms, start_ms, end_ms), why))
-            }
-        }
-    }
-
-    /// The recorder has forgotten us.
-    pub(crate) fn forgotten(&mut self, desk: &mut Desk) -> (Params, Option<String>) {
-        if let Phase::Recording(record) = self.phase {
-            desk.media(MediaOrder::RecordStop { record, end: RecordEnd::Failed, key: None });
-        }
-        (
-            self.params(RecordEnd::Failed, 0, 0, 0),
-            Some("the recorder did not end it in time".to_owned()),
-        )
-    }
-
-    fn params(&self, end: RecordEnd, duration_ms: u64, start_ms: i64, end_ms: i64) -> Params {
-        let (id, url) = self.known.clone().unwrap_or_default();
-        let mut params = recording::recorded(id, &url, end, duration_ms, start_ms, end_ms);
-        let digits = self.finished_by.map(|digit| digit.as_char().to_string()).unwrap_or_default();
-        params.insert("Digits".into(), Param::Plain(digits.into()));
-        params
-    }
-
-    /// It ends from outside: the call does, or another document takes over.
-    pub(crate) fn cut(&mut self, desk: &mut Desk, end: RecordEnd) {
-        desk.timers.clear(Timer::Record);
-        match self.phase {
-            Phase::Beep(play) => desk.media(MediaOrder::Stop { play }),
-            Phase::Recording(record) => {
-                desk.media(MediaOrder::RecordStop { record, end, key: None })
-            }
-            Phase::Ending(_) => {}
-        }
-    }
-
-    /// Where its outcome goes, and whether that document runs next.
-    pub(crate) fn action(&self) -> Option<(Target, bool)> {
-        Some((self.element.action.clone()?, self.element.redirect))
     }
 }

@@ -164,7 +164,7 @@ proptest! {
             give(&mut machine, at, fact);
         }
         // Left alone, it comes to its end by its own timers.
-        while let Some(due) = machine.poll_timeout() {
+        while let Some((due, _)) = machine.poll_timeout() {
             at = at.max(due.0);
             prop_assert!(at < 24 * 3_600_000, "it never ends");
             give(&mut machine, at, Input::Timer);

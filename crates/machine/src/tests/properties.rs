@@ -419,7 +419,7 @@ impl Watch {
         }
         self.open_fetch = self.open_fetch.filter(|open| self.answered_fetch != Some(*open));
         assert!(
-            self.machine.poll_timeout().is_none_or(|due| due.0 >= self.at),
+            self.machine.poll_timeout().is_none_or(|(due, _)| due.0 >= self.at),
             "a timer stays behind"
         );
         assert_eq!(self.over, self.machine.state() == Some(CallState::Over));
@@ -617,7 +617,7 @@ proptest! {
             watch.give(input);
         }
         // Nobody says anything more: time alone ends every call.
-        while let Some(due) = watch.machine.poll_timeout() {
+        while let Some((due, _)) = watch.machine.poll_timeout() {
             watch.at = watch.at.max(due.0);
             watch.give(Input::Timer);
         }

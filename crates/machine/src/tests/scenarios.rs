@@ -226,7 +226,9 @@ impl Scenario {
             legs: BTreeMap::new(),
         };
         for fact in &self.facts {
-            while let Some(due) = run.machine.poll_timeout().filter(|due| due.0 < fact.at) {
+            while let Some(due) =
+                run.machine.poll_timeout().map(|(due, _)| due).filter(|due| due.0 < fact.at)
+            {
                 run.give(due.0, "timer", Input::Timer);
             }
             for comment in &fact.comments {

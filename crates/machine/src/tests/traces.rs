@@ -88,7 +88,7 @@ impl Trace {
             }
             let sound = self.sound(&bench);
             let key = presses.peek().map(|press| BASE_MS + press.at_ms);
-            let timer = bench.machine.poll_timeout().map(|due| due.0);
+            let timer = bench.machine.poll_timeout().map(|(due, _)| due.0);
             let next = [sound.map(|(end, _)| end), key, timer]
                 .into_iter()
                 .flatten()

@@ -7,28 +7,29 @@
 
 mod events;
 mod music;
-mod picture;
 mod target;
 
 use super::patterns::Patterns;
-use super::{Flow, millis};
+use super::{At, Flow, Instruction};
+use crate::activity::{Action, Activity, Finished, Gate, Progress, Stop, Turn};
 use crate::contract::dial::headers;
 use crate::contract::display::foreign;
+use crate::contract::time::millis;
 use crate::contract::{
     CallTime, Confirm, Destination, DialError, DialOrder, DialledBy, FetchFailure, FetchId,
-    Fetched, InstructionOutcome, LegNews, LegWish, MediaOrder, Output, Params, PlayId, RING_MAX_MS,
+    Fetched, LegNews, LegWish, MediaOrder, Output, PlayId, RING_MAX_MS,
 };
 use crate::desk::Desk;
-use crate::document::Gate;
+use crate::keys::Key;
+use crate::picture::{Sketch, text, word};
 use crate::timers::Timer;
 use events::Happened;
 use model::{CallUuid, Digit, Direction, HangupCause, Method, last_four};
 use music::Music;
-pub(crate) use music::ring_back;
-use xml::ast::{Dial, DialTarget, Target};
+use xml::ast::{Dial, DialTarget};
 
 /// A `Dial` being carried out.
-pub(crate) struct Dialing {
+struct Dialing {
     dial: Box<Dial>,
     legs: Vec<BLeg>,
     /// Of `legs`: who answered.
@@ -71,51 +72,69 @@ enum Phase {
     Over,
 }
 
-/// What became of a `Dial`.
-pub(crate) enum Dialled {
-    /// It goes on.
-    More,
-    /// All its legs have ended.
-    Over,
-}
-
 /// Begins: whoever may not be called is not, all others are at once.
-pub(super) fn start(dial: &Dial, desk: &mut Desk) -> Flow {
-    let mut dialing = Dialing {
-        dial: Box::new(dial.clone()),
-        legs: Vec::with_capacity(dial.targets.len()),
-        winner: None,
-        ready: false,
-        joined: false,
-        placed: false,
-        rang: false,
-        first_error: None,
-        last_end: None,
-        music: Music::of(&dial.dial_music),
-        typed_by_a: Patterns::new(&dial.digits_match),
-        typed_by_b: Patterns::new(&dial.digits_match_b_leg),
-    };
-    for (position, target) in (1..).zip(&dial.targets) {
-        let (from, to) = target::parties(dial, target, desk);
-        let call = desk.next_leg();
-        let leg =
-            BLeg { call, position, from, to, phase: Phase::Asked, begun: desk.now, answered: None };
-        let destination = target::destination(desk, target, &leg.from);
-        dialing.legs.push(leg);
-        match destination {
-            Ok(destination) => {
-                let order = Box::new(dialing.order(desk, target, call, position, destination));
-                desk.wish(Output::Dial { order });
-            }
-            Err(error) => dialing.not_placed(desk, dialing.legs.len() - 1, error, ""),
+impl Instruction for Dial {
+    fn start(&self, turn: &mut Turn<'_>, _: At) -> Flow {
+        let mut dialing = Dialing::place(self, turn.desk);
+        match dialing.begin(turn.desk) {
+            Some(finished) => Flow::Finished(finished),
+            None => Flow::run(dialing),
         }
     }
-    Flow::Dial(Box::new(dialing))
+
+    /// It asks for itself, once a target is called.
+    fn needs_media(&self) -> bool {
+        false
+    }
+
+    fn takes_time(&self) -> bool {
+        false
+    }
 }
 
 impl Dialing {
+    fn place(dial: &Dial, desk: &mut Desk) -> Self {
+        let mut dialing = Self {
+            dial: Box::new(dial.clone()),
+            legs: Vec::with_capacity(dial.targets.len()),
+            winner: None,
+            ready: false,
+            joined: false,
+            placed: false,
+            rang: false,
+            first_error: None,
+            last_end: None,
+            music: Music::of(&dial.dial_music),
+            typed_by_a: Patterns::new(&dial.digits_match),
+            typed_by_b: Patterns::new(&dial.digits_match_b_leg),
+        };
+        for (position, target) in (1..).zip(&dial.targets) {
+            let (from, to) = target::parties(dial, target, desk);
+            let call = desk.next_leg();
+            let leg = BLeg {
+                call,
+                position,
+                from,
+                to,
+                phase: Phase::Asked,
+                begun: desk.now,
+                answered: None,
+            };
+            let destination = target::destination(desk, target, &leg.from);
+            dialing.legs.push(leg);
+            match destination {
+                Ok(destination) => {
+                    let order = Box::new(dialing.order(desk, target, call, position, destination));
+                    desk.wish(Output::Dial { order });
+                }
+                Err(error) => dialing.not_placed(desk, dialing.legs.len() - 1, error, ""),
+            }
+        }
+        dialing
+    }
+
     /// Whether it is over already; else its time begins.
-    pub(crate) fn begin(&mut self, desk: &mut Desk) -> Dialled {
+    fn begin(&mut self, desk: &mut Desk) -> Option<Finished> {
         if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
             desk.set(Timer::DialRing, self.ring_ms());
         }
@@ -169,144 +188,9 @@ impl Dialing {
         }
     }
 
-    /// Whether somebody is being called, so that the caller has to be answered and hear something (§4 rule 2).
-    pub(crate) fn wants_media(&self) -> bool {
-        self.placed
-    }
-
-    /// A B-leg tells something.
-    pub(crate) fn told(
-        &mut self,
-        desk: &mut Desk,
-        gate: Gate,
-        call: CallUuid,
-        news: LegNews,
-    ) -> Dialled {
-        let Some(at) =
-            self.legs.iter().position(|leg| leg.call == call && leg.phase != Phase::Over)
-        else {
-            return Dialled::More;
-        };
-        match news {
-            LegNews::Refused { error, detail } => {
-                self.not_placed(desk, at, error, &foreign(&detail))
-            }
-            LegNews::Placed => self.placed(desk, gate, at),
-            LegNews::Ringing => {
-                self.placed(desk, gate, at);
-                self.rang = true;
-            }
-            LegNews::Answered => {
-                self.placed(desk, gate, at);
-                self.answered(desk, at);
-            }
-            LegNews::Ready => {
-                self.ready = self.winner == Some(at);
-                self.join(desk, gate);
-            }
-            LegNews::Key { digit } => self.match_patterns(desk, digit, false),
-            LegNews::Ended { cause } => match DialError::of_refused(cause) {
-                Some(error) if self.legs.get(at).is_some_and(|leg| leg.phase == Phase::Asked) => {
-                    self.not_placed(desk, at, error, "");
-                }
-                _ => self.ended(desk, at, cause),
-            },
-        }
-        self.so_far(desk)
-    }
-
-    /// Whether the caller and who answered hear each other, or have.
-    pub(crate) fn is_joined(&self) -> bool {
-        self.joined
-    }
-
     /// Whether the caller's keys are meant for this: they are no secret then, the application is told of them.
-    pub(crate) fn takes_keys(&self) -> bool {
+    fn takes_keys(&self) -> bool {
         self.joined && (self.dial.hangup_on_star || !self.dial.digits_match.is_empty())
-    }
-
-    /// The caller pressed a key; `true`: it was meant for this, and nobody else shall have it.
-    pub(crate) fn pressed(&mut self, desk: &mut Desk, digit: Digit) -> (bool, Dialled) {
-        if !self.takes_keys() {
-            return (false, Dialled::More);
-        }
-        self.match_patterns(desk, digit, true);
-        if self.dial.hangup_on_star
-            && digit.as_char() == '*'
-            && let Some(winner) = self.winner
-        {
-            self.end(desk, winner, HangupCause::DialEnded);
-        }
-        (true, self.so_far(desk))
-    }
-
-    /// The call's own path or answer has changed.
-    pub(crate) fn resume(&mut self, desk: &mut Desk, gate: Gate) {
-        if self.placed && !self.joined {
-            self.music.play(desk, gate);
-        }
-        self.join(desk, gate);
-    }
-
-    /// One of its timers fired.
-    pub(crate) fn fired(&mut self, desk: &mut Desk, gate: Gate, timer: Timer) -> Dialled {
-        match timer {
-            Timer::DialRing => self.end_all(desk, |_| HangupCause::RingTimeout),
-            Timer::DialLimit => self.end_all(desk, |_| HangupCause::TimeLimit),
-            Timer::Fetch => self.music.fetch_timed_out(desk, gate),
-            _ => {}
-        }
-        self.so_far(desk)
-    }
-
-    pub(crate) fn fetched(
-        &mut self,
-        desk: &mut Desk,
-        gate: Gate,
-        fetch: FetchId,
-        result: Result<Fetched, FetchFailure>,
-    ) {
-        self.music.fetched(desk, gate, fetch, result);
-    }
-
-    pub(crate) fn played(&mut self, desk: &mut Desk, gate: Gate, play: PlayId) {
-        self.music.played(desk, gate, play);
-    }
-
-    pub(crate) fn is_playing(&self, play: PlayId) -> bool {
-        self.music.is_playing(play)
-    }
-
-    /// The call ends, or another document takes over: the legs end with it, and no action follows.
-    pub(crate) fn cut(&mut self, desk: &mut Desk) {
-        self.end_all(desk, |leg| match leg.answered {
-            Some(_) => HangupCause::DialEnded,
-            None => HangupCause::CallerCancelled,
-        });
-        self.clean_up(desk);
-    }
-
-    /// Who answered, and has not ended.
-    pub(crate) fn b_leg(&self) -> Option<CallUuid> {
-        let leg = self.legs.get(self.winner?)?;
-        (leg.phase != Phase::Over).then_some(leg.call)
-    }
-
-    /// The leg that answered has got a document of its own: it goes on, and this is over for it.
-    pub(crate) fn leave(&mut self, desk: &mut Desk) {
-        if let Some(winner) = self.winner {
-            self.ended(desk, winner, HangupCause::ApiHangup);
-        }
-        self.clean_up(desk);
-    }
-
-    /// The call is transferred over REST, and its legs are not.
-    pub(crate) fn transferred(&mut self, desk: &mut Desk) {
-        self.end_all(desk, |leg| match leg.answered {
-            Some(_) => HangupCause::ApiHangup,
-            None => HangupCause::CancelledByApi,
-        });
-        self.clean_up(desk);
     }
 
     fn placed(&mut self, desk: &mut Desk, gate: Gate, at: usize) {
@@ -404,12 +288,21 @@ impl Dialing {
         self.tell(desk, at, Happened::Hangup { cause, error: None });
     }
 
-    fn so_far(&mut self, desk: &mut Desk) -> Dialled {
+    /// How the element ended. `None` while a leg is up.
+    fn so_far(&mut self, desk: &mut Desk) -> Option<Finished> {
         if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
-            return Dialled::More;
+            return None;
         }
         self.clean_up(desk);
-        Dialled::Over
+        let finished = match self.failed_before_placing() {
+            Some(error) => Finished::failed(error.as_str()),
+            None => Finished::done(self.status().0),
+        };
+        Some(finished.with_action(self.action(desk)))
+    }
+
+    fn progress(&mut self, desk: &mut Desk) -> Progress {
+        self.so_far(desk).map_or(Progress::Pending, Progress::Finished)
     }
 
     fn clean_up(&mut self, desk: &mut Desk) {
@@ -433,18 +326,171 @@ impl Dialing {
         self.first_error.filter(|_| self.last_end.is_none())
     }
 
-    /// How the instruction went.
-    pub(crate) fn went(&self) -> (InstructionOutcome, &'static str) {
-        match self.failed_before_placing() {
-            Some(error) => (InstructionOutcome::Failed, error.as_str()),
-            None => (InstructionOutcome::Done, self.status().0),
+    /// Where the outcome goes.
+    fn action(&self, desk: &Desk) -> Option<Action> {
+        Some(Action {
+            target: self.dial.action.clone()?,
+            redirect: self.dial.redirect,
+            params: self.outcome(desk),
+            repeat_after_hangup: false,
+        })
+    }
+}
+
+impl Activity for Dialing {
+    fn fetched(
+        &mut self,
+        turn: &mut Turn<'_>,
+        fetch: FetchId,
+        result: Result<Fetched, FetchFailure>,
+    ) -> Progress {
+        self.music.fetched(turn.desk, turn.gate, fetch, result);
+        Progress::Pending
+    }
+
+    fn played(&mut self, turn: &mut Turn<'_>, play: PlayId) -> Progress {
+        self.music.played(turn.desk, turn.gate, play);
+        Progress::Pending
+    }
+
+    fn play_failed(&mut self, turn: &mut Turn<'_>, play: PlayId, item: u16, reason: &str) {
+        if self.music.is_playing(play) {
+            turn.desk.remark(format!(
+                "item {} of dialMusic could not be played: {reason}; it is skipped",
+                item + 1
+            ));
         }
     }
 
-    /// Where the outcome goes: the URL, whether its document runs next, and what is told.
-    pub(crate) fn action(&self, desk: &Desk) -> Option<(Target, bool, Params)> {
-        let action = self.dial.action.clone()?;
-        Some((action, self.dial.redirect, self.outcome(desk)))
+    fn digit(&mut self, turn: &mut Turn<'_>, key: Key) -> Progress {
+        if !self.takes_keys() {
+            turn.keys.push(key);
+            return Progress::Pending;
+        }
+        self.match_patterns(turn.desk, key.digit, true);
+        if self.dial.hangup_on_star
+            && key.digit.as_char() == '*'
+            && let Some(winner) = self.winner
+        {
+            self.end(turn.desk, winner, HangupCause::DialEnded);
+        }
+        self.progress(turn.desk)
+    }
+
+    fn leg_event(&mut self, turn: &mut Turn<'_>, call: CallUuid, event: LegNews) -> Progress {
+        let (desk, gate) = (&mut *turn.desk, turn.gate);
+        let Some(at) =
+            self.legs.iter().position(|leg| leg.call == call && leg.phase != Phase::Over)
+        else {
+            return Progress::Pending;
+        };
+        match event {
+            LegNews::Refused { error, detail } => {
+                self.not_placed(desk, at, error, &foreign(&detail))
+            }
+            LegNews::Placed => self.placed(desk, gate, at),
+            LegNews::Ringing => {
+                self.placed(desk, gate, at);
+                self.rang = true;
+            }
+            LegNews::Answered => {
+                self.placed(desk, gate, at);
+                self.answered(desk, at);
+            }
+            LegNews::Ready => {
+                self.ready = self.winner == Some(at);
+                self.join(desk, gate);
+            }
+            LegNews::Key { digit } => self.match_patterns(desk, digit, false),
+            LegNews::Ended { cause } => match DialError::of_refused(cause) {
+                Some(error) if self.legs.get(at).is_some_and(|leg| leg.phase == Phase::Asked) => {
+                    self.not_placed(desk, at, error, "");
+                }
+                _ => self.ended(desk, at, cause),
+            },
+        }
+        self.progress(desk)
+    }
+
+    fn timer(&mut self, turn: &mut Turn<'_>, timer: Timer) -> Progress {
+        match timer {
+            Timer::DialRing => self.end_all(turn.desk, |_| HangupCause::RingTimeout),
+            Timer::DialLimit => self.end_all(turn.desk, |_| HangupCause::TimeLimit),
+            Timer::Fetch => self.music.fetch_timed_out(turn.desk, turn.gate),
+            // Timers of other instructions.
+            _ => return Progress::Pending,
+        }
+        self.progress(turn.desk)
+    }
+
+    fn gate_changed(&mut self, turn: &mut Turn<'_>) -> Progress {
+        if self.placed && !self.joined {
+            self.music.play(turn.desk, turn.gate);
+        }
+        self.join(turn.desk, turn.gate);
+        Progress::Pending
+    }
+
+    /// The legs end with the call, or with the document that dialled them. No action follows.
+    fn stop(&mut self, turn: &mut Turn<'_>, why: Stop) {
+        let (answered, unanswered) = match why {
+            Stop::CallEnds => (HangupCause::DialEnded, HangupCause::CallerCancelled),
+            Stop::Replaced => (HangupCause::ApiHangup, HangupCause::CancelledByApi),
+        };
+        self.end_all(turn.desk, |leg| match leg.answered {
+            Some(_) => answered,
+            None => unanswered,
+        });
+        self.clean_up(turn.desk);
+    }
+
+    /// Somebody is being called, so that the caller has to be answered and hear something (§4 rule 2).
+    fn wants_media(&self) -> bool {
+        self.placed
+    }
+
+    fn hides_digits(&self) -> Option<bool> {
+        self.takes_keys().then_some(false)
+    }
+
+    fn b_leg(&self) -> Option<CallUuid> {
+        let leg = self.legs.get(self.winner?)?;
+        (leg.phase != Phase::Over).then_some(leg.call)
+    }
+
+    fn release_b_leg(&mut self, desk: &mut Desk) {
+        if let Some(winner) = self.winner {
+            self.ended(desk, winner, HangupCause::ApiHangup);
+        }
+        self.clean_up(desk);
+    }
+
+    fn is_joined(&self) -> bool {
+        self.joined
+    }
+
+    fn draw(&self, sketch: &mut Sketch) {
+        for (index, leg) in self.legs.iter().enumerate() {
+            let won = self.winner == Some(index);
+            let how = match (leg.phase, leg.answered) {
+                (Phase::Over, _) => "leg_over",
+                (_, Some(_)) if won && self.joined => "leg_joined",
+                (_, Some(_)) => "leg_answered",
+                (Phase::Placed, None) => "leg_placed",
+                (Phase::Asked, None) => "leg_asked",
+            };
+            let name = format!("B{}", leg.position);
+            sketch.say(
+                "legs",
+                [text(name), text(format_args!("…{}", last_four(&leg.to))), word(how)],
+            );
+        }
+        let waits = match (self.winner, self.joined) {
+            (None, _) => "leg_to_answer",
+            (Some(_), false) => "leg_to_be_ready",
+            (Some(_), true) => "legs_to_part",
+        };
+        sketch.say("waits_for", [word(waits)]);
     }
 }
 

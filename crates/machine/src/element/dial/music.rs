@@ -1,19 +1,14 @@
 //! What the caller hears while others ring: a ring-back tone, nothing, or a document of `Speak`, `Play` and `Wait`, again
 //! and again (`plivo-xml.md` §5.7, dialMusic).
 
-use crate::contract::{FetchFailure, FetchId, Fetched, Output, PlayId, Sound, SoundItem};
+use crate::activity::Gate;
+use crate::contract::{FetchFailure, FetchId, Fetched, Output, PlayId};
 use crate::desk::Desk;
-use crate::document::Gate;
-use crate::element::round::Round;
-use crate::element::{fetch_sounds, sounds_fetched};
 use crate::params::Event;
+use crate::round::Round;
+use crate::sounds::{fetch_sounds, ring_back, sounds_fetched};
 use crate::timers::Timer;
-use xml::ast::{DialMusic, DocUrl, Repeat};
-
-/// 425 Hz, a second on and four off: ITU-T E.180, and what most of the world hears.
-const TONE_HZ: u16 = 425;
-const TONE_MS: u16 = 1_000;
-const PAUSE_SECS: u16 = 4;
+use xml::ast::{DialMusic, DocUrl};
 
 /// See the module's note.
 pub(super) enum Music {
@@ -99,12 +94,4 @@ impl Music {
             Self::None | Self::RingBack | Self::Document(_) => {}
         }
     }
-}
-
-/// The tone, once around.
-pub(crate) fn ring_back() -> Vec<SoundItem> {
-    let tone = SoundItem::once(Sound::Tone { hz: TONE_HZ, ms: TONE_MS });
-    let pause =
-        SoundItem { sound: Sound::Silence { ms: 1_000 }, repeat: Repeat::Times(PAUSE_SECS) };
-    vec![tone, pause]
 }

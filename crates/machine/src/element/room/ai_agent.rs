@@ -5,7 +5,7 @@
 //! everybody does, and the server sits beside it as the same participant: what is asked of that one is asked of both. When the
 //! stream ends, the participant leaves: a room whose agent has gone is told so.
 
-use super::multi_party::Attributes;
+use super::attributes::Attributes;
 use crate::contract::{Role, StreamFormat, StreamOrder, StreamTrack};
 use crate::desk::Desk;
 use crate::stream::{self, Stop};

@@ -1,13 +1,30 @@
 //! `Conference`: its attributes, and what it tells the application (`plivo-xml.md` §5.9, `plivo-callbacks.md` §3.5).
 
-use super::super::super::desk::Desk;
-use super::super::super::params::{self, Event};
-use super::super::{millis, record};
 use super::sounds::{Events, Sounds};
-use super::{Inside, Rules, Told, whole_room};
+use super::{Element, Inside, Rules, Told, start, whole_room};
+use crate::activity::Turn;
+use crate::contract::time::millis;
 use crate::contract::{Notice, NoticeKind, Param, Params, RecordOrder, RoomEntry, RoomKind};
+use crate::desk::Desk;
+use crate::element::{At, Flow, Instruction, record};
+use crate::params::{self, Event};
 use model::Method;
 use xml::ast::{Conference, Target, Transcription};
+
+impl Instruction for Conference {
+    fn start(&self, turn: &mut Turn<'_>, _: At) -> Flow {
+        let (element, rules, entry, sounds) = OfConference::read(self);
+        start(Element::Conference(Box::new(element)), rules, entry, sounds, turn.desk)
+    }
+
+    fn needs_media(&self) -> bool {
+        true
+    }
+
+    fn takes_time(&self) -> bool {
+        true
+    }
+}
 
 /// What it knows of itself.
 pub(super) struct OfConference {

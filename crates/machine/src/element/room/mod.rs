@@ -4,39 +4,40 @@
 //! Who else is in, and what that means for this call, the room decides (`call::rooms`); it tells by [`RoomNews`]. What the
 //! two elements call things, and what they tell the application, is `conference`'s and `multi_party`'s.
 
+pub(crate) mod add_participant;
 mod ai_agent;
+mod attributes;
 mod conference;
 mod multi_party;
-mod picture;
 mod sounds;
 
-use uuid::Uuid;
-
-use super::super::desk::Desk;
-use super::super::document::Gate;
-use super::super::params::Event;
-use super::super::stream;
-use super::super::timers::Timer;
+use super::Flow;
 use super::patterns::Patterns;
 use super::stream::DROPPED;
-use super::{Flow, Running};
+use crate::activity::{Action, Activity, Finished, Gate, Progress, Stop, Turn};
 use crate::contract::display::foreign;
 use crate::contract::recording;
 use crate::contract::{
     CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, MemberId, Notice,
-    Output, Param, Params, PlayId, RecordEnd, RecordId, RecordOrder, RoomEntry, RoomNews, RoomOut,
+    Output, Params, PlayId, RecordEnd, RecordId, RecordOrder, RoomEntry, RoomNews, RoomOut,
     RoomWish, TrackNews, TranscriptOrder,
 };
+use crate::desk::Desk;
+use crate::keys::Key;
+use crate::params::Event;
+use crate::picture::{Sketch, brief, text, word};
+use crate::stream;
+use crate::timers::Timer;
 use conference::OfConference;
 use model::{Digit, HangupCause};
 use multi_party::OfMultiParty;
 pub(crate) use multi_party::cut_off;
 use sounds::Sounds;
-use xml::Document;
-use xml::ast::{Conference, ElementKind, MultiPartyCall, Target};
+use uuid::Uuid;
+use xml::ast::Target;
 
 /// A call in a room, or on its way in.
-pub(crate) struct Attending {
+struct Attending {
     element: Element,
     rules: Rules,
     /// The room, also where it is full.
@@ -56,8 +57,6 @@ pub(crate) struct Attending {
     record_asked: Option<Notice>,
     /// The recording of what this one says.
     track: Option<RecordId>,
-    /// Why it is over.
-    ended: Option<Ended>,
 }
 
 /// Which element it is.
@@ -103,15 +102,6 @@ enum Ended {
     },
 }
 
-/// What becomes of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Attended {
-    /// It goes on.
-    More,
-    /// It has left.
-    Over,
-}
-
 /// Something that the application is told.
 #[derive(Clone, Copy, Debug)]
 enum Told<'a> {
@@ -124,39 +114,6 @@ enum Told<'a> {
     Audio { on: bool },
     Muted { on: bool },
     Held { on: bool },
-}
-
-/// `Conference` begins.
-pub(super) fn conference(conference: &Conference, desk: &mut Desk) -> Flow {
-    let (element, rules, entry, sounds) = OfConference::read(conference);
-    start(Element::Conference(Box::new(element)), rules, entry, sounds, desk)
-}
-
-/// `MultiPartyCall` begins.
-pub(super) fn multi_party(call: &MultiPartyCall, desk: &mut Desk) -> Flow {
-    let (element, rules, mut entry, sounds) = OfMultiParty::read(call);
-    entry.needs_company = desk.setup.outbound.as_ref().is_some_and(|placed| placed.needs_company);
-    start(Element::MultiParty(Box::new(element)), rules, entry, sounds, desk)
-}
-
-/// What is told of a call that was placed to enter a multi-party call, as its document has it.
-/// `room`: where there is one yet; `status`: `CallStatus` where the call is over.
-pub(crate) fn added(
-    desk: &Desk,
-    document: &Document,
-    room: Option<uuid::Uuid>,
-    event: &str,
-    status: Option<&'static str>,
-) -> Option<Notice> {
-    let call = document.elements.iter().find_map(|element| match &element.kind {
-        ElementKind::MultiPartyCall(call) => Some(call),
-        _ => None,
-    });
-    let mut notice = OfMultiParty::read(call?).0.added(desk, room, event)?;
-    if let Some(status) = status {
-        notice.params.insert("CallStatus".into(), Param::Plain(status.into()));
-    }
-    Some(notice)
 }
 
 /// What is ordered for a recording of all that is said in a room.
@@ -200,16 +157,194 @@ fn start(
         recorded: None,
         record_asked: None,
         track: None,
-        ended: None,
     };
     desk.wish(Output::Room { room: RoomWish::Enter { entry: Box::new(entry) } });
-    Flow::Run(Running::Attending(Box::new(attending)))
+    Flow::run(attending)
 }
 
 impl Attending {
-    /// The room tells something.
-    pub(crate) fn told(&mut self, desk: &mut Desk, gate: Gate, news: &RoomNews) -> Attended {
-        match *news {
+    fn entered(&mut self, desk: &mut Desk, starts: bool, room_left_ms: Option<u64>) {
+        self.tell(desk, Told::Entered { starts });
+        if let Some((how, when_alone)) =
+            self.inside.as_ref().and_then(|inside| self.element.record(desk, inside))
+        {
+            self.record_room(desk, how, when_alone);
+        }
+        if let Some(order) =
+            self.inside.as_ref().and_then(|inside| self.element.track(desk, inside))
+        {
+            self.track = Some(desk.record(order));
+        }
+        if let Some(ms) = self.rules.limit_ms.or(room_left_ms) {
+            desk.set(Timer::RoomLimit, ms);
+        }
+        if self.waits {
+            self.wait(desk);
+        }
+        self.element.begin_agent(desk);
+        if let Some(digits) = self.rules.send_digits.clone() {
+            let play = desk.next_play();
+            desk.media(MediaOrder::SendDigits { play, digits });
+        }
+        self.sounds.entered(desk, self.waits, self.held);
+    }
+
+    fn record_room(&mut self, desk: &mut Desk, how: Box<RecordOrder>, when_alone: bool) {
+        self.record_asked = how.callback.clone();
+        desk.wish(Output::Room { room: RoomWish::Record { how, when_alone } });
+    }
+
+    /// The room is recorded. A conference's application hears of the beginning, too (`plivo-callbacks.md` §3.5).
+    fn recorded(&mut self, desk: &mut Desk, id: Uuid, url: &str, begun: bool) {
+        self.recorded = Some((id, url.to_owned()));
+        if begun {
+            self.sounds.record_begun(desk);
+        }
+        let asked = self.record_asked.take_if(|_| begun);
+        if let (Element::Conference(_), Some(mut notice)) = (&self.element, asked) {
+            let mut params = recording::begun(id, url);
+            // That is the element `Record`'s: nobody presses a key to end a room's recording.
+            params.remove("Digits");
+            notice.params.extend(params);
+            desk.wish(Output::Notify { notice });
+        }
+    }
+
+    /// What somebody wants over an API of the recording of what this one says.
+    fn record_track(&mut self, desk: &mut Desk, what: &TrackNews) {
+        match (what, self.track) {
+            (TrackNews::Begin { how, callback }, None) => {
+                let Some(inside) = &self.inside else { return };
+                let callback =
+                    callback.as_ref().map(|target| self.element.recorded(desk, inside, target));
+                let transcript = super::record::transcript_if_able(desk, how.transcript.clone());
+                self.track =
+                    Some(desk.record(RecordOrder { callback, transcript, ..(**how).clone() }));
+            }
+            (TrackNews::Stop, Some(record)) => {
+                desk.media(MediaOrder::RecordStop { record, end: RecordEnd::Stopped, key: None });
+                self.track = None;
+            }
+            (TrackNews::Pause { on }, Some(record)) => {
+                desk.media(MediaOrder::RecordPause { record, on: *on })
+            }
+            // Two asked at the same time.
+            (TrackNews::Begin { .. }, Some(_))
+            | (TrackNews::Stop | TrackNews::Pause { .. }, None) => {}
+        }
+    }
+
+    fn wait(&self, desk: &mut Desk) {
+        if let Some(ms) = self.rules.wait_ms {
+            desk.set(Timer::RoomWait, ms);
+        }
+    }
+
+    /// What is heard instead of the room: music while it waits or is on hold.
+    fn tune(&mut self, desk: &mut Desk, gate: Gate) {
+        if self.inside.is_some() {
+            self.sounds.tune(desk, gate, self.waits, self.held);
+        }
+    }
+
+    /// Whether the caller's keys are meant for this: they are no secret then, the application is told of them.
+    fn takes_keys(&self) -> bool {
+        self.inside.is_some()
+            && (self.rules.hangup_on_star
+                || !self.rules.digits_match.is_empty()
+                || self.element.tells_keys())
+    }
+
+    fn leave(&mut self, desk: &mut Desk, why: Ended) -> Progress {
+        self.out(desk);
+        let (outcome, note) = why.outcome();
+        Progress::Finished(Finished {
+            outcome,
+            note: note.into(),
+            action: self.action(desk),
+            end_cause: self.end_cause(why),
+        })
+    }
+
+    /// Out of the room, with all that is told of it.
+    fn out(&mut self, desk: &mut Desk) {
+        for timer in [Timer::RoomLimit, Timer::RoomWait] {
+            desk.timers.clear(timer);
+        }
+        if let Some(record) = self.track.take() {
+            desk.media(MediaOrder::RecordStop { record, end: RecordEnd::HungUp, key: None });
+        }
+        self.element.stop_agent(desk);
+        // Nobody hears it any more.
+        if std::mem::take(&mut self.speaks) {
+            self.tell(desk, Told::Speech { on: false });
+        }
+        self.sounds.stop(desk);
+        let sounds = if self.inside.is_some() { self.sounds.of_leaving() } else { Vec::new() };
+        let [others_stay, was_last] = match &self.inside {
+            Some(inside) => [false, true]
+                .map(|last| self.element.left(desk, inside, last).into_iter().collect()),
+            None => Default::default(),
+        };
+        let over =
+            self.inside.as_ref().and_then(|inside| self.element.over(desk, inside)).map(Box::new);
+        desk.wish(Output::Room { room: RoomWish::Leave { sounds, others_stay, was_last, over } });
+    }
+
+    fn tell(&self, desk: &mut Desk, what: Told<'_>) {
+        let Some(inside) = &self.inside else { return };
+        for notice in self.element.told(desk, inside, what) {
+            desk.wish(Output::Notify { notice });
+        }
+    }
+
+    /// What the call ends with where nothing follows in its document; the usual, where there is none.
+    fn end_cause(&self, why: Ended) -> Option<HangupCause> {
+        match (&self.element, why) {
+            (Element::Conference(_), _) => None,
+            (Element::MultiParty(_), Ended::Out(why)) => match why {
+                RoomOut::Kicked => Some(HangupCause::MpcKicked),
+                RoomOut::Ended | RoomOut::TimeUp => Some(HangupCause::MpcEnded),
+                RoomOut::Stopped => Some(HangupCause::MpcStopped),
+                RoomOut::Alone => None,
+            },
+            (
+                Element::MultiParty(_),
+                Ended::Full | Ended::Star | Ended::TimeLimit | Ended::AgentGone { .. },
+            ) => None,
+        }
+    }
+
+    /// Where the outcome goes: the URL, whether its document runs next, and what is told.
+    fn action(&self, desk: &Desk) -> Option<Action> {
+        let (target, redirect, params) = match &self.element {
+            Element::Conference(of) => {
+                of.action(self.room, self.inside.as_ref(), self.recorded.as_ref())
+            }
+            Element::MultiParty(of) => of.action(desk, self.room, self.inside.as_ref()),
+        }?;
+        Some(Action { target, redirect, params, repeat_after_hangup: false })
+    }
+}
+
+impl Ended {
+    /// How the instruction went.
+    fn outcome(self) -> (InstructionOutcome, &'static str) {
+        match self {
+            Self::Full => (InstructionOutcome::Failed, "full"),
+            Self::Out(why) => (InstructionOutcome::Done, why.as_str()),
+            Self::Star => (InstructionOutcome::Done, "star"),
+            Self::TimeLimit => (InstructionOutcome::Done, "time limit"),
+            Self::AgentGone { dropped: true } => (InstructionOutcome::Failed, DROPPED),
+            Self::AgentGone { dropped: false } => (InstructionOutcome::Done, "its agent has gone"),
+        }
+    }
+}
+
+impl Activity for Attending {
+    fn room_event(&mut self, turn: &mut Turn<'_>, event: &RoomNews) -> Progress {
+        let desk = &mut *turn.desk;
+        match *event {
             RoomNews::Entered { room, member, first, begins, starts, room_left_ms } => {
                 if self.inside.is_none() {
                     self.room = Some(room);
@@ -265,7 +400,8 @@ impl Attending {
                 if let Some(inside) = &self.inside {
                     let callback =
                         callback.as_ref().map(|target| self.element.recorded(desk, inside, target));
-                    let transcript = super::record::able(desk, how.transcript.clone());
+                    let transcript =
+                        super::record::transcript_if_able(desk, how.transcript.clone());
                     let how = Box::new(RecordOrder { callback, transcript, ..(**how).clone() });
                     self.record_room(desk, how, true);
                 }
@@ -273,258 +409,125 @@ impl Attending {
             RoomNews::Track { ref what } => self.record_track(desk, what),
             RoomNews::Recorded { id, ref url, begun } => self.recorded(desk, id, url, begun),
         }
-        self.tune(desk, gate);
-        Attended::More
+        self.tune(desk, turn.gate);
+        Progress::Pending
     }
 
-    fn entered(&mut self, desk: &mut Desk, starts: bool, room_left_ms: Option<u64>) {
-        self.tell(desk, Told::Entered { starts });
-        if let Some((how, when_alone)) =
-            self.inside.as_ref().and_then(|inside| self.element.record(desk, inside))
+    fn fetched(
+        &mut self,
+        turn: &mut Turn<'_>,
+        fetch: FetchId,
+        result: Result<Fetched, FetchFailure>,
+    ) -> Progress {
+        self.sounds.fetched(turn.desk, fetch, result);
+        self.tune(turn.desk, turn.gate);
+        Progress::Pending
+    }
+
+    fn played(&mut self, turn: &mut Turn<'_>, play: PlayId) -> Progress {
+        self.sounds.played(turn.desk, turn.gate, play);
+        Progress::Pending
+    }
+
+    fn play_failed(&mut self, turn: &mut Turn<'_>, play: PlayId, item: u16, reason: &str) {
+        if let Some(place) = turn.place
+            && self.sounds.is_playing(play)
         {
-            self.record_room(desk, how, when_alone);
-        }
-        if let Some(order) =
-            self.inside.as_ref().and_then(|inside| self.element.track(desk, inside))
-        {
-            self.track = Some(desk.record(order));
-        }
-        if let Some(ms) = self.rules.limit_ms.or(room_left_ms) {
-            desk.set(Timer::RoomLimit, ms);
-        }
-        if self.waits {
-            self.wait(desk);
-        }
-        self.element.begin_agent(desk);
-        if let Some(digits) = self.rules.send_digits.clone() {
-            let play = desk.next_play();
-            desk.media(MediaOrder::SendDigits { play, digits });
-        }
-        self.sounds.entered(desk, self.waits, self.held);
-    }
-
-    fn record_room(&mut self, desk: &mut Desk, how: Box<RecordOrder>, when_alone: bool) {
-        self.record_asked = how.callback.clone();
-        desk.wish(Output::Room { room: RoomWish::Record { how, when_alone } });
-    }
-
-    /// The room is recorded. A conference's application hears of the beginning, too (`plivo-callbacks.md` §3.5).
-    fn recorded(&mut self, desk: &mut Desk, id: Uuid, url: &str, begun: bool) {
-        self.recorded = Some((id, url.to_owned()));
-        if begun {
-            self.sounds.record_begun(desk);
-        }
-        let asked = self.record_asked.take_if(|_| begun);
-        if let (Element::Conference(_), Some(mut notice)) = (&self.element, asked) {
-            let mut params = recording::begun(id, url);
-            // That is the element `Record`'s: nobody presses a key to end a room's recording.
-            params.remove("Digits");
-            notice.params.extend(params);
-            desk.wish(Output::Notify { notice });
+            turn.desk.remark(format!(
+                "item {} of the music of {place} could not be played: {reason}; it is skipped",
+                item + 1
+            ));
         }
     }
 
-    /// What somebody wants over an API of the recording of what this one says.
-    fn record_track(&mut self, desk: &mut Desk, what: &TrackNews) {
-        match (what, self.track) {
-            (TrackNews::Begin { how, callback }, None) => {
-                let Some(inside) = &self.inside else { return };
-                let callback =
-                    callback.as_ref().map(|target| self.element.recorded(desk, inside, target));
-                let transcript = super::record::able(desk, how.transcript.clone());
-                self.track =
-                    Some(desk.record(RecordOrder { callback, transcript, ..(**how).clone() }));
-            }
-            (TrackNews::Stop, Some(record)) => {
-                desk.media(MediaOrder::RecordStop { record, end: RecordEnd::Stopped, key: None });
-                self.track = None;
-            }
-            (TrackNews::Pause { on }, Some(record)) => {
-                desk.media(MediaOrder::RecordPause { record, on: *on })
-            }
-            // Two asked at the same time.
-            (TrackNews::Begin { .. }, Some(_))
-            | (TrackNews::Stop | TrackNews::Pause { .. }, None) => {}
+    fn digit(&mut self, turn: &mut Turn<'_>, key: Key) -> Progress {
+        if self.inside.is_none() {
+            turn.keys.push(key);
+            return Progress::Pending;
         }
+        let digit = key.digit;
+        for pattern in self.typed.pressed(digit) {
+            self.tell(turn.desk, Told::Digits(&pattern));
+        }
+        self.tell(turn.desk, Told::Key(digit));
+        if self.rules.hangup_on_star && digit.as_char() == '*' {
+            return self.leave(turn.desk, Ended::Star);
+        }
+        if self.rules.relays_keys {
+            turn.desk.wish(Output::Room { room: RoomWish::Key { digit } });
+        }
+        if !self.takes_keys() {
+            turn.keys.push(key);
+        }
+        Progress::Pending
     }
 
-    fn wait(&self, desk: &mut Desk) {
-        if let Some(ms) = self.rules.wait_ms {
-            desk.set(Timer::RoomWait, ms);
-        }
-    }
-
-    /// A stream of the call's has ended: where it was the agent's, that one leaves.
-    pub(crate) fn stream_ended(&mut self, desk: &mut Desk, ended: stream::Ended) -> Attended {
+    /// Where the stream was the agent's, that one leaves.
+    fn stream_ended(&mut self, turn: &mut Turn<'_>, ended: stream::Ended) -> Progress {
         let is_its_agents = match &mut self.element {
             Element::MultiParty(of) => of.agent.ended(ended.stream),
             Element::Conference(_) => false,
         };
         match is_its_agents {
-            true => self.leave(desk, Ended::AgentGone { dropped: ended.dropped }),
-            false => Attended::More,
+            true => self.leave(turn.desk, Ended::AgentGone { dropped: ended.dropped }),
+            false => Progress::Pending,
         }
     }
 
-    /// What is heard instead of the room: music while it waits or is on hold.
-    fn tune(&mut self, desk: &mut Desk, gate: Gate) {
-        if self.inside.is_some() {
-            self.sounds.tune(desk, gate, self.waits, self.held);
-        }
-    }
-
-    /// The call's own path has changed.
-    pub(crate) fn resume(&mut self, desk: &mut Desk, gate: Gate) {
-        self.tune(desk, gate);
-    }
-
-    /// Whether the caller's keys are meant for this: they are no secret then, the application is told of them.
-    pub(crate) fn takes_keys(&self) -> bool {
-        self.inside.is_some()
-            && (self.rules.hangup_on_star
-                || !self.rules.digits_match.is_empty()
-                || self.element.tells_keys())
-    }
-
-    /// The caller pressed a key; `true`: it was meant for this, and nobody else shall have it.
-    pub(crate) fn pressed(&mut self, desk: &mut Desk, digit: Digit) -> (bool, Attended) {
-        if self.inside.is_none() {
-            return (false, Attended::More);
-        }
-        for pattern in self.typed.pressed(digit) {
-            self.tell(desk, Told::Digits(&pattern));
-        }
-        self.tell(desk, Told::Key(digit));
-        if self.rules.hangup_on_star && digit.as_char() == '*' {
-            return (true, self.leave(desk, Ended::Star));
-        }
-        if self.rules.relays_keys {
-            desk.wish(Output::Room { room: RoomWish::Key { digit } });
-        }
-        (self.takes_keys(), Attended::More)
-    }
-
-    /// One of its timers fired.
-    pub(crate) fn fired(&mut self, desk: &mut Desk, gate: Gate, timer: Timer) -> Attended {
+    fn timer(&mut self, turn: &mut Turn<'_>, timer: Timer) -> Progress {
         match timer {
             // The call that they are in is over for all of them at this moment.
             Timer::RoomLimit if self.rules.limit_ms.is_none() => {
-                self.leave(desk, Ended::Out(RoomOut::TimeUp))
+                self.leave(turn.desk, Ended::Out(RoomOut::TimeUp))
             }
-            Timer::RoomLimit | Timer::RoomWait => self.leave(desk, Ended::TimeLimit),
+            Timer::RoomLimit | Timer::RoomWait => self.leave(turn.desk, Ended::TimeLimit),
             Timer::Fetch => {
-                self.sounds.timed_out(desk);
-                self.tune(desk, gate);
-                Attended::More
+                self.sounds.timed_out(turn.desk);
+                self.tune(turn.desk, turn.gate);
+                Progress::Pending
             }
-            _ => Attended::More,
+            // Timers of other instructions.
+            _ => Progress::Pending,
         }
     }
 
-    pub(crate) fn fetched(
-        &mut self,
-        desk: &mut Desk,
-        gate: Gate,
-        fetch: FetchId,
-        result: Result<Fetched, FetchFailure>,
-    ) {
-        self.sounds.fetched(desk, fetch, result);
-        self.tune(desk, gate);
+    fn gate_changed(&mut self, turn: &mut Turn<'_>) -> Progress {
+        self.tune(turn.desk, turn.gate);
+        Progress::Pending
     }
 
-    pub(crate) fn played(&mut self, desk: &mut Desk, gate: Gate, play: PlayId) {
-        self.sounds.played(desk, gate, play);
+    /// No action follows.
+    fn stop(&mut self, turn: &mut Turn<'_>, _: Stop) {
+        self.out(turn.desk);
     }
 
-    pub(crate) fn is_playing(&self, play: PlayId) -> bool {
-        self.sounds.is_playing(play)
+    fn hides_digits(&self) -> Option<bool> {
+        self.takes_keys().then_some(false)
     }
 
-    /// The call ends, or another document takes over: no action follows.
-    pub(crate) fn cut(&mut self, desk: &mut Desk) {
-        if self.ended.is_none() {
-            self.out(desk);
-        }
-    }
-
-    fn leave(&mut self, desk: &mut Desk, why: Ended) -> Attended {
-        self.out(desk);
-        self.ended = Some(why);
-        Attended::Over
-    }
-
-    /// Out of the room, with all that is told of it.
-    fn out(&mut self, desk: &mut Desk) {
-        for timer in [Timer::RoomLimit, Timer::RoomWait] {
-            desk.timers.clear(timer);
-        }
-        if let Some(record) = self.track.take() {
-            desk.media(MediaOrder::RecordStop { record, end: RecordEnd::HungUp, key: None });
-        }
-        self.element.stop_agent(desk);
-        // Nobody hears it any more.
-        if std::mem::take(&mut self.speaks) {
-            self.tell(desk, Told::Speech { on: false });
-        }
-        self.sounds.stop(desk);
-        let sounds = if self.inside.is_some() { self.sounds.of_leaving() } else { Vec::new() };
-        let [others_stay, was_last] = match &self.inside {
-            Some(inside) => [false, true]
-                .map(|last| self.element.left(desk, inside, last).into_iter().collect()),
-            None => Default::default(),
+    fn draw(&self, sketch: &mut Sketch) {
+        let what = match self.element {
+            Element::Conference(_) => "conference",
+            Element::MultiParty(_) => "multi_party_call",
         };
-        let over =
-            self.inside.as_ref().and_then(|inside| self.element.over(desk, inside)).map(Box::new);
-        desk.wish(Output::Room { room: RoomWish::Leave { sounds, others_stay, was_last, over } });
-    }
-
-    fn tell(&self, desk: &mut Desk, what: Told<'_>) {
-        let Some(inside) = &self.inside else { return };
-        for notice in self.element.told(desk, inside, what) {
-            desk.wish(Output::Notify { notice });
-        }
-    }
-
-    /// How the instruction went.
-    pub(crate) fn went(&self) -> (InstructionOutcome, &'static str) {
-        match self.ended {
-            Some(Ended::Full) => (InstructionOutcome::Failed, "full"),
-            Some(Ended::Out(why)) => (InstructionOutcome::Done, why.as_str()),
-            Some(Ended::Star) => (InstructionOutcome::Done, "star"),
-            Some(Ended::TimeLimit) => (InstructionOutcome::Done, "time limit"),
-            Some(Ended::AgentGone { dropped: true }) => (InstructionOutcome::Failed, DROPPED),
-            Some(Ended::AgentGone { dropped: false }) => {
-                (InstructionOutcome::Done, "its agent has gone")
+        match &self.inside {
+            Some(inside) => {
+                sketch.say("room", [word(what), text(brief(inside.room)), word("inside")])
             }
-            None => (InstructionOutcome::Done, ""),
+            None => sketch.say("room", [word(what), word("outside")]),
         }
-    }
-
-    /// What the call ends with where nothing follows in its document; the usual, where there is none.
-    pub(crate) fn cause(&self) -> Option<HangupCause> {
-        match (&self.element, self.ended?) {
-            (Element::Conference(_), _) => None,
-            (Element::MultiParty(_), Ended::Out(why)) => match why {
-                RoomOut::Kicked => Some(HangupCause::MpcKicked),
-                RoomOut::Ended | RoomOut::TimeUp => Some(HangupCause::MpcEnded),
-                RoomOut::Stopped => Some(HangupCause::MpcStopped),
-                RoomOut::Alone => None,
-            },
-            (
-                Element::MultiParty(_),
-                Ended::Full | Ended::Star | Ended::TimeLimit | Ended::AgentGone { .. },
-            ) => None,
-        }
-    }
-
-    /// Where the outcome goes: the URL, whether its document runs next, and what is told.
-    pub(crate) fn action(&self, desk: &Desk) -> Option<(Target, bool, Params)> {
-        match &self.element {
-            Element::Conference(of) => {
-                of.action(self.room, self.inside.as_ref(), self.recorded.as_ref())
+        for (is, how) in
+            [(self.waits, "room_waits"), (self.held, "room_held"), (self.muted, "room_muted")]
+        {
+            if is {
+                sketch.say("room", [word(how)]);
             }
-            Element::MultiParty(of) => of.action(desk, self.room, self.inside.as_ref()),
         }
+        if let Some(track) = self.track {
+            sketch.say("recording", [word("own_track"), text(track.0)]);
+        }
+        let waits = if self.inside.is_some() { "room_to_end" } else { "room_to_enter" };
+        sketch.say("waits_for", [word(waits)]);
     }
 }
 

@@ -1,17 +1,19 @@
 //! `MultiPartyCall`: its attributes, and what it tells the application (`plivo-xml.md` §5.10, `plivo-callbacks.md` §3.6).
 
-use super::super::super::desk::Desk;
-use super::super::super::params::{self, Event};
-use super::super::record;
 use super::ai_agent::AiAgent;
+use super::attributes::Attributes;
 use super::sounds::{Events, Sounds};
-use super::{Inside, Rules, Told, whole_room};
+use super::{Element, Inside, Rules, Told, start, whole_room};
+use crate::activity::Turn;
 use crate::contract::{
     MPC_END, Notice, NoticeKind, Param, Params, RecordOrder, Role, RoomEntry, RoomKind, Seat,
     TranscriptOrder,
 };
+use crate::desk::Desk;
+use crate::element::{At, Flow, Instruction, record};
+use crate::params::{self, Event};
 use model::Method;
-use xml::ast::{DocUrl, MemberSound, MultiPartyCall, Target};
+use xml::ast::{MultiPartyCall, Target};
 
 /// What says that a participant is out.
 const EXIT: &str = "ParticipantExit";
@@ -19,6 +21,24 @@ const EXIT: &str = "ParticipantExit";
 /// Where nothing else is said (§5.10).
 const LASTS_SECS: u64 = 14_400;
 const PARTICIPANTS_MAX: u8 = 10;
+
+impl Instruction for MultiPartyCall {
+    fn start(&self, turn: &mut Turn<'_>, _: At) -> Flow {
+        let desk = &mut *turn.desk;
+        let (element, rules, mut entry, sounds) = OfMultiParty::read(self);
+        entry.needs_company =
+            desk.setup.outbound.as_ref().is_some_and(|placed| placed.needs_company);
+        start(Element::MultiParty(Box::new(element)), rules, entry, sounds, desk)
+    }
+
+    fn needs_media(&self) -> bool {
+        true
+    }
+
+    fn takes_time(&self) -> bool {
+        true
+    }
+}
 
 /// What it knows of itself.
 pub(super) struct OfMultiParty {
@@ -58,52 +78,9 @@ const GROUPS: [(&str, Group); 6] = [
     ("participant-audio-events", Group::Audio),
 ];
 
-/// The attributes, which are text that was checked.
-pub(super) struct Attributes<'a>(&'a [(String, String)]);
-
-impl Attributes<'_> {
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, text)| text.as_str())
-    }
-
-    fn flag(&self, name: &str, otherwise: bool) -> bool {
-        self.text(name).map_or(otherwise, |text| text.eq_ignore_ascii_case("true"))
-    }
-
-    fn number(&self, name: &str) -> Option<u64> {
-        self.text(name)?.parse().ok()
-    }
-
-    /// `nameUrl` with `nameMethod`, or `name` with `nameMethod`.
-    pub(super) fn target(&self, url: &str, method: &str, otherwise: Method) -> Option<Target> {
-        let url = DocUrl(self.text(url)?.into());
-        Some(Target { url, method: self.method(method, otherwise) })
-    }
-
-    fn method(&self, name: &str, otherwise: Method) -> Method {
-        match self.text(name) {
-            Some(text) if text.eq_ignore_ascii_case("GET") => Method::Get,
-            Some(_) => Method::Post,
-            None => otherwise,
-        }
-    }
-
-    fn sound(&self, name: &str, method: &str, beeps: u8) -> MemberSound {
-        match self.text(name).map(str::to_ascii_lowercase).as_deref() {
-            None => MemberSound::Beep(beeps),
-            Some("beep:1") => MemberSound::Beep(1),
-            Some("beep:2") => MemberSound::Beep(2),
-            Some("none" | "") => MemberSound::None,
-            Some(_) => self
-                .target(name, method, Method::Get)
-                .map_or(MemberSound::None, MemberSound::Document),
-        }
-    }
-}
-
 impl OfMultiParty {
     pub(super) fn read(call: &MultiPartyCall) -> (Self, Rules, RoomEntry, Sounds) {
-        let a = Attributes(&call.attributes);
+        let a = Attributes::of(call);
         let role = Role::parse(&call.role).unwrap_or(Role::Customer);
         let coaches = role == Role::Supervisor && a.flag("coachMode", true);
         let events = match a.text("statusCallbackEvents") {
@@ -208,7 +185,7 @@ impl OfMultiParty {
     ) -> Option<(Box<RecordOrder>, bool)> {
         let (mp3, when_alone) = self.record?;
         let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, desk, inside));
-        let transcript = record::able(desk, self.transcript.clone());
+        let transcript = record::transcript_if_able(desk, self.transcript.clone());
         Some((Box::new(whole_room(mp3, callback, transcript)), when_alone))
     }
 
@@ -221,7 +198,7 @@ impl OfMultiParty {
 
     /// What says there that the recording is done.
     pub(super) fn recorded_to(&self, target: &Target, desk: &Desk, inside: &Inside) -> Notice {
-        let mut notice = super::super::record::callback(desk, target);
+        let mut notice = record::callback(desk, target);
         notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string().into()));
         notice.params.insert("MPCName".into(), Param::Plain(self.name.clone().into()));
         notice

@@ -6,13 +6,13 @@
 
 use std::collections::VecDeque;
 
-use super::super::super::desk::Desk;
-use super::super::super::document::Gate;
-use super::super::super::params::Event;
-use super::super::super::timers::Timer;
-use super::super::round::{Round, prepare};
-use super::super::{fetch_sounds_at, sounds_fetched};
+use crate::activity::Gate;
 use crate::contract::{FetchFailure, FetchId, Fetched, Output, PlayId, RoomWish, Sound, SoundItem};
+use crate::desk::Desk;
+use crate::params::Event;
+use crate::round::Round;
+use crate::sounds::{fetch_sounds_at, prepare, sounds_fetched};
+use crate::timers::Timer;
 use xml::ast::{MemberSound, Target};
 
 /// Plivo names the beeps and not how they sound.

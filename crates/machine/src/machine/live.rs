@@ -1,19 +1,20 @@
 //! An answered call, whoever began it: its document runs (`meta-calling.md` §7.1).
 
-use super::super::added;
-use super::super::aside::Asides;
-use super::super::desk::Desk;
-use super::super::document::{Gate, Script, Step};
-use super::super::picture::{Sketch, text, word};
-use super::super::stream::{self, Ended};
-use super::super::timers::Timer;
-use super::outbound::UNUSABLE_ANSWER;
-use super::{State, close, note, over};
+use super::{State, UNUSABLE_ANSWER, close, note, over};
+use crate::activity::Gate;
+use crate::added;
+use crate::aside::Asides;
 use crate::contract::{CallState, Command, Input, LegWish, Legs, MediaOrder};
+use crate::desk::Desk;
+use crate::element::add_participant;
+use crate::picture::{Sketch, text, word};
+use crate::script::{Script, Step};
+use crate::stream::{self, Ended};
+use crate::timers::Timer;
 use model::HangupCause;
 
 /// Answered.
-pub(crate) struct Live {
+pub(super) struct Live {
     script: Box<Script>,
     /// Keys that a call we placed sends once it is heard.
     digits: Option<String>,
@@ -32,7 +33,7 @@ impl Live {
     /// The user picked up a call of ours: the answer URL is asked now, or the leg that dialled.
     pub(super) fn begin_placed(desk: &mut Desk) -> State {
         Self::answered(desk);
-        desk.added("AddParticipantAnswered");
+        add_participant::report(desk, "AddParticipantAnswered");
         if desk.setup.dialled().is_some() {
             let script = Box::new(Script::called(desk));
             return State::Live(Self { script, digits: None, asides: Asides::default() });
@@ -88,7 +89,7 @@ impl Live {
         self.asides.draw(sketch);
     }
 
-    pub(super) fn take(mut self, desk: &mut Desk, fact: Input) -> State {
+    pub(super) fn handle(mut self, desk: &mut Desk, fact: Input) -> State {
         match fact {
             Input::Media { what, .. } => match desk.path_changed(&what) {
                 Some(cause) => self.hang_up(desk, cause),
@@ -99,7 +100,7 @@ impl Live {
                 }
             },
             Input::Terminated { termination } => {
-                self.script.cut(desk);
+                self.script.cut(desk, open_gate(desk));
                 note(desk, termination);
                 over(desk, HangupCause::CallerHangup)
             }
@@ -130,7 +131,7 @@ impl Live {
                 if let Input::Played { play, .. } = &fact {
                     self.asides.played(*play);
                 }
-                let step = self.script.take(desk, open_gate(desk), fact);
+                let step = self.script.handle(desk, open_gate(desk), fact);
                 self.after(desk, step)
             }
             // The answer to our offer, overtaken by ACCEPTED (`meta-calling.md` §7.2).
@@ -161,7 +162,7 @@ impl Live {
                 let left = bleg.is_some_and(|target| self.script.transfer_leg(desk, target));
                 match aleg {
                     Some(target) => {
-                        let step = self.script.transferred(desk, target);
+                        let step = self.script.transferred(desk, open_gate(desk), target);
                         return self.after(desk, step);
                     }
                     // A leg that is not transferred is hung up (`plivo-call-api.md` §2.8).
@@ -172,7 +173,7 @@ impl Live {
             Command::Run { document, room } => {
                 // It is taken into a multi-party call, and has been picked up long since.
                 for event in ["AddParticipantInitiated", "AddParticipantAnswered"] {
-                    desk.added_by(&document, room, event, None);
+                    add_participant::report_for(desk, &document, room, event);
                 }
                 let step = self.script.given(desk, open_gate(desk), document);
                 return self.after(desk, step);
@@ -212,7 +213,7 @@ impl Live {
         State::Live(self)
     }
 
-    pub(super) fn fired(mut self, desk: &mut Desk, timer: Timer) -> State {
+    pub(super) fn handle_timer(mut self, desk: &mut Desk, timer: Timer) -> State {
         match timer {
             Timer::MediaSetup => self.hang_up(desk, HangupCause::MediaSetupTimeout),
             Timer::PathClosed => {
@@ -240,7 +241,7 @@ impl Live {
             | Timer::RoomLimit
             | Timer::RoomWait
             | Timer::Confirm => {
-                let step = self.script.fired(desk, open_gate(desk), timer);
+                let step = self.script.handle_timer(desk, open_gate(desk), timer);
                 self.after(desk, step)
             }
             Timer::AcceptWait
@@ -271,7 +272,7 @@ impl Live {
     }
 
     fn hang_up(mut self, desk: &mut Desk, cause: HangupCause) -> State {
-        self.script.cut(desk);
+        self.script.cut(desk, open_gate(desk));
         close(desk, cause)
     }
 }

@@ -1,9 +1,10 @@
 //! A call that has ended here, and that Meta still holds: its record is written, its slot still held.
 
-use super::super::desk::Desk;
-use super::super::timers::Timer;
 use super::{State, gone, note};
+use crate::conclude::conclude;
 use crate::contract::{CallState, CallTime, GraphAction, GraphOutcome, Input, MediaOrder};
+use crate::desk::Desk;
+use crate::timers::Timer;
 use model::HangupCause;
 
 /// The reaper asks again so often, and no more than a minute in all (`meta-calling.md` §4.7, §7.3).
@@ -11,13 +12,13 @@ const TERMINATE_AGAIN_MS: u64 = 15_000;
 const TERMINATE_ASKING_MS: u64 = 60_000;
 
 /// `terminate` was sent; the record is written, the slot still held.
-pub(crate) struct Closing {
+pub(super) struct Closing {
     /// Until when a failed `terminate` is sent again.
     asking_until: CallTime,
 }
 
 impl Closing {
-    pub(super) fn take(self, desk: &mut Desk, fact: Input) -> State {
+    pub(super) fn handle(self, desk: &mut Desk, fact: Input) -> State {
         match fact {
             Input::Terminated { termination } => {
                 note(desk, termination);
@@ -67,7 +68,7 @@ impl Closing {
         }
     }
 
-    pub(super) fn fired(self, desk: &mut Desk, timer: Timer) -> State {
+    pub(super) fn handle_timer(self, desk: &mut Desk, timer: Timer) -> State {
         match timer {
             Timer::TerminateAgain => {
                 desk.graph(GraphAction::Terminate);
@@ -108,12 +109,12 @@ impl Closing {
 /// We end a call that Meta still holds: the record is written now, the slot goes when Meta's side is done.
 pub(super) fn close(desk: &mut Desk, cause: HangupCause) -> State {
     desk.graph(GraphAction::Terminate);
-    conclude(desk, cause)
+    close_here(desk, cause)
 }
 
 /// The user ended it, and Meta's terminate webhook will say so; where it does not, Graph is asked.
 pub(super) fn close_ended(desk: &mut Desk, cause: HangupCause) -> State {
-    let closing = conclude(desk, cause);
+    let closing = close_here(desk, cause);
     desk.set(Timer::TerminateAgain, TERMINATE_AGAIN_MS);
     closing
 }
@@ -124,7 +125,7 @@ pub(super) fn close_late(desk: &mut Desk) -> State {
     wait(desk)
 }
 
-fn conclude(desk: &mut Desk, cause: HangupCause) -> State {
+fn close_here(desk: &mut Desk, cause: HangupCause) -> State {
     end_here(desk, cause);
     wait(desk)
 }
@@ -133,7 +134,7 @@ fn conclude(desk: &mut Desk, cause: HangupCause) -> State {
 pub(super) fn end_here(desk: &mut Desk, cause: HangupCause) {
     desk.media(MediaOrder::Close);
     desk.state(CallState::Closing);
-    desk.conclude(cause);
+    conclude(desk, cause);
 }
 
 fn wait(desk: &mut Desk) -> State {

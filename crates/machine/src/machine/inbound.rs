@@ -1,24 +1,25 @@
 //! A user-initiated call until it is answered: it rings at the user's, then `accept` is under way
 //! (`meta-calling.md` §7.1).
 
-use super::super::desk::Desk;
-use super::super::document::{Gate, Script, Step};
-use super::super::picture::{Sketch, text, word};
-use super::super::timers::Timer;
 use super::live::Live;
 use super::{State, close, describe, graph_cause, note, over};
+use crate::activity::Gate;
 use crate::contract::{CallState, Command, GraphAction, GraphOutcome, Input, MediaOrder};
+use crate::desk::Desk;
+use crate::picture::{Sketch, text, word};
+use crate::script::{Script, Step};
+use crate::timers::Timer;
 use model::HangupCause;
 
 /// The phone rings: the document is fetched and run up to where it needs media, while the path comes up.
-pub(crate) struct Preparing {
+pub(super) struct Preparing {
     script: Box<Script>,
     /// `accept` waits no longer for ICE and DTLS.
     waited: bool,
 }
 
 /// `accept` is under way.
-pub(crate) struct Accepting {
+pub(super) struct Accepting {
     script: Box<Script>,
     ending: Option<Ending>,
 }
@@ -58,7 +59,7 @@ impl Preparing {
         }
     }
 
-    pub(super) fn take(mut self, desk: &mut Desk, fact: Input) -> State {
+    pub(super) fn handle(mut self, desk: &mut Desk, fact: Input) -> State {
         match fact {
             Input::Graph { action: GraphAction::PreAccept, outcome } => {
                 if outcome != GraphOutcome::Done {
@@ -73,7 +74,7 @@ impl Preparing {
                 None => self.accept_if_ready(desk),
             },
             Input::Terminated { termination } => {
-                self.script.cut(desk);
+                self.script.cut(desk, Gate::Ringing);
                 note(desk, termination);
                 over(desk, HangupCause::CallerCancelled)
             }
@@ -92,7 +93,7 @@ impl Preparing {
             | Input::Stream { .. }
             | Input::Recorded { .. }
             | Input::DigitsSent { .. }) => {
-                let step = self.script.take(desk, Gate::Ringing, fact);
+                let step = self.script.handle(desk, Gate::Ringing, fact);
                 self.after(desk, step)
             }
             Input::Offered { .. }
@@ -107,7 +108,7 @@ impl Preparing {
         }
     }
 
-    pub(super) fn fired(mut self, desk: &mut Desk, timer: Timer) -> State {
+    pub(super) fn handle_timer(mut self, desk: &mut Desk, timer: Timer) -> State {
         match timer {
             Timer::AcceptWait => {
                 self.waited = true;
@@ -139,7 +140,7 @@ impl Preparing {
             | Timer::RoomWait
             | Timer::StreamLimit
             | Timer::Confirm => {
-                let step = self.script.fired(desk, Gate::Ringing, timer);
+                let step = self.script.handle_timer(desk, Gate::Ringing, timer);
                 self.after(desk, step)
             }
             Timer::AcceptOutcome
@@ -182,7 +183,7 @@ impl Preparing {
     }
 
     fn reject(mut self, desk: &mut Desk, cause: HangupCause) -> State {
-        self.script.cut(desk);
+        self.script.cut(desk, Gate::Ringing);
         desk.graph(GraphAction::Reject);
         over(desk, cause)
     }
@@ -204,7 +205,7 @@ impl Accepting {
         &self.script
     }
 
-    pub(super) fn take(mut self, desk: &mut Desk, fact: Input) -> State {
+    pub(super) fn handle(mut self, desk: &mut Desk, fact: Input) -> State {
         match fact {
             Input::Graph { action: GraphAction::Accept, outcome } => self.outcome(desk, &outcome),
             Input::Media { what, .. } => match desk.path_changed(&what) {
@@ -235,7 +236,7 @@ impl Accepting {
                 if self.ending.is_some() {
                     return State::Accepting(self);
                 }
-                let step = self.script.take(desk, Gate::Answering, fact);
+                let step = self.script.handle(desk, Gate::Answering, fact);
                 self.after(desk, step)
             }
             Input::Offered { .. }
@@ -249,7 +250,7 @@ impl Accepting {
         }
     }
 
-    pub(super) fn fired(mut self, desk: &mut Desk, timer: Timer) -> State {
+    pub(super) fn handle_timer(mut self, desk: &mut Desk, timer: Timer) -> State {
         match timer {
             Timer::AcceptOutcome => match self.ending {
                 Some(Ending::Ours(cause)) => close(desk, cause),
@@ -277,7 +278,7 @@ impl Accepting {
             | Timer::RoomWait
             | Timer::StreamLimit
             | Timer::Confirm => {
-                let step = self.script.fired(desk, Gate::Answering, timer);
+                let step = self.script.handle_timer(desk, Gate::Answering, timer);
                 self.after(desk, step)
             }
             Timer::AcceptWait
@@ -315,12 +316,12 @@ impl Accepting {
                 Live::begin(self.script, desk)
             }
             (None, GraphOutcome::Gone) => {
-                self.script.cut(desk);
+                self.script.cut(desk, Gate::Answering);
                 over(desk, HangupCause::CallerCancelled)
             }
             (None, failed) => {
                 desk.remark(format!("accept failed ({}): the call is given up", describe(failed)));
-                self.script.cut(desk);
+                self.script.cut(desk, Gate::Answering);
                 desk.graph(GraphAction::Terminate);
                 over(desk, graph_cause(failed))
             }
@@ -331,7 +332,7 @@ impl Accepting {
     fn end(mut self, desk: &mut Desk, ending: Ending) -> State {
         match (self.ending, ending) {
             (None, _) => {
-                self.script.cut(desk);
+                self.script.cut(desk, Gate::Answering);
                 desk.media(MediaOrder::Close);
                 desk.timers.clear_all();
                 let outcome_ms = desk.setup.limits.accept_outcome_ms;

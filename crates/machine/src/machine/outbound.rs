@@ -3,18 +3,19 @@
 //! Meta promises no order: the SDP answer, RINGING and ACCEPTED come as they like, also before Graph has told us the
 //! call's id. The shell sees to it that [`Input::Bound`] comes before all of them.
 
-use super::super::added;
-use super::super::desk::Desk;
-use super::super::params::{self, Event};
-use super::super::picture::{Sketch, word};
-use super::super::timers::Timer;
 use super::closing::{close_ended, close_late, end_here};
 use super::live::Live;
-use super::{State, close, describe, gone, graph_cause, note, over};
+use super::{State, UNUSABLE_ANSWER, close, describe, gone, graph_cause, note, over};
+use crate::added;
 use crate::contract::{
     CallState, Command, GraphAction, GraphOutcome, Input, LegNews, LegWish, MediaFact, MediaOrder,
     Notice, NoticeKind, Output, PhoneStatus,
 };
+use crate::desk::Desk;
+use crate::element::add_participant;
+use crate::params::{self, Event};
+use crate::picture::{Sketch, word};
+use crate::timers::Timer;
 use model::{CallType, HangupCause};
 
 /// A user who is heard has picked up; ACCEPTED may come so much later (`meta-calling.md` §7.2).
@@ -22,10 +23,8 @@ const HEARD_MS: u64 = 2_000;
 /// How long a call may still turn out to exist whose `connect` had no outcome (`meta-calling.md` §7.2).
 const DOUBT_MS: u64 = 60_000;
 
-pub(super) const UNUSABLE_ANSWER: &str = "Meta's SDP answer is unusable: the call is ended";
-
 /// The phone of the user is to ring, or rings.
-pub(crate) struct Calling {
+pub(super) struct Calling {
     /// Meta's id is known.
     bound: bool,
     /// RINGING has come.
@@ -33,7 +32,7 @@ pub(crate) struct Calling {
 }
 
 /// Ended here before Meta's id of the call was known: should there be one, it is ended when it is.
-pub(crate) struct Unbound {
+pub(super) struct Unbound {
     /// `connect` is still under way.
     asked: bool,
 }
@@ -61,7 +60,7 @@ impl Calling {
         }
     }
 
-    pub(super) fn take(self, desk: &mut Desk, fact: Input) -> State {
+    pub(super) fn handle(self, desk: &mut Desk, fact: Input) -> State {
         match fact {
             Input::Graph { action: GraphAction::Connect, outcome } => self.outcome(desk, &outcome),
             Input::Bound { wacid } if !self.bound => {
@@ -120,7 +119,7 @@ impl Calling {
         }
     }
 
-    pub(super) fn fired(self, desk: &mut Desk, timer: Timer) -> State {
+    pub(super) fn handle_timer(self, desk: &mut Desk, timer: Timer) -> State {
         match timer {
             Timer::Ring | Timer::RingLimit => self.end(desk, HangupCause::RingTimeout),
             Timer::Heard => {
@@ -172,6 +171,7 @@ impl Calling {
         let ring_ms = desk.setup.outbound.as_ref().map_or(0, |placed| placed.ring_timeout_ms);
         desk.set(Timer::Ring, ring_ms);
         desk.state(CallState::Proceeding);
+        add_participant::report(desk, "AddParticipantInitiated");
         desk.news(LegNews::Placed);
         added::begin(desk);
         State::Calling(Self { bound: true, ..self })
@@ -208,6 +208,7 @@ impl Calling {
             return State::Calling(self);
         }
         desk.state(CallState::Ringing);
+        add_participant::report(desk, "AddParticipantRinging");
         desk.news(LegNews::Ringing);
         let placed = desk.setup.outbound.clone().unwrap_or_default();
         if let Some((url, method)) = placed.ring {
@@ -259,7 +260,7 @@ impl Unbound {
         sketch.say("waits_for", [word(if self.asked { "connects_answer" } else { "metas_id" })]);
     }
 
-    pub(super) fn take(self, desk: &mut Desk, fact: Input) -> State {
+    pub(super) fn handle(self, desk: &mut Desk, fact: Input) -> State {
         match fact {
             Input::Bound { wacid } => {
                 desk.setup.wacid = Some(wacid);
@@ -299,7 +300,7 @@ impl Unbound {
         }
     }
 
-    pub(super) fn fired(self, desk: &mut Desk, timer: Timer) -> State {
+    pub(super) fn handle_timer(self, desk: &mut Desk, timer: Timer) -> State {
         match timer {
             Timer::Doubt | Timer::Reap => gone(desk),
             Timer::AcceptWait
