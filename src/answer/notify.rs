@@ -18,7 +18,7 @@ use super::hops::Hops;
 use super::sign::SigningKeys;
 use super::{params, schedule};
 use egress::{CustomerUrl, Egress, Want};
-use machine::{EVENT_BODY, Notice, NoticeKind, Param};
+use machine::{EVENT_BODY, CallbackRequest, CallbackKind, Param};
 use model::CallUuid;
 use model::Clock;
 use model::Secret;
@@ -28,7 +28,7 @@ use model::metric;
 #[derive(Clone, Debug)]
 pub struct NoticeJob {
     pub call: CallUuid,
-    pub notice: Notice,
+    pub notice: CallbackRequest,
     pub keys: SigningKeys,
     /// The webhook's, newest first, where it is an event.
     pub secrets: Arc<[Secret]>,
@@ -166,7 +166,7 @@ impl Inner {
             tracing::info!(?passed_over, call_uuid = %job.call, "settings in a URL's fragment are not as they should be");
         }
         let json = match job.notice.kind {
-            NoticeKind::Event => job.notice.params.get(EVENT_BODY).map(Param::reveal),
+            CallbackKind::Event => job.notice.params.get(EVENT_BODY).map(Param::reveal),
             _ => None,
         };
         let question = Question {
@@ -231,19 +231,19 @@ fn report(job: &NoticeJob, delivery: &Delivery) {
 }
 
 /// Whether a callback is still worth delivering later (`plivo-callbacks.md` §4.3).
-fn is_lasting(kind: NoticeKind) -> bool {
+fn is_lasting(kind: CallbackKind) -> bool {
     match kind {
-        NoticeKind::Hangup
-        | NoticeKind::Ring
-        | NoticeKind::Recording
-        | NoticeKind::Transcription
-        | NoticeKind::Message
-        | NoticeKind::Event => true,
-        NoticeKind::Action
-        | NoticeKind::Dial
-        | NoticeKind::Conference
-        | NoticeKind::MultiParty
-        | NoticeKind::Interim
-        | NoticeKind::Stream => false,
+        CallbackKind::Hangup
+        | CallbackKind::Ring
+        | CallbackKind::Recording
+        | CallbackKind::Transcription
+        | CallbackKind::Message
+        | CallbackKind::Event => true,
+        CallbackKind::Action
+        | CallbackKind::Dial
+        | CallbackKind::Conference
+        | CallbackKind::MultiParty
+        | CallbackKind::Interim
+        | CallbackKind::Stream => false,
     }
 }

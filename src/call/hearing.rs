@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, warn};
 
 use super::shell::Mailbox;
-use machine::{Input, Listening, RecognitionId, SpeechFact};
+use machine::{Input, RecognitionSettings, RecognitionId, SpeechEvent};
 use media::opus::Rate;
 use media::voice::Judge;
 use media::workers::{Going, Job, Workers};
@@ -58,7 +58,7 @@ impl Hearing {
     /// Hears `leg` from now on.
     pub(super) fn begin(
         recognition: RecognitionId,
-        how: Listening,
+        how: RecognitionSettings,
         leg: &LegHandle,
         with: &Listener<'_>,
     ) -> Self {
@@ -99,16 +99,16 @@ struct Told {
 }
 
 impl Told {
-    fn tell(&self, what: SpeechFact) {
+    fn tell(&self, what: SpeechEvent) {
         if self.state.load(Ordering::Acquire) != STOPPED {
-            self.mailbox.tell(Input::Speech { recognition: self.recognition, what });
+            self.mailbox.tell(Input::Speech { recognition: self.recognition, event: what });
         }
     }
 }
 
 /// Has the recogniser hear the sound to its end, and tells what it understood.
-async fn understand(recognisers: Recognisers, how: Listening, mut sound: Sound, told: Told) {
-    let Listening { language, hints, model, interim, profanity_filter, hidden: _ } = how;
+async fn understand(recognisers: Recognisers, how: RecognitionSettings, mut sound: Sound, told: Told) {
+    let RecognitionSettings { language, hints, model, interim, profanity_filter, hidden: _ } = how;
     let ask = Ask { language, hints, model, interim, profanity_filter };
     // Nobody is asked before somebody speaks, and nobody at all where nobody does.
     if !sound.begun().await {
@@ -116,15 +116,15 @@ async fn understand(recognisers: Recognisers, how: Listening, mut sound: Sound, 
     }
     let so_far = told.clone();
     let interims = move |Interim { stable, unstable, stability }| {
-        so_far.tell(SpeechFact::Interim { stable, unstable, stability });
+        so_far.tell(SpeechEvent::Interim { stable, unstable, stability });
     };
     match recognisers.recognise(&ask, &mut sound, interims).await {
         Ok(said) => {
-            told.tell(SpeechFact::Understood { text: said.text, confidence: said.confidence })
+            told.tell(SpeechEvent::Understood { text: said.text, confidence: said.confidence })
         }
         Err(error) => {
             warn!(%error, "could not recognise speech");
-            told.tell(SpeechFact::Failed { reason: format!("could not {error}") });
+            told.tell(SpeechEvent::Failed { reason: format!("could not {error}") });
         }
     }
 }
@@ -176,25 +176,25 @@ impl Ear {
     }
 
     /// Takes in the next 20 ms, mono 16 kHz; tells what has changed.
-    fn hear(&mut self, pcm: &[i16]) -> Option<SpeechFact> {
+    fn hear(&mut self, pcm: &[i16]) -> Option<SpeechEvent> {
         let voiced = self.judge.hear(pcm);
         self.at += 1;
         let fact = match (&mut self.voice, voiced) {
             (voice @ None, true) => {
                 *voice = Some((self.at, self.at, false));
-                Some(SpeechFact::Began)
+                Some(SpeechEvent::Began)
             }
             (Some((first, last, lasting)), true) => {
                 *last = self.at;
                 let lasts = (self.at - *first + JUDGED) * FRAME_MS >= LASTING_MS;
-                (lasts && !std::mem::replace(lasting, true)).then_some(SpeechFact::Lasting)
+                (lasts && !std::mem::replace(lasting, true)).then_some(SpeechEvent::Lasting)
             }
             (Some((_, last, _)), false) => {
                 let ago_ms = (self.at - *last) * FRAME_MS;
                 (ago_ms >= PAUSE_MS).then(|| {
                     self.voice = None;
                     self.judge.rest();
-                    SpeechFact::Ended { ago_ms }
+                    SpeechEvent::Ended { ago_ms }
                 })
             }
             (None, false) => None,
@@ -221,7 +221,7 @@ impl Ear {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ear, ONSET, SpeechFact};
+    use super::{Ear, ONSET, SpeechEvent};
     use tokio::sync::mpsc;
 
     const FRAME: usize = 320;
@@ -233,7 +233,7 @@ mod tests {
     }
 
     /// What is told of these stretches, with the frame of each fact, and how many frames were passed on.
-    fn told(stretches: &[(usize, bool)]) -> (Vec<(usize, SpeechFact)>, usize) {
+    fn told(stretches: &[(usize, bool)]) -> (Vec<(usize, SpeechEvent)>, usize) {
         let (to, mut from) = mpsc::channel(10_000);
         let mut ear = Ear::new(to);
         let frames = stretches.iter().flat_map(|(frames, loud)| sound(*frames, *loud));
@@ -249,10 +249,10 @@ mod tests {
         assert_eq!(
             told,
             [
-                (53, SpeechFact::Began),
+                (53, SpeechEvent::Began),
                 // 250 ms after the voice set in.
-                (62, SpeechFact::Lasting),
-                (124, SpeechFact::Ended { ago_ms: 300 }),
+                (62, SpeechEvent::Lasting),
+                (124, SpeechEvent::Ended { ago_ms: 300 }),
             ]
         );
         // The frames before the voice, the voice, and the pause up to its end.
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn a_cough_does_not_last_and_a_pause_is_passed_on_when_the_voice_goes_on() {
         let (cough, _) = told(&[(50, false), (8, true), (30, false)]);
-        assert_eq!(cough, [(53, SpeechFact::Began), (72, SpeechFact::Ended { ago_ms: 300 })]);
+        assert_eq!(cough, [(53, SpeechEvent::Began), (72, SpeechEvent::Ended { ago_ms: 300 })]);
         let (sentence, passed) =
             told(&[(50, false), (30, true), (40, false), (30, true), (30, false)]);
         assert_eq!(sentence.len(), 6, "{sentence:?}");

@@ -163,7 +163,7 @@ impl Registry {
     /// Ends every call with this cause.
     pub fn cut_all(&self, cause: HangupCause) {
         for call in self.list() {
-            call.mailbox.tell(Input::Cut { cause });
+            call.mailbox.tell(Input::HangUp { cause });
         }
     }
 

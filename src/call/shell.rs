@@ -41,8 +41,8 @@ use crate::answer::SigningKeys;
 use crate::stream::StreamHandle;
 use machine::log;
 use machine::{
-    CallState, CallTime, Command, FetchId, GraphAction, Input, InstructionOutcome, LegWish,
-    NoticeKind, Output, PlayId, RecordFact, Sound,
+    CallState, CallTime, Command, FetchId, GraphAction, Input, InstructionOutcome, BLegCommand,
+    CallbackKind, Output, PlayId, RecordingEvent, Sound,
 };
 use media::prompt::Prompt;
 use media::sdp::{self, Offer};
@@ -229,7 +229,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
     // Behind `pre_accept`, which waits for nothing.
     shell.keep_sdp(theirs);
     if !has_media {
-        shell.step(arrived, Input::Cut { cause: HangupCause::InternalError });
+        shell.step(arrived, Input::HangUp { cause: HangupCause::InternalError });
     }
     drop(turn);
     while !shell.over {
@@ -246,7 +246,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
             }
             What::Joined(end) => {
                 *shell.bridge() = Some(end);
-                shell.step(fact.at, Input::Ordered { leg: LegWish::Join });
+                shell.step(fact.at, Input::ALeg { command: BLegCommand::Join });
                 // Where it came too late, it is of no use.
                 *shell.bridge() = None;
             }
@@ -279,7 +279,7 @@ fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
                 mailbox.put(What::Missing(missing, waited, checking));
                 return;
             }
-            LegEvent::Fact(what) => Input::Media { leg, what },
+            LegEvent::Fact(what) => Input::Media { leg, event: what },
             LegEvent::PlayStarted(play) => Input::PlayStarted { leg, play },
             LegEvent::Played(play) => Input::Played { leg, play },
             LegEvent::PlayFailed { play, item, reason } => {
@@ -292,7 +292,7 @@ fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
                 return;
             }
             LegEvent::Digit(digit) => Input::Digit { leg, digit },
-            LegEvent::Voice(what) => Input::Voice { leg, what },
+            LegEvent::Voice(what) => Input::Voice { leg, event: what },
             LegEvent::DigitsSent(play) => Input::DigitsSent { leg, play },
         };
         mailbox.tell(input);
@@ -336,7 +336,7 @@ impl Shell {
                 Some(fact) => *fact,
                 None => Fact {
                     at: self.services.clock.now(),
-                    what: What::Fact(Input::Cut { cause: HangupCause::InternalError }),
+                    what: What::Fact(Input::HangUp { cause: HangupCause::InternalError }),
                 },
             },
             what = timer => Fact { at: self.services.clock.now(), what },
@@ -375,14 +375,14 @@ impl Shell {
             } => {
                 self.transferred = true;
             }
-            Input::Ordered { leg: LegWish::Ask { command } } => {
+            Input::ALeg { command: BLegCommand::Forward { command } } => {
                 self.transferred |= matches!(**command, Command::Transfer { aleg: Some(_), .. });
             }
             Input::Digit { leg: Leg::A, digit } => self.key_to_stream(*digit),
             Input::Played { leg: Leg::A, play } => {
                 drop(self.playing.take_if(|(playing, _)| playing == play))
             }
-            Input::Recorded { record, what: RecordFact::Ended { .. } } => {
+            Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } => {
                 let awaited = self.stepper.machine().awaits(*record);
                 self.tapes.ended(*record, awaited);
             }
@@ -435,15 +435,15 @@ impl Shell {
                     self.prompt(&sound);
                 }
             }
-            Output::Media { leg: _, order } => self.media(order),
-            Output::Speech { recognition, order } => self.recognise(recognition, order),
+            Output::Media { leg: _, command: order } => self.media(order),
+            Output::Speech { recognition, command: order } => self.recognise(recognition, order),
             Output::Dial { order } => self.dial(*order),
-            Output::Order { call, leg } => self.order_leg(call, leg),
-            Output::News { news } => self.tell_a_leg(news),
-            Output::Notify { notice } if notice.kind == NoticeKind::Interim => self.interim(notice),
-            Output::Room { room } => self.room(room),
-            Output::Stream { stream, wish } => self.stream(at, stream, wish),
-            Output::Notify { notice } => self.notify(notice),
+            Output::BLeg { call, command: leg } => self.order_leg(call, leg),
+            Output::ALeg { event: news } => self.tell_a_leg(news),
+            Output::Callback { callback: notice } if notice.kind == CallbackKind::Interim => self.interim(notice),
+            Output::Room { command: room } => self.room(room),
+            Output::Stream { stream, command: wish } => self.stream(at, stream, wish),
+            Output::Callback { callback: notice } => self.notify(notice),
             Output::Instruction { element, line, outcome, note } => {
                 self.instruction(&element, line, outcome, &note)
             }
@@ -459,13 +459,13 @@ impl Shell {
         }
     }
 
-    fn callback(&self, notice: machine::Notice) -> NewCallback {
+    fn callback(&self, notice: machine::CallbackRequest) -> NewCallback {
         self.services.callback(&self.view.setup, notice)
     }
 
     /// A callback goes out once it is in the outbox.
-    fn notify(&mut self, notice: machine::Notice) {
-        if notice.kind == NoticeKind::Action {
+    fn notify(&mut self, notice: machine::CallbackRequest) {
+        if notice.kind == CallbackKind::Action {
             self.interims = None;
         }
         self.write_callback(self.callback(notice));

@@ -153,7 +153,7 @@ fn result_lines(replayed: &Replayed) -> Exit {
             print::line(format_args!("call {}: {same} facts, the same decisions", header.call));
             Exit::Done
         }
-        Some(Difference { line, at, input, wish, expected, actual }) => {
+        Some(Difference { line, at, input, output: wish, expected, actual }) => {
             print::line(format_args!(
                 "call {}: line {line}, at {} ms, {}",
                 header.call,

@@ -533,7 +533,7 @@ pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
         fetch_ms: config.answer.timeout_ms,
         allow_wa_bridge: config.limits.allow_wa_bridge,
         sip_host: host(config, config.listen.public),
-        transcribes,
+        can_transcribe: transcribes,
         ..MachineLimits::default()
     };
     CallSettings { limits, max_body: config.answer.max_body_bytes }

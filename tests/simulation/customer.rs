@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use machine::{FetchFailure, FetchId, FetchKind, Fetched, FirstFault, NoticeKind, Refusal};
+use machine::{FetchFailure, FetchId, FetchKind, FetchResponse, FirstFault, CallbackKind, Refusal};
 use model::CallUuid;
 use uuid::Uuid;
 use xml::{Document, Parsed};
@@ -70,11 +70,11 @@ fn parsed(text: &'static str) -> Parsed {
     })
 }
 
-fn read(text: &'static str) -> Fetched {
+fn read(text: &'static str) -> FetchResponse {
     let Parsed { document, findings, first_fault, .. } = parsed(text);
     match document {
-        Some(document) => Fetched::Document { document: Arc::<Document>::clone(&document) },
-        None => Fetched::Refused {
+        Some(document) => FetchResponse::Document { document: Arc::<Document>::clone(&document) },
+        None => FetchResponse::Refused {
             refusal: Refusal { findings, first: first_fault.unwrap_or(FirstFault::Other) },
         },
     }
@@ -107,10 +107,10 @@ impl World {
             Err(self.dice.pick(&[
                 FetchFailure::Status { status: 500 },
                 FetchFailure::Status { status: 404 },
-                FetchFailure::Unreachable { what: "no route".to_owned() },
-                FetchFailure::Invalid { what: "follow more than 5 redirects".to_owned() },
+                FetchFailure::Unreachable { detail: "no route".to_owned() },
+                FetchFailure::Invalid { detail: "follow more than 5 redirects".to_owned() },
                 FetchFailure::TooLarge,
-                FetchFailure::UrlRefused { what: "loopback".to_owned() },
+                FetchFailure::UrlRefused { detail: "loopback".to_owned() },
             ]))
         } else if self.dice.chance(self.faults.app_garbage) {
             Ok(read(self.dice.pick(GARBAGE)))
@@ -137,7 +137,7 @@ impl World {
     pub fn callback(
         &mut self,
         call: CallUuid,
-        kind: NoticeKind,
+        kind: CallbackKind,
         identity: Uuid,
     ) -> (u64, Answered) {
         let quick = self.dice.between(2, 90) * MS;
@@ -159,21 +159,21 @@ impl World {
         (quick, Answered::Status(200))
     }
 
-    fn takes(&mut self, call: CallUuid, kind: NoticeKind, identity: Uuid) {
+    fn takes(&mut self, call: CallUuid, kind: CallbackKind, identity: Uuid) {
         self.note(format_args!("customer: takes the {} callback of {call}", kind.as_str()));
         let told = match kind {
-            NoticeKind::Hangup => &mut self.customer.told,
-            NoticeKind::Ring
-            | NoticeKind::Action
-            | NoticeKind::Dial
-            | NoticeKind::Conference
-            | NoticeKind::MultiParty
-            | NoticeKind::Recording
-            | NoticeKind::Message
-            | NoticeKind::Event
-            | NoticeKind::Interim
-            | NoticeKind::Stream
-            | NoticeKind::Transcription => &mut self.customer.others,
+            CallbackKind::Hangup => &mut self.customer.told,
+            CallbackKind::Ring
+            | CallbackKind::Action
+            | CallbackKind::Dial
+            | CallbackKind::Conference
+            | CallbackKind::MultiParty
+            | CallbackKind::Recording
+            | CallbackKind::Message
+            | CallbackKind::Event
+            | CallbackKind::Interim
+            | CallbackKind::Stream
+            | CallbackKind::Transcription => &mut self.customer.others,
         };
         told.entry(call).or_default().insert(identity);
     }

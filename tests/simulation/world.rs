@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use machine::{FetchFailure, FetchId, Fetched, Input};
+use machine::{FetchFailure, FetchId, FetchResponse, Input};
 use model::Clock;
 use model::{CallUuid, Timestamp};
 use offhook::admission::permission::{self, PairKey, Reply};
@@ -82,11 +82,11 @@ pub enum Event {
         call: CallUuid,
         fact: Input,
     },
-    Fetched {
+    FetchResponse {
         life: u32,
         call: CallUuid,
         fetch: FetchId,
-        result: Result<Fetched, FetchFailure>,
+        result: Result<FetchResponse, FetchFailure>,
         late: bool,
     },
     HungUpByApi {

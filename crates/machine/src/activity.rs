@@ -6,14 +6,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::desk::{Desk, Place};
-use super::keys::{Key, KeyBuffer, Rules};
-use super::picture::Sketch;
+use super::context::{CallContext, Place};
+use super::digits::{DigitBuffer, Key, Rules};
+use super::snapshot::SnapshotBuilder;
 use super::stream;
 use super::timers::Timer;
 use crate::contract::{
-    FetchFailure, FetchId, Fetched, InstructionOutcome, LegNews, LegWish, Params, PlayId,
-    RecognitionId, RecordFact, RecordId, RoomNews, SpeechFact, Voice,
+    BLegCommand, BLegEvent, FetchFailure, FetchId, FetchResponse, InstructionOutcome, Params,
+    PlayId, RecognitionId, RecordingEvent, RecordingId, RoomEvent, SpeechEvent, VoiceEvent,
 };
 use model::{CallUuid, Digit, HangupCause};
 use xml::Document;
@@ -21,7 +21,7 @@ use xml::ast::Target;
 
 /// How far the call is, as far as instructions are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gate {
+pub(crate) enum Readiness {
     /// Not answered: what needs no media runs, the first element that does waits and wants an answer.
     Ringing,
     /// `accept` is under way: nothing new begins.
@@ -32,18 +32,18 @@ pub(crate) enum Gate {
     Open,
 }
 
-impl Gate {
+impl Readiness {
     pub(crate) fn is_answered(self) -> bool {
         matches!(self, Self::Unconnected | Self::Open)
     }
 }
 
 /// What an activity can use while it handles an input.
-pub(crate) struct Turn<'a> {
-    pub(crate) desk: &'a mut Desk,
-    pub(crate) gate: Gate,
+pub(crate) struct Env<'a> {
+    pub(crate) ctx: &'a mut CallContext,
+    pub(crate) readiness: Readiness,
     /// Digits that no instruction has taken yet.
-    pub(crate) keys: &'a mut KeyBuffer,
+    pub(crate) keys: &'a mut DigitBuffer,
     /// The instruction that runs. `None` if the activity belongs to no element.
     pub(crate) place: Option<Place>,
 }
@@ -53,7 +53,7 @@ pub(crate) enum Progress {
     /// It goes on.
     Pending,
     /// It is over.
-    Finished(Finished),
+    Finished(Completion),
     /// The call runs this document from now on.
     Run(Arc<Document>),
     /// The call ends.
@@ -61,7 +61,7 @@ pub(crate) enum Progress {
 }
 
 /// How an instruction ended.
-pub(crate) struct Finished {
+pub(crate) struct Completion {
     pub(crate) outcome: InstructionOutcome,
     /// A detail for the event log. May be empty.
     pub(crate) note: Cow<'static, str>,
@@ -70,7 +70,7 @@ pub(crate) struct Finished {
     pub(crate) end_cause: Option<HangupCause>,
 }
 
-impl Finished {
+impl Completion {
     /// An instruction that did what it should, and has no action.
     pub(crate) fn done(note: &'static str) -> Self {
         Self { outcome: InstructionOutcome::Done, note: note.into(), action: None, end_cause: None }
@@ -114,103 +114,103 @@ pub(crate) trait Activity {
     /// A fetch that the activity may have asked for came to its end.
     fn fetched(
         &mut self,
-        turn: &mut Turn<'_>,
+        env: &mut Env<'_>,
         fetch: FetchId,
-        result: Result<Fetched, FetchFailure>,
+        result: Result<FetchResponse, FetchFailure>,
     ) -> Progress {
-        let _ = (turn, fetch, result);
+        let _ = (env, fetch, result);
         Progress::Pending
     }
 
     /// A playlist has been played to its end.
-    fn played(&mut self, turn: &mut Turn<'_>, play: PlayId) -> Progress {
-        let _ = (turn, play);
+    fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
+        let _ = (env, play);
         Progress::Pending
     }
 
     /// An item of a playlist could not be played and was skipped. `item` counts from 0.
-    fn play_failed(&mut self, turn: &mut Turn<'_>, play: PlayId, item: u16, reason: &str) {
-        let _ = (turn, play, item, reason);
+    fn play_failed(&mut self, env: &mut Env<'_>, play: PlayId, item: u16, reason: &str) {
+        let _ = (env, play, item, reason);
     }
 
     /// The caller pressed a key. Unless the activity takes it, it is kept for the next collection.
-    fn digit(&mut self, turn: &mut Turn<'_>, key: Key) -> Progress {
-        turn.keys.push(key);
+    fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
+        env.keys.push(key);
         Progress::Pending
     }
 
     /// Digits towards the peer have gone out.
-    fn digits_sent(&mut self, turn: &mut Turn<'_>, play: PlayId) -> Progress {
-        let _ = (turn, play);
+    fn digits_sent(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
+        let _ = (env, play);
         Progress::Pending
     }
 
     /// The caller's voice began or ended, or a voicemail beeped.
-    fn voice(&mut self, turn: &mut Turn<'_>, voice: Voice) -> Progress {
-        let _ = (turn, voice);
+    fn voice(&mut self, env: &mut Env<'_>, voice: VoiceEvent) -> Progress {
+        let _ = (env, voice);
         Progress::Pending
     }
 
     /// A recogniser reports on what the caller says.
     fn speech(
         &mut self,
-        turn: &mut Turn<'_>,
+        env: &mut Env<'_>,
         recognition: RecognitionId,
-        event: SpeechFact,
+        event: SpeechEvent,
     ) -> Progress {
-        let _ = (turn, recognition, event);
+        let _ = (env, recognition, event);
         Progress::Pending
     }
 
     /// A recording has got its name, or has ended.
     fn recording(
         &mut self,
-        turn: &mut Turn<'_>,
-        recording: RecordId,
-        event: &RecordFact,
+        env: &mut Env<'_>,
+        recording: RecordingId,
+        event: &RecordingEvent,
     ) -> Progress {
-        let _ = (turn, recording, event);
+        let _ = (env, recording, event);
         Progress::Pending
     }
 
     /// A leg that this call dialled reports.
-    fn leg_event(&mut self, turn: &mut Turn<'_>, call: CallUuid, event: LegNews) -> Progress {
-        let _ = (turn, call, event);
+    fn leg_event(&mut self, env: &mut Env<'_>, call: CallUuid, event: BLegEvent) -> Progress {
+        let _ = (env, call, event);
         Progress::Pending
     }
 
     /// The leg that dialled this call orders something.
-    fn leg_command(&mut self, turn: &mut Turn<'_>, command: &LegWish) -> Progress {
-        let _ = (turn, command);
+    fn leg_command(&mut self, env: &mut Env<'_>, command: &BLegCommand) -> Progress {
+        let _ = (env, command);
         Progress::Pending
     }
 
     /// The room that the call is in reports.
-    fn room_event(&mut self, turn: &mut Turn<'_>, event: &RoomNews) -> Progress {
-        let _ = (turn, event);
+    fn room_event(&mut self, env: &mut Env<'_>, event: &RoomEvent) -> Progress {
+        let _ = (env, event);
         Progress::Pending
     }
 
     /// The stream of the call has ended.
-    fn stream_ended(&mut self, turn: &mut Turn<'_>, ended: stream::Ended) -> Progress {
-        let _ = (turn, ended);
+    fn stream_ended(&mut self, env: &mut Env<'_>, ended: stream::Ended) -> Progress {
+        let _ = (env, ended);
         Progress::Pending
     }
 
     /// A timer fired.
-    fn timer(&mut self, turn: &mut Turn<'_>, timer: Timer) -> Progress {
-        let _ = (turn, timer);
+    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
+        let _ = (env, timer);
         Progress::Pending
     }
 
-    /// The [`Gate`] may have changed.
-    fn gate_changed(&mut self, turn: &mut Turn<'_>) -> Progress {
-        let _ = turn;
+    /// The [`Readiness`] may have changed.
+    fn readiness_changed(&mut self, env: &mut Env<'_>) -> Progress {
+        let _ = env;
         Progress::Pending
     }
 
     /// The activity is stopped from outside and dropped afterwards.
-    fn stop(&mut self, turn: &mut Turn<'_>, why: Stop);
+    fn stop(&mut self, env: &mut Env<'_>, why: Stop);
 
     /// Whether the call must be answered for it, although its element needs no media.
     fn wants_media(&self) -> bool {
@@ -240,14 +240,14 @@ pub(crate) trait Activity {
     }
 
     /// Whether it waits for the end of that recording.
-    fn awaits_recording(&self, recording: RecordId) -> bool {
+    fn awaits_recording(&self, recording: RecordingId) -> bool {
         let _ = recording;
         false
     }
 
     /// Ends the recording that the activity makes.
-    fn stop_recording(&mut self, desk: &mut Desk) {
-        let _ = desk;
+    fn stop_recording(&mut self, ctx: &mut CallContext) {
+        let _ = ctx;
     }
 
     /// The leg that has answered this call's `Dial` and is up.
@@ -256,8 +256,8 @@ pub(crate) trait Activity {
     }
 
     /// The B-leg gets a document of its own and is no longer this call's.
-    fn release_b_leg(&mut self, desk: &mut Desk) {
-        let _ = desk;
+    fn release_b_leg(&mut self, ctx: &mut CallContext) {
+        let _ = ctx;
     }
 
     /// Whether the two legs of a `Dial` hear each other.
@@ -266,5 +266,5 @@ pub(crate) trait Activity {
     }
 
     /// Writes what the activity waits for.
-    fn draw(&self, sketch: &mut Sketch);
+    fn draw(&self, snapshot: &mut SnapshotBuilder);
 }

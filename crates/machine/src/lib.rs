@@ -24,22 +24,22 @@
 #![forbid(unsafe_code)]
 
 mod activity;
-mod added;
-mod aside;
-mod callee;
+mod called_party;
 mod conclude;
+mod context;
 mod contract;
-mod desk;
+mod digits;
 mod element;
-mod keys;
+mod interpreter;
 pub mod log;
+mod looped_playlist;
 mod machine;
 mod orphan;
+mod overlays;
 mod params;
-mod picture;
 pub mod replay;
-mod round;
-mod script;
+mod room_ringback;
+mod snapshot;
 mod sounds;
 mod stream;
 #[cfg(test)]
@@ -47,17 +47,19 @@ mod tests;
 mod timers;
 
 pub use contract::{
-    Aside, AsideKind, CallSetup, CallState, CallTime, CallUrls, Command, Confirm, Destination,
-    DialError, DialOrder, DialledBy, EVENT_BODY, EVENT_TYPE, FetchFailure, FetchId, FetchKind,
-    Fetched, FirstFault, GraphAction, GraphOutcome, Input, InstructionOutcome, LegNews, LegWish,
-    Legs, Listening, MPC_END, MachineLimits, MediaFact, MediaFault, MediaOrder, MemberId, Notice,
-    NoticeKind, Outbound, Output, Param, Params, PhoneStatus, PlayId, RING_MAX_MS, RecognitionId,
-    RecordEnd, RecordFact, RecordId, RecordOrder, Refusal, Role, RoomEntry, RoomKind, RoomMusic,
-    RoomNews, RoomOut, RoomWish, Seat, Sound, SoundItem, SpeechFact, SpeechOrder, StreamFact,
-    StreamFormat, StreamOrder, StreamTrack, StreamWish, Summary, Termination, TrackNews,
-    TranscriptOrder, Voice, header_name, lasted, placed_for, recorded, transcribed,
+    BLegCommand, BLegEvent, BLegSetup, CallSetup, CallState, CallTime, CallUrls, CallbackKind,
+    CallbackRequest, Command, Confirmation, Destination, DialError, DialOrder, EVENT_BODY,
+    EVENT_TYPE, FetchFailure, FetchId, FetchKind, FetchResponse, FirstFault, GraphAction,
+    GraphOutcome, Input, InstructionOutcome, LeaveReason, Legs, MPC_END, MachineLimits,
+    MediaCommand, MediaEvent, MediaFault, MemberId, Outbound, Output, Overlay, OverlayKind, Param,
+    Params, ParticipantInfo, PhoneStatus, PlayId, RING_MAX_MS, RecognitionId, RecognitionSettings,
+    RecordingEndReason, RecordingEvent, RecordingId, RecordingOrder, Refusal, Role, RoomCommand,
+    RoomEntry, RoomEvent, RoomKind, RoomMusic, Sound, SoundItem, SpeechCommand, SpeechEvent,
+    StreamCommand, StreamEvent, StreamFormat, StreamOrder, StreamTrack, Summary, Termination,
+    TrackCommand, TranscriptOrder, VoiceEvent, recording_params, set_mpc_duration, sip_header_name,
+    transcription_callback,
 };
 pub use machine::Machine;
-pub use orphan::{abandoned, cut_off, not_added};
-pub use picture::{FIELDS, Field, Line, Said};
+pub use orphan::{add_participant_failed, orphan_participant_params, orphan_summary};
+pub use snapshot::{Field, Line, SNAPSHOT_FIELDS, Segment};
 pub use timers::Timer;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::desk::Desk;
+use super::context::CallContext;
 use super::params::{self, Event};
-use crate::contract::{FetchFailure, FetchId, FetchKind, Fetched, Output, Sound, SoundItem};
+use crate::contract::{FetchFailure, FetchId, FetchKind, FetchResponse, Output, Sound, SoundItem};
 use model::Method;
 use xml::ast::{DocUrl, ElementKind, Play, Prompt, Repeat, Speak, Target};
 
@@ -65,43 +65,43 @@ pub(crate) fn playlist(prompts: &[Prompt]) -> Vec<SoundItem> {
 }
 
 /// Has what must be fetched or said made ready.
-pub(crate) fn prepare(desk: &mut Desk, items: &[SoundItem]) {
+pub(crate) fn prepare(ctx: &mut CallContext, items: &[SoundItem]) {
     let fetched =
         |item: &&SoundItem| matches!(item.sound, Sound::Speak { .. } | Sound::File { .. });
     let sounds: Vec<Sound> = items.iter().filter(fetched).map(|item| item.sound.clone()).collect();
     if !sounds.is_empty() {
-        desk.wish(Output::Prepare { sounds });
+        ctx.wish(Output::Prepare { sounds });
     }
 }
 
 /// Asks for a document that is only to be heard: what comes is [`sounds_fetched`].
-pub(crate) fn fetch_sounds(desk: &mut Desk, url: &DocUrl, event: Event) -> FetchId {
-    fetch_sounds_at(desk, Target { url: url.clone(), method: Method::Post }, event)
+pub(crate) fn fetch_sounds(ctx: &mut CallContext, url: &DocUrl, event: Event) -> FetchId {
+    fetch_sounds_at(ctx, Target { url: url.clone(), method: Method::Post }, event)
 }
 
 /// The same, however its URL is to be asked.
-pub(crate) fn fetch_sounds_at(desk: &mut Desk, target: Target, event: Event) -> FetchId {
-    let (params, deadline_ms) = (params::common(desk, event), desk.setup.limits.fetch_ms);
-    desk.fetch(FetchKind::Sound, target, params, deadline_ms)
+pub(crate) fn fetch_sounds_at(ctx: &mut CallContext, target: Target, event: Event) -> FetchId {
+    let (params, deadline_ms) = (params::common(ctx, event), ctx.setup.limits.fetch_ms);
+    ctx.fetch(FetchKind::Sound, target, params, deadline_ms)
 }
 
 /// The sounds of a document that is only to be heard: `Speak`, `Play` and `Wait`, and nothing else. None where it did not
 /// come, or has none; `what` asked for it.
 pub(crate) fn sounds_fetched(
-    desk: &mut Desk,
+    ctx: &mut CallContext,
     what: &str,
-    result: Result<Fetched, FetchFailure>,
+    result: Result<FetchResponse, FetchFailure>,
 ) -> Vec<SoundItem> {
     let document = match result {
-        Ok(Fetched::Document { document }) => document,
-        Ok(Fetched::Refused { refusal }) => {
-            desk.findings(&refusal.findings);
-            desk.remark(format!("{what}: its document was refused; it is left out"));
+        Ok(FetchResponse::Document { document }) => document,
+        Ok(FetchResponse::Refused { refusal }) => {
+            ctx.findings(&refusal.findings);
+            ctx.remark(format!("{what}: its document was refused; it is left out"));
             return Vec::new();
         }
-        Ok(Fetched::Ignored) => return Vec::new(),
+        Ok(FetchResponse::Ignored) => return Vec::new(),
         Err(failure) => {
-            desk.remark(format!("{what}: {failure}; it is left out"));
+            ctx.remark(format!("{what}: {failure}; it is left out"));
             return Vec::new();
         }
     };
@@ -114,7 +114,7 @@ pub(crate) fn sounds_fetched(
             ElementKind::Wait(wait) => items.push(silence(wait.length)),
             other => {
                 let (name, line) = (other.name(), element.at.line);
-                desk.remark(format!(
+                ctx.remark(format!(
                     "{what}: {name} at line {line} is skipped: only Speak, Play and Wait are heard there"
                 ));
             }

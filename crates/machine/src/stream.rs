@@ -4,13 +4,13 @@
 //! The socket and the sound are the `stream` room's, which tells [`StreamFact`]s and is wished [`StreamWish`]es. The
 //! element is `element/stream.rs`; a stream outlives the document that began it.
 
-use super::desk::{Desk, Streaming};
+use super::context::{CallContext, OpenStream};
 use super::params::{self, Event};
 use super::timers::Timer;
 use crate::contract::display::foreign;
 use crate::contract::{
-    CallTime, MediaOrder, Notice, NoticeKind, Output, Param, Params, StreamFact, StreamOrder,
-    StreamWish,
+    CallTime, CallbackKind, CallbackRequest, MediaCommand, Output, Param, Params, StreamCommand,
+    StreamEvent, StreamOrder,
 };
 use model::StreamId;
 use xml::ast::Target;
@@ -45,107 +45,105 @@ pub(super) struct Ended {
 }
 
 /// Opens a stream. `false`: the call has one, and the status callback of this one says that it is dropped.
-pub(super) fn open(desk: &mut Desk, id: StreamId, order: Box<StreamOrder>) -> bool {
-    if desk.stream.is_some() {
-        desk.remark("a call has one stream at a time: this one is dropped".to_owned());
-        let refused = Streaming { id, order, began: false };
-        tell(desk, &refused, Event::DroppedStream, Some(CONNECTION_ERROR), None);
+pub(super) fn open(ctx: &mut CallContext, id: StreamId, order: Box<StreamOrder>) -> bool {
+    if ctx.stream.is_some() {
+        ctx.remark("a call has one stream at a time: this one is dropped".to_owned());
+        let refused = OpenStream { id, order, began: false };
+        tell(ctx, &refused, Event::DroppedStream, Some(CONNECTION_ERROR), None);
         // Where REST asked for it, its record is closed.
-        desk.wish(Output::Stream { stream: id, wish: StreamWish::Close { dropped: true } });
+        ctx.wish(Output::Stream { stream: id, command: StreamCommand::Close { dropped: true } });
         return false;
     }
-    desk.wish(Output::Stream { stream: id, wish: StreamWish::Open(order.clone()) });
-    desk.stream = Some(Streaming { id, order, began: false });
+    ctx.wish(Output::Stream { stream: id, command: StreamCommand::Open(order.clone()) });
+    ctx.stream = Some(OpenStream { id, order, began: false });
     true
 }
 
 /// Takes in what the stream tells; gives its end, if that is what it is.
-pub(super) fn told(desk: &mut Desk, id: StreamId, fact: StreamFact) -> Option<Ended> {
+pub(super) fn told(ctx: &mut CallContext, id: StreamId, fact: StreamEvent) -> Option<Ended> {
     // Of one that was ended here meanwhile.
-    let mut streaming = desk.stream.take_if(|streaming| streaming.id == id)?;
+    let mut streaming = ctx.stream.take_if(|streaming| streaming.id == id)?;
     let mut ended = None;
     match fact {
-        StreamFact::Opened if !streaming.began => {
+        StreamEvent::Opened if !streaming.began => {
             streaming.began = true;
-            desk.set(
-                Timer::StreamLimit,
-                u64::from(streaming.order.timeout_s).saturating_mul(1_000),
-            );
-            desk.wish(Output::Stream { stream: id, wish: StreamWish::Begin });
-            tell(desk, &streaming, Event::StartStream, None, None);
+            ctx.set(Timer::StreamLimit, u64::from(streaming.order.timeout_s).saturating_mul(1_000));
+            ctx.wish(Output::Stream { stream: id, command: StreamCommand::Begin });
+            tell(ctx, &streaming, Event::StartStream, None, None);
         }
-        StreamFact::Opened => {}
-        StreamFact::Failed { why } => {
-            desk.remark(format!("the stream's server could not be reached: {}", foreign(&why)));
+        StreamEvent::Opened => {}
+        StreamEvent::Failed { reason: why } => {
+            ctx.remark(format!("the stream's server could not be reached: {}", foreign(&why)));
             ended = Some((Event::DroppedStream, Some(CONNECTION_ERROR)));
         }
-        StreamFact::Lost { why } => {
-            desk.remark(format!("the stream was lost: {}", foreign(&why)));
+        StreamEvent::Lost { reason: why } => {
+            ctx.remark(format!("the stream was lost: {}", foreign(&why)));
             ended = Some((Event::DroppedStream, Some(CONNECTION_ERROR)));
         }
         // Of the words of `StatusReason` the one for an end that the application asked for: its server is its own.
-        StreamFact::Closed => ended = Some((Event::StopStream, Some(Stop::Api.as_str()))),
-        StreamFact::Degraded { .. } => tell(desk, &streaming, Event::DegradedStream, None, None),
-        StreamFact::Played { name } => {
-            tell(desk, &streaming, Event::PlayedStream, None, Some(&foreign(&name)))
+        StreamEvent::Closed => ended = Some((Event::StopStream, Some(Stop::Api.as_str()))),
+        StreamEvent::Degraded { .. } => tell(ctx, &streaming, Event::DegradedStream, None, None),
+        StreamEvent::Played { name } => {
+            tell(ctx, &streaming, Event::PlayedStream, None, Some(&foreign(&name)))
         }
-        StreamFact::Cleared => tell(desk, &streaming, Event::ClearedAudio, None, None),
-        StreamFact::SendDigits { digits } => {
-            let play = desk.next_play();
-            desk.media(MediaOrder::SendDigits { play, digits });
+        StreamEvent::Cleared => tell(ctx, &streaming, Event::ClearedAudio, None, None),
+        StreamEvent::SendDigits { digits } => {
+            let play = ctx.next_play();
+            ctx.media(MediaCommand::SendDigits { play, digits });
         }
     }
     match ended {
-        Some((event, reason)) => Some(end(desk, &streaming, event, reason)),
+        Some((event, reason)) => Some(end(ctx, &streaming, event, reason)),
         None => {
-            desk.stream = Some(streaming);
+            ctx.stream = Some(streaming);
             None
         }
     }
 }
 
 /// Ends the call's stream, if there is one; with `only`, that one.
-pub(super) fn stop(desk: &mut Desk, only: Option<StreamId>, why: Stop) -> Option<Ended> {
-    let streaming =
-        desk.stream.take_if(|streaming| only.is_none_or(|only| streaming.id == only))?;
-    Some(end(desk, &streaming, Event::StopStream, Some(why.as_str())))
+pub(super) fn stop(ctx: &mut CallContext, only: Option<StreamId>, why: Stop) -> Option<Ended> {
+    let streaming = ctx.stream.take_if(|streaming| only.is_none_or(|only| streaming.id == only))?;
+    Some(end(ctx, &streaming, Event::StopStream, Some(why.as_str())))
 }
 
-fn end(desk: &mut Desk, streaming: &Streaming, event: Event, reason: Option<&str>) -> Ended {
+fn end(ctx: &mut CallContext, streaming: &OpenStream, event: Event, reason: Option<&str>) -> Ended {
     let dropped = event == Event::DroppedStream;
-    desk.timers.clear(Timer::StreamLimit);
-    desk.wish(Output::Stream { stream: streaming.id, wish: StreamWish::Close { dropped } });
-    tell(desk, streaming, event, reason, None);
+    ctx.timers.clear(Timer::StreamLimit);
+    ctx.wish(Output::Stream { stream: streaming.id, command: StreamCommand::Close { dropped } });
+    tell(ctx, streaming, event, reason, None);
     Ended { stream: streaming.id, dropped }
 }
 
 /// A status callback (§3.8).
 fn tell(
-    desk: &mut Desk,
-    streaming: &Streaming,
+    ctx: &mut CallContext,
+    streaming: &OpenStream,
     event: Event,
     reason: Option<&str>,
     name: Option<&str>,
 ) {
     let Some(Target { url, method }) = streaming.order.status_target() else { return };
-    let mut params = params::common(desk, event);
-    params.extend(about(streaming, desk, desk.now));
+    let mut params = params::common(ctx, event);
+    params.extend(about(streaming, ctx, ctx.now));
     if let Some(reason) = reason {
         params.insert("StatusReason".into(), Param::Plain(reason.to_owned().into()));
     }
     if let Some(name) = name {
         params.insert("Name".into(), Param::Plain(name.to_owned().into()));
     }
-    desk.wish(Output::Notify { notice: Notice { kind: NoticeKind::Stream, url, method, params } });
+    ctx.wish(Output::Callback {
+        callback: CallbackRequest { kind: CallbackKind::Stream, url, method, params },
+    });
 }
 
-fn about(streaming: &Streaming, desk: &Desk, at: CallTime) -> Params {
+fn about(streaming: &OpenStream, ctx: &CallContext, at: CallTime) -> Params {
     let order = &streaming.order;
     let plain = |text: String| Param::Plain(text.into());
     Params::from([
         ("StreamID".into(), plain(streaming.id.to_string())),
         ("ServiceURL".into(), plain(order.url.0.to_string())),
-        ("Timestamp".into(), plain(desk.wall(at).plivo_micros())),
+        ("Timestamp".into(), plain(ctx.wall(at).plivo_micros())),
         ("bidirectional".into(), plain(order.bidirectional.to_string())),
         ("audioTrack".into(), plain(order.track.as_str().to_owned())),
         ("streamTimeout".into(), plain(order.timeout_s.to_string())),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::beep::BeepEar;
 use super::voice::Judge;
 use crate::opus::{Decoder, Rate};
-use machine::Voice;
+use machine::VoiceEvent;
 use xml::ast::Beep;
 
 /// Pauses shorter than this are part of speech.
@@ -66,7 +66,7 @@ impl Ear {
     }
 
     /// Takes in an Opus packet; a broken one is as if it had not come.
-    pub(super) fn packet(&mut self, now: Instant, packet: &[u8]) -> [Option<Voice>; 2] {
+    pub(super) fn packet(&mut self, now: Instant, packet: &[u8]) -> [Option<VoiceEvent>; 2] {
         self.pcm.clear();
         if self.decoder.decode(Some(packet), false, &mut self.pcm).is_err() {
             return [None; 2];
@@ -79,11 +79,11 @@ impl Ear {
         }
         let voice = self.voice.as_mut().filter(|_| speaks);
         let began = voice.is_some_and(|voice| voice.heard.replace(now).is_none());
-        [began.then_some(Voice::Began), self.beeped(beeped)]
+        [began.then_some(VoiceEvent::Began), self.beeped(beeped)]
     }
 
     /// Time passes: whether the voice has gone, or a beep is over.
-    pub(super) fn tick(&mut self, now: Instant) -> [Option<Voice>; 2] {
+    pub(super) fn tick(&mut self, now: Instant) -> [Option<VoiceEvent>; 2] {
         let mut beeped = false;
         if let (Some(until), Some(beep)) = (&mut self.until, &mut self.beep) {
             // Where nothing comes any more: a peer that is silent may send nothing at all.
@@ -95,20 +95,20 @@ impl Ear {
         [self.voice.as_mut().and_then(|voice| voice.tick(now)), self.beeped(beeped)]
     }
 
-    fn beeped(&mut self, beeped: bool) -> Option<Voice> {
-        self.beep.take_if(|_| beeped).map(|_| Voice::Beep)
+    fn beeped(&mut self, beeped: bool) -> Option<VoiceEvent> {
+        self.beep.take_if(|_| beeped).map(|_| VoiceEvent::Beep)
     }
 }
 
 impl VoiceEar {
-    fn tick(&mut self, now: Instant) -> Option<Voice> {
+    fn tick(&mut self, now: Instant) -> Option<VoiceEvent> {
         let quiet = now.saturating_duration_since(self.heard?);
         if quiet < PAUSE {
             return None;
         }
         self.heard = None;
         self.judge.rest();
-        Some(Voice::Ended { ago_ms: u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX) })
+        Some(VoiceEvent::Ended { ago_ms: u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX) })
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
         start: Instant,
         packets: u64,
         sound: impl Fn(usize) -> f32,
-    ) -> Vec<(u64, Voice)> {
+    ) -> Vec<(u64, VoiceEvent)> {
         let mut encoder = Encoder::for_prompts();
         let mut events = Vec::new();
         for n in 0..packets {
@@ -162,9 +162,9 @@ mod tests {
         let (mut ear, start) = (listening(), now());
         assert!(told(&mut ear, start, 50, |at| tone(at, 50.0, 0.001)).is_empty(), "hum");
         let said = told(&mut ear, start + Duration::from_secs(1), 100, speech);
-        assert!(matches!(said.as_slice(), [(40..=160, Voice::Began)]), "{said:?}");
+        assert!(matches!(said.as_slice(), [(40..=160, VoiceEvent::Began)]), "{said:?}");
         let after = told(&mut ear, start + Duration::from_secs(3), 50, |_| 0.0);
-        let [(at, Voice::Ended { ago_ms })] = after.as_slice() else { panic!("{after:?}") };
+        let [(at, VoiceEvent::Ended { ago_ms })] = after.as_slice() else { panic!("{after:?}") };
         assert!((300..=340).contains(ago_ms) && at.abs_diff(*ago_ms) <= 140, "{after:?}");
     }
 
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(ear.tick(last + Duration::from_millis(200)), [None; 2]);
         assert!(matches!(
             ear.tick(last + Duration::from_millis(400)),
-            [Some(Voice::Ended { .. }), None]
+            [Some(VoiceEvent::Ended { .. }), None]
         ));
         assert_eq!(ear.tick(last + Duration::from_secs(9)), [None; 2], "told once");
     }
@@ -191,7 +191,7 @@ mod tests {
         // A hum that sets in is taken for voice at first, and then for what it is.
         let hum = told(&mut ear, start + Duration::from_secs(2), 600, |at| tone(at, 100.0, 0.02));
         assert!(
-            hum.last().is_none_or(|(_, voice)| matches!(voice, Voice::Ended { .. })),
+            hum.last().is_none_or(|(_, voice)| matches!(voice, VoiceEvent::Ended { .. })),
             "{hum:?}"
         );
     }
@@ -208,7 +208,7 @@ mod tests {
             let mut after = told(&mut ear, start + Duration::from_millis(2_500), silence, |_| 0.0);
             let over = start + Duration::from_secs(4);
             after.extend(ear.tick(over).into_iter().flatten().map(|voice| (1_500, voice)));
-            assert!(matches!(after.as_slice(), [(_, Voice::Beep)]), "{silence}: {after:?}");
+            assert!(matches!(after.as_slice(), [(_, VoiceEvent::Beep)]), "{silence}: {after:?}");
             assert!(!ear.is_of_use(), "told once");
         }
     }

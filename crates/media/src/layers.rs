@@ -3,7 +3,7 @@
 //! A leg has layers only while something is played so. One sound at a time passes through as it is, ready frames of a
 //! prompt; where several are heard at once they are decoded, added and encoded anew, for that while only.
 
-use machine::{Aside, AsideKind, PlayId};
+use machine::{Overlay, OverlayKind, PlayId};
 
 use super::LegEvent;
 use super::blend::Blend;
@@ -22,7 +22,7 @@ pub(super) struct Layers {
 
 #[derive(Debug)]
 struct Layer {
-    kind: AsideKind,
+    kind: OverlayKind,
     player: Player,
     /// Over what is below it; else instead of that.
     mix: bool,
@@ -43,11 +43,11 @@ enum Sound {
 
 impl Layers {
     /// Plays these from the next tick on, in place of what plays of that kind.
-    pub(super) fn play(&mut self, play: PlayId, aside: &Aside, items: Vec<PlayItem>) {
+    pub(super) fn play(&mut self, play: PlayId, aside: &Overlay, items: Vec<PlayItem>) {
         self.layers.retain(|layer| layer.kind != aside.kind);
         self.layers.push(Layer {
             kind: aside.kind,
-            player: Player::new(play, items).again_and_again(aside.again),
+            player: Player::new(play, items).again_and_again(aside.repeat),
             mix: aside.mix,
             frames_left: aside.length_ms.map(|ms| ms.div_ceil(FRAME_MS)),
             begun: false,
@@ -78,8 +78,8 @@ impl Layers {
             match sound {
                 Sound::Frame(frame) => {
                     match layer.kind {
-                        AsideKind::Play => heard.play = Some(frame),
-                        AsideKind::Speak => heard.speak = Some(frame),
+                        OverlayKind::Play => heard.play = Some(frame),
+                        OverlayKind::Speak => heard.speak = Some(frame),
                     }
                     true
                 }
@@ -143,8 +143,8 @@ mod tests {
     use crate::prompt::Prompt;
     use xml::ast::Repeat;
 
-    fn aside(kind: AsideKind, mix: bool) -> Aside {
-        Aside { kind, items: Vec::new(), again: false, mix, length_ms: None }
+    fn aside(kind: OverlayKind, mix: bool) -> Overlay {
+        Overlay { kind, items: Vec::new(), repeat: false, mix, length_ms: None }
     }
 
     fn item(prompt: &Arc<Prompt>) -> Vec<PlayItem> {
@@ -172,13 +172,13 @@ mod tests {
     #[test]
     fn instead_of_the_own_sound_or_through_silence_frames_pass_as_they_are() {
         let mut layers = Layers::default();
-        layers.play(PlayId(1), &aside(AsideKind::Play, false), item(&named(&[1, 2])));
+        layers.play(PlayId(1), &aside(OverlayKind::Play, false), item(&named(&[1, 2])));
         let (heard, told) = run(&mut layers, Some(9), 4);
         assert_eq!(heard, [1, 2, 9, 9]);
         assert_eq!(told, [LegEvent::PlayStarted(PlayId(1)), LegEvent::Played(PlayId(1))]);
         assert!(layers.is_empty() && layers.blend.is_none());
 
-        layers.play(PlayId(2), &aside(AsideKind::Play, true), item(&named(&[1, 2])));
+        layers.play(PlayId(2), &aside(OverlayKind::Play, true), item(&named(&[1, 2])));
         assert_eq!(run(&mut layers, None, 4).0, [1, 2, 0, 0]);
         assert!(layers.blend.is_none(), "nothing was mixed");
     }
@@ -187,7 +187,7 @@ mod tests {
     fn what_is_not_made_yet_silences_nothing_before_it_begins() {
         let (slow, mut writer) = Prompt::new();
         let mut layers = Layers::default();
-        layers.play(PlayId(1), &aside(AsideKind::Speak, false), item(&slow));
+        layers.play(PlayId(1), &aside(OverlayKind::Speak, false), item(&slow));
         assert_eq!(run(&mut layers, Some(9), 2).0, [9, 9]);
         writer.push(Frame::from([1]));
         assert_eq!(run(&mut layers, Some(9), 3).0, [1, 0, 0]);
@@ -199,14 +199,14 @@ mod tests {
     #[test]
     fn length_bounds_and_again_goes_round() {
         let mut layers = Layers::default();
-        let bounded = Aside { again: true, length_ms: Some(100), ..aside(AsideKind::Play, false) };
+        let bounded = Overlay { repeat: true, length_ms: Some(100), ..aside(OverlayKind::Play, false) };
         let (a, b) = (named(&[1, 2]), named(&[3]));
         layers.play(PlayId(1), &bounded, [item(&a), item(&b)].concat());
         let (heard, told) = run(&mut layers, Some(9), 7);
         assert_eq!(heard, [1, 2, 3, 1, 2, 9, 9]);
         assert_eq!(told.last(), Some(&LegEvent::Played(PlayId(1))));
 
-        let empty = Aside { again: true, ..aside(AsideKind::Play, false) };
+        let empty = Overlay { repeat: true, ..aside(OverlayKind::Play, false) };
         layers.play(PlayId(2), &empty, item(&named(&[])));
         assert_eq!(run(&mut layers, Some(9), 2).0, [9, 9], "nothing goes round for ever");
         assert!(layers.is_empty());
@@ -215,12 +215,12 @@ mod tests {
     #[test]
     fn a_new_one_of_a_kind_replaces_the_old_and_a_stop_stops_its_own() {
         let mut layers = Layers::default();
-        let endless = Aside { again: true, ..aside(AsideKind::Play, false) };
+        let endless = Overlay { repeat: true, ..aside(OverlayKind::Play, false) };
         layers.play(PlayId(1), &endless, item(&named(&[1])));
         layers.play(PlayId(2), &endless, item(&named(&[2])));
         layers.play(
             PlayId(3),
-            &Aside { kind: AsideKind::Speak, ..endless.clone() },
+            &Overlay { kind: OverlayKind::Speak, ..endless.clone() },
             item(&named(&[3])),
         );
         assert_eq!(run(&mut layers, Some(9), 2).0, [3, 3], "the last one is on top");
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn both_are_heard_at_once() {
         let mut layers = Layers::default();
-        layers.play(PlayId(1), &aside(AsideKind::Play, true), item(&Prompt::of(tone(440.0))));
+        layers.play(PlayId(1), &aside(OverlayKind::Play, true), item(&Prompt::of(tone(440.0))));
         let mut own = Player::new(PlayId(2), item(&Prompt::of(tone(1_000.0))));
         let mut ear = Decoder::new(Rate::Hz16000);
         let mut pcm = Vec::new();

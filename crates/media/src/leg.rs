@@ -38,7 +38,7 @@ use super::tones::InBand;
 use super::transport::Transport;
 use super::watchdog::{Missing, Watchdog};
 use super::{EventSink, LegEvent};
-use machine::{Aside, MediaFact, MediaFault, PlayId};
+use machine::{Overlay, MediaEvent, MediaFault, PlayId};
 use model::{Digit, Timestamp};
 use xml::ast::Beep;
 
@@ -58,7 +58,7 @@ pub(super) enum LegOrder {
     Open,
     Play(PlayId, Vec<PlayItem>),
     /// Beside what `Play` plays.
-    Aside(PlayId, Aside, Vec<PlayItem>),
+    Aside(PlayId, Overlay, Vec<PlayItem>),
     Stop(PlayId),
     SendDigits(PlayId, String),
     Listen(bool),
@@ -577,7 +577,7 @@ impl Leg {
                 let (missing, waited) = (Missing::Fingerprint, Duration::ZERO);
                 self.tell(LegEvent::Missing { missing, waited, checking: self.controlling });
             }
-            self.tell(LegEvent::Fact(MediaFact::Lost { fault }));
+            self.tell(LegEvent::Fact(MediaEvent::Lost { fault }));
             self.lost = true;
         }
     }

@@ -117,7 +117,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use crate::sockets::interface_addresses;
 use agent::{Agent, Credentials, Homes, Identity};
 use leg::{Counters, Leg, LegOrder, Making};
-use machine::{Aside, MediaFact, PlayId, Voice};
+use machine::{Overlay, MediaEvent, PlayId, VoiceEvent};
 use model::Clock;
 use model::{Digit, leads_to};
 use ports::Ports;
@@ -130,7 +130,7 @@ use xml::ast::Beep;
 /// What a leg reports, to the [`EventSink`] it was made with.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LegEvent {
-    Fact(MediaFact),
+    Fact(MediaEvent),
     PlayStarted(PlayId),
     Played(PlayId),
     PlayFailed {
@@ -150,7 +150,7 @@ pub enum LegEvent {
         checking: bool,
     },
     /// Told while [`LegHandle::listen`] is on.
-    Voice(Voice),
+    Voice(VoiceEvent),
 }
 
 /// Where a leg's events go. Called on a shard thread: must not block.
@@ -546,7 +546,7 @@ impl LegHandle {
 
     /// Plays these beside what [`LegHandle::play`] plays, over it or instead of it; `items` are `aside`'s. Replaces what
     /// plays of the same kind. The same events come of it.
-    pub fn play_aside(&self, play: PlayId, aside: Aside, items: Vec<PlayItem>) {
+    pub fn play_aside(&self, play: PlayId, aside: Overlay, items: Vec<PlayItem>) {
         self.order(LegOrder::Aside(play, aside, items));
     }
 

@@ -15,7 +15,7 @@ use super::sdp::Offer;
 use super::stun::{self, Kind};
 use super::test_peer::{Manner, Peer};
 use super::{LegEvent, Media, MediaConfig, Missing};
-use machine::{MediaFact, MediaFault};
+use machine::{MediaEvent, MediaFault};
 use model::Clock;
 use model::Timestamp;
 
@@ -207,7 +207,7 @@ impl World {
     }
 
     fn connect(&mut self) -> Duration {
-        let up = |w: &Self| w.peer.connected && w.has(&LegEvent::Fact(MediaFact::Connected));
+        let up = |w: &Self| w.peer.connected && w.has(&LegEvent::Fact(MediaEvent::Connected));
         self.until(Duration::from_secs(15), up).expect("connected within T_media")
     }
 
@@ -216,7 +216,7 @@ impl World {
     }
 
     fn is_lost(&self) -> bool {
-        self.has(&LegEvent::Fact(MediaFact::Lost { fault: MediaFault::Silent }))
+        self.has(&LegEvent::Fact(MediaEvent::Lost { fault: MediaFault::Silent }))
     }
 
     /// The peer types: 500 ms a key, 100 ms between, as WhatsApp does; nothing else is said.
@@ -267,7 +267,7 @@ fn a_peer_that_hears_nothing_at_first_is_found_as_soon_as_it_does() {
         world.cut = |_, _| true;
         world.pass(Duration::from_millis(deaf_ms));
         world.cut = |_, _| false;
-        let up = |w: &World| w.has(&LegEvent::Fact(MediaFact::IceUp));
+        let up = |w: &World| w.has(&LegEvent::Fact(MediaEvent::IceUp));
         let took = world.until(Duration::from_secs(15), up).expect("a path");
         // To the next check, and to what nominates.
         let most = Duration::from_millis(80.max(deaf_ms / 8 + 60) + 90);
@@ -290,7 +290,7 @@ fn a_peer_that_hears_us_from_accept_on_is_found_at_once() {
         world.pass(Duration::from_millis(deaf_ms));
         world.cut = |_, _| false;
         world.order(LegOrder::Open);
-        let up = |w: &World| w.has(&LegEvent::Fact(MediaFact::IceUp));
+        let up = |w: &World| w.has(&LegEvent::Fact(MediaEvent::IceUp));
         let took = world.until(Duration::from_secs(15), up).expect("a path");
         assert!(
             took <= Duration::from_millis(300),

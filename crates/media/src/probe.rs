@@ -12,7 +12,7 @@ use super::leg::{Counters, LegOrder};
 use super::outbox::Outbox;
 use super::sdp::Offer;
 use super::{LegEvent, Media, MediaConfig};
-use machine::MediaFact;
+use machine::MediaEvent;
 use model::Clock;
 use model::Timestamp;
 
@@ -76,7 +76,7 @@ impl Probe {
         let (up, count) = (connected.clone(), told.clone());
         let sink = Arc::new(move |event| {
             count.fetch_add(1, Ordering::Relaxed);
-            if event == LegEvent::Fact(MediaFact::Connected) {
+            if event == LegEvent::Fact(MediaEvent::Connected) {
                 up.store(true, Ordering::Relaxed);
             }
         });

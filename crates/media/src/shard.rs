@@ -24,7 +24,7 @@ use super::ports::{Port, PortId, Ports};
 use super::stun::{self, Kind, TransactionId};
 use super::{EventSink, LegEvent, LegId};
 use crate::sockets::{BATCH, Inbox, PollSet, send_all};
-use machine::{MediaFact, MediaFault};
+use machine::{MediaEvent, MediaFault};
 use model::Clock;
 use model::metric;
 
@@ -304,7 +304,7 @@ impl Shard {
     fn add(&mut self, new: NewLeg) {
         let port = new.port.id;
         if !self.ports.contains_key(&port) && self.open(new.port).is_err() {
-            (new.sink)(LegEvent::Fact(MediaFact::Lost { fault: MediaFault::Silent }));
+            (new.sink)(LegEvent::Fact(MediaEvent::Lost { fault: MediaFault::Silent }));
             self.table.lock().unwrap_or_else(PoisonError::into_inner).release(new.id);
             return;
         }
@@ -355,7 +355,7 @@ impl Shard {
         let before = open.out.len();
         if catch_unwind(AssertUnwindSafe(|| act(&mut resident.leg, &mut open.out))).is_err() {
             tracing::error!("a leg's WebRTC agent panicked; the leg is dropped");
-            (resident.sink)(LegEvent::Fact(MediaFact::Lost { fault: MediaFault::Broken }));
+            (resident.sink)(LegEvent::Fact(MediaEvent::Lost { fault: MediaFault::Broken }));
             self.broken.insert(id);
             return;
         }

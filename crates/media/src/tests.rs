@@ -16,7 +16,7 @@ use super::{
     PlayItem, Sides,
 };
 use crate::opus::{Decoder, Encoder, Rate};
-use machine::{MediaFact, MediaFault, PlayId};
+use machine::{MediaEvent, MediaFault, PlayId};
 use model::Clock;
 use xml::ast::Repeat;
 
@@ -51,7 +51,7 @@ impl Log {
     fn has(&self, event: &LegEvent) -> bool {
         self.all().contains(event)
     }
-    fn fact(&self, fact: MediaFact) -> bool {
+    fn fact(&self, fact: MediaEvent) -> bool {
         self.has(&LegEvent::Fact(fact))
     }
     fn digits(&self) -> String {
@@ -85,7 +85,7 @@ impl Call {
         pump(&mut self.peer, what, |peers| done(&peers[0], &log));
     }
     fn connect(&mut self) {
-        self.until("connected", |peer, log| peer.connected && log.fact(MediaFact::Connected));
+        self.until("connected", |peer, log| peer.connected && log.fact(MediaEvent::Connected));
     }
     fn live(media: &Media, peer: Peer) -> Self {
         let mut call = call(media, peer);
@@ -163,12 +163,12 @@ fn the_first_syllable_is_heard_and_nothing_before_open() {
         "silence goes on"
     );
 
-    let facts = [MediaFact::IceUp, MediaFact::Connected].map(LegEvent::Fact);
+    let facts = [MediaEvent::IceUp, MediaEvent::Connected].map(LegEvent::Fact);
     let told = call.log.all();
     let played = [LegEvent::PlayStarted(PLAY), LegEvent::FirstSent, LegEvent::Played(PLAY)];
     assert_eq!(told, [&facts[..], &played].concat());
     call.peer[0].say(&[0x48, 1, 2]);
-    call.until("the caller's first packet", |_, log| log.fact(MediaFact::FirstPacket));
+    call.until("the caller's first packet", |_, log| log.fact(MediaEvent::FirstPacket));
     assert_eq!(call.leg.stats().rtp_in, 1);
     assert!(media.stats().packets_out >= 35);
 }
@@ -198,7 +198,7 @@ fn every_role_connects_and_sounds_both_ways() {
             call.leg.play(PLAY, once(&prompt));
             call.peer[0].say(&[0x48, 1, 2]);
             call.until("sound both ways", |peer, log| {
-                sound(&peer.heard, 9).len() == frames.len() && log.fact(MediaFact::FirstPacket)
+                sound(&peer.heard, 9).len() == frames.len() && log.fact(MediaEvent::FirstPacket)
             });
         }
     }
@@ -365,7 +365,7 @@ fn calls_with_one_peer_address_on_one_port_come_up_and_hear_each_its_own() {
         legs.push((leg, log));
     }
     assert!(peers.iter().all(|p| p.remote == peers[0].remote));
-    pump(&mut peers, "all up", |_| legs.iter().all(|(_, log)| log.fact(MediaFact::Connected)));
+    pump(&mut peers, "all up", |_| legs.iter().all(|(_, log)| log.fact(MediaEvent::Connected)));
     pump(&mut peers, "all heard", |_| legs.iter().all(|(_, log)| log.has(&LegEvent::Played(PLAY))));
     for (n, peer) in (1u8..).zip(&peers) {
         assert_eq!(sound(&peer.heard, n), prompt(n, 10).1, "each its own");
@@ -382,7 +382,7 @@ fn calls_with_one_peer_address_on_one_port_come_up_and_hear_each_its_own() {
     assert_eq!(legs.iter().map(|(_, log)| log.digits()).collect::<Vec<_>>(), ["1", "2", "3"]);
     // One hangs up: that one is over, the others go on.
     peers[1].hang_up();
-    let closed = MediaFact::Lost { fault: MediaFault::DtlsClosed };
+    let closed = MediaEvent::Lost { fault: MediaFault::DtlsClosed };
     pump(&mut peers, "the end of one", |_| legs[1].1.fact(closed.clone()));
     let heard = peers[2].heard.len();
     pump(&mut peers, "the others go on", |peers| peers[2].heard.len() > heard + 20);
@@ -401,7 +401,7 @@ fn a_browser_that_hides_its_addresses_comes_to_us() {
     peer[0].accept(&answer);
     leg.begin();
     leg.open();
-    pump(&mut peer, "heard", |peers| log.fact(MediaFact::Connected) && !peers[0].heard.is_empty());
+    pump(&mut peer, "heard", |peers| log.fact(MediaEvent::Connected) && !peers[0].heard.is_empty());
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn an_unannounced_ssrc_and_a_change_of_it_are_followed() {
     let manner = Manner { announce_ssrc: false, ..Manner::default() };
     let mut call = Call::live(&media, Peer::new(&manner));
     call.peer[0].say(&[0x48, 1, 2]);
-    call.until("heard", |_, log| log.fact(MediaFact::FirstPacket));
+    call.until("heard", |_, log| log.fact(MediaEvent::FirstPacket));
     for ssrc in 1..=6 {
         call.peer[0].change_ssrc(ssrc);
         call.type_keys(126, 8_000, "7");
@@ -424,7 +424,7 @@ fn both_ends_hear_of_the_others_goodbye() {
     let media = start(config());
     let mut call = Call::live(&media, Peer::new(&Manner::default()));
     call.peer[0].hang_up();
-    call.until("told", |_, log| log.fact(MediaFact::Lost { fault: MediaFault::DtlsClosed }));
+    call.until("told", |_, log| log.fact(MediaEvent::Lost { fault: MediaFault::DtlsClosed }));
     drop(call);
 
     let mut call = Call::live(&media, Peer::new(&Manner::default()));
@@ -445,7 +445,7 @@ fn a_vanished_peer_is_lost_after_its_time_and_not_before() {
         pump_for(&mut call.peer, Duration::from_millis(150));
         call.peer[0].say(&[0x48, 1, 2]);
     }
-    let lost = LegEvent::Fact(MediaFact::Lost { fault: MediaFault::Silent });
+    let lost = LegEvent::Fact(MediaEvent::Lost { fault: MediaFault::Silent });
     assert!(!call.log.has(&lost));
     let Call { peer, leg: _leg, log } = call;
     drop(peer);
@@ -507,7 +507,7 @@ fn families_that_do_not_meet_are_refused_and_dual_stack_serves_both() {
             .and_then(|a| a.candidates.iter().map(|c| c.addr).find(|a| a.is_ipv6() == family));
         leg.begin();
         leg.open();
-        pump(&mut peer, "connected", |peers| peers[0].connected && log.fact(MediaFact::Connected));
+        pump(&mut peer, "connected", |peers| peers[0].connected && log.fact(MediaEvent::Connected));
     }
 }
 

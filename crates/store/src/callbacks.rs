@@ -14,7 +14,7 @@ use super::seal::Seal;
 use super::sql::{self, All, Conn, Outcome, Pool, Query, Row};
 use super::{Scope, StoreError, Unread, calls, failed, inbox, word};
 use crate::Database;
-use machine::{EVENT_TYPE, MPC_END, Notice, NoticeKind, Param, Params};
+use machine::{EVENT_TYPE, MPC_END, CallbackRequest, CallbackKind, Param, Params};
 use model::{AuthId, CallUuid, Timestamp};
 use xml::ast::DocUrl;
 
@@ -30,7 +30,7 @@ pub struct NewCallback {
     pub node_id: String,
     /// Scheme, host and port of the URL: whose queue it stands in.
     pub origin: String,
-    pub notice: Notice,
+    pub notice: CallbackRequest,
     /// Secret parameters that this node's key does not open; without them it can't be sent. The row keeps them for the
     /// right key.
     pub shut: Option<Vec<u8>>,
@@ -164,7 +164,7 @@ fn is_behind(row: &str) -> String {
 /// been sent once yet. As far as that was written within some minutes, which the index of what is due finds at once,
 /// whatever a host that is down has waiting.
 fn is_over_before(row: &str) -> String {
-    let kind = NoticeKind::MultiParty.as_str();
+    let kind = CallbackKind::MultiParty.as_str();
     format!(
         "{row}.kind = '{kind}' AND {row}.params LIKE '%\"EventName\":\"{MPC_END}\"%' AND EXISTS (SELECT 1 FROM callbacks e WHERE \
         e.node_id = {row}.node_id AND e.origin = {row}.origin AND e.next_us >= {row}.created_us - {LOOKED_BACK_US} \
@@ -263,8 +263,8 @@ fn inserting(seal: &Seal, new: &NewCallback) -> Query<All<(i64, bool)>> {
         .bind(new.created.micros())
         .bind(new.notice.url.0.strip_prefix(inbox::WEBHOOK))
         .bind(match new.notice.kind {
-            NoticeKind::Message => Some("form"),
-            NoticeKind::Event => new.notice.params.get(EVENT_TYPE).map(Param::reveal),
+            CallbackKind::Message => Some("form"),
+            CallbackKind::Event => new.notice.params.get(EVENT_TYPE).map(Param::reveal),
             _ => None,
         })
 }
@@ -407,8 +407,8 @@ fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
         main_account: text("main_auth_id")?.into(),
         node_id: text("node_id")?,
         origin: text("origin")?,
-        notice: Notice {
-            kind: word::<NoticeKind>(&text("kind")?)?,
+        notice: CallbackRequest {
+            kind: word::<CallbackKind>(&text("kind")?)?,
             url: DocUrl(text("url")?.into()),
             method: word(&text("method")?)?,
             params: plain.chain(secret).collect(),
@@ -436,7 +436,7 @@ pub(super) async fn of_call(
     pool: &Pool,
     scope: &Scope,
     call: CallUuid,
-) -> Result<BTreeMap<Uuid, Notice>, StoreError> {
+) -> Result<BTreeMap<Uuid, CallbackRequest>, StoreError> {
     const WHAT: &str = "read a call's callbacks";
     let mut query = sql::QueryBuilder::new("");
     // By the index of those that wait, and by that of those that are done.
@@ -451,11 +451,11 @@ pub(super) async fn of_call(
     }
     query.push(" LIMIT ").push_bind(OF_CALL_MAX);
     let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
-    let carried = |row: &Row| -> Result<(Uuid, Notice), Unread> {
+    let carried = |row: &Row| -> Result<(Uuid, CallbackRequest), Unread> {
         let text = |column: &str| row.try_get::<String, _>(column);
         let params: BTreeMap<String, String> = row.try_get::<sqlx::types::Json<_>, _>("params")?.0;
-        let notice = Notice {
-            kind: word::<NoticeKind>(&text("kind")?)?,
+        let notice = CallbackRequest {
+            kind: word::<CallbackKind>(&text("kind")?)?,
             url: DocUrl(text("url")?.into()),
             method: word(&text("method")?)?,
             params: params

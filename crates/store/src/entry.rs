@@ -13,7 +13,7 @@ use super::permissions::{PermissionReply, PermissionRow};
 use super::queue::{Birth, Conclusion, PermissionWrite, Write};
 use super::recordings::{RecordingConclusion, RecordingEnd, RecordingStart};
 use super::seal::Seal;
-use machine::{Notice, NoticeKind, Param};
+use machine::{CallbackRequest, CallbackKind, Param};
 use model::{AuthId, CallUuid, Method, Timestamp, Wacid};
 use xml::ast::DocUrl;
 
@@ -48,7 +48,7 @@ pub(super) struct Kept {
     node_id: String,
     origin: String,
     created: Timestamp,
-    kind: NoticeKind,
+    kind: CallbackKind,
     url: String,
     method: Method,
     /// Name, value, whether it is secret; in order. Secret ones stand in the entries of before only.
@@ -92,7 +92,7 @@ impl Kept {
             node_id: self.node_id,
             origin: self.origin,
             created: self.created,
-            notice: Notice {
+            notice: CallbackRequest {
                 kind: self.kind,
                 url: DocUrl(self.url.into()),
                 method: self.method,

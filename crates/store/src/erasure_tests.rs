@@ -10,7 +10,7 @@ use super::{
     Scope, Store,
 };
 use crate::sample::setup;
-use machine::RecordEnd;
+use machine::RecordingEndReason;
 use model::CallUuid;
 use model::Health;
 
@@ -51,7 +51,7 @@ async fn recorded(store: &Store, start: RecordingStart) {
     let end = RecordingEnd {
         ended: secs(20),
         duration_ms: 10_000,
-        end: RecordEnd::HungUp,
+        end: RecordingEndReason::HungUp,
         upload: None,
         transcribe: None,
     };

@@ -125,7 +125,7 @@ use self::open::{BUSY, Opened};
 use self::seal::Seal;
 use self::sql::Pool;
 use self::writer::Begin;
-use machine::{CallSetup, Notice};
+use machine::{CallSetup, CallbackRequest};
 use model::Health;
 use model::Secret;
 use model::{CallUuid, PhoneNumberId, Timestamp, Wacid};
@@ -418,7 +418,7 @@ impl Store {
         &self,
         scope: &Scope,
         call: CallUuid,
-    ) -> Result<BTreeMap<Uuid, Notice>, StoreError> {
+    ) -> Result<BTreeMap<Uuid, CallbackRequest>, StoreError> {
         callbacks::of_call(&self.read, scope, call).await
     }
 

@@ -10,7 +10,7 @@ use super::{
     Orphan, Scope, SeenKey, Settled, Settlement, Store, StoreError,
 };
 use crate::sample::setup;
-use machine::{CallSetup, GraphAction, MPC_END, Notice, NoticeKind, Param};
+use machine::{CallSetup, GraphAction, MPC_END, CallbackRequest, CallbackKind, Param};
 use model::Health;
 use model::{CallType, CallUuid, Direction, HangupCause, Method, Timestamp};
 use xml::ast::{DocUrl, Finding, Position, Severity};
@@ -418,8 +418,8 @@ pub(super) fn callback(call: u128, event: u128) -> NewCallback {
         main_account: MAIN.into(),
         node_id: "node".to_owned(),
         origin: "https://app.example.com".to_owned(),
-        notice: Notice {
-            kind: NoticeKind::Hangup,
+        notice: CallbackRequest {
+            kind: CallbackKind::Hangup,
             url: DocUrl("https://app.example.com/hangup".into()),
             method: Method::Post,
             params: [
@@ -547,15 +547,15 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
 async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
     let room = Room::new();
     let store = room.open().await;
-    let about = |event: u128, kind: NoticeKind| {
+    let about = |event: u128, kind: CallbackKind| {
         let mut new = callback(1, event);
         (new.notice.kind, new.notice.url) =
             (kind, DocUrl(format!("https://app.example.com/{event}").into()));
         new
     };
-    let conference = store.notify(about(1, NoticeKind::Conference)).await.unwrap();
-    let action = store.notify(about(2, NoticeKind::Ring)).await.unwrap();
-    let recording = store.notify(about(3, NoticeKind::Recording)).await.unwrap();
+    let conference = store.notify(about(1, CallbackKind::Conference)).await.unwrap();
+    let action = store.notify(about(2, CallbackKind::Ring)).await.unwrap();
+    let recording = store.notify(about(3, CallbackKind::Recording)).await.unwrap();
     let hangup = store.notify(callback(1, 4)).await.unwrap();
     let firsts = [&conference, &action, &recording, &hangup].map(|written| written.first);
     assert_eq!(firsts, [true, true, true, false]);
@@ -581,7 +581,7 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
     let about = |call: u128, event: u128, name: &'static str, url: &str| {
         let mut new = callback(call, event);
         (new.notice.kind, new.notice.url) =
-            (NoticeKind::MultiParty, DocUrl(format!("https://app.example.com/{url}").into()));
+            (CallbackKind::MultiParty, DocUrl(format!("https://app.example.com/{url}").into()));
         new.notice.params = [("EventName".into(), Param::Plain(name.into()))].into_iter().collect();
         new
     };
@@ -616,7 +616,7 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
     let end = store.notify(about(6, 7, MPC_END, "a")).await.unwrap();
     let mut hangup = callback(2, 8);
     (hangup.notice.kind, hangup.notice.url) =
-        (NoticeKind::Hangup, DocUrl("https://app.example.com/c".into()));
+        (CallbackKind::Hangup, DocUrl("https://app.example.com/c".into()));
     let hangup = store.notify(hangup).await.unwrap();
     assert_eq!([&exit, &end, &hangup].map(|written| written.first), [false, true, true]);
     assert_eq!(due().await, [7, 8]);

@@ -231,7 +231,7 @@ impl VoiceAgents {
     async fn answer(&self, wish: &Wish, id: Uuid, base: &str) -> Result<String, FetchFailure> {
         let scope = Scope::Main(wish.main_account.clone());
         let found = self.0.agents.store().agent(&scope, id).await;
-        let found = found.map_err(|e| FetchFailure::Unreachable { what: e.to_string() })?;
+        let found = found.map_err(|e| FetchFailure::Unreachable { detail: e.to_string() })?;
         // An agent of the call's own account, or of its main account: the store knows main accounts alone.
         let may =
             |agent: &Agent| agent.account == wish.account || agent.account == wish.main_account;

@@ -14,7 +14,7 @@ use super::super::{Api, error};
 use super::{KEYS_MAX, No, are_keys, customer_url, method};
 use crate::admission::{Denied, Reason};
 use crate::call::dialer::{CallOrder, NotPlaced};
-use machine::{Outbound, header_name};
+use machine::{Outbound, sip_header_name};
 use model::{CallUuid, E164, Method};
 use store::Scope;
 use xml::ast::DocUrl;
@@ -160,7 +160,7 @@ impl Wanted {
                 hangup_on_ring_ms: self.hangup_on_ring_s.map(millis),
                 send_digits: self.send_digits,
                 parent_call: self.parent,
-                dialled: None,
+                b_leg: None,
                 document: None,
                 confirm: None,
                 room: None,
@@ -253,7 +253,7 @@ pub(super) fn sip_headers(fields: &Fields) -> Result<Vec<(String, String)>, Stri
         {
             return Err(WHAT.to_owned());
         }
-        if let Some(bare) = header_name(name) {
+        if let Some(bare) = sip_header_name(name) {
             headers.push((bare.to_owned(), value.to_owned()));
         }
     }

@@ -24,7 +24,7 @@ pub use copies::Copies;
 
 use super::outbox::Outbox;
 use crate::answer::{Dice, SigningKeys};
-use machine::{Notice, NoticeKind, Param, RecordEnd, RecordFact, RecordOrder, recorded};
+use machine::{CallbackRequest, CallbackKind, Param, RecordingEndReason, RecordingEvent, RecordingOrder, recording_params};
 use media::record::{self, Format, Left, Order, Recorder, Source, Tape};
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, Timestamp};
@@ -86,7 +86,7 @@ pub struct Taking {
     pub call: CallUuid,
     /// Of a room's recording.
     pub room: Option<OfRoom>,
-    pub order: RecordOrder,
+    pub order: RecordingOrder,
     /// What its callbacks are signed with.
     pub keys: SigningKeys,
     /// Who asks its action in the call, if somebody may.
@@ -184,7 +184,7 @@ impl Recordings {
         &self,
         taking: Taking,
         source: Box<dyn Source>,
-        told: impl FnOnce(RecordFact) + Send + 'static,
+        told: impl FnOnce(RecordingEvent) + Send + 'static,
     ) -> Result<Tape, &'static str> {
         let Taking { id, account, main_account, call, room, order, keys, action, answered, is_up } =
             taking;
@@ -219,12 +219,12 @@ impl Recordings {
                 tracing::warn!(recording = %begun.id, call_uuid = %begun.call, %why, "a recording failed; its call goes on");
             }
             let remark = what.failure.as_deref().map(|why| failed_late(why, what.duration_ms));
-            told(RecordFact::Ended {
-                end: what.end,
+            told(RecordingEvent::Ended {
+                reason: what.end,
                 duration_ms: what.duration_ms,
                 start_ms: millis(begun.started),
                 end_ms: millis(begun.started).saturating_add_unsigned(what.duration_ms),
-                why: what.failure,
+                error: what.failure,
             });
             let runtime = inner.runtime.clone();
             let up = is_up();
@@ -263,11 +263,11 @@ impl Recordings {
                 format,
                 start.stereo,
             ) {
-                Ok(Left::Repaired { duration_ms }) => (RecordEnd::HungUp, duration_ms),
-                Ok(Left::Nothing) => (RecordEnd::Failed, 0),
+                Ok(Left::Repaired { duration_ms }) => (RecordingEndReason::HungUp, duration_ms),
+                Ok(Left::Nothing) => (RecordingEndReason::Failed, 0),
                 Err(error) => {
                     tracing::error!(recording = %start.id, %error, "a recording that was cut off could not be repaired");
-                    (RecordEnd::Failed, 0)
+                    (RecordingEndReason::Failed, 0)
                 }
             };
             self.0
@@ -322,7 +322,7 @@ impl Inner {
     async fn conclude(
         &self,
         start: RecordingStart,
-        end: RecordEnd,
+        end: RecordingEndReason,
         duration_ms: u64,
         (action, (answered, is_up)): (Action, (Option<Timestamp>, bool)),
         keys: Option<SigningKeys>,
@@ -331,18 +331,18 @@ impl Inner {
         let url =
             format!("{}/recordings/{}.{}", self.base_url, start.id.as_hyphenated(), start.format);
         let notices = start.notices.iter().filter(|notice| is_due(notice, action));
-        let said = recorded(start.id, &url, end, duration_ms, millis(start.started), millis(ended));
+        let said = recording_params(start.id, &url, end, duration_ms, millis(start.started), millis(ended));
         let callbacks = notices.map(|notice| {
             let mut notice = notice.clone();
             notice.params.extend(said.clone());
             // It may have been ordered while the phone rang.
             let over = match start.room {
                 Some(_) => !is_up,
-                None => !is_up || end == RecordEnd::HungUp || notice.kind == NoticeKind::Action,
+                None => !is_up || end == RecordingEndReason::HungUp || notice.kind == CallbackKind::Action,
             };
             let status = if over { "completed" } else { "in-progress" };
             notice.params.insert("CallStatus".into(), Param::Plain(status.to_owned().into()));
-            if let (NoticeKind::Action, Action::Due { key: Some(key) }) = (notice.kind, action) {
+            if let (CallbackKind::Action, Action::Due { key: Some(key) }) = (notice.kind, action) {
                 notice
                     .params
                     .insert("Digits".into(), Param::Plain(key.as_char().to_string().into()));
@@ -355,7 +355,7 @@ impl Inner {
             self.callback(&start, notice)
         });
         let callbacks = callbacks.collect();
-        let (id, nothing) = (start.id, end == RecordEnd::Failed && duration_ms == 0);
+        let (id, nothing) = (start.id, end == RecordingEndReason::Failed && duration_ms == 0);
         let upload = (self.copies.is_some() && !nothing).then(|| self.clock.wall());
         let transcribe = (start.transcript.is_some() && !nothing).then(|| self.clock.wall());
         let end = RecordingEnd { ended, duration_ms, end, upload, transcribe };
@@ -375,7 +375,7 @@ impl Inner {
         }
     }
 
-    fn callback(&self, start: &RecordingStart, notice: Notice) -> NewCallback {
+    fn callback(&self, start: &RecordingStart, notice: CallbackRequest) -> NewCallback {
         let (high, low) = (self.dice.roll(), self.dice.roll());
         let event_id = ((u128::from(high) << 64) | u128::from(low)).to_be_bytes();
         NewCallback {
@@ -444,20 +444,20 @@ impl Action {
 }
 
 /// Whether a notice is to go out: an action is the machine's own, unless the call was over before.
-fn is_due(notice: &Notice, action: Action) -> bool {
+fn is_due(notice: &CallbackRequest, action: Action) -> bool {
     match notice.kind {
-        NoticeKind::Action => action != Action::Asked,
-        NoticeKind::Recording
-        | NoticeKind::Hangup
-        | NoticeKind::Ring
-        | NoticeKind::Dial
-        | NoticeKind::Interim
-        | NoticeKind::Conference
-        | NoticeKind::MultiParty
-        | NoticeKind::Stream
-        | NoticeKind::Message
-        | NoticeKind::Event
-        | NoticeKind::Transcription => true,
+        CallbackKind::Action => action != Action::Asked,
+        CallbackKind::Recording
+        | CallbackKind::Hangup
+        | CallbackKind::Ring
+        | CallbackKind::Dial
+        | CallbackKind::Interim
+        | CallbackKind::Conference
+        | CallbackKind::MultiParty
+        | CallbackKind::Stream
+        | CallbackKind::Message
+        | CallbackKind::Event
+        | CallbackKind::Transcription => true,
     }
 }
 

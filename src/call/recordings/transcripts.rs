@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::Inner;
 use super::stretches::{Cutter, Stretch};
 use crate::answer::next_pause;
-use machine::{TranscriptOrder, transcribed};
+use machine::{TranscriptOrder, transcription_callback};
 use media::record::{self, Format};
 use model::Method;
 use model::metric::{self, transcript};
@@ -63,7 +63,7 @@ impl Inner {
         }
         let (text, error) = (text(&order, &said, work.start.stereo), failure.unwrap_or_default());
         let notice =
-            transcribed(&order, work.start.call, work.start.id, work.duration_ms, &text, &error);
+            transcription_callback(&order, work.start.call, work.start.id, work.duration_ms, &text, &error);
         let callback: NewCallback = self.callback(&work.start, notice);
         self.transcribed(TranscriptWrite::Done { id: work.start.id, callback: Box::new(callback) })
             .await;
@@ -148,7 +148,7 @@ impl Inner {
         }
     }
 
-    async fn transcribed(&self, write: TranscriptWrite) {
+    async fn transcription_callback(&self, write: TranscriptWrite) {
         match self.store.transcribed(write).await {
             Ok(written) => written.into_iter().for_each(|written| self.outbox.send(written, None)),
             Err(error) => self.not_written(&error).await,

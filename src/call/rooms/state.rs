@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use machine::{MemberId, Role, RoomEntry, RoomNews, RoomOut};
+use machine::{MemberId, Role, RoomEntry, RoomEvent, LeaveReason};
 use media::{MixPart, Says};
 use xml::ast::Target;
 
@@ -19,7 +19,7 @@ const TOLD_MAX: usize = 32;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Effect {
     /// A member's machine is told.
-    Tell(MemberId, RoomNews),
+    Tell(MemberId, RoomEvent),
     /// What a member says and hears, from now on.
     Part(MemberId, MixPart),
 }
@@ -35,7 +35,7 @@ pub(super) struct Member {
     /// It does not take part yet.
     waits: bool,
     /// It was told to leave, and counts no longer.
-    pub(super) out: Option<RoomOut>,
+    pub(super) out: Option<LeaveReason>,
     /// Others have been in with it: from then on it can be left alone.
     had_company: bool,
     part: MixPart,
@@ -106,7 +106,7 @@ impl Room {
     pub(super) fn enter(&mut self, id: MemberId, entry: RoomEntry, age: Duration) -> Entered {
         if self.present().count() >= usize::from(entry.members_max) {
             return Entered {
-                effects: vec![Effect::Tell(id, RoomNews::Full { room: self.id })],
+                effects: vec![Effect::Tell(id, RoomEvent::Full { room: self.id })],
                 is_in: false,
             };
         }
@@ -153,7 +153,7 @@ impl Room {
             member.waits = !begins;
         }
         let room = self.id;
-        let news = RoomNews::Entered { room, member: id, first, begins, starts, room_left_ms };
+        let news = RoomEvent::Entered { room, member: id, first, active: begins, starts_room: starts, room_left_ms };
         let mut effects = vec![Effect::Tell(id, news)];
         effects.extend(self.settled());
         Entered { effects, is_in: true }
@@ -164,7 +164,7 @@ impl Room {
         let gone = self.members.remove(&id)?;
         let mut effects = Vec::new();
         if gone.entry.ends && !self.ending {
-            effects.extend(self.end(RoomOut::Ended));
+            effects.extend(self.end(LeaveReason::Ended));
         }
         effects.extend(self.settled());
         Some((effects, self.members.is_empty()))
@@ -186,7 +186,7 @@ impl Room {
     }
 
     /// All are to leave.
-    pub(super) fn end(&mut self, why: RoomOut) -> Vec<Effect> {
+    pub(super) fn end(&mut self, why: LeaveReason) -> Vec<Effect> {
         self.ending = true;
         let all: Vec<MemberId> = self.present().map(|(id, _)| id).collect();
         all.into_iter().flat_map(|id| self.send_out(id, why)).collect()
@@ -194,17 +194,17 @@ impl Room {
 
     /// One is to leave, and the others may have to follow.
     pub(super) fn kick(&mut self, id: MemberId) -> Vec<Effect> {
-        let mut effects = self.send_out(id, RoomOut::Kicked);
+        let mut effects = self.send_out(id, LeaveReason::Kicked);
         effects.extend(self.settled());
         effects
     }
 
-    fn send_out(&mut self, id: MemberId, why: RoomOut) -> Vec<Effect> {
+    fn send_out(&mut self, id: MemberId, why: LeaveReason) -> Vec<Effect> {
         let Some(member) = self.members.get_mut(&id).filter(|member| member.out.is_none()) else {
             return Vec::new();
         };
         member.out = Some(why);
-        let mut effects = vec![Effect::Tell(id, RoomNews::Out { why })];
+        let mut effects = vec![Effect::Tell(id, RoomEvent::MustLeave { reason: why })];
         effects.extend(self.part(id));
         effects
     }
@@ -217,7 +217,7 @@ impl Room {
         let mut effects = self.settled();
         // One of them tells the application.
         let first = effects.iter_mut().find_map(|effect| match effect {
-            Effect::Tell(_, RoomNews::Begins { starts }) => Some(starts),
+            Effect::Tell(_, RoomEvent::Active { starts_room: starts }) => Some(starts),
             Effect::Tell(..) | Effect::Part(..) => None,
         });
         if let Some(starts) = first {
@@ -227,7 +227,7 @@ impl Room {
     }
 
     pub(super) fn mute(&mut self, id: MemberId, on: bool) -> Vec<Effect> {
-        self.change(id, RoomNews::Muted { on }, |member| {
+        self.change(id, RoomEvent::Muted { on }, |member| {
             std::mem::replace(&mut member.muted, on) != on
         })
     }
@@ -241,13 +241,13 @@ impl Room {
     }
 
     pub(super) fn hold(&mut self, id: MemberId, on: bool) -> Vec<Effect> {
-        self.change(id, RoomNews::Held { on }, |member| {
+        self.change(id, RoomEvent::Held { on }, |member| {
             std::mem::replace(&mut member.held, on) != on
         })
     }
 
     pub(super) fn coach(&mut self, id: MemberId, on: bool) -> Vec<Effect> {
-        self.change(id, RoomNews::Coaches { on }, |member| {
+        self.change(id, RoomEvent::Coaching { on }, |member| {
             std::mem::replace(&mut member.coaches, on) != on
         })
     }
@@ -255,7 +255,7 @@ impl Room {
     fn change(
         &mut self,
         id: MemberId,
-        news: RoomNews,
+        news: RoomEvent,
         change: impl FnOnce(&mut Member) -> bool,
     ) -> Vec<Effect> {
         let Some(member) = self.members.get_mut(&id).filter(|member| member.out.is_none()) else {
@@ -293,7 +293,7 @@ impl Room {
                 .get(alone)
                 .is_some_and(|member| member.had_company && !member.entry.stays_alone)
         {
-            effects.extend(self.send_out(*alone, RoomOut::Alone));
+            effects.extend(self.send_out(*alone, LeaveReason::Alone));
         }
         for id in present {
             let begins = self.may_begin(id);
@@ -304,7 +304,7 @@ impl Room {
             {
                 member.waits = !begins;
                 let news =
-                    if begins { RoomNews::Begins { starts: false } } else { RoomNews::Waits };
+                    if begins { RoomEvent::Active { starts_room: false } } else { RoomEvent::Waiting };
                 effects.push(Effect::Tell(id, news));
             }
             effects.extend(self.part(id));

@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use super::{Media, Shell};
 use crate::answer::{Hops, NoticeJob, Notifier};
 use crate::call::hearing::{Hearing, Listener};
-use machine::{Input, Notice, RecognitionId, SpeechFact, SpeechOrder};
+use machine::{Input, CallbackRequest, RecognitionId, SpeechEvent, SpeechCommand};
 
 /// Interim results that wait for the one before them: a second's. Those past them are stale before they could go out.
 const INTERIMS: usize = 5;
@@ -27,14 +27,14 @@ impl Drop for Interims {
 }
 
 impl Shell {
-    pub(super) fn recognise(&mut self, recognition: RecognitionId, order: SpeechOrder) {
+    pub(super) fn recognise(&mut self, recognition: RecognitionId, order: SpeechCommand) {
         match order {
-            SpeechOrder::Begin { how } => {
+            SpeechCommand::Begin { settings: how } => {
                 // The one before it is stopped.
                 self.hearing = None;
                 let recognisers = &self.services.recognisers;
                 if !recognisers.understand(&how.language) {
-                    self.mailbox.tell(Input::Speech { recognition, what: SpeechFact::Unavailable });
+                    self.mailbox.tell(Input::Speech { recognition, event: SpeechEvent::Unavailable });
                 } else if let Media::Leg(leg) = &self.media {
                     let listener = Listener {
                         workers: self.services.media.workers(),
@@ -45,19 +45,19 @@ impl Shell {
                     self.hearing = Some(Hearing::begin(recognition, *how, leg, &listener));
                 }
             }
-            SpeechOrder::Finish => {
+            SpeechCommand::Finish => {
                 if let Some(hearing) =
                     self.hearing.as_ref().filter(|hearing| hearing.is(recognition))
                 {
                     hearing.finish();
                 }
             }
-            SpeechOrder::Stop => drop(self.hearing.take_if(|hearing| hearing.is(recognition))),
+            SpeechCommand::Stop => drop(self.hearing.take_if(|hearing| hearing.is(recognition))),
         }
     }
 
     /// Sends an interim result. It is worth nothing later, so the outbox has no part in it.
-    pub(super) fn interim(&mut self, notice: Notice) {
+    pub(super) fn interim(&mut self, notice: CallbackRequest) {
         let job = NoticeJob {
             call: self.call,
             notice,

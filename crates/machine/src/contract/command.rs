@@ -1,59 +1,70 @@
-//! Requests over an API.
+//! Requests of the REST API about a live call.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::recording::RecordOrder;
-use super::sound::{Aside, AsideKind};
+use super::recording::RecordingOrder;
+use super::sound::{Overlay, OverlayKind};
 use super::stream::StreamOrder;
 use model::StreamId;
 use xml::ast::Target;
 
-/// A request over an API.
+/// A request of the REST API about a live call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
-    /// `DELETE Call/{uuid}/`.
+    /// Ends the call.
     Hangup,
-    /// Another document takes over on these legs; one that is not named is hung up (`plivo-call-api.md` §2.8).
+    /// Replaces the document of the legs that are named. A leg that is not named is hung up
+    /// (docs/reference/rest.md#transfer).
     Transfer {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         aleg: Option<Target>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bleg: Option<Target>,
     },
-    /// This document takes over; what is being carried out stops at once.
+    /// Replaces the document of the call by this one. The running instruction stops at once.
     Run {
         document: Arc<xml::Document>,
-        /// The multi-party call that it takes this one into, if there is one.
+        /// The multi-party call that the document enters, if it exists already.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         room: Option<uuid::Uuid>,
     },
-    /// Sounds beside the document's, in place of those that this kind of request had played (§2.10, §2.11).
-    Play { legs: Legs, aside: Aside },
-    /// No longer.
-    StopPlay { what: AsideKind },
-    /// Record the call in the background (§2.9). `callback`: told when the file is there.
+    /// Plays sounds beside those of the document. They replace sounds of the same kind of request
+    /// (docs/reference/rest.md#play).
+    Play {
+        legs: Legs,
+        #[serde(rename = "aside")]
+        overlay: Overlay,
+    },
+    /// Stops the sounds that requests of this kind play.
+    StopPlay {
+        #[serde(rename = "what")]
+        kind: OverlayKind,
+    },
+    /// Records the call in the background (docs/reference/rest.md#record-a-call).
     Record {
-        order: Box<RecordOrder>,
+        order: Box<RecordingOrder>,
+        /// Where the end of the recording is reported.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         callback: Option<Target>,
     },
-    /// No longer.
+    /// Ends the recording of the call.
     StopRecord,
-    /// Keys towards these legs, after those that go out already: `0-9 * #`, `w` 0.5 s, `W` 1 s (§2.12).
+    /// Sends digits to these legs, after those that are being sent: `0-9 * #`, `w` waits 0.5 s,
+    /// `W` waits 1 s.
     SendDigits { legs: Legs, digits: String },
-    /// A stream of this call's sound, under this name (§2.13).
+    /// Opens a stream of the call's audio with this id (docs/reference/rest.md#streams).
     Stream { stream: StreamId, order: Box<StreamOrder> },
-    /// No longer; none named: whichever there is.
+    /// Ends a stream of the call. Without an id, ends whichever is open.
     StopStream {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stream: Option<StreamId>,
     },
 }
 
-/// Which legs a request is about.
+/// The legs that a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Legs {
@@ -63,11 +74,12 @@ pub enum Legs {
 }
 
 impl Legs {
-    /// Whether the first leg is among them.
+    /// Whether the A-leg is among them.
     pub fn has_a(self) -> bool {
         self != Self::B
     }
-    /// Whether a leg that a `Dial` made is among them.
+
+    /// Whether the B-leg is among them.
     pub fn has_b(self) -> bool {
         self != Self::A
     }

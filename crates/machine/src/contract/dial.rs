@@ -1,7 +1,7 @@
-//! What a `Dial` says to the world and hears from it (`plivo-xml.md` §5.7, §6).
+//! What the two legs of a `Dial` exchange (docs/reference/xml.md#dial).
 //!
-//! Each of its targets is a *B-leg*: a call of its own, with its own machine, which the A-leg's machine orders and which
-//! tells it how far it is. `element::dial` is the A-leg's side, `callee` the B-leg's.
+//! Each target of a `Dial` is a *B-leg*: a call with its own machine. The machine of the A-leg
+//! sends it [`BLegCommand`]s, and it answers with [`BLegEvent`]s.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use super::command::Command;
 use model::{CallUuid, Digit, HangupCause, Method};
 use xml::ast::DocUrl;
 
-/// Why a target is not placed: `DialError`.
+/// Why a target of a `Dial` is not called: the parameter `DialError`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DialError {
@@ -26,12 +26,12 @@ pub enum DialError {
     Overloaded,
     /// The target is the A-leg's own number.
     Loop,
-    /// Meta knows no such user.
+    /// Meta does not know the user.
     InvalidDestination,
 }
 
 impl DialError {
-    /// The word on the wire.
+    /// Returns the value of the parameter.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::PstnForwardingNotSupported => "pstn_forwarding_not_supported",
@@ -50,7 +50,8 @@ impl DialError {
         }
     }
 
-    /// What the B-leg that never was is said to have ended with (the table of §6).
+    /// Returns the cause that callbacks give for the B-leg, which never existed
+    /// (docs/reference/xml.md#dialerror).
     pub fn cause(self) -> HangupCause {
         match self {
             Self::PstnForwardingNotSupported | Self::WhatsappToWhatsappNotSupported => {
@@ -71,8 +72,9 @@ impl DialError {
         }
     }
 
-    /// What a B-leg's end means that Graph never let begin; none: it was placed, and failed.
-    pub fn of_refused(cause: HangupCause) -> Option<Self> {
+    /// Returns the error for a B-leg that ended with `cause` before Graph had placed it. `None` if
+    /// such a leg counts as placed and failed.
+    pub fn from_cause(cause: HangupCause) -> Option<Self> {
         match cause {
             HangupCause::NoPermission | HangupCause::PermissionRefused => Some(Self::NoPermission),
             HangupCause::CallingDisabled => Some(Self::CallerIdNotEnabled),
@@ -82,12 +84,13 @@ impl DialError {
             HangupCause::NumberFull => Some(Self::NumberFull),
             HangupCause::CpsExceeded => Some(Self::CpsExceeded),
             HangupCause::EndpointNotRegistered => Some(Self::EndpointNotRegistered),
+            // All other causes are those of legs that were placed.
             _ => None,
         }
     }
 
-    /// For the log: what it means, and what to do about it.
-    pub fn why(self) -> &'static str {
+    /// Returns an explanation for the log, with a remedy where there is one.
+    pub fn explanation(self) -> &'static str {
         match self {
             Self::PstnForwardingNotSupported => {
                 "calls end on this platform, there is no way to the phone network; dial an endpoint instead"
@@ -116,25 +119,28 @@ impl DialError {
     }
 }
 
-/// T_ring: Meta ends an unanswered call itself (`meta-calling.md` §7, L26).
+/// The longest time that a user's phone rings, in milliseconds. Meta ends the call then
+/// (docs/reference/meta.md#t-ring).
 pub const RING_MAX_MS: u64 = 60_000;
 
-/// Where a B-leg goes.
+/// The destination of a B-leg.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "to", rename_all = "snake_case")]
 pub enum Destination {
-    /// In the name of this business number, to this user: digits.
+    /// A WhatsApp user, called from the business number `caller`. Both are digits.
     Whatsapp { caller: String, user: String },
-    /// An endpoint of the account; `caller` is what it is shown.
+    /// An endpoint of the account. It is shown `caller`.
     Endpoint { caller: String, name: String },
 }
 
-/// A B-leg to be begun, with all that the A-leg knows of it.
+/// A B-leg that is to be called.
+///
+/// Its `Debug` form contains no phone number.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct DialOrder {
-    /// Its name, which is the call's that it becomes.
+    /// The id of the call that the leg becomes.
     pub call: CallUuid,
-    /// From 1.
+    /// The position of the target in the `Dial`, from 1.
     pub position: u8,
     pub destination: Destination,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -142,48 +148,52 @@ pub struct DialOrder {
     /// `X-PH-*` parameters, without the prefix.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
-    /// It rings no longer than this, whatever becomes of the A-leg.
+    /// How long the leg may ring, in milliseconds, whatever happens to the A-leg.
     pub ring_timeout_ms: u64,
-    /// Keys sent before it is brought together with the A-leg.
+    /// Digits that are sent to the leg before it is connected to the A-leg.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send_digits: Option<String>,
-    pub dialled: DialledBy,
+    #[serde(rename = "dialled")]
+    pub b_leg: BLegSetup,
 }
 
-/// Its `Debug` names the call and nobody's number (R22).
 impl std::fmt::Debug for DialOrder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DialOrder").field("call", &self.call).finish_non_exhaustive()
     }
 }
 
-/// What makes a call a B-leg.
+/// What a B-leg knows about the call that dialled it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DialledBy {
+pub struct BLegSetup {
     /// The call that dialled it.
     pub a_leg: CallUuid,
-    /// That one's request, where it was ordered over the API.
+    /// The API request that placed the A-leg, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub a_request: Option<CallUuid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub confirm: Option<Confirm>,
-    /// Its keys are told while it is connected.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub tells_keys: bool,
+    pub confirm: Option<Confirmation>,
+    /// The leg reports its digits while it is connected to the A-leg.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "tells_keys")]
+    pub report_digits: bool,
 }
 
-/// `confirmSound`, `confirmKey`, `confirmTimeout`; of who is called into a multi-party call `confirm_key_sound_url` and
-/// `confirm_key`.
+/// The confirmation that somebody is there, which a called leg asks for before it is connected.
+///
+/// It comes from `confirmSound`, `confirmKey` and `confirmTimeout` of a `Dial`, or from
+/// `confirm_key_sound_url` and `confirm_key` of a call that is added to a multi-party call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Confirm {
+pub struct Confirmation {
+    /// A document whose sounds are played first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sound: Option<DocUrl>,
-    /// How it is asked for.
+    /// The method of the request for `sound`.
     #[serde(default, skip_serializing_if = "is_post")]
     pub method: Method,
+    /// The digit that confirms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Digit>,
-    /// From the end of the sound, where there is one.
+    /// How long the digit is waited for, in milliseconds from the end of the sound.
     pub timeout_ms: u64,
 }
 
@@ -191,58 +201,61 @@ fn is_post(method: &Method) -> bool {
     *method == Method::Post
 }
 
-/// What a B-leg tells its A-leg.
+/// What a B-leg reports to its A-leg.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "news", rename_all = "snake_case")]
-pub enum LegNews {
-    /// It never began.
+pub enum BLegEvent {
+    /// The leg was never called. `detail` explains the error and may be empty.
     Refused { error: DialError, detail: String },
-    /// It is on its way: Meta has the call, or the endpoint's phones ring.
+    /// Meta has the call, or the phones of the endpoint ring.
     Placed,
-    /// The user's phone rings.
+    /// The phone rings.
     Ringing,
-    /// It was picked up, and waits for [`LegWish::Proceed`].
+    /// The leg was picked up and waits for [`BLegCommand::Proceed`].
     Answered,
-    /// Confirmed, and its media is up.
+    /// The leg is confirmed, and its media is up.
     Ready,
-    /// A key was pressed while it was connected.
-    Key { digit: Digit },
-    /// The last.
+    /// A digit was pressed while the leg was connected.
+    #[serde(rename = "key")]
+    Digit { digit: Digit },
+    /// The leg has ended. This is its last event.
     Ended { cause: HangupCause },
 }
 
-/// What an A-leg wants of a B-leg.
+/// An instruction of an A-leg to its B-leg.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "leg", rename_all = "snake_case")]
-pub enum LegWish {
-    /// It answered first: on to the confirmation.
+pub enum BLegCommand {
+    /// The leg was the first to answer and goes on with its confirmation.
     Proceed,
-    /// From now on the two hear each other.
+    /// Connects the audio of the two legs.
     Join,
-    HangUp {
-        cause: HangupCause,
-    },
-    /// What REST wants of it, as if it was asked itself.
-    Ask {
-        command: Box<Command>,
-    },
+    /// Ends the leg.
+    HangUp { cause: HangupCause },
+    /// Passes on a request of the REST API.
+    #[serde(rename = "ask")]
+    Forward { command: Box<Command> },
 }
 
-/// `X-PH-` parameters of `sipHeaders` pairs: names that Plivo keeps for itself are dropped, and a prefix that stands there
-/// already is not doubled (`plivo-callbacks.md` §1.1).
-pub(crate) fn headers(pairs: &[(String, String)]) -> Vec<(String, String)> {
+/// Returns the custom headers among `sipHeaders` pairs, named without the prefix `X-PH-`.
+///
+/// Reserved names are dropped, see [`sip_header_name`].
+pub(crate) fn sip_headers(pairs: &[(String, String)]) -> Vec<(String, String)> {
     pairs
         .iter()
-        .filter_map(|(name, value)| Some((header_name(name)?.to_owned(), value.clone())))
+        .filter_map(|(name, value)| Some((sip_header_name(name)?.to_owned(), value.clone())))
         .collect()
 }
 
-/// A header's name behind `X-PH-`; none where it is one that Plivo keeps for itself.
-pub fn header_name(name: &str) -> Option<&str> {
+/// Returns the name of a custom header without its prefix `X-PH-`, if it has one.
+///
+/// `None` if Plivo reserves the name for itself (docs/reference/callbacks.md#common-parameters).
+pub fn sip_header_name(name: &str) -> Option<&str> {
     const PREFIX: &str = "X-PH-";
     const RESERVED: [&str; 7] = ["ph-", "plivo", "fs-", "sipauth", "zt-", "twilio", "clientregion"];
     let bare = match name.split_at_checked(PREFIX.len()) {
         Some((prefix, rest)) if !rest.is_empty() && prefix.eq_ignore_ascii_case(PREFIX) => rest,
+        // Without the prefix, or nothing but the prefix.
         _ => name,
     };
     let lower = bare.to_ascii_lowercase();

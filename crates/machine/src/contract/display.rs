@@ -1,29 +1,29 @@
-//! Facts and wishes as one line of plain words: what `offhook replay` prints and scenario files hold.
+//! Inputs and outputs as one line of text: what `offhook replay` prints and scenario files contain.
 //!
-//! Numbers of people show their last four digits. Parameters that are the same on every request of a call
-//! are left out.
+//! Phone numbers are shortened to their last four digits. Parameters that every request of a call
+//! has are left out.
 
 use std::fmt::{self, Display, Formatter};
 
+use super::callback::{CallbackKind, CallbackRequest};
 use super::command::{Command, Legs};
-use super::dial::{Destination, DialOrder, LegNews, LegWish};
-use super::fetch::{FetchFailure, Fetched};
+use super::dial::{BLegCommand, BLegEvent, Destination, DialOrder};
+use super::fetch::{FetchFailure, FetchResponse};
 use super::graph::GraphOutcome;
 use super::input::Input;
-use super::media::{MediaFact, MediaFault, MediaOrder, Voice};
-use super::notice::{Notice, NoticeKind};
+use super::media::{MediaCommand, MediaEvent, MediaFault, VoiceEvent};
 use super::output::{CallState, InstructionOutcome, Output, Summary};
 use super::param::Params;
-use super::recognition::{SpeechFact, SpeechOrder};
-use super::recording::{RecordFact, RecordOrder};
-use super::room::{RoomEntry, RoomKind, RoomNews, RoomWish, TrackNews};
-use super::sound::{Aside, AsideKind, Sound, SoundItem};
-use super::stream::{StreamFact, StreamOrder, StreamWish};
+use super::recognition::{SpeechCommand, SpeechEvent};
+use super::recording::{RecordingEvent, RecordingOrder};
+use super::room::{RoomCommand, RoomEntry, RoomEvent, RoomKind, TrackCommand};
+use super::sound::{Overlay, OverlayKind, Sound, SoundItem};
+use super::stream::{StreamCommand, StreamEvent, StreamOrder};
 use model::{CallUuid, Leg, last_four};
 use xml::ast::Repeat;
 
-/// Parameters that say the same on every request of a call, or the same as another.
-const CONSTANT: [&str; 21] = [
+/// Parameters that are the same in every request of a call, or that repeat another one.
+const REDUNDANT_PARAMS: [&str; 21] = [
     "ALegRequestUUID",
     "ALegUUID",
     "RequestUUID",
@@ -47,8 +47,11 @@ const CONSTANT: [&str; 21] = [
     "StreamID",
 ];
 
-/// Characters of a prompt that are shown.
-const TEXT_MAX: usize = 60;
+/// How many characters of a prompt are shown.
+const PROMPT_CHARS: usize = 60;
+
+/// How many characters of a text from outside are shown.
+const FOREIGN_CHARS: usize = 300;
 
 impl Display for Input {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -65,7 +68,7 @@ impl Display for Input {
             Self::Status { status } => write!(f, "status {}", status.as_str()),
             Self::Graph { action, outcome } => write!(f, "graph {} {outcome}", action.as_str()),
             Self::Fetched { fetch, result } => match result {
-                Ok(Fetched::Document { document }) => {
+                Ok(FetchResponse::Document { document }) => {
                     write!(
                         f,
                         "fetched {} a document of {} elements",
@@ -73,7 +76,7 @@ impl Display for Input {
                         document.elements.len()
                     )
                 }
-                Ok(Fetched::Refused { refusal }) => {
+                Ok(FetchResponse::Refused { refusal }) => {
                     write!(
                         f,
                         "fetched {} a document with {} findings: refused",
@@ -81,24 +84,26 @@ impl Display for Input {
                         refusal.findings.len()
                     )
                 }
-                Ok(Fetched::Ignored) => write!(f, "fetched {} nothing", fetch.0),
+                Ok(FetchResponse::Ignored) => write!(f, "fetched {} nothing", fetch.0),
                 Err(failure) => write!(f, "fetch {} failed: {}", fetch.0, failure.outcome()),
             },
-            Self::Media { leg, what } => write!(f, "media {} {what}", Shown(*leg)),
-            Self::PlayStarted { leg, play } => write!(f, "play-started {} {}", Shown(*leg), play.0),
-            Self::Played { leg, play } => write!(f, "played {} {}", Shown(*leg), play.0),
+            Self::Media { leg, event } => write!(f, "media {} {event}", Word(*leg)),
+            Self::PlayStarted { leg, play } => write!(f, "play-started {} {}", Word(*leg), play.0),
+            Self::Played { leg, play } => write!(f, "played {} {}", Word(*leg), play.0),
             Self::PlayFailed { leg, play, item, reason } => {
-                write!(f, "play-failed {} {} item {item}: {reason}", Shown(*leg), play.0)
+                write!(f, "play-failed {} {} item {item}: {reason}", Word(*leg), play.0)
             }
-            Self::Digit { leg, digit } => write!(f, "digit {} {}", Shown(*leg), digit.as_char()),
-            Self::Recorded { record, what } => write!(f, "recording {} {what}", record.0),
-            Self::DigitsSent { leg, play } => write!(f, "digits-sent {} {}", Shown(*leg), play.0),
-            Self::Voice { leg, what: Voice::Beep } => write!(f, "voice {} beep", Shown(*leg)),
-            Self::Voice { leg, what: Voice::Began } => write!(f, "voice {} began", Shown(*leg)),
-            Self::Voice { leg, what: Voice::Ended { ago_ms } } => {
-                write!(f, "voice {} ended {ago_ms} ms ago", Shown(*leg))
+            Self::Digit { leg, digit } => write!(f, "digit {} {}", Word(*leg), digit.as_char()),
+            Self::Recording { recording, event } => write!(f, "recording {} {event}", recording.0),
+            Self::DigitsSent { leg, play } => write!(f, "digits-sent {} {}", Word(*leg), play.0),
+            Self::Voice { leg, event: VoiceEvent::Beep } => write!(f, "voice {} beep", Word(*leg)),
+            Self::Voice { leg, event: VoiceEvent::Began } => {
+                write!(f, "voice {} began", Word(*leg))
             }
-            Self::Speech { recognition, what } => write!(f, "speech {} {what}", recognition.0),
+            Self::Voice { leg, event: VoiceEvent::Ended { ago_ms } } => {
+                write!(f, "voice {} ended {ago_ms} ms ago", Word(*leg))
+            }
+            Self::Speech { recognition, event } => write!(f, "speech {} {event}", recognition.0),
             Self::Terminated { termination } => {
                 write!(
                     f,
@@ -106,12 +111,12 @@ impl Display for Input {
                     termination.status.as_deref().unwrap_or("without a status")
                 )
             }
-            Self::Dialled { call, news } => write!(f, "leg {} {news}", short(*call)),
-            Self::Ordered { leg } => write!(f, "ordered {leg}"),
-            Self::Room { news } => write!(f, "room {news}"),
-            Self::Stream { stream: _, what } => write!(f, "stream {what}"),
+            Self::BLeg { call, event } => write!(f, "leg {} {event}", short(*call)),
+            Self::ALeg { command } => write!(f, "ordered {command}"),
+            Self::Room { event } => write!(f, "room {event}"),
+            Self::Stream { stream: _, event } => write!(f, "stream {event}"),
             Self::Command { command } => write!(f, "command {command}"),
-            Self::Cut { cause } => write!(f, "cut {}", cause.as_str()),
+            Self::HangUp { cause } => write!(f, "cut {}", cause.as_str()),
             Self::Timer => f.write_str("timer"),
         }
     }
@@ -133,10 +138,10 @@ impl Display for Command {
             Self::Run { document, room: _ } => {
                 write!(f, "run a document of {} elements", document.elements.len())
             }
-            Self::Play { legs, aside } => write!(f, "{aside} to {}", Shown(*legs)),
-            Self::StopPlay { what } => write!(f, "stop {}", Shown(*what)),
+            Self::Play { legs, overlay } => write!(f, "{overlay} to {}", Word(*legs)),
+            Self::StopPlay { kind } => write!(f, "stop {}", Word(*kind)),
             Self::SendDigits { legs, digits } => {
-                write!(f, "send-digits {digits} to {}", Shown(*legs))
+                write!(f, "send-digits {digits} to {}", Word(*legs))
             }
             Self::Stream { order, .. } => write!(f, "stream {order}"),
             Self::StopStream { .. } => f.write_str("stop stream"),
@@ -146,16 +151,16 @@ impl Display for Command {
     }
 }
 
-impl Display for RecordOrder {
+impl Display for RecordingOrder {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (format, channels) =
             (if self.mp3 { "mp3" } else { "wav" }, if self.stereo { "stereo" } else { "mono" });
         write!(f, "{format} {channels} max {} ms", self.max_ms)?;
         self.silence_ms.map_or(Ok(()), |ms| write!(f, " silence {ms} ms"))?;
-        for (is, word) in [(self.held, " held"), (self.own, " own")] {
+        for (is, word) in [(self.held, " held"), (self.peer_only, " own")] {
             f.write_str(if is { word } else { "" })?;
         }
-        self.callback.as_ref().map_or(Ok(()), |notice| write!(f, "; then {notice}"))?;
+        self.callback.as_ref().map_or(Ok(()), |callback| write!(f, "; then {callback}"))?;
         if let Some(order) = &self.transcript {
             let full = if order.full { "full " } else { "" };
             write!(
@@ -165,27 +170,27 @@ impl Display for RecordOrder {
                 order.to.url.0
             )?;
         }
-        self.action.as_ref().map_or(Ok(()), |notice| write!(f, "; after a hang-up {notice}"))
+        self.action.as_ref().map_or(Ok(()), |action| write!(f, "; after a hang-up {action}"))
     }
 }
 
-impl Display for RecordFact {
+impl Display for RecordingEvent {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ready { .. } => f.write_str("ready"),
-            Self::Ended { end, duration_ms, why, .. } => {
-                write!(f, "ended {} after {duration_ms} ms", end.as_str())?;
-                why.as_ref().map_or(Ok(()), |why| write!(f, ": {}", foreign(why)))
+            Self::Ended { reason, duration_ms, error, .. } => {
+                write!(f, "ended {} after {duration_ms} ms", reason.as_str())?;
+                error.as_ref().map_or(Ok(()), |error| write!(f, ": {}", foreign(error)))
             }
         }
     }
 }
 
-impl Display for Aside {
+impl Display for Overlay {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", Shown(self.kind), if self.mix { "over" } else { "instead" })?;
+        write!(f, "{} {}", Word(self.kind), if self.mix { "over" } else { "instead" })?;
         self.items.iter().try_for_each(|item| write!(f, " {item}"))?;
-        if self.again {
+        if self.repeat {
             f.write_str(" again and again")?;
         }
         self.length_ms.map_or(Ok(()), |ms| write!(f, " for {ms} ms"))
@@ -206,7 +211,7 @@ impl Display for GraphOutcome {
     }
 }
 
-/// Reads on after the URL's name: "the answer URL failed: …".
+/// Completes a sentence such as "the answer URL failed: …".
 impl Display for FetchFailure {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -214,16 +219,18 @@ impl Display for FetchFailure {
             Self::Handshake => {
                 f.write_str("it is connected, and the TLS handshake gets no answer in time")
             }
-            Self::Unreachable { what } => write!(f, "it could not be reached: {}", foreign(what)),
+            Self::Unreachable { detail } => {
+                write!(f, "it could not be reached: {}", foreign(detail))
+            }
             Self::Status { status } => write!(f, "it answered {status}"),
-            Self::UrlRefused { what } => write!(f, "we do not go there: {}", foreign(what)),
+            Self::UrlRefused { detail } => write!(f, "we do not go there: {}", foreign(detail)),
             Self::TooLarge => f.write_str("its answer is larger than a document may be"),
-            Self::Invalid { what } => write!(f, "its answer is unusable: {}", foreign(what)),
+            Self::Invalid { detail } => write!(f, "its answer is unusable: {}", foreign(detail)),
         }
     }
 }
 
-impl Display for MediaFact {
+impl Display for MediaEvent {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::IceUp => "ice-up",
@@ -252,21 +259,23 @@ impl Display for Output {
                     method.as_str(),
                     url.0
                 )?;
-                write!(f, "{}", Shown(params))
+                write!(f, "{}", Word(params))
             }
             Self::CancelFetch { fetch } => write!(f, "cancel fetch {}", fetch.0),
             Self::Prepare { sounds } => {
                 f.write_str("prepare")?;
                 sounds.iter().try_for_each(|sound| write!(f, " {sound}"))
             }
-            Self::Media { leg, order } => write!(f, "media {} {order}", Shown(*leg)),
-            Self::Speech { recognition, order } => write!(f, "speech {} {order}", recognition.0),
+            Self::Media { leg, command } => write!(f, "media {} {command}", Word(*leg)),
+            Self::Speech { recognition, command } => {
+                write!(f, "speech {} {command}", recognition.0)
+            }
             Self::Dial { order } => write!(f, "dial {order}"),
-            Self::Order { call, leg } => write!(f, "order {} {leg}", short(*call)),
-            Self::News { news } => write!(f, "news {news}"),
-            Self::Room { room } => write!(f, "room {room}"),
-            Self::Stream { stream: _, wish } => write!(f, "stream {wish}"),
-            Self::Notify { notice } => write!(f, "notify {notice}"),
+            Self::BLeg { call, command } => write!(f, "order {} {command}", short(*call)),
+            Self::ALeg { event } => write!(f, "news {event}"),
+            Self::Room { command } => write!(f, "room {command}"),
+            Self::Stream { stream: _, command } => write!(f, "stream {command}"),
+            Self::Callback { callback } => write!(f, "notify {callback}"),
             Self::Instruction { element, line, outcome, note } => {
                 let outcome = match outcome {
                     InstructionOutcome::Started => "started",
@@ -308,7 +317,7 @@ impl Display for CallState {
     }
 }
 
-impl Display for MediaOrder {
+impl Display for MediaCommand {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Begin => f.write_str("begin"),
@@ -317,20 +326,20 @@ impl Display for MediaOrder {
                 write!(f, "play {}", play.0)?;
                 items.iter().try_for_each(|item| write!(f, " {item}"))
             }
-            Self::Aside { play, aside } => write!(f, "aside {} {aside}", play.0),
+            Self::Overlay { play, overlay } => write!(f, "aside {} {overlay}", play.0),
             Self::Stop { play } => write!(f, "stop {}", play.0),
             Self::SendDigits { play, digits } => write!(f, "send-digits {} {digits}", play.0),
-            Self::Record { record, how } => write!(f, "record {} {how}", record.0),
-            Self::RecordGo { record } => write!(f, "record-go {}", record.0),
-            Self::RecordPause { record, on } => {
-                write!(f, "record-{} {}", if *on { "pause" } else { "resume" }, record.0)
+            Self::Record { recording, order } => write!(f, "record {} {order}", recording.0),
+            Self::RecordStart { recording } => write!(f, "record-go {}", recording.0),
+            Self::RecordPause { recording, on } => {
+                write!(f, "record-{} {}", if *on { "pause" } else { "resume" }, recording.0)
             }
-            Self::RecordStop { record, end, .. } => {
-                write!(f, "record-stop {} {}", record.0, end.as_str())
+            Self::RecordStop { recording, reason, .. } => {
+                write!(f, "record-stop {} {}", recording.0, reason.as_str())
             }
-            Self::Listen { on } => f.write_str(if *on { "listen" } else { "listen-no-more" }),
-            Self::Beep { how: None } => f.write_str("beep-no-more"),
-            Self::Beep { how: Some(beep) } => {
+            Self::DetectVoice { on } => f.write_str(if *on { "listen" } else { "listen-no-more" }),
+            Self::DetectBeep { settings: None } => f.write_str("beep-no-more"),
+            Self::DetectBeep { settings: Some(beep) } => {
                 write!(f, "beep {} ms over {}", beep.duration_ms, beep.threshold)?;
                 write!(
                     f,
@@ -339,30 +348,30 @@ impl Display for MediaOrder {
                 )
             }
             Self::Join => f.write_str("join"),
-            Self::Part => f.write_str("part"),
+            Self::Unjoin => f.write_str("part"),
             Self::Close => f.write_str("close"),
         }
     }
 }
 
-impl Display for SpeechOrder {
+impl Display for SpeechCommand {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Begin { how } => {
-                write!(f, "begin {} {}", how.language, how.model)?;
+            Self::Begin { settings } => {
+                write!(f, "begin {} {}", settings.language, settings.model)?;
                 for (flag, word) in [
-                    (how.interim, "interim"),
-                    (how.profanity_filter, "profanity-filter"),
-                    (how.hidden, "hidden"),
+                    (settings.interim, "interim"),
+                    (settings.profanity_filter, "profanity-filter"),
+                    (settings.hidden, "hidden"),
                 ] {
                     if flag {
                         write!(f, " {word}")?;
                     }
                 }
-                if how.hints.is_empty() {
+                if settings.hints.is_empty() {
                     Ok(())
                 } else {
-                    write!(f, " hints={:?}", how.hints.join(","))
+                    write!(f, " hints={:?}", settings.hints.join(","))
                 }
             }
             Self::Finish => f.write_str("finish"),
@@ -371,7 +380,7 @@ impl Display for SpeechOrder {
     }
 }
 
-impl Display for SpeechFact {
+impl Display for SpeechEvent {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Began => f.write_str("began"),
@@ -403,7 +412,7 @@ impl Display for Sound {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Speak { speech, .. } => {
-                let short: String = speech.text().chars().take(TEXT_MAX).collect();
+                let short: String = speech.text().chars().take(PROMPT_CHARS).collect();
                 write!(f, "{short:?}")
             }
             Self::File { url } => f.write_str(&url.0),
@@ -413,23 +422,23 @@ impl Display for Sound {
     }
 }
 
-impl Display for Notice {
+impl Display for CallbackRequest {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.kind.as_str(), self.method.as_str(), self.url.0)?;
-        // Nothing else says what has become of a stream.
-        if let (NoticeKind::Stream, Some(event)) = (self.kind, self.params.get("Event")) {
+        // The other parameters do not show what happened to the stream.
+        if let (CallbackKind::Stream, Some(event)) = (self.kind, self.params.get("Event")) {
             write!(f, " {}", event.reveal())?;
         }
-        write!(f, "{}", Shown(&self.params))
+        write!(f, "{}", Word(&self.params))
     }
 }
 
-impl Display for StreamFact {
+impl Display for StreamEvent {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Opened => f.write_str("opened"),
-            Self::Failed { why } => write!(f, "failed: {}", foreign(why)),
-            Self::Lost { why } => write!(f, "lost: {}", foreign(why)),
+            Self::Failed { reason } => write!(f, "failed: {}", foreign(reason)),
+            Self::Lost { reason } => write!(f, "lost: {}", foreign(reason)),
             Self::Closed => f.write_str("closed"),
             Self::Degraded { percent } => write!(f, "degraded {percent}"),
             Self::Played { name } => write!(f, "played {}", foreign(name)),
@@ -439,7 +448,7 @@ impl Display for StreamFact {
     }
 }
 
-impl Display for StreamWish {
+impl Display for StreamCommand {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open(order) => write!(f, "open {order}"),
@@ -477,7 +486,7 @@ impl Display for Summary {
     }
 }
 
-/// The beginning of a call's UUID: enough to tell the legs of a call apart.
+/// Returns the first digits of an id, which suffice to distinguish the legs of a call.
 fn short(call: CallUuid) -> String {
     call.to_string().chars().take(8).collect()
 }
@@ -494,7 +503,7 @@ impl Display for DialOrder {
         write!(f, " ringing {} ms", self.ring_timeout_ms)?;
         self.send_digits.as_ref().map_or(Ok(()), |digits| write!(f, " digits {digits}"))?;
         self.headers.iter().try_for_each(|(name, value)| write!(f, " X-PH-{name}={value}"))?;
-        let Some(confirm) = &self.dialled.confirm else { return Ok(()) };
+        let Some(confirm) = &self.b_leg.confirm else { return Ok(()) };
         f.write_str(" confirm")?;
         if let Some(sound) = &confirm.sound {
             write!(f, " {}", sound.0)?;
@@ -504,15 +513,15 @@ impl Display for DialOrder {
     }
 }
 
-impl Display for RoomWish {
+impl Display for RoomCommand {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Enter { entry } => write!(f, "enter {entry}"),
-            Self::Leave { sounds, others_stay, was_last: _, over } => {
+            Self::Leave { sounds, if_others_stay, if_last: _, end_params } => {
                 f.write_str("leave")?;
                 sounds.iter().try_for_each(|item| write!(f, " {item}"))?;
-                others_stay.iter().try_for_each(|notice| write!(f, "; notify {notice}"))?;
-                if over.is_some() {
+                if_others_stay.iter().try_for_each(|callback| write!(f, "; notify {callback}"))?;
+                if end_params.is_some() {
                     f.write_str("; and that it is over where it was the last")
                 } else {
                     Ok(())
@@ -522,14 +531,14 @@ impl Display for RoomWish {
                 f.write_str("sound")?;
                 items.iter().try_for_each(|item| write!(f, " {item}"))
             }
-            Self::Key { digit } => write!(f, "key {}", digit.as_char()),
+            Self::Digit { digit } => write!(f, "key {}", digit.as_char()),
             Self::Ring { name, items } => {
                 write!(f, "ring {:?}", foreign(name))?;
                 items.iter().try_for_each(|item| write!(f, " {item}"))
             }
-            Self::RingOver => f.write_str("ring over"),
-            Self::Record { how, when_alone } => {
-                write!(f, "record {how}{}", if *when_alone { "" } else { " not-alone" })
+            Self::StopRing => f.write_str("ring over"),
+            Self::Record { order, when_alone } => {
+                write!(f, "record {order}{}", if *when_alone { "" } else { " not-alone" })
             }
         }
     }
@@ -548,59 +557,59 @@ impl Display for RoomEntry {
         let words = [
             (self.muted, "muted"),
             (self.held, "held"),
-            (self.starts, "starts"),
-            (self.ends, "ends"),
-            (!self.stays_alone, "not-alone"),
+            (self.start_on_enter, "starts"),
+            (self.end_on_exit, "ends"),
+            (!self.stay_alone, "not-alone"),
             (self.waits_for_agent, "waits-for-agent"),
-            (self.tells_floor, "tells-floor"),
-            (self.tells_speech, "tells-speech"),
-            (self.coaches, "coaches"),
+            (self.report_floor, "tells-floor"),
+            (self.report_speech, "tells-speech"),
+            (self.coaching, "coaches"),
         ];
         words.iter().filter(|(is, _)| *is).try_for_each(|(_, word)| write!(f, " {word}"))?;
-        write!(f, " of {}", self.members_max)?;
-        self.lasts_ms.map_or(Ok(()), |ms| write!(f, " for {ms} ms"))
+        write!(f, " of {}", self.max_members)?;
+        self.max_duration_ms.map_or(Ok(()), |ms| write!(f, " for {ms} ms"))
     }
 }
 
-impl Display for RoomNews {
+impl Display for RoomEvent {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let on = |on: bool| if on { "on" } else { "off" };
         match self {
-            Self::Entered { member, first, begins, starts, .. } => {
+            Self::Entered { member, first, active, starts_room, .. } => {
                 write!(f, "entered {member}")?;
-                let words = [(*first, "first"), (*starts, "starts"), (!*begins, "waits")];
+                let words = [(*first, "first"), (*starts_room, "starts"), (!*active, "waits")];
                 words.iter().filter(|(is, _)| *is).try_for_each(|(_, word)| write!(f, " {word}"))
             }
             Self::Full { .. } => f.write_str("full"),
-            Self::Begins { starts } => {
-                f.write_str(if *starts { "begins starts" } else { "begins" })
+            Self::Active { starts_room } => {
+                f.write_str(if *starts_room { "begins starts" } else { "begins" })
             }
-            Self::Waits => f.write_str("waits"),
+            Self::Waiting => f.write_str("waits"),
             Self::Floor { has } => write!(f, "floor {}", on(*has)),
             Self::Speech { on: is } => write!(f, "speech {}", on(*is)),
             Self::Muted { on: is } => write!(f, "muted {}", on(*is)),
             Self::Held { on: is } => write!(f, "held {}", on(*is)),
-            Self::Coaches { on: is } => write!(f, "coaches {}", on(*is)),
-            Self::Record { how, .. } => write!(f, "record {how}"),
-            Self::Track { what } => match what {
-                TrackNews::Begin { how, .. } => write!(f, "track {how}"),
-                TrackNews::Stop => f.write_str("track stop"),
-                TrackNews::Pause { on } => {
+            Self::Coaching { on: is } => write!(f, "coaches {}", on(*is)),
+            Self::Record { order, .. } => write!(f, "record {order}"),
+            Self::Track { command } => match command {
+                TrackCommand::Begin { order, .. } => write!(f, "track {order}"),
+                TrackCommand::Stop => f.write_str("track stop"),
+                TrackCommand::Pause { on } => {
                     f.write_str(if *on { "track pause" } else { "track resume" })
                 }
             },
-            Self::RecordEnded => f.write_str("record-ended"),
-            Self::RecordFailed { why } => write!(f, "record-failed {why}"),
+            Self::RecordingEnded => f.write_str("record-ended"),
+            Self::RecordingFailed { reason } => write!(f, "record-failed {reason}"),
             Self::Audio { on: is } => write!(f, "audio {}", on(*is)),
-            Self::Recorded { begun, .. } => {
+            Self::Recording { begun, .. } => {
                 f.write_str(if *begun { "recorded begun" } else { "recorded" })
             }
-            Self::Out { why } => write!(f, "out {}", why.as_str()),
+            Self::MustLeave { reason } => write!(f, "out {}", reason.as_str()),
         }
     }
 }
 
-impl Display for LegNews {
+impl Display for BLegEvent {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused { error, .. } => write!(f, "refused {}", error.as_str()),
@@ -608,27 +617,27 @@ impl Display for LegNews {
             Self::Ringing => f.write_str("ringing"),
             Self::Answered => f.write_str("answered"),
             Self::Ready => f.write_str("ready"),
-            Self::Key { digit } => write!(f, "key {}", digit.as_char()),
+            Self::Digit { digit } => write!(f, "key {}", digit.as_char()),
             Self::Ended { cause } => write!(f, "ended {}", cause.as_str()),
         }
     }
 }
 
-impl Display for LegWish {
+impl Display for BLegCommand {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Proceed => f.write_str("proceed"),
             Self::Join => f.write_str("join"),
             Self::HangUp { cause } => write!(f, "hang-up {}", cause.as_str()),
-            Self::Ask { command } => write!(f, "ask {command}"),
+            Self::Forward { command } => write!(f, "ask {command}"),
         }
     }
 }
 
-/// Small types that have no `Display` of their own.
-struct Shown<T>(T);
+/// The word for a value whose type has no `Display`.
+struct Word<T>(T);
 
-impl Display for Shown<Leg> {
+impl Display for Word<Leg> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
             Leg::A => f.write_str("A"),
@@ -637,7 +646,7 @@ impl Display for Shown<Leg> {
     }
 }
 
-impl Display for Shown<Legs> {
+impl Display for Word<Legs> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             Legs::A => "A",
@@ -647,19 +656,19 @@ impl Display for Shown<Legs> {
     }
 }
 
-impl Display for Shown<AsideKind> {
+impl Display for Word<OverlayKind> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            AsideKind::Play => "play",
-            AsideKind::Speak => "speak",
+            OverlayKind::Play => "play",
+            OverlayKind::Speak => "speak",
         })
     }
 }
 
-impl Display for Shown<&Params> {
+impl Display for Word<&Params> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for (name, value) in self.0.iter().filter(|(name, _)| !CONSTANT.contains(name)) {
-            // `Debug` keeps a secret value to itself.
+        for (name, value) in self.0.iter().filter(|(name, _)| !REDUNDANT_PARAMS.contains(name)) {
+            // `Debug` masks a secret value.
             let shown = format!("{value:?}");
             let bare = shown.trim_matches('"');
             if bare.contains([' ', '"']) {
@@ -672,10 +681,7 @@ impl Display for Shown<&Params> {
     }
 }
 
-/// Text from outside as a remark may carry it: one line, bounded.
+/// Makes a text from outside fit for a log line: without control characters, and bounded.
 pub(crate) fn foreign(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(FOREIGN_TEXT_MAX).collect()
+    text.chars().filter(|c| !c.is_control()).take(FOREIGN_CHARS).collect()
 }
-
-/// Characters of a remark's part that came from outside.
-const FOREIGN_TEXT_MAX: usize = 300;

@@ -1,4 +1,4 @@
-//! Requests for documents and their outcomes.
+//! Requests for documents, and their outcomes.
 
 use std::sync::Arc;
 
@@ -7,27 +7,31 @@ use serde::{Deserialize, Serialize};
 pub use xml::FirstFault;
 use xml::ast::Finding;
 
-/// Names one fetch of a call, from 1.
+/// Identifies a fetch of a call. The first one is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FetchId(pub u32);
 
-/// What a fetch is for: `kind` of `offhook_answer_fetch_seconds`.
+/// What a document is fetched for. It is the label `kind` of the metric
+/// `offhook_answer_fetch_seconds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FetchKind {
+    /// The first document of a call.
     Answer,
+    /// The document in place of the first one, which could not be fetched.
     Fallback,
-    /// An action whose document runs next.
+    /// The action of an element. Its document runs next.
     Action,
     Redirect,
+    /// The document of a transfer over the REST API.
     Transfer,
-    /// A document of sounds: `confirmSound`, `dialMusic`.
+    /// A document that is only played, such as that of `confirmSound` or `dialMusic`.
     Sound,
 }
 
 impl FetchKind {
-    /// The metric label.
+    /// Returns the metric label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Answer => "answer",
@@ -40,23 +44,19 @@ impl FetchKind {
     }
 }
 
-/// A fetched answer. The body of one that expects no document is not kept.
+/// The response to a fetch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "body", rename_all = "snake_case")]
-pub enum Fetched {
-    Document {
-        document: Arc<xml::Document>,
-    },
-    /// The body was refused by the validator: nothing of it runs (`plivo-xml.md` §2).
-    Refused {
-        refusal: Refusal,
-    },
-    /// 2xx to a request whose answer is not read (`redirect="false"`).
+pub enum FetchResponse {
+    /// A valid document.
+    Document { document: Arc<xml::Document> },
+    /// A body that the validator has refused. Nothing of it runs.
+    Refused { refusal: Refusal },
+    /// A status of 2xx whose body was not read, since nobody needs it (`redirect="false"`).
     Ignored,
 }
 
-impl From<xml::Parsed> for Fetched {
-    /// What the validator made of a body.
+impl From<xml::Parsed> for FetchResponse {
     fn from(parsed: xml::Parsed) -> Self {
         match parsed.document {
             Some(document) => Self::Document { document },
@@ -71,41 +71,45 @@ impl From<xml::Parsed> for Fetched {
 /// Why a document was refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// All findings, in document order.
+    /// All findings, in the order of the document.
     pub findings: Vec<Finding>,
-    /// The first error is E311 on an `action` attribute, on a `Redirect` body, or E312 on a method beside one
-    /// (`plivo-xml.md` §2.3).
+    /// The kind of the first error, which decides the cause of the call's end
+    /// (docs/reference/xml.md#refused-documents).
     pub first: FirstFault,
 }
 
-/// Why a fetch failed for good, small enough to log and replay.
+/// Why a fetch failed, after all retries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "failure", rename_all = "snake_case")]
 pub enum FetchFailure {
+    /// No complete response came in time.
     Timeout,
-    /// It is connected, and its side of TLS says nothing in time.
+    /// The server accepted the connection and did not complete the TLS handshake in time.
     Handshake,
-    /// DNS, connect, TLS or reset.
+    /// The name was not resolved, or the connection or its TLS failed.
     Unreachable {
-        what: String,
+        #[serde(rename = "what")]
+        detail: String,
     },
-    /// An answer other than 2xx.
-    Status {
-        status: u16,
-    },
-    /// The address is not one we go to (R17), or http without `allow_insecure`.
+    /// The status was not 2xx.
+    Status { status: u16 },
+    /// The URL is `http` without `allow_insecure`, or its address is not a public one
+    /// (docs/reference/reliability.md#r17).
     UrlRefused {
-        what: String,
+        #[serde(rename = "what")]
+        detail: String,
     },
+    /// The body was larger than a document may be.
     TooLarge,
-    /// Too many redirects, an undecodable body, a broken answer.
+    /// There were too many redirects, or the response could not be decoded.
     Invalid {
-        what: String,
+        #[serde(rename = "what")]
+        detail: String,
     },
 }
 
 impl FetchFailure {
-    /// `outcome` of `offhook_answer_fetch_seconds` (`interface.md` §4).
+    /// Returns the label `outcome` of the metric `offhook_answer_fetch_seconds`.
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Timeout | Self::Handshake => "timeout",

@@ -1,8 +1,8 @@
-//! Requests to Graph and their outcomes.
+//! Requests to Graph about a call, and their outcomes.
 
 use serde::{Deserialize, Serialize};
 
-/// Actions of `POST /{phone_number_id}/calls`.
+/// The `action` of a request to `POST /{phone_number_id}/calls` of Graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GraphAction {
@@ -14,7 +14,7 @@ pub enum GraphAction {
 }
 
 impl GraphAction {
-    /// The word on the wire and in metrics.
+    /// Returns the word in the request and the metric label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -26,28 +26,28 @@ impl GraphAction {
     }
 }
 
-/// How a Graph request ended for good.
+/// How a request to Graph ended, after all retries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum GraphOutcome {
-    /// Success as `meta-calling.md` 4.1.6 has it.
+    /// Graph confirmed it (docs/reference/meta.md#graph-success).
     Done,
-    /// Code 100 with the call unknown or over.
+    /// Code 100: Graph does not know the call, or it is over.
     Gone,
-    /// A 4xx or an error object that is not worth another try.
+    /// Graph refused it. Another try would not help.
     Refused { status: u16, code: i64, details: String },
-    /// 429 or a rate code to the last try.
+    /// The last try got a 429 or the code of a rate limit.
     RateLimited { code: i64 },
-    /// 5xx to the last try.
+    /// The last try got a 5xx.
     ServerError { status: u16 },
-    /// No answer in time, to the last try.
+    /// The last try got no response in time.
     Timeout,
-    /// No connection, to the last try.
+    /// The last try got no connection.
     Unreachable,
 }
 
 impl GraphOutcome {
-    /// Whether Graph has decided, so that asking again can change nothing.
+    /// Whether Graph has decided, so that another request changes nothing.
     pub fn is_settled(&self) -> bool {
         match self {
             Self::Done | Self::Gone | Self::Refused { .. } => true,

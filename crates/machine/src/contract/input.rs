@@ -1,75 +1,114 @@
-//! Facts that a call's machine is told.
+//! What happened to a call.
 
 use serde::{Deserialize, Serialize};
 
 use super::command::Command;
-use super::dial::{LegNews, LegWish};
-use super::fetch::{FetchFailure, FetchId, Fetched};
+use super::dial::{BLegCommand, BLegEvent};
+use super::fetch::{FetchFailure, FetchId, FetchResponse};
 use super::graph::{GraphAction, GraphOutcome};
-use super::media::{MediaFact, PlayId, Voice};
-use super::recognition::{RecognitionId, SpeechFact};
-use super::recording::{RecordFact, RecordId};
-use super::room::RoomNews;
+use super::media::{MediaEvent, PlayId, VoiceEvent};
+use super::recognition::{RecognitionId, SpeechEvent};
+use super::recording::{RecordingEvent, RecordingId};
+use super::room::RoomEvent;
 use super::setup::CallSetup;
-use super::stream::StreamFact;
+use super::stream::StreamEvent;
 use model::{CallUuid, Digit, HangupCause, Leg, StreamId, Wacid};
 
-/// A fact. The first one a machine is given is [`Input::Offered`] or [`Input::Placed`].
+/// Something that happened to a call.
+///
+/// The first input of a machine is [`Input::Offered`] or [`Input::Placed`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "fact", rename_all = "snake_case")]
 pub enum Input {
-    /// An admitted, user-initiated call: the user's phone rings. Our SDP answer is ready to be sent.
+    /// A user calls, and the call is admitted. The SDP answer is ready.
     Offered { setup: Box<CallSetup> },
-    /// A business-initiated call that may start: our SDP offer is ready to be sent.
+    /// A business-initiated call is admitted. The SDP offer is ready.
     Placed { setup: Box<CallSetup> },
-    /// Meta's id of the call that was placed: from Graph's answer, or from a webhook that came before it and names our
-    /// call (`meta-calling.md` §7.3). Comes before every other fact of Meta's about the call; once.
+    /// Meta's id of a business-initiated call is known, from Graph's response or from a webhook
+    /// that came earlier. It comes once, and before every other event of Meta about the call.
     Bound { wacid: Wacid },
-    /// Meta's SDP answer to our offer came by webhook; unusable ones are told too.
+    /// Meta's SDP answer came by webhook. `usable`: the media path can be set up with it.
     SdpAnswer { usable: bool },
-    /// How far the user's phone is, by webhook. In any order.
+    /// The status of the user's phone came by webhook. Statuses come in any order.
     Status { status: PhoneStatus },
-    /// The Graph request wished for by [`super::Output::Graph`] came to its end, retries included.
+    /// The request of [`Output::Graph`](super::Output::Graph) ended, after all retries.
     Graph { action: GraphAction, outcome: GraphOutcome },
-    /// The fetch wished for by [`super::Output::Fetch`] came to its end.
-    Fetched { fetch: FetchId, result: Result<Fetched, FetchFailure> },
-    /// Something about a leg's media path.
-    Media { leg: Leg, what: MediaFact },
-    /// The first packet of a play went out.
+    /// The fetch of [`Output::Fetch`](super::Output::Fetch) ended.
+    Fetched { fetch: FetchId, result: Result<FetchResponse, FetchFailure> },
+    /// The media path of a leg changed.
+    Media {
+        leg: Leg,
+        #[serde(rename = "what")]
+        event: MediaEvent,
+    },
+    /// The first packet of a playlist was sent.
     PlayStarted { leg: Leg, play: PlayId },
-    /// A playlist has been played to its end (not: was stopped).
+    /// A playlist was played to its end. It was not stopped.
     Played { leg: Leg, play: PlayId },
-    /// One item of a playlist could not be had and was skipped (`plivo-xml.md` §4 rule 10).
+    /// An item of a playlist could not be played and was skipped. `item` counts from 0.
     PlayFailed { leg: Leg, play: PlayId, item: u16, reason: String },
-    /// A key counts: at its end packet (`meta-calling.md` §5.4).
+    /// A digit was pressed. It is reported when its RFC 4733 event ends.
     Digit { leg: Leg, digit: Digit },
-    /// The peer's voice, told while [`super::MediaOrder::Listen`] or [`super::MediaOrder::Beep`] has somebody listen.
-    Voice { leg: Leg, what: Voice },
-    /// What the caller says, told while [`super::Output::Speech`] has somebody recognise it.
-    Speech { recognition: RecognitionId, what: SpeechFact },
-    /// A recording of the A-leg has a name, or has come to its end.
-    Recorded { record: RecordId, what: RecordFact },
-    /// Digits ordered by [`super::MediaOrder::SendDigits`] have gone out.
+    /// The peer's voice began or ended, or a voicemail beeped. Reported while
+    /// [`MediaCommand::DetectVoice`](super::MediaCommand::DetectVoice) or
+    /// [`MediaCommand::DetectBeep`](super::MediaCommand::DetectBeep) is on.
+    Voice {
+        leg: Leg,
+        #[serde(rename = "what")]
+        event: VoiceEvent,
+    },
+    /// The recogniser of [`Output::Speech`](super::Output::Speech) reports.
+    Speech {
+        recognition: RecognitionId,
+        #[serde(rename = "what")]
+        event: SpeechEvent,
+    },
+    /// A recording of the A-leg is named, or has ended.
+    #[serde(rename = "recorded")]
+    Recording {
+        #[serde(rename = "record")]
+        recording: RecordingId,
+        #[serde(rename = "what")]
+        event: RecordingEvent,
+    },
+    /// The digits of [`MediaCommand::SendDigits`](super::MediaCommand::SendDigits) have been sent.
     DigitsSent { leg: Leg, play: PlayId },
-    /// Meta's terminate webhook.
+    /// Meta's terminate webhook came.
     Terminated { termination: Termination },
-    /// A leg that this call dialled tells something; `call` is that leg's.
-    Dialled { call: CallUuid, news: LegNews },
-    /// The leg that dialled this one wants something of it.
-    Ordered { leg: LegWish },
-    /// The room that the call is in tells something.
-    Room { news: RoomNews },
-    /// Something about a stream that [`super::Output::Stream`] had opened.
-    Stream { stream: StreamId, what: StreamFact },
-    /// Somebody asked over an API.
+    /// A B-leg of this call reports.
+    #[serde(rename = "dialled")]
+    BLeg {
+        call: CallUuid,
+        #[serde(rename = "news")]
+        event: BLegEvent,
+    },
+    /// The A-leg that dialled this call instructs it.
+    #[serde(rename = "ordered")]
+    ALeg {
+        #[serde(rename = "leg")]
+        command: BLegCommand,
+    },
+    /// The room that the call is in reports.
+    Room {
+        #[serde(rename = "news")]
+        event: RoomEvent,
+    },
+    /// The stream of [`Output::Stream`](super::Output::Stream) reports.
+    Stream {
+        stream: StreamId,
+        #[serde(rename = "what")]
+        event: StreamEvent,
+    },
+    /// The REST API requests something.
     Command { command: Command },
-    /// The node ends the call: drained, or a fault of ours.
-    Cut { cause: HangupCause },
-    /// The moment `Machine::poll_timeout` named has come. Coming early is harmless.
+    /// The node ends the call, because it is drained or because of an internal error.
+    #[serde(rename = "cut")]
+    HangUp { cause: HangupCause },
+    /// The time that `Machine::poll_timeout` returned has come. Coming early is harmless.
     Timer,
 }
 
-/// Statuses of a business-initiated call (`meta-calling.md` §3.4).
+/// The status of the user's phone in a business-initiated call (docs/reference/meta.md#call-status).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PhoneStatus {
@@ -79,7 +118,7 @@ pub enum PhoneStatus {
 }
 
 impl PhoneStatus {
-    /// The word in lower case.
+    /// Returns the status in lower case.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ringing => "ringing",
@@ -89,15 +128,16 @@ impl PhoneStatus {
     }
 }
 
-/// What Meta's terminate webhook said.
+/// The contents of Meta's terminate webhook.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Termination {
-    /// `completed`, `failed`, or as it came.
+    /// `completed`, `failed` or another word, in Meta's spelling.
     pub status: Option<String>,
-    /// Meta's own times and duration, kept beside ours.
+    /// Meta's times, in seconds since 1970, and its duration. The record keeps them beside
+    /// Offhook's own.
     pub start_time: Option<i64>,
     pub end_time: Option<i64>,
     pub duration_secs: Option<u64>,
-    /// First of `errors[]`, of the item or of the value.
+    /// The code of the first entry in `errors[]`.
     pub error_code: Option<i64>,
 }

@@ -1,7 +1,11 @@
 //! Types that a call's machine and its driver exchange.
 //!
-//! They need nothing of the machine: [`Input`]s go in, [`Output`]s come out, everything else is part of these.
+//! An [`Input`] is something that happened to a call, an [`Output`] is something that its machine
+//! wants done. All other types here are parts of these two. They are serialised into the event log
+//! of the call, so their serialised form never changes: a field or variant that is renamed keeps
+//! its old name there by a `serde(rename)`.
 
+mod callback;
 mod command;
 pub(crate) mod dial;
 pub(crate) mod display;
@@ -9,7 +13,6 @@ mod fetch;
 mod graph;
 mod input;
 mod media;
-mod notice;
 mod output;
 mod param;
 mod recognition;
@@ -20,26 +23,28 @@ mod sound;
 mod stream;
 pub(crate) mod time;
 
+pub use callback::{CallbackKind, CallbackRequest, EVENT_BODY, EVENT_TYPE, MPC_END};
 pub use command::{Command, Legs};
 pub use dial::{
-    Confirm, Destination, DialError, DialOrder, DialledBy, LegNews, LegWish, RING_MAX_MS,
-    header_name,
+    BLegCommand, BLegEvent, BLegSetup, Confirmation, Destination, DialError, DialOrder,
+    RING_MAX_MS, sip_header_name,
 };
-pub use fetch::{FetchFailure, FetchId, FetchKind, Fetched, FirstFault, Refusal};
+pub use fetch::{FetchFailure, FetchId, FetchKind, FetchResponse, FirstFault, Refusal};
 pub use graph::{GraphAction, GraphOutcome};
 pub use input::{Input, PhoneStatus, Termination};
-pub use media::{MediaFact, MediaFault, MediaOrder, PlayId, Voice};
-pub use notice::{EVENT_BODY, EVENT_TYPE, MPC_END, Notice, NoticeKind};
+pub use media::{MediaCommand, MediaEvent, MediaFault, PlayId, VoiceEvent};
 pub use output::{CallState, InstructionOutcome, Output, Summary};
 pub use param::{Param, Params};
-pub use recognition::{Listening, RecognitionId, SpeechFact, SpeechOrder};
+pub use recognition::{RecognitionId, RecognitionSettings, SpeechCommand, SpeechEvent};
 pub use recording::{
-    RecordEnd, RecordFact, RecordId, RecordOrder, TranscriptOrder, recorded, transcribed,
+    RecordingEndReason, RecordingEvent, RecordingId, RecordingOrder, TranscriptOrder,
+    recording_params, transcription_callback,
 };
 pub use room::{
-    MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish, Seat, TrackNews, lasted,
+    LeaveReason, MemberId, ParticipantInfo, Role, RoomCommand, RoomEntry, RoomEvent, RoomKind,
+    TrackCommand, set_mpc_duration,
 };
-pub use setup::{CallSetup, CallUrls, MachineLimits, Outbound, RoomMusic, placed_for};
-pub use sound::{Aside, AsideKind, Sound, SoundItem};
-pub use stream::{StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish};
+pub use setup::{CallSetup, CallUrls, MachineLimits, Outbound, RoomMusic};
+pub use sound::{Overlay, OverlayKind, Sound, SoundItem};
+pub use stream::{StreamCommand, StreamEvent, StreamFormat, StreamOrder, StreamTrack};
 pub use time::CallTime;

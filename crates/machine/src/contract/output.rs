@@ -1,79 +1,107 @@
-//! Wishes of a call's machine, which `call::shell` carries out.
+//! What a machine wants done.
 
 use serde::{Deserialize, Serialize};
 
-use super::dial::{DialOrder, LegNews, LegWish};
+use super::callback::CallbackRequest;
+use super::dial::{BLegCommand, BLegEvent, DialOrder};
 use super::fetch::{FetchId, FetchKind};
 use super::graph::GraphAction;
-use super::media::MediaOrder;
-use super::notice::Notice;
+use super::media::MediaCommand;
 use super::param::Params;
-use super::recognition::{RecognitionId, SpeechOrder};
-use super::room::RoomWish;
+use super::recognition::{RecognitionId, SpeechCommand};
+use super::room::RoomCommand;
 use super::sound::Sound;
-use super::stream::StreamWish;
+use super::stream::StreamCommand;
 use super::time::CallTime;
 use model::{CallUuid, Direction, HangupCause, Leg, Method, StreamId};
 use xml::ast::{DocUrl, Finding};
 
-/// A wish. None asks for an answer by return: what comes of it is a later [`super::Input`].
+/// Something that a machine wants done.
+///
+/// No output returns a value. What comes of it is reported by a later [`Input`](super::Input).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "wish", rename_all = "snake_case")]
 pub enum Output {
-    /// Send this to Graph. Comes back as `Input::Graph` with the same action, once.
+    /// Sends a request to Graph. Its outcome is reported once, by `Input::Graph` with this action.
     Graph { action: GraphAction },
-    /// Ask a customer's URL. Comes back as `Input::Fetched` with the same id, once, unless cancelled.
+    /// Requests a customer's URL. The outcome is reported once, by `Input::Fetched` with this id,
+    /// unless the fetch is cancelled.
     Fetch {
         fetch: FetchId,
         kind: FetchKind,
         url: DocUrl,
         method: Method,
         params: Params,
-        /// Milliseconds it may take in all.
+        /// How long it may take in all, in milliseconds.
         deadline_ms: u64,
     },
-    /// A running fetch is not wanted any more; no answer comes.
+    /// Cancels a fetch. Its outcome is not reported.
     CancelFetch { fetch: FetchId },
-    /// Have these sounds ready: they will be played soon.
+    /// Makes sounds ready that will be played soon.
     Prepare { sounds: Vec<Sound> },
-    /// Tell a leg's media what to do.
-    Media { leg: Leg, order: MediaOrder },
-    /// Tell a recogniser of speech what to do. What it hears comes back as `Input::Speech`.
-    Speech { recognition: RecognitionId, order: SpeechOrder },
-    /// Begin this leg, or say by `Input::Dialled` why not.
+    /// Instructs the media of a leg.
+    Media {
+        leg: Leg,
+        #[serde(rename = "order")]
+        command: MediaCommand,
+    },
+    /// Instructs a speech recogniser, which reports by `Input::Speech`.
+    Speech {
+        recognition: RecognitionId,
+        #[serde(rename = "order")]
+        command: SpeechCommand,
+    },
+    /// Calls a B-leg, which reports by `Input::BLeg`, also if it cannot be called.
     Dial { order: Box<DialOrder> },
-    /// Tell a leg that this call dialled; with `LegWish::Join` the two hear each other from now on.
-    Order { call: CallUuid, leg: LegWish },
-    /// Tell the leg that dialled this one.
-    News { news: LegNews },
-    /// Something of the room that the call is in, or enters.
-    Room { room: RoomWish },
-    /// Open a stream, let its sound flow, or close it. What becomes of it is `Input::Stream`.
+    /// Instructs a B-leg of this call.
+    #[serde(rename = "order")]
+    BLeg {
+        call: CallUuid,
+        #[serde(rename = "leg")]
+        command: BLegCommand,
+    },
+    /// Reports to the A-leg that dialled this call.
+    #[serde(rename = "news")]
+    ALeg {
+        #[serde(rename = "news")]
+        event: BLegEvent,
+    },
+    /// Instructs the room that the call is in or enters, which reports by `Input::Room`.
+    Room {
+        #[serde(rename = "room")]
+        command: RoomCommand,
+    },
+    /// Instructs a stream, which reports by `Input::Stream`.
     Stream {
         stream: StreamId,
         #[serde(rename = "order")]
-        wish: StreamWish,
+        command: StreamCommand,
     },
-    /// Send a callback that nothing waits for.
-    Notify { notice: Notice },
-    /// An instruction began or ended: for the log, the metrics and whoever watches.
+    /// Sends a callback.
+    #[serde(rename = "notify")]
+    Callback {
+        #[serde(rename = "notice")]
+        callback: CallbackRequest,
+    },
+    /// Reports that an instruction has begun or ended.
     Instruction { element: String, line: u32, outcome: InstructionOutcome, note: String },
-    /// The call's state changed.
+    /// Reports that the state of the call has changed.
     State { state: CallState },
-    /// One plain line for the log and the call's record: what happened and what to do about it.
+    /// One line for the log and for the record of the call: what happened, and the remedy.
     Remark { text: String },
-    /// A document that came in has these findings.
+    /// Reports the findings of a document.
     Findings { findings: Vec<Finding> },
-    /// The call is terminal: write its record and put its hangup notice into the outbox, in one transaction.
-    /// Exactly once.
+    /// The call has ended. In one transaction its record is written and its hangup callback is put
+    /// into the outbox. A machine outputs this exactly once.
     Concluded { summary: Box<Summary> },
-    /// Give the slot back now: the call has ended, and whether Meta holds anything of it is not known.
+    /// Gives the slot back now, although Meta may still hold the call: nothing is known of it.
     FreeSlot,
-    /// The machine is over: give the slot back, if it is still held. The last output, exactly once, after `Concluded`.
+    /// The machine has ended. The slot is given back if it is still held. This is the last output,
+    /// exactly once, after [`Output::Concluded`].
     Over,
 }
 
-/// What became of an instruction; `started` is not a metric label.
+/// What became of an instruction. Metrics count all of these except `Started`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InstructionOutcome {
@@ -81,29 +109,35 @@ pub enum InstructionOutcome {
     Done,
     Skipped,
     Failed,
-    /// Ended by a hang-up, a barge-in of control or a transfer.
+    /// Interrupted by the end of the call or by another document.
     Cut,
 }
 
-/// States of `meta-calling.md` §7, in the order in which a call comes by them.
+/// The state of a call (docs/reference/meta.md#life-of-a-call), in the order in which calls go
+/// through them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallState {
-    /// Graph's `connect` is under way.
+    /// The request `connect` is under way.
     Dialing,
-    /// Meta has the call; the user's phone does not ring yet.
+    /// Meta has the call. The user's phone does not ring yet.
     Proceeding,
     /// The user's phone rings.
     Ringing,
+    /// A user calls. The document is fetched and the media path is set up.
     Preparing,
+    /// The request `accept` is under way.
     Accepting,
+    /// The call is answered.
     Live,
+    /// The call has ended here, and Meta may still hold it.
     Closing,
+    /// The call has ended on both sides.
     Over,
 }
 
 impl CallState {
-    /// The word in the event log.
+    /// Returns the name in the event log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Dialing => "dialing",
@@ -118,23 +152,23 @@ impl CallState {
     }
 }
 
-/// A call's end: what its record and its hangup callback say.
+/// The end of a call: the contents of its record, and its hangup callback.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     pub cause: HangupCause,
     pub direction: Direction,
-    /// When it was answered, if ever.
+    /// `None` if the call was not answered.
     pub answered: Option<CallTime>,
     pub ended: CallTime,
-    /// Seconds from the start, rounded up.
+    /// Seconds since the call began, rounded up.
     pub duration_secs: u64,
-    /// Seconds from the answer, rounded up; 0 if never answered.
+    /// Seconds since the call was answered, rounded up. 0 if it was not.
     pub bill_secs: u64,
-    /// What Meta's terminate webhook said about the duration, if it came first.
+    /// The duration in Meta's terminate webhook, if that came before the end.
     pub meta_duration_secs: Option<u64>,
-    /// The conference that it was in last.
+    /// The conference that the call was in last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conference: Option<uuid::Uuid>,
     /// The callback to the hangup URL.
-    pub hangup: Notice,
+    pub hangup: CallbackRequest,
 }

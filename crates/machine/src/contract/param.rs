@@ -1,28 +1,32 @@
-//! A request's parameters, in the byte order that the wire has (`plivo-callbacks.md` §1).
+//! The parameters of a request to a customer's URL, in byte order
+//! (docs/reference/callbacks.md#request-form).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// A parameter's value. A secret one (`GetInput log="false"`) serialises as `x` per character, so that neither
-/// log nor replay holds it; the wire gets the text.
+/// The value of a parameter.
+///
+/// A secret one, such as digits of a `GetInput` with `log="false"`, is serialised and formatted as
+/// one `x` for each character, so that no log contains it. Only [`Param::reveal`] returns its text.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Param {
-    /// Half of a request's are words of ours: those are not copied.
+    /// Half of the values of a request are constants, which are not copied.
     Plain(Cow<'static, str>),
     Secret(String),
 }
 
 impl Param {
-    /// The text for the wire.
+    /// Returns the text that is sent.
     pub fn reveal(&self) -> &str {
         match self {
             Self::Plain(s) => s,
             Self::Secret(s) => s,
         }
     }
-    fn shown(&self) -> Cow<'_, str> {
+
+    fn masked(&self) -> Cow<'_, str> {
         match self {
             Self::Plain(s) => Cow::Borrowed(s),
             Self::Secret(s) => s.chars().map(|_| 'x').collect(),
@@ -32,13 +36,13 @@ impl Param {
 
 impl std::fmt::Debug for Param {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Debug::fmt(&self.shown(), f)
+        std::fmt::Debug::fmt(&self.masked(), f)
     }
 }
 
 impl Serialize for Param {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&self.shown())
+        s.serialize_str(&self.masked())
     }
 }
 
@@ -48,34 +52,35 @@ impl<'de> Deserialize<'de> for Param {
     }
 }
 
-/// A parameter's name: ours but for a caller's own headers, and then not copied.
+/// The name of a parameter. All names except those of custom headers are constants.
 type Name = Cow<'static, str>;
 
-/// Parameters of a request to a customer, each name once, in byte order.
+/// The parameters of a request to a customer's URL: each name once, in byte order.
 ///
-/// A list: there are some twenty, named nearly in order, and what is asked of them is to go out in theirs. A map would
-/// cost as much as all the texts in it.
+/// They are kept in a sorted list. A request has about twenty, which are inserted nearly in order;
+/// a map would cost as much memory as their texts.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "BTreeMap<Name, Param>")]
 pub struct Params(Vec<(Name, Param)>);
 
 impl Params {
-    /// None.
+    /// Returns an empty list.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// None, and room for so many.
+    /// Returns an empty list with the given capacity.
     pub fn with_capacity(capacity: usize) -> Self {
         Self(Vec::with_capacity(capacity))
     }
 
-    /// The value of that name.
+    /// Returns the value of the parameter `name`.
     pub fn get(&self, name: &str) -> Option<&Param> {
         self.0.get(self.place(name).ok()?).map(|(_, value)| value)
     }
 
-    /// Puts it in its place, which mostly is behind all the others; gives the value that it had before.
+    /// Inserts a parameter and returns its previous value. This is fast if the name sorts after all
+    /// others.
     pub fn insert(&mut self, name: Name, value: Param) -> Option<Param> {
         if self.0.last().is_none_or(|(last, _)| **last < *name) {
             self.0.push((name, value));
@@ -90,28 +95,28 @@ impl Params {
         }
     }
 
-    /// Takes it out.
+    /// Removes a parameter and returns its value.
     pub fn remove(&mut self, name: &str) -> Option<Param> {
         self.place(name).ok().map(|at| self.0.remove(at).1)
     }
 
-    /// All of them, in order.
+    /// Iterates over the parameters in byte order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Param)> {
         self.0.iter().map(|(name, value)| (&**name, value))
     }
 
-    /// All of them, in order, to change values.
+    /// Iterates over the parameters in byte order of their names, with mutable values.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut Param)> {
         self.0.iter_mut().map(|(name, value)| (&**name, value))
     }
 
-    /// Where a name is, or else belongs.
+    /// Returns the index of a name, or the index at which to insert it.
     fn place(&self, name: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|(other, _)| (**other).cmp(name))
     }
 }
 
-/// Of two with one name the later counts.
+/// The last of several parameters with the same name counts.
 impl Extend<(Name, Param)> for Params {
     fn extend<I: IntoIterator<Item = (Name, Param)>>(&mut self, params: I) {
         for (name, value) in params {
@@ -170,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn stand_in_byte_order_whatever_order_they_come_in() {
+    fn keeps_byte_order_for_any_order_of_insertion() {
         let mut params = Params::from([("To".into(), plain("1")), ("From".into(), plain("2"))]);
         assert_eq!(params.insert("Digits".into(), plain("3")), None);
         assert_eq!(params.insert("from".into(), plain("4")), None);
@@ -189,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn r22_a_secret_one_is_read_back_as_what_stands_in_the_log() {
+    fn r22_a_secret_value_is_read_back_masked() {
         let params = Params::from([("Digits".into(), Param::Secret("47".to_owned()))]);
         let line = serde_json::to_string(&params).unwrap();
         assert_eq!(

@@ -1,76 +1,82 @@
-//! What a call's machine wishes of a recogniser of speech, and the facts that come back.
+//! Instructions to a speech recogniser, and its reports.
 //!
-//! Who speaks when is decided here by the facts that a voice began and ended; what was said is the recogniser's
-//! business. A recognition is one attempt of a `GetInput`: it hears from its beginning to its end, and gives one result.
+//! A recognition listens to one attempt of a `GetInput` and has one result. The machine decides who
+//! spoke when, by the reports that a voice began and ended; the recogniser decides what was said.
 
 use serde::{Deserialize, Serialize};
 
-/// Names one recognition of a call, from 1.
+/// Identifies a recognition of a call. The first one is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RecognitionId(pub u32);
 
-/// How to listen.
+/// How speech is recognised.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listening {
-    /// BCP 47.
+pub struct RecognitionSettings {
+    /// A BCP 47 language tag.
     pub language: String,
-    /// Phrases that are likely (L35).
+    /// Phrases that are likely to be said.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
-    /// `speechModel`, as written.
+    /// The attribute `speechModel`, unchanged.
     pub model: String,
-    /// Results before the end are wanted.
+    /// Interim results are wanted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interim: bool,
-    /// Words of a list are masked, all but their first letter.
+    /// Profane words are masked except for their first letter.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub profanity_filter: bool,
-    /// `log="false"`: what is heard stays out of logs.
+    /// Transcripts must stay out of logs (`log="false"`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hidden: bool,
 }
 
-/// Orders to a recogniser.
+/// An instruction to a recogniser.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
-pub enum SpeechOrder {
-    /// Hear the caller from now on.
-    Begin { how: Box<Listening> },
-    /// That was all: say what was said, once, by [`SpeechFact::Understood`] or [`SpeechFact::Failed`].
+pub enum SpeechCommand {
+    /// Begins to listen to the caller.
+    Begin {
+        #[serde(rename = "how")]
+        settings: Box<RecognitionSettings>,
+    },
+    /// Ends the listening. The result is reported once, by [`SpeechEvent::Understood`] or
+    /// [`SpeechEvent::Failed`].
     Finish,
-    /// It is not wanted any more; no fact follows.
+    /// Cancels the recognition. No report follows.
     Stop,
 }
 
-/// Something about what the caller says.
+/// A report of a recogniser.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "speech", rename_all = "snake_case")]
-pub enum SpeechFact {
+pub enum SpeechEvent {
     /// A voice is heard.
     Began,
-    /// It has been heard for 250 ms: nobody coughs that long (`plivo-xml.md` §5.5 step 2).
+    /// The voice has been heard for 250 ms, which no cough lasts. It counts as barge-in
+    /// (docs/reference/xml.md#barge-in).
     Lasting,
-    /// Nothing has been said for so long; shorter pauses are part of speech.
+    /// The caller has been silent for `ago_ms`. Shorter pauses count as speech.
     Ended { ago_ms: u64 },
-    /// What it sounds like so far; no two in a row are alike, and none is empty.
+    /// An interim result with words in it. Successive ones differ.
     Interim {
-        /// The words that were the same the time before.
+        /// The words that the result before had, too.
         stable: String,
         unstable: String,
-        /// The share of the first among all, per cent.
+        /// The share of `stable` among all words, in per cent.
         stability: u8,
     },
-    /// What was said; empty: no words. `confidence` in per cent.
+    /// The result. `text` is empty if there were no words; `confidence` is in per cent.
     Understood { text: String, confidence: u8 },
-    /// It could not be found out.
+    /// The recognition failed.
     Failed { reason: String },
-    /// There is nobody to ask: the configuration names no recogniser, and none is installed.
+    /// No recogniser is installed or configured for the language.
     Unavailable,
 }
 
-impl SpeechFact {
-    /// The same for the event log, where the caller's words may not stand: as many characters, which decide alike.
+impl SpeechEvent {
+    /// Returns the event with every character of the caller's words replaced by `x`. It leads to
+    /// the same decisions.
     pub(crate) fn masked(&self) -> Self {
         let mask = |text: &str| text.chars().map(|_| 'x').collect();
         match self {
@@ -90,7 +96,7 @@ impl SpeechFact {
         }
     }
 
-    /// The same without any words: nobody waits for them any more.
+    /// Returns the event without the caller's words, for a recognition that has ended.
     pub(crate) fn blank(&self) -> Self {
         match self {
             Self::Interim { stability, .. } => Self::Interim {

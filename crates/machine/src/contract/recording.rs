@@ -1,98 +1,104 @@
-//! What a call says to recorders and hears from them (`plivo-xml.md` §5.8, `plivo-call-api.md` §2.9), and what its
-//! customer is told of a recording (`plivo-callbacks.md` §3.4).
+//! Recordings: orders, reports, and the parameters of their callbacks.
 //!
-//! A recording is asked for, gets its id and URL by return ([`RecordFact::Ready`]), begins at once or when it is told to,
-//! and comes to its end once ([`RecordFact::Ended`]). What has to be told of its end whatever becomes of the call goes
-//! along with the order, since neither the call nor the node may live to see it.
+//! A recording is named as soon as it is ordered ([`RecordingEvent::Ready`]), starts at once or when
+//! it is told to, and ends once ([`RecordingEvent::Ended`]). Its order carries the callbacks about
+//! its end, which are sent even if the call or the node ends first.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::notice::{Notice, NoticeKind};
+use super::callback::{CallbackKind, CallbackRequest};
 use super::param::{Param, Params};
 use model::CallUuid;
 use xml::ast::Target;
 
-/// Names one recording of a call, from 1.
+/// Identifies a recording of a call. The first one is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct RecordId(pub u32);
+pub struct RecordingId(pub u32);
 
-/// A recording to be made of a leg: what is heard of its peer, and what the peer hears.
+/// A recording to be made, of a leg or of a room.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RecordOrder {
-    /// Its id, where REST has promised one.
+pub struct RecordingOrder {
+    /// The id that the REST API has returned, if the recording was ordered there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Uuid>,
-    /// It begins with `MediaOrder::RecordGo`; else at once.
+    /// The recording starts with [`MediaCommand::RecordStart`](super::MediaCommand::RecordStart),
+    /// and not at once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
-    /// MP3; else WAV.
+    /// The file is MP3, otherwise WAV.
     pub mp3: bool,
-    /// Each side in a channel of its own.
+    /// Each side has its own channel.
     pub stereo: bool,
-    /// Only what is heard of the peer.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub own: bool,
+    /// Only the peer is recorded, and not what it hears.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "own")]
+    pub peer_only: bool,
+    /// The longest duration, in milliseconds.
     pub max_ms: u64,
-    /// The peer has said nothing for so long.
+    /// Silence of the peer that ends the recording, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silence_ms: Option<u64>,
-    /// Sent when it can be downloaded, with [`recorded`] added.
+    /// Sent when the file can be downloaded, with [`recording_params`] added.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub callback: Option<Notice>,
-    /// Sent like that where the call ended before the recording did.
+    pub callback: Option<CallbackRequest>,
+    /// Sent like `callback`, but only if the call ended before the recording.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub action: Option<Notice>,
-    /// What is said in it is to be written down.
+    pub action: Option<CallbackRequest>,
+    /// The recording is transcribed when its file is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcript: Option<TranscriptOrder>,
 }
 
-/// What is said in a recording is to be written down when it is complete, and told there.
+/// A transcript to be made of a recording.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TranscriptOrder {
+    /// Where the transcript is sent.
     pub to: Target,
-    /// With who said what when; else the words alone.
+    /// With speakers and times, otherwise the text alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub full: bool,
 }
 
-/// What became of a recording.
+/// A report about a recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "recording", rename_all = "snake_case")]
-pub enum RecordFact {
-    /// What it is, or will be, called.
+pub enum RecordingEvent {
+    /// The recording has an id and a URL. Its file may not exist yet.
     Ready { id: Uuid, url: String },
-    /// Its file is complete.
+    /// The file is complete.
     Ended {
-        end: RecordEnd,
+        #[serde(rename = "end")]
+        reason: RecordingEndReason,
         duration_ms: u64,
-        /// Of its first and last moment: milliseconds since 1970.
+        /// The times of the first and the last sample, in milliseconds since 1970.
         start_ms: i64,
         end_ms: i64,
-        /// Why it failed, if it did.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        why: Option<String>,
+        /// Why the recording failed, if it did.
+        #[serde(default, skip_serializing_if = "Option::is_none", rename = "why")]
+        error: Option<String>,
     },
 }
 
 /// Why a recording ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RecordEnd {
+pub enum RecordingEndReason {
+    /// The peer was silent for the time of the order.
     Silence,
+    /// A digit of `finishOnKey` was pressed.
     FinishedOnKey,
+    /// The longest duration was reached.
     MaxLength,
-    /// The call or the leg is over.
+    /// The leg or the call ended.
     HungUp,
-    /// By REST, or since another document took over.
+    /// The REST API stopped it, or another document replaced the one that recorded.
     Stopped,
-    /// It could not be written, or not any further.
+    /// It could not be written, or not completely.
     Failed,
 }
 
-impl RecordEnd {
+impl RecordingEndReason {
     const ALL: [Self; 6] = [
         Self::Silence,
         Self::FinishedOnKey,
@@ -102,7 +108,7 @@ impl RecordEnd {
         Self::Failed,
     ];
 
-    /// `RecordingEndReason`. The last two are ours: Plivo has no words for them.
+    /// Returns the parameter `RecordingEndReason`. Plivo has no words for the last two.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Silence => "Silence",
@@ -114,37 +120,38 @@ impl RecordEnd {
         }
     }
 
-    /// The one of a word.
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|end| end.as_str() == word)
+    /// Returns the reason with this [`as_str`](Self::as_str).
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
     }
 
-    /// Small, and the same in every run of a process.
+    /// Returns a small number that is the same in every run of a process.
     pub fn number(self) -> u8 {
         self as u8
     }
 
-    /// The one with that number.
-    pub fn of_number(number: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|end| end.number() == number)
+    /// Returns the reason with this [`number`](Self::number).
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.number() == number)
     }
 }
 
-/// What is told of a recording that is over: all of it but `Digits`.
-pub fn recorded(
+/// Returns the parameters that report the end of a recording, except `Digits`
+/// (docs/reference/callbacks.md#record).
+pub fn recording_params(
     id: Uuid,
     url: &str,
-    end: RecordEnd,
+    reason: RecordingEndReason,
     duration_ms: u64,
     start_ms: i64,
     end_ms: i64,
 ) -> Params {
-    let mut params = named(id, url);
+    let mut params = names(id, url);
     for (name, value) in [
         ("RecordingDuration", duration_ms.div_ceil(1_000).to_string()),
         ("RecordingDurationMs", duration_ms.to_string()),
         ("RecordingEndMs", end_ms.to_string()),
-        ("RecordingEndReason", end.as_str().to_owned()),
+        ("RecordingEndReason", reason.as_str().to_owned()),
         ("RecordingStartMs", start_ms.to_string()),
     ] {
         params.insert(name.into(), Param::Plain(value.into()));
@@ -152,16 +159,17 @@ pub fn recorded(
     params
 }
 
-/// What is told of what was said in a recording (`plivo-callbacks.md` §3.4). `error`: why nothing, or not all of it, could be
-/// written down; empty.
-pub fn transcribed(
+/// Returns the callback with a transcript (docs/reference/callbacks.md#transcription).
+///
+/// `error` says why the transcript is missing or incomplete. It is empty otherwise.
+pub fn transcription_callback(
     order: &TranscriptOrder,
     call: CallUuid,
     id: Uuid,
     duration_ms: u64,
     text: &str,
     error: &str,
-) -> Notice {
+) -> CallbackRequest {
     let params = [
         ("transcription", text.to_owned()),
         ("transcription_charge", "0".to_owned()),
@@ -173,12 +181,12 @@ pub fn transcribed(
     ];
     let params = params.map(|(name, value)| (name.into(), Param::Plain(value.into())));
     let Target { url, method } = order.to.clone();
-    Notice { kind: NoticeKind::Transcription, url, method, params: Params::from(params) }
+    CallbackRequest { kind: CallbackKind::Transcription, url, method, params: Params::from(params) }
 }
 
-/// What an action is told of a recording that has only begun: times it has none.
-pub(crate) fn begun(id: Uuid, url: &str) -> Params {
-    let mut params = named(id, url);
+/// Returns the parameters that report the start of a recording. Its times and durations are -1.
+pub(crate) fn started_params(id: Uuid, url: &str) -> Params {
+    let mut params = names(id, url);
     for name in ["RecordingDuration", "RecordingDurationMs", "RecordingEndMs", "RecordingStartMs"] {
         params.insert(name.into(), Param::Plain("-1".into()));
     }
@@ -186,7 +194,7 @@ pub(crate) fn begun(id: Uuid, url: &str) -> Params {
     params
 }
 
-fn named(id: Uuid, url: &str) -> Params {
+fn names(id: Uuid, url: &str) -> Params {
     let plain = |text: &str| Param::Plain(text.to_owned().into());
     Params::from([
         ("RecordFile".into(), plain(url)),
@@ -197,14 +205,15 @@ fn named(id: Uuid, url: &str) -> Params {
 
 #[cfg(test)]
 mod tests {
-    use super::RecordEnd;
+    use super::RecordingEndReason;
 
     #[test]
-    fn every_end_is_found_by_its_word_and_by_its_number() {
-        for end in RecordEnd::ALL {
-            assert_eq!(RecordEnd::from_word(end.as_str()), Some(end));
-            assert_eq!(RecordEnd::of_number(end.number()), Some(end));
+    fn parses_every_end_reason_by_its_word_and_by_its_number() {
+        for reason in RecordingEndReason::ALL {
+            assert_eq!(RecordingEndReason::parse(reason.as_str()), Some(reason));
+            assert_eq!(RecordingEndReason::from_number(reason.number()), Some(reason));
         }
-        assert_eq!((RecordEnd::from_word("Bored"), RecordEnd::of_number(u8::MAX)), (None, None));
+        assert_eq!(RecordingEndReason::parse("Bored"), None);
+        assert_eq!(RecordingEndReason::from_number(u8::MAX), None);
     }
 }

@@ -1,23 +1,26 @@
-//! What a call and the room that it is in say to each other (`plivo-xml.md` §5.9, §5.10).
+//! Instructions to rooms, and their reports.
 //!
-//! A room is where several calls hear each other: a conference, or a multi-party call. It is nobody's part: `call::rooms` has
-//! it, and each member's machine orders and hears as its element (`element::room`) says. What a room decides for all of its
-//! members, such as its end, comes here as news.
+//! In a room several calls hear each other: it is a conference or a multi-party call. Rooms belong
+//! to no call. What a room decides for all of its members, such as its end, is reported to the
+//! machine of each of them.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::notice::Notice;
+use super::callback::CallbackRequest;
 use super::param::{Param, Params};
-use super::recording::RecordOrder;
+use super::recording::RecordingOrder;
 use super::sound::SoundItem;
 use model::Digit;
 use xml::ast::Target;
 
-/// Names a member; unique in the node, from 1.
+/// Identifies a member of a room. It is unique in the node; the first one is 1.
 pub type MemberId = u64;
 
-/// Which element makes a room. A conference and a multi-party call of one name are two rooms.
+/// The element that a room belongs to. A conference and a multi-party call of the same name are two
+/// rooms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RoomKind {
@@ -25,7 +28,7 @@ pub enum RoomKind {
     MultiParty,
 }
 
-/// What a participant of a multi-party call is.
+/// The role of a participant in a multi-party call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -36,7 +39,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The word on the wire, in lower case.
+    /// Returns the attribute `role`, in lower case.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Agent => "agent",
@@ -46,21 +49,22 @@ impl Role {
         }
     }
 
-    /// By its word, in any case.
+    /// Returns the role with this [`as_str`](Self::as_str), in any case.
     pub fn parse(word: &str) -> Option<Self> {
         let all = [Self::Agent, Self::Supervisor, Self::Customer, Self::AiAgent];
         all.into_iter().find(|role| role.as_str().eq_ignore_ascii_case(word))
     }
 }
 
-/// A participant's place in a multi-party call, as its application is told of it.
+/// What callbacks say about a participant of a multi-party call.
 #[derive(Clone, Copy, Debug)]
-pub struct Seat<'a> {
+pub struct ParticipantInfo<'a> {
     pub room: Uuid,
+    /// The name of the multi-party call.
     pub name: &'a str,
     pub member: MemberId,
     pub role: Role,
-    pub coaches: bool,
+    pub coaching: bool,
 }
 
 /// How a call enters a room.
@@ -72,202 +76,219 @@ pub struct RoomEntry {
     pub muted: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
-    /// The room starts with this member, if it has not.
-    pub starts: bool,
-    /// But not with it alone.
+    /// The room starts when this member enters, if it has not started.
+    #[serde(rename = "starts")]
+    pub start_on_enter: bool,
+    /// The room does not start while this member is alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_company: bool,
     /// The room ends when this member leaves.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub ends: bool,
-    /// It may be left alone; else it leaves then.
-    pub stays_alone: bool,
-    /// It does not enter where so many are in.
-    pub members_max: u8,
-    /// It waits until an agent is in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "ends")]
+    pub end_on_exit: bool,
+    /// The member stays when all others have left.
+    #[serde(rename = "stays_alone")]
+    pub stay_alone: bool,
+    /// The member does not enter if the room has this many members.
+    #[serde(rename = "members_max")]
+    pub max_members: u8,
+    /// The member waits until an agent is in the room.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waits_for_agent: bool,
-    /// It is told who has the floor, and when its own voice is heard.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub tells_floor: bool,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub tells_speech: bool,
-    /// It is told when something is played to it over an API.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub tells_audio: bool,
+    /// [`RoomEvent::Floor`] is reported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "tells_floor")]
+    pub report_floor: bool,
+    /// [`RoomEvent::Speech`] is reported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "tells_speech")]
+    pub report_speech: bool,
+    /// [`RoomEvent::Audio`] is reported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "tells_audio")]
+    pub report_audio: bool,
+    /// `None` in a conference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
-    /// It is heard by agents only.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub coaches: bool,
-    /// What is said to agents only is heard in the room's recording.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub records_coaches: bool,
-    /// What it says is recorded by itself from the beginning.
+    /// Only agents hear the member.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "coaches")]
+    pub coaching: bool,
+    /// The recording of the room contains what a coach says to agents.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "records_coaches")]
+    pub record_coach: bool,
+    /// The member has a recording of its own, from the beginning.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub track: bool,
-    /// Where its application is told that the room is over, whoever leaves last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub told_end: Option<Target>,
-    /// Where it is told that this member has left: its machine says so, or the next process, should this one die.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub told_exit: Option<Target>,
-    /// The room ends so long after it was made, in milliseconds; what the first one says counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lasts_ms: Option<u64>,
+    /// Where the end of the room is reported, whoever leaves last.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "told_end")]
+    pub end_callback: Option<Target>,
+    /// Where the exit of this member is reported. The machine of the member sends the callback, or
+    /// the next process if this one dies.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "told_exit")]
+    pub exit_callback: Option<Target>,
+    /// The longest duration of the room in milliseconds. That of its first member counts.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "lasts_ms")]
+    pub max_duration_ms: Option<u64>,
 }
 
-/// What a call wants of a room.
+/// An instruction to a room.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "room", rename_all = "snake_case")]
-pub enum RoomWish {
-    /// Comes back as [`RoomNews::Entered`] or [`RoomNews::Full`], once.
+pub enum RoomCommand {
+    /// Enters the room. [`RoomEvent::Entered`] or [`RoomEvent::Full`] is reported once.
     Enter { entry: Box<RoomEntry> },
-    /// It is out of the room from now on, whether it was in or not.
+    /// Leaves the room, whether or not the call has entered it.
     Leave {
-        /// For those who stay.
+        /// Played to the members that stay.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sounds: Vec<SoundItem>,
-        /// Callbacks to be sent where others stay in, and those where it was the last.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        others_stay: Vec<Notice>,
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        was_last: Vec<Notice>,
-        /// What says, where it was the last, that the room is over: sent to each of [`RoomEntry::told_end`] of those who were in,
-        /// with how long it was there ([`lasted`](super::lasted)), which only the room knows.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        over: Option<Box<Params>>,
+        /// Sent if other members stay.
+        #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "others_stay")]
+        if_others_stay: Vec<CallbackRequest>,
+        /// Sent if this was the last member.
+        #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "was_last")]
+        if_last: Vec<CallbackRequest>,
+        /// The parameters that report the end of the room, if this was the last member. They go to
+        /// [`RoomEntry::end_callback`] of every member that the room had. The room adds its
+        /// duration with [`set_mpc_duration`](super::set_mpc_duration).
+        #[serde(default, skip_serializing_if = "Option::is_none", rename = "over")]
+        end_params: Option<Box<Params>>,
     },
-    /// For all members.
+    /// Plays sounds to all members.
     Sound { items: Vec<SoundItem> },
-    /// A key of this one's, for the others.
-    Key { digit: Digit },
-    /// While this call, which is not in yet, is being placed for the multi-party call of this name: who is in hears these,
-    /// again and again. Where there is none, nobody does.
+    /// Sends a digit of this member to the others.
+    #[serde(rename = "key")]
+    Digit { digit: Digit },
+    /// Plays sounds to the members of the multi-party call of this name, over and over, while this
+    /// call is being placed for it. Does nothing if there is no such multi-party call.
     Ring { name: String, items: Vec<SoundItem> },
-    /// No longer.
-    RingOver,
-    /// The whole room is recorded until it is over, unless it is already; comes back as [`RoomNews::Recorded`].
+    /// Stops the sounds of [`RoomCommand::Ring`].
+    #[serde(rename = "ring_over")]
+    StopRing,
+    /// Records the room until it ends, unless it is being recorded. [`RoomEvent::Recording`] is
+    /// reported.
     Record {
-        how: Box<RecordOrder>,
-        /// Also while only one is in.
+        #[serde(rename = "how")]
+        order: Box<RecordingOrder>,
+        /// The room is recorded even while it has one member only.
         when_alone: bool,
     },
 }
 
-/// What a room tells a member.
+/// A report of a room to a member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "news", rename_all = "snake_case")]
-pub enum RoomNews {
-    /// It is in.
+pub enum RoomEvent {
+    /// The call is in the room.
     Entered {
         room: Uuid,
         member: MemberId,
-        /// Nobody else was.
+        /// The room had no other member.
         first: bool,
-        /// It takes part at once; else it waits for [`RoomNews::Begins`].
-        begins: bool,
-        /// The room starts with it.
-        starts: bool,
-        /// How long it may still be there, if that is bounded.
+        /// The member takes part now. Otherwise it waits for [`RoomEvent::Active`].
+        #[serde(rename = "begins")]
+        active: bool,
+        /// The room starts now, and this member reports it.
+        #[serde(rename = "starts")]
+        starts_room: bool,
+        /// How long the room may still last in milliseconds, if that is bounded.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         room_left_ms: Option<u64>,
     },
-    /// It is not: too many are in.
-    Full {
-        room: Uuid,
+    /// The room is full, and the call is not in it.
+    Full { room: Uuid },
+    /// The member takes part now.
+    #[serde(rename = "begins")]
+    Active {
+        /// The room starts now, and this member reports it.
+        #[serde(rename = "starts")]
+        starts_room: bool,
     },
-    /// It takes part from now on. `starts`: the room starts now, and this member is the one to say so.
-    Begins {
-        starts: bool,
-    },
-    /// It waits again: the last agent has gone.
-    Waits,
-    /// It has the floor, or has it no longer.
-    Floor {
-        has: bool,
-    },
-    /// It is heard to speak, or no longer.
-    Speech {
-        on: bool,
-    },
-    /// Something is played to it over an API, or no longer.
-    Audio {
-        on: bool,
-    },
-    /// Somebody asked for it over an API.
-    Muted {
-        on: bool,
-    },
-    Held {
-        on: bool,
-    },
-    Coaches {
-        on: bool,
-    },
-    /// Over an API: it is to have the room recorded, and to say so there.
+    /// The member waits again, because the last agent has left.
+    #[serde(rename = "waits")]
+    Waiting,
+    /// The member has the floor, or has lost it.
+    Floor { has: bool },
+    /// The member speaks, or has stopped.
+    Speech { on: bool },
+    /// The REST API plays something to the member, or has stopped.
+    Audio { on: bool },
+    /// The REST API has muted or unmuted the member.
+    Muted { on: bool },
+    /// The REST API has put the member on hold, or has ended that.
+    Held { on: bool },
+    /// The REST API has switched the member's coaching.
+    #[serde(rename = "coaches")]
+    Coaching { on: bool },
+    /// The REST API wants the room recorded. This member orders it.
     Record {
-        how: Box<RecordOrder>,
+        #[serde(rename = "how")]
+        order: Box<RecordingOrder>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         callback: Option<Target>,
     },
-    /// Over an API: about the recording of what this one says.
+    /// The REST API instructs the recording of this member.
     Track {
-        what: TrackNews,
+        #[serde(rename = "what")]
+        command: TrackCommand,
     },
-    /// The room is recorded. `begun`: just now, and as this member wanted it.
-    Recorded {
+    /// The room is being recorded.
+    #[serde(rename = "recorded")]
+    Recording {
         id: Uuid,
         url: String,
+        /// The recording has begun now, by the order of this member.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         begun: bool,
     },
-    /// The recording that this member had wanted has been ended over an API.
-    RecordEnded,
-    /// The recording has failed: what was written before is there.
-    RecordFailed {
-        why: String,
+    /// The REST API has ended the recording that this member had ordered.
+    #[serde(rename = "record_ended")]
+    RecordingEnded,
+    /// The recording of the room has failed. What was written before is kept.
+    #[serde(rename = "record_failed")]
+    RecordingFailed {
+        #[serde(rename = "why")]
+        reason: String,
     },
-    /// It is to leave.
-    Out {
-        why: RoomOut,
+    /// The member must leave the room.
+    #[serde(rename = "out")]
+    MustLeave {
+        #[serde(rename = "why")]
+        reason: LeaveReason,
     },
 }
 
-/// What is wanted of the recording of one participant.
+/// An instruction to the recording of one participant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "track", rename_all = "snake_case")]
-pub enum TrackNews {
+pub enum TrackCommand {
     Begin {
-        how: Box<RecordOrder>,
+        #[serde(rename = "how")]
+        order: Box<RecordingOrder>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         callback: Option<Target>,
     },
     Stop,
-    /// What is said is left out, or no longer.
+    /// Pauses or resumes the recording.
     Pause {
         on: bool,
     },
 }
 
-/// Why a member is to leave.
+/// Why a member must leave a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RoomOut {
-    /// Asked for over an API.
+pub enum LeaveReason {
+    /// The REST API has removed the member.
     Kicked,
-    /// One has left without whom the room ends.
+    /// A member has left without whom the room ends.
     Ended,
-    /// The room was ended over an API.
+    /// The REST API has ended the room.
     Stopped,
-    /// The room has lasted as long as it may.
+    /// The room has reached its longest duration.
     TimeUp,
-    /// Nobody else is in.
+    /// All other members have left.
     Alone,
 }
 
-impl RoomOut {
-    /// The word for the log.
+impl LeaveReason {
+    /// Returns the word for the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Kicked => "kicked",
@@ -279,10 +300,11 @@ impl RoomOut {
     }
 }
 
-/// Adds to what says that a multi-party call is over how long it was there: in seconds, rounded up, as a call's own.
-pub fn lasted(over: &mut Params, time: std::time::Duration) {
-    let secs = time.as_millis().div_ceil(1_000).to_string();
+/// Adds the duration of a multi-party call to the parameters that report its end: in seconds,
+/// rounded up.
+pub fn set_mpc_duration(end_params: &mut Params, duration: Duration) {
+    let secs = duration.as_millis().div_ceil(1_000).to_string();
     for name in ["MPCDuration", "MPCBilledDuration"] {
-        over.insert(name.into(), Param::Plain(secs.clone().into()));
+        end_params.insert(name.into(), Param::Plain(secs.clone().into()));
     }
 }

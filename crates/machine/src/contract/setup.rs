@@ -1,86 +1,106 @@
 //! What is fixed when a call begins.
 
+use std::fmt::{self, Formatter};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::dial::{Confirm, DialledBy};
+use super::dial::{BLegSetup, Confirmation};
 use model::{AuthId, CallType, CallUuid, Direction, Method, PhoneNumberId, Timestamp, Wacid};
 use xml::ast::{DocUrl, ElementKind};
 
-/// What is fixed when a call begins. Its `Debug` names the call and nobody's number (R22).
+/// What is fixed when a call begins.
+///
+/// Its `Debug` form contains no phone number.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct CallSetup {
     pub call: CallUuid,
     pub direction: Direction,
     pub call_type: CallType,
-    /// Meta's id; none on a web leg.
+    /// Meta's id of the call. `None` on a web leg, and before it is known.
     pub wacid: Option<Wacid>,
     pub phone_number_id: PhoneNumberId,
-    /// `From` as callbacks give it: digits, a BSUID, or `anonymous` (`meta-calling.md` §1.2).
+    /// The parameter `From`: digits, a BSUID, or `anonymous` (docs/reference/meta.md#caller-name).
     pub from: String,
-    /// `To` as callbacks give it.
+    /// The parameter `To`.
     pub to: String,
-    /// The user's WhatsApp profile name; empty where Meta sent none.
+    /// The user's WhatsApp profile name. Empty if Meta sent none.
     pub caller_name: String,
     pub cta_payload: Option<String>,
     pub deeplink_payload: Option<String>,
-    /// The account that owns the call (a subaccount, maybe) and its main account.
+    /// The account or subaccount that owns the call.
     pub account: AuthId,
+    /// The main account of `account`.
     pub parent_account: AuthId,
     pub urls: CallUrls,
-    /// Wall-clock time of the first input; every printed time is this plus [`super::CallTime`].
+    /// The wall-clock time of the first input, to which all times of the call are added.
     pub started: Timestamp,
     pub limits: MachineLimits,
-    /// `X-PH-*` parameters of outbound calls, without the prefix.
+    /// The `X-PH-` parameters of an outbound call, named without the prefix.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
-    /// What an outbound call has besides.
+    /// What an outbound call has besides. `None` on inbound calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outbound: Option<Box<Outbound>>,
 }
 
-/// What only a business-initiated call begins with (`plivo-call-api.md` §2.1). Its request's UUID is the call's.
+/// What only an outbound call has (docs/reference/rest.md#make-a-call). The id of the call is also
+/// that of the request that placed it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outbound {
+    /// The ring URL.
     pub ring: Option<(DocUrl, Method)>,
-    /// `ring_timeout`, cut to T_ring (L26).
+    /// `ring_timeout`, at most [`RING_MAX_MS`](super::RING_MAX_MS).
     pub ring_timeout_ms: u64,
-    /// `hangup_on_ring`, from RINGING on.
+    /// `hangup_on_ring`, from the status RINGING.
     pub hangup_on_ring_ms: Option<u64>,
-    /// Keys sent once the call is answered: `0-9 * #`, `w` and `W` wait.
+    /// Digits that are sent when the call is answered: `0-9 * #`, `w` and `W` wait.
     pub send_digits: Option<String>,
-    /// `parent_call_uuid`: stored, and nothing more. On a B-leg the A-leg.
+    /// `parent_call_uuid`, or the A-leg of a B-leg. It is stored and has no effect.
     pub parent_call: Option<CallUuid>,
-    /// Of a B-leg.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dialled: Option<Box<DialledBy>>,
-    /// What it runs once answered, in place of the answer URL's document.
+    /// Set on a B-leg.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "dialled")]
+    pub b_leg: Option<Box<BLegSetup>>,
+    /// The document that runs when the call is answered, in place of that of the answer URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<Arc<xml::Document>>,
-    /// Before that, somebody has to confirm that they are there.
+    /// Asked for before `document` runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub confirm: Option<Confirm>,
-    /// The multi-party call that it enters, if there was one when it was asked for.
+    pub confirm: Option<Confirmation>,
+    /// The multi-party call that `document` enters, if it existed when the call was ordered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub room: Option<uuid::Uuid>,
-    /// What those in the multi-party call that it enters hear until it is answered.
+    pub room: Option<Uuid>,
+    /// What the participants of that multi-party call hear until the call is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room_music: Option<RoomMusic>,
-    /// The multi-party call that it enters does not start with it alone.
+    /// That multi-party call does not start while this call is alone in it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_company: bool,
 }
 
 impl CallSetup {
-    /// Who dialled it, if it is a B-leg.
-    pub fn dialled(&self) -> Option<&DialledBy> {
-        self.outbound.as_ref()?.dialled.as_deref()
+    /// Returns what makes the call a B-leg. `None` if it is none.
+    pub fn b_leg(&self) -> Option<&BLegSetup> {
+        self.outbound.as_ref()?.b_leg.as_deref()
+    }
+
+    /// Returns the name of the multi-party call that the call is placed for, and its id if it
+    /// existed when the call was ordered.
+    pub fn multi_party_call(&self) -> Option<(&str, Option<Uuid>)> {
+        let outbound = self.outbound.as_ref()?;
+        let mut elements = outbound.document.as_ref()?.elements.iter();
+        let name = elements.find_map(|element| match &element.kind {
+            ElementKind::MultiPartyCall(call) => Some(call.name.as_str()),
+            // No other element enters one.
+            _ => None,
+        })?;
+        Some((name, outbound.room))
     }
 }
 
-impl std::fmt::Debug for CallSetup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for CallSetup {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallSetup")
             .field("call", &self.call)
             .field("direction", &self.direction)
@@ -88,46 +108,47 @@ impl std::fmt::Debug for CallSetup {
     }
 }
 
-/// The number's URLs, as they stood when the call began (S0.25: a call keeps what it began with).
+/// The URLs of the number or application when the call began. Later changes do not affect the call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallUrls {
     pub answer: DocUrl,
     pub answer_method: Method,
     pub fallback: Option<(DocUrl, Method)>,
-    /// Already the answer URL where none was set (`interface.md` §2).
+    /// The answer URL, if no hangup URL is set.
     pub hangup: (DocUrl, Method),
 }
 
-/// Times that bound a call, in milliseconds (`meta-calling.md` §7), and whom it may dial; the defaults are the spec's.
+/// Times that bound a call, in milliseconds (docs/reference/meta.md#timers), and settings of the
+/// node that calls depend on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MachineLimits {
-    /// `[media].accept_wait_ms`.
+    /// `media.accept_wait_ms`: how long `accept` waits for ICE and DTLS.
     pub accept_wait_ms: u64,
-    /// T_accept: our own deadline to have `accept` sent.
+    /// T_accept: when `accept` is sent at the latest.
     pub accept_deadline_ms: u64,
-    /// T_media: ICE and DTLS up, from `accept`'s 200.
+    /// T_media: how long ICE and DTLS may take after the answer.
     pub media_setup_ms: u64,
-    /// Wait for `accept`'s outcome after a terminate webhook overtook it.
+    /// How long the outcome of `accept` is waited for after the call has ended.
     pub accept_outcome_ms: u64,
-    /// `closing` after terminate's 200, if no webhook comes.
+    /// How long Meta's webhook is waited for after Graph has confirmed `terminate`.
     pub close_ms: u64,
-    /// T_reap: `closing` ends whatever happens.
+    /// T_reap: how long a closing call is kept at most.
     pub reap_ms: u64,
-    /// `[limits].max_call_seconds`, from the answer.
+    /// `limits.max_call_seconds`, from the answer.
     pub max_call_ms: u64,
-    /// `[answer].timeout_ms`: one document.
+    /// `answer.timeout_ms`, for one document.
     pub fetch_ms: u64,
-    /// Answer and fallback together on an inbound call.
+    /// How long the answer URL and the fallback URL of an inbound call may take together.
     pub answer_budget_ms: u64,
-    /// `[limits].allow_wa_bridge`: a WhatsApp leg may dial a WhatsApp user.
+    /// `limits.allow_wa_bridge`: a WhatsApp call may dial a WhatsApp user.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_wa_bridge: bool,
-    /// The host of this platform's SIP addresses: that of `[public].base_url`.
+    /// The host of the SIP addresses of endpoints: that of `public.base_url`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sip_host: String,
-    /// Somebody on this node writes down what is said in recordings.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub transcribes: bool,
+    /// The node can transcribe recordings.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "transcribes")]
+    pub can_transcribe: bool,
 }
 
 impl Default for MachineLimits {
@@ -144,27 +165,17 @@ impl Default for MachineLimits {
             answer_budget_ms: 20_000,
             allow_wa_bridge: false,
             sip_host: String::new(),
-            transcribes: false,
+            can_transcribe: false,
         }
     }
 }
 
-/// What is heard.
+/// What the participants of a multi-party call hear while a call is placed for it: `dial_music`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "music", rename_all = "snake_case")]
 pub enum RoomMusic {
     /// A ring-back tone.
     RingBack,
-    /// The sounds of a document, again and again.
+    /// The sounds of a document, over and over.
     Document { url: DocUrl },
-}
-
-/// The multi-party call that a call is placed for, by its name, and its id where it was there when that was ordered.
-pub fn placed_for(setup: &CallSetup) -> Option<(&str, Option<uuid::Uuid>)> {
-    let placed = setup.outbound.as_ref()?;
-    let name = placed.document.as_ref()?.elements.iter().find_map(|element| match &element.kind {
-        ElementKind::MultiPartyCall(call) => Some(call.name.as_str()),
-        _ => None,
-    });
-    Some((name?, placed.room))
 }

@@ -4,29 +4,32 @@ use serde::{Deserialize, Serialize};
 
 use xml::ast::{DocUrl, Repeat, Speech, Voice};
 
-/// Something to be heard. Also the key of the prompt cache.
+/// A sound. It is also the key of the prompt cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "sound", rename_all = "snake_case")]
 pub enum Sound {
+    /// Synthesised speech.
     Speak {
         speech: Speech,
         voice: Voice,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         language: Option<String>,
     },
+    /// An audio file.
     File {
         url: DocUrl,
     },
     Silence {
         ms: u32,
     },
+    /// A sine tone.
     Tone {
         hz: u16,
         ms: u16,
     },
 }
 
-/// One entry of a playlist.
+/// An item of a playlist.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SoundItem {
     pub sound: Sound,
@@ -34,32 +37,32 @@ pub struct SoundItem {
 }
 
 impl SoundItem {
-    /// A sound that is heard once.
+    /// Returns an item that is played once.
     pub fn once(sound: Sound) -> Self {
         Self { sound, repeat: Repeat::Times(1) }
     }
 }
 
-/// What REST plays beside the document (`plivo-call-api.md` §2.10, §2.11): each kind has one at a time on a leg.
+/// The kind of a REST request that plays an overlay. A leg plays one overlay of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AsideKind {
+pub enum OverlayKind {
     Play,
     Speak,
 }
 
-/// Sounds beside those of the document.
+/// Sounds that the REST API plays beside those of the document (docs/reference/rest.md#play).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Aside {
-    pub kind: AsideKind,
-    /// One after another without a gap.
+pub struct Overlay {
+    pub kind: OverlayKind,
+    /// Played one after the other, without gaps.
     pub items: Vec<SoundItem>,
-    /// All of them again and again.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub again: bool,
-    /// Over what is heard; else instead of that, which goes on unheard.
+    /// All items are repeated without end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "again")]
+    pub repeat: bool,
+    /// Mixed with the sounds of the document. Otherwise these go on unheard.
     pub mix: bool,
-    /// At most so long, from the first sound.
+    /// The longest duration in milliseconds, from the first sound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length_ms: Option<u64>,
 }

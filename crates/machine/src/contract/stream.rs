@@ -1,42 +1,45 @@
-//! Streams: what they are, orders to them, and what they report.
+//! Streams of audio to and from a customer's WebSocket (docs/stream.md): orders, instructions and
+//! reports.
 
 use serde::{Deserialize, Serialize};
 
 use xml::ast::{DocUrl, Target};
 
-/// What a stream is asked to be.
+/// A stream to be opened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StreamOrder {
     /// `ws` or `wss`.
     pub url: DocUrl,
-    /// Sound of the other side is played.
+    /// The server sends audio, which is played.
     pub bidirectional: bool,
     pub track: StreamTrack,
-    /// Seconds from its beginning, 1 to 86,400.
+    /// The longest duration in seconds, 1 to 86,400.
     pub timeout_s: u32,
+    /// Where the status of the stream is reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<(DocUrl, model::Method)>,
     pub format: StreamFormat,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra_headers: Vec<(String, String)>,
-    /// The document waits for its end.
+    /// The document waits for the end of the stream.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep_call_alive: bool,
-    /// How much of the noise around the user is taken away, 60 to 100 per cent; none: their sound is sent as it came.
+    /// How much background noise of the peer is suppressed, 60 to 100 per cent. `None` for no
+    /// suppression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise_level: Option<u8>,
-    /// Its server hears and speaks in the room that the call is in, beside the call's own peer, and not on the leg.
+    /// The server hears and speaks in the room that the call is in, and not on the leg.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_room: bool,
 }
 
 impl StreamOrder {
-    /// Where its status is told.
+    /// Returns where the status of the stream is reported.
     pub fn status_target(&self) -> Option<Target> {
         self.status.as_ref().map(|(url, method)| Target { url: url.clone(), method: *method })
     }
 
-    /// `k=v,…` as it came.
+    /// Returns the attribute `extraHeaders`: `name=value,…`.
     pub fn extra_headers_text(&self) -> String {
         let pairs: Vec<String> =
             self.extra_headers.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -44,11 +47,11 @@ impl StreamOrder {
     }
 }
 
-/// Whose sound is sent.
+/// The audio that is sent to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamTrack {
-    /// What the leg's peer says.
+    /// What the peer says.
     Inbound,
     /// What the peer hears.
     Outbound,
@@ -56,7 +59,7 @@ pub enum StreamTrack {
 }
 
 impl StreamTrack {
-    /// `audioTrack`.
+    /// Returns the attribute `audioTrack`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Inbound => "inbound",
@@ -65,13 +68,14 @@ impl StreamTrack {
         }
     }
 
-    /// The track of this name.
-    pub fn of(word: &str) -> Option<Self> {
+    /// Returns the track with this [`as_str`](Self::as_str).
+    pub fn parse(word: &str) -> Option<Self> {
         [Self::Inbound, Self::Outbound, Self::Both].into_iter().find(|track| track.as_str() == word)
     }
 }
 
-/// How sound is written on the socket: mono, µ-law (G.711) or 16 bits, little-endian.
+/// The format of the audio on the socket. It is mono, in µ-law (G.711) or in 16-bit little-endian
+/// samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamFormat {
@@ -84,7 +88,7 @@ pub enum StreamFormat {
 impl StreamFormat {
     const ALL: [Self; 4] = [Self::Mulaw8000, Self::L16At8000, Self::L16At16000, Self::L16At24000];
 
-    /// `contentType`, to the letter.
+    /// Returns the attribute `contentType`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Mulaw8000 => "audio/x-mulaw;rate=8000",
@@ -94,12 +98,12 @@ impl StreamFormat {
         }
     }
 
-    /// The format of this `contentType`.
-    pub fn of(content_type: &str) -> Option<Self> {
+    /// Returns the format with this [`as_str`](Self::as_str).
+    pub fn parse(content_type: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.as_str() == content_type)
     }
 
-    /// The same without the rate.
+    /// Returns the `contentType` without its rate.
     pub fn encoding(self) -> &'static str {
         match self {
             Self::Mulaw8000 => "audio/x-mulaw",
@@ -107,7 +111,7 @@ impl StreamFormat {
         }
     }
 
-    /// Samples a second.
+    /// Returns the sample rate in hertz.
     pub fn hz(self) -> u32 {
         match self {
             Self::Mulaw8000 | Self::L16At8000 => 8_000,
@@ -117,40 +121,46 @@ impl StreamFormat {
     }
 }
 
-/// What the machine wishes of a stream.
+/// An instruction to a stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum StreamWish {
-    /// Connect to its server. Comes back as [`StreamFact::Opened`] or [`StreamFact::Failed`].
+pub enum StreamCommand {
+    /// Connects to the server. [`StreamEvent::Opened`] or [`StreamEvent::Failed`] is reported.
     Open(Box<StreamOrder>),
-    /// The sound flows from now on.
+    /// Begins to send and play audio.
     Begin,
-    /// It is over: where its socket is open, its server is told so and it is closed.
+    /// Ends the stream. If its socket is open, the server is told and the socket is closed.
     Close {
-        /// It never was, or was lost.
+        /// The stream was refused, could not connect, or was lost.
         dropped: bool,
     },
 }
 
-/// What the `stream` room tells.
+/// A report of a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum StreamFact {
-    /// The server has taken the socket.
+pub enum StreamEvent {
+    /// The socket is connected.
     Opened,
-    /// Every try to connect was in vain.
-    Failed { why: String },
-    /// The socket broke, or nobody answers its pings.
-    Lost { why: String },
-    /// The server closed it: that is its way to end it.
+    /// Every try to connect has failed.
+    Failed {
+        #[serde(rename = "why")]
+        reason: String,
+    },
+    /// The socket broke, or its pings are not answered.
+    Lost {
+        #[serde(rename = "why")]
+        reason: String,
+    },
+    /// The server closed the socket, which is how it ends a stream.
     Closed,
-    /// What waits to be played has come to this part of its room: 30, 60 or 90.
+    /// The audio that waits to be played fills this share of its buffer: 30, 60 or 90.
     Degraded { percent: u8 },
-    /// All that was queued before this checkpoint has been played.
+    /// All audio before this checkpoint has been played.
     Played { name: String },
-    /// The server had what waits to be played thrown away.
+    /// The server discarded the audio that was waiting to be played.
     Cleared,
-    /// The server wants these keys sent to the caller.
+    /// The server wants these digits sent to the caller.
     SendDigits { digits: String },
 }
 
@@ -159,13 +169,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats_and_tracks_are_found_by_their_words() {
+    fn parses_formats_and_tracks() {
         for format in StreamFormat::ALL {
-            assert_eq!(StreamFormat::of(format.as_str()), Some(format));
+            assert_eq!(StreamFormat::parse(format.as_str()), Some(format));
             assert_eq!(format.as_str(), format!("{};rate={}", format.encoding(), format.hz()));
         }
-        assert_eq!(StreamFormat::of("audio/x-mulaw;rate=16000"), None);
-        assert_eq!(StreamTrack::of("both"), Some(StreamTrack::Both));
-        assert_eq!(StreamTrack::of("Both"), None);
+        assert_eq!(StreamFormat::parse("audio/x-mulaw;rate=16000"), None);
+        assert_eq!(StreamTrack::parse("both"), Some(StreamTrack::Both));
+        assert_eq!(StreamTrack::parse("Both"), None);
     }
 }

@@ -1,18 +1,18 @@
 //! `DTMF`: tones towards the user (`plivo-xml.md` §5.12).
 
 use super::{At, Flow, Instruction, pre_answer};
-use crate::activity::{Activity, Finished, Gate, Progress, Stop, Turn};
-use crate::contract::{MediaOrder, PlayId};
-use crate::picture::{Sketch, text, word};
+use crate::activity::{Activity, Completion, Env, Progress, Readiness, Stop};
+use crate::contract::{MediaCommand, PlayId};
+use crate::snapshot::{SnapshotBuilder, text, word};
 use xml::ast::Dtmf;
 
 impl Instruction for Dtmf {
-    fn start(&self, turn: &mut Turn<'_>, _: At) -> Flow {
-        let play = turn.desk.next_play();
-        turn.desk.media(MediaOrder::SendDigits { play, digits: self.digits.clone() });
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
+        let play = env.ctx.next_play();
+        env.ctx.media(MediaCommand::SendDigits { play, digits: self.digits.clone() });
         match self.asynchronous {
             true => Flow::Tones(play),
-            false => Flow::run(SendingDigits { play, in_background: false }),
+            false => Flow::run(ToneWait { play, in_background: false }),
         }
     }
 
@@ -24,33 +24,33 @@ impl Instruction for Dtmf {
         !self.asynchronous
     }
 
-    fn skip_reason(&self, _: Gate, within_pre_answer: bool) -> Option<&'static str> {
+    fn skip_reason(&self, _: Readiness, within_pre_answer: bool) -> Option<&'static str> {
         within_pre_answer.then_some(pre_answer::UNHEARD)
     }
 }
 
 /// Tones that are waited for.
-pub(crate) struct SendingDigits {
+pub(crate) struct ToneWait {
     pub(crate) play: PlayId,
     /// They began in the background. Only the end of the document waits for them.
     pub(crate) in_background: bool,
 }
 
-impl Activity for SendingDigits {
-    fn digits_sent(&mut self, _: &mut Turn<'_>, play: PlayId) -> Progress {
+impl Activity for ToneWait {
+    fn digits_sent(&mut self, _: &mut Env<'_>, play: PlayId) -> Progress {
         match play == self.play {
-            true => Progress::Finished(Finished::done("")),
+            true => Progress::Finished(Completion::done("")),
             false => Progress::Pending,
         }
     }
 
-    fn stop(&mut self, turn: &mut Turn<'_>, why: Stop) {
+    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
         if why == Stop::Replaced && !self.in_background {
-            turn.desk.media(MediaOrder::Stop { play: self.play });
+            env.ctx.media(MediaCommand::Stop { play: self.play });
         }
     }
 
-    fn draw(&self, sketch: &mut Sketch) {
-        sketch.say("waits_for", [word("tones"), text(self.play.0)]);
+    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.say("waits_for", [word("tones"), text(self.play.0)]);
     }
 }

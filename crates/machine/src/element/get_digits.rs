@@ -1,12 +1,12 @@
 //! `GetDigits`: keys, the older form (`plivo-xml.md` §5.6).
 
-use super::collect::{Action, Clocks, Collection};
-use super::prompt::{self, Stretch, stretches};
+use super::collect::{Action, InputCollector, Timeouts};
+use super::prompt::{self, PromptPart, parts};
 use super::{At, Flow, Instruction, pre_answer};
-use crate::activity::{Gate, Turn};
+use crate::activity::{Env, Readiness};
 use crate::contract::time::millis;
 use crate::contract::{Sound, SoundItem};
-use crate::keys::{KeySet, Rules};
+use crate::digits::{DigitSet, Rules};
 use crate::params;
 use crate::sounds;
 use xml::ast::GetDigits;
@@ -15,19 +15,19 @@ use xml::ast::GetDigits;
 pub(super) const BEEP: Sound = Sound::Tone { hz: 800, ms: 400 };
 
 impl Instruction for GetDigits {
-    fn start(&self, turn: &mut Turn<'_>, _: At) -> Flow {
-        let mut prompt = stretches(&self.prompts);
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
+        let mut prompt = parts(&self.prompts);
         if self.play_beep {
             match prompt.last_mut() {
-                Some(Stretch::Sounds(items)) => items.push(SoundItem::once(BEEP)),
-                Some(Stretch::Quiet { .. }) | None => {
-                    prompt.push(Stretch::Sounds(vec![SoundItem::once(BEEP)]))
+                Some(PromptPart::Sounds(items)) => items.push(SoundItem::once(BEEP)),
+                Some(PromptPart::Quiet { .. }) | None => {
+                    prompt.push(PromptPart::Sounds(vec![SoundItem::once(BEEP)]))
                 }
             }
         }
-        let collection = Collection::new(
+        let collection = InputCollector::new(
             rules(self),
-            Clocks {
+            Timeouts {
                 inter_digit_ms: millis(self.digit_timeout),
                 execution_ms: None,
                 start_input_ms: Some(millis(self.timeout)),
@@ -38,10 +38,10 @@ impl Instruction for GetDigits {
             self.action.clone().map(|target| Action {
                 target,
                 redirect: self.redirect,
-                params: params::keys_of_get_digits,
+                params: params::get_digits_digits,
             }),
         );
-        collection.start(turn)
+        collection.start(env)
     }
 
     fn needs_media(&self) -> bool {
@@ -52,7 +52,7 @@ impl Instruction for GetDigits {
         true
     }
 
-    fn skip_reason(&self, _: Gate, within_pre_answer: bool) -> Option<&'static str> {
+    fn skip_reason(&self, _: Readiness, within_pre_answer: bool) -> Option<&'static str> {
         within_pre_answer.then_some(pre_answer::UNHEARD)
     }
 
@@ -72,7 +72,7 @@ fn rules(get: &GetDigits) -> Rules {
         hears_keys: true,
         finish: get.finish_on_key,
         count: usize::from(get.num_digits),
-        valid: KeySet::of(&get.valid_digits),
+        valid: DigitSet::of(&get.valid_digits),
         hidden: !get.log,
     }
 }

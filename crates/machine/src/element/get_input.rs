@@ -1,38 +1,38 @@
 //! `GetInput`: keys, speech, or whichever comes first (`plivo-xml.md` §5.5).
 
-use super::collect::{Action, Clocks, Collection};
-use super::hear::Hearing;
-use super::prompt::{self, stretches};
+use super::collect::{Action, InputCollector, Timeouts};
+use super::prompt::{self, parts};
+use super::speech_input::SpeechInput;
 use super::{At, Flow, Instruction};
-use crate::activity::Turn;
+use crate::activity::Env;
 use crate::contract::time::millis;
-use crate::contract::{Listening, Sound};
-use crate::keys::{KeySet, Rules};
+use crate::contract::{RecognitionSettings, Sound};
+use crate::digits::{DigitSet, Rules};
 use crate::params;
 use xml::ast::{GetInput, InputType, Position};
 
 impl Instruction for GetInput {
-    fn start(&self, turn: &mut Turn<'_>, at: At) -> Flow {
-        let collection = Collection::new(
+    fn start(&self, env: &mut Env<'_>, at: At) -> Flow {
+        let collection = InputCollector::new(
             rules(self),
-            Clocks {
+            Timeouts {
                 inter_digit_ms: millis(self.digit_end_timeout),
                 execution_ms: Some(millis(self.execution_timeout)),
                 start_input_ms: self.start_input_timeout.map(millis),
             },
             self.retries,
-            stretches(&self.prompts),
+            parts(&self.prompts),
             None,
             Some(Action {
                 target: self.action.clone(),
                 redirect: self.redirect,
-                params: params::keys_of_get_input,
+                params: params::get_input_digits,
             }),
         );
         match self.input_type {
-            InputType::Dtmf => collection.start(turn),
+            InputType::Dtmf => collection.start(env),
             InputType::Speech | InputType::DtmfSpeech => {
-                collection.hearing(hearing(self, at.place.at)).start(turn)
+                collection.hearing(hearing(self, at.place.at)).start(env)
             }
         }
     }
@@ -54,8 +54,8 @@ impl Instruction for GetInput {
     }
 }
 
-fn hearing(get: &GetInput, at: Position) -> Hearing {
-    let how = Listening {
+fn hearing(get: &GetInput, at: Position) -> SpeechInput {
+    let how = RecognitionSettings {
         language: get.language.clone(),
         hints: get.hints.clone(),
         model: get.speech_model.clone(),
@@ -63,7 +63,7 @@ fn hearing(get: &GetInput, at: Position) -> Hearing {
         profanity_filter: get.profanity_filter,
         hidden: !get.log,
     };
-    Hearing::new(how, at, millis(get.speech_end_timeout), get.interim.clone())
+    SpeechInput::new(how, at, millis(get.speech_end_timeout), get.interim.clone())
 }
 
 fn rules(get: &GetInput) -> Rules {
@@ -71,7 +71,7 @@ fn rules(get: &GetInput) -> Rules {
         hears_keys: get.input_type != InputType::Speech,
         finish: get.finish_on_key,
         count: usize::from(get.num_digits),
-        valid: KeySet::all(),
+        valid: DigitSet::all(),
         hidden: !get.log,
     }
 }

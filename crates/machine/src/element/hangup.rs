@@ -1,7 +1,7 @@
 //! `Hangup`: now, or later (`plivo-xml.md` §5.12).
 
 use super::{At, Flow, Instruction};
-use crate::activity::{Finished, Turn};
+use crate::activity::{Completion, Env};
 use crate::contract::InstructionOutcome;
 use crate::contract::time::millis;
 use crate::timers::Timer;
@@ -9,15 +9,15 @@ use model::HangupCause;
 use xml::ast::{Hangup, HangupReason};
 
 impl Instruction for Hangup {
-    fn start(&self, turn: &mut Turn<'_>, at: At) -> Flow {
+    fn start(&self, env: &mut Env<'_>, at: At) -> Flow {
         match self.schedule {
             // Nothing follows that could pass the time: at once (W305).
             Some(_) if at.is_last => end(HangupCause::ScheduledHangup),
             Some(schedule) => {
-                turn.desk.set(Timer::ScheduledHangup, millis(schedule));
-                Flow::Finished(Finished::done(""))
+                env.ctx.set(Timer::ScheduledHangup, millis(schedule));
+                Flow::Finished(Completion::done(""))
             }
-            None if turn.gate.is_answered() => end(HangupCause::XmlHangup),
+            None if env.readiness.is_answered() => end(HangupCause::XmlHangup),
             None => end(match self.reason {
                 Some(HangupReason::Busy) => HangupCause::XmlBusy,
                 Some(HangupReason::Rejected) | None => HangupCause::XmlRejected,

@@ -1,14 +1,14 @@
 //! `Message`: an SMS in Plivo's world, nothing here (`plivo-xml.md` §5.12, W404).
 
 use super::{At, Flow, Instruction};
-use crate::activity::{Finished, Gate, Turn};
+use crate::activity::{Completion, Env, Readiness};
 use xml::ast::Message;
 
 const UNSUPPORTED: &str = "there is no SMS on this platform";
 
 impl Instruction for Message {
-    fn start(&self, _: &mut Turn<'_>, _: At) -> Flow {
-        Flow::Finished(Finished::failed(UNSUPPORTED))
+    fn start(&self, _: &mut Env<'_>, _: At) -> Flow {
+        Flow::Finished(Completion::failed(UNSUPPORTED))
     }
 
     fn needs_media(&self) -> bool {
@@ -19,7 +19,7 @@ impl Instruction for Message {
         false
     }
 
-    fn skip_reason(&self, _: Gate, _within_pre_answer: bool) -> Option<&'static str> {
+    fn skip_reason(&self, _: Readiness, _within_pre_answer: bool) -> Option<&'static str> {
         Some(UNSUPPORTED)
     }
 }

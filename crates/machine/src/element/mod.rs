@@ -8,7 +8,6 @@ mod dtmf;
 mod get_digits;
 mod get_input;
 mod hangup;
-mod hear;
 mod message;
 mod patterns;
 mod play;
@@ -19,15 +18,16 @@ pub(crate) mod record;
 mod redirect;
 mod room;
 mod speak;
+mod speech_input;
 mod stream;
 mod wait;
 
-pub(crate) use dtmf::SendingDigits;
+pub(crate) use dtmf::ToneWait;
 pub(crate) use room::{add_participant, cut_off};
 
-use super::activity::{Activity, Finished, Gate, Turn};
-use super::desk::Place;
-use super::keys::Rules;
+use super::activity::{Activity, Completion, Env, Readiness};
+use super::context::Place;
+use super::digits::Rules;
 use crate::contract::{FetchKind, InstructionOutcome, PlayId, Sound};
 use model::HangupCause;
 use xml::ast::{ElementKind, Record, Target};
@@ -35,7 +35,7 @@ use xml::ast::{ElementKind, Record, Target};
 /// How the machine carries out an element.
 pub(crate) trait Instruction {
     /// Begins an element that is not skipped.
-    fn start(&self, turn: &mut Turn<'_>, at: At) -> Flow;
+    fn start(&self, env: &mut Env<'_>, at: At) -> Flow;
 
     /// Whether it needs the call answered and its media up.
     fn needs_media(&self) -> bool;
@@ -44,8 +44,8 @@ pub(crate) trait Instruction {
     fn takes_time(&self) -> bool;
 
     /// Why it does nothing here, if it does nothing.
-    fn skip_reason(&self, gate: Gate, within_pre_answer: bool) -> Option<&'static str> {
-        let _ = (gate, within_pre_answer);
+    fn skip_reason(&self, readiness: Readiness, within_pre_answer: bool) -> Option<&'static str> {
+        let _ = (readiness, within_pre_answer);
         None
     }
 
@@ -92,7 +92,7 @@ pub(crate) struct At {
 /// What starting an element led to.
 pub(crate) enum Flow {
     /// It is over already.
-    Finished(Finished),
+    Finished(Completion),
     /// Its children come next.
     Inside,
     /// It waits for something.

@@ -1,14 +1,14 @@
 //! `Play`: an audio file (`plivo-xml.md` §5.3).
 
 use super::{At, Flow, Instruction, playback, pre_answer};
-use crate::activity::{Gate, Turn};
+use crate::activity::{Env, Readiness};
 use crate::contract::Sound;
 use crate::sounds;
 use xml::ast::Play;
 
 impl Instruction for Play {
-    fn start(&self, turn: &mut Turn<'_>, _: At) -> Flow {
-        playback::start(turn, sounds::play_item(self))
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
+        playback::start(env, sounds::play_item(self))
     }
 
     fn needs_media(&self) -> bool {
@@ -19,7 +19,7 @@ impl Instruction for Play {
         true
     }
 
-    fn skip_reason(&self, _: Gate, within_pre_answer: bool) -> Option<&'static str> {
+    fn skip_reason(&self, _: Readiness, within_pre_answer: bool) -> Option<&'static str> {
         within_pre_answer.then_some(pre_answer::UNHEARD)
     }
 

@@ -4,7 +4,7 @@
 //! anywhere, the others are skipped.
 
 use super::{At, Flow, Instruction};
-use crate::activity::{Gate, Turn};
+use crate::activity::{Env, Readiness};
 use xml::ast::PreAnswer;
 
 /// Of a child that nobody could hear or answer.
@@ -14,7 +14,7 @@ pub(super) const UNHEARD: &str = "WhatsApp carries no audio before the call is a
 const LATE: &str = "the call is answered already";
 
 impl Instruction for PreAnswer {
-    fn start(&self, _: &mut Turn<'_>, _: At) -> Flow {
+    fn start(&self, _: &mut Env<'_>, _: At) -> Flow {
         Flow::Inside
     }
 
@@ -26,7 +26,7 @@ impl Instruction for PreAnswer {
         false
     }
 
-    fn skip_reason(&self, gate: Gate, _within_pre_answer: bool) -> Option<&'static str> {
-        gate.is_answered().then_some(LATE)
+    fn skip_reason(&self, readiness: Readiness, _within_pre_answer: bool) -> Option<&'static str> {
+        readiness.is_answered().then_some(LATE)
     }
 }

@@ -6,18 +6,18 @@
 
 use super::get_digits::BEEP;
 use super::{At, Flow, Instruction};
-use crate::activity::{Action, Activity, Finished, Progress, Stop, Turn};
+use crate::activity::{Action, Activity, Completion, Env, Progress, Stop};
+use crate::context::CallContext;
 use crate::contract::display::foreign;
 use crate::contract::recording;
 use crate::contract::time::millis;
 use crate::contract::{
-    MediaOrder, Notice, NoticeKind, Param, Params, PlayId, RecordEnd, RecordFact, RecordId,
-    RecordOrder, SoundItem, TranscriptOrder,
+    CallbackKind, CallbackRequest, MediaCommand, Param, Params, PlayId, RecordingEndReason,
+    RecordingEvent, RecordingId, RecordingOrder, SoundItem, TranscriptOrder,
 };
-use crate::desk::Desk;
-use crate::keys::{Key, Rules};
+use crate::digits::{Key, Rules};
 use crate::params::{self, Event};
-use crate::picture::{Sketch, text, word};
+use crate::snapshot::{SnapshotBuilder, text, word};
 use crate::timers::Timer;
 use model::Digit;
 use xml::ast::{Record, Target, Transcription};
@@ -42,21 +42,21 @@ struct Recording {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Beep(PlayId),
-    Recording(RecordId),
+    Recording(RecordingId),
     /// The file is being completed.
-    Ending(RecordId),
+    Ending(RecordingId),
 }
 
 impl Instruction for Record {
-    fn start(&self, turn: &mut Turn<'_>, _: At) -> Flow {
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
         if is_background(self) {
             return Flow::Background(Box::new(self.clone()));
         }
-        let transcript = transcript(turn.desk, self.transcription.as_ref());
+        let transcript = transcript(env.ctx, self.transcription.as_ref());
         let phase = if self.play_beep {
-            Phase::Beep(turn.desk.play(vec![SoundItem::once(BEEP)]))
+            Phase::Beep(env.ctx.play(vec![SoundItem::once(BEEP)]))
         } else {
-            Phase::Recording(order(self, transcript.clone(), turn.desk))
+            Phase::Recording(order(self, transcript.clone(), env.ctx))
         };
         let element = Box::new(self.clone());
         Flow::run(Recording { element, transcript, phase, known: None, finished_by: None })
@@ -73,27 +73,27 @@ impl Instruction for Record {
 
 /// What is to be written down of a recording, where somebody can, and somebody is told; else a remark says why not.
 pub(crate) fn transcript(
-    desk: &mut Desk,
+    ctx: &mut CallContext,
     wanted: Option<&Transcription>,
 ) -> Option<TranscriptOrder> {
     let wanted = wanted?;
     let Some(to) = wanted.target.clone() else {
-        desk.remark(
+        ctx.remark(
             "transcriptionType without a transcriptionUrl: nobody would be told; nothing is transcribed".to_owned(),
         );
         return None;
     };
-    transcript_if_able(desk, Some(TranscriptOrder { to, full: wanted.report_full }))
+    transcript_if_able(ctx, Some(TranscriptOrder { to, full: wanted.report_full }))
 }
 
 /// The same, of what was ordered in another way.
 pub(crate) fn transcript_if_able(
-    desk: &mut Desk,
+    ctx: &mut CallContext,
     order: Option<TranscriptOrder>,
 ) -> Option<TranscriptOrder> {
     let order = order?;
-    if !desk.setup.limits.transcribes {
-        desk.remark(NO_TRANSCRIPTION.to_owned());
+    if !ctx.setup.limits.can_transcribe {
+        ctx.remark(NO_TRANSCRIPTION.to_owned());
         return None;
     }
     Some(order)
@@ -107,30 +107,34 @@ fn is_background(record: &Record) -> bool {
 }
 
 /// Has the foreground recorded, from now on.
-fn order(record: &Record, transcript: Option<TranscriptOrder>, desk: &mut Desk) -> RecordId {
+fn order(
+    record: &Record,
+    transcript: Option<TranscriptOrder>,
+    ctx: &mut CallContext,
+) -> RecordingId {
     let max_ms = max_ms(record);
-    let order = RecordOrder {
+    let order = RecordingOrder {
         silence_ms: Some(millis(record.timeout)),
-        action: record.action.as_ref().map(|target| after_hangup(desk, target)),
+        action: record.action.as_ref().map(|target| after_hangup(ctx, target)),
         transcript,
-        ..background(record, desk)
+        ..background(record, ctx)
     };
-    let id = desk.record(order);
-    desk.set(Timer::Record, max_ms.saturating_add(GRACE_MS));
+    let id = ctx.record(order);
+    ctx.set(Timer::Record, max_ms.saturating_add(GRACE_MS));
     id
 }
 
 /// What is ordered for a recording in the background.
-pub(crate) fn background(record: &Record, desk: &Desk) -> RecordOrder {
-    RecordOrder {
+pub(crate) fn background(record: &Record, ctx: &CallContext) -> RecordingOrder {
+    RecordingOrder {
         id: None,
         held: false,
         mp3: record.mp3,
         stereo: record.stereo,
-        own: false,
+        peer_only: false,
         max_ms: max_ms(record),
         silence_ms: None,
-        callback: record.callback.as_ref().map(|target| callback(desk, target)),
+        callback: record.callback.as_ref().map(|target| callback(ctx, target)),
         action: None,
         transcript: None,
     }
@@ -141,21 +145,31 @@ fn max_ms(record: &Record) -> u64 {
 }
 
 /// The callback that says that the file is there; what it says of the file is added when it is.
-pub(crate) fn callback(desk: &Desk, target: &Target) -> Notice {
-    let params = params::common(desk, Event::RecordStop);
-    Notice { kind: NoticeKind::Recording, url: target.url.clone(), method: target.method, params }
+pub(crate) fn callback(ctx: &CallContext, target: &Target) -> CallbackRequest {
+    let params = params::common(ctx, Event::RecordStop);
+    CallbackRequest {
+        kind: CallbackKind::Recording,
+        url: target.url.clone(),
+        method: target.method,
+        params,
+    }
 }
 
 /// The action of a call that ends while it is recorded: asked all the same, its answer is not read (§4 rule 9).
-pub(crate) fn after_hangup(desk: &Desk, target: &Target) -> Notice {
-    let mut params = params::common(desk, Event::Redirect);
+pub(crate) fn after_hangup(ctx: &CallContext, target: &Target) -> CallbackRequest {
+    let mut params = params::common(ctx, Event::Redirect);
     params.insert("CallStatus".into(), Param::Plain("completed".into()));
     params.insert("Digits".into(), Param::Plain("".into()));
-    Notice { kind: NoticeKind::Action, url: target.url.clone(), method: target.method, params }
+    CallbackRequest {
+        kind: CallbackKind::Action,
+        url: target.url.clone(),
+        method: target.method,
+        params,
+    }
 }
 
 impl Recording {
-    fn record(&self) -> Option<RecordId> {
+    fn record(&self) -> Option<RecordingId> {
         match self.phase {
             Phase::Beep(_) => None,
             Phase::Recording(record) | Phase::Ending(record) => Some(record),
@@ -167,31 +181,41 @@ impl Recording {
         self.element.finish_on_key.contains(&digit)
     }
 
-    fn end(&mut self, desk: &mut Desk, record: RecordId, end: RecordEnd) {
-        desk.media(MediaOrder::RecordStop { record, end, key: self.finished_by });
-        desk.set(Timer::Record, GRACE_MS);
+    fn end(&mut self, ctx: &mut CallContext, record: RecordingId, end: RecordingEndReason) {
+        ctx.media(MediaCommand::RecordStop {
+            recording: record,
+            reason: end,
+            key: self.finished_by,
+        });
+        ctx.set(Timer::Record, GRACE_MS);
         self.phase = Phase::Ending(record);
     }
 
-    fn params(&self, end: RecordEnd, duration_ms: u64, start_ms: i64, end_ms: i64) -> Params {
+    fn params(
+        &self,
+        end: RecordingEndReason,
+        duration_ms: u64,
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Params {
         let (id, url) = self.known.clone().unwrap_or_default();
-        let mut params = recording::recorded(id, &url, end, duration_ms, start_ms, end_ms);
+        let mut params = recording::recording_params(id, &url, end, duration_ms, start_ms, end_ms);
         let digits = self.finished_by.map(|digit| digit.as_char().to_string()).unwrap_or_default();
         params.insert("Digits".into(), Param::Plain(digits.into()));
         params
     }
 
     /// The recording is over. `failure`: why nothing, or not all of it, could be recorded.
-    fn finished(&self, turn: &mut Turn<'_>, params: Params, failure: Option<String>) -> Progress {
+    fn finished(&self, env: &mut Env<'_>, params: Params, failure: Option<String>) -> Progress {
         let finished = match failure {
             Some(why) => {
                 let why = foreign(&why);
-                if let Some(place) = turn.place {
-                    turn.desk.remark(format!("{place} could not record: {why}; the call goes on"));
+                if let Some(place) = env.place {
+                    env.ctx.remark(format!("{place} could not record: {why}; the call goes on"));
                 }
-                Finished::failed(why)
+                Completion::failed(why)
             }
-            None => Finished::done("recorded"),
+            None => Completion::done("recorded"),
         };
         let action = self.element.action.clone().map(|target| Action {
             target,
@@ -205,72 +229,79 @@ impl Recording {
 
 impl Activity for Recording {
     /// A sound is over; the beep is followed by the recording.
-    fn played(&mut self, turn: &mut Turn<'_>, play: PlayId) -> Progress {
+    fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
         if self.phase == Phase::Beep(play) {
-            self.phase = Phase::Recording(order(&self.element, self.transcript.take(), turn.desk));
+            self.phase = Phase::Recording(order(&self.element, self.transcript.take(), env.ctx));
         }
         Progress::Pending
     }
 
-    fn digit(&mut self, turn: &mut Turn<'_>, key: Key) -> Progress {
+    fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
         match self.phase {
             Phase::Recording(record) if self.ends_by(key.digit) => {
                 self.finished_by = Some(key.digit);
-                self.end(turn.desk, record, RecordEnd::FinishedOnKey);
+                self.end(env.ctx, record, RecordingEndReason::FinishedOnKey);
             }
-            Phase::Beep(_) | Phase::Recording(_) | Phase::Ending(_) => turn.keys.push(key),
+            Phase::Beep(_) | Phase::Recording(_) | Phase::Ending(_) => env.keys.push(key),
         }
         Progress::Pending
     }
 
     fn recording(
         &mut self,
-        turn: &mut Turn<'_>,
-        recording: RecordId,
-        event: &RecordFact,
+        env: &mut Env<'_>,
+        recording: RecordingId,
+        event: &RecordingEvent,
     ) -> Progress {
         if self.record() != Some(recording) {
             return Progress::Pending;
         }
         match event {
-            RecordFact::Ready { id, url } => {
+            RecordingEvent::Ready { id, url } => {
                 self.known = Some((*id, url.clone()));
                 Progress::Pending
             }
-            RecordFact::Ended { end, duration_ms, start_ms, end_ms, why } => {
-                turn.desk.timers.clear(Timer::Record);
+            RecordingEvent::Ended { reason: end, duration_ms, start_ms, end_ms, error: why } => {
+                env.ctx.timers.clear(Timer::Record);
                 let failure = why.clone().or_else(|| {
-                    (*end == RecordEnd::Failed).then(|| "it could not be written".to_owned())
+                    (*end == RecordingEndReason::Failed)
+                        .then(|| "it could not be written".to_owned())
                 });
                 let params = self.params(*end, *duration_ms, *start_ms, *end_ms);
-                self.finished(turn, params, failure)
+                self.finished(env, params, failure)
             }
         }
     }
 
-    fn timer(&mut self, turn: &mut Turn<'_>, timer: Timer) -> Progress {
+    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
         // The others are timers of other instructions.
         if timer != Timer::Record {
             return Progress::Pending;
         }
         if let Phase::Recording(record) = self.phase {
-            turn.desk.media(MediaOrder::RecordStop { record, end: RecordEnd::Failed, key: None });
+            env.ctx.media(MediaCommand::RecordStop {
+                recording: record,
+                reason: RecordingEndReason::Failed,
+                key: None,
+            });
         }
-        let params = self.params(RecordEnd::Failed, 0, 0, 0);
-        self.finished(turn, params, Some("the recorder did not end it in time".to_owned()))
+        let params = self.params(RecordingEndReason::Failed, 0, 0, 0);
+        self.finished(env, params, Some("the recorder did not end it in time".to_owned()))
     }
 
-    fn stop(&mut self, turn: &mut Turn<'_>, why: Stop) {
-        turn.desk.timers.clear(Timer::Record);
+    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
+        env.ctx.timers.clear(Timer::Record);
         let end = match why {
-            Stop::CallEnds => RecordEnd::HungUp,
-            Stop::Replaced => RecordEnd::Stopped,
+            Stop::CallEnds => RecordingEndReason::HungUp,
+            Stop::Replaced => RecordingEndReason::Stopped,
         };
         match self.phase {
-            Phase::Beep(play) => turn.desk.media(MediaOrder::Stop { play }),
-            Phase::Recording(record) => {
-                turn.desk.media(MediaOrder::RecordStop { record, end, key: None })
-            }
+            Phase::Beep(play) => env.ctx.media(MediaCommand::Stop { play }),
+            Phase::Recording(record) => env.ctx.media(MediaCommand::RecordStop {
+                recording: record,
+                reason: end,
+                key: None,
+            }),
             Phase::Ending(_) => {}
         }
     }
@@ -289,26 +320,26 @@ impl Activity for Recording {
         matches!(self.phase, Phase::Recording(_))
     }
 
-    fn awaits_recording(&self, recording: RecordId) -> bool {
+    fn awaits_recording(&self, recording: RecordingId) -> bool {
         self.record() == Some(recording)
     }
 
-    fn stop_recording(&mut self, desk: &mut Desk) {
+    fn stop_recording(&mut self, ctx: &mut CallContext) {
         if let Phase::Recording(record) = self.phase {
-            self.end(desk, record, RecordEnd::Stopped);
+            self.end(ctx, record, RecordingEndReason::Stopped);
         }
     }
 
-    fn draw(&self, sketch: &mut Sketch) {
+    fn draw(&self, snapshot: &mut SnapshotBuilder) {
         match self.phase {
-            Phase::Beep(play) => sketch.say("waits_for", [word("beep"), text(play.0)]),
+            Phase::Beep(play) => snapshot.say("waits_for", [word("beep"), text(play.0)]),
             Phase::Recording(record) => {
-                sketch.say("recording", [text(record.0), word("recording_on")]);
-                sketch.say("waits_for", [word("recording_to_end")]);
+                snapshot.say("recording", [text(record.0), word("recording_on")]);
+                snapshot.say("waits_for", [word("recording_to_end")]);
             }
             Phase::Ending(record) => {
-                sketch.say("recording", [text(record.0), word("recording_completed")]);
-                sketch.say("waits_for", [word("recording_to_end")]);
+                snapshot.say("recording", [text(record.0), word("recording_completed")]);
+                snapshot.say("waits_for", [word("recording_to_end")]);
             }
         }
     }

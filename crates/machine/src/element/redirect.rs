@@ -1,12 +1,12 @@
 //! `Redirect`: another document takes over (`plivo-xml.md` §5.12, §4 rule 4).
 
 use super::{At, Flow, Instruction};
-use crate::activity::Turn;
+use crate::activity::Env;
 use crate::contract::FetchKind;
 use xml::ast::Redirect;
 
 impl Instruction for Redirect {
-    fn start(&self, _: &mut Turn<'_>, _: At) -> Flow {
+    fn start(&self, _: &mut Env<'_>, _: At) -> Flow {
         Flow::Transfer { kind: FetchKind::Redirect, target: self.target.clone() }
     }
 

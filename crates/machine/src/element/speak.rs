@@ -1,16 +1,16 @@
 //! `Speak`: text to be said (`plivo-xml.md` §5.2).
 
 use super::{At, Flow, Instruction, playback, pre_answer};
-use crate::activity::{Finished, Gate, Turn};
+use crate::activity::{Completion, Env, Readiness};
 use crate::contract::Sound;
 use crate::sounds;
 use xml::ast::{Speak, Speech, SpeechNode};
 
 impl Instruction for Speak {
-    fn start(&self, turn: &mut Turn<'_>, _: At) -> Flow {
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
         match sounds::is_heard(self) {
-            true => playback::start(turn, sounds::speak_item(self)),
-            false => Flow::Finished(Finished::done("")),
+            true => playback::start(env, sounds::speak_item(self)),
+            false => Flow::Finished(Completion::done("")),
         }
     }
 
@@ -23,7 +23,7 @@ impl Instruction for Speak {
         lasts(&self.speech)
     }
 
-    fn skip_reason(&self, _: Gate, within_pre_answer: bool) -> Option<&'static str> {
+    fn skip_reason(&self, _: Readiness, within_pre_answer: bool) -> Option<&'static str> {
         within_pre_answer.then_some(pre_answer::UNHEARD)
     }
 

@@ -2,8 +2,8 @@
 
 use super::{State, gone, note};
 use crate::conclude::conclude;
-use crate::contract::{CallState, CallTime, GraphAction, GraphOutcome, Input, MediaOrder};
-use crate::desk::Desk;
+use crate::context::CallContext;
+use crate::contract::{CallState, CallTime, GraphAction, GraphOutcome, Input, MediaCommand};
 use crate::timers::Timer;
 use model::HangupCause;
 
@@ -12,31 +12,31 @@ const TERMINATE_AGAIN_MS: u64 = 15_000;
 const TERMINATE_ASKING_MS: u64 = 60_000;
 
 /// `terminate` was sent; the record is written, the slot still held.
-pub(super) struct Closing {
+pub(super) struct ClosingState {
     /// Until when a failed `terminate` is sent again.
     asking_until: CallTime,
 }
 
-impl Closing {
-    pub(super) fn handle(self, desk: &mut Desk, fact: Input) -> State {
+impl ClosingState {
+    pub(super) fn handle(self, ctx: &mut CallContext, fact: Input) -> State {
         match fact {
             Input::Terminated { termination } => {
-                note(desk, termination);
-                gone(desk)
+                note(ctx, termination);
+                gone(ctx)
             }
             Input::Graph { action: GraphAction::Terminate, outcome } => {
                 match outcome {
                     GraphOutcome::Done | GraphOutcome::Gone => {
-                        let close_ms = desk.setup.limits.close_ms;
-                        desk.set(Timer::Close, close_ms);
+                        let close_ms = ctx.setup.limits.close_ms;
+                        ctx.set(Timer::Close, close_ms);
                     }
                     GraphOutcome::Refused { .. }
                     | GraphOutcome::RateLimited { .. }
                     | GraphOutcome::ServerError { .. }
                     | GraphOutcome::Timeout
                     | GraphOutcome::Unreachable => {
-                        if desk.now < self.asking_until {
-                            desk.set(Timer::TerminateAgain, TERMINATE_AGAIN_MS);
+                        if ctx.now < self.asking_until {
+                            ctx.set(Timer::TerminateAgain, TERMINATE_AGAIN_MS);
                         }
                     }
                 }
@@ -57,24 +57,24 @@ impl Closing {
             | Input::Voice { .. }
             | Input::Speech { .. }
             | Input::Stream { .. }
-            | Input::Recorded { .. }
+            | Input::Recording { .. }
             | Input::DigitsSent { .. }
-            | Input::Dialled { .. }
-            | Input::Ordered { .. }
+            | Input::BLeg { .. }
+            | Input::ALeg { .. }
             | Input::Room { .. }
             | Input::Command { .. }
-            | Input::Cut { .. }
+            | Input::HangUp { .. }
             | Input::Timer => State::Closing(self),
         }
     }
 
-    pub(super) fn handle_timer(self, desk: &mut Desk, timer: Timer) -> State {
+    pub(super) fn handle_timer(self, ctx: &mut CallContext, timer: Timer) -> State {
         match timer {
             Timer::TerminateAgain => {
-                desk.graph(GraphAction::Terminate);
+                ctx.graph(GraphAction::Terminate);
                 State::Closing(self)
             }
-            Timer::Close | Timer::Reap => gone(desk),
+            Timer::Close | Timer::Reap => gone(ctx),
             Timer::AcceptWait
             | Timer::Accept
             | Timer::Ring
@@ -107,37 +107,37 @@ impl Closing {
 }
 
 /// We end a call that Meta still holds: the record is written now, the slot goes when Meta's side is done.
-pub(super) fn close(desk: &mut Desk, cause: HangupCause) -> State {
-    desk.graph(GraphAction::Terminate);
-    close_here(desk, cause)
+pub(super) fn close(ctx: &mut CallContext, cause: HangupCause) -> State {
+    ctx.graph(GraphAction::Terminate);
+    close_here(ctx, cause)
 }
 
 /// The user ended it, and Meta's terminate webhook will say so; where it does not, Graph is asked.
-pub(super) fn close_ended(desk: &mut Desk, cause: HangupCause) -> State {
-    let closing = close_here(desk, cause);
-    desk.set(Timer::TerminateAgain, TERMINATE_AGAIN_MS);
+pub(super) fn close_ended(ctx: &mut CallContext, cause: HangupCause) -> State {
+    let closing = close_here(ctx, cause);
+    ctx.set(Timer::TerminateAgain, TERMINATE_AGAIN_MS);
     closing
 }
 
 /// A call whose record is closed already turns out to be there at Meta.
-pub(super) fn close_late(desk: &mut Desk) -> State {
-    desk.graph(GraphAction::Terminate);
-    wait(desk)
+pub(super) fn close_late(ctx: &mut CallContext) -> State {
+    ctx.graph(GraphAction::Terminate);
+    wait(ctx)
 }
 
-fn close_here(desk: &mut Desk, cause: HangupCause) -> State {
-    end_here(desk, cause);
-    wait(desk)
+fn close_here(ctx: &mut CallContext, cause: HangupCause) -> State {
+    end_here(ctx, cause);
+    wait(ctx)
 }
 
 /// The call has ended on our side, whatever there still is at Meta: no media from now on, and its record is written.
-pub(super) fn end_here(desk: &mut Desk, cause: HangupCause) {
-    desk.media(MediaOrder::Close);
-    desk.state(CallState::Closing);
-    conclude(desk, cause);
+pub(super) fn end_here(ctx: &mut CallContext, cause: HangupCause) {
+    ctx.media(MediaCommand::Close);
+    ctx.state(CallState::Closing);
+    conclude(ctx, cause);
 }
 
-fn wait(desk: &mut Desk) -> State {
-    desk.reap();
-    State::Closing(Closing { asking_until: desk.now.plus(TERMINATE_ASKING_MS) })
+fn wait(ctx: &mut CallContext) -> State {
+    ctx.reap();
+    State::Closing(ClosingState { asking_until: ctx.now.plus(TERMINATE_ASKING_MS) })
 }

@@ -1,26 +1,26 @@
 //! A user-initiated call until it is answered: it rings at the user's, then `accept` is under way
 //! (`meta-calling.md` §7.1).
 
-use super::live::Live;
+use super::live::LiveState;
 use super::{State, close, describe, graph_cause, note, over};
-use crate::activity::Gate;
-use crate::contract::{CallState, Command, GraphAction, GraphOutcome, Input, MediaOrder};
-use crate::desk::Desk;
-use crate::picture::{Sketch, text, word};
-use crate::script::{Script, Step};
+use crate::activity::Readiness;
+use crate::context::CallContext;
+use crate::contract::{CallState, Command, GraphAction, GraphOutcome, Input, MediaCommand};
+use crate::interpreter::{Interpreter, Step};
+use crate::snapshot::{SnapshotBuilder, text, word};
 use crate::timers::Timer;
 use model::HangupCause;
 
 /// The phone rings: the document is fetched and run up to where it needs media, while the path comes up.
-pub(super) struct Preparing {
-    script: Box<Script>,
+pub(super) struct PreparingState {
+    interpreter: Box<Interpreter>,
     /// `accept` waits no longer for ICE and DTLS.
     waited: bool,
 }
 
 /// `accept` is under way.
-pub(super) struct Accepting {
-    script: Box<Script>,
+pub(super) struct AcceptingState {
+    interpreter: Box<Interpreter>,
     ending: Option<Ending>,
 }
 
@@ -33,56 +33,56 @@ enum Ending {
     Ours(HangupCause),
 }
 
-impl Preparing {
+impl PreparingState {
     /// A call begins: our answer and the customer's URL are asked for at once, side by side.
-    pub(super) fn begin(desk: &mut Desk) -> Self {
-        desk.graph(GraphAction::PreAccept);
-        desk.media(MediaOrder::Begin);
-        let script = Box::new(Script::begin(desk));
-        desk.state(CallState::Preparing);
-        let limits = &desk.setup.limits;
+    pub(super) fn begin(ctx: &mut CallContext) -> Self {
+        ctx.graph(GraphAction::PreAccept);
+        ctx.media(MediaCommand::Begin);
+        let interpreter = Box::new(Interpreter::begin(ctx));
+        ctx.state(CallState::Preparing);
+        let limits = &ctx.setup.limits;
         let (wait_ms, deadline_ms) = (limits.accept_wait_ms, limits.accept_deadline_ms);
         if wait_ms > 0 {
-            desk.set(Timer::AcceptWait, wait_ms);
+            ctx.set(Timer::AcceptWait, wait_ms);
         }
-        desk.set(Timer::Accept, deadline_ms);
-        Self { script, waited: wait_ms == 0 }
+        ctx.set(Timer::Accept, deadline_ms);
+        Self { interpreter, waited: wait_ms == 0 }
     }
 
-    pub(super) fn script(&self) -> &Script {
-        &self.script
+    pub(super) fn interpreter(&self) -> &Interpreter {
+        &self.interpreter
     }
 
-    pub(super) fn draw(&self, desk: &Desk, sketch: &mut Sketch) {
-        if !desk.connected && !self.waited {
-            sketch.say("waits_for", [word("media_path")]);
+    pub(super) fn draw(&self, ctx: &CallContext, snapshot: &mut SnapshotBuilder) {
+        if !ctx.connected && !self.waited {
+            snapshot.say("waits_for", [word("media_path")]);
         }
     }
 
-    pub(super) fn handle(mut self, desk: &mut Desk, fact: Input) -> State {
+    pub(super) fn handle(mut self, ctx: &mut CallContext, fact: Input) -> State {
         match fact {
             Input::Graph { action: GraphAction::PreAccept, outcome } => {
                 if outcome != GraphOutcome::Done {
                     // It is optional: `accept` brings the same SDP, and only then can the path come up.
-                    desk.remark(format!("pre_accept failed ({}): accept is sent all the same", describe(&outcome)));
+                    ctx.remark(format!("pre_accept failed ({}): accept is sent all the same", describe(&outcome)));
                     self.waited = true;
                 }
-                self.accept_if_ready(desk)
+                self.accept_if_ready(ctx)
             }
-            Input::Media { what, .. } => match desk.path_changed(&what) {
-                Some(cause) => self.reject(desk, cause),
-                None => self.accept_if_ready(desk),
+            Input::Media { event: what, .. } => match ctx.path_changed(&what) {
+                Some(cause) => self.reject(ctx, cause),
+                None => self.accept_if_ready(ctx),
             },
             Input::Terminated { termination } => {
-                self.script.cut(desk, Gate::Ringing);
-                note(desk, termination);
-                over(desk, HangupCause::CallerCancelled)
+                self.interpreter.cut(ctx, Readiness::Ringing);
+                note(ctx, termination);
+                over(ctx, HangupCause::CallerCancelled)
             }
-            Input::Command { command: Command::Hangup } => self.reject(desk, HangupCause::CancelledByApi),
-            Input::Cut { cause } => self.reject(desk, cause),
+            Input::Command { command: Command::Hangup } => self.reject(ctx, HangupCause::CancelledByApi),
+            Input::HangUp { cause } => self.reject(ctx, cause),
             fact @ (Input::Fetched { .. }
-            | Input::Dialled { .. }
-            | Input::Ordered { .. }
+            | Input::BLeg { .. }
+            | Input::ALeg { .. }
             | Input::Room { .. }
             | Input::Digit { .. }
             | Input::PlayStarted { .. }
@@ -91,10 +91,10 @@ impl Preparing {
             | Input::Voice { .. }
             | Input::Speech { .. }
             | Input::Stream { .. }
-            | Input::Recorded { .. }
+            | Input::Recording { .. }
             | Input::DigitsSent { .. }) => {
-                let step = self.script.handle(desk, Gate::Ringing, fact);
-                self.after(desk, step)
+                let step = self.interpreter.handle(ctx, Readiness::Ringing, fact);
+                self.after(ctx, step)
             }
             Input::Offered { .. }
             | Input::Placed { .. }
@@ -108,22 +108,22 @@ impl Preparing {
         }
     }
 
-    pub(super) fn handle_timer(mut self, desk: &mut Desk, timer: Timer) -> State {
+    pub(super) fn handle_timer(mut self, ctx: &mut CallContext, timer: Timer) -> State {
         match timer {
             Timer::AcceptWait => {
                 self.waited = true;
-                self.accept_if_ready(desk)
+                self.accept_if_ready(ctx)
             }
-            Timer::Accept if desk.document_in => self.accept(desk),
+            Timer::Accept if ctx.document_in => self.accept(ctx),
             Timer::Accept => {
-                desk.remark("no document came in time to pick up: the call is rejected".to_owned());
-                self.reject(desk, HangupCause::Unreachable(model::DocumentKind::Answer))
+                ctx.remark("no document came in time to pick up: the call is rejected".to_owned());
+                self.reject(ctx, HangupCause::Unreachable(model::DocumentKind::Answer))
             }
             Timer::PathClosed => {
-                let cause = desk.path_cause();
-                self.reject(desk, cause)
+                let cause = ctx.path_cause();
+                self.reject(ctx, cause)
             }
-            Timer::ScheduledHangup => self.reject(desk, HangupCause::ScheduledHangup),
+            Timer::ScheduledHangup => self.reject(ctx, HangupCause::ScheduledHangup),
             Timer::Fetch
             | Timer::Wait
             | Timer::Silence
@@ -140,8 +140,8 @@ impl Preparing {
             | Timer::RoomWait
             | Timer::StreamLimit
             | Timer::Confirm => {
-                let step = self.script.handle_timer(desk, Gate::Ringing, timer);
-                self.after(desk, step)
+                let step = self.interpreter.handle_timer(ctx, Readiness::Ringing, timer);
+                self.after(ctx, step)
             }
             Timer::AcceptOutcome
             | Timer::Ring
@@ -156,73 +156,73 @@ impl Preparing {
         }
     }
 
-    fn after(self, desk: &mut Desk, step: Step) -> State {
+    fn after(self, ctx: &mut CallContext, step: Step) -> State {
         match step {
-            Step::Busy => self.accept_if_ready(desk),
-            Step::End(cause) => self.reject(desk, cause),
+            Step::Busy => self.accept_if_ready(ctx),
+            Step::End(cause) => self.reject(ctx, cause),
         }
     }
 
     /// Picks up once the document needs it and the path is up, or has been waited for.
-    fn accept_if_ready(self, desk: &mut Desk) -> State {
-        if self.script.wants_media() && !desk.path_lost && (desk.connected || self.waited) {
-            self.accept(desk)
+    fn accept_if_ready(self, ctx: &mut CallContext) -> State {
+        if self.interpreter.wants_media() && !ctx.path_lost && (ctx.connected || self.waited) {
+            self.accept(ctx)
         } else {
             State::Preparing(self)
         }
     }
 
-    fn accept(self, desk: &mut Desk) -> State {
-        desk.timers.clear(Timer::AcceptWait);
-        desk.timers.clear(Timer::Accept);
+    fn accept(self, ctx: &mut CallContext) -> State {
+        ctx.timers.clear(Timer::AcceptWait);
+        ctx.timers.clear(Timer::Accept);
         // No outcome at all would be a fault of ours; a call must not hang on it.
-        desk.reap();
-        desk.graph(GraphAction::Accept);
-        desk.state(CallState::Accepting);
-        State::Accepting(Accepting { script: self.script, ending: None })
+        ctx.reap();
+        ctx.graph(GraphAction::Accept);
+        ctx.state(CallState::Accepting);
+        State::Accepting(AcceptingState { interpreter: self.interpreter, ending: None })
     }
 
-    fn reject(mut self, desk: &mut Desk, cause: HangupCause) -> State {
-        self.script.cut(desk, Gate::Ringing);
-        desk.graph(GraphAction::Reject);
-        over(desk, cause)
+    fn reject(mut self, ctx: &mut CallContext, cause: HangupCause) -> State {
+        self.interpreter.cut(ctx, Readiness::Ringing);
+        ctx.graph(GraphAction::Reject);
+        over(ctx, cause)
     }
 }
 
-impl Accepting {
-    pub(super) fn draw(&self, sketch: &mut Sketch) {
-        sketch.say("waits_for", [word("accepts_answer")]);
+impl AcceptingState {
+    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.say("waits_for", [word("accepts_answer")]);
         match self.ending {
-            Some(Ending::Theirs) => sketch.say("hung_up", [word("by_them")]),
+            Some(Ending::Theirs) => snapshot.say("hung_up", [word("by_them")]),
             Some(Ending::Ours(cause)) => {
-                sketch.say("hung_up", [word("by_us"), text(cause.as_str())])
+                snapshot.say("hung_up", [word("by_us"), text(cause.as_str())])
             }
             None => {}
         }
     }
 
-    pub(super) fn script(&self) -> &Script {
-        &self.script
+    pub(super) fn interpreter(&self) -> &Interpreter {
+        &self.interpreter
     }
 
-    pub(super) fn handle(mut self, desk: &mut Desk, fact: Input) -> State {
+    pub(super) fn handle(mut self, ctx: &mut CallContext, fact: Input) -> State {
         match fact {
-            Input::Graph { action: GraphAction::Accept, outcome } => self.outcome(desk, &outcome),
-            Input::Media { what, .. } => match desk.path_changed(&what) {
-                Some(cause) => self.end(desk, Ending::Ours(cause)),
+            Input::Graph { action: GraphAction::Accept, outcome } => self.outcome(ctx, &outcome),
+            Input::Media { event: what, .. } => match ctx.path_changed(&what) {
+                Some(cause) => self.end(ctx, Ending::Ours(cause)),
                 None => State::Accepting(self),
             },
             Input::Terminated { termination } => {
-                note(desk, termination);
-                self.end(desk, Ending::Theirs)
+                note(ctx, termination);
+                self.end(ctx, Ending::Theirs)
             }
             Input::Command { command: Command::Hangup } => {
-                self.end(desk, Ending::Ours(HangupCause::CancelledByApi))
+                self.end(ctx, Ending::Ours(HangupCause::CancelledByApi))
             }
-            Input::Cut { cause } => self.end(desk, Ending::Ours(cause)),
+            Input::HangUp { cause } => self.end(ctx, Ending::Ours(cause)),
             fact @ (Input::Fetched { .. }
-            | Input::Dialled { .. }
-            | Input::Ordered { .. }
+            | Input::BLeg { .. }
+            | Input::ALeg { .. }
             | Input::Room { .. }
             | Input::Digit { .. }
             | Input::PlayStarted { .. }
@@ -231,13 +231,13 @@ impl Accepting {
             | Input::Voice { .. }
             | Input::Speech { .. }
             | Input::Stream { .. }
-            | Input::Recorded { .. }
+            | Input::Recording { .. }
             | Input::DigitsSent { .. }) => {
                 if self.ending.is_some() {
                     return State::Accepting(self);
                 }
-                let step = self.script.handle(desk, Gate::Answering, fact);
-                self.after(desk, step)
+                let step = self.interpreter.handle(ctx, Readiness::Answering, fact);
+                self.after(ctx, step)
             }
             Input::Offered { .. }
             | Input::Placed { .. }
@@ -250,18 +250,18 @@ impl Accepting {
         }
     }
 
-    pub(super) fn handle_timer(mut self, desk: &mut Desk, timer: Timer) -> State {
+    pub(super) fn handle_timer(mut self, ctx: &mut CallContext, timer: Timer) -> State {
         match timer {
             Timer::AcceptOutcome => match self.ending {
-                Some(Ending::Ours(cause)) => close(desk, cause),
-                Some(Ending::Theirs) | None => over(desk, HangupCause::CallerCancelled),
+                Some(Ending::Ours(cause)) => close(ctx, cause),
+                Some(Ending::Theirs) | None => over(ctx, HangupCause::CallerCancelled),
             },
-            Timer::Reap => self.outcome(desk, &GraphOutcome::Timeout),
+            Timer::Reap => self.outcome(ctx, &GraphOutcome::Timeout),
             Timer::PathClosed => {
-                let cause = desk.path_cause();
-                self.end(desk, Ending::Ours(cause))
+                let cause = ctx.path_cause();
+                self.end(ctx, Ending::Ours(cause))
             }
-            Timer::ScheduledHangup => self.end(desk, Ending::Ours(HangupCause::ScheduledHangup)),
+            Timer::ScheduledHangup => self.end(ctx, Ending::Ours(HangupCause::ScheduledHangup)),
             Timer::Fetch
             | Timer::Wait
             | Timer::Silence
@@ -278,8 +278,8 @@ impl Accepting {
             | Timer::RoomWait
             | Timer::StreamLimit
             | Timer::Confirm => {
-                let step = self.script.handle_timer(desk, Gate::Answering, timer);
-                self.after(desk, step)
+                let step = self.interpreter.handle_timer(ctx, Readiness::Answering, timer);
+                self.after(ctx, step)
             }
             Timer::AcceptWait
             | Timer::Accept
@@ -294,53 +294,53 @@ impl Accepting {
         }
     }
 
-    fn after(self, desk: &mut Desk, step: Step) -> State {
+    fn after(self, ctx: &mut CallContext, step: Step) -> State {
         match step {
             Step::Busy => State::Accepting(self),
-            Step::End(cause) => self.end(desk, Ending::Ours(cause)),
+            Step::End(cause) => self.end(ctx, Ending::Ours(cause)),
         }
     }
 
     /// `accept` came to its end.
-    fn outcome(mut self, desk: &mut Desk, outcome: &GraphOutcome) -> State {
+    fn outcome(mut self, ctx: &mut CallContext, outcome: &GraphOutcome) -> State {
         match (self.ending, outcome) {
-            (Some(Ending::Theirs), _) => over(desk, HangupCause::CallerCancelled),
-            (Some(Ending::Ours(cause)), GraphOutcome::Done) => close(desk, cause),
-            (Some(Ending::Ours(cause)), GraphOutcome::Gone) => over(desk, cause),
+            (Some(Ending::Theirs), _) => over(ctx, HangupCause::CallerCancelled),
+            (Some(Ending::Ours(cause)), GraphOutcome::Done) => close(ctx, cause),
+            (Some(Ending::Ours(cause)), GraphOutcome::Gone) => over(ctx, cause),
             (Some(Ending::Ours(cause)), _) => {
-                desk.graph(GraphAction::Terminate);
-                over(desk, cause)
+                ctx.graph(GraphAction::Terminate);
+                over(ctx, cause)
             }
             (None, GraphOutcome::Done) => {
-                desk.timers.clear(Timer::Reap);
-                Live::begin(self.script, desk)
+                ctx.timers.clear(Timer::Reap);
+                LiveState::begin(self.interpreter, ctx)
             }
             (None, GraphOutcome::Gone) => {
-                self.script.cut(desk, Gate::Answering);
-                over(desk, HangupCause::CallerCancelled)
+                self.interpreter.cut(ctx, Readiness::Answering);
+                over(ctx, HangupCause::CallerCancelled)
             }
             (None, failed) => {
-                desk.remark(format!("accept failed ({}): the call is given up", describe(failed)));
-                self.script.cut(desk, Gate::Answering);
-                desk.graph(GraphAction::Terminate);
-                over(desk, graph_cause(failed))
+                ctx.remark(format!("accept failed ({}): the call is given up", describe(failed)));
+                self.interpreter.cut(ctx, Readiness::Answering);
+                ctx.graph(GraphAction::Terminate);
+                over(ctx, graph_cause(failed))
             }
         }
     }
 
     /// The call is over, `accept` is not yet: no media from now on, and at most a moment for the outcome.
-    fn end(mut self, desk: &mut Desk, ending: Ending) -> State {
+    fn end(mut self, ctx: &mut CallContext, ending: Ending) -> State {
         match (self.ending, ending) {
             (None, _) => {
-                self.script.cut(desk, Gate::Answering);
-                desk.media(MediaOrder::Close);
-                desk.timers.clear_all();
-                let outcome_ms = desk.setup.limits.accept_outcome_ms;
-                desk.set(Timer::AcceptOutcome, outcome_ms);
+                self.interpreter.cut(ctx, Readiness::Answering);
+                ctx.media(MediaCommand::Close);
+                ctx.timers.clear_all();
+                let outcome_ms = ctx.setup.limits.accept_outcome_ms;
+                ctx.set(Timer::AcceptOutcome, outcome_ms);
                 self.ending = Some(ending);
             }
             // Ours first, then the webhook: nothing is left to terminate.
-            (Some(Ending::Ours(cause)), Ending::Theirs) => return over(desk, cause),
+            (Some(Ending::Ours(cause)), Ending::Theirs) => return over(ctx, cause),
             (Some(_), _) => {}
         }
         State::Accepting(self)

@@ -1,124 +1,132 @@
 //! An answered call, whoever began it: its document runs (`meta-calling.md` §7.1).
 
 use super::{State, UNUSABLE_ANSWER, close, note, over};
-use crate::activity::Gate;
-use crate::added;
-use crate::aside::Asides;
-use crate::contract::{CallState, Command, Input, LegWish, Legs, MediaOrder};
-use crate::desk::Desk;
+use crate::activity::Readiness;
+use crate::context::CallContext;
+use crate::contract::{BLegCommand, CallState, Command, Input, Legs, MediaCommand};
 use crate::element::add_participant;
-use crate::picture::{Sketch, text, word};
-use crate::script::{Script, Step};
+use crate::interpreter::{Interpreter, Step};
+use crate::overlays::Overlays;
+use crate::room_ringback;
+use crate::snapshot::{SnapshotBuilder, text, word};
 use crate::stream::{self, Ended};
 use crate::timers::Timer;
 use model::HangupCause;
 
 /// Answered.
-pub(super) struct Live {
-    script: Box<Script>,
+pub(super) struct LiveState {
+    interpreter: Box<Interpreter>,
     /// Keys that a call we placed sends once it is heard.
     digits: Option<String>,
     /// What REST plays beside the document.
-    asides: Asides,
+    overlays: Overlays,
 }
 
-impl Live {
+impl LiveState {
     /// Picked up: `script` goes on where it waited for that.
-    pub(super) fn begin(mut script: Box<Script>, desk: &mut Desk) -> State {
-        Self::answered(desk);
-        let step = script.resume(desk, open_gate(desk));
-        Self { script, digits: None, asides: Asides::default() }.after(desk, step)
+    pub(super) fn begin(mut interpreter: Box<Interpreter>, ctx: &mut CallContext) -> State {
+        Self::answered(ctx);
+        let step = interpreter.resume(ctx, live_readiness(ctx));
+        Self { interpreter, digits: None, overlays: Overlays::default() }.after(ctx, step)
     }
 
     /// The user picked up a call of ours: the answer URL is asked now, or the leg that dialled.
-    pub(super) fn begin_placed(desk: &mut Desk) -> State {
-        Self::answered(desk);
-        add_participant::report(desk, "AddParticipantAnswered");
-        if desk.setup.dialled().is_some() {
-            let script = Box::new(Script::called(desk));
-            return State::Live(Self { script, digits: None, asides: Asides::default() });
+    pub(super) fn begin_placed(ctx: &mut CallContext) -> State {
+        Self::answered(ctx);
+        add_participant::report(ctx, "AddParticipantAnswered");
+        if ctx.setup.b_leg().is_some() {
+            let interpreter = Box::new(Interpreter::called(ctx));
+            return State::Live(Self { interpreter, digits: None, overlays: Overlays::default() });
         }
-        let given = desk.setup.outbound.as_ref().and_then(|placed| placed.document.clone());
-        let confirm = desk.setup.outbound.as_ref().and_then(|placed| placed.confirm.clone());
-        let (script, step) = match (given, confirm) {
+        let given = ctx.setup.outbound.as_ref().and_then(|placed| placed.document.clone());
+        let confirm = ctx.setup.outbound.as_ref().and_then(|placed| placed.confirm.clone());
+        let (interpreter, step) = match (given, confirm) {
             (Some(document), Some(confirm)) => {
-                let script = Box::new(Script::confirming(desk, open_gate(desk), confirm, document));
+                let interpreter =
+                    Box::new(Interpreter::confirming(ctx, live_readiness(ctx), confirm, document));
                 // Its keys go out once somebody is known to be there.
-                return State::Live(Self { script, digits: None, asides: Asides::default() });
+                return State::Live(Self {
+                    interpreter,
+                    digits: None,
+                    overlays: Overlays::default(),
+                });
             }
-            (Some(document), None) => Script::with(desk, open_gate(desk), document),
-            (None, _) => (Script::begin(desk), Step::Busy),
+            (Some(document), None) => Interpreter::with(ctx, live_readiness(ctx), document),
+            (None, _) => (Interpreter::begin(ctx), Step::Busy),
         };
-        let digits = desk.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
-        let mut live = Self { script: Box::new(script), digits, asides: Asides::default() };
-        live.send_digits(desk);
-        live.after(desk, step)
+        let digits = ctx.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
+        let mut live =
+            Self { interpreter: Box::new(interpreter), digits, overlays: Overlays::default() };
+        live.send_digits(ctx);
+        live.after(ctx, step)
     }
 
-    fn answered(desk: &mut Desk) {
-        desk.answered = Some(desk.now);
-        added::over(desk);
-        let limits = &desk.setup.limits;
+    fn answered(ctx: &mut CallContext) {
+        ctx.answered = Some(ctx.now);
+        room_ringback::over(ctx);
+        let limits = &ctx.setup.limits;
         let (media_setup_ms, max_call_ms) = (limits.media_setup_ms, limits.max_call_ms);
-        desk.set(Timer::MaxCall, max_call_ms);
-        if !desk.connected {
-            desk.set(Timer::MediaSetup, media_setup_ms);
+        ctx.set(Timer::MaxCall, max_call_ms);
+        if !ctx.connected {
+            ctx.set(Timer::MediaSetup, media_setup_ms);
         }
-        desk.state(CallState::Live);
-        desk.media(MediaOrder::Open);
+        ctx.state(CallState::Live);
+        ctx.media(MediaCommand::Open);
     }
 
     /// Sends the keys that a call was placed with, once it is heard.
-    fn send_digits(&mut self, desk: &mut Desk) {
-        if desk.connected
+    fn send_digits(&mut self, ctx: &mut CallContext) {
+        if ctx.connected
             && let Some(digits) = self.digits.take()
         {
-            let play = desk.next_play();
-            desk.media(MediaOrder::SendDigits { play, digits });
+            let play = ctx.next_play();
+            ctx.media(MediaCommand::SendDigits { play, digits });
         }
     }
 
-    pub(super) fn script(&self) -> &Script {
-        &self.script
+    pub(super) fn interpreter(&self) -> &Interpreter {
+        &self.interpreter
     }
 
-    pub(super) fn draw(&self, sketch: &mut Sketch) {
+    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
         if let Some(digits) = &self.digits {
-            sketch.say("beside", [word("keys_to_send"), text(digits)]);
+            snapshot.say("beside", [word("keys_to_send"), text(digits)]);
         }
-        self.asides.draw(sketch);
+        self.overlays.draw(snapshot);
     }
 
-    pub(super) fn handle(mut self, desk: &mut Desk, fact: Input) -> State {
+    pub(super) fn handle(mut self, ctx: &mut CallContext, fact: Input) -> State {
         match fact {
-            Input::Media { what, .. } => match desk.path_changed(&what) {
-                Some(cause) => self.hang_up(desk, cause),
+            Input::Media { event: what, .. } => match ctx.path_changed(&what) {
+                Some(cause) => self.hang_up(ctx, cause),
                 None => {
-                    self.send_digits(desk);
-                    let step = self.script.resume(desk, open_gate(desk));
-                    self.after(desk, step)
+                    self.send_digits(ctx);
+                    let step = self.interpreter.resume(ctx, live_readiness(ctx));
+                    self.after(ctx, step)
                 }
             },
             Input::Terminated { termination } => {
-                self.script.cut(desk, open_gate(desk));
-                note(desk, termination);
-                over(desk, HangupCause::CallerHangup)
+                self.interpreter.cut(ctx, live_readiness(ctx));
+                note(ctx, termination);
+                over(ctx, HangupCause::CallerHangup)
             }
-            Input::Stream { stream, what } => {
-                let ended = stream::told(desk, stream, what);
-                self.after_stream(desk, ended)
+            Input::Stream { stream, event: what } => {
+                let ended = stream::told(ctx, stream, what);
+                self.after_stream(ctx, ended)
             }
-            Input::Command { command } => self.command(desk, command),
-            Input::Ordered { leg: LegWish::Ask { command } } => self.command(desk, *command),
+            Input::Command { command } => self.command(ctx, command),
+            Input::ALeg { command: BLegCommand::Forward { command } } => {
+                self.command(ctx, *command)
+            }
             Input::PlayFailed { play, item, reason, .. }
-                if self.asides.failed(desk, play, item, &reason) =>
+                if self.overlays.failed(ctx, play, item, &reason) =>
             {
                 State::Live(self)
             }
-            Input::Cut { cause } => self.hang_up(desk, cause),
+            Input::HangUp { cause } => self.hang_up(ctx, cause),
             fact @ (Input::Fetched { .. }
-            | Input::Dialled { .. }
-            | Input::Ordered { .. }
+            | Input::BLeg { .. }
+            | Input::ALeg { .. }
             | Input::Room { .. }
             | Input::Digit { .. }
             | Input::PlayStarted { .. }
@@ -126,23 +134,23 @@ impl Live {
             | Input::PlayFailed { .. }
             | Input::Voice { .. }
             | Input::Speech { .. }
-            | Input::Recorded { .. }
+            | Input::Recording { .. }
             | Input::DigitsSent { .. }) => {
                 if let Input::Played { play, .. } = &fact {
-                    self.asides.played(*play);
+                    self.overlays.played(*play);
                 }
-                let step = self.script.handle(desk, open_gate(desk), fact);
-                self.after(desk, step)
+                let step = self.interpreter.handle(ctx, live_readiness(ctx), fact);
+                self.after(ctx, step)
             }
             // The answer to our offer, overtaken by ACCEPTED (`meta-calling.md` §7.2).
             Input::SdpAnswer { usable: true } => {
-                desk.media(MediaOrder::Begin);
-                desk.media(MediaOrder::Open);
+                ctx.media(MediaCommand::Begin);
+                ctx.media(MediaCommand::Open);
                 State::Live(self)
             }
             Input::SdpAnswer { usable: false } => {
-                desk.remark(UNUSABLE_ANSWER.to_owned());
-                self.hang_up(desk, HangupCause::GraphError)
+                ctx.remark(UNUSABLE_ANSWER.to_owned());
+                self.hang_up(ctx, HangupCause::GraphError)
             }
             // Outcomes of `pre_accept` that accept overtook, RINGING after ACCEPTED.
             Input::Offered { .. }
@@ -155,76 +163,76 @@ impl Live {
     }
 
     /// What REST wants. What is meant for the leg that this call dialled is asked of that one.
-    fn command(mut self, desk: &mut Desk, command: Command) -> State {
+    fn command(mut self, ctx: &mut CallContext, command: Command) -> State {
         match command {
-            Command::Hangup => return self.hang_up(desk, HangupCause::ApiHangup),
+            Command::Hangup => return self.hang_up(ctx, HangupCause::ApiHangup),
             Command::Transfer { aleg, bleg } => {
-                let left = bleg.is_some_and(|target| self.script.transfer_leg(desk, target));
+                let left = bleg.is_some_and(|target| self.interpreter.transfer_leg(ctx, target));
                 match aleg {
                     Some(target) => {
-                        let step = self.script.transferred(desk, open_gate(desk), target);
-                        return self.after(desk, step);
+                        let step = self.interpreter.transferred(ctx, live_readiness(ctx), target);
+                        return self.after(ctx, step);
                     }
                     // A leg that is not transferred is hung up (`plivo-call-api.md` §2.8).
-                    None if left => return self.hang_up(desk, HangupCause::ApiHangup),
+                    None if left => return self.hang_up(ctx, HangupCause::ApiHangup),
                     None => {}
                 }
             }
             Command::Run { document, room } => {
                 // It is taken into a multi-party call, and has been picked up long since.
                 for event in ["AddParticipantInitiated", "AddParticipantAnswered"] {
-                    add_participant::report_for(desk, &document, room, event);
+                    add_participant::report_for(ctx, &document, room, event);
                 }
-                let step = self.script.given(desk, open_gate(desk), document);
-                return self.after(desk, step);
+                let step = self.interpreter.given(ctx, live_readiness(ctx), document);
+                return self.after(ctx, step);
             }
-            Command::Play { legs, aside } => {
+            Command::Play { legs, overlay: aside } => {
                 if legs.has_b() {
-                    self.script
-                        .ask_leg(desk, Command::Play { legs: Legs::A, aside: aside.clone() });
+                    self.interpreter
+                        .ask_leg(ctx, Command::Play { legs: Legs::A, overlay: aside.clone() });
                 }
-                self.asides.play(desk, legs, aside);
+                self.overlays.play(ctx, legs, aside);
             }
-            Command::StopPlay { what } => {
-                self.script.ask_leg(desk, Command::StopPlay { what });
-                self.asides.stop(desk, what);
+            Command::StopPlay { kind: what } => {
+                self.interpreter.ask_leg(ctx, Command::StopPlay { kind: what });
+                self.overlays.stop(ctx, what);
             }
             Command::Record { order, callback } => {
-                self.script.record(desk, open_gate(desk), *order, callback)
+                self.interpreter.record(ctx, live_readiness(ctx), *order, callback)
             }
-            Command::StopRecord => self.script.stop_recording(desk),
+            Command::StopRecord => self.interpreter.stop_recording(ctx),
             Command::SendDigits { legs, digits } => {
                 if legs.has_b() {
-                    self.script.ask_leg(
-                        desk,
+                    self.interpreter.ask_leg(
+                        ctx,
                         Command::SendDigits { legs: Legs::A, digits: digits.clone() },
                     );
                 }
-                Asides::send_digits(desk, legs, digits);
+                Overlays::send_digits(ctx, legs, digits);
             }
             Command::Stream { stream, order } => {
-                stream::open(desk, stream, order);
+                stream::open(ctx, stream, order);
             }
             Command::StopStream { stream } => {
-                let ended = stream::stop(desk, stream, stream::Stop::Api);
-                return self.after_stream(desk, ended);
+                let ended = stream::stop(ctx, stream, stream::Stop::Api);
+                return self.after_stream(ctx, ended);
             }
         }
         State::Live(self)
     }
 
-    pub(super) fn handle_timer(mut self, desk: &mut Desk, timer: Timer) -> State {
+    pub(super) fn handle_timer(mut self, ctx: &mut CallContext, timer: Timer) -> State {
         match timer {
-            Timer::MediaSetup => self.hang_up(desk, HangupCause::MediaSetupTimeout),
+            Timer::MediaSetup => self.hang_up(ctx, HangupCause::MediaSetupTimeout),
             Timer::PathClosed => {
-                let cause = desk.path_cause();
-                self.hang_up(desk, cause)
+                let cause = ctx.path_cause();
+                self.hang_up(ctx, cause)
             }
-            Timer::MaxCall => self.hang_up(desk, HangupCause::TimeLimit),
-            Timer::ScheduledHangup => self.hang_up(desk, HangupCause::ScheduledHangup),
+            Timer::MaxCall => self.hang_up(ctx, HangupCause::TimeLimit),
+            Timer::ScheduledHangup => self.hang_up(ctx, HangupCause::ScheduledHangup),
             Timer::StreamLimit => {
-                let ended = stream::stop(desk, None, stream::Stop::Timeout);
-                self.after_stream(desk, ended)
+                let ended = stream::stop(ctx, None, stream::Stop::Timeout);
+                self.after_stream(ctx, ended)
             }
             Timer::Fetch
             | Timer::Wait
@@ -241,8 +249,8 @@ impl Live {
             | Timer::RoomLimit
             | Timer::RoomWait
             | Timer::Confirm => {
-                let step = self.script.handle_timer(desk, open_gate(desk), timer);
-                self.after(desk, step)
+                let step = self.interpreter.handle_timer(ctx, live_readiness(ctx), timer);
+                self.after(ctx, step)
             }
             Timer::AcceptWait
             | Timer::Accept
@@ -258,25 +266,25 @@ impl Live {
     }
 
     /// A stream that kept the call alive lets its document go on.
-    fn after_stream(mut self, desk: &mut Desk, ended: Option<Ended>) -> State {
+    fn after_stream(mut self, ctx: &mut CallContext, ended: Option<Ended>) -> State {
         let Some(ended) = ended else { return State::Live(self) };
-        let step = self.script.stream_ended(desk, open_gate(desk), ended);
-        self.after(desk, step)
+        let step = self.interpreter.stream_ended(ctx, live_readiness(ctx), ended);
+        self.after(ctx, step)
     }
 
-    fn after(self, desk: &mut Desk, step: Step) -> State {
+    fn after(self, ctx: &mut CallContext, step: Step) -> State {
         match step {
             Step::Busy => State::Live(self),
-            Step::End(cause) => self.hang_up(desk, cause),
+            Step::End(cause) => self.hang_up(ctx, cause),
         }
     }
 
-    fn hang_up(mut self, desk: &mut Desk, cause: HangupCause) -> State {
-        self.script.cut(desk, open_gate(desk));
-        close(desk, cause)
+    fn hang_up(mut self, ctx: &mut CallContext, cause: HangupCause) -> State {
+        self.interpreter.cut(ctx, live_readiness(ctx));
+        close(ctx, cause)
     }
 }
 
-fn open_gate(desk: &Desk) -> Gate {
-    if desk.connected { Gate::Open } else { Gate::Unconnected }
+fn live_readiness(ctx: &CallContext) -> Readiness {
+    if ctx.connected { Readiness::Open } else { Readiness::Unconnected }
 }

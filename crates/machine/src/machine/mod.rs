@@ -1,7 +1,7 @@
 //! The machine of a call, and its states: the table of `meta-calling.md` §7.
 //!
 //! A state takes a fact and gives the state after it. What only one state knows lives in its variant, in a file of its
-//! own; what a document does meanwhile is the [`Script`]'s business.
+//! own; what a document does meanwhile is the [`Interpreter`]'s business.
 
 mod closing;
 mod inbound;
@@ -11,20 +11,20 @@ mod outbound;
 use std::borrow::Cow;
 
 use crate::conclude::conclude;
+use crate::context::{self, CallContext};
 use crate::contract::display::foreign;
 use crate::contract::{
-    CallSetup, CallState, CallTime, Fetched, GraphOutcome, Input, Output, RecognitionId, RecordId,
-    Refusal, Termination,
+    CallSetup, CallState, CallTime, FetchResponse, GraphOutcome, Input, Output, RecognitionId,
+    RecordingId, Refusal, Termination,
 };
-use crate::desk::{self, Desk};
-use crate::picture::{Field, Sketch, word};
-use crate::script::Script;
+use crate::interpreter::Interpreter;
+use crate::snapshot::{Field, SnapshotBuilder, word};
 use crate::timers::Timer;
-use closing::{Closing, close};
-use inbound::{Accepting, Preparing};
-use live::Live;
+use closing::{ClosingState, close};
+use inbound::{AcceptingState, PreparingState};
+use live::LiveState;
 use model::{CallType, CallUuid, Digit, HangupCause};
-use outbound::{Calling, Unbound};
+use outbound::{CallingState, UnboundState};
 
 /// One call's whole behaviour.
 #[derive(Default)]
@@ -34,7 +34,7 @@ pub struct Machine {
 }
 
 struct Call {
-    desk: Desk,
+    ctx: CallContext,
     /// Always there but while a fact is taken in.
     state: Option<State>,
 }
@@ -60,22 +60,22 @@ impl Machine {
         self.check_invariants();
     }
 
-    fn begin(&mut self, at: CallTime, setup: Box<CallSetup>, first: fn(&mut Desk) -> State) {
-        let mut desk = Desk::new(at, setup);
-        let state = first(&mut desk);
-        self.call = Some(Call { desk, state: Some(state) });
+    fn begin(&mut self, at: CallTime, setup: Box<CallSetup>, first: fn(&mut CallContext) -> State) {
+        let mut ctx = CallContext::new(at, setup);
+        let state = first(&mut ctx);
+        self.call = Some(Call { ctx, state: Some(state) });
     }
 
     /// The next wish, oldest first.
     pub fn poll(&mut self) -> Option<Output> {
-        self.call.as_mut()?.desk.take_wish()
+        self.call.as_mut()?.ctx.take_wish()
     }
 
     /// Gives room back that wishes took: most calls wait for minutes between two facts. To be called when
     /// [`Machine::poll`] has nothing more; without it all is the same.
     pub fn rest(&mut self) {
         if let Some(call) = &mut self.call {
-            call.desk.rest();
+            call.ctx.rest();
         }
     }
 
@@ -83,7 +83,7 @@ impl Machine {
     /// [`Machine::handle`] is needed, since the moment moves. A timer that fires may wish for nothing and decide
     /// something all the same: the event log may leave out only those that came early.
     pub fn poll_timeout(&self) -> Option<(CallTime, Timer)> {
-        self.call.as_ref()?.desk.timers.next()
+        self.call.as_ref()?.ctx.timers.next()
     }
 
     /// What must hold after each step; only a fault of ours can break it.
@@ -92,20 +92,20 @@ impl Machine {
     /// When it does not hold.
     pub fn check_invariants(&self) {
         if let Some(call) = &self.call {
-            call.desk.check();
+            call.ctx.check();
         }
     }
 
     /// What it holds now. Pure, and the same for the same facts; before the first one every field is empty.
     pub fn picture(&self) -> Vec<Field> {
-        let mut sketch = Sketch::new();
+        let mut snapshot = SnapshotBuilder::new();
         if let Some(call) = &self.call {
             if let Some(state) = &call.state {
-                state.draw(&call.desk, &mut sketch);
+                state.draw(&call.ctx, &mut snapshot);
             }
-            call.desk.draw(&mut sketch);
+            call.ctx.draw(&mut snapshot);
         }
-        sketch.fields()
+        snapshot.fields()
     }
 
     /// The state; none before the first input.
@@ -115,43 +115,43 @@ impl Machine {
 
     /// The instruction being carried out: its element and line.
     pub fn current_element(&self) -> Option<(&'static str, u32)> {
-        let place = self.call.as_ref()?.state.as_ref()?.script()?.place()?;
+        let place = self.call.as_ref()?.state.as_ref()?.interpreter()?.place()?;
         Some((place.element, place.at.line))
     }
 
     /// The leg that the call has dialled, once it has answered.
     pub fn b_leg(&self) -> Option<CallUuid> {
-        self.script()?.b_leg()
+        self.interpreter()?.b_leg()
     }
 
     /// Whether the call is recorded, or will be.
     pub fn is_recorded(&self) -> bool {
-        self.script().is_some_and(Script::is_recorded)
+        self.interpreter().is_some_and(Interpreter::is_recorded)
     }
 
     /// Whether that recording's action will be asked once its end is told; else it is somebody else's to send.
-    pub fn awaits(&self, record: RecordId) -> bool {
-        self.script().is_some_and(|script| script.awaits(record))
+    pub fn awaits(&self, record: RecordingId) -> bool {
+        self.interpreter().is_some_and(|interpreter| interpreter.awaits(record))
     }
 
     /// When the call was answered, if it was.
     pub fn answered(&self) -> Option<CallTime> {
-        self.call.as_ref()?.desk.answered
+        self.call.as_ref()?.ctx.answered
     }
 
     /// What the call began with.
     pub fn setup(&self) -> Option<&CallSetup> {
-        Some(&self.call.as_ref()?.desk.setup)
+        Some(&self.call.as_ref()?.ctx.setup)
     }
 
     /// Whether a key pressed now must stay out of logs, traces and the console (`log="false"`).
     pub fn hides_input(&self) -> bool {
-        self.script().is_some_and(Script::hides_keys)
+        self.interpreter().is_some_and(Interpreter::hides_digits)
     }
 
     /// A key that leads to the same decisions as `digit` would now, and says nothing about it.
     pub fn redact(&self, digit: Digit) -> Digit {
-        self.script().map_or(digit, |script| script.stand_in(digit))
+        self.interpreter().map_or(digit, |interpreter| interpreter.stand_in(digit))
     }
 
     /// A fact as the event log may hold it, asked just before it is handled, with the same time. Replaying what
@@ -168,19 +168,21 @@ impl Machine {
                 Cow::Owned(Input::Digit { leg: *leg, digit: self.redact(*digit) })
             }
             // Words that nobody waits for any more are nobody's to keep.
-            Input::Speech { recognition, what } => match self.hides_speech(*recognition) {
+            Input::Speech { recognition, event: what } => match self.hides_speech(*recognition) {
                 Some(false) => Cow::Borrowed(input),
                 Some(true) => {
-                    Cow::Owned(Input::Speech { recognition: *recognition, what: what.masked() })
+                    Cow::Owned(Input::Speech { recognition: *recognition, event: what.masked() })
                 }
-                None => Cow::Owned(Input::Speech { recognition: *recognition, what: what.blank() }),
+                None => {
+                    Cow::Owned(Input::Speech { recognition: *recognition, event: what.blank() })
+                }
             },
-            Input::Fetched { fetch, result: Ok(Fetched::Refused { refusal }) } => {
+            Input::Fetched { fetch, result: Ok(FetchResponse::Refused { refusal }) } => {
                 let refusal =
-                    Refusal { findings: desk::shown(&refusal.findings), first: refusal.first };
+                    Refusal { findings: context::shown(&refusal.findings), first: refusal.first };
                 Cow::Owned(Input::Fetched {
                     fetch: *fetch,
-                    result: Ok(Fetched::Refused { refusal }),
+                    result: Ok(FetchResponse::Refused { refusal }),
                 })
             }
             other => Cow::Borrowed(other),
@@ -189,11 +191,11 @@ impl Machine {
 
     /// Whether what that recognition hears must stay out of logs; `None`: nobody waits for it.
     fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
-        self.script()?.hides_speech(recognition)
+        self.interpreter()?.hides_speech(recognition)
     }
 
-    fn script(&self) -> Option<&Script> {
-        self.call.as_ref()?.state.as_ref()?.script()
+    fn interpreter(&self) -> Option<&Interpreter> {
+        self.call.as_ref()?.state.as_ref()?.interpreter()
     }
 }
 
@@ -201,72 +203,72 @@ impl Call {
     fn handle(&mut self, at: CallTime, input: Input) {
         self.catch_up(at, &input);
         if let Input::Graph { action, .. } = &input {
-            self.desk.graph_answered(*action);
+            self.ctx.graph_answered(*action);
         }
         if let Some(state) = self.state.take() {
-            self.state = Some(state.handle(&mut self.desk, input));
+            self.state = Some(state.handle(&mut self.ctx, input));
         }
     }
 
     /// Comes to `at`. What was due before this fact happened comes first, so that a late wake-up changes no
     /// decision; what is due at this very moment fires with `Input::Timer` alone.
     fn catch_up(&mut self, at: CallTime, input: &Input) {
-        self.desk.now = self.desk.now.max(at);
+        self.ctx.now = self.ctx.now.max(at);
         let due = match input {
-            Input::Timer => Some(self.desk.now),
-            _ => self.desk.now.0.checked_sub(1).map(CallTime),
+            Input::Timer => Some(self.ctx.now),
+            _ => self.ctx.now.0.checked_sub(1).map(CallTime),
         };
-        while let Some(timer) = due.and_then(|due| self.desk.timers.take_due(due)) {
-            self.state = self.state.take().map(|state| state.handle_timer(&mut self.desk, timer));
+        while let Some(timer) = due.and_then(|due| self.ctx.timers.take_due(due)) {
+            self.state = self.state.take().map(|state| state.handle_timer(&mut self.ctx, timer));
         }
     }
 }
 
 /// Where a call is.
 enum State {
-    Calling(Calling),
-    Unbound(Unbound),
-    Preparing(Preparing),
-    Accepting(Accepting),
-    Live(Live),
-    Closing(Closing),
+    Calling(CallingState),
+    Unbound(UnboundState),
+    Preparing(PreparingState),
+    Accepting(AcceptingState),
+    Live(LiveState),
+    Closing(ClosingState),
     Over,
 }
 
 impl State {
     /// A user-initiated call begins.
-    fn offered(desk: &mut Desk) -> Self {
-        Self::Preparing(Preparing::begin(desk))
+    fn offered(ctx: &mut CallContext) -> Self {
+        Self::Preparing(PreparingState::begin(ctx))
     }
 
     /// A business-initiated call begins.
-    fn placed(desk: &mut Desk) -> Self {
-        Self::Calling(Calling::begin(desk))
+    fn placed(ctx: &mut CallContext) -> Self {
+        Self::Calling(CallingState::begin(ctx))
     }
 
     /// Takes in a fact. Timers come one by one through [`State::handle_timer`].
-    fn handle(self, desk: &mut Desk, fact: Input) -> Self {
+    fn handle(self, ctx: &mut CallContext, fact: Input) -> Self {
         match self {
-            Self::Calling(state) => state.handle(desk, fact),
-            Self::Unbound(state) => state.handle(desk, fact),
-            Self::Preparing(state) => state.handle(desk, fact),
-            Self::Accepting(state) => state.handle(desk, fact),
-            Self::Live(state) => state.handle(desk, fact),
-            Self::Closing(state) => state.handle(desk, fact),
+            Self::Calling(state) => state.handle(ctx, fact),
+            Self::Unbound(state) => state.handle(ctx, fact),
+            Self::Preparing(state) => state.handle(ctx, fact),
+            Self::Accepting(state) => state.handle(ctx, fact),
+            Self::Live(state) => state.handle(ctx, fact),
+            Self::Closing(state) => state.handle(ctx, fact),
             // Late facts are normal, and mean nothing any more.
             Self::Over => Self::Over,
         }
     }
 
     /// A timer fired.
-    fn handle_timer(self, desk: &mut Desk, timer: Timer) -> Self {
+    fn handle_timer(self, ctx: &mut CallContext, timer: Timer) -> Self {
         match self {
-            Self::Calling(state) => state.handle_timer(desk, timer),
-            Self::Unbound(state) => state.handle_timer(desk, timer),
-            Self::Preparing(state) => state.handle_timer(desk, timer),
-            Self::Accepting(state) => state.handle_timer(desk, timer),
-            Self::Live(state) => state.handle_timer(desk, timer),
-            Self::Closing(state) => state.handle_timer(desk, timer),
+            Self::Calling(state) => state.handle_timer(ctx, timer),
+            Self::Unbound(state) => state.handle_timer(ctx, timer),
+            Self::Preparing(state) => state.handle_timer(ctx, timer),
+            Self::Accepting(state) => state.handle_timer(ctx, timer),
+            Self::Live(state) => state.handle_timer(ctx, timer),
+            Self::Closing(state) => state.handle_timer(ctx, timer),
             Self::Over => Self::Over,
         }
     }
@@ -283,54 +285,54 @@ impl State {
     }
 
     /// What only the state knows, and whether the slot is held: it is until Meta is done with the call.
-    fn draw(&self, desk: &Desk, sketch: &mut Sketch) {
-        sketch.say("state", [word(self.name().as_str())]);
-        let slot = match (desk.setup.call_type, self) {
+    fn draw(&self, ctx: &CallContext, snapshot: &mut SnapshotBuilder) {
+        snapshot.say("state", [word(self.name().as_str())]);
+        let slot = match (ctx.setup.call_type, self) {
             (CallType::Web, _) => "no_slot",
             (_, Self::Over) => "given_back",
             (_, Self::Unbound(state)) if state.is_in_doubt() => "given_back",
             _ => "held",
         };
-        sketch.say("slot", [word(slot)]);
+        snapshot.say("slot", [word(slot)]);
         match self {
-            Self::Calling(state) => state.draw(sketch),
-            Self::Unbound(state) => state.draw(sketch),
-            Self::Preparing(state) => state.draw(desk, sketch),
-            Self::Accepting(state) => state.draw(sketch),
-            Self::Live(state) => state.draw(sketch),
-            Self::Closing(_) => sketch.say("waits_for", [word("metas_goodbye")]),
+            Self::Calling(state) => state.draw(snapshot),
+            Self::Unbound(state) => state.draw(snapshot),
+            Self::Preparing(state) => state.draw(ctx, snapshot),
+            Self::Accepting(state) => state.draw(snapshot),
+            Self::Live(state) => state.draw(snapshot),
+            Self::Closing(_) => snapshot.say("waits_for", [word("metas_goodbye")]),
             Self::Over => {}
         }
-        if let Some(script) = self.script() {
-            script.draw(sketch);
+        if let Some(interpreter) = self.interpreter() {
+            interpreter.draw(snapshot);
         }
     }
 
     /// The script, while there is one.
-    fn script(&self) -> Option<&Script> {
+    fn interpreter(&self) -> Option<&Interpreter> {
         match self {
-            Self::Preparing(state) => Some(state.script()),
-            Self::Accepting(state) => Some(state.script()),
-            Self::Live(state) => Some(state.script()),
+            Self::Preparing(state) => Some(state.interpreter()),
+            Self::Accepting(state) => Some(state.interpreter()),
+            Self::Live(state) => Some(state.interpreter()),
             Self::Calling(_) | Self::Unbound(_) | Self::Closing(_) | Self::Over => None,
         }
     }
 }
 
 /// Keeps what the terminate webhook said: Meta's duration stands beside ours.
-fn note(desk: &mut Desk, termination: Termination) {
-    desk.termination = Some(termination);
+fn note(ctx: &mut CallContext, termination: Termination) {
+    ctx.termination = Some(termination);
 }
 
 /// The call is over on both sides.
-fn over(desk: &mut Desk, cause: HangupCause) -> State {
-    conclude(desk, cause);
-    gone(desk)
+fn over(ctx: &mut CallContext, cause: HangupCause) -> State {
+    conclude(ctx, cause);
+    gone(ctx)
 }
 
 /// The same of a call whose record is closed already.
-fn gone(desk: &mut Desk) -> State {
-    desk.over();
+fn gone(ctx: &mut CallContext) -> State {
+    ctx.over();
     State::Over
 }
 

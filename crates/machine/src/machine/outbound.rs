@@ -4,17 +4,17 @@
 //! call's id. The shell sees to it that [`Input::Bound`] comes before all of them.
 
 use super::closing::{close_ended, close_late, end_here};
-use super::live::Live;
+use super::live::LiveState;
 use super::{State, UNUSABLE_ANSWER, close, describe, gone, graph_cause, note, over};
-use crate::added;
+use crate::context::CallContext;
 use crate::contract::{
-    CallState, Command, GraphAction, GraphOutcome, Input, LegNews, LegWish, MediaFact, MediaOrder,
-    Notice, NoticeKind, Output, PhoneStatus,
+    BLegCommand, BLegEvent, CallState, CallbackKind, CallbackRequest, Command, GraphAction,
+    GraphOutcome, Input, MediaCommand, MediaEvent, Output, PhoneStatus,
 };
-use crate::desk::Desk;
 use crate::element::add_participant;
 use crate::params::{self, Event};
-use crate::picture::{Sketch, word};
+use crate::room_ringback;
+use crate::snapshot::{SnapshotBuilder, word};
 use crate::timers::Timer;
 use model::{CallType, HangupCause};
 
@@ -24,7 +24,7 @@ const HEARD_MS: u64 = 2_000;
 const DOUBT_MS: u64 = 60_000;
 
 /// The phone of the user is to ring, or rings.
-pub(super) struct Calling {
+pub(super) struct CallingState {
     /// Meta's id is known.
     bound: bool,
     /// RINGING has come.
@@ -32,23 +32,23 @@ pub(super) struct Calling {
 }
 
 /// Ended here before Meta's id of the call was known: should there be one, it is ended when it is.
-pub(super) struct Unbound {
+pub(super) struct UnboundState {
     /// `connect` is still under way.
     asked: bool,
 }
 
-impl Calling {
+impl CallingState {
     /// Our offer goes to Graph.
-    pub(super) fn begin(desk: &mut Desk) -> Self {
-        desk.graph(GraphAction::Connect);
-        desk.state(CallState::Dialing);
+    pub(super) fn begin(ctx: &mut CallContext) -> Self {
+        ctx.graph(GraphAction::Connect);
+        ctx.state(CallState::Dialing);
         // No outcome at all would be a fault of ours; a call must not hang on it.
-        desk.reap();
+        ctx.reap();
         Self { bound: false, rung: false }
     }
 
-    pub(super) fn draw(&self, sketch: &mut Sketch) {
-        sketch
+    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot
             .say("waits_for", [word(if self.bound { "somebody_to_pick_up" } else { "metas_id" })]);
     }
 
@@ -60,41 +60,41 @@ impl Calling {
         }
     }
 
-    pub(super) fn handle(self, desk: &mut Desk, fact: Input) -> State {
+    pub(super) fn handle(self, ctx: &mut CallContext, fact: Input) -> State {
         match fact {
-            Input::Graph { action: GraphAction::Connect, outcome } => self.outcome(desk, &outcome),
+            Input::Graph { action: GraphAction::Connect, outcome } => self.outcome(ctx, &outcome),
             Input::Bound { wacid } if !self.bound => {
-                desk.setup.wacid = Some(wacid);
-                self.proceed(desk)
+                ctx.setup.wacid = Some(wacid);
+                self.proceed(ctx)
             }
             Input::SdpAnswer { usable: true } => {
-                desk.media(MediaOrder::Begin);
+                ctx.media(MediaCommand::Begin);
                 State::Calling(self)
             }
             Input::SdpAnswer { usable: false } => {
-                desk.remark(UNUSABLE_ANSWER.to_owned());
-                self.end(desk, HangupCause::GraphError)
+                ctx.remark(UNUSABLE_ANSWER.to_owned());
+                self.end(ctx, HangupCause::GraphError)
             }
-            Input::Status { status: PhoneStatus::Ringing } => self.ringing(desk),
-            Input::Status { status: PhoneStatus::Accepted } => pick_up(desk),
-            Input::Status { status: PhoneStatus::Rejected } => close_ended(desk, HangupCause::Rejected),
-            Input::Media { what, .. } => match desk.path_changed(&what) {
-                Some(cause) => self.end(desk, cause),
+            Input::Status { status: PhoneStatus::Ringing } => self.ringing(ctx),
+            Input::Status { status: PhoneStatus::Accepted } => pick_up(ctx),
+            Input::Status { status: PhoneStatus::Rejected } => close_ended(ctx, HangupCause::Rejected),
+            Input::Media { event: what, .. } => match ctx.path_changed(&what) {
+                Some(cause) => self.end(ctx, cause),
                 None => {
-                    if what == MediaFact::Flowing {
-                        desk.set(Timer::Heard, HEARD_MS);
+                    if what == MediaEvent::Flowing {
+                        ctx.set(Timer::Heard, HEARD_MS);
                     }
                     State::Calling(self)
                 }
             },
             Input::Terminated { termination } => {
-                note(desk, termination);
-                over(desk, HangupCause::NoAnswer)
+                note(ctx, termination);
+                over(ctx, HangupCause::NoAnswer)
             }
-            Input::Command { command: Command::Hangup } => self.end(desk, HangupCause::CancelledByApi),
-            Input::Cut { cause } | Input::Ordered { leg: LegWish::HangUp { cause } } => self.end(desk, cause),
+            Input::Command { command: Command::Hangup } => self.end(ctx, HangupCause::CancelledByApi),
+            Input::HangUp { cause } | Input::ALeg { command: BLegCommand::HangUp { cause } } => self.end(ctx, cause),
             Input::Fetched { fetch, result } => {
-                added::fetched(desk, fetch, result);
+                room_ringback::fetched(ctx, fetch, result);
                 State::Calling(self)
             }
             Input::Offered { .. }
@@ -108,34 +108,34 @@ impl Calling {
             | Input::Voice { .. }
             | Input::Speech { .. }
             | Input::Stream { .. }
-            | Input::Recorded { .. }
+            | Input::Recording { .. }
             | Input::DigitsSent { .. }
             // What else is asked for is for answered calls.
             | Input::Command { .. }
-            | Input::Dialled { .. }
+            | Input::BLeg { .. }
             | Input::Room { .. }
-            | Input::Ordered { leg: LegWish::Proceed | LegWish::Join | LegWish::Ask { .. } }
+            | Input::ALeg { command: BLegCommand::Proceed | BLegCommand::Join | BLegCommand::Forward { .. } }
             | Input::Timer => State::Calling(self),
         }
     }
 
-    pub(super) fn handle_timer(self, desk: &mut Desk, timer: Timer) -> State {
+    pub(super) fn handle_timer(self, ctx: &mut CallContext, timer: Timer) -> State {
         match timer {
-            Timer::Ring | Timer::RingLimit => self.end(desk, HangupCause::RingTimeout),
+            Timer::Ring | Timer::RingLimit => self.end(ctx, HangupCause::RingTimeout),
             Timer::Heard => {
-                desk.remark(
+                ctx.remark(
                     "the user is heard, and no ACCEPTED has come: the call counts as answered"
                         .to_owned(),
                 );
-                pick_up(desk)
+                pick_up(ctx)
             }
             Timer::PathClosed => {
-                let cause = desk.path_cause();
-                self.end(desk, cause)
+                let cause = ctx.path_cause();
+                self.end(ctx, cause)
             }
-            Timer::Reap => self.outcome(desk, &GraphOutcome::Timeout),
+            Timer::Reap => self.outcome(ctx, &GraphOutcome::Timeout),
             Timer::Fetch => {
-                added::fetch_timed_out(desk);
+                room_ringback::fetch_timed_out(ctx);
                 State::Calling(self)
             }
             Timer::AcceptWait
@@ -166,88 +166,88 @@ impl Calling {
     }
 
     /// The call is on its way: from now on the other side has its time to pick up.
-    fn proceed(self, desk: &mut Desk) -> State {
-        desk.timers.clear(Timer::Reap);
-        let ring_ms = desk.setup.outbound.as_ref().map_or(0, |placed| placed.ring_timeout_ms);
-        desk.set(Timer::Ring, ring_ms);
-        desk.state(CallState::Proceeding);
-        add_participant::report(desk, "AddParticipantInitiated");
-        desk.news(LegNews::Placed);
-        added::begin(desk);
+    fn proceed(self, ctx: &mut CallContext) -> State {
+        ctx.timers.clear(Timer::Reap);
+        let ring_ms = ctx.setup.outbound.as_ref().map_or(0, |placed| placed.ring_timeout_ms);
+        ctx.set(Timer::Ring, ring_ms);
+        ctx.state(CallState::Proceeding);
+        add_participant::report(ctx, "AddParticipantInitiated");
+        ctx.news(BLegEvent::Placed);
+        room_ringback::begin(ctx);
         State::Calling(Self { bound: true, ..self })
     }
 
     /// `connect` came to its end.
-    fn outcome(self, desk: &mut Desk, outcome: &GraphOutcome) -> State {
+    fn outcome(self, ctx: &mut CallContext, outcome: &GraphOutcome) -> State {
         // A webhook has named the call: it is there, whatever became of the request.
         if self.bound {
             return State::Calling(self);
         }
-        match (desk.setup.call_type, outcome) {
+        match (ctx.setup.call_type, outcome) {
             // A web leg has no name at Meta to wait for: its phones ring, or there are none.
-            (CallType::Web, GraphOutcome::Done) => return self.proceed(desk),
+            (CallType::Web, GraphOutcome::Done) => return self.proceed(ctx),
             (CallType::Web, _) => {
-                desk.remark("no phone has registered as this endpoint".to_owned());
-                return over(desk, HangupCause::EndpointNotRegistered);
+                ctx.remark("no phone has registered as this endpoint".to_owned());
+                return over(ctx, HangupCause::EndpointNotRegistered);
             }
             (CallType::Whatsapp, GraphOutcome::Done) => return State::Calling(self),
             (CallType::Whatsapp, _) => {}
         }
         let cause = connect_cause(outcome);
-        desk.remark(format!("connect failed ({}): {}", describe(outcome), advice(cause)));
+        ctx.remark(format!("connect failed ({}): {}", describe(outcome), advice(cause)));
         if is_unknown(outcome) {
-            end_here(desk, cause);
-            return Unbound::doubt(desk);
+            end_here(ctx, cause);
+            return UnboundState::doubt(ctx);
         }
-        over(desk, cause)
+        over(ctx, cause)
     }
 
     /// The user's phone rings: told once.
-    fn ringing(self, desk: &mut Desk) -> State {
+    fn ringing(self, ctx: &mut CallContext) -> State {
         if self.rung {
             return State::Calling(self);
         }
-        desk.state(CallState::Ringing);
-        add_participant::report(desk, "AddParticipantRinging");
-        desk.news(LegNews::Ringing);
-        let placed = desk.setup.outbound.clone().unwrap_or_default();
+        ctx.state(CallState::Ringing);
+        add_participant::report(ctx, "AddParticipantRinging");
+        ctx.news(BLegEvent::Ringing);
+        let placed = ctx.setup.outbound.clone().unwrap_or_default();
         if let Some((url, method)) = placed.ring {
-            let params = params::common(desk, Event::Ring);
-            desk.wish(Output::Notify {
-                notice: Notice { kind: NoticeKind::Ring, url, method, params },
+            let params = params::common(ctx, Event::Ring);
+            ctx.wish(Output::Callback {
+                callback: CallbackRequest { kind: CallbackKind::Ring, url, method, params },
             });
         }
         if let Some(limit_ms) = placed.hangup_on_ring_ms {
-            desk.set(Timer::RingLimit, limit_ms);
+            ctx.set(Timer::RingLimit, limit_ms);
         }
         State::Calling(Self { rung: true, ..self })
     }
 
     /// Ours: `terminate` follows, as soon as there is an id to name.
-    fn end(self, desk: &mut Desk, cause: HangupCause) -> State {
+    fn end(self, ctx: &mut CallContext, cause: HangupCause) -> State {
         if self.bound {
-            return close(desk, cause);
+            return close(ctx, cause);
         }
-        end_here(desk, cause);
-        desk.reap();
-        State::Unbound(Unbound { asked: true })
+        end_here(ctx, cause);
+        ctx.reap();
+        State::Unbound(UnboundState { asked: true })
     }
 }
 
 /// Answered: by our clock, whatever Meta says of the moment.
-fn pick_up(desk: &mut Desk) -> State {
+fn pick_up(ctx: &mut CallContext) -> State {
     for timer in [Timer::Ring, Timer::RingLimit, Timer::Heard] {
-        desk.timers.clear(timer);
+        ctx.timers.clear(timer);
     }
-    Live::begin_placed(desk)
+    LiveState::begin_placed(ctx)
 }
 
-impl Unbound {
+impl UnboundState {
     /// Nothing is known of the call any more: its slot is given back, its name is kept for a while.
-    fn doubt(desk: &mut Desk) -> State {
-        desk.wish(Output::FreeSlot);
-        desk.timers.clear(Timer::Reap);
-        desk.set(Timer::Doubt, DOUBT_MS);
+    fn doubt(ctx: &mut CallContext) -> State {
+        ctx.wish(Output::FreeSlot);
+        ctx.timers.clear(Timer::Reap);
+        ctx.set(Timer::Doubt, DOUBT_MS);
         State::Unbound(Self { asked: false })
     }
 
@@ -256,25 +256,25 @@ impl Unbound {
         !self.asked
     }
 
-    pub(super) fn draw(&self, sketch: &mut Sketch) {
-        sketch.say("waits_for", [word(if self.asked { "connects_answer" } else { "metas_id" })]);
+    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.say("waits_for", [word(if self.asked { "connects_answer" } else { "metas_id" })]);
     }
 
-    pub(super) fn handle(self, desk: &mut Desk, fact: Input) -> State {
+    pub(super) fn handle(self, ctx: &mut CallContext, fact: Input) -> State {
         match fact {
             Input::Bound { wacid } => {
-                desk.setup.wacid = Some(wacid);
-                desk.timers.clear(Timer::Doubt);
-                close_late(desk)
+                ctx.setup.wacid = Some(wacid);
+                ctx.timers.clear(Timer::Doubt);
+                close_late(ctx)
             }
             Input::Graph { action: GraphAction::Connect, outcome }
                 if self.asked && is_unknown(&outcome) =>
             {
-                Self::doubt(desk)
+                Self::doubt(ctx)
             }
             // With `Done` came `Bound`, before this.
-            Input::Graph { action: GraphAction::Connect, .. } if self.asked => gone(desk),
-            Input::Terminated { .. } => gone(desk),
+            Input::Graph { action: GraphAction::Connect, .. } if self.asked => gone(ctx),
+            Input::Terminated { .. } => gone(ctx),
             Input::Offered { .. }
             | Input::Placed { .. }
             | Input::SdpAnswer { .. }
@@ -289,20 +289,20 @@ impl Unbound {
             | Input::Voice { .. }
             | Input::Speech { .. }
             | Input::Stream { .. }
-            | Input::Recorded { .. }
+            | Input::Recording { .. }
             | Input::DigitsSent { .. }
-            | Input::Dialled { .. }
-            | Input::Ordered { .. }
+            | Input::BLeg { .. }
+            | Input::ALeg { .. }
             | Input::Room { .. }
             | Input::Command { .. }
-            | Input::Cut { .. }
+            | Input::HangUp { .. }
             | Input::Timer => State::Unbound(self),
         }
     }
 
-    pub(super) fn handle_timer(self, desk: &mut Desk, timer: Timer) -> State {
+    pub(super) fn handle_timer(self, ctx: &mut CallContext, timer: Timer) -> State {
         match timer {
-            Timer::Doubt | Timer::Reap => gone(desk),
+            Timer::Doubt | Timer::Reap => gone(ctx),
             Timer::AcceptWait
             | Timer::Accept
             | Timer::Ring

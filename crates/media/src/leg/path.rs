@@ -22,7 +22,7 @@ use crate::rtp::{Looks, looks};
 use crate::stun;
 use crate::tap::Tapped;
 use crate::transport::{Making, Received, Sending, Transport};
-use machine::{MediaFact, MediaFault};
+use machine::{MediaEvent, MediaFault};
 
 /// SSRCs of the peer that the agent knows at a time; more than one comes of a change on its side.
 const SSRCS_MAX: usize = 4;
@@ -214,7 +214,7 @@ impl Leg {
         match event {
             Event::IceConnectionStateChange(state) if state.is_connected() && !self.ice_up => {
                 self.ice_up = true;
-                self.tell(LegEvent::Fact(MediaFact::IceUp));
+                self.tell(LegEvent::Fact(MediaEvent::IceUp));
                 if self.dtls_client && self.rtc.direct_api().start_dtls(true).is_err() {
                     self.lose(MediaFault::DtlsFailed);
                 }
@@ -230,7 +230,7 @@ impl Leg {
                 self.checks = None;
                 self.last_valid = now;
                 self.take_over(now);
-                self.tell(LegEvent::Fact(MediaFact::Connected));
+                self.tell(LegEvent::Fact(MediaEvent::Connected));
             }
             // Where ICE has the peer now: the agent sends nothing by which we would see it. What the peer nominates is
             // followed sooner.
@@ -304,11 +304,11 @@ impl Leg {
         count(&self.counters.rtp_in);
         self.uncounted.0 += 1;
         if !std::mem::replace(&mut self.heard, true) {
-            self.tell(LegEvent::Fact(MediaFact::FirstPacket));
+            self.tell(LegEvent::Fact(MediaEvent::FirstPacket));
         }
         self.flowing_in = self.flowing_in.map(|left| left.saturating_sub(1));
         if self.flowing_in.take_if(|left| *left == 0).is_some() {
-            self.tell(LegEvent::Fact(MediaFact::Flowing));
+            self.tell(LegEvent::Fact(MediaEvent::Flowing));
         }
         let Received { ssrc, timestamp, payload, .. } = *packet;
         if is_key {

@@ -26,7 +26,7 @@ pub use source::{Part, Pause, Source};
 use super::voice::Judge;
 use crate::opus::Rate;
 use file::SoundFile;
-use machine::RecordEnd;
+use machine::RecordingEndReason;
 
 /// What recordings are made of: 16 kHz, as much as a WhatsApp call has.
 pub const RATE: Rate = Rate::Hz16000;
@@ -55,7 +55,7 @@ pub struct Order {
 /// What has become of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    pub end: RecordEnd,
+    pub end: RecordingEndReason,
     /// Milliseconds of sound in the file.
     pub duration_ms: u64,
     /// Why it failed, if it did: what was recorded before is in the file, if there is one.
@@ -71,14 +71,14 @@ const GO_ON: u8 = u8::MAX;
 
 impl Tape {
     /// Ends it within a moment; said twice, the first counts.
-    pub fn stop(&self, end: RecordEnd) {
+    pub fn stop(&self, end: RecordingEndReason) {
         let _ = self.0.compare_exchange(GO_ON, end.number(), Ordering::AcqRel, Ordering::Acquire);
     }
 }
 
 impl Drop for Tape {
     fn drop(&mut self) {
-        self.stop(RecordEnd::HungUp);
+        self.stop(RecordingEndReason::HungUp);
     }
 }
 
@@ -217,7 +217,7 @@ fn run(queue: &Receiver<Begin>, load: &AtomicUsize) {
             if stopped {
                 let _ = job.stop.compare_exchange(
                     GO_ON,
-                    RecordEnd::HungUp.number(),
+                    RecordingEndReason::HungUp.number(),
                     Ordering::AcqRel,
                     Ordering::Acquire,
                 );
@@ -282,7 +282,7 @@ impl Job {
             }
         }
         // Asked before the source is emptied: what had come by then is in the file.
-        let stop = RecordEnd::of_number(self.stop.load(Ordering::Acquire));
+        let stop = RecordingEndReason::from_number(self.stop.load(Ordering::Acquire));
         let over = self.source.is_over();
         let [max, silence] = [Some(self.order.max), self.order.silence].map(|time| time.map(steps));
         let Some(file) = &mut self.file else { return };
@@ -295,15 +295,15 @@ impl Job {
             self.steps += 1;
             self.quiet = if self.judge.hear(left) { 0 } else { self.quiet + 1 };
             if max.is_some_and(|max| self.steps >= max) {
-                end = Some(RecordEnd::MaxLength);
+                end = Some(RecordingEndReason::MaxLength);
             } else if silence.is_some_and(|silence| self.quiet >= silence) {
-                end = Some(RecordEnd::Silence);
+                end = Some(RecordingEndReason::Silence);
             }
             if end.is_some() {
                 break;
             }
         }
-        let end = end.or(stop).or(over.then_some(RecordEnd::HungUp));
+        let end = end.or(stop).or(over.then_some(RecordingEndReason::HungUp));
         let kept = match end {
             Some(end) => file.finish().map(|()| Some(end)),
             None => file.keep().map(|()| None),
@@ -337,7 +337,7 @@ impl Job {
                 }
             };
         }
-        self.over(RecordEnd::Failed, Some(why));
+        self.over(RecordingEndReason::Failed, Some(why));
     }
 
     fn fault(&mut self, fault: &(dyn Any + Send)) {
@@ -346,7 +346,7 @@ impl Job {
         self.failed(&std::io::Error::other("a fault of ours; the node's log says which"));
     }
 
-    fn over(&mut self, end: RecordEnd, failure: Option<String>) {
+    fn over(&mut self, end: RecordingEndReason, failure: Option<String>) {
         if let Some(told) = self.told.take() {
             told(Recorded { end, duration_ms: self.steps.saturating_mul(STEP_MS), failure });
         }

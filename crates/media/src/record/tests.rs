@@ -47,7 +47,7 @@ fn order(format: Format, stereo: bool) -> Order {
 fn recorded(
     order: Order,
     source: Box<Script>,
-    stop: Option<RecordEnd>,
+    stop: Option<RecordingEndReason>,
 ) -> (Recorded, Option<Vec<u8>>) {
     let folder = tempfile::tempdir().unwrap();
     let recorder = Recorder::start(folder.path(), 1).unwrap();
@@ -76,7 +76,7 @@ fn samples(wav: &[u8]) -> Vec<i16> {
 #[test]
 fn a_wav_has_both_sides_apart_or_together() {
     let (ended, wav) = recorded(order(Format::Wav, true), Script::new([3_000; 10], true), None);
-    assert_eq!(ended, Recorded { end: RecordEnd::HungUp, duration_ms: 200, failure: None });
+    assert_eq!(ended, Recorded { end: RecordingEndReason::HungUp, duration_ms: 200, failure: None });
     let pcm = samples(&wav.unwrap());
     assert_eq!(pcm.len(), 10 * FRAME * 2);
     assert_eq!(pcm.get(..4), Some(&[3_000, 1_000, 3_000, 1_000][..]));
@@ -92,21 +92,21 @@ fn a_wav_has_both_sides_apart_or_together() {
 fn it_ends_at_its_length_after_silence_or_when_it_is_told() {
     let long = Order { max: Duration::from_secs(1), ..order(Format::Wav, true) };
     let (ended, wav) = recorded(long, Script::new([3_000; 500], false), None);
-    assert_eq!((ended.end, ended.duration_ms), (RecordEnd::MaxLength, 1_000));
+    assert_eq!((ended.end, ended.duration_ms), (RecordingEndReason::MaxLength, 1_000));
     assert_eq!(samples(&wav.unwrap()).len(), 2 * 16_000);
     // From the beginning on, where nobody says anything.
     let quiet = Order { silence: Some(Duration::from_secs(2)), ..order(Format::Wav, true) };
     let (ended, _) = recorded(quiet, Script::new([0; 500], false), None);
-    assert_eq!((ended.end, ended.duration_ms), (RecordEnd::Silence, 2_000));
+    assert_eq!((ended.end, ended.duration_ms), (RecordingEndReason::Silence, 2_000));
     let spoken = [3_000; 50].into_iter().chain([0; 500]);
     let (ended, _) = recorded(quiet, Script::new(spoken, false), None);
-    assert_eq!((ended.end, ended.duration_ms), (RecordEnd::Silence, 3_000));
+    assert_eq!((ended.end, ended.duration_ms), (RecordingEndReason::Silence, 3_000));
     let (ended, _) = recorded(
         order(Format::Wav, true),
         Script::new([3_000; 5], false),
-        Some(RecordEnd::FinishedOnKey),
+        Some(RecordingEndReason::FinishedOnKey),
     );
-    assert_eq!((ended.end, ended.duration_ms), (RecordEnd::FinishedOnKey, 100));
+    assert_eq!((ended.end, ended.duration_ms), (RecordingEndReason::FinishedOnKey, 100));
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_recorder_that_stops_completes_its_files() {
     let told_by = Box::new(move |recorded| tell.send(recorded).unwrap());
     let _tape = recorder.begin(order, Script::new([3_000; 20], false), told_by).unwrap();
     recorder.stop();
-    assert_eq!(told.recv().unwrap().end, RecordEnd::HungUp);
+    assert_eq!(told.recv().unwrap().end, RecordingEndReason::HungUp);
     assert!(recorder.is_empty());
     assert!(folder.path().join(name(order.id, Format::Wav)).exists());
     assert!(recorder.begin(order, Script::new([], true), Box::new(|_| {})).is_err());
@@ -134,7 +134,7 @@ fn a_folder_that_takes_nothing_is_told_and_leaves_nothing() {
     let _tape =
         recorder.begin(order(Format::Wav, true), Script::new([3_000; 5], false), told_by).unwrap();
     let ended = told.recv_timeout(Duration::from_secs(20)).unwrap();
-    assert_eq!((ended.end, ended.duration_ms), (RecordEnd::Failed, 0));
+    assert_eq!((ended.end, ended.duration_ms), (RecordingEndReason::Failed, 0));
     assert!(ended.failure.is_some_and(|why| why.contains("could not be written")));
 }
 
@@ -181,7 +181,7 @@ fn a_full_disk_ends_a_recording_with_what_is_on_it_and_leaves_nothing_in_the_mak
             let steps = u64::try_from(kept * 50 / second).unwrap();
             assert_eq!(
                 (ended.end, ended.duration_ms),
-                (RecordEnd::Failed, steps * 20),
+                (RecordingEndReason::Failed, steps * 20),
                 "room for {room}"
             );
             assert!(
@@ -200,13 +200,13 @@ fn a_full_disk_ends_a_recording_with_what_is_on_it_and_leaves_nothing_in_the_mak
 fn a_full_disk_leaves_an_mp3_of_whole_writes() {
     let mp3 = order(Format::Mp3, false);
     let (ended, files) = on_a_disk_with(10_000, mp3, 500);
-    assert_eq!(ended.end, RecordEnd::Failed);
+    assert_eq!(ended.end, RecordingEndReason::Failed);
     assert!((1_000..3_000).contains(&ended.duration_ms), "{ended:?}");
     let [(file, bytes)] = files.as_slice() else { panic!("{files:?}") };
     assert_eq!(*file, name(mp3.id, Format::Mp3));
     assert!((3_500..10_000).contains(bytes), "{bytes}");
     let (ended, files) = on_a_disk_with(100, order(Format::Mp3, false), 60);
-    assert_eq!((ended.end, ended.duration_ms, files), (RecordEnd::Failed, 0, vec![]));
+    assert_eq!((ended.end, ended.duration_ms, files), (RecordingEndReason::Failed, 0, vec![]));
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn an_mp3_has_the_sound_and_its_length_and_can_be_repaired() {
     for stereo in [false, true] {
         let (ended, mp3) =
             recorded(order(Format::Mp3, stereo), Script::new([3_000; 100], true), None);
-        assert_eq!((ended.end, ended.duration_ms), (RecordEnd::HungUp, 2_000));
+        assert_eq!((ended.end, ended.duration_ms), (RecordingEndReason::HungUp, 2_000));
         let mp3 = mp3.unwrap();
         let rate = if stereo { 64_000 } else { 32_000 };
         let expected = rate / 8 * 2;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::NewCallback;
 use crate::turns::Answers;
-use machine::{EVENT_BODY, EVENT_TYPE, Notice, NoticeKind, Param};
+use machine::{EVENT_BODY, EVENT_TYPE, CallbackRequest, CallbackKind, Param};
 use model::{
     AuthId, CallUuid, ConversationStatus, Direction, E164, MessageStatus, Method, PhoneNumberId,
     Routing, Timestamp,
@@ -169,8 +169,8 @@ impl Draft {
             .into_iter()
             .map(|(name, value)| (name.into(), Param::Plain(value.into())))
             .collect();
-        let notice = Notice {
-            kind: NoticeKind::Event,
+        let notice = CallbackRequest {
+            kind: CallbackKind::Event,
             url: DocUrl(to.as_str().into()),
             method: Method::Post,
             params,
@@ -184,8 +184,8 @@ impl Draft {
             .params
             .iter()
             .map(|(name, value)| (name.clone().into(), Param::Plain(value.clone().into())));
-        let notice = Notice {
-            kind: NoticeKind::Message,
+        let notice = CallbackRequest {
+            kind: CallbackKind::Message,
             url: DocUrl(form.url.as_str().into()),
             method: Method::Post,
             params: params.collect(),
@@ -193,7 +193,7 @@ impl Draft {
         Some(self.callback(form.event_id, form.origin.clone(), notice, order))
     }
 
-    fn callback(&self, event_id: Uuid, origin: String, notice: Notice, order: Uuid) -> NewCallback {
+    fn callback(&self, event_id: Uuid, origin: String, notice: CallbackRequest, order: Uuid) -> NewCallback {
         NewCallback {
             event_id,
             call: CallUuid(order),

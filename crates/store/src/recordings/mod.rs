@@ -11,7 +11,7 @@ use super::calls::within;
 use super::seal::Seal;
 use super::sql::{self, Conn, Pool, QueryBuilder, Row};
 use super::{Compare, Scope, StoreError, failed};
-use machine::{Notice, RecordEnd, TranscriptOrder};
+use machine::{CallbackRequest, RecordingEndReason, TranscriptOrder};
 use model::{AuthId, CallUuid, Timestamp};
 
 /// A recording that begins.
@@ -35,7 +35,7 @@ pub struct RecordingStart {
     pub node_id: String,
     pub started: Timestamp,
     /// What is sent when it has ended, with what there is to say of it added. They hold no secret.
-    pub notices: Vec<Notice>,
+    pub notices: Vec<CallbackRequest>,
     /// What is said in it is to be written down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcript: Option<TranscriptOrder>,
@@ -46,7 +46,7 @@ pub struct RecordingStart {
 pub struct RecordingEnd {
     pub ended: Timestamp,
     pub duration_ms: u64,
-    pub end: RecordEnd,
+    pub end: RecordingEndReason,
     /// When it is to be copied to other storage, if it is.
     pub upload: Option<Timestamp>,
     /// When what is said in it is to be written down, if it is.
@@ -240,7 +240,7 @@ pub(super) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx:
 }
 
 /// See [`TranscriptWrite`]; what tells of it is put into the outbox once, unless the recording was taken away.
-pub(super) async fn transcribed(
+pub(super) async fn transcription_callback(
     to: &mut Conn,
     seal: &Seal,
     write: &TranscriptWrite,
@@ -517,7 +517,7 @@ mod tests {
         let end = RecordingEnd {
             ended,
             duration_ms: 3_500,
-            end: RecordEnd::Silence,
+            end: RecordingEndReason::Silence,
             upload: None,
             transcribe: None,
         };
@@ -624,7 +624,7 @@ mod tests {
     }
     #[tokio::test]
     async fn what_is_said_is_written_down_before_the_file_goes_and_told_once() {
-        use machine::transcribed;
+        use machine::transcription_callback;
         use model::Method;
         use xml::ast::{DocUrl, Target};
         let folder = tempfile::tempdir().unwrap();
@@ -656,7 +656,7 @@ mod tests {
             main_account: start.main_account.clone(),
             node_id: "node".to_owned(),
             origin: "https://a.example.com".to_owned(),
-            notice: transcribed(&order, start.call, start.id, 3_500, "hello", ""),
+            notice: transcription_callback(&order, start.call, start.id, 3_500, "hello", ""),
             shut: None,
             created: at(700),
         };

@@ -9,27 +9,27 @@ mod events;
 mod music;
 mod target;
 
-use super::patterns::Patterns;
+use super::patterns::DigitPatterns;
 use super::{At, Flow, Instruction};
-use crate::activity::{Action, Activity, Finished, Gate, Progress, Stop, Turn};
-use crate::contract::dial::headers;
+use crate::activity::{Action, Activity, Completion, Env, Progress, Readiness, Stop};
+use crate::context::CallContext;
+use crate::contract::dial::sip_headers;
 use crate::contract::display::foreign;
 use crate::contract::time::millis;
 use crate::contract::{
-    CallTime, Confirm, Destination, DialError, DialOrder, DialledBy, FetchFailure, FetchId,
-    Fetched, LegNews, LegWish, MediaOrder, Output, PlayId, RING_MAX_MS,
+    BLegCommand, BLegEvent, BLegSetup, CallTime, Confirmation, Destination, DialError, DialOrder,
+    FetchFailure, FetchId, FetchResponse, MediaCommand, Output, PlayId, RING_MAX_MS,
 };
-use crate::desk::Desk;
-use crate::keys::Key;
-use crate::picture::{Sketch, text, word};
+use crate::digits::Key;
+use crate::snapshot::{SnapshotBuilder, text, word};
 use crate::timers::Timer;
-use events::Happened;
+use events::TargetEvent;
 use model::{CallUuid, Digit, Direction, HangupCause, Method, last_four};
 use music::Music;
 use xml::ast::{Dial, DialTarget};
 
 /// A `Dial` being carried out.
-struct Dialing {
+struct DialAttempt {
     dial: Box<Dial>,
     legs: Vec<BLeg>,
     /// Of `legs`: who answered.
@@ -47,8 +47,8 @@ struct Dialing {
     /// What the target ended with that was placed and ended last; the winner, if there was one.
     last_end: Option<HangupCause>,
     music: Music,
-    typed_by_a: Patterns,
-    typed_by_b: Patterns,
+    typed_by_a: DigitPatterns,
+    typed_by_b: DigitPatterns,
 }
 
 /// A target.
@@ -74,9 +74,9 @@ enum Phase {
 
 /// Begins: whoever may not be called is not, all others are at once.
 impl Instruction for Dial {
-    fn start(&self, turn: &mut Turn<'_>, _: At) -> Flow {
-        let mut dialing = Dialing::place(self, turn.desk);
-        match dialing.begin(turn.desk) {
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
+        let mut dialing = DialAttempt::place(self, env.ctx);
+        match dialing.begin(env.ctx) {
             Some(finished) => Flow::Finished(finished),
             None => Flow::run(dialing),
         }
@@ -92,8 +92,8 @@ impl Instruction for Dial {
     }
 }
 
-impl Dialing {
-    fn place(dial: &Dial, desk: &mut Desk) -> Self {
+impl DialAttempt {
+    fn place(dial: &Dial, ctx: &mut CallContext) -> Self {
         let mut dialing = Self {
             dial: Box::new(dial.clone()),
             legs: Vec::with_capacity(dial.targets.len()),
@@ -105,40 +105,40 @@ impl Dialing {
             first_error: None,
             last_end: None,
             music: Music::of(&dial.dial_music),
-            typed_by_a: Patterns::new(&dial.digits_match),
-            typed_by_b: Patterns::new(&dial.digits_match_b_leg),
+            typed_by_a: DigitPatterns::new(&dial.digits_match),
+            typed_by_b: DigitPatterns::new(&dial.digits_match_b_leg),
         };
         for (position, target) in (1..).zip(&dial.targets) {
-            let (from, to) = target::parties(dial, target, desk);
-            let call = desk.next_leg();
+            let (from, to) = target::parties(dial, target, ctx);
+            let call = ctx.next_leg();
             let leg = BLeg {
                 call,
                 position,
                 from,
                 to,
                 phase: Phase::Asked,
-                begun: desk.now,
+                begun: ctx.now,
                 answered: None,
             };
-            let destination = target::destination(desk, target, &leg.from);
+            let destination = target::destination(ctx, target, &leg.from);
             dialing.legs.push(leg);
             match destination {
                 Ok(destination) => {
-                    let order = Box::new(dialing.order(desk, target, call, position, destination));
-                    desk.wish(Output::Dial { order });
+                    let order = Box::new(dialing.order(ctx, target, call, position, destination));
+                    ctx.wish(Output::Dial { order });
                 }
-                Err(error) => dialing.not_placed(desk, dialing.legs.len() - 1, error, ""),
+                Err(error) => dialing.not_placed(ctx, dialing.legs.len() - 1, error, ""),
             }
         }
         dialing
     }
 
     /// Whether it is over already; else its time begins.
-    fn begin(&mut self, desk: &mut Desk) -> Option<Finished> {
+    fn begin(&mut self, ctx: &mut CallContext) -> Option<Completion> {
         if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
-            desk.set(Timer::DialRing, self.ring_ms());
+            ctx.set(Timer::DialRing, self.ring_ms());
         }
-        self.so_far(desk)
+        self.so_far(ctx)
     }
 
     fn ring_ms(&self) -> u64 {
@@ -147,7 +147,7 @@ impl Dialing {
 
     fn order(
         &self,
-        desk: &Desk,
+        ctx: &CallContext,
         target: &DialTarget,
         call: CallUuid,
         position: u8,
@@ -155,15 +155,15 @@ impl Dialing {
     ) -> DialOrder {
         let dial = &self.dial;
         // A key without a sound has no effect (W312).
-        let confirm = dial.confirm_sound.is_some().then(|| Confirm {
+        let confirm = dial.confirm_sound.is_some().then(|| Confirmation {
             sound: dial.confirm_sound.clone(),
             method: Method::Post,
             key: dial.confirm_key,
             timeout_ms: millis(dial.confirm_timeout),
         });
-        let a_request = (desk.setup.direction == Direction::Outbound).then_some(desk.setup.call);
-        let mut pairs = headers(&dial.sip_headers);
-        for (name, value) in headers(&target.sip_headers) {
+        let a_request = (ctx.setup.direction == Direction::Outbound).then_some(ctx.setup.call);
+        let mut pairs = sip_headers(&dial.sip_headers);
+        for (name, value) in sip_headers(&target.sip_headers) {
             pairs.retain(|(other, _)| *other != name);
             pairs.push((name, value));
         }
@@ -179,53 +179,54 @@ impl Dialing {
             headers: pairs,
             ring_timeout_ms: self.ring_ms(),
             send_digits: target.send_digits.clone(),
-            dialled: DialledBy {
-                a_leg: desk.setup.call,
+            b_leg: BLegSetup {
+                a_leg: ctx.setup.call,
                 a_request,
                 confirm,
-                tells_keys: !dial.digits_match_b_leg.is_empty(),
+                report_digits: !dial.digits_match_b_leg.is_empty(),
             },
         }
     }
 
     /// Whether the caller's keys are meant for this: they are no secret then, the application is told of them.
-    fn takes_keys(&self) -> bool {
+    fn takes_digits(&self) -> bool {
         self.joined && (self.dial.hangup_on_star || !self.dial.digits_match.is_empty())
     }
 
-    fn placed(&mut self, desk: &mut Desk, gate: Gate, at: usize) {
+    fn placed(&mut self, ctx: &mut CallContext, readiness: Readiness, at: usize) {
         if let Some(leg) = self.legs.get_mut(at)
             && leg.phase == Phase::Asked
         {
             leg.phase = Phase::Placed;
             if !std::mem::replace(&mut self.placed, true) {
-                self.music.begin(desk);
-                self.music.play(desk, gate);
+                self.music.begin(ctx);
+                self.music.play(ctx, readiness);
             }
         }
     }
 
     /// The first to answer has won; the others ring no longer.
-    fn answered(&mut self, desk: &mut Desk, at: usize) {
+    fn answered(&mut self, ctx: &mut CallContext, at: usize) {
         if self.winner.is_some() {
             return;
         }
         self.winner = Some(at);
-        desk.timers.clear(Timer::DialRing);
-        let now = desk.now;
+        ctx.timers.clear(Timer::DialRing);
+        let now = ctx.now;
         let Some(leg) = self.legs.get_mut(at) else { return };
         leg.answered = Some(now);
-        desk.wish(Output::Order { call: leg.call, leg: LegWish::Proceed });
-        self.tell(desk, at, Happened::Answer);
+        ctx.wish(Output::BLeg { call: leg.call, command: BLegCommand::Proceed });
+        self.tell(ctx, at, TargetEvent::Answer);
         for other in 0..self.legs.len() {
             if other != at {
-                self.end(desk, other, HangupCause::LostRace);
+                self.end(ctx, other, HangupCause::LostRace);
             }
         }
     }
 
-    fn join(&mut self, desk: &mut Desk, gate: Gate) {
-        let Some(winner) = self.winner.filter(|_| self.ready && !self.joined && gate == Gate::Open)
+    fn join(&mut self, ctx: &mut CallContext, readiness: Readiness) {
+        let Some(winner) =
+            self.winner.filter(|_| self.ready && !self.joined && readiness == Readiness::Open)
         else {
             return;
         };
@@ -233,82 +234,82 @@ impl Dialing {
             return;
         };
         self.joined = true;
-        self.music.stop(desk);
-        desk.wish(Output::Order { call: leg.call, leg: LegWish::Join });
-        desk.set(Timer::DialLimit, millis(self.dial.time_limit));
-        self.tell(desk, winner, Happened::Connected);
+        self.music.stop(ctx);
+        ctx.wish(Output::BLeg { call: leg.call, command: BLegCommand::Join });
+        ctx.set(Timer::DialLimit, millis(self.dial.time_limit));
+        self.tell(ctx, winner, TargetEvent::Connected);
     }
 
-    fn match_patterns(&mut self, desk: &mut Desk, digit: Digit, by_a: bool) {
+    fn match_patterns(&mut self, ctx: &mut CallContext, digit: Digit, by_a: bool) {
         let Some(winner) = self.winner.filter(|_| self.joined) else { return };
         let patterns = if by_a { &mut self.typed_by_a } else { &mut self.typed_by_b };
         for pattern in patterns.pressed(digit) {
-            self.tell(desk, winner, Happened::Digits { pattern: &pattern, by_a });
+            self.tell(ctx, winner, TargetEvent::Digits { pattern: &pattern, by_a });
         }
     }
 
     /// A target is not placed: said plainly, and told as its hangup.
-    fn not_placed(&mut self, desk: &mut Desk, at: usize, error: DialError, detail: &str) {
+    fn not_placed(&mut self, ctx: &mut CallContext, at: usize, error: DialError, detail: &str) {
         let Some(leg) = self.legs.get_mut(at) else { return };
         leg.phase = Phase::Over;
         let (position, to) = (leg.position, shown(&leg.to));
-        let why = if detail.is_empty() { error.why() } else { detail };
-        desk.remark(format!(
+        let why = if detail.is_empty() { error.explanation() } else { detail };
+        ctx.remark(format!(
             "Dial: target {position}, {to}, is not called: {}: {why}",
             error.as_str()
         ));
         self.first_error.get_or_insert(error);
-        self.tell(desk, at, Happened::Hangup { cause: error.cause(), error: Some(error) });
+        self.tell(ctx, at, TargetEvent::Hangup { cause: error.cause(), error: Some(error) });
     }
 
     /// A leg is to end, and counts as ended.
-    fn end(&mut self, desk: &mut Desk, at: usize, cause: HangupCause) {
+    fn end(&mut self, ctx: &mut CallContext, at: usize, cause: HangupCause) {
         let Some(leg) = self.legs.get(at).filter(|leg| leg.phase != Phase::Over) else { return };
-        desk.wish(Output::Order { call: leg.call, leg: LegWish::HangUp { cause } });
-        self.ended(desk, at, cause);
+        ctx.wish(Output::BLeg { call: leg.call, command: BLegCommand::HangUp { cause } });
+        self.ended(ctx, at, cause);
     }
 
-    fn end_all(&mut self, desk: &mut Desk, cause: impl Fn(&BLeg) -> HangupCause) {
+    fn end_all(&mut self, ctx: &mut CallContext, cause: impl Fn(&BLeg) -> HangupCause) {
         for at in 0..self.legs.len() {
             if let Some(cause) = self.legs.get(at).map(&cause) {
-                self.end(desk, at, cause);
+                self.end(ctx, at, cause);
             }
         }
     }
 
-    fn ended(&mut self, desk: &mut Desk, at: usize, cause: HangupCause) {
+    fn ended(&mut self, ctx: &mut CallContext, at: usize, cause: HangupCause) {
         let Some(leg) = self.legs.get_mut(at) else { return };
         leg.phase = Phase::Over;
         if self.winner.is_none_or(|winner| winner == at) {
             self.last_end = Some(cause);
         }
         if self.winner == Some(at) && self.joined {
-            desk.media(MediaOrder::Part);
+            ctx.media(MediaCommand::Unjoin);
         }
-        self.tell(desk, at, Happened::Hangup { cause, error: None });
+        self.tell(ctx, at, TargetEvent::Hangup { cause, error: None });
     }
 
     /// How the element ended. `None` while a leg is up.
-    fn so_far(&mut self, desk: &mut Desk) -> Option<Finished> {
+    fn so_far(&mut self, ctx: &mut CallContext) -> Option<Completion> {
         if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
             return None;
         }
-        self.clean_up(desk);
+        self.clean_up(ctx);
         let finished = match self.failed_before_placing() {
-            Some(error) => Finished::failed(error.as_str()),
-            None => Finished::done(self.status().0),
+            Some(error) => Completion::failed(error.as_str()),
+            None => Completion::done(self.status().0),
         };
-        Some(finished.with_action(self.action(desk)))
+        Some(finished.with_action(self.action(ctx)))
     }
 
-    fn progress(&mut self, desk: &mut Desk) -> Progress {
-        self.so_far(desk).map_or(Progress::Pending, Progress::Finished)
+    fn progress(&mut self, ctx: &mut CallContext) -> Progress {
+        self.so_far(ctx).map_or(Progress::Pending, Progress::Finished)
     }
 
-    fn clean_up(&mut self, desk: &mut Desk) {
-        desk.timers.clear(Timer::DialRing);
-        desk.timers.clear(Timer::DialLimit);
-        self.music.stop(desk);
+    fn clean_up(&mut self, ctx: &mut CallContext) {
+        ctx.timers.clear(Timer::DialRing);
+        ctx.timers.clear(Timer::DialLimit);
+        self.music.stop(ctx);
     }
 
     /// `DialStatus`, and the cause behind it.
@@ -327,121 +328,121 @@ impl Dialing {
     }
 
     /// Where the outcome goes.
-    fn action(&self, desk: &Desk) -> Option<Action> {
+    fn action(&self, ctx: &CallContext) -> Option<Action> {
         Some(Action {
             target: self.dial.action.clone()?,
             redirect: self.dial.redirect,
-            params: self.outcome(desk),
+            params: self.outcome(ctx),
             repeat_after_hangup: false,
         })
     }
 }
 
-impl Activity for Dialing {
+impl Activity for DialAttempt {
     fn fetched(
         &mut self,
-        turn: &mut Turn<'_>,
+        env: &mut Env<'_>,
         fetch: FetchId,
-        result: Result<Fetched, FetchFailure>,
+        result: Result<FetchResponse, FetchFailure>,
     ) -> Progress {
-        self.music.fetched(turn.desk, turn.gate, fetch, result);
+        self.music.fetched(env.ctx, env.readiness, fetch, result);
         Progress::Pending
     }
 
-    fn played(&mut self, turn: &mut Turn<'_>, play: PlayId) -> Progress {
-        self.music.played(turn.desk, turn.gate, play);
+    fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
+        self.music.played(env.ctx, env.readiness, play);
         Progress::Pending
     }
 
-    fn play_failed(&mut self, turn: &mut Turn<'_>, play: PlayId, item: u16, reason: &str) {
+    fn play_failed(&mut self, env: &mut Env<'_>, play: PlayId, item: u16, reason: &str) {
         if self.music.is_playing(play) {
-            turn.desk.remark(format!(
+            env.ctx.remark(format!(
                 "item {} of dialMusic could not be played: {reason}; it is skipped",
                 item + 1
             ));
         }
     }
 
-    fn digit(&mut self, turn: &mut Turn<'_>, key: Key) -> Progress {
-        if !self.takes_keys() {
-            turn.keys.push(key);
+    fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
+        if !self.takes_digits() {
+            env.keys.push(key);
             return Progress::Pending;
         }
-        self.match_patterns(turn.desk, key.digit, true);
+        self.match_patterns(env.ctx, key.digit, true);
         if self.dial.hangup_on_star
             && key.digit.as_char() == '*'
             && let Some(winner) = self.winner
         {
-            self.end(turn.desk, winner, HangupCause::DialEnded);
+            self.end(env.ctx, winner, HangupCause::DialEnded);
         }
-        self.progress(turn.desk)
+        self.progress(env.ctx)
     }
 
-    fn leg_event(&mut self, turn: &mut Turn<'_>, call: CallUuid, event: LegNews) -> Progress {
-        let (desk, gate) = (&mut *turn.desk, turn.gate);
+    fn leg_event(&mut self, env: &mut Env<'_>, call: CallUuid, event: BLegEvent) -> Progress {
+        let (ctx, readiness) = (&mut *env.ctx, env.readiness);
         let Some(at) =
             self.legs.iter().position(|leg| leg.call == call && leg.phase != Phase::Over)
         else {
             return Progress::Pending;
         };
         match event {
-            LegNews::Refused { error, detail } => {
-                self.not_placed(desk, at, error, &foreign(&detail))
+            BLegEvent::Refused { error, detail } => {
+                self.not_placed(ctx, at, error, &foreign(&detail))
             }
-            LegNews::Placed => self.placed(desk, gate, at),
-            LegNews::Ringing => {
-                self.placed(desk, gate, at);
+            BLegEvent::Placed => self.placed(ctx, readiness, at),
+            BLegEvent::Ringing => {
+                self.placed(ctx, readiness, at);
                 self.rang = true;
             }
-            LegNews::Answered => {
-                self.placed(desk, gate, at);
-                self.answered(desk, at);
+            BLegEvent::Answered => {
+                self.placed(ctx, readiness, at);
+                self.answered(ctx, at);
             }
-            LegNews::Ready => {
+            BLegEvent::Ready => {
                 self.ready = self.winner == Some(at);
-                self.join(desk, gate);
+                self.join(ctx, readiness);
             }
-            LegNews::Key { digit } => self.match_patterns(desk, digit, false),
-            LegNews::Ended { cause } => match DialError::of_refused(cause) {
+            BLegEvent::Digit { digit } => self.match_patterns(ctx, digit, false),
+            BLegEvent::Ended { cause } => match DialError::from_cause(cause) {
                 Some(error) if self.legs.get(at).is_some_and(|leg| leg.phase == Phase::Asked) => {
-                    self.not_placed(desk, at, error, "");
+                    self.not_placed(ctx, at, error, "");
                 }
-                _ => self.ended(desk, at, cause),
+                _ => self.ended(ctx, at, cause),
             },
         }
-        self.progress(desk)
+        self.progress(ctx)
     }
 
-    fn timer(&mut self, turn: &mut Turn<'_>, timer: Timer) -> Progress {
+    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
         match timer {
-            Timer::DialRing => self.end_all(turn.desk, |_| HangupCause::RingTimeout),
-            Timer::DialLimit => self.end_all(turn.desk, |_| HangupCause::TimeLimit),
-            Timer::Fetch => self.music.fetch_timed_out(turn.desk, turn.gate),
+            Timer::DialRing => self.end_all(env.ctx, |_| HangupCause::RingTimeout),
+            Timer::DialLimit => self.end_all(env.ctx, |_| HangupCause::TimeLimit),
+            Timer::Fetch => self.music.fetch_timed_out(env.ctx, env.readiness),
             // Timers of other instructions.
             _ => return Progress::Pending,
         }
-        self.progress(turn.desk)
+        self.progress(env.ctx)
     }
 
-    fn gate_changed(&mut self, turn: &mut Turn<'_>) -> Progress {
+    fn readiness_changed(&mut self, env: &mut Env<'_>) -> Progress {
         if self.placed && !self.joined {
-            self.music.play(turn.desk, turn.gate);
+            self.music.play(env.ctx, env.readiness);
         }
-        self.join(turn.desk, turn.gate);
+        self.join(env.ctx, env.readiness);
         Progress::Pending
     }
 
     /// The legs end with the call, or with the document that dialled them. No action follows.
-    fn stop(&mut self, turn: &mut Turn<'_>, why: Stop) {
+    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
         let (answered, unanswered) = match why {
             Stop::CallEnds => (HangupCause::DialEnded, HangupCause::CallerCancelled),
             Stop::Replaced => (HangupCause::ApiHangup, HangupCause::CancelledByApi),
         };
-        self.end_all(turn.desk, |leg| match leg.answered {
+        self.end_all(env.ctx, |leg| match leg.answered {
             Some(_) => answered,
             None => unanswered,
         });
-        self.clean_up(turn.desk);
+        self.clean_up(env.ctx);
     }
 
     /// Somebody is being called, so that the caller has to be answered and hear something (§4 rule 2).
@@ -450,7 +451,7 @@ impl Activity for Dialing {
     }
 
     fn hides_digits(&self) -> Option<bool> {
-        self.takes_keys().then_some(false)
+        self.takes_digits().then_some(false)
     }
 
     fn b_leg(&self) -> Option<CallUuid> {
@@ -458,18 +459,18 @@ impl Activity for Dialing {
         (leg.phase != Phase::Over).then_some(leg.call)
     }
 
-    fn release_b_leg(&mut self, desk: &mut Desk) {
+    fn release_b_leg(&mut self, ctx: &mut CallContext) {
         if let Some(winner) = self.winner {
-            self.ended(desk, winner, HangupCause::ApiHangup);
+            self.ended(ctx, winner, HangupCause::ApiHangup);
         }
-        self.clean_up(desk);
+        self.clean_up(ctx);
     }
 
     fn is_joined(&self) -> bool {
         self.joined
     }
 
-    fn draw(&self, sketch: &mut Sketch) {
+    fn draw(&self, snapshot: &mut SnapshotBuilder) {
         for (index, leg) in self.legs.iter().enumerate() {
             let won = self.winner == Some(index);
             let how = match (leg.phase, leg.answered) {
@@ -480,7 +481,7 @@ impl Activity for Dialing {
                 (Phase::Asked, None) => "leg_asked",
             };
             let name = format!("B{}", leg.position);
-            sketch.say(
+            snapshot.say(
                 "legs",
                 [text(name), text(format_args!("…{}", last_four(&leg.to))), word(how)],
             );
@@ -490,7 +491,7 @@ impl Activity for Dialing {
             (Some(_), false) => "leg_to_be_ready",
             (Some(_), true) => "legs_to_part",
         };
-        sketch.say("waits_for", [word(waits)]);
+        snapshot.say("waits_for", [word(waits)]);
     }
 }
 

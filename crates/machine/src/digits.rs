@@ -17,12 +17,12 @@ pub(crate) struct Key {
 
 /// A bounded queue of digits that no instruction has taken yet.
 #[derive(Debug, Default)]
-pub(crate) struct KeyBuffer {
+pub(crate) struct DigitBuffer {
     keys: VecDeque<Key>,
     after_hidden: bool,
 }
 
-impl KeyBuffer {
+impl DigitBuffer {
     /// Keeps a key; the 33rd is dropped.
     pub(crate) fn push(&mut self, key: Key) {
         if self.keys.len() < KEYS_MAX {
@@ -65,9 +65,9 @@ impl KeyBuffer {
 
 /// A set of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct KeySet(u16);
+pub(crate) struct DigitSet(u16);
 
-impl KeySet {
+impl DigitSet {
     /// `0-9 * #`; letters never reach a collection.
     pub(crate) fn all() -> Self {
         Self(0x0fff)
@@ -88,7 +88,7 @@ pub(crate) struct Rules {
     pub(crate) finish: Option<Digit>,
     /// So many keys are an input.
     pub(crate) count: usize,
-    pub(crate) valid: KeySet,
+    pub(crate) valid: DigitSet,
     /// `log="false"`.
     pub(crate) hidden: bool,
 }
@@ -100,7 +100,7 @@ impl Rules {
             hears_keys: true,
             finish: None,
             count: usize::MAX,
-            valid: KeySet::all(),
+            valid: DigitSet::all(),
             hidden: false,
         }
     }
@@ -120,11 +120,11 @@ impl Rules {
 
 #[cfg(test)]
 mod tests {
-    use super::{Digit, KEYS_MAX, Key, KeyBuffer};
+    use super::{Digit, DigitBuffer, KEYS_MAX, Key};
 
     #[test]
     fn keeps_the_first_32_in_order() {
-        let mut keys = KeyBuffer::default();
+        let mut keys = DigitBuffer::default();
         for event in (0..10).cycle().take(KEYS_MAX + 5) {
             keys.push(Key { digit: Digit::from_event(event).unwrap(), hidden: event == 3 });
         }

@@ -1,4 +1,4 @@
-//! Callbacks that nothing waits for.
+//! Callbacks: requests to a customer's URL whose answer no call waits for.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,42 +6,46 @@ use super::param::Params;
 use model::Method;
 use xml::ast::DocUrl;
 
-/// A callback that nothing waits for.
+/// A callback that is to be sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Notice {
-    pub kind: NoticeKind,
+pub struct CallbackRequest {
+    pub kind: CallbackKind,
     pub url: DocUrl,
     pub method: Method,
     pub params: Params,
 }
 
-/// `kind` of `offhook_callback_total`.
+/// What a callback reports. It is the label `kind` of the metric `offhook_callback_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum NoticeKind {
+pub enum CallbackKind {
+    /// The end of a call.
     Hangup,
+    /// The user's phone rings.
     Ring,
-    /// An action with `redirect="false"`.
+    /// The action of an element with `redirect="false"`.
     Action,
+    /// An event of a `Dial`.
     Dial,
-    /// What a caller's speech sounds like so far: stale the moment that the action is asked for.
+    /// An interim result of speech recognition. It is out of date as soon as the action of its
+    /// `GetInput` is requested.
     Interim,
     Conference,
     #[serde(rename = "mpc")]
     MultiParty,
     Stream,
-    /// `callbackUrl` of a recording.
+    /// The end of a recording, to its `callbackUrl`.
     Recording,
-    /// `transcriptionUrl` of a recording.
+    /// The transcript of a recording, to its `transcriptionUrl`.
     Transcription,
-    /// A message or its status, to its number's webhook URL.
+    /// A message or its status, to the webhook URL of its number.
     Message,
-    /// Anything, as JSON, to a webhook.
+    /// Any event as JSON, to a customer's webhook.
     Event,
 }
 
-impl NoticeKind {
-    /// The metric label.
+impl CallbackKind {
+    /// Returns the metric label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hangup => "hangup",
@@ -60,11 +64,9 @@ impl NoticeKind {
     }
 }
 
-/// The parameter of an event's notice that is its JSON.
+/// The parameter of a [`CallbackKind::Event`] that holds its JSON body.
 pub const EVENT_BODY: &str = "body";
-
-/// And the one that is its type.
+/// The parameter of a [`CallbackKind::Event`] that holds the type of the event.
 pub const EVENT_TYPE: &str = "event";
-
-/// `EventName` of what says that a multi-party call is over: who was in has left by then.
+/// `EventName` of the callback that reports the end of a multi-party call.
 pub const MPC_END: &str = "MPCEnd";

@@ -1,52 +1,52 @@
 //! What REST has played and typed beside the document (`plivo-call-api.md` §2.10–2.12): the document goes on meanwhile,
 //! whatever is heard of it, and knows nothing of it.
 
-use super::desk::Desk;
-use super::picture::{Sketch, text, word};
+use super::context::CallContext;
+use super::snapshot::{SnapshotBuilder, text, word};
 use crate::contract::display::foreign;
-use crate::contract::{Aside, AsideKind, Legs, MediaOrder, PlayId};
+use crate::contract::{Legs, MediaCommand, Overlay, OverlayKind, PlayId};
 
 /// What plays beside the document, and what of it may still be told of.
 #[derive(Debug, Default)]
-pub(super) struct Asides {
+pub(super) struct Overlays {
     play: Option<PlayId>,
     speak: Option<PlayId>,
 }
 
-impl Asides {
-    fn place(&mut self, kind: AsideKind) -> &mut Option<PlayId> {
+impl Overlays {
+    fn place(&mut self, kind: OverlayKind) -> &mut Option<PlayId> {
         match kind {
-            AsideKind::Play => &mut self.play,
-            AsideKind::Speak => &mut self.speak,
+            OverlayKind::Play => &mut self.play,
+            OverlayKind::Speak => &mut self.speak,
         }
     }
 
-    pub(super) fn draw(&self, sketch: &mut Sketch) {
+    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
         for (what, play) in [("aside_play", self.play), ("aside_speak", self.speak)] {
             if let Some(play) = play {
-                sketch.say("beside", [word(what), text(play.0)]);
+                snapshot.say("beside", [word(what), text(play.0)]);
             }
         }
     }
 
-    pub(super) fn play(&mut self, desk: &mut Desk, legs: Legs, aside: Aside) {
+    pub(super) fn play(&mut self, ctx: &mut CallContext, legs: Legs, aside: Overlay) {
         if legs.has_a() {
-            let play = desk.next_play();
+            let play = ctx.next_play();
             *self.place(aside.kind) = Some(play);
-            desk.media(MediaOrder::Aside { play, aside });
+            ctx.media(MediaCommand::Overlay { play, overlay: aside });
         }
     }
 
-    pub(super) fn stop(&mut self, desk: &mut Desk, what: AsideKind) {
+    pub(super) fn stop(&mut self, ctx: &mut CallContext, what: OverlayKind) {
         if let Some(play) = self.place(what).take() {
-            desk.media(MediaOrder::Stop { play });
+            ctx.media(MediaCommand::Stop { play });
         }
     }
 
-    pub(super) fn send_digits(desk: &mut Desk, legs: Legs, digits: String) {
+    pub(super) fn send_digits(ctx: &mut CallContext, legs: Legs, digits: String) {
         if legs.has_a() {
-            let play = desk.next_play();
-            desk.media(MediaOrder::SendDigits { play, digits });
+            let play = ctx.next_play();
+            ctx.media(MediaCommand::SendDigits { play, digits });
         }
     }
 
@@ -58,14 +58,20 @@ impl Asides {
     }
 
     /// A sound could not be had. Gives whether it was one of these.
-    pub(super) fn failed(&self, desk: &mut Desk, which: PlayId, item: u16, reason: &str) -> bool {
+    pub(super) fn failed(
+        &self,
+        ctx: &mut CallContext,
+        which: PlayId,
+        item: u16,
+        reason: &str,
+    ) -> bool {
         let what = match (self.play, self.speak) {
             (Some(play), _) if play == which => "Play",
             (_, Some(play)) if play == which => "Speak",
             _ => return false,
         };
         let (nr, reason) = (item.saturating_add(1), foreign(reason));
-        desk.remark(format!(
+        ctx.remark(format!(
             "sound {nr} of {what} over REST could not be played: {reason}; it is skipped"
         ));
         true

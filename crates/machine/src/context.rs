@@ -3,16 +3,16 @@
 //! States and instructions decide; whatever they wish for passes here, so that the rules which bind all of
 //! them (no order to a closed leg, never both a reject and an accept) are kept in one place.
 
-mod picture;
+mod snapshot;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::timers::{Timer, Timers};
 use crate::contract::{
-    CallSetup, CallState, CallTime, FetchId, FetchKind, GraphAction, InstructionOutcome, LegNews,
-    MediaFact, MediaFault, MediaOrder, Notice, NoticeKind, Output, Params, PlayId, RecognitionId,
-    RecordId, RecordOrder, SoundItem, StreamOrder, Termination,
+    BLegEvent, CallSetup, CallState, CallTime, CallbackKind, CallbackRequest, FetchId, FetchKind,
+    GraphAction, InstructionOutcome, MediaCommand, MediaEvent, MediaFault, Output, Params, PlayId,
+    RecognitionId, RecordingId, RecordingOrder, SoundItem, StreamOrder, Termination,
 };
 use model::{CallUuid, Direction, HangupCause, Leg, StreamId, Timestamp};
 use xml::ast::{Finding, Position, Severity, Target};
@@ -41,21 +41,21 @@ impl std::fmt::Display for Place {
 
 /// How far it is.
 #[derive(Debug, Default)]
-pub(super) struct Ringing {
+pub(super) struct RoomRingback {
     pub(super) fetch: Option<FetchId>,
     /// The room has been told.
     pub(super) heard: bool,
 }
 
 /// A stream that is being opened, or is open.
-pub(super) struct Streaming {
+pub(super) struct OpenStream {
     pub(super) id: StreamId,
     pub(super) order: Box<StreamOrder>,
     pub(super) began: bool,
 }
 
 /// See the module's note.
-pub(super) struct Desk {
+pub(super) struct CallContext {
     pub(super) now: CallTime,
     pub(super) timers: Timers,
     pub(super) setup: Box<CallSetup>,
@@ -71,9 +71,9 @@ pub(super) struct Desk {
     /// The conference that it is, or was last, in.
     pub(super) conference: Option<uuid::Uuid>,
     /// What those in a room hear while this call is placed for it.
-    pub(super) ringing: Ringing,
+    pub(super) ringing: RoomRingback,
     /// The call's stream.
-    pub(super) stream: Option<Streaming>,
+    pub(super) stream: Option<OpenStream>,
     began: CallTime,
     wishes: VecDeque<Output>,
     fetches: u32,
@@ -90,7 +90,7 @@ pub(super) struct Desk {
     over: bool,
 }
 
-impl Desk {
+impl CallContext {
     pub(super) fn new(now: CallTime, setup: Box<CallSetup>) -> Self {
         Self {
             now,
@@ -102,7 +102,7 @@ impl Desk {
             path_lost: false,
             termination: None,
             conference: None,
-            ringing: Ringing::default(),
+            ringing: RoomRingback::default(),
             stream: None,
             began: now,
             wishes: VecDeque::with_capacity(16),
@@ -203,18 +203,18 @@ impl Desk {
     }
 
     /// Orders the A-leg's media; after `Close` nothing more is ordered.
-    pub(super) fn media(&mut self, order: MediaOrder) {
+    pub(super) fn media(&mut self, order: MediaCommand) {
         if self.closed {
             return;
         }
-        self.closed = order == MediaOrder::Close;
-        self.wish(Output::Media { leg: Leg::A, order });
+        self.closed = order == MediaCommand::Close;
+        self.wish(Output::Media { leg: Leg::A, command: order });
     }
 
     /// Plays a playlist.
     pub(super) fn play(&mut self, items: Vec<SoundItem>) -> PlayId {
         let play = self.next_play();
-        self.media(MediaOrder::Play { play, items });
+        self.media(MediaCommand::Play { play, items });
         play
     }
 
@@ -231,10 +231,10 @@ impl Desk {
     }
 
     /// Has the A-leg recorded.
-    pub(super) fn record(&mut self, order: RecordOrder) -> RecordId {
+    pub(super) fn record(&mut self, order: RecordingOrder) -> RecordingId {
         self.records = self.records.saturating_add(1);
-        let record = RecordId(self.records);
-        self.media(MediaOrder::Record { record, how: Box::new(order) });
+        let record = RecordingId(self.records);
+        self.media(MediaCommand::Record { recording: record, order: Box::new(order) });
         record
     }
 
@@ -305,28 +305,32 @@ impl Desk {
 
     /// Sends an action whose answer nobody waits for.
     pub(super) fn notify_action(&mut self, target: Target, params: Params) {
-        let notice =
-            Notice { kind: NoticeKind::Action, url: target.url, method: target.method, params };
-        self.wish(Output::Notify { notice });
+        let notice = CallbackRequest {
+            kind: CallbackKind::Action,
+            url: target.url,
+            method: target.method,
+            params,
+        };
+        self.wish(Output::Callback { callback: notice });
     }
 
     /// Tells the leg that dialled this one, if one did.
-    pub(super) fn news(&mut self, news: LegNews) {
-        if self.setup.dialled().is_some() {
-            self.wish(Output::News { news });
+    pub(super) fn news(&mut self, news: BLegEvent) {
+        if self.setup.b_leg().is_some() {
+            self.wish(Output::ALeg { event: news });
         }
     }
 
     /// Takes in a change of the media path. Gives the cause if the call must end at once.
-    pub(super) fn path_changed(&mut self, what: &MediaFact) -> Option<HangupCause> {
+    pub(super) fn path_changed(&mut self, what: &MediaEvent) -> Option<HangupCause> {
         match what {
-            MediaFact::IceUp | MediaFact::FirstPacket | MediaFact::Flowing => None,
-            MediaFact::Connected => {
+            MediaEvent::IceUp | MediaEvent::FirstPacket | MediaEvent::Flowing => None,
+            MediaEvent::Connected => {
                 self.connected = true;
                 self.timers.clear(Timer::MediaSetup);
                 None
             }
-            MediaFact::Lost { fault } => {
+            MediaEvent::Lost { fault } => {
                 self.path_lost = true;
                 match fault {
                     // Meta's relay closes its DTLS when the user hangs up; the webhook that says so is on its way.

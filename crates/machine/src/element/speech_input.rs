@@ -2,10 +2,11 @@
 //!
 //! Which half a collection ends by is decided in `collect`; here is what speech adds to it.
 
+use crate::context::CallContext;
 use crate::contract::{
-    CallTime, Listening, Notice, NoticeKind, Output, Param, RecognitionId, SpeechOrder,
+    CallTime, CallbackKind, CallbackRequest, Output, Param, RecognitionId, RecognitionSettings,
+    SpeechCommand,
 };
-use crate::desk::Desk;
 use crate::params::{self, Event};
 use crate::timers::Timer;
 use xml;
@@ -24,8 +25,8 @@ struct Interim {
 }
 
 /// Whoever listens.
-pub(super) struct Hearing {
-    how: Listening,
+pub(super) struct SpeechInput {
+    how: RecognitionSettings,
     /// Where its element stands.
     at: Position,
     /// Silence that ends speech.
@@ -46,9 +47,9 @@ pub(super) struct Hearing {
     waiting: Option<Interim>,
 }
 
-impl Hearing {
+impl SpeechInput {
     pub(super) fn new(
-        how: Listening,
+        how: RecognitionSettings,
         at: Position,
         end_ms: u64,
         interim_url: Option<Target>,
@@ -70,45 +71,45 @@ impl Hearing {
     }
 
     /// A new attempt begins.
-    pub(super) fn begin(&mut self, desk: &mut Desk) {
-        self.stop(desk);
+    pub(super) fn begin(&mut self, ctx: &mut CallContext) {
+        self.stop(ctx);
         (self.begun, self.speaking, self.won) = (false, false, false);
         if !self.deaf {
-            let recognition = desk.next_recognition();
+            let recognition = ctx.next_recognition();
             self.open = Some(recognition);
-            order(desk, recognition, SpeechOrder::Begin { how: Box::new(self.how.clone()) });
+            order(ctx, recognition, SpeechCommand::Begin { settings: Box::new(self.how.clone()) });
         }
     }
 
     /// What is heard from now on is nobody's business.
-    pub(super) fn stop(&mut self, desk: &mut Desk) {
-        self.forget_clocks(desk);
+    pub(super) fn stop(&mut self, ctx: &mut CallContext) {
+        self.forget_clocks(ctx);
         if let Some(recognition) = self.open.take() {
-            order(desk, recognition, SpeechOrder::Stop);
+            order(ctx, recognition, SpeechCommand::Stop);
         }
     }
 
     /// The caller has ended: the result is waited for.
-    pub(super) fn finish(&mut self, desk: &mut Desk) {
-        self.forget_clocks(desk);
+    pub(super) fn finish(&mut self, ctx: &mut CallContext) {
+        self.forget_clocks(ctx);
         if let Some(recognition) = self.open {
-            order(desk, recognition, SpeechOrder::Finish);
-            desk.set(Timer::Transcript, RESULT_MS);
+            order(ctx, recognition, SpeechCommand::Finish);
+            ctx.set(Timer::Transcript, RESULT_MS);
         }
     }
 
     /// The result is there, or none will be.
-    pub(super) fn closed(&mut self, desk: &mut Desk) {
-        self.forget_clocks(desk);
+    pub(super) fn closed(&mut self, ctx: &mut CallContext) {
+        self.forget_clocks(ctx);
         self.open = None;
     }
 
     /// There is no recogniser: that is said once.
-    pub(super) fn unavailable(&mut self, desk: &mut Desk) {
-        self.closed(desk);
+    pub(super) fn unavailable(&mut self, ctx: &mut CallContext) {
+        self.closed(ctx);
         if !std::mem::replace(&mut self.deaf, true) {
-            desk.findings(&[xml::unheard(self.at, &self.how.language)]);
-            desk.remark(format!(
+            ctx.findings(&[xml::unheard(self.at, &self.how.language)]);
+            ctx.remark(format!(
                 "speech is asked for, and no recogniser understands {}: it counts as no input; set [speech.transcribe] or \
                  [speech.websocket]",
                 self.how.language
@@ -116,10 +117,10 @@ impl Hearing {
         }
     }
 
-    fn forget_clocks(&mut self, desk: &mut Desk) {
+    fn forget_clocks(&mut self, ctx: &mut CallContext) {
         self.waiting = None;
         for clock in [Timer::SpeechEnd, Timer::Transcript, Timer::Interim] {
-            desk.timers.clear(clock);
+            ctx.timers.clear(clock);
         }
     }
 
@@ -142,24 +143,24 @@ impl Hearing {
     }
 
     /// A voice is heard; one during a prompt counts only once it has lasted.
-    pub(super) fn voice(&mut self, desk: &mut Desk, counts: bool) {
+    pub(super) fn voice(&mut self, ctx: &mut CallContext, counts: bool) {
         self.speaking = true;
         self.begun |= counts;
-        desk.timers.clear(Timer::SpeechEnd);
+        ctx.timers.clear(Timer::SpeechEnd);
     }
 
     /// It is quiet again since `ago_ms`.
-    pub(super) fn quiet(&mut self, desk: &mut Desk, ago_ms: u64) {
+    pub(super) fn quiet(&mut self, ctx: &mut CallContext, ago_ms: u64) {
         self.speaking = false;
         if self.begun {
-            desk.set(Timer::SpeechEnd, self.end_ms.saturating_sub(ago_ms));
+            ctx.set(Timer::SpeechEnd, self.end_ms.saturating_sub(ago_ms));
         }
     }
 
     /// Words were heard so far.
     pub(super) fn interim(
         &mut self,
-        desk: &mut Desk,
+        ctx: &mut CallContext,
         stable: String,
         unstable: String,
         stability: u8,
@@ -169,26 +170,26 @@ impl Hearing {
             return;
         }
         self.waiting = Some(Interim { stable, unstable, stability });
-        let since_ms = self.sent.map_or(INTERIM_MS, |sent| desk.now.0.saturating_sub(sent.0));
+        let since_ms = self.sent.map_or(INTERIM_MS, |sent| ctx.now.0.saturating_sub(sent.0));
         if since_ms >= INTERIM_MS {
-            self.tell(desk);
+            self.tell(ctx);
         } else {
             // The latest one is told when its turn comes; those between are stale by then.
-            desk.set(Timer::Interim, INTERIM_MS - since_ms);
+            ctx.set(Timer::Interim, INTERIM_MS - since_ms);
         }
     }
 
     /// Sends the interim result that waits.
-    pub(super) fn tell(&mut self, desk: &mut Desk) {
-        desk.timers.clear(Timer::Interim);
+    pub(super) fn tell(&mut self, ctx: &mut CallContext) {
+        ctx.timers.clear(Timer::Interim);
         let (Some(target), Some(Interim { stable, unstable, stability })) =
             (self.interim_url.clone(), self.waiting.take())
         else {
             return;
         };
         self.sequence = self.sequence.saturating_add(1);
-        self.sent = Some(desk.now);
-        let mut params = params::common(desk, Event::InterimSpeech);
+        self.sent = Some(ctx.now);
+        let mut params = params::common(ctx, Event::InterimSpeech);
         params.extend(params::interim(
             self.words(stable),
             self.words(unstable),
@@ -196,8 +197,8 @@ impl Hearing {
             self.sequence,
         ));
         let Target { url, method } = target;
-        desk.wish(Output::Notify {
-            notice: Notice { kind: NoticeKind::Interim, url, method, params },
+        ctx.wish(Output::Callback {
+            callback: CallbackRequest { kind: CallbackKind::Interim, url, method, params },
         });
     }
 
@@ -207,6 +208,6 @@ impl Hearing {
     }
 }
 
-fn order(desk: &mut Desk, recognition: RecognitionId, order: SpeechOrder) {
-    desk.wish(Output::Speech { recognition, order });
+fn order(ctx: &mut CallContext, recognition: RecognitionId, order: SpeechCommand) {
+    ctx.wish(Output::Speech { recognition, command: order });
 }

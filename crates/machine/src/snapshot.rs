@@ -16,11 +16,11 @@ pub struct Field {
 
 /// One thing that a field says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line(pub Vec<Said>);
+pub struct Line(pub Vec<Segment>);
 
 /// A part of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum Segment {
     /// One of ours, of which a page may have its own.
     Word(&'static str),
     /// What came from outside, a name of the application's, a number.
@@ -29,7 +29,7 @@ pub enum Said {
     At(CallTime),
 }
 
-impl Display for Said {
+impl Display for Segment {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Word(word) => f.write_str(word),
@@ -50,7 +50,7 @@ impl Display for Line {
 }
 
 /// The fields, in their order.
-pub const FIELDS: [&str; 17] = [
+pub const SNAPSHOT_FIELDS: [&str; 17] = [
     "state",
     "answered",
     "slot",
@@ -71,11 +71,11 @@ pub const FIELDS: [&str; 17] = [
 ];
 
 /// A picture being drawn.
-pub(crate) struct Sketch(Vec<Field>);
+pub(crate) struct SnapshotBuilder(Vec<Field>);
 
-impl Sketch {
+impl SnapshotBuilder {
     pub(crate) fn new() -> Self {
-        Self(FIELDS.iter().map(|name| Field { name, lines: Vec::new() }).collect())
+        Self(SNAPSHOT_FIELDS.iter().map(|name| Field { name, lines: Vec::new() }).collect())
     }
 
     /// The picture as it was drawn.
@@ -84,17 +84,17 @@ impl Sketch {
     }
 
     /// A line before all others of its field.
-    pub(crate) fn say_first<const N: usize>(&mut self, name: &'static str, line: [Said; N]) {
+    pub(crate) fn say_first<const N: usize>(&mut self, name: &'static str, line: [Segment; N]) {
         self.insert(name, false, Line(line.into()));
     }
 
     /// One more line of a field.
-    pub(crate) fn say<const N: usize>(&mut self, name: &'static str, line: [Said; N]) {
+    pub(crate) fn say<const N: usize>(&mut self, name: &'static str, line: [Segment; N]) {
         self.insert(name, true, Line(line.into()));
     }
 
     fn insert(&mut self, name: &str, last: bool, mut line: Line) {
-        line.0.retain(|said| !matches!(said, Said::Text(text) if text.is_empty()));
+        line.0.retain(|said| !matches!(said, Segment::Text(text) if text.is_empty()));
         let field = self.0.iter_mut().find(|field| field.name == name);
         debug_assert!(field.is_some(), "{name} is no field");
         if let Some(field) = field {
@@ -105,13 +105,13 @@ impl Sketch {
 }
 
 /// A word of ours.
-pub(crate) fn word(word: &'static str) -> Said {
-    Said::Word(word)
+pub(crate) fn word(word: &'static str) -> Segment {
+    Segment::Word(word)
 }
 
 /// Anything else.
-pub(crate) fn text(text: impl Display) -> Said {
-    Said::Text(text.to_string())
+pub(crate) fn text(text: impl Display) -> Segment {
+    Segment::Text(text.to_string())
 }
 
 /// The beginning of a long name.

@@ -5,27 +5,27 @@
 
 use std::sync::Arc;
 
-use super::activity::{Activity, Gate, Progress, Stop, Turn};
-use super::desk::Desk;
+use super::activity::{Activity, Env, Progress, Readiness, Stop};
+use super::context::CallContext;
+use super::digits::Key;
 use super::element::add_participant;
-use super::keys::Key;
 use super::params::{COMPLETED, Event};
-use super::picture::{Sketch, word};
+use super::snapshot::{SnapshotBuilder, word};
 use super::sounds;
 use super::timers::Timer;
 use crate::contract::{
-    Confirm, FetchFailure, FetchId, Fetched, LegNews, LegWish, MediaOrder, Output, PlayId,
-    SoundItem,
+    BLegCommand, BLegEvent, Confirmation, FetchFailure, FetchId, FetchResponse, MediaCommand,
+    Output, PlayId, SoundItem,
 };
 use model::HangupCause;
 use xml::Document;
 use xml::ast::Target;
 
 /// See the module's note.
-pub(super) struct Callee {
-    confirm: Option<Confirm>,
+pub(super) struct CalledParty {
+    confirm: Option<Confirmation>,
     digits: Option<String>,
-    tells_keys: bool,
+    reports_digits: bool,
     /// What it runs once it is confirmed, where nobody dialled it.
     document: Option<Arc<Document>>,
     phase: Phase,
@@ -51,16 +51,16 @@ enum Phase {
     Joined,
 }
 
-impl Callee {
+impl CalledParty {
     /// Of a B-leg that has just been picked up.
-    pub(super) fn begin(desk: &mut Desk) -> Self {
-        let placed = desk.setup.outbound.clone().unwrap_or_default();
-        let dialled = placed.dialled;
-        desk.news(LegNews::Answered);
+    pub(super) fn begin(ctx: &mut CallContext) -> Self {
+        let placed = ctx.setup.outbound.clone().unwrap_or_default();
+        let dialled = placed.b_leg;
+        ctx.news(BLegEvent::Answered);
         Self {
             confirm: dialled.as_ref().and_then(|dialled| dialled.confirm.clone()),
             digits: placed.send_digits.clone(),
-            tells_keys: dialled.is_some_and(|dialled| dialled.tells_keys),
+            reports_digits: dialled.is_some_and(|dialled| dialled.report_digits),
             document: None,
             phase: Phase::Told,
         }
@@ -68,67 +68,70 @@ impl Callee {
 
     /// Of a call that has just been picked up and confirms that somebody is there before it runs a document.
     pub(super) fn confirming(
-        desk: &mut Desk,
-        gate: Gate,
-        confirm: Confirm,
+        ctx: &mut CallContext,
+        readiness: Readiness,
+        confirm: Confirmation,
         document: Arc<Document>,
     ) -> Self {
-        let digits = desk.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
-        let mut callee = Self {
+        let digits = ctx.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
+        let mut called_party = Self {
             confirm: Some(confirm),
             digits,
-            tells_keys: false,
+            reports_digits: false,
             document: Some(document),
             phase: Phase::Told,
         };
-        callee.ordered(desk, gate, &LegWish::Proceed);
-        callee
+        called_party.ordered(ctx, readiness, &BLegCommand::Proceed);
+        called_party
     }
 
     /// The A-leg wants something.
-    fn ordered(&mut self, desk: &mut Desk, gate: Gate, wish: &LegWish) {
+    fn ordered(&mut self, ctx: &mut CallContext, readiness: Readiness, wish: &BLegCommand) {
         match (wish, &self.phase) {
-            (LegWish::Proceed, Phase::Told) => {
+            (BLegCommand::Proceed, Phase::Told) => {
                 match self.confirm.as_ref().map(|confirm| (&confirm.sound, confirm.method)) {
                     Some((Some(url), method)) => {
                         let target = Target { url: url.clone(), method };
                         self.phase = Phase::Fetching(sounds::fetch_sounds_at(
-                            desk,
+                            ctx,
                             target,
                             Event::DialConfirm,
                         ));
                     }
-                    Some((None, _)) => self.await_key(desk, gate),
-                    None => self.send_digits(desk, gate),
+                    Some((None, _)) => self.await_key(ctx, readiness),
+                    None => self.send_digits(ctx, readiness),
                 }
             }
-            (LegWish::Join, Phase::Ready) => {
-                desk.media(MediaOrder::Join);
+            (BLegCommand::Join, Phase::Ready) => {
+                ctx.media(MediaCommand::Join);
                 self.phase = Phase::Joined;
             }
             // Said twice, or too late.
             (
-                LegWish::Proceed | LegWish::Join | LegWish::HangUp { .. } | LegWish::Ask { .. },
+                BLegCommand::Proceed
+                | BLegCommand::Join
+                | BLegCommand::HangUp { .. }
+                | BLegCommand::Forward { .. },
                 _,
             ) => {}
         }
     }
 
     /// The path may have come up.
-    fn resume(&mut self, desk: &mut Desk, gate: Gate) {
-        if gate != Gate::Open {
+    fn resume(&mut self, ctx: &mut CallContext, readiness: Readiness) {
+        if readiness != Readiness::Open {
             return;
         }
         match std::mem::replace(&mut self.phase, Phase::Confirmed) {
-            Phase::Sound(items) => self.phase = Phase::Sounding(desk.play(items)),
+            Phase::Sound(items) => self.phase = Phase::Sounding(ctx.play(items)),
             Phase::Digits(digits) => {
-                let play = desk.next_play();
-                desk.media(MediaOrder::SendDigits { play, digits });
+                let play = ctx.next_play();
+                ctx.media(MediaCommand::SendDigits { play, digits });
                 self.phase = Phase::Sending(play);
             }
             Phase::Confirmed => {
                 self.phase = Phase::Ready;
-                desk.news(LegNews::Ready);
+                ctx.news(BLegEvent::Ready);
             }
             other => self.phase = other,
         }
@@ -137,36 +140,36 @@ impl Callee {
     /// The confirm sound's document came, or not: then it is as if there was none (`plivo-callbacks.md` §4.3).
     fn sound_fetched(
         &mut self,
-        desk: &mut Desk,
-        gate: Gate,
+        ctx: &mut CallContext,
+        readiness: Readiness,
         fetch: FetchId,
-        result: Result<Fetched, FetchFailure>,
+        result: Result<FetchResponse, FetchFailure>,
     ) {
         if !matches!(self.phase, Phase::Fetching(open) if open == fetch) {
             return;
         }
-        desk.timers.clear(Timer::Fetch);
-        let items = sounds::sounds_fetched(desk, self.sound_name(), result);
+        ctx.timers.clear(Timer::Fetch);
+        let items = sounds::sounds_fetched(ctx, self.sound_name(), result);
         if items.is_empty() && self.document.is_some() {
             // Its key counts by itself.
-            return self.await_key(desk, gate);
+            return self.await_key(ctx, readiness);
         }
         if items.is_empty() {
             self.confirm = None;
-            return self.send_digits(desk, gate);
+            return self.send_digits(ctx, readiness);
         }
         self.phase = Phase::Sound(items);
-        self.resume(desk, gate);
+        self.resume(ctx, readiness);
     }
 
     /// Nothing more is to be heard: the key is waited for, where there is one.
-    fn await_key(&mut self, desk: &mut Desk, gate: Gate) {
+    fn await_key(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         match self.confirm.as_ref().filter(|confirm| confirm.key.is_some()) {
             Some(confirm) => {
-                desk.set(Timer::Confirm, confirm.timeout_ms);
+                ctx.set(Timer::Confirm, confirm.timeout_ms);
                 self.phase = Phase::Key;
             }
-            None => self.send_digits(desk, gate),
+            None => self.send_digits(ctx, readiness),
         }
     }
 
@@ -175,12 +178,12 @@ impl Callee {
         if self.document.is_some() { "confirm_key_sound_url" } else { "confirmSound" }
     }
 
-    fn send_digits(&mut self, desk: &mut Desk, gate: Gate) {
+    fn send_digits(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         self.phase = match self.digits.take() {
             Some(digits) => Phase::Digits(digits),
             None => Phase::Confirmed,
         };
-        self.resume(desk, gate);
+        self.resume(ctx, readiness);
     }
     /// Its document runs once it is confirmed.
     fn progress(&mut self) -> Progress {
@@ -200,46 +203,48 @@ impl Callee {
     }
 }
 
-impl Activity for Callee {
+impl Activity for CalledParty {
     fn fetched(
         &mut self,
-        turn: &mut Turn<'_>,
+        env: &mut Env<'_>,
         fetch: FetchId,
-        result: Result<Fetched, FetchFailure>,
+        result: Result<FetchResponse, FetchFailure>,
     ) -> Progress {
-        self.sound_fetched(turn.desk, turn.gate, fetch, result);
+        self.sound_fetched(env.ctx, env.readiness, fetch, result);
         self.progress()
     }
 
-    fn played(&mut self, turn: &mut Turn<'_>, play: PlayId) -> Progress {
+    fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
         if matches!(self.phase, Phase::Sounding(sounding) if sounding == play) {
-            self.await_key(turn.desk, turn.gate);
+            self.await_key(env.ctx, env.readiness);
         }
         self.progress()
     }
 
-    fn play_failed(&mut self, turn: &mut Turn<'_>, play: PlayId, item: u16, reason: &str) {
+    fn play_failed(&mut self, env: &mut Env<'_>, play: PlayId, item: u16, reason: &str) {
         if matches!(self.phase, Phase::Sounding(sounding) if sounding == play) {
             let what = self.sound_name();
-            turn.desk.remark(format!(
+            env.ctx.remark(format!(
                 "item {} of {what} could not be played: {reason}; it is skipped",
                 item + 1
             ));
         }
     }
 
-    fn digit(&mut self, turn: &mut Turn<'_>, key: Key) -> Progress {
+    fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
         let wanted = self.confirm.as_ref().and_then(|confirm| confirm.key) == Some(key.digit);
         match self.phase {
             Phase::Sounding(play) if wanted => {
-                turn.desk.media(MediaOrder::Stop { play });
-                self.send_digits(turn.desk, turn.gate);
+                env.ctx.media(MediaCommand::Stop { play });
+                self.send_digits(env.ctx, env.readiness);
             }
             Phase::Key if wanted => {
-                turn.desk.timers.clear(Timer::Confirm);
-                self.send_digits(turn.desk, turn.gate);
+                env.ctx.timers.clear(Timer::Confirm);
+                self.send_digits(env.ctx, env.readiness);
             }
-            Phase::Joined if self.tells_keys => turn.desk.news(LegNews::Key { digit: key.digit }),
+            Phase::Joined if self.reports_digits => {
+                env.ctx.news(BLegEvent::Digit { digit: key.digit })
+            }
             Phase::Told
             | Phase::Fetching(_)
             | Phase::Sound(_)
@@ -254,30 +259,30 @@ impl Activity for Callee {
         self.progress()
     }
 
-    fn digits_sent(&mut self, turn: &mut Turn<'_>, play: PlayId) -> Progress {
+    fn digits_sent(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
         if matches!(self.phase, Phase::Sending(sending) if sending == play) {
             self.phase = Phase::Confirmed;
-            self.resume(turn.desk, turn.gate);
+            self.resume(env.ctx, env.readiness);
         }
         self.progress()
     }
 
-    fn leg_command(&mut self, turn: &mut Turn<'_>, command: &LegWish) -> Progress {
-        self.ordered(turn.desk, turn.gate, command);
+    fn leg_command(&mut self, env: &mut Env<'_>, command: &BLegCommand) -> Progress {
+        self.ordered(env.ctx, env.readiness, command);
         Progress::Pending
     }
 
-    fn timer(&mut self, turn: &mut Turn<'_>, timer: Timer) -> Progress {
+    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
         match (timer, &self.phase) {
             (Timer::Fetch, Phase::Fetching(fetch)) => {
                 let fetch = *fetch;
-                turn.desk.wish(Output::CancelFetch { fetch });
-                self.fetched(turn, fetch, Err(FetchFailure::Timeout))
+                env.ctx.wish(Output::CancelFetch { fetch });
+                self.fetched(env, fetch, Err(FetchFailure::Timeout))
             }
             (Timer::Fetch, _) => self.progress(),
             (Timer::Confirm, _) => {
                 let key = if self.document.is_some() { "confirm_key" } else { "confirmKey" };
-                turn.desk.remark(format!("nobody pressed {key} in time: the leg is hung up"));
+                env.ctx.remark(format!("nobody pressed {key} in time: the leg is hung up"));
                 Progress::HangUp(HangupCause::ConfirmFailed)
             }
             // Timers of other instructions.
@@ -285,23 +290,23 @@ impl Activity for Callee {
         }
     }
 
-    fn gate_changed(&mut self, turn: &mut Turn<'_>) -> Progress {
-        self.resume(turn.desk, turn.gate);
+    fn readiness_changed(&mut self, env: &mut Env<'_>) -> Progress {
+        self.resume(env.ctx, env.readiness);
         self.progress()
     }
 
     /// The leg ends, or gets a document of its own and goes on as a call of its own.
-    fn stop(&mut self, turn: &mut Turn<'_>, why: Stop) {
-        let desk = &mut *turn.desk;
-        desk.timers.clear(Timer::Confirm);
+    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
+        let ctx = &mut *env.ctx;
+        ctx.timers.clear(Timer::Confirm);
         if self.document.is_some() {
             // It was answered, or nothing would be confirmed.
-            add_participant::report_failed(desk, (why == Stop::CallEnds).then_some(COMPLETED));
+            add_participant::report_failed(ctx, (why == Stop::CallEnds).then_some(COMPLETED));
         }
         match self.phase {
-            Phase::Fetching(fetch) => desk.cancel_fetch(fetch),
-            Phase::Sounding(play) | Phase::Sending(play) => desk.media(MediaOrder::Stop { play }),
-            Phase::Joined => desk.media(MediaOrder::Part),
+            Phase::Fetching(fetch) => ctx.cancel_fetch(fetch),
+            Phase::Sounding(play) | Phase::Sending(play) => ctx.media(MediaCommand::Stop { play }),
+            Phase::Joined => ctx.media(MediaCommand::Unjoin),
             Phase::Told
             | Phase::Sound(_)
             | Phase::Key
@@ -310,12 +315,12 @@ impl Activity for Callee {
             | Phase::Ready => {}
         }
         match why {
-            Stop::Replaced => desk.news(LegNews::Ended { cause: HangupCause::ApiHangup }),
+            Stop::Replaced => ctx.news(BLegEvent::Ended { cause: HangupCause::ApiHangup }),
             Stop::CallEnds => {}
         }
     }
 
-    fn draw(&self, sketch: &mut Sketch) {
+    fn draw(&self, snapshot: &mut SnapshotBuilder) {
         let waits = match self.phase {
             Phase::Told => "a_legs_word",
             Phase::Fetching(_) => "confirm_sound",
@@ -325,6 +330,6 @@ impl Activity for Callee {
             Phase::Ready => "a_leg_to_join",
             Phase::Joined => "legs_to_part",
         };
-        sketch.say("waits_for", [word(waits)]);
+        snapshot.say("waits_for", [word(waits)]);
     }
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use crate::context::CallContext;
 use crate::contract::display::foreign;
 use crate::contract::{
-    FetchFailure, FetchId, FetchKind, Fetched, FirstFault, Notice, Output, Params,
+    CallbackRequest, FetchFailure, FetchId, FetchKind, FetchResponse, FirstFault, Output, Params,
 };
-use crate::desk::Desk;
 use crate::element::record;
 use crate::params::{self, Event};
-use crate::picture::{Sketch, text, word};
+use crate::snapshot::{SnapshotBuilder, text, word};
 use model::{DocumentKind, HangupCause};
 use xml::Document;
 use xml::ast::{Severity, Target};
@@ -30,28 +30,28 @@ pub(super) struct Failure {
 
 impl DocumentFetch {
     /// Asks the answer URL.
-    pub(super) fn answer(desk: &mut Desk) -> Self {
-        let urls = &desk.setup.urls;
+    pub(super) fn answer(ctx: &mut CallContext) -> Self {
+        let urls = &ctx.setup.urls;
         let target = Target { url: urls.answer.clone(), method: urls.answer_method };
-        let deadline_ms = desk.setup.limits.fetch_ms.min(desk.answer_budget_ms());
-        Self::start_app(desk, FetchKind::Answer, target, deadline_ms)
+        let deadline_ms = ctx.setup.limits.fetch_ms.min(ctx.answer_budget_ms());
+        Self::start_app(ctx, FetchKind::Answer, target, deadline_ms)
     }
 
     /// Asks the fallback URL in place of the answer URL, which has failed. `None` if there is none, or no time is left.
-    pub(super) fn fallback(&self, desk: &mut Desk, why: &str) -> Option<Self> {
-        let left_ms = desk.answer_budget_ms();
+    pub(super) fn fallback(&self, ctx: &mut CallContext, why: &str) -> Option<Self> {
+        let left_ms = ctx.answer_budget_ms();
         if self.kind != FetchKind::Answer || left_ms == 0 {
             return None;
         }
-        let (url, method) = desk.setup.urls.fallback.clone()?;
-        desk.remark(format!("the answer URL failed: {why}; the fallback URL is asked"));
-        let deadline_ms = desk.setup.limits.fetch_ms.min(left_ms);
-        Some(Self::start_app(desk, FetchKind::Fallback, Target { url, method }, deadline_ms))
+        let (url, method) = ctx.setup.urls.fallback.clone()?;
+        ctx.remark(format!("the answer URL failed: {why}; the fallback URL is asked"));
+        let deadline_ms = ctx.setup.limits.fetch_ms.min(left_ms);
+        Some(Self::start_app(ctx, FetchKind::Fallback, Target { url, method }, deadline_ms))
     }
 
-    fn start_app(desk: &mut Desk, kind: FetchKind, target: Target, deadline_ms: u64) -> Self {
-        let params = params::common(desk, Event::StartApp);
-        let fetch = desk.fetch(kind, target, params, deadline_ms);
+    fn start_app(ctx: &mut CallContext, kind: FetchKind, target: Target, deadline_ms: u64) -> Self {
+        let params = params::common(ctx, Event::StartApp);
+        let fetch = ctx.fetch(kind, target, params, deadline_ms);
         Self { fetch, kind, repeat_after_hangup: None }
     }
 
@@ -61,14 +61,14 @@ impl DocumentFetch {
     /// Fails if none came, or it was refused. Findings of a refused one are output.
     pub(super) fn document(
         &self,
-        desk: &mut Desk,
-        result: Result<Fetched, FetchFailure>,
+        ctx: &mut CallContext,
+        result: Result<FetchResponse, FetchFailure>,
     ) -> Result<Arc<Document>, Failure> {
         let kind = document_kind(self.kind);
         match result {
-            Ok(Fetched::Document { document }) => Ok(document),
-            Ok(Fetched::Refused { refusal }) => {
-                desk.findings(&refusal.findings);
+            Ok(FetchResponse::Document { document }) => Ok(document),
+            Ok(FetchResponse::Refused { refusal }) => {
+                ctx.findings(&refusal.findings);
                 let first = refusal.findings.iter().find(|f| f.severity == Severity::Error);
                 let why = first.map_or_else(
                     || "its document was refused".to_owned(),
@@ -83,7 +83,7 @@ impl DocumentFetch {
                 );
                 Err(Failure { cause: refused_cause(refusal.first, kind), why })
             }
-            Ok(Fetched::Ignored) => Err(Failure {
+            Ok(FetchResponse::Ignored) => Err(Failure {
                 cause: HangupCause::Unreachable(kind),
                 why: "no document came back".to_owned(),
             }),
@@ -104,17 +104,17 @@ impl DocumentFetch {
     }
 
     /// The call ends while the document is fetched.
-    pub(super) fn abandon(self, desk: &mut Desk) {
-        desk.wish(Output::CancelFetch { fetch: self.fetch });
+    pub(super) fn abandon(self, ctx: &mut CallContext) {
+        ctx.wish(Output::CancelFetch { fetch: self.fetch });
         if let Some((target, extra)) = self.repeat_after_hangup {
-            let mut notice: Notice = record::after_hangup(desk, &target);
+            let mut notice: CallbackRequest = record::after_hangup(ctx, &target);
             notice.params.extend(extra);
-            desk.wish(Output::Notify { notice });
+            ctx.wish(Output::Callback { callback: notice });
         }
     }
 
-    pub(super) fn draw(&self, sketch: &mut Sketch) {
-        sketch.say("waits_for", [word("fetch"), text(self.fetch.0), text(self.kind.as_str())]);
+    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.say("waits_for", [word("fetch"), text(self.fetch.0), text(self.kind.as_str())]);
     }
 }
 

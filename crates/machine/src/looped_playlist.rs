@@ -1,26 +1,30 @@
 //! Sounds that are played again and again while something is waited for: `dialMusic`, `waitSound`, music on hold.
 
-use super::activity::Gate;
-use super::desk::Desk;
+use super::activity::Readiness;
+use super::context::CallContext;
 use super::sounds::prepare;
-use crate::contract::{CallTime, MediaOrder, PlayId, SoundItem};
+use crate::contract::{CallTime, MediaCommand, PlayId, SoundItem};
 use xml::ast::Repeat;
 
 /// A round that is over sooner could not be had: again and again would be a loop without sound.
 const ROUND_MIN_MS: u64 = 200;
 
 /// See the module's note.
-pub(crate) struct Round {
+pub(crate) struct LoopedPlaylist {
     items: Vec<SoundItem>,
     /// What is played where the items can't be had; then nothing.
     instead: Vec<SoundItem>,
     playing: Option<(PlayId, CallTime)>,
 }
 
-impl Round {
+impl LoopedPlaylist {
     /// These, made ready.
-    pub(crate) fn of(desk: &mut Desk, mut items: Vec<SoundItem>, instead: Vec<SoundItem>) -> Self {
-        prepare(desk, &items);
+    pub(crate) fn of(
+        ctx: &mut CallContext,
+        mut items: Vec<SoundItem>,
+        instead: Vec<SoundItem>,
+    ) -> Self {
+        prepare(ctx, &items);
         // One alone goes over into itself.
         if let [one] = items.as_mut_slice()
             && one.repeat != Repeat::Times(0)
@@ -31,19 +35,19 @@ impl Round {
     }
 
     /// Plays, unless it does, if it can be heard.
-    pub(crate) fn play(&mut self, desk: &mut Desk, gate: Gate) {
-        if gate == Gate::Open && self.playing.is_none() && !self.items.is_empty() {
-            self.playing = Some((desk.play(self.items.clone()), desk.now));
+    pub(crate) fn play(&mut self, ctx: &mut CallContext, readiness: Readiness) {
+        if readiness == Readiness::Open && self.playing.is_none() && !self.items.is_empty() {
+            self.playing = Some((ctx.play(self.items.clone()), ctx.now));
         }
     }
 
     /// A round is over: the next one.
-    pub(crate) fn played(&mut self, desk: &mut Desk, gate: Gate, ended: PlayId) {
+    pub(crate) fn played(&mut self, ctx: &mut CallContext, readiness: Readiness, ended: PlayId) {
         let Some((_, since)) = self.playing.take_if(|(play, _)| *play == ended) else { return };
-        if desk.now.0.saturating_sub(since.0) < ROUND_MIN_MS {
+        if ctx.now.0.saturating_sub(since.0) < ROUND_MIN_MS {
             self.items = std::mem::take(&mut self.instead);
         }
-        self.play(desk, gate);
+        self.play(ctx, readiness);
     }
 
     pub(crate) fn is_playing(&self, which: PlayId) -> bool {
@@ -51,9 +55,9 @@ impl Round {
     }
 
     /// Silence, until it is played again.
-    pub(crate) fn stop(&mut self, desk: &mut Desk) {
+    pub(crate) fn stop(&mut self, ctx: &mut CallContext) {
         if let Some((play, _)) = self.playing.take() {
-            desk.media(MediaOrder::Stop { play });
+            ctx.media(MediaCommand::Stop { play });
         }
     }
 }

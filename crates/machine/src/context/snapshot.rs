@@ -1,17 +1,17 @@
 //! What all parts of a machine share, drawn: the times, the media path, what Meta was asked for and has said.
 
-use super::super::picture::{Said, Sketch, brief, text, word};
-use super::Desk;
+use super::super::snapshot::{Segment, SnapshotBuilder, brief, text, word};
+use super::CallContext;
 use crate::contract::display::foreign;
 use model::{Direction, last_four};
 
-impl Desk {
-    pub(crate) fn draw(&self, sketch: &mut Sketch) {
+impl CallContext {
+    pub(crate) fn draw(&self, snapshot: &mut SnapshotBuilder) {
         if let Some(at) = self.answered {
-            sketch.say("answered", [Said::At(at)]);
+            snapshot.say("answered", [Segment::At(at)]);
         }
         for (action, answered) in &self.asked {
-            sketch.say(
+            snapshot.say(
                 "graph",
                 [text(action.as_str()), word(if *answered { "answered" } else { "under_way" })],
             );
@@ -26,24 +26,24 @@ impl Desk {
             Direction::Inbound => &self.setup.from,
             Direction::Outbound => &self.setup.to,
         };
-        sketch
+        snapshot
             .say_first("legs", [text("A"), text(format_args!("…{}", last_four(user))), word(path)]);
         if let Some(room) = self.conference {
-            sketch.say_first("room", [word("conference"), text(brief(room))]);
+            snapshot.say_first("room", [word("conference"), text(brief(room))]);
         }
         if let Some(stream) = &self.stream {
             let how = if stream.began { "flows" } else { "being_opened" };
-            sketch.say("stream", [text(brief(stream.id.0)), word(how)]);
+            snapshot.say("stream", [text(brief(stream.id.0)), word(how)]);
         }
         if let Some(termination) = &self.termination {
             let status = termination.status.as_deref().unwrap_or("–");
-            sketch.say("hung_up", [text(foreign(status))]);
+            snapshot.say("hung_up", [text(foreign(status))]);
         }
         if let Some(cause) = self.concluded {
-            sketch.say("ended", [text(cause.as_str())]);
+            snapshot.say("ended", [text(cause.as_str())]);
         }
         for (at, timer) in self.timers.all() {
-            sketch.say("timers", [word(timer.as_str()), Said::At(at)]);
+            snapshot.say("timers", [word(timer.as_str()), Segment::At(at)]);
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::contract::Sound;
+use crate::digits::Rules;
 use crate::element;
-use crate::keys::Rules;
-use crate::picture::{Sketch, text, word};
+use crate::snapshot::{SnapshotBuilder, text, word};
 use xml::Document;
 use xml::ast::{Element, ElementKind};
 
@@ -98,10 +98,10 @@ impl Cursor {
     }
 
     /// `number`: how many documents the call has had.
-    pub(super) fn draw(&self, number: u32, sketch: &mut Sketch) {
+    pub(super) fn draw(&self, number: u32, snapshot: &mut SnapshotBuilder) {
         let (next, all) =
             (self.next.min(self.document.elements.len()), self.document.elements.len());
-        sketch.say(
+        snapshot.say(
             "document",
             [word("number"), text(number), word("element"), text(format!("{next}/{all}"))],
         );
