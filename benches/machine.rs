@@ -8,8 +8,8 @@
 use std::hint::black_box;
 
 use machine::{
-    CallSetup, CallTime, CallUrls, FetchId, Fetched, GraphAction, GraphOutcome, Input, Machine,
-    MachineLimits, MediaFact, Termination,
+    CallSetup, CallTime, CallUrls, FetchId, FetchResponse, GraphAction, GraphOutcome, Input,
+    Machine, MachineLimits, MediaEvent, Termination,
 };
 use model::Clock;
 use model::{
@@ -64,8 +64,8 @@ fn step(machine: &mut Machine, at: u64, input: Input) {
 fn in_the_menu(menu: &Arc<Document>) -> Machine {
     let mut machine = Machine::new();
     step(&mut machine, 0, Input::Offered { setup: Box::new(setup()) });
-    step(&mut machine, 100, Input::Media { leg: Leg::A, what: MediaFact::Connected });
-    let document = Fetched::Document { document: menu.clone() };
+    step(&mut machine, 100, Input::Media { leg: Leg::A, event: MediaEvent::Connected });
+    let document = FetchResponse::Document { document: menu.clone() };
     step(&mut machine, 200, Input::Fetched { fetch: FetchId(1), result: Ok(document) });
     step(
         &mut machine,

@@ -198,7 +198,12 @@ impl Desk {
     async fn look(&self, held: &mut Held) {
         let mut after = (i64::MIN, Uuid::nil());
         while held.messages.len() < HELD_MAX {
-            let owed = match self.agents.store().turns().pending(self.inbox.node_id(), after, PAGE).await
+            let owed = match self
+                .agents
+                .store()
+                .turns()
+                .pending(self.inbox.node_id(), after, PAGE)
+                .await
             {
                 Ok(owed) => owed,
                 Err(error) => {

@@ -153,7 +153,7 @@ pub fn charset(content_type: &str) -> Option<&str> {
 fn failure(error: EgressError) -> FetchFailure {
     let what = error.to_string();
     match error {
-        EgressError::Refused(_) => FetchFailure::UrlRefused { what },
+        EgressError::Refused(_) => FetchFailure::UrlRefused { detail: what },
         EgressError::ConnectTimeout { .. } | EgressError::ReadTimeout { .. } => {
             FetchFailure::Timeout
         }
@@ -161,12 +161,14 @@ fn failure(error: EgressError) -> FetchFailure {
         EgressError::Resolve { .. }
         | EgressError::Connect { .. }
         | EgressError::Broken { .. }
-        | EgressError::Coding(_) => FetchFailure::Unreachable { what },
+        | EgressError::Coding(_) => FetchFailure::Unreachable { detail: what },
         EgressError::TooLarge { .. } => FetchFailure::TooLarge,
         EgressError::Status(status) | EgressError::NotUpgraded(status) => {
             FetchFailure::Status { status }
         }
-        EgressError::Undecodable(_) | EgressError::Redirects => FetchFailure::Invalid { what },
+        EgressError::Undecodable(_) | EgressError::Redirects => {
+            FetchFailure::Invalid { detail: what }
+        }
     }
 }
 

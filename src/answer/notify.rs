@@ -3,7 +3,6 @@
 //! What is asked for is one stage of one callback: at first the attempts that the URL's fragment allows, later, for
 //! callbacks worth it, a single one at each time of `schedule`. What waits, in which order and until when is the
 //! outbox's business (`call::outbox`), not ours.
-
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use super::hops::Hops;
 use super::sign::SigningKeys;
 use super::{params, schedule};
 use egress::{BodyPolicy, CustomerUrl, Egress};
-use machine::{EVENT_BODY, Notice, NoticeKind, Param};
+use machine::{CallbackKind, CallbackRequest, EVENT_BODY, Param};
 use model::CallUuid;
 use model::Clock;
 use model::Secret;
@@ -28,7 +27,7 @@ use model::metric;
 #[derive(Clone, Debug)]
 pub struct NoticeJob {
     pub call: CallUuid,
-    pub notice: Notice,
+    pub notice: CallbackRequest,
     pub keys: SigningKeys,
     /// The webhook's, newest first, where it is an event.
     pub secrets: Arc<[Secret]>,
@@ -107,8 +106,7 @@ impl Notifier {
     pub async fn deliver(&self, job: &NoticeJob) -> Delivery {
         let delivery = match self.0.egress.url(&job.notice.url.0) {
             Ok(url) => {
-                let places = self.0.places_at(url.origin());
-                // Never closed.
+                let places = self.0.places_at(url.origin()); // Never closed.
                 let _place = places.acquire().await;
                 self.0.stage(job, &url).await
             }
@@ -166,7 +164,7 @@ impl Inner {
             tracing::info!(?passed_over, call_uuid = %job.call, "settings in a URL's fragment are not as they should be");
         }
         let json = match job.notice.kind {
-            NoticeKind::Event => job.notice.params.get(EVENT_BODY).map(Param::reveal),
+            CallbackKind::Event => job.notice.params.get(EVENT_BODY).map(Param::reveal),
             _ => None,
         };
         let question = Question {
@@ -231,19 +229,19 @@ fn report(job: &NoticeJob, delivery: &Delivery) {
 }
 
 /// Whether a callback is still worth delivering later (`plivo-callbacks.md` §4.3).
-fn is_lasting(kind: NoticeKind) -> bool {
+fn is_lasting(kind: CallbackKind) -> bool {
     match kind {
-        NoticeKind::Hangup
-        | NoticeKind::Ring
-        | NoticeKind::Recording
-        | NoticeKind::Transcription
-        | NoticeKind::Message
-        | NoticeKind::Event => true,
-        NoticeKind::Action
-        | NoticeKind::Dial
-        | NoticeKind::Conference
-        | NoticeKind::MultiParty
-        | NoticeKind::Interim
-        | NoticeKind::Stream => false,
+        CallbackKind::Hangup
+        | CallbackKind::Ring
+        | CallbackKind::Recording
+        | CallbackKind::Transcription
+        | CallbackKind::Message
+        | CallbackKind::Event => true,
+        CallbackKind::Action
+        | CallbackKind::Dial
+        | CallbackKind::Conference
+        | CallbackKind::MultiParty
+        | CallbackKind::Interim
+        | CallbackKind::Stream => false,
     }
 }

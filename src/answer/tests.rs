@@ -16,7 +16,7 @@ use super::{
 };
 use egress::testing::{ReceivedRequest, Reply, Server, egress, open_guard};
 use egress::{Egress, Guard};
-use machine::{FetchFailure, FetchKind, Notice, NoticeKind, Param, Params};
+use machine::{CallbackKind, CallbackRequest, FetchFailure, FetchKind, Param, Params};
 use model::Clock;
 use model::Secret;
 use model::{CallUuid, Method};
@@ -453,10 +453,10 @@ fn notifier() -> Notifier {
     Notifier::new(open(), Clock::real(), Dice::system(), AT_ONCE_PER_HOST)
 }
 
-fn notice(event: u128, kind: NoticeKind, url: impl Into<String>) -> NoticeJob {
+fn notice(event: u128, kind: CallbackKind, url: impl Into<String>) -> NoticeJob {
     NoticeJob {
         call: CallUuid(Uuid::from_u128(1)),
-        notice: Notice {
+        notice: CallbackRequest {
             kind,
             url: DocUrl(url.into().into()),
             method: Method::Post,
@@ -475,7 +475,8 @@ fn notice(event: u128, kind: NoticeKind, url: impl Into<String>) -> NoticeJob {
 #[tokio::test]
 async fn a_notice_carries_its_parameters_headers_and_signatures() {
     let server = Server::start(|_| Reply::status(204)).await;
-    let delivery = notifier().deliver(&notice(7, NoticeKind::Hangup, server.url("/hangup"))).await;
+    let delivery =
+        notifier().deliver(&notice(7, CallbackKind::Hangup, server.url("/hangup"))).await;
     assert_eq!(
         delivery,
         Delivery { attempts: 1, outcome: NoticeOutcome::Delivered { status: 204 } }
@@ -502,7 +503,7 @@ async fn r04_lasting_notices_are_tried_again_and_stale_ones_are_not() {
         .await;
     let notifier = notifier();
     // The fragment's own retries belong to the first stage; each later one is a single attempt.
-    let mut job = notice(1, NoticeKind::Hangup, server.url("/back#rc=1&rp=5xx"));
+    let mut job = notice(1, CallbackKind::Hangup, server.url("/back#rc=1&rp=5xx"));
     let Delivery { attempts, outcome } = notifier.deliver(&job).await;
     assert!(
         matches!(&outcome, NoticeOutcome::Retry { after, .. } if *after == Duration::from_secs(1_200)),
@@ -525,21 +526,24 @@ async fn r04_lasting_notices_are_tried_again_and_stale_ones_are_not() {
         back[2].header("x-plivo-signature-v3-nonce")
     );
 
-    for (kind, path) in
-        [(NoticeKind::Hangup, "/gone"), (NoticeKind::Dial, "/down"), (NoticeKind::Action, "/down")]
-    {
+    for (kind, path) in [
+        (CallbackKind::Hangup, "/gone"),
+        (CallbackKind::Dial, "/down"),
+        (CallbackKind::Action, "/down"),
+    ] {
         let Delivery { attempts, outcome } =
             notifier.deliver(&notice(2, kind, server.url(path))).await;
         assert!(matches!(outcome, NoticeOutcome::Failed { .. }), "{path}: {outcome:?}");
         assert_eq!(attempts, 1);
     }
-    let mut late = notice(3, NoticeKind::Hangup, server.url("/down"));
+    let mut late = notice(3, CallbackKind::Hangup, server.url("/down"));
     (late.retries, late.age) = (20, Duration::from_secs(23 * 3_600 + 1_800));
     assert!(
         matches!(notifier.deliver(&late).await.outcome, NoticeOutcome::Failed { .. }),
         "its day is over"
     );
-    let refused = notifier.deliver(&notice(5, NoticeKind::Hangup, "http://169.254.169.254/")).await;
+    let refused =
+        notifier.deliver(&notice(5, CallbackKind::Hangup, "http://169.254.169.254/")).await;
     assert!(
         matches!(refused, Delivery { attempts: 0, outcome: NoticeOutcome::Failed { .. } }),
         "{refused:?}"

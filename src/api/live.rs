@@ -6,7 +6,7 @@ use futures_util::stream::BoxStream;
 
 use crate::call::course::Course;
 use crate::call::streams::StreamView;
-use machine::{Command, RecordOrder, StreamOrder};
+use machine::{Command, RecordingOrder, StreamOrder};
 use model::{AuthId, CallUuid, Direction, StreamId, Timestamp};
 use store::Scope;
 use xml::ast::Target;
@@ -145,7 +145,7 @@ pub trait LiveCalls: Send + Sync + 'static {
         &self,
         scope: &Scope,
         call: CallUuid,
-        order: RecordOrder,
+        order: RecordingOrder,
         callback: Option<Target>,
     ) -> Result<bool, Told>;
 

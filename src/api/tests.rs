@@ -36,7 +36,7 @@ use crate::inbox::{Inbox, InboxParts};
 use crate::meta::{Graph, GraphConfig, Policy};
 use crate::people::People;
 use egress::testing::{Reply, Server};
-use machine::{Command, RecordOrder, StreamOrder};
+use machine::{Command, RecordingOrder, StreamOrder};
 use model::Clock;
 use model::Health;
 use model::{CallType, CallUuid, Direction, E164, HangupCause, StreamId, Timestamp};
@@ -205,7 +205,7 @@ impl LiveCalls for Calls {
         &self,
         scope: &Scope,
         id: CallUuid,
-        _: RecordOrder,
+        _: RecordingOrder,
         _: Option<Target>,
     ) -> Result<bool, Told> {
         self.get(scope, id).map(|_| true).ok_or(Told::NotUp)
@@ -342,7 +342,10 @@ async fn run() -> Running {
         let busy = CallEnd::unanswered(HangupCause::NumberFull, Direction::Inbound, at(n as i64));
         let store = store.clone();
         async move {
-            store.calls().conclude_without_callbacks(start(n, account), if n == 2 { busy } else { answered }).await
+            store
+                .calls()
+                .conclude_without_callbacks(start(n, account), if n == 2 { busy } else { answered })
+                .await
         }
     });
     assert!(

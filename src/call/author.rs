@@ -80,7 +80,7 @@ pub struct NoAuthor;
 impl Author for NoAuthor {
     fn document(&self, _: Wish) -> BoxFuture<'static, Result<String, FetchFailure>> {
         futures_util::future::ready(Err(FetchFailure::Unreachable {
-            what: "no agent answers here".to_owned(),
+            detail: "no agent answers here".to_owned(),
         }))
         .boxed()
     }

@@ -16,7 +16,9 @@ use super::registry::{LetIn, Outgoing, Registry};
 use super::services::Services;
 use crate::admission::{Admitted, Denied, Gate, NumberEntry};
 use crate::answer::SigningKeys;
-use machine::{CallSetup, CallTime, CallUrls, Outbound, RING_MAX_MS, abandoned, not_added};
+use machine::{
+    CallSetup, CallTime, CallUrls, Outbound, RING_MAX_MS, add_participant_failed, orphan_summary,
+};
 use model::{CallType, CallUuid, Direction, E164, HangupCause, Method};
 use store::{CallEnd, CallStart, Conclusion};
 use xml::ast::DocUrl;
@@ -230,12 +232,12 @@ impl Exit for Inner {
         let Waiting { mut setup, number, .. } = waiting;
         info!(call_uuid = %setup.call, cause = cause.as_str(), "a call is not placed after all");
         setup.started = services.clock.wall();
-        let summary = abandoned(setup.clone(), None, CallTime(0), cause);
+        let summary = orphan_summary(setup.clone(), None, CallTime(0), cause);
         let end = CallEnd::of(&summary, setup.started, why.into_iter().collect(), Vec::new());
         let conclusion = Conclusion {
             start: CallStart::of(&setup, &services.node_id),
             end,
-            callbacks: not_added(&setup, cause)
+            callbacks: add_participant_failed(&setup, cause)
                 .map(|notice| services.callback(&setup, notice))
                 .into_iter()
                 .chain(services.reports(&setup, &summary))

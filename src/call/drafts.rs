@@ -83,7 +83,7 @@ impl Drafts {
 
     /// The document of a call, once it is known to be its own.
     fn text(&self, wish: &Wish) -> Option<Result<String, FetchFailure>> {
-        let gone = |what: &str| Some(Err(FetchFailure::Unreachable { what: what.to_owned() }));
+        let gone = |what: &str| Some(Err(FetchFailure::Unreachable { detail: what.to_owned() }));
         let mut table = self.table();
         if let Some(running) = table.running.get(&wish.call) {
             return match running.path == wish.path {

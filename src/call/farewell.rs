@@ -43,8 +43,11 @@ pub async fn keep_telling(
 
 async fn tell_all(services: &Services, directory: &Directory) -> Result<(), StoreError> {
     loop {
-        let due =
-            services.store.calls().due_farewells(&services.node_id, services.clock.steady(), BATCH).await?;
+        let due = services
+            .store
+            .calls()
+            .due_farewells(&services.node_id, services.clock.steady(), BATCH)
+            .await?;
         if due.is_empty() {
             return Ok(());
         }

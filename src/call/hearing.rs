@@ -3,7 +3,6 @@
 //! An [`Utterance`] is a job beside the shards: it reads the leg as PCM, judges where a voice begins and ends and tells the
 //! call's machine, and hands the sound from the first voice on to a task that has the recogniser. What it makes of it comes
 //! back as facts, too. Nothing is decided here: when speech has ended is the machine's business.
-
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, warn};
 
 use super::shell::Mailbox;
-use machine::{Input, Listening, RecognitionId, SpeechFact};
+use machine::{Input, RecognitionId, RecognitionSettings, SpeechEvent};
 use media::opus::Rate;
 use media::voice::VoiceDetector;
 use media::workers::{Job, JobStatus, Workers};
@@ -58,7 +57,7 @@ impl Hearing {
     /// Hears `leg` from now on.
     pub(super) fn begin(
         recognition: RecognitionId,
-        how: Listening,
+        how: RecognitionSettings,
         leg: &LegHandle,
         with: &Listener<'_>,
     ) -> Self {
@@ -99,9 +98,9 @@ struct Told {
 }
 
 impl Told {
-    fn tell(&self, what: SpeechFact) {
+    fn tell(&self, what: SpeechEvent) {
         if self.state.load(Ordering::Acquire) != STOPPED {
-            self.mailbox.tell(Input::Speech { recognition: self.recognition, what });
+            self.mailbox.tell(Input::Speech { recognition: self.recognition, event: what });
         }
     }
 }
@@ -109,27 +108,26 @@ impl Told {
 /// Has the recogniser hear the sound to its end, and tells what it understood.
 async fn understand(
     recognisers: Recognisers,
-    how: Listening,
+    how: RecognitionSettings,
     mut sound: UtteranceAudio,
     told: Told,
 ) {
-    let Listening { language, hints, model, interim, profanity_filter, hidden: _ } = how;
-    let ask = RecognitionOptions { language, hints, model, interim, profanity_filter };
-    // Nobody is asked before somebody speaks, and nobody at all where nobody does.
+    let RecognitionSettings { language, hints, model, interim, profanity_filter, hidden: _ } = how;
+    let ask = RecognitionOptions { language, hints, model, interim, profanity_filter }; // Nobody is asked before somebody speaks, and nobody at all where nobody does.
     if !sound.wait_for_speech().await {
         return;
     }
     let so_far = told.clone();
     let interims = move |InterimResult { stable, unstable, stability }| {
-        so_far.tell(SpeechFact::Interim { stable, unstable, stability });
+        so_far.tell(SpeechEvent::Interim { stable, unstable, stability });
     };
     match recognisers.recognise(&ask, &mut sound, interims).await {
         Ok(said) => {
-            told.tell(SpeechFact::Understood { text: said.text, confidence: said.confidence })
+            told.tell(SpeechEvent::Understood { text: said.text, confidence: said.confidence })
         }
         Err(error) => {
             warn!(%error, "could not recognise speech");
-            told.tell(SpeechFact::Failed { reason: format!("could not {error}") });
+            told.tell(SpeechEvent::Failed { reason: format!("could not {error}") });
         }
     }
 }
@@ -147,8 +145,7 @@ impl Job for Utterance {
             if let Some(fact) = self.ear.hear(frame.received) {
                 self.told.tell(fact);
             }
-        }
-        // Its end of the sound goes with it: that is the end of the utterance.
+        } // Its end of the sound goes with it: that is the end of the utterance.
         let hears = self.told.state.load(Ordering::Acquire) == HEARING && !self.line.is_over();
         if hears && self.told.mailbox.is_open() { JobStatus::Running } else { JobStatus::Done }
     }
@@ -181,25 +178,25 @@ impl Ear {
     }
 
     /// Takes in the next 20 ms, mono 16 kHz; tells what has changed.
-    fn hear(&mut self, pcm: &[i16]) -> Option<SpeechFact> {
+    fn hear(&mut self, pcm: &[i16]) -> Option<SpeechEvent> {
         let voiced = self.judge.push(pcm);
         self.at += 1;
         let fact = match (&mut self.voice, voiced) {
             (voice @ None, true) => {
                 *voice = Some((self.at, self.at, false));
-                Some(SpeechFact::Began)
+                Some(SpeechEvent::Began)
             }
             (Some((first, last, lasting)), true) => {
                 *last = self.at;
                 let lasts = (self.at - *first + JUDGED) * FRAME_MS >= LASTING_MS;
-                (lasts && !std::mem::replace(lasting, true)).then_some(SpeechFact::Lasting)
+                (lasts && !std::mem::replace(lasting, true)).then_some(SpeechEvent::Lasting)
             }
             (Some((_, last, _)), false) => {
                 let ago_ms = (self.at - *last) * FRAME_MS;
                 (ago_ms >= PAUSE_MS).then(|| {
                     self.voice = None;
                     self.judge.reset();
-                    SpeechFact::Ended { ago_ms }
+                    SpeechEvent::Ended { ago_ms }
                 })
             }
             (None, false) => None,
@@ -226,7 +223,7 @@ impl Ear {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ear, ONSET, SpeechFact};
+    use super::{Ear, ONSET, SpeechEvent};
     use tokio::sync::mpsc;
 
     const FRAME: usize = 320;
@@ -238,7 +235,7 @@ mod tests {
     }
 
     /// What is told of these stretches, with the frame of each fact, and how many frames were passed on.
-    fn told(stretches: &[(usize, bool)]) -> (Vec<(usize, SpeechFact)>, usize) {
+    fn told(stretches: &[(usize, bool)]) -> (Vec<(usize, SpeechEvent)>, usize) {
         let (to, mut from) = mpsc::channel(10_000);
         let mut ear = Ear::new(to);
         let frames = stretches.iter().flat_map(|(frames, loud)| sound(*frames, *loud));
@@ -254,20 +251,18 @@ mod tests {
         assert_eq!(
             told,
             [
-                (53, SpeechFact::Began),
-                // 250 ms after the voice set in.
-                (62, SpeechFact::Lasting),
-                (124, SpeechFact::Ended { ago_ms: 300 }),
+                (53, SpeechEvent::Began), // 250 ms after the voice set in.
+                (62, SpeechEvent::Lasting),
+                (124, SpeechEvent::Ended { ago_ms: 300 }),
             ]
-        );
-        // The frames before the voice, the voice, and the pause up to its end.
+        ); // The frames before the voice, the voice, and the pause up to its end.
         assert_eq!(passed, ONSET - 3 + 60 + 14, "{passed}");
     }
 
     #[test]
     fn a_cough_does_not_last_and_a_pause_is_passed_on_when_the_voice_goes_on() {
         let (cough, _) = told(&[(50, false), (8, true), (30, false)]);
-        assert_eq!(cough, [(53, SpeechFact::Began), (72, SpeechFact::Ended { ago_ms: 300 })]);
+        assert_eq!(cough, [(53, SpeechEvent::Began), (72, SpeechEvent::Ended { ago_ms: 300 })]);
         let (sentence, passed) =
             told(&[(50, false), (30, true), (40, false), (30, true), (30, false)]);
         assert_eq!(sentence.len(), 6, "{sentence:?}");

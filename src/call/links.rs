@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use machine::{EVENT_BODY, Notice, Param};
+use machine::{CallbackRequest, EVENT_BODY, Param};
 
 const NAME: &str = "media:";
 /// Where an event has it, and the form of Plivo's shape.
@@ -19,7 +19,7 @@ pub fn named(message: Uuid) -> String {
 }
 
 /// Puts links in the names' place.
-pub(super) fn sign(notice: &mut Notice, link: &(dyn Fn(Uuid) -> String + Send + Sync)) {
+pub(super) fn sign(notice: &mut CallbackRequest, link: &(dyn Fn(Uuid) -> String + Send + Sync)) {
     let of = |text: &str| text.strip_prefix(NAME)?.parse().ok().map(link);
     for (name, param) in notice.params.iter_mut() {
         let signed = match name {
@@ -45,11 +45,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use machine::NoticeKind;
+    use machine::CallbackKind;
     use model::Method;
     use xml::ast::DocUrl;
 
-    fn value<'a>(notice: &'a Notice, name: &str) -> &'a str {
+    fn value<'a>(notice: &'a CallbackRequest, name: &str) -> &'a str {
         notice.params.get(name).map(Param::reveal).unwrap_or_default()
     }
 
@@ -64,7 +64,8 @@ mod tests {
             .map(|(name, value)| (name.into(), Param::Plain(value.into())))
             .collect();
         let url = DocUrl("https://example.com/".into());
-        let mut notice = Notice { kind: NoticeKind::Event, url, method: Method::Post, params };
+        let mut notice =
+            CallbackRequest { kind: CallbackKind::Event, url, method: Method::Post, params };
         sign(&mut notice, &|id| format!("https://calls.example.com/media/{id}"));
         let link = format!("https://calls.example.com/media/{id}");
         let event: serde_json::Value = serde_json::from_str(value(&notice, EVENT_BODY)).unwrap();

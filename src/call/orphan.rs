@@ -11,7 +11,7 @@ use super::author::SaidLine;
 use super::record;
 use super::registry::{CallKey, Registry};
 use super::services::Services;
-use machine::{CallSetup, CallTime, GraphAction, Summary, abandoned};
+use machine::{CallSetup, CallTime, GraphAction, Summary, orphan_summary};
 use model::metric;
 use model::{CallType, Direction, HangupCause};
 use store::{CallEnd, CallLine, Conclusion, Farewell, Orphan, PlacedCall, StoreError};
@@ -109,7 +109,7 @@ pub fn closing(orphan: &Orphan) -> Closing {
         return Closing { end, hangup: None, farewell };
     };
     let answered = answered.map(|at| CallTime(0).after(at.since(start.started)));
-    let summary = abandoned(setup.clone(), answered, CallTime(0).after(*lived), cause);
+    let summary = orphan_summary(setup.clone(), answered, CallTime(0).after(*lived), cause);
     let end = CallEnd::of(&summary, start.started, remarks, Vec::new());
     Closing { end, hangup: Some((setup.clone(), summary)), farewell }
 }

@@ -21,7 +21,7 @@ use super::links;
 use super::trace::{Request, Sink, Trace, Traced, since as us_since};
 use crate::admission::{Directory, Webhook};
 use crate::answer::{Delivery, Hops, NoticeJob, NoticeOutcome, Notifier, SigningKeys};
-use machine::NoticeKind;
+use machine::CallbackKind;
 use machine::log;
 use model::Clock;
 use model::{AuthId, Timestamp};
@@ -282,7 +282,7 @@ impl Inner {
         let Callback { id, new, since, attempts, retries } = callback;
         let (call, kind, event_id, hops) = (new.call, new.notice.kind, new.event_id, Hops::new());
         // What reports messages and numbers is no call's.
-        let of_a_call = !matches!(kind, NoticeKind::Event | NoticeKind::Message);
+        let of_a_call = !matches!(kind, CallbackKind::Event | CallbackKind::Message);
         let webhook = self.webhook(&new);
         let (began, begun) = (self.clock.wall(), self.clock.now());
         let failed = |why: &str| Delivery {
@@ -294,7 +294,7 @@ impl Inner {
             Some(_) if new.shut.is_some() => {
                 failed("another store.secret_key sealed its parameters: put that one back")
             }
-            Some(_) if kind == NoticeKind::Event && webhook.is_none() => {
+            Some(_) if kind == CallbackKind::Event && webhook.is_none() => {
                 failed("its webhook is not there any more, or another account's")
             }
             Some(keys) => {
@@ -369,7 +369,9 @@ impl Inner {
             tell(GivenUp { account: new.account, main_account: new.main_account, to, why });
         }
         // What a multi-party call's end waits for is other calls'.
-        if others_wait || kind == NoticeKind::MultiParty || matches!(outcome, Settled::Again { .. })
+        if others_wait
+            || kind == CallbackKind::MultiParty
+            || matches!(outcome, Settled::Again { .. })
         {
             self.woken.notify_one();
         }

@@ -1,5 +1,4 @@
 //! Against customers' servers on loopback and real files.
-
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use uuid::Uuid;
@@ -8,7 +7,7 @@ use super::*;
 use crate::admission::AccountSpec;
 use crate::answer::{AT_ONCE_PER_HOST, Dice};
 use egress::testing::{Reply, Server, egress, open_guard};
-use machine::{Notice, NoticeKind, Param};
+use machine::{CallbackKind, CallbackRequest, Param};
 use model::Health;
 use model::Secret;
 use model::{CallUuid, Method};
@@ -59,7 +58,7 @@ impl Room {
 }
 
 impl Node {
-    fn new_callback(&self, call: u128, event: u128, kind: NoticeKind, url: &str) -> NewCallback {
+    fn new_callback(&self, call: u128, event: u128, kind: CallbackKind, url: &str) -> NewCallback {
         let params = [("Digits".into(), Param::Secret("4711".to_owned()))].into();
         NewCallback {
             event_id: Uuid::from_u128(event),
@@ -68,15 +67,16 @@ impl Node {
             main_account: MAIN.into(),
             node_id: "node".to_owned(),
             origin: self.outbox.origin(url),
-            notice: Notice { kind, url: DocUrl(url.into()), method: Method::Post, params },
+            notice: CallbackRequest { kind, url: DocUrl(url.into()), method: Method::Post, params },
             shut: None,
             created: Clock::real().steady(),
         }
     }
 
     /// As a call does it: the row first, then out.
-    async fn notify(&self, call: u128, event: u128, kind: NoticeKind, url: &str) {
-        let written = self.store.outbox().add(self.new_callback(call, event, kind, url)).await.unwrap();
+    async fn notify(&self, call: u128, event: u128, kind: CallbackKind, url: &str) {
+        let written =
+            self.store.outbox().add(self.new_callback(call, event, kind, url)).await.unwrap();
         self.outbox.send(written, SigningKeys::of_main([Secret::new("token")]));
     }
 
@@ -105,7 +105,7 @@ async fn callbacks_of_a_call_and_url_go_out_in_order_one_after_another() {
     let node = room.node(OutboxLimits::default()).await;
     node.outbox.start();
     for event in 0..40 {
-        node.notify(event % 2, event, NoticeKind::Hangup, &server.url("/hangup")).await;
+        node.notify(event % 2, event, CallbackKind::Hangup, &server.url("/hangup")).await;
     }
     server.until_seen(40).await;
     for call in 0..2 {
@@ -138,7 +138,7 @@ async fn r16_no_event_goes_to_another_accounts_webhook_whatever_routing_says() {
         .mail()
         .change_webhooks(|all| all.extend([&foreign, &own].map(|w| (w.id, w.clone()))));
     for (event, webhook) in [(1, &foreign), (2, &own)] {
-        node.notify(event, event, NoticeKind::Event, &format!("{WEBHOOK}{}", webhook.id)).await;
+        node.notify(event, event, CallbackKind::Event, &format!("{WEBHOOK}{}", webhook.id)).await;
     }
     server.until_seen(1).await;
     assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
@@ -151,7 +151,7 @@ async fn what_a_subaccount_leaves_behind_goes_out_with_its_main_accounts_signatu
     let server = Server::start(|_| Reply::status(204)).await;
     let room = Room::new();
     let node = room.node(OutboxLimits::default()).await;
-    let mut callback = node.new_callback(1, 1, NoticeKind::Hangup, &server.url("/hangup"));
+    let mut callback = node.new_callback(1, 1, CallbackKind::Hangup, &server.url("/hangup"));
     callback.account = "SAGONEGONEGONEGONE00".into();
     node.store.outbox().add(callback).await.unwrap();
     node.outbox.start();
@@ -175,12 +175,11 @@ async fn r04_outbox_survives_kill() {
     })
     .await;
     let room = Room::new();
-    let node = room.node(OutboxLimits::default()).await;
-    // One whose answer is out, one put off, one written and never sent.
-    node.notify(1, 1, NoticeKind::Hangup, &server.url("/stuck#rc=0")).await;
-    node.notify(2, 2, NoticeKind::Hangup, &server.url("/down#rc=0")).await;
+    let node = room.node(OutboxLimits::default()).await; // One whose answer is out, one put off, one written and never sent.
+    node.notify(1, 1, CallbackKind::Hangup, &server.url("/stuck#rc=0")).await;
+    node.notify(2, 2, CallbackKind::Hangup, &server.url("/down#rc=0")).await;
     server.until_seen(2).await;
-    let unsent = node.new_callback(3, 3, NoticeKind::Hangup, &server.url("/unsent"));
+    let unsent = node.new_callback(3, 3, CallbackKind::Hangup, &server.url("/unsent"));
     node.store.outbox().add(unsent).await.unwrap();
     node.kill().await;
 
@@ -200,7 +199,10 @@ async fn r04_outbox_survives_kill() {
     (1..=3).for_each(body);
     assert_eq!(node.outbox.drain(Duration::from_secs(5)).await, 0);
     let now = Clock::real().steady();
-    assert!(node.store.outbox().due_origins("node", now).await.unwrap().0.is_empty(), "all delivered");
+    assert!(
+        node.store.outbox().due_origins("node", now).await.unwrap().0.is_empty(),
+        "all delivered"
+    );
     node.store.close().await;
 }
 
@@ -214,9 +216,9 @@ async fn r04_an_attempt_that_the_stop_cuts_off_is_counted() {
     .await;
     let room = Room::new();
     let node = room.node(OutboxLimits::default()).await;
-    node.notify(1, 1, NoticeKind::Hangup, &server.url("/hangup")).await;
-    node.notify(2, 2, NoticeKind::Action, &server.url("/twice#rc=1")).await;
-    node.notify(3, 3, NoticeKind::Action, &server.url("/once#rc=0")).await;
+    node.notify(1, 1, CallbackKind::Hangup, &server.url("/hangup")).await;
+    node.notify(2, 2, CallbackKind::Action, &server.url("/twice#rc=1")).await;
+    node.notify(3, 3, CallbackKind::Action, &server.url("/once#rc=0")).await;
     server.until_seen(3).await;
     let before = Clock::real().steady();
     assert_eq!(node.outbox.drain(Duration::ZERO).await, 3);
@@ -263,7 +265,7 @@ async fn what_the_stop_finds_waiting_is_due_as_it_was() {
     let room = Room::new();
     let node = room.node(OutboxLimits::default()).await;
     for event in 0..40 {
-        node.notify(event, event, NoticeKind::Hangup, &hole.url("/hangup")).await;
+        node.notify(event, event, CallbackKind::Hangup, &hole.url("/hangup")).await;
     }
     hole.until_seen(AT_ONCE_PER_HOST).await;
     assert_eq!(node.outbox.drain(Duration::ZERO).await, 40);
@@ -286,7 +288,7 @@ async fn r04_a_black_hole_delays_no_other_host() {
             node.store.outbox().add(node.new_callback(
                 event,
                 event,
-                NoticeKind::Hangup,
+                CallbackKind::Hangup,
                 &hole.url("/hangup"),
             ))
         })
@@ -299,14 +301,13 @@ async fn r04_a_black_hole_delays_no_other_host() {
     let mut waits = Vec::new();
     for event in 10_000..10_100 {
         let begun = Clock::real().now();
-        node.notify(event, event, NoticeKind::Hangup, &alive.url("/hangup")).await;
+        node.notify(event, event, CallbackKind::Hangup, &alive.url("/hangup")).await;
         alive.until_seen(usize::try_from(event - 9_999).unwrap()).await;
         waits.push(Clock::real().now().duration_since(begun));
     }
     waits.sort();
     assert!(waits[98] < Duration::from_millis(500), "p99 {:?}", waits[98]);
-    assert!(hole.connections() <= 32, "{} at once", hole.connections());
-    // The living host's may wait for their rows still.
+    assert!(hole.connections() <= 32, "{} at once", hole.connections()); // The living host's may wait for their rows still.
     assert!(node.outbox.held() <= 64 + 100, "the rest waits in the store: {}", node.outbox.held());
     node.outbox.drain(Duration::from_millis(50)).await;
     node.store.close().await;
@@ -324,13 +325,13 @@ async fn many_dead_hosts_leave_room_for_a_living_one() {
     let dead = |n: u128| {
         let url = holes[usize::try_from(n % 20).unwrap()].url("/");
         let node = &node;
-        async move { node.notify(n, n, NoticeKind::Hangup, &url).await }
+        async move { node.notify(n, n, CallbackKind::Hangup, &url).await }
     };
     futures_util::future::join_all((0..160).map(dead)).await;
     assert!(node.outbox.held() < 40, "{}", node.outbox.held());
     let alive = Server::start(|_| Reply::status(200)).await;
     for event in 0..5 {
-        node.notify(1_000 + event, event, NoticeKind::Hangup, &alive.url("/")).await;
+        node.notify(1_000 + event, event, CallbackKind::Hangup, &alive.url("/")).await;
     }
     alive.until_seen(5).await;
     node.outbox.drain(Duration::from_millis(50)).await;
@@ -352,14 +353,13 @@ async fn r04_an_operator_sends_what_was_given_up_once_more() {
     let at = Database::from(&file);
     let node = room.node(OutboxLimits::default()).await;
     node.outbox.start();
-    node.notify(1, 1, NoticeKind::Hangup, &server.url("/hangup")).await;
-    node.notify(2, 2, NoticeKind::Action, &server.url("/action")).await;
+    node.notify(1, 1, CallbackKind::Hangup, &server.url("/hangup")).await;
+    node.notify(2, 2, CallbackKind::Action, &server.url("/action")).await;
     let archive = Archive::open(&at).await.unwrap();
     while archive.callbacks(Callbacks::Failed, 9).await.unwrap().len() < 2 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(rearm(&at, Rearm::One("no-such-id"), now).await.unwrap(), 0);
-    // By its event id, beside the running node; the other with all of them.
+    assert_eq!(rearm(&at, Rearm::One("no-such-id"), now).await.unwrap(), 0); // By its event id, beside the running node; the other with all of them.
     let event = Uuid::from_u128(1);
     assert_eq!(rearm(&at, Rearm::One(&event.to_string().to_uppercase()), now).await.unwrap(), 1);
     server.until_seen(3).await;
@@ -403,7 +403,7 @@ async fn r22_what_another_key_sealed_is_not_sent_without_its_digits() {
     let node = room.node(OutboxLimits::default()).await;
     node.store
         .outbox()
-        .add(node.new_callback(1, 1, NoticeKind::Hangup, &server.url("/hangup")))
+        .add(node.new_callback(1, 1, CallbackKind::Hangup, &server.url("/hangup")))
         .await
         .unwrap();
     node.kill().await;

@@ -163,7 +163,7 @@ impl Registry {
     /// Ends every call with this cause.
     pub fn cut_all(&self, cause: HangupCause) {
         for call in self.list() {
-            call.mailbox.tell(Input::Cut { cause });
+            call.mailbox.tell(Input::HangUp { cause });
         }
     }
 
@@ -493,7 +493,11 @@ impl Parties for Registry {
         let (graph, store) = (services.graph.clone(), services.store.clone());
         if let Some(call) = late {
             // Should this process not come to it.
-            store.calls().set_wacid(call, wacid.clone(), services.clock.steady().plus(farewell::OURS));
+            store.calls().set_wacid(
+                call,
+                wacid.clone(),
+                services.clock.steady().plus(farewell::OURS),
+            );
         }
         let request = ActionRequest::ending(phone_number_id, token, wacid, GraphAction::Terminate);
         services.tasks.spawn(async move {

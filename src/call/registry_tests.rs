@@ -218,7 +218,8 @@ async fn r03_a_panic_inside_one_call_ends_that_call_only() {
     assert!(body.contains(&format!("CallUUID={}", broken.setup.call)), "{body}");
     assert!(body.contains("HangupCauseCode=5010") && body.contains("HangupSource=Error"), "{body}");
     let scope = Scope::of(MAIN.into());
-    let record = world.services.store.calls().get(&scope, broken.setup.call).await.unwrap().unwrap();
+    let record =
+        world.services.store.calls().get(&scope, broken.setup.call).await.unwrap().unwrap();
     assert_eq!(record.end.unwrap().cause, "internal_error");
     let terminate = async {
         for requests in 1.. {

@@ -21,7 +21,7 @@ use crate::feed::Feed;
 use crate::meta::Graph;
 use crate::notices::Notices;
 use crate::stream::Streams;
-use machine::{CallSetup, MachineLimits, Notice, Summary};
+use machine::{CallSetup, CallbackRequest, MachineLimits, Summary};
 use media::Media;
 use model::Clock;
 use speech::library::Library;
@@ -91,7 +91,7 @@ impl Services {
     }
 
     /// A callback of a call, as the outbox takes it: a fresh identity, due now.
-    pub(super) fn callback(&self, setup: &CallSetup, notice: Notice) -> NewCallback {
+    pub(super) fn callback(&self, setup: &CallSetup, notice: CallbackRequest) -> NewCallback {
         NewCallback {
             event_id: self.uuid(),
             call: setup.call,
@@ -106,11 +106,15 @@ impl Services {
     }
 
     /// A call's hangup callback. A B-leg has none: what there is to say of it, its A-leg says to `Dial`'s callbackUrl.
-    pub(super) fn hangup_callback(&self, setup: &CallSetup, notice: Notice) -> Vec<NewCallback> {
+    pub(super) fn hangup_callback(
+        &self,
+        setup: &CallSetup,
+        notice: CallbackRequest,
+    ) -> Vec<NewCallback> {
         // Nor has one that REST added to a multi-party call without naming any.
         // Nor an agent's: the node knows.
         let url = &notice.url.0;
-        let own = setup.dialled().is_none() && !url.is_empty() && author::path_of(url).is_none();
+        let own = setup.b_leg().is_none() && !url.is_empty() && author::path_of(url).is_none();
         own.then(|| self.callback(setup, notice)).into_iter().collect()
     }
 

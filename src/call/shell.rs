@@ -3,7 +3,6 @@
 //! One task a call, one bounded mailbox. Every input is stamped where it came in; the machine is given times
 //! that never run backwards. Nothing is decided here: what to do when a fetch fails or a user hangs up is the
 //! machine's business. What it wishes of the other side goes to Graph, or over a line to an endpoint's phone (`phone`). Long work (a fetch, a Graph request) runs in tasks of its own and comes back as a fact.
-
 mod asking;
 mod begin;
 mod ending;
@@ -41,8 +40,8 @@ use crate::answer::SigningKeys;
 use crate::stream::StreamHandle;
 use machine::log;
 use machine::{
-    CallState, CallTime, Command, FetchId, GraphAction, Input, InstructionOutcome, LegWish,
-    NoticeKind, Output, PlayId, RecordFact, Sound,
+    BLegCommand, CallState, CallTime, CallbackKind, Command, FetchId, GraphAction, Input,
+    InstructionOutcome, Output, PlayId, RecordingEvent, Sound,
 };
 use media::prompt::Prompt;
 use media::sdp::{self, Offer};
@@ -225,11 +224,10 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         Direction::Outbound => Input::Placed { setup },
         Direction::Inbound => Input::Offered { setup },
     };
-    shell.step(arrived, first);
-    // Behind `pre_accept`, which waits for nothing.
+    shell.step(arrived, first); // Behind `pre_accept`, which waits for nothing.
     shell.keep_sdp(theirs);
     if !has_media {
-        shell.step(arrived, Input::Cut { cause: HangupCause::InternalError });
+        shell.step(arrived, Input::HangUp { cause: HangupCause::InternalError });
     }
     drop(turn);
     while !shell.over {
@@ -246,8 +244,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
             }
             What::Joined(end) => {
                 *shell.bridge() = Some(end);
-                shell.step(fact.at, Input::Ordered { leg: LegWish::Join });
-                // Where it came too late, it is of no use.
+                shell.step(fact.at, Input::ALeg { command: BLegCommand::Join }); // Where it came too late, it is of no use.
                 *shell.bridge() = None;
             }
             What::Taken(offer) => shell.taken(fact.at, &offer),
@@ -279,20 +276,19 @@ fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
                 mailbox.put(What::Missing(missing, waited, checking));
                 return;
             }
-            LegEvent::Media(what) => Input::Media { leg, what },
+            LegEvent::Media(what) => Input::Media { leg, event: what },
             LegEvent::PlayStarted(play) => Input::PlayStarted { leg, play },
             LegEvent::Played(play) => Input::Played { leg, play },
             LegEvent::PlayFailed { play, item, reason } => {
                 Input::PlayFailed { leg, play, item, reason }
-            }
-            // A phone may have told it over its socket.
+            } // A phone may have told it over its socket.
             LegEvent::Digit(_)
                 if line.as_ref().is_some_and(|line| !line.takes_key(KeyWay::Stream)) =>
             {
                 return;
             }
             LegEvent::Digit(digit) => Input::Digit { leg, digit },
-            LegEvent::Voice(what) => Input::Voice { leg, what },
+            LegEvent::Voice(what) => Input::Voice { leg, event: what },
             LegEvent::DigitsSent(play) => Input::DigitsSent { leg, play },
         };
         mailbox.tell(input);
@@ -330,24 +326,13 @@ impl Shell {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            biased;
-            fact = inbox.recv() => match fact {
-                Some(fact) => *fact,
-                None => Fact {
-                    at: self.services.clock.now(),
-                    what: What::Fact(Input::Cut { cause: HangupCause::InternalError }),
-                },
-            },
-            what = timer => Fact { at: self.services.clock.now(), what },
-        }
+        tokio::select! { biased; fact = inbox.recv() => match fact { Some(fact) => *fact, None => Fact { at: self.services.clock.now(), what: What::Fact(Input::HangUp { cause: HangupCause::InternalError }), }, }, what = timer => Fact { at: self.services.clock.now(), what }, }
     }
 
     #[cfg(test)]
     fn fault(&self, input: &Input) {
         let wanted =
-            self.view.setup.caller_name == PANICS && matches!(input, Input::Fetched { .. });
-        // With all that a panic's words could have in them.
+            self.view.setup.caller_name == PANICS && matches!(input, Input::Fetched { .. }); // With all that a panic's words could have in them.
         let held = (&self.view.setup, &self.number, &self.services.graph, &self.keys);
         assert!(!wanted, "as a test wants it: {held:?}");
     }
@@ -375,14 +360,14 @@ impl Shell {
             } => {
                 self.transferred = true;
             }
-            Input::Ordered { leg: LegWish::Ask { command } } => {
+            Input::ALeg { command: BLegCommand::Forward { command } } => {
                 self.transferred |= matches!(**command, Command::Transfer { aleg: Some(_), .. });
             }
             Input::Digit { leg: Leg::A, digit } => self.key_to_stream(*digit),
             Input::Played { leg: Leg::A, play } => {
                 self.playing.take_if(|(playing, _)| playing == play);
             }
-            Input::Recorded { record, what: RecordFact::Ended { .. } } => {
+            Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } => {
                 let awaited = self.stepper.machine().awaits(*record);
                 self.tapes.ended(*record, awaited);
             }
@@ -435,15 +420,17 @@ impl Shell {
                     self.prompt(&sound);
                 }
             }
-            Output::Media { leg: _, order } => self.media(order),
-            Output::Speech { recognition, order } => self.recognise(recognition, order),
+            Output::Media { leg: _, command: order } => self.media(order),
+            Output::Speech { recognition, command: order } => self.recognise(recognition, order),
             Output::Dial { order } => self.dial(*order),
-            Output::Order { call, leg } => self.order_leg(call, leg),
-            Output::News { news } => self.tell_a_leg(news),
-            Output::Notify { notice } if notice.kind == NoticeKind::Interim => self.interim(notice),
-            Output::Room { room } => self.room(room),
-            Output::Stream { stream, wish } => self.stream(at, stream, wish),
-            Output::Notify { notice } => self.notify(notice),
+            Output::BLeg { call, command: leg } => self.order_leg(call, leg),
+            Output::ALeg { event: news } => self.tell_a_leg(news),
+            Output::Callback { callback: notice } if notice.kind == CallbackKind::Interim => {
+                self.interim(notice)
+            }
+            Output::Room { command: room } => self.room(room),
+            Output::Stream { stream, command: wish } => self.stream(at, stream, wish),
+            Output::Callback { callback: notice } => self.notify(notice),
             Output::Instruction { element, line, outcome, note } => {
                 self.instruction(&element, line, outcome, &note)
             }
@@ -459,13 +446,13 @@ impl Shell {
         }
     }
 
-    fn callback(&self, notice: machine::Notice) -> NewCallback {
+    fn callback(&self, notice: machine::CallbackRequest) -> NewCallback {
         self.services.callback(&self.view.setup, notice)
     }
 
     /// A callback goes out once it is in the outbox.
-    fn notify(&mut self, notice: machine::Notice) {
-        if notice.kind == NoticeKind::Action {
+    fn notify(&mut self, notice: machine::CallbackRequest) {
+        if notice.kind == CallbackKind::Action {
             self.interims = None;
         }
         self.write_callback(self.callback(notice));

@@ -56,7 +56,7 @@ impl Stepper {
         let since = at.saturating_duration_since(self.arrived);
         let at = CallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)).max(self.last);
         self.last = at;
-        let due = self.machine.poll_timeout().is_some_and(|deadline| deadline <= at);
+        let due = self.machine.poll_timeout().is_some_and(|(deadline, _)| deadline <= at);
         let logged = self.machine.loggable(at, &input).into_owned();
         self.machine.handle(at, input);
         let outputs: Vec<_> = std::iter::from_fn(|| self.machine.poll()).collect();
@@ -67,7 +67,8 @@ impl Stepper {
 
     /// When to come back with `Input::Timer`; it moves with each step.
     pub fn deadline(&self) -> Option<Instant> {
-        self.machine.poll_timeout().map(|at| self.arrived + Duration::from_millis(at.0))
+        let (at, _) = self.machine.poll_timeout()?;
+        Some(self.arrived + Duration::from_millis(at.0))
     }
 
     /// When the call's webhook came in.

@@ -20,8 +20,8 @@ use super::course::Course;
 use super::trace::Trace;
 use machine::log::{Header, Line, LogError, Reader};
 use machine::{
-    CallSetup, CallState, CallTime, Destination, Fetched, GraphAction, Input, InstructionOutcome,
-    LegNews, MediaFact, MediaOrder, Notice, Output, PlayId, SpeechFact,
+    BLegEvent, CallSetup, CallState, CallTime, CallbackRequest, Destination, FetchResponse,
+    GraphAction, Input, InstructionOutcome, MediaCommand, MediaEvent, Output, PlayId, SpeechEvent,
 };
 use model::{CallQuality, CallType, CallUuid, Direction, Timestamp, TraceId, Wacid, last_four};
 use xml::ast::Finding;
@@ -104,7 +104,10 @@ impl Waterfall {
     ///
     /// # Errors
     /// The log can't be read.
-    pub fn with(log: impl BufRead, outbox: &BTreeMap<Uuid, Notice>) -> Result<Self, LogError> {
+    pub fn with(
+        log: impl BufRead,
+        outbox: &BTreeMap<Uuid, CallbackRequest>,
+    ) -> Result<Self, LogError> {
         let (header, mut reader) = Reader::open(log)?;
         let mut drawing = Drawing::new(header);
         while let Some(line) = reader.next_line()? {
@@ -279,27 +282,27 @@ impl Drawing {
             }
             Input::Fetched { fetch, result } => {
                 let note = match result {
-                    Ok(Fetched::Document { .. } | Fetched::Ignored) => "ok",
-                    Ok(Fetched::Refused { .. }) => "not valid",
+                    Ok(FetchResponse::Document { .. } | FetchResponse::Ignored) => "ok",
+                    Ok(FetchResponse::Refused { .. }) => "not valid",
                     Err(failure) => failure.outcome(),
                 };
                 self.settle(Asked::Fetch(fetch.0), at, note.to_owned());
                 self.answered(Asked::Fetch(fetch.0), Body::fetched(result));
             }
-            Input::Media { what: MediaFact::IceUp, .. } => {
+            Input::Media { event: MediaEvent::IceUp, .. } => {
                 let ice = self.ice.take();
                 self.end(ice, at);
                 self.dtls = self.add(Bar::new(What::Media, "DTLS", at, None));
             }
-            Input::Media { what: MediaFact::Connected, .. } => {
+            Input::Media { event: MediaEvent::Connected, .. } => {
                 let (ice, dtls) = (self.ice.take(), self.dtls.take());
                 self.end(ice, at);
                 self.end(dtls, at);
             }
-            Input::Media { what: MediaFact::FirstPacket, .. } => {
+            Input::Media { event: MediaEvent::FirstPacket, .. } => {
                 self.add(Bar::moment(What::Media, "first packet in", at));
             }
-            Input::Media { what: what @ MediaFact::Lost { .. }, .. } => {
+            Input::Media { event: what @ MediaEvent::Lost { .. }, .. } => {
                 self.add(Bar::moment(What::Media, "media", at).noted(what.to_string(), true));
             }
             Input::PlayStarted { play, .. } => {
@@ -323,18 +326,18 @@ impl Drawing {
                 );
             }
             // Words are the caller's: that some came is enough here.
-            Input::Speech { what, .. } => {
+            Input::Speech { event: what, .. } => {
                 let note = match what {
-                    SpeechFact::Interim { .. } => "words so far".to_owned(),
-                    SpeechFact::Understood { .. } => "understood".to_owned(),
+                    SpeechEvent::Interim { .. } => "words so far".to_owned(),
+                    SpeechEvent::Understood { .. } => "understood".to_owned(),
                     other => other.to_string(),
                 };
                 self.add(
                     Bar::moment(What::Person, "speech", at)
-                        .noted(note, matches!(what, SpeechFact::Failed { .. })),
+                        .noted(note, matches!(what, SpeechEvent::Failed { .. })),
                 );
             }
-            Input::Recorded { .. } => {
+            Input::Recording { .. } => {
                 self.add(
                     Bar::moment(What::Media, "recording", at)
                         .noted(said(input, "recording "), false),
@@ -356,7 +359,7 @@ impl Drawing {
                         .noted(said(input, "command "), false),
                 );
             }
-            Input::Cut { cause } => {
+            Input::HangUp { cause } => {
                 self.add(Bar::moment(What::Node, "cut", at).noted(cause.as_str(), true));
             }
             Input::SdpAnswer { usable } => {
@@ -372,13 +375,13 @@ impl Drawing {
                 let body = body.map(|s| bodies::status(s, self.wacid.as_ref(), *status));
                 self.add(Bar::moment(What::Person, status.as_str(), at).with(body));
             }
-            Input::Dialled { call, news } => {
-                if let (LegNews::Placed, Some(rang)) = (news, self.endpoints.get_mut(call)) {
+            Input::BLeg { call, event: news } => {
+                if let (BLegEvent::Placed, Some(rang)) = (news, self.endpoints.get_mut(call)) {
                     *rang = true;
                 }
                 self.add(Bar::moment(What::Person, "B-leg", at).noted(said(input, "leg "), false));
             }
-            Input::Ordered { .. } => {
+            Input::ALeg { .. } => {
                 self.add(
                     Bar::moment(What::Person, "by the A-leg", at)
                         .noted(said(input, "ordered "), false),
@@ -395,7 +398,7 @@ impl Drawing {
                 );
             }
             Input::Bound { wacid } => self.wacid = Some(wacid.clone()),
-            Input::Media { what: MediaFact::Flowing, .. }
+            Input::Media { event: MediaEvent::Flowing, .. }
             | Input::Played { .. }
             | Input::DigitsSent { .. }
             | Input::Timer => {}
@@ -431,21 +434,21 @@ impl Drawing {
                     self.note(place, at, "cut", false);
                 }
             }
-            Output::Media { order: MediaOrder::Begin, .. } => {
+            Output::Media { command: MediaCommand::Begin, .. } => {
                 self.ice = self.add(Bar::new(What::Media, "ICE", at, None));
             }
-            Output::Media { order: MediaOrder::Close, .. } => {
+            Output::Media { command: MediaCommand::Close, .. } => {
                 // What had not come up by then never will; it is not what the call waited for.
                 for place in [self.ice.take(), self.dtls.take()].into_iter().flatten() {
                     self.note(place, at, "closed", false);
                 }
             }
-            Output::Media { order: MediaOrder::Play { play, .. }, .. } => {
+            Output::Media { command: MediaCommand::Play { play, .. }, .. } => {
                 self.play = self
                     .add(Bar::new(What::Media, FIRST_SOUND, at, None))
                     .map(|place| (*play, place));
             }
-            Output::Media { order: MediaOrder::Stop { play }, .. } => {
+            Output::Media { command: MediaCommand::Stop { play }, .. } => {
                 // Stopped before a packet of it went out: it was cut, not slow.
                 if let Some((_, place)) = self.play.take_if(|(waiting, _)| waiting == play) {
                     self.note(place, at, "stopped", false);
@@ -495,7 +498,7 @@ impl Drawing {
                     }
                 }
             }
-            Output::Notify { notice } => self.notice(notice),
+            Output::Callback { callback: notice } => self.notice(notice),
             Output::Dial { order } => {
                 if matches!(order.destination, Destination::Endpoint { .. }) {
                     self.endpoints.insert(order.call, false);
@@ -504,8 +507,8 @@ impl Drawing {
             Output::State { .. }
             | Output::Prepare { .. }
             | Output::Media { .. }
-            | Output::Order { .. }
-            | Output::News { .. }
+            | Output::BLeg { .. }
+            | Output::ALeg { .. }
             | Output::Speech { .. }
             | Output::Room { .. }
             | Output::Stream { .. }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::{Exit, print};
-use machine::replay::{Difference, Replayed, Step, replay};
+use machine::replay::{Difference, ReplayReport, Step, replay};
 use machine::{Field, Output};
 
 /// Options of `offhook replay`.
@@ -135,25 +135,25 @@ fn step_object(step: &Step<'_>, held: Option<(&[Field], &[&Field])>) {
 }
 
 /// What the log does not have.
-fn note(replayed: &Replayed) -> Option<String> {
+fn note(replayed: &ReplayReport) -> Option<String> {
     match replayed {
-        Replayed { difference: Some(_), .. } => None,
-        Replayed { cut: Some(line), .. } => Some(format!(
+        ReplayReport { difference: Some(_), .. } => None,
+        ReplayReport { cut: Some(line), .. } => Some(format!(
             "line {line}, the last one, is cut short and was left out: the call went on behind it"
         )),
-        Replayed { over: false, .. } => Some("the log ends before the call does".to_owned()),
-        Replayed { over: true, .. } => None,
+        ReplayReport { over: false, .. } => Some("the log ends before the call does".to_owned()),
+        ReplayReport { over: true, .. } => None,
     }
 }
 
-fn result_lines(replayed: &Replayed) -> Exit {
-    let Replayed { header, same, difference, .. } = replayed;
+fn result_lines(replayed: &ReplayReport) -> Exit {
+    let ReplayReport { header, same, difference, .. } = replayed;
     match difference {
         None => {
             print::line(format_args!("call {}: {same} facts, the same decisions", header.call));
             Exit::Done
         }
-        Some(Difference { line, at, input, wish, expected, actual }) => {
+        Some(Difference { line, at, input, output: wish, expected, actual }) => {
             print::line(format_args!(
                 "call {}: line {line}, at {} ms, {}",
                 header.call,
@@ -171,10 +171,10 @@ fn result_lines(replayed: &Replayed) -> Exit {
     }
 }
 
-fn result_object(replayed: &Replayed) -> Exit {
-    let Replayed { header, same, difference, cut, over } = replayed;
+fn result_object(replayed: &ReplayReport) -> Exit {
+    let ReplayReport { header, same, difference, cut, over } = replayed;
     let difference_object = difference.as_ref().map(|d| {
-        json!({ "line": d.line, "at_ms": d.at.0, "input": d.input, "wish": d.wish, "expected": d.expected, "actual": d.actual })
+        json!({ "line": d.line, "at_ms": d.at.0, "input": d.input, "output": d.output, "expected": d.expected, "actual": d.actual })
     });
     print::json(&json!({
         "event": "result", "call": header.call, "offhook": header.offhook, "ok": difference.is_none(), "same": same,

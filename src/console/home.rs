@@ -41,7 +41,8 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let up = api.live.list(&scope);
     let live = up.iter().filter(|call| call.status != LiveStatus::Queued).count();
     api.store.flush().await;
-    let ended = api.store.calls().newest(&scope, &CallFilter::default(), 6).await.unwrap_or_default();
+    let ended =
+        api.store.calls().newest(&scope, &CallFilter::default(), 6).await.unwrap_or_default();
     let mut rows: Vec<Row> = up.iter().map(|call| calls::up(lang, call)).collect();
     rows.extend(
         ended.iter().filter(|record| record.end.is_some()).map(|record| calls::ended(lang, record)),

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use super::i18n::Lang;
 use machine::replay::replay;
-use machine::{self, CallState, CallTime, Fetched, Input, InstructionOutcome, Output, Said};
+use machine::{
+    self, CallState, CallTime, FetchResponse, Input, InstructionOutcome, Output, Segment,
+};
 
 /// Steps that are shown.
 const STEPS_MAX: usize = 600;
@@ -81,7 +83,8 @@ pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> Replayed {
             before = std::mem::replace(&mut now, step.machine.picture());
         }
         // All of them, also those that are still to come: the page is as long at every step.
-        if let Input::Fetched { result: Ok(Fetched::Document { document }), .. } = step.input {
+        if let Input::Fetched { result: Ok(FetchResponse::Document { document }), .. } = step.input
+        {
             documents.push(document.source.to_string());
             marks.push(BTreeMap::new());
         }
@@ -117,12 +120,12 @@ pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> Replayed {
 
 /// What the machine holds, and what of it is another than before.
 fn fields(lang: Lang, before: &[machine::Field], now: &[machine::Field]) -> Vec<Field> {
-    let said = |said: &Said| match said {
-        Said::Word(word) => lang
+    let said = |said: &Segment| match said {
+        Segment::Word(word) => lang
             .find(&format!("holds.{word}"))
             .map_or_else(|| word.replace('_', " "), str::to_owned),
-        Said::Text(text) => text.clone(),
-        Said::At(at) => time(lang, *at),
+        Segment::Text(text) => text.clone(),
+        Segment::At(at) => time(lang, *at),
     };
     let field = |field: &machine::Field| Field {
         name: field.name,

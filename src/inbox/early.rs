@@ -97,7 +97,8 @@ impl Inbox {
                 let named = tokio::time::timeout(LOOK, &mut waiting.named).await.is_ok();
                 let stops = inbox.parts().tasks.is_closed();
                 if named || stops || look.is_power_of_two() {
-                    let Some(written) = inbox.parts().store.messages().update_status(came.clone()) else {
+                    let Some(written) = inbox.parts().store.messages().update_status(came.clone())
+                    else {
                         return;
                     };
                     let found = written.await;

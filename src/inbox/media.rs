@@ -331,7 +331,8 @@ impl Inbox {
         let (mut found, mut late) = (Vec::new(), Vec::new());
         let mut before = Some((until.micros().saturating_add(1), Uuid::nil()));
         loop {
-            let page = self.parts().store.messages().list(scope, conversation, before, PAGE).await?;
+            let page =
+                self.parts().store.messages().list(scope, conversation, before, PAGE).await?;
             let Some(last) = page.last() else { return Ok((found, late)) };
             before = Some((last.message.at.micros(), last.message.id));
             found.extend(

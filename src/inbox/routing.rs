@@ -552,7 +552,14 @@ impl Inbox {
     /// There is no such one, it is in use, it stands in the configuration, or the store's.
     pub async fn remove_webhook(&self, scope: &Scope, id: Uuid) -> Result<(), NotRouted> {
         let (row, _turn) = self.changeable(scope, id).await?;
-        if !self.parts().store.webhooks().write(WebhookWrite::Remove(id)).await.map_err(NotRouted::Store)? {
+        if !self
+            .parts()
+            .store
+            .webhooks()
+            .write(WebhookWrite::Remove(id))
+            .await
+            .map_err(NotRouted::Store)?
+        {
             return Err(NotRouted::InUse);
         }
         self.parts().directory.mail().change_webhooks(|webhooks| drop(webhooks.remove(&id)));

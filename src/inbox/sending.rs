@@ -355,7 +355,13 @@ impl Inbox {
     /// Notes that Meta is about to be asked; `false`: nobody may ask. A message waits with its store.
     async fn may_ask(&self, message: Uuid) -> bool {
         loop {
-            match self.parts().store.messages().begin_sending(message, self.parts().clock.wall()).await {
+            match self
+                .parts()
+                .store
+                .messages()
+                .begin_sending(message, self.parts().clock.wall())
+                .await
+            {
                 Ok(may) => return may,
                 Err(StoreError::Closed) => return false,
                 Err(error) => tracing::warn!(%error, %message, "a message waits for the store"),
@@ -403,8 +409,12 @@ impl Inbox {
     pub(super) async fn take_up_what_was_left(&self) -> Result<(), StoreError> {
         let mut after = (i64::MIN, Uuid::nil());
         loop {
-            let left =
-                self.parts().store.messages().interrupted(&self.parts().node_id, after, LEFT_PAGE).await?;
+            let left = self
+                .parts()
+                .store
+                .messages()
+                .interrupted(&self.parts().node_id, after, LEFT_PAGE)
+                .await?;
             let Some(last) = left.last() else { return Ok(()) };
             after = (last.message.message.at.micros(), last.message.message.id);
             for LeftMessage { pair, message, epoch, asked } in left {

@@ -102,7 +102,12 @@ impl World {
     }
 
     async fn conversations(&self, account: &str, filter: ConversationFilter) -> Vec<Conversation> {
-        self.store.conversations().list(&Scope::of(account.into()), &filter, 50).await.unwrap().found
+        self.store
+            .conversations()
+            .list(&Scope::of(account.into()), &filter, 50)
+            .await
+            .unwrap()
+            .found
     }
 
     async fn all_sent(&self) {
@@ -304,7 +309,8 @@ async fn a_number_that_meta_gives_another_id_keeps_its_routing_and_its_conversat
     world.told("wamid.sent", MessageStatus::Delivered, None, None).await;
     assert_eq!(world.graph.seen()[0].target, "/107/messages");
     assert_eq!(world.timeline("91").await.len(), 3);
-    let shown = world.store.messages().list(&Scope::of("MA1".into()), before, None, 10).await.unwrap();
+    let shown =
+        world.store.messages().list(&Scope::of("MA1".into()), before, None, 10).await.unwrap();
     let reply = shown.iter().find(|shown| sent.contains(&shown.message.id)).unwrap();
     assert_eq!(reply.message.status, MessageStatus::Delivered, "it is found by what is kept");
     // After a start too.
@@ -518,7 +524,8 @@ async fn r05_metas_proof_takes_back_what_was_given_up_for_want_of_an_answer() {
     for user in ["91", "92", "93", "94"] {
         world.writes(user, "hello").await;
         let scope = Scope::of("MA1".into());
-        let conversation = world.store.conversations().get(&scope, world_id(user)).await.unwrap().unwrap();
+        let conversation =
+            world.store.conversations().get(&scope, world_id(user)).await.unwrap().unwrap();
         sent.push(
             world.inbox.send(&conversation, Outgoing::text("out"), "api", None).await.unwrap(),
         );
@@ -679,11 +686,18 @@ async fn an_answer_is_owed_until_it_is_given_once() {
     world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "one").await;
     world.writes("91", "two").await;
-    let owed = async || world.store.turns().pending("node", (i64::MIN, Uuid::nil()), 50).await.unwrap();
+    let owed =
+        async || world.store.turns().pending("node", (i64::MIN, Uuid::nil()), 50).await.unwrap();
     let (first, second) = (turns.recv().await.unwrap(), turns.recv().await.unwrap());
     assert_eq!(owed().await.len(), 2);
     assert!(
-        world.store.turns().pending("another", (i64::MIN, Uuid::nil()), 50).await.unwrap().is_empty()
+        world
+            .store
+            .turns()
+            .pending("another", (i64::MIN, Uuid::nil()), 50)
+            .await
+            .unwrap()
+            .is_empty()
     );
     let then = Some(store::Then::Escalate);
     world.inbox.reply(&first, vec![Outgoing::text("a"), Outgoing::text("b")], then).await.unwrap();
@@ -878,7 +892,8 @@ async fn s3_04_searches_know_no_case_in_any_script_and_look_at_users_by_their_di
     ] {
         let filter =
             ConversationFilter { search: search.to_owned(), ..ConversationFilter::default() };
-        let page = world.store.conversations().list(&Scope::of("MA1".into()), &filter, 50).await.unwrap();
+        let page =
+            world.store.conversations().list(&Scope::of("MA1".into()), &filter, 50).await.unwrap();
         let found: Vec<_> = page.found.iter().map(|c| c.pair.user.id.as_str()).collect();
         assert_eq!(found, users, "{search}");
         assert_eq!(page.next, None);

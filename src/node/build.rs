@@ -533,7 +533,7 @@ pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
         fetch_ms: config.answer.timeout_ms,
         allow_wa_bridge: config.limits.allow_wa_bridge,
         sip_host: host(config, config.listen.public),
-        transcribes,
+        can_transcribe: transcribes,
         ..MachineLimits::default()
     };
     CallSettings { limits, max_body: config.answer.max_body_bytes }
@@ -571,7 +571,8 @@ async fn forget(
                 warn!(%error, "event logs past their time could not be removed; trying again in an hour")
             }
         }
-        if let Err(error) = store.notifications().delete_older(before(knobs.event_log_days())).await {
+        if let Err(error) = store.notifications().delete_older(before(knobs.event_log_days())).await
+        {
             warn!(%error, "notifications past their time could not be removed; trying again in an hour");
         }
         if let Err(error) = store.responses().delete_expired(clock.wall()).await {

@@ -13,7 +13,7 @@ use crate::call::dialer::{CallOrder, Dialer, NotPlaced};
 use crate::call::streams::StreamView;
 use crate::call::{self, Registry};
 use egress::{CustomerUrl, Guard};
-use machine::{CallSetup, Command, RecordOrder, StreamOrder};
+use machine::{CallSetup, Command, RecordingOrder, StreamOrder};
 use model::Clock;
 use model::{CallUuid, E164, StreamId};
 use store::Scope;
@@ -109,7 +109,7 @@ impl LiveCalls for Live {
         &self,
         scope: &Scope,
         id: CallUuid,
-        order: RecordOrder,
+        order: RecordingOrder,
         callback: Option<Target>,
     ) -> Result<bool, Told> {
         let call = self.find(scope, id).ok_or(Told::NotUp)?;

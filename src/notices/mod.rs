@@ -113,8 +113,11 @@ mod tests {
         ));
         let news = watch.recv().await.unwrap();
         assert_eq!((news.account.as_str(), &news.what), ("MA1", &What::Notification(id)));
-        let rows =
-            store.notifications().list(&Scope::of("SA1".into()), &NoticeFilter::default(), 9).await.unwrap();
+        let rows = store
+            .notifications()
+            .list(&Scope::of("SA1".into()), &NoticeFilter::default(), 9)
+            .await
+            .unwrap();
         assert_eq!((rows.len(), rows[0].id, rows[0].text.chars().count()), (1, id, TEXT_MAX));
         store.close().await;
     }

@@ -124,9 +124,9 @@ fn failed(failure: FetchFailure) -> Checked {
         }
         FetchFailure::Timeout => (None, format!("no answer within {} s", DEADLINE.as_secs())),
         FetchFailure::TooLarge => (None, format!("the answer is larger than {MAX_BODY} bytes")),
-        FetchFailure::Unreachable { what }
-        | FetchFailure::UrlRefused { what }
-        | FetchFailure::Invalid { what } => (None, format!("could not {what}")),
+        FetchFailure::Unreachable { detail: what }
+        | FetchFailure::UrlRefused { detail: what }
+        | FetchFailure::Invalid { detail: what } => (None, format!("could not {what}")),
     };
     Checked::Failed { status, why }
 }

@@ -68,7 +68,11 @@ impl People {
         // The provider's word counts each time; what stands in the configuration stands.
         if let Some(role) = role.filter(|role| *role != user.role && !user.in_file) {
             let change = UserChange { role: Some(role), ..UserChange::default() };
-            inner.store.people().change(&Scope::of(user.main_account.clone()), user.id, change).await?;
+            inner
+                .store
+                .people()
+                .change(&Scope::of(user.main_account.clone()), user.id, change)
+                .await?;
             self.tell(&user);
         }
         let (token, at) = (Token::fresh(), inner.clock.wall());
@@ -105,7 +109,8 @@ impl People {
         };
         let at = inner.clock.wall();
         let (issuer, subject) = (claims.issuer.clone(), claims.subject.clone());
-        let linked = inner.store.people().link(UserLink { issuer, subject, user: user.id, at }).await?;
+        let linked =
+            inner.store.people().link(UserLink { issuer, subject, user: user.id, at }).await?;
         // Another request of theirs may have been quicker.
         let is = linked
             || inner
@@ -130,8 +135,12 @@ impl People {
         newcomers: &Newcomers,
         role: Option<Role>,
     ) -> Result<Option<User>, StoreError> {
-        let others =
-            self.0.store.people().list(&Scope::of(newcomers.main_account.clone()), None, MOST).await?;
+        let others = self
+            .0
+            .store
+            .people()
+            .list(&Scope::of(newcomers.main_account.clone()), None, MOST)
+            .await?;
         if others.len() >= usize::try_from(MOST).unwrap_or(usize::MAX) {
             tracing::warn!(
                 "an account has as many users as it may have: somebody new could not come in"

@@ -210,7 +210,8 @@ impl People {
     ) -> Result<(), NotDone> {
         let mut rows = Vec::new();
         for user in users {
-            let known = self.0.store.people().by_name(&user.name).await?.and_then(|known| known.password);
+            let known =
+                self.0.store.people().by_name(&user.name).await?.and_then(|known| known.password);
             // A hash is made anew only for another password: it costs, and its sessions end with it.
             let same = match &known {
                 Some(hash) => {
@@ -287,7 +288,9 @@ impl People {
     pub async fn who(&self, token: &Token) -> Result<Option<Person>, StoreError> {
         let inner = &self.0;
         let digest = token.digest();
-        let Some((session, user)) = inner.store.sessions().get(&digest).await? else { return Ok(None) };
+        let Some((session, user)) = inner.store.sessions().get(&digest).await? else {
+            return Ok(None);
+        };
         let now = inner.clock.wall();
         if now.since(session.begun) >= AT_MOST || now.since(session.seen) >= IDLE {
             let _ = inner.store.sessions().end(digest).await;
@@ -420,7 +423,11 @@ impl People {
     async fn new_invitation(&self, user: &User) -> Result<Token, StoreError> {
         let token = Token::fresh();
         let expires = self.0.clock.wall().plus(INVITED_FOR);
-        self.0.store.people().invite(Invitation { digest: token.digest(), user: user.id, expires }).await?;
+        self.0
+            .store
+            .people()
+            .invite(Invitation { digest: token.digest(), user: user.id, expires })
+            .await?;
         Ok(token)
     }
 
@@ -438,7 +445,13 @@ impl People {
     /// It holds no more, the password is none, or the store.
     pub async fn accept(&self, token: &Token, password: Secret) -> Result<(), NotDone> {
         let hash = self.hash(password).await?;
-        match self.0.store.people().accept_invitation(token.digest(), hash, self.0.clock.wall()).await? {
+        match self
+            .0
+            .store
+            .people()
+            .accept_invitation(token.digest(), hash, self.0.clock.wall())
+            .await?
+        {
             true => Ok(()),
             false => Err(NotDone::Missing),
         }

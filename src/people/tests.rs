@@ -74,7 +74,8 @@ async fn r20_a_session_ends_idle_at_its_age_and_when_its_password_is_another() {
     let second = w.sign_in("asha", "a long secret").await.unwrap();
     w.clock.step(HOUR * 11);
     assert!(w.knows(&first).await, "in use");
-    while w.people.0.store.sessions().get(&first.digest()).await.unwrap().unwrap().0.seen < w.clock.wall()
+    while w.people.0.store.sessions().get(&first.digest()).await.unwrap().unwrap().0.seen
+        < w.clock.wall()
     {
         tokio::task::yield_now().await;
     }

@@ -25,7 +25,7 @@ pub(super) fn transfer(
         .setup
         .outbound
         .as_ref()
-        .filter(|outbound| outbound.dialled.is_some() && live.is_answered());
+        .filter(|outbound| outbound.b_leg.is_some() && live.is_answered());
     let parent = outbound.and_then(|outbound| inner.registry.get(outbound.parent_call?));
     let a_leg = parent.ok_or(no(
         "not_transferable",

@@ -338,7 +338,7 @@ fn sound(media: &TheirMedia) -> Result<Sound, Fault> {
     };
     // Some write the rate into both.
     let encoding = media.content_type.split(';').next().unwrap_or_default().trim();
-    let format = StreamFormat::of(&format!("{};rate={hz}", encoding.to_ascii_lowercase()))
+    let format = StreamFormat::parse(&format!("{};rate={hz}", encoding.to_ascii_lowercase()))
         .ok_or(Fault::InvalidFormat)?;
     let bytes = BASE64.decode(media.payload.as_bytes()).map_err(|_| Fault::InvalidPayload)?;
     let pcm = match format {

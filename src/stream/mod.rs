@@ -27,7 +27,7 @@ use tracing::Instrument as _;
 
 use crate::answer::{Dice, SigningKeys};
 use egress::Egress;
-use machine::{StreamFact, StreamFormat, StreamOrder, StreamTrack};
+use machine::{StreamEvent, StreamFormat, StreamOrder, StreamTrack};
 use media::opus::Rate;
 use media::workers::Workers;
 use media::{CableEnd, Feed, LegHandle, Tap, TapSides};
@@ -46,7 +46,7 @@ pub const LEAD: usize = 1;
 const NO_ROOM: &str = "this node has no room for its sound";
 
 /// Where a stream's facts go. Called from its task and from a worker: must not wait.
-pub type StreamSink = Arc<dyn Fn(StreamFact) + Send + Sync>;
+pub type StreamSink = Arc<dyn Fn(StreamEvent) + Send + Sync>;
 
 /// What a stream is opened with.
 pub struct StreamJob {
@@ -128,7 +128,7 @@ impl StreamHandle {
     pub fn begin_at(&self, end: Option<CableEnd>, workers: &Workers) {
         match end {
             Some(CableEnd { tap, feed }) => self.flow(tap, Some(feed), workers),
-            None => self.shared.tell(StreamFact::Lost { why: NO_ROOM.to_owned() }),
+            None => self.shared.tell(StreamEvent::Lost { reason: NO_ROOM.to_owned() }),
         }
     }
 
@@ -139,7 +139,7 @@ impl StreamHandle {
 
     fn flow(&self, tap: Tap, feed: Option<Feed>, workers: &Workers) {
         if !workers.add(Box::new(Sound::new(self.shared.clone(), tap, feed))) {
-            self.shared.tell(StreamFact::Lost { why: NO_ROOM.to_owned() });
+            self.shared.tell(StreamEvent::Lost { reason: NO_ROOM.to_owned() });
         }
     }
 
@@ -188,14 +188,14 @@ impl Shared {
         self.outbox.other(|sequence| self.phrases.text(sequence, ours));
     }
 
-    fn tell(&self, fact: StreamFact) {
+    fn tell(&self, fact: StreamEvent) {
         if !self.stopped.is_cancelled() {
             (self.sink)(fact);
         }
     }
 
     /// Tells what nobody but the status callback wants to know.
-    fn report(&self, fact: StreamFact) {
+    fn report(&self, fact: StreamEvent) {
         if self.order.status.is_some() {
             self.tell(fact);
         }

@@ -17,7 +17,7 @@ use super::message::{self, Fault, Ours, Theirs};
 use super::outbox::Going;
 use crate::answer::{Dice, SigningKeys, sign};
 use egress::{CustomerUrl, Egress, EgressError, Socket, USER_AGENT, is_too_large};
-use machine::StreamFact;
+use machine::StreamEvent;
 use model::Clock;
 use model::metric;
 use model::{Method, StreamId};
@@ -72,13 +72,13 @@ pub(super) async fn run(shared: Arc<Shared>, way: Way) {
         Ok(socket) => socket,
         Err(error) => {
             count("failed");
-            return shared.tell(StreamFact::Failed { why: format!("could not {error}") });
+            return shared.tell(StreamEvent::Failed { reason: format!("could not {error}") });
         }
     };
     let active = Active::new();
     shared.say(Ours::Start { order: &shared.order });
     shared.opened.store(true, Ordering::Release);
-    shared.tell(StreamFact::Opened);
+    shared.tell(StreamEvent::Opened);
     let end = serve(&shared, socket).await;
     drop(active);
     count(match &end {
@@ -94,11 +94,11 @@ pub(super) async fn run(shared: Arc<Shared>, way: Way) {
     }
     match end {
         End::Ours => {}
-        End::Theirs => shared.tell(StreamFact::Closed),
-        End::Lost(why) => shared.tell(StreamFact::Lost { why }),
+        End::Theirs => shared.tell(StreamEvent::Closed),
+        End::Lost(why) => shared.tell(StreamEvent::Lost { reason: why }),
         End::TooLarge => {
             let why = format!("its server sent a message of more than {MESSAGE_BYTES_MAX} bytes");
-            shared.tell(StreamFact::Lost { why });
+            shared.tell(StreamEvent::Lost { reason: why });
         }
     }
 }
@@ -266,7 +266,7 @@ fn take(shared: &Shared, text: &str) {
             let pushed = shared.play().queue.push(sound);
             pushed.map(|level| {
                 if let Some(percent) = level {
-                    shared.report(StreamFact::Degraded { percent });
+                    shared.report(StreamEvent::Degraded { percent });
                 }
             })
         }
@@ -278,7 +278,7 @@ fn take(shared: &Shared, text: &str) {
             Ok(())
         }
         Ok(Some(Theirs::SendDtmf { digits })) => {
-            shared.tell(StreamFact::SendDigits { digits });
+            shared.tell(StreamEvent::SendDigits { digits });
             Ok(())
         }
         Ok(None) => Ok(()),

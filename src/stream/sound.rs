@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::hush::{Down, Hush};
 use super::message::{Ours, Track};
 use super::{Shared, epoch_ms, rate};
-use machine::{StreamFact, StreamTrack};
+use machine::{StreamEvent, StreamTrack};
 use media::opus::{Encoder, Rate};
 use media::workers::{Job, JobStatus};
 use media::{Buffering, Feed, Tap, TapReader};
@@ -211,7 +211,7 @@ impl Speaking {
         loop {
             let Some(name) = shared.play().queue.heard(taken) else { return };
             shared.say(Ours::PlayedStream { name: &name });
-            shared.report(StreamFact::Played { name });
+            shared.report(StreamEvent::Played { name });
         }
     }
 }
@@ -226,6 +226,6 @@ fn answer_clears(shared: &Shared, feed: Option<&Feed>) {
     }
     for _ in 0..cleared {
         shared.say(Ours::ClearedAudio);
-        shared.report(StreamFact::Cleared);
+        shared.report(StreamEvent::Cleared);
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::{StreamHandle, StreamJob, Streams};
 use crate::answer::{Dice, SigningKeys};
 use egress::testing::{egress, open_guard};
-use machine::{StreamFact, StreamFormat, StreamOrder, StreamTrack};
+use machine::{StreamEvent, StreamFormat, StreamOrder, StreamTrack};
 use media::opus::{Decoder, Encoder, Rate};
 use media::prompt::Frame;
 use media::test_peer::{Peer, PeerOptions, now, pump};
@@ -47,7 +47,7 @@ fn order(url: &str) -> StreamOrder {
 fn open(
     url: &str,
     roots: Vec<CertificateDer<'static>>,
-) -> (StreamHandle, mpsc::Receiver<StreamFact>) {
+) -> (StreamHandle, mpsc::Receiver<StreamEvent>) {
     let (sink, facts) = mpsc::sync_channel(100);
     let streams = Streams::new(
         egress(open_guard(), roots),
@@ -109,9 +109,9 @@ async fn r17_a_server_behind_tls_is_believed_only_with_its_certificate() {
         }
     };
     let (fact, _handle) = told(vec![cert]).await;
-    assert_eq!(fact, StreamFact::Opened);
+    assert_eq!(fact, StreamEvent::Opened);
     let (fact, _handle) = told(Vec::new()).await;
-    assert!(matches!(fact, StreamFact::Failed { .. }), "{fact:?}");
+    assert!(matches!(fact, StreamEvent::Failed { .. }), "{fact:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,7 +121,7 @@ async fn r17_an_address_that_is_shut_is_not_tried() {
         let told =
             tokio::task::spawn_blocking(move || facts.recv_timeout(Duration::from_millis(900)));
         let fact = told.await.expect("no panic").expect("at once: it will not be less forbidden");
-        assert!(matches!(fact, StreamFact::Failed { .. }), "{url}: {fact:?}");
+        assert!(matches!(fact, StreamEvent::Failed { .. }), "{url}: {fact:?}");
     }
 }
 
@@ -208,7 +208,7 @@ async fn how_late_sound_is() {
             let _guard = tokio::runtime::Handle::current().enter();
             open(&url, Vec::new())
         };
-        assert_eq!(facts.recv_timeout(Duration::from_secs(10)), Ok(StreamFact::Opened));
+        assert_eq!(facts.recv_timeout(Duration::from_secs(10)), Ok(StreamEvent::Opened));
         let [silence, buzz] = packets();
         let mut peers = [peer];
         handle.begin(&leg, media.workers());

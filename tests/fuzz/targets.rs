@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt as _;
-use machine::{Command, RecordOrder, StreamOrder};
+use machine::{Command, RecordingOrder, StreamOrder};
 use media::dtmf::Receiver;
 use media::opus::{Decoder, Encoder, Rate};
 use media::probe::Probe;
@@ -504,7 +504,7 @@ impl LiveCalls for NoCalls {
         &self,
         _: &Scope,
         _: CallUuid,
-        _: RecordOrder,
+        _: RecordingOrder,
         _: Option<Target>,
     ) -> Result<bool, Told> {
         Err(Told::NotUp)

@@ -134,7 +134,11 @@ async fn r03_a_thousand_orphans_are_ended_before_the_node_is_ready() {
     let store = database::open(dir.path()).await;
     for n in 0..ORPHANS {
         let setup = seed(n as u128, &app.url("/hangup"));
-        assert!(store.calls().begin(CallStart::of(&setup, "crash"), &setup, Clock::real().steady()));
+        assert!(store.calls().begin(
+            CallStart::of(&setup, "crash"),
+            &setup,
+            Clock::real().steady()
+        ));
     }
     store.close().await;
 
@@ -270,8 +274,12 @@ async fn r03_kill_rounds() {
     node.signal("TERM");
     assert_eq!(node.wait(), Some(0));
     let store = database::open(node.dir.path()).await;
-    let records =
-        store.calls().list(&Scope::of(AUTH_ID.into()), &CallFilter::default(), 1, 0).await.unwrap().1;
+    let records = store
+        .calls()
+        .list(&Scope::of(AUTH_ID.into()), &CallFilter::default(), 1, 0)
+        .await
+        .unwrap()
+        .1;
     let open = store.calls().orphans("crash").await.unwrap().len();
     let waiting = store.outbox().due_origins("crash", Clock::real().steady()).await.unwrap();
     store.close().await;

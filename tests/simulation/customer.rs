@@ -1,10 +1,9 @@
 //! The customer's server: documents good, bad, late and never; callbacks taken, refused, or taken without a word.
-
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use machine::{FetchFailure, FetchId, FetchKind, Fetched, FirstFault, NoticeKind, Refusal};
+use machine::{CallbackKind, FetchFailure, FetchId, FetchKind, FetchResponse, FirstFault, Refusal};
 use model::CallUuid;
 use uuid::Uuid;
 use xml::{Document, ParseOutcome};
@@ -70,11 +69,11 @@ fn parsed(text: &'static str) -> ParseOutcome {
     })
 }
 
-fn read(text: &'static str) -> Fetched {
+fn read(text: &'static str) -> FetchResponse {
     let ParseOutcome { document, findings, first_fault, .. } = parsed(text);
     match document {
-        Some(document) => Fetched::Document { document: Arc::<Document>::clone(&document) },
-        None => Fetched::Refused {
+        Some(document) => FetchResponse::Document { document: Arc::<Document>::clone(&document) },
+        None => FetchResponse::Refused {
             refusal: Refusal { findings, first: first_fault.unwrap_or(FirstFault::Other) },
         },
     }
@@ -107,10 +106,10 @@ impl World {
             Err(self.dice.pick(&[
                 FetchFailure::Status { status: 500 },
                 FetchFailure::Status { status: 404 },
-                FetchFailure::Unreachable { what: "no route".to_owned() },
-                FetchFailure::Invalid { what: "follow more than 5 redirects".to_owned() },
+                FetchFailure::Unreachable { detail: "no route".to_owned() },
+                FetchFailure::Invalid { detail: "follow more than 5 redirects".to_owned() },
                 FetchFailure::TooLarge,
-                FetchFailure::UrlRefused { what: "loopback".to_owned() },
+                FetchFailure::UrlRefused { detail: "loopback".to_owned() },
             ]))
         } else if self.dice.chance(self.faults.app_garbage) {
             Ok(read(self.dice.pick(GARBAGE)))
@@ -121,8 +120,7 @@ impl World {
             Ok(read(LAST))
         } else {
             Ok(read(self.dice.pick(DOCUMENTS)))
-        };
-        // The fetcher forgets the call and remembers it too late: the machine's own deadline comes first.
+        }; // The fetcher forgets the call and remembers it too late: the machine's own deadline comes first.
         let forgotten = self.dice.chance(self.faults.abort_late / 8);
         let (ms, result) = match (ms >= deadline_ms, forgotten) {
             (_, true) => (deadline_ms + 1_000 + self.dice.between(0, 300), result),
@@ -130,14 +128,14 @@ impl World {
             (false, false) => (ms, result),
         };
         let _ = kind;
-        self.after(ms * MS, Event::Fetched { life, call, fetch, result, late: forgotten });
+        self.after(ms * MS, Event::FetchResponse { life, call, fetch, result, late: forgotten });
     }
 
     /// A callback reaches the server, or not; what its sender sees of it.
     pub fn callback(
         &mut self,
         call: CallUuid,
-        kind: NoticeKind,
+        kind: CallbackKind,
         identity: Uuid,
     ) -> (u64, Answered) {
         let quick = self.dice.between(2, 90) * MS;
@@ -159,21 +157,21 @@ impl World {
         (quick, Answered::Status(200))
     }
 
-    fn takes(&mut self, call: CallUuid, kind: NoticeKind, identity: Uuid) {
+    fn takes(&mut self, call: CallUuid, kind: CallbackKind, identity: Uuid) {
         self.note(format_args!("customer: takes the {} callback of {call}", kind.as_str()));
         let told = match kind {
-            NoticeKind::Hangup => &mut self.customer.told,
-            NoticeKind::Ring
-            | NoticeKind::Action
-            | NoticeKind::Dial
-            | NoticeKind::Conference
-            | NoticeKind::MultiParty
-            | NoticeKind::Recording
-            | NoticeKind::Message
-            | NoticeKind::Event
-            | NoticeKind::Interim
-            | NoticeKind::Stream
-            | NoticeKind::Transcription => &mut self.customer.others,
+            CallbackKind::Hangup => &mut self.customer.told,
+            CallbackKind::Ring
+            | CallbackKind::Action
+            | CallbackKind::Dial
+            | CallbackKind::Conference
+            | CallbackKind::MultiParty
+            | CallbackKind::Recording
+            | CallbackKind::Message
+            | CallbackKind::Event
+            | CallbackKind::Interim
+            | CallbackKind::Stream
+            | CallbackKind::Transcription => &mut self.customer.others,
         };
         told.entry(call).or_default().insert(identity);
     }

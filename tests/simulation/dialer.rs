@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use machine::{CallSetup, CallTime, CallUrls, Command, Input, Outbound, abandoned};
+use machine::{CallSetup, CallTime, CallUrls, Command, Input, Outbound, orphan_summary};
 use model::{CallType, CallUuid, Direction, E164, HangupCause, Method};
 use offhook::admission::permission::{Engaged, Event as PermissionEvent, PairKey};
 use offhook::admission::{Admitted, NumberEntry};
@@ -133,7 +133,7 @@ impl World {
                 hangup_on_ring_ms: order.hangup_on_ring_ms,
                 send_digits: order.digits.then(|| "12#".to_owned()),
                 parent_call: None,
-                dialled: None,
+                b_leg: None,
                 document: None,
                 confirm: None,
                 room: None,
@@ -208,7 +208,7 @@ impl World {
         self.note(format_args!("node: {} is not placed after all: {cause:?}, {why:?}", setup.call));
         setup.started = self.clock.wall();
         self.judge_given_up(setup.call, cause);
-        let summary = abandoned(setup.clone(), None, CallTime(0), cause);
+        let summary = orphan_summary(setup.clone(), None, CallTime(0), cause);
         let end = CallEnd::of(&summary, setup.started, why.into_iter().collect(), Vec::new());
         let hangup = self.callback_of(setup.call, &summary.hangup);
         let conclusion = Conclusion { setup, end, hangup, farewell: None, mourned: false };

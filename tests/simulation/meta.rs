@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
-use machine::{Command, Input, MediaFact, MediaFault};
+use machine::{Command, Input, MediaEvent, MediaFault};
 use model::{CallUuid, Digit, Leg};
 use offhook::meta::Action;
 use offhook::webhook::{CallKey, Effect};
@@ -228,7 +228,7 @@ impl World {
 
     pub fn media_up(&mut self, ix: CallIx) -> Go {
         if self.meta.calls[ix].phase != Phase::Ended {
-            self.leg_fact(ix, Input::Media { leg: Leg::A, what: MediaFact::Connected });
+            self.leg_fact(ix, Input::Media { leg: Leg::A, event: MediaEvent::Connected });
             if self.meta.calls[ix].phase == Phase::Accepted {
                 self.after(500 * MS, Event::IsHeard(ix));
             }
@@ -243,7 +243,7 @@ impl World {
         } else {
             MediaFault::Silent
         };
-        self.leg_fact(ix, Input::Media { leg: Leg::A, what: MediaFact::Lost { fault } });
+        self.leg_fact(ix, Input::Media { leg: Leg::A, event: MediaEvent::Lost { fault } });
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use machine::{CallSetup, CallUrls, Input, MachineLimits, MediaFact, Termination};
+use machine::{CallSetup, CallUrls, Input, MachineLimits, MediaEvent, Termination};
 use media::sdp::Offer;
 use model::Clock;
 use model::Secret;
@@ -529,7 +529,7 @@ impl World {
         let calls: Vec<_> = self.node().book().mailboxes.keys().copied().collect();
         self.note(format_args!("node: ends, {} calls are cut", calls.len()));
         for call in calls {
-            self.tell(call, Input::Cut { cause: HangupCause::Drained });
+            self.tell(call, Input::HangUp { cause: HangupCause::Drained });
         }
         let life = self.life;
         self.after(4 * SECOND, Event::Gone { life });
@@ -576,7 +576,7 @@ impl World {
             return;
         };
         let call = call.uuid;
-        if matches!(fact, Input::Media { what: MediaFact::Connected, .. }) {
+        if matches!(fact, Input::Media { event: MediaEvent::Connected, .. }) {
             self.leg_connects(call);
         }
         self.tell(call, fact);

@@ -1,6 +1,6 @@
 //! Users who are called: Graph's `connect`, and what their phones do. Meta tells of it by webhook, in any order.
 
-use machine::{Input, MediaFact};
+use machine::{Input, MediaEvent};
 use model::Leg;
 
 use crate::meta::{CallIx, MetaCall, Phase, Reply, Said, phone_number_id};
@@ -99,7 +99,7 @@ impl World {
             .as_ref()
             .is_some_and(|node| node.calls.values().any(|call| call.ix == ix && call.hears()));
         if self.meta.calls[ix].phase == Phase::Accepted && is_up {
-            self.leg_fact(ix, Input::Media { leg: Leg::A, what: MediaFact::Flowing });
+            self.leg_fact(ix, Input::Media { leg: Leg::A, event: MediaEvent::Flowing });
         }
         Ok(())
     }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use machine::log;
 use machine::replay::replay;
 use machine::{
-    CallSetup, CallState, CallTime, DialError, FetchFailure, FetchId, Fetched, GraphAction,
-    GraphOutcome, Input, LegNews, MediaOrder, Output, PlayId, RecordEnd, RecordFact, Voice,
+    BLegEvent, CallSetup, CallState, CallTime, DialError, FetchFailure, FetchId, FetchResponse,
+    GraphAction, GraphOutcome, Input, MediaCommand, Output, PlayId, RecordingEndReason,
+    RecordingEvent, VoiceEvent,
 };
 use model::{CallUuid, Direction, HangupCause, Leg, Wacid};
 use offhook::admission::Slot;
@@ -191,7 +192,7 @@ impl World {
         };
         self.step(call, at, first)?;
         if call.leg.is_none() && !call.over {
-            self.step(call, at, Input::Cut { cause: HangupCause::InternalError })?;
+            self.step(call, at, Input::HangUp { cause: HangupCause::InternalError })?;
         }
         Ok(())
     }
@@ -278,7 +279,7 @@ impl World {
             | Output::Fetch { .. }
             | Output::Media { .. }
             | Output::Speech { .. }
-            | Output::Notify { .. }
+            | Output::Callback { .. }
             | Output::Concluded { .. } => {
                 self.effect()?;
                 if self.dice.chance(self.faults.panic) {
@@ -299,16 +300,17 @@ impl World {
                     call.fetches.remove(&fetch);
                 }
             }
-            Output::Media { order, .. } => self.media(call, order),
+            Output::Media { command: order, .. } => self.media(call, order),
             // No document here dials: `tests/outside/dial.rs` does.
             Output::Dial { order } => {
-                let news = LegNews::Refused { error: DialError::Overloaded, detail: String::new() };
-                self.tell(call.uuid, Input::Dialled { call: order.call, news });
+                let news =
+                    BLegEvent::Refused { error: DialError::Overloaded, detail: String::new() };
+                self.tell(call.uuid, Input::BLeg { call: order.call, event: news });
             }
             // Nor is any in a room: `tests/outside/conference.rs` is.
             // Nor does one stream: `tests/outside/stream.rs`.
-            Output::Order { .. }
-            | Output::News { .. }
+            Output::BLeg { .. }
+            | Output::ALeg { .. }
             | Output::Room { .. }
             | Output::Speech { .. }
             | Output::Stream { .. } => {}
@@ -340,7 +342,7 @@ impl World {
                 self.watch.wishes_to_free_its_slot(call.uuid, self.now);
             }
             Output::Over => call.over = true,
-            Output::Notify { notice } => {
+            Output::Callback { callback: notice } => {
                 let (id, callback) = self.callback_of(call.uuid, &notice);
                 self.write(Write::Callback(id, callback));
             }
@@ -386,7 +388,7 @@ impl World {
         &mut self,
         uuid: CallUuid,
         fetch: FetchId,
-        result: Result<Fetched, FetchFailure>,
+        result: Result<FetchResponse, FetchFailure>,
         late: bool,
     ) -> Go {
         // Broken off in time: nobody is told anything.
@@ -399,35 +401,35 @@ impl World {
 
     // --- media ---
 
-    fn media(&mut self, call: &mut Call, order: MediaOrder) {
-        let is_listening = order == MediaOrder::Listen { on: true };
+    fn media(&mut self, call: &mut Call, order: MediaCommand) {
+        let is_listening = order == MediaCommand::DetectVoice { on: true };
         let Some(leg) = &mut call.leg else { return };
         match order {
             // Nobody speaks in here.
-            MediaOrder::Aside { .. }
-            | MediaOrder::Beep { .. }
-            | MediaOrder::Join
-            | MediaOrder::Part => {}
+            MediaCommand::Overlay { .. }
+            | MediaCommand::DetectBeep { .. }
+            | MediaCommand::Join
+            | MediaCommand::Unjoin => {}
             // A user's offer was answered when the call began.
-            MediaOrder::Begin if call.setup.direction == Direction::Inbound => {}
-            MediaOrder::Begin => {
+            MediaCommand::Begin if call.setup.direction == Direction::Inbound => {}
+            MediaCommand::Begin => {
                 let first = !std::mem::replace(&mut leg.begun, true);
                 if first {
                     self.has_sdp(call.ix);
                 }
             }
-            MediaOrder::Listen { on } => leg.listens = on,
-            MediaOrder::Open => leg.open = true,
-            MediaOrder::Play { play, items } => {
+            MediaCommand::DetectVoice { on } => leg.listens = on,
+            MediaCommand::Open => leg.open = true,
+            MediaCommand::Play { play, items } => {
                 let endless = items.iter().any(|item| item.repeat == Repeat::Endless);
                 leg.playing = None;
                 leg.waiting = Some((play, (!endless).then_some(items.len() as u64)));
             }
-            MediaOrder::Stop { play } => {
+            MediaCommand::Stop { play } => {
                 leg.waiting = leg.waiting.filter(|(waiting, _)| *waiting != play);
                 leg.playing = leg.playing.filter(|playing| *playing != play);
             }
-            MediaOrder::SendDigits { play, digits } => {
+            MediaCommand::SendDigits { play, digits } => {
                 let us = (digits.len() as u64) * 600 * MS;
                 let (life, call) = (self.life, call.uuid);
                 self.after(
@@ -435,27 +437,34 @@ impl World {
                     Event::Leg { life, call, fact: Input::DigitsSent { leg: Leg::A, play } },
                 );
             }
-            MediaOrder::Record { record, how } => {
+            MediaCommand::Record { recording: record, order: how } => {
                 let (life, call) = (self.life, call.uuid);
-                let ready = RecordFact::Ready {
+                let ready = RecordingEvent::Ready {
                     id: uuid::Uuid::nil(),
                     url: "https://a.example.com/r.mp3".to_owned(),
                 };
                 self.after(
                     MS,
-                    Event::Leg { life, call, fact: Input::Recorded { record, what: ready } },
+                    Event::Leg {
+                        life,
+                        call,
+                        fact: Input::Recording { recording: record, event: ready },
+                    },
                 );
                 let ms = self.dice.between(1, how.silence_ms.unwrap_or(how.max_ms).max(2));
-                let fact = Input::Recorded { record, what: recorded(RecordEnd::Silence, ms) };
+                let fact = Input::Recording {
+                    recording: record,
+                    event: recorded(RecordingEndReason::Silence, ms),
+                };
                 self.after(ms * MS, Event::Leg { life, call, fact });
             }
-            MediaOrder::RecordGo { .. } | MediaOrder::RecordPause { .. } => {}
-            MediaOrder::RecordStop { record, end, .. } => {
+            MediaCommand::RecordStart { .. } | MediaCommand::RecordPause { .. } => {}
+            MediaCommand::RecordStop { recording: record, reason: end, .. } => {
                 let (life, call) = (self.life, call.uuid);
-                let fact = Input::Recorded { record, what: recorded(end, 20) };
+                let fact = Input::Recording { recording: record, event: recorded(end, 20) };
                 self.after(20 * MS, Event::Leg { life, call, fact });
             }
-            MediaOrder::Close => call.leg = None,
+            MediaCommand::Close => call.leg = None,
         }
         if is_listening {
             self.speaks(call.uuid);
@@ -470,11 +479,18 @@ impl World {
             us += self.dice.between(20, 3_000) * MS;
             self.after(
                 us,
-                Event::Leg { life, call, fact: Input::Voice { leg: Leg::A, what: Voice::Began } },
+                Event::Leg {
+                    life,
+                    call,
+                    fact: Input::Voice { leg: Leg::A, event: VoiceEvent::Began },
+                },
             );
             us += self.dice.between(200, 4_000) * MS;
-            let what = Voice::Ended { ago_ms: self.dice.between(200, 900) };
-            self.after(us, Event::Leg { life, call, fact: Input::Voice { leg: Leg::A, what } });
+            let what = VoiceEvent::Ended { ago_ms: self.dice.between(200, 900) };
+            self.after(
+                us,
+                Event::Leg { life, call, fact: Input::Voice { leg: Leg::A, event: what } },
+            );
         }
     }
 
@@ -534,6 +550,6 @@ impl World {
 }
 
 /// A recording that is over.
-fn recorded(end: RecordEnd, duration_ms: u64) -> RecordFact {
-    RecordFact::Ended { end, duration_ms, start_ms: 0, end_ms: 0, why: None }
+fn recorded(end: RecordingEndReason, duration_ms: u64) -> RecordingEvent {
+    RecordingEvent::Ended { reason: end, duration_ms, start_ms: 0, end_ms: 0, error: None }
 }

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use machine::{CallSetup, CallTime, GraphAction, GraphOutcome, Notice, NoticeKind, abandoned};
+use machine::{
+    CallSetup, CallTime, CallbackKind, CallbackRequest, GraphAction, GraphOutcome, orphan_summary,
+};
 use model::{CallUuid, Direction, HangupCause, Timestamp, Wacid};
 use offhook::admission::permission::Consents;
 use offhook::answer::next_pause;
@@ -61,7 +63,7 @@ pub struct Farewell {
 #[derive(Clone, Debug)]
 pub struct Callback {
     pub call: CallUuid,
-    pub kind: NoticeKind,
+    pub kind: CallbackKind,
     since: u64,
     pub retries: u32,
     due: u64,
@@ -211,7 +213,7 @@ impl Store {
 }
 
 impl World {
-    pub fn callback_of(&mut self, call: CallUuid, notice: &Notice) -> (Uuid, Callback) {
+    pub fn callback_of(&mut self, call: CallUuid, notice: &CallbackRequest) -> (Uuid, Callback) {
         let id = (u128::from(self.dice.number()) << 64) | u128::from(self.dice.number());
         let state = Delivery::Waiting;
         let callback =
@@ -297,7 +299,7 @@ impl World {
         answered: Option<CallTime>,
     ) {
         let lived = CallTime(0).after(self.instant().saturating_duration_since(arrived));
-        let summary = abandoned(setup.clone(), answered, lived, HangupCause::InternalError);
+        let summary = orphan_summary(setup.clone(), answered, lived, HangupCause::InternalError);
         let end = CallEnd::of(&summary, setup.started, Vec::new(), Vec::new());
         let hangup = self.callback_of(setup.call, &summary.hangup);
         let farewell = Farewell { action: GraphAction::Terminate, due: self.now, tries: 0 };
@@ -445,7 +447,7 @@ impl World {
         if passing {
             let pauses = self.node().pauses.clone();
             let age = Duration::from_micros(self.now - callback.since);
-            let lasting = callback.kind == NoticeKind::Hangup;
+            let lasting = callback.kind == CallbackKind::Hangup;
             match next_pause(callback.retries + 1, age, None, &pauses).filter(|_| lasting) {
                 Some(pause) => {
                     callback.retries += 1;

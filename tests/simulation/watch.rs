@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use machine::{
-    CallState, CallTime, FetchId, GraphAction, GraphOutcome, MediaOrder, NoticeKind, Output,
+    CallState, CallTime, CallbackKind, FetchId, GraphAction, GraphOutcome, MediaCommand, Output,
     Summary,
 };
 use model::{CallUuid, HangupCause};
@@ -492,35 +492,35 @@ impl World {
             Output::CancelFetch { fetch } => {
                 must(seen.open_fetch.take() == Some(*fetch), "breaks off what was not open");
             }
-            Output::Media { order, .. } => {
+            Output::Media { command: order, .. } => {
                 must(!seen.closed, "orders media after it was closed");
                 match order {
-                    MediaOrder::Close => seen.closed = true,
-                    MediaOrder::Play { .. }
-                    | MediaOrder::SendDigits { .. }
-                    | MediaOrder::Aside { .. }
-                    | MediaOrder::Open => {
+                    MediaCommand::Close => seen.closed = true,
+                    MediaCommand::Play { .. }
+                    | MediaCommand::SendDigits { .. }
+                    | MediaCommand::Overlay { .. }
+                    | MediaCommand::Open => {
                         must(seen.accepted, "makes a sound before it is answered");
                     }
-                    MediaOrder::RecordGo { .. } => {
+                    MediaCommand::RecordStart { .. } => {
                         must(seen.accepted, "is recorded before it is answered")
                     }
-                    MediaOrder::Record { how, .. } => {
+                    MediaCommand::Record { order: how, .. } => {
                         must(seen.accepted || how.held, "is recorded before it is answered")
                     }
-                    MediaOrder::Begin
-                    | MediaOrder::RecordStop { .. }
-                    | MediaOrder::RecordPause { .. }
-                    | MediaOrder::Stop { .. }
-                    | MediaOrder::Listen { .. }
-                    | MediaOrder::Beep { .. }
-                    | MediaOrder::Join
-                    | MediaOrder::Part => {}
+                    MediaCommand::Begin
+                    | MediaCommand::RecordStop { .. }
+                    | MediaCommand::RecordPause { .. }
+                    | MediaCommand::Stop { .. }
+                    | MediaCommand::DetectVoice { .. }
+                    | MediaCommand::DetectBeep { .. }
+                    | MediaCommand::Join
+                    | MediaCommand::Unjoin => {}
                 }
             }
-            Output::Notify { notice } => {
+            Output::Callback { callback: notice } => {
                 must(seen.concluded == 0, "sends a callback after its end");
-                if let (NoticeKind::Ring, Some(ordered)) = (notice.kind, &mut seen.ordered) {
+                if let (CallbackKind::Ring, Some(ordered)) = (notice.kind, &mut seen.ordered) {
                     ordered.rings += 1;
                     must(ordered.rings == 1, "rings twice");
                 }
@@ -675,7 +675,7 @@ impl World {
         }
         let mut hangups: BTreeMap<CallUuid, BTreeSet<uuid::Uuid>> = BTreeMap::new();
         for (identity, notice) in &self.store.outbox {
-            if notice.kind != NoticeKind::Hangup {
+            if notice.kind != CallbackKind::Hangup {
                 if notice.state == Delivery::Waiting {
                     wrong.push(format!("R4: an action of {} was not told", notice.call));
                 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use machine::{FetchFailure, FetchId, Fetched, Input};
+use machine::{FetchFailure, FetchId, FetchResponse, Input};
 use model::Clock;
 use model::{CallUuid, Timestamp};
 use offhook::admission::permission::{self, PairKey, Reply};
@@ -82,11 +82,11 @@ pub enum Event {
         call: CallUuid,
         fact: Input,
     },
-    Fetched {
+    FetchResponse {
         life: u32,
         call: CallUuid,
         fetch: FetchId,
-        result: Result<Fetched, FetchFailure>,
+        result: Result<FetchResponse, FetchFailure>,
         late: bool,
     },
     HungUpByApi {
@@ -369,7 +369,7 @@ impl World {
             Event::Run { life, .. }
             | Event::Timer { life, .. }
             | Event::Leg { life, .. }
-            | Event::Fetched { life, .. }
+            | Event::FetchResponse { life, .. }
             | Event::HungUpByApi { life, .. }
             | Event::LetOut { life, .. }
             | Event::GraphInOrder { life, .. }
@@ -416,7 +416,7 @@ impl World {
             Event::Run { call, .. } => self.run_call(call),
             Event::Timer { call, turn, .. } => self.timer_fires(call, turn),
             Event::Leg { call, fact, .. } => self.leg_tells(call, fact),
-            Event::Fetched { call, fetch, result, late, .. } => {
+            Event::FetchResponse { call, fetch, result, late, .. } => {
                 self.fetch_ends(call, fetch, result, late)
             }
             Event::HungUpByApi { call, .. } => self.hung_up_by_api(call),

@@ -23,306 +23,43 @@
 )]
 #![forbid(unsafe_code)]
 
-mod added;
-mod aside;
-mod callee;
-mod desk;
-mod dial;
-mod document;
+mod activity;
+mod called_party;
+mod conclude;
+mod context;
+mod contract;
+mod digits;
 mod element;
-mod input;
-mod keys;
+mod interpreter;
 pub mod log;
-mod output;
-mod param;
+mod looped_playlist;
+mod machine;
+mod orphan;
+mod overlays;
 mod params;
-mod picture;
-mod recognition;
-mod recording;
 pub mod replay;
-mod room;
-mod state;
+mod room_ringback;
+mod snapshot;
+mod sounds;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod timers;
-mod words;
 
-use std::borrow::Cow;
-
-use serde::{Deserialize, Serialize};
-
-pub use added::RoomMusic;
-pub use added::placed_for;
-pub use dial::{
-    Confirm, Destination, DialError, DialOrder, DialledBy, LegNews, LegWish, RING_MAX_MS,
-    header_name,
+pub use contract::{
+    BLegCommand, BLegEvent, BLegSetup, CallSetup, CallState, CallTime, CallUrls, CallbackKind,
+    CallbackRequest, Command, Confirmation, Destination, DialError, DialOrder, EVENT_BODY,
+    EVENT_TYPE, FetchFailure, FetchId, FetchKind, FetchResponse, FirstFault, GraphAction,
+    GraphOutcome, Input, InstructionOutcome, LeaveReason, Legs, MPC_END, MachineLimits,
+    MediaCommand, MediaEvent, MediaFault, MemberId, Outbound, Output, Overlay, OverlayKind, Param,
+    Params, ParticipantInfo, PhoneStatus, PlayId, RING_MAX_MS, RecognitionId, RecognitionSettings,
+    RecordingEndReason, RecordingEvent, RecordingId, RecordingOrder, Refusal, Role, RoomCommand,
+    RoomEntry, RoomEvent, RoomKind, RoomMusic, Sound, SoundItem, SpeechCommand, SpeechEvent,
+    StreamCommand, StreamEvent, StreamFormat, StreamOrder, StreamTrack, Summary, Termination,
+    TrackCommand, TranscriptOrder, VoiceEvent, recording_params, set_mpc_duration, sip_header_name,
+    transcription_callback,
 };
-pub use input::{
-    CallSetup, CallUrls, Command, FetchFailure, Fetched, FirstFault, GraphOutcome, Input, Legs,
-    MachineLimits, MediaFact, MediaFault, Outbound, PhoneStatus, Refusal, Termination, Voice,
-};
-pub use output::{
-    Aside, AsideKind, CallState, EVENT_BODY, EVENT_TYPE, FetchId, FetchKind, GraphAction,
-    InstructionOutcome, MPC_END, MediaOrder, Notice, NoticeKind, Output, PlayId, Sound, SoundItem,
-    Summary,
-};
-pub use param::{Param, Params};
-pub use picture::{FIELDS, Field, Line, Said};
-pub use room::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut, RoomWish, Seat, TrackNews};
-pub use stream::{StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish};
-
-pub use recognition::{Listening, RecognitionId, SpeechFact, SpeechOrder};
-pub use recording::{
-    RecordEnd, RecordFact, RecordId, RecordOrder, TranscriptOrder, recorded, transcribed,
-};
-
-use desk::Desk;
-use model::{CallUuid, Digit, HangupCause};
-use state::State;
-
-/// Milliseconds since the call's first input. It can be logged, compared and replayed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct CallTime(pub u64);
-
-impl CallTime {
-    /// Later by that many milliseconds.
-    pub fn plus(self, millis: u64) -> Self {
-        Self(self.0.saturating_add(millis))
-    }
-    /// Later by `by`, rounded down to milliseconds.
-    pub fn after(self, by: std::time::Duration) -> Self {
-        self.plus(u64::try_from(by.as_millis()).unwrap_or(u64::MAX))
-    }
-}
-
-/// The end of a call whose machine is gone, with the process it ran in or by a fault of ours: what its record and its
-/// hangup callback say. Times are from its beginning.
-pub fn abandoned(
-    setup: CallSetup,
-    answered: Option<CallTime>,
-    ended: CallTime,
-    cause: HangupCause,
-) -> Summary {
-    let mut desk = Desk::new(CallTime(0), Box::new(setup));
-    desk.answered = answered;
-    desk.now = ended.max(answered.unwrap_or_default());
-    desk.summary(cause)
-}
-
-/// What is told where a call that was to enter a multi-party call is not placed after all (`plivo-callbacks.md` §3.6).
-pub fn not_added(setup: &CallSetup, cause: HangupCause) -> Option<Notice> {
-    let placed = setup.outbound.as_ref()?;
-    let document = placed.document.clone()?;
-    let desk = Desk::new(CallTime(0), Box::new(setup.clone()));
-    let status = params::final_status(&desk, cause);
-    element::added(&desk, &document, placed.room, "AddParticipantFailed", Some(status))
-}
-
-/// What is told of one who was in a multi-party call when its process died (`plivo-callbacks.md` §3.6): that it is out, and
-/// that the call is over, should this one be the last. Times are from its own call's beginning.
-pub fn cut_off(
-    setup: &CallSetup,
-    answered: Option<CallTime>,
-    at: CallTime,
-    seat: &Seat<'_>,
-) -> (Params, Params) {
-    let mut desk = Desk::new(CallTime(0), Box::new(setup.clone()));
-    desk.answered = answered;
-    desk.document_in = true;
-    desk.now = at;
-    element::cut_off(&desk, seat)
-}
-
-/// Adds to what says that a multi-party call is over how long it was there: in seconds, rounded up, as a call's own.
-pub fn lasted(over: &mut Params, time: std::time::Duration) {
-    let secs = time.as_millis().div_ceil(1_000).to_string();
-    for name in ["MPCDuration", "MPCBilledDuration"] {
-        over.insert(name.into(), Param::Plain(secs.clone().into()));
-    }
-}
-
-/// One call's whole behaviour.
-#[derive(Default)]
-pub struct Machine {
-    /// None until the first input.
-    call: Option<Call>,
-}
-
-struct Call {
-    desk: Desk,
-    /// Always there but while a fact is taken in.
-    state: Option<State>,
-}
-
-impl Machine {
-    /// A machine that waits for its [`Input::Offered`] or [`Input::Placed`].
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes in one fact. Afterwards call [`Machine::poll`] until it is empty.
-    ///
-    /// A time before the last one counts as the last one. Facts before the first and after `Over` are allowed
-    /// and do nothing, as do facts about a fetch, play or request that nothing waits for any more.
-    pub fn handle(&mut self, at: CallTime, input: Input) {
-        match (&mut self.call, input) {
-            (Some(call), input) => call.take(at, input),
-            (None, Input::Offered { setup }) => self.begin(at, setup, State::offered),
-            (None, Input::Placed { setup }) => self.begin(at, setup, State::placed),
-            (None, _) => {}
-        }
-        #[cfg(debug_assertions)]
-        self.check_invariants();
-    }
-
-    fn begin(&mut self, at: CallTime, setup: Box<CallSetup>, first: fn(&mut Desk) -> State) {
-        let mut desk = Desk::new(at, setup);
-        let state = first(&mut desk);
-        self.call = Some(Call { desk, state: Some(state) });
-    }
-
-    /// The next wish, oldest first.
-    pub fn poll(&mut self) -> Option<Output> {
-        self.call.as_mut()?.desk.take_wish()
-    }
-
-    /// Gives room back that wishes took: most calls wait for minutes between two facts. To be called when
-    /// [`Machine::poll`] has nothing more; without it all is the same.
-    pub fn rest(&mut self) {
-        if let Some(call) = &mut self.call {
-            call.desk.rest();
-        }
-    }
-
-    /// When to come back with [`Input::Timer`]. Coming early is harmless; asking again after each
-    /// [`Machine::handle`] is needed, since the moment moves. A timer that fires may wish for nothing and decide
-    /// something all the same: the event log may leave out only those that came early.
-    pub fn poll_timeout(&self) -> Option<CallTime> {
-        self.call.as_ref()?.desk.timers.next()
-    }
-
-    /// What must hold after each step; only a fault of ours can break it.
-    ///
-    /// # Panics
-    /// When it does not hold.
-    pub fn check_invariants(&self) {
-        if let Some(call) = &self.call {
-            call.desk.check();
-        }
-    }
-
-    /// The state; none before the first input.
-    pub fn state(&self) -> Option<CallState> {
-        Some(self.call.as_ref()?.state.as_ref()?.name())
-    }
-
-    /// The instruction being carried out: its element and line.
-    pub fn current_element(&self) -> Option<(&'static str, u32)> {
-        let place = self.call.as_ref()?.state.as_ref()?.script()?.place()?;
-        Some((place.element, place.line))
-    }
-
-    /// The leg that the call has dialled, once it has answered.
-    pub fn b_leg(&self) -> Option<CallUuid> {
-        self.script()?.b_leg()
-    }
-
-    /// Whether the call is recorded, or will be.
-    pub fn is_recorded(&self) -> bool {
-        self.script().is_some_and(document::Script::is_recorded)
-    }
-
-    /// Whether that recording's action will be asked once its end is told; else it is somebody else's to send.
-    pub fn awaits(&self, record: RecordId) -> bool {
-        self.script().is_some_and(|script| script.awaits(record))
-    }
-
-    /// When the call was answered, if it was.
-    pub fn answered(&self) -> Option<CallTime> {
-        self.call.as_ref()?.desk.answered
-    }
-
-    /// What the call began with.
-    pub fn setup(&self) -> Option<&CallSetup> {
-        Some(&self.call.as_ref()?.desk.setup)
-    }
-
-    /// Whether a key pressed now must stay out of logs, traces and the console (`log="false"`).
-    pub fn hides_input(&self) -> bool {
-        self.script().is_some_and(document::Script::hides_keys)
-    }
-
-    /// A key that leads to the same decisions as `digit` would now, and says nothing about it.
-    pub fn redact(&self, digit: Digit) -> Digit {
-        self.script().map_or(digit, |script| script.stand_in(digit))
-    }
-
-    /// A fact as the event log may hold it, asked just before it is handled, with the same time. Replaying what
-    /// this gives leads to the same wishes: a hidden key is replaced by its stand-in, findings past the first
-    /// hundred are left out.
-    ///
-    /// Timers that were due before `at` fire first: they may change which collection takes the key.
-    pub fn loggable<'a>(&mut self, at: CallTime, input: &'a Input) -> Cow<'a, Input> {
-        if let Some(call) = &mut self.call {
-            call.catch_up(at, input);
-        }
-        match input {
-            Input::Digit { leg, digit } if self.hides_input() => {
-                Cow::Owned(Input::Digit { leg: *leg, digit: self.redact(*digit) })
-            }
-            // Words that nobody waits for any more are nobody's to keep.
-            Input::Speech { recognition, what } => match self.hides_speech(*recognition) {
-                Some(false) => Cow::Borrowed(input),
-                Some(true) => {
-                    Cow::Owned(Input::Speech { recognition: *recognition, what: what.masked() })
-                }
-                None => Cow::Owned(Input::Speech { recognition: *recognition, what: what.blank() }),
-            },
-            Input::Fetched { fetch, result: Ok(Fetched::Refused { refusal }) } => {
-                let refusal =
-                    Refusal { findings: desk::shown(&refusal.findings), first: refusal.first };
-                Cow::Owned(Input::Fetched {
-                    fetch: *fetch,
-                    result: Ok(Fetched::Refused { refusal }),
-                })
-            }
-            other => Cow::Borrowed(other),
-        }
-    }
-
-    /// Whether what that recognition hears must stay out of logs; `None`: nobody waits for it.
-    fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
-        self.script()?.hides_speech(recognition)
-    }
-
-    fn script(&self) -> Option<&document::Script> {
-        self.call.as_ref()?.state.as_ref()?.script()
-    }
-}
-
-impl Call {
-    fn take(&mut self, at: CallTime, input: Input) {
-        self.catch_up(at, &input);
-        if let Input::Graph { action, .. } = &input {
-            self.desk.graph_answered(*action);
-        }
-        if let Some(state) = self.state.take() {
-            self.state = Some(state.take(&mut self.desk, input));
-        }
-    }
-
-    /// Comes to `at`. What was due before this fact happened comes first, so that a late wake-up changes no
-    /// decision; what is due at this very moment fires with `Input::Timer` alone.
-    fn catch_up(&mut self, at: CallTime, input: &Input) {
-        self.desk.now = self.desk.now.max(at);
-        let due = match input {
-            Input::Timer => Some(self.desk.now),
-            _ => self.desk.now.0.checked_sub(1).map(CallTime),
-        };
-        while let Some(timer) = due.and_then(|due| self.desk.timers.take_due(due)) {
-            self.state = self.state.take().map(|state| state.fired(&mut self.desk, timer));
-        }
-    }
-}
+pub use machine::Machine;
+pub use orphan::{add_participant_failed, orphan_participant_params, orphan_summary};
+pub use snapshot::{Field, Line, SNAPSHOT_FIELDS, Segment};
+pub use timers::Timer;

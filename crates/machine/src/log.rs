@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{CallTime, Input, Output};
+use crate::contract::{CallTime, Input, Output};
 use model::{CallUuid, TraceId};
 
 /// The longest line that is read.

@@ -6,8 +6,8 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::desk::Desk;
-use super::{CallTime, Param, Params};
+use super::context::CallContext;
+use crate::contract::{CallTime, Param, Params};
 use model::{CallUuid, Direction, HangupCause};
 
 /// `Event` of a request.
@@ -112,8 +112,8 @@ pub(super) struct Ending {
 const NO_COST: &str = "0.00000";
 
 /// The parameters every request carries (§1.1), and those an answered call adds (§1.2).
-pub(super) fn common(desk: &Desk, event: Event) -> Params {
-    all(desk, event, None)
+pub(super) fn common(ctx: &CallContext, event: Event) -> Params {
+    all(ctx, event, None)
 }
 
 /// As `Display` writes it, without what a formatter costs.
@@ -122,30 +122,30 @@ fn hyphenated(call: CallUuid) -> String {
 }
 
 /// The parameters of the hangup request (§1.2, §2).
-pub(super) fn hangup(desk: &Desk, ending: &Ending) -> Params {
-    all(desk, Event::Hangup, Some(ending))
+pub(super) fn hangup(ctx: &CallContext, ending: &Ending) -> Params {
+    all(ctx, Event::Hangup, Some(ending))
 }
 
 /// `CallStatus` of a call that was answered and has ended.
 pub(super) const COMPLETED: &str = "completed";
 
 /// `CallStatus` of a call that has ended by this (`plivo-callbacks.md` §1.3).
-pub(super) fn final_status(desk: &Desk, cause: HangupCause) -> &'static str {
-    match (desk.setup.direction, desk.answered) {
+pub(super) fn final_status(ctx: &CallContext, cause: HangupCause) -> &'static str {
+    match (ctx.setup.direction, ctx.answered) {
         (Direction::Outbound, None) => cause.wire(Direction::Outbound).unanswered_status(),
         (Direction::Outbound, Some(_)) | (Direction::Inbound, _) => COMPLETED,
     }
 }
 
 /// In the order of the wire, in which [`Params`] takes them fastest.
-fn all(desk: &Desk, event: Event, ending: Option<&Ending>) -> Params {
-    let setup = &desk.setup;
+fn all(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> Params {
+    let setup = &ctx.setup;
     let mut params = Params::with_capacity(32);
     let mut put = |name: &'static str, value: Cow<'static, str>| {
         params.insert(name.into(), Param::Plain(value));
     };
     let call = hyphenated(setup.call);
-    let dialled = setup.dialled();
+    let dialled = setup.b_leg();
     // The request's UUID is the call's (`plivo-call-api.md` §2.1).
     let ordered = dialled.is_none() && setup.direction == Direction::Outbound;
     if let Some(dialled) = &dialled {
@@ -157,8 +157,8 @@ fn all(desk: &Desk, event: Event, ending: Option<&Ending>) -> Params {
         put("ALegRequestUUID", call.clone().into());
         put("ALegUUID", call.clone().into());
     }
-    match (desk.answered, ending) {
-        (Some(answered), _) => put("AnswerTime", desk.wall(answered).plivo_secs().into()),
+    match (ctx.answered, ending) {
+        (Some(answered), _) => put("AnswerTime", ctx.wall(answered).plivo_secs().into()),
         (None, Some(_)) => put("AnswerTime", "".into()),
         (None, None) => {}
     }
@@ -167,10 +167,10 @@ fn all(desk: &Desk, event: Event, ending: Option<&Ending>) -> Params {
     }
     put("BillRate", NO_COST.into());
     let wire = ending.map(|ending| ending.cause.wire(setup.direction));
-    let status = match (ending, desk.answered) {
+    let status = match (ending, ctx.answered) {
         (None, Some(_)) => "in-progress",
         (None, None) => "ringing",
-        (Some(ending), _) => final_status(desk, ending.cause),
+        (Some(ending), _) => final_status(ctx, ending.cause),
     };
     put("CallStatus", status.into());
     put("CallType", setup.call_type.as_str().into());
@@ -184,7 +184,7 @@ fn all(desk: &Desk, event: Event, ending: Option<&Ending>) -> Params {
     put("Direction", setup.direction.as_str().into());
     if let Some(ending) = ending {
         put("Duration", ending.duration_secs.to_string().into());
-        put("EndTime", desk.wall(ending.at).plivo_secs().into());
+        put("EndTime", ctx.wall(ending.at).plivo_secs().into());
     }
     put("Event", event.word().into());
     put("From", setup.from.clone().into());
@@ -199,7 +199,7 @@ fn all(desk: &Desk, event: Event, ending: Option<&Ending>) -> Params {
         put("STIRVerification", "Not Applicable".into());
     }
     put("SessionStart", setup.started.plivo_micros().into());
-    if desk.document_in || ending.is_some() {
+    if ctx.document_in || ending.is_some() {
         put("StartTime", setup.started.plivo_secs().into());
     }
     put("To", setup.to.clone().into());
@@ -222,12 +222,12 @@ fn all(desk: &Desk, event: Event, ending: Option<&Ending>) -> Params {
 }
 
 /// What a `GetInput` action adds to keys (§3.1).
-pub(super) fn keys_of_get_input(digits: Param) -> Params {
+pub(super) fn get_input_digits(digits: Param) -> Params {
     of_get_input("dtmf", digits, word(""), word(""))
 }
 
 /// What a `GetInput` action adds to speech (§3.1); `confidence` in per cent.
-pub(super) fn speech_of_get_input(text: Param, confidence: u8) -> Params {
+pub(super) fn get_input_speech(text: Param, confidence: u8) -> Params {
     of_get_input("speech", word(""), text, plain(share(confidence)))
 }
 
@@ -266,6 +266,6 @@ fn share(percent: u8) -> String {
 }
 
 /// What a `GetDigits` action adds (§3.2).
-pub(super) fn keys_of_get_digits(digits: Param) -> Params {
+pub(super) fn get_digits_digits(digits: Param) -> Params {
     Params::from([("Digits".into(), digits)])
 }

@@ -6,8 +6,9 @@ use std::io::BufRead;
 
 use serde_json::Value;
 
+use crate::Machine;
+use crate::contract::{CallState, CallTime, Input, Output};
 use crate::log::{Entry, Header, LogError, Reader};
-use crate::{CallState, CallTime, Input, Machine, Output};
 
 /// One fact, replayed.
 pub struct Step<'a> {
@@ -29,7 +30,7 @@ pub struct Difference {
     /// The fact, in words.
     pub input: String,
     /// Which wish of that fact, from 1.
-    pub wish: usize,
+    pub output: usize,
     /// What the log has there; none: the log ends.
     pub expected: Option<Value>,
     /// What the machine wishes for there; none: nothing more.
@@ -38,7 +39,7 @@ pub struct Difference {
 
 /// How a replay ended.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Replayed {
+pub struct ReplayReport {
     pub header: Header,
     /// Facts that led to the same decisions.
     pub same: u64,
@@ -53,7 +54,10 @@ pub struct Replayed {
 ///
 /// # Errors
 /// The log can't be read.
-pub fn replay(log: impl BufRead, mut on_step: impl FnMut(&Step<'_>)) -> Result<Replayed, LogError> {
+pub fn replay(
+    log: impl BufRead,
+    mut on_step: impl FnMut(&Step<'_>),
+) -> Result<ReplayReport, LogError> {
     let (header, mut reader) = Reader::open(log)?;
     let mut machine = Machine::new();
     let mut same = 0;
@@ -75,13 +79,19 @@ pub fn replay(log: impl BufRead, mut on_step: impl FnMut(&Step<'_>)) -> Result<R
             .map_err(LogError::Write)?;
         if let Some((index, expected, actual)) = first_difference(&expected, &actual) {
             let input = input.to_string();
-            let difference = Difference { line, at, input, wish: index + 1, expected, actual };
+            let difference = Difference { line, at, input, output: index + 1, expected, actual };
             let over = is_over(&machine);
-            return Ok(Replayed { header, same, difference: Some(difference), cut: None, over });
+            return Ok(ReplayReport {
+                header,
+                same,
+                difference: Some(difference),
+                cut: None,
+                over,
+            });
         }
         same += 1;
     };
-    Ok(Replayed { header, same, difference: None, cut, over: is_over(&machine) })
+    Ok(ReplayReport { header, same, difference: None, cut, over: is_over(&machine) })
 }
 
 fn is_over(machine: &Machine) -> bool {
@@ -152,7 +162,7 @@ mod tests {
     fn the_first_difference_is_told_with_what_was_logged_and_what_is_decided_now() {
         let other = LOG.replacen("\"Digits\":\"1\"", "\"Digits\":\"2\"", 1);
         let found = difference(&other).expect("a difference");
-        assert_eq!((found.at.0, found.input.as_str(), found.wish), (1500, "digit A 1", 3));
+        assert_eq!((found.at.0, found.input.as_str(), found.output), (1500, "digit A 1", 3));
         assert_eq!(found.expected.expect("logged")["params"]["Digits"], "2");
         assert_eq!(found.actual.expect("decided")["params"]["Digits"], "1");
     }
@@ -165,7 +175,7 @@ mod tests {
         assert_eq!(found.at.0, 0);
         let fewer = LOG.replacen(",{\"wish\":\"state\",\"state\":\"preparing\"}", "", 1);
         let found = difference(&fewer).expect("a difference");
-        assert_eq!((found.wish, found.expected), (4, None));
+        assert_eq!((found.output, found.expected), (4, None));
     }
 
     /// What each step changed of the machine's fields.
@@ -173,7 +183,10 @@ mod tests {
     fn what_the_machine_holds_is_shown_step_by_step() {
         let mut before = crate::Machine::new().picture();
         assert!(before.iter().all(|field| field.lines.is_empty()), "nothing before the first fact");
-        assert_eq!(before.iter().map(|field| field.name).collect::<Vec<_>>(), crate::FIELDS);
+        assert_eq!(
+            before.iter().map(|field| field.name).collect::<Vec<_>>(),
+            crate::SNAPSHOT_FIELDS
+        );
         let mut table = Vec::new();
         replay(LOG.as_bytes(), |step| {
             let now = step.machine.picture();

@@ -4,165 +4,16 @@
 //! The socket and the sound are the `stream` room's, which tells [`StreamFact`]s and is wished [`StreamWish`]es. The
 //! element is `element/stream.rs`; a stream outlives the document that began it.
 
-use serde::{Deserialize, Serialize};
-
-use super::desk::{Desk, foreign};
+use super::context::{CallContext, OpenStream};
 use super::params::{self, Event};
-use super::picture::{Sketch, brief, text, word};
 use super::timers::Timer;
-use super::{CallTime, MediaOrder, Notice, NoticeKind, Output, Param, Params};
+use crate::contract::display::foreign;
+use crate::contract::{
+    CallTime, CallbackKind, CallbackRequest, MediaCommand, Output, Param, Params, StreamCommand,
+    StreamEvent, StreamOrder,
+};
 use model::StreamId;
-use xml::ast::{DocUrl, Target};
-
-/// What a stream is asked to be.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StreamOrder {
-    /// `ws` or `wss`.
-    pub url: DocUrl,
-    /// Sound of the other side is played.
-    pub bidirectional: bool,
-    pub track: StreamTrack,
-    /// Seconds from its beginning, 1 to 86,400.
-    pub timeout_s: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<(DocUrl, model::Method)>,
-    pub format: StreamFormat,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub extra_headers: Vec<(String, String)>,
-    /// The document waits for its end.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub keep_call_alive: bool,
-    /// How much of the noise around the user is taken away, 60 to 100 per cent; none: their sound is sent as it came.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub noise_level: Option<u8>,
-    /// Its server hears and speaks in the room that the call is in, beside the call's own peer, and not on the leg.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub in_room: bool,
-}
-
-impl StreamOrder {
-    /// Where its status is told.
-    pub fn status_target(&self) -> Option<Target> {
-        self.status.as_ref().map(|(url, method)| Target { url: url.clone(), method: *method })
-    }
-
-    /// `k=v,…` as it came.
-    pub fn extra_headers_text(&self) -> String {
-        let pairs: Vec<String> =
-            self.extra_headers.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        pairs.join(",")
-    }
-}
-
-/// Whose sound is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StreamTrack {
-    /// What the leg's peer says.
-    Inbound,
-    /// What the peer hears.
-    Outbound,
-    Both,
-}
-
-impl StreamTrack {
-    /// `audioTrack`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
-            Self::Both => "both",
-        }
-    }
-
-    /// The track of this name.
-    pub fn of(word: &str) -> Option<Self> {
-        [Self::Inbound, Self::Outbound, Self::Both].into_iter().find(|track| track.as_str() == word)
-    }
-}
-
-/// How sound is written on the socket: mono, µ-law (G.711) or 16 bits, little-endian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StreamFormat {
-    Mulaw8000,
-    L16At8000,
-    L16At16000,
-    L16At24000,
-}
-
-impl StreamFormat {
-    const ALL: [Self; 4] = [Self::Mulaw8000, Self::L16At8000, Self::L16At16000, Self::L16At24000];
-
-    /// `contentType`, to the letter.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Mulaw8000 => "audio/x-mulaw;rate=8000",
-            Self::L16At8000 => "audio/x-l16;rate=8000",
-            Self::L16At16000 => "audio/x-l16;rate=16000",
-            Self::L16At24000 => "audio/x-l16;rate=24000",
-        }
-    }
-
-    /// The format of this `contentType`.
-    pub fn of(content_type: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.as_str() == content_type)
-    }
-
-    /// The same without the rate.
-    pub fn encoding(self) -> &'static str {
-        match self {
-            Self::Mulaw8000 => "audio/x-mulaw",
-            Self::L16At8000 | Self::L16At16000 | Self::L16At24000 => "audio/x-l16",
-        }
-    }
-
-    /// Samples a second.
-    pub fn hz(self) -> u32 {
-        match self {
-            Self::Mulaw8000 | Self::L16At8000 => 8_000,
-            Self::L16At16000 => 16_000,
-            Self::L16At24000 => 24_000,
-        }
-    }
-}
-
-/// What the machine wishes of a stream.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StreamWish {
-    /// Connect to its server. Comes back as [`StreamFact::Opened`] or [`StreamFact::Failed`].
-    Open(Box<StreamOrder>),
-    /// The sound flows from now on.
-    Begin,
-    /// It is over: where its socket is open, its server is told so and it is closed.
-    Close {
-        /// It never was, or was lost.
-        dropped: bool,
-    },
-}
-
-/// What the `stream` room tells.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StreamFact {
-    /// The server has taken the socket.
-    Opened,
-    /// Every try to connect was in vain.
-    Failed { why: String },
-    /// The socket broke, or nobody answers its pings.
-    Lost { why: String },
-    /// The server closed it: that is its way to end it.
-    Closed,
-    /// What waits to be played has come to this part of its room: 30, 60 or 90.
-    Degraded { percent: u8 },
-    /// All that was queued before this checkpoint has been played.
-    Played { name: String },
-    /// The server had what waits to be played thrown away.
-    Cleared,
-    /// The server wants these keys sent to the caller.
-    SendDigits { digits: String },
-}
+use xml::ast::Target;
 
 /// Why a stream is ended from our side: `StatusReason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,20 +36,6 @@ impl Stop {
 /// `StatusReason` of a stream that came to nothing.
 const CONNECTION_ERROR: &str = "connection_error";
 
-/// A stream that is being opened, or is open.
-pub(super) struct Streaming {
-    id: StreamId,
-    order: Box<StreamOrder>,
-    began: bool,
-}
-
-impl Streaming {
-    pub(super) fn draw(&self, sketch: &mut Sketch) {
-        let how = if self.began { "flows" } else { "being_opened" };
-        sketch.say("stream", [text(brief(self.id.0)), word(how)]);
-    }
-}
-
 /// A stream that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ended {
@@ -208,107 +45,105 @@ pub(super) struct Ended {
 }
 
 /// Opens a stream. `false`: the call has one, and the status callback of this one says that it is dropped.
-pub(super) fn open(desk: &mut Desk, id: StreamId, order: Box<StreamOrder>) -> bool {
-    if desk.stream.is_some() {
-        desk.remark("a call has one stream at a time: this one is dropped".to_owned());
-        let refused = Streaming { id, order, began: false };
-        tell(desk, &refused, Event::DroppedStream, Some(CONNECTION_ERROR), None);
+pub(super) fn open(ctx: &mut CallContext, id: StreamId, order: Box<StreamOrder>) -> bool {
+    if ctx.stream.is_some() {
+        ctx.remark("a call has one stream at a time: this one is dropped".to_owned());
+        let refused = OpenStream { id, order, began: false };
+        tell(ctx, &refused, Event::DroppedStream, Some(CONNECTION_ERROR), None);
         // Where REST asked for it, its record is closed.
-        desk.wish(Output::Stream { stream: id, wish: StreamWish::Close { dropped: true } });
+        ctx.wish(Output::Stream { stream: id, command: StreamCommand::Close { dropped: true } });
         return false;
     }
-    desk.wish(Output::Stream { stream: id, wish: StreamWish::Open(order.clone()) });
-    desk.stream = Some(Streaming { id, order, began: false });
+    ctx.wish(Output::Stream { stream: id, command: StreamCommand::Open(order.clone()) });
+    ctx.stream = Some(OpenStream { id, order, began: false });
     true
 }
 
 /// Takes in what the stream tells; gives its end, if that is what it is.
-pub(super) fn told(desk: &mut Desk, id: StreamId, fact: StreamFact) -> Option<Ended> {
+pub(super) fn told(ctx: &mut CallContext, id: StreamId, fact: StreamEvent) -> Option<Ended> {
     // Of one that was ended here meanwhile.
-    let mut streaming = desk.stream.take_if(|streaming| streaming.id == id)?;
+    let mut streaming = ctx.stream.take_if(|streaming| streaming.id == id)?;
     let mut ended = None;
     match fact {
-        StreamFact::Opened if !streaming.began => {
+        StreamEvent::Opened if !streaming.began => {
             streaming.began = true;
-            desk.set(
-                Timer::StreamLimit,
-                u64::from(streaming.order.timeout_s).saturating_mul(1_000),
-            );
-            desk.wish(Output::Stream { stream: id, wish: StreamWish::Begin });
-            tell(desk, &streaming, Event::StartStream, None, None);
+            ctx.set(Timer::StreamLimit, u64::from(streaming.order.timeout_s).saturating_mul(1_000));
+            ctx.wish(Output::Stream { stream: id, command: StreamCommand::Begin });
+            tell(ctx, &streaming, Event::StartStream, None, None);
         }
-        StreamFact::Opened => {}
-        StreamFact::Failed { why } => {
-            desk.remark(format!("the stream's server could not be reached: {}", foreign(&why)));
+        StreamEvent::Opened => {}
+        StreamEvent::Failed { reason: why } => {
+            ctx.remark(format!("the stream's server could not be reached: {}", foreign(&why)));
             ended = Some((Event::DroppedStream, Some(CONNECTION_ERROR)));
         }
-        StreamFact::Lost { why } => {
-            desk.remark(format!("the stream was lost: {}", foreign(&why)));
+        StreamEvent::Lost { reason: why } => {
+            ctx.remark(format!("the stream was lost: {}", foreign(&why)));
             ended = Some((Event::DroppedStream, Some(CONNECTION_ERROR)));
         }
         // Of the words of `StatusReason` the one for an end that the application asked for: its server is its own.
-        StreamFact::Closed => ended = Some((Event::StopStream, Some(Stop::Api.as_str()))),
-        StreamFact::Degraded { .. } => tell(desk, &streaming, Event::DegradedStream, None, None),
-        StreamFact::Played { name } => {
-            tell(desk, &streaming, Event::PlayedStream, None, Some(&foreign(&name)))
+        StreamEvent::Closed => ended = Some((Event::StopStream, Some(Stop::Api.as_str()))),
+        StreamEvent::Degraded { .. } => tell(ctx, &streaming, Event::DegradedStream, None, None),
+        StreamEvent::Played { name } => {
+            tell(ctx, &streaming, Event::PlayedStream, None, Some(&foreign(&name)))
         }
-        StreamFact::Cleared => tell(desk, &streaming, Event::ClearedAudio, None, None),
-        StreamFact::SendDigits { digits } => {
-            let play = desk.next_play();
-            desk.media(MediaOrder::SendDigits { play, digits });
+        StreamEvent::Cleared => tell(ctx, &streaming, Event::ClearedAudio, None, None),
+        StreamEvent::SendDigits { digits } => {
+            let play = ctx.next_play();
+            ctx.media(MediaCommand::SendDigits { play, digits });
         }
     }
     match ended {
-        Some((event, reason)) => Some(end(desk, &streaming, event, reason)),
+        Some((event, reason)) => Some(end(ctx, &streaming, event, reason)),
         None => {
-            desk.stream = Some(streaming);
+            ctx.stream = Some(streaming);
             None
         }
     }
 }
 
 /// Ends the call's stream, if there is one; with `only`, that one.
-pub(super) fn stop(desk: &mut Desk, only: Option<StreamId>, why: Stop) -> Option<Ended> {
-    let streaming =
-        desk.stream.take_if(|streaming| only.is_none_or(|only| streaming.id == only))?;
-    Some(end(desk, &streaming, Event::StopStream, Some(why.as_str())))
+pub(super) fn stop(ctx: &mut CallContext, only: Option<StreamId>, why: Stop) -> Option<Ended> {
+    let streaming = ctx.stream.take_if(|streaming| only.is_none_or(|only| streaming.id == only))?;
+    Some(end(ctx, &streaming, Event::StopStream, Some(why.as_str())))
 }
 
-fn end(desk: &mut Desk, streaming: &Streaming, event: Event, reason: Option<&str>) -> Ended {
+fn end(ctx: &mut CallContext, streaming: &OpenStream, event: Event, reason: Option<&str>) -> Ended {
     let dropped = event == Event::DroppedStream;
-    desk.timers.clear(Timer::StreamLimit);
-    desk.wish(Output::Stream { stream: streaming.id, wish: StreamWish::Close { dropped } });
-    tell(desk, streaming, event, reason, None);
+    ctx.timers.clear(Timer::StreamLimit);
+    ctx.wish(Output::Stream { stream: streaming.id, command: StreamCommand::Close { dropped } });
+    tell(ctx, streaming, event, reason, None);
     Ended { stream: streaming.id, dropped }
 }
 
 /// A status callback (§3.8).
 fn tell(
-    desk: &mut Desk,
-    streaming: &Streaming,
+    ctx: &mut CallContext,
+    streaming: &OpenStream,
     event: Event,
     reason: Option<&str>,
     name: Option<&str>,
 ) {
     let Some(Target { url, method }) = streaming.order.status_target() else { return };
-    let mut params = params::common(desk, event);
-    params.extend(about(streaming, desk, desk.now));
+    let mut params = params::common(ctx, event);
+    params.extend(about(streaming, ctx, ctx.now));
     if let Some(reason) = reason {
         params.insert("StatusReason".into(), Param::Plain(reason.to_owned().into()));
     }
     if let Some(name) = name {
         params.insert("Name".into(), Param::Plain(name.to_owned().into()));
     }
-    desk.wish(Output::Notify { notice: Notice { kind: NoticeKind::Stream, url, method, params } });
+    ctx.wish(Output::Callback {
+        callback: CallbackRequest { kind: CallbackKind::Stream, url, method, params },
+    });
 }
 
-fn about(streaming: &Streaming, desk: &Desk, at: CallTime) -> Params {
+fn about(streaming: &OpenStream, ctx: &CallContext, at: CallTime) -> Params {
     let order = &streaming.order;
     let plain = |text: String| Param::Plain(text.into());
     Params::from([
         ("StreamID".into(), plain(streaming.id.to_string())),
         ("ServiceURL".into(), plain(order.url.0.to_string())),
-        ("Timestamp".into(), plain(desk.wall(at).plivo_micros())),
+        ("Timestamp".into(), plain(ctx.wall(at).plivo_micros())),
         ("bidirectional".into(), plain(order.bidirectional.to_string())),
         ("audioTrack".into(), plain(order.track.as_str().to_owned())),
         ("streamTimeout".into(), plain(order.timeout_s.to_string())),
@@ -316,20 +151,4 @@ fn about(streaming: &Streaming, desk: &Desk, at: CallTime) -> Params {
         ("extraHeaders".into(), plain(order.extra_headers_text())),
         ("keepCallAlive".into(), plain(order.keep_call_alive.to_string())),
     ])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn formats_and_tracks_are_found_by_their_words() {
-        for format in StreamFormat::ALL {
-            assert_eq!(StreamFormat::of(format.as_str()), Some(format));
-            assert_eq!(format.as_str(), format!("{};rate={}", format.encoding(), format.hz()));
-        }
-        assert_eq!(StreamFormat::of("audio/x-mulaw;rate=16000"), None);
-        assert_eq!(StreamTrack::of("both"), Some(StreamTrack::Both));
-        assert_eq!(StreamTrack::of("Both"), None);
-    }
 }

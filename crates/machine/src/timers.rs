@@ -2,12 +2,11 @@
 //!
 //! A timer is a moment, not a thread: the shell asks `Machine::poll_timeout` for the earliest and comes back
 //! with `Input::Timer` then. Setting one again moves it.
-
-use super::CallTime;
+use crate::contract::CallTime;
 
 /// What fires, and why then. Declared in the order in which those of one moment fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Timer {
+pub enum Timer {
     /// `media.accept_wait_ms` after `pre_accept` was sent: `accept` no longer waits for ICE and DTLS.
     AcceptWait,
     /// T_accept: pick up now if a document is in, else reject (`meta-calling.md` §7.1).
@@ -70,6 +69,44 @@ pub(super) enum Timer {
     Reap,
 }
 
+impl Timer {
+    /// Its name for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AcceptWait => "accept_wait",
+            Self::Accept => "accept_deadline",
+            Self::Ring => "ring",
+            Self::RingLimit => "ring_limit",
+            Self::Heard => "heard",
+            Self::AcceptOutcome => "accept_outcome",
+            Self::MediaSetup => "media_setup",
+            Self::PathClosed => "path_closed",
+            Self::MaxCall => "max_call",
+            Self::ScheduledHangup => "scheduled_hangup",
+            Self::Fetch => "fetch",
+            Self::Wait => "wait",
+            Self::Silence => "silence",
+            Self::InterDigit => "inter_digit",
+            Self::Execution => "execution",
+            Self::StartInput => "start_input",
+            Self::SpeechEnd => "speech_end",
+            Self::Transcript => "transcript",
+            Self::Interim => "interim",
+            Self::Record => "record",
+            Self::DialRing => "dial_ring",
+            Self::DialLimit => "dial_limit",
+            Self::RoomLimit => "room_limit",
+            Self::RoomWait => "room_wait",
+            Self::StreamLimit => "stream_limit",
+            Self::Confirm => "confirm",
+            Self::Close => "close",
+            Self::TerminateAgain => "terminate_again",
+            Self::Doubt => "doubt",
+            Self::Reap => "reap",
+        }
+    }
+}
+
 /// The moments that are set.
 #[derive(Debug, Default)]
 pub(super) struct Timers(Vec<(CallTime, Timer)>);
@@ -98,14 +135,14 @@ impl Timers {
         all
     }
 
-    /// The earliest moment.
-    pub(super) fn next(&self) -> Option<CallTime> {
-        self.0.iter().map(|(at, _)| *at).min()
+    /// The timer that fires next.
+    pub(super) fn next(&self) -> Option<(CallTime, Timer)> {
+        self.0.iter().min().copied()
     }
 
     /// Takes out the earliest timer that is due at `now`.
     pub(super) fn take_due(&mut self, now: CallTime) -> Option<Timer> {
-        let (at, timer) = self.0.iter().min().copied()?;
+        let (at, timer) = self.next()?;
         if at > now {
             return None;
         }
@@ -126,7 +163,7 @@ mod tests {
         timers.set(Timer::Wait, CallTime(5));
         timers.set(Timer::Accept, CallTime(7));
         timers.clear(Timer::MaxCall);
-        assert_eq!(timers.next(), Some(CallTime(5)));
+        assert_eq!(timers.next(), Some((CallTime(5), Timer::Wait)));
         assert_eq!(timers.take_due(CallTime(4)), None);
         let fired: Vec<_> = std::iter::from_fn(|| timers.take_due(CallTime(7))).collect();
         assert_eq!(fired, [Timer::Wait, Timer::Reap, Timer::Accept]);

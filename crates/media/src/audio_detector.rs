@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::beep::BeepDetector;
 use super::voice::VoiceDetector;
 use crate::opus::{Decoder, Rate};
-use machine::Voice;
+use machine::VoiceEvent;
 use xml::ast::Beep;
 
 /// Shorter pauses are part of speech.
@@ -67,7 +67,7 @@ impl AudioDetector {
     }
 
     /// Processes an Opus packet. An invalid packet is ignored.
-    pub(super) fn push_packet(&mut self, now: Instant, data: &[u8]) -> [Option<Voice>; 2] {
+    pub(super) fn push_packet(&mut self, now: Instant, data: &[u8]) -> [Option<VoiceEvent>; 2] {
         self.pcm.clear();
         if self.decoder.decode(Some(data), false, &mut self.pcm).is_err() {
             return [None; 2];
@@ -80,11 +80,11 @@ impl AudioDetector {
         }
         let voice = self.voice.as_mut().filter(|_| voiced);
         let began = voice.is_some_and(|voice| voice.last_voice.replace(now).is_none());
-        [began.then_some(Voice::Began), self.take_beep(beeped)]
+        [began.then_some(VoiceEvent::Began), self.take_beep(beeped)]
     }
 
     /// Advances time. Reports the end of speech, or a beep after which no more packets arrived.
-    pub(super) fn tick(&mut self, now: Instant) -> [Option<Voice>; 2] {
+    pub(super) fn tick(&mut self, now: Instant) -> [Option<VoiceEvent>; 2] {
         let mut beeped = false;
         if let (Some(processed_until), Some(beep)) = (&mut self.processed_until, &mut self.beep) {
             // A silent peer may send nothing at all, so missing packets count as silence.
@@ -96,20 +96,20 @@ impl AudioDetector {
         [self.voice.as_mut().and_then(|voice| voice.tick(now)), self.take_beep(beeped)]
     }
 
-    fn take_beep(&mut self, beeped: bool) -> Option<Voice> {
-        self.beep.take_if(|_| beeped).map(|_| Voice::Beep)
+    fn take_beep(&mut self, beeped: bool) -> Option<VoiceEvent> {
+        self.beep.take_if(|_| beeped).map(|_| VoiceEvent::Beep)
     }
 }
 
 impl VoiceState {
-    fn tick(&mut self, now: Instant) -> Option<Voice> {
+    fn tick(&mut self, now: Instant) -> Option<VoiceEvent> {
         let silence = now.saturating_duration_since(self.last_voice?);
         if silence < PAUSE {
             return None;
         }
         self.last_voice = None;
         self.detector.reset();
-        Some(Voice::Ended { ago_ms: u64::try_from(silence.as_millis()).unwrap_or(u64::MAX) })
+        Some(VoiceEvent::Ended { ago_ms: u64::try_from(silence.as_millis()).unwrap_or(u64::MAX) })
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
         start: Instant,
         packets: u64,
         sound: impl Fn(usize) -> f32,
-    ) -> Vec<(u64, Voice)> {
+    ) -> Vec<(u64, VoiceEvent)> {
         let mut encoder = Encoder::for_prompts();
         let mut events = Vec::new();
         for n in 0..packets {
@@ -164,9 +164,9 @@ mod tests {
         let (mut detector, start) = (voice_detector(), now());
         assert!(feed(&mut detector, start, 50, |at| tone(at, 50.0, 0.001)).is_empty(), "hum");
         let events = feed(&mut detector, start + Duration::from_secs(1), 100, speech);
-        assert!(matches!(events.as_slice(), [(40..=160, Voice::Began)]), "{events:?}");
+        assert!(matches!(events.as_slice(), [(40..=160, VoiceEvent::Began)]), "{events:?}");
         let after = feed(&mut detector, start + Duration::from_secs(3), 50, |_| 0.0);
-        let [(at, Voice::Ended { ago_ms })] = after.as_slice() else { panic!("{after:?}") };
+        let [(at, VoiceEvent::Ended { ago_ms })] = after.as_slice() else { panic!("{after:?}") };
         assert!((300..=340).contains(ago_ms) && at.abs_diff(*ago_ms) <= 140, "{after:?}");
     }
 
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(detector.tick(last + Duration::from_millis(200)), [None; 2]);
         assert!(matches!(
             detector.tick(last + Duration::from_millis(400)),
-            [Some(Voice::Ended { .. }), None]
+            [Some(VoiceEvent::Ended { .. }), None]
         ));
         assert_eq!(detector.tick(last + Duration::from_secs(9)), [None; 2], "reported once");
     }
@@ -194,7 +194,7 @@ mod tests {
         let hum =
             feed(&mut detector, start + Duration::from_secs(2), 600, |at| tone(at, 100.0, 0.02));
         assert!(
-            hum.last().is_none_or(|(_, voice)| matches!(voice, Voice::Ended { .. })),
+            hum.last().is_none_or(|(_, voice)| matches!(voice, VoiceEvent::Ended { .. })),
             "{hum:?}"
         );
     }
@@ -213,7 +213,7 @@ mod tests {
                 feed(&mut detector, start + Duration::from_millis(2_500), trailing, |_| 0.0);
             let over = start + Duration::from_secs(4);
             after.extend(detector.tick(over).into_iter().flatten().map(|voice| (1_500, voice)));
-            assert!(matches!(after.as_slice(), [(_, Voice::Beep)]), "{trailing}: {after:?}");
+            assert!(matches!(after.as_slice(), [(_, VoiceEvent::Beep)]), "{trailing}: {after:?}");
             assert!(!detector.is_active(), "reported once");
         }
     }

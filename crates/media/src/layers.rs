@@ -3,8 +3,7 @@
 //!
 //! A leg has layers only while such audio plays. A single source passes through unchanged as prompt
 //! frames. Several sources are decoded, mixed and encoded again.
-
-use machine::{Aside, AsideKind, PlayId};
+use machine::{Overlay, OverlayKind, PlayId};
 
 use super::LegEvent;
 use super::packet_mixer::PacketMixer;
@@ -23,7 +22,7 @@ pub(super) struct Layers {
 
 #[derive(Debug)]
 struct Layer {
-    kind: AsideKind,
+    kind: OverlayKind,
     player: Player,
     /// Whether it is mixed with the audio below. Otherwise it replaces that.
     mix: bool,
@@ -44,11 +43,11 @@ enum LayerStep {
 
 impl Layers {
     /// Plays `items` from the next tick on, in place of the layer of the same kind.
-    pub(super) fn play(&mut self, play: PlayId, aside: &Aside, items: Vec<PlayItem>) {
+    pub(super) fn play(&mut self, play: PlayId, aside: &Overlay, items: Vec<PlayItem>) {
         self.layers.retain(|layer| layer.kind != aside.kind);
         self.layers.push(Layer {
             kind: aside.kind,
-            player: Player::new(play, items).repeating(aside.again),
+            player: Player::new(play, items).repeating(aside.repeat),
             mix: aside.mix,
             frames_left: aside.length_ms.map(|ms| ms.div_ceil(FRAME_MS)),
             started: false,
@@ -79,8 +78,8 @@ impl Layers {
             match sound {
                 LayerStep::Frame(frame) => {
                     match layer.kind {
-                        AsideKind::Play => frames.play = Some(frame),
-                        AsideKind::Speak => frames.speak = Some(frame),
+                        OverlayKind::Play => frames.play = Some(frame),
+                        OverlayKind::Speak => frames.speak = Some(frame),
                     }
                     true
                 }
@@ -144,8 +143,8 @@ mod tests {
     use crate::prompt::Prompt;
     use xml::ast::Repeat;
 
-    fn aside(kind: AsideKind, mix: bool) -> Aside {
-        Aside { kind, items: Vec::new(), again: false, mix, length_ms: None }
+    fn aside(kind: OverlayKind, mix: bool) -> Overlay {
+        Overlay { kind, items: Vec::new(), repeat: false, mix, length_ms: None }
     }
 
     fn item(prompt: &Arc<Prompt>) -> Vec<PlayItem> {
@@ -173,13 +172,13 @@ mod tests {
     #[test]
     fn passes_frames_of_a_single_source_unchanged() {
         let mut layers = Layers::default();
-        layers.play(PlayId(1), &aside(AsideKind::Play, false), item(&named(&[1, 2])));
+        layers.play(PlayId(1), &aside(OverlayKind::Play, false), item(&named(&[1, 2])));
         let (played, events) = run(&mut layers, Some(9), 4);
         assert_eq!(played, [1, 2, 9, 9]);
         assert_eq!(events, [LegEvent::PlayStarted(PlayId(1)), LegEvent::Played(PlayId(1))]);
         assert!(layers.is_empty() && layers.mixer.is_none());
 
-        layers.play(PlayId(2), &aside(AsideKind::Play, true), item(&named(&[1, 2])));
+        layers.play(PlayId(2), &aside(OverlayKind::Play, true), item(&named(&[1, 2])));
         assert_eq!(run(&mut layers, None, 4).0, [1, 2, 0, 0]);
         assert!(layers.mixer.is_none(), "nothing was mixed");
     }
@@ -188,7 +187,7 @@ mod tests {
     fn keeps_the_audio_below_until_the_first_frame() {
         let (slow, mut writer) = Prompt::new();
         let mut layers = Layers::default();
-        layers.play(PlayId(1), &aside(AsideKind::Speak, false), item(&slow));
+        layers.play(PlayId(1), &aside(OverlayKind::Speak, false), item(&slow));
         assert_eq!(run(&mut layers, Some(9), 2).0, [9, 9]);
         writer.push(Frame::from([1]));
         assert_eq!(run(&mut layers, Some(9), 3).0, [1, 0, 0]);
@@ -200,14 +199,15 @@ mod tests {
     #[test]
     fn limits_the_length_and_repeats() {
         let mut layers = Layers::default();
-        let bounded = Aside { again: true, length_ms: Some(100), ..aside(AsideKind::Play, false) };
+        let bounded =
+            Overlay { repeat: true, length_ms: Some(100), ..aside(OverlayKind::Play, false) };
         let (a, b) = (named(&[1, 2]), named(&[3]));
         layers.play(PlayId(1), &bounded, [item(&a), item(&b)].concat());
         let (played, events) = run(&mut layers, Some(9), 7);
         assert_eq!(played, [1, 2, 3, 1, 2, 9, 9]);
         assert_eq!(events.last(), Some(&LegEvent::Played(PlayId(1))));
 
-        let empty = Aside { again: true, ..aside(AsideKind::Play, false) };
+        let empty = Overlay { repeat: true, ..aside(OverlayKind::Play, false) };
         layers.play(PlayId(2), &empty, item(&named(&[])));
         assert_eq!(run(&mut layers, Some(9), 2).0, [9, 9], "an empty list does not repeat");
         assert!(layers.is_empty());
@@ -216,12 +216,12 @@ mod tests {
     #[test]
     fn replaces_layers_of_a_kind_and_stops_by_id() {
         let mut layers = Layers::default();
-        let endless = Aside { again: true, ..aside(AsideKind::Play, false) };
+        let endless = Overlay { repeat: true, ..aside(OverlayKind::Play, false) };
         layers.play(PlayId(1), &endless, item(&named(&[1])));
         layers.play(PlayId(2), &endless, item(&named(&[2])));
         layers.play(
             PlayId(3),
-            &Aside { kind: AsideKind::Speak, ..endless.clone() },
+            &Overlay { kind: OverlayKind::Speak, ..endless.clone() },
             item(&named(&[3])),
         );
         assert_eq!(run(&mut layers, Some(9), 2).0, [3, 3], "the latest layer is on top");
@@ -237,7 +237,7 @@ mod tests {
         let mut layers = Layers::default();
         layers.play(
             PlayId(1),
-            &aside(AsideKind::Play, true),
+            &aside(OverlayKind::Play, true),
             item(&Prompt::from_frames(tone(440.0))),
         );
         let mut own = Player::new(PlayId(2), item(&Prompt::from_frames(tone(1_000.0))));

@@ -3,7 +3,6 @@
 //! The shard calls [`Leg::receive`] for each datagram of the leg, [`Leg::tick`] every 20 ms, and
 //! [`Leg::execute`] for commands. Datagrams to send are appended to a [`SendBuffer`]. `leg/path.rs`
 //! contains the network side. Sockets and routing belong to `shard`.
-
 mod checks;
 mod path;
 mod prefetch;
@@ -38,7 +37,7 @@ use super::tones::InBandDtmf;
 use super::transport::Transport;
 use super::watchdog::{AudioWatchdog, MissingStep};
 use super::{EventSink, LegEvent};
-use machine::{Aside, MediaFact, MediaFault, PlayId};
+use machine::{MediaEvent, MediaFault, Overlay, PlayId};
 use model::{Digit, Timestamp};
 use xml::ast::Beep;
 
@@ -59,7 +58,7 @@ pub(super) enum LegCommand {
     Open,
     Play(PlayId, Vec<PlayItem>),
     /// Plays over what `Play` plays, or in place of it.
-    Aside(PlayId, Aside, Vec<PlayItem>),
+    Overlay(PlayId, Overlay, Vec<PlayItem>),
     Stop(PlayId),
     SendDigits(PlayId, String),
     DetectVoice(bool),
@@ -99,7 +98,7 @@ pub(super) struct LegConfig {
     pub(super) remote_pwd: String,
     /// Whether we send the ICE checks, because the offer was ICE-lite.
     pub(super) controlling: bool,
-    /// Whether the offer was ours. Then [`MediaFact::Flowing`] is reported.
+    /// Whether the offer was ours. Then [`MediaEvent::Flowing`] is reported.
     pub(super) offered: bool,
     /// Whether we are the DTLS client.
     pub(super) dtls_client: bool,
@@ -328,14 +327,13 @@ impl Leg {
                     layers.stop(play);
                 }
             }
-            LegCommand::Aside(play, aside, items) => {
+            LegCommand::Overlay(play, aside, items) => {
                 self.layers.get_or_insert_default().play(play, &aside, items)
             }
             LegCommand::SendDigits(play, digits) if self.sending.len() < DIGIT_COMMANDS_MAX => {
                 let clock = self.telephone_event_out.map_or(RTP_CLOCK, |t| t.clock);
                 self.sending.push_back((play, dtmf::Sender::new(&digits, clock)));
-            }
-            // Too many; report completion, so that the caller continues.
+            } // Too many; report completion, so that the caller continues.
             LegCommand::SendDigits(play, _) => self.report(LegEvent::DigitsSent(play)),
             LegCommand::DetectVoice(on) => {
                 self.update_detector(|detector| detector.detect_voice(on))
@@ -350,8 +348,7 @@ impl Leg {
             LegCommand::Unbridge => self.bridge = None,
             LegCommand::Feed(end) => self.feed = Some(end),
             LegCommand::RoomFeed(end) => self.room = Some(end),
-            LegCommand::Tap(tap) if self.taps.len() < TAPS_MAX => self.taps.push(tap),
-            // Too many; dropping the end ends this tap immediately.
+            LegCommand::Tap(tap) if self.taps.len() < TAPS_MAX => self.taps.push(tap), // Too many; dropping the end ends this tap immediately.
             LegCommand::Tap(_) => {}
             LegCommand::Mute(on) => self.muted = on,
             LegCommand::Close => {
@@ -432,8 +429,7 @@ impl Leg {
                 self.sent_audio = frame.is_some();
                 (self.opus_pt, now_timestamp, frame.unwrap_or_else(|| self.silence.clone()), marker)
             }
-        };
-        // The timestamp of an event is that of its start. Its time must match, or sender reports
+        }; // The timestamp of an event is that of its start. Its time must match, or sender reports
         // would be wrong.
         let offset =
             Duration::from_micros(u64::from(now_timestamp.wrapping_sub(timestamp)) * 1_000 / 48);
@@ -589,7 +585,7 @@ impl Leg {
                 let (missing, waited) = (MissingStep::Fingerprint, Duration::ZERO);
                 self.report(LegEvent::NoAudio { missing, waited, checking: self.controlling });
             }
-            self.report(LegEvent::Media(MediaFact::Lost { fault }));
+            self.report(LegEvent::Media(MediaEvent::Lost { fault }));
             self.ended = true;
         }
     }

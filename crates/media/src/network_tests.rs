@@ -3,7 +3,6 @@
 //!
 //! No sockets and no threads; minutes pass in milliseconds. A seed reproduces the network's
 //! behaviour, but not the keys and ids that the two sides draw.
-
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -16,7 +15,7 @@ use super::send_buffer::SendBuffer;
 use super::stun::{self, Kind};
 use super::test_peer::{Peer, PeerOptions};
 use super::{LegEvent, Media, MediaConfig, MissingStep};
-use machine::{MediaFact, MediaFault};
+use machine::{MediaEvent, MediaFault};
 use model::Clock;
 use model::Timestamp;
 
@@ -167,8 +166,7 @@ impl Simulation {
             if !to_leg {
                 self.peer.receive(SocketAddr::from(LOCAL), &datagram);
                 continue;
-            }
-            // Like the shard: STUN counts only if it authenticates.
+            } // Like the shard: STUN counts only if it authenticates.
             let trusted = match stun::classify(&datagram) {
                 Kind::Request { .. } => self.leg.authenticates_request(&datagram),
                 Kind::Response(_) => self.leg.authenticates_response(&datagram),
@@ -210,7 +208,7 @@ impl Simulation {
     }
 
     fn connect(&mut self) -> Duration {
-        let up = |w: &Self| w.peer.connected && w.has(&LegEvent::Media(MediaFact::Connected));
+        let up = |w: &Self| w.peer.connected && w.has(&LegEvent::Media(MediaEvent::Connected));
         self.until(Duration::from_secs(15), up).expect("connected within 15 s")
     }
 
@@ -219,7 +217,7 @@ impl Simulation {
     }
 
     fn is_lost(&self) -> bool {
-        self.has(&LegEvent::Media(MediaFact::Lost { fault: MediaFault::Silent }))
+        self.has(&LegEvent::Media(MediaEvent::Lost { fault: MediaFault::Silent }))
     }
 
     /// The peer presses keys: 500 ms each with 100 ms between, as WhatsApp does, and no other
@@ -268,9 +266,8 @@ fn finds_a_peer_soon_after_it_becomes_reachable() {
         sim.is_blocked = |_, _| true;
         sim.advance(Duration::from_millis(blocked_ms));
         sim.is_blocked = |_, _| false;
-        let up = |w: &Simulation| w.has(&LegEvent::Media(MediaFact::IceUp));
-        let took = sim.until(Duration::from_secs(15), up).expect("a path");
-        // The next check, and the nomination.
+        let up = |w: &Simulation| w.has(&LegEvent::Media(MediaEvent::IceUp));
+        let took = sim.until(Duration::from_secs(15), up).expect("a path"); // The next check, and the nomination.
         let most = Duration::from_millis(80.max(blocked_ms / 8 + 60) + 90);
         assert!(took <= most, "blocked for {blocked_ms} ms, found after {took:?}");
         let first = sim.sent.first().expect("a check").0;
@@ -294,7 +291,7 @@ fn finds_a_peer_that_becomes_reachable_with_accept() {
         sim.advance(Duration::from_millis(blocked_ms));
         sim.is_blocked = |_, _| false;
         sim.command(LegCommand::Open);
-        let up = |w: &Simulation| w.has(&LegEvent::Media(MediaFact::IceUp));
+        let up = |w: &Simulation| w.has(&LegEvent::Media(MediaEvent::IceUp));
         let took = sim.until(Duration::from_secs(15), up).expect("a path");
         assert!(
             took <= Duration::from_millis(300),
@@ -535,8 +532,7 @@ fn r19_replayed_and_forged_packets_have_no_effect() {
     sim.type_keys("159");
     sim.peer.send_audio(&[0x48, 1, 2]);
     sim.advance(Duration::from_secs(6));
-    assert_eq!(sim.digits(), "159");
-    // The recording of an eavesdropper: SRTP, SRTCP and the whole handshake.
+    assert_eq!(sim.digits(), "159"); // The recording of an eavesdropper: SRTP, SRTCP and the whole handshake.
     let captured: Vec<Vec<u8>> =
         sim.captured.iter().filter(|d| stun::classify(d) == Kind::NotStun).cloned().collect();
     assert!(captured.len() > 80, "{}", captured.len());
@@ -545,8 +541,7 @@ fn r19_replayed_and_forged_packets_have_no_effect() {
         match n % 6 {
             // Unchanged.
             0 => {}
-            1 => *altered.last_mut().expect("a byte") ^= 1,
-            // In RTP: sequence number, timestamp, SSRC, payload type; in DTLS: epoch, sequence
+            1 => *altered.last_mut().expect("a byte") ^= 1, // In RTP: sequence number, timestamp, SSRC, payload type; in DTLS: epoch, sequence
             // number, length.
             2 => altered[3] = altered[3].wrapping_add(77),
             3 => altered[7] ^= 0x55,

@@ -1,6 +1,5 @@
 //! For fuzzing only: feeds datagrams to a leg as if STUN had verified their source. This tests the
 //! input of an authenticated peer, not the shard's filter (docs/reference/reliability.md#r25).
-
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +11,7 @@ use super::leg::{Counters, LegCommand};
 use super::sdp::Offer;
 use super::send_buffer::SendBuffer;
 use super::{LegEvent, Media, MediaConfig};
-use machine::MediaFact;
+use machine::MediaEvent;
 use model::Clock;
 use model::Timestamp;
 
@@ -73,7 +72,7 @@ impl Probe {
         let (is_connected, count) = (connected.clone(), events.clone());
         let sink = Arc::new(move |event| {
             count.fetch_add(1, Ordering::Relaxed);
-            if event == LegEvent::Media(MediaFact::Connected) {
+            if event == LegEvent::Media(MediaEvent::Connected) {
                 is_connected.store(true, Ordering::Relaxed);
             }
         });

@@ -1,5 +1,4 @@
 //! End-to-end tests of legs over loopback: a shard on one side, a str0m peer on the other.
-
 mod strangers;
 
 use std::net::UdpSocket;
@@ -16,7 +15,7 @@ use super::{
     PlayItem, TapReader, TapSides,
 };
 use crate::opus::{Decoder, Encoder, Rate};
-use machine::{MediaFact, MediaFault, PlayId};
+use machine::{MediaEvent, MediaFault, PlayId};
 use model::Clock;
 use xml::ast::Repeat;
 
@@ -51,7 +50,7 @@ impl Log {
     fn has(&self, event: &LegEvent) -> bool {
         self.all().contains(event)
     }
-    fn has_media(&self, fact: MediaFact) -> bool {
+    fn has_media(&self, fact: MediaEvent) -> bool {
         self.has(&LegEvent::Media(fact))
     }
     fn digits(&self) -> String {
@@ -85,7 +84,7 @@ impl Call {
         pump(&mut self.peer, what, |peers| done(&peers[0], &log));
     }
     fn connect(&mut self) {
-        self.until("connected", |peer, log| peer.connected && log.has_media(MediaFact::Connected));
+        self.until("connected", |peer, log| peer.connected && log.has_media(MediaEvent::Connected));
     }
     fn live(media: &Media, peer: Peer) -> Self {
         let mut call = call(media, peer);
@@ -167,12 +166,12 @@ fn plays_the_first_frame_completely_and_nothing_before_open() {
         "silence afterwards"
     );
 
-    let facts = [MediaFact::IceUp, MediaFact::Connected].map(LegEvent::Media);
+    let facts = [MediaEvent::IceUp, MediaEvent::Connected].map(LegEvent::Media);
     let events = call.log.all();
     let played = [LegEvent::PlayStarted(PLAY), LegEvent::FirstSent, LegEvent::Played(PLAY)];
     assert_eq!(events, [&facts[..], &played].concat());
     call.peer[0].send_audio(&[0x48, 1, 2]);
-    call.until("the peer's first packet", |_, log| log.has_media(MediaFact::FirstPacket));
+    call.until("the peer's first packet", |_, log| log.has_media(MediaEvent::FirstPacket));
     assert_eq!(call.leg.stats().rtp_in, 1);
     assert!(media.stats().packets_out >= 35);
 }
@@ -183,8 +182,7 @@ fn sends_a_packet_every_20_ms() {
     let mut call = Call::live(&media, Peer::new(&PeerOptions::default()));
     call.until("a hundred packets", |peer, _| peer.received.len() >= 101);
     let received = &call.peer[0].received;
-    let took = received[100].at - received[0].at;
-    // `ticker` tests the exact timing; on a busy machine either thread may be delayed here.
+    let took = received[100].at - received[0].at; // `ticker` tests the exact timing; on a busy machine either thread may be delayed here.
     assert!((1_500..4_000).contains(&took.as_millis()), "100 packets in {took:?}");
 }
 
@@ -202,7 +200,8 @@ fn connects_in_every_role_with_audio_both_ways() {
             call.leg.play(PLAY, play_once(&prompt));
             call.peer[0].send_audio(&[0x48, 1, 2]);
             call.until("audio both ways", |peer, log| {
-                sound(&peer.received, 9).len() == frames.len() && log.has_media(MediaFact::FirstPacket)
+                sound(&peer.received, 9).len() == frames.len()
+                    && log.has_media(MediaEvent::FirstPacket)
             });
         }
     }
@@ -282,8 +281,7 @@ fn a_stopped_prompt_is_silent_within_60_ms() {
     call.leg.stop(PlayId(99));
     call.leg.stop(PLAY);
     let sent = call.leg.stats().rtp_out as usize;
-    call.until("silence", |peer, _| peer.received.len() >= sent + 10);
-    // Loopback loses nothing, so packets beyond this count were sent after the command.
+    call.until("silence", |peer, _| peer.received.len() >= sent + 10); // Loopback loses nothing, so packets beyond this count were sent after the command.
     let after = call.peer[0].received[sent..].iter().filter(|h| is_frame_of(h, 5)).count();
     assert!(after <= 3, "{after} packets of 20 ms after the command");
     call.leg.play(PlayId(2), play_once(&self::prompt(6, 1).0));
@@ -372,15 +370,14 @@ fn calls_with_one_peer_address_can_share_a_port() {
     }
     assert!(peers.iter().all(|p| p.remote == peers[0].remote));
     pump(&mut peers, "all connected", |_| {
-        legs.iter().all(|(_, log)| log.has_media(MediaFact::Connected))
+        legs.iter().all(|(_, log)| log.has_media(MediaEvent::Connected))
     });
     pump(&mut peers, "all played", |_| {
         legs.iter().all(|(_, log)| log.has(&LegEvent::Played(PLAY)))
     });
     for (n, peer) in (1u8..).zip(&peers) {
         assert_eq!(sound(&peer.received, n), prompt(n, 10).1, "its own prompt");
-    }
-    // All use the same SSRC, then one changes it. Each digit reaches the right leg.
+    } // All use the same SSRC, then one changes it. Each digit reaches the right leg.
     peers[2].change_ssrc(77);
     for (peer, key) in peers.iter_mut().zip(["1", "2", "3"]) {
         let mut sender = dtmf::Sender::new(key, 8_000);
@@ -389,10 +386,9 @@ fn calls_with_one_peer_address_can_share_a_port() {
         }
     }
     pump(&mut peers, "one digit each", |_| legs.iter().all(|(_, log)| !log.digits().is_empty()));
-    assert_eq!(legs.iter().map(|(_, log)| log.digits()).collect::<Vec<_>>(), ["1", "2", "3"]);
-    // One peer hangs up; the other calls continue.
+    assert_eq!(legs.iter().map(|(_, log)| log.digits()).collect::<Vec<_>>(), ["1", "2", "3"]); // One peer hangs up; the other calls continue.
     peers[1].close();
-    let closed = MediaFact::Lost { fault: MediaFault::DtlsClosed };
+    let closed = MediaEvent::Lost { fault: MediaFault::DtlsClosed };
     pump(&mut peers, "one closed", |_| legs[1].1.has_media(closed.clone()));
     let received = peers[2].received.len();
     pump(&mut peers, "the others continue", |peers| peers[2].received.len() > received + 20);
@@ -412,7 +408,7 @@ fn connects_a_browser_without_candidates() {
     leg.begin();
     leg.open();
     pump(&mut peer, "heard", |peers| {
-        log.has_media(MediaFact::Connected) && !peers[0].received.is_empty()
+        log.has_media(MediaEvent::Connected) && !peers[0].received.is_empty()
     });
 }
 
@@ -422,7 +418,7 @@ fn follows_unannounced_and_changed_ssrcs() {
     let options = PeerOptions { announce_ssrc: false, ..PeerOptions::default() };
     let mut call = Call::live(&media, Peer::new(&options));
     call.peer[0].send_audio(&[0x48, 1, 2]);
-    call.until("heard", |_, log| log.has_media(MediaFact::FirstPacket));
+    call.until("heard", |_, log| log.has_media(MediaEvent::FirstPacket));
     for ssrc in 1..=6 {
         call.peer[0].change_ssrc(ssrc);
         call.type_keys(126, 8_000, "7");
@@ -436,7 +432,7 @@ fn both_ends_report_the_others_close() {
     let media = start(config());
     let mut call = Call::live(&media, Peer::new(&PeerOptions::default()));
     call.peer[0].close();
-    call.until("told", |_, log| log.has_media(MediaFact::Lost { fault: MediaFault::DtlsClosed }));
+    call.until("told", |_, log| log.has_media(MediaEvent::Lost { fault: MediaFault::DtlsClosed }));
     drop(call);
 
     let mut call = Call::live(&media, Peer::new(&PeerOptions::default()));
@@ -451,13 +447,12 @@ fn both_ends_report_the_others_close() {
 #[test]
 fn a_vanished_peer_is_lost_after_the_timeout() {
     let media = start(MediaConfig { media_dead: Duration::from_millis(400), ..config() });
-    let mut call = Call::live(&media, Peer::new(&PeerOptions::default()));
-    // Muted but present: occasional audio keeps the leg alive.
+    let mut call = Call::live(&media, Peer::new(&PeerOptions::default())); // Muted but present: occasional audio keeps the leg alive.
     for _ in 0..3 {
         pump_for(&mut call.peer, Duration::from_millis(150));
         call.peer[0].send_audio(&[0x48, 1, 2]);
     }
-    let lost = LegEvent::Media(MediaFact::Lost { fault: MediaFault::Silent });
+    let lost = LegEvent::Media(MediaEvent::Lost { fault: MediaFault::Silent });
     assert!(!call.log.has(&lost));
     let Call { peer, leg: _leg, log } = call;
     drop(peer);
@@ -503,8 +498,7 @@ fn rejects_unserved_address_families_and_serves_dual_stack() {
         listen: "[::]:0".parse().expect("address"),
         public_ips: vec!["127.0.0.1".parse().expect("address"), "::1".parse().expect("address")],
         ..config()
-    };
-    // Skipped on machines without IPv6.
+    }; // Skipped on machines without IPv6.
     let Ok(media) = Media::start(both, Clock::real()) else { return };
     for at in ["127.0.0.1:0", "[::1]:0"] {
         let peer = Peer::at(&PeerOptions::default(), socket(at));
@@ -519,7 +513,9 @@ fn rejects_unserved_address_families_and_serves_dual_stack() {
             .and_then(|a| a.candidates.iter().map(|c| c.addr).find(|a| a.is_ipv6() == family));
         leg.begin();
         leg.open();
-        pump(&mut peer, "connected", |peers| peers[0].connected && log.has_media(MediaFact::Connected));
+        pump(&mut peer, "connected", |peers| {
+            peers[0].connected && log.has_media(MediaEvent::Connected)
+        });
     }
 }
 
@@ -591,8 +587,7 @@ fn room_audio_precedes_hold_music() {
     let feed = call.leg.room_feed(1);
     let mut encoder = Encoder::for_prompts();
     let loud: Vec<i16> = (0..320).map(|n| if n % 40 < 20 { 9_000 } else { -9_000 }).collect();
-    let loud_frames: Vec<Frame> = (0..5).map(|_| encoder.encode(&loud)).collect();
-    // A quiet room sends silence to everybody.
+    let loud_frames: Vec<Frame> = (0..5).map(|_| encoder.encode(&loud)).collect(); // A quiet room sends silence to everybody.
     let quiet = crate::opus::silence_frame();
     assert!(
         feed.push(quiet.clone())
@@ -635,8 +630,7 @@ fn mixes_room_and_feed_in_any_order() {
             }
             call.until("heard", |_, _| frames.iter().all(|(feed, _)| feed.waiting() == 0));
             tones_heard(&call.peer[0], since)
-        };
-        // With a single source, frames pass unchanged.
+        }; // With a single source, frames pass unchanged.
         let [low, high] = hear(&mut call, &[(&room, &says)]);
         assert!(low > 0.05 && high < 0.01, "the room alone: {low} {high}");
         let [low, high] = hear(&mut call, &[(&feed, &plays)]);

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::prompt_builder::PromptBuilder;
     use media::opus::Decoder;
-    use media::prompt::{Prompt, FrameState};
+    use media::prompt::{FrameState, Prompt};
 
     const PEAK: f64 = 8_000.0;
 

@@ -1,5 +1,4 @@
 //! Against real files.
-
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::error::StoreError;
@@ -14,7 +13,7 @@ use crate::sql;
 use crate::store::Store;
 use crate::testing::{pool, skipped_on_postgres};
 use crate::write::Write;
-use machine::{CallSetup, GraphAction, MPC_END, Notice, NoticeKind, Param};
+use machine::{CallSetup, CallbackKind, CallbackRequest, GraphAction, MPC_END, Param};
 use model::{CallType, CallUuid, Direction, HangupCause, Health, Method, Timestamp};
 use xml::ast::{DocUrl, Finding, Position, Severity};
 
@@ -317,8 +316,7 @@ async fn r11_a_copy_made_under_load_is_whole() {
 
     for (copy, before, backup) in made {
         assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::metadata(&copy).unwrap().len(), backup.bytes);
-        // Put back as the README says: the copy in the store's place, its side files gone.
+        assert_eq!(std::fs::metadata(&copy).unwrap().len(), backup.bytes); // Put back as the README says: the copy in the store's place, its side files gone.
         std::fs::remove_dir_all(room.file().parent().unwrap()).unwrap();
         std::fs::create_dir(room.file().parent().unwrap()).unwrap();
         std::fs::copy(&copy, room.file()).unwrap();
@@ -403,8 +401,8 @@ pub(crate) fn callback(call: u128, event: u128) -> NewCallback {
         main_account: MAIN.into(),
         node_id: "node".to_owned(),
         origin: "https://app.example.com".to_owned(),
-        notice: Notice {
-            kind: NoticeKind::Hangup,
+        notice: CallbackRequest {
+            kind: CallbackKind::Hangup,
             url: DocUrl("https://app.example.com/hangup".into()),
             method: Method::Post,
             params: [
@@ -532,15 +530,15 @@ async fn callbacks_wait_their_turn_and_keep_no_secret_once_delivered() {
 async fn a_hangup_callback_comes_after_what_else_is_to_be_told_of_its_call() {
     let room = Room::new();
     let store = room.open().await;
-    let about = |event: u128, kind: NoticeKind| {
+    let about = |event: u128, kind: CallbackKind| {
         let mut new = callback(1, event);
         (new.notice.kind, new.notice.url) =
             (kind, DocUrl(format!("https://app.example.com/{event}").into()));
         new
     };
-    let conference = store.outbox().add(about(1, NoticeKind::Conference)).await.unwrap();
-    let action = store.outbox().add(about(2, NoticeKind::Ring)).await.unwrap();
-    let recording = store.outbox().add(about(3, NoticeKind::Recording)).await.unwrap();
+    let conference = store.outbox().add(about(1, CallbackKind::Conference)).await.unwrap();
+    let action = store.outbox().add(about(2, CallbackKind::Ring)).await.unwrap();
+    let recording = store.outbox().add(about(3, CallbackKind::Recording)).await.unwrap();
     let hangup = store.outbox().add(callback(1, 4)).await.unwrap();
     let firsts = [&conference, &action, &recording, &hangup].map(|written| written.first);
     assert_eq!(firsts, [true, true, true, false]);
@@ -570,7 +568,7 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
     let about = |call: u128, event: u128, name: &'static str, url: &str| {
         let mut new = callback(call, event);
         (new.notice.kind, new.notice.url) =
-            (NoticeKind::MultiParty, DocUrl(format!("https://app.example.com/{url}").into()));
+            (CallbackKind::MultiParty, DocUrl(format!("https://app.example.com/{url}").into()));
         new.notice.params = [("EventName".into(), Param::Plain(name.into()))].into_iter().collect();
         new
     };
@@ -609,7 +607,7 @@ async fn the_end_of_a_multi_party_call_comes_after_what_other_calls_tell_the_sam
     let end = store.outbox().add(about(6, 7, MPC_END, "a")).await.unwrap();
     let mut hangup = callback(2, 8);
     (hangup.notice.kind, hangup.notice.url) =
-        (NoticeKind::Hangup, DocUrl("https://app.example.com/c".into()));
+        (CallbackKind::Hangup, DocUrl("https://app.example.com/c".into()));
     let hangup = store.outbox().add(hangup).await.unwrap();
     assert_eq!([&exit, &end, &hangup].map(|written| written.first), [false, true, true]);
     assert_eq!(due().await, [7, 8]);
@@ -706,13 +704,11 @@ fn r03_beginnings_are_synced_as_ends_are() {
 #[tokio::test]
 async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     let room = Room::new();
-    let store = room.open().await;
-    // The database takes nothing: all that the next process can know of is the file of beginnings.
+    let store = room.open().await; // The database takes nothing: all that the next process can know of is the file of beginnings.
     let other = pool(&room.file()).await;
     sql::query("ALTER TABLE calls RENAME TO hidden").execute(&other).await.unwrap();
     assert!(store.calls().begin(CallStart::of(&setup(1), "node"), &setup(1), secs(100)));
-    assert!(store.calls().begin(CallStart::of(&setup(2), "node"), &setup(2), secs(100)));
-    // One that we placed, and that Graph has just named.
+    assert!(store.calls().begin(CallStart::of(&setup(2), "node"), &setup(2), secs(100))); // One that we placed, and that Graph has just named.
     let placed = CallSetup { direction: Direction::Outbound, wacid: None, ..setup(3) };
     assert!(store.calls().begin(CallStart::of(&placed, "node"), &placed, secs(100)));
     store.calls().set_wacid(uuid(3), "wacid.named".into(), secs(9));
@@ -720,10 +716,8 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     let mut left = std::fs::read(&births).unwrap();
     store.close().await;
     sql::query("ALTER TABLE hidden RENAME TO calls").execute(&other).await.unwrap();
-    other.close().await;
-    // A kill would have left the other journal without them.
-    std::fs::remove_file(room.file().with_file_name("store.journal")).unwrap();
-    // A line cut short by the kill does not cost the one after it, nor does one that is there twice.
+    other.close().await; // A kill would have left the other journal without them.
+    std::fs::remove_file(room.file().with_file_name("store.journal")).unwrap(); // A line cut short by the kill does not cost the one after it, nor does one that is there twice.
     let whole = left.clone();
     left.truncate(left.len() - 10);
     std::fs::write(&births, [left, whole].concat()).unwrap();
@@ -757,8 +751,7 @@ async fn the_file_of_beginnings_does_not_grow() {
             let n = round * 100 + n;
             assert!(store.calls().begin(CallStart::of(&setup(n), "node"), &setup(n), secs(100)));
         }
-        store.flush().await;
-        // The file is looked at after those who waited were told: once more, and that has been.
+        store.flush().await; // The file is looked at after those who waited were told: once more, and that has been.
         store.flush().await;
         largest = largest.max(std::fs::metadata(&births).unwrap().len());
     }

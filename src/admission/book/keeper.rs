@@ -56,7 +56,8 @@ impl Keeper {
         config: &Config,
         now: Timestamp,
     ) -> Result<Self, OpenError> {
-        let (mut book, mut writes, passed_over) = Book::read(config, store.settings().list().await?, now);
+        let (mut book, mut writes, passed_over) =
+            Book::read(config, store.settings().list().await?, now);
         let interrupted = book.interrupted(now);
         writes.extend(interrupted.iter().map(|key| book.row(key)));
         for row in passed_over {

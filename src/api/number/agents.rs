@@ -451,8 +451,13 @@ fn shown(api: &Api, agent: &Agent) -> Shown {
 pub(super) async fn agent_of(asked: &Asked, id: &str) -> Result<Agent, Fault> {
     const NONE: &str = "there is no such agent";
     let id: Uuid = id.parse().map_err(|_| ask::missing(NONE))?;
-    let found =
-        asked.api().store.agents().get(asked.scope(), id).await.map_err(ask::store("read an agent"))?;
+    let found = asked
+        .api()
+        .store
+        .agents()
+        .get(asked.scope(), id)
+        .await
+        .map_err(ask::store("read an agent"))?;
     found.ok_or_else(|| ask::missing(NONE))
 }
 

@@ -45,7 +45,8 @@ pub(super) async fn log(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
     }
     // A call that just ended: its last lines may still be on their way.
     api.store.flush().await;
-    let record = api.store.calls().get(scope, call).await.map_err(ask::store("read an event log"))?;
+    let record =
+        api.store.calls().get(scope, call).await.map_err(ask::store("read an event log"))?;
     record.ok_or_else(|| ask::missing(NONE))?;
     Ok(answer(Body::from_stream(stored(api.store.clone(), scope.clone(), call))))
 }

@@ -50,7 +50,8 @@ pub(super) struct Shown {
 pub(super) async fn make(asked: &Asked, id: &str) -> Result<Response, Fault> {
     let conversation = super::conversations::found(asked, id).await?;
     let (api, scope) = (asked.api(), asked.scope());
-    let messages = api.store.messages().list(scope, conversation.pair.conversation, None, MESSAGES).await;
+    let messages =
+        api.store.messages().list(scope, conversation.pair.conversation, None, MESSAGES).await;
     let mut messages = messages.map_err(ask::store("read a conversation's messages"))?;
     messages.reverse();
     let lines = messages.iter().map(|m| &m.message).filter(|m| m.kind != "call").map(|m| Line {

@@ -173,7 +173,12 @@ pub(super) async fn read(asked: &Asked, id: &str) -> Result<Response, Fault> {
     let (api, scope) = (asked.api(), asked.scope());
     let id: Uuid = id.parse().map_err(|_| ask::missing(NONE))?;
     api.store.flush().await;
-    let found = api.store.notifications().get(scope, id).await.map_err(ask::store("read a notification"))?;
+    let found = api
+        .store
+        .notifications()
+        .get(scope, id)
+        .await
+        .map_err(ask::store("read a notification"))?;
     let found = found.ok_or_else(|| ask::missing(NONE))?;
     if found.read.is_none() {
         mark(asked, Some(id)).await?;

@@ -212,8 +212,13 @@ async fn documents(
 
 /// Where a call with an agent of the account's begins.
 async fn agents(asked: &Asked, id: Uuid, number: &NumberEntry) -> Result<(DocUrl, Method), Fault> {
-    let agent =
-        asked.api().store.agents().get(asked.scope(), id).await.map_err(ask::store("read an agent"))?;
+    let agent = asked
+        .api()
+        .store
+        .agents()
+        .get(asked.scope(), id)
+        .await
+        .map_err(ask::store("read an agent"))?;
     // As for what comes in: another subaccount's agent serves no number of this one's.
     let agent = agent.filter(|agent| Inbox::may_serve(number, &agent.account));
     let agent = agent.ok_or_else(|| ask::bad("agent", "this account has no such agent"))?;
@@ -230,7 +235,8 @@ async fn connecting(asked: &Asked, endpoint: &str, to: &E164) -> Result<Arc<Docu
     let bare = endpoint.strip_prefix("sip:").unwrap_or(endpoint);
     let name = EndpointName::parse(bare.split('@').next().unwrap_or(bare));
     let name = name.map_err(|why| ask::bad("endpoint", &format!("endpoint {why}")))?;
-    let known = api.store.endpoints().by_name(&name).await.map_err(ask::store("read an endpoint"))?;
+    let known =
+        api.store.endpoints().by_name(&name).await.map_err(ask::store("read an endpoint"))?;
     if !known.is_some_and(|endpoint| asked.scope().holds(&endpoint.account, &endpoint.main_account))
     {
         return Err(ask::bad("endpoint", "this account has no such endpoint"));

@@ -118,7 +118,8 @@ pub(super) async fn get(asked: &Asked, uuid: &str) -> Result<Response, Fault> {
     let call_uuid = uuid.parse::<CallUuid>().map_err(|_| ask::missing(NONE))?;
     if api.live.get(scope, call_uuid).is_none() {
         api.store.flush().await;
-        let record = api.store.calls().get(scope, call_uuid).await.map_err(ask::store("read a call"))?;
+        let record =
+            api.store.calls().get(scope, call_uuid).await.map_err(ask::store("read a call"))?;
         record.ok_or_else(|| ask::missing(NONE))?;
     }
     let log = whole_log(api, scope, call_uuid).await.map_err(ask::store("read an event log"))?;

@@ -212,7 +212,8 @@ pub(super) async fn list(api: &Api, scope: &Scope, pairs: &Pairs) -> Result<Resp
     }
     // A call that just ended: its record may still be on its way.
     api.store.flush().await;
-    let (records, total_count) = api.store.calls().list(scope, &filter, page.limit, page.offset).await?;
+    let (records, total_count) =
+        api.store.calls().list(scope, &filter, page.limit, page.offset).await?;
     let objects =
         records.iter().filter_map(|r| Some(Cdr::of(scope, &r.start, r.end.as_ref()?))).collect();
     let meta = Meta::of(&list_uri(scope), pairs, page, total_count);

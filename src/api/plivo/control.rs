@@ -12,7 +12,7 @@ use super::super::routes::{Answer, Body, Content, Route, of};
 use super::super::{Api, LiveCall, LiveStatus, Told, error};
 use super::place::url;
 use super::{KEYS_MAX, No, URL_BYTES_MAX, are_keys};
-use machine::{Aside, AsideKind, Command, Legs, Sound, SoundItem};
+use machine::{Command, Legs, Overlay, OverlayKind, Sound, SoundItem};
 use model::CallUuid;
 use store::Scope;
 use xml::ast::{DocUrl, ElementKind, Speak, Speech, SpeechNode, Target};
@@ -174,7 +174,7 @@ pub(super) fn play(api: &Api, scope: &Scope, uuid: &str, fields: &Fields) -> Res
         .collect();
     let length = fields.integer("length", 1, LENGTH_MAX).map_err(No::Bad)?;
     let length_ms = length.map(|seconds| seconds.saturating_mul(1_000));
-    aside(api, scope, &call, fields, AsideKind::Play, items, length_ms)?;
+    aside(api, scope, &call, fields, OverlayKind::Play, items, length_ms)?;
     Ok(done("play started"))
 }
 
@@ -183,7 +183,7 @@ pub(super) fn speak(api: &Api, scope: &Scope, uuid: &str, fields: &Fields) -> Re
     let call = answered(api, scope, uuid)?;
     let Speak { speech, voice, language, .. } = said(fields).map_err(No::Bad)?;
     let items = vec![SoundItem::once(Sound::Speak { speech, voice, language })];
-    aside(api, scope, &call, fields, AsideKind::Speak, items, None)?;
+    aside(api, scope, &call, fields, OverlayKind::Speak, items, None)?;
     Ok(done("speak started"))
 }
 
@@ -193,7 +193,7 @@ fn aside(
     scope: &Scope,
     call: &LiveCall,
     fields: &Fields,
-    kind: AsideKind,
+    kind: OverlayKind,
     items: Vec<SoundItem>,
     length_ms: Option<u64>,
 ) -> Result<(), No> {
@@ -206,14 +206,19 @@ fn aside(
         api,
         scope,
         call,
-        Command::Play { legs, aside: Aside { kind, items, again, mix, length_ms } },
+        Command::Play { legs, overlay: Overlay { kind, items, repeat: again, mix, length_ms } },
     )
 }
 
 /// `DELETE Call/{uuid}/Play/` and `…/Speak/`.
-pub(super) fn stop(api: &Api, scope: &Scope, uuid: &str, what: AsideKind) -> Result<Response, No> {
+pub(super) fn stop(
+    api: &Api,
+    scope: &Scope,
+    uuid: &str,
+    what: OverlayKind,
+) -> Result<Response, No> {
     let call = answered(api, scope, uuid)?;
-    tell(api, scope, &call, Command::StopPlay { what })?;
+    tell(api, scope, &call, Command::StopPlay { kind: what })?;
     Ok(error::plivo_no_content())
 }
 

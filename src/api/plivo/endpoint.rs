@@ -144,7 +144,8 @@ pub(super) struct Made {
 
 pub(super) async fn list(api: &Api, ask: &Ask) -> Result<Response, No> {
     let page = page(&ask.pairs)?;
-    let (endpoints, total) = api.store.endpoints().list(&ask.scope, page.limit, page.offset).await?;
+    let (endpoints, total) =
+        api.store.endpoints().list(&ask.scope, page.limit, page.offset).await?;
     let meta = Meta::of(&super::uri(&ask.scope, "Endpoint/"), &ask.pairs, page, total);
     let objects =
         endpoints.into_iter().map(|endpoint| Shown::of(api, &ask.scope, endpoint)).collect();
@@ -175,7 +176,8 @@ pub(super) async fn make(api: &Api, ask: &Ask) -> Result<Response, No> {
             taken.id
         )));
     }
-    if api.store.endpoints().list(&Scope::of(main_account.clone()), 1, 0).await?.1 >= ENDPOINTS_MAX {
+    if api.store.endpoints().list(&Scope::of(main_account.clone()), 1, 0).await?.1 >= ENDPOINTS_MAX
+    {
         return Err(No::Conflict(format!("an account has at most {ENDPOINTS_MAX} endpoints")));
     }
     let password = hash(api, password).await?;

@@ -38,7 +38,7 @@ use super::placing::{URL_BYTES_MAX, customer_url};
 use super::routes::{self, Answer, Body, Content, Found, Kind, Query, Route, of};
 use super::{Api, App, Shared, decoded, error, peer, segments, with_header};
 use crate::admission::book::NotChanged;
-use machine::AsideKind;
+use machine::OverlayKind;
 use model::AuthId;
 use store::Scope;
 
@@ -466,9 +466,9 @@ async fn route(api: &Api, ask: &Ask) -> Result<Response, No> {
         ("GET", ["Call", uuid]) => call::retrieve(api, scope, uuid, pairs).await,
         ("POST", ["Call", uuid]) => control::transfer(api, scope, uuid, &ask.fields()?),
         ("POST", ["Call", uuid, "Play"]) => control::play(api, scope, uuid, &ask.fields()?),
-        ("DELETE", ["Call", uuid, "Play"]) => control::stop(api, scope, uuid, AsideKind::Play),
+        ("DELETE", ["Call", uuid, "Play"]) => control::stop(api, scope, uuid, OverlayKind::Play),
         ("POST", ["Call", uuid, "Speak"]) => control::speak(api, scope, uuid, &ask.fields()?),
-        ("DELETE", ["Call", uuid, "Speak"]) => control::stop(api, scope, uuid, AsideKind::Speak),
+        ("DELETE", ["Call", uuid, "Speak"]) => control::stop(api, scope, uuid, OverlayKind::Speak),
         ("POST", ["Call", uuid, "DTMF"]) => control::send_digits(api, scope, uuid, &ask.fields()?),
         ("POST", ["Call", uuid, "Stream"]) => stream::begin(api, ask, uuid),
         ("GET", ["Call", uuid, "Stream"]) => stream::list(api, ask, uuid),

@@ -16,7 +16,7 @@ use super::multi_party::{NO_ROOM, room};
 use super::place::{CALLER_NAME_CHARS_MAX, RING_MAX, digits, refused, sip_headers, targets, url};
 use super::{Ask, No};
 use crate::call::dialer::{CallOrder, Each};
-use machine::{Command, Confirm, Outbound, RoomMusic};
+use machine::{Command, Confirmation, Outbound, RoomMusic};
 use model::{CallUuid, Digit, E164, Method};
 use xml::Document;
 use xml::ast::DocUrl;
@@ -242,7 +242,7 @@ fn order(
 }
 
 /// What somebody hears and presses who picks up, before they are in.
-fn confirm(api: &Api, fields: &Fields) -> Result<Option<Confirm>, String> {
+fn confirm(api: &Api, fields: &Fields) -> Result<Option<Confirmation>, String> {
     const WHAT: &str = "confirm_key must be one of 0-9, * and #";
     let key = fields.text("confirm_key")?.map(|text| {
         let mut keys = text.chars().map(Digit::try_from);
@@ -259,7 +259,12 @@ fn confirm(api: &Api, fields: &Fields) -> Result<Option<Confirm>, String> {
     };
     let sound = sound.map(|(url, _)| url);
     let timeout_ms = CONFIRM_MS;
-    Ok((key.is_some() || sound.is_some()).then_some(Confirm { sound, method, key, timeout_ms }))
+    Ok((key.is_some() || sound.is_some()).then_some(Confirmation {
+        sound,
+        method,
+        key,
+        timeout_ms,
+    }))
 }
 
 /// What those who are in hear until whoever is called picks up.

@@ -15,7 +15,7 @@ use super::place::url;
 use super::recording::{ROOM_MAX_MS, is_mp3};
 use super::{Ask, CONFLICT, No};
 use crate::call::rooms::Tracked;
-use machine::{MemberId, RecordOrder, TrackNews, TranscriptOrder};
+use machine::{MemberId, RecordingOrder, TrackCommand, TranscriptOrder};
 use media::record::Format;
 use xml::ast::Target;
 
@@ -97,16 +97,23 @@ pub(super) fn route_of(
         ("POST", [], Some(member)) => {
             let (order, callback) = order(api, &ask.fields()?, true).map_err(No::Bad)?;
             let started = started(api, &order, "participant recording started");
-            let what = TrackNews::Begin { how: Box::new(order), callback };
+            let what = TrackCommand::Begin { order: Box::new(order), callback };
             track(api, ask, mpc, member, what, taken())?;
             Ok(error::plivo_body(StatusCode::ACCEPTED, &started))
         }
         ("DELETE", [], Some(member)) => {
-            track(api, ask, mpc, member, TrackNews::Stop, NOT_RECORDED)?;
+            track(api, ask, mpc, member, TrackCommand::Stop, NOT_RECORDED)?;
             Ok(error::plivo_no_content())
         }
         ("POST", [word @ ("Pause" | "Resume")], Some(member)) => {
-            track(api, ask, mpc, member, TrackNews::Pause { on: *word == "Pause" }, NOT_RECORDED)?;
+            track(
+                api,
+                ask,
+                mpc,
+                member,
+                TrackCommand::Pause { on: *word == "Pause" },
+                NOT_RECORDED,
+            )?;
             Ok(error::plivo_no_content())
         }
         _ => Err(No::NotFound(super::NOT_HERE)),
@@ -130,7 +137,7 @@ fn track(
     ask: &Ask,
     mpc: &str,
     member: &str,
-    what: TrackNews,
+    what: TrackCommand,
     otherwise: No,
 ) -> Result<(), No> {
     let member: MemberId = decoded(member).parse().map_err(|_| NO_MEMBER)?;
@@ -146,24 +153,28 @@ fn track(
     }
 }
 
-fn started(api: &Api, order: &RecordOrder, message: &'static str) -> Started {
+fn started(api: &Api, order: &RecordingOrder, message: &'static str) -> Started {
     let id = order.id.unwrap_or_default();
     let recording_url = api.recordings.url(id, Format::of(order.mp3).as_str());
     Started { message, recording_id: id.as_hyphenated().to_string(), recording_url }
 }
 
-fn order(api: &Api, fields: &Fields, own: bool) -> Result<(RecordOrder, Option<Target>), String> {
+fn order(
+    api: &Api,
+    fields: &Fields,
+    own: bool,
+) -> Result<(RecordingOrder, Option<Target>), String> {
     let target = |name: &str| {
         url(api, fields, name).map(|to| to.map(|(url, method)| Target { url, method }))
     };
     let transcript =
         target("transcription")?.filter(|_| !matches!(fields.flag("transcript"), Ok(Some(false))));
-    let order = RecordOrder {
+    let order = RecordingOrder {
         id: Some(Uuid::new_v4()),
         held: false,
         mp3: is_mp3(fields)?,
         stereo: false,
-        own,
+        peer_only: own,
         max_ms: ROOM_MAX_MS,
         silence_ms: None,
         callback: None,

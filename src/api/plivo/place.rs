@@ -14,7 +14,7 @@ use super::super::{Api, error};
 use super::{KEYS_MAX, No, are_keys, customer_url, method};
 use crate::admission::{Denied, Reason};
 use crate::call::dialer::{CallOrder, NotPlaced};
-use machine::{Outbound, header_name};
+use machine::{Outbound, sip_header_name};
 use model::{CallUuid, E164, Method};
 use store::Scope;
 use xml::ast::DocUrl;
@@ -45,8 +45,8 @@ enum Requests {
 pub(super) async fn place(api: &Api, scope: &Scope, fields: &Fields) -> Result<Response, No> {
     let wanted = Wanted::read(api, fields).map_err(No::Bad)?;
     if let Some(parent) = wanted.parent_wanted {
-        let known =
-            api.live.get(scope, parent).is_some() || api.store.calls().get(scope, parent).await?.is_some();
+        let known = api.live.get(scope, parent).is_some()
+            || api.store.calls().get(scope, parent).await?.is_some();
         if !known {
             return Err(No::NotFound("parent call not found"));
         }
@@ -160,7 +160,7 @@ impl Wanted {
                 hangup_on_ring_ms: self.hangup_on_ring_s.map(millis),
                 send_digits: self.send_digits,
                 parent_call: self.parent,
-                dialled: None,
+                b_leg: None,
                 document: None,
                 confirm: None,
                 room: None,
@@ -253,7 +253,7 @@ pub(super) fn sip_headers(fields: &Fields) -> Result<Vec<(String, String)>, Stri
         {
             return Err(WHAT.to_owned());
         }
-        if let Some(bare) = header_name(name) {
+        if let Some(bare) = sip_header_name(name) {
             headers.push((bare.to_owned(), value.to_owned()));
         }
     }

@@ -15,7 +15,7 @@ use super::control::{answered, tell};
 use super::paging::{Meta, page};
 use super::place::url;
 use super::{Ask, CONFLICT, LIMIT, No, OFFSET, query, uri};
-use machine::{Command, RecordOrder, RoomKind, TranscriptOrder};
+use machine::{Command, RecordingOrder, RoomKind, TranscriptOrder};
 use media::record::Format;
 use model::Timestamp;
 use store::{Compare, Recording, RecordingFilter, RoomFilter};
@@ -206,7 +206,7 @@ pub(super) fn begin_room(
     name: &str,
 ) -> Result<Option<(String, String)>, No> {
     let (order, callback) = order(api, &ask.fields()?).map_err(No::Bad)?;
-    let order = RecordOrder { stereo: false, max_ms: ROOM_MAX_MS, ..order };
+    let order = RecordingOrder { stereo: false, max_ms: ROOM_MAX_MS, ..order };
     let (id, format) = (order.id.unwrap_or_default(), Format::of(order.mp3));
     match api.rooms.begin_recording(&ask.scope, kind, name, order, callback) {
         Some(true) => {
@@ -240,7 +240,7 @@ pub(super) fn is_mp3(fields: &Fields) -> Result<bool, String> {
     }
 }
 
-fn order(api: &Api, fields: &Fields) -> Result<(RecordOrder, Option<Target>), String> {
+fn order(api: &Api, fields: &Fields) -> Result<(RecordingOrder, Option<Target>), String> {
     let seconds = fields.integer("time_limit", 1, LIMIT_SECONDS_MAX)?.unwrap_or(LIMIT_SECONDS);
     let word =
         |name: &str| fields.text(name).map(|word| word.map(|word| word.to_ascii_lowercase()));
@@ -251,12 +251,12 @@ fn order(api: &Api, fields: &Fields) -> Result<(RecordOrder, Option<Target>), St
         Some(_) => return Err("record_channel_type must be mono or stereo".to_owned()),
     };
     let callback = url(api, fields, "callback")?.map(|(url, method)| Target { url, method });
-    let order = RecordOrder {
+    let order = RecordingOrder {
         id: Some(Uuid::new_v4()),
         held: false,
         mp3,
         stereo,
-        own: false,
+        peer_only: false,
         max_ms: seconds.saturating_mul(1_000),
         silence_ms: None,
         callback: None,

@@ -231,7 +231,7 @@ fn order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
     let track = match fields.text("audio_track")?.map(|word| word.to_ascii_lowercase()) {
         None => StreamTrack::Inbound,
         Some(word) => {
-            StreamTrack::of(&word).ok_or("audio_track must be inbound, outbound or both")?
+            StreamTrack::parse(&word).ok_or("audio_track must be inbound, outbound or both")?
         }
     };
     if bidirectional && track != StreamTrack::Inbound {
@@ -240,7 +240,7 @@ fn order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
     let timeout = fields.integer("stream_timeout", 1, TIMEOUT_MAX)?.unwrap_or(TIMEOUT_MAX);
     let format = match fields.text("content_type")? {
         None => StreamFormat::L16At8000,
-        Some(word) => StreamFormat::of(&word)
+        Some(word) => StreamFormat::parse(&word)
             .ok_or("content_type must be audio/x-mulaw;rate=8000 or audio/x-l16 with ;rate=8000, 16000 or 24000")?,
     };
     let level = fields.integer("noise_cancellation_level", 60, 100)?;

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{Answer, MAIN, OTHER, Running, SUB, run, uuid};
-use machine::{AsideKind, Command, Legs, Sound};
+use machine::{Command, Legs, OverlayKind, Sound};
 use model::Method;
 
 impl Running {
@@ -35,7 +35,7 @@ fn at(call: u128, what: &str) -> String {
 }
 
 fn files(command: &Command) -> Vec<String> {
-    let Command::Play { aside, .. } = command else { panic!("{command:?}") };
+    let Command::Play { overlay: aside, .. } = command else { panic!("{command:?}") };
     aside
         .items
         .iter()
@@ -61,10 +61,10 @@ async fn a_call_that_is_up_is_told_what_is_asked() {
     assert!(answer.json()["api_id"].is_string());
     let told = node.told();
     assert_eq!(files(&told[0]), ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"]);
-    let Command::Play { legs: Legs::A, aside } = &told[0] else { panic!("{told:?}") };
+    let Command::Play { legs: Legs::A, overlay: aside } = &told[0] else { panic!("{told:?}") };
     assert_eq!(
-        (aside.kind, aside.again, aside.mix, aside.length_ms),
-        (AsideKind::Play, true, false, Some(30_000))
+        (aside.kind, aside.repeat, aside.mix, aside.length_ms),
+        (OverlayKind::Play, true, false, Some(30_000))
     );
 
     // A form, as old clients send it; and the usual: over what is heard, once.
@@ -78,25 +78,25 @@ async fn a_call_that_is_up_is_told_what_is_asked() {
         .await;
     assert_eq!(answer.status, 202, "{}", answer.body);
     let told = node.told();
-    let Command::Play { legs: Legs::Both, aside } = &told[0] else { panic!("{told:?}") };
-    assert_eq!((aside.again, aside.mix, aside.length_ms), (false, true, None));
+    let Command::Play { legs: Legs::Both, overlay: aside } = &told[0] else { panic!("{told:?}") };
+    assert_eq!((aside.repeat, aside.mix, aside.length_ms), (false, true, None));
 
     let speak = json!({"text": "Hello", "voice": "MAN", "language": "en-GB"});
     let answer = node.asks(MAIN, &at(101, "Speak/"), &speak).await;
     assert_eq!((answer.status, &answer.json()["message"]), (202, &json!("speak started")));
     let told = node.told();
     assert!(
-        matches!(&told[0], Command::Play { aside, .. } if aside.kind == AsideKind::Speak),
+        matches!(&told[0], Command::Play { overlay: aside, .. } if aside.kind == OverlayKind::Speak),
         "{told:?}"
     );
     let digits =
         node.asks(MAIN, &at(101, "DTMF/"), &json!({"digits": "1w2#", "leg": "aleg"})).await;
     assert_eq!((digits.status, &digits.json()["message"]), (202, &json!("digits sent")));
     assert_eq!(node.told(), [Command::SendDigits { legs: Legs::A, digits: "1w2#".to_owned() }]);
-    for (what, kind) in [("Play/", AsideKind::Play), ("Speak/", AsideKind::Speak)] {
+    for (what, kind) in [("Play/", OverlayKind::Play), ("Speak/", OverlayKind::Speak)] {
         let stopped = node.plivo(MAIN, "DELETE", &at(101, what)).await;
         assert_eq!((stopped.status, stopped.body.as_str()), (204, ""));
-        assert_eq!(node.told(), [Command::StopPlay { what: kind }]);
+        assert_eq!(node.told(), [Command::StopPlay { kind: kind }]);
     }
 
     let transfer = json!({"legs": "aleg", "aleg_url": URL, "aleg_method": "get", "bleg_url": ""});

@@ -5,7 +5,6 @@
 //! recording (a key, a hang-up, a full disk, a node that is killed), its row gets its end once, together with the
 //! callbacks that tell it. What is to be done about a complete one (`errands`): `copies` takes it to other storage,
 //! `transcripts` has what is said in it (`stretches`) written down.
-
 mod copies;
 mod errands;
 mod stretches;
@@ -24,7 +23,10 @@ pub use copies::Copies;
 
 use super::outbox::Outbox;
 use crate::answer::{Dice, SigningKeys};
-use machine::{Notice, NoticeKind, Param, RecordEnd, RecordFact, RecordOrder, recorded};
+use machine::{
+    CallbackKind, CallbackRequest, Param, RecordingEndReason, RecordingEvent, RecordingOrder,
+    recording_params,
+};
 use media::record::{
     self, Format, Recorder, RecordingHandle, RecordingOptions, RepairOutcome, Source,
 };
@@ -88,7 +90,7 @@ pub struct Taking {
     pub call: CallUuid,
     /// Of a room's recording.
     pub room: Option<OfRoom>,
-    pub order: RecordOrder,
+    pub order: RecordingOrder,
     /// What its callbacks are signed with.
     pub keys: SigningKeys,
     /// Who asks its action in the call, if somebody may.
@@ -186,7 +188,7 @@ impl Recordings {
         &self,
         taking: Taking,
         source: Box<dyn Source>,
-        told: impl FnOnce(RecordFact) + Send + 'static,
+        told: impl FnOnce(RecordingEvent) + Send + 'static,
     ) -> Result<RecordingHandle, &'static str> {
         let Taking { id, account, main_account, call, room, order, keys, action, answered, is_up } =
             taking;
@@ -203,8 +205,7 @@ impl Recordings {
             format: format.as_str().to_owned(),
             stereo: order.stereo,
             node_id: self.0.node_id.clone(),
-            started,
-            // The action after a hang-up first: it is what most applications wait for.
+            started, // The action after a hang-up first: it is what most applications wait for.
             notices: order.action.into_iter().chain(order.callback).collect(),
             transcript: order.transcript,
         };
@@ -221,17 +222,16 @@ impl Recordings {
                 tracing::warn!(recording = %begun.id, call_uuid = %begun.call, %why, "a recording failed; its call goes on");
             }
             let remark = what.failure.as_deref().map(|why| failed_late(why, what.duration_ms));
-            told(RecordFact::Ended {
-                end: what.end,
+            told(RecordingEvent::Ended {
+                reason: what.end,
                 duration_ms: what.duration_ms,
                 start_ms: millis(begun.started),
                 end_ms: millis(begun.started).saturating_add_unsigned(what.duration_ms),
-                why: what.failure,
+                error: what.failure,
             });
             let runtime = inner.runtime.clone();
             let up = is_up();
-            let (tasks, standing) = (inner.tasks.clone(), (answered(), up));
-            // A call that is up is told, and says so itself.
+            let (tasks, standing) = (inner.tasks.clone(), (answered(), up)); // A call that is up is told, and says so itself.
             let late = remark.filter(|_| !up);
             let work = async move {
                 let action = Action::of(action).await;
@@ -265,11 +265,13 @@ impl Recordings {
                 format,
                 start.stereo,
             ) {
-                Ok(RepairOutcome::Repaired { duration_ms }) => (RecordEnd::HungUp, duration_ms),
-                Ok(RepairOutcome::Nothing) => (RecordEnd::Failed, 0),
+                Ok(RepairOutcome::Repaired { duration_ms }) => {
+                    (RecordingEndReason::HungUp, duration_ms)
+                }
+                Ok(RepairOutcome::Nothing) => (RecordingEndReason::Failed, 0),
                 Err(error) => {
                     tracing::error!(recording = %start.id, %error, "a recording that was cut off could not be repaired");
-                    (RecordEnd::Failed, 0)
+                    (RecordingEndReason::Failed, 0)
                 }
             };
             self.0
@@ -293,7 +295,9 @@ impl Recordings {
     /// # Errors
     /// The store's; or the file can't be removed, and all is as it was.
     pub async fn remove(&self, scope: &Scope, id: Uuid) -> Result<bool, StoreError> {
-        let Some(recording) = self.0.store.recordings().get(scope, id).await? else { return Ok(false) };
+        let Some(recording) = self.0.store.recordings().get(scope, id).await? else {
+            return Ok(false);
+        };
         self.0.take_away(&[recording]).await?;
         Ok(true)
     }
@@ -324,7 +328,7 @@ impl Inner {
     async fn conclude(
         &self,
         start: RecordingStart,
-        end: RecordEnd,
+        end: RecordingEndReason,
         duration_ms: u64,
         (action, (answered, is_up)): (Action, (Option<Timestamp>, bool)),
         keys: Option<SigningKeys>,
@@ -333,18 +337,28 @@ impl Inner {
         let url =
             format!("{}/recordings/{}.{}", self.base_url, start.id.as_hyphenated(), start.format);
         let notices = start.notices.iter().filter(|notice| is_due(notice, action));
-        let said = recorded(start.id, &url, end, duration_ms, millis(start.started), millis(ended));
+        let said = recording_params(
+            start.id,
+            &url,
+            end,
+            duration_ms,
+            millis(start.started),
+            millis(ended),
+        );
         let callbacks = notices.map(|notice| {
             let mut notice = notice.clone();
-            notice.params.extend(said.clone());
-            // It may have been ordered while the phone rang.
+            notice.params.extend(said.clone()); // It may have been ordered while the phone rang.
             let over = match start.room {
                 Some(_) => !is_up,
-                None => !is_up || end == RecordEnd::HungUp || notice.kind == NoticeKind::Action,
+                None => {
+                    !is_up
+                        || end == RecordingEndReason::HungUp
+                        || notice.kind == CallbackKind::Action
+                }
             };
             let status = if over { "completed" } else { "in-progress" };
             notice.params.insert("CallStatus".into(), Param::Plain(status.to_owned().into()));
-            if let (NoticeKind::Action, Action::Due { key: Some(key) }) = (notice.kind, action) {
+            if let (CallbackKind::Action, Action::Due { key: Some(key) }) = (notice.kind, action) {
                 notice
                     .params
                     .insert("Digits".into(), Param::Plain(key.as_char().to_string().into()));
@@ -357,11 +371,12 @@ impl Inner {
             self.callback(&start, notice)
         });
         let callbacks = callbacks.collect();
-        let (id, nothing) = (start.id, end == RecordEnd::Failed && duration_ms == 0);
+        let (id, nothing) = (start.id, end == RecordingEndReason::Failed && duration_ms == 0);
         let upload = (self.copies.is_some() && !nothing).then(|| self.clock.wall());
         let transcribe = (start.transcript.is_some() && !nothing).then(|| self.clock.wall());
         let end = RecordingEnd { ended, duration_ms, end, upload, transcribe };
-        match self.store.recordings().conclude(RecordingConclusion { start, end, callbacks }).await {
+        match self.store.recordings().conclude(RecordingConclusion { start, end, callbacks }).await
+        {
             Ok(written) => {
                 self.errand.notify_one();
                 if keys.is_some() {
@@ -377,7 +392,7 @@ impl Inner {
         }
     }
 
-    fn callback(&self, start: &RecordingStart, notice: Notice) -> NewCallback {
+    fn callback(&self, start: &RecordingStart, notice: CallbackRequest) -> NewCallback {
         let (high, low) = (self.dice.roll(), self.dice.roll());
         let event_id = ((u128::from(high) << 64) | u128::from(low)).to_be_bytes();
         NewCallback {
@@ -411,9 +426,7 @@ impl Inner {
     }
 
     fn unlink(&self, id: Uuid, format: Format) -> bool {
-        record::remove(self.recorder.folder(), id, format)
-            .inspect_err(|error| tracing::warn!(recording = %id, %error, "a recording's file could not be removed"))
-            .is_ok()
+        record::remove(self.recorder.folder(), id, format) .inspect_err(|error| tracing::warn!(recording = %id, %error, "a recording's file could not be removed")) .is_ok()
     }
 }
 
@@ -446,20 +459,20 @@ impl Action {
 }
 
 /// Whether a notice is to go out: an action is the machine's own, unless the call was over before.
-fn is_due(notice: &Notice, action: Action) -> bool {
+fn is_due(notice: &CallbackRequest, action: Action) -> bool {
     match notice.kind {
-        NoticeKind::Action => action != Action::Asked,
-        NoticeKind::Recording
-        | NoticeKind::Hangup
-        | NoticeKind::Ring
-        | NoticeKind::Dial
-        | NoticeKind::Interim
-        | NoticeKind::Conference
-        | NoticeKind::MultiParty
-        | NoticeKind::Stream
-        | NoticeKind::Message
-        | NoticeKind::Event
-        | NoticeKind::Transcription => true,
+        CallbackKind::Action => action != Action::Asked,
+        CallbackKind::Recording
+        | CallbackKind::Hangup
+        | CallbackKind::Ring
+        | CallbackKind::Dial
+        | CallbackKind::Interim
+        | CallbackKind::Conference
+        | CallbackKind::MultiParty
+        | CallbackKind::Stream
+        | CallbackKind::Message
+        | CallbackKind::Event
+        | CallbackKind::Transcription => true,
     }
 }
 

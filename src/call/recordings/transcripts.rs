@@ -3,7 +3,6 @@
 //! The file is read back, cut where nobody speaks, and heard by the node's recognisers piece by piece, each channel by itself;
 //! so that a recording of hours takes no more memory than one of seconds, and live calls' recognitions have their turn in
 //! between. A recogniser that fails is asked again later; in the end what there is is told, with what went wrong.
-
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::sync::mpsc;
 use super::Inner;
 use super::stretches::{Cutter, Stretch};
 use crate::answer::next_pause;
-use machine::{TranscriptOrder, transcribed};
+use machine::{TranscriptOrder, transcription_callback};
 use media::record::{self, Format};
 use model::Method;
 use model::metric::{self, transcript};
@@ -62,8 +61,14 @@ impl Inner {
             tracing::warn!(recording = %work.start.id, why, "what is said in a recording was not, or not all, written down");
         }
         let (text, error) = (text(&order, &said, work.start.stereo), failure.unwrap_or_default());
-        let notice =
-            transcribed(&order, work.start.call, work.start.id, work.duration_ms, &text, &error);
+        let notice = transcription_callback(
+            &order,
+            work.start.call,
+            work.start.id,
+            work.duration_ms,
+            &text,
+            &error,
+        );
         let callback: NewCallback = self.callback(&work.start, notice);
         self.transcribed(TranscriptWrite::Done { id: work.start.id, callback: Box::new(callback) })
             .await;
@@ -106,8 +111,7 @@ impl Inner {
                     }
                 }
                 Err(error) => {
-                    failure.get_or_insert(format!("could not {error}"));
-                    // A language that nobody knows is known by nobody later.
+                    failure.get_or_insert(format!("could not {error}")); // A language that nobody knows is known by nobody later.
                     if !last && !matches!(error, RecognitionError::Language(_)) {
                         break;
                     }

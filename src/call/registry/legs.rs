@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use super::{LiveCall, Outgoing, Registry};
 use crate::admission::{AccountEntry, Because, Denied, NumberEntry, Reason};
 use machine::{
-    CallSetup, CallUrls, Destination, DialError, DialOrder, Input, LegNews, LegWish, Outbound,
+    BLegCommand, BLegEvent, CallSetup, CallUrls, Destination, DialError, DialOrder, Input, Outbound,
 };
 use model::metric;
 use model::{CallType, Direction, E164, EndpointName, HangupCause};
@@ -16,7 +16,11 @@ impl Registry {
     ///
     /// # Errors
     /// What its machine is told instead.
-    pub(in crate::call) fn dial(&self, a_leg: &LiveCall, order: DialOrder) -> Result<(), LegNews> {
+    pub(in crate::call) fn dial(
+        &self,
+        a_leg: &LiveCall,
+        order: DialOrder,
+    ) -> Result<(), BLegEvent> {
         let call = order.call;
         match order.destination.clone() {
             Destination::Whatsapp { caller, user } => {
@@ -37,7 +41,7 @@ impl Registry {
         order: DialOrder,
         caller: &str,
         user: &str,
-    ) -> Result<(), LegNews> {
+    ) -> Result<(), BLegEvent> {
         let (gate, services) = (&self.0.gate, &self.0.services);
         let Some(number) = self.caller(a_leg, caller) else {
             gate.count(Direction::Outbound, Reason::UnknownNumber.as_str());
@@ -62,7 +66,7 @@ impl Registry {
         order: DialOrder,
         caller: String,
         name: &str,
-    ) -> Result<(), LegNews> {
+    ) -> Result<(), BLegEvent> {
         let (gate, services) = (&self.0.gate, &self.0.services);
         let nobody = || refused(DialError::EndpointNotRegistered, String::new());
         let name = EndpointName::parse(name).map_err(|_| nobody())?;
@@ -87,7 +91,7 @@ impl Registry {
     }
 
     /// An admitted leg has begun, or there was no room for it.
-    fn count_leg(&self, begun: bool) -> Result<(), LegNews> {
+    fn count_leg(&self, begun: bool) -> Result<(), BLegEvent> {
         let result = if begun { metric::admission::ADMITTED } else { Reason::Overloaded.as_str() };
         self.0.gate.count(Direction::Outbound, result);
         if begun { Ok(()) } else { Err(refused(DialError::Overloaded, String::new())) }
@@ -137,7 +141,7 @@ impl Registry {
                 hangup_on_ring_ms: None,
                 send_digits: order.send_digits,
                 parent_call: Some(a_leg.setup.call),
-                dialled: Some(Box::new(order.dialled)),
+                b_leg: Some(Box::new(order.b_leg)),
                 document: None,
                 confirm: None,
                 room: None,
@@ -151,27 +155,28 @@ impl Registry {
     pub(super) fn leave_legs(&self, a_leg: &LiveCall) {
         let legs = std::mem::take(&mut *a_leg.legs.lock().unwrap_or_else(PoisonError::into_inner));
         for leg in legs.into_iter().filter_map(|call| self.get(call)) {
-            leg.mailbox
-                .tell(Input::Ordered { leg: LegWish::HangUp { cause: HangupCause::DialEnded } });
+            leg.mailbox.tell(Input::ALeg {
+                command: BLegCommand::HangUp { cause: HangupCause::DialEnded },
+            });
         }
     }
 
     /// A leg's task is gone by a fault of ours: whoever dialled it is told.
     pub(super) fn lost_leg(&self, leg: &LiveCall) {
-        let Some(a_leg) = leg.setup.dialled().and_then(|dialled| self.get(dialled.a_leg)) else {
+        let Some(a_leg) = leg.setup.b_leg().and_then(|dialled| self.get(dialled.a_leg)) else {
             return;
         };
-        let news = LegNews::Ended { cause: HangupCause::InternalError };
-        a_leg.mailbox.tell(Input::Dialled { call: leg.setup.call, news });
+        let news = BLegEvent::Ended { cause: HangupCause::InternalError };
+        a_leg.mailbox.tell(Input::BLeg { call: leg.setup.call, event: news });
     }
 }
 
-fn refused(error: DialError, detail: String) -> LegNews {
-    LegNews::Refused { error, detail }
+fn refused(error: DialError, detail: String) -> BLegEvent {
+    BLegEvent::Refused { error, detail }
 }
 
 /// What a denied admission is to whoever dialled.
-fn not_admitted(denied: &Denied) -> LegNews {
+fn not_admitted(denied: &Denied) -> BLegEvent {
     let error = match denied.reason {
         Reason::UnknownNumber | Reason::CallingDisabled => DialError::CallerIdNotEnabled,
         Reason::NoPermission => DialError::NoPermission,
@@ -181,7 +186,7 @@ fn not_admitted(denied: &Denied) -> LegNews {
         Reason::Draining => DialError::Draining,
         Reason::Overloaded | Reason::BadOffer | Reason::Duplicate => DialError::Overloaded,
         // As Meta would say it (138003): the line is busy, which is no fault.
-        Reason::UserBusy => return LegNews::Ended { cause: HangupCause::UserBusy },
+        Reason::UserBusy => return BLegEvent::Ended { cause: HangupCause::UserBusy },
     };
     let detail = denied.to_string();
     // The bare word says less than our own advice.

@@ -13,7 +13,7 @@ use super::super::streams::{StreamView, StreamViews};
 use super::Told;
 use crate::answer::SigningKeys;
 use crate::feed::Feed;
-use machine::{CallSetup, CallState, CallTime, Command, Input, RecordOrder, StreamOrder};
+use machine::{CallSetup, CallState, CallTime, Command, Input, RecordingOrder, StreamOrder};
 use media::sdp::Offer;
 use model::Secret;
 use model::{CallUuid, StreamId, Timestamp, Wacid};
@@ -99,7 +99,7 @@ impl LiveCall {
     }
 
     /// Has it recorded; `None`: it is already.
-    pub fn record(&self, order: RecordOrder, callback: Option<Target>) -> Option<Told> {
+    pub fn record(&self, order: RecordingOrder, callback: Option<Target>) -> Option<Told> {
         if self.recorded.load(Ordering::Acquire) || self.record_asked.swap(true, Ordering::AcqRel) {
             return None;
         }

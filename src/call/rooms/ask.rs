@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::state::Member;
 use super::{Caller, Cell, Inside, Rooms, locked};
 use machine::{
-    Command, Input, MemberId, RecordEnd, RecordOrder, Role, RoomKind, RoomNews, RoomOut, SoundItem,
-    TrackNews,
+    Command, Input, LeaveReason, MemberId, RecordingEndReason, RecordingOrder, Role, RoomEvent,
+    RoomKind, SoundItem, TrackCommand,
 };
 use media::{Audience, SoundKind};
 use model::{AuthId, CallUuid, Direction, HangupCause, Timestamp};
@@ -170,12 +170,14 @@ impl MemberView {
 }
 
 /// Why a member has left, as it is shown; none: of its own, or its call is over.
-pub(super) fn cause_of(out: Option<RoomOut>) -> String {
+pub(super) fn cause_of(out: Option<LeaveReason>) -> String {
     let cause = match out {
         None => "Normal Hangup",
-        Some(RoomOut::Kicked) => "Kicked Out Of Multiparty Call",
-        Some(RoomOut::Ended | RoomOut::Stopped | RoomOut::TimeUp) => "Multiparty Call Ended",
-        Some(RoomOut::Alone) => "Left Alone",
+        Some(LeaveReason::Kicked) => "Kicked Out Of Multiparty Call",
+        Some(LeaveReason::Ended | LeaveReason::Stopped | LeaveReason::TimeUp) => {
+            "Multiparty Call Ended"
+        }
+        Some(LeaveReason::Alone) => "Left Alone",
     };
     cause.to_owned()
 }
@@ -196,9 +198,9 @@ pub(super) fn member_view(
         held: member.held,
         role: member.entry.role,
         coaches: member.coaches,
-        stays_alone: member.entry.stays_alone,
-        ends: member.entry.ends,
-        starts: member.entry.starts,
+        stays_alone: member.entry.stay_alone,
+        ends: member.entry.end_on_exit,
+        starts: member.entry.start_on_enter,
         call: setup.call,
         direction: setup.direction,
         from: setup.from.clone(),
@@ -331,7 +333,7 @@ impl Rooms {
         scope: &Scope,
         kind: RoomKind,
         name: &str,
-        how: RecordOrder,
+        how: RecordingOrder,
         callback: Option<Target>,
     ) -> Option<bool> {
         let cell = self.cell(scope, kind, name)?;
@@ -339,8 +341,8 @@ impl Rooms {
         if inside.recording.is_some() || inside.record_asked {
             return Some(false);
         }
-        let news = RoomNews::Record { how: Box::new(how), callback };
-        let asked = inside.calls.values().next()?.mailbox.tell(Input::Room { news });
+        let news = RoomEvent::Record { order: Box::new(how), callback };
+        let asked = inside.calls.values().next()?.mailbox.tell(Input::Room { event: news });
         inside.record_asked = asked;
         Some(asked)
     }
@@ -351,12 +353,12 @@ impl Rooms {
         let mut inside = locked(&cell.state);
         let recording = inside.recording.take();
         if let Some(recording) = &recording {
-            recording.tape.stop(RecordEnd::Stopped);
+            recording.tape.stop(RecordingEndReason::Stopped);
             inside.recorded = Some(recording.url.clone());
             if let Some(caller) =
                 inside.calls.values().find(|caller| caller.setup.call == recording.by)
             {
-                caller.mailbox.tell(Input::Room { news: RoomNews::RecordEnded });
+                caller.mailbox.tell(Input::Room { event: RoomEvent::RecordingEnded });
             }
         }
         Some(recording.is_some())
@@ -380,7 +382,13 @@ impl Rooms {
     }
 
     /// About the recording of what one participant of a multi-party call says: its call sees to it.
-    pub fn track(&self, scope: &Scope, name: &str, member: MemberId, what: TrackNews) -> Tracked {
+    pub fn track(
+        &self,
+        scope: &Scope,
+        name: &str,
+        member: MemberId,
+        what: TrackCommand,
+    ) -> Tracked {
         let Some(cell) = self.cell(scope, RoomKind::MultiParty, name) else {
             return Tracked::NoRoom;
         };
@@ -389,12 +397,12 @@ impl Rooms {
         let Some(caller) = inside.calls.get_mut(&member).filter(|_| is_in) else {
             return Tracked::NoMember;
         };
-        let begins = matches!(what, TrackNews::Begin { .. });
+        let begins = matches!(what, TrackCommand::Begin { .. });
         if caller.tracked == begins {
             return Tracked::Otherwise;
         }
-        let tracked = begins || matches!(what, TrackNews::Pause { .. });
-        if !caller.mailbox.tell(Input::Room { news: RoomNews::Track { what } }) {
+        let tracked = begins || matches!(what, TrackCommand::Pause { .. });
+        if !caller.mailbox.tell(Input::Room { event: RoomEvent::Track { command: what } }) {
             return Tracked::Full;
         }
         caller.tracked = tracked;
@@ -405,7 +413,7 @@ impl Rooms {
     pub fn stop(&self, scope: &Scope, kind: RoomKind, name: &str) -> bool {
         let Some(cell) = self.cell(scope, kind, name) else { return false };
         let mut inside = locked(&cell.state);
-        let effects = inside.room.end(RoomOut::Stopped);
+        let effects = inside.room.end(LeaveReason::Stopped);
         inside.carry_out(effects);
         let id = inside.room.id;
         drop(inside);

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{Key, Rooms, Tables, locked};
 use crate::call::shell::Mailbox;
-use machine::{CallSetup, Input, RoomKind, placed_for};
+use machine::{CallSetup, Input, RoomKind};
 use model::HangupCause;
 
 /// One of them.
@@ -22,7 +22,7 @@ impl Rooms {
         let Some((key, room)) = target_of(setup) else { return };
         let mut tables = locked(&self.0.tables);
         if room.is_some_and(|id| !tables.has(&key, id)) {
-            mailbox.tell(Input::Cut { cause: HangupCause::MpcEnded });
+            mailbox.tell(Input::HangUp { cause: HangupCause::MpcEnded });
             return;
         }
         tables.awaited.insert(setup.call, Awaited { key, room, mailbox: mailbox.clone() });
@@ -49,14 +49,14 @@ impl Tables {
         let is_its =
             |awaited: &Awaited| awaited.key == *key && awaited.room.is_none_or(|room| room == id);
         for (_, awaited) in self.awaited.extract_if(.., |_, awaited| is_its(awaited)) {
-            awaited.mailbox.tell(Input::Cut { cause });
+            awaited.mailbox.tell(Input::HangUp { cause });
         }
     }
 }
 
 /// The room that a call is placed for.
 fn target_of(setup: &CallSetup) -> Option<(Key, Option<Uuid>)> {
-    let (name, room) = placed_for(setup)?;
+    let (name, room) = setup.multi_party_call()?;
     Some((
         Key { account: setup.account.clone(), kind: RoomKind::MultiParty, name: name.to_owned() },
         room,

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::ask::member_view;
 use super::{Cell, ENDED_MAX, Inside, Rooms, locked};
 use machine::{
-    CallSetup, CallTime, MemberId, Notice, NoticeKind, Param, Role, RoomKind, Seat, cut_off, lasted,
+    CallSetup, CallTime, CallbackKind, CallbackRequest, MemberId, Param, ParticipantInfo, Role,
+    RoomKind, orphan_participant_params, set_mpc_duration,
 };
 use model::{CallUuid, HangupCause, Timestamp, stable_id};
 use store::{
@@ -25,7 +26,7 @@ pub(super) enum LeftRow {
 }
 
 /// `X-Offhook-Event-Id` of what tells that a participant, or the whole, is out: the same from this process and the next.
-pub(in crate::call) fn exit_id(notice: &Notice) -> Uuid {
+pub(in crate::call) fn exit_id(notice: &CallbackRequest) -> Uuid {
     let of = |name| notice.params.get(name).map_or("", Param::reveal);
     stable_id(
         "multi-party-exit",
@@ -59,7 +60,7 @@ impl Rooms {
                 calls.into_iter().map(|call| (call.start.call, call)).collect();
             for orphan in orphans {
                 let ended = ended(&orphan);
-                let callback = |(setup, notice): (&CallSetup, Notice)| NewCallback {
+                let callback = |(setup, notice): (&CallSetup, CallbackRequest)| NewCallback {
                     event_id: exit_id(&notice),
                     call: setup.call,
                     account: setup.account.clone(),
@@ -95,7 +96,12 @@ impl Rooms {
         let Some((store, node_id)) = self.kept_in(cell) else { return };
         let view = self.view_of(cell, inside);
         let born = self.0.clock.steady().minus(cell.age(self.0.clock.now()));
-        store.rooms().put(view.open(&cell.main_account), inside.room.told().to_vec(), node_id, born);
+        store.rooms().put(
+            view.open(&cell.main_account),
+            inside.room.told().to_vec(),
+            node_id,
+            born,
+        );
     }
 
     /// Somebody is in, or something of it has changed.
@@ -103,7 +109,7 @@ impl Rooms {
         let Some((store, _)) = self.kept_in(cell) else { return };
         let Some(is) = inside.room.member(member).zip(inside.calls.get(&member)) else { return };
         let view = member_view(member, is, self.0.clock.now(), self.0.clock.wall());
-        let told = is.0.entry.told_exit.clone();
+        let told = is.0.entry.exit_callback.clone();
         store.rooms().put_member(inside.room.id, OpenMember { was: view.kept(), left: None, told });
     }
 
@@ -157,9 +163,9 @@ fn told_of<'c>(
     orphan: &OrphanRoom,
     ended: Timestamp,
     calls: &'c BTreeMap<CallUuid, Orphan>,
-) -> Vec<(&'c CallSetup, Notice)> {
-    let notice = |Target { url, method }: Target, params| Notice {
-        kind: NoticeKind::MultiParty,
+) -> Vec<(&'c CallSetup, CallbackRequest)> {
+    let notice = |Target { url, method }: Target, params| CallbackRequest {
+        kind: CallbackKind::MultiParty,
         url,
         method,
         params,
@@ -170,20 +176,24 @@ fn told_of<'c>(
         let Some(call) = calls.get(&was.call) else { continue };
         let Some(setup) = &call.setup else { continue };
         let since_start = |at: Timestamp| CallTime(0).after(at.since(setup.started));
-        let seat = Seat {
+        let seat = ParticipantInfo {
             room: orphan.room.id,
             name: &orphan.room.name,
             member: was.member,
             role: was.role.unwrap_or(Role::Customer),
-            coaches: was.coaches,
+            coaching: was.coaches,
         };
-        let (exit, over) =
-            cut_off(setup, call.answered.map(since_start), since_start(ended), &seat);
+        let (exit, over) = orphan_participant_params(
+            setup,
+            call.answered.map(since_start),
+            since_start(ended),
+            &seat,
+        );
         told.extend(to.clone().map(|to| (setup, notice(to, exit))));
         last = Some((setup, over));
     }
     if let Some((setup, mut over)) = last {
-        lasted(&mut over, ended.since(orphan.room.made));
+        set_mpc_duration(&mut over, ended.since(orphan.room.made));
         told.extend(orphan.told.iter().map(|to| (setup, notice(to.clone(), over.clone()))));
     }
     told
@@ -352,7 +362,7 @@ mod tests {
         assert_eq!(told, expected);
     }
 
-    fn callback(call: u128, notice: Notice) -> NewCallback {
+    fn callback(call: u128, notice: CallbackRequest) -> NewCallback {
         let setup = setup(call);
         NewCallback {
             event_id: Uuid::from_u128(1),

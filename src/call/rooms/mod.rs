@@ -22,8 +22,8 @@ use awaited::Awaited;
 use kept::LeftRow;
 pub(super) use kept::exit_id;
 use machine::{
-    CallSetup, Command, Input, Legs, MemberId, RecordFact, RoomEntry, RoomKind, RoomNews, Sound,
-    SoundItem,
+    CallSetup, Command, Input, Legs, MemberId, RecordingEvent, RoomEntry, RoomEvent, RoomKind,
+    Sound, SoundItem,
 };
 use media::prompt::Prompt;
 use media::record::{PausableSource, Pause, RecordingHandle, Source};
@@ -52,7 +52,7 @@ struct Key {
 }
 
 /// Who is told how a room's recording ended, from a thread of the recorder's.
-pub(super) type RecordTold = Box<dyn FnOnce(RecordFact) + Send>;
+pub(super) type RecordTold = Box<dyn FnOnce(RecordingEvent) + Send>;
 
 /// Makes sounds ready.
 type Prompts = Box<dyn Fn(&Sound) -> Arc<Prompt> + Send + Sync>;
@@ -223,7 +223,7 @@ impl Rooms {
         }
         for effect in entered.effects {
             if let Effect::Tell(_, news) = effect {
-                mailbox.tell(Input::Room { news });
+                mailbox.tell(Input::Room { event: news });
             }
         }
     }
@@ -400,7 +400,7 @@ impl Rooms {
         let of = OfRoom { id: inside.room.id, name: cell.key.name.clone(), multi_party };
         let room = Arc::downgrade(&cell);
         let told = move |what| {
-            if let (Some(cell), RecordFact::Ended { why: Some(why), duration_ms, .. }) =
+            if let (Some(cell), RecordingEvent::Ended { error: Some(why), duration_ms, .. }) =
                 (room.upgrade(), what)
             {
                 locked(&cell.state).record_failed(id, why, duration_ms > 0);
@@ -484,14 +484,14 @@ impl Inside {
             None => self.calls.keys().copied().collect(),
         };
         for member in told {
-            self.tell(member, RoomNews::RecordFailed { why: why.clone() });
+            self.tell(member, RoomEvent::RecordingFailed { reason: why.clone() });
         }
     }
 
     /// Where the recording is. `begun`: it has begun, and this is who wanted it.
     fn tell_recording(&self, member: MemberId, begun: bool) {
         if let Some(Recording { id, url, .. }) = &self.recording {
-            self.tell(member, RoomNews::Recorded { id: *id, url: url.clone(), begun });
+            self.tell(member, RoomEvent::Recording { id: *id, url: url.clone(), begun });
         }
     }
 
@@ -522,9 +522,9 @@ impl Inside {
         }
     }
 
-    fn tell(&self, member: MemberId, news: RoomNews) {
+    fn tell(&self, member: MemberId, news: RoomEvent) {
         if let Some(caller) = self.calls.get(&member) {
-            caller.mailbox.tell(Input::Room { news });
+            caller.mailbox.tell(Input::Room { event: news });
         }
     }
 
@@ -539,8 +539,8 @@ impl Inside {
                 for (member, has) in
                     from.map(|from| (from, false)).into_iter().chain(to.map(|to| (to, true)))
                 {
-                    if wants(member, |entry| entry.tells_floor) {
-                        self.tell(member, RoomNews::Floor { has });
+                    if wants(member, |entry| entry.report_floor) {
+                        self.tell(member, RoomEvent::Floor { has });
                     }
                 }
             }
@@ -550,15 +550,15 @@ impl Inside {
                     Audience::Member(member) => vec![member],
                 };
                 for member in
-                    whom.into_iter().filter(|member| wants(*member, |entry| entry.tells_audio))
+                    whom.into_iter().filter(|member| wants(*member, |entry| entry.report_audio))
                 {
-                    self.tell(member, RoomNews::Audio { on });
+                    self.tell(member, RoomEvent::Audio { on });
                 }
             }
             MixEvent::Speech { member, on } => {
                 let member = whose(member);
-                if wants(member, |entry| entry.tells_speech) {
-                    self.tell(member, RoomNews::Speech { on });
+                if wants(member, |entry| entry.report_speech) {
+                    self.tell(member, RoomEvent::Speech { on });
                 }
             }
         }

@@ -2,13 +2,12 @@
 //! or is asked for something (`plivo-xml.md` §5.9, §5.10).
 //!
 //! Pure: what is to be done comes out as [`Effect`]s, which `super` carries out. Sound, names and time are elsewhere.
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use machine::{MemberId, Role, RoomEntry, RoomNews, RoomOut};
+use machine::{LeaveReason, MemberId, Role, RoomEntry, RoomEvent};
 use media::{HeardBy, MemberAudio};
 use xml::ast::Target;
 
@@ -19,7 +18,7 @@ const TOLD_MAX: usize = 32;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Effect {
     /// A member's machine is told.
-    Tell(MemberId, RoomNews),
+    Tell(MemberId, RoomEvent),
     /// What a member says and hears, from now on.
     Part(MemberId, MemberAudio),
 }
@@ -35,7 +34,7 @@ pub(super) struct Member {
     /// It does not take part yet.
     waits: bool,
     /// It was told to leave, and counts no longer.
-    pub(super) out: Option<RoomOut>,
+    pub(super) out: Option<LeaveReason>,
     /// Others have been in with it: from then on it can be left alone.
     had_company: bool,
     part: MemberAudio,
@@ -104,17 +103,19 @@ impl Room {
 
     /// A call comes in, unless the room is full. `age`: how long the room has been there.
     pub(super) fn enter(&mut self, id: MemberId, entry: RoomEntry, age: Duration) -> Entered {
-        if self.present().count() >= usize::from(entry.members_max) {
+        if self.present().count() >= usize::from(entry.max_members) {
             return Entered {
-                effects: vec![Effect::Tell(id, RoomNews::Full { room: self.id })],
+                effects: vec![Effect::Tell(id, RoomEvent::Full { room: self.id })],
                 is_in: false,
             };
         }
         let first = self.members.is_empty();
         if first {
-            self.lasts_ms = entry.lasts_ms;
+            self.lasts_ms = entry.max_duration_ms;
         }
-        if let Some(target) = entry.told_end.clone().filter(|target| !self.told.contains(target)) {
+        if let Some(target) =
+            entry.end_callback.clone().filter(|target| !self.told.contains(target))
+        {
             // Who came first is told, should calls without end come with addresses without end.
             if self.told.len() < TOLD_MAX {
                 self.told.push(target);
@@ -126,7 +127,7 @@ impl Room {
             muted: entry.muted,
             deaf: false,
             held: entry.held,
-            coaches: entry.coaches,
+            coaches: entry.coaching,
             waits: true,
             out: None,
             had_company: false,
@@ -153,7 +154,14 @@ impl Room {
             member.waits = !begins;
         }
         let room = self.id;
-        let news = RoomNews::Entered { room, member: id, first, begins, starts, room_left_ms };
+        let news = RoomEvent::Entered {
+            room,
+            member: id,
+            first,
+            active: begins,
+            starts_room: starts,
+            room_left_ms,
+        };
         let mut effects = vec![Effect::Tell(id, news)];
         effects.extend(self.settled());
         Entered { effects, is_in: true }
@@ -163,8 +171,8 @@ impl Room {
     pub(super) fn leave(&mut self, id: MemberId) -> Option<(Vec<Effect>, bool)> {
         let gone = self.members.remove(&id)?;
         let mut effects = Vec::new();
-        if gone.entry.ends && !self.ending {
-            effects.extend(self.end(RoomOut::Ended));
+        if gone.entry.end_on_exit && !self.ending {
+            effects.extend(self.end(LeaveReason::Ended));
         }
         effects.extend(self.settled());
         Some((effects, self.members.is_empty()))
@@ -186,7 +194,7 @@ impl Room {
     }
 
     /// All are to leave.
-    pub(super) fn end(&mut self, why: RoomOut) -> Vec<Effect> {
+    pub(super) fn end(&mut self, why: LeaveReason) -> Vec<Effect> {
         self.ending = true;
         let all: Vec<MemberId> = self.present().map(|(id, _)| id).collect();
         all.into_iter().flat_map(|id| self.send_out(id, why)).collect()
@@ -194,17 +202,17 @@ impl Room {
 
     /// One is to leave, and the others may have to follow.
     pub(super) fn kick(&mut self, id: MemberId) -> Vec<Effect> {
-        let mut effects = self.send_out(id, RoomOut::Kicked);
+        let mut effects = self.send_out(id, LeaveReason::Kicked);
         effects.extend(self.settled());
         effects
     }
 
-    fn send_out(&mut self, id: MemberId, why: RoomOut) -> Vec<Effect> {
+    fn send_out(&mut self, id: MemberId, why: LeaveReason) -> Vec<Effect> {
         let Some(member) = self.members.get_mut(&id).filter(|member| member.out.is_none()) else {
             return Vec::new();
         };
         member.out = Some(why);
-        let mut effects = vec![Effect::Tell(id, RoomNews::Out { why })];
+        let mut effects = vec![Effect::Tell(id, RoomEvent::MustLeave { reason: why })];
         effects.extend(self.part(id));
         effects
     }
@@ -214,10 +222,9 @@ impl Room {
         if std::mem::replace(&mut self.started, true) {
             return Vec::new();
         }
-        let mut effects = self.settled();
-        // One of them tells the application.
+        let mut effects = self.settled(); // One of them tells the application.
         let first = effects.iter_mut().find_map(|effect| match effect {
-            Effect::Tell(_, RoomNews::Begins { starts }) => Some(starts),
+            Effect::Tell(_, RoomEvent::Active { starts_room: starts }) => Some(starts),
             Effect::Tell(..) | Effect::Part(..) => None,
         });
         if let Some(starts) = first {
@@ -227,7 +234,7 @@ impl Room {
     }
 
     pub(super) fn mute(&mut self, id: MemberId, on: bool) -> Vec<Effect> {
-        self.change(id, RoomNews::Muted { on }, |member| {
+        self.change(id, RoomEvent::Muted { on }, |member| {
             std::mem::replace(&mut member.muted, on) != on
         })
     }
@@ -241,13 +248,13 @@ impl Room {
     }
 
     pub(super) fn hold(&mut self, id: MemberId, on: bool) -> Vec<Effect> {
-        self.change(id, RoomNews::Held { on }, |member| {
+        self.change(id, RoomEvent::Held { on }, |member| {
             std::mem::replace(&mut member.held, on) != on
         })
     }
 
     pub(super) fn coach(&mut self, id: MemberId, on: bool) -> Vec<Effect> {
-        self.change(id, RoomNews::Coaches { on }, |member| {
+        self.change(id, RoomEvent::Coaching { on }, |member| {
             std::mem::replace(&mut member.coaches, on) != on
         })
     }
@@ -255,7 +262,7 @@ impl Room {
     fn change(
         &mut self,
         id: MemberId,
-        news: RoomNews,
+        news: RoomEvent,
         change: impl FnOnce(&mut Member) -> bool,
     ) -> Vec<Effect> {
         let Some(member) = self.members.get_mut(&id).filter(|member| member.out.is_none()) else {
@@ -272,8 +279,9 @@ impl Room {
     /// Whether somebody is in with whom the room starts.
     fn ought_to_start(&self) -> bool {
         let alone = self.present().count() < 2;
-        self.present()
-            .any(|(_, member)| member.entry.starts && !(alone && member.entry.needs_company))
+        self.present().any(|(_, member)| {
+            member.entry.start_on_enter && !(alone && member.entry.needs_company)
+        })
     }
 
     /// Whether a member may take part now.
@@ -291,9 +299,9 @@ impl Room {
             && self
                 .members
                 .get(alone)
-                .is_some_and(|member| member.had_company && !member.entry.stays_alone)
+                .is_some_and(|member| member.had_company && !member.entry.stay_alone)
         {
-            effects.extend(self.send_out(*alone, RoomOut::Alone));
+            effects.extend(self.send_out(*alone, LeaveReason::Alone));
         }
         for id in present {
             let begins = self.may_begin(id);
@@ -303,8 +311,11 @@ impl Room {
                 .filter(|member| member.out.is_none() && member.waits == begins)
             {
                 member.waits = !begins;
-                let news =
-                    if begins { RoomNews::Begins { starts: false } } else { RoomNews::Waits };
+                let news = if begins {
+                    RoomEvent::Active { starts_room: false }
+                } else {
+                    RoomEvent::Waiting
+                };
                 effects.push(Effect::Tell(id, news));
             }
             effects.extend(self.part(id));
@@ -314,7 +325,7 @@ impl Room {
 
     /// A member's part in the mix, where it has changed.
     fn part(&mut self, id: MemberId) -> Option<Effect> {
-        let coaches_are_recorded = self.present().any(|(_, member)| member.entry.records_coaches);
+        let coaches_are_recorded = self.present().any(|(_, member)| member.entry.record_coach);
         let member = self.members.get_mut(&id)?;
         let takes_part = member.out.is_none() && !member.waits && !member.held;
         let heard_by = match (takes_part && !member.muted, member.coaches) {

@@ -1,5 +1,4 @@
 //! A room's rules as tables, and what holds whatever happens in it.
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -7,7 +6,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::{Effect, Room};
-use machine::{MemberId, Role, RoomEntry, RoomKind, RoomNews, RoomOut};
+use machine::{LeaveReason, MemberId, Role, RoomEntry, RoomEvent, RoomKind};
 use media::{HeardBy, MemberAudio};
 use model::Method;
 use xml::ast::{DocUrl, Target};
@@ -18,22 +17,22 @@ fn entry() -> RoomEntry {
         name: "room".to_owned(),
         muted: false,
         held: false,
-        starts: true,
+        start_on_enter: true,
         needs_company: false,
-        ends: false,
-        stays_alone: true,
-        members_max: 20,
+        end_on_exit: false,
+        stay_alone: true,
+        max_members: 20,
         waits_for_agent: false,
-        tells_floor: false,
-        tells_speech: false,
-        tells_audio: false,
-        told_end: None,
-        told_exit: None,
+        report_floor: false,
+        report_speech: false,
+        report_audio: false,
+        end_callback: None,
+        exit_callback: None,
         role: None,
-        coaches: false,
-        records_coaches: false,
+        coaching: false,
+        record_coach: false,
         track: false,
-        lasts_ms: None,
+        max_duration_ms: None,
     }
 }
 
@@ -48,7 +47,7 @@ fn room() -> Room {
 }
 
 /// What members are told, and who says and hears after that.
-fn told(effects: &[Effect]) -> Vec<(MemberId, RoomNews)> {
+fn told(effects: &[Effect]) -> Vec<(MemberId, RoomEvent)> {
     let tell = |effect: &Effect| match effect {
         Effect::Tell(member, news) => Some((*member, news.clone())),
         Effect::Part(..) => None,
@@ -64,15 +63,15 @@ fn parts(effects: &[Effect]) -> Vec<(MemberId, HeardBy, bool)> {
     effects.iter().filter_map(part).collect()
 }
 
-fn entered(member: MemberId, first: bool, begins: bool, starts: bool) -> (MemberId, RoomNews) {
+fn entered(member: MemberId, first: bool, begins: bool, starts: bool) -> (MemberId, RoomEvent) {
     (
         member,
-        RoomNews::Entered {
+        RoomEvent::Entered {
             room: Uuid::from_u128(7),
             member,
             first,
-            begins,
-            starts,
+            active: begins,
+            starts_room: starts,
             room_left_ms: None,
         },
     )
@@ -100,7 +99,7 @@ fn whoever_asked_is_told_of_the_end_whoever_leaves_last() {
     for (member, told_end) in
         [(1, at("https://a")), (2, at("https://b")), (3, at("https://a")), (4, None)]
     {
-        room.comes(member, RoomEntry { told_end, ..entry() });
+        room.comes(member, RoomEntry { end_callback: told_end, ..entry() });
     }
     for member in 1..=4 {
         assert_eq!(room.leave(member).map(|(_, last)| last), Some(member == 4));
@@ -111,7 +110,7 @@ fn whoever_asked_is_told_of_the_end_whoever_leaves_last() {
     );
     assert!(room.take_told().is_empty());
     for n in 0..100 {
-        room.comes(n, RoomEntry { told_end: at(&format!("https://{n}")), ..entry() });
+        room.comes(n, RoomEntry { end_callback: at(&format!("https://{n}")), ..entry() });
         room.leave(n);
     }
     assert_eq!(room.take_told().len(), 32, "bounded");
@@ -120,8 +119,8 @@ fn whoever_asked_is_told_of_the_end_whoever_leaves_last() {
 #[test]
 fn it_was_there_no_longer_than_it_may_however_late_somebody_notices() {
     let mut room = room();
-    room.comes(1, RoomEntry { lasts_ms: Some(300_000), ..entry() });
-    room.comes(2, RoomEntry { lasts_ms: Some(600_000), ..entry() });
+    room.comes(1, RoomEntry { max_duration_ms: Some(300_000), ..entry() });
+    room.comes(2, RoomEntry { max_duration_ms: Some(600_000), ..entry() });
     for (age_ms, lasted_ms) in [(299_999, 299_999), (300_000, 300_000), (300_002, 300_000)] {
         assert_eq!(room.lasted(Duration::from_millis(age_ms)), Duration::from_millis(lasted_ms));
     }
@@ -135,7 +134,7 @@ fn it_was_there_no_longer_than_it_may_however_late_somebody_notices() {
 #[test]
 fn members_wait_until_one_comes_with_whom_it_starts() {
     let mut room = room();
-    let waiting = RoomEntry { starts: false, ..entry() };
+    let waiting = RoomEntry { start_on_enter: false, ..entry() };
     assert_eq!(told(&room.comes(1, waiting.clone()).effects), [entered(1, true, false, false)]);
     assert!(
         parts(&room.comes(2, waiting).effects).is_empty(),
@@ -146,19 +145,21 @@ fn members_wait_until_one_comes_with_whom_it_starts() {
         told(&third.effects),
         [
             entered(3, false, true, true),
-            (1, RoomNews::Begins { starts: false }),
-            (2, RoomNews::Begins { starts: false })
+            (1, RoomEvent::Active { starts_room: false }),
+            (2, RoomEvent::Active { starts_room: false })
         ]
     );
-    assert_eq!(parts(&third.effects).len(), 3);
-    // By REST: one of them tells of it.
+    assert_eq!(parts(&third.effects).len(), 3); // By REST: one of them tells of it.
     let mut other = super::Room::new(Uuid::from_u128(7));
-    other.comes(1, RoomEntry { starts: false, ..entry() });
-    other.comes(2, RoomEntry { starts: false, ..entry() });
+    other.comes(1, RoomEntry { start_on_enter: false, ..entry() });
+    other.comes(2, RoomEntry { start_on_enter: false, ..entry() });
     let started = told(&other.start());
     assert_eq!(
         started,
-        [(1, RoomNews::Begins { starts: true }), (2, RoomNews::Begins { starts: false })]
+        [
+            (1, RoomEvent::Active { starts_room: true }),
+            (2, RoomEvent::Active { starts_room: false })
+        ]
     );
     assert!(other.start().is_empty());
 }
@@ -166,12 +167,12 @@ fn members_wait_until_one_comes_with_whom_it_starts() {
 #[test]
 fn a_full_room_takes_nobody_in_and_who_leaves_makes_room() {
     let mut room = room();
-    let small = RoomEntry { members_max: 1, ..entry() };
+    let small = RoomEntry { max_members: 1, ..entry() };
     assert!(room.comes(1, small.clone()).is_in);
     let refused = room.comes(2, small.clone());
     assert!(!refused.is_in);
-    assert_eq!(told(&refused.effects), [(2, RoomNews::Full { room: Uuid::from_u128(7) })]);
-    assert!(room.comes(3, RoomEntry { members_max: 2, ..entry() }).is_in, "each by its own word");
+    assert_eq!(told(&refused.effects), [(2, RoomEvent::Full { room: Uuid::from_u128(7) })]);
+    assert!(room.comes(3, RoomEntry { max_members: 2, ..entry() }).is_in, "each by its own word");
     room.kick(1);
     room.kick(3);
     assert!(room.comes(4, small).is_in, "those on their way out count no longer");
@@ -180,39 +181,40 @@ fn a_full_room_takes_nobody_in_and_who_leaves_makes_room() {
 #[test]
 fn the_room_ends_with_a_moderator_and_who_is_left_alone_leaves() {
     let mut room = room();
-    room.comes(1, RoomEntry { ends: true, ..entry() });
+    room.comes(1, RoomEntry { end_on_exit: true, ..entry() });
     room.comes(2, entry());
     room.comes(3, entry());
     let (effects, last) = room.leave(1).expect("it was in");
     assert!(!last && room.ending);
     assert_eq!(
         told(&effects),
-        [2, 3].map(|member| (member, RoomNews::Out { why: RoomOut::Ended }))
+        [2, 3].map(|member| (member, RoomEvent::MustLeave { reason: LeaveReason::Ended }))
     );
     assert_eq!(parts(&effects), [(2, HeardBy::Nobody, false), (3, HeardBy::Nobody, false)]);
     assert_eq!(room.leave(2).map(|(effects, last)| (effects.len(), last)), Some((0, false)));
     assert_eq!(room.leave(3).map(|(_, last)| last), Some(true));
 
     let mut room = super::Room::new(Uuid::from_u128(7));
-    room.comes(1, RoomEntry { stays_alone: false, ..entry() });
+    room.comes(1, RoomEntry { stay_alone: false, ..entry() });
     assert!(told(&room.kick(9)).is_empty(), "the first to come is alone by its own will");
     room.comes(2, entry());
     let (effects, _) = room.leave(2).expect("it was in");
-    assert_eq!(told(&effects), [(1, RoomNews::Out { why: RoomOut::Alone })]);
+    assert_eq!(told(&effects), [(1, RoomEvent::MustLeave { reason: LeaveReason::Alone })]);
 }
 
 #[test]
 fn who_needs_company_does_not_start_a_room_alone() {
     let starts = |effects: &[Effect]| {
-        told(effects).iter().any(|(_, news)| matches!(news, RoomNews::Entered { starts: true, .. }))
+        told(effects)
+            .iter()
+            .any(|(_, news)| matches!(news, RoomEvent::Entered { starts_room: true, .. }))
     };
     let mut room = super::Room::new(Uuid::from_u128(7));
     let first = room.comes(1, RoomEntry { needs_company: true, ..entry() });
-    assert!(!starts(&first.effects) && !room.started);
-    // By its wish, and not by the second's.
-    let second = room.comes(2, RoomEntry { starts: false, ..entry() });
+    assert!(!starts(&first.effects) && !room.started); // By its wish, and not by the second's.
+    let second = room.comes(2, RoomEntry { start_on_enter: false, ..entry() });
     assert!(starts(&second.effects) && room.started);
-    assert!(told(&second.effects).contains(&(1, RoomNews::Begins { starts: false })));
+    assert!(told(&second.effects).contains(&(1, RoomEvent::Active { starts_room: false })));
     room.leave(2);
     assert!(room.started, "one who is left goes on");
 }
@@ -227,9 +229,9 @@ fn coaches_are_recorded_while_somebody_is_in_who_wants_that() {
         });
         parts.collect()
     };
-    let coach = RoomEntry { role: Some(Role::Supervisor), coaches: true, ..entry() };
+    let coach = RoomEntry { role: Some(Role::Supervisor), coaching: true, ..entry() };
     assert_eq!(recorded(&room.comes(1, coach).effects), [(1, false)]);
-    let wants = RoomEntry { role: Some(Role::Agent), records_coaches: true, ..entry() };
+    let wants = RoomEntry { role: Some(Role::Agent), record_coach: true, ..entry() };
     assert_eq!(recorded(&room.comes(2, wants).effects), [(1, true), (2, true)]);
     assert_eq!(recorded(&room.leave(2).expect("it was in").0), [(1, false)]);
     assert_eq!(recorded(&room.coach(1, false)), [(1, true)], "who speaks to all always is");
@@ -238,7 +240,7 @@ fn coaches_are_recorded_while_somebody_is_in_who_wants_that() {
 #[test]
 fn mute_deaf_hold_and_coaching_change_who_says_what_to_whom() {
     let mut room = room();
-    let role = |role, coaches| RoomEntry { role: Some(role), coaches, ..entry() };
+    let role = |role, coaches| RoomEntry { role: Some(role), coaching: coaches, ..entry() };
     room.comes(1, role(Role::Agent, false));
     room.comes(2, role(Role::Customer, false));
     let supervisor = room.comes(3, role(Role::Supervisor, true));
@@ -246,14 +248,14 @@ fn mute_deaf_hold_and_coaching_change_who_says_what_to_whom() {
     let muted = room.mute(1, true);
     assert_eq!(
         (told(&muted), parts(&muted)),
-        (vec![(1, RoomNews::Muted { on: true })], vec![(1, HeardBy::Nobody, true)])
+        (vec![(1, RoomEvent::Muted { on: true })], vec![(1, HeardBy::Nobody, true)])
     );
     assert!(room.mute(1, true).is_empty(), "it is");
     assert_eq!(parts(&room.deafen(1, true)), [(1, HeardBy::Nobody, false)]);
     let held = room.hold(2, true);
     assert_eq!(
         (told(&held), parts(&held)),
-        (vec![(2, RoomNews::Held { on: true })], vec![(2, HeardBy::Nobody, false)])
+        (vec![(2, RoomEvent::Held { on: true })], vec![(2, HeardBy::Nobody, false)])
     );
     assert_eq!(parts(&room.hold(2, false)), [(2, HeardBy::Everyone, true)]);
     assert_eq!(parts(&room.coach(3, false)), [(3, HeardBy::Everyone, true)]);
@@ -277,10 +279,10 @@ fn a_customer_waits_for_an_agent_and_again_when_the_last_has_gone() {
     let agent = room.comes(2, RoomEntry { role: Some(Role::Agent), ..entry() });
     assert_eq!(
         told(&agent.effects),
-        [entered(2, false, true, false), (1, RoomNews::Begins { starts: false })]
+        [entered(2, false, true, false), (1, RoomEvent::Active { starts_room: false })]
     );
     let (effects, _) = room.leave(2).expect("it was in");
-    assert_eq!(told(&effects), [(1, RoomNews::Waits)]);
+    assert_eq!(told(&effects), [(1, RoomEvent::Waiting)]);
     assert_eq!(parts(&effects), [(1, HeardBy::Nobody, false)]);
 }
 
@@ -298,88 +300,9 @@ enum Pick {
 
 fn pick() -> impl Strategy<Value = Pick> {
     let who = || 0..6_u8;
-    prop_oneof![
-        6 => (any::<bool>(), prop::bool::weighted(0.2), any::<bool>(), 1..5_u8)
-            .prop_map(|(starts, ends, stays_alone, max)| Pick::Enter { starts, ends, stays_alone, max }),
-        4 => who().prop_map(Pick::Leave),
-        1 => who().prop_map(Pick::Kick),
-        2 => (who(), any::<bool>()).prop_map(|(who, on)| Pick::Mute(who, on)),
-        2 => (who(), any::<bool>()).prop_map(|(who, on)| Pick::Deaf(who, on)),
-        2 => (who(), any::<bool>()).prop_map(|(who, on)| Pick::Hold(who, on)),
-        1 => Just(Pick::End),
-        1 => Just(Pick::Start),
-    ]
+    prop_oneof![ 6 => (any::<bool>(), prop::bool::weighted(0.2), any::<bool>(), 1..5_u8) .prop_map(|(starts, ends, stays_alone, max)| Pick::Enter { starts, ends, stays_alone, max }), 4 => who().prop_map(Pick::Leave), 1 => who().prop_map(Pick::Kick), 2 => (who(), any::<bool>()).prop_map(|(who, on)| Pick::Mute(who, on)), 2 => (who(), any::<bool>()).prop_map(|(who, on)| Pick::Deaf(who, on)), 2 => (who(), any::<bool>()).prop_map(|(who, on)| Pick::Hold(who, on)), 1 => Just(Pick::End), 1 => Just(Pick::Start), ]
 }
 
-proptest! {
-    /// Nobody is heard or hears who is muted, held, deaf, waiting or on the way out; each is told to leave at most once; the
-    /// last to leave is told from the others.
-    #[test]
-    fn whatever_happens_in_a_room(picks in prop::collection::vec(pick(), 1..60)) {
-        let mut room = room();
-        let mut parts: BTreeMap<MemberId, MemberAudio> = BTreeMap::new();
-        let (mut out, mut begun) = (BTreeSet::new(), BTreeSet::new());
-        let (mut muted, mut deaf, mut held) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let mut members: Vec<MemberId> = Vec::new();
-        let mut next = 1;
-        for pick in picks {
-            let at = |who: u8, members: &[MemberId]| members.get(usize::from(who)).copied().unwrap_or(999);
-            let mark = |set: &mut BTreeSet<MemberId>, who: MemberId, on: bool| { if on { set.insert(who); } else { set.remove(&who); } };
-            let effects = match pick {
-                Pick::Enter { starts, ends, stays_alone, max } => {
-                    let entered = room.comes(next, RoomEntry { starts, ends, stays_alone, members_max: max, ..entry() });
-                    if entered.is_in {
-                        members.push(next);
-                    }
-                    next += 1;
-                    entered.effects
-                }
-                Pick::Leave(who) => {
-                    let who = at(who, &members);
-                    let left = room.leave(who);
-                    prop_assert_eq!(left.is_some(), members.contains(&who));
-                    members.retain(|member| *member != who);
-                    if let Some((_, last)) = &left {
-                        prop_assert_eq!(*last, members.is_empty());
-                    }
-                    parts.remove(&who);
-                    left.map(|(effects, _)| effects).unwrap_or_default()
-                }
-                Pick::Kick(who) => room.kick(at(who, &members)),
-                Pick::Mute(who, on) => {
-                    let who = at(who, &members);
-                    let counts = room.member(who).is_some();
-                    if counts { mark(&mut muted, who, on); }
-                    room.mute(who, on)
-                }
-                Pick::Deaf(who, on) => {
-                    let who = at(who, &members);
-                    if room.member(who).is_some() { mark(&mut deaf, who, on); }
-                    room.deafen(who, on)
-                }
-                Pick::Hold(who, on) => {
-                    let who = at(who, &members);
-                    if room.member(who).is_some() { mark(&mut held, who, on); }
-                    room.hold(who, on)
-                }
-                Pick::End => room.end(RoomOut::Stopped),
-                Pick::Start => room.start(),
-            };
-            for effect in effects {
-                match effect {
-                    Effect::Tell(who, RoomNews::Out { .. }) => prop_assert!(out.insert(who), "told twice"),
-                    Effect::Tell(who, RoomNews::Entered { begins: true, .. } | RoomNews::Begins { .. }) => {
-                        prop_assert!(begun.insert(who), "begun twice");
-                    }
-                    Effect::Tell(..) => {}
-                    Effect::Part(who, part) => { parts.insert(who, part); }
-                }
-            }
-            for (who, part) in &parts {
-                let takes_part = begun.contains(who) && !out.contains(who) && !held.contains(who);
-                prop_assert_eq!(part.heard_by == HeardBy::Everyone, takes_part && !muted.contains(who), "{} {:?}", who, part);
-                prop_assert_eq!(part.hears_room, takes_part && !deaf.contains(who));
-            }
-        }
-    }
-}
+proptest! { /// Nobody is heard or hears who is muted, held, deaf, waiting or on the way out; each is told to leave at most once; the
+/// last to leave is told from the others.
+#[test] fn whatever_happens_in_a_room(picks in prop::collection::vec(pick(), 1..60)) { let mut room = room(); let mut parts: BTreeMap<MemberId, MemberAudio> = BTreeMap::new(); let (mut out, mut begun) = (BTreeSet::new(), BTreeSet::new()); let (mut muted, mut deaf, mut held) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new()); let mut members: Vec<MemberId> = Vec::new(); let mut next = 1; for pick in picks { let at = |who: u8, members: &[MemberId]| members.get(usize::from(who)).copied().unwrap_or(999); let mark = |set: &mut BTreeSet<MemberId>, who: MemberId, on: bool| { if on { set.insert(who); } else { set.remove(&who); } }; let effects = match pick { Pick::Enter { starts, ends, stays_alone, max } => { let entered = room.comes(next, RoomEntry { start_on_enter: starts, end_on_exit: ends, stay_alone: stays_alone, max_members: max, ..entry() }); if entered.is_in { members.push(next); } next += 1; entered.effects } Pick::Leave(who) => { let who = at(who, &members); let left = room.leave(who); prop_assert_eq!(left.is_some(), members.contains(&who)); members.retain(|member| *member != who); if let Some((_, last)) = &left { prop_assert_eq!(*last, members.is_empty()); } parts.remove(&who); left.map(|(effects, _)| effects).unwrap_or_default() } Pick::Kick(who) => room.kick(at(who, &members)), Pick::Mute(who, on) => { let who = at(who, &members); let counts = room.member(who).is_some(); if counts { mark(&mut muted, who, on); } room.mute(who, on) } Pick::Deaf(who, on) => { let who = at(who, &members); if room.member(who).is_some() { mark(&mut deaf, who, on); } room.deafen(who, on) } Pick::Hold(who, on) => { let who = at(who, &members); if room.member(who).is_some() { mark(&mut held, who, on); } room.hold(who, on) } Pick::End => room.end(LeaveReason::Stopped), Pick::Start => room.start(), }; for effect in effects { match effect { Effect::Tell(who, RoomEvent::MustLeave { .. }) => prop_assert!(out.insert(who), "told twice"), Effect::Tell(who, RoomEvent::Entered { active: true, .. } | RoomEvent::Active { .. }) => { prop_assert!(begun.insert(who), "begun twice"); } Effect::Tell(..) => {} Effect::Part(who, part) => { parts.insert(who, part); } } } for (who, part) in &parts { let takes_part = begun.contains(who) && !out.contains(who) && !held.contains(who); prop_assert_eq!(part.heard_by == HeardBy::Everyone, takes_part && !muted.contains(who), "{} {:?}", who, part); prop_assert_eq!(part.hears_room, takes_part && !deaf.contains(who)); } } } }

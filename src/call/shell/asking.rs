@@ -1,5 +1,4 @@
 //! What a call asks of others: Graph for its deeds, the customer's server for documents, this node for those that it writes itself.
-
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -12,7 +11,8 @@ use super::{Asked, Shell};
 use crate::answer::{DocumentBody, FetchJob, Hops, Validity};
 use crate::meta::{About, ActionRequest};
 use machine::{
-    FetchFailure, FetchId, FetchKind, Fetched, GraphAction, GraphOutcome, Input, Params, Refusal,
+    FetchFailure, FetchId, FetchKind, FetchResponse, GraphAction, GraphOutcome, Input, Params,
+    Refusal,
 };
 use model::Method;
 use model::metric;
@@ -90,8 +90,7 @@ impl Shell {
                 failed => {
                     warn!(action = action.as_str(), outcome = ?failed, "Graph refused or failed")
                 }
-            }
-            // The record is closed by now, and says what Graph has to be told; so that no other process does it again.
+            } // The record is closed by now, and says what Graph has to be told; so that no other process does it again.
             if ends && outcome.is_settled() {
                 store.calls().settle_farewell(call, None);
             }
@@ -156,7 +155,7 @@ impl Shell {
                 let parsed = xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_body);
                 traced.parse = Some(clock.now().saturating_duration_since(begun));
                 let validity = if parsed.is_ok() { Validity::Valid } else { Validity::Invalid };
-                (Fetched::from(parsed), validity)
+                (FetchResponse::from(parsed), validity)
             };
             let result = fetcher.document(&job, read).await;
             match &result {
@@ -168,14 +167,14 @@ impl Shell {
                         "could not fetch a document"
                     );
                 }
-                Ok(Fetched::Refused { refusal }) => {
+                Ok(FetchResponse::Refused { refusal }) => {
                     if let Some(first) = first_error(refusal) {
                         let (rule, line, message) =
                             (&*first.rule, first.at.line, said(&first.message));
                         warn!(kind = kind.as_str(), rule, line, %message, "a document was refused");
                     }
                 }
-                Ok(Fetched::Document { .. } | Fetched::Ignored) => {}
+                Ok(FetchResponse::Document { .. } | FetchResponse::Ignored) => {}
             }
             drop(traced);
             mailbox.tell(Input::Fetched { fetch, result });
@@ -258,7 +257,7 @@ impl Drop for TracedFetch {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fetched, SAID_MAX, first_error, said};
+    use super::{FetchResponse, SAID_MAX, first_error, said};
 
     #[test]
     fn a_refused_document_says_its_first_error_for_the_log() {
@@ -269,7 +268,8 @@ mod tests {
             (b"<Response><Speak>\xff</Speak></Response>", Some("utf-8")),
             (b"<Response>\n<Spek>a</Spek></Response>", None),
         ] {
-            let Fetched::Refused { refusal } = xml::parse_with_limit(body, charset, 10_000).into()
+            let FetchResponse::Refused { refusal } =
+                xml::parse_with_limit(body, charset, 10_000).into()
             else {
                 panic!("it was taken: {body:?}");
             };

@@ -9,7 +9,7 @@ use super::phone;
 use super::{Media, Shell};
 use crate::admission::permission::Event;
 use crate::notices::Notice;
-use machine::{CallTime, GraphAction, Summary, abandoned};
+use machine::{CallTime, GraphAction, Summary, orphan_summary};
 use model::metric;
 use model::{Direction, HangupCause, NotificationTopic};
 use store::{CallEnd, CallStart, Conclusion, Farewell};
@@ -117,8 +117,12 @@ pub(in crate::call) async fn end_after_fault(services: &Services, view: &LiveCal
     view.log.close();
     let setup = view.setup.clone();
     let lived = services.clock.now().saturating_duration_since(view.arrived);
-    let summary =
-        abandoned(setup, view.answered(), CallTime(0).after(lived), HangupCause::InternalError);
+    let summary = orphan_summary(
+        setup,
+        view.answered(),
+        CallTime(0).after(lived),
+        HangupCause::InternalError,
+    );
     let direction = summary.direction.as_str();
     metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
         .increment(1);

@@ -130,7 +130,7 @@ impl Shell {
             }
             Err(error) => {
                 warn!(%error, "could not set up media");
-                self.step(at, Input::Cut { cause: HangupCause::InternalError });
+                self.step(at, Input::HangUp { cause: HangupCause::InternalError });
             }
         }
     }

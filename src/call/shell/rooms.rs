@@ -2,7 +2,10 @@
 
 use super::{Media, Shell};
 use crate::call::rooms::exit_id;
-use machine::{Notice, NoticeKind, RecordOrder, RoomNews, RoomOut, RoomWish, lasted};
+use machine::{
+    CallbackKind, CallbackRequest, LeaveReason, RecordingOrder, RoomCommand, RoomEvent,
+    set_mpc_duration,
+};
 use media::record::Format;
 use store::NewCallback;
 use xml::ast::Target;
@@ -10,26 +13,33 @@ use xml::ast::Target;
 use super::Input;
 
 impl Shell {
-    pub(super) fn room(&mut self, wish: RoomWish) {
+    pub(super) fn room(&mut self, wish: RoomCommand) {
         let rooms = self.services.rooms.clone();
         match wish {
-            RoomWish::Enter { entry } => match &self.media {
+            RoomCommand::Enter { entry } => match &self.media {
                 Media::Leg(leg) => {
                     rooms.enter(&self.view.setup, *entry, &self.mailbox, leg, self.services.uuid())
                 }
                 Media::None | Media::Offered(_) | Media::Awaited => {
-                    self.mailbox.tell(Input::Room { news: RoomNews::Out { why: RoomOut::Ended } });
+                    self.mailbox.tell(Input::Room {
+                        event: RoomEvent::MustLeave { reason: LeaveReason::Ended },
+                    });
                 }
             },
-            RoomWish::Leave { sounds, others_stay, was_last, over } => {
+            RoomCommand::Leave {
+                sounds,
+                if_others_stay: others_stay,
+                if_last: was_last,
+                end_params: over,
+            } => {
                 rooms.leave(self.call, &sounds, |left| {
                     let notices = if left.last { was_last } else { others_stay };
                     notices.into_iter().for_each(|notice| self.notify_out(notice));
                     for Target { url, method } in left.told {
                         if let Some(mut params) = over.as_deref().cloned() {
-                            lasted(&mut params, left.lasted);
-                            self.notify_out(Notice {
-                                kind: NoticeKind::MultiParty,
+                            set_mpc_duration(&mut params, left.lasted);
+                            self.notify_out(CallbackRequest {
+                                kind: CallbackKind::MultiParty,
                                 url,
                                 method,
                                 params,
@@ -38,18 +48,18 @@ impl Shell {
                     }
                 });
             }
-            RoomWish::Sound { items } => rooms.sound(self.call, &items),
-            RoomWish::Key { digit } => rooms.key(self.call, digit),
-            RoomWish::Ring { name, items } => rooms.ring(&self.view.setup, name, &items),
-            RoomWish::RingOver => rooms.ring_over(self.call),
-            RoomWish::Record { how, when_alone } => self.record_room(*how, when_alone),
+            RoomCommand::Sound { items } => rooms.sound(self.call, &items),
+            RoomCommand::Digit { digit } => rooms.key(self.call, digit),
+            RoomCommand::Ring { name, items } => rooms.ring(&self.view.setup, name, &items),
+            RoomCommand::StopRing => rooms.ring_over(self.call),
+            RoomCommand::Record { order: how, when_alone } => self.record_room(*how, when_alone),
         }
     }
 
     /// What tells that somebody is out: the next process would tell the same.
-    fn notify_out(&mut self, notice: Notice) {
+    fn notify_out(&mut self, notice: CallbackRequest) {
         let new = match notice.kind {
-            NoticeKind::MultiParty => {
+            CallbackKind::MultiParty => {
                 NewCallback { event_id: exit_id(&notice), ..self.callback(notice) }
             }
             _ => self.callback(notice),
@@ -57,7 +67,7 @@ impl Shell {
         self.write_callback(new);
     }
 
-    fn record_room(&mut self, how: RecordOrder, when_alone: bool) {
+    fn record_room(&mut self, how: RecordingOrder, when_alone: bool) {
         self.note_format(how.mp3);
         let id = how.id.unwrap_or_else(|| self.services.uuid());
         let url = self.services.recordings.url(id, Format::of(how.mp3).as_str());

@@ -1,5 +1,4 @@
 //! A call's orders to its leg, and the prompts that it plays.
-
 use std::sync::Arc;
 
 use tracing::warn;
@@ -7,7 +6,7 @@ use tracing::warn;
 use super::super::author;
 use super::leg_events;
 use super::{Media, Shell};
-use machine::{Aside, Input, MediaFact, MediaFault, MediaOrder, Sound};
+use machine::{Input, MediaCommand, MediaEvent, MediaFault, Overlay, Sound};
 use media::PlayItem;
 use media::prompt::Prompt;
 use model::Leg;
@@ -35,58 +34,58 @@ impl Shell {
         prompt
     }
 
-    pub(super) fn media(&mut self, order: MediaOrder) {
+    pub(super) fn media(&mut self, order: MediaCommand) {
         // Prompts are looked up before the leg is borrowed.
         let items = match &order {
-            MediaOrder::Play { items, .. }
-            | MediaOrder::Aside { aside: Aside { items, .. }, .. } => items
+            MediaCommand::Play { items, .. }
+            | MediaCommand::Overlay { overlay: Overlay { items, .. }, .. } => items
                 .iter()
                 .map(|i| PlayItem { prompt: self.prompt(&i.sound), repeat: i.repeat })
                 .collect(),
             _ => Vec::new(),
         };
-        if order == MediaOrder::Begin {
+        if order == MediaCommand::Begin {
             self.take_answer();
         }
         self.note_playing(&order);
-        if matches!(order, MediaOrder::Join | MediaOrder::Part) {
+        if matches!(order, MediaCommand::Join | MediaCommand::Unjoin) {
             let end = self.bridge().take();
             return self.bridge_media(&order, end);
         }
-        if let MediaOrder::Record { .. }
-        | MediaOrder::RecordGo { .. }
-        | MediaOrder::RecordPause { .. }
-        | MediaOrder::RecordStop { .. } = &order
+        if let MediaCommand::Record { .. }
+        | MediaCommand::RecordStart { .. }
+        | MediaCommand::RecordPause { .. }
+        | MediaCommand::RecordStop { .. } = &order
         {
             return self.record(order);
         }
-        if order == MediaOrder::Close {
+        if order == MediaCommand::Close {
             self.tapes.clear();
         }
         let Media::Leg(leg) = &self.media else {
-            if order == MediaOrder::Close {
+            if order == MediaCommand::Close {
                 self.media = Media::None;
             }
             return;
         };
         match order {
-            MediaOrder::Begin => leg.begin(),
-            MediaOrder::Open => {
+            MediaCommand::Begin => leg.begin(),
+            MediaCommand::Open => {
                 leg.open();
                 self.begin_to_look();
             }
-            MediaOrder::Play { play, .. } => leg.play(play, items),
-            MediaOrder::Aside { play, aside } => leg.play_aside(play, aside, items),
-            MediaOrder::Stop { play } => leg.stop(play),
-            MediaOrder::SendDigits { play, digits } => leg.send_digits(play, &digits),
-            MediaOrder::Listen { on } => leg.detect_voice(on),
-            MediaOrder::Beep { how } => leg.detect_beep(how),
-            MediaOrder::Join | MediaOrder::Part => {}
-            MediaOrder::Record { .. }
-            | MediaOrder::RecordGo { .. }
-            | MediaOrder::RecordPause { .. }
-            | MediaOrder::RecordStop { .. } => {}
-            MediaOrder::Close => {
+            MediaCommand::Play { play, .. } => leg.play(play, items),
+            MediaCommand::Overlay { play, overlay: aside } => leg.play_aside(play, aside, items),
+            MediaCommand::Stop { play } => leg.stop(play),
+            MediaCommand::SendDigits { play, digits } => leg.send_digits(play, &digits),
+            MediaCommand::DetectVoice { on } => leg.detect_voice(on),
+            MediaCommand::DetectBeep { settings: how } => leg.detect_beep(how),
+            MediaCommand::Join | MediaCommand::Unjoin => {}
+            MediaCommand::Record { .. }
+            | MediaCommand::RecordStart { .. }
+            | MediaCommand::RecordPause { .. }
+            | MediaCommand::RecordStop { .. } => {}
+            MediaCommand::Close => {
                 let measured = leg.stats().quality;
                 leg.close();
                 self.media = Media::None;
@@ -96,18 +95,18 @@ impl Shell {
     }
 
     /// Whoever writes this call's documents is told how much of what it says is heard.
-    pub(super) fn note_playing(&mut self, order: &MediaOrder) {
+    pub(super) fn note_playing(&mut self, order: &MediaCommand) {
         if !self.written {
             return;
         }
         let now = self.services.clock.now();
         let cut = match order {
-            MediaOrder::Play { play, .. } => {
+            MediaCommand::Play { play, .. } => {
                 self.playing = Some((*play, now));
                 None
             }
-            MediaOrder::Stop { play } => self.playing.take_if(|(playing, _)| playing == play),
-            MediaOrder::Close => self.playing.take(),
+            MediaCommand::Stop { play } => self.playing.take_if(|(playing, _)| playing == play),
+            MediaCommand::Close => self.playing.take(),
             _ => None,
         };
         if let Some((_, since)) = cut {
@@ -125,7 +124,7 @@ impl Shell {
                 warn!(%error, "could not set up media");
                 self.mailbox.tell(Input::Media {
                     leg: Leg::A,
-                    what: MediaFact::Lost { fault: MediaFault::DtlsFailed },
+                    event: MediaEvent::Lost { fault: MediaFault::DtlsFailed },
                 });
             }
         }

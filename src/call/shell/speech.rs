@@ -1,5 +1,4 @@
 //! What a call does with speech: hearing its caller, and telling the application what it sounds like so far.
-
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -9,7 +8,7 @@ use tracing::Instrument as _;
 use super::{Media, Shell};
 use crate::answer::{Hops, NoticeJob, Notifier};
 use crate::call::hearing::{Hearing, Listener};
-use machine::{Input, Notice, RecognitionId, SpeechFact, SpeechOrder};
+use machine::{CallbackRequest, Input, RecognitionId, SpeechCommand, SpeechEvent};
 
 /// Interim results that wait for the one before them: a second's. Those past them are stale before they could go out.
 const INTERIMS: usize = 5;
@@ -27,14 +26,15 @@ impl Drop for Interims {
 }
 
 impl Shell {
-    pub(super) fn recognise(&mut self, recognition: RecognitionId, order: SpeechOrder) {
+    pub(super) fn recognise(&mut self, recognition: RecognitionId, order: SpeechCommand) {
         match order {
-            SpeechOrder::Begin { how } => {
+            SpeechCommand::Begin { settings: how } => {
                 // The one before it is stopped.
                 self.hearing = None;
                 let recognisers = &self.services.recognisers;
                 if !recognisers.can_recognise(&how.language) {
-                    self.mailbox.tell(Input::Speech { recognition, what: SpeechFact::Unavailable });
+                    self.mailbox
+                        .tell(Input::Speech { recognition, event: SpeechEvent::Unavailable });
                 } else if let Media::Leg(leg) = &self.media {
                     let listener = Listener {
                         workers: self.services.media.workers(),
@@ -45,27 +45,26 @@ impl Shell {
                     self.hearing = Some(Hearing::begin(recognition, *how, leg, &listener));
                 }
             }
-            SpeechOrder::Finish => {
+            SpeechCommand::Finish => {
                 if let Some(hearing) =
                     self.hearing.as_ref().filter(|hearing| hearing.is(recognition))
                 {
                     hearing.finish();
                 }
             }
-            SpeechOrder::Stop => drop(self.hearing.take_if(|hearing| hearing.is(recognition))),
+            SpeechCommand::Stop => drop(self.hearing.take_if(|hearing| hearing.is(recognition))),
         }
     }
 
     /// Sends an interim result. It is worth nothing later, so the outbox has no part in it.
-    pub(super) fn interim(&mut self, notice: Notice) {
+    pub(super) fn interim(&mut self, notice: CallbackRequest) {
         let job = NoticeJob {
             call: self.call,
             notice,
             keys: self.keys.clone(),
             secrets: std::sync::Arc::default(),
             event_id: self.services.uuid(),
-            attempts: 0,
-            // As if it were a later stage: one attempt, whatever the URL's fragment says (`plivo-callbacks.md` §3.1).
+            attempts: 0, // As if it were a later stage: one attempt, whatever the URL's fragment says (`plivo-callbacks.md` §3.1).
             retries: 1,
             age: Duration::ZERO,
             hops: Hops::new(),

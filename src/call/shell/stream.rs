@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::{Media, Shell};
 use crate::stream::StreamJob;
-use machine::{CallTime, Input, StreamWish};
+use machine::{CallTime, Input, StreamCommand};
 use model::{Digit, StreamId};
 
 impl Shell {
-    pub(super) fn stream(&mut self, at: CallTime, id: StreamId, wish: StreamWish) {
+    pub(super) fn stream(&mut self, at: CallTime, id: StreamId, wish: StreamCommand) {
         let now = self.view.setup.started.plus(std::time::Duration::from_millis(at.0));
         match wish {
-            StreamWish::Open(order) => {
+            StreamCommand::Open(order) => {
                 self.view.streams.opening(id, &order, now);
                 let mailbox = self.mailbox.clone();
                 let job = StreamJob {
@@ -21,12 +21,12 @@ impl Shell {
                     order: *order,
                     keys: self.keys.clone(),
                     sink: Arc::new(move |what| {
-                        mailbox.tell(Input::Stream { stream: id, what });
+                        mailbox.tell(Input::Stream { stream: id, event: what });
                     }),
                 };
                 self.streaming = Some(self.services.streams.open(job));
             }
-            StreamWish::Begin => {
+            StreamCommand::Begin => {
                 self.view.streams.began(id, now);
                 let workers = self.services.media.workers();
                 match (&self.streaming, &self.media) {
@@ -38,7 +38,7 @@ impl Shell {
                     (Some(_) | None, _) => {}
                 }
             }
-            StreamWish::Close { dropped } => {
+            StreamCommand::Close { dropped } => {
                 self.view.streams.ended(id, dropped, now);
                 self.streaming.take_if(|streaming| streaming.id() == id);
             }

@@ -1,5 +1,4 @@
 //! A call's recordings: their names, and what is to become of them. Dropping one ends it.
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,18 +8,20 @@ use uuid::Uuid;
 
 use super::super::recordings::{ActionAsked, OfRoom, Taking};
 use super::{Media, Shell};
-use machine::{Input, MediaOrder, RecordEnd, RecordFact, RecordId, RecordOrder};
+use machine::{
+    Input, MediaCommand, RecordingEndReason, RecordingEvent, RecordingId, RecordingOrder,
+};
 use media::record::{Format, PausableSource, Pause, RATE, RecordingHandle};
 use media::{Buffering, TapReader, TapSides};
 use model::Digit;
 
 /// The recordings of a call that are not over.
 #[derive(Default)]
-pub(super) struct Tapes(BTreeMap<RecordId, One>);
+pub(super) struct Tapes(BTreeMap<RecordingId, One>);
 
 struct One {
     id: Uuid,
-    order: RecordOrder,
+    order: RecordingOrder,
     pause: Pause,
     /// None before it begins.
     tape: Option<RecordingHandle>,
@@ -31,7 +32,7 @@ struct One {
 
 impl Tapes {
     /// One is over. `awaited`: the machine waits for that, and asks the action.
-    pub(super) fn ended(&mut self, record: RecordId, awaited: bool) {
+    pub(super) fn ended(&mut self, record: RecordingId, awaited: bool) {
         if let Some(action) = self.0.remove(&record).and_then(|one| one.action).filter(|_| awaited)
         {
             let _ = action.send(());
@@ -46,12 +47,15 @@ impl Tapes {
 
 impl Shell {
     /// An order about a recording.
-    pub(super) fn record(&mut self, order: MediaOrder) {
+    pub(super) fn record(&mut self, order: MediaCommand) {
         match order {
-            MediaOrder::Record { record, how } => {
+            MediaCommand::Record { recording: record, order: how } => {
                 let id = how.id.unwrap_or_else(|| self.services.uuid());
                 let url = self.services.recordings.url(id, Format::of(how.mp3).as_str());
-                self.mailbox.tell(Input::Recorded { record, what: RecordFact::Ready { id, url } });
+                self.mailbox.tell(Input::Recording {
+                    recording: record,
+                    event: RecordingEvent::Ready { id, url },
+                });
                 self.note_format(how.mp3);
                 let held = how.held;
                 let (pause, key) = (Pause::default(), Arc::default());
@@ -62,15 +66,16 @@ impl Shell {
                     self.roll(record);
                 }
             }
-            MediaOrder::RecordGo { record } => self.roll(record),
-            MediaOrder::RecordPause { record, on } => {
+            MediaCommand::RecordStart { recording: record } => self.roll(record),
+            MediaCommand::RecordPause { recording: record, on } => {
                 if let Some(one) = self.tapes.0.get(&record) {
                     one.pause.set(on);
                 }
             }
-            MediaOrder::RecordStop { record, end, key } => {
+            MediaCommand::RecordStop { recording: record, reason: end, key } => {
                 // Another document has taken over: no action follows.
-                let dropped = end == RecordEnd::Stopped && !self.stepper.machine().awaits(record);
+                let dropped =
+                    end == RecordingEndReason::Stopped && !self.stepper.machine().awaits(record);
                 match self.tapes.0.get_mut(&record) {
                     Some(One { tape: Some(tape), action, key: of, .. }) => {
                         if let Some(key) = key {
@@ -99,7 +104,7 @@ impl Shell {
     }
 
     /// A recording of this call's, or of the room that it is in.
-    pub(super) fn taking(&self, id: Uuid, room: Option<OfRoom>, order: RecordOrder) -> Taking {
+    pub(super) fn taking(&self, id: Uuid, room: Option<OfRoom>, order: RecordingOrder) -> Taking {
         let (setup, view, standing) = (&self.view.setup, self.view.clone(), self.view.clone());
         Taking {
             id,
@@ -118,19 +123,20 @@ impl Shell {
     }
 
     /// A recording begins.
-    fn roll(&mut self, record: RecordId) {
+    fn roll(&mut self, record: RecordingId) {
         let Some(one) = self.tapes.0.get(&record).filter(|one| one.tape.is_none()) else { return };
         let (asks, by_call) = oneshot::channel();
         let action = ActionAsked { by_call, key: one.key.clone() };
         let begun = match &self.media {
             Media::Leg(leg) => {
                 let line = TapReader::new(leg.tap(TapSides::Both), RATE, Buffering::Jitter);
-                let source = Box::new(PausableSource::new(line, one.pause.clone(), one.order.own));
+                let source =
+                    Box::new(PausableSource::new(line, one.pause.clone(), one.order.peer_only));
                 let taking =
                     Taking { action: Some(action), ..self.taking(one.id, None, one.order.clone()) };
                 let mailbox = self.mailbox.clone();
                 let told = move |what| {
-                    mailbox.tell(Input::Recorded { record, what });
+                    mailbox.tell(Input::Recording { recording: record, event: what });
                 };
                 self.services.recordings.begin(taking, source, told)
             }
@@ -143,9 +149,15 @@ impl Shell {
                 }
             }
             Err(why) => {
-                let (end, why) = (RecordEnd::Failed, Some(why.to_owned()));
-                let what = RecordFact::Ended { end, duration_ms: 0, start_ms: 0, end_ms: 0, why };
-                self.mailbox.tell(Input::Recorded { record, what });
+                let (end, why) = (RecordingEndReason::Failed, Some(why.to_owned()));
+                let what = RecordingEvent::Ended {
+                    reason: end,
+                    duration_ms: 0,
+                    start_ms: 0,
+                    end_ms: 0,
+                    error: why,
+                };
+                self.mailbox.tell(Input::Recording { recording: record, event: what });
             }
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use machine::{FetchKind, InstructionOutcome, NoticeKind, Params};
+use machine::{CallbackKind, FetchKind, InstructionOutcome, Params};
 use model::{HangupCause, Method};
 use xml::ast::Finding;
 
@@ -114,7 +114,7 @@ pub enum Event {
     },
     /// A callback; `sent` is false where it was only to be shown.
     Callback {
-        kind: NoticeKind,
+        kind: CallbackKind,
         method: Method,
         url: String,
         params: Params,

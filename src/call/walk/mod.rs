@@ -20,10 +20,10 @@ pub use event::{Event, Heard, Step, Walked};
 
 use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
 use machine::{
-    CallSetup, CallState, CallTime, CallUrls, Destination, DialOrder, GraphAction, GraphOutcome,
-    Input, InstructionOutcome, LegNews, LegWish, Machine, MachineLimits, MediaFact, MediaOrder,
-    NoticeKind, Output, PlayId, RecordEnd, RecordFact, RoomNews, RoomOut, RoomWish, StreamFact,
-    StreamWish, Summary, Termination,
+    BLegCommand, BLegEvent, CallSetup, CallState, CallTime, CallUrls, CallbackKind, Destination,
+    DialOrder, GraphAction, GraphOutcome, Input, InstructionOutcome, LeaveReason, Machine,
+    MachineLimits, MediaCommand, MediaEvent, Output, PlayId, RecordingEndReason, RecordingEvent,
+    RoomCommand, RoomEvent, StreamCommand, StreamEvent, Summary, Termination,
 };
 use model::Clock;
 use model::{
@@ -231,7 +231,7 @@ impl Walk<'_> {
 
     /// What happens next, its time being now.
     fn next_fact(&mut self) -> Input {
-        let timer = self.machine.poll_timeout();
+        let timer = self.machine.poll_timeout().map(|(at, _)| at);
         if let Some((&(at, order), _)) = self.coming.first_key_value()
             && timer.is_none_or(|timer| at <= timer)
             && let Some(fact) = self.coming.remove(&(at, order))
@@ -250,7 +250,7 @@ impl Walk<'_> {
                 Input::Timer
             }
             // A machine that waits for nothing is a fault of ours.
-            None => Input::Cut { cause: HangupCause::InternalError },
+            None => Input::HangUp { cause: HangupCause::InternalError },
         }
     }
 
@@ -337,18 +337,18 @@ impl Walk<'_> {
                     |_, fact| !matches!(fact, Input::Fetched { fetch, .. } if *fetch == unwanted),
                 );
             }
-            Output::Media { leg: Leg::A, order } => self.media(order),
+            Output::Media { leg: Leg::A, command: order } => self.media(order),
             // Nobody else is in this call, and prompts are read, not spoken.
             Output::Media { leg: Leg::B(_), .. } | Output::Prepare { .. } => {}
             // The caller types and does not speak.
             Output::Speech { .. } => {}
             Output::Dial { order } => self.dial(&order),
-            Output::Order { call, leg } => self.order_leg(call, &leg),
-            Output::Room { room } => self.room(&room),
+            Output::BLeg { call, command: leg } => self.order_leg(call, &leg),
+            Output::Room { command: room } => self.room(&room),
             // The walked call is nobody's B-leg.
-            Output::News { .. } => {}
-            Output::Stream { stream, wish } => self.stream(stream, wish),
-            Output::Notify { notice } => self.callback(notice).await,
+            Output::ALeg { .. } => {}
+            Output::Stream { stream, command: wish } => self.stream(stream, wish),
+            Output::Callback { callback: notice } => self.callback(notice).await,
             Output::Instruction { element, line, outcome, note } => {
                 if outcome == InstructionOutcome::Started
                     && matches!(element.as_str(), "GetInput" | "GetDigits")
@@ -386,78 +386,80 @@ impl Walk<'_> {
         };
         self.tell(Event::Calls { to, position: order.position });
         let callee = self.job.caller.callee;
-        let mut comes = |ms, news| self.comes(ms, Input::Dialled { call, news });
-        comes(0, LegNews::Placed);
-        comes(0, LegNews::Ringing);
+        let mut comes = |ms, news| self.comes(ms, Input::BLeg { call, event: news });
+        comes(0, BLegEvent::Placed);
+        comes(0, BLegEvent::Ringing);
         match callee {
-            Callee::Answers => comes(CALLEE_RINGS_MS, LegNews::Answered),
+            Callee::Answers => comes(CALLEE_RINGS_MS, BLegEvent::Answered),
             Callee::Declines => {
-                comes(CALLEE_RINGS_MS, LegNews::Ended { cause: HangupCause::Rejected })
+                comes(CALLEE_RINGS_MS, BLegEvent::Ended { cause: HangupCause::Rejected })
             }
-            Callee::Busy => comes(0, LegNews::Ended { cause: HangupCause::UserBusy }),
+            Callee::Busy => comes(0, BLegEvent::Ended { cause: HangupCause::UserBusy }),
             Callee::Absent => {}
         }
     }
 
     /// A room of its own: nobody else comes, and after a while it ends.
-    fn room(&mut self, wish: &RoomWish) {
+    fn room(&mut self, wish: &RoomCommand) {
         match wish {
-            RoomWish::Enter { .. } => {
-                let entered = RoomNews::Entered {
+            RoomCommand::Enter { .. } => {
+                let entered = RoomEvent::Entered {
                     room: uuid::Uuid::nil(),
                     member: 1,
                     first: true,
-                    begins: true,
-                    starts: true,
+                    active: true,
+                    starts_room: true,
                     room_left_ms: None,
                 };
-                self.comes(0, Input::Room { news: entered });
+                self.comes(0, Input::Room { event: entered });
                 self.comes(
                     CALLEE_TALKS_MS,
-                    Input::Room { news: RoomNews::Out { why: RoomOut::Ended } },
+                    Input::Room { event: RoomEvent::MustLeave { reason: LeaveReason::Ended } },
                 );
             }
-            RoomWish::Leave { .. } => {
+            RoomCommand::Leave { .. } => {
                 self.coming.retain(|_, fact| !matches!(fact, Input::Room { .. }))
             }
-            RoomWish::Sound { .. }
-            | RoomWish::Key { .. }
-            | RoomWish::Record { .. }
-            | RoomWish::Ring { .. }
-            | RoomWish::RingOver => {}
+            RoomCommand::Sound { .. }
+            | RoomCommand::Digit { .. }
+            | RoomCommand::Record { .. }
+            | RoomCommand::Ring { .. }
+            | RoomCommand::StopRing => {}
         }
     }
 
-    fn order_leg(&mut self, of: CallUuid, wish: &LegWish) {
+    fn order_leg(&mut self, of: CallUuid, wish: &BLegCommand) {
         match wish {
-            LegWish::Proceed => self.comes(0, Input::Dialled { call: of, news: LegNews::Ready }),
-            LegWish::Join => {
-                let news = LegNews::Ended { cause: HangupCause::CallerHangup };
-                self.comes(CALLEE_TALKS_MS, Input::Dialled { call: of, news });
+            BLegCommand::Proceed => {
+                self.comes(0, Input::BLeg { call: of, event: BLegEvent::Ready })
             }
-            LegWish::Ask { .. } => {}
-            LegWish::HangUp { .. } => {
+            BLegCommand::Join => {
+                let news = BLegEvent::Ended { cause: HangupCause::CallerHangup };
+                self.comes(CALLEE_TALKS_MS, Input::BLeg { call: of, event: news });
+            }
+            BLegCommand::Forward { .. } => {}
+            BLegCommand::HangUp { .. } => {
                 self.coming
-                    .retain(|_, fact| !matches!(fact, Input::Dialled { call, .. } if *call == of));
+                    .retain(|_, fact| !matches!(fact, Input::BLeg { call, .. } if *call == of));
             }
         }
     }
 
     /// A stream's server takes it, and closes it after a while; no sound is sent.
-    fn stream(&mut self, stream: StreamId, wish: StreamWish) {
+    fn stream(&mut self, stream: StreamId, wish: StreamCommand) {
         match wish {
-            StreamWish::Open(order) => {
+            StreamCommand::Open(order) => {
                 self.tell(Event::Stream {
                     url: order.url.0.to_string(),
                     keeps_call: order.keep_call_alive,
                 });
-                self.comes(0, Input::Stream { stream, what: StreamFact::Opened });
+                self.comes(0, Input::Stream { stream, event: StreamEvent::Opened });
                 if order.keep_call_alive {
-                    self.comes(STREAMS_MS, Input::Stream { stream, what: StreamFact::Closed });
+                    self.comes(STREAMS_MS, Input::Stream { stream, event: StreamEvent::Closed });
                 }
             }
-            StreamWish::Begin => {}
-            StreamWish::Close { .. } => {
+            StreamCommand::Begin => {}
+            StreamCommand::Close { .. } => {
                 self.coming.retain(
                     |_, fact| !matches!(fact, Input::Stream { stream: of, .. } if *of == stream),
                 );
@@ -473,20 +475,22 @@ impl Walk<'_> {
         }
     }
 
-    fn media(&mut self, order: MediaOrder) {
+    fn media(&mut self, order: MediaCommand) {
         let leg = Leg::A;
         match order {
-            MediaOrder::Begin => self.comes(0, Input::Media { leg, what: MediaFact::Connected }),
+            MediaCommand::Begin => {
+                self.comes(0, Input::Media { leg, event: MediaEvent::Connected })
+            }
             // Nobody asks for it over REST, and a walked call is nobody's leg.
-            MediaOrder::Open
-            | MediaOrder::Listen { .. }
-            | MediaOrder::Beep { .. }
-            | MediaOrder::Aside { .. }
-            | MediaOrder::RecordGo { .. }
-            | MediaOrder::RecordPause { .. }
-            | MediaOrder::Join
-            | MediaOrder::Part => {}
-            MediaOrder::Play { play, items } => {
+            MediaCommand::Open
+            | MediaCommand::DetectVoice { .. }
+            | MediaCommand::DetectBeep { .. }
+            | MediaCommand::Overlay { .. }
+            | MediaCommand::RecordStart { .. }
+            | MediaCommand::RecordPause { .. }
+            | MediaCommand::Join
+            | MediaCommand::Unjoin => {}
+            MediaCommand::Play { play, items } => {
                 self.stop_playing();
                 let (heard, length) = length::of(&items);
                 self.playing = Some(play);
@@ -497,34 +501,43 @@ impl Walk<'_> {
                     self.comes(length.once_ms, Input::Played { leg, play });
                 }
             }
-            MediaOrder::Stop { play } => {
+            MediaCommand::Stop { play } => {
                 if self.playing == Some(play) {
                     self.stop_playing();
                 }
             }
             // The caller says nothing.
-            MediaOrder::Record { record, how } => {
+            MediaCommand::Record { recording: record, order: how } => {
                 let (id, url) = (uuid::Uuid::nil(), String::new());
-                self.comes(0, Input::Recorded { record, what: RecordFact::Ready { id, url } });
+                self.comes(
+                    0,
+                    Input::Recording {
+                        recording: record,
+                        event: RecordingEvent::Ready { id, url },
+                    },
+                );
                 if let Some(silence_ms) = how.silence_ms {
                     let (end, ms) = match silence_ms < how.max_ms {
-                        true => (RecordEnd::Silence, silence_ms),
-                        false => (RecordEnd::MaxLength, how.max_ms),
+                        true => (RecordingEndReason::Silence, silence_ms),
+                        false => (RecordingEndReason::MaxLength, how.max_ms),
                     };
-                    self.comes(ms, Input::Recorded { record, what: heard_out(end, ms) });
+                    self.comes(
+                        ms,
+                        Input::Recording { recording: record, event: heard_out(end, ms) },
+                    );
                 }
             }
-            MediaOrder::RecordStop { record: stopped, end, .. } => {
-                let is_its = |fact: &Input| matches!(fact, Input::Recorded { record, what: RecordFact::Ended { .. } } if *record == stopped);
+            MediaCommand::RecordStop { recording: stopped, reason: end, .. } => {
+                let is_its = |fact: &Input| matches!(fact, Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } if *record == stopped);
                 self.coming.retain(|_, fact| !is_its(fact));
-                self.comes(0, Input::Recorded { record: stopped, what: heard_out(end, 0) });
+                self.comes(0, Input::Recording { recording: stopped, event: heard_out(end, 0) });
             }
-            MediaOrder::SendDigits { play, digits } => {
+            MediaCommand::SendDigits { play, digits } => {
                 let ms = length::of_tones(&digits);
                 self.tell(Event::Tones { digits, ms });
                 self.comes(ms, Input::DigitsSent { leg, play });
             }
-            MediaOrder::Close => self.stop_playing(),
+            MediaCommand::Close => self.stop_playing(),
         }
     }
 
@@ -582,16 +595,16 @@ impl Walk<'_> {
     }
 
     /// Whether the callback has nowhere to go: the answer document was a file.
-    fn is_nowhere(&self, notice: &machine::Notice) -> bool {
+    fn is_nowhere(&self, notice: &machine::CallbackRequest) -> bool {
         self.job.document.is_some()
-            && notice.kind == NoticeKind::Hangup
+            && notice.kind == CallbackKind::Hangup
             && notice.url == self.job.calling.urls.answer
     }
 }
 
 /// A recording that nobody made.
-fn heard_out(end: RecordEnd, duration_ms: u64) -> RecordFact {
-    RecordFact::Ended { end, duration_ms, start_ms: 0, end_ms: 0, why: None }
+fn heard_out(end: RecordingEndReason, duration_ms: u64) -> RecordingEvent {
+    RecordingEvent::Ended { reason: end, duration_ms, start_ms: 0, end_ms: 0, error: None }
 }
 
 /// Meta's webhook of a call's end.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Walk;
 use super::event::{Event, millis};
 use crate::answer::{DocumentBody, FetchJob, Hop, Hops, NoticeJob, NoticeOutcome, Sent, Validity};
-use machine::{FetchFailure, FetchId, FetchKind, Fetched, Input, Notice, Params};
+use machine::{CallbackRequest, FetchFailure, FetchId, FetchKind, FetchResponse, Input, Params};
 use model::Method;
 use xml::ast::{DocUrl, Severity};
 use xml::{self, ParseOutcome};
@@ -141,7 +141,7 @@ impl Walk<'_> {
                         first.message
                     ));
                 }
-                Ok(Fetched::from(parsed))
+                Ok(FetchResponse::from(parsed))
             }
             Err(failure) => {
                 let why = failure.to_string();
@@ -154,7 +154,7 @@ impl Walk<'_> {
     }
 
     /// Sends a callback, or shows it.
-    pub(super) async fn callback(&mut self, notice: Notice) {
+    pub(super) async fn callback(&mut self, notice: CallbackRequest) {
         let is_nowhere = self.is_nowhere(&notice);
         let (kind, method, url) = (notice.kind, notice.method, notice.url.0.to_string());
         let params = notice.params.clone();

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::meta::{CallAnswer, CallId, CallRequest, SdpType, Session, callback_data};
 use machine::{
-    CallSetup, FetchFailure, Fetched, GraphAction, GraphOutcome, Notice, Outbound, Params,
-    PhoneStatus, Refusal, Termination,
+    CallSetup, CallbackRequest, FetchFailure, FetchResponse, GraphAction, GraphOutcome, Outbound,
+    Params, PhoneStatus, Refusal, Termination,
 };
 use media::sdp::REDACTED_MAX;
 use model::{CallType, Direction, Method, Wacid};
@@ -140,22 +140,22 @@ impl Body {
     }
 
     /// A callback as it went out.
-    pub(super) fn notice(notice: &Notice) -> Self {
+    pub(super) fn notice(notice: &CallbackRequest) -> Self {
         Self::form(notice.method, &notice.url.0, &notice.params)
     }
 
     /// What came of a fetch; `status` where it is known.
-    pub(super) fn fetched(result: &Result<Fetched, FetchFailure>) -> Self {
+    pub(super) fn fetched(result: &Result<FetchResponse, FetchFailure>) -> Self {
         match result {
-            Ok(Fetched::Document { document }) => {
+            Ok(FetchResponse::Document { document }) => {
                 Self::new(Sent::In, "200", Kind::Xml, &document.source, Kept::Whole)
             }
-            Ok(Fetched::Refused { refusal: Refusal { findings, .. } }) => Self::none(
+            Ok(FetchResponse::Refused { refusal: Refusal { findings, .. } }) => Self::none(
                 Sent::In,
                 format!("200, refused: {} findings", findings.len()),
                 Kept::Not,
             ),
-            Ok(Fetched::Ignored) => Self::none(Sent::In, "2xx", Kept::Not),
+            Ok(FetchResponse::Ignored) => Self::none(Sent::In, "2xx", Kept::Not),
             Err(FetchFailure::Status { status }) => {
                 Self::none(Sent::In, status.to_string(), Kept::Not)
             }

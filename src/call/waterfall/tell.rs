@@ -7,13 +7,13 @@ use uuid::Uuid;
 use super::bodies::{self, Body, Kept, Sent};
 use super::{Asked, Drawing, WEBHOOK};
 use crate::meta::SdpType;
-use machine::{CallSetup, Notice};
+use machine::{CallSetup, CallbackRequest};
 use model::{CallType, Direction};
 
 /// What a call begins with: Meta's webhook, or somebody's word.
 fn began_by(setup: &CallSetup) -> &'static str {
     match (&setup.outbound, setup.call_type) {
-        (Some(placed), _) if placed.dialled.is_some() => "dialled by the A-leg",
+        (Some(placed), _) if placed.b_leg.is_some() => "dialled by the A-leg",
         (Some(_), _) => "order to call",
         (None, CallType::Web) => "call from the phone",
         (None, CallType::Whatsapp) => WEBHOOK,
@@ -50,7 +50,7 @@ impl Drawing {
     }
 
     /// A callback that the machine wishes for.
-    pub(super) fn notice(&mut self, notice: &Notice) {
+    pub(super) fn notice(&mut self, notice: &CallbackRequest) {
         if self.notices.len() < super::BARS_MAX {
             self.notices.push((notice.kind.as_str(), Body::notice(notice)));
         }
@@ -58,7 +58,7 @@ impl Drawing {
 
     /// What callbacks carried: as the machine wished for it where it wished for one of that kind only, else as the outbox
     /// has it.
-    pub(super) fn tell_callbacks(&mut self, outbox: &BTreeMap<Uuid, Notice>) {
+    pub(super) fn tell_callbacks(&mut self, outbox: &BTreeMap<Uuid, CallbackRequest>) {
         for (place, kind, event) in std::mem::take(&mut self.callbacks) {
             let Some(bar) = self.fall.bars.get_mut(place) else { continue };
             let row = event.and_then(|event| outbox.get(&event)).map(Body::notice);

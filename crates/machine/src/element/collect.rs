@@ -4,76 +4,26 @@
 //! said, or nothing. Type-ahead is taken first, as if pressed the moment the attempt began. Whichever starts first wins:
 //! a key stops the recognition, and once words are heard keys mean nothing.
 
-mod picture;
-
-use super::hear::Hearing;
-use super::{Early, Stretch};
-use crate::desk::{Desk, foreign};
-use crate::keys::KeyBuffer;
-use crate::recognition::{RecognitionId, SpeechFact};
+use super::Flow;
+use super::prompt::PromptPart;
+use super::speech_input::SpeechInput;
+use super::wait::EarlyEnd;
+use crate::activity::{self, Activity, Completion, Env, Progress, Stop};
+use crate::context::CallContext;
+use crate::contract::display::foreign;
+use crate::contract::{
+    MediaCommand, Param, Params, PlayId, RecognitionId, SoundItem, SpeechEvent, VoiceEvent,
+};
+use crate::digits::{DigitBuffer, Key, Rules};
+use crate::params;
+use crate::snapshot::{SnapshotBuilder, text, word};
 use crate::timers::Timer;
-use crate::{MediaOrder, Param, Params, PlayId, SoundItem, Voice, params};
 use model::Digit;
 use xml::ast::Target;
 
-/// A set of keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct KeySet(u16);
-
-impl KeySet {
-    /// `0-9 * #`; letters never reach a collection.
-    pub(super) fn all() -> Self {
-        Self(0x0fff)
-    }
-    pub(super) fn of(digits: &[Digit]) -> Self {
-        Self(digits.iter().fold(0, |set, d| set | 1 << d.event()))
-    }
-    fn has(self, digit: Digit) -> bool {
-        self.0 & 1 << digit.event() != 0
-    }
-}
-
-/// What a key means to a collection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rules {
-    pub(super) hears_keys: bool,
-    /// Ends the input, is no part of it.
-    pub(super) finish: Option<Digit>,
-    /// So many keys are an input.
-    pub(super) count: usize,
-    pub(super) valid: KeySet,
-    /// `log="false"`.
-    pub(crate) hidden: bool,
-}
-
-impl Rules {
-    /// Rules under which all keys are alike.
-    pub(crate) fn taking_all() -> Self {
-        Self {
-            hears_keys: true,
-            finish: None,
-            count: usize::MAX,
-            valid: KeySet::all(),
-            hidden: false,
-        }
-    }
-
-    /// A key that means the same here and does not tell which was pressed: the finishing key stays itself,
-    /// every valid one becomes the first valid one, every invalid one the first invalid one.
-    pub(crate) fn stand_in(&self, digit: Digit) -> Digit {
-        if digit.is_letter() || self.finish == Some(digit) {
-            return digit;
-        }
-        (0..12)
-            .filter_map(Digit::from_event)
-            .find(|d| self.finish != Some(*d) && self.valid.has(*d) == self.valid.has(digit))
-            .unwrap_or(digit)
-    }
-}
-
 /// The clocks of a collection; each is `None` where the element has no such clock.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clocks {
+pub(super) struct Timeouts {
     /// D, restarted by each key.
     pub(super) inter_digit_ms: u64,
     /// X, from the end of the prompt or the barge-in.
@@ -83,25 +33,24 @@ pub(super) struct Clocks {
 }
 
 /// Where the keys go.
-#[derive(Clone)]
-pub(crate) struct Action {
-    pub(crate) target: Target,
-    pub(crate) redirect: bool,
+pub(super) struct Action {
+    pub(super) target: Target,
+    pub(super) redirect: bool,
     /// The parameters that carry the keys.
     pub(super) params: fn(Param) -> Params,
 }
 
 /// What became of a collection.
-pub(crate) enum Collected {
+enum AttemptResult {
     /// It goes on.
     More,
     /// All attempts are used up.
     NoInput,
-    Input(Entered),
+    Input(CallerInput),
 }
 
 /// What the caller entered.
-pub(crate) enum Entered {
+enum CallerInput {
     Digits(Param),
     /// `confidence` in per cent.
     Speech {
@@ -115,7 +64,7 @@ enum Phase {
     Prompt(PlayId),
     /// A wait within the prompt, that what is heard may end.
     Quiet {
-        early: Early,
+        early: EarlyEnd,
     },
     Listening,
     /// The caller has spoken: what was said is being found out.
@@ -125,7 +74,7 @@ enum Phase {
 }
 
 /// What one key did.
-enum Pressed {
+enum DigitEffect {
     Unheard,
     More,
     Complete,
@@ -135,11 +84,11 @@ enum Pressed {
 }
 
 /// A `GetInput` or `GetDigits` being carried out.
-pub(crate) struct Collection {
+pub(super) struct InputCollector {
     rules: Rules,
-    clocks: Clocks,
+    clocks: Timeouts,
     attempts_left: u8,
-    prompt: Vec<Stretch>,
+    prompt: Vec<PromptPart>,
     /// The next stretch of the prompt.
     next: usize,
     invalid_sound: Option<SoundItem>,
@@ -147,16 +96,16 @@ pub(crate) struct Collection {
     digits: String,
     /// One of `digits` must stay out of logs.
     secret: bool,
-    hearing: Option<Hearing>,
+    hearing: Option<SpeechInput>,
     phase: Phase,
 }
 
-impl Collection {
+impl InputCollector {
     pub(super) fn new(
         rules: Rules,
-        clocks: Clocks,
+        clocks: Timeouts,
         attempts: u8,
-        prompt: Vec<Stretch>,
+        prompt: Vec<PromptPart>,
         invalid_sound: Option<SoundItem>,
         action: Option<Action>,
     ) -> Self {
@@ -177,325 +126,305 @@ impl Collection {
     }
 
     /// Speech is listened for as well.
-    pub(super) fn hearing(mut self, hearing: Hearing) -> Self {
+    pub(super) fn hearing(mut self, hearing: SpeechInput) -> Self {
         self.hearing = Some(hearing);
         self
     }
 
-    /// Whether its keys must stay out of logs.
-    pub(crate) fn hides_keys(&self) -> bool {
-        self.rules.hidden
+    /// Begins the first attempt.
+    pub(super) fn start(mut self, env: &mut Env<'_>) -> Flow {
+        let collected = self.next_attempt(env);
+        match self.finished(env, collected) {
+            Some(finished) => Flow::Finished(finished),
+            None => Flow::run(self),
+        }
     }
 
-    pub(crate) fn rules(&self) -> Rules {
-        self.rules
+    /// How the element ended. `None` while the collection goes on.
+    fn finished(&mut self, env: &mut Env<'_>, collected: AttemptResult) -> Option<Completion> {
+        let entered = match collected {
+            AttemptResult::More => return None,
+            AttemptResult::NoInput => None,
+            AttemptResult::Input(entered) => Some(entered),
+        };
+        env.keys.clear(self.rules.hidden);
+        let note = if entered.is_some() { "input" } else { "no input" };
+        let action = entered.and_then(|entered| self.action(entered));
+        Some(Completion::done(note).with_action(action))
+    }
+
+    fn progress(&mut self, env: &mut Env<'_>, collected: AttemptResult) -> Progress {
+        self.finished(env, collected).map_or(Progress::Pending, Progress::Finished)
     }
 
     /// Whether that is its prompt, or the sound an invalid key brings.
-    pub(crate) fn is_playing(&self, which: PlayId) -> bool {
+    fn is_playing(&self, which: PlayId) -> bool {
         matches!(self.phase, Phase::Prompt(play) | Phase::Invalid(play) if play == which)
     }
 
     /// Where that is to go, and the parameters that carry it.
-    pub(crate) fn action(self, entered: Entered) -> Option<(Action, Params)> {
-        let action = self.action?;
+    fn action(&mut self, entered: CallerInput) -> Option<activity::Action> {
+        let Action { target, redirect, params } = self.action.take()?;
         let params = match entered {
-            Entered::Digits(digits) => (action.params)(digits),
-            Entered::Speech { text, confidence } => params::speech_of_get_input(text, confidence),
+            CallerInput::Digits(digits) => params(digits),
+            CallerInput::Speech { text, confidence } => params::get_input_speech(text, confidence),
         };
-        Some((action, params))
-    }
-
-    /// Whether it waits for that recognition.
-    pub(crate) fn recognises(&self, recognition: RecognitionId) -> bool {
-        self.hearing.as_ref().is_some_and(|hearing| hearing.is(recognition))
-    }
-
-    /// Begins the first attempt.
-    pub(crate) fn begin(&mut self, desk: &mut Desk, keys: &mut KeyBuffer) -> Collected {
-        self.next_attempt(desk, keys)
+        Some(activity::Action { target, redirect, params, repeat_after_hangup: false })
     }
 
     /// A playlist came to its end.
-    pub(crate) fn played(
-        &mut self,
-        desk: &mut Desk,
-        keys: &mut KeyBuffer,
-        which: PlayId,
-    ) -> Collected {
+    fn sound_played(&mut self, env: &mut Env<'_>, which: PlayId) -> AttemptResult {
         match self.phase {
             Phase::Prompt(play) if play == which => {
-                self.go_on(desk);
-                Collected::More
+                self.go_on(env.ctx);
+                AttemptResult::More
             }
-            Phase::Invalid(play) if play == which => self.next_attempt(desk, keys),
+            Phase::Invalid(play) if play == which => self.next_attempt(env),
             // One that was stopped in the moment it ended.
             Phase::Prompt(_)
             | Phase::Quiet { .. }
             | Phase::Invalid(_)
             | Phase::Listening
-            | Phase::Transcribing => Collected::More,
+            | Phase::Transcribing => AttemptResult::More,
         }
     }
 
     /// A key was pressed.
-    pub(crate) fn pressed(
-        &mut self,
-        desk: &mut Desk,
-        keys: &mut KeyBuffer,
-        digit: Digit,
-        hidden: bool,
-    ) -> Collected {
-        if !self.rules.hears_keys || self.hearing.as_ref().is_some_and(Hearing::has_won) {
-            return Collected::More;
+    fn pressed(&mut self, env: &mut Env<'_>, key: Key) -> AttemptResult {
+        if !self.rules.hears_keys || self.hearing.as_ref().is_some_and(SpeechInput::has_won) {
+            return AttemptResult::More;
         }
         match self.phase {
             Phase::Listening => {}
             // The speech came first. Should it turn out to have no words, the next attempt begins with this key.
             Phase::Transcribing => {
-                keys.push(digit, hidden);
-                return Collected::More;
+                env.keys.push(key);
+                return AttemptResult::More;
             }
             // Barge-in: the rest of the prompt is skipped, the clocks start now.
             Phase::Prompt(_) | Phase::Quiet { .. } => {
-                self.stop_prompt(desk);
-                self.start_execution(desk);
+                self.stop_prompt(env.ctx);
+                self.start_execution(env.ctx);
             }
             // The key interrupts the sound and is the first of the next attempt.
             Phase::Invalid(play) => {
-                desk.media(MediaOrder::Stop { play });
+                env.ctx.media(MediaCommand::Stop { play });
                 if !self.take_attempt() {
-                    return Collected::NoInput;
+                    return AttemptResult::NoInput;
                 }
-                self.start_execution(desk);
+                self.start_execution(env.ctx);
             }
         }
         self.phase = Phase::Listening;
-        self.hear_no_more(desk);
-        match self.press(digit, hidden) {
-            Pressed::Unheard => Collected::More,
-            Pressed::More => {
-                self.heard_one(desk);
-                Collected::More
+        self.hear_no_more(env.ctx);
+        match self.press(key) {
+            DigitEffect::Unheard => AttemptResult::More,
+            DigitEffect::More => {
+                self.heard_one(env.ctx);
+                AttemptResult::More
             }
-            Pressed::Complete => self.complete(desk),
-            Pressed::Bare => self.next_attempt(desk, keys),
-            Pressed::Invalid => self.spoiled(desk).unwrap_or_else(|| self.next_attempt(desk, keys)),
+            DigitEffect::Complete => self.complete(env.ctx),
+            DigitEffect::Bare => self.next_attempt(env),
+            DigitEffect::Invalid => self.spoiled(env.ctx).unwrap_or_else(|| self.next_attempt(env)),
         }
     }
 
     /// Something about what the caller says.
-    pub(crate) fn heard(
+    fn heard(
         &mut self,
-        desk: &mut Desk,
-        keys: &mut KeyBuffer,
+        env: &mut Env<'_>,
         recognition: RecognitionId,
-        fact: SpeechFact,
-    ) -> Collected {
+        fact: SpeechEvent,
+    ) -> AttemptResult {
         let phase = self.phase;
         let Some(hearing) = self.hearing.as_mut().filter(|hearing| hearing.is(recognition)) else {
-            return Collected::More;
+            return AttemptResult::More;
         };
         match fact {
-            SpeechFact::Began => {
-                hearing.voice(desk, phase == Phase::Listening);
+            SpeechEvent::Began => {
+                hearing.voice(env.ctx, phase == Phase::Listening);
                 if phase == Phase::Listening {
-                    desk.timers.clear(Timer::StartInput);
+                    env.ctx.timers.clear(Timer::StartInput);
                 }
             }
-            SpeechFact::Lasting => {
-                hearing.voice(desk, true);
-                self.spoken_to(desk);
+            SpeechEvent::Lasting => {
+                hearing.voice(env.ctx, true);
+                self.spoken_to(env.ctx);
             }
-            SpeechFact::Ended { ago_ms } => match phase {
+            SpeechEvent::Ended { ago_ms } => match phase {
                 // Too short to be speech, over a prompt: a cough, or an echo. What follows is heard afresh.
                 Phase::Prompt(_) | Phase::Quiet { .. } if !hearing.has_begun() => {
-                    hearing.begin(desk)
+                    hearing.begin(env.ctx)
                 }
                 Phase::Prompt(_) | Phase::Quiet { .. } | Phase::Listening | Phase::Invalid(_) => {
-                    hearing.quiet(desk, ago_ms);
+                    hearing.quiet(env.ctx, ago_ms);
                 }
                 Phase::Transcribing => {}
             },
-            SpeechFact::Interim { stable, unstable, stability } => {
-                hearing.interim(desk, stable, unstable, stability);
-                self.spoken_to(desk);
+            SpeechEvent::Interim { stable, unstable, stability } => {
+                hearing.interim(env.ctx, stable, unstable, stability);
+                self.spoken_to(env.ctx);
             }
-            SpeechFact::Understood { text, confidence } => {
-                hearing.closed(desk);
+            SpeechEvent::Understood { text, confidence } => {
+                hearing.closed(env.ctx);
                 if text.is_empty() {
-                    return self.no_words(desk, keys);
+                    return self.no_words(env);
                 }
                 let text = hearing.words(text);
-                self.spoken_to(desk);
-                Self::stop_clocks(desk);
-                return Collected::Input(Entered::Speech { text, confidence });
+                self.spoken_to(env.ctx);
+                Self::stop_clocks(env.ctx);
+                return AttemptResult::Input(CallerInput::Speech { text, confidence });
             }
-            SpeechFact::Failed { reason } => {
-                hearing.closed(desk);
+            SpeechEvent::Failed { reason } => {
+                hearing.closed(env.ctx);
                 let reason = foreign(&reason);
-                desk.remark(format!(
+                env.ctx.remark(format!(
                     "speech could not be recognised: {reason}; it counts as no input"
                 ));
-                return self.no_words(desk, keys);
+                return self.no_words(env);
             }
-            SpeechFact::Unavailable => hearing.unavailable(desk),
+            SpeechEvent::Unavailable => hearing.unavailable(env.ctx),
         }
-        Collected::More
-    }
-
-    /// It is ended from outside: no sound and no clock of it is left.
-    pub(crate) fn cut(&mut self, desk: &mut Desk) {
-        Self::stop_clocks(desk);
-        self.hear_no_more(desk);
-        self.stop_prompt(desk);
-    }
-
-    /// The caller's voice, or a beep, while a wait within the prompt listens for it.
-    pub(crate) fn voice(&mut self, desk: &mut Desk, what: Voice) {
-        if let Phase::Quiet { early } = self.phase
-            && early.heard(desk, what)
-        {
-            early.stop(desk);
-            self.go_on(desk);
-        }
+        AttemptResult::More
     }
 
     /// What is heard of the prompt, or of the sound that an invalid key brings, ends now.
-    fn stop_prompt(&self, desk: &mut Desk) {
+    fn stop_prompt(&self, ctx: &mut CallContext) {
         match self.phase {
-            Phase::Prompt(play) | Phase::Invalid(play) => desk.media(MediaOrder::Stop { play }),
-            Phase::Quiet { early } => early.stop(desk),
+            Phase::Prompt(play) | Phase::Invalid(play) => ctx.media(MediaCommand::Stop { play }),
+            Phase::Quiet { early } => early.stop(ctx),
             Phase::Listening | Phase::Transcribing => {}
         }
     }
 
     /// The call ends, and its media with it: nobody listens any more.
-    pub(crate) fn hear_no_more(&mut self, desk: &mut Desk) {
+    fn hear_no_more(&mut self, ctx: &mut CallContext) {
         if let Some(hearing) = &mut self.hearing {
-            hearing.stop(desk);
+            hearing.stop(ctx);
         }
     }
 
     /// One of its clocks ran out. What was typed or said counts; nothing is an attempt used up.
-    pub(crate) fn timed_out(
-        &mut self,
-        desk: &mut Desk,
-        keys: &mut KeyBuffer,
-        timer: Timer,
-    ) -> Collected {
+    fn timed_out(&mut self, env: &mut Env<'_>, timer: Timer) -> AttemptResult {
         if matches!(timer, Timer::Wait | Timer::Silence) {
             if let Phase::Quiet { early } = self.phase {
-                early.stop(desk);
-                self.go_on(desk);
+                early.stop(env.ctx);
+                self.go_on(env.ctx);
             }
-            return Collected::More;
+            return AttemptResult::More;
         }
         match (timer, &mut self.hearing) {
             (Timer::Interim, Some(hearing)) => {
-                hearing.tell(desk);
-                Collected::More
+                hearing.tell(env.ctx);
+                AttemptResult::More
             }
             (Timer::Transcript, Some(hearing)) => {
-                hearing.stop(desk);
-                desk.remark(
+                hearing.stop(env.ctx);
+                env.ctx.remark(
                     "speech could not be recognised: no result came in time; it counts as no input"
                         .to_owned(),
                 );
-                self.next_attempt(desk, keys)
+                self.next_attempt(env)
             }
             // Also where X runs out while somebody speaks: the result so far is used.
             (_, Some(hearing)) if hearing.has_begun() => {
-                Self::stop_clocks(desk);
-                hearing.finish(desk);
+                Self::stop_clocks(env.ctx);
+                hearing.finish(env.ctx);
                 self.phase = Phase::Transcribing;
-                Collected::More
+                AttemptResult::More
             }
-            _ if self.digits.is_empty() => self.next_attempt(desk, keys),
-            _ => self.complete(desk),
+            _ if self.digits.is_empty() => self.next_attempt(env),
+            _ => self.complete(env.ctx),
         }
     }
 
     /// A voice counts: it stops the prompt, and the clocks start.
-    fn spoken_to(&mut self, desk: &mut Desk) {
-        desk.timers.clear(Timer::StartInput);
+    fn spoken_to(&mut self, ctx: &mut CallContext) {
+        ctx.timers.clear(Timer::StartInput);
         if matches!(self.phase, Phase::Prompt(_) | Phase::Quiet { .. }) {
-            self.stop_prompt(desk);
+            self.stop_prompt(ctx);
             self.phase = Phase::Listening;
-            self.start_execution(desk);
+            self.start_execution(ctx);
         }
     }
 
     /// There was speech, and no words in it: no input. What is heard over a prompt costs no attempt.
-    fn no_words(&mut self, desk: &mut Desk, keys: &mut KeyBuffer) -> Collected {
+    fn no_words(&mut self, env: &mut Env<'_>) -> AttemptResult {
         match self.phase {
-            Phase::Prompt(_) | Phase::Quiet { .. } | Phase::Invalid(_) => Collected::More,
-            Phase::Listening | Phase::Transcribing => self.next_attempt(desk, keys),
+            Phase::Prompt(_) | Phase::Quiet { .. } | Phase::Invalid(_) => AttemptResult::More,
+            Phase::Listening | Phase::Transcribing => self.next_attempt(env),
         }
     }
 
     /// Begins the next attempt: type-ahead first, then the prompt.
-    fn next_attempt(&mut self, desk: &mut Desk, keys: &mut KeyBuffer) -> Collected {
-        Self::stop_clocks(desk);
-        self.hear_no_more(desk);
+    fn next_attempt(&mut self, env: &mut Env<'_>) -> AttemptResult {
+        Self::stop_clocks(env.ctx);
+        self.hear_no_more(env.ctx);
         while self.take_attempt() {
-            match self.take_type_ahead(keys) {
+            match self.take_type_ahead(env.keys) {
                 // Nothing was typed ahead (or nothing is listened for).
-                Pressed::Unheard => {
+                DigitEffect::Unheard => {
                     if let Some(hearing) = &mut self.hearing {
-                        hearing.begin(desk);
+                        hearing.begin(env.ctx);
                     }
                     self.next = 0;
-                    self.go_on(desk);
-                    return Collected::More;
+                    self.go_on(env.ctx);
+                    return AttemptResult::More;
                 }
                 // As a barge-in in the prompt's first moment.
-                Pressed::More => {
+                DigitEffect::More => {
                     self.phase = Phase::Listening;
-                    self.start_execution(desk);
-                    self.heard_one(desk);
-                    return Collected::More;
+                    self.start_execution(env.ctx);
+                    self.heard_one(env.ctx);
+                    return AttemptResult::More;
                 }
-                Pressed::Complete => return self.complete(desk),
-                Pressed::Bare => {}
+                DigitEffect::Complete => return self.complete(env.ctx),
+                DigitEffect::Bare => {}
                 // A key typed after it interrupts the sound before it was heard.
-                Pressed::Invalid => {
-                    if keys.is_empty()
-                        && let Some(playing) = self.spoiled(desk)
+                DigitEffect::Invalid => {
+                    if env.keys.is_empty()
+                        && let Some(playing) = self.spoiled(env.ctx)
                     {
                         return playing;
                     }
                 }
             }
         }
-        Collected::NoInput
+        AttemptResult::NoInput
     }
 
     /// Feeds type-ahead to this attempt, as far as it takes any.
-    fn take_type_ahead(&mut self, keys: &mut KeyBuffer) -> Pressed {
-        let mut last = Pressed::Unheard;
-        while let Some((digit, hidden)) = keys.pop() {
-            match self.press(digit, hidden) {
-                Pressed::Unheard => {}
-                Pressed::More => last = Pressed::More,
-                ended @ (Pressed::Complete | Pressed::Bare | Pressed::Invalid) => return ended,
+    fn take_type_ahead(&mut self, keys: &mut DigitBuffer) -> DigitEffect {
+        let mut last = DigitEffect::Unheard;
+        while let Some(key) = keys.pop() {
+            match self.press(key) {
+                DigitEffect::Unheard => {}
+                DigitEffect::More => last = DigitEffect::More,
+                ended @ (DigitEffect::Complete | DigitEffect::Bare | DigitEffect::Invalid) => {
+                    return ended;
+                }
             }
         }
         last
     }
 
-    fn press(&mut self, digit: Digit, hidden: bool) -> Pressed {
+    fn press(&mut self, key: Key) -> DigitEffect {
+        let Key { digit, hidden } = key;
         if !self.rules.hears_keys {
-            Pressed::Unheard
+            DigitEffect::Unheard
         } else if self.rules.finish == Some(digit) {
-            if self.digits.is_empty() { Pressed::Bare } else { Pressed::Complete }
+            if self.digits.is_empty() { DigitEffect::Bare } else { DigitEffect::Complete }
         } else if !self.rules.valid.has(digit) {
-            Pressed::Invalid
+            DigitEffect::Invalid
         } else {
             self.digits.push(digit.as_char());
             self.secret |= hidden;
             // All of them are ASCII.
-            if self.digits.len() >= self.rules.count { Pressed::Complete } else { Pressed::More }
+            if self.digits.len() >= self.rules.count {
+                DigitEffect::Complete
+            } else {
+                DigitEffect::More
+            }
         }
     }
 
@@ -512,29 +441,29 @@ impl Collection {
         }
     }
 
-    fn complete(&mut self, desk: &mut Desk) -> Collected {
-        Self::stop_clocks(desk);
+    fn complete(&mut self, ctx: &mut CallContext) -> AttemptResult {
+        Self::stop_clocks(ctx);
         let digits = std::mem::take(&mut self.digits);
         let digits = if self.secret { Param::Secret(digits) } else { Param::Plain(digits.into()) };
-        Collected::Input(Entered::Digits(digits))
+        AttemptResult::Input(CallerInput::Digits(digits))
     }
 
     /// An invalid key: the attempt is used up, its sound plays if there is one.
-    fn spoiled(&mut self, desk: &mut Desk) -> Option<Collected> {
-        Self::stop_clocks(desk);
+    fn spoiled(&mut self, ctx: &mut CallContext) -> Option<AttemptResult> {
+        Self::stop_clocks(ctx);
         self.digits.clear();
         let sound = self.invalid_sound.clone()?;
-        self.phase = Phase::Invalid(desk.play(vec![sound]));
-        Some(Collected::More)
+        self.phase = Phase::Invalid(ctx.play(vec![sound]));
+        Some(AttemptResult::More)
     }
 
     /// The next stretch of the prompt, or its end.
-    fn go_on(&mut self, desk: &mut Desk) {
+    fn go_on(&mut self, ctx: &mut CallContext) {
         match self.prompt.get(self.next) {
-            None => self.listen(desk),
-            Some(Stretch::Sounds(items)) => self.phase = Phase::Prompt(desk.play(items.clone())),
-            Some(Stretch::Quiet { ms, early }) => {
-                early.begin(desk, *ms);
+            None => self.listen(ctx),
+            Some(PromptPart::Sounds(items)) => self.phase = Phase::Prompt(ctx.play(items.clone())),
+            Some(PromptPart::Quiet { ms, early }) => {
+                early.begin(ctx, *ms);
                 self.phase = Phase::Quiet { early: *early };
             }
         }
@@ -542,31 +471,136 @@ impl Collection {
     }
 
     /// The prompt is over and no key has come: X and S start.
-    fn listen(&mut self, desk: &mut Desk) {
+    fn listen(&mut self, ctx: &mut CallContext) {
         self.phase = Phase::Listening;
-        self.start_execution(desk);
+        self.start_execution(ctx);
         if let Some(hearing) = self.hearing.as_mut().filter(|hearing| hearing.is_speaking()) {
-            hearing.voice(desk, true);
+            hearing.voice(ctx, true);
         } else if let Some(ms) = self.clocks.start_input_ms {
-            desk.set(Timer::StartInput, ms);
+            ctx.set(Timer::StartInput, ms);
         }
     }
 
-    fn start_execution(&self, desk: &mut Desk) {
+    fn start_execution(&self, ctx: &mut CallContext) {
         if let Some(ms) = self.clocks.execution_ms {
-            desk.set(Timer::Execution, ms);
+            ctx.set(Timer::Execution, ms);
         }
     }
 
     /// Input has begun: S is met, D starts again.
-    fn heard_one(&self, desk: &mut Desk) {
-        desk.timers.clear(Timer::StartInput);
-        desk.set(Timer::InterDigit, self.clocks.inter_digit_ms);
+    fn heard_one(&self, ctx: &mut CallContext) {
+        ctx.timers.clear(Timer::StartInput);
+        ctx.set(Timer::InterDigit, self.clocks.inter_digit_ms);
     }
 
-    fn stop_clocks(desk: &mut Desk) {
+    fn stop_clocks(ctx: &mut CallContext) {
         for clock in [Timer::InterDigit, Timer::Execution, Timer::StartInput] {
-            desk.timers.clear(clock);
+            ctx.timers.clear(clock);
         }
+    }
+}
+
+impl Activity for InputCollector {
+    fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
+        let collected = self.sound_played(env, play);
+        self.progress(env, collected)
+    }
+
+    fn play_failed(&mut self, env: &mut Env<'_>, play: PlayId, item: u16, reason: &str) {
+        if let Some(place) = env.place
+            && self.is_playing(play)
+        {
+            env.ctx.remark(format!(
+                "prompt {} of {place} could not be played: {reason}; it is skipped",
+                item + 1
+            ));
+        }
+    }
+
+    fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
+        let collected = self.pressed(env, key);
+        self.progress(env, collected)
+    }
+
+    /// The caller's voice, or a beep, while a wait within the prompt listens for it.
+    fn voice(&mut self, env: &mut Env<'_>, voice: VoiceEvent) -> Progress {
+        if let Phase::Quiet { early } = self.phase
+            && early.heard(env.ctx, voice)
+        {
+            early.stop(env.ctx);
+            self.go_on(env.ctx);
+        }
+        Progress::Pending
+    }
+
+    fn speech(
+        &mut self,
+        env: &mut Env<'_>,
+        recognition: RecognitionId,
+        event: SpeechEvent,
+    ) -> Progress {
+        let collected = self.heard(env, recognition, event);
+        self.progress(env, collected)
+    }
+
+    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
+        let collected = match timer {
+            Timer::Wait
+            | Timer::Silence
+            | Timer::InterDigit
+            | Timer::Execution
+            | Timer::StartInput
+            | Timer::SpeechEnd
+            | Timer::Transcript
+            | Timer::Interim => self.timed_out(env, timer),
+            // Timers of other instructions.
+            _ => return Progress::Pending,
+        };
+        self.progress(env, collected)
+    }
+
+    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
+        match why {
+            Stop::CallEnds => self.hear_no_more(env.ctx),
+            Stop::Replaced => {
+                env.keys.interrupted(self.rules.hidden);
+                Self::stop_clocks(env.ctx);
+                self.hear_no_more(env.ctx);
+                self.stop_prompt(env.ctx);
+            }
+        }
+    }
+
+    fn hides_digits(&self) -> Option<bool> {
+        Some(self.rules.hidden)
+    }
+
+    fn stand_in(&self, digit: Digit, _next: Rules) -> Digit {
+        self.rules.stand_in(digit)
+    }
+
+    fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
+        let hearing = self.hearing.as_ref().filter(|hearing| hearing.is(recognition));
+        hearing.map(|_| self.rules.hidden)
+    }
+
+    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        let line = match self.phase {
+            Phase::Prompt(play) => [word("prompt_or_key"), text(play.0)],
+            Phase::Quiet { .. } => [word("prompts_pause"), text("")],
+            Phase::Listening => [word("input"), text("")],
+            Phase::Transcribing => [word("what_was_said"), text("")],
+            Phase::Invalid(play) => [word("invalid_sound"), text(play.0)],
+        };
+        snapshot.say("waits_for", line);
+        if !self.digits.is_empty() {
+            let digits =
+                if self.secret { "x".repeat(self.digits.len()) } else { self.digits.clone() };
+            snapshot.say("digits", [text(digits)]);
+        }
+        if self.hearing.as_ref().is_some_and(SpeechInput::has_begun) {
+            snapshot.say("digits", [word("speech_heard")]);
+        }
+        snapshot.say("digits", [word("attempts_left"), text(self.attempts_left)]);
     }
 }

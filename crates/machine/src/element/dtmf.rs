@@ -1,12 +1,56 @@
 //! `DTMF`: tones towards the user (`plivo-xml.md` §5.12).
 
-use super::Flow;
-use crate::MediaOrder;
-use crate::desk::Desk;
+use super::{At, Flow, Instruction, pre_answer};
+use crate::activity::{Activity, Completion, Env, Progress, Readiness, Stop};
+use crate::contract::{MediaCommand, PlayId};
+use crate::snapshot::{SnapshotBuilder, text, word};
 use xml::ast::Dtmf;
 
-pub(super) fn start(dtmf: &Dtmf, desk: &mut Desk) -> Flow {
-    let play = desk.next_play();
-    desk.media(MediaOrder::SendDigits { play, digits: dtmf.digits.clone() });
-    Flow::Tones { play, wait: !dtmf.asynchronous }
+impl Instruction for Dtmf {
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
+        let play = env.ctx.next_play();
+        env.ctx.media(MediaCommand::SendDigits { play, digits: self.digits.clone() });
+        match self.asynchronous {
+            true => Flow::Tones(play),
+            false => Flow::run(ToneWait { play, in_background: false }),
+        }
+    }
+
+    fn needs_media(&self) -> bool {
+        true
+    }
+
+    fn takes_time(&self) -> bool {
+        !self.asynchronous
+    }
+
+    fn skip_reason(&self, _: Readiness, within_pre_answer: bool) -> Option<&'static str> {
+        within_pre_answer.then_some(pre_answer::UNHEARD)
+    }
+}
+
+/// Tones that are waited for.
+pub(crate) struct ToneWait {
+    pub(crate) play: PlayId,
+    /// They began in the background. Only the end of the document waits for them.
+    pub(crate) in_background: bool,
+}
+
+impl Activity for ToneWait {
+    fn digits_sent(&mut self, _: &mut Env<'_>, play: PlayId) -> Progress {
+        match play == self.play {
+            true => Progress::Finished(Completion::done("")),
+            false => Progress::Pending,
+        }
+    }
+
+    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
+        if why == Stop::Replaced && !self.in_background {
+            env.ctx.media(MediaCommand::Stop { play: self.play });
+        }
+    }
+
+    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.say("waits_for", [word("tones"), text(self.play.0)]);
+    }
 }

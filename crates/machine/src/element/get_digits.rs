@@ -1,47 +1,78 @@
 //! `GetDigits`: keys, the older form (`plivo-xml.md` §5.6).
 
-use super::collect::{Action, Clocks, Collection, KeySet, Rules};
-use super::{Flow, Stretch, millis, play, stretches};
-use crate::{Sound, SoundItem, params};
+use super::collect::{Action, InputCollector, Timeouts};
+use super::prompt::{self, PromptPart, parts};
+use super::{At, Flow, Instruction, pre_answer};
+use crate::activity::{Env, Readiness};
+use crate::contract::time::millis;
+use crate::contract::{Sound, SoundItem};
+use crate::digits::{DigitSet, Rules};
+use crate::params;
+use crate::sounds;
 use xml::ast::GetDigits;
 
 /// `playBeep`.
 pub(super) const BEEP: Sound = Sound::Tone { hz: 800, ms: 400 };
 
-pub(super) fn start(get: &GetDigits) -> Flow {
-    let mut prompt = stretches(&get.prompts);
-    if get.play_beep {
-        match prompt.last_mut() {
-            Some(Stretch::Sounds(items)) => items.push(SoundItem::once(BEEP)),
-            Some(Stretch::Quiet { .. }) | None => {
-                prompt.push(Stretch::Sounds(vec![SoundItem::once(BEEP)]))
+impl Instruction for GetDigits {
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
+        let mut prompt = parts(&self.prompts);
+        if self.play_beep {
+            match prompt.last_mut() {
+                Some(PromptPart::Sounds(items)) => items.push(SoundItem::once(BEEP)),
+                Some(PromptPart::Quiet { .. }) | None => {
+                    prompt.push(PromptPart::Sounds(vec![SoundItem::once(BEEP)]))
+                }
             }
         }
+        let collection = InputCollector::new(
+            rules(self),
+            Timeouts {
+                inter_digit_ms: millis(self.digit_timeout),
+                execution_ms: None,
+                start_input_ms: Some(millis(self.timeout)),
+            },
+            self.retries,
+            prompt,
+            self.invalid_digits_sound.as_ref().map(|url| SoundItem::once(sounds::of_file(url))),
+            self.action.clone().map(|target| Action {
+                target,
+                redirect: self.redirect,
+                params: params::get_digits_digits,
+            }),
+        );
+        collection.start(env)
     }
-    Flow::Collect(Box::new(Collection::new(
-        rules(get),
-        Clocks {
-            inter_digit_ms: millis(get.digit_timeout),
-            execution_ms: None,
-            start_input_ms: Some(millis(get.timeout)),
-        },
-        get.retries,
-        prompt,
-        get.invalid_digits_sound.as_ref().map(|url| SoundItem::once(play::sound(url))),
-        get.action.clone().map(|target| Action {
-            target,
-            redirect: get.redirect,
-            params: params::keys_of_get_digits,
-        }),
-    )))
+
+    fn needs_media(&self) -> bool {
+        true
+    }
+
+    fn takes_time(&self) -> bool {
+        true
+    }
+
+    fn skip_reason(&self, _: Readiness, within_pre_answer: bool) -> Option<&'static str> {
+        within_pre_answer.then_some(pre_answer::UNHEARD)
+    }
+
+    fn sounds(&self) -> Vec<Sound> {
+        let mut all = prompt::sounds(&self.prompts);
+        all.extend(self.invalid_digits_sound.as_ref().map(sounds::of_file));
+        all
+    }
+
+    fn digit_rules(&self) -> Option<Rules> {
+        Some(rules(self))
+    }
 }
 
-pub(super) fn rules(get: &GetDigits) -> Rules {
+fn rules(get: &GetDigits) -> Rules {
     Rules {
         hears_keys: true,
         finish: get.finish_on_key,
         count: usize::from(get.num_digits),
-        valid: KeySet::of(&get.valid_digits),
+        valid: DigitSet::of(&get.valid_digits),
         hidden: !get.log,
     }
 }

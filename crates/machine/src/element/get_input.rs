@@ -1,37 +1,61 @@
 //! `GetInput`: keys, speech, or whichever comes first (`plivo-xml.md` §5.5).
 
-use super::collect::{Action, Clocks, Collection, KeySet, Rules};
-use super::hear::Hearing;
-use super::{Flow, millis, stretches};
-use crate::Listening;
+use super::collect::{Action, InputCollector, Timeouts};
+use super::prompt::{self, parts};
+use super::speech_input::SpeechInput;
+use super::{At, Flow, Instruction};
+use crate::activity::Env;
+use crate::contract::time::millis;
+use crate::contract::{RecognitionSettings, Sound};
+use crate::digits::{DigitSet, Rules};
 use crate::params;
 use xml::ast::{GetInput, InputType, Position};
 
-pub(super) fn start(get: &GetInput, at: Position) -> Flow {
-    let collection = Collection::new(
-        rules(get),
-        Clocks {
-            inter_digit_ms: millis(get.digit_end_timeout),
-            execution_ms: Some(millis(get.execution_timeout)),
-            start_input_ms: get.start_input_timeout.map(millis),
-        },
-        get.retries,
-        stretches(&get.prompts),
-        None,
-        Some(Action {
-            target: get.action.clone(),
-            redirect: get.redirect,
-            params: params::keys_of_get_input,
-        }),
-    );
-    Flow::Collect(Box::new(match get.input_type {
-        InputType::Dtmf => collection,
-        InputType::Speech | InputType::DtmfSpeech => collection.hearing(hearing(get, at)),
-    }))
+impl Instruction for GetInput {
+    fn start(&self, env: &mut Env<'_>, at: At) -> Flow {
+        let collection = InputCollector::new(
+            rules(self),
+            Timeouts {
+                inter_digit_ms: millis(self.digit_end_timeout),
+                execution_ms: Some(millis(self.execution_timeout)),
+                start_input_ms: self.start_input_timeout.map(millis),
+            },
+            self.retries,
+            parts(&self.prompts),
+            None,
+            Some(Action {
+                target: self.action.clone(),
+                redirect: self.redirect,
+                params: params::get_input_digits,
+            }),
+        );
+        match self.input_type {
+            InputType::Dtmf => collection.start(env),
+            InputType::Speech | InputType::DtmfSpeech => {
+                collection.hearing(hearing(self, at.place.at)).start(env)
+            }
+        }
+    }
+
+    fn needs_media(&self) -> bool {
+        true
+    }
+
+    fn takes_time(&self) -> bool {
+        true
+    }
+
+    fn sounds(&self) -> Vec<Sound> {
+        prompt::sounds(&self.prompts)
+    }
+
+    fn digit_rules(&self) -> Option<Rules> {
+        Some(rules(self))
+    }
 }
 
-fn hearing(get: &GetInput, at: Position) -> Hearing {
-    let how = Listening {
+fn hearing(get: &GetInput, at: Position) -> SpeechInput {
+    let how = RecognitionSettings {
         language: get.language.clone(),
         hints: get.hints.clone(),
         model: get.speech_model.clone(),
@@ -39,15 +63,15 @@ fn hearing(get: &GetInput, at: Position) -> Hearing {
         profanity_filter: get.profanity_filter,
         hidden: !get.log,
     };
-    Hearing::new(how, at, millis(get.speech_end_timeout), get.interim.clone())
+    SpeechInput::new(how, at, millis(get.speech_end_timeout), get.interim.clone())
 }
 
-pub(super) fn rules(get: &GetInput) -> Rules {
+fn rules(get: &GetInput) -> Rules {
     Rules {
         hears_keys: get.input_type != InputType::Speech,
         finish: get.finish_on_key,
         count: usize::from(get.num_digits),
-        valid: KeySet::all(),
+        valid: DigitSet::all(),
         hidden: !get.log,
     }
 }

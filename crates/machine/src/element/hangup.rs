@@ -1,26 +1,36 @@
 //! `Hangup`: now, or later (`plivo-xml.md` §5.12).
 
-use super::{Flow, millis};
-use crate::InstructionOutcome;
-use crate::desk::Desk;
-use crate::document::Gate;
+use super::{At, Flow, Instruction};
+use crate::activity::{Completion, Env};
+use crate::contract::InstructionOutcome;
+use crate::contract::time::millis;
 use crate::timers::Timer;
 use model::HangupCause;
 use xml::ast::{Hangup, HangupReason};
 
-pub(super) fn start(hangup: &Hangup, desk: &mut Desk, gate: Gate, is_last: bool) -> Flow {
-    match hangup.schedule {
-        // Nothing follows that could pass the time: at once (W305).
-        Some(_) if is_last => end(HangupCause::ScheduledHangup),
-        Some(schedule) => {
-            desk.set(Timer::ScheduledHangup, millis(schedule));
-            Flow::Next
+impl Instruction for Hangup {
+    fn start(&self, env: &mut Env<'_>, at: At) -> Flow {
+        match self.schedule {
+            // Nothing follows that could pass the time: at once (W305).
+            Some(_) if at.is_last => end(HangupCause::ScheduledHangup),
+            Some(schedule) => {
+                env.ctx.set(Timer::ScheduledHangup, millis(schedule));
+                Flow::Finished(Completion::done(""))
+            }
+            None if env.readiness.is_answered() => end(HangupCause::XmlHangup),
+            None => end(match self.reason {
+                Some(HangupReason::Busy) => HangupCause::XmlBusy,
+                Some(HangupReason::Rejected) | None => HangupCause::XmlRejected,
+            }),
         }
-        None if gate.is_answered() => end(HangupCause::XmlHangup),
-        None => end(match hangup.reason {
-            Some(HangupReason::Busy) => HangupCause::XmlBusy,
-            Some(HangupReason::Rejected) | None => HangupCause::XmlRejected,
-        }),
+    }
+
+    fn needs_media(&self) -> bool {
+        false
+    }
+
+    fn takes_time(&self) -> bool {
+        false
     }
 }
 

@@ -8,13 +8,13 @@ use model::Digit;
 const KEYS_MAX: usize = 16;
 
 /// The patterns, and the keys that may yet become one of them.
-pub(super) struct Patterns {
+pub(super) struct DigitPatterns {
     /// With how many of the latest keys are still free for it: a key is used once by each pattern.
     patterns: Vec<(String, usize)>,
     keys: VecDeque<char>,
 }
 
-impl Patterns {
+impl DigitPatterns {
     pub(super) fn new(patterns: &[String]) -> Self {
         Self {
             patterns: patterns.iter().map(|pattern| (pattern.clone(), 0)).collect(),
@@ -47,12 +47,12 @@ impl Patterns {
 
 #[cfg(test)]
 mod tests {
-    use super::Patterns;
+    use super::DigitPatterns;
     use model::Digit;
 
     #[test]
     fn each_pattern_uses_a_key_once() {
-        let mut patterns = Patterns::new(&[
+        let mut patterns = DigitPatterns::new(&[
             "1".to_owned(),
             "12".to_owned(),
             "**".to_owned(),

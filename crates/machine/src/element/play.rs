@@ -1,18 +1,29 @@
 //! `Play`: an audio file (`plivo-xml.md` §5.3).
 
-use super::{Flow, play_item};
-use crate::desk::Desk;
-use crate::{Sound, SoundItem};
-use xml::ast::{DocUrl, Play};
+use super::{At, Flow, Instruction, playback, pre_answer};
+use crate::activity::{Env, Readiness};
+use crate::contract::Sound;
+use crate::sounds;
+use xml::ast::Play;
 
-pub(super) fn start(play: &Play, desk: &mut Desk) -> Flow {
-    play_item(desk, item(play))
-}
+impl Instruction for Play {
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
+        playback::start(env, sounds::play_item(self))
+    }
 
-pub(super) fn sound(url: &DocUrl) -> Sound {
-    Sound::File { url: url.clone() }
-}
+    fn needs_media(&self) -> bool {
+        true
+    }
 
-pub(super) fn item(play: &Play) -> SoundItem {
-    SoundItem { sound: sound(&play.url), repeat: play.repeat }
+    fn takes_time(&self) -> bool {
+        true
+    }
+
+    fn skip_reason(&self, _: Readiness, within_pre_answer: bool) -> Option<&'static str> {
+        within_pre_answer.then_some(pre_answer::UNHEARD)
+    }
+
+    fn sounds(&self) -> Vec<Sound> {
+        vec![sounds::of_file(&self.url)]
+    }
 }

@@ -5,13 +5,20 @@
 //! `document::tape` has it.
 
 use super::get_digits::BEEP;
-use super::{Flow, Running, millis};
-use crate::desk::Desk;
+use super::{At, Flow, Instruction};
+use crate::activity::{Action, Activity, Completion, Env, Progress, Stop};
+use crate::context::CallContext;
+use crate::contract::display::foreign;
+use crate::contract::recording;
+use crate::contract::time::millis;
+use crate::contract::{
+    CallbackKind, CallbackRequest, MediaCommand, Param, Params, PlayId, RecordingEndReason,
+    RecordingEvent, RecordingId, RecordingOrder, SoundItem, TranscriptOrder,
+};
+use crate::digits::{Key, Rules};
 use crate::params::{self, Event};
-use crate::picture::{Sketch, text, word};
-use crate::recording::{self, RecordEnd, RecordFact, RecordId, RecordOrder, TranscriptOrder};
+use crate::snapshot::{SnapshotBuilder, text, word};
 use crate::timers::Timer;
-use crate::{MediaOrder, Notice, NoticeKind, Param, Params, PlayId, SoundItem};
 use model::Digit;
 use xml::ast::{Record, Target, Transcription};
 
@@ -22,7 +29,7 @@ pub(super) const SESSION_MAX_MS: u64 = 14_400_000;
 const GRACE_MS: u64 = 5_000;
 
 /// A `Record` in the foreground.
-pub(crate) struct Recording {
+struct Recording {
     element: Box<Record>,
     transcript: Option<TranscriptOrder>,
     phase: Phase,
@@ -35,52 +42,58 @@ pub(crate) struct Recording {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Beep(PlayId),
-    Recording(RecordId),
+    Recording(RecordingId),
     /// The file is being completed.
-    Ending(RecordId),
+    Ending(RecordingId),
 }
 
-/// Begins the element.
-pub(super) fn start(record: &Record, desk: &mut Desk) -> Flow {
-    if is_background(record) {
-        return Flow::Background(Box::new(record.clone()));
+impl Instruction for Record {
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
+        if is_background(self) {
+            return Flow::Background(Box::new(self.clone()));
+        }
+        let transcript = transcript(env.ctx, self.transcription.as_ref());
+        let phase = if self.play_beep {
+            Phase::Beep(env.ctx.play(vec![SoundItem::once(BEEP)]))
+        } else {
+            Phase::Recording(order(self, transcript.clone(), env.ctx))
+        };
+        let element = Box::new(self.clone());
+        Flow::run(Recording { element, transcript, phase, known: None, finished_by: None })
     }
-    let transcript = transcript(desk, record.transcription.as_ref());
-    let phase = if record.play_beep {
-        Phase::Beep(desk.play(vec![SoundItem::once(BEEP)]))
-    } else {
-        Phase::Recording(order(record, transcript.clone(), desk))
-    };
-    let element = Box::new(record.clone());
-    Flow::Run(Running::Recording(Box::new(Recording {
-        element,
-        transcript,
-        phase,
-        known: None,
-        finished_by: None,
-    })))
+
+    fn needs_media(&self) -> bool {
+        !is_background(self)
+    }
+
+    fn takes_time(&self) -> bool {
+        !is_background(self)
+    }
 }
 
 /// What is to be written down of a recording, where somebody can, and somebody is told; else a remark says why not.
 pub(crate) fn transcript(
-    desk: &mut Desk,
+    ctx: &mut CallContext,
     wanted: Option<&Transcription>,
 ) -> Option<TranscriptOrder> {
     let wanted = wanted?;
     let Some(to) = wanted.target.clone() else {
-        desk.remark(
+        ctx.remark(
             "transcriptionType without a transcriptionUrl: nobody would be told; nothing is transcribed".to_owned(),
         );
         return None;
     };
-    able(desk, Some(TranscriptOrder { to, full: wanted.report_full }))
+    transcript_if_able(ctx, Some(TranscriptOrder { to, full: wanted.report_full }))
 }
 
 /// The same, of what was ordered in another way.
-pub(crate) fn able(desk: &mut Desk, order: Option<TranscriptOrder>) -> Option<TranscriptOrder> {
+pub(crate) fn transcript_if_able(
+    ctx: &mut CallContext,
+    order: Option<TranscriptOrder>,
+) -> Option<TranscriptOrder> {
     let order = order?;
-    if !desk.setup.limits.transcribes {
-        desk.remark(NO_TRANSCRIPTION.to_owned());
+    if !ctx.setup.limits.can_transcribe {
+        ctx.remark(NO_TRANSCRIPTION.to_owned());
         return None;
     }
     Some(order)
@@ -89,35 +102,39 @@ pub(crate) fn able(desk: &mut Desk, order: Option<TranscriptOrder>) -> Option<Tr
 const NO_TRANSCRIPTION: &str = "transcription: no recogniser is configured ([speech.transcribe] or [speech.websocket]); the \
      recording is made without";
 
-pub(super) fn is_background(record: &Record) -> bool {
+fn is_background(record: &Record) -> bool {
     record.record_session || record.start_on_dial_answer
 }
 
 /// Has the foreground recorded, from now on.
-fn order(record: &Record, transcript: Option<TranscriptOrder>, desk: &mut Desk) -> RecordId {
+fn order(
+    record: &Record,
+    transcript: Option<TranscriptOrder>,
+    ctx: &mut CallContext,
+) -> RecordingId {
     let max_ms = max_ms(record);
-    let order = RecordOrder {
+    let order = RecordingOrder {
         silence_ms: Some(millis(record.timeout)),
-        action: record.action.as_ref().map(|target| after_hangup(desk, target)),
+        action: record.action.as_ref().map(|target| after_hangup(ctx, target)),
         transcript,
-        ..background(record, desk)
+        ..background(record, ctx)
     };
-    let id = desk.record(order);
-    desk.set(Timer::Record, max_ms.saturating_add(GRACE_MS));
+    let id = ctx.record(order);
+    ctx.set(Timer::Record, max_ms.saturating_add(GRACE_MS));
     id
 }
 
 /// What is ordered for a recording in the background.
-pub(crate) fn background(record: &Record, desk: &Desk) -> RecordOrder {
-    RecordOrder {
+pub(crate) fn background(record: &Record, ctx: &CallContext) -> RecordingOrder {
+    RecordingOrder {
         id: None,
         held: false,
         mp3: record.mp3,
         stereo: record.stereo,
-        own: false,
+        peer_only: false,
         max_ms: max_ms(record),
         silence_ms: None,
-        callback: record.callback.as_ref().map(|target| callback(desk, target)),
+        callback: record.callback.as_ref().map(|target| callback(ctx, target)),
         action: None,
         transcript: None,
     }
@@ -128,145 +145,202 @@ fn max_ms(record: &Record) -> u64 {
 }
 
 /// The callback that says that the file is there; what it says of the file is added when it is.
-pub(crate) fn callback(desk: &Desk, target: &Target) -> Notice {
-    let params = params::common(desk, Event::RecordStop);
-    Notice { kind: NoticeKind::Recording, url: target.url.clone(), method: target.method, params }
+pub(crate) fn callback(ctx: &CallContext, target: &Target) -> CallbackRequest {
+    let params = params::common(ctx, Event::RecordStop);
+    CallbackRequest {
+        kind: CallbackKind::Recording,
+        url: target.url.clone(),
+        method: target.method,
+        params,
+    }
 }
 
 /// The action of a call that ends while it is recorded: asked all the same, its answer is not read (§4 rule 9).
-pub(crate) fn after_hangup(desk: &Desk, target: &Target) -> Notice {
-    let mut params = params::common(desk, Event::Redirect);
+pub(crate) fn after_hangup(ctx: &CallContext, target: &Target) -> CallbackRequest {
+    let mut params = params::common(ctx, Event::Redirect);
     params.insert("CallStatus".into(), Param::Plain("completed".into()));
     params.insert("Digits".into(), Param::Plain("".into()));
-    Notice { kind: NoticeKind::Action, url: target.url.clone(), method: target.method, params }
+    CallbackRequest {
+        kind: CallbackKind::Action,
+        url: target.url.clone(),
+        method: target.method,
+        params,
+    }
 }
 
 impl Recording {
-    pub(crate) fn draw(&self, sketch: &mut Sketch) {
-        match self.phase {
-            Phase::Beep(play) => sketch.say("waits_for", [word("beep"), text(play.0)]),
-            Phase::Recording(record) => {
-                sketch.say("recording", [text(record.0), word("recording_on")]);
-                sketch.say("waits_for", [word("recording_to_end")]);
-            }
-            Phase::Ending(record) => {
-                sketch.say("recording", [text(record.0), word("recording_completed")]);
-                sketch.say("waits_for", [word("recording_to_end")]);
-            }
-        }
-    }
-
-    fn record(&self) -> Option<RecordId> {
+    fn record(&self) -> Option<RecordingId> {
         match self.phase {
             Phase::Beep(_) => None,
             Phase::Recording(record) | Phase::Ending(record) => Some(record),
         }
     }
 
-    /// A sound is over; the beep is followed by the recording.
-    pub(crate) fn played(&mut self, desk: &mut Desk, ended: PlayId) {
-        if self.phase == Phase::Beep(ended) {
-            self.phase = Phase::Recording(order(&self.element, self.transcript.take(), desk));
-        }
-    }
-
-    /// Whether this key ends it; else it is nobody's yet.
-    pub(crate) fn pressed(&mut self, desk: &mut Desk, digit: Digit) -> bool {
-        let Phase::Recording(record) = self.phase else { return false };
-        if !self.ends_by(digit) {
-            return false;
-        }
-        self.finished_by = Some(digit);
-        self.end(desk, record, RecordEnd::FinishedOnKey);
-        true
-    }
-
     /// Whether this is one of its `finishOnKey`.
-    pub(crate) fn ends_by(&self, digit: Digit) -> bool {
+    fn ends_by(&self, digit: Digit) -> bool {
         self.element.finish_on_key.contains(&digit)
     }
 
-    /// Whether something is being recorded now.
-    pub(crate) fn runs(&self) -> bool {
-        matches!(self.phase, Phase::Recording(_))
-    }
-
-    /// Whether this is its recording.
-    pub(crate) fn is(&self, record: RecordId) -> bool {
-        self.record() == Some(record)
-    }
-
-    /// REST ends it: what there is is the recording.
-    pub(crate) fn stop(&mut self, desk: &mut Desk) {
-        if let Phase::Recording(record) = self.phase {
-            self.end(desk, record, RecordEnd::Stopped);
-        }
-    }
-
-    fn end(&mut self, desk: &mut Desk, record: RecordId, end: RecordEnd) {
-        desk.media(MediaOrder::RecordStop { record, end, key: self.finished_by });
-        desk.set(Timer::Record, GRACE_MS);
+    fn end(&mut self, ctx: &mut CallContext, record: RecordingId, end: RecordingEndReason) {
+        ctx.media(MediaCommand::RecordStop {
+            recording: record,
+            reason: end,
+            key: self.finished_by,
+        });
+        ctx.set(Timer::Record, GRACE_MS);
         self.phase = Phase::Ending(record);
     }
 
-    /// A recorder tells something; what there is to say to the action, once the recording is over, and whether it failed.
-    pub(crate) fn told(
-        &mut self,
-        desk: &mut Desk,
-        record: RecordId,
-        what: RecordFact,
-    ) -> Option<(Params, Option<String>)> {
-        if self.record() != Some(record) {
-            return None;
-        }
-        match what {
-            RecordFact::Ready { id, url } => {
-                self.known = Some((id, url));
-                None
-            }
-            RecordFact::Ended { end, duration_ms, start_ms, end_ms, why } => {
-                desk.timers.clear(Timer::Record);
-                let why = why.or_else(|| {
-                    (end == RecordEnd::Failed).then(|| "it could not be written".to_owned())
-                });
-                Some((self.params(end, duration_ms, start_ms, end_ms), why))
-            }
-        }
-    }
-
-    /// The recorder has forgotten us.
-    pub(crate) fn forgotten(&mut self, desk: &mut Desk) -> (Params, Option<String>) {
-        if let Phase::Recording(record) = self.phase {
-            desk.media(MediaOrder::RecordStop { record, end: RecordEnd::Failed, key: None });
-        }
-        (
-            self.params(RecordEnd::Failed, 0, 0, 0),
-            Some("the recorder did not end it in time".to_owned()),
-        )
-    }
-
-    fn params(&self, end: RecordEnd, duration_ms: u64, start_ms: i64, end_ms: i64) -> Params {
+    fn params(
+        &self,
+        end: RecordingEndReason,
+        duration_ms: u64,
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Params {
         let (id, url) = self.known.clone().unwrap_or_default();
-        let mut params = recording::recorded(id, &url, end, duration_ms, start_ms, end_ms);
+        let mut params = recording::recording_params(id, &url, end, duration_ms, start_ms, end_ms);
         let digits = self.finished_by.map(|digit| digit.as_char().to_string()).unwrap_or_default();
         params.insert("Digits".into(), Param::Plain(digits.into()));
         params
     }
 
-    /// It ends from outside: the call does, or another document takes over.
-    pub(crate) fn cut(&mut self, desk: &mut Desk, end: RecordEnd) {
-        desk.timers.clear(Timer::Record);
-        match self.phase {
-            Phase::Beep(play) => desk.media(MediaOrder::Stop { play }),
-            Phase::Recording(record) => {
-                desk.media(MediaOrder::RecordStop { record, end, key: None })
+    /// The recording is over. `failure`: why nothing, or not all of it, could be recorded.
+    fn finished(&self, env: &mut Env<'_>, params: Params, failure: Option<String>) -> Progress {
+        let finished = match failure {
+            Some(why) => {
+                let why = foreign(&why);
+                if let Some(place) = env.place {
+                    env.ctx.remark(format!("{place} could not record: {why}; the call goes on"));
+                }
+                Completion::failed(why)
             }
+            None => Completion::done("recorded"),
+        };
+        let action = self.element.action.clone().map(|target| Action {
+            target,
+            redirect: self.element.redirect,
+            params,
+            repeat_after_hangup: true,
+        });
+        Progress::Finished(finished.with_action(action))
+    }
+}
+
+impl Activity for Recording {
+    /// A sound is over; the beep is followed by the recording.
+    fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
+        if self.phase == Phase::Beep(play) {
+            self.phase = Phase::Recording(order(&self.element, self.transcript.take(), env.ctx));
+        }
+        Progress::Pending
+    }
+
+    fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
+        match self.phase {
+            Phase::Recording(record) if self.ends_by(key.digit) => {
+                self.finished_by = Some(key.digit);
+                self.end(env.ctx, record, RecordingEndReason::FinishedOnKey);
+            }
+            Phase::Beep(_) | Phase::Recording(_) | Phase::Ending(_) => env.keys.push(key),
+        }
+        Progress::Pending
+    }
+
+    fn recording(
+        &mut self,
+        env: &mut Env<'_>,
+        recording: RecordingId,
+        event: &RecordingEvent,
+    ) -> Progress {
+        if self.record() != Some(recording) {
+            return Progress::Pending;
+        }
+        match event {
+            RecordingEvent::Ready { id, url } => {
+                self.known = Some((*id, url.clone()));
+                Progress::Pending
+            }
+            RecordingEvent::Ended { reason: end, duration_ms, start_ms, end_ms, error: why } => {
+                env.ctx.timers.clear(Timer::Record);
+                let failure = why.clone().or_else(|| {
+                    (*end == RecordingEndReason::Failed)
+                        .then(|| "it could not be written".to_owned())
+                });
+                let params = self.params(*end, *duration_ms, *start_ms, *end_ms);
+                self.finished(env, params, failure)
+            }
+        }
+    }
+
+    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
+        // The others are timers of other instructions.
+        if timer != Timer::Record {
+            return Progress::Pending;
+        }
+        if let Phase::Recording(record) = self.phase {
+            env.ctx.media(MediaCommand::RecordStop {
+                recording: record,
+                reason: RecordingEndReason::Failed,
+                key: None,
+            });
+        }
+        let params = self.params(RecordingEndReason::Failed, 0, 0, 0);
+        self.finished(env, params, Some("the recorder did not end it in time".to_owned()))
+    }
+
+    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
+        env.ctx.timers.clear(Timer::Record);
+        let end = match why {
+            Stop::CallEnds => RecordingEndReason::HungUp,
+            Stop::Replaced => RecordingEndReason::Stopped,
+        };
+        match self.phase {
+            Phase::Beep(play) => env.ctx.media(MediaCommand::Stop { play }),
+            Phase::Recording(record) => env.ctx.media(MediaCommand::RecordStop {
+                recording: record,
+                reason: end,
+                key: None,
+            }),
             Phase::Ending(_) => {}
         }
     }
 
-    /// Where its outcome goes, and whether that document runs next.
-    pub(crate) fn action(&self) -> Option<(Target, bool)> {
-        Some((self.element.action.clone()?, self.element.redirect))
+    /// The key that ends the recording is told to the application, and stands for itself.
+    fn stand_in(&self, digit: Digit, next: Rules) -> Digit {
+        if self.ends_by(digit) {
+            return digit;
+        }
+        let is_alike =
+            |other: &Digit| !self.ends_by(*other) && next.stand_in(*other) == next.stand_in(digit);
+        (0..12).filter_map(Digit::from_event).find(is_alike).unwrap_or(digit)
+    }
+
+    fn is_recording(&self) -> bool {
+        matches!(self.phase, Phase::Recording(_))
+    }
+
+    fn awaits_recording(&self, recording: RecordingId) -> bool {
+        self.record() == Some(recording)
+    }
+
+    fn stop_recording(&mut self, ctx: &mut CallContext) {
+        if let Phase::Recording(record) = self.phase {
+            self.end(ctx, record, RecordingEndReason::Stopped);
+        }
+    }
+
+    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        match self.phase {
+            Phase::Beep(play) => snapshot.say("waits_for", [word("beep"), text(play.0)]),
+            Phase::Recording(record) => {
+                snapshot.say("recording", [text(record.0), word("recording_on")]);
+                snapshot.say("waits_for", [word("recording_to_end")]);
+            }
+            Phase::Ending(record) => {
+                snapshot.say("recording", [text(record.0), word("recording_completed")]);
+                snapshot.say("waits_for", [word("recording_to_end")]);
+            }
+        }
     }
 }

@@ -1,9 +1,20 @@
 //! `Redirect`: another document takes over (`plivo-xml.md` §5.12, §4 rule 4).
 
-use super::Flow;
-use crate::FetchKind;
+use super::{At, Flow, Instruction};
+use crate::activity::Env;
+use crate::contract::FetchKind;
 use xml::ast::Redirect;
 
-pub(super) fn start(redirect: &Redirect) -> Flow {
-    Flow::Transfer { kind: FetchKind::Redirect, target: redirect.target.clone() }
+impl Instruction for Redirect {
+    fn start(&self, _: &mut Env<'_>, _: At) -> Flow {
+        Flow::Transfer { kind: FetchKind::Redirect, target: self.target.clone() }
+    }
+
+    fn needs_media(&self) -> bool {
+        false
+    }
+
+    fn takes_time(&self) -> bool {
+        false
+    }
 }

@@ -1,22 +1,35 @@
 //! `Speak`: text to be said (`plivo-xml.md` §5.2).
 
-use super::{Flow, play_item};
-use crate::desk::Desk;
-use crate::{Sound, SoundItem};
+use super::{At, Flow, Instruction, playback, pre_answer};
+use crate::activity::{Completion, Env, Readiness};
+use crate::contract::Sound;
+use crate::sounds;
 use xml::ast::{Speak, Speech, SpeechNode};
 
-pub(super) fn start(speak: &Speak, desk: &mut Desk) -> Flow {
-    if is_heard(speak) { play_item(desk, item(speak)) } else { Flow::Next }
-}
+impl Instruction for Speak {
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
+        match sounds::is_heard(self) {
+            true => playback::start(env, sounds::speak_item(self)),
+            false => Flow::Finished(Completion::done("")),
+        }
+    }
 
-/// Whether anything is to be said at all: without text and SSML it says nothing (W306), and answers no call.
-pub(super) fn is_heard(speak: &Speak) -> bool {
-    !speak.speech.0.is_empty()
-}
+    fn needs_media(&self) -> bool {
+        sounds::is_heard(self)
+    }
 
-/// Whether saying it lasts: text does, and a pause.
-pub(super) fn takes_time(speak: &Speak) -> bool {
-    lasts(&speak.speech)
+    /// Text lasts, and so does a pause.
+    fn takes_time(&self) -> bool {
+        lasts(&self.speech)
+    }
+
+    fn skip_reason(&self, _: Readiness, within_pre_answer: bool) -> Option<&'static str> {
+        within_pre_answer.then_some(pre_answer::UNHEARD)
+    }
+
+    fn sounds(&self) -> Vec<Sound> {
+        if sounds::is_heard(self) { vec![sounds::of_speak(self)] } else { Vec::new() }
+    }
 }
 
 fn lasts(speech: &Speech) -> bool {
@@ -26,16 +39,4 @@ fn lasts(speech: &Speech) -> bool {
         // The parser bounds the depth of a document (E105).
         SpeechNode::Tag { content, .. } => lasts(content),
     })
-}
-
-pub(super) fn sound(speak: &Speak) -> Sound {
-    Sound::Speak {
-        speech: speak.speech.clone(),
-        voice: speak.voice.clone(),
-        language: speak.language.clone(),
-    }
-}
-
-pub(super) fn item(speak: &Speak) -> SoundItem {
-    SoundItem { sound: sound(speak), repeat: speak.repeat }
 }

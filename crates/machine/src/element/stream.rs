@@ -1,22 +1,35 @@
 //! `Stream`: the call's sound to a customer's WebSocket (`plivo-xml.md` §5.11). In the background, unless it keeps the
 //! call alive; what becomes of it is [`super::super::stream`]'s.
 
-use super::{Flow, Running};
-use crate::desk::Desk;
-use crate::stream::{self, StreamFormat, StreamOrder, StreamTrack};
+use super::{At, Flow, Instruction};
+use crate::activity::{Activity, Completion, Env, Progress, Stop};
+use crate::contract::{StreamFormat, StreamOrder, StreamTrack};
+use crate::snapshot::{SnapshotBuilder, text, word};
+use crate::stream;
+use model::StreamId;
 use xml::ast::Stream;
 
 /// Note of an instruction that came to nothing.
-pub(crate) const DROPPED: &str = "stream dropped";
+pub(super) const DROPPED: &str = "stream dropped";
 
-pub(super) fn start(element: &Stream, desk: &mut Desk) -> Flow {
-    let id = desk.next_stream();
-    if !stream::open(desk, id, Box::new(order(element))) {
-        return Flow::Failed(DROPPED);
+impl Instruction for Stream {
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
+        let id = env.ctx.next_stream();
+        if !stream::open(env.ctx, id, Box::new(order(self))) {
+            return Flow::Finished(Completion::failed(DROPPED));
+        }
+        match self.keep_call_alive {
+            true => Flow::run(OpenStream { stream: id }),
+            false => Flow::Finished(Completion::done("")),
+        }
     }
-    match element.keep_call_alive {
-        true => Flow::Run(Running::Streaming { stream: id }),
-        false => Flow::Next,
+
+    fn needs_media(&self) -> bool {
+        true
+    }
+
+    fn takes_time(&self) -> bool {
+        self.keep_call_alive
     }
 }
 
@@ -25,13 +38,41 @@ fn order(element: &Stream) -> StreamOrder {
     StreamOrder {
         url: element.url.clone(),
         bidirectional: element.bidirectional,
-        track: StreamTrack::of(&element.audio_track).unwrap_or(StreamTrack::Inbound),
+        track: StreamTrack::parse(&element.audio_track).unwrap_or(StreamTrack::Inbound),
         timeout_s: u32::try_from(element.timeout.as_secs()).unwrap_or(u32::MAX),
         status: element.status_callback.as_ref().map(|target| (target.url.clone(), target.method)),
-        format: StreamFormat::of(&element.content_type).unwrap_or(StreamFormat::L16At8000),
+        format: StreamFormat::parse(&element.content_type).unwrap_or(StreamFormat::L16At8000),
         extra_headers: element.extra_headers.clone(),
         keep_call_alive: element.keep_call_alive,
         noise_level: element.noise_cancellation.then_some(element.noise_cancellation_level),
         in_room: false,
+    }
+}
+
+/// A stream that keeps the call alive.
+struct OpenStream {
+    stream: StreamId,
+}
+
+impl Activity for OpenStream {
+    fn stream_ended(&mut self, _: &mut Env<'_>, ended: stream::Ended) -> Progress {
+        if ended.stream != self.stream {
+            return Progress::Pending;
+        }
+        Progress::Finished(match ended.dropped {
+            true => Completion::failed(DROPPED),
+            false => Completion::done(""),
+        })
+    }
+
+    /// It ends with its element if another document takes over. The end of the call ends every stream.
+    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
+        if why == Stop::Replaced {
+            stream::stop(env.ctx, Some(self.stream), stream::Stop::Api);
+        }
+    }
+
+    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.say("waits_for", [word("stream_to_end"), text("")]);
     }
 }

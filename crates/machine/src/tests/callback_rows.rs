@@ -200,7 +200,7 @@ fn every_code_has_its_scenario() {
 /// The store writes the word and reads the value.
 #[test]
 fn a_kind_is_read_by_the_word_it_is_written_with() {
-    use crate::NoticeKind as K;
+    use crate::CallbackKind as K;
     for kind in [K::Hangup, K::Ring, K::Action, K::Dial, K::Interim, K::Conference, K::MultiParty] {
         assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
     }

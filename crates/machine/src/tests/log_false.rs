@@ -1,7 +1,8 @@
 //! `log="false"`: keys stay out of the event log, and the log still replays to the same decisions.
 
 use super::{Bench, digit, document, setup};
-use crate::{CallTime, FetchId, Input, Machine, Output};
+use crate::Machine;
+use crate::contract::{CallTime, FetchId, Input, Output};
 use model::Digit;
 
 const PIN: &str = r##"<Response>

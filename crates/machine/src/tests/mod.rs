@@ -11,10 +11,11 @@ mod traces;
 
 use std::sync::Arc;
 
-use super::{
-    Aside, AsideKind, CallSetup, CallTime, CallUrls, Command, FetchId, Fetched, GraphAction,
-    GraphOutcome, Input, Legs, Machine, MachineLimits, MediaFact, MediaOrder, Output, PlayId,
-    RecordOrder, Sound, SoundItem, StreamFormat, StreamOrder, StreamTrack,
+use super::Machine;
+use crate::contract::{
+    CallSetup, CallTime, CallUrls, Command, FetchId, FetchResponse, GraphAction, GraphOutcome,
+    Input, Legs, MachineLimits, MediaCommand, MediaEvent, Output, Overlay, OverlayKind, PlayId,
+    RecordingOrder, Sound, SoundItem, StreamFormat, StreamOrder, StreamTrack,
 };
 use model::{
     AuthId, CallType, CallUuid, Digit, Direction, Leg, Method, PhoneNumberId, StreamId, Timestamp,
@@ -70,7 +71,7 @@ fn digit(key: char) -> Input {
 }
 
 fn fetched(fetch: FetchId, document: Arc<Document>) -> Input {
-    Input::Fetched { fetch, result: Ok(Fetched::Document { document }) }
+    Input::Fetched { fetch, result: Ok(FetchResponse::Document { document }) }
 }
 
 /// A machine under a stepped clock, which fires its own timers and remembers every wish.
@@ -93,7 +94,7 @@ impl Bench {
     fn live(setup: CallSetup, document: Arc<Document>) -> Self {
         let mut bench = Self::new(setup);
         bench.give(Input::Graph { action: GraphAction::PreAccept, outcome: GraphOutcome::Done });
-        bench.give(Input::Media { leg: Leg::A, what: MediaFact::Connected });
+        bench.give(Input::Media { leg: Leg::A, event: MediaEvent::Connected });
         bench.give(fetched(FetchId(1), document));
         bench.give(Input::Graph { action: GraphAction::Accept, outcome: GraphOutcome::Done });
         bench
@@ -112,8 +113,12 @@ impl Bench {
     /// The play that is heard: when it was ordered, and its name.
     fn playing(&self) -> Option<(u64, PlayId)> {
         let last = self.wishes.iter().rev().find_map(|(at, wish)| match wish {
-            Output::Media { order: MediaOrder::Play { play, .. }, .. } => Some(Some((*at, *play))),
-            Output::Media { order: MediaOrder::Stop { .. } | MediaOrder::Close, .. } => Some(None),
+            Output::Media { command: MediaCommand::Play { play, .. }, .. } => {
+                Some(Some((*at, *play)))
+            }
+            Output::Media { command: MediaCommand::Stop { .. } | MediaCommand::Close, .. } => {
+                Some(None)
+            }
             _ => None,
         });
         last.flatten().filter(|(_, play)| play.0 > self.played)
@@ -121,13 +126,13 @@ impl Bench {
 }
 
 /// What REST has recorded.
-fn recorded_over_rest() -> RecordOrder {
-    RecordOrder {
+fn recorded_over_rest() -> RecordingOrder {
+    RecordingOrder {
         id: Some(uuid::Uuid::from_u128(0x7e57)),
         held: false,
         mp3: true,
         stereo: true,
-        own: false,
+        peer_only: false,
         max_ms: 60_000,
         silence_ms: None,
         callback: None,
@@ -141,12 +146,17 @@ fn asked_over_rest(what: u8) -> Command {
     let url = || DocUrl("https://a.example.com/rest".into());
     let target = || Some(Target { url: url(), method: Method::Post });
     let item = SoundItem { sound: Sound::File { url: url() }, repeat: Repeat::Times(1) };
-    let aside =
-        |kind| Aside { kind, items: vec![item.clone()], again: false, mix: true, length_ms: None };
+    let aside = |kind| Overlay {
+        kind,
+        items: vec![item.clone()],
+        repeat: false,
+        mix: true,
+        length_ms: None,
+    };
     match what {
-        0 => Command::Play { legs: Legs::A, aside: aside(AsideKind::Play) },
-        1 => Command::Play { legs: Legs::Both, aside: aside(AsideKind::Speak) },
-        2 => Command::StopPlay { what: AsideKind::Play },
+        0 => Command::Play { legs: Legs::A, overlay: aside(OverlayKind::Play) },
+        1 => Command::Play { legs: Legs::Both, overlay: aside(OverlayKind::Speak) },
+        2 => Command::StopPlay { kind: OverlayKind::Play },
         7 => Command::Stream {
             stream: StreamId(uuid::Uuid::from_u128(7)),
             order: Box::new(StreamOrder {

@@ -1,7 +1,7 @@
 //! Parameters to the letter (`plivo-callbacks.md` §1–§3).
 
 use super::{Bench, digit, document, fetched, setup};
-use crate::{CallSetup, FetchId, Input, Output, Params, Termination};
+use crate::contract::{CallSetup, FetchId, Input, Output, Params, Termination};
 use model::Leg;
 
 const GET_INPUT: &str =

@@ -3,11 +3,12 @@
 use proptest::prelude::*;
 
 use super::{document, fetched, setup};
-use crate::{
-    CallSetup, CallState, CallTime, Command, Confirm, FetchFailure, FetchId, FetchKind,
-    GraphAction, GraphOutcome, Input, Machine, MediaFact, MediaFault, MediaOrder, Outbound, Output,
-    Param, PhoneStatus, PlayId, RoomMusic, RoomWish, Termination, not_added,
+use crate::contract::{
+    CallSetup, CallState, CallTime, Command, Confirmation, FetchFailure, FetchId, FetchKind,
+    GraphAction, GraphOutcome, Input, MediaCommand, MediaEvent, MediaFault, Outbound, Output,
+    Param, PhoneStatus, PlayId, RoomCommand, RoomMusic, Termination,
 };
+use crate::{Machine, add_participant_failed};
 use model::{Digit, Direction, HangupCause, Leg, Method};
 
 fn placed() -> CallSetup {
@@ -33,7 +34,7 @@ fn placed_for_a_room(music: bool, key: bool) -> CallSetup {
         document: Some(document(
             "<Response><MultiPartyCall role='agent'>Care</MultiPartyCall></Response>",
         )),
-        confirm: Some(Confirm {
+        confirm: Some(Confirmation {
             sound: music.then(url),
             method: Method::Get,
             key: key.then(|| Digit::try_from('1').expect("a key")),
@@ -52,7 +53,7 @@ fn placed_for_a_room(music: bool, key: bool) -> CallSetup {
 fn facts() -> impl Strategy<Value = Input> {
     let status = |status| Just(Input::Status { status });
     let graph = |action, outcome| Just(Input::Graph { action, outcome });
-    let media = |what| Just(Input::Media { leg: Leg::A, what });
+    let media = |what| Just(Input::Media { leg: Leg::A, event: what });
     prop_oneof![
         6 => Just(Input::Bound { wacid: "wacid.a".into() }),
         3 => graph(GraphAction::Connect, GraphOutcome::Done),
@@ -66,9 +67,9 @@ fn facts() -> impl Strategy<Value = Input> {
         4 => status(PhoneStatus::Ringing),
         6 => status(PhoneStatus::Accepted),
         1 => status(PhoneStatus::Rejected),
-        4 => media(MediaFact::Connected),
-        1 => media(MediaFact::Flowing),
-        1 => media(MediaFact::Lost { fault: MediaFault::DtlsClosed }),
+        4 => media(MediaEvent::Connected),
+        1 => media(MediaEvent::Flowing),
+        1 => media(MediaEvent::Lost { fault: MediaFault::DtlsClosed }),
         4 => Just(fetched(FetchId(1), document("<Response><Speak>Hello</Speak><Wait length=\"3\"/></Response>"))),
         1 => Just(Input::Fetched { fetch: FetchId(1), result: Err(FetchFailure::Timeout) }),
         3 => Just(Input::Played { leg: Leg::A, play: PlayId(2) }),
@@ -76,7 +77,7 @@ fn facts() -> impl Strategy<Value = Input> {
         1 => Just(Input::Terminated { termination: Termination::default() }),
         1 => Just(Input::Command { command: Command::Hangup }),
         2 => (0..7u8).prop_map(|what| Input::Command { command: super::asked_over_rest(what) }),
-        1 => Just(Input::Cut { cause: HangupCause::Drained }),
+        1 => Just(Input::HangUp { cause: HangupCause::Drained }),
         2 => Just(super::digit('1')),
         6 => Just(Input::Timer),
     ]
@@ -107,25 +108,27 @@ impl Watch {
             }
             Output::Fetch { kind: FetchKind::Sound, .. } if self.has_music => {}
             Output::Fetch { .. } => assert!(answered, "a document before the user has picked up"),
-            Output::Room { room: RoomWish::Ring { .. } } => {
+            Output::Room { command: RoomCommand::Ring { .. } } => {
                 assert!(!std::mem::replace(&mut self.rings, true), "it rings once");
             }
-            Output::Room { room: RoomWish::RingOver } => {
+            Output::Room { command: RoomCommand::StopRing } => {
                 assert!(std::mem::take(&mut self.rings), "it does not ring")
             }
-            Output::Room { room: RoomWish::Enter { .. } } => {
+            Output::Room { command: RoomCommand::Enter { .. } } => {
                 assert!(answered && !self.rings, "in before it is there")
             }
-            Output::Media { order: MediaOrder::Begin, .. } => self.begun = true,
-            Output::Media { order: MediaOrder::Open, .. } => self.open = true,
+            Output::Media { command: MediaCommand::Begin, .. } => self.begun = true,
+            Output::Media { command: MediaCommand::Open, .. } => self.open = true,
             Output::Media {
-                order:
-                    MediaOrder::Play { .. } | MediaOrder::SendDigits { .. } | MediaOrder::Aside { .. },
+                command:
+                    MediaCommand::Play { .. }
+                    | MediaCommand::SendDigits { .. }
+                    | MediaCommand::Overlay { .. },
                 ..
             } => {
                 assert!(answered && self.open, "sound before the user has picked up");
             }
-            Output::Notify { .. } => self.rang += 1,
+            Output::Callback { .. } => self.rang += 1,
             Output::FreeSlot => self.freed += 1,
             Output::Concluded { summary } => {
                 self.concluded += 1;
@@ -163,7 +166,7 @@ proptest! {
             give(&mut machine, at, fact);
         }
         // Left alone, it comes to its end by its own timers.
-        while let Some(due) = machine.poll_timeout() {
+        while let Some((due, _)) = machine.poll_timeout() {
             at = at.max(due.0);
             prop_assert!(at < 24 * 3_600_000, "it never ends");
             give(&mut machine, at, Input::Timer);
@@ -175,14 +178,14 @@ proptest! {
 
 /// A call that was to enter a multi-party call and never went out (`plivo-callbacks.md` §3.6).
 #[test]
-fn who_is_not_added_after_all_is_told_of_where_that_is_asked_for() {
+fn who_is_add_participant_failed_after_all_is_told_of_where_that_is_asked_for() {
     let with = |events: &str| {
         let document = document(&format!(
             "<Response><MultiPartyCall role='agent' statusCallbackUrl='https://a.example.com/status' \
              statusCallbackEvents='{events}'>Care</MultiPartyCall></Response>"
         ));
         let outbound = Outbound { document: Some(document), ..Outbound::default() };
-        not_added(
+        add_participant_failed(
             &CallSetup { outbound: Some(Box::new(outbound)), ..placed() },
             HangupCause::CpsExceeded,
         )
@@ -209,6 +212,6 @@ fn who_is_not_added_after_all_is_told_of_where_that_is_asked_for() {
     assert_eq!(param("ParticipantCallUUID"), setup().call.to_string());
     assert!(
         with("mpc-state-changes").is_none()
-            && not_added(&placed(), HangupCause::CpsExceeded).is_none()
+            && add_participant_failed(&placed(), HangupCause::CpsExceeded).is_none()
     );
 }

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::{Bench, digit, document, fetched, setup};
+use crate::Machine;
+use crate::contract::{
+    BLegCommand, BLegEvent, CallSetup, CallState, CallTime, Command, DialError, FetchFailure,
+    FetchId, FetchKind, FetchResponse, FirstFault, GraphAction, GraphOutcome, Input, LeaveReason,
+    MachineLimits, MediaCommand, MediaEvent, MediaFault, Output, PlayId, RecognitionId,
+    RecordingEndReason, RecordingEvent, RecordingId, Refusal, RoomCommand, RoomEvent,
+    SpeechCommand, SpeechEvent, StreamCommand, StreamEvent, Termination, TrackCommand, VoiceEvent,
+};
 use crate::log;
 use crate::replay::replay;
-use crate::{
-    CallSetup, CallState, CallTime, Command, DialError, FetchFailure, FetchId, FetchKind, Fetched,
-    FirstFault, GraphAction, GraphOutcome, Input, LegNews, LegWish, Machine, MachineLimits,
-    MediaFact, MediaFault, MediaOrder, Output, PlayId, RecognitionId, RecordEnd, RecordFact,
-    RecordId, Refusal, RoomNews, RoomOut, RoomWish, SpeechFact, SpeechOrder, StreamFact,
-    StreamWish, Termination, TrackNews, Voice,
-};
 use model::{CallUuid, Digit, HangupCause, Leg, StreamId};
 use xml::Document;
 
@@ -149,7 +150,7 @@ struct Watch {
     asked: u128,
     /// The recording ordered last, and those that are on.
     record: u32,
-    rolling: BTreeSet<RecordId>,
+    rolling: BTreeSet<RecordingId>,
 }
 
 impl Watch {
@@ -221,11 +222,11 @@ impl Watch {
                 fetch,
                 result: Err([
                     FetchFailure::Timeout,
-                    FetchFailure::Unreachable { what: "no route".to_owned() },
+                    FetchFailure::Unreachable { detail: "no route".to_owned() },
                     FetchFailure::Status { status: 404 },
-                    FetchFailure::UrlRefused { what: "loopback".to_owned() },
+                    FetchFailure::UrlRefused { detail: "loopback".to_owned() },
                     FetchFailure::TooLarge,
-                    FetchFailure::Invalid { what: "br".to_owned() },
+                    FetchFailure::Invalid { detail: "br".to_owned() },
                 ][usize::from(*how)]
                 .clone()),
             },
@@ -239,21 +240,21 @@ impl Watch {
                 ][usize::from(*first)];
                 Input::Fetched {
                     fetch,
-                    result: Ok(Fetched::Refused {
+                    result: Ok(FetchResponse::Refused {
                         refusal: Refusal { findings: Vec::new(), first },
                     }),
                 }
             }
             Pick::Media(what) => Input::Media {
                 leg: Leg::A,
-                what: [
-                    MediaFact::IceUp,
-                    MediaFact::Connected,
-                    MediaFact::Connected,
-                    MediaFact::Connected,
-                    MediaFact::FirstPacket,
-                    MediaFact::Lost { fault: MediaFault::DtlsClosed },
-                    MediaFact::Lost { fault: MediaFault::Silent },
+                event: [
+                    MediaEvent::IceUp,
+                    MediaEvent::Connected,
+                    MediaEvent::Connected,
+                    MediaEvent::Connected,
+                    MediaEvent::FirstPacket,
+                    MediaEvent::Lost { fault: MediaFault::DtlsClosed },
+                    MediaEvent::Lost { fault: MediaFault::Silent },
                 ][usize::from(*what)]
                 .clone(),
             },
@@ -270,43 +271,44 @@ impl Watch {
             Pick::DigitsSent(by) => {
                 Input::DigitsSent { leg: Leg::A, play: PlayId(back(self.play, *by)) }
             }
-            Pick::Voice(None) => Input::Voice { leg: Leg::A, what: Voice::Began },
-            Pick::Voice(Some(8)) => Input::Voice { leg: Leg::A, what: Voice::Beep },
-            Pick::Voice(Some(ago)) => {
-                Input::Voice { leg: Leg::A, what: Voice::Ended { ago_ms: 300 * u64::from(*ago) } }
-            }
+            Pick::Voice(None) => Input::Voice { leg: Leg::A, event: VoiceEvent::Began },
+            Pick::Voice(Some(8)) => Input::Voice { leg: Leg::A, event: VoiceEvent::Beep },
+            Pick::Voice(Some(ago)) => Input::Voice {
+                leg: Leg::A,
+                event: VoiceEvent::Ended { ago_ms: 300 * u64::from(*ago) },
+            },
             Pick::Speech(what, by) => Input::Speech {
                 recognition: RecognitionId(back(self.recognition, *by)),
-                what: match what {
-                    0 => SpeechFact::Began,
-                    1 => SpeechFact::Lasting,
-                    2 => SpeechFact::Ended { ago_ms: 300 },
-                    3 => SpeechFact::Interim {
+                event: match what {
+                    0 => SpeechEvent::Began,
+                    1 => SpeechEvent::Lasting,
+                    2 => SpeechEvent::Ended { ago_ms: 300 },
+                    3 => SpeechEvent::Interim {
                         stable: "one".to_owned(),
                         unstable: "two more".to_owned(),
                         stability: 33,
                     },
-                    4 => SpeechFact::Understood { text: String::new(), confidence: 100 },
-                    5 => SpeechFact::Understood { text: SAID.to_owned(), confidence: 87 },
-                    6 => SpeechFact::Failed { reason: "gone".to_owned() },
-                    _ => SpeechFact::Unavailable,
+                    4 => SpeechEvent::Understood { text: String::new(), confidence: 100 },
+                    5 => SpeechEvent::Understood { text: SAID.to_owned(), confidence: 87 },
+                    6 => SpeechEvent::Failed { reason: "gone".to_owned() },
+                    _ => SpeechEvent::Unavailable,
                 },
             },
-            Pick::Recorded(by, false) => Input::Recorded {
-                record: RecordId(back(self.record, *by)),
-                what: RecordFact::Ready {
+            Pick::Recorded(by, false) => Input::Recording {
+                recording: RecordingId(back(self.record, *by)),
+                event: RecordingEvent::Ready {
                     id: uuid::Uuid::nil(),
                     url: "https://a.example.com/r.wav".to_owned(),
                 },
             },
-            Pick::Recorded(by, true) => Input::Recorded {
-                record: RecordId(back(self.record, *by)),
-                what: RecordFact::Ended {
-                    end: RecordEnd::Silence,
+            Pick::Recorded(by, true) => Input::Recording {
+                recording: RecordingId(back(self.record, *by)),
+                event: RecordingEvent::Ended {
+                    reason: RecordingEndReason::Silence,
                     duration_ms: 1,
                     start_ms: 1,
                     end_ms: 2,
-                    why: None,
+                    error: None,
                 },
             },
             Pick::Terminated => Input::Terminated { termination: Termination::default() },
@@ -320,65 +322,70 @@ impl Watch {
                 }
                 Input::Command { command }
             }
-            Pick::Cut => Input::Cut { cause: HangupCause::Drained },
+            Pick::Cut => Input::HangUp { cause: HangupCause::Drained },
             Pick::Timer => Input::Timer,
             Pick::Leg(which, news) => {
                 // Now and then one of an earlier Dial.
                 let call = self.legs.iter().rev().nth(usize::from(*which));
                 let news = match news {
-                    0 => LegNews::Refused { error: DialError::NoPermission, detail: String::new() },
-                    1 => LegNews::Placed,
-                    2 => LegNews::Ringing,
-                    3 | 4 => LegNews::Answered,
-                    5 | 6 => LegNews::Ready,
-                    7 => LegNews::Key { digit: Digit::try_from('9').expect("a key") },
-                    _ => LegNews::Ended { cause: HangupCause::Rejected },
+                    0 => {
+                        BLegEvent::Refused { error: DialError::NoPermission, detail: String::new() }
+                    }
+                    1 => BLegEvent::Placed,
+                    2 => BLegEvent::Ringing,
+                    3 | 4 => BLegEvent::Answered,
+                    5 | 6 => BLegEvent::Ready,
+                    7 => BLegEvent::Digit { digit: Digit::try_from('9').expect("a key") },
+                    _ => BLegEvent::Ended { cause: HangupCause::Rejected },
                 };
-                Input::Dialled { call: call.copied().unwrap_or(CallUuid(uuid::Uuid::nil())), news }
+                Input::BLeg {
+                    call: call.copied().unwrap_or(CallUuid(uuid::Uuid::nil())),
+                    event: news,
+                }
             }
             Pick::Room(news) => {
                 let room = uuid::Uuid::nil();
-                let entered = |begins| RoomNews::Entered {
+                let entered = |begins| RoomEvent::Entered {
                     room,
                     member: 1,
                     first: begins,
-                    begins,
-                    starts: begins,
+                    active: begins,
+                    starts_room: begins,
                     room_left_ms: Some(4_000),
                 };
                 let news = match news {
                     0 => entered(true),
                     1 | 2 => entered(false),
-                    3 => RoomNews::Full { room },
-                    4 => RoomNews::Begins { starts: false },
-                    5 => RoomNews::Waits,
-                    6 => RoomNews::Held { on: true },
-                    7 => RoomNews::Held { on: false },
-                    8 => RoomNews::Floor { has: true },
-                    9 => RoomNews::Out { why: RoomOut::Kicked },
-                    12 => RoomNews::Track {
-                        what: TrackNews::Begin {
-                            how: Box::new(super::recorded_over_rest()),
+                    3 => RoomEvent::Full { room },
+                    4 => RoomEvent::Active { starts_room: false },
+                    5 => RoomEvent::Waiting,
+                    6 => RoomEvent::Held { on: true },
+                    7 => RoomEvent::Held { on: false },
+                    8 => RoomEvent::Floor { has: true },
+                    9 => RoomEvent::MustLeave { reason: LeaveReason::Kicked },
+                    12 => RoomEvent::Track {
+                        command: TrackCommand::Begin {
+                            order: Box::new(super::recorded_over_rest()),
                             callback: None,
                         },
                     },
-                    13 => RoomNews::Track { what: TrackNews::Pause { on: true } },
-                    14 => RoomNews::Track { what: TrackNews::Stop },
-                    10 => RoomNews::Out { why: RoomOut::Ended },
-                    _ => RoomNews::Muted { on: true },
+                    13 => RoomEvent::Track { command: TrackCommand::Pause { on: true } },
+                    14 => RoomEvent::Track { command: TrackCommand::Stop },
+                    10 => RoomEvent::MustLeave { reason: LeaveReason::Ended },
+                    _ => RoomEvent::Muted { on: true },
                 };
-                Input::Room { news }
+                Input::Room { event: news }
             }
             Pick::Offered => Input::Offered { setup: Box::new(setup()) },
             Pick::Stream(what) => Input::Stream {
                 stream: self.stream,
-                what: match what {
-                    0..=2 => StreamFact::Opened,
-                    3 => StreamFact::Failed { why: "no route\n".to_owned() },
-                    4 => StreamFact::Closed,
-                    5 => StreamFact::Played { name: "x".to_owned() },
-                    6 => StreamFact::SendDigits { digits: "1".to_owned() },
-                    _ => StreamFact::Lost { why: "gone".to_owned() },
+                event: match what {
+                    0..=2 => StreamEvent::Opened,
+                    3 => StreamEvent::Failed { reason: "no route\n".to_owned() },
+                    4 => StreamEvent::Closed,
+                    5 => StreamEvent::Played { name: "x".to_owned() },
+                    6 => StreamEvent::SendDigits { digits: "1".to_owned() },
+                    _ => StreamEvent::Lost { reason: "gone".to_owned() },
                 },
             },
         }
@@ -388,19 +395,21 @@ impl Watch {
         match &input {
             Input::Fetched { fetch, result } if self.open_fetch == Some(*fetch) => {
                 self.answered_fetch = Some(*fetch);
-                self.document_given |= matches!(result, Ok(Fetched::Document { .. }));
+                self.document_given |= matches!(result, Ok(FetchResponse::Document { .. }));
             }
             // Before it was asked for, too: an overdue timer may send it in the same step.
             Input::Graph { action: GraphAction::Accept, outcome: GraphOutcome::Done } => {
                 self.accepted = true
             }
-            Input::Media { what: MediaFact::Connected, .. } => self.connected = true,
+            Input::Media { event: MediaEvent::Connected, .. } => self.connected = true,
             Input::Speech {
                 recognition,
-                what:
-                    SpeechFact::Understood { .. } | SpeechFact::Failed { .. } | SpeechFact::Unavailable,
+                event:
+                    SpeechEvent::Understood { .. }
+                    | SpeechEvent::Failed { .. }
+                    | SpeechEvent::Unavailable,
             } => self.told = Some(recognition.0),
-            Input::Dialled { call, news: LegNews::Refused { .. } | LegNews::Ended { .. } } => {
+            Input::BLeg { call, event: BLegEvent::Refused { .. } | BLegEvent::Ended { .. } } => {
                 self.ended = Some(*call)
             }
             _ => {}
@@ -418,7 +427,7 @@ impl Watch {
         }
         self.open_fetch = self.open_fetch.filter(|open| self.answered_fetch != Some(*open));
         assert!(
-            self.machine.poll_timeout().is_none_or(|due| due.0 >= self.at),
+            self.machine.poll_timeout().is_none_or(|(due, _)| due.0 >= self.at),
             "a timer stays behind"
         );
         assert_eq!(self.over, self.machine.state() == Some(CallState::Over));
@@ -444,28 +453,28 @@ impl Watch {
             Output::CancelFetch { fetch } => {
                 assert_eq!(self.open_fetch.take(), Some(*fetch), "cancelled what was not open");
             }
-            Output::Media { order, .. } => {
+            Output::Media { command: order, .. } => {
                 assert!(!self.closed, "ordered after Close: {order}");
                 match order {
-                    MediaOrder::Play { play, .. }
-                    | MediaOrder::SendDigits { play, .. }
-                    | MediaOrder::Aside { play, .. } => {
+                    MediaCommand::Play { play, .. }
+                    | MediaCommand::SendDigits { play, .. }
+                    | MediaCommand::Overlay { play, .. } => {
                         assert!(self.accept_sent && self.accepted, "sound before the call is up");
                         // What REST asks for waits at the leg for the path.
                         assert!(
-                            self.connected || !matches!(order, MediaOrder::Play { .. }),
+                            self.connected || !matches!(order, MediaCommand::Play { .. }),
                             "a prompt without a path"
                         );
                         assert!(play.0 > self.play);
                         self.play = play.0;
                     }
-                    MediaOrder::Close => self.closed = true,
-                    MediaOrder::Open => assert!(self.accept_sent && self.accepted),
-                    MediaOrder::Begin
-                    | MediaOrder::Stop { .. }
-                    | MediaOrder::Listen { .. }
-                    | MediaOrder::Beep { .. } => {}
-                    MediaOrder::Record { record, how } => {
+                    MediaCommand::Close => self.closed = true,
+                    MediaCommand::Open => assert!(self.accept_sent && self.accepted),
+                    MediaCommand::Begin
+                    | MediaCommand::Stop { .. }
+                    | MediaCommand::DetectVoice { .. }
+                    | MediaCommand::DetectBeep { .. } => {}
+                    MediaCommand::Record { recording: record, order: how } => {
                         assert!(record.0 > self.record, "a name twice");
                         self.record = record.0;
                         if !how.held {
@@ -473,30 +482,30 @@ impl Watch {
                             self.rolling.insert(*record);
                         }
                     }
-                    MediaOrder::RecordGo { record } => {
+                    MediaCommand::RecordStart { recording: record } => {
                         assert!(self.accepted && self.connected, "recorded before it is heard");
                         assert!(self.rolling.insert(*record), "began twice");
                     }
-                    MediaOrder::RecordStop { record, .. }
-                    | MediaOrder::RecordPause { record, .. } => {
+                    MediaCommand::RecordStop { recording: record, .. }
+                    | MediaCommand::RecordPause { recording: record, .. } => {
                         assert!(record.0 <= self.record);
                     }
-                    MediaOrder::Part => {
+                    MediaCommand::Unjoin => {
                         assert!(std::mem::take(&mut self.joined), "parted from nobody");
                     }
-                    MediaOrder::Join => panic!("only a B-leg is joined"),
+                    MediaCommand::Join => panic!("only a B-leg is joined"),
                 }
             }
-            Output::Speech { recognition, order } => match order {
-                SpeechOrder::Begin { .. } => {
+            Output::Speech { recognition, command: order } => match order {
+                SpeechCommand::Begin { .. } => {
                     assert!(recognition.0 > self.recognition && !self.closed);
                     // One that has told its result is over by itself.
                     (self.recognition, self.hearing) = (recognition.0, Some(recognition.0));
                 }
-                SpeechOrder::Finish => {
+                SpeechCommand::Finish => {
                     assert_eq!(self.hearing, Some(recognition.0), "finished what does not hear")
                 }
-                SpeechOrder::Stop => {
+                SpeechCommand::Stop => {
                     assert_eq!(
                         self.hearing.take(),
                         Some(recognition.0),
@@ -504,16 +513,16 @@ impl Watch {
                     );
                 }
             },
-            Output::Stream { stream, wish } => match wish {
-                StreamWish::Open(_) => {
+            Output::Stream { stream, command: wish } => match wish {
+                StreamCommand::Open(_) => {
                     assert!(!self.streaming, "two streams at once");
                     (self.stream, self.streaming) = (*stream, true);
                 }
-                StreamWish::Begin => {
+                StreamCommand::Begin => {
                     assert!(self.streaming && self.stream == *stream && self.accepted)
                 }
                 // One that was refused is closed too.
-                StreamWish::Close { .. } => self.streaming &= self.stream != *stream,
+                StreamCommand::Close { .. } => self.streaming &= self.stream != *stream,
             },
             Output::Concluded { summary } => {
                 self.concluded += 1;
@@ -532,42 +541,44 @@ impl Watch {
                 assert!(self.up.insert(order.call), "dialled twice");
                 self.legs.push(order.call);
             }
-            Output::Order { call, leg } => {
+            Output::BLeg { call, command: leg } => {
                 assert!(self.up.contains(call), "ordered a leg that is gone: {output}");
                 match leg {
-                    LegWish::Proceed => {}
-                    LegWish::Join => {
+                    BLegCommand::Proceed => {}
+                    BLegCommand::Join => {
                         assert!(self.connected && !self.joined);
                         self.joined = true;
                     }
-                    LegWish::HangUp { .. } => {
+                    BLegCommand::HangUp { .. } => {
                         self.up.remove(call);
                     }
-                    LegWish::Ask { command } => {
+                    BLegCommand::Forward { command } => {
                         if matches!(**command, Command::Transfer { .. }) {
                             self.up.remove(call);
                         }
                     }
                 }
             }
-            Output::Room { room } => match room {
-                RoomWish::Enter { .. } => {
+            Output::Room { command: room } => match room {
+                RoomCommand::Enter { .. } => {
                     assert!(
                         self.connected && !std::mem::replace(&mut self.in_room, true),
                         "in two rooms"
                     );
                 }
-                RoomWish::Leave { .. } => {
+                RoomCommand::Leave { .. } => {
                     assert!(std::mem::take(&mut self.in_room), "left what it was not in")
                 }
-                RoomWish::Sound { .. } | RoomWish::Key { .. } | RoomWish::Record { .. } => {
+                RoomCommand::Sound { .. }
+                | RoomCommand::Digit { .. }
+                | RoomCommand::Record { .. } => {
                     assert!(self.in_room)
                 }
-                RoomWish::Ring { .. } | RoomWish::RingOver => {
+                RoomCommand::Ring { .. } | RoomCommand::StopRing => {
                     panic!("nobody placed this call for a room")
                 }
             },
-            Output::News { .. } => panic!("this is no B-leg"),
+            Output::ALeg { .. } => panic!("this is no B-leg"),
             Output::Over => self.over = true,
             _ => {}
         }
@@ -616,7 +627,7 @@ proptest! {
             watch.give(input);
         }
         // Nobody says anything more: time alone ends every call.
-        while let Some(due) = watch.machine.poll_timeout() {
+        while let Some((due, _)) = watch.machine.poll_timeout() {
             watch.at = watch.at.max(due.0);
             watch.give(Input::Timer);
         }
@@ -720,7 +731,7 @@ fn a_thousand_collections_end_one_by_one() {
         bench.give(digit('1'));
     }
     let notices =
-        bench.wishes.iter().filter(|(_, wish)| matches!(wish, Output::Notify { .. })).count();
+        bench.wishes.iter().filter(|(_, wish)| matches!(wish, Output::Callback { .. })).count();
     assert_eq!(notices, 1_000);
     assert_eq!(bench.machine.state(), Some(CallState::Closing));
 }

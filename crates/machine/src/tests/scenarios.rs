@@ -46,16 +46,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{digit, setup, url};
+use crate::Machine;
+use crate::contract::{
+    BLegCommand, BLegEvent, BLegSetup, CallSetup, CallTime, Command, Confirmation, FetchFailure,
+    FetchId, FetchResponse, FirstFault, GraphAction, GraphOutcome, Input, Legs, MediaCommand,
+    MediaEvent, MediaFault, Outbound, Output, Overlay, OverlayKind, PhoneStatus, PlayId,
+    RecognitionId, RecordingEndReason, RecordingEvent, RecordingId, RecordingOrder, Refusal,
+    RoomEvent, RoomMusic, Sound, SoundItem, SpeechEvent, StreamCommand, StreamEvent, StreamFormat,
+    StreamOrder, StreamTrack, Termination, TrackCommand, VoiceEvent,
+};
 use crate::log;
 use crate::replay;
-use crate::{
-    Aside, AsideKind, CallSetup, CallTime, Command, Confirm, DialledBy, FetchFailure, FetchId,
-    Fetched, FirstFault, GraphAction, GraphOutcome, Input, LegNews, LegWish, Legs, Machine,
-    MediaFact, MediaFault, MediaOrder, Outbound, Output, PhoneStatus, PlayId, RecognitionId,
-    RecordEnd, RecordFact, RecordId, RecordOrder, Refusal, RoomMusic, RoomNews, Sound, SoundItem,
-    SpeechFact, StreamFact, StreamFormat, StreamOrder, StreamTrack, StreamWish, Termination,
-    TrackNews, Voice,
-};
 use model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, StreamId};
 use xml::ast::{Finding, Position, Repeat, Severity, Speech, SpeechNode, Target};
 use xml::{self, Document};
@@ -222,11 +223,13 @@ impl Scenario {
             play: PlayId(0),
             recognition: RecognitionId(0),
             stream: StreamId(uuid::Uuid::nil()),
-            record: RecordId(0),
+            record: RecordingId(0),
             legs: BTreeMap::new(),
         };
         for fact in &self.facts {
-            while let Some(due) = run.machine.poll_timeout().filter(|due| due.0 < fact.at) {
+            while let Some(due) =
+                run.machine.poll_timeout().map(|(due, _)| due).filter(|due| due.0 < fact.at)
+            {
                 run.give(due.0, "timer", Input::Timer);
             }
             for comment in &fact.comments {
@@ -255,7 +258,7 @@ struct Run<'a> {
     /// The stream opened last.
     stream: StreamId,
     /// The recording ordered last.
-    record: RecordId,
+    record: RecordingId,
     /// The B-legs dialled last, by their places.
     legs: BTreeMap<u8, CallUuid>,
 }
@@ -281,18 +284,18 @@ impl Run<'_> {
             match output {
                 Output::Fetch { fetch, .. } => self.fetch = *fetch,
                 Output::Speech { recognition, .. } => self.recognition = *recognition,
-                Output::Stream { stream, wish: StreamWish::Open(_) } => self.stream = *stream,
-                Output::Media { order: MediaOrder::Record { record, .. }, .. } => {
-                    self.record = *record
-                }
+                Output::Stream { stream, command: StreamCommand::Open(_) } => self.stream = *stream,
+                Output::Media {
+                    command: MediaCommand::Record { recording: record, .. }, ..
+                } => self.record = *record,
                 Output::Dial { order } => {
                     self.legs.insert(order.position, order.call);
                 }
                 Output::Media {
-                    order:
-                        MediaOrder::Play { play, .. }
-                        | MediaOrder::SendDigits { play, .. }
-                        | MediaOrder::Aside { play, .. },
+                    command:
+                        MediaCommand::Play { play, .. }
+                        | MediaCommand::SendDigits { play, .. }
+                        | MediaCommand::Overlay { play, .. },
                     ..
                 } => {
                     self.play = *play;
@@ -313,9 +316,9 @@ impl Run<'_> {
         let leg = Leg::A;
         Some(match plain.as_slice() {
             ["wait"] => return None,
-            ["recording", words @ ..] => Input::Recorded {
-                record: number("record").map_or(self.record, RecordId),
-                what: recording(words),
+            ["recording", words @ ..] => Input::Recording {
+                recording: number("record").map_or(self.record, RecordingId),
+                event: recording(words),
             },
             ["offered"] => Input::Offered { setup: Box::new(offer(&options)) },
             ["placed"] => Input::Placed { setup: Box::new(order(&options)) },
@@ -333,14 +336,15 @@ impl Run<'_> {
                 let document = self.scenario.documents.get(*doc).cloned();
                 let document =
                     document.unwrap_or_else(|| panic!("{}: no doc {doc}", self.scenario.name));
-                Input::Fetched { fetch, result: Ok(Fetched::Document { document }) }
+                Input::Fetched { fetch, result: Ok(FetchResponse::Document { document }) }
             }
-            ["fetched-nothing"] => Input::Fetched { fetch, result: Ok(Fetched::Ignored) },
-            ["refused", what] => {
-                Input::Fetched { fetch, result: Ok(Fetched::Refused { refusal: refusal(what) }) }
-            }
+            ["fetched-nothing"] => Input::Fetched { fetch, result: Ok(FetchResponse::Ignored) },
+            ["refused", what] => Input::Fetched {
+                fetch,
+                result: Ok(FetchResponse::Refused { refusal: refusal(what) }),
+            },
             ["fetch-failed", how] => Input::Fetched { fetch, result: Err(failure(how)) },
-            ["media", "A", what @ ..] => Input::Media { leg, what: media_fact(what) },
+            ["media", "A", what @ ..] => Input::Media { leg, event: media_fact(what) },
             ["play-started", "A"] => Input::PlayStarted { leg, play },
             ["played", "A"] => Input::Played { leg, play },
             ["play-failed", "A", why @ ..] => {
@@ -348,15 +352,15 @@ impl Run<'_> {
                 Input::PlayFailed { leg, play, item, reason: why.join(" ") }
             }
             ["digit", "A", key] => digit(key.chars().next().expect("a key")),
-            ["voice", "A", "beep"] => Input::Voice { leg, what: Voice::Beep },
-            ["voice", "A", "began"] => Input::Voice { leg, what: Voice::Began },
+            ["voice", "A", "beep"] => Input::Voice { leg, event: VoiceEvent::Beep },
+            ["voice", "A", "began"] => Input::Voice { leg, event: VoiceEvent::Began },
             ["voice", "A", "ended", ago_ms, "ms", "ago"] => Input::Voice {
                 leg,
-                what: Voice::Ended { ago_ms: ago_ms.parse().expect("milliseconds") },
+                event: VoiceEvent::Ended { ago_ms: ago_ms.parse().expect("milliseconds") },
             },
             ["speech", what @ ..] => {
                 let recognition = number("recognition").map_or(self.recognition, RecognitionId);
-                Input::Speech { recognition, what: speech_fact(what) }
+                Input::Speech { recognition, event: speech_fact(what) }
             }
             ["digits-sent", "A"] => Input::DigitsSent { leg, play },
             ["terminated", status] => Input::Terminated {
@@ -372,46 +376,48 @@ impl Run<'_> {
                     .get(&place.parse().expect("a place"))
                     .copied()
                     .expect("it was dialled");
-                Input::Dialled { call, news: leg_news(news) }
+                Input::BLeg { call, event: leg_news(news) }
             }
-            ["stream", what @ ..] => Input::Stream { stream: self.stream, what: stream_fact(what) },
-            ["ordered", "proceed"] => Input::Ordered { leg: LegWish::Proceed },
-            ["ordered", "join"] => Input::Ordered { leg: LegWish::Join },
+            ["stream", what @ ..] => {
+                Input::Stream { stream: self.stream, event: stream_fact(what) }
+            }
+            ["ordered", "proceed"] => Input::ALeg { command: BLegCommand::Proceed },
+            ["ordered", "join"] => Input::ALeg { command: BLegCommand::Join },
             ["ordered", "hang-up", why] => {
-                Input::Ordered { leg: LegWish::HangUp { cause: cause(why) } }
+                Input::ALeg { command: BLegCommand::HangUp { cause: cause(why) } }
             }
-            ["ordered", "ask", words @ ..] => {
-                Input::Ordered { leg: LegWish::Ask { command: Box::new(command(words, &options)) } }
-            }
-            ["room", words @ ..] => Input::Room { news: room_news(words, &options) },
+            ["ordered", "ask", words @ ..] => Input::ALeg {
+                command: BLegCommand::Forward { command: Box::new(command(words, &options)) },
+            },
+            ["room", words @ ..] => Input::Room { event: room_news(words, &options) },
             ["command", words @ ..] => Input::Command { command: command(words, &options) },
-            ["cut", "drained"] => Input::Cut { cause: HangupCause::Drained },
-            ["cut", "internal_error"] => Input::Cut { cause: HangupCause::InternalError },
+            ["cut", "drained"] => Input::HangUp { cause: HangupCause::Drained },
+            ["cut", "internal_error"] => Input::HangUp { cause: HangupCause::InternalError },
             other => panic!("{}: no such fact: {other:?}", self.scenario.name),
         })
     }
 }
 
 /// What a recogniser tells.
-fn speech_fact(words: &[&str]) -> SpeechFact {
+fn speech_fact(words: &[&str]) -> SpeechEvent {
     let per_cent = |word: &str| word.parse().expect("per cent");
     match words {
-        ["began"] => SpeechFact::Began,
-        ["lasting"] => SpeechFact::Lasting,
+        ["began"] => SpeechEvent::Began,
+        ["lasting"] => SpeechEvent::Lasting,
         ["ended", ago_ms, "ms", "ago"] => {
-            SpeechFact::Ended { ago_ms: ago_ms.parse().expect("milliseconds") }
+            SpeechEvent::Ended { ago_ms: ago_ms.parse().expect("milliseconds") }
         }
         ["interim", stability, text @ ..] => {
             let text = text.join(" ");
             let (stable, unstable) = text.split_once('/').expect("a / between");
             let (stable, unstable) = (stable.trim().to_owned(), unstable.trim().to_owned());
-            SpeechFact::Interim { stable, unstable, stability: per_cent(stability) }
+            SpeechEvent::Interim { stable, unstable, stability: per_cent(stability) }
         }
         ["understood", confidence, text @ ..] => {
-            SpeechFact::Understood { text: text.join(" "), confidence: per_cent(confidence) }
+            SpeechEvent::Understood { text: text.join(" "), confidence: per_cent(confidence) }
         }
-        ["failed", why @ ..] => SpeechFact::Failed { reason: why.join(" ") },
-        ["unavailable"] => SpeechFact::Unavailable,
+        ["failed", why @ ..] => SpeechEvent::Failed { reason: why.join(" ") },
+        ["unavailable"] => SpeechEvent::Unavailable,
         other => panic!("no such speech: {other:?}"),
     }
 }
@@ -425,10 +431,10 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
         Some(_) => Legs::Both,
     };
     let item = |sound| SoundItem { sound, repeat: Repeat::Times(1) };
-    let aside = |kind, how: &str, items| Aside {
+    let aside = |kind, how: &str, items| Overlay {
         kind,
         items,
-        again: options.contains_key("again"),
+        repeat: options.contains_key("again"),
         mix: how == "over",
         length_ms: options.get("length_ms").map(|ms| ms.parse().expect("milliseconds")),
     };
@@ -446,12 +452,12 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
         }
         ["play", how, urls @ ..] => {
             let items = urls.iter().map(|at| item(Sound::File { url: url(at) })).collect();
-            Command::Play { legs, aside: aside(AsideKind::Play, how, items) }
+            Command::Play { legs, overlay: aside(OverlayKind::Play, how, items) }
         }
         ["speak", how, text @ ..] => {
             let speech = Speech(vec![SpeechNode::Text(text.join(" "))]);
             let sound = Sound::Speak { speech, voice: xml::ast::Voice::Woman, language: None };
-            Command::Play { legs, aside: aside(AsideKind::Speak, how, vec![item(sound)]) }
+            Command::Play { legs, overlay: aside(OverlayKind::Speak, how, vec![item(sound)]) }
         }
         ["stream", at] => Command::Stream {
             stream: StreamId(uuid::Uuid::from_u128(0x20)),
@@ -469,8 +475,8 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
             }),
         },
         ["stop", "stream"] => Command::StopStream { stream: None },
-        ["stop", "play"] => Command::StopPlay { what: AsideKind::Play },
-        ["stop", "speak"] => Command::StopPlay { what: AsideKind::Speak },
+        ["stop", "play"] => Command::StopPlay { kind: OverlayKind::Play },
+        ["stop", "speak"] => Command::StopPlay { kind: OverlayKind::Speak },
         ["record"] => Command::Record {
             order: Box::new(super::recorded_over_rest()),
             callback: options.get("callback").map(|_| target("https://app.example.com/recorded")),
@@ -481,18 +487,18 @@ fn command(words: &[&str], options: &BTreeMap<&str, &str>) -> Command {
     }
 }
 
-fn stream_fact(words: &[&str]) -> StreamFact {
+fn stream_fact(words: &[&str]) -> StreamEvent {
     match words {
-        ["opened"] => StreamFact::Opened,
-        ["failed", why @ ..] => StreamFact::Failed { why: why.join(" ") },
-        ["lost", why @ ..] => StreamFact::Lost { why: why.join(" ") },
-        ["closed"] => StreamFact::Closed,
+        ["opened"] => StreamEvent::Opened,
+        ["failed", why @ ..] => StreamEvent::Failed { reason: why.join(" ") },
+        ["lost", why @ ..] => StreamEvent::Lost { reason: why.join(" ") },
+        ["closed"] => StreamEvent::Closed,
         ["degraded", percent] => {
-            StreamFact::Degraded { percent: percent.parse().expect("percent") }
+            StreamEvent::Degraded { percent: percent.parse().expect("percent") }
         }
-        ["played", name] => StreamFact::Played { name: (*name).to_owned() },
-        ["cleared"] => StreamFact::Cleared,
-        ["send-digits", digits] => StreamFact::SendDigits { digits: (*digits).to_owned() },
+        ["played", name] => StreamEvent::Played { name: (*name).to_owned() },
+        ["cleared"] => StreamEvent::Cleared,
+        ["send-digits", digits] => StreamEvent::SendDigits { digits: (*digits).to_owned() },
         other => panic!("no such fact of a stream: {other:?}"),
     }
 }
@@ -517,7 +523,7 @@ fn offer(options: &BTreeMap<&str, &str>) -> CallSetup {
             "fetch_ms" => setup.limits.fetch_ms = ms(),
             "answer_budget_ms" => setup.limits.answer_budget_ms = ms(),
             "wa_bridge" => setup.limits.allow_wa_bridge = *value == "1",
-            "transcribes" => setup.limits.transcribes = *value == "1",
+            "transcribes" => setup.limits.can_transcribe = *value == "1",
             "web" => {
                 setup.call_type = CallType::Web;
                 setup.wacid = None;
@@ -551,7 +557,7 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
     setup.direction = Direction::Outbound;
     setup.wacid = None;
     std::mem::swap(&mut setup.from, &mut setup.to);
-    let confirm = placed.get("confirm").map(|sound| Confirm {
+    let confirm = placed.get("confirm").map(|sound| Confirmation {
         sound: (*sound != "no-sound").then(|| url("https://app.example.com/confirm")),
         method: if placed.contains_key("room") { Method::Get } else { Method::Post },
         key: placed
@@ -567,12 +573,12 @@ fn order(options: &BTreeMap<&str, &str>) -> CallSetup {
         send_digits: placed.get("send_digits").map(|digits| (*digits).to_owned()),
         parent_call: None,
         needs_company: false,
-        dialled: placed.get("dialled").map(|_| {
-            Box::new(DialledBy {
+        b_leg: placed.get("dialled").map(|_| {
+            Box::new(BLegSetup {
                 a_leg: CallUuid(uuid::Uuid::from_u128(0xa)),
                 a_request: None,
                 confirm: confirm.clone(),
-                tells_keys: placed.contains_key("tells_keys"),
+                report_digits: placed.contains_key("tells_keys"),
             })
         }),
         document: placed
@@ -596,40 +602,40 @@ fn room_xml(name: &str, events: bool) -> String {
 }
 
 /// Of recordings that begin when the call does.
-fn recording(words: &[&str]) -> RecordFact {
+fn recording(words: &[&str]) -> RecordingEvent {
     match words {
-        ["ready"] => RecordFact::Ready {
+        ["ready"] => RecordingEvent::Ready {
             id: uuid::Uuid::from_u128(0x7e57),
             url: "https://calls.example.com/recordings/7e57.mp3".to_owned(),
         },
         ["ended", end, duration_ms] => {
             let duration_ms = duration_ms.parse().expect("milliseconds");
-            let end = RecordEnd::from_word(end).expect("an end");
+            let end = RecordingEndReason::parse(end).expect("an end");
             let start_ms = setup().started.micros() / 1_000;
-            let why = (end == RecordEnd::Failed).then(|| "the disk is full".to_owned());
-            RecordFact::Ended {
-                end,
+            let why = (end == RecordingEndReason::Failed).then(|| "the disk is full".to_owned());
+            RecordingEvent::Ended {
+                reason: end,
                 duration_ms,
                 start_ms,
                 end_ms: start_ms.saturating_add_unsigned(duration_ms),
-                why,
+                error: why,
             }
         }
         other => panic!("no such news of a recording: {other:?}"),
     }
 }
 
-fn leg_news(words: &[&str]) -> LegNews {
+fn leg_news(words: &[&str]) -> BLegEvent {
     match words {
-        ["placed"] => LegNews::Placed,
-        ["ringing"] => LegNews::Ringing,
-        ["answered"] => LegNews::Answered,
-        ["ready"] => LegNews::Ready,
-        ["key", key] => LegNews::Key {
+        ["placed"] => BLegEvent::Placed,
+        ["ringing"] => BLegEvent::Ringing,
+        ["answered"] => BLegEvent::Answered,
+        ["ready"] => BLegEvent::Ready,
+        ["key", key] => BLegEvent::Digit {
             digit: Digit::try_from(key.chars().next().expect("a key")).expect("a key"),
         },
-        ["ended", why] => LegNews::Ended { cause: cause(why) },
-        ["refused", error] => LegNews::Refused {
+        ["ended", why] => BLegEvent::Ended { cause: cause(why) },
+        ["refused", error] => BLegEvent::Refused {
             error: serde_json::from_value(serde_json::Value::from(*error)).expect("an error"),
             detail: String::new(),
         },
@@ -638,45 +644,50 @@ fn leg_news(words: &[&str]) -> LegNews {
 }
 
 /// What a room tells.
-fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomNews {
+fn room_news(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomEvent {
     let room = uuid::Uuid::from_u128(0x700);
     let ms = |name: &str| options.get(name).map(|ms| ms.parse().expect("milliseconds"));
     match words {
-        ["entered", member, how @ ..] => RoomNews::Entered {
+        ["entered", member, how @ ..] => RoomEvent::Entered {
             room,
             member: member.parse().expect("a member"),
             first: how.contains(&"first"),
-            begins: !how.contains(&"waits"),
-            starts: how.contains(&"starts"),
+            active: !how.contains(&"waits"),
+            starts_room: how.contains(&"starts"),
             room_left_ms: ms("left_ms"),
         },
-        ["full"] => RoomNews::Full { room },
-        ["begins", how @ ..] => RoomNews::Begins { starts: how.contains(&"starts") },
-        ["waits"] => RoomNews::Waits,
-        ["floor", on] => RoomNews::Floor { has: *on == "on" },
-        ["speech", on] => RoomNews::Speech { on: *on == "on" },
-        ["audio", on] => RoomNews::Audio { on: *on == "on" },
-        ["record-ended"] => RoomNews::RecordEnded,
-        ["record-failed", why @ ..] => RoomNews::RecordFailed { why: why.join(" ") },
-        ["muted", on] => RoomNews::Muted { on: *on == "on" },
-        ["held", on] => RoomNews::Held { on: *on == "on" },
-        ["recorded", how @ ..] => RoomNews::Recorded {
+        ["full"] => RoomEvent::Full { room },
+        ["begins", how @ ..] => RoomEvent::Active { starts_room: how.contains(&"starts") },
+        ["waits"] => RoomEvent::Waiting,
+        ["floor", on] => RoomEvent::Floor { has: *on == "on" },
+        ["speech", on] => RoomEvent::Speech { on: *on == "on" },
+        ["audio", on] => RoomEvent::Audio { on: *on == "on" },
+        ["record-ended"] => RoomEvent::RecordingEnded,
+        ["record-failed", why @ ..] => RoomEvent::RecordingFailed { reason: why.join(" ") },
+        ["muted", on] => RoomEvent::Muted { on: *on == "on" },
+        ["held", on] => RoomEvent::Held { on: *on == "on" },
+        ["recorded", how @ ..] => RoomEvent::Recording {
             id: uuid::Uuid::from_u128(5),
             url: "https://calls.example.com/recordings/5.mp3".to_owned(),
             begun: how.contains(&"begun"),
         },
         ["track"] => {
-            let how =
-                Box::new(RecordOrder { own: true, stereo: false, ..super::recorded_over_rest() });
+            let how = Box::new(RecordingOrder {
+                peer_only: true,
+                stereo: false,
+                ..super::recorded_over_rest()
+            });
             let callback =
                 Some(Target { url: url("https://app.example.com/track"), method: Method::Post });
-            RoomNews::Track { what: TrackNews::Begin { how, callback } }
+            RoomEvent::Track { command: TrackCommand::Begin { order: how, callback } }
         }
-        ["track", "stop"] => RoomNews::Track { what: TrackNews::Stop },
-        ["track", word] => RoomNews::Track { what: TrackNews::Pause { on: *word == "pause" } },
-        ["coaches", on] => RoomNews::Coaches { on: *on == "on" },
-        ["out", why] => RoomNews::Out {
-            why: serde_json::from_value(serde_json::Value::from(*why)).expect("a reason"),
+        ["track", "stop"] => RoomEvent::Track { command: TrackCommand::Stop },
+        ["track", word] => {
+            RoomEvent::Track { command: TrackCommand::Pause { on: *word == "pause" } }
+        }
+        ["coaches", on] => RoomEvent::Coaching { on: *on == "on" },
+        ["out", why] => RoomEvent::MustLeave {
+            reason: serde_json::from_value(serde_json::Value::from(*why)).expect("a reason"),
         },
         other => panic!("no such news: {other:?}"),
     }
@@ -730,11 +741,11 @@ fn failure(word: &str) -> FetchFailure {
     let what = "as the scenario says".to_owned();
     match word {
         "timeout" => FetchFailure::Timeout,
-        "unreachable" => FetchFailure::Unreachable { what },
+        "unreachable" => FetchFailure::Unreachable { detail: what },
         "status" => FetchFailure::Status { status: 500 },
-        "url-refused" => FetchFailure::UrlRefused { what },
+        "url-refused" => FetchFailure::UrlRefused { detail: what },
         "too-large" => FetchFailure::TooLarge,
-        "invalid" => FetchFailure::Invalid { what },
+        "invalid" => FetchFailure::Invalid { detail: what },
         other => panic!("no such failure: {other}"),
     }
 }
@@ -758,13 +769,13 @@ fn refusal(word: &str) -> Refusal {
     Refusal { findings: vec![finding], first }
 }
 
-fn media_fact(words: &[&str]) -> MediaFact {
-    let lost = |fault| MediaFact::Lost { fault };
+fn media_fact(words: &[&str]) -> MediaEvent {
+    let lost = |fault| MediaEvent::Lost { fault };
     match words {
-        ["ice-up"] => MediaFact::IceUp,
-        ["connected"] => MediaFact::Connected,
-        ["first-packet"] => MediaFact::FirstPacket,
-        ["flowing"] => MediaFact::Flowing,
+        ["ice-up"] => MediaEvent::IceUp,
+        ["connected"] => MediaEvent::Connected,
+        ["first-packet"] => MediaEvent::FirstPacket,
+        ["flowing"] => MediaEvent::Flowing,
         ["lost", "silent"] => lost(MediaFault::Silent),
         ["lost", "fingerprint"] => lost(MediaFault::Fingerprint),
         ["lost", "dtls-closed"] => lost(MediaFault::DtlsClosed),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{Bench, digit, document, setup};
-use crate::{FetchKind, Input, MediaOrder, Output, PlayId, Sound, SoundItem};
+use crate::contract::{FetchKind, Input, MediaCommand, Output, PlayId, Sound, SoundItem};
 use model::Leg;
 
 #[derive(Deserialize)]
@@ -88,7 +88,7 @@ impl Trace {
             }
             let sound = self.sound(&bench);
             let key = presses.peek().map(|press| BASE_MS + press.at_ms);
-            let timer = bench.machine.poll_timeout().map(|due| due.0);
+            let timer = bench.machine.poll_timeout().map(|(due, _)| due.0);
             let next = [sound.map(|(end, _)| end), key, timer]
                 .into_iter()
                 .flatten()
@@ -111,7 +111,9 @@ impl Trace {
     fn sound(&self, bench: &Bench) -> Option<(u64, PlayId)> {
         let (since, playing) = bench.playing()?;
         bench.wishes.iter().find_map(|(_, wish)| match wish {
-            Output::Media { order: MediaOrder::Play { play, items }, .. } if *play == playing => {
+            Output::Media { command: MediaCommand::Play { play, items }, .. }
+                if *play == playing =>
+            {
                 Some((since + self.lasts(items), playing))
             }
             _ => None,
@@ -124,7 +126,7 @@ impl Trace {
             Output::Fetch { kind: FetchKind::Action, params, .. } => {
                 Some((*at, params.get("Digits").map(|digits| digits.reveal().to_owned())))
             }
-            Output::Media { order: MediaOrder::Play { items, .. }, .. } => items
+            Output::Media { command: MediaCommand::Play { items, .. }, .. } => items
                 .iter()
                 .any(|item| matches!(&item.sound, Sound::File { url } if &*url.0 == NEXT))
                 .then_some((*at, None)),
@@ -135,7 +137,7 @@ impl Trace {
     /// Prompts that were begun; one attempt where there is no prompt or it was skipped by type-ahead.
     fn attempts(&self, bench: &Bench) -> usize {
         let prompts = bench.wishes.iter().filter(|(_, wish)| match wish {
-            Output::Media { order: MediaOrder::Play { items, .. }, .. } => items
+            Output::Media { command: MediaCommand::Play { items, .. }, .. } => items
                 .iter()
                 .any(|item| matches!(&item.sound, Sound::File { url } if &*url.0 == PROMPT)),
             _ => false,

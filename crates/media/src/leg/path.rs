@@ -3,7 +3,6 @@
 //!
 //! While a transport exists, str0m is given STUN and DTLS only, and RTP or RTCP from it is not
 //! sent. Two senders under the same keys would break the encryption (RFC 3711 §9.1).
-
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -22,7 +21,7 @@ use crate::send_buffer::SendBuffer;
 use crate::stun;
 use crate::tap::TapEntry;
 use crate::transport::{OutgoingPacket, ReceivedPacket, Transport, TransportConfig};
-use machine::{MediaFact, MediaFault};
+use machine::{MediaEvent, MediaFault};
 
 /// SSRCs of the peer that str0m knows at a time. More than one means that the peer changed its
 /// SSRC.
@@ -75,13 +74,11 @@ impl Leg {
         if let Some(ssrc) = rtp_ssrc(kind, datagram).filter(|s| !self.ssrcs.contains(s)) {
             if !self.connected {
                 return;
-            }
-            // An SSRC that the SDP does not announce is accepted only with a packet that
+            } // An SSRC that the SDP does not announce is accepted only with a packet that
             // authenticates. If this one does not, the stream is removed again below.
             self.rtc.direct_api().expect_stream_rx(ssrc.into(), None, self.mid, None);
             self.trial = Some(ssrc);
-        }
-        // Invalid input is ignored. If it ended the instance, `poll` reports that.
+        } // Invalid input is ignored. If it ended the instance, `poll` reports that.
         let _ = self.rtc.handle_input(Input::Receive(now, received));
         self.poll(now, out);
         if let Some(ssrc) = self.trial.take() {
@@ -219,12 +216,11 @@ impl Leg {
         match event {
             Event::IceConnectionStateChange(state) if state.is_connected() && !self.ice_up => {
                 self.ice_up = true;
-                self.report(LegEvent::Media(MediaFact::IceUp));
+                self.report(LegEvent::Media(MediaEvent::IceUp));
                 if self.dtls_client && self.rtc.direct_api().start_dtls(true).is_err() {
                     self.fail(MediaFault::DtlsFailed);
                 }
-            }
-            // Our checks were not answered for 30 s. If the peer checks us, the media timeout
+            } // Our checks were not answered for 30 s. If the peer checks us, the media timeout
             // notices.
             Event::IceConnectionStateChange(state)
                 if state.is_disconnected() && self.connected && self.controlling =>
@@ -236,17 +232,15 @@ impl Leg {
                 self.checks = None;
                 self.last_valid = now;
                 self.start_transport(now);
-                self.report(LegEvent::Media(MediaFact::Connected));
-            }
-            // ICE has selected another pair. Nothing that str0m sends shows us the new address. A
+                self.report(LegEvent::Media(MediaEvent::Connected));
+            } // ICE has selected another pair. Nothing that str0m sends shows us the new address. A
             // nomination of the peer is followed earlier.
             Event::PeerStats(stats) if self.controlling && self.transport.is_some() => {
                 if let Some(pair) = stats.selected_candidate_pair {
                     self.path = Some(pair.remote.addr);
                 }
             }
-            Event::RtpPacket(packet) => self.on_agent_packet(now, &packet),
-            // An authentic sender report. str0m has no replay window for SRTCP, so a repeated or
+            Event::RtpPacket(packet) => self.on_agent_packet(now, &packet), // An authentic sender report. str0m has no replay window for SRTCP, so a repeated or
             // older report is no sign of life.
             Event::SenderFeedback(report) => {
                 let sent = Some(report.sender_info.ntp_time);
@@ -311,11 +305,11 @@ impl Leg {
         count(&self.counters.rtp_in);
         self.uncounted.0 += 1;
         if !std::mem::replace(&mut self.has_received, true) {
-            self.report(LegEvent::Media(MediaFact::FirstPacket));
+            self.report(LegEvent::Media(MediaEvent::FirstPacket));
         }
         self.packets_until_flowing = self.packets_until_flowing.map(|left| left.saturating_sub(1));
         if self.packets_until_flowing.take_if(|left| *left == 0).is_some() {
-            self.report(LegEvent::Media(MediaFact::Flowing));
+            self.report(LegEvent::Media(MediaEvent::Flowing));
         }
         let ReceivedPacket { ssrc, timestamp, payload, .. } = *packet;
         if is_key {

@@ -133,7 +133,8 @@ impl AudioFile {
         stereo: bool,
     ) -> io::Result<Self> {
         let channels = if stereo { 2 } else { 1 };
-        let (part, final_path) = (part_path(folder, id, format), folder.join(file_name(id, format)));
+        let (part, final_path) =
+            (part_path(folder, id, format), folder.join(file_name(id, format)));
         let coding = Coding::new(format, channels)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
         if matches!(coding, Coding::Wav)

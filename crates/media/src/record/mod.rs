@@ -4,7 +4,6 @@
 //! owner ends a recording with [`RecordingHandle::stop`], and the result is reported once, on the
 //! recorder's thread. `file` writes files and repairs those that a killed process left behind;
 //! `read` reads them back.
-
 mod file;
 mod read;
 mod source;
@@ -27,7 +26,7 @@ pub use source::{PausableSource, Pause, Source};
 use super::voice::VoiceDetector;
 use crate::opus::Rate;
 use file::AudioFile;
-use machine::RecordEnd;
+use machine::RecordingEndReason;
 
 /// Sample rate of recordings: 16 kHz, the full bandwidth of a WhatsApp call.
 pub const RATE: Rate = Rate::Hz16000;
@@ -57,30 +56,30 @@ pub struct RecordingOptions {
 /// The outcome of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordingResult {
-    pub end: RecordEnd,
+    pub end: RecordingEndReason,
     /// Milliseconds of audio in the file.
     pub duration_ms: u64,
     /// Why it failed, if it did. The file, if it exists, has the audio recorded before.
     pub failure: Option<String>,
 }
 
-/// A recording in progress. Dropping it ends the recording with [`RecordEnd::HungUp`].
+/// A recording in progress. Dropping it ends the recording with [`RecordingEndReason::HungUp`].
 #[derive(Debug)]
 pub struct RecordingHandle(Arc<AtomicU8>);
 
-/// No [`RecordEnd`]: the recording continues.
+/// No [`RecordingEndReason`]: the recording continues.
 const RUNNING: u8 = u8::MAX;
 
 impl RecordingHandle {
     /// Ends the recording. Only the first call has an effect.
-    pub fn stop(&self, end: RecordEnd) {
+    pub fn stop(&self, end: RecordingEndReason) {
         let _ = self.0.compare_exchange(RUNNING, end.number(), Ordering::AcqRel, Ordering::Acquire);
     }
 }
 
 impl Drop for RecordingHandle {
     fn drop(&mut self) {
-        self.stop(RecordEnd::HungUp);
+        self.stop(RecordingEndReason::HungUp);
     }
 }
 
@@ -206,8 +205,7 @@ fn run(queue: &Receiver<NewRecording>, load: &AtomicUsize) {
     let mut jobs: Vec<RecordingJob> = Vec::new();
     loop {
         let received = match jobs.is_empty() {
-            true => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            // The timeout is the pause between two turns. A new recording makes the next turn
+            true => queue.recv().map_err(|_| RecvTimeoutError::Disconnected), // The timeout is the pause between two turns. A new recording makes the next turn
             // earlier, which reads no more than is available.
             false => queue.recv_timeout(INTERVAL),
         };
@@ -229,12 +227,11 @@ fn run(queue: &Receiver<NewRecording>, load: &AtomicUsize) {
             if stopping {
                 let _ = job.stop.compare_exchange(
                     RUNNING,
-                    RecordEnd::HungUp.number(),
+                    RecordingEndReason::HungUp.number(),
                     Ordering::AcqRel,
                     Ordering::Acquire,
                 );
-            }
-            // A panic in one recording does not affect the others.
+            } // A panic in one recording does not affect the others.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.run())) {
                 let _ = catch_unwind(AssertUnwindSafe(|| job.handle_panic(&*panic)));
             }
@@ -262,7 +259,7 @@ struct RecordingJob {
     options: RecordingOptions,
     folder: PathBuf,
     source: Box<dyn Source>,
-    /// A [`RecordEnd`], or [`RUNNING`].
+    /// A [`RecordingEndReason`], or [`RUNNING`].
     stop: Arc<AtomicU8>,
     /// `None` once the recording is over.
     on_finished: Option<OnFinished>,
@@ -303,9 +300,8 @@ impl RecordingJob {
                 Ok(file) => self.file = Some(file),
                 Err(error) => return self.fail(&error),
             }
-        }
-        // Read before the source, so that all audio that arrived earlier is in the file.
-        let stop = RecordEnd::of_number(self.stop.load(Ordering::Acquire));
+        } // Read before the source, so that all audio that arrived earlier is in the file.
+        let stop = RecordingEndReason::from_number(self.stop.load(Ordering::Acquire));
         let source_is_over = self.source.is_over();
         let [max, silence] =
             [Some(self.options.max), self.options.silence].map(|time| time.map(steps));
@@ -319,15 +315,15 @@ impl RecordingJob {
             self.steps += 1;
             self.silent_steps = if self.detector.push(left) { 0 } else { self.silent_steps + 1 };
             if max.is_some_and(|max| self.steps >= max) {
-                reached = Some(RecordEnd::MaxLength);
+                reached = Some(RecordingEndReason::MaxLength);
             } else if silence.is_some_and(|silence| self.silent_steps >= silence) {
-                reached = Some(RecordEnd::Silence);
+                reached = Some(RecordingEndReason::Silence);
             }
             if reached.is_some() {
                 break;
             }
         }
-        let end = reached.or(stop).or(source_is_over.then_some(RecordEnd::HungUp));
+        let end = reached.or(stop).or(source_is_over.then_some(RecordingEndReason::HungUp));
         let kept = match end {
             Some(end) => file.finish().map(|()| Some(end)),
             None => file.write_if_due().map(|()| None),
@@ -346,22 +342,20 @@ impl RecordingJob {
                 "the disk is full; make room in store.data_dir".to_owned()
             }
             _ => format!("the file could not be written: {error}"),
-        };
-        // The last write may be incomplete.
+        }; // The last write may be incomplete.
         if self.file.take().is_some() {
             let RecordingOptions { id, format, stereo, .. } = self.options;
             self.steps = match repair(&self.folder, id, format, stereo) {
                 Ok(RepairOutcome::Repaired { duration_ms }) => duration_ms / STEP_MS,
                 Ok(RepairOutcome::Nothing) => 0,
                 Err(error) => {
-                    tracing::warn!(recording = %id, %error, "recording repair failed");
-                    // A file that cannot be removed either is handled at the next start.
+                    tracing::warn!(recording = %id, %error, "recording repair failed"); // A file that cannot be removed either is handled at the next start.
                     let _ = remove(&self.folder, id, format);
                     0
                 }
             };
         }
-        self.finish(RecordEnd::Failed, Some(reason));
+        self.finish(RecordingEndReason::Failed, Some(reason));
     }
 
     fn handle_panic(&mut self, panic: &(dyn Any + Send)) {
@@ -370,7 +364,7 @@ impl RecordingJob {
         self.fail(&std::io::Error::other("internal error; see the node's log"));
     }
 
-    fn finish(&mut self, end: RecordEnd, failure: Option<String>) {
+    fn finish(&mut self, end: RecordingEndReason, failure: Option<String>) {
         if let Some(on_finished) = self.on_finished.take() {
             on_finished(RecordingResult {
                 end,

@@ -1,5 +1,4 @@
 //! Recordings as files: they contain the audio at its time, whatever ended them.
-
 use std::collections::VecDeque;
 use std::sync::mpsc;
 
@@ -53,7 +52,7 @@ fn options(format: Format, stereo: bool) -> RecordingOptions {
 fn record(
     options: RecordingOptions,
     source: Box<Script>,
-    stop: Option<RecordEnd>,
+    stop: Option<RecordingEndReason>,
 ) -> (RecordingResult, Option<Vec<u8>>) {
     let folder = tempfile::tempdir().unwrap();
     let recorder = Recorder::start(folder.path(), 1).unwrap();
@@ -79,14 +78,16 @@ fn samples(wav: &[u8]) -> Vec<i16> {
 #[test]
 fn writes_wav_with_separate_or_mixed_channels() {
     let (result, wav) = record(options(Format::Wav, true), Script::new([3_000; 10], true), None);
-    assert_eq!(result, RecordingResult { end: RecordEnd::HungUp, duration_ms: 200, failure: None });
+    assert_eq!(
+        result,
+        RecordingResult { end: RecordingEndReason::HungUp, duration_ms: 200, failure: None }
+    );
     let pcm = samples(&wav.unwrap());
     assert_eq!(pcm.len(), 10 * FRAME * 2);
     assert_eq!(pcm.get(..4), Some(&[3_000, 1_000, 3_000, 1_000][..]));
     let (_, wav) = record(options(Format::Wav, false), Script::new([3_000; 10], true), None);
     let pcm = samples(&wav.unwrap());
-    assert_eq!((pcm.len(), pcm.first()), (10 * FRAME, Some(&4_000)));
-    // Two loud sides saturate and do not wrap around.
+    assert_eq!((pcm.len(), pcm.first()), (10 * FRAME, Some(&4_000))); // Two loud sides saturate and do not wrap around.
     let (_, wav) = record(options(Format::Wav, false), Script::new([i16::MAX; 2], true), None);
     assert_eq!(samples(&wav.unwrap()).first(), Some(&i16::MAX));
 }
@@ -95,22 +96,21 @@ fn writes_wav_with_separate_or_mixed_channels() {
 fn ends_at_its_maximum_after_silence_or_when_stopped() {
     let long = RecordingOptions { max: Duration::from_secs(1), ..options(Format::Wav, true) };
     let (result, wav) = record(long, Script::new([3_000; 500], false), None);
-    assert_eq!((result.end, result.duration_ms), (RecordEnd::MaxLength, 1_000));
-    assert_eq!(samples(&wav.unwrap()).len(), 2 * 16_000);
-    // Counted from the beginning without any speech.
+    assert_eq!((result.end, result.duration_ms), (RecordingEndReason::MaxLength, 1_000));
+    assert_eq!(samples(&wav.unwrap()).len(), 2 * 16_000); // Counted from the beginning without any speech.
     let quiet =
         RecordingOptions { silence: Some(Duration::from_secs(2)), ..options(Format::Wav, true) };
     let (result, _) = record(quiet, Script::new([0; 500], false), None);
-    assert_eq!((result.end, result.duration_ms), (RecordEnd::Silence, 2_000));
+    assert_eq!((result.end, result.duration_ms), (RecordingEndReason::Silence, 2_000));
     let spoken = [3_000; 50].into_iter().chain([0; 500]);
     let (result, _) = record(quiet, Script::new(spoken, false), None);
-    assert_eq!((result.end, result.duration_ms), (RecordEnd::Silence, 3_000));
+    assert_eq!((result.end, result.duration_ms), (RecordingEndReason::Silence, 3_000));
     let (result, _) = record(
         options(Format::Wav, true),
         Script::new([3_000; 5], false),
-        Some(RecordEnd::FinishedOnKey),
+        Some(RecordingEndReason::FinishedOnKey),
     );
-    assert_eq!((result.end, result.duration_ms), (RecordEnd::FinishedOnKey, 100));
+    assert_eq!((result.end, result.duration_ms), (RecordingEndReason::FinishedOnKey, 100));
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn completes_its_files_when_stopped() {
     let _handle =
         recorder.start_recording(options, Script::new([3_000; 20], false), on_finished).unwrap();
     recorder.stop();
-    assert_eq!(results.recv().unwrap().end, RecordEnd::HungUp);
+    assert_eq!(results.recv().unwrap().end, RecordingEndReason::HungUp);
     assert!(recorder.is_empty());
     assert!(folder.path().join(file_name(options.id, Format::Wav)).exists());
     assert!(recorder.start_recording(options, Script::new([], true), Box::new(|_| {})).is_err());
@@ -140,7 +140,7 @@ fn reports_a_missing_folder() {
         .start_recording(options(Format::Wav, true), Script::new([3_000; 5], false), on_finished)
         .unwrap();
     let result = results.recv_timeout(Duration::from_secs(20)).unwrap();
-    assert_eq!((result.end, result.duration_ms), (RecordEnd::Failed, 0));
+    assert_eq!((result.end, result.duration_ms), (RecordingEndReason::Failed, 0));
     assert!(result.failure.is_some_and(|why| why.contains("could not be written")));
 }
 
@@ -175,8 +175,7 @@ fn record_with_disk_space(
 fn a_full_disk_ends_a_recording_with_a_complete_file() {
     for stereo in [false, true] {
         let second = if stereo { 64_000 } else { 32_000 };
-        let sample = second / 16_000;
-        // The disk is full before the header, inside it, after it, in the first second, in the
+        let sample = second / 16_000; // The disk is full before the header, inside it, after it, in the first second, in the
         // third, and at completion.
         for (space, steps) in [
             (0, 500),
@@ -192,7 +191,7 @@ fn a_full_disk_ends_a_recording_with_a_complete_file() {
             let steps = u64::try_from(kept * 50 / second).unwrap();
             assert_eq!(
                 (result.end, result.duration_ms),
-                (RecordEnd::Failed, steps * 20),
+                (RecordingEndReason::Failed, steps * 20),
                 "space for {space} bytes"
             );
             assert!(
@@ -211,13 +210,13 @@ fn a_full_disk_ends_a_recording_with_a_complete_file() {
 fn a_full_disk_leaves_a_complete_mp3() {
     let mp3 = options(Format::Mp3, false);
     let (result, files) = record_with_disk_space(10_000, mp3, 500);
-    assert_eq!(result.end, RecordEnd::Failed);
+    assert_eq!(result.end, RecordingEndReason::Failed);
     assert!((1_000..3_000).contains(&result.duration_ms), "{result:?}");
     let [(file, bytes)] = files.as_slice() else { panic!("{files:?}") };
     assert_eq!(*file, file_name(mp3.id, Format::Mp3));
     assert!((3_500..10_000).contains(bytes), "{bytes}");
     let (result, files) = record_with_disk_space(100, options(Format::Mp3, false), 60);
-    assert_eq!((result.end, result.duration_ms, files), (RecordEnd::Failed, 0, vec![]));
+    assert_eq!((result.end, result.duration_ms, files), (RecordingEndReason::Failed, 0, vec![]));
 }
 
 #[test]
@@ -229,11 +228,9 @@ fn repairs_the_file_of_a_killed_process() {
         file.push(&[5; FRAME], &[7; FRAME]).unwrap();
         file.write_if_due().unwrap();
     }
-    let part = folder.path().join(format!("{}.part", file_name(id, Format::Wav)));
-    // Playable as it is, up to the last full second.
+    let part = folder.path().join(format!("{}.part", file_name(id, Format::Wav))); // Playable as it is, up to the last full second.
     assert_eq!(samples(&std::fs::read(&part).unwrap()).len(), 100 * FRAME * 2);
-    drop(file);
-    // Cut in the middle of a sample, with a header from before the last write.
+    drop(file); // Cut in the middle of a sample, with a header from before the last write.
     let bytes = std::fs::read(&part).unwrap();
     std::fs::write(&part, [&bytes[..], &[9; 643]].concat()).unwrap();
     assert_eq!(list_unfinished(folder.path()).unwrap(), [(id, Format::Wav)]);
@@ -256,12 +253,11 @@ fn writes_and_repairs_mp3() {
     for stereo in [false, true] {
         let (result, mp3) =
             record(options(Format::Mp3, stereo), Script::new([3_000; 100], true), None);
-        assert_eq!((result.end, result.duration_ms), (RecordEnd::HungUp, 2_000));
+        assert_eq!((result.end, result.duration_ms), (RecordingEndReason::HungUp, 2_000));
         let mp3 = mp3.unwrap();
         let rate = if stereo { 64_000 } else { 32_000 };
         let expected = rate / 8 * 2;
-        assert!((expected..expected * 11 / 10).contains(&mp3.len()), "{} bytes", mp3.len());
-        // Half a frame at the end, as after a kill.
+        assert!((expected..expected * 11 / 10).contains(&mp3.len()), "{} bytes", mp3.len()); // Half a frame at the end, as after a kill.
         let folder = tempfile::tempdir().unwrap();
         let id = Uuid::new_v4();
         let part = folder.path().join(format!("{}.part", file_name(id, Format::Mp3)));
@@ -294,8 +290,7 @@ fn reads_files_back_by_channel() {
             for (left, right) in left.chunks(FRAME).zip(right.chunks(FRAME)) {
                 file.push(left, right).unwrap();
             }
-            file.finish().unwrap();
-            // The rate of zero crossings gives the pitch; quiet samples are ignored, because the
+            file.finish().unwrap(); // The rate of zero crossings gives the pitch; quiet samples are ignored, because the
             // encoder adds noise.
             let pitch = |pcm: &[i16]| {
                 let loud: Vec<i16> =

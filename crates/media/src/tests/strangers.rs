@@ -93,7 +93,7 @@ fn r19_strangers_get_no_reply_and_have_no_effect() {
     });
     assert_eq!(call.leg.stats().rtp_in, 10, "only the digit's packets");
     assert_no_reply(&stranger);
-    assert!(!call.log.all().iter().any(|e| matches!(e, LegEvent::Media(MediaFact::Lost { .. }))));
+    assert!(!call.log.all().iter().any(|e| matches!(e, LegEvent::Media(MediaEvent::Lost { .. }))));
 }
 
 #[test]
@@ -108,14 +108,14 @@ fn r19_a_wrong_certificate_ends_the_leg() {
     peer[0].accept(&answer);
     leg.begin();
     leg.open();
-    pump(&mut peer, "told", |_| log.has_media(MediaFact::Lost { fault: MediaFault::Fingerprint }));
+    pump(&mut peer, "told", |_| log.has_media(MediaEvent::Lost { fault: MediaFault::Fingerprint }));
     let missing = LegEvent::NoAudio {
         missing: MissingStep::Fingerprint,
         waited: Duration::ZERO,
         checking: true,
     };
     assert!(log.has(&missing), "the reason is reported: {:?}", log.all());
-    assert!(!log.has_media(MediaFact::Connected));
+    assert!(!log.has_media(MediaEvent::Connected));
     assert!(peer[0].received.is_empty());
 }
 
@@ -140,7 +140,7 @@ fn r19_junk_before_and_during_the_handshake_has_no_effect() {
             };
             call.until("connected", |peer, log| {
                 flood();
-                peer.connected && log.has_media(MediaFact::Connected)
+                peer.connected && log.has_media(MediaEvent::Connected)
             });
             call.type_keys(126, 8_000, "5");
             call.until("the key", |_, log| {
@@ -154,7 +154,7 @@ fn r19_junk_before_and_during_the_handshake_has_no_effect() {
                     .log
                     .all()
                     .iter()
-                    .any(|e| matches!(e, LegEvent::Media(MediaFact::Lost { .. })))
+                    .any(|e| matches!(e, LegEvent::Media(MediaEvent::Lost { .. })))
             );
         }
     }
@@ -182,7 +182,7 @@ fn r19_a_reply_to_a_check_is_at_most_twice_its_size() {
     let mut call = call;
     call.type_keys(126, 8_000, "7");
     call.until("the key", |_, log| log.digits() == "7");
-    assert!(!call.log.all().iter().any(|e| matches!(e, LegEvent::Media(MediaFact::Lost { .. }))));
+    assert!(!call.log.all().iter().any(|e| matches!(e, LegEvent::Media(MediaEvent::Lost { .. }))));
 }
 
 #[test]

@@ -360,7 +360,8 @@ impl Peer {
     pub(crate) fn start_own_transport(&mut self, now: Instant, wall: Timestamp) {
         let Some((keys, ssrc)) = self.keys.take() else { return };
         let Some(keys) = keys.take() else { return };
-        let making = TransportConfig { ssrc, cname: "meta".to_owned(), opus_pt: self.opus_pt, now, wall };
+        let making =
+            TransportConfig { ssrc, cname: "meta".to_owned(), opus_pt: self.opus_pt, now, wall };
         self.transport = Transport::new(&keys, making).map(Box::new);
         if self.transport.is_some() {
             self.rtc.direct_api().remove_stream_tx(ssrc.into());

@@ -505,8 +505,14 @@ fn write_packet(
         return peer.write(now, pt, timestamp, marker, payload);
     }
     let Some((sequence, to)) = peer.next_packet() else { return };
-    let sending =
-        media::packet::OutgoingPacket { payload_type: pt, marker, sequence, timestamp, payload: &payload, at: now };
+    let sending = media::packet::OutgoingPacket {
+        payload_type: pt,
+        marker,
+        sequence,
+        timestamp,
+        payload: &payload,
+        at: now,
+    };
     if let Some(transport) = &mut peer.transport {
         transport.send(to, sending, out);
     }

@@ -130,7 +130,10 @@ mod tests {
         }
         let none = good.replacen("a=candidate:1 1 udp", "a=x-candidate:1 1 udp", 1);
         let details = parse_answer(&offer, &none).expect_err("no candidate").details;
-        assert_eq!(details, "the answer is not usable: it has no UDP candidate with a usable address");
+        assert_eq!(
+            details,
+            "the answer is not usable: it has no UDP candidate with a usable address"
+        );
         assert!(parse_answer(&offer, "").is_err());
         assert!(parse_answer(&offer, &"a".repeat(20_000)).is_err());
     }

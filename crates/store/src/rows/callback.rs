@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::seal::Seal;
-use machine::{Notice, Param};
+use machine::{CallbackRequest, Param};
 use model::{AuthId, CallUuid, Timestamp};
 
 /// A callback as it is put into the outbox.
@@ -18,7 +18,7 @@ pub struct NewCallback {
     pub node_id: String,
     /// Scheme, host and port of the URL: whose queue it stands in.
     pub origin: String,
-    pub notice: Notice,
+    pub notice: CallbackRequest,
     /// Secret parameters that this node's key does not open; without them it can't be sent. The row keeps them for the
     /// right key.
     pub shut: Option<Vec<u8>>,

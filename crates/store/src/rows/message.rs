@@ -1,12 +1,11 @@
 //! Messages, what becomes of them, and changes of conversations, as they are handed to the store; and what reports them.
-
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::StoreError;
 use crate::rows::callback::{NewCallback, Written};
 use crate::rows::conversation::{Pair, Standing, UserName};
-use machine::{EVENT_BODY, EVENT_TYPE, Notice, NoticeKind, Param};
+use machine::{CallbackKind, CallbackRequest, EVENT_BODY, EVENT_TYPE, Param};
 use model::{
     AuthId, CallUuid, Direction, MessageStatus, Method, PhoneNumberId, Routing, Timestamp,
 };
@@ -164,8 +163,8 @@ impl Draft {
             .into_iter()
             .map(|(name, value)| (name.into(), Param::Plain(value.into())))
             .collect();
-        let notice = Notice {
-            kind: NoticeKind::Event,
+        let notice = CallbackRequest {
+            kind: CallbackKind::Event,
             url: DocUrl(to.as_str().into()),
             method: Method::Post,
             params,
@@ -179,8 +178,8 @@ impl Draft {
             .params
             .iter()
             .map(|(name, value)| (name.clone().into(), Param::Plain(value.clone().into())));
-        let notice = Notice {
-            kind: NoticeKind::Message,
+        let notice = CallbackRequest {
+            kind: CallbackKind::Message,
             url: DocUrl(form.url.as_str().into()),
             method: Method::Post,
             params: params.collect(),
@@ -188,7 +187,13 @@ impl Draft {
         Some(self.callback(form.event_id, form.origin.clone(), notice, order))
     }
 
-    fn callback(&self, event_id: Uuid, origin: String, notice: Notice, order: Uuid) -> NewCallback {
+    fn callback(
+        &self,
+        event_id: Uuid,
+        origin: String,
+        notice: CallbackRequest,
+        order: Uuid,
+    ) -> NewCallback {
         NewCallback {
             event_id,
             call: CallUuid(order),
@@ -252,8 +257,7 @@ impl InboxFound {
     /// Whether anything has changed, and the callbacks that report it.
     pub(crate) fn into_done(self) -> Result<(bool, Vec<Written>), StoreError> {
         match self {
-            Self::Done(done, written) => Ok((done, written)),
-            // Said of what Meta tells only.
+            Self::Done(done, written) => Ok((done, written)), // Said of what Meta tells only.
             Self::Came(..) | Self::Status(..) | Self::Gone(..) | Self::Journalled => {
                 Err(StoreError::NotTaken)
             }

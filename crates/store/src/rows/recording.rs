@@ -3,7 +3,7 @@ use uuid::Uuid;
 
 use crate::rows::call::Compare;
 use crate::rows::callback::NewCallback;
-use machine::{Notice, RecordEnd, TranscriptOrder};
+use machine::{CallbackRequest, RecordingEndReason, TranscriptOrder};
 use model::{AuthId, CallUuid, Timestamp};
 
 /// A recording that begins.
@@ -27,7 +27,7 @@ pub struct RecordingStart {
     pub node_id: String,
     pub started: Timestamp,
     /// What is sent when it has ended, with what there is to say of it added. They hold no secret.
-    pub notices: Vec<Notice>,
+    pub notices: Vec<CallbackRequest>,
     /// What is said in it is to be written down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcript: Option<TranscriptOrder>,
@@ -38,7 +38,7 @@ pub struct RecordingStart {
 pub struct RecordingEnd {
     pub ended: Timestamp,
     pub duration_ms: u64,
-    pub end: RecordEnd,
+    pub end: RecordingEndReason,
     /// When it is to be copied to other storage, if it is.
     pub upload: Option<Timestamp>,
     /// When what is said in it is to be written down, if it is.

@@ -279,7 +279,8 @@ mod tests {
         let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
         let [main, sub, other] = ["MA1", "SA1", "MA2"].map(|id| Scope::of(id.into()));
         for n in 1..=5 {
-            let topic = if n == 2 { NotificationTopic::Escalation } else { NotificationTopic::Message };
+            let topic =
+                if n == 2 { NotificationTopic::Escalation } else { NotificationTopic::Message };
             let written = store
                 .notifications()
                 .add(row(n, if n == 3 { "SA1" } else { "MA1" }, "MA1", topic))

@@ -4,7 +4,6 @@
 //! they go out in order, a call's hangup callback comes after what else was to be told of it, and the end of a multi-party
 //! call after what all who were in tell. Handing out changes nothing in the row: who delivers remembers what it holds, and what a
 //! crash interrupts is simply due again.
-
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
@@ -21,7 +20,7 @@ use crate::shared::Shared;
 use crate::sql::connect::beside_a_node;
 use crate::sql::{self, All, Conn, Outcome, Pool, Query, Row};
 use crate::write::Write;
-use machine::{EVENT_TYPE, MPC_END, Notice, NoticeKind, Param, Params};
+use machine::{CallbackKind, CallbackRequest, EVENT_TYPE, MPC_END, Param, Params};
 use model::{CallUuid, Timestamp};
 use xml::ast::DocUrl;
 
@@ -95,7 +94,7 @@ impl Outbox<'_> {
         self,
         scope: &Scope,
         call: CallUuid,
-    ) -> Result<BTreeMap<Uuid, Notice>, StoreError> {
+    ) -> Result<BTreeMap<Uuid, CallbackRequest>, StoreError> {
         of_call(&self.0.read, scope, call).await
     }
 
@@ -127,7 +126,7 @@ fn is_behind(row: &str) -> String {
 /// been sent once yet. As far as that was written within some minutes, which the index of what is due finds at once,
 /// whatever a host that is down has waiting.
 fn is_over_before(row: &str) -> String {
-    let kind = NoticeKind::MultiParty.as_str();
+    let kind = CallbackKind::MultiParty.as_str();
     format!(
         "{row}.kind = '{kind}' AND {row}.params LIKE '%\"EventName\":\"{MPC_END}\"%' AND EXISTS (SELECT 1 FROM callbacks e WHERE \
         e.node_id = {row}.node_id AND e.origin = {row}.origin AND e.next_us >= {row}.created_us - {LOOKED_BACK_US} \
@@ -226,8 +225,8 @@ fn inserting(seal: &Seal, new: &NewCallback) -> Query<All<(i64, bool)>> {
         .bind(new.created.micros())
         .bind(new.notice.url.0.strip_prefix(message::WEBHOOK))
         .bind(match new.notice.kind {
-            NoticeKind::Message => Some("form"),
-            NoticeKind::Event => new.notice.params.get(EVENT_TYPE).map(Param::reveal),
+            CallbackKind::Message => Some("form"),
+            CallbackKind::Event => new.notice.params.get(EVENT_TYPE).map(Param::reveal),
             _ => None,
         })
 }
@@ -281,8 +280,7 @@ pub(crate) async fn origins_due(
     node_id: &str,
     now: Timestamp,
 ) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
-    const WHAT: &str = "look for callbacks that are due";
-    // From one origin to the next by the index, however many rows each has.
+    const WHAT: &str = "look for callbacks that are due"; // From one origin to the next by the index, however many rows each has.
     let origins = "WITH RECURSIVE walk (origin) AS ( \
             SELECT min(origin) FROM callbacks WHERE node_id = $1 AND next_us IS NOT NULL \
             UNION ALL \
@@ -341,8 +339,7 @@ pub(crate) async fn due(
     let (mut due, mut illegible) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in &rows {
         match read(row, seal) {
-            Ok(callback) => due.push(callback),
-            // Without its id there is nothing that could be done about it.
+            Ok(callback) => due.push(callback), // Without its id there is nothing that could be done about it.
             Err(e) => {
                 let id = row.try_get("id").map_err(|e| unreadable(e.into()))?;
                 illegible.push(Illegible { id, detail: e.to_string() });
@@ -370,8 +367,8 @@ fn read(row: &Row, seal: &Seal) -> Result<Callback, Unread> {
         main_account: text("main_auth_id")?.into(),
         node_id: text("node_id")?,
         origin: text("origin")?,
-        notice: Notice {
-            kind: word::<NoticeKind>(&text("kind")?)?,
+        notice: CallbackRequest {
+            kind: word::<CallbackKind>(&text("kind")?)?,
             url: DocUrl(text("url")?.into()),
             method: word(&text("method")?)?,
             params: plain.chain(secret).collect(),
@@ -399,10 +396,9 @@ pub(crate) async fn of_call(
     pool: &Pool,
     scope: &Scope,
     call: CallUuid,
-) -> Result<BTreeMap<Uuid, Notice>, StoreError> {
+) -> Result<BTreeMap<Uuid, CallbackRequest>, StoreError> {
     const WHAT: &str = "read a call's callbacks";
-    let mut query = sql::QueryBuilder::new("");
-    // By the index of those that wait, and by that of those that are done.
+    let mut query = sql::QueryBuilder::new(""); // By the index of those that wait, and by that of those that are done.
     for (before, which) in [("", "next_us IS NOT NULL"), (" UNION ALL ", "done_us IS NOT NULL")] {
         query.push(format!(
             "{before}SELECT event_id, kind, url, method, params FROM callbacks WHERE "
@@ -414,11 +410,11 @@ pub(crate) async fn of_call(
     }
     query.push(" LIMIT ").push_bind(OF_CALL_MAX);
     let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
-    let carried = |row: &Row| -> Result<(Uuid, Notice), Unread> {
+    let carried = |row: &Row| -> Result<(Uuid, CallbackRequest), Unread> {
         let text = |column: &str| row.try_get::<String, _>(column);
         let params: BTreeMap<String, String> = row.try_get::<sqlx::types::Json<_>, _>("params")?.0;
-        let notice = Notice {
-            kind: word::<NoticeKind>(&text("kind")?)?,
+        let notice = CallbackRequest {
+            kind: word::<CallbackKind>(&text("kind")?)?,
             url: DocUrl(text("url")?.into()),
             method: word(&text("method")?)?,
             params: params
@@ -427,8 +423,7 @@ pub(crate) async fn of_call(
                 .collect(),
         };
         Ok((text("event_id")?.parse()?, notice))
-    };
-    // One that another version wrote is not shown.
+    }; // One that another version wrote is not shown.
     Ok(rows.iter().filter_map(|row| carried(row).ok()).collect())
 }
 
@@ -513,8 +508,7 @@ fn view(row: &Row) -> Result<CallbackView, Unread> {
 /// # Errors
 /// No store there, or the store's.
 pub async fn rearm(at: &Database, which: Rearm<'_>, now: Timestamp) -> Result<u64, StoreError> {
-    let store = beside_a_node(at, false).await?;
-    // What waits keeps its place in the schedule and is only due earlier.
+    let store = beside_a_node(at, false).await?; // What waits keeps its place in the schedule and is only due earlier.
     let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, \
         since_us = CASE WHEN done_us IS NULL THEN since_us ELSE $1 END, \
         retries = CASE WHEN done_us IS NULL THEN retries ELSE 0 END WHERE delivered = 0 AND ";

@@ -2,7 +2,6 @@
 //!
 //! Recordings: rows beside files that others keep (`plivo-call-api.md` §5). A row is there from the recording's beginning;
 //! its end, and what tells of it, are one transaction.
-
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
@@ -228,7 +227,7 @@ pub(crate) async fn copied(to: &mut Conn, write: &CopyWrite) -> Result<(), sqlx:
 }
 
 /// See [`TranscriptWrite`]; what tells of it is put into the outbox once, unless the recording was taken away.
-pub(crate) async fn transcribed(
+pub(crate) async fn transcription_callback(
     to: &mut Conn,
     seal: &Seal,
     write: &TranscriptWrite,
@@ -483,7 +482,7 @@ mod tests {
     use crate::rows::callback::NewCallback;
     use crate::rows::recording::RecordingEnd;
     use crate::store::Store;
-    use machine::{RecordEnd, TranscriptOrder};
+    use machine::{RecordingEndReason, TranscriptOrder};
     use model::Health;
 
     fn start(n: u8, account: &str, main: &str) -> RecordingStart {
@@ -509,7 +508,7 @@ mod tests {
         let end = RecordingEnd {
             ended,
             duration_ms: 3_500,
-            end: RecordEnd::Silence,
+            end: RecordingEndReason::Silence,
             upload: None,
             transcribe: None,
         };
@@ -541,8 +540,7 @@ mod tests {
                 .conclude(ended(start(n, if n == 1 { "MA1" } else { "SA1" }, "MA1")))
                 .await
                 .unwrap();
-        }
-        // One whose beginning got lost.
+        } // One whose beginning got lost.
         store.recordings().conclude(ended(start(9, "MA1", "MA1"))).await.unwrap();
         let ids = async |scope: &Scope, filter: RecordingFilter| {
             let (list, total) = store.recordings().list(scope, &filter, 20, 0).await.unwrap();
@@ -640,7 +638,7 @@ mod tests {
     }
     #[tokio::test]
     async fn what_is_said_is_written_down_before_the_file_goes_and_told_once() {
-        use machine::transcribed;
+        use machine::transcription_callback;
         use model::Method;
         use xml::ast::DocUrl;
         use xml::ast::Target;
@@ -677,7 +675,7 @@ mod tests {
             main_account: start.main_account.clone(),
             node_id: "node".to_owned(),
             origin: "https://a.example.com".to_owned(),
-            notice: transcribed(&order, start.call, start.id, 3_500, "hello", ""),
+            notice: transcription_callback(&order, start.call, start.id, 3_500, "hello", ""),
             shut: None,
             created: at(700),
         };

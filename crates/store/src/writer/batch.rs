@@ -125,7 +125,9 @@ async fn write_all<'a>(
             }
             Write::Deed(deed, _) => found.push(Found::Deed(deed.carry_out(to, seal).await?)),
             Write::Transcribed(write, _) => {
-                found.push(Found::RecordingEnded(recordings::transcribed(to, seal, write).await?));
+                found.push(Found::RecordingEnded(
+                    recordings::transcription_callback(to, seal, write).await?,
+                ));
             }
             Write::Copy(write, _) => recordings::copied(to, write).await?,
             Write::ForgetRecordings(ids, _) => recordings::forget(to, ids).await?,

@@ -491,8 +491,13 @@ async fn connect(asked: Asked) -> Result<Response, Fault> {
     let credentials = given.read()?;
     let scope = asked.scope().clone();
     if let Some(id) = agent {
-        let found =
-            asked.api().store.agents().get(&scope, id).await.map_err(ask::store("read an agent"))?;
+        let found = asked
+            .api()
+            .store
+            .agents()
+            .get(&scope, id)
+            .await
+            .map_err(ask::store("read an agent"))?;
         // The number is the asker's own: no subaccount's agent serves it.
         let own = |agent: &Agent| {
             agent.account == *scope.auth_id() || agent.account == asked.main_account()

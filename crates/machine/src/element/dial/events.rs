@@ -1,15 +1,14 @@
 //! What a `Dial` tells the application: its callbacks for each target, and its action (`plivo-callbacks.md` §3.3).
 
-use super::Dialing;
-use crate::desk::Desk;
-use crate::dial::DialError;
+use super::DialAttempt;
+use crate::context::CallContext;
+use crate::contract::{CallbackKind, CallbackRequest, DialError, Output, Param, Params};
 use crate::params::{self, Event};
-use crate::{Notice, NoticeKind, Output, Param, Params};
 use model::{Direction, HangupCause};
 
 /// What happened to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Happened<'a> {
+pub(super) enum TargetEvent<'a> {
     /// It never was placed where there is an error.
     Hangup {
         cause: HangupCause,
@@ -23,35 +22,35 @@ pub(super) enum Happened<'a> {
     },
 }
 
-impl Dialing {
+impl DialAttempt {
     /// Tells `callbackUrl`, if there is one.
-    pub(super) fn tell(&self, desk: &mut Desk, at: usize, what: Happened<'_>) {
+    pub(super) fn tell(&self, ctx: &mut CallContext, at: usize, what: TargetEvent<'_>) {
         let (Some(target), Some(leg)) = (&self.dial.callback, self.legs.get(at)) else { return };
         let (event, action, status) = match what {
-            Happened::Hangup { .. } => (Event::DialHangup, "hangup", "hangup"),
-            Happened::Answer => (Event::DialAnswer, "answer", "answer"),
-            Happened::Connected => (Event::DialConnected, "connected", "connected"),
-            Happened::Digits { .. } => (Event::DialDigitsMatch, "digits", "connected"),
+            TargetEvent::Hangup { .. } => (Event::DialHangup, "hangup", "hangup"),
+            TargetEvent::Answer => (Event::DialAnswer, "answer", "answer"),
+            TargetEvent::Connected => (Event::DialConnected, "connected", "connected"),
+            TargetEvent::Digits { .. } => (Event::DialDigitsMatch, "digits", "connected"),
         };
-        let mut params = params::common(desk, event);
+        let mut params = params::common(ctx, event);
         let mut put = |name: &'static str, value: String| {
             params.insert(name.into(), Param::Plain(value.into()));
         };
         put("DialAction", action.to_owned());
         put("DialBLegStatus", status.to_owned());
-        put("DialALegUUID", desk.setup.call.to_string());
+        put("DialALegUUID", ctx.setup.call.to_string());
         put("DialBLegUUID", leg.call.to_string());
         put("DialBLegFrom", leg.from.clone());
         put("DialBLegTo", leg.to.clone());
         put("DialBLegPosition", leg.position.to_string());
         match what {
-            Happened::Answer | Happened::Connected => {}
-            Happened::Digits { pattern, by_a } => {
+            TargetEvent::Answer | TargetEvent::Connected => {}
+            TargetEvent::Digits { pattern, by_a } => {
                 put("DialDigitsMatch", pattern.to_owned());
                 put("DialDigitsPressedBy", if by_a { "ALeg" } else { "BLeg" }.to_owned());
             }
-            Happened::Hangup { cause, error } => {
-                let seconds_since = |from| desk.seconds_since(from).to_string();
+            TargetEvent::Hangup { cause, error } => {
+                let seconds_since = |from| ctx.seconds_since(from).to_string();
                 let wire = cause.wire(Direction::Outbound);
                 let length =
                     if error.is_some() { "0".to_owned() } else { seconds_since(leg.begun) };
@@ -69,17 +68,17 @@ impl Dialing {
                 }
             }
         }
-        let notice = Notice {
-            kind: NoticeKind::Dial,
+        let notice = CallbackRequest {
+            kind: CallbackKind::Dial,
             url: target.url.clone(),
             method: target.method,
             params,
         };
-        desk.wish(Output::Notify { notice });
+        ctx.wish(Output::Callback { callback: notice });
     }
 
     /// What the action adds.
-    pub(super) fn outcome(&self, desk: &Desk) -> Params {
+    pub(super) fn outcome(&self, ctx: &CallContext) -> Params {
         let plain = |text: &str| Param::Plain(text.to_owned().into());
         let (status, cause) = self.status();
         let winner = self.winner.and_then(|at| self.legs.get(at));
@@ -90,7 +89,7 @@ impl Dialing {
                 plain(if self.rang || winner.is_some() { "true" } else { "false" }),
             ),
             ("DialHangupCause".into(), plain(cause.wire(Direction::Outbound).word)),
-            ("DialALegUUID".into(), plain(&desk.setup.call.to_string())),
+            ("DialALegUUID".into(), plain(&ctx.setup.call.to_string())),
             (
                 "DialBLegUUID".into(),
                 plain(&winner.map(|leg| leg.call.to_string()).unwrap_or_default()),

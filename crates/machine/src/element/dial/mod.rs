@@ -7,29 +7,29 @@
 
 mod events;
 mod music;
-mod picture;
 mod target;
 
-use super::patterns::Patterns;
-use super::{Flow, millis};
-use crate::desk::{Desk, foreign};
-use crate::dial::{
-    Confirm, Destination, DialError, DialOrder, DialledBy, LegNews, LegWish, RING_MAX_MS, headers,
+use super::patterns::DigitPatterns;
+use super::{At, Flow, Instruction};
+use crate::activity::{Action, Activity, Completion, Env, Progress, Readiness, Stop};
+use crate::context::CallContext;
+use crate::contract::dial::sip_headers;
+use crate::contract::display::foreign;
+use crate::contract::time::millis;
+use crate::contract::{
+    BLegCommand, BLegEvent, BLegSetup, CallTime, Confirmation, Destination, DialError, DialOrder,
+    FetchFailure, FetchId, FetchResponse, MediaCommand, Output, PlayId, RING_MAX_MS,
 };
-use crate::document::Gate;
+use crate::digits::Key;
+use crate::snapshot::{SnapshotBuilder, text, word};
 use crate::timers::Timer;
-use crate::{
-    CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, Output, Params,
-    PlayId,
-};
-use events::Happened;
+use events::TargetEvent;
 use model::{CallUuid, Digit, Direction, HangupCause, Method, last_four};
 use music::Music;
-pub(crate) use music::ring_back;
-use xml::ast::{Dial, DialTarget, Target};
+use xml::ast::{Dial, DialTarget};
 
 /// A `Dial` being carried out.
-pub(crate) struct Dialing {
+struct DialAttempt {
     dial: Box<Dial>,
     legs: Vec<BLeg>,
     /// Of `legs`: who answered.
@@ -47,8 +47,8 @@ pub(crate) struct Dialing {
     /// What the target ended with that was placed and ended last; the winner, if there was one.
     last_end: Option<HangupCause>,
     music: Music,
-    typed_by_a: Patterns,
-    typed_by_b: Patterns,
+    typed_by_a: DigitPatterns,
+    typed_by_b: DigitPatterns,
 }
 
 /// A target.
@@ -72,55 +72,73 @@ enum Phase {
     Over,
 }
 
-/// What became of a `Dial`.
-pub(crate) enum Dialled {
-    /// It goes on.
-    More,
-    /// All its legs have ended.
-    Over,
-}
-
 /// Begins: whoever may not be called is not, all others are at once.
-pub(super) fn start(dial: &Dial, desk: &mut Desk) -> Flow {
-    let mut dialing = Dialing {
-        dial: Box::new(dial.clone()),
-        legs: Vec::with_capacity(dial.targets.len()),
-        winner: None,
-        ready: false,
-        joined: false,
-        placed: false,
-        rang: false,
-        first_error: None,
-        last_end: None,
-        music: Music::of(&dial.dial_music),
-        typed_by_a: Patterns::new(&dial.digits_match),
-        typed_by_b: Patterns::new(&dial.digits_match_b_leg),
-    };
-    for (position, target) in (1..).zip(&dial.targets) {
-        let (from, to) = target::parties(dial, target, desk);
-        let call = desk.next_leg();
-        let leg =
-            BLeg { call, position, from, to, phase: Phase::Asked, begun: desk.now, answered: None };
-        let destination = target::destination(desk, target, &leg.from);
-        dialing.legs.push(leg);
-        match destination {
-            Ok(destination) => {
-                let order = Box::new(dialing.order(desk, target, call, position, destination));
-                desk.wish(Output::Dial { order });
-            }
-            Err(error) => dialing.not_placed(desk, dialing.legs.len() - 1, error, ""),
+impl Instruction for Dial {
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
+        let mut dialing = DialAttempt::place(self, env.ctx);
+        match dialing.begin(env.ctx) {
+            Some(finished) => Flow::Finished(finished),
+            None => Flow::run(dialing),
         }
     }
-    Flow::Dial(Box::new(dialing))
+
+    /// It asks for itself, once a target is called.
+    fn needs_media(&self) -> bool {
+        false
+    }
+
+    fn takes_time(&self) -> bool {
+        false
+    }
 }
 
-impl Dialing {
-    /// Whether it is over already; else its time begins.
-    pub(crate) fn begin(&mut self, desk: &mut Desk) -> Dialled {
-        if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
-            desk.set(Timer::DialRing, self.ring_ms());
+impl DialAttempt {
+    fn place(dial: &Dial, ctx: &mut CallContext) -> Self {
+        let mut dialing = Self {
+            dial: Box::new(dial.clone()),
+            legs: Vec::with_capacity(dial.targets.len()),
+            winner: None,
+            ready: false,
+            joined: false,
+            placed: false,
+            rang: false,
+            first_error: None,
+            last_end: None,
+            music: Music::of(&dial.dial_music),
+            typed_by_a: DigitPatterns::new(&dial.digits_match),
+            typed_by_b: DigitPatterns::new(&dial.digits_match_b_leg),
+        };
+        for (position, target) in (1..).zip(&dial.targets) {
+            let (from, to) = target::parties(dial, target, ctx);
+            let call = ctx.next_leg();
+            let leg = BLeg {
+                call,
+                position,
+                from,
+                to,
+                phase: Phase::Asked,
+                begun: ctx.now,
+                answered: None,
+            };
+            let destination = target::destination(ctx, target, &leg.from);
+            dialing.legs.push(leg);
+            match destination {
+                Ok(destination) => {
+                    let order = Box::new(dialing.order(ctx, target, call, position, destination));
+                    ctx.wish(Output::Dial { order });
+                }
+                Err(error) => dialing.not_placed(ctx, dialing.legs.len() - 1, error, ""),
+            }
         }
-        self.so_far(desk)
+        dialing
+    }
+
+    /// Whether it is over already; else its time begins.
+    fn begin(&mut self, ctx: &mut CallContext) -> Option<Completion> {
+        if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
+            ctx.set(Timer::DialRing, self.ring_ms());
+        }
+        self.so_far(ctx)
     }
 
     fn ring_ms(&self) -> u64 {
@@ -129,7 +147,7 @@ impl Dialing {
 
     fn order(
         &self,
-        desk: &Desk,
+        ctx: &CallContext,
         target: &DialTarget,
         call: CallUuid,
         position: u8,
@@ -137,15 +155,15 @@ impl Dialing {
     ) -> DialOrder {
         let dial = &self.dial;
         // A key without a sound has no effect (W312).
-        let confirm = dial.confirm_sound.is_some().then(|| Confirm {
+        let confirm = dial.confirm_sound.is_some().then(|| Confirmation {
             sound: dial.confirm_sound.clone(),
             method: Method::Post,
             key: dial.confirm_key,
             timeout_ms: millis(dial.confirm_timeout),
         });
-        let a_request = (desk.setup.direction == Direction::Outbound).then_some(desk.setup.call);
-        let mut pairs = headers(&dial.sip_headers);
-        for (name, value) in headers(&target.sip_headers) {
+        let a_request = (ctx.setup.direction == Direction::Outbound).then_some(ctx.setup.call);
+        let mut pairs = sip_headers(&dial.sip_headers);
+        for (name, value) in sip_headers(&target.sip_headers) {
             pairs.retain(|(other, _)| *other != name);
             pairs.push((name, value));
         }
@@ -161,188 +179,54 @@ impl Dialing {
             headers: pairs,
             ring_timeout_ms: self.ring_ms(),
             send_digits: target.send_digits.clone(),
-            dialled: DialledBy {
-                a_leg: desk.setup.call,
+            b_leg: BLegSetup {
+                a_leg: ctx.setup.call,
                 a_request,
                 confirm,
-                tells_keys: !dial.digits_match_b_leg.is_empty(),
+                report_digits: !dial.digits_match_b_leg.is_empty(),
             },
         }
-    }
-
-    /// Whether somebody is being called, so that the caller has to be answered and hear something (§4 rule 2).
-    pub(crate) fn wants_media(&self) -> bool {
-        self.placed
-    }
-
-    /// A B-leg tells something.
-    pub(crate) fn told(
-        &mut self,
-        desk: &mut Desk,
-        gate: Gate,
-        call: CallUuid,
-        news: LegNews,
-    ) -> Dialled {
-        let Some(at) =
-            self.legs.iter().position(|leg| leg.call == call && leg.phase != Phase::Over)
-        else {
-            return Dialled::More;
-        };
-        match news {
-            LegNews::Refused { error, detail } => {
-                self.not_placed(desk, at, error, &foreign(&detail))
-            }
-            LegNews::Placed => self.placed(desk, gate, at),
-            LegNews::Ringing => {
-                self.placed(desk, gate, at);
-                self.rang = true;
-            }
-            LegNews::Answered => {
-                self.placed(desk, gate, at);
-                self.answered(desk, at);
-            }
-            LegNews::Ready => {
-                self.ready = self.winner == Some(at);
-                self.join(desk, gate);
-            }
-            LegNews::Key { digit } => self.match_patterns(desk, digit, false),
-            LegNews::Ended { cause } => match DialError::of_refused(cause) {
-                Some(error) if self.legs.get(at).is_some_and(|leg| leg.phase == Phase::Asked) => {
-                    self.not_placed(desk, at, error, "");
-                }
-                _ => self.ended(desk, at, cause),
-            },
-        }
-        self.so_far(desk)
-    }
-
-    /// Whether the caller and who answered hear each other, or have.
-    pub(crate) fn is_joined(&self) -> bool {
-        self.joined
     }
 
     /// Whether the caller's keys are meant for this: they are no secret then, the application is told of them.
-    pub(crate) fn takes_keys(&self) -> bool {
+    fn takes_digits(&self) -> bool {
         self.joined && (self.dial.hangup_on_star || !self.dial.digits_match.is_empty())
     }
 
-    /// The caller pressed a key; `true`: it was meant for this, and nobody else shall have it.
-    pub(crate) fn pressed(&mut self, desk: &mut Desk, digit: Digit) -> (bool, Dialled) {
-        if !self.takes_keys() {
-            return (false, Dialled::More);
-        }
-        self.match_patterns(desk, digit, true);
-        if self.dial.hangup_on_star
-            && digit.as_char() == '*'
-            && let Some(winner) = self.winner
-        {
-            self.end(desk, winner, HangupCause::DialEnded);
-        }
-        (true, self.so_far(desk))
-    }
-
-    /// The call's own path or answer has changed.
-    pub(crate) fn resume(&mut self, desk: &mut Desk, gate: Gate) {
-        if self.placed && !self.joined {
-            self.music.play(desk, gate);
-        }
-        self.join(desk, gate);
-    }
-
-    /// One of its timers fired.
-    pub(crate) fn fired(&mut self, desk: &mut Desk, gate: Gate, timer: Timer) -> Dialled {
-        match timer {
-            Timer::DialRing => self.end_all(desk, |_| HangupCause::RingTimeout),
-            Timer::DialLimit => self.end_all(desk, |_| HangupCause::TimeLimit),
-            Timer::Fetch => self.music.fetch_timed_out(desk, gate),
-            _ => {}
-        }
-        self.so_far(desk)
-    }
-
-    pub(crate) fn fetched(
-        &mut self,
-        desk: &mut Desk,
-        gate: Gate,
-        fetch: FetchId,
-        result: Result<Fetched, FetchFailure>,
-    ) {
-        self.music.fetched(desk, gate, fetch, result);
-    }
-
-    pub(crate) fn played(&mut self, desk: &mut Desk, gate: Gate, play: PlayId) {
-        self.music.played(desk, gate, play);
-    }
-
-    pub(crate) fn is_playing(&self, play: PlayId) -> bool {
-        self.music.is_playing(play)
-    }
-
-    /// The call ends, or another document takes over: the legs end with it, and no action follows.
-    pub(crate) fn cut(&mut self, desk: &mut Desk) {
-        self.end_all(desk, |leg| match leg.answered {
-            Some(_) => HangupCause::DialEnded,
-            None => HangupCause::CallerCancelled,
-        });
-        self.clean_up(desk);
-    }
-
-    /// Who answered, and has not ended.
-    pub(crate) fn b_leg(&self) -> Option<CallUuid> {
-        let leg = self.legs.get(self.winner?)?;
-        (leg.phase != Phase::Over).then_some(leg.call)
-    }
-
-    /// The leg that answered has got a document of its own: it goes on, and this is over for it.
-    pub(crate) fn leave(&mut self, desk: &mut Desk) {
-        if let Some(winner) = self.winner {
-            self.ended(desk, winner, HangupCause::ApiHangup);
-        }
-        self.clean_up(desk);
-    }
-
-    /// The call is transferred over REST, and its legs are not.
-    pub(crate) fn transferred(&mut self, desk: &mut Desk) {
-        self.end_all(desk, |leg| match leg.answered {
-            Some(_) => HangupCause::ApiHangup,
-            None => HangupCause::CancelledByApi,
-        });
-        self.clean_up(desk);
-    }
-
-    fn placed(&mut self, desk: &mut Desk, gate: Gate, at: usize) {
+    fn placed(&mut self, ctx: &mut CallContext, readiness: Readiness, at: usize) {
         if let Some(leg) = self.legs.get_mut(at)
             && leg.phase == Phase::Asked
         {
             leg.phase = Phase::Placed;
             if !std::mem::replace(&mut self.placed, true) {
-                self.music.begin(desk);
-                self.music.play(desk, gate);
+                self.music.begin(ctx);
+                self.music.play(ctx, readiness);
             }
         }
     }
 
     /// The first to answer has won; the others ring no longer.
-    fn answered(&mut self, desk: &mut Desk, at: usize) {
+    fn answered(&mut self, ctx: &mut CallContext, at: usize) {
         if self.winner.is_some() {
             return;
         }
         self.winner = Some(at);
-        desk.timers.clear(Timer::DialRing);
-        let now = desk.now;
+        ctx.timers.clear(Timer::DialRing);
+        let now = ctx.now;
         let Some(leg) = self.legs.get_mut(at) else { return };
         leg.answered = Some(now);
-        desk.wish(Output::Order { call: leg.call, leg: LegWish::Proceed });
-        self.tell(desk, at, Happened::Answer);
+        ctx.wish(Output::BLeg { call: leg.call, command: BLegCommand::Proceed });
+        self.tell(ctx, at, TargetEvent::Answer);
         for other in 0..self.legs.len() {
             if other != at {
-                self.end(desk, other, HangupCause::LostRace);
+                self.end(ctx, other, HangupCause::LostRace);
             }
         }
     }
 
-    fn join(&mut self, desk: &mut Desk, gate: Gate) {
-        let Some(winner) = self.winner.filter(|_| self.ready && !self.joined && gate == Gate::Open)
+    fn join(&mut self, ctx: &mut CallContext, readiness: Readiness) {
+        let Some(winner) =
+            self.winner.filter(|_| self.ready && !self.joined && readiness == Readiness::Open)
         else {
             return;
         };
@@ -350,73 +234,82 @@ impl Dialing {
             return;
         };
         self.joined = true;
-        self.music.stop(desk);
-        desk.wish(Output::Order { call: leg.call, leg: LegWish::Join });
-        desk.set(Timer::DialLimit, millis(self.dial.time_limit));
-        self.tell(desk, winner, Happened::Connected);
+        self.music.stop(ctx);
+        ctx.wish(Output::BLeg { call: leg.call, command: BLegCommand::Join });
+        ctx.set(Timer::DialLimit, millis(self.dial.time_limit));
+        self.tell(ctx, winner, TargetEvent::Connected);
     }
 
-    fn match_patterns(&mut self, desk: &mut Desk, digit: Digit, by_a: bool) {
+    fn match_patterns(&mut self, ctx: &mut CallContext, digit: Digit, by_a: bool) {
         let Some(winner) = self.winner.filter(|_| self.joined) else { return };
         let patterns = if by_a { &mut self.typed_by_a } else { &mut self.typed_by_b };
         for pattern in patterns.pressed(digit) {
-            self.tell(desk, winner, Happened::Digits { pattern: &pattern, by_a });
+            self.tell(ctx, winner, TargetEvent::Digits { pattern: &pattern, by_a });
         }
     }
 
     /// A target is not placed: said plainly, and told as its hangup.
-    fn not_placed(&mut self, desk: &mut Desk, at: usize, error: DialError, detail: &str) {
+    fn not_placed(&mut self, ctx: &mut CallContext, at: usize, error: DialError, detail: &str) {
         let Some(leg) = self.legs.get_mut(at) else { return };
         leg.phase = Phase::Over;
         let (position, to) = (leg.position, shown(&leg.to));
-        let why = if detail.is_empty() { error.why() } else { detail };
-        desk.remark(format!(
+        let why = if detail.is_empty() { error.explanation() } else { detail };
+        ctx.remark(format!(
             "Dial: target {position}, {to}, is not called: {}: {why}",
             error.as_str()
         ));
         self.first_error.get_or_insert(error);
-        self.tell(desk, at, Happened::Hangup { cause: error.cause(), error: Some(error) });
+        self.tell(ctx, at, TargetEvent::Hangup { cause: error.cause(), error: Some(error) });
     }
 
     /// A leg is to end, and counts as ended.
-    fn end(&mut self, desk: &mut Desk, at: usize, cause: HangupCause) {
+    fn end(&mut self, ctx: &mut CallContext, at: usize, cause: HangupCause) {
         let Some(leg) = self.legs.get(at).filter(|leg| leg.phase != Phase::Over) else { return };
-        desk.wish(Output::Order { call: leg.call, leg: LegWish::HangUp { cause } });
-        self.ended(desk, at, cause);
+        ctx.wish(Output::BLeg { call: leg.call, command: BLegCommand::HangUp { cause } });
+        self.ended(ctx, at, cause);
     }
 
-    fn end_all(&mut self, desk: &mut Desk, cause: impl Fn(&BLeg) -> HangupCause) {
+    fn end_all(&mut self, ctx: &mut CallContext, cause: impl Fn(&BLeg) -> HangupCause) {
         for at in 0..self.legs.len() {
             if let Some(cause) = self.legs.get(at).map(&cause) {
-                self.end(desk, at, cause);
+                self.end(ctx, at, cause);
             }
         }
     }
 
-    fn ended(&mut self, desk: &mut Desk, at: usize, cause: HangupCause) {
+    fn ended(&mut self, ctx: &mut CallContext, at: usize, cause: HangupCause) {
         let Some(leg) = self.legs.get_mut(at) else { return };
         leg.phase = Phase::Over;
         if self.winner.is_none_or(|winner| winner == at) {
             self.last_end = Some(cause);
         }
         if self.winner == Some(at) && self.joined {
-            desk.media(MediaOrder::Part);
+            ctx.media(MediaCommand::Unjoin);
         }
-        self.tell(desk, at, Happened::Hangup { cause, error: None });
+        self.tell(ctx, at, TargetEvent::Hangup { cause, error: None });
     }
 
-    fn so_far(&mut self, desk: &mut Desk) -> Dialled {
+    /// How the element ended. `None` while a leg is up.
+    fn so_far(&mut self, ctx: &mut CallContext) -> Option<Completion> {
         if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
-            return Dialled::More;
+            return None;
         }
-        self.clean_up(desk);
-        Dialled::Over
+        self.clean_up(ctx);
+        let finished = match self.failed_before_placing() {
+            Some(error) => Completion::failed(error.as_str()),
+            None => Completion::done(self.status().0),
+        };
+        Some(finished.with_action(self.action(ctx)))
     }
 
-    fn clean_up(&mut self, desk: &mut Desk) {
-        desk.timers.clear(Timer::DialRing);
-        desk.timers.clear(Timer::DialLimit);
-        self.music.stop(desk);
+    fn progress(&mut self, ctx: &mut CallContext) -> Progress {
+        self.so_far(ctx).map_or(Progress::Pending, Progress::Finished)
+    }
+
+    fn clean_up(&mut self, ctx: &mut CallContext) {
+        ctx.timers.clear(Timer::DialRing);
+        ctx.timers.clear(Timer::DialLimit);
+        self.music.stop(ctx);
     }
 
     /// `DialStatus`, and the cause behind it.
@@ -434,18 +327,171 @@ impl Dialing {
         self.first_error.filter(|_| self.last_end.is_none())
     }
 
-    /// How the instruction went.
-    pub(crate) fn went(&self) -> (InstructionOutcome, &'static str) {
-        match self.failed_before_placing() {
-            Some(error) => (InstructionOutcome::Failed, error.as_str()),
-            None => (InstructionOutcome::Done, self.status().0),
+    /// Where the outcome goes.
+    fn action(&self, ctx: &CallContext) -> Option<Action> {
+        Some(Action {
+            target: self.dial.action.clone()?,
+            redirect: self.dial.redirect,
+            params: self.outcome(ctx),
+            repeat_after_hangup: false,
+        })
+    }
+}
+
+impl Activity for DialAttempt {
+    fn fetched(
+        &mut self,
+        env: &mut Env<'_>,
+        fetch: FetchId,
+        result: Result<FetchResponse, FetchFailure>,
+    ) -> Progress {
+        self.music.fetched(env.ctx, env.readiness, fetch, result);
+        Progress::Pending
+    }
+
+    fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
+        self.music.played(env.ctx, env.readiness, play);
+        Progress::Pending
+    }
+
+    fn play_failed(&mut self, env: &mut Env<'_>, play: PlayId, item: u16, reason: &str) {
+        if self.music.is_playing(play) {
+            env.ctx.remark(format!(
+                "item {} of dialMusic could not be played: {reason}; it is skipped",
+                item + 1
+            ));
         }
     }
 
-    /// Where the outcome goes: the URL, whether its document runs next, and what is told.
-    pub(crate) fn action(&self, desk: &Desk) -> Option<(Target, bool, Params)> {
-        let action = self.dial.action.clone()?;
-        Some((action, self.dial.redirect, self.outcome(desk)))
+    fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
+        if !self.takes_digits() {
+            env.keys.push(key);
+            return Progress::Pending;
+        }
+        self.match_patterns(env.ctx, key.digit, true);
+        if self.dial.hangup_on_star
+            && key.digit.as_char() == '*'
+            && let Some(winner) = self.winner
+        {
+            self.end(env.ctx, winner, HangupCause::DialEnded);
+        }
+        self.progress(env.ctx)
+    }
+
+    fn leg_event(&mut self, env: &mut Env<'_>, call: CallUuid, event: BLegEvent) -> Progress {
+        let (ctx, readiness) = (&mut *env.ctx, env.readiness);
+        let Some(at) =
+            self.legs.iter().position(|leg| leg.call == call && leg.phase != Phase::Over)
+        else {
+            return Progress::Pending;
+        };
+        match event {
+            BLegEvent::Refused { error, detail } => {
+                self.not_placed(ctx, at, error, &foreign(&detail))
+            }
+            BLegEvent::Placed => self.placed(ctx, readiness, at),
+            BLegEvent::Ringing => {
+                self.placed(ctx, readiness, at);
+                self.rang = true;
+            }
+            BLegEvent::Answered => {
+                self.placed(ctx, readiness, at);
+                self.answered(ctx, at);
+            }
+            BLegEvent::Ready => {
+                self.ready = self.winner == Some(at);
+                self.join(ctx, readiness);
+            }
+            BLegEvent::Digit { digit } => self.match_patterns(ctx, digit, false),
+            BLegEvent::Ended { cause } => match DialError::from_cause(cause) {
+                Some(error) if self.legs.get(at).is_some_and(|leg| leg.phase == Phase::Asked) => {
+                    self.not_placed(ctx, at, error, "");
+                }
+                _ => self.ended(ctx, at, cause),
+            },
+        }
+        self.progress(ctx)
+    }
+
+    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
+        match timer {
+            Timer::DialRing => self.end_all(env.ctx, |_| HangupCause::RingTimeout),
+            Timer::DialLimit => self.end_all(env.ctx, |_| HangupCause::TimeLimit),
+            Timer::Fetch => self.music.fetch_timed_out(env.ctx, env.readiness),
+            // Timers of other instructions.
+            _ => return Progress::Pending,
+        }
+        self.progress(env.ctx)
+    }
+
+    fn readiness_changed(&mut self, env: &mut Env<'_>) -> Progress {
+        if self.placed && !self.joined {
+            self.music.play(env.ctx, env.readiness);
+        }
+        self.join(env.ctx, env.readiness);
+        Progress::Pending
+    }
+
+    /// The legs end with the call, or with the document that dialled them. No action follows.
+    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
+        let (answered, unanswered) = match why {
+            Stop::CallEnds => (HangupCause::DialEnded, HangupCause::CallerCancelled),
+            Stop::Replaced => (HangupCause::ApiHangup, HangupCause::CancelledByApi),
+        };
+        self.end_all(env.ctx, |leg| match leg.answered {
+            Some(_) => answered,
+            None => unanswered,
+        });
+        self.clean_up(env.ctx);
+    }
+
+    /// Somebody is being called, so that the caller has to be answered and hear something (§4 rule 2).
+    fn wants_media(&self) -> bool {
+        self.placed
+    }
+
+    fn hides_digits(&self) -> Option<bool> {
+        self.takes_digits().then_some(false)
+    }
+
+    fn b_leg(&self) -> Option<CallUuid> {
+        let leg = self.legs.get(self.winner?)?;
+        (leg.phase != Phase::Over).then_some(leg.call)
+    }
+
+    fn release_b_leg(&mut self, ctx: &mut CallContext) {
+        if let Some(winner) = self.winner {
+            self.ended(ctx, winner, HangupCause::ApiHangup);
+        }
+        self.clean_up(ctx);
+    }
+
+    fn is_joined(&self) -> bool {
+        self.joined
+    }
+
+    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        for (index, leg) in self.legs.iter().enumerate() {
+            let won = self.winner == Some(index);
+            let how = match (leg.phase, leg.answered) {
+                (Phase::Over, _) => "leg_over",
+                (_, Some(_)) if won && self.joined => "leg_joined",
+                (_, Some(_)) => "leg_answered",
+                (Phase::Placed, None) => "leg_placed",
+                (Phase::Asked, None) => "leg_asked",
+            };
+            let name = format!("B{}", leg.position);
+            snapshot.say(
+                "legs",
+                [text(name), text(format_args!("…{}", last_four(&leg.to))), word(how)],
+            );
+        }
+        let waits = match (self.winner, self.joined) {
+            (None, _) => "leg_to_answer",
+            (Some(_), false) => "leg_to_be_ready",
+            (Some(_), true) => "legs_to_part",
+        };
+        snapshot.say("waits_for", [word(waits)]);
     }
 }
 

@@ -1,19 +1,14 @@
 //! What the caller hears while others ring: a ring-back tone, nothing, or a document of `Speak`, `Play` and `Wait`, again
 //! and again (`plivo-xml.md` §5.7, dialMusic).
 
-use crate::desk::Desk;
-use crate::document::Gate;
-use crate::element::round::Round;
-use crate::element::{fetch_sounds, sounds_fetched};
+use crate::activity::Readiness;
+use crate::context::CallContext;
+use crate::contract::{FetchFailure, FetchId, FetchResponse, Output, PlayId};
+use crate::looped_playlist::LoopedPlaylist;
 use crate::params::Event;
+use crate::sounds::{fetch_sounds, ring_back, sounds_fetched};
 use crate::timers::Timer;
-use crate::{FetchFailure, FetchId, Fetched, Output, PlayId, Sound, SoundItem};
-use xml::ast::{DialMusic, DocUrl, Repeat};
-
-/// 425 Hz, a second on and four off: ITU-T E.180, and what most of the world hears.
-const TONE_HZ: u16 = 425;
-const TONE_MS: u16 = 1_000;
-const PAUSE_SECS: u16 = 4;
+use xml::ast::{DialMusic, DocUrl};
 
 /// See the module's note.
 pub(super) enum Music {
@@ -22,7 +17,7 @@ pub(super) enum Music {
     /// Not asked for yet.
     Document(DocUrl),
     Fetching(FetchId),
-    Ready(Round),
+    Ready(LoopedPlaylist),
 }
 
 impl Music {
@@ -35,55 +30,55 @@ impl Music {
     }
 
     /// Somebody is being called: its sounds are made ready.
-    pub(super) fn begin(&mut self, desk: &mut Desk) {
+    pub(super) fn begin(&mut self, ctx: &mut CallContext) {
         match self {
             Self::Document(url) => {
-                *self = Self::Fetching(fetch_sounds(desk, url, Event::DialMusic));
+                *self = Self::Fetching(fetch_sounds(ctx, url, Event::DialMusic));
             }
-            Self::RingBack => *self = Self::Ready(Round::of(desk, ring_back(), Vec::new())),
+            Self::RingBack => *self = Self::Ready(LoopedPlaylist::of(ctx, ring_back(), Vec::new())),
             Self::None | Self::Fetching(_) | Self::Ready(_) => {}
         }
     }
 
     /// Plays, if it is there and can be heard.
-    pub(super) fn play(&mut self, desk: &mut Desk, gate: Gate) {
+    pub(super) fn play(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         if let Self::Ready(round) = self {
-            round.play(desk, gate);
+            round.play(ctx, readiness);
         }
     }
 
     /// Its document came, or not: then it is as if none was asked for (`plivo-callbacks.md` §4.3).
     pub(super) fn fetched(
         &mut self,
-        desk: &mut Desk,
-        gate: Gate,
+        ctx: &mut CallContext,
+        readiness: Readiness,
         fetch: FetchId,
-        result: Result<Fetched, FetchFailure>,
+        result: Result<FetchResponse, FetchFailure>,
     ) {
         if !matches!(self, Self::Fetching(open) if *open == fetch) {
             return;
         }
-        desk.timers.clear(Timer::Fetch);
-        let items = sounds_fetched(desk, "dialMusic", result);
+        ctx.timers.clear(Timer::Fetch);
+        let items = sounds_fetched(ctx, "dialMusic", result);
         *self = Self::Ready(match items.is_empty() {
-            true => Round::of(desk, ring_back(), Vec::new()),
-            false => Round::of(desk, items, ring_back()),
+            true => LoopedPlaylist::of(ctx, ring_back(), Vec::new()),
+            false => LoopedPlaylist::of(ctx, items, ring_back()),
         });
-        self.play(desk, gate);
+        self.play(ctx, readiness);
     }
 
     /// Whoever fetches has forgotten us.
-    pub(super) fn fetch_timed_out(&mut self, desk: &mut Desk, gate: Gate) {
+    pub(super) fn fetch_timed_out(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         if let Self::Fetching(fetch) = *self {
-            desk.wish(Output::CancelFetch { fetch });
-            self.fetched(desk, gate, fetch, Err(FetchFailure::Timeout));
+            ctx.wish(Output::CancelFetch { fetch });
+            self.fetched(ctx, readiness, fetch, Err(FetchFailure::Timeout));
         }
     }
 
     /// A round is over: the next one.
-    pub(super) fn played(&mut self, desk: &mut Desk, gate: Gate, ended: PlayId) {
+    pub(super) fn played(&mut self, ctx: &mut CallContext, readiness: Readiness, ended: PlayId) {
         if let Self::Ready(round) = self {
-            round.played(desk, gate, ended);
+            round.played(ctx, readiness, ended);
         }
     }
 
@@ -92,19 +87,11 @@ impl Music {
     }
 
     /// No more of it.
-    pub(super) fn stop(&mut self, desk: &mut Desk) {
+    pub(super) fn stop(&mut self, ctx: &mut CallContext) {
         match std::mem::replace(self, Self::None) {
-            Self::Ready(mut round) => round.stop(desk),
-            Self::Fetching(fetch) => desk.cancel_fetch(fetch),
+            Self::Ready(mut round) => round.stop(ctx),
+            Self::Fetching(fetch) => ctx.cancel_fetch(fetch),
             Self::None | Self::RingBack | Self::Document(_) => {}
         }
     }
-}
-
-/// The tone, once around.
-pub(crate) fn ring_back() -> Vec<SoundItem> {
-    let tone = SoundItem::once(Sound::Tone { hz: TONE_HZ, ms: TONE_MS });
-    let pause =
-        SoundItem { sound: Sound::Silence { ms: 1_000 }, repeat: Repeat::Times(PAUSE_SECS) };
-    vec![tone, pause]
 }

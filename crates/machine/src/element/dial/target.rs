@@ -1,7 +1,7 @@
 //! Who a target of a `Dial` is, and which rule forbids it whatever the world says (`plivo-xml.md` §6).
 
-use crate::desk::Desk;
-use crate::dial::{Destination, DialError};
+use crate::context::CallContext;
+use crate::contract::{Destination, DialError};
 use model::{CallType, Direction};
 use xml::ast::{Dial, DialAddress, DialTarget};
 
@@ -9,12 +9,12 @@ use xml::ast::{Dial, DialAddress, DialTarget};
 const PLIVO_HOST: &str = "phone.plivo.com";
 
 /// `DialBLegFrom` and `DialBLegTo`.
-pub(super) fn parties(dial: &Dial, target: &DialTarget, desk: &Desk) -> (String, String) {
+pub(super) fn parties(dial: &Dial, target: &DialTarget, ctx: &CallContext) -> (String, String) {
     let caller = target.caller_id.as_ref().or(dial.caller_id.as_ref());
     let from = match (caller, dial.whatsapp) {
         (Some(caller), true) => digits(caller),
         (Some(caller), false) => caller.clone(),
-        (None, _) => desk.setup.from.clone(),
+        (None, _) => ctx.setup.from.clone(),
     };
     let to = match &target.address {
         DialAddress::Pstn(to) | DialAddress::WhatsappUser(to) | DialAddress::Sip(to) => to.clone(),
@@ -24,17 +24,17 @@ pub(super) fn parties(dial: &Dial, target: &DialTarget, desk: &Desk) -> (String,
 
 /// Where it goes, or the rule that forbids it.
 pub(super) fn destination(
-    desk: &Desk,
+    ctx: &CallContext,
     target: &DialTarget,
     from: &str,
 ) -> Result<Destination, DialError> {
     // What an endpoint dialled is no number of its own: it is whom its document calls, as a rule.
-    let has_number = desk.setup.call_type == CallType::Whatsapp;
-    let own = |number: &str| has_number && (number == desk.setup.from || number == desk.setup.to);
+    let has_number = ctx.setup.call_type == CallType::Whatsapp;
+    let own = |number: &str| has_number && (number == ctx.setup.from || number == ctx.setup.to);
     match &target.address {
         DialAddress::Pstn(_) => Err(DialError::PstnForwardingNotSupported),
         DialAddress::WhatsappUser(user) => {
-            if desk.setup.call_type == CallType::Whatsapp && !desk.setup.limits.allow_wa_bridge {
+            if ctx.setup.call_type == CallType::Whatsapp && !ctx.setup.limits.allow_wa_bridge {
                 return Err(DialError::WhatsappToWhatsappNotSupported);
             }
             if own(user) || user == from {
@@ -44,13 +44,13 @@ pub(super) fn destination(
         }
         DialAddress::Sip(address) => {
             let (name, host) = name_and_host(address).ok_or(DialError::SipNotSupported)?;
-            let ours = &desk.setup.limits.sip_host;
+            let ours = &ctx.setup.limits.sip_host;
             if !(host.eq_ignore_ascii_case(PLIVO_HOST) || host.eq_ignore_ascii_case(ours)) {
                 return Err(DialError::SipNotSupported);
             }
-            let caller = match desk.setup.direction {
-                Direction::Inbound => &desk.setup.from,
-                Direction::Outbound => &desk.setup.to,
+            let caller = match ctx.setup.direction {
+                Direction::Inbound => &ctx.setup.from,
+                Direction::Outbound => &ctx.setup.to,
             };
             if name_and_host(caller).is_some_and(|(own, _)| own == name) {
                 return Err(DialError::Loop);

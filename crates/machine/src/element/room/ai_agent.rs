@@ -5,10 +5,10 @@
 //! everybody does, and the server sits beside it as the same participant: what is asked of that one is asked of both. When the
 //! stream ends, the participant leaves: a room whose agent has gone is told so.
 
-use super::multi_party::Attributes;
-use crate::desk::Desk;
-use crate::room::Role;
-use crate::stream::{self, Stop, StreamFormat, StreamOrder, StreamTrack};
+use super::attributes::Attributes;
+use crate::context::CallContext;
+use crate::contract::{Role, StreamFormat, StreamOrder, StreamTrack};
+use crate::stream::{self, Stop};
 use model::{Method, StreamId};
 use xml::ast::DocUrl;
 
@@ -17,12 +17,12 @@ const LASTS_SECS: u32 = 86_400;
 
 /// An agent's stream, or what it is to be.
 #[derive(Default)]
-pub(super) struct AiAgent {
+pub(super) struct AgentStream {
     order: Option<Box<StreamOrder>>,
     open: Option<StreamId>,
 }
 
-impl AiAgent {
+impl AgentStream {
     /// What the attributes say; nothing, where the role is another one or there is no server.
     pub(super) fn read(a: &Attributes<'_>, role: Role) -> Self {
         let url = a.text("aiAgentStreamServiceUrl").filter(|_| role == Role::AiAgent);
@@ -49,10 +49,10 @@ impl AiAgent {
     }
 
     /// The call is in: its agent is connected, unless the call has a stream already (which is said then).
-    pub(super) fn begin(&mut self, desk: &mut Desk) {
+    pub(super) fn begin(&mut self, ctx: &mut CallContext) {
         if let Some(order) = self.order.clone() {
-            let id = desk.next_stream();
-            self.open = stream::open(desk, id, order).then_some(id);
+            let id = ctx.next_stream();
+            self.open = stream::open(ctx, id, order).then_some(id);
         }
     }
 
@@ -62,9 +62,9 @@ impl AiAgent {
     }
 
     /// The call is out.
-    pub(super) fn stop(&mut self, desk: &mut Desk) {
+    pub(super) fn stop(&mut self, ctx: &mut CallContext) {
         if let Some(open) = self.open.take() {
-            stream::stop(desk, Some(open), Stop::CallEnd);
+            stream::stop(ctx, Some(open), Stop::CallEnd);
         }
     }
 }
@@ -73,10 +73,10 @@ impl AiAgent {
 fn format(a: &Attributes<'_>) -> StreamFormat {
     let named = a
         .text("aiAgentStreamContentType")
-        .and_then(StreamFormat::of)
+        .and_then(StreamFormat::parse)
         .unwrap_or(StreamFormat::L16At8000);
     let rate = a.text("aiAgentStreamSamplingRate");
-    rate.and_then(|rate| StreamFormat::of(&format!("{};rate={rate}", named.encoding())))
+    rate.and_then(|rate| StreamFormat::parse(&format!("{};rate={rate}", named.encoding())))
         .unwrap_or(named)
 }
 

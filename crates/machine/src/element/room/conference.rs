@@ -1,18 +1,35 @@
 //! `Conference`: its attributes, and what it tells the application (`plivo-xml.md` §5.9, `plivo-callbacks.md` §3.5).
 
-use super::super::super::desk::Desk;
-use super::super::super::params::{self, Event};
-use super::super::super::recording::RecordOrder;
-use super::super::super::room::{RoomEntry, RoomKind};
-use super::super::super::{Notice, NoticeKind, Param, Params};
-use super::super::{millis, record};
 use super::sounds::{Events, Sounds};
-use super::{Inside, Rules, Told, whole_room};
+use super::{Element, Membership, Rules, Told, start, whole_room};
+use crate::activity::Env;
+use crate::context::CallContext;
+use crate::contract::time::millis;
+use crate::contract::{
+    CallbackKind, CallbackRequest, Param, Params, RecordingOrder, RoomEntry, RoomKind,
+};
+use crate::element::{At, Flow, Instruction, record};
+use crate::params::{self, Event};
 use model::Method;
 use xml::ast::{Conference, Target, Transcription};
 
+impl Instruction for Conference {
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
+        let (element, rules, entry, sounds) = ConferenceElement::read(self);
+        start(Element::Conference(Box::new(element)), rules, entry, sounds, env.ctx)
+    }
+
+    fn needs_media(&self) -> bool {
+        true
+    }
+
+    fn takes_time(&self) -> bool {
+        true
+    }
+}
+
 /// What it knows of itself.
-pub(super) struct OfConference {
+pub(super) struct ConferenceElement {
     name: String,
     callback: Option<Target>,
     action: Option<Target>,
@@ -23,7 +40,7 @@ pub(super) struct OfConference {
     transcription: Option<Transcription>,
 }
 
-impl OfConference {
+impl ConferenceElement {
     pub(super) fn read(conference: &Conference) -> (Self, Rules, RoomEntry, Sounds) {
         let element = Self {
             name: conference.name.clone(),
@@ -49,22 +66,22 @@ impl OfConference {
             name: conference.name.clone(),
             muted: conference.muted,
             held: false,
-            starts: conference.start_on_enter,
+            start_on_enter: conference.start_on_enter,
             needs_company: false,
-            ends: conference.end_on_exit,
-            stays_alone: conference.stay_alone,
-            members_max: conference.max_members,
+            end_on_exit: conference.end_on_exit,
+            stay_alone: conference.stay_alone,
+            max_members: conference.max_members,
             waits_for_agent: false,
-            tells_floor: conference.floor_event && conference.callback.is_some(),
-            tells_speech: false,
-            tells_audio: false,
-            told_end: None,
-            told_exit: None,
+            report_floor: conference.floor_event && conference.callback.is_some(),
+            report_speech: false,
+            report_audio: false,
+            end_callback: None,
+            exit_callback: None,
             role: None,
-            coaches: false,
-            records_coaches: false,
+            coaching: false,
+            record_coach: false,
             track: false,
-            lasts_ms: None,
+            max_duration_ms: None,
         };
         let events = Events {
             wait: Event::ConferenceWait,
@@ -86,13 +103,18 @@ impl OfConference {
     }
 
     /// The callback about it, if it has one.
-    pub(super) fn told(&self, desk: &Desk, inside: &Inside, what: Told<'_>) -> Option<Notice> {
+    pub(super) fn told(
+        &self,
+        ctx: &CallContext,
+        inside: &Membership,
+        what: Told<'_>,
+    ) -> Option<CallbackRequest> {
         match what {
             Told::Entered { .. } => {
-                self.notice(desk, inside, Event::ConferenceEnter, "enter", false, None)
+                self.notice(ctx, inside, Event::ConferenceEnter, "enter", false, None)
             }
             Told::Digits(pattern) => self.notice(
-                desk,
+                ctx,
                 inside,
                 Event::ConferenceDigitsMatch,
                 "digits",
@@ -100,7 +122,7 @@ impl OfConference {
                 Some(pattern),
             ),
             Told::Floor { has: true } if self.floor => {
-                self.notice(desk, inside, Event::ConferenceFloor, "floor", false, None)
+                self.notice(ctx, inside, Event::ConferenceFloor, "floor", false, None)
             }
             Told::Started
             | Told::Key(_)
@@ -115,45 +137,50 @@ impl OfConference {
     /// How it wants the room recorded.
     pub(super) fn record(
         &self,
-        desk: &mut Desk,
-        inside: &Inside,
-    ) -> Option<(Box<RecordOrder>, bool)> {
+        ctx: &mut CallContext,
+        inside: &Membership,
+    ) -> Option<(Box<RecordingOrder>, bool)> {
         let (mp3, when_alone) = self.record?;
-        let callback = self.notice(desk, inside, Event::ConferenceRecord, "record", false, None);
-        let transcript = record::transcript(desk, self.transcription.as_ref());
+        let callback = self.notice(ctx, inside, Event::ConferenceRecord, "record", false, None);
+        let transcript = record::transcript(ctx, self.transcription.as_ref());
         Some((Box::new(whole_room(mp3, callback, transcript)), when_alone))
     }
 
     /// It has left; `last`: nobody else is in.
-    pub(super) fn left(&self, desk: &Desk, inside: &Inside, last: bool) -> Option<Notice> {
-        self.notice(desk, inside, Event::ConferenceExit, "exit", last, None)
+    pub(super) fn left(
+        &self,
+        ctx: &CallContext,
+        inside: &Membership,
+        last: bool,
+    ) -> Option<CallbackRequest> {
+        self.notice(ctx, inside, Event::ConferenceExit, "exit", last, None)
     }
 
     fn notice(
         &self,
-        desk: &Desk,
-        inside: &Inside,
+        ctx: &CallContext,
+        inside: &Membership,
         event: Event,
         action: &str,
         last: bool,
         pattern: Option<&str>,
-    ) -> Option<Notice> {
+    ) -> Option<CallbackRequest> {
         let target = self.callback.as_ref()?;
-        Some(self.notice_to(target, desk, inside, (event, action), last, pattern))
+        Some(self.notice_to(target, ctx, inside, (event, action), last, pattern))
     }
 
     /// `event`: its `Event` and `ConferenceAction`.
     pub(super) fn notice_to(
         &self,
         target: &Target,
-        desk: &Desk,
-        inside: &Inside,
+        ctx: &CallContext,
+        inside: &Membership,
         (event, action): (Event, &str),
         last: bool,
         pattern: Option<&str>,
-    ) -> Notice {
+    ) -> CallbackRequest {
         let Target { url, method } = target.clone();
-        let mut params = params::common(desk, event);
+        let mut params = params::common(ctx, event);
         let word = |is: bool| if is { "true" } else { "false" }.to_owned();
         let mut put = |name: &'static str, value: String| {
             params.insert(name.into(), Param::Plain(value.into()));
@@ -167,14 +194,14 @@ impl OfConference {
         if let Some(pattern) = pattern {
             put("ConferenceDigitsMatch", pattern.to_owned());
         }
-        Notice { kind: NoticeKind::Conference, url, method, params }
+        CallbackRequest { kind: CallbackKind::Conference, url, method, params }
     }
 
     /// A member that never was in has no id.
     pub(super) fn action(
         &self,
         room: Option<uuid::Uuid>,
-        inside: Option<&Inside>,
+        inside: Option<&Membership>,
         recorded: Option<&(uuid::Uuid, String)>,
     ) -> Option<(Target, bool, Params)> {
         let plain = |text: String| Param::Plain(text.into());

@@ -4,42 +4,45 @@
 //! Who else is in, and what that means for this call, the room decides (`call::rooms`); it tells by [`RoomNews`]. What the
 //! two elements call things, and what they tell the application, is `conference`'s and `multi_party`'s.
 
+pub(crate) mod add_participant;
 mod ai_agent;
+mod attributes;
 mod conference;
 mod multi_party;
-mod picture;
 mod sounds;
 
-use super::super::desk::{Desk, foreign};
-use super::super::document::Gate;
-use super::super::params::Event;
-use super::super::recording::{self, RecordEnd, RecordId, RecordOrder, TranscriptOrder};
-use super::super::room::{MemberId, RoomEntry, RoomNews, RoomOut, RoomWish, TrackNews};
-use super::super::stream;
-use super::super::timers::Timer;
-use super::super::{
-    CallTime, FetchFailure, FetchId, Fetched, InstructionOutcome, MediaOrder, Notice, Output,
-    Param, Params, PlayId,
-};
-use super::patterns::Patterns;
+use super::Flow;
+use super::patterns::DigitPatterns;
 use super::stream::DROPPED;
-use super::{Flow, Running};
-use conference::OfConference;
+use crate::activity::{Action, Activity, Completion, Env, Progress, Readiness, Stop};
+use crate::context::CallContext;
+use crate::contract::display::foreign;
+use crate::contract::recording;
+use crate::contract::{
+    CallTime, CallbackRequest, FetchFailure, FetchId, FetchResponse, InstructionOutcome,
+    LeaveReason, MediaCommand, MemberId, Output, Params, PlayId, RecordingEndReason, RecordingId,
+    RecordingOrder, RoomCommand, RoomEntry, RoomEvent, TrackCommand, TranscriptOrder,
+};
+use crate::digits::Key;
+use crate::params::Event;
+use crate::snapshot::{SnapshotBuilder, brief, text, word};
+use crate::stream;
+use crate::timers::Timer;
+use conference::ConferenceElement;
 use model::{Digit, HangupCause};
-use multi_party::OfMultiParty;
+use multi_party::MultiPartyElement;
 pub(crate) use multi_party::cut_off;
 use sounds::Sounds;
 use uuid::Uuid;
-use xml::Document;
-use xml::ast::{Conference, ElementKind, MultiPartyCall, Target};
+use xml::ast::Target;
 
 /// A call in a room, or on its way in.
-pub(crate) struct Attending {
+struct RoomVisit {
     element: Element,
     rules: Rules,
     /// The room, also where it is full.
     room: Option<Uuid>,
-    inside: Option<Inside>,
+    inside: Option<Membership>,
     /// It does not take part yet, or again not.
     waits: bool,
     held: bool,
@@ -47,21 +50,19 @@ pub(crate) struct Attending {
     /// It was heard to speak, and not yet to stop.
     speaks: bool,
     sounds: Sounds,
-    typed: Patterns,
+    typed: DigitPatterns,
     /// The room's recording.
     recorded: Option<(Uuid, String)>,
     /// What tells of a recording that this one has asked for, until it begins.
-    record_asked: Option<Notice>,
+    record_asked: Option<CallbackRequest>,
     /// The recording of what this one says.
-    track: Option<RecordId>,
-    /// Why it is over.
-    ended: Option<Ended>,
+    track: Option<RecordingId>,
 }
 
 /// Which element it is.
 enum Element {
-    Conference(Box<OfConference>),
-    MultiParty(Box<OfMultiParty>),
+    Conference(Box<ConferenceElement>),
+    MultiParty(Box<MultiPartyElement>),
 }
 
 /// What both elements have.
@@ -79,7 +80,7 @@ struct Rules {
 
 /// What it is in the room.
 #[derive(Clone, Copy, Debug)]
-struct Inside {
+struct Membership {
     room: Uuid,
     member: MemberId,
     first: bool,
@@ -90,7 +91,7 @@ struct Inside {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
     Full,
-    Out(RoomOut),
+    Out(LeaveReason),
     /// The caller pressed `*`.
     Star,
     /// `timeLimit` or `waitTime`.
@@ -99,15 +100,6 @@ enum Ended {
     AgentGone {
         dropped: bool,
     },
-}
-
-/// What becomes of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Attended {
-    /// It goes on.
-    More,
-    /// It has left.
-    Over,
 }
 
 /// Something that the application is told.
@@ -124,51 +116,18 @@ enum Told<'a> {
     Held { on: bool },
 }
 
-/// `Conference` begins.
-pub(super) fn conference(conference: &Conference, desk: &mut Desk) -> Flow {
-    let (element, rules, entry, sounds) = OfConference::read(conference);
-    start(Element::Conference(Box::new(element)), rules, entry, sounds, desk)
-}
-
-/// `MultiPartyCall` begins.
-pub(super) fn multi_party(call: &MultiPartyCall, desk: &mut Desk) -> Flow {
-    let (element, rules, mut entry, sounds) = OfMultiParty::read(call);
-    entry.needs_company = desk.setup.outbound.as_ref().is_some_and(|placed| placed.needs_company);
-    start(Element::MultiParty(Box::new(element)), rules, entry, sounds, desk)
-}
-
-/// What is told of a call that was placed to enter a multi-party call, as its document has it.
-/// `room`: where there is one yet; `status`: `CallStatus` where the call is over.
-pub(crate) fn added(
-    desk: &Desk,
-    document: &Document,
-    room: Option<uuid::Uuid>,
-    event: &str,
-    status: Option<&'static str>,
-) -> Option<Notice> {
-    let call = document.elements.iter().find_map(|element| match &element.kind {
-        ElementKind::MultiPartyCall(call) => Some(call),
-        _ => None,
-    });
-    let mut notice = OfMultiParty::read(call?).0.added(desk, room, event)?;
-    if let Some(status) = status {
-        notice.params.insert("CallStatus".into(), Param::Plain(status.into()));
-    }
-    Some(notice)
-}
-
 /// What is ordered for a recording of all that is said in a room.
 fn whole_room(
     mp3: bool,
-    callback: Option<Notice>,
+    callback: Option<CallbackRequest>,
     transcript: Option<TranscriptOrder>,
-) -> RecordOrder {
-    RecordOrder {
+) -> RecordingOrder {
+    RecordingOrder {
         id: None,
         held: false,
         mp3,
         stereo: false,
-        own: false,
+        peer_only: false,
         max_ms: super::record::SESSION_MAX_MS,
         silence_ms: None,
         callback,
@@ -182,11 +141,11 @@ fn start(
     rules: Rules,
     entry: RoomEntry,
     sounds: Sounds,
-    desk: &mut Desk,
+    ctx: &mut CallContext,
 ) -> Flow {
-    let attending = Attending {
+    let attending = RoomVisit {
         element,
-        typed: Patterns::new(&rules.digits_match),
+        typed: DigitPatterns::new(&rules.digits_match),
         rules,
         room: None,
         inside: None,
@@ -198,315 +157,171 @@ fn start(
         recorded: None,
         record_asked: None,
         track: None,
-        ended: None,
     };
-    desk.wish(Output::Room { room: RoomWish::Enter { entry: Box::new(entry) } });
-    Flow::Run(Running::Attending(Box::new(attending)))
+    ctx.wish(Output::Room { command: RoomCommand::Enter { entry: Box::new(entry) } });
+    Flow::run(attending)
 }
 
-impl Attending {
-    /// The room tells something.
-    pub(crate) fn told(&mut self, desk: &mut Desk, gate: Gate, news: &RoomNews) -> Attended {
-        match *news {
-            RoomNews::Entered { room, member, first, begins, starts, room_left_ms } => {
-                if self.inside.is_none() {
-                    self.room = Some(room);
-                    self.inside = Some(Inside { room, member, first, since: desk.now });
-                    self.waits = !begins;
-                    if matches!(self.element, Element::Conference(_)) {
-                        desk.conference = Some(room);
-                    }
-                    self.entered(desk, starts, room_left_ms);
-                }
-            }
-            RoomNews::Full { room } => {
-                if self.inside.is_none() {
-                    self.room = Some(room);
-                    return self.leave(desk, Ended::Full);
-                }
-            }
-            RoomNews::Out { why } => return self.leave(desk, Ended::Out(why)),
-            RoomNews::Begins { starts } => {
-                self.waits = false;
-                desk.timers.clear(Timer::RoomWait);
-                if starts {
-                    self.tell(desk, Told::Started);
-                }
-            }
-            RoomNews::Waits => {
-                self.waits = true;
-                self.wait(desk);
-            }
-            RoomNews::Floor { has } => self.tell(desk, Told::Floor { has }),
-            RoomNews::Speech { on } => {
-                self.speaks = on;
-                self.tell(desk, Told::Speech { on });
-            }
-            RoomNews::Audio { on } => self.tell(desk, Told::Audio { on }),
-            RoomNews::RecordEnded => self.sounds.record_ended(desk),
-            RoomNews::RecordFailed { ref why } => {
-                desk.remark(format!(
-                    "the recording of the room failed: {}; the room goes on",
-                    foreign(why)
-                ));
-            }
-            RoomNews::Muted { on } => {
-                self.muted = on;
-                self.tell(desk, Told::Muted { on });
-            }
-            RoomNews::Held { on } => {
-                self.held = on;
-                self.tell(desk, Told::Held { on });
-            }
-            RoomNews::Coaches { on } => self.element.coaches(on),
-            RoomNews::Record { ref how, ref callback } => {
-                if let Some(inside) = &self.inside {
-                    let callback =
-                        callback.as_ref().map(|target| self.element.recorded(desk, inside, target));
-                    let transcript = super::record::able(desk, how.transcript.clone());
-                    let how = Box::new(RecordOrder { callback, transcript, ..(**how).clone() });
-                    self.record_room(desk, how, true);
-                }
-            }
-            RoomNews::Track { ref what } => self.record_track(desk, what),
-            RoomNews::Recorded { id, ref url, begun } => self.recorded(desk, id, url, begun),
-        }
-        self.tune(desk, gate);
-        Attended::More
-    }
-
-    fn entered(&mut self, desk: &mut Desk, starts: bool, room_left_ms: Option<u64>) {
-        self.tell(desk, Told::Entered { starts });
+impl RoomVisit {
+    fn entered(&mut self, ctx: &mut CallContext, starts: bool, room_left_ms: Option<u64>) {
+        self.tell(ctx, Told::Entered { starts });
         if let Some((how, when_alone)) =
-            self.inside.as_ref().and_then(|inside| self.element.record(desk, inside))
+            self.inside.as_ref().and_then(|inside| self.element.record(ctx, inside))
         {
-            self.record_room(desk, how, when_alone);
+            self.record_room(ctx, how, when_alone);
         }
-        if let Some(order) =
-            self.inside.as_ref().and_then(|inside| self.element.track(desk, inside))
+        if let Some(order) = self.inside.as_ref().and_then(|inside| self.element.track(ctx, inside))
         {
-            self.track = Some(desk.record(order));
+            self.track = Some(ctx.record(order));
         }
         if let Some(ms) = self.rules.limit_ms.or(room_left_ms) {
-            desk.set(Timer::RoomLimit, ms);
+            ctx.set(Timer::RoomLimit, ms);
         }
         if self.waits {
-            self.wait(desk);
+            self.wait(ctx);
         }
-        self.element.begin_agent(desk);
+        self.element.begin_agent(ctx);
         if let Some(digits) = self.rules.send_digits.clone() {
-            let play = desk.next_play();
-            desk.media(MediaOrder::SendDigits { play, digits });
+            let play = ctx.next_play();
+            ctx.media(MediaCommand::SendDigits { play, digits });
         }
-        self.sounds.entered(desk, self.waits, self.held);
+        self.sounds.entered(ctx, self.waits, self.held);
     }
 
-    fn record_room(&mut self, desk: &mut Desk, how: Box<RecordOrder>, when_alone: bool) {
+    fn record_room(&mut self, ctx: &mut CallContext, how: Box<RecordingOrder>, when_alone: bool) {
         self.record_asked = how.callback.clone();
-        desk.wish(Output::Room { room: RoomWish::Record { how, when_alone } });
+        ctx.wish(Output::Room { command: RoomCommand::Record { order: how, when_alone } });
     }
 
     /// The room is recorded. A conference's application hears of the beginning, too (`plivo-callbacks.md` §3.5).
-    fn recorded(&mut self, desk: &mut Desk, id: Uuid, url: &str, begun: bool) {
+    fn recorded(&mut self, ctx: &mut CallContext, id: Uuid, url: &str, begun: bool) {
         self.recorded = Some((id, url.to_owned()));
         if begun {
-            self.sounds.record_begun(desk);
+            self.sounds.record_begun(ctx);
         }
         let asked = self.record_asked.take_if(|_| begun);
         if let (Element::Conference(_), Some(mut notice)) = (&self.element, asked) {
-            let mut params = recording::begun(id, url);
+            let mut params = recording::started_params(id, url);
             // That is the element `Record`'s: nobody presses a key to end a room's recording.
             params.remove("Digits");
             notice.params.extend(params);
-            desk.wish(Output::Notify { notice });
+            ctx.wish(Output::Callback { callback: notice });
         }
     }
 
     /// What somebody wants over an API of the recording of what this one says.
-    fn record_track(&mut self, desk: &mut Desk, what: &TrackNews) {
+    fn record_track(&mut self, ctx: &mut CallContext, what: &TrackCommand) {
         match (what, self.track) {
-            (TrackNews::Begin { how, callback }, None) => {
+            (TrackCommand::Begin { order: how, callback }, None) => {
                 let Some(inside) = &self.inside else { return };
                 let callback =
-                    callback.as_ref().map(|target| self.element.recorded(desk, inside, target));
-                let transcript = super::record::able(desk, how.transcript.clone());
+                    callback.as_ref().map(|target| self.element.recorded(ctx, inside, target));
+                let transcript = super::record::transcript_if_able(ctx, how.transcript.clone());
                 self.track =
-                    Some(desk.record(RecordOrder { callback, transcript, ..(**how).clone() }));
+                    Some(ctx.record(RecordingOrder { callback, transcript, ..(**how).clone() }));
             }
-            (TrackNews::Stop, Some(record)) => {
-                desk.media(MediaOrder::RecordStop { record, end: RecordEnd::Stopped, key: None });
+            (TrackCommand::Stop, Some(record)) => {
+                ctx.media(MediaCommand::RecordStop {
+                    recording: record,
+                    reason: RecordingEndReason::Stopped,
+                    key: None,
+                });
                 self.track = None;
             }
-            (TrackNews::Pause { on }, Some(record)) => {
-                desk.media(MediaOrder::RecordPause { record, on: *on })
+            (TrackCommand::Pause { on }, Some(record)) => {
+                ctx.media(MediaCommand::RecordPause { recording: record, on: *on })
             }
             // Two asked at the same time.
-            (TrackNews::Begin { .. }, Some(_))
-            | (TrackNews::Stop | TrackNews::Pause { .. }, None) => {}
+            (TrackCommand::Begin { .. }, Some(_))
+            | (TrackCommand::Stop | TrackCommand::Pause { .. }, None) => {}
         }
     }
 
-    fn wait(&self, desk: &mut Desk) {
+    fn wait(&self, ctx: &mut CallContext) {
         if let Some(ms) = self.rules.wait_ms {
-            desk.set(Timer::RoomWait, ms);
-        }
-    }
-
-    /// A stream of the call's has ended: where it was the agent's, that one leaves.
-    pub(crate) fn stream_ended(&mut self, desk: &mut Desk, ended: stream::Ended) -> Attended {
-        let is_its_agents = match &mut self.element {
-            Element::MultiParty(of) => of.agent.ended(ended.stream),
-            Element::Conference(_) => false,
-        };
-        match is_its_agents {
-            true => self.leave(desk, Ended::AgentGone { dropped: ended.dropped }),
-            false => Attended::More,
+            ctx.set(Timer::RoomWait, ms);
         }
     }
 
     /// What is heard instead of the room: music while it waits or is on hold.
-    fn tune(&mut self, desk: &mut Desk, gate: Gate) {
+    fn tune(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         if self.inside.is_some() {
-            self.sounds.tune(desk, gate, self.waits, self.held);
+            self.sounds.tune(ctx, readiness, self.waits, self.held);
         }
-    }
-
-    /// The call's own path has changed.
-    pub(crate) fn resume(&mut self, desk: &mut Desk, gate: Gate) {
-        self.tune(desk, gate);
     }
 
     /// Whether the caller's keys are meant for this: they are no secret then, the application is told of them.
-    pub(crate) fn takes_keys(&self) -> bool {
+    fn takes_digits(&self) -> bool {
         self.inside.is_some()
             && (self.rules.hangup_on_star
                 || !self.rules.digits_match.is_empty()
-                || self.element.tells_keys())
+                || self.element.reports_digits())
     }
 
-    /// The caller pressed a key; `true`: it was meant for this, and nobody else shall have it.
-    pub(crate) fn pressed(&mut self, desk: &mut Desk, digit: Digit) -> (bool, Attended) {
-        if self.inside.is_none() {
-            return (false, Attended::More);
-        }
-        for pattern in self.typed.pressed(digit) {
-            self.tell(desk, Told::Digits(&pattern));
-        }
-        self.tell(desk, Told::Key(digit));
-        if self.rules.hangup_on_star && digit.as_char() == '*' {
-            return (true, self.leave(desk, Ended::Star));
-        }
-        if self.rules.relays_keys {
-            desk.wish(Output::Room { room: RoomWish::Key { digit } });
-        }
-        (self.takes_keys(), Attended::More)
-    }
-
-    /// One of its timers fired.
-    pub(crate) fn fired(&mut self, desk: &mut Desk, gate: Gate, timer: Timer) -> Attended {
-        match timer {
-            // The call that they are in is over for all of them at this moment.
-            Timer::RoomLimit if self.rules.limit_ms.is_none() => {
-                self.leave(desk, Ended::Out(RoomOut::TimeUp))
-            }
-            Timer::RoomLimit | Timer::RoomWait => self.leave(desk, Ended::TimeLimit),
-            Timer::Fetch => {
-                self.sounds.timed_out(desk);
-                self.tune(desk, gate);
-                Attended::More
-            }
-            _ => Attended::More,
-        }
-    }
-
-    pub(crate) fn fetched(
-        &mut self,
-        desk: &mut Desk,
-        gate: Gate,
-        fetch: FetchId,
-        result: Result<Fetched, FetchFailure>,
-    ) {
-        self.sounds.fetched(desk, fetch, result);
-        self.tune(desk, gate);
-    }
-
-    pub(crate) fn played(&mut self, desk: &mut Desk, gate: Gate, play: PlayId) {
-        self.sounds.played(desk, gate, play);
-    }
-
-    pub(crate) fn is_playing(&self, play: PlayId) -> bool {
-        self.sounds.is_playing(play)
-    }
-
-    /// The call ends, or another document takes over: no action follows.
-    pub(crate) fn cut(&mut self, desk: &mut Desk) {
-        if self.ended.is_none() {
-            self.out(desk);
-        }
-    }
-
-    fn leave(&mut self, desk: &mut Desk, why: Ended) -> Attended {
-        self.out(desk);
-        self.ended = Some(why);
-        Attended::Over
+    fn leave(&mut self, ctx: &mut CallContext, why: Ended) -> Progress {
+        self.out(ctx);
+        let (outcome, note) = why.outcome();
+        Progress::Finished(Completion {
+            outcome,
+            note: note.into(),
+            action: self.action(ctx),
+            end_cause: self.end_cause(why),
+        })
     }
 
     /// Out of the room, with all that is told of it.
-    fn out(&mut self, desk: &mut Desk) {
+    fn out(&mut self, ctx: &mut CallContext) {
         for timer in [Timer::RoomLimit, Timer::RoomWait] {
-            desk.timers.clear(timer);
+            ctx.timers.clear(timer);
         }
         if let Some(record) = self.track.take() {
-            desk.media(MediaOrder::RecordStop { record, end: RecordEnd::HungUp, key: None });
+            ctx.media(MediaCommand::RecordStop {
+                recording: record,
+                reason: RecordingEndReason::HungUp,
+                key: None,
+            });
         }
-        self.element.stop_agent(desk);
+        self.element.stop_agent(ctx);
         // Nobody hears it any more.
         if std::mem::take(&mut self.speaks) {
-            self.tell(desk, Told::Speech { on: false });
+            self.tell(ctx, Told::Speech { on: false });
         }
-        self.sounds.stop(desk);
+        self.sounds.stop(ctx);
         let sounds = if self.inside.is_some() { self.sounds.of_leaving() } else { Vec::new() };
         let [others_stay, was_last] = match &self.inside {
-            Some(inside) => [false, true]
-                .map(|last| self.element.left(desk, inside, last).into_iter().collect()),
+            Some(inside) => {
+                [false, true].map(|last| self.element.left(ctx, inside, last).into_iter().collect())
+            }
             None => Default::default(),
         };
         let over =
-            self.inside.as_ref().and_then(|inside| self.element.over(desk, inside)).map(Box::new);
-        desk.wish(Output::Room { room: RoomWish::Leave { sounds, others_stay, was_last, over } });
+            self.inside.as_ref().and_then(|inside| self.element.over(ctx, inside)).map(Box::new);
+        ctx.wish(Output::Room {
+            command: RoomCommand::Leave {
+                sounds,
+                if_others_stay: others_stay,
+                if_last: was_last,
+                end_params: over,
+            },
+        });
     }
 
-    fn tell(&self, desk: &mut Desk, what: Told<'_>) {
+    fn tell(&self, ctx: &mut CallContext, what: Told<'_>) {
         let Some(inside) = &self.inside else { return };
-        for notice in self.element.told(desk, inside, what) {
-            desk.wish(Output::Notify { notice });
-        }
-    }
-
-    /// How the instruction went.
-    pub(crate) fn went(&self) -> (InstructionOutcome, &'static str) {
-        match self.ended {
-            Some(Ended::Full) => (InstructionOutcome::Failed, "full"),
-            Some(Ended::Out(why)) => (InstructionOutcome::Done, why.as_str()),
-            Some(Ended::Star) => (InstructionOutcome::Done, "star"),
-            Some(Ended::TimeLimit) => (InstructionOutcome::Done, "time limit"),
-            Some(Ended::AgentGone { dropped: true }) => (InstructionOutcome::Failed, DROPPED),
-            Some(Ended::AgentGone { dropped: false }) => {
-                (InstructionOutcome::Done, "its agent has gone")
-            }
-            None => (InstructionOutcome::Done, ""),
+        for notice in self.element.told(ctx, inside, what) {
+            ctx.wish(Output::Callback { callback: notice });
         }
     }
 
     /// What the call ends with where nothing follows in its document; the usual, where there is none.
-    pub(crate) fn cause(&self) -> Option<HangupCause> {
-        match (&self.element, self.ended?) {
+    fn end_cause(&self, why: Ended) -> Option<HangupCause> {
+        match (&self.element, why) {
             (Element::Conference(_), _) => None,
             (Element::MultiParty(_), Ended::Out(why)) => match why {
-                RoomOut::Kicked => Some(HangupCause::MpcKicked),
-                RoomOut::Ended | RoomOut::TimeUp => Some(HangupCause::MpcEnded),
-                RoomOut::Stopped => Some(HangupCause::MpcStopped),
-                RoomOut::Alone => None,
+                LeaveReason::Kicked => Some(HangupCause::MpcKicked),
+                LeaveReason::Ended | LeaveReason::TimeUp => Some(HangupCause::MpcEnded),
+                LeaveReason::Stopped => Some(HangupCause::MpcStopped),
+                LeaveReason::Alone => None,
             },
             (
                 Element::MultiParty(_),
@@ -516,75 +331,290 @@ impl Attending {
     }
 
     /// Where the outcome goes: the URL, whether its document runs next, and what is told.
-    pub(crate) fn action(&self, desk: &Desk) -> Option<(Target, bool, Params)> {
-        match &self.element {
+    fn action(&self, ctx: &CallContext) -> Option<Action> {
+        let (target, redirect, params) = match &self.element {
             Element::Conference(of) => {
                 of.action(self.room, self.inside.as_ref(), self.recorded.as_ref())
             }
-            Element::MultiParty(of) => of.action(desk, self.room, self.inside.as_ref()),
+            Element::MultiParty(of) => of.action(ctx, self.room, self.inside.as_ref()),
+        }?;
+        Some(Action { target, redirect, params, repeat_after_hangup: false })
+    }
+}
+
+impl Ended {
+    /// How the instruction went.
+    fn outcome(self) -> (InstructionOutcome, &'static str) {
+        match self {
+            Self::Full => (InstructionOutcome::Failed, "full"),
+            Self::Out(why) => (InstructionOutcome::Done, why.as_str()),
+            Self::Star => (InstructionOutcome::Done, "star"),
+            Self::TimeLimit => (InstructionOutcome::Done, "time limit"),
+            Self::AgentGone { dropped: true } => (InstructionOutcome::Failed, DROPPED),
+            Self::AgentGone { dropped: false } => (InstructionOutcome::Done, "its agent has gone"),
         }
     }
 }
 
+impl Activity for RoomVisit {
+    fn room_event(&mut self, env: &mut Env<'_>, event: &RoomEvent) -> Progress {
+        let ctx = &mut *env.ctx;
+        match *event {
+            RoomEvent::Entered {
+                room,
+                member,
+                first,
+                active: begins,
+                starts_room: starts,
+                room_left_ms,
+            } => {
+                if self.inside.is_none() {
+                    self.room = Some(room);
+                    self.inside = Some(Membership { room, member, first, since: ctx.now });
+                    self.waits = !begins;
+                    if matches!(self.element, Element::Conference(_)) {
+                        ctx.conference = Some(room);
+                    }
+                    self.entered(ctx, starts, room_left_ms);
+                }
+            }
+            RoomEvent::Full { room } => {
+                if self.inside.is_none() {
+                    self.room = Some(room);
+                    return self.leave(ctx, Ended::Full);
+                }
+            }
+            RoomEvent::MustLeave { reason: why } => return self.leave(ctx, Ended::Out(why)),
+            RoomEvent::Active { starts_room: starts } => {
+                self.waits = false;
+                ctx.timers.clear(Timer::RoomWait);
+                if starts {
+                    self.tell(ctx, Told::Started);
+                }
+            }
+            RoomEvent::Waiting => {
+                self.waits = true;
+                self.wait(ctx);
+            }
+            RoomEvent::Floor { has } => self.tell(ctx, Told::Floor { has }),
+            RoomEvent::Speech { on } => {
+                self.speaks = on;
+                self.tell(ctx, Told::Speech { on });
+            }
+            RoomEvent::Audio { on } => self.tell(ctx, Told::Audio { on }),
+            RoomEvent::RecordingEnded => self.sounds.record_ended(ctx),
+            RoomEvent::RecordingFailed { reason: ref why } => {
+                ctx.remark(format!(
+                    "the recording of the room failed: {}; the room goes on",
+                    foreign(why)
+                ));
+            }
+            RoomEvent::Muted { on } => {
+                self.muted = on;
+                self.tell(ctx, Told::Muted { on });
+            }
+            RoomEvent::Held { on } => {
+                self.held = on;
+                self.tell(ctx, Told::Held { on });
+            }
+            RoomEvent::Coaching { on } => self.element.coaches(on),
+            RoomEvent::Record { order: ref how, ref callback } => {
+                if let Some(inside) = &self.inside {
+                    let callback =
+                        callback.as_ref().map(|target| self.element.recorded(ctx, inside, target));
+                    let transcript = super::record::transcript_if_able(ctx, how.transcript.clone());
+                    let how = Box::new(RecordingOrder { callback, transcript, ..(**how).clone() });
+                    self.record_room(ctx, how, true);
+                }
+            }
+            RoomEvent::Track { command: ref what } => self.record_track(ctx, what),
+            RoomEvent::Recording { id, ref url, begun } => self.recorded(ctx, id, url, begun),
+        }
+        self.tune(ctx, env.readiness);
+        Progress::Pending
+    }
+
+    fn fetched(
+        &mut self,
+        env: &mut Env<'_>,
+        fetch: FetchId,
+        result: Result<FetchResponse, FetchFailure>,
+    ) -> Progress {
+        self.sounds.fetched(env.ctx, fetch, result);
+        self.tune(env.ctx, env.readiness);
+        Progress::Pending
+    }
+
+    fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
+        self.sounds.played(env.ctx, env.readiness, play);
+        Progress::Pending
+    }
+
+    fn play_failed(&mut self, env: &mut Env<'_>, play: PlayId, item: u16, reason: &str) {
+        if let Some(place) = env.place
+            && self.sounds.is_playing(play)
+        {
+            env.ctx.remark(format!(
+                "item {} of the music of {place} could not be played: {reason}; it is skipped",
+                item + 1
+            ));
+        }
+    }
+
+    fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
+        if self.inside.is_none() {
+            env.keys.push(key);
+            return Progress::Pending;
+        }
+        let digit = key.digit;
+        for pattern in self.typed.pressed(digit) {
+            self.tell(env.ctx, Told::Digits(&pattern));
+        }
+        self.tell(env.ctx, Told::Key(digit));
+        if self.rules.hangup_on_star && digit.as_char() == '*' {
+            return self.leave(env.ctx, Ended::Star);
+        }
+        if self.rules.relays_keys {
+            env.ctx.wish(Output::Room { command: RoomCommand::Digit { digit } });
+        }
+        if !self.takes_digits() {
+            env.keys.push(key);
+        }
+        Progress::Pending
+    }
+
+    /// Where the stream was the agent's, that one leaves.
+    fn stream_ended(&mut self, env: &mut Env<'_>, ended: stream::Ended) -> Progress {
+        let is_its_agents = match &mut self.element {
+            Element::MultiParty(of) => of.agent.ended(ended.stream),
+            Element::Conference(_) => false,
+        };
+        match is_its_agents {
+            true => self.leave(env.ctx, Ended::AgentGone { dropped: ended.dropped }),
+            false => Progress::Pending,
+        }
+    }
+
+    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
+        match timer {
+            // The call that they are in is over for all of them at this moment.
+            Timer::RoomLimit if self.rules.limit_ms.is_none() => {
+                self.leave(env.ctx, Ended::Out(LeaveReason::TimeUp))
+            }
+            Timer::RoomLimit | Timer::RoomWait => self.leave(env.ctx, Ended::TimeLimit),
+            Timer::Fetch => {
+                self.sounds.timed_out(env.ctx);
+                self.tune(env.ctx, env.readiness);
+                Progress::Pending
+            }
+            // Timers of other instructions.
+            _ => Progress::Pending,
+        }
+    }
+
+    fn readiness_changed(&mut self, env: &mut Env<'_>) -> Progress {
+        self.tune(env.ctx, env.readiness);
+        Progress::Pending
+    }
+
+    /// No action follows.
+    fn stop(&mut self, env: &mut Env<'_>, _: Stop) {
+        self.out(env.ctx);
+    }
+
+    fn hides_digits(&self) -> Option<bool> {
+        self.takes_digits().then_some(false)
+    }
+
+    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        let what = match self.element {
+            Element::Conference(_) => "conference",
+            Element::MultiParty(_) => "multi_party_call",
+        };
+        match &self.inside {
+            Some(inside) => {
+                snapshot.say("room", [word(what), text(brief(inside.room)), word("inside")])
+            }
+            None => snapshot.say("room", [word(what), word("outside")]),
+        }
+        for (is, how) in
+            [(self.waits, "room_waits"), (self.held, "room_held"), (self.muted, "room_muted")]
+        {
+            if is {
+                snapshot.say("room", [word(how)]);
+            }
+        }
+        if let Some(track) = self.track {
+            snapshot.say("recording", [word("own_track"), text(track.0)]);
+        }
+        let waits = if self.inside.is_some() { "room_to_end" } else { "room_to_enter" };
+        snapshot.say("waits_for", [word(waits)]);
+    }
+}
+
 impl Element {
-    fn told(&self, desk: &Desk, inside: &Inside, what: Told<'_>) -> Vec<Notice> {
+    fn told(&self, ctx: &CallContext, inside: &Membership, what: Told<'_>) -> Vec<CallbackRequest> {
         match self {
-            Self::Conference(of) => of.told(desk, inside, what).into_iter().collect(),
-            Self::MultiParty(of) => of.told(desk, inside, what),
+            Self::Conference(of) => of.told(ctx, inside, what).into_iter().collect(),
+            Self::MultiParty(of) => of.told(ctx, inside, what),
         }
     }
 
-    fn left(&self, desk: &Desk, inside: &Inside, last: bool) -> Option<Notice> {
+    fn left(&self, ctx: &CallContext, inside: &Membership, last: bool) -> Option<CallbackRequest> {
         match self {
-            Self::Conference(of) => of.left(desk, inside, last),
-            Self::MultiParty(of) => of.left(desk, inside),
+            Self::Conference(of) => of.left(ctx, inside, last),
+            Self::MultiParty(of) => of.left(ctx, inside),
         }
     }
 
-    fn over(&self, desk: &Desk, inside: &Inside) -> Option<Params> {
+    fn over(&self, ctx: &CallContext, inside: &Membership) -> Option<Params> {
         match self {
             Self::Conference(_) => None,
-            Self::MultiParty(of) => Some(of.over(desk, inside)),
+            Self::MultiParty(of) => Some(of.over(ctx, inside)),
         }
     }
 
     /// What says that the room's recording is there.
-    fn recorded(&self, desk: &Desk, inside: &Inside, target: &Target) -> Notice {
+    fn recorded(&self, ctx: &CallContext, inside: &Membership, target: &Target) -> CallbackRequest {
         match self {
             Self::Conference(of) => {
-                of.notice_to(target, desk, inside, (Event::ConferenceRecord, "record"), false, None)
+                of.notice_to(target, ctx, inside, (Event::ConferenceRecord, "record"), false, None)
             }
-            Self::MultiParty(of) => of.recorded_to(target, desk, inside),
+            Self::MultiParty(of) => of.recorded_to(target, ctx, inside),
         }
     }
 
     /// How it wants the room recorded, and whether also while one is alone.
-    fn record(&self, desk: &mut Desk, inside: &Inside) -> Option<(Box<RecordOrder>, bool)> {
+    fn record(
+        &self,
+        ctx: &mut CallContext,
+        inside: &Membership,
+    ) -> Option<(Box<RecordingOrder>, bool)> {
         match self {
-            Self::Conference(of) => of.record(desk, inside),
-            Self::MultiParty(of) => of.record(desk, inside),
+            Self::Conference(of) => of.record(ctx, inside),
+            Self::MultiParty(of) => of.record(ctx, inside),
         }
     }
 
     /// How it wants what this one says recorded.
-    fn track(&self, desk: &mut Desk, inside: &Inside) -> Option<RecordOrder> {
+    fn track(&self, ctx: &mut CallContext, inside: &Membership) -> Option<RecordingOrder> {
         match self {
             Self::Conference(_) => None,
-            Self::MultiParty(of) => of.track(desk, inside),
+            Self::MultiParty(of) => of.track(ctx, inside),
         }
     }
 
-    fn begin_agent(&mut self, desk: &mut Desk) {
+    fn begin_agent(&mut self, ctx: &mut CallContext) {
         match self {
             Self::Conference(_) => {}
-            Self::MultiParty(of) => of.agent.begin(desk),
+            Self::MultiParty(of) => of.agent.begin(ctx),
         }
     }
 
-    fn stop_agent(&mut self, desk: &mut Desk) {
+    fn stop_agent(&mut self, ctx: &mut CallContext) {
         match self {
             Self::Conference(_) => {}
-            Self::MultiParty(of) => of.agent.stop(desk),
+            Self::MultiParty(of) => of.agent.stop(ctx),
         }
     }
 
@@ -595,10 +625,10 @@ impl Element {
         }
     }
 
-    fn tells_keys(&self) -> bool {
+    fn reports_digits(&self) -> bool {
         match self {
             Self::Conference(_) => false,
-            Self::MultiParty(of) => of.tells_keys(),
+            Self::MultiParty(of) => of.reports_digits(),
         }
     }
 }

@@ -1,16 +1,19 @@
 //! `MultiPartyCall`: its attributes, and what it tells the application (`plivo-xml.md` §5.10, `plivo-callbacks.md` §3.6).
 
-use super::super::super::desk::Desk;
-use super::super::super::params::{self, Event};
-use super::super::super::recording::{RecordOrder, TranscriptOrder};
-use super::super::super::room::{Role, RoomEntry, RoomKind, Seat};
-use super::super::super::{MPC_END, Notice, NoticeKind, Param, Params};
-use super::super::record;
-use super::ai_agent::AiAgent;
+use super::ai_agent::AgentStream;
+use super::attributes::Attributes;
 use super::sounds::{Events, Sounds};
-use super::{Inside, Rules, Told, whole_room};
+use super::{Element, Membership, Rules, Told, start, whole_room};
+use crate::activity::Env;
+use crate::context::CallContext;
+use crate::contract::{
+    CallbackKind, CallbackRequest, MPC_END, Param, Params, ParticipantInfo, RecordingOrder, Role,
+    RoomEntry, RoomKind, TranscriptOrder,
+};
+use crate::element::{At, Flow, Instruction, record};
+use crate::params::{self, Event};
 use model::Method;
-use xml::ast::{DocUrl, MemberSound, MultiPartyCall, Target};
+use xml::ast::{MultiPartyCall, Target};
 
 /// What says that a participant is out.
 const EXIT: &str = "ParticipantExit";
@@ -19,26 +22,44 @@ const EXIT: &str = "ParticipantExit";
 const LASTS_SECS: u64 = 14_400;
 const PARTICIPANTS_MAX: u8 = 10;
 
+impl Instruction for MultiPartyCall {
+    fn start(&self, env: &mut Env<'_>, _: At) -> Flow {
+        let ctx = &mut *env.ctx;
+        let (element, rules, mut entry, sounds) = MultiPartyElement::read(self);
+        entry.needs_company =
+            ctx.setup.outbound.as_ref().is_some_and(|placed| placed.needs_company);
+        start(Element::MultiParty(Box::new(element)), rules, entry, sounds, ctx)
+    }
+
+    fn needs_media(&self) -> bool {
+        true
+    }
+
+    fn takes_time(&self) -> bool {
+        true
+    }
+}
+
 /// What it knows of itself.
-pub(super) struct OfMultiParty {
+pub(super) struct MultiPartyElement {
     name: String,
     role: Role,
     pub(super) coaches: bool,
     status: Option<Target>,
-    events: Vec<Group>,
+    events: Vec<EventGroup>,
     on_exit: Option<Target>,
     /// What this one says is recorded by itself, too.
     track: bool,
     /// MP3, and whether one alone is recorded too; none: this one does not ask for it.
     record: Option<(bool, bool)>,
     recorded: Option<Target>,
-    pub(super) agent: AiAgent,
+    pub(super) agent: AgentStream,
     transcript: Option<TranscriptOrder>,
 }
 
 /// What `statusCallbackEvents` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Group {
+enum EventGroup {
     Mpc,
     Participant,
     Speech,
@@ -48,65 +69,22 @@ enum Group {
 }
 
 /// In the order of the names; the first two where the attribute is not there.
-const GROUPS: [(&str, Group); 6] = [
-    ("mpc-state-changes", Group::Mpc),
-    ("participant-state-changes", Group::Participant),
-    ("participant-speak-events", Group::Speech),
-    ("participant-digit-input-events", Group::Digits),
-    ("add-participant-api-events", Group::AddParticipant),
-    ("participant-audio-events", Group::Audio),
+const GROUPS: [(&str, EventGroup); 6] = [
+    ("mpc-state-changes", EventGroup::Mpc),
+    ("participant-state-changes", EventGroup::Participant),
+    ("participant-speak-events", EventGroup::Speech),
+    ("participant-digit-input-events", EventGroup::Digits),
+    ("add-participant-api-events", EventGroup::AddParticipant),
+    ("participant-audio-events", EventGroup::Audio),
 ];
 
-/// The attributes, which are text that was checked.
-pub(super) struct Attributes<'a>(&'a [(String, String)]);
-
-impl Attributes<'_> {
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, text)| text.as_str())
-    }
-
-    fn flag(&self, name: &str, otherwise: bool) -> bool {
-        self.text(name).map_or(otherwise, |text| text.eq_ignore_ascii_case("true"))
-    }
-
-    fn number(&self, name: &str) -> Option<u64> {
-        self.text(name)?.parse().ok()
-    }
-
-    /// `nameUrl` with `nameMethod`, or `name` with `nameMethod`.
-    pub(super) fn target(&self, url: &str, method: &str, otherwise: Method) -> Option<Target> {
-        let url = DocUrl(self.text(url)?.into());
-        Some(Target { url, method: self.method(method, otherwise) })
-    }
-
-    fn method(&self, name: &str, otherwise: Method) -> Method {
-        match self.text(name) {
-            Some(text) if text.eq_ignore_ascii_case("GET") => Method::Get,
-            Some(_) => Method::Post,
-            None => otherwise,
-        }
-    }
-
-    fn sound(&self, name: &str, method: &str, beeps: u8) -> MemberSound {
-        match self.text(name).map(str::to_ascii_lowercase).as_deref() {
-            None => MemberSound::Beep(beeps),
-            Some("beep:1") => MemberSound::Beep(1),
-            Some("beep:2") => MemberSound::Beep(2),
-            Some("none" | "") => MemberSound::None,
-            Some(_) => self
-                .target(name, method, Method::Get)
-                .map_or(MemberSound::None, MemberSound::Document),
-        }
-    }
-}
-
-impl OfMultiParty {
+impl MultiPartyElement {
     pub(super) fn read(call: &MultiPartyCall) -> (Self, Rules, RoomEntry, Sounds) {
-        let a = Attributes(&call.attributes);
+        let a = Attributes::of(call);
         let role = Role::parse(&call.role).unwrap_or(Role::Customer);
         let coaches = role == Role::Supervisor && a.flag("coachMode", true);
         let events = match a.text("statusCallbackEvents") {
-            None => vec![Group::Mpc, Group::Participant],
+            None => vec![EventGroup::Mpc, EventGroup::Participant],
             Some(words) => {
                 let named = |word: &str| {
                     GROUPS.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(word.trim()))
@@ -128,7 +106,7 @@ impl OfMultiParty {
                     .is_none_or(|format| format.eq_ignore_ascii_case("mp3"));
                 (mp3, a.number("recordMinMemberCount").is_none_or(|members| members <= 1))
             }),
-            agent: AiAgent::read(&a, role),
+            agent: AgentStream::read(&a, role),
             recorded: a.target("recordingCallbackUrl", "recordingCallbackMethod", Method::Post),
             // `transcript="false"` beside it is somebody who does not want it.
             transcript: a
@@ -152,25 +130,30 @@ impl OfMultiParty {
             name: call.name.clone(),
             muted: a.flag("mute", false),
             held: a.flag("hold", false),
-            starts: a.flag("startMpcOnEnter", true),
+            start_on_enter: a.flag("startMpcOnEnter", true),
             needs_company: false,
-            ends: a.flag("endMpcOnExit", false),
-            stays_alone: a.flag("stayAlone", false),
-            members_max: a
+            end_on_exit: a.flag("endMpcOnExit", false),
+            stay_alone: a.flag("stayAlone", false),
+            max_members: a
                 .number("maxParticipants")
                 .and_then(|n| u8::try_from(n).ok())
                 .unwrap_or(PARTICIPANTS_MAX),
             waits_for_agent: role == Role::Customer && a.flag("waitForAgent", false),
-            tells_floor: false,
-            tells_speech: element.tells(Group::Speech),
-            tells_audio: element.tells(Group::Audio),
-            told_end: element.status.clone().filter(|_| element.tells(Group::Mpc)),
-            told_exit: element.status.clone().filter(|_| element.tells(Group::Participant)),
+            report_floor: false,
+            report_speech: element.tells(EventGroup::Speech),
+            report_audio: element.tells(EventGroup::Audio),
+            end_callback: element.status.clone().filter(|_| element.tells(EventGroup::Mpc)),
+            exit_callback: element
+                .status
+                .clone()
+                .filter(|_| element.tells(EventGroup::Participant)),
             role: Some(role),
-            coaches,
-            records_coaches: a.flag("recordCoachVoice", false),
+            coaching: coaches,
+            record_coach: a.flag("recordCoachVoice", false),
             track: element.track,
-            lasts_ms: Some(a.number("maxDuration").unwrap_or(LASTS_SECS).saturating_mul(1_000)),
+            max_duration_ms: Some(
+                a.number("maxDuration").unwrap_or(LASTS_SECS).saturating_mul(1_000),
+            ),
         };
         let sounds_events = Events {
             wait: Event::MpcWait,
@@ -202,57 +185,68 @@ impl OfMultiParty {
     /// How it wants the call recorded.
     pub(super) fn record(
         &self,
-        desk: &mut Desk,
-        inside: &Inside,
-    ) -> Option<(Box<RecordOrder>, bool)> {
+        ctx: &mut CallContext,
+        inside: &Membership,
+    ) -> Option<(Box<RecordingOrder>, bool)> {
         let (mp3, when_alone) = self.record?;
-        let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, desk, inside));
-        let transcript = record::able(desk, self.transcript.clone());
+        let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, ctx, inside));
+        let transcript = record::transcript_if_able(ctx, self.transcript.clone());
         Some((Box::new(whole_room(mp3, callback, transcript)), when_alone))
     }
 
     /// How it wants what this one says recorded.
-    pub(super) fn track(&self, desk: &Desk, inside: &Inside) -> Option<RecordOrder> {
+    pub(super) fn track(&self, ctx: &CallContext, inside: &Membership) -> Option<RecordingOrder> {
         let (mp3, _) = self.record.filter(|_| self.track)?;
-        let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, desk, inside));
-        Some(RecordOrder { own: true, ..whole_room(mp3, callback, None) })
+        let callback = self.recorded.as_ref().map(|target| self.recorded_to(target, ctx, inside));
+        Some(RecordingOrder { peer_only: true, ..whole_room(mp3, callback, None) })
     }
 
     /// What says there that the recording is done.
-    pub(super) fn recorded_to(&self, target: &Target, desk: &Desk, inside: &Inside) -> Notice {
-        let mut notice = super::super::record::callback(desk, target);
+    pub(super) fn recorded_to(
+        &self,
+        target: &Target,
+        ctx: &CallContext,
+        inside: &Membership,
+    ) -> CallbackRequest {
+        let mut notice = record::callback(ctx, target);
         notice.params.insert("MPCUUID".into(), Param::Plain(inside.room.to_string().into()));
         notice.params.insert("MPCName".into(), Param::Plain(self.name.clone().into()));
         notice
     }
 
-    fn tells(&self, group: Group) -> bool {
+    fn tells(&self, group: EventGroup) -> bool {
         self.status.is_some() && self.events.contains(&group)
     }
 
     /// Whether its keys are somebody's business.
-    pub(super) fn tells_keys(&self) -> bool {
-        self.tells(Group::Digits)
+    pub(super) fn reports_digits(&self) -> bool {
+        self.tells(EventGroup::Digits)
     }
 
     /// The callbacks about it, in order.
-    pub(super) fn told(&self, desk: &Desk, inside: &Inside, what: Told<'_>) -> Vec<Notice> {
-        let one = |group, name| self.notice(desk, inside, group, name).into_iter().collect();
+    pub(super) fn told(
+        &self,
+        ctx: &CallContext,
+        inside: &Membership,
+        what: Told<'_>,
+    ) -> Vec<CallbackRequest> {
+        let one = |group, name| self.notice(ctx, inside, group, name).into_iter().collect();
         let on = |on: bool, began, ended| if on { began } else { ended };
         match what {
             Told::Entered { starts } => {
                 let made = inside
                     .first
-                    .then(|| self.notice(desk, inside, Group::Mpc, "MPCInitialized"))
+                    .then(|| self.notice(ctx, inside, EventGroup::Mpc, "MPCInitialized"))
                     .flatten();
                 let started =
-                    starts.then(|| self.notice(desk, inside, Group::Mpc, "MPCStart")).flatten();
-                let joined = self.notice(desk, inside, Group::Participant, "ParticipantJoin");
+                    starts.then(|| self.notice(ctx, inside, EventGroup::Mpc, "MPCStart")).flatten();
+                let joined = self.notice(ctx, inside, EventGroup::Participant, "ParticipantJoin");
                 made.into_iter().chain(joined).chain(started).collect()
             }
-            Told::Started => one(Group::Mpc, "MPCStart"),
+            Told::Started => one(EventGroup::Mpc, "MPCStart"),
             Told::Key(digit) => {
-                let mut notice = self.notice(desk, inside, Group::Digits, "ParticipantDigitInput");
+                let mut notice =
+                    self.notice(ctx, inside, EventGroup::Digits, "ParticipantDigitInput");
                 if let Some(notice) = &mut notice {
                     notice
                         .params
@@ -261,90 +255,96 @@ impl OfMultiParty {
                 notice.into_iter().collect()
             }
             Told::Speech { on: is } => {
-                one(Group::Speech, on(is, "ParticipantSpeakStart", "ParticipantSpeakStop"))
+                one(EventGroup::Speech, on(is, "ParticipantSpeakStart", "ParticipantSpeakStop"))
             }
             Told::Audio { on: is } => {
-                one(Group::Audio, on(is, "ParticipantAudioStart", "ParticipantAudioStop"))
+                one(EventGroup::Audio, on(is, "ParticipantAudioStart", "ParticipantAudioStop"))
             }
             Told::Muted { on: is } => {
-                one(Group::Participant, on(is, "ParticipantMute", "ParticipantUnmute"))
+                one(EventGroup::Participant, on(is, "ParticipantMute", "ParticipantUnmute"))
             }
             Told::Held { on: is } => {
-                one(Group::Participant, on(is, "ParticipantHold", "ParticipantUnhold"))
+                one(EventGroup::Participant, on(is, "ParticipantHold", "ParticipantUnhold"))
             }
             Told::Digits(_) | Told::Floor { .. } => Vec::new(),
         }
     }
 
     /// It has left.
-    pub(super) fn left(&self, desk: &Desk, inside: &Inside) -> Option<Notice> {
-        self.notice(desk, inside, Group::Participant, EXIT)
+    pub(super) fn left(&self, ctx: &CallContext, inside: &Membership) -> Option<CallbackRequest> {
+        self.notice(ctx, inside, EventGroup::Participant, EXIT)
     }
 
     /// Should nobody else be in, the call is over. Who asked to be told of that need not be the one who leaves last, so the
     /// address is not this one's to say.
-    pub(super) fn over(&self, desk: &Desk, inside: &Inside) -> Params {
-        over(desk, &self.seat(inside))
+    pub(super) fn over(&self, ctx: &CallContext, inside: &Membership) -> Params {
+        over(ctx, &self.seat(inside))
     }
 
-    fn seat(&self, inside: &Inside) -> Seat<'_> {
-        let Inside { room, member, .. } = *inside;
-        Seat { room, name: &self.name, member, role: self.role, coaches: self.coaches }
+    fn seat(&self, inside: &Membership) -> ParticipantInfo<'_> {
+        let Membership { room, member, .. } = *inside;
+        ParticipantInfo { room, name: &self.name, member, role: self.role, coaching: self.coaches }
     }
 
     /// A call that is to enter one has come so far; there may be no room yet, and this one is no member.
     pub(super) fn added(
         &self,
-        desk: &Desk,
+        ctx: &CallContext,
         room: Option<uuid::Uuid>,
         name: &str,
-    ) -> Option<Notice> {
-        let mut notice = self.event(desk, Group::AddParticipant, name)?;
+    ) -> Option<CallbackRequest> {
+        let mut notice = self.event(ctx, EventGroup::AddParticipant, name)?;
         let room = room.map(|room| room.to_string()).unwrap_or_default();
         notice.params.insert("MPCUUID".into(), Param::Plain(room.into()));
         notice.params.insert("MemberID".into(), Param::Plain("".into()));
-        notice.params.extend(participant(desk, self.role, self.coaches));
+        notice.params.extend(participant(ctx, self.role, self.coaches));
         Some(notice)
     }
 
-    fn notice(&self, desk: &Desk, inside: &Inside, group: Group, name: &str) -> Option<Notice> {
-        let mut notice = self.event(desk, group, name)?;
+    fn notice(
+        &self,
+        ctx: &CallContext,
+        inside: &Membership,
+        group: EventGroup,
+        name: &str,
+    ) -> Option<CallbackRequest> {
+        let mut notice = self.event(ctx, group, name)?;
         notice.params.extend(match group {
-            Group::Mpc => {
+            EventGroup::Mpc => {
                 Params::from([("MPCUUID".into(), Param::Plain(inside.room.to_string().into()))])
             }
-            _ => seated(desk, &self.seat(inside)),
+            _ => seated(ctx, &self.seat(inside)),
         });
         Some(notice)
     }
 
-    fn event(&self, desk: &Desk, group: Group, name: &str) -> Option<Notice> {
+    fn event(&self, ctx: &CallContext, group: EventGroup, name: &str) -> Option<CallbackRequest> {
         let Target { url, method } =
             self.status.clone().filter(|_| self.events.contains(&group))?;
-        Some(Notice {
-            kind: NoticeKind::MultiParty,
+        Some(CallbackRequest {
+            kind: CallbackKind::MultiParty,
             url,
             method,
-            params: happened(desk, &self.name, name),
+            params: happened(ctx, &self.name, name),
         })
     }
 
     /// A participant that never was in has no id and no times.
     pub(super) fn action(
         &self,
-        desk: &Desk,
+        ctx: &CallContext,
         room: Option<uuid::Uuid>,
-        inside: Option<&Inside>,
+        inside: Option<&Membership>,
     ) -> Option<(Target, bool, Params)> {
         let plain = |text: String| Param::Plain(text.into());
-        let of = |what: &dyn Fn(&Inside) -> String| plain(inside.map(what).unwrap_or_default());
+        let of = |what: &dyn Fn(&Membership) -> String| plain(inside.map(what).unwrap_or_default());
         let params = Params::from([
             ("MPCUUID".into(), plain(room.map(|room| room.to_string()).unwrap_or_default())),
             ("MPCFriendlyName".into(), plain(self.name.clone())),
             ("MemberID".into(), of(&|inside| inside.member.to_string())),
-            ("ParticipantCallUUID".into(), plain(desk.setup.call.to_string())),
-            ("ParticipantJoinTime".into(), of(&|inside| desk.wall(inside.since).plivo_secs())),
-            ("ParticipantEndTime".into(), of(&|_| desk.wall(desk.now).plivo_secs())),
+            ("ParticipantCallUUID".into(), plain(ctx.setup.call.to_string())),
+            ("ParticipantJoinTime".into(), of(&|inside| ctx.wall(inside.since).plivo_secs())),
+            ("ParticipantEndTime".into(), of(&|_| ctx.wall(ctx.now).plivo_secs())),
             ("ParticipantRole".into(), plain(self.role.as_str().to_owned())),
         ]);
         Some((self.on_exit.clone()?, true, params))
@@ -352,44 +352,44 @@ impl OfMultiParty {
 }
 
 /// What is told of a participant whose process died: that it is out, and that the call is over.
-pub(crate) fn cut_off(desk: &Desk, seat: &Seat<'_>) -> (Params, Params) {
-    let mut exit = happened(desk, seat.name, EXIT);
-    exit.extend(seated(desk, seat));
-    (exit, over(desk, seat))
+pub(crate) fn cut_off(ctx: &CallContext, seat: &ParticipantInfo<'_>) -> (Params, Params) {
+    let mut exit = happened(ctx, seat.name, EXIT);
+    exit.extend(seated(ctx, seat));
+    (exit, over(ctx, seat))
 }
 
 /// Something has happened in the call of this name.
-fn happened(desk: &Desk, call: &str, event: &str) -> Params {
-    let mut params = params::common(desk, Event::MultiPartyCall);
+fn happened(ctx: &CallContext, call: &str, event: &str) -> Params {
+    let mut params = params::common(ctx, Event::MultiPartyCall);
     let mut put = |name: &'static str, value: String| {
         params.insert(name.into(), Param::Plain(value.into()));
     };
     put("EventName", event.to_owned());
-    put("EventTimestamp", desk.wall(desk.now).plivo_micros());
+    put("EventTimestamp", ctx.wall(ctx.now).plivo_micros());
     put("MPCName", call.to_owned());
     params
 }
 
 /// It is over; how long it was there, the room adds.
-fn over(desk: &Desk, seat: &Seat<'_>) -> Params {
-    let mut end = happened(desk, seat.name, MPC_END);
+fn over(ctx: &CallContext, seat: &ParticipantInfo<'_>) -> Params {
+    let mut end = happened(ctx, seat.name, MPC_END);
     end.insert("MPCUUID".into(), Param::Plain(seat.room.to_string().into()));
     end.insert("MPCBilledAmount".into(), Param::Plain("0.00000".into()));
     end
 }
 
 /// Whom it is about.
-fn seated(desk: &Desk, seat: &Seat<'_>) -> Params {
-    let mut params = participant(desk, seat.role, seat.coaches);
+fn seated(ctx: &CallContext, seat: &ParticipantInfo<'_>) -> Params {
+    let mut params = participant(ctx, seat.role, seat.coaching);
     params.insert("MPCUUID".into(), Param::Plain(seat.room.to_string().into()));
     params.insert("MemberID".into(), Param::Plain(seat.member.to_string().into()));
     params
 }
 
-fn participant(desk: &Desk, role: Role, coaches: bool) -> Params {
+fn participant(ctx: &CallContext, role: Role, coaches: bool) -> Params {
     Params::from([
         ("ParticipantRole".into(), Param::Plain(role.as_str().into())),
-        ("ParticipantCallUUID".into(), Param::Plain(desk.setup.call.to_string().into())),
+        ("ParticipantCallUUID".into(), Param::Plain(ctx.setup.call.to_string().into())),
         (
             "ParticipantCoachMode".into(),
             Param::Plain(if coaches { "true" } else { "false" }.into()),

@@ -6,14 +6,15 @@
 
 use std::collections::VecDeque;
 
-use super::super::super::desk::Desk;
-use super::super::super::document::Gate;
-use super::super::super::params::Event;
-use super::super::super::room::RoomWish;
-use super::super::super::timers::Timer;
-use super::super::super::{FetchFailure, FetchId, Fetched, Output, PlayId, Sound, SoundItem};
-use super::super::round::{Round, prepare};
-use super::super::{fetch_sounds_at, sounds_fetched};
+use crate::activity::Readiness;
+use crate::context::CallContext;
+use crate::contract::{
+    FetchFailure, FetchId, FetchResponse, Output, PlayId, RoomCommand, Sound, SoundItem,
+};
+use crate::looped_playlist::LoopedPlaylist;
+use crate::params::Event;
+use crate::sounds::{fetch_sounds_at, prepare, sounds_fetched};
+use crate::timers::Timer;
 use xml::ast::{MemberSound, Target};
 
 /// Plivo names the beeps and not how they sound.
@@ -22,7 +23,7 @@ const BETWEEN: Sound = Sound::Silence { ms: 100 };
 
 /// A document that may be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Which {
+enum SoundDocument {
     Wait,
     Hold,
     Enter,
@@ -33,17 +34,17 @@ enum Which {
 
 /// See the module's note.
 pub(super) struct Sounds {
-    wait: Tune,
-    hold: Tune,
+    wait: Music,
+    hold: Music,
     enter: MemberSound,
     exit: MemberSound,
     /// Of `exit`, once it is here.
     exit_items: Vec<SoundItem>,
-    record_begun: Cue,
-    record_ended: Cue,
+    record_begun: Announcement,
+    record_ended: Announcement,
     events: Events,
-    asked: VecDeque<Which>,
-    open: Option<(FetchId, Which)>,
+    asked: VecDeque<SoundDocument>,
+    open: Option<(FetchId, SoundDocument)>,
 }
 
 /// `Event` of each document's request.
@@ -58,30 +59,30 @@ pub(super) struct Events {
 
 /// Something that all hear when it happens. It may happen before its document is here.
 #[derive(Default)]
-struct Cue {
+struct Announcement {
     target: Option<Target>,
     items: Option<Vec<SoundItem>>,
     due: bool,
 }
 
-impl Cue {
+impl Announcement {
     fn of(target: Option<Target>) -> Self {
         Self { target, ..Self::default() }
     }
 
     /// Its document is here, or never will be.
-    fn have(&mut self, desk: &mut Desk, items: Vec<SoundItem>) {
+    fn have(&mut self, ctx: &mut CallContext, items: Vec<SoundItem>) {
         match std::mem::take(&mut self.due) {
-            true => into_the_room(desk, items.clone()),
-            false => prepare(desk, &items),
+            true => into_the_room(ctx, items.clone()),
+            false => prepare(ctx, &items),
         }
         self.items = Some(items);
     }
 
     /// It has happened.
-    fn play(&mut self, desk: &mut Desk) {
+    fn play(&mut self, ctx: &mut CallContext) {
         match &self.items {
-            Some(items) => into_the_room(desk, items.clone()),
+            Some(items) => into_the_room(ctx, items.clone()),
             None => self.due = self.target.is_some(),
         }
     }
@@ -89,13 +90,13 @@ impl Cue {
 
 /// Music that is there, or can be asked for.
 #[derive(Default)]
-struct Tune {
+struct Music {
     target: Option<Target>,
     asked: bool,
-    round: Option<Round>,
+    round: Option<LoopedPlaylist>,
 }
 
-impl Tune {
+impl Music {
     fn of(target: Option<Target>) -> Self {
         Self { target, ..Self::default() }
     }
@@ -111,13 +112,13 @@ impl Sounds {
     ) -> Self {
         let exit_items = beeps(&exit);
         Self {
-            wait: Tune::of(wait),
-            hold: Tune::of(hold),
+            wait: Music::of(wait),
+            hold: Music::of(hold),
             enter,
             exit,
             exit_items,
-            record_begun: Cue::default(),
-            record_ended: Cue::default(),
+            record_begun: Announcement::default(),
+            record_ended: Announcement::default(),
             events,
             asked: VecDeque::new(),
             open: None,
@@ -126,45 +127,51 @@ impl Sounds {
 
     /// With these documents for all when a recording begins and when it ends.
     pub(super) fn of_recording(self, begun: Option<Target>, ended: Option<Target>) -> Self {
-        Self { record_begun: Cue::of(begun), record_ended: Cue::of(ended), ..self }
+        Self {
+            record_begun: Announcement::of(begun),
+            record_ended: Announcement::of(ended),
+            ..self
+        }
     }
 
     /// The recording that this one has asked for begins.
-    pub(super) fn record_begun(&mut self, desk: &mut Desk) {
-        self.record_begun.play(desk);
+    pub(super) fn record_begun(&mut self, ctx: &mut CallContext) {
+        self.record_begun.play(ctx);
     }
 
     /// It has ended, and the room goes on.
-    pub(super) fn record_ended(&mut self, desk: &mut Desk) {
-        self.record_ended.play(desk);
+    pub(super) fn record_ended(&mut self, ctx: &mut CallContext) {
+        self.record_ended.play(ctx);
     }
 
     /// The call is in the room.
-    pub(super) fn entered(&mut self, desk: &mut Desk, waits: bool, held: bool) {
+    pub(super) fn entered(&mut self, ctx: &mut CallContext, waits: bool, held: bool) {
         self.want(waits, held);
         match &self.enter {
             MemberSound::None => {}
-            MemberSound::Beep(_) => into_the_room(desk, beeps(&self.enter)),
-            MemberSound::Document(_) => self.asked.push_back(Which::Enter),
+            MemberSound::Beep(_) => into_the_room(ctx, beeps(&self.enter)),
+            MemberSound::Document(_) => self.asked.push_back(SoundDocument::Enter),
         }
         if matches!(self.exit, MemberSound::Document(_)) {
-            self.asked.push_back(Which::Exit);
+            self.asked.push_back(SoundDocument::Exit);
         }
-        for (cue, which) in
-            [(&self.record_begun, Which::RecordBegun), (&self.record_ended, Which::RecordEnded)]
-        {
+        for (cue, which) in [
+            (&self.record_begun, SoundDocument::RecordBegun),
+            (&self.record_ended, SoundDocument::RecordEnded),
+        ] {
             if cue.target.is_some() {
                 self.asked.push_back(which);
             }
         }
-        self.ask(desk);
+        self.ask(ctx);
     }
 
     /// Asks for the music that will be needed.
     fn want(&mut self, waits: bool, held: bool) {
-        for (wanted, tune, which) in
-            [(waits, &mut self.wait, Which::Wait), (held, &mut self.hold, Which::Hold)]
-        {
+        for (wanted, tune, which) in [
+            (waits, &mut self.wait, SoundDocument::Wait),
+            (held, &mut self.hold, SoundDocument::Hold),
+        ] {
             if wanted && tune.target.is_some() && !std::mem::replace(&mut tune.asked, true) {
                 self.asked.push_back(which);
             }
@@ -172,19 +179,23 @@ impl Sounds {
     }
 
     /// The next document, if none is under way.
-    fn ask(&mut self, desk: &mut Desk) {
+    fn ask(&mut self, ctx: &mut CallContext) {
         while self.open.is_none() {
             let Some(which) = self.asked.pop_front() else { return };
             let (target, event) = match which {
-                Which::Wait => (self.wait.target.clone(), self.events.wait),
-                Which::Hold => (self.hold.target.clone(), self.events.hold),
-                Which::Enter => (document(&self.enter), self.events.enter),
-                Which::Exit => (document(&self.exit), self.events.exit),
-                Which::RecordBegun => (self.record_begun.target.clone(), self.events.record),
-                Which::RecordEnded => (self.record_ended.target.clone(), self.events.record),
+                SoundDocument::Wait => (self.wait.target.clone(), self.events.wait),
+                SoundDocument::Hold => (self.hold.target.clone(), self.events.hold),
+                SoundDocument::Enter => (document(&self.enter), self.events.enter),
+                SoundDocument::Exit => (document(&self.exit), self.events.exit),
+                SoundDocument::RecordBegun => {
+                    (self.record_begun.target.clone(), self.events.record)
+                }
+                SoundDocument::RecordEnded => {
+                    (self.record_ended.target.clone(), self.events.record)
+                }
             };
             if let Some(target) = target {
-                self.open = Some((fetch_sounds_at(desk, target, event), which));
+                self.open = Some((fetch_sounds_at(ctx, target, event), which));
             }
         }
     }
@@ -192,47 +203,57 @@ impl Sounds {
     /// A document came, or not: then it is as if there was none (`plivo-callbacks.md` §4.3).
     pub(super) fn fetched(
         &mut self,
-        desk: &mut Desk,
+        ctx: &mut CallContext,
         fetch: FetchId,
-        result: Result<Fetched, FetchFailure>,
+        result: Result<FetchResponse, FetchFailure>,
     ) {
         let Some((_, which)) = self.open.take_if(|(open, _)| *open == fetch) else { return };
-        desk.timers.clear(Timer::Fetch);
+        ctx.timers.clear(Timer::Fetch);
         let what = match which {
-            Which::Wait => "the wait sound",
-            Which::Hold => "the hold music",
-            Which::Enter => "the enter sound",
-            Which::Exit => "the exit sound",
-            Which::RecordBegun => "startRecordingAudio",
-            Which::RecordEnded => "stopRecordingAudio",
+            SoundDocument::Wait => "the wait sound",
+            SoundDocument::Hold => "the hold music",
+            SoundDocument::Enter => "the enter sound",
+            SoundDocument::Exit => "the exit sound",
+            SoundDocument::RecordBegun => "startRecordingAudio",
+            SoundDocument::RecordEnded => "stopRecordingAudio",
         };
-        let items = sounds_fetched(desk, what, result);
+        let items = sounds_fetched(ctx, what, result);
         match which {
-            Which::Wait => self.wait.round = Some(Round::of(desk, items, Vec::new())),
-            Which::Hold => self.hold.round = Some(Round::of(desk, items, Vec::new())),
-            Which::Enter => into_the_room(desk, items),
-            Which::RecordBegun => self.record_begun.have(desk, items),
-            Which::RecordEnded => self.record_ended.have(desk, items),
-            Which::Exit => {
-                prepare(desk, &items);
+            SoundDocument::Wait => {
+                self.wait.round = Some(LoopedPlaylist::of(ctx, items, Vec::new()))
+            }
+            SoundDocument::Hold => {
+                self.hold.round = Some(LoopedPlaylist::of(ctx, items, Vec::new()))
+            }
+            SoundDocument::Enter => into_the_room(ctx, items),
+            SoundDocument::RecordBegun => self.record_begun.have(ctx, items),
+            SoundDocument::RecordEnded => self.record_ended.have(ctx, items),
+            SoundDocument::Exit => {
+                prepare(ctx, &items);
                 self.exit_items = items;
             }
         }
-        self.ask(desk);
+        self.ask(ctx);
     }
 
     /// Whoever fetches has forgotten us.
-    pub(super) fn timed_out(&mut self, desk: &mut Desk) {
+    pub(super) fn timed_out(&mut self, ctx: &mut CallContext) {
         if let Some((fetch, _)) = self.open {
-            desk.wish(Output::CancelFetch { fetch });
-            self.fetched(desk, fetch, Err(FetchFailure::Timeout));
+            ctx.wish(Output::CancelFetch { fetch });
+            self.fetched(ctx, fetch, Err(FetchFailure::Timeout));
         }
     }
 
     /// Plays what is to be heard now, and nothing else.
-    pub(super) fn tune(&mut self, desk: &mut Desk, gate: Gate, waits: bool, held: bool) {
+    pub(super) fn tune(
+        &mut self,
+        ctx: &mut CallContext,
+        readiness: Readiness,
+        waits: bool,
+        held: bool,
+    ) {
         self.want(waits, held);
-        self.ask(desk);
+        self.ask(ctx);
         let (on, off) = match (held, waits) {
             (true, _) => (Some(&mut self.hold), [Some(&mut self.wait), None]),
             (false, true) => (Some(&mut self.wait), [Some(&mut self.hold), None]),
@@ -240,18 +261,18 @@ impl Sounds {
         };
         for tune in off.into_iter().flatten() {
             if let Some(round) = &mut tune.round {
-                round.stop(desk);
+                round.stop(ctx);
             }
         }
         if let Some(round) = on.and_then(|tune| tune.round.as_mut()) {
-            round.play(desk, gate);
+            round.play(ctx, readiness);
         }
     }
 
-    pub(super) fn played(&mut self, desk: &mut Desk, gate: Gate, ended: PlayId) {
+    pub(super) fn played(&mut self, ctx: &mut CallContext, readiness: Readiness, ended: PlayId) {
         for tune in [&mut self.wait, &mut self.hold] {
             if let Some(round) = tune.round.as_mut().filter(|round| round.is_playing(ended)) {
-                round.played(desk, gate, ended);
+                round.played(ctx, readiness, ended);
             }
         }
     }
@@ -263,15 +284,15 @@ impl Sounds {
     }
 
     /// Silence, and nothing more is fetched.
-    pub(super) fn stop(&mut self, desk: &mut Desk) {
+    pub(super) fn stop(&mut self, ctx: &mut CallContext) {
         for tune in [&mut self.wait, &mut self.hold] {
             if let Some(round) = &mut tune.round {
-                round.stop(desk);
+                round.stop(ctx);
             }
         }
         self.asked.clear();
         if let Some((fetch, _)) = self.open.take() {
-            desk.cancel_fetch(fetch);
+            ctx.cancel_fetch(fetch);
         }
     }
 
@@ -281,10 +302,10 @@ impl Sounds {
     }
 }
 
-fn into_the_room(desk: &mut Desk, items: Vec<SoundItem>) {
+fn into_the_room(ctx: &mut CallContext, items: Vec<SoundItem>) {
     if !items.is_empty() {
-        prepare(desk, &items);
-        desk.wish(Output::Room { room: RoomWish::Sound { items } });
+        prepare(ctx, &items);
+        ctx.wish(Output::Room { command: RoomCommand::Sound { items } });
     }
 }
 

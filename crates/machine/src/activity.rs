@@ -1,0 +1,270 @@
+//! What runs in the foreground of a call, as the script sees it.
+//!
+//! An [`Activity`] is an instruction that waits for something: the end of a sound, digits, other legs, a room. The
+//! script hands it the inputs of the call and acts on the [`Progress`] that it returns.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::context::{CallContext, Place};
+use super::digits::{DigitBuffer, Key, Rules};
+use super::snapshot::SnapshotBuilder;
+use super::stream;
+use super::timers::Timer;
+use crate::contract::{
+    BLegCommand, BLegEvent, FetchFailure, FetchId, FetchResponse, InstructionOutcome, Params,
+    PlayId, RecognitionId, RecordingEvent, RecordingId, RoomEvent, SpeechEvent, VoiceEvent,
+};
+use model::{CallUuid, Digit, HangupCause};
+use xml::Document;
+use xml::ast::Target;
+
+/// How far the call is, as far as instructions are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// Not answered: what needs no media runs, the first element that does waits and wants an answer.
+    Ringing,
+    /// `accept` is under way: nothing new begins.
+    Answering,
+    /// Answered, ICE or DTLS not up: as `Ringing`.
+    Unconnected,
+    /// Audio can flow.
+    Open,
+}
+
+impl Readiness {
+    pub(crate) fn is_answered(self) -> bool {
+        matches!(self, Self::Unconnected | Self::Open)
+    }
+}
+
+/// What an activity can use while it handles an input.
+pub(crate) struct Env<'a> {
+    pub(crate) ctx: &'a mut CallContext,
+    pub(crate) readiness: Readiness,
+    /// Digits that no instruction has taken yet.
+    pub(crate) keys: &'a mut DigitBuffer,
+    /// The instruction that runs. `None` if the activity belongs to no element.
+    pub(crate) place: Option<Place>,
+}
+
+/// What an input made of an activity.
+pub(crate) enum Progress {
+    /// It goes on.
+    Pending,
+    /// It is over.
+    Finished(Completion),
+    /// The call runs this document from now on.
+    Run(Arc<Document>),
+    /// The call ends.
+    HangUp(HangupCause),
+}
+
+/// How an instruction ended.
+pub(crate) struct Completion {
+    pub(crate) outcome: InstructionOutcome,
+    /// A detail for the event log. May be empty.
+    pub(crate) note: Cow<'static, str>,
+    pub(crate) action: Option<Action>,
+    /// The cause of the call's end if this was the last instruction of its document. `None` for the usual one.
+    pub(crate) end_cause: Option<HangupCause>,
+}
+
+impl Completion {
+    /// An instruction that did what it should, and has no action.
+    pub(crate) fn done(note: &'static str) -> Self {
+        Self { outcome: InstructionOutcome::Done, note: note.into(), action: None, end_cause: None }
+    }
+
+    /// An instruction that failed, and has no action.
+    pub(crate) fn failed(why: impl Into<Cow<'static, str>>) -> Self {
+        Self { outcome: InstructionOutcome::Failed, note: why.into(), ..Self::done("") }
+    }
+
+    /// The same with an action.
+    pub(crate) fn with_action(self, action: Option<Action>) -> Self {
+        Self { action, ..self }
+    }
+}
+
+/// A request to the action URL of an element.
+pub(crate) struct Action {
+    pub(crate) target: Target,
+    /// The document that the URL returns runs next.
+    pub(crate) redirect: bool,
+    /// Parameters besides those of every request.
+    pub(crate) params: Params,
+    /// Sent again as a callback if the call ends before the URL has answered.
+    pub(crate) repeat_after_hangup: bool,
+}
+
+/// Why an activity is stopped from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The call ends, and its media with it.
+    CallEnds,
+    /// Another document takes over.
+    Replaced,
+}
+
+/// An instruction, or something else in the foreground, that waits for inputs.
+///
+/// Inputs that an activity does not implement do not concern it.
+pub(crate) trait Activity: Send + Sync {
+    /// A fetch that the activity may have asked for came to its end.
+    fn fetched(
+        &mut self,
+        env: &mut Env<'_>,
+        fetch: FetchId,
+        result: Result<FetchResponse, FetchFailure>,
+    ) -> Progress {
+        let _ = (env, fetch, result);
+        Progress::Pending
+    }
+
+    /// A playlist has been played to its end.
+    fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
+        let _ = (env, play);
+        Progress::Pending
+    }
+
+    /// An item of a playlist could not be played and was skipped. `item` counts from 0.
+    fn play_failed(&mut self, env: &mut Env<'_>, play: PlayId, item: u16, reason: &str) {
+        let _ = (env, play, item, reason);
+    }
+
+    /// The caller pressed a key. Unless the activity takes it, it is kept for the next collection.
+    fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
+        env.keys.push(key);
+        Progress::Pending
+    }
+
+    /// Digits towards the peer have gone out.
+    fn digits_sent(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
+        let _ = (env, play);
+        Progress::Pending
+    }
+
+    /// The caller's voice began or ended, or a voicemail beeped.
+    fn voice(&mut self, env: &mut Env<'_>, voice: VoiceEvent) -> Progress {
+        let _ = (env, voice);
+        Progress::Pending
+    }
+
+    /// A recogniser reports on what the caller says.
+    fn speech(
+        &mut self,
+        env: &mut Env<'_>,
+        recognition: RecognitionId,
+        event: SpeechEvent,
+    ) -> Progress {
+        let _ = (env, recognition, event);
+        Progress::Pending
+    }
+
+    /// A recording has got its name, or has ended.
+    fn recording(
+        &mut self,
+        env: &mut Env<'_>,
+        recording: RecordingId,
+        event: &RecordingEvent,
+    ) -> Progress {
+        let _ = (env, recording, event);
+        Progress::Pending
+    }
+
+    /// A leg that this call dialled reports.
+    fn leg_event(&mut self, env: &mut Env<'_>, call: CallUuid, event: BLegEvent) -> Progress {
+        let _ = (env, call, event);
+        Progress::Pending
+    }
+
+    /// The leg that dialled this call orders something.
+    fn leg_command(&mut self, env: &mut Env<'_>, command: &BLegCommand) -> Progress {
+        let _ = (env, command);
+        Progress::Pending
+    }
+
+    /// The room that the call is in reports.
+    fn room_event(&mut self, env: &mut Env<'_>, event: &RoomEvent) -> Progress {
+        let _ = (env, event);
+        Progress::Pending
+    }
+
+    /// The stream of the call has ended.
+    fn stream_ended(&mut self, env: &mut Env<'_>, ended: stream::Ended) -> Progress {
+        let _ = (env, ended);
+        Progress::Pending
+    }
+
+    /// A timer fired.
+    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
+        let _ = (env, timer);
+        Progress::Pending
+    }
+
+    /// The [`Readiness`] may have changed.
+    fn readiness_changed(&mut self, env: &mut Env<'_>) -> Progress {
+        let _ = env;
+        Progress::Pending
+    }
+
+    /// The activity is stopped from outside and dropped afterwards.
+    fn stop(&mut self, env: &mut Env<'_>, why: Stop);
+
+    /// Whether the call must be answered for it, although its element needs no media.
+    fn wants_media(&self) -> bool {
+        false
+    }
+
+    /// Whether a digit pressed now must stay out of logs. `None` if the activity does not take digits.
+    fn hides_digits(&self) -> Option<bool> {
+        None
+    }
+
+    /// A digit that leads to the same decisions as `digit` and does not reveal it. `next`: the rules of the collection
+    /// that takes the digits that this activity leaves.
+    fn stand_in(&self, digit: Digit, next: Rules) -> Digit {
+        next.stand_in(digit)
+    }
+
+    /// Whether the words of that recognition must stay out of logs. `None` if the activity does not wait for them.
+    fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
+        let _ = recognition;
+        None
+    }
+
+    /// Whether it records the caller now.
+    fn is_recording(&self) -> bool {
+        false
+    }
+
+    /// Whether it waits for the end of that recording.
+    fn awaits_recording(&self, recording: RecordingId) -> bool {
+        let _ = recording;
+        false
+    }
+
+    /// Ends the recording that the activity makes.
+    fn stop_recording(&mut self, ctx: &mut CallContext) {
+        let _ = ctx;
+    }
+
+    /// The leg that has answered this call's `Dial` and is up.
+    fn b_leg(&self) -> Option<CallUuid> {
+        None
+    }
+
+    /// The B-leg gets a document of its own and is no longer this call's.
+    fn release_b_leg(&mut self, ctx: &mut CallContext) {
+        let _ = ctx;
+    }
+
+    /// Whether the two legs of a `Dial` hear each other.
+    fn is_joined(&self) -> bool {
+        false
+    }
+
+    /// Writes what the activity waits for.
+    fn draw(&self, snapshot: &mut SnapshotBuilder);
+}

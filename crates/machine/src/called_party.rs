@@ -1,0 +1,335 @@
+//! A B-leg once it was picked up: it has no document of its own. It waits for its A-leg's word, confirms that somebody is
+//! there, sends its keys, and is brought together with the A-leg (`plivo-xml.md` §5.7).
+//!
+//! Who was called into a multi-party call confirms it in the same way, without an A-leg: its document follows then.
+
+use std::sync::Arc;
+
+use super::activity::{Activity, Env, Progress, Readiness, Stop};
+use super::context::CallContext;
+use super::digits::Key;
+use super::element::add_participant;
+use super::params::{COMPLETED, Event};
+use super::snapshot::{SnapshotBuilder, word};
+use super::sounds;
+use super::timers::Timer;
+use crate::contract::{
+    BLegCommand, BLegEvent, Confirmation, FetchFailure, FetchId, FetchResponse, MediaCommand,
+    Output, PlayId, SoundItem,
+};
+use model::HangupCause;
+use xml::Document;
+use xml::ast::Target;
+
+/// See the module's note.
+pub(super) struct CalledParty {
+    confirm: Option<Confirmation>,
+    digits: Option<String>,
+    reports_digits: bool,
+    /// What it runs once it is confirmed, where nobody dialled it.
+    document: Option<Arc<Document>>,
+    phase: Phase,
+}
+
+enum Phase {
+    /// The A-leg knows, and has not said yet that this leg was the first.
+    Told,
+    /// The confirm sound's document.
+    Fetching(FetchId),
+    /// To be played as soon as it can be heard.
+    Sound(Vec<SoundItem>),
+    Sounding(PlayId),
+    /// The sound is over, the key is waited for.
+    Key,
+    /// To be sent as soon as they can be heard.
+    Digits(String),
+    Sending(PlayId),
+    /// Nothing is missing but the path.
+    Confirmed,
+    /// The A-leg knows.
+    Ready,
+    Joined,
+}
+
+impl CalledParty {
+    /// Of a B-leg that has just been picked up.
+    pub(super) fn begin(ctx: &mut CallContext) -> Self {
+        let placed = ctx.setup.outbound.clone().unwrap_or_default();
+        let dialled = placed.b_leg;
+        ctx.news(BLegEvent::Answered);
+        Self {
+            confirm: dialled.as_ref().and_then(|dialled| dialled.confirm.clone()),
+            digits: placed.send_digits.clone(),
+            reports_digits: dialled.is_some_and(|dialled| dialled.report_digits),
+            document: None,
+            phase: Phase::Told,
+        }
+    }
+
+    /// Of a call that has just been picked up and confirms that somebody is there before it runs a document.
+    pub(super) fn confirming(
+        ctx: &mut CallContext,
+        readiness: Readiness,
+        confirm: Confirmation,
+        document: Arc<Document>,
+    ) -> Self {
+        let digits = ctx.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
+        let mut called_party = Self {
+            confirm: Some(confirm),
+            digits,
+            reports_digits: false,
+            document: Some(document),
+            phase: Phase::Told,
+        };
+        called_party.ordered(ctx, readiness, &BLegCommand::Proceed);
+        called_party
+    }
+
+    /// The A-leg wants something.
+    fn ordered(&mut self, ctx: &mut CallContext, readiness: Readiness, wish: &BLegCommand) {
+        match (wish, &self.phase) {
+            (BLegCommand::Proceed, Phase::Told) => {
+                match self.confirm.as_ref().map(|confirm| (&confirm.sound, confirm.method)) {
+                    Some((Some(url), method)) => {
+                        let target = Target { url: url.clone(), method };
+                        self.phase = Phase::Fetching(sounds::fetch_sounds_at(
+                            ctx,
+                            target,
+                            Event::DialConfirm,
+                        ));
+                    }
+                    Some((None, _)) => self.await_key(ctx, readiness),
+                    None => self.send_digits(ctx, readiness),
+                }
+            }
+            (BLegCommand::Join, Phase::Ready) => {
+                ctx.media(MediaCommand::Join);
+                self.phase = Phase::Joined;
+            }
+            // Said twice, or too late.
+            (
+                BLegCommand::Proceed
+                | BLegCommand::Join
+                | BLegCommand::HangUp { .. }
+                | BLegCommand::Forward { .. },
+                _,
+            ) => {}
+        }
+    }
+
+    /// The path may have come up.
+    fn resume(&mut self, ctx: &mut CallContext, readiness: Readiness) {
+        if readiness != Readiness::Open {
+            return;
+        }
+        match std::mem::replace(&mut self.phase, Phase::Confirmed) {
+            Phase::Sound(items) => self.phase = Phase::Sounding(ctx.play(items)),
+            Phase::Digits(digits) => {
+                let play = ctx.next_play();
+                ctx.media(MediaCommand::SendDigits { play, digits });
+                self.phase = Phase::Sending(play);
+            }
+            Phase::Confirmed => {
+                self.phase = Phase::Ready;
+                ctx.news(BLegEvent::Ready);
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// The confirm sound's document came, or not: then it is as if there was none (`plivo-callbacks.md` §4.3).
+    fn sound_fetched(
+        &mut self,
+        ctx: &mut CallContext,
+        readiness: Readiness,
+        fetch: FetchId,
+        result: Result<FetchResponse, FetchFailure>,
+    ) {
+        if !matches!(self.phase, Phase::Fetching(open) if open == fetch) {
+            return;
+        }
+        ctx.timers.clear(Timer::Fetch);
+        let items = sounds::sounds_fetched(ctx, self.sound_name(), result);
+        if items.is_empty() && self.document.is_some() {
+            // Its key counts by itself.
+            return self.await_key(ctx, readiness);
+        }
+        if items.is_empty() {
+            self.confirm = None;
+            return self.send_digits(ctx, readiness);
+        }
+        self.phase = Phase::Sound(items);
+        self.resume(ctx, readiness);
+    }
+
+    /// Nothing more is to be heard: the key is waited for, where there is one.
+    fn await_key(&mut self, ctx: &mut CallContext, readiness: Readiness) {
+        match self.confirm.as_ref().filter(|confirm| confirm.key.is_some()) {
+            Some(confirm) => {
+                ctx.set(Timer::Confirm, confirm.timeout_ms);
+                self.phase = Phase::Key;
+            }
+            None => self.send_digits(ctx, readiness),
+        }
+    }
+
+    /// What the sound is called where it was asked for.
+    fn sound_name(&self) -> &'static str {
+        if self.document.is_some() { "confirm_key_sound_url" } else { "confirmSound" }
+    }
+
+    fn send_digits(&mut self, ctx: &mut CallContext, readiness: Readiness) {
+        self.phase = match self.digits.take() {
+            Some(digits) => Phase::Digits(digits),
+            None => Phase::Confirmed,
+        };
+        self.resume(ctx, readiness);
+    }
+    /// Its document runs once it is confirmed.
+    fn progress(&mut self) -> Progress {
+        let document = match self.phase {
+            Phase::Ready => self.document.take(),
+            Phase::Told
+            | Phase::Fetching(_)
+            | Phase::Sound(_)
+            | Phase::Sounding(_)
+            | Phase::Key
+            | Phase::Digits(_)
+            | Phase::Sending(_)
+            | Phase::Confirmed
+            | Phase::Joined => None,
+        };
+        document.map_or(Progress::Pending, Progress::Run)
+    }
+}
+
+impl Activity for CalledParty {
+    fn fetched(
+        &mut self,
+        env: &mut Env<'_>,
+        fetch: FetchId,
+        result: Result<FetchResponse, FetchFailure>,
+    ) -> Progress {
+        self.sound_fetched(env.ctx, env.readiness, fetch, result);
+        self.progress()
+    }
+
+    fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
+        if matches!(self.phase, Phase::Sounding(sounding) if sounding == play) {
+            self.await_key(env.ctx, env.readiness);
+        }
+        self.progress()
+    }
+
+    fn play_failed(&mut self, env: &mut Env<'_>, play: PlayId, item: u16, reason: &str) {
+        if matches!(self.phase, Phase::Sounding(sounding) if sounding == play) {
+            let what = self.sound_name();
+            env.ctx.remark(format!(
+                "item {} of {what} could not be played: {reason}; it is skipped",
+                item + 1
+            ));
+        }
+    }
+
+    fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
+        let wanted = self.confirm.as_ref().and_then(|confirm| confirm.key) == Some(key.digit);
+        match self.phase {
+            Phase::Sounding(play) if wanted => {
+                env.ctx.media(MediaCommand::Stop { play });
+                self.send_digits(env.ctx, env.readiness);
+            }
+            Phase::Key if wanted => {
+                env.ctx.timers.clear(Timer::Confirm);
+                self.send_digits(env.ctx, env.readiness);
+            }
+            Phase::Joined if self.reports_digits => {
+                env.ctx.news(BLegEvent::Digit { digit: key.digit })
+            }
+            Phase::Told
+            | Phase::Fetching(_)
+            | Phase::Sound(_)
+            | Phase::Sounding(_)
+            | Phase::Key
+            | Phase::Digits(_)
+            | Phase::Sending(_)
+            | Phase::Confirmed
+            | Phase::Ready
+            | Phase::Joined => {}
+        }
+        self.progress()
+    }
+
+    fn digits_sent(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
+        if matches!(self.phase, Phase::Sending(sending) if sending == play) {
+            self.phase = Phase::Confirmed;
+            self.resume(env.ctx, env.readiness);
+        }
+        self.progress()
+    }
+
+    fn leg_command(&mut self, env: &mut Env<'_>, command: &BLegCommand) -> Progress {
+        self.ordered(env.ctx, env.readiness, command);
+        Progress::Pending
+    }
+
+    fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
+        match (timer, &self.phase) {
+            (Timer::Fetch, Phase::Fetching(fetch)) => {
+                let fetch = *fetch;
+                env.ctx.wish(Output::CancelFetch { fetch });
+                self.fetched(env, fetch, Err(FetchFailure::Timeout))
+            }
+            (Timer::Fetch, _) => self.progress(),
+            (Timer::Confirm, _) => {
+                let key = if self.document.is_some() { "confirm_key" } else { "confirmKey" };
+                env.ctx.remark(format!("nobody pressed {key} in time: the leg is hung up"));
+                Progress::HangUp(HangupCause::ConfirmFailed)
+            }
+            // Timers of other instructions.
+            _ => Progress::Pending,
+        }
+    }
+
+    fn readiness_changed(&mut self, env: &mut Env<'_>) -> Progress {
+        self.resume(env.ctx, env.readiness);
+        self.progress()
+    }
+
+    /// The leg ends, or gets a document of its own and goes on as a call of its own.
+    fn stop(&mut self, env: &mut Env<'_>, why: Stop) {
+        let ctx = &mut *env.ctx;
+        ctx.timers.clear(Timer::Confirm);
+        if self.document.is_some() {
+            // It was answered, or nothing would be confirmed.
+            add_participant::report_failed(ctx, (why == Stop::CallEnds).then_some(COMPLETED));
+        }
+        match self.phase {
+            Phase::Fetching(fetch) => ctx.cancel_fetch(fetch),
+            Phase::Sounding(play) | Phase::Sending(play) => ctx.media(MediaCommand::Stop { play }),
+            Phase::Joined => ctx.media(MediaCommand::Unjoin),
+            Phase::Told
+            | Phase::Sound(_)
+            | Phase::Key
+            | Phase::Digits(_)
+            | Phase::Confirmed
+            | Phase::Ready => {}
+        }
+        match why {
+            Stop::Replaced => ctx.news(BLegEvent::Ended { cause: HangupCause::ApiHangup }),
+            Stop::CallEnds => {}
+        }
+    }
+
+    fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        let waits = match self.phase {
+            Phase::Told => "a_legs_word",
+            Phase::Fetching(_) => "confirm_sound",
+            Phase::Sound(_) | Phase::Digits(_) | Phase::Confirmed => "media_path",
+            Phase::Sounding(_) | Phase::Key => "confirm_key",
+            Phase::Sending(_) => "tones",
+            Phase::Ready => "a_leg_to_join",
+            Phase::Joined => "legs_to_part",
+        };
+        snapshot.say("waits_for", [word(waits)]);
+    }
+}

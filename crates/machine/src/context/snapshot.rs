@@ -1,0 +1,49 @@
+//! What all parts of a machine share, drawn: the times, the media path, what Meta was asked for and has said.
+
+use super::super::snapshot::{Segment, SnapshotBuilder, brief, text, word};
+use super::CallContext;
+use crate::contract::display::foreign;
+use model::{Direction, last_four};
+
+impl CallContext {
+    pub(crate) fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        if let Some(at) = self.answered {
+            snapshot.say("answered", [Segment::At(at)]);
+        }
+        for (action, answered) in &self.asked {
+            snapshot.say(
+                "graph",
+                [text(action.as_str()), word(if *answered { "answered" } else { "under_way" })],
+            );
+        }
+        let path = match (self.closed, self.path_lost, self.connected) {
+            (true, ..) => "path_closed",
+            (_, true, _) => "path_lost",
+            (_, _, true) => "path_up",
+            _ => "path_not_up",
+        };
+        let user = match self.setup.direction {
+            Direction::Inbound => &self.setup.from,
+            Direction::Outbound => &self.setup.to,
+        };
+        snapshot
+            .say_first("legs", [text("A"), text(format_args!("…{}", last_four(user))), word(path)]);
+        if let Some(room) = self.conference {
+            snapshot.say_first("room", [word("conference"), text(brief(room))]);
+        }
+        if let Some(stream) = &self.stream {
+            let how = if stream.began { "flows" } else { "being_opened" };
+            snapshot.say("stream", [text(brief(stream.id.0)), word(how)]);
+        }
+        if let Some(termination) = &self.termination {
+            let status = termination.status.as_deref().unwrap_or("–");
+            snapshot.say("hung_up", [text(foreign(status))]);
+        }
+        if let Some(cause) = self.concluded {
+            snapshot.say("ended", [text(cause.as_str())]);
+        }
+        for (at, timer) in self.timers.all() {
+            snapshot.say("timers", [word(timer.as_str()), Segment::At(at)]);
+        }
+    }
+}

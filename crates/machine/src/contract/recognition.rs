@@ -1,0 +1,117 @@
+//! Instructions to a speech recogniser, and its reports.
+//!
+//! A recognition listens to one attempt of a `GetInput` and has one result. The machine decides who
+//! spoke when, by the reports that a voice began and ended; the recogniser decides what was said.
+
+use serde::{Deserialize, Serialize};
+
+/// Identifies a recognition of a call. The first one is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RecognitionId(pub u32);
+
+/// How speech is recognised.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecognitionSettings {
+    /// A BCP 47 language tag.
+    pub language: String,
+    /// Phrases that are likely to be said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<String>,
+    /// The attribute `speechModel`, unchanged.
+    pub model: String,
+    /// Interim results are wanted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interim: bool,
+    /// Profane words are masked except for their first letter.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub profanity_filter: bool,
+    /// Transcripts must stay out of logs (`log="false"`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
+}
+
+/// An instruction to a recogniser.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum SpeechCommand {
+    /// Begins to listen to the caller.
+    Begin {
+        #[serde(rename = "how")]
+        settings: Box<RecognitionSettings>,
+    },
+    /// Ends the listening. The result is reported once, by [`SpeechEvent::Understood`] or
+    /// [`SpeechEvent::Failed`].
+    Finish,
+    /// Cancels the recognition. No report follows.
+    Stop,
+}
+
+/// A report of a recogniser.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "speech", rename_all = "snake_case")]
+pub enum SpeechEvent {
+    /// A voice is heard.
+    Began,
+    /// The voice has been heard for 250 ms, which no cough lasts. It counts as barge-in
+    /// (docs/reference/xml.md#barge-in).
+    Lasting,
+    /// The caller has been silent for `ago_ms`. Shorter pauses count as speech.
+    Ended { ago_ms: u64 },
+    /// An interim result with words in it. Successive ones differ.
+    Interim {
+        /// The words that the result before had, too.
+        stable: String,
+        unstable: String,
+        /// The share of `stable` among all words, in per cent.
+        stability: u8,
+    },
+    /// The result. `text` is empty if there were no words; `confidence` is in per cent.
+    Understood { text: String, confidence: u8 },
+    /// The recognition failed.
+    Failed { reason: String },
+    /// No recogniser is installed or configured for the language.
+    Unavailable,
+}
+
+impl SpeechEvent {
+    /// Returns the event with every character of the caller's words replaced by `x`. It leads to
+    /// the same decisions.
+    pub(crate) fn masked(&self) -> Self {
+        let mask = |text: &str| text.chars().map(|_| 'x').collect();
+        match self {
+            Self::Interim { stable, unstable, stability } => Self::Interim {
+                stable: mask(stable),
+                unstable: mask(unstable),
+                stability: *stability,
+            },
+            Self::Understood { text, confidence } => {
+                Self::Understood { text: mask(text), confidence: *confidence }
+            }
+            same @ (Self::Began
+            | Self::Lasting
+            | Self::Ended { .. }
+            | Self::Failed { .. }
+            | Self::Unavailable) => same.clone(),
+        }
+    }
+
+    /// Returns the event without the caller's words, for a recognition that has ended.
+    pub(crate) fn blank(&self) -> Self {
+        match self {
+            Self::Interim { stability, .. } => Self::Interim {
+                stable: String::new(),
+                unstable: String::new(),
+                stability: *stability,
+            },
+            Self::Understood { confidence, .. } => {
+                Self::Understood { text: String::new(), confidence: *confidence }
+            }
+            same @ (Self::Began
+            | Self::Lasting
+            | Self::Ended { .. }
+            | Self::Failed { .. }
+            | Self::Unavailable) => same.clone(),
+        }
+    }
+}

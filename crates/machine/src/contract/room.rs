@@ -1,0 +1,310 @@
+//! Instructions to rooms, and their reports.
+//!
+//! In a room several calls hear each other: it is a conference or a multi-party call. Rooms belong
+//! to no call. What a room decides for all of its members, such as its end, is reported to the
+//! machine of each of them.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::callback::CallbackRequest;
+use super::param::{Param, Params};
+use super::recording::RecordingOrder;
+use super::sound::SoundItem;
+use model::Digit;
+use xml::ast::Target;
+
+/// Identifies a member of a room. It is unique in the node; the first one is 1.
+pub type MemberId = u64;
+
+/// The element that a room belongs to. A conference and a multi-party call of the same name are two
+/// rooms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoomKind {
+    Conference,
+    MultiParty,
+}
+
+/// The role of a participant in a multi-party call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Agent,
+    Supervisor,
+    Customer,
+    AiAgent,
+}
+
+impl Role {
+    /// Returns the attribute `role`, in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Supervisor => "supervisor",
+            Self::Customer => "customer",
+            Self::AiAgent => "ai-agent",
+        }
+    }
+
+    /// Returns the role with this [`as_str`](Self::as_str), in any case.
+    pub fn parse(word: &str) -> Option<Self> {
+        let all = [Self::Agent, Self::Supervisor, Self::Customer, Self::AiAgent];
+        all.into_iter().find(|role| role.as_str().eq_ignore_ascii_case(word))
+    }
+}
+
+/// What callbacks say about a participant of a multi-party call.
+#[derive(Clone, Copy, Debug)]
+pub struct ParticipantInfo<'a> {
+    pub room: Uuid,
+    /// The name of the multi-party call.
+    pub name: &'a str,
+    pub member: MemberId,
+    pub role: Role,
+    pub coaching: bool,
+}
+
+/// How a call enters a room.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoomEntry {
+    pub kind: RoomKind,
+    pub name: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub muted: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
+    /// The room starts when this member enters, if it has not started.
+    #[serde(rename = "starts")]
+    pub start_on_enter: bool,
+    /// The room does not start while this member is alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_company: bool,
+    /// The room ends when this member leaves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "ends")]
+    pub end_on_exit: bool,
+    /// The member stays when all others have left.
+    #[serde(rename = "stays_alone")]
+    pub stay_alone: bool,
+    /// The member does not enter if the room has this many members.
+    #[serde(rename = "members_max")]
+    pub max_members: u8,
+    /// The member waits until an agent is in the room.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits_for_agent: bool,
+    /// [`RoomEvent::Floor`] is reported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "tells_floor")]
+    pub report_floor: bool,
+    /// [`RoomEvent::Speech`] is reported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "tells_speech")]
+    pub report_speech: bool,
+    /// [`RoomEvent::Audio`] is reported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "tells_audio")]
+    pub report_audio: bool,
+    /// `None` in a conference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Only agents hear the member.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "coaches")]
+    pub coaching: bool,
+    /// The recording of the room contains what a coach says to agents.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "records_coaches")]
+    pub record_coach: bool,
+    /// The member has a recording of its own, from the beginning.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub track: bool,
+    /// Where the end of the room is reported, whoever leaves last.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "told_end")]
+    pub end_callback: Option<Target>,
+    /// Where the exit of this member is reported. The machine of the member sends the callback, or
+    /// the next process if this one dies.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "told_exit")]
+    pub exit_callback: Option<Target>,
+    /// The longest duration of the room in milliseconds. That of its first member counts.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "lasts_ms")]
+    pub max_duration_ms: Option<u64>,
+}
+
+/// An instruction to a room.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "room", rename_all = "snake_case")]
+pub enum RoomCommand {
+    /// Enters the room. [`RoomEvent::Entered`] or [`RoomEvent::Full`] is reported once.
+    Enter { entry: Box<RoomEntry> },
+    /// Leaves the room, whether or not the call has entered it.
+    Leave {
+        /// Played to the members that stay.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        sounds: Vec<SoundItem>,
+        /// Sent if other members stay.
+        #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "others_stay")]
+        if_others_stay: Vec<CallbackRequest>,
+        /// Sent if this was the last member.
+        #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "was_last")]
+        if_last: Vec<CallbackRequest>,
+        /// The parameters that report the end of the room, if this was the last member. They go to
+        /// [`RoomEntry::end_callback`] of every member that the room had. The room adds its
+        /// duration with [`set_mpc_duration`](super::set_mpc_duration).
+        #[serde(default, skip_serializing_if = "Option::is_none", rename = "over")]
+        end_params: Option<Box<Params>>,
+    },
+    /// Plays sounds to all members.
+    Sound { items: Vec<SoundItem> },
+    /// Sends a digit of this member to the others.
+    #[serde(rename = "key")]
+    Digit { digit: Digit },
+    /// Plays sounds to the members of the multi-party call of this name, over and over, while this
+    /// call is being placed for it. Does nothing if there is no such multi-party call.
+    Ring { name: String, items: Vec<SoundItem> },
+    /// Stops the sounds of [`RoomCommand::Ring`].
+    #[serde(rename = "ring_over")]
+    StopRing,
+    /// Records the room until it ends, unless it is being recorded. [`RoomEvent::Recording`] is
+    /// reported.
+    Record {
+        #[serde(rename = "how")]
+        order: Box<RecordingOrder>,
+        /// The room is recorded even while it has one member only.
+        when_alone: bool,
+    },
+}
+
+/// A report of a room to a member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "news", rename_all = "snake_case")]
+pub enum RoomEvent {
+    /// The call is in the room.
+    Entered {
+        room: Uuid,
+        member: MemberId,
+        /// The room had no other member.
+        first: bool,
+        /// The member takes part now. Otherwise it waits for [`RoomEvent::Active`].
+        #[serde(rename = "begins")]
+        active: bool,
+        /// The room starts now, and this member reports it.
+        #[serde(rename = "starts")]
+        starts_room: bool,
+        /// How long the room may still last in milliseconds, if that is bounded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room_left_ms: Option<u64>,
+    },
+    /// The room is full, and the call is not in it.
+    Full { room: Uuid },
+    /// The member takes part now.
+    #[serde(rename = "begins")]
+    Active {
+        /// The room starts now, and this member reports it.
+        #[serde(rename = "starts")]
+        starts_room: bool,
+    },
+    /// The member waits again, because the last agent has left.
+    #[serde(rename = "waits")]
+    Waiting,
+    /// The member has the floor, or has lost it.
+    Floor { has: bool },
+    /// The member speaks, or has stopped.
+    Speech { on: bool },
+    /// The REST API plays something to the member, or has stopped.
+    Audio { on: bool },
+    /// The REST API has muted or unmuted the member.
+    Muted { on: bool },
+    /// The REST API has put the member on hold, or has ended that.
+    Held { on: bool },
+    /// The REST API has switched the member's coaching.
+    #[serde(rename = "coaches")]
+    Coaching { on: bool },
+    /// The REST API wants the room recorded. This member orders it.
+    Record {
+        #[serde(rename = "how")]
+        order: Box<RecordingOrder>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        callback: Option<Target>,
+    },
+    /// The REST API instructs the recording of this member.
+    Track {
+        #[serde(rename = "what")]
+        command: TrackCommand,
+    },
+    /// The room is being recorded.
+    #[serde(rename = "recorded")]
+    Recording {
+        id: Uuid,
+        url: String,
+        /// The recording has begun now, by the order of this member.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        begun: bool,
+    },
+    /// The REST API has ended the recording that this member had ordered.
+    #[serde(rename = "record_ended")]
+    RecordingEnded,
+    /// The recording of the room has failed. What was written before is kept.
+    #[serde(rename = "record_failed")]
+    RecordingFailed {
+        #[serde(rename = "why")]
+        reason: String,
+    },
+    /// The member must leave the room.
+    #[serde(rename = "out")]
+    MustLeave {
+        #[serde(rename = "why")]
+        reason: LeaveReason,
+    },
+}
+
+/// An instruction to the recording of one participant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "track", rename_all = "snake_case")]
+pub enum TrackCommand {
+    Begin {
+        #[serde(rename = "how")]
+        order: Box<RecordingOrder>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        callback: Option<Target>,
+    },
+    Stop,
+    /// Pauses or resumes the recording.
+    Pause {
+        on: bool,
+    },
+}
+
+/// Why a member must leave a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaveReason {
+    /// The REST API has removed the member.
+    Kicked,
+    /// A member has left without whom the room ends.
+    Ended,
+    /// The REST API has ended the room.
+    Stopped,
+    /// The room has reached its longest duration.
+    TimeUp,
+    /// All other members have left.
+    Alone,
+}
+
+impl LeaveReason {
+    /// Returns the word for the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kicked => "kicked",
+            Self::Ended => "ended",
+            Self::Stopped => "stopped",
+            Self::TimeUp => "time up",
+            Self::Alone => "alone",
+        }
+    }
+}
+
+/// Adds the duration of a multi-party call to the parameters that report its end: in seconds,
+/// rounded up.
+pub fn set_mpc_duration(end_params: &mut Params, duration: Duration) {
+    let secs = duration.as_millis().div_ceil(1_000).to_string();
+    for name in ["MPCDuration", "MPCBilledDuration"] {
+        end_params.insert(name.into(), Param::Plain(secs.clone().into()));
+    }
+}

@@ -1,0 +1,181 @@
+//! What is fixed when a call begins.
+
+use std::fmt::{self, Formatter};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::dial::{BLegSetup, Confirmation};
+use model::{AuthId, CallType, CallUuid, Direction, Method, PhoneNumberId, Timestamp, Wacid};
+use xml::ast::{DocUrl, ElementKind};
+
+/// What is fixed when a call begins.
+///
+/// Its `Debug` form contains no phone number.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallSetup {
+    pub call: CallUuid,
+    pub direction: Direction,
+    pub call_type: CallType,
+    /// Meta's id of the call. `None` on a web leg, and before it is known.
+    pub wacid: Option<Wacid>,
+    pub phone_number_id: PhoneNumberId,
+    /// The parameter `From`: digits, a BSUID, or `anonymous` (docs/reference/meta.md#caller-name).
+    pub from: String,
+    /// The parameter `To`.
+    pub to: String,
+    /// The user's WhatsApp profile name. Empty if Meta sent none.
+    pub caller_name: String,
+    pub cta_payload: Option<String>,
+    pub deeplink_payload: Option<String>,
+    /// The account or subaccount that owns the call.
+    pub account: AuthId,
+    /// The main account of `account`.
+    pub parent_account: AuthId,
+    pub urls: CallUrls,
+    /// The wall-clock time of the first input, to which all times of the call are added.
+    pub started: Timestamp,
+    pub limits: MachineLimits,
+    /// The `X-PH-` parameters of an outbound call, named without the prefix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// What an outbound call has besides. `None` on inbound calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<Box<Outbound>>,
+}
+
+/// What only an outbound call has (docs/reference/rest.md#make-a-call). The id of the call is also
+/// that of the request that placed it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outbound {
+    /// The ring URL.
+    pub ring: Option<(DocUrl, Method)>,
+    /// `ring_timeout`, at most [`RING_MAX_MS`](super::RING_MAX_MS).
+    pub ring_timeout_ms: u64,
+    /// `hangup_on_ring`, from the status RINGING.
+    pub hangup_on_ring_ms: Option<u64>,
+    /// Digits that are sent when the call is answered: `0-9 * #`, `w` and `W` wait.
+    pub send_digits: Option<String>,
+    /// `parent_call_uuid`, or the A-leg of a B-leg. It is stored and has no effect.
+    pub parent_call: Option<CallUuid>,
+    /// Set on a B-leg.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "dialled")]
+    pub b_leg: Option<Box<BLegSetup>>,
+    /// The document that runs when the call is answered, in place of that of the answer URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<Arc<xml::Document>>,
+    /// Asked for before `document` runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<Confirmation>,
+    /// The multi-party call that `document` enters, if it existed when the call was ordered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<Uuid>,
+    /// What the participants of that multi-party call hear until the call is answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room_music: Option<RoomMusic>,
+    /// That multi-party call does not start while this call is alone in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_company: bool,
+}
+
+impl CallSetup {
+    /// Returns what makes the call a B-leg. `None` if it is none.
+    pub fn b_leg(&self) -> Option<&BLegSetup> {
+        self.outbound.as_ref()?.b_leg.as_deref()
+    }
+
+    /// Returns the name of the multi-party call that the call is placed for, and its id if it
+    /// existed when the call was ordered.
+    pub fn multi_party_call(&self) -> Option<(&str, Option<Uuid>)> {
+        let outbound = self.outbound.as_ref()?;
+        let mut elements = outbound.document.as_ref()?.elements.iter();
+        let name = elements.find_map(|element| match &element.kind {
+            ElementKind::MultiPartyCall(call) => Some(call.name.as_str()),
+            // No other element enters one.
+            _ => None,
+        })?;
+        Some((name, outbound.room))
+    }
+}
+
+impl fmt::Debug for CallSetup {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallSetup")
+            .field("call", &self.call)
+            .field("direction", &self.direction)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The URLs of the number or application when the call began. Later changes do not affect the call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallUrls {
+    pub answer: DocUrl,
+    pub answer_method: Method,
+    pub fallback: Option<(DocUrl, Method)>,
+    /// The answer URL, if no hangup URL is set.
+    pub hangup: (DocUrl, Method),
+}
+
+/// Times that bound a call, in milliseconds (docs/reference/meta.md#timers), and settings of the
+/// node that calls depend on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MachineLimits {
+    /// `media.accept_wait_ms`: how long `accept` waits for ICE and DTLS.
+    pub accept_wait_ms: u64,
+    /// T_accept: when `accept` is sent at the latest.
+    pub accept_deadline_ms: u64,
+    /// T_media: how long ICE and DTLS may take after the answer.
+    pub media_setup_ms: u64,
+    /// How long the outcome of `accept` is waited for after the call has ended.
+    pub accept_outcome_ms: u64,
+    /// How long Meta's webhook is waited for after Graph has confirmed `terminate`.
+    pub close_ms: u64,
+    /// T_reap: how long a closing call is kept at most.
+    pub reap_ms: u64,
+    /// `limits.max_call_seconds`, from the answer.
+    pub max_call_ms: u64,
+    /// `answer.timeout_ms`, for one document.
+    pub fetch_ms: u64,
+    /// How long the answer URL and the fallback URL of an inbound call may take together.
+    pub answer_budget_ms: u64,
+    /// `limits.allow_wa_bridge`: a WhatsApp call may dial a WhatsApp user.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_wa_bridge: bool,
+    /// The host of the SIP addresses of endpoints: that of `public.base_url`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sip_host: String,
+    /// The node can transcribe recordings.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "transcribes")]
+    pub can_transcribe: bool,
+}
+
+impl Default for MachineLimits {
+    fn default() -> Self {
+        Self {
+            accept_wait_ms: 3_000,
+            accept_deadline_ms: 20_000,
+            media_setup_ms: 15_000,
+            accept_outcome_ms: 2_000,
+            close_ms: 5_000,
+            reap_ms: 90_000,
+            max_call_ms: 14_400_000,
+            fetch_ms: 10_000,
+            answer_budget_ms: 20_000,
+            allow_wa_bridge: false,
+            sip_host: String::new(),
+            can_transcribe: false,
+        }
+    }
+}
+
+/// What the participants of a multi-party call hear while a call is placed for it: `dial_music`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "music", rename_all = "snake_case")]
+pub enum RoomMusic {
+    /// A ring-back tone.
+    RingBack,
+    /// The sounds of a document, over and over.
+    Document { url: DocUrl },
+}

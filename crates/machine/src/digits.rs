@@ -1,0 +1,135 @@
+//! Keys pressed while nobody collects them: type-ahead within one document (`plivo-xml.md` §4.1).
+
+use std::collections::VecDeque;
+
+use model::Digit;
+
+/// L31.
+const KEYS_MAX: usize = 32;
+
+/// A digit that was pressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) digit: Digit,
+    /// The digit must stay out of logs.
+    pub(crate) hidden: bool,
+}
+
+/// A bounded queue of digits that no instruction has taken yet.
+#[derive(Debug, Default)]
+pub(crate) struct DigitBuffer {
+    keys: VecDeque<Key>,
+    after_hidden: bool,
+}
+
+impl DigitBuffer {
+    /// Keeps a key; the 33rd is dropped.
+    pub(crate) fn push(&mut self, key: Key) {
+        if self.keys.len() < KEYS_MAX {
+            self.keys.push_back(key);
+        }
+    }
+
+    /// The oldest key.
+    pub(crate) fn pop(&mut self) -> Option<Key> {
+        self.keys.pop_front()
+    }
+
+    /// All of them, oldest first; `x` for one that must stay out of logs.
+    pub(crate) fn shown(&self) -> String {
+        self.keys.iter().map(|key| if key.hidden { 'x' } else { key.digit.as_char() }).collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Forgets all digits, since a collection has ended or a new document begins.
+    ///
+    /// `after_hidden`: that collection must stay out of logs, and so must digits that follow it in the same document.
+    pub(crate) fn clear(&mut self, after_hidden: bool) {
+        self.keys.clear();
+        self.after_hidden = after_hidden;
+    }
+
+    /// A collection was interrupted: the digits stay.
+    pub(crate) fn interrupted(&mut self, hidden: bool) {
+        self.after_hidden = hidden;
+    }
+
+    /// Whether digits pressed now follow a collection that must stay out of logs.
+    pub(crate) fn is_after_hidden(&self) -> bool {
+        self.after_hidden
+    }
+}
+
+/// A set of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DigitSet(u16);
+
+impl DigitSet {
+    /// `0-9 * #`; letters never reach a collection.
+    pub(crate) fn all() -> Self {
+        Self(0x0fff)
+    }
+    pub(crate) fn of(digits: &[Digit]) -> Self {
+        Self(digits.iter().fold(0, |set, d| set | 1 << d.event()))
+    }
+    pub(crate) fn has(self, digit: Digit) -> bool {
+        self.0 & 1 << digit.event() != 0
+    }
+}
+
+/// What a key means to a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    pub(crate) hears_keys: bool,
+    /// Ends the input, is no part of it.
+    pub(crate) finish: Option<Digit>,
+    /// So many keys are an input.
+    pub(crate) count: usize,
+    pub(crate) valid: DigitSet,
+    /// `log="false"`.
+    pub(crate) hidden: bool,
+}
+
+impl Rules {
+    /// Rules under which all keys are alike.
+    pub(crate) fn taking_all() -> Self {
+        Self {
+            hears_keys: true,
+            finish: None,
+            count: usize::MAX,
+            valid: DigitSet::all(),
+            hidden: false,
+        }
+    }
+
+    /// A key that means the same here and does not tell which was pressed: the finishing key stays itself,
+    /// every valid one becomes the first valid one, every invalid one the first invalid one.
+    pub(crate) fn stand_in(&self, digit: Digit) -> Digit {
+        if digit.is_letter() || self.finish == Some(digit) {
+            return digit;
+        }
+        (0..12)
+            .filter_map(Digit::from_event)
+            .find(|d| self.finish != Some(*d) && self.valid.has(*d) == self.valid.has(digit))
+            .unwrap_or(digit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Digit, DigitBuffer, KEYS_MAX, Key};
+
+    #[test]
+    fn keeps_the_first_32_in_order() {
+        let mut keys = DigitBuffer::default();
+        for event in (0..10).cycle().take(KEYS_MAX + 5) {
+            keys.push(Key { digit: Digit::from_event(event).unwrap(), hidden: event == 3 });
+        }
+        let kept: String =
+            std::iter::from_fn(|| keys.pop()).map(|key| key.digit.as_char()).collect();
+        assert_eq!(kept, "01234567890123456789012345678901");
+    }
+}

@@ -1,0 +1,69 @@
+//! Callbacks about calls that are added to a multi-party call: `AddParticipantInitiated` to `AddParticipantFailed`
+//! (`plivo-callbacks.md` §3.6).
+//!
+//! They go to the status callback URL of the `MultiPartyCall` in the document that the call will run.
+
+use super::multi_party::MultiPartyElement;
+use crate::context::CallContext;
+use crate::contract::{CallbackRequest, Output, Param};
+use uuid::Uuid;
+use xml::Document;
+use xml::ast::ElementKind;
+
+/// Reports how far a call has come that was placed for a multi-party call. Does nothing for other calls.
+pub(crate) fn report(ctx: &mut CallContext, event: &str) {
+    report_placed(ctx, event, None);
+}
+
+/// Reports that a call will not enter the multi-party call that it was placed for.
+///
+/// `status`: the `CallStatus` of the call, if it is over.
+pub(crate) fn report_failed(ctx: &mut CallContext, status: Option<&'static str>) {
+    report_placed(ctx, "AddParticipantFailed", status);
+}
+
+fn report_placed(ctx: &mut CallContext, event: &str, status: Option<&'static str>) {
+    let placed = ctx
+        .setup
+        .outbound
+        .as_ref()
+        .and_then(|placed| Some((placed.document.clone()?, placed.room)));
+    if let Some((document, room)) = placed
+        && let Some(notice) = callback(ctx, &document, room, event, status)
+    {
+        ctx.wish(Output::Callback { callback: notice });
+    }
+}
+
+/// Reports on a call that is taken into the multi-party call of `document` while it is up.
+pub(crate) fn report_for(
+    ctx: &mut CallContext,
+    document: &Document,
+    room: Option<Uuid>,
+    event: &str,
+) {
+    if let Some(notice) = callback(ctx, document, room, event, None) {
+        ctx.wish(Output::Callback { callback: notice });
+    }
+}
+
+/// Builds the callback. `None` if the document asks for none.
+///
+/// `room`: the multi-party call, if it exists yet. `status`: the `CallStatus` of the call, if it is over.
+pub(crate) fn callback(
+    ctx: &CallContext,
+    document: &Document,
+    room: Option<Uuid>,
+    event: &str,
+    status: Option<&'static str>,
+) -> Option<CallbackRequest> {
+    let call = document.elements.iter().find_map(|element| match &element.kind {
+        ElementKind::MultiPartyCall(call) => Some(call),
+        _ => None,
+    });
+    let mut notice = MultiPartyElement::read(call?).0.added(ctx, room, event)?;
+    if let Some(status) = status {
+        notice.params.insert("CallStatus".into(), Param::Plain(status.into()));
+    }
+    Some(notice)
+}

@@ -1,0 +1,109 @@
+//! The position in a document.
+
+use std::sync::Arc;
+
+use crate::contract::Sound;
+use crate::digits::Rules;
+use crate::element;
+use crate::snapshot::{SnapshotBuilder, text, word};
+use xml::Document;
+use xml::ast::{Element, ElementKind};
+
+/// How many elements ahead sounds are made ready.
+const LOOKAHEAD: usize = 8;
+
+/// A document, and the element that comes next.
+pub(super) struct Cursor {
+    document: Arc<Document>,
+    /// The next child of `Response`.
+    next: usize,
+    /// The next child of the `PreAnswer` before `next`, while the cursor is inside of it.
+    inner: Option<usize>,
+    /// The sounds of elements before this one have been made ready.
+    prepared: usize,
+}
+
+impl Cursor {
+    /// A cursor before the first element.
+    pub(super) fn new(document: Arc<Document>) -> Self {
+        Self { document, next: 0, inner: None, prepared: 0 }
+    }
+
+    /// A handle to the document, from which [`Cursor::upcoming`] borrows while the cursor moves on.
+    pub(super) fn document(&self) -> Arc<Document> {
+        self.document.clone()
+    }
+
+    /// The next element. `None` at the end of the document.
+    pub(super) fn upcoming<'a>(&self, document: &'a Document) -> Option<&'a Element> {
+        if let Some(child) = self.inner
+            && let Some(element) = self.pre_answer(document).get(child)
+        {
+            return Some(element);
+        }
+        document.elements.get(self.next)
+    }
+
+    /// Moves past the next element.
+    pub(super) fn advance(&mut self) {
+        match &mut self.inner {
+            Some(child) => *child += 1,
+            None => self.next += 1,
+        }
+    }
+
+    /// Goes to the first child of the element that the cursor has moved past.
+    pub(super) fn enter(&mut self) {
+        self.inner = Some(0);
+    }
+
+    /// Leaves a `PreAnswer` whose children are done. Returns whether the cursor is still inside of one.
+    pub(super) fn is_inside(&mut self) -> bool {
+        let children = self.pre_answer(&self.document).len();
+        if self.inner.is_some_and(|child| child >= children) {
+            self.inner = None;
+        }
+        self.inner.is_some()
+    }
+
+    /// The children of the `PreAnswer` before the next element.
+    fn pre_answer<'a>(&self, document: &'a Document) -> &'a [Element] {
+        let before = self.next.checked_sub(1).and_then(|at| document.elements.get(at));
+        match before.map(|element| &element.kind) {
+            Some(ElementKind::PreAnswer(pre_answer)) => &pre_answer.children,
+            _ => &[],
+        }
+    }
+
+    /// The sounds of the next few elements that have not been returned before, each once.
+    pub(super) fn sounds_ahead(&mut self) -> Vec<Sound> {
+        let until = self.next.saturating_add(LOOKAHEAD);
+        let mut sounds = Vec::new();
+        while self.prepared < until {
+            let Some(element) = self.document.elements.get(self.prepared) else { break };
+            for sound in element::instruction(&element.kind).sounds() {
+                if !sounds.contains(&sound) {
+                    sounds.push(sound);
+                }
+            }
+            self.prepared += 1;
+        }
+        sounds
+    }
+
+    /// The rules of the next collection of digits, which takes the digits that are pressed now.
+    pub(super) fn next_rules(&self) -> Option<Rules> {
+        let mut ahead = self.document.elements.iter().skip(self.next);
+        ahead.find_map(|element| element::instruction(&element.kind).digit_rules())
+    }
+
+    /// `number`: how many documents the call has had.
+    pub(super) fn draw(&self, number: u32, snapshot: &mut SnapshotBuilder) {
+        let (next, all) =
+            (self.next.min(self.document.elements.len()), self.document.elements.len());
+        snapshot.say(
+            "document",
+            [word("number"), text(number), word("element"), text(format!("{next}/{all}"))],
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! The request for a document, and what its failure means (`plivo-xml.md` §2.3, §4).
+
+use std::sync::Arc;
+
+use crate::context::CallContext;
+use crate::contract::display::foreign;
+use crate::contract::{
+    CallbackRequest, FetchFailure, FetchId, FetchKind, FetchResponse, FirstFault, Output, Params,
+};
+use crate::element::record;
+use crate::params::{self, Event};
+use crate::snapshot::{SnapshotBuilder, text, word};
+use model::{DocumentKind, HangupCause};
+use xml::Document;
+use xml::ast::{Severity, Target};
+
+/// A document that is being fetched.
+pub(super) struct DocumentFetch {
+    pub(super) fetch: FetchId,
+    pub(super) kind: FetchKind,
+    /// The action of a `Record`, which is told again if the call ends before its document has come.
+    pub(super) repeat_after_hangup: Option<(Target, Params)>,
+}
+
+/// Why no document runs.
+pub(super) struct Failure {
+    pub(super) cause: HangupCause,
+    pub(super) why: String,
+}
+
+impl DocumentFetch {
+    /// Asks the answer URL.
+    pub(super) fn answer(ctx: &mut CallContext) -> Self {
+        let urls = &ctx.setup.urls;
+        let target = Target { url: urls.answer.clone(), method: urls.answer_method };
+        let deadline_ms = ctx.setup.limits.fetch_ms.min(ctx.answer_budget_ms());
+        Self::start_app(ctx, FetchKind::Answer, target, deadline_ms)
+    }
+
+    /// Asks the fallback URL in place of the answer URL, which has failed. `None` if there is none, or no time is left.
+    pub(super) fn fallback(&self, ctx: &mut CallContext, why: &str) -> Option<Self> {
+        let left_ms = ctx.answer_budget_ms();
+        if self.kind != FetchKind::Answer || left_ms == 0 {
+            return None;
+        }
+        let (url, method) = ctx.setup.urls.fallback.clone()?;
+        ctx.remark(format!("the answer URL failed: {why}; the fallback URL is asked"));
+        let deadline_ms = ctx.setup.limits.fetch_ms.min(left_ms);
+        Some(Self::start_app(ctx, FetchKind::Fallback, Target { url, method }, deadline_ms))
+    }
+
+    fn start_app(ctx: &mut CallContext, kind: FetchKind, target: Target, deadline_ms: u64) -> Self {
+        let params = params::common(ctx, Event::StartApp);
+        let fetch = ctx.fetch(kind, target, params, deadline_ms);
+        Self { fetch, kind, repeat_after_hangup: None }
+    }
+
+    /// The document that the fetch has brought.
+    ///
+    /// # Errors
+    /// Fails if none came, or it was refused. Findings of a refused one are output.
+    pub(super) fn document(
+        &self,
+        ctx: &mut CallContext,
+        result: Result<FetchResponse, FetchFailure>,
+    ) -> Result<Arc<Document>, Failure> {
+        let kind = document_kind(self.kind);
+        match result {
+            Ok(FetchResponse::Document { document }) => Ok(document),
+            Ok(FetchResponse::Refused { refusal }) => {
+                ctx.findings(&refusal.findings);
+                let first = refusal.findings.iter().find(|f| f.severity == Severity::Error);
+                let why = first.map_or_else(
+                    || "its document was refused".to_owned(),
+                    |f| {
+                        format!(
+                            "its document was refused: {} at line {}, {}",
+                            f.rule,
+                            f.at.line,
+                            foreign(&f.message)
+                        )
+                    },
+                );
+                Err(Failure { cause: refused_cause(refusal.first, kind), why })
+            }
+            Ok(FetchResponse::Ignored) => Err(Failure {
+                cause: HangupCause::Unreachable(kind),
+                why: "no document came back".to_owned(),
+            }),
+            Err(failure) => {
+                let cause = match failure {
+                    // A body past the limit is a refused document: E101 (`plivo-xml.md` §1).
+                    FetchFailure::TooLarge => HangupCause::InvalidXml(kind),
+                    FetchFailure::Timeout
+                    | FetchFailure::Handshake
+                    | FetchFailure::Unreachable { .. }
+                    | FetchFailure::Status { .. }
+                    | FetchFailure::UrlRefused { .. }
+                    | FetchFailure::Invalid { .. } => HangupCause::Unreachable(kind),
+                };
+                Err(Failure { cause, why: failure.to_string() })
+            }
+        }
+    }
+
+    /// The call ends while the document is fetched.
+    pub(super) fn abandon(self, ctx: &mut CallContext) {
+        ctx.wish(Output::CancelFetch { fetch: self.fetch });
+        if let Some((target, extra)) = self.repeat_after_hangup {
+            let mut notice: CallbackRequest = record::after_hangup(ctx, &target);
+            notice.params.extend(extra);
+            ctx.wish(Output::Callback { callback: notice });
+        }
+    }
+
+    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.say("waits_for", [word("fetch"), text(self.fetch.0), text(self.kind.as_str())]);
+    }
+}
+
+/// Which document a fetch is about: it picks the last digit of the cause's code.
+fn document_kind(kind: FetchKind) -> DocumentKind {
+    match kind {
+        FetchKind::Answer | FetchKind::Fallback => DocumentKind::Answer,
+        FetchKind::Action => DocumentKind::Action,
+        FetchKind::Redirect => DocumentKind::Redirect,
+        FetchKind::Transfer => DocumentKind::Transfer,
+        // Never a document that runs.
+        FetchKind::Sound => DocumentKind::Answer,
+    }
+}
+
+/// `plivo-xml.md` §2.3: the first error names the code where it is a URL or method, else the document does.
+fn refused_cause(first: FirstFault, kind: DocumentKind) -> HangupCause {
+    match first {
+        FirstFault::ActionUrl => HangupCause::InvalidUrl(DocumentKind::Action),
+        FirstFault::RedirectUrl => HangupCause::InvalidUrl(DocumentKind::Redirect),
+        FirstFault::ActionMethod => HangupCause::InvalidMethod(DocumentKind::Action),
+        FirstFault::RedirectMethod => HangupCause::InvalidMethod(DocumentKind::Redirect),
+        FirstFault::Other => HangupCause::InvalidXml(kind),
+    }
+}

@@ -1,0 +1,348 @@
+//! A user-initiated call until it is answered: it rings at the user's, then `accept` is under way
+//! (`meta-calling.md` §7.1).
+
+use super::live::LiveState;
+use super::{State, close, describe, graph_cause, note, over};
+use crate::activity::Readiness;
+use crate::context::CallContext;
+use crate::contract::{CallState, Command, GraphAction, GraphOutcome, Input, MediaCommand};
+use crate::interpreter::{Interpreter, Step};
+use crate::snapshot::{SnapshotBuilder, text, word};
+use crate::timers::Timer;
+use model::HangupCause;
+
+/// The phone rings: the document is fetched and run up to where it needs media, while the path comes up.
+pub(super) struct PreparingState {
+    interpreter: Box<Interpreter>,
+    /// `accept` waits no longer for ICE and DTLS.
+    waited: bool,
+}
+
+/// `accept` is under way.
+pub(super) struct AcceptingState {
+    interpreter: Box<Interpreter>,
+    ending: Option<Ending>,
+}
+
+/// The call ended while `accept` was under way: its outcome is waited for, so that no request overtakes it.
+#[derive(Clone, Copy)]
+enum Ending {
+    /// Meta's terminate webhook: nothing is to be sent.
+    Theirs,
+    /// Ours: `terminate` follows the outcome. Never a reject (R6).
+    Ours(HangupCause),
+}
+
+impl PreparingState {
+    /// A call begins: our answer and the customer's URL are asked for at once, side by side.
+    pub(super) fn begin(ctx: &mut CallContext) -> Self {
+        ctx.graph(GraphAction::PreAccept);
+        ctx.media(MediaCommand::Begin);
+        let interpreter = Box::new(Interpreter::begin(ctx));
+        ctx.state(CallState::Preparing);
+        let limits = &ctx.setup.limits;
+        let (wait_ms, deadline_ms) = (limits.accept_wait_ms, limits.accept_deadline_ms);
+        if wait_ms > 0 {
+            ctx.set(Timer::AcceptWait, wait_ms);
+        }
+        ctx.set(Timer::Accept, deadline_ms);
+        Self { interpreter, waited: wait_ms == 0 }
+    }
+
+    pub(super) fn interpreter(&self) -> &Interpreter {
+        &self.interpreter
+    }
+
+    pub(super) fn draw(&self, ctx: &CallContext, snapshot: &mut SnapshotBuilder) {
+        if !ctx.connected && !self.waited {
+            snapshot.say("waits_for", [word("media_path")]);
+        }
+    }
+
+    pub(super) fn handle(mut self, ctx: &mut CallContext, fact: Input) -> State {
+        match fact {
+            Input::Graph { action: GraphAction::PreAccept, outcome } => {
+                if outcome != GraphOutcome::Done {
+                    // It is optional: `accept` brings the same SDP, and only then can the path come up.
+                    ctx.remark(format!("pre_accept failed ({}): accept is sent all the same", describe(&outcome)));
+                    self.waited = true;
+                }
+                self.accept_if_ready(ctx)
+            }
+            Input::Media { event: what, .. } => match ctx.path_changed(&what) {
+                Some(cause) => self.reject(ctx, cause),
+                None => self.accept_if_ready(ctx),
+            },
+            Input::Terminated { termination } => {
+                self.interpreter.cut(ctx, Readiness::Ringing);
+                note(ctx, termination);
+                over(ctx, HangupCause::CallerCancelled)
+            }
+            Input::Command { command: Command::Hangup } => self.reject(ctx, HangupCause::CancelledByApi),
+            Input::HangUp { cause } => self.reject(ctx, cause),
+            fact @ (Input::Fetched { .. }
+            | Input::BLeg { .. }
+            | Input::ALeg { .. }
+            | Input::Room { .. }
+            | Input::Digit { .. }
+            | Input::PlayStarted { .. }
+            | Input::Played { .. }
+            | Input::PlayFailed { .. }
+            | Input::Voice { .. }
+            | Input::Speech { .. }
+            | Input::Stream { .. }
+            | Input::Recording { .. }
+            | Input::DigitsSent { .. }) => {
+                let step = self.interpreter.handle(ctx, Readiness::Ringing, fact);
+                self.after(ctx, step)
+            }
+            Input::Offered { .. }
+            | Input::Placed { .. }
+            | Input::Bound { .. }
+            | Input::SdpAnswer { .. }
+            | Input::Status { .. }
+            | Input::Graph { .. }
+            // What else is asked for is for answered calls.
+            | Input::Command { .. }
+            | Input::Timer => State::Preparing(self),
+        }
+    }
+
+    pub(super) fn handle_timer(mut self, ctx: &mut CallContext, timer: Timer) -> State {
+        match timer {
+            Timer::AcceptWait => {
+                self.waited = true;
+                self.accept_if_ready(ctx)
+            }
+            Timer::Accept if ctx.document_in => self.accept(ctx),
+            Timer::Accept => {
+                ctx.remark("no document came in time to pick up: the call is rejected".to_owned());
+                self.reject(ctx, HangupCause::Unreachable(model::DocumentKind::Answer))
+            }
+            Timer::PathClosed => {
+                let cause = ctx.path_cause();
+                self.reject(ctx, cause)
+            }
+            Timer::ScheduledHangup => self.reject(ctx, HangupCause::ScheduledHangup),
+            Timer::Fetch
+            | Timer::Wait
+            | Timer::Silence
+            | Timer::InterDigit
+            | Timer::Execution
+            | Timer::StartInput
+            | Timer::SpeechEnd
+            | Timer::Transcript
+            | Timer::Interim
+            | Timer::Record
+            | Timer::DialRing
+            | Timer::DialLimit
+            | Timer::RoomLimit
+            | Timer::RoomWait
+            | Timer::StreamLimit
+            | Timer::Confirm => {
+                let step = self.interpreter.handle_timer(ctx, Readiness::Ringing, timer);
+                self.after(ctx, step)
+            }
+            Timer::AcceptOutcome
+            | Timer::Ring
+            | Timer::RingLimit
+            | Timer::Heard
+            | Timer::Doubt
+            | Timer::MediaSetup
+            | Timer::MaxCall
+            | Timer::Close
+            | Timer::TerminateAgain
+            | Timer::Reap => State::Preparing(self),
+        }
+    }
+
+    fn after(self, ctx: &mut CallContext, step: Step) -> State {
+        match step {
+            Step::Busy => self.accept_if_ready(ctx),
+            Step::End(cause) => self.reject(ctx, cause),
+        }
+    }
+
+    /// Picks up once the document needs it and the path is up, or has been waited for.
+    fn accept_if_ready(self, ctx: &mut CallContext) -> State {
+        if self.interpreter.wants_media() && !ctx.path_lost && (ctx.connected || self.waited) {
+            self.accept(ctx)
+        } else {
+            State::Preparing(self)
+        }
+    }
+
+    fn accept(self, ctx: &mut CallContext) -> State {
+        ctx.timers.clear(Timer::AcceptWait);
+        ctx.timers.clear(Timer::Accept);
+        // No outcome at all would be a fault of ours; a call must not hang on it.
+        ctx.reap();
+        ctx.graph(GraphAction::Accept);
+        ctx.state(CallState::Accepting);
+        State::Accepting(AcceptingState { interpreter: self.interpreter, ending: None })
+    }
+
+    fn reject(mut self, ctx: &mut CallContext, cause: HangupCause) -> State {
+        self.interpreter.cut(ctx, Readiness::Ringing);
+        ctx.graph(GraphAction::Reject);
+        over(ctx, cause)
+    }
+}
+
+impl AcceptingState {
+    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        snapshot.say("waits_for", [word("accepts_answer")]);
+        match self.ending {
+            Some(Ending::Theirs) => snapshot.say("hung_up", [word("by_them")]),
+            Some(Ending::Ours(cause)) => {
+                snapshot.say("hung_up", [word("by_us"), text(cause.as_str())])
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn interpreter(&self) -> &Interpreter {
+        &self.interpreter
+    }
+
+    pub(super) fn handle(mut self, ctx: &mut CallContext, fact: Input) -> State {
+        match fact {
+            Input::Graph { action: GraphAction::Accept, outcome } => self.outcome(ctx, &outcome),
+            Input::Media { event: what, .. } => match ctx.path_changed(&what) {
+                Some(cause) => self.end(ctx, Ending::Ours(cause)),
+                None => State::Accepting(self),
+            },
+            Input::Terminated { termination } => {
+                note(ctx, termination);
+                self.end(ctx, Ending::Theirs)
+            }
+            Input::Command { command: Command::Hangup } => {
+                self.end(ctx, Ending::Ours(HangupCause::CancelledByApi))
+            }
+            Input::HangUp { cause } => self.end(ctx, Ending::Ours(cause)),
+            fact @ (Input::Fetched { .. }
+            | Input::BLeg { .. }
+            | Input::ALeg { .. }
+            | Input::Room { .. }
+            | Input::Digit { .. }
+            | Input::PlayStarted { .. }
+            | Input::Played { .. }
+            | Input::PlayFailed { .. }
+            | Input::Voice { .. }
+            | Input::Speech { .. }
+            | Input::Stream { .. }
+            | Input::Recording { .. }
+            | Input::DigitsSent { .. }) => {
+                if self.ending.is_some() {
+                    return State::Accepting(self);
+                }
+                let step = self.interpreter.handle(ctx, Readiness::Answering, fact);
+                self.after(ctx, step)
+            }
+            Input::Offered { .. }
+            | Input::Placed { .. }
+            | Input::Bound { .. }
+            | Input::SdpAnswer { .. }
+            | Input::Status { .. }
+            | Input::Graph { .. }
+            | Input::Command { .. }
+            | Input::Timer => State::Accepting(self),
+        }
+    }
+
+    pub(super) fn handle_timer(mut self, ctx: &mut CallContext, timer: Timer) -> State {
+        match timer {
+            Timer::AcceptOutcome => match self.ending {
+                Some(Ending::Ours(cause)) => close(ctx, cause),
+                Some(Ending::Theirs) | None => over(ctx, HangupCause::CallerCancelled),
+            },
+            Timer::Reap => self.outcome(ctx, &GraphOutcome::Timeout),
+            Timer::PathClosed => {
+                let cause = ctx.path_cause();
+                self.end(ctx, Ending::Ours(cause))
+            }
+            Timer::ScheduledHangup => self.end(ctx, Ending::Ours(HangupCause::ScheduledHangup)),
+            Timer::Fetch
+            | Timer::Wait
+            | Timer::Silence
+            | Timer::InterDigit
+            | Timer::Execution
+            | Timer::StartInput
+            | Timer::SpeechEnd
+            | Timer::Transcript
+            | Timer::Interim
+            | Timer::Record
+            | Timer::DialRing
+            | Timer::DialLimit
+            | Timer::RoomLimit
+            | Timer::RoomWait
+            | Timer::StreamLimit
+            | Timer::Confirm => {
+                let step = self.interpreter.handle_timer(ctx, Readiness::Answering, timer);
+                self.after(ctx, step)
+            }
+            Timer::AcceptWait
+            | Timer::Accept
+            | Timer::Ring
+            | Timer::RingLimit
+            | Timer::Heard
+            | Timer::Doubt
+            | Timer::MediaSetup
+            | Timer::MaxCall
+            | Timer::Close
+            | Timer::TerminateAgain => State::Accepting(self),
+        }
+    }
+
+    fn after(self, ctx: &mut CallContext, step: Step) -> State {
+        match step {
+            Step::Busy => State::Accepting(self),
+            Step::End(cause) => self.end(ctx, Ending::Ours(cause)),
+        }
+    }
+
+    /// `accept` came to its end.
+    fn outcome(mut self, ctx: &mut CallContext, outcome: &GraphOutcome) -> State {
+        match (self.ending, outcome) {
+            (Some(Ending::Theirs), _) => over(ctx, HangupCause::CallerCancelled),
+            (Some(Ending::Ours(cause)), GraphOutcome::Done) => close(ctx, cause),
+            (Some(Ending::Ours(cause)), GraphOutcome::Gone) => over(ctx, cause),
+            (Some(Ending::Ours(cause)), _) => {
+                ctx.graph(GraphAction::Terminate);
+                over(ctx, cause)
+            }
+            (None, GraphOutcome::Done) => {
+                ctx.timers.clear(Timer::Reap);
+                LiveState::begin(self.interpreter, ctx)
+            }
+            (None, GraphOutcome::Gone) => {
+                self.interpreter.cut(ctx, Readiness::Answering);
+                over(ctx, HangupCause::CallerCancelled)
+            }
+            (None, failed) => {
+                ctx.remark(format!("accept failed ({}): the call is given up", describe(failed)));
+                self.interpreter.cut(ctx, Readiness::Answering);
+                ctx.graph(GraphAction::Terminate);
+                over(ctx, graph_cause(failed))
+            }
+        }
+    }
+
+    /// The call is over, `accept` is not yet: no media from now on, and at most a moment for the outcome.
+    fn end(mut self, ctx: &mut CallContext, ending: Ending) -> State {
+        match (self.ending, ending) {
+            (None, _) => {
+                self.interpreter.cut(ctx, Readiness::Answering);
+                ctx.media(MediaCommand::Close);
+                ctx.timers.clear_all();
+                let outcome_ms = ctx.setup.limits.accept_outcome_ms;
+                ctx.set(Timer::AcceptOutcome, outcome_ms);
+                self.ending = Some(ending);
+            }
+            // Ours first, then the webhook: nothing is left to terminate.
+            (Some(Ending::Ours(cause)), Ending::Theirs) => return over(ctx, cause),
+            (Some(_), _) => {}
+        }
+        State::Accepting(self)
+    }
+}

@@ -1,0 +1,290 @@
+//! An answered call, whoever began it: its document runs (`meta-calling.md` §7.1).
+
+use super::{State, UNUSABLE_ANSWER, close, note, over};
+use crate::activity::Readiness;
+use crate::context::CallContext;
+use crate::contract::{BLegCommand, CallState, Command, Input, Legs, MediaCommand};
+use crate::element::add_participant;
+use crate::interpreter::{Interpreter, Step};
+use crate::overlays::Overlays;
+use crate::room_ringback;
+use crate::snapshot::{SnapshotBuilder, text, word};
+use crate::stream::{self, Ended};
+use crate::timers::Timer;
+use model::HangupCause;
+
+/// Answered.
+pub(super) struct LiveState {
+    interpreter: Box<Interpreter>,
+    /// Keys that a call we placed sends once it is heard.
+    digits: Option<String>,
+    /// What REST plays beside the document.
+    overlays: Overlays,
+}
+
+impl LiveState {
+    /// Picked up: `script` goes on where it waited for that.
+    pub(super) fn begin(mut interpreter: Box<Interpreter>, ctx: &mut CallContext) -> State {
+        Self::answered(ctx);
+        let step = interpreter.resume(ctx, live_readiness(ctx));
+        Self { interpreter, digits: None, overlays: Overlays::default() }.after(ctx, step)
+    }
+
+    /// The user picked up a call of ours: the answer URL is asked now, or the leg that dialled.
+    pub(super) fn begin_placed(ctx: &mut CallContext) -> State {
+        Self::answered(ctx);
+        add_participant::report(ctx, "AddParticipantAnswered");
+        if ctx.setup.b_leg().is_some() {
+            let interpreter = Box::new(Interpreter::called(ctx));
+            return State::Live(Self { interpreter, digits: None, overlays: Overlays::default() });
+        }
+        let given = ctx.setup.outbound.as_ref().and_then(|placed| placed.document.clone());
+        let confirm = ctx.setup.outbound.as_ref().and_then(|placed| placed.confirm.clone());
+        let (interpreter, step) = match (given, confirm) {
+            (Some(document), Some(confirm)) => {
+                let interpreter =
+                    Box::new(Interpreter::confirming(ctx, live_readiness(ctx), confirm, document));
+                // Its keys go out once somebody is known to be there.
+                return State::Live(Self {
+                    interpreter,
+                    digits: None,
+                    overlays: Overlays::default(),
+                });
+            }
+            (Some(document), None) => Interpreter::with(ctx, live_readiness(ctx), document),
+            (None, _) => (Interpreter::begin(ctx), Step::Busy),
+        };
+        let digits = ctx.setup.outbound.as_ref().and_then(|placed| placed.send_digits.clone());
+        let mut live =
+            Self { interpreter: Box::new(interpreter), digits, overlays: Overlays::default() };
+        live.send_digits(ctx);
+        live.after(ctx, step)
+    }
+
+    fn answered(ctx: &mut CallContext) {
+        ctx.answered = Some(ctx.now);
+        room_ringback::over(ctx);
+        let limits = &ctx.setup.limits;
+        let (media_setup_ms, max_call_ms) = (limits.media_setup_ms, limits.max_call_ms);
+        ctx.set(Timer::MaxCall, max_call_ms);
+        if !ctx.connected {
+            ctx.set(Timer::MediaSetup, media_setup_ms);
+        }
+        ctx.state(CallState::Live);
+        ctx.media(MediaCommand::Open);
+    }
+
+    /// Sends the keys that a call was placed with, once it is heard.
+    fn send_digits(&mut self, ctx: &mut CallContext) {
+        if ctx.connected
+            && let Some(digits) = self.digits.take()
+        {
+            let play = ctx.next_play();
+            ctx.media(MediaCommand::SendDigits { play, digits });
+        }
+    }
+
+    pub(super) fn interpreter(&self) -> &Interpreter {
+        &self.interpreter
+    }
+
+    pub(super) fn draw(&self, snapshot: &mut SnapshotBuilder) {
+        if let Some(digits) = &self.digits {
+            snapshot.say("beside", [word("keys_to_send"), text(digits)]);
+        }
+        self.overlays.draw(snapshot);
+    }
+
+    pub(super) fn handle(mut self, ctx: &mut CallContext, fact: Input) -> State {
+        match fact {
+            Input::Media { event: what, .. } => match ctx.path_changed(&what) {
+                Some(cause) => self.hang_up(ctx, cause),
+                None => {
+                    self.send_digits(ctx);
+                    let step = self.interpreter.resume(ctx, live_readiness(ctx));
+                    self.after(ctx, step)
+                }
+            },
+            Input::Terminated { termination } => {
+                self.interpreter.cut(ctx, live_readiness(ctx));
+                note(ctx, termination);
+                over(ctx, HangupCause::CallerHangup)
+            }
+            Input::Stream { stream, event: what } => {
+                let ended = stream::told(ctx, stream, what);
+                self.after_stream(ctx, ended)
+            }
+            Input::Command { command } => self.command(ctx, command),
+            Input::ALeg { command: BLegCommand::Forward { command } } => {
+                self.command(ctx, *command)
+            }
+            Input::PlayFailed { play, item, reason, .. }
+                if self.overlays.failed(ctx, play, item, &reason) =>
+            {
+                State::Live(self)
+            }
+            Input::HangUp { cause } => self.hang_up(ctx, cause),
+            fact @ (Input::Fetched { .. }
+            | Input::BLeg { .. }
+            | Input::ALeg { .. }
+            | Input::Room { .. }
+            | Input::Digit { .. }
+            | Input::PlayStarted { .. }
+            | Input::Played { .. }
+            | Input::PlayFailed { .. }
+            | Input::Voice { .. }
+            | Input::Speech { .. }
+            | Input::Recording { .. }
+            | Input::DigitsSent { .. }) => {
+                if let Input::Played { play, .. } = &fact {
+                    self.overlays.played(*play);
+                }
+                let step = self.interpreter.handle(ctx, live_readiness(ctx), fact);
+                self.after(ctx, step)
+            }
+            // The answer to our offer, overtaken by ACCEPTED (`meta-calling.md` §7.2).
+            Input::SdpAnswer { usable: true } => {
+                ctx.media(MediaCommand::Begin);
+                ctx.media(MediaCommand::Open);
+                State::Live(self)
+            }
+            Input::SdpAnswer { usable: false } => {
+                ctx.remark(UNUSABLE_ANSWER.to_owned());
+                self.hang_up(ctx, HangupCause::GraphError)
+            }
+            // Outcomes of `pre_accept` that accept overtook, RINGING after ACCEPTED.
+            Input::Offered { .. }
+            | Input::Placed { .. }
+            | Input::Bound { .. }
+            | Input::Status { .. }
+            | Input::Graph { .. }
+            | Input::Timer => State::Live(self),
+        }
+    }
+
+    /// What REST wants. What is meant for the leg that this call dialled is asked of that one.
+    fn command(mut self, ctx: &mut CallContext, command: Command) -> State {
+        match command {
+            Command::Hangup => return self.hang_up(ctx, HangupCause::ApiHangup),
+            Command::Transfer { aleg, bleg } => {
+                let left = bleg.is_some_and(|target| self.interpreter.transfer_leg(ctx, target));
+                match aleg {
+                    Some(target) => {
+                        let step = self.interpreter.transferred(ctx, live_readiness(ctx), target);
+                        return self.after(ctx, step);
+                    }
+                    // A leg that is not transferred is hung up (`plivo-call-api.md` §2.8).
+                    None if left => return self.hang_up(ctx, HangupCause::ApiHangup),
+                    None => {}
+                }
+            }
+            Command::Run { document, room } => {
+                // It is taken into a multi-party call, and has been picked up long since.
+                for event in ["AddParticipantInitiated", "AddParticipantAnswered"] {
+                    add_participant::report_for(ctx, &document, room, event);
+                }
+                let step = self.interpreter.given(ctx, live_readiness(ctx), document);
+                return self.after(ctx, step);
+            }
+            Command::Play { legs, overlay: aside } => {
+                if legs.has_b() {
+                    self.interpreter
+                        .ask_leg(ctx, Command::Play { legs: Legs::A, overlay: aside.clone() });
+                }
+                self.overlays.play(ctx, legs, aside);
+            }
+            Command::StopPlay { kind: what } => {
+                self.interpreter.ask_leg(ctx, Command::StopPlay { kind: what });
+                self.overlays.stop(ctx, what);
+            }
+            Command::Record { order, callback } => {
+                self.interpreter.record(ctx, live_readiness(ctx), *order, callback)
+            }
+            Command::StopRecord => self.interpreter.stop_recording(ctx),
+            Command::SendDigits { legs, digits } => {
+                if legs.has_b() {
+                    self.interpreter.ask_leg(
+                        ctx,
+                        Command::SendDigits { legs: Legs::A, digits: digits.clone() },
+                    );
+                }
+                Overlays::send_digits(ctx, legs, digits);
+            }
+            Command::Stream { stream, order } => {
+                stream::open(ctx, stream, order);
+            }
+            Command::StopStream { stream } => {
+                let ended = stream::stop(ctx, stream, stream::Stop::Api);
+                return self.after_stream(ctx, ended);
+            }
+        }
+        State::Live(self)
+    }
+
+    pub(super) fn handle_timer(mut self, ctx: &mut CallContext, timer: Timer) -> State {
+        match timer {
+            Timer::MediaSetup => self.hang_up(ctx, HangupCause::MediaSetupTimeout),
+            Timer::PathClosed => {
+                let cause = ctx.path_cause();
+                self.hang_up(ctx, cause)
+            }
+            Timer::MaxCall => self.hang_up(ctx, HangupCause::TimeLimit),
+            Timer::ScheduledHangup => self.hang_up(ctx, HangupCause::ScheduledHangup),
+            Timer::StreamLimit => {
+                let ended = stream::stop(ctx, None, stream::Stop::Timeout);
+                self.after_stream(ctx, ended)
+            }
+            Timer::Fetch
+            | Timer::Wait
+            | Timer::Silence
+            | Timer::InterDigit
+            | Timer::Execution
+            | Timer::StartInput
+            | Timer::SpeechEnd
+            | Timer::Transcript
+            | Timer::Interim
+            | Timer::Record
+            | Timer::DialRing
+            | Timer::DialLimit
+            | Timer::RoomLimit
+            | Timer::RoomWait
+            | Timer::Confirm => {
+                let step = self.interpreter.handle_timer(ctx, live_readiness(ctx), timer);
+                self.after(ctx, step)
+            }
+            Timer::AcceptWait
+            | Timer::Accept
+            | Timer::Ring
+            | Timer::RingLimit
+            | Timer::Heard
+            | Timer::Doubt
+            | Timer::AcceptOutcome
+            | Timer::Close
+            | Timer::TerminateAgain
+            | Timer::Reap => State::Live(self),
+        }
+    }
+
+    /// A stream that kept the call alive lets its document go on.
+    fn after_stream(mut self, ctx: &mut CallContext, ended: Option<Ended>) -> State {
+        let Some(ended) = ended else { return State::Live(self) };
+        let step = self.interpreter.stream_ended(ctx, live_readiness(ctx), ended);
+        self.after(ctx, step)
+    }
+
+    fn after(self, ctx: &mut CallContext, step: Step) -> State {
+        match step {
+            Step::Busy => State::Live(self),
+            Step::End(cause) => self.hang_up(ctx, cause),
+        }
+    }
+
+    fn hang_up(mut self, ctx: &mut CallContext, cause: HangupCause) -> State {
+        self.interpreter.cut(ctx, live_readiness(ctx));
+        close(ctx, cause)
+    }
+}
+
+fn live_readiness(ctx: &CallContext) -> Readiness {
+    if ctx.connected { Readiness::Open } else { Readiness::Unconnected }
+}
