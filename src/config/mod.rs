@@ -19,12 +19,7 @@ use std::path::{Path, PathBuf};
 use egress::{CustomerUrl, Guard, Refusal};
 use fault::Fault;
 pub use fault::Problem;
-pub use oidc::{Allow, Oidc};
-pub use storage::{Recordings, S3};
-pub use types::{
-    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Model, Number,
-    Permissions, Public, Retention, Store, User, Waba, Webhook,
-};
+pub use types::{Cluster, Config, Listen, Media, Public, Recordings, Retention, Store};
 
 impl Config {
     /// What is not wrong, but hardly meant: URLs of numbers that the node would refuse to ask, whatever a name resolves
@@ -34,7 +29,7 @@ impl Config {
         let guard = Guard::new(insecure, Vec::new());
         let mut warnings = Vec::new();
         if let Some(oidc) = &self.oidc {
-            warnings.extend(oidc.warnings(self.public.base_url.is_some()));
+            warnings.extend(oidc::warnings(oidc, self.public.base_url.is_some()));
         }
         let mut judge = |key: &str, of: &str, url: &str| {
             let Err(refusal) = CustomerUrl::parse(url, &guard) else { return };

@@ -5,70 +5,21 @@ use url::Url;
 use super::read::{Names, ROLES, absolute, auth_id, is_kept_secret};
 use super::reader::{Complaint, Context, Section, list, one_of, text};
 use super::tree::Node;
-use model::AuthId;
+use crate::openid::{Allow, ProviderSettings};
 use model::Role;
-use model::Secret;
 
-/// `[oidc]`.
-#[derive(Clone, Debug)]
-pub struct Oidc {
-    /// As the provider names itself, to the letter: its tokens say so.
-    pub issuer: String,
-    pub client_id: String,
-    /// None: the provider knows this client by its redirect URI alone.
-    pub client_secret: Option<Secret>,
-    pub scopes: Vec<String>,
-    /// What the sign-in page calls it.
-    pub name: String,
-    pub allow: Allow,
-    /// Mail domains that new people may come from; empty: any.
-    pub domains: Vec<String>,
-    /// A claim of the token that says what somebody may, dots between the levels.
-    pub role_claim: Option<String>,
-    /// What it says, and the role that is meant; the highest first.
-    pub roles: Vec<(String, Role)>,
-    /// Tokens and codes may go over http.
-    pub insecure: bool,
-}
-
-/// Whom the provider may bring.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Allow {
-    /// People who are users here already, invited or not.
-    Invited,
-    /// Also others: they become users of this account, in this role unless the role claim says another.
-    Anyone { account: AuthId, role: Role },
-}
-
-impl Oidc {
-    /// What is not wrong, but hardly meant.
-    pub(super) fn warnings(&self, base_url: bool) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if !base_url {
-            let why = "[oidc] has people sent back to [public].base_url, which is not set";
-            warnings.push(format!("{why}: set it to the address that they reach the console by"));
-        }
-        if self.allow != Allow::Invited && self.domains.is_empty() {
-            let why = "[oidc] allow = \"anyone\" lets in whomever the provider knows";
-            warnings.push(format!("{why}: name `domains`, unless it knows your own people only"));
-        }
-        warnings
+/// What is not wrong, but hardly meant.
+pub(super) fn warnings(settings: &ProviderSettings, base_url: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !base_url {
+        let why = "[oidc] has people sent back to [public].base_url, which is not set";
+        warnings.push(format!("{why}: set it to the address that they reach the console by"));
     }
-}
-
-/// For a reload, which names what needs a restart; nobody is told whether two secrets are the same.
-impl PartialEq for Oidc {
-    fn eq(&self, other: &Self) -> bool {
-        let secret =
-            |oidc: &Self| oidc.client_secret.as_ref().map(|secret| secret.reveal().to_owned());
-        let names = |oidc: &Self| [oidc.issuer.clone(), oidc.client_id.clone(), oidc.name.clone()];
-        names(self) == names(other)
-            && secret(self) == secret(other)
-            && self.scopes == other.scopes
-            && self.allow == other.allow
-            && self.domains == other.domains
-            && (&self.role_claim, &self.roles) == (&other.role_claim, &other.roles)
+    if settings.allow != Allow::Invited && settings.domains.is_empty() {
+        let why = "[oidc] allow = \"anyone\" lets in whomever the provider knows";
+        warnings.push(format!("{why}: name `domains`, unless it knows your own people only"));
     }
+    warnings
 }
 
 #[derive(Clone, Copy)]
@@ -84,7 +35,7 @@ pub(super) fn oidc(
     cx: &Context<'_>,
     names: &mut Names,
     insecure: bool,
-) -> Option<Oidc> {
+) -> Option<ProviderSettings> {
     let issuer =
         s.need("issuer", "the provider's address, like \"https://login.example.com\"", |n| {
             issuer(n, insecure)
@@ -151,7 +102,7 @@ pub(super) fn oidc(
         }
     };
     let (issuer, url) = issuer?.0;
-    Some(Oidc {
+    Some(ProviderSettings {
         name: name.unwrap_or_else(|| url.host_str().unwrap_or_default().to_owned()),
         issuer,
         client_id: client_id?.0,

@@ -12,11 +12,16 @@ use super::reader::{
     text, whole,
 };
 use super::tree::{self, Node, Table, Value};
-use super::types::{
-    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Model, Number,
-    Permissions, Public, Retention, Store, User, Waba, Webhook,
-};
+use super::types::{Cluster, Config, Listen, Media, Public, Retention, Store};
 use super::{oidc, storage};
+use crate::admission::settings::{
+    AccountSettings, ApiKey, Limits, NumberSettings, Permissions, WabaSettings,
+};
+use crate::agents::ModelSettings;
+use crate::answer::AnswerSettings;
+use crate::inbox::WebhookSettings;
+use crate::meta::MetaSettings;
+use crate::people::UserSettings;
 use model::Role;
 use model::Secret;
 use model::{
@@ -155,18 +160,18 @@ fn media(mut s: Section<'_>) -> Media {
     media
 }
 
-fn meta(mut s: Section<'_>, insecure: bool) -> Meta {
+fn meta(mut s: Section<'_>, insecure: bool) -> MetaSettings {
     let app_secret = s.need_secret(
         "app_secret",
         "the app's secret from Meta's dashboard: it signs every webhook",
     );
     let verify_token =
         s.need_secret("verify_token", "the word you give Meta with the webhook's URL");
-    let d = Meta::with(
+    let d = MetaSettings::new(
         app_secret.unwrap_or_else(placeholder),
         verify_token.unwrap_or_else(placeholder),
     );
-    let meta = Meta {
+    let meta = MetaSettings {
         graph_url: s.get("graph_url", |n| graph_url(n, insecure)).unwrap_or(d.graph_url),
         app_id: s.text("app_id"),
         signup_config_id: s.text("signup_config_id"),
@@ -243,9 +248,9 @@ fn cluster(mut s: Section<'_>, cx: &Context<'_>) -> Cluster {
     cluster
 }
 
-fn answer(mut s: Section<'_>) -> Answer {
-    let d = Answer::default();
-    let answer = Answer {
+fn answer(mut s: Section<'_>) -> AnswerSettings {
+    let d = AnswerSettings::default();
+    let answer = AnswerSettings {
         timeout_ms: s.get("timeout_ms", whole(100..=60_000)).unwrap_or(d.timeout_ms),
         max_body_bytes: s.get("max_body_bytes", whole(1..=1_048_576)).unwrap_or(d.max_body_bytes),
         allow_insecure: s.get("allow_insecure", flag).unwrap_or(d.allow_insecure),
@@ -324,10 +329,10 @@ fn retention(mut s: Section<'_>) -> Retention {
 }
 
 /// None without a `url`. Its owner is the operator: any address will do.
-fn model(mut s: Section<'_>) -> Option<Model> {
+fn model(mut s: Section<'_>) -> Option<ModelSettings> {
     let (url, api_key, name) = (s.get("url", base_url), s.secret("api_key"), s.text("name"));
     s.finish();
-    Some(Model { url: url?, api_key, name: name.unwrap_or_else(|| "default".to_owned()) })
+    Some(ModelSettings { url: url?, api_key, name: name.unwrap_or_else(|| "default".to_owned()) })
 }
 
 fn speech(root: &mut Section<'_>, cx: &Context<'_>) -> toml::Table {
@@ -358,7 +363,7 @@ fn named(node: &Node, message: &str) -> Option<Place> {
     })
 }
 
-fn account(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names) -> Option<Account> {
+fn account(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names) -> Option<AccountSettings> {
     let id = s.need("auth_id", "MA and 18 capital letters or digits", auth_id);
     let auth_token = s
         .need_secret("auth_token", "the password of the API, and the key of callbacks' signatures");
@@ -394,7 +399,14 @@ fn account(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names) -> Option<Ac
     names.once(cx, "auth_id", auth_id.as_str(), id_at);
     let parent = parent.map(|(parent, _)| parent);
     names.accounts.insert(auth_id.clone(), parent.clone());
-    Some(Account { auth_id, auth_token: auth_token?, auth_token_previous, cps, api_keys, parent })
+    Some(AccountSettings {
+        auth_id,
+        auth_token: auth_token?,
+        auth_token_previous,
+        cps,
+        api_keys,
+        parent,
+    })
 }
 
 /// A secret, or `{ key = SECRET, role = "agent" }`. A key whose variable isn't set is no key.
@@ -412,7 +424,7 @@ fn api_key(node: &Node, cx: &Context<'_>) -> Option<ApiKey> {
     Some(ApiKey { key, role: Role::Owner })
 }
 
-fn user(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names) -> Option<User> {
+fn user(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names) -> Option<UserSettings> {
     let name = s.need("name", "what they log in with", text);
     let password = s.need_secret("password", "{ env = \"NAME\" } keeps it out of the file");
     let account = s.need("account", "the auth_id of an [[account]]", auth_id);
@@ -424,7 +436,7 @@ fn user(mut s: Section<'_>, cx: &Context<'_>, names: &mut Names) -> Option<User>
         cx.fault(at.clone(), "`name` must have 1 to 64 characters", "");
     }
     names.once(cx, "name", &name, at);
-    Some(User { name, password: password?, account: account?, role: role?.0 })
+    Some(UserSettings { name, password: password?, account: account?, role: role?.0 })
 }
 
 fn webhook(
@@ -432,7 +444,7 @@ fn webhook(
     cx: &Context<'_>,
     names: &mut Names,
     insecure: bool,
-) -> Option<Webhook> {
+) -> Option<WebhookSettings> {
     let name = s.need("name", "a name for people, of its own in the account", text);
     let account = s.need("account", "the auth_id of an [[account]]", auth_id);
     let url = s.need("url", "where events are posted", |node| customer_url(node, insecure));
@@ -445,7 +457,7 @@ fn webhook(
         cx.fault(at.clone(), "`name` must have 1 to 64 characters", "");
     }
     names.once(cx, "webhook", &format!("{account} {name}"), at);
-    Some(Webhook { name, account, url: url?.0?, secret: secret?, secret_previous })
+    Some(WebhookSettings { name, account, url: url?.0?, secret: secret?, secret_previous })
 }
 
 fn waba(
@@ -453,7 +465,7 @@ fn waba(
     cx: &Context<'_>,
     names: &mut Names,
     default_token: bool,
-) -> Option<Waba> {
+) -> Option<WabaSettings> {
     let id = s.need("id", "the WhatsApp Business Account's id, digits in quotes", meta_id);
     let account = s.need("account", "the auth_id of an [[account]]", auth_id);
     let access_token = s.secret("access_token");
@@ -467,7 +479,7 @@ fn waba(
     names.once(cx, "id", &id, at);
     let id = WabaId::from(id);
     names.wabas.insert(id.clone(), ());
-    Some(Waba { id, account: account?, access_token })
+    Some(WabaSettings { id, account: account?, access_token })
 }
 
 fn business_number(
@@ -476,7 +488,7 @@ fn business_number(
     names: &mut Names,
     insecure: bool,
     permissions_of_all: &Permissions,
-) -> Option<Number> {
+) -> Option<NumberSettings> {
     let url = |node: &Node| customer_url(node, insecure);
     let number = s.need("number", "E.164 digits, no plus", number);
     let phone_number_id =
@@ -523,7 +535,7 @@ fn business_number(
     });
     let (number, at) = number?;
     names.once(cx, "number", number.as_str(), at);
-    Some(Number {
+    Some(NumberSettings {
         number,
         phone_number_id: phone_number_id?,
         waba: waba?,

@@ -1,50 +1,10 @@
 //! `[recordings]`: where recordings are copied to, beside the disk.
 
-use url::Url;
-
 use super::read::base_url;
 use super::reader::{Complaint, Section, flag, text};
 use super::tree::Node;
-use model::Secret;
-
-/// `[recordings]`.
-#[derive(Clone, Debug, Default)]
-pub struct Recordings {
-    /// `[recordings.s3]`; `None`: they stay on the disk alone.
-    pub s3: Option<S3>,
-}
-
-/// A bucket of S3-compatible storage.
-#[derive(Clone, Debug)]
-pub struct S3 {
-    pub endpoint: Url,
-    pub region: String,
-    pub bucket: String,
-    /// What objects' names begin with.
-    pub prefix: String,
-    pub access_key_id: String,
-    pub secret_access_key: Secret,
-    /// The bucket's name stands in the path, else in the host's name.
-    pub path_style: bool,
-    /// The file stays on the disk too.
-    pub keep_local: bool,
-    /// Whoever downloads is sent to the bucket, else the node reads it for them.
-    pub redirect: bool,
-}
-
-/// For a reload, which names what needs a restart; nobody is told whether two secrets are the same.
-impl PartialEq for S3 {
-    fn eq(&self, other: &Self) -> bool {
-        let words = |s3: &Self| {
-            let flags = [s3.path_style, s3.keep_local, s3.redirect];
-            let names =
-                [s3.region.clone(), s3.bucket.clone(), s3.prefix.clone(), s3.access_key_id.clone()];
-            (s3.endpoint.clone(), names, flags)
-        };
-        words(self) == words(other)
-            && self.secret_access_key.reveal() == other.secret_access_key.reveal()
-    }
-}
+use super::types::Recordings;
+use crate::objects::S3Settings;
 
 pub(super) fn recordings(mut s: Section<'_>) -> Recordings {
     let s3 = s.has("s3").then(|| s3(s.section("s3"))).flatten();
@@ -52,7 +12,7 @@ pub(super) fn recordings(mut s: Section<'_>) -> Recordings {
     Recordings { s3 }
 }
 
-fn s3(mut s: Section<'_>) -> Option<S3> {
+fn s3(mut s: Section<'_>) -> Option<S3Settings> {
     let endpoint = s.need(
         "endpoint",
         "the storage's address, like \"https://s3.eu-central-1.amazonaws.com\"",
@@ -67,7 +27,7 @@ fn s3(mut s: Section<'_>) -> Option<S3> {
     let keep_local = s.get("keep_local", flag).unwrap_or(true);
     let redirect = s.get("redirect", flag).unwrap_or(false);
     s.finish();
-    Some(S3 {
+    Some(S3Settings {
         endpoint: endpoint?.0,
         region,
         bucket: bucket?.0,

@@ -739,7 +739,7 @@ fn who_else_vouches_for_people_is_read_whole() {
     );
     assert_eq!(
         (oidc.scopes.join(" ").as_str(), &oidc.allow),
-        ("openid email profile", &super::Allow::Invited)
+        ("openid email profile", &crate::openid::Allow::Invited)
     );
     assert!(oidc.client_secret.is_some() && !format!("{oidc:?}").contains("canary"));
     assert!(config.warnings().join("").contains("base_url"));

@@ -223,7 +223,7 @@ impl Inner {
             }
             return refused(findings);
         }
-        if let Err(e) = parts.keeper.reload(config, parts.clock.wall()) {
+        if let Err(e) = parts.keeper.reload(config.admission(), parts.clock.wall()) {
             warn!(error = %e, "configuration not reloaded: nothing has changed");
             return refused(vec![Finding::new(None, format!("could not {e}"), "")]);
         }
