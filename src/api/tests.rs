@@ -694,8 +694,12 @@ async fn an_owner_of_a_main_account_reloads() {
         *node.calls.reload.lock().unwrap() = with;
         node.ours(who, "POST", "reload/", "").await
     };
-    let reloaded =
-        Reloaded { accounts: 1, wabas: 2, numbers: 3, needs_restart: vec!["listen.public"] };
+    let reloaded = Reloaded {
+        accounts: 1,
+        wabas: 2,
+        numbers: 3,
+        needs_restart: vec!["listen.public".to_owned()],
+    };
     let done = reload(MAIN, Some(Reload::Done(reloaded))).await;
     let expected =
         json!({"accounts": 1, "wabas": 2, "numbers": 3, "needsRestart": ["listen.public"]});

@@ -1,5 +1,8 @@
-//! The configuration as plain values; every key of `interface.md` §2 with its default.
+//! The configuration as plain values. Settings that other modules consume are defined there; this
+//! module defines what only the node itself uses.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +22,7 @@ use crate::people::UserSettings;
 use model::{Secret, WabaId};
 use store::Database;
 
-/// Everything a node is told.
+/// The configuration of a node.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub listen: Listen,
@@ -31,23 +34,22 @@ pub struct Config {
     pub answer: AnswerSettings,
     pub limits: Limits,
     pub permissions: Permissions,
-    /// `[speech]`, as its room reads it.
+    /// `[speech]`, which the speech crate reads.
     pub speech: toml::Table,
-    /// `[model]`: the operator's own, for insights and for agents that name no endpoint.
     pub model: Option<ModelSettings>,
     pub retention: Retention,
     pub recordings: Recordings,
-    /// `[oidc]`: who else vouches for people of the console.
     pub oidc: Option<ProviderSettings>,
     pub accounts: Vec<AccountSettings>,
     pub users: Vec<UserSettings>,
     pub webhooks: Vec<WebhookSettings>,
     pub wabas: Vec<WabaSettings>,
     pub numbers: Vec<NumberSettings>,
+    pub(super) fixed: FixedValues,
 }
 
 impl Config {
-    /// Every default, with these two secrets of Meta's: what `dev` and tests begin with.
+    /// The defaults, with the two secrets that have none.
     pub fn with(app_secret: Secret, verify_token: Secret) -> Self {
         Self {
             listen: Listen::default(),
@@ -69,7 +71,15 @@ impl Config {
             webhooks: Vec::new(),
             wabas: Vec::new(),
             numbers: Vec::new(),
+            fixed: FixedValues::default(),
         }
+    }
+
+    /// The keys and sections that differ from `started` and that only a restart applies.
+    pub fn needs_restart(&self, started: &Self) -> Vec<String> {
+        let (now, then) = (&self.fixed.0, &started.fixed.0);
+        let names: BTreeSet<&String> = now.keys().chain(then.keys()).collect();
+        names.into_iter().filter(|name| now.get(*name) != then.get(*name)).cloned().collect()
     }
 
     /// What admission's [`Book`](crate::admission::book::Book) is read from.
@@ -87,10 +97,21 @@ impl Config {
         }
     }
 
-    /// The access token for a WABA: its own, else `[meta]`'s.
+    /// The access token for requests about a WABA: its own, or `meta.access_token`.
     pub fn access_token(&self, waba: &WabaId) -> Option<&Secret> {
         let own = self.wabas.iter().find(|w| w.id == *waba).and_then(|w| w.access_token.as_ref());
         own.or(self.meta.access_token.as_ref())
+    }
+}
+
+/// Digests of the values that only a restart applies, by key or section.
+#[derive(Clone, Default)]
+pub(super) struct FixedValues(pub(super) BTreeMap<String, u64>);
+
+/// Redacts the digests, because some are of secrets.
+impl fmt::Debug for FixedValues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FixedValues(…)")
     }
 }
 
@@ -120,15 +141,17 @@ impl Default for Listen {
 /// `[public]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Public {
-    /// As the outside reaches `listen.public`; `None`: the bound address over http.
+    /// The URL at which the outside reaches `listen.public`. `None` for the bound address over
+    /// http.
     pub base_url: Option<Url>,
-    /// Put into ICE candidates; empty: the bound ones.
+    /// Addresses that ICE candidates name. Empty for the bound ones.
     pub media_ips: Vec<IpAddr>,
 }
 
 /// `[media]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Media {
+    /// How long a call waits for its media path before it is accepted at Meta.
     pub accept_wait_ms: u64,
 }
 
@@ -142,13 +165,14 @@ impl Default for Media {
 #[derive(Clone, Debug)]
 pub struct Store {
     pub database: Database,
-    /// Where recordings, journal, voices and caches live.
+    /// The folder of recordings, users' files, prompts, journal and key file.
     pub data_dir: PathBuf,
+    /// Seals secrets in the store. `None` for the key file in `data_dir`.
     pub secret_key: Option<Secret>,
 }
 
 impl Store {
-    /// A store in this file, with everything else in its folder.
+    /// A SQLite database in this file, with `data_dir` as its folder.
     pub fn at(file: PathBuf) -> Self {
         let folder = file.parent().filter(|p| !p.as_os_str().is_empty());
         let data_dir = folder.unwrap_or(Path::new("offhook-data")).to_owned();
@@ -162,21 +186,20 @@ impl Default for Store {
     }
 }
 
-/// `[cluster]`. This version runs on one node: there is no URL.
+/// `[cluster]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
-    /// `None`: derived from the host name.
+    /// The node's name. `None` for the host name.
     pub node_id: Option<String>,
-    pub advertise: Option<String>,
-    pub strict: bool,
 }
 
 /// `[retention]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
+    /// Event logs of calls, and notifications.
     pub event_log_days: u32,
     pub recording_days: u32,
-    /// Messages, with their files.
+    /// Messages and users' files.
     pub message_days: u32,
 }
 

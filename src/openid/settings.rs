@@ -33,18 +33,3 @@ pub enum Allow {
     /// unless the role claim gives another.
     Anyone { account: AuthId, role: Role },
 }
-
-impl PartialEq for ProviderSettings {
-    // Not in constant time: both values come from the operator's own configuration.
-    fn eq(&self, other: &Self) -> bool {
-        let secret =
-            |oidc: &Self| oidc.client_secret.as_ref().map(|secret| secret.reveal().to_owned());
-        let names = |oidc: &Self| [oidc.issuer.clone(), oidc.client_id.clone(), oidc.name.clone()];
-        names(self) == names(other)
-            && secret(self) == secret(other)
-            && self.scopes == other.scopes
-            && self.allow == other.allow
-            && self.domains == other.domains
-            && (&self.role_claim, &self.roles) == (&other.role_claim, &other.roles)
-    }
-}

@@ -11,7 +11,6 @@ pub struct Health(Arc<Inner>);
 struct Inner {
     phase: AtomicU8,
     store_broken: AtomicBool,
-    cut_off: AtomicBool,
 }
 
 const STARTING: u8 = 0;
@@ -50,18 +49,12 @@ impl Health {
         self.0.store_broken.load(Ordering::Relaxed)
     }
 
-    /// Cut off from the cluster under `cluster.strict`, or back.
-    pub fn cut_off(&self, cut_off: bool) {
-        self.0.cut_off.store(cut_off, Ordering::Relaxed);
-    }
-
     /// Why the node should get no new calls; `None`: it should.
     pub fn not_ready(&self) -> Option<&'static str> {
         match self.0.phase.load(Ordering::Relaxed) {
             STARTING => Some("starting"),
             DRAINING => Some("draining"),
             _ if self.is_store_broken() => Some("calls can be neither stored nor journalled"),
-            _ if self.0.cut_off.load(Ordering::Relaxed) => Some("cut off from the cluster"),
             _ => None,
         }
     }
@@ -80,8 +73,6 @@ mod tests {
         health.store_broken(true);
         assert!(health.not_ready().is_some_and(|why| why.contains("stored")));
         health.store_broken(false);
-        health.cut_off(true);
-        assert_eq!(health.not_ready(), Some("cut off from the cluster"));
         health.draining();
         health.ready();
         assert_eq!(health.not_ready(), Some("draining"), "there is no way back");

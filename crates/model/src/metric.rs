@@ -29,8 +29,6 @@ pub const MEDIA_LATE_TICKS_TOTAL: &str = "offhook_media_late_ticks_total";
 pub const INSTRUCTIONS_TOTAL: &str = "offhook_instructions_total";
 /// Counter: statements the store could not carry out, and event-log lines it had to refuse.
 pub const STORE_ERRORS_TOTAL: &str = "offhook_store_errors_total";
-/// Gauge: 1 while cut off from the cluster's Redis.
-pub const CLUSTER_DEGRADED: &str = "offhook_cluster_degraded";
 /// Gauge `{version,revision}`, always 1.
 pub const BUILD_INFO: &str = "offhook_build_info";
 /// Gauge: connections of the public listener.
@@ -111,7 +109,6 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     ),
     (INSTRUCTIONS_TOTAL, Kind::Counter, "Instructions of documents, by outcome."),
     (STORE_ERRORS_TOTAL, Kind::Counter, "Statements that the store could not carry out."),
-    (CLUSTER_DEGRADED, Kind::Gauge, "1 while cut off from the cluster's Redis."),
     (BUILD_INFO, Kind::Gauge, "Version and revision of this program."),
     (HTTP_CONNECTIONS, Kind::Gauge, "Connections of the public listener."),
     (
