@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 /// Rooms by row, lowest first. The longest name that a path begins with is its room.
 const ROWS: &[&[&str]] = &[
-    &["config", "observe", "feed"],
+    &["observe", "feed"],
     &["admission", "answer", "meta", "notices", "stream", "objects", "openid"],
-    &["agents", "call", "doctor", "erasure", "inbox", "numbers", "people"],
+    &["agents", "call", "erasure", "inbox", "numbers", "people"],
     &["webhook", "api", "phone", "console"],
-    &["node"],
+    &["config"],
+    &["doctor", "node"],
     &["cli"],
 ];
 
@@ -27,8 +28,6 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("erasure", "call"),
     // A stream's upgrade is signed as every request is.
     ("stream", "answer"),
-    // URLs are checked as the API checks them.
-    ("doctor", "numbers"),
     // Messages go out by the calls' outbox, and calls into conversations.
     ("inbox", "call"),
     // The console is a client of the APIs' own commands and questions.

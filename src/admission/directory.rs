@@ -13,7 +13,7 @@ use super::cps::{Permit, Ring};
 use super::index::{Found, Index};
 use super::mail::MailRoutes;
 use super::slots::Slots;
-use crate::config::Permissions;
+use crate::admission::settings::Permissions;
 use model::Secret;
 use model::{AppId, AuthId, E164, Method, PhoneNumberId, WabaId};
 use xml::ast::DocUrl;

@@ -38,7 +38,7 @@ impl std::fmt::Display for Barred {
 #[cfg(test)]
 mod tests {
     use super::{Barred, barred};
-    use crate::config::Permissions;
+    use crate::admission::settings::Permissions;
     use model::{Country, E164};
 
     #[test]

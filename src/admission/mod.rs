@@ -16,6 +16,7 @@ mod lag;
 mod mail;
 pub mod permission;
 mod pressure;
+pub mod settings;
 mod slots;
 
 #[cfg(test)]
@@ -37,4 +38,5 @@ pub use gate::{Admitted, Because, Denied, Gate, Outgoing, Reason, Refused, WebAd
 pub use lag::Lag;
 pub use mail::{MailRoutes, Routings, Webhook, Webhooks};
 pub use pressure::{Pressure, Starting, Strain};
+pub use settings::AdmissionSettings;
 pub use slots::{Slot, Slots};

@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::contract::{self, Piece, Question};
 use super::events::Events;
 use super::llm::{self, Tail};
+use super::settings::ModelSettings;
 use crate::answer::{EVENT_SIGNATURE, sign_event};
-use crate::config::Model;
 use egress::{BodyPolicy, Egress, EgressError, EgressRequest, EgressStream, USER_AGENT};
 use model::Clock;
 use model::Secret;
@@ -67,7 +67,7 @@ pub struct Asking {
     pub(super) egress: Egress,
     /// To the operator's own model, wherever it is.
     pub(super) house: Egress,
-    pub(super) model: Option<Model>,
+    pub(super) model: Option<ModelSettings>,
     pub(super) clock: Clock,
 }
 

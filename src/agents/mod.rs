@@ -12,6 +12,7 @@ mod llm;
 mod pace;
 mod places;
 mod sentences;
+mod settings;
 mod voice;
 
 use std::sync::Arc;
@@ -19,12 +20,12 @@ use std::sync::Arc;
 pub use asking::{AgentError, Asking};
 pub use desk::answer_messages;
 pub use insights::Insight;
+pub use settings::ModelSettings;
 pub use voice::VoiceAgents;
 
 use uuid::Uuid;
 
 use crate::admission::Directory;
-use crate::config::Model;
 use crate::notices::Notices;
 use egress::Egress;
 use model::Clock;
@@ -38,7 +39,7 @@ pub struct AgentsParts {
     /// To customers' servers, and to the operator's own model.
     pub egress: Egress,
     pub house: Egress,
-    pub model: Option<Model>,
+    pub model: Option<ModelSettings>,
     pub clock: Clock,
 }
 

@@ -12,6 +12,7 @@ mod hops;
 mod notify;
 mod params;
 mod schedule;
+mod settings;
 mod sign;
 #[cfg(test)]
 mod tests;
@@ -22,4 +23,5 @@ pub use fragment::{RetryOn, Settings};
 pub use hops::{Hop, Hops, Sent, Watch};
 pub use notify::{AT_ONCE_PER_HOST, Delivery, NoticeJob, NoticeOutcome, Notifier};
 pub use schedule::{GIVE_UP_AFTER, next_pause, retry_after};
+pub use settings::AnswerSettings;
 pub use sign::{EVENT_SIGNATURE, SigningKeys, sign, sign_event};

@@ -3,6 +3,7 @@
 //! What is asked for is one stage of one callback: at first the attempts that the URL's fragment allows, later, for
 //! callbacks worth it, a single one at each time of `schedule`. What waits, in which order and until when is the
 //! outbox's business (`call::outbox`), not ours.
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -106,7 +107,8 @@ impl Notifier {
     pub async fn deliver(&self, job: &NoticeJob) -> Delivery {
         let delivery = match self.0.egress.url(&job.notice.url.0) {
             Ok(url) => {
-                let places = self.0.places_at(url.origin()); // Never closed.
+                let places = self.0.places_at(url.origin());
+                // Never closed.
                 let _place = places.acquire().await;
                 self.0.stage(job, &url).await
             }

@@ -23,7 +23,7 @@ use subtle::{Choice, ConstantTimeEq as _};
 use uuid::Uuid;
 
 use crate::admission::Ring;
-use crate::config;
+use crate::admission::settings::AccountSettings;
 use crate::people::{KeyHolder, Person};
 use model::{AuthId, network_prefix};
 use model::{Role, Secret};
@@ -80,12 +80,12 @@ impl Member {
 
 impl Accounts {
     /// The configured ones.
-    pub fn new(accounts: &[config::Account]) -> Self {
+    pub fn new(accounts: &[AccountSettings]) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(Credentials::of(accounts))))
     }
 
     /// Puts others in force, for the next request on.
-    pub fn replace(&self, accounts: &[config::Account]) {
+    pub fn replace(&self, accounts: &[AccountSettings]) {
         self.0.store(Arc::new(Credentials::of(accounts)));
     }
 
@@ -101,7 +101,7 @@ impl Accounts {
 }
 
 impl Credentials {
-    fn of(accounts: &[config::Account]) -> Self {
+    fn of(accounts: &[AccountSettings]) -> Self {
         let sum = |secret: &Secret| sha256(secret.reveal());
         let mut made = Self::default();
         for account in accounts {
@@ -257,15 +257,16 @@ mod tests {
 
     use http::{HeaderMap, HeaderValue};
 
-    use super::{Accounts, Denied, Guard, Role, STANDARD, config, network_prefix};
+    use super::{Accounts, Denied, Guard, Role, STANDARD, network_prefix};
+    use crate::admission::settings::{AccountSettings, ApiKey};
     use base64::Engine as _;
     use model::Secret;
 
     const ID: &str = "MAXXXXXXXXXXXXXXXXXX";
 
     fn accounts() -> Accounts {
-        let key = |key: &str, role| config::ApiKey { key: Secret::new(key), role };
-        Accounts::new(&[config::Account {
+        let key = |key: &str, role| ApiKey { key: Secret::new(key), role };
+        Accounts::new(&[AccountSettings {
             auth_id: ID.into(),
             auth_token: Secret::new("now:with colon"),
             auth_token_previous: Some(Secret::new("before")),

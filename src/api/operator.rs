@@ -89,7 +89,7 @@ pub struct Reloaded {
     pub wabas: usize,
     pub numbers: usize,
     /// Keys that changed in the file and are as they were until the node is restarted.
-    pub needs_restart: Vec<&'static str>,
+    pub needs_restart: Vec<String>,
 }
 
 /// What is wrong with a configuration. The line itself is not shown: it may hold a secret.

@@ -25,13 +25,13 @@ use super::{
 };
 use crate::admission::book::Keeper;
 use crate::admission::permission::{Consents, Event, PairKey, Reply as Answered, Rules};
+use crate::admission::settings::{AccountSettings, ApiKey, Permissions};
 use crate::admission::{AccountSpec, Directory, Gate, NumberEntry, NumberSpec};
 use crate::call::course::Course;
 use crate::call::dialer::{CallOrder, NotPlaced};
 use crate::call::phones::Phones;
 use crate::call::streams::{StreamStatus, StreamView};
 use crate::call::{PermissionDesk, Recordings};
-use crate::config::{Account, ApiKey};
 use crate::inbox::{Inbox, InboxParts};
 use crate::meta::{Graph, GraphConfig, Policy};
 use crate::people::People;
@@ -298,7 +298,7 @@ fn numbers() -> Directory {
         messages: None,
         calls_per_number: 1_000,
         access_token: None,
-        permissions: crate::config::Permissions::default(),
+        permissions: Permissions::default(),
     };
     let numbers = vec![number("918035737458", "7", SUB), number("442071838750", "8", OTHER)];
     directory
@@ -371,7 +371,7 @@ async fn run() -> Running {
         streams: Mutex::default(),
         not_placed: Mutex::default(),
     });
-    let account = |id: &str, parent: Option<&str>| Account {
+    let account = |id: &str, parent: Option<&str>| AccountSettings {
         auth_id: id.into(),
         auth_token: Secret::new("token"),
         auth_token_previous: None,
@@ -388,7 +388,8 @@ async fn run() -> Running {
     let credentials = accounts.clone();
     let tables = Arc::new(Directory::new(10));
     let file = settings::file(all);
-    let keeper = Keeper::open(store.clone(), tables.clone(), &file, at(0)).await.unwrap();
+    let keeper =
+        Keeper::open(store.clone(), tables.clone(), file.admission(), at(0)).await.unwrap();
     keeper.tell(move |_, book| credentials.replace(&book.credentials()));
     let clock = Clock::stepped(at(0));
     let graph = Server::start(graph_answers).await;
@@ -696,8 +697,12 @@ async fn an_owner_of_a_main_account_reloads() {
         *node.calls.reload.lock().unwrap() = with;
         node.ours(who, "POST", "reload/", "").await
     };
-    let reloaded =
-        Reloaded { accounts: 1, wabas: 2, numbers: 3, needs_restart: vec!["listen.public"] };
+    let reloaded = Reloaded {
+        accounts: 1,
+        wabas: 2,
+        numbers: 3,
+        needs_restart: vec!["listen.public".to_owned()],
+    };
     let done = reload(MAIN, Some(Reload::Done(reloaded))).await;
     let expected =
         json!({"accounts": 1, "wabas": 2, "numbers": 3, "needsRestart": ["listen.public"]});

@@ -3,6 +3,7 @@
 //! An [`Utterance`] is a job beside the shards: it reads the leg as PCM, judges where a voice begins and ends and tells the
 //! call's machine, and hands the sound from the first voice on to a task that has the recogniser. What it makes of it comes
 //! back as facts, too. Nothing is decided here: when speech has ended is the machine's business.
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -113,7 +114,8 @@ async fn understand(
     told: Told,
 ) {
     let RecognitionSettings { language, hints, model, interim, profanity_filter, hidden: _ } = how;
-    let ask = RecognitionOptions { language, hints, model, interim, profanity_filter }; // Nobody is asked before somebody speaks, and nobody at all where nobody does.
+    let ask = RecognitionOptions { language, hints, model, interim, profanity_filter };
+    // Nobody is asked before somebody speaks, and nobody at all where nobody does.
     if !sound.wait_for_speech().await {
         return;
     }
@@ -145,7 +147,8 @@ impl Job for Utterance {
             if let Some(fact) = self.ear.hear(frame.received) {
                 self.told.tell(fact);
             }
-        } // Its end of the sound goes with it: that is the end of the utterance.
+        }
+        // Its end of the sound goes with it: that is the end of the utterance.
         let hears = self.told.state.load(Ordering::Acquire) == HEARING && !self.line.is_over();
         if hears && self.told.mailbox.is_open() { JobStatus::Running } else { JobStatus::Done }
     }
@@ -251,11 +254,13 @@ mod tests {
         assert_eq!(
             told,
             [
-                (53, SpeechEvent::Began), // 250 ms after the voice set in.
+                (53, SpeechEvent::Began),
+                // 250 ms after the voice set in.
                 (62, SpeechEvent::Lasting),
                 (124, SpeechEvent::Ended { ago_ms: 300 }),
             ]
-        ); // The frames before the voice, the voice, and the pause up to its end.
+        );
+        // The frames before the voice, the voice, and the pause up to its end.
         assert_eq!(passed, ONSET - 3 + 60 + 14, "{passed}");
     }
 

@@ -1,4 +1,5 @@
 //! Against customers' servers on loopback and real files.
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use uuid::Uuid;
@@ -175,7 +176,8 @@ async fn r04_outbox_survives_kill() {
     })
     .await;
     let room = Room::new();
-    let node = room.node(OutboxLimits::default()).await; // One whose answer is out, one put off, one written and never sent.
+    let node = room.node(OutboxLimits::default()).await;
+    // One whose answer is out, one put off, one written and never sent.
     node.notify(1, 1, CallbackKind::Hangup, &server.url("/stuck#rc=0")).await;
     node.notify(2, 2, CallbackKind::Hangup, &server.url("/down#rc=0")).await;
     server.until_seen(2).await;
@@ -307,7 +309,8 @@ async fn r04_a_black_hole_delays_no_other_host() {
     }
     waits.sort();
     assert!(waits[98] < Duration::from_millis(500), "p99 {:?}", waits[98]);
-    assert!(hole.connections() <= 32, "{} at once", hole.connections()); // The living host's may wait for their rows still.
+    assert!(hole.connections() <= 32, "{} at once", hole.connections());
+    // The living host's may wait for their rows still.
     assert!(node.outbox.held() <= 64 + 100, "the rest waits in the store: {}", node.outbox.held());
     node.outbox.drain(Duration::from_millis(50)).await;
     node.store.close().await;
@@ -359,7 +362,8 @@ async fn r04_an_operator_sends_what_was_given_up_once_more() {
     while archive.callbacks(Callbacks::Failed, 9).await.unwrap().len() < 2 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(rearm(&at, Rearm::One("no-such-id"), now).await.unwrap(), 0); // By its event id, beside the running node; the other with all of them.
+    assert_eq!(rearm(&at, Rearm::One("no-such-id"), now).await.unwrap(), 0);
+    // By its event id, beside the running node; the other with all of them.
     let event = Uuid::from_u128(1);
     assert_eq!(rearm(&at, Rearm::One(&event.to_string().to_uppercase()), now).await.unwrap(), 1);
     server.until_seen(3).await;

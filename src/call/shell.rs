@@ -3,6 +3,7 @@
 //! One task a call, one bounded mailbox. Every input is stamped where it came in; the machine is given times
 //! that never run backwards. Nothing is decided here: what to do when a fetch fails or a user hangs up is the
 //! machine's business. What it wishes of the other side goes to Graph, or over a line to an endpoint's phone (`phone`). Long work (a fetch, a Graph request) runs in tasks of its own and comes back as a fact.
+
 mod asking;
 mod begin;
 mod ending;
@@ -224,7 +225,8 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
         Direction::Outbound => Input::Placed { setup },
         Direction::Inbound => Input::Offered { setup },
     };
-    shell.step(arrived, first); // Behind `pre_accept`, which waits for nothing.
+    shell.step(arrived, first);
+    // Behind `pre_accept`, which waits for nothing.
     shell.keep_sdp(theirs);
     if !has_media {
         shell.step(arrived, Input::HangUp { cause: HangupCause::InternalError });
@@ -244,7 +246,8 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<Begin>) {
             }
             What::Joined(end) => {
                 *shell.bridge() = Some(end);
-                shell.step(fact.at, Input::ALeg { command: BLegCommand::Join }); // Where it came too late, it is of no use.
+                shell.step(fact.at, Input::ALeg { command: BLegCommand::Join });
+                // Where it came too late, it is of no use.
                 *shell.bridge() = None;
             }
             What::Taken(offer) => shell.taken(fact.at, &offer),
@@ -281,7 +284,8 @@ fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
             LegEvent::Played(play) => Input::Played { leg, play },
             LegEvent::PlayFailed { play, item, reason } => {
                 Input::PlayFailed { leg, play, item, reason }
-            } // A phone may have told it over its socket.
+            }
+            // A phone may have told it over its socket.
             LegEvent::Digit(_)
                 if line.as_ref().is_some_and(|line| !line.takes_key(KeyWay::Stream)) =>
             {
@@ -332,7 +336,8 @@ impl Shell {
     #[cfg(test)]
     fn fault(&self, input: &Input) {
         let wanted =
-            self.view.setup.caller_name == PANICS && matches!(input, Input::Fetched { .. }); // With all that a panic's words could have in them.
+            self.view.setup.caller_name == PANICS && matches!(input, Input::Fetched { .. });
+        // With all that a panic's words could have in them.
         let held = (&self.view.setup, &self.number, &self.services.graph, &self.keys);
         assert!(!wanted, "as a test wants it: {held:?}");
     }

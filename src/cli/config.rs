@@ -1,10 +1,10 @@
-//! `offhook config check`: validates a configuration and points at the offending line. And what other commands share of
-//! it: reading one, and finding the store that it names.
+//! `offhook config`: validates a configuration, and prints the reference of all keys. Other commands
+//! use [`load`] to read a configuration, and [`StoreArgs`] to find the store that it names.
 
 use std::path::{Path, PathBuf};
 
 use super::{Exit, print};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Reference};
 use speech::config::SpeechConfig;
 use store::Database;
 
@@ -20,6 +20,8 @@ pub struct Args {
 pub enum Command {
     /// Validate a configuration file, its environment variables and its secrets' whereabouts
     Check(CheckArgs),
+    /// Print every key with its type, default and meaning
+    Keys(KeysArgs),
 }
 
 /// Options of `offhook config check`.
@@ -28,6 +30,14 @@ pub struct CheckArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "offhook.toml")]
     pub config: PathBuf,
+}
+
+/// Options of `offhook config keys`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct KeysArgs {
+    /// Print the reference page, docs/reference/configuration.md
+    #[arg(long)]
+    pub markdown: bool,
 }
 
 /// Which store, for commands that work on its file.
@@ -62,9 +72,20 @@ impl StoreArgs {
     }
 }
 
-/// Checks: 0 good, 2 not.
+/// Runs `offhook config …`.
 pub fn run(args: Args) -> Exit {
-    let Command::Check(args) = args.command;
+    match args.command {
+        Command::Check(args) => check(&args),
+        Command::Keys(args) => {
+            let reference = Reference::collect();
+            print::text(&if args.markdown { reference.markdown() } else { reference.to_string() });
+            Exit::Done
+        }
+    }
+}
+
+/// Validates a configuration: exit code 0 if it is valid, 2 if not.
+fn check(args: &CheckArgs) -> Exit {
     match load(&args.config) {
         Ok(config) => {
             print::line(format_args!("{}: ok", args.config.display()));
@@ -91,7 +112,7 @@ pub fn load(file: &Path) -> Result<Config, Exit> {
         ConfigError::Unreadable { .. } => print::error(format_args!(
             "{error}; name the file with --config, deploy/offhook.toml is one to begin with"
         )),
-        ConfigError::Wrong(problems) => {
+        ConfigError::Invalid(problems) => {
             problems.0.iter().for_each(print::error);
             if problems.0.len() > 1 {
                 print::error_text(&format!("{} errors\n", problems.0.len()));

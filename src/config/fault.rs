@@ -1,30 +1,31 @@
-//! What is wrong with a configuration, said so that it can be put right: file, line, column, the line itself with
-//! a caret, and what to write instead.
+//! Faults of a configuration and how they are shown: file, line, column, the line itself with a
+//! caret, and what to write instead.
 //!
-//! The line may hold secrets (R22). So quoted text outside the marked part, comments, and everything after the
-//! `=` of a key that sounds like a secret are shown as `…`.
+//! The line may hold secrets. Therefore quoted text outside the marked part, comments, and
+//! everything after the `=` of a key that sounds like a secret are shown as `…`.
 
 use std::fmt;
 use std::ops::Range;
 
-/// Where something stands.
+/// The place of a key or a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// Bytes of the file.
     Span(Range<usize>),
     /// An environment variable.
     Env(String),
-    /// Nowhere: it is missing.
+    /// The whole file: something is missing in it.
     File,
 }
 
-/// One thing that is wrong.
+/// One fault, before it is located in the text.
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
     pub(super) at: Place,
     pub(super) message: String,
     pub(super) hint: String,
-    /// The line is no TOML: what is key, value or quoted in it is anybody's guess.
+    /// Whether the line could not be parsed as TOML. Keys, values and quotes in it can't be told
+    /// apart.
     unparsed: bool,
 }
 
@@ -33,12 +34,12 @@ impl Fault {
         Self { at, message: message.into(), hint: hint.into(), unparsed: false }
     }
 
-    /// A fault of the parser's.
+    /// A fault that the TOML parser found.
     pub(super) fn unparsed(at: Place, message: impl Into<String>) -> Self {
         Self { unparsed: true, ..Self::new(at, message, "see https://toml.io") }
     }
 
-    /// Where it comes among others: by its place in the file, what has none last.
+    /// The sort key of the report: the place in the file; faults without one come last.
     pub(super) fn order(&self) -> usize {
         match &self.at {
             Place::Span(span) => span.start,
@@ -47,18 +48,18 @@ impl Fault {
     }
 }
 
-/// One thing that is wrong, ready to be shown.
+/// A fault of a configuration, ready to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// File name, or the environment variable.
+    /// The file, or the environment variable.
     pub source: String,
-    /// Line and column from 1, where it stands in the file.
+    /// Line and column, from 1. `None` if the fault is in the environment or something is
+    /// missing.
     pub position: Option<(usize, usize)>,
-    /// What is wrong.
     pub message: String,
-    /// What to write instead; may be empty.
+    /// What to write instead. It may be empty.
     pub hint: String,
-    /// The line, secrets masked, and the columns (from 0) of the marked part in it.
+    /// The line with its secrets masked, and the columns of the marked part, from 0.
     excerpt: Option<(String, Range<usize>)>,
 }
 
@@ -97,10 +98,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Longest excerpt, in characters.
-const EXCERPT: usize = 140;
+/// Characters of an excerpt.
+const EXCERPT_MAX: usize = 140;
 
-/// Line and column of a span, and its line to show with the columns of the mark.
+/// The line and column of a span, and its masked line with the columns of the mark.
 fn excerpt(
     text: &str,
     span: Range<usize>,
@@ -119,6 +120,7 @@ fn excerpt(
     (number, column, masked(line, mark, unparsed))
 }
 
+/// The character boundary at or before `at`.
 fn floor(text: &str, mut at: usize) -> usize {
     at = at.min(text.len());
     while !text.is_char_boundary(at) {
@@ -127,13 +129,13 @@ fn floor(text: &str, mut at: usize) -> usize {
     at
 }
 
-/// The line as it may be shown, and the mark's columns in it.
+/// The line with its secrets masked, and the columns of the mark in it.
 fn masked(line: &str, mark: Range<usize>, unparsed: bool) -> (String, Range<usize>) {
     let hide_from = hidden_from(line, unparsed);
     let (mut shown, mut count, mut columns) = (String::new(), 0, None);
     let (mut quote, mut escaped, mut comment, mut hiding) = (None, false, false, false);
     for (at, c) in line.char_indices() {
-        if count >= EXCERPT && at >= mark.end {
+        if count >= EXCERPT_MAX && at >= mark.end {
             break;
         }
         let was_quoted = quote.is_some();
@@ -148,7 +150,7 @@ fn masked(line: &str, mark: Range<usize>, unparsed: bool) -> (String, Range<usiz
         let hidden = at >= hide_from || (!marked && (comment || (was_quoted && quote.is_some())));
 
         let before = count;
-        if count < EXCERPT && !(hidden && hiding) {
+        if count < EXCERPT_MAX && !(hidden && hiding) {
             shown.push(if hidden {
                 '…'
             } else if c.is_control() {
@@ -166,12 +168,12 @@ fn masked(line: &str, mark: Range<usize>, unparsed: bool) -> (String, Range<usiz
     (shown, columns.unwrap_or(count..count + 1))
 }
 
-/// From which byte on a line is not shown whatever it is: the value of a key that sounds like a secret, a table
-/// (secrets have that form), a URL with somebody's name in it, or a line that is neither a key nor a header, such as
-/// one of a text over several lines.
+/// The byte from which a line is masked: the value of a key that sounds like a secret, of a table
+/// (secrets may have that form) or of a URL with user and password, and all of a line that is
+/// neither a key nor a header, such as a line of a multi-line string.
 fn hidden_from(line: &str, unparsed: bool) -> usize {
     if unparsed {
-        // A slip of the pen can hide that a key is a secret's, or make a key of a secret.
+        // A typing error can garble the name of a secret's key, or turn a secret into a key.
         let header = line.trim_start().starts_with('[');
         return match line.find(['=', '"', '\'']) {
             Some(at) if header || line.get(at..).is_some_and(|rest| rest.starts_with('=')) => at,
@@ -184,17 +186,17 @@ fn hidden_from(line: &str, unparsed: bool) -> usize {
     };
     let (key, value) = line.split_at(equals);
     let key = key.to_lowercase();
-    let secretive = ["secret", "token", "password", "key"].iter().any(|word| key.contains(word));
-    let said = value.trim_start_matches('=').trim_start();
-    let table = said.starts_with('{');
-    // An `@`: what stands before it in a URL may be a password.
-    if secretive
-        || table
+    let is_secret = ["secret", "token", "password", "key"].iter().any(|word| key.contains(word));
+    let text = value.trim_start_matches('=').trim_start();
+    let is_table = text.starts_with('{');
+    // The part of a URL before an `@` may hold a password.
+    if is_secret
+        || is_table
         || value.contains('@')
         || value.contains("\"\"\"")
         || value.contains("'''")
     {
-        return line.len() - said.len();
+        return line.len() - text.len();
     }
     line.len()
 }

@@ -1,17 +1,26 @@
-//! TOML and environment to plain typed values ([`Config`]); every fault with its line and column.
+//! Reads the configuration: TOML and environment become a [`Config`], and every fault is reported
+//! with its line and column.
 //!
-//! `tree` parses and overlays `OFFHOOK_A__B`, `reader` reads typed values, `read` knows the keys (`storage` those of
-//! `[recordings]`, `oidc` those of `[oidc]`), `fault` shows what is wrong without showing secrets. Nothing below `node` reads the configuration: rooms get what they need.
+//! `tree` parses the file and lays the environment over it. `section` reads tables by
+//! declarations of their keys, `forms` has the types of values, and `read` with `accounts`,
+//! `oidc`, `recordings` and `speech` declares the keys. `reference` lists all keys from these
+//! declarations. `fault` shows what is wrong without showing secrets.
+//!
+//! Settings are defined beside the code that uses them; only `node`, `doctor` and `cli` see the
+//! whole configuration.
 
+mod accounts;
 mod fault;
+mod forms;
 mod oidc;
 mod read;
-mod reader;
-mod storage;
+mod recordings;
+mod reference;
+mod section;
+mod speech;
 mod tree;
 mod types;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,60 +28,15 @@ use std::path::{Path, PathBuf};
 use egress::{CustomerUrl, Guard, Refusal};
 use fault::Fault;
 pub use fault::Problem;
-pub use oidc::{Allow, Oidc};
-pub use storage::{Recordings, S3};
-pub use types::{
-    Account, Answer, ApiKey, Cluster, Config, Limits, Listen, Media, Meta, Model, Number,
-    Permissions, Public, Retention, Store, User, Waba, Webhook,
-};
+pub use reference::Reference;
+pub use types::{Cluster, Config, Listen, Media, Public, Recordings, Retention, Store};
 
-impl Config {
-    /// What is not wrong, but hardly meant: URLs of numbers that the node would refuse to ask, whatever a name resolves
-    /// to (R17). A line each, for whoever starts or checks the node; calls meet the refusal at the fetch.
-    pub fn warnings(&self) -> Vec<String> {
-        let insecure = self.answer.allow_insecure;
-        let guard = Guard::new(insecure, Vec::new());
-        let mut warnings = Vec::new();
-        if let Some(oidc) = &self.oidc {
-            warnings.extend(oidc.warnings(self.public.base_url.is_some()));
-        }
-        let mut judge = |key: &str, of: &str, url: &str| {
-            let Err(refusal) = CustomerUrl::parse(url, &guard) else { return };
-            let hint = match refusal {
-                Refusal::Address(_) if !insecure => {
-                    "name a public address; [answer] allow_insecure = true opens private ones for development"
-                }
-                _ => "name another host or port",
-            };
-            warnings
-                .push(format!("`{key}` of {of} would never be asked: could not {refusal}; {hint}"));
-        };
-        for number in &self.numbers {
-            let urls = [
-                ("answer_url", &number.answer_url),
-                ("fallback_url", &number.fallback_url),
-                ("hangup_url", &number.hangup_url),
-                ("webhook_url", &number.webhook_url),
-            ];
-            for (key, url) in urls {
-                if let Some(url) = url {
-                    judge(key, number.number.as_str(), &url.0);
-                }
-            }
-        }
-        for webhook in &self.webhooks {
-            judge("url", &format!("the webhook {}", webhook.name), &webhook.url.0);
-        }
-        warnings
-    }
-}
-
-/// A configuration is a page of text.
+/// Size of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Faults that are told, the first ones: a file that is no configuration at all has one on each line.
-const PROBLEMS_MAX: usize = 50;
-/// So is a secret, at most.
+/// Size of a file that holds a secret.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
+/// Faults that are reported. A file that is not a configuration at all has one on each line.
+const PROBLEMS_MAX: usize = 50;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -84,12 +48,12 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// It was read, and these things are wrong with it.
+    /// The file or the environment has faults.
     #[error("{0}")]
-    Wrong(Problems),
+    Invalid(Problems),
 }
 
-/// Everything that is wrong with a configuration, in the order of the file.
+/// The faults of a configuration, in the order of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -102,21 +66,24 @@ impl fmt::Display for Problems {
     }
 }
 
-/// Says what is wrong with `[speech]`, whose keys another room knows.
+/// Validates `[speech]`; the error names the faulty key.
 pub type SpeechCheck<'a> = &'a dyn Fn(toml::Table) -> Result<(), String>;
 
-/// Where secrets come from (the environment and small files), and who knows of speech.
+/// Where secrets come from, and who validates `[speech]`.
 struct Sources<'a> {
+    /// Reads an environment variable.
     env: &'a dyn Fn(&str) -> Option<String>,
+    /// Reads a small file.
     file: &'a dyn Fn(&str) -> std::io::Result<String>,
     speech: SpeechCheck<'a>,
 }
 
 impl Config {
-    /// Reads a file, lays this process's environment over it, and fetches the secrets that it names.
+    /// Reads a file, lays the environment of this process over it, and fetches the secrets that
+    /// it names.
     ///
     /// # Errors
-    /// The file is not there, or something in it or in the environment is wrong.
+    /// Fails if the file can't be read, or if it or the environment has faults.
     pub fn load(file: &Path, speech: SpeechCheck<'_>) -> Result<Self, ConfigError> {
         let text = read_bounded(file, FILE_BYTES_MAX)
             .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
@@ -124,13 +91,14 @@ impl Config {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         Self::from_parts(&file.display().to_string(), &text, &env, speech)
-            .map_err(ConfigError::Wrong)
+            .map_err(ConfigError::Invalid)
     }
 
-    /// Reads text, with an environment; `name` stands for the file in messages. Secrets' files are read.
+    /// Reads a configuration from text and an environment. `name` stands for the file in
+    /// messages. Files with secrets are read from the disk.
     ///
     /// # Errors
-    /// Everything that is wrong.
+    /// Returns the faults.
     pub fn from_parts(
         name: &str,
         text: &str,
@@ -144,13 +112,11 @@ impl Config {
         };
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let (mut table, mut faults) = tree::parse(text);
-        // What could not be parsed would be missed below: only the parser speaks then.
+        // Keys that could not be parsed would be reported as missing, so only the parser's faults
+        // are shown.
         let config = faults.is_empty().then(|| {
             tree::overlay(&mut table, env, &mut faults);
-            let cx = reader::Context {
-                sources: &sources,
-                faults: RefCell::new(std::mem::take(&mut faults)),
-            };
+            let cx = section::Context::new(&sources, std::mem::take(&mut faults));
             let config = read::config(table, &cx);
             faults = cx.faults.into_inner();
             config
@@ -165,6 +131,46 @@ impl Config {
                 ))
             }
         }
+    }
+
+    /// Settings that are valid and most likely unintended, one line each: URLs of numbers and
+    /// webhooks to which the node would never connect, and risky sign-in settings.
+    pub fn warnings(&self) -> Vec<String> {
+        let insecure = self.answer.allow_insecure;
+        let guard = Guard::new(insecure, Vec::new());
+        let mut warnings = Vec::new();
+        if let Some(oidc) = &self.oidc {
+            warnings.extend(oidc::warnings(oidc, self.public.base_url.is_some()));
+        }
+        let mut check = |key: &str, owner: &str, url: &str| {
+            let Err(refusal) = CustomerUrl::parse(url, &guard) else { return };
+            let hint = match refusal {
+                Refusal::Address(_) if !insecure => {
+                    "use a public address, or set [answer] allow_insecure = true for development"
+                }
+                _ => "use another host or port",
+            };
+            warnings.push(format!(
+                "`{key}` of {owner} will not be requested: could not {refusal}; {hint}"
+            ));
+        };
+        for number in &self.numbers {
+            let urls = [
+                ("answer_url", &number.answer_url),
+                ("fallback_url", &number.fallback_url),
+                ("hangup_url", &number.hangup_url),
+                ("webhook_url", &number.webhook_url),
+            ];
+            for (key, url) in urls {
+                if let Some(url) = url {
+                    check(key, number.number.as_str(), &url.0);
+                }
+            }
+        }
+        for webhook in &self.webhooks {
+            check("url", &format!("the webhook {}", webhook.name), &webhook.url.0);
+        }
+        warnings
     }
 }
 

@@ -1,163 +1,125 @@
-//! `[oidc]`: a provider of OpenID Connect that vouches for people of the console, and whom it may bring.
+//! `[oidc]`: the OpenID Connect provider of the console.
 
 use url::Url;
 
-use super::read::{Names, ROLES, absolute, auth_id, is_kept_secret};
-use super::reader::{Complaint, Context, Section, list, one_of, text};
-use super::tree::Node;
-use model::AuthId;
+use super::accounts::Entries;
+use super::fault::Place;
+use super::forms::{
+    Form, Invalid, ROLES, absolute_url, auth_id, is_confidential, list, not_https, one_of,
+    one_or_many, text, text_if,
+};
+use super::section::{Context, Section};
+use crate::openid::{Allow, ProviderSettings};
 use model::Role;
-use model::Secret;
 
-/// `[oidc]`.
-#[derive(Clone, Debug)]
-pub struct Oidc {
-    /// As the provider names itself, to the letter: its tokens say so.
-    pub issuer: String,
-    pub client_id: String,
-    /// None: the provider knows this client by its redirect URI alone.
-    pub client_secret: Option<Secret>,
-    pub scopes: Vec<String>,
-    /// What the sign-in page calls it.
-    pub name: String,
-    pub allow: Allow,
-    /// Mail domains that new people may come from; empty: any.
-    pub domains: Vec<String>,
-    /// A claim of the token that says what somebody may, dots between the levels.
-    pub role_claim: Option<String>,
-    /// What it says, and the role that is meant; the highest first.
-    pub roles: Vec<(String, Role)>,
-    /// Tokens and codes may go over http.
-    pub insecure: bool,
-}
-
-/// Whom the provider may bring.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Allow {
-    /// People who are users here already, invited or not.
-    Invited,
-    /// Also others: they become users of this account, in this role unless the role claim says another.
-    Anyone { account: AuthId, role: Role },
-}
-
-impl Oidc {
-    /// What is not wrong, but hardly meant.
-    pub(super) fn warnings(&self, base_url: bool) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if !base_url {
-            let why = "[oidc] has people sent back to [public].base_url, which is not set";
-            warnings.push(format!("{why}: set it to the address that they reach the console by"));
-        }
-        if self.allow != Allow::Invited && self.domains.is_empty() {
-            let why = "[oidc] allow = \"anyone\" lets in whomever the provider knows";
-            warnings.push(format!("{why}: name `domains`, unless it knows your own people only"));
-        }
-        warnings
+/// Settings that are valid and most likely unintended.
+pub(super) fn warnings(settings: &ProviderSettings, has_base_url: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !has_base_url {
+        let why = "[oidc] sends people back to [public].base_url, which is not set";
+        warnings.push(format!("{why}: set it to the address of the console"));
     }
-}
-
-/// For a reload, which names what needs a restart; nobody is told whether two secrets are the same.
-impl PartialEq for Oidc {
-    fn eq(&self, other: &Self) -> bool {
-        let secret =
-            |oidc: &Self| oidc.client_secret.as_ref().map(|secret| secret.reveal().to_owned());
-        let names = |oidc: &Self| [oidc.issuer.clone(), oidc.client_id.clone(), oidc.name.clone()];
-        names(self) == names(other)
-            && secret(self) == secret(other)
-            && self.scopes == other.scopes
-            && self.allow == other.allow
-            && self.domains == other.domains
-            && (&self.role_claim, &self.roles) == (&other.role_claim, &other.roles)
+    if settings.allow != Allow::Invited && settings.domains.is_empty() {
+        let why = "[oidc] allow = \"anyone\" admits everybody the provider knows";
+        warnings.push(format!("{why}: set `domains`, unless it knows only your own people"));
     }
+    warnings
 }
 
-#[derive(Clone, Copy)]
-enum Word {
+#[derive(Clone, Copy, PartialEq)]
+enum AllowWord {
     Invited,
     Anyone,
 }
 
-const ALLOW: &[(&str, Word)] = &[("invited", Word::Invited), ("anyone", Word::Anyone)];
+const ALLOW: &[(&str, AllowWord)] =
+    &[("invited", AllowWord::Invited), ("anyone", AllowWord::Anyone)];
 
-pub(super) fn oidc(
+pub(super) fn read(
     mut s: Section<'_>,
     cx: &Context<'_>,
-    names: &mut Names,
+    entries: &mut Entries,
     insecure: bool,
-) -> Option<Oidc> {
-    let issuer =
-        s.need("issuer", "the provider's address, like \"https://login.example.com\"", |n| {
-            issuer(n, insecure)
-        });
-    let client_id = s.need("client_id", "what the provider knows this node by", client_id);
-    let client_secret = s.secret("client_secret");
+) -> Option<ProviderSettings> {
+    let issuer = s
+        .key(
+            "issuer",
+            issuer(insecure),
+            "The provider's issuer identifier, exactly as its tokens name it.",
+        )
+        .required("the provider's address, like \"https://login.example.com\"");
+    let client_id = s
+        .key("client_id", client_id(), "The id that the provider gave this client.")
+        .required("the id that the provider gave this client");
+    let client_secret =
+        s.secret("client_secret", "The client's secret.").absent("a public client").get();
     let scopes = s
-        .get("scopes", list(word))
-        .unwrap_or_else(|| ["openid", "email", "profile"].map(str::to_owned).into());
-    let name = s.text("name").map(|name| name.chars().take(40).collect());
-    let allow = s.placed("allow", one_of(ALLOW));
-    let account = s.placed("account", auth_id);
-    let role = s.placed("role", one_of(ROLES));
-    let domains = s.get("domains", list(domain)).unwrap_or_default();
-    let role_claim = s.placed("role_claim", word);
+        .key("scopes", list("strings", word()), "Scopes to ask for. `openid` is always asked for.")
+        .or(["openid", "email", "profile"].map(str::to_owned).into());
+    let name = s
+        .key("name", text(), "The provider's name on the sign-in button, up to 40 characters.")
+        .absent("the host of `issuer`")
+        .non_empty()
+        .map(|name| name.chars().take(40).collect());
+    let allow = s
+        .key(
+            "allow",
+            one_of(ALLOW),
+            "Who may sign in: only people who are users already, or everybody the provider knows. \
+             New people become users of `account`.",
+        )
+        .default(&AllowWord::Invited)
+        .placed();
+    let account = s
+        .key("account", auth_id(), "With `allow = \"anyone\"`: the account of new people.")
+        .placed();
+    let role =
+        s.key("role", one_of(ROLES), "With `allow = \"anyone\"`: the role of new people.").placed();
+    let domains = s
+        .key(
+            "domains",
+            list("mail domains", domain()),
+            "With `allow = \"anyone\"`: mail domains that new people may have. An empty list \
+             allows every domain.",
+        )
+        .or(Vec::new());
+    let role_claim = s
+        .key(
+            "role_claim",
+            word(),
+            "The claim of the identity token that gives a person's role, a string or a list. Dots \
+             separate the levels of a nested claim.",
+        )
+        .absent("people keep the role that they have here")
+        .placed();
     let has_roles = s.has("roles");
-    let mut inner = s.section("roles");
-    let mut roles = Vec::new();
-    for (key, role) in [("owner", Role::Owner), ("admin", Role::Admin), ("agent", Role::Agent)] {
-        let said = inner.get(key, one_or_many).unwrap_or_default();
-        roles.extend(said.into_iter().map(|said| (said, role)));
-    }
-    inner.finish();
+    let roles = roles(s.table(
+        "roles",
+        "table: `owner`, `admin`, `agent`, each a string or a list",
+        "Values of `role_claim` that stand for each role. The highest role counts.",
+    ));
     let at = s.at.clone();
     s.finish();
     match &role_claim {
         Some((_, at)) if roles.is_empty() => {
-            cx.fault(
-                at.clone(),
-                "`role_claim` without `roles`",
-                "roles = { admin = [\"what the claim says\"] }",
-            );
+            let hint = "roles = { admin = [\"a value of the claim\"] }";
+            cx.fault(at.clone(), "`role_claim` needs `roles`", hint);
         }
         None if has_roles => {
-            cx.fault(
-                at.clone(),
-                "`roles` without `role_claim`",
-                "role_claim = \"groups\", or the claim that says them",
-            );
+            let hint = "role_claim = \"groups\", or another claim that names roles";
+            cx.fault(at.clone(), "`roles` needs `role_claim`", hint);
         }
         Some(_) | None => {}
     }
-    let allow = match allow {
-        Some((Word::Anyone, at)) => {
-            if account.is_none() || role.is_none() {
-                let hint = "account = \"MA…\" and role = \"agent\": whose users new people become, and what they may";
-                cx.fault(at, "`allow` = \"anyone\" needs `account` and `role`", hint);
-            }
-            let account = account.map(|(id, at)| names.account(id, at));
-            Allow::Anyone { account: account?, role: role?.0 }
-        }
-        Some((Word::Invited, _)) | None => {
-            for (key, at) in
-                [("account", account.map(|(_, at)| at)), ("role", role.map(|(_, at)| at))]
-            {
-                let Some(at) = at else { continue };
-                cx.fault(
-                    at,
-                    format!("`{key}` is only for new people"),
-                    "allow = \"anyone\" lets them in",
-                );
-            }
-            Allow::Invited
-        }
-    };
+    let allow = allowed(cx, entries, allow, account, role);
     let (issuer, url) = issuer?.0;
-    Some(Oidc {
+    Some(ProviderSettings {
         name: name.unwrap_or_else(|| url.host_str().unwrap_or_default().to_owned()),
         issuer,
         client_id: client_id?.0,
         client_secret,
         scopes,
-        allow,
+        allow: allow?,
         domains,
         role_claim: role_claim.map(|(claim, _)| claim),
         roles,
@@ -165,56 +127,96 @@ pub(super) fn oidc(
     })
 }
 
-/// Kept as written: a token's `iss` is compared with it.
-fn issuer(node: &Node, insecure: bool) -> Result<(String, Url), Complaint> {
-    let (said, url) = absolute(node)?;
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(Complaint::new(
-            "has a query or a fragment",
-            "as the provider's own pages name it",
-        ));
+fn roles(mut s: Section<'_>) -> Vec<(String, Role)> {
+    let mut roles = Vec::new();
+    for (key, role) in [("owner", Role::Owner), ("admin", Role::Admin), ("agent", Role::Agent)] {
+        let values = s.key(key, one_or_many(), "").get().unwrap_or_default();
+        roles.extend(values.into_iter().map(|value| (value, role)));
     }
-    if !is_kept_secret(&url) && !insecure {
-        return Err(Complaint::new(
-            "is http",
-            "https, or [answer] allow_insecure = true for development",
-        ));
-    }
-    Ok((said, url))
+    s.finish();
+    roles
 }
 
-fn client_id(node: &Node) -> Result<String, Complaint> {
-    let id = text(node)?;
-    // RFC 6749 appendix A.1: blanks too.
-    let fits = (1..=255).contains(&id.len()) && id.bytes().all(|b| (b' '..=b'~').contains(&b));
-    if fits { Ok(id) } else { Err(Complaint::new("is no client's id", "as the provider shows it")) }
-}
+type Placed<T> = Option<(T, Place)>;
 
-/// A word of ASCII, as scopes and claims are.
-fn word(node: &Node) -> Result<String, Complaint> {
-    let said = text(node)?;
-    let fits = (1..=100).contains(&said.len())
-        && said.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
-    if fits {
-        Ok(said)
-    } else {
-        Err(Complaint::new(format!("has \"{said}\""), "a word without blanks"))
-    }
-}
-
-fn domain(node: &Node) -> Result<String, Complaint> {
-    let said = text(node)?.to_ascii_lowercase();
-    let fits = (1..=253).contains(&said.len())
-        && said.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
-        && !said.starts_with('.');
-    if fits {
-        Ok(said)
-    } else {
-        Err(Complaint::new("has what is no mail domain", "like \"example.com\", without an @"))
+fn allowed(
+    cx: &Context<'_>,
+    entries: &mut Entries,
+    allow: Placed<AllowWord>,
+    account: Placed<model::AuthId>,
+    role: Placed<Role>,
+) -> Option<Allow> {
+    match allow {
+        Some((AllowWord::Anyone, at)) => {
+            if account.is_none() || role.is_none() {
+                let hint =
+                    "account = \"MA…\" and role = \"agent\": the account and role of new people";
+                cx.fault(at, "`allow` = \"anyone\" needs `account` and `role`", hint);
+            }
+            let account = account.map(|(id, at)| entries.account(id, at));
+            Some(Allow::Anyone { account: account?, role: role?.0 })
+        }
+        Some((AllowWord::Invited, _)) | None => {
+            let (account, role) = (account.map(|(_, at)| at), role.map(|(_, at)| at));
+            for (key, at) in [("account", account), ("role", role)] {
+                let Some(at) = at else { continue };
+                let message = format!("`{key}` applies only to new people");
+                cx.fault(at, message, "set allow = \"anyone\" to admit them");
+            }
+            Some(Allow::Invited)
+        }
     }
 }
 
-/// One value, or several.
-fn one_or_many(node: &Node) -> Result<Vec<String>, Complaint> {
-    text(node).map(|one| vec![one]).or_else(|_| list(text)(node))
+/// Kept as written, because the `iss` of tokens is compared with it.
+fn issuer(insecure: bool) -> Form<'static, (String, Url)> {
+    let read = move |node: &_| {
+        let (given, url) = absolute_url(node)?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(Invalid::new(
+                "has a query or a fragment",
+                "write it as the provider's own pages name it",
+            ));
+        }
+        if !is_confidential(&url) && !insecure {
+            return Err(not_https());
+        }
+        Ok((given, url))
+    };
+    Form::new("URL", read, |(given, _)| format!("\"{given}\""))
+}
+
+fn client_id() -> Form<'static, String> {
+    // RFC 6749 appendix A.1 allows spaces.
+    let fits =
+        |id: &str| (1..=255).contains(&id.len()) && id.bytes().all(|b| (b' '..=b'~').contains(&b));
+    text_if("string", fits, |_| Invalid::new("is not a client id", "as the provider shows it"))
+}
+
+/// A scope or a claim: ASCII without spaces.
+fn word() -> Form<'static, String> {
+    let fits = |word: &str| {
+        (1..=100).contains(&word.len())
+            && word.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
+    };
+    text_if("string", fits, |word| {
+        Invalid::new(format!("has \"{word}\""), "use ASCII characters without spaces")
+    })
+}
+
+fn domain() -> Form<'static, String> {
+    let fits = |domain: &str| {
+        (1..=253).contains(&domain.len())
+            && domain.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
+            && !domain.starts_with('.')
+    };
+    let form = text_if("mail domain", fits, |domain| {
+        let message = format!("has \"{domain}\", which is not a mail domain");
+        Invalid::new(message, "like \"example.com\", without an @")
+    });
+    Form::new(
+        "mail domain",
+        move |node| form.read(node).map(|domain| domain.to_ascii_lowercase()),
+        |domain| format!("\"{domain}\""),
+    )
 }

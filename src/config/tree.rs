@@ -1,5 +1,5 @@
-//! A configuration as a tree in which every key and value knows where it stands, and the overlay of the
-//! environment on it. Knows nothing of which keys there are.
+//! A configuration as a tree in which every key and value carries its place, and the overlay of
+//! the environment. This module does not know which keys exist.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, Place};
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) at: Place,
@@ -23,14 +23,15 @@ pub(super) enum Value {
     Bool(bool),
     List(Vec<Node>),
     Table(Table),
-    /// A date, or a number that is none.
+    /// A date, or a number out of range.
     Other,
 }
 
-/// Keys in order, each with its own place.
+/// Keys in order, each with its place.
 pub(super) type Table = BTreeMap<String, (Place, Node)>;
 
 impl Value {
+    /// What the value is, for messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",
@@ -44,7 +45,7 @@ impl Value {
     }
 }
 
-/// Parses TOML, as much of it as can be.
+/// Parses TOML. Faults do not keep the rest of the file from being parsed.
 pub(super) fn parse(text: &str) -> (Table, Vec<Fault>) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let faults = errors
@@ -54,7 +55,7 @@ pub(super) fn parse(text: &str) -> (Table, Vec<Fault>) {
     (table_of(table.into_inner(), &Place::Span), faults)
 }
 
-/// `place`: where something in these bytes of the text stands.
+/// Converts a table. `place` gives the place of a range of bytes.
 fn table_of(table: DeTable<'_>, place: &dyn Fn(Range<usize>) -> Place) -> Table {
     table
         .into_iter()
@@ -88,9 +89,10 @@ fn node_of(span: Range<usize>, value: DeValue<'_>, place: &dyn Fn(Range<usize>) 
     Node { at: place(span), value }
 }
 
-/// Lays `OFFHOOK_A__B=text` over the tree: two underscores descend, names are lower-cased. Variables without two
-/// underscores are none of ours (`{ env = "OFFHOOK_API_KEY" }` uses such). An entry of `[[account]]` and its like
-/// is reached by its index, `OFFHOOK_ACCOUNT__0__CPS`, if the file has it.
+/// Lays `OFFHOOK_A__B=text` over the tree. Two underscores lead into a table, and names are
+/// lower-cased. Variables without two underscores are ignored, so that
+/// `{ env = "OFFHOOK_API_KEY" }` can use such names. An entry of a list such as `[[account]]` is
+/// reached by its index, `OFFHOOK_ACCOUNT__0__CPS`, if the file has it.
 pub(super) fn overlay(root: &mut Table, env: &BTreeMap<String, String>, faults: &mut Vec<Fault>) {
     for (name, text) in env {
         let Some(path) = name.strip_prefix("OFFHOOK_").filter(|p| p.contains("__")) else {
@@ -101,8 +103,8 @@ pub(super) fn overlay(root: &mut Table, env: &BTreeMap<String, String>, faults: 
         if path.iter().any(String::is_empty) {
             faults.push(Fault::new(
                 at,
-                "names no key",
-                "OFFHOOK_META__APP_SECRET stands for [meta] app_secret",
+                "does not name a key",
+                "OFFHOOK_META__APP_SECRET sets app_secret in [meta]",
             ));
         } else if let Err(fault) = set(root, &path, &at, text) {
             faults.push(fault);
@@ -118,7 +120,7 @@ fn set(table: &mut Table, path: &[String], at: &Place, text: &str) -> Result<(),
         table.insert(key.clone(), (at.clone(), leaf));
         return Ok(());
     }
-    // What else is missing in a section that only the environment begins is missing in the file.
+    // In a section that only the environment has, missing keys are reported for the file.
     let empty = || (at.clone(), Node { at: Place::File, value: Value::Table(Table::new()) });
     let (_, node) = table.entry(key.clone()).or_insert_with(empty);
     if let (Value::List(items), Some((index, rest))) = (&mut node.value, rest.split_first()) {
@@ -128,12 +130,15 @@ fn set(table: &mut Table, path: &[String], at: &Place, text: &str) -> Result<(),
             Some(Value::Table(entry)) if !rest.is_empty() => set(entry, rest, at, text),
             _ => Err(Fault::new(
                 at.clone(),
-                format!("reaches no entry of [[{key}]]: the file has {count}, counted from 0"),
+                format!(
+                    "does not reach an entry of [[{key}]]: the file has {count}, counted from 0"
+                ),
                 format!("put it into the file, or use OFFHOOK_{}__0__KEY", key.to_uppercase()),
             )),
         };
     }
-    // A plain value in the file gives way to a table: `app_secret = "…"` and OFFHOOK_META__APP_SECRET__FILE.
+    // A table replaces a plain value of the file: OFFHOOK_META__APP_SECRET__FILE overrides
+    // `app_secret = "…"`.
     if !matches!(node.value, Value::Table(_)) {
         *node = empty().1;
     }
@@ -143,8 +148,8 @@ fn set(table: &mut Table, path: &[String], at: &Place, text: &str) -> Result<(),
     }
 }
 
-/// A variable's text that is written as the file has it: `{ env = "NAME" }`, or a list in which such stand. Other lists are
-/// text, which whoever wants one takes apart.
+/// The value of a variable that is written in TOML: a table such as `{ env = "NAME" }`, or a list
+/// with tables. Other lists stay text, which the key's reader splits.
 fn inline(text: &str, at: &Place) -> Option<Value> {
     if !text.trim_start().starts_with(['{', '[']) {
         return None;
@@ -159,8 +164,8 @@ fn inline(text: &str, at: &Place) -> Option<Value> {
     (is_table(&value) || holds_table).then_some(value)
 }
 
-/// The tree as serde's TOML, for a section whose keys another room knows. Text from the environment is read as
-/// a value where it is one: `7`, `true`, `["a"]`.
+/// The tree as a TOML value, for a section that another crate reads. Text from the environment
+/// becomes a number, boolean or list if it is one: `7`, `true`, `["a"]`.
 pub(super) fn to_toml(node: &Node) -> toml::Value {
     match &node.value {
         Value::Text(text) if matches!(node.at, Place::Env(_)) => format!("v = {text}")

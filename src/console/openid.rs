@@ -13,8 +13,7 @@ use super::form::Form;
 use super::page::{Page, respond};
 use super::{App, Console, sign_in};
 use crate::api::session;
-use crate::config::Allow;
-use crate::openid::{AT_MOST, Flow, OpenIdError, Provider, Returned};
+use crate::openid::{AT_MOST, Allow, Flow, OpenIdError, Provider, Returned};
 use crate::people::{Newcomers, NotWelcome, Rules, Token};
 
 /// The cookie of a way there and back.
@@ -117,21 +116,22 @@ async fn arrive(
     returned: Returned<'_>,
 ) -> Result<Token, No> {
     let claims = provider.finish(flow, returned).await?;
-    let (oidc, api) = (provider.oidc(), console.desk.api());
-    let newcomers = match &oidc.allow {
+    let (settings, api) = (provider.settings(), console.desk.api());
+    let newcomers = match &settings.allow {
         Allow::Invited => None,
         Allow::Anyone { account, role } => {
             let main_account = api.keeper.book().main_of(account).clone();
             Some(Newcomers { account: account.clone(), main_account, role: *role })
         }
     };
-    let rules = Rules { newcomers, domains: &oidc.domains, has_roles: oidc.role_claim.is_some() };
+    let rules =
+        Rules { newcomers, domains: &settings.domains, has_roles: settings.role_claim.is_some() };
     Ok(api.people.arrive(&claims, &rules).await?)
 }
 
 /// The sign-in page, with the reason in words.
 fn refused(console: &Console, taste: Taste, provider: &Provider, to: &str, no: &No) -> Response {
-    let (lang, name) = (taste.lang, provider.oidc().name.as_str());
+    let (lang, name) = (taste.lang, provider.settings().name.as_str());
     let (status, text) = match no {
         No::Provider(
             OpenIdError::Unreachable { .. } | OpenIdError::Document { .. } | OpenIdError::Away(_),

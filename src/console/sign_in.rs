@@ -57,8 +57,11 @@ pub(super) fn form(
     let (guest, password) = console.guest.clone().unwrap_or_default();
     let is_guest = !guest.is_empty();
     let name = if name.is_empty() { guest } else { name.to_owned() };
-    let provider =
-        console.provider.as_ref().map(|provider| provider.oidc().name.clone()).unwrap_or_default();
+    let provider = console
+        .provider
+        .as_ref()
+        .map(|provider| provider.settings().name.clone())
+        .unwrap_or_default();
     let to = back(to).to_owned();
     respond(status, &SignIn { page, provider, to, name, password, wrong, guest: is_guest })
 }

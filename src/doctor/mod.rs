@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::admission::book::Book;
 use crate::answer::{Dice, Fetcher};
 use crate::config::Config;
+use crate::inbox::WebhookSettings;
 use crate::meta::{Graph, GraphConfig};
 use egress::{Egress, EgressConfig, Guard};
 use model::Clock;
@@ -130,7 +131,7 @@ impl Doctor {
         let strict = Egress::new(EgressConfig::new(guard)).map_err(tls)?;
         let fetcher = Fetcher::new(strict, clock.clone(), Dice::system());
         let (settings, missed, store) = settings(&config).await;
-        let (book, ..) = Book::read(&config, settings, clock.wall());
+        let (book, ..) = Book::read(config.admission(), settings, clock.wall());
         let simulated = is_loopback(&config.meta.graph_url);
         Ok(Self { config, book, store, missed, graph, egress, fetcher, clock, simulated })
     }
@@ -162,7 +163,7 @@ async fn settings(config: &Config) -> (Vec<Setting>, Vec<WebhookUse>, Result<(),
         let archive = Archive::open(at).await?;
         let settings =
             archive.settings(config.store.secret_key.as_ref(), &config.store.data_dir).await?;
-        let named: Vec<_> = config.webhooks.iter().map(crate::config::Webhook::id).collect();
+        let named: Vec<_> = config.webhooks.iter().map(WebhookSettings::id).collect();
         // A store that an earlier version made may not know of webhooks yet.
         Ok::<_, StoreError>((settings, archive.webhooks_missed(&named).await.unwrap_or_default()))
     };

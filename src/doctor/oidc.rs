@@ -47,6 +47,6 @@ impl Doctor {
                 )
             }
         };
-        Some(line.of(provider.oidc().issuer.clone()))
+        Some(line.of(provider.settings().issuer.clone()))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Inbox;
+use super::{Inbox, WebhookSettings};
 use model::E164;
 use store::StoreError;
 
@@ -41,10 +41,10 @@ impl Inbox {
     /// The store's.
     pub async fn dropped(
         &self,
-        file: &[crate::config::Webhook],
+        file: &[WebhookSettings],
         stays: impl Fn(&E164) -> bool,
     ) -> Result<Vec<Dropped>, StoreError> {
-        let kept: BTreeSet<_> = file.iter().map(crate::config::Webhook::id).collect();
+        let kept: BTreeSet<_> = file.iter().map(WebhookSettings::id).collect();
         let now = self.parts().directory.mail().webhooks();
         let goes = now.values().filter(|webhook| webhook.in_file && !kept.contains(&webhook.id));
         let goes: BTreeMap<_, _> = goes.map(|webhook| (webhook.id, webhook.name.clone())).collect();

@@ -15,6 +15,7 @@ mod incoming;
 mod media;
 mod routing;
 mod sending;
+mod settings;
 mod tenure;
 mod undelivered;
 pub mod words;
@@ -46,6 +47,7 @@ pub use incoming::{Full, Sender, StatusTold, Stored, UserMessage};
 pub use media::{MediaFile, Shelf};
 pub use routing::{NotRouted, WebhookOrder};
 pub use sending::{NotSent, Outgoing, WINDOW};
+pub use settings::WebhookSettings;
 
 /// Turns that wait for their agents at most; a further one is owed in the store, and answered later.
 const TURNS: usize = 4_096;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Inbox;
 use super::incoming::came_ids;
+use super::{Inbox, WebhookSettings};
 use crate::admission::{NumberEntry, Webhook, Webhooks};
 use crate::feed::What;
 use model::Secret;
@@ -63,7 +63,7 @@ impl Inbox {
     ///
     /// # Errors
     /// The store's.
-    pub async fn open(&self, file: &[crate::config::Webhook]) -> Result<(), StoreError> {
+    pub async fn open(&self, file: &[WebhookSettings]) -> Result<(), StoreError> {
         let parts = self.parts();
         self.count_files().await;
         let routings = parts.store.numbers().routings().await?;
@@ -85,7 +85,7 @@ impl Inbox {
     }
 
     /// The configuration's webhooks are these from now on.
-    pub fn reload(&self, file: &[crate::config::Webhook]) {
+    pub fn reload(&self, file: &[WebhookSettings]) {
         let named: Webhooks =
             file.iter().map(of_file).map(|webhook| (webhook.id, Arc::new(webhook))).collect();
         self.parts().directory.mail().change_webhooks(|all| {
@@ -703,7 +703,7 @@ fn row_of(webhook: &Webhook) -> WebhookRow {
     }
 }
 
-fn of_file(webhook: &crate::config::Webhook) -> Webhook {
+fn of_file(webhook: &WebhookSettings) -> Webhook {
     let secrets: Vec<Secret> =
         std::iter::once(&webhook.secret).chain(&webhook.secret_previous).cloned().collect();
     Webhook {

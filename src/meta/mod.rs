@@ -11,6 +11,7 @@ pub mod numbers;
 pub mod permissions;
 mod question;
 mod retry;
+mod settings;
 mod status_label;
 mod types;
 mod upload;
@@ -19,6 +20,7 @@ pub use asking::{Asking, Next};
 pub use error::{Again, Trouble, Verdict, classify, code, is_alarm, is_token_refused};
 pub use graph::{About, ActionRequest, Answered, Graph, GraphConfig, SetupError, TokenEar, Try};
 pub use retry::{Budget, Fault, Policy};
+pub use settings::MetaSettings;
 pub use types::{
     Action, CallAnswer, CallId, CallRequest, ErrorBody, ErrorData, ErrorDetail, SdpType, Session,
     call_named, callback_data,

@@ -18,6 +18,7 @@ use super::reload::{Knobs, Loader, Parts, Reloader};
 use super::{Node, StartError, news, routes};
 use crate::admission::book::Keeper;
 use crate::admission::permission::Consents;
+use crate::admission::settings::NumberSettings;
 use crate::admission::{Directory, Gate, Pressure};
 use crate::agents::{Agents, AgentsParts, VoiceAgents, answer_messages};
 use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
@@ -33,7 +34,7 @@ use crate::call::{
     CallSettings, Dialer, Outbox, OutboxLimits, PermissionDesk, Recordings, RecordingsConfig,
     Registry, RejectThread, Services, farewell, orphan,
 };
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::console::{self, Console, DRAFT_PATH, Drafts, Samples, SignUpWindow};
 use crate::erasure::{Eraser, ErasureParts};
 use crate::feed::Feed;
@@ -44,7 +45,7 @@ use crate::numbers::{self, Numbers};
 use crate::objects::Bucket;
 use crate::observe::{self, Metrics};
 use crate::openid::Provider;
-use crate::people::People;
+use crate::people::{People, UserSettings};
 use crate::phone::PhoneDoor;
 use crate::stream::Streams;
 use crate::webhook::{self, CallKey, Door, DoorConfig};
@@ -121,7 +122,9 @@ impl Node {
         let hold = Hold::acquire(&config.store.database, &node_id).await?;
         let store = Store::open_with(config.store.database.clone(), kept, health.clone()).await?;
         let directory = Arc::new(Directory::new(config.limits.default_cps));
-        let keeper = Keeper::open(store.clone(), directory.clone(), &config, clock.wall()).await?;
+        let keeper =
+            Keeper::open(store.clone(), directory.clone(), config.admission(), clock.wall())
+                .await?;
         let gate = Arc::new(Gate::new(directory.clone(), clock.now()));
         let media = media(&config, &clock)?;
         let guard = Guard::new(config.answer.allow_insecure, vec![public, admin]);
@@ -616,7 +619,7 @@ async fn forget_blank(
 
 /// The person of `offhook dev`, whose password everybody knows.
 fn guest(config: &Config) -> Option<(String, String)> {
-    let known = |user: &&config::User| {
+    let known = |user: &&UserSettings| {
         user.name == world::PERSON && user.password.reveal() == world::PASSWORD
     };
     config.users.iter().find(known).map(|user| (user.name.clone(), world::PASSWORD.to_owned()))
@@ -624,7 +627,7 @@ fn guest(config: &Config) -> Option<(String, String)> {
 
 /// The number whose answer URL is the playground's document, of a node that has one.
 fn simulated_drafts(config: &Config) -> Option<Drafts> {
-    let is_draft = |number: &&config::Number| {
+    let is_draft = |number: &&NumberSettings| {
         number.answer_url.as_ref().is_some_and(|url| url.0.ends_with(DRAFT_PATH))
     };
     config.numbers.iter().find(is_draft).map(|number| Drafts { number: number.number.to_string() })

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::drain::EndTimes;
 use super::{Node, StartError};
+use crate::admission::settings::{AccountSettings, ApiKey, NumberSettings, WabaSettings};
 use crate::config::{self, Config};
+use crate::people::UserSettings;
 use model::Clock;
 use model::Secret;
 use model::{E164, Method};
@@ -250,9 +252,9 @@ fn playground() -> SimNumber {
 }
 
 /// That number as the node has it: as the demo's, but for its document.
-fn playground_of(config: &Config, document: &str) -> Option<config::Number> {
+fn playground_of(config: &Config, document: &str) -> Option<NumberSettings> {
     let demo = config.numbers.first()?;
-    Some(config::Number {
+    Some(NumberSettings {
         number: E164::parse(world::PLAYGROUND).ok()?,
         phone_number_id: world::PLAYGROUND_ID.into(),
         alias: "Playground".to_owned(),
@@ -289,27 +291,27 @@ fn configuration(
     config.limits.drain_seconds = 2;
     // The simulated Meta minds who allowed to be called.
     config.permissions.enforce = false;
-    config.accounts.push(config::Account {
+    config.accounts.push(AccountSettings {
         auth_id: world::ACCOUNT.into(),
         auth_token: secret(world::AUTH_TOKEN),
         auth_token_previous: None,
         cps: None,
-        api_keys: vec![config::ApiKey { key: secret(world::API_KEY), role: model::Role::Owner }],
+        api_keys: vec![ApiKey { key: secret(world::API_KEY), role: model::Role::Owner }],
         parent: None,
     });
-    config.users.push(config::User {
+    config.users.push(UserSettings {
         name: world::PERSON.to_owned(),
         password: secret(world::PASSWORD),
         account: world::ACCOUNT.into(),
         role: model::Role::Owner,
     });
-    config.wabas.push(config::Waba {
+    config.wabas.push(WabaSettings {
         id: world::WABA.into(),
         account: world::ACCOUNT.into(),
         access_token: None,
     });
     if let Ok(number) = E164::parse(number) {
-        config.numbers.push(config::Number {
+        config.numbers.push(NumberSettings {
             number,
             phone_number_id: world::PHONE_NUMBER_ID.into(),
             waba: world::WABA.into(),

@@ -23,7 +23,6 @@ use crate::people::People;
 use crate::webhook::DoorConfig;
 use model::Clock;
 use model::E164;
-use model::Secret;
 
 /// Reads the configuration anew; the command line knows from where.
 pub type Loader = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
@@ -132,7 +131,7 @@ impl Reloader {
                     "",
                 )])
             }
-            Err(ConfigError::Wrong(problems)) => {
+            Err(ConfigError::Invalid(problems)) => {
                 for problem in &problems.0 {
                     warn!(%problem, "configuration not reloaded: nothing has changed");
                 }
@@ -223,7 +222,7 @@ impl Inner {
             }
             return refused(findings);
         }
-        if let Err(e) = parts.keeper.reload(config, parts.clock.wall()) {
+        if let Err(e) = parts.keeper.reload(config.admission(), parts.clock.wall()) {
             warn!(error = %e, "configuration not reloaded: nothing has changed");
             return refused(vec![Finding::new(None, format!("could not {e}"), "")]);
         }
@@ -238,7 +237,7 @@ impl Inner {
         }
         parts.knobs.set(config);
         self.shared.store(is_shared(config), Ordering::Relaxed);
-        let needs_restart = fixed(&self.started, config);
+        let needs_restart = config.needs_restart(&self.started);
         let reloaded = Reloaded {
             accounts: config.accounts.len(),
             wabas: config.wabas.len(),
@@ -255,68 +254,5 @@ impl Inner {
             warn!(keys = reloaded.needs_restart.join(", "), "these changed and need a restart");
         }
         Reload::Done(reloaded)
-    }
-}
-
-/// Keys that differ from what the node was started with and can't change while it runs.
-fn fixed(was: &Config, is: &Config) -> Vec<&'static str> {
-    let changed = [
-        ("listen.public", was.listen.public != is.listen.public),
-        ("listen.trusted_proxies", was.listen.trusted_proxies != is.listen.trusted_proxies),
-        ("listen.admin", was.listen.admin != is.listen.admin),
-        ("listen.media", was.listen.media != is.listen.media),
-        ("listen.media_ports", was.listen.media_ports != is.listen.media_ports),
-        ("public.base_url", was.public.base_url != is.public.base_url),
-        ("public.media_ips", was.public.media_ips != is.public.media_ips),
-        ("meta.graph_url", was.meta.graph_url != is.meta.graph_url),
-        ("store.url", !was.store.database.is(&is.store.database)),
-        ("store.data_dir", was.store.data_dir != is.store.data_dir),
-        ("store.secret_key", !is_same(was.store.secret_key.as_ref(), is.store.secret_key.as_ref())),
-        ("cluster", was.cluster != is.cluster),
-        ("answer.allow_insecure", was.answer.allow_insecure != is.answer.allow_insecure),
-        ("recordings", was.recordings.s3 != is.recordings.s3),
-        ("speech", was.speech != is.speech),
-        ("model", was.model != is.model),
-        ("oidc", was.oidc != is.oidc),
-    ];
-    changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
-}
-
-fn is_same(was: Option<&Secret>, is: Option<&Secret>) -> bool {
-    was.map(Secret::reveal) == is.map(Secret::reveal)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::fixed;
-    use crate::config::Config;
-    use model::Secret;
-
-    #[test]
-    fn what_needs_a_restart_is_named_and_nothing_else() {
-        let was = Config::with(Secret::new("a"), Secret::new("b"));
-        let mut is = Config::with(Secret::new("new"), Secret::new("new"));
-        is.limits.calls_per_number = 1;
-        is.limits.default_cps = 1;
-        is.answer.timeout_ms = 1;
-        is.media.accept_wait_ms = 0;
-        assert_eq!(fixed(&was, &is), [""; 0]);
-        is.listen.admin.set_port(1);
-        is.listen.media_ports = 1;
-        is.store.database = store::Database::File("elsewhere.db".into());
-        is.store.secret_key = Some(Secret::new("another"));
-        is.answer.allow_insecure = true;
-        is.speech.insert("provider".to_owned(), "espeak".into());
-        assert_eq!(
-            fixed(&was, &is),
-            [
-                "listen.admin",
-                "listen.media_ports",
-                "store.url",
-                "store.secret_key",
-                "answer.allow_insecure",
-                "speech"
-            ]
-        );
     }
 }

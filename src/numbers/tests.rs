@@ -13,7 +13,7 @@ use model::Secret;
 use model::Timestamp;
 
 fn book() -> Book {
-    Book::of_file(&Config::with(Secret::new("a"), Secret::new("b")))
+    Book::of_file(Config::with(Secret::new("a"), Secret::new("b")).admission())
 }
 
 fn some(text: &str) -> Option<Option<String>> {

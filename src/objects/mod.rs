@@ -4,6 +4,7 @@
 //! the bucket. A file is one `PUT`, streamed from the disk: what is cut off leaves no object. Nothing is tried twice here, and
 //! nothing is known of recordings: `call::recordings` has both.
 
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +25,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::config::S3;
+pub use settings::S3Settings;
+
 use egress::{DirectClient, direct_client, error_chain};
 use model::Clock;
 
@@ -87,7 +89,7 @@ impl Bucket {
     ///
     /// # Errors
     /// The endpoint and the bucket's name make no address, or the system's certificate authorities.
-    pub fn new(config: &S3, clock: Clock) -> Result<Self, BucketError> {
+    pub fn new(config: &S3Settings, clock: Clock) -> Result<Self, BucketError> {
         let style = if config.path_style { UrlStyle::Path } else { UrlStyle::VirtualHost };
         let (name, region) = (config.bucket.clone(), config.region.clone());
         let bucket = Named::new(config.endpoint.clone(), style, name, region)

@@ -6,8 +6,8 @@ use super::*;
 use model::Secret;
 use model::Timestamp;
 
-fn config(path_style: bool) -> S3 {
-    S3 {
+fn config(path_style: bool) -> S3Settings {
+    S3Settings {
         endpoint: "https://s3.amazonaws.com".parse().unwrap(),
         region: "us-east-1".to_owned(),
         bucket: "examplebucket".to_owned(),

@@ -7,6 +7,7 @@
 
 mod flow;
 mod provider;
+mod settings;
 mod token;
 
 use std::sync::Arc;
@@ -15,9 +16,9 @@ use tokio::sync::{Mutex, Semaphore};
 use url::Url;
 
 pub use flow::{AT_MOST, Flow};
+pub use settings::{Allow, ProviderSettings};
 pub use token::{Claims, TokenFault};
 
-use crate::config::Oidc;
 use egress::{DirectClient, direct_client};
 use model::Clock;
 use provider::{Known, Seen};
@@ -69,7 +70,7 @@ pub struct Returned<'a> {
 pub struct Provider(Arc<Inner>);
 
 struct Inner {
-    oidc: Oidc,
+    settings: ProviderSettings,
     /// Where it sends people back to.
     redirect: String,
     http: DirectClient<http_body_util::Full<bytes::Bytes>>,
@@ -84,16 +85,20 @@ impl Provider {
     ///
     /// # Errors
     /// The TLS library refuses its own defaults.
-    pub fn new(oidc: Oidc, base_url: &str, clock: Clock) -> Result<Self, rustls::Error> {
+    pub fn new(
+        settings: ProviderSettings,
+        base_url: &str,
+        clock: Clock,
+    ) -> Result<Self, rustls::Error> {
         let redirect = format!("{}{BACK}", base_url.trim_end_matches('/'));
         let http = direct_client(provider::CONNECT)?;
         let (turns, seen) = (Semaphore::new(AT_ONCE), Mutex::default());
-        Ok(Self(Arc::new(Inner { oidc, redirect, http, clock, turns, seen })))
+        Ok(Self(Arc::new(Inner { settings, redirect, http, clock, turns, seen })))
     }
 
     /// What is set of it.
-    pub fn oidc(&self) -> &Oidc {
-        &self.0.oidc
+    pub fn settings(&self) -> &ProviderSettings {
+        &self.0.settings
     }
 
     /// Where it sends people back to: what must be registered there.
@@ -110,7 +115,7 @@ impl Provider {
         let mut way = inner.known().await?.authorization.clone();
         way.query_pairs_mut()
             .append_pair("response_type", "code")
-            .append_pair("client_id", &inner.oidc.client_id)
+            .append_pair("client_id", &inner.settings.client_id)
             .append_pair("redirect_uri", &inner.redirect)
             .append_pair("scope", &inner.scope())
             .append_pair("state", &flow.state())
@@ -129,7 +134,7 @@ impl Provider {
         if !flow.is_state(returned.state) {
             return Err(OpenIdError::State);
         }
-        if !returned.issuer.is_empty() && returned.issuer != inner.oidc.issuer {
+        if !returned.issuer.is_empty() && returned.issuer != inner.settings.issuer {
             return Err(TokenFault::Issuer.into());
         }
         if !returned.error.is_empty() || returned.code.is_empty() {
@@ -140,7 +145,7 @@ impl Provider {
         let now = inner.clock.wall();
         let known = inner.known().await?;
         let verify = |known: &Known| {
-            token::verify(&tokens.id_token, &known.keys, &inner.oidc, &flow.nonce(), now)
+            token::verify(&tokens.id_token, &known.keys, &inner.settings, &flow.nonce(), now)
         };
         let mut claims = match verify(&known) {
             // Keys are changed now and then: perhaps it is one that was published since.
@@ -150,7 +155,7 @@ impl Provider {
         if !claims.contains_key("email") {
             inner.more(&tokens, &mut claims).await?;
         }
-        Ok(Claims::of(&claims, &inner.oidc))
+        Ok(Claims::of(&claims, &inner.settings))
     }
 
     /// How many keys the provider publishes, if all that a sign-in asks of it answers.
@@ -168,11 +173,11 @@ mod tests;
 /// What tests here begin with.
 #[cfg(test)]
 mod testing {
-    use crate::config::{Allow, Oidc};
+    use super::{Allow, ProviderSettings};
 
     /// A provider at this address, whose claims give nobody a role.
-    pub(super) fn oidc(issuer: &str) -> Oidc {
-        Oidc {
+    pub(super) fn settings(issuer: &str) -> ProviderSettings {
+        ProviderSettings {
             issuer: issuer.to_owned(),
             client_id: "offhook".to_owned(),
             client_secret: None,

@@ -82,7 +82,8 @@ pub(super) struct Tokens {
 impl Inner {
     /// What is asked for: `openid` is always among it.
     pub(super) fn scope(&self) -> String {
-        let others = self.oidc.scopes.iter().map(String::as_str).filter(|scope| *scope != "openid");
+        let others =
+            self.settings.scopes.iter().map(String::as_str).filter(|scope| *scope != "openid");
         std::iter::once("openid").chain(others).collect::<Vec<_>>().join(" ")
     }
 
@@ -126,7 +127,7 @@ impl Inner {
 
     async fn discover(&self, now: Instant) -> Result<Known, OpenIdError> {
         const KEYS: &str = "the keys";
-        let issuer = &self.oidc.issuer;
+        let issuer = &self.settings.issuer;
         let at = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let document: Discovery = self.get(CONFIGURATION, &at, None).await?;
         if document.issuer != *issuer {
@@ -166,7 +167,7 @@ impl Inner {
         let url = Url::parse(at).map_err(|_| unusable("is no URL"))?;
         match url.scheme() {
             "https" => Ok(url),
-            "http" if is_loopback(&url) || self.oidc.insecure => Ok(url),
+            "http" if is_loopback(&url) || self.settings.insecure => Ok(url),
             _ => Err(unusable("is not https")),
         }
     }
@@ -198,14 +199,14 @@ impl Inner {
         flow: &Flow,
         code: &str,
     ) -> Result<Request<Full<Bytes>>, String> {
-        let (id, verifier) = (&self.oidc.client_id, flow.verifier());
+        let (id, verifier) = (&self.settings.client_id, flow.verifier());
         let mut form = Serializer::new(String::new());
         form.append_pair("grant_type", "authorization_code")
             .append_pair("code", code)
             .append_pair("redirect_uri", &self.redirect)
             .append_pair("code_verifier", &verifier);
         let mut request = Request::builder().method(Method::POST).uri(known.token.as_str());
-        match &self.oidc.client_secret {
+        match &self.settings.client_secret {
             Some(secret) if known.posts_secret => {
                 form.append_pair("client_id", id).append_pair("client_secret", secret.reveal());
             }

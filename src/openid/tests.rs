@@ -8,7 +8,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::testing::oidc;
+use super::testing::settings;
 use super::{OpenIdError, Provider};
 use model::Clock;
 use model::Timestamp;
@@ -48,8 +48,8 @@ impl Small {
     }
 
     fn provider(&self, clock: &Clock) -> Provider {
-        let oidc = oidc(&self.issuer);
-        Provider::new(oidc, "https://calls.example.com/", clock.clone()).unwrap()
+        let settings = settings(&self.issuer);
+        Provider::new(settings, "https://calls.example.com/", clock.clone()).unwrap()
     }
 }
 

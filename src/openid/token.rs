@@ -6,7 +6,7 @@ use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{AlgorithmFamily, DecodingKey, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 
-use crate::config::Oidc;
+use super::ProviderSettings;
 use model::Role;
 use model::Timestamp;
 
@@ -44,7 +44,7 @@ pub enum TokenFault {
 pub(super) fn verify(
     token: &str,
     keys: &[Jwk],
-    oidc: &Oidc,
+    settings: &ProviderSettings,
     nonce: &str,
     now: Timestamp,
 ) -> Result<Map<String, Value>, TokenFault> {
@@ -55,8 +55,8 @@ pub(super) fn verify(
     }
     let mut validation = Validation::new(header.alg);
     validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-    validation.set_issuer(&[&oidc.issuer]);
-    validation.set_audience(&[&oidc.client_id]);
+    validation.set_issuer(&[&settings.issuer]);
+    validation.set_audience(&[&settings.client_id]);
     // By our own clock, below.
     validation.validate_exp = false;
     let fits = |key: &&Jwk| {
@@ -75,7 +75,7 @@ pub(super) fn verify(
             continue;
         }
         match decode::<Map<String, Value>>(token, &key, &validation) {
-            Ok(data) => return check(data.claims, oidc, nonce, now),
+            Ok(data) => return check(data.claims, settings, nonce, now),
             Err(error) => fault = said(&error),
         }
         if fault != TokenFault::Signature {
@@ -104,7 +104,7 @@ fn said(error: &jsonwebtoken::errors::Error) -> TokenFault {
 /// What no library knows: the time, the sign-in it was made for, and whom else it is for.
 fn check(
     claims: Map<String, Value>,
-    oidc: &Oidc,
+    settings: &ProviderSettings,
     nonce: &str,
     now: Timestamp,
 ) -> Result<Map<String, Value>, TokenFault> {
@@ -131,7 +131,7 @@ fn check(
     // §3.1.3.7: who is named as the party it was issued to is this client.
     let several = claims.get("aud").and_then(Value::as_array).is_some_and(|all| all.len() > 1);
     match text("azp") {
-        Some(party) if party != oidc.client_id => return Err(TokenFault::Audience),
+        Some(party) if party != settings.client_id => return Err(TokenFault::Audience),
         None if several => return Err(TokenFault::Audience),
         Some(_) | None => {}
     }
@@ -164,7 +164,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    pub(super) fn of(claims: &Map<String, Value>, oidc: &Oidc) -> Self {
+    pub(super) fn of(claims: &Map<String, Value>, settings: &ProviderSettings) -> Self {
         let text = |claim: &str| {
             claims.get(claim).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
         };
@@ -176,12 +176,15 @@ impl Claims {
             _ => false,
         };
         Self {
-            issuer: oidc.issuer.clone(),
+            issuer: settings.issuer.clone(),
             subject: claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned(),
             email,
             is_verified,
             name: text("name").map(str::to_owned),
-            role: oidc.role_claim.as_deref().and_then(|path| role(claims, path, &oidc.roles)),
+            role: settings
+                .role_claim
+                .as_deref()
+                .and_then(|path| role(claims, path, &settings.roles)),
         }
     }
 }
@@ -217,11 +220,11 @@ mod tests {
     use super::super::testing;
     use super::*;
 
-    fn oidc() -> Oidc {
-        Oidc {
+    fn settings() -> ProviderSettings {
+        ProviderSettings {
             role_claim: Some("realm.roles".to_owned()),
             roles: vec![("boss".to_owned(), Role::Owner), ("desk".to_owned(), Role::Agent)],
-            ..testing::oidc("https://login.example.com")
+            ..testing::settings("https://login.example.com")
         }
     }
 
@@ -237,7 +240,7 @@ mod tests {
     #[test]
     fn a_token_is_for_this_sign_in_this_client_and_this_time() {
         let now = Timestamp::from_secs(1_000);
-        let of = |change: Value| check(claims(change), &oidc(), "n", now).err();
+        let of = |change: Value| check(claims(change), &settings(), "n", now).err();
         assert_eq!(of(json!({})), None);
         assert_eq!(of(json!({"exp": 940.4})), Some(TokenFault::Expired));
         assert_eq!(of(json!({"exp": 941})), None, "within the clocks' difference");
@@ -251,12 +254,12 @@ mod tests {
         assert_eq!(of(json!({"aud": ["offhook", "another"]})), Some(TokenFault::Audience));
         assert_eq!(of(json!({"aud": ["offhook", "another"], "azp": "offhook"})), None);
         assert_eq!(of(json!({"sub": ""})), Some(TokenFault::Lacks("sub")));
-        assert_eq!(verify("a.b", &[], &oidc(), "n", now), Err(TokenFault::Form));
+        assert_eq!(verify("a.b", &[], &settings(), "n", now), Err(TokenFault::Form));
     }
 
     #[test]
     fn what_a_token_says_of_somebody() {
-        let of = |change: Value| Claims::of(&claims(change), &oidc());
+        let of = |change: Value| Claims::of(&claims(change), &settings());
         let asha =
             of(json!({"email": " asha@example.com ", "email_verified": "true", "name": "Asha",
             "realm": {"roles": ["desk", "boss", "x"]}}));

@@ -8,6 +8,7 @@
 mod arrival;
 pub mod cookie;
 mod failures;
+mod settings;
 mod token;
 
 use std::collections::HashMap;
@@ -20,9 +21,9 @@ use uuid::Uuid;
 
 pub use arrival::{Newcomers, NotWelcome, Rules};
 pub use failures::Failures;
+pub use settings::UserSettings;
 pub use token::Token;
 
-use crate::config;
 use crate::feed::{Feed, What};
 use model::Clock;
 use model::{AuthId, Timestamp};
@@ -205,7 +206,7 @@ impl People {
     /// The store's, or there is no way to hash a password now.
     pub async fn take_file(
         &self,
-        users: &[config::User],
+        users: &[UserSettings],
         main_of: impl Fn(&AuthId) -> AuthId,
     ) -> Result<(), NotDone> {
         let mut rows = Vec::new();

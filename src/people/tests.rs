@@ -22,8 +22,8 @@ async fn world() -> World {
     World { people, clock, _folder: folder }
 }
 
-fn of_file(name: &str, password: &str, role: Role) -> config::User {
-    config::User {
+fn of_file(name: &str, password: &str, role: Role) -> UserSettings {
+    UserSettings {
         name: name.to_owned(),
         password: Secret::new(password),
         account: "MA1".into(),

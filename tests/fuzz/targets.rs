@@ -551,8 +551,12 @@ fn rest_api() -> &'static Rest {
             PermissionDesk::new(graph.clone(), Arc::new(Consents::new()), clock.clone());
         let (live, placing, operator) = (Arc::new(NoCalls), Arc::new(NoCalls), Arc::new(NoCalls));
         let host = "localhost".to_owned();
-        let keeper =
-            Keeper::open(store.clone(), Arc::new(Directory::new(10)), &config, clock.wall());
+        let keeper = Keeper::open(
+            store.clone(),
+            Arc::new(Directory::new(10)),
+            config.admission(),
+            clock.wall(),
+        );
         let keeper = runtime.block_on(keeper).expect("a book");
         let rooms = offhook::call::rooms::Rooms::silent(clock.clone());
         let out = Egress::new(EgressConfig::new(Guard::new(false, Vec::new()))).expect("a client");

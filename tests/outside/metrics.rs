@@ -24,7 +24,6 @@ const NAMES: [&str; 15] = [
     "media_late_ticks_total",
     "instructions_total",
     "store_errors_total",
-    "cluster_degraded",
     "build_info",
 ];
 

@@ -1,4 +1,5 @@
 //! The customer's server: documents good, bad, late and never; callbacks taken, refused, or taken without a word.
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -120,7 +121,8 @@ impl World {
             Ok(read(LAST))
         } else {
             Ok(read(self.dice.pick(DOCUMENTS)))
-        }; // The fetcher forgets the call and remembers it too late: the machine's own deadline comes first.
+        };
+        // The fetcher forgets the call and remembers it too late: the machine's own deadline comes first.
         let forgotten = self.dice.chance(self.faults.abort_late / 8);
         let (ms, result) = match (ms >= deadline_ms, forgotten) {
             (_, true) => (deadline_ms + 1_000 + self.dice.between(0, 300), result),

@@ -9,10 +9,10 @@ use machine::{CallSetup, CallUrls, MachineLimits};
 use model::Clock;
 use model::{CallType, CallUuid, Direction, E164, HangupCause, Method, Timestamp};
 use offhook::admission::permission::{Consents, Engaged};
+use offhook::admission::settings::Permissions;
 use offhook::admission::{AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec};
 use offhook::call::dialer::NotPlaced;
 use offhook::call::queues::{Exit, QUEUE_MAX, Queues, Rules, WAIT_MAX, Waiting};
-use offhook::config::Permissions;
 use xml::ast::DocUrl;
 
 use crate::meta::{number, phone_number_id, user};

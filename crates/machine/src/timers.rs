@@ -2,6 +2,7 @@
 //!
 //! A timer is a moment, not a thread: the shell asks `Machine::poll_timeout` for the earliest and comes back
 //! with `Input::Timer` then. Setting one again moves it.
+
 use crate::contract::CallTime;
 
 /// What fires, and why then. Declared in the order in which those of one moment fire.

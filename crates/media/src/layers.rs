@@ -3,6 +3,7 @@
 //!
 //! A leg has layers only while such audio plays. A single source passes through unchanged as prompt
 //! frames. Several sources are decoded, mixed and encoded again.
+
 use machine::{Overlay, OverlayKind, PlayId};
 
 use super::LegEvent;

@@ -3,6 +3,7 @@
 //! The shard calls [`Leg::receive`] for each datagram of the leg, [`Leg::tick`] every 20 ms, and
 //! [`Leg::execute`] for commands. Datagrams to send are appended to a [`SendBuffer`]. `leg/path.rs`
 //! contains the network side. Sockets and routing belong to `shard`.
+
 mod checks;
 mod path;
 mod prefetch;
@@ -333,7 +334,8 @@ impl Leg {
             LegCommand::SendDigits(play, digits) if self.sending.len() < DIGIT_COMMANDS_MAX => {
                 let clock = self.telephone_event_out.map_or(RTP_CLOCK, |t| t.clock);
                 self.sending.push_back((play, dtmf::Sender::new(&digits, clock)));
-            } // Too many; report completion, so that the caller continues.
+            }
+            // Too many; report completion, so that the caller continues.
             LegCommand::SendDigits(play, _) => self.report(LegEvent::DigitsSent(play)),
             LegCommand::DetectVoice(on) => {
                 self.update_detector(|detector| detector.detect_voice(on))
@@ -348,7 +350,8 @@ impl Leg {
             LegCommand::Unbridge => self.bridge = None,
             LegCommand::Feed(end) => self.feed = Some(end),
             LegCommand::RoomFeed(end) => self.room = Some(end),
-            LegCommand::Tap(tap) if self.taps.len() < TAPS_MAX => self.taps.push(tap), // Too many; dropping the end ends this tap immediately.
+            LegCommand::Tap(tap) if self.taps.len() < TAPS_MAX => self.taps.push(tap),
+            // Too many; dropping the end ends this tap immediately.
             LegCommand::Tap(_) => {}
             LegCommand::Mute(on) => self.muted = on,
             LegCommand::Close => {
@@ -429,7 +432,8 @@ impl Leg {
                 self.sent_audio = frame.is_some();
                 (self.opus_pt, now_timestamp, frame.unwrap_or_else(|| self.silence.clone()), marker)
             }
-        }; // The timestamp of an event is that of its start. Its time must match, or sender reports
+        };
+        // The timestamp of an event is that of its start. Its time must match, or sender reports
         // would be wrong.
         let offset =
             Duration::from_micros(u64::from(now_timestamp.wrapping_sub(timestamp)) * 1_000 / 48);

@@ -17,6 +17,7 @@
 //! | `tap`, `tap_reader`, `feed` | audio out of and into a leg, for recordings, streams and rooms |
 //! | `mixer`, `record`, `workers` | rooms, recordings, and the threads that they run on |
 //! | `bridge`, `cable` | connect two legs, or two users of taps and feeds without a leg |
+
 // Input from the network must not make the process panic. Each exception has an `allow` with a
 // reason.
 #![cfg_attr(
@@ -343,7 +344,8 @@ impl Media {
         let commands = match self.shards.get(port.shard) {
             Some(shard) => shard.commands.clone(),
             None => return Err(MediaError::Stopped),
-        }; // From here on, dropping the handle releases the port.
+        };
+        // From here on, dropping the handle releases the port.
         let counters = Arc::new(Counters::default());
         let mut handle = LegHandle {
             id,
@@ -358,7 +360,8 @@ impl Media {
         let new = NewLeg { id, port, conflicts, ufrag, leg, sink };
         if !handle.commands.send(Command::Add(Box::new(new))) {
             return Err(MediaError::Stopped);
-        } // The shard releases the port when the leg ends.
+        }
+        // The shard releases the port when the leg ends.
         handle.reserved_in = None;
         Ok((handle, answer))
     }
@@ -378,7 +381,8 @@ impl Media {
         {
             return Err(MediaError::NoFamily);
         }
-        let ours = self.credentials()?; // A lite peer does not send checks, so we do. A full peer checks us.
+        let ours = self.credentials()?;
+        // A lite peer does not send checks, so we do. A full peer checks us.
         let controlling = offer.ice_lite;
         let ice_agent =
             ice::new_agent(&self.identity, offer, local_addresses, &ours, controlling, now)?;
@@ -436,7 +440,8 @@ impl Media {
             telephone_events: offer.telephone_events.clone(),
             telephone_event_out: offer.telephone_event_out(),
             remote_ssrc: offer.ssrc,
-            packet_ms: offer.ptime, // Half the range, so that the sequence number does not roll over within the first
+            packet_ms: offer.ptime,
+            // Half the range, so that the sequence number does not roll over within the first
             // minutes (RFC 3711 §3.3.1).
             sequence: u16::from_be_bytes(self.random_bytes()?) >> 1,
             timestamp: u32::from_be_bytes(self.random_bytes()?),
@@ -457,7 +462,8 @@ impl Media {
     fn credentials(&self) -> Result<Credentials, MediaError> {
         Ok(Credentials {
             ufrag: self.random_ice_chars::<UFRAG_CHARS>()?,
-            pwd: self.random_ice_chars::<PWD_CHARS>()?, // Some implementations take SSRC 0 for "none".
+            pwd: self.random_ice_chars::<PWD_CHARS>()?,
+            // Some implementations take SSRC 0 for "none".
             ssrc: u32::from_be_bytes(self.random_bytes()?).max(1),
             cname: self.random_ice_chars::<CNAME_CHARS>()?,
         })
@@ -479,7 +485,8 @@ impl Media {
             shard.commands.send(Command::Stop);
         }
         for shard in &self.shards {
-            let thread = shard.thread.lock().unwrap_or_else(PoisonError::into_inner).take(); // The last owner of an `Arc<Media>` may be a sink, which is dropped on its shard's
+            let thread = shard.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // The last owner of an `Arc<Media>` may be a sink, which is dropped on its shard's
             // thread.
             if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id())
             {
@@ -708,7 +715,8 @@ fn public_ips(config: &MediaConfig) -> io::Result<Vec<IpAddr>> {
     let mut ips: Vec<IpAddr> = match config.public_ips.as_slice() {
         [] if !bound.is_unspecified() => vec![bound],
         [] => {
-            let all = interface_addresses()?; // Only peers on this machine can use loopback, so it is offered only if there is
+            let all = interface_addresses()?;
+            // Only peers on this machine can use loopback, so it is offered only if there is
             // nothing else.
             let outward: Vec<IpAddr> = all.iter().filter(|ip| !ip.is_loopback()).copied().collect();
             if outward.is_empty() { all } else { outward }

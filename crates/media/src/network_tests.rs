@@ -3,6 +3,7 @@
 //!
 //! No sockets and no threads; minutes pass in milliseconds. A seed reproduces the network's
 //! behaviour, but not the keys and ids that the two sides draw.
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -166,7 +167,8 @@ impl Simulation {
             if !to_leg {
                 self.peer.receive(SocketAddr::from(LOCAL), &datagram);
                 continue;
-            } // Like the shard: STUN counts only if it authenticates.
+            }
+            // Like the shard: STUN counts only if it authenticates.
             let trusted = match stun::classify(&datagram) {
                 Kind::Request { .. } => self.leg.authenticates_request(&datagram),
                 Kind::Response(_) => self.leg.authenticates_response(&datagram),
@@ -267,7 +269,8 @@ fn finds_a_peer_soon_after_it_becomes_reachable() {
         sim.advance(Duration::from_millis(blocked_ms));
         sim.is_blocked = |_, _| false;
         let up = |w: &Simulation| w.has(&LegEvent::Media(MediaEvent::IceUp));
-        let took = sim.until(Duration::from_secs(15), up).expect("a path"); // The next check, and the nomination.
+        let took = sim.until(Duration::from_secs(15), up).expect("a path");
+        // The next check, and the nomination.
         let most = Duration::from_millis(80.max(blocked_ms / 8 + 60) + 90);
         assert!(took <= most, "blocked for {blocked_ms} ms, found after {took:?}");
         let first = sim.sent.first().expect("a check").0;
@@ -532,7 +535,8 @@ fn r19_replayed_and_forged_packets_have_no_effect() {
     sim.type_keys("159");
     sim.peer.send_audio(&[0x48, 1, 2]);
     sim.advance(Duration::from_secs(6));
-    assert_eq!(sim.digits(), "159"); // The recording of an eavesdropper: SRTP, SRTCP and the whole handshake.
+    assert_eq!(sim.digits(), "159");
+    // The recording of an eavesdropper: SRTP, SRTCP and the whole handshake.
     let captured: Vec<Vec<u8>> =
         sim.captured.iter().filter(|d| stun::classify(d) == Kind::NotStun).cloned().collect();
     assert!(captured.len() > 80, "{}", captured.len());
@@ -541,7 +545,8 @@ fn r19_replayed_and_forged_packets_have_no_effect() {
         match n % 6 {
             // Unchanged.
             0 => {}
-            1 => *altered.last_mut().expect("a byte") ^= 1, // In RTP: sequence number, timestamp, SSRC, payload type; in DTLS: epoch, sequence
+            1 => *altered.last_mut().expect("a byte") ^= 1,
+            // In RTP: sequence number, timestamp, SSRC, payload type; in DTLS: epoch, sequence
             // number, length.
             2 => altered[3] = altered[3].wrapping_add(77),
             3 => altered[7] ^= 0x55,

@@ -1,5 +1,6 @@
 //! For fuzzing only: feeds datagrams to a leg as if STUN had verified their source. This tests the
 //! input of an authenticated peer, not the shard's filter (docs/reference/reliability.md#r25).
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -9,6 +9,7 @@
 //! the transaction id of a check. Anything else is assigned by its source address, which is known
 //! only after authenticated STUN has come from there. If several legs share the address, see
 //! `shared_paths`. All other datagrams are counted and dropped without a reply.
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -315,7 +316,8 @@ impl Shard {
             (new.sink)(LegEvent::Media(MediaEvent::Lost { fault: MediaFault::Silent }));
             self.ports_table.lock().unwrap_or_else(PoisonError::into_inner).release(new.id);
             return;
-        } // Use the emptiest slot, so that the packets of all legs spread over the 20 ms.
+        }
+        // Use the emptiest slot, so that the packets of all legs spread over the 20 ms.
         let slot = (0..SLOTS).min_by_key(|s| self.slots.get(*s).map(Vec::len)).unwrap_or_default();
         if let Some(place) = self.slots.get_mut(slot) {
             place.push(new.id);
@@ -394,7 +396,8 @@ impl Shard {
 
     /// Reads all sockets.
     fn receive_all(&mut self, now: Instant, ReceiveBuffers { batch, ready }: &mut ReceiveBuffers) {
-        let mut unmatched = 0; // The poll set reports a limited number of ports at a time, and a flooded port would be
+        let mut unmatched = 0;
+        // The poll set reports a limited number of ports at a time, and a flooded port would be
         // reported again and again.
         for _ in 0..=self.ports.len() / BATCH {
             self.poll.ready(ready);
@@ -452,7 +455,8 @@ impl Shard {
                     self.leg_on_port(*id, port)
                         .is_some_and(|leg| leg.authenticates_request(datagram))
                 })
-                .inspect(|id| self.add_address(*id, port, from)), // A response comes from the address that the check was sent to (RFC 8445 §7.2.5.2.1).
+                .inspect(|id| self.add_address(*id, port, from)),
+            // A response comes from the address that the check was sent to (RFC 8445 §7.2.5.2.1).
             Kind::Response(check) => self
                 .by_check
                 .get(&check)
@@ -466,7 +470,8 @@ impl Shard {
                     // Each response counts once: a replay would be no sign of life.
                     self.by_check.remove(&check);
                     self.add_address(*id, port, from);
-                }), // An indication of a known peer. Nothing to do.
+                }),
+            // An indication of a known peer. Nothing to do.
             Kind::OtherStun => return self.by_address.contains_key(&(port, from)),
         };
         match id {
@@ -493,7 +498,8 @@ impl Shard {
                 Some(ssrc) => r.leg.has_ssrc(ssrc),
                 None => r.leg.is_handshaking(),
             })
-        }; // Likely legs first. DTLS goes only to a leg in its handshake if there is one; otherwise it
+        };
+        // Likely legs first. DTLS goes only to a leg in its handshake if there is one; otherwise it
         // may be the close_notify of a connected leg.
         legs.sort_by_key(|id| !is_likely(self, *id));
         let has_likely = legs.first().is_some_and(|id| is_likely(self, *id));

@@ -1,4 +1,5 @@
 //! End-to-end tests of legs over loopback: a shard on one side, a str0m peer on the other.
+
 mod strangers;
 
 use std::net::UdpSocket;
@@ -182,7 +183,8 @@ fn sends_a_packet_every_20_ms() {
     let mut call = Call::live(&media, Peer::new(&PeerOptions::default()));
     call.until("a hundred packets", |peer, _| peer.received.len() >= 101);
     let received = &call.peer[0].received;
-    let took = received[100].at - received[0].at; // `ticker` tests the exact timing; on a busy machine either thread may be delayed here.
+    let took = received[100].at - received[0].at;
+    // `ticker` tests the exact timing; on a busy machine either thread may be delayed here.
     assert!((1_500..4_000).contains(&took.as_millis()), "100 packets in {took:?}");
 }
 
@@ -281,7 +283,8 @@ fn a_stopped_prompt_is_silent_within_60_ms() {
     call.leg.stop(PlayId(99));
     call.leg.stop(PLAY);
     let sent = call.leg.stats().rtp_out as usize;
-    call.until("silence", |peer, _| peer.received.len() >= sent + 10); // Loopback loses nothing, so packets beyond this count were sent after the command.
+    call.until("silence", |peer, _| peer.received.len() >= sent + 10);
+    // Loopback loses nothing, so packets beyond this count were sent after the command.
     let after = call.peer[0].received[sent..].iter().filter(|h| is_frame_of(h, 5)).count();
     assert!(after <= 3, "{after} packets of 20 ms after the command");
     call.leg.play(PlayId(2), play_once(&self::prompt(6, 1).0));
@@ -377,7 +380,8 @@ fn calls_with_one_peer_address_can_share_a_port() {
     });
     for (n, peer) in (1u8..).zip(&peers) {
         assert_eq!(sound(&peer.received, n), prompt(n, 10).1, "its own prompt");
-    } // All use the same SSRC, then one changes it. Each digit reaches the right leg.
+    }
+    // All use the same SSRC, then one changes it. Each digit reaches the right leg.
     peers[2].change_ssrc(77);
     for (peer, key) in peers.iter_mut().zip(["1", "2", "3"]) {
         let mut sender = dtmf::Sender::new(key, 8_000);
@@ -386,7 +390,8 @@ fn calls_with_one_peer_address_can_share_a_port() {
         }
     }
     pump(&mut peers, "one digit each", |_| legs.iter().all(|(_, log)| !log.digits().is_empty()));
-    assert_eq!(legs.iter().map(|(_, log)| log.digits()).collect::<Vec<_>>(), ["1", "2", "3"]); // One peer hangs up; the other calls continue.
+    assert_eq!(legs.iter().map(|(_, log)| log.digits()).collect::<Vec<_>>(), ["1", "2", "3"]);
+    // One peer hangs up; the other calls continue.
     peers[1].close();
     let closed = MediaEvent::Lost { fault: MediaFault::DtlsClosed };
     pump(&mut peers, "one closed", |_| legs[1].1.has_media(closed.clone()));
@@ -447,7 +452,8 @@ fn both_ends_report_the_others_close() {
 #[test]
 fn a_vanished_peer_is_lost_after_the_timeout() {
     let media = start(MediaConfig { media_dead: Duration::from_millis(400), ..config() });
-    let mut call = Call::live(&media, Peer::new(&PeerOptions::default())); // Muted but present: occasional audio keeps the leg alive.
+    let mut call = Call::live(&media, Peer::new(&PeerOptions::default()));
+    // Muted but present: occasional audio keeps the leg alive.
     for _ in 0..3 {
         pump_for(&mut call.peer, Duration::from_millis(150));
         call.peer[0].send_audio(&[0x48, 1, 2]);
@@ -498,7 +504,8 @@ fn rejects_unserved_address_families_and_serves_dual_stack() {
         listen: "[::]:0".parse().expect("address"),
         public_ips: vec!["127.0.0.1".parse().expect("address"), "::1".parse().expect("address")],
         ..config()
-    }; // Skipped on machines without IPv6.
+    };
+    // Skipped on machines without IPv6.
     let Ok(media) = Media::start(both, Clock::real()) else { return };
     for at in ["127.0.0.1:0", "[::1]:0"] {
         let peer = Peer::at(&PeerOptions::default(), socket(at));
@@ -587,7 +594,8 @@ fn room_audio_precedes_hold_music() {
     let feed = call.leg.room_feed(1);
     let mut encoder = Encoder::for_prompts();
     let loud: Vec<i16> = (0..320).map(|n| if n % 40 < 20 { 9_000 } else { -9_000 }).collect();
-    let loud_frames: Vec<Frame> = (0..5).map(|_| encoder.encode(&loud)).collect(); // A quiet room sends silence to everybody.
+    let loud_frames: Vec<Frame> = (0..5).map(|_| encoder.encode(&loud)).collect();
+    // A quiet room sends silence to everybody.
     let quiet = crate::opus::silence_frame();
     assert!(
         feed.push(quiet.clone())
@@ -630,7 +638,8 @@ fn mixes_room_and_feed_in_any_order() {
             }
             call.until("heard", |_, _| frames.iter().all(|(feed, _)| feed.waiting() == 0));
             tones_heard(&call.peer[0], since)
-        }; // With a single source, frames pass unchanged.
+        };
+        // With a single source, frames pass unchanged.
         let [low, high] = hear(&mut call, &[(&room, &says)]);
         assert!(low > 0.05 && high < 0.01, "the room alone: {low} {high}");
         let [low, high] = hear(&mut call, &[(&feed, &plays)]);

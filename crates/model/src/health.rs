@@ -11,7 +11,6 @@ pub struct Health(Arc<Inner>);
 struct Inner {
     phase: AtomicU8,
     store_broken: AtomicBool,
-    cluster_lost: AtomicBool,
 }
 
 const STARTING: u8 = 0;
@@ -51,18 +50,12 @@ impl Health {
         self.0.store_broken.load(Ordering::Relaxed)
     }
 
-    /// Sets whether the connection to the cluster is lost while `cluster.strict` is set.
-    pub fn set_cluster_lost(&self, lost: bool) {
-        self.0.cluster_lost.store(lost, Ordering::Relaxed);
-    }
-
-    /// The reason why the node takes no new calls, as `/readyz` prints it. `None` if it is ready.
+    /// Why the node should get no new calls; `None`: it should.
     pub fn unready_reason(&self) -> Option<&'static str> {
         match self.0.phase.load(Ordering::Relaxed) {
             STARTING => Some("starting"),
             DRAINING => Some("draining"),
             _ if self.is_store_broken() => Some("calls can be neither stored nor journalled"),
-            _ if self.0.cluster_lost.load(Ordering::Relaxed) => Some("cut off from the cluster"),
             _ => None,
         }
     }
@@ -81,8 +74,6 @@ mod tests {
         health.set_store_broken(true);
         assert!(health.unready_reason().is_some_and(|why| why.contains("stored")));
         health.set_store_broken(false);
-        health.set_cluster_lost(true);
-        assert_eq!(health.unready_reason(), Some("cut off from the cluster"));
         health.set_draining();
         health.set_ready();
         assert_eq!(health.unready_reason(), Some("draining"), "draining cannot be undone");

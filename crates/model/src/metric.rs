@@ -32,8 +32,6 @@ pub const MEDIA_LATE_TICKS_TOTAL: &str = "offhook_media_late_ticks_total";
 pub const INSTRUCTIONS_TOTAL: &str = "offhook_instructions_total";
 /// Counter: failed store statements, and event log lines that the store refused.
 pub const STORE_ERRORS_TOTAL: &str = "offhook_store_errors_total";
-/// Gauge: 1 while the cluster's Redis is unreachable.
-pub const CLUSTER_DEGRADED: &str = "offhook_cluster_degraded";
 /// Gauge `{version,revision}`, always 1.
 pub const BUILD_INFO: &str = "offhook_build_info";
 /// Gauge: open connections of the public listener.
@@ -120,7 +118,6 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     ),
     (INSTRUCTIONS_TOTAL, Kind::Counter, "Executed XML elements, by outcome."),
     (STORE_ERRORS_TOTAL, Kind::Counter, "Failed store statements and refused writes."),
-    (CLUSTER_DEGRADED, Kind::Gauge, "1 while the cluster's Redis is unreachable."),
     (BUILD_INFO, Kind::Gauge, "Version and revision of the binary; always 1."),
     (HTTP_CONNECTIONS, Kind::Gauge, "Open connections of the public listener."),
     (

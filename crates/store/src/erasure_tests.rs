@@ -1,4 +1,5 @@
 //! What is a person's: by all of their ids, in calls that dialled them, in rooms that they were in.
+
 use uuid::Uuid;
 
 use crate::rows::call::{CallStart, Conclusion};
@@ -82,7 +83,8 @@ async fn a_persons_calls_are_heard_in_the_call_that_dialled_them_and_in_rooms() 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("offhook.db");
     let store = Store::open(&file, Health::new()).await.unwrap();
-    let scope = Scope::of(MAIN.into()); // Somebody calls (1), and is dialled through to the person (2); what is recorded is recorded of the first.
+    let scope = Scope::of(MAIN.into());
+    // Somebody calls (1), and is dialled through to the person (2); what is recorded is recorded of the first.
     assert!(store.calls().begin(start(1, MAIN, MAIN), &setup(1), secs(0)));
     let leg =
         CallStart { to: PERSON.to_owned(), parent_call: Some(uuid(1)), ..start(2, MAIN, MAIN) };
@@ -151,7 +153,8 @@ async fn a_person_is_resolved_to_all_their_ids_and_stays_so() {
     let resolved = store.erasures().resolve(asked).await.unwrap();
     assert_eq!(resolved.ids(), [BSUID, PERSON]);
     let theirs = store.erasures().conversations(&resolved, Uuid::nil(), 9).await.unwrap();
-    assert_eq!(theirs.iter().map(|c| c.pair.conversation.as_u128()).collect::<Vec<_>>(), [1]); // The conversations go first; what was found in them is known afterwards.
+    assert_eq!(theirs.iter().map(|c| c.pair.conversation.as_u128()).collect::<Vec<_>>(), [1]);
+    // The conversations go first; what was found in them is known afterwards.
     sql::query("DELETE FROM conversations").execute(&other).await.unwrap();
     other.close().await;
     let again = store.erasures().list().await.unwrap().remove(0);
@@ -166,11 +169,13 @@ async fn a_request_is_never_older_than_what_is_there() {
     let store = Store::open(&file, Health::new()).await.unwrap();
     let call = CallStart { from: PERSON.to_owned(), started: secs(200), ..start(1, MAIN, MAIN) };
     ended(&store, call, 1).await;
-    store.flush().await; // The wall clock was set back since the person called.
+    store.flush().await;
+    // The wall clock was set back since the person called.
     store.erasures().request(erasure(PERSON)).await.unwrap();
     let asked = store.erasures().list().await.unwrap().remove(0);
     assert_eq!(asked.asked, secs(200));
-    assert_eq!(store.erasures().calls(&asked, true, None, 9).await.unwrap(), [uuid(1)]); // Who calls again later is somebody new.
+    assert_eq!(store.erasures().calls(&asked, true, None, 9).await.unwrap(), [uuid(1)]);
+    // Who calls again later is somebody new.
     let later = CallStart { from: PERSON.to_owned(), started: secs(201), ..start(2, MAIN, MAIN) };
     ended(&store, later, 2).await;
     assert_eq!(store.erasures().calls(&asked, true, None, 9).await.unwrap(), [uuid(1)]);

@@ -4,6 +4,7 @@
 //! Everything is written by one task (`writer`) from a bounded `queue`, in batches, so that nothing on a call's way
 //! waits for the disk; what the store does not take waits in a `journal` beside it (R11). Reading has connections of
 //! its own. Calls that are up live in `call::registry`, not here.
+
 // Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
 #![cfg_attr(
     not(test),

@@ -1,4 +1,5 @@
 //! Against real files.
+
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::error::StoreError;
@@ -316,7 +317,8 @@ async fn r11_a_copy_made_under_load_is_whole() {
 
     for (copy, before, backup) in made {
         assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::metadata(&copy).unwrap().len(), backup.bytes); // Put back as the README says: the copy in the store's place, its side files gone.
+        assert_eq!(std::fs::metadata(&copy).unwrap().len(), backup.bytes);
+        // Put back as the README says: the copy in the store's place, its side files gone.
         std::fs::remove_dir_all(room.file().parent().unwrap()).unwrap();
         std::fs::create_dir(room.file().parent().unwrap()).unwrap();
         std::fs::copy(&copy, room.file()).unwrap();
@@ -704,11 +706,13 @@ fn r03_beginnings_are_synced_as_ends_are() {
 #[tokio::test]
 async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     let room = Room::new();
-    let store = room.open().await; // The database takes nothing: all that the next process can know of is the file of beginnings.
+    let store = room.open().await;
+    // The database takes nothing: all that the next process can know of is the file of beginnings.
     let other = pool(&room.file()).await;
     sql::query("ALTER TABLE calls RENAME TO hidden").execute(&other).await.unwrap();
     assert!(store.calls().begin(CallStart::of(&setup(1), "node"), &setup(1), secs(100)));
-    assert!(store.calls().begin(CallStart::of(&setup(2), "node"), &setup(2), secs(100))); // One that we placed, and that Graph has just named.
+    assert!(store.calls().begin(CallStart::of(&setup(2), "node"), &setup(2), secs(100)));
+    // One that we placed, and that Graph has just named.
     let placed = CallSetup { direction: Direction::Outbound, wacid: None, ..setup(3) };
     assert!(store.calls().begin(CallStart::of(&placed, "node"), &placed, secs(100)));
     store.calls().set_wacid(uuid(3), "wacid.named".into(), secs(9));
@@ -716,8 +720,10 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     let mut left = std::fs::read(&births).unwrap();
     store.close().await;
     sql::query("ALTER TABLE hidden RENAME TO calls").execute(&other).await.unwrap();
-    other.close().await; // A kill would have left the other journal without them.
-    std::fs::remove_file(room.file().with_file_name("store.journal")).unwrap(); // A line cut short by the kill does not cost the one after it, nor does one that is there twice.
+    other.close().await;
+    // A kill would have left the other journal without them.
+    std::fs::remove_file(room.file().with_file_name("store.journal")).unwrap();
+    // A line cut short by the kill does not cost the one after it, nor does one that is there twice.
     let whole = left.clone();
     left.truncate(left.len() - 10);
     std::fs::write(&births, [left, whole].concat()).unwrap();
@@ -751,7 +757,8 @@ async fn the_file_of_beginnings_does_not_grow() {
             let n = round * 100 + n;
             assert!(store.calls().begin(CallStart::of(&setup(n), "node"), &setup(n), secs(100)));
         }
-        store.flush().await; // The file is looked at after those who waited were told: once more, and that has been.
+        store.flush().await;
+        // The file is looked at after those who waited were told: once more, and that has been.
         store.flush().await;
         largest = largest.max(std::fs::metadata(&births).unwrap().len());
     }

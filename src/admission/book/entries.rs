@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::panel::NumberSet;
 use super::tokens::Rotated;
-use crate::config::{ApiKey, Permissions};
+use crate::admission::settings::{ApiKey, Permissions};
 use model::Secret;
 use model::{AppId, AuthId, E164, Method, PhoneNumberId, Timestamp, WabaId};
 use store::{SettingKind, SettingWrite};

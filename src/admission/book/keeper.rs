@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 
 use super::super::directory::{Directory, DirectoryError};
 use super::{Book, Key};
-use crate::config::Config;
+use crate::admission::AdmissionSettings;
 use model::Timestamp;
 use store::{Store, StoreError};
 
@@ -53,11 +53,11 @@ impl Keeper {
     pub async fn open(
         store: Store,
         directory: Arc<Directory>,
-        config: &Config,
+        settings: AdmissionSettings<'_>,
         now: Timestamp,
     ) -> Result<Self, OpenError> {
         let (mut book, mut writes, passed_over) =
-            Book::read(config, store.settings().list().await?, now);
+            Book::read(settings, store.settings().list().await?, now);
         let interrupted = book.interrupted(now);
         writes.extend(interrupted.iter().map(|key| book.row(key)));
         for row in passed_over {
@@ -132,11 +132,11 @@ impl Keeper {
     ///
     /// # Errors
     /// An entry that names what is not there, or the store's; then nothing has changed.
-    pub fn reload(&self, config: &Config, now: Timestamp) -> Result<(), OpenError> {
+    pub fn reload(&self, file: AdmissionSettings<'_>, now: Timestamp) -> Result<(), OpenError> {
         let _turn = self.0.turn.blocking_lock();
         let runtime = tokio::runtime::Handle::current();
         let settings = runtime.block_on(self.0.store.settings().list())?;
-        let (book, writes, _) = Book::read(config, settings, now);
+        let (book, writes, _) = Book::read(file, settings, now);
         self.put(book)?;
         if !writes.is_empty()
             && let Err(error) = runtime.block_on(self.0.store.settings().write(writes, now))

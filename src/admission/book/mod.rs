@@ -25,7 +25,7 @@ pub use tokens::{NotRotated, Rotated};
 
 use self::entries::AccountRow;
 use super::directory::{AccountSpec, ApplicationSpec, Specs};
-use crate::config::{self, Config};
+use crate::admission::settings::{AccountSettings, AdmissionSettings, Permissions};
 use model::Secret;
 use model::{AppId, AuthId, E164, Timestamp, WabaId};
 use store::{Scope, Setting, SettingKind, SettingWrite};
@@ -41,7 +41,7 @@ pub struct Book {
     default_cps: u32,
     calls_per_number: u32,
     /// `[permissions]`.
-    permissions: config::Permissions,
+    permissions: Permissions,
     /// `[meta]`.
     default_token: Option<Secret>,
     app: Option<MetaApp>,
@@ -62,13 +62,13 @@ pub type Opened = (Book, Vec<SettingWrite>, Vec<PassedOver>);
 
 impl Book {
     /// What the configuration alone says.
-    pub fn of_file(config: &Config) -> Self {
-        Self::read(config, Vec::new(), Timestamp::default()).0
+    pub fn of_file(file: AdmissionSettings<'_>) -> Self {
+        Self::read(file, Vec::new(), Timestamp::default()).0
     }
 
     /// What configuration and store say together. Entries that are seen for the first time begin at `now`.
-    pub fn read(config: &Config, settings: Vec<Setting>, now: Timestamp) -> Opened {
-        let mut reading = Reading::begin(config, settings, now);
+    pub fn read(file: AdmissionSettings<'_>, settings: Vec<Setting>, now: Timestamp) -> Opened {
+        let mut reading = Reading::begin(file, settings, now);
         reading.accounts();
         reading.applications();
         reading.wabas();
@@ -160,10 +160,10 @@ impl Book {
     }
 
     /// Whose token and keys are taken: every account's that is not disabled.
-    pub fn credentials(&self) -> Vec<config::Account> {
+    pub fn credentials(&self) -> Vec<AccountSettings> {
         let enabled = self.accounts.values().filter(|account| account.details.enabled);
         let credentials = |a: &Account| {
-            Some(config::Account {
+            Some(AccountSettings {
                 auth_id: a.auth_id.clone(),
                 auth_token: a.tokens.first()?.clone(),
                 auth_token_previous: a.tokens.get(1).cloned(),
@@ -178,7 +178,7 @@ impl Book {
 
 /// A book being read.
 struct Reading<'c> {
-    config: &'c Config,
+    file: AdmissionSettings<'c>,
     settings: BTreeMap<(SettingKind, String), Setting>,
     now: Timestamp,
     book: Book,
@@ -187,15 +187,15 @@ struct Reading<'c> {
 }
 
 impl<'c> Reading<'c> {
-    fn begin(config: &'c Config, settings: Vec<Setting>, now: Timestamp) -> Self {
-        let limits = &config.limits;
+    fn begin(file: AdmissionSettings<'c>, settings: Vec<Setting>, now: Timestamp) -> Self {
+        let limits = file.limits;
         let book = Book {
             default_cps: limits.default_cps,
             calls_per_number: limits.calls_per_number,
-            ..Book::of_meta(config)
+            ..Book::of_meta(file)
         };
         let settings = settings.into_iter().map(|s| ((s.kind, s.id.clone()), s)).collect();
-        Self { config, settings, now, book, writes: Vec::new(), passed_over: Vec::new() }
+        Self { file, settings, now, book, writes: Vec::new(), passed_over: Vec::new() }
     }
 
     /// Takes a row; one that can't be read is as good as none.
@@ -223,7 +223,7 @@ impl<'c> Reading<'c> {
     }
 
     fn accounts(&mut self) {
-        for account in &self.config.accounts {
+        for account in self.file.accounts {
             let setting = self.row_of(&account.auth_id);
             let (tokens, rotated) = self.tokens_of_file(account, setting.as_ref());
             let row = self.take::<AccountRow>(SettingKind::Account, account.auth_id.as_str());

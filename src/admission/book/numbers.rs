@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::entries::{Application, Link, Number, Waba, WabaRow};
 use super::{Book, Key, Made, NumberSet, Reading, Registration};
 use crate::admission::directory::NumberSpec;
-use crate::config::{self, Config};
+use crate::admission::settings::{AdmissionSettings, NumberSettings};
 use model::Secret;
 use model::{AppId, AuthId, E164, PhoneNumberId, Timestamp, WabaId};
 use store::{Scope, SettingKind};
@@ -34,13 +34,13 @@ pub enum Elsewhere {
 
 impl Book {
     /// What `[meta]`, `[permissions]` and `[answer]` say of numbers.
-    pub(super) fn of_meta(config: &Config) -> Self {
-        let app = |id: &String| MetaApp { id: id.clone(), secret: config.meta.app_secret.clone() };
+    pub(super) fn of_meta(file: AdmissionSettings<'_>) -> Self {
+        let app = |id: &str| MetaApp { id: id.to_owned(), secret: file.app_secret.clone() };
         Self {
-            permissions: config.permissions.clone(),
-            default_token: config.meta.access_token.clone(),
-            app: config.meta.app_id.as_ref().map(app),
-            insecure: config.answer.allow_insecure,
+            permissions: file.permissions.clone(),
+            default_token: file.access_token.cloned(),
+            app: file.app_id.map(app),
+            insecure: file.allow_insecure,
             ..Self::default()
         }
     }
@@ -359,7 +359,7 @@ impl Book {
 
 impl Reading<'_> {
     pub(super) fn wabas(&mut self) {
-        for file in &self.config.wabas {
+        for file in self.file.wabas {
             let (row, secret, shut) =
                 self.take_with_secret::<WabaRow>(SettingKind::Waba, file.id.as_str());
             let before = row.as_ref().and_then(|row| row.given_to.clone());
@@ -404,7 +404,7 @@ impl Reading<'_> {
     }
 
     pub(super) fn numbers(&mut self) {
-        for file in &self.config.numbers {
+        for file in self.file.numbers {
             self.number_of_file(file);
         }
         let mut ids: BTreeSet<_> =
@@ -443,7 +443,7 @@ impl Reading<'_> {
         }
     }
 
-    fn number_of_file(&mut self, file: &config::Number) {
+    fn number_of_file(&mut self, file: &NumberSettings) {
         let (row, set_token, shut) =
             self.take_with_secret::<NumberSet>(SettingKind::Number, file.number.as_str());
         let of = self
@@ -461,7 +461,7 @@ impl Reading<'_> {
         set.made = None;
         // In the file too a number that was added anew at Meta comes with another id; one that it gives to another number is that one's.
         let is_anothers = |id: &PhoneNumberId| {
-            let mut others = self.config.numbers.iter().filter(|other| other.number != file.number);
+            let mut others = self.file.numbers.iter().filter(|other| other.number != file.number);
             *id != file.phone_number_id && others.any(|other| other.phone_number_id == *id)
         };
         let first_id = set.first_id.take().filter(|id| !is_anothers(id));
@@ -498,12 +498,14 @@ impl Reading<'_> {
 mod tests {
     use super::*;
     use crate::admission::book::Details;
+    use crate::admission::settings::{AccountSettings, Permissions, WabaSettings};
+    use crate::config::Config;
     use store::Setting;
 
     /// With one main account.
     fn config() -> Config {
         let mut config = Config::with(Secret::new("a"), Secret::new("b"));
-        config.accounts.push(config::Account {
+        config.accounts.push(AccountSettings {
             auth_id: "MA1".into(),
             auth_token: Secret::new("t"),
             auth_token_previous: None,
@@ -514,8 +516,8 @@ mod tests {
         config
     }
 
-    fn config_number(number: &str, id: &str) -> config::Number {
-        config::Number {
+    fn config_number(number: &str, id: &str) -> NumberSettings {
+        NumberSettings {
             number: E164::parse(number).unwrap(),
             phone_number_id: id.into(),
             waba: "7".into(),
@@ -531,12 +533,12 @@ mod tests {
             hangup_method: model::Method::Post,
             webhook_url: None,
             calls_per_number: None,
-            permissions: config::Permissions::default(),
+            permissions: Permissions::default(),
         }
     }
 
     fn book() -> Book {
-        let mut book = Book::of_file(&config());
+        let mut book = Book::of_file(config().admission());
         let made = ("SA1".into(), Secret::new("t"));
         book.make_subaccount(
             &"MA1".into(),
@@ -637,7 +639,7 @@ mod tests {
             secret: None,
             shut: true,
         };
-        let (mut book, ..) = Book::read(&config(), vec![setting], Timestamp::default());
+        let (mut book, ..) = Book::read(config().admission(), vec![setting], Timestamp::default());
         let number = E164::parse(id).unwrap();
         assert!(book.is_shut(book.any_number(&number).unwrap()) && book.shut() == [id]);
         assert_eq!(
@@ -666,13 +668,13 @@ mod tests {
     #[test]
     fn a_number_that_meta_gives_another_id_keeps_its_mail_and_one_of_the_file_its_id() {
         let mut config = config();
-        config.wabas.push(config::Waba {
+        config.wabas.push(WabaSettings {
             id: "7".into(),
             account: "MA1".into(),
             access_token: None,
         });
         config.numbers.push(config_number("918035737459", "1001"));
-        let mut book = Book::read(&config, Vec::new(), Timestamp::default()).0;
+        let mut book = Book::read(config.admission(), Vec::new(), Timestamp::default()).0;
         let number = |n: &str| E164::parse(n).unwrap();
         let made = |id: &str| Made { phone_number_id: id.into(), waba: None, of: "MA1".into() };
         let (own, now) = (number("918035737458"), Timestamp::default());
@@ -700,7 +702,7 @@ mod tests {
             shut: false,
         };
         config.numbers[0].phone_number_id = "1002".into();
-        let book = Book::read(&config, vec![setting], now).0;
+        let book = Book::read(config.admission(), vec![setting], now).0;
         assert_eq!(ids(&spec(&book, &of_file)), ("1002".to_owned(), "1001".to_owned()));
     }
 

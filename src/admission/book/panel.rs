@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::entries::Link;
-use crate::config;
+use crate::admission::settings::NumberSettings;
 use model::{AppId, AuthId, PhoneNumberId, Timestamp, WabaId};
 use xml::ast::DocUrl;
 
@@ -132,7 +132,7 @@ impl Drift {
 
 impl NumberSet {
     /// Lays over it what the configuration names.
-    pub(super) fn overlay(&mut self, file: &config::Number) {
+    pub(super) fn overlay(&mut self, file: &NumberSettings) {
         if !file.alias.is_empty() {
             self.alias.clone_from(&file.alias);
         }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entries::{Account, AccountRow};
 use super::{Book, Key, Reading};
-use crate::config;
+use crate::admission::settings::AccountSettings;
 use model::Secret;
 use model::{AuthId, Timestamp};
 use store::{Setting, SettingKind};
@@ -104,7 +104,7 @@ impl Reading<'_> {
     /// An account's tokens: the configuration's, or, where they still count, those that were made here.
     pub(super) fn tokens_of_file(
         &mut self,
-        file: &config::Account,
+        file: &AccountSettings,
         setting: Option<&Setting>,
     ) -> (Vec<Secret>, Option<Rotated>) {
         let own = || {
@@ -164,7 +164,7 @@ mod tests {
 
     fn file(token: &str) -> Config {
         let mut config = Config::with(Secret::new("a"), Secret::new("b"));
-        config.accounts.push(config::Account {
+        config.accounts.push(AccountSettings {
             auth_id: ID.into(),
             auth_token: Secret::new(token),
             auth_token_previous: None,
@@ -194,7 +194,7 @@ mod tests {
     fn a_token_takes_anothers_place_and_the_file_wins_once_it_names_another() {
         let (now, until, later) =
             (Timestamp::from_secs(10), Timestamp::from_secs(20), Timestamp::from_secs(30));
-        let mut book = Book::read(&file("first"), Vec::new(), now).0;
+        let mut book = Book::read(file("first").admission(), Vec::new(), now).0;
         assert_eq!(
             book.rotate_token(&ID.into(), Secret::new("second"), until).unwrap(),
             [Key::Account(ID.into())]
@@ -205,7 +205,7 @@ mod tests {
         let row = stored(&book);
         assert!(!row.body.contains("second") && !row.body.contains("first"), "{}", row.body);
         let read = |file: &Config, now| {
-            let (book, _, passed_over) = Book::read(file, vec![row.clone()], now);
+            let (book, _, passed_over) = Book::read(file.admission(), vec![row.clone()], now);
             (tokens(&book), passed_over.len())
         };
         assert_eq!(read(&file("first"), now), (vec!["second".to_owned(), "first".to_owned()], 0));
@@ -215,7 +215,7 @@ mod tests {
             "its end came while nobody was there"
         );
         assert_eq!(read(&file("other"), now), (vec!["other".to_owned()], 1));
-        let (other, writes, _) = Book::read(&file("other"), vec![row.clone()], now);
+        let (other, writes, _) = Book::read(file("other").admission(), vec![row.clone()], now);
         assert_eq!(writes.len(), 1, "and is forgotten with it");
         assert_eq!(tokens(&other), ["other"]);
 
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(tokens(&book), ["second"]);
         book.rotate_token(&ID.into(), Secret::new("third"), until).unwrap();
         let row = stored(&book);
-        let (book, _, _) = Book::read(&file("first"), vec![row], now);
+        let (book, _, _) = Book::read(file("first").admission(), vec![row], now);
         assert_eq!(
             tokens(&book),
             ["third", "second"],

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::window::{Never, Times};
-use crate::config::Permissions;
+use crate::admission::settings::Permissions;
 use model::{PermissionStatus, Timestamp};
 
 const DAY: Duration = Duration::from_secs(86_400);

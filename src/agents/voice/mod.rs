@@ -4,6 +4,7 @@
 //!
 //! A call's session is in memory, and goes with the call: what was said, the turn that is under way. What is said is in the
 //! store besides until then, for the process after one that dies.
+
 mod document;
 mod stream;
 mod voiced;
@@ -161,7 +162,8 @@ impl Turn {
         let left = max.saturating_sub(self.spoken);
         let cut = |text: &str| text.chars().take(left).collect::<String>();
         let (text, apart) = match &piece {
-            Piece::Text(text) => (cut(text), false), // Items are apart from each other.
+            Piece::Text(text) => (cut(text), false),
+            // Items are apart from each other.
             Piece::Item(item) => (text_of(item).map(cut).unwrap_or_default(), true),
             Piece::Act(_) => (String::new(), false),
         };
@@ -169,7 +171,8 @@ impl Turn {
         let mut said = if text.is_empty() { Vec::new() } else { self.text.push(&text) };
         if apart && !text.is_empty() {
             said.extend(self.text.push("\n"));
-        } // More than there may be is left out.
+        }
+        // More than there may be is left out.
         let _ = self.reply.add(piece, max);
         said.into_iter().for_each(|sentence| self.say(sentence));
     }
@@ -228,7 +231,8 @@ impl VoiceAgents {
     async fn answer(&self, wish: &Wish, id: Uuid, base: &str) -> Result<String, FetchFailure> {
         let scope = Scope::Main(wish.main_account.clone());
         let found = self.0.agents.store().agents().get(&scope, id).await;
-        let found = found.map_err(|e| FetchFailure::Unreachable { detail: e.to_string() })?; // An agent of the call's own account, or of its main account: the store knows main accounts alone.
+        let found = found.map_err(|e| FetchFailure::Unreachable { detail: e.to_string() })?;
+        // An agent of the call's own account, or of its main account: the store knows main accounts alone.
         let may =
             |agent: &Agent| agent.account == wish.account || agent.account == wish.main_account;
         let Some(agent) =
@@ -238,7 +242,8 @@ impl VoiceAgents {
             return Ok(document::busy());
         };
         let agent = Arc::new(agent);
-        let of = |name: &str| value(&wish.params, name).unwrap_or_default().to_owned(); // A call that we placed: the user is at its other end.
+        let of = |name: &str| value(&wish.params, name).unwrap_or_default().to_owned();
+        // A call that we placed: the user is at its other end.
         let outbound = of("Direction") == "outbound";
         let (number, user) = if outbound { (of("From"), of("To")) } else { (of("To"), of("From")) };
         let session = Session {
@@ -323,7 +328,8 @@ impl VoiceAgents {
             Ok(_) => {
                 tracing::info!(agent = %id, "an agent was switched off in the middle of a call: a person is wanted");
                 false
-            } // The one that is known is better than none.
+            }
+            // The one that is known is better than none.
             Err(_) => true,
         }
     }
@@ -338,7 +344,8 @@ impl VoiceAgents {
             let over = session.running.as_ref().map(|running| {
                 let mut turn = running.progress.state();
                 let action = match turn.done.filter(|_| !turn.acted) {
-                    Some(true) => turn.reply.action.clone(), // It broke off in the middle of what it said.
+                    Some(true) => turn.reply.action.clone(),
+                    // It broke off in the middle of what it said.
                     Some(false) => Some(Action::Escalate),
                     None => None,
                 };
@@ -460,7 +467,8 @@ impl VoiceAgents {
         let Some(session) = sessions.get_mut(&call) else { return };
         session.silences = 0;
         session.stream = None;
-        let cut = session.cut.take(); // What was streamed is known only now.
+        let cut = session.cut.take();
+        // What was streamed is known only now.
         match session.running.take().and_then(|before| before.streamed(&now, cut)) {
             Some(line) => session.say(line),
             None => session.heard_until(cut),
@@ -583,7 +591,8 @@ impl Session {
             self.keep(self.transcript.len(), &line);
             self.transcript.push(line.clone());
         }
-        self.history.push_back(line); // Two lines a turn.
+        self.history.push_back(line);
+        // Two lines a turn.
         while self.history.len() > usize::from(self.agent.spec.history_turns) * 2 {
             self.history.pop_front();
         }

@@ -2,20 +2,21 @@
 
 use super::permissions::NUMBERS;
 use super::*;
+use crate::admission::settings::{NumberSettings, WabaSettings};
 use crate::config;
 
 /// The configuration that the tests' node has.
-pub(super) fn file(accounts: Vec<Account>) -> config::Config {
+pub(super) fn file(accounts: Vec<AccountSettings>) -> config::Config {
     let mut file = config::Config::with(Secret::new("a"), Secret::new("b"));
     file.accounts = accounts;
     for (n, (number, id, account)) in NUMBERS.into_iter().enumerate() {
         let waba = model::WabaId::from(format!("70{n}"));
-        file.wabas.push(config::Waba {
+        file.wabas.push(WabaSettings {
             id: waba.clone(),
             account: account.into(),
             access_token: None,
         });
-        file.numbers.push(config::Number {
+        file.numbers.push(NumberSettings {
             number: E164::parse(number).unwrap(),
             phone_number_id: id.into(),
             waba,
@@ -394,8 +395,9 @@ async fn what_was_set_is_there_after_a_start() {
         202
     );
     let accounts = node.file.accounts.clone();
-    let book =
-        |file: config::Config, settings| crate::admission::book::Book::read(&file, settings, at(9));
+    let book = |file: config::Config, settings| {
+        crate::admission::book::Book::read(file.admission(), settings, at(9))
+    };
     let (again, writes, passed_over) =
         book(file(accounts.clone()), node.store.settings().list().await.unwrap());
     assert!(passed_over.is_empty(), "{passed_over:?}");

@@ -8,7 +8,7 @@ use tokio::fs::File;
 
 use super::Inner;
 use crate::answer::next_pause;
-use crate::config::S3;
+use crate::objects::S3Settings;
 use crate::objects::{Bucket, BucketError};
 use media::record::{self, Format};
 use model::Timestamp;
@@ -29,7 +29,7 @@ pub struct Copies {
 
 impl Copies {
     /// As the configuration has it.
-    pub fn new(bucket: Bucket, config: &S3) -> Self {
+    pub fn new(bucket: Bucket, config: &S3Settings) -> Self {
         Self {
             bucket,
             prefix: config.prefix.clone(),

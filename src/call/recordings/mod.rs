@@ -5,6 +5,7 @@
 //! recording (a key, a hang-up, a full disk, a node that is killed), its row gets its end once, together with the
 //! callbacks that tell it. What is to be done about a complete one (`errands`): `copies` takes it to other storage,
 //! `transcripts` has what is said in it (`stretches`) written down.
+
 mod copies;
 mod errands;
 mod stretches;
@@ -205,7 +206,8 @@ impl Recordings {
             format: format.as_str().to_owned(),
             stereo: order.stereo,
             node_id: self.0.node_id.clone(),
-            started, // The action after a hang-up first: it is what most applications wait for.
+            started,
+            // The action after a hang-up first: it is what most applications wait for.
             notices: order.action.into_iter().chain(order.callback).collect(),
             transcript: order.transcript,
         };
@@ -231,7 +233,8 @@ impl Recordings {
             });
             let runtime = inner.runtime.clone();
             let up = is_up();
-            let (tasks, standing) = (inner.tasks.clone(), (answered(), up)); // A call that is up is told, and says so itself.
+            let (tasks, standing) = (inner.tasks.clone(), (answered(), up));
+            // A call that is up is told, and says so itself.
             let late = remark.filter(|_| !up);
             let work = async move {
                 let action = Action::of(action).await;
@@ -347,7 +350,8 @@ impl Inner {
         );
         let callbacks = notices.map(|notice| {
             let mut notice = notice.clone();
-            notice.params.extend(said.clone()); // It may have been ordered while the phone rang.
+            notice.params.extend(said.clone());
+            // It may have been ordered while the phone rang.
             let over = match start.room {
                 Some(_) => !is_up,
                 None => {

@@ -3,6 +3,7 @@
 //! The file is read back, cut where nobody speaks, and heard by the node's recognisers piece by piece, each channel by itself;
 //! so that a recording of hours takes no more memory than one of seconds, and live calls' recognitions have their turn in
 //! between. A recogniser that fails is asked again later; in the end what there is is told, with what went wrong.
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -111,7 +112,8 @@ impl Inner {
                     }
                 }
                 Err(error) => {
-                    failure.get_or_insert(format!("could not {error}")); // A language that nobody knows is known by nobody later.
+                    failure.get_or_insert(format!("could not {error}"));
+                    // A language that nobody knows is known by nobody later.
                     if !last && !matches!(error, RecognitionError::Language(_)) {
                         break;
                     }

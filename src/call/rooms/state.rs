@@ -2,6 +2,7 @@
 //! or is asked for something (`plivo-xml.md` §5.9, §5.10).
 //!
 //! Pure: what is to be done comes out as [`Effect`]s, which `super` carries out. Sound, names and time are elsewhere.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -222,7 +223,8 @@ impl Room {
         if std::mem::replace(&mut self.started, true) {
             return Vec::new();
         }
-        let mut effects = self.settled(); // One of them tells the application.
+        let mut effects = self.settled();
+        // One of them tells the application.
         let first = effects.iter_mut().find_map(|effect| match effect {
             Effect::Tell(_, RoomEvent::Active { starts_room: starts }) => Some(starts),
             Effect::Tell(..) | Effect::Part(..) => None,

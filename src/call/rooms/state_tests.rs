@@ -1,4 +1,5 @@
 //! A room's rules as tables, and what holds whatever happens in it.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -149,7 +150,8 @@ fn members_wait_until_one_comes_with_whom_it_starts() {
             (2, RoomEvent::Active { starts_room: false })
         ]
     );
-    assert_eq!(parts(&third.effects).len(), 3); // By REST: one of them tells of it.
+    assert_eq!(parts(&third.effects).len(), 3);
+    // By REST: one of them tells of it.
     let mut other = super::Room::new(Uuid::from_u128(7));
     other.comes(1, RoomEntry { start_on_enter: false, ..entry() });
     other.comes(2, RoomEntry { start_on_enter: false, ..entry() });
@@ -211,7 +213,8 @@ fn who_needs_company_does_not_start_a_room_alone() {
     };
     let mut room = super::Room::new(Uuid::from_u128(7));
     let first = room.comes(1, RoomEntry { needs_company: true, ..entry() });
-    assert!(!starts(&first.effects) && !room.started); // By its wish, and not by the second's.
+    assert!(!starts(&first.effects) && !room.started);
+    // By its wish, and not by the second's.
     let second = room.comes(2, RoomEntry { start_on_enter: false, ..entry() });
     assert!(starts(&second.effects) && room.started);
     assert!(told(&second.effects).contains(&(1, RoomEvent::Active { starts_room: false })));

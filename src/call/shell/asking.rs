@@ -1,4 +1,5 @@
 //! What a call asks of others: Graph for its deeds, the customer's server for documents, this node for those that it writes itself.
+
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -90,7 +91,8 @@ impl Shell {
                 failed => {
                     warn!(action = action.as_str(), outcome = ?failed, "Graph refused or failed")
                 }
-            } // The record is closed by now, and says what Graph has to be told; so that no other process does it again.
+            }
+            // The record is closed by now, and says what Graph has to be told; so that no other process does it again.
             if ends && outcome.is_settled() {
                 store.calls().settle_farewell(call, None);
             }

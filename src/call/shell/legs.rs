@@ -1,4 +1,5 @@
 //! A call and the legs that it dialled, or the leg that dialled it: what they want and tell goes from mailbox to mailbox.
+
 use super::{Media, Shell};
 use machine::{BLegCommand, BLegEvent, Command, DialOrder, Input, MediaCommand};
 use media::{BridgeEnd, bridge};

@@ -1,4 +1,5 @@
 //! A call's orders to its leg, and the prompts that it plays.
+
 use std::sync::Arc;
 
 use tracing::warn;

@@ -1,4 +1,5 @@
 //! What a call does with speech: hearing its caller, and telling the application what it sounds like so far.
+
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -64,7 +65,8 @@ impl Shell {
             keys: self.keys.clone(),
             secrets: std::sync::Arc::default(),
             event_id: self.services.uuid(),
-            attempts: 0, // As if it were a later stage: one attempt, whatever the URL's fragment says (`plivo-callbacks.md` §3.1).
+            attempts: 0,
+            // As if it were a later stage: one attempt, whatever the URL's fragment says (`plivo-callbacks.md` §3.1).
             retries: 1,
             age: Duration::ZERO,
             hops: Hops::new(),

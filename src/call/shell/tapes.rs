@@ -1,4 +1,5 @@
 //! A call's recordings: their names, and what is to become of them. Dropping one ends it.
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

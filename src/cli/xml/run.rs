@@ -204,7 +204,7 @@ impl Side {
 
     /// As a node with this configuration has it.
     fn of_config(config: &Config, to: Option<&str>) -> Result<Self, Exit> {
-        let Specs { accounts, numbers, .. } = Book::of_file(config).specs();
+        let Specs { accounts, numbers, .. } = Book::of_file(config.admission()).specs();
         let wanted = to.map(|to| number("--to", to)).transpose()?;
         let found = numbers.into_iter().find(|n| match &wanted {
             Some(wanted) => n.number.as_str() == wanted,

@@ -1,6 +1,7 @@
 //! The speech half of a `GetInput` (`plivo-xml.md` §5.5): one recognition an attempt, and its interim results.
 //!
 //! Which half a collection ends by is decided in `collect`; here is what speech adds to it.
+
 use crate::context::CallContext;
 use crate::contract::{
     CallTime, CallbackKind, CallbackRequest, Output, Param, RecognitionId, RecognitionSettings,

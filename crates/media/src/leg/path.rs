@@ -3,6 +3,7 @@
 //!
 //! While a transport exists, str0m is given STUN and DTLS only, and RTP or RTCP from it is not
 //! sent. Two senders under the same keys would break the encryption (RFC 3711 §9.1).
+
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -74,11 +75,13 @@ impl Leg {
         if let Some(ssrc) = rtp_ssrc(kind, datagram).filter(|s| !self.ssrcs.contains(s)) {
             if !self.connected {
                 return;
-            } // An SSRC that the SDP does not announce is accepted only with a packet that
+            }
+            // An SSRC that the SDP does not announce is accepted only with a packet that
             // authenticates. If this one does not, the stream is removed again below.
             self.rtc.direct_api().expect_stream_rx(ssrc.into(), None, self.mid, None);
             self.trial = Some(ssrc);
-        } // Invalid input is ignored. If it ended the instance, `poll` reports that.
+        }
+        // Invalid input is ignored. If it ended the instance, `poll` reports that.
         let _ = self.rtc.handle_input(Input::Receive(now, received));
         self.poll(now, out);
         if let Some(ssrc) = self.trial.take() {
@@ -220,7 +223,8 @@ impl Leg {
                 if self.dtls_client && self.rtc.direct_api().start_dtls(true).is_err() {
                     self.fail(MediaFault::DtlsFailed);
                 }
-            } // Our checks were not answered for 30 s. If the peer checks us, the media timeout
+            }
+            // Our checks were not answered for 30 s. If the peer checks us, the media timeout
             // notices.
             Event::IceConnectionStateChange(state)
                 if state.is_disconnected() && self.connected && self.controlling =>
@@ -233,14 +237,16 @@ impl Leg {
                 self.last_valid = now;
                 self.start_transport(now);
                 self.report(LegEvent::Media(MediaEvent::Connected));
-            } // ICE has selected another pair. Nothing that str0m sends shows us the new address. A
+            }
+            // ICE has selected another pair. Nothing that str0m sends shows us the new address. A
             // nomination of the peer is followed earlier.
             Event::PeerStats(stats) if self.controlling && self.transport.is_some() => {
                 if let Some(pair) = stats.selected_candidate_pair {
                     self.path = Some(pair.remote.addr);
                 }
             }
-            Event::RtpPacket(packet) => self.on_agent_packet(now, &packet), // An authentic sender report. str0m has no replay window for SRTCP, so a repeated or
+            Event::RtpPacket(packet) => self.on_agent_packet(now, &packet),
+            // An authentic sender report. str0m has no replay window for SRTCP, so a repeated or
             // older report is no sign of life.
             Event::SenderFeedback(report) => {
                 let sent = Some(report.sender_info.ntp_time);

@@ -4,6 +4,7 @@
 //! owner ends a recording with [`RecordingHandle::stop`], and the result is reported once, on the
 //! recorder's thread. `file` writes files and repairs those that a killed process left behind;
 //! `read` reads them back.
+
 mod file;
 mod read;
 mod source;
@@ -205,7 +206,8 @@ fn run(queue: &Receiver<NewRecording>, load: &AtomicUsize) {
     let mut jobs: Vec<RecordingJob> = Vec::new();
     loop {
         let received = match jobs.is_empty() {
-            true => queue.recv().map_err(|_| RecvTimeoutError::Disconnected), // The timeout is the pause between two turns. A new recording makes the next turn
+            true => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            // The timeout is the pause between two turns. A new recording makes the next turn
             // earlier, which reads no more than is available.
             false => queue.recv_timeout(INTERVAL),
         };
@@ -231,7 +233,8 @@ fn run(queue: &Receiver<NewRecording>, load: &AtomicUsize) {
                     Ordering::AcqRel,
                     Ordering::Acquire,
                 );
-            } // A panic in one recording does not affect the others.
+            }
+            // A panic in one recording does not affect the others.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.run())) {
                 let _ = catch_unwind(AssertUnwindSafe(|| job.handle_panic(&*panic)));
             }
@@ -300,7 +303,8 @@ impl RecordingJob {
                 Ok(file) => self.file = Some(file),
                 Err(error) => return self.fail(&error),
             }
-        } // Read before the source, so that all audio that arrived earlier is in the file.
+        }
+        // Read before the source, so that all audio that arrived earlier is in the file.
         let stop = RecordingEndReason::from_number(self.stop.load(Ordering::Acquire));
         let source_is_over = self.source.is_over();
         let [max, silence] =
@@ -342,14 +346,16 @@ impl RecordingJob {
                 "the disk is full; make room in store.data_dir".to_owned()
             }
             _ => format!("the file could not be written: {error}"),
-        }; // The last write may be incomplete.
+        };
+        // The last write may be incomplete.
         if self.file.take().is_some() {
             let RecordingOptions { id, format, stereo, .. } = self.options;
             self.steps = match repair(&self.folder, id, format, stereo) {
                 Ok(RepairOutcome::Repaired { duration_ms }) => duration_ms / STEP_MS,
                 Ok(RepairOutcome::Nothing) => 0,
                 Err(error) => {
-                    tracing::warn!(recording = %id, %error, "recording repair failed"); // A file that cannot be removed either is handled at the next start.
+                    tracing::warn!(recording = %id, %error, "recording repair failed");
+                    // A file that cannot be removed either is handled at the next start.
                     let _ = remove(&self.folder, id, format);
                     0
                 }

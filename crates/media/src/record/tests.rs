@@ -1,4 +1,5 @@
 //! Recordings as files: they contain the audio at its time, whatever ended them.
+
 use std::collections::VecDeque;
 use std::sync::mpsc;
 
@@ -87,7 +88,8 @@ fn writes_wav_with_separate_or_mixed_channels() {
     assert_eq!(pcm.get(..4), Some(&[3_000, 1_000, 3_000, 1_000][..]));
     let (_, wav) = record(options(Format::Wav, false), Script::new([3_000; 10], true), None);
     let pcm = samples(&wav.unwrap());
-    assert_eq!((pcm.len(), pcm.first()), (10 * FRAME, Some(&4_000))); // Two loud sides saturate and do not wrap around.
+    assert_eq!((pcm.len(), pcm.first()), (10 * FRAME, Some(&4_000)));
+    // Two loud sides saturate and do not wrap around.
     let (_, wav) = record(options(Format::Wav, false), Script::new([i16::MAX; 2], true), None);
     assert_eq!(samples(&wav.unwrap()).first(), Some(&i16::MAX));
 }
@@ -97,7 +99,8 @@ fn ends_at_its_maximum_after_silence_or_when_stopped() {
     let long = RecordingOptions { max: Duration::from_secs(1), ..options(Format::Wav, true) };
     let (result, wav) = record(long, Script::new([3_000; 500], false), None);
     assert_eq!((result.end, result.duration_ms), (RecordingEndReason::MaxLength, 1_000));
-    assert_eq!(samples(&wav.unwrap()).len(), 2 * 16_000); // Counted from the beginning without any speech.
+    assert_eq!(samples(&wav.unwrap()).len(), 2 * 16_000);
+    // Counted from the beginning without any speech.
     let quiet =
         RecordingOptions { silence: Some(Duration::from_secs(2)), ..options(Format::Wav, true) };
     let (result, _) = record(quiet, Script::new([0; 500], false), None);
@@ -175,7 +178,8 @@ fn record_with_disk_space(
 fn a_full_disk_ends_a_recording_with_a_complete_file() {
     for stereo in [false, true] {
         let second = if stereo { 64_000 } else { 32_000 };
-        let sample = second / 16_000; // The disk is full before the header, inside it, after it, in the first second, in the
+        let sample = second / 16_000;
+        // The disk is full before the header, inside it, after it, in the first second, in the
         // third, and at completion.
         for (space, steps) in [
             (0, 500),
@@ -228,9 +232,11 @@ fn repairs_the_file_of_a_killed_process() {
         file.push(&[5; FRAME], &[7; FRAME]).unwrap();
         file.write_if_due().unwrap();
     }
-    let part = folder.path().join(format!("{}.part", file_name(id, Format::Wav))); // Playable as it is, up to the last full second.
+    let part = folder.path().join(format!("{}.part", file_name(id, Format::Wav)));
+    // Playable as it is, up to the last full second.
     assert_eq!(samples(&std::fs::read(&part).unwrap()).len(), 100 * FRAME * 2);
-    drop(file); // Cut in the middle of a sample, with a header from before the last write.
+    drop(file);
+    // Cut in the middle of a sample, with a header from before the last write.
     let bytes = std::fs::read(&part).unwrap();
     std::fs::write(&part, [&bytes[..], &[9; 643]].concat()).unwrap();
     assert_eq!(list_unfinished(folder.path()).unwrap(), [(id, Format::Wav)]);
@@ -257,7 +263,8 @@ fn writes_and_repairs_mp3() {
         let mp3 = mp3.unwrap();
         let rate = if stereo { 64_000 } else { 32_000 };
         let expected = rate / 8 * 2;
-        assert!((expected..expected * 11 / 10).contains(&mp3.len()), "{} bytes", mp3.len()); // Half a frame at the end, as after a kill.
+        assert!((expected..expected * 11 / 10).contains(&mp3.len()), "{} bytes", mp3.len());
+        // Half a frame at the end, as after a kill.
         let folder = tempfile::tempdir().unwrap();
         let id = Uuid::new_v4();
         let part = folder.path().join(format!("{}.part", file_name(id, Format::Mp3)));
@@ -290,7 +297,8 @@ fn reads_files_back_by_channel() {
             for (left, right) in left.chunks(FRAME).zip(right.chunks(FRAME)) {
                 file.push(left, right).unwrap();
             }
-            file.finish().unwrap(); // The rate of zero crossings gives the pitch; quiet samples are ignored, because the
+            file.finish().unwrap();
+            // The rate of zero crossings gives the pitch; quiet samples are ignored, because the
             // encoder adds noise.
             let pitch = |pcm: &[i16]| {
                 let loud: Vec<i16> =

@@ -1,4 +1,5 @@
 //! Messages, what becomes of them, and changes of conversations, as they are handed to the store; and what reports them.
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -257,7 +258,8 @@ impl InboxFound {
     /// Whether anything has changed, and the callbacks that report it.
     pub(crate) fn into_done(self) -> Result<(bool, Vec<Written>), StoreError> {
         match self {
-            Self::Done(done, written) => Ok((done, written)), // Said of what Meta tells only.
+            Self::Done(done, written) => Ok((done, written)),
+            // Said of what Meta tells only.
             Self::Came(..) | Self::Status(..) | Self::Gone(..) | Self::Journalled => {
                 Err(StoreError::NotTaken)
             }

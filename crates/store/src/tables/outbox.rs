@@ -4,6 +4,7 @@
 //! they go out in order, a call's hangup callback comes after what else was to be told of it, and the end of a multi-party
 //! call after what all who were in tell. Handing out changes nothing in the row: who delivers remembers what it holds, and what a
 //! crash interrupts is simply due again.
+
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
@@ -280,7 +281,8 @@ pub(crate) async fn origins_due(
     node_id: &str,
     now: Timestamp,
 ) -> Result<(Vec<String>, Option<Timestamp>), StoreError> {
-    const WHAT: &str = "look for callbacks that are due"; // From one origin to the next by the index, however many rows each has.
+    const WHAT: &str = "look for callbacks that are due";
+    // From one origin to the next by the index, however many rows each has.
     let origins = "WITH RECURSIVE walk (origin) AS ( \
             SELECT min(origin) FROM callbacks WHERE node_id = $1 AND next_us IS NOT NULL \
             UNION ALL \
@@ -339,7 +341,8 @@ pub(crate) async fn due(
     let (mut due, mut illegible) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in &rows {
         match read(row, seal) {
-            Ok(callback) => due.push(callback), // Without its id there is nothing that could be done about it.
+            Ok(callback) => due.push(callback),
+            // Without its id there is nothing that could be done about it.
             Err(e) => {
                 let id = row.try_get("id").map_err(|e| unreadable(e.into()))?;
                 illegible.push(Illegible { id, detail: e.to_string() });
@@ -398,7 +401,8 @@ pub(crate) async fn of_call(
     call: CallUuid,
 ) -> Result<BTreeMap<Uuid, CallbackRequest>, StoreError> {
     const WHAT: &str = "read a call's callbacks";
-    let mut query = sql::QueryBuilder::new(""); // By the index of those that wait, and by that of those that are done.
+    let mut query = sql::QueryBuilder::new("");
+    // By the index of those that wait, and by that of those that are done.
     for (before, which) in [("", "next_us IS NOT NULL"), (" UNION ALL ", "done_us IS NOT NULL")] {
         query.push(format!(
             "{before}SELECT event_id, kind, url, method, params FROM callbacks WHERE "
@@ -423,7 +427,8 @@ pub(crate) async fn of_call(
                 .collect(),
         };
         Ok((text("event_id")?.parse()?, notice))
-    }; // One that another version wrote is not shown.
+    };
+    // One that another version wrote is not shown.
     Ok(rows.iter().filter_map(|row| carried(row).ok()).collect())
 }
 
@@ -508,7 +513,8 @@ fn view(row: &Row) -> Result<CallbackView, Unread> {
 /// # Errors
 /// No store there, or the store's.
 pub async fn rearm(at: &Database, which: Rearm<'_>, now: Timestamp) -> Result<u64, StoreError> {
-    let store = beside_a_node(at, false).await?; // What waits keeps its place in the schedule and is only due earlier.
+    let store = beside_a_node(at, false).await?;
+    // What waits keeps its place in the schedule and is only due earlier.
     let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, \
         since_us = CASE WHEN done_us IS NULL THEN since_us ELSE $1 END, \
         retries = CASE WHEN done_us IS NULL THEN retries ELSE 0 END WHERE delivered = 0 AND ";

@@ -2,6 +2,7 @@
 //!
 //! Recordings: rows beside files that others keep (`plivo-call-api.md` §5). A row is there from the recording's beginning;
 //! its end, and what tells of it, are one transaction.
+
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
@@ -540,7 +541,8 @@ mod tests {
                 .conclude(ended(start(n, if n == 1 { "MA1" } else { "SA1" }, "MA1")))
                 .await
                 .unwrap();
-        } // One whose beginning got lost.
+        }
+        // One whose beginning got lost.
         store.recordings().conclude(ended(start(9, "MA1", "MA1"))).await.unwrap();
         let ids = async |scope: &Scope, filter: RecordingFilter| {
             let (list, total) = store.recordings().list(scope, &filter, 20, 0).await.unwrap();

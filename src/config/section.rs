@@ -1,0 +1,521 @@
+//! Reads a table of the configuration by declarations of its keys.
+//!
+//! A declaration names a key, its type, its meaning, its default and whether a reload applies it.
+//! Reading the keys of an empty table therefore yields the reference of all keys
+//! ([`reference`](super::reference)), and reading a real one also yields what a reload must
+//! compare. Keys that no declaration asked for are errors.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use super::Sources;
+use super::fault::{Fault, Place};
+use super::forms::{Form, Invalid};
+use super::reference::{Fallback, KeyReference, SectionReference};
+use super::tree::{Node, Table, Value};
+use model::Secret;
+
+/// What reading needs beside the tree, and what it collects.
+pub(super) struct Context<'a> {
+    pub(super) sources: &'a Sources<'a>,
+    pub(super) faults: RefCell<Vec<Fault>>,
+    /// Digests of the values that only a restart applies, by key or section.
+    pub(super) fixed: RefCell<BTreeMap<String, u64>>,
+    /// The sections read so far, if it is the reference that is wanted and not a configuration.
+    pub(super) reference: Option<RefCell<Vec<SectionReference>>>,
+}
+
+impl<'a> Context<'a> {
+    /// Reads a configuration.
+    pub(super) fn new(sources: &'a Sources<'a>, faults: Vec<Fault>) -> Self {
+        let (faults, fixed) = (RefCell::new(faults), RefCell::default());
+        Self { sources, faults, fixed, reference: None }
+    }
+
+    /// Collects the reference; the values that are read mean nothing.
+    pub(super) fn describing(sources: &'a Sources<'a>) -> Self {
+        Self { reference: Some(RefCell::default()), ..Self::new(sources, Vec::new()) }
+    }
+
+    pub(super) fn fault(&self, at: Place, message: impl Into<String>, hint: impl Into<String>) {
+        self.faults.borrow_mut().push(Fault::new(at, message, hint));
+    }
+
+    fn is_describing(&self) -> bool {
+        self.reference.is_some()
+    }
+
+    /// Adds sections to the reference that other code reads.
+    pub(super) fn describe(&self, sections: Vec<SectionReference>) {
+        if let Some(reference) = &self.reference {
+            reference.borrow_mut().extend(sections);
+        }
+    }
+
+    /// Mixes a value that only a restart applies into the digest of its key or section.
+    pub(super) fn note_fixed(&self, name: String, key: &str, value: Option<&str>) {
+        let mut fixed = self.fixed.borrow_mut();
+        let digest = fixed.entry(name).or_default();
+        let mut hasher = DefaultHasher::new();
+        (*digest, key, value).hash(&mut hasher);
+        *digest = hasher.finish();
+    }
+}
+
+/// When a changed value takes effect.
+#[derive(Clone, Copy)]
+enum Effect {
+    /// With a reload.
+    Reload,
+    /// With a restart. A reload reports the key.
+    Restart,
+    /// With a restart. A reload reports this name, which stands for the whole section.
+    RestartAs(&'static str),
+}
+
+/// A table that is being read.
+pub(super) struct Section<'a> {
+    /// `meta`, or `[account]` for an entry of a list.
+    name: String,
+    pub(super) at: Place,
+    table: Table,
+    known: Vec<&'static str>,
+    effect: Effect,
+    /// Its place in the reference. `None` if the section is not described.
+    described: Option<usize>,
+    cx: &'a Context<'a>,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn root(table: Table, cx: &'a Context<'a>) -> Self {
+        Self {
+            name: String::new(),
+            at: Place::File,
+            table,
+            known: Vec::new(),
+            effect: Effect::Reload,
+            described: None,
+            cx,
+        }
+    }
+
+    fn empty(name: String, cx: &'a Context<'a>) -> Self {
+        Self { name, ..Self::root(Table::new(), cx) }
+    }
+
+    fn new(name: String, node: Node, cx: &'a Context<'a>) -> Option<Self> {
+        match node.value {
+            Value::Table(table) => Some(Self { at: node.at, name, ..Self::root(table, cx) }),
+            other => {
+                cx.fault(
+                    node.at,
+                    format!("`{name}` is {}, not a table", other.kind()),
+                    format!("write [{name}]"),
+                );
+                None
+            }
+        }
+    }
+
+    /// Begins the section of the reference that the keys read from now on belong to.
+    fn described(mut self, doc: &'static str) -> Self {
+        if let Some(reference) = &self.cx.reference {
+            let mut sections = reference.borrow_mut();
+            self.described = Some(sections.len());
+            sections.push(SectionReference::new(format!("[{}]", self.name), doc));
+        }
+        self
+    }
+
+    /// Only a restart applies changes of this section's keys.
+    pub(super) fn restart(mut self) -> Self {
+        self.effect = Effect::Restart;
+        self
+    }
+
+    /// Only a restart applies changes of this section's keys; a reload reports them together,
+    /// under one name.
+    pub(super) fn restart_as(mut self, name: &'static str) -> Self {
+        self.effect = Effect::RestartAs(name);
+        self
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<Node> {
+        self.known.push(key);
+        self.table.remove(key).map(|(_, node)| node)
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// A table that is a value: `{ … }` in a list.
+    pub(super) fn inline(name: &str, node: &Node, cx: &'a Context<'a>) -> Option<Self> {
+        Self::new(name.to_owned(), node.clone(), cx)
+    }
+
+    /// An inner table. It is empty if the file has none.
+    pub(super) fn section(&mut self, key: &'static str, doc: &'static str) -> Section<'a> {
+        self.inner(key).described(doc)
+    }
+
+    /// An inner table, if the file has it.
+    pub(super) fn optional_section(
+        &mut self,
+        key: &'static str,
+        doc: &'static str,
+    ) -> Option<Section<'a>> {
+        if self.has(key) || self.cx.is_describing() {
+            return Some(self.section(key, doc));
+        }
+        self.known.push(key);
+        None
+    }
+
+    /// An inner table that the reference describes as one key.
+    pub(super) fn table(
+        &mut self,
+        key: &'static str,
+        kind: &'static str,
+        doc: &'static str,
+    ) -> Section<'a> {
+        self.describe(KeyReference::new(key, kind, Fallback::Absent(""), doc));
+        self.inner(key)
+    }
+
+    fn inner(&mut self, key: &'static str) -> Section<'a> {
+        let cx = self.cx;
+        // Within an entry of a list, the inner name alone tells enough.
+        let is_nested = !self.name.is_empty() && !self.name.starts_with('[');
+        let name = if is_nested { format!("{}.{key}", self.name) } else { key.to_owned() };
+        self.take(key)
+            .and_then(|node| Self::new(name.clone(), node, cx))
+            .unwrap_or_else(|| Self::empty(name, cx))
+    }
+
+    /// The tables of `[[key]]`.
+    pub(super) fn sections(&mut self, key: &'static str, doc: &'static str) -> Vec<Section<'a>> {
+        let (cx, name) = (self.cx, format!("[{key}]"));
+        if cx.is_describing() {
+            return vec![Self::empty(name, cx).described(doc)];
+        }
+        match self.take(key) {
+            None => Vec::new(),
+            Some(Node { value: Value::List(items), .. }) => {
+                items.into_iter().filter_map(|item| Self::new(name.clone(), item, cx)).collect()
+            }
+            Some(node) => {
+                let message = format!("`{key}` is {}, not a list of tables", node.value.kind());
+                cx.fault(node.at, message, format!("write [[{key}]]"));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Declares a key.
+    pub(super) fn key<'s, T>(
+        &'s mut self,
+        name: &'static str,
+        form: Form<'s, T>,
+        doc: &'static str,
+    ) -> Key<'s, 'a, T> {
+        let effect = self.effect;
+        Key { section: self, name, form, doc, effect, fallback: Fallback::Absent("") }
+    }
+
+    /// Declares a key that holds a secret.
+    pub(super) fn secret<'s>(
+        &'s mut self,
+        name: &'static str,
+        doc: &'static str,
+    ) -> SecretKey<'s, 'a> {
+        let effect = self.effect;
+        SecretKey { section: self, name, doc, effect, fallback: Fallback::Absent("") }
+    }
+
+    /// The value of a key that other code reads.
+    pub(super) fn raw(&mut self, key: KeyReference) -> Option<Node> {
+        let name = key.name;
+        self.describe(key);
+        self.take(name)
+    }
+
+    /// The value of a key that the reference describes elsewhere.
+    pub(super) fn undescribed(&mut self, name: &'static str) -> Option<Node> {
+        self.take(name)
+    }
+
+    /// Reports every key that was not asked for.
+    pub(super) fn finish(self) {
+        let place = if self.name.is_empty() {
+            "at the top level".to_owned()
+        } else {
+            format!("in [{}]", self.name)
+        };
+        for (key, (at, _)) in &self.table {
+            let known = self.known.iter().copied();
+            self.cx.fault(
+                at.clone(),
+                format!("unknown key `{key}` {place}"),
+                suggestion(key, known),
+            );
+        }
+    }
+
+    fn missing(&self, key: &'static str, hint: &str) {
+        self.cx.fault(self.at.clone(), format!("`{key}` is missing in [{}]", self.name), hint);
+    }
+
+    fn describe(&self, key: KeyReference) {
+        if let (Some(reference), Some(section)) = (&self.cx.reference, self.described)
+            && let Some(section) = reference.borrow_mut().get_mut(section)
+        {
+            section.keys.push(key);
+        }
+    }
+
+    fn note(&self, effect: Effect, key: &str, value: Option<&str>) {
+        match effect {
+            Effect::Reload => {}
+            Effect::Restart => self.cx.note_fixed(format!("{}.{key}", self.name), key, value),
+            Effect::RestartAs(name) => self.cx.note_fixed(name.to_owned(), key, value),
+        }
+    }
+}
+
+/// A key that is being declared. The last call of the chain reads it.
+#[must_use = "a key that is not read is unknown"]
+pub(super) struct Key<'s, 'a, T> {
+    section: &'s mut Section<'a>,
+    name: &'static str,
+    form: Form<'s, T>,
+    doc: &'static str,
+    effect: Effect,
+    fallback: Fallback,
+}
+
+impl<T> Key<'_, '_, T> {
+    /// Only a restart applies a change of this key.
+    pub(super) fn restart(mut self) -> Self {
+        self.effect = Effect::Restart;
+        self
+    }
+
+    /// What serves if the key is absent, in words.
+    pub(super) fn absent(mut self, meaning: &'static str) -> Self {
+        self.fallback = Fallback::Absent(meaning);
+        self
+    }
+
+    /// The default, where the caller fills it in.
+    pub(super) fn default(mut self, value: &T) -> Self {
+        self.fallback = Fallback::Value(self.form.show(value));
+        self
+    }
+
+    /// The value, or this default.
+    pub(super) fn or(self, default: T) -> T {
+        self.default(&default).get().unwrap_or(default)
+    }
+
+    /// The value, if the key is there and valid.
+    pub(super) fn get(self) -> Option<T> {
+        self.placed().map(|(value, _)| value)
+    }
+
+    /// The value with its place. A key that is absent is a fault.
+    pub(super) fn required(mut self, hint: &str) -> Option<(T, Place)> {
+        if !self.section.has(self.name) {
+            self.section.missing(self.name, hint);
+        }
+        self.fallback = Fallback::Required;
+        self.placed()
+    }
+
+    /// The value with its place, if the key is there and valid.
+    pub(super) fn placed(self) -> Option<(T, Place)> {
+        let Self { section, name, form, doc, effect, fallback } = self;
+        let read = section.take(name).and_then(|node| match form.read(&node) {
+            Ok(value) => Some((value, node.at)),
+            Err(Invalid { message, hint, at }) => {
+                section.cx.fault(at.unwrap_or(node.at), format!("`{name}` {message}"), hint);
+                None
+            }
+        });
+        let shown = read.as_ref().map(|(value, _)| form.show(value));
+        let default = if let Fallback::Value(shown) = &fallback { Some(shown) } else { None };
+        section.note(effect, name, shown.as_ref().or(default).map(String::as_str));
+        let restart = !matches!(effect, Effect::Reload);
+        section.describe(KeyReference {
+            restart,
+            ..KeyReference::new(name, form.kind, fallback, doc)
+        });
+        read
+    }
+}
+
+impl Key<'_, '_, String> {
+    /// The text, unless it is empty.
+    pub(super) fn non_empty(self) -> Option<String> {
+        self.get().filter(|text| !text.is_empty())
+    }
+}
+
+/// A key with a secret that is being declared. The last call of the chain reads it.
+#[must_use = "a key that is not read is unknown"]
+pub(super) struct SecretKey<'s, 'a> {
+    section: &'s mut Section<'a>,
+    name: &'static str,
+    doc: &'static str,
+    effect: Effect,
+    fallback: Fallback,
+}
+
+impl SecretKey<'_, '_> {
+    /// What serves if the key is absent, in words.
+    pub(super) fn absent(mut self, meaning: &'static str) -> Self {
+        self.fallback = Fallback::Absent(meaning);
+        self
+    }
+
+    /// The secret. It is absent if the key is, if it is empty, or if its variable or file does
+    /// not exist.
+    pub(super) fn get(mut self) -> Option<Secret> {
+        let node = self.take();
+        let secret = node.and_then(|node| self.section.cx.secret(self.name, &node).ok()?);
+        self.note(secret.as_ref());
+        secret
+    }
+
+    /// The secret. One that is absent is a fault.
+    pub(super) fn required(mut self, hint: &str) -> Option<Secret> {
+        self.fallback = Fallback::Required;
+        let Some(node) = self.take() else {
+            self.section.missing(self.name, hint);
+            return None;
+        };
+        self.present(&node, hint)
+    }
+
+    /// A value that may be written like a secret, because it may hold one. It must not be empty
+    /// where the key is present.
+    pub(super) fn parsed<T>(
+        mut self,
+        hint: &str,
+        read: impl Fn(&str) -> Result<T, Invalid>,
+    ) -> Option<T> {
+        let Some(node) = self.take() else {
+            self.note(None);
+            return None;
+        };
+        let text = self.present(&node, hint)?;
+        match read(text.reveal()) {
+            Ok(value) => Some(value),
+            Err(Invalid { message, hint, .. }) => {
+                self.section.cx.fault(node.at, format!("`{}` {message}", self.name), hint);
+                None
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Node> {
+        let fallback = std::mem::replace(&mut self.fallback, Fallback::Required);
+        let restart = !matches!(self.effect, Effect::Reload);
+        self.section.describe(KeyReference {
+            restart,
+            ..KeyReference::new(self.name, "secret", fallback, self.doc)
+        });
+        self.section.take(self.name)
+    }
+
+    /// The secret of a key that is there; a fault if it is empty.
+    fn present(&self, node: &Node, hint: &str) -> Option<Secret> {
+        let cx = self.section.cx;
+        let secret = cx.secret(self.name, node).ok()?;
+        if secret.is_none() {
+            let message = format!("`{}` {}", self.name, why_absent(node));
+            cx.fault(node.at.clone(), message, hint);
+        }
+        self.note(secret.as_ref());
+        secret
+    }
+
+    fn note(&self, secret: Option<&Secret>) {
+        self.section.note(self.effect, self.name, secret.map(Secret::reveal));
+    }
+}
+
+impl Context<'_> {
+    /// A secret as text, `{ env = "NAME" }` or `{ file = "PATH" }`.
+    ///
+    /// # Errors
+    /// The value has none of these forms, or its file can't be read; the fault was reported.
+    pub(super) fn secret(&self, key: &str, node: &Node) -> Result<Option<Secret>, ()> {
+        let wrong = |what: fmt::Arguments<'_>| {
+            let hint = "write text, { env = \"NAME\" } or { file = \"PATH\" }";
+            self.fault(node.at.clone(), format!("`{key}` {what}"), hint);
+        };
+        let text = match &node.value {
+            Value::Text(text) => Some(text.clone()),
+            Value::Table(table) => match table.iter().next() {
+                Some((form, (_, Node { value: Value::Text(name), .. }))) if table.len() == 1 => {
+                    match form.as_str() {
+                        "env" => (self.sources.env)(name),
+                        "file" => match (self.sources.file)(name) {
+                            Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
+                            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+                            Err(e) => {
+                                let message = format!("`{key}`: could not read {name}: {e}");
+                                self.fault(node.at.clone(), message, "");
+                                return Err(());
+                            }
+                        },
+                        _ => {
+                            wrong(format_args!("has an unknown form `{form}`"));
+                            return Err(());
+                        }
+                    }
+                }
+                _ => {
+                    wrong(format_args!("is not one of the forms of a secret"));
+                    return Err(());
+                }
+            },
+            other => {
+                wrong(format_args!("is {}, not a secret", other.kind()));
+                return Err(());
+            }
+        };
+        // A variable of blanks was most likely forgotten.
+        Ok(text.filter(|t| !t.trim().is_empty()).map(Secret::new))
+    }
+}
+
+fn why_absent(node: &Node) -> String {
+    let Value::Table(table) = &node.value else { return "is empty".to_owned() };
+    match table.iter().next() {
+        Some((form, (_, Node { value: Value::Text(name), .. }))) => match form.as_str() {
+            "env" => format!("needs the environment variable {name}, which is unset or empty"),
+            _ => format!("needs the file {name}, which does not exist or is empty"),
+        },
+        _ => "is empty".to_owned(),
+    }
+}
+
+/// What to write instead of an unknown key or name.
+pub(super) fn suggestion<'k>(key: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
+    let near = known
+        .clone()
+        .map(|k| (strsim::osa_distance(&key.to_lowercase().replace('-', "_"), k), k))
+        .filter(|(distance, k)| *distance <= 1 + k.len() / 3)
+        .min();
+    match near {
+        Some((_, k)) => format!("did you mean `{k}`?"),
+        None if known.clone().next().is_none() => "this file has none".to_owned(),
+        None => {
+            format!("known are {}", known.map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", "))
+        }
+    }
+}
