@@ -337,7 +337,9 @@ fn sdp(body: &Value, kind: &str) -> Result<String, GraphFault> {
     match session["sdp_type"].as_str() {
         Some(is) if is == kind => {}
         Some(other) => {
-            return Err(GraphFault::parameter(format!("session.sdp_type {other:?} must be {kind}")));
+            return Err(GraphFault::parameter(format!(
+                "session.sdp_type {other:?} must be {kind}"
+            )));
         }
         None => return Err(GraphFault::parameter("session.sdp_type is missing")),
     }
